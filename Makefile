@@ -1,0 +1,76 @@
+# Every target sets up what it needs; a second run starts at once. `make help` lists them all.
+
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PY := .venv/bin/python
+STAMP := .venv/.perdure-setup
+# What mypy reads: folders join when they have code.
+TYPED := src $(patsubst %/,%,$(sort $(dir $(wildcard tests/*.py examples/*.py benchmarks/*.py scripts/*.py))))
+JOBS ?= 2
+ARGS ?=
+
+export PYTHON
+
+# Set up again when somebody names another Python, or when the clone was moved or copied with its environment.
+ifneq ($(PYTHON),)
+$(STAMP): FORCE
+else ifneq ($(shell cat .venv/.perdure-home 2>/dev/null),$(CURDIR))
+$(STAMP): FORCE
+endif
+
+$(STAMP): pyproject.toml requirements/dev.txt requirements/uv.txt scripts/setup.sh
+	@sh scripts/setup.sh
+
+.PHONY: FORCE
+FORCE:
+
+.PHONY: help
+help: ## List what can be done (this list)
+	@echo 'usage: make TARGET   (needs only Python 3.11-3.13; PYTHON=python3.12 names one)'
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(STAMP) ## Build the environment in .venv from the pinned requirements
+
+.PHONY: demo
+demo: $(STAMP) ## See it work: verify every installed Python package, with a worker killed half-way
+	@$(PY) examples/integrity.py $(ARGS)
+
+.PHONY: format
+format: $(STAMP) ## Format the code and fix what can be fixed by machine
+	@$(PY) -m ruff format .
+	@$(PY) -m ruff check --fix .
+
+.PHONY: check
+check: $(STAMP) ## Format, lint, types, import contracts; changes nothing
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy $(TYPED)
+	@.venv/bin/lint-imports --no-logo
+
+.PHONY: test
+test: $(STAMP) ## The fast suite (ARGS="-k claim" narrows it, JOBS=4 for more cores)
+	@$(PY) -m pytest -m 'not slow' -n $(JOBS) $(ARGS)
+
+.PHONY: test-full
+test-full: $(STAMP) ## Everything, the slow tests too
+	@$(PY) -m pytest -n $(JOBS) $(ARGS)
+
+.PHONY: bench
+bench: $(STAMP) ## Measure (ARGS="--help" shows what)
+	@$(PY) -m benchmarks $(ARGS)
+
+.PHONY: dist
+dist: $(STAMP) ## Build the wheel, install it alone elsewhere, run the README's quickstart with it
+	@$(PY) scripts/dist.py
+
+.PHONY: lock
+lock: $(STAMP) ## Pin and hash requirements/*.txt anew (UPGRADE=1 takes the newest versions)
+	@UPGRADE='$(UPGRADE)' sh scripts/lock.sh
+
+.PHONY: clean
+clean: ## Remove the environment, caches and built files
+	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis dist build
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Who may ask, and how: the HTTP face of the engine."""
