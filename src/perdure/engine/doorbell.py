@@ -1,0 +1,90 @@
+"""In-process hints that end a wait early. Losing a ring costs latency, never truth: every waiter looks again by itself."""
+
+import asyncio
+from collections import deque
+from collections.abc import Hashable
+
+
+class Doorbell:
+    """Bells by key. Take a ticket, look, then wait: a ring after the ticket was taken is not missed."""
+
+    def __init__(self) -> None:
+        self._rings: dict[Hashable, int] = {}
+        self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
+
+    def ticket(self, key: Hashable) -> int:
+        """How often this bell has rung. Bells are forgotten when nobody waits at them, so hold the ticket only briefly."""
+        return self._rings.setdefault(key, 0)
+
+    async def wait(self, key: Hashable, ticket: int, seconds: float) -> bool:
+        """Wait for a ring later than the ticket; False when `seconds` passed without one."""
+        if self._rings.get(key, 0) != ticket:
+            return True
+        if seconds <= 0:
+            return False
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(key, deque()).append(future)
+        try:
+            async with asyncio.timeout(seconds):
+                await future
+            return True
+        except TimeoutError:
+            return False
+        finally:
+            self._leave(key, future)
+
+    async def wait_either(self, one: tuple[Hashable, int], other: tuple[Hashable, int], seconds: float) -> None:
+        """Wait for a ring at either of two bells, or until `seconds` passed."""
+        if self._rings.get(one[0], 0) != one[1] or self._rings.get(other[0], 0) != other[1]:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        for key, _ in (one, other):
+            self._waiting.setdefault(key, deque()).append(future)
+        timer = asyncio.get_running_loop().call_later(seconds, _ring_future, future)
+        try:
+            await future
+        finally:
+            timer.cancel()
+            for key, _ in (one, other):
+                self._leave(key, future)
+
+    def _leave(self, key: Hashable, future: "asyncio.Future[None]") -> None:
+        queue = self._waiting.get(key)
+        if queue is None:
+            return
+        if future in queue:
+            queue.remove(future)
+        if not queue:
+            del self._waiting[key]
+            self._rings.pop(key, None)
+
+    def ring(self, key: Hashable) -> None:
+        """Wake everybody who waits at this bell."""
+        if key in self._rings:
+            self._rings[key] += 1
+        queue = self._waiting.get(key)
+        if queue:
+            for future in queue:
+                if not future.done():
+                    future.set_result(None)
+
+    def ring_one(self, key: Hashable) -> None:
+        """Wake the one who waits longest; whoever finds more than he can take rings on."""
+        queue = self._waiting.get(key)
+        while queue:
+            future = queue.popleft()
+            if not future.done():
+                future.set_result(None)
+                return
+        if key in self._rings:
+            self._rings[key] += 1
+
+    def ring_all(self) -> None:
+        """Wake everybody (shutdown)."""
+        for key in list(self._waiting):
+            self.ring(key)
+
+
+def _ring_future(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)

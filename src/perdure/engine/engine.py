@@ -1,0 +1,107 @@
+"""Hands store, clock and doorbell to the desks, and gives out the store's hints."""
+
+import asyncio
+from collections.abc import Sequence
+
+from perdure.engine.claims import Claims
+from perdure.engine.clock import Clock, SystemClock, boottime_us
+from perdure.engine.doorbell import Doorbell
+from perdure.engine.endings import Endings
+from perdure.engine.events import Events
+from perdure.engine.executions import Executions
+from perdure.engine.loops import LOOPS, run_loop
+from perdure.engine.projects import Projects
+from perdure.engine.settings import EngineSettings
+from perdure.engine.stats import Stats
+from perdure.store.interface import Counted, Due, Ended, Hint, News, Published, Ready, Written
+from perdure.store.sqlite import SQLiteStore
+from perdure.store.verbs import claims
+from perdure.wire.errors import Unavailable
+
+
+class Engine:
+    """One store, one clock, the desks, and (between `start` and `stop`) the background loops."""
+
+    def __init__(
+        self, store: SQLiteStore, *, clock: Clock | None = None, settings: EngineSettings | None = None
+    ) -> None:
+        self.store = store
+        self.clock = clock or SystemClock()
+        self.settings = settings or EngineSettings()
+        self.lease_us = int(self.settings.lease_seconds * 1_000_000)
+        self.beat_us = int(self.settings.beat_seconds * 1_000_000)
+        self.grace_us = int(self.settings.grace_seconds * 1_000_000)
+        self.doorbell = Doorbell()
+        self.endings = Endings()
+        self.stats = Stats()
+        self.executions = Executions(self)
+        self.claims = Claims(self)
+        self.events = Events(self)
+        self.projects = Projects(self)
+        self.reaped_at_us = 0
+        self.prune_after = ("", "")
+        self.alarmed: set[tuple[str, str]] = set()
+        self._news: dict[str, set[str]] = {}
+        self.closing = False
+        self._tasks: list[asyncio.Task[None]] = []
+        store.listen(self._hear)
+
+    async def start(self) -> None:
+        """Take back what embedded workers of earlier processes held, then run the loops."""
+        await self.store.write(claims.end_embedded(now_us=self.clock.now_us()))
+        self.reaped_at_us = boottime_us() - self.lease_us  # its first round grants every registration a full lease
+        self._tasks = [asyncio.create_task(run_loop(self, loop), name=f"perdure-{loop.name}") for loop in LOOPS]
+
+    async def stop(self) -> None:
+        """End polls and loops, then finish what the store has accepted and close it."""
+        self.closing = True
+        self.doorbell.ring_all()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.store.close()
+
+    async def health(self) -> None:
+        """Touch the database. Raises Unavailable when it cannot write within a second."""
+        try:
+            async with asyncio.timeout(1.0):
+                await self.store.write(claims.grant_leases(until_us=0))
+        except TimeoutError as error:
+            raise Unavailable("The store did not commit within a second.") from error
+
+    def wake_loops(self) -> None:
+        """Something is due sooner than the loops know."""
+        self.doorbell.ring(("loop", "wake"))
+        self.doorbell.ring(("loop", "reap"))
+
+    def take_news(self, worker_id: str) -> list[str]:
+        """The executions that this worker holds and whose journals others have written to."""
+        news = self._news.pop(worker_id, None)
+        return list(news) if news else []
+
+    def _hear(self, hints: Sequence[Hint]) -> None:
+        """Ring for what a commit changed. Each bell once per commit."""
+        ready: set[str] = set()
+        doorbell = self.doorbell
+        for hint in hints:
+            kind = type(hint)
+            if kind is Written:
+                doorbell.ring(("written", hint.execution_id))  # type: ignore[union-attr]  # `type() is` does not narrow
+            elif kind is Ready:
+                ready.add(hint.project_id)  # type: ignore[union-attr]
+            elif kind is Ended:
+                self.endings.tell(hint)  # type: ignore[arg-type]
+                self.stats.ended[hint.workflow_id, hint.phase] = (  # type: ignore[union-attr]
+                    self.stats.ended.get((hint.workflow_id, hint.phase), 0) + 1  # type: ignore[union-attr]
+                )
+            elif isinstance(hint, News):
+                self._news.setdefault(hint.worker_id, set()).add(hint.execution_id)
+                doorbell.ring(("worker", hint.worker_id))
+            elif isinstance(hint, Due):
+                doorbell.ring(("loop", "wake"))
+            elif isinstance(hint, Published):
+                doorbell.ring(("topic", hint.project_id, hint.topic))
+            elif isinstance(hint, Counted):
+                self.stats.count(hint.what, hint.amount)
+        for project_id in ready:
+            doorbell.ring_one(("ready", project_id))

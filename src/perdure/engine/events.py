@@ -1,0 +1,64 @@
+"""Desk: topics. Publish, read, watch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from uuid_utils import uuid7
+
+from perdure.store.verbs import events
+from perdure.wire.codec import KEY_BYTES_MAX, TOPIC_BYTES_MAX, check_json, check_name
+from perdure.wire.errors import BadRequest
+from perdure.wire.records import Event
+from perdure.wire.requests import EventItem
+
+if TYPE_CHECKING:
+    from perdure.engine.engine import Engine
+
+PUBLISH_MAX = 1_000
+READ_MAX = 1_000
+
+
+class Events:
+    """What callers may ask of topics."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def publish(self, project_id: str, topic: str, items: Sequence[EventItem]) -> list[int]:
+        """Publish events, in order, in one transaction; answers their sequence numbers."""
+        check_name(topic, where="topic", max_bytes=TOPIC_BYTES_MAX)
+        if not 1 <= len(items) <= PUBLISH_MAX:
+            raise BadRequest(f"Publish 1 to {PUBLISH_MAX} events at once, got {len(items)}.")
+        for item in items:
+            check_json(bytes(item.data), where="data")
+            for name in ("event_type", "dedup_key"):
+                value = getattr(item, name)
+                if value is not None:
+                    check_name(value, where=name, max_bytes=KEY_BYTES_MAX)
+        return await self._engine.store.write(
+            events.publish(
+                project_id=project_id,
+                topic=topic,
+                events=items,
+                ids=[str(uuid7()) for _ in items],
+                now_us=self._engine.clock.now_us(),
+            )
+        )
+
+    async def read(self, project_id: str, topic: str, after: int = 0, limit: int = 100) -> list[Event]:
+        """The events after a sequence number, in order."""
+        if not 1 <= limit <= READ_MAX:
+            raise BadRequest(f"`limit` must be 1 to {READ_MAX}, got {limit}.")
+        return await self._engine.store.read(
+            events.read_events(project_id=project_id, topic=topic, after=after, limit=limit)
+        )
+
+    def watch_ticket(self, project_id: str, topic: str) -> int:
+        """Take before reading; `watch` then misses nothing published since."""
+        return self._engine.doorbell.ticket(("topic", project_id, topic))
+
+    async def watch(self, project_id: str, topic: str, ticket: int, seconds: float = 1.0) -> bool:
+        """Wait until something was published since the ticket, at most `seconds`."""
+        return await self._engine.doorbell.wait(("topic", project_id, topic), ticket, seconds)

@@ -1,0 +1,240 @@
+"""Desk: start, get, wait, list, cancel, delete."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from uuid_utils import uuid7
+
+from perdure.store.verbs import looks, moves, starts, waits
+from perdure.store.verbs.starts import Idempotency, New
+from perdure.wire.codec import KEY_BYTES_MAX, check_json, check_name, check_text
+from perdure.wire.errors import BadRequest, BadValue, NotFound, PerdureError
+from perdure.wire.records import Execution, Problem, Row
+from perdure.wire.requests import ExecutionPage, Finished, ListFilters, LogLine, Started, StartItem, WaitReply
+
+if TYPE_CHECKING:
+    from msgspec import Raw
+
+    from perdure.engine.engine import Engine
+
+LIST_MAX = 500
+NEWEST = "~"  # sorts after every id
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+INT32_MAX = 2**31 - 1
+DELAY_SECONDS_MAX = 10 * 366 * 86_400.0
+AT_US_MAX = 253_402_300_799_000_000  # the end of the year 9999
+
+
+class Executions:
+    """What callers may ask of executions. All times come from the engine's clock, all ids are made here."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def start(
+        self, project_id: str, items: Sequence[StartItem], *, idempotency: Idempotency | None = None
+    ) -> list[Started | Problem]:
+        """Start independent executions; each item has its own answer, in order."""
+        answers: list[Started | Problem | None] = []
+        news: list[New] = []
+        for item in items:
+            try:
+                check_item(item)
+                answers.append(None)
+                news.append(New(str(uuid7()), item))
+            except PerdureError as error:
+                answers.append(Problem(error.message, error.code, error.details))
+        given = iter(
+            await self._engine.store.write(
+                starts.start(
+                    project_id=project_id, news=news, now_us=self._engine.clock.now_us(), idempotency=idempotency
+                )
+            )
+        )
+        return [next(given) if answer is None else answer for answer in answers]
+
+    async def batch(
+        self, project_id: str, items: Sequence[StartItem], *, idempotency: Idempotency | None = None
+    ) -> list[Started]:
+        """Start all or none, under one batch id; items without a session share a new one."""
+        for item in items:
+            check_item(item)
+        answers = await self._engine.store.write(
+            starts.start_batch(
+                project_id=project_id,
+                news=[New(str(uuid7()), item) for item in items],
+                batch_id=str(uuid7()),
+                now_us=self._engine.clock.now_us(),
+                idempotency=idempotency,
+            )
+        )
+        return [answer for answer in answers if isinstance(answer, Started)]
+
+    async def get(self, project_id: str, execution_id: str) -> Execution:
+        """One execution, whole. Raises NotFound."""
+        return await self._engine.store.read(looks.get(project_id=project_id, execution_id=checked_id(execution_id)))
+
+    async def find(self, project_id: str, workflow_id: str, key: str) -> str:
+        """The id behind a workflow's readable key. Raises NotFound."""
+        return await self._engine.store.read(looks.find_by_key(project_id=project_id, workflow_id=workflow_id, key=key))
+
+    async def wait(self, project_id: str, ids: Sequence[str], seconds: float) -> WaitReply:
+        """Answer as soon as one of the ids is final, or after `seconds`."""
+        found: list[Finished] = []
+        some = asyncio.Event()
+
+        def tell(finished: Finished) -> None:
+            found.append(finished)
+            some.set()
+
+        endings = self._engine.endings
+        for id in ids:
+            endings.listen(project_id, checked_id(id), tell)
+        try:
+            # Listening comes before asking the store, so that no end falls between.
+            done, missing = await self._engine.store.read(looks.finished(project_id=project_id, ids=ids))
+            if done or missing or seconds <= 0 or self._engine.closing:
+                return WaitReply(done, missing)
+            try:
+                async with asyncio.timeout(seconds):
+                    await some.wait()
+            except TimeoutError:
+                pass
+            return WaitReply(list(found), [])
+        finally:
+            for id in ids:
+                endings.forget(project_id, id, tell)
+
+    async def result(self, project_id: str, execution_id: str) -> Finished:
+        """Wait, as long as it takes, for one execution to be final. Raises NotFound."""
+        future: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
+
+        def tell(finished: Finished) -> None:
+            if not future.done():
+                future.set_result(finished)
+
+        endings = self._engine.endings
+        endings.listen(project_id, checked_id(execution_id), tell)
+        try:
+            done, missing = await self._engine.store.read(looks.finished(project_id=project_id, ids=(execution_id,)))
+            if missing:
+                raise NotFound(f"Execution {execution_id!r} does not exist.")
+            return done[0] if done else await future
+        finally:
+            endings.forget(project_id, execution_id, tell)
+
+    async def journal(self, project_id: str, execution_id: str, after: int = 0, limit: int = 500) -> list[Row]:
+        """A page of an execution's journal: the rows after a seq."""
+        return await self._engine.store.read(
+            looks.journal(project_id=project_id, execution_id=checked_id(execution_id), after=after, limit=limit)
+        )
+
+    async def logs(
+        self, project_id: str, execution_id: str, after: int = 0, limit: int = 500
+    ) -> list[tuple[int, LogLine]]:
+        """A page of what the workflow logged: the lines after a number."""
+        return await self._engine.store.read(
+            looks.logs(project_id=project_id, execution_id=checked_id(execution_id), after=after, limit=limit)
+        )
+
+    def watch_ticket(self, execution_id: str) -> int:
+        """Take before looking at journal or log; `watch` then misses nothing written since."""
+        return self._engine.doorbell.ticket(("written", execution_id))
+
+    async def watch(self, execution_id: str, ticket: int, seconds: float = 1.0) -> bool:
+        """Wait until journal or log of an execution grew since the ticket, at most `seconds`."""
+        return await self._engine.doorbell.wait(("written", execution_id), ticket, seconds)
+
+    async def cancel(self, project_id: str, execution_id: str, by: str = "user") -> Execution:
+        """Cancel an execution and everything below it. Raises NotCancellable when it is final."""
+        await self._engine.store.write(
+            moves.cancel(
+                project_id=project_id,
+                execution_id=checked_id(execution_id),
+                cancelled_by=by,
+                now_us=self._engine.clock.now_us(),
+                grace_us=self._engine.grace_us,
+            )
+        )
+        return await self.get(project_id, execution_id)
+
+    async def delete(self, project_id: str, execution_id: str) -> None:
+        """Delete a final execution and its descendants. Raises Conflict while one is open."""
+        await self._engine.store.write(looks.delete(project_id=project_id, execution_id=checked_id(execution_id)))
+
+    async def resume(self, project_id: str, execution_id: str, step_key: str, data: Raw) -> None:
+        """Answer a suspended step, now or before it asks. Raises Conflict when it was answered before."""
+        check_name(step_key, where="step_key", max_bytes=KEY_BYTES_MAX)
+        check_json(bytes(data), where="data")
+        await self._engine.store.write(
+            waits.resume(
+                project_id=project_id,
+                execution_id=checked_id(execution_id),
+                step_key=step_key,
+                data=data,
+                now_us=self._engine.clock.now_us(),
+            )
+        )
+
+    async def erase(
+        self, project_id: str, *, user_id: str | None = None, session_id: str | None = None
+    ) -> tuple[int, int]:
+        """Delete what belongs to a user or a session; answers how many are gone and how many are still open."""
+        gone = 0
+        while True:
+            deleted, still_open = await self._engine.store.write(
+                looks.erase(project_id=project_id, user_id=user_id, session_id=session_id, limit=LIST_MAX)
+            )
+            gone += deleted
+            if deleted + still_open < LIST_MAX or not deleted:
+                return gone, still_open
+
+    async def list(
+        self, project_id: str, filters: ListFilters, cursor: str | None = None, limit: int = 50
+    ) -> ExecutionPage:
+        """A page of executions, newest first."""
+        if not 1 <= limit <= LIST_MAX:
+            raise BadRequest(f"`limit` must be 1 to {LIST_MAX}, got {limit}.")
+        if cursor is not None and not _UUID.fullmatch(cursor):
+            raise BadRequest("`cursor` is not one that a list gave; leave it out to start with the newest.")
+        page, following = await self._engine.store.scan(
+            looks.list_executions(project_id=project_id, filters=filters, before=cursor or NEWEST, limit=limit)
+        )
+        return ExecutionPage(page, following)
+
+
+def checked_id(id: str) -> str:
+    """The id, if it could be one."""
+    if not _UUID.fullmatch(id):
+        raise BadRequest(f"{id!r} is not an execution id; ids look like 0190a5f2-7c1e-7b3a-9d55-0242ac120002.")
+    return id
+
+
+def check_item(item: StartItem) -> None:
+    """Refuse what could not be kept or would never run. Raises BadValue with the field."""
+    check_name(item.workflow_id, where="workflow_id")
+    for name in ("deployment_id", "queue_name", "concurrency_key", "session_id", "user_id", "key", "step_key"):
+        value = getattr(item, name)
+        if value is not None:
+            check_name(value, where=name, max_bytes=KEY_BYTES_MAX)
+    check_json(bytes(item.payload), where="payload")
+    if not -1_000 <= item.priority <= 1_000:
+        raise BadValue(f"`priority` must be -1000 to 1000, got {item.priority}.")
+    if item.delay_seconds is not None and not 0 <= item.delay_seconds <= DELAY_SECONDS_MAX:
+        raise BadValue(f"`delay_seconds` must be 0 to {DELAY_SECONDS_MAX:.0f}, got {item.delay_seconds!r}.")
+    if item.start_at_us is not None and not 0 <= item.start_at_us <= AT_US_MAX:
+        raise BadValue("`start_at` must lie between 1970 and 9999.")
+    if item.run_timeout_seconds is not None and not 1 <= item.run_timeout_seconds <= INT32_MAX:
+        raise BadValue(f"`run_timeout_seconds` must be 1 to {INT32_MAX}, got {item.run_timeout_seconds}.")
+    if item.queue_concurrency_limit is not None and not 1 <= item.queue_concurrency_limit <= INT32_MAX:
+        raise BadValue(f"`queue_concurrency_limit` must be 1 to {INT32_MAX}, got {item.queue_concurrency_limit}.")
+    if item.tags is not None:
+        if len(item.tags) > 10:
+            raise BadValue(f"`tags` may hold 10 entries, got {len(item.tags)}.")
+        for name, text in item.tags.items():
+            check_name(name, where="tags")
+            check_text(text, where=f"tags.{name}", max_bytes=KEY_BYTES_MAX)

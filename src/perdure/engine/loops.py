@@ -1,0 +1,116 @@
+"""The background loops as a table, and the runner that drives them.
+
+Any number of servers may run them: each round is one verb that takes what is due under the statement's own guards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from perdure.engine.clock import boottime_us
+from perdure.store.verbs import claims, looks, moves
+from perdure.wire.errors import Unavailable
+
+if TYPE_CHECKING:
+    from perdure.engine.engine import Engine
+
+logger = logging.getLogger("perdure.engine")
+
+BATCH = 500
+DAY_US = 86_400_000_000
+HOUR_US = 3_600_000_000
+
+
+class Loop(NamedTuple):
+    """A round answers after how many seconds the next one is due."""
+
+    name: str
+    round: Callable[[Engine], Awaitable[float]]
+
+
+async def _wake(engine: Engine) -> float:
+    """Timers, delayed starts, run timeouts, graces."""
+    now_us = engine.clock.now_us()
+    due = await engine.store.read(moves.next_due())
+    if due is None:
+        return 1.0
+    if due > now_us:
+        return min((due - now_us) / 1e6, 1.0)
+    engine.stats.timer_lag_seconds = (now_us - due) / 1e6
+    await engine.store.write(moves.wake_due(now_us=now_us, limit=BATCH, grace_us=engine.grace_us))
+    return 0.0
+
+
+async def _reap(engine: Engine) -> float:
+    """End registrations whose lease ran out. After a gap in its own ticks it first grants everybody a full lease."""
+    now = boottime_us()
+    tick_us = min(engine.lease_us // 4, 1_000_000)
+    away = now - engine.reaped_at_us
+    engine.reaped_at_us = now
+    jumped = engine.clock.adjust()
+    now_us = engine.clock.now_us()
+    if jumped or away > engine.lease_us // 2:
+        await engine.store.write(claims.grant_leases(until_us=now_us + engine.lease_us))
+    elif await engine.store.write(claims.reap(now_us=now_us, limit=BATCH)) == BATCH:
+        return 0.0
+    return tick_us / 1e6
+
+
+async def _prune(engine: Engine) -> float:
+    """Retention: what ended long ago goes, in batches."""
+    settings = engine.settings
+    now_us = engine.clock.now_us()
+    deleted, engine.prune_after = await engine.store.write(
+        looks.prune(
+            after=engine.prune_after,
+            finished_before_us=now_us - int(settings.retention_days * DAY_US),
+            idempotency_before_us=now_us - int(settings.idempotency_hours * HOUR_US),
+            limit=BATCH,
+        )
+    )
+    if deleted:
+        await engine.store.vacuum()
+    return 0.2 if engine.prune_after != ("", "") else 60.0
+
+
+async def _alarm(engine: Engine) -> float:
+    """One log line for ready work that no worker serves."""
+    for project_id, deployment_id, amount, since_us in await engine.store.scan(
+        looks.unserved(before_us=engine.clock.now_us() - 60_000_000)
+    ):
+        if (project_id, deployment_id) not in engine.alarmed:
+            engine.alarmed.add((project_id, deployment_id))
+            waited = (engine.clock.now_us() - since_us) / 1e6
+            logger.warning(
+                "%d executions of deployment %r are ready for up to %.0f s and no worker serves it; start one with "
+                "`perdure work --deployment %s …`.",
+                amount,
+                deployment_id,
+                waited,
+                deployment_id,
+            )
+    return 60.0
+
+
+LOOPS = (Loop("wake", _wake), Loop("reap", _reap), Loop("prune", _prune), Loop("alarm", _alarm))
+
+
+async def run_loop(engine: Engine, loop: Loop) -> None:
+    """Round after round; a failing one is logged and tried again, since nothing else would do its work."""
+    while True:
+        ticket = engine.doorbell.ticket(("loop", loop.name))
+        try:
+            pause = await loop.round(engine)
+        except Unavailable as error:
+            logger.warning("Loop %s: %s", loop.name, error)
+            pause = 1.0
+        except Exception:  # a loop must survive whatever one round met
+            logger.exception("Loop %s failed; the next round comes in a second.", loop.name)
+            pause = 1.0
+        if pause > 0:
+            await engine.doorbell.wait(("loop", loop.name), ticket, pause)
+        else:
+            await asyncio.sleep(0)

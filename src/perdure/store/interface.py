@@ -1,0 +1,174 @@
+"""The seam between what is durably true and everything above it.
+
+A *verb* is one durable change or one look: a coroutine that awaits queries and hints and nothing else. It therefore
+exists once for every database, can be run again after a roll-back, and can be tested without one. A *store* drives verbs:
+
+- `write` returns when the change is on disk. If it raises, nothing happened. Verbs that wait at the same moment are
+  committed together; each is a transaction of its own in effect, and one that refuses does not disturb the others.
+- `read` runs a verb against what is committed, beside the writer.
+- hints tell, after a commit, where a look may be worth while. They are never the truth: a lost one costs latency.
+
+Verbs are pure: no clock, no randomness, no change of their arguments, no await of anything foreign. They refuse (raise a
+`PerdureError`) before their first write, so that a refusal needs no roll-back.
+"""
+
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+P = ParamSpec("P")
+
+Rows = list[tuple[Any, ...]]
+
+
+class Query:
+    """A named query with its values, awaited by a verb; the driver sends the rows in."""
+
+    __slots__ = ("many", "name", "values")
+
+    def __init__(self, name: str, values: Any, many: bool) -> None:
+        self.name = name
+        self.values = values
+        self.many = many
+
+    def __await__(self) -> "Generator[Query, Rows, Rows]":
+        rows = yield self
+        return rows
+
+
+def query(name: str, /, **values: object) -> Query:
+    """Run the named query once."""
+    return Query(name, values, False)
+
+
+def query_many(name: str, rows: Sequence[tuple[object, ...]], /) -> Query:
+    """Run the named query once per tuple; the values stand in the order in which the SQL first names them."""
+    return Query(name, rows, True)
+
+
+class Ready(NamedTuple):
+    """Work may be claimable for this deployment."""
+
+    project_id: str
+    deployment_id: str | None
+
+
+class Ended(NamedTuple):
+    """An execution reached a final phase."""
+
+    project_id: str
+    execution_id: str
+    workflow_id: str
+    phase: str
+    result: bytes | None
+    error: str | None
+    detail: bytes | None
+
+
+class News(NamedTuple):
+    """A held execution's journal has a row that its worker did not write."""
+
+    worker_id: str
+    execution_id: str
+
+
+class Written(NamedTuple):
+    """An execution's journal or log grew."""
+
+    execution_id: str
+
+
+class Published(NamedTuple):
+    """A topic has new events."""
+
+    project_id: str
+    topic: str
+
+
+class Due(NamedTuple):
+    """Something is due at this time."""
+
+    at_us: int
+
+
+class Counted(NamedTuple):
+    """Something worth a metric happened."""
+
+    what: str
+    amount: int = 1
+
+
+Hint = Ready | Ended | News | Written | Published | Due | Counted
+
+
+class Tell:
+    """Awaited by a verb to leave hints; they are given out after the commit, and dropped with a roll-back."""
+
+    __slots__ = ("hints",)
+
+    def __init__(self, *hints: Hint) -> None:
+        self.hints = hints
+
+    def __await__(self) -> "Generator[Tell, None, None]":
+        yield self
+
+
+class Verb(Generic[T_co]):
+    """A function and its arguments: a change that has not been made yet and can be started as often as needed."""
+
+    __slots__ = ("function", "values")
+
+    def __init__(self, function: Callable[..., Coroutine[Any, Any, T_co]], values: dict[str, Any]) -> None:
+        self.function = function
+        self.values = values
+
+    @property
+    def name(self) -> str:
+        return self.function.__name__
+
+    def start(self) -> Coroutine[Any, Any, T_co]:
+        return self.function(**self.values)
+
+    def __repr__(self) -> str:
+        return f"<verb {self.name}>"
+
+
+def verb(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Verb[T]]:
+    """Make a coroutine function of keyword arguments a verb: calling it does nothing until a store drives it."""
+
+    def prepare(*args: P.args, **values: P.kwargs) -> Verb[T]:
+        return Verb(function, values)
+
+    prepare.__name__ = function.__name__
+    prepare.__doc__ = function.__doc__
+    prepare.__wrapped__ = function  # type: ignore[attr-defined]  # functools.wraps would lose the ParamSpec
+    return prepare
+
+
+class Store(Protocol):
+    """Drives verbs on one database."""
+
+    async def write(self, verb: Verb[T]) -> T:
+        """Run a verb; durable when it returns, nothing happened if it raises."""
+        ...
+
+    async def write_all(self, verbs: Sequence[Verb[T]]) -> Sequence[T | Exception]:
+        """Run many verbs, each as if alone, in order, in one group; what one raises stands in its place."""
+        ...
+
+    async def read(self, verb: Verb[T]) -> T:
+        """Run a verb that only looks, against what is committed."""
+        ...
+
+    async def scan(self, verb: Verb[T]) -> T:
+        """As `read`, for looks that may take long: never on the event loop's thread."""
+        ...
+
+    def listen(self, listener: Callable[[Sequence[Hint]], None]) -> None:
+        """Have hints given out, after each commit, to this one listener."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was accepted, then release the database."""
+        ...

@@ -1,0 +1,44 @@
+"""Numbered migrations, forward only. A file of an unknown or newer version is refused, never guessed at."""
+
+import re
+from importlib.resources import files
+from typing import Final, NamedTuple
+
+WORDS: Final[dict[str, dict[str, str]]] = {
+    "sqlite": {"text": "TEXT", "blob": "BLOB", "table": "STRICT, WITHOUT ROWID"},
+    "postgres": {"text": 'TEXT COLLATE "C"', "blob": "BYTEA", "table": ""},
+}
+"""The words of a migration that differ by database."""
+
+
+class Migration(NamedTuple):
+    """One step from schema `number - 1` to `number`."""
+
+    number: int
+    name: str
+    sql: str
+
+
+def migrations(dialect: str) -> list[Migration]:
+    """All migrations in order, in the words of a dialect."""
+    found: list[Migration] = []
+    for file in (files("perdure.store") / "sql" / "migrations").iterdir():
+        match = re.fullmatch(r"(\d{4})_(\w+)\.sql", file.name)
+        if match is None:
+            continue
+        text = file.read_text(encoding="utf-8")
+        for word, meaning in WORDS[dialect].items():
+            text = text.replace("{" + word + "}", meaning)
+        if dialect == "postgres":
+            text = re.sub(r"\bINTEGER\b", "BIGINT", text)
+        found.append(Migration(int(match[1]), match[2], text))
+    found.sort()
+    if [migration.number for migration in found] != list(range(1, len(found) + 1)):
+        raise ValueError(f"Migrations are not numbered 1 to {len(found)} without gaps.")
+    return found
+
+
+def statements(sql: str) -> list[str]:
+    """The single statements of a migration."""
+    text = re.sub(r"^\s*--.*$", "", sql, flags=re.MULTILINE)
+    return [part.strip() for part in text.split(";") if part.strip()]

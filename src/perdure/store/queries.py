@@ -1,0 +1,59 @@
+"""Loads the named SQL. A query is text in `sql/*.sql` under a line `-- name: …`; there is no SQL in Python.
+
+Header lines that the loader enforces: every statement that writes says which rows it touches, `-- holds: <what>` when its
+arguments name them or `-- picks: <what>` when a predicate chooses them. Drivers that run many verbs in one transaction
+need that; a statement without it is refused at start.
+"""
+
+import re
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
+
+_NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
+_PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)")
+_WRITES = re.compile(r"^\s*(INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE | re.MULTILINE)
+
+
+class Statement(NamedTuple):
+    """One named query: its text with numbered parameters, and their names in order."""
+
+    name: str
+    sql: str
+    parameters: tuple[str, ...]
+    writes: bool
+
+
+def parse(text: str, source: str) -> dict[str, Statement]:
+    """The statements of one file; raises ValueError when one is ill-formed or lacks its header."""
+    parts = _NAME.split(text)
+    found: dict[str, Statement] = {}
+    for name, body in zip(parts[1::2], parts[2::2], strict=True):
+        comments = [line for line in body.splitlines() if line.startswith("--")]
+        sql = "\n".join(line for line in body.splitlines() if not line.startswith("--")).strip().rstrip(";")
+        writes = bool(_WRITES.search(sql))
+        if writes and not any(line.startswith(("-- holds:", "-- picks:")) for line in comments):
+            raise ValueError(f"{source}: query {name!r} writes but does not say what it holds or picks.")
+        if name in found:
+            raise ValueError(f"{source}: query {name!r} stands there twice.")
+        names: list[str] = []
+
+        def number(match: re.Match[str], names: list[str] = names) -> str:
+            if match[1] not in names:
+                names.append(match[1])
+            return f"?{names.index(match[1]) + 1}"
+
+        found[name] = Statement(name, _PARAMETER.sub(number, sql), tuple(names), writes)
+    return found
+
+
+@cache
+def load(dialect: str) -> dict[str, Statement]:
+    """All queries for one dialect: the common ones and its own. Refuses a dialect that defines a common name again."""
+    folder = files("perdure.store") / "sql"
+    common = parse((folder / "common.sql").read_text(encoding="utf-8"), "common.sql")
+    own = parse((folder / f"{dialect}.sql").read_text(encoding="utf-8"), f"{dialect}.sql")
+    twice = common.keys() & own.keys()
+    if twice:
+        raise ValueError(f"{dialect}.sql defines queries that common.sql has: {', '.join(sorted(twice))}.")
+    return common | own

@@ -1,0 +1,484 @@
+"""Drives verbs on SQLite: one writer, group commit, readers beside it.
+
+**How a group becomes true.** Verbs that wait are run one after another on the event loop's own thread, inside one
+transaction; the COMMIT, which waits for the disk, runs in a thread of its own, and only after it are the futures resolved.
+While the disk works, new verbs gather for the next group. There is no idle wait to fill a group: a lone caller commits at
+once. Statements run on the loop's thread because a thread that runs many short statements beside a busy loop gives up
+the interpreter lock at each of them and gets it back only after the switch interval (measured: docs/decisions/0001).
+
+**A refusal** raises before the verb's first write and concerns only its caller. When a verb fails after it wrote (a bug, a
+constraint), the group is rolled back and run again with a savepoint around each verb, and only the guilty one fails.
+
+**Settings.** WAL with synchronous=FULL: each COMMIT syncs the log before it returns. Checkpoints run after the group was
+answered, in the committing thread, so that no caller waits for one.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+import apsw
+from uuid_utils import uuid4
+
+from perdure.store.interface import Counted, Hint, Query, Rows, Tell, Verb
+from perdure.store.migrate import migrations, statements
+from perdure.store.queries import Statement, load
+from perdure.wire.errors import PerdureError, Unavailable
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+T = TypeVar("T")
+logger = logging.getLogger("perdure.store")
+
+GROUP_MAX = 1_000
+CHECKPOINT_PAGES = 2_000
+WAL_PAGES_TRUNCATE = 16_000
+APPLICATION_ID = 0x50455244  # "PERD"
+
+
+class StoreInUse(PerdureError):
+    """Another process has the file open."""
+
+    code = "STORE_IN_USE"
+    status = 503
+
+
+class NotOurFile(PerdureError):
+    """The file is no store of ours, is damaged, or is of a version that this release does not know."""
+
+    code = "NOT_OUR_FILE"
+
+
+class SQLiteStore:
+    """A `Store` in one SQLite file; `:memory:` keeps it in memory (tests, simulation)."""
+
+    def __init__(self, path: str) -> None:
+        """Open (or make) the file. Raises `StoreInUse` or `NotOurFile`; never starts empty over something it cannot read."""
+        self.path = path
+        self._memory = path == ":memory:"
+        self._lock: _FileLock | None = None
+        if not self._memory:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            self._lock = _FileLock(path + ".lock")
+        try:
+            self._open()
+        except BaseException:
+            if self._lock is not None:
+                self._lock.release()
+            raise
+        self._queries = load("sqlite")
+        self._inbox: list[tuple[Verb[Any], Callable[[Any, Exception | None], None]]] = []
+        self._busy = False
+        self._scheduled = False
+        self._closed = False
+        self._idle: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._scanner: ThreadPoolExecutor | None = None
+        self._listener: Callable[[Sequence[Hint]], None] = lambda hints: None
+        self._wal_pages = 0
+        self._writer.set_wal_hook(self._note_wal)
+        self.groups = 0
+        self.group_verbs = 0
+        self.group_seconds = 0.0
+
+    # --- opening -----------------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        new = self._memory or not os.path.exists(self.path) or os.path.getsize(self.path) == 0
+        if new and not self._memory and os.path.exists(self.path + "-wal") and os.path.getsize(self.path + "-wal"):
+            raise NotOurFile(f"{self.path!r} is empty but has a write-ahead log; restore it from a backup.")
+        try:
+            self._writer = self._connect(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
+            execute = self._writer.execute
+            if new:
+                execute(f"PRAGMA auto_vacuum=INCREMENTAL; PRAGMA application_id={APPLICATION_ID}")
+            else:
+                self._check()
+            execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0")
+            execute("PRAGMA journal_size_limit=67108864; PRAGMA cache_size=-65536; PRAGMA temp_store=MEMORY")
+            self._migrate()
+            self._reader = self._writer if self._memory else self._connect(apsw.SQLITE_OPEN_READONLY)
+        except apsw.Error as error:
+            raise NotOurFile(
+                f"{self.path!r} cannot be opened as a Perdure store: {error}. If it was one, restore it from a backup."
+            ) from error
+
+    def _connect(self, flags: int) -> apsw.Connection:
+        connection = apsw.Connection(self.path, flags=flags, statementcachesize=256)
+        connection.set_busy_timeout(5_000)
+        connection.execute("PRAGMA trusted_schema=OFF")
+        if flags & apsw.SQLITE_OPEN_READONLY:
+            connection.execute("PRAGMA query_only=ON")
+        return connection
+
+    def _check(self) -> None:
+        marked = self._writer.pragma("application_id")
+        if marked != APPLICATION_ID:
+            raise NotOurFile(f"{self.path!r} is an SQLite file, but not a Perdure store; choose another path.")
+        found = self._writer.pragma("quick_check(1)")
+        if found != "ok":
+            raise NotOurFile(f"{self.path!r} is damaged ({found}); restore it from a backup.")
+
+    def _migrate(self) -> None:
+        known = migrations("sqlite")
+        version = self._writer.pragma("user_version")
+        if version > len(known):
+            raise NotOurFile(
+                f"{self.path!r} has schema {version}, this release knows up to {len(known)}; install a newer Perdure."
+            )
+        for migration in known[version:]:
+            with self._writer:
+                for statement in statements(migration.sql):
+                    self._writer.execute(statement)
+                self._writer.execute(f"PRAGMA user_version={migration.number}")
+        with self._writer:
+            self._writer.execute("INSERT INTO meta VALUES ('epoch', ?) ON CONFLICT DO NOTHING", (str(uuid4()),))
+        self.epoch: str = self._writer.execute("SELECT value FROM meta WHERE name = 'epoch'").get
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    async def write(self, verb: Verb[T]) -> T:
+        """Run a verb; durable when it returns, nothing happened if it raises."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def answer(result: T, error: Exception | None) -> None:
+            if not future.done():
+                if error is None:
+                    future.set_result(result)
+                else:
+                    future.set_exception(error)
+
+        self._submit(loop, [(verb, answer)])
+        return await future
+
+    async def write_all(self, verbs: Sequence[Verb[T]]) -> Sequence[T | Exception]:
+        """Run many verbs, each as if alone, in order; what one raises stands in its place."""
+        if not verbs:
+            return ()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        answers: list[T | Exception] = []
+
+        def answer(result: T, error: Exception | None) -> None:
+            answers.append(result if error is None else error)
+            if len(answers) == len(verbs) and not future.done():
+                future.set_result(None)
+
+        self._submit(loop, [(verb, answer) for verb in verbs])
+        await future
+        return answers
+
+    def _submit(
+        self, loop: asyncio.AbstractEventLoop, items: list[tuple[Verb[Any], Callable[[Any, Exception | None], None]]]
+    ) -> None:
+        if self._closed:
+            raise Unavailable("The store is closed; start the server again.")
+        self._loop = loop
+        self._inbox.extend(items)
+        if not self._busy and not self._scheduled:
+            self._scheduled = True
+            loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Run the waiting verbs in one transaction and send it off to be committed."""
+        self._scheduled = False
+        if self._busy or not self._inbox:
+            return
+        self._busy = True
+        group, self._inbox = self._inbox[:GROUP_MAX], self._inbox[GROUP_MAX:]
+        started = time.perf_counter()
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            outcomes, hints = self._run(group)
+        except Exception as error:
+            self._give_up(group, error)
+            return
+        if self._memory:
+            self._commit(group, outcomes, hints, started)
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="perdure-commit", daemon=True)
+            self._thread.start()
+        self._jobs.put(lambda: self._commit(group, outcomes, hints, started))
+
+    def _run(self, group: Sequence[tuple[Verb[Any], Any]]) -> tuple[list[tuple[Any, Exception | None]], list[Hint]]:
+        """The verbs' results inside the open transaction. With a savepoint each once one has failed after a write."""
+        try:
+            hints: list[Hint] = []
+            outcomes: list[tuple[Any, Exception | None]] = []
+            for verb, _ in group:
+                run = _Run(self._writer, self._queries)
+                try:
+                    outcomes.append((run.drive(verb.start()), None))
+                    hints.extend(run.hints)
+                except PerdureError as error:
+                    if run.wrote:
+                        raise _WroteFirst from error
+                    outcomes.append((None, error))
+            return outcomes, hints
+        except (_WroteFirst, apsw.ConstraintError, ArithmeticError, LookupError, TypeError, ValueError, AssertionError):
+            self._writer.execute("ROLLBACK")
+            self._writer.execute("BEGIN IMMEDIATE")
+        hints = []
+        outcomes = []
+        for verb, _ in group:
+            run = _Run(self._writer, self._queries)
+            self._writer.execute("SAVEPOINT one")
+            try:
+                outcomes.append((run.drive(verb.start()), None))
+                hints.extend(run.hints)
+            except (
+                PerdureError,
+                apsw.ConstraintError,
+                ArithmeticError,
+                LookupError,
+                TypeError,
+                ValueError,
+                AssertionError,
+            ) as error:
+                self._writer.execute("ROLLBACK TO one")
+                if not isinstance(error, PerdureError):
+                    logger.error("Verb %s failed; nothing of it was kept.", verb.name, exc_info=error)
+                outcomes.append((None, error))
+            self._writer.execute("RELEASE one")
+        return outcomes, hints
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+
+    def _commit(
+        self,
+        group: Sequence[tuple[Verb[Any], Callable[[Any, Exception | None], None]]],
+        outcomes: list[tuple[Any, Exception | None]],
+        hints: list[Hint],
+        started: float,
+    ) -> None:
+        """In the committing thread: make it durable, then tell; the next group starts when nothing is left to do."""
+        try:
+            self._writer.execute("COMMIT")
+        except Exception as error:
+            self._on_loop(self._give_up, group, error)
+            return
+        # Only now is anything true: nobody hears of a write before it is on disk.
+        if self._wal_pages < CHECKPOINT_PAGES:
+            self._on_loop(self._answer, group, outcomes, hints, started, True)
+            return
+        self._on_loop(self._answer, group, outcomes, hints, started, False)
+        mode = (
+            apsw.SQLITE_CHECKPOINT_TRUNCATE if self._wal_pages > WAL_PAGES_TRUNCATE else apsw.SQLITE_CHECKPOINT_PASSIVE
+        )
+        try:
+            self._writer.wal_checkpoint(mode=mode)
+        except apsw.Error as error:  # a full disk or a reader in the way: the log stays, nothing is lost
+            logger.warning("Checkpoint of %s postponed: %s", self.path, error)
+        self._wal_pages = 0
+        self._on_loop(self._next)
+
+    def _note_wal(self, connection: apsw.Connection, name: str, pages: int) -> int:
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
+
+    def _on_loop(self, function: Callable[..., None], *values: object) -> None:
+        assert self._loop is not None
+        if self._memory:
+            function(*values)
+            return
+        try:
+            self._loop.call_soon_threadsafe(function, *values)
+        except RuntimeError:  # the loop is closed: nobody is left to hear it
+            self._busy = False
+
+    def _answer(
+        self,
+        group: Sequence[tuple[Verb[Any], Callable[[Any, Exception | None], None]]],
+        outcomes: list[tuple[Any, Exception | None]],
+        hints: list[Hint],
+        started: float,
+        free: bool,
+    ) -> None:
+        self.groups += 1
+        self.group_verbs += len(group)
+        self.group_seconds += time.perf_counter() - started
+        for (_, answer), (result, error) in zip(group, outcomes, strict=True):
+            answer(result, error)
+        if hints:
+            self._listener(hints)
+        if free:
+            self._next()
+
+    def _next(self) -> None:
+        """The writer is free. The next group is taken one turn later, so that those just answered can join it."""
+        self._busy = False
+        if self._inbox:
+            if not self._scheduled:
+                assert self._loop is not None
+                self._scheduled = True
+                self._loop.call_soon(self._flush)
+        elif self._idle is not None:
+            self._idle.set()
+
+    def _give_up(
+        self, group: Sequence[tuple[Verb[Any], Callable[[Any, Exception | None], None]]], error: Exception
+    ) -> None:
+        """Nothing of the group happened: everybody in it may try again."""
+        if self._writer.in_transaction:
+            self._writer.execute("ROLLBACK")
+        if isinstance(error, apsw.Error):
+            logger.error("The store at %s cannot write: %s", self.path, error)
+            told: Exception = Unavailable(
+                f"The store cannot write at the moment ({error}); nothing happened, try again."
+            )
+        else:
+            logger.error("A group of %d verbs failed.", len(group), exc_info=error)
+            told = error
+        for _, answer in group:
+            answer(None, told)
+        self._listener([Counted("failed_groups")])
+        self._next()
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    async def read(self, verb: Verb[T]) -> T:
+        """Run a verb that only looks, against what is committed."""
+        return _Run(self._reader, self._queries).drive(verb.start())
+
+    async def scan(self, verb: Verb[T]) -> T:
+        """As `read`, in a thread and over a connection of its own."""
+        if self._memory:
+            return await self.read(verb)
+        if self._scanner is None:
+            self._scanner = ThreadPoolExecutor(1, thread_name_prefix="perdure-scan")
+            self._scan_reader = self._connect(apsw.SQLITE_OPEN_READONLY)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._scanner, lambda: _Run(self._scan_reader, self._queries).drive(verb.start())
+        )
+
+    def listen(self, listener: Callable[[Sequence[Hint]], None]) -> None:
+        """Have hints given out, after each commit, to this one listener."""
+        self._listener = listener
+
+    async def backup(self, target: str) -> None:
+        """Copy the live store to a new file, consistent as of one moment."""
+
+        def copy() -> None:
+            source = self._connect(apsw.SQLITE_OPEN_READONLY)
+            try:
+                source.execute("VACUUM INTO ?", (target,))
+            finally:
+                source.close()
+
+        await asyncio.get_running_loop().run_in_executor(None, copy)
+
+    async def vacuum(self, pages: int = 2_000) -> None:
+        """Give pages that deletions freed back to the file system."""
+        if self._memory or self._busy:
+            return
+        await self.write(Verb(_vacuum, {"pages": pages}))
+
+    async def close(self) -> None:
+        """Finish what was accepted, then release the file."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._busy or self._inbox:
+            self._idle = asyncio.Event()
+            await self._idle.wait()
+        self._jobs.put(None)
+        if self._thread is not None:
+            self._thread.join()
+        if self._scanner is not None:
+            self._scanner.shutdown()
+            self._scan_reader.close()
+        if not self._memory:
+            self._reader.close()
+        self._writer.close()
+        if self._lock is not None:
+            self._lock.release()
+
+
+async def _vacuum(*, pages: int) -> None:
+    await Query("incremental_vacuum", (), False)
+
+
+class _WroteFirst(Exception):
+    """A verb of the group refused after it had written: the group is run again with savepoints."""
+
+
+class _Run:
+    """One run of a verb on one connection."""
+
+    __slots__ = ("_execute", "_executemany", "_queries", "hints", "wrote")
+
+    def __init__(self, connection: apsw.Connection, queries: dict[str, Statement]) -> None:
+        self._execute = connection.execute
+        self._executemany = connection.executemany
+        self._queries = queries
+        self.hints: list[Hint] = []
+        self.wrote = False
+
+    def drive(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        send: Any = None
+        try:
+            while True:
+                asked = coroutine.send(send)
+                if type(asked) is Query:
+                    send = self._query(asked)
+                elif type(asked) is Tell:
+                    self.hints.extend(asked.hints)
+                    send = None
+                else:
+                    raise TypeError(f"A verb may await queries and hints only, not {asked!r}.")
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        finally:
+            coroutine.close()
+
+    def _query(self, asked: Query) -> Rows:
+        statement = self._queries[asked.name]
+        if asked.many:
+            if not asked.values:
+                return []
+            self.wrote = True
+            return list(self._executemany(statement.sql, asked.values))
+        values = asked.values
+        rows = list(self._execute(statement.sql, [values[name] for name in statement.parameters]))
+        if statement.writes and rows:
+            self.wrote = True
+        return rows
+
+
+class _FileLock:
+    """An operating system's lock on a file beside the store: one process at a time, gone with the process."""
+
+    def __init__(self, path: str) -> None:
+        self._file = open(path, "a+b")  # noqa: SIM115  # held open as long as the store
+        try:
+            if sys.platform == "win32":
+                msvcrt.locking(self._file.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            raise StoreInUse(
+                f"{path.removesuffix('.lock')!r} is open in another process. One server per SQLite file: stop the other "
+                "one, talk to it over HTTP, or use PostgreSQL."
+            ) from error
+
+    def release(self) -> None:
+        self._file.close()

@@ -1,0 +1,1 @@
+"""Every durable change and every look, one function each, by noun."""

@@ -1,0 +1,70 @@
+"""Projects and API keys."""
+
+from typing import NamedTuple
+
+from perdure.store.interface import query, verb
+
+
+class Key(NamedTuple):
+    """What is kept of an API key."""
+
+    project_id: str
+    role: str
+    secret_hash: str
+    development: bool
+
+
+@verb
+async def default_project(*, id: str, now_us: int) -> str:
+    """The id of the oldest project; makes one when there is none."""
+    rows = await query("list_projects")
+    if not rows:
+        await query("insert_project", id=id, name="default", now_us=now_us)
+        return id
+    first: str = rows[0][0]
+    return first
+
+
+@verb
+async def create_key(
+    *,
+    id: str,
+    project_id: str,
+    name: str,
+    role: str,
+    secret_hash: str,
+    last_four: str,
+    development: bool,
+    now_us: int,
+) -> None:
+    """Keep a new key."""
+    await query(
+        "insert_key",
+        id=id,
+        project_id=project_id,
+        name=name,
+        role=role,
+        secret_hash=secret_hash,
+        last_four=last_four,
+        development=int(development),
+        now_us=now_us,
+    )
+
+
+@verb
+async def read_key(*, id: str) -> Key | None:
+    """The key of an id."""
+    rows = await query("read_key", id=id)
+    return Key(rows[0][0], rows[0][1], rows[0][2], bool(rows[0][3])) if rows else None
+
+
+@verb
+async def delete_key(*, project_id: str, id: str) -> bool:
+    """Forget a key; it is refused from then on. False: there is none."""
+    return bool(await query("delete_key", project_id=project_id, id=id))
+
+
+@verb
+async def new_epoch(*, epoch: str) -> None:
+    """After a restore: whatever workers were told by the store before is refused."""
+    await query("write_meta", name="epoch", value=epoch)

@@ -1,0 +1,310 @@
+"""The worker's side: registrations and the hand-out of work.
+
+A claim raises `attempt`, and every later message of the worker carries it: whatever an older attempt says is refused by
+the statement itself. A registration's lease only decides when work is handed out again, never whether a message counts.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Raw, structs
+
+from perdure.store.interface import Counted, Ready, Rows, Tell, query, query_many, verb
+from perdure.store.verbs.moves import lose
+from perdure.store.verbs.rows import journal_row, row_of
+from perdure.wire.errors import Conflict, LeaseLost
+from perdure.wire.records import Kind, Row
+from perdure.wire.requests import Claimed, RegisterRequest
+from perdure.wire.status import Phase
+
+GROUPS_PER_CLAIM = 256
+"""How many (queue, key) groups of limited queues one claim looks at before it leaves the rest to the next."""
+
+
+@verb
+async def register(*, project_id: str, request: RegisterRequest, now_us: int, lease_us: int) -> None:
+    """Open a registration: its deployment with exactly these workflows, its queues with these limits, its lease."""
+    kept = await query(
+        "upsert_worker",
+        id=request.worker_id,
+        project_id=project_id,
+        deployment_id=request.deployment_id,
+        python=request.python,
+        capacity=request.capacity,
+        embedded=int(request.embedded),
+        lease_until_us=now_us + lease_us,
+        now_us=now_us,
+    )
+    if not kept:
+        raise Conflict(f"Worker id {request.worker_id!r} is taken; make a new random one.")
+    created = await query("upsert_deployment", project_id=project_id, id=request.deployment_id, now_us=now_us)
+    if created[0][0] == now_us:  # registered for the first time: new executions go here from now on
+        await query("use_deployment", project_id=project_id, deployment_id=request.deployment_id)
+    await query("delete_workflows", project_id=project_id, deployment_id=request.deployment_id)
+    await query_many(
+        "insert_workflow",
+        [
+            (
+                project_id,
+                request.deployment_id,
+                spec.id,
+                spec.queue_name,
+                spec.output_schema_name,
+                spec.run_timeout_seconds,
+                int(spec.wake_on_cancel),
+            )
+            for spec in request.workflows
+        ],
+    )
+    for queue in request.queues:
+        before = await query("read_queue", project_id=project_id, name=queue.name)
+        await query(
+            "upsert_queue",
+            project_id=project_id,
+            name=queue.name,
+            concurrency_limit=queue.concurrency_limit,
+            total_limit=queue.total_limit,
+        )
+        limited = queue.concurrency_limit is not None or queue.total_limit is not None
+        if limited != (bool(before) and before[0] != (None, None)):
+            await query("mark_limited", project_id=project_id, name=queue.name, limited=int(limited))
+    await query("adopt_early", project_id=project_id, deployment_id=request.deployment_id)
+    unblocked = await query("unblock", project_id=project_id, deployment_id=request.deployment_id, now_us=now_us)
+    await query_many(
+        "insert_journal",
+        [journal_row(id, seq, at_us, Kind.UNBLOCKED, attempt) for id, seq, at_us, attempt in sorted(unblocked)],
+    )
+    await Tell(Ready(project_id, request.deployment_id))
+
+
+@verb
+async def claim(
+    *,
+    project_id: str,
+    worker_id: str,
+    claim_id: str,
+    capacity: int,
+    now_us: int,
+    grace_us: int,
+    after: tuple[str, str] = ("", ""),
+    limited_first: bool = False,
+) -> tuple[list[tuple[Claimed, int]], tuple[str, str]]:
+    """Hand out up to `capacity` executions of the worker's deployment.
+
+    Answers with each and the last seq that its worker has parked (0: none), and with the limited group at which the next
+    claim should go on looking. A claim id seen before gets its batch again, as far as it was not acknowledged.
+    """
+    worker = await _worker(project_id, worker_id)
+    _, deployment_id, python, last_claim_id, _ = worker
+    if claim_id == last_claim_id:
+        rows = await query("claimed_before", worker_id=worker_id, claim_id=claim_id)
+        return [_claimed(row, worker_id, again=True) for row in rows], after
+    values: dict[str, Any] = {
+        "project_id": project_id,
+        "deployment_id": deployment_id,
+        "worker_id": worker_id,
+        "claim_id": claim_id,
+        "python": python,
+        "now_us": now_us,
+        "grace_us": grace_us,
+    }
+    picked: Rows = []
+    if not limited_first:
+        picked += await query("claim_executions", capacity=capacity, **values)
+    if len(picked) < capacity:
+        after, limited = await _claim_limited(values, capacity - len(picked), after)
+        picked += limited
+    if limited_first and len(picked) < capacity:
+        picked += await query("claim_executions", capacity=capacity - len(picked), **values)
+    if not picked:
+        return [], after
+    picked.sort(key=lambda row: (row[-2], row[-1], row[0]))
+    await query("note_claim", id=worker_id, claim_id=claim_id)
+    await query_many(
+        "insert_journal",
+        [journal_row(row[0], row[5], now_us, Kind.CLAIMED, row[2], name=worker_id) for row in picked],
+    )
+    await Tell(Counted("claimed", len(picked)))
+    return [_claimed(row, worker_id) for row in picked], after
+
+
+async def _worker(project_id: str, worker_id: str) -> tuple[Any, ...]:
+    rows = await query("read_worker", id=worker_id)
+    if not rows or rows[0][0] != project_id:
+        raise LeaseLost(f"Worker {worker_id!r} is not registered (any more); register again with a new id.")
+    return rows[0]
+
+
+async def _claim_limited(values: dict[str, Any], capacity: int, after: tuple[str, str]) -> tuple[tuple[str, str], Rows]:
+    """Go round the (queue, key) groups with something ready, from `after`, and admit what their limits leave room for.
+
+    The running rows themselves are counted, in the transaction that adds to them: there is no counter that could leak.
+    """
+    project_id = values["project_id"]
+    picked: Rows = []
+    limits: dict[str, tuple[int | None, int | None]] = {}
+    wrapped = after == ("", "")
+    for _ in range(GROUPS_PER_CLAIM):
+        groups = await query(
+            "next_limited_group",
+            project_id=project_id,
+            deployment_id=values["deployment_id"],
+            queue_name=after[0],
+            concurrency_key=after[1],
+        )
+        if not groups:
+            after = ("", "")
+            if wrapped:
+                break
+            wrapped = True
+            continue
+        queue_name, key = after = groups[0]
+        if queue_name not in limits:
+            rows = await query("read_queue", project_id=project_id, name=queue_name)
+            limits[queue_name] = rows[0] if rows else (None, None)
+        key_limit, total_limit = limits[queue_name]
+        held = await query("count_held", project_id=project_id, queue_name=queue_name, concurrency_key=key)
+        room = capacity - len(picked)
+        if key_limit is not None:
+            room = min(room, key_limit - held[0][0])
+        if total_limit is not None:
+            room = min(room, total_limit - held[0][1])
+        if room > 0:
+            picked += await query("claim_limited", capacity=room, queue_name=queue_name, concurrency_key=key, **values)
+        if len(picked) >= capacity:
+            break
+    return after, picked
+
+
+def _claimed(row: Sequence[Any], worker_id: str, *, again: bool = False) -> tuple[Claimed, int]:
+    (
+        id,
+        workflow_id,
+        attempt,
+        payload,
+        created_at_us,
+        seq,
+        lost,
+        retry_count,
+        phase,
+        key,
+        queue_name,
+        concurrency_key,
+        parent_id,
+        root_id,
+        deployment_id,
+        session_id,
+        user_id,
+        tags,
+        parked_worker,
+        parked_seq,
+        _,
+        _,
+    ) = row
+    parked = parked_seq if parked_worker == worker_id and parked_seq is not None and not again else 0
+    claimed = Claimed(
+        id=id,
+        workflow_id=workflow_id,
+        attempt=attempt,
+        payload=Raw(payload),
+        created_at_us=created_at_us,
+        base=seq,
+        ack_first=lost > 0,
+        retry_count=retry_count,
+        cancelling=phase == Phase.CANCELLING,
+        key=key,
+        queue_name=queue_name,
+        concurrency_key=concurrency_key,
+        parent_execution_id=parent_id,
+        root_execution_id=root_id,
+        deployment_id=deployment_id,
+        session_id=session_id or id,
+        user_id=user_id,
+        tags=None if tags is None else Raw(tags),
+    )
+    return claimed, parked
+
+
+def with_journal(claimed: Claimed, base: int, rows: list[Row], more: bool) -> Claimed:
+    """The claim as it goes out, with the journal that its worker lacks."""
+    return structs.replace(claimed, base=base, rows=rows, more=more)
+
+
+@verb
+async def journals(*, wanted: Sequence[tuple[str, int]], rows_max: int, bytes_max: int) -> list[tuple[list[Row], bool]]:
+    """The journals of many executions, each after a given seq; whether rows were left out to keep the whole small."""
+    found: list[tuple[list[Row], bool]] = []
+    room = bytes_max
+    for execution_id, after in wanted:
+        rows: list[Row] = []
+        more = False
+        for values in await query("read_journal", execution_id=execution_id, after=after, limit=rows_max + 1):
+            room -= 120 + len(values[8])
+            if (room < 0 and rows) or len(rows) == rows_max:
+                more = True
+                break
+            rows.append(row_of(values))
+        found.append((rows, more))
+    return found
+
+
+@verb
+async def beat(*, project_id: str, worker_id: str, now_us: int, lease_us: int) -> list[tuple[str, int, int]] | None:
+    """Renew a lease. None: it had run out, or there is no such registration; the worker must drop everything."""
+    rows = await query(
+        "beat_worker", id=worker_id, project_id=project_id, now_us=now_us, lease_until_us=now_us + lease_us
+    )
+    if not rows:
+        return None
+    held = await query("held_by", worker_id=worker_id)
+    return [(id, attempt, seq) for _, id, attempt, seq in held]
+
+
+@verb
+async def cut_lease(*, worker_id: str, until_us: int) -> None:
+    """The worker's connection is gone: its lease ends at `until_us` unless a beat follows."""
+    await query("cut_lease", id=worker_id, lease_until_us=until_us)
+
+
+@verb
+async def grant_leases(*, until_us: int) -> None:
+    """Give every registration one full lease before anything is taken from it (the server was away, not the workers)."""
+    await query("grant_leases", lease_until_us=until_us)
+
+
+@verb
+async def drain(*, project_id: str, worker_id: str, now_us: int) -> None:
+    """End a registration; what it still holds goes back at once and counts no loss."""
+    rows = await query("read_worker", id=worker_id)
+    if not rows or rows[0][0] != project_id:
+        return
+    held = await query("held_by", worker_id=worker_id)
+    await query("delete_worker", id=worker_id)
+    for owner, id, attempt, _ in held:
+        await lose(owner, id, attempt, worker_id, now_us, released=True)
+
+
+@verb
+async def reap(*, now_us: int, limit: int) -> int:
+    """End the registrations whose lease ran out and hand their work to others. Answers how many ended."""
+    expired = await query("expired_workers", now_us=now_us, limit=limit)
+    for worker_id, _ in expired:
+        held = await query("held_by", worker_id=worker_id)
+        await query("delete_worker", id=worker_id)
+        for project_id, id, attempt, _ in held:
+            await lose(project_id, id, attempt, worker_id, now_us)
+    if expired:
+        await Tell(Counted("workers_lost", len(expired)))
+    return len(expired)
+
+
+@verb
+async def end_embedded(*, now_us: int) -> None:
+    """A process that opens the file alone ends the registrations of embedded workers, which lived in processes before."""
+    for worker_id, _ in await query("embedded_workers"):
+        held = await query("held_by", worker_id=worker_id)
+        await query("delete_worker", id=worker_id)
+        for project_id, id, attempt, _ in held:
+            await lose(project_id, id, attempt, worker_id, now_us)
+    for project_id, id, attempt, worker_id in await query("orphaned", limit=10_000):
+        await lose(project_id, id, attempt, worker_id, now_us)

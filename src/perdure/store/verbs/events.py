@@ -1,0 +1,167 @@
+"""Topics: publish, read, and the waits for events.
+
+The topic's row is the common lock of publishing to it and of registering a wait for it, and it hands out the sequence, so
+that nothing falls between (I5) and readers see numbers without gaps, in order (I13).
+"""
+
+import json
+from collections.abc import Sequence
+
+import msgspec
+
+from perdure.store.interface import Published, Rows, Tell, query, query_many, verb
+from perdure.store.verbs.rows import JournalRow, deliver, journal_row
+from perdure.wire.records import Event, Kind
+from perdure.wire.requests import EventItem, OpenWait
+
+PAGE = 500
+
+
+@verb
+async def publish(
+    *, project_id: str, topic: str, events: Sequence[EventItem], ids: Sequence[str], now_us: int
+) -> list[int]:
+    """Publish events to a topic; answers their sequence numbers."""
+    return await publish_events(project_id, topic, events, ids, now_us)
+
+
+async def publish_events(
+    project_id: str, topic: str, events: Sequence[EventItem], ids: Sequence[str], now_us: int
+) -> list[int]:
+    """Append to the topic and resolve the waits that match; part of `publish` and of a worker's report."""
+    last: int = (await query("lock_topic", project_id=project_id, topic=topic))[0][0]
+    first = last + 1
+    numbers: list[int] = []
+    rows: list[tuple[object, ...]] = []
+    fresh: list[tuple[int, EventItem, str]] = []
+    seen: dict[str, int] = {}
+    for event, id in zip(events, ids, strict=True):
+        if event.dedup_key is not None:
+            known = seen.get(event.dedup_key)
+            if known is None:
+                found = await query("find_event", project_id=project_id, topic=topic, dedup_key=event.dedup_key)
+                known = found[0][0] if found else None
+            if known is not None:
+                numbers.append(known)
+                continue
+            seen[event.dedup_key] = last + 1
+        last += 1
+        numbers.append(last)
+        rows.append((project_id, topic, last, id, event.event_type, bytes(event.data), event.dedup_key, now_us))
+        fresh.append((last, event, id))
+    if not rows:
+        return numbers
+    await query("advance_topic", project_id=project_id, topic=topic, events=last + 1 - first)
+    await query_many("insert_event", rows)
+    await Tell(Published(project_id, topic))
+    waits = await query("waiting_for", project_id=project_id, topic=topic)
+    for seq, event, id in fresh:
+        taken: set[str] = set()  # one execution takes an event once, with its oldest wait that matches
+        rest: Rows = []
+        for wait in waits:
+            execution_id, key, match, after = wait
+            if execution_id in taken or seq <= (after or 0) or not matches(match, bytes(event.data)):
+                rest.append(wait)
+                continue
+            taken.add(execution_id)
+            await query("meet_wait", execution_id=execution_id, key=key, event_seq=seq, data=None)
+            value = event_value(id, seq, topic, event.event_type, bytes(event.data), now_us)
+            await deliver(project_id, execution_id, Kind.EVENT, now_us, key=key, name=topic, value=value)
+        waits = rest
+    return numbers
+
+
+def matches(match: bytes | None, data: bytes) -> bool:
+    """Whether an event's top-level fields equal those asked for."""
+    if match is None:
+        return True
+    value = json.loads(data)
+    wanted = json.loads(match)
+    return isinstance(value, dict) and all(
+        name in value and _same(value[name], expected) for name, expected in wanted.items()
+    )
+
+
+def _same(left: object, right: object) -> bool:
+    """JSON equality: true is not 1, though Python says so."""
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(_same(left[name], right[name]) for name in left)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(_same, left, right))
+    return left == right
+
+
+def event_value(id: str, seq: int, topic: str, event_type: str | None, data: bytes, at_us: int) -> bytes:
+    """An event as a waiting workflow receives it."""
+    return msgspec.json.encode(Event(id, seq, topic, event_type, msgspec.Raw(data), at_us))
+
+
+async def open_wait(
+    project_id: str, execution_id: str, attempt: int, wait: OpenWait, created_at_us: int, now_us: int, at_us: int
+) -> JournalRow | None:
+    """Register a wait; when its event or answer is there already, resolve it in the same transaction.
+
+    Answers with the outcome's row in that case. Opening a wait again (a later attempt of the same code) changes nothing.
+    """
+    topic = wait.topic
+    if topic is not None:
+        await query("lock_topic", project_id=project_id, topic=topic)
+    known = await query("read_wait", execution_id=execution_id, key=wait.key)
+    if known and known[0][0] == "early":
+        await query("meet_wait", execution_id=execution_id, key=wait.key, event_seq=None, data=None)
+        return await _met(project_id, execution_id, attempt, Kind.RESUME, wait, known[0][4], at_us)
+    if known and known[0][0] != "closed":
+        return None
+    match = None if wait.match is None else msgspec.json.encode(wait.match)
+    after: int | None = None
+    if topic is not None:
+        after = await _start_of(project_id, execution_id, topic, wait, created_at_us)
+    if known:
+        await query("reopen_wait", execution_id=execution_id, key=wait.key)
+    else:
+        data = None if wait.data is None else bytes(wait.data)
+        row = (execution_id, wait.key, project_id, "open", topic, match, wait.fingerprint, after, data, now_us)
+        await query_many("insert_wait", [row])
+    if topic is None:
+        return None
+    taken = {seq for (seq,) in await query("taken_events", execution_id=execution_id, topic=topic)}
+    while True:
+        page = await query("read_events", project_id=project_id, topic=topic, after=after, limit=PAGE)
+        for id, seq, _, event_type, data, event_at_us in page:
+            if seq not in taken and matches(match, data):
+                await query("meet_wait", execution_id=execution_id, key=wait.key, event_seq=seq, data=None)
+                value = event_value(id, seq, topic, event_type, data, event_at_us)
+                return await _met(project_id, execution_id, attempt, Kind.EVENT, wait, value, at_us)
+        if len(page) < PAGE:
+            return None
+        after = page[-1][1]
+
+
+async def _start_of(project_id: str, execution_id: str, topic: str, wait: OpenWait, created_at_us: int) -> int:
+    """The number after which a wait looks: from the execution's creation on, unless it says otherwise."""
+    if wait.after is not None:
+        return wait.after
+    if wait.latest:
+        newest: int | None = (await query("newest_event", project_id=project_id, topic=topic))[0][0]
+        return newest or 0
+    found = await query("last_event_before", project_id=project_id, topic=topic, before_us=created_at_us)
+    start: int = found[0][0] if found else 0
+    return start
+
+
+async def _met(
+    project_id: str, execution_id: str, attempt: int, kind: Kind, wait: OpenWait, value: bytes, at_us: int
+) -> JournalRow:
+    next_seq: int = (await query("bump_seq", project_id=project_id, id=execution_id, rows=1))[0][0]
+    row = journal_row(execution_id, next_seq - 1, at_us, kind, attempt, key=wait.key, name=wait.topic, value=value)
+    await query_many("insert_journal", [row])
+    return row
+
+
+@verb
+async def read_events(*, project_id: str, topic: str, after: int, limit: int) -> list[Event]:
+    """The events of a topic after a sequence number, in order."""
+    rows = await query("read_events", project_id=project_id, topic=topic, after=after, limit=limit)
+    return [Event(id, seq, name, kind, msgspec.Raw(data), at_us) for id, seq, name, kind, data, at_us in rows]

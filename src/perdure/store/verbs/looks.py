@@ -1,0 +1,198 @@
+"""Looks: what is there, without changing it; and what the operator may remove."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Raw
+
+from perdure.store.interface import Rows, query, query_many, verb
+from perdure.store.verbs.rows import execution_of, row_of
+from perdure.wire.errors import Conflict, NotFound
+from perdure.wire.records import Execution, Row
+from perdure.wire.requests import Finished, ListFilters, LogLine
+from perdure.wire.status import FINAL, Phase
+
+LIST_DEPTH = 100_000
+"""How many of the newest executions a list looks at; the cursor goes on from there."""
+
+DOCTOR = (
+    "doctor_end_recorded_once",
+    "doctor_step_recorded_once",
+    "doctor_attempts_never_go_back",
+    "doctor_time_never_goes_back",
+    "doctor_sequence_has_no_gap",
+    "doctor_waiting_for_something",
+    "doctor_child_end_told",
+    "doctor_held_by_a_registration",
+    "doctor_topic_has_no_gap",
+    "doctor_orphan_rows",
+)
+
+
+@verb
+async def get(*, project_id: str, execution_id: str) -> Execution:
+    """One execution, whole."""
+    rows = await query("get_execution", project_id=project_id, id=execution_id)
+    if not rows:
+        raise NotFound(f"Execution {execution_id!r} does not exist.")
+    return execution_of(rows[0])
+
+
+@verb
+async def find_by_key(*, project_id: str, workflow_id: str, key: str) -> str:
+    """The id of the execution that a workflow's key names."""
+    rows = await query("find_key", project_id=project_id, workflow_id=workflow_id, key=key)
+    if not rows:
+        raise NotFound(f"No execution of workflow {workflow_id!r} has the key {key!r}.")
+    id: str = rows[0][0]
+    return id
+
+
+@verb
+async def finished(*, project_id: str, ids: Sequence[str]) -> tuple[list[Finished], list[str]]:
+    """Those among the ids that are final, and those that name nothing."""
+    done: list[Finished] = []
+    missing: list[str] = []
+    for id in ids:
+        rows = await query("read_end", project_id=project_id, id=id)
+        if not rows:
+            missing.append(id)
+        elif Phase(rows[0][1]) in FINAL:
+            _, phase, result, error, detail = rows[0]
+            done.append(
+                Finished(
+                    id, phase, None if result is None else Raw(result), error, None if detail is None else Raw(detail)
+                )
+            )
+    return done, missing
+
+
+@verb
+async def list_executions(
+    *, project_id: str, filters: ListFilters, before: str, limit: int
+) -> tuple[list[Execution], str | None]:
+    """A page of executions, newest first, and where the next one starts (None: there is no more)."""
+    floor = await query("list_floor", project_id=project_id, before=before, depth=LIST_DEPTH)
+    floor_id = floor[0][0] if floor else ""
+    tag_name, _, tag_value = (filters.tag or "").partition("=")
+    rows = await query(
+        "list_executions",
+        project_id=project_id,
+        before=before,
+        floor_id=floor_id,
+        limit=limit,
+        phases=f" {' '.join(filters.phases)} " if filters.phases is not None else None,
+        workflow_id=filters.workflow_id,
+        session_id=filters.session_id,
+        user_id=filters.user_id,
+        queue_name=filters.queue_name,
+        batch_id=filters.batch_id,
+        parent_execution_id=filters.parent_execution_id,
+        root_execution_id=filters.root_execution_id,
+        deployment_id=filters.deployment_id,
+        key=filters.key,
+        tag_name=tag_name or None,
+        tag_value=tag_value,
+        created_after_us=filters.created_after_us,
+        created_before_us=filters.created_before_us,
+    )
+    page = [execution_of(row) for row in rows]
+    if len(page) == limit:
+        return page, page[-1].id
+    return page, floor_id or None
+
+
+@verb
+async def journal(*, project_id: str, execution_id: str, after: int, limit: int) -> list[Row]:
+    """A page of an execution's journal."""
+    if not await query("read_state", project_id=project_id, id=execution_id):
+        raise NotFound(f"Execution {execution_id!r} does not exist.")
+    return [row_of(row) for row in await query("read_journal", execution_id=execution_id, after=after, limit=limit)]
+
+
+@verb
+async def logs(*, project_id: str, execution_id: str, after: int, limit: int) -> list[tuple[int, LogLine]]:
+    """A page of an execution's log: each line with its number."""
+    if not await query("read_state", project_id=project_id, id=execution_id):
+        raise NotFound(f"Execution {execution_id!r} does not exist.")
+    rows = await query("read_logs", execution_id=execution_id, after=after, limit=limit)
+    return [(n, LogLine(at_us, level, text)) for n, at_us, level, text in rows]
+
+
+@verb
+async def delete(*, project_id: str, execution_id: str) -> int:
+    """Delete a final execution and its descendants, with all that belongs to them; answers how many."""
+    rows = await query("read_state", project_id=project_id, id=execution_id)
+    if not rows:
+        raise NotFound(f"Execution {execution_id!r} does not exist.")
+    tree = [execution_id]
+    phases = {execution_id: rows[0][0]}
+    for id in tree:
+        for child, phase in await query("children", project_id=project_id, id=id):
+            tree.append(child)
+            phases[child] = phase
+    still_open = [id for id in tree if Phase(phases[id]) not in FINAL]
+    if still_open:
+        raise Conflict(f"Execution {still_open[0]!r} is {phases[still_open[0]]}; cancel it before it is deleted.")
+    return await _delete(project_id, tree)
+
+
+async def _delete(project_id: str, ids: Sequence[str]) -> int:
+    if ids:
+        await query_many("delete_execution", [(project_id, id) for id in ids])
+        for name in ("delete_journal", "delete_waits", "delete_logs", "delete_tags"):
+            await query_many(name, [(id,) for id in ids])
+    return len(ids)
+
+
+@verb
+async def prune(
+    *, after: tuple[str, str], finished_before_us: int, idempotency_before_us: int, limit: int
+) -> tuple[int, tuple[str, str]]:
+    """Delete a batch of executions that ended long ago; answers how many, and where the walk goes on."""
+    await query("prune_idempotency", before_us=idempotency_before_us)
+    rows = await query("oldest_final", project_id=after[0], after=after[1], before_us=finished_before_us, limit=limit)
+    gone: dict[str, list[str]] = {}
+    for project_id, id, completed_at_us in rows:
+        if completed_at_us is not None and completed_at_us < finished_before_us:
+            gone.setdefault(project_id, []).append(id)
+    deleted = 0
+    for project_id, ids in gone.items():
+        deleted += await _delete(project_id, ids)
+    await query("prune_events", before_us=finished_before_us, limit=limit)
+    return deleted, (rows[-1][0], rows[-1][1]) if len(rows) == limit else ("", "")
+
+
+@verb
+async def erase(*, project_id: str, user_id: str | None, session_id: str | None, limit: int) -> tuple[int, int]:
+    """Delete what belongs to a user or a session; answers how many are gone and how many are still open."""
+    if user_id is not None:
+        rows = await query("final_of_user", project_id=project_id, user_id=user_id, limit=limit)
+    else:
+        rows = await query("final_of_session", project_id=project_id, session_id=session_id, limit=limit)
+    done = [id for id, phase in rows if Phase(phase) in FINAL]
+    return await _delete(project_id, done), len(rows) - len(done)
+
+
+@verb
+async def doctor(*, checks: Sequence[str] = DOCTOR) -> dict[str, list[str]]:
+    """Run the invariants as queries; answers what each found (nothing, when all is well)."""
+    return {name.removeprefix("doctor_"): [str(row[0]) for row in await query(name)] for name in checks}
+
+
+@verb
+async def counts() -> dict[str, Rows]:
+    """Open executions by phase and workflow, queued ones by queue: for the metrics."""
+    return {"phases": await query("count_phases"), "queued": await query("count_queued")}
+
+
+@verb
+async def unserved(*, before_us: int) -> Rows:
+    """Deployments with ready work and without a worker: project, deployment, how many, since when."""
+    return await query("unserved", before_us=before_us)
+
+
+@verb
+async def list_named(*, name: str, project_id: str) -> list[tuple[Any, ...]]:
+    """The rows of one of the small tables: workers, workflows, queues, keys."""
+    return await query(f"list_{name}", project_id=project_id)

@@ -1,0 +1,230 @@
+"""What others do to an execution: cancel, time out, lose its worker; timers that come due."""
+
+import json
+from typing import Any
+
+from perdure.store.interface import Counted, Due, News, Ready, Tell, Written, query, query_many, verb
+from perdure.store.verbs.rows import ended, journal_row
+from perdure.wire.errors import NotCancellable, NotFound
+from perdure.wire.records import Kind
+from perdure.wire.status import FINAL, Phase
+
+LOSSES_MAX = 5
+"""Lost workers without a newly recorded outcome after which an execution is POISONED."""
+UNDELIVERED_MAX = 100
+"""Deliveries that were never acknowledged, in a row: its own high bound, since a lost message is not a crash."""
+BACKOFF_MAX_US = 300_000_000
+
+
+@verb
+async def cancel(*, project_id: str, execution_id: str, cancelled_by: str, now_us: int, grace_us: int) -> Phase:
+    """Cancel an execution and its open descendants; answers its phase, `cancelling` or `cancelled`."""
+    rows = await query("read_state", project_id=project_id, id=execution_id)
+    if not rows:
+        raise NotFound(f"Execution {execution_id!r} does not exist.")
+    if Phase(rows[0][0]) in FINAL:
+        raise NotCancellable(f"Execution {execution_id!r} cannot be cancelled: it is {rows[0][0]} already.")
+    return await cancel_tree(project_id, execution_id, cancelled_by, now_us, grace_us)
+
+
+async def cancel_tree(project_id: str, execution_id: str, cancelled_by: str, now_us: int, grace_us: int) -> Phase:
+    """Cancel one open execution, then everything open below it."""
+    phase = await _cancel_one(project_id, execution_id, cancelled_by, now_us, grace_us)
+    level = [execution_id]
+    while level:
+        below: list[str] = []
+        for parent in level:
+            children = await query("children", project_id=project_id, id=parent)
+            below.extend(id for id, _ in children)
+            for id, child_phase in children:
+                if Phase(child_phase) not in FINAL:
+                    await _cancel_one(project_id, id, cancelled_by, now_us, grace_us)
+        level = below
+    return phase
+
+
+async def _cancel_one(project_id: str, execution_id: str, cancelled_by: str, now_us: int, grace_us: int) -> Phase:
+    state = await query("read_state", project_id=project_id, id=execution_id)
+    phase = Phase(state[0][0])
+    if phase is Phase.WAITING and state[0][10] and state[0][11] is None:
+        rows = await query(
+            "cancel_waking", project_id=project_id, id=execution_id, now_us=now_us, cancelled_by=cancelled_by
+        )
+        seq, at_us, deployment_id, attempt = rows[0]
+        await query_many(
+            "insert_journal", [journal_row(execution_id, seq, at_us, Kind.CANCEL, attempt, name=cancelled_by)]
+        )
+        await Tell(Ready(project_id, deployment_id), Written(execution_id))
+        return Phase.CANCELLING
+    if phase is Phase.RUNNING:
+        rows = await query(
+            "ask_cancel",
+            project_id=project_id,
+            id=execution_id,
+            now_us=now_us,
+            cancelled_by=cancelled_by,
+            due_at_us=now_us + grace_us,
+        )
+        seq, at_us, worker_id, attempt = rows[0]
+        await query_many(
+            "insert_journal", [journal_row(execution_id, seq, at_us, Kind.CANCEL, attempt, name=cancelled_by)]
+        )
+        await Tell(News(worker_id, execution_id), Written(execution_id), Due(now_us + grace_us))
+        return Phase.CANCELLING
+    if phase in (Phase.CANCELLING, *FINAL):
+        return phase
+    if state[0][11] is not None and phase is Phase.QUEUED:
+        return Phase.CANCELLING  # woken to clean up, and on its way to a worker
+    rows = await query("cancel_idle", project_id=project_id, id=execution_id, now_us=now_us, cancelled_by=cancelled_by)
+    await _cancelled(project_id, execution_id, rows[0], state[0][1], now_us, cancelled_by)
+    return Phase.CANCELLED
+
+
+async def _cancelled(
+    project_id: str, execution_id: str, moved: tuple[Any, ...], attempt: int, now_us: int, why: str
+) -> None:
+    next_seq, at_us, workflow_id, parent_id, step_key, limited, _ = moved
+    row = journal_row(execution_id, next_seq - 1, at_us, Kind.CANCELLED, attempt, name=why)
+    await query_many("insert_journal", [row])
+    await ended(
+        project_id,
+        execution_id,
+        Phase.CANCELLED,
+        now_us,
+        workflow_id=workflow_id,
+        parent_execution_id=parent_id,
+        step_key=step_key,
+        limited=limited,
+    )
+
+
+async def lose(
+    project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int, *, released: bool = False
+) -> None:
+    """Take an execution back from a worker that is gone (or, `released`, that handed it back).
+
+    A delivery that was never acknowledged is a lost message. A crash is counted; the fifth without progress is the last.
+    """
+    state = await query("read_state", project_id=project_id, id=execution_id)
+    if not state or state[0][1] != attempt or state[0][2] != worker_id:
+        return
+    phase, acked, losses, undelivered = Phase(state[0][0]), state[0][13], state[0][14], state[0][15]
+    if phase is Phase.CANCELLING:
+        rows = await query("overrule", project_id=project_id, id=execution_id, now_us=now_us)
+        if rows:
+            await _cancelled(project_id, execution_id, rows[0], attempt, now_us, "worker lost")
+        return
+    if phase is not Phase.RUNNING:
+        return
+    delay_us = 0
+    if not released:
+        if acked:
+            losses += 1
+            delay_us = _backoff_us(losses)
+        else:
+            undelivered += 1
+            delay_us = _backoff_us(undelivered)
+        if losses >= LOSSES_MAX or undelivered >= UNDELIVERED_MAX:
+            await _poison(project_id, execution_id, attempt, worker_id, now_us, losses, undelivered)
+            return
+    rows = await query(
+        "lose",
+        project_id=project_id,
+        id=execution_id,
+        attempt=attempt,
+        worker_id=worker_id,
+        now_us=now_us,
+        due_at_us=now_us + delay_us if delay_us else None,
+        losses=losses,
+        undelivered=undelivered,
+    )
+    if not rows:
+        return
+    next_seq, at_us, deployment_id = rows[0]
+    kind = Kind.RELEASED if released else Kind.LOST
+    await query_many("insert_journal", [journal_row(execution_id, next_seq - 1, at_us, kind, attempt, name=worker_id)])
+    if not released:
+        await Tell(Counted("executions_lost" if acked else "deliveries_lost"))
+    await Tell(Due(now_us + delay_us) if delay_us else Ready(project_id, deployment_id), Written(execution_id))
+
+
+def _backoff_us(count: int) -> int:
+    """The first loss is handed out again at once, later ones after 1 s, 2 s, 4 s …, at most 5 minutes."""
+    return 0 if count <= 1 else min(1_000_000 << min(count - 2, 20), BACKOFF_MAX_US)
+
+
+async def _poison(
+    project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int, losses: int, undelivered: int
+) -> None:
+    what = (
+        f"{losses} workers were lost while they ran it, without a newly recorded outcome in between"
+        if losses >= LOSSES_MAX
+        else f"{undelivered} deliveries in a row were never acknowledged"
+    )
+    error = f"POISONED: {what}; the last was worker {worker_id}."
+    detail = json.dumps({"type": "Poisoned", "code": "POISONED", "message": error, "worker": worker_id}).encode()
+    rows = await query(
+        "poison",
+        project_id=project_id,
+        id=execution_id,
+        attempt=attempt,
+        worker_id=worker_id,
+        now_us=now_us,
+        error=error,
+    )
+    if not rows:
+        return
+    next_seq, at_us, workflow_id, parent_id, step_key, limited, _ = rows[0]
+    row = journal_row(execution_id, next_seq - 1, at_us, Kind.FAILED, attempt, ok=False, value=detail)
+    await query_many("insert_journal", [row])
+    await Tell(Counted("poisoned"))
+    await ended(
+        project_id,
+        execution_id,
+        Phase.FAILED,
+        now_us,
+        workflow_id=workflow_id,
+        parent_execution_id=parent_id,
+        step_key=step_key,
+        limited=limited,
+        error=error,
+        detail=detail,
+    )
+
+
+@verb
+async def wake_due(*, now_us: int, limit: int, grace_us: int) -> int:
+    """Do what is due: timers wake, delayed starts become ready, run timeouts cancel, graces end. Answers how many."""
+    done = 0
+    woken = await query("wake_timers", now_us=now_us, limit=limit)
+    await query_many(
+        "insert_journal",
+        [
+            journal_row(id, seq, at_us, Kind.TIMER, attempt, key=key)
+            for id, seq, at_us, attempt, key, _, _ in sorted(woken)
+        ],
+    )
+    done += len(woken)
+    ready = await query("ready_delayed", now_us=now_us, limit=limit)
+    done += len(ready)
+    hints = {Ready(row[-2], row[-1]) for row in woken} | {Ready(row[0], row[1]) for row in ready}
+    await Tell(*hints, *[Written(row[0]) for row in woken])
+    for project_id, id, _ in await query("overdue", phase="running", now_us=now_us, limit=limit):
+        await cancel_tree(project_id, id, "system", now_us, grace_us)
+        done += 1
+    for project_id, id, _ in await query("overdue", phase="cancelling", now_us=now_us, limit=limit):
+        state = await query("read_state", project_id=project_id, id=id)
+        rows = await query("overrule", project_id=project_id, id=id, now_us=now_us)
+        if rows:
+            await _cancelled(project_id, id, rows[0], state[0][1], now_us, "grace over")
+            await Tell(News(state[0][2], id))
+        done += 1
+    return done
+
+
+@verb
+async def next_due() -> int | None:
+    """The earliest moment at which `wake_due` has something to do."""
+    rows = await query("next_due")
+    due: int | None = rows[0][0]
+    return due

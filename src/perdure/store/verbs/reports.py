@@ -1,0 +1,421 @@
+"""What a worker reports of one execution: acknowledgement, outcomes, effects, waits and the end, as one verb.
+
+The first query is the guarded write. It carries attempt, worker and the report's number; when it matches nothing, the verb
+looks once and says why: lost, or a repeat, which is answered like the first time. Nothing is written before the guard.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Raw
+
+from perdure.store.interface import Counted, Due, Query, Ready, Tell, Written, query, query_many, verb
+from perdure.store.verbs.events import open_wait, publish_events
+from perdure.store.verbs.rows import JournalRow, as_row, ended, journal_row, row_of
+from perdure.store.verbs.starts import New, start_items
+from perdure.store.verbs.waits import answer_wait
+from perdure.wire.records import OUTCOMES, Kind, Problem, Row
+from perdure.wire.requests import (
+    Answer,
+    Block,
+    Cancelled,
+    CloseWait,
+    Complete,
+    Fail,
+    ItemReply,
+    OpenWait,
+    Publish,
+    Release,
+    ReportItem,
+    StartChild,
+    Started,
+    StepDone,
+    Suspend,
+    TimerFired,
+)
+from perdure.wire.status import HELD, Phase
+
+LOST = ItemReply(lost=True)
+ROWS_MAX = 500
+BYTES_MAX = 8 * 1024 * 1024
+LOG_LINES_MAX = 1_000
+
+_ONE_ROW = (StepDone, TimerFired, StartChild, Publish, Answer)
+
+
+class _At(NamedTuple):
+    """Where a report's rows go."""
+
+    project_id: str
+    execution_id: str
+    attempt: int
+    worker_id: str
+    now_us: int
+    at_us: int
+
+
+@verb
+async def report(
+    *, project_id: str, worker_id: str, item: ReportItem, now_us: int, ids: Sequence[str] = (), grace_us: int = 0
+) -> ItemReply:
+    """Take one execution's news. `ids` are fresh ids for what the item creates (children, events), in order."""
+    if item.number == 0:
+        return await _look(project_id, worker_id, item)
+    end = item.end
+    if type(end) is Complete or type(end) is Fail or type(end) is Cancelled:
+        if type(end) is not Fail or end.retry_delay_us is None:
+            return await _finish(project_id, worker_id, item, end, now_us)
+    entries = item.entries
+    own = 0
+    outcomes = 0
+    for entry in entries:
+        if isinstance(entry, _ONE_ROW):
+            own += 1
+            outcomes += not (type(entry) is StepDone and not entry.last)
+    guarded = await query(
+        "advance",
+        project_id=project_id,
+        id=item.execution_id,
+        attempt=item.attempt,
+        worker_id=worker_id,
+        number=item.number,
+        rows=own,
+        outcomes=outcomes,
+        progress=_bytes(item.progress),
+        now_us=now_us,
+    )
+    if not guarded:
+        return await _refused(project_id, worker_id, item)
+    next_seq, phase, at_us, _, deployment_id, created_at_us = guarded[0]
+    at = _At(project_id, item.execution_id, item.attempt, worker_id, now_us, at_us)
+    first = next_seq - own
+    unseen, more = await _unseen(item, first)
+    accepted: list[int] = []
+    rows: list[JournalRow] = []
+    shown: list[Row] = []
+    fresh = iter(ids)
+    seq = first
+    for entry in entries:
+        if type(entry) is StepDone or type(entry) is TimerFired:
+            rows.append(_outcome(at, seq, entry))
+            accepted.append(seq)
+            seq += 1
+        elif type(entry) is CloseWait:
+            await query("close_wait", execution_id=item.execution_id, key=entry.key)
+            accepted.append(0)
+        elif type(entry) is OpenWait:
+            accepted.append(0)
+        else:
+            row = await _effect(at, seq, entry, fresh, phase, deployment_id)  # type: ignore[arg-type]  # what is left
+            rows.append(row)
+            shown.append(as_row(row))
+            accepted.append(seq)
+            seq += 1
+    if rows:
+        await query_many("insert_journal", rows)
+        await Tell(Written(item.execution_id))
+    for entry in entries:
+        if type(entry) is OpenWait:
+            met = await open_wait(at.project_id, at.execution_id, at.attempt, entry, created_at_us, at.now_us, at_us)
+            if met is not None:
+                shown.append(as_row(met))
+    if item.logs:
+        await _log(item)
+    found = unseen + shown
+    stopped = False
+    if end is not None and not more:
+        if type(end) is Suspend:
+            stopped = await _suspend(at, end, found)
+        elif type(end) is not Complete and type(end) is not Cancelled:
+            stopped = await _stop(at, end, phase)  # type: ignore[arg-type]  # a retried Fail, Release or Block
+    return ItemReply(rows=found, more=more, ended=stopped, accepted=accepted, at_us=at_us)
+
+
+def _bytes(value: Raw | None) -> bytes | None:
+    return None if value is None else bytes(value)
+
+
+def _outcome(at: _At, seq: int, entry: StepDone | TimerFired) -> JournalRow:
+    if type(entry) is TimerFired:
+        return journal_row(at.execution_id, seq, at.at_us, Kind.TIMER, at.attempt, key=entry.key)
+    assert type(entry) is StepDone
+    return (
+        at.execution_id,
+        seq,
+        at.at_us,
+        "step" if entry.last else "step_failed",
+        at.attempt,
+        entry.key,
+        entry.name,
+        entry.fingerprint,
+        int(entry.ok),
+        bytes(entry.value),
+        entry.started_at_us,
+        entry.tries,
+    )
+
+
+async def _unseen(item: ReportItem, next_seq: int) -> tuple[list[Row], bool]:
+    """The rows before `next_seq` that others wrote since the worker last looked."""
+    if next_seq - 1 <= item.seen:
+        return [], False
+    rows: list[Row] = []
+    room = BYTES_MAX
+    for values in await query("read_journal", execution_id=item.execution_id, after=item.seen, limit=ROWS_MAX + 1):
+        if values[0] >= next_seq:
+            break
+        room -= 120 + len(values[8])
+        if len(rows) == ROWS_MAX or (room < 0 and rows):
+            return rows, True
+        rows.append(row_of(values))
+    return rows, False
+
+
+async def _look(project_id: str, worker_id: str, item: ReportItem) -> ItemReply:
+    """An item without news: acknowledge the delivery, answer with the rows not seen yet."""
+    rows = await query(
+        "acknowledge", project_id=project_id, id=item.execution_id, attempt=item.attempt, worker_id=worker_id
+    )
+    if not rows:
+        await Tell(Counted("stale_rejections"))
+        return LOST
+    if item.logs:
+        await _log(item)
+    unseen, more = await _unseen(item, rows[0][0])
+    return ItemReply(rows=unseen, more=more, at_us=rows[0][2])
+
+
+async def _refused(project_id: str, worker_id: str, item: ReportItem) -> ItemReply:
+    """The guard matched nothing: a repeat of a report that was taken, or somebody else's execution by now."""
+    state = await query("read_state", project_id=project_id, id=item.execution_id)
+    if not state or state[0][1] != item.attempt or state[0][2] != worker_id or state[0][3] < item.number:
+        await Tell(Counted("stale_rejections"))
+        return LOST
+    phase, next_seq = Phase(state[0][0]), state[0][4]
+    if phase not in HELD:
+        # This attempt ended, by this report or (a cancel, a lapse) without it. Either way the worker is done with it.
+        return ItemReply(ended=item.end is not None, lost=item.end is None)
+    rows, more = await _unseen(item, next_seq)
+    own = {(_kind_of(entry), entry.key): n for n, entry in enumerate(item.entries) if isinstance(entry, _ONE_ROW)}
+    accepted = [0] * len(item.entries)
+    shown: list[Row] = []
+    at_us = 0
+    for row in rows:
+        n = own.get((row.kind, row.key or ""))
+        if n is not None and row.attempt == item.attempt:
+            accepted[n] = row.seq
+            at_us = row.at_us
+        if n is None or row.kind not in (Kind.STEP, Kind.STEP_FAILED, Kind.TIMER):
+            shown.append(row)
+    if more:  # too long for one reply: the worker reads everything anew instead
+        return ItemReply(rows=rows, more=True, accepted=[], at_us=rows[-1].at_us)
+    return ItemReply(rows=shown, accepted=accepted, at_us=at_us)
+
+
+def _kind_of(entry: object) -> Kind:
+    if type(entry) is StepDone:
+        return Kind.STEP if entry.last else Kind.STEP_FAILED
+    if type(entry) is TimerFired:
+        return Kind.TIMER
+    if type(entry) is StartChild:
+        return Kind.CHILD_STARTED
+    return Kind.PUBLISHED if type(entry) is Publish else Kind.SENT
+
+
+async def _effect(
+    at: _At, seq: int, entry: StartChild | Publish | Answer, fresh: Any, phase: str, deployment_id: str | None
+) -> JournalRow:
+    """Do what the workflow asked of the engine; the effect and its row are one transaction (I6)."""
+    if type(entry) is StartChild:
+        ok, value = await _start_child(at, entry, next(fresh), phase, deployment_id)
+        kind, name = Kind.CHILD_STARTED, entry.item.workflow_id
+    elif type(entry) is Publish:
+        event_ids = [next(fresh) for _ in entry.events]
+        seqs = await publish_events(at.project_id, entry.topic, entry.events, event_ids, at.now_us)
+        ok, value, kind, name = True, msgspec.json.encode(seqs), Kind.PUBLISHED, entry.topic
+    else:
+        assert type(entry) is Answer
+        problem = await answer_wait(at.project_id, entry.execution_id, entry.step_key, entry.data, at.now_us)
+        ok, value = problem is None, _problem(problem)
+        kind, name = Kind.SENT, entry.step_key
+    return journal_row(
+        at.execution_id,
+        seq,
+        at.at_us,
+        kind,
+        at.attempt,
+        key=entry.key,
+        name=name,
+        fingerprint=entry.fingerprint,
+        ok=ok,
+        value=value,
+    )
+
+
+def _problem(problem: Problem | None) -> bytes:
+    if problem is None:
+        return b"null"
+    return msgspec.json.encode({"type": problem.error_type, "message": problem.error})
+
+
+async def _start_child(
+    at: _At, entry: StartChild, id: str, phase: str, deployment_id: str | None
+) -> tuple[bool, bytes]:
+    if phase == Phase.CANCELLING:
+        return False, _problem(Problem("The execution is being cancelled; it starts no more children.", "CANCELLING"))
+    item = msgspec.structs.replace(
+        entry.item,
+        parent_execution_id=at.execution_id,
+        step_key=entry.key,
+        deployment_id=entry.item.deployment_id or deployment_id,
+    )
+    answer = (await start_items(at.project_id, [New(id, item)], at.now_us))[0]
+    if isinstance(answer, Started):
+        return True, msgspec.json.encode(answer.execution_id)
+    return False, _problem(answer)
+
+
+async def _log(item: ReportItem) -> None:
+    last = (await query("last_log", execution_id=item.execution_id))[0][0] or 0
+    lines = [
+        (item.execution_id, last + n, line.at_us, line.level, line.text)
+        for n, line in enumerate(item.logs[-LOG_LINES_MAX:], 1)
+    ]
+    await query_many("insert_log", lines)
+    if last + len(lines) > LOG_LINES_MAX:
+        await query("trim_logs", execution_id=item.execution_id, upto=last + len(lines) - LOG_LINES_MAX)
+    await Tell(Written(item.execution_id))
+
+
+async def _suspend(at: _At, end: Suspend, found: list[Row]) -> bool:
+    """Let go of an execution that waits, unless its journal has an outcome that its code has not seen (I5)."""
+    if any(row.kind in OUTCOMES for row in found):
+        return False
+    wanted = set(end.waits)
+    for (key,) in await query("open_waits", execution_id=at.execution_id):
+        if key not in wanted:  # left open by an attempt that was lost before it could say so
+            await query("close_wait", execution_id=at.execution_id, key=key)
+    due_at_us = None if end.timer is None else end.timer[1]
+    moved = await query(
+        "suspend",
+        project_id=at.project_id,
+        id=at.execution_id,
+        attempt=at.attempt,
+        worker_id=at.worker_id,
+        due_at_us=due_at_us,
+        timer_key=None if end.timer is None else end.timer[0],
+        parked_worker=at.worker_id if end.parked else None,
+        now_us=at.now_us,
+    )
+    if not moved:
+        return False
+    seq, limited = moved[0][0] - 1, moved[0][2]
+    await query_many("insert_journal", [journal_row(at.execution_id, seq, at.at_us, Kind.WAITING, at.attempt)])
+    await Tell(Written(at.execution_id))
+    if due_at_us is not None:
+        await Tell(Due(due_at_us))
+    if limited:
+        await Tell(Ready(at.project_id, None))
+    return True
+
+
+async def _stop(at: _At, end: Fail | Release | Block, phase: str) -> bool:
+    """The attempt ends without an end of the execution: it is tried again, handed back or blocked."""
+    if phase == Phase.CANCELLING:
+        # Nothing goes back to a queue while it is being cancelled: the worker that lets go confirms the cancel.
+        await query("bump_seq", project_id=at.project_id, id=at.execution_id, rows=0)
+        return False
+    fence: dict[str, object] = {
+        "project_id": at.project_id,
+        "id": at.execution_id,
+        "attempt": at.attempt,
+        "worker_id": at.worker_id,
+        "now_us": at.now_us,
+    }
+    if type(end) is Block:
+        moved = await query("block", error=end.error, **fence)
+        if not moved:
+            return False
+        row = journal_row(
+            at.execution_id, moved[0][0] - 1, at.at_us, Kind.BLOCKED, at.attempt, ok=False, value=end.detail
+        )
+        await query_many("insert_journal", [row])
+        await Tell(Written(at.execution_id), Counted("blocked"), *([Ready(at.project_id, None)] if moved[0][2] else []))
+        return True
+    retry = type(end) is Fail
+    delay_us = end.retry_delay_us if type(end) is Fail else None
+    due_at_us = at.now_us + delay_us if delay_us else None
+    moved = await query("requeue", due_at_us=due_at_us, retries=int(retry), **fence)
+    if not moved:
+        return False
+    seq, _, deployment_id = moved[0]
+    if type(end) is Fail:
+        taken = b"null"
+        if end.take_back is not None:
+            back = await query("take_back_step", execution_id=at.execution_id, key=end.take_back)
+            taken = str(back[0][0]).encode() if back else taken
+        row = journal_row(
+            at.execution_id, seq - 1, at.at_us, Kind.RETRIED, at.attempt, name=end.error[:500], ok=False, value=taken
+        )
+    else:
+        row = journal_row(at.execution_id, seq - 1, at.at_us, Kind.RELEASED, at.attempt, name=at.worker_id)
+    await query_many("insert_journal", [row])
+    await Tell(Due(due_at_us) if due_at_us else Ready(at.project_id, deployment_id), Written(at.execution_id))
+    return True
+
+
+async def _finish(
+    project_id: str, worker_id: str, item: ReportItem, end: Complete | Fail | Cancelled, now_us: int
+) -> ItemReply:
+    """The last word of an execution, with the outcomes that came in the same report: one update, one insert."""
+    outcomes = [entry for entry in item.entries if type(entry) is StepDone or type(entry) is TimerFired]
+    values: dict[str, Any] = {
+        "project_id": project_id,
+        "id": item.execution_id,
+        "attempt": item.attempt,
+        "worker_id": worker_id,
+        "number": item.number,
+        "rows": len(outcomes) + 1,
+        "progress": _bytes(item.progress),
+        "now_us": now_us,
+    }
+    result = error = detail = None
+    moved: Query
+    if type(end) is Complete:
+        result = bytes(end.result)
+        moved, phase, kind = query("complete", result=result, **values), Phase.COMPLETED, Kind.COMPLETED
+    elif type(end) is Fail:
+        error, detail = end.error, bytes(end.detail)
+        moved, phase, kind = query("fail", error=error, **values), Phase.FAILED, Kind.FAILED
+    else:
+        moved, phase, kind = query("confirm_cancel", **values), Phase.CANCELLED, Kind.CANCELLED
+    guarded = await moved
+    if not guarded:
+        return await _refused(project_id, worker_id, item)
+    next_seq, at_us, workflow_id, parent_id, step_key, limited, _ = guarded[0]
+    at = _At(project_id, item.execution_id, item.attempt, worker_id, now_us, at_us)
+    seq = next_seq - len(outcomes) - 1
+    rows = [_outcome(at, seq + n, entry) for n, entry in enumerate(outcomes)]
+    rows.append(
+        journal_row(
+            item.execution_id, next_seq - 1, at_us, kind, item.attempt, ok=detail is None, value=detail or b"null"
+        )
+    )
+    await query_many("insert_journal", rows)
+    if item.logs:
+        await _log(item)
+    await ended(
+        project_id,
+        item.execution_id,
+        phase,
+        now_us,
+        workflow_id=workflow_id,
+        parent_execution_id=parent_id,
+        step_key=step_key,
+        limited=limited,
+        result=result,
+        error=error,
+        detail=detail,
+    )
+    return ItemReply(ended=True, at_us=at_us)

@@ -1,0 +1,142 @@
+"""Rows of the database as records, and the one way to write to a journal and to end an execution."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Raw
+
+from perdure.store.interface import Ended, News, Ready, Tell, Written, query, query_many
+from perdure.wire.records import Execution, Kind, Row
+from perdure.wire.status import Phase
+
+NULL_BYTES = b"null"
+WOKEN_RANK = 1_000_000
+"""A fresh execution's rank is this minus its priority, a woken one's just minus its priority."""
+
+JournalRow = tuple[str, int, int, str, int, str | None, str | None, str | None, int, bytes, int | None, int]
+
+
+def journal_row(
+    execution_id: str,
+    seq: int,
+    at_us: int,
+    kind: Kind,
+    attempt: int,
+    *,
+    key: str | None = None,
+    name: str | None = None,
+    fingerprint: str | None = None,
+    ok: bool = True,
+    value: bytes | Raw = NULL_BYTES,
+    started_at_us: int | None = None,
+    tries: int = 0,
+) -> JournalRow:
+    """The values of `insert_journal`, in its order."""
+    return (
+        execution_id,
+        seq,
+        at_us,
+        kind.value,
+        attempt,
+        key,
+        name,
+        fingerprint,
+        int(ok),
+        bytes(value),
+        started_at_us,
+        tries,
+    )
+
+
+def row_of(values: Sequence[Any]) -> Row:
+    """A journal row as `read_journal` selects it."""
+    seq, at_us, kind, attempt, key, name, fingerprint, ok, value, started_at_us, tries = values
+    return Row(seq, at_us, Kind(kind), attempt, key, name, fingerprint, bool(ok), Raw(value), started_at_us, tries)
+
+
+def as_row(row: JournalRow) -> Row:
+    """The row that `insert_journal` has just written."""
+    return row_of(row[1:])
+
+
+def execution_of(values: Sequence[Any]) -> Execution:
+    """An execution as `get_execution` and `list_executions` select it."""
+    fields = list(values)
+    fields[4] = Phase(fields[4])
+    fields[5] = Raw(fields[5])
+    fields[6] = None if fields[6] is None else Raw(fields[6])
+    # An execution without a session of its own is the first of one that carries its id.
+    fields[20] = fields[20] or fields[0]
+    fields[27] = None if fields[27] is None else Raw(fields[27])
+    fields[28] = None if fields[28] is None else Raw(fields[28])
+    return Execution(*fields)
+
+
+async def deliver(
+    project_id: str,
+    execution_id: str,
+    kind: Kind,
+    now_us: int,
+    *,
+    key: str | None = None,
+    name: str | None = None,
+    ok: bool = True,
+    value: bytes | Raw = NULL_BYTES,
+) -> bool:
+    """Write an outcome into somebody's journal and wake it if it waits. False when it is final or unknown."""
+    moved = await query("deliver_outcome", project_id=project_id, id=execution_id, now_us=now_us)
+    if not moved:
+        return False
+    seq, phase, worker_id, deployment_id, at_us, attempt = moved[0]
+    row = journal_row(execution_id, seq, at_us, kind, attempt, key=key, name=name, ok=ok, value=value)
+    await query_many("insert_journal", [row])
+    if phase == "queued":
+        await Tell(Ready(project_id, deployment_id), Written(execution_id))
+    elif phase in ("running", "cancelling"):
+        await Tell(News(worker_id, execution_id), Written(execution_id))
+    else:
+        await Tell(Written(execution_id))
+    return True
+
+
+async def ended(
+    project_id: str,
+    execution_id: str,
+    phase: Phase,
+    now_us: int,
+    *,
+    workflow_id: str,
+    parent_execution_id: str | None,
+    step_key: str | None,
+    limited: int,
+    result: bytes | None = None,
+    error: str | None = None,
+    detail: bytes | None = None,
+) -> None:
+    """What follows from a final phase that was just written: the parent hears of it, waiters are told, a slot is free."""
+    hints: list[Ended | Written | Ready] = [
+        Ended(project_id, execution_id, workflow_id, phase.value, result, error, detail),
+        Written(execution_id),
+    ]
+    if limited:
+        hints.append(Ready(project_id, None))
+    await Tell(*hints)
+    if parent_execution_id is not None and step_key is not None:
+        ok = phase is Phase.COMPLETED
+        value = result if result is not None else detail if detail is not None else NULL_BYTES
+        await deliver(
+            project_id, parent_execution_id, Kind.CHILD, now_us, key=step_key, name=phase.value, ok=ok, value=value
+        )
+
+
+__all__ = [
+    "NULL_BYTES",
+    "WOKEN_RANK",
+    "JournalRow",
+    "as_row",
+    "deliver",
+    "ended",
+    "execution_of",
+    "journal_row",
+    "row_of",
+]

@@ -1,0 +1,238 @@
+"""Starting executions: one by one, many independent ones, a batch, a child."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from perdure.store.interface import Due, Ready, Tell, query, query_many, verb
+from perdure.store.verbs.rows import WOKEN_RANK
+from perdure.wire.errors import (
+    BadRequest,
+    DeploymentNotFound,
+    KeyReused,
+    NoDeployment,
+    NotFound,
+    PerdureError,
+    WorkflowNotFound,
+)
+from perdure.wire.records import Problem
+from perdure.wire.requests import StartAnswer, Started, StartItem
+
+_ANSWERS = msgspec.json.Decoder(list[StartAnswer])
+
+
+class New(NamedTuple):
+    """An item and the id that the engine made for it."""
+
+    id: str
+    item: StartItem
+
+
+class Idempotency(NamedTuple):
+    """A request's Idempotency-Key, its route and the hash of its body."""
+
+    route: str
+    key: str
+    body_hash: str
+
+
+class _Target(NamedTuple):
+    deployment_id: str | None
+    queue_name: str | None
+    output_schema_name: str | None
+    run_timeout_seconds: int | None
+    wake_on_cancel: int
+
+
+class _Parent(NamedTuple):
+    root_id: str | None = None
+    session_id: str | None = None
+    user_id: str | None = None
+
+
+async def _target(project_id: str, item: StartItem) -> _Target:
+    """Where an item runs; refuses what nobody could run."""
+    rows = await query(
+        "start_target", project_id=project_id, deployment_id=item.deployment_id, workflow_id=item.workflow_id
+    )
+    if not rows:
+        raise NotFound(f"Project {project_id!r} does not exist.")
+    deployment_id, workflow_id, queue_name, schema, timeout, wake = rows[0]
+    if deployment_id is None:
+        if item.deployment_id is not None:
+            raise DeploymentNotFound(
+                f"Deployment {item.deployment_id!r} does not exist; start a worker with `--deployment {item.deployment_id}`."
+            )
+        if not item.accept_early:
+            raise NoDeployment(
+                f"Workflow {item.workflow_id!r} cannot be started: the project has no deployment yet. Start a worker, or "
+                'say "accept_early": true to let the execution wait for one.'
+            )
+        return _Target(None, None, None, None, 0)
+    if workflow_id is None:
+        raise WorkflowNotFound(
+            f"Workflow {item.workflow_id!r} is not registered in deployment {deployment_id!r}; check its name, or restart "
+            "the worker that should serve it."
+        )
+    return _Target(deployment_id, queue_name, schema, timeout, wake)
+
+
+async def start_items(
+    project_id: str,
+    news: Sequence[New],
+    now_us: int,
+    *,
+    batch_id: str | None = None,
+    independent: bool = True,
+) -> list[Started | Problem]:
+    """Insert the items; of independent ones a refused item answers for itself and does not disturb the others.
+
+    Part of the verbs below and of a worker's report. Refusals of a whole request come before the first write.
+    """
+    targets: dict[tuple[str | None, str, bool], _Target | PerdureError] = {}
+    queues: dict[str, int] = {}
+    parents: dict[str, _Parent] = {}
+    keys: dict[tuple[str, str], Started] = {}
+    answers: list[Started | Problem] = []
+    rows: list[tuple[object, ...]] = []
+    tags: list[tuple[object, ...]] = []
+    for id, item in news:
+        where = (item.deployment_id, item.workflow_id, item.accept_early)
+        target = targets.get(where)
+        if target is None:
+            try:
+                target = await _target(project_id, item)
+            except PerdureError as error:
+                target = error
+            targets[where] = target
+        if isinstance(target, PerdureError):
+            if not independent:
+                raise target
+            answers.append(Problem(target.message, target.code, target.details))
+            continue
+        if item.key is not None:
+            named = (item.workflow_id, item.key)
+            before = keys.get(named)
+            if before is None:
+                found = await query("find_key", project_id=project_id, workflow_id=item.workflow_id, key=item.key)
+                before = Started(found[0][0], found[0][1], existing=True) if found else None
+            if before is not None:
+                answers.append(Started(before.execution_id, before.created_at_us, existing=True))
+                continue
+            keys[named] = Started(id, now_us)
+        queue_name = item.queue_name or target.queue_name or item.workflow_id
+        limited = queues.get(queue_name)
+        if limited is None:
+            found = await query("read_queue", project_id=project_id, name=queue_name)
+            if not found and item.queue_concurrency_limit is not None:
+                found = [(item.queue_concurrency_limit, None)]
+                await query(
+                    "insert_queue",
+                    project_id=project_id,
+                    name=queue_name,
+                    concurrency_limit=item.queue_concurrency_limit,
+                    total_limit=None,
+                )
+            limited = queues[queue_name] = int(bool(found) and found[0] != (None, None))
+        parent = _Parent()
+        if item.parent_execution_id is not None:
+            known = parents.get(item.parent_execution_id)
+            if known is None:
+                found = await query("read_parent", project_id=project_id, id=item.parent_execution_id)
+                if not found:
+                    orphan = NotFound(f"Parent execution {item.parent_execution_id!r} does not exist.")
+                    if not independent:
+                        raise orphan
+                    answers.append(Problem(orphan.message, orphan.code))
+                    continue
+                known = parents[item.parent_execution_id] = _Parent(*found[0][:3])
+            parent = known
+        due_at_us = item.start_at_us
+        if item.delay_seconds is not None:
+            due_at_us = now_us + int(item.delay_seconds * 1_000_000)
+        if due_at_us is not None and due_at_us <= now_us:
+            due_at_us = None
+        timeout = item.run_timeout_seconds if item.run_timeout_seconds is not None else target.run_timeout_seconds
+        rows.append(
+            (
+                project_id,
+                id,
+                item.workflow_id,
+                target.deployment_id,
+                bytes(item.payload),
+                now_us,
+                item.parent_execution_id,
+                parent.root_id,
+                item.step_key,
+                queue_name,
+                item.concurrency_key,
+                batch_id,
+                item.session_id or parent.session_id,
+                item.user_id or parent.user_id,
+                target.output_schema_name,
+                timeout,
+                item.key,
+                msgspec.json.encode(item.tags) if item.tags else None,
+                due_at_us,
+                item.priority,
+                WOKEN_RANK - item.priority,
+                due_at_us or now_us,
+                limited,
+                target.wake_on_cancel,
+            )
+        )
+        if item.tags:
+            tags.extend((project_id, name, value, id) for name, value in item.tags.items())
+        if due_at_us is not None:
+            await Tell(Due(due_at_us))
+        answers.append(Started(id, now_us))
+    if rows:
+        await query_many("insert_execution", rows)
+        if tags:
+            await query_many("insert_tag", tags)
+        await Tell(*{Ready(project_id, row[3]) for row in rows})  # type: ignore[arg-type]  # column 3 is the deployment
+    return answers
+
+
+@verb
+async def start(
+    *, project_id: str, news: Sequence[New], now_us: int, idempotency: Idempotency | None = None
+) -> list[Started | Problem]:
+    """Start independent executions; each item has its own answer."""
+    return await _once(project_id, news, now_us, idempotency, None)
+
+
+@verb
+async def start_batch(
+    *, project_id: str, news: Sequence[New], batch_id: str, now_us: int, idempotency: Idempotency | None = None
+) -> list[Started | Problem]:
+    """Start all of a batch or none of it."""
+    if not news:
+        raise BadRequest("A batch needs at least one workflow.")
+    return await _once(project_id, news, now_us, idempotency, batch_id)
+
+
+async def _once(
+    project_id: str, news: Sequence[New], now_us: int, idempotency: Idempotency | None, batch_id: str | None
+) -> list[Started | Problem]:
+    """Start the items, or give the answer that the same request got the first time."""
+    if idempotency is not None:
+        route, key, body_hash = idempotency
+        found = await query("read_idempotency", project_id=project_id, route=route, key=key)
+        if found:
+            if found[0][0] != body_hash:
+                raise KeyReused(f"Idempotency-Key {key!r} was used with another body; use a new key for a new request.")
+            return [answer.outcome() for answer in _ANSWERS.decode(found[0][1])]
+    answers = await start_items(project_id, news, now_us, batch_id=batch_id, independent=batch_id is None)
+    if idempotency is not None:
+        row = (
+            project_id,
+            route,
+            key,
+            body_hash,
+            msgspec.json.encode([StartAnswer.of(answer) for answer in answers]),
+            now_us,
+        )
+        await query_many("insert_idempotency", [row])
+    return answers

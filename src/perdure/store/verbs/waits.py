@@ -1,0 +1,52 @@
+"""Answers to suspended steps: before, while or after somebody waits for them, none is lost (I5)."""
+
+from msgspec import Raw
+
+from perdure.store.interface import Rows, query, query_many, verb
+from perdure.store.verbs.rows import deliver
+from perdure.wire.errors import Conflict, NotFound
+from perdure.wire.records import Kind, Problem
+from perdure.wire.status import FINAL, Phase
+
+
+@verb
+async def resume(*, project_id: str, execution_id: str, step_key: str, data: Raw, now_us: int) -> None:
+    """Answer a suspended step; an answer that comes early is kept until its wait is opened."""
+    problem = await answer_wait(project_id, execution_id, step_key, data, now_us)
+    if problem is not None:
+        raise (NotFound if problem.error_type == NotFound.code else Conflict)(problem.error)
+
+
+async def answer_wait(project_id: str, execution_id: str, step_key: str, data: Raw, now_us: int) -> Problem | None:
+    """The answer as an outcome in the waiter's journal; the first one stands. Refusals are told, not raised."""
+    state = await query("read_state", project_id=project_id, id=execution_id)
+    if not state:
+        return Problem(f"Execution {execution_id!r} does not exist.", NotFound.code)
+    if Phase(state[0][0]) in FINAL:
+        return Problem(f"Execution {execution_id!r} is {state[0][0]} already and takes no answers.", Conflict.code)
+    wait = await query("read_wait", execution_id=execution_id, key=step_key)
+    if wait and wait[0][0] != "open":
+        return Problem(
+            f"Step {step_key!r} of execution {execution_id!r} was answered before; the first answer stands."
+            if wait[0][0] in ("met", "early")
+            else f"Step {step_key!r} of execution {execution_id!r} no longer waits for an answer.",
+            Conflict.code,
+        )
+    if wait and wait[0][1] is not None:
+        return Problem(
+            f"Step {step_key!r} of execution {execution_id!r} waits for an event of topic {wait[0][1]!r}, not for an answer.",
+            Conflict.code,
+        )
+    if wait:
+        await query("meet_wait", execution_id=execution_id, key=step_key, event_seq=None, data=None)
+        await deliver(project_id, execution_id, Kind.RESUME, now_us, key=step_key, value=data)
+    else:
+        early = (execution_id, step_key, project_id, "early", None, None, None, None, bytes(data), now_us)
+        await query_many("insert_wait", [early])
+    return None
+
+
+@verb
+async def list_waits(*, execution_id: str) -> Rows:
+    """The open waits of an execution: key, topic, match, data, opened_at_us."""
+    return await query("list_waits", execution_id=execution_id)

@@ -1,0 +1,248 @@
+"""The rules for JSON bytes, names and texts at every door: client, server, worker and journal obey the same ones.
+
+A value is one JSON document in UTF-8. It is stored and handed back byte for byte, so these functions only look; they
+never rewrite. What they refuse would be unreadable for some reader later: NaN and numbers that overflow to infinity,
+lone surrogates, integers that Python declines to parse, nesting that an older Python cannot follow. Escaped `\\u0000`
+is fine because the databases hold bytes, and duplicate keys are kept as they are (readers take the last one).
+
+`check_json` runs for every payload of every request, so the usual case is one msgspec decode whose result is thrown
+away. msgspec already refuses nearly all of the list; what it lets pass is checked here only when a cheap look at the
+bytes says that it could be there. A document above 16 KiB is skimmed instead of decoded: decoding 8 MiB of small
+containers takes 1.6 s, most of it in the garbage collector, and the server's event loop would stand still for it.
+"""
+
+import re
+from itertools import accumulate
+from typing import Final
+
+import msgspec
+
+from perdure.wire.errors import BadValue
+
+VALUE_BYTES_MAX: Final = 8 << 20
+REQUEST_BYTES_MAX: Final = 32 << 20
+# A claim's reply and a worker's report are cut at this size; one item always passes, however large.
+REPLY_BYTES_MAX: Final = 8 << 20
+REPORT_ITEMS_MAX: Final = 500
+DEPTH_MAX: Final = 64
+STEPS_MAX: Final = 100_000
+# Python and msgspec read 4,300 digits (sign included, in msgspec); the margin keeps every worker able to read.
+INTEGER_DIGITS_MAX: Final = 4_000
+# Names and keys are parts of database indexes: PostgreSQL's B-tree takes about 2,700 bytes for all columns of a row.
+NAME_BYTES_MAX: Final = 256
+KEY_BYTES_MAX: Final = 512
+TOPIC_BYTES_MAX: Final = 512
+ERROR_BYTES_MAX: Final = 16 << 10
+
+_SKIM_BYTES_MIN: Final = 16 << 10
+# 1.7976931348623157e308 is the largest float: without an exponent it takes 309 digits to pass it.
+_INFINITE_DIGITS: Final = 309
+
+_decode = msgspec.json.Decoder().decode
+_skim = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+def check_json(
+    data: bytes | memoryview, *, where: str, max_bytes: int = VALUE_BYTES_MAX, max_depth: int = DEPTH_MAX
+) -> None:
+    """Raise `BadValue` unless `data` is one JSON document that every reader can read."""
+    if len(data) > max_bytes:
+        raise BadValue(_too_large(where, len(data), max_bytes))
+    if type(data) is not bytes:
+        data = bytes(data)
+    outside = None
+    try:
+        if len(data) < _SKIM_BYTES_MIN:
+            _decode(data)
+        else:
+            # msgspec validates the syntax of what it skips, but neither its UTF-8 nor the range of its numbers.
+            _skim(data)
+            data.decode()
+            outside = _outside_strings(data)
+            _check_numbers(outside)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadValue(_complaint(where, data, error, max_depth)) from None
+    if len(data) > 2 * max_depth:
+        _check_shape(data, outside, where, max_depth)
+
+
+def check_limits(data: bytes, *, where: str, max_bytes: int = VALUE_BYTES_MAX, max_depth: int = DEPTH_MAX) -> None:
+    """Raise `BadValue` if `data`, known to be JSON, is too large, too deep, or holds too long an integer."""
+    if len(data) > max_bytes:
+        raise BadValue(_too_large(where, len(data), max_bytes))
+    if len(data) > 2 * max_depth:
+        _check_shape(data, None, where, max_depth)
+
+
+def check_text(value: str, *, where: str, max_bytes: int) -> None:
+    """Raise `BadValue` unless `value` can be kept as text: no lone surrogate, no NUL, at most `max_bytes` of UTF-8."""
+    # A printable string has neither; four bytes is the most a character takes.
+    if value.isprintable() and len(value) * 4 <= max_bytes:
+        return
+    if "\0" in value:
+        raise BadValue(f"{where}: holds a NUL character (at position {value.index(chr(0))}); leave it out")
+    size = _utf8_bytes(value, where)
+    if size > max_bytes:
+        raise BadValue(f"{where}: {size:,} bytes of UTF-8; the limit is {max_bytes:,}")
+
+
+def check_name(value: str, *, where: str, max_bytes: int = NAME_BYTES_MAX) -> None:
+    """Raise `BadValue` unless `value` can name something: a text of one line, not empty, that shows as what it is.
+
+    Control characters and line separators would break log lines and headers; the marks that turn the writing
+    direction would make one name look like another. Letters of every script, emoji and spaces are fine.
+    """
+    if value and value.isprintable() and len(value) * 4 <= max_bytes:
+        return
+    if not value:
+        raise BadValue(f"{where}: is empty")
+    check_text(value, where=where, max_bytes=max_bytes)
+    found = _NOT_IN_NAMES.search(value)
+    if found is not None:
+        raise BadValue(f"{where}: holds {found[0]!r} (at position {found.start()}), which a name may not hold")
+
+
+def scrub_text(text: str, max_bytes: int = ERROR_BYTES_MAX) -> str:
+    """`text` made recordable, whatever it holds: never raises, and what is fine stays as it is.
+
+    Lone surrogates become U+FFFD, control characters other than newline and tab become their pictures (␀, ␛), and a
+    text longer than `max_bytes` ends with a note of how long it was.
+    """
+    text = str.__str__(text)
+    if text.isprintable() and len(text) * 4 <= max_bytes:
+        return text
+    length = len(text)
+    # A character takes at least one byte: what lies behind can be dropped before the slower steps.
+    text = text[: max_bytes + 1].replace("\r\n", "\n").translate(_PICTURES)
+    data = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
+    if len(data) <= max_bytes and length <= max_bytes:
+        return data.decode()
+    mark = f"… [cut, {length:,} characters in all]".encode()
+    if len(mark) > max_bytes:
+        mark = b""
+    return (data[: max_bytes - len(mark)] + mark).decode("utf-8", "ignore")
+
+
+def split_path(complaint: str) -> tuple[str, str]:
+    """The path below the value, and what is wrong there, out of a complaint of msgspec.
+
+    >>> split_path("Expected `int`, got `str` - at `$.items[3].price`")
+    ('.items[3].price', 'Expected `int`, got `str`')
+    """
+    found = _MSGSPEC_PATH.search(complaint)
+    if found is None:
+        return "", complaint
+    return found[2], complaint[: found.start()] + (" (in a key)" if found[1] else "")
+
+
+def _check_shape(data: bytes, outside: bytes | None, where: str, max_depth: int) -> None:
+    """Depth and long integers; `outside` is what `_outside_strings` says of `data`, if it was asked already."""
+    if data.count(b"[") + data.count(b"{") > max_depth:
+        outside = outside if outside is not None else _outside_strings(data)
+        if _depth(outside) > max_depth:
+            raise BadValue(_too_deep(where, max_depth))
+    if _may_have_digits(data, INTEGER_DIGITS_MAX + 1):
+        outside = outside if outside is not None else _outside_strings(data)
+        if _has_long_integer(outside):
+            raise BadValue(_long_integer(where))
+
+
+def _check_numbers(outside: bytes) -> None:
+    """Let msgspec judge the numbers of a document, given without its strings, if one of them could be infinite."""
+    names = outside.count(b"true") + outside.count(b"false")
+    has_exponents = outside.count(b"e") + outside.count(b"E") > names
+    if has_exponents or _may_have_digits(outside, _INFINITE_DIGITS):
+        _decode(b"[" + b",".join(_NUMBER.findall(outside)) + b"]")
+
+
+def _outside_strings(data: bytes) -> bytes:
+    """`data`, known to be JSON, without its strings."""
+    if b"\\" in data:
+        # Backslashes come in pairs from the left, as `replace` takes them; after that no quote is escaped.
+        data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return b"".join(data.split(b'"')[::2])
+
+
+def _depth(outside: bytes) -> int:
+    steps = outside.translate(_BRACKET_STEPS, _NOT_BRACKETS)
+    return max(accumulate(memoryview(steps).cast("b")), default=0)
+
+
+def _may_have_digits(data: bytes, length: int) -> bool:
+    """Whether a run of `length` digits is possible, by a look at few bytes: such a run covers four samples in a row."""
+    return len(data) >= length and _FOUR_DIGITS.search(data[:: length // 4]) is not None
+
+
+def _has_long_integer(outside: bytes) -> bool:
+    numbers: list[bytes] = _NUMBER.findall(outside)
+    return any(len(number) > INTEGER_DIGITS_MAX and number.isdigit() for number in numbers)
+
+
+def _utf8_bytes(value: str, where: str) -> int:
+    try:
+        return len(value.encode())
+    except UnicodeEncodeError as error:
+        found = value[error.start]
+        raise BadValue(f"{where}: holds a lone surrogate {found!r} (at position {error.start})") from None
+
+
+def _too_large(where: str, size: int, max_bytes: int) -> str:
+    return f"{where}: {size:,} bytes of JSON; the limit is {max_bytes:,}"
+
+
+def _too_deep(where: str, max_depth: int) -> str:
+    return f"{where}: nested deeper than {max_depth} levels"
+
+
+def _long_integer(where: str) -> str:
+    return f"{where}: holds an integer of more than {INTEGER_DIGITS_MAX:,} digits; send it as a string"
+
+
+def _complaint(where: str, data: bytes, error: Exception, max_depth: int) -> str:
+    """What is wrong with `data`, in words for whoever sent it; msgspec's own words speak of bytes only."""
+    if isinstance(error, RecursionError):
+        return _too_deep(where, max_depth)
+    if data.startswith(b"\xef\xbb\xbf"):
+        return f"{where}: starts with a byte order mark; send UTF-8 without one"
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or (b"\0" in data[:4] and len(data) % 2 == 0):
+        return f"{where}: is not UTF-8 (it looks like UTF-16 or UTF-32)"
+    try:
+        data.decode()
+    except UnicodeDecodeError as undecodable:
+        return f"{where}: is not UTF-8 (byte {undecodable.start})"
+    if not data.strip():
+        return f"{where}: is empty; send JSON, `null` if there is nothing to say"
+    message = str(error)
+    if "Integer value out of range" in message:
+        return _long_integer(where)
+    if "Number out of range" in message:
+        # A skimmed document's numbers were judged in a list of their own: its index means nothing to the sender.
+        path = split_path(message)[0] if len(data) < _SKIM_BYTES_MIN else ""
+        return f"{where}{path}: holds a number that overflows to infinity"
+    found = _MSGSPEC_BYTE.search(message)
+    at = int(found[1]) if found else len(data)
+    if "surrogate" in message or "end of hex escape" in message or (found is None and _SURROGATE_AT_END.search(data)):
+        return f"{where}: holds a lone surrogate escape (before byte {at})"
+    word = _NOT_A_NUMBER.match(data, max(at - 1, 0)) or _NOT_A_NUMBER.match(data, at)
+    if word is not None:
+        return f"{where}: {word[0].decode()} (byte {word.start()}) is not JSON"
+    if at < len(data) and data[at] < 0x20:
+        return f"{where}: holds a raw control character 0x{data[at]:02x} (byte {at}); escape it"
+    return f"{where}: is not JSON: {message.removeprefix('JSON is malformed: ').lower()}"
+
+
+_NUMBER: Final = re.compile(rb"[0-9][0-9.eE+-]*")
+_FOUR_DIGITS: Final = re.compile(rb"[0-9]{4}")
+_NOT_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
+# Read as signed bytes: an opening bracket is +1, a closing one -1.
+_BRACKET_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_MSGSPEC_PATH: Final = re.compile(r" - at (`key` in )?`\$(.*)`$", re.DOTALL)
+_MSGSPEC_BYTE: Final = re.compile(r"\(byte (\d+)\)$")
+_SURROGATE_AT_END: Final = re.compile(rb'\\u[dD][89abAB][0-9a-fA-F]{2}[^\\]{0,6}["\]}\s]*$')
+_NOT_A_NUMBER: Final = re.compile(rb"-?Infinity|NaN")
+_NOT_IN_NAMES: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_PICTURES: Final = {
+    **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"},
+    0x7F: 0x2421,
+    **dict.fromkeys(range(0x80, 0xA0), 0xFFFD),
+}

@@ -1,0 +1,131 @@
+"""The error tree: what can be refused, and what the caller should do about it.
+
+    PerdureError
+    ├── BadRequest              400  malformed id, cursor, cancel of something final
+    │   └── NotCancellable      400
+    ├── Unauthorized            401  no key, or a wrong one
+    ├── Forbidden               403  the key's role does not allow it
+    ├── NotFound                404  unknown here; another project's ids look the same
+    │   ├── WorkflowNotFound    404
+    │   └── DeploymentNotFound  404
+    ├── Conflict                409  the state does not allow it
+    │   ├── LeaseLost           409  a newer attempt drives this execution: stop
+    │   ├── IllegalMove         409
+    │   ├── NoDeployment        409
+    │   └── KeyReused           409  same Idempotency-Key, other body
+    ├── TooLarge                413
+    ├── BadValue                422  a value that cannot be kept, with its path
+    ├── Unavailable             503  nothing happened; try again
+    └── UnknownOutcome          503  it may have happened; repeat with the same key
+
+Each class has a stable `code`, an HTTP `status` and says whether the same call may be tried again (`retryable`).
+"""
+
+from typing import ClassVar
+
+
+class PerdureError(Exception):
+    """The root of everything Perdure raises on purpose."""
+
+    code: ClassVar[str] = "ERROR"
+    status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, details: dict[str, object] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+
+
+class BadRequest(PerdureError):
+    code = "BAD_REQUEST"
+    status = 400
+
+
+class NotCancellable(BadRequest):
+    code = "CANCELLATION_ERROR"
+
+
+class Unauthorized(PerdureError):
+    code = "UNAUTHORIZED"
+    status = 401
+
+
+class Forbidden(PerdureError):
+    code = "FORBIDDEN"
+    status = 403
+
+
+class NotFound(PerdureError):
+    code = "NOT_FOUND"
+    status = 404
+
+
+class WorkflowNotFound(NotFound):
+    code = "WORKFLOW_NOT_FOUND"
+
+
+class DeploymentNotFound(NotFound):
+    code = "DEPLOYMENT_NOT_FOUND"
+
+
+class Conflict(PerdureError):
+    code = "CONFLICT"
+    status = 409
+
+
+class LeaseLost(Conflict):
+    code = "LEASE_LOST"
+
+
+class IllegalMove(Conflict):
+    code = "ILLEGAL_MOVE"
+
+
+class NoDeployment(Conflict):
+    code = "NO_DEPLOYMENT"
+
+
+class KeyReused(Conflict):
+    code = "IDEMPOTENCY_KEY_REUSED"
+
+
+class TooLarge(PerdureError):
+    code = "TOO_LARGE"
+    status = 413
+
+
+class BadValue(PerdureError):
+    code = "BAD_VALUE"
+    status = 422
+
+
+class Unavailable(PerdureError):
+    code = "UNAVAILABLE"
+    status = 503
+    retryable = True
+
+
+class UnknownOutcome(PerdureError):
+    code = "UNKNOWN_OUTCOME"
+    status = 503
+    retryable = True
+
+
+def error_classes() -> list[type[PerdureError]]:
+    """Every class of the tree, roots first."""
+    found: list[type[PerdureError]] = [PerdureError]
+    for cls in found:
+        found.extend(cls.__subclasses__())
+    return found
+
+
+def from_code(code: str, message: str, details: dict[str, object] | None = None, status: int = 500) -> PerdureError:
+    """The exception that a reply's `error_type` names, for the client's side of the wire."""
+    for cls in error_classes():
+        if cls.code == code:
+            return cls(message, details)
+    for cls in error_classes():
+        if cls.status == status and cls.status != 500:
+            return cls(message, details)
+    return PerdureError(message, details)

@@ -1,0 +1,139 @@
+"""What the server remembers: executions, the rows of their journals, waits, events, workers.
+
+Times are integer microseconds since the epoch (`_us`). Values are JSON kept as bytes (`Raw`): nothing between the caller
+and the reader of a value decodes it.
+"""
+
+from enum import StrEnum
+from typing import Final
+
+from msgspec import Raw, Struct
+
+from perdure.wire.status import Phase
+
+NULL: Final = Raw(b"null")
+
+
+class Kind(StrEnum):
+    """What a journal row says. The first group are outcomes: a workflow's code awaited them and replay delivers them."""
+
+    STEP = "step"
+    """A step's outcome: `ok` and its value, or not `ok` and its error after the last retry."""
+    TIMER = "timer"
+    """A timer of the workflow's code is due."""
+    EVENT = "event"
+    """A wait for an event was met; the value is the event."""
+    RESUME = "resume"
+    """A suspended step was answered; the value is the answer."""
+    CHILD_STARTED = "child_started"
+    """A child execution exists; the value is its id."""
+    CHILD = "child"
+    """A child reached a final phase; `key` is the key it was started under."""
+    PUBLISHED = "published"
+    """Events were published by this execution; the value is the list of their sequence numbers."""
+    SENT = "sent"
+    """Another execution's suspended step was answered by this one."""
+    CANCEL = "cancel_asked"
+    """Somebody asked to cancel; the workflow's main task is cancelled when this row is delivered."""
+
+    STEP_FAILED = "step_failed"
+    """One failed try of a step that will be tried again."""
+    CLAIMED = "claimed"
+    WAITING = "waiting"
+    RETRIED = "retried"
+    """The workflow's code failed and will be tried again; the value is the `seq` of the step failure taken back, or null."""
+    RELEASED = "released"
+    LOST = "lost"
+    BLOCKED = "blocked"
+    UNBLOCKED = "unblocked"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+OUTCOMES: Final[frozenset[Kind]] = frozenset(
+    {
+        Kind.STEP,
+        Kind.TIMER,
+        Kind.EVENT,
+        Kind.RESUME,
+        Kind.CHILD_STARTED,
+        Kind.CHILD,
+        Kind.PUBLISHED,
+        Kind.SENT,
+        Kind.CANCEL,
+    }
+)
+
+
+class Row(Struct, frozen=True, omit_defaults=True, gc=False):
+    """One row of an execution's journal. `seq` starts at 1 and has no gaps; `at_us` never decreases."""
+
+    seq: int
+    at_us: int
+    kind: Kind
+    attempt: int = 0
+    key: str | None = None
+    name: str | None = None
+    """The step's function, the child's workflow or the topic."""
+    fingerprint: str | None = None
+    """Short hash of the encoded input; a change is marked, not refused (unless the workflow is strict)."""
+    ok: bool = True
+    value: Raw = NULL
+    started_at_us: int | None = None
+    tries: int = 0
+
+
+class Execution(Struct, frozen=True, gc=False):
+    """One durable run of a workflow, as stored. Field names are the contract's where the contract has them."""
+
+    id: str
+    project_id: str
+    workflow_id: str
+    deployment_id: str | None
+    phase: Phase
+    payload: Raw
+    result: Raw | None
+    error: str | None
+    created_at_us: int
+    started_at_us: int | None
+    completed_at_us: int | None
+    assigned_to_worker: str | None
+    parent_execution_id: str | None
+    root_execution_id: str | None
+    retry_count: int
+    step_key: str | None
+    queue_name: str
+    concurrency_key: str | None
+    batch_id: str | None
+    session_id: str | None
+    user_id: str | None
+    output_schema_name: str | None
+    cancelled_at_us: int | None
+    cancelled_by: str | None
+    run_timeout_seconds: int | None
+    key: str | None
+    attempt: int
+    tags: Raw | None
+    progress: Raw | None
+    due_at_us: int | None
+    next_seq: int
+
+
+class Event(Struct, frozen=True, gc=False):
+    """One event of a topic. `sequence_id` counts from 1 in its topic, without gaps, in the order of commits."""
+
+    id: str
+    sequence_id: int
+    topic: str
+    event_type: str | None
+    data: Raw
+    created_at_us: int
+
+
+class Problem(Struct, frozen=True, omit_defaults=True):
+    """The one JSON shape of every error."""
+
+    error: str
+    error_type: str
+    details: dict[str, object] | None = None

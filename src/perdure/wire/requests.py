@@ -1,0 +1,419 @@
+"""What travels between the wings: one request and one reply struct per operation.
+
+The first part is the client's side (the public API adds its contract's names around these), the second the worker
+protocol under `/worker/v1`. Both transports, HTTP and in-process, carry exactly these structs.
+"""
+
+from typing import Final
+
+from msgspec import Raw, Struct
+
+from perdure.wire.records import NULL, Execution, Problem, Row
+
+PROTOCOL_VERSION: Final = 1
+"""Sent as `Perdure-Protocol` by native workers; a server refuses versions it does not speak."""
+
+
+class Request(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Base of requests that Perdure added: a field nobody knows is a mistake worth telling."""
+
+
+# --- the client's side ---------------------------------------------------------------------------------------------
+
+
+class StartItem(Request, frozen=True):
+    """One execution to start."""
+
+    workflow_id: str
+    payload: Raw = NULL
+    deployment_id: str | None = None
+    queue_name: str | None = None
+    concurrency_key: str | None = None
+    queue_concurrency_limit: int | None = None
+    priority: int = 0
+    session_id: str | None = None
+    user_id: str | None = None
+    tags: dict[str, str] | None = None
+    delay_seconds: float | None = None
+    start_at_us: int | None = None
+    run_timeout_seconds: int | None = None
+    key: str | None = None
+    accept_early: bool = False
+    parent_execution_id: str | None = None
+    step_key: str | None = None
+
+
+class Started(Struct, frozen=True):
+    """The answer to one accepted item. `existing` when its key already named an execution."""
+
+    execution_id: str
+    created_at_us: int
+    existing: bool = False
+
+
+class StartRequest(Request, frozen=True):
+    """POST /api/v1/executions: independent items, each with its own answer."""
+
+    items: list[StartItem]
+
+
+class StartAnswer(Struct, frozen=True, omit_defaults=True):
+    """What one item got: an execution, or the problem with it."""
+
+    execution_id: str | None = None
+    created_at_us: int = 0
+    existing: bool = False
+    problem: Problem | None = None
+
+    @classmethod
+    def of(cls, answer: "Started | Problem") -> "StartAnswer":
+        if isinstance(answer, Problem):
+            return cls(problem=answer)
+        return cls(answer.execution_id, answer.created_at_us, answer.existing)
+
+    def outcome(self) -> "Started | Problem":
+        if self.problem is not None or self.execution_id is None:
+            return self.problem or Problem("The server gave no answer to this item.", "ERROR")
+        return Started(self.execution_id, self.created_at_us, self.existing)
+
+
+class StartReply(Struct, frozen=True):
+    """Answers in the order of the items."""
+
+    items: list[StartAnswer]
+
+
+class WaitRequest(Request, frozen=True):
+    """POST /api/v1/executions/wait: answer as soon as one of `ids` is final, at most `wait_seconds` from now."""
+
+    ids: list[str]
+    wait_seconds: float = 30.0
+
+
+class Finished(Struct, frozen=True, omit_defaults=True):
+    """The end of an execution, as its waiters need it."""
+
+    id: str
+    phase: str
+    result: Raw | None = None
+    error: str | None = None
+    detail: Raw | None = None
+    """The failure as the journal has it: {"type", "message", …}."""
+
+
+class WaitReply(Struct, frozen=True):
+    """The final ones among the ids asked for, and the ids that name nothing here."""
+
+    finished: list[Finished]
+    missing: list[str] = []
+
+
+class EventItem(Request, frozen=True):
+    """One event to publish. With a `dedup_key` the topic keeps the first and answers repeats with its number."""
+
+    data: Raw = NULL
+    event_type: str | None = None
+    dedup_key: str | None = None
+
+
+class ListFilters(Struct, frozen=True):
+    """What a list of executions is narrowed to; None: everything. `tag` is `name=value`."""
+
+    phases: list[str] | None = None
+    workflow_id: str | None = None
+    session_id: str | None = None
+    user_id: str | None = None
+    queue_name: str | None = None
+    batch_id: str | None = None
+    parent_execution_id: str | None = None
+    root_execution_id: str | None = None
+    deployment_id: str | None = None
+    key: str | None = None
+    tag: str | None = None
+    created_after_us: int | None = None
+    created_before_us: int | None = None
+
+
+class ExecutionPage(Struct, frozen=True):
+    """One page of a list; `next_cursor` asks for the following one."""
+
+    executions: list[Execution]
+    next_cursor: str | None
+
+
+# --- the worker protocol -------------------------------------------------------------------------------------------
+
+
+class WorkflowSpec(Request, frozen=True):
+    """What a registration says of one workflow; the defaults of executions that are started without saying more."""
+
+    id: str
+    queue_name: str | None = None
+    output_schema_name: str | None = None
+    run_timeout_seconds: int | None = None
+    wake_on_cancel: bool = False
+
+
+class QueueSpec(Request, frozen=True):
+    """A queue as declared in code. None: no limit."""
+
+    name: str
+    concurrency_limit: int | None = None
+    total_limit: int | None = None
+
+
+class RegisterRequest(Request, frozen=True):
+    """Open a registration. `worker_id` is made by the worker (a UUID), so that a repeat is harmless."""
+
+    worker_id: str
+    deployment_id: str
+    python: str
+    workflows: list[WorkflowSpec]
+    queues: list[QueueSpec] = []
+    capacity: int = 100
+    embedded: bool = False
+
+
+class RegisterReply(Struct, frozen=True):
+    """`epoch` names the store's life; a message that carries another one is refused."""
+
+    epoch: str
+    project_id: str
+    lease_us: int
+    beat_us: int
+    grace_us: int = 30_000_000
+
+
+class ClaimRequest(Request, frozen=True):
+    """A long poll for work: up to `capacity` executions. The same `claim_id` again gets the same batch again."""
+
+    worker_id: str
+    epoch: str
+    claim_id: str
+    capacity: int
+    wait_seconds: float = 20.0
+
+
+class Claimed(Struct, frozen=True, omit_defaults=True, gc=False):
+    """One execution handed out.
+
+    `rows` are the journal after `base` (0 unless the worker said it parked the execution there). `more` says that rows
+    were left out to keep the reply small: an empty report fetches them. `ack_first` asks for an empty report before any
+    of the workflow's code runs.
+    """
+
+    id: str
+    workflow_id: str
+    attempt: int
+    payload: Raw
+    created_at_us: int
+    rows: list[Row] = []
+    base: int = 0
+    more: bool = False
+    ack_first: bool = False
+    retry_count: int = 0
+    cancelling: bool = False
+    key: str | None = None
+    queue_name: str | None = None
+    concurrency_key: str | None = None
+    parent_execution_id: str | None = None
+    root_execution_id: str | None = None
+    deployment_id: str | None = None
+    session_id: str | None = None
+    user_id: str | None = None
+    tags: Raw | None = None
+
+
+class ClaimReply(Struct, frozen=True):
+    """`news` names executions this worker holds whose journals have rows it has not seen: an empty report fetches them."""
+
+    items: list[Claimed]
+    news: list[str] = []
+
+
+class StepDone(Request, frozen=True, tag="step"):
+    """A step's outcome, or (with `last=False`) a failed try of a step that will be tried again."""
+
+    key: str
+    name: str
+    fingerprint: str | None
+    ok: bool
+    value: Raw
+    started_at_us: int
+    tries: int = 1
+    last: bool = True
+
+
+class TimerFired(Request, frozen=True, tag="timer"):
+    """A timer of the workflow's code is due at `at_us`."""
+
+    key: str
+    at_us: int
+
+
+class StartChild(Request, frozen=True, tag="child"):
+    """Start a child; the child and its row in this journal are one transaction."""
+
+    key: str
+    fingerprint: str | None
+    item: StartItem
+
+
+class Publish(Request, frozen=True, tag="publish"):
+    """Publish events; they and the row in this journal are one transaction."""
+
+    key: str
+    fingerprint: str | None
+    topic: str
+    events: list[EventItem]
+
+
+class Answer(Request, frozen=True, tag="answer"):
+    """Answer a suspended step of another execution; the answer and the row in this journal are one transaction."""
+
+    key: str
+    fingerprint: str | None
+    execution_id: str
+    step_key: str
+    data: Raw
+
+
+class OpenWait(Request, frozen=True, tag="wait"):
+    """Wait for the next event of `topic` that this execution has not taken yet, or (without a topic) for an answer."""
+
+    key: str
+    fingerprint: str | None
+    topic: str | None = None
+    match: dict[str, Raw] | None = None
+    after: int | None = None
+    latest: bool = False
+    data: Raw | None = None
+    """What a suspended step shows to whoever answers it."""
+
+
+class CloseWait(Request, frozen=True, tag="close"):
+    """The workflow's code gave up a wait (a time-out, a cancelled branch)."""
+
+    key: str
+
+
+Entry = StepDone | TimerFired | StartChild | Publish | Answer | OpenWait | CloseWait
+
+
+class Suspend(Request, frozen=True, tag="suspend"):
+    """Every branch waits. `waits` are the keys of all open waits, `timer` the earliest timer, if any.
+
+    Refused (the reply has rows and no `ended`) when the journal has outcomes that the worker has not seen.
+    """
+
+    waits: list[str]
+    timer: tuple[str, int] | None = None
+    parked: bool = False
+
+
+class Complete(Request, frozen=True, tag="complete"):
+    """The workflow's function returned."""
+
+    result: Raw
+
+
+class Fail(Request, frozen=True, tag="fail"):
+    """The workflow's function raised. With `retry_delay_us` it will be tried again: `take_back` is the key of the step
+    failure that ended this attempt and which the next one runs again."""
+
+    error: str
+    detail: Raw
+    retry_delay_us: int | None = None
+    take_back: str | None = None
+
+
+class Release(Request, frozen=True, tag="release"):
+    """Handed back unfinished (drain)."""
+
+
+class Block(Request, frozen=True, tag="block"):
+    """The code on offer does not match the journal."""
+
+    error: str
+    detail: Raw
+
+
+class Cancelled(Request, frozen=True, tag="cancelled"):
+    """The cancellation that was asked for is done."""
+
+
+End = Suspend | Complete | Fail | Release | Block | Cancelled
+
+
+class LogLine(Request, frozen=True):
+    """One line that the workflow logged; `level` as in the standard library."""
+
+    at_us: int
+    level: int
+    text: str
+
+
+class ReportItem(Request, frozen=True):
+    """News of one execution. `number` counts this attempt's reports from 1, 0 only reads; `seen` is the last row the
+    worker has. An item without entries and end acknowledges the delivery and fetches rows."""
+
+    execution_id: str
+    attempt: int
+    number: int
+    seen: int
+    entries: list[Entry] = []
+    end: End | None = None
+    logs: list[LogLine] = []
+    progress: Raw | None = None
+
+
+class ReportRequest(Request, frozen=True):
+    """What piled up in a worker: at most one item per execution."""
+
+    worker_id: str
+    epoch: str
+    items: list[ReportItem]
+
+
+class ItemReply(Struct, frozen=True, omit_defaults=True):
+    """The answer to one item: every row the worker has not seen. `ended`: the item's end took effect.
+
+    `lost`: the attempt no longer holds the execution; drop it without a further word."""
+
+    rows: list[Row] = []
+    more: bool = False
+    ended: bool = False
+    lost: bool = False
+    accepted: list[int] = []
+    """Per entry of the item the `seq` of its row, 0 when it has none. Rows of steps and timers are not sent back."""
+    at_us: int = 0
+    """When the accepted rows were written."""
+    problem: Problem | None = None
+
+
+class ReportReply(Struct, frozen=True):
+    """Answers in the order of the items."""
+
+    items: list[ItemReply]
+
+
+class BeatRequest(Request, frozen=True):
+    """Keeps the registration's lease; on a connection of its own."""
+
+    worker_id: str
+    epoch: str
+
+
+class BeatReply(Struct, frozen=True):
+    """`holding` lists (execution, attempt, last seq) of what this worker holds, as the store sees it: whatever else the
+    worker runs it has lost, and an execution whose seq is ahead has rows to fetch."""
+
+    lost: bool
+    holding: list[tuple[str, int, int]] = []
+
+
+class DrainRequest(Request, frozen=True):
+    """The registration ends; what it still holds goes back to the queues."""
+
+    worker_id: str
+    epoch: str

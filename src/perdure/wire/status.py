@@ -1,0 +1,74 @@
+"""The state machine as data.
+
+`Phase` is what the store keeps, `Status` is what the API promises, and `TRANSITIONS` is every move there is. The verbs,
+the CHECK constraints, the documentation's diagram and the tests read this table; nothing else decides what may follow what.
+"""
+
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+
+class Phase(StrEnum):
+    """Where an execution stands. The stored truth."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    CANCELLING = "cancelling"
+    BLOCKED = "blocked"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Status(StrEnum):
+    """What the API's `status` field promises: five words, derived from the phase."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+STATUS: Final[dict[Phase, Status]] = {
+    Phase.QUEUED: Status.PENDING,
+    Phase.RUNNING: Status.RUNNING,
+    Phase.WAITING: Status.RUNNING,
+    Phase.CANCELLING: Status.RUNNING,
+    Phase.BLOCKED: Status.RUNNING,
+    Phase.COMPLETED: Status.COMPLETED,
+    Phase.FAILED: Status.FAILED,
+    Phase.CANCELLED: Status.CANCELLED,
+}
+
+FINAL: Final[frozenset[Phase]] = frozenset({Phase.COMPLETED, Phase.FAILED, Phase.CANCELLED})
+HELD: Final[frozenset[Phase]] = frozenset({Phase.RUNNING, Phase.CANCELLING})
+
+
+class Move(NamedTuple):
+    """One way from some phases to another. A fenced move is asked for by a worker and carries its attempt."""
+
+    sources: frozenset[Phase]
+    target: Phase
+    fenced: bool = False
+
+
+TRANSITIONS: Final[dict[str, Move]] = {
+    "claim": Move(frozenset({Phase.QUEUED}), Phase.RUNNING),
+    "claim_cancelling": Move(frozenset({Phase.QUEUED}), Phase.CANCELLING),
+    "suspend": Move(frozenset({Phase.RUNNING}), Phase.WAITING, fenced=True),
+    "wake": Move(frozenset({Phase.WAITING}), Phase.QUEUED),
+    "complete": Move(HELD, Phase.COMPLETED, fenced=True),
+    "fail": Move(HELD, Phase.FAILED, fenced=True),
+    "retry": Move(frozenset({Phase.RUNNING}), Phase.QUEUED, fenced=True),
+    "release": Move(frozenset({Phase.RUNNING}), Phase.QUEUED, fenced=True),
+    "lose": Move(frozenset({Phase.RUNNING}), Phase.QUEUED),
+    "poison": Move(frozenset({Phase.RUNNING}), Phase.FAILED),
+    "block": Move(frozenset({Phase.RUNNING}), Phase.BLOCKED, fenced=True),
+    "unblock": Move(frozenset({Phase.BLOCKED}), Phase.QUEUED),
+    "cancel": Move(frozenset({Phase.QUEUED, Phase.WAITING, Phase.BLOCKED}), Phase.CANCELLED),
+    "ask_cancel": Move(frozenset({Phase.RUNNING}), Phase.CANCELLING),
+    "confirm_cancel": Move(frozenset({Phase.CANCELLING}), Phase.CANCELLED, fenced=True),
+    "overrule": Move(frozenset({Phase.CANCELLING}), Phase.CANCELLED),
+}
