@@ -1,0 +1,661 @@
+"""The deterministic machine of one execution: journal rows in, effects out. No input/output, no clock.
+
+    machine = Machine(start, seed=…)
+    effects = machine.advance(rows)      # run what is in effects.started, cancel effects.abandoned, watch effects.timer
+    effects = machine.advance(new_rows)  # … until effects.state is DONE
+
+The rules that make a replay take every branch that the live run took (the reasons are in docs/):
+
+1. *One outcome at a time, in the order of `seq`, and the code settles in between*, live exactly as in replay. So what
+   the code does is a function of its input and the rows, however they were cut into reports.
+2. *Ask, check, hold.* A call is asked for when the code awaits it. The next outcome must be of a call that was asked
+   for, and be of its kind and function, else `Diverged`. Nothing new is started until the whole record is consumed, so
+   a diverging replay has no effect.
+3. *Late outcomes.* A call that the code gave up (a time-out, a cancelled branch) is abandoned; when its outcome comes
+   all the same it is consumed and ignored, live and in replay.
+4. *Time* is `at_us` of the last row, and moves only when the code has settled.
+
+After a failed attempt of the workflow, the journal takes back the step failure that ended it (a row `retried`). What
+that attempt did after the failure (its clean-up, say) may or may not come up again, so those outcomes are kept aside:
+whoever asks for such a key gets its outcome at once, and asks that nobody repeats are no divergence.
+"""
+
+import contextvars
+import random
+import uuid
+from asyncio import Future
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from enum import Enum
+from typing import Any, Final, NamedTuple
+
+from perdure.sdk.errors import Diverged, Outdated, Stuck
+from perdure.sdk.inner_loop import InnerLoop, InnerTask, where
+from perdure.wire.records import OUTCOMES, Kind, Row
+
+CALLBACKS_MAX: Final = 10_000
+"""Callbacks per `advance`; then the worker's own loop has its turn (some tens of milliseconds)."""
+
+
+class State(Enum):
+    """What an execution needs next."""
+
+    RUNNING = "running"
+    """Something that this worker does is outstanding: a step, or a call to report."""
+    SUSPENDED = "suspended"
+    """Only events, answers, children and timers are."""
+    DONE = "done"
+    AGAIN = "again"
+    """The code has not settled yet: call `advance(())` again from a fresh callback."""
+
+
+class Call:
+    """One thing that workflow code asked for."""
+
+    __slots__ = ("fingerprint", "future", "issued", "key", "kind", "name", "request")
+
+    def __init__(self, key: str, kind: Kind, name: str | None, fingerprint: str | None, request: object) -> None:
+        self.key = key
+        self.kind = kind
+        self.name = name
+        self.fingerprint = fingerprint
+        self.request = request
+        self.future: Future[Row] | None = None
+        self.issued = False
+
+    @property
+    def source(self) -> str | None:
+        """The user's line that waits for this call (`file:line`), searched when somebody wants to know."""
+        if self.future is None:
+            return None
+        loop = self.future.get_loop()
+        assert isinstance(loop, InnerLoop)
+        tasks = loop.living_tasks()
+        asking = next((task for task in tasks if getattr(task, "_fut_waiter", None) is self.future), None)
+        if asking is None:
+            return None
+        by_path = {task.scope.prefix: task for task in tasks}
+        prefix = asking.scope.prefix
+        while (line := where(by_path[prefix].get_coro()) if prefix in by_path else None) is None:
+            # `create_task(ctx.step(…))` has no line of the user's own: look at the task that made it.
+            if not prefix:
+                return None
+            prefix = prefix[: prefix.rstrip("/").rfind("/") + 1]
+        return line
+
+    def __repr__(self) -> str:
+        return f"<Call {self.kind.value} {self.key!r}>"
+
+
+class Effects(NamedTuple):
+    """What the world has to do after an `advance`."""
+
+    started: Sequence[Call]
+    """Newly asked for and not recorded: run or report them."""
+    abandoned: Sequence[Call]
+    """Started before, given up since, not recorded: cancel the step, close the wait."""
+    timer: tuple[str, int] | None
+    """Key and due time of the earliest timer."""
+    state: State
+
+
+TIMER_EARLY_US: Final = 60_000_000
+"""By how much a timer's row may be earlier than the timer is due before it is taken for another timer's."""
+
+_AGAIN: Final = Effects((), (), None, State.AGAIN)
+_OURS: Final = frozenset({Kind.STEP, Kind.CHILD_STARTED, Kind.PUBLISHED, Kind.SENT})
+_WAITS: Final = frozenset({Kind.EVENT, Kind.RESUME})
+
+
+class _Leftovers:
+    """What failed tries and attempts left in the journal."""
+
+    __slots__ = ("aside", "due", "excused_until", "failed_seqs", "taken_back", "tries")
+
+    def __init__(self) -> None:
+        self.tries: dict[str, int] = {}
+        """By step key, how many tries have failed."""
+        self.failed_seqs: dict[int, str] = {}
+        self.taken_back: dict[int, int] = {}
+        """By `seq` of a step failure that was taken back, the `seq` of the `retried` row that did it."""
+        self.excused_until = 0
+        """Before this row, outcomes that nobody asks for are what a failed attempt left behind."""
+        self.aside: dict[str, list[Row]] = {}
+        """Those outcomes, by key."""
+        self.due: list[Row] = []
+        """Those that were asked for since: delivered next, before the journal goes on."""
+
+    def other_key(self, key: str, seq: int | None = None) -> str:
+        """A key for a call whose own is taken by what a failed attempt left behind: the same in every replay."""
+        return f"{key}@{self.aside[key][0].seq if seq is None else seq}"
+
+
+class Machine:
+    """Drives one execution's code. Use it from one thread; `advance` may be called from a callback or inside a task of
+    any other event loop."""
+
+    __slots__ = (
+        "_abandoned",
+        "_calls",
+        "_child_waits",
+        "_children",
+        "_context",
+        "_fed",
+        "_first_claim",
+        "_fresh",
+        "_given_up",
+        "_leftovers",
+        "_main",
+        "_more",
+        "_next",
+        "_ours",
+        "_random",
+        "_replay_until",
+        "_rows",
+        "_start",
+        "_uuids",
+        "cancel_requested",
+        "changed_inputs",
+        "loop",
+        "seed",
+        "seen",
+        "strict",
+    )
+
+    def __init__(
+        self,
+        start: Callable[[], Coroutine[Any, Any, Any]],
+        *,
+        seed: str,
+        strict: bool = False,
+        context: contextvars.Context | None = None,
+    ) -> None:
+        self.loop = InnerLoop(seed, self)  # type: ignore[abstract]  # filled in by _refuse_the_rest
+        self.seed = seed
+        self.strict = strict
+        self.seen = 0
+        self.cancel_requested = False
+        self.changed_inputs: list[str] | None = None
+        """Keys that were asked for with another input than the recorded one (strict workflows diverge instead)."""
+        self._start = start
+        self._context = context
+        self._main: InnerTask | None = None
+        self._rows: list[Row] = []
+        self._next = 0
+        """Index of the next row to consume in `_rows`."""
+        self._fed = 0
+        self._more = False
+        self._first_claim = True
+        self._replay_until = 0
+        self._calls: dict[str, Call] = {}
+        """Asked for, not answered."""
+        self._given_up: dict[str, Kind] = {}
+        self._fresh: list[Call] = []
+        self._abandoned: list[Call] = []
+        self._ours = 0
+        """How many of `_calls` this worker has to do something for."""
+        self._children: dict[str, Row | None] | None = None
+        """By key, children whose start was asked for; their ends as far as they have come."""
+        self._child_waits: dict[str, list[Future[Row]]] | None = None
+        self._leftovers: _Leftovers | None = None
+        """Present once a step's try has failed."""
+        self._random: random.Random | None = None
+        self._uuids: random.Random | None = None
+
+    # --- for workflow code -----------------------------------------------------------------------------------------
+
+    def new_call(
+        self, kind: Kind, name: str | None, fingerprint: str | None, request: object, *, key: str | None = None
+    ) -> Call:
+        """A call with its key, which is allocated now, in the scope of the current task. `ask` asks for it.
+
+        A callable `request` is called with the final key when the call is started.
+        """
+        loop = self.loop
+        return Call(
+            loop.key_for(name or kind.value) if key is None else loop.claim_key(key), kind, name, fingerprint, request
+        )
+
+    def ask(self, call: Call) -> Future[Row]:
+        """Ask for `call`: await the future, and tell `give_up` when anything but a row comes out of it."""
+        if self.loop.closed:
+            self.loop._refuse_call(call.key)
+        if self._leftovers is not None and call.key in self._leftovers.aside:
+            self._ask_aside(call, self._leftovers)
+        future = call.future = Future(loop=self.loop)
+        self._calls[call.key] = call
+        self._fresh.append(call)
+        if call.kind in _OURS:
+            self._ours += 1
+            if call.kind is Kind.CHILD_STARTED:
+                if self._children is None:
+                    self._children = {}
+                self._children.setdefault(call.key, None)
+        return future
+
+    def give_up(self, call: Call) -> None:
+        """The code that asked for `call` was cancelled (or its outcome was delivered; then this does nothing)."""
+        if self._calls.get(call.key) is not call:
+            return
+        del self._calls[call.key]
+        if call.kind in _OURS:
+            self._ours -= 1
+        self._given_up[call.key] = call.kind
+        if call.issued:
+            self._abandoned.append(call)
+
+    async def _await(self, call: Call) -> Row:
+        try:
+            row: Row = await self.ask(call)
+        except BaseException:
+            self.give_up(call)
+            raise
+        return row
+
+    def call(
+        self, kind: Kind, name: str | None, fingerprint: str | None, request: object, *, key: str | None = None
+    ) -> Coroutine[Any, Any, Row]:
+        """`new_call`, and a coroutine that asks for it when it is awaited."""
+        return self._await(self.new_call(kind, name, fingerprint, request, key=key))
+
+    async def child_end(self, key: str) -> Row:
+        """The end of the child that was started under `key`. Any number of branches may wait for it, at any time."""
+        assert self._children is not None and key in self._children, f"no child was started under {key!r}"
+        row = self._children[key]
+        if row is None:
+            future: Future[Row] = Future(loop=self.loop)
+            if self._child_waits is None:
+                self._child_waits = {}
+            self._child_waits.setdefault(key, []).append(future)
+            try:
+                row = await future
+            except BaseException:
+                waiting = self._child_waits.get(key)
+                if waiting is not None and future in waiting:
+                    waiting.remove(future)
+                    if not waiting:
+                        del self._child_waits[key]
+                raise
+        return row
+
+    @property
+    def now_us(self) -> int:
+        """The time that the code sees: `at_us` of the last row."""
+        return self.loop.now_us
+
+    def random(self) -> random.Random:
+        """One generator for the whole execution, alike in every replay."""
+        if self._random is None:
+            self._random = random.Random(f"{self.seed}:random")
+        return self._random
+
+    def uuid(self) -> uuid.UUID:
+        """A new UUID (version 4), alike in every replay."""
+        if self._uuids is None:
+            self._uuids = random.Random(f"{self.seed}:uuid")
+        return uuid.UUID(int=self._uuids.getrandbits(128), version=4)
+
+    @property
+    def replaying(self) -> bool:
+        """Whether the code that runs now has run before: rows that were there already are still to be delivered."""
+        return self.seen < self._replay_until
+
+    # --- for the runner --------------------------------------------------------------------------------------------
+
+    def advance(self, rows: Iterable[Row], *, more: bool = False, replay: bool | None = None) -> Effects:
+        """Deliver `rows` and run the code as far as they carry it.
+
+        With `more`, the journal is known to have further rows: nothing is started yet. `replay` says that the rows are
+        from an earlier claim, by whomever; it is the default for the first call (up to the one without `more`).
+        """
+        try:
+            return self._advance(rows, more, self._first_claim if replay is None else replay)
+        except (Diverged, Stuck):
+            self.close()  # Nothing can go on from here.
+            raise
+
+    def _advance(self, rows: Iterable[Row], more: bool, replay: bool) -> Effects:
+        self._more = more
+        self._first_claim = self._first_claim and more
+        self._feed(rows, replay)
+        loop = self.loop
+        before = loop.enter()
+        try:
+            if self._main is None:
+                self._main = self._begin()
+            main = self._main
+            budget = CALLBACKS_MAX
+            while True:
+                budget = loop.pump(budget)
+                if not loop.is_settled:
+                    return _AGAIN
+                if main.done() or not self._deliver_next():
+                    break
+        finally:
+            loop.leave(before)
+        return self._finish() if main.done() else self._settle()
+
+    def close(self) -> None:
+        """Drop the execution from memory. Its `finally` blocks run by GeneratorExit and can ask for nothing."""
+        self.loop.shut()
+        self._calls.clear()
+        self._fresh.clear()
+        self._children = self._child_waits = None
+        self._rows = []
+        self._next = 0
+
+    @property
+    def is_done(self) -> bool:
+        return self._main is not None and self._main.done()
+
+    @property
+    def error(self) -> BaseException | None:
+        """What the workflow's function raised, once DONE; `asyncio.CancelledError` if it was cancelled."""
+        assert self._main is not None
+        try:
+            return self._main.exception()
+        except BaseException as cancelled:  # exception() raises it when the task was cancelled.
+            return cancelled
+
+    @property
+    def result(self) -> Any:
+        """What the workflow's function returned, once DONE without `error`."""
+        assert self._main is not None
+        return self._main.result()
+
+    @property
+    def outcome(self) -> Any:
+        """The exception, or else the result."""
+        error = self.error
+        return self.result if error is None else error
+
+    def failed_tries(self, key: str) -> int:
+        """How many tries of the step have failed so far, as the journal knows them."""
+        return 0 if self._leftovers is None else self._leftovers.tries.get(key, 0)
+
+    def waits(self) -> list[str]:
+        """The keys of all open waits for events and answers, in the order in which they were asked for."""
+        return [call.key for call in self._calls.values() if call.kind in _WAITS]
+
+    def children(self) -> list[str]:
+        """The keys of the children whose ends are awaited."""
+        return list(self._child_waits or ())
+
+    def outstanding(self) -> list[Call]:
+        """Everything that was asked for and not answered."""
+        return list(self._calls.values())
+
+    # --- inside ----------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> InnerTask:
+        if self._rows:
+            self.loop.move(self._rows[self._next].at_us)
+        context = contextvars.Context() if self._context is None else self._context
+        return self.loop.create_main(context.run(self._start), context)
+
+    def _feed(self, rows: Iterable[Row], replay: bool) -> None:
+        fed = self._fed
+        if self._next == len(self._rows):
+            self._rows = []
+            self._next = 0
+        for row in rows:
+            if row.seq <= fed:
+                continue  # Two replies may overlap.
+            if row.seq != fed + 1:
+                raise ValueError(f"The journal has a gap: row {row.seq} came after row {fed}.")
+            fed += 1
+            self._rows.append(row)
+            if row.kind is Kind.RETRIED:
+                self._note_taken_back(row)
+            elif replay and row.kind in OUTCOMES:
+                self._replay_until = fed
+        self._fed = fed
+
+    def _deliver_next(self) -> bool:
+        """Hand the next outcome to the code that asked for it; False when there is none."""
+        if self._leftovers is not None and self._leftovers.due:
+            self.loop.move(0)
+            self._deliver(self._leftovers.due.pop(0))
+            return True
+        rows = self._rows
+        while self._next < len(rows):
+            row = rows[self._next]
+            if row.kind is Kind.STEP_FAILED and self._more:
+                return False  # A row still to come may say that this one was taken back.
+            self._next += 1
+            self.seen = row.seq
+            self.loop.move(row.at_us)
+            if row.kind is Kind.STEP or row.kind in OUTCOMES:
+                self._deliver(row)
+                return True
+            if row.kind is Kind.STEP_FAILED:
+                self._note_failed(row)
+            elif row.kind is Kind.RETRIED:
+                self._note_retried(row)
+        return False
+
+    def _deliver(self, row: Row) -> None:
+        kind, key = row.kind, row.key
+        call = self._calls.get(key)  # type: ignore[arg-type]  # None is in no dict of keys
+        if call is not None and call.kind is kind:
+            if (call.name != row.name or call.fingerprint != row.fingerprint) and not self._fits(row, call):
+                return self._keep_aside(row, call)
+            del self._calls[call.key]
+            if kind in _OURS:
+                self._ours -= 1
+            assert call.future is not None
+            if not call.future.done():  # Cancelled in this very moment: `give_up` finds that the row has come.
+                call.future.set_result(row)
+            return None
+        if kind is Kind.CANCEL:
+            self.cancel_requested = True
+            if self._main is not None:
+                self._main.cancel()
+            return None
+        timer = self.loop.timers.get(key) if kind is Kind.TIMER else None  # type: ignore[arg-type]
+        if timer is not None:
+            if self._is_excused(row) and row.at_us < timer.due_us - TIMER_EARLY_US:
+                return self._keep_aside(row, None)
+            return self.loop.fire(timer)
+        if kind is Kind.CHILD and self._children is not None and key in self._children:
+            self._children[key] = row
+            for future in (self._child_waits or {}).pop(key, ()):
+                if not future.done():
+                    future.set_result(row)
+            return None
+        if self._given_up.get(key) is kind:  # type: ignore[arg-type]
+            del self._given_up[key]  # type: ignore[arg-type]
+            return None
+        return self._keep_aside(row, call)
+
+    def _fits(self, row: Row, call: Call) -> bool:
+        """Whether `row` is the outcome of `call`, its key and kind being the same."""
+        if row.name is not None and row.name != call.name:
+            return False  # Rows of some kinds carry no name.
+        if row.fingerprint is None or row.fingerprint == call.fingerprint:
+            return True
+        if self.strict or self._is_excused(row):
+            return False
+        if self.changed_inputs is None:
+            self.changed_inputs = []
+        self.changed_inputs.append(call.key)
+        return True
+
+    def timer_asked(self, key: str) -> str:
+        if self._leftovers is not None:
+            while key in self._leftovers.aside:
+                key = self._leftovers.other_key(key)
+        return key
+
+    def timer_cancelled(self, key: str) -> None:
+        self._given_up[key] = Kind.TIMER
+
+    # --- effects ---------------------------------------------------------------------------------------------------
+
+    def _settle(self) -> Effects:
+        """The code has settled: what does it need?"""
+        if self._more:
+            return Effects((), (), None, State.RUNNING if self._ours else State.SUSPENDED)
+        started: Sequence[Call] = ()
+        if self._fresh:
+            started = []
+            for call in self._fresh:
+                if self._calls.get(call.key) is call:
+                    call.issued = True
+                    if callable(call.request):
+                        call.request = call.request(call.key)
+                    started.append(call)
+            self._fresh = []
+        abandoned: Sequence[Call] = ()
+        if self._abandoned:
+            abandoned, self._abandoned = self._abandoned, []
+        first = self.loop.earliest() if self.loop.timers else None
+        timer = None if first is None else (first.key, first.due_us)
+        if self._ours:
+            return Effects(started, abandoned, timer, State.RUNNING)
+        if not self._calls and timer is None and not self._child_waits:
+            raise self._stuck()
+        return Effects(started, abandoned, timer, State.SUSPENDED)
+
+    def _finish(self) -> Effects:
+        """The workflow's function is done. Rows left over must be of calls whose branches are dropped now."""
+        rows = self._rows
+        while self._next < len(rows):
+            row = rows[self._next]
+            self._next += 1
+            self.seen = row.seq
+            if row.kind in OUTCOMES and row.kind is not Kind.CANCEL and not self._was_asked(row):
+                self._keep_aside(row, None)
+        abandoned = [*self._abandoned, *(call for call in self._calls.values() if call.issued)]
+        self._abandoned = []
+        self._given_up.update((call.key, call.kind) for call in self._calls.values())
+        self._given_up.update((key, Kind.TIMER) for key in self.loop.timers)
+        children = self._children
+        self.close()
+        self._children = children
+        return Effects((), abandoned, None, State.DONE)
+
+    def _was_asked(self, row: Row) -> bool:
+        key, kind = row.key, row.kind
+        call = self._calls.get(key)  # type: ignore[arg-type]
+        return (
+            (call is not None and call.kind is kind and call.name == row.name)
+            or (kind is Kind.TIMER and key in self.loop.timers)
+            or (kind is Kind.CHILD and self._children is not None and key in self._children)
+            or self._given_up.get(key) is kind  # type: ignore[arg-type]
+        )
+
+    # --- tries and retries -----------------------------------------------------------------------------------------
+
+    def _note_failed(self, row: Row) -> None:
+        assert row.key is not None
+        left = self._leftovers = self._leftovers or _Leftovers()
+        left.tries[row.key] = row.tries or left.tries.get(row.key, 0) + 1
+        left.failed_seqs[row.seq] = row.key
+        left.excused_until = max(left.excused_until, left.taken_back.get(row.seq, 0))
+
+    def _note_taken_back(self, row: Row) -> None:
+        """A `retried` row was fed, but not consumed yet: the step failure that it names was taken back."""
+        taken = _taken_back_by(row)
+        if taken is None:
+            return
+        left = self._leftovers = self._leftovers or _Leftovers()
+        left.taken_back[taken] = row.seq
+        if taken > self.seen:
+            return
+        if taken not in left.failed_seqs:
+            raise Outdated(
+                f"Row {taken} was taken back after this parked execution had seen it; replay it from its first row.",
+                seq=row.seq,
+                recorded=_side(row.kind, row.key, row.name),
+            )
+        left.excused_until = max(left.excused_until, row.seq)
+
+    def _note_retried(self, row: Row) -> None:
+        """The step whose failure was taken back has all its tries again."""
+        taken = _taken_back_by(row)
+        if taken is not None and self._leftovers is not None:
+            self._leftovers.tries.pop(self._leftovers.failed_seqs[taken], None)
+
+    def _is_excused(self, row: Row) -> bool:
+        return self._leftovers is not None and row.seq < self._leftovers.excused_until
+
+    def _keep_aside(self, row: Row, call: Call | None) -> None:
+        """Nobody asked for `row`. Unless a failed attempt left it behind, the code has diverged."""
+        key, left = row.key, self._leftovers
+        if key is None or left is None:
+            raise self._diverged(row, call)
+        if not self._is_excused(row) and not (key in left.aside and row.kind is Kind.CHILD):
+            raise self._diverged(row, call)
+        if call is not None:
+            # Another call that happens to come up under the same key.
+            del self._calls[key]
+            call.key = left.other_key(key, row.seq)
+            self._calls[call.key] = call
+            if call.kind is Kind.CHILD_STARTED and self._children is not None:
+                del self._children[key]
+                self._children[call.key] = None
+        elif key in self.loop.timers:
+            self.loop.rename_timer(key, left.other_key(key, row.seq))
+        left.aside.setdefault(key, []).append(row)
+
+    def _ask_aside(self, call: Call, left: _Leftovers) -> None:
+        """A failed attempt has left an outcome under this key: it is delivered next, if it is of the same call."""
+        while (rows := left.aside.get(call.key)) is not None:
+            first = rows[0]
+            if first.kind is call.kind and first.name == call.name and first.fingerprint == call.fingerprint:
+                left.due.extend(left.aside.pop(call.key))
+                return
+            call.key = left.other_key(call.key)
+
+    # --- complaints ------------------------------------------------------------------------------------------------
+
+    def _diverged(self, row: Row, call: Call | None) -> Diverged:
+        recorded = _describe(row.kind, row.key, row.name)
+        if call is None:
+            open_calls = [one for one in self._calls.values() if not one.issued] or list(self._calls.values())
+            call = open_calls[0] if open_calls else None
+        source = None if call is None else call.source
+        if self.is_done:
+            asks = "has already ended"
+        elif call is None:
+            timer = self.loop.earliest()
+            asks = "asks for nothing" if timer is None else f"asks for {_describe(Kind.TIMER, timer.key, None)}"
+        else:
+            asks = f"asks for {_describe(call.kind, call.key, call.name)}"
+            if call.key == row.key and call.kind is row.kind and call.name == row.name:
+                asks += f" with another input ({call.fingerprint} instead of {row.fingerprint})"
+        if source is None and self._main is not None and not self._main.done():
+            source = where(self._main.get_coro())
+        return Diverged(
+            f"The code does not match the journal: row {row.seq} is {recorded}, but the code {asks}"
+            f"{f' ({source})' if source else ''}. Bring the old code back, or fork the execution before that row.",
+            seq=row.seq,
+            recorded=_side(row.kind, row.key, row.name),
+            asked=None if call is None else _side(call.kind, call.key, call.name),
+            source=source,
+        )
+
+    def _stuck(self) -> Stuck:
+        lines = [f"{task.get_name()} at {where(task.get_coro()) or '?'}" for task in self.loop.living_tasks()[:10]]
+        why = (
+            "A thread tried to reach into it; put threaded work into a step."
+            if self.loop.threads_seen
+            else "It spins without end."
+            if self.loop.ready
+            else "No step, event, child or timer is outstanding, so nothing can wake it."
+        )
+        return Stuck(f"The workflow waits for ever. {why} Waiting: {', '.join(lines)}.")
+
+
+def _taken_back_by(row: Row) -> int | None:
+    value = bytes(row.value)
+    return None if value == b"null" else int(value)
+
+
+def _describe(kind: Kind, key: str | None, name: str | None) -> str:
+    words = f"{kind.value} {key!r}"
+    return words if name is None or name == key else f"{words} of {name!r}"
+
+
+def _side(kind: Kind, key: str | None, name: str | None) -> dict[str, object]:
+    return {"kind": kind.value, "key": key, "name": name}
