@@ -40,6 +40,8 @@ class Kind(StrEnum):
     """One failed try of a step that will be tried again."""
     CLAIMED = "claimed"
     WAITING = "waiting"
+    WOKEN = "woken"
+    """The pause before a step's next try is over."""
     RETRIED = "retried"
     """The workflow's code failed and will be tried again; the value is the `seq` of the step failure taken back, or null."""
     RELEASED = "released"

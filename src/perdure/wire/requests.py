@@ -307,7 +307,8 @@ class Suspend(Request, frozen=True, tag="suspend"):
     """
 
     waits: list[str]
-    timer: tuple[str, int] | None = None
+    timer: tuple[str | None, int] | None = None
+    """Key and due time; without a key it is the end of a pause before a step's next try, which no code waits for."""
     parked: bool = False
 
 

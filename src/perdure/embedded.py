@@ -1,0 +1,165 @@
+"""Engine and worker in one process, over function calls: no HTTP, no sockets, one SQLite file.
+
+    async with embedded("app.db") as p:
+        handle = await p.start(order, {"id": 7})
+        print(await handle.result())
+
+A composition root: one of the few files that see both wings.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from msgspec import Raw
+
+from perdure.engine.clock import Clock
+from perdure.engine.engine import Engine
+from perdure.engine.settings import EngineSettings
+from perdure.sdk.client import Client
+from perdure.sdk.worker import Worker
+from perdure.sdk.workflow import Registry
+from perdure.store.open import open_store
+from perdure.wire.records import Event, Execution, Problem, Row
+from perdure.wire.requests import (
+    BeatReply,
+    BeatRequest,
+    ClaimReply,
+    ClaimRequest,
+    DrainRequest,
+    EventItem,
+    ExecutionPage,
+    Finished,
+    ListFilters,
+    LogLine,
+    RegisterReply,
+    RegisterRequest,
+    ReportReply,
+    ReportRequest,
+    Started,
+    StartItem,
+)
+
+logger = logging.getLogger("perdure")
+
+
+class LocalTransport:
+    """The seam between the wings as plain calls: the same structs, the same desks, no copies."""
+
+    def __init__(self, engine: Engine, project_id: str) -> None:
+        self.engine = engine
+        self.project_id = project_id
+
+    async def start(self, items: Sequence[StartItem]) -> Sequence[Started | Problem]:
+        return await self.engine.executions.start(self.project_id, items)
+
+    async def result(self, execution_id: str) -> Finished:
+        return await self.engine.executions.result(self.project_id, execution_id)
+
+    async def get(self, execution_id: str) -> Execution:
+        return await self.engine.executions.get(self.project_id, execution_id)
+
+    async def find(self, workflow_id: str, key: str) -> str:
+        return await self.engine.executions.find(self.project_id, workflow_id, key)
+
+    async def list(self, filters: ListFilters, cursor: str | None, limit: int) -> ExecutionPage:
+        return await self.engine.executions.list(self.project_id, filters, cursor, limit)
+
+    async def journal(self, execution_id: str, after: int, limit: int) -> Sequence[Row]:
+        return await self.engine.executions.journal(self.project_id, execution_id, after, limit)
+
+    async def logs(self, execution_id: str, after: int, limit: int) -> Sequence[tuple[int, LogLine]]:
+        return await self.engine.executions.logs(self.project_id, execution_id, after, limit)
+
+    async def watch(self, execution_id: str, after: int, after_log: int, seconds: float) -> None:
+        executions = self.engine.executions
+        ticket = executions.watch_ticket(execution_id)
+        if await executions.journal(self.project_id, execution_id, after, 1):
+            return
+        if await executions.logs(self.project_id, execution_id, after_log, 1):
+            return
+        await executions.watch(execution_id, ticket, seconds)
+
+    async def cancel(self, execution_id: str) -> Execution:
+        return await self.engine.executions.cancel(self.project_id, execution_id)
+
+    async def delete(self, execution_id: str) -> None:
+        await self.engine.executions.delete(self.project_id, execution_id)
+
+    async def resume(self, execution_id: str, step_key: str, data: Raw) -> None:
+        await self.engine.executions.resume(self.project_id, execution_id, step_key, data)
+
+    async def publish(self, topic: str, events: Sequence[EventItem]) -> Sequence[int]:
+        return await self.engine.events.publish(self.project_id, topic, events)
+
+    async def read_events(self, topic: str, after: int, limit: int) -> Sequence[Event]:
+        return await self.engine.events.read(self.project_id, topic, after, limit)
+
+    async def erase(self, user_id: str | None, session_id: str | None) -> tuple[int, int]:
+        return await self.engine.executions.erase(self.project_id, user_id=user_id, session_id=session_id)
+
+    async def register(self, request: RegisterRequest) -> RegisterReply:
+        return await self.engine.claims.register(self.project_id, request)
+
+    async def claim(self, request: ClaimRequest) -> ClaimReply:
+        return await self.engine.claims.claim(self.project_id, request)
+
+    async def report(self, request: ReportRequest) -> ReportReply:
+        return await self.engine.claims.report(self.project_id, request)
+
+    async def beat(self, request: BeatRequest) -> BeatReply:
+        return await self.engine.claims.beat(self.project_id, request)
+
+    async def drain(self, request: DrainRequest) -> None:
+        await self.engine.claims.drain(self.project_id, request)
+
+    async def close(self) -> None:
+        return
+
+
+class Embedded(Client):
+    """A client with its engine and its worker inside."""
+
+    def __init__(self, engine: Engine, worker: Worker, transport: LocalTransport) -> None:
+        super().__init__(transport)
+        self.engine = engine
+        self.worker = worker
+
+
+@asynccontextmanager
+async def embedded(
+    path: str,
+    registry: Registry | None = None,
+    *,
+    deployment: str = "default",
+    capacity: int = 200,
+    clock: Clock | None = None,
+    settings: EngineSettings | None = None,
+    grace_seconds: float = 25.0,
+) -> AsyncIterator[Embedded]:
+    """Open the store at `path` and run its workflows in this process until the block ends.
+
+    `registry` is where `@workflow` functions were collected (default: all of them). `capacity` is how many executions run
+    at once. Raises `StoreInUse` when another process has the file open.
+    """
+    engine = Engine(open_store(path), clock=clock, settings=settings)
+    await engine.start()
+    try:
+        transport = LocalTransport(engine, await engine.projects.default())
+        worker = Worker(
+            transport,
+            registry if registry is not None else Registry.declared(),
+            deployment=deployment,
+            capacity=capacity,
+            grace_seconds=grace_seconds,
+        )
+        await worker.start()
+        client = Embedded(engine, worker, transport)
+        try:
+            yield client
+        finally:
+            await asyncio.shield(worker.drain())
+            await client.close()
+    finally:
+        await engine.stop()

@@ -1,0 +1,344 @@
+"""The client: start executions, wait for results, cancel, publish, answer.
+
+Concurrent starts share requests: whatever is started while a request is under way leaves with the next one, each item with
+its own answer. A lone caller pays one plain request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+from msgspec import Raw
+
+from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
+from perdure.sdk.payloads import decode, encode, error_from_json
+from perdure.sdk.workflow import Workflow
+from perdure.wire.errors import BadValue, Unavailable, from_code
+from perdure.wire.records import Event, Execution, Problem, Row
+from perdure.wire.requests import EventItem, ExecutionPage, Finished, ListFilters, LogLine, Started, StartItem
+from perdure.wire.status import Phase
+
+if TYPE_CHECKING:
+    from perdure.sdk.transport import Transport
+
+I = TypeVar("I")  # noqa: E741  # input
+R = TypeVar("R")
+
+START_ITEMS_MAX = 500
+STARTS_IN_FLIGHT = 2
+
+
+class Handle(Generic[R]):
+    """One execution, as the caller who started or found it holds it."""
+
+    __slots__ = ("_client", "_type", "existing", "id")
+
+    def __init__(self, client: Client, id: str, type_: Any, *, existing: bool = False) -> None:
+        self._client = client
+        self._type = type_
+        self.id = id
+        self.existing = existing
+        """True when `key=` named an execution that was there already."""
+
+    async def result(self, *, timeout: float | None = None) -> R:
+        """Wait for the end and give the workflow's return value.
+
+        Raises `ExecutionFailed` or `ExecutionCancelled`, or `TimeoutError` after `timeout` seconds (the execution goes on).
+        """
+        async with asyncio.timeout(timeout):
+            finished = await self._client._transport.result(self.id)
+        return self._value(finished)
+
+    def _value(self, finished: Finished) -> R:
+        if finished.phase == Phase.COMPLETED:
+            value: R = decode(
+                bytes(finished.result) if finished.result is not None else b"null", self._type, where="result"
+            )
+            return value
+        if finished.phase == Phase.CANCELLED:
+            raise ExecutionCancelled(f"Execution {self.id} was cancelled.", execution_id=self.id)
+        record = error_from_json(bytes(finished.detail)) if finished.detail is not None else None
+        raise ExecutionFailed(
+            finished.error or "no reason was recorded",
+            type=record.type if record else "Exception",
+            execution_id=self.id,
+        )
+
+    async def get(self) -> Execution:
+        """The execution as it stands now."""
+        return await self._client.get(self.id)
+
+    async def cancel(self) -> Execution:
+        """Cancel it and everything below it."""
+        return await self._client.cancel(self.id)
+
+    async def resume(self, key: str, data: object = None) -> None:
+        """Answer its suspended step `key`."""
+        await self._client.resume(self.id, key, data)
+
+    def __repr__(self) -> str:
+        return f"<Handle {self.id}>"
+
+
+class Client:
+    """Talks to Perdure, over whatever transport.
+
+    >>> client = Client.connect("http://127.0.0.1:8080", api_key="sk_…")       # doctest: +SKIP
+    >>> handle = await client.start(order, {"id": 7})                           # doctest: +SKIP
+    >>> await handle.result()                                                   # doctest: +SKIP
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._waiting: list[tuple[StartItem, asyncio.Future[Started | Problem]]] = []
+        self._scheduled = False
+        self._starts: set[asyncio.Task[None]] = set()
+
+    # --- start -------------------------------------------------------------------------------------------------------
+
+    @overload
+    async def start(
+        self,
+        workflow: Workflow[I, R],
+        input: I,
+        *,
+        key: str | None = ...,
+        queue: str | None = ...,
+        concurrency_key: str | None = ...,
+        priority: int = ...,
+        session_id: str | None = ...,
+        user_id: str | None = ...,
+        tags: dict[str, str] | None = ...,
+        delay: float | timedelta | None = ...,
+        at: datetime | None = ...,
+        deployment_id: str | None = ...,
+        run_timeout_seconds: int | None = ...,
+    ) -> Handle[R]: ...
+
+    @overload
+    async def start(
+        self,
+        workflow: str,
+        input: object = ...,
+        *,
+        key: str | None = ...,
+        queue: str | None = ...,
+        concurrency_key: str | None = ...,
+        priority: int = ...,
+        session_id: str | None = ...,
+        user_id: str | None = ...,
+        tags: dict[str, str] | None = ...,
+        delay: float | timedelta | None = ...,
+        at: datetime | None = ...,
+        deployment_id: str | None = ...,
+        run_timeout_seconds: int | None = ...,
+    ) -> Handle[object]: ...
+
+    async def start(
+        self,
+        workflow: Workflow[Any, Any] | str,
+        input: object = None,
+        *,
+        key: str | None = None,
+        queue: str | None = None,
+        concurrency_key: str | None = None,
+        priority: int = 0,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        tags: dict[str, str] | None = None,
+        delay: float | timedelta | None = None,
+        at: datetime | None = None,
+        deployment_id: str | None = None,
+        run_timeout_seconds: int | None = None,
+    ) -> Handle[Any]:
+        """Start an execution; when this returns it is on disk and will run.
+
+        `key` is a readable name within the workflow: while its execution is kept, the same key gives that execution,
+        whatever the input. `delay` (seconds) or `at` put the start off. Raises `BadValue` with the path of a value that
+        JSON cannot hold, `WorkflowNotFound`, `DeploymentNotFound`.
+        """
+        item = start_item(
+            workflow,
+            input,
+            key=key,
+            queue=queue,
+            concurrency_key=concurrency_key,
+            priority=priority,
+            session_id=session_id,
+            user_id=user_id,
+            tags=tags,
+            delay=delay,
+            at=at,
+            deployment_id=deployment_id,
+            run_timeout_seconds=run_timeout_seconds,
+        )
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Started | Problem] = loop.create_future()
+        self._waiting.append((item, future))
+        if not self._scheduled and len(self._starts) < STARTS_IN_FLIGHT:
+            self._scheduled = True
+            loop.call_soon(self._flush)
+        answer = await future
+        if isinstance(answer, Problem):
+            raise from_code(answer.error_type, answer.error, answer.details)
+        type_ = Any if isinstance(workflow, str) else workflow.result_type
+        return Handle(self, answer.execution_id, type_, existing=answer.existing)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        while self._waiting and len(self._starts) < STARTS_IN_FLIGHT:
+            group, self._waiting = self._waiting[:START_ITEMS_MAX], self._waiting[START_ITEMS_MAX:]
+            task = asyncio.get_running_loop().create_task(self._start_group(group))
+            self._starts.add(task)
+            task.add_done_callback(self._started)
+
+    def _started(self, task: asyncio.Task[None]) -> None:
+        self._starts.discard(task)
+        if self._waiting and not self._scheduled:
+            self._flush()
+
+    async def _start_group(self, group: Sequence[tuple[StartItem, asyncio.Future[Started | Problem]]]) -> None:
+        try:
+            answers = await self._transport.start([item for item, _ in group])
+        except BaseException as error:
+            for _, future in group:
+                if not future.done():
+                    if isinstance(error, Exception):
+                        future.set_exception(error)
+                    else:
+                        future.set_exception(Unavailable("The client was closed while this start was under way."))
+            if not isinstance(error, Exception):
+                raise
+            return
+        for (_, future), answer in zip(group, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)
+
+    # --- the rest ----------------------------------------------------------------------------------------------------
+
+    def handle(self, execution_id: str, workflow: Workflow[Any, R] | None = None) -> Handle[R]:
+        """A handle for an execution whose id is known."""
+        return Handle(self, execution_id, Any if workflow is None else workflow.result_type)
+
+    async def find(self, workflow: Workflow[Any, R], key: str) -> Handle[R]:
+        """The execution that a workflow's key names. Raises `NotFound`."""
+        return Handle(self, await self._transport.find(workflow.name, key), workflow.result_type, existing=True)
+
+    async def get(self, execution_id: str) -> Execution:
+        """One execution as it stands. Raises `NotFound`."""
+        return await self._transport.get(execution_id)
+
+    async def list(
+        self, filters: ListFilters | None = None, *, cursor: str | None = None, limit: int = 50
+    ) -> ExecutionPage:
+        """A page of executions, newest first."""
+        return await self._transport.list(filters or ListFilters(), cursor, limit)
+
+    async def journal(self, execution_id: str, *, after: int = 0, limit: int = 500) -> Sequence[Row]:
+        """The rows of an execution's journal after a seq."""
+        return await self._transport.journal(execution_id, after, limit)
+
+    async def logs(self, execution_id: str, *, after: int = 0, limit: int = 500) -> Sequence[tuple[int, LogLine]]:
+        """The lines that a workflow logged after a number, each with its number."""
+        return await self._transport.logs(execution_id, after, limit)
+
+    async def watch(self, execution_id: str) -> AsyncIterator[Row]:
+        """The rows of an execution's journal as they are written, up to its end."""
+        after = 0
+        while True:
+            rows = await self._transport.journal(execution_id, after, 500)
+            for row in rows:
+                yield row
+                if row.kind.value in (Phase.COMPLETED, Phase.FAILED, Phase.CANCELLED):
+                    return
+            if rows:
+                after = rows[-1].seq
+            else:
+                await self._transport.watch(execution_id, after, 1 << 62, 10.0)
+
+    async def cancel(self, execution_id: str) -> Execution:
+        """Cancel an execution and everything below it. Raises `NotCancellable` when it is final."""
+        return await self._transport.cancel(execution_id)
+
+    async def delete(self, execution_id: str) -> None:
+        """Delete a final execution and its descendants."""
+        await self._transport.delete(execution_id)
+
+    async def resume(self, execution_id: str, key: str, data: object = None) -> None:
+        """Answer a suspended step, now or before it asks. Raises `Conflict` when it was answered before."""
+        await self._transport.resume(execution_id, key, Raw(encode(data, where="data")))
+
+    async def publish(
+        self, topic: str, data: object, *, event_type: str | None = None, dedup_key: str | None = None
+    ) -> int:
+        """Publish an event; answers its number in the topic."""
+        item = EventItem(Raw(encode(data, where="data")), event_type, dedup_key)
+        return (await self._transport.publish(topic, [item]))[0]
+
+    async def events(self, topic: str, *, after: int = 0, limit: int = 100) -> Sequence[Event]:
+        """The events of a topic after a number."""
+        return await self._transport.read_events(topic, after, limit)
+
+    async def erase(self, *, user_id: str | None = None, session_id: str | None = None) -> tuple[int, int]:
+        """Delete what belongs to a user or a session; answers how many are gone and how many are still open."""
+        if (user_id is None) == (session_id is None):
+            raise BadValue("Say whose executions to erase: give `user_id` or `session_id`, one of them.")
+        return await self._transport.erase(user_id, session_id)
+
+    async def close(self) -> None:
+        """Let go of connections. Executions go on."""
+        for task in list(self._starts):
+            task.cancel()
+        await asyncio.gather(*self._starts, return_exceptions=True)
+        await self._transport.close()
+
+
+def start_item(
+    workflow: Workflow[Any, Any] | str,
+    input: object,
+    *,
+    key: str | None = None,
+    queue: str | None = None,
+    concurrency_key: str | None = None,
+    priority: int = 0,
+    session_id: str | None = None,
+    user_id: str | None = None,
+    tags: dict[str, str] | None = None,
+    delay: float | timedelta | None = None,
+    at: datetime | None = None,
+    deployment_id: str | None = None,
+    run_timeout_seconds: int | None = None,
+) -> StartItem:
+    """The request for one execution. Raises `BadValue` for what cannot be sent."""
+    if isinstance(workflow, str):
+        name, type_ = workflow, Any
+    else:
+        name, type_ = workflow.name, workflow.input_type
+    seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
+    if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
+        raise BadValue(f"`delay` must be a finite number of seconds, not negative; got {seconds!r}.")
+    at_us = None
+    if at is not None:
+        if at.tzinfo is None:
+            raise BadValue(f"`at` needs a time zone; got {at!r}. Use datetime.now(UTC) or datetime(…, tzinfo=…).")
+        at_us = (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    return StartItem(
+        workflow_id=name,
+        payload=Raw(encode(input, type_, where="input")),
+        deployment_id=deployment_id,
+        queue_name=queue,
+        concurrency_key=concurrency_key,
+        priority=priority,
+        session_id=session_id,
+        user_id=user_id,
+        tags=tags,
+        delay_seconds=seconds,
+        start_at_us=at_us,
+        run_timeout_seconds=run_timeout_seconds,
+        key=key,
+        accept_early=True,
+    )

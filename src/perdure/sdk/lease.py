@@ -1,0 +1,194 @@
+"""The lease of a worker's registration, renewed by a thread of its own over connections of its own.
+
+A blocked event loop or a step that holds the interpreter for seconds is still alive, and its beats say so. The thread keeps
+two connections: one for the beats, and one that only stays open (`/worker/v1/presence`): when this process is killed the
+peer sees it close at once, and cuts the lease to a second instead of waiting for it to run out.
+
+The deadline is measured from the moment a beat was *sent*, on a clock that counts the machine's sleep; a frozen process that
+wakes up finds it passed and starts no step until a new beat was accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import logging
+import select
+import threading
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import msgspec
+
+from perdure.wire.requests import PROTOCOL_VERSION, BeatReply, BeatRequest, RegisterReply
+
+if TYPE_CHECKING:
+    from perdure.sdk.worker import Worker
+
+logger = logging.getLogger("perdure.worker")
+
+MARGIN = 0.1
+"""The part of the lease before its end in which no step is started any more."""
+CONNECTION_GONE_SECONDS = 1.0
+
+
+def boottime() -> float:
+    """Seconds since boot, sleep included."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
+class Lease:
+    """Keeps one registration alive; `is_good` is asked right before each step."""
+
+    def __init__(self, urls: list[str], key: str | None) -> None:
+        self._urls = urls
+        self._turn = 0
+        self._key = key
+        self._reply: RegisterReply | None = None
+        self._worker: Worker | None = None
+        self._worker_id = ""
+        self._deadline = 0.0
+        self._unreachable_since: float | None = None
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._good = asyncio.Event()
+
+    def begin(self, worker: Worker, worker_id: str, reply: RegisterReply) -> None:
+        """A registration was opened just now: its lease runs from here."""
+        self._worker, self._worker_id, self._reply = worker, worker_id, reply
+        self._deadline = boottime() + reply.lease_us / 1e6
+        self._unreachable_since = None
+        self._good.set()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="perdure-lease", daemon=True)
+            self._thread.start()
+
+    def end(self) -> None:
+        """Stop beating."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5.0)
+
+    def is_good(self) -> bool:
+        """Whether the lease surely holds: not about to run out, and the server was reachable within the last second."""
+        if self._reply is None:
+            return False
+        now = boottime()
+        if now >= self._deadline - MARGIN * self._reply.lease_us / 1e6:
+            self._good.clear()
+            return False
+        gone = self._unreachable_since
+        if gone is not None and now - gone > CONNECTION_GONE_SECONDS:
+            self._good.clear()
+            return False
+        return True
+
+    async def wait_good(self) -> None:
+        """Wait until the server has confirmed the lease again."""
+        await self._good.wait()
+
+    # --- in the thread -----------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        beats: http.client.HTTPConnection | None = None
+        presence: http.client.HTTPConnection | None = None
+        pause = 0.1
+        while not self._stop.is_set():
+            assert self._reply is not None
+            try:
+                if beats is None:
+                    beats = self._connect()
+                if presence is None:
+                    presence = self._stay(self._connect())
+                if not self._beat(beats):
+                    presence.close()
+                    presence = None
+                    self._stop.wait(0.5)
+                    continue
+                pause = 0.1
+                if self._until_closed(presence, self._reply.beat_us / 1e6):
+                    raise ConnectionResetError("the server closed the connection")
+            except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
+                if self._unreachable_since is None:
+                    self._unreachable_since = boottime()
+                logger.debug("Beat failed: %s", error)
+                for connection in (beats, presence):
+                    if connection is not None:
+                        connection.close()
+                beats = presence = None
+                self._turn += 1
+                self._stop.wait(pause)
+                pause = min(pause * 2, 1.0)
+        for connection in (beats, presence):
+            if connection is not None:
+                connection.close()
+
+    def _connect(self) -> http.client.HTTPConnection:
+        parts = urlsplit(self._urls[self._turn % len(self._urls)])
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = kind(parts.hostname or "127.0.0.1", parts.port, timeout=5.0)
+        connection.connect()
+        return connection
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Content-Type": "application/json", "Perdure-Protocol": str(PROTOCOL_VERSION)}
+        if self._key is not None:
+            headers["Authorization"] = f"Bearer {self._key}"
+        return headers
+
+    def _stay(self, connection: http.client.HTTPConnection) -> http.client.HTTPConnection:
+        """Open the connection that only stays open."""
+        connection.request("GET", f"/worker/v1/presence?worker_id={self._worker_id}", headers=self._headers())
+        response = connection.getresponse()
+        if response.status != 200:
+            raise http.client.HTTPException(f"presence: status {response.status}")
+        return connection
+
+    def _beat(self, connection: http.client.HTTPConnection) -> bool:
+        """One beat; False when the registration is lost."""
+        assert self._reply is not None and self._worker is not None
+        worker_id, reply = self._worker_id, self._reply
+        sent = boottime()
+        body = msgspec.json.encode(BeatRequest(worker_id, reply.epoch))
+        connection.request("POST", "/worker/v1/beat", body, self._headers())
+        response = connection.getresponse()
+        answer = response.read()
+        if response.status >= 500:
+            raise http.client.HTTPException(f"beat: status {response.status}")
+        lost = response.status != 200 or (beat := msgspec.json.decode(answer, type=BeatReply)).lost
+        loop = self._worker.loop
+        try:
+            if lost:
+                if worker_id == self._worker_id:
+                    self._deadline = 0.0
+                    future = asyncio.run_coroutine_threadsafe(self._worker.start_over(), loop)
+                    while not self._stop.is_set() and not future.done():
+                        time.sleep(0.05)
+                return False
+            self._unreachable_since = None
+            self._deadline = max(self._deadline, sent + reply.lease_us / 1e6)
+            loop.call_soon_threadsafe(self._accepted, beat.holding)
+        except RuntimeError:  # the loop is closed: the worker is gone
+            self._stop.set()
+        return True
+
+    def _accepted(self, holding: list[tuple[str, int, int]]) -> None:
+        """On the worker's loop: the lease is sure."""
+        assert self._worker is not None
+        was_good = self._good.is_set()
+        self._good.set()
+        self._worker.on_lease(True)
+        if was_good:
+            self._worker.on_beat(holding)
+
+    def _until_closed(self, connection: http.client.HTTPConnection, seconds: float) -> bool:
+        """Wait for the next beat's time; True when the peer closed the presence connection before."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self._stop.is_set():
+            readable, _, _ = select.select([connection.sock], [], [], min(left, 0.5))
+            if readable and not connection.sock.recv(4096):
+                return True
+        return False

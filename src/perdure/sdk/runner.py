@@ -1,0 +1,555 @@
+"""Runs one claimed execution: feeds the journal's rows to the machine, runs the steps it asks for, reports what comes of it.
+
+Everything happens in callbacks of the worker's event loop, so that an execution costs a few objects and no task of its own;
+only steps are tasks. An outcome goes into the next report, and only when the reply says that it is recorded does the
+workflow's code see it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+from msgspec import Raw
+
+from perdure.sdk.context import Context, StepInfo, running_step
+from perdure.sdk.errors import Diverged, Fatal, Outdated, RetryAfter, StepFailed, Stuck
+from perdure.sdk.journal import Call, Effects, Machine, State
+from perdure.sdk.payloads import decode, encode, error_from_json, error_to_json
+from perdure.sdk.workflow import StepCall
+from perdure.wire.codec import scrub_text
+from perdure.wire.records import Kind, Row
+from perdure.wire.requests import (
+    Block,
+    Cancelled,
+    Claimed,
+    CloseWait,
+    Complete,
+    End,
+    Entry,
+    Fail,
+    ItemReply,
+    LogLine,
+    Release,
+    ReportItem,
+    StepDone,
+    Suspend,
+    TimerFired,
+)
+from perdure.wire.retry import delay_us
+
+if TYPE_CHECKING:
+    from perdure.sdk.worker import Worker
+
+logger = logging.getLogger("perdure.worker")
+
+SLEPT_IN_WORKER_US = 10_000_000
+"""Pauses between a step's tries up to this long are slept; longer ones suspend the execution."""
+STRAY_REPLIES_MAX = 3
+
+
+class _Pause(NamedTuple):
+    """A step between two tries: what to do when it is over, and when that is."""
+
+    call: Call
+    until_us: int
+    handle: asyncio.TimerHandle | None
+
+
+class Runner:
+    """One execution in this worker's hands, from claim to end, and (parked) from one claim to the next."""
+
+    def __init__(self, worker: Worker, claimed: Claimed) -> None:
+        self.worker = worker
+        self.claimed = claimed
+        self.machine: Machine | None = None
+        self.context: Context | None = None
+        self.number = 0
+        self.fetched = 0
+        self.entries: list[Entry] = []
+        self.end: End | None = None
+        self.wants_rows = False
+        self.in_flight: ReportItem | None = None
+        self.gone = False
+        self.claimed_before_beat = False
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._pauses: dict[str, _Pause] = {}
+        self._not_before: dict[str, int] = {}
+        self._tries: dict[str, int] = {}
+        self._held_back: Sequence[Row] = ()
+        self._timer: tuple[str, asyncio.TimerHandle] | None = None
+        self._rows_at = 0.0
+
+    # --- from claim to the first line --------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start (or, parked before, go on) with the journal that came with the claim."""
+        claimed = self.claimed
+        if self.machine is not None and self.fetched != claimed.base:
+            self._forget_machine()
+        if claimed.base and self.machine is None:
+            # What came before `base` has left this process's memory: read everything.
+            self.wants_rows = True
+            self.worker.dirty(self)
+        elif claimed.ack_first:
+            self._held_back = claimed.rows
+            self.fetched = claimed.rows[-1].seq if claimed.rows else self.fetched
+            self.wants_rows = True
+            self.worker.dirty(self)
+        else:
+            self.feed(claimed.rows, more=claimed.more)
+
+    def again(self, claimed: Claimed) -> None:
+        """A parked execution was claimed again by this worker."""
+        self.claimed = claimed
+        self.number = 0
+        self.end = None
+        self.entries = []
+        self._tries.clear()
+        if self.context is not None:
+            self.context.claim = claimed
+        self.begin()
+
+    def _forget_machine(self) -> None:
+        if self.machine is not None:
+            self.machine.close()
+        self.machine = self.context = None
+        self.fetched = 0
+
+    def _make_machine(self) -> Machine | None:
+        """The machine with the workflow's code in it; None when there is no code or no input for it."""
+        claimed = self.claimed
+        workflow = self.worker.registry.workflows.get(claimed.workflow_id)
+        if workflow is None:
+            message = f"Workflow {claimed.workflow_id!r} is not in this worker's registry; start a worker that has it."
+            self._finish(Block(message, Raw(msgspec.json.encode({"type": "UnknownWorkflow", "message": message}))))
+            return None
+        try:
+            value = decode(bytes(claimed.payload), workflow.input_type, where="input")
+        except Exception as error:  # a model's validators are user code
+            self._finish(self._failed(error))
+            return None
+        machine = Machine(lambda: workflow.start(context, value), seed=claimed.id, strict=workflow.strict)
+        context = self.context = Context(machine, claimed)
+        return machine
+
+    # --- rows in, effects out ----------------------------------------------------------------------------------------
+
+    def feed(self, rows: Sequence[Row], *, more: bool = False, replay: bool | None = None) -> None:
+        """Give rows to the machine and do what it asks for."""
+        if self.gone or self.end is not None:
+            return
+        if rows:
+            self.fetched = rows[-1].seq
+            self._rows_at = self.worker.loop.time()
+            for row in rows:
+                if row.kind is Kind.STEP_FAILED and row.key is not None:
+                    self._note_failure(row)
+        if self.machine is None:
+            self.machine = self._make_machine()
+            if self.machine is None:
+                return
+        try:
+            effects = self.machine.advance(rows, more=more, replay=replay)
+        except Outdated:
+            self._forget_machine()
+            self.wants_rows = True
+            self.worker.dirty(self)
+            return
+        except Diverged as error:
+            detail = {"type": "Diverged", "message": error.message, **(error.details or {})}
+            self._finish(Block(scrub_text(error.message), Raw(msgspec.json.encode(detail))))
+            return
+        except Stuck as error:
+            self._finish(self._failed(error))
+            return
+        except Exception as error:
+            logger.exception("Execution %s: the machine failed.", self.claimed.id)
+            self._finish(self._failed(error))
+            return
+        if more:
+            self.wants_rows = True
+            self.worker.dirty(self)
+            return
+        self._apply(effects)
+
+    def _note_failure(self, row: Row) -> None:
+        assert row.key is not None
+        try:
+            at_us = msgspec.json.decode(row.value, type=_RetryAt).retry_at_us
+        except msgspec.MsgspecError:
+            return
+        if at_us is not None:
+            self._not_before[row.key] = at_us
+
+    def _apply(self, effects: Effects) -> None:
+        state = effects.state
+        if state is State.AGAIN:
+            self.worker.loop.call_soon(self.feed, ())
+            return
+        for call in effects.abandoned:
+            self._abandon(call)
+        for call in effects.started:
+            if call.kind is Kind.STEP:
+                self._start_step(call)
+            else:
+                self.entries.append(call.request)  # type: ignore[arg-type]  # every other call carries its wire entry
+        if state is State.DONE:
+            self._finish(self._outcome())
+            return
+        self._set_timer(effects.timer)
+        if state is State.SUSPENDED:
+            self._suspend(effects.timer)
+        elif self._pauses and len(self._pauses) == len(self._tasks_wanted()):
+            self._suspend_for_pause(effects.timer)
+        if self.has_news:
+            self.worker.dirty(self)
+
+    def _tasks_wanted(self) -> list[Call]:
+        assert self.machine is not None
+        return [call for call in self.machine.outstanding() if call.kind not in (Kind.EVENT, Kind.RESUME)]
+
+    def _abandon(self, call: Call) -> None:
+        if call.kind is Kind.STEP:
+            task = self._tasks.pop(call.key, None)
+            if task is not None:
+                task.cancel()
+            pause = self._pauses.pop(call.key, None)
+            if pause is not None and pause.handle is not None:
+                pause.handle.cancel()
+        elif call.kind in (Kind.EVENT, Kind.RESUME):
+            self.entries.append(CloseWait(call.key))
+
+    # --- timers and suspension ---------------------------------------------------------------------------------------
+
+    def _now_us(self) -> int:
+        """Store time as far as this worker knows: the last row's, plus what has passed here since it came."""
+        assert self.machine is not None
+        return self.machine.now_us + int((self.worker.loop.time() - self._rows_at) * 1_000_000)
+
+    def _set_timer(self, timer: tuple[str, int] | None) -> None:
+        if self._timer is not None:
+            self._timer[1].cancel()
+            self._timer = None
+        if timer is not None:
+            delay = max(0.0, (timer[1] - self._now_us()) / 1_000_000)
+            self._timer = (timer[0], self.worker.loop.call_later(delay, self._timer_due, timer))
+
+    def _timer_due(self, timer: tuple[str, int]) -> None:
+        self._timer = None
+        if not self.gone and self.end is None:
+            self.entries.append(TimerFired(timer[0], timer[1]))
+            self.worker.dirty(self)
+
+    def _suspend(self, timer: tuple[str, int] | None) -> None:
+        """Let go, unless an answer is on its way or the execution is being cancelled (then its clean-up waits here)."""
+        assert self.machine is not None
+        if self.machine.cancel_requested or self.in_flight is not None:
+            return
+        if any(type(entry) is TimerFired for entry in self.entries):
+            return
+        self._stop_timer()
+        self.end = Suspend(self.machine.waits(), timer, self.worker.parks)
+
+    def _suspend_for_pause(self, timer: tuple[str, int] | None) -> None:
+        """Every step of the execution is between two tries, and the shortest pause is long: suspend until it is over."""
+        assert self.machine is not None
+        first = min(pause.until_us for pause in self._pauses.values())
+        if first - self._now_us() <= SLEPT_IN_WORKER_US or self.machine.cancel_requested or self.in_flight is not None:
+            return
+        if any(type(entry) is not StepDone for entry in self.entries):
+            return
+        self._stop_timer()
+        key_and_due: tuple[str | None, int] = (None, first)
+        if timer is not None and timer[1] < first:
+            key_and_due = timer
+        self.end = Suspend(self.machine.waits(), key_and_due, parked=False)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer[1].cancel()
+            self._timer = None
+
+    # --- steps -------------------------------------------------------------------------------------------------------
+
+    def _start_step(self, call: Call) -> None:
+        assert self.machine is not None
+        if self._not_before:
+            until_us = self._not_before.pop(call.key, 0)
+            if until_us > self._now_us():
+                self._pause(call, until_us)
+                return
+        worker = self.worker
+        task = worker.loop.create_task(self._step(call), context=contextvars.Context())
+        self._tasks[call.key] = task
+
+    def _pause(self, call: Call, until_us: int) -> None:
+        delay = max(0.0, (until_us - self._now_us()) / 1_000_000)
+        self._pauses[call.key] = _Pause(call, until_us, self.worker.loop.call_later(delay, self._pause_over, call))
+
+    def _pause_over(self, call: Call) -> None:
+        if self._pauses.pop(call.key, None) is not None and not self.gone and self.end is None:
+            self._start_step(call)
+
+    async def _step(self, call: Call) -> None:
+        """One try of a step. What comes of it is reported; the code sees it when it is recorded."""
+        assert self.machine is not None
+        step = call.request
+        assert isinstance(step, StepCall)
+        tries = max(self.machine.failed_tries(call.key), self._tries.get(call.key, 0)) + 1
+        worker = self.worker
+        if not worker.may_start_steps():
+            self._tasks.pop(call.key, None)
+            worker.hold_back(self, call)
+            return
+        started_at_us = self._now_us()
+        running_step.set(StepInfo(self.claimed.id, call.key, call.name or call.key, tries, self.context))
+        try:
+            if step.timeout_seconds is None:
+                value = await (step.call() if step.is_async else worker.in_thread(step))
+            else:
+                async with asyncio.timeout(step.timeout_seconds):
+                    value = await (step.call() if step.is_async else worker.in_thread(step))
+            done = StepDone(
+                call.key,
+                call.name or call.key,
+                call.fingerprint,
+                True,
+                Raw(encode(value, step.result_type, where=f"result of step {call.key!r}")),
+                started_at_us,
+                tries,
+            )
+        except asyncio.CancelledError:
+            if self._tasks.get(call.key) is not asyncio.current_task() or self.gone:
+                return  # given up by the workflow, or by this worker: nobody wants its outcome
+            done = self._step_failed(
+                call, step, asyncio.CancelledError("the step cancelled itself"), started_at_us, tries
+            )
+        except Exception as error:  # user code may raise anything
+            done = self._step_failed(call, step, error, started_at_us, tries)
+        if self.gone or self._tasks.get(call.key) is not asyncio.current_task():
+            return
+        del self._tasks[call.key]
+        self.entries.append(done)
+        worker.dirty(self)
+
+    def _step_failed(
+        self, call: Call, step: StepCall, error: BaseException, started_at_us: int, tries: int
+    ) -> StepDone:
+        assert self.machine is not None
+        asked = error.seconds if isinstance(error, RetryAfter) else getattr(error, "retry_after", None)
+        delay: int | None = None
+        if not isinstance(error, asyncio.CancelledError) and not step.is_final(error):
+            seconds = float(asked) if isinstance(asked, int | float) else None
+            delay = delay_us(step.retry, tries, random.random(), seconds)
+        if isinstance(error, TimeoutError) and not str(error) and step.timeout_seconds is not None:
+            error = TimeoutError(f"step {call.key!r} took longer than its timeout of {step.timeout_seconds:g} s")
+        value = error_to_json(error)
+        if delay is not None:
+            until_us = self._now_us() + delay
+            record = msgspec.json.decode(value)
+            value = msgspec.json.encode({**record, "retry_at_us": until_us})
+            self._tries[call.key] = tries
+            self._pause(call, until_us)
+        name = call.name or call.key
+        return StepDone(call.key, name, call.fingerprint, False, Raw(value), started_at_us, tries, last=delay is None)
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def _outcome(self) -> End:
+        machine = self.machine
+        assert machine is not None
+        error = machine.error
+        if error is None:
+            workflow = self.worker.registry.workflows.get(self.claimed.workflow_id)
+            assert workflow is not None
+            try:
+                return Complete(Raw(encode(machine.result, workflow.result_type, where="result")))
+            except Exception as problem:
+                return self._failed(problem)
+        if isinstance(error, asyncio.CancelledError) and machine.cancel_requested:
+            return Cancelled()
+        return self._failed(error)
+
+    def _failed(self, error: BaseException) -> Fail:
+        """The workflow's failure, and whether it is tried again."""
+        detail = error_to_json(error)
+        workflow = self.worker.registry.workflows.get(self.claimed.workflow_id)
+        delay: int | None = None
+        cancelling = self.machine is not None and self.machine.cancel_requested
+        if workflow is not None and not isinstance(error, Fatal | Stuck) and not cancelling:
+            asked = error.seconds if isinstance(error, RetryAfter) else None
+            delay = delay_us(workflow.retry, self.claimed.retry_count + 1, random.random(), asked)
+        taken = error.key if isinstance(error, StepFailed) and delay is not None else None
+        return Fail(str(error_from_json(detail)), Raw(detail), delay, taken)
+
+    def _finish(self, end: End) -> None:
+        self._stop_timer()
+        for task in self._tasks.values():
+            task.cancel()
+        self._tasks.clear()
+        for pause in self._pauses.values():
+            if pause.handle is not None:
+                pause.handle.cancel()
+        self._pauses.clear()
+        self.end = end
+        self.worker.dirty(self)
+
+    # --- reports -----------------------------------------------------------------------------------------------------
+
+    def take_report(self) -> ReportItem | None:
+        """What there is to report now; None when an item is on its way already, or there is nothing."""
+        if self.in_flight is not None or self.gone:
+            return None
+        context = self.context
+        logs: list[LogLine] = []
+        progress: Raw | None = None
+        if context is not None and (context.logs or context.progress_news):
+            logs, context.logs = context.logs, []
+            if context.progress_news:
+                progress = context.progress_news.pop()
+        if not (self.entries or self.end is not None or self.wants_rows or logs or progress is not None):
+            return None
+        end = self.end
+        entries = self.entries
+        if type(end) is Complete or type(end) is Fail or type(end) is Cancelled or type(end) is Block:
+            # Branches that still ran are dropped with the end; what they asked for was never promised.
+            entries = [entry for entry in entries if type(entry) is StepDone]
+        number = 0
+        if entries or end is not None or progress is not None:
+            self.number += 1
+            number = self.number
+        self.entries = []
+        self.wants_rows = False
+        claimed = self.claimed
+        item = ReportItem(claimed.id, claimed.attempt, number, self.fetched, entries, end, logs, progress)
+        self.in_flight = item
+        return item
+
+    def on_reply(self, reply: ItemReply) -> None:
+        """The server's answer to the item in flight."""
+        item, self.in_flight = self.in_flight, None
+        assert item is not None
+        if self.gone:
+            return
+        if reply.lost:
+            self.drop()
+            return
+        if reply.problem is not None:
+            self._refused(item, reply)
+            return
+        if reply.ended:
+            if type(item.end) is Suspend and item.end.parked:
+                self.worker.park(self)
+            else:
+                self.drop()
+            return
+        if item.end is not None:
+            self.end = None
+            if type(item.end) is not Suspend:
+                # The end did not count: the journal has news for the code, or a cancel came first.
+                self._end_did_not_count(item.end)
+                return
+        rows = _merge(item, reply)
+        held, self._held_back = self._held_back, ()
+        if held:
+            rows = [*held, *rows]
+            self.fetched = held[0].seq - 1
+        self.feed(rows, more=reply.more)
+
+    def _end_did_not_count(self, end: End) -> None:
+        if type(end) is Release:
+            self.drop()
+        else:
+            self._finish(Cancelled())
+
+    def _refused(self, item: ReportItem, reply: ItemReply) -> None:
+        assert reply.problem is not None
+        logger.error("Execution %s: the server refused a report: %s", self.claimed.id, reply.problem.error)
+        if type(item.end) is Fail:
+            self.drop()  # not even the failure is accepted: the lease runs out and others try
+            return
+        message = scrub_text(reply.problem.error)
+        detail = msgspec.json.encode({"type": reply.problem.error_type, "message": message})
+        self._finish(Fail(message, Raw(detail)))
+
+    def release(self) -> None:
+        """Hand the execution back unfinished (drain)."""
+        if self.end is None and not self.gone:
+            self._finish(Release())
+
+    def drop(self) -> None:
+        """Forget the execution: it is done, or somebody else's by now."""
+        if self.gone:
+            return
+        self.gone = True
+        self._stop_timer()
+        for task in self._tasks.values():
+            task.cancel()
+        self._tasks.clear()
+        for pause in self._pauses.values():
+            if pause.handle is not None:
+                pause.handle.cancel()
+        self._pauses.clear()
+        if self.machine is not None:
+            self.machine.close()
+        self.worker.forget(self)
+
+    def restart_step(self, call: Call) -> None:
+        """A step that was held back may start now."""
+        if not self.gone and self.end is None and self.machine is not None:
+            self._start_step(call)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something to report."""
+        return bool(
+            self.entries
+            or self.end is not None
+            or self.wants_rows
+            or (self.context is not None and (self.context.logs or self.context.progress_news))
+        )
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a step is running right now."""
+        return bool(self._tasks)
+
+
+class _RetryAt(msgspec.Struct):
+    retry_at_us: int | None = None
+
+
+def _merge(item: ReportItem, reply: ItemReply) -> list[Row]:
+    """All rows that the reply stands for, in order: those it carries, and this item's own steps and timers."""
+    rows = reply.rows
+    own: list[Row] = []
+    for entry, seq in zip(item.entries, reply.accepted, strict=False):
+        if not seq:
+            continue
+        if type(entry) is StepDone:
+            own.append(
+                Row(
+                    seq,
+                    reply.at_us,
+                    Kind.STEP if entry.last else Kind.STEP_FAILED,
+                    item.attempt,
+                    entry.key,
+                    entry.name,
+                    entry.fingerprint,
+                    entry.ok,
+                    entry.value,
+                    entry.started_at_us,
+                    entry.tries,
+                )
+            )
+        elif type(entry) is TimerFired:
+            own.append(Row(seq, reply.at_us, Kind.TIMER, item.attempt, entry.key))
+    if not rows:
+        return own
+    return sorted([*rows, *own], key=lambda row: row.seq)

@@ -1,0 +1,78 @@
+"""The one seam between the wings: what the SDK asks of a server, whichever way it travels."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from msgspec import Raw
+
+from perdure.wire.records import Event, Execution, Problem, Row
+from perdure.wire.requests import (
+    BeatReply,
+    BeatRequest,
+    ClaimReply,
+    ClaimRequest,
+    DrainRequest,
+    EventItem,
+    ExecutionPage,
+    Finished,
+    ListFilters,
+    LogLine,
+    RegisterReply,
+    RegisterRequest,
+    ReportReply,
+    ReportRequest,
+    Started,
+    StartItem,
+)
+
+
+class Transport(Protocol):
+    """One connection to one project. Every call is safe to repeat; failures are the errors of `perdure.wire.errors`."""
+
+    async def start(self, items: Sequence[StartItem]) -> Sequence[Started | Problem]:
+        """Start independent executions; an answer for each, in order."""
+        ...
+
+    async def result(self, execution_id: str) -> Finished:
+        """Wait, as long as it takes, for an execution's end."""
+        ...
+
+    async def get(self, execution_id: str) -> Execution: ...
+
+    async def find(self, workflow_id: str, key: str) -> str:
+        """The id of the execution that a workflow's readable key names."""
+        ...
+
+    async def list(self, filters: ListFilters, cursor: str | None, limit: int) -> ExecutionPage: ...
+
+    async def journal(self, execution_id: str, after: int, limit: int) -> Sequence[Row]: ...
+
+    async def logs(self, execution_id: str, after: int, limit: int) -> Sequence[tuple[int, LogLine]]: ...
+
+    async def watch(self, execution_id: str, after: int, after_log: int, seconds: float) -> None:
+        """Wait until journal or log have more than that, at most `seconds`."""
+        ...
+
+    async def cancel(self, execution_id: str) -> Execution: ...
+
+    async def delete(self, execution_id: str) -> None: ...
+
+    async def resume(self, execution_id: str, step_key: str, data: Raw) -> None: ...
+
+    async def publish(self, topic: str, events: Sequence[EventItem]) -> Sequence[int]: ...
+
+    async def read_events(self, topic: str, after: int, limit: int) -> Sequence[Event]: ...
+
+    async def erase(self, user_id: str | None, session_id: str | None) -> tuple[int, int]: ...
+
+    async def register(self, request: RegisterRequest) -> RegisterReply: ...
+
+    async def claim(self, request: ClaimRequest) -> ClaimReply: ...
+
+    async def report(self, request: ReportRequest) -> ReportReply: ...
+
+    async def beat(self, request: BeatRequest) -> BeatReply: ...
+
+    async def drain(self, request: DrainRequest) -> None: ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,388 @@
+"""The worker: claims executions, runs them, reports for all of them together, keeps its lease, and drains.
+
+One claim is always open while there is room. What the executions have to say piles up and leaves with the next report: at
+most two requests in flight, never two with items of the same execution. A worker that cannot reach its server goes on with
+what runs, starts no step once its lease is in doubt, and sends its reports again until they are taken or too late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import inspect
+import logging
+import sys
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import uuid4
+
+from perdure.sdk.journal import Call
+from perdure.sdk.lease import Lease
+from perdure.sdk.runner import Runner
+from perdure.sdk.transport import Transport
+from perdure.sdk.workflow import Registry, StepCall
+from perdure.wire.errors import LeaseLost, PerdureError
+from perdure.wire.requests import (
+    Claimed,
+    ClaimRequest,
+    DrainRequest,
+    ItemReply,
+    RegisterRequest,
+    ReportItem,
+    ReportRequest,
+)
+
+logger = logging.getLogger("perdure.worker")
+
+REPORT_ITEMS_MAX = 500
+REPORT_BYTES_MAX = 8 * 1024 * 1024
+REPORTS_IN_FLIGHT = 2
+PARKED_MAX = 5_000
+POLL_SECONDS = 20.0
+FULL_SECONDS = 0.25
+BACKOFF_SECONDS_MAX = 5.0
+
+
+class Worker:
+    """Runs the workflows of a registry for one deployment.
+
+    `capacity` is how many executions run at once here; suspended ones do not count. `lease` is None for an embedded
+    worker, which lives as long as its process.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        registry: Registry,
+        *,
+        deployment: str = "default",
+        capacity: int = 200,
+        lease: Lease | None = None,
+        grace_seconds: float = 25.0,
+        parks: bool = True,
+    ) -> None:
+        self.transport = transport
+        self.registry = registry
+        self.deployment = deployment
+        self.capacity = capacity
+        self.lease = lease
+        self.grace_seconds = grace_seconds
+        self.parks = parks
+        self.threads = ThreadPoolExecutor(min(capacity, 64), thread_name_prefix="perdure-step")
+        self.id = ""
+        self.loop: asyncio.AbstractEventLoop
+        self._epoch = ""
+        self._running: dict[str, Runner] = {}
+        self._parked: OrderedDict[str, Runner] = OrderedDict()
+        self._dirty: dict[Runner, None] = {}
+        self._held_back: list[tuple[Runner, Call]] = []
+        self._flush_scheduled = False
+        self._reports: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Event()
+        self._quiet = asyncio.Event()
+        self._claiming: asyncio.Task[None] | None = None
+        self._draining = False
+        self._registering: asyncio.Task[None] | None = None
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Register and begin to claim. Raises what the server refuses (a bad key, a bad name)."""
+        self.loop = asyncio.get_running_loop()
+        await self._register()
+        self._claiming = self.loop.create_task(self._claim(), name="perdure-claim")
+
+    async def _register(self) -> None:
+        self.id = str(uuid4())
+        workflows, queues = self.registry.specs()
+        request = RegisterRequest(
+            worker_id=self.id,
+            deployment_id=self.deployment,
+            python=f"{sys.version_info.major}.{sys.version_info.minor}",
+            workflows=workflows,
+            queues=queues,
+            capacity=self.capacity,
+            embedded=self.lease is None,
+        )
+        reply = await self.transport.register(request)
+        self._epoch = reply.epoch
+        if self.lease is not None:
+            self.lease.begin(self, self.id, reply)
+
+    async def drain(self) -> None:
+        """Stop claiming, let steps end within the grace, hand the rest back, end the registration."""
+        if self._draining:
+            return
+        self._draining = True
+        if self._claiming is not None:
+            self._claiming.cancel()
+            await asyncio.gather(self._claiming, return_exceptions=True)
+        for runner in list(self._running.values()):
+            if not runner.is_busy:
+                runner.release()
+        self._check_quiet()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.grace_seconds):
+                await self._quiet.wait()
+        for runner in list(self._running.values()):
+            runner.release()
+        self._check_quiet()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(5.0):
+                await self._quiet.wait()
+        for runner in list(self._running.values()):
+            runner.drop()
+        for runner in list(self._parked.values()):
+            runner.drop()
+        for task in list(self._reports):
+            task.cancel()
+        await asyncio.gather(*self._reports, return_exceptions=True)
+        if self.lease is not None:
+            self.lease.end()
+        with contextlib.suppress(PerdureError):
+            await self.transport.drain(DrainRequest(self.id, self._epoch))
+        self.threads.shutdown(wait=False, cancel_futures=True)
+
+    async def in_thread(self, step: StepCall) -> Any:
+        """Run a sync step in a thread, with the context variables of its task."""
+        context = contextvars.copy_context()
+        value = await self.loop.run_in_executor(self.threads, context.run, step.call)
+        return await value if inspect.isawaitable(value) else value
+
+    @property
+    def running(self) -> int:
+        """How many executions run here now."""
+        return len(self._running)
+
+    # --- claims ------------------------------------------------------------------------------------------------------
+
+    async def _claim(self) -> None:
+        """Keep a claim open as long as there is room; a lost reply is asked for again under the same claim id."""
+        claim_id = str(uuid4())
+        pause = 0.1
+        while not self._draining:
+            if self.lease is not None and not self.lease.is_good():
+                await self.lease.wait_good()
+            room = self.capacity - len(self._running)
+            if room <= 0:
+                # Full: ask for news only, and claim as soon as there is room.
+                self._room.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(FULL_SECONDS):
+                        await self._room.wait()
+                room = max(self.capacity - len(self._running), 0)
+            try:
+                reply = await self.transport.claim(
+                    ClaimRequest(self.id, self._epoch, claim_id, room, POLL_SECONDS if room else 0.0)
+                )
+            except LeaseLost:
+                await self.start_over()
+                continue
+            except PerdureError as error:
+                logger.warning("Claim failed, next try in %.1f s: %s", pause, error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, BACKOFF_SECONDS_MAX)
+                continue
+            pause = 0.1
+            if reply.items:
+                claim_id = str(uuid4())
+                for claimed in reply.items:
+                    self._take(claimed)
+            for execution_id in reply.news:
+                self.fetch_news(execution_id)
+
+    def _take(self, claimed: Claimed) -> None:
+        known = self._running.get(claimed.id)
+        if known is not None:
+            if known.claimed.attempt == claimed.attempt:
+                return  # the same delivery twice
+            known.drop()
+        parked = self._parked.pop(claimed.id, None)
+        if parked is not None:
+            self._running[claimed.id] = parked
+            parked.again(claimed)
+            return
+        runner = Runner(self, claimed)
+        self._running[claimed.id] = runner
+        runner.begin()
+
+    def fetch_news(self, execution_id: str) -> None:
+        """The journal of an execution has rows that this worker has not seen."""
+        runner = self._running.get(execution_id)
+        if runner is not None:
+            runner.wants_rows = True
+            self.dirty(runner)
+
+    def park(self, runner: Runner) -> None:
+        """Keep a suspended execution in memory for its next claim, as long as there is space."""
+        self._running.pop(runner.claimed.id, None)
+        if self._draining:
+            runner.drop()
+        else:
+            self._parked[runner.claimed.id] = runner
+            if len(self._parked) > PARKED_MAX:
+                self._parked.popitem(last=False)[1].drop()
+        self._freed()
+
+    def forget(self, runner: Runner) -> None:
+        """An execution left this worker."""
+        id = runner.claimed.id
+        if self._running.get(id) is runner:
+            del self._running[id]
+        if self._parked.get(id) is runner:
+            del self._parked[id]
+        self._dirty.pop(runner, None)
+        self._freed()
+
+    def _freed(self) -> None:
+        self._room.set()
+        if self._draining:
+            self._check_quiet()
+
+    def _check_quiet(self) -> None:
+        if not self._running and not self._dirty:
+            self._quiet.set()
+
+    # --- reports -----------------------------------------------------------------------------------------------------
+
+    def dirty(self, runner: Runner) -> None:
+        """The runner has something to report."""
+        self._dirty[runner] = None
+        if not self._flush_scheduled and len(self._reports) < REPORTS_IN_FLIGHT:
+            self._flush_scheduled = True
+            self.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Send what piled up, cut at 500 items or 8 MiB."""
+        self._flush_scheduled = False
+        while self._dirty and len(self._reports) < REPORTS_IN_FLIGHT:
+            runners: list[Runner] = []
+            items: list[ReportItem] = []
+            room = REPORT_BYTES_MAX
+            for runner in list(self._dirty):
+                del self._dirty[runner]
+                item = runner.take_report()
+                if item is None:
+                    continue
+                runners.append(runner)
+                items.append(item)
+                room -= _size(item)
+                if room < 0 or len(items) == REPORT_ITEMS_MAX:
+                    break
+            if not items:
+                return
+            task = self.loop.create_task(self._report(runners, items))
+            self._reports.add(task)
+            task.add_done_callback(self._reported)
+
+    def _reported(self, task: asyncio.Task[None]) -> None:
+        self._reports.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("A report failed.", exc_info=task.exception())
+        if self._dirty and not self._flush_scheduled:
+            self._flush()
+
+    async def _report(self, runners: Sequence[Runner], items: list[ReportItem]) -> None:
+        """Send a report until it is taken, or too late."""
+        request = ReportRequest(self.id, self._epoch, items)
+        pause = 0.05
+        while True:
+            try:
+                reply = await self.transport.report(request)
+                break
+            except LeaseLost:
+                await self.start_over()
+                return
+            except PerdureError as error:
+                if not error.retryable:
+                    logger.error("A report was refused: %s", error)
+                    for runner in runners:
+                        runner.drop()
+                    return
+                logger.warning("Report failed, next try in %.2f s: %s", pause, error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, BACKOFF_SECONDS_MAX)
+        for runner, answer in zip(runners, reply.items, strict=True):
+            self._answer(runner, answer)
+
+    def _answer(self, runner: Runner, answer: ItemReply) -> None:
+        try:
+            runner.on_reply(answer)
+        except Exception:  # one execution's trouble must not take the worker's other ones with it
+            logger.exception("Execution %s: the worker drops it; another attempt will go on.", runner.claimed.id)
+            runner.drop()
+        if not runner.gone and runner.has_news:
+            self.dirty(runner)
+
+    # --- the lease ---------------------------------------------------------------------------------------------------
+
+    def may_start_steps(self) -> bool:
+        """Whether this worker is sure enough to hold its executions to begin a step."""
+        return not self._draining and (self.lease is None or self.lease.is_good())
+
+    def hold_back(self, runner: Runner, call: Call) -> None:
+        """A step that may not start now: it waits for the lease, or goes back with its execution."""
+        if self._draining:
+            self.loop.call_soon(runner.release)
+        else:
+            self._held_back.append((runner, call))
+
+    def on_lease(self, good: bool) -> None:
+        """The lease is in doubt, or sure again."""
+        if good:
+            held, self._held_back = self._held_back, []
+            for runner, call in held:
+                runner.restart_step(call)
+
+    def on_beat(self, holding: Sequence[tuple[str, int, int]]) -> None:
+        """What the server says this worker holds: everything else it runs is lost, and longer journals are fetched."""
+        held = {id: (attempt, seq) for id, attempt, seq in holding}
+        for id, runner in list(self._running.items()):
+            there = held.get(id)
+            if there is None:
+                if runner.claimed_before_beat:
+                    runner.drop()
+                runner.claimed_before_beat = True
+            elif there[0] > runner.claimed.attempt:
+                runner.drop()
+            elif there[1] > runner.fetched and runner.in_flight is None:
+                self.fetch_news(id)
+
+    async def start_over(self) -> None:
+        """The registration is gone: whatever ran here is somebody else's; open a new one."""
+        if self._registering is not None:
+            await asyncio.shield(self._registering)
+            return
+        self._registering = self.loop.create_task(self._start_over())
+        try:
+            await asyncio.shield(self._registering)
+        finally:
+            self._registering = None
+
+    async def _start_over(self) -> None:
+        logger.warning("Worker %s lost its lease; it drops what it runs and registers anew.", self.id)
+        for runner in [*self._running.values(), *self._parked.values()]:
+            runner.drop()
+        self._held_back.clear()
+        pause = 0.1
+        while not self._draining:
+            try:
+                await self._register()
+                return
+            except PerdureError as error:
+                logger.warning("Registration failed, next try in %.1f s: %s", pause, error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, BACKOFF_SECONDS_MAX)
+
+
+def _size(item: ReportItem) -> int:
+    """About how many bytes an item takes on the wire."""
+    size = 200
+    for entry in item.entries:
+        value = getattr(entry, "value", None) or getattr(getattr(entry, "item", None), "payload", None)
+        size += 200 + (len(bytes(value)) if value is not None else 0)
+    result = getattr(item.end, "result", None)
+    return size + (len(bytes(result)) if result is not None else 0)
