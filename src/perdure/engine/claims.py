@@ -1,9 +1,9 @@
 """Desk: the worker's side. Who may do what with an execution, and what a crash leaves behind.
 
-A worker opens a *registration* and keeps its lease with beats. A *claim* hands it executions: each claim of an execution
-raises its attempt, and from then on only messages with that attempt count, whatever a worker that was frozen, cut off or
-replaced still sends. So a crash leaves behind nothing but a lease that runs out: the reaper hands the work to others, and
-the next attempt finds in the journal every outcome that the lost one was told is recorded.
+A worker opens a *registration* and keeps its lease with beats. A *claim* hands it executions: each claim of an
+execution raises its attempt, and from then on only messages with that attempt count, whatever a worker that was
+frozen, cut off or replaced still sends. So a crash leaves behind nothing but a lease that runs out: the reaper hands
+the work to others, and the next attempt finds in the journal every outcome that the lost one was told is recorded.
 """
 
 from __future__ import annotations

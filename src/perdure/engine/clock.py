@@ -1,8 +1,8 @@
 """The only place that asks what time it is.
 
-Store time is an anchor plus a clock that neither jumps nor stops while the machine sleeps (CLOCK_BOOTTIME). The wall clock
-is followed by at most 1 % slew; a difference of more than a minute is taken over at once, and whoever holds leases is told
-so that every one of them is granted anew.
+Store time is an anchor plus a clock that neither jumps nor stops while the machine sleeps (CLOCK_BOOTTIME). The wall
+clock is followed by at most 1 % slew; a difference of more than a minute is taken over at once, and whoever holds
+leases is told so that every one of them is granted anew.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""In-process hints that end a wait early. Losing a ring costs latency, never truth: every waiter looks again by itself."""
+"""In-process hints that end a wait early. A lost ring costs latency, never truth: every waiter looks by itself too."""
 
 import asyncio
 from collections import deque
@@ -13,7 +13,7 @@ class Doorbell:
         self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
 
     def ticket(self, key: Hashable) -> int:
-        """How often this bell has rung. Bells are forgotten when nobody waits at them, so hold the ticket only briefly."""
+        """How often this bell has rung. Bells nobody waits at are forgotten, so hold the ticket only briefly."""
         return self._rings.setdefault(key, 0)
 
     async def wait(self, key: Hashable, ticket: int, seconds: float) -> bool:

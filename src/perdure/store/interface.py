@@ -1,15 +1,16 @@
 """The seam between what is durably true and everything above it.
 
 A *verb* is one durable change or one look: a coroutine that awaits queries and hints and nothing else. It therefore
-exists once for every database, can be run again after a roll-back, and can be tested without one. A *store* drives verbs:
+exists once for every database, can be run again after a roll-back, and can be tested without one. A *store* drives
+verbs:
 
 - `write` returns when the change is on disk. If it raises, nothing happened. Verbs that wait at the same moment are
   committed together; each is a transaction of its own in effect, and one that refuses does not disturb the others.
 - `read` runs a verb against what is committed, beside the writer.
 - hints tell, after a commit, where a look may be worth while. They are never the truth: a lost one costs latency.
 
-Verbs are pure: no clock, no randomness, no change of their arguments, no await of anything foreign. They refuse (raise a
-`PerdureError`) before their first write, so that a refusal needs no roll-back.
+Verbs are pure: no clock, no randomness, no change of their arguments, no await of anything foreign. They refuse
+(raise a `PerdureError`) before their first write, so that a refusal needs no roll-back.
 """
 
 from collections.abc import Callable, Coroutine, Generator, Sequence

@@ -1,8 +1,8 @@
 """Loads the named SQL. A query is text in `sql/*.sql` under a line `-- name: …`; there is no SQL in Python.
 
-Header lines that the loader enforces: every statement that writes says which rows it touches, `-- holds: <what>` when its
-arguments name them or `-- picks: <what>` when a predicate chooses them. Drivers that run many verbs in one transaction
-need that; a statement without it is refused at start.
+Header lines that the loader enforces: every statement that writes says which rows it touches, `-- holds: <what>` when
+its arguments name them or `-- picks: <what>` when a predicate chooses them. Drivers that run many verbs in one
+transaction need that; a statement without it is refused at start.
 """
 
 import re

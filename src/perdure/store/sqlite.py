@@ -1,16 +1,18 @@
 """Drives verbs on SQLite: one writer, group commit, readers beside it.
 
 **How a group becomes true.** Verbs that wait are run one after another on the event loop's own thread, inside one
-transaction; the COMMIT, which waits for the disk, runs in a thread of its own, and only after it are the futures resolved.
-While the disk works, new verbs gather for the next group. There is no idle wait to fill a group: a lone caller commits at
-once. Statements run on the loop's thread because a thread that runs many short statements beside a busy loop gives up
-the interpreter lock at each of them and gets it back only after the switch interval (measured: docs/decisions/0001).
+transaction; the COMMIT, which waits for the disk, runs in a thread of its own, and only after it are the futures
+resolved. While the disk works, new verbs gather for the next group. There is no idle wait to fill a group: a lone
+caller commits at once. Statements run on the loop's thread because a thread that runs many short statements beside a
+busy loop gives up the interpreter lock at each of them and gets it back only after the switch interval (measured:
+docs/decisions/0001).
 
-**A refusal** raises before the verb's first write and concerns only its caller. When a verb fails after it wrote (a bug, a
-constraint), the group is rolled back and run again with a savepoint around each verb, and only the guilty one fails.
+**A refusal** raises before the verb's first write and concerns only its caller. When a verb fails after it wrote (a
+bug, a constraint), the group is rolled back and run again with a savepoint around each verb, and only the guilty one
+fails.
 
-**Settings.** WAL with synchronous=FULL: each COMMIT syncs the log before it returns. Checkpoints run after the group was
-answered, in the committing thread, so that no caller waits for one.
+**Settings.** WAL with synchronous=FULL: each COMMIT syncs the log before it returns. Checkpoints run after the group
+was answered, in the committing thread, so that no caller waits for one.
 """
 
 import asyncio
@@ -64,7 +66,7 @@ class SQLiteStore:
     """A `Store` in one SQLite file; `:memory:` keeps it in memory (tests, simulation)."""
 
     def __init__(self, path: str) -> None:
-        """Open (or make) the file. Raises `StoreInUse` or `NotOurFile`; never starts empty over something it cannot read."""
+        """Open (or make) the file. Raises `StoreInUse` or `NotOurFile`; never starts empty over what it cannot read."""
         self.path = path
         self._memory = path == ":memory:"
         self._lock: _FileLock | None = None
@@ -476,8 +478,8 @@ class _FileLock:
         except OSError as error:
             self._file.close()
             raise StoreInUse(
-                f"{path.removesuffix('.lock')!r} is open in another process. One server per SQLite file: stop the other "
-                "one, talk to it over HTTP, or use PostgreSQL."
+                f"{path.removesuffix('.lock')!r} is open in another process. One server per SQLite file: stop the "
+                "other one, talk to it over HTTP, or use PostgreSQL."
             ) from error
 
     def release(self) -> None:

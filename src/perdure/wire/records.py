@@ -1,7 +1,7 @@
 """What the server remembers: executions, the rows of their journals, waits, events, workers.
 
-Times are integer microseconds since the epoch (`_us`). Values are JSON kept as bytes (`Raw`): nothing between the caller
-and the reader of a value decodes it.
+Times are integer microseconds since the epoch (`_us`). Values are JSON kept as bytes (`Raw`): nothing between the
+caller and the reader of a value decodes it.
 """
 
 from enum import StrEnum
@@ -15,7 +15,7 @@ NULL: Final = Raw(b"null")
 
 
 class Kind(StrEnum):
-    """What a journal row says. The first group are outcomes: a workflow's code awaited them and replay delivers them."""
+    """What a journal row says. The first group are outcomes: workflow code awaited them and replay delivers them."""
 
     STEP = "step"
     """A step's outcome: `ok` and its value, or not `ok` and its error after the last retry."""
@@ -43,7 +43,7 @@ class Kind(StrEnum):
     WOKEN = "woken"
     """The pause before a step's next try is over."""
     RETRIED = "retried"
-    """The workflow's code failed and will be tried again; the value is the `seq` of the step failure taken back, or null."""
+    """The workflow's code failed and will be tried again; the value: the `seq` of the failure taken back, or null."""
     RELEASED = "released"
     LOST = "lost"
     BLOCKED = "blocked"

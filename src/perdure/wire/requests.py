@@ -225,7 +225,7 @@ class Claimed(Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class ClaimReply(Struct, frozen=True):
-    """`news` names executions this worker holds whose journals have rows it has not seen: an empty report fetches them."""
+    """`news` names executions held whose journals have rows this worker has not seen: an empty report fetches them."""
 
     items: list[Claimed]
     news: list[str] = []

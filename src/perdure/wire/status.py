@@ -1,7 +1,8 @@
 """The state machine as data.
 
-`Phase` is what the store keeps, `Status` is what the API promises, and `TRANSITIONS` is every move there is. The verbs,
-the CHECK constraints, the documentation's diagram and the tests read this table; nothing else decides what may follow what.
+`Phase` is what the store keeps, `Status` is what the API promises, and `TRANSITIONS` is every move there is. The
+verbs, the CHECK constraints, the documentation's diagram and the tests read this table; nothing else decides what may
+follow what.
 """
 
 from enum import StrEnum

@@ -91,8 +91,8 @@ async def claim(
 ) -> tuple[list[tuple[Claimed, int]], tuple[str, str]]:
     """Hand out up to `capacity` executions of the worker's deployment.
 
-    Answers with each and the last seq that its worker has parked (0: none), and with the limited group at which the next
-    claim should go on looking. A claim id seen before gets its batch again, as far as it was not acknowledged.
+    Answers with each and the last seq that its worker has parked (0: none), and with the limited group at which the
+    next claim should go on looking. A claim id seen before gets its batch again, as far as it was not acknowledged.
     """
     worker = await _worker(project_id, worker_id)
     _, deployment_id, python, last_claim_id, _ = worker
@@ -268,7 +268,7 @@ async def cut_lease(*, worker_id: str, until_us: int) -> None:
 
 @verb
 async def grant_leases(*, until_us: int) -> None:
-    """Give every registration one full lease before anything is taken from it (the server was away, not the workers)."""
+    """Give every registration one full lease before anything is taken from it: the server was away, not they."""
     await query("grant_leases", lease_until_us=until_us)
 
 
@@ -300,7 +300,7 @@ async def reap(*, now_us: int, limit: int) -> int:
 
 @verb
 async def end_embedded(*, now_us: int) -> None:
-    """A process that opens the file alone ends the registrations of embedded workers, which lived in processes before."""
+    """A process that opens the file alone ends the registrations of embedded workers: theirs are gone."""
     for worker_id, _ in await query("embedded_workers"):
         held = await query("held_by", worker_id=worker_id)
         await query("delete_worker", id=worker_id)

@@ -1,7 +1,7 @@
 """Topics: publish, read, and the waits for events.
 
-The topic's row is the common lock of publishing to it and of registering a wait for it, and it hands out the sequence, so
-that nothing falls between (I5) and readers see numbers without gaps, in order (I13).
+The topic's row is the common lock of publishing to it and of registering a wait for it, and it hands out the
+sequence, so that nothing falls between (I5) and readers see numbers without gaps, in order (I13).
 """
 
 import json
@@ -103,7 +103,8 @@ async def open_wait(
 ) -> JournalRow | None:
     """Register a wait; when its event or answer is there already, resolve it in the same transaction.
 
-    Answers with the outcome's row in that case. Opening a wait again (a later attempt of the same code) changes nothing.
+    Answers with the outcome's row in that case. Opening a wait again (a later attempt of the same code) changes
+    nothing.
     """
     topic = wait.topic
     if topic is not None:

@@ -103,7 +103,8 @@ async def lose(
 ) -> None:
     """Take an execution back from a worker that is gone (or, `released`, that handed it back).
 
-    A delivery that was never acknowledged is a lost message. A crash is counted; the fifth without progress is the last.
+    A delivery that was never acknowledged is a lost message. A crash is counted; the fifth without progress is the
+    last.
     """
     state = await query("read_state", project_id=project_id, id=execution_id)
     if not state or state[0][1] != attempt or state[0][2] != worker_id:
@@ -200,8 +201,8 @@ async def wake_due(*, now_us: int, limit: int, grace_us: int) -> int:
     await query_many(
         "insert_journal",
         [
-            journal_row(id, seq, at_us, Kind.TIMER, attempt, key=key)
-            for id, seq, at_us, attempt, key, _, _ in sorted(woken)
+            journal_row(id, seq, at_us, Kind.WOKEN if key is None else Kind.TIMER, attempt, key=key)
+            for id, seq, at_us, attempt, key, _, _ in woken
         ],
     )
     done += len(woken)

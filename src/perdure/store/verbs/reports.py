@@ -1,7 +1,8 @@
 """What a worker reports of one execution: acknowledgement, outcomes, effects, waits and the end, as one verb.
 
-The first query is the guarded write. It carries attempt, worker and the report's number; when it matches nothing, the verb
-looks once and says why: lost, or a repeat, which is answered like the first time. Nothing is written before the guard.
+The first query is the guarded write. It carries attempt, worker and the report's number; when it matches nothing, the
+verb looks once and says why: lost, or a repeat, which is answered like the first time. Nothing is written before the
+guard.
 """
 
 from collections.abc import Sequence
@@ -63,9 +64,8 @@ async def report(
     if item.number == 0:
         return await _look(project_id, worker_id, item)
     end = item.end
-    if type(end) is Complete or type(end) is Fail or type(end) is Cancelled:
-        if type(end) is not Fail or end.retry_delay_us is None:
-            return await _finish(project_id, worker_id, item, end, now_us)
+    if type(end) is Complete or type(end) is Cancelled or (type(end) is Fail and end.retry_delay_us is None):
+        return await _finish(project_id, worker_id, item, end, now_us)
     entries = item.entries
     own = 0
     outcomes = 0

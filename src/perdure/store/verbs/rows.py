@@ -113,7 +113,7 @@ async def ended(
     error: str | None = None,
     detail: bytes | None = None,
 ) -> None:
-    """What follows from a final phase that was just written: the parent hears of it, waiters are told, a slot is free."""
+    """What follows from a final phase that was just written: the parent and waiters hear of it, a slot is free."""
     hints: list[Ended | Written | Ready] = [
         Ended(project_id, execution_id, workflow_id, phase.value, result, error, detail),
         Written(execution_id),

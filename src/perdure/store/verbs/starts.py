@@ -62,18 +62,19 @@ async def _target(project_id: str, item: StartItem) -> _Target:
     if deployment_id is None:
         if item.deployment_id is not None:
             raise DeploymentNotFound(
-                f"Deployment {item.deployment_id!r} does not exist; start a worker with `--deployment {item.deployment_id}`."
+                f"Deployment {item.deployment_id!r} does not exist; "
+                f"start a worker with `--deployment {item.deployment_id}`."
             )
         if not item.accept_early:
             raise NoDeployment(
-                f"Workflow {item.workflow_id!r} cannot be started: the project has no deployment yet. Start a worker, or "
-                'say "accept_early": true to let the execution wait for one.'
+                f"Workflow {item.workflow_id!r} cannot be started: the project has no deployment yet. Start a worker, "
+                'or say "accept_early": true to let the execution wait for one.'
             )
         return _Target(None, None, None, None, 0)
     if workflow_id is None:
         raise WorkflowNotFound(
-            f"Workflow {item.workflow_id!r} is not registered in deployment {deployment_id!r}; check its name, or restart "
-            "the worker that should serve it."
+            f"Workflow {item.workflow_id!r} is not registered in deployment {deployment_id!r}; check its name, or "
+            "restart the worker that should serve it."
         )
     return _Target(deployment_id, queue_name, schema, timeout, wake)
 

@@ -34,7 +34,8 @@ async def answer_wait(project_id: str, execution_id: str, step_key: str, data: R
         )
     if wait and wait[0][1] is not None:
         return Problem(
-            f"Step {step_key!r} of execution {execution_id!r} waits for an event of topic {wait[0][1]!r}, not for an answer.",
+            f"Step {step_key!r} of execution {execution_id!r} waits for an event of topic {wait[0][1]!r}, "
+            "not for an answer.",
             Conflict.code,
         )
     if wait:
