@@ -4,6 +4,9 @@
     ├── StepFailed         a step failed and has no tries left; workflow code may catch it
     ├── ChildFailed        a child execution failed
     │   └── ChildCancelled a child execution was cancelled
+    ├── RecordedError      the `__cause__` of a StepFailed: what the step raised, as the journal remembers it
+    ├── ExecutionFailed    what a client waits for has failed
+    │   └── ExecutionCancelled
     ├── Fatal              raise it in a step: no further try
     ├── RetryAfter         raise it in a step: the next try not before so many seconds
     ├── DuplicateKey       a `key=` was used twice in one execution
@@ -25,10 +28,8 @@ from perdure.wire.errors import PerdureError
 
 
 class StepFailed(PerdureError):
-    """A step failed for good. The cause is what the journal remembers of it: words, never an object of the class.
-
-    `type` is the name of the exception's class, `key` the step's key, `tries` how often it was tried.
-    """
+    """A step failed for good. `type` is the name of the exception's class, `message` its words, `key` the step's key,
+    `tries` how often it was tried. `cause` is what the journal remembers of the exception."""
 
     code: ClassVar[str] = "STEP_FAILED"
 
@@ -40,19 +41,36 @@ class StepFailed(PerdureError):
         key: str | None = None,
         name: str | None = None,
         tries: int = 1,
-        detail: str | None = None,
     ) -> None:
         super().__init__(message)
         self.type = type
         self.key = key
         self.name = name
         self.tries = tries
-        self.detail = detail
+
+    @property
+    def cause(self) -> "RecordedError | None":
+        return self.__cause__ if isinstance(self.__cause__, RecordedError) else None
 
     def __str__(self) -> str:
         words = f"{self.type}: {self.message}" if self.message else self.type
         tried = f" after {self.tries} tries" if self.tries > 1 else ""
         return f"step {self.key!r} failed{tried}: {words}"
+
+
+class RecordedError(PerdureError):
+    """An exception as the journal remembers it: words, never an object of its class. `detail` is its traceback."""
+
+    code: ClassVar[str] = "RECORDED_ERROR"
+
+    def __init__(self, message: str, *, type: str = "Exception", detail: str | None = None) -> None:
+        super().__init__(message)
+        self.type = type
+        self.detail = detail
+
+    def __str__(self) -> str:
+        words = f"{self.type}: {self.message}" if self.message else self.type
+        return f"{words}\n\nRecorded traceback:\n{self.detail}" if self.detail else words
 
 
 class ChildFailed(PerdureError):
@@ -87,6 +105,23 @@ class ChildCancelled(ChildFailed):
 
     def __str__(self) -> str:
         return f"child {self.workflow} ({self.execution_id}) was cancelled"
+
+
+class ExecutionFailed(PerdureError):
+    """The execution whose result was asked for has failed; `type` is the class of the error it failed with."""
+
+    code: ClassVar[str] = "EXECUTION_FAILED"
+
+    def __init__(self, message: str, *, execution_id: str, type: str = "Exception") -> None:
+        super().__init__(message)
+        self.execution_id = execution_id
+        self.type = type
+
+
+class ExecutionCancelled(ExecutionFailed):
+    """The execution whose result was asked for was cancelled."""
+
+    code: ClassVar[str] = "EXECUTION_CANCELLED"
 
 
 class Fatal(PerdureError):

@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import contextvars
 import gc
+import hashlib
 import heapq
 import logging
 import math
@@ -31,6 +32,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iter
 from typing import Any, Final, NoReturn, Protocol, TypeVar, TypeVarTuple
 
 from perdure.sdk.errors import DuplicateKey, Evicted, Misplaced
+from perdure.wire.codec import KEY_BYTES_MAX, check_name
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -43,9 +45,10 @@ busy loop (`while not ready: await asyncio.sleep(0)`) behaves alike in every rep
 FAR_US: Final = 253_402_300_799_000_000
 """The last second of the year 9999: what a timer without end is due at."""
 
-KEY_LENGTH_MAX: Final = 512
-_GENERATED: Final = re.compile(r"^(?:\d+|~)/|#\d+$|%")
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+KEY_PART_MAX: Final = 120
+"""Characters of a name or of a scope's path that go into a key; of longer ones a hash does. Keys stay below
+KEY_BYTES_MAX, whatever the alphabet."""
+_GENERATED: Final = re.compile(r"^(?:\d+|~\w*)/|#\d+$|%")
 
 
 class Scope:
@@ -278,7 +281,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         counts: dict[str, int] = scope.counts
         count = counts.get(name, 0) + 1
         counts[name] = count
-        if "#" in name or "/" in name or "%" in name:
+        if "#" in name or "/" in name or "%" in name or len(name) > KEY_PART_MAX:
             name = _quoted(name)
         return f"{scope.prefix}{name}" if count == 1 else f"{scope.prefix}{name}#{count}"
 
@@ -286,8 +289,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         """Take a key that the user chose; it counts for the whole execution, in whatever task."""
         if _get_running_loop() is not self or self.closed:
             self._refuse_call(key)
-        if not key or len(key) > KEY_LENGTH_MAX or _CONTROL.search(key):
-            raise ValueError(f"A key is 1 to {KEY_LENGTH_MAX} printable characters, got {key!r}.")
+        check_name(key, where="key", max_bytes=KEY_BYTES_MAX)
         if _GENERATED.search(key):
             raise ValueError(
                 f"The key {key!r} looks like one that Perdure makes ('3/fetch', 'fetch#2'); "
@@ -381,8 +383,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
     ) -> asyncio.Task[_T]:
         parent = current_task(self)
         above: Scope = self._loose if parent is None else parent.scope  # type: ignore[attr-defined]  # as in key_for
-        above.children += 1
-        path = f"{above.prefix}{above.children}"
+        path = _path(above)
         return self._add_task(coro, Scope(path + "/"), name or path, context)
 
     def create_main(self, coro: Coroutine[Any, Any, Any], context: contextvars.Context) -> InnerTask:
@@ -446,8 +447,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
             finally:
                 _set_running_loop(running)
             return
-        self._loose.children += 1
-        path = f"~/{self._loose.children}"
+        path = _path(self._loose)
         self._add_task(generator.aclose(), Scope(path + "/"), path, None)
 
 
@@ -490,10 +490,23 @@ def _us(seconds: float) -> int:
 
 
 def _quoted(name: str) -> str:
-    """`name` so that it cannot be mistaken for a key that has a scope or a number."""
+    """`name` as a part of a key: never mistaken for a scope or a number, never too long, never another name's."""
+    if len(name) > KEY_PART_MAX:
+        return f"{name[: KEY_PART_MAX // 2].replace('%', '')}%{_hash(name)}"
     if not _GENERATED.search(name):
         return name
     return name.replace("%", "%25").replace("#", "%23").replace("/", "%2F")
+
+
+def _path(above: Scope) -> str:
+    """The path of the next task of a scope."""
+    above.children += 1
+    path = f"{above.prefix}{above.children}"
+    return path if len(path) <= KEY_PART_MAX else f"~{_hash(path)}"
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 
 # --- closing -------------------------------------------------------------------------------------------------------

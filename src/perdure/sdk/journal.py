@@ -24,7 +24,7 @@ import contextvars
 import random
 import uuid
 from asyncio import Future
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
@@ -215,7 +215,7 @@ class Machine:
             loop.key_for(name or kind.value) if key is None else loop.claim_key(key), kind, name, fingerprint, request
         )
 
-    def ask(self, call: Call) -> Future[Row]:
+    def ask(self, call: Call) -> "Future[Row]":
         """Ask for `call`: await the future, and tell `give_up` when anything but a row comes out of it."""
         if self.loop.closed:
             self.loop._refuse_call(call.key)
@@ -243,39 +243,35 @@ class Machine:
         if call.issued:
             self._abandoned.append(call)
 
-    async def _await(self, call: Call) -> Row:
+    async def wait(self, call: Call) -> Row:
+        """Ask for `call` and wait for its outcome."""
         try:
-            row: Row = await self.ask(call)
+            return await self.ask(call)
         except BaseException:
             self.give_up(call)
             raise
-        return row
 
     def call(
         self, kind: Kind, name: str | None, fingerprint: str | None, request: object, *, key: str | None = None
     ) -> Coroutine[Any, Any, Row]:
-        """`new_call`, and a coroutine that asks for it when it is awaited."""
-        return self._await(self.new_call(kind, name, fingerprint, request, key=key))
+        """`new_call` now, and a coroutine that asks for it when it is awaited."""
+        return self.wait(self.new_call(kind, name, fingerprint, request, key=key))
 
-    async def child_end(self, key: str) -> Row:
-        """The end of the child that was started under `key`. Any number of branches may wait for it, at any time."""
+    def child_end(self, key: str) -> "Future[Row]":
+        """The end of the child that was started under `key`. Any number of branches may wait for it, at any time; one
+        that gives up cancels its future."""
+        if self.loop.closed:
+            self.loop._refuse_call(key)
         assert self._children is not None and key in self._children, f"no child was started under {key!r}"
+        future: Future[Row] = Future(loop=self.loop)
         row = self._children[key]
-        if row is None:
-            future: Future[Row] = Future(loop=self.loop)
-            if self._child_waits is None:
-                self._child_waits = {}
-            self._child_waits.setdefault(key, []).append(future)
-            try:
-                row = await future
-            except BaseException:
-                waiting = self._child_waits.get(key)
-                if waiting is not None and future in waiting:
-                    waiting.remove(future)
-                    if not waiting:
-                        del self._child_waits[key]
-                raise
-        return row
+        if row is not None:
+            future.set_result(row)
+            return future
+        if self._child_waits is None:
+            self._child_waits = {}
+        self._child_waits.setdefault(key, []).append(future)
+        return future
 
     @property
     def now_us(self) -> int:
@@ -301,19 +297,22 @@ class Machine:
 
     # --- for the runner --------------------------------------------------------------------------------------------
 
-    def advance(self, rows: Iterable[Row], *, more: bool = False, replay: bool | None = None) -> Effects:
+    def advance(self, rows: Sequence[Row], *, more: bool | None = None, replay: bool | None = None) -> Effects:
         """Deliver `rows` and run the code as far as they carry it.
 
-        With `more`, the journal is known to have further rows: nothing is started yet. `replay` says that the rows are
-        from an earlier claim, by whomever; it is the default for the first call (up to the one without `more`).
+        With `more`, the journal is known to have further rows: nothing is started yet. (Left out, it is false; with no
+        rows, as after AGAIN, it stays what it was.) `replay` says that the rows are from an earlier claim, by whomever;
+        it is the default for the first call (up to the one without `more`).
         """
+        if more is None:
+            more = self._more and not rows
         try:
             return self._advance(rows, more, self._first_claim if replay is None else replay)
         except (Diverged, Stuck):
             self.close()  # Nothing can go on from here.
             raise
 
-    def _advance(self, rows: Iterable[Row], more: bool, replay: bool) -> Effects:
+    def _advance(self, rows: Sequence[Row], more: bool, replay: bool) -> Effects:
         self._more = more
         self._first_claim = self._first_claim and more
         self._feed(rows, replay)
@@ -378,7 +377,12 @@ class Machine:
 
     def children(self) -> list[str]:
         """The keys of the children whose ends are awaited."""
-        return list(self._child_waits or ())
+        waits = self._child_waits
+        if not waits:
+            return []
+        for key in [key for key, futures in waits.items() if all(future.done() for future in futures)]:
+            del waits[key]  # Given up since.
+        return list(waits)
 
     def outstanding(self) -> list[Call]:
         """Everything that was asked for and not answered."""
@@ -392,7 +396,7 @@ class Machine:
         context = contextvars.Context() if self._context is None else self._context
         return self.loop.create_main(context.run(self._start), context)
 
-    def _feed(self, rows: Iterable[Row], replay: bool) -> None:
+    def _feed(self, rows: Sequence[Row], replay: bool) -> None:
         fed = self._fed
         if self._next == len(self._rows):
             self._rows = []
@@ -512,7 +516,7 @@ class Machine:
         timer = None if first is None else (first.key, first.due_us)
         if self._ours:
             return Effects(started, abandoned, timer, State.RUNNING)
-        if not self._calls and timer is None and not self._child_waits:
+        if not self._calls and timer is None and not self.children():
             raise self._stuck()
         return Effects(started, abandoned, timer, State.SUSPENDED)
 

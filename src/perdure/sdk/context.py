@@ -1,0 +1,948 @@
+"""Context, the handle that workflow code holds.
+
+Everything here runs in the workflow's inner loop. A call allocates its key at once and asks when it is awaited, so
+`asyncio.gather(ctx.step(…), ctx.step(…))` and `tg.create_task(ctx.step(…))` mean what they say.
+
+A step's body sees `current_step()` instead: which step it is, which try, and the key that makes outside effects safe to
+repeat.
+"""
+
+import asyncio
+import logging
+import random
+import uuid
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Mapping
+from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Generic, NamedTuple, NoReturn, ParamSpec, TypeVar, TypeVarTuple, cast, overload
+
+import msgspec
+from msgspec import Raw
+
+from perdure.sdk.errors import ChildCancelled, ChildFailed, Misplaced, RecordedError, StepFailed
+from perdure.sdk.journal import Call, Machine
+from perdure.sdk.payloads import decode, encode, error_from_json, fingerprint
+from perdure.sdk.workflow import (
+    ONCE,
+    Errors,
+    Queue,
+    Retry,
+    StepCall,
+    StepOptions,
+    StepPlan,
+    Workflow,
+    current_context,
+    plan_of,
+)
+from perdure.wire.codec import TOPIC_BYTES_MAX, check_name, scrub_text
+from perdure.wire.errors import BadValue, from_code
+from perdure.wire.records import Event as WireEvent
+from perdure.wire.records import Kind, Row
+from perdure.wire.requests import Answer, Claimed, EventItem, LogLine, OpenWait, Publish, StartChild, StartItem
+
+P = ParamSpec("P")
+T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741  # as in workflow.py
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+T_co = TypeVar("T_co", covariant=True)
+R_co = TypeVar("R_co", covariant=True)
+
+LOG_TEXT_BYTES_MAX: Final = 8 << 10
+LOG_LINES_MAX: Final = 1_000
+OPEN_CHILDREN: Final = 100
+"""How many children `map_children` keeps open unless it is told otherwise."""
+
+
+class StepInfo(NamedTuple):
+    """What a step's body may know of its call."""
+
+    execution_id: str
+    key: str
+    name: str
+    tries: int
+    """Which try this is, counted from 1."""
+    context: "Context | None" = None
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same in every try and every attempt: give it to services that drop repeats."""
+        return f"{self.execution_id}:{self.key}"
+
+
+running_step: ContextVar[StepInfo | None] = ContextVar("perdure_step", default=None)
+"""Set by the runner around a step's body."""
+
+
+def current_step() -> StepInfo:
+    """The step whose body is running.
+
+    >>> @step
+    ... async def pay(order_id: int) -> None:
+    ...     await bank.pay(order_id, idempotency_key=current_step().idempotency_key)
+    """
+    info = running_step.get()
+    if info is None:
+        raise Misplaced("current_step() works inside a step's body only.")
+    return info
+
+
+class Event(NamedTuple, Generic[T_co]):
+    """An event that a workflow waited for. `sequence_id` is its number in its topic."""
+
+    id: str
+    sequence_id: int
+    topic: str
+    event_type: str | None
+    data: T_co
+    created_at: datetime
+
+
+class ChildHandle(Generic[R_co]):
+    """A child execution that was started. `await handle.result()` as often and in as many branches as needed."""
+
+    def __init__(self, id: str, key: str, workflow: str, result_type: Any, context: "Context") -> None:
+        self.id = id
+        self.key = key
+        self.workflow = workflow
+        self._result_type = result_type
+        self._context = context
+
+    async def result(self) -> R_co:
+        """The child's result; `ChildFailed` or `ChildCancelled` if it has none."""
+        row = await self._context.machine.child_end(self.key)
+        return cast("R_co", self._context._child_result(row, self.id, self.workflow, self._result_type))
+
+    def __repr__(self) -> str:
+        return f"<ChildHandle {self.workflow} {self.id}>"
+
+
+class Mapped(Generic[R]):
+    """What `map_children` gives: an outcome for each input, in the order of the inputs."""
+
+    def __init__(self, outcomes: "list[R | ChildFailed]") -> None:
+        self.outcomes = outcomes
+
+    @property
+    def failures(self) -> list[tuple[int, ChildFailed]]:
+        """Position and error of the children that have no result."""
+        return [(n, one) for n, one in enumerate(self.outcomes) if isinstance(one, ChildFailed)]
+
+    def results(self) -> list[R]:
+        """All results; an ExceptionGroup of the failures if there are any."""
+        failures = [one for one in self.outcomes if isinstance(one, ChildFailed)]
+        if failures:
+            raise ExceptionGroup(f"{len(failures)} of {len(self.outcomes)} children failed", failures)
+        return cast("list[R]", self.outcomes)
+
+    def __len__(self) -> int:
+        return len(self.outcomes)
+
+
+class Context:
+    """What a workflow's function gets as its first argument. It works in that function, not in steps."""
+
+    __slots__ = ("claim", "logs", "machine", "progress_news")
+
+    def __init__(self, machine: Machine, claim: Claimed) -> None:
+        self.machine = machine
+        self.claim = claim
+        self.logs: list[LogLine] = []
+        """Lines for the runner to report; it empties the list."""
+        self.progress_news: list[Raw] = []
+        """The same for progress; the last one counts."""
+
+    # --- which execution this is -----------------------------------------------------------------------------------
+
+    @property
+    def execution_id(self) -> str:
+        return self.claim.id
+
+    @property
+    def workflow_id(self) -> str:
+        return self.claim.workflow_id
+
+    @property
+    def deployment_id(self) -> str | None:
+        return self.claim.deployment_id
+
+    @property
+    def parent_execution_id(self) -> str | None:
+        return self.claim.parent_execution_id
+
+    @property
+    def root_execution_id(self) -> str:
+        return self.claim.root_execution_id or self.claim.id
+
+    @property
+    def key(self) -> str | None:
+        """The readable key that the execution was started with."""
+        return self.claim.key
+
+    @property
+    def queue_name(self) -> str | None:
+        return self.claim.queue_name
+
+    @property
+    def concurrency_key(self) -> str | None:
+        return self.claim.concurrency_key
+
+    @property
+    def session_id(self) -> str | None:
+        return self.claim.session_id
+
+    @property
+    def user_id(self) -> str | None:
+        return self.claim.user_id
+
+    @property
+    def tags(self) -> dict[str, str]:
+        tags = self.claim.tags
+        return {} if tags is None else msgspec.json.decode(tags, type=dict[str, str] | None) or {}
+
+    @property
+    def attempt(self) -> int:
+        """How often the execution was handed to a worker. It differs from replay to replay: do not branch on it."""
+        return self.claim.attempt
+
+    @property
+    def retry_count(self) -> int:
+        """How often the workflow was tried again after its code failed. Do not branch on it either."""
+        return self.claim.retry_count
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the code that asks is this workflow's (and not a step's, a thread's)."""
+        return asyncio._get_running_loop() is self.machine.loop
+
+    @property
+    def is_cancelling(self) -> bool:
+        """Whether a cancel was asked for; the workflow's main task got its CancelledError."""
+        return self.machine.cancel_requested
+
+    @property
+    def idempotency_key(self) -> str:
+        """Inside a step: its key for services that drop repeats, the same in every try and every attempt."""
+        info = running_step.get()
+        if info is None:
+            raise Misplaced(
+                "ctx.idempotency_key belongs to a step; read it inside the step's body (or use current_step())."
+            )
+        return info.idempotency_key
+
+    # --- what every replay sees alike ------------------------------------------------------------------------------
+
+    def now(self) -> datetime:
+        """The time, as the journal has it: alike in every replay."""
+        return datetime.fromtimestamp(self.machine.now_us / 1e6, UTC)
+
+    def uuid(self) -> uuid.UUID:
+        """A random UUID, alike in every replay."""
+        return self.machine.uuid()
+
+    @property
+    def random(self) -> random.Random:
+        """A random number generator, alike in every replay: `ctx.random.choice(…)`."""
+        return self.machine.random()
+
+    # --- steps -----------------------------------------------------------------------------------------------------
+
+    @overload
+    def step(
+        self, name: str, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def step(
+        self,
+        name: str,
+        fn: Callable[[*Ts], Awaitable[T]],
+        /,
+        *args: *Ts,
+        retry: Retry | None = None,
+        timeout: float | None = None,
+        key: str | None = None,
+        retry_if: Errors | None = None,
+        fatal: Errors | None = None,
+    ) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def step(self, name: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def step(
+        self,
+        name: str,
+        fn: Callable[[*Ts], T],
+        /,
+        *args: *Ts,
+        retry: Retry | None = None,
+        timeout: float | None = None,
+        key: str | None = None,
+        retry_if: Errors | None = None,
+        fatal: Errors | None = None,
+    ) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def step(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def step(
+        self,
+        fn: Callable[[*Ts], Awaitable[T]],
+        /,
+        *args: *Ts,
+        retry: Retry | None = None,
+        timeout: float | None = None,
+        key: str | None = None,
+        retry_if: Errors | None = None,
+        fatal: Errors | None = None,
+    ) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def step(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def step(
+        self,
+        fn: Callable[[*Ts], T],
+        /,
+        *args: *Ts,
+        retry: Retry | None = None,
+        timeout: float | None = None,
+        key: str | None = None,
+        retry_if: Errors | None = None,
+        fatal: Errors | None = None,
+    ) -> Coroutine[Any, Any, T]: ...
+    def step(  # type: ignore[misc]  # mypy does not see that *args takes *Ts
+        self,
+        first: str | Callable[..., Any],
+        /,
+        *args: Any,
+        retry: Retry | None = None,
+        timeout: float | None = None,
+        key: str | None = None,
+        retry_if: Errors | None = None,
+        fatal: Errors | None = None,
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, Any]:
+        """Run `fn(*args)` as a step: its outcome is recorded before the next line runs, and replayed ever after.
+
+        Async functions run in the worker's loop, sync ones in a thread. `ctx.step("name", fn, …)` names it, otherwise
+        the function's name does. `retry` is a RetryPolicy or how often it is tried in all, `timeout` is for each try;
+        a step that fails for good raises `StepFailed`. `key` replaces the key that is made from the name and its count.
+
+            total = await ctx.step("sum up", add, 1, 2, retry=3)
+        """
+        if isinstance(first, str):
+            if not args:
+                raise TypeError(f"ctx.step({first!r}, …) lacks the function to run.")
+            fn, args = args[0], args[1:]
+            name: str | None = first
+        else:
+            fn, name = first, None
+        plan = plan_of(fn)
+        if name is None:
+            name = plan.name
+        else:
+            check_name(name, where="the name of a step")
+        options = plan.options
+        if retry is not None or timeout is not None or retry_if is not None or fatal is not None:
+            options = options.replaced(retry, timeout, retry_if, fatal)
+        return self._step(plan, name, options, args, kwargs, key)
+
+    def _step(
+        self,
+        plan: StepPlan,
+        name: str,
+        options: StepOptions,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        key: str | None = None,
+    ) -> Coroutine[Any, Any, Any]:
+        call = self.machine.new_call(
+            Kind.STEP,
+            name,
+            _fingerprint(args, kwargs) if args or kwargs else None,
+            StepCall(
+                plan.fn,
+                args,
+                kwargs,
+                options.retry or ONCE,
+                options.timeout_seconds,
+                plan.is_async,
+                plan.result_type,
+                options.retry_if,
+                options.fatal,
+            ),
+            key=key,
+        )
+        return self._run_step(call, plan.result_type)
+
+    async def _run_step(self, call: Call, result_type: Any) -> Any:
+        try:
+            row = await self.machine.ask(call)
+        except BaseException:
+            self.machine.give_up(call)
+            raise
+        if row.ok:
+            return decode(bytes(row.value), result_type, where=f"the result of step {call.key!r}")
+        error = error_from_json(bytes(row.value))
+        raise StepFailed(
+            error.message, type=error.type, key=call.key, name=call.name, tries=row.tries
+        ) from RecordedError(error.message, type=error.type, detail=error.detail)
+
+    # --- time ------------------------------------------------------------------------------------------------------
+
+    async def sleep(self, duration: float | timedelta) -> None:
+        """Sleep durably, for seconds or for months; `asyncio.sleep` does the same in a workflow."""
+        await asyncio.sleep(duration.total_seconds() if isinstance(duration, timedelta) else duration)
+
+    async def sleep_until(self, moment: datetime) -> None:
+        """Sleep until a moment (with a time zone); returns at once when it has passed."""
+        if moment.tzinfo is None:
+            raise ValueError(f"sleep_until wants a datetime with a time zone, got {moment!r}.")
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        timer = loop.call_at(moment.timestamp(), _wake, future)
+        try:
+            await future
+        finally:
+            timer.cancel()
+
+    # --- events and answers ----------------------------------------------------------------------------------------
+
+    @overload
+    def wait_for_event(
+        self,
+        topic: str,
+        *,
+        match: Mapping[str, object] | None = None,
+        timeout: float | None = None,
+        after: int | None = None,
+        latest: bool = False,
+        key: str | None = None,
+    ) -> Coroutine[Any, Any, Event[object]]: ...
+    @overload
+    def wait_for_event(
+        self,
+        topic: str,
+        data_type: type[T],
+        *,
+        match: Mapping[str, object] | None = None,
+        timeout: float | None = None,
+        after: int | None = None,
+        latest: bool = False,
+        key: str | None = None,
+    ) -> Coroutine[Any, Any, Event[T]]: ...
+    def wait_for_event(
+        self,
+        topic: str,
+        data_type: Any = Any,
+        *,
+        match: Mapping[str, object] | None = None,
+        timeout: float | None = None,
+        after: int | None = None,
+        latest: bool = False,
+        key: str | None = None,
+    ) -> Coroutine[Any, Any, Event[Any]]:
+        """The next event of `topic` that this execution has not taken yet, published since it was created.
+
+        `match={"order_id": 7}` takes only events whose top-level fields equal these. `after=n` looks behind event
+        number n, `latest=True` only at events yet to come. `timeout` in seconds raises TimeoutError, durably.
+        """
+        check_name(topic, where="topic", max_bytes=TOPIC_BYTES_MAX)
+        wanted = None
+        if match is not None:
+            wanted = {name: Raw(encode(value, where=f"match.{name}")) for name, value in match.items()}
+        print_ = _fingerprint((topic, match), {})
+
+        def request(key: str) -> OpenWait:
+            return OpenWait(key, print_, topic=topic, match=wanted, after=after, latest=latest)
+
+        call = self.machine.new_call(Kind.EVENT, topic, print_, request, key=key)
+        return self._wait_for_event(call, data_type, timeout)
+
+    async def _wait_for_event(self, call: Call, data_type: Any, timeout: float | None) -> Event[Any]:
+        row = await self._wait(call, timeout)
+        event = msgspec.json.decode(row.value, type=WireEvent)
+        return Event(
+            event.id,
+            event.sequence_id,
+            event.topic,
+            event.event_type,
+            decode(bytes(event.data), data_type, where=f"the event of topic {event.topic!r}"),
+            datetime.fromtimestamp(event.created_at_us / 1e6, UTC),
+        )
+
+    async def _wait(self, call: Call, timeout: float | None) -> Row:
+        if timeout is None:
+            return await self.machine.wait(call)
+        async with asyncio.timeout(timeout):
+            return await self.machine.wait(call)
+
+    @overload
+    def suspend(
+        self, key: str, data: object = None, *, timeout: float | None = None
+    ) -> Coroutine[Any, Any, object]: ...
+    @overload
+    def suspend(
+        self, key: str, data: object = None, *, answer_type: type[T], timeout: float | None = None
+    ) -> Coroutine[Any, Any, T]: ...
+    def suspend(
+        self, key: str, data: object = None, *, answer_type: Any = Any, timeout: float | None = None
+    ) -> Coroutine[Any, Any, Any]:
+        """Show `data` to whoever is asked, and wait for the answer that comes under `key`.
+
+        answer = await ctx.suspend("approve", {"amount": 120}, answer_type=Decision, timeout=86_400)
+        """
+        shown = Raw(encode(data, where="data"))
+        print_ = fingerprint(bytes(shown))
+        call = self.machine.new_call(Kind.RESUME, None, print_, lambda key: OpenWait(key, print_, data=shown), key=key)
+        return self._suspend(call, answer_type, timeout)
+
+    async def _suspend(self, call: Call, answer_type: Any, timeout: float | None) -> Any:
+        row = await self._wait(call, timeout)
+        return decode(bytes(row.value), answer_type, where=f"the answer to {call.key!r}")
+
+    def resume(
+        self, execution_id: str, step_key: str, data: object = None, *, key: str | None = None
+    ) -> Coroutine[Any, Any, None]:
+        """Answer a suspended step of another execution, exactly once."""
+        answer = Raw(encode(data, where="data"))
+        print_ = _fingerprint((execution_id, step_key), {})
+        call = self.machine.new_call(
+            Kind.SENT, step_key, print_, lambda key: Answer(key, print_, execution_id, step_key, answer), key=key
+        )
+        return self._resume(call)
+
+    async def _resume(self, call: Call) -> None:
+        row = await self.machine.wait(call)
+        if not row.ok:
+            problem = error_from_json(bytes(row.value))
+            raise from_code(problem.type, problem.message)
+
+    def publish(
+        self,
+        topic: str,
+        data: object = None,
+        *,
+        event_type: str | None = None,
+        dedup_key: str | None = None,
+        key: str | None = None,
+    ) -> Coroutine[Any, Any, int]:
+        """Publish an event, exactly once; gives its number in the topic."""
+        check_name(topic, where="topic", max_bytes=TOPIC_BYTES_MAX)
+        value = Raw(encode(data, where="data"))
+        print_ = fingerprint(bytes(value))
+        event = EventItem(value, event_type, dedup_key)
+        call = self.machine.new_call(
+            Kind.PUBLISHED, topic, print_, lambda key: Publish(key, print_, topic, [event]), key=key
+        )
+        return self._publish(call)
+
+    async def _publish(self, call: Call) -> int:
+        row = await self.machine.wait(call)
+        if not row.ok:
+            problem = error_from_json(bytes(row.value))
+            raise from_code(problem.type, problem.message)
+        return msgspec.json.decode(row.value, type=list[int])[0]
+
+    # --- children --------------------------------------------------------------------------------------------------
+
+    @overload
+    def start_child(
+        self,
+        workflow: Workflow[None, R],
+        input: None = None,
+        *,
+        queue: Queue | str | None = None,
+        concurrency_key: str | None = None,
+        priority: int = 0,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        delay: float | None = None,
+        run_timeout_seconds: int | None = None,
+        execution_key: str | None = None,
+        key: str | None = None,
+    ) -> Coroutine[Any, Any, ChildHandle[R]]: ...
+    @overload
+    def start_child(
+        self,
+        workflow: Workflow[I, R],
+        input: I,
+        *,
+        queue: Queue | str | None = None,
+        concurrency_key: str | None = None,
+        priority: int = 0,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        delay: float | None = None,
+        run_timeout_seconds: int | None = None,
+        execution_key: str | None = None,
+        key: str | None = None,
+    ) -> Coroutine[Any, Any, ChildHandle[R]]: ...
+    @overload
+    def start_child(
+        self,
+        workflow: str,
+        input: object = None,
+        *,
+        queue: Queue | str | None = None,
+        concurrency_key: str | None = None,
+        priority: int = 0,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        delay: float | None = None,
+        run_timeout_seconds: int | None = None,
+        execution_key: str | None = None,
+        key: str | None = None,
+    ) -> Coroutine[Any, Any, ChildHandle[object]]: ...
+    def start_child(
+        self,
+        workflow: Workflow[Any, Any] | str,
+        input: Any = None,
+        **options: Any,
+    ) -> Coroutine[Any, Any, ChildHandle[Any]]:
+        """Start a child execution, exactly once, and go on; `await handle.result()` when it is needed.
+
+        It gets the session and the user of this execution unless others are given. `execution_key` is the readable key
+        of the child in its project; `key` is the key of this call in the journal.
+        """
+        return self._start_child(*self._child_call(workflow, input, **options))
+
+    async def _start_child(self, call: Call, name: str, result_type: Any) -> ChildHandle[Any]:
+        row = await self.machine.wait(call)
+        return ChildHandle(self._child_id(row, name), call.key, name, result_type, self)
+
+    @overload
+    def run_child(
+        self,
+        workflow: Workflow[None, R],
+        input: None = None,
+        *,
+        queue: Queue | str | None = None,
+        concurrency_key: str | None = None,
+        priority: int = 0,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        delay: float | None = None,
+        run_timeout_seconds: int | None = None,
+        execution_key: str | None = None,
+        key: str | None = None,
+    ) -> Coroutine[Any, Any, R]: ...
+    @overload
+    def run_child(
+        self,
+        workflow: Workflow[I, R],
+        input: I,
+        *,
+        queue: Queue | str | None = None,
+        concurrency_key: str | None = None,
+        priority: int = 0,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        delay: float | None = None,
+        run_timeout_seconds: int | None = None,
+        execution_key: str | None = None,
+        key: str | None = None,
+    ) -> Coroutine[Any, Any, R]: ...
+    @overload
+    def run_child(
+        self,
+        workflow: str,
+        input: object = None,
+        *,
+        queue: Queue | str | None = None,
+        concurrency_key: str | None = None,
+        priority: int = 0,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        delay: float | None = None,
+        run_timeout_seconds: int | None = None,
+        execution_key: str | None = None,
+        key: str | None = None,
+    ) -> Coroutine[Any, Any, object]: ...
+    def run_child(
+        self,
+        workflow: Workflow[Any, Any] | str,
+        input: Any = None,
+        **options: Any,
+    ) -> Coroutine[Any, Any, Any]:
+        """Start a child execution and wait for its result. Options as for `start_child`.
+
+        Giving up the wait (a time-out, a cancelled branch) does not cancel the child.
+        """
+        return self._run_child(*self._child_call(workflow, input, **options))
+
+    async def _run_child(self, call: Call, name: str, result_type: Any) -> Any:
+        row = await self.machine.wait(call)
+        id = self._child_id(row, name)
+        return self._child_result(await self.machine.child_end(call.key), id, name, result_type)
+
+    async def map_children(
+        self,
+        workflow: Workflow[I, R],
+        inputs: Iterable[I] | AsyncIterable[I],
+        *,
+        limit: int = OPEN_CHILDREN,
+        queue: Queue | str | None = None,
+        priority: int = 0,
+        tags: Mapping[str, str] | None = None,
+        run_timeout_seconds: int | None = None,
+    ) -> Mapped[R]:
+        """Run a child for each input, at most `limit` at a time, and wait for all. Outcomes in the order of the inputs.
+
+        The inputs may come from an async generator, which may itself run steps. Children that fail do not stop the
+        others.
+
+            done = await ctx.map_children(verify, packages, limit=20)
+            sizes = done.results()          # or look at done.outcomes and done.failures
+        """
+        if limit < 1:
+            raise ValueError(f"limit must be at least 1, got {limit!r}.")
+        outcomes: list[Any] = []
+        open_children: set[_MappedChild] = set()
+        room = asyncio.Event()
+
+        def begin(input: I) -> None:
+            call, name, result_type = self._child_call(
+                workflow,
+                input,
+                queue=queue,
+                priority=priority,
+                tags=tags,
+                run_timeout_seconds=run_timeout_seconds,
+            )
+            child = _MappedChild(self, call, name, result_type, outcomes, open_children, room)
+            outcomes.append(None)
+            open_children.add(child)
+            child.begin()
+
+        async def until_below(limit: int) -> None:
+            while len(open_children) >= limit:
+                room.clear()
+                await room.wait()
+
+        try:
+            if isinstance(inputs, AsyncIterable):
+                async for input in inputs:
+                    begin(input)
+                    await until_below(limit)
+            else:
+                for input in inputs:
+                    begin(input)
+                    await until_below(limit)
+            await until_below(1)
+        finally:
+            for child in open_children:
+                child.give_up()
+        return Mapped(outcomes)
+
+    def _child_call(
+        self,
+        workflow: Workflow[Any, Any] | str,
+        input: Any,
+        *,
+        queue: Queue | str | None = None,
+        concurrency_key: str | None = None,
+        priority: int = 0,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        delay: float | None = None,
+        run_timeout_seconds: int | None = None,
+        execution_key: str | None = None,
+        key: str | None = None,
+    ) -> tuple[Call, str, Any]:
+        if isinstance(workflow, str):
+            name, input_type, result_type = workflow, Any, Any
+        else:
+            name, input_type, result_type = workflow.name, workflow.input_type, workflow.result_type
+        payload = encode(input, input_type, where=f"the input of child {name!r}")
+        print_ = fingerprint(payload)
+        item = StartItem(
+            workflow_id=name,
+            payload=Raw(payload),
+            queue_name=queue.name if isinstance(queue, Queue) else queue,
+            concurrency_key=concurrency_key,
+            priority=priority,
+            session_id=self.session_id if session_id is None else session_id,
+            user_id=self.user_id if user_id is None else user_id,
+            tags=None if tags is None else dict(tags),
+            delay_seconds=delay,
+            run_timeout_seconds=run_timeout_seconds,
+            key=execution_key,
+        )
+        call = self.machine.new_call(
+            Kind.CHILD_STARTED, name, print_, lambda key: StartChild(key, print_, item), key=key
+        )
+        return call, name, result_type
+
+    def _child_id(self, row: Row, name: str) -> str:
+        if row.ok:
+            return msgspec.json.decode(row.value, type=str)
+        problem = error_from_json(bytes(row.value))
+        raise ChildFailed(f"it was not started: {problem.message}", type=problem.type, key=row.key, workflow=name)
+
+    def _child_result(self, row: Row, id: str, name: str, result_type: Any) -> Any:
+        if row.ok:
+            return decode(bytes(row.value), result_type, where=f"the result of child {name!r} ({id})")
+        if row.name == "cancelled":
+            raise ChildCancelled("it was cancelled", type="Cancelled", key=row.key, workflow=name, execution_id=id)
+        error = error_from_json(bytes(row.value))
+        raise ChildFailed(error.message, type=error.type, key=row.key, workflow=name, execution_id=id)
+
+    # --- what people see -------------------------------------------------------------------------------------------
+
+    def log(self, text: str, *args: object, level: int = logging.INFO) -> None:
+        """Write a line to the execution's log, once: not again when the code is replayed.
+
+        `logging` works as well in workflow code and in steps (see `LogHandler`).
+        """
+        if not self.machine.replaying:
+            self._add_line(level, text % args if args else text)
+
+    def _add_line(self, level: int, text: str) -> None:
+        if len(self.logs) >= LOG_LINES_MAX:
+            del self.logs[: LOG_LINES_MAX // 10]
+        self.logs.append(LogLine(self.machine.now_us, level, scrub_text(text, LOG_TEXT_BYTES_MAX)))
+
+    def progress(self, done: float, total: float | None = None, text: str | None = None) -> None:
+        """Say how far the work has come; whoever watches the execution sees it."""
+        if not self.machine.replaying:
+            self.progress_news[:] = [Raw(encode({"done": done, "total": total, "text": text}, where="progress"))]
+
+    def __repr__(self) -> str:
+        return f"<Context of {self.workflow_id} {self.execution_id}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise Misplaced("A Context cannot be stored or sent; pass the values that the step needs.")
+
+
+class _MappedChild:
+    """One child of `map_children`, driven by callbacks: a thousand of them need no thousand tasks."""
+
+    __slots__ = (
+        "_call",
+        "_context",
+        "_future",
+        "_id",
+        "_index",
+        "_name",
+        "_open",
+        "_outcomes",
+        "_result_type",
+        "_room",
+    )
+
+    def __init__(
+        self,
+        context: Context,
+        call: Call,
+        name: str,
+        result_type: Any,
+        outcomes: list[Any],
+        open_children: "set[_MappedChild]",
+        room: asyncio.Event,
+    ) -> None:
+        self._context = context
+        self._call = call
+        self._name = name
+        self._result_type = result_type
+        self._outcomes = outcomes
+        self._index = len(outcomes)
+        self._open = open_children
+        self._room = room
+        self._id = ""
+        self._future: asyncio.Future[Row] | None = None
+
+    def __hash__(self) -> int:
+        return self._index
+
+    def begin(self) -> None:
+        self._future = self._context.machine.ask(self._call)
+        self._future.add_done_callback(self._started)
+
+    def give_up(self) -> None:
+        assert self._future is not None
+        self._future.cancel()
+        self._context.machine.give_up(self._call)
+
+    def _started(self, future: asyncio.Future[Row]) -> None:
+        if future.cancelled():
+            return
+        try:
+            self._id = self._context._child_id(future.result(), self._name)
+        except ChildFailed as error:
+            return self._end(error)
+        self._future = self._context.machine.child_end(self._call.key)
+        self._future.add_done_callback(self._ended)
+
+    def _ended(self, future: asyncio.Future[Row]) -> None:
+        if future.cancelled():
+            return
+        try:
+            self._end(self._context._child_result(future.result(), self._id, self._name, self._result_type))
+        except ChildFailed as error:
+            self._end(error)
+        except BadValue as error:
+            self._end(
+                ChildFailed(
+                    error.message, type="BadValue", key=self._call.key, workflow=self._name, execution_id=self._id
+                )
+            )
+
+    def _end(self, outcome: Any) -> None:
+        self._outcomes[self._index] = outcome
+        self._open.discard(self)
+        self._room.set()
+
+
+# --- logging -------------------------------------------------------------------------------------------------------
+
+
+class LogHandler(logging.Handler):
+    """Sends what workflow code and steps log to the log of their execution. A worker installs it on the root logger.
+
+    Lines that workflow code writes while it is replayed are left out: they were sent when it ran first.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        info = running_step.get()
+        context = current_context.get() if info is None else info.context
+        if context is None or (info is None and context.machine.replaying):
+            return
+        try:
+            context._add_line(record.levelno, self.format(record))
+        except Exception:  # As every handler: logging must not end the program.
+            self.handleError(record)
+
+
+class ReplayFilter(logging.Filter):
+    """For other handlers (console, files): keeps out what workflow code logs while it is replayed."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        context = current_context.get()
+        return context is None or not context.machine.replaying
+
+
+# --- small things --------------------------------------------------------------------------------------------------
+
+_encode_arguments = msgspec.json.Encoder(order="deterministic").encode  # sets of strings differ between processes
+
+
+def _fingerprint(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
+    """A hash of a call's input, or None if it cannot be encoded: then a change goes unnoticed, nothing worse."""
+    try:
+        return fingerprint(_encode_arguments((args, kwargs) if kwargs else args))
+    except Exception:  # Something that msgspec does not know, or user code that raises.
+        pass
+    try:
+        return fingerprint(encode([*args, *kwargs.items()]))
+    except Exception:  # As above.
+        return None
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

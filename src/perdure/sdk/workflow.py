@@ -1,0 +1,502 @@
+"""What users declare: workflows, steps, queues, and the registry that a worker serves.
+
+from perdure import Context, Registry, step
+
+app = Registry()
+
+@step(retry=3)
+async def charge(order_id: int) -> str: ...
+
+@app.workflow(run_timeout_seconds=600)
+async def order(ctx: Context, order_id: int) -> str:
+    return await charge(order_id)
+"""
+
+import functools
+import inspect
+import types
+import weakref
+from collections.abc import Callable, Coroutine, Iterator
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, ParamSpec, TypeAlias, TypeVar, overload
+
+from perdure.sdk.errors import Fatal
+from perdure.sdk.payloads import hints_of
+from perdure.wire.requests import QueueSpec, WorkflowSpec
+from perdure.wire.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from perdure.sdk.context import Context
+
+P = ParamSpec("P")
+T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741  # Input and Result: the two types that follow a workflow everywhere
+R = TypeVar("R")
+I_contra = TypeVar("I_contra", contravariant=True)
+R_co = TypeVar("R_co", covariant=True)
+
+Retry: TypeAlias = RetryPolicy | int
+"""A policy, or how often in all."""
+Errors: TypeAlias = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
+"""Which errors: a class, several, or a predicate."""
+
+
+# --- steps ---------------------------------------------------------------------------------------------------------
+
+
+def as_policy(retry: Retry | None) -> RetryPolicy | None:
+    """`retry=3` is short for RetryPolicy(max_attempts=3)."""
+    return RetryPolicy(max_attempts=retry) if isinstance(retry, int) else retry
+
+
+class StepOptions:
+    """How a step is run. Options given at the call go before those given at the function."""
+
+    __slots__ = ("fatal", "name", "retry", "retry_if", "timeout_seconds")
+
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: float | None = None,
+        retry_if: Errors | None = None,
+        fatal: Errors | None = None,
+    ) -> None:
+        if timeout is not None and not timeout > 0:
+            raise ValueError(f"timeout must be more than 0 seconds, got {timeout!r}.")
+        self.name = name
+        self.retry = as_policy(retry)
+        self.timeout_seconds = timeout
+        self.retry_if = retry_if
+        self.fatal = fatal
+
+    def replaced(
+        self, retry: Retry | None, timeout: float | None, retry_if: Errors | None, fatal: Errors | None
+    ) -> "StepOptions":
+        return StepOptions(
+            name=self.name,
+            retry=self.retry if retry is None else retry,
+            timeout=self.timeout_seconds if timeout is None else timeout,
+            retry_if=self.retry_if if retry_if is None else retry_if,
+            fatal=self.fatal if fatal is None else fatal,
+        )
+
+
+ONCE: Final = RetryPolicy()
+_DEFAULT: Final = StepOptions()
+
+
+class StepCall:
+    """One call of a step as the runner runs it: `fn(*args, **kwargs)`, in the worker's loop or (sync) in a thread."""
+
+    __slots__ = ("args", "fatal", "fn", "is_async", "kwargs", "result_type", "retry", "retry_if", "timeout_seconds")
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        retry: RetryPolicy = ONCE,
+        timeout_seconds: float | None = None,
+        is_async: bool = True,
+        result_type: Any = Any,
+        retry_if: Errors | None = None,
+        fatal: Errors | None = None,
+    ) -> None:
+        self.fn = fn
+        self.args = args
+        self.kwargs = kwargs
+        self.retry = retry
+        self.timeout_seconds = timeout_seconds
+        self.is_async = is_async
+        """Whether calling `fn` gives a coroutine at once. A sync `fn` may still return an awaitable: await that too."""
+        self.result_type = result_type
+        self.retry_if = retry_if
+        self.fatal = fatal
+
+    def call(self) -> Any:
+        """Call the function: a coroutine if `is_async`."""
+        return self.fn(*self.args, **self.kwargs) if self.kwargs else self.fn(*self.args)
+
+    def is_final(self, error: BaseException) -> bool:
+        """Whether `error` ends the step, however many tries are left."""
+        if isinstance(error, Fatal):
+            return True
+        if self.fatal is not None and _is_one_of(error, self.fatal):
+            return True
+        return self.retry_if is not None and not _is_one_of(error, self.retry_if)
+
+
+def _is_one_of(error: BaseException, errors: Errors) -> bool:
+    if isinstance(errors, type | tuple):
+        return isinstance(error, errors)
+    return errors(error)
+
+
+class StepPlan:
+    """What there is to know of a step's function, found out once."""
+
+    __slots__ = ("fn", "is_async", "name", "options", "result_type")
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self.options: StepOptions = getattr(fn, "_perdure_options", _DEFAULT)
+        self.fn = getattr(fn, "_perdure_fn", fn)
+        self.name = self.options.name or _name_of(self.fn)
+        self.is_async = inspect.iscoroutinefunction(self.fn)
+        self.result_type: Any = hints_of(self.fn, context=False).result if _has_hints(self.fn) else Any
+
+
+def plan_of(fn: Callable[..., Any]) -> StepPlan:
+    """The plan of a step's function, kept on the function."""
+    try:
+        plan = fn._perdure_plan  # type: ignore[attr-defined]  # set below
+    except AttributeError:
+        pass
+    else:
+        if isinstance(plan, StepPlan):
+            return plan
+    plan = StepPlan(fn)
+    if isinstance(fn, types.FunctionType):
+        fn._perdure_plan = plan  # type: ignore[attr-defined]  # any function takes attributes
+    return plan
+
+
+def _has_hints(fn: Callable[..., Any]) -> bool:
+    inner = fn
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    return bool(getattr(inner, "__annotations__", None) or not isinstance(inner, types.FunctionType | type))
+
+
+def _name_of(fn: Callable[..., Any]) -> str:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return getattr(fn, "__name__", None) or type(fn).__name__
+
+
+current_context: ContextVar["Context | None"] = ContextVar("perdure_context", default=None)
+"""The Context of the workflow whose code is running; unset in steps and outside of workflows."""
+
+
+@overload
+def step(fn: Callable[P, Coroutine[Any, Any, T]], /) -> Callable[P, Coroutine[Any, Any, T]]: ...
+@overload
+def step(
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+    timeout: float | None = None,
+    retry_if: Errors | None = None,
+    fatal: Errors | None = None,
+) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Coroutine[Any, Any, T]]]: ...
+def step(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+    timeout: float | None = None,
+    retry_if: Errors | None = None,
+    fatal: Errors | None = None,
+) -> Any:
+    """Make an async function a step: called in workflow code it is journalled, elsewhere it just runs.
+
+    Elsewhere is outside of a workflow (a test, a script) and inside another step. `retry` is a RetryPolicy or how often
+    the step is tried in all; `timeout` is for each try. `fatal` names errors that end the step at once, `retry_if` the
+    only ones that are worth another try: classes or a predicate.
+
+    >>> @step(retry=3, timeout=10)
+    ... async def fetch(url: str) -> bytes: ...
+    """
+    options = StepOptions(name=name, retry=retry, timeout=timeout, retry_if=retry_if, fatal=fatal)
+
+    def decorate(fn: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Coroutine[Any, Any, Any]]:
+        if not inspect.iscoroutinefunction(fn):
+            raise TypeError(
+                f"@step wants an `async def`, and {_name_of(fn)!r} is none. Sync functions run as steps with "
+                f'`await ctx.step("{_name_of(fn)}", {_name_of(fn)}, …)`, in a thread.'
+            )
+
+        @functools.wraps(fn)
+        def call(*args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+            context = current_context.get()
+            if context is None or not context.is_active:
+                return fn(*args, **kwargs)
+            plan = plan_of(call)
+            return context._step(plan, plan.name, plan.options, args, kwargs)
+
+        call._perdure_options = options  # type: ignore[attr-defined]  # any function takes attributes
+        call._perdure_fn = fn  # type: ignore[attr-defined]
+        return call
+
+    return decorate if fn is None else decorate(fn)
+
+
+# --- workflows -----------------------------------------------------------------------------------------------------
+
+
+class Queue:
+    """A queue as declared in code: at most `concurrency_limit` executions per value of `concurrency_key` run at the
+    same time, and at most `total_limit` of all. None: no limit. The declaration that registered last holds.
+
+    >>> Queue("mail", concurrency_limit=5, total_limit=50)
+    Queue('mail', concurrency_limit=5, total_limit=50)
+    """
+
+    def __init__(self, name: str, *, concurrency_limit: int | None = None, total_limit: int | None = None) -> None:
+        for word, limit in (("concurrency_limit", concurrency_limit), ("total_limit", total_limit)):
+            if limit is not None and limit < 1:
+                raise ValueError(f"{word} of queue {name!r} must be at least 1, got {limit!r}.")
+        self.name = name
+        self.concurrency_limit = concurrency_limit
+        self.total_limit = total_limit
+
+    def spec(self) -> QueueSpec:
+        return QueueSpec(self.name, self.concurrency_limit, self.total_limit)
+
+    def __repr__(self) -> str:
+        return f"Queue({self.name!r}, concurrency_limit={self.concurrency_limit}, total_limit={self.total_limit})"
+
+
+class Workflow(Generic[I_contra, R_co]):
+    """A workflow: an `async def f(ctx, input)` and how it is to be run. Made by `@workflow`.
+
+    Calling it runs the function as it is, inside the workflow that calls it; `ctx.run_child` runs it as an execution
+    of its own.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., Coroutine[Any, Any, R_co]],
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+        queue: Queue | str | None = None,
+        run_timeout_seconds: int | None = None,
+        on_cancel: Literal["cancel", "wake"] = "cancel",
+        strict: bool = False,
+        output_schema_name: str | None = None,
+    ) -> None:
+        if not inspect.iscoroutinefunction(fn):
+            raise TypeError(f"A workflow is an `async def f(ctx, input)`; {fn!r} is not async.")
+        if on_cancel not in ("cancel", "wake"):
+            raise ValueError(f"on_cancel must be 'cancel' or 'wake', got {on_cancel!r}.")
+        if run_timeout_seconds is not None and run_timeout_seconds < 1:
+            raise ValueError(f"run_timeout_seconds must be at least 1, got {run_timeout_seconds!r}.")
+        self.fn: Callable[..., Coroutine[Any, Any, R_co]] = fn
+        self.name = name or fn.__name__
+        self.retry = as_policy(retry) or ONCE
+        self.queue = Queue(queue) if isinstance(queue, str) else queue
+        self._has_declared_queue = isinstance(queue, Queue)
+        self.run_timeout_seconds = run_timeout_seconds
+        self.on_cancel: Literal["cancel", "wake"] = on_cancel
+        self.strict = strict
+        self._output_schema_name = output_schema_name
+        functools.update_wrapper(self, fn)
+
+    @functools.cached_property
+    def _hints(self) -> tuple[Any, Any, bool]:
+        return hints_of(self.fn)
+
+    @property
+    def input_type(self) -> Any:
+        return self._hints[0]
+
+    @property
+    def result_type(self) -> Any:
+        return self._hints[1]
+
+    @property
+    def takes_input(self) -> bool:
+        return self._hints[2]
+
+    @property
+    def output_schema_name(self) -> str | None:
+        """The name of the declared result type."""
+        if self._output_schema_name is not None:
+            return self._output_schema_name
+        hint = self.result_type
+        if hint is Any:
+            return None
+        return hint.__name__ if isinstance(hint, type) and not isinstance(hint, types.GenericAlias) else str(hint)
+
+    def start(self, ctx: "Context", input: Any) -> Coroutine[Any, Any, R_co]:
+        """The coroutine of one execution; the function's `ctx` is found by steps that are called directly."""
+        current_context.set(ctx)
+        return self.fn(ctx, input) if self.takes_input else self.fn(ctx)
+
+    def spec(self) -> WorkflowSpec:
+        """What a worker's registration says of it."""
+        return WorkflowSpec(
+            id=self.name,
+            queue_name=None if self.queue is None else self.queue.name,
+            output_schema_name=self.output_schema_name,
+            run_timeout_seconds=self.run_timeout_seconds,
+            wake_on_cancel=self.on_cancel == "wake",
+        )
+
+    @overload
+    def __call__(self: "Workflow[None, R]", ctx: "Context", /) -> Coroutine[Any, Any, R]: ...
+    @overload
+    def __call__(self: "Workflow[I, R]", ctx: "Context", input: I, /) -> Coroutine[Any, Any, R]: ...
+    def __call__(self, ctx: "Context", *args: Any) -> Coroutine[Any, Any, Any]:
+        return self.fn(ctx, *args)
+
+    def __repr__(self) -> str:
+        return f"<Workflow {self.name!r}>"
+
+
+class _Decorator:
+    """What `@workflow(…)` with options returns."""
+
+    def __init__(self, options: dict[str, Any], registry: "Registry | None") -> None:
+        self._options = options
+        self._registry = registry
+
+    @overload
+    def __call__(self, fn: Callable[["Context"], Coroutine[Any, Any, R]], /) -> Workflow[None, R]: ...
+    @overload
+    def __call__(self, fn: Callable[["Context", I], Coroutine[Any, Any, R]], /) -> Workflow[I, R]: ...
+    def __call__(self, fn: Callable[..., Coroutine[Any, Any, Any]], /) -> Any:
+        made: Workflow[Any, Any] = Workflow(fn, **self._options)
+        if self._registry is not None:
+            self._registry.add(made)
+        else:
+            _declared.append(weakref.ref(made))
+        return made
+
+
+@overload
+def workflow(fn: Callable[["Context"], Coroutine[Any, Any, R]], /) -> Workflow[None, R]: ...
+@overload
+def workflow(fn: Callable[["Context", I], Coroutine[Any, Any, R]], /) -> Workflow[I, R]: ...
+@overload
+def workflow(
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+    queue: Queue | str | None = None,
+    run_timeout_seconds: int | None = None,
+    on_cancel: Literal["cancel", "wake"] = "cancel",
+    strict: bool = False,
+    output_schema_name: str | None = None,
+) -> _Decorator: ...
+def workflow(fn: Callable[..., Coroutine[Any, Any, Any]] | None = None, /, **options: Any) -> Any:
+    """Make an `async def f(ctx, input)` a workflow. `name` is what clients start it by, default the function's.
+
+    `retry`: how often the whole workflow is tried when its code fails (a step that failed for good is run again then,
+    what succeeded is not). `run_timeout_seconds` bounds running time; waiting does not count. `on_cancel="wake"` lets a
+    waiting execution run its clean-up when it is cancelled. `strict`: a step that is called with another input than the
+    journal's is an error, not only marked.
+
+    >>> @workflow(retry=2)
+    ... async def order(ctx: "Context", order_id: int) -> str:
+    ...     return "done"
+    """
+    decorator = _Decorator(options, None)
+    return decorator if fn is None else decorator(fn)
+
+
+_declared: list[weakref.ref[Workflow[Any, Any]]] = []
+
+
+class Registry:
+    """The workflows and queues that a worker serves.
+
+    >>> app = Registry()
+    >>> @app.workflow
+    ... async def hello(ctx: "Context", name: str) -> str:
+    ...     return f"Hello, {name}"
+    >>> list(app.workflows)
+    ['hello']
+    """
+
+    def __init__(self, *members: "Workflow[Any, Any] | Queue") -> None:
+        self.workflows: dict[str, Workflow[Any, Any]] = {}
+        self.queues: dict[str, Queue] = {}
+        for member in members:
+            self.add(member)
+
+    @classmethod
+    def of(cls, module: types.ModuleType) -> "Registry":
+        """All workflows and queues that a module has under a name of its own, or in a Registry of its own."""
+        found = cls()
+        for member in vars(module).values():
+            if isinstance(member, Workflow | Queue):
+                found.add(member)
+            elif isinstance(member, Registry):
+                for queue in member.queues.values():
+                    found.add(queue)
+                for inner in member:
+                    found.add(inner)
+        return found
+
+    @classmethod
+    def declared(cls) -> "Registry":
+        """Every workflow made by a plain `@workflow` in this process; of two with one name, the one made last."""
+        found = cls()
+        _declared[:] = [one for one in _declared if one() is not None]
+        for one in _declared:
+            made = one()
+            if made is not None:
+                found.workflows.pop(made.name, None)
+                found.add(made)
+        return found
+
+    def add(self, member: "Workflow[Any, Any] | Queue") -> None:
+        if isinstance(member, Queue):
+            known = self.queues.get(member.name)
+            if known is not None and known is not member and known.spec() != member.spec():
+                raise ValueError(f"Two different queues are declared as {member.name!r}: {known!r} and {member!r}.")
+            self.queues[member.name] = member
+            return
+        other = self.workflows.get(member.name)
+        if other is not None and other is not member:
+            raise ValueError(
+                f"Two workflows are called {member.name!r}: {other.fn.__module__}.{other.fn.__qualname__} and "
+                f"{member.fn.__module__}.{member.fn.__qualname__}. Give one of them another name=."
+            )
+        self.workflows[member.name] = member
+        if member.queue is not None and member._has_declared_queue:
+            self.add(member.queue)
+
+    @overload
+    def workflow(self, fn: Callable[["Context"], Coroutine[Any, Any, R]], /) -> Workflow[None, R]: ...
+    @overload
+    def workflow(self, fn: Callable[["Context", I], Coroutine[Any, Any, R]], /) -> Workflow[I, R]: ...
+    @overload
+    def workflow(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+        queue: Queue | str | None = None,
+        run_timeout_seconds: int | None = None,
+        on_cancel: Literal["cancel", "wake"] = "cancel",
+        strict: bool = False,
+        output_schema_name: str | None = None,
+    ) -> _Decorator: ...
+    def workflow(
+        self,
+        fn: Callable[..., Coroutine[Any, Any, Any]] | None = None,
+        /,
+        **options: Any,
+    ) -> Any:
+        """`@workflow`, and add it to this registry."""
+        decorator = _Decorator(options, self)
+        return decorator if fn is None else decorator(fn)
+
+    def __iter__(self) -> "Iterator[Workflow[Any, Any]]":
+        return iter(self.workflows.values())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.workflows
+
+    def __getitem__(self, name: str) -> Workflow[Any, Any]:
+        return self.workflows[name]
+
+    def specs(self) -> tuple[list[WorkflowSpec], list[QueueSpec]]:
+        """What a worker's registration says."""
+        return [one.spec() for one in self.workflows.values()], [one.spec() for one in self.queues.values()]
