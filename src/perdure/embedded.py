@@ -133,7 +133,7 @@ async def embedded(
     registry: Registry | None = None,
     *,
     deployment: str = "default",
-    capacity: int = 200,
+    capacity: int = 500,
     clock: Clock | None = None,
     settings: EngineSettings | None = None,
     grace_seconds: float = 25.0,

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from uuid_utils import uuid7
 
 from perdure.engine.executions import check_item
 from perdure.store.verbs import claims, reports
+from perdure.store.verbs.starts import Offer
 from perdure.wire.codec import REPLY_BYTES_MAX, TOPIC_BYTES_MAX, check_json, check_name
 from perdure.wire.errors import BadRequest, BadValue, LeaseLost, PerdureError
 from perdure.wire.records import Kind, Problem, Row
@@ -51,13 +52,63 @@ REPORT_ITEMS_MAX = 500
 JOURNAL_ROWS_MAX = 10_000
 
 
+class _Looked(NamedTuple):
+    """What a worker's last claim found out: hints for the next one."""
+
+    deployment_id: str
+    python: str
+    after: tuple[str, str]
+    stirred: int
+
+
+class Poll:
+    """A claim that waits for work."""
+
+    __slots__ = (
+        "_future",
+        "bells",
+        "capacity",
+        "claim_id",
+        "handed",
+        "offer",
+        "project_id",
+        "settled",
+        "taken",
+        "worker_id",
+    )
+
+    def __init__(self, project_id: str, request: ClaimRequest, capacity: int) -> None:
+        self.project_id = project_id
+        self.capacity = capacity
+        self.worker_id = request.worker_id
+        self.claim_id = request.claim_id
+        self.bells = (("ready", project_id), ("worker", request.worker_id))
+        self.offer: Offer | None = None
+        """What it can take, known after the first look at the store."""
+        self.taken = False
+        self.handed: list[Claimed] = []
+        self.settled = asyncio.Event()
+        self._future: asyncio.Future[None] | None = None
+
+    def sleep(self) -> asyncio.Future[None]:
+        """The future that any bell, the clock or `wake` resolves."""
+        self._future = asyncio.get_running_loop().create_future()
+        return self._future
+
+    def wake(self) -> None:
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+
 class Claims:
     """What workers may ask."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._after: OrderedDict[str, tuple[str, str]] = OrderedDict()
+        self._looked: OrderedDict[str, _Looked] = OrderedDict()
+        self._stirred: dict[str, int] = {}
         self._turn = 0
+        self._polls: dict[str, deque[Poll]] = {}
 
     async def register(self, project_id: str, request: RegisterRequest) -> RegisterReply:
         """Open a registration, or open the same one again."""
@@ -84,46 +135,92 @@ class Claims:
         """Hand out work: at once when there is some, else as soon as there is, at most `wait_seconds` from now."""
         self._check_epoch(request.epoch)
         engine = self._engine
-        worker_id = request.worker_id
         capacity = max(0, min(request.capacity, CLAIM_MAX))
+        poll = Poll(project_id, request, capacity)
         until = asyncio.get_running_loop().time() + min(max(request.wait_seconds, 0.0), POLL_SECONDS_MAX)
-        ready, own = ("ready", project_id), ("worker", worker_id)
-        while True:
-            ticket, own_ticket = engine.doorbell.ticket(ready), engine.doorbell.ticket(own)
-            news = engine.take_news(worker_id)
-            items: list[Claimed] = []
-            if capacity:
-                items = await self._try(project_id, request, capacity)
-                if len(items) == capacity:
-                    engine.doorbell.ring_one(ready)  # there may be more for others
-            left = until - asyncio.get_running_loop().time()
-            if items or news or left <= 0 or engine.closing:
-                return ClaimReply(items, news)
-            pause = min(left, engine.settings.poll_seconds * random.uniform(0.5, 1.5))
-            if not capacity:
-                await engine.doorbell.wait(own, own_ticket, pause)
-            else:
-                await engine.doorbell.wait_either((ready, ticket), (own, own_ticket), pause)
+        try:
+            while True:
+                bells = engine.doorbell.tickets(*poll.bells)
+                news = engine.take_news(request.worker_id)
+                items: list[Claimed] = []
+                if capacity and self._worth_a_look(poll):
+                    items = await self._try(poll, request)
+                    if len(items) == capacity:
+                        engine.doorbell.ring_one(poll.bells[0])  # there may be more for others
+                if poll.taken:  # executions are being started right into this claim's hands
+                    await poll.settled.wait()
+                if poll.handed:
+                    items = [*items, *poll.handed]
+                left = until - asyncio.get_running_loop().time()
+                if items or news or left <= 0 or engine.closing:
+                    return ClaimReply(items, news)
+                if capacity and poll not in self._polls.setdefault(project_id, deque()):
+                    self._polls[project_id].append(poll)
+                pause = min(left, engine.settings.poll_seconds * random.uniform(0.5, 1.5))
+                if not await engine.doorbell.wait_any(bells, pause, poll.sleep()):
+                    self._looked.pop(request.worker_id, None)  # no hint for a while: look without one
+                if poll.handed and not poll.taken:
+                    return ClaimReply(poll.handed, engine.take_news(request.worker_id))
+        finally:
+            polls = self._polls.get(project_id)
+            if polls is not None and poll in polls:
+                polls.remove(poll)
 
-    async def _try(self, project_id: str, request: ClaimRequest, capacity: int) -> list[Claimed]:
+    def stir(self, project_id: str) -> None:
+        """Something became ready, by a hint."""
+        self._stirred[project_id] = self._stirred.get(project_id, 0) + 1
+
+    def _worth_a_look(self, poll: Poll) -> bool:
+        """Whether a claim might find something: not when this worker's last look took all there was, and no hint since."""
+        looked = self._looked.get(poll.worker_id)
+        if looked is None or looked.stirred != self._stirred.get(poll.project_id, 0):
+            return True
+        poll.offer = Offer(poll.worker_id, looked.deployment_id, looked.python, poll.claim_id, poll.capacity)
+        return False
+
+    def take_offer(self, project_id: str) -> Poll | None:
+        """A waiting claim that can be handed what is started now; it waits for `settle`."""
+        polls = self._polls.get(project_id)
+        if not polls:
+            return None
+        poll = polls.popleft()
+        poll.taken = True
+        poll.settled.clear()
+        return poll
+
+    def settle(self, poll: Poll, handed: list[Claimed]) -> None:
+        """The start is committed (or failed): these executions are the claim's."""
+        poll.taken = False
+        poll.handed.extend(handed)
+        poll.settled.set()
+        if handed:
+            poll.wake()
+        elif poll.offer is not None:
+            self._polls.setdefault(poll.project_id, deque()).appendleft(poll)
+
+    async def _try(self, poll: Poll, request: ClaimRequest) -> list[Claimed]:
         engine = self._engine
         self._turn += 1
-        picked, after = await engine.store.write(
+        stirred = self._stirred.get(poll.project_id, 0)
+        looked = self._looked.pop(request.worker_id, None)
+        picked, after, (deployment_id, python) = await engine.store.write(
             claims.claim(
-                project_id=project_id,
+                project_id=poll.project_id,
                 worker_id=request.worker_id,
                 claim_id=request.claim_id,
-                capacity=capacity,
+                capacity=poll.capacity,
                 now_us=engine.clock.now_us(),
                 grace_us=engine.grace_us,
-                after=self._after.get(request.worker_id, ("", "")),
+                after=looked.after if looked is not None else ("", ""),
                 limited_first=self._turn % 2 == 0,
             )
         )
-        self._after[request.worker_id] = after
-        self._after.move_to_end(request.worker_id)
-        while len(self._after) > 10_000:
-            self._after.popitem(last=False)
+        poll.offer = Offer(request.worker_id, deployment_id, python, request.claim_id, poll.capacity)
+        if len(picked) == poll.capacity:
+            stirred = -1  # there may be more
+        self._looked[request.worker_id] = _Looked(deployment_id, python, after, stirred)
+        while len(self._looked) > 10_000:
+            self._looked.popitem(last=False)
         if not picked:
             return []
         wanted = [(claimed.id, base) for claimed, base in picked if claimed.base > 1]

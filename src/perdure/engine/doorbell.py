@@ -33,19 +33,31 @@ class Doorbell:
         finally:
             self._leave(key, future)
 
-    async def wait_either(self, one: tuple[Hashable, int], other: tuple[Hashable, int], seconds: float) -> None:
-        """Wait for a ring at either of two bells, or until `seconds` passed."""
-        if self._rings.get(one[0], 0) != one[1] or self._rings.get(other[0], 0) != other[1]:
-            return
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        for key, _ in (one, other):
+    def tickets(self, *keys: Hashable) -> tuple[tuple[Hashable, int], ...]:
+        """A ticket for each of several bells."""
+        return tuple((key, self.ticket(key)) for key in keys)
+
+    async def wait_any(
+        self, tickets: tuple[tuple[Hashable, int], ...], seconds: float, future: "asyncio.Future[None]"
+    ) -> bool:
+        """Wait for a ring at any of the bells or for somebody to resolve `future`; False when `seconds` passed first."""
+        if any(self._rings.get(key, 0) != ticket for key, ticket in tickets):
+            return True
+        for key, _ in tickets:
             self._waiting.setdefault(key, deque()).append(future)
-        timer = asyncio.get_running_loop().call_later(seconds, _ring_future, future)
+        late: list[bool] = []
+
+        def give_up() -> None:
+            late.append(True)
+            _ring_future(future)
+
+        timer = asyncio.get_running_loop().call_later(seconds, give_up)
         try:
             await future
+            return not late
         finally:
             timer.cancel()
-            for key, _ in (one, other):
+            for key, _ in tickets:
                 self._leave(key, future)
 
     def _leave(self, key: Hashable, future: "asyncio.Future[None]") -> None:

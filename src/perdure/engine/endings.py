@@ -1,5 +1,6 @@
 """Who waits for which execution to end."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 from msgspec import Raw
@@ -9,12 +10,27 @@ from perdure.wire.requests import Finished
 
 Listener = Callable[[Finished], None]
 
+RECENT_MAX = 10_000
+RECENT_BYTES_MAX = 4_096
+
 
 class Endings:
     """Tells listeners of ends, with the result, the moment they are on disk. Who comes later asks the store."""
 
     def __init__(self) -> None:
         self._listeners: dict[tuple[str, str], list[Listener]] = {}
+        self._recent: OrderedDict[tuple[str, str], Finished | None] = OrderedDict()
+
+    def expect(self, project_id: str, execution_id: str) -> None:
+        """An execution was started here just now: until it is crowded out, `recent` knows whether it has ended."""
+        self._recent[project_id, execution_id] = None
+        if len(self._recent) > RECENT_MAX:
+            self._recent.popitem(last=False)
+
+    def recent(self, project_id: str, execution_id: str) -> tuple[bool, Finished | None]:
+        """Whether this process saw the execution start, and its end if that has come."""
+        key = (project_id, execution_id)
+        return key in self._recent, self._recent.get(key)
 
     def listen(self, project_id: str, execution_id: str, listener: Listener) -> None:
         """Have the end told; listen first, then ask the store, so that no end falls between."""
@@ -31,8 +47,10 @@ class Endings:
 
     def tell(self, ended: Ended) -> None:
         """An execution has ended."""
-        listeners = self._listeners.pop((ended.project_id, ended.execution_id), None)
-        if not listeners:
+        key = (ended.project_id, ended.execution_id)
+        listeners = self._listeners.pop(key, None)
+        known = key in self._recent
+        if not listeners and not known:
             return
         finished = Finished(
             ended.execution_id,
@@ -41,5 +59,10 @@ class Endings:
             ended.error,
             None if ended.detail is None else Raw(ended.detail),
         )
-        for listener in listeners:
+        if known:
+            if ended.result is None or len(ended.result) <= RECENT_BYTES_MAX:
+                self._recent[key] = finished
+            else:
+                del self._recent[key]
+        for listener in listeners or ():
             listener(finished)

@@ -104,4 +104,5 @@ class Engine:
             elif isinstance(hint, Counted):
                 self.stats.count(hint.what, hint.amount)
         for project_id in ready:
+            self.claims.stir(project_id)
             doorbell.ring_one(("ready", project_id))

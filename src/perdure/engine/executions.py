@@ -14,7 +14,7 @@ from perdure.store.verbs.starts import Idempotency, New
 from perdure.wire.codec import KEY_BYTES_MAX, check_json, check_name, check_text
 from perdure.wire.errors import BadRequest, BadValue, NotFound, PerdureError
 from perdure.wire.records import Execution, Problem, Row
-from perdure.wire.requests import ExecutionPage, Finished, ListFilters, LogLine, Started, StartItem, WaitReply
+from perdure.wire.requests import Claimed, ExecutionPage, Finished, ListFilters, LogLine, Started, StartItem, WaitReply
 
 if TYPE_CHECKING:
     from msgspec import Raw
@@ -48,14 +48,29 @@ class Executions:
                 news.append(New(str(uuid7()), item))
             except PerdureError as error:
                 answers.append(Problem(error.message, error.code, error.details))
-        given = iter(
-            await self._engine.store.write(
+        engine = self._engine
+        offer = engine.claims.take_offer(project_id) if news else None
+        handed: list[Claimed] = []
+        try:
+            given, handed = await engine.store.write(
                 starts.start(
-                    project_id=project_id, news=news, now_us=self._engine.clock.now_us(), idempotency=idempotency
+                    project_id=project_id,
+                    news=news,
+                    now_us=engine.clock.now_us(),
+                    idempotency=idempotency,
+                    offer=None if offer is None else offer.offer,
                 )
             )
-        )
-        return [next(given) if answer is None else answer for answer in answers]
+        finally:
+            if offer is not None:
+                engine.claims.settle(offer, handed)
+        for new, answer in zip(news, given, strict=False):
+            if isinstance(answer, Started) and answer.execution_id == new.id:
+                engine.endings.expect(project_id, new.id)
+        if len(given) == len(items):
+            return given
+        rest = iter(given)
+        return [next(rest) if answer is None else answer for answer in answers]
 
     async def batch(
         self, project_id: str, items: Sequence[StartItem], *, idempotency: Idempotency | None = None
@@ -111,19 +126,27 @@ class Executions:
 
     async def result(self, project_id: str, execution_id: str) -> Finished:
         """Wait, as long as it takes, for one execution to be final. Raises NotFound."""
+        endings = self._engine.endings
+        known, finished = endings.recent(project_id, execution_id)
+        if finished is not None:
+            return finished
         future: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
 
         def tell(finished: Finished) -> None:
             if not future.done():
                 future.set_result(finished)
 
-        endings = self._engine.endings
         endings.listen(project_id, checked_id(execution_id), tell)
         try:
-            done, missing = await self._engine.store.read(looks.finished(project_id=project_id, ids=(execution_id,)))
-            if missing:
-                raise NotFound(f"Execution {execution_id!r} does not exist.")
-            return done[0] if done else await future
+            if not known:
+                done, missing = await self._engine.store.read(
+                    looks.finished(project_id=project_id, ids=(execution_id,))
+                )
+                if missing:
+                    raise NotFound(f"Execution {execution_id!r} does not exist.")
+                if done:
+                    return done[0]
+            return await future
         finally:
             endings.forget(project_id, execution_id, tell)
 

@@ -49,9 +49,10 @@ class Handle(Generic[R]):
 
         Raises `ExecutionFailed` or `ExecutionCancelled`, or `TimeoutError` after `timeout` seconds (the execution goes on).
         """
+        if timeout is None:
+            return self._value(await self._client._transport.result(self.id))
         async with asyncio.timeout(timeout):
-            finished = await self._client._transport.result(self.id)
-        return self._value(finished)
+            return self._value(await self._client._transport.result(self.id))
 
     def _value(self, finished: Finished) -> R:
         if finished.phase == Phase.COMPLETED:

@@ -42,3 +42,8 @@ def statements(sql: str) -> list[str]:
     """The single statements of a migration."""
     text = re.sub(r"^\s*--.*$", "", sql, flags=re.MULTILINE)
     return [part.strip() for part in text.split(";") if part.strip()]
+
+
+def planner_statistics() -> str:
+    """What SQLite's planner is told about the tables, once they are made."""
+    return (files("perdure.store") / "sql" / "sqlite_statistics.sql").read_text(encoding="utf-8")

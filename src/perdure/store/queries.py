@@ -6,9 +6,11 @@ transaction need that; a statement without it is refused at start.
 """
 
 import re
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.resources import files
-from typing import NamedTuple
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)")
@@ -22,6 +24,8 @@ class Statement(NamedTuple):
     sql: str
     parameters: tuple[str, ...]
     writes: bool
+    values: Callable[[Mapping[str, Any]], tuple[Any, ...]]
+    """Puts named values into the order of the parameters."""
 
 
 def parse(text: str, source: str) -> dict[str, Statement]:
@@ -43,8 +47,15 @@ def parse(text: str, source: str) -> dict[str, Statement]:
                 names.append(match[1])
             return f"?{names.index(match[1]) + 1}"
 
-        found[name] = Statement(name, _PARAMETER.sub(number, sql), tuple(names), writes)
+        text_of = _PARAMETER.sub(number, sql)
+        found[name] = Statement(name, text_of, tuple(names), writes, _in_order(tuple(names)))
     return found
+
+
+def _in_order(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda values: tuple(values[name] for name in names)
 
 
 @cache

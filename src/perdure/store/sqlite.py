@@ -31,7 +31,7 @@ import apsw
 from uuid_utils import uuid4
 
 from perdure.store.interface import Counted, Hint, Query, Rows, Tell, Verb
-from perdure.store.migrate import migrations, statements
+from perdure.store.migrate import migrations, planner_statistics, statements
 from perdure.store.queries import Statement, load
 from perdure.wire.errors import PerdureError, Unavailable
 
@@ -146,6 +146,8 @@ class SQLiteStore:
                 for statement in statements(migration.sql):
                     self._writer.execute(statement)
                 self._writer.execute(f"PRAGMA user_version={migration.number}")
+        if version < len(known):
+            self._writer.execute(planner_statistics())
         with self._writer:
             self._writer.execute("INSERT INTO meta VALUES ('epoch', ?) ON CONFLICT DO NOTHING", (str(uuid4()),))
         self.epoch: str = self._writer.execute("SELECT value FROM meta WHERE name = 'epoch'").get
@@ -458,9 +460,8 @@ class _Run:
                 return []
             self.wrote = True
             return list(self._executemany(statement.sql, asked.values))
-        values = asked.values
-        rows = list(self._execute(statement.sql, [values[name] for name in statement.parameters]))
-        if statement.writes and rows:
+        rows = list(self._execute(statement.sql, statement.values(asked.values)))
+        if rows and statement.writes:
             self.wrote = True
         return rows
 

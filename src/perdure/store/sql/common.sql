@@ -154,10 +154,17 @@ ORDER BY e.id LIMIT :limit;
 -- holds: execution=id
 INSERT INTO executions (project_id, id, workflow_id, deployment_id, phase, payload, created_at_us, parent_execution_id,
   root_execution_id, step_key, queue_name, concurrency_key, batch_id, session_id, user_id, output_schema_name,
-  run_timeout_seconds, key, tags, due_at_us, priority, rank, ready_at_us, limited, wake_on_cancel, moved_at_us)
-VALUES (:project_id, :id, :workflow_id, :deployment_id, 'queued', :payload, :now_us, :parent_execution_id,
+  run_timeout_seconds, key, tags, due_at_us, priority, rank, ready_at_us, limited, wake_on_cancel, moved_at_us,
+  attempt, assigned_to_worker, started_at_us, claim_id, python, next_seq)
+VALUES (:project_id, :id, :workflow_id, :deployment_id, :phase, :payload, :now_us, :parent_execution_id,
   :root_execution_id, :step_key, :queue_name, :concurrency_key, :batch_id, :session_id, :user_id, :output_schema_name,
-  :run_timeout_seconds, :key, :tags, :due_at_us, :priority, :rank, :ready_at_us, :limited, :wake_on_cancel, :now_us);
+  :run_timeout_seconds, :key, :tags, :due_at_us, :priority, :rank, :ready_at_us, :limited, :wake_on_cancel, :now_us,
+  :attempt, :assigned_to_worker, :started_at_us, :claim_id, :python, :next_seq);
+
+-- name: any_ready
+SELECT 1 FROM executions
+WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND limited = 0 AND due_at_us IS NULL
+ORDER BY rank, ready_at_us, id LIMIT 1;
 
 -- name: find_key
 SELECT id, created_at_us FROM executions WHERE project_id = :project_id AND workflow_id = :workflow_id AND key = :key;
@@ -511,19 +518,34 @@ ORDER BY id DESC LIMIT :limit;
 SELECT id FROM executions WHERE project_id = :project_id AND id < :before ORDER BY id DESC LIMIT 1 OFFSET :depth;
 
 -- name: count_phases
-SELECT project_id, workflow_id, phase, COUNT(*) FROM executions
-WHERE phase IN ('queued', 'running', 'waiting', 'cancelling', 'blocked') GROUP BY project_id, workflow_id, phase;
+-- One branch for each index of open executions: a table full of finished ones is not touched.
+SELECT project_id, workflow_id, phase, COUNT(*) FROM (
+  SELECT project_id, workflow_id, phase FROM executions WHERE phase = 'queued' AND limited = 0 AND due_at_us IS NULL
+  UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase = 'queued' AND limited = 1 AND due_at_us IS NULL
+  UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase = 'queued' AND due_at_us IS NOT NULL
+  UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase IN ('running', 'cancelling')
+  UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase = 'waiting'
+  UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase = 'blocked') AS open
+GROUP BY project_id, workflow_id, phase;
 
 -- name: count_queued
-SELECT project_id, deployment_id, queue_name, COUNT(*), MIN(ready_at_us) FROM executions
-WHERE phase = 'queued' AND due_at_us IS NULL GROUP BY project_id, deployment_id, queue_name;
+SELECT project_id, deployment_id, queue_name, COUNT(*), MIN(ready_at_us) FROM (
+  SELECT project_id, deployment_id, queue_name, ready_at_us FROM executions
+  WHERE phase = 'queued' AND limited = 0 AND due_at_us IS NULL
+  UNION ALL SELECT project_id, deployment_id, queue_name, ready_at_us FROM executions
+  WHERE phase = 'queued' AND limited = 1 AND due_at_us IS NULL) AS ready
+GROUP BY project_id, deployment_id, queue_name;
 
 -- name: unserved
 -- Ready work of deployments without a live registration.
-SELECT project_id, deployment_id, COUNT(*), MIN(ready_at_us) FROM executions e
-WHERE phase = 'queued' AND due_at_us IS NULL AND ready_at_us < :before_us AND NOT EXISTS (
+SELECT e.project_id, e.deployment_id, COUNT(*), MIN(e.ready_at_us) FROM (
+  SELECT project_id, deployment_id, ready_at_us FROM executions
+  WHERE phase = 'queued' AND limited = 0 AND due_at_us IS NULL
+  UNION ALL SELECT project_id, deployment_id, ready_at_us FROM executions
+  WHERE phase = 'queued' AND limited = 1 AND due_at_us IS NULL) AS e
+WHERE e.ready_at_us < :before_us AND NOT EXISTS (
   SELECT 1 FROM workers w WHERE w.project_id = e.project_id AND w.deployment_id = e.deployment_id)
-GROUP BY project_id, deployment_id;
+GROUP BY e.project_id, e.deployment_id;
 
 -- ==== journal ====================================================================================================
 

@@ -88,7 +88,7 @@ async def claim(
     grace_us: int,
     after: tuple[str, str] = ("", ""),
     limited_first: bool = False,
-) -> tuple[list[tuple[Claimed, int]], tuple[str, str]]:
+) -> tuple[list[tuple[Claimed, int]], tuple[str, str], tuple[str, str]]:
     """Hand out up to `capacity` executions of the worker's deployment.
 
     Answers with each and the last seq that its worker has parked (0: none), and with the limited group at which the
@@ -98,7 +98,7 @@ async def claim(
     _, deployment_id, python, last_claim_id, _ = worker
     if claim_id == last_claim_id:
         rows = await query("claimed_before", worker_id=worker_id, claim_id=claim_id)
-        return [_claimed(row, worker_id, again=True) for row in rows], after
+        return [_claimed(row, worker_id, again=True) for row in rows], after, (deployment_id, python)
     values: dict[str, Any] = {
         "project_id": project_id,
         "deployment_id": deployment_id,
@@ -117,7 +117,7 @@ async def claim(
     if limited_first and len(picked) < capacity:
         picked += await query("claim_executions", capacity=capacity - len(picked), **values)
     if not picked:
-        return [], after
+        return [], after, (deployment_id, python)
     picked.sort(key=lambda row: (row[-2], row[-1], row[0]))
     await query("note_claim", id=worker_id, claim_id=claim_id)
     await query_many(
@@ -125,7 +125,7 @@ async def claim(
         [journal_row(row[0], row[5], now_us, Kind.CLAIMED, row[2], name=worker_id) for row in picked],
     )
     await Tell(Counted("claimed", len(picked)))
-    return [_claimed(row, worker_id) for row in picked], after
+    return [_claimed(row, worker_id) for row in picked], after, (deployment_id, python)
 
 
 async def _worker(project_id: str, worker_id: str) -> tuple[Any, ...]:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
+from msgspec import Raw
 
-from perdure.store.interface import Due, Ready, Tell, query, query_many, verb
-from perdure.store.verbs.rows import WOKEN_RANK
+from perdure.store.interface import Counted, Due, Ready, Tell, query, query_many, verb
+from perdure.store.verbs.rows import WOKEN_RANK, journal_row
 from perdure.wire.errors import (
     BadRequest,
     DeploymentNotFound,
@@ -16,8 +17,8 @@ from perdure.wire.errors import (
     PerdureError,
     WorkflowNotFound,
 )
-from perdure.wire.records import Problem
-from perdure.wire.requests import StartAnswer, Started, StartItem
+from perdure.wire.records import Kind, Problem, Row
+from perdure.wire.requests import Claimed, StartAnswer, Started, StartItem
 
 _ANSWERS = msgspec.json.Decoder(list[StartAnswer])
 
@@ -35,6 +36,16 @@ class Idempotency(NamedTuple):
     route: str
     key: str
     body_hash: str
+
+
+class Offer(NamedTuple):
+    """A worker whose claim waits for work: what it could take at once."""
+
+    worker_id: str
+    deployment_id: str
+    python: str
+    claim_id: str
+    capacity: int
 
 
 class _Target(NamedTuple):
@@ -86,11 +97,17 @@ async def start_items(
     *,
     batch_id: str | None = None,
     independent: bool = True,
+    offer: Offer | None = None,
+    handed: list[Claimed] | None = None,
 ) -> list[Started | Problem]:
     """Insert the items; of independent ones a refused item answers for itself and does not disturb the others.
 
-    Part of the verbs below and of a worker's report. Refusals of a whole request come before the first write.
+    Part of the verbs below and of a worker's report. Refusals of a whole request come before the first write. With an
+    `offer`, items that could be claimed at once are born claimed (and added to `handed`), provided nothing else is ready.
     """
+    room = 0
+    if offer is not None and handed is not None and await _still_stands(project_id, offer):
+        room = offer.capacity
     targets: dict[tuple[str | None, str, bool], _Target | PerdureError] = {}
     queues: dict[str, int] = {}
     parents: dict[str, _Parent] = {}
@@ -155,12 +172,30 @@ async def start_items(
         if due_at_us is not None and due_at_us <= now_us:
             due_at_us = None
         timeout = item.run_timeout_seconds if item.run_timeout_seconds is not None else target.run_timeout_seconds
+        born: tuple[object, ...] = _QUEUED
+        phase = "queued"
+        ready_at_us = due_at_us or now_us
+        if (
+            room
+            and offer is not None
+            and due_at_us is None
+            and not limited
+            and target.deployment_id == offer.deployment_id
+        ):
+            room -= 1
+            phase = "running"
+            born = (1, offer.worker_id, now_us, offer.claim_id, offer.python, 2)
+            if timeout is not None:
+                due_at_us = now_us + timeout * 1_000_000
+            assert handed is not None
+            handed.append(_claimed(id, item, now_us, offer, queue_name, parent))
         rows.append(
             (
                 project_id,
                 id,
                 item.workflow_id,
                 target.deployment_id,
+                phase,
                 bytes(item.payload),
                 now_us,
                 item.parent_execution_id,
@@ -178,9 +213,10 @@ async def start_items(
                 due_at_us,
                 item.priority,
                 WOKEN_RANK - item.priority,
-                due_at_us or now_us,
+                ready_at_us,
                 limited,
                 target.wake_on_cancel,
+                *born,
             )
         )
         if item.tags:
@@ -192,16 +228,62 @@ async def start_items(
         await query_many("insert_execution", rows)
         if tags:
             await query_many("insert_tag", tags)
-        await Tell(*{Ready(project_id, row[3]) for row in rows})  # type: ignore[arg-type]  # column 3 is the deployment
+        if handed and offer is not None:
+            await query("note_claim", id=offer.worker_id, claim_id=offer.claim_id)
+            await query_many(
+                "insert_journal",
+                [journal_row(one.id, 1, now_us, Kind.CLAIMED, 1, name=offer.worker_id) for one in handed],
+            )
+            await Tell(Counted("claimed", len(handed)))
+        if not handed or len(handed) < len(rows):
+            await Tell(*{Ready(project_id, row[3]) for row in rows if row[4] == "queued"})  # type: ignore[arg-type]  # text
     return answers
+
+
+_QUEUED = (0, None, None, None, None, 1)
+
+
+async def _still_stands(project_id: str, offer: Offer) -> bool:
+    """Whether the worker is registered as it was when it offered, and nobody is ahead of what is started now."""
+    worker = await query("read_worker", id=offer.worker_id)
+    if not worker or worker[0][:3] != (project_id, offer.deployment_id, offer.python):
+        return False
+    return not await query("any_ready", project_id=project_id, deployment_id=offer.deployment_id)
+
+
+def _claimed(id: str, item: StartItem, now_us: int, offer: Offer, queue_name: str, parent: _Parent) -> Claimed:
+    """A fresh execution as its first claim hands it out."""
+    return Claimed(
+        id=id,
+        workflow_id=item.workflow_id,
+        attempt=1,
+        payload=item.payload,
+        created_at_us=now_us,
+        rows=[Row(1, now_us, Kind.CLAIMED, 1, name=offer.worker_id)],
+        key=item.key,
+        queue_name=queue_name,
+        concurrency_key=item.concurrency_key,
+        parent_execution_id=item.parent_execution_id,
+        root_execution_id=parent.root_id,
+        deployment_id=offer.deployment_id,
+        session_id=item.session_id or parent.session_id or id,
+        user_id=item.user_id or parent.user_id,
+        tags=Raw(msgspec.json.encode(item.tags)) if item.tags else None,
+    )
 
 
 @verb
 async def start(
-    *, project_id: str, news: Sequence[New], now_us: int, idempotency: Idempotency | None = None
-) -> list[Started | Problem]:
-    """Start independent executions; each item has its own answer."""
-    return await _once(project_id, news, now_us, idempotency, None)
+    *,
+    project_id: str,
+    news: Sequence[New],
+    now_us: int,
+    idempotency: Idempotency | None = None,
+    offer: Offer | None = None,
+) -> tuple[list[Started | Problem], list[Claimed]]:
+    """Start independent executions; each item has its own answer. Also answers with what the offer took at once."""
+    handed: list[Claimed] = []
+    return await _once(project_id, news, now_us, idempotency, offer=offer, handed=handed), handed
 
 
 @verb
@@ -211,11 +293,18 @@ async def start_batch(
     """Start all of a batch or none of it."""
     if not news:
         raise BadRequest("A batch needs at least one workflow.")
-    return await _once(project_id, news, now_us, idempotency, batch_id)
+    return await _once(project_id, news, now_us, idempotency, batch_id=batch_id)
 
 
 async def _once(
-    project_id: str, news: Sequence[New], now_us: int, idempotency: Idempotency | None, batch_id: str | None
+    project_id: str,
+    news: Sequence[New],
+    now_us: int,
+    idempotency: Idempotency | None,
+    *,
+    batch_id: str | None = None,
+    offer: Offer | None = None,
+    handed: list[Claimed] | None = None,
 ) -> list[Started | Problem]:
     """Start the items, or give the answer that the same request got the first time."""
     if idempotency is not None:
@@ -225,7 +314,9 @@ async def _once(
             if found[0][0] != body_hash:
                 raise KeyReused(f"Idempotency-Key {key!r} was used with another body; use a new key for a new request.")
             return [answer.outcome() for answer in _ANSWERS.decode(found[0][1])]
-    answers = await start_items(project_id, news, now_us, batch_id=batch_id, independent=batch_id is None)
+    answers = await start_items(
+        project_id, news, now_us, batch_id=batch_id, independent=batch_id is None, offer=offer, handed=handed
+    )
     if idempotency is not None:
         row = (
             project_id,

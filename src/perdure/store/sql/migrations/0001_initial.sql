@@ -136,6 +136,7 @@ CREATE INDEX executions_held ON executions (assigned_to_worker, id) WHERE phase 
 CREATE INDEX executions_held_limited ON executions (project_id, queue_name, COALESCE(concurrency_key, ''))
   WHERE phase IN ('running', 'cancelling') AND limited = 1;
 CREATE INDEX executions_due ON executions (phase, due_at_us) WHERE due_at_us IS NOT NULL;
+CREATE INDEX executions_waiting ON executions (project_id, workflow_id) WHERE phase = 'waiting';
 CREATE INDEX executions_blocked ON executions (project_id, deployment_id) WHERE phase = 'blocked';
 CREATE INDEX executions_by_parent ON executions (project_id, parent_execution_id, id) WHERE parent_execution_id IS NOT NULL;
 CREATE INDEX executions_by_root ON executions (project_id, root_execution_id, id) WHERE root_execution_id IS NOT NULL;
@@ -211,6 +212,7 @@ CREATE TABLE events (
   created_at_us INTEGER NOT NULL,
   PRIMARY KEY (project_id, topic, seq)
 ) {table};
+CREATE INDEX events_by_time ON events (created_at_us);
 CREATE UNIQUE INDEX events_dedup ON events (project_id, topic, dedup_key) WHERE dedup_key IS NOT NULL;
 
 -- The first answer to a request that carried an Idempotency-Key.
@@ -223,6 +225,8 @@ CREATE TABLE idempotency (
   created_at_us INTEGER NOT NULL,
   PRIMARY KEY (project_id, route, key)
 ) {table};
+
+CREATE INDEX idempotency_by_time ON idempotency (created_at_us);
 
 -- What workflow code logged: a stream beside the journal, at most 1,000 lines per execution.
 CREATE TABLE logs (
