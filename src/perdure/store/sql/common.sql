@@ -61,10 +61,12 @@ WHERE project_id = :project_id ORDER BY id, deployment_id;
 
 -- name: start_target
 -- Where a new execution goes: its deployment (asked for, or the current one) and what that says of the workflow.
-SELECT d.id, w.id, w.queue_name, w.output_schema_name, w.run_timeout_seconds, w.wake_on_cancel
+SELECT d.id, w.id, COALESCE(:queue_name, w.queue_name, :workflow_id), w.output_schema_name, w.run_timeout_seconds,
+  w.wake_on_cancel, q.name, q.concurrency_limit, q.total_limit
 FROM projects p
 LEFT JOIN deployments d ON d.project_id = p.id AND d.id = COALESCE(:deployment_id, p.current_deployment_id)
 LEFT JOIN workflows w ON w.project_id = p.id AND w.deployment_id = d.id AND w.id = :workflow_id
+LEFT JOIN queues q ON q.project_id = p.id AND q.name = COALESCE(:queue_name, w.queue_name, :workflow_id)
 WHERE p.id = :project_id;
 
 -- ==== queues =====================================================================================================
@@ -161,10 +163,12 @@ VALUES (:project_id, :id, :workflow_id, :deployment_id, :phase, :payload, :now_u
   :run_timeout_seconds, :key, :tags, :due_at_us, :priority, :rank, :ready_at_us, :limited, :wake_on_cancel, :now_us,
   :attempt, :assigned_to_worker, :started_at_us, :claim_id, :python, :next_seq);
 
--- name: any_ready
-SELECT 1 FROM executions
-WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND limited = 0 AND due_at_us IS NULL
-ORDER BY rank, ready_at_us, id LIMIT 1;
+-- name: check_offer
+-- A worker that offered to take work at once: is it still what it was, and is nothing ahead of what is started now?
+SELECT w.project_id, w.deployment_id, w.python, w.embedded, EXISTS (
+  SELECT 1 FROM executions e WHERE e.project_id = w.project_id AND e.deployment_id = w.deployment_id
+    AND e.phase = 'queued' AND e.limited = 0 AND e.due_at_us IS NULL)
+FROM workers w WHERE w.id = :worker_id;
 
 -- name: find_key
 SELECT id, created_at_us FROM executions WHERE project_id = :project_id AND workflow_id = :workflow_id AND key = :key;
@@ -264,9 +268,10 @@ WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling
   AND assigned_to_worker = :worker_id AND report_number < :number
 RETURNING next_seq, phase, moved_at_us, workflow_id, deployment_id, created_at_us;
 
--- name: bump_seq
+-- name: count_outcome
 -- holds: execution=id
-UPDATE executions SET next_seq = next_seq + :rows WHERE project_id = :project_id AND id = :id RETURNING next_seq;
+-- A seq for an outcome that a report finds out only while it is taken.
+UPDATE executions SET next_seq = next_seq + 1, losses = 0 WHERE project_id = :project_id AND id = :id RETURNING next_seq;
 
 -- name: complete
 -- holds: execution=id
@@ -298,7 +303,7 @@ RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, lim
 -- name: suspend
 -- holds: execution=id
 UPDATE executions SET phase = 'waiting', due_at_us = :due_at_us, timer_key = :timer_key, next_seq = next_seq + 1,
-  parked_worker = :parked_worker, parked_seq = next_seq, moved_at_us = MAX(moved_at_us, :now_us)
+  parked_worker = :parked_worker, parked_seq = :parked_seq, moved_at_us = MAX(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt
   AND assigned_to_worker = :worker_id
 RETURNING next_seq, moved_at_us, limited, deployment_id;
@@ -306,7 +311,9 @@ RETURNING next_seq, moved_at_us, limited, deployment_id;
 -- name: requeue
 -- holds: execution=id
 UPDATE executions SET phase = 'queued', due_at_us = :due_at_us, retry_count = retry_count + :retries,
-  rank = -priority, ready_at_us = COALESCE(:due_at_us, :now_us), next_seq = next_seq + 1, limited = :limited,
+  rank = -priority, ready_at_us = COALESCE(:due_at_us, :now_us), next_seq = next_seq + 1,
+  limited = EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
+    AND q.name = executions.queue_name AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)),
   parked_worker = NULL, parked_seq = NULL, moved_at_us = MAX(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt AND assigned_to_worker = :worker_id
 RETURNING next_seq, moved_at_us, deployment_id;
@@ -328,7 +335,7 @@ FROM executions WHERE project_id = :project_id AND id = :id;
 -- name: deliver_outcome
 -- holds: execution=id
 -- An outcome reaches an execution: a waiting one goes back to its queue, a held one hears of it from its next report.
-UPDATE executions SET next_seq = next_seq + 1,
+UPDATE executions SET next_seq = next_seq + 1, losses = 0,
   rank = CASE WHEN phase = 'waiting' THEN -priority ELSE rank END,
   ready_at_us = CASE WHEN phase = 'waiting' THEN :now_us ELSE ready_at_us END,
   due_at_us = CASE WHEN phase = 'waiting' THEN NULL ELSE due_at_us END,
@@ -341,8 +348,8 @@ RETURNING next_seq - 1, phase, assigned_to_worker, deployment_id, moved_at_us, a
 
 -- name: wake_timers
 -- picks: executions whose timer is due
-UPDATE executions SET phase = 'queued', rank = -priority, ready_at_us = due_at_us, due_at_us = NULL, losses = 0,
-  next_seq = next_seq + 1, moved_at_us = MAX(moved_at_us, :now_us),
+UPDATE executions SET phase = 'queued', rank = -priority, ready_at_us = due_at_us, due_at_us = NULL,
+  losses = CASE WHEN timer_key IS NULL THEN losses ELSE 0 END, next_seq = next_seq + 1, moved_at_us = MAX(moved_at_us, :now_us),
   limited = EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
     AND q.name = executions.queue_name AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL))
 WHERE phase = 'waiting' AND due_at_us <= :now_us AND (project_id, id) IN (
@@ -419,7 +426,7 @@ UPDATE executions SET phase = 'queued', error = NULL, rank = -priority, ready_at
   moved_at_us = MAX(moved_at_us, :now_us),
   limited = EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
     AND q.name = executions.queue_name AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL))
-WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'blocked'
+WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase IN ('waiting', 'blocked') AND phase = 'blocked'
 RETURNING id, next_seq - 1, moved_at_us, attempt;
 
 -- name: adopt_early
@@ -524,8 +531,7 @@ SELECT project_id, workflow_id, phase, COUNT(*) FROM (
   UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase = 'queued' AND limited = 1 AND due_at_us IS NULL
   UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase = 'queued' AND due_at_us IS NOT NULL
   UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase IN ('running', 'cancelling')
-  UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase = 'waiting'
-  UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase = 'blocked') AS open
+  UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase IN ('waiting', 'blocked')) AS open
 GROUP BY project_id, workflow_id, phase;
 
 -- name: count_queued
@@ -577,6 +583,13 @@ SELECT state, topic, after_seq, event_seq, data FROM waits WHERE execution_id = 
 INSERT INTO waits (execution_id, key, project_id, state, topic, match, fingerprint, after_seq, data, opened_at_us)
 VALUES (:execution_id, :key, :project_id, :state, :topic, :match, :fingerprint, :after_seq, :data, :now_us);
 
+-- name: take_over_early
+-- holds: execution=execution_id
+-- Somebody answered under this key, but the code waits for an event: the answer was meant for nobody.
+UPDATE waits SET state = 'open', topic = :topic, match = :match, fingerprint = :fingerprint, after_seq = :after_seq,
+  data = :data, opened_at_us = :now_us
+WHERE execution_id = :execution_id AND key = :key AND state = 'early' RETURNING key;
+
 -- name: reopen_wait
 -- holds: execution=execution_id
 UPDATE waits SET state = 'open' WHERE execution_id = :execution_id AND key = :key AND state = 'closed' RETURNING key;
@@ -589,6 +602,11 @@ WHERE execution_id = :execution_id AND key = :key AND state IN ('open', 'early')
 -- name: close_wait
 -- holds: execution=execution_id
 UPDATE waits SET state = 'closed' WHERE execution_id = :execution_id AND key = :key AND state = 'open' RETURNING key;
+
+-- name: close_waits
+-- holds: execution=execution_id
+-- Whoever has ended waits for nothing: publishing need not look at it any more.
+UPDATE waits SET state = 'closed' WHERE execution_id = :execution_id AND state = 'open';
 
 -- name: open_waits
 SELECT key FROM waits WHERE execution_id = :execution_id AND state = 'open' ORDER BY key;

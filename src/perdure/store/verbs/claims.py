@@ -95,7 +95,7 @@ async def claim(
     next claim should go on looking. A claim id seen before gets its batch again, as far as it was not acknowledged.
     """
     worker = await _worker(project_id, worker_id)
-    _, deployment_id, python, last_claim_id, _ = worker
+    _, deployment_id, python, last_claim_id, embedded = worker
     if claim_id == last_claim_id:
         rows = await query("claimed_before", worker_id=worker_id, claim_id=claim_id)
         return [_claimed(row, worker_id, again=True) for row in rows], after, (deployment_id, python)
@@ -119,7 +119,8 @@ async def claim(
     if not picked:
         return [], after, (deployment_id, python)
     picked.sort(key=lambda row: (row[-2], row[-1], row[0]))
-    await query("note_claim", id=worker_id, claim_id=claim_id)
+    if not embedded:  # an embedded worker's reply cannot be lost, so it never asks for the batch again
+        await query("note_claim", id=worker_id, claim_id=claim_id)
     await query_many(
         "insert_journal",
         [journal_row(row[0], row[5], now_us, Kind.CLAIMED, row[2], name=worker_id) for row in picked],

@@ -110,24 +110,39 @@ async def open_wait(
     if topic is not None:
         await query("lock_topic", project_id=project_id, topic=topic)
     known = await query("read_wait", execution_id=execution_id, key=wait.key)
-    if known and known[0][0] == "early":
+    if known and known[0][0] == "early" and topic is None:
         await query("meet_wait", execution_id=execution_id, key=wait.key, event_seq=None, data=None)
         return await _met(project_id, execution_id, attempt, Kind.RESUME, wait, known[0][4], at_us)
-    if known and known[0][0] != "closed":
+    if known and known[0][0] not in ("closed", "early"):
         return None
     match = None if wait.match is None else msgspec.json.encode(wait.match)
     after: int | None = None
     if topic is not None:
-        after = await _start_of(project_id, execution_id, topic, wait, created_at_us)
-    if known:
+        reopened = bool(known) and known[0][0] == "closed" and known[0][1] == topic
+        after = known[0][2] if reopened else await _start_of(project_id, topic, wait, created_at_us)
+    data = None if wait.data is None else bytes(wait.data)
+    if known and known[0][0] == "closed":
         await query("reopen_wait", execution_id=execution_id, key=wait.key)
+    elif known:
+        await query(
+            "take_over_early",
+            execution_id=execution_id,
+            key=wait.key,
+            topic=topic,
+            match=match,
+            fingerprint=wait.fingerprint,
+            after_seq=after,
+            data=data,
+            now_us=now_us,
+        )
     else:
-        data = None if wait.data is None else bytes(wait.data)
         row = (execution_id, wait.key, project_id, "open", topic, match, wait.fingerprint, after, data, now_us)
         await query_many("insert_wait", [row])
     if topic is None:
         return None
     taken = {seq for (seq,) in await query("taken_events", execution_id=execution_id, topic=topic)}
+    while after is not None and after + 1 in taken:  # numbers have no gaps: what was taken in a row need not be read
+        after += 1
     while True:
         page = await query("read_events", project_id=project_id, topic=topic, after=after, limit=PAGE)
         for id, seq, _, event_type, data, event_at_us in page:
@@ -140,7 +155,7 @@ async def open_wait(
         after = page[-1][1]
 
 
-async def _start_of(project_id: str, execution_id: str, topic: str, wait: OpenWait, created_at_us: int) -> int:
+async def _start_of(project_id: str, topic: str, wait: OpenWait, created_at_us: int) -> int:
     """The number after which a wait looks: from the execution's creation on, unless it says otherwise."""
     if wait.after is not None:
         return wait.after
@@ -155,7 +170,7 @@ async def _start_of(project_id: str, execution_id: str, topic: str, wait: OpenWa
 async def _met(
     project_id: str, execution_id: str, attempt: int, kind: Kind, wait: OpenWait, value: bytes, at_us: int
 ) -> JournalRow:
-    next_seq: int = (await query("bump_seq", project_id=project_id, id=execution_id, rows=1))[0][0]
+    next_seq: int = (await query("count_outcome", project_id=project_id, id=execution_id))[0][0]
     row = journal_row(execution_id, next_seq - 1, at_us, kind, attempt, key=wait.key, name=wait.topic, value=value)
     await query_many("insert_journal", [row])
     return row

@@ -16,6 +16,7 @@ from perdure.store.verbs.events import open_wait, publish_events
 from perdure.store.verbs.rows import JournalRow, as_row, ended, journal_row, row_of
 from perdure.store.verbs.starts import New, start_items
 from perdure.store.verbs.waits import answer_wait
+from perdure.wire.errors import Conflict, IllegalMove
 from perdure.wire.records import OUTCOMES, Kind, Problem, Row
 from perdure.wire.requests import (
     Answer,
@@ -41,6 +42,7 @@ LOST = ItemReply(lost=True)
 ROWS_MAX = 500
 BYTES_MAX = 8 * 1024 * 1024
 LOG_LINES_MAX = 1_000
+REPORT_ENTRIES_MAX = 100_000
 
 _ONE_ROW = (StepDone, TimerFired, StartChild, Publish, Answer)
 
@@ -95,6 +97,7 @@ async def report(
     rows: list[JournalRow] = []
     shown: list[Row] = []
     fresh = iter(ids)
+    touched = False
     seq = first
     for entry in entries:
         if type(entry) is StepDone or type(entry) is TimerFired:
@@ -105,8 +108,12 @@ async def report(
             await query("close_wait", execution_id=item.execution_id, key=entry.key)
             accepted.append(0)
         elif type(entry) is OpenWait:
+            met = await open_wait(at.project_id, at.execution_id, at.attempt, entry, created_at_us, at.now_us, at_us)
+            if met is not None:
+                shown.append(as_row(met))
             accepted.append(0)
         else:
+            touched = touched or type(entry) is not StartChild
             row = await _effect(at, seq, entry, fresh, phase, deployment_id)  # type: ignore[arg-type]  # what is left
             rows.append(row)
             shown.append(as_row(row))
@@ -115,18 +122,17 @@ async def report(
     if rows:
         await query_many("insert_journal", rows)
         await Tell(Written(item.execution_id))
-    for entry in entries:
-        if type(entry) is OpenWait:
-            met = await open_wait(at.project_id, at.execution_id, at.attempt, entry, created_at_us, at.now_us, at_us)
-            if met is not None:
-                shown.append(as_row(met))
+    if touched:  # what it published or answered may have come back to itself
+        told = {seq for entry, seq in zip(entries, accepted, strict=True) if type(entry) in (StepDone, TimerFired)}
+        shown = [row for row in await _rows_after(item.execution_id, first - 1) if row.seq not in told]
+    shown.sort(key=lambda row: row.seq)
     if item.logs:
         await _log(item)
     found = unseen + shown
     stopped = False
-    if end is not None and not more:
+    if end is not None:
         if type(end) is Suspend:
-            stopped = await _suspend(at, end, found)
+            stopped = not more and await _suspend(at, end, found, item.seen)
         elif type(end) is not Complete and type(end) is not Cancelled:
             stopped = await _stop(at, end, phase)  # type: ignore[arg-type]  # a retried Fail, Release or Block
     return ItemReply(rows=found, more=more, ended=stopped, accepted=accepted, at_us=at_us)
@@ -172,6 +178,11 @@ async def _unseen(item: ReportItem, next_seq: int) -> tuple[list[Row], bool]:
     return rows, False
 
 
+async def _rows_after(execution_id: str, seq: int) -> list[Row]:
+    rows = await query("read_journal", execution_id=execution_id, after=seq, limit=ROWS_MAX + REPORT_ENTRIES_MAX)
+    return [row_of(values) for values in rows]
+
+
 async def _look(project_id: str, worker_id: str, item: ReportItem) -> ItemReply:
     """An item without news: acknowledge the delivery, answer with the rows not seen yet."""
     rows = await query(
@@ -189,24 +200,33 @@ async def _look(project_id: str, worker_id: str, item: ReportItem) -> ItemReply:
 async def _refused(project_id: str, worker_id: str, item: ReportItem) -> ItemReply:
     """The guard matched nothing: a repeat of a report that was taken, or somebody else's execution by now."""
     state = await query("read_state", project_id=project_id, id=item.execution_id)
-    if not state or state[0][1] != item.attempt or state[0][2] != worker_id or state[0][3] < item.number:
+    fenced = bool(state) and state[0][1] == item.attempt and state[0][2] == worker_id
+    phase = Phase(state[0][0]) if fenced else None
+    if phase in HELD and state[0][3] < item.number:
+        # The fence holds, so it is the move that does not exist. Not `lost`: this worker holds it still.
+        message = f"Execution {item.execution_id!r} is {phase}: nobody asked to cancel it."
+        return ItemReply(problem=Problem(message, IllegalMove.code))
+    if phase is None or state[0][3] < item.number:
         await Tell(Counted("stale_rejections"))
         return LOST
-    phase, next_seq = Phase(state[0][0]), state[0][4]
+    next_seq = state[0][4]
     if phase not in HELD:
         # This attempt ended, by this report or (a cancel, a lapse) without it. Either way the worker is done with it.
         return ItemReply(ended=item.end is not None, lost=item.end is None)
     rows, more = await _unseen(item, next_seq)
-    own = {(_kind_of(entry), entry.key): n for n, entry in enumerate(item.entries) if isinstance(entry, _ONE_ROW)}
+    own: dict[tuple[Kind, str], list[int]] = {}
+    for n, entry in enumerate(item.entries):
+        if isinstance(entry, _ONE_ROW):
+            own.setdefault((_kind_of(entry), entry.key), []).append(n)
     accepted = [0] * len(item.entries)
     shown: list[Row] = []
     at_us = 0
     for row in rows:
-        n = own.get((row.kind, row.key or ""))
-        if n is not None and row.attempt == item.attempt:
-            accepted[n] = row.seq
+        mine = own.get((row.kind, row.key or "")) if row.attempt == item.attempt else None
+        if mine:
+            accepted[mine.pop(0)] = row.seq
             at_us = row.at_us
-        if n is None or row.kind not in (Kind.STEP, Kind.STEP_FAILED, Kind.TIMER):
+        if not mine and mine is None or row.kind not in (Kind.STEP, Kind.STEP_FAILED, Kind.TIMER):
             shown.append(row)
     if more:  # too long for one reply: the worker reads everything anew instead
         return ItemReply(rows=rows, more=True, accepted=[], at_us=rows[-1].at_us)
@@ -271,6 +291,10 @@ async def _start_child(
         deployment_id=entry.item.deployment_id or deployment_id,
     )
     answer = (await start_items(at.project_id, [New(id, item)], at.now_us))[0]
+    if isinstance(answer, Started) and answer.existing:
+        # Its end would be told to whoever started it, and this execution would wait for ever.
+        message = f"Key {item.key!r} of workflow {item.workflow_id!r} names execution {answer.execution_id!r} already."
+        return False, _problem(Problem(message, Conflict.code))
     if isinstance(answer, Started):
         return True, msgspec.json.encode(answer.execution_id)
     return False, _problem(answer)
@@ -288,7 +312,7 @@ async def _log(item: ReportItem) -> None:
     await Tell(Written(item.execution_id))
 
 
-async def _suspend(at: _At, end: Suspend, found: list[Row]) -> bool:
+async def _suspend(at: _At, end: Suspend, found: list[Row], seen: int) -> bool:
     """Let go of an execution that waits, unless its journal has an outcome that its code has not seen (I5)."""
     if any(row.kind in OUTCOMES for row in found):
         return False
@@ -306,6 +330,7 @@ async def _suspend(at: _At, end: Suspend, found: list[Row]) -> bool:
         due_at_us=due_at_us,
         timer_key=None if end.timer is None else end.timer[0],
         parked_worker=at.worker_id if end.parked else None,
+        parked_seq=seen,
         now_us=at.now_us,
     )
     if not moved:
@@ -324,7 +349,6 @@ async def _stop(at: _At, end: Fail | Release | Block, phase: str) -> bool:
     """The attempt ends without an end of the execution: it is tried again, handed back or blocked."""
     if phase == Phase.CANCELLING:
         # Nothing goes back to a queue while it is being cancelled: the worker that lets go confirms the cancel.
-        await query("bump_seq", project_id=at.project_id, id=at.execution_id, rows=0)
         return False
     fence: dict[str, object] = {
         "project_id": at.project_id,

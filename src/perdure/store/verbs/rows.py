@@ -66,7 +66,7 @@ def execution_of(values: Sequence[Any]) -> Execution:
     fields[5] = Raw(fields[5])
     fields[6] = None if fields[6] is None else Raw(fields[6])
     # An execution without a session of its own is the first of one that carries its id.
-    fields[20] = fields[20] or fields[0]
+    fields[19] = fields[19] or fields[0]
     fields[27] = None if fields[27] is None else Raw(fields[27])
     fields[28] = None if fields[28] is None else Raw(fields[28])
     return Execution(*fields)
@@ -121,6 +121,7 @@ async def ended(
     if limited:
         hints.append(Ready(project_id, None))
     await Tell(*hints)
+    await query("close_waits", execution_id=execution_id)
     if parent_execution_id is not None and step_key is not None:
         ok = phase is Phase.COMPLETED
         value = result if result is not None else detail if detail is not None else NULL_BYTES

@@ -50,10 +50,12 @@ class Offer(NamedTuple):
 
 class _Target(NamedTuple):
     deployment_id: str | None
-    queue_name: str | None
+    queue_name: str
     output_schema_name: str | None
     run_timeout_seconds: int | None
     wake_on_cancel: int
+    limited: int
+    queue_exists: bool
 
 
 class _Parent(NamedTuple):
@@ -65,11 +67,16 @@ class _Parent(NamedTuple):
 async def _target(project_id: str, item: StartItem) -> _Target:
     """Where an item runs; refuses what nobody could run."""
     rows = await query(
-        "start_target", project_id=project_id, deployment_id=item.deployment_id, workflow_id=item.workflow_id
+        "start_target",
+        project_id=project_id,
+        deployment_id=item.deployment_id,
+        workflow_id=item.workflow_id,
+        queue_name=item.queue_name,
     )
     if not rows:
         raise NotFound(f"Project {project_id!r} does not exist.")
-    deployment_id, workflow_id, queue_name, schema, timeout, wake = rows[0]
+    deployment_id, workflow_id, queue_name, schema, timeout, wake, queue, key_limit, total_limit = rows[0]
+    limited = int(key_limit is not None or total_limit is not None)
     if deployment_id is None:
         if item.deployment_id is not None:
             raise DeploymentNotFound(
@@ -81,13 +88,13 @@ async def _target(project_id: str, item: StartItem) -> _Target:
                 f"Workflow {item.workflow_id!r} cannot be started: the project has no deployment yet. Start a worker, "
                 'or say "accept_early": true to let the execution wait for one.'
             )
-        return _Target(None, None, None, None, 0)
+        return _Target(None, queue_name, None, None, 0, limited, queue is not None)
     if workflow_id is None:
         raise WorkflowNotFound(
             f"Workflow {item.workflow_id!r} is not registered in deployment {deployment_id!r}; check its name, or "
             "restart the worker that should serve it."
         )
-    return _Target(deployment_id, queue_name, schema, timeout, wake)
+    return _Target(deployment_id, queue_name, schema, timeout, wake, limited, queue is not None)
 
 
 async def start_items(
@@ -106,17 +113,22 @@ async def start_items(
     `offer`, items that could be claimed at once are born claimed (and added to `handed`), provided nothing else is ready.
     """
     room = 0
-    if offer is not None and handed is not None and await _still_stands(project_id, offer):
-        room = offer.capacity
-    targets: dict[tuple[str | None, str, bool], _Target | PerdureError] = {}
+    embedded = False
+    if offer is not None and handed is not None:
+        worker = await query("check_offer", worker_id=offer.worker_id)
+        if worker and worker[0][:3] == (project_id, offer.deployment_id, offer.python) and not worker[0][4]:
+            room = offer.capacity
+            embedded = bool(worker[0][3])
+    targets: dict[tuple[str | None, str, str | None, bool], _Target | PerdureError] = {}
     queues: dict[str, int] = {}
+    """Queues that these items make, and whether they are limited."""
     parents: dict[str, _Parent] = {}
     keys: dict[tuple[str, str], Started] = {}
     answers: list[Started | Problem] = []
     rows: list[tuple[object, ...]] = []
     tags: list[tuple[object, ...]] = []
     for id, item in news:
-        where = (item.deployment_id, item.workflow_id, item.accept_early)
+        where = (item.deployment_id, item.workflow_id, item.queue_name, item.accept_early)
         target = targets.get(where)
         if target is None:
             try:
@@ -139,20 +151,17 @@ async def start_items(
                 answers.append(Started(before.execution_id, before.created_at_us, existing=True))
                 continue
             keys[named] = Started(id, now_us)
-        queue_name = item.queue_name or target.queue_name or item.workflow_id
-        limited = queues.get(queue_name)
-        if limited is None:
-            found = await query("read_queue", project_id=project_id, name=queue_name)
-            if not found and item.queue_concurrency_limit is not None:
-                found = [(item.queue_concurrency_limit, None)]
-                await query(
-                    "insert_queue",
-                    project_id=project_id,
-                    name=queue_name,
-                    concurrency_limit=item.queue_concurrency_limit,
-                    total_limit=None,
-                )
-            limited = queues[queue_name] = int(bool(found) and found[0] != (None, None))
+        queue_name = target.queue_name
+        limited = queues.get(queue_name, target.limited)
+        if item.queue_concurrency_limit is not None and not target.queue_exists and queue_name not in queues:
+            limited = queues[queue_name] = 1
+            await query(
+                "insert_queue",
+                project_id=project_id,
+                name=queue_name,
+                concurrency_limit=item.queue_concurrency_limit,
+                total_limit=None,
+            )
         parent = _Parent()
         if item.parent_execution_id is not None:
             known = parents.get(item.parent_execution_id)
@@ -229,7 +238,8 @@ async def start_items(
         if tags:
             await query_many("insert_tag", tags)
         if handed and offer is not None:
-            await query("note_claim", id=offer.worker_id, claim_id=offer.claim_id)
+            if not embedded:  # an embedded worker's reply cannot be lost, so it never asks for the batch again
+                await query("note_claim", id=offer.worker_id, claim_id=offer.claim_id)
             await query_many(
                 "insert_journal",
                 [journal_row(one.id, 1, now_us, Kind.CLAIMED, 1, name=offer.worker_id) for one in handed],
@@ -241,14 +251,6 @@ async def start_items(
 
 
 _QUEUED = (0, None, None, None, None, 1)
-
-
-async def _still_stands(project_id: str, offer: Offer) -> bool:
-    """Whether the worker is registered as it was when it offered, and nobody is ahead of what is started now."""
-    worker = await query("read_worker", id=offer.worker_id)
-    if not worker or worker[0][:3] != (project_id, offer.deployment_id, offer.python):
-        return False
-    return not await query("any_ready", project_id=project_id, deployment_id=offer.deployment_id)
 
 
 def _claimed(id: str, item: StartItem, now_us: int, offer: Offer, queue_name: str, parent: _Parent) -> Claimed:

@@ -136,15 +136,13 @@ CREATE INDEX executions_held ON executions (assigned_to_worker, id) WHERE phase 
 CREATE INDEX executions_held_limited ON executions (project_id, queue_name, COALESCE(concurrency_key, ''))
   WHERE phase IN ('running', 'cancelling') AND limited = 1;
 CREATE INDEX executions_due ON executions (phase, due_at_us) WHERE due_at_us IS NOT NULL;
-CREATE INDEX executions_waiting ON executions (project_id, workflow_id) WHERE phase = 'waiting';
-CREATE INDEX executions_blocked ON executions (project_id, deployment_id) WHERE phase = 'blocked';
+CREATE INDEX executions_idle ON executions (project_id, deployment_id, phase, workflow_id) WHERE phase IN ('waiting', 'blocked');
 CREATE INDEX executions_by_parent ON executions (project_id, parent_execution_id, id) WHERE parent_execution_id IS NOT NULL;
 CREATE INDEX executions_by_root ON executions (project_id, root_execution_id, id) WHERE root_execution_id IS NOT NULL;
 CREATE INDEX executions_by_session ON executions (project_id, session_id, id) WHERE session_id IS NOT NULL;
 CREATE INDEX executions_by_user ON executions (project_id, user_id, id) WHERE user_id IS NOT NULL;
 CREATE INDEX executions_by_batch ON executions (project_id, batch_id, id) WHERE batch_id IS NOT NULL;
 CREATE UNIQUE INDEX executions_by_key ON executions (project_id, workflow_id, key) WHERE key IS NOT NULL;
-CREATE INDEX executions_failed ON executions (project_id, completed_at_us) WHERE phase = 'failed';
 
 CREATE TABLE execution_tags (
   project_id {text} NOT NULL,
