@@ -226,8 +226,9 @@ async def _refused(project_id: str, worker_id: str, item: ReportItem) -> ItemRep
         if mine:
             accepted[mine.pop(0)] = row.seq
             at_us = row.at_us
-        if not mine and mine is None or row.kind not in (Kind.STEP, Kind.STEP_FAILED, Kind.TIMER):
-            shown.append(row)
+            if row.kind in (Kind.STEP, Kind.STEP_FAILED, Kind.TIMER):
+                continue
+        shown.append(row)
     if more:  # too long for one reply: the worker reads everything anew instead
         return ItemReply(rows=rows, more=True, accepted=[], at_us=rows[-1].at_us)
     return ItemReply(rows=shown, accepted=accepted, at_us=at_us)

@@ -110,7 +110,8 @@ async def start_items(
     """Insert the items; of independent ones a refused item answers for itself and does not disturb the others.
 
     Part of the verbs below and of a worker's report. Refusals of a whole request come before the first write. With an
-    `offer`, items that could be claimed at once are born claimed (and added to `handed`), provided nothing else is ready.
+    `offer`, items that could be claimed at once are born claimed (and added to `handed`), provided nothing else is
+    ready.
     """
     room = 0
     embedded = False

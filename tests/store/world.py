@@ -1,0 +1,302 @@
+"""Short words for what callers and workers do to a store, so that a test reads as a story.
+
+Every word is one verb, at the world's own time: nothing here waits, and the clock moves only when a test moves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Raw
+
+from perdure.store.interface import Hint
+from perdure.store.verbs import access, claims, events, looks, moves, reports, starts, waits
+from perdure.store.verbs.starts import Idempotency, New
+from perdure.wire.records import Event, Execution, Kind, Problem, Row
+from perdure.wire.requests import (
+    Block,
+    Cancelled,
+    Claimed,
+    Complete,
+    End,
+    Entry,
+    EventItem,
+    Fail,
+    ItemReply,
+    LogLine,
+    OpenWait,
+    Publish,
+    QueueSpec,
+    RegisterRequest,
+    Release,
+    ReportItem,
+    StartChild,
+    Started,
+    StartItem,
+    StepDone,
+    Suspend,
+    WorkflowSpec,
+)
+from perdure.wire.status import Phase
+
+if TYPE_CHECKING:
+    from perdure.store.sqlite import SQLiteStore
+
+SECOND = 1_000_000
+LEASE_US = 12 * SECOND
+GRACE_US = 30 * SECOND
+START_US = 1_750_000_000 * SECOND
+PROJECT = "project"
+
+
+class World:
+    """One project, its clock, and what the test's workers have said so far."""
+
+    def __init__(self, store: SQLiteStore) -> None:
+        self.store = store
+        self.now_us = START_US
+        self.hints: list[Hint] = []
+        self._ids = 0
+        self._numbers: dict[tuple[str, int], int] = {}
+        self._cursors: dict[str, tuple[str, str]] = {}
+        store.listen(self.hints.extend)
+
+    @classmethod
+    async def make(cls, store: SQLiteStore) -> World:
+        world = cls(store)
+        await store.write(access.default_project(id=PROJECT, now_us=world.now_us))
+        return world
+
+    async def check(self) -> None:
+        """Every invariant that can be asked of the database holds."""
+        found = await self.store.read(looks.doctor())
+        assert {name: rows for name, rows in found.items() if rows} == {}
+
+    def new_id(self) -> str:
+        self._ids += 1
+        return f"0190a5f2-7c1e-7b3a-9d55-{self._ids:012x}"
+
+    def advance(self, seconds: float) -> None:
+        self.now_us += int(seconds * SECOND)
+
+    # --- callers -----------------------------------------------------------------------------------------------------
+
+    async def start(self, workflow_id: str = "wf", **fields: Any) -> str:
+        """Start one execution; answers its id. Raises what a caller would be told."""
+        return (await self.start_all([StartItem(workflow_id, **fields)]))[0]
+
+    async def start_all(self, items: Sequence[StartItem]) -> list[str]:
+        answers = await self.answers(items)
+        for answer in answers:
+            assert isinstance(answer, Started), answer
+        return [answer.execution_id for answer in answers if isinstance(answer, Started)]
+
+    async def answers(
+        self, items: Sequence[StartItem], idempotency: Idempotency | None = None
+    ) -> list[Started | Problem]:
+        news = [New(self.new_id(), item) for item in items]
+        answers, _ = await self.store.write(
+            starts.start(project_id=PROJECT, news=news, now_us=self.now_us, idempotency=idempotency)
+        )
+        return answers
+
+    async def batch(self, items: Sequence[StartItem], idempotency: Idempotency | None = None) -> list[Started]:
+        news = [New(self.new_id(), item) for item in items]
+        answers = await self.store.write(
+            starts.start_batch(
+                project_id=PROJECT, news=news, batch_id=self.new_id(), now_us=self.now_us, idempotency=idempotency
+            )
+        )
+        return [answer for answer in answers if isinstance(answer, Started)]
+
+    async def cancel(self, id: str, by: str = "user") -> Phase:
+        return await self.store.write(
+            moves.cancel(project_id=PROJECT, execution_id=id, cancelled_by=by, now_us=self.now_us, grace_us=GRACE_US)
+        )
+
+    async def publish(self, topic: str, *data: object, dedup_key: str | None = None) -> list[int]:
+        items = [EventItem(raw(value), dedup_key=dedup_key) for value in data]
+        ids = [self.new_id() for _ in items]
+        return await self.store.write(
+            events.publish(project_id=PROJECT, topic=topic, events=items, ids=ids, now_us=self.now_us)
+        )
+
+    async def read_topic(self, topic: str, after: int = 0) -> list[Event]:
+        return await self.store.read(events.read_events(project_id=PROJECT, topic=topic, after=after, limit=500))
+
+    async def resume(self, id: str, key: str, data: object = "yes") -> None:
+        await self.store.write(
+            waits.resume(project_id=PROJECT, execution_id=id, step_key=key, data=raw(data), now_us=self.now_us)
+        )
+
+    # --- the clock's work --------------------------------------------------------------------------------------------
+
+    async def wake_due(self, limit: int = 500) -> int:
+        return await self.store.write(moves.wake_due(now_us=self.now_us, limit=limit, grace_us=GRACE_US))
+
+    async def reap(self) -> int:
+        return await self.store.write(claims.reap(now_us=self.now_us, limit=500))
+
+    async def lose(self, worker: str = "w") -> None:
+        """The worker is silent until its lease has run out; it is reaped, and comes back with a new registration."""
+        self.advance(LEASE_US / SECOND + 1)
+        await self.reap()
+
+    # --- workers -----------------------------------------------------------------------------------------------------
+
+    async def register(
+        self,
+        worker: str = "w",
+        workflows: Sequence[str | WorkflowSpec] = ("wf",),
+        *,
+        deployment: str = "d",
+        python: str = "3.12",
+        queues: Sequence[QueueSpec] = (),
+        embedded: bool = False,
+        project: str = PROJECT,
+    ) -> None:
+        specs = [spec if isinstance(spec, WorkflowSpec) else WorkflowSpec(spec) for spec in workflows]
+        request = RegisterRequest(worker, deployment, python, specs, list(queues), embedded=embedded)
+        await self.store.write(
+            claims.register(project_id=project, request=request, now_us=self.now_us, lease_us=LEASE_US)
+        )
+
+    async def claim(
+        self, worker: str = "w", capacity: int = 1, claim_id: str | None = None, *, limited_first: bool = False
+    ) -> list[Claimed]:
+        """Claim what is ready, with its journals."""
+        picked, after, _ = await self.store.write(
+            claims.claim(
+                project_id=PROJECT,
+                worker_id=worker,
+                claim_id=claim_id or self.new_id(),
+                capacity=capacity,
+                now_us=self.now_us,
+                grace_us=GRACE_US,
+                after=self._cursors.get(worker, ("", "")),
+                limited_first=limited_first,
+            )
+        )
+        self._cursors[worker] = after
+        found: list[Claimed] = []
+        for claimed, base in picked:
+            rows = await self.journal(claimed.id, base)
+            found.append(claims.with_journal(claimed, base, rows, more=False))
+        return found
+
+    async def claim_ids(self, worker: str = "w", capacity: int = 100) -> list[str]:
+        return [claimed.id for claimed in await self.claim(worker, capacity)]
+
+    async def running(self, worker: str = "w", **fields: Any) -> str:
+        """A fresh execution in this worker's hands, acknowledged."""
+        id = await self.start(**fields)
+        assert id in await self.claim_ids(worker)
+        await self.acknowledge(id, worker=worker)
+        return id
+
+    async def acknowledge(self, id: str, attempt: int | None = None, worker: str = "w", seen: int = 0) -> ItemReply:
+        return await self.report(id, attempt=attempt, worker=worker, number=0, seen=seen)
+
+    async def report(
+        self,
+        id: str,
+        entries: Sequence[Entry] = (),
+        end: End | None = None,
+        *,
+        attempt: int | None = None,
+        worker: str = "w",
+        number: int | None = None,
+        seen: int | None = None,
+        logs: Sequence[LogLine] = (),
+        progress: object = None,
+    ) -> ItemReply:
+        """Report as the present attempt unless said otherwise; by default the worker has seen the whole journal."""
+        if attempt is None or seen is None:
+            state = await self.get(id)
+            attempt = state.attempt if attempt is None else attempt
+            seen = state.next_seq - 1 if seen is None else seen
+        if number is None:
+            number = self._numbers[id, attempt] = self._numbers.get((id, attempt), 0) + 1
+        item = ReportItem(
+            id,
+            attempt,
+            number,
+            seen,
+            list(entries),
+            end,
+            list(logs),
+            None if progress is None else raw(progress),
+        )
+        return await self.send(item, worker)
+
+    async def send(self, item: ReportItem, worker: str = "w") -> ItemReply:
+        ids = [self.new_id() for entry in item.entries for _ in range(_creates(entry))]
+        return await self.store.write(
+            reports.report(
+                project_id=PROJECT, worker_id=worker, item=item, now_us=self.now_us, ids=ids, grace_us=GRACE_US
+            )
+        )
+
+    async def finish(self, id: str, worker: str = "w", result: object = "done") -> None:
+        assert (await self.report(id, end=Complete(raw(result)), worker=worker)).ended
+
+    async def wait_for(self, id: str, *opened: OpenWait, due_us: int | None = None, worker: str = "w") -> ItemReply:
+        """Open waits and suspend on them, in one report."""
+        timer = None if due_us is None else ("timer", due_us)
+        return await self.report(id, opened, Suspend([wait.key for wait in opened], timer), worker=worker)
+
+    # --- looks -------------------------------------------------------------------------------------------------------
+
+    async def get(self, id: str) -> Execution:
+        return await self.store.read(looks.get(project_id=PROJECT, execution_id=id))
+
+    async def phase(self, id: str) -> Phase:
+        return (await self.get(id)).phase
+
+    async def journal(self, id: str, after: int = 0) -> list[Row]:
+        return await self.store.read(looks.journal(project_id=PROJECT, execution_id=id, after=after, limit=100_000))
+
+    async def kinds(self, id: str) -> list[str]:
+        return [row.kind.value for row in await self.journal(id)]
+
+    async def outcomes(self, id: str, kind: Kind) -> list[object]:
+        """The values of the journal's rows of one kind, in order."""
+        return [msgspec.json.decode(row.value) for row in await self.journal(id) if row.kind is kind]
+
+    async def everything(self, id: str) -> tuple[Execution, list[Row]]:
+        return await self.get(id), await self.journal(id)
+
+
+def _creates(entry: Entry) -> int:
+    return len(entry.events) if type(entry) is Publish else int(type(entry) is StartChild)
+
+
+def raw(value: object) -> Raw:
+    return Raw(msgspec.json.encode(value))
+
+
+def step(key: str, value: object = None, *, ok: bool = True, last: bool = True, tries: int = 1) -> StepDone:
+    return StepDone(key, key, None, ok, raw(value), START_US, tries, last)
+
+
+def child(key: str, workflow_id: str = "wf", **fields: Any) -> StartChild:
+    return StartChild(key, None, StartItem(workflow_id, **fields))
+
+
+def event_wait(key: str, topic: str, **fields: Any) -> OpenWait:
+    return OpenWait(key, None, topic, **fields)
+
+
+def answer_wait(key: str) -> OpenWait:
+    return OpenWait(key, None)
+
+
+def failure(message: str = "it failed", **fields: Any) -> Fail:
+    return Fail(message, raw({"type": "ValueError", "message": message}), **fields)
+
+
+BLOCK = Block("the code differs", raw({"type": "Diverged", "message": "the code differs"}))
+CANCELLED = Cancelled()
+RELEASE = Release()
