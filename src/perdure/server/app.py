@@ -1,0 +1,273 @@
+"""Builds the application and serves it: from a socket to a drained end.
+
+SIGTERM: readiness goes off and the listener closes; claims, polls and streams end with a word of when to come back;
+what is in flight finishes (at most `drain_seconds`); then the engine's loops stop and the store closes: 25 s at most.
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from email.utils import formatdate
+
+import msgspec
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from perdure.engine.engine import Engine
+from perdure.server import docs, logs, openapi
+from perdure.server.auth import Gate, is_loopback
+from perdure.server.connections import Connection, protocol_class
+from perdure.server.routes import claims, events, executions, operations
+from perdure.server.routing import Route, Router, Services, lifespan
+from perdure.server.settings import Settings
+from perdure.store.open import open_store
+from perdure.store.verbs import looks
+from perdure.wire.access import Principal, Role
+from perdure.wire.errors import BadRequest, Unavailable
+
+logger = logging.getLogger("perdure.server")
+
+API_VERSION = "1.0.0"
+
+
+def all_routes() -> list[Route]:
+    """The table, in the order in which it is documented."""
+    return [route for noun in (executions, events, claims, operations) for route in noun.routes.all]
+
+
+class App:
+    """The ASGI application. Its lifespan starts and stops the engine."""
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        self.engine = engine
+        self.settings = settings
+        gate = Gate(
+            engine.projects.authenticate,
+            loopback=is_loopback(settings.host),
+            hosts=settings.hosts,
+            origins=settings.origins,
+            cache_seconds=settings.auth_cache_seconds,
+            failures_max=settings.auth_failures_max,
+        )
+        self.failure: Exception | None = None
+        """Why it could not start."""
+        self._partings: set[asyncio.Future[None]] = set()
+        self.services = Services(engine, settings, gate)
+        self.router = Router(self.services, all_routes())
+        document = openapi.document(self.router.routes, version=API_VERSION)
+        self.services.openapi_json = msgspec.json.encode(document).decode()
+        self.services.docs_html = docs.page(document)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self.router(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await lifespan(receive, send, self.start, self.stop)
+        else:
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def start(self) -> None:
+        """Start the engine. Raises `BadRequest` when others could reach a server that is not meant for them."""
+        try:
+            await self.engine.start()
+            project_id = await self.engine.projects.default()
+            keys = await self.engine.store.read(looks.list_named(name="keys", project_id=project_id))
+            check_exposure(self.settings, [(str(key[0]), bool(key[4])) for key in keys])
+        except Exception as error:
+            self.failure = error
+            await self.engine.stop()
+            raise
+        if self.settings.insecure_local:
+            self.services.gate.anyone = Principal(project_id, Role.ADMIN, "local")
+
+    def drain(self) -> None:
+        """Take no new work and end what waits; requests in flight go on."""
+        self.services.drain.begin()
+        self.engine.closing = True
+        self.engine.doorbell.ring_all()
+
+    async def stop(self) -> None:
+        """Finish what the store has accepted, and close it."""
+        self.drain()
+        await self.engine.stop()
+
+    def worker_gone(self, worker_id: str) -> None:
+        """The connection of a worker's beats was closed by its side."""
+        if self.services.drain.closing:
+            return
+        task = asyncio.ensure_future(self.engine.claims.disconnected(worker_id))
+        self._partings.add(task)
+        task.add_done_callback(self._parted)
+
+    def _parted(self, task: "asyncio.Future[None]") -> None:
+        self._partings.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.warning("A lost worker's lease was not cut; it runs out by itself.", exc_info=task.exception())
+
+
+def build_app(engine: Engine, settings: Settings) -> App:
+    """The ASGI application of an engine that is not started yet."""
+    return App(engine, settings)
+
+
+def check_exposure(settings: Settings, keys: list[tuple[str, bool]]) -> None:
+    """Refuse to be reachable by others without proper keys. `keys` are ids, and whether made for development."""
+    if is_loopback(settings.host):
+        return
+    if settings.insecure_local:
+        raise BadRequest(f"`insecure_local` needs a loopback address; {settings.host!r} can be reached by others.")
+    for id, development in keys:
+        if development:
+            raise BadRequest(
+                f"Address {settings.host!r} can be reached by others, and key {id!r} was made for development; delete "
+                "that key first, or listen on 127.0.0.1."
+            )
+    if not keys:
+        raise BadRequest(
+            f"Address {settings.host!r} can be reached by others, and there is no API key; make one first."
+        )
+
+
+class Server(uvicorn.Server):
+    """uvicorn with deadlines, an idle loop that sleeps, and an end that lets polls and streams go first."""
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        self.application = build_app(engine, settings)
+        self.settings = settings
+        app: ASGIApp = self.application
+        if settings.proxies:
+            app = ProxyHeadersMiddleware(app, trusted_hosts=list(settings.proxies))  # type: ignore[arg-type, assignment]  # uvicorn's types
+        config = uvicorn.Config(
+            app,
+            http=protocol_class(settings, self.application.worker_gone),
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=int(settings.keep_alive_seconds),
+            timeout_graceful_shutdown=int(settings.drain_seconds),
+        )
+        super().__init__(config)
+        self.socket: socket.socket | None = None
+        self.ready = asyncio.Event()
+        self._exit = asyncio.Event()
+        self.application.services.connections = lambda: len(self.server_state.connections)
+
+    @property
+    def url(self) -> str:
+        """Where it listens, once it is ready."""
+        assert self.socket is not None
+        host, port = self.socket.getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    async def run_until_stopped(self) -> None:
+        """Listen and serve until `stop`; comes back when everything has ended."""
+        self.socket = bind(self.settings.host, self.settings.port)
+        try:
+            await self.serve([self.socket])
+        except SystemExit:  # uvicorn's way to say that the application did not start
+            raise self.application.failure or Unavailable("The server could not start.") from None
+        finally:
+            self.socket.close()
+
+    def stop(self) -> None:
+        """Begin to drain."""
+        self.should_exit = True
+        self._exit.set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    async def main_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        while not self.should_exit:
+            date = [(b"date", formatdate(usegmt=True).encode())]
+            self.server_state.default_headers = date + self.config.encoded_headers
+            now = loop.time()
+            for connection in list(self.server_state.connections):
+                assert isinstance(connection, Connection)
+                connection.look(now)
+            try:
+                async with asyncio.timeout(1.0):
+                    await self._exit.wait()
+            except TimeoutError:
+                pass
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.application.drain()
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals belong to whoever runs the process, see `serve`."""
+        yield
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening address. Raises `BadRequest` when it cannot be had."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, proto)
+    except OSError as error:
+        raise BadRequest(f"Address {host!r} is not one to listen on: {error}") from error
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        raise BadRequest(f"Cannot listen on {host}:{port}: {error.strerror}; choose another port.") from error
+    bound.setblocking(False)
+    return bound
+
+
+async def serve(settings: Settings, *, on_ready: Callable[[Server], Awaitable[None] | None] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; comes back when everything has ended. A second signal ends it at once."""
+    server = Server(Engine(open_store(settings.store), settings=settings), settings)
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        if server.should_exit:
+            server.force_exit = True
+        server.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    serving = asyncio.create_task(server.run_until_stopped())
+    try:
+        ready = asyncio.create_task(server.ready.wait())
+        await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if server.ready.is_set():
+            logger.info("Listening on %s.", server.url)
+            if on_ready is not None:
+                result = on_ready(server)
+                if result is not None:
+                    await result
+        ready.cancel()
+        await serving
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def run(settings: Settings) -> None:
+    """A server process: log to stderr, uvloop, `serve`."""
+    logs.set_up(settings.log_level, settings.log_format)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(serve(settings))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # not there on Windows
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

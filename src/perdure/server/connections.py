@@ -1,0 +1,175 @@
+"""What uvicorn's connections lack: deadlines, caps, and word of a worker whose connection is gone.
+
+Each connection knows when its patience ends; one look a second over all of them costs less than a timer per request.
+Headers have their deadline, counted from their first byte (the first ones from the connection's start), the body has
+its own: both are absolute, a trickle does not prolong them. A peer that takes next to nothing of what was sent is cut.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import Any, Final
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from perdure.server.problems import RequestTimeout, problem_reply
+from perdure.server.settings import Settings
+from perdure.wire.errors import BadRequest, PerdureError
+
+HEADERS_MAX: Final = 100
+# Who takes less than this in `write_seconds` is cut.
+PROGRESS_BYTES: Final = 16 << 10
+NEVER: Final = math.inf
+
+EXTENSION: Final = "perdure.connection"
+
+
+class UriTooLong(PerdureError):
+    code = "URI_TOO_LONG"
+    status = 414
+
+
+class HeadersTooLarge(PerdureError):
+    code = "HEADERS_TOO_LARGE"
+    status = 431
+
+
+class _Refused(Exception):
+    """Raised through the parser to stop it; `send_400_response` says why."""
+
+
+class Connection(HttpToolsProtocol):
+    """One connection; `protocol_class` makes the subclass that knows a server's settings."""
+
+    settings: Settings
+    on_worker_gone: Callable[[str], None]
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._deadline = NEVER
+        self._in_headers = False
+        self._header_bytes = 0
+        self._refusal: PerdureError | None = None
+        self._stuck_since = NEVER
+        self._stuck_bytes = 0
+        self._peer_left = False
+        self.workers: set[str] = set()
+        """Registrations whose beats came over this connection."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        super().connection_made(transport)
+        self._deadline = self.loop.time() + self.settings.header_seconds
+        if len(self.connections) > self.settings.connections_max:
+            transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        if self._refusal is not None:
+            return
+        if self._in_headers:
+            # The parser keeps an unfinished header to itself, however long it gets.
+            self._header_bytes += len(data)
+            if self._header_bytes > self.settings.url_bytes_max + self.settings.header_bytes_max:
+                self._refuse(HeadersTooLarge("The request's headers are too large."))
+                return
+        elif self._deadline == NEVER and (self.cycle is None or self.cycle.response_complete):
+            self._deadline = self.loop.time() + self.settings.header_seconds
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_headers = True
+        self._header_bytes = 0
+        self.scope["extensions"] = {EXTENSION: self}  # type: ignore[dict-item]  # a name of ours: any value
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+        if len(self.url) > self.settings.url_bytes_max:
+            self._refusal = UriTooLong(
+                f"The request's address is longer than {self.settings.url_bytes_max:,} bytes; send less in the query."
+            )
+            raise _Refused
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_bytes += len(name) + len(value)
+        if len(self.headers) >= HEADERS_MAX or self._header_bytes > self.settings.header_bytes_max:
+            self._refusal = HeadersTooLarge(
+                f"The request has more than {HEADERS_MAX} headers or {self.settings.header_bytes_max:,} bytes of them."
+            )
+            raise _Refused
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_headers = False
+        self._deadline = self.loop.time() + self.settings.body_seconds
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._deadline = NEVER
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Tell what the parser refused, in the one shape of all errors, and close."""
+        self._refuse(self._refusal or BadRequest("This is not a valid HTTP request."))
+
+    def _refuse(self, error: PerdureError) -> None:
+        self._refusal = error
+        if self.transport.is_closing():
+            return
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if cycle.response_started or not cycle.more_body or self.pipeline:
+                # An answer is under way: bytes of another one would be read as part of it.
+                self.transport.close()
+                return
+            # Answer for the application, which still waits for the body and now hears that the client is gone.
+            cycle.response_complete = True
+            cycle.disconnected = True
+            cycle.message_event.set()
+        reply = problem_reply(error)
+        head = [STATUS_LINE[reply.status]]
+        head.extend(name + b": " + value + b"\r\n" for name, value in reply.headers if name != b"connection")
+        self.transport.write(b"".join([*head, b"connection: close\r\n\r\n", reply.body]))
+        self.transport.close()
+
+    def eof_received(self) -> None:
+        self._peer_left = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._peer_left or exc is not None:
+            for worker_id in self.workers:
+                self.on_worker_gone(worker_id)
+
+    def look(self, now: float) -> None:
+        """Once a second: whether this connection's patience is over."""
+        if self._is_stuck(now):
+            self.transport.abort()
+        elif now > self._deadline and not self.transport.is_closing():
+            self._deadline = NEVER
+            if self.scope is None:
+                self.transport.close()  # it never said a word
+            elif self._in_headers:
+                self._refuse(RequestTimeout(f"The headers did not arrive within {self.settings.header_seconds:g} s."))
+            else:
+                self._refuse(RequestTimeout(f"The body did not arrive within {self.settings.body_seconds:g} s."))
+
+    def _is_stuck(self, now: float) -> bool:
+        left = self.transport.get_write_buffer_size()
+        if left == 0 or left <= self._stuck_bytes - PROGRESS_BYTES or self._stuck_since == NEVER:
+            self._stuck_since = now if left else NEVER
+            self._stuck_bytes = left
+        self._stuck_bytes = max(self._stuck_bytes, left)
+        return now > self._stuck_since + self.settings.write_seconds
+
+
+def protocol_class(settings: Settings, on_worker_gone: Callable[[str], None]) -> type[Connection]:
+    """The protocol that uvicorn makes connections of."""
+    return type("Connection", (Connection,), {"settings": settings, "on_worker_gone": staticmethod(on_worker_gone)})

@@ -1,0 +1,81 @@
+"""Log lines as JSON, without secrets: redacted by the name of a field and by the shape of a key."""
+
+import json
+import logging
+import re
+import time
+from typing import Final
+
+HIDDEN: Final = "[redacted]"
+
+_SECRET_NAME: Final = re.compile(
+    r"authorization|cookie|api[-_]?key|token|password|passwd|secret|credential|private[-_]?key", re.IGNORECASE
+)
+_SECRET_VALUE: Final = re.compile(
+    # Our keys: the id may be seen, it is how a key is found; anything that was sent as a bearer; a URL's password;
+    # and what looks like an assignment to one of the names above.
+    r"(?P<key>\bsk_[0-9A-Za-z]{8}_)[0-9A-Za-z]+"
+    r"|(?P<bearer>\b(?:Bearer|Basic)\s+)[^\s'\",;)]+"
+    r"|(?P<url>[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+(?=@)"
+    r"|(?P<pair>\b[\w-]*(?:api[-_]?key|token|password|passwd|secret|cookie)[\w-]*['\"]?\s*[:=]\s*['\"]?)[^\s'\",;)}]+",
+    re.IGNORECASE,
+)
+# What a log record has by itself; whatever else it carries was given as `extra`.
+_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+
+
+def redact(text: str) -> str:
+    """`text` without what must not be read by whoever reads logs.
+
+    >>> redact("GET /x with Bearer abc")
+    'GET /x with Bearer [redacted]'
+    """
+    return _SECRET_VALUE.sub(lambda found: "".join(group for group in found.groups() if group) + HIDDEN, text)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: at, level, logger, message, the extras, and the traceback of an error."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "at": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}+00:00",
+            "level": record.levelname,
+            "logger": record.name,
+            "message": redact(record.getMessage()),
+        }
+        for name, value in vars(record).items():
+            if name not in _STANDARD and not name.startswith("_"):
+                line[name] = HIDDEN if _SECRET_NAME.search(name) else _plain(value)
+        if record.exc_info:
+            line["traceback"] = redact(self.formatException(record.exc_info))
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """For a person at a terminal, with the same redaction."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
+def set_up(level: str, form: str) -> None:
+    """Send this process's log to stderr. The library itself never does this, only the program does."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {str(name): HIDDEN if _SECRET_NAME.search(str(name)) else _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return redact(str(value))

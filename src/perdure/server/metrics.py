@@ -1,0 +1,117 @@
+"""The metrics page: what the engine counted and what the database says, in Prometheus' words.
+
+Nothing here is on the way of a request. The engine keeps plain numbers (`engine.stats`, the store's group counters);
+this module names them when somebody asks. With a key the page shows that key's project: other projects' workflow and
+queue names are none of its business. The process-wide numbers carry no names; everyone who may look sees them.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from perdure.store.verbs import looks
+
+if TYPE_CHECKING:
+    from perdure.engine.engine import Engine
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+# What the engine counts, by its name there: our name without the prefix, and what it means.
+COUNTED: Final[dict[str, tuple[str, str]]] = {
+    "claimed": ("claims", "Executions handed to workers"),
+    "stale_rejections": ("stale_rejections", "Messages of attempts that no longer hold their execution"),
+    "deliveries_lost": ("deliveries_lost", "Executions handed out whose message never arrived"),
+    "executions_lost": ("executions_lost", "Executions taken back from workers that vanished"),
+    "workers_lost": ("workers_lost", "Registrations whose lease ran out"),
+    "poisoned": ("executions_poisoned", "Executions failed because they kept taking their workers with them"),
+    "blocked": ("executions_blocked", "Executions whose journal the code on offer does not match"),
+    "failed_groups": ("commit_groups_failed", "Commits that failed; nothing of them happened"),
+}
+
+
+class _Page(Collector):
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
+
+
+async def exposition(engine: "Engine", project_id: str | None, streams: int, connections: int) -> str:
+    """The page. Without a project it shows all of them."""
+    counts = await engine.store.scan(looks.counts())
+    metrics = [*_executions(engine, counts["phases"], project_id), *_queues(engine, counts["queued"], project_id)]
+    metrics.extend(_engine(engine))
+    metrics.append(_gauge("streams_open", "Open server-sent event streams", streams))
+    metrics.append(_gauge("connections_open", "Open HTTP connections", connections))
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Page(metrics))
+    return generate_latest(registry).decode()
+
+
+def _executions(engine: "Engine", rows: Sequence[tuple[object, ...]], project_id: str | None) -> Iterator[Metric]:
+    open_ = GaugeMetricFamily(
+        "perdure_executions_open", "Executions that are not final, by phase", labels=("workflow", "phase")
+    )
+    totals: dict[tuple[str, str], int] = {}
+    for project, workflow_id, phase, amount in rows:
+        if project_id in (None, project):
+            where = (str(workflow_id), str(phase))
+            totals[where] = totals.get(where, 0) + int(str(amount))
+    for labels, amount in totals.items():
+        open_.add_metric(labels, amount)
+    yield open_
+    ended = CounterMetricFamily(
+        "perdure_executions_ended", "Executions that became final since the start", labels=("workflow", "phase")
+    )
+    names = {workflow_id for project, workflow_id, _, _ in rows if project_id in (None, project)}
+    for (workflow_id, phase), amount in engine.stats.ended.items():
+        # The counter knows no project; a workflow's name is shown to whom its open executions are shown.
+        if project_id is None or workflow_id in names:
+            ended.add_metric((workflow_id, phase), amount)
+    yield ended
+
+
+def _queues(engine: "Engine", rows: Sequence[tuple[object, ...]], project_id: str | None) -> Iterator[Metric]:
+    depth = GaugeMetricFamily("perdure_queue_depth", "Executions ready to be claimed", labels=("deployment", "queue"))
+    age = GaugeMetricFamily(
+        "perdure_queue_oldest_seconds", "How long the oldest of them has been ready", labels=("deployment", "queue")
+    )
+    now_us = engine.clock.now_us()
+    for project, deployment_id, queue_name, amount, since_us in rows:
+        if project_id in (None, project):
+            labels = (str(deployment_id or ""), str(queue_name))
+            depth.add_metric(labels, int(str(amount)))
+            age.add_metric(labels, max(0.0, (now_us - int(str(since_us or now_us))) / 1e6))
+    yield depth
+    yield age
+
+
+def _engine(engine: "Engine") -> Iterator[Metric]:
+    stats, store = engine.stats, engine.store
+    for name, (shown, note) in COUNTED.items():
+        counter = CounterMetricFamily(f"perdure_{shown}", note)
+        counter.add_metric((), stats.counted.get(name, 0))
+        yield counter
+    yield _summary("commit_group_verbs", "Changes committed together", store.groups, store.group_verbs)
+    yield _summary(
+        "commit_group_seconds", "From the first change of a group to its commit", store.groups, store.group_seconds
+    )
+    latest = sorted(stats.claim_latency_seconds)
+    for share in (0.5, 0.99):
+        value = latest[min(int(len(latest) * share), len(latest) - 1)] if latest else 0.0
+        name = f"claim_latency_p{share * 100:.0f}_seconds"
+        yield _gauge(name, "From ready to handed out, of the latest 1,000 claims", value)
+    yield _gauge("timer_lag_seconds", "How late the latest due timers were woken", stats.timer_lag_seconds)
+
+
+def _gauge(name: str, note: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"perdure_{name}", note, value=value)
+
+
+def _summary(name: str, note: str, count: int, total: float) -> Metric:
+    return SummaryMetricFamily(f"perdure_{name}", note, count_value=count, sum_value=total)

@@ -1,0 +1,158 @@
+"""The OpenAPI 3.1 document of a table of routes."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from perdure.server.routing import Route, Text
+from perdure.server.schemas import REF, Json, Schemas
+from perdure.server.streams import EventStream
+
+_ERROR: Final[Json] = {
+    "type": "object",
+    "description": "The one error body",
+    "required": ["error", "error_type"],
+    "properties": {
+        "error": {"type": "string", "description": "Text for a person: what happened, to what, what to do"},
+        "error_type": {"type": "string", "description": "Upper-case code for a program"},
+        "details": {"type": ["object", "null"], "description": "More, for a program; the path of a field"},
+    },
+}
+_HEADERS: Final[dict[str, Json]] = {
+    "X-Project-ID": {
+        "required": False,
+        "description": "May repeat the project of the key (Project-ID is taken too); another one is 404",
+        "schema": {"type": "string"},
+    },
+    "Idempotency-Key": {
+        "required": False,
+        "description": "The same key with the same request: the first answer again; with another request: 409",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+    },
+    "Last-Event-ID": {
+        "required": False,
+        "description": "Go on after the event with this id",
+        "schema": {"type": "string"},
+    },
+    "Perdure-Protocol": {
+        "required": True,
+        "description": "The version that the worker speaks",
+        "schema": {"type": "string", "enum": ["1"]},
+    },
+}
+_PROBLEMS: Final[dict[int, str]] = {
+    400: "Malformed, or against the rules",
+    401: "No key, or a wrong one",
+    403: "The key's role does not allow it, or the page may not call",
+    404: "Unknown here; what belongs to another project is unknown here too",
+    408: "The request took too long to arrive",
+    409: "The state does not allow it",
+    413: "Too large",
+    415: "Not JSON in UTF-8, or compressed",
+    422: "A value that cannot be kept, or of another shape; the error names its path",
+    429: "Too many wrong keys, or too many streams",
+    503: "Nothing happened, or it is not known: try again with the same Idempotency-Key",
+}
+
+
+def document(routes: Sequence[Route], *, version: str) -> Json:
+    """The whole document."""
+    schemas = Schemas()
+    schemas.named["ErrorResponse"] = _ERROR
+    paths: dict[str, Json] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Perdure API v1",
+            "version": version,
+            "description": "Durable execution: workflows and agents that never lose their place.",
+        },
+        "paths": paths,
+        "components": {
+            "securitySchemes": {
+                "bearer_auth": {"type": "http", "scheme": "bearer", "description": "Bearer <an API key, sk_...>"}
+            },
+            "schemas": schemas.named,
+        },
+    }
+
+
+def _operation(route: Route, schemas: Schemas) -> Json:
+    summary, _, description = route.doc.partition("\n\n")
+    operation: Json = {
+        "operationId": route.name,
+        "tags": [route.tag],
+        "summary": " ".join(summary.split()).removesuffix("."),
+    }
+    if description:
+        operation["description"] = description
+    parameters = _parameters(route, schemas)
+    if parameters:
+        operation["parameters"] = parameters
+    if route.body_type is not None:
+        content = {"application/json": {"schema": schemas.add(route.body_type)}}
+        operation["requestBody"] = {"required": True, "content": content}
+    operation["responses"] = _responses(route, schemas)
+    operation["security"] = [] if route.role is None else [{"bearer_auth": []}]
+    if route.role is not None:
+        operation["x-role"] = route.role.value
+    return operation
+
+
+def _parameters(route: Route, schemas: Schemas) -> list[Json]:
+    found: list[Json] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in route.path_names
+    ]
+    if route.role is not None:
+        found.append({"name": "X-Project-ID", "in": "header", **_HEADERS["X-Project-ID"]})
+    if route.idempotent:
+        found.append({"name": "Idempotency-Key", "in": "header", **_HEADERS["Idempotency-Key"]})
+    found.extend({"name": name, "in": "header", **_HEADERS[name]} for name in route.headers)
+    if route.query_type is not None:
+        for name, required, schema in schemas.parameters(route.query_type):
+            parameter: Json = {"name": name, "in": "query", "required": required}
+            if "description" in schema:
+                parameter["description"] = schema.pop("description")
+            parameter["schema"] = schema
+            if schema.get("type") == "array":
+                parameter["explode"] = False
+            found.append(parameter)
+    return found
+
+
+def _responses(route: Route, schemas: Schemas) -> Json:
+    responses: Json = {}
+    if route.reply_type is type(None):
+        responses["204"] = {"description": "Done; there is nothing to tell"}
+    elif route.reply_type is EventStream:
+        text = "Server-sent events: id:, event: and data: lines; a comment when silent; ends with the execution"
+        responses["200"] = {
+            "description": "Success",
+            "content": {"text/event-stream": {"schema": {"type": "string", "description": text}}},
+        }
+    elif isinstance(route.reply_type, type) and issubclass(route.reply_type, Struct) and route.reply_type is not Text:
+        content = {"application/json": {"schema": schemas.add(route.reply_type)}}
+        responses["200"] = {"description": "Success", "content": content}
+    else:
+        responses["200"] = {"description": "Success", "content": {route.media_type: {}}}
+    problem = {"application/json": {"schema": {"$ref": REF + "ErrorResponse"}}}
+    for status in _statuses(route):
+        responses[str(status)] = {"description": _PROBLEMS[status], "content": problem}
+    responses["500"] = {"description": "Server fault", "content": problem}
+    return responses
+
+
+def _statuses(route: Route) -> list[int]:
+    statuses = {400, 403, 503}
+    if route.role is not None:
+        statuses |= {401, 404, 429}
+    if route.path_names:
+        statuses |= {404, 422}
+    if route.body_type is not None:
+        statuses |= {408, 409, 413, 415, 422}
+    if route.method != "GET":
+        statuses |= {409, 422}
+    return sorted(statuses)

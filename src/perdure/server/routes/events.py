@@ -1,0 +1,199 @@
+"""Events: publish to a topic, read it, follow it."""
+
+import hashlib
+import re
+from collections.abc import AsyncGenerator, Callable
+from typing import Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from perdure.server.routes.executions import idempotency, page_limit
+from perdure.server.routing import Call, Routes
+from perdure.server.streams import COMMENT, EventStream, frame
+from perdure.wire.errors import BadRequest, PerdureError
+from perdure.wire.public import (
+    INT64_MAX,
+    GetEventsResponse,
+    Moment,
+    Position,
+    PublishEventRequest,
+    PublishEventResponse,
+    event_response,
+    microseconds,
+    rfc3339,
+)
+from perdure.wire.records import Event
+from perdure.wire.requests import EventItem, Finished
+from perdure.wire.status import Phase
+
+STREAM_PAGE: Final = 100
+
+routes = Routes("Events")
+
+
+@routes.post("/api/v1/events/publish", contract=True, idempotent=True)
+async def publish_event(call: Call, body: PublishEventRequest) -> PublishEventResponse:
+    """Append events to a topic, in order, in one transaction."""
+    if body.durable and not (_is_uuid(body.execution_id) and _is_uuid(body.root_execution_id)):
+        raise BadRequest("body.durable: needs `execution_id` and `root_execution_id`, both UUIDs.")
+    same = idempotency(call)
+    items = [
+        EventItem(event.data, event.event_type, event.dedup_key or (same and _dedup_key(same, number)))
+        for number, event in enumerate(body.events)
+    ]
+    numbers = await call.engine.events.publish(call.project_id, body.topic, items)
+    return PublishEventResponse(numbers, rfc3339(call.engine.clock.now_us()))
+
+
+def _dedup_key(same: object, number: int) -> str:
+    """A repeated request publishes nothing twice: each of its events has a name that only the same bytes give."""
+    return f"request:{hashlib.sha256(repr(same).encode()).hexdigest()}:{number}"
+
+
+class EventsQuery(Struct, frozen=True):
+    topic: str
+    project_id: str | None = None
+    """Instead of the header."""
+    last_sequence_id: Position | None = None
+    """Exclusive; wins over last_timestamp."""
+    last_timestamp: Moment | None = None
+    """Exclusive."""
+    limit: int = 100
+    """1 to 1,000."""
+    sort: Literal["asc", "desc"] = "asc"
+
+
+@routes.get("/api/v1/events", contract=True)
+async def get_events(call: Call, query: EventsQuery) -> GetEventsResponse:
+    """Read a topic."""
+    call.check_project(query.project_id)
+    limit = page_limit(query.limit)
+    topic = _Topic(call, query.topic)
+    after = await topic.start(query.last_sequence_id, query.last_timestamp)
+    if query.sort == "desc":
+        newest = await topic.newest(after)
+        events = [event for event in await topic.read(max(after, newest - limit), limit) if event.sequence_id <= newest]
+        events.reverse()
+    else:
+        events = await topic.read(after, limit)
+    last = events[-1].sequence_id if events else None
+    return GetEventsResponse([event_response(event) for event in events], len(events) == limit, last)
+
+
+class StreamEventsQuery(Struct, frozen=True):
+    project_id: str | None = None
+    """Instead of the header."""
+    topic: str | None = None
+    workflow_id: str | None = None
+    """With workflow_run_id."""
+    workflow_run_id: str | None = None
+    """Topic becomes workflow/{workflow_id}/{workflow_run_id}."""
+    last_sequence_id: Position | None = None
+    """Exclusive."""
+    last_timestamp: Moment | None = None
+    """Exclusive."""
+
+
+@routes.get("/api/v1/events/stream", contract=True, headers=("Last-Event-ID",))
+async def stream_events(call: Call, query: StreamEventsQuery) -> EventStream:
+    """Follow a topic or a run as server-sent events."""
+    call.check_project(query.project_id)
+    run_id = query.workflow_run_id if _is_uuid(query.workflow_run_id) else None
+    name = query.topic or ""
+    if query.workflow_run_id is not None and query.workflow_id is None:
+        raise BadRequest("query.workflow_run_id: needs `workflow_id` too.", {"path": "query.workflow_id"})
+    if run_id is not None:
+        name = f"workflow/{query.workflow_id}/{run_id}"
+    if not name:
+        raise BadRequest("query.topic: name a topic, or a `workflow_id` with its `workflow_run_id`.")
+    topic = _Topic(call, name)
+    seen = call.header(b"last-event-id")
+    if seen:
+        if not (seen.isascii() and seen.isdigit() and len(seen) < 19):
+            raise BadRequest(f"Last-Event-ID {seen!r} is not one of this stream's.")
+        after = int(seen)
+    else:
+        after = await topic.start(query.last_sequence_id, query.last_timestamp)
+    return EventStream(_follow(call, topic, after, run_id))
+
+
+async def _follow(call: Call, topic: "_Topic", after: int, run_id: str | None) -> AsyncGenerator[bytes, None]:
+    events = call.engine.events
+    silent = 0.0
+    # The end of a run rings at another bell than its topic's.
+    step = call.settings.stream_comment_seconds if run_id is None else min(1.0, call.settings.stream_comment_seconds)
+    while True:
+        ticket = events.watch_ticket(call.project_id, topic.name)
+        try:
+            # Asked first: what a run published before its end is read below.
+            ended = None if run_id is None else await _ended(call, run_id)
+            page = await topic.read(after, STREAM_PAGE)
+        except PerdureError:
+            return  # the store is closed
+        if page:
+            after = page[-1].sequence_id
+            silent = 0.0
+            yield b"".join(frame(_encode(event_response(event)), id=str(event.sequence_id)) for event in page)
+        elif ended is not None:
+            if ended.phase == Phase.FAILED:
+                yield frame(_encode({"type": "error", "message": ended.error or "The execution failed."}))
+            return
+        elif not await events.watch(call.project_id, topic.name, ticket, step):
+            silent += step
+            if silent >= call.settings.stream_comment_seconds:
+                silent = 0.0
+                yield COMMENT
+
+
+async def _ended(call: Call, run_id: str) -> Finished | None:
+    reply = await call.engine.executions.wait(call.project_id, [run_id], 0)
+    return reply.finished[0] if reply.finished else None
+
+
+class _Topic:
+    """A topic of the caller's project, and places in it. Numbers have no gaps, so places are found by halving."""
+
+    def __init__(self, call: Call, name: str) -> None:
+        self.name = name
+        self._call = call
+
+    async def read(self, after: int, limit: int) -> list[Event]:
+        return await self._call.engine.events.read(self._call.project_id, self.name, after, limit)
+
+    async def start(self, last_sequence_id: int | None, last_timestamp: Moment | None) -> int:
+        """The number after which a reader begins."""
+        if last_sequence_id is not None:
+            return last_sequence_id
+        if last_timestamp is None:
+            return 0
+        at_us = microseconds(last_timestamp)
+        return await self._last(0, lambda event: event.created_at_us <= at_us)
+
+    async def newest(self, after: int) -> int:
+        """The number of the newest event, or `after` when there is none later."""
+        return await self._last(after, lambda event: True)
+
+    async def _last(self, after: int, holds: Callable[[Event], bool]) -> int:
+        """The number of the last event for which something holds that holds for all before it."""
+
+        async def next_holds(number: int) -> int | None:
+            found = await self.read(number, 1)
+            return found[0].sequence_id if found and holds(found[0]) else None
+
+        low, step = after, 1
+        while low + step < INT64_MAX and (found := await next_holds(low + step - 1)) is not None:
+            low, step = found, step * 2
+        while step > 1:
+            step //= 2
+            if low + step < INT64_MAX and (found := await next_holds(low + step - 1)) is not None:
+                low = found
+        return low
+
+
+def _is_uuid(text: str | None) -> bool:
+    return text is not None and _UUID.fullmatch(text) is not None
+
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_encode: Final = msgspec.json.Encoder().encode

@@ -1,0 +1,426 @@
+"""Executions: start, look, wait, follow, cancel, resume, delete."""
+
+import hashlib
+from collections.abc import AsyncGenerator, Sequence
+from heapq import merge
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+from uuid_utils import UUID
+
+from perdure.server.routing import Call, Routes
+from perdure.server.streams import COMMENT, EventStream, frame
+from perdure.store.verbs.starts import Idempotency
+from perdure.wire.access import Role
+from perdure.wire.codec import KEY_BYTES_MAX, check_name
+from perdure.wire.errors import BadRequest, BadValue, NotFound, PerdureError, from_code
+from perdure.wire.public import (
+    CancelExecutionResponse,
+    EraseRequest,
+    EraseResponse,
+    ExecutionResponse,
+    ExecutionsResponse,
+    LogsResponse,
+    Moment,
+    Position,
+    ResumeRequest,
+    ResumeResponse,
+    StartItemRequest,
+    StartManyRequest,
+    StepsResponse,
+    SubmitWorkflowRequest,
+    SubmitWorkflowResponse,
+    SubmitWorkflowsRequest,
+    SubmitWorkflowsResponse,
+    WorkflowRequest,
+    execution_response,
+    log_response,
+    microseconds,
+    rfc3339,
+    step_response,
+)
+from perdure.wire.records import Problem
+from perdure.wire.requests import (
+    ListFilters,
+    StartAnswer,
+    Started,
+    StartItem,
+    StartReply,
+    WaitReply,
+    WaitRequest,
+)
+from perdure.wire.status import STATUS, Phase
+
+ITEMS_MAX: Final = 10_000
+PAGE_MAX: Final = 1_000
+STREAM_PAGE: Final = 200
+
+routes = Routes("Executions")
+
+
+# --- start ---------------------------------------------------------------------------------------------------------
+
+
+@routes.post("/api/v1/workflows/{workflow_id}/run", contract=True, idempotent=True)
+async def submit_workflow(call: Call, workflow_id: str, body: SubmitWorkflowRequest) -> SubmitWorkflowResponse:
+    """Start one execution."""
+    item = _item(workflow_id, body, body.deployment_id, body.session_id, body.user_id)
+    item = msgspec.structs.replace(item, parent_execution_id=_uuid(body.parent_execution_id), step_key=body.step_key)
+    answers = await call.engine.executions.start(call.project_id, [item], idempotency=idempotency(call))
+    return _submitted(_or_raise(answers[0]))
+
+
+@routes.post("/api/v1/workflows/batch_run", contract=True, idempotent=True)
+async def submit_workflows(call: Call, body: SubmitWorkflowsRequest) -> SubmitWorkflowsResponse:
+    """Start several executions in one transaction: all or none, under one batch id."""
+    if not body.workflows:
+        raise BadRequest("body.workflows: is empty; name at least one workflow.")
+    _check_count(body.workflows, "body.workflows")
+    parent = _uuid(body.parent_execution_id)
+    items = [
+        msgspec.structs.replace(
+            _item(item.workflow_id, item, body.deployment_id, body.session_id, body.user_id),
+            parent_execution_id=parent,
+            step_key=body.step_key,
+        )
+        for item in body.workflows
+    ]
+    answers = await call.engine.executions.batch(call.project_id, items, idempotency=idempotency(call))
+    return SubmitWorkflowsResponse([_submitted(answer) for answer in answers])
+
+
+@routes.post("/api/v1/executions", idempotent=True)
+async def start_executions(call: Call, body: StartManyRequest) -> StartReply:
+    """Start many independent executions; each item has its own answer."""
+    _check_count(body.items, "body.items")
+    items: Sequence[StartItem] = body.items
+    if any(item.start_at is not None for item in body.items):
+        items = [_with_start(item) for item in body.items]
+    answers = await call.engine.executions.start(call.project_id, items, idempotency=idempotency(call))
+    return StartReply([StartAnswer.of(answer) for answer in answers])
+
+
+def _item(
+    workflow_id: str,
+    body: SubmitWorkflowRequest | WorkflowRequest,
+    deployment_id: str | None,
+    session_id: str | None,
+    user_id: str | None,
+) -> StartItem:
+    return StartItem(
+        workflow_id,
+        body.payload,
+        deployment_id=deployment_id,
+        queue_name=body.queue_name,
+        concurrency_key=body.concurrency_key,
+        queue_concurrency_limit=body.queue_concurrency_limit,
+        priority=body.priority or 0,
+        session_id=session_id,
+        user_id=user_id,
+        tags=body.tags,
+        delay_seconds=body.delay_seconds,
+        start_at_us=None if body.start_at is None else microseconds(body.start_at),
+        run_timeout_seconds=body.run_timeout_seconds,
+        key=body.key,
+        accept_early=bool(body.accept_early),
+    )
+
+
+def _with_start(item: StartItemRequest) -> StartItem:
+    if item.start_at is None:
+        return item
+    return msgspec.structs.replace(item, start_at_us=microseconds(item.start_at))
+
+
+def _submitted(answer: Started) -> SubmitWorkflowResponse:
+    return SubmitWorkflowResponse(answer.execution_id, rfc3339(answer.created_at_us))
+
+
+def _or_raise(answer: Started | Problem) -> Started:
+    if isinstance(answer, Problem):
+        raise from_code(answer.error_type, answer.error, answer.details)
+    return answer
+
+
+def _uuid(text: str | None) -> str | None:
+    """A parent's id; text that is no UUID counts as none, says the contract."""
+    try:
+        return None if text is None else str(UUID(text))
+    except ValueError:
+        return None
+
+
+def _check_count(items: Sequence[object], where: str) -> None:
+    if len(items) > ITEMS_MAX:
+        raise BadValue(f"{where}: holds {len(items):,} entries; the limit is {ITEMS_MAX:,}", {"path": where})
+
+
+def idempotency(call: Call) -> Idempotency | None:
+    """The request's Idempotency-Key. The same request is: the same bytes to the same path."""
+    key = call.header(b"idempotency-key")
+    if key is None:
+        return None
+    check_name(key, where="header Idempotency-Key", max_bytes=KEY_BYTES_MAX)
+    return Idempotency(call.route.path, key, hashlib.sha256(call.raw_path + b"\n" + call.body).hexdigest())
+
+
+# --- look ----------------------------------------------------------------------------------------------------------
+
+
+class GetQuery(Struct, frozen=True):
+    wait: float | None = None
+    """Hold the answer until the execution is final, at most that many seconds."""
+
+
+@routes.get("/api/v1/executions/{execution_id}", contract=True)
+async def get_execution(call: Call, execution_id: str, query: GetQuery) -> ExecutionResponse:
+    """State and result of one execution."""
+    seconds = wait_seconds(call, query.wait)
+    if seconds:
+        async with call.poll():
+            await call.engine.executions.wait(call.project_id, [execution_id], seconds)
+    return execution_response(await call.engine.executions.get(call.project_id, execution_id))
+
+
+class ListQuery(Struct, frozen=True):
+    status: list[str] | None = None
+    """pending, running, completed, failed, cancelled; several with commas."""
+    phase: list[str] | None = None
+    """The finer word: queued, running, waiting, cancelling, blocked, completed, failed, cancelled."""
+    workflow_id: str | None = None
+    session_id: str | None = None
+    user_id: str | None = None
+    queue_name: str | None = None
+    batch_id: str | None = None
+    parent_execution_id: str | None = None
+    root_execution_id: str | None = None
+    deployment_id: str | None = None
+    key: str | None = None
+    tag: str | None = None
+    """`name=value`."""
+    created_after: Moment | None = None
+    created_before: Moment | None = None
+    cursor: str | None = None
+    """Where to go on: `next_cursor` of the page before."""
+    limit: int = 50
+    """1 to 500."""
+
+
+@routes.get("/api/v1/executions")
+async def list_executions(call: Call, query: ListQuery) -> ExecutionsResponse:
+    """List executions, newest first. A page may hold fewer than `limit` and still have a `next_cursor`."""
+    if query.tag is not None and "=" not in query.tag:
+        raise BadRequest(f"query.tag: must be name=value, got {query.tag!r}", {"path": "query.tag"})
+    if query.key is not None and query.workflow_id is not None and query.cursor is None:
+        return await _by_key(call, query.workflow_id, query.key)
+    filters = ListFilters(
+        phases=_phases(query.status, query.phase),
+        workflow_id=query.workflow_id,
+        session_id=query.session_id,
+        user_id=query.user_id,
+        queue_name=query.queue_name,
+        batch_id=query.batch_id,
+        parent_execution_id=query.parent_execution_id,
+        root_execution_id=query.root_execution_id,
+        deployment_id=query.deployment_id,
+        key=query.key,
+        tag=query.tag,
+        created_after_us=None if query.created_after is None else microseconds(query.created_after),
+        created_before_us=None if query.created_before is None else microseconds(query.created_before),
+    )
+    page = await call.engine.executions.list(call.project_id, filters, query.cursor, query.limit)
+    return ExecutionsResponse([execution_response(execution) for execution in page.executions], page.next_cursor)
+
+
+async def _by_key(call: Call, workflow_id: str, key: str) -> ExecutionsResponse:
+    """A workflow's key names at most one execution, and has an index."""
+    try:
+        id = await call.engine.executions.find(call.project_id, workflow_id, key)
+        return ExecutionsResponse([execution_response(await call.engine.executions.get(call.project_id, id))])
+    except NotFound:
+        return ExecutionsResponse([])
+
+
+def _phases(statuses: list[str] | None, phases: list[str] | None) -> list[str] | None:
+    if statuses is None and phases is None:
+        return None
+    for name, given, known in (("status", statuses, {*STATUS.values()}), ("phase", phases, {*Phase})):
+        for word in given or ():
+            if word not in known:
+                raise BadRequest(
+                    f"query.{name}: {word!r} is none of {', '.join(sorted(known))}", {"path": f"query.{name}"}
+                )
+    return [
+        phase.value
+        for phase, status in STATUS.items()
+        if (statuses is None or status in statuses) and (phases is None or phase in phases)
+    ]
+
+
+@routes.post("/api/v1/executions/wait", role=Role.READ)
+async def wait_for_executions(call: Call, body: WaitRequest) -> WaitReply:
+    """Hold the answer until one of the executions is final; empty when none was."""
+    _check_count(body.ids, "body.ids")
+    seconds = wait_seconds(call, body.wait_seconds)
+    async with call.poll():
+        return await call.engine.executions.wait(call.project_id, body.ids, seconds)
+    return WaitReply([])
+
+
+def wait_seconds(call: Call, seconds: float | None) -> float:
+    """How long a request is held: as long as it asks, but not too long."""
+    if seconds is None:
+        return 0.0
+    if not seconds >= 0:  # false for NaN too
+        raise BadRequest(f"A wait of {seconds!r} seconds is not possible; it must be 0 or more.")
+    return min(seconds, call.settings.poll_seconds_max)
+
+
+# --- follow --------------------------------------------------------------------------------------------------------
+
+
+class StepsQuery(Struct, frozen=True):
+    after: Position = 0
+    """The `seq` of the last row that is known."""
+    limit: int = 500
+    """1 to 1,000."""
+    after_log: Position | None = None
+    """Bring log lines too: those after this number."""
+    wait: float | None = None
+    """When there is nothing yet, hold the answer until there is, at most that many seconds."""
+
+
+@routes.get("/api/v1/executions/{execution_id}/steps")
+async def get_steps(call: Call, execution_id: str, query: StepsQuery) -> StepsResponse:
+    """The journal: what happened, with times, attempts, fingerprints of inputs, and outcomes."""
+    limit = page_limit(query.limit)
+    executions = call.engine.executions
+    seconds = wait_seconds(call, query.wait)
+    ticket = executions.watch_ticket(execution_id) if seconds else 0
+    reply = await _page(call, execution_id, query, limit)
+    if reply.steps or reply.logs or not seconds:
+        return reply
+    async with call.poll():
+        await executions.watch(execution_id, ticket, seconds)
+    return await _page(call, execution_id, query, limit)
+
+
+async def _page(call: Call, execution_id: str, query: StepsQuery, limit: int) -> StepsResponse:
+    executions = call.engine.executions
+    rows = await executions.journal(call.project_id, execution_id, query.after, limit)
+    logs = None
+    if query.after_log is not None:
+        lines = await executions.logs(call.project_id, execution_id, query.after_log, limit)
+        logs = [log_response(n, line) for n, line in lines]
+    full = len(rows) == limit or len(logs or ()) == limit
+    return StepsResponse([step_response(row) for row in rows], full, logs)
+
+
+class LogsQuery(Struct, frozen=True):
+    after: Position = 0
+    """The number of the last line that is known."""
+    limit: int = 500
+    """1 to 1,000."""
+
+
+@routes.get("/api/v1/executions/{execution_id}/logs")
+async def get_logs(call: Call, execution_id: str, query: LogsQuery) -> LogsResponse:
+    """What the workflow logged."""
+    limit = page_limit(query.limit)
+    lines = await call.engine.executions.logs(call.project_id, execution_id, query.after, limit)
+    return LogsResponse([log_response(n, line) for n, line in lines], len(lines) == limit)
+
+
+def page_limit(limit: int) -> int:
+    """Raises `BadRequest` for a page that is too small or too large."""
+    if not 1 <= limit <= PAGE_MAX:
+        raise BadRequest(f"query.limit: must be 1 to {PAGE_MAX}, got {limit}", {"path": "query.limit"})
+    return limit
+
+
+class StreamQuery(Struct, frozen=True):
+    last_event_id: str | None = None
+    """Where to go on, for clients that cannot set the header."""
+
+
+@routes.get("/api/v1/executions/{execution_id}/events", headers=("Last-Event-ID",))
+async def stream_execution(call: Call, execution_id: str, query: StreamQuery) -> EventStream:
+    """Follow an execution as server-sent events: `row` (of the journal), `log`, and `end` when it is final."""
+    cursor = call.header(b"last-event-id") or query.last_event_id
+    after, after_log = _cursor(cursor) if cursor else (0, 0)
+    await call.engine.executions.get(call.project_id, execution_id)
+    return EventStream(_follow(call, execution_id, after, after_log))
+
+
+def _cursor(text: str) -> tuple[int, int]:
+    rows, dash, logs = text.partition("-")
+    if not (dash and rows.isascii() and logs.isascii() and rows.isdigit() and logs.isdigit() and len(text) < 38):
+        raise BadRequest(f"Last-Event-ID {text!r} is not one of this stream's; leave it out to start at the beginning.")
+    return int(rows), int(logs)
+
+
+async def _follow(call: Call, execution_id: str, after: int, after_log: int) -> AsyncGenerator[bytes, None]:
+    executions, project_id = call.engine.executions, call.project_id
+    while True:
+        ticket = executions.watch_ticket(execution_id)
+        try:
+            # Asked first: what is final now has all its rows, and those below are read later.
+            ended = (await executions.wait(project_id, [execution_id], 0)).finished
+            rows = await executions.journal(project_id, execution_id, after, STREAM_PAGE)
+            lines = await executions.logs(project_id, execution_id, after_log, STREAM_PAGE)
+        except PerdureError:
+            return  # deleted meanwhile, or the store is closed
+        frames: list[bytes] = []
+        shown = merge(
+            ((row.at_us, 0, row.seq, "row", step_response(row)) for row in rows),
+            ((line.at_us, 1, n, "log", log_response(n, line)) for n, line in lines),
+            key=lambda item: item[:3],
+        )
+        for _, which, number, event, struct in shown:
+            after, after_log = (number, after_log) if which == 0 else (after, number)
+            frames.append(frame(msgspec.json.encode(struct), id=f"{after}-{after_log}", event=event))
+        if frames:
+            yield b"".join(frames)
+        elif ended:
+            end = {"id": execution_id, "status": STATUS[Phase(ended[0].phase)], "phase": ended[0].phase}
+            end["error"] = ended[0].error  # type: ignore[assignment]  # null when it did not fail
+            yield frame(msgspec.json.encode(end), id=f"{after}-{after_log}", event="end")
+            return
+        elif not await executions.watch(execution_id, ticket, call.settings.stream_comment_seconds):
+            yield COMMENT
+
+
+# --- change --------------------------------------------------------------------------------------------------------
+
+
+@routes.post("/api/v1/executions/{execution_id}/cancel", contract=True)
+async def cancel_execution(call: Call, execution_id: str) -> CancelExecutionResponse:
+    """Ask for cancellation, of the execution and everything below it."""
+    execution = await call.engine.executions.cancel(call.project_id, execution_id)
+    at_us = execution.cancelled_at_us or call.engine.clock.now_us()
+    return CancelExecutionResponse(execution.id, STATUS[execution.phase].value, rfc3339(at_us))
+
+
+@routes.post("/api/v1/executions/{execution_id}/resume/{step_key}")
+async def resume_execution(call: Call, execution_id: str, step_key: str, body: ResumeRequest) -> ResumeResponse:
+    """Answer a suspended step, now or before it asks."""
+    await call.engine.executions.resume(call.project_id, execution_id, step_key, body.data)
+    return ResumeResponse(execution_id, step_key)
+
+
+@routes.delete("/api/v1/executions/{execution_id}")
+async def delete_execution(call: Call, execution_id: str) -> None:
+    """Delete a final execution and its descendants, with their journals."""
+    await call.engine.executions.delete(call.project_id, execution_id)
+
+
+@routes.post("/api/v1/executions/erase", role=Role.ADMIN)
+async def erase_executions(call: Call, body: EraseRequest) -> EraseResponse:
+    """Delete the final executions of a user or of a session."""
+    if (body.user_id is None) == (body.session_id is None):
+        raise BadRequest("body: name either `user_id` or `session_id`.")
+    erased, still_open = await call.engine.executions.erase(
+        call.project_id, user_id=body.user_id, session_id=body.session_id
+    )
+    return EraseResponse(erased, still_open)

@@ -1,0 +1,64 @@
+"""Operations: health, readiness, metrics, and the documentation that the routes write themselves."""
+
+import base64
+import hashlib
+from typing import Final
+
+from perdure.server import docs, metrics
+from perdure.server.auth import check_role
+from perdure.server.routing import Call, Routes, Text
+from perdure.wire.access import Role
+from perdure.wire.errors import Unavailable
+from perdure.wire.public import HealthResponse, ReadyResponse
+
+_STYLE_HASH: Final = base64.b64encode(hashlib.sha256(docs.STYLE.encode()).digest()).decode()
+_PAGE_HEADERS: Final = (
+    (
+        b"content-security-policy",
+        f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'".encode(),
+    ),
+    (b"referrer-policy", b"no-referrer"),
+)
+
+routes = Routes("Operations")
+
+
+@routes.get("/health", role=None, contract=True)
+async def health(call: Call) -> HealthResponse:
+    """Liveness: the process answers. Touches no database."""
+    return HealthResponse("healthy")
+
+
+@routes.get("/ready", role=None)
+async def ready(call: Call) -> ReadyResponse:
+    """Readiness: the database takes writes, and the server takes requests."""
+    if call.services.drain.closing:
+        raise Unavailable("The server is going away.")
+    await call.engine.health()
+    return ReadyResponse("ready")
+
+
+@routes.get("/metrics", role=None, media_type=metrics.CONTENT_TYPE)
+async def show_metrics(call: Call) -> Text:
+    """Prometheus metrics. With a key: of its project; without one where the setting `metrics_open` allows it."""
+    project_id: str | None = None
+    if not call.settings.metrics_open:
+        principal = await call.services.gate.principal(call.headers, call.address)
+        check_role(principal, Role.READ)
+        project_id = principal.project_id
+    services = call.services
+    page = await metrics.exposition(call.engine, project_id, services.slots.total, services.connections())
+    return Text(page, metrics.CONTENT_TYPE)
+
+
+@routes.get("/openapi.json", role=None, media_type="application/json")
+async def openapi_document(call: Call) -> Text:
+    """This API as an OpenAPI 3.1 document."""
+    return Text(call.services.openapi_json, "application/json")
+
+
+@routes.get("/docs", role=None, media_type="text/html")
+async def docs_page(call: Call) -> Text:
+    """This API as a page to read."""
+    return Text(call.services.docs_html, "text/html; charset=utf-8", _PAGE_HEADERS)

@@ -1,0 +1,530 @@
+"""The typed route table: one signature per route, from which its handler and its documentation are made.
+
+    routes = Routes("Executions")
+
+    @routes.post("/api/v1/executions/{execution_id}/cancel", contract=True)
+    async def cancel_execution(call: Call, execution_id: str) -> CancelExecutionResponse:
+        '''Ask for cancellation.'''
+
+The first parameter is the call; then come the path's parameters by their names; `query` and `body`, if they are there,
+are structs that the query string and the body are decoded into. The return type is the reply: a struct, `None` (204),
+`Text`, or an `EventStream`.
+
+It is plain ASGI, because a hot route should cost little: one dictionary look-up for a static path, a walk over the
+segments for others, one decode, one encode.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final, Literal, get_type_hints
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+import msgspec
+from msgspec import Struct
+from starlette.types import Message, Receive, Scope, Send
+
+from perdure.engine.engine import Engine
+from perdure.server.auth import Gate, check_role
+from perdure.server.connections import EXTENSION, Connection
+from perdure.server.problems import (
+    MethodNotAllowed,
+    Reply,
+    UnsupportedMediaType,
+    internal_problem,
+    json_headers,
+    problem_reply,
+    shape_problem,
+    undecodable,
+)
+from perdure.server.settings import Settings
+from perdure.server.streams import ClientGone, Drain, EventStream, Poll, Slots
+from perdure.wire.access import Principal, Role
+from perdure.wire.errors import BadRequest, NotFound, PerdureError, TooLarge
+
+Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+Handler = Callable[..., Awaitable[object]]
+
+QUERY_FIELDS_MAX: Final = 100
+# A header that decides something must not be there twice: whoever stands before us may have read the other one.
+_ONCE: Final = (
+    b"host",
+    b"authorization",
+    b"content-type",
+    b"content-encoding",
+    b"content-length",
+    b"origin",
+    b"idempotency-key",
+    b"x-project-id",
+    b"project-id",
+    b"last-event-id",
+    b"perdure-protocol",
+)
+
+
+class Text(Struct, frozen=True):
+    """An answer that is not JSON."""
+
+    body: str
+    content_type: str = "text/plain; charset=utf-8"
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class Services:
+    """What handlers work with."""
+
+    def __init__(self, engine: Engine, settings: Settings, gate: Gate) -> None:
+        self.engine = engine
+        self.settings = settings
+        self.gate = gate
+        self.drain = Drain()
+        self.slots = Slots(settings.streams_max, settings.streams_per_key_max)
+        self.connections: Callable[[], int] = lambda: 0
+        self.openapi_json = ""
+        self.docs_html = ""
+
+
+class Call:
+    """One request, as its handler sees it."""
+
+    __slots__ = ("_receive", "_scope", "body", "headers", "principal", "project_id", "route", "services")
+
+    def __init__(
+        self, services: Services, route: "Route", scope: Scope, receive: Receive, headers: Mapping[bytes, bytes]
+    ) -> None:
+        self.services = services
+        self.route = route
+        self.headers = headers
+        self.body = b""
+        self.principal: Principal | None = None
+        self.project_id = ""
+        self._scope = scope
+        self._receive = receive
+
+    @property
+    def engine(self) -> Engine:
+        return self.services.engine
+
+    @property
+    def settings(self) -> Settings:
+        return self.services.settings
+
+    @property
+    def address(self) -> str:
+        """Where it came from."""
+        client = self._scope.get("client")
+        return client[0] if client else ""
+
+    @property
+    def raw_path(self) -> bytes:
+        """The path as it was sent."""
+        found: bytes = self._scope["raw_path"]
+        return found
+
+    @property
+    def connection(self) -> Connection | None:
+        """The connection it came over; None where there is none (a server that is called in the same process)."""
+        found: Connection | None = self._scope.get("extensions", {}).get(EXTENSION)
+        return found
+
+    def header(self, name: bytes) -> str | None:
+        """A header as text. Raises `BadRequest` when it is not UTF-8."""
+        value = self.headers.get(name)
+        try:
+            return None if value is None else value.decode()
+        except UnicodeDecodeError:
+            raise BadRequest(f"The header {name.decode()} is not UTF-8.") from None
+
+    def poll(self, *, until_closing: bool = True) -> Poll:
+        """A block that may take long: it notices when the client leaves or the server goes away."""
+        return Poll(self._receive, self.services.drain, until_closing=until_closing)
+
+    def check_project(self, project_id: str | None) -> None:
+        """A request may repeat its project, in the query or the body. Raises `NotFound` for another."""
+        if project_id is not None and self.principal is not None:
+            self.services.gate.check_project(self.principal, project_id)
+
+
+class Route:
+    """One row of the table."""
+
+    def __init__(
+        self,
+        method: Method,
+        path: str,
+        handler: Handler,
+        *,
+        tag: str,
+        role: Role | None,
+        contract: bool,
+        idempotent: bool,
+        headers: tuple[str, ...],
+        media_type: str,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.handler = handler
+        self.tag = tag
+        self.role = role
+        self.contract = contract
+        self.idempotent = idempotent
+        self.headers = headers
+        self.media_type = media_type
+        self.name = handler.__name__
+        self.doc = inspect.cleandoc(handler.__doc__ or "")
+        types = get_type_hints(handler, include_extras=True)
+        self.path_names = tuple(part[1:-1] for part in path.split("/") if part.startswith("{"))
+        self.body_type: type[Struct] | None = types.get("body")
+        self.query_type: type[Struct] | None = types.get("query")
+        self.reply_type: Any = types["return"]
+        parameters = list(inspect.signature(handler).parameters)[1:]
+        wanted = [*self.path_names, *(name for name in ("query", "body") if name in types)]
+        if parameters != wanted:
+            raise TypeError(f"{self.name} takes {parameters}, but {method} {path} gives {wanted}")
+        self._decode = None if self.body_type is None else msgspec.json.Decoder(self.body_type).decode
+        self._fields = {} if self.query_type is None else _query_fields(self.query_type)
+
+    async def answer(self, call: Call, path_values: tuple[str, ...]) -> object:
+        """Decode what belongs to the request and ask the handler."""
+        values: tuple[object, ...] = path_values
+        if self.query_type is not None:
+            values = (*values, self.decode_query(call._scope["query_string"]))
+        if self._decode is not None:
+            call.body = body = await read_body(call._receive, call.headers, call.settings.request_bytes_max)
+            try:
+                values = (*values, self._decode(body))
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                raise undecodable(body, error) from None
+        return await self.handler(call, *values)
+
+    def decode_query(self, query_string: bytes) -> Struct:
+        """The query as its struct. Raises `BadRequest` with the name of the parameter."""
+        assert self.query_type is not None
+        values: dict[str, object] = {}
+        try:
+            pairs = parse_qsl(
+                query_string.decode("ascii"),
+                keep_blank_values=True,
+                max_num_fields=QUERY_FIELDS_MAX,
+                errors="strict",
+            )
+        except ValueError as error:
+            raise BadRequest(f"The query is not one that can be read: {error}") from None
+        for name, value in pairs:
+            many = self._fields.get(name)
+            if many is None:
+                if self.contract:
+                    continue
+                known = ", ".join(self._fields)
+                raise BadRequest(f"query.{name}: there is no such parameter; known are: {known}", {"path": name})
+            if many:
+                known_values = values.setdefault(name, [])
+                assert isinstance(known_values, list)
+                known_values.extend(part for part in value.split(",") if part)
+            elif name in values:
+                raise BadRequest(f"query.{name}: is given twice", {"path": name})
+            else:
+                values[name] = value
+        try:
+            return msgspec.convert(values, self.query_type, strict=False)
+        except msgspec.ValidationError as error:
+            problem = shape_problem(error, "query")
+            raise BadRequest(problem.message, problem.details) from None
+
+
+class Routes:
+    """The routes of one noun, in the order in which they are documented."""
+
+    def __init__(self, tag: str) -> None:
+        self.tag = tag
+        self.all: list[Route] = []
+
+    def route(
+        self,
+        method: Method,
+        path: str,
+        *,
+        role: Role | None,
+        contract: bool = False,
+        idempotent: bool = False,
+        headers: tuple[str, ...] = (),
+        media_type: str = "application/json",
+    ) -> Callable[[Handler], Handler]:
+        def add(handler: Handler) -> Handler:
+            self.all.append(
+                Route(
+                    method,
+                    path,
+                    handler,
+                    tag=self.tag,
+                    role=role,
+                    contract=contract,
+                    idempotent=idempotent,
+                    headers=headers,
+                    media_type=media_type,
+                )
+            )
+            return handler
+
+        return add
+
+    def get(
+        self,
+        path: str,
+        *,
+        role: Role | None = Role.READ,
+        contract: bool = False,
+        headers: tuple[str, ...] = (),
+        media_type: str = "application/json",
+    ) -> Callable[[Handler], Handler]:
+        return self.route("GET", path, role=role, contract=contract, headers=headers, media_type=media_type)
+
+    def post(
+        self,
+        path: str,
+        *,
+        role: Role | None = Role.WRITE,
+        contract: bool = False,
+        idempotent: bool = False,
+        headers: tuple[str, ...] = (),
+    ) -> Callable[[Handler], Handler]:
+        return self.route("POST", path, role=role, contract=contract, idempotent=idempotent, headers=headers)
+
+    def delete(
+        self, path: str, *, role: Role | None = Role.WRITE, contract: bool = False
+    ) -> Callable[[Handler], Handler]:
+        return self.route("DELETE", path, role=role, contract=contract)
+
+
+class _Node:
+    """One segment of the paths: those that are spelled out, and the one that takes whatever comes."""
+
+    __slots__ = ("any", "methods", "named")
+
+    def __init__(self) -> None:
+        self.named: dict[str, _Node] = {}
+        self.any: _Node | None = None
+        self.methods: dict[str, Route] = {}
+
+
+class Router:
+    """The ASGI application of a table of routes."""
+
+    def __init__(self, services: Services, routes: Iterable[Route]) -> None:
+        self.services = services
+        self.routes = list(routes)
+        self._static: dict[bytes, dict[str, Route]] = {}
+        self._root = _Node()
+        for route in self.routes:
+            node = self._root
+            for part in route.path.split("/")[1:]:
+                if part.startswith("{"):
+                    node.any = node = node.any or _Node()
+                else:
+                    node = node.named.setdefault(part, _Node())
+            node.methods[route.method] = route
+            if not route.path_names:
+                self._static[route.path.encode()] = node.methods
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        try:
+            answer = await self._answer(scope, receive, headers)
+        except PerdureError as error:
+            extra = (error.allow,) if isinstance(error, _WrongMethod) else ()
+            answer = problem_reply(error, extra)
+        except ClientGone:
+            return
+        except Exception as error:  # whatever a handler of ours got wrong is told and logged, and the server goes on
+            answer = problem_reply(internal_problem(error, f"{scope['method']} {scope['path']}"))
+        if type(answer) is Reply:
+            start: Message = {"type": "http.response.start", "status": answer.status, "headers": answer.headers}
+            await send(start)
+            await send({"type": "http.response.body", "body": answer.body})
+        else:
+            assert isinstance(answer, _Streaming)
+            await answer.send(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, headers: dict[bytes, bytes]) -> "Reply | _Streaming":
+        services = self.services
+        if len(headers) != len(scope["headers"]):
+            _refuse_doubled(scope["headers"])
+        services.gate.check_source(headers)
+        route, path_values = self._find(scope)
+        call = Call(services, route, scope, receive, headers)
+        if route.role is not None:
+            principal = await services.gate.principal(headers, call.address)
+            check_role(principal, route.role)
+            call.principal = principal
+            call.project_id = principal.project_id
+            for name in (b"x-project-id", b"project-id"):
+                if name in headers:
+                    services.gate.check_project(principal, call.header(name))
+        result = await route.answer(call, path_values)
+        if isinstance(result, Struct) and type(result) is not Text:
+            body = _encode(result)
+            return Reply(200, body, json_headers(len(body)))
+        if result is None:
+            return _NO_CONTENT
+        if isinstance(result, Reply):
+            return result
+        if isinstance(result, EventStream):
+            return _Streaming(call, result)
+        assert isinstance(result, Text)
+        body = result.body.encode()
+        return Reply(
+            200,
+            body,
+            (
+                (b"content-type", result.content_type.encode()),
+                (b"content-length", b"%d" % len(body)),
+                (b"x-content-type-options", b"nosniff"),
+                *result.headers,
+            ),
+        )
+
+    def _find(self, scope: Scope) -> tuple[Route, tuple[str, ...]]:
+        method: str = scope["method"]
+        raw: bytes = scope["raw_path"]
+        values: tuple[str, ...] = ()
+        methods = self._static.get(raw)
+        if methods is None:
+            methods, values = self._walk(raw)
+        route = methods.get(method) or (methods.get("GET") if method == "HEAD" else None)
+        if route is None:
+            allowed = [*methods, *(["HEAD"] if "GET" in methods else [])]
+            raise _WrongMethod(f"{method} is not served here; use {' or '.join(allowed)}.", ", ".join(allowed))
+        return route, values
+
+    def _walk(self, raw: bytes) -> tuple[dict[str, Route], tuple[str, ...]]:
+        # Segments are split before they are decoded: a name may hold a slash, as %2F.
+        node = self._root
+        values: list[str] = []
+        for part in raw.split(b"/")[1:]:
+            try:
+                text = (unquote_to_bytes(part) if b"%" in part else part).decode()
+            except UnicodeDecodeError:
+                raise BadRequest("The path is not UTF-8.") from None
+            found = node.named.get(text)
+            if found is None:
+                found = node.any if text else None
+                values.append(text)
+            if found is None:
+                break
+            node = found
+        else:
+            if node.methods:
+                return node.methods, tuple(values)
+        raise NotFound(f"There is nothing at {raw.decode('latin-1')!r}; /docs shows what there is.")
+
+
+class _WrongMethod(MethodNotAllowed):
+    def __init__(self, message: str, allow: str) -> None:
+        super().__init__(message)
+        self.allow = (b"allow", allow.encode())
+
+
+class _Streaming:
+    """A stream that has not begun."""
+
+    def __init__(self, call: Call, stream: EventStream) -> None:
+        self._call = call
+        self._stream = stream
+
+    async def send(self, scope: Scope, receive: Receive, send: Send) -> None:
+        services = self._call.services
+        assert self._call.principal is not None
+        key_id = self._call.principal.key_id
+        if scope["method"] == "HEAD":
+            await self._stream.send_head(send)
+            return
+        try:
+            services.slots.take(key_id)
+        except PerdureError as error:
+            await self._stream.drop()
+            reply = problem_reply(error)
+            await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
+            await send({"type": "http.response.body", "body": reply.body})
+            return
+        try:
+            await self._stream.send(receive, send, services.drain, services.settings.stream_seconds_max)
+        except ClientGone:
+            pass
+        finally:
+            services.slots.give_back(key_id)
+
+
+async def read_body(receive: Receive, headers: Mapping[bytes, bytes], bytes_max: int) -> bytes:
+    """The whole body, counted while it comes; what a header says of its size is only believed when it is too large."""
+    content_type = headers.get(b"content-type")
+    if content_type is not None and content_type != b"application/json":
+        _check_content_type(content_type)
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise UnsupportedMediaType("Compressed bodies are not taken; send the JSON as it is.")
+    length = headers.get(b"content-length")
+    if length is not None and length.isdigit() and int(length[:20]) > bytes_max:
+        raise _too_large(bytes_max)
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    body: bytes = message["body"]
+    if not message["more_body"]:
+        if len(body) > bytes_max:
+            raise _too_large(bytes_max)
+        return body
+    parts = [body]
+    size = len(body)
+    while message["more_body"]:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        parts.append(message["body"])
+        size += len(parts[-1])
+        if size > bytes_max:
+            raise _too_large(bytes_max)
+    return b"".join(parts)
+
+
+def _too_large(bytes_max: int) -> TooLarge:
+    return TooLarge(f"body: more than {bytes_max:,} bytes; send it in parts, or keep large data elsewhere.")
+
+
+def _check_content_type(content_type: bytes) -> None:
+    kind, _, parameters = content_type.lower().partition(b";")
+    charset = parameters.strip().removeprefix(b"charset=").strip(b'"')
+    if kind.strip() != b"application/json" or charset not in (b"", b"utf-8", b"utf8"):
+        text = content_type.decode("latin-1")
+        raise UnsupportedMediaType(f"Content-Type {text!r} is not taken; send application/json in UTF-8.")
+
+
+def _refuse_doubled(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    seen: set[bytes] = set()
+    for name, _ in headers:
+        if name in seen and name in _ONCE:
+            raise BadRequest(f"The header {name.decode()} is there twice.")
+        seen.add(name)
+
+
+def _query_fields(query_type: type[Struct]) -> dict[str, bool]:
+    """The parameters, and whether each may come many times."""
+    return {field.encode_name: "list[" in str(field.type) for field in msgspec.structs.fields(query_type)}
+
+
+async def lifespan(
+    receive: Receive, send: Send, start: Callable[[], Awaitable[None]], stop: Callable[[], Awaitable[None]]
+) -> None:
+    """Answer the server's start and stop."""
+    while True:
+        message = await receive()
+        what = message["type"].rpartition(".")[2]
+        try:
+            await (start if what == "startup" else stop)()
+        except Exception as error:  # the server must hear of it; it ends the process
+            await send({"type": f"lifespan.{what}.failed", "message": str(error)})
+            raise
+        await send({"type": f"lifespan.{what}.complete"})
+        if what == "shutdown":
+            return
+
+
+_encode: Final = msgspec.json.Encoder().encode
+_NO_CONTENT: Final = Reply(204, b"", ((b"cache-control", b"no-store"),))

@@ -1,0 +1,142 @@
+"""JSON schemas of structs, in the contract's manner: null beside a type, and what has a default is not required."""
+
+import ast
+import inspect
+import textwrap
+from functools import cache
+from typing import Any, Final
+
+from msgspec import Struct
+from msgspec import inspect as types
+
+Json = dict[str, Any]
+
+REF: Final = "#/components/schemas/"
+
+_PLAIN: Final[dict[type[types.Type], str]] = {
+    types.NoneType: "null",
+    types.BoolType: "boolean",
+    types.IntType: "integer",
+    types.FloatType: "number",
+    types.StrType: "string",
+}
+
+
+class Schemas:
+    """The named schemas of a document; grows with every type that is asked for."""
+
+    def __init__(self) -> None:
+        self.named: dict[str, Json] = {}
+        self._open: list[types.StructType] = []
+
+    def add(self, struct: type[Struct]) -> Json:
+        """A reference to a struct's schema."""
+        schema = self._schema(types.type_info(struct))
+        while self._open:
+            one = self._open.pop()
+            self.named[one.cls.__name__] = self._struct(one)
+        return schema
+
+    def parameters(self, struct: type[Struct]) -> list[tuple[str, bool, Json]]:
+        """The fields of a query: name, whether required, schema. What stands in a query is never null."""
+        info = types.type_info(struct)
+        assert isinstance(info, types.StructType)
+        schema = self._struct(info)
+        required = schema.get("required", ())
+        return [(name, name in required, _not_null(field)) for name, field in schema["properties"].items()]
+
+    def _struct(self, info: types.StructType) -> Json:
+        notes = field_notes(info.cls)
+        properties: Json = {}
+        if info.tag_field is not None:
+            properties[info.tag_field] = {"enum": [info.tag]}
+        required = [] if info.tag_field is None else [info.tag_field]
+        for field in info.fields:
+            schema = self._schema(field.type)
+            if field.encode_name in notes and "$ref" not in schema:
+                schema = {**schema, "description": notes[field.encode_name]}
+            if isinstance(field.default, bool | int | float | str):
+                schema = {**schema, "default": field.default}
+            properties[field.encode_name] = schema
+            if field.required:
+                required.append(field.encode_name)
+        schema = {"type": "object", "properties": properties}
+        if info.cls.__doc__:
+            schema["description"] = " ".join(inspect.cleandoc(info.cls.__doc__).split())
+        if required:
+            schema["required"] = required
+        if info.forbid_unknown_fields:
+            schema["additionalProperties"] = False
+        return schema
+
+    def _schema(self, info: types.Type) -> Json:
+        match info:
+            case types.Metadata():
+                return {**self._schema(info.type), **(info.extra_json_schema or {})}
+            case types.StructType():
+                name = info.cls.__name__
+                if name not in self.named:
+                    self.named[name] = {}
+                    self._open.append(info)
+                return {"$ref": REF + name}
+            case types.UnionType():
+                return self._union(info)
+            case types.ListType() | types.VarTupleType():
+                return {"type": "array", "items": self._schema(info.item_type)}
+            case types.TupleType():
+                size = len(info.item_types)
+                items = [self._schema(item) for item in info.item_types]
+                return {"type": "array", "prefixItems": items, "items": False, "minItems": size, "maxItems": size}
+            case types.DictType():
+                return {"type": "object", "additionalProperties": self._schema(info.value_type)}
+            case types.LiteralType():
+                return {"enum": list(info.values)}
+            case types.EnumType():
+                return {"enum": [member.value for member in info.cls]}
+            case types.DateTimeType():
+                return {"type": "string", "format": "date-time"}
+            case types.RawType() | types.AnyType() | types.CustomType():
+                return {}
+        schema: Json = {"type": _PLAIN[type(info)]}
+        if isinstance(info, types.IntType | types.FloatType):
+            bounds = {"minimum": info.ge, "maximum": info.le, "exclusiveMinimum": info.gt, "exclusiveMaximum": info.lt}
+            schema.update({name: bound for name, bound in bounds.items() if bound is not None})
+        return schema
+
+    def _union(self, info: types.UnionType) -> Json:
+        choices = [self._schema(choice) for choice in info.types]
+        if {} in choices:
+            return {}  # any value; null is one
+        others = [choice for choice in choices if choice != {"type": "null"}]
+        if len(others) == 1 and len(choices) == 2 and "type" in others[0]:
+            return {**others[0], "type": [others[0]["type"], "null"]}
+        return {"anyOf": choices}
+
+
+def _not_null(schema: Json) -> Json:
+    if isinstance(schema.get("type"), list):
+        return {**schema, "type": schema["type"][0]}
+    if "anyOf" in schema:
+        rest = {name: value for name, value in schema.items() if name != "anyOf"}
+        (choice,) = (choice for choice in schema["anyOf"] if choice != {"type": "null"})
+        return {**choice, **rest}
+    return schema
+
+
+@cache
+def field_notes(struct: type[Struct]) -> dict[str, str]:
+    """The docstring under each field of a struct, out of its source; none where the sources are not installed."""
+    notes: dict[str, str] = {}
+    for cls in reversed(struct.__mro__):
+        if not issubclass(cls, Struct) or cls is Struct:
+            continue
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+        except OSError:
+            continue
+        assert isinstance(tree, ast.ClassDef)
+        for field, note in zip(tree.body, tree.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(note, ast.Expr):
+                assert isinstance(note.value, ast.Constant)
+                notes[field.target.id] = " ".join(str(note.value.value).split())
+    return notes

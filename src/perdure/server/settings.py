@@ -1,0 +1,152 @@
+"""Every setting of a server: its unit, its default and what it means. Read once, at start, from three places.
+
+A TOML file, then the environment (`PERDURE_` and the name in capitals: `PERDURE_LEASE_SECONDS=5`), then the command
+line; the later wins. An unknown name is refused, with the one that was probably meant. Names end in their unit.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
+
+from perdure.engine.settings import EngineSettings
+from perdure.wire.errors import BadRequest
+
+PREFIX: Final = "PERDURE_"
+FILE_VARIABLE: Final = "PERDURE_SETTINGS"
+# Read by the client, the worker and the command line, not by the server.
+_OTHERS: Final = frozenset({"PERDURE_URL", "PERDURE_API_KEY", "PERDURE_DEPLOYMENT"})
+
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Bytes = Annotated[int, Meta(ge=1_024, le=1 << 30)]
+
+
+class Settings(EngineSettings, frozen=True, kw_only=True):
+    """The server's settings, and the engine's that it hands on."""
+
+    store: str = "perdure.db"
+    """Where everything is kept: a path, or `sqlite:<path>`."""
+    host: str = "127.0.0.1"
+    """The address to listen on. Others than the loopback ones need a key that is not a development key."""
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
+    """The port to listen on; 0 takes a free one."""
+    insecure_local: bool = False
+    """No keys: whoever reaches the loopback address may do everything."""
+    hosts: tuple[str, ...] = ()
+    """Names under which a server on a loopback address is also reached (a proxy in front of it)."""
+    origins: tuple[str, ...] = ()
+    """Origins of web pages that may call, besides loopback ones; like `https://app.example.com`."""
+    proxies: tuple[str, ...] = ()
+    """Addresses of proxies whose `X-Forwarded-For` tells the caller's address."""
+    metrics_open: bool = False
+    """Show `/metrics` without a key, with the workflows of all projects."""
+    log_level: str = "INFO"
+    """The least level that is logged: DEBUG, INFO, WARNING or ERROR."""
+    log_format: str = "json"
+    """`json` (one object a line) or `text`."""
+
+    request_bytes_max: Bytes = 32 << 20
+    """The largest body of a request."""
+    url_bytes_max: Bytes = 16 << 10
+    """The longest address of a request."""
+    header_bytes_max: Bytes = 64 << 10
+    """All headers of a request together."""
+    header_seconds: Seconds = 10.0
+    """How long a caller may take to send the headers."""
+    body_seconds: Seconds = 30.0
+    """How long a caller may take to send the body, from the headers on."""
+    write_seconds: Seconds = 20.0
+    """How long a caller may take none of what was sent before the connection is cut."""
+    keep_alive_seconds: Seconds = 75.0
+    """How long an idle connection is kept."""
+    drain_seconds: Seconds = 20.0
+    """How long requests in flight may take to finish after SIGTERM."""
+    connections_max: Count = 10_000
+    """Open connections; one more is closed at once."""
+
+    poll_seconds_max: Seconds = 60.0
+    """The longest wait of one request; who asks for more is answered then and asks again."""
+    stream_seconds_max: Seconds = 900.0
+    """How long a stream lasts before its client has to come back (with `Last-Event-ID`)."""
+    stream_comment_seconds: Seconds = 15.0
+    """How often a silent stream sends a comment, so that nobody on the way takes it for dead."""
+    streams_max: Count = 5_000
+    """Open streams in all."""
+    streams_per_key_max: Count = 100
+    """Open streams of one key."""
+
+    auth_cache_seconds: Annotated[float, Meta(ge=0, le=30)] = 30.0
+    """How long a key that was found good is not looked up again; so long a revoked key may still work."""
+    auth_failures_max: Count = 20
+    """Wrong keys from one address in a burst; after that one more every few seconds."""
+
+
+def load(
+    arguments: Mapping[str, object] | None = None,
+    *,
+    file: str | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """The settings of this process. `arguments` are the command line's; what is None there was not given."""
+    environ = os.environ if environ is None else environ
+    file = file or environ.get(FILE_VARIABLE)
+    values: dict[str, Any] = {}
+    if file is not None:
+        values.update(_from_file(Path(file)))
+    values.update(_from_environment(environ))
+    for name, value in (arguments or {}).items():
+        if value is not None:
+            _check_name(name, name)
+            values[name] = value
+    settings = msgspec.convert(values, Settings)
+    if settings.log_format not in ("json", "text"):
+        raise BadRequest(f"Setting log_format must be 'json' or 'text', got {settings.log_format!r}.")
+    return settings
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadRequest(f"The settings file {str(path)!r} cannot be read: {error}") from error
+    return {name: _convert(name, value, f"{name} in {str(path)!r}", strict=True) for name, value in values.items()}
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for variable, text in environ.items():
+        if not variable.startswith(PREFIX) or variable in _OTHERS or variable == FILE_VARIABLE:
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        _check_name(name, variable)
+        kind = _TYPES[name]
+        value: object = text
+        if kind == tuple[str, ...]:
+            value = [part.strip() for part in text.split(",") if part.strip()]
+        values[name] = _convert(name, value, variable, strict=False)
+    return values
+
+
+def _convert(name: str, value: object, where: str, *, strict: bool) -> object:
+    _check_name(name, where)
+    try:
+        return msgspec.convert(value, _TYPES[name], strict=strict)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"Setting {where}: {error}, got {value!r}.") from None
+
+
+def _check_name(name: str, where: str) -> None:
+    if name in _TYPES:
+        return
+    close = difflib.get_close_matches(name, _TYPES, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise BadRequest(f"There is no setting {where!r}{hint}")
+
+
+_TYPES: Final = {field.name: field.type for field in msgspec.structs.fields(Settings)}

@@ -1,0 +1,200 @@
+"""Long polls and server-sent events: whatever holds a connection for longer than an answer takes.
+
+Both end in three ways: by themselves, because the client left (whatever they held is let go at once), or because the
+server is going away (a poll then gives its empty answer, a stream says when to come back). None of them keeps a queue:
+a stream reads the journal or the topic at its client's pace, so a slow client costs nothing but its connection.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from types import TracebackType
+from typing import Final, Literal
+
+from msgspec import Raw
+from starlette.types import Receive, Send
+
+from perdure.server.problems import TooManyRequests
+
+RETRY_MS: Final = 1_000
+# Most polls are over at once: the watch for a client that leaves begins only with those that are not.
+_WATCH_AFTER_SECONDS: Final = 0.05
+
+STREAM_HEADERS: Final = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-accel-buffering", b"no"),
+)
+
+
+class ClientGone(Exception):
+    """The client closed the connection; nobody reads the answer any more."""
+
+
+class Drain:
+    """Tells polls and streams that the server is going away."""
+
+    def __init__(self) -> None:
+        self.closing = False
+        self._polls: set[Poll] = set()
+
+    def begin(self) -> None:
+        """End them all, and from now on each new one at once."""
+        self.closing = True
+        for poll in list(self._polls):
+            poll.interrupt("closing")
+
+    def enter(self, poll: "Poll") -> None:
+        self._polls.add(poll)
+
+    def leave(self, poll: "Poll") -> None:
+        self._polls.discard(poll)
+
+
+class Poll:
+    """A block that may take long; built as `asyncio.timeout` is.
+
+    When the server goes away the block is left quietly, and what follows it gives the empty answer (not with
+    `until_closing=False`: the engine ends such a poll itself). When the client leaves, `ClientGone` is raised.
+    """
+
+    def __init__(self, receive: Receive, drain: Drain, *, until_closing: bool = True) -> None:
+        self._receive = receive
+        self._drain = drain
+        self._until_closing = until_closing
+        self._why: Literal["gone", "closing"] | None = None
+        self._over = False
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "Poll":
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(_WATCH_AFTER_SECONDS, self._begin_watch)
+        if self._until_closing:
+            self._drain.enter(self)
+            if self._drain.closing:
+                self.interrupt("closing")
+        return self
+
+    def _begin_watch(self) -> None:
+        self._watcher = self._loop.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.interrupt("gone")
+
+    def interrupt(self, why: Literal["gone", "closing"]) -> None:
+        """Have the block left."""
+        if self._why is None and not self._over:
+            self._why = why
+            self._task.cancel()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        self._drain.leave(self)
+        self._over = True
+        if self._why is None or self._task.uncancel() > self._cancelling or kind is not asyncio.CancelledError:
+            return False
+        if self._why == "gone":
+            raise ClientGone from error
+        return True
+
+
+class Slots:
+    """How many streams are open, in all and by key."""
+
+    def __init__(self, total_max: int, per_key_max: int) -> None:
+        self._total_max = total_max
+        self._per_key_max = per_key_max
+        self._by_key: dict[str, int] = {}
+        self.total = 0
+
+    def take(self, key_id: str) -> None:
+        """One more stream. Raises `TooManyRequests`."""
+        mine = self._by_key.get(key_id, 0)
+        if mine >= self._per_key_max:
+            raise TooManyRequests(f"This key has {mine} streams open already; close some first.")
+        if self.total >= self._total_max:
+            raise TooManyRequests(f"The server has {self.total} streams open already; try again later.")
+        self._by_key[key_id] = mine + 1
+        self.total += 1
+
+    def give_back(self, key_id: str) -> None:
+        """One stream less."""
+        self.total -= 1
+        mine = self._by_key[key_id] - 1
+        if mine:
+            self._by_key[key_id] = mine
+        else:
+            del self._by_key[key_id]
+
+
+class EventStream:
+    """The answer of a route that streams: its frames, as they come."""
+
+    def __init__(self, frames: AsyncGenerator[bytes, None]) -> None:
+        self._frames = frames
+
+    async def drop(self) -> None:
+        """It is not sent after all."""
+        await self._frames.aclose()
+
+    async def send_head(self, send: Send) -> None:
+        """The answer to HEAD."""
+        await self.drop()
+        await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def send(self, receive: Receive, send: Send, drain: Drain, seconds: float) -> None:
+        """Send until the frames end, the client leaves, the server goes away or `seconds` have passed.
+
+        A client that takes nothing is the connection's business (`server/connections.py`): it is cut, and `send` ends.
+        """
+        await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
+        try:
+            async with Poll(receive, drain):
+                await send(_part(b"retry: %d\n\n" % RETRY_MS))
+                try:
+                    async with asyncio.timeout(seconds):
+                        async for chunk in self._frames:
+                            await send(_part(chunk))
+                except TimeoutError:
+                    pass  # the client comes back and goes on where it was
+        finally:
+            await self._frames.aclose()
+        if drain.closing:
+            await send(_part(b": the server is going away, come back\nretry: %d\n\n" % (2 * RETRY_MS)))
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+COMMENT: Final = b": still here\n\n"
+
+
+def frame(data: bytes | Raw, *, id: str | None = None, event: str | None = None) -> bytes:
+    """One event of a stream.
+
+    JSON has line breaks only between its tokens, where a blank does as well; so each event is one `data:` line, which
+    readers that know only those lines rely on.
+    """
+    line = bytes(data)
+    if b"\n" in line or b"\r" in line:
+        line = line.translate(_NO_BREAKS)
+    head = b"" if id is None else b"id: " + id.encode() + b"\n"
+    if event is not None:
+        head += b"event: " + event.encode() + b"\n"
+    return head + b"data: " + line + b"\n\n"
+
+
+def _part(chunk: bytes) -> dict[str, object]:
+    return {"type": "http.response.body", "body": chunk, "more_body": True}
+
+
+_NO_BREAKS: Final = bytes.maketrans(b"\r\n", b"  ")

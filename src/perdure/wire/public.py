@@ -1,0 +1,391 @@
+"""The public API's shapes, with the contract's names. Times are RFC 3339 with offset, values are JSON byte for byte.
+
+Contract requests take unknown fields in silence, as clients of other versions send them; requests that Perdure added
+refuse them (`wire/requests.py`). A reply's fields with defaults are the ones a reader may find null.
+"""
+
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Annotated, Final
+
+from msgspec import Meta, Raw, Struct
+
+from perdure.wire.records import NULL, Event, Execution, Row
+from perdure.wire.requests import LogLine, Request, StartItem
+from perdure.wire.status import STATUS
+
+INT64_MAX: Final = 2**63 - 1
+
+Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
+Moment = Annotated[datetime, Meta(tz=True)]
+"""A time as a caller sends it: RFC 3339, the offset is required."""
+Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1, extra_json_schema={"format": "int32"})]
+Int64 = Annotated[int, Meta(extra_json_schema={"format": "int64"})]
+Position = Annotated[int, Meta(ge=0, le=INT64_MAX, extra_json_schema={"format": "int64"})]
+"""A cursor that counts: exclusive, 0 is the beginning."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+@lru_cache(maxsize=256)  # the items of one batch share their time
+def rfc3339(at_us: int) -> str:
+    """Microseconds since the epoch as RFC 3339 in UTC, always with microseconds.
+
+    >>> rfc3339(1_750_000_000_000_000)
+    '2025-06-15T15:06:40.000000+00:00'
+    """
+    return (_EPOCH + timedelta(microseconds=at_us)).isoformat(timespec="microseconds")
+
+
+def microseconds(moment: datetime) -> int:
+    """Microseconds since the epoch, exact.
+
+    >>> microseconds(datetime.fromisoformat("2025-06-15T17:06:40+02:00"))
+    1750000000000000
+    """
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def _time(at_us: int | None) -> str | None:
+    return None if at_us is None else rfc3339(at_us)
+
+
+# --- start ---------------------------------------------------------------------------------------------------------
+
+
+class SubmitWorkflowRequest(Struct, frozen=True):
+    """Start one execution. `payload` must be there; null is fine."""
+
+    payload: Raw
+    deployment_id: str | None = None
+    parent_execution_id: str | None = None
+    root_execution_id: str | None = None
+    step_key: str | None = None
+    queue_name: str | None = None
+    concurrency_key: str | None = None
+    queue_concurrency_limit: Int32 | None = None
+    wait_for_subworkflow: bool | None = None
+    session_id: str | None = None
+    user_id: str | None = None
+    otel_traceparent: str | None = None
+    initial_state: Raw | None = None
+    run_timeout_seconds: Int32 | None = None
+    channel_context: Raw | None = None
+    key: str | None = None
+    priority: Int32 | None = None
+    tags: dict[str, str] | None = None
+    delay_seconds: float | None = None
+    start_at: Moment | None = None
+    accept_early: bool | None = None
+
+
+class SubmitWorkflowResponse(Struct, frozen=True):
+    """The execution that was started, or that the request's key already named."""
+
+    execution_id: Uuid
+    created_at: Time
+
+
+class WorkflowRequest(Struct, frozen=True):
+    """One item of a batch."""
+
+    workflow_id: str
+    payload: Raw
+    queue_name: str | None = None
+    concurrency_key: str | None = None
+    queue_concurrency_limit: Int32 | None = None
+    initial_state: Raw | None = None
+    run_timeout_seconds: Int32 | None = None
+    key: str | None = None
+    priority: Int32 | None = None
+    tags: dict[str, str] | None = None
+    delay_seconds: float | None = None
+    start_at: Moment | None = None
+    accept_early: bool | None = None
+
+
+class SubmitWorkflowsRequest(Struct, frozen=True):
+    """Start several executions in one transaction: all or none, under one batch id."""
+
+    workflows: list[WorkflowRequest]
+    deployment_id: str | None = None
+    step_key: str | None = None
+    parent_execution_id: str | None = None
+    root_execution_id: str | None = None
+    session_id: str | None = None
+    user_id: str | None = None
+    wait_for_subworkflow: bool | None = None
+    otel_traceparent: str | None = None
+    channel_context: Raw | None = None
+
+
+class SubmitWorkflowsResponse(Struct, frozen=True):
+    """In the order of the request."""
+
+    executions: list[SubmitWorkflowResponse]
+
+
+class StartItemRequest(StartItem, frozen=True):
+    """One independent execution to start: all fields of a run, and the name of its workflow."""
+
+    start_at: Moment | None = None
+    root_execution_id: str | None = None
+    wait_for_subworkflow: bool | None = None
+    otel_traceparent: str | None = None
+    initial_state: Raw | None = None
+    channel_context: Raw | None = None
+
+
+class StartManyRequest(Request, frozen=True):
+    """Independent starts: each item has its own answer; no batch id, no shared session."""
+
+    items: list[StartItemRequest]
+
+
+# --- executions ----------------------------------------------------------------------------------------------------
+
+
+class ExecutionResponse(Struct, frozen=True):
+    """State and result of one execution. `status` is the promise of the contract, `phase` the finer word."""
+
+    id: Uuid
+    workflow_id: str
+    status: str
+    payload: Raw
+    created_at: Time
+    retry_count: Int32
+    result: Raw | None = None
+    error: str | None = None
+    started_at: Time | None = None
+    completed_at: Time | None = None
+    deployment_id: str | None = None
+    assigned_to_worker: str | None = None
+    parent_execution_id: str | None = None
+    root_execution_id: str | None = None
+    step_key: str | None = None
+    queue_name: str | None = None
+    concurrency_key: str | None = None
+    batch_id: str | None = None
+    session_id: str | None = None
+    user_id: str | None = None
+    output_schema_name: str | None = None
+    cancelled_at: Time | None = None
+    cancelled_by: str | None = None
+    run_timeout_seconds: Int32 | None = None
+    key: str | None = None
+    phase: str | None = None
+    attempt: Int32 | None = None
+    tags: Raw | None = None
+    progress: Raw | None = None
+    forked_from: str | None = None
+    forked_at_step: str | None = None
+
+
+def execution_response(execution: Execution) -> ExecutionResponse:
+    """An execution as the API shows it."""
+    e = execution
+    return ExecutionResponse(
+        e.id,
+        e.workflow_id,
+        STATUS[e.phase].value,
+        e.payload,
+        rfc3339(e.created_at_us),
+        e.retry_count,
+        e.result,
+        e.error,
+        _time(e.started_at_us),
+        _time(e.completed_at_us),
+        e.deployment_id,
+        e.assigned_to_worker,
+        e.parent_execution_id,
+        e.root_execution_id,
+        e.step_key,
+        e.queue_name,
+        e.concurrency_key,
+        e.batch_id,
+        e.session_id,
+        e.user_id,
+        e.output_schema_name,
+        _time(e.cancelled_at_us),
+        e.cancelled_by,
+        e.run_timeout_seconds,
+        e.key,
+        e.phase.value,
+        e.attempt,
+        e.tags,
+        e.progress,
+    )
+
+
+class ExecutionsResponse(Struct, frozen=True):
+    """One page, newest first; `next_cursor` asks for the following one and is null after the last."""
+
+    executions: list[ExecutionResponse]
+    next_cursor: str | None = None
+
+
+class CancelExecutionResponse(Struct, frozen=True):
+    """`status` is `running` (phase cancelling) until the worker confirms, or `cancelled`."""
+
+    execution_id: Uuid
+    status: str
+    cancelled_at: Time
+
+
+class StepResponse(Struct, frozen=True):
+    """One row of the journal. Steps are the rows of kind `step`; `value` is the outcome, an error when not `ok`."""
+
+    seq: Int64
+    at: Time
+    kind: str
+    attempt: int
+    key: str | None = None
+    name: str | None = None
+    fingerprint: str | None = None
+    ok: bool = True
+    value: Raw = NULL
+    started_at: Time | None = None
+    tries: int = 0
+
+
+def step_response(row: Row) -> StepResponse:
+    """A journal row as the API shows it."""
+    return StepResponse(
+        row.seq,
+        rfc3339(row.at_us),
+        row.kind.value,
+        row.attempt,
+        row.key,
+        row.name,
+        row.fingerprint,
+        row.ok,
+        row.value,
+        _time(row.started_at_us),
+        row.tries,
+    )
+
+
+class LogResponse(Struct, frozen=True):
+    """One line that the workflow logged; `level` as in Python's standard library."""
+
+    n: Int64
+    at: Time
+    level: int
+    text: str
+
+
+def log_response(n: int, line: LogLine) -> LogResponse:
+    """A log line as the API shows it."""
+    return LogResponse(n, rfc3339(line.at_us), line.level, line.text)
+
+
+class StepsResponse(Struct, frozen=True):
+    """A page of the journal; `logs` only when they were asked for. `has_more`: the page was full."""
+
+    steps: list[StepResponse]
+    has_more: bool
+    logs: list[LogResponse] | None = None
+
+
+class LogsResponse(Struct, frozen=True):
+    """A page of the log; `has_more`: the page was full."""
+
+    logs: list[LogResponse]
+    has_more: bool
+
+
+class ResumeRequest(Request, frozen=True):
+    """The answer to a suspended step."""
+
+    data: Raw = NULL
+
+
+class ResumeResponse(Struct, frozen=True):
+    """The answer is recorded; the execution goes on with it."""
+
+    execution_id: Uuid
+    step_key: str
+
+
+class EraseRequest(Request, frozen=True):
+    """Whose executions go: a user's or a session's."""
+
+    user_id: str | None = None
+    session_id: str | None = None
+
+
+class EraseResponse(Struct, frozen=True):
+    """How many are gone, and how many are still open and have to be cancelled first."""
+
+    erased: int
+    open: int
+
+
+# --- events --------------------------------------------------------------------------------------------------------
+
+
+class EventData(Struct, frozen=True):
+    """One event to publish. With a `dedup_key` the topic keeps the first and answers repeats with its number."""
+
+    data: Raw
+    event_type: str | None = None
+    execution_id: str | None = None
+    attempt_number: Int32 | None = None
+    dedup_key: str | None = None
+
+
+class PublishEventRequest(Struct, frozen=True):
+    """Append events to a topic, in order, in one transaction."""
+
+    topic: str
+    events: list[EventData]
+    durable: bool | None = None
+    execution_id: str | None = None
+    root_execution_id: str | None = None
+
+
+class PublishEventResponse(Struct, frozen=True):
+    """The events' numbers, in the order of the request."""
+
+    sequence_ids: list[Int64]
+    created_at: Time
+
+
+class EventResponse(Struct, frozen=True):
+    """One event. `sequence_id` grows by one per topic, without gaps."""
+
+    id: Uuid
+    sequence_id: Int64
+    topic: str
+    data: Raw
+    created_at: Time
+    event_type: str | None = None
+
+
+def event_response(event: Event) -> EventResponse:
+    """An event as the API shows it."""
+    return EventResponse(
+        event.id, event.sequence_id, event.topic, event.data, rfc3339(event.created_at_us), event.event_type
+    )
+
+
+class GetEventsResponse(Struct, frozen=True):
+    """A page of a topic; `has_more`: the page was full."""
+
+    events: list[EventResponse]
+    has_more: bool
+    next_sequence_id: Int64 | None = None
+
+
+class HealthResponse(Struct, frozen=True):
+    """Always `healthy`: the process answers."""
+
+    status: str
+
+
+class ReadyResponse(Struct, frozen=True):
+    """`ready`: the database takes writes and the server takes requests."""
+
+    status: str
