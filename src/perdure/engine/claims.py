@@ -21,7 +21,7 @@ from perdure.store.verbs import claims, reports
 from perdure.store.verbs.starts import Offer
 from perdure.wire.codec import REPLY_BYTES_MAX, TOPIC_BYTES_MAX, check_json, check_name
 from perdure.wire.errors import BadRequest, BadValue, LeaseLost, PerdureError
-from perdure.wire.records import Kind, Problem, Row
+from perdure.wire.records import Problem, Row
 from perdure.wire.requests import (
     BeatReply,
     BeatRequest,
@@ -158,7 +158,9 @@ class Claims:
                     self._polls[project_id].append(poll)
                 pause = min(left, engine.settings.poll_seconds * random.uniform(0.5, 1.5))
                 if not await engine.doorbell.wait_any(bells, pause, poll.sleep()):
-                    self._looked.pop(request.worker_id, None)  # no hint for a while: look without one
+                    looked = self._looked.get(request.worker_id)
+                    if looked is not None:  # no hint for a while: look without one, from where the last look stopped
+                        self._looked[request.worker_id] = looked._replace(stirred=-1)
                 if poll.handed and not poll.taken:
                     return ClaimReply(poll.handed, engine.take_news(request.worker_id))
         finally:
@@ -171,7 +173,8 @@ class Claims:
         self._stirred[project_id] = self._stirred.get(project_id, 0) + 1
 
     def _worth_a_look(self, poll: Poll) -> bool:
-        """Whether a claim might find something: not when this worker's last look took all there was, and no hint since."""
+        """Whether a claim might find something: not when this worker's last look took all there was, and no hint
+        since."""
         looked = self._looked.get(poll.worker_id)
         if looked is None or looked.stirred != self._stirred.get(poll.project_id, 0):
             return True
@@ -223,7 +226,7 @@ class Claims:
             self._looked.popitem(last=False)
         if not picked:
             return []
-        wanted = [(claimed.id, base) for claimed, base in picked if claimed.base > 1]
+        wanted = [(claimed.id, base) for claimed, base in picked if claimed.base]
         found: Iterator[tuple[list[Row], bool]] = iter(())
         if wanted:
             found = iter(
@@ -231,16 +234,9 @@ class Claims:
                     claims.journals(wanted=wanted, rows_max=JOURNAL_ROWS_MAX, bytes_max=REPLY_BYTES_MAX)
                 )
             )
-        items: list[Claimed] = []
-        now_us = engine.clock.now_us()
-        for claimed, base in picked:
-            if claimed.base > 1:
-                rows, more = next(found)
-                items.append(claims.with_journal(claimed, base, rows, more))
-            else:  # the first claim of a fresh execution: its journal is this claim
-                row = Row(1, now_us, Kind.CLAIMED, claimed.attempt, name=request.worker_id)
-                items.append(claims.with_journal(claimed, 0, [row], more=False))
-        return items
+        return [
+            claims.with_journal(claimed, base, *next(found)) if claimed.base else claimed for claimed, base in picked
+        ]
 
     async def report(self, project_id: str, request: ReportRequest) -> ReportReply:
         """Take what piled up in a worker; each item has its own answer."""

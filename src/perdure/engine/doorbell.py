@@ -40,7 +40,7 @@ class Doorbell:
     async def wait_any(
         self, tickets: tuple[tuple[Hashable, int], ...], seconds: float, future: "asyncio.Future[None]"
     ) -> bool:
-        """Wait for a ring at any of the bells or for somebody to resolve `future`; False when `seconds` passed first."""
+        """Wait for a ring at any of the bells or until somebody resolves `future`; False after `seconds` without."""
         if any(self._rings.get(key, 0) != ticket for key, ticket in tickets):
             return True
         for key, _ in tickets:

@@ -213,7 +213,7 @@ class Executions:
                 looks.erase(project_id=project_id, user_id=user_id, session_id=session_id, limit=LIST_MAX)
             )
             gone += deleted
-            if deleted + still_open < LIST_MAX or not deleted:
+            if deleted < LIST_MAX:
                 return gone, still_open
 
     async def list(

@@ -1,7 +1,7 @@
 """The client: start executions, wait for results, cancel, publish, answer.
 
-Concurrent starts share requests: whatever is started while a request is under way leaves with the next one, each item with
-its own answer. A lone caller pays one plain request.
+Concurrent starts share requests: whatever is started while a request is under way leaves with the next one, each item
+with its own answer. A lone caller pays one plain request.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Handle(Generic[R]):
     async def result(self, *, timeout: float | None = None) -> R:
         """Wait for the end and give the workflow's return value.
 
-        Raises `ExecutionFailed` or `ExecutionCancelled`, or `TimeoutError` after `timeout` seconds (the execution goes on).
+        Raises `ExecutionFailed` or `ExecutionCancelled`, or `TimeoutError` after `timeout` seconds (the execution
+        goes on).
         """
         if timeout is None:
             return self._value(await self._client._transport.result(self.id))

@@ -1,11 +1,12 @@
-"""The lease of a worker's registration, renewed by a thread of its own over connections of its own.
+"""The lease of a worker's registration, renewed by a thread of its own over a connection of its own.
 
-A blocked event loop or a step that holds the interpreter for seconds is still alive, and its beats say so. The thread keeps
-two connections: one for the beats, and one that only stays open (`/worker/v1/presence`): when this process is killed the
-peer sees it close at once, and cuts the lease to a second instead of waiting for it to run out.
+A blocked event loop or a step that holds the interpreter for seconds is still alive, and its beats say so. The
+connection stays open between beats: when this process is killed the server sees it close at once, and cuts the lease
+to a second instead of waiting for it to run out; when the server closes it, this side beats again at once, to it or
+to another one.
 
-The deadline is measured from the moment a beat was *sent*, on a clock that counts the machine's sleep; a frozen process that
-wakes up finds it passed and starts no step until a new beat was accepted.
+The deadline is measured from the moment a beat was *sent*, on a clock that counts the machine's sleep; a frozen
+process that wakes up finds it passed and starts no step until a new beat was accepted.
 """
 
 from __future__ import annotations
@@ -93,38 +94,31 @@ class Lease:
     # --- in the thread -----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        beats: http.client.HTTPConnection | None = None
-        presence: http.client.HTTPConnection | None = None
-        pause = 0.1
+        connection: http.client.HTTPConnection | None = None
+        pause = 0.05
         while not self._stop.is_set():
             assert self._reply is not None
             try:
-                if beats is None:
-                    beats = self._connect()
-                if presence is None:
-                    presence = self._stay(self._connect())
-                if not self._beat(beats):
-                    presence.close()
-                    presence = None
-                    self._stop.wait(0.5)
+                if connection is None:
+                    connection = self._connect()
+                if not self._beat(connection):
                     continue
-                pause = 0.1
-                if self._until_closed(presence, self._reply.beat_us / 1e6):
-                    raise ConnectionResetError("the server closed the connection")
+                pause = 0.05
+                if self._until_closed(connection, self._reply.beat_us / 1e6):
+                    connection.close()
+                    connection = None
             except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
                 if self._unreachable_since is None:
                     self._unreachable_since = boottime()
                 logger.debug("Beat failed: %s", error)
-                for connection in (beats, presence):
-                    if connection is not None:
-                        connection.close()
-                beats = presence = None
+                if connection is not None:
+                    connection.close()
+                connection = None
                 self._turn += 1
                 self._stop.wait(pause)
                 pause = min(pause * 2, 1.0)
-        for connection in (beats, presence):
-            if connection is not None:
-                connection.close()
+        if connection is not None:
+            connection.close()
 
     def _connect(self) -> http.client.HTTPConnection:
         parts = urlsplit(self._urls[self._turn % len(self._urls)])
@@ -138,14 +132,6 @@ class Lease:
         if self._key is not None:
             headers["Authorization"] = f"Bearer {self._key}"
         return headers
-
-    def _stay(self, connection: http.client.HTTPConnection) -> http.client.HTTPConnection:
-        """Open the connection that only stays open."""
-        connection.request("GET", f"/worker/v1/presence?worker_id={self._worker_id}", headers=self._headers())
-        response = connection.getresponse()
-        if response.status != 200:
-            raise http.client.HTTPException(f"presence: status {response.status}")
-        return connection
 
     def _beat(self, connection: http.client.HTTPConnection) -> bool:
         """One beat; False when the registration is lost."""
@@ -164,9 +150,9 @@ class Lease:
             if lost:
                 if worker_id == self._worker_id:
                     self._deadline = 0.0
-                    future = asyncio.run_coroutine_threadsafe(self._worker.start_over(), loop)
-                    while not self._stop.is_set() and not future.done():
-                        time.sleep(0.05)
+                    started_over = asyncio.run_coroutine_threadsafe(self._worker.start_over(), loop)
+                    while not self._stop.is_set() and not started_over.done():
+                        self._stop.wait(0.05)
                 return False
             self._unreachable_since = None
             self._deadline = max(self._deadline, sent + reply.lease_us / 1e6)
@@ -185,7 +171,9 @@ class Lease:
             self._worker.on_beat(holding)
 
     def _until_closed(self, connection: http.client.HTTPConnection, seconds: float) -> bool:
-        """Wait for the next beat's time; True when the peer closed the presence connection before."""
+        """Wait for the next beat's time; True when the peer closed the connection before."""
+        if connection.sock is None:
+            return True
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0 and not self._stop.is_set():
             readable, _, _ = select.select([connection.sock], [], [], min(left, 0.5))
