@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 from msgspec import Struct
-from uuid_utils import UUID
+from uuid_utils import UUID, uuid7
 
 from perdure.server.routing import Call, Routes
 from perdure.server.streams import COMMENT, EventStream, frame
@@ -78,9 +78,11 @@ async def submit_workflows(call: Call, body: SubmitWorkflowsRequest) -> SubmitWo
         raise BadRequest("body.workflows: is empty; name at least one workflow.")
     _check_count(body.workflows, "body.workflows")
     parent = _uuid(body.parent_execution_id)
+    # A batch shares its session: that of its parent, else a new one.
+    session_id = body.session_id or (None if parent else str(uuid7()))
     items = [
         msgspec.structs.replace(
-            _item(item.workflow_id, item, body.deployment_id, body.session_id, body.user_id),
+            _item(item.workflow_id, item, body.deployment_id, session_id, body.user_id),
             parent_execution_id=parent,
             step_key=body.step_key,
         )

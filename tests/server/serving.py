@@ -1,0 +1,145 @@
+"""A real server on a free port, a client of it, and a worker that says what it is told to say."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx2
+import msgspec
+
+from perdure.engine.engine import Engine
+from perdure.server.app import Server
+from perdure.server.settings import Settings
+from perdure.store.interface import query, verb
+from perdure.store.open import open_store
+from perdure.wire.access import Role
+
+Json = Any  # what a reply says; tests look into it by name
+
+FAST: dict[str, Any] = {"poll_seconds": 0.05}
+
+
+class Served:
+    """A server that runs in this process."""
+
+    def __init__(self, server: Server, project_id: str, key: str, client: httpx2.AsyncClient) -> None:
+        self.server = server
+        self.app = server.application
+        self.engine = server.application.engine
+        self.project_id = project_id
+        self.key = key
+        self.client = client
+
+    @property
+    def address(self) -> tuple[str, int]:
+        assert self.server.socket is not None
+        host, port = self.server.socket.getsockname()[:2]
+        return host, port
+
+    async def key_of(self, role: Role, *, project_id: str | None = None, development: bool = False) -> str:
+        return await self.engine.projects.create_key(
+            project_id or self.project_id, f"{role}-{uuid4()}", role, development=development
+        )
+
+    async def other_project(self) -> tuple[str, dict[str, str]]:
+        """A second project, and the header of its key."""
+        id = str(uuid4())
+        await self.engine.store.write(_insert_project(id=id, now_us=self.engine.clock.now_us()))
+        key = await self.key_of(Role.ADMIN, project_id=id)
+        return id, {"authorization": f"Bearer {key}"}
+
+    async def start(self, workflow_id: str = "w", payload: Json = None, **fields: Json) -> str:
+        """Start an execution that nobody takes unless a worker registers."""
+        body = {"payload": payload, "accept_early": True, **fields}
+        reply = await self.client.post(f"/api/v1/workflows/{workflow_id}/run", json=body)
+        assert reply.status_code == 200, reply.text
+        id: str = reply.json()["execution_id"]
+        return id
+
+
+@verb
+async def _insert_project(*, id: str, now_us: int) -> None:
+    await query("insert_project", id=id, name=id, now_us=now_us)
+
+
+class Hand:
+    """A worker moved by hand, over HTTP."""
+
+    def __init__(self, client: httpx2.AsyncClient, workflows: tuple[str, ...] = ("w",)) -> None:
+        self.client = client
+        self.id = str(uuid4())
+        self.workflows = workflows
+        self.epoch = ""
+        self.seen: dict[str, int] = {}
+
+    async def say(self, what: str, body: Json) -> Json:
+        reply = await self.client.post(f"/worker/v1/{what}", json=body, headers={"perdure-protocol": "1"})
+        assert reply.status_code in (200, 204), reply.text
+        return reply.json() if reply.content else None
+
+    async def register(self) -> Json:
+        reply = await self.say(
+            "register",
+            {
+                "worker_id": self.id,
+                "deployment_id": "default",
+                "python": "3.11",
+                "workflows": [{"id": id} for id in self.workflows],
+            },
+        )
+        self.epoch = reply["epoch"]
+        return reply
+
+    def claiming(self, wait_seconds: float = 5.0) -> Json:
+        return {
+            "worker_id": self.id,
+            "epoch": self.epoch,
+            "claim_id": str(uuid4()),
+            "capacity": 1,
+            "wait_seconds": wait_seconds,
+        }
+
+    async def claim(self, wait_seconds: float = 5.0) -> Json:
+        reply = await self.say("claim", self.claiming(wait_seconds))
+        return reply["items"][0] if reply["items"] else None
+
+    async def report(self, item: Json, number: int = 1, **fields: Json) -> Json:
+        body = {"execution_id": item["id"], "attempt": item["attempt"], "number": number, "seen": 1, **fields}
+        reply = await self.say("report", {"worker_id": self.id, "epoch": self.epoch, "items": [body]})
+        return reply["items"][0]
+
+    async def complete(self, item: Json, result: Json = None) -> Json:
+        return await self.report(item, end={"type": "complete", "result": result})
+
+    async def fail(self, item: Json, error: str) -> Json:
+        return await self.report(item, end={"type": "fail", "error": error, "detail": {"message": error}})
+
+    async def beat(self) -> Json:
+        return await self.say("beat", {"worker_id": self.id, "epoch": self.epoch})
+
+
+@asynccontextmanager
+async def serving(folder: Path, **values: Any) -> AsyncIterator[Served]:
+    """Run a server for the length of the block."""
+    settings = msgspec.convert({**FAST, "store": str(folder / "perdure.db"), "port": 0, **values}, Settings)
+    engine = Engine(open_store(settings.store), settings=settings)
+    server = Server(engine, settings)
+    task = asyncio.create_task(server.run_until_stopped())
+    ready = asyncio.create_task(server.ready.wait())
+    await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
+    ready.cancel()
+    if not server.ready.is_set():
+        await task
+    project_id = await engine.projects.default()
+    key = await engine.projects.create_key(project_id, "test", Role.ADMIN)
+    try:
+        async with httpx2.AsyncClient(
+            base_url=server.url, headers={"authorization": f"Bearer {key}"}, timeout=30
+        ) as client:
+            yield Served(server, project_id, key, client)
+    finally:
+        server.stop()
+        await task
