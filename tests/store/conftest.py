@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from tests.store.world import World
 
 from perdure.store.open import open_store
 from perdure.store.sqlite import SQLiteStore
-from tests.store.world import World
 
 
 def _sqlite(folder: Path) -> SQLiteStore:

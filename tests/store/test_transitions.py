@@ -3,11 +3,6 @@
 from collections.abc import Awaitable, Callable
 
 import pytest
-
-from perdure.wire.errors import NotCancellable
-from perdure.wire.records import Kind
-from perdure.wire.requests import Complete, End, ItemReply, Suspend, WorkflowSpec
-from perdure.wire.status import FINAL, TRANSITIONS, Phase
 from tests.store.world import (
     BLOCK,
     CANCELLED,
@@ -22,6 +17,11 @@ from tests.store.world import (
     raw,
     step,
 )
+
+from perdure.wire.errors import NotCancellable
+from perdure.wire.records import Kind
+from perdure.wire.requests import Complete, End, ItemReply, Suspend, WorkflowSpec
+from perdure.wire.status import FINAL, TRANSITIONS, Phase
 
 TIMER_US = START_US + 3_600 * SECOND
 
@@ -209,7 +209,7 @@ async def test_a_fenced_move_is_refused_to_everybody_else(world: World, name: st
     if phase is Phase.CANCELLING:
         await world.cancel(id)
     before = await world.everything(id)
-    end = {
+    ends: dict[str, End] = {
         "suspend": Suspend([], ("timer", TIMER_US)),
         "complete": Complete(raw(1)),
         "fail": failure(),
@@ -217,12 +217,12 @@ async def test_a_fenced_move_is_refused_to_everybody_else(world: World, name: st
         "release": RELEASE,
         "block": BLOCK,
         "confirm_cancel": CANCELLED,
-    }[name]
+    }
 
     answer = await world.report(
         world.new_id() if who == "unknown execution" else id,
         [step("s", 1)],
-        end,
+        ends[name],
         attempt={"stale attempt": 1, "attempt of the future": 3}.get(who, 2),
         worker="w2" if who == "foreign worker" else "w",
         number=99,

@@ -92,7 +92,12 @@ SELECT name, concurrency_limit, total_limit FROM queues WHERE project_id = :proj
 -- name: mark_limited
 -- picks: executions of one queue; run when a queue gains or loses its limits, which is rare
 UPDATE executions SET limited = :limited
-WHERE project_id = :project_id AND queue_name = :name AND phase IN ('queued', 'running', 'cancelling') AND limited <> :limited
+WHERE project_id = :project_id AND queue_name = :name AND limited <> :limited AND id IN (
+  SELECT id FROM executions WHERE project_id = :project_id AND phase = 'queued' AND limited = 0 AND due_at_us IS NULL
+  UNION SELECT id FROM executions WHERE project_id = :project_id AND phase = 'queued' AND limited = 1
+    AND due_at_us IS NULL AND queue_name = :name
+  UNION SELECT id FROM executions WHERE phase = 'queued' AND due_at_us IS NOT NULL
+  UNION SELECT id FROM executions WHERE phase IN ('running', 'cancelling'))
 RETURNING id;
 
 -- ==== workers ====================================================================================================
@@ -191,7 +196,8 @@ SELECT body_hash, answer FROM idempotency WHERE project_id = :project_id AND rou
 
 -- name: prune_idempotency
 -- picks: idempotency rows past their time
-DELETE FROM idempotency WHERE created_at_us < :before_us RETURNING key;
+DELETE FROM idempotency WHERE (project_id, route, key) IN (
+  SELECT project_id, route, key FROM idempotency WHERE created_at_us < :before_us LIMIT :limit) RETURNING key;
 
 -- ==== executions: claim ==========================================================================================
 
@@ -210,7 +216,7 @@ WHERE project_id = :project_id AND phase = 'queued' AND id IN (
   ORDER BY rank, ready_at_us, id LIMIT :capacity)
 RETURNING id, workflow_id, attempt, payload, created_at_us, next_seq - 1, losses + undelivered, retry_count, phase, key,
   queue_name, concurrency_key, parent_execution_id, root_execution_id, deployment_id, session_id, user_id, tags,
-  parked_worker, parked_seq, rank, ready_at_us;
+  parked_worker, parked_seq, moved_at_us, rank, ready_at_us;
 
 -- name: claim_limited
 -- picks: executions, the first ready ones of one deployment, queue and concurrency key
@@ -228,7 +234,7 @@ WHERE project_id = :project_id AND phase = 'queued' AND id IN (
   ORDER BY rank, ready_at_us, id LIMIT :capacity)
 RETURNING id, workflow_id, attempt, payload, created_at_us, next_seq - 1, losses + undelivered, retry_count, phase, key,
   queue_name, concurrency_key, parent_execution_id, root_execution_id, deployment_id, session_id, user_id, tags,
-  parked_worker, parked_seq, rank, ready_at_us;
+  parked_worker, parked_seq, moved_at_us, rank, ready_at_us;
 
 -- name: next_limited_group
 -- The next (queue, key) with something ready, after the given one: a skip scan, one seek a group.
@@ -237,15 +243,20 @@ WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'q
   AND (queue_name, COALESCE(concurrency_key, '')) > (:queue_name, :concurrency_key)
 ORDER BY queue_name, COALESCE(concurrency_key, '') LIMIT 1;
 
--- name: count_held
-SELECT COUNT(*) FILTER (WHERE COALESCE(concurrency_key, '') = :concurrency_key), COUNT(*) FROM executions
+-- name: count_held_of_queue
+SELECT COUNT(*) FROM executions
 WHERE project_id = :project_id AND queue_name = :queue_name AND phase IN ('running', 'cancelling') AND limited = 1;
+
+-- name: count_held_of_key
+SELECT COUNT(*) FROM executions
+WHERE project_id = :project_id AND queue_name = :queue_name AND COALESCE(concurrency_key, '') = :concurrency_key
+  AND phase IN ('running', 'cancelling') AND limited = 1;
 
 -- name: claimed_before
 -- The batch of a claim that is asked for again because its reply was lost.
 SELECT id, workflow_id, attempt, payload, created_at_us, next_seq - 1, losses + undelivered, retry_count, phase, key,
   queue_name, concurrency_key, parent_execution_id, root_execution_id, deployment_id, session_id, user_id, tags,
-  parked_worker, parked_seq, rank, ready_at_us
+  parked_worker, parked_seq, moved_at_us, rank, ready_at_us
 FROM executions
 WHERE assigned_to_worker = :worker_id AND phase IN ('running', 'cancelling') AND claim_id = :claim_id AND acked = 0
 ORDER BY id;
@@ -431,12 +442,21 @@ RETURNING id, next_seq - 1, moved_at_us, attempt;
 
 -- name: adopt_early
 -- picks: executions that were accepted before the project had a deployment
-UPDATE executions SET deployment_id = :deployment_id
-WHERE project_id = :project_id AND phase = 'queued' AND deployment_id IS NULL RETURNING id;
+-- They get what the deployment says of their workflow, as if they were started now.
+UPDATE executions SET deployment_id = :deployment_id, output_schema_name = w.output_schema_name,
+  run_timeout_seconds = COALESCE(executions.run_timeout_seconds, w.run_timeout_seconds), wake_on_cancel = w.wake_on_cancel,
+  queue_name = CASE WHEN executions.queue_name = w.id THEN COALESCE(w.queue_name, w.id) ELSE executions.queue_name END,
+  limited = EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
+    AND q.name = CASE WHEN executions.queue_name = w.id THEN COALESCE(w.queue_name, w.id) ELSE executions.queue_name END
+    AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL))
+FROM workflows w
+WHERE w.project_id = :project_id AND w.deployment_id = :deployment_id AND w.id = executions.workflow_id
+  AND executions.project_id = :project_id AND executions.phase = 'queued' AND executions.deployment_id IS NULL
+RETURNING executions.id;
 
--- name: open_children
-SELECT id, phase FROM executions
-WHERE project_id = :project_id AND parent_execution_id = :id AND phase NOT IN ('completed', 'failed', 'cancelled') ORDER BY id;
+-- name: any_open_child
+SELECT id FROM executions
+WHERE project_id = :project_id AND parent_execution_id = :id AND phase NOT IN ('completed', 'failed', 'cancelled') LIMIT 1;
 
 -- name: children
 SELECT id, phase FROM executions WHERE project_id = :project_id AND parent_execution_id = :id ORDER BY id;
@@ -466,15 +486,24 @@ DELETE FROM execution_tags WHERE execution_id = :id;
 
 -- name: oldest_final
 -- Ids grow with time, so the walk starts at the oldest and a cursor keeps it from passing the same long-lived ones again.
-SELECT project_id, id, CASE WHEN phase IN ('completed', 'failed', 'cancelled') THEN completed_at_us END FROM executions
+SELECT project_id, id, workflow_id, completed_at_us FROM executions
 WHERE (project_id, id) > (:project_id, :after) AND created_at_us < :before_us ORDER BY project_id, id LIMIT :limit;
 
 -- name: final_of_user
-SELECT id, phase FROM executions WHERE project_id = :project_id AND user_id = :user_id ORDER BY id LIMIT :limit;
+SELECT id FROM executions WHERE project_id = :project_id AND user_id = :user_id
+  AND phase IN ('completed', 'failed', 'cancelled') ORDER BY id LIMIT :limit;
+
+-- name: open_of_user
+SELECT COUNT(*) FROM executions WHERE project_id = :project_id AND user_id = :user_id
+  AND phase NOT IN ('completed', 'failed', 'cancelled');
 
 -- name: final_of_session
-SELECT id, phase FROM executions WHERE project_id = :project_id AND (session_id = :session_id OR id = :session_id)
-ORDER BY id LIMIT :limit;
+SELECT id FROM executions WHERE project_id = :project_id AND (session_id = :session_id OR id = :session_id)
+  AND phase IN ('completed', 'failed', 'cancelled') ORDER BY id LIMIT :limit;
+
+-- name: open_of_session
+SELECT COUNT(*) FROM executions WHERE project_id = :project_id AND (session_id = :session_id OR id = :session_id)
+  AND phase NOT IN ('completed', 'failed', 'cancelled');
 
 -- name: prune_events
 -- picks: events past their time
@@ -710,6 +739,16 @@ WHERE c.step_key IS NOT NULL AND c.phase IN ('completed', 'failed', 'cancelled')
 -- name: doctor_held_by_a_registration
 SELECT e.id FROM executions e WHERE e.phase IN ('running', 'cancelling')
   AND NOT EXISTS (SELECT 1 FROM workers w WHERE w.id = e.assigned_to_worker) LIMIT 20;
+
+-- name: doctor_limited_as_its_queue
+-- What wakes only to clean up is admitted whatever the limit.
+SELECT e.id FROM executions e LEFT JOIN queues q ON q.project_id = e.project_id AND q.name = e.queue_name
+WHERE e.phase IN ('queued', 'running', 'cancelling') AND e.cancelled_by IS NULL
+  AND e.limited <> CASE WHEN q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL THEN 1 ELSE 0 END LIMIT 20;
+
+-- name: doctor_final_waits_for_nothing
+SELECT w.execution_id FROM waits w JOIN executions e ON e.project_id = w.project_id AND e.id = w.execution_id
+WHERE w.state = 'open' AND e.phase IN ('completed', 'failed', 'cancelled') LIMIT 20;
 
 -- name: doctor_topic_has_no_gap
 SELECT t.topic FROM topics t JOIN events v ON v.project_id = t.project_id AND v.topic = t.topic

@@ -17,6 +17,7 @@ from perdure.wire.records import Kind, Row
 from perdure.wire.requests import Claimed, RegisterRequest
 from perdure.wire.status import Phase
 
+_AFTER_EVERY_KEY = "\U0010ffff"
 GROUPS_PER_CLAIM = 256
 """How many (queue, key) groups of limited queues one claim looks at before it leaves the rest to the next."""
 
@@ -91,7 +92,8 @@ async def claim(
 ) -> tuple[list[tuple[Claimed, int]], tuple[str, str], tuple[str, str]]:
     """Hand out up to `capacity` executions of the worker's deployment.
 
-    Answers with each and the last seq that its worker has parked (0: none), and with the limited group at which the
+    Answers with each (its `base` the seq up to which it lacks the journal) and the last seq that its worker has parked
+    (0: none), and with the limited group at which the
     next claim should go on looking. A claim id seen before gets its batch again, as far as it was not acknowledged.
     """
     worker = await _worker(project_id, worker_id)
@@ -123,7 +125,7 @@ async def claim(
         await query("note_claim", id=worker_id, claim_id=claim_id)
     await query_many(
         "insert_journal",
-        [journal_row(row[0], row[5], now_us, Kind.CLAIMED, row[2], name=worker_id) for row in picked],
+        [journal_row(row[0], row[5], row[20], Kind.CLAIMED, row[2], name=worker_id) for row in picked],
     )
     await Tell(Counted("claimed", len(picked)))
     return [_claimed(row, worker_id) for row in picked], after, (deployment_id, python)
@@ -164,12 +166,16 @@ async def _claim_limited(values: dict[str, Any], capacity: int, after: tuple[str
             rows = await query("read_queue", project_id=project_id, name=queue_name)
             limits[queue_name] = rows[0] if rows else (None, None)
         key_limit, total_limit = limits[queue_name]
-        held = await query("count_held", project_id=project_id, queue_name=queue_name, concurrency_key=key)
         room = capacity - len(picked)
-        if key_limit is not None:
-            room = min(room, key_limit - held[0][0])
         if total_limit is not None:
-            room = min(room, total_limit - held[0][1])
+            held = await query("count_held_of_queue", project_id=project_id, queue_name=queue_name)
+            room = min(room, total_limit - held[0][0])
+            if room <= 0:  # the queue is full: none of its other keys need be looked at
+                after = (queue_name, _AFTER_EVERY_KEY)
+                continue
+        if key_limit is not None:
+            held = await query("count_held_of_key", project_id=project_id, queue_name=queue_name, concurrency_key=key)
+            room = min(room, key_limit - held[0][0])
         if room > 0:
             picked += await query("claim_limited", capacity=room, queue_name=queue_name, concurrency_key=key, **values)
         if len(picked) >= capacity:
@@ -199,6 +205,7 @@ def _claimed(row: Sequence[Any], worker_id: str, *, again: bool = False) -> tupl
         tags,
         parked_worker,
         parked_seq,
+        at_us,
         _,
         _,
     ) = row
@@ -209,7 +216,9 @@ def _claimed(row: Sequence[Any], worker_id: str, *, again: bool = False) -> tupl
         attempt=attempt,
         payload=Raw(payload),
         created_at_us=created_at_us,
-        base=seq,
+        # The whole journal of a fresh execution is this claim.
+        rows=[Row(seq, at_us, Kind.CLAIMED, attempt, name=worker_id)] if seq == 1 else [],
+        base=seq if seq > 1 else 0,
         ack_first=lost > 0,
         retry_count=retry_count,
         cancelling=phase == Phase.CANCELLING,

@@ -1,6 +1,6 @@
 """Looks: what is there, without changing it; and what the operator may remove."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import Raw
@@ -24,6 +24,8 @@ DOCTOR = (
     "doctor_waiting_for_something",
     "doctor_child_end_told",
     "doctor_held_by_a_registration",
+    "doctor_limited_as_its_queue",
+    "doctor_final_waits_for_nothing",
     "doctor_topic_has_no_gap",
     "doctor_orphan_rows",
 )
@@ -80,7 +82,7 @@ async def list_executions(
         project_id=project_id,
         before=before,
         floor_id=floor_id,
-        limit=limit,
+        limit=limit + 1,
         phases=f" {' '.join(filters.phases)} " if filters.phases is not None else None,
         workflow_id=filters.workflow_id,
         session_id=filters.session_id,
@@ -96,8 +98,8 @@ async def list_executions(
         created_after_us=filters.created_after_us,
         created_before_us=filters.created_before_us,
     )
-    page = [execution_of(row) for row in rows]
-    if len(page) == limit:
+    page = [execution_of(row) for row in rows[:limit]]
+    if len(rows) > limit:
         return page, page[-1].id
     return page, floor_id or None
 
@@ -147,14 +149,24 @@ async def _delete(project_id: str, ids: Sequence[str]) -> int:
 
 @verb
 async def prune(
-    *, after: tuple[str, str], finished_before_us: int, idempotency_before_us: int, limit: int
+    *,
+    after: tuple[str, str],
+    finished_before_us: int,
+    idempotency_before_us: int,
+    limit: int,
+    workflows: Mapping[str, int] | None = None,
 ) -> tuple[int, tuple[str, str]]:
-    """Delete a batch of executions that ended long ago; answers how many, and where the walk goes on."""
-    await query("prune_idempotency", before_us=idempotency_before_us)
-    rows = await query("oldest_final", project_id=after[0], after=after[1], before_us=finished_before_us, limit=limit)
+    """Delete a batch of executions that ended long ago; answers how many, and where the walk goes on.
+
+    `workflows` has the moments of those workflows whose executions are kept for a time of their own.
+    """
+    await query("prune_idempotency", before_us=idempotency_before_us, limit=limit)
+    by_workflow = workflows or {}
+    before_us = max(finished_before_us, *by_workflow.values(), 0)
+    rows = await query("oldest_final", project_id=after[0], after=after[1], before_us=before_us, limit=limit)
     gone: dict[str, list[str]] = {}
-    for project_id, id, completed_at_us in rows:
-        if completed_at_us is not None and completed_at_us < finished_before_us:
+    for project_id, id, workflow_id, completed_at_us in rows:
+        if completed_at_us is not None and completed_at_us < by_workflow.get(workflow_id, finished_before_us):
             gone.setdefault(project_id, []).append(id)
     deleted = 0
     for project_id, ids in gone.items():
@@ -168,10 +180,11 @@ async def erase(*, project_id: str, user_id: str | None, session_id: str | None,
     """Delete what belongs to a user or a session; answers how many are gone and how many are still open."""
     if user_id is not None:
         rows = await query("final_of_user", project_id=project_id, user_id=user_id, limit=limit)
+        still_open = await query("open_of_user", project_id=project_id, user_id=user_id)
     else:
         rows = await query("final_of_session", project_id=project_id, session_id=session_id, limit=limit)
-    done = [id for id, phase in rows if Phase(phase) in FINAL]
-    return await _delete(project_id, done), len(rows) - len(done)
+        still_open = await query("open_of_session", project_id=project_id, session_id=session_id)
+    return await _delete(project_id, [id for (id,) in rows]), still_open[0][0]
 
 
 @verb

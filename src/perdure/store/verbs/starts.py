@@ -151,7 +151,6 @@ async def start_items(
             if before is not None:
                 answers.append(Started(before.execution_id, before.created_at_us, existing=True))
                 continue
-            keys[named] = Started(id, now_us)
         queue_name = target.queue_name
         limited = queues.get(queue_name, target.limited)
         if item.queue_concurrency_limit is not None and not target.queue_exists and queue_name not in queues:
@@ -176,6 +175,8 @@ async def start_items(
                     continue
                 known = parents[item.parent_execution_id] = _Parent(*found[0][:3])
             parent = known
+        if item.key is not None:
+            keys[item.workflow_id, item.key] = Started(id, now_us)
         due_at_us = item.start_at_us
         if item.delay_seconds is not None:
             due_at_us = now_us + int(item.delay_seconds * 1_000_000)
@@ -236,6 +237,8 @@ async def start_items(
         answers.append(Started(id, now_us))
     if rows:
         await query_many("insert_execution", rows)
+        for queue_name in queues:  # it has a limit now, whatever was started in it before
+            await query("mark_limited", project_id=project_id, name=queue_name, limited=1)
         if tags:
             await query_many("insert_tag", tags)
         if handed and offer is not None:
@@ -320,7 +323,7 @@ async def _once(
     answers = await start_items(
         project_id, news, now_us, batch_id=batch_id, independent=batch_id is None, offer=offer, handed=handed
     )
-    if idempotency is not None:
+    if idempotency is not None and any(isinstance(answer, Started) for answer in answers):
         row = (
             project_id,
             route,

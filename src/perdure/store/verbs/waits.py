@@ -48,6 +48,8 @@ async def answer_wait(project_id: str, execution_id: str, step_key: str, data: R
 
 
 @verb
-async def list_waits(*, execution_id: str) -> Rows:
+async def list_waits(*, project_id: str, execution_id: str) -> Rows:
     """The open waits of an execution: key, topic, match, data, opened_at_us."""
+    if not await query("read_state", project_id=project_id, id=execution_id):
+        raise NotFound(f"Execution {execution_id!r} does not exist.")
     return await query("list_waits", execution_id=execution_id)

@@ -136,6 +136,7 @@ CREATE INDEX executions_held ON executions (assigned_to_worker, id) WHERE phase 
 CREATE INDEX executions_held_limited ON executions (project_id, queue_name, COALESCE(concurrency_key, ''))
   WHERE phase IN ('running', 'cancelling') AND limited = 1;
 CREATE INDEX executions_due ON executions (phase, due_at_us) WHERE due_at_us IS NOT NULL;
+CREATE INDEX executions_early ON executions (project_id) WHERE deployment_id IS NULL;
 CREATE INDEX executions_idle ON executions (project_id, deployment_id, phase, workflow_id) WHERE phase IN ('waiting', 'blocked');
 CREATE INDEX executions_by_parent ON executions (project_id, parent_execution_id, id) WHERE parent_execution_id IS NOT NULL;
 CREATE INDEX executions_by_root ON executions (project_id, root_execution_id, id) WHERE root_execution_id IS NOT NULL;
