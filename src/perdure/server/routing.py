@@ -37,6 +37,7 @@ from perdure.server.problems import (
     undecodable,
 )
 from perdure.server.settings import Settings
+from perdure.server.signin import SignIns
 from perdure.server.streams import ClientGone, Drain, EventStream, Poll, Slots
 from perdure.wire.access import Principal, Role
 from perdure.wire.errors import BadRequest, NotFound, PerdureError, TooLarge
@@ -77,6 +78,7 @@ class Services:
         self.settings = settings
         self.gate = gate
         self.drain = Drain()
+        self.sign_ins = SignIns()
         self.slots = Slots(settings.streams_max, settings.streams_per_key_max)
         self.connections: Callable[[], int] = lambda: 0
         self.openapi_json = ""

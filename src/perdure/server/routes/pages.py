@@ -1,0 +1,101 @@
+"""The live page, its assets, and signing in to it."""
+
+from typing import Final
+
+from msgspec import Struct
+
+from perdure.server import pages
+from perdure.server.routing import Call, Routes, Text
+from perdure.server.signin import LINK_SECONDS, cookie_header
+from perdure.wire.access import Principal, Role
+from perdure.wire.errors import PerdureError
+from perdure.wire.requests import ListFilters
+
+SHOWN: Final = 50
+ROWS_SHOWN: Final = 500
+_HTML: Final = "text/html; charset=utf-8"
+_HEADERS: Final = (
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; "
+        b"form-action 'none'; frame-ancestors 'none'",
+    ),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+)
+_ASSET_HEADERS: Final = ((b"cache-control", b"no-cache"),)
+_SIGN_IN: Final = "Sign in with the link that `perdure dev` printed; a fresh one comes with every start."
+
+routes = Routes("Pages")
+
+
+class SignInLink(Struct, frozen=True):
+    """Where to go, once, within so many seconds."""
+
+    path: str
+    expires_in_seconds: int
+
+
+class SignInQuery(Struct, frozen=True):
+    """The link's token."""
+
+    token: str = ""
+
+
+class PageQuery(Struct, frozen=True):
+    """Which execution to show; none: the newest ones."""
+
+    execution: str | None = None
+
+
+@routes.post("/api/v1/sign-in-links", role=Role.READ)
+async def make_sign_in_link(call: Call) -> SignInLink:
+    """A link that signs a browser in to the live page, once, with the rights of this key."""
+    assert call.principal is not None
+    token = call.services.sign_ins.make_link(call.principal)
+    return SignInLink(f"/sign-in?token={token}", int(LINK_SECONDS))
+
+
+@routes.get("/sign-in", role=None, media_type="text/html")
+async def sign_in(call: Call, query: SignInQuery) -> Text:
+    """Use a sign-in link: sets the session's cookie and goes on to the live page."""
+    session = call.services.sign_ins.use_link(query.token)
+    if session is None:
+        return Text(pages.sign_in_page("This link was used or has expired. " + _SIGN_IN), _HTML, _HEADERS)
+    return Text(pages.signed_in_page(), _HTML, (*_HEADERS, cookie_header(session)))
+
+
+@routes.get("/", role=None, media_type="text/html")
+async def live_page(call: Call, query: PageQuery) -> Text:
+    """The newest executions, or one execution's journal, as a page that keeps itself up to date."""
+    principal = _signed_in(call)
+    if principal is None:
+        return Text(pages.sign_in_page(_SIGN_IN), _HTML, _HEADERS)
+    executions = call.engine.executions
+    if query.execution is None:
+        page = await executions.list(principal.project_id, ListFilters(), limit=SHOWN)
+        return Text(pages.executions_page(page.executions), _HTML, _HEADERS)
+    try:
+        execution = await executions.get(principal.project_id, query.execution)
+        rows = await executions.journal(principal.project_id, query.execution, 0, ROWS_SHOWN + 1)
+        lines = await executions.logs(principal.project_id, query.execution, 0, ROWS_SHOWN)
+    except PerdureError as error:
+        return Text(pages.sign_in_page(error.message), _HTML, _HEADERS)
+    html = pages.execution_page(execution, rows[:ROWS_SHOWN], lines, len(rows) > ROWS_SHOWN)
+    return Text(html, _HTML, _HEADERS)
+
+
+@routes.get("/assets/page.css", role=None, media_type="text/css")
+async def style(call: Call) -> Text:
+    """The pages' style."""
+    return Text(pages.STYLE, "text/css; charset=utf-8", _ASSET_HEADERS)
+
+
+@routes.get("/assets/live.js", role=None, media_type="text/javascript")
+async def script(call: Call) -> Text:
+    """The live page's script."""
+    return Text(pages.SCRIPT, "text/javascript; charset=utf-8", _ASSET_HEADERS)
+
+
+def _signed_in(call: Call) -> Principal | None:
+    return call.services.gate.anyone or call.services.sign_ins.principal(call.headers)
