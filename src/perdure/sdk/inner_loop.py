@@ -20,6 +20,7 @@ import contextvars
 import gc
 import hashlib
 import heapq
+import inspect
 import logging
 import math
 import re
@@ -246,8 +247,8 @@ class InnerLoop(asyncio.AbstractEventLoop):
         return heap[0][2] if heap else None
 
     def shut(self) -> None:
-        """Drop all tasks, newest first, by GeneratorExit, which neither `except Exception` nor a handler of
-        CancelledError catches."""
+        """Drop all tasks, newest first, by `Evicted`, which neither `except Exception` nor a handler of CancelledError
+        catches."""
         self.closed = True
         self.ready.clear()
         self.timers.clear()
@@ -262,7 +263,11 @@ class InnerLoop(asyncio.AbstractEventLoop):
                     task._log_destroy_pending = False  # type: ignore[attr-defined]  # as asyncio's own gather does
                     coro = task.get_coro()
                     if coro is not None:
-                        _close(coro)
+                        _enter_task(self, task)  # anyio's scopes want to be left by the task that entered them.
+                        try:
+                            _close(coro)
+                        finally:
+                            _leave_task(self, task)
         finally:
             self.leave(before)
             self.ready.clear()
@@ -348,6 +353,8 @@ class InnerLoop(asyncio.AbstractEventLoop):
         if context is None:
             context = contextvars.copy_context()
         due_us = min(due_us, FAR_US)
+        if self.closed:
+            return InnerTimer("", due_us, callback, args, self, context)
         if due_us <= self.now_us:  # Due already: nothing to wait for, nothing to record.
             timer = InnerTimer("", due_us, callback, args, self, context)
             self.ready.append(timer)
@@ -390,11 +397,11 @@ class InnerLoop(asyncio.AbstractEventLoop):
         return self._add_task(coro, self._root, "workflow", context)
 
     def _add_task(self, coro: Any, scope: Scope, name: str, context: contextvars.Context | None) -> InnerTask:
-        if self.closed:
-            if asyncio.iscoroutine(coro):
-                coro.close()
-            raise Evicted("A task was started while its execution was leaving memory; it goes on elsewhere.")
         task = InnerTask(coro, self, scope, name, context)
+        if self.closed:  # Started by a `finally` block during eviction: it never runs.
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # as in shut
+            _close(coro)
+            return task
         # A strong reference: asyncio itself holds tasks weakly, and when the collector comes by is not replayable.
         self._tasks.append(task)
         if len(self._tasks) >= self._prune_at:
@@ -513,28 +520,36 @@ def _hash(text: str) -> str:
 
 
 def _close(coro: Any) -> None:
-    """Close a coroutine whose `finally` blocks may await: each such await ends with GeneratorExit in turn."""
+    """End a coroutine by `Evicted`, thrown in again at each await of its `finally` blocks.
+
+    Not by `close()`: when an inner coroutine awaits while it is closed, that leaves it suspended and goes on outside.
+    """
+    if inspect.iscoroutine(coro) and inspect.getcoroutinestate(coro) == inspect.CORO_CREATED:
+        for held in [] if coro.cr_frame is None else list(coro.cr_frame.f_locals.values()):
+            inner = getattr(held, "_coro", held)  # anyio's wrapper holds the coroutine that it never began.
+            if inspect.iscoroutine(inner):
+                inner.close()
+        return coro.close()
     for _ in range(1_000):
         try:
-            coro.close()
-        except RuntimeError as error:
-            if "ignored GeneratorExit" not in str(error):
-                return _log.debug("Error while an execution left memory", exc_info=error)
-        except (Exception, Evicted, asyncio.CancelledError) as error:  # User code; there is nobody left to tell.
-            return _log.debug("Error while an execution left memory", exc_info=error)
-        else:
+            coro.throw(Evicted("The execution leaves memory; it goes on elsewhere."))
+        except KeyboardInterrupt:
+            raise
+        except (StopIteration, StopAsyncIteration, Evicted):
             return None
-    return _log.warning("%r does not end: it swallows GeneratorExit.", coro)
+        except BaseException as error:  # User code; there is nobody left to tell.
+            return _log.debug("Error while an execution left memory", exc_info=error)
+    return _log.warning("%r does not end: it swallows every exception.", coro)
 
 
 def _close_generator(generator: AsyncGenerator[Any, Any]) -> None:
     closing = generator.aclose()
     try:
         closing.send(None)
-    except StopIteration:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # Closed (StopIteration), or user code failed and there is nobody left to tell.
         return
-    except (Exception, Evicted, asyncio.CancelledError) as error:  # User code, as above.
-        return _log.debug("Error while an async generator was dropped", exc_info=error)
     _close(closing)
 
 
@@ -573,6 +588,8 @@ def where(coro: Any) -> str | None:
 
 _get_running_loop = asyncio._get_running_loop
 _set_running_loop = asyncio._set_running_loop
+_enter_task = asyncio.tasks._enter_task
+_leave_task = asyncio.tasks._leave_task
 _anyio_is_patched = False
 
 
@@ -580,9 +597,9 @@ def _number_gathered(self: Any) -> int:
     loop = self.get_loop()
     if not isinstance(loop, InnerLoop):
         return object.__hash__(self)
-    number: int | None = self.__dict__.get("_perdure_number")
+    number: int | None = getattr(self, "_perdure_number", None)
     if number is None:
-        number = self.__dict__["_perdure_number"] = loop.next_number()
+        number = self._perdure_number = loop.next_number()
     return number
 
 

@@ -23,7 +23,7 @@ whoever asks for such a key gets its outcome at once, and asks that nobody repea
 import contextvars
 import random
 import uuid
-from asyncio import Future
+from asyncio import CancelledError, Future
 from collections.abc import Callable, Coroutine, Sequence
 from enum import Enum
 from typing import Any, Final, NamedTuple
@@ -155,6 +155,7 @@ class Machine:
         "_uuids",
         "cancel_requested",
         "changed_inputs",
+        "error",
         "loop",
         "seed",
         "seen",
@@ -174,6 +175,8 @@ class Machine:
         self.strict = strict
         self.seen = 0
         self.cancel_requested = False
+        self.error: BaseException | None = None
+        """What the workflow's function raised, once DONE; `asyncio.CancelledError` if it was cancelled."""
         self.changed_inputs: list[str] | None = None
         """Keys that were asked for with another input than the recorded one (strict workflows diverge instead)."""
         self._start = start
@@ -331,10 +334,10 @@ class Machine:
                     break
         finally:
             loop.leave(before)
-        return self._finish() if main.done() else self._settle()
+        return self._finish(main) if main.done() else self._settle()
 
     def close(self) -> None:
-        """Drop the execution from memory. Its `finally` blocks run by GeneratorExit and can ask for nothing."""
+        """Drop the execution from memory. Its `finally` blocks run, by `Evicted`, and can ask for nothing."""
         self.loop.shut()
         self._calls.clear()
         self._fresh.clear()
@@ -347,15 +350,6 @@ class Machine:
         return self._main is not None and self._main.done()
 
     @property
-    def error(self) -> BaseException | None:
-        """What the workflow's function raised, once DONE; `asyncio.CancelledError` if it was cancelled."""
-        assert self._main is not None
-        try:
-            return self._main.exception()
-        except BaseException as cancelled:  # exception() raises it when the task was cancelled.
-            return cancelled
-
-    @property
     def result(self) -> Any:
         """What the workflow's function returned, once DONE without `error`."""
         assert self._main is not None
@@ -364,8 +358,7 @@ class Machine:
     @property
     def outcome(self) -> Any:
         """The exception, or else the result."""
-        error = self.error
-        return self.result if error is None else error
+        return self.result if self.error is None else self.error
 
     def failed_tries(self, key: str) -> int:
         """How many tries of the step have failed so far, as the journal knows them."""
@@ -509,9 +502,7 @@ class Machine:
                         call.request = call.request(call.key)
                     started.append(call)
             self._fresh = []
-        abandoned: Sequence[Call] = ()
-        if self._abandoned:
-            abandoned, self._abandoned = self._abandoned, []
+        abandoned = self._take_abandoned() if self._abandoned else ()
         first = self.loop.earliest() if self.loop.timers else None
         timer = None if first is None else (first.key, first.due_us)
         if self._ours:
@@ -520,8 +511,16 @@ class Machine:
             raise self._stuck()
         return Effects(started, abandoned, timer, State.SUSPENDED)
 
-    def _finish(self) -> Effects:
+    def _take_abandoned(self) -> Sequence[Call]:
+        abandoned, self._abandoned = self._abandoned, []
+        return [call for call in abandoned if call.key in self._given_up]  # The others' outcomes came all the same.
+
+    def _finish(self, main: InnerTask) -> Effects:
         """The workflow's function is done. Rows left over must be of calls whose branches are dropped now."""
+        try:
+            self.error = main.exception()
+        except CancelledError as error:
+            self.error = error
         rows = self._rows
         while self._next < len(rows):
             row = rows[self._next]
@@ -529,8 +528,7 @@ class Machine:
             self.seen = row.seq
             if row.kind in OUTCOMES and row.kind is not Kind.CANCEL and not self._was_asked(row):
                 self._keep_aside(row, None)
-        abandoned = [*self._abandoned, *(call for call in self._calls.values() if call.issued)]
-        self._abandoned = []
+        abandoned = [*self._take_abandoned(), *(call for call in self._calls.values() if call.issued)]
         self._given_up.update((call.key, call.kind) for call in self._calls.values())
         self._given_up.update((key, Kind.TIMER) for key in self.loop.timers)
         children = self._children
