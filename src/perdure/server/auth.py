@@ -102,6 +102,8 @@ class Gate:
         except Unauthorized:
             self._failures.note(address)
             raise
+        if principal.development and not self._loopback:
+            raise Forbidden("This is a development key; it works only on a server that listens to its own machine.")
         self._known[hashed] = (principal, now + self._cache_seconds)
         self._known.move_to_end(hashed)
         if len(self._known) > CACHED_MAX:

@@ -1,5 +1,6 @@
 """Events: publish to a topic, read it, follow it."""
 
+import asyncio
 import hashlib
 import re
 from collections.abc import AsyncGenerator, Callable
@@ -8,7 +9,7 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Struct
 
-from perdure.server.routes.executions import idempotency, page_limit
+from perdure.server.routes.executions import LOOK_SECONDS, idempotency, page_limit
 from perdure.server.routing import Call, Routes
 from perdure.server.streams import COMMENT, EventStream, frame
 from perdure.wire.errors import BadRequest, PerdureError
@@ -120,9 +121,9 @@ async def stream_events(call: Call, query: StreamEventsQuery) -> EventStream:
 
 async def _follow(call: Call, topic: "_Topic", after: int, run_id: str | None) -> AsyncGenerator[bytes, None]:
     events = call.engine.events
-    silent = 0.0
-    # The end of a run rings at another bell than its topic's.
-    step = call.settings.stream_comment_seconds if run_id is None else min(1.0, call.settings.stream_comment_seconds)
+    loop = asyncio.get_running_loop()
+    spoke = loop.time()
+    seconds = min(LOOK_SECONDS, call.settings.stream_comment_seconds)
     while True:
         ticket = events.watch_ticket(call.project_id, topic.name)
         try:
@@ -133,17 +134,17 @@ async def _follow(call: Call, topic: "_Topic", after: int, run_id: str | None) -
             return  # the store is closed
         if page:
             after = page[-1].sequence_id
-            silent = 0.0
+            spoke = loop.time()
             yield b"".join(frame(_encode(event_response(event)), id=str(event.sequence_id)) for event in page)
         elif ended is not None:
             if ended.phase == Phase.FAILED:
                 yield frame(_encode({"type": "error", "message": ended.error or "The execution failed."}))
             return
-        elif not await events.watch(call.project_id, topic.name, ticket, step):
-            silent += step
-            if silent >= call.settings.stream_comment_seconds:
-                silent = 0.0
-                yield COMMENT
+        elif await events.watch(call.project_id, topic.name, ticket, seconds):
+            continue
+        elif loop.time() - spoke >= call.settings.stream_comment_seconds:
+            spoke = loop.time()
+            yield COMMENT
 
 
 async def _ended(call: Call, run_id: str) -> Finished | None:

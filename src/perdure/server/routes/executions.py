@@ -1,5 +1,6 @@
 """Executions: start, look, wait, follow, cancel, resume, delete."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Sequence
 from heapq import merge
@@ -55,6 +56,8 @@ from perdure.wire.status import STATUS, Phase
 ITEMS_MAX: Final = 10_000
 PAGE_MAX: Final = 1_000
 STREAM_PAGE: Final = 200
+# A hint says when to look; how often to look without one.
+LOOK_SECONDS: Final = 1.0
 
 routes = Routes("Executions")
 
@@ -298,14 +301,16 @@ async def get_steps(call: Call, execution_id: str, query: StepsQuery) -> StepsRe
     """The journal: what happened, with times, attempts, fingerprints of inputs, and outcomes."""
     limit = page_limit(query.limit)
     executions = call.engine.executions
-    seconds = wait_seconds(call, query.wait)
-    ticket = executions.watch_ticket(execution_id) if seconds else 0
-    reply = await _page(call, execution_id, query, limit)
-    if reply.steps or reply.logs or not seconds:
-        return reply
-    async with call.poll():
-        await executions.watch(execution_id, ticket, seconds)
-    return await _page(call, execution_id, query, limit)
+    loop = asyncio.get_running_loop()
+    until = loop.time() + wait_seconds(call, query.wait)
+    while True:
+        ticket = executions.watch_ticket(execution_id)
+        reply = await _page(call, execution_id, query, limit)
+        left = until - loop.time()
+        if reply.steps or reply.logs or left <= 0 or call.services.drain.closing:
+            return reply
+        async with call.poll():
+            await executions.watch(execution_id, ticket, min(left, LOOK_SECONDS))
 
 
 async def _page(call: Call, execution_id: str, query: StepsQuery, limit: int) -> StepsResponse:
@@ -364,6 +369,8 @@ def _cursor(text: str) -> tuple[int, int]:
 
 async def _follow(call: Call, execution_id: str, after: int, after_log: int) -> AsyncGenerator[bytes, None]:
     executions, project_id = call.engine.executions, call.project_id
+    loop = asyncio.get_running_loop()
+    spoke = loop.time()
     while True:
         ticket = executions.watch_ticket(execution_id)
         try:
@@ -383,13 +390,17 @@ async def _follow(call: Call, execution_id: str, after: int, after_log: int) -> 
             after, after_log = (number, after_log) if which == 0 else (after, number)
             frames.append(frame(msgspec.json.encode(struct), id=f"{after}-{after_log}", event=event))
         if frames:
+            spoke = loop.time()
             yield b"".join(frames)
         elif ended:
             end = {"id": execution_id, "status": STATUS[Phase(ended[0].phase)], "phase": ended[0].phase}
             end["error"] = ended[0].error  # type: ignore[assignment]  # null when it did not fail
             yield frame(msgspec.json.encode(end), id=f"{after}-{after_log}", event="end")
             return
-        elif not await executions.watch(execution_id, ticket, call.settings.stream_comment_seconds):
+        elif await executions.watch(execution_id, ticket, min(LOOK_SECONDS, call.settings.stream_comment_seconds)):
+            continue
+        elif loop.time() - spoke >= call.settings.stream_comment_seconds:
+            spoke = loop.time()
             yield COMMENT
 
 

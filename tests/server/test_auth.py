@@ -1,0 +1,267 @@
+"""Keys, projects, hosts and origins."""
+
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from tests.server.serving import Served, serving
+
+from perdure.server import auth
+from perdure.server.app import check_exposure
+from perdure.server.auth import Failures, Gate, is_loopback
+from perdure.server.problems import TooManyRequests
+from perdure.server.settings import Settings
+from perdure.store.verbs import access
+from perdure.wire.access import Principal, Role
+from perdure.wire.errors import BadRequest, Forbidden, Unauthorized
+
+KEY = "sk_abcdefgh_" + "x" * 32
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "Bearer",
+        "Basic abc",
+        f"Basic {KEY}",
+        KEY,
+        f"Bearer {KEY}x",
+        f"Bearer {KEY[:-1]}",
+        "Bearer sk_" + "a" * 32,
+        "Bearer \xff",
+        f"Bearer {KEY}",
+    ],
+)
+async def test_what_is_no_key_is_refused(served: Served, header: str) -> None:
+    headers = {b"authorization": header.encode("latin-1")}
+    reply = await served.client.get("/api/v1/executions", headers=headers)
+    assert reply.status_code == 401
+
+
+async def test_a_wrong_secret_is_refused_like_an_unknown_id(served: Served) -> None:
+    wrong = served.key[:-1] + ("a" if served.key[-1] != "a" else "b")
+    replies = [
+        await served.client.get("/api/v1/executions", headers={"authorization": f"Bearer {key}"})
+        for key in (wrong, KEY)
+    ]
+    assert [reply.status_code for reply in replies] == [401, 401]
+    assert replies[0].json() == replies[1].json()
+
+
+async def test_the_scheme_may_be_written_in_any_case(served: Served) -> None:
+    for header in (f"bearer {served.key}", f"BEARER  {served.key}"):
+        reply = await served.client.get("/api/v1/executions", headers={"authorization": header})
+        assert reply.status_code == 200
+
+
+async def test_a_request_may_repeat_its_keys_project(served: Served) -> None:
+    for header in ("X-Project-ID", "Project-ID"):
+        reply = await served.client.get("/api/v1/executions", headers={header: served.project_id})
+        assert reply.status_code == 200
+    for project_id, status in ((served.project_id, 200), ("x", 404)):
+        reply = await served.client.get(f"/api/v1/events?topic=t&project_id={project_id}")
+        assert reply.status_code == status
+
+
+async def test_projects_do_not_see_each_other(served: Served) -> None:
+    await served.client.post("/api/v1/events/publish", json={"topic": "t", "events": [{"data": 1}]})
+    id = await served.start(key="k")
+    _, other = await served.other_project()
+    assert (await served.client.get("/api/v1/executions", headers=other)).json()["executions"] == []
+    assert (await served.client.get("/api/v1/events?topic=t", headers=other)).json()["events"] == []
+    found = await served.client.get("/api/v1/executions?workflow_id=w&key=k", headers=other)
+    assert found.json()["executions"] == []
+    waited = await served.client.post("/api/v1/executions/wait", json={"ids": [id], "wait_seconds": 5}, headers=other)
+    assert waited.json()["missing"] == [id]
+    child = {"payload": 1, "accept_early": True, "parent_execution_id": id}
+    assert (await served.client.post("/api/v1/workflows/w/run", json=child, headers=other)).status_code == 404
+    assert 'workflow="w"' in (await served.client.get("/metrics")).text
+    assert 'workflow="w"' not in (await served.client.get("/metrics", headers=other)).text
+
+
+async def test_a_revoked_key_stops_within_the_caches_time(tmp_path: Path) -> None:
+    async with serving(tmp_path, auth_cache_seconds=0.2) as served:
+        key = await served.key_of(Role.READ)
+        headers = {"authorization": f"Bearer {key}"}
+        assert (await served.client.get("/api/v1/executions", headers=headers)).status_code == 200
+        await served.engine.store.write(access.delete_key(project_id=served.project_id, id=key.split("_")[1]))
+        assert (await served.client.get("/api/v1/executions", headers=headers)).status_code == 200
+        time.sleep(0.25)
+        assert (await served.client.get("/api/v1/executions", headers=headers)).status_code == 401
+
+
+async def test_many_wrong_keys_from_one_address_have_to_wait(tmp_path: Path) -> None:
+    async with serving(tmp_path, auth_failures_max=3) as served:
+        await served.client.get("/api/v1/executions")
+        wrong = {"authorization": f"Bearer {KEY}"}
+        statuses = [(await served.client.get("/api/v1/executions", headers=wrong)).status_code for _ in range(5)]
+        assert statuses == [401, 401, 401, 429, 429]
+        reply = await served.client.get("/api/v1/executions")
+        assert reply.status_code == 200, "a key that is known to be good goes on"
+
+
+def test_failures_are_forgiven_slowly_and_forgotten_first() -> None:
+    clock = Clock()
+    failures = Failures(2, clock)
+    for _ in range(2):
+        failures.check("1.2.3.4")
+        failures.note("1.2.3.4")
+    with pytest.raises(TooManyRequests):
+        failures.check("1.2.3.4")
+    failures.check("1.2.3.5")
+    clock.now += auth.REFILL_SECONDS + 0.1
+    failures.check("1.2.3.4")
+    failures.note("1.2.3.4")
+    with pytest.raises(TooManyRequests):
+        failures.check("1.2.3.4")
+
+    for n in range(2):
+        failures.note(f"2001:db8:1:2::{n}")
+    with pytest.raises(TooManyRequests):
+        failures.check("2001:db8:1:2:ffff::1")
+    for n in range(auth.ADDRESSES_MAX + 10):
+        failures.note(f"10.{n // 65536}.{n // 256 % 256}.{n % 256}")
+    assert len(failures._by_address) == auth.ADDRESSES_MAX
+    failures.check("1.2.3.4")
+
+
+@pytest.mark.parametrize(
+    ("host", "fine"),
+    [
+        ("localhost", True),
+        ("LOCALHOST:8080", True),
+        ("app.localhost:1", True),
+        ("127.0.0.1:8080", True),
+        ("127.9.9.9", True),
+        ("[::1]:8080", True),
+        ("proxy.example:443", True),
+        ("evil.example", False),
+        ("localhost.evil.example", False),
+        ("127.0.0.1.evil.example", False),
+        ("0.0.0.0:8080", False),
+        ("[::]:8080", False),
+        ("192.168.1.2", False),
+        ("localhost@evil.example", False),
+        ("localhost, evil.example", False),
+        ("", False),
+    ],
+)
+async def test_hosts(tmp_path: Path, host: str, fine: bool) -> None:
+    async with serving(tmp_path, hosts=["proxy.example"]) as served:
+        for path in ("/health", "/api/v1/executions"):
+            reply = await served.client.get(path, headers={"host": host})
+            assert reply.status_code == (200 if fine else 403)
+            assert fine or reply.json()["error_type"] == "FORBIDDEN"
+
+
+@pytest.mark.parametrize(
+    ("origin", "fine"),
+    [
+        ("http://localhost:3000", True),
+        ("https://127.0.0.1", True),
+        ("http://[::1]:8080", True),
+        ("https://app.example", True),
+        ("https://evil.example", False),
+        ("http://app.example", False),
+        ("http://localhost.evil.example", False),
+        ("null", False),
+        ("file://", False),
+        ("http://[", False),
+        ("chrome-extension://abc", False),
+    ],
+)
+async def test_origins(tmp_path: Path, origin: str, fine: bool) -> None:
+    async with serving(tmp_path, origins=["https://app.example"], insecure_local=True) as served:
+        body = {"payload": 1, "accept_early": True}
+        reply = await served.client.post("/api/v1/workflows/w/run", json=body, headers={"origin": origin})
+        assert reply.status_code == (200 if fine else 403)
+
+
+async def test_insecure_local_needs_no_key_and_knows_one_project(tmp_path: Path) -> None:
+    async with serving(tmp_path, insecure_local=True) as served:
+        headers = {"authorization": "", "x-project-id": "whatever"}
+        body = {"payload": 1, "accept_early": True}
+        started = await served.client.post("/api/v1/workflows/w/run", json=body, headers=headers)
+        assert started.status_code == 200
+        found = await served.client.get(f"/api/v1/executions/{started.json()['execution_id']}")
+        assert found.status_code == 200
+        for host in ("evil.example", "192.168.1.2"):
+            assert (await served.client.get("/health", headers={"host": host})).status_code == 403
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.com", ""])
+def test_others_may_only_reach_a_server_with_proper_keys(host: str) -> None:
+    assert not is_loopback(host)
+    settings = Settings(host=host)
+    with pytest.raises(BadRequest, match="no API key"):
+        check_exposure(settings, [])
+    with pytest.raises(BadRequest, match="development"):
+        check_exposure(settings, [("a", False), ("b", True)])
+    check_exposure(settings, [("a", False)])
+    with pytest.raises(BadRequest, match="insecure_local"):
+        check_exposure(Settings(host=host, insecure_local=True), [("a", False)])
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.1.2.3"])
+def test_a_loopback_server_needs_no_keys_to_start(host: str) -> None:
+    check_exposure(Settings(host=host, insecure_local=True), [("a", True)])
+
+
+async def test_a_server_that_must_not_be_reachable_does_not_start(tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match="no API key"):
+        async with serving(tmp_path, host="0.0.0.0"):
+            pass
+
+
+def _gate(answer: Callable[[str], Awaitable[Principal]], **values: object) -> Gate:
+    return Gate(answer, **values)  # type: ignore[arg-type]  # a test names what it changes
+
+
+async def test_an_address_that_others_reach_refuses_development_keys() -> None:
+    async def answer(key: str) -> Principal:
+        return Principal("p", Role.ADMIN, "k", development=True)
+
+    headers = {b"authorization": f"Bearer {KEY}".encode(), b"host": b"example.com"}
+    with pytest.raises(Forbidden, match="development"):
+        await _gate(answer, loopback=False).principal(headers, "1.2.3.4")
+    assert (await _gate(answer).principal(headers, "1.2.3.4")).key_id == "k"
+
+
+async def test_good_keys_are_remembered_for_a_while_and_bad_ones_never() -> None:
+    asked: list[str] = []
+
+    async def answer(key: str) -> Principal:
+        asked.append(key)
+        if len(asked) == 1:
+            raise Unauthorized("no")
+        return Principal("p", Role.READ, "k")
+
+    clock = Clock()
+    gate = _gate(answer, clock=clock, cache_seconds=30.0)
+    headers = {b"authorization": f"Bearer {KEY}".encode()}
+    with pytest.raises(Unauthorized):
+        await gate.principal(headers, "a")
+    for _ in range(3):
+        await gate.principal(headers, "a")
+    assert len(asked) == 2
+    clock.now += 30.1
+    await gate.principal(headers, "a")
+    assert len(asked) == 3
+
+
+async def test_a_header_that_decides_is_there_once(served: Served) -> None:
+    for name in ("authorization", "origin", "x-project-id", "idempotency-key"):
+        reply = await served.client.get("/api/v1/executions", headers=[(name, "a"), (name, "a")])
+        assert reply.status_code == 400 and name in reply.json()["error"]
+    fine = [("x-other", "a"), ("x-other", "b")]
+    assert (await served.client.get("/api/v1/executions", headers=fine)).status_code == 200

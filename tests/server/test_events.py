@@ -1,0 +1,97 @@
+"""Topics: publish and read."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from tests.server.serving import Served
+
+
+async def publish(served: Served, **body: Any) -> Any:
+    return await served.client.post("/api/v1/events/publish", json=body)
+
+
+async def test_numbers_count_by_topic(served: Served) -> None:
+    assert (await publish(served, topic="a", events=[{"data": 1}, {"data": 2}])).json()["sequence_ids"] == [1, 2]
+    assert (await publish(served, topic="b", events=[{"data": 1}])).json()["sequence_ids"] == [1]
+    assert (await publish(served, topic="a", events=[{"data": 3}])).json()["sequence_ids"] == [3]
+
+
+async def test_the_first_of_a_dedup_key_stays(served: Served) -> None:
+    events = [{"data": 1, "dedup_key": "x"}, {"data": 2}, {"data": 3, "dedup_key": "x"}]
+    assert (await publish(served, topic="a", events=events)).json()["sequence_ids"] == [1, 2, 1]
+
+
+async def test_reading(served: Served) -> None:
+    await publish(served, topic="a", events=[{"data": n, "event_type": "e"} for n in range(1, 8)])
+
+    async def read(query: str) -> tuple[list[int], Any]:
+        reply = await served.client.get(f"/api/v1/events?topic=a&{query}")
+        assert reply.status_code == 200, reply.text
+        body = reply.json()
+        return [event["data"] for event in body["events"]], body
+
+    data, body = await read("")
+    assert data == [1, 2, 3, 4, 5, 6, 7] and body["next_sequence_id"] == 7 and body["has_more"] is False
+    data, body = await read("limit=3")
+    assert data == [1, 2, 3] and body["next_sequence_id"] == 3 and body["has_more"] is True
+    assert (await read("limit=3&last_sequence_id=5"))[0] == [6, 7]
+    assert (await read("last_sequence_id=7")) == ([], {"events": [], "next_sequence_id": None, "has_more": False})
+    assert (await read("sort=desc&limit=3"))[0] == [7, 6, 5]
+    assert (await read("sort=desc&last_sequence_id=5"))[0] == [7, 6]
+    assert (await read("sort=desc&last_sequence_id=9"))[0] == []
+    assert (await read("last_sequence_id=9223372036854775807"))[0] == []
+    assert (await read("sort=desc&last_sequence_id=9223372036854775807"))[0] == []
+    none = (await served.client.get("/api/v1/events?topic=none&sort=desc")).json()
+    assert none == {"events": [], "next_sequence_id": None, "has_more": False}
+
+
+@pytest.mark.parametrize("amount", [0, 1, 2, 3, 5, 8, 13])
+async def test_places_are_found_by_time(served: Served, amount: int) -> None:
+    times = []
+    for n in range(amount):
+        await publish(served, topic="a", events=[{"data": n}])
+        times.append(datetime.now(UTC))
+        await asyncio.sleep(0.003)
+    for n, moment in enumerate(times):
+        params = {"topic": "a", "last_timestamp": moment.isoformat()}
+        body = (await served.client.get("/api/v1/events", params=params)).json()
+        assert [event["data"] for event in body["events"]] == list(range(n + 1, amount))
+    for time, left in (("1970-01-01T00:00:00Z", amount), ("2999-01-01T00:00:00Z", 0)):
+        params = {"topic": "a", "last_timestamp": time}
+        assert len((await served.client.get("/api/v1/events", params=params)).json()["events"]) == left
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "topic=a&limit=0",
+        "topic=a&limit=1001",
+        "topic=a&sort=up",
+        "topic=a&last_sequence_id=-1",
+        "topic=a&last_sequence_id=9223372036854775808",
+        "topic=a&last_timestamp=x",
+        "topic=a&topic=b",
+    ],
+)
+async def test_a_bad_query_is_refused(served: Served, query: str) -> None:
+    assert (await served.client.get(f"/api/v1/events?{query}")).status_code == 400
+
+
+async def test_what_cannot_be_published(served: Served) -> None:
+    id = "0190a5f2-7c1e-7b3a-9d55-0242ac120002"
+    one = [{"data": 1}]
+    for body, status in (
+        ({"topic": "a", "events": []}, 400),
+        ({"topic": "", "events": one}, 422),
+        ({"topic": "a\0", "events": one}, 422),
+        ({"topic": "a" * 600, "events": one}, 422),
+        ({"topic": "a", "events": [{}]}, 422),
+        ({"topic": "a", "events": one * 1_001}, 400),
+        ({"topic": "a", "events": one, "durable": True}, 400),
+        ({"topic": "a", "events": one, "durable": True, "execution_id": id, "root_execution_id": "x"}, 400),
+        ({"topic": "a", "events": one, "durable": True, "execution_id": id, "root_execution_id": id}, 200),
+    ):
+        assert (await publish(served, **body)).status_code == status, body

@@ -1,0 +1,347 @@
+"""What a server bears from its callers, at the level of bytes: sizes, slowness, nonsense."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+from tests.server.serving import Hand, Served, serving
+
+from perdure.server.connections import Connection
+
+RUN = "/api/v1/workflows/w/run"
+
+
+class Wire:
+    """A connection on which any bytes can be sent."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, key: str) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.key = key
+
+    def head(self, method: str = "POST", path: str = RUN, *more: str, version: str = "1.1") -> bytes:
+        lines = [f"{method} {path} HTTP/{version}", "Host: localhost", f"Authorization: Bearer {self.key}", *more]
+        return "\r\n".join([*lines, "", ""]).encode()
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def reply(self) -> tuple[int, dict[str, str], bytes]:
+        """The next answer: status, headers, body."""
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
+        status, *lines = head.split("\r\n")[:-2]
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        body = await self.reader.readexactly(int(headers.get("content-length", 0)))
+        return int(status.split(" ")[1]), headers, body
+
+    async def closed(self) -> bytes:
+        """Whatever comes until the server closes."""
+        try:
+            async with asyncio.timeout(5):
+                return await self.reader.read()
+        except ConnectionResetError:
+            return b""
+
+
+@asynccontextmanager
+async def wire(served: Served) -> AsyncIterator[Wire]:
+    reader, writer = await asyncio.open_connection(*served.address)
+    try:
+        yield Wire(reader, writer, served.key)
+    finally:
+        writer.transport.abort()
+
+
+def error_of(body: bytes) -> str:
+    error: str = json.loads(body)["error_type"]
+    return error
+
+
+# --- sizes ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_body_said_to_be_too_large_is_refused_unread(served: Served) -> None:
+    async with wire(served) as line:
+        await line.send(line.head("POST", RUN, f"Content-Length: {(32 << 20) + 1}"))
+        status, headers, body = await line.reply()
+        assert (status, error_of(body)) == (413, "TOO_LARGE") and headers["connection"] == "close"
+        await line.closed()
+
+
+@pytest.mark.parametrize("length", ["9" * 30, "1" + "0" * 18])
+async def test_an_absurd_length_is_refused(served: Served, length: str) -> None:
+    async with wire(served) as line:
+        await line.send(line.head("POST", RUN, f"Content-Length: {length}"))
+        assert (await line.reply())[0] in (400, 413)
+
+
+async def test_a_body_that_grows_too_large_is_refused_before_it_is_whole(tmp_path: Path) -> None:
+    async with serving(tmp_path, request_bytes_max=100_000) as served, wire(served) as line:
+        await line.send(line.head("POST", RUN, "Transfer-Encoding: chunked"))
+        chunk = b"2710\r\n" + b" " * 10_000 + b"\r\n"
+        sent = 0
+        answer = asyncio.create_task(line.reply())
+        while not answer.done() and sent < 3_000_000:
+            await line.send(chunk)
+            sent += 10_000
+            await asyncio.sleep(0.001)
+        status, _, body = await answer
+        assert (status, error_of(body)) == (413, "TOO_LARGE") and sent < 1_000_000
+
+
+async def test_a_value_has_its_own_limit(served: Served) -> None:
+    large = b'{"accept_early": true, "payload": "' + b"x" * (8 << 20) + b'"}'
+    reply = await served.client.post(RUN, content=large)
+    assert reply.status_code == 422 and "payload" in reply.json()["error"]
+    fine = b'{"accept_early": true, "payload": "' + b"x" * ((8 << 20) - 2) + b'"}'
+    assert (await served.client.post(RUN, content=fine)).status_code == 200
+
+
+async def test_a_long_address_is_refused(served: Served) -> None:
+    async with wire(served) as line:
+        await line.send(line.head("GET", "/api/v1/executions?x=" + "y" * 100_000))
+        status, headers, body = await line.reply()
+        assert (status, error_of(body)) == (414, "URI_TOO_LONG") and headers["connection"] == "close"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [("X-Large: " + "y" * 200_000,), tuple(f"X-{n}: y" for n in range(200)), tuple(["X: " + "y" * 5_000] * 20)],
+    ids=["one", "many", "together"],
+)
+async def test_large_headers_are_refused(served: Served, more: tuple[str, ...]) -> None:
+    async with wire(served) as line:
+        await line.send(line.head("GET", "/health", *more))
+        status, _, body = await line.reply()
+        assert (status, error_of(body)) == (431, "HEADERS_TOO_LARGE")
+
+
+async def test_a_header_without_end_is_refused_while_it_comes(served: Served) -> None:
+    async with wire(served) as line:
+        await line.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: ")
+        answer = asyncio.create_task(line.reply())
+        for _ in range(200):
+            if answer.done():
+                break
+            await line.send(b"y" * 10_000)
+            await asyncio.sleep(0.001)
+        assert (await answer)[0] == 431
+
+
+async def test_many_fields_and_many_items(served: Served) -> None:
+    large = {str(n): n for n in range(10_000)}
+    assert (await served.client.post(RUN, json={"payload": large, "accept_early": True})).status_code == 200
+    tags = {str(n): "x" for n in range(10_000)}
+    refused = await served.client.post(RUN, json={"payload": 1, "accept_early": True, "tags": tags})
+    assert refused.status_code == 422 and "tags" in refused.json()["error"]
+    items = [{"workflow_id": "w"}] * 10_001
+    assert (await served.client.post("/api/v1/executions", json={"items": items})).status_code == 422
+    query = "&".join(f"status={n}" for n in range(200))
+    assert (await served.client.get(f"/api/v1/executions?{query}")).status_code == 400
+
+
+async def test_connections_are_counted(tmp_path: Path) -> None:
+    async with serving(tmp_path, connections_max=3) as served:
+        lines = [await asyncio.open_connection(*served.address) for _ in range(3)]
+        reader, writer = await asyncio.open_connection(*served.address)
+        async with asyncio.timeout(5):
+            with suppress(ConnectionResetError):
+                assert await reader.read() == b""
+        for _, open_ in [*lines, (reader, writer)]:
+            open_.transport.abort()
+        await asyncio.sleep(0.05)
+        assert (await served.client.get("/health")).status_code == 200
+
+
+# --- slowness ------------------------------------------------------------------------------------------------------
+
+
+async def test_headers_have_a_deadline_that_a_trickle_does_not_move(tmp_path: Path) -> None:
+    async with serving(tmp_path, header_seconds=0.5) as served, wire(served) as line:
+        began = time.monotonic()
+        answer = asyncio.create_task(line.reply())
+        while not answer.done() and time.monotonic() - began < 10:
+            await line.send(b"GET" if time.monotonic() - began < 0.05 else b"X")
+            await asyncio.sleep(0.1)
+        assert (await answer)[0] in (400, 408)
+        assert time.monotonic() - began < 4
+
+
+async def test_a_silent_connection_is_closed(tmp_path: Path) -> None:
+    async with serving(tmp_path, header_seconds=0.3) as served, wire(served) as line:
+        assert await line.closed() == b""
+
+
+async def test_a_body_has_a_deadline(tmp_path: Path) -> None:
+    async with serving(tmp_path, body_seconds=0.5) as served, wire(served) as line:
+        await line.send(line.head("POST", RUN, "Content-Length: 1000"))
+        answer = asyncio.create_task(line.reply())
+        began = time.monotonic()
+        while not answer.done() and time.monotonic() - began < 10:
+            await line.send(b" ")
+            await asyncio.sleep(0.1)
+        status, headers, body = await answer
+        assert (status, error_of(body)) == (408, "REQUEST_TIMEOUT") and headers["connection"] == "close"
+        assert time.monotonic() - began < 4
+        await line.closed()
+        assert (await served.client.get("/health")).status_code == 200
+
+
+async def test_a_second_request_has_its_own_deadlines(tmp_path: Path) -> None:
+    async with serving(tmp_path, header_seconds=0.5, body_seconds=0.5) as served, wire(served) as line:
+        for _ in range(3):
+            await line.send(line.head("GET", "/health"))
+            assert (await line.reply())[0] == 200
+            await asyncio.sleep(0.7)
+        await line.send(b"GET /health HT")
+        assert (await line.reply())[0] == 408
+
+
+async def test_a_long_poll_is_no_slow_request(tmp_path: Path) -> None:
+    async with serving(tmp_path, header_seconds=0.2, body_seconds=0.2) as served:
+        id = await served.start()
+        began = time.monotonic()
+        assert (await served.client.get(f"/api/v1/executions/{id}?wait=2.5")).status_code == 200
+        assert time.monotonic() - began > 2.4
+
+
+async def test_a_client_that_takes_nothing_is_cut(tmp_path: Path) -> None:
+    async with serving(tmp_path, write_seconds=0.5) as served, wire(served) as line:
+        id = await served.start(payload="x" * ((8 << 20) - 2))
+        line.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a transport that reads has it
+        for _ in range(4):
+            await line.send(line.head("GET", f"/api/v1/executions/{id}"))
+        connections = served.server.server_state.connections
+        mine = line.writer.get_extra_info("sockname")
+        (theirs,) = (one for one in connections if isinstance(one, Connection) and one.client == mine)
+        async with asyncio.timeout(8):
+            while theirs in connections:  # noqa: ASYNC110  # the server tells nobody of it
+                await asyncio.sleep(0.02)
+
+
+# --- nonsense ------------------------------------------------------------------------------------------------------
+
+GET = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+POST = b"POST /api/v1/executions/wait HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer KEY\r\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 50,
+        b"GET /health\r\n\r\n",
+        b"nonsense\r\n\r\n",
+        b"GET /health HTTP/9.9\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET /he\x00alth HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        GET + b"X: a\x00b\r\n\r\n",
+        GET + b"X : a\r\n\r\n",
+        GET + b"X: a\r\n folded\r\n\r\n",
+        GET + b"X\r\n\r\n",
+        GET + b"Host: localhost\r\n\r\n",
+        POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        POST + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n[]x",
+        POST + b"Content-Length: -1\r\n\r\n",
+        POST + b"Content-Length: 0x10\r\n\r\n",
+        POST + b"Content-Length: 1e3\r\n\r\n",
+        POST + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n",
+        POST + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n",
+        POST + b"Transfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
+        POST + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+        POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n[]XX0\r\n\r\n",
+    ],
+)
+async def test_nonsense_is_refused_and_the_connection_closed(served: Served, data: bytes) -> None:
+    async with wire(served) as line:
+        await line.send(data.replace(b"KEY", line.key.encode()))
+        line.writer.write_eof()
+        answer = await line.closed()
+        if answer:
+            head, _, body = answer.partition(b"\r\n\r\n")
+            assert head.startswith((b"HTTP/1.1 4", b"HTTP/1.1 3")), answer
+            assert json.loads(body)["error"]
+    assert (await served.client.get("/health")).status_code == 200
+
+
+async def test_what_follows_a_refused_request_is_not_read_as_another(served: Served) -> None:
+    """A proxy in front may have seen one request where we would see two."""
+    smuggled = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for head in (
+        b"Content-Length: %d\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" % (len(smuggled) + 5),
+        b"Content-Length: 0\r\nContent-Length: %d\r\n\r\n" % len(smuggled),
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
+        b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+    ):
+        async with wire(served) as line:
+            await line.send(POST.replace(b"KEY", line.key.encode()) + head + smuggled)
+            line.writer.write_eof()
+            assert (await line.closed()).count(b"HTTP/1.1 200") == 0
+
+
+async def test_pipelined_requests_are_answered_in_order(served: Served) -> None:
+    id = await served.start()
+    async with wire(served) as line:
+        await line.send(
+            line.head("GET", f"/api/v1/executions/{id}?wait=0.2") + line.head("GET", "/health") + line.head("GET", "/x")
+        )
+        assert [(await line.reply())[0] for _ in range(3)] == [200, 200, 404]
+
+
+async def test_absolute_form_upgrades_and_overrides_change_nothing(served: Served) -> None:
+    for lines in (
+        line_.encode()
+        for line_ in (
+            "GET http://localhost/health HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n",
+            "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+            "GET /health HTTP/1.1\r\nHost: localhost\r\nX-HTTP-Method-Override: DELETE\r\n\r\n",
+            "GET /health?_method=DELETE HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        )
+    ):
+        async with wire(served) as line:
+            await line.send(lines)
+            status, _, body = await line.reply()
+            assert (status, body) == (200, b'{"status":"healthy"}')
+
+
+async def test_expect_100_continue(served: Served) -> None:
+    async with wire(served) as line:
+        await line.send(line.head("POST", RUN, "Expect: 100-continue", "Content-Length: 2"))
+        assert (await line.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
+        await line.send(b"{}")
+        assert (await line.reply())[0] == 422
+    async with wire(served) as line:
+        await line.send(line.head("POST", RUN, "Expect: 100-continue", f"Content-Length: {33 << 20}"))
+        assert (await line.reply())[0] == 413
+
+
+async def test_an_unread_body_does_not_spoil_the_next_request(served: Served) -> None:
+    async with wire(served) as line:
+        await line.send(line.head("GET", "/health", "Content-Length: 5") + b"GET /" + line.head("GET", "/x"))
+        assert [(await line.reply())[0] for _ in range(2)] == [200, 404]
+
+
+async def test_a_peer_that_drops_a_workers_connection_cuts_its_lease(served: Served, hand: Hand) -> None:
+    id = await served.start()
+    item = await hand.claim()
+    assert item["id"] == id
+    body = json.dumps({"worker_id": hand.id, "epoch": hand.epoch}).encode()
+    async with wire(served) as line:
+        await line.send(
+            line.head("POST", "/worker/v1/beat", "Perdure-Protocol: 1", f"Content-Length: {len(body)}") + body
+        )
+        assert (await line.reply())[0] == 200
+    began = time.monotonic()
+    other = Hand(served.client)
+    await other.register()
+    again = await other.claim(10)
+    assert again["id"] == id and again["attempt"] == 2
+    assert time.monotonic() - began < 5, "a full lease is 12 s"

@@ -1,0 +1,381 @@
+"""Server-sent events and long polls: where they begin, how they end, and what they leave behind."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from tests.server.serving import Hand, Served, serving
+
+from perdure.server.problems import TooManyRequests
+from perdure.server.streams import ClientGone, Drain, Poll, Slots, frame
+
+
+class Event(NamedTuple):
+    id: str | None
+    event: str | None
+    data: Any
+
+
+class Stream:
+    """A stream as a client reads it."""
+
+    def __init__(self, lines: AsyncIterator[str]) -> None:
+        self._lines = lines
+        self.comments: list[str] = []
+        self.retries: list[int] = []
+
+    async def next(self) -> Event | None:
+        """The next event; None when the stream has ended."""
+        fields: dict[str, str] = {}
+        async with asyncio.timeout(10):
+            async for line in self._lines:
+                if line.startswith(":"):
+                    self.comments.append(line)
+                elif line.startswith("retry: "):
+                    self.retries.append(int(line[7:]))
+                elif line:
+                    name, _, value = line.partition(": ")
+                    assert name not in fields, "one data line for each event"
+                    fields[name] = value
+                elif fields:
+                    return Event(fields.get("id"), fields.get("event"), json.loads(fields["data"]))
+        return None
+
+    async def rest(self) -> list[Event]:
+        events = []
+        while (event := await self.next()) is not None:
+            events.append(event)
+        return events
+
+
+@asynccontextmanager
+async def following(served: Served, path: str, **headers: str) -> AsyncIterator[Stream]:
+    async with served.client.stream("GET", path, headers=headers) as reply:
+        assert reply.status_code == 200, await reply.aread()
+        assert reply.headers["content-type"].startswith("text/event-stream")
+        yield Stream(reply.aiter_lines())
+
+
+# --- an execution --------------------------------------------------------------------------------------------------
+
+
+async def test_an_executions_stream_follows_it_to_its_end(served: Served, hand: Hand) -> None:
+    id = await served.start()
+    async with following(served, f"/api/v1/executions/{id}/events") as stream:
+        item = await hand.claim()
+        first = await stream.next()
+        assert first is not None and (first.id, first.event, first.data["kind"]) == ("1-0", "row", "claimed")
+        await hand.report(
+            item,
+            logs=[{"at_us": item["created_at_us"], "level": 30, "text": "two\nlines"}],
+            end={"type": "complete", "result": 1},
+        )
+        rest = await stream.rest()
+        assert [(event.event, event.id) for event in rest] == [("log", "1-1"), ("row", "2-1"), ("end", "2-1")]
+        assert rest[0].data["text"] == "two\nlines"
+        assert rest[-1].data == {"id": id, "status": "completed", "phase": "completed", "error": None}
+        assert stream.retries
+    async with following(served, f"/api/v1/executions/{id}/events") as stream:
+        again = await stream.rest()
+    assert sorted(str(event.event) for event in again) == ["end", "log", "row", "row"]
+    assert [event.data for event in again if event.event == "row"] == [first.data, rest[1].data]
+
+
+@pytest.mark.parametrize(("seen", "left"), [("0-0", 4), ("1-0", 3), ("1-1", 2), ("2-1", 1)])
+async def test_a_stream_goes_on_where_it_was(served: Served, hand: Hand, seen: str, left: int) -> None:
+    id = await served.start()
+    item = await hand.claim()
+    await hand.report(
+        item, logs=[{"at_us": item["created_at_us"], "level": 30, "text": "x"}], end={"type": "complete", "result": 1}
+    )
+    async with following(served, f"/api/v1/executions/{id}/events", **{"Last-Event-ID": seen}) as stream:
+        assert len(await stream.rest()) == left
+    async with following(served, f"/api/v1/executions/{id}/events?last_event_id={seen}") as stream:
+        assert len(await stream.rest()) == left
+
+
+@pytest.mark.parametrize("seen", ["x", "1", "-", "1-", "-1", "1-x", "1--1", "\u0661-\u0661", "9" * 40 + "-1"])
+async def test_a_cursor_that_is_none_is_refused(served: Served, seen: str) -> None:
+    id = await served.start()
+    headers = {b"last-event-id": seen.encode()}
+    reply = await served.client.get(f"/api/v1/executions/{id}/events", headers=headers)
+    assert reply.status_code == 400 and "Last-Event-ID" in reply.json()["error"]
+
+
+async def test_a_long_journal_is_streamed_in_pages(served: Served, hand: Hand) -> None:
+    id = await served.start()
+    item = await hand.claim()
+    entries = [
+        {"type": "step", "key": f"s{n}", "name": "s", "fingerprint": None, "ok": True, "value": n, "started_at_us": 1}
+        for n in range(450)
+    ]
+    await hand.report(item, entries=entries, end={"type": "complete", "result": None})
+    async with following(served, f"/api/v1/executions/{id}/events") as stream:
+        events = await stream.rest()
+    assert [event.data["seq"] for event in events[:-1]] == list(range(1, 453))
+
+
+async def test_line_breaks_between_tokens_do_not_break_a_stream(served: Served) -> None:
+    body = b'{"topic": "t", "events": [{"data": {"a":\r\n1,\n\n"id: 7": "x\\ny"}}]}'
+    await served.client.post("/api/v1/events/publish", content=body)
+    async with following(served, "/api/v1/events/stream?topic=t") as stream:
+        event = await stream.next()
+    assert event is not None and event.data["data"] == {"a": 1, "id: 7": "x\ny"} and event.id == "1"
+    assert frame(b'{"a":\n1}') == b'data: {"a": 1}\n\n'
+
+
+async def test_a_silent_stream_sends_comments(tmp_path: Path) -> None:
+    async with serving(tmp_path, stream_comment_seconds=0.1, stream_seconds_max=0.6) as served:
+        id = await served.start()
+        for path in (f"/api/v1/executions/{id}/events", "/api/v1/events/stream?topic=t"):
+            began = time.monotonic()
+            async with following(served, path) as stream:
+                assert await stream.rest() == []
+                assert 3 <= len(stream.comments) <= 6
+                assert 0.5 < time.monotonic() - began < 3, "and ends, so that its client comes back"
+
+
+async def test_a_deleted_execution_ends_its_stream(served: Served) -> None:
+    id = await served.start()
+    await served.client.post(f"/api/v1/executions/{id}/cancel")
+    async with following(served, f"/api/v1/executions/{id}/events") as stream:
+        assert [event.event for event in await stream.rest()] == ["row", "end"]
+    await served.client.delete(f"/api/v1/executions/{id}")
+    assert (await served.client.get(f"/api/v1/executions/{id}/events")).status_code == 404
+
+
+# --- a topic -------------------------------------------------------------------------------------------------------
+
+
+async def _publish(served: Served, topic: str, *data: Any) -> list[int]:
+    events = [{"event_type": "e", "data": one} for one in data]
+    reply = await served.client.post("/api/v1/events/publish", json={"topic": topic, "events": events})
+    assert reply.status_code == 200, reply.text
+    numbers: list[int] = reply.json()["sequence_ids"]
+    return numbers
+
+
+async def test_a_topics_stream_begins_at_its_beginning_and_misses_nothing(served: Served) -> None:
+    await _publish(served, "t", 1, 2)
+    async with following(served, "/api/v1/events/stream?topic=t") as stream:
+        got = [await stream.next(), await stream.next()]
+        publishing = asyncio.create_task(_publish(served, "t", *range(3, 300)))
+        while len(got) < 299:
+            got.append(await stream.next())
+        await publishing
+    assert [event and event.data["data"] for event in got] == list(range(1, 300))
+    assert [event and event.id for event in got] == [str(n) for n in range(1, 300)]
+    assert {event and event.event for event in got} == {None}
+    assert got[0] is not None
+    assert set(got[0].data) == {"id", "sequence_id", "topic", "event_type", "data", "created_at"}
+
+
+async def test_a_topics_stream_goes_on_where_it_was(served: Served) -> None:
+    await _publish(served, "t", 1, 2, 3)
+    for path, headers in (
+        ("/api/v1/events/stream?topic=t&last_sequence_id=2", {}),
+        ("/api/v1/events/stream?topic=t", {"Last-Event-ID": "2"}),
+        ("/api/v1/events/stream?topic=t&last_sequence_id=0", {"Last-Event-ID": "2"}),
+    ):
+        async with following(served, path, **headers) as stream:
+            event = await stream.next()
+            assert event is not None and event.data["data"] == 3
+    bad = await served.client.get("/api/v1/events/stream?topic=t", headers={"last-event-id": "x"})
+    assert bad.status_code == 400
+
+
+async def test_a_runs_stream_ends_with_the_run(served: Served, hand: Hand) -> None:
+    id = await served.start()
+    item = await hand.claim()
+    await _publish(served, f"workflow/w/{id}", "a")
+    path = f"/api/v1/events/stream?workflow_id=w&workflow_run_id={id}"
+    async with following(served, path) as stream:
+        event = await stream.next()
+        assert event is not None and event.data["data"] == "a"
+        await _publish(served, f"workflow/w/{id}", "b")
+        await hand.complete(item)
+        assert [event.data["data"] for event in await stream.rest()] == ["b"]
+
+
+async def test_a_failed_runs_stream_says_why(served: Served, hand: Hand) -> None:
+    id = await served.start()
+    await hand.fail(await hand.claim(), "no luck")
+    async with following(served, f"/api/v1/events/stream?workflow_id=w&workflow_run_id={id}") as stream:
+        (event,) = await stream.rest()
+    assert event == Event(None, None, {"type": "error", "message": "no luck"})
+
+
+@pytest.mark.parametrize(
+    "query", ["", "topic=", "workflow_run_id=0190a5f2-7c1e-7b3a-9d55-0242ac120002", "workflow_id=w"]
+)
+async def test_a_topic_has_to_be_named(served: Served, query: str) -> None:
+    assert (await served.client.get(f"/api/v1/events/stream?{query}")).status_code == 400
+
+
+# --- bounds and ends -----------------------------------------------------------------------------------------------
+
+
+async def test_streams_of_a_key_are_bounded_and_freed(tmp_path: Path) -> None:
+    async with serving(tmp_path, streams_per_key_max=2) as served:
+        for _ in range(5):
+            async with (
+                following(served, "/api/v1/events/stream?topic=t"),
+                following(served, "/api/v1/events/stream?topic=t"),
+            ):
+                refused = await served.client.get("/api/v1/events/stream?topic=t")
+                assert refused.status_code == 429 and "retry-after" in refused.headers
+            await _settle(served)
+
+
+async def _settle(served: Served) -> None:
+    """The server notices that streams were closed, and frees all they held."""
+    async with asyncio.timeout(5):
+        while served.app.services.slots.total:  # noqa: ASYNC110  # nobody is told of it
+            await asyncio.sleep(0.01)
+
+
+async def test_clients_that_leave_leave_nothing_behind(served: Served) -> None:
+    id = await served.start()
+    await served.client.get("/health")
+    tasks = len(asyncio.all_tasks())
+    paths = [
+        f"/api/v1/executions/{id}/events",
+        "/api/v1/events/stream?topic=t",
+        f"/api/v1/executions/{id}?wait=50",
+        f"/api/v1/executions/{id}/steps?wait=50",
+    ]
+
+    async def leave(path: str) -> None:
+        _, writer = await asyncio.open_connection(*served.address)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {served.key}\r\n\r\n".encode())
+        await asyncio.sleep(0.15)
+        writer.close()
+        await writer.wait_closed()
+
+    await asyncio.gather(*(leave(path) for path in paths * 10))
+    async with asyncio.timeout(5):
+        while len(asyncio.all_tasks()) > tasks + 1:  # noqa: ASYNC110  # nobody is told of it
+            await asyncio.sleep(0.02)
+    assert served.app.services.slots.total == 0
+    assert served.engine.endings._listeners == {}
+    assert not [key for key in served.engine.doorbell._waiting if key[0] in ("written", "topic")]  # type: ignore[index]
+
+
+async def test_a_claim_whose_client_left_takes_no_work(served: Served, hand: Hand) -> None:
+    body = json.dumps(hand.claiming(30)).encode()
+    _, writer = await asyncio.open_connection(*served.address)
+    writer.write(
+        b"POST /worker/v1/claim HTTP/1.1\r\nHost: localhost\r\nPerdure-Protocol: 1\r\n"
+        + f"Authorization: Bearer {served.key}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        + body
+    )
+    await asyncio.sleep(0.2)
+    writer.close()
+    await writer.wait_closed()
+    await asyncio.sleep(0.1)
+    id = await served.start()
+    assert (await served.client.get(f"/api/v1/executions/{id}")).json()["phase"] == "queued"
+    assert (await hand.claim())["attempt"] == 1
+
+
+async def test_polls_and_streams_end_cleanly_when_the_server_goes(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        hand = Hand(served.client)
+        id = await served.start("nobody")
+        await hand.register()
+
+        async def stream(path: str) -> tuple[list[Event], Stream]:
+            async with following(served, path) as stream:
+                return await stream.rest(), stream
+
+        waiting = [
+            asyncio.create_task(served.client.get(f"/api/v1/executions/{id}?wait=50")),
+            asyncio.create_task(served.client.post("/api/v1/executions/wait", json={"ids": [id], "wait_seconds": 50})),
+            asyncio.create_task(served.client.get(f"/api/v1/executions/{id}/steps?wait=50")),
+            asyncio.create_task(hand.claim(50)),
+        ]
+        streams = [
+            asyncio.create_task(stream(path))
+            for path in (f"/api/v1/executions/{id}/events", "/api/v1/events/stream?topic=t")
+        ]
+        await asyncio.sleep(0.3)
+        began = time.monotonic()
+        served.server.stop()
+        get, wait, steps, claimed = await asyncio.gather(*waiting)
+        assert get.json()["status"] == "pending"
+        assert wait.json() == {"finished": [], "missing": []}
+        assert steps.json()["steps"] == []
+        assert claimed is None
+        for events, stream_ in await asyncio.gather(*streams):
+            assert events == []
+            assert len(stream_.retries) == 2 and stream_.comments
+        assert time.monotonic() - began < 3
+
+
+# --- the parts -----------------------------------------------------------------------------------------------------
+
+
+async def _never() -> Any:
+    await asyncio.Event().wait()
+
+
+async def test_a_poll_tells_why_it_ended() -> None:
+    drain = Drain()
+
+    async def gone() -> Any:
+        return {"type": "http.disconnect"}
+
+    with pytest.raises(ClientGone):
+        async with Poll(gone, drain):
+            await _never()
+
+    asyncio.get_running_loop().call_later(0.01, drain.begin)
+    async with Poll(_never, drain):
+        await _never()
+    assert drain.closing
+    async with Poll(_never, drain):
+        await _never()
+    async with Poll(_never, drain, until_closing=False):
+        await asyncio.sleep(0.02)
+
+    with pytest.raises(ValueError, match="mine"):
+        async with Poll(_never, Drain()):
+            raise ValueError("mine")
+
+
+async def test_a_poll_does_not_swallow_anothers_cancellation() -> None:
+    drain = Drain()
+
+    async def poll() -> None:
+        async with Poll(_never, drain):
+            await _never()
+
+    task = asyncio.create_task(poll())
+    await asyncio.sleep(0.01)
+    drain.begin()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            async with Poll(_never, Drain()):
+                await _never()
+
+
+def test_slots() -> None:
+    slots = Slots(3, 2)
+    slots.take("a")
+    slots.take("a")
+    with pytest.raises(TooManyRequests, match="key"):
+        slots.take("a")
+    slots.take("b")
+    with pytest.raises(TooManyRequests, match="server"):
+        slots.take("c")
+    for key in ("a", "a", "b"):
+        slots.give_back(key)
+    assert slots.total == 0 and slots._by_key == {}
