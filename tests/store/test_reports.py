@@ -16,6 +16,7 @@ from tests.store.world import (
     step,
 )
 
+from perdure.store.verbs import looks
 from perdure.wire.records import Kind
 from perdure.wire.requests import (
     Answer,
@@ -309,8 +310,6 @@ async def test_the_journal_has_no_gap_and_its_time_never_goes_back(world: World)
 
 
 async def test_logs_keep_the_last_thousand_lines(world: World) -> None:
-    from perdure.store.verbs import looks
-
     id = await world.running()
     for start in (0, 700):
         lines = [LogLine(world.now_us, 20, f"line {n}") for n in range(start, start + 700)]

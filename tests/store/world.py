@@ -163,6 +163,19 @@ class World:
             claims.register(project_id=project, request=request, now_us=self.now_us, lease_us=LEASE_US)
         )
 
+    async def beat(self, worker: str = "w") -> list[tuple[str, int, int]] | None:
+        return await self.store.write(
+            claims.beat(project_id=PROJECT, worker_id=worker, now_us=self.now_us, lease_us=LEASE_US)
+        )
+
+    async def live(self, seconds: float, *workers: str) -> None:
+        """Let time pass while these workers renew their leases."""
+        while seconds > 0:
+            self.advance(min(seconds, 5))
+            seconds -= 5
+            for worker in workers:
+                assert await self.beat(worker) is not None
+
     async def claim(
         self, worker: str = "w", capacity: int = 1, claim_id: str | None = None, *, limited_first: bool = False
     ) -> list[Claimed]:

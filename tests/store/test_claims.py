@@ -1,0 +1,409 @@
+"""Claims: who gets what, in which order, and never more than the limits allow (I4, I8)."""
+
+import random
+from collections import Counter
+
+import pytest
+from tests.store.world import (
+    BLOCK,
+    PROJECT,
+    RELEASE,
+    SECOND,
+    World,
+    answer_wait,
+    failure,
+    step,
+)
+
+from perdure.store.verbs import claims, looks, starts
+from perdure.store.verbs.starts import New, Offer
+from perdure.wire.errors import Conflict, LeaseLost
+from perdure.wire.records import Kind
+from perdure.wire.requests import ListFilters, QueueSpec, StartItem, WorkflowSpec
+from perdure.wire.status import Phase
+
+
+async def held_by(world: World, queue: str, key: str | None = None, *, every_key: bool = False) -> int:
+    """How many of a queue run now, by looking at each: not the way the store counts."""
+    filters = ListFilters(phases=["running", "cancelling"], queue_name=queue)
+    page, _ = await world.store.read(
+        looks.list_executions(project_id=PROJECT, filters=filters, before="~", limit=10_000)
+    )
+    return sum(1 for execution in page if every_key or execution.concurrency_key == key)
+
+
+# --- who gets what ----------------------------------------------------------------------------------------------------
+
+
+async def test_nobody_claims_the_same_execution_twice(world: World) -> None:
+    await world.register("w1")
+    await world.register("w2")
+    ids = await world.start_all([StartItem("wf") for _ in range(10)])
+    one = await world.claim_ids("w1", 4)
+    other = await world.claim_ids("w2", 100)
+    assert sorted([*one, *other]) == sorted(ids)
+    assert await world.claim_ids("w1") == []
+
+
+async def test_the_same_claim_id_gets_the_same_batch(world: World) -> None:
+    """I4, and a reply that was lost: asked again, the batch is handed out again and nothing else."""
+    await world.register()
+    await world.start_all([StartItem("wf") for _ in range(5)])
+    first = await world.claim(capacity=3, claim_id="c")
+    again = await world.claim(capacity=3, claim_id="c")
+    assert again == first
+    await world.acknowledge(first[0].id)
+    assert [claimed.id for claimed in await world.claim(capacity=3, claim_id="c")] == [one.id for one in first[1:]]
+    assert len(await world.claim(capacity=3, claim_id="d")) == 2
+    assert await world.claim(capacity=3, claim_id="e") == []
+
+
+async def test_a_repeated_claim_of_journals_gets_them_whole(world: World) -> None:
+    await world.register()
+    id = await world.running()
+    await world.report(id, [step("s", 1), answer_wait("k")])
+    await world.report(id, end=RELEASE)
+    first = await world.claim(claim_id="c")
+    assert await world.claim(claim_id="c") == first
+    assert [row.seq for row in first[0].rows] == [1, 2, 3, 4]
+
+
+async def test_a_claim_reply_carries_what_is_on_disk(world: World) -> None:
+    """The first row as well: replay on another day must see the same time."""
+    await world.register()
+    id = await world.start()
+    world.advance(5)
+    [claimed] = await world.claim()
+    assert claimed.rows == await world.journal(id)
+    assert claimed.rows[0].at_us == world.now_us
+
+
+async def test_only_registered_workers_of_the_project_claim(world: World) -> None:
+    await world.register()
+    with pytest.raises(LeaseLost):
+        await world.claim("nobody")
+    with pytest.raises(LeaseLost):
+        await world.store.write(
+            claims.claim(project_id="other", worker_id="w", claim_id="c", capacity=1, now_us=1, grace_us=1)
+        )
+    with pytest.raises(Conflict, match="taken"):
+        await world.register("w", project="other")
+
+
+async def test_work_goes_to_workers_of_its_deployment(world: World) -> None:
+    await world.register("old", deployment="1")
+    pinned = await world.start()
+    world.advance(1)
+    await world.register("new", deployment="2")
+    fresh = await world.start()
+    asked = await world.start(deployment_id="1")
+    assert await world.claim_ids("new") == [fresh]
+    assert await world.claim_ids("old") == [pinned, asked]
+    world.advance(1)
+    await world.register("old again", deployment="1")  # not the first time: it does not become current
+    assert (await world.get(await world.start())).deployment_id == "2"
+
+
+async def test_an_execution_keeps_the_python_of_its_first_claim(world: World) -> None:
+    await world.register("w12", python="3.12")
+    await world.register("w13", python="3.13")
+    id = await world.start()
+    await world.claim("w12")
+    await world.report(id, end=RELEASE, worker="w12")
+    limited = await world.start(queue_name="q", queue_concurrency_limit=5)
+    assert await world.claim_ids("w13") == [limited]
+    await world.report(limited, end=RELEASE, worker="w13")
+    assert await world.claim_ids("w12") == [id]
+    assert await world.claim_ids("w13") == [limited]
+
+
+# --- order ------------------------------------------------------------------------------------------------------------
+
+
+async def test_order_is_woken_first_then_priority_then_age(world: World) -> None:
+    await world.register()
+    woken_low, woken = await world.running(priority=-5), await world.running()
+    for id in (woken_low, woken):
+        await world.wait_for(id, answer_wait("k"))
+    low = await world.start(priority=-1_000)
+    world.advance(1)
+    first = await world.start()
+    second = await world.start()
+    world.advance(1)
+    high = await world.start(priority=1_000)
+    for id in (woken_low, woken):
+        await world.resume(id, "k")
+    assert await world.claim_ids() == [woken, woken_low, high, first, second, low]
+
+
+async def test_a_delayed_start_takes_its_place_when_it_is_due(world: World) -> None:
+    await world.register()
+    delayed = await world.start(delay_seconds=10)
+    at = await world.start(start_at_us=world.now_us + 5 * SECOND)
+    past = await world.start(start_at_us=1)
+    assert await world.claim_ids() == [past]
+    world.advance(6)
+    later = await world.start()
+    assert await world.wake_due() == 1
+    assert await world.claim_ids() == [at, later]
+    world.advance(6)
+    assert await world.wake_due() == 1
+    assert await world.claim_ids() == [delayed]
+
+
+async def test_wake_due_keeps_to_its_limit_and_takes_the_earliest(world: World) -> None:
+    await world.register()
+    ids = [await world.running() for _ in range(6)]
+    for n, id in enumerate(ids):
+        await world.wait_for(id, due_us=world.now_us + (6 - n) * SECOND)
+    world.advance(6)
+    assert await world.wake_due(limit=2) == 2
+    assert sorted(await world.claim_ids()) == sorted(ids[-2:])
+    assert await world.wake_due() == 4
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_limit_counts_by_key_and_a_total_counts_the_queue(world: World) -> None:
+    await world.register(queues=[QueueSpec("q", concurrency_limit=2, total_limit=5)])
+    await world.start_all(
+        [StartItem("wf", queue_name="q", concurrency_key=key) for key in ("a", "b", None, "c") for _ in range(4)]
+    )
+    got = await world.claim(capacity=100)
+    keys = Counter(claimed.concurrency_key for claimed in got)
+    assert len(got) == 5
+    assert max(keys.values()) == 2
+    assert await world.claim(capacity=100) == []
+    await world.finish(got[0].id)
+    assert len(await world.claim(capacity=100)) == 1
+
+
+@pytest.mark.parametrize("limits", [(1, None), (3, None), (None, 4), (2, 5), (0, None), (None, 0)], ids=str)
+async def test_limits_hold_whatever_happens(world: World, limits: tuple[int | None, int | None]) -> None:
+    """Random lives in a limited queue; every slot that is let go of can be taken again."""
+    dice = random.Random(str(limits))
+    key_limit, total_limit = limits
+    await world.register(queues=[QueueSpec("q", key_limit, total_limit)])
+    await world.register("w2")
+    keys = ("a", "b", "c", None)
+    await world.start_all([StartItem("wf", queue_name="q", concurrency_key=dice.choice(keys)) for _ in range(60)])
+    held: list[tuple[str, str]] = []
+    ends = 0
+    for _ in range(60):
+        worker = dice.choice(["w", "w2"])
+        held += [(id, worker) for id in await world.claim_ids(worker, dice.randint(1, 4))]
+        for key in keys:
+            assert key_limit is None or await held_by(world, "q", key) <= key_limit
+        assert total_limit is None or await held_by(world, "q", every_key=True) <= total_limit
+        if held and dice.random() < 0.7:
+            id, worker = held.pop(dice.randrange(len(held)))
+            what = dice.randrange(5)
+            if what == 0:
+                await world.finish(id, worker)
+            elif what == 1:
+                await world.wait_for(id, answer_wait(f"k{ends}"), worker=worker)
+                await world.resume(id, f"k{ends}")
+            elif what == 2:
+                await world.report(id, end=failure(retry_delay_us=0), worker=worker)
+            elif what == 3:
+                await world.cancel(id)
+                await world.report(id, end=failure(), worker=worker)
+            else:
+                await world.report(id, end=RELEASE, worker=worker)
+            ends += 1
+    if 0 in limits:
+        assert not held and not ends
+        return
+    assert ends > 20
+    while held:
+        await world.finish(*held.pop())
+    while claimed := await world.claim(capacity=100):
+        for one in claimed:
+            await world.finish(one.id)
+    assert await held_by(world, "q", every_key=True) == 0
+
+
+async def test_a_changed_limit_holds_from_now_on_for_what_is_there(world: World) -> None:
+    await world.register()
+    ids = await world.start_all([StartItem("wf", queue_name="q") for _ in range(10)])
+    assert len(await world.claim(capacity=4)) == 4
+    await world.register(queues=[QueueSpec("q", 5)])
+    assert len(await world.claim(capacity=100)) == 1
+    await world.register(queues=[QueueSpec("q", 2)])
+    assert await world.claim(capacity=100) == []
+    for id in ids[:4]:
+        await world.finish(id)
+    assert len(await world.claim(capacity=100)) == 1
+    await world.register(queues=[QueueSpec("q", None, 3)])
+    assert len(await world.claim(capacity=100)) == 1
+    await world.register(queues=[QueueSpec("q")])
+    assert len(await world.claim(capacity=100)) == 3
+
+
+@pytest.mark.parametrize("phase", ["delayed", "waiting", "blocked", "running", "backoff"])
+async def test_a_new_limit_counts_whoever_was_elsewhere_when_it_came(world: World, phase: str) -> None:
+    await world.register()
+    ids = await world.start_all([StartItem("wf", queue_name="q", delay_seconds=5 if phase == "delayed" else None)] * 3)
+    if phase != "delayed":
+        await world.claim(capacity=10)
+        for id in ids:
+            if phase == "waiting":
+                await world.wait_for(id, answer_wait("k"))
+            elif phase == "blocked":
+                await world.report(id, end=BLOCK)
+            elif phase == "backoff":
+                await world.report(id, end=failure(retry_delay_us=5 * SECOND))
+    await world.register("w2", queues=[QueueSpec("q", 1)])
+    extra = await world.start(queue_name="q")
+    if phase == "running":
+        assert await world.claim() == []
+        for id in ids:
+            await world.finish(id)
+        assert await world.claim_ids() == [extra]
+        return
+    if phase == "waiting":
+        for id in ids:
+            await world.resume(id, "k")
+    world.advance(5)
+    await world.wake_due()
+    for _ in range(4):
+        [one] = await world.claim(capacity=100)
+        await world.finish(one.id)
+    assert await world.claim() == []
+
+
+async def test_a_limit_that_comes_with_a_start_counts_what_was_there_before(world: World) -> None:
+    await world.register()
+    running = await world.running(queue_name="q")
+    await world.start(queue_name="q")
+    items = [StartItem("wf", queue_name="q"), StartItem("wf", queue_name="q", queue_concurrency_limit=1)]
+    await world.start_all(items)
+    assert await world.claim(capacity=100) == []
+    await world.finish(running)
+    assert len(await world.claim(capacity=100)) == 1
+    await world.start(queue_name="q", queue_concurrency_limit=50)  # only the first one makes the queue
+    assert await world.claim(capacity=100) == []
+
+
+async def test_cleaning_up_needs_no_slot(world: World) -> None:
+    await world.register(workflows=["wf", WorkflowSpec("cleans", wake_on_cancel=True)], queues=[QueueSpec("q", 1)])
+    id = await world.running(workflow_id="cleans", queue_name="q")
+    await world.wait_for(id, answer_wait("k"))
+    other = await world.running(queue_name="q")
+    await world.cancel(id)
+    assert await world.claim_ids() == [id]
+    await world.start(queue_name="q")
+    assert await world.claim() == []
+    await world.finish(other)
+    assert len(await world.claim(capacity=100)) == 1
+
+
+async def test_keys_take_turns(world: World) -> None:
+    """A key with much to do does not keep others waiting: claims go round the keys."""
+    await world.register(queues=[QueueSpec("q", 100)])
+    for key in ("a", "b", "c"):
+        await world.start_all([StartItem("wf", queue_name="q", concurrency_key=key) for _ in range(6)])
+    got = [(await world.claim(capacity=1))[0].concurrency_key for _ in range(9)]
+    assert Counter(got) == {"a": 3, "b": 3, "c": 3}
+
+
+async def test_limited_and_free_work_both_get_their_share(world: World) -> None:
+    await world.register(queues=[QueueSpec("q", 100)])
+    await world.start_all([StartItem("wf", queue_name="q") for _ in range(5)])
+    await world.start_all([StartItem("wf") for _ in range(5)])
+    queues = [(await world.claim(capacity=1, limited_first=bool(n % 2)))[0].queue_name for n in range(10)]
+    assert queues == ["wf", "q"] * 5
+
+
+async def test_more_keys_than_one_look_goes_over_are_all_served(world: World) -> None:
+    """The keys at the front are full; the cursor still comes to those behind them."""
+    count = claims.GROUPS_PER_CLAIM + 50
+    await world.register(queues=[QueueSpec("q", 1)])
+    await world.start_all(
+        [StartItem("wf", queue_name="q", concurrency_key=f"k{n:05}") for n in range(count) for _ in range(2)]
+    )
+    got: list[str] = []
+    for _ in range(6):
+        got += await world.claim_ids(capacity=500)
+    assert len(got) == count
+    last = await world.start(queue_name="q", concurrency_key="z")
+    found = [await world.claim_ids() for _ in range(2)]
+    assert [last] in found
+
+
+async def test_an_empty_key_and_no_key_are_one(world: World) -> None:
+    await world.register(queues=[QueueSpec("q", 1)])
+    await world.start(queue_name="q")
+    await world.start(queue_name="q", concurrency_key="")
+    assert len(await world.claim(capacity=10)) == 1
+    assert await world.claim(capacity=10) == []
+
+
+# --- deployments ------------------------------------------------------------------------------------------------------
+
+
+async def test_blocked_executions_are_tried_again_when_their_deployment_registers_anew(world: World) -> None:
+    await world.register()
+    await world.register("other", deployment="e")
+    id = await world.running(deployment_id="d")
+    await world.report(id, end=BLOCK)
+    assert (await world.get(id)).error == "the code differs"
+    await world.register("other", deployment="e")
+    assert await world.phase(id) is Phase.BLOCKED
+    await world.register("w2")
+    assert (await world.get(id)).error is None
+    [claimed] = await world.claim("w2")
+    assert [row.kind for row in claimed.rows[1:]] == [Kind.BLOCKED, Kind.UNBLOCKED, Kind.CLAIMED]
+
+
+# --- born claimed -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_start_into_a_waiting_claim_is_a_claim(world: World) -> None:
+    await world.register(queues=[QueueSpec("q", 1)])
+    offer = Offer("w", "d", "3.12", "claim", 2)
+    items = [StartItem("wf", queue_name="q"), StartItem("wf", run_timeout_seconds=5), StartItem("wf"), StartItem("wf")]
+    answers, handed = await world.store.write(
+        starts.start(
+            project_id=PROJECT, news=[New(world.new_id(), item) for item in items], now_us=world.now_us, offer=offer
+        )
+    )
+    assert len(answers) == 4
+    assert [claimed.attempt for claimed in handed] == [1, 1]
+    for claimed in handed:
+        assert claimed.rows == await world.journal(claimed.id)
+        assert await world.phase(claimed.id) is Phase.RUNNING
+    assert (await world.get(handed[0].id)).due_at_us == world.now_us + 5 * SECOND
+    again = await world.claim(capacity=2, claim_id="claim")
+    assert sorted(again, key=lambda one: one.id) == handed
+    assert len(await world.claim(capacity=10)) == 2
+    await world.finish(handed[0].id)
+
+
+@pytest.mark.parametrize(
+    "offer",
+    [
+        Offer("nobody", "d", "3.12", "c", 1),
+        Offer("w", "e", "3.12", "c", 1),
+        Offer("w", "d", "3.11", "c", 1),
+        Offer("w", "d", "3.12", "c", 0),
+    ],
+    ids=["unregistered", "other deployment", "other python", "no room"],
+)
+async def test_an_offer_that_does_not_stand_any_more_takes_nothing(world: World, offer: Offer) -> None:
+    await world.register()
+    news = [New(world.new_id(), StartItem("wf"))]
+    _, handed = await world.store.write(starts.start(project_id=PROJECT, news=news, now_us=world.now_us, offer=offer))
+    assert handed == []
+    assert len(await world.claim()) == 1
+
+
+async def test_what_was_ready_before_goes_first(world: World) -> None:
+    await world.register()
+    earlier = await world.start()
+    news = [New(world.new_id(), StartItem("wf"))]
+    offer = Offer("w", "d", "3.12", "c", 1)
+    _, handed = await world.store.write(starts.start(project_id=PROJECT, news=news, now_us=world.now_us, offer=offer))
+    assert handed == []
+    assert (await world.claim_ids())[0] == earlier

@@ -1,0 +1,275 @@
+"""Looks and removals: lists, cursors, deletion, retention."""
+
+import pytest
+from msgspec import json
+from tests.store.world import BLOCK, PROJECT, World, answer_wait, child, failure, raw, step
+
+from perdure.store.verbs import looks
+from perdure.wire.errors import Conflict, NotFound
+from perdure.wire.records import Execution
+from perdure.wire.requests import ListFilters, LogLine, StartItem
+from perdure.wire.status import Phase
+
+
+@pytest.fixture(autouse=True)
+async def _registered(world: World) -> None:
+    await world.register(workflows=["wf", "other"])
+
+
+async def listed(world: World, limit: int = 50, before: str = "~", **filters: object) -> list[str]:
+    """All pages of a list; every page but the last one is full."""
+    ids: list[str] = []
+    cursor: str | None = before
+    while cursor is not None:
+        page, cursor = await world.store.read(
+            looks.list_executions(
+                project_id=PROJECT,
+                filters=ListFilters(**filters),  # type: ignore[arg-type]  # a test's words
+                before=cursor,
+                limit=limit,
+            )
+        )
+        assert len(page) == limit or cursor is None
+        assert page or cursor is None
+        ids += [execution.id for execution in page]
+    return ids
+
+
+async def test_each_filter_narrows_to_what_it_names(world: World) -> None:
+    plain = await world.start()
+    rich = await world.start(
+        "other", session_id="s", user_id="u", queue_name="q", key="k", tags={"a": "1", "b": "x=y", "e": ""}
+    )
+    [batched] = [answer.execution_id for answer in await world.batch([StartItem("wf")])]
+    batch_id = (await world.get(batched)).batch_id
+    world.advance(10)
+    parent = await world.running()
+    [row] = (await world.report(parent, [child("c")])).rows
+    below = json.decode(row.value)
+    await world.finish(parent)
+    every = [below, parent, batched, rich, plain]
+    assert await listed(world) == every
+    cases: list[tuple[dict[str, object], list[str]]] = [
+        ({"phases": ["completed"]}, [parent]),
+        ({"phases": ["completed", "queued"], "workflow_id": "wf"}, [id for id in every if id not in (rich,)]),
+        ({"phases": []}, []),
+        ({"phases": ["complete"]}, []),
+        ({"workflow_id": "other"}, [rich]),
+        ({"session_id": "s"}, [rich]),
+        ({"session_id": plain}, [plain]),
+        ({"session_id": parent}, [below, parent]),
+        ({"user_id": "u"}, [rich]),
+        ({"queue_name": "q"}, [rich]),
+        ({"batch_id": batch_id}, [batched]),
+        ({"parent_execution_id": parent}, [below]),
+        ({"root_execution_id": parent}, [below]),
+        ({"deployment_id": "d"}, every),
+        ({"deployment_id": "e"}, []),
+        ({"key": "k"}, [rich]),
+        ({"tag": "a=1"}, [rich]),
+        ({"tag": "b=x=y"}, [rich]),
+        ({"tag": "e="}, [rich]),
+        ({"tag": "a=2"}, []),
+        ({"created_after_us": world.now_us}, [below, parent]),
+        ({"created_before_us": world.now_us}, [batched, rich, plain]),
+    ]
+    for filters, expected in cases:
+        running = [id for id in expected if id in every]
+        if filters.get("phases") == ["completed", "queued"]:
+            running = [id for id in running if await world.phase(id) in (Phase.COMPLETED, Phase.QUEUED)]
+        assert await listed(world, **filters) == running, filters
+
+
+@pytest.mark.parametrize("limit", [1, 3, 7, 10, 11])
+async def test_pages_join_without_gap_or_repeat(world: World, limit: int) -> None:
+    ids = await world.start_all([StartItem("wf") for _ in range(10)])
+    assert await listed(world, limit) == ids[::-1]
+
+
+async def test_a_filter_without_an_index_looks_back_a_bounded_way_and_says_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looks, "LIST_DEPTH", 4)
+    ids = await world.start_all([StartItem("wf", tags={"n": str(n)}) for n in range(12)])
+    found, cursor, pages = [], "~", 0
+    while cursor:
+        page, following = await world.store.read(
+            looks.list_executions(project_id=PROJECT, filters=ListFilters(tag="n=0"), before=cursor, limit=5)
+        )
+        found += [execution.id for execution in page]
+        pages += 1
+        cursor = following or ""
+    assert found == [ids[0]]
+    assert pages == 3
+
+
+async def test_missing_things_are_missed(world: World) -> None:
+    id = await world.start()
+    for project, wanted in (("other", id), (PROJECT, world.new_id())):
+        for verb in (
+            looks.get(project_id=project, execution_id=wanted),
+            looks.journal(project_id=project, execution_id=wanted, after=0, limit=1),
+            looks.logs(project_id=project, execution_id=wanted, after=0, limit=1),
+            looks.delete(project_id=project, execution_id=wanted),
+        ):
+            with pytest.raises(NotFound):
+                await world.store.write(verb)  # type: ignore[arg-type]  # each answers with something else
+    assert await world.store.read(looks.finished(project_id="other", ids=[id])) == ([], [id])
+    with pytest.raises(NotFound):
+        await world.store.read(looks.find_by_key(project_id=PROJECT, workflow_id="wf", key="k"))
+
+
+async def test_ends_are_told_with_result_error_and_detail(world: World) -> None:
+    done, broken, stopped, open_ = [await world.running() for _ in range(4)]
+    await world.finish(done, result={"n": 1})
+    await world.report(broken, end=failure("broke"))
+    await world.cancel(stopped)
+    await world.report(stopped, end=failure("while stopping"))
+    finished, missing = await world.store.read(
+        looks.finished(project_id=PROJECT, ids=[done, broken, stopped, open_, "none"])
+    )
+    assert missing == ["none"]
+    assert [(one.id, one.phase, one.error) for one in finished] == [
+        (done, "completed", None),
+        (broken, "failed", "broke"),
+        (stopped, "failed", "while stopping"),
+    ]
+    assert finished[0].result == raw({"n": 1})
+    assert finished[1].detail == raw({"type": "ValueError", "message": "broke"})
+
+
+async def test_deleting_takes_a_final_execution_with_all_below_it(world: World) -> None:
+    parent = await world.running(tags={"a": "1"})
+    [row] = (await world.report(parent, [child("c"), step("s", 1), answer_wait("k")], logs=[LogLine(1, 1, "x")])).rows
+    below = json.decode(row.value)
+    await world.finish(parent)
+    with pytest.raises(Conflict, match=f"{below}' is queued"):
+        await world.store.write(looks.delete(project_id=PROJECT, execution_id=parent))
+    await world.cancel(below)
+    assert await world.store.write(looks.delete(project_id=PROJECT, execution_id=parent)) == 2
+    assert await listed(world) == await listed(world, tag="a=1") == []
+
+
+@pytest.mark.parametrize("end", ["queued", "running", "waiting", "blocked", "cancelling"])
+async def test_nothing_open_is_deleted(world: World, end: str) -> None:
+    id = await world.start()
+    if end != "queued":
+        await world.claim()
+    if end == "waiting":
+        await world.wait_for(id, answer_wait("k"))
+    elif end == "blocked":
+        await world.report(id, end=BLOCK)
+    elif end == "cancelling":
+        await world.cancel(id)
+    before = await world.everything(id)
+    with pytest.raises(Conflict, match=end):
+        await world.store.write(looks.delete(project_id=PROJECT, execution_id=id))
+    assert await world.everything(id) == before
+
+
+@pytest.mark.parametrize("whose", ["user", "session"])
+async def test_erasing_takes_what_is_final_and_counts_what_is_open(world: World, whose: str) -> None:
+    user_id, session_id = ("x", None) if whose == "user" else (None, "x")
+    item = StartItem("wf", user_id=user_id, session_id=session_id)
+    open_ = await world.start_all([item] * 4)
+    for id in await world.start_all([item] * 3):
+        await world.cancel(id)
+    other = await world.start()
+    await world.cancel(other)
+    erase = looks.erase(project_id=PROJECT, user_id=user_id, session_id=session_id, limit=2)
+    assert await world.store.write(erase) == (2, 4)  # the open ones in front do not hide the final ones
+    assert await world.store.write(erase) == (1, 4)
+    assert await world.store.write(erase) == (0, 4)
+    assert await listed(world) == [other, *open_[::-1]]
+
+
+async def test_erasing_a_session_takes_the_execution_that_began_it(world: World) -> None:
+    id = await world.start()
+    await world.cancel(id)
+    erased = await world.store.write(looks.erase(project_id=PROJECT, user_id=None, session_id=id, limit=10))
+    assert erased == (1, 0)
+
+
+DAY_US = 86_400_000_000
+
+
+async def _prune(world: World, days: float, limit: int = 500, workflows: dict[str, float] | None = None) -> int:
+    total = 0
+    after = ("", "")
+    while True:
+        deleted, after = await world.store.write(
+            looks.prune(
+                after=after,
+                finished_before_us=world.now_us - int(days * DAY_US),
+                idempotency_before_us=world.now_us - DAY_US,
+                limit=limit,
+                workflows={name: world.now_us - int(own * DAY_US) for name, own in (workflows or {}).items()},
+            )
+        )
+        total += deleted
+        if after == ("", ""):
+            return total
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 500])
+async def test_retention_takes_what_ended_long_ago_and_nothing_else(world: World, limit: int) -> None:
+    old_open = await world.start()
+    old = [await world.start() for _ in range(5)]
+    other = await world.start("other")
+    for id in (*old, other):
+        await world.cancel(id)
+    ended_late = await world.start()
+    world.advance(9 * 86_400)
+    await world.cancel(ended_late)
+    world.advance(86_400 + 1)
+    young = await world.start()
+    await world.cancel(young)
+    assert await _prune(world, 30, limit) == 0
+    assert await _prune(world, 30, limit, {"other": 10}) == 1
+    assert await _prune(world, 10, limit, {"wf": 20}) == 0
+    assert await _prune(world, 10, limit) == 5
+    assert await listed(world) == [young, ended_late, old_open]
+    assert await _prune(world, 0, limit, {"wf": 5}) == 0
+
+
+async def test_events_and_idempotency_rows_go_as_well(world: World) -> None:
+    await world.publish("topic", 1, 2)
+    world.advance(86_400 * 2)
+    await world.publish("topic", 3)
+    await _prune(world, 1)
+    assert [event.sequence_id for event in await world.read_topic("topic")] == [3]
+    assert await world.publish("topic", 4) == [4]
+    world.advance(86_400 * 2)
+    await _prune(world, 1)
+    assert await world.read_topic("topic") == []
+    assert await world.publish("topic", 5) == [5]
+
+
+async def test_counts_are_by_phase_and_by_queue(world: World) -> None:
+    await world.start_all([StartItem("wf") for _ in range(3)])
+    await world.claim(capacity=1)
+    await world.start("other", delay_seconds=5)
+    counts = await world.store.scan(looks.counts())
+    assert sorted(counts["phases"]) == [
+        (PROJECT, "other", "queued", 1),
+        (PROJECT, "wf", "queued", 2),
+        (PROJECT, "wf", "running", 1),
+    ]
+    assert counts["queued"] == [(PROJECT, "d", "wf", 2, world.now_us)]
+
+
+async def test_work_that_nobody_serves_is_told(world: World) -> None:
+    await world.start_all([StartItem("wf") for _ in range(3)])
+    look = looks.unserved(before_us=world.now_us + 1)
+    assert await world.store.scan(look) == []
+    await world.lose()
+    assert await world.store.scan(look) == [(PROJECT, "d", 3, world.now_us - 13_000_000)]
+
+
+async def test_an_execution_of_long_ago_reads_like_a_new_one(world: World) -> None:
+    id = await world.running()
+    await world.finish(id)
+    execution = await world.get(id)
+    assert isinstance(execution, Execution)
+    assert (execution.started_at_us, execution.completed_at_us) == (world.now_us, world.now_us)
+    assert execution.assigned_to_worker == "w"

@@ -1,0 +1,254 @@
+"""Lost workers: work goes on elsewhere, lost messages are no crashes, poison is contained (I9)."""
+
+import pytest
+from msgspec import json
+from tests.store.world import (
+    LEASE_US,
+    PROJECT,
+    SECOND,
+    World,
+    answer_wait,
+    child,
+    event_wait,
+    failure,
+    step,
+)
+
+from perdure.store.interface import Counted
+from perdure.store.verbs import claims
+from perdure.store.verbs.moves import BACKOFF_MAX_US, LOSSES_MAX, UNDELIVERED_MAX
+from perdure.wire.errors import LeaseLost
+from perdure.wire.records import Kind
+from perdure.wire.requests import Suspend
+from perdure.wire.status import Phase
+
+
+@pytest.fixture(autouse=True)
+async def _registered(world: World) -> None:
+    await world.register()
+
+
+async def again(world: World, id: str, *, acknowledge: bool = True) -> None:
+    """Lose whoever runs it and have it handed out once more."""
+    await world.lose()
+    world.advance(BACKOFF_MAX_US / SECOND)
+    await world.wake_due()
+    await world.register()
+    assert await world.claim_ids() == [id]
+    if acknowledge:
+        await world.acknowledge(id)
+
+
+async def test_the_journal_survives_the_worker(world: World) -> None:
+    id = await world.running()
+    await world.report(id, [step("s", 1)])
+    await world.lose()
+    assert (await world.journal(id))[-1].kind is Kind.LOST
+    assert (await world.journal(id))[-1].name == "w"
+    await world.register("w2")
+    [claimed] = await world.claim("w2")
+    assert (claimed.attempt, claimed.ack_first) == (2, True)
+    assert [row.kind.value for row in claimed.rows] == ["claimed", "step", "lost", "claimed"]
+
+
+async def test_the_first_loss_is_handed_out_at_once_and_later_ones_wait_longer(world: World) -> None:
+    id = await world.running()
+    waits: list[float] = []
+    for _ in range(4):
+        await world.lose()
+        due_us = (await world.get(id)).due_at_us
+        waits.append(0 if due_us is None else (due_us - world.now_us) / SECOND)
+        if due_us is not None:
+            world.now_us = due_us - 1
+            await world.register()
+            assert await world.claim_ids() == []
+            world.now_us = due_us
+            await world.wake_due()
+        await world.register()
+        assert await world.claim_ids() == [id]
+        await world.acknowledge(id)
+    assert waits == [0, 1, 2, 4]
+
+
+async def test_five_losses_without_an_outcome_are_poison(world: World) -> None:
+    id = await world.running()
+    other = await world.running()
+    await world.finish(other)
+    for _ in range(LOSSES_MAX - 1):
+        await again(world, id)
+    await world.lose()
+    execution = await world.get(id)
+    assert execution.phase is Phase.FAILED
+    assert (execution.error or "").startswith("POISONED: 5 workers were lost")
+    detail = json.decode((await world.journal(id))[-1].value)
+    assert (detail["code"], detail["worker"]) == ("POISONED", "w")
+    assert Counted("poisoned") in world.hints
+    await world.register()
+    assert await world.claim_ids() == []
+
+
+@pytest.mark.parametrize("what", ["step", "child", "event", "answer", "early event", "child's end", "timer"])
+async def test_every_recorded_outcome_starts_the_count_anew(world: World, what: str) -> None:
+    id = await world.running()
+    if what == "child's end":
+        [row] = (await world.report(id, [child("c")])).rows
+    for _ in range(LOSSES_MAX - 1):
+        await world.lose()
+        world.advance(BACKOFF_MAX_US / SECOND)
+        await world.wake_due()
+        await world.register()
+        assert id in await world.claim_ids(capacity=1)
+        await world.acknowledge(id)
+    if what == "step":
+        await world.report(id, [step("s", 1)])
+    elif what == "child":
+        await world.report(id, [child("x")])
+    elif what == "event":
+        await world.report(id, [event_wait("k", "topic")])
+        await world.publish("topic", 1)
+    elif what == "early event":
+        await world.publish("topic", 1)
+        await world.report(id, [event_wait("k", "topic")])
+    elif what == "answer":
+        await world.report(id, [answer_wait("k")])
+        await world.resume(id, "k")
+    elif what == "child's end":
+        await world.cancel(json.decode(row.value))
+    else:
+        await world.wait_for(id, due_us=world.now_us + 1)
+        world.advance(1)
+        await world.wake_due()
+        await world.claim()
+        await world.acknowledge(id)
+    await world.lose()
+    assert await world.phase(id) is Phase.QUEUED
+
+
+@pytest.mark.parametrize("what", ["failed try", "end of a pause", "wait opened", "retry"])
+async def test_what_is_no_outcome_does_not(world: World, what: str) -> None:
+    id = await world.running()
+    for _ in range(LOSSES_MAX - 1):
+        await again(world, id)
+    if what == "failed try":
+        await world.report(id, [step("s", ok=False, last=False)])
+    elif what == "wait opened":
+        await world.report(id, [event_wait("k", "topic")])
+    elif what == "retry":
+        await world.report(id, end=failure(retry_delay_us=0))
+        await world.claim()
+        await world.acknowledge(id)
+    else:
+        await world.report(id, end=Suspend([], (None, world.now_us)))
+        await world.wake_due()
+        await world.claim()
+        await world.acknowledge(id)
+    await world.lose()
+    assert await world.phase(id) is Phase.FAILED
+
+
+async def test_a_delivery_that_was_never_acknowledged_is_no_crash(world: World) -> None:
+    id = await world.start()
+    await world.claim()
+    for _ in range(3 * LOSSES_MAX):
+        await again(world, id, acknowledge=False)
+    assert Counted("deliveries_lost") in world.hints
+    assert Counted("executions_lost") not in world.hints
+    await world.acknowledge(id)
+    await world.lose()
+    assert await world.phase(id) is Phase.QUEUED
+
+
+async def test_even_lost_deliveries_have_a_bound(world: World) -> None:
+    id = await world.start()
+    await world.claim()
+    for _ in range(UNDELIVERED_MAX - 1):
+        await again(world, id, acknowledge=False)
+    await world.lose()
+    execution = await world.get(id)
+    assert execution.phase is Phase.FAILED
+    assert "100 deliveries in a row were never acknowledged" in (execution.error or "")
+
+
+async def test_a_report_acknowledges_too(world: World) -> None:
+    id = await world.start()
+    await world.claim()
+    await world.report(id, [step("s", ok=False, last=False)])
+    await world.lose()
+    assert Counted("executions_lost") in world.hints
+
+
+async def test_a_drained_worker_hands_back_what_it_holds_and_counts_no_loss(world: World) -> None:
+    held = [await world.running() for _ in range(3)]
+    await world.cancel(held[2])
+    await world.store.write(claims.drain(project_id="another", worker_id="w", now_us=world.now_us))
+    assert await world.phase(held[0]) is Phase.RUNNING
+    for _ in range(2):  # asking twice is harmless
+        await world.store.write(claims.drain(project_id=PROJECT, worker_id="w", now_us=world.now_us))
+    assert [await world.phase(id) for id in held] == [Phase.QUEUED, Phase.QUEUED, Phase.CANCELLED]
+    assert (await world.journal(held[0]))[-1].kind is Kind.RELEASED
+    with pytest.raises(LeaseLost):
+        await world.claim()
+    await world.register("w2")
+    assert not any(claimed.ack_first for claimed in await world.claim("w2", 10))
+
+
+async def test_a_beat_keeps_the_lease_and_a_late_one_does_not(world: World) -> None:
+    id = await world.running()
+    world.advance(LEASE_US / SECOND - 1)
+    assert await world.beat() == [(id, 1, 1)]
+    world.advance(LEASE_US / SECOND - 1)
+    assert await world.reap() == 0
+    world.advance(1)
+    assert await world.beat() is None
+    assert await world.reap() == 1
+    assert await world.beat() is None
+    assert await world.beat("never registered") is None
+
+
+async def test_a_cut_connection_shortens_the_lease_unless_a_beat_follows(world: World) -> None:
+    await world.register("w2")
+    for worker in ("w", "w2", "unknown"):
+        await world.store.write(claims.cut_lease(worker_id=worker, until_us=world.now_us + SECOND))
+    assert await world.beat("w2") == []
+    world.advance(1)
+    assert await world.reap() == 1
+    assert await world.beat("w") is None
+    assert await world.beat("w2") == []
+
+
+async def test_after_an_absence_every_registration_gets_a_full_lease(world: World) -> None:
+    id = await world.running()
+    world.advance(3_600)
+    await world.store.write(claims.grant_leases(until_us=world.now_us + LEASE_US))
+    assert await world.reap() == 0
+    assert await world.phase(id) is Phase.RUNNING
+    await world.store.write(claims.grant_leases(until_us=1))  # never shortens one
+    assert await world.beat() == [(id, 1, 1)]
+
+
+async def test_embedded_workers_end_with_their_process_and_not_with_a_lease(world: World) -> None:
+    await world.register("in process", embedded=True)
+    id = await world.start()
+    await world.claim("in process")
+    await world.acknowledge(id, worker="in process")
+    kept = await world.running()
+    for _ in range(5):
+        await world.live(10, "w")
+        assert await world.reap() == 0
+    await world.store.write(claims.end_embedded(now_us=world.now_us))
+    assert await world.phase(id) is Phase.QUEUED
+    assert await world.phase(kept) is Phase.RUNNING
+
+
+async def test_the_reaper_does_not_touch_what_was_handed_on(world: World) -> None:
+    """It looks, then acts with the whole guard: between the two the execution may have changed hands."""
+    id = await world.running()
+    await world.report(id, end=failure(retry_delay_us=0))
+    await world.register("w2")
+    await world.claim("w2")
+    world.advance(1)
+    await world.beat("w2")
+    world.advance(LEASE_US / SECOND - 1)
+    assert await world.reap() == 1
+    assert (await world.get(id)).assigned_to_worker == "w2"
+    assert await world.phase(id) is Phase.RUNNING

@@ -1,0 +1,240 @@
+"""Starting: accepted is kept, the same key is the same execution, a batch is all or nothing."""
+
+import asyncio
+
+import pytest
+from tests.store.world import PROJECT, SECOND, World, child, raw
+
+from perdure.store.verbs import access, starts
+from perdure.store.verbs.starts import Idempotency, New
+from perdure.wire.errors import DeploymentNotFound, KeyReused, NoDeployment, NotFound, WorkflowNotFound
+from perdure.wire.records import Problem
+from perdure.wire.requests import QueueSpec, Started, StartItem, WorkflowSpec
+from perdure.wire.status import Phase
+
+
+async def test_an_execution_is_what_was_asked_for(world: World) -> None:
+    await world.register(
+        workflows=[WorkflowSpec("wf", "declared", "Answer", 60, wake_on_cancel=True)], queues=[QueueSpec("mine", 3)]
+    )
+    id = await world.start(
+        payload=raw({"a": 1}),
+        queue_name="mine",
+        concurrency_key="c",
+        session_id="s",
+        user_id="u",
+        tags={"a": "1", "b": ""},
+        run_timeout_seconds=5,
+        key="k",
+        priority=3,
+    )
+    execution = await world.get(id)
+    assert execution.phase is Phase.QUEUED
+    assert (execution.id, execution.project_id, execution.workflow_id, execution.deployment_id) == (
+        id,
+        PROJECT,
+        "wf",
+        "d",
+    )
+    assert (execution.queue_name, execution.concurrency_key) == ("mine", "c")
+    assert (execution.session_id, execution.user_id, execution.key) == ("s", "u", "k")
+    assert (execution.payload, execution.tags) == (raw({"a": 1}), raw({"a": "1", "b": ""}))
+    assert (execution.run_timeout_seconds, execution.output_schema_name) == (5, "Answer")
+    assert (execution.attempt, execution.next_seq, execution.created_at_us) == (0, 1, world.now_us)
+
+
+async def test_what_is_not_said_comes_from_the_workflow(world: World) -> None:
+    await world.register(workflows=["plain", WorkflowSpec("wf", "declared", "Answer", 60)])
+    execution = await world.get(await world.start())
+    assert (execution.queue_name, execution.run_timeout_seconds) == ("declared", 60)
+    assert (execution.session_id, execution.user_id) == (execution.id, None)
+    plain = await world.get(await world.start("plain"))
+    assert (plain.queue_name, plain.run_timeout_seconds, plain.output_schema_name) == ("plain", None, None)
+
+
+async def test_what_nobody_could_run_is_refused(world: World) -> None:
+    answers = await world.answers([StartItem("wf")])
+    assert isinstance(answers[0], Problem) and answers[0].error_type == NoDeployment.code
+    await world.register()
+    items = [
+        StartItem("wf", deployment_id="x"),
+        StartItem("nope"),
+        StartItem("wf"),
+        StartItem("wf", parent_execution_id=world.new_id()),
+        StartItem("nope", accept_early=True),
+    ]
+    answers = await world.answers(items)
+    kinds = [answer.error_type if isinstance(answer, Problem) else "started" for answer in answers]
+    assert kinds == [
+        DeploymentNotFound.code,
+        WorkflowNotFound.code,
+        "started",
+        NotFound.code,
+        WorkflowNotFound.code,
+    ]
+    with pytest.raises(NotFound, match="Project 'nowhere'"):
+        await world.store.write(
+            starts.start_batch(
+                project_id="nowhere", news=[New(world.new_id(), StartItem("wf"))], batch_id="b", now_us=1
+            )
+        )
+
+
+async def test_a_batch_is_all_or_nothing(world: World) -> None:
+    """Also when the refusal comes after something was written."""
+    await world.register()
+    for bad in (StartItem("nope"), StartItem("wf", parent_execution_id=world.new_id())):
+        with pytest.raises(NotFound):
+            await world.batch([StartItem("wf"), StartItem("wf", queue_name="q", queue_concurrency_limit=1), bad])
+        assert await world.claim(capacity=10) == []
+    started = await world.batch([StartItem("wf") for _ in range(10)])
+    batch_ids = {(await world.get(answer.execution_id)).batch_id for answer in started}
+    assert len(batch_ids) == 1 and None not in batch_ids
+    assert len(await world.claim(capacity=100)) == 10
+    await world.start(queue_name="q")
+    assert len(await world.claim(capacity=100)) == 1  # no queue was left behind by what was refused
+
+
+async def test_the_same_key_is_the_same_execution(world: World) -> None:
+    await world.register(workflows=["wf", "other"])
+    first = await world.start(key="k", payload=raw(1))
+    world.advance(5)
+    answers = await world.answers([StartItem("wf", key="k", payload=raw(2)), StartItem("other", key="k")])
+    assert answers[0] == Started(first, world.now_us - 5 * SECOND, existing=True)
+    assert isinstance(answers[1], Started) and not answers[1].existing
+    answers = await world.answers([StartItem("wf", key="new"), StartItem("wf", key="new")])
+    assert isinstance(answers[0], Started) and isinstance(answers[1], Started)
+    assert answers[0].execution_id == answers[1].execution_id
+    assert (answers[0].existing, answers[1].existing) == (False, True)
+    assert len(await world.claim(capacity=10)) == 3
+
+
+async def test_a_key_outlives_the_end_of_its_execution(world: World) -> None:
+    await world.register()
+    id = await world.running(key="k")
+    await world.finish(id)
+    assert (await world.start_all([StartItem("wf", key="k")])) == [id]
+
+
+async def test_a_key_whose_item_was_refused_names_nothing(world: World) -> None:
+    await world.register()
+    missing = world.new_id()
+    answers = await world.answers([StartItem("wf", key="k", parent_execution_id=missing), StartItem("wf", key="k")])
+    assert isinstance(answers[0], Problem)
+    assert isinstance(answers[1], Started) and not answers[1].existing
+    assert (await world.get(answers[1].execution_id)).key == "k"
+
+
+async def test_many_callers_with_one_key_get_one_execution(world: World) -> None:
+    await world.register()
+    answers = await asyncio.gather(*[world.start(key="k") for _ in range(100)])
+    assert len(set(answers)) == 1
+    assert len(await world.claim(capacity=10)) == 1
+
+
+# --- Idempotency-Key -------------------------------------------------------------------------------------------------
+
+
+async def test_the_same_request_gets_the_same_answer(world: World) -> None:
+    await world.register()
+    key = Idempotency("start", "k", "hash")
+    first = await world.answers([StartItem("wf"), StartItem("nope")], key)
+    world.advance(60)
+    assert await world.answers([StartItem("wf"), StartItem("nope")], key) == first
+    assert len(await world.claim(capacity=10)) == 1
+    batch = Idempotency("batch", "k", "hash")  # another route: another key
+    started = await world.batch([StartItem("wf")], batch)
+    assert await world.batch([StartItem("wf")], batch) == started
+
+
+async def test_another_body_under_the_same_key_is_refused(world: World) -> None:
+    await world.register()
+    await world.answers([StartItem("wf")], Idempotency("start", "k", "one"))
+    with pytest.raises(KeyReused):
+        await world.answers([StartItem("wf")], Idempotency("start", "k", "two"))
+    assert len(await world.claim(capacity=10)) == 1
+
+
+async def test_a_refusal_is_not_the_answer_for_ever(world: World) -> None:
+    key = Idempotency("start", "k", "hash")
+    answers = await world.answers([StartItem("wf")], key)
+    assert isinstance(answers[0], Problem)
+    await world.register()
+    answers = await world.answers([StartItem("wf")], key)
+    assert isinstance(answers[0], Started)
+
+
+async def test_a_hundred_at_once_start_one(world: World) -> None:
+    await world.register()
+    key = Idempotency("start", "k", "hash")
+    answers = await asyncio.gather(*[world.answers([StartItem("wf")], key) for _ in range(100)])
+    assert all(answer == answers[0] for answer in answers)
+    assert len(await world.claim(capacity=10)) == 1
+
+
+# --- before the first deployment, and after -------------------------------------------------------------------------
+
+
+async def test_early_executions_wait_for_a_deployment_that_knows_them(world: World) -> None:
+    early = await world.start(accept_early=True)
+    later = await world.start(accept_early=True, delay_seconds=5)
+    chosen = await world.start(accept_early=True, queue_name="mine", run_timeout_seconds=7)
+    assert (await world.get(early)).deployment_id is None
+    await world.register("stranger", ["something else"], deployment="a")
+    assert (await world.get(early)).deployment_id is None
+    world.advance(1)
+    await world.register(
+        workflows=[WorkflowSpec("wf", "q", "Answer", 60, wake_on_cancel=True)], queues=[QueueSpec("q", 1)]
+    )
+    execution = await world.get(early)
+    assert (execution.deployment_id, execution.queue_name) == ("d", "q")
+    assert (execution.output_schema_name, execution.run_timeout_seconds) == ("Answer", 60)
+    assert ((await world.get(chosen)).queue_name, (await world.get(chosen)).run_timeout_seconds) == ("mine", 7)
+    assert sorted(await world.claim_ids()) == sorted([early, chosen])
+    world.advance(5)
+    await world.wake_due()
+    assert await world.claim() == []  # the limit counts the adopted ones
+    await world.finish(early)
+    assert await world.claim_ids() == [later]
+
+
+async def test_cancelling_an_early_one_works(world: World) -> None:
+    id = await world.start(accept_early=True)
+    assert await world.cancel(id) is Phase.CANCELLED
+
+
+async def test_the_current_deployment_is_the_last_that_came_for_the_first_time(world: World) -> None:
+    for deployment in ("1", "2"):
+        world.advance(1)
+        await world.register(f"w{deployment}", deployment=deployment)
+    world.advance(1)
+    await world.register("again", ["only here"], deployment="1")
+    assert (await world.get(await world.start())).deployment_id == "2"
+    # A registration states what its deployment has: what it does not name is gone.
+    answers = await world.answers([StartItem("wf", deployment_id="1"), StartItem("only here", deployment_id="1")])
+    assert isinstance(answers[0], Problem) and isinstance(answers[1], Started)
+
+
+async def test_children_stay_in_their_parent_s_deployment(world: World) -> None:
+    await world.register(deployment="1")
+    parent = await world.running()
+    world.advance(1)
+    await world.register("w2", deployment="2")
+    [row] = (await world.report(parent, [child("c"), child("d", deployment_id="2")])).rows[:1]
+    assert row.ok
+    assert len(await world.claim(capacity=10)) == 1
+    assert len(await world.claim("w2", capacity=10)) == 1
+
+
+async def test_a_project_s_ids_mean_nothing_in_another(world: World) -> None:
+    """I11, as far as the store can say: the same names live side by side."""
+    await world.store.write(access.default_project(id="ignored", now_us=1))
+    await world.register()
+    id = await world.start(key="k")
+    with pytest.raises(NotFound):
+        await world.store.write(
+            starts.start_batch(
+                project_id="other", news=[New(world.new_id(), StartItem("wf", key="k"))], batch_id="b", now_us=1
+            )
+        )
+    assert await world.start(key="k") == id
