@@ -9,17 +9,18 @@ A composition root: one of the few files that see both wings.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
 
 from perdure.engine.clock import Clock
 from perdure.engine.engine import Engine
 from perdure.engine.settings import EngineSettings
-from perdure.sdk.client import Client
+from perdure.sdk.client import Client, Handle
 from perdure.sdk.worker import Worker
-from perdure.sdk.workflow import Registry
+from perdure.sdk.workflow import Registry, Workflow
 from perdure.store.open import open_store
 from perdure.wire.records import Event, Execution, Problem, Row
 from perdure.wire.requests import (
@@ -121,10 +122,28 @@ class LocalTransport:
 class Embedded(Client):
     """A client with its engine and its worker inside."""
 
-    def __init__(self, engine: Engine, worker: Worker, transport: LocalTransport) -> None:
+    def __init__(self, engine: Engine, worker: Worker, transport: LocalTransport, *, declared: bool) -> None:
         super().__init__(transport)
         self.engine = engine
         self.worker = worker
+        self._declared = declared
+
+    if not TYPE_CHECKING:  # for readers of types it is Client.start, with its overloads
+
+        def start(self, workflow, input=None, **options):
+            """Start an execution, as `Client.start`; a workflow that was made since the worker registered is added."""
+            if isinstance(workflow, Workflow) and self.worker.registry.workflows.get(workflow.name) is not workflow:
+                return self._start_new(workflow, input, options)
+            return super().start(workflow, input, **options)
+
+    def _start_new(self, workflow: Workflow[Any, Any], input: Any, options: Any) -> Coroutine[Any, Any, Handle[Any]]:
+        start = super().start
+
+        async def add_and_start() -> Handle[Any]:
+            await self.worker.add(workflow, replace=self._declared)
+            return await start(workflow, input, **options)
+
+        return add_and_start()
 
 
 @asynccontextmanager
@@ -137,11 +156,13 @@ async def embedded(
     clock: Clock | None = None,
     settings: EngineSettings | None = None,
     grace_seconds: float = 25.0,
+    parks: bool = True,
 ) -> AsyncIterator[Embedded]:
     """Open the store at `path` and run its workflows in this process until the block ends.
 
-    `registry` is where `@workflow` functions were collected (default: all of them). `capacity` is how many executions run
-    at once. Raises `StoreInUse` when another process has the file open.
+    `registry` is where `@workflow` functions were collected (default: all of them). `capacity` is how many executions
+    run at once; `parks` says whether suspended ones stay in memory and go on without a replay. Raises `StoreInUse` when
+    another process has the file open.
     """
     engine = Engine(open_store(path), clock=clock, settings=settings)
     await engine.start()
@@ -153,9 +174,10 @@ async def embedded(
             deployment=deployment,
             capacity=capacity,
             grace_seconds=grace_seconds,
+            parks=parks,
         )
         await worker.start()
-        client = Embedded(engine, worker, transport)
+        client = Embedded(engine, worker, transport, declared=registry is None)
         try:
             yield client
         finally:

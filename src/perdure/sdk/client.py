@@ -10,7 +10,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 from msgspec import Raw
 
@@ -23,6 +23,9 @@ from perdure.wire.requests import EventItem, ExecutionPage, Finished, ListFilter
 from perdure.wire.status import Phase
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
+    from perdure.sdk.sync import SyncClient
     from perdure.sdk.transport import Transport
 
 I = TypeVar("I")  # noqa: E741  # input
@@ -100,7 +103,58 @@ class Client:
         self._scheduled = False
         self._starts: set[asyncio.Task[None]] = set()
 
+    @classmethod
+    def connect(cls, url: str | Sequence[str] | None = None, api_key: str | None = None) -> Client:
+        """A client of a server (or of several that serve the same store: a list, or text with commas).
+
+        What is not given comes from `PERDURE_URL` and `PERDURE_API_KEY`, then from the file that `perdure dev` keeps
+        (`~/.config/perdure/credentials.toml`); the server is http://127.0.0.1:8080 when nobody names one. Nothing is
+        sent before the first call. Close it, or use it as a block:
+
+            async with Client.connect() as client:
+                print(await (await client.start(order, {"id": 7})).result())
+        """
+        from perdure.sdk.credentials import find
+        from perdure.sdk.http import HttpTransport
+
+        access = find(url, api_key)
+        return Client(HttpTransport(access.urls, access.api_key))
+
+    @staticmethod
+    def sync(url: str | Sequence[str] | None = None, api_key: str | None = None) -> SyncClient:
+        """The same for code without an event loop: a script, a Django view, a thread."""
+        from perdure.sdk.sync import SyncClient
+
+        return SyncClient(url, api_key)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
     # --- start -------------------------------------------------------------------------------------------------------
+
+    @overload
+    async def start(
+        self,
+        workflow: Workflow[None, R],
+        input: None = ...,
+        *,
+        key: str | None = ...,
+        queue: str | None = ...,
+        concurrency_key: str | None = ...,
+        priority: int = ...,
+        session_id: str | None = ...,
+        user_id: str | None = ...,
+        tags: dict[str, str] | None = ...,
+        delay: float | timedelta | None = ...,
+        at: datetime | None = ...,
+        deployment_id: str | None = ...,
+        run_timeout_seconds: int | None = ...,
+    ) -> Handle[R]: ...
 
     @overload
     async def start(

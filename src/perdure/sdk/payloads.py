@@ -201,6 +201,8 @@ def _dump_foreign(value: Any) -> object:
 
 def _decode_foreign(type_: Any, value: object) -> object:
     """What msgspec asks for when a hint names a type that it does not know."""
+    if type_ is object:  # as good as Any, and what strict type checkers ask people to write
+        return value
     if _is_model_type(type_):
         return _validate(type_, _encode_plain(value))
     if isinstance(type_, type) and any(issubclass(type_, base) and isinstance(value, base) for base in _BASES):

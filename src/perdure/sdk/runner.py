@@ -1,8 +1,8 @@
-"""Runs one claimed execution: feeds the journal's rows to the machine, runs the steps it asks for, reports what comes of it.
+"""Runs one claimed execution: feeds the journal's rows to the machine, runs the steps it asks for, reports the outcome.
 
-Everything happens in callbacks of the worker's event loop, so that an execution costs a few objects and no task of its own;
-only steps are tasks. An outcome goes into the next report, and only when the reply says that it is recorded does the
-workflow's code see it.
+Everything happens in callbacks of the worker's event loop, so that an execution costs a few objects and no task of
+its own; only steps are tasks. An outcome goes into the next report, and only when the reply says that it is recorded
+does the workflow's code see it.
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ class Runner:
         self.in_flight: ReportItem | None = None
         self.gone = False
         self.claimed_before_beat = False
+        self._releasing = False
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._pauses: dict[str, _Pause] = {}
         self._not_before: dict[str, int] = {}
@@ -257,7 +258,7 @@ class Runner:
         self.end = Suspend(self.machine.waits(), timer, self.worker.parks)
 
     def _suspend_for_pause(self, timer: tuple[str, int] | None) -> None:
-        """Every step of the execution is between two tries, and the shortest pause is long: suspend until it is over."""
+        """Every step is between two tries, and the shortest pause is long: suspend until it is over."""
         assert self.machine is not None
         first = min(pause.until_us for pause in self._pauses.values())
         if first - self._now_us() <= SLEPT_IN_WORKER_US or self.machine.cancel_requested or self.in_flight is not None:
@@ -330,13 +331,17 @@ class Runner:
             done = self._step_failed(
                 call, step, asyncio.CancelledError("the step cancelled itself"), started_at_us, tries
             )
-        except Exception as error:  # user code may raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # user code may raise anything; sys.exit() in a step does not end the worker
             done = self._step_failed(call, step, error, started_at_us, tries)
         if self.gone or self._tasks.get(call.key) is not asyncio.current_task():
             return
         del self._tasks[call.key]
         self.entries.append(done)
         worker.dirty(self)
+        if self._releasing:
+            self.release_when_quiet()
 
     def _step_failed(
         self, call: Call, step: StepCall, error: BaseException, started_at_us: int, tries: int
@@ -445,6 +450,7 @@ class Runner:
             return
         if reply.ended:
             if type(item.end) is Suspend and item.end.parked:
+                self.end = None
                 self.worker.park(self)
             else:
                 self.drop()
@@ -477,6 +483,12 @@ class Runner:
         message = scrub_text(reply.problem.error)
         detail = msgspec.json.encode({"type": reply.problem.error_type, "message": message})
         self._finish(Fail(message, Raw(detail)))
+
+    def release_when_quiet(self) -> None:
+        """Hand the execution back as soon as none of its steps runs (drain)."""
+        self._releasing = True
+        if not self._tasks:
+            self.release()
 
     def release(self) -> None:
         """Hand the execution back unfinished (drain)."""

@@ -1,8 +1,9 @@
 """The worker: claims executions, runs them, reports for all of them together, keeps its lease, and drains.
 
-One claim is always open while there is room. What the executions have to say piles up and leaves with the next report: at
-most two requests in flight, never two with items of the same execution. A worker that cannot reach its server goes on with
-what runs, starts no step once its lease is in doubt, and sends its reports again until they are taken or too late.
+One claim is always open while there is room. What the executions have to say piles up and leaves with the next
+report: at most two requests in flight, never two with items of the same execution. A worker that cannot reach its
+server goes on with what runs, starts no step once its lease is in doubt, and sends its reports again until they are
+taken or too late.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
+from perdure.sdk.context import LogHandler
 from perdure.sdk.journal import Call
 from perdure.sdk.lease import Lease
 from perdure.sdk.runner import Runner
 from perdure.sdk.transport import Transport
-from perdure.sdk.workflow import Registry, StepCall
+from perdure.sdk.workflow import Registry, StepCall, Workflow
 from perdure.wire.errors import LeaseLost, PerdureError
 from perdure.wire.requests import (
     Claimed,
@@ -44,6 +46,7 @@ REPORTS_IN_FLIGHT = 2
 PARKED_MAX = 5_000
 POLL_SECONDS = 20.0
 FULL_SECONDS = 0.25
+NEWS_SECONDS = 0.25
 BACKOFF_SECONDS_MAX = 5.0
 
 
@@ -87,6 +90,7 @@ class Worker:
         self._claiming: asyncio.Task[None] | None = None
         self._draining = False
         self._registering: asyncio.Task[None] | None = None
+        self._looking = False
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -94,11 +98,12 @@ class Worker:
         """Register and begin to claim. Raises what the server refuses (a bad key, a bad name)."""
         self.loop = asyncio.get_running_loop()
         _collect_less()
-        await self._register()
+        await self._register(str(uuid4()))
+        _LOG.begin()
         self._claiming = self.loop.create_task(self._claim(), name="perdure-claim")
 
-    async def _register(self) -> None:
-        self.id = str(uuid4())
+    async def _register(self, worker_id: str) -> None:
+        self.id = worker_id
         workflows, queues = self.registry.specs()
         request = RegisterRequest(
             worker_id=self.id,
@@ -114,6 +119,13 @@ class Worker:
         if self.lease is not None:
             self.lease.begin(self, self.id, reply)
 
+    async def add(self, workflow: Workflow[Any, Any], *, replace: bool = False) -> None:
+        """Serve one more workflow from now on; with `replace`, in the place of another one of its name."""
+        if replace:
+            self.registry.workflows.pop(workflow.name, None)
+        self.registry.add(workflow)
+        await self._register(self.id)
+
     async def drain(self) -> None:
         """Stop claiming, let steps end within the grace, hand the rest back, end the registration."""
         if self._draining:
@@ -123,8 +135,7 @@ class Worker:
             self._claiming.cancel()
             await asyncio.gather(self._claiming, return_exceptions=True)
         for runner in list(self._running.values()):
-            if not runner.is_busy:
-                runner.release()
+            runner.release_when_quiet()
         self._check_quiet()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.grace_seconds):
@@ -147,11 +158,12 @@ class Worker:
         with contextlib.suppress(PerdureError):
             await self.transport.drain(DrainRequest(self.id, self._epoch))
         self.threads.shutdown(wait=False, cancel_futures=True)
+        _LOG.end()
 
     async def in_thread(self, step: StepCall) -> Any:
         """Run a sync step in a thread, with the context variables of its task."""
         context = contextvars.copy_context()
-        value = await self.loop.run_in_executor(self.threads, context.run, step.call)
+        value = await self.loop.run_in_executor(self.threads, context.run, _call, step)
         return await value if inspect.isawaitable(value) else value
 
     @property
@@ -209,7 +221,19 @@ class Worker:
             return
         runner = Runner(self, claimed)
         self._running[claimed.id] = runner
+        if not self._looking:
+            self._looking = True
+            self.loop.call_later(NEWS_SECONDS, self._look_for_news)
         runner.begin()
+
+    def _look_for_news(self) -> None:
+        """What a long step logs, and the progress it makes, leave before it ends."""
+        for runner in self._running.values():
+            if runner.has_news and runner.in_flight is None and runner not in self._dirty:
+                self.dirty(runner)
+        self._looking = bool(self._running)
+        if self._looking:
+            self.loop.call_later(NEWS_SECONDS, self._look_for_news)
 
     def fetch_news(self, execution_id: str) -> None:
         """The journal of an execution has rows that this worker has not seen."""
@@ -328,7 +352,7 @@ class Worker:
     def hold_back(self, runner: Runner, call: Call) -> None:
         """A step that may not start now: it waits for the lease, or goes back with its execution."""
         if self._draining:
-            self.loop.call_soon(runner.release)
+            self.loop.call_soon(runner.release_when_quiet)
         else:
             self._held_back.append((runner, call))
 
@@ -372,7 +396,7 @@ class Worker:
         pause = 0.1
         while not self._draining:
             try:
-                await self._register()
+                await self._register(str(uuid4()))
                 return
             except PerdureError as error:
                 logger.warning("Registration failed, next try in %.1f s: %s", pause, error)
@@ -390,8 +414,38 @@ def _size(item: ReportItem) -> int:
     return size + (len(bytes(result)) if result is not None else 0)
 
 
+def _call(step: StepCall) -> Any:
+    """In a thread: call the step's function."""
+    try:
+        return step.call()
+    except StopIteration as error:  # no future takes it, and the step would never end
+        raise RuntimeError("the step raised StopIteration") from error
+
+
+class _Log:
+    """The handler that brings `logging` to the executions' logs: one for all workers of the process, while there are
+    any."""
+
+    def __init__(self) -> None:
+        self._handler = LogHandler()
+        self._workers = 0
+
+    def begin(self) -> None:
+        if self._workers == 0:
+            logging.getLogger().addHandler(self._handler)
+        self._workers += 1
+
+    def end(self) -> None:
+        self._workers -= 1
+        if self._workers == 0:
+            logging.getLogger().removeHandler(self._handler)
+
+
+_LOG = _Log()
+
+
 def _collect_less() -> None:
-    """Thousands of executions are in memory at once and live on: the collector's default pace walks them again and again
-    (measured: a sixth of all time). A pace that somebody chose stays as it is."""
+    """Thousands of executions are in memory at once and live on: at its default pace the collector walks them again and
+    again (measured: a sixth of all time). A pace that somebody chose stays as it is."""
     if gc.get_threshold()[0] in (700, 2_000):
         gc.set_threshold(50_000, 20, 100)

@@ -1,0 +1,108 @@
+"""A store file that a test opens and closes as often as it wants, and the means to wait for what happens in it."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from perdure.embedded import Embedded, embedded
+from perdure.engine.clock import Clock, ManualClock
+from perdure.engine.settings import EngineSettings
+from perdure.sdk.client import Handle
+from perdure.sdk.workflow import Registry
+from perdure.wire.records import Kind, Row
+from perdure.wire.status import FINAL, Phase
+
+
+class House:
+    """One store file. `parks` says whether suspended executions stay in memory or are replayed each time."""
+
+    def __init__(self, folder: Path, *, parks: bool) -> None:
+        self.path = folder / "perdure.db"
+        self.parks = parks
+
+    @contextlib.asynccontextmanager
+    async def open(
+        self,
+        registry: Registry | None = None,
+        *,
+        capacity: int = 500,
+        clock: Clock | None = None,
+        settings: EngineSettings | None = None,
+        grace_seconds: float = 25.0,
+        parks: bool | None = None,
+    ) -> AsyncIterator[Embedded]:
+        async with embedded(
+            str(self.path),
+            registry,
+            capacity=capacity,
+            clock=clock,
+            settings=settings,
+            grace_seconds=grace_seconds,
+            parks=self.parks if parks is None else parks,
+        ) as p:
+            yield p
+
+
+async def rows_of(handle: Handle[Any]) -> list[Row]:
+    """The whole journal of an execution."""
+    rows: list[Row] = []
+    while page := await handle._client.journal(handle.id, after=rows[-1].seq if rows else 0):
+        rows.extend(page)
+    return rows
+
+
+async def keys_of(handle: Handle[Any], *kinds: Kind) -> list[str | None]:
+    """The keys of the journal's rows of some kinds, in order."""
+    return [row.key for row in await rows_of(handle) if row.kind in kinds]
+
+
+async def until(true: Callable[[], Awaitable[bool]] | Callable[[], bool]) -> None:
+    """Wait until something is so. That it comes true is the test; how long it takes is not."""
+    while True:
+        answer = true()
+        if await answer if isinstance(answer, Awaitable) else answer:
+            return
+        await asyncio.sleep(0.002)  # whatever is waited for, the store or a body, has no event of its own
+
+
+async def reaches(handle: Handle[Any], phase: Phase) -> None:
+    """Wait until the execution is in a phase; an end of another kind is a failure."""
+
+    async def is_there() -> bool:
+        now = (await handle.get()).phase
+        assert now is phase or now not in FINAL, f"the execution is {now}, and was to become {phase}"
+        return now is phase
+
+    await until(is_there)
+
+
+async def ends(handle: Handle[Any]) -> Phase:
+    """Wait for the end, of whatever kind."""
+
+    async def is_over() -> bool:
+        return (await handle.get()).phase in FINAL
+
+    await until(is_over)
+    return (await handle.get()).phase
+
+
+async def pass_time(p: Embedded, clock: ManualClock, seconds: float) -> None:
+    """Move the engine's clock, and have it look at what is due."""
+    clock.advance(seconds)
+    p.engine.wake_loops()
+
+
+class Counter:
+    """How often each body ran, by name."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, int] = {}
+
+    def __call__(self, name: str) -> int:
+        self.runs[name] = self.runs.get(name, 0) + 1
+        return self.runs[name]
+
+    def __getitem__(self, name: str) -> int:
+        return self.runs.get(name, 0)

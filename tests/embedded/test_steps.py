@@ -1,0 +1,573 @@
+"""Steps: what they give, how often they are tried, and what the journal remembers of them."""
+
+import asyncio
+import dataclasses
+import enum
+import math
+import threading
+from datetime import UTC, datetime
+from decimal import Decimal
+from uuid import UUID
+
+import msgspec
+import pydantic
+import pytest
+from tests.embedded.house import Counter, House, keys_of, pass_time, reaches, rows_of, until
+
+from perdure.engine.clock import ManualClock
+from perdure.sdk.context import Context, current_step
+from perdure.sdk.errors import ExecutionFailed, Fatal, RecordedError, RetryAfter, StepFailed
+from perdure.sdk.workflow import Registry, step
+from perdure.wire.errors import BadValue
+from perdure.wire.records import Kind
+from perdure.wire.retry import RetryPolicy
+from perdure.wire.status import Phase
+
+AT_ONCE = RetryPolicy(max_attempts=5, initial_seconds=0.0)
+
+
+async def test_async_sync_and_decorated_steps_give_their_results(house: House) -> None:
+    app = Registry()
+    main_thread = threading.current_thread()
+
+    async def double(n: int) -> int:
+        assert threading.current_thread() is main_thread
+        return n * 2
+
+    def triple(n: int, *, plus: int = 0) -> int:
+        assert threading.current_thread() is not main_thread
+        return n * 3 + plus
+
+    @step
+    async def square(n: int) -> int:
+        return n * n
+
+    @app.workflow
+    async def sums(ctx: Context, n: int) -> list[int]:
+        return [
+            await ctx.step("double", double, n),
+            await ctx.step(triple, n, plus=1),
+            await square(n),
+            await ctx.step("lambda", lambda: 7),
+        ]
+
+    async with house.open(app) as p:
+        handle = await p.start(sums, 5)
+        assert await handle.result() == [10, 16, 25, 7]
+        assert await keys_of(handle, Kind.STEP) == ["double", "triple", "square", "lambda"]
+
+
+async def test_a_decorated_step_just_runs_outside_of_workflows_and_inside_steps(house: House) -> None:
+    app = Registry()
+
+    @step
+    async def inner() -> str:
+        return "inner"
+
+    @step
+    async def outer() -> str:
+        return f"outer {await inner()}"
+
+    @app.workflow
+    async def nested(ctx: Context) -> str:
+        return await outer()
+
+    assert await outer() == "outer inner"
+    async with house.open(app) as p:
+        handle = await p.start(nested)
+        assert await handle.result() == "outer inner"
+        assert await keys_of(handle, Kind.STEP) == ["outer"]
+
+
+async def test_keys_count_within_their_scope_and_key_overrides(house: House) -> None:
+    app = Registry()
+
+    async def fetch(n: int) -> int:
+        return n
+
+    @app.workflow
+    async def keyed(ctx: Context) -> int:
+        total = await ctx.step("fetch", fetch, 1) + await ctx.step("fetch", fetch, 2)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(ctx.step("fetch", fetch, n, key=f"mine-{n}")) for n in (3, 4)]
+
+        async def branch() -> int:
+            return await ctx.step("fetch", fetch, 5)
+
+        return total + sum(task.result() for task in tasks) + await asyncio.create_task(branch())
+
+    async with house.open(app) as p:
+        handle = await p.start(keyed)
+        assert await handle.result() == 15
+        assert sorted(filter(None, await keys_of(handle, Kind.STEP))) == [
+            "3/fetch",
+            "fetch",
+            "fetch#2",
+            "mine-3",
+            "mine-4",
+        ]
+
+
+async def test_the_same_key_twice_fails_the_workflow_with_the_reason(house: House) -> None:
+    app = Registry()
+
+    @app.workflow
+    async def twice(ctx: Context) -> None:
+        await ctx.step("a", lambda: None, key="pay")
+        await ctx.step("b", lambda: None, key="pay")
+
+    async with house.open(app) as p:
+        with pytest.raises(ExecutionFailed, match="'pay' is used twice") as caught:
+            await (await p.start(twice)).result()
+        assert caught.value.type == "DuplicateKey"
+
+
+async def test_a_step_knows_its_try_and_its_idempotency_key_stays_the_same(house: House) -> None:
+    app = Registry()
+    seen: list[tuple[int, str, str]] = []
+
+    async def pay(ctx: Context) -> None:
+        info = current_step()
+        seen.append((info.tries, info.idempotency_key, ctx.idempotency_key))
+        if info.tries < 3:
+            raise ConnectionError("no answer")
+
+    @app.workflow
+    async def paying(ctx: Context) -> None:
+        await ctx.step("pay", lambda: pay(ctx), retry=AT_ONCE)
+
+    async with house.open(app) as p:
+        handle = await p.start(paying)
+        await handle.result()
+    assert seen == [(n, f"{handle.id}:pay", f"{handle.id}:pay") for n in (1, 2, 3)]
+
+
+async def test_failed_tries_are_journalled_and_the_last_one_raises_step_failed(house: House, count: Counter) -> None:
+    app = Registry()
+
+    async def breaks(where: str) -> None:
+        raise ConnectionError(f"{where} did not answer, {count('breaks')}")
+
+    @app.workflow
+    async def catching(ctx: Context) -> list[object]:
+        try:
+            await ctx.step("call", breaks, "bank", retry=RetryPolicy(max_attempts=3, initial_seconds=0.001))
+        except StepFailed as error:
+            cause = error.__cause__
+            assert isinstance(cause, RecordedError)
+            return [error.type, error.message, error.key, error.tries, cause.type, "breaks" in (cause.detail or "")]
+        return []
+
+    async with house.open(app) as p:
+        handle = await p.start(catching)
+        failed = ["ConnectionError", "bank did not answer, 3", "call", 3, "ConnectionError", True]
+        assert await handle.result() == failed
+        rows = [row for row in await rows_of(handle) if row.key == "call"]
+        assert [(row.kind, row.ok, row.tries) for row in rows] == [
+            (Kind.STEP_FAILED, False, 1),
+            (Kind.STEP_FAILED, False, 2),
+            (Kind.STEP, False, 3),
+        ]
+        assert all(row.started_at_us is not None for row in rows)
+
+
+async def test_a_step_is_tried_once_unless_told_otherwise_and_its_failure_fails_the_workflow(
+    house: House, count: Counter
+) -> None:
+    app = Registry()
+
+    def breaks() -> None:
+        count("breaks")
+        raise ValueError("bad amount")
+
+    @app.workflow
+    async def failing(ctx: Context) -> None:
+        await ctx.step("call", breaks)
+
+    async with house.open(app) as p:
+        handle = await p.start(failing)
+        with pytest.raises(ExecutionFailed, match="bad amount"):
+            await handle.result()
+        execution = await handle.get()
+        assert execution.phase is Phase.FAILED and execution.error is not None and "bad amount" in execution.error
+    assert count["breaks"] == 1
+
+
+async def test_fatal_and_the_error_filters_end_a_step_at_once(house: House, count: Counter) -> None:
+    app = Registry()
+
+    async def raises(error: str) -> None:
+        count(error)
+        raise {"fatal": Fatal("pointless"), "key": KeyError("k"), "os": OSError("disk"), "value": ValueError("v")}[
+            error
+        ]
+
+    @app.workflow
+    async def filters(ctx: Context) -> list[str]:
+        calls = [
+            ctx.step("1", raises, "fatal", retry=AT_ONCE),
+            ctx.step("2", raises, "key", retry=AT_ONCE, fatal=LookupError),
+            ctx.step("3", raises, "os", retry=AT_ONCE, retry_if=(TimeoutError, ConnectionError)),
+            ctx.step("4", raises, "value", retry=AT_ONCE, retry_if=lambda error: "v" in str(error)),
+        ]
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+        return [error.type for error in errors if isinstance(error, StepFailed)]
+
+    async with house.open(app) as p:
+        assert await (await p.start(filters)).result() == ["Fatal", "KeyError", "OSError", "ValueError"]
+    assert count.runs == {"fatal": 1, "key": 1, "os": 1, "value": 5}
+
+
+async def test_retry_after_replaces_the_delay_and_not_the_number_of_tries(house: House, count: Counter) -> None:
+    app = Registry()
+    policy = RetryPolicy(max_attempts=2, initial_seconds=3_600.0, jitter=False)
+
+    class TooBusy(Exception):
+        retry_after = 0.001
+
+    async def busy(error: bool) -> str:
+        if count("busy") % 2:
+            raise RetryAfter(0.001) if error else TooBusy()
+        return "ok"
+
+    @app.workflow
+    async def patient(ctx: Context) -> list[str]:
+        return [
+            await ctx.step("own", busy, True, retry=policy),
+            await ctx.step("theirs", busy, False, retry=policy),
+        ]
+
+    async with house.open(app) as p:
+        assert await (await p.start(patient)).result() == ["ok", "ok"]
+    assert count["busy"] == 4
+
+
+async def test_each_try_has_its_timeout(house: House, count: Counter) -> None:
+    app = Registry()
+
+    async def slow() -> str:
+        if count("slow") < 3:
+            await asyncio.Event().wait()
+        return "at last"
+
+    @app.workflow
+    async def limited(ctx: Context) -> list[str]:
+        first = await ctx.step("slow", slow, timeout=0.01, retry=AT_ONCE)
+        try:
+            await ctx.step("slower", asyncio.Event().wait, timeout=0.01)
+        except StepFailed as error:
+            return [first, error.type, error.message]
+        return []
+
+    async with house.open(app) as p:
+        assert await (await p.start(limited)).result() == [
+            "at last",
+            "TimeoutError",
+            "step 'slower' took longer than its timeout of 0.01 s",
+        ]
+
+
+async def test_a_long_pause_between_tries_suspends_and_the_count_of_tries_goes_on(house: House, count: Counter) -> None:
+    app, clock = Registry(), ManualClock()
+
+    async def flaky() -> int:
+        if count("flaky") < 3:
+            raise ConnectionError("not yet")
+        return current_step().tries
+
+    async def other() -> int:
+        return count("other")
+
+    @app.workflow
+    async def backing_off(ctx: Context) -> list[int]:
+        policy = RetryPolicy(max_attempts=3, initial_seconds=600.0, jitter=False)
+        return list(await asyncio.gather(ctx.step("flaky", flaky, retry=policy), ctx.step("other", other)))
+
+    async with house.open(app, clock=clock) as p:
+        handle = await p.start(backing_off)
+        await reaches(handle, Phase.WAITING)
+        assert (await handle.get()).due_at_us == clock.now_us() + 600_000_000 or count["flaky"] == 1
+        await pass_time(p, clock, 601)
+        await until(lambda: count["flaky"] == 2)
+        await reaches(handle, Phase.WAITING)
+        await pass_time(p, clock, 1_201)
+        assert await handle.result() == [3, 1]
+    assert count.runs == {"flaky": 3, "other": 1}
+
+
+async def test_a_timer_that_is_due_before_a_long_pause_ends_wakes_the_workflow(house: House, count: Counter) -> None:
+    app, clock = Registry(), ManualClock()
+
+    def flaky() -> None:
+        count("flaky")
+        raise ConnectionError("never")
+
+    @app.workflow
+    async def impatient(ctx: Context) -> str:
+        try:
+            async with asyncio.timeout(60):
+                await ctx.step("flaky", flaky, retry=RetryPolicy(max_attempts=9, initial_seconds=600.0, jitter=False))
+        except TimeoutError:
+            return "gave up"
+        return "done"
+
+    async with house.open(app, clock=clock) as p:
+        handle = await p.start(impatient)
+        await reaches(handle, Phase.WAITING)
+        await pass_time(p, clock, 61)
+        assert await handle.result() == "gave up"
+    assert count["flaky"] == 1
+
+
+@pytest.mark.parametrize("value", [0, "", [], False, None, {}, 0.0], ids=repr)
+async def test_falsy_outcomes_replay_as_themselves(house: House, count: Counter, value: object) -> None:
+    app = Registry()
+
+    def give() -> object:
+        count("give")
+        return value
+
+    @app.workflow
+    async def falsy(ctx: Context) -> object:
+        before = await ctx.step("give", give)
+        await ctx.wait_for_event("go")
+        return [before, await ctx.step("again", give)]
+
+    async with house.open(app) as p:
+        handle = await p.start(falsy)
+        await reaches(handle, Phase.WAITING)
+        await p.publish("go", None)
+        assert await handle.result() == [value, value]
+    assert count["give"] == 2
+
+
+class Colour(enum.StrEnum):
+    RED = "red"
+
+
+@dataclasses.dataclass
+class Money:
+    amount: Decimal
+    currency: str = "EUR"
+
+
+class Line(msgspec.Struct):
+    id: UUID
+    price: Money
+
+
+class Order(pydantic.BaseModel):
+    placed: datetime
+    lines: list[str]
+    note: bytes = b""
+
+
+async def test_values_come_back_as_their_hints_say(house: House) -> None:
+    app = Registry()
+    id = UUID("0190a5f2-7c1e-7b3a-9d55-0242ac120002")
+    placed = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+    async def line(colour: Colour) -> Line:
+        return Line(id, Money(Decimal("12.30")))
+
+    async def order(when: datetime) -> Order:
+        return Order(placed=when, lines=["a"])
+
+    @app.workflow
+    async def typed(ctx: Context, input: Money) -> tuple[Line, Order, set[int], bytes, Colour]:
+        assert isinstance(input, Money) and input.amount == Decimal("1.5")
+        one = await ctx.step("line", line, Colour.RED)
+        two = await ctx.step("order", order, placed)
+        await ctx.wait_for_event("go")
+        assert isinstance(one, Line) and isinstance(one.price, Money) and isinstance(two, Order)
+        return one, two, {1, 2}, b"\x00\xff", Colour.RED
+
+    async with house.open(app) as p:
+        handle = await p.start(typed, Money(Decimal("1.5")))
+        await reaches(handle, Phase.WAITING)
+        await p.publish("go", None)
+        assert await handle.result() == (
+            Line(id, Money(Decimal("12.30"))),
+            Order(placed=placed, lines=["a"]),
+            {1, 2},
+            b"\x00\xff",
+            Colour.RED,
+        )
+
+
+async def test_big_values_pass_and_too_big_ones_fail_their_step(house: House) -> None:
+    app = Registry()
+
+    async def make(size: int) -> str:
+        return "x" * size
+
+    @app.workflow
+    async def big(ctx: Context, text: str) -> list[int | str]:
+        one = await ctx.step("one", make, 1_000_000)
+        await ctx.wait_for_event("go")
+        two = await ctx.step("two", make, 7_000_000)
+        try:
+            await ctx.step("three", make, 9_000_000)
+        except StepFailed as error:
+            return [len(text), len(one), len(two), error.message]
+        return []
+
+    async with house.open(app) as p:
+        handle = await p.start(big, "y" * 2_000_000)
+        await p.publish("go", None)
+        *sizes, message = await handle.result()
+        assert sizes == [2_000_000, 1_000_000, 7_000_000]
+        assert isinstance(message, str) and "8" in message and "three" in message
+
+
+async def test_values_that_json_cannot_hold_are_refused_with_their_path(house: House) -> None:
+    app = Registry()
+
+    @app.workflow
+    async def bad(ctx: Context, input: dict[str, object]) -> str:
+        try:
+            await ctx.step("nan", lambda: {"rows": [{"price": math.nan}]})
+        except StepFailed as error:
+            return error.message
+        return ""
+
+    @app.workflow
+    async def bad_result(ctx: Context) -> object:
+        return {"a": ["\ud800"]}
+
+    infinite: dict[str, object] = {"a": {"b": [1, math.inf]}}
+    async with house.open(app) as p:
+        with pytest.raises(BadValue, match=r"input.*a\.b\[1\]|input.*'b'.*1"):
+            await p.start(bad, infinite)
+        message = await (await p.start(bad, {})).result()
+        assert "nan" in message and "price" in message
+        with pytest.raises(ExecutionFailed, match="result"):
+            await (await p.start(bad_result)).result()
+
+
+async def test_an_input_that_does_not_fit_its_hint_fails_the_execution(house: House) -> None:
+    app = Registry()
+
+    @app.workflow
+    async def typed(ctx: Context, input: list[int]) -> int:
+        return sum(input)
+
+    async with house.open(app) as p:
+        handle = await p.start("typed", {"not": "a list"})
+        with pytest.raises(ExecutionFailed, match="input"):
+            await handle.result()
+
+
+async def test_a_step_that_calls_exit_fails_and_the_worker_lives_on(house: House) -> None:
+    app = Registry()
+
+    def leave() -> None:
+        raise SystemExit(3)
+
+    async def leave_async() -> None:
+        raise SystemExit(3)
+
+    @app.workflow
+    async def leaving(ctx: Context) -> list[str]:
+        errors = await asyncio.gather(ctx.step("thread", leave), ctx.step("loop", leave_async), return_exceptions=True)
+        return [error.type for error in errors if isinstance(error, StepFailed)]
+
+    async with house.open(app) as p:
+        assert await (await p.start(leaving)).result() == ["SystemExit", "SystemExit"]
+
+
+async def test_a_step_that_raises_stop_iteration_fails(house: House) -> None:
+    app = Registry()
+
+    @app.workflow
+    async def exhausted(ctx: Context) -> str:
+        try:
+            await ctx.step("next", lambda: next(iter(())))
+        except StepFailed as error:
+            return error.message
+        return ""
+
+    async with house.open(app) as p:
+        assert await (await p.start(exhausted)).result() == "the step raised StopIteration"
+
+
+async def test_a_step_that_cancels_itself_fails(house: House) -> None:
+    app = Registry()
+
+    async def gives_up() -> None:
+        raise asyncio.CancelledError
+
+    @app.workflow
+    async def odd(ctx: Context) -> str:
+        try:
+            await ctx.step("odd", gives_up)
+        except StepFailed as error:
+            return error.type
+        return ""
+
+    async with house.open(app) as p:
+        assert await (await p.start(odd)).result() == "CancelledError"
+
+
+async def test_a_step_that_its_workflow_gave_up_is_cancelled(house: House) -> None:
+    app = Registry()
+    ended: list[str] = []
+
+    async def endless() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    @app.workflow
+    async def racing(ctx: Context) -> str:
+        slow = asyncio.create_task(ctx.step("slow", endless))
+        quick = asyncio.create_task(ctx.step("quick", lambda: "quick"))
+        done, _ = await asyncio.wait([slow, quick], return_when=asyncio.FIRST_COMPLETED)
+        slow.cancel()
+        assert done == {quick}
+        return await quick
+
+    async with house.open(app) as p:
+        handle = await p.start(racing)
+        assert await handle.result() == "quick"
+        await until(lambda: ended == ["cancelled"])
+        assert await keys_of(handle, Kind.STEP) == ["quick"]
+
+
+async def test_ctx_works_in_the_workflow_only(house: House) -> None:
+    app = Registry()
+
+    @app.workflow
+    async def misplaced(ctx: Context) -> str:
+        async def body() -> None:
+            await ctx.step("inner", lambda: None)
+
+        try:
+            await ctx.step("outer", body)
+        except StepFailed as error:
+            return error.type
+        return ""
+
+    async with house.open(app) as p:
+        assert await (await p.start(misplaced)).result() == "Misplaced"
+
+
+async def test_now_uuid_and_random_are_alike_in_every_replay(house: House) -> None:
+    app = Registry()
+    seen: list[tuple[str, str, float]] = []
+
+    @app.workflow
+    async def same(ctx: Context) -> None:
+        seen.append((ctx.now().isoformat(), str(ctx.uuid()), ctx.random.random()))
+        await ctx.wait_for_event("go")
+        await ctx.step("after", lambda: None)
+
+    async with house.open(app) as p:
+        handle = await p.start(same)
+        await reaches(handle, Phase.WAITING)
+        await p.publish("go", None)
+        await handle.result()
+    assert len(seen) == (1 if house.parks else 2)
+    assert len(set(seen)) == 1
