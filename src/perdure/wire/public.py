@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Raw, Struct
 
-from perdure.wire.records import NULL, Event, Execution, Row
+from perdure.wire.records import NULL, Event, Execution, MaybeRaw, Row
 from perdure.wire.requests import LogLine, Request, StartItem
 from perdure.wire.status import STATUS
 
@@ -70,9 +70,9 @@ class SubmitWorkflowRequest(Struct, frozen=True):
     session_id: str | None = None
     user_id: str | None = None
     otel_traceparent: str | None = None
-    initial_state: Raw | None = None
+    initial_state: MaybeRaw = None
     run_timeout_seconds: Int32 | None = None
-    channel_context: Raw | None = None
+    channel_context: MaybeRaw = None
     key: str | None = None
     priority: Int32 | None = None
     tags: dict[str, str] | None = None
@@ -96,7 +96,7 @@ class WorkflowRequest(Struct, frozen=True):
     queue_name: str | None = None
     concurrency_key: str | None = None
     queue_concurrency_limit: Int32 | None = None
-    initial_state: Raw | None = None
+    initial_state: MaybeRaw = None
     run_timeout_seconds: Int32 | None = None
     key: str | None = None
     priority: Int32 | None = None
@@ -118,7 +118,7 @@ class SubmitWorkflowsRequest(Struct, frozen=True):
     user_id: str | None = None
     wait_for_subworkflow: bool | None = None
     otel_traceparent: str | None = None
-    channel_context: Raw | None = None
+    channel_context: MaybeRaw = None
 
 
 class SubmitWorkflowsResponse(Struct, frozen=True):
@@ -134,8 +134,8 @@ class StartItemRequest(StartItem, frozen=True):
     root_execution_id: str | None = None
     wait_for_subworkflow: bool | None = None
     otel_traceparent: str | None = None
-    initial_state: Raw | None = None
-    channel_context: Raw | None = None
+    initial_state: MaybeRaw = None
+    channel_context: MaybeRaw = None
 
 
 class StartManyRequest(Request, frozen=True):
@@ -156,7 +156,7 @@ class ExecutionResponse(Struct, frozen=True):
     payload: Raw
     created_at: Time
     retry_count: Int32
-    result: Raw | None = None
+    result: MaybeRaw = None
     error: str | None = None
     started_at: Time | None = None
     completed_at: Time | None = None
@@ -177,8 +177,8 @@ class ExecutionResponse(Struct, frozen=True):
     key: str | None = None
     phase: str | None = None
     attempt: Int32 | None = None
-    tags: Raw | None = None
-    progress: Raw | None = None
+    tags: MaybeRaw = None
+    progress: MaybeRaw = None
     forked_from: str | None = None
     forked_at_step: str | None = None
 

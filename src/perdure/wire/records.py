@@ -5,13 +5,19 @@ caller and the reader of a value decodes it.
 """
 
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, UnsetType
 
 from perdure.wire.status import Phase
 
 NULL: Final = Raw(b"null")
+
+if TYPE_CHECKING:
+    MaybeRaw = Raw | None
+else:
+    # Of `Raw | None` msgspec decodes null alone. This takes any JSON (null as it stands); what is missing is None.
+    MaybeRaw = Raw | UnsetType
 
 
 class Kind(StrEnum):

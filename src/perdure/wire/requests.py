@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec import Raw, Struct
 
-from perdure.wire.records import NULL, Execution, Problem, Row
+from perdure.wire.records import NULL, Execution, MaybeRaw, Problem, Row
 
 PROTOCOL_VERSION: Final = 1
 """Sent as `Perdure-Protocol` by native workers; a server refuses versions it does not speak."""
@@ -41,6 +41,8 @@ class StartItem(Request, frozen=True):
     accept_early: bool = False
     parent_execution_id: str | None = None
     step_key: str | None = None
+    batch_id: str | None = None
+    """Set by `map_children`, whose children are one batch; other callers use the batch route."""
 
 
 class Started(Struct, frozen=True):
@@ -95,9 +97,9 @@ class Finished(Struct, frozen=True, omit_defaults=True):
 
     id: str
     phase: str
-    result: Raw | None = None
+    result: MaybeRaw = None
     error: str | None = None
-    detail: Raw | None = None
+    detail: MaybeRaw = None
     """The failure as the journal has it: {"type", "message", …}."""
 
 
@@ -221,7 +223,7 @@ class Claimed(Struct, frozen=True, omit_defaults=True, gc=False):
     deployment_id: str | None = None
     session_id: str | None = None
     user_id: str | None = None
-    tags: Raw | None = None
+    tags: MaybeRaw = None
 
 
 class ClaimReply(Struct, frozen=True):
@@ -287,7 +289,7 @@ class OpenWait(Request, frozen=True, tag="wait"):
     match: dict[str, Raw] | None = None
     after: int | None = None
     latest: bool = False
-    data: Raw | None = None
+    data: MaybeRaw = None
     """What a suspended step shows to whoever answers it."""
 
 
@@ -365,7 +367,7 @@ class ReportItem(Request, frozen=True):
     entries: list[Entry] = []
     end: End | None = None
     logs: list[LogLine] = []
-    progress: Raw | None = None
+    progress: MaybeRaw = None
 
 
 class ReportRequest(Request, frozen=True):

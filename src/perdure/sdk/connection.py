@@ -1,0 +1,233 @@
+"""Plain HTTP/1.1 for the client and the worker: one request at a time on a connection, idle connections kept.
+
+httptools parses the answers (the parser that the server uses too), asyncio does the rest. Nothing here knows what is
+asked; it knows whether a request may have reached the server, because that decides what a caller may believe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+import httptools
+
+from perdure.wire.errors import BadRequest
+
+CONNECT_SECONDS: Final = 5.0
+IDLE_SECONDS: Final = 50.0
+"""Less than the server keeps an idle connection, so that both do not let go at the same moment."""
+CONNECTIONS_MAX: Final = 64
+"""Requests that are answered at once, per server; more wait for their turn."""
+POLLS_MAX: Final = 256
+"""Requests that may be held by the server, per server."""
+
+
+class Response(NamedTuple):
+    """An answer, whole."""
+
+    status: int
+    body: bytes
+
+
+class Lost(Exception):
+    """No answer came. `sent`: the request may have reached the server and taken effect."""
+
+    def __init__(self, why: str, *, sent: bool, stale: bool = False) -> None:
+        super().__init__(why)
+        self.sent = sent
+        self.stale = stale
+        """It was a kept connection, which the server had most likely let go of before: try again at once."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection. `send` again only when the answer before has come."""
+
+    __slots__ = ("_body", "_loop", "_parser", "_server", "_timer", "_transport", "answered", "idle_since", "waiter")
+
+    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+        self._server = server
+        self._loop = loop
+        self._transport: asyncio.Transport
+        self._parser = httptools.HttpResponseParser(self)
+        self._body: list[bytes] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self.waiter: asyncio.Future[Response] | None = None
+        self.answered = 0
+        """Answers that came over this connection."""
+        self.idle_since = 0.0
+
+    def send(self, data: bytes, seconds: float) -> asyncio.Future[Response]:
+        """Send a request; the future is its answer, or `Lost`."""
+        waiter = self.waiter = self._loop.create_future()
+        self._timer = self._loop.call_later(seconds, self._late, seconds)
+        self._transport.write(data)
+        return waiter
+
+    def close(self) -> None:
+        """Let go; a request that is under way is lost."""
+        self._transport.abort()
+        self._lose("the connection was closed")
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    # --- called by the event loop ------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # a TCP one, whatever its loop calls it
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._transport.abort()
+            self._lose(f"the answer is not HTTP ({error})")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server.forget(self)
+        # A server that closes a connection which it kept for a while has not seen what was sent meanwhile.
+        stale = self.answered > 0 and not self._body
+        self._lose(str(exc) if exc else "the server closed the connection", stale=stale)
+
+    # --- called by the parser ----------------------------------------------------------------------------------------
+
+    def on_body(self, body: bytes) -> None:
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:
+            return
+        parts, self._body = self._body, []
+        self.answered += 1
+        waiter, self.waiter = self.waiter, None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._parser.should_keep_alive() and waiter is not None and not waiter.cancelled():
+            self._server.keep(self)
+        else:
+            self._transport.close()
+        if waiter is not None and not waiter.done():
+            waiter.set_result(Response(status, parts[0] if len(parts) == 1 else b"".join(parts)))
+
+    def _late(self, seconds: float) -> None:
+        self._transport.abort()
+        self._lose(f"no answer within {seconds:g} s")
+
+    def _lose(self, why: str, *, stale: bool = False) -> None:
+        waiter, self.waiter = self.waiter, None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(Lost(why, sent=True, stale=stale))
+
+
+class Server:
+    """One server's address and the connections to it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise BadRequest(f"{url!r} is not the address of a server; give one like http://127.0.0.1:8080.")
+        if parts.query or parts.fragment or parts.username:
+            raise BadRequest(f"{url!r} holds more than an address; leave out user, query and fragment.")
+        self._host = parts.hostname
+        self._port = parts.port or (443 if parts.scheme == "https" else 80)
+        self._ssl = ssl.create_default_context() if parts.scheme == "https" else None
+        self.prefix = parts.path
+        self.host_header = parts.netloc
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._idle: list[Connection] = []
+        self._all: set[Connection] = set()
+        self._turns = asyncio.Semaphore(CONNECTIONS_MAX)
+        self._polls = asyncio.Semaphore(POLLS_MAX)
+
+    async def request(self, data: bytes, seconds: float, *, held: bool = False) -> Response:
+        """Send a request and wait for its answer, at most `seconds`. `held`: the server answers when it has news.
+
+        Raises `Lost`; cancelling closes the connection, so that the server stops working for nobody.
+        """
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._move_to(loop)
+        async with self._polls if held else self._turns:
+            connection = self._take_idle() or await self._connect(loop)
+            try:
+                return await connection.send(data, seconds)
+            except Lost as lost:
+                if lost.stale:
+                    self._drop_idle()  # the others are as old
+                raise
+            except asyncio.CancelledError:
+                connection.close()
+                raise
+
+    def keep(self, connection: Connection) -> None:
+        """An answer has come: the connection is free."""
+        connection.idle_since = self._loop.time() if self._loop else 0.0
+        self._idle.append(connection)
+
+    def forget(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self._all.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+        for connection in list(self._all):
+            connection.close()
+        self._idle.clear()
+        if self._all:
+            await asyncio.sleep(0)  # let the loop see them off
+
+    def _take_idle(self) -> Connection | None:
+        """The connection that was used last; what has been idle for long is let go."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_closing():
+                continue
+            assert self._loop is not None
+            if self._loop.time() - connection.idle_since < IDLE_SECONDS:
+                return connection
+            connection.close()
+            self._drop_idle()
+        return None
+
+    def _drop_idle(self) -> None:
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    async def _connect(self, loop: asyncio.AbstractEventLoop) -> Connection:
+        make: Callable[[], Connection] = lambda: Connection(self, loop)  # noqa: E731  # typed
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                _, connection = await loop.create_connection(make, self._host, self._port, ssl=self._ssl)
+        except TimeoutError:
+            raise Lost(f"no connection within {CONNECT_SECONDS:g} s", sent=False) from None
+        except OSError as error:
+            raise Lost(_why(error), sent=False) from None
+        self._all.add(connection)
+        return connection
+
+    def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Connections belong to an event loop; those of another one (that has ended) are of no use."""
+        self._loop = loop
+        self._idle.clear()
+        self._all.clear()
+        self._turns = asyncio.Semaphore(CONNECTIONS_MAX)
+        self._polls = asyncio.Semaphore(POLLS_MAX)
+
+
+def _why(error: OSError) -> str:
+    """The reason in words; asyncio's own text repeats the address."""
+    if isinstance(error, ConnectionRefusedError) or "Connect call failed" in str(error):
+        return "connection refused"
+    return error.strerror or str(error) or type(error).__name__

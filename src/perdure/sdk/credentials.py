@@ -1,0 +1,93 @@
+"""Where a program finds its server and its key: arguments, the environment, then the file that `perdure dev` writes.
+
+The file is `~/.config/perdure/credentials.toml`, readable by its owner only, with one table per server:
+
+    ["http://127.0.0.1:8080"]
+    api_key = "sk_…"
+    project_id = "…"
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from perdure.wire.errors import BadRequest
+
+DEFAULT_URL: Final = "http://127.0.0.1:8080"
+URL_VARIABLE: Final = "PERDURE_URL"
+KEY_VARIABLE: Final = "PERDURE_API_KEY"
+
+
+class Access(NamedTuple):
+    """Which servers (of one Perdure), and with which key."""
+
+    urls: tuple[str, ...]
+    api_key: str | None
+
+
+def find(
+    url: str | Sequence[str] | None = None, api_key: str | None = None, *, environ: Mapping[str, str] | None = None
+) -> Access:
+    """What was given, completed from the environment and from the file. Several servers: a list, or commas."""
+    environ = os.environ if environ is None else environ
+    given = url or environ.get(URL_VARIABLE) or DEFAULT_URL
+    urls = tuple(
+        part.strip().rstrip("/") for part in (given.split(",") if isinstance(given, str) else given) if part.strip()
+    )
+    if not urls:
+        raise BadRequest(f"No server is named; give an address like {DEFAULT_URL}.")
+    key = api_key or environ.get(KEY_VARIABLE)
+    if not key:
+        known = read()
+        key = next((entry["api_key"] for one in urls if (entry := known.get(one)) and "api_key" in entry), None)
+    return Access(urls, key or None)
+
+
+def path() -> Path:
+    """The file of this user."""
+    return Path.home() / ".config" / "perdure" / "credentials.toml"
+
+
+def read() -> dict[str, dict[str, str]]:
+    """All entries, by server. Raises `BadRequest` when there is a file that cannot be read."""
+    file = path()
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadRequest(
+            f"The credentials in {str(file)!r} cannot be read: {error}. Mend or delete the file."
+        ) from error
+    return {
+        url.rstrip("/"): {name: value for name, value in entry.items() if isinstance(value, str)}
+        for url, entry in values.items()
+        if isinstance(entry, dict)
+    }
+
+
+def write(url: str, *, api_key: str, project_id: str) -> None:
+    """Keep a server's key. The file is replaced as a whole and never readable by others."""
+    entries = read()
+    entries[url.rstrip("/")] = {"api_key": api_key, "project_id": project_id}
+    file = path()
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=".credentials-")  # 0600 from the start
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as out:
+            out.write("# Made by `perdure dev`. Keys of servers, by address; keep this file to yourself.\n")
+            for server, entry in sorted(entries.items()):
+                out.write(f"\n[{json.dumps(server)}]\n")
+                out.writelines(f"{key} = {json.dumps(value)}\n" for key, value in sorted(entry.items()))
+        os.replace(name, file)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise

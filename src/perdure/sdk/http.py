@@ -1,0 +1,569 @@
+"""The transport over HTTP: JSON bodies on kept connections, several servers, every request safe to repeat.
+
+**A lean connection instead of a client library.** A worker's claims and reports and a caller's starts and results are
+small requests by the thousand. Measured against a server that answers at once, one request takes httpx2 1.0 ms, 0.47 ms
+of it processor time; the connections of `perdure.sdk.connection` take 0.03 ms, half of it processor time. A start and
+its result are five requests of three processes, so the library would cost more than all the rest, and is not used.
+
+**Repeats.** A lost connection and the statuses 408, 429, 502, 503 and 504 are tried again: at once on another server if
+there is one, then after pauses with full jitter. Requests that create carry an Idempotency-Key, alike in every try.
+
+**Results.** Whoever waits for an execution's end joins a shared long poll that names all ids. It is asked again as
+results come in; ids that join meanwhile get a poll of their own at once, and polls are merged when there are three. A
+lone caller pays one plain request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import islice
+from typing import Any, Final, TypeVar
+from urllib.parse import quote, urlencode
+from uuid import uuid4
+
+import msgspec
+from msgspec import Raw
+
+from perdure.sdk.connection import Lost, Response, Server
+from perdure.wire.errors import (
+    BadRequest,
+    Conflict,
+    NotCancellable,
+    NotFound,
+    PerdureError,
+    Unavailable,
+    UnknownOutcome,
+    from_code,
+)
+from perdure.wire.public import (
+    EraseRequest,
+    EraseResponse,
+    EventData,
+    EventResponse,
+    ExecutionResponse,
+    ExecutionsResponse,
+    GetEventsResponse,
+    LogResponse,
+    LogsResponse,
+    PublishEventRequest,
+    PublishEventResponse,
+    ResumeRequest,
+    StepResponse,
+    StepsResponse,
+    microseconds,
+    rfc3339,
+)
+from perdure.wire.records import Event, Execution, Kind, Problem, Row
+from perdure.wire.requests import (
+    PROTOCOL_VERSION,
+    BeatReply,
+    BeatRequest,
+    ClaimReply,
+    ClaimRequest,
+    DrainRequest,
+    EventItem,
+    ExecutionPage,
+    Finished,
+    ListFilters,
+    LogLine,
+    RegisterReply,
+    RegisterRequest,
+    ReportReply,
+    ReportRequest,
+    Started,
+    StartItem,
+    StartReply,
+    StartRequest,
+    WaitReply,
+    WaitRequest,
+)
+from perdure.wire.status import Phase
+
+logger = logging.getLogger("perdure.client")
+
+T = TypeVar("T")
+
+PATIENCE_SECONDS: Final = 30.0
+"""How long a request is tried again before its caller hears of the failure."""
+OUTAGE_SECONDS: Final = 300.0
+"""The same for whoever waits for a result: a server may be replaced meanwhile."""
+ANSWER_SECONDS: Final = 30.0
+"""How long the answer to a request may take; for a held one this comes on top."""
+PAUSE_SECONDS: Final = 0.05
+PAUSE_SECONDS_MAX: Final = 2.0
+POLL_SECONDS: Final = 30.0
+POLLS: Final = 3
+POLL_IDS_MAX: Final = 5_000
+MERGE_SECONDS: Final = 0.005
+
+_AGAIN: Final = frozenset({408, 429, 502, 503, 504})
+_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class HttpTransport:
+    """A `Transport` to the servers of one Perdure, with one key."""
+
+    def __init__(
+        self,
+        urls: str | Sequence[str],
+        api_key: str | None = None,
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
+        outage_seconds: float = OUTAGE_SECONDS,
+    ) -> None:
+        self._servers = [Server(url) for url in ([urls] if isinstance(urls, str) else urls)]
+        if not self._servers:
+            raise BadRequest("No server is named; give an address like http://127.0.0.1:8080.")
+        if api_key is not None and not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
+            raise BadRequest("The API key holds characters that no key has; copy it again.")
+        self._has_key = api_key is not None
+        authorization = "" if api_key is None else f"Authorization: Bearer {api_key}\r\n"
+        self._heads = [
+            f"Host: {server.host_header}\r\n{authorization}Accept: application/json\r\nUser-Agent: perdure\r\n".encode()
+            for server in self._servers
+        ]
+        self._patience = patience_seconds
+        self._outage = outage_seconds
+        self._turn = 0
+        self._results = Results(self)
+
+    @property
+    def urls(self) -> list[str]:
+        """The servers' addresses."""
+        return [server.url for server in self._servers]
+
+    # --- one request -------------------------------------------------------------------------------------------------
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        headers: bytes = b"",
+        held_seconds: float | None = None,
+        patience: float | None = None,
+        ours: type[PerdureError] | None = None,
+    ) -> bytes:
+        """Send a request until it is answered, and give the answer's body.
+
+        `held_seconds`: the server may keep it that long. `ours`: a refusal that a request of ours may have caused
+        itself, when the answer to an earlier try was lost; the body is then empty. Raises what the server refuses, and
+        `Unavailable` or `UnknownOutcome` when there is no answer within the patience.
+        """
+        seconds = ANSWER_SECONDS if held_seconds is None else ANSWER_SECONDS + held_seconds
+        content = _NO_BODY if body is None else b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
+        tail = b"".join((content, headers, b"\r\n", body or b""))
+        patience = self._patience if patience is None else patience
+        until: float | None = None
+        failures = 0
+        unsure = False
+        while True:
+            turn = self._turn % len(self._servers)
+            server = self._servers[turn]
+            head = f"{method} {server.prefix}{path} HTTP/1.1\r\n".encode("ascii")
+            try:
+                response = await server.request(
+                    b"".join((head, self._heads[turn], tail)), seconds, held=held_seconds is not None
+                )
+                if response.status < 400:
+                    return response.body
+                problem = self._problem(response, server)
+                if response.status not in _AGAIN:
+                    if unsure and ours is not None and isinstance(problem, ours):
+                        return b""
+                    raise problem
+                unsure = unsure or isinstance(problem, UnknownOutcome)
+            except Lost as lost:
+                unsure = unsure or lost.sent
+                if lost.stale:
+                    continue
+                problem = self._unreachable(server, lost, unsure and method != "GET")
+            failures += 1
+            if turn == self._turn % len(self._servers):
+                self._turn += 1
+            if failures % len(self._servers):
+                continue  # another server may do
+            now = asyncio.get_running_loop().time()
+            if until is None:
+                until = now + patience
+            rounds = failures // len(self._servers)
+            pause = random.uniform(0.2, 1.0) * min(PAUSE_SECONDS * 2 ** min(rounds - 1, 10), PAUSE_SECONDS_MAX)
+            if now + pause >= until:
+                raise problem
+            logger.debug("%s %s: %s Next try in %.2f s.", method, path, problem, pause)
+            await asyncio.sleep(pause)
+
+    def _problem(self, response: Response, server: Server) -> PerdureError:
+        """The error that an answer tells of."""
+        try:
+            found = msgspec.json.decode(response.body, type=Problem)
+        except msgspec.MsgspecError:
+            what = (
+                f"{server.url} answered with status {response.status} and no word of Perdure's; is it the right server?"
+            )
+            return from_code("", what, status=response.status)
+        text = found.error
+        if response.status == 401 and not self._has_key:
+            text = f"{server.url} wants an API key: set PERDURE_API_KEY, or run `perdure dev` here once."
+        return from_code(found.error_type, text, found.details, response.status)
+
+    @staticmethod
+    def _unreachable(server: Server, lost: Lost, unsure: bool) -> PerdureError:
+        if unsure:
+            return UnknownOutcome(
+                f"{server.url} gave no answer ({lost}); the request may have taken effect. To send it again is safe."
+            )
+        return Unavailable(
+            f"Perdure cannot be reached at {server.url} ({lost}); start it with `perdure dev` or `perdure serve`, or "
+            "name another server in PERDURE_URL."
+        )
+
+    async def _get(self, path: str, query: dict[str, Any], *, held_seconds: float | None = None) -> bytes:
+        given = {name: value for name, value in query.items() if value is not None}
+        return await self.request("GET", f"{path}?{urlencode(given)}" if given else path, held_seconds=held_seconds)
+
+    # --- the client's side -------------------------------------------------------------------------------------------
+
+    async def start(self, items: Sequence[StartItem]) -> Sequence[Started | Problem]:
+        body = _encode(StartRequest(list(items)))
+        answer = await self.request("POST", "/api/v1/executions", body, headers=_fresh_key())
+        return [one.outcome() for one in _read(_START_REPLY, answer).items]
+
+    async def result(self, execution_id: str) -> Finished:
+        return await self._results.of(_checked(execution_id))
+
+    async def get(self, execution_id: str) -> Execution:
+        return _execution(_read(_EXECUTION, await self._get(_path(execution_id), {})))
+
+    async def find(self, workflow_id: str, key: str) -> str:
+        body = await self._get("/api/v1/executions", {"workflow_id": workflow_id, "key": key})
+        found = _read(_EXECUTIONS, body).executions
+        if not found:
+            raise NotFound(f"No execution of workflow {workflow_id!r} has the key {key!r}.")
+        return found[0].id
+
+    async def list(self, filters: ListFilters, cursor: str | None, limit: int) -> ExecutionPage:
+        query: dict[str, Any] = {
+            "phase": None if filters.phases is None else ",".join(filters.phases),
+            "created_after": None if filters.created_after_us is None else rfc3339(filters.created_after_us),
+            "created_before": None if filters.created_before_us is None else rfc3339(filters.created_before_us),
+            "cursor": cursor,
+            "limit": limit,
+        }
+        for name in _PLAIN_FILTERS:
+            query[name] = getattr(filters, name)
+        page = _read(_EXECUTIONS, await self._get("/api/v1/executions", query))
+        return ExecutionPage([_execution(one) for one in page.executions], page.next_cursor)
+
+    async def journal(self, execution_id: str, after: int, limit: int) -> Sequence[Row]:
+        body = await self._get(f"{_path(execution_id)}/steps", {"after": after, "limit": limit})
+        return [_row(step) for step in _read(_STEPS, body).steps]
+
+    async def logs(self, execution_id: str, after: int, limit: int) -> Sequence[tuple[int, LogLine]]:
+        body = await self._get(f"{_path(execution_id)}/logs", {"after": after, "limit": limit})
+        return [_line(line) for line in _read(_LOGS, body).logs]
+
+    async def watch(self, execution_id: str, after: int, after_log: int, seconds: float) -> None:
+        query = {"after": after, "after_log": min(after_log, 2**63 - 1), "limit": 1, "wait": seconds}
+        await self._get(f"{_path(execution_id)}/steps", query, held_seconds=seconds)
+
+    async def cancel(self, execution_id: str) -> Execution:
+        await self.request("POST", f"{_path(execution_id)}/cancel", ours=NotCancellable)
+        return await self.get(execution_id)
+
+    async def delete(self, execution_id: str) -> None:
+        await self.request("DELETE", _path(execution_id), ours=NotFound)
+
+    async def resume(self, execution_id: str, step_key: str, data: Raw) -> None:
+        # A second answer is refused; when the reply to ours was lost, the one that stands is ours.
+        body = _encode(ResumeRequest(data))
+        await self.request("POST", f"{_path(execution_id)}/resume/{quote(step_key, safe='')}", body, ours=Conflict)
+
+    async def publish(self, topic: str, events: Sequence[EventItem]) -> Sequence[int]:
+        data = [EventData(event.data, event.event_type, dedup_key=event.dedup_key) for event in events]
+        body = _encode(PublishEventRequest(topic, data))
+        answer = await self.request("POST", "/api/v1/events/publish", body, headers=_fresh_key())
+        return _read(_PUBLISHED, answer).sequence_ids
+
+    async def read_events(self, topic: str, after: int, limit: int) -> Sequence[Event]:
+        query = {"topic": topic, "last_sequence_id": after, "limit": limit}
+        return [_event(event) for event in _read(_EVENTS, await self._get("/api/v1/events", query)).events]
+
+    async def erase(self, user_id: str | None, session_id: str | None) -> tuple[int, int]:
+        body = await self.request("POST", "/api/v1/executions/erase", _encode(EraseRequest(user_id, session_id)))
+        reply = _read(_ERASED, body)
+        return reply.erased, reply.open
+
+    # --- the worker's side: it keeps its own pauses between tries ----------------------------------------------------
+
+    async def register(self, request: RegisterRequest) -> RegisterReply:
+        return _read(_REGISTERED, await self._worker("/worker/v1/register", request))
+
+    async def claim(self, request: ClaimRequest) -> ClaimReply:
+        return _read(_CLAIMED, await self._worker("/worker/v1/claim", request, held_seconds=request.wait_seconds))
+
+    async def report(self, request: ReportRequest) -> ReportReply:
+        return _read(_REPORTED, await self._worker("/worker/v1/report", request))
+
+    async def beat(self, request: BeatRequest) -> BeatReply:
+        return _read(_BEATEN, await self._worker("/worker/v1/beat", request))
+
+    async def drain(self, request: DrainRequest) -> None:
+        await self._worker("/worker/v1/drain", request)
+
+    async def _worker(self, path: str, request: msgspec.Struct, *, held_seconds: float | None = None) -> bytes:
+        return await self.request(
+            "POST", path, _encode(request), headers=_PROTOCOL, held_seconds=held_seconds, patience=0.0
+        )
+
+    async def close(self) -> None:
+        await self._results.close()
+        for server in self._servers:
+            await server.close()
+
+
+class Results:
+    """The ends of many executions through a few long polls; see the module's docstring."""
+
+    def __init__(self, transport: HttpTransport) -> None:
+        self._transport = transport
+        self._waiting: dict[str, list[asyncio.Future[Finished]]] = {}
+        self._unnamed: dict[str, None] = {}
+        self._polls: dict[asyncio.Task[None], list[str]] = {}
+        self._scheduled = False
+        self._merging = False
+
+    async def of(self, execution_id: str) -> Finished:
+        """The end of an execution, as soon as it has come."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Finished] = loop.create_future()
+        futures = self._waiting.get(execution_id)
+        if futures is None:
+            self._waiting[execution_id] = [future]
+            self._unnamed[execution_id] = None
+            self._schedule(loop)
+        else:
+            futures.append(future)
+        try:
+            return await future
+        finally:
+            futures = self._waiting.get(execution_id)
+            if futures is not None and future in futures:
+                futures.remove(future)
+                if not futures:
+                    del self._waiting[execution_id]
+                    self._unnamed.pop(execution_id, None)
+
+    async def close(self) -> None:
+        """End the polls; whoever still waits is told."""
+        polls = list(self._polls)
+        for task in polls:
+            task.cancel()
+        await asyncio.gather(*polls, return_exceptions=True)
+        for id in list(self._waiting):
+            self._tell(id, Unavailable("The client was closed while this result was awaited."))
+
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        # One turn later: whoever asks in the same turn shares the poll.
+        if not self._scheduled:
+            self._scheduled = True
+            loop.call_soon(self._pump, loop)
+
+    def _pump(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._scheduled = False
+        while self._unnamed:
+            if len(self._polls) >= POLLS and not self._is_full():
+                if not self._merging:
+                    self._merging = True
+                    loop.call_later(MERGE_SECONDS, self._merge, loop)
+                return
+            ids = list(islice(self._unnamed, POLL_IDS_MAX))
+            for id in ids:
+                del self._unnamed[id]
+            task = loop.create_task(self._poll(ids), name="perdure-results")
+            self._polls[task] = ids
+            task.add_done_callback(self._polled)
+
+    def _is_full(self) -> bool:
+        return all(len(ids) >= POLL_IDS_MAX // 2 for ids in self._polls.values())
+
+    def _merge(self, loop: asyncio.AbstractEventLoop) -> None:
+        """All polls are quiet and somebody is left without one: the smallest is asked again with more names."""
+        self._merging = False
+        if self._unnamed and len(self._polls) >= POLLS:
+            smallest = min(self._polls, key=lambda task: len(self._polls[task]))
+            smallest.cancel()
+        else:
+            self._pump(loop)
+
+    def _polled(self, task: asyncio.Task[None]) -> None:
+        for id in self._polls.pop(task):
+            if id in self._waiting:
+                self._unnamed[id] = None
+        if self._unnamed and (not task.cancelled() or not task.get_loop().is_closed()):
+            self._pump(task.get_loop())
+
+    async def _poll(self, ids: list[str]) -> None:
+        try:
+            body = await self._transport.request(
+                "POST",
+                "/api/v1/executions/wait",
+                _encode(WaitRequest(ids, POLL_SECONDS)),
+                held_seconds=POLL_SECONDS,
+                patience=self._transport._outage,
+            )
+            reply = _read(_WAITED, body)
+        except Exception as error:  # whatever it is, those who wait must hear of it
+            for id in ids:
+                self._tell(id, error)
+            return
+        for finished in reply.finished:
+            self._tell(finished.id, finished)
+        for id in reply.missing:
+            self._tell(id, NotFound(f"Execution {id!r} does not exist."))
+
+    def _tell(self, id: str, outcome: Finished | Exception) -> None:
+        self._unnamed.pop(id, None)
+        for future in self._waiting.pop(id, ()):
+            if future.done():
+                continue
+            if isinstance(outcome, Finished):
+                future.set_result(outcome)
+            elif isinstance(outcome, PerdureError):
+                # Each its own: a traceback grows on an exception with everybody who raises it.
+                future.set_exception(from_code(outcome.code, outcome.message, outcome.details))
+            else:
+                future.set_exception(outcome)
+
+
+def _read(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    try:
+        return decoder.decode(body)
+    except msgspec.MsgspecError as error:
+        raise PerdureError(f"The server's answer is none of Perdure's ({error}); is it the right server?") from error
+
+
+def _checked(execution_id: str) -> str:
+    if not _UUID.fullmatch(execution_id):
+        raise BadRequest(
+            f"{execution_id!r} is not an execution id; ids look like 0190a5f2-7c1e-7b3a-9d55-0242ac120002."
+        )
+    return execution_id
+
+
+def _path(execution_id: str) -> str:
+    return f"/api/v1/executions/{_checked(execution_id)}"
+
+
+def _fresh_key() -> bytes:
+    return b"Idempotency-Key: %s\r\n" % uuid4().hex.encode()
+
+
+def _us(time: str) -> int:
+    return microseconds(datetime.fromisoformat(time))
+
+
+def _maybe_us(time: str | None) -> int | None:
+    return None if time is None else _us(time)
+
+
+def _execution(shown: ExecutionResponse) -> Execution:
+    """An execution from what the API shows of it; what it does not show is empty."""
+    phase = Phase(shown.phase or shown.status)
+    return Execution(
+        id=shown.id,
+        project_id="",
+        workflow_id=shown.workflow_id,
+        deployment_id=shown.deployment_id,
+        phase=phase,
+        payload=shown.payload,
+        result=shown.result if phase is Phase.COMPLETED else None,
+        error=shown.error,
+        created_at_us=_us(shown.created_at),
+        started_at_us=_maybe_us(shown.started_at),
+        completed_at_us=_maybe_us(shown.completed_at),
+        assigned_to_worker=shown.assigned_to_worker,
+        parent_execution_id=shown.parent_execution_id,
+        root_execution_id=shown.root_execution_id,
+        retry_count=shown.retry_count,
+        step_key=shown.step_key,
+        queue_name=shown.queue_name or shown.workflow_id,
+        concurrency_key=shown.concurrency_key,
+        batch_id=shown.batch_id,
+        session_id=shown.session_id,
+        user_id=shown.user_id,
+        output_schema_name=shown.output_schema_name,
+        cancelled_at_us=_maybe_us(shown.cancelled_at),
+        cancelled_by=shown.cancelled_by,
+        run_timeout_seconds=shown.run_timeout_seconds,
+        key=shown.key,
+        attempt=shown.attempt or 0,
+        tags=_maybe(shown.tags),
+        progress=_maybe(shown.progress),
+        due_at_us=None,
+        next_seq=0,
+    )
+
+
+def _maybe(value: Raw | None) -> Raw | None:
+    return None if value is None or bytes(value) == b"null" else value
+
+
+def _row(step: StepResponse) -> Row:
+    return Row(
+        step.seq,
+        _us(step.at),
+        Kind(step.kind),
+        step.attempt,
+        step.key,
+        step.name,
+        step.fingerprint,
+        step.ok,
+        step.value,
+        _maybe_us(step.started_at),
+        step.tries,
+    )
+
+
+def _line(line: LogResponse) -> tuple[int, LogLine]:
+    return line.n, LogLine(_us(line.at), line.level, line.text)
+
+
+def _event(event: EventResponse) -> Event:
+    return Event(event.id, event.sequence_id, event.topic, event.event_type, event.data, _us(event.created_at))
+
+
+_NO_BODY: Final = b"Content-Length: 0\r\n"
+_PROTOCOL: Final = b"Perdure-Protocol: %d\r\n" % PROTOCOL_VERSION
+_PLAIN_FILTERS: Final = (
+    "workflow_id",
+    "session_id",
+    "user_id",
+    "queue_name",
+    "batch_id",
+    "parent_execution_id",
+    "root_execution_id",
+    "deployment_id",
+    "key",
+    "tag",
+)
+_START_REPLY: Final = msgspec.json.Decoder(StartReply)
+_WAITED: Final = msgspec.json.Decoder(WaitReply)
+_EXECUTION: Final = msgspec.json.Decoder(ExecutionResponse)
+_EXECUTIONS: Final = msgspec.json.Decoder(ExecutionsResponse)
+_STEPS: Final = msgspec.json.Decoder(StepsResponse)
+_LOGS: Final = msgspec.json.Decoder(LogsResponse)
+_PUBLISHED: Final = msgspec.json.Decoder(PublishEventResponse)
+_EVENTS: Final = msgspec.json.Decoder(GetEventsResponse)
+_ERASED: Final = msgspec.json.Decoder(EraseResponse)
+_REGISTERED: Final = msgspec.json.Decoder(RegisterReply)
+_CLAIMED: Final = msgspec.json.Decoder(ClaimReply)
+_REPORTED: Final = msgspec.json.Decoder(ReportReply)
+_BEATEN: Final = msgspec.json.Decoder(BeatReply)

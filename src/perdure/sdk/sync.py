@@ -1,0 +1,253 @@
+"""The client for code without an event loop: a script, a Django view, a thread.
+
+A thread of its own runs one event loop with an ordinary `Client` in it; every call here is handed to that loop. Any
+number of threads may share one `SyncClient`, and their starts share requests as those of coroutines do. A process that
+was forked from one with a client gets a thread and connections of its own at its first call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+import weakref
+from collections.abc import Coroutine, Sequence
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, overload
+
+from perdure.sdk.client import Client, Handle
+from perdure.sdk.credentials import find
+from perdure.sdk.http import HttpTransport
+from perdure.sdk.workflow import Workflow
+from perdure.wire.errors import Unavailable
+from perdure.wire.records import Execution
+
+T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741  # as in client.py
+R = TypeVar("R")
+
+
+class SyncHandle(Generic[R]):
+    """One execution, as a `SyncClient` started or found it."""
+
+    __slots__ = ("_client", "_handle", "existing", "id")
+
+    def __init__(self, client: SyncClient, handle: Handle[R]) -> None:
+        self._client = client
+        self._handle = handle
+        self.id = handle.id
+        self.existing = handle.existing
+        """True when `key=` named an execution that was there already."""
+
+    def result(self, *, timeout: float | None = None) -> R:
+        """Wait for the end and give the workflow's return value.
+
+        Raises `ExecutionFailed` or `ExecutionCancelled`, or `TimeoutError` after `timeout` seconds; the execution goes
+        on then.
+        """
+        return self._client._call(self._handle.result(timeout=timeout))
+
+    def get(self) -> Execution:
+        """The execution as it stands now."""
+        return self._client.get(self.id)
+
+    def cancel(self) -> Execution:
+        """Cancel it and everything below it."""
+        return self._client.cancel(self.id)
+
+    def resume(self, key: str, data: object = None) -> None:
+        """Answer its suspended step `key`."""
+        self._client.resume(self.id, key, data)
+
+    def __repr__(self) -> str:
+        return f"<SyncHandle {self.id}>"
+
+
+class SyncClient:
+    """`Client` with plain calls. Made by `Client.sync()`.
+
+    >>> with Client.sync() as client:                                           # doctest: +SKIP
+    ...     print(client.start(order, {"id": 7}).result())
+    """
+
+    def __init__(self, url: str | Sequence[str] | None = None, api_key: str | None = None) -> None:
+        access = find(url, api_key)
+        self._client = Client(HttpTransport(access.urls, access.api_key))
+        self._access = access
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
+        self._closed = False
+        _open_clients.add(self)
+
+    @overload
+    def start(
+        self,
+        workflow: Workflow[None, R],
+        input: None = ...,
+        *,
+        key: str | None = ...,
+        queue: str | None = ...,
+        concurrency_key: str | None = ...,
+        priority: int = ...,
+        session_id: str | None = ...,
+        user_id: str | None = ...,
+        tags: dict[str, str] | None = ...,
+        delay: float | timedelta | None = ...,
+        at: datetime | None = ...,
+        deployment_id: str | None = ...,
+        run_timeout_seconds: int | None = ...,
+    ) -> SyncHandle[R]: ...
+
+    @overload
+    def start(
+        self,
+        workflow: Workflow[I, R],
+        input: I,
+        *,
+        key: str | None = ...,
+        queue: str | None = ...,
+        concurrency_key: str | None = ...,
+        priority: int = ...,
+        session_id: str | None = ...,
+        user_id: str | None = ...,
+        tags: dict[str, str] | None = ...,
+        delay: float | timedelta | None = ...,
+        at: datetime | None = ...,
+        deployment_id: str | None = ...,
+        run_timeout_seconds: int | None = ...,
+    ) -> SyncHandle[R]: ...
+
+    @overload
+    def start(
+        self,
+        workflow: str,
+        input: object = ...,
+        *,
+        key: str | None = ...,
+        queue: str | None = ...,
+        concurrency_key: str | None = ...,
+        priority: int = ...,
+        session_id: str | None = ...,
+        user_id: str | None = ...,
+        tags: dict[str, str] | None = ...,
+        delay: float | timedelta | None = ...,
+        at: datetime | None = ...,
+        deployment_id: str | None = ...,
+        run_timeout_seconds: int | None = ...,
+    ) -> SyncHandle[object]: ...
+
+    def start(self, workflow: Workflow[Any, Any] | str, input: object = None, **options: Any) -> SyncHandle[Any]:
+        """Start an execution; when this returns it is on disk and will run. Options as of `Client.start`."""
+        started: Coroutine[Any, Any, Handle[Any]] = self._client.start(workflow, input, **options)
+        return SyncHandle(self, self._call(started))
+
+    def handle(self, execution_id: str, workflow: Workflow[Any, R] | None = None) -> SyncHandle[R]:
+        """A handle for an execution whose id is known."""
+        return SyncHandle(self, self._client.handle(execution_id, workflow))
+
+    def find(self, workflow: Workflow[Any, R], key: str) -> SyncHandle[R]:
+        """The execution that a workflow's key names. Raises `NotFound`."""
+        return SyncHandle(self, self._call(self._client.find(workflow, key)))
+
+    def get(self, execution_id: str) -> Execution:
+        """One execution as it stands. Raises `NotFound`."""
+        return self._call(self._client.get(execution_id))
+
+    def result(self, execution_id: str, *, timeout: float | None = None) -> object:
+        """Wait for the end of an execution and give its result."""
+        handle: Handle[object] = self._client.handle(execution_id)
+        return self._call(handle.result(timeout=timeout))
+
+    def cancel(self, execution_id: str) -> Execution:
+        """Cancel an execution and everything below it. Raises `NotCancellable` when it is final."""
+        return self._call(self._client.cancel(execution_id))
+
+    def resume(self, execution_id: str, key: str, data: object = None) -> None:
+        """Answer a suspended step, now or before it asks. Raises `Conflict` when it was answered before."""
+        self._call(self._client.resume(execution_id, key, data))
+
+    def publish(self, topic: str, data: object, *, event_type: str | None = None, dedup_key: str | None = None) -> int:
+        """Publish an event; answers its number in the topic."""
+        return self._call(self._client.publish(topic, data, event_type=event_type, dedup_key=dedup_key))
+
+    # --- the thread --------------------------------------------------------------------------------------------------
+
+    def _call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the thread's loop and wait for it."""
+        try:
+            with self._lock:
+                loop = self._running_loop()
+                future = asyncio.run_coroutine_threadsafe(work, loop)
+        except BaseException:
+            work.close()
+            raise
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # KeyboardInterrupt: nobody waits any more. After an outcome this does nothing.
+            raise
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._closed:
+            raise Unavailable("This client is closed; make a new one.")
+        if self._pid != os.getpid():
+            # Forked: the thread stayed with the parent, and so do its connections.
+            self._pid = os.getpid()
+            self._loop = self._thread = None
+            self._client._transport = HttpTransport(self._access.urls, self._access.api_key)
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=_run, args=(self._loop,), name="perdure-client", daemon=True)
+            self._thread.start()
+        return self._loop
+
+    def close(self) -> None:
+        """Let go of connections and end the thread. Executions go on; calls that wait here end with `Unavailable`."""
+        with self._lock:
+            _open_clients.discard(self)
+            if self._closed:
+                return
+            self._closed = True
+            loop, thread = self._loop, self._thread
+            if loop is None or thread is None or self._pid != os.getpid() or not thread.is_alive():
+                return
+        asyncio.run_coroutine_threadsafe(self._client.close(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        if thread is not threading.current_thread():
+            thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+_open_clients: weakref.WeakSet[SyncClient] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """A program that ends without closing its clients ends as cleanly as one that does."""
+    for client in list(_open_clients):
+        client.close()

@@ -1,0 +1,565 @@
+"""The transport over HTTP, the clients on it, and a worker at the other end: against a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import stat
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import Raw
+from tests.server.serving import Served, serving
+
+from perdure.sdk import credentials
+from perdure.sdk.client import Client
+from perdure.sdk.context import Context
+from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
+from perdure.sdk.http import HttpTransport
+from perdure.sdk.lease import Lease
+from perdure.sdk.sync import SyncClient
+from perdure.sdk.worker import Worker
+from perdure.sdk.workflow import Registry, step
+from perdure.wire.errors import (
+    BadRequest,
+    Conflict,
+    NotCancellable,
+    NotFound,
+    PerdureError,
+    Unauthorized,
+    Unavailable,
+    UnknownOutcome,
+    WorkflowNotFound,
+)
+from perdure.wire.records import Kind
+from perdure.wire.requests import ListFilters, StartItem
+from perdure.wire.status import Phase
+
+app = Registry()
+logger = logging.getLogger("tests.http")
+
+
+@step
+async def double(number: int) -> int:
+    return number * 2
+
+
+@app.workflow
+async def doubled(ctx: Context, number: int) -> int:
+    ctx.log("doubling %d", number)
+    ctx.progress(1, 2, "half")
+    return await double(number)
+
+
+@app.workflow
+async def nothing(ctx: Context) -> None:
+    return None
+
+
+@app.workflow
+async def fails(ctx: Context) -> None:
+    raise ValueError("no such luck")
+
+
+@app.workflow
+async def asks(ctx: Context) -> object:
+    return await ctx.suspend("approve", {"amount": 120})
+
+
+@app.workflow
+async def listens(ctx: Context) -> object:
+    return (await ctx.wait_for_event("orders/new", match={"id": 7})).data
+
+
+@asynccontextmanager
+async def working(served: Served) -> AsyncIterator[Worker]:
+    """A worker over HTTP for the length of the block."""
+    url, transport = served.server.url, HttpTransport(served.server.url, served.key)
+    worker = Worker(transport, app, lease=Lease([url], served.key), grace_seconds=5)
+    await worker.start()
+    try:
+        yield worker
+    finally:
+        assert worker.lease is not None
+        await asyncio.to_thread(worker.lease.end)  # its thread may wait for this loop, where the server runs too
+        await worker.drain()
+        await transport.close()
+
+
+@pytest.fixture
+async def client(served: Served) -> AsyncIterator[Client]:
+    async with Client(HttpTransport(served.server.url, served.key)) as client:
+        yield client
+
+
+class Relay:
+    """Stands between a client and a server; `spoil` may answer for the server, or drop an answer."""
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        self.target = target
+        self.requests: list[bytes] = []
+        self.spoil: Callable[[int, bytes], bytes | None] = lambda number, answer: answer
+        """(number of the request, the server's answer) → what the client gets; None closes the connection."""
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(*self.target)
+        try:
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                while True:
+                    self.requests.append(request := await _message(reader))
+                    number = len(self.requests)
+                    back.write(request)
+                    answer = self.spoil(number, await _message(there))
+                    if answer is None:
+                        return
+                    writer.write(answer)
+        finally:
+            back.close()
+            writer.close()
+
+    def key_of(self, request: bytes) -> bytes:
+        """The Idempotency-Key of a request."""
+        return next((line for line in request.split(b"\r\n") if line.lower().startswith(b"idempotency-key:")), b"")
+
+
+async def _message(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
+    return head + await reader.readexactly(length)
+
+
+@pytest.fixture
+async def relay(served: Served) -> AsyncIterator[Relay]:
+    relay = Relay(served.address)
+    server = await asyncio.start_server(relay.serve, "127.0.0.1", 0)
+    relay.port = server.sockets[0].getsockname()[1]
+    yield relay
+    server.close()
+
+
+async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
+    """Look again and again: the other side says nothing of what is looked for."""
+    async with asyncio.timeout(10):
+        while not await check():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def polling(client: Client) -> None:
+    """Wait until a result is asked for."""
+
+    async def asked() -> bool:
+        return bool(client._transport._results._polls)  # type: ignore[attr-defined]  # an HttpTransport
+
+    await eventually(asked)
+
+
+# --- what a client can do ------------------------------------------------------------------------------------------
+
+
+async def test_a_workflow_runs_on_a_worker_elsewhere(served: Served, client: Client) -> None:
+    async with working(served):
+        handle = await client.start(doubled, 21, key="answer", tags={"team": "blue"})
+        assert await handle.result() == 42
+        again = await client.start(doubled, 5, key="answer")
+        assert (again.id, again.existing) == (handle.id, True)
+        assert (await client.find(doubled, "answer")).id == handle.id
+        execution = await handle.get()
+        assert (execution.phase, execution.result, execution.payload) == (Phase.COMPLETED, Raw(b"42"), Raw(b"21"))
+        assert execution.tags == Raw(b'{"team":"blue"}')
+        assert execution.progress is not None and b"half" in bytes(execution.progress)
+        assert execution.created_at_us <= (execution.started_at_us or 0) <= (execution.completed_at_us or 0)
+        rows = await client.journal(handle.id)
+        assert [row.kind for row in rows if row.kind is Kind.STEP] == [Kind.STEP]
+        assert [row.seq for row in rows] == list(range(1, len(rows) + 1))
+        assert rows == await served.engine.executions.journal(served.project_id, handle.id)
+        assert [line.text for _, line in await client.logs(handle.id)] == ["doubling 21"]
+        page = await client.list(ListFilters(workflow_id="doubled", tag="team=blue", phases=["completed"]))
+        assert [one.id for one in page.executions] == [handle.id]
+        assert (await client.list(ListFilters(phases=["failed"]))).executions == []
+        await client.delete(handle.id)
+        with pytest.raises(NotFound):
+            await handle.get()
+
+
+async def test_a_result_of_none_is_a_result(served: Served, client: Client) -> None:
+    async with working(served):
+        handle = await client.start(nothing)
+        await handle.result()
+        assert (await handle.get()).result == Raw(b"null")
+
+
+async def test_failures_and_cancellations_are_told(served: Served, client: Client) -> None:
+    async with working(served):
+        with pytest.raises(ExecutionFailed, match="no such luck") as failed:
+            await (await client.start(fails)).result()
+        assert failed.value.type == "ValueError"
+        handle = await client.start(asks)
+        await eventually(lambda: _is(handle.get, Phase.WAITING))
+        assert (await handle.cancel()).phase is Phase.CANCELLED
+        with pytest.raises(ExecutionCancelled):
+            await handle.result()
+        with pytest.raises(NotCancellable):
+            await handle.cancel()
+
+
+async def _is(get: Callable[[], Awaitable[Any]], phase: Phase) -> bool:
+    return (await get()).phase is phase
+
+
+async def test_answers_and_events_reach_who_waits(served: Served, client: Client) -> None:
+    async with working(served):
+        asking, listening = await client.start(asks), await client.start(listens)
+        await asking.resume("approve", {"ok": True})
+        with pytest.raises(Conflict, match="answered before"):
+            await eventually(lambda: _resumed(asking.resume))
+        assert await asking.result() == {"ok": True}
+        numbers = [await client.publish("orders/new", {"id": id}) for id in (6, 7)]
+        assert numbers == [1, 2]
+        assert await listening.result() == {"id": 7}
+        events = await client.events("orders/new", after=1)
+        assert [(event.sequence_id, event.data) for event in events] == [(2, Raw(b'{"id":7}'))]
+
+
+async def _resumed(resume: Callable[[str, object], Awaitable[None]]) -> bool:
+    await resume("approve", {"ok": False})
+    return False
+
+
+async def test_a_journal_is_watched_to_its_end(served: Served, client: Client) -> None:
+    handle = await client.start(doubled, 1)
+
+    async def watch() -> list[Kind]:
+        return [row.kind async for row in client.watch(handle.id)]
+
+    task = asyncio.create_task(watch())
+    async with working(served):
+        kinds = await asyncio.wait_for(task, 10)
+    assert kinds[-1] is Kind.COMPLETED
+    assert Kind.STEP in kinds
+
+
+async def test_what_belongs_to_a_user_can_be_erased(served: Served, client: Client) -> None:
+    async with working(served):
+        mine = await client.start(doubled, 1, user_id="ada")
+        await mine.result()
+        waiting = await client.start(asks, user_id="ada")
+        assert await client.erase(user_id="ada") == (1, 1)
+        await waiting.cancel()
+
+
+async def test_refusals_arrive_as_the_errors_they_are(served: Served, client: Client) -> None:
+    async with working(served):
+        with pytest.raises(WorkflowNotFound, match="unheard_of"):
+            await client.start("unheard_of")
+        with pytest.raises(NotFound):
+            await client.get("0190a5f2-7c1e-7b3a-9d55-0242ac120002")
+        with pytest.raises(NotFound):
+            await client.handle("0190a5f2-7c1e-7b3a-9d55-0242ac120002").result()
+        with pytest.raises(BadRequest, match="not an execution id"):
+            await client.get("../../secrets")
+        with pytest.raises(BadRequest, match="limit"):
+            await client.list(limit=0)
+    async with Client(HttpTransport(served.server.url, "sk_aaaaaaaa_" + "b" * 32)) as stranger:
+        with pytest.raises(Unauthorized):
+            await stranger.list()
+    async with Client(HttpTransport(served.server.url)) as nobody:
+        with pytest.raises(Unauthorized, match="PERDURE_API_KEY"):
+            await nobody.list()
+
+
+# --- how it travels ------------------------------------------------------------------------------------------------
+
+
+class Counting(HttpTransport):
+    """Counts requests by path, and the most that were under way at once."""
+
+    def __init__(self, *args: Any, **values: Any) -> None:
+        super().__init__(*args, **values)
+        self.paths: Counter[str] = Counter()
+        self.under_way: Counter[str] = Counter()
+        self.most: Counter[str] = Counter()
+
+    async def request(self, method: str, path: str, *args: Any, **values: Any) -> bytes:
+        self.paths[path] += 1
+        self.under_way[path] += 1
+        self.most[path] = max(self.most[path], self.under_way[path])
+        try:
+            return await super().request(method, path, *args, **values)
+        finally:
+            self.under_way[path] -= 1
+
+
+async def test_many_starts_and_results_share_requests(served: Served) -> None:
+    transport = Counting(served.server.url, served.key)
+    async with working(served), Client(transport) as client:
+
+        async def one(number: int) -> int:
+            return await (await client.start(doubled, number)).result()
+
+        assert await asyncio.gather(*map(one, range(300))) == [2 * number for number in range(300)]
+    assert transport.paths["/api/v1/executions"] < 30
+    assert transport.paths["/api/v1/executions/wait"] < 100
+    assert transport.most["/api/v1/executions/wait"] <= 3
+
+
+async def test_a_lone_caller_pays_one_request_for_a_result(served: Served) -> None:
+    transport = Counting(served.server.url, served.key)
+    async with working(served), Client(transport) as client:
+        await (await client.start(doubled, 1)).result()
+    assert transport.paths == {"/api/v1/executions": 1, "/api/v1/executions/wait": 1}
+
+
+async def test_results_asked_for_late_are_not_kept_waiting_by_quiet_ones(served: Served) -> None:
+    transport = Counting(served.server.url, served.key)
+    async with working(served), Client(transport) as client:
+        quiet = []
+        for _ in range(8):  # more polls than there may be: they are merged
+            handle = await client.start(asks)
+            quiet.append((handle, asyncio.create_task(handle.result())))
+            await eventually(lambda handle=handle: _is(handle.get, Phase.WAITING))  # type: ignore[misc]
+        async with asyncio.timeout(5):
+            assert await (await client.start(doubled, 4)).result() == 8
+            for number, (handle, task) in enumerate(quiet):
+                await handle.resume("approve", number)
+                assert await task == number
+    assert transport.most["/api/v1/executions/wait"] <= 3
+
+
+async def test_a_result_nobody_waits_for_any_more_is_not_asked_for(served: Served) -> None:
+    transport = HttpTransport(served.server.url, served.key)
+    async with working(served), Client(transport) as client:
+        handle = await client.start(asks)
+        with pytest.raises(TimeoutError):
+            await handle.result(timeout=0.05)
+        assert transport._results._waiting == {}
+        await handle.resume("approve", 1)
+        assert await handle.result() == 1
+
+
+async def test_a_start_whose_answer_was_lost_starts_once(served: Served, relay: Relay) -> None:
+    relay.spoil = lambda number, answer: None if number <= 2 else answer
+    async with Client(HttpTransport(relay.url, served.key)) as client:
+        handle = await client.start(doubled, 1)
+        assert [one.id for one in (await client.list()).executions] == [handle.id]
+    keys = [relay.key_of(request) for request in relay.requests[:3]]
+    assert len(keys[0]) > 30
+    assert keys == [keys[0]] * 3
+
+
+async def test_an_event_whose_answer_was_lost_is_published_once(served: Served, relay: Relay) -> None:
+    relay.spoil = lambda number, answer: None if number == 1 else answer
+    async with Client(HttpTransport(relay.url, served.key)) as client:
+        assert await client.publish("t", 1) == 1
+        assert await client.publish("t", 1) == 2
+
+
+async def test_a_cancel_and_a_resume_whose_answers_were_lost_are_done(served: Served, relay: Relay) -> None:
+    async with working(served), Client(HttpTransport(relay.url, served.key)) as client:
+        first, second = await client.start(asks), await client.start(asks)
+        await eventually(lambda: _is(first.get, Phase.WAITING))
+        lost = len(relay.requests) + 1
+        relay.spoil = lambda number, answer: None if number == lost else answer
+        assert (await first.cancel()).phase is Phase.CANCELLED
+        await eventually(lambda: _is(second.get, Phase.WAITING))
+        lost = len(relay.requests) + 1
+        await second.resume("approve", "yes")
+        assert await second.result() == "yes"
+
+
+async def test_a_busy_server_is_asked_again(served: Served, relay: Relay) -> None:
+    busy = b'{"error":"The server is going away.","error_type":"UNAVAILABLE"}'
+    answer_busy = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: %d\r\n\r\n" % len(busy) + busy
+    relay.spoil = lambda number, answer: answer_busy if number <= 2 else answer
+    async with Client(HttpTransport(relay.url, served.key)) as client:
+        assert (await client.list()).executions == []
+    assert len(relay.requests) == 3
+
+
+async def test_another_server_takes_over(served: Served, unused_tcp_port: int) -> None:
+    dead = f"http://127.0.0.1:{unused_tcp_port}"
+    async with Client(HttpTransport([dead, served.server.url], served.key, patience_seconds=0)) as client:
+        assert (await client.list()).executions == []
+
+
+@pytest.fixture
+def unused_tcp_port() -> int:
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+async def test_a_server_that_is_not_there_is_named(unused_tcp_port: int) -> None:
+    url = f"http://127.0.0.1:{unused_tcp_port}"
+    async with Client(HttpTransport(url, patience_seconds=0)) as client:
+        with pytest.raises(Unavailable, match=f"{url} .connection refused.; start it with `perdure dev`"):
+            await client.list()
+
+
+async def test_an_unknown_outcome_is_called_so(served: Served, relay: Relay) -> None:
+    relay.spoil = lambda number, answer: None
+    async with Client(HttpTransport(relay.url, served.key, patience_seconds=0)) as client:
+        with pytest.raises(UnknownOutcome, match="may have taken effect"):
+            await client.start(doubled, 1)
+        with pytest.raises(Unavailable):
+            await client.list()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"\x00\x01\x02",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+        b"HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n",
+    ],
+    ids=["noise", "no-json", "no-body"],
+)
+async def test_somebody_else_on_the_port_is_an_error_of_ours(served: Served, relay: Relay, answer: bytes) -> None:
+    relay.spoil = lambda number, _: answer
+    async with Client(HttpTransport(relay.url, served.key, patience_seconds=0)) as client:
+        with pytest.raises(PerdureError):
+            await client.list()
+
+
+async def test_a_result_survives_a_server_that_is_replaced(tmp_path: Path, unused_tcp_port: int) -> None:
+    async with serving(tmp_path, port=unused_tcp_port) as first:
+        client = Client(HttpTransport(first.server.url, first.key))
+        result = asyncio.create_task((await client.start(doubled, 8)).result())
+        await polling(client)
+    async with serving(tmp_path, port=unused_tcp_port) as second, working(second):
+        assert await asyncio.wait_for(result, 10) == 16
+    await client.close()
+
+
+def test_a_client_may_be_used_by_one_event_loop_after_another() -> None:
+    client = Client(HttpTransport("http://127.0.0.1:1", patience_seconds=0))
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            asyncio.run(client.list())
+
+
+def test_a_bad_address_or_key_is_refused_at_once() -> None:
+    for url in ("localhost:8080", "ftp://example.com", "http://", "http://user@example.com"):
+        with pytest.raises(BadRequest):
+            HttpTransport(url)
+    with pytest.raises(BadRequest):
+        HttpTransport("http://127.0.0.1", "sk_a\r\nX-Evil: 1")
+
+
+# --- where server and key come from --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("PERDURE_URL", "PERDURE_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_arguments_go_before_the_environment_before_the_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert credentials.find() == (("http://127.0.0.1:8080",), None)
+    credentials.write("http://127.0.0.1:8080", api_key="from the file", project_id="p")
+    credentials.write("https://there", api_key="from the file too", project_id="q")
+    assert credentials.find().api_key == "from the file"
+    assert credentials.find("https://there/").api_key == "from the file too"
+    monkeypatch.setenv("PERDURE_URL", "https://there, https://elsewhere")
+    assert credentials.find() == (("https://there", "https://elsewhere"), "from the file too")
+    monkeypatch.setenv("PERDURE_API_KEY", "from the environment")
+    assert credentials.find().api_key == "from the environment"
+    assert credentials.find("http://x", "given") == (("http://x",), "given")
+
+
+def test_the_file_of_keys_is_its_owners_alone(home: Path) -> None:
+    credentials.write('http://odd"name', api_key="k", project_id="p")
+    file = home / ".config" / "perdure" / "credentials.toml"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert credentials.read() == {'http://odd"name': {"api_key": "k", "project_id": "p"}}
+    file.write_text("not toml")
+    with pytest.raises(BadRequest, match="cannot be read"):
+        credentials.find()
+
+
+# --- without an event loop -----------------------------------------------------------------------------------------
+
+
+async def test_threads_share_a_client_without_a_loop(served: Served) -> None:
+    def use(client: SyncClient) -> list[int]:
+        with ThreadPoolExecutor(8) as pool:
+            return list(pool.map(lambda number: client.start(doubled, number).result(timeout=20), range(40)))
+
+    def rest(client: SyncClient) -> None:
+        handle = client.start(asks, key="one")
+        handle.resume("approve", "fine")
+        assert client.result(handle.id) == "fine"
+        assert client.find(asks, "one").id == handle.id
+        assert client.publish("t", {"a": 1}) == 1
+        with pytest.raises(NotCancellable):
+            handle.cancel()
+        waiting = client.start(asks)
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=0.02)
+        assert waiting.cancel().phase is Phase.CANCELLED
+        with pytest.raises(ExecutionCancelled):
+            client.handle(waiting.id, asks).result()
+
+    async with working(served):
+        with Client.sync(served.server.url, served.key) as client:
+            assert await asyncio.to_thread(use, client) == [2 * number for number in range(40)]
+            await asyncio.to_thread(rest, client)
+    assert not [thread for thread in threading.enumerate() if thread.name == "perdure-client"]
+    with pytest.raises(Unavailable, match="closed"):
+        client.get("x")
+
+
+async def test_closing_a_client_ends_who_waits_in_another_thread(served: Served) -> None:
+    client = Client.sync(served.server.url, served.key)
+    handle = await asyncio.to_thread(client.start, doubled, 1)  # nobody runs it
+    waiting = asyncio.create_task(asyncio.to_thread(handle.result))
+    await polling(client._client)
+    await asyncio.to_thread(client.close)
+    with pytest.raises(Unavailable, match="closed"):
+        await waiting
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+async def test_a_forked_process_has_a_client_of_its_own(served: Served) -> None:
+    with Client.sync(served.server.url, served.key) as client:
+        await asyncio.to_thread(client.start, doubled, 1)
+        child = os.fork()
+        if child == 0:
+            code = 1
+            with contextlib.suppress(BaseException):
+                client.start(doubled, 2)
+                code = 0
+            os._exit(code)
+        _, status = await asyncio.to_thread(os.waitpid, child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        await asyncio.to_thread(client.start, doubled, 3)
+    page = await served.engine.executions.list(served.project_id, ListFilters())
+    assert sorted(bytes(one.payload) for one in page.executions) == [b"1", b"2", b"3"]
+
+
+async def test_a_plain_request_has_the_shape_of_the_public_api(served: Served, relay: Relay) -> None:
+    """Whoever reads the traffic sees what the documentation says."""
+    async with Client(HttpTransport(relay.url, served.key)) as client:
+        await client._transport.start([StartItem("w", Raw(b'{"a":1}'), accept_early=True)])
+    head, _, body = relay.requests[0].partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /api/v1/executions HTTP/1.1\r\nHost: 127.0.0.1:")
+    assert body == b'{"items":[{"workflow_id":"w","payload":{"a":1},"accept_early":true}]}'
