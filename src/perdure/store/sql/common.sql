@@ -265,15 +265,17 @@ ORDER BY id;
 
 -- name: acknowledge
 -- holds: execution=id
-UPDATE executions SET acked = 1, undelivered = 0
+-- Lost deliveries are forgotten with the next outcome, not here: handed back and out again, it is acknowledged first again.
+UPDATE executions SET acked = 1
 WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling') AND attempt = :attempt
   AND assigned_to_worker = :worker_id
 RETURNING next_seq, phase, moved_at_us;
 
 -- name: advance
 -- holds: execution=id
-UPDATE executions SET next_seq = next_seq + :rows, acked = 1, undelivered = 0, report_number = :number,
-  losses = CASE WHEN :outcomes > 0 THEN 0 ELSE losses END, progress = COALESCE(:progress, progress),
+UPDATE executions SET next_seq = next_seq + :rows, acked = 1, report_number = :number,
+  losses = CASE WHEN :outcomes > 0 THEN 0 ELSE losses END,
+  undelivered = CASE WHEN :outcomes > 0 THEN 0 ELSE undelivered END, progress = COALESCE(:progress, progress),
   moved_at_us = MAX(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling') AND attempt = :attempt
   AND assigned_to_worker = :worker_id AND report_number < :number
