@@ -1,5 +1,7 @@
 """Looks and removals: lists, cursors, deletion, retention."""
 
+from typing import Any
+
 import pytest
 from msgspec import json
 from tests.store.world import BLOCK, PROJECT, World, answer_wait, child, failure, raw, step
@@ -16,7 +18,7 @@ async def _registered(world: World) -> None:
     await world.register(workflows=["wf", "other"])
 
 
-async def listed(world: World, limit: int = 50, before: str = "~", **filters: object) -> list[str]:
+async def listed(world: World, limit: int = 50, before: str = "~", **filters: Any) -> list[str]:
     """All pages of a list; every page but the last one is full."""
     ids: list[str] = []
     cursor: str | None = before
@@ -24,7 +26,7 @@ async def listed(world: World, limit: int = 50, before: str = "~", **filters: ob
         page, cursor = await world.store.read(
             looks.list_executions(
                 project_id=PROJECT,
-                filters=ListFilters(**filters),  # type: ignore[arg-type]  # a test's words
+                filters=ListFilters(**filters),
                 before=cursor,
                 limit=limit,
             )
@@ -49,7 +51,7 @@ async def test_each_filter_narrows_to_what_it_names(world: World) -> None:
     await world.finish(parent)
     every = [below, parent, batched, rich, plain]
     assert await listed(world) == every
-    cases: list[tuple[dict[str, object], list[str]]] = [
+    cases: list[tuple[dict[str, Any], list[str]]] = [
         ({"phases": ["completed"]}, [parent]),
         ({"phases": ["completed", "queued"], "workflow_id": "wf"}, [id for id in every if id not in (rich,)]),
         ({"phases": []}, []),
@@ -113,7 +115,7 @@ async def test_missing_things_are_missed(world: World) -> None:
             looks.delete(project_id=project, execution_id=wanted),
         ):
             with pytest.raises(NotFound):
-                await world.store.write(verb)  # type: ignore[arg-type]  # each answers with something else
+                await world.store.write(verb)
     assert await world.store.read(looks.finished(project_id="other", ids=[id])) == ([], [id])
     with pytest.raises(NotFound):
         await world.store.read(looks.find_by_key(project_id=PROJECT, workflow_id="wf", key="k"))

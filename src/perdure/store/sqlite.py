@@ -33,7 +33,7 @@ from uuid_utils import uuid4
 from perdure.store.interface import Counted, Hint, Query, Rows, Tell, Verb
 from perdure.store.migrate import migrations, planner_statistics, statements
 from perdure.store.queries import Statement, load
-from perdure.wire.errors import PerdureError, Unavailable
+from perdure.wire.errors import PerdureError, Unavailable, UnknownOutcome
 
 if sys.platform == "win32":
     import msvcrt
@@ -44,9 +44,25 @@ T = TypeVar("T")
 logger = logging.getLogger("perdure.store")
 
 GROUP_MAX = 1_000
+BUSY_MS = 1_000
+"""How long a statement waits for somebody else's program that has the file open (none should)."""
 CHECKPOINT_PAGES = 2_000
 WAL_PAGES_TRUNCATE = 16_000
 APPLICATION_ID = 0x50455244  # "PERD"
+_OF_THE_DATABASE = (
+    apsw.FullError,
+    apsw.IOError,
+    apsw.BusyError,
+    apsw.LockedError,
+    apsw.ReadOnlyError,
+    apsw.CorruptError,
+    apsw.NotADBError,
+    apsw.CantOpenError,
+    apsw.NoMemError,
+    apsw.InterruptError,
+    apsw.ProtocolError,
+)
+"""Errors that say nothing about the verb that meets them; everything else is that verb's own doing."""
 
 
 class StoreInUse(PerdureError):
@@ -71,8 +87,12 @@ class SQLiteStore:
         self._memory = path == ":memory:"
         self._lock: _FileLock | None = None
         if not self._memory:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            self._lock = _FileLock(path + ".lock")
+            try:
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                # Whatever links lead to it, one file has one lock.
+                self._lock = _FileLock(os.path.realpath(path) + ".lock")
+            except OSError as error:
+                raise NotOurFile(f"{path!r} cannot be opened: {error}.") from error
         try:
             self._open()
         except BaseException:
@@ -91,6 +111,7 @@ class SQLiteStore:
         self._scanner: ThreadPoolExecutor | None = None
         self._listener: Callable[[Sequence[Hint]], None] = lambda hints: None
         self._wal_pages = 0
+        self._checkpoint_at = CHECKPOINT_PAGES
         self._writer.set_wal_hook(self._note_wal)
         self.groups = 0
         self.group_verbs = 0
@@ -113,6 +134,9 @@ class SQLiteStore:
             execute("PRAGMA journal_size_limit=67108864; PRAGMA cache_size=-65536; PRAGMA temp_store=MEMORY")
             self._migrate()
             self._reader = self._writer if self._memory else self._connect(apsw.SQLITE_OPEN_READONLY)
+        except NotOurFile:
+            self._writer.close()
+            raise
         except apsw.Error as error:
             raise NotOurFile(
                 f"{self.path!r} cannot be opened as a Perdure store: {error}. If it was one, restore it from a backup."
@@ -120,7 +144,7 @@ class SQLiteStore:
 
     def _connect(self, flags: int) -> apsw.Connection:
         connection = apsw.Connection(self.path, flags=flags, statementcachesize=256)
-        connection.set_busy_timeout(5_000)
+        connection.set_busy_timeout(BUSY_MS)
         connection.execute("PRAGMA trusted_schema=OFF")
         if flags & apsw.SQLITE_OPEN_READONLY:
             connection.execute("PRAGMA query_only=ON")
@@ -130,7 +154,7 @@ class SQLiteStore:
         marked = self._writer.pragma("application_id")
         if marked != APPLICATION_ID:
             raise NotOurFile(f"{self.path!r} is an SQLite file, but not a Perdure store; choose another path.")
-        found = self._writer.pragma("quick_check(1)")
+        found = self._writer.pragma("quick_check", 1)
         if found != "ok":
             raise NotOurFile(f"{self.path!r} is damaged ({found}); restore it from a backup.")
 
@@ -234,7 +258,9 @@ class SQLiteStore:
                         raise _WroteFirst from error
                     outcomes.append((None, error))
             return outcomes, hints
-        except (_WroteFirst, apsw.ConstraintError, ArithmeticError, LookupError, TypeError, ValueError, AssertionError):
+        except _OF_THE_DATABASE:
+            raise
+        except Exception:  # a verb is broken, or refused after it wrote
             self._writer.execute("ROLLBACK")
             self._writer.execute("BEGIN IMMEDIATE")
         hints = []
@@ -245,15 +271,9 @@ class SQLiteStore:
             try:
                 outcomes.append((run.drive(verb.start()), None))
                 hints.extend(run.hints)
-            except (
-                PerdureError,
-                apsw.ConstraintError,
-                ArithmeticError,
-                LookupError,
-                TypeError,
-                ValueError,
-                AssertionError,
-            ) as error:
+            except _OF_THE_DATABASE:
+                raise
+            except Exception as error:  # this one is guilty, the others are not
                 self._writer.execute("ROLLBACK TO one")
                 if not isinstance(error, PerdureError):
                     logger.error("Verb %s failed; nothing of it was kept.", verb.name, exc_info=error)
@@ -279,21 +299,33 @@ class SQLiteStore:
             self._on_loop(self._give_up, group, error)
             return
         # Only now is anything true: nobody hears of a write before it is on disk.
-        if self._wal_pages < CHECKPOINT_PAGES:
+        if self._wal_pages < self._checkpoint_at:
             self._on_loop(self._answer, group, outcomes, hints, started, True)
             return
         self._on_loop(self._answer, group, outcomes, hints, started, False)
+        self._checkpoint()
+        self._on_loop(self._next)
+
+    def _checkpoint(self) -> None:
+        """Move the log into the file as far as readers let it, without waiting for them: commits wait behind this."""
         mode = (
             apsw.SQLITE_CHECKPOINT_TRUNCATE if self._wal_pages > WAL_PAGES_TRUNCATE else apsw.SQLITE_CHECKPOINT_PASSIVE
         )
+        # What a long read holds back is tried again only when the log has grown by as much once more.
+        self._checkpoint_at = self._wal_pages + CHECKPOINT_PAGES
+        self._writer.set_busy_timeout(0)
         try:
             self._writer.wal_checkpoint(mode=mode)
-        except apsw.Error as error:  # a full disk or a reader in the way: the log stays, nothing is lost
+        except apsw.BusyError:
+            pass
+        except apsw.Error as error:  # a full disk: the log stays, nothing is lost
             logger.warning("Checkpoint of %s postponed: %s", self.path, error)
-        self._wal_pages = 0
-        self._on_loop(self._next)
+        finally:
+            self._writer.set_busy_timeout(BUSY_MS)
 
     def _note_wal(self, connection: apsw.Connection, name: str, pages: int) -> int:
+        if pages < self._wal_pages:  # all of it was moved, and it begins anew
+            self._checkpoint_at = CHECKPOINT_PAGES
         self._wal_pages = pages
         return apsw.SQLITE_OK
 
@@ -318,12 +350,14 @@ class SQLiteStore:
         self.groups += 1
         self.group_verbs += len(group)
         self.group_seconds += time.perf_counter() - started
-        for (_, answer), (result, error) in zip(group, outcomes, strict=True):
-            answer(result, error)
-        if hints:
-            self._listener(hints)
-        if free:
-            self._next()
+        try:
+            for (_, answer), (result, error) in zip(group, outcomes, strict=True):
+                answer(result, error)
+            if hints:
+                self._listener(hints)
+        finally:
+            if free:
+                self._next()
 
     def _next(self) -> None:
         """The writer is free. The next group is taken one turn later, so that those just answered can join it."""
@@ -340,20 +374,28 @@ class SQLiteStore:
         self, group: Sequence[tuple[Verb[Any], Callable[[Any, Exception | None], None]]], error: Exception
     ) -> None:
         """Nothing of the group happened: everybody in it may try again."""
-        if self._writer.in_transaction:
-            self._writer.execute("ROLLBACK")
-        if isinstance(error, apsw.Error):
-            logger.error("The store at %s cannot write: %s", self.path, error)
-            told: Exception = Unavailable(
-                f"The store cannot write at the moment ({error}); nothing happened, try again."
+        try:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+        except apsw.Error:  # SQLite has rolled back by itself
+            logger.exception("Rolling back failed.")
+        if isinstance(error, apsw.IOError) and getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_FSYNC:
+            logger.error("The store at %s cannot sync: %s", self.path, error)
+            told: Exception = UnknownOutcome(
+                f"The disk failed while this was being committed ({error}); repeat it with the same key."
             )
+        elif isinstance(error, apsw.Error):
+            logger.error("The store at %s cannot write: %s", self.path, error)
+            told = Unavailable(f"The store cannot write at the moment ({error}); nothing happened, try again.")
         else:
             logger.error("A group of %d verbs failed.", len(group), exc_info=error)
             told = error
-        for _, answer in group:
-            answer(None, told)
-        self._listener([Counted("failed_groups")])
-        self._next()
+        try:
+            for _, answer in group:
+                answer(None, told)
+            self._listener([Counted("failed_groups")])
+        finally:
+            self._next()
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -380,11 +422,15 @@ class SQLiteStore:
         """Copy the live store to a new file, consistent as of one moment."""
 
         def copy() -> None:
-            source = self._connect(apsw.SQLITE_OPEN_READONLY)
+            # Not by `_connect`: a connection that may only query refuses VACUUM, though this one writes elsewhere.
+            source = apsw.Connection(self.path, flags=apsw.SQLITE_OPEN_READONLY)
             try:
+                source.set_busy_timeout(BUSY_MS)
                 source.execute("VACUUM INTO ?", (target,))
             finally:
                 source.close()
+            with open(target, "rb+") as file:  # a copy that a power cut can take is none
+                os.fsync(file.fileno())
 
         await asyncio.get_running_loop().run_in_executor(None, copy)
 

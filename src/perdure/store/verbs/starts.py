@@ -214,7 +214,7 @@ async def start_items(
                 item.step_key,
                 queue_name,
                 item.concurrency_key,
-                batch_id,
+                batch_id or item.batch_id,
                 item.session_id or parent.session_id,
                 item.user_id or parent.user_id,
                 target.output_schema_name,
