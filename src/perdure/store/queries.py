@@ -14,7 +14,10 @@ from typing import Any, NamedTuple
 
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)")
-_WRITES = re.compile(r"^\s*(INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE | re.MULTILINE)
+_TEXT = re.compile(r"'[^']*'")
+_WRITES = re.compile(
+    r"\b(INSERT\s+(OR\s+\w+\s+)?INTO|UPDATE\s+\w+\s+SET|DELETE\s+FROM|REPLACE\s+INTO)\b", re.IGNORECASE
+)
 
 
 class Statement(NamedTuple):
@@ -35,7 +38,7 @@ def parse(text: str, source: str) -> dict[str, Statement]:
     for name, body in zip(parts[1::2], parts[2::2], strict=True):
         comments = [line for line in body.splitlines() if line.startswith("--")]
         sql = "\n".join(line for line in body.splitlines() if not line.startswith("--")).strip().rstrip(";")
-        writes = bool(_WRITES.search(sql))
+        writes = bool(_WRITES.search(_TEXT.sub("", sql)))
         if writes and not any(line.startswith(("-- holds:", "-- picks:")) for line in comments):
             raise ValueError(f"{source}: query {name!r} writes but does not say what it holds or picks.")
         if name in found:

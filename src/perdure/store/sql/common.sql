@@ -39,9 +39,6 @@ INSERT INTO deployments (project_id, id, created_at_us, registered_at_us) VALUES
 ON CONFLICT (project_id, id) DO UPDATE SET registered_at_us = excluded.registered_at_us
 RETURNING created_at_us;
 
--- name: read_deployment
-SELECT created_at_us FROM deployments WHERE project_id = :project_id AND id = :id;
-
 -- name: use_deployment
 -- holds: project=id
 UPDATE projects SET current_deployment_id = :deployment_id WHERE id = :project_id RETURNING id;
@@ -594,10 +591,6 @@ VALUES (:execution_id, :seq, :at_us, :kind, :attempt, :key, :name, :fingerprint,
 -- name: read_journal
 SELECT seq, at_us, kind, attempt, key, name, fingerprint, ok, value, started_at_us, tries FROM journal
 WHERE execution_id = :execution_id AND seq > :after ORDER BY seq LIMIT :limit;
-
--- name: has_outcome
-SELECT seq FROM journal WHERE execution_id = :execution_id AND key = :key AND kind = :kind
-  AND kind IN ('step', 'timer', 'event', 'resume', 'child_started', 'child', 'published', 'sent');
 
 -- name: take_back_step
 -- holds: execution=execution_id

@@ -1,0 +1,170 @@
+"""The named SQL: what the loader refuses, and that no hot query reads what it need not."""
+
+import ast
+import re
+from pathlib import Path
+
+import apsw
+import pytest
+
+from perdure.store import queries
+from perdure.store.migrate import migrations, planner_statistics, statements
+from perdure.store.queries import load, parse
+from perdure.store.verbs import looks
+
+VERBS = Path(looks.__file__).parent
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        "INSERT INTO meta (name) VALUES (:name)",
+        "UPDATE meta SET value = :value",
+        "DELETE FROM meta",
+        "REPLACE INTO meta (name) VALUES (:name)",
+        "WITH old AS (SELECT 1) DELETE FROM meta",
+        "WITH old AS (\n  SELECT 1\n)\nUPDATE meta SET value = 1",
+        "insert into meta (name) values (:name)",
+    ],
+)
+def test_a_write_says_what_it_holds_or_picks(write: str) -> None:
+    with pytest.raises(ValueError, match="does not say what it holds or picks"):
+        parse(f"-- name: q\n{write};\n", "file.sql")
+    for header in ("-- holds: meta=name", "-- picks: meta"):
+        assert parse(f"-- name: q\n{header}\n{write};\n", "file.sql")["q"].writes
+
+
+def test_a_look_needs_no_header() -> None:
+    assert not parse("-- name: q\nSELECT updated FROM meta WHERE 'delete' = :x;\n", "file.sql")["q"].writes
+
+
+def test_a_name_stands_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="'q' stands there twice"):
+        parse("-- name: q\nSELECT 1;\n-- name: q\nSELECT 2;\n", "file.sql")
+    monkeypatch.setattr(queries, "parse", lambda text, source: {"same": None})
+    with pytest.raises(ValueError, match=r"sqlite\.sql defines queries that common\.sql has: same"):
+        load.__wrapped__("sqlite")
+
+
+def test_parameters_are_numbered_in_the_order_of_their_first_use() -> None:
+    query = parse("-- name: q\nSELECT :b, :a, :b, a::text, '12:30';\n", "file.sql")["q"]
+    assert query.sql == "SELECT ?1, ?2, ?1, a::text, '12:30'"
+    assert query.parameters == ("b", "a")
+    assert query.values({"a": 1, "b": 2, "c": 3}) == (2, 1)
+
+
+def _named_in_verbs() -> set[str]:
+    """Every query name that the verbs and drivers spell out, and those they put together."""
+    found: set[str] = set(looks.DOCTOR)
+    for path in [*VERBS.glob("*.py"), VERBS.parent / "sqlite.py"]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"\w+", node.value):
+                found.add(node.value)
+    return found | {"list_workers", "list_workflows", "list_queues", "list_keys"}
+
+
+def test_every_query_is_asked_by_somebody() -> None:
+    assert set(load("sqlite")) - _named_in_verbs() == {
+        "integrity",
+        "read_meta",
+    }  # the doctor asks on demand; drivers by themselves
+
+
+# What may walk a whole table, and why that is no harm.
+MAY_SCAN = {
+    "list_projects": "a handful of rows",
+    "grant_leases": "one row per worker",
+    "expired_workers": "one row per worker",
+    "embedded_workers": "one row per worker",
+    "list_workers": "one row per worker",
+    "list_workflows": "one row per workflow",
+    "list_keys": "one row per key",
+    "orphaned": "what is held, at the start of a process",
+    "unserved": "what is ready, once a minute and in a thread of its own",
+    "count_phases": "what is open, in a thread of its own",
+    "count_queued": "what is queued, in a thread of its own",
+}
+
+
+@pytest.fixture(scope="module")
+def planner() -> apsw.Connection:
+    connection = apsw.Connection(":memory:")
+    for migration in migrations("sqlite"):
+        for statement in statements(migration.sql):
+            connection.execute(statement)
+    connection.execute(planner_statistics())
+    connection.execute("ANALYZE sqlite_schema")
+    return connection
+
+
+def _plan(connection: apsw.Connection, name: str) -> list[str]:
+    query = load("sqlite")[name]
+    rows = connection.execute("EXPLAIN QUERY PLAN " + query.sql, [None] * len(query.parameters))
+    return [str(row[3]) for row in rows]
+
+
+@pytest.mark.parametrize(
+    "name", sorted(name for name in load("sqlite") if not name.startswith("doctor_") and name not in MAY_SCAN)
+)
+def test_no_query_walks_a_whole_table(planner: apsw.Connection, name: str) -> None:
+    if load("sqlite")[name].sql.startswith("PRAGMA"):
+        return
+    scans = [line for line in _plan(planner, name) if line.startswith("SCAN") and "CONSTANT" not in line]
+    partial = re.compile(r"USING (COVERING )?INDEX executions_(due|held|ready|idle|early)")
+    assert [line for line in scans if not partial.search(line) and not re.match(r"SCAN (\(|times|rows)", line)] == []
+
+
+# Queries in the path of every step, and the index that each has to use.
+EXPECTED = {
+    "claim_executions": "executions_ready",
+    "claim_limited": "executions_ready_limited",
+    "next_limited_group": "executions_ready_limited",
+    "count_held_of_key": "executions_held_limited",
+    "count_held_of_queue": "executions_held_limited",
+    "held_by": "executions_held",
+    "claimed_before": "executions_held",
+    "find_key": "executions_by_key",
+    "children": "executions_by_parent",
+    "any_open_child": "executions_by_parent",
+    "wake_timers": "executions_due",
+    "ready_delayed": "executions_due",
+    "overdue": "executions_due",
+    "next_due": "executions_due",
+    "adopt_early": "executions_early",
+    "unblock": "executions_idle",
+    "waiting_for": "waits_open",
+    "prune_events": "events_by_time",
+    "prune_idempotency": "idempotency_by_time",
+    "final_of_user": "executions_by_user",
+}
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_hot_queries_use_the_index_made_for_them(planner: apsw.Connection, name: str) -> None:
+    plan = _plan(planner, name)
+    assert any(f"INDEX {EXPECTED[name]} " in line + " " for line in plan), plan
+
+
+BY_KEY = ["advance", "complete", "fail", "suspend", "deliver_outcome", "read_state", "get_execution", "acknowledge"]
+
+
+@pytest.mark.parametrize("name", BY_KEY)
+def test_one_execution_is_found_by_its_key(planner: apsw.Connection, name: str) -> None:
+    assert _plan(planner, name)[0] == "SEARCH executions USING PRIMARY KEY (project_id=? AND id=?)"
+
+
+def test_admission_needs_no_sort(planner: apsw.Connection) -> None:
+    for name in ("claim_executions", "claim_limited", "next_limited_group"):
+        assert not [line for line in _plan(planner, name) if "TEMP B-TREE" in line]
+
+
+def test_migrations_are_numbered_without_gaps() -> None:
+    numbers = [migration.number for migration in migrations("sqlite")]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert [migration.number for migration in migrations("postgres")] == numbers
+
+
+def test_both_dialects_have_their_own_words() -> None:
+    for dialect in ("sqlite", "postgres"):
+        assert all("{" not in migration.sql for migration in migrations(dialect))
+    assert "INTEGER" not in re.sub("--.*", "", migrations("postgres")[0].sql)
