@@ -44,6 +44,8 @@ class Executions:
         for item in items:
             try:
                 check_item(item)
+                if item.batch_id is not None:
+                    raise BadValue("`batch_id` is made by the batch route and by `map_children`; leave it out.")
                 answers.append(None)
                 news.append(New(str(uuid7()), item))
             except PerdureError as error:

@@ -686,6 +686,7 @@ class Context:
         *,
         limit: int = OPEN_CHILDREN,
         queue: Queue | str | None = None,
+        concurrency_key: Callable[[I], str | None] | str | None = None,
         priority: int = 0,
         tags: Mapping[str, str] | None = None,
         run_timeout_seconds: int | None = None,
@@ -693,13 +694,15 @@ class Context:
         """Run a child for each input, at most `limit` at a time, and wait for all. Outcomes in the order of the inputs.
 
         The inputs may come from an async generator, which may itself run steps. Children that fail do not stop the
-        others.
+        others. They share a batch id; `concurrency_key` is one for all of them, or made from each input.
 
             done = await ctx.map_children(verify, packages, limit=20)
             sizes = done.results()          # or look at done.outcomes and done.failures
         """
         if limit < 1:
             raise ValueError(f"limit must be at least 1, got {limit!r}.")
+        place = f"{self.execution_id}/{self.machine.loop.key_for('map_children')}"
+        batch_id = str(uuid.uuid5(uuid.NAMESPACE_OID, place))
         outcomes: list[Any] = []
         open_children: set[_MappedChild] = set()
         room = asyncio.Event()
@@ -709,9 +712,11 @@ class Context:
                 workflow,
                 input,
                 queue=queue,
+                concurrency_key=concurrency_key(input) if callable(concurrency_key) else concurrency_key,
                 priority=priority,
                 tags=tags,
                 run_timeout_seconds=run_timeout_seconds,
+                batch_id=batch_id,
             )
             child = _MappedChild(self, call, name, result_type, outcomes, open_children, room)
             outcomes.append(None)
@@ -753,6 +758,7 @@ class Context:
         run_timeout_seconds: int | None = None,
         execution_key: str | None = None,
         key: str | None = None,
+        batch_id: str | None = None,
     ) -> tuple[Call, str, Any]:
         if isinstance(workflow, str):
             name, input_type, result_type = workflow, Any, Any
@@ -772,6 +778,7 @@ class Context:
             delay_seconds=delay,
             run_timeout_seconds=run_timeout_seconds,
             key=execution_key,
+            batch_id=batch_id,
         )
         call = self.machine.new_call(
             Kind.CHILD_STARTED, name, print_, lambda key: StartChild(key, print_, item), key=key
