@@ -68,7 +68,9 @@ async def test_the_wrong_method_says_which_are_right(served: Served, route: Rout
     assert route.method in reply.headers["allow"].split(", ")
 
 
-@pytest.mark.parametrize("path", ["/nope//", "/nope", "/api/v1/executions/", "/api/v1/workflows//run", "/docs/x", "/%ff"])
+@pytest.mark.parametrize(
+    "path", ["/nope//", "/nope", "/api/v1/executions/", "/api/v1/workflows//run", "/docs/x", "/%ff"]
+)
 async def test_there_is_nothing_elsewhere(served: Served, path: str) -> None:
     reply = await served.client.get(path)
     check_shape(reply, 400 if path == "/%ff" else 404)

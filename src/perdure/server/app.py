@@ -11,6 +11,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
+from functools import cache
 
 import msgspec
 import uvicorn
@@ -58,9 +59,10 @@ class App:
         self._partings: set[asyncio.Future[None]] = set()
         self.services = Services(engine, settings, gate)
         self.router = Router(self.services, all_routes())
-        document = openapi.document(self.router.routes, version=API_VERSION)
-        self.services.openapi_json = msgspec.json.encode(document).decode()
-        self.services.docs_html = docs.page(document)
+        # Written when first asked for: a start should not wait for them.
+        document = cache(lambda: openapi.document(self.router.routes, version=API_VERSION))
+        self.services.openapi_json = cache(lambda: msgspec.json.encode(document()).decode())
+        self.services.docs_html = cache(lambda: docs.page(document()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

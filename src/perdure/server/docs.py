@@ -117,7 +117,7 @@ def _kind(schema: Json) -> str:
         return " or ".join(_kind(choice) for choice in schema["anyOf"])
     if "enum" in schema:
         return " | ".join(f"<code>{escape(str(value))}</code>" for value in schema["enum"])
-    if "items" in schema and schema["items"] is not False:
+    if "items" in schema:
         return f"list of {_kind(schema['items'])}"
     kind = schema.get("type", "any JSON")
     words = " or ".join(kind) if isinstance(kind, list) else kind

@@ -17,7 +17,7 @@ _SECRET_VALUE: Final = re.compile(
     r"(?P<key>\bsk_[0-9A-Za-z]{8}_)[0-9A-Za-z]+"
     r"|(?P<bearer>\b(?:Bearer|Basic)\s+)[^\s'\",;)]+"
     r"|(?P<url>[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+(?=@)"
-    r"|(?P<pair>\b[\w-]*(?:api[-_]?key|token|password|passwd|secret|cookie)[\w-]*['\"]?\s*[:=]\s*['\"]?)[^\s'\",;)}]+",
+    r"|(?P<pair>\b[\w-]*(?:api[-_]?key|token|password|passwd|secret|cookie|perdure_session)[\w-]*['\"]?\s*[:=]\s*['\"]?)[^\s'\",;)}]+",
     re.IGNORECASE,
 )
 # What a log record has by itself; whatever else it carries was given as `extra`.

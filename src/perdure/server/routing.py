@@ -15,7 +15,7 @@ segments for others, one decode, one encode.
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, get_type_hints
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -81,8 +81,8 @@ class Services:
         self.sign_ins = SignIns()
         self.slots = Slots(settings.streams_max, settings.streams_per_key_max)
         self.connections: Callable[[], int] = lambda: 0
-        self.openapi_json = ""
-        self.docs_html = ""
+        self.openapi_json: Callable[[], str] = str
+        self.docs_html: Callable[[], str] = str
 
 
 class Call:
@@ -307,6 +307,24 @@ class _Node:
         self.any: _Node | None = None
         self.methods: dict[str, Route] = {}
 
+    def find(self, parts: Sequence[str], at: int, values: list[str]) -> "_Node | None":
+        """The node at the end of a path; fills in the values of what it takes. What is spelled out goes first."""
+        if at == len(parts):
+            return self if self.methods else None
+        part = parts[at]
+        named = self.named.get(part)
+        if named is not None:
+            found = named.find(parts, at + 1, values)
+            if found is not None:
+                return found
+        if self.any is None or not part:
+            return None
+        values.append(part)
+        found = self.any.find(parts, at + 1, values)
+        if found is None:
+            values.pop()
+        return found
+
 
 class Router:
     """The ASGI application of a table of routes."""
@@ -399,24 +417,15 @@ class Router:
 
     def _walk(self, raw: bytes) -> tuple[dict[str, Route], tuple[str, ...]]:
         # Segments are split before they are decoded: a name may hold a slash, as %2F.
-        node = self._root
+        try:
+            parts = [(unquote_to_bytes(part) if b"%" in part else part).decode() for part in raw.split(b"/")[1:]]
+        except UnicodeDecodeError:
+            raise BadRequest("The path is not UTF-8.") from None
         values: list[str] = []
-        for part in raw.split(b"/")[1:]:
-            try:
-                text = (unquote_to_bytes(part) if b"%" in part else part).decode()
-            except UnicodeDecodeError:
-                raise BadRequest("The path is not UTF-8.") from None
-            found = node.named.get(text)
-            if found is None:
-                found = node.any if text else None
-                values.append(text)
-            if found is None:
-                break
-            node = found
-        else:
-            if node.methods:
-                return node.methods, tuple(values)
-        raise NotFound(f"There is nothing at {raw.decode('latin-1')!r}; /docs shows what there is.")
+        node = self._root.find(parts, 0, values)
+        if node is None:
+            raise NotFound(f"There is nothing at {raw.decode('latin-1')!r}; /docs shows what there is.")
+        return node.methods, tuple(values)
 
 
 class _WrongMethod(MethodNotAllowed):

@@ -85,8 +85,10 @@ class Schemas:
                 return {"type": "array", "items": self._schema(info.item_type)}
             case types.TupleType():
                 size = len(info.item_types)
-                items = [self._schema(item) for item in info.item_types]
-                return {"type": "array", "prefixItems": items, "items": False, "minItems": size, "maxItems": size}
+                # Not `prefixItems`: many readers of documents do not know it yet.
+                kinds = [self._schema(item) for item in info.item_types]
+                items = {"anyOf": [kind for n, kind in enumerate(kinds) if kind not in kinds[:n]]}
+                return {"type": "array", "items": items, "minItems": size, "maxItems": size}
             case types.DictType():
                 return {"type": "object", "additionalProperties": self._schema(info.value_type)}
             case types.LiteralType():

@@ -55,10 +55,10 @@ async def show_metrics(call: Call) -> Text:
 @routes.get("/openapi.json", role=None, media_type="application/json")
 async def openapi_document(call: Call) -> Text:
     """This API as an OpenAPI 3.1 document."""
-    return Text(call.services.openapi_json, "application/json")
+    return Text(call.services.openapi_json(), "application/json")
 
 
 @routes.get("/docs", role=None, media_type="text/html")
 async def docs_page(call: Call) -> Text:
     """This API as a page to read."""
-    return Text(call.services.docs_html, "text/html; charset=utf-8", _PAGE_HEADERS)
+    return Text(call.services.docs_html(), "text/html; charset=utf-8", _PAGE_HEADERS)

@@ -1,0 +1,165 @@
+"""The server as a process: ready, drained, refused."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+from tests.server.serving import Served, serving
+
+from perdure.server.app import bind
+from perdure.wire.errors import BadRequest
+
+PROGRAM = """
+import sys
+from perdure.server.app import run
+from perdure.server.settings import load
+run(load({"store": sys.argv[1], "port": int(sys.argv[2]), "insecure_local": True}, environ={}))
+"""
+
+
+class Process:
+    def __init__(self, process: asyncio.subprocess.Process, client: httpx2.AsyncClient) -> None:
+        self.process = process
+        self.client = client
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+async def start(folder: Path) -> Process:
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PROGRAM, str(folder / "perdure.db"), str(port), stderr=asyncio.subprocess.PIPE
+    )
+    client = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30)
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                if (await client.get("/ready")).status_code == 200:
+                    return Process(process, client)
+            except httpx2.TransportError:
+                assert process.returncode is None, await process.stderr.read()  # type: ignore[union-attr]  # piped
+                await asyncio.sleep(0.02)
+
+
+async def test_sigterm_ends_a_server_in_order(tmp_path: Path) -> None:
+    server = await start(tmp_path)
+    body = {"payload": 1, "accept_early": True}
+    id = (await server.client.post("/api/v1/workflows/w/run", json=body)).json()["execution_id"]
+    poll = asyncio.create_task(server.client.get(f"/api/v1/executions/{id}?wait=50"))
+    starts = [
+        asyncio.create_task(server.client.post("/api/v1/workflows/w/run", json={**body, "key": str(n)}))
+        for n in range(20)
+    ]
+    await asyncio.sleep(0.05)
+    began = time.monotonic()
+    server.process.send_signal(signal.SIGTERM)
+    assert (await poll).json()["status"] == "pending"
+    answers = await asyncio.gather(*starts, return_exceptions=True)
+    assert await server.process.wait() == 0
+    assert time.monotonic() - began < 5
+    log = (await server.process.stderr.read()).decode()  # type: ignore[union-attr]  # piped
+    assert '"level": "ERROR"' not in log and "Traceback" not in log
+    await server.client.aclose()
+
+    again = await start(tmp_path)
+    acknowledged = [answer.json()["execution_id"] for answer in answers if isinstance(answer, httpx2.Response)]
+    for known in [id, *acknowledged]:
+        assert (await again.client.get(f"/api/v1/executions/{known}")).status_code == 200
+    again.process.send_signal(signal.SIGINT)
+    assert await again.process.wait() == 0
+    await again.client.aclose()
+
+
+async def test_a_second_server_of_a_store_is_refused(tmp_path: Path) -> None:
+    server = await start(tmp_path)
+    second = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PROGRAM, str(tmp_path / "perdure.db"), "0", stderr=asyncio.subprocess.PIPE
+    )
+    _, log = await second.communicate()
+    assert second.returncode != 0 and b"StoreInUse" in log
+    assert (await server.client.get("/ready")).status_code == 200
+    server.process.send_signal(signal.SIGTERM)
+    await server.process.communicate()
+    await server.client.aclose()
+
+
+async def test_readiness_goes_off_first(served: Served) -> None:
+    assert (await served.client.get("/ready")).status_code == 200
+    served.app.services.drain.closing = True
+    reply = await served.client.get("/ready")
+    assert (reply.status_code, reply.json()["error_type"]) == (503, "UNAVAILABLE")
+    assert (await served.client.get("/health")).json() == {"status": "healthy"}
+    served.app.services.drain.closing = False
+
+
+async def test_a_store_that_does_not_commit_is_not_ready(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def stuck(*args: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(served.engine.store, "write", stuck)
+    assert (await served.client.get("/ready")).status_code == 503
+
+
+async def test_metrics(served: Served) -> None:
+    await served.start()
+    text = (await served.client.get("/metrics")).text
+    assert 'perdure_executions_open{phase="queued",workflow="w"} 1.0' in text
+    for name in (
+        "perdure_claims_total",
+        "perdure_stale_rejections_total",
+        "perdure_deliveries_lost_total",
+        "perdure_commit_group_verbs_count",
+        "perdure_commit_group_seconds_sum",
+        "perdure_timer_lag_seconds",
+        "perdure_queue_depth",
+        "perdure_claim_latency",
+        "perdure_streams_open",
+        "perdure_connections_open",
+    ):
+        assert name in text
+    assert (await served.client.get("/metrics", headers={"authorization": ""})).status_code == 401
+
+
+async def test_open_metrics_need_no_key(tmp_path: Path) -> None:
+    async with serving(tmp_path, metrics_open=True) as served:
+        assert (await served.client.get("/metrics", headers={"authorization": ""})).status_code == 200
+
+
+def test_an_address_that_cannot_be_had_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(BadRequest, match="another port"):
+            bind("127.0.0.1", taken.getsockname()[1])
+    with pytest.raises(BadRequest, match="not one to listen on"):
+        bind("nowhere.invalid", 1)
+
+
+async def test_a_proxys_word_for_the_callers_address_counts_only_if_trusted(tmp_path: Path) -> None:
+    wrong = {"authorization": "Bearer sk_abcdefgh_" + "x" * 32}
+    for proxies, expected in (([], 429), (["127.0.0.1"], 401)):
+        folder = tmp_path / str(expected)
+        async with serving(folder, auth_failures_max=1, proxies=proxies) as served:
+            statuses = [
+                (await served.client.get("/metrics", headers={**wrong, "x-forwarded-for": f"10.0.0.{n}"})).status_code
+                for n in range(3)
+            ]
+            assert statuses == [401, expected, expected]
+
+
+async def test_an_idle_server_sleeps(served: Served) -> None:
+    before = os.times()
+    await asyncio.sleep(2)
+    after = os.times()
+    assert (after.user + after.system) - (before.user + before.system) < 0.2

@@ -1,0 +1,90 @@
+"""The worker protocol over HTTP. What the verbs do is tried in tests/store."""
+
+import asyncio
+import time
+
+import httpx2
+import pytest
+from tests.server.serving import Hand, Served
+
+
+@pytest.mark.parametrize("what", ["register", "claim", "report", "beat", "drain"])
+@pytest.mark.parametrize("version", [None, "0", "2", "1.0", ""])
+async def test_another_protocol_is_refused(served: Served, what: str, version: str | None) -> None:
+    bodies = {
+        "register": {"worker_id": "x", "deployment_id": "d", "python": "3.11", "workflows": []},
+        "claim": {"worker_id": "x", "epoch": "e", "claim_id": "c", "capacity": 1},
+        "report": {"worker_id": "x", "epoch": "e", "items": []},
+        "beat": {"worker_id": "x", "epoch": "e"},
+        "drain": {"worker_id": "x", "epoch": "e"},
+    }
+    headers = {} if version is None else {"perdure-protocol": version}
+    reply = await served.client.post(f"/worker/v1/{what}", json=bodies[what], headers=headers)
+    assert reply.status_code == 400 and "Perdure-Protocol" in reply.json()["error"]
+
+
+async def test_a_claim_is_answered_as_soon_as_there_is_work(served: Served, hand: Hand) -> None:
+    claiming = asyncio.create_task(hand.claim(20))
+    await asyncio.sleep(0.1)
+    began = time.monotonic()
+    id = await served.start(payload={"n": 1}, tags={"a": "b"}, user_id="u")
+    item = await claiming
+    assert time.monotonic() - began < 2
+    assert item["id"] == id and item["attempt"] == 1 and item["user_id"] == "u" and item["tags"] == {"a": "b"}
+
+
+async def test_a_claim_without_work_comes_back_empty(served: Served, hand: Hand) -> None:
+    assert await hand.claim(0.1) is None
+
+
+async def test_a_remote_worker_is_never_embedded(served: Served) -> None:
+    body = {"worker_id": "x", "deployment_id": "d", "python": "3.11", "workflows": [], "embedded": True}
+    reply = await served.client.post("/worker/v1/register", json=body, headers={"perdure-protocol": "1"})
+    assert reply.status_code == 400
+
+
+async def test_beats_tell_what_is_held_and_draining_hands_it_back(served: Served, hand: Hand) -> None:
+    id = await served.start()
+    await hand.claim()
+    assert [held[:2] for held in (await hand.beat())["holding"]] == [[id, 1]]
+    await hand.say("drain", {"worker_id": hand.id, "epoch": hand.epoch})
+    assert (await hand.beat())["lost"] is True
+    other = Hand(served.client)
+    await other.register()
+    assert (await other.claim())["attempt"] == 2
+
+
+async def test_a_worker_of_another_project_gets_nothing(served: Served, hand: Hand) -> None:
+    id = await served.start()
+    item = await hand.claim()
+    _, headers = await served.other_project()
+    async with httpx2.AsyncClient(base_url=served.server.url, headers=headers) as client:
+        spy = Hand(client)
+        await spy.register()
+        assert await spy.claim(0.1) is None
+        assert (await spy.complete(item, "stolen"))["lost"]
+        spy.id = hand.id
+        assert (await spy.complete(item, "stolen"))["lost"]
+        assert (await spy.beat())["lost"]
+        refused = await client.post("/worker/v1/claim", json=spy.claiming(), headers={"perdure-protocol": "1"})
+        assert (refused.status_code, refused.json()["error_type"]) == (409, "LEASE_LOST")
+        await spy.say("drain", {"worker_id": spy.id, "epoch": spy.epoch})
+    assert (await served.client.get(f"/api/v1/executions/{id}")).json()["status"] == "running"
+    assert not (await hand.beat())["lost"]
+
+
+async def test_another_epoch_is_refused(served: Served, hand: Hand) -> None:
+    hand.epoch = "another"
+    reply = await served.client.post("/worker/v1/claim", json=hand.claiming(), headers={"perdure-protocol": "1"})
+    assert (reply.status_code, reply.json()["error_type"]) == (409, "LEASE_LOST")
+    assert (await hand.beat())["lost"]
+
+
+async def test_a_closed_connection_cuts_the_lease_only_of_its_workers(served: Served, hand: Hand) -> None:
+    """A worker that beats over several connections, or drained in order, is not harmed by a parting one."""
+    await served.start()
+    await hand.claim()
+    async with httpx2.AsyncClient(base_url=served.server.url, headers=served.client.headers) as client:
+        assert (await client.get("/health")).status_code == 200
+    await asyncio.sleep(1.5)
+    assert not (await hand.beat())["lost"]
