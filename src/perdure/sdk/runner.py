@@ -309,6 +309,8 @@ class Runner:
             worker.hold_back(self, call)
             return
         started_at_us = self._now_us()
+        if worker.on_step is not None:
+            worker.on_step(self.claimed.id, call.key, self.claimed.attempt)
         running_step.set(StepInfo(self.claimed.id, call.key, call.name or call.key, tries, self.context))
         try:
             if step.timeout_seconds is None:
@@ -390,7 +392,7 @@ class Runner:
         if workflow is not None and not isinstance(error, Fatal | Stuck) and not cancelling:
             asked = error.seconds if isinstance(error, RetryAfter) else None
             delay = delay_us(workflow.retry, self.claimed.retry_count + 1, random.random(), asked)
-        taken = error.key if isinstance(error, StepFailed) and delay is not None else None
+        taken = _step_to_blame(error) if delay is not None else None
         return Fail(str(error_from_json(detail)), Raw(detail), delay, taken)
 
     def _finish(self, end: End) -> None:
@@ -531,6 +533,23 @@ class Runner:
     def is_busy(self) -> bool:
         """Whether a step is running right now."""
         return bool(self._tasks)
+
+
+def _step_to_blame(error: BaseException | None) -> str | None:
+    """The key of the failed step that this error came from: itself, inside a group, or as what was being handled."""
+    seen: set[int] = set()
+    ahead = [error]
+    while ahead:
+        one = ahead.pop(0)
+        if one is None or id(one) in seen:
+            continue
+        if isinstance(one, StepFailed):
+            return one.key
+        seen.add(id(one))
+        if isinstance(one, BaseExceptionGroup):
+            ahead.extend(one.exceptions)
+        ahead.append(one.__cause__ or (None if one.__suppress_context__ else one.__context__))
+    return None
 
 
 class _RetryAt(msgspec.Struct):
