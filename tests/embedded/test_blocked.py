@@ -1,0 +1,121 @@
+"""Code that does not match its journal blocks the execution, and the right code brings it back."""
+
+import asyncio
+
+import msgspec
+import pytest
+from tests.embedded.house import Counter, House, reaches, rows_of
+
+from perdure.sdk.context import Context
+from perdure.sdk.errors import ExecutionCancelled
+from perdure.sdk.workflow import Registry
+from perdure.wire.records import Kind
+from perdure.wire.status import Phase
+
+
+def version(count: Counter, steps: list[str], *, strict: bool = False, input: int = 1) -> Registry:
+    app = Registry()
+
+    async def body(name: str, n: int) -> str:
+        count(name)
+        return name
+
+    @app.workflow(strict=strict)
+    async def changing(ctx: Context) -> list[str]:
+        done = []
+        for n, name in enumerate(steps):
+            if n == 2:
+                await ctx.wait_for_event("go")
+            done.append(await ctx.step(name, body, name, input))
+        return done
+
+    return app
+
+
+async def test_diverged_code_blocks_and_a_registration_with_the_right_code_unblocks(
+    house: House, count: Counter
+) -> None:
+    async with house.open(version(count, ["a", "b", "c"])) as p:
+        handle = await p.start("changing")
+        await reaches(handle, Phase.WAITING)
+    async with house.open(version(count, ["a", "x", "c"])) as p:
+        handle = p.handle(handle.id)
+        await p.publish("go", None)
+        await reaches(handle, Phase.BLOCKED)
+        blocked = (await rows_of(handle))[-1]
+        assert blocked.kind is Kind.BLOCKED
+        detail = msgspec.json.decode(blocked.value)
+        assert detail["recorded"] == {"kind": "step", "key": "b", "name": "b"}
+        assert detail["asked"] == {"kind": "step", "key": "x", "name": "x"}
+        assert "test_blocked.py:" in detail["source"]
+        error = (await handle.get()).error
+        assert error is not None and "'b'" in error and "'x'" in error
+    assert count["x"] == 0
+    async with house.open(version(count, ["a", "b", "c"])) as p:
+        assert await p.handle(handle.id).result() == ["a", "b", "c"]
+        assert (await p.get(handle.id)).error is None
+    assert count.runs == {"a": 1, "b": 1, "c": 1}
+
+
+async def test_a_blocked_execution_can_be_cancelled(house: House, count: Counter) -> None:
+    async with house.open(version(count, ["a", "b", "c"])) as p:
+        handle = await p.start("changing")
+        await reaches(handle, Phase.WAITING)
+    async with house.open(version(count, ["z"])) as p:
+        handle = p.handle(handle.id)
+        await p.publish("go", None)
+        await reaches(handle, Phase.BLOCKED)
+        assert (await handle.cancel()).phase is Phase.CANCELLED
+        with pytest.raises(ExecutionCancelled):
+            await handle.result()
+
+
+async def test_a_changed_input_is_let_through_unless_the_workflow_is_strict(house: House, count: Counter) -> None:
+    for strict, phase in ((False, Phase.COMPLETED), (True, Phase.BLOCKED)):
+        async with house.open(version(count, ["a", "b", "c"], strict=strict)) as p:
+            handle = await p.start("changing")
+            await reaches(handle, Phase.WAITING)
+        async with house.open(version(count, ["a", "b", "c"], strict=strict, input=2)) as p:
+            await p.publish("go", None)
+            await reaches(p.handle(handle.id), phase)
+
+
+async def test_a_workflow_that_left_the_registry_blocks_until_it_is_back(house: House, count: Counter) -> None:
+    async with house.open(version(count, ["a", "b", "c"])) as p:
+        handle = await p.start("changing")
+        await reaches(handle, Phase.WAITING)
+    async with house.open(Registry()) as p:
+        await p.publish("go", None)
+        await reaches(p.handle(handle.id), Phase.BLOCKED)
+        error = (await p.get(handle.id)).error
+        assert error is not None and "'changing' is not in this worker's registry" in error
+    async with house.open(version(count, ["a", "b", "c"])) as p:
+        assert await p.handle(handle.id).result() == ["a", "b", "c"]
+
+
+async def test_a_later_registration_of_another_workflow_unblocks_in_the_same_process(
+    house: House, count: Counter
+) -> None:
+    app, other = Registry(), Registry()
+    right = False
+
+    @app.workflow
+    async def moody(ctx: Context) -> str:
+        await ctx.step("a" if not right else "b", lambda: None)
+        await ctx.wait_for_event("go")
+        return "done"
+
+    @other.workflow
+    async def unrelated(ctx: Context) -> None:
+        return None
+
+    async with house.open(app, parks=False) as p:
+        handle = await p.start(moody)
+        await reaches(handle, Phase.WAITING)
+        right = True
+        await p.publish("go", None)
+        await reaches(handle, Phase.BLOCKED)
+        right = False
+        await (await p.start(unrelated)).result()
+        assert await handle.result() == "done"
+        await asyncio.sleep(0)
