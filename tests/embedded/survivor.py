@@ -2,7 +2,8 @@
 
     python survivor.py STORE SIDE_FILE EXECUTIONS
 
-It starts them unless they are there, waits for all, and prints the results. Each line of the side file is one run of a step's body: `key step`.
+It starts them unless they are there, waits for all, and prints the results. Each line of the side file is one run of a
+step's body: `key step`.
 """
 
 import asyncio
