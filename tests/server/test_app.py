@@ -81,6 +81,25 @@ async def test_sigterm_ends_a_server_in_order(tmp_path: Path) -> None:
     await again.client.aclose()
 
 
+async def test_who_takes_nothing_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    writers = []
+    async with serving(tmp_path, drain_seconds=2.0) as served:
+        data = "x" * 1_000_000
+        for _ in range(20):
+            await served.client.post("/api/v1/events/publish", json={"topic": "t", "events": [{"data": data}]})
+        for request in ("GET /api/v1/events/stream?topic=t HTTP/1.1", "POST /api/v1/executions HTTP/1.1"):
+            reader, writer = await asyncio.open_connection(*served.address)
+            reader._transport.pause_reading()  # type: ignore[attr-defined]  # that of the connection
+            head = f"{request}\r\nHost: localhost\r\nAuthorization: Bearer {served.key}\r\nContent-Length: 10\r\n\r\n"
+            writer.write(head.encode())
+            writers.append(writer)
+        await asyncio.sleep(0.5)
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+    for writer in writers:
+        writer.transport.abort()
+
+
 async def test_a_second_server_of_a_store_is_refused(tmp_path: Path) -> None:
     server = await start(tmp_path)
     second = await asyncio.create_subprocess_exec(

@@ -56,8 +56,10 @@ class Running:
         """A fresh worker, an execution that is queued, and one that the worker holds."""
         self.hand = Hand(self.served.client)
         await self.hand.register()
-        self.queued = await self.served.start(start_at="2999-01-01T00:00:00Z")
-        await self.served.start()
+        # Named in full: a case may have registered another deployment, or limits for a queue.
+        place = {"deployment_id": "default", "queue_name": self.hand.id}
+        self.queued = await self.served.start(start_at="2999-01-01T00:00:00Z", **place)
+        await self.served.start(**place)
         self.held = await self.hand.claim()
 
     def start(self) -> None:

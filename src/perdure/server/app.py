@@ -6,6 +6,7 @@ what is in flight finishes (at most `drain_seconds`); then the engine's loops st
 
 import asyncio
 import logging
+import math
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -152,8 +153,8 @@ class Server(uvicorn.Server):
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=int(settings.keep_alive_seconds),
-            timeout_graceful_shutdown=int(settings.drain_seconds),
+            timeout_keep_alive=math.ceil(settings.keep_alive_seconds),
+            timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
         )
         super().__init__(config)
         self.socket: socket.socket | None = None
@@ -185,26 +186,27 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._look()
         self.ready.set()
 
     async def main_loop(self) -> None:
-        loop = asyncio.get_running_loop()
-        while not self.should_exit:
-            date = [(b"date", formatdate(usegmt=True).encode())]
-            self.server_state.default_headers = date + self.config.encoded_headers
-            now = loop.time()
-            for connection in list(self.server_state.connections):
-                assert isinstance(connection, Connection)
-                connection.look(now)
-            try:
-                async with asyncio.timeout(1.0):
-                    await self._exit.wait()
-            except TimeoutError:
-                pass
+        await self._exit.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.application.drain()
         await super().shutdown(sockets)
+        self._next_look.cancel()
+
+    def _look(self) -> None:
+        """Once a second, until the last connection is closed: tell the time, and cut who is too slow."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        date = [(b"date", formatdate(usegmt=True).encode())]
+        self.server_state.default_headers = date + self.config.encoded_headers
+        for connection in list(self.server_state.connections):
+            assert isinstance(connection, Connection)
+            connection.look(now)
+        self._next_look = loop.call_later(1.0, self._look)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
