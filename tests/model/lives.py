@@ -1,0 +1,303 @@
+"""The model: what an execution's life should look like, told without a database.
+
+A dict of lives, each with its phase, attempt, journal, waits, and the moment at which something is due. Written from
+the design's sentences and not from the verbs: where the two disagree, one of them is wrong.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from tests.store.world import GRACE_US, LEASE_US, SECOND
+
+from perdure.wire.records import OUTCOMES, Kind
+from perdure.wire.status import FINAL, HELD, TRANSITIONS, Phase
+
+LIMITS: dict[str, tuple[int | None, int | None]] = {"one": (1, None), "two": (None, 2)}
+"""Queues with a limit by key, and with a total."""
+LOSSES_MAX = 5
+
+
+@dataclass
+class Wait:
+    state: str  # open, met, early, closed
+    topic: str | None = None
+    match: int | None = None
+    after: int = 0
+
+
+@dataclass
+class Life:
+    id: str
+    created_us: int
+    queue: str
+    key: str | None
+    priority: int
+    cleans: bool
+    timeout_us: int | None
+    parent: str | None
+    step_key: str | None
+    rank: int
+    ready_us: int
+    due_us: int | None
+    limited: bool
+    phase: Phase = Phase.QUEUED
+    attempt: int = 0
+    worker: str | None = None
+    acked: bool = False
+    losses: int = 0
+    undelivered: int = 0
+    retries: int = 0
+    cancelled_by: str | None = None
+    timer_key: str | None = None
+    rows: list[tuple[Kind, str | None]] = field(default_factory=list)
+    waits: dict[str, Wait] = field(default_factory=dict)
+    taken: set[tuple[str, int]] = field(default_factory=set)
+
+    @property
+    def seq(self) -> int:
+        return len(self.rows)
+
+    def has(self, *kinds: Kind) -> bool:
+        return any(kind in kinds for kind, _ in self.rows)
+
+    def unseen(self, seen: int) -> bool:
+        """Whether an outcome stands after `seen`."""
+        return any(kind in OUTCOMES for kind, _ in self.rows[seen:])
+
+
+class Model:
+    """Every life, every topic, every worker's lease, and the time."""
+
+    def __init__(self, now_us: int) -> None:
+        self.now_us = now_us
+        self.lives: dict[str, Life] = {}
+        self.topics: dict[str, list[tuple[int, int]]] = {}
+        """By topic: (published at, number in it) of each event, in order."""
+        self.leases: dict[str, int] = {}
+        self.done: Counter[str] = Counter()
+        """What has happened, by the names of the table and a few of our own."""
+
+    def move(self, name: str, life: Life) -> None:
+        """Change a phase as the table says, and count it."""
+        move = TRANSITIONS[name]
+        assert life.phase in move.sources, f"the model itself moves from {life.phase} by {name}"
+        life.phase = move.target
+        self.done[name] += 1
+
+    def in_phase(self, *phases: Phase) -> list[Life]:
+        return [life for life in self.lives.values() if life.phase in phases]
+
+    def children(self, id: str) -> list[Life]:
+        return [life for life in self.lives.values() if life.parent == id]
+
+    # --- ready and claimed --------------------------------------------------------------------------------------------
+
+    def ready(self, *, limited: bool) -> list[Life]:
+        """What a claim may take, in its order: what wakes before what is new, then by priority, then by age."""
+        found = [life for life in self.in_phase(Phase.QUEUED) if life.due_us is None and life.limited == limited]
+        return sorted(found, key=lambda life: (life.rank, life.ready_us, life.id))
+
+    def room(self, queue: str, key: str | None) -> int:
+        """How many more of this queue and key may run."""
+        held = [life for life in self.in_phase(*HELD) if life.queue == queue and life.limited]
+        by_key, total = LIMITS[queue]
+        room = 1_000_000
+        if by_key is not None:
+            room = by_key - sum(1 for life in held if life.key == key)
+        if total is not None:
+            room = min(room, total - len(held))
+        return room
+
+    def claimed(self, life: Life, worker: str) -> None:
+        cancelling = life.cancelled_by is not None
+        self.move("claim_cancelling" if cancelling else "claim", life)
+        life.attempt += 1
+        life.worker = worker
+        life.acked = False
+        life.rows.append((Kind.CLAIMED, None))
+        timeout = None if life.timeout_us is None else self.now_us + life.timeout_us
+        life.due_us = self.now_us + GRACE_US if cancelling else timeout
+
+    def _requeued(self, life: Life, due_us: int | None = None) -> None:
+        life.due_us = due_us
+        life.rank = -life.priority
+        life.ready_us = self.now_us if due_us is None else due_us
+        life.limited = life.queue in LIMITS
+
+    # --- outcomes -----------------------------------------------------------------------------------------------------
+
+    def deliver(self, life: Life, kind: Kind, key: str | None) -> None:
+        """An outcome from outside: into the journal, and it wakes whoever waits."""
+        if life.phase in FINAL:
+            return
+        life.rows.append((kind, key))
+        life.losses = 0
+        if life.phase is Phase.WAITING:
+            self.move("wake", life)
+            self._requeued(life)
+
+    def publish(self, topic: str, number: int) -> None:
+        events = self.topics.setdefault(topic, [])
+        events.append((self.now_us, number))
+        for life in sorted(self.lives.values(), key=lambda life: life.id):
+            for key, wait in life.waits.items():  # in the order in which they were opened
+                if wait.state == "open" and wait.topic == topic and self._fits(wait, len(events), number):
+                    wait.state = "met"
+                    life.taken.add((topic, len(events)))
+                    self.deliver(life, Kind.EVENT, key)
+                    self.done["event for a waiter"] += 1
+                    break
+
+    @staticmethod
+    def _fits(wait: Wait, seq: int, number: int) -> bool:
+        return seq > wait.after and wait.match in (None, number)
+
+    def answer(self, life: Life, key: str) -> bool:
+        """Whether an answer is accepted: by an open wait, or kept for one."""
+        wait = life.waits.get(key)
+        if life.phase in FINAL or (wait is not None and (wait.state != "open" or wait.topic is not None)):
+            return False
+        if wait is None:
+            life.waits[key] = Wait("early")
+        else:
+            wait.state = "met"
+            self.deliver(life, Kind.RESUME, key)
+            self.done["answer for a waiter"] += 1
+        return True
+
+    def open(self, life: Life, key: str, topic: str | None, match: int | None) -> None:
+        """The code waits; what is there already is its at once."""
+        known = life.waits.get(key)
+        if known is not None and known.state == "early":
+            known.state = "met"
+            life.rows.append((Kind.RESUME, key))
+            life.losses = 0
+            self.done["early answer"] += 1
+            return
+        if known is not None and known.state in ("open", "met"):
+            return
+        events = self.topics.get(topic, []) if topic is not None else []
+        if known is None:
+            before = sum(1 for at_us, _ in events if at_us < life.created_us)
+            known = life.waits[key] = Wait("open", topic, match, before)
+        known.state = "open"
+        for seq, (_, number) in enumerate(events, 1):
+            if (topic or "", seq) not in life.taken and self._fits(known, seq, number):
+                known.state = "met"
+                life.taken.add((topic or "", seq))
+                life.rows.append((Kind.EVENT, key))
+                life.losses = 0
+                self.done["early event"] += 1
+                return
+
+    # --- ends ---------------------------------------------------------------------------------------------------------
+
+    def ended(self, life: Life, row: Kind) -> None:
+        """What follows from a final phase."""
+        life.rows.append((row, None))
+        life.due_us = None
+        for wait in life.waits.values():
+            if wait.state == "open":
+                wait.state = "closed"
+        if life.parent is not None and life.step_key is not None:
+            self.deliver(self.lives[life.parent], Kind.CHILD, life.step_key)
+
+    def cancel(self, life: Life, by: str) -> None:
+        """Down the tree, never up."""
+        self._cancel_one(life, by)
+        level = [life.id]
+        while level:
+            below = [child for id in level for child in self.children(id)]
+            for child in below:
+                self._cancel_one(child, by)
+            level = [child.id for child in below]
+
+    def _cancel_one(self, life: Life, by: str) -> None:
+        if life.phase in FINAL or life.cancelled_by is not None:
+            return
+        life.cancelled_by = by
+        if life.phase is Phase.RUNNING:
+            self.move("ask_cancel", life)
+            life.rows.append((Kind.CANCEL, None))
+            life.due_us = self.now_us + GRACE_US
+        elif life.phase is Phase.WAITING and life.cleans:
+            self.move("wake", life)
+            life.rows.append((Kind.CANCEL, None))
+            self._requeued(life)
+            life.limited = False
+        else:
+            self.move("cancel", life)
+            self.ended(life, Kind.CANCELLED)
+
+    def overrule(self, life: Life) -> None:
+        self.move("overrule", life)
+        self.ended(life, Kind.CANCELLED)
+
+    # --- the clock ----------------------------------------------------------------------------------------------------
+
+    def due(self) -> list[Life]:
+        return [
+            life
+            for life in self.lives.values()
+            if life.due_us is not None and life.due_us <= self.now_us and life.phase is not Phase.BLOCKED
+        ]
+
+    def wake_due(self) -> None:
+        for life in self.due():
+            if life.phase is Phase.WAITING:
+                due_us = life.due_us
+                self.move("wake", life)
+                life.rows.append((Kind.TIMER if life.timer_key else Kind.WOKEN, life.timer_key))
+                life.losses = 0 if life.timer_key else life.losses
+                self._requeued(life)
+                life.ready_us = due_us or 0
+                self.done["timer"] += 1
+            elif life.phase is Phase.QUEUED:
+                life.ready_us, life.due_us = life.due_us or 0, None
+                self.done["delay over"] += 1
+        for life in sorted(self.due(), key=lambda life: life.due_us or 0):
+            if life.phase is Phase.RUNNING:
+                self.cancel(life, "system")
+                self.done["run timeout"] += 1
+        for life in self.due():
+            if life.phase is Phase.CANCELLING:
+                self.overrule(life)
+
+    def lose(self, life: Life, *, released: bool = False) -> None:
+        """Its worker is gone."""
+        if life.phase is Phase.CANCELLING:
+            self.overrule(life)
+            return
+        if released:
+            self.move("release", life)
+            life.rows.append((Kind.RELEASED, None))
+            self._requeued(life)
+            return
+        if life.acked:
+            life.losses += 1
+        else:
+            life.undelivered += 1
+        if life.losses == LOSSES_MAX:
+            self.move("poison", life)
+            self.ended(life, Kind.FAILED)
+            return
+        count = life.losses if life.acked else life.undelivered
+        self.move("lose", life)
+        life.rows.append((Kind.LOST, None))
+        delay_us = 0 if count == 1 else SECOND * 2 ** (count - 2)
+        self._requeued(life, self.now_us + min(delay_us, 300 * SECOND) if delay_us else None)
+
+    def end_worker(self, worker: str, *, released: bool) -> None:
+        del self.leases[worker]
+        for life in sorted(self.in_phase(*HELD), key=lambda life: life.id):
+            if life.worker == worker:
+                self.lose(life, released=released)
+
+    def registered(self, worker: str) -> None:
+        self.leases[worker] = self.now_us + LEASE_US
+        for life in self.in_phase(Phase.BLOCKED):
+            self.move("unblock", life)
+            life.rows.append((Kind.UNBLOCKED, None))
+            self._requeued(life)

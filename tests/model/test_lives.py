@@ -1,0 +1,612 @@
+"""Random lives: whatever callers, workers and the clock do in whatever order, store and model agree after every step.
+
+Runs until everything that can happen has happened often enough: a machine that never poisons anything proves nothing
+about poison.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, seed, settings
+from hypothesis import Phase as Step
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from msgspec import json
+from tests.model.lives import LIMITS, Life, Model
+from tests.store.conftest import DATABASES
+from tests.store.world import (
+    BLOCK,
+    CANCELLED,
+    PROJECT,
+    RELEASE,
+    SECOND,
+    START_US,
+    World,
+    answer_wait,
+    child,
+    event_wait,
+    failure,
+    raw,
+    step,
+)
+
+from perdure.store.sqlite import SQLiteStore
+from perdure.store.verbs import claims, looks
+from perdure.wire.errors import Conflict, LeaseLost, NotCancellable
+from perdure.wire.records import Kind
+from perdure.wire.requests import (
+    CloseWait,
+    Complete,
+    End,
+    Entry,
+    EventItem,
+    ItemReply,
+    ListFilters,
+    Publish,
+    QueueSpec,
+    Suspend,
+    WorkflowSpec,
+)
+from perdure.wire.status import FINAL, HELD, TRANSITIONS, Phase
+
+T = TypeVar("T")
+
+HOWS = ("complete", "fail", "retry", "retry later", "release", "block", "cancelled")
+WORKERS = ("w0", "w1", "w2")
+TOPICS = ("t", "u")
+
+
+class Lives(RuleBasedStateMachine):
+    """What anybody may do to one project, with the model beside it."""
+
+    database: ClassVar[str] = "sqlite"
+    done: ClassVar[Counter[str]] = Counter()
+    """Over all runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._runner = asyncio.Runner()
+        self._folder = tempfile.TemporaryDirectory()
+        self.world = self._do(self._open())
+        self.model = Model(START_US)
+        self._names = 0
+        self._last: tuple[str, Callable[[], Coroutine[Any, Any, ItemReply]]] | None = None
+        self._checked: dict[str, int] = {}
+        for worker in WORKERS[:2]:
+            self._register(worker)
+
+    async def _open(self) -> World:
+        store = DATABASES[self.database](Path(self._folder.name))
+        if isinstance(store, SQLiteStore):
+            store._writer.execute("PRAGMA synchronous=OFF")  # what is on disk is another test's business
+        return await World.make(store)
+
+    def _do(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._runner.run(work)
+
+    def _name(self, prefix: str) -> str:
+        self._names += 1
+        return f"{prefix}{self._names:04}"
+
+    def teardown(self) -> None:
+        self._do(self._close())
+        self._runner.close()
+        self._folder.cleanup()
+        Lives.done.update(self.model.done)
+
+    async def _close(self) -> None:
+        await self.world.check()
+        await self.world.store.close()
+
+    def _pick(self, data: st.DataObject, lives: list[Life]) -> Life:
+        return data.draw(st.sampled_from(sorted(lives, key=lambda life: life.id)), label="life")
+
+    def _held(self, data: st.DataObject) -> Life:
+        """A life in some worker's hands; a fresh one when there is none."""
+        held = self.model.in_phase(*HELD)
+        if len(held) < 2:
+            worker = next(iter(self.model.leases), WORKERS[0])
+            if worker not in self.model.leases:
+                self._register(worker)
+            self._start("cleans" if self._names % 2 else "wf", timeout=20 if self._names % 3 else None)
+            self._claim(worker, 10, acknowledge=True)
+            held = self.model.in_phase(*HELD)
+        return self._pick(data, held)
+
+    def _register(self, worker: str) -> None:
+        specs = [WorkflowSpec("wf"), WorkflowSpec("cleans", wake_on_cancel=True)]
+        queues = [QueueSpec(name, *limits) for name, limits in LIMITS.items()]
+        self.world.now_us = self.model.now_us
+        self._do(self.world.register(worker, specs, queues=queues))
+        self.model.registered(worker)
+
+    # --- callers -----------------------------------------------------------------------------------------------------
+
+    @rule(
+        workflow_id=st.sampled_from(["wf", "cleans"]),
+        queue=st.sampled_from([None, "one", "two"]),
+        key=st.sampled_from([None, "a", "b"]),
+        priority=st.integers(-1, 1),
+        delay=st.sampled_from([None, None, 5.0]),
+        timeout=st.sampled_from([None, None, 20]),
+    )
+    def start(
+        self,
+        workflow_id: str,
+        queue: str | None,
+        key: str | None,
+        priority: int,
+        delay: float | None,
+        timeout: int | None,
+    ) -> None:
+        self._start(workflow_id, queue, key, priority, delay, timeout)
+
+    def _start(
+        self,
+        workflow_id: str,
+        queue: str | None = None,
+        key: str | None = None,
+        priority: int = 0,
+        delay: float | None = None,
+        timeout: int | None = None,
+    ) -> None:
+        id = self._do(
+            self.world.start(
+                workflow_id,
+                queue_name=queue,
+                concurrency_key=key,
+                priority=priority,
+                delay_seconds=delay,
+                run_timeout_seconds=timeout,
+            )
+        )
+        self._born(id, workflow_id, queue, key, priority, delay, timeout)
+
+    def _born(
+        self,
+        id: str,
+        workflow_id: str,
+        queue: str | None = None,
+        key: str | None = None,
+        priority: int = 0,
+        delay: float | None = None,
+        timeout: int | None = None,
+        parent: str | None = None,
+        step_key: str | None = None,
+    ) -> None:
+        now_us = self.model.now_us
+        due_us = None if delay is None else now_us + int(delay * SECOND)
+        self.model.lives[id] = Life(
+            id=id,
+            created_us=now_us,
+            queue=queue or workflow_id,
+            key=key,
+            priority=priority,
+            cleans=workflow_id == "cleans",
+            timeout_us=None if timeout is None else timeout * SECOND,
+            parent=parent,
+            step_key=step_key,
+            rank=1_000_000 - priority,
+            ready_us=due_us or now_us,
+            due_us=due_us,
+            limited=queue in LIMITS,
+        )
+
+    @precondition(lambda self: len(self.model.lives) > 2)
+    @rule(data=st.data(), phase=st.sampled_from([*Phase, Phase.RUNNING, Phase.WAITING, Phase.WAITING]))
+    def cancel(self, data: st.DataObject, phase: Phase) -> None:
+        lives = self.model.in_phase(phase)
+        if not lives:
+            return
+        life = self._pick(data, lives)
+        before = life.phase
+        try:
+            answer = self._do(self.world.cancel(life.id))
+        except NotCancellable:
+            assert before in FINAL
+            self.model.done["cancel of a final one refused"] += 1
+            return
+        assert before not in FINAL
+        self.model.cancel(life, "user")
+        assert answer is (Phase.CANCELLED if life.phase is Phase.CANCELLED else Phase.CANCELLING)
+
+    @rule(topic=st.sampled_from(TOPICS), number=st.integers(1, 2))
+    def publish(self, topic: str, number: int) -> None:
+        seqs = self._do(self.world.publish(topic, {"n": number}))
+        self.model.publish(topic, number)
+        assert seqs == [len(self.model.topics[topic])]
+
+    @precondition(lambda self: self.model.lives)
+    @rule(data=st.data(), early=st.booleans())
+    def answer(self, data: st.DataObject, early: bool) -> None:
+        lives = list(self.model.lives.values())
+        waiting = [life for life in lives if any(wait.state == "open" for wait in life.waits.values())]
+        life = self._pick(data, waiting if waiting and not early else lives)
+        keys = sorted(life.waits)
+        key = self._name("early") if early or not keys else data.draw(st.sampled_from(keys), label="key")
+        if not self.model.answer(life, key):
+            with pytest.raises(Conflict):
+                self._do(self.world.resume(life.id, key))
+            self.model.done["answer refused"] += 1
+            return
+        self._do(self.world.resume(life.id, key))
+
+    # --- workers -----------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.model.in_phase(Phase.QUEUED))
+    @rule(worker=st.sampled_from(WORKERS), capacity=st.integers(1, 4), acknowledge=st.booleans())
+    def claim(self, worker: str, capacity: int, acknowledge: bool) -> None:
+        self._claim(worker, capacity, acknowledge=acknowledge)
+
+    def _claim(self, worker: str, capacity: int, *, acknowledge: bool) -> None:
+        if worker not in self.model.leases:
+            with pytest.raises(LeaseLost):
+                self._do(self.world.claim(worker, capacity))
+            return
+        got = self._do(self.world.claim(worker, capacity))
+        ids = [claimed.id for claimed in got]
+        free = [life.id for life in self.model.ready(limited=False)][:capacity]
+        assert [id for id in ids if id in free] == free
+        rest = [id for id in ids if id not in free]
+        ready: dict[tuple[str, str | None], list[str]] = {}
+        for life in self.model.ready(limited=True):
+            ready.setdefault((life.queue, life.key), []).append(life.id)
+        for group, queue in ready.items():  # of each key the first, never one out of turn
+            taken = [id for id in queue if id in rest]
+            assert taken == queue[: len(taken)], group
+        for claimed in got:
+            life = self.model.lives[claimed.id]
+            if life.limited:
+                assert self.model.room(life.queue, life.key) > 0
+                self.model.done["claimed within a limit"] += 1
+            self.model.claimed(life, worker)
+            assert (claimed.attempt, claimed.cancelling) == (life.attempt, life.phase is Phase.CANCELLING)
+            assert claimed.ack_first == (life.losses + life.undelivered > 0)
+            assert [(row.kind, row.key) for row in claimed.rows] == life.rows
+            if acknowledge:
+                assert not self._do(self.world.acknowledge(life.id, worker=worker)).lost
+                life.acked, life.undelivered = True, 0
+        if len(got) < capacity:  # nothing that could run was left behind
+            assert not self.model.ready(limited=False)
+            for life in self.model.ready(limited=True):
+                assert self.model.room(life.queue, life.key) <= 0
+                self.model.done["held back by a limit"] += 1
+
+    def _report(self, life: Life, entries: list[Entry], end: End | None = None, seen: int | None = None) -> ItemReply:
+        """Send a report that is taken, and note that the execution was heard of."""
+        worker, attempt = life.worker or "", life.attempt
+        seen = life.seq if seen is None else seen
+        reply = self._do(self.world.report(life.id, entries, end, worker=worker, seen=seen))
+        assert not reply.lost and reply.problem is None
+        number = self.world._numbers[life.id, attempt]
+
+        def again() -> Coroutine[Any, Any, ItemReply]:
+            return self.world.report(life.id, entries, end, worker=worker, attempt=attempt, number=number, seen=seen)
+
+        self._last = (life.id, again)
+        life.acked, life.undelivered = True, 0
+        return reply
+
+    @rule(data=st.data(), ok=st.booleans(), last=st.booleans())
+    def step(self, data: st.DataObject, ok: bool, last: bool) -> None:
+        life = self._held(data)
+        key = self._name("s")
+        reply = self._report(life, [step(key, 1, ok=ok, last=last or ok)])
+        kind = Kind.STEP if last or ok else Kind.STEP_FAILED
+        life.rows.append((kind, key))
+        if kind is Kind.STEP:
+            life.losses = 0
+        assert reply.accepted == [life.seq]
+
+    @rule(data=st.data(), workflow_id=st.sampled_from(["wf", "cleans"]), queue=st.sampled_from([None, "one", "two"]))
+    def start_child(self, data: st.DataObject, workflow_id: str, queue: str | None) -> None:
+        life = self._held(data)
+        key = self._name("c")
+        reply = self._report(life, [child(key, workflow_id, queue_name=queue)])
+        life.rows.append((Kind.CHILD_STARTED, key))
+        life.losses = 0
+        assert reply.rows[-1].ok is (life.phase is Phase.RUNNING)
+        if reply.rows[-1].ok:
+            self._born(json.decode(reply.rows[-1].value), workflow_id, queue, parent=life.id, step_key=key)
+            self.model.done["child"] += 1
+
+    @rule(data=st.data(), topic=st.sampled_from(TOPICS), number=st.integers(1, 2))
+    def publish_inside(self, data: st.DataObject, topic: str, number: int) -> None:
+        life = self._held(data)
+        key, seen = self._name("p"), life.seq
+        reply = self._report(life, [Publish(key, None, topic, [EventItem(raw({"n": number}))])])
+        life.rows.append((Kind.PUBLISHED, key))
+        life.losses = 0
+        self.model.publish(topic, number)
+        assert [(row.kind, row.key) for row in reply.rows] == life.rows[seen:]
+
+    @rule(data=st.data(), topic=st.sampled_from([*TOPICS, None]), match=st.sampled_from([None, 1, 2]))
+    def open_wait(self, data: st.DataObject, topic: str | None, match: int | None) -> None:
+        life = self._held(data)
+        early = [key for key, wait in life.waits.items() if wait.state == "early"]
+        topic = None if early else topic
+        key, match = self._key_to_open(data, life, topic), match if topic else None
+        seen = life.seq
+        fields = {} if match is None else {"match": {"n": raw(match)}}
+        reply = self._report(life, [answer_wait(key) if topic is None else event_wait(key, topic, **fields)])
+        self.model.open(life, key, topic, match)
+        assert [(row.kind, row.key) for row in reply.rows] == life.rows[seen:]
+
+    def _key_to_open(self, data: st.DataObject, life: Life, topic: str | None) -> str:
+        """A new key, or one that was answered early or given up and is asked for once more."""
+        known = sorted(key for key, wait in life.waits.items() if topic is None and wait.topic is None)
+        again = data.draw(st.booleans(), label="again")
+        return data.draw(st.sampled_from(known), label="key") if known and again else self._name("k")
+
+    @rule(data=st.data())
+    def close_wait(self, data: st.DataObject) -> None:
+        life = self._held(data)
+        for key, wait in life.waits.items():
+            if wait.state == "open":
+                self._report(life, [CloseWait(key)])
+                wait.state = "closed"
+                self.model.done["wait closed"] += 1
+                return
+
+    @rule(data=st.data(), timer=st.sampled_from([None, "key", "pause"]), behind=st.booleans())
+    def suspend(self, data: st.DataObject, timer: str | None, behind: bool) -> None:
+        life = self._held(data)
+        waits = [key for key, wait in life.waits.items() if wait.state == "open"]
+        if timer is None and not waits and not any(one.phase not in FINAL for one in self.model.children(life.id)):
+            timer = "key"
+        due = None
+        if timer is not None:
+            due = (self._name("timer") if timer == "key" else None, self.model.now_us + 10 * SECOND)
+        seen = max(1, life.seq - 2) if behind else life.seq
+        reply = self._report(life, [], Suspend(waits, due), seen)
+        if life.phase is Phase.CANCELLING or life.unseen(seen):
+            assert not reply.ended
+            assert [(row.kind, row.key) for row in reply.rows] == life.rows[seen:]
+            self.model.done["suspend refused"] += 1
+            return
+        assert reply.ended
+        self.model.move("suspend", life)
+        life.rows.append((Kind.WAITING, None))
+        life.timer_key, life.due_us = due if due is not None else (None, None)
+
+    @rule(
+        data=st.data(),
+        how=st.sampled_from(["complete", "fail", "retry", "retry later", "release", "block", "cancelled"]),
+    )
+    def end(self, data: st.DataObject, how: str) -> None:
+        stopping = self.model.in_phase(Phase.CANCELLING)
+        life = self._pick(data, stopping) if stopping and how != "block" else self._held(data)
+        if how == "cancelled" and life.phase is Phase.RUNNING:
+            how = "complete"
+        delay_us = 5 * SECOND if how == "retry later" else 0
+        ends: dict[str, End] = {
+            "complete": Complete(raw(1)),
+            "fail": failure(),
+            "release": RELEASE,
+            "block": BLOCK,
+            "cancelled": CANCELLED,
+        }
+        reply = self._report(life, [], ends.get(how) or failure(retry_delay_us=delay_us))
+        if how in ("complete", "fail", "cancelled"):
+            assert reply.ended
+            self.model.move("confirm_cancel" if how == "cancelled" else how, life)
+            row = {"complete": Kind.COMPLETED, "fail": Kind.FAILED, "cancelled": Kind.CANCELLED}[how]
+            self.model.ended(life, row)
+            return
+        assert reply.ended is (life.phase is Phase.RUNNING)
+        if not reply.ended:
+            self.model.done["end refused while cancelling"] += 1
+            return
+        if how == "block":
+            self.model.move("block", life)
+            life.rows.append((Kind.BLOCKED, None))
+            life.due_us = None
+        elif how == "release":
+            self.model.move("release", life)
+            life.rows.append((Kind.RELEASED, None))
+            self.model._requeued(life)
+        else:
+            self.model.move("retry", life)
+            life.retries += 1
+            life.rows.append((Kind.RETRIED, None))
+            self.model._requeued(life, self.model.now_us + delay_us if delay_us else None)
+
+    # --- what must change nothing -------------------------------------------------------------------------------------
+
+    @precondition(lambda self: any(life.attempt > 1 for life in self.model.lives.values()))
+    @rule(data=st.data(), end=st.sampled_from([None, Complete(raw(2)), failure(), RELEASE, BLOCK, CANCELLED]))
+    def stale(self, data: st.DataObject, end: End | None) -> None:
+        """I4: an attempt before the present one says something."""
+        life = self._pick(data, [life for life in self.model.lives.values() if life.attempt > 1])
+        attempt = data.draw(st.integers(1, life.attempt - 1), label="attempt")
+        worker = data.draw(st.sampled_from(WORKERS), label="worker")
+        for number in (99, 0):
+            reply = self._do(
+                self.world.report(
+                    life.id,
+                    [step("stale", 1)] if number else [],
+                    end if number else None,
+                    attempt=attempt,
+                    worker=worker,
+                    number=number,
+                    seen=0,
+                )
+            )
+            assert reply == ItemReply(lost=True)
+        self.model.done["stale refused"] += 1
+
+    @precondition(lambda self: self._last is not None)
+    @rule()
+    def repeat(self) -> None:
+        """A report whose reply was lost comes again, however late."""
+        assert self._last is not None
+        id, again = self._last
+        before = self._do(self.world.everything(id))
+        self._do(again())
+        assert self._do(self.world.everything(id)) == before
+        self.model.done["repeat"] += 1
+
+    # --- the clock, and workers that come and go ----------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from([0.5, 1, 3, 5, 11, 31]), beats=st.booleans())
+    def time_passes(self, seconds: float, beats: bool) -> None:
+        self._pass(seconds, beats=beats)
+
+    def _pass(self, seconds: float, *, beats: bool) -> None:
+        """What is due is done, exactly that; leases run out unless they are renewed."""
+        self.world.advance(seconds)
+        self.model.now_us = self.world.now_us
+        for worker in WORKERS:
+            if beats and worker in self.model.leases and self.model.leases[worker] > self.model.now_us:
+                held = self._do(self.world.beat(worker))
+                mine = [life for life in self.model.in_phase(*HELD) if life.worker == worker]
+                assert held == sorted((life.id, life.attempt, life.seq) for life in mine)
+                self.model.leases[worker] = self.model.now_us + 12 * SECOND
+        due = self.model.due()
+        done = self._do(self.world.wake_due())
+        self.model.wake_due()
+        assert (done > 0) is (len(due) > 0)
+
+    @rule()
+    def reap(self) -> None:
+        self._reap()
+
+    def _reap(self) -> None:
+        gone = [worker for worker, until_us in self.model.leases.items() if until_us <= self.model.now_us]
+        assert self._do(self.world.reap()) == len(gone)
+        for worker in sorted(gone, key=lambda worker: (self.model.leases[worker], worker)):
+            self.model.end_worker(worker, released=False)
+
+    @rule(data=st.data(), times=st.sampled_from([1, 1, 2, 6]))
+    def crash_again(self, data: st.DataObject, times: int) -> None:
+        """An execution takes its workers with it, one after the other."""
+        life = self._held(data)
+        for _ in range(times):
+            if life.phase not in HELD:
+                return
+            worker = life.worker or ""
+            self._crash(worker)
+            if life.due_us is not None and life.phase is Phase.QUEUED:
+                self._pass((life.due_us - self.model.now_us) / SECOND, beats=True)
+                self._reap()
+            if worker not in self.model.leases:
+                self._register(worker)
+            self._claim(worker, 100, acknowledge=True)
+
+    @rule(worker=st.sampled_from(WORKERS))
+    def crash(self, worker: str) -> None:
+        self._crash(worker)
+
+    def _crash(self, worker: str) -> None:
+        """A worker dies: its connection is cut, its lease ends at once, and somebody takes its place."""
+        if worker not in self.model.leases:
+            self._register(worker)
+            return
+        self._do(self.world.store.write(claims.cut_lease(worker_id=worker, until_us=self.model.now_us)))
+        self.model.leases[worker] = min(self.model.leases[worker], self.model.now_us)
+        self._reap()
+        self._register(worker)
+
+    @precondition(lambda self: len(self.model.leases) == len(WORKERS))
+    @rule(worker=st.sampled_from(WORKERS))
+    def drain(self, worker: str) -> None:
+        drain = claims.drain(project_id=PROJECT, worker_id=worker, now_us=self.model.now_us)
+        self._do(self.world.store.write(drain))
+        if worker in self.model.leases:
+            self.model.end_worker(worker, released=True)
+            self.model.done["drain"] += 1
+
+    # --- after every step ---------------------------------------------------------------------------------------------
+
+    @invariant()
+    def store_and_model_agree(self) -> None:
+        page, cursor = self._do(
+            self.world.store.read(
+                looks.list_executions(project_id=PROJECT, filters=ListFilters(), before="~", limit=1_000)
+            )
+        )
+        assert cursor is None
+        stored = {execution.id: execution for execution in page}
+        assert stored.keys() == self.model.lives.keys()
+        for id, life in self.model.lives.items():
+            found = stored[id]
+            assert (found.phase, found.attempt, found.due_at_us, found.retry_count, found.cancelled_by) == (
+                life.phase,
+                life.attempt,
+                life.due_us,
+                life.retries,
+                life.cancelled_by,
+            ), id
+            assert (found.assigned_to_worker, found.next_seq - 1) == (life.worker, life.seq), id
+            if self._checked.get(id) != life.seq:
+                rows = self._do(self.world.journal(id))
+                assert [(row.kind, row.key) for row in rows] == life.rows
+                self._checked[id] = life.seq
+        for queue in LIMITS:
+            for key in {life.key for life in self.model.lives.values()}:
+                assert self.model.room(queue, key) >= 0
+
+
+ENOUGH: dict[str, int] = {
+    **dict.fromkeys(TRANSITIONS, 5),
+    "event for a waiter": 5,
+    "early event": 5,
+    "answer for a waiter": 5,
+    "early answer": 3,
+    "answer refused": 5,
+    "wait closed": 5,
+    "timer": 5,
+    "delay over": 5,
+    "run timeout": 3,
+    "child": 5,
+    "claimed within a limit": 5,
+    "held back by a limit": 5,
+    "suspend refused": 5,
+    "end refused while cancelling": 5,
+    "cancel of a final one refused": 5,
+    "stale refused": 5,
+    "repeat": 5,
+    "drain": 5,
+}
+
+
+def _live(database: str, examples: int, steps: int, rounds: int) -> None:
+    """Run programs until everything has happened often enough, at most so many rounds."""
+    Lives.database = database
+    Lives.done = Counter()
+    for number in range(rounds):
+        machine = seed(number)(type("SeededLives", (Lives,), {}))
+        run_state_machine_as_test(
+            machine,
+            settings=settings(
+                max_examples=examples,
+                stateful_step_count=steps,
+                deadline=None,
+                database=None,
+                suppress_health_check=list(HealthCheck),
+                phases=[Step.generate, Step.shrink],
+            ),
+        )
+        if all(Lives.done[what] >= enough for what, enough in ENOUGH.items()):
+            return
+    lacking = {what: (Lives.done[what], enough) for what, enough in ENOUGH.items() if Lives.done[what] < enough}
+    assert lacking == {}, "these happened too seldom for the test to mean anything (how often, how often wanted)"
+
+
+@pytest.mark.parametrize("database", sorted(DATABASES))
+def test_random_lives(database: str) -> None:
+    _live(database, examples=40, steps=60, rounds=8)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1_200)
+@pytest.mark.parametrize("database", sorted(DATABASES))
+def test_random_lives_for_long(database: str) -> None:
+    _live(database, examples=1_500, steps=120, rounds=2)
