@@ -97,10 +97,11 @@ class Worker:
     # --- life --------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Register and begin to claim. Raises what the server refuses (a bad key, a bad name)."""
+        """Register and begin to claim; a server that is not there yet is waited for. Raises what the server refuses (a
+        bad key, a bad name)."""
         self.loop = asyncio.get_running_loop()
         _collect_less()
-        await self._register(str(uuid4()))
+        await self._register_anew()
         _LOG.begin()
         self._claiming = self.loop.create_task(self._claim(), name="perdure-claim")
 
@@ -395,12 +396,18 @@ class Worker:
         for runner in [*self._running.values(), *self._parked.values()]:
             runner.drop()
         self._held_back.clear()
+        await self._register_anew()
+
+    async def _register_anew(self) -> None:
+        """Open a new registration, as soon as the server can be reached."""
         pause = 0.1
         while not self._draining:
             try:
                 await self._register(str(uuid4()))
                 return
             except PerdureError as error:
+                if not error.retryable:
+                    raise
                 logger.warning("Registration failed, next try in %.1f s: %s", pause, error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, BACKOFF_SECONDS_MAX)
