@@ -1,0 +1,53 @@
+"""Journals recorded by earlier releases replay: every outcome is asked for, nothing is started, the end is the same."""
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+import pytest
+from msgspec import Raw
+from tests.journals.workflows import app
+
+from perdure.sdk.context import Context
+from perdure.sdk.journal import Machine, State
+from perdure.sdk.payloads import decode, encode
+from perdure.wire.records import Row
+from perdure.wire.requests import Claimed
+
+RECORDED = sorted(Path(__file__).parent.glob("*/*.json"))
+
+
+class Kept(msgspec.Struct):
+    workflow: str
+    python: str
+    id: str
+    payload: Raw
+    phase: str
+    result: Raw
+    rows: list[Row]
+
+
+def test_there_are_journals() -> None:
+    assert len(RECORDED) >= 5
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=[f"{path.parent.name}-{path.stem}" for path in RECORDED])
+@pytest.mark.parametrize("chunk", [1, 3, 1_000])
+def test_a_recorded_journal_replays(path: Path, chunk: int) -> None:
+    kept = msgspec.json.decode(path.read_bytes(), type=Kept)
+    workflow = app[kept.workflow]
+    value = decode(bytes(kept.payload), workflow.input_type)
+    machine = Machine(lambda: workflow.start(context, value), seed=kept.id)
+    context = Context(machine, Claimed(kept.id, kept.workflow, 1, kept.payload, 0))
+    last = len(kept.rows) - 1
+    for first in range(0, len(kept.rows), chunk):
+        more = first + chunk <= last
+        effects = machine.advance(kept.rows[first : first + chunk], more=more)
+        while effects.state is State.AGAIN:
+            effects = machine.advance((), more=more)
+        assert not effects.started
+    assert effects.state is State.DONE
+    if kept.phase == "completed":
+        assert msgspec.json.decode(encode(machine.result, workflow.result_type)) == msgspec.json.decode(kept.result)
+    else:
+        assert isinstance(machine.error, asyncio.CancelledError)
