@@ -44,7 +44,7 @@ class Journal:
     def answer(self, call: Call, value: object = None, **rest: Any) -> Row:
         """The outcome of `call`."""
         if value is not None:
-            rest["value"] = Raw(str(value).encode())
+            rest["value"] = value if isinstance(value, Raw) else Raw(str(value).encode())
         return self.add(call.kind, call.key, call.name, fingerprint=call.fingerprint, **rest)
 
 

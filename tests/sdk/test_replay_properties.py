@@ -22,7 +22,7 @@ from perdure.sdk.inner_loop import InnerLoop, InnerTask
 from perdure.sdk.journal import Call, Machine
 from perdure.wire.records import Row
 
-FAST = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+FAST = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 HUNT = settings(FAST, max_examples=1_000, phases=(Phase.generate,), report_multiple_bugs=False, database=None)
 SLOW = settings(FAST, max_examples=5_000, derandomize=False)
 seeds = st.integers(0, 2**32)
@@ -53,7 +53,7 @@ def test_the_same_journal_gives_the_same_outcome(options: dict[str, Any]) -> Non
     wanted = {"answer", "late", "timer", "child", "crash", "failed try"}
     wanted |= {"cancel"} if "cancel" in options else set()
     wanted |= {"retry", "leftovers"} if "tries" in options else set()
-    assert all(happened[what] >= 10 for what in wanted), happened
+    assert all(happened[what] >= 3 for what in wanted), happened
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ from perdure.sdk.workflow import (
     plan_of,
 )
 from perdure.wire.codec import TOPIC_BYTES_MAX, check_name, scrub_text
-from perdure.wire.errors import BadValue, from_code
+from perdure.wire.errors import from_code
 from perdure.wire.records import Event as WireEvent
 from perdure.wire.records import Kind, Row
 from perdure.wire.requests import Answer, Claimed, EventItem, LogLine, OpenWait, Publish, StartChild, StartItem
@@ -880,8 +880,8 @@ class _MappedChild:
             return
         try:
             self._id = self._context._child_id(future.result(), self._name)
-        except ChildFailed as error:
-            return self._end(error)
+        except Exception as error:  # It must not be lost in a callback: it is the child's outcome.
+            return self._fail(error)
         self._future = self._context.machine.child_end(self._call.key)
         self._future.add_done_callback(self._ended)
 
@@ -890,14 +890,19 @@ class _MappedChild:
             return
         try:
             self._end(self._context._child_result(future.result(), self._id, self._name, self._result_type))
-        except ChildFailed as error:
-            self._end(error)
-        except BadValue as error:
-            self._end(
-                ChildFailed(
-                    error.message, type="BadValue", key=self._call.key, workflow=self._name, execution_id=self._id
-                )
+        except Exception as error:  # As above; validators of the result's type are user code.
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        if not isinstance(error, ChildFailed):
+            error = ChildFailed(
+                str(error),
+                type=type(error).__name__,
+                key=self._call.key,
+                workflow=self._name,
+                execution_id=self._id,
             )
+        self._end(error)
 
     def _end(self, outcome: Any) -> None:
         self._outcomes[self._index] = outcome

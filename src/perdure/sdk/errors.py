@@ -16,7 +16,7 @@
         └── Outdated       a parked execution was overtaken elsewhere: replay it from its first row
 
     BaseException
-    └── Evicted            ends the coroutines of an execution that leaves memory; whatever they ask for then raises it
+    └── Evicted            ends the coroutines of an execution that leaves memory
 
 `Diverged`, `Outdated` and `Stuck` are raised by the machine, never through workflow code, so no `except` can hide them.
 """

@@ -279,8 +279,8 @@ class InnerLoop(asyncio.AbstractEventLoop):
 
     def key_for(self, name: str) -> str:
         """The next key for `name` in the scope of the task that asks."""
-        if _get_running_loop() is not self or self.closed:
-            self._refuse_call(name)
+        if _get_running_loop() is not self:
+            raise _misplaced(name)
         task = current_task(self)
         scope = self._loose if task is None else task.scope  # type: ignore[attr-defined]  # all tasks here are ours
         counts: dict[str, int] = scope.counts
@@ -292,8 +292,8 @@ class InnerLoop(asyncio.AbstractEventLoop):
 
     def claim_key(self, key: str) -> str:
         """Take a key that the user chose; it counts for the whole execution, in whatever task."""
-        if _get_running_loop() is not self or self.closed:
-            self._refuse_call(key)
+        if _get_running_loop() is not self:
+            raise _misplaced(key)
         check_name(key, where="key", max_bytes=KEY_BYTES_MAX)
         if _GENERATED.search(key):
             raise ValueError(
@@ -308,14 +308,6 @@ class InnerLoop(asyncio.AbstractEventLoop):
             )
         counts[key] = 1
         return key
-
-    def _refuse_call(self, name: str) -> NoReturn:
-        if self.closed:
-            raise Evicted(f"{name!r} was asked for while its execution was leaving memory; it goes on elsewhere.")
-        raise Misplaced(
-            f"{name!r} was asked for outside of its workflow's code. A Context works only in the `async def` of its "
-            "workflow, not inside a step, a thread or another event loop."
-        )
 
     def next_number(self) -> int:
         self._number += 1
@@ -458,6 +450,13 @@ class InnerLoop(asyncio.AbstractEventLoop):
         self._add_task(generator.aclose(), Scope(path + "/"), path, None)
 
 
+def _misplaced(name: str) -> Misplaced:
+    return Misplaced(
+        f"{name!r} was asked for outside of its workflow's code. A Context works only in the `async def` of its "
+        "workflow, not inside a step, a thread or another event loop."
+    )
+
+
 def _refusal(name: str, is_async: bool, advice: str) -> Callable[..., Any]:
     message = f"loop.{name} does not work in a workflow's body, which must replay without input/output. {advice}"
 
@@ -539,7 +538,12 @@ def _close(coro: Any) -> None:
             return None
         except BaseException as error:  # User code; there is nobody left to tell.
             return _log.debug("Error while an execution left memory", exc_info=error)
+    _undead.append(coro)
     return _log.warning("%r does not end: it swallows every exception.", coro)
+
+
+_undead: Final[list[Any]] = []
+"""Coroutines that would not end: freeing one would run it again, in whatever code happens to let go of it."""
 
 
 def _close_generator(generator: AsyncGenerator[Any, Any]) -> None:
@@ -643,6 +647,16 @@ def _patch_anyio() -> None:
         def __hash__(self) -> int:
             return self._number
 
+    plain_run = backend.AsyncIOBackend.run_sync_in_worker_thread
+
+    async def run_sync_in_worker_thread(*args: Any, **kwargs: Any) -> Any:
+        # Refused before the thread exists: it could never report back, and would keep the process from ending.
+        loop = _get_running_loop()
+        if isinstance(loop, InnerLoop):
+            loop.call_soon_threadsafe(lambda: None)
+        return await plain_run(*args, **kwargs)
+
+    backend.AsyncIOBackend.run_sync_in_worker_thread = run_sync_in_worker_thread  # type: ignore[method-assign]
     NumberedScope.__name__ = NumberedScope.__qualname__ = "CancelScope"
     backend.CancelScope = NumberedScope  # type: ignore[misc]  # the name by which anyio makes its scopes
 

@@ -221,7 +221,7 @@ class Machine:
     def ask(self, call: Call) -> "Future[Row]":
         """Ask for `call`: await the future, and tell `give_up` when anything but a row comes out of it."""
         if self.loop.closed:
-            self.loop._refuse_call(call.key)
+            return Future(loop=self.loop)  # A `finally` block of an execution that leaves memory: it waits in vain.
         if self._leftovers is not None and call.key in self._leftovers.aside:
             self._ask_aside(call, self._leftovers)
         future = call.future = Future(loop=self.loop)
@@ -263,10 +263,10 @@ class Machine:
     def child_end(self, key: str) -> "Future[Row]":
         """The end of the child that was started under `key`. Any number of branches may wait for it, at any time; one
         that gives up cancels its future."""
-        if self.loop.closed:
-            self.loop._refuse_call(key)
-        assert self._children is not None and key in self._children, f"no child was started under {key!r}"
         future: Future[Row] = Future(loop=self.loop)
+        if self.loop.closed:
+            return future
+        assert self._children is not None and key in self._children, f"no child was started under {key!r}"
         row = self._children[key]
         if row is not None:
             future.set_result(row)
@@ -370,12 +370,8 @@ class Machine:
 
     def children(self) -> list[str]:
         """The keys of the children whose ends are awaited."""
-        waits = self._child_waits
-        if not waits:
-            return []
-        for key in [key for key, futures in waits.items() if all(future.done() for future in futures)]:
-            del waits[key]  # Given up since.
-        return list(waits)
+        waits = self._child_waits or {}
+        return [key for key, futures in waits.items() if not all(future.done() for future in futures)]
 
     def outstanding(self) -> list[Call]:
         """Everything that was asked for and not answered."""
@@ -507,9 +503,18 @@ class Machine:
         timer = None if first is None else (first.key, first.due_us)
         if self._ours:
             return Effects(started, abandoned, timer, State.RUNNING)
-        if not self._calls and timer is None and not self.children():
+        if not self._calls and timer is None and not self._waits_for_a_child():
             raise self._stuck()
         return Effects(started, abandoned, timer, State.SUSPENDED)
+
+    def _waits_for_a_child(self) -> bool:
+        waits = self._child_waits
+        while waits:
+            key, futures = next(iter(waits.items()))
+            if not all(future.done() for future in futures):
+                return True
+            del waits[key]  # Given up since.
+        return False
 
     def _take_abandoned(self) -> Sequence[Call]:
         abandoned, self._abandoned = self._abandoned, []

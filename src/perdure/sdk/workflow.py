@@ -18,7 +18,7 @@ import types
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, ParamSpec, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar, overload
 
 from perdure.sdk.errors import Fatal
 from perdure.sdk.payloads import hints_of
@@ -28,8 +28,7 @@ from perdure.wire.retry import RetryPolicy
 if TYPE_CHECKING:
     from perdure.sdk.context import Context
 
-P = ParamSpec("P")
-T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
 I = TypeVar("I")  # noqa: E741  # Input and Result: the two types that follow a workflow everywhere
 R = TypeVar("R")
 I_contra = TypeVar("I_contra", contravariant=True)
@@ -180,7 +179,7 @@ current_context: ContextVar["Context | None"] = ContextVar("perdure_context", de
 
 
 @overload
-def step(fn: Callable[P, Coroutine[Any, Any, T]], /) -> Callable[P, Coroutine[Any, Any, T]]: ...
+def step(fn: F, /) -> F: ...
 @overload
 def step(
     *,
@@ -189,7 +188,7 @@ def step(
     timeout: float | None = None,
     retry_if: Errors | None = None,
     fatal: Errors | None = None,
-) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Coroutine[Any, Any, T]]]: ...
+) -> Callable[[F], F]: ...
 def step(
     fn: Callable[..., Any] | None = None,
     /,

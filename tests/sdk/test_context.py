@@ -1,0 +1,811 @@
+"""What users write: workflows, steps and the Context, against a machine whose journal the test writes."""
+
+import asyncio
+import functools
+import logging
+import threading
+import types
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec import Raw
+from tests.sdk.fake_server import Journal, advance
+
+from perdure.sdk.context import (
+    ChildHandle,
+    Context,
+    Event,
+    LogHandler,
+    Mapped,
+    ReplayFilter,
+    StepInfo,
+    current_step,
+    running_step,
+)
+from perdure.sdk.errors import (
+    ChildCancelled,
+    ChildFailed,
+    DuplicateKey,
+    Fatal,
+    Misplaced,
+    RecordedError,
+    RetryAfter,
+    StepFailed,
+)
+from perdure.sdk.journal import Call, Effects, Machine, State
+from perdure.sdk.workflow import Queue, Registry, StepCall, Workflow, step, workflow
+from perdure.wire.errors import BadValue, Conflict, NotFound
+from perdure.wire.records import Event as WireEvent
+from perdure.wire.records import Kind, Row
+from perdure.wire.requests import Answer, Claimed, OpenWait, Publish, StartChild
+from perdure.wire.retry import RetryPolicy
+
+
+def claim(**values: Any) -> Claimed:
+    return Claimed("00000000-0000-7000-8000-000000000001", "test", 3, Raw(b"null"), 1_000_000, **values)
+
+
+class Live:
+    """An execution whose steps run when the test says so."""
+
+    def __init__(self, flow: Workflow[Any, Any], input: Any = None, **values: Any) -> None:
+        self.flow = flow
+        self.input = input
+        self.claim = claim(**values)
+        self.journal = Journal()
+        self._open()
+
+    def _open(self) -> None:
+        self.machine = Machine(lambda: self.flow.start(self.ctx, self.input), seed="seed", strict=self.flow.strict)
+        self.ctx = Context(self.machine, self.claim)
+        self.effects = advance(self.machine, self.journal.rows)
+
+    def feed(self, *rows: Row) -> Effects:
+        self.effects = advance(self.machine, rows)
+        return self.effects
+
+    def call(self, key: str) -> Call:
+        return next(call for call in self.machine.outstanding() if call.key == key)
+
+    def answer(self, key: str, value: object = None, *, ok: bool = True, **rest: Any) -> Effects:
+        raw = value if isinstance(value, Raw) else Raw(msgspec.json.encode(value))
+        return self.feed(self.journal.answer(self.call(key), ok=ok, value=raw, **rest))
+
+    def request(self, key: str) -> Any:
+        return self.call(key).request
+
+    def timer(self) -> Effects:
+        assert self.effects.timer is not None
+        key, due_us = self.effects.timer
+        return self.feed(self.journal.add(Kind.TIMER, key, dt_us=due_us - self.journal.rows[-1].at_us))
+
+    @property
+    def result(self) -> Any:
+        assert self.effects.state is State.DONE, self.effects
+        if self.machine.error is not None:
+            raise self.machine.error
+        return self.machine.result
+
+    def replay(self) -> "Live":
+        self.machine.close()
+        self._open()
+        return self
+
+
+# --- steps ---------------------------------------------------------------------------------------------------------
+
+
+class Size(Enum):
+    SMALL = "s"
+    LARGE = "l"
+
+
+@dataclass
+class Parcel:
+    id: int
+    size: Size
+    packed: datetime
+
+
+async def pack(id: int, size: Size = Size.SMALL) -> Parcel: ...  # type: ignore[empty-body]  # never run here
+
+
+def weigh(parcel: Parcel) -> float:
+    return 1.5
+
+
+@workflow
+async def packing(ctx: Context, id: int) -> float:
+    parcel = await ctx.step("pack it", pack, id, Size.LARGE)
+    assert isinstance(parcel, Parcel)
+    assert parcel.size is Size.LARGE
+    return await ctx.step(weigh, parcel)
+
+
+def test_steps_come_back_as_their_type_hints_say() -> None:
+    live = Live(packing, 7)
+    request = live.request("pack it")
+    assert isinstance(request, StepCall)
+    assert (request.fn, request.args, request.is_async, request.result_type) == (pack, (7, Size.LARGE), True, Parcel)
+    live.answer("pack it", {"id": 7, "size": "l", "packed": "2026-01-01T00:00:00Z"})
+    request = live.request("weigh")
+    assert (request.fn, request.is_async, request.call()) == (weigh, False, 1.5)
+    live.answer("weigh", 2.5)
+    assert live.result == 2.5
+    assert live.replay().result == 2.5
+
+
+def test_a_changed_input_is_marked() -> None:
+    live = Live(packing, 7)
+    live.answer("pack it", {"id": 7, "size": "l", "packed": "2026-01-01T00:00:00Z"})
+    live.input = 8
+    assert live.replay().machine.changed_inputs == ["pack it"]
+
+
+def test_inputs_that_cannot_be_encoded_go_unmarked_and_sets_have_no_order() -> None:
+    @workflow
+    async def flow(ctx: Context, items: list[str]) -> None:
+        await asyncio.gather(
+            ctx.step("lock", lambda lock: None, threading.Lock()), ctx.step("set", lambda names: None, set(items))
+        )
+
+    one, two = Live(flow, ["a", "b", "c"]), Live(flow, ["c", "b", "a"])
+    assert one.call("lock").fingerprint is None
+    assert one.call("set").fingerprint == two.call("set").fingerprint is not None
+
+
+def test_a_failed_step_raises_what_the_journal_remembers() -> None:
+    @workflow
+    async def flow(ctx: Context) -> str:
+        try:
+            await ctx.step("pack", pack, 1)
+        except StepFailed as error:
+            assert (error.type, error.message, error.key, error.tries) == ("KeyError", "'x'", "pack", 3)
+            assert isinstance(error.cause, RecordedError)
+            assert "line 1" in str(error.cause)
+            return str(error)
+        return "worked"
+
+    live = Live(flow)
+    live.answer("pack", {"type": "KeyError", "message": "'x'", "detail": "line 1"}, ok=False, tries=3)
+    assert live.result == "step 'pack' failed after 3 tries: KeyError: 'x'"
+
+
+def test_a_recorded_value_that_no_longer_fits_names_the_step() -> None:
+    live = Live(packing, 7)
+    live.answer("pack it", {"id": "seven"})
+    with pytest.raises(BadValue, match="the result of step 'pack it'"):
+        _ = live.result
+
+
+def test_options_of_a_step() -> None:
+    @step(retry=5, timeout=3, name="renamed")
+    async def declared(x: int) -> int:
+        return x
+
+    @workflow
+    async def flow(ctx: Context) -> None:
+        policy = RetryPolicy(max_attempts=2)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(declared(1))
+            group.create_task(ctx.step("own", declared, 1, retry=policy, key="a key"))
+            group.create_task(ctx.step(pack, 1, timeout=9, retry=4))
+            group.create_task(ctx.step(functools.partial(pack, 1)))
+            group.create_task(ctx.step("lambda", lambda: 5))
+
+    live = Live(flow)
+    first = live.request("renamed")
+    assert (first.retry.max_attempts, first.timeout_seconds, first.is_async) == (5, 3, True)
+    second = live.request("a key")
+    assert (live.call("a key").name, second.retry.max_attempts, second.timeout_seconds) == ("own", 2, 3)
+    assert asyncio.iscoroutinefunction(second.fn)
+    third = live.request("pack")
+    assert (third.retry.max_attempts, third.timeout_seconds) == (4, 9)
+    assert live.request("pack#2").is_async
+    assert live.request("pack#2").result_type is Parcel
+    assert not live.request("lambda").is_async
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(ValueError, match="timeout"):
+        step(timeout=0)
+    with pytest.raises(ValueError, match="max_attempts"):
+        step(retry=0)
+    with pytest.raises(TypeError, match=r"ctx\.step\(\"weigh\", weigh"):
+        step(weigh)  # type: ignore[type-var]
+
+    @workflow
+    async def nameless(ctx: Context) -> None:
+        await ctx.step("")  # type: ignore[call-overload]
+
+    with pytest.raises(TypeError, match="lacks the function"):
+        _ = Live(nameless).result
+
+    @workflow
+    async def bad_name(ctx: Context) -> None:
+        await ctx.step("a\nb", lambda: None)
+
+    with pytest.raises(BadValue, match="name of a step"):
+        _ = Live(bad_name).result
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "final"),
+    [
+        ({}, ValueError(), False),
+        ({}, Fatal("no"), True),
+        ({}, RetryAfter(5), False),
+        ({"fatal": ValueError}, ValueError(), True),
+        ({"fatal": (KeyError, ValueError)}, KeyError(), True),
+        ({"fatal": ValueError}, KeyError(), False),
+        ({"fatal": lambda error: "no" in str(error)}, KeyError("no"), True),
+        ({"retry_if": TimeoutError}, TimeoutError(), False),
+        ({"retry_if": TimeoutError}, ValueError(), True),
+        ({"retry_if": lambda error: True, "fatal": ValueError}, ValueError(), True),
+    ],
+)
+def test_errors_that_end_a_step(options: dict[str, Any], error: BaseException, final: bool) -> None:
+    assert StepCall(pack, **options).is_final(error) is final
+
+
+async def test_a_decorated_step_just_runs_outside_of_a_workflow_and_inside_a_step() -> None:
+    @step
+    async def inner(x: int) -> int:
+        """Twice."""
+        return 2 * x
+
+    @step(retry=3)
+    async def outer(x: int) -> int:
+        return await inner(x) + 1
+
+    assert await outer(5) == 11
+    assert inner.__doc__ == "Twice."
+
+    @workflow
+    async def flow(ctx: Context) -> int:
+        return await outer(20)
+
+    live = Live(flow)
+    assert await live.request("outer").call() == 41
+    live.answer("outer", 41)
+    assert live.result == 41
+
+
+def test_a_decorated_method_is_a_step_too() -> None:
+    class Shop:
+        @step
+        async def sell(self, id: int) -> str:
+            return f"sold {id}"
+
+    @workflow
+    async def flow(ctx: Context) -> str:
+        return await Shop().sell(7)
+
+    live = Live(flow)
+    assert live.request("sell").args[1:] == (7,)
+    live.answer("sell", "sold")
+    assert live.result == "sold"
+
+
+def test_keys() -> None:
+    @workflow
+    async def flow(ctx: Context) -> None:
+        await ctx.step("a", lambda: None, key="order-7")
+        await ctx.step("a", lambda: None, key="order-7")
+
+    live = Live(flow)
+    live.answer("order-7", 1.0)
+    with pytest.raises(DuplicateKey, match="order-7"):
+        _ = live.result
+
+
+async def test_a_context_does_not_work_in_a_step() -> None:
+    contexts: list[Context] = []
+
+    @workflow
+    async def flow(ctx: Context) -> None:
+        contexts.append(ctx)
+        await ctx.step(lambda: None)
+
+    live = Live(flow)
+    with pytest.raises(Misplaced, match="not inside a step"):
+        await contexts[0].step(pack, 1)
+    with pytest.raises(Misplaced, match="inside the step's body"):
+        _ = contexts[0].idempotency_key
+    with pytest.raises(Misplaced):
+        current_step()
+    token = running_step.set(StepInfo(live.ctx.execution_id, "pack#2", "pack", 1, live.ctx))
+    try:
+        assert current_step().idempotency_key == contexts[0].idempotency_key == f"{live.claim.id}:pack#2"
+    finally:
+        running_step.reset(token)
+    live.machine.close()
+
+
+# --- time and chance -----------------------------------------------------------------------------------------------
+
+
+def test_time_and_chance_repeat() -> None:
+    @workflow
+    async def flow(ctx: Context) -> tuple[datetime, datetime, uuid.UUID, float, int]:
+        before = ctx.now()
+        await ctx.sleep(timedelta(days=3))
+        return before, ctx.now(), ctx.uuid(), ctx.random.random(), ctx.random.choice(range(100))
+
+    live = Live(flow)
+    assert live.effects.state is State.SUSPENDED
+    live.timer()
+    result = live.result
+    assert result[0] == datetime.fromtimestamp(1_000, UTC)
+    assert result[1] - result[0] == timedelta(days=3)
+    assert live.replay().result == result
+
+
+def test_sleeping_until_a_moment() -> None:
+    @workflow
+    async def flow(ctx: Context, moment: datetime) -> datetime:
+        await ctx.sleep_until(moment)
+        return ctx.now()
+
+    moment = datetime.fromtimestamp(5_000, UTC)
+    live = Live(flow, moment)
+    assert live.effects.timer == ("timer", 5_000_000_000)
+    live.timer()
+    assert live.result == moment
+    assert Live(flow, datetime.fromtimestamp(5, UTC)).result == datetime.fromtimestamp(1_000, UTC)
+    with pytest.raises(ValueError, match="time zone"):
+        _ = Live(flow, datetime(2030, 1, 1)).result  # noqa: DTZ001  # what the test is about
+
+
+# --- events and answers --------------------------------------------------------------------------------------------
+
+
+def event(topic: str, data: object, number: int = 1) -> Raw:
+    return Raw(
+        msgspec.json.encode(WireEvent("id", number, topic, "made", Raw(msgspec.json.encode(data)), 2_000_000_000))
+    )
+
+
+def test_waiting_for_an_event() -> None:
+    @workflow
+    async def flow(ctx: Context) -> Event[Parcel]:
+        return await ctx.wait_for_event("parcels/7", Parcel, match={"id": 7}, after=3)
+
+    live = Live(flow)
+    assert live.effects.state is State.SUSPENDED
+    wait = live.request("parcels/7")
+    assert isinstance(wait, OpenWait)
+    assert (wait.key, wait.topic, wait.after, wait.latest) == ("parcels/7", "parcels/7", 3, False)
+    assert wait.match == {"id": Raw(b"7")}
+    live.answer("parcels/7", event("parcels/7", {"id": 7, "size": "s", "packed": "2026-01-01T00:00:00Z"}, 4))
+    got = live.result
+    assert (got.sequence_id, got.topic, got.event_type, got.data.size) == (4, "parcels/7", "made", Size.SMALL)
+    assert got.created_at == datetime.fromtimestamp(2_000, UTC)
+    assert live.replay().result == got
+
+
+def test_waiting_for_an_event_in_vain() -> None:
+    @workflow
+    async def flow(ctx: Context) -> str:
+        try:
+            await ctx.wait_for_event("topic", timeout=60)
+        except TimeoutError:
+            return "none"
+        return "one"
+
+    live = Live(flow)
+    assert live.machine.waits() == ["topic"]
+    effects = live.timer()
+    assert [call.key for call in effects.abandoned] == ["topic"]
+    assert live.result == "none"
+
+
+def test_suspending_for_an_answer() -> None:
+    @workflow
+    async def flow(ctx: Context) -> Size:
+        return await ctx.suspend("approve", {"amount": 120}, answer_type=Size, timeout=86_400)
+
+    live = Live(flow)
+    wait = live.request("approve")
+    assert (wait.topic, bytes(wait.data)) == (None, b'{"amount":120}')
+    live.answer("approve", "l")
+    assert live.result is Size.LARGE
+
+
+def test_answering_another_execution() -> None:
+    @workflow
+    async def flow(ctx: Context) -> None:
+        await ctx.resume("other", "approve", {"yes": True})
+
+    live = Live(flow)
+    request = live.request("approve")
+    assert isinstance(request, Answer)
+    assert (request.execution_id, request.step_key, bytes(request.data)) == ("other", "approve", b'{"yes":true}')
+    live.answer("approve")
+    assert live.result is None
+
+    live = Live(flow)
+    live.answer("approve", {"type": "NOT_FOUND", "message": "no such execution"}, ok=False)
+    with pytest.raises(NotFound, match="no such execution"):
+        _ = live.result
+    live = Live(flow)
+    live.answer("approve", {"type": "CONFLICT", "message": "answered before"}, ok=False)
+    with pytest.raises(Conflict):
+        _ = live.result
+
+
+def test_publishing() -> None:
+    @workflow
+    async def flow(ctx: Context) -> int:
+        return await ctx.publish("topic", {"n": 1}, event_type="made", dedup_key="once")
+
+    live = Live(flow)
+    request = live.request("topic")
+    assert isinstance(request, Publish)
+    assert (request.topic, request.events[0].event_type, request.events[0].dedup_key) == ("topic", "made", "once")
+    live.answer("topic", [41])
+    assert live.result == 41
+
+
+def test_values_that_cannot_be_kept_are_refused_with_their_path() -> None:
+    @workflow
+    async def flow(ctx: Context) -> None:
+        await ctx.publish("topic", {"prices": [1.0, float("nan")]})
+
+    with pytest.raises(BadValue, match=r"data\.prices\[1\]"):
+        _ = Live(flow).result
+
+
+# --- children ------------------------------------------------------------------------------------------------------
+
+
+def end_child(live: Live, key: str, value: object = None, *, ok: bool = True, how: str = "completed") -> Effects:
+    return live.feed(live.journal.add(Kind.CHILD, key, how, ok=ok, value=Raw(msgspec.json.encode(value))))
+
+
+def test_running_a_child() -> None:
+    @workflow
+    async def flow(ctx: Context) -> float:
+        return await ctx.run_child(
+            packing, 7, queue="slow", tags={"a": "b"}, delay=3, execution_key="parcel-7", concurrency_key="c"
+        )
+
+    live = Live(flow, session_id="session", user_id="user")
+    request = live.request("packing")
+    assert isinstance(request, StartChild)
+    item = request.item
+    assert (item.workflow_id, bytes(item.payload), item.queue_name, item.key) == ("packing", b"7", "slow", "parcel-7")
+    assert (item.session_id, item.user_id, item.tags, item.delay_seconds) == ("session", "user", {"a": "b"}, 3)
+    assert live.answer("packing", "child-id").state is State.SUSPENDED
+    end_child(live, "packing", 1.5)
+    assert live.result == 1.5
+    assert live.replay().result == 1.5
+
+
+@pytest.mark.parametrize(
+    ("how", "value", "error", "says"),
+    [
+        (
+            "failed",
+            {"type": "ValueError", "message": "bad"},
+            ChildFailed,
+            r"packing \(child-id\) failed: ValueError: bad",
+        ),
+        ("cancelled", None, ChildCancelled, r"packing \(child-id\) was cancelled"),
+    ],
+)
+def test_a_child_without_a_result(how: str, value: object, error: type[ChildFailed], says: str) -> None:
+    @workflow
+    async def flow(ctx: Context) -> float:
+        return await ctx.run_child(packing, 7)
+
+    live = Live(flow)
+    live.answer("packing", "child-id")
+    end_child(live, "packing", value, ok=False, how=how)
+    with pytest.raises(error, match=says) as caught:
+        _ = live.result
+    assert type(caught.value) is error
+    assert (caught.value.key, caught.value.workflow, caught.value.execution_id) == ("packing", "packing", "child-id")
+
+
+def test_a_child_that_is_refused() -> None:
+    @workflow
+    async def flow(ctx: Context) -> float:
+        return await ctx.run_child(packing, 7)
+
+    live = Live(flow)
+    live.answer("packing", {"type": "WORKFLOW_NOT_FOUND", "message": "nobody serves it"}, ok=False)
+    with pytest.raises(ChildFailed, match="nobody serves it"):
+        _ = live.result
+
+
+def test_starting_a_child_and_asking_later() -> None:
+    @workflow
+    async def flow(ctx: Context) -> tuple[str, float, float]:
+        handle = await ctx.start_child(packing, 7)
+        assert isinstance(handle, ChildHandle)
+        first, again = await asyncio.gather(handle.result(), handle.result())
+        other = await ctx.start_child("elsewhere", {"any": "thing"})
+        return other.id, first, again
+
+    live = Live(flow)
+    live.answer("packing", "child-id")
+    end_child(live, "packing", 1.5)
+    live.answer("elsewhere", "other-id")
+    assert live.result == ("other-id", 1.5, 1.5)
+
+
+def test_a_childs_input_must_fit() -> None:
+    @workflow
+    async def flow(ctx: Context) -> None:
+        await ctx.run_child(packing, "seven")  # type: ignore[misc]
+
+    with pytest.raises(BadValue, match="the input of child 'packing'"):
+        _ = Live(flow).result
+
+
+def test_mapping_children_keeps_order_and_limit_and_shows_failures() -> None:
+    @workflow
+    async def flow(ctx: Context) -> list[str]:
+        done = await ctx.map_children(packing, range(5), limit=2)
+        assert isinstance(done, Mapped)
+        assert len(done) == 5
+        assert [n for n, _ in done.failures] == [1, 4]
+        with pytest.raises(ExceptionGroup, match="2 of 5 children failed"):
+            done.results()
+        return [str(one) for one in done.outcomes]
+
+    live = Live(flow)
+    keys = ["packing", "packing#2", "packing#3", "packing#4", "packing#5"]
+    assert [call.key for call in live.effects.started] == keys[:2]
+    live.answer(keys[1], {"type": "LIMIT", "message": "no"}, ok=False)
+    assert [call.key for call in live.effects.started] == keys[2:3]
+    live.answer(keys[2], "id-2")
+    end_child(live, keys[2], 2.0)
+    live.answer(keys[3], "id-3")
+    live.answer(keys[0], "id-0")
+    assert live.effects.state is State.SUSPENDED
+    end_child(live, keys[0], 0.5)
+    live.answer(keys[4], "id-4")
+    end_child(live, keys[4], {"type": "ValueError", "message": "bad"}, ok=False, how="failed")
+    end_child(live, keys[3], 3.0)
+    result = live.result
+    assert result[0] == "0.5"
+    assert "not started: no" in result[1]
+    assert result[2:4] == ["2.0", "3.0"]
+    assert "ValueError: bad" in result[4]
+    assert live.replay().result == result
+
+
+def test_mapping_over_an_async_generator_that_runs_steps() -> None:
+    @workflow
+    async def flow(ctx: Context) -> list[float]:
+        async def inputs() -> AsyncIterator[int]:
+            for _ in range(3):
+                yield await ctx.step("next", lambda: 1)
+
+        return (await ctx.map_children(packing, inputs(), limit=10)).results()
+
+    live = Live(flow)
+    for n, suffix in enumerate(("", "#2", "#3")):
+        live.answer(f"next{suffix}", n)
+        live.answer(f"packing{suffix}", f"id-{n}")
+    for n, suffix in reversed(list(enumerate(("", "#2", "#3")))):
+        end_child(live, f"packing{suffix}", n)
+    assert live.result == [0, 1, 2]
+    assert live.replay().result == [0, 1, 2]
+
+
+def test_a_map_can_be_given_up() -> None:
+    @workflow
+    async def flow(ctx: Context) -> str:
+        try:
+            async with asyncio.timeout(10):
+                await ctx.map_children(packing, range(3))
+        except TimeoutError:
+            await ctx.step("after", lambda: None)
+            return "late"
+        return "in time"
+
+    live = Live(flow)
+    live.answer("packing", "id-0")
+    effects = live.timer()
+    assert [call.key for call in effects.abandoned] == ["packing#2", "packing#3"]
+    assert live.machine.children() == []
+    live.feed(live.journal.add(Kind.CHILD_STARTED, "packing#2", "packing", value=Raw(b'"id-1"')))
+    live.feed(live.journal.add(Kind.CHILD, "packing#2", "completed", value=Raw(b"1")))
+    live.answer("after")
+    assert live.result == "late"
+    assert live.replay().result == "late"
+
+
+def test_mapping_nothing() -> None:
+    @workflow
+    async def flow(ctx: Context) -> list[float]:
+        with pytest.raises(ValueError, match="limit"):
+            await ctx.map_children(packing, [1], limit=0)
+        return (await ctx.map_children(packing, [])).results()
+
+    assert Live(flow).result == []
+
+
+# --- what people see -----------------------------------------------------------------------------------------------
+
+
+def lines(live: Live) -> list[tuple[int, str]]:
+    return [(line.level, line.text) for line in live.ctx.logs]
+
+
+def test_what_workflow_code_logs_is_kept_once() -> None:
+    logger = logging.getLogger("test_context")
+    logger.setLevel(logging.INFO)
+    console: list[str] = []
+
+    class Console(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            console.append(record.getMessage())
+
+    handler, plain = LogHandler(), Console()
+    plain.addFilter(ReplayFilter())
+    logger.addHandler(handler)
+    logger.addHandler(plain)
+
+    @workflow
+    async def flow(ctx: Context) -> None:
+        ctx.log("begin %d", 7)
+        logger.warning("half-way")
+        ctx.progress(1, 2, "half-way")
+        await ctx.step("a", lambda: None)
+        logger.info("end")
+        ctx.progress(2, 2)
+
+    try:
+        logger.info("nobody's line")
+        live = Live(flow)
+        assert lines(live) == [(logging.INFO, "begin 7"), (logging.WARNING, "half-way")]
+        assert [bytes(one) for one in live.ctx.progress_news] == [b'{"done":1,"total":2,"text":"half-way"}']
+        live.journal.answer(live.call("a"))
+        live.replay()
+        assert lines(live) == [(logging.INFO, "end")]
+        assert [bytes(one) for one in live.ctx.progress_news] == [b'{"done":2,"total":2,"text":null}']
+        assert console == ["nobody's line", "half-way", "end"]
+        # And a step's lines go to the log of its execution.
+        token = running_step.set(StepInfo("id", "a", "a", 1, live.ctx))
+        logger.error("in a step")
+        running_step.reset(token)
+        assert lines(live)[-1] == (logging.ERROR, "in a step")
+    finally:
+        logger.removeHandler(handler)
+        logger.removeHandler(plain)
+
+
+def test_a_flood_of_lines_is_bounded() -> None:
+    @workflow
+    async def flow(ctx: Context) -> None:
+        for n in range(5_000):
+            ctx.log(f"line {n}\ud800")
+
+    live = Live(flow)
+    assert len(live.ctx.logs) <= 1_000
+    assert live.ctx.logs[-1].text == "line 4999\ufffd"
+
+
+def test_what_a_context_knows() -> None:
+    seen: dict[str, Any] = {}
+
+    @workflow
+    async def flow(ctx: Context) -> None:
+        for name in ("execution_id", "workflow_id", "attempt", "session_id", "user_id", "key", "tags", "queue_name"):
+            seen[name] = getattr(ctx, name)
+        assert ctx.is_active
+        assert not ctx.is_cancelling
+        assert ctx.root_execution_id == ctx.execution_id
+        with pytest.raises(Misplaced):
+            ctx.__reduce__()
+
+    _ = Live(flow, session_id="s", user_id="u", key="k", tags=Raw(b'{"a":"b"}'), queue_name="q").result
+    assert seen == {
+        "execution_id": claim().id,
+        "workflow_id": "test",
+        "attempt": 3,
+        "session_id": "s",
+        "user_id": "u",
+        "key": "k",
+        "tags": {"a": "b"},
+        "queue_name": "q",
+    }
+
+
+# --- workflows and registries --------------------------------------------------------------------------------------
+
+
+def test_options_of_a_workflow() -> None:
+    mail = Queue("mail", concurrency_limit=5, total_limit=50)
+
+    @workflow(name="order", retry=3, queue=mail, run_timeout_seconds=60, on_cancel="wake", strict=True)
+    async def flow(ctx: Context, id: int) -> dict[str, Parcel]:
+        """Orders."""
+        return {}
+
+    spec = flow.spec()
+    assert (spec.id, spec.queue_name, spec.run_timeout_seconds, spec.wake_on_cancel) == ("order", "mail", 60, True)
+    assert spec.output_schema_name == "dict[str, tests.sdk.test_context.Parcel]"
+    assert (flow.retry.max_attempts, flow.strict, flow.input_type, flow.__doc__) == (3, True, int, "Orders.")
+    assert packing.output_schema_name == "float"
+    assert (packing.takes_input, packing.retry.max_attempts) == (True, 1)
+
+    @workflow
+    async def untyped(ctx, input):  # type: ignore[no-untyped-def]
+        return input
+
+    assert (untyped.output_schema_name, untyped.input_type) == (None, Any)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"on_cancel": "ignore"}, {"run_timeout_seconds": 0}, {"retry": 0}, {"queue": Queue}],
+    ids=lambda options: next(iter(options)),
+)
+def test_options_of_a_workflow_are_checked(options: dict[str, Any]) -> None:
+    async def flow(ctx: Context) -> None: ...
+
+    if options == {"queue": Queue}:
+        with pytest.raises(ValueError, match="total_limit"):
+            Queue("q", total_limit=0)
+    else:
+        with pytest.raises(ValueError):
+            workflow(**options)(flow)
+
+
+def test_a_workflow_is_async() -> None:
+    with pytest.raises(TypeError, match="async def"):
+        workflow(weigh)  # type: ignore[arg-type]
+
+
+def test_a_workflow_can_be_called_in_another_one() -> None:
+    @workflow
+    async def inner(ctx: Context) -> float:
+        return await packing(ctx, 7) + 1
+
+    live = Live(inner)
+    live.answer("pack it", {"id": 7, "size": "l", "packed": "2026-01-01T00:00:00Z"})
+    live.answer("weigh", 2.5)
+    assert live.result == 3.5
+
+
+def test_a_registry_holds_workflows_and_their_queues() -> None:
+    mail = Queue("mail", total_limit=50)
+    app = Registry(mail)
+
+    @app.workflow
+    async def one(ctx: Context) -> None: ...
+
+    @app.workflow(queue=Queue("slow"), name="second")
+    async def two(ctx: Context, input: int) -> None: ...
+
+    @app.workflow(queue="only named")
+    async def three(ctx: Context) -> None: ...
+
+    assert list(app.workflows) == ["one", "second", "three"]
+    assert list(app.queues) == ["mail", "slow"]
+    assert app["second"] is two
+    assert "one" in app
+    workflows, queues = app.specs()
+    assert [spec.id for spec in workflows] == ["one", "second", "three"]
+    assert [spec.name for spec in queues] == ["mail", "slow"]
+    app.add(two)
+    with pytest.raises(ValueError, match="Two workflows are called 'one'"):
+        app.workflow(name="one")(three.fn)
+    with pytest.raises(ValueError, match="Two different queues"):
+        app.add(Queue("mail", total_limit=51))
+
+    module = types.ModuleType("module")
+    vars(module).update(app=app, packing=packing, alias=packing, other=Queue("other"))
+    assert list(Registry.of(module).workflows) == ["one", "second", "three", "packing"]
+    assert list(Registry.of(module).queues) == ["mail", "slow", "other"]

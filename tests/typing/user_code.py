@@ -1,0 +1,140 @@
+"""What a user's type checker sees. Never run: test_types.py gives it to mypy.
+
+Each `assert_type` is a promise. Each `type: ignore[code]` is a mistake that must be found: mypy reports those that it
+does not need.
+"""
+
+import functools
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import assert_type
+
+from perdure import ChildHandle, Client, Context, Event, Handle, Mapped, Registry, RetryPolicy, Workflow, step, workflow
+
+
+@dataclass
+class Order:
+    id: int
+
+
+@dataclass
+class Receipt:
+    total: float
+
+
+@step
+async def charge(order: Order, currency: str = "EUR") -> Receipt:
+    return Receipt(1.0)
+
+
+@step(retry=RetryPolicy(max_attempts=3), timeout=10)
+async def ship(order: Order) -> list[str]:
+    return []
+
+
+async def plain(order: Order, times: int = 1) -> bytes:
+    return b""
+
+
+def sync(a: int, b: str) -> dict[str, int]:
+    return {}
+
+
+@workflow
+async def order_flow(ctx: Context, order: Order) -> Receipt:
+    return await charge(order)
+
+
+@workflow(retry=2, on_cancel="wake", run_timeout_seconds=60)
+async def nightly(ctx: Context) -> int:
+    return 1
+
+
+app = Registry()
+
+
+@app.workflow
+async def added(ctx: Context, name: str | None) -> tuple[int, str]:
+    return 1, ""
+
+
+@app.workflow(queue="mail")
+async def added_with_options(ctx: Context, count: int) -> None: ...
+
+
+assert_type(order_flow, Workflow[Order, Receipt])
+assert_type(nightly, Workflow[None, int])
+assert_type(added, Workflow[str | None, tuple[int, str]])
+assert_type(added_with_options, Workflow[int, None])
+
+
+async def steps(ctx: Context, order: Order) -> None:
+    assert_type(await charge(order, "USD"), Receipt)
+    assert_type(await ship(order), list[str])
+    assert_type(await ctx.step(plain, order), bytes)
+    assert_type(await ctx.step("named", plain, order, times=2), bytes)
+    assert_type(await ctx.step("named", plain, order, retry=3, timeout=1.5, key="k"), bytes)
+    assert_type(await ctx.step("named", plain, order, 2, retry=RetryPolicy(), fatal=ValueError), bytes)
+    assert_type(await ctx.step("named", sync, 1, "b"), dict[str, int])
+    assert_type(await ctx.step(sync, 1, "b", retry_if=lambda error: isinstance(error, OSError)), dict[str, int])
+    assert_type(await ctx.step(charge, order, retry=2), Receipt)
+    assert_type(await ctx.step("lambda", lambda: 5), int)
+    assert_type(await ctx.step("partial", functools.partial(plain, order)), bytes)
+
+    await charge("7")  # type: ignore[arg-type]
+    await ctx.step("named", plain, "7")  # type: ignore[arg-type]
+    await ctx.step("named", plain, "7", retry=3)  # type: ignore[arg-type,call-arg]
+    await ctx.step("named", sync, 1)  # type: ignore[arg-type]
+    await ctx.step("named", plain, order, retry="often")  # type: ignore[call-arg]
+
+
+async def children(ctx: Context, order: Order) -> None:
+    assert_type(await ctx.run_child(order_flow, order), Receipt)
+    assert_type(await ctx.run_child(nightly), int)
+    assert_type(await ctx.run_child("elsewhere", {"any": 1}), object)
+    handle = await ctx.start_child(order_flow, order, tags={"a": "b"}, key="child")
+    assert_type(handle, ChildHandle[Receipt])
+    assert_type(await handle.result(), Receipt)
+    assert_type(await order_flow(ctx, order), Receipt)
+    assert_type(await nightly(ctx), int)
+
+    async def orders() -> AsyncIterator[Order]:
+        yield order
+
+    done = await ctx.map_children(order_flow, [order], limit=5)
+    assert_type(done, Mapped[Receipt])
+    assert_type(done.results(), list[Receipt])
+    assert_type((await ctx.map_children(order_flow, orders())).results(), list[Receipt])
+
+    await ctx.run_child(order_flow)  # type: ignore[arg-type]
+    await ctx.run_child(order_flow, 7)  # type: ignore[misc]
+    await ctx.run_child(order_flow, order, tag="a")  # type: ignore[call-overload]
+    await ctx.map_children(order_flow, [7])  # type: ignore[misc]
+
+
+async def waits(ctx: Context) -> None:
+    assert_type(await ctx.wait_for_event("topic"), Event[object])
+    event = await ctx.wait_for_event("topic", Order, match={"id": 7}, timeout=60)
+    assert_type(event, Event[Order])
+    assert_type(event.data, Order)
+    assert_type(await ctx.suspend("approve", {"n": 1}), object)
+    assert_type(await ctx.suspend("approve", answer_type=bool, timeout=60), bool)
+    assert_type(await ctx.publish("topic", Order(1)), int)
+    assert_type(await ctx.resume("id", "approve", True), None)
+
+
+async def client_side(client: Client, order: Order) -> None:
+    handle = await client.start(order_flow, order)
+    assert_type(handle, Handle[Receipt])
+    assert_type(await handle.result(), Receipt)
+    assert_type(await (await client.start(nightly)).result(), int)
+
+
+@workflow  # type: ignore[arg-type]
+def not_async(ctx: Context) -> int:
+    return 1
+
+
+@step  # type: ignore[type-var]
+def not_async_either() -> int:
+    return 1
