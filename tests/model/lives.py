@@ -59,8 +59,9 @@ class Life:
     def seq(self) -> int:
         return len(self.rows)
 
-    def has(self, *kinds: Kind) -> bool:
-        return any(kind in kinds for kind, _ in self.rows)
+    def recorded(self) -> None:
+        """A new outcome: what was lost before it is forgiven."""
+        self.losses = self.undelivered = 0
 
     def unseen(self, seen: int) -> bool:
         """Whether an outcome stands after `seen`."""
@@ -133,7 +134,7 @@ class Model:
         if life.phase in FINAL:
             return
         life.rows.append((kind, key))
-        life.losses = 0
+        life.recorded()
         if life.phase is Phase.WAITING:
             self.move("wake", life)
             self._requeued(life)
@@ -173,7 +174,7 @@ class Model:
         if known is not None and known.state == "early":
             known.state = "met"
             life.rows.append((Kind.RESUME, key))
-            life.losses = 0
+            life.recorded()
             self.done["early answer"] += 1
             return
         if known is not None and known.state in ("open", "met"):
@@ -188,7 +189,7 @@ class Model:
                 known.state = "met"
                 life.taken.add((topic or "", seq))
                 life.rows.append((Kind.EVENT, key))
-                life.losses = 0
+                life.recorded()
                 self.done["early event"] += 1
                 return
 
@@ -250,7 +251,8 @@ class Model:
                 due_us = life.due_us
                 self.move("wake", life)
                 life.rows.append((Kind.TIMER if life.timer_key else Kind.WOKEN, life.timer_key))
-                life.losses = 0 if life.timer_key else life.losses
+                if life.timer_key:
+                    life.recorded()
                 self._requeued(life)
                 life.ready_us = due_us or 0
                 self.done["timer"] += 1

@@ -272,7 +272,7 @@ class Lives(RuleBasedStateMachine):
             assert [(row.kind, row.key) for row in claimed.rows] == life.rows
             if acknowledge:
                 assert not self._do(self.world.acknowledge(life.id, worker=worker)).lost
-                life.acked, life.undelivered = True, 0
+                life.acked = True
         if len(got) < capacity:  # nothing that could run was left behind
             assert not self.model.ready(limited=False)
             for life in self.model.ready(limited=True):
@@ -291,7 +291,7 @@ class Lives(RuleBasedStateMachine):
             return self.world.report(life.id, entries, end, worker=worker, attempt=attempt, number=number, seen=seen)
 
         self._last = (life.id, again)
-        life.acked, life.undelivered = True, 0
+        life.acked = True
         return reply
 
     @rule(data=st.data(), ok=st.booleans(), last=st.booleans())
@@ -302,7 +302,7 @@ class Lives(RuleBasedStateMachine):
         kind = Kind.STEP if last or ok else Kind.STEP_FAILED
         life.rows.append((kind, key))
         if kind is Kind.STEP:
-            life.losses = 0
+            life.recorded()
         assert reply.accepted == [life.seq]
 
     @rule(data=st.data(), workflow_id=st.sampled_from(["wf", "cleans"]), queue=st.sampled_from([None, "one", "two"]))
@@ -311,7 +311,7 @@ class Lives(RuleBasedStateMachine):
         key = self._name("c")
         reply = self._report(life, [child(key, workflow_id, queue_name=queue)])
         life.rows.append((Kind.CHILD_STARTED, key))
-        life.losses = 0
+        life.recorded()
         assert reply.rows[-1].ok is (life.phase is Phase.RUNNING)
         if reply.rows[-1].ok:
             self._born(json.decode(reply.rows[-1].value), workflow_id, queue, parent=life.id, step_key=key)
@@ -323,7 +323,7 @@ class Lives(RuleBasedStateMachine):
         key, seen = self._name("p"), life.seq
         reply = self._report(life, [Publish(key, None, topic, [EventItem(raw({"n": number}))])])
         life.rows.append((Kind.PUBLISHED, key))
-        life.losses = 0
+        life.recorded()
         self.model.publish(topic, number)
         assert [(row.kind, row.key) for row in reply.rows] == life.rows[seen:]
 

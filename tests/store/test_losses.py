@@ -5,6 +5,7 @@ from msgspec import json
 from tests.store.world import (
     LEASE_US,
     PROJECT,
+    RELEASE,
     SECOND,
     World,
     answer_wait,
@@ -156,6 +157,20 @@ async def test_a_delivery_that_was_never_acknowledged_is_no_crash(world: World) 
     await world.acknowledge(id)
     await world.lose()
     assert await world.phase(id) is Phase.QUEUED
+
+
+async def test_a_lost_delivery_is_forgiven_with_the_next_outcome_only(world: World) -> None:
+    """Until then each delivery is acknowledged before code runs: handing back in between changes nothing."""
+    id = await world.start()
+    await world.claim()
+    await again(world, id)
+    for _ in range(2):
+        await world.report(id, end=RELEASE)
+        [claimed] = await world.claim()
+        assert claimed.ack_first
+    await world.report(id, [step("s", 1)])
+    await world.report(id, end=RELEASE)
+    assert not (await world.claim())[0].ack_first
 
 
 async def test_even_lost_deliveries_have_a_bound(world: World) -> None:

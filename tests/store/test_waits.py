@@ -217,6 +217,15 @@ async def test_match_skips_what_does_not_fit_and_leaves_it_for_others(world: Wor
     assert (await events_of(world, id))[1] == others[0]
 
 
+async def test_an_event_that_was_taken_out_of_turn_is_not_taken_again(world: World) -> None:
+    id = await world.running()
+    await world.publish("topic", {"n": 1}, {"n": 2}, {"n": 3})
+    await world.report(id, [event_wait("second", "topic", match={"n": raw(2)})])
+    await world.report(id, [event_wait(f"k{n}", "topic") for n in range(3)])
+    await world.publish("topic", {"n": 4})
+    assert await events_of(world, id) == [{"n": 2}, {"n": 1}, {"n": 3}, {"n": 4}]
+
+
 async def test_after_and_latest_override_where_a_wait_begins(world: World) -> None:
     await world.publish("topic", 1, 2)
     world.advance(1)

@@ -281,7 +281,8 @@ RETURNING next_seq, phase, moved_at_us, workflow_id, deployment_id, created_at_u
 -- name: count_outcome
 -- holds: execution=id
 -- A seq for an outcome that a report finds out only while it is taken.
-UPDATE executions SET next_seq = next_seq + 1, losses = 0 WHERE project_id = :project_id AND id = :id RETURNING next_seq;
+UPDATE executions SET next_seq = next_seq + 1, losses = 0, undelivered = 0
+WHERE project_id = :project_id AND id = :id RETURNING next_seq;
 
 -- name: complete
 -- holds: execution=id
@@ -345,7 +346,7 @@ FROM executions WHERE project_id = :project_id AND id = :id;
 -- name: deliver_outcome
 -- holds: execution=id
 -- An outcome reaches an execution: a waiting one goes back to its queue, a held one hears of it from its next report.
-UPDATE executions SET next_seq = next_seq + 1, losses = 0,
+UPDATE executions SET next_seq = next_seq + 1, losses = 0, undelivered = 0,
   rank = CASE WHEN phase = 'waiting' THEN -priority ELSE rank END,
   ready_at_us = CASE WHEN phase = 'waiting' THEN :now_us ELSE ready_at_us END,
   due_at_us = CASE WHEN phase = 'waiting' THEN NULL ELSE due_at_us END,
@@ -359,7 +360,8 @@ RETURNING next_seq - 1, phase, assigned_to_worker, deployment_id, moved_at_us, a
 -- name: wake_timers
 -- picks: executions whose timer is due
 UPDATE executions SET phase = 'queued', rank = -priority, ready_at_us = due_at_us, due_at_us = NULL,
-  losses = CASE WHEN timer_key IS NULL THEN losses ELSE 0 END, next_seq = next_seq + 1, moved_at_us = MAX(moved_at_us, :now_us),
+  losses = CASE WHEN timer_key IS NULL THEN losses ELSE 0 END,
+  undelivered = CASE WHEN timer_key IS NULL THEN undelivered ELSE 0 END, next_seq = next_seq + 1, moved_at_us = MAX(moved_at_us, :now_us),
   limited = EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
     AND q.name = executions.queue_name AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL))
 WHERE phase = 'waiting' AND due_at_us <= :now_us AND (project_id, id) IN (
