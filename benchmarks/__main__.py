@@ -1,0 +1,281 @@
+"""Measure Perdure against the least a durable engine can do here: `python -m benchmarks --help`.
+
+    python -m benchmarks                         everything on the embedded default, some ten minutes
+    python -m benchmarks W1 W2 --mode http       two workloads, with server, worker and client as three processes
+    python -m benchmarks --small                 everything, in little: that it runs, not how fast
+
+Each run is a process of its own. Where the floor has the same workload, its runs and ours take turns, and the figure
+that travels from machine to machine is the median of the pairs' ratios.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from benchmarks.figures import ROOT, machine, measured
+from rich.console import Console
+from rich.table import Table
+
+WORKLOADS: Final = ("ready", "idle", "W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8")
+GROWN: Final = 1_000_000
+
+Figures = dict[str, Any]
+
+
+class Plan(NamedTuple):
+    """How long, how often, how many."""
+
+    mode: str
+    seconds: float
+    pairs: int
+    conc: int
+    small: bool
+    folder: Path
+
+    @property
+    def program(self) -> str:
+        return f"benchmarks.{self.mode}"
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def median(figures: Sequence[Figures], name: str) -> float:
+    return statistics.median(float(one[name]) for one in figures)
+
+
+def pairs(plan: Plan, workload: str, name: str, seconds: float, *, lower_is_better: bool = False) -> Figures:
+    """The floor and ours, taking turns."""
+    common = ("--seconds", str(seconds), "--conc", str(plan.conc))
+    floors: list[Figures] = []
+    ours: list[Figures] = []
+    for turn in range(plan.pairs):
+        floors.append(measured("benchmarks.floor", workload, *common))
+        ours.append(measured(plan.program, workload, *common))
+        say(f"  pair {turn + 1}: floor {floors[-1][name]:,.2f}, ours {ours[-1][name]:,.2f} {name}")
+    ratios = [float(b[name]) / float(a[name]) for a, b in zip(floors, ours, strict=True)]
+    if not lower_is_better:
+        ratios = [1 / ratio for ratio in ratios]
+    return {
+        "unit": name,
+        "ours": median(ours, name),
+        "floor": median(floors, name),
+        "times_the_floor": statistics.median(ratios),
+        "ratios": ratios,
+        "runs": ours,
+        "floor_runs": floors,
+    }
+
+
+def throughput(plan: Plan, workload: str) -> Figures:
+    figures = pairs(plan, workload, "executions_per_s", plan.seconds)
+    written = [run["bytes_written_per_execution"] for run in figures["runs"]]
+    figures["bytes_written_per_execution"] = statistics.median(written) if None not in written else None
+    return figures
+
+
+def one_caller(plan: Plan, workload: str) -> Figures:
+    return pairs(plan, workload, "p50_ms", plan.seconds, lower_is_better=True)
+
+
+def several(plan: Plan, *arguments: str) -> list[Figures]:
+    """Three runs, or one if small."""
+    return [measured(plan.program, *arguments) for _ in range(1 if plan.small else 3)]
+
+
+def family(plan: Plan, workload: str) -> Figures:
+    count = "5" if plan.small else "100"
+    runs = several(plan, workload, "--seconds", str(plan.seconds), "--count", count)
+    return {"unit": "p50_ms", "ours": median(runs, "p50_ms"), "runs": runs}
+
+
+def sleepers(plan: Plan, workload: str) -> Figures:
+    arguments = (workload, "--count", "20" if plan.small else "2000")
+    runs = several(plan, *arguments)
+    figures: Figures = {
+        "unit": "last_ms_late",
+        "ours": median(runs, "last_ms_late"),
+        "bytes_per_sleeper": median(runs, "bytes_per_sleeper"),
+        "runs": runs,
+    }
+    if plan.mode == "embedded":  # an option of the embedded worker only
+        unparked = several(plan, *arguments, "--no-parks")
+        figures["bytes_per_sleeper_not_parked"] = median(unparked, "bytes_per_sleeper")
+        figures["last_ms_late_not_parked"] = median(unparked, "last_ms_late")
+    return figures
+
+
+def killed(plan: Plan, workload: str) -> Figures:
+    executions = "20" if plan.small else "200"
+    runs = [measured("benchmarks.killed", plan.mode, "--executions", executions) for _ in range(1 if plan.small else 3)]
+    return {
+        "unit": "restart_to_done_s",
+        "ours": median(runs, "restart_to_done_s"),
+        "recorded_steps_run_again": max(run["recorded_steps_run_again"] for run in runs),
+        "bodies_run_twice": max(run["bodies_run_twice"] for run in runs),
+        "runs": runs,
+    }
+
+
+def submits(plan: Plan, workload: str) -> Figures:
+    figures = pairs(plan, workload, "submits_per_s", plan.seconds)
+    if plan.mode == "http":
+        for name in ("plain_per_s", "batched_per_s"):
+            if all(run[name] is not None for run in figures["runs"]):
+                figures[name] = median(figures["runs"], name)
+        figures["load_program"] = figures["runs"][0]["load_program"]
+    return figures
+
+
+def grown(plan: Plan, workload: str) -> Figures:
+    store = plan.folder / "grown.db"
+    amount = 2_000 if plan.small else GROWN
+    made = measured("benchmarks.grown", str(store), str(amount))
+    say(f"  {amount:,} finished executions, {made['bytes_per_execution']:.0f} bytes each, in {made['took_s']:.0f} s")
+    common = ("W1", "--seconds", str(plan.seconds), "--conc", str(plan.conc))
+    empty: list[Figures] = []
+    full: list[Figures] = []
+    for turn in range(plan.pairs):
+        empty.append(measured(plan.program, *common))
+        full.append(measured(plan.program, *common, "--store", str(store)))
+        say(f"  pair {turn + 1}: {empty[-1]['executions_per_s']:,.0f} empty, {full[-1]['executions_per_s']:,.0f} grown")
+    ratios = [b["executions_per_s"] / a["executions_per_s"] for a, b in zip(empty, full, strict=True)]
+    return {
+        "unit": "share of the empty store's executions_per_s",
+        "ours": statistics.median(ratios),
+        "ratios": ratios,
+        "bytes_per_execution": made["bytes_per_execution"],
+        "runs": full,
+        "empty_runs": empty,
+    }
+
+
+def ready(plan: Plan, workload: str) -> Figures:
+    runs: list[Figures] = []
+    for _ in range(1 if plan.small else 5):
+        if plan.mode == "http":
+            runs.append(measured(plan.program, workload))
+            continue
+        begin = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, "-m", plan.program, workload], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        runs.append({"ready_s": time.perf_counter() - begin})
+        process.communicate()
+    return {"unit": "ready_s", "ours": median(runs, "ready_s"), "runs": runs}
+
+
+def idle(plan: Plan, workload: str) -> Figures:
+    run = measured(plan.program, workload, "--seconds", "1" if plan.small else "30")
+    return {"unit": "idle_cpu_percent", "ours": run["idle_cpu_percent"], "runs": [run], **run}
+
+
+KINDS: Final[dict[str, Callable[[Plan, str], Figures]]] = {
+    "ready": ready,
+    "idle": idle,
+    "W1": throughput,
+    "W2": throughput,
+    "W3": one_caller,
+    "W4": family,
+    "W5": sleepers,
+    "W6": killed,
+    "W7": submits,
+    "W8": grown,
+}
+
+
+def remarks(workload: str, figures: Figures) -> str:
+    """What else there is to say of a workload, in a line."""
+    said: list[str] = []
+    if workload == "W2":
+        said.append(f"{figures['ours'] * 10:,.0f} steps/s")
+    if workload == "W3":
+        said += [f"{name[:-3]} {median(figures['runs'], name):.2f} ms" for name in ("p95_ms", "p99_ms")]
+    words = {
+        "bytes_written_per_execution": "{:,.0f} bytes written per execution",
+        "bytes_per_sleeper": "{:,.0f} bytes per sleeper",
+        "bytes_per_sleeper_not_parked": "{:,.0f} not parked",
+        "recorded_steps_run_again": "{} recorded steps run again",
+        "bodies_run_twice": "{} bodies run twice",
+        "plain_per_s": "{:,.0f} plain requests/s",
+        "batched_per_s": "{:,.0f}/s in batches of 1,000",
+        "idle_rss_mb": "{:.0f} MB",
+        "worker_rss_mb": "worker {:.0f} MB",
+        "bytes_per_execution": "{:,.0f} bytes per finished execution",
+    }
+    said += [text.format(figures[name]) for name, text in words.items() if figures.get(name) is not None]
+    return ", ".join(said)
+
+
+def show(report: dict[str, Any]) -> None:
+    table = Table(title=f"Perdure, {report['mode']}", title_justify="left")
+    for heading in ("", "ours", "floor", "floor ÷ ours", "also"):
+        table.add_column(heading, justify="left" if heading in ("", "also") else "right", overflow="fold")
+    for workload, figures in report["workloads"].items():
+        table.add_row(
+            workload,
+            f"{figures['ours']:,.2f} {figures['unit']}",
+            f"{figures['floor']:,.2f}" if "floor" in figures else "",
+            f"{figures['times_the_floor']:.2f}" if "times_the_floor" in figures else "",
+            remarks(workload, figures),
+        )
+    Console(width=150 if not sys.stdout.isatty() else None).print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"of {', '.join(WORKLOADS)}; default: all")
+    parser.add_argument("--mode", choices=["embedded", "http"], default="embedded")
+    parser.add_argument("--seconds", type=float, help="of each run (default 10)")
+    parser.add_argument("--pairs", type=int, help="runs of ours and of the floor, taking turns (default 5)")
+    parser.add_argument("--conc", type=int, default=256, help="callers in W1, W2 and W8 (default 256)")
+    parser.add_argument("--small", action="store_true", help="as little as possible of everything")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure of every run there")
+    given = parser.parse_args()
+    wanted = given.workloads or list(WORKLOADS)
+    for one in wanted:
+        if one not in WORKLOADS:
+            parser.error(f"there is no workload {one!r}; there are {', '.join(WORKLOADS)}")
+    with tempfile.TemporaryDirectory(prefix="perdure-bench-") as folder:
+        plan = Plan(
+            given.mode,
+            given.seconds or (0.2 if given.small else 10.0),
+            given.pairs or (1 if given.small else 5),
+            16 if given.small else given.conc,
+            given.small,
+            Path(folder),
+        )
+        report: dict[str, Any] = {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
+            "mode": plan.mode,
+            "seconds": plan.seconds,
+            "pairs": plan.pairs,
+            "conc": plan.conc,
+            "machine": machine(folder),
+            "workloads": {},
+        }
+        for workload in wanted:
+            say(f"{workload} …")
+            report["workloads"][workload] = KINDS[workload](plan, workload)
+    if given.json is not None:
+        given.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
+    print(json.dumps(report["machine"]))
+    show(report)
+
+
+if __name__ == "__main__":
+    main()

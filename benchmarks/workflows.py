@@ -1,0 +1,60 @@
+"""What is measured: bodies that do nothing, so that what is left is the engine.
+
+Served by the embedded programs here, and over HTTP by `perdure work benchmarks.workflows:app`.
+"""
+
+import asyncio
+import os
+from typing import Final
+
+from perdure import Context, Registry, current_step
+
+app = Registry()
+
+Value = dict[str, str]
+PAYLOAD: Final[Value] = {"k": "x" * 91}
+"""100 bytes of JSON."""
+SIDE_FILE: Final = "PERDURE_BENCHMARK_SIDE_FILE"
+
+
+async def body(value: Value) -> Value:
+    return value
+
+
+@app.workflow
+async def noop1(ctx: Context, value: Value) -> Value:
+    return await ctx.step("step", body, value)
+
+
+@app.workflow
+async def steps10(ctx: Context, value: Value) -> Value:
+    for _ in range(10):
+        value = await ctx.step("step", body, value)
+    return value
+
+
+@app.workflow
+async def parent(ctx: Context, children: int) -> int:
+    return len((await ctx.map_children(noop1, [PAYLOAD] * children, limit=children)).results())
+
+
+@app.workflow
+async def sleeper(ctx: Context, seconds: float) -> None:
+    await ctx.sleep(seconds)
+
+
+async def slow_body(seconds: float) -> None:
+    """Leaves a line in the side file before it does anything: one write, so that a kill tears none."""
+    info = current_step()
+    file = os.open(os.environ[SIDE_FILE], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(file, f"{os.getpid()} {info.execution_id} {info.key}\n".encode())
+    finally:
+        os.close(file)
+    await asyncio.sleep(seconds)
+
+
+@app.workflow
+async def slow10(ctx: Context, seconds: float) -> None:
+    for _ in range(10):
+        await ctx.step("slow", slow_body, seconds)

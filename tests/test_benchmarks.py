@@ -1,0 +1,47 @@
+"""The benchmarks run, in little. Their figures mean nothing here; what must hold at any speed is looked at."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(folder: Path, *arguments: str) -> tuple[dict[str, Any], str]:
+    """The report of a small run, and the table that it printed."""
+    report = folder / "report.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments, "--small", "--json", str(report)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+    return found, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("mode", "workloads"),
+    [("embedded", ["ready", "idle", "W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8"]), ("http", ["W1", "W6", "W7"])],
+)
+def test_every_workload_runs_and_is_reported(tmp_path: Path, mode: str, workloads: list[str]) -> None:
+    report, table = run(tmp_path, *([] if mode == "embedded" else workloads), "--mode", mode)
+    assert list(report["workloads"]) == workloads
+    assert all(one["ours"] is not None and one["runs"] for one in report["workloads"].values())
+    assert report["workloads"]["W1"]["times_the_floor"] > 0
+    assert report["workloads"]["W6"]["recorded_steps_run_again"] == 0
+    assert report["machine"]["cores"] >= 1 and report["machine"]["versions"]["perdure"]
+    assert all(workload in table for workload in workloads)
+
+
+def test_an_unknown_workload_is_refused_with_those_there_are() -> None:
+    command = [sys.executable, "-m", "benchmarks", "W99"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "W99" in done.stderr and "W8" in done.stderr
