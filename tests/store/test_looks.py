@@ -6,7 +6,13 @@ import pytest
 from msgspec import json
 from tests.store.world import BLOCK, PROJECT, World, answer_wait, child, failure, raw, step
 
+from perdure.engine.clock import ManualClock
+from perdure.engine.engine import Engine
+from perdure.engine.loops import LOOPS
+from perdure.engine.settings import EngineSettings
+from perdure.store.sqlite import SQLiteStore
 from perdure.store.verbs import looks
+from perdure.store.verbs.starts import Idempotency
 from perdure.wire.errors import Conflict, NotFound
 from perdure.wire.records import Execution
 from perdure.wire.requests import ListFilters, LogLine, StartItem
@@ -196,10 +202,11 @@ DAY_US = 86_400_000_000
 
 
 async def _prune(world: World, days: float, limit: int = 500, workflows: dict[str, float] | None = None) -> int:
+    """How many rows a whole walk deletes."""
     total = 0
     after = ("", "")
     while True:
-        deleted, after = await world.store.write(
+        pruned = await world.store.write(
             looks.prune(
                 after=after,
                 finished_before_us=world.now_us - int(days * DAY_US),
@@ -208,8 +215,10 @@ async def _prune(world: World, days: float, limit: int = 500, workflows: dict[st
                 workflows={name: world.now_us - int(own * DAY_US) for name, own in (workflows or {}).items()},
             )
         )
-        total += deleted
-        if after == ("", ""):
+        total += pruned.deleted
+        after = pruned.after
+        if not pruned.more:
+            assert after == ("", "")
             return total
 
 
@@ -245,6 +254,37 @@ async def test_events_and_idempotency_rows_go_as_well(world: World) -> None:
     await _prune(world, 1)
     assert await world.read_topic("topic") == []
     assert await world.publish("topic", 5) == [5]
+
+
+async def test_a_walk_goes_on_until_everything_that_is_due_is_gone(world: World) -> None:
+    """Many events or answers and few executions, or the other way round: none is left behind by the batch's size."""
+    await world.publish("topic", *range(7))
+    for n in range(5):
+        await world.answers([StartItem("wf")], Idempotency("start", f"k{n}", "hash"))
+    world.advance(86_400 * 2)
+    assert await _prune(world, 1, limit=2) == 12
+    assert await _prune(world, 1, limit=2) == 0
+    assert await world.read_topic("topic") == []
+
+
+async def test_the_engine_s_loop_prunes_by_its_settings(world: World) -> None:
+    clock = ManualClock(world.now_us)
+    settings = EngineSettings(retention_days=10, retention_workflows={"other": 2})
+    assert isinstance(world.store, SQLiteStore)
+    engine = Engine(world.store, clock=clock, settings=settings)
+    [prune] = [loop for loop in LOOPS if loop.name == "prune"]
+    ids = await world.start_all([StartItem("wf"), StartItem("other")] * 3)
+    for id in ids:
+        await world.cancel(id)
+    assert await prune.round(engine) == 60.0
+    assert len(await listed(world)) == 6
+    clock.advance(3 * 86_400)
+    await prune.round(engine)
+    assert await listed(world, workflow_id="other") == []
+    assert len(await listed(world)) == 3
+    clock.advance(8 * 86_400)
+    await prune.round(engine)
+    assert await listed(world) == []
 
 
 async def test_counts_are_by_phase_and_by_queue(world: World) -> None:

@@ -63,7 +63,7 @@ async def _prune(engine: Engine) -> float:
     """Retention: what ended long ago goes, in batches."""
     settings = engine.settings
     now_us = engine.clock.now_us()
-    deleted, engine.prune_after = await engine.store.write(
+    pruned = await engine.store.write(
         looks.prune(
             after=engine.prune_after,
             finished_before_us=now_us - int(settings.retention_days * DAY_US),
@@ -74,9 +74,10 @@ async def _prune(engine: Engine) -> float:
             },
         )
     )
-    if deleted:
+    engine.prune_after = pruned.after
+    if pruned.deleted:
         await engine.store.vacuum()
-    return 0.2 if engine.prune_after != ("", "") else 60.0
+    return 0.2 if pruned.more else 60.0
 
 
 async def _alarm(engine: Engine) -> float:

@@ -1,7 +1,7 @@
 """Looks: what is there, without changing it; and what the operator may remove."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Raw
 
@@ -147,6 +147,14 @@ async def _delete(project_id: str, ids: Sequence[str]) -> int:
     return len(ids)
 
 
+class Pruned(NamedTuple):
+    """How much is gone, where the walk over the executions goes on, and whether there may be more to delete."""
+
+    deleted: int
+    after: tuple[str, str]
+    more: bool
+
+
 @verb
 async def prune(
     *,
@@ -155,12 +163,12 @@ async def prune(
     idempotency_before_us: int,
     limit: int,
     workflows: Mapping[str, int] | None = None,
-) -> tuple[int, tuple[str, str]]:
-    """Delete a batch of executions that ended long ago; answers how many, and where the walk goes on.
+) -> Pruned:
+    """Delete a batch of what is past its time: executions that ended long ago, events, answers to Idempotency-Keys.
 
     `workflows` has the moments of those workflows whose executions are kept for a time of their own.
     """
-    await query("prune_idempotency", before_us=idempotency_before_us, limit=limit)
+    answers = await query("prune_idempotency", before_us=idempotency_before_us, limit=limit)
     by_workflow = workflows or {}
     before_us = max(finished_before_us, *by_workflow.values(), 0)
     rows = await query("oldest_final", project_id=after[0], after=after[1], before_us=before_us, limit=limit)
@@ -171,8 +179,9 @@ async def prune(
     deleted = 0
     for project_id, ids in gone.items():
         deleted += await _delete(project_id, ids)
-    await query("prune_events", before_us=finished_before_us, limit=limit)
-    return deleted, (rows[-1][0], rows[-1][1]) if len(rows) == limit else ("", "")
+    events = await query("prune_events", before_us=finished_before_us, limit=limit)
+    after = (rows[-1][0], rows[-1][1]) if len(rows) == limit else ("", "")
+    return Pruned(deleted + len(events) + len(answers), after, limit in (len(rows), len(events), len(answers)))
 
 
 @verb
