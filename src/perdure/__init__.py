@@ -1,19 +1,23 @@
 """Perdure runs workflows that must not lose their place: plain async functions whose every step is durable."""
 
-from perdure.sdk.client import Client, Handle
-from perdure.sdk.context import ChildHandle, Context, Event, Mapped, current_step
-from perdure.sdk.errors import (
-    ChildCancelled,
-    ChildFailed,
-    ExecutionCancelled,
-    ExecutionFailed,
-    Fatal,
-    RetryAfter,
-    StepFailed,
-)
-from perdure.sdk.workflow import Queue, Registry, Workflow, step, workflow
-from perdure.wire.errors import PerdureError
-from perdure.wire.retry import RetryPolicy
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from perdure.sdk.client import Client, Handle
+    from perdure.sdk.context import ChildHandle, Context, Event, Mapped, current_step
+    from perdure.sdk.errors import (
+        ChildCancelled,
+        ChildFailed,
+        ExecutionCancelled,
+        ExecutionFailed,
+        Fatal,
+        RetryAfter,
+        StepFailed,
+    )
+    from perdure.sdk.workflow import Queue, Registry, Workflow, step, workflow
+    from perdure.wire.errors import PerdureError
+    from perdure.wire.retry import RetryPolicy
 
 __all__ = [
     "ChildCancelled",
@@ -38,3 +42,33 @@ __all__ = [
     "step",
     "workflow",
 ]
+
+# Each name is imported when somebody asks for it: `perdure --help`, which needs none of them, answers at once.
+_HOMES = {
+    "perdure.sdk.client": ("Client", "Handle"),
+    "perdure.sdk.context": ("ChildHandle", "Context", "Event", "Mapped", "current_step"),
+    "perdure.sdk.errors": (
+        "ChildCancelled",
+        "ChildFailed",
+        "ExecutionCancelled",
+        "ExecutionFailed",
+        "Fatal",
+        "RetryAfter",
+        "StepFailed",
+    ),
+    "perdure.sdk.workflow": ("Queue", "Registry", "Workflow", "step", "workflow"),
+    "perdure.wire.errors": ("PerdureError",),
+    "perdure.wire.retry": ("RetryPolicy",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            value = globals()[name] = getattr(import_module(home), name)
+            return value
+    raise AttributeError(f"module 'perdure' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -83,6 +83,7 @@ CONTRACT: dict[str, tuple[set[str], set[str]]] = {
     "PublishEventRequest": ({"topic", "events"}, {"durable", "execution_id", "root_execution_id"}),
     "PublishEventResponse": ({"sequence_ids", "created_at"}, set()),
     "EventResponse": ({"id", "sequence_id", "topic", "data", "created_at"}, {"event_type"}),
+    "WorkerStatusResponse": ({"has_workers", "online_count"}, set()),
     "GetEventsResponse": ({"events", "has_more"}, {"next_sequence_id"}),
 }
 OPERATIONS = {
@@ -94,6 +95,7 @@ OPERATIONS = {
     "publish_event",
     "get_events",
     "stream_events",
+    "get_worker_status",
 }
 ADDED = {"key", "phase", "attempt", "tags", "progress", "forked_from", "forked_at_step"}
 

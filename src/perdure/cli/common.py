@@ -1,0 +1,187 @@
+"""What the commands share: options, one way to fail, one way to print, a client.
+
+Whatever is slow to import is imported where it is used: `perdure --help` answers at once.
+"""
+
+import functools
+import inspect
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, ParamSpec, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from perdure.sdk.client import Client
+    from perdure.wire.errors import PerdureError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+FAILED: Final = 1
+"""Exit code: what was asked about has failed."""
+REFUSED: Final = 2
+"""Exit code: the command itself could not be done."""
+CANCELLED: Final = 3
+STILL_RUNNING: Final = 4
+INTERRUPTED: Final = 130
+
+PATIENCE_SECONDS: Final = 3.0
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+UrlOption = Annotated[
+    str | None,
+    typer.Option("--url", help="The server. Default: PERDURE_URL, else http://127.0.0.1:8080.", show_default=False),
+]
+DatabaseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        help="The store: a path, or sqlite:PATH. Default: PERDURE_STORE, else perdure.db.",
+        show_default=False,
+    ),
+]
+
+
+class Refused(Exception):
+    """A command cannot be done; the message says why and what to do."""
+
+
+def command(app: typer.Typer, name: str, **options: Any) -> Callable[[Callable[P, None]], Callable[P, None]]:
+    """Add a command whose failures are one clear sentence."""
+
+    def add(function: Callable[P, None]) -> Callable[P, None]:
+        @functools.wraps(function)
+        def guarded(*args: P.args, **values: P.kwargs) -> None:
+            as_json = bool(values.get("as_json"))
+            try:
+                with _interruptible():
+                    function(*args, **values)
+            except Refused as error:
+                refuse(str(error), as_json=as_json)
+            except BrokenPipeError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: no complaint at exit
+                raise typer.Exit(INTERRUPTED) from None
+            except Exception as error:
+                problem = _known(error)
+                if problem is None:
+                    raise
+                refuse(problem.message, problem.code, as_json=as_json)
+
+        guarded.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]  # what typer reads
+        app.command(name, **options)(guarded)
+        return guarded
+
+    return add
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _known(error: Exception) -> "PerdureError | None":
+    """The error as one of ours, if it is one that a person can act upon."""
+    from perdure.wire.errors import BadRequest, PerdureError
+
+    if isinstance(error, PerdureError):
+        return error
+    if isinstance(error, OSError) and error.filename is not None:
+        return BadRequest(f"{error.filename}: {error.strerror}")
+    return None
+
+
+def refuse(message: str, code: str = "REFUSED", *, as_json: bool = False) -> NoReturn:
+    """Say why a command is not done, and end with the exit code for it."""
+    if as_json:
+        typer.echo(json.dumps({"error": message, "error_type": code}, ensure_ascii=False), err=True)
+    else:
+        typer.secho("perdure: ", fg="red", bold=True, err=True, nl=False)
+        typer.echo(message, err=True)
+    raise typer.Exit(REFUSED)
+
+
+def say(text: str = "") -> None:
+    """A line for whoever reads the output."""
+    typer.echo(text)
+
+
+def note(text: str) -> None:
+    """A line beside the output: it goes to stderr."""
+    typer.echo(text, err=True)
+
+
+def emit(value: object) -> None:
+    """A value as one line of JSON."""
+    import msgspec
+
+    typer.echo(msgspec.json.encode(value).decode())
+
+
+def console(*, stderr: bool = False) -> "Console":
+    """Where tables go. Without a terminal nothing is cut: whoever pipes it has more room than we can see."""
+    from rich.console import Console
+
+    made = Console(stderr=stderr, highlight=False, soft_wrap=False)
+    if not made.is_terminal and "COLUMNS" not in os.environ:
+        made.width = 200
+    return made
+
+
+def with_client(url: str | None, work: "Callable[[Client], Awaitable[T]]", *, patience: float = PATIENCE_SECONDS) -> T:
+    """Do something with a client of the server that was named (or is found)."""
+    import asyncio
+
+    from perdure.sdk.client import Client
+    from perdure.sdk.credentials import find
+    from perdure.sdk.http import HttpTransport
+
+    async def main() -> T:
+        access = find(url)
+        async with Client(HttpTransport(access.urls, access.api_key, patience_seconds=patience)) as client:
+            return await work(client)
+
+    return asyncio.run(main())
+
+
+def database(given: str | None) -> str:
+    """The store's address, as `perdure serve` finds it."""
+    return given or os.environ.get("PERDURE_STORE") or "perdure.db"
+
+
+def store_path(given: str | None) -> str:
+    """The file of the store. Raises `Refused` for what is no file."""
+    address = database(given)
+    if "://" in address and not address.startswith("sqlite://"):
+        raise Refused(f"{address!r} is not a file; this command works on SQLite stores.")
+    return address.removeprefix("sqlite:").removeprefix("//")
+
+
+def parse_json(text: str, where: str) -> bytes:
+    """JSON from the command line: the text itself, `@file`, or `-` for the standard input."""
+    from perdure.wire.codec import check_json
+    from perdure.wire.errors import BadValue
+
+    if text == "-":
+        data = sys.stdin.buffer.read()
+    elif text.startswith("@"):
+        with open(text[1:], "rb") as file:
+            data = file.read()
+    else:
+        data = text.encode("utf-8", "surrogateescape")
+    try:
+        check_json(data, where=where)
+    except BadValue as error:
+        hint = ""
+        if not text.startswith(("@", "-")):
+            hint = "; a text needs its quotes: '\"like this\"'"
+        raise Refused(f"{error.message}{hint}.") from None
+    return data.strip()

@@ -1,0 +1,399 @@
+"""dev: a server and a worker in processes of their own, reloaded on change, killed on request."""
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from perdure.cli.common import JsonFlag, Refused, command, console
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from perdure.sdk.client import Client
+    from perdure.wire.records import Execution
+
+DEPLOYMENT: Final = "dev"
+STORE: Final = os.path.join(".perdure", "perdure.db")
+GRACE_SECONDS: Final = 5.0
+"""How long a worker's steps may take to end before a reload."""
+SETTLE_MS: Final = 100
+LOOK_SECONDS: Final = 0.5
+LINES_MAX: Final = 20
+"""Lines about executions, per look."""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put these commands into the application."""
+    command(app, "dev", rich_help_panel="Start")(dev)
+
+
+def dev(
+    target: Annotated[
+        str, typer.Argument(metavar="APP[:REGISTRY]", help="What to run: app.py, app.py:registry, shop.app:registry.")
+    ] = "app.py",
+    port: Annotated[
+        int, typer.Option("--port", "-p", help="The port to listen on; 0 takes a free one.", min=0, max=65_535)
+    ] = 8080,
+    insecure_local: Annotated[
+        bool, typer.Option("--insecure-local", help="No keys: whoever reaches the loopback address may do everything.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run a server and a worker that reloads on change. Keys: k kills the worker and starts another, q ends."""
+    import asyncio
+
+    from perdure.cli import target as targets
+
+    name = target.partition(":")[0]
+    if name.endswith(".py") and not os.path.isfile(name):
+        raise Refused(f"There is no file {name!r}; `perdure new DIR` writes one to start with.")
+    folder = str(targets.folder_of(target))
+    asyncio.run(_Dev(target, folder, port, insecure_local, as_json).run())
+
+
+class _Dev:
+    """The parent of the two processes."""
+
+    def __init__(self, target: str, folder: str, port: int, insecure_local: bool, as_json: bool) -> None:
+        import asyncio
+
+        self.target = target
+        self.folder = folder
+        self.port = port
+        self.insecure_local = insecure_local
+        self.as_json = as_json
+        self.url = ""
+        self.project_id = ""
+        self.key: str | None = None
+        self.workflows: list[dict[str, Any]] = []
+        self._out = console()
+        self._stop = asyncio.Event()
+        self._again = asyncio.Event()
+        """The worker is to be started, now that it has ended."""
+        self._worker: asyncio.subprocess.Process | None = None
+        self._killed = False
+        self._shown = False
+
+    async def run(self) -> None:
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, self._stop.set)
+        async with self._server():
+            with self._keys(loop):
+                tasks = [
+                    asyncio.create_task(one)
+                    for one in (self._keep_worker(), self._reload(), self._watch_executions(), self._watch_server())
+                ]
+                try:
+                    await self._stop.wait()
+                finally:
+                    await self._end_worker()
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.gather(*tasks, return_exceptions=True)
+        self._say("ended", "Ended. The store stays in .perdure; `perdure dev` goes on where this left off.")
+
+    # --- the server --------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _server(self) -> AsyncIterator[None]:
+        """Start the server, and end it when the block ends."""
+        import asyncio
+
+        arguments = ["--store", STORE, "--port", str(self.port), *(["--insecure-local"] if self.insecure_local else [])]
+        self._server_process = process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "perdure.cli.dev_server",
+            *arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            assert process.stdout is not None
+            line = await process.stdout.readline()
+            if not line:
+                raise Refused("The server did not start; what it said stands above.")
+            said = json.loads(line)
+            if "error" in said:
+                raise Refused(said["error"])
+            self.url, self.project_id, self.key = said["url"], said["project_id"], said["api_key"]
+            yield
+        finally:
+            await _end(process, GRACE_SECONDS + 20)
+
+    async def _watch_server(self) -> None:
+        code = await self._server_process.wait()
+        if not self._stop.is_set():
+            self._say("server_ended", f"The server has ended (exit code {code}).")
+            self._stop.set()
+
+    # --- the worker --------------------------------------------------------------------------------------------------
+
+    async def _keep_worker(self) -> None:
+        """Start the worker again whenever it has ended."""
+        import asyncio
+
+        while not self._stop.is_set():
+            self._again.clear()
+            self._killed = False
+            environ = {**os.environ, "PYTHONUNBUFFERED": "1"}
+            if self.key is not None:
+                environ["PERDURE_API_KEY"] = self.key
+            process = self._worker = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "perdure.cli.main",
+                "work",
+                self.target,
+                "--deployment",
+                DEPLOYMENT,
+                "--url",
+                self.url,
+                "--grace",
+                str(GRACE_SECONDS),
+                "--child",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                start_new_session=True,
+                env=environ,
+            )
+            reading = asyncio.create_task(self._listen(process))
+            code = await process.wait()
+            await reading
+            if self._stop.is_set():
+                return
+            if self._killed:
+                continue
+            if not self._again.is_set():
+                self._say(
+                    "worker_ended", f"The worker has ended (exit code {code}); it starts again on the next change."
+                )
+                await self._again.wait()
+
+    async def _listen(self, process: "asyncio.subprocess.Process") -> None:
+        """The worker's first line says what it serves; what workflows print follows."""
+        assert process.stdout is not None
+        async for line in process.stdout:
+            said = _as_json(line)
+            if said is None or "worker_id" not in said:
+                sys.stdout.buffer.write(line)
+                sys.stdout.flush()
+                continue
+            self.workflows = said["workflows"]
+            await self._show()
+            names = ", ".join(one["name"] for one in self.workflows)
+            self._say("worker", f"Worker {process.pid} serves {names}.", pid=process.pid, workflows=self.workflows)
+
+    async def _end_worker(self) -> None:
+        if self._worker is not None:
+            await _end(self._worker, GRACE_SECONDS + 5)
+
+    def _kill_worker(self) -> None:
+        process = self._worker
+        if process is None or process.returncode is not None:
+            self._again.set()
+            return
+        self._killed = True
+        process.kill()
+        self._say("killed", f"Worker {process.pid} is killed (SIGKILL); another one takes over.", pid=process.pid)
+
+    async def _reload(self) -> None:
+        """A new worker for new code."""
+        from watchfiles import PythonFilter, awatch
+
+        ignored = [os.path.join(self.folder, name) for name in (".perdure", ".venv")]
+        async for changes in awatch(
+            self.folder, watch_filter=PythonFilter(ignore_paths=ignored), step=20, debounce=SETTLE_MS
+        ):
+            names = sorted({path.removeprefix(self.folder + os.sep) for _, path in changes})
+            self._say("reload", f"Changed: {', '.join(names[:3])}{' …' if len(names) > 3 else ''}", files=names)
+            self._again.set()
+            await self._end_worker()
+
+    # --- what is shown -----------------------------------------------------------------------------------------------
+
+    async def _show(self) -> None:
+        """Everything one needs to try it, once."""
+        if self._shown:
+            return
+        self._shown = True
+        link = await self._sign_in_link()
+        first = self.workflows[0]
+        given = json.dumps(first["sample"], ensure_ascii=False)
+        curl = ["curl", "-sS", f"{self.url}/api/v1/workflows/{first['name']}/run"]
+        if self.key is not None:
+            curl += ["-H", f"Authorization: Bearer {self.key}"]
+        curl += ["-H", "Content-Type: application/json", "-d", f'{{"payload": {given}}}']
+        run = ["perdure", "run", first["name"], "--input", given]
+        if self.as_json:
+            self._say(
+                "ready",
+                "",
+                url=self.url,
+                project_id=self.project_id,
+                api_key=self.key,
+                page=link,
+                curl=shlex.join(curl),
+                run=shlex.join(run),
+            )
+            return
+        elsewhere = "" if self.url == "http://127.0.0.1:8080" else f"PERDURE_URL={self.url} "
+        lines = [
+            ("Server", self.url),
+            ("Store", STORE),
+            ("Project", self.project_id),
+            ("Key", self.key or "none is needed (--insecure-local)"),
+            ("Page", f"{link}   (signs in once)" if self.key is not None else link),
+        ]
+        self._print()
+        for name, text in lines:
+            self._print((f"  {name:<8}", "bold"), (text, ""))
+        self._print()
+        self._print(("  Try, in another terminal", "bold"))
+        # Lines of their own: they are copied whole.
+        self._print((f"\n{elsewhere}{shlex.join(run)}\n\n{shlex.join(curl)}\n", ""))
+        if sys.stdin.isatty():
+            self._print(("  k kills the worker with SIGKILL and starts another, q ends.\n", ""))
+
+    async def _sign_in_link(self) -> str:
+        if self.key is None:
+            return f"{self.url}/"
+        async with self._client() as client:
+            transport: Any = client._transport
+            reply = json.loads(await transport.request("POST", "/api/v1/sign-in-links"))
+            return f"{self.url}{reply['path']}"
+
+    def _client(self) -> "Client":
+        from perdure.sdk.client import Client
+        from perdure.sdk.http import HttpTransport
+
+        return Client(HttpTransport(self.url, self.key))
+
+    async def _watch_executions(self) -> None:
+        """Say what becomes of executions: a line for each move that is seen."""
+        import asyncio
+
+        from perdure.wire.errors import PerdureError
+
+        seen: dict[str, tuple[str, int]] = {}
+        async with self._client() as client:
+            first = True
+            while True:
+                with contextlib.suppress(PerdureError):  # the server is busy or away: look again
+                    page = await client.list(limit=100)
+                    lines = []
+                    for one in reversed(page.executions):
+                        now = (one.phase.value, one.attempt)
+                        before = seen.get(one.id)
+                        if before != now and not (first and one.completed_at_us is not None):
+                            lines.append((one, before))
+                        seen[one.id] = now
+                    for one, before in lines[-LINES_MAX:]:
+                        self._say_execution(one, before)
+                    first = False
+                    seen = {one.id: seen[one.id] for one in page.executions}
+                await asyncio.sleep(LOOK_SECONDS)
+
+    def _say_execution(self, one: "Execution", before: tuple[str, int] | None) -> None:
+        from perdure.cli.render import PHASE_STYLE, took, value
+        from perdure.wire.status import Phase
+
+        if self.as_json:
+            self._say(
+                "execution", "", id=one.id, workflow_id=one.workflow_id, phase=one.phase.value, attempt=one.attempt
+            )
+            return
+        says = one.error or (value(one.result, 80) if one.phase is Phase.COMPLETED else "")
+        again = f"attempt {one.attempt} " if before is not None and one.attempt > max(1, before[1]) else ""
+        took_ = took(one.started_at_us, one.completed_at_us)
+        self._print(
+            (f"  {one.phase.value:<11}", PHASE_STYLE[one.phase]),
+            (f" {one.workflow_id} {one.id} {again}{took_ + ' ' if took_ else ''}{says}", ""),
+        )
+
+    def _print(self, *parts: tuple[str, str]) -> None:
+        """A line of parts, each with its style; never wrapped."""
+        from rich.text import Text
+
+        self._out.print(Text.assemble(*parts), soft_wrap=True)
+
+    def _say(self, event: str, text: str, **values: object) -> None:
+        if self.as_json:
+            typer.echo(json.dumps({"event": event, **values}, ensure_ascii=False))
+            sys.stdout.flush()
+        elif text:
+            self._print((f"  {text}", ""))
+
+    # --- keys --------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _keys(self, loop: "asyncio.AbstractEventLoop") -> Iterator[None]:
+        """Take single keys from the terminal, if there is one."""
+        try:
+            import termios
+            import tty
+        except ImportError:  # Windows
+            yield
+            return
+        if not sys.stdin.isatty():
+            yield
+            return
+        terminal = sys.stdin.fileno()
+        before = termios.tcgetattr(terminal)
+        tty.setcbreak(terminal)
+        loop.add_reader(terminal, self._key_pressed, terminal)
+        try:
+            yield
+        finally:
+            loop.remove_reader(terminal)
+            termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+
+    def _key_pressed(self, terminal: int) -> None:
+        try:
+            keys = os.read(terminal, 64)
+        except OSError:
+            keys = b""
+        if not keys:
+            self._stop.set()
+        for key in keys.decode("utf-8", "replace").lower():
+            if key == "k":
+                self._kill_worker()
+            elif key == "q":
+                self._stop.set()
+
+
+async def _end(process: "asyncio.subprocess.Process", seconds: float) -> None:
+    """SIGTERM, and SIGKILL when that did not help in time."""
+    import asyncio
+
+    if process.returncode is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        async with asyncio.timeout(seconds):
+            await process.wait()
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def _as_json(line: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None

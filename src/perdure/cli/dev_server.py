@@ -1,0 +1,66 @@
+"""The server process of `perdure dev`: makes sure that there is a key, says so on its standard output, and serves."""
+
+import argparse
+import asyncio
+import json
+import sys
+
+from perdure.cli.serve import end_with_parent, loop_factory
+from perdure.sdk import credentials
+from perdure.server import app, logs
+from perdure.server.settings import Settings, load
+from perdure.wire.access import Role
+from perdure.wire.errors import PerdureError, Unauthorized
+
+
+async def _keep_key(server: app.Server, url: str) -> tuple[str, str]:
+    """The project, and the key that is kept for this address; a new one when that one is not of this store."""
+    projects = server.application.engine.projects
+    project_id = await projects.default()
+    known = credentials.read().get(url, {}).get("api_key")
+    if known is not None:
+        try:
+            await projects.authenticate(known)
+        except Unauthorized:
+            known = None
+    if known is None:
+        known = await projects.create_key(project_id, "perdure dev", Role.ADMIN, development=True)
+    credentials.write(url, api_key=known, project_id=project_id)
+    return project_id, known
+
+
+async def _serve(settings: Settings) -> None:
+    async def tell(server: app.Server) -> None:
+        if settings.insecure_local:
+            project_id, key = await server.application.engine.projects.default(), None
+        else:
+            project_id, key = await _keep_key(server, server.url)
+        _say({"url": server.url, "project_id": project_id, "api_key": key})
+
+    await app.serve(settings, on_ready=tell)
+
+
+def _say(what: dict[str, str | None]) -> None:
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--store", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--insecure-local", action="store_true")
+    given = parser.parse_args()
+    end_with_parent()
+    logs.set_up("WARNING", "text")
+    try:
+        settings = load({"store": given.store, "port": given.port, "insecure_local": given.insecure_local or None})
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(_serve(settings))
+    except PerdureError as error:
+        _say({"error": error.message})
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Follows one execution: its journal and what it logged, merged by time, up to its end."""
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from perdure.wire.records import Execution, Row
+from perdure.wire.requests import LogLine
+from perdure.wire.status import FINAL
+
+if TYPE_CHECKING:
+    from perdure.sdk.client import Client
+
+PAGE = 500
+
+
+async def follow(
+    client: "Client", execution_id: str, *, to_the_end: bool = True, look_seconds: float = 10.0
+) -> AsyncIterator[Row | LogLine | Execution]:
+    """Rows and lines as they come; the execution itself after each look (its progress), and last of all at its end.
+
+    `look_seconds`: how often to look when nothing comes. Not `to_the_end`: what there is now.
+    """
+    after = after_log = 0
+    while True:
+        # Asked first: what is final now has all its rows.
+        execution = await client.get(execution_id)
+        rows = await client.journal(execution_id, after=after, limit=PAGE)
+        lines = await client.logs(execution_id, after=after_log, limit=PAGE)
+        items: list[tuple[int, int, Row | LogLine]] = [(row.at_us, 0, row) for row in rows]
+        items += [(line.at_us, 1, line) for _, line in lines]
+        for _, _, item in sorted(items, key=lambda item: item[:2]):
+            yield item
+        after = rows[-1].seq if rows else after
+        after_log = lines[-1][0] if lines else after_log
+        ended = any(row.kind.value in FINAL for row in rows)
+        if len(rows) == PAGE or len(lines) == PAGE or (ended and execution.phase not in FINAL):
+            continue
+        yield execution
+        if execution.phase in FINAL or not to_the_end:
+            return
+        await client._transport.watch(execution_id, after, after_log, look_seconds)

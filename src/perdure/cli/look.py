@@ -1,0 +1,381 @@
+"""Looking at executions, and stopping them: ls, show, logs, cancel."""
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from perdure.cli.common import JsonFlag, Refused, UrlOption, command, console, emit, note, say, with_client
+
+if TYPE_CHECKING:
+    from perdure.sdk.client import Client
+    from perdure.wire.records import Execution, Row
+    from perdure.wire.requests import LogLine
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put these commands into the application."""
+    command(app, "ls", rich_help_panel="Look")(ls)
+    command(app, "show", rich_help_panel="Look")(show)
+    command(app, "logs", rich_help_panel="Look")(logs)
+    command(app, "cancel", rich_help_panel="Run")(cancel)
+
+
+def ls(
+    status: Annotated[
+        str | None,
+        typer.Option("--status", help="pending, running, completed, failed or cancelled; several with commas."),
+    ] = None,
+    phase: Annotated[str | None, typer.Option("--phase", help="The finer word: queued, waiting, blocked, …")] = None,
+    workflow: Annotated[str | None, typer.Option("--workflow", "-w", help="Of this workflow.")] = None,
+    key: Annotated[str | None, typer.Option("--key", help="With this key.")] = None,
+    tag: Annotated[str | None, typer.Option("--tag", help="With this tag, as NAME=VALUE.")] = None,
+    queue: Annotated[str | None, typer.Option("--queue", help="In this queue.")] = None,
+    session: Annotated[str | None, typer.Option("--session", help="Of this session.")] = None,
+    user: Annotated[str | None, typer.Option("--user", help="Of this user.")] = None,
+    parent: Annotated[str | None, typer.Option("--parent", help="The children of this execution.")] = None,
+    root: Annotated[str | None, typer.Option("--root", help="Everything below this execution.")] = None,
+    batch: Annotated[str | None, typer.Option("--batch", help="Of this batch.")] = None,
+    deployment: Annotated[str | None, typer.Option("--deployment", help="Of this deployment.")] = None,
+    since: Annotated[str | None, typer.Option("--since", help="Not older than: 90s, 15m, 2h, 7d.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="At most so many.", min=1, max=100_000)] = 20,
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List executions, newest first."""
+    from perdure.cli.render import PHASE_STYLE, date_time, took, value
+    from perdure.wire.public import execution_response
+    from perdure.wire.requests import ListFilters
+
+    if tag is not None and "=" not in tag:
+        raise Refused(f"--tag wants NAME=VALUE, got {tag!r}.")
+    filters = ListFilters(
+        phases=_phases(status, phase),
+        workflow_id=workflow,
+        session_id=session,
+        user_id=user,
+        queue_name=queue,
+        batch_id=batch,
+        parent_execution_id=parent,
+        root_execution_id=root,
+        deployment_id=deployment,
+        key=key,
+        tag=tag,
+        created_after_us=None if since is None else _ago_us(since),
+    )
+
+    async def work(client: "Client") -> "tuple[list[Execution], bool]":
+        found: list[Execution] = []
+        cursor: str | None = None
+        while True:
+            page = await client.list(filters, cursor=cursor, limit=min(limit - len(found), 500))
+            found.extend(page.executions)
+            cursor = page.next_cursor
+            if cursor is None or len(found) >= limit:
+                return found, cursor is not None
+
+    found, more = with_client(url, work)
+    if as_json:
+        for execution in found:
+            emit(execution_response(execution))
+        return
+    if not found:
+        say("No executions." if filters == ListFilters() else "No executions match.")
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("ID", "WORKFLOW", "PHASE", "CREATED", "TOOK", "KEY", ""):
+        table.add_column(name, no_wrap=name in ("ID", "PHASE", "CREATED", "TOOK"), overflow="fold")
+    for one in found:
+        says = one.error or _progress(one) or (value(one.result, 40) if one.result is not None else "")
+        table.add_row(
+            one.id,
+            Text(one.workflow_id),
+            Text(one.phase.value, style=PHASE_STYLE[one.phase]),
+            date_time(one.created_at_us),
+            took(one.started_at_us, one.completed_at_us),
+            Text(one.key or ""),
+            Text(says if len(says) <= 60 else says[:59] + "…"),
+        )
+    console().print(table)
+    if more:
+        note(f"The newest {len(found)}; --limit shows more.")
+
+
+def show(
+    id: Annotated[str, typer.Argument(metavar="ID", help="The execution.")],
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show one execution: its fields, its journal with times and attempts, what it waits for."""
+    from perdure.wire.public import execution_response, step_response
+
+    async def work(client: "Client") -> "tuple[Execution, list[Row], list[dict[str, Any]], bool | None]":
+        execution = await client.get(id)
+        rows: list[Row] = []
+        while True:
+            page = await client.journal(id, after=rows[-1].seq if rows else 0, limit=1_000)
+            rows.extend(page)
+            if len(page) < 1_000:
+                break
+        waits = [] if execution.completed_at_us is not None else await _open_waits(client, id)
+        return execution, rows, waits, await _is_served(client, execution)
+
+    execution, rows, waits, served = with_client(url, work)
+    if as_json:
+        emit(
+            {
+                "execution": execution_response(execution),
+                "steps": [step_response(row) for row in rows],
+                "waits": waits,
+                "served": served,
+            }
+        )
+        return
+    _print_execution(execution, served)
+    _print_journal(rows, execution.created_at_us)
+    if waits:
+        say("\nWaits for")
+        for wait in waits:
+            what = f"an event of topic {wait['topic']!r}" if wait.get("topic") else "an answer"
+            match = f" where {wait['match']}" if wait.get("match") else ""
+            how = "" if wait.get("topic") else f"  (perdure resumes it by POST …/resume/{wait['key']})"
+            say(f"  {wait['key']}: {what}{match}, since {wait['opened_at']}{how}")
+
+
+async def _open_waits(client: "Client", id: str) -> list[dict[str, Any]]:
+    import msgspec
+
+    from perdure.sdk.http import HttpTransport
+
+    assert isinstance(client._transport, HttpTransport)
+    body = await client._transport.request("GET", f"/api/v1/executions/{id}/waits")
+    waits: list[dict[str, Any]] = msgspec.json.decode(body)["waits"]
+    return waits
+
+
+async def _is_served(client: "Client", execution: "Execution") -> bool | None:
+    """Whether a worker serves the execution's deployment; None when that does not matter any more."""
+    from urllib.parse import urlencode
+
+    import msgspec
+
+    from perdure.sdk.http import HttpTransport
+    from perdure.wire.status import FINAL
+
+    if execution.phase in FINAL:
+        return None
+    if execution.deployment_id is None:
+        return False
+    assert isinstance(client._transport, HttpTransport)
+    query = urlencode({"deployment_id": execution.deployment_id})
+    body = await client._transport.request("GET", f"/api/v1/workers/status?{query}")
+    return bool(msgspec.json.decode(body)["has_workers"])
+
+
+def _print_execution(one: "Execution", served: bool | None) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from perdure.cli.render import PHASE_STYLE, date_time, took, value
+    from perdure.wire.status import Phase
+
+    phase = Text(one.phase.value, style=PHASE_STYLE[one.phase])
+    if served is False and one.deployment_id is None:
+        phase.append("  no worker has registered yet; start one with `perdure work`", style="yellow")
+    elif served is False:
+        phase.append(
+            f"  nobody serves deployment {one.deployment_id!r}; start a worker with `perdure work --deployment "
+            f"{one.deployment_id} …`",
+            style="yellow",
+        )
+    elif one.phase is Phase.BLOCKED:
+        phase.append("  the code on offer does not match the journal; it is tried again when a worker registers")
+    facts: list[tuple[str, Any]] = [
+        ("id", one.id),
+        ("workflow", one.workflow_id),
+        ("phase", phase),
+        ("key", one.key),
+        ("deployment", one.deployment_id),
+        ("queue", one.queue_name if one.concurrency_key is None else f"{one.queue_name} / {one.concurrency_key}"),
+        ("session", None if one.session_id == one.id else one.session_id),
+        ("user", one.user_id),
+        ("tags", None if one.tags is None else value(one.tags)),
+        ("parent", one.parent_execution_id),
+        ("root", one.root_execution_id),
+        ("batch", one.batch_id),
+        ("created", date_time(one.created_at_us)),
+        ("took", took(one.started_at_us, one.completed_at_us)),
+        ("attempt", str(one.attempt) + (f", {one.retry_count} retries" if one.retry_count else "")),
+        ("worker", one.assigned_to_worker),
+        ("progress", _progress(one)),
+        ("input", value(one.payload, 400)),
+        ("result", None if one.result is None else value(one.result, 400)),
+        ("error", None if one.error is None else Text(one.error, style="red")),
+        ("cancelled by", one.cancelled_by),
+    ]
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, fact in facts:
+        if fact:
+            table.add_row(name, Text(fact) if isinstance(fact, str) else fact)
+    console().print(table)
+
+
+def _print_journal(rows: "list[Row]", created_at_us: int) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from perdure.cli.render import clock_time, duration, kind_style, outcome, subject
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("SEQ", "AT", "AFTER", "ATT", "WHAT", "KEY", "TOOK", "OUTCOME"):
+        right = name in ("SEQ", "AFTER", "ATT", "TOOK")
+        table.add_column(
+            name, justify="right" if right else "left", no_wrap=name not in ("KEY", "OUTCOME"), overflow="fold"
+        )
+    for row in rows:
+        table.add_row(
+            str(row.seq),
+            clock_time(row.at_us),
+            duration(row.at_us - created_at_us),
+            str(row.attempt or ""),
+            Text(row.kind.value, style=kind_style(row.kind, ok=row.ok)),
+            Text(subject(row)),
+            "" if row.started_at_us is None else duration(max(0, row.at_us - row.started_at_us)),
+            Text(outcome(row), style="" if row.ok else "red"),
+        )
+    say()
+    console().print(table)
+
+
+def logs(
+    id: Annotated[str, typer.Argument(metavar="ID", help="The execution.")],
+    following: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the execution ends.")] = False,
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what an execution logged, with its moves and steps."""
+    from perdure.cli.follow import follow
+    from perdure.wire.records import Row
+    from perdure.wire.requests import LogLine
+
+    async def work(client: "Client") -> None:
+        out = console()
+        async for item in follow(client, id, to_the_end=following):
+            if not isinstance(item, Row | LogLine):
+                continue
+            if as_json:
+                emit(json_line(item))
+            else:
+                out.print(text_line(item), soft_wrap=True)
+
+    with_client(url, work, patience=30.0 if following else 3.0)
+
+
+def json_line(item: "Row | LogLine") -> dict[str, Any]:
+    """A journal row or a log line, with its kind in `event`."""
+    import msgspec
+
+    from perdure.wire.public import rfc3339, step_response
+    from perdure.wire.records import Row
+
+    if isinstance(item, Row):
+        return {"event": "row", **msgspec.structs.asdict(step_response(item))}
+    return {"event": "log", "at": rfc3339(item.at_us), "level": item.level, "text": item.text}
+
+
+def text_line(item: "Row | LogLine") -> Any:
+    """A journal row or a log line for a person."""
+    import logging
+
+    from rich.text import Text
+
+    from perdure.cli.render import clock_time, kind_style, outcome, subject
+    from perdure.wire.records import Row
+
+    line = Text(clock_time(item.at_us) + "  ", style="dim")
+    if isinstance(item, Row):
+        line.append(f"{item.kind.value:<13} ", style=kind_style(item.kind, ok=item.ok) or "bold")
+        line.append(subject(item), style="default")
+        if said := outcome(item, 200):
+            line.append(f"  {said}", style="default" if item.ok else "red")
+        if item.kind.value == "claimed":
+            line.append(f"  attempt {item.attempt}", style="default")
+    else:
+        style = "red" if item.level >= logging.ERROR else "yellow" if item.level >= logging.WARNING else "default"
+        line.append(f"{'log':<13} ", style="dim")
+        name = logging.getLevelName(item.level)
+        line.append(item.text if item.level == logging.INFO else f"{name}: {item.text}", style=style)
+    return line
+
+
+def cancel(
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The executions.")],
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Cancel executions and everything below them."""
+    from perdure.wire.public import execution_response
+    from perdure.wire.status import Phase
+
+    async def work(client: "Client") -> None:
+        for id in ids:
+            execution = await client.cancel(id)
+            if as_json:
+                emit(execution_response(execution))
+            elif execution.phase is Phase.CANCELLED:
+                say(f"{id} is cancelled.")
+            else:
+                say(f"{id} is being cancelled; its worker has the word.")
+
+    with_client(url, work)
+
+
+def _phases(status: str | None, phase: str | None) -> list[str] | None:
+    from perdure.wire.status import STATUS, Phase, Status
+
+    if status is None and phase is None:
+        return None
+    wanted = {*Phase}
+    for words, known, of in ((status, [*Status], STATUS.get), (phase, [*Phase], None)):
+        if words is None:
+            continue
+        chosen = {word.strip() for word in words.split(",") if word.strip()}
+        if unknown := chosen - {*known}:
+            raise Refused(f"{sorted(unknown)[0]!r} is none of {', '.join(known)}.")
+        wanted = {one for one in wanted if (of(one) if of is not None else one) in chosen}
+    return [one.value for one in wanted]
+
+
+def _ago_us(text: str) -> int:
+    import re
+    import time
+
+    found = re.fullmatch(r"(\d+)([smhd])", text)
+    if found is None:
+        raise Refused(f"--since wants a number with a unit, as 90s, 15m, 2h or 7d; got {text!r}.")
+    unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[found[2]]
+    try:
+        return max(0, time.time_ns() // 1_000 - timedelta(**{unit: int(found[1])}) // timedelta(microseconds=1))
+    except OverflowError:
+        return 0
+
+
+def _progress(one: "Execution") -> str:
+    import msgspec
+
+    if one.progress is None:
+        return ""
+    try:
+        found = msgspec.json.decode(one.progress)
+    except msgspec.MsgspecError:
+        return ""
+    if not isinstance(found, dict):
+        return ""
+    done, total, text = found.get("done"), found.get("total"), found.get("text")
+    parts = [f"{done:g}" if total is None else f"{done:g}/{total:g}"] if isinstance(done, int | float) else []
+    return " ".join([*parts, *([str(text)] if text else [])])

@@ -1,0 +1,39 @@
+"""The `perdure` command: gathers the groups. Each imports what it needs when it runs."""
+
+from typing import Annotated
+
+import typer
+
+from perdure.cli import dev, look, new, run, serve, store
+
+app = typer.Typer(
+    name="perdure",
+    help="Durable execution for Python: workflows that never lose their place.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"perdure {version('perdure')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Durable execution for Python: workflows that never lose their place."""
+
+
+for group in (new, dev, run, look, serve, store):
+    group.add_to(app)
+
+if __name__ == "__main__":
+    app()

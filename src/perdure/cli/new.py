@@ -1,0 +1,135 @@
+"""new: writes a project that runs."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from perdure.cli.common import JsonFlag, Refused, command, emit, say
+
+APP: Final = '''\
+"""Orders: each is charged once, confirmed by somebody, and shipped."""
+
+import asyncio
+from dataclasses import dataclass
+
+from perdure import Context, step, workflow
+
+
+@dataclass
+class Order:
+    id: int
+    items: int = 1
+
+
+@step(retry=3)
+async def charge(order: Order) -> str:
+    return f"receipt-{order.id}"
+
+
+@step(retry=3)
+async def ship(order: Order, number: int) -> str:
+    await asyncio.sleep(0.2)  # the parcel service takes its time
+    return f"parcel-{order.id}-{number}"
+
+
+@workflow
+async def order(ctx: Context, order: Order) -> str:
+    """Every step's outcome is on disk before the next line runs: kill it anywhere, it goes on at the next line."""
+    ctx.log("order %d with %d items", order.id, order.items)
+    receipt = await charge(order)
+    await asyncio.sleep(1)  # durable: as well for three days
+    parcels = []
+    for number in range(1, order.items + 1):
+        parcels.append(await ship(order, number))
+        ctx.progress(number, order.items, "shipping")
+    return f"{receipt}: {', '.join(parcels)}"
+'''
+
+TEST: Final = '''\
+"""Runs the workflow in this process, and kills it everywhere once."""
+
+import asyncio
+
+from app import Order, order
+from perdure.testing import crash_everywhere, embedded
+
+
+def test_an_order_is_charged_and_shipped() -> None:
+    async def main() -> str:
+        async with embedded() as p:
+            return await (await p.start(order, Order(id=7, items=2))).result()
+
+    assert asyncio.run(main()) == "receipt-7: parcel-7-1, parcel-7-2"
+
+
+def test_an_order_survives_a_crash_at_every_commit() -> None:
+    report = asyncio.run(crash_everywhere(order, Order(id=7, items=2)))
+    assert report.result == "receipt-7: parcel-7-1, parcel-7-2"
+'''
+
+PYPROJECT: Final = """\
+[project]
+name = "{name}"
+version = "0.1.0"
+requires-python = ">=3.11"
+dependencies = ["perdure"]
+
+[dependency-groups]
+dev = ["pytest"]
+
+[tool.pytest.ini_options]
+pythonpath = ["."]
+"""
+
+README: Final = """\
+# {name}
+
+    perdure dev app.py                            # server and worker; reloads on change; `k` kills the worker
+
+and in another terminal
+
+    perdure run order --input '{{"id": 7, "items": 5}}'
+    perdure ls
+    perdure show ID
+
+`pytest` runs the workflow in one process, and kills it at every commit once.
+"""
+
+IGNORE: Final = "__pycache__/\n.perdure/\n.venv/\n"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put these commands into the application."""
+    command(app, "new", rich_help_panel="Start")(new)
+
+
+def new(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write it; made when it is not there.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a project that runs: one workflow, one test."""
+    name = re.sub(r"[^a-z0-9-]+", "-", directory.resolve().name.lower()).strip("-") or "workflows"
+    files = {
+        "app.py": APP,
+        "test_app.py": TEST,
+        "pyproject.toml": PYPROJECT.format(name=name),
+        "README.md": README.format(name=name),
+        ".gitignore": IGNORE,
+    }
+    if directory.exists() and not directory.is_dir():
+        raise Refused(f"{str(directory)!r} is a file; name a folder.")
+    there = [file for file in files if (directory / file).exists()]
+    if there:
+        raise Refused(f"{str(directory)!r} has {there[0]} already; name another folder.")
+    directory.mkdir(parents=True, exist_ok=True)
+    for file, text in files.items():
+        (directory / file).write_text(text, encoding="utf-8")
+    if as_json:
+        emit({"directory": str(directory), "files": list(files)})
+        return
+    say(f"Wrote {', '.join(files)} to {directory}. Next:\n")
+    if directory.resolve() != Path.cwd():
+        say(f"    cd {directory}")
+    say("    perdure dev app.py\n")

@@ -1,0 +1,140 @@
+"""Times, durations, phases and values as a person reads them."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+from msgspec import Raw
+
+from perdure.wire.records import Kind, Row
+from perdure.wire.status import FINAL, Phase
+
+PHASE_STYLE: Final = {
+    Phase.QUEUED: "cyan",
+    Phase.RUNNING: "blue",
+    Phase.WAITING: "magenta",
+    Phase.CANCELLING: "yellow",
+    Phase.BLOCKED: "bold red",
+    Phase.COMPLETED: "green",
+    Phase.FAILED: "red",
+    Phase.CANCELLED: "yellow",
+}
+_KIND_STYLE: Final = {
+    Kind.STEP_FAILED: "yellow",
+    Kind.LOST: "yellow",
+    Kind.RETRIED: "yellow",
+    Kind.BLOCKED: "bold red",
+    Kind.COMPLETED: "green",
+    Kind.FAILED: "red",
+    Kind.CANCELLED: "yellow",
+    Kind.CANCEL: "yellow",
+}
+_MOVES: Final = frozenset({Kind.CLAIMED, Kind.WAITING, Kind.WOKEN, Kind.RELEASED, Kind.LOST, Kind.UNBLOCKED})
+
+
+def clock_time(at_us: int | None) -> str:
+    """The local time of day, with milliseconds.
+
+    >>> len(clock_time(1_750_000_000_000_000))
+    12
+    """
+    return "" if at_us is None else _local(at_us).strftime("%H:%M:%S.%f")[:-3]
+
+
+def date_time(at_us: int | None) -> str:
+    """The local date and time."""
+    return "" if at_us is None else _local(at_us).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _local(at_us: int) -> datetime:
+    return datetime.fromtimestamp(at_us / 1e6, UTC).astimezone()
+
+
+def duration(us: int | None) -> str:
+    """How long something took.
+
+    >>> [duration(us) for us in (850, 12_345, 2_500_000, 125_000_000, 7_260_000_000, 200_000_000_000)]
+    ['0.9 ms', '12 ms', '2.5 s', '2 min 5 s', '2 h 1 min', '2 d 7 h']
+    """
+    if us is None:
+        return ""
+    if us < 10_000:
+        return f"{us / 1e3:.1f} ms"
+    if us < 1_000_000:
+        return f"{us / 1e3:.0f} ms"
+    seconds = us / 1e6
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes} min"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h"
+
+
+def value(data: Raw | bytes | None, most: int = 80) -> str:
+    """A value's JSON on one line, cut when it is long.
+
+    >>> value(b'"' + b"x" * 100 + b'"', 10)
+    '"xxxxxxxx…'
+    """
+    if data is None:
+        return ""
+    text = " ".join(bytes(data).decode("utf-8", "replace").split("\n"))
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def outcome(row: Row, most: int = 80) -> str:
+    """What a journal row says beside its kind and key: the value, the error, how often it was tried."""
+    if row.kind is Kind.RETRIED:
+        text = row.name or ""
+    elif not row.ok:
+        text = _error(row, most)
+    elif row.kind in _MOVES or bytes(row.value) == b"null":
+        text = ""
+    else:
+        text = value(row.value, most)
+    if row.tries > 1:
+        text = f"{text} (try {row.tries})" if not row.ok else f"{text} (after {row.tries} tries)"
+    return text.strip()
+
+
+def _error(row: Row, most: int) -> str:
+    import msgspec
+
+    try:
+        found = msgspec.json.decode(row.value)
+    except msgspec.MsgspecError:
+        return value(row.value, most)
+    if isinstance(found, dict) and "message" in found:
+        text = f"{found.get('type', 'error')}: {found['message']}"
+        return text if len(text) <= most else text[: most - 1] + "…"
+    return value(row.value, most)
+
+
+def subject(row: Row) -> str:
+    """What a row is about: the step's key, the topic; nothing for moves."""
+    if row.kind in (Kind.RETRIED, Kind.TIMER):
+        return "" if row.kind is Kind.RETRIED or row.key == "timer" else row.key or ""
+    if row.kind in (Kind.CLAIMED, Kind.LOST, Kind.RELEASED):
+        return f"by worker {(row.name or '')[:8]}"
+    if row.key is None:
+        return row.name or ""
+    return row.key if not row.name or row.name == row.key else f"{row.key} ({row.name})"
+
+
+def kind_style(kind: Kind, *, ok: bool = True) -> str:
+    """The colour of a row."""
+    return "red" if kind is Kind.STEP and not ok else _KIND_STYLE.get(kind, "")
+
+
+def took(started_us: int | None, ended_us: int | None) -> str:
+    """From one moment to another, if both were."""
+    return "" if started_us is None or ended_us is None else duration(ended_us - started_us)
+
+
+def is_final(phase: Phase) -> bool:
+    """Whether nothing more will come."""
+    return phase in FINAL

@@ -1,0 +1,172 @@
+"""run: start a workflow, watch it, print its result."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from perdure.cli.common import (
+    CANCELLED,
+    FAILED,
+    STILL_RUNNING,
+    JsonFlag,
+    Refused,
+    UrlOption,
+    command,
+    console,
+    emit,
+    note,
+    parse_json,
+    say,
+    with_client,
+)
+
+if TYPE_CHECKING:
+    from perdure.sdk.client import Client
+    from perdure.wire.records import Execution
+    from perdure.wire.requests import StartItem
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put these commands into the application."""
+    command(app, "run", rich_help_panel="Run")(run)
+
+
+def run(
+    workflow: Annotated[str, typer.Argument(metavar="WORKFLOW", help="The workflow's name.")],
+    input: Annotated[
+        str, typer.Option("--input", "-i", help="Its input: JSON, @FILE, or - for the standard input.")
+    ] = "null",
+    key: Annotated[
+        str | None, typer.Option("--key", "-k", help="A readable key; the same key gives the same execution.")
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", "-t", help="Stop watching after so many seconds; the run goes on.", min=0),
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Start it, print its id, do not watch.")] = False,
+    queue: Annotated[str | None, typer.Option("--queue", help="In this queue.")] = None,
+    concurrency_key: Annotated[str | None, typer.Option("--concurrency-key", help="Whose limit it counts for.")] = None,
+    priority: Annotated[int, typer.Option("--priority", help="Higher goes first.")] = 0,
+    delay: Annotated[float | None, typer.Option("--delay", help="Start in so many seconds.", min=0)] = None,
+    session: Annotated[str | None, typer.Option("--session", help="The session it belongs to.")] = None,
+    user: Annotated[str | None, typer.Option("--user", help="On whose behalf.")] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="NAME=VALUE; as often as needed.")] = None,
+    deployment: Annotated[str | None, typer.Option("--deployment", help="The deployment that runs it.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the result and nothing else.")] = False,
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Start a workflow, watch it and print its result.
+
+    Exit code: 0 completed, 1 failed, 3 cancelled, 4 when --timeout ended the watching, 2 when it could not be started.
+    """
+    import msgspec
+    from msgspec import Raw
+
+    from perdure.sdk.client import start_item
+    from perdure.wire.status import Phase
+
+    item = start_item(
+        workflow,
+        None,
+        key=key,
+        queue=queue,
+        concurrency_key=concurrency_key,
+        priority=priority,
+        session_id=session,
+        user_id=user,
+        tags=_tags(tag),
+        delay=delay,
+        deployment_id=deployment,
+    )
+    item = msgspec.structs.replace(item, payload=Raw(parse_json(input, "--input")), accept_early=False)
+
+    async def work(client: "Client") -> "Execution":
+        id, existing = await _start(client, item)
+        if detach:
+            return await client.get(id)
+        return await _watch(client, id, existing, timeout, quiet or as_json)
+
+    execution = with_client(url, work)
+    if as_json:
+        from perdure.wire.public import execution_response
+
+        emit(execution_response(execution))
+    elif detach:
+        say(execution.id)
+    elif execution.phase is Phase.COMPLETED:
+        say(_pretty(execution.result))
+    elif execution.phase is Phase.FAILED:
+        note(f"{execution.id} failed: {execution.error}")
+    elif execution.phase is Phase.CANCELLED:
+        note(f"{execution.id} was cancelled by {execution.cancelled_by or 'somebody'}.")
+    else:
+        note(f"{execution.id} goes on ({execution.phase.value}); `perdure logs -f {execution.id}` watches it again.")
+    if detach:
+        return
+    codes = {Phase.COMPLETED: 0, Phase.FAILED: FAILED, Phase.CANCELLED: CANCELLED}
+    raise typer.Exit(codes.get(execution.phase, STILL_RUNNING))
+
+
+async def _start(client: "Client", item: "StartItem") -> tuple[str, bool]:
+    from perdure.wire.errors import from_code
+    from perdure.wire.records import Problem
+
+    answer = (await client._transport.start([item]))[0]
+    if isinstance(answer, Problem):
+        raise from_code(answer.error_type, answer.error, answer.details)
+    return answer.execution_id, answer.existing
+
+
+async def _watch(client: "Client", id: str, existing: bool, timeout: float | None, quiet: bool) -> "Execution":
+    """Show what happens until the end, or until the time is over."""
+    import asyncio
+    from contextlib import nullcontext
+
+    from perdure.cli.follow import follow
+    from perdure.cli.look import _progress, text_line
+    from perdure.wire.records import Row
+    from perdure.wire.requests import LogLine
+
+    out = console(stderr=True)
+    if not quiet:
+        out.print(f"{'Found' if existing else 'Started'} {id}")
+    spinner: Any = out.status("queued") if not quiet and out.is_terminal else nullcontext()
+    try:
+        async with asyncio.timeout(timeout):
+            with spinner as status:
+                async for item in follow(client, id, look_seconds=1.0 if out.is_terminal else 10.0):
+                    if isinstance(item, Row | LogLine):
+                        if not quiet:
+                            out.print(text_line(item), soft_wrap=True)
+                    elif status is not None:
+                        status.update(f"{item.phase.value} {_progress(item)}".strip())
+    except TimeoutError:
+        pass
+    return await client.get(id)
+
+
+def _tags(given: list[str] | None) -> dict[str, str] | None:
+    if not given:
+        return None
+    tags: dict[str, str] = {}
+    for one in given:
+        name, equals, text = one.partition("=")
+        if not equals:
+            raise Refused(f"--tag wants NAME=VALUE, got {one!r}.")
+        tags[name] = text
+    return tags
+
+
+def _pretty(result: Any) -> str:
+    """The result as it came; with line breaks when it is long."""
+    text = bytes(result if result is not None else b"null").decode()
+    if len(text) <= 100:
+        return text
+    import msgspec
+
+    try:
+        return msgspec.json.format(text, indent=2)
+    except msgspec.MsgspecError:
+        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)

@@ -1,0 +1,225 @@
+"""The two halves apart: serve and work."""
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from perdure.cli.common import DatabaseOption, JsonFlag, UrlOption, command
+
+if TYPE_CHECKING:
+    from perdure.sdk.http import HttpTransport
+    from perdure.sdk.worker import Worker
+
+REACH_SECONDS = 1.0
+"""How often a worker looks for a server that is not there yet."""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put these commands into the application."""
+    command(app, "serve", rich_help_panel="Serve")(serve)
+    command(app, "work", rich_help_panel="Serve")(work)
+
+
+def serve(
+    database: DatabaseOption = None,
+    host: Annotated[
+        str | None, typer.Option("--host", help="The address to listen on.", show_default="127.0.0.1")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port", "-p", help="The port to listen on; 0 takes a free one.", show_default="8080", min=0, max=65_535
+        ),
+    ] = None,
+    insecure_local: Annotated[
+        bool | None,
+        typer.Option("--insecure-local", help="No keys: whoever reaches the loopback address may do everything."),
+    ] = None,
+    lease_seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--lease-seconds", help="How long a worker may be silent.", show_default="12", min=0.5, max=86_400
+        ),
+    ] = None,
+    retention_days: Annotated[
+        float | None,
+        typer.Option("--retention-days", help="How long final executions are kept.", show_default="30", min=0),
+    ] = None,
+    settings: Annotated[
+        str | None, typer.Option("--settings", help="A TOML file with any setting; the environment and options win.")
+    ] = None,
+    log_level: Annotated[str | None, typer.Option("--log-level", help="DEBUG, INFO, WARNING, ERROR.")] = None,
+    log_format: Annotated[
+        str | None, typer.Option("--log-format", help="json or text. Default: text on a terminal.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Log as JSON, on a terminal too.")] = False,
+) -> None:
+    """Serve a store to clients and workers, until SIGTERM."""
+    from perdure.server import app
+    from perdure.server.settings import load
+
+    if log_format is None and "PERDURE_LOG_FORMAT" not in os.environ:
+        log_format = "text" if sys.stderr.isatty() and not as_json else "json"
+    app.run(
+        load(
+            {
+                "store": database,
+                "host": host,
+                "port": port,
+                "insecure_local": insecure_local,
+                "lease_seconds": lease_seconds,
+                "retention_days": retention_days,
+                "log_level": log_level,
+                "log_format": log_format,
+            },
+            file=settings,
+        )
+    )
+
+
+def work(
+    target: Annotated[
+        str, typer.Argument(metavar="APP[:REGISTRY]", help="What to serve: app.py, app:registry, shop.app:registry.")
+    ],
+    deployment: Annotated[
+        str, typer.Option("--deployment", envvar="PERDURE_DEPLOYMENT", help="The deployment to serve.")
+    ] = "default",
+    capacity: Annotated[
+        int, typer.Option("--capacity", "-c", help="Executions that run here at once.", min=1, max=100_000)
+    ] = 500,
+    grace: Annotated[
+        float, typer.Option("--grace", help="Seconds that steps may take to end after SIGTERM.", min=0)
+    ] = 25.0,
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+    child: Annotated[bool, typer.Option("--child", hidden=True)] = False,
+) -> None:
+    """Run the workflows of an application for a server, until SIGTERM."""
+    import asyncio
+
+    from perdure.cli import target as targets
+    from perdure.sdk.credentials import find
+    from perdure.sdk.http import HttpTransport
+    from perdure.sdk.lease import Lease
+    from perdure.sdk.worker import Worker
+
+    _log(as_json)
+    registry = targets.load(target)
+    access = find(url)
+    transport = HttpTransport(access.urls, access.api_key)
+    worker = Worker(
+        transport,
+        registry,
+        deployment=deployment,
+        capacity=capacity,
+        lease=Lease(list(access.urls), access.api_key),
+        grace_seconds=grace,
+    )
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_work(worker, transport, deployment, child=child))
+
+
+async def _work(worker: "Worker", transport: "HttpTransport", deployment: str, *, child: bool) -> None:
+    """Register as soon as there is a server, work until a signal comes, hand back what is left."""
+    import asyncio
+    import logging
+    import signal
+
+    from perdure.wire.errors import Unavailable, UnknownOutcome
+
+    logger = logging.getLogger("perdure.worker")
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+
+    def ask() -> None:
+        if stop.is_set():
+            os._exit(1)  # asked twice: at once, and the lease tells the server
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ask)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        told = False
+        while not stop.is_set():
+            try:
+                await worker.start()
+                break
+            except (Unavailable, UnknownOutcome) as error:
+                if not told:
+                    logger.warning("%s Trying until it is there.", error)
+                    told = True
+                await asyncio.wait({stopping}, timeout=REACH_SECONDS)
+        if not stop.is_set():
+            if child:
+                _tell_parent(worker)
+            else:
+                logger.info(
+                    "Serving deployment %r at %s: %s.",
+                    deployment,
+                    ", ".join(transport.urls),
+                    ", ".join(worker.registry.workflows),
+                )
+            await stopping
+            running = worker.running
+            if running:
+                logger.info("Draining: %d executions end their steps or go back.", running)
+            await worker.drain()
+    finally:
+        stopping.cancel()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+        await transport.close()
+
+
+def _tell_parent(worker: "Worker") -> None:
+    """Say to `perdure dev` what is served, and with which input each workflow can be tried."""
+    import json
+
+    from perdure.cli.target import sample
+
+    end_with_parent()
+    workflows = [
+        {"name": one.name, "sample": sample(one.input_type) if one.takes_input else None}
+        for one in worker.registry.workflows.values()
+    ]
+    typer.echo(json.dumps({"worker_id": worker.id, "workflows": workflows}))
+    sys.stdout.flush()
+
+
+def end_with_parent() -> None:
+    """Drain as after SIGTERM when the parent is gone: it holds the other end of the standard input."""
+    import signal
+    import threading
+
+    def watch() -> None:
+        # Not through sys.stdin: a thread that still reads it would disturb the interpreter's end.
+        while os.read(0, 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="perdure-parent", daemon=True).start()
+
+
+def _log(as_json: bool) -> None:
+    """The program's log on stderr, without the lines of workflow code that is replayed."""
+    import logging
+
+    from perdure.sdk.context import ReplayFilter
+    from perdure.server import logs
+
+    form: Literal["json", "text"] = "json" if as_json else "text"
+    logs.set_up("INFO", form)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(ReplayFilter())
+
+
+def loop_factory() -> "type | None":
+    """uvloop's event loop, where there is one."""
+    try:
+        import uvloop  # not there on Windows
+    except ImportError:
+        return None
+    return uvloop.Loop

@@ -1,0 +1,317 @@
+"""The operator's commands: backup, restore, doctor, erase, keys. They work on the file of a store, some on a server."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from perdure.cli.common import (
+    FAILED,
+    DatabaseOption,
+    JsonFlag,
+    Refused,
+    UrlOption,
+    command,
+    console,
+    emit,
+    say,
+    store_path,
+    with_client,
+)
+
+if TYPE_CHECKING:
+    import apsw
+
+    from perdure.engine.engine import Engine
+
+ForceFlag = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put these commands into the application."""
+    for name, function in (("backup", backup), ("restore", restore), ("doctor", doctor), ("erase", erase)):
+        command(app, name, rich_help_panel="Operate")(function)
+    keys = typer.Typer(no_args_is_help=True, help="Make, list and remove API keys (of a stopped store).")
+    command(keys, "create")(create_key)
+    command(keys, "ls")(list_keys)
+    command(keys, "rm")(remove_key)
+    app.add_typer(keys, name="keys", rich_help_panel="Operate")
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to put the copy.")],
+    database: DatabaseOption = None,
+    force: ForceFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Copy a store, consistent as of one moment. The server may run meanwhile."""
+    path = store_path(database)
+    if file.exists() and not force:
+        raise Refused(f"{str(file)!r} is there already; name another file, or say --force.")
+    if not file.absolute().parent.is_dir():
+        raise Refused(f"There is no folder {str(file.parent)!r} to put the copy in; make it first.")
+    partial = file.with_name(f".{file.name}.partial")
+    partial.unlink(missing_ok=True)
+    try:
+        with reading(path) as connection:
+            connection.execute("VACUUM INTO ?", (str(partial),))
+        _sync(partial)
+        os.replace(partial, file)
+        _sync(file.absolute().parent)
+    finally:
+        partial.unlink(missing_ok=True)
+    size = file.stat().st_size
+    if as_json:
+        emit({"file": str(file), "bytes": size})
+    else:
+        say(f"Copied {path} to {file} ({size / 1e6:.1f} MB).")
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A copy made by `perdure backup`.")],
+    database: DatabaseOption = None,
+    force: ForceFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Put a copy in the place of a stopped store. What workers heard from the store before is refused from then on."""
+    import asyncio
+    import shutil
+    from uuid import uuid4
+
+    from perdure.store.open import open_store
+    from perdure.store.verbs import access
+
+    target = Path(store_path(database))
+    if not file.is_file():
+        raise Refused(f"There is no file {str(file)!r}.")
+    if target.exists() and target.samefile(file):
+        raise Refused("The copy and the store are the same file.")
+    target.absolute().parent.mkdir(parents=True, exist_ok=True)
+    fresh = target.with_name(f".{target.name}.restoring")
+
+    async def prepare() -> None:
+        store = open_store(str(fresh))  # refuses what is no store, is damaged, or is of a newer release
+        try:
+            await store.write(access.new_epoch(epoch=str(uuid4())))
+        finally:
+            await store.close()
+
+    with _nobody_else(target):
+        if target.exists() and target.stat().st_size and not force:
+            raise Refused(f"{str(target)!r} holds a store; move it away first, or say --force to replace it.")
+        try:
+            shutil.copyfile(file, fresh)
+            asyncio.run(prepare())
+            _sync(fresh)
+            # The old log first: it must never be read beside the new file.
+            for ending in ("-wal", "-shm"):
+                Path(f"{target}{ending}").unlink(missing_ok=True)
+            os.replace(fresh, target)
+            _sync(target.absolute().parent)
+        finally:
+            for ending in ("", "-wal", "-shm", ".lock"):
+                Path(f"{fresh}{ending}").unlink(missing_ok=True)
+    if as_json:
+        emit({"file": str(file), "store": str(target)})
+    else:
+        say(f"Restored {target} from {file}. Workers register anew when the server runs.")
+
+
+def doctor(database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
+    """Run the invariants as queries; each must find nothing. The server may run meanwhile."""
+    from rich.text import Text
+
+    from perdure.store.queries import load
+    from perdure.store.verbs.looks import DOCTOR
+
+    queries = load("sqlite")
+    found: dict[str, list[str]] = {}
+    with reading(store_path(database)) as connection:
+        connection.execute("BEGIN")  # all of them see one moment
+        integrity = connection.pragma("quick_check", 1)
+        found["the_file_is_whole"] = [] if integrity == "ok" else [str(integrity)]
+        for name in DOCTOR:
+            found[name.removeprefix("doctor_")] = [str(row[0]) for row in connection.execute(queries[name].sql)]
+        connection.execute("COMMIT")
+    if as_json:
+        emit({"ok": not any(found.values()), "checks": found})
+    else:
+        out = console()
+        for name, ids in found.items():
+            out.print(Text("ok   " if not ids else "FAIL ", style="red" if ids else "green") + name.replace("_", " "))
+            for id in ids:
+                out.print(f"       {id}")
+    if any(found.values()):
+        raise typer.Exit(FAILED)
+
+
+def erase(
+    user: Annotated[str | None, typer.Option("--user", help="Whose executions go.")] = None,
+    session: Annotated[str | None, typer.Option("--session", help="The session whose executions go.")] = None,
+    database: DatabaseOption = None,
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Delete the final executions of a user or a session: on the server, or (--database) in a stopped store."""
+    if (user is None) == (session is None):
+        raise Refused("Say whose executions go: --user or --session, one of them.")
+    if database is None:
+        erased, still_open = with_client(url, lambda client: client.erase(user_id=user, session_id=session))
+    else:
+
+        async def work(engine: "Engine", project_id: str) -> tuple[int, int]:
+            return await engine.executions.erase(project_id, user_id=user, session_id=session)
+
+        erased, still_open = _offline(database, work)
+    if as_json:
+        emit({"erased": erased, "open": still_open})
+        return
+    say(f"{erased} executions are gone." if erased != 1 else "1 execution is gone.")
+    if still_open:
+        say(f"{still_open} are still open: cancel them, then erase again.")
+
+
+def create_key(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for.")],
+    role: Annotated[str, typer.Option("--role", help="read, write or admin.")] = "write",
+    database: DatabaseOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a key and show it, this once."""
+    from perdure.wire.access import Role
+    from perdure.wire.codec import check_name
+
+    if role not in [*Role]:
+        raise Refused(f"--role is read, write or admin; got {role!r}.")
+    check_name(name, where="NAME")
+
+    async def work(engine: "Engine", project_id: str) -> tuple[str, str]:
+        return await engine.projects.create_key(project_id, name, Role(role)), project_id
+
+    key, project_id = _offline(database, work, make=True)
+    if as_json:
+        emit({"api_key": key, "name": name, "role": role, "project_id": project_id})
+        return
+    say(key)
+    typer.echo(f"Keep it: only its hash is stored. Role {role}, project {project_id}.", err=True)
+
+
+def list_keys(database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
+    """List the keys."""
+    from rich.table import Table
+
+    from perdure.cli.render import date_time
+    from perdure.store.verbs import looks
+
+    async def work(engine: "Engine", project_id: str) -> list[tuple[Any, ...]]:
+        return await engine.store.read(looks.list_named(name="keys", project_id=project_id))
+
+    keys = _offline(database, work)
+    if as_json:
+        names = ("id", "name", "role", "last_four_digits", "development", "created_at_us")
+        for key in keys:
+            emit(dict(zip(names, key, strict=True)))
+        return
+    if not keys:
+        say("No keys; make one with `perdure keys create NAME`.")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("ID", "NAME", "ROLE", "ENDS", "MADE", ""):
+        table.add_column(name)
+    for id, name, role, last_four, development, created_at_us in keys:
+        table.add_row(id, name, role, f"…{last_four}", date_time(created_at_us), "development" if development else "")
+    console().print(table)
+
+
+def remove_key(
+    id: Annotated[str, typer.Argument(metavar="ID", help="Its id, as `perdure keys ls` shows it.")],
+    database: DatabaseOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Remove a key; it is refused from then on."""
+    from perdure.store.verbs import access
+
+    async def work(engine: "Engine", project_id: str) -> bool:
+        return await engine.store.write(access.delete_key(project_id=project_id, id=id))
+
+    if not _offline(database, work):
+        raise Refused(f"There is no key {id!r}; `perdure keys ls` shows them.")
+    if as_json:
+        emit({"id": id})
+    else:
+        say(f"Key {id} is gone.")
+
+
+# --- the file ------------------------------------------------------------------------------------------------------
+
+
+def _offline(database: str | None, work: Any, *, make: bool = False) -> Any:
+    """Do something with the engine of a store that no server has open."""
+    import asyncio
+
+    from perdure.engine.engine import Engine
+    from perdure.store.open import open_store
+
+    path = store_path(database)
+    if not make and not os.path.exists(path):
+        raise Refused(_no_store(path))
+
+    async def main() -> Any:
+        engine = Engine(open_store(path))
+        try:
+            return await work(engine, await engine.projects.default())
+        finally:
+            await engine.store.close()
+
+    return asyncio.run(main())
+
+
+@contextmanager
+def reading(path: str) -> "Iterator[apsw.Connection]":
+    """A read-only connection beside whatever has the store open."""
+    import apsw
+
+    from perdure.store.sqlite import APPLICATION_ID
+
+    if not os.path.exists(path):
+        raise Refused(_no_store(path))
+    try:
+        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
+        with contextlib.closing(connection):
+            connection.set_busy_timeout(5_000)
+            if connection.pragma("application_id") != APPLICATION_ID:
+                raise Refused(f"{path!r} is not a Perdure store.")
+            yield connection
+    except apsw.Error as error:
+        raise Refused(f"{path!r} cannot be read: {error}.") from None
+
+
+def _no_store(path: str) -> str:
+    return f"There is no store at {path!r}; name it with --database or PERDURE_STORE."
+
+
+@contextmanager
+def _nobody_else(target: Path) -> Iterator[None]:
+    """Keep servers out while the file is replaced."""
+    from perdure.store.sqlite import _FileLock
+
+    lock = _FileLock(f"{target}.lock")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _sync(path: Path) -> None:
+    """On disk before we say so."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows has no way to ask that of a folder
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

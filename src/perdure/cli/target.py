@@ -1,0 +1,130 @@
+"""Finds the workflows that a command line names: `app.py`, `app.py:registry`, `shop.app`, `shop.app:registry`."""
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from perdure.cli.common import Refused
+
+if TYPE_CHECKING:
+    from perdure.sdk.workflow import Registry
+
+
+def folder_of(target: str) -> Path:
+    """The folder whose Python files the target is made of."""
+    name = target.partition(":")[0]
+    return Path(name).resolve().parent if name.endswith(".py") else Path.cwd()
+
+
+def load(target: str) -> "Registry":
+    """Import what the target names, and gather its workflows. Raises `Refused` with the line that is wrong."""
+    from perdure.sdk.workflow import Registry, Workflow
+
+    name, _, attribute = target.partition(":")
+    module = _import(name)
+    if not attribute:
+        registry = Registry.of(module)
+    else:
+        found: Any = module
+        for part in attribute.split("."):
+            if not hasattr(found, part):
+                raise Refused(
+                    f"{name!r} has nothing called {attribute!r}; name a Registry, a workflow or a module in it."
+                )
+            found = getattr(found, part)
+        if isinstance(found, Registry):
+            registry = found
+        elif isinstance(found, Workflow):
+            registry = Registry(found)
+        elif isinstance(found, ModuleType):
+            registry = Registry.of(found)
+        else:
+            raise Refused(f"{target!r} is a {type(found).__name__}; name a Registry, a workflow or a module.")
+    if not registry.workflows:
+        raise Refused(f"{target!r} has no workflows; make one with @workflow, or name the Registry that has them.")
+    return registry
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        if not name.endswith(".py"):
+            sys.path.insert(0, str(Path.cwd()))
+            return importlib.import_module(name)
+        path = Path(name).resolve()
+        if not path.is_file():
+            raise Refused(f"There is no file {name!r}; `perdure new DIR` writes one to start with.")
+        sys.path.insert(0, str(path.parent))
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = module
+        spec.loader.exec_module(module)
+        return module
+    except Refused:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name == name.partition(".")[0] or error.name == name:
+            raise Refused(
+                f"There is no module {name!r} here; give a file (app.py) or a module that can be imported."
+            ) from None
+        raise Refused(f"{_where(error)}{error}; install it, or mend the import.") from None
+    except SyntaxError as error:
+        raise Refused(f"{error.filename}:{error.lineno}: {error.msg}") from None
+    except Exception as error:  # user code may raise anything while it is imported
+        raise Refused(f"{_where(error)}{type(error).__name__}: {error}") from None
+
+
+def _where(error: BaseException) -> str:
+    """The place in user code that raised."""
+    ours = str(Path(__file__).parent.parent)
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith((ours, "<frozen")) and "importlib" not in frame.filename
+    ]
+    return f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
+
+
+def sample(hint: Any, depth: int = 0) -> Any:
+    """A value that a workflow with this input type can probably be started with; None when nothing fits."""
+    import dataclasses
+    import enum
+    import types
+    import typing
+
+    import msgspec
+
+    origin = typing.get_origin(hint)
+    if origin is typing.Annotated:
+        return sample(typing.get_args(hint)[0], depth)
+    if origin in (typing.Union, types.UnionType):
+        return sample(typing.get_args(hint)[0], depth)
+    if origin is typing.Literal:
+        return typing.get_args(hint)[0]
+    base = origin or hint
+    if not isinstance(base, type) or depth > 5:
+        return None
+    if issubclass(base, enum.Enum):
+        return next(iter(base)).value
+    for known, value in ((bool, True), (int, 7), (float, 1.5), (str, "text"), (dict, {}), (list, []), (tuple, [])):
+        if issubclass(base, known):
+            return value
+    fields: list[tuple[str, Any]] = []
+    if dataclasses.is_dataclass(base):
+        hints = typing.get_type_hints(base)
+        fields = [
+            (field.name, hints[field.name])
+            for field in dataclasses.fields(base)
+            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        ]
+    elif issubclass(base, msgspec.Struct):
+        fields = [(field.encode_name, field.type) for field in msgspec.structs.fields(base) if field.required]
+    elif hasattr(base, "model_fields"):
+        fields = [(name, field.annotation) for name, field in base.model_fields.items() if field.is_required()]
+    elif typing.is_typeddict(base):
+        fields = list(typing.get_type_hints(base).items())
+    return {name: sample(inner, depth + 1) for name, inner in fields}

@@ -1,0 +1,269 @@
+"""The command as its users run it: real processes, a home of their own, a free port."""
+
+import json
+import os
+import pty
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner
+
+from perdure.cli.main import app
+
+PERDURE = [sys.executable, "-m", "perdure.cli.main"]
+SECONDS = 30.0
+
+APP = """
+import asyncio
+import os
+
+from perdure import Context, Fatal, Registry, step
+
+registry = Registry()
+
+
+@step
+async def body(number: int) -> int:
+    with open(os.environ["SIDE_FILE"], "a") as side:
+        side.write(f"{number}\\n")
+    await asyncio.sleep(0.05)
+    return number * 2
+
+
+@registry.workflow
+async def double(ctx: Context, numbers: list[int]) -> list[int]:
+    ctx.log("doubling %d numbers", len(numbers))
+    found = []
+    for done, number in enumerate(numbers, 1):
+        found.append(await body(number))
+        ctx.progress(done, len(numbers))
+    return found
+
+
+@registry.workflow
+async def fails(ctx: Context) -> None:
+    raise Fatal("no such luck")
+
+
+@registry.workflow
+async def asks(ctx: Context) -> object:
+    return await ctx.suspend("approve", {"amount": 120})
+
+
+@registry.workflow
+async def listens(ctx: Context) -> object:
+    return (await ctx.wait_for_event("orders", match={"id": 7})).data
+"""
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+class House:
+    """A folder with an application, a home, and the environment in which commands run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "shop"
+        self.home = folder / "home"
+        self.folder.mkdir()
+        self.home.mkdir()
+        self.side_file = folder / "side"
+        self.side_file.touch()
+        (self.folder / "app.py").write_text(APP)
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith("PERDURE_")}
+        self.env |= {
+            "HOME": str(self.home),
+            "SIDE_FILE": str(self.side_file),
+            "COLUMNS": "200",
+            "NO_COLOR": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",  # a reload must not read what an earlier second compiled
+        }
+
+    def run(
+        self, *arguments: str, code: int | None = 0, input: str | None = None, apart: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end and check its exit code. In a process of its own if it changes the process it is
+        in, or if a test wants it `apart`; the others here, because starting Python takes longer than all they do."""
+        if apart or arguments[0] in ("serve", "work", "dev"):
+            done = subprocess.run(
+                [*PERDURE, *arguments],
+                cwd=self.folder,
+                env=self.env,
+                capture_output=True,
+                text=True,
+                timeout=SECONDS,
+                input=input,
+            )
+        else:
+            done = self._run_here(arguments, input)
+        assert code is None or done.returncode == code, f"{done.returncode}: {done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    def _run_here(self, arguments: Sequence[str], input: str | None) -> subprocess.CompletedProcess[str]:
+        environ: dict[str, str | None] = {name: None for name in os.environ if name not in self.env}
+        environ.update(self.env)
+        before = os.getcwd()
+        os.chdir(self.folder)
+        try:
+            result = CliRunner().invoke(app, list(arguments), input=input, env=environ)
+        finally:
+            os.chdir(before)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
+
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        """Run a command with --json and read its one line."""
+        return json.loads(self.run(*arguments, "--json", code=code).stdout)
+
+    def lines(self, *arguments: str) -> list[Any]:
+        """Run a command with --json and read its lines."""
+        return [json.loads(line) for line in self.run(*arguments, "--json").stdout.splitlines()]
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        """Start a command that goes on."""
+        return subprocess.Popen([*PERDURE, *arguments], cwd=self.folder, env=self.env, text=True, **options)
+
+    def bodies(self) -> list[int]:
+        """The step bodies that ran, in order."""
+        return [int(line) for line in self.side_file.read_text().split()]
+
+
+@contextmanager
+def serving(house: House, *arguments: str) -> Iterator[str]:
+    """`perdure serve` on a free port with a key in the environment, for the length of the block."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    house.env["PERDURE_URL"] = url
+    if "PERDURE_API_KEY" not in house.env:
+        house.env["PERDURE_API_KEY"] = house.run("keys", "create", "test", "--role", "admin").stdout.strip()
+    process = house.start("serve", "--port", str(port), *arguments)
+    try:
+        until_true(lambda: is_ready(url), process)
+        yield url
+    finally:
+        end(process)
+
+
+@contextmanager
+def working(house: House, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """`perdure work app.py` for the length of the block; registered when the block begins."""
+    process = house.start("work", "app.py", *arguments, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    said: list[str] = []
+    serves = threading.Event()
+
+    def read() -> None:
+        assert process.stderr is not None
+        for line in process.stderr:
+            said.append(line)
+            if "Serving deployment" in line:
+                serves.set()
+        serves.set()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        assert serves.wait(SECONDS) and process.poll() is None, "".join(said)
+        yield process
+    finally:
+        end(process)
+        reader.join()
+        process.stderr.close()
+
+
+def end(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> int:
+    """Ask a process to end, and wait for it."""
+    if process.poll() is None:
+        process.send_signal(number)
+    try:
+        return process.wait(SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise
+
+
+def is_ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/ready", timeout=5) as reply:
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, ConnectionError):
+        return False
+
+
+def until_true(check: Any, process: subprocess.Popen[str] | None = None) -> None:
+    """Look until something holds: the other process says nothing of it."""
+    until = time.monotonic() + SECONDS
+    while not check():
+        assert time.monotonic() < until, "it did not become true"
+        assert process is None or process.poll() is None, f"the process has ended with {process.returncode}"
+        time.sleep(0.02)
+
+
+class Terminal:
+    """A command at a terminal: what it shows, and keys to press."""
+
+    def __init__(self, house: House, *arguments: str) -> None:
+        self.master, terminal = pty.openpty()
+        self.process = subprocess.Popen(
+            [*PERDURE, *arguments],
+            cwd=house.folder,
+            env={**house.env, "TERM": "dumb"},
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            start_new_session=True,
+        )
+        os.close(terminal)
+        self.shown = ""
+
+    def press(self, key: str) -> None:
+        os.write(self.master, key.encode())
+
+    def expect(self, text: str) -> str:
+        """Read until the screen has shown `text`; gives what was shown up to there, and forgets it."""
+        until = time.monotonic() + SECONDS
+        while text not in self.shown:
+            left = until - time.monotonic()
+            assert left > 0 and self._read(left), f"{text!r} was never shown:\n{self.shown}"
+        before, _, self.shown = self.shown.partition(text)
+        return before + text
+
+    def _read(self, seconds: float) -> bool:
+        readable, _, _ = select.select([self.master], [], [], seconds)
+        if not readable:
+            return False
+        try:
+            data = os.read(self.master, 65_536)
+        except OSError:  # the other end is closed
+            return False
+        self.shown += data.decode("utf-8", "replace").replace("\r\n", "\n")
+        return bool(data)
+
+    def close(self) -> int:
+        """Wait for the end and give the exit code."""
+        until = time.monotonic() + SECONDS
+        while self.process.poll() is None and time.monotonic() < until:
+            self._read(0.05)
+        if self.process.poll() is None:
+            self.process.kill()
+        os.close(self.master)
+        return self.process.wait()

@@ -1,0 +1,208 @@
+"""`perdure new` and `perdure dev`, at a terminal, as somebody would try them first."""
+
+import json
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.cli.processes import House, Terminal, free_port, until_true
+
+
+@contextmanager
+def developing(house: House, *arguments: str) -> Iterator[Terminal]:
+    """`perdure dev` at a terminal; `q` ends it, when the block has not."""
+    port = free_port()
+    house.env["PERDURE_URL"] = f"http://127.0.0.1:{port}"
+    terminal = Terminal(house, "dev", "app.py", "--port", str(port), *arguments)
+    try:
+        yield terminal
+        if terminal.process.poll() is None:
+            terminal.press("q")
+        assert terminal.close() == 0
+    finally:
+        if terminal.process.poll() is None:
+            os.killpg(terminal.process.pid, signal.SIGKILL)
+            terminal.process.wait()
+
+
+def test_a_new_project_runs_and_its_tests_pass(house: House) -> None:
+    (house.folder / "app.py").unlink()
+    assert "perdure dev app.py" in house.run("new", "fresh").stdout
+    assert "has app.py already" in house.run("new", "fresh", code=2).stderr
+    house.folder = house.folder / "fresh"
+    tests = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=house.folder,
+        env=house.env,
+        capture_output=True,
+        text=True,
+    )
+    assert tests.returncode == 0, tests.stdout + tests.stderr
+    assert "2 passed" in tests.stdout
+    with developing(house) as terminal:
+        terminal.expect("serves order.")
+        assert "parcel-7-1" in house.run("run", "order", "--input", '{"id": 7}').stdout
+
+
+def test_dev_prints_a_curl_line_a_page_and_a_project_that_work(house: House) -> None:
+    with developing(house) as terminal:
+        shown = terminal.expect("serves double, fails, asks, listens.")
+        (curl,) = (line for line in shown.splitlines() if line.startswith("curl "))
+        reply = json.loads(subprocess.run(curl, shell=True, capture_output=True, check=True).stdout)
+        terminal.expect(f"completed   double {reply['execution_id']}")
+        found = house.json("show", reply["execution_id"])["execution"]
+        assert (found["status"], found["deployment_id"]) == ("completed", "dev")
+        link = re.search(r"http://\S+/sign-in\?token=\S+", shown)
+        assert link is not None
+        with urllib.request.urlopen(link[0]) as page:
+            assert "perdure_session=" in page.headers["set-cookie"]
+        file = house.home / ".config" / "perdure" / "credentials.toml"
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        project = re.search(r"Project\s+(\S+)", shown)
+        assert project is not None and project[1] in file.read_text()
+        (run,) = (line for line in shown.splitlines() if "perdure run double" in line)
+        assert "--input '[]'" in run
+    first = file.read_text()
+    assert (house.folder / ".perdure" / "perdure.db").is_file()
+    assert _processes(house) == []
+    # The next time: the same store, the same key.
+    port = house.env["PERDURE_URL"].rpartition(":")[2]
+    terminal = Terminal(house, "dev", "app.py", "--port", port)
+    terminal.expect("serves")
+    assert house.json("show", reply["execution_id"])["execution"]["status"] == "completed"
+    assert file.read_text() == first
+    terminal.press("q")
+    assert terminal.close() == 0
+
+
+def _processes(house: House) -> list[str]:
+    """What still runs in this house."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        try:
+            if process.cwd() == str(house.folder):
+                found.append(" ".join(process.info["cmdline"]))
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_the_key_k_kills_the_worker_and_the_run_goes_on(house: House) -> None:
+    with developing(house) as terminal:
+        terminal.expect("serves")
+        numbers = list(range(40))
+        run = house.start(
+            "run", "double", "--input", json.dumps(numbers), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        until_true(lambda: len(house.bodies()) > 8)
+        terminal.press("k")
+        terminal.expect("is killed (SIGKILL); another one takes over.")
+        terminal.expect("serves")
+        out, shown = run.communicate(timeout=30)
+        assert json.loads(out) == [2 * number for number in numbers]
+        assert run.returncode == 0
+        assert "lost" in shown and "attempt 2" in shown
+        terminal.expect("attempt 2")
+        terminal.expect("completed")
+    bodies = house.bodies()
+    assert sorted(set(bodies)) == numbers
+    assert len(bodies) <= 41  # the step in flight, at most, ran twice
+
+
+def test_a_change_is_reloaded_and_broken_code_waits_for_the_next(house: House) -> None:
+    app = house.folder / "app.py"
+    good = app.read_text()
+    with developing(house) as terminal:
+        terminal.expect("serves double")
+        app.write_text(good.replace("number * 2", "number * 3"))
+        terminal.expect("Changed: app.py")
+        terminal.expect("serves double")
+        assert house.run("run", "double", "--input", "[1]", "-q").stdout == "[3]\n"
+        app.write_text(good + "\nnonsense\n")
+        terminal.expect("NameError: name 'nonsense' is not defined")
+        terminal.expect("it starts again on the next change")
+        app.write_text(good)
+        terminal.expect("serves double")
+        assert house.run("run", "double", "--input", "[1]", "-q").stdout == "[2]\n"
+
+
+def test_code_that_no_longer_matches_its_journal_is_told_with_the_line(house: House) -> None:
+    app = house.folder / "app.py"
+    good = app.read_text()
+    with developing(house) as terminal:
+        terminal.expect("serves double")
+        id = house.run("run", "asks", "--detach").stdout.strip()
+        until_true(lambda: house.json("show", id)["execution"]["phase"] == "waiting")
+        app.write_text(good.replace('await ctx.suspend("approve", {"amount": 120})', "await body(1)"))
+        terminal.expect("serves double")
+        body = json.dumps({"data": "yes"}).encode()
+        request = urllib.request.Request(
+            f"{house.env['PERDURE_URL']}/api/v1/executions/{id}/resume/approve",
+            body,
+            {"Authorization": f"Bearer {_key(house)}", "Content-Type": "application/json"},
+        )
+        urllib.request.urlopen(request).close()
+        shown = terminal.expect("app.py:")
+        assert "blocked" in shown
+        app.write_text(good)
+        terminal.expect(f"completed   asks {id}")
+
+
+def _key(house: House) -> str:
+    found = re.search(r'api_key = "(\S+)"', (house.home / ".config" / "perdure" / "credentials.toml").read_text())
+    assert found is not None
+    return found[1]
+
+
+def test_dev_without_keys_needs_none(house: House) -> None:
+    with developing(house, "--insecure-local") as terminal:
+        shown = terminal.expect("serves")
+        assert "none is needed" in shown and "Authorization" not in shown
+        assert house.run("run", "double", "--input", "[1]", "-q").stdout == "[2]\n"
+
+
+def test_dev_ends_with_its_terminal_and_takes_its_processes_along(house: House) -> None:
+    port = free_port()
+    house.env["PERDURE_URL"] = f"http://127.0.0.1:{port}"
+    terminal = Terminal(house, "dev", "app.py", "--port", str(port))
+    terminal.expect("serves")
+    assert len(_processes(house)) == 3
+    terminal.process.kill()  # not even asked: its children notice
+    terminal.close()
+    until_true(lambda: _processes(house) == [])
+
+
+def test_dev_says_what_is_wrong_before_it_starts(house: House) -> None:
+    assert "There is no file 'nothing.py'" in house.run("dev", "nothing.py", code=2).stderr
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert "choose another port" in house.run("dev", "app.py", "--port", str(port), code=2).stderr
+
+
+def test_dev_speaks_json_to_programs(house: House) -> None:
+    port = free_port()
+    house.env["PERDURE_URL"] = f"http://127.0.0.1:{port}"
+    process = house.start(
+        "dev", "app.py", "--port", str(port), "--json", stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
+    )
+    assert process.stdout is not None
+    ready = json.loads(process.stdout.readline())
+    assert ready["event"] == "ready" and ready["url"] == house.env["PERDURE_URL"] and ready["curl"].startswith("curl ")
+    assert json.loads(process.stdout.readline())["event"] == "worker"
+    process.send_signal(signal.SIGINT)
+    rest = process.stdout.read().splitlines()
+    assert json.loads(rest[-1])["event"] == "ended"
+    assert process.wait(30) == 0
+    process.stdout.close()

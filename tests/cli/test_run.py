@@ -1,0 +1,231 @@
+"""Starting, watching, looking and stopping, against a server and a worker in processes of their own."""
+
+import json
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from tests.cli.processes import House, end, serving, until_true, working
+
+COMMANDS = (
+    *("new", "dev", "run", "ls", "show", "logs", "cancel", "serve", "work"),
+    *("backup", "restore", "erase", "doctor", "keys"),
+)
+
+
+def test_run_shows_what_happens_and_prints_the_result(busy_house: House) -> None:
+    done = busy_house.run("run", "double", "--input", "[1, 2, 3]", apart=True)
+    assert done.stdout == "[2,4,6]\n"
+    for said in ("Started ", "claimed", "doubling 3 numbers", "body#3", "completed"):
+        assert said in done.stderr
+    quiet = busy_house.run("run", "double", "--input", "[1]", "--quiet")
+    assert (quiet.stdout, quiet.stderr) == ("[2]\n", "")
+
+
+def test_run_takes_its_input_from_a_file_or_the_standard_input(busy_house: House) -> None:
+    (busy_house.folder / "numbers.json").write_text("[4]")
+    assert busy_house.run("run", "double", "-i", "@numbers.json", "-q").stdout == "[8]\n"
+    assert busy_house.run("run", "double", "-i", "-", "-q", input="[5]").stdout == "[10]\n"
+
+
+def test_run_says_by_its_exit_code_how_it_went(busy_house: House) -> None:
+    failed = busy_house.run("run", "fails", code=1)
+    assert "failed: " in failed.stderr and "no such luck" in failed.stderr and failed.stdout == ""
+    watched = busy_house.json("run", "asks", "--timeout", "0.5", code=4)
+    assert watched["phase"] == "waiting"
+    assert busy_house.json("cancel", watched["id"])["phase"] == "cancelled"
+    cancelled = busy_house.run("run", "asks", "--key", "one", "--timeout", "0.5", code=4)
+    assert "goes on (waiting)" in cancelled.stderr
+    busy_house.run("cancel", _newest(busy_house)["id"])
+    assert "was cancelled by user" in busy_house.run("run", "asks", "--key", "one", code=3).stderr
+
+
+def _newest(house: House) -> Any:
+    return house.json("ls", "-n", "1")
+
+
+def test_run_with_json_prints_the_execution(busy_house: House) -> None:
+    found = busy_house.json("run", "double", "--input", "[7]", "--tag", "team=blue", "--user", "ada", "--key", "seven")
+    assert (found["status"], found["result"], found["user_id"]) == ("completed", [14], "ada")
+    assert found["tags"] == {"team": "blue"}
+    assert busy_house.json("run", "double", "--input", "[8]", "--key", "seven")["id"] == found["id"]
+    detached = busy_house.run("run", "double", "--input", "[7]", "--detach").stdout.strip()
+    assert busy_house.json("show", detached)["execution"]["id"] == detached
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("run", "double", "--input", "{'id': 7}"), "is not JSON"),
+        (("run", "double", "--input", "hello"), "a text needs its quotes"),
+        (("run", "double", "--input", "@nothing.json"), "nothing.json: No such file"),
+        (("run", "unheard_of"), "unheard_of"),
+        (("run", "double", "--tag", "blue"), "NAME=VALUE"),
+        (("show", "nonsense"), "is not an execution id"),
+        (("show", "0190a5f2-7c1e-7b3a-9d55-0242ac120002"), "does not exist"),
+        (("ls", "--status", "done"), "'done' is none of pending, running, completed, failed, cancelled"),
+        (("ls", "--since", "yesterday"), "90s, 15m, 2h or 7d"),
+        (("ls", "--url", "localhost"), "is not the address of a server"),
+        (("erase",), "--user or --session"),
+        (("work", "nothing.py"), "There is no file 'nothing.py'"),
+        (("work", "app.py:nothing"), "has nothing called 'nothing'"),
+        (("work", "no_such_module:registry"), "There is no module 'no_such_module'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_mistake_is_told_in_one_sentence(busy_house: House, arguments: tuple[str, ...], says: str) -> None:
+    told = busy_house.run(*arguments, code=2)
+    assert says in told.stderr
+    assert told.stderr.startswith("perdure: ")
+    assert len(told.stderr.strip().splitlines()) == 1
+    assert told.stdout == ""
+    problem = json.loads(busy_house.run(*arguments, "--json", code=2).stderr)
+    assert says in problem["error"] and problem["error_type"]
+
+
+def test_ls_narrows_what_it_lists(busy_house: House) -> None:
+    busy_house.run("run", "double", "--input", "[1]", "--session", "talk", "--tag", "kind=small", "-q")
+    busy_house.run("run", "fails", "--session", "talk", "-q", code=1)
+    both = busy_house.lines("ls", "--session", "talk")
+    assert [one["workflow_id"] for one in both] == ["fails", "double"]
+    for narrowed in (("--status", "completed"), ("--phase", "completed"), ("-w", "double"), ("--tag", "kind=small")):
+        found = busy_house.lines("ls", "--session", "talk", *narrowed)
+        assert [one["workflow_id"] for one in found] == ["double"], narrowed
+    assert busy_house.lines("ls", "--session", "talk", "--since", "1h") == both
+    assert busy_house.lines("ls", "--user", "nobody") == []
+    shown = busy_house.run("ls", "--session", "talk").stdout
+    assert "WORKFLOW" in shown and "double" in shown and "no such luck" in shown
+    assert "No executions match." in busy_house.run("ls", "--user", "nobody").stdout
+    assert "--limit shows more" in busy_house.run("ls", "-n", "1").stderr
+
+
+def test_show_tells_the_journal_and_what_is_waited_for(busy_house: House) -> None:
+    asking = busy_house.run("run", "asks", "--detach").stdout.strip()
+    listening = busy_house.run("run", "listens", "--detach").stdout.strip()
+    until_true(lambda: busy_house.json("show", asking)["execution"]["phase"] == "waiting")
+    until_true(lambda: busy_house.json("show", listening)["execution"]["phase"] == "waiting")
+    found = busy_house.json("show", asking)
+    assert [(wait["key"], wait["data"]) for wait in found["waits"]] == [("approve", {"amount": 120})]
+    assert found["served"] is True
+    assert [step["kind"] for step in found["steps"]] == ["claimed", "waiting"]
+    shown = busy_house.run("show", asking).stdout
+    assert "approve: an answer" in shown and "SEQ" in shown and "claimed" in shown
+    assert "an event of topic 'orders' where {'id': 7}" in busy_house.run("show", listening).stdout
+    busy_house.run("cancel", asking, listening)
+    assert busy_house.json("show", asking)["waits"] == []
+
+
+def test_logs_follow_an_execution_to_its_end(busy_house: House) -> None:
+    id = busy_house.run("run", "double", "--input", "[1, 2, 3, 4]", "--detach").stdout.strip()
+    following = busy_house.run("logs", "-f", id).stdout
+    assert "doubling 4 numbers" in following and "body#4" in following and "completed" in following
+    assert busy_house.run("logs", id).stdout == following
+    events = busy_house.lines("logs", id)
+    assert [event["text"] for event in events if event["event"] == "log"] == ["doubling 4 numbers"]
+    assert events[-1]["kind"] == "completed"
+
+
+def test_erase_removes_what_belongs_to_a_user(busy_house: House) -> None:
+    busy_house.run("run", "double", "--input", "[1]", "--user", "bob", "-q")
+    waiting = busy_house.run("run", "asks", "--user", "bob", "--detach").stdout.strip()
+    assert busy_house.json("erase", "--user", "bob") == {"erased": 1, "open": 1}
+    assert "1 are still open" in busy_house.run("erase", "--user", "bob").stdout
+    busy_house.run("cancel", waiting)
+    assert busy_house.json("erase", "--user", "bob") == {"erased": 1, "open": 0}
+
+
+def test_nobody_who_serves_is_told(house: House) -> None:
+    with serving(house):
+        with working(house, "--deployment", "green"):
+            id = house.run("run", "double", "--input", "[1]", "--delay", "60", "--detach").stdout.strip()
+        found = house.json("show", id)
+        assert (found["served"], found["execution"]["phase"]) == (False, "queued")
+        assert "nobody serves deployment 'green'; start a worker with `perdure work --deployment green" in (
+            house.run("show", id).stdout
+        )
+
+
+def test_a_server_that_is_not_there_is_told_within_seconds(house: House) -> None:
+    told = house.run("ls", "--url", "http://127.0.0.1:9", code=2)
+    assert "cannot be reached at http://127.0.0.1:9 (connection refused)" in told.stderr
+    assert "perdure dev" in told.stderr
+
+
+def test_a_wrong_key_is_told(busy_house: House) -> None:
+    key = busy_house.env.pop("PERDURE_API_KEY")
+    try:
+        assert "wants an API key: set PERDURE_API_KEY" in busy_house.run("ls", code=2).stderr
+        busy_house.env["PERDURE_API_KEY"] = "sk_" + "a" * 8 + "_" + "b" * 32
+        assert "not valid" in busy_house.run("ls", code=2).stderr
+    finally:
+        busy_house.env["PERDURE_API_KEY"] = key
+
+
+def test_a_worker_waits_for_its_server_and_goes_on_after_a_kill(house: House) -> None:
+    with serving(house):
+        with working(house):
+            runner = house.start("run", "double", "--input", json.dumps(list(range(40))), stdout=subprocess.PIPE)
+            until_true(lambda: len(house.bodies()) > 5)
+        handed_back = len(house.bodies())
+        with working(house) as second:
+            until_true(lambda: len(house.bodies()) > handed_back + 5)
+            second.kill()
+            second.wait()
+        with working(house):
+            assert runner.stdout is not None
+            assert json.loads(runner.stdout.read()) == [2 * number for number in range(40)]
+            assert runner.wait() == 0
+            runner.stdout.close()
+        bodies = house.bodies()
+        # SIGTERM lets a step end; only the one in flight when SIGKILL came may run again.
+        assert sorted(set(bodies)) == list(range(40))
+        assert len(bodies) <= 41
+        assert house.json("doctor")["ok"] is True
+
+
+def test_a_second_signal_ends_a_worker_at_once(house: House) -> None:
+    with serving(house), working(house) as worker:
+        worker.send_signal(signal.SIGSTOP)
+        worker.send_signal(signal.SIGTERM)
+        worker.send_signal(signal.SIGCONT)
+        assert end(worker) in (0, 1)
+
+
+def test_a_code_that_cannot_be_imported_is_told_with_its_line(house: House) -> None:
+    for text, says in (
+        ("def f(:\n", "app.py:1: invalid syntax"),
+        ("import perdure\n\nnonsense\n", "app.py:3: NameError: name 'nonsense' is not defined"),
+        ("import no_such_thing\n", "app.py:1: No module named 'no_such_thing'"),
+        ("x = 1\n", "has no workflows"),
+    ):
+        (house.folder / "app.py").write_text(text)
+        assert says in house.run("work", "app.py", code=2).stderr
+
+
+def test_help_answers_at_once(house: House) -> None:
+    modules = subprocess.run(
+        [sys.executable, "-c", "import sys, perdure.cli.main; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    slow = {
+        "asyncio",
+        "msgspec",
+        "rich",
+        "apsw",
+        "uvicorn",
+        "starlette",
+        "httptools",
+        "watchfiles",
+        "perdure.sdk.client",
+    }
+    assert slow & set(modules) == set()
+    shown = house.run("--help").stdout
+    for command in COMMANDS:
+        assert f" {command} " in shown
+        group = ["create"] if command == "keys" else []
+        assert "--json" in house.run(command, *group, "--help").stdout
+    assert house.run("--version").stdout.startswith("perdure ")

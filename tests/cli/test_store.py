@@ -1,0 +1,105 @@
+"""The operator's commands, on files and beside a running server."""
+
+import sqlite3
+from pathlib import Path
+
+from tests.cli.processes import House, serving, working
+
+
+def test_a_copy_of_a_running_store_restores_into_a_stopped_one(house: House) -> None:
+    with serving(house), working(house):
+        house.run("run", "double", "--input", "[1]", "--key", "before", "-q")
+        assert house.json("backup", "copy.db")["bytes"] > 10_000
+        house.run("run", "double", "--input", "[2]", "--key", "after", "-q")
+        assert "is there already" in house.run("backup", "copy.db", code=2).stderr
+        refused = house.run("restore", "copy.db", "--force", code=2).stderr
+        assert "is open in another process" in refused
+        assert house.json("doctor") == {"ok": True, "checks": house.json("doctor")["checks"]}
+    epoch = _epoch(house.folder / "perdure.db")
+    assert "--force" in house.run("restore", "copy.db", code=2).stderr
+    house.run("restore", "copy.db", "--force")
+    assert _epoch(house.folder / "perdure.db") not in (epoch, _epoch(house.folder / "copy.db"))
+    with serving(house):
+        assert [one["key"] for one in house.lines("ls")] == ["before"]
+    assert sorted(path.name for path in house.folder.glob(".*")) == []
+
+
+def _epoch(path: Path) -> str:
+    connection = sqlite3.connect(path)
+    try:
+        found: str = connection.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchone()[0]
+        return found
+    finally:
+        connection.close()
+
+
+def test_what_is_no_copy_is_not_restored(house: House) -> None:
+    house.run("keys", "create", "one")
+    before = (house.folder / "perdure.db").read_bytes()
+    (house.folder / "noise").write_bytes(b"noise" * 1_000)
+    connection = sqlite3.connect(house.folder / "other.db")
+    connection.execute("CREATE TABLE t (x)")
+    connection.close()
+    for name in ("noise", "other.db", "nothing"):
+        house.run("restore", name, "--force", code=2)
+    assert (house.folder / "perdure.db").read_bytes() == before
+    assert len(house.lines("keys", "ls")) == 1
+
+
+def test_doctor_finds_what_is_broken(house: House) -> None:
+    with serving(house), working(house):
+        house.run("run", "double", "--input", "[1]", "-q")
+    assert "FAIL" not in house.run("doctor").stdout
+    connection = sqlite3.connect(house.folder / "perdure.db")
+    connection.execute("DELETE FROM journal WHERE kind = 'step'")
+    connection.commit()
+    connection.close()
+    found = house.json("doctor", code=1)
+    assert found["ok"] is False
+    assert len(found["checks"]["sequence_has_no_gap"]) == 1
+    assert "FAIL sequence has no gap" in house.run("doctor", code=1).stdout
+
+
+def test_a_store_that_is_not_there_is_told(house: House) -> None:
+    for command in (
+        ("doctor",),
+        ("backup", "copy.db"),
+        ("keys", "ls"),
+        ("erase", "--user", "x", "--database", "no.db"),
+    ):
+        assert "There is no store at" in house.run(*command, code=2).stderr
+    (house.folder / "perdure.db").write_text("noise")
+    assert "perdure.db" in house.run("doctor", code=2).stderr
+
+
+def test_keys_are_made_shown_once_and_removed(house: House) -> None:
+    made = house.json("keys", "create", "reader", "--role", "read")
+    assert made["api_key"].startswith("sk_") and made["role"] == "read"
+    (listed,) = house.lines("keys", "ls")
+    assert (listed["name"], listed["role"], listed["last_four_digits"]) == ("reader", "read", made["api_key"][-4:])
+    assert made["api_key"] not in house.run("keys", "ls").stdout
+    assert "reader" in house.run("keys", "ls").stdout
+    house.env["PERDURE_API_KEY"] = made["api_key"]
+    with serving(house):
+        assert house.lines("ls") == []
+        assert "role" in house.run("run", "double", code=2).stderr
+        assert "is open in another process" in house.run("keys", "ls", code=2).stderr
+    house.run("keys", "rm", listed["id"])
+    assert "There is no key" in house.run("keys", "rm", listed["id"], code=2).stderr
+    assert "No keys" in house.run("keys", "ls").stdout
+    assert "read, write or admin" in house.run("keys", "create", "x", "--role", "root", code=2).stderr
+
+
+def test_erase_works_on_a_stopped_store(house: House) -> None:
+    with serving(house), working(house):
+        house.run("run", "double", "--input", "[1]", "--session", "s", "-q")
+    assert house.json("erase", "--session", "s", "--database", "perdure.db") == {"erased": 1, "open": 0}
+
+
+def test_a_port_that_is_taken_and_a_store_that_is_open_are_told(house: House) -> None:
+    with serving(house) as url:
+        port = url.rpartition(":")[2]
+        assert "is open in another process" in house.run("serve", "--port", "0", code=2).stderr
+        assert "choose another port" in house.run("serve", "--port", port, "--database", "b.db", code=2).stderr
+    assert "--lease-seconds" in house.run("serve", "--lease-seconds", "-1", code=2).stderr
+    assert "--port" in house.run("serve", "--port", "70000", code=2).stderr
