@@ -14,17 +14,27 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from msgspec import structs
 from uuid_utils import uuid7
 
 from perdure.engine.executions import check_item
 from perdure.store.verbs import claims, reports
 from perdure.store.verbs.starts import Offer
-from perdure.wire.codec import REPLY_BYTES_MAX, TOPIC_BYTES_MAX, check_json, check_name
+from perdure.wire.codec import (
+    KEY_BYTES_MAX,
+    REPLY_BYTES_MAX,
+    TOPIC_BYTES_MAX,
+    check_json,
+    check_name,
+    scrub_text,
+)
 from perdure.wire.errors import BadRequest, BadValue, LeaseLost, PerdureError
 from perdure.wire.records import Problem, Row
 from perdure.wire.requests import (
+    Answer,
     BeatReply,
     BeatRequest,
+    Block,
     Claimed,
     ClaimReply,
     ClaimRequest,
@@ -32,6 +42,7 @@ from perdure.wire.requests import (
     DrainRequest,
     Fail,
     ItemReply,
+    OpenWait,
     Publish,
     RegisterReply,
     RegisterRequest,
@@ -197,6 +208,7 @@ class Claims:
         poll.handed.extend(handed)
         poll.settled.set()
         if handed:
+            self._engine.stats.claim_latency_seconds.extend(0.0 for _ in handed)
             poll.wake()
         elif poll.offer is not None:
             self._polls.setdefault(poll.project_id, deque()).appendleft(poll)
@@ -226,6 +238,10 @@ class Claims:
             self._looked.popitem(last=False)
         if not picked:
             return []
+        now_us = engine.clock.now_us()
+        engine.stats.claim_latency_seconds.extend(
+            (now_us - claimed.created_at_us) / 1e6 for claimed, _ in picked if claimed.attempt == 1
+        )
         wanted = [(claimed.id, base) for claimed, base in picked if claimed.base]
         found: Iterator[tuple[list[Row], bool]] = iter(())
         if wanted:
@@ -255,7 +271,7 @@ class Claims:
                     reports.report(
                         project_id=project_id,
                         worker_id=request.worker_id,
-                        item=item,
+                        item=recordable(item),
                         now_us=now_us,
                         ids=fresh_ids(item),
                         grace_us=engine.grace_us,
@@ -321,10 +337,12 @@ def fresh_ids(item: ReportItem) -> Sequence[str]:
 
 
 def check_report(item: ReportItem) -> Problem | None:
-    """Refuse values that cannot be kept: an SDK of ours never sends them."""
+    """Refuse what cannot be kept or read by everybody: an SDK of ours never sends it."""
     try:
         for entry in item.entries:
+            check_name(entry.key, where="key", max_bytes=KEY_BYTES_MAX)
             if type(entry) is StepDone:
+                check_name(entry.name, where="name", max_bytes=KEY_BYTES_MAX)
                 check_json(bytes(entry.value), where=f"step {entry.key!r}")
             elif type(entry) is Publish:
                 check_name(entry.topic, where="topic", max_bytes=TOPIC_BYTES_MAX)
@@ -332,13 +350,43 @@ def check_report(item: ReportItem) -> Problem | None:
                     check_json(bytes(event.data), where="event")
             elif type(entry) is StartChild:
                 check_item(entry.item)
+            elif type(entry) is Answer:
+                check_name(entry.step_key, where="step_key", max_bytes=KEY_BYTES_MAX)
+                check_json(bytes(entry.data), where="data")
+            elif type(entry) is OpenWait:
+                _check_wait(entry)
+        if item.progress is not None:
+            check_json(bytes(item.progress), where="progress")
         end = item.end
         if type(end) is Complete:
             check_json(bytes(end.result), where="result")
-        elif type(end) is Fail:
+        elif type(end) is Fail or type(end) is Block:
             check_json(bytes(end.detail), where="detail")
         elif type(end) is Suspend and len(end.waits) > 100_000:
             raise BadValue("An execution may hold at most 100,000 open waits.")
     except PerdureError as error:
         return Problem(error.message, error.code, error.details)
     return None
+
+
+def _check_wait(wait: OpenWait) -> None:
+    if wait.topic is not None:
+        check_name(wait.topic, where="topic", max_bytes=TOPIC_BYTES_MAX)
+    if wait.data is not None:
+        check_json(bytes(wait.data), where="data")
+    for name, value in (wait.match or {}).items():
+        check_name(name, where="match")
+        check_json(bytes(value), where=f"match.{name}")
+
+
+def recordable(item: ReportItem) -> ReportItem:
+    """The item with texts that can be recorded: an error must always be, whatever is in it."""
+    end = item.end
+    if type(end) is Fail or type(end) is Block:
+        words = scrub_text(end.error)
+        if words != end.error:
+            item = structs.replace(item, end=structs.replace(end, error=words))
+    if item.logs:
+        lines = [structs.replace(line, text=scrub_text(line.text)) for line in item.logs]
+        item = structs.replace(item, logs=lines)
+    return item

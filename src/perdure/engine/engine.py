@@ -91,9 +91,7 @@ class Engine:
                 ready.add(hint.project_id)  # type: ignore[union-attr]
             elif kind is Ended:
                 self.endings.tell(hint)  # type: ignore[arg-type]
-                self.stats.ended[hint.workflow_id, hint.phase] = (  # type: ignore[union-attr]
-                    self.stats.ended.get((hint.workflow_id, hint.phase), 0) + 1  # type: ignore[union-attr]
-                )
+                self.stats.end(hint.project_id, hint.workflow_id, hint.phase)  # type: ignore[union-attr]
             elif isinstance(hint, News):
                 self._news.setdefault(hint.worker_id, set()).add(hint.execution_id)
                 doorbell.ring(("worker", hint.worker_id))

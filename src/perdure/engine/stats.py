@@ -9,12 +9,16 @@ class Stats:
     def __init__(self) -> None:
         self.counted: dict[str, int] = {}
         """By name: claimed, stale_rejections, deliveries_lost, executions_lost, poisoned, blocked, workers_lost …"""
-        self.ended: dict[tuple[str, str], int] = {}
-        """Executions that reached a final phase, by (workflow, phase)."""
+        self.ended: dict[tuple[str, str, str], int] = {}
+        """Executions that reached a final phase, by (project, workflow, phase)."""
         self.claim_latency_seconds: deque[float] = deque(maxlen=1_000)
-        """From ready to handed out, of the latest claims."""
+        """From created to first handed out, of the latest claims."""
         self.timer_lag_seconds = 0.0
         """How late the latest due timers were woken."""
+
+    def end(self, project_id: str, workflow_id: str, phase: str) -> None:
+        key = (project_id, workflow_id, phase)
+        self.ended[key] = self.ended.get(key, 0) + 1
 
     def count(self, what: str, amount: int = 1) -> None:
         self.counted[what] = self.counted.get(what, 0) + amount

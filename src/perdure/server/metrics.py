@@ -68,11 +68,12 @@ def _executions(engine: "Engine", rows: Sequence[tuple[object, ...]], project_id
     ended = CounterMetricFamily(
         "perdure_executions_ended", "Executions that became final since the start", labels=("workflow", "phase")
     )
-    names = {workflow_id for project, workflow_id, _, _ in rows if project_id in (None, project)}
-    for (workflow_id, phase), amount in engine.stats.ended.items():
-        # The counter knows no project; a workflow's name is shown to whom its open executions are shown.
-        if project_id is None or workflow_id in names:
-            ended.add_metric((workflow_id, phase), amount)
+    finals: dict[tuple[str, str], int] = {}
+    for (project, workflow_id, phase), amount in engine.stats.ended.items():
+        if project_id in (None, project):
+            finals[workflow_id, phase] = finals.get((workflow_id, phase), 0) + amount
+    for labels, amount in finals.items():
+        ended.add_metric(labels, amount)
     yield ended
 
 
