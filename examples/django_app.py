@@ -1,124 +1,122 @@
-"""Perdure inside a Django project: the engine and its worker live as long as the ASGI server that runs it.
+"""Perdure beside Django: a worker of its own thread and event loop in the process, called from ordinary views.
 
-    uvicorn examples.django_app:application
-    curl -X PUT localhost:8000/greetings/7 -d '{"name": "Ada", "after_seconds": 5}'
-    curl localhost:8000/greetings/7
+    python examples/django_app.py runserver --noreload
 
-Django itself ignores the ASGI lifespan, so a few lines around its application start and end Perdure. A project under
-WSGI has no event loop to live in: there the engine is a process of its own (`perdure serve`, `perdure work`), and views
-call `perdure.Client.sync()`.
+It lives in a background thread, so views (sync or async, under WSGI or ASGI) call it without an event loop of
+their own. With several server processes, run `perdure serve` and `perdure work` instead and use
+`perdure.Client.sync()`.
 """
 
-import json
+import asyncio
 import os
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from typing import Any
+import sys
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 import django
 from django.conf import settings
-from django.core.asgi import get_asgi_application
 from django.http import HttpRequest, JsonResponse
 from django.urls import path
+from django.views.decorators.http import require_GET, require_POST
 
-from perdure import Context, Registry, step
+from perdure import Context, step, workflow
 from perdure.embedded import Embedded, embedded
-from perdure.wire.errors import NotFound
 
-Scope = dict[str, Any]
-Message = dict[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+T = TypeVar("T")
 
-settings.configure(
-    DEBUG=False,
-    SECRET_KEY="an example needs none",
-    ALLOWED_HOSTS=["localhost", "127.0.0.1"],
-    ROOT_URLCONF=__name__,
-    MIDDLEWARE=[],
-)
-django.setup()
+if not settings.configured:
+    settings.configure(
+        DEBUG=False,
+        SECRET_KEY="only-for-this-example",
+        ALLOWED_HOSTS=["localhost", "127.0.0.1", "testserver"],
+        ROOT_URLCONF=__name__,
+    )
+    django.setup()
 
 
-# --- workflows -----------------------------------------------------------------------------------------------------
-
-registry = Registry()
-
-
-@dataclass
-class Greeting:
-    name: str
-    after_seconds: float = 0.0
+@step(retry=3)
+async def charge(order_id: int) -> str:
+    return f"receipt-{order_id}"
 
 
-@step
-async def write(name: str) -> str:
-    return f"Hello, {name}"
+@workflow
+async def order(ctx: Context, order_id: int) -> str:
+    receipt = await charge(order_id)
+    await asyncio.sleep(0.1)  # durable
+    return receipt
 
 
-@registry.workflow
-async def greet(ctx: Context, greeting: Greeting) -> str:
-    await ctx.sleep(greeting.after_seconds)
-    return await write(greeting.name)
+class Background:
+    """An embedded Perdure on an event loop of its own thread."""
+
+    def __init__(self, store: str) -> None:
+        self._ready: Future[Embedded] = Future()
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, args=(store,), name="perdure", daemon=True)
+        self._thread.start()
+        self.perdure = self._ready.result(timeout=30)
+
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine over there and wait for it here."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout=60)
+
+    def close(self) -> None:
+        """Let steps end and hand the rest back."""
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(timeout=60)
+
+    def _run(self, store: str) -> None:
+        async def live() -> None:
+            try:
+                async with embedded(store) as perdure:
+                    self._ready.set_result(perdure)
+                    await self._stop.wait()
+            except BaseException as error:  # whoever waits for the start must hear of it
+                if not self._ready.done():
+                    self._ready.set_exception(error)
+                raise
+
+        self._loop.run_until_complete(live())
+        self._loop.close()
 
 
-# --- views ---------------------------------------------------------------------------------------------------------
+background: Background | None = None
 
 
-class Perdure:
-    """Where the views find it."""
-
-    running: Embedded
-
-
-async def greetings(request: HttpRequest, number: int) -> JsonResponse:
-    p, key = Perdure.running, f"greeting-{number}"
-    if request.method == "PUT":
-        handle = await p.start(greet, Greeting(**json.loads(request.body)), key=key)
-        return JsonResponse({"execution": handle.id}, status=202)
-    try:
-        handle = await p.find(greet, key)
-        return JsonResponse({"status": "done", "text": await handle.result(timeout=1.0)})
-    except NotFound:
-        return JsonResponse({"error": f"There is no greeting {number}."}, status=404)
-    except TimeoutError:
-        return JsonResponse({"status": "open"})
+def here() -> Background:
+    """The one of this process, started at first use."""
+    global background  # one per process is what is meant
+    if background is None:
+        background = Background(os.environ.get("ORDERS_DB", "orders.db"))
+    return background
 
 
-urlpatterns = [path("greetings/<int:number>", greetings)]
+@require_POST  # type: ignore[untyped-decorator]  # Django carries no types
+def place(request: HttpRequest, order_id: int) -> JsonResponse:
+    """Answered as soon as the order is on disk; placing it twice is placing it once."""
+    bg = here()
+    handle = bg.call(bg.perdure.start(order, order_id, key=f"order-{order_id}"))
+    return JsonResponse({"execution": handle.id}, status=202)
 
 
-# --- the application -----------------------------------------------------------------------------------------------
+@require_GET  # type: ignore[untyped-decorator]  # as above
+def receipt(request: HttpRequest, order_id: int) -> JsonResponse:
+    """Wait for an order's receipt."""
+    bg = here()
+
+    async def look() -> str:
+        return await (await bg.perdure.find(order, f"order-{order_id}")).result(timeout=30)
+
+    return JsonResponse({"receipt": bg.call(look())})
 
 
-def with_perdure(inner: Application, store: str) -> Application:
-    """An ASGI application that runs Perdure between the server's startup and its shutdown."""
-
-    async def lifespan(receive: Receive, send: Send) -> None:
-        async with AsyncExitStack() as stack:
-            while True:
-                message = await receive()
-                if message["type"] == "lifespan.startup":
-                    try:
-                        Perdure.running = await stack.enter_async_context(embedded(store, registry))
-                    except Exception as error:
-                        await send({"type": "lifespan.startup.failed", "message": str(error)})
-                        raise
-                    await send({"type": "lifespan.startup.complete"})
-                else:
-                    await stack.aclose()
-                    await send({"type": "lifespan.shutdown.complete"})
-                    return
-
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await lifespan(receive, send)
-        else:
-            await inner(scope, receive, send)
-
-    return application
+urlpatterns = [path("orders/<int:order_id>", place), path("orders/<int:order_id>/receipt", receipt)]
 
 
-application = with_perdure(get_asgi_application(), os.environ.get("GREETINGS_DB", "greetings.db"))
+if __name__ == "__main__":
+    from django.core.management import execute_from_command_line
+
+    execute_from_command_line(sys.argv)
