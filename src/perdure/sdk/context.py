@@ -14,7 +14,20 @@ import uuid
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Generic, NamedTuple, NoReturn, ParamSpec, TypeVar, TypeVarTuple, cast, overload
+from typing import (
+    Any,
+    Final,
+    Generic,
+    NamedTuple,
+    NoReturn,
+    ParamSpec,
+    TypedDict,
+    TypeVar,
+    TypeVarTuple,
+    Unpack,
+    cast,
+    overload,
+)
 
 import msgspec
 from msgspec import Raw
@@ -139,6 +152,41 @@ class Mapped(Generic[R]):
         return len(self.outcomes)
 
 
+class StepChoices(TypedDict, total=False):
+    """How one call of a step is run; what is given here goes before what `@step` says."""
+
+    retry: Retry | None
+    timeout: float | None
+    key: str | None
+    retry_if: Errors | None
+    fatal: Errors | None
+
+
+class WaitOptions(TypedDict, total=False):
+    """Which event, and how long to wait for it."""
+
+    match: Mapping[str, object] | None
+    timeout: float | None
+    after: int | None
+    latest: bool
+    key: str | None
+
+
+class ChildOptions(TypedDict, total=False):
+    """How a child is started. `execution_key` is its readable key in the project, `key` the call's in the journal."""
+
+    queue: Queue | str | None
+    concurrency_key: str | None
+    priority: int
+    session_id: str | None
+    user_id: str | None
+    tags: Mapping[str, str] | None
+    delay: float | None
+    run_timeout_seconds: int | None
+    execution_key: str | None
+    key: str | None
+
+
 class Context:
     """What a workflow's function gets as its first argument. It works in that function, not in steps."""
 
@@ -258,11 +306,7 @@ class Context:
         fn: Callable[[*Ts], Awaitable[T]],
         /,
         *args: *Ts,
-        retry: Retry | None = None,
-        timeout: float | None = None,
-        key: str | None = None,
-        retry_if: Errors | None = None,
-        fatal: Errors | None = None,
+        **options: Unpack[StepChoices],
     ) -> Coroutine[Any, Any, T]: ...
     @overload
     def step(self, name: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
@@ -273,11 +317,7 @@ class Context:
         fn: Callable[[*Ts], T],
         /,
         *args: *Ts,
-        retry: Retry | None = None,
-        timeout: float | None = None,
-        key: str | None = None,
-        retry_if: Errors | None = None,
-        fatal: Errors | None = None,
+        **options: Unpack[StepChoices],
     ) -> Coroutine[Any, Any, T]: ...
     @overload
     def step(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
@@ -287,11 +327,7 @@ class Context:
         fn: Callable[[*Ts], Awaitable[T]],
         /,
         *args: *Ts,
-        retry: Retry | None = None,
-        timeout: float | None = None,
-        key: str | None = None,
-        retry_if: Errors | None = None,
-        fatal: Errors | None = None,
+        **options: Unpack[StepChoices],
     ) -> Coroutine[Any, Any, T]: ...
     @overload
     def step(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
@@ -301,11 +337,7 @@ class Context:
         fn: Callable[[*Ts], T],
         /,
         *args: *Ts,
-        retry: Retry | None = None,
-        timeout: float | None = None,
-        key: str | None = None,
-        retry_if: Errors | None = None,
-        fatal: Errors | None = None,
+        **options: Unpack[StepChoices],
     ) -> Coroutine[Any, Any, T]: ...
     def step(  # type: ignore[misc]  # mypy does not see that *args takes *Ts
         self,
@@ -409,24 +441,14 @@ class Context:
     def wait_for_event(
         self,
         topic: str,
-        *,
-        match: Mapping[str, object] | None = None,
-        timeout: float | None = None,
-        after: int | None = None,
-        latest: bool = False,
-        key: str | None = None,
+        **options: Unpack[WaitOptions],
     ) -> Coroutine[Any, Any, Event[object]]: ...
     @overload
     def wait_for_event(
         self,
         topic: str,
         data_type: type[T],
-        *,
-        match: Mapping[str, object] | None = None,
-        timeout: float | None = None,
-        after: int | None = None,
-        latest: bool = False,
-        key: str | None = None,
+        **options: Unpack[WaitOptions],
     ) -> Coroutine[Any, Any, Event[T]]: ...
     def wait_for_event(
         self,
@@ -548,51 +570,21 @@ class Context:
         self,
         workflow: Workflow[None, R],
         input: None = None,
-        *,
-        queue: Queue | str | None = None,
-        concurrency_key: str | None = None,
-        priority: int = 0,
-        session_id: str | None = None,
-        user_id: str | None = None,
-        tags: Mapping[str, str] | None = None,
-        delay: float | None = None,
-        run_timeout_seconds: int | None = None,
-        execution_key: str | None = None,
-        key: str | None = None,
+        **options: Unpack[ChildOptions],
     ) -> Coroutine[Any, Any, ChildHandle[R]]: ...
     @overload
     def start_child(
         self,
         workflow: Workflow[I, R],
         input: I,
-        *,
-        queue: Queue | str | None = None,
-        concurrency_key: str | None = None,
-        priority: int = 0,
-        session_id: str | None = None,
-        user_id: str | None = None,
-        tags: Mapping[str, str] | None = None,
-        delay: float | None = None,
-        run_timeout_seconds: int | None = None,
-        execution_key: str | None = None,
-        key: str | None = None,
+        **options: Unpack[ChildOptions],
     ) -> Coroutine[Any, Any, ChildHandle[R]]: ...
     @overload
     def start_child(
         self,
         workflow: str,
         input: object = None,
-        *,
-        queue: Queue | str | None = None,
-        concurrency_key: str | None = None,
-        priority: int = 0,
-        session_id: str | None = None,
-        user_id: str | None = None,
-        tags: Mapping[str, str] | None = None,
-        delay: float | None = None,
-        run_timeout_seconds: int | None = None,
-        execution_key: str | None = None,
-        key: str | None = None,
+        **options: Unpack[ChildOptions],
     ) -> Coroutine[Any, Any, ChildHandle[object]]: ...
     def start_child(
         self,
@@ -616,51 +608,21 @@ class Context:
         self,
         workflow: Workflow[None, R],
         input: None = None,
-        *,
-        queue: Queue | str | None = None,
-        concurrency_key: str | None = None,
-        priority: int = 0,
-        session_id: str | None = None,
-        user_id: str | None = None,
-        tags: Mapping[str, str] | None = None,
-        delay: float | None = None,
-        run_timeout_seconds: int | None = None,
-        execution_key: str | None = None,
-        key: str | None = None,
+        **options: Unpack[ChildOptions],
     ) -> Coroutine[Any, Any, R]: ...
     @overload
     def run_child(
         self,
         workflow: Workflow[I, R],
         input: I,
-        *,
-        queue: Queue | str | None = None,
-        concurrency_key: str | None = None,
-        priority: int = 0,
-        session_id: str | None = None,
-        user_id: str | None = None,
-        tags: Mapping[str, str] | None = None,
-        delay: float | None = None,
-        run_timeout_seconds: int | None = None,
-        execution_key: str | None = None,
-        key: str | None = None,
+        **options: Unpack[ChildOptions],
     ) -> Coroutine[Any, Any, R]: ...
     @overload
     def run_child(
         self,
         workflow: str,
         input: object = None,
-        *,
-        queue: Queue | str | None = None,
-        concurrency_key: str | None = None,
-        priority: int = 0,
-        session_id: str | None = None,
-        user_id: str | None = None,
-        tags: Mapping[str, str] | None = None,
-        delay: float | None = None,
-        run_timeout_seconds: int | None = None,
-        execution_key: str | None = None,
-        key: str | None = None,
+        **options: Unpack[ChildOptions],
     ) -> Coroutine[Any, Any, object]: ...
     def run_child(
         self,
