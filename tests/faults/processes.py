@@ -181,7 +181,7 @@ async def work(folder: Path, port: int) -> None:
     worker = Worker(HttpTransport([url], key), Registry(five_steps), lease=Lease([url], key), capacity=3)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    await worker.start()
+    await worker.start(wait=True)
     await stop.wait()
     await worker.drain()
 

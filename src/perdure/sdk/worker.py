@@ -96,12 +96,15 @@ class Worker:
 
     # --- life --------------------------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """Register and begin to claim; a server that is not there yet is waited for. Raises what the server refuses (a
-        bad key, a bad name)."""
+    async def start(self, *, wait: bool = False) -> None:
+        """Register and begin to claim. Raises what the server refuses (a bad key, a bad name), and `Unavailable` when
+        it cannot be reached; with `wait` a server that is not there yet is waited for."""
         self.loop = asyncio.get_running_loop()
         _collect_less()
-        await self._register_anew()
+        if wait:
+            await self._register_anew(refusals=True)
+        else:
+            await self._register(str(uuid4()))
         _LOG.begin()
         self._claiming = self.loop.create_task(self._claim(), name="perdure-claim")
 
@@ -396,17 +399,18 @@ class Worker:
         for runner in [*self._running.values(), *self._parked.values()]:
             runner.drop()
         self._held_back.clear()
-        await self._register_anew()
+        await self._register_anew(refusals=False)
 
-    async def _register_anew(self) -> None:
-        """Open a new registration, as soon as the server can be reached."""
+    async def _register_anew(self, *, refusals: bool) -> None:
+        """Open a new registration, as soon as the server can be reached. A refusal ends a worker that begins; one that
+        ran asks again, since nobody would hear of it and its key or its server may be put right."""
         pause = 0.1
         while not self._draining:
             try:
                 await self._register(str(uuid4()))
                 return
             except PerdureError as error:
-                if not error.retryable:
+                if refusals and not error.retryable:
                     raise
                 logger.warning("Registration failed, next try in %.1f s: %s", pause, error)
                 await asyncio.sleep(pause)
