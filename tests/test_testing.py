@@ -1,97 +1,220 @@
-"""The helpers that users test their workflows with."""
+"""The helpers for users' tests: that they find what they promise to find, and let pass what is right."""
 
 import asyncio
-from datetime import timedelta
+import doctest
+import re
+import time
+import types
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from perdure import Client, Context, ExecutionFailed, Fatal, Handle, Registry, RetryPolicy, step
-from perdure.testing import crash_everywhere, harness
+from perdure import Client, Context, ExecutionFailed, Fatal, Handle, Registry, step
+from perdure import testing as testing_module
+from perdure.sdk.context import current_step
+from perdure.testing import ManualClock, StepRanAgain, crash_everywhere, embedded
+from perdure.wire.status import Phase
 
 app = Registry()
 
 
-@step(retry=RetryPolicy(max_attempts=3, initial_seconds=0.0))
-async def charge(order_id: int) -> str:
-    return f"receipt-{order_id}"
+@dataclass
+class Order:
+    id: int
+    items: int = 2
+
+
+@step(retry=3)
+async def charge(order: Order) -> str:
+    return f"receipt-{order.id}"
 
 
 @app.workflow
-async def ship(ctx: Context, parcel: int) -> int:
-    return await ctx.step("ship", asyncio.sleep, 0, parcel)
+async def order(ctx: Context, order: Order) -> str:
+    receipt = await charge(order)
+    await asyncio.sleep(3 * 86_400)
+    parcels = [await ctx.step("ship", str, number) for number in range(order.items)]
+    return f"{receipt}: {','.join(parcels)}"
 
 
 @app.workflow
-async def order(ctx: Context, order_id: int) -> str:
-    receipt = await charge(order_id)
-    await ctx.sleep(timedelta(days=1))
-    parcels = await asyncio.gather(*[ctx.run_child(ship, n) for n in range(2)])
-    answer = await ctx.suspend("approve", {"order": order_id}, answer_type=str)
-    event = await ctx.wait_for_event("deliveries", int, match=None)
-    return f"{receipt} {parcels} {answer} {event.data}"
+async def family(ctx: Context, size: int) -> list[str]:
+    receipts = [await ctx.start_child(order, Order(number)) for number in range(size)]
+    return [await child.result() for child in receipts]
 
 
 @app.workflow
-async def doomed(ctx: Context) -> None:
-    await charge(1)
-    raise Fatal("no way")
+async def approval(ctx: Context) -> str:
+    async with asyncio.TaskGroup() as group:
+        answer = group.create_task(ctx.suspend("approve", answer_type=str))
+        event = group.create_task(ctx.wait_for_event("news", str))
+    return f"{answer.result()} {event.result().data}"
 
 
-async def outside(client: Client, handle: Handle[Any]) -> None:
-    await client.publish("deliveries", 3, dedup_key="one")
-    await handle.resume("approve", "yes")
+@app.workflow
+async def fails(ctx: Context, number: int) -> None:
+    await charge(Order(number))
+    raise Fatal("no such luck")
 
 
-def test_a_workflow_survives_a_crash_at_every_commit() -> None:
-    report = crash_everywhere(order, 7, registry=app, during=outside)
-    assert report.result == "receipt-7 [0, 1] yes 3"
-    assert report.crashes >= 8
-    assert report.repeats > 0  # steps whose outcome the crash came before
+@app.workflow
+async def waits(ctx: Context) -> str:
+    try:
+        return (await ctx.wait_for_event("news", str, timeout=60)).data
+    except TimeoutError:
+        return "nothing came"
 
 
-def test_a_failure_is_the_same_after_every_crash() -> None:
-    report = crash_everywhere(doomed, None, registry=app)
-    assert "no way" in str(report.result)
+async def test_three_days_pass_as_soon_as_nothing_else_is_left_to_do() -> None:
+    started = time.monotonic()
+    async with embedded(app) as p:
+        before = p.clock.now_us()
+        assert await (await p.start(order, Order(7))).result() == "receipt-7: 0,1"
+        assert p.clock.now_us() - before >= 3 * 86_400 * 1_000_000
+    assert time.monotonic() - started < 30
 
 
-def test_a_step_that_forgets_is_found_out() -> None:
-    runs = 0
-
-    async def forgetful() -> int:
-        nonlocal runs
-        runs += 1
-        return runs
-
-    broken = Registry()
-
-    @broken.workflow
-    async def counts_itself(ctx: Context) -> int:
-        return await ctx.step("count", forgetful)
-
-    with pytest.raises(AssertionError, match="instead of"):
-        crash_everywhere(counts_itself, None, registry=broken)
-
-
-async def test_time_moves_only_when_it_is_told_to() -> None:
-    async with harness(app) as p:
-        handle = await p.start(order, 7)
-        await outside(p, handle)
-        rows = [row.kind.value async for row in until_waiting(p, handle.id)]
-        assert rows[-1] == "waiting"
-        await p.advance(days=1)
-        assert await handle.result(timeout=10) == "receipt-7 [0, 1] yes 3"
+async def test_without_skipping_time_is_in_the_tests_hands() -> None:
+    async with embedded(app, skip_time=False, clock=ManualClock()) as p:
+        quiet = await p.start(waits)
+        await p.settle()
+        assert (await quiet.get()).phase is Phase.WAITING
+        await p.advance(59)
+        await p.settle()
+        assert (await quiet.get()).phase is Phase.WAITING
+        await p.advance(1)
+        assert await quiet.result() == "nothing came"
+        answered = await p.start(waits)
+        await p.settle()
+        await p.publish("news", "good")
+        assert await answered.result() == "good"
+        assert await p.skip_to_due() is False
 
 
-async def until_waiting(p: Client, id: str) -> Any:
-    async for row in p.watch(id):
-        yield row
-        if row.kind.value == "waiting":
-            return
+async def test_a_workflow_ends_alike_whatever_commit_it_crashes_at() -> None:
+    report = await crash_everywhere(order, Order(7), registry=app)
+    assert report.result == "receipt-7: 0,1"
+    changes = {what for _, _, what in report.crashes}
+    assert {"start", "report", "wake_due"} <= changes
+    assert {moment for moment, _, _ in report.crashes} == {"before", "after"}
+    assert len(report.crashes) >= 10
+    assert set(report.repeated) <= {"charge", "ship", "ship#2"}
+    assert report.repeated  # a crash before the report of a step makes it run again
+    assert "always the result 'receipt-7: 0,1'" in repr(report)
 
 
-async def test_a_failed_execution_says_why() -> None:
-    async with harness(app) as p:
-        handle = await p.start(doomed)
-        with pytest.raises(ExecutionFailed, match="no way"):
-            await handle.result(timeout=10)
+async def test_children_are_started_once_whatever_commit_the_parent_crashes_at() -> None:
+    report = await crash_everywhere(family, 2, registry=app)
+    assert report.result == ["receipt-0: 0,1", "receipt-1: 0,1"]
+    assert len(report.crashes) > 20
+
+
+async def test_the_outside_world_may_take_part() -> None:
+    async def during(client: Client, handle: Handle[Any]) -> None:
+        await client.publish("news", "good", dedup_key="once")
+        await handle.resume("approve", "yes")
+
+    report = await crash_everywhere(approval, registry=app, during=during)
+    assert report.result == "yes good"
+
+
+async def test_a_failure_is_an_outcome_too() -> None:
+    report = await crash_everywhere(fails, 1, registry=app)
+    with pytest.raises(ExecutionFailed, match="no such luck"):
+        _ = report.result
+
+
+async def test_an_outcome_that_depends_on_the_attempt_is_found() -> None:
+    @app.workflow(name="unsteady")
+    async def unsteady(ctx: Context) -> int:
+        await charge(Order(1))
+        return ctx.attempt
+
+    with pytest.raises(AssertionError, match=r"ended with the result 2; without one it ends with the result 1"):
+        await crash_everywhere(unsteady, registry=Registry(unsteady))
+
+
+async def test_code_that_does_not_replay_is_found_with_its_line() -> None:
+    runs: list[int] = []
+
+    @app.workflow(name="forgetful")
+    async def forgetful(ctx: Context) -> None:
+        runs.append(1)
+        await ctx.step("first" if len(runs) % 2 else "second", str, 1)
+        await ctx.step("third", str, 1)
+
+    with pytest.raises(AssertionError, match=r"The execution is blocked: .*test_testing\.py:\d+"):
+        await crash_everywhere(forgetful, registry=Registry(forgetful))
+
+
+async def test_a_recorded_step_that_runs_again_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The helper is told that everything is recorded: then the step in flight looks like one."""
+    real = testing_module._recorded
+
+    async def forged(file: str) -> set[tuple[str, str]]:
+        found = await real(file)
+        return found | {(id, "charge") for id in ran}
+
+    ran: set[str] = set()
+
+    @app.workflow(name="watched")
+    async def watched(ctx: Context) -> None:
+        ran.add(ctx.execution_id)
+        await charge(Order(1))
+
+    monkeypatch.setattr(testing_module, "_recorded", forged)
+    with pytest.raises(StepRanAgain, match=r"Step 'charge' of execution \S+ was recorded, and ran again after a crash"):
+        await crash_everywhere(watched, registry=Registry(watched))
+
+
+async def test_a_workflow_that_never_ends_is_told() -> None:
+    with pytest.raises(AssertionError, match=r"did not end within 0.2 s without a crash"):
+        await crash_everywhere(approval, registry=app, timeout=0.2)
+
+
+async def test_an_error_of_the_outside_world_is_the_tests() -> None:
+    async def during(client: Client, handle: Handle[Any]) -> None:
+        raise LookupError("a mistake in the test")
+
+    with pytest.raises(LookupError, match="a mistake in the test"):
+        await crash_everywhere(approval, registry=app, during=during)
+
+
+async def test_the_example_of_the_documentation_runs() -> None:
+    (example,) = (one for one in doctest.DocTestFinder().find(crash_everywhere, globs={}) if one.examples)
+    scope: dict[str, Any] = {"crash_everywhere": crash_everywhere, "order": Registry().workflow(_documented)}
+    exec(compile(example.examples[0].source, "example", "exec"), scope)
+    await scope["test_order"]()
+
+
+async def _documented(ctx: Context, id: int) -> str:
+    return await charge(Order(id))
+
+
+async def test_a_step_has_the_same_idempotency_key_after_a_crash() -> None:
+    keys: set[str] = set()
+
+    @step
+    async def pay() -> None:
+        keys.add(current_step().idempotency_key)
+
+    @app.workflow(name="pays")
+    async def pays(ctx: Context) -> None:
+        await pay()
+
+    report = await crash_everywhere(pays, registry=Registry(pays))
+    assert len({key.partition(":")[0] for key in keys}) == len(keys)  # one key per execution
+    assert report.repeated["pay"] > 0
+
+
+async def test_the_pages_examples_run() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "testing.md").read_text(encoding="utf-8")
+    source = "\n".join(re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+    module = types.ModuleType("documented")
+    exec(compile(source, "docs/testing.md", "exec"), vars(module))
+    tests = [value for name, value in vars(module).items() if name.startswith("test_")]
+    assert len(tests) == 4
+    for test in tests:
+        await test()

@@ -1,278 +1,464 @@
-"""For your tests: a store in a temporary file, a clock that you move, and a crash at every commit.
+"""Helpers for users' tests: a store of its own, a clock that skips waiting, and a crash at every commit.
 
-    def test_order_survives_every_crash() -> None:
-        report = crash_everywhere(order, 7)
-        assert report.result == "order 7 is paid"
+    async def test_an_order_survives_a_crash_anywhere():
+        report = await crash_everywhere(order, Order(id=7))
+        assert report.result == "receipt-7"
 
-    async def test_order_waits_a_day() -> None:
-        async with harness() as p:
-            handle = await p.start(order, 7)
-            await p.advance(days=1)
-            assert await handle.result() == "order 7 is paid"
+`embedded()` is `perdure.embedded.embedded` on a temporary file with a `ManualClock`: whoever sleeps for three days
+wakes as soon as nothing else is left to do. `crash_everywhere` runs a workflow again and again and each time kills engine and
+worker at another change of the store, right before or right after it is on disk; what is left must go on to the same
+result, and no recorded step may run again.
+
+What it does not prove: engine and worker are stopped inside this process, so the bodies of steps in flight are
+cancelled where a SIGKILL would not even let them notice, and functions that run in threads go on to their end unheard.
 
 A composition root: one of the few files that see both wings.
 """
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from datetime import timedelta
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 from perdure.embedded import Embedded, LocalTransport
 from perdure.engine.clock import ManualClock
 from perdure.engine.engine import Engine
+from perdure.engine.settings import EngineSettings
 from perdure.sdk.client import Client, Handle
+from perdure.sdk.context import running_step
+from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
 from perdure.sdk.worker import Worker
-from perdure.sdk.workflow import Registry, Workflow
+from perdure.sdk.workflow import Registry, StepCall, Workflow
+from perdure.store.interface import Verb
 from perdure.store.sqlite import SQLiteStore
-from perdure.store.verbs import moves
-from perdure.wire.errors import Conflict, PerdureError
-from perdure.wire.records import Kind, Row
+from perdure.store.verbs import looks, moves
+from perdure.wire.errors import Conflict, NotFound, Unavailable
+from perdure.wire.records import Execution, Kind
+from perdure.wire.requests import DrainRequest, ListFilters
+from perdure.wire.status import Phase
 
-I = TypeVar("I")  # noqa: E741  # as in perdure.sdk.workflow
+__all__ = ["Bench", "CrashReport", "ManualClock", "StepRanAgain", "crash_everywhere", "embedded"]
+
+I = TypeVar("I")  # noqa: E741  # as in client.py
 R = TypeVar("R")
+T = TypeVar("T")
 
 During = Callable[[Client, Handle[Any]], Awaitable[None]]
-"""What the outside world does while the workflow runs: answers, events. Called anew in every life."""
 
-_WORKFLOW_VERBS = frozenset({"start", "claim", "report", "wake_due", "resume", "publish", "cancel"})
-_QUIET_SECONDS = 0.02
-_LIVES_MAX = 2_000
+LOOK_SECONDS: Final = 0.002
+QUIET_LOOKS: Final = 3
+BLOCKED_LOOK_SECONDS: Final = 0.02
+KEY: Final = "crash-everywhere"
+CRASHES_MAX: Final = 10_000
+CHANGES: Final = frozenset({"start", "report", "claim", "wake_due", "publish", "resume", "cancel"})
+"""The verbs that move an execution; the others are housekeeping."""
 
 
-class Harness(Embedded):
-    """An embedded Perdure whose time stands still until you move it."""
+class Bench(Embedded):
+    """An embedded client whose time is in the test's hands."""
 
     clock: ManualClock
 
-    async def advance(self, seconds: float = 0.0, **more: float) -> None:
-        """Move time on, by seconds or by what `timedelta` takes (`days=1`), and let what is due happen."""
-        self.clock.advance(seconds + timedelta(**more).total_seconds())
+    async def advance(self, seconds: float) -> None:
+        """Let that much time pass for the engine: what is due then happens."""
+        self.clock.advance(seconds)
         self.engine.wake_loops()
+
+    async def settle(self) -> None:
+        """Wait until nothing happens any more without time or somebody outside."""
+        quiet = 0
+        while quiet < QUIET_LOOKS:
+            await asyncio.sleep(LOOK_SECONDS)
+            quiet = quiet + 1 if await self._is_quiet() else 0
+
+    async def skip_to_due(self) -> bool:
+        """Go on to the next moment at which something is due; False when there is none."""
+        due_us = await self.engine.store.read(moves.next_due())
+        if due_us is None:
+            return False
+        await self.advance(max(0, due_us - self.clock.now_us()) / 1e6)
+        return True
+
+    async def _is_quiet(self) -> bool:
+        if self.worker.running:
+            return False
+        due_us = await self.engine.store.read(moves.next_due())
+        if due_us is not None and due_us <= self.clock.now_us():
+            return False
+        counts = await self.engine.store.read(looks.counts())
+        return not counts["queued"]
+
+    async def _skip_time(self) -> None:
+        while True:
+            await self.settle()
+            await self.skip_to_due()
 
 
 @asynccontextmanager
-async def harness(registry: Registry | None = None, *, capacity: int = 100) -> AsyncIterator[Harness]:
-    """Perdure in a temporary file, with a `ManualClock`, until the block ends."""
-    with tempfile.TemporaryDirectory() as folder:
-        engine = Engine(SQLiteStore(str(Path(folder) / "test.db")), clock=ManualClock())
-        await engine.start()
-        try:
-            transport = LocalTransport(engine, await engine.projects.default())
-            worker = Worker(transport, registry if registry is not None else Registry.declared(), capacity=capacity)
-            await worker.start()
-            client = Harness(engine, worker, transport, declared=registry is None)
-            assert isinstance(engine.clock, ManualClock)
-            client.clock = engine.clock
-            try:
-                yield client
-            finally:
-                await asyncio.shield(worker.drain())
-                await client.close()
-        finally:
-            await engine.stop()
+async def embedded(
+    registry: Registry | None = None,
+    *,
+    path: str | Path | None = None,
+    clock: ManualClock | None = None,
+    settings: EngineSettings | None = None,
+    skip_time: bool = True,
+    parks: bool = True,
+) -> AsyncIterator[Bench]:
+    """Run workflows in this process, on a temporary store, until the block ends.
 
-
-class CrashReport(NamedTuple, Generic[R]):
-    """What `crash_everywhere` found, when it found nothing wrong."""
-
-    result: R
-    crashes: int
-    """How many different moments the process died at, twice each: before the commit, and after it unheard."""
-    bodies: int
-    """How often step bodies ran in all lives."""
-    repeats: int
-    """Bodies that ran again because the crash came before their outcome was recorded."""
-
-
-def crash_everywhere(
-    workflow: Workflow[I, R], input: I, *, registry: Registry | None = None, during: During | None = None
-) -> CrashReport[R]:
-    """Run a workflow again and again, killing everything at its 1st, 2nd, 3rd … commit, and let it recover.
-
-    Each time the process dies either right before the commit (nothing of it happened) or right after it (it happened
-    and nobody heard), a new one opens the same file, and the execution goes on. Raises `AssertionError` when a result
-    differs from the undisturbed one, or when a step ran again whose outcome had been recorded. Time is jumped over.
-
-    `during(client, handle)` plays the outside world: it is called in every life, so an answer may be given twice (the
-    `Conflict` of the second is ignored).
+    With `skip_time` the clock goes on to the next due moment whenever nothing else is left to do. Without it time
+    stands still until the test calls `advance`: for tests of time-outs, where somebody answers before they are due.
     """
-    registry = registry if registry is not None else Registry.declared()
-    if workflow.name not in registry.workflows:
-        registry = Registry(*registry, workflow)
-    undisturbed = _Trial(workflow, input, registry, during, crash_at=0, after=False)
-    expected = undisturbed.run()
-    bodies, repeats = undisturbed.bodies, 0
-    for crash_at in range(1, undisturbed.commits + 1):
-        for after in (False, True):
-            trial = _Trial(workflow, input, registry, during, crash_at=crash_at, after=after)
-            result = trial.run()
-            where = f"killed {'after' if after else 'before'} commit {crash_at} of {undisturbed.commits}"
-            if result != expected:
-                raise AssertionError(f"{workflow.name}, {where}: the result is {result!r} instead of {expected!r}.")
-            bodies += trial.bodies
-            repeats += trial.check(where)
-    return CrashReport(expected[1], undisturbed.commits, bodies, repeats)
+    with _folder(path) as file:
+        async with _bench(SQLiteStore(file), registry, clock, settings, skip_time, parks) as bench:
+            yield bench
 
 
-class _Crash(Exception):
-    """The process died."""
+@contextmanager
+def _folder(path: str | Path | None) -> Iterator[str]:
+    if path is not None:
+        yield str(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="perdure-test-") as folder:
+        yield str(Path(folder) / "perdure.db")
 
 
-class _CrashingStore(SQLiteStore):
-    """Dies at a chosen commit of a workflow's verb: from then on nothing is written, and nobody is answered."""
+@asynccontextmanager
+async def _bench(
+    store: SQLiteStore,
+    registry: Registry | None,
+    clock: ManualClock | None = None,
+    settings: EngineSettings | None = None,
+    skip_time: bool = True,
+    parks: bool = True,
+) -> AsyncIterator[Bench]:
+    clock = clock or ManualClock()
+    engine = Engine(store, clock=clock, settings=settings)
+    await engine.start()
+    skipping: asyncio.Task[None] | None = None
+    try:
+        transport = _Transport(engine, await engine.projects.default())
+        found = registry if registry is not None else Registry.declared()
+        worker = Worker(transport, found, grace_seconds=5.0, parks=parks)
+        await worker.start()
+        bench = Bench(engine, worker, transport, declared=registry is None)
+        bench.clock = clock
+        if skip_time:
+            skipping = asyncio.create_task(bench._skip_time(), name="perdure-skip-time")
+        try:
+            yield bench
+        finally:
+            if skipping is not None:
+                skipping.cancel()
+                await asyncio.gather(skipping, return_exceptions=True)
+            if isinstance(store, _Doomed) and store.is_dead:
+                for runner in [*worker._running.values(), *worker._parked.values()]:
+                    runner.drop()
+            await asyncio.shield(worker.drain())
+            await bench.close()
+    finally:
+        await engine.stop()
 
-    def __init__(self, path: str, crash_at: int, after: bool) -> None:
-        super().__init__(path)
-        self.commits = 0
-        self.crashed = asyncio.Event()
-        self._crash_at = crash_at
-        self._after = after
-        self._changes = self._writer.total_changes()
 
-    def _commit(self, group: Any, outcomes: Any, hints: Any, started: float) -> None:
-        changed, self._changes = self._writer.total_changes() - self._changes, self._writer.total_changes()
-        if changed and any(verb.name in _WORKFLOW_VERBS for verb, _ in group):
-            self.commits += 1
-            if self.commits == self._crash_at:
-                self._writer.execute("COMMIT" if self._after else "ROLLBACK")
-                self._on_loop(self.crashed.set)
-                return
-        super()._commit(group, outcomes, hints, started)
+class _Transport(LocalTransport):
+    """A dead process says no farewell."""
 
-    def abandon(self) -> None:
-        """Let go of the file as a killed process does."""
-        self._closed = True
-        self._jobs.put(None)
-        if self._thread is not None:
-            self._thread.join()
-        if self._writer.in_transaction:
-            self._writer.execute("ROLLBACK")
-        self._reader.close()
-        self._writer.close()
-        assert self._lock is not None
-        self._lock.release()
+    async def drain(self, request: DrainRequest) -> None:
+        store = self.engine.store
+        if isinstance(store, _Doomed) and store.is_dead:
+            raise Unavailable("The process is dead.")
+        await super().drain(request)
 
 
-class _Trial:
-    """One execution, in as many lives as it takes; at most one of them ends with a crash."""
+# --- crashes -------------------------------------------------------------------------------------------------------
+
+
+class StepRanAgain(AssertionError):
+    """A step whose outcome was on disk ran once more after the crash. If this is not a fault of Perdure, its key
+    depends on something that is not recorded."""
+
+
+class CrashReport(Generic[R]):
+    """What came of it: the workflow's result, and how often it was killed."""
+
+    def __init__(self, outcome: _Outcome, crashes: list[tuple[str, int, str]], repeated: Counter[str]) -> None:
+        self._outcome = outcome
+        self.crashes = crashes
+        """Each as ("before" or "after", number of the change, the change)."""
+        self.repeated = repeated
+        """Bodies that ran again because their step was in flight, and not recorded, at a crash: by key. Outside effects
+        of these steps need `current_step().idempotency_key`."""
+
+    @property
+    def result(self) -> R:
+        """The result that every run had; raises the error that every run had."""
+        if self._outcome.error is not None:
+            raise self._outcome.error
+        result: R = self._outcome.result
+        return result
+
+    def __repr__(self) -> str:
+        return f"<CrashReport: {len(self.crashes)} crashes, always {self._outcome.words()}>"
+
+
+async def crash_everywhere(
+    workflow: Workflow[I, R],
+    input: I | None = None,
+    *,
+    during: During | None = None,
+    registry: Registry | None = None,
+    settings: EngineSettings | None = None,
+    timeout: float = 60.0,
+    **options: Any,
+) -> CrashReport[R]:
+    """Run a workflow with a crash at each of its commits in turn; every run must end alike.
+
+    Asserts after each crash that the outcome is that of a run without one, that no recorded step ran again
+    (`StepRanAgain`), and that the store keeps its invariants. `during(client, handle)` does what the outside world does
+    (publishes events, answers questions); after a crash it is called once more, so write it as something that may be
+    repeated (`dedup_key=`; a second answer to the same question is ignored). `options` are those of `Client.start`.
+
+    >>> async def test_order() -> None:
+    ...     report = await crash_everywhere(order, 7)
+    ...     assert report.result == "receipt-7"
+    """
+    plan = _Plan(workflow, input, during, registry, settings, timeout, options)
+    expected = await plan.run(None)
+    crashes: list[tuple[str, int, str]] = []
+    repeated: Counter[str] = Counter()
+    moments: tuple[Literal["before", "after"], ...] = ("before", "after")
+    for moment in moments:
+        for number in range(1, CRASHES_MAX):
+            crash = _Crash(moment, number)
+            outcome = await plan.run(crash)
+            if not crash.happened:
+                break
+            crashes.append((moment, number, crash.what))
+            repeated.update(plan.repeated)
+            if outcome.key() != expected.key():
+                raise AssertionError(
+                    f"With a crash {moment} change {number} ({crash.what}) the execution ended with {outcome.words()}; "
+                    f"without one it ends with {expected.words()}."
+                )
+    return CrashReport(expected, crashes, repeated)
+
+
+class _Outcome:
+    """How an execution ended."""
+
+    def __init__(self, result: Any, error: ExecutionFailed | None) -> None:
+        self.result = result
+        self.error = error
+
+    def key(self) -> object:
+        return self.result if self.error is None else (type(self.error), self.error.type, str(self.error))
+
+    def words(self) -> str:
+        if self.error is None:
+            return f"the result {self.result!r}"
+        return "cancelled" if isinstance(self.error, ExecutionCancelled) else f"the error {self.error}"
+
+
+class _Crash:
+    """When to die."""
+
+    def __init__(self, moment: Literal["before", "after"], number: int) -> None:
+        self.moment = moment
+        self.number = number
+        self.happened = False
+        self.what = ""
+
+
+class _Plan:
+    """One workflow's runs."""
 
     def __init__(
         self,
         workflow: Workflow[Any, Any],
         input: Any,
-        registry: Registry,
         during: During | None,
-        *,
-        crash_at: int,
-        after: bool,
+        registry: Registry | None,
+        settings: EngineSettings | None,
+        timeout: float,
+        options: dict[str, Any],
     ) -> None:
         self.workflow = workflow
         self.input = input
-        self.registry = registry
         self.during = during
-        self.crash_at = crash_at
-        self.after = after
-        self.commits = 0
-        self.begun: list[tuple[str, str, int]] = []
-        self.journals: dict[str, list[Row]] = {}
-        self.clock = ManualClock()
+        self.registry = registry
+        self.settings = settings
+        self.timeout = timeout
+        self.options = {"key": KEY, **options}
+        self.repeated: Counter[str] = Counter()
 
-    @property
-    def bodies(self) -> int:
-        return len(self.begun)
-
-    def run(self) -> tuple[str, Any]:
-        """The outcome: how it ended, and with what."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = str(Path(folder) / "trial.db")
-            try:
-                return asyncio.run(self._life(path, self.crash_at))
-            except _Crash:
-                return asyncio.run(self._life(path, 0))
-
-    def check(self, where: str) -> int:
-        """How many bodies ran twice. Raises when one of them ran after its outcome was recorded."""
-        recorded = {
-            (id, row.key): row.attempt for id, rows in self.journals.items() for row in rows if row.kind is Kind.STEP
-        }
-        tries = {(id, row.key) for id, rows in self.journals.items() for row in rows if row.kind is Kind.STEP_FAILED}
-        for id, key, attempt in self.begun:
-            if (id, key) not in tries and attempt > recorded.get((id, key), attempt):
-                raise AssertionError(f"{self.workflow.name}, {where}: step {key!r} ran again after it was recorded.")
-        return len(self.begun) - len({(id, key) for id, key, _ in self.begun})
-
-    async def _life(self, path: str, crash_at: int) -> tuple[str, Any]:
-        store = _CrashingStore(path, crash_at, self.after)
-        engine = Engine(store, clock=self.clock)
-        tasks: list[asyncio.Task[Any]] = []
-        died = asyncio.create_task(store.crashed.wait())
-        try:
-            living = asyncio.create_task(self._live(engine, tasks))
-            tasks.append(living)
-            await asyncio.wait({living, died}, return_when=asyncio.FIRST_COMPLETED)
-            if store.crashed.is_set():
-                raise _Crash
-            outcome = living.result()
-            self.commits = store.commits
-            return outcome
-        finally:
-            died.cancel()
-            # What a kill does: no drain, no farewell. (Their `finally` blocks may run, but reach no store any more.)
-            store._closed = True
-            everything = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-            for task in everything:
-                task.cancel()
-            await asyncio.gather(*everything, return_exceptions=True)
-            store.abandon()
-
-    async def _live(self, engine: Engine, tasks: list[asyncio.Task[Any]]) -> tuple[str, Any]:
-        await engine.start()
-        transport = LocalTransport(engine, await engine.projects.default())
-        worker = Worker(transport, self.registry, capacity=1_000)
-        worker.on_step = lambda id, key, attempt: self.begun.append((id, key, attempt))
-        await worker.start()
-        client = Client(transport)
-        handle = await client.start(self.workflow, self.input, key="crash-everywhere")
-        if self.during is not None:
-            tasks.append(asyncio.create_task(self._play(client, handle, self.during)))
-        moving = asyncio.create_task(self._move_time(engine))
-        try:
-            outcome = ("completed", await handle.result())
-        except PerdureError as error:
-            outcome = (type(error).__name__, str(error).replace(handle.id, "…"))
-        moving.cancel()
-        await self._read_journals(client, handle.id)
+    async def run(self, crash: _Crash | None) -> _Outcome:
+        """One run from the start, with at most one crash, to the end."""
+        clock = ManualClock()
+        ran: Counter[tuple[str, str]] = Counter()
+        recorded: set[tuple[str, str]] = set()
+        what = "without a crash"
+        with _folder(None) as file, _bodies(ran):
+            if crash is not None:
+                store = _Doomed(file, crash)
+                async with _bench(store, self.registry, clock, self.settings) as bench:
+                    ending = asyncio.create_task(self._to_the_end(bench, again=False))
+                    dying = asyncio.create_task(store.died.wait())
+                    await asyncio.wait({ending, dying}, timeout=self.timeout, return_when=asyncio.FIRST_COMPLETED)
+                    dying.cancel()
+                    if not store.is_dead:
+                        return await _outcome(ending, self.timeout, "before it was killed")
+                    ending.cancel()
+                    await asyncio.gather(ending, return_exceptions=True)
+                recorded = await _recorded(file)
+                what = f"after a crash {crash.moment} change {crash.number} ({crash.what})"
+            before = ran.copy()
+            async with _bench(SQLiteStore(file), self.registry, clock, self.settings) as bench:
+                ending = asyncio.create_task(self._to_the_end(bench, again=crash is not None))
+                outcome = await _outcome(ending, self.timeout, what)
+                broken = {name: ids for name, ids in (await bench.engine.store.read(looks.doctor())).items() if ids}
+        ran_since = ran - before
+        for id, key in recorded:
+            if ran_since[id, key]:
+                raise StepRanAgain(f"Step {key!r} of execution {id} was recorded, and ran again {what}.")
+        assert not broken, f"The store is broken {what}: {broken}"
+        self.repeated = Counter(key for _, key in ran_since.keys() & before.keys())
         return outcome
 
-    async def _play(self, client: Client, handle: Handle[Any], during: During) -> None:
-        with contextlib.suppress(Conflict):
-            await during(client, handle)
+    async def _to_the_end(self, bench: Bench, *, again: bool) -> _Outcome:
+        handle: Handle[Any] = await bench.start(self.workflow, self.input, **self.options)
+        helping = asyncio.create_task(self._help(bench, handle, again))
+        waiting = asyncio.create_task(handle.result())
+        try:
+            await asyncio.wait({helping, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            if helping.done() and helping.exception() is not None:
+                await helping
+            return _Outcome(await waiting, None)
+        except ExecutionFailed as error:
+            return _Outcome(None, error)
+        finally:
+            for task in (helping, waiting):
+                task.cancel()
+            await asyncio.gather(helping, waiting, return_exceptions=True)
 
-    async def _move_time(self, engine: Engine) -> None:
-        """Whenever nothing but time is missing, jump to the next moment at which something is due."""
-        for _ in range(_LIVES_MAX):
-            before = engine.store.groups
-            await asyncio.sleep(_QUIET_SECONDS)
-            if engine.store.groups != before:
-                continue
-            due = await engine.store.read(moves.next_due())
-            if due is not None and due > self.clock.now_us():
-                self.clock.advance((due - self.clock.now_us()) / 1e6)
-                engine.wake_loops()
+    async def _help(self, bench: Bench, handle: Handle[Any], again: bool) -> None:
+        """Do the outside world's part, then look out for an execution that can never end."""
+        if self.during is not None:
+            with contextlib.suppress(*((Conflict, NotFound) if again else ())):
+                await self.during(bench, handle)
+        while True:
+            await asyncio.sleep(BLOCKED_LOOK_SECONDS)
+            execution = await handle.get()
+            if execution.phase is Phase.BLOCKED:
+                raise AssertionError(f"The execution is blocked: {execution.error}")
 
-    async def _read_journals(self, client: Client, root: str) -> None:
-        waiting = [root]
-        while waiting:
-            id = waiting.pop()
-            rows: list[Row] = []
-            while page := await client.journal(id, after=rows[-1].seq if rows else 0):
-                rows += page
-            self.journals[id] = rows
-            waiting += [
-                bytes(row.value).decode().strip('"') for row in rows if row.kind is Kind.CHILD_STARTED and row.ok
-            ]
+
+async def _outcome(ending: asyncio.Task[_Outcome], timeout: float, what: str) -> _Outcome:
+    done, _ = await asyncio.wait({ending}, timeout=timeout)
+    if not done:
+        ending.cancel()
+        await asyncio.gather(ending, return_exceptions=True)
+        raise AssertionError(f"The execution did not end within {timeout:g} s {what}.")
+    return ending.result()
+
+
+class _Doomed(SQLiteStore):
+    """A store whose process dies at a change: from then on nobody gets an answer."""
+
+    def __init__(self, path: str, crash: _Crash) -> None:
+        super().__init__(path)
+        self._crash = crash
+        self._changes = 0
+        self.died = asyncio.Event()
+
+    @property
+    def is_dead(self) -> bool:
+        return self._crash.happened
+
+    async def write(self, verb: Verb[T]) -> T:
+        name = verb.name
+        counts = name in CHANGES and name not in ("claim", "wake_due")
+        if self._is_due(counts, "before", name):
+            await self._for_ever()
+        result = await super().write(verb)
+        if name == "claim":
+            counts = bool(result[0])  # type: ignore[index]  # most claims find nothing, and change nothing
+        elif name == "wake_due":
+            counts = bool(result)
+        if self._is_due(counts, "after", name):
+            await self._for_ever()
+        return result
+
+    async def write_all(self, verbs: Sequence[Verb[T]]) -> Sequence[T | Exception]:
+        counts = any(verb.name in CHANGES for verb in verbs)
+        if self._is_due(counts, "before", "report"):
+            await self._for_ever()
+        result = await super().write_all(verbs)
+        if self._is_due(counts, "after", "report"):
+            await self._for_ever()
+        return result
+
+    def _is_due(self, counts: bool, moment: str, what: str) -> bool:
+        """Whether whoever asks is dead by now."""
+        if not self.is_dead and counts and moment == self._crash.moment:
+            self._changes += 1
+            if self._changes == self._crash.number:
+                self._crash.happened = True
+                self._crash.what = what
+                self.listen(lambda hints: None)
+                self.died.set()
+        return self.is_dead
+
+    @staticmethod
+    async def _for_ever() -> None:
+        await asyncio.get_running_loop().create_future()
+
+
+async def _recorded(file: str) -> set[tuple[str, str]]:
+    """The steps (execution, key) that a dead process left recorded."""
+    engine = Engine(SQLiteStore(file))
+    try:
+        project_id = await engine.projects.default()
+        found: set[tuple[str, str]] = set()
+        for execution in await _all_executions(engine, project_id):
+            after = 0
+            while rows := await engine.executions.journal(project_id, execution.id, after, 1_000):
+                after = rows[-1].seq
+                found.update((execution.id, row.key) for row in rows if row.kind is Kind.STEP and row.ok and row.key)
+        return found
+    finally:
+        await engine.store.close()
+
+
+async def _all_executions(engine: Engine, project_id: str) -> list[Execution]:
+    found: list[Execution] = []
+    cursor: str | None = None
+    while True:
+        page = await engine.executions.list(project_id, ListFilters(), cursor, 500)
+        found.extend(page.executions)
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
+
+
+@contextmanager
+def _bodies(ran: Counter[tuple[str, str]]) -> Iterator[None]:
+    """Count the bodies of steps that begin, by execution and key, while the block runs."""
+    call = StepCall.call
+
+    def counted(step: StepCall) -> Any:
+        info = running_step.get()
+        if info is not None:
+            ran[info.execution_id, info.key] += 1
+        return call(step)
+
+    StepCall.call = counted  # type: ignore[method-assign, assignment]  # the one place through which every body is called
+    try:
+        yield
+    finally:
+        StepCall.call = call  # type: ignore[method-assign]
