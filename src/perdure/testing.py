@@ -5,9 +5,9 @@
         assert report.result == "receipt-7"
 
 `embedded()` is `perdure.embedded.embedded` on a temporary file with a `ManualClock`: whoever sleeps for three days
-wakes as soon as nothing else is left to do. `crash_everywhere` runs a workflow again and again and each time kills engine and
-worker at another change of the store, right before or right after it is on disk; what is left must go on to the same
-result, and no recorded step may run again.
+wakes as soon as nothing else is left to do. `crash_everywhere` runs a workflow again and again and each time kills
+engine and worker at another change of the store, right before or right after it is on disk; what is left must go on to
+the same result, and no recorded step may run again.
 
 What it does not prove: engine and worker are stopped inside this process, so the bodies of steps in flight are
 cancelled where a SIGKILL would not even let them notice, and functions that run in threads go on to their end unheard.
