@@ -17,6 +17,8 @@ from perdure.wire.status import FINAL, HELD, TRANSITIONS, Phase
 LIMITS: dict[str, tuple[int | None, int | None]] = {"one": (1, None), "two": (None, 2)}
 """Queues with a limit by key, and with a total."""
 LOSSES_MAX = 5
+Told = tuple[Kind, str | None, int | bool | None]
+"""A row of a journal as the model tells it: kind, key, and which event it was or whether the child did well."""
 
 
 @dataclass
@@ -51,7 +53,7 @@ class Life:
     retries: int = 0
     cancelled_by: str | None = None
     timer_key: str | None = None
-    rows: list[tuple[Kind, str | None]] = field(default_factory=list)
+    rows: list[Told] = field(default_factory=list)
     waits: dict[str, Wait] = field(default_factory=dict)
     taken: set[tuple[str, int]] = field(default_factory=set)
 
@@ -59,13 +61,17 @@ class Life:
     def seq(self) -> int:
         return len(self.rows)
 
+    def note(self, kind: Kind, key: str | None, detail: int | bool | None = None) -> None:
+        """One more row of the journal."""
+        self.rows.append((kind, key, detail))
+
     def recorded(self) -> None:
         """A new outcome: what was lost before it is forgiven."""
         self.losses = self.undelivered = 0
 
     def unseen(self, seen: int) -> bool:
         """Whether an outcome stands after `seen`."""
-        return any(kind in OUTCOMES for kind, _ in self.rows[seen:])
+        return any(kind in OUTCOMES for kind, _, _ in self.rows[seen:])
 
 
 class Model:
@@ -117,7 +123,7 @@ class Model:
         life.attempt += 1
         life.worker = worker
         life.acked = False
-        life.rows.append((Kind.CLAIMED, None))
+        life.note(Kind.CLAIMED, None)
         timeout = None if life.timeout_us is None else self.now_us + life.timeout_us
         life.due_us = self.now_us + GRACE_US if cancelling else timeout
 
@@ -129,11 +135,11 @@ class Model:
 
     # --- outcomes -----------------------------------------------------------------------------------------------------
 
-    def deliver(self, life: Life, kind: Kind, key: str | None) -> None:
+    def deliver(self, life: Life, kind: Kind, key: str | None, detail: int | bool | None = None) -> None:
         """An outcome from outside: into the journal, and it wakes whoever waits."""
         if life.phase in FINAL:
             return
-        life.rows.append((kind, key))
+        life.note(kind, key, detail)
         life.recorded()
         if life.phase is Phase.WAITING:
             self.move("wake", life)
@@ -147,7 +153,7 @@ class Model:
                 if wait.state == "open" and wait.topic == topic and self._fits(wait, len(events), number):
                     wait.state = "met"
                     life.taken.add((topic, len(events)))
-                    self.deliver(life, Kind.EVENT, key)
+                    self.deliver(life, Kind.EVENT, key, len(events))
                     self.done["event for a waiter"] += 1
                     break
 
@@ -173,7 +179,7 @@ class Model:
         known = life.waits.get(key)
         if known is not None and known.state == "early":
             known.state = "met"
-            life.rows.append((Kind.RESUME, key))
+            life.note(Kind.RESUME, key)
             life.recorded()
             self.done["early answer"] += 1
             return
@@ -188,7 +194,7 @@ class Model:
             if (topic or "", seq) not in life.taken and self._fits(known, seq, number):
                 known.state = "met"
                 life.taken.add((topic or "", seq))
-                life.rows.append((Kind.EVENT, key))
+                life.note(Kind.EVENT, key, seq)
                 life.recorded()
                 self.done["early event"] += 1
                 return
@@ -197,13 +203,13 @@ class Model:
 
     def ended(self, life: Life, row: Kind) -> None:
         """What follows from a final phase."""
-        life.rows.append((row, None))
+        life.note(row, None)
         life.due_us = None
         for wait in life.waits.values():
             if wait.state == "open":
                 wait.state = "closed"
         if life.parent is not None and life.step_key is not None:
-            self.deliver(self.lives[life.parent], Kind.CHILD, life.step_key)
+            self.deliver(self.lives[life.parent], Kind.CHILD, life.step_key, life.phase is Phase.COMPLETED)
 
     def cancel(self, life: Life, by: str) -> None:
         """Down the tree, never up."""
@@ -221,11 +227,11 @@ class Model:
         life.cancelled_by = by
         if life.phase is Phase.RUNNING:
             self.move("ask_cancel", life)
-            life.rows.append((Kind.CANCEL, None))
+            life.note(Kind.CANCEL, None)
             life.due_us = self.now_us + GRACE_US
         elif life.phase is Phase.WAITING and life.cleans:
             self.move("wake", life)
-            life.rows.append((Kind.CANCEL, None))
+            life.note(Kind.CANCEL, None)
             self._requeued(life)
             life.limited = False
         else:
@@ -250,7 +256,7 @@ class Model:
             if life.phase is Phase.WAITING:
                 due_us = life.due_us
                 self.move("wake", life)
-                life.rows.append((Kind.TIMER if life.timer_key else Kind.WOKEN, life.timer_key))
+                life.note(Kind.TIMER if life.timer_key else Kind.WOKEN, life.timer_key)
                 if life.timer_key:
                     life.recorded()
                 self._requeued(life)
@@ -274,7 +280,7 @@ class Model:
             return
         if released:
             self.move("release", life)
-            life.rows.append((Kind.RELEASED, None))
+            life.note(Kind.RELEASED, None)
             self._requeued(life)
             return
         if life.acked:
@@ -287,7 +293,7 @@ class Model:
             return
         count = life.losses if life.acked else life.undelivered
         self.move("lose", life)
-        life.rows.append((Kind.LOST, None))
+        life.note(Kind.LOST, None)
         delay_us = 0 if count == 1 else SECOND * 2 ** (count - 2)
         self._requeued(life, self.now_us + min(delay_us, 300 * SECOND) if delay_us else None)
 
@@ -301,5 +307,5 @@ class Model:
         self.leases[worker] = self.now_us + LEASE_US
         for life in self.in_phase(Phase.BLOCKED):
             self.move("unblock", life)
-            life.rows.append((Kind.UNBLOCKED, None))
+            life.note(Kind.UNBLOCKED, None)
             self._requeued(life)

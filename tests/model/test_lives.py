@@ -19,7 +19,7 @@ from hypothesis import Phase as Step
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from msgspec import json
-from tests.model.lives import LIMITS, Life, Model
+from tests.model.lives import LIMITS, Life, Model, Told
 from tests.store.conftest import DATABASES
 from tests.store.world import (
     BLOCK,
@@ -40,7 +40,7 @@ from tests.store.world import (
 from perdure.store.sqlite import SQLiteStore
 from perdure.store.verbs import claims, looks
 from perdure.wire.errors import Conflict, LeaseLost, NotCancellable
-from perdure.wire.records import Kind
+from perdure.wire.records import Kind, Row
 from perdure.wire.requests import (
     CloseWait,
     Complete,
@@ -61,6 +61,16 @@ T = TypeVar("T")
 HOWS = ("complete", "fail", "retry", "retry later", "release", "block", "cancelled")
 WORKERS = ("w0", "w1", "w2")
 TOPICS = ("t", "u")
+
+
+def told(row: Row) -> Told:
+    """A row as the model tells it."""
+    detail: int | bool | None = None
+    if row.kind is Kind.EVENT:
+        detail = json.decode(row.value)["sequence_id"]
+    elif row.kind is Kind.CHILD:
+        detail = row.ok
+    return row.kind, row.key, detail
 
 
 class Lives(RuleBasedStateMachine):
@@ -269,7 +279,7 @@ class Lives(RuleBasedStateMachine):
             self.model.claimed(life, worker)
             assert (claimed.attempt, claimed.cancelling) == (life.attempt, life.phase is Phase.CANCELLING)
             assert claimed.ack_first == (life.losses + life.undelivered > 0)
-            assert [(row.kind, row.key) for row in claimed.rows] == life.rows
+            assert [told(row) for row in claimed.rows] == life.rows
             if acknowledge:
                 assert not self._do(self.world.acknowledge(life.id, worker=worker)).lost
                 life.acked = True
@@ -300,7 +310,7 @@ class Lives(RuleBasedStateMachine):
         key = self._name("s")
         reply = self._report(life, [step(key, 1, ok=ok, last=last or ok)])
         kind = Kind.STEP if last or ok else Kind.STEP_FAILED
-        life.rows.append((kind, key))
+        life.note(kind, key)
         if kind is Kind.STEP:
             life.recorded()
         assert reply.accepted == [life.seq]
@@ -310,7 +320,7 @@ class Lives(RuleBasedStateMachine):
         life = self._held(data)
         key = self._name("c")
         reply = self._report(life, [child(key, workflow_id, queue_name=queue)])
-        life.rows.append((Kind.CHILD_STARTED, key))
+        life.note(Kind.CHILD_STARTED, key)
         life.recorded()
         assert reply.rows[-1].ok is (life.phase is Phase.RUNNING)
         if reply.rows[-1].ok:
@@ -322,10 +332,10 @@ class Lives(RuleBasedStateMachine):
         life = self._held(data)
         key, seen = self._name("p"), life.seq
         reply = self._report(life, [Publish(key, None, topic, [EventItem(raw({"n": number}))])])
-        life.rows.append((Kind.PUBLISHED, key))
+        life.note(Kind.PUBLISHED, key)
         life.recorded()
         self.model.publish(topic, number)
-        assert [(row.kind, row.key) for row in reply.rows] == life.rows[seen:]
+        assert [told(row) for row in reply.rows] == life.rows[seen:]
 
     @rule(data=st.data(), topic=st.sampled_from([*TOPICS, None]), match=st.sampled_from([None, 1, 2]))
     def open_wait(self, data: st.DataObject, topic: str | None, match: int | None) -> None:
@@ -337,7 +347,7 @@ class Lives(RuleBasedStateMachine):
         fields = {} if match is None else {"match": {"n": raw(match)}}
         reply = self._report(life, [answer_wait(key) if topic is None else event_wait(key, topic, **fields)])
         self.model.open(life, key, topic, match)
-        assert [(row.kind, row.key) for row in reply.rows] == life.rows[seen:]
+        assert [told(row) for row in reply.rows] == life.rows[seen:]
 
     def _key_to_open(self, data: st.DataObject, life: Life, topic: str | None) -> str:
         """A new key, or one that was answered early or given up and is asked for once more."""
@@ -368,12 +378,12 @@ class Lives(RuleBasedStateMachine):
         reply = self._report(life, [], Suspend(waits, due), seen)
         if life.phase is Phase.CANCELLING or life.unseen(seen):
             assert not reply.ended
-            assert [(row.kind, row.key) for row in reply.rows] == life.rows[seen:]
+            assert [told(row) for row in reply.rows] == life.rows[seen:]
             self.model.done["suspend refused"] += 1
             return
         assert reply.ended
         self.model.move("suspend", life)
-        life.rows.append((Kind.WAITING, None))
+        life.note(Kind.WAITING, None)
         life.timer_key, life.due_us = due if due is not None else (None, None)
 
     @rule(
@@ -419,16 +429,16 @@ class Lives(RuleBasedStateMachine):
             return
         if how == "block":
             self.model.move("block", life)
-            life.rows.append((Kind.BLOCKED, None))
+            life.note(Kind.BLOCKED, None)
             life.due_us = None
         elif how == "release":
             self.model.move("release", life)
-            life.rows.append((Kind.RELEASED, None))
+            life.note(Kind.RELEASED, None)
             self.model._requeued(life)
         else:
             self.model.move("retry", life)
             life.retries += 1
-            life.rows.append((Kind.RETRIED, None))
+            life.note(Kind.RETRIED, None)
             self.model._requeued(life, self.model.now_us + delay_us if delay_us else None)
 
     # --- what must change nothing -------------------------------------------------------------------------------------
@@ -561,7 +571,7 @@ class Lives(RuleBasedStateMachine):
             assert (found.assigned_to_worker, found.next_seq - 1) == (life.worker, life.seq), id
             if self._checked.get(id) != life.seq:
                 rows = self._do(self.world.journal(id))
-                assert [(row.kind, row.key) for row in rows] == life.rows
+                assert [told(row) for row in rows] == life.rows
                 self._checked[id] = life.seq
         for queue in LIMITS:
             for key in {life.key for life in self.model.lives.values()}:
