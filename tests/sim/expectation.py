@@ -1,0 +1,147 @@
+"""What must come of a script, said from the script, the topics and what was asked from outside; not from the engine."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from tests.sim import scripts
+from tests.sim.audit import SimStore, Violation, matches
+from tests.sim.scripts import Op, Script
+
+
+class Ended(NamedTuple):
+    """An execution as it stands at the end."""
+
+    id: str
+    phase: str
+    result: Any
+    error: str | None
+    created_at_us: int
+    cancelled_by: str | None
+    parent_id: str | None
+
+
+class Asked(NamedTuple):
+    """What callers were told was done."""
+
+    cancelled: set[str]
+    """Executions that somebody tried to cancel."""
+    answers: dict[tuple[str, str], object]
+    """The first answer to a suspended step that was accepted."""
+
+
+class Expectation:
+    """Checks every execution of a run against its script."""
+
+    def __init__(self, store: SimStore, asked: Asked) -> None:
+        self._asked = asked
+        self._ended: dict[str, Ended] = {}
+        self._children: dict[tuple[str, str], str] = {}
+        self.topics: dict[str, list[tuple[int, bytes, int]]] = {}
+        self._taken: dict[tuple[str, str], int | None] = {}
+        self._known = False
+        for row in store.rows(
+            "SELECT id, phase, result, error, created_at_us, cancelled_by, parent_execution_id, step_key "
+            "FROM executions ORDER BY id"
+        ):
+            id, phase, result, error, created_at_us, cancelled_by, parent, step_key = row
+            value = None if result is None else json.loads(result)
+            self._ended[id] = Ended(id, phase, value, error, created_at_us, cancelled_by, parent)
+            if parent is not None:
+                self._children[parent, step_key] = id
+        for topic, seq, data, at_us in store.rows(
+            "SELECT topic, seq, data, created_at_us FROM events ORDER BY topic, seq"
+        ):
+            self.topics.setdefault(topic, []).append((seq, data, at_us))
+        for id, key, seq in store.rows("SELECT execution_id, key, event_seq FROM waits WHERE topic IS NOT NULL"):
+            self._taken[id, key] = seq
+
+    def check(self, id: str, script: Script, cancelled: bool = False) -> None:
+        """Raises Violation when this execution, or one that it started, ended in another way than it must."""
+        ended = self._ended[id]
+        cancelled = cancelled or id in self._asked.cancelled or ended.cancelled_by is not None
+        what = f"{script.name} ({id}) ended {ended.phase}"
+        if ended.cancelled_by == "system" and script.timeout is None and not cancelled:
+            raise Violation("results", f"{what}, timed out without a time-out")
+        if ended.phase == "cancelled":
+            if not cancelled:
+                raise Violation("results", f"{what}, and nobody asked for it")
+        elif ended.error is not None and ended.error.startswith("POISONED"):
+            pass  # whether it was given up too early is the audit's to say
+        elif scripts.is_poison(script):
+            raise Violation(
+                "I9 poison is contained", f"{what}, in spite of its poison: {ended.result!r} {ended.error!r}"
+            )
+        elif (key := _fails_with(script.ops)) is not None:
+            # Which failure came first among branches is open; that it failed is not.
+            if ended.phase != "failed":
+                raise Violation("results", f"{what}, though step {key!r} must fail: {ended.result!r}")
+        elif ended.phase != "completed":
+            raise Violation("results", f"{what}: {ended.error!r}")
+        else:
+            self._ops(ended, script.ops, ended.result, {})
+        for op in scripts.flat(script.ops):
+            if isinstance(op, scripts.Child) and (child := self._children.get((id, op.key))) is not None:
+                self.check(child, op.script, cancelled)
+
+    def _ops(self, ended: Ended, ops: tuple[Op, ...], results: list[Any], taken: dict[str, set[int]]) -> None:
+        wanted = [op for op in ops if not isinstance(op, scripts.Needs)]
+        if len(wanted) != len(results):
+            raise Violation(
+                "results", f"{ended.id} has {len(results)} results of {len(wanted)} operations: {results!r}"
+            )
+        for op, result in zip(wanted, results, strict=True):
+            if isinstance(op, scripts.Together):
+                for branch, part in zip(op.branches, result, strict=True):
+                    self._ops(ended, branch, part, taken)
+            else:
+                self._op(ended, op, result, taken)
+
+    def _op(self, ended: Ended, op: Op, result: Any, taken: dict[str, set[int]]) -> None:
+        right = True
+        if isinstance(op, scripts.Step):
+            failed = op.fails >= op.tries
+            right = result == f"failed:{op.key}" if failed else str(result).endswith(f":{op.key}")
+        elif isinstance(op, scripts.Sleep):
+            right = result == "slept"
+        elif isinstance(op, scripts.Publish):
+            right = result == "published"
+        elif isinstance(op, scripts.AnswerParent):
+            # A parent that has failed, was cancelled or has an answer takes no other one.
+            parent = self._ended[ended.parent_id or ""]
+            right = result == "answered" or parent.phase != "completed" or "from outside" in json.dumps(parent.result)
+        elif isinstance(op, scripts.Suspended):
+            first = self._asked.answers.get((ended.id, op.key))
+            allowed = ("from outside", "from the child")
+            right = (result == "timeout" and op.timeout is not None) or (
+                str(result).startswith(allowed) and first in (None, result)
+            )
+        elif isinstance(op, scripts.Event):
+            right = self._event(ended, op, result, taken.setdefault(op.topic, set()))
+        elif isinstance(op, scripts.Child):
+            child = self._ended.get(self._children.get((ended.id, op.key), ""))
+            right = child is not None and result == [child.phase, child.result]
+        if not right:
+            raise Violation("results", f"{op} of {ended.id} had the outcome {result!r}")
+
+    def _event(self, ended: Ended, op: scripts.Event, result: Any, taken: set[int]) -> bool:
+        """The first event since the execution's creation that fits and that no earlier wait of it took."""
+        if result == "timeout":
+            late = self._taken.get((ended.id, op.key))
+            if late is not None:
+                taken.add(late)  # it came while the worker said that the time was over
+            return op.timeout is not None
+        for seq, data, at_us in self.topics.get(op.topic, ()):
+            if at_us >= ended.created_at_us and seq not in taken and matches(op.number, data):
+                taken.add(seq)
+                return bool(seq == result)
+        return False
+
+
+def _fails_with(ops: tuple[Op, ...]) -> str | None:
+    """A step that fails whatever happens, and that nobody catches."""
+    for op in scripts.flat(ops):
+        if isinstance(op, scripts.Step) and op.fails >= op.tries and not op.caught:
+            return op.key
+    return None

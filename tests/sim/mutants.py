@@ -1,0 +1,139 @@
+"""The system with one guard taken out, again and again: each must be noticed.
+
+Most mutants change the text of a query as a run's store hands it to the verbs; some replace a function of the verbs; a
+few are workers that leave a rule of the protocol out. Nothing of this is in the product.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from types import ModuleType
+from typing import Any
+
+from msgspec import structs
+from tests.sim.world import Mutant, Patch
+
+from perdure.store.interface import Query, query, query_many
+from perdure.store.queries import Statement, parse
+from perdure.store.verbs import moves, reports, rows, waits
+from perdure.wire.requests import ItemReply, ReportItem
+
+_TEXT = (files("perdure.store") / "sql" / "common.sql").read_text(encoding="utf-8")
+
+
+def changed(name: str, *replacements: tuple[str, str]) -> dict[str, Statement]:
+    """A query with parts of its text replaced; each part must be there, so that a mutant cannot outlive its guard."""
+    _, found, rest = _TEXT.partition(f"-- name: {name}\n")
+    assert found, f"there is no query {name!r}"
+    body = rest.partition("\n-- name: ")[0]
+    for old, new in replacements:
+        assert old in body, f"query {name!r} has no {old!r}"
+        body = body.replace(old, new)
+    return parse(f"-- name: {name}\n{body}", f"mutant of {name}")
+
+
+def nothing(name: str) -> dict[str, Statement]:
+    """A query that finds nothing."""
+    return changed(name, ("WHERE ", "WHERE 1 = 0 AND "))
+
+
+def _sql(name: str, *queries: dict[str, Statement], focus: str | None = None) -> Mutant:
+    merged: dict[str, Statement] = {}
+    for one in queries:
+        merged |= one
+    return Mutant(name, queries=merged, focus=focus)
+
+
+def _code(name: str, module: ModuleType, attribute: str, value: object) -> Mutant:
+    patch: Patch = (module, attribute, value)
+    assert hasattr(module, attribute), f"{module.__name__} has no {attribute}"
+    return Mutant(name, patches=(patch,))
+
+
+_refused = reports._refused
+
+
+async def _refuses_nobody(project_id: str, worker_id: str, item: ReportItem) -> ItemReply:
+    state = await query("read_state", project_id=project_id, id=item.execution_id)
+    item = structs.replace(item, attempt=state[0][1], number=min(item.number, state[0][3]))
+    return await _refused(project_id, state[0][2] or worker_id, item)
+
+
+async def _told_nobody(*_: Any, **__: Any) -> bool:
+    return False
+
+
+def _inserts_no_wait(name: str, values: Any) -> Query:
+    return query_many(name, [] if name == "insert_wait" else values)
+
+
+ATTEMPT = "AND attempt = :attempt"
+WORKER = "AND assigned_to_worker = :worker_id"
+NUMBER = "AND report_number < :number"
+LIMITED = "EXISTS (SELECT 1 FROM queues q WHERE"
+
+_ALL = (
+    # One driver (I4): attempt, worker and report number in every write, and in replies that let code go on.
+    _sql("report: any attempt of the holder", changed("advance", (ATTEMPT, ""))),
+    _sql("report: any attempt of any worker", changed("advance", (ATTEMPT, ""), (WORKER, ""))),
+    _sql("look: any attempt of any worker", changed("acknowledge", (ATTEMPT, ""), (WORKER, ""))),
+    _sql("complete: any attempt of any worker", changed("complete", (ATTEMPT, ""), (WORKER, "")), focus="last words"),
+    _sql("fail: any attempt of any worker", changed("fail", (ATTEMPT, ""), (WORKER, "")), focus="last words"),
+    _sql("report: a repeat is taken again", changed("advance", (NUMBER, ""))),
+    _code("refusal: everybody is answered as if he held it", reports, "_refused", _refuses_nobody),
+    # Leases.
+    _sql("reap: leases that have not run out", changed("expired_workers", (":now_us", ":now_us + 2000000"))),
+    _sql("beat: renews what has run out", changed("beat_worker", ("AND lease_until_us > :now_us", ""))),
+    _sql("restart: no new leases", nothing("grant_leases")),
+    _sql("reap: forgets what was held", nothing("held_by")),
+    Mutant("worker: no lease check before a step", worker="no_lease_check"),
+    Mutant("worker: lease counts from the answer", worker="deadline_from_reply", focus="late beats"),
+    Mutant("worker: keeps what it does not know", worker="strangers_are_kept"),
+    Mutant("worker: a repeat under a new number", worker="new_number_on_repeat"),
+    # Claims.
+    _sql("claim: a repeat is answered with nothing", nothing("claimed_before")),
+    _sql("claim: a repeat is a new claim", nothing("note_claim")),
+    _sql(
+        "claim: a lost one is not acknowledged first",
+        changed("claim_executions", ("losses + undelivered", "0")),
+        changed("claim_limited", ("losses + undelivered", "0")),
+    ),
+    _sql("limits: nobody counts the queue", changed("count_held_of_queue", ("COUNT(*)", "0 * COUNT(*)"))),
+    _sql("limits: nobody counts the key", changed("count_held_of_key", ("COUNT(*)", "0 * COUNT(*)"))),
+    _sql("limits: the woken are not limited", changed("deliver_outcome", (LIMITED, f"1 = 0 AND {LIMITED}"))),
+    _sql("limits: the lost are not limited", changed("lose", (LIMITED, f"1 = 0 AND {LIMITED}"))),
+    # Poison (I9).
+    _code("poison: no limit", moves, "LOSSES_MAX", 1_000_000),
+    _code("poison: a smaller limit", moves, "LOSSES_MAX", 4),
+    _sql("poison: lost deliveries count as crashes", changed("read_state", (" acked,", " 1,"))),
+    _sql(
+        "poison: progress does not count",
+        changed("advance", ("losses = CASE WHEN :outcomes > 0 THEN 0 ELSE losses END", "losses = losses")),
+    ),
+    # Waits wake (I5).
+    _code("suspend: outcomes not seen do not matter", reports, "OUTCOMES", frozenset()),
+    _sql("wait: what is there already is not looked for", nothing("read_events")),
+    _sql("publish: waits are not looked for", nothing("waiting_for")),
+    _code("resume: an early answer is dropped", waits, "query_many", _inserts_no_wait),
+    _sql(
+        "deliver: the waiting sleep on",
+        changed("deliver_outcome", ("THEN 'queued' ELSE phase", "THEN phase ELSE phase")),
+    ),
+    _sql(
+        "deliver: to the final too",
+        changed("deliver_outcome", ("'blocked')", "'blocked', 'cancelled', 'failed', 'completed')")),
+    ),
+    _code("end: the parent is not told", rows, "deliver", _told_nobody),
+    _sql("timers: none is due", nothing("wake_timers")),
+    _sql("unblock: nothing", nothing("unblock")),
+    # Effects and starts happen once (I1, I6).
+    _sql("start: keys are not looked up", nothing("find_key")),
+    _sql("start: idempotency keys are not looked up", nothing("read_idempotency")),
+    _sql("publish: dedup keys are not looked up", nothing("find_event")),
+    _sql("retry: the failure stands", nothing("take_back_step")),
+    # Cancel.
+    _sql("cancel: spares children", nothing("children")),
+    _sql("cancel: no end of grace", changed("overdue", ("WHERE ", "WHERE :phase <> 'cancelling' AND "))),
+)
+
+MUTANTS = {mutant.name: mutant for mutant in _ALL}

@@ -1,0 +1,21 @@
+"""Take a guard out and the simulation must notice: what no seed can tell apart is no guard."""
+
+import sys
+
+import pytest
+from tests.sim.audit import Violation
+from tests.sim.mutants import MUTANTS
+from tests.sim.world import Mutant, simulate
+
+SEEDS_MAX = 400
+
+
+@pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS.keys())
+def test_every_guard_is_missed(mutant: Mutant) -> None:
+    for seed in range(SEEDS_MAX):
+        try:
+            simulate(seed, mutant)
+        except Violation as violation:
+            sys.stdout.write(f"mutant {mutant.name!r} caught by {violation.promise!r} after {seed + 1} seeds\n")
+            return
+    pytest.fail(f"mutant {mutant.name!r} survived {SEEDS_MAX} seeds", pytrace=False)
