@@ -112,7 +112,8 @@ def test_show_tells_the_journal_and_what_is_waited_for(busy_house: House) -> Non
     assert [step["kind"] for step in found["steps"]] == ["claimed", "waiting"]
     shown = busy_house.run("show", asking).stdout
     assert "approve: an answer" in shown and "SEQ" in shown and "claimed" in shown
-    assert "an event of topic 'orders' where {'id': 7}" in busy_house.run("show", listening).stdout
+    assert "client.resume(id, 'approve', …), shows {\"amount\": 120}" in shown
+    assert "an event of topic 'orders' where {\"id\": 7}" in busy_house.run("show", listening).stdout
     busy_house.run("cancel", asking, listening)
     assert busy_house.json("show", asking)["waits"] == []
 

@@ -102,4 +102,5 @@ def test_a_port_that_is_taken_and_a_store_that_is_open_are_told(house: House) ->
         assert "is open in another process" in house.run("serve", "--port", "0", code=2).stderr
         assert "choose another port" in house.run("serve", "--port", port, "--database", "b.db", code=2).stderr
     assert "--lease-seconds" in house.run("serve", "--lease-seconds", "-1", code=2).stderr
+    assert "DEBUG, INFO" in house.run("serve", "--log-level", "loud", code=2).stderr
     assert "--port" in house.run("serve", "--port", "70000", code=2).stderr

@@ -532,9 +532,11 @@ async def test_closing_a_client_ends_who_waits_in_another_thread(served: Served)
     handle = await asyncio.to_thread(client.start, doubled, 1)  # nobody runs it
     waiting = asyncio.create_task(asyncio.to_thread(handle.result))
     await polling(client._client)
+    results = client._client._transport._results  # type: ignore[attr-defined]  # an HttpTransport
     await asyncio.to_thread(client.close)
     with pytest.raises(Unavailable, match="closed"):
         await waiting
+    assert not results._polls
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

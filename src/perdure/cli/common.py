@@ -90,10 +90,14 @@ def _interruptible() -> Iterator[None]:
 
 def _known(error: Exception) -> "PerdureError | None":
     """The error as one of ours, if it is one that a person can act upon."""
+    import msgspec
+
     from perdure.wire.errors import BadRequest, PerdureError
 
     if isinstance(error, PerdureError):
         return error
+    if isinstance(error, msgspec.ValidationError):
+        return BadRequest(f"{error}.")
     if isinstance(error, OSError) and error.filename is not None:
         return BadRequest(f"{error.filename}: {error.strerror}")
     return None

@@ -86,8 +86,9 @@ class _Dev:
         import asyncio
 
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, self._stop.set)
+        for name in ("SIGTERM", "SIGINT", "SIGHUP"):  # Windows lacks the last, and the means: there Ctrl-C cancels
+            with contextlib.suppress(AttributeError, NotImplementedError):
+                loop.add_signal_handler(getattr(signal, name), self._stop.set)
         async with self._server():
             with self._keys(loop):
                 tasks = [

@@ -60,6 +60,9 @@ def main() -> None:
     except PerdureError as error:
         _say({"error": error.message})
         raise SystemExit(2) from None
+    except OSError as error:
+        _say({"error": f"{error.filename}: {error.strerror}"})
+        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

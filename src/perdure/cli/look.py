@@ -1,5 +1,6 @@
 """Looking at executions, and stopping them: ls, show, logs, cancel."""
 
+import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -139,10 +140,12 @@ def show(
     if waits:
         say("\nWaits for")
         for wait in waits:
-            what = f"an event of topic {wait['topic']!r}" if wait.get("topic") else "an answer"
-            match = f" where {wait['match']}" if wait.get("match") else ""
-            how = "" if wait.get("topic") else f"  (perdure resumes it by POST …/resume/{wait['key']})"
-            say(f"  {wait['key']}: {what}{match}, since {wait['opened_at']}{how}")
+            what = f"an event of topic {wait['topic']!r}" if wait["topic"] else "an answer"
+            match = f" where {json.dumps(wait['match'])}" if wait["match"] else ""
+            say(f"  {wait['key']}: {what}{match}, since {wait['opened_at']}")
+            if not wait["topic"]:
+                shown = f", shows {json.dumps(wait['data'], ensure_ascii=False)}" if wait["data"] is not None else ""
+                say(f"    answered by client.resume(id, {wait['key']!r}, …){shown}")
 
 
 async def _open_waits(client: "Client", id: str) -> list[dict[str, Any]]:

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from perdure.cli.common import DatabaseOption, JsonFlag, UrlOption, command
+from perdure.cli.common import DatabaseOption, JsonFlag, Refused, UrlOption, command
 
 if TYPE_CHECKING:
     from perdure.sdk.http import HttpTransport
     from perdure.sdk.worker import Worker
 
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 REACH_SECONDS = 1.0
 """How often a worker looks for a server that is not there yet."""
 
@@ -60,6 +61,8 @@ def serve(
     from perdure.server import app
     from perdure.server.settings import load
 
+    if log_level is not None and log_level.upper() not in LEVELS:
+        raise Refused(f"--log-level is one of {', '.join(LEVELS)}; got {log_level!r}.")
     if log_format is None and "PERDURE_LOG_FORMAT" not in os.environ:
         log_format = "text" if sys.stderr.isatty() and not as_json else "json"
     app.run(

@@ -363,12 +363,12 @@ class Results:
 
     async def close(self) -> None:
         """End the polls; whoever still waits is told."""
+        for id in list(self._waiting):  # first, so that no poll is asked again for them
+            self._tell(id, Unavailable("The client was closed while this result was awaited."))
         polls = list(self._polls)
         for task in polls:
             task.cancel()
         await asyncio.gather(*polls, return_exceptions=True)
-        for id in list(self._waiting):
-            self._tell(id, Unavailable("The client was closed while this result was awaited."))
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         # One turn later: whoever asks in the same turn shares the poll.
@@ -407,7 +407,7 @@ class Results:
         for id in self._polls.pop(task):
             if id in self._waiting:
                 self._unnamed[id] = None
-        if self._unnamed and (not task.cancelled() or not task.get_loop().is_closed()):
+        if self._unnamed:
             self._pump(task.get_loop())
 
     async def _poll(self, ids: list[str]) -> None:
