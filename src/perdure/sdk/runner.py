@@ -35,8 +35,10 @@ from perdure.wire.requests import (
     Fail,
     ItemReply,
     LogLine,
+    Publish,
     Release,
     ReportItem,
+    StartChild,
     StepDone,
     Suspend,
     TimerFired,
@@ -50,7 +52,8 @@ logger = logging.getLogger("perdure.worker")
 
 SLEPT_IN_WORKER_US = 10_000_000
 """Pauses between a step's tries up to this long are slept; longer ones suspend the execution."""
-STRAY_REPLIES_MAX = 3
+REPORT_BYTES_MAX = 8 * 1024 * 1024
+"""How much of one execution leaves with one report; what is more leaves with the next."""
 
 
 class _Pause(NamedTuple):
@@ -294,8 +297,13 @@ class Runner:
         self._pauses[call.key] = _Pause(call, until_us, self.worker.loop.call_later(delay, self._pause_over, call))
 
     def _pause_over(self, call: Call) -> None:
-        if self._pauses.pop(call.key, None) is not None and not self.gone and self.end is None:
-            self._start_step(call)
+        if self.gone or call.key not in self._pauses:
+            return
+        if self.end is not None:  # it is being handed back, and may not be: look again soon
+            self._pause(call, self._now_us() + 100_000)
+            return
+        del self._pauses[call.key]
+        self._start_step(call)
 
     async def _step(self, call: Call) -> None:
         """One try of a step. What comes of it is reported; the code sees it when it is recorded."""
@@ -427,11 +435,16 @@ class Runner:
         if type(end) is Complete or type(end) is Fail or type(end) is Cancelled or type(end) is Block:
             # Branches that still ran are dropped with the end; what they asked for was never promised.
             entries = [entry for entry in entries if type(entry) is StepDone]
+        rest: list[Entry] = []
+        if len(entries) > 1:
+            entries, rest = _cut(entries)
+            if rest:
+                end = None  # it leaves with what is left
         number = 0
         if entries or end is not None or progress is not None:
             self.number += 1
             number = self.number
-        self.entries = []
+        self.entries = rest
         self.wants_rows = False
         claimed = self.claimed
         item = ReportItem(claimed.id, claimed.attempt, number, self.fetched, entries, end, logs, progress)
@@ -515,9 +528,19 @@ class Runner:
         self.worker.forget(self)
 
     def restart_step(self, call: Call) -> None:
-        """A step that was held back may start now."""
-        if not self.gone and self.end is None and self.machine is not None:
+        """A step that was held back may start now, unless the code has given it up meanwhile."""
+        if self.gone or self.end is not None or self.machine is None:
+            return
+        if any(one is call for one in self.machine.outstanding()):
             self._start_step(call)
+
+    def broke(self, error: Exception) -> None:
+        """This worker met an error of its own. An execution that nobody drives any more must not look as if it ran."""
+        self.in_flight = None
+        if self.end is None:
+            self._finish(self._failed(error))
+        else:
+            self.drop()
 
     @property
     def has_news(self) -> bool:
@@ -550,6 +573,28 @@ def _step_to_blame(error: BaseException | None) -> str | None:
             ahead.extend(one.exceptions)
         ahead.append(one.__cause__ or (None if one.__suppress_context__ else one.__context__))
     return None
+
+
+def size_of(entry: Entry) -> int:
+    """About how many bytes an entry takes on the wire."""
+    if isinstance(entry, StepDone):
+        return 200 + memoryview(entry.value).nbytes
+    if isinstance(entry, StartChild):
+        return 400 + memoryview(entry.item.payload).nbytes
+    if isinstance(entry, Publish):
+        return 200 + sum(100 + memoryview(one.data).nbytes for one in entry.events)
+    data = getattr(entry, "data", None)
+    return 200 if data is None else 200 + memoryview(data).nbytes
+
+
+def _cut(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """As many entries as fit into one report, and the rest."""
+    room = REPORT_BYTES_MAX
+    for n, entry in enumerate(entries):
+        room -= size_of(entry)
+        if room < 0 and n:
+            return entries[:n], entries[n:]
+    return entries, []
 
 
 class _RetryAt(msgspec.Struct):

@@ -24,10 +24,11 @@ from uuid import uuid4
 from perdure.sdk.context import LogHandler
 from perdure.sdk.journal import Call
 from perdure.sdk.lease import Lease
-from perdure.sdk.runner import Runner
+from perdure.sdk.runner import REPORT_BYTES_MAX, Runner, size_of
 from perdure.sdk.transport import Transport
 from perdure.sdk.workflow import Registry, StepCall, Workflow
 from perdure.wire.errors import LeaseLost, PerdureError
+from perdure.wire.records import Problem
 from perdure.wire.requests import (
     Claimed,
     ClaimRequest,
@@ -41,7 +42,6 @@ from perdure.wire.requests import (
 logger = logging.getLogger("perdure.worker")
 
 REPORT_ITEMS_MAX = 500
-REPORT_BYTES_MAX = 8 * 1024 * 1024
 REPORTS_IN_FLIGHT = 2
 PARKED_MAX = 5_000
 POLL_SECONDS = 20.0
@@ -330,9 +330,7 @@ class Worker:
                 return
             except PerdureError as error:
                 if not error.retryable:
-                    logger.error("A report was refused: %s", error)
-                    for runner in runners:
-                        runner.drop()
+                    await self._refused(runners, items, error)
                     return
                 logger.warning("Report failed, next try in %.2f s: %s", pause, error)
                 await asyncio.sleep(pause)
@@ -340,12 +338,21 @@ class Worker:
         for runner, answer in zip(runners, reply.items, strict=True):
             self._answer(runner, answer)
 
+    async def _refused(self, runners: Sequence[Runner], items: list[ReportItem], error: PerdureError) -> None:
+        """A whole report was refused: whichever item is to blame, the others leave without it."""
+        logger.error("A report was refused: %s", error)
+        if len(items) > 1:
+            for runner, item in zip(runners, items, strict=True):
+                await self._report([runner], [item])
+        else:
+            self._answer(runners[0], ItemReply(problem=Problem(error.message, error.code)))
+
     def _answer(self, runner: Runner, answer: ItemReply) -> None:
         try:
             runner.on_reply(answer)
-        except Exception:  # one execution's trouble must not take the worker's other ones with it
-            logger.exception("Execution %s: the worker drops it; another attempt will go on.", runner.claimed.id)
-            runner.drop()
+        except Exception as error:  # one execution's trouble must not take the worker's other ones with it
+            logger.exception("Execution %s: the worker cannot go on with it.", runner.claimed.id)
+            runner.broke(error)
         if not runner.gone and runner.has_news:
             self.dirty(runner)
 
@@ -421,10 +428,9 @@ def _size(item: ReportItem) -> int:
     """About how many bytes an item takes on the wire."""
     size = 200
     for entry in item.entries:
-        value = getattr(entry, "value", None) or getattr(getattr(entry, "item", None), "payload", None)
-        size += 200 + (len(bytes(value)) if value is not None else 0)
+        size += size_of(entry)
     result = getattr(item.end, "result", None)
-    return size + (len(bytes(result)) if result is not None else 0)
+    return size if result is None else size + memoryview(result).nbytes
 
 
 def _call(step: StepCall) -> Any:

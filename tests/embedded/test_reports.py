@@ -1,0 +1,151 @@
+"""What leaves with one report, and what becomes of an execution whose report is refused."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+from tests.embedded.house import Counter, House, ends, reaches
+
+from perdure.embedded import LocalTransport
+from perdure.engine.clock import ManualClock
+from perdure.sdk.context import Context
+from perdure.sdk.errors import ExecutionFailed
+from perdure.sdk.workflow import Registry
+from perdure.wire.errors import TooLarge
+from perdure.wire.requests import ReportReply, ReportRequest, StepDone
+from perdure.wire.retry import RetryPolicy
+from perdure.wire.status import Phase
+
+BIG = 500_000
+
+
+async def test_outcomes_too_big_for_one_report_leave_with_several(house: House) -> None:
+    app = Registry()
+    sizes: list[int] = []
+
+    @app.workflow
+    async def child(ctx: Context, text: str) -> int:
+        return len(text)
+
+    @app.workflow
+    async def bulky(ctx: Context) -> list[int]:
+        async def make() -> str:
+            return "x" * BIG
+
+        made = await asyncio.gather(*[ctx.step("make", make) for _ in range(40)])
+        for text in made[:20]:
+            await ctx.publish("texts", text)
+        mapped = await ctx.map_children(child, made, limit=100)
+        return [sum(map(len, made)), sum(mapped.results())]
+
+    async with house.open(app) as p:
+        report = p.worker.transport.report
+
+        async def measured(request: ReportRequest) -> ReportReply:
+            sizes.append(len(msgspec.json.encode(request)))
+            return await report(request)
+
+        p.worker.transport.report = measured  # type: ignore[method-assign]  # to look at what leaves
+        assert await (await p.start(bulky)).result() == [40 * BIG, 40 * BIG]
+    assert max(sizes) < 10_000_000
+    assert sum(sizes) > 40_000_000
+
+
+async def test_big_outcomes_that_end_with_the_workflow_are_all_recorded(house: House) -> None:
+    app = Registry()
+    go = asyncio.Event()
+
+    @app.workflow
+    async def leaving(ctx: Context) -> str:
+        async def make() -> str:
+            await go.wait()
+            return "x" * BIG
+
+        steps = [asyncio.create_task(ctx.step("make", make)) for _ in range(40)]
+        await ctx.step("open", go.set)
+        await asyncio.wait(steps, return_when=asyncio.FIRST_COMPLETED)
+        return "done"
+
+    async with house.open(app) as p:
+        assert await (await p.start(leaving)).result() == "done"
+
+
+async def test_a_refused_report_fails_the_execution_to_blame_and_no_other(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = Registry()
+
+    @app.workflow
+    async def one(ctx: Context, n: int) -> int:
+        return await ctx.step("n", lambda: n)
+
+    report = LocalTransport.report
+
+    async def refuse_13(self: Any, request: ReportRequest) -> ReportReply:
+        values = [e.value for item in request.items for e in item.entries if isinstance(e, StepDone)]
+        if any(bytes(value) == b"13" for value in values):
+            raise TooLarge("13 is too much")
+        return await report(self, request)
+
+    monkeypatch.setattr(LocalTransport, "report", refuse_13)
+    async with house.open(app) as p:
+        handles = await asyncio.gather(*[p.start(one, n) for n in range(20)])
+        results = await asyncio.gather(*[handle.result() for handle in handles], return_exceptions=True)
+    failed = results.pop(13)
+    assert isinstance(failed, ExecutionFailed) and "13 is too much" in failed.message
+    assert results == [n for n in range(20) if n != 13]
+
+
+async def test_an_error_of_the_workers_own_ends_the_execution_visibly(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from perdure.sdk import runner
+
+    app = Registry()
+
+    @app.workflow
+    async def unlucky(ctx: Context) -> None:
+        await ctx.step("a", lambda: None)
+
+    def broken(*given: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    async with house.open(app) as p:
+        monkeypatch.setattr(runner, "_merge", broken)
+        handle = await p.start(unlucky)
+        assert await ends(handle) is Phase.FAILED
+        assert "a bug" in ((await handle.get()).error or "")
+
+
+async def test_a_pause_that_ends_while_a_suspension_is_refused_is_not_forgotten(house: House, count: Counter) -> None:
+    """A long pause is to be suspended; an event that comes in this very moment keeps the execution here."""
+    app, clock = Registry(), ManualClock()
+
+    @app.workflow
+    async def both(ctx: Context) -> list[object]:
+        async def flaky() -> str:
+            if count("flaky") == 1:
+                raise ConnectionError("no")
+            return "ok"
+
+        policy = RetryPolicy(max_attempts=2, initial_seconds=60.0, jitter=False)
+        step = asyncio.create_task(ctx.step("flaky", flaky, retry=policy))
+        event = await ctx.wait_for_event("event")
+        return [event.data, await step]
+
+    async with house.open(app, clock=clock) as p:
+        report = p.worker.transport.report
+
+        async def event_first(request: ReportRequest) -> ReportReply:
+            if any(item.end is not None for item in request.items) and not await p.events("event"):
+                await p.publish("event", 1)
+            return await report(request)
+
+        p.worker.transport.report = event_first  # type: ignore[method-assign]  # an event in this very moment
+        handle = await p.start(both)
+        await reaches(handle, Phase.WAITING)
+        clock.advance(61)
+        p.engine.wake_loops()
+        assert await handle.result() == [1, "ok"]
+    assert count["flaky"] == 2
