@@ -317,8 +317,6 @@ class Runner:
             worker.hold_back(self, call)
             return
         started_at_us = self._now_us()
-        if worker.on_step is not None:
-            worker.on_step(self.claimed.id, call.key, self.claimed.attempt)
         running_step.set(StepInfo(self.claimed.id, call.key, call.name or call.key, tries, self.context))
         try:
             if step.timeout_seconds is None:

@@ -16,7 +16,7 @@ import inspect
 import logging
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
@@ -76,8 +76,6 @@ class Worker:
         self.grace_seconds = grace_seconds
         self.parks = parks
         self.threads = ThreadPoolExecutor(min(capacity, 64), thread_name_prefix="perdure-step")
-        self.on_step: Callable[[str, str, int], None] | None = None
-        """Told (execution, key, attempt) right before a step's body begins."""
         self.id = ""
         self.loop: asyncio.AbstractEventLoop
         self._epoch = ""
