@@ -143,7 +143,7 @@ class _Run:
         return self.machine.now_us
 
     async def _event(self, op: Op) -> Any:
-        row = await self.machine.call(Kind.EVENT, f"topic{op.number % 2}", None, "wait")
+        row = await self.machine.call(Kind.EVENT, f"topic{op.number % 2}", "all", "wait")
         return int(bytes(row.value))
 
     async def _child(self, op: Op) -> Any:

@@ -316,6 +316,64 @@ def test_cancel_before_the_first_line() -> None:
     assert isinstance(live.machine.error, asyncio.CancelledError)
 
 
+async def two_waits(machine: Machine) -> list[str]:
+    got = []
+    for _ in range(2):
+        try:
+            async with asyncio.timeout(60):
+                row = await machine.call(Kind.EVENT, "bell", "all", "wait")
+                got.append(bytes(row.value).decode())
+        except TimeoutError:
+            got.append("none")
+        await step(machine, "pause")
+    return got
+
+
+def ring(live: Live, key: str, value: int) -> Row:
+    return live.journal.add(Kind.EVENT, key, "bell", value=Raw(str(value).encode()))
+
+
+def test_an_event_that_meets_a_wait_just_given_up_goes_to_the_next_wait_that_asks() -> None:
+    live = Live(two_waits)
+    assert abandoned(live.timer()) == ["bell"]
+    live.feed([ring(live, "bell", 1)])
+    effects = live.step("pause")
+    assert started(effects) == ["pause#2"]
+    live.step("pause#2")
+    assert live.machine.result == ["none", "1"]
+    live.replay()
+    assert live.machine.result == ["none", "1"]
+
+
+def test_an_event_that_meets_a_wait_just_given_up_goes_to_a_wait_that_is_open() -> None:
+    live = Live(two_waits)
+    live.timer()
+    assert started(live.step("pause")) == ["bell#2"]
+    effects = live.feed([ring(live, "bell", 1)])
+    assert started(effects) == ["pause#2"]
+    assert abandoned(effects) == ["bell#2"]  # It is open no longer; whatever meets it now is for the wait after it.
+    live.feed([ring(live, "bell#2", 2)])
+    live.step("pause#2")
+    assert live.machine.result == ["none", "1"]
+    live.replay()
+    assert live.machine.result == ["none", "1"]
+
+
+def test_an_event_is_not_handed_to_a_wait_that_asks_for_something_else() -> None:
+    async def code(machine: Machine) -> str:
+        try:
+            async with asyncio.timeout(60):
+                await machine.call(Kind.EVENT, "bell", "loud", "wait")
+        except TimeoutError:
+            await machine.call(Kind.EVENT, "bell", "soft", "wait")
+        return "done"
+
+    live = Live(code)
+    assert started(live.timer()) == ["bell#2"]
+    assert live.feed([ring(live, "bell", 1)]).state is State.SUSPENDED
+    assert live.feed([ring(live, "bell#2", 2)]).state is State.DONE
+
+
 # --- children ------------------------------------------------------------------------------------------------------
 
 

@@ -470,7 +470,8 @@ class Context:
         wanted = None
         if match is not None:
             wanted = {name: Raw(encode(value, where=f"match.{name}")) for name, value in match.items()}
-        print_ = _fingerprint((topic, match), {})
+        # Waits with the same fingerprint may inherit an event from each other, which `latest` does not want.
+        print_ = None if latest else _fingerprint((topic, match, after), {})
 
         def request(key: str) -> OpenWait:
             return OpenWait(key, print_, topic=topic, match=wanted, after=after, latest=latest)

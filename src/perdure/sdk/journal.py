@@ -12,7 +12,8 @@ The rules that make a replay take every branch that the live run took (the reaso
    for, and be of its kind and function, else `Diverged`. Nothing new is started until the whole record is consumed, so
    a diverging replay has no effect.
 3. *Late outcomes.* A call that the code gave up (a time-out, a cancelled branch) is abandoned; when its outcome comes
-   all the same it is consumed and ignored, live and in replay.
+   all the same it is consumed and ignored, live and in replay. Only an event is not lost: it goes to the next wait of
+   the code that asks for the same.
 4. *Time* is `at_us` of the last row, and moves only when the code has settled.
 
 After a failed attempt of the workflow, the journal takes back the step failure that ended it (a row `retried`). What
@@ -106,6 +107,29 @@ _OURS: Final = frozenset({Kind.STEP, Kind.CHILD_STARTED, Kind.PUBLISHED, Kind.SE
 _WAITS: Final = frozenset({Kind.EVENT, Kind.RESUME})
 
 
+class _LateEvents:
+    """Events that met waits which the code had given up."""
+
+    __slots__ = ("rows", "waits")
+
+    def __init__(self) -> None:
+        self.waits: dict[str, Call] = {}
+        """Waits that were given up and may still be met."""
+        self.rows: list[tuple[Call, Row]] = []
+        """Events that nobody has asked for again yet, in their order."""
+
+    def take(self, call: Call) -> Row | None:
+        for at, (wait, row) in enumerate(self.rows):
+            if _same_question(call, wait):
+                del self.rows[at]
+                return row
+        return None
+
+
+def _same_question(call: Call, other: Call) -> bool:
+    return call.name == other.name and call.fingerprint == other.fingerprint is not None
+
+
 class _Leftovers:
     """What failed tries and attempts left in the journal."""
 
@@ -143,6 +167,7 @@ class Machine:
         "_first_claim",
         "_fresh",
         "_given_up",
+        "_late_events",
         "_leftovers",
         "_main",
         "_more",
@@ -199,6 +224,8 @@ class Machine:
         self._children: dict[str, Row | None] | None = None
         """By key, children whose start was asked for; their ends as far as they have come."""
         self._child_waits: dict[str, list[Future[Row]]] | None = None
+        self._late_events: _LateEvents | None = None
+        """Present once a wait for an event was given up."""
         self._leftovers: _Leftovers | None = None
         """Present once a step's try has failed."""
         self._random: random.Random | None = None
@@ -225,6 +252,11 @@ class Machine:
         if self._leftovers is not None and call.key in self._leftovers.aside:
             self._ask_aside(call, self._leftovers)
         future = call.future = Future(loop=self.loop)
+        if call.kind is Kind.EVENT and self._late_events is not None:
+            row = self._late_events.take(call)
+            if row is not None:
+                future.set_result(row)
+                return future
         self._calls[call.key] = call
         self._fresh.append(call)
         if call.kind in _OURS:
@@ -242,7 +274,14 @@ class Machine:
         del self._calls[call.key]
         if call.kind in _OURS:
             self._ours -= 1
+        self._let_go(call)
+
+    def _let_go(self, call: Call) -> None:
+        """`call` is no longer asked for, but its outcome may still come."""
         self._given_up[call.key] = call.kind
+        if call.kind is Kind.EVENT:
+            self._late_events = self._late_events or _LateEvents()
+            self._late_events.waits[call.key] = call
         if call.issued:
             self._abandoned.append(call)
 
@@ -457,8 +496,24 @@ class Machine:
             return None
         if self._given_up.get(key) is kind:  # type: ignore[arg-type]
             del self._given_up[key]  # type: ignore[arg-type]
+            if kind is Kind.EVENT and self._late_events is not None:
+                self._hand_on(row, self._late_events)
             return None
         return self._keep_aside(row, call)
+
+    def _hand_on(self, row: Row, late: "_LateEvents") -> None:
+        """The event of a wait that was given up: for the next that asks for the same, now or later."""
+        assert row.key is not None
+        wait = late.waits.pop(row.key)
+        for call in self._calls.values():
+            if call.kind is Kind.EVENT and _same_question(call, wait):
+                del self._calls[call.key]
+                self._let_go(call)  # Its own wait is open, and another event may meet it: that one goes on as well.
+                assert call.future is not None
+                if not call.future.done():
+                    call.future.set_result(row)
+                return
+        late.rows.append((wait, row))
 
     def _fits(self, row: Row, call: Call) -> bool:
         """Whether `row` is the outcome of `call`, its key and kind being the same."""
