@@ -9,7 +9,7 @@ from perdure.engine.clock import ManualClock
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed
 from perdure.sdk.workflow import Queue, Registry, workflow
-from perdure.wire.errors import BadValue, DeploymentNotFound, NotFound, WorkflowNotFound
+from perdure.wire.errors import BadValue, DeploymentNotFound, NotFound, Unavailable, WorkflowNotFound
 from perdure.wire.requests import ListFilters
 from perdure.wire.status import Phase
 
@@ -385,3 +385,18 @@ async def test_a_workflow_that_fails_for_good_says_so_once(house: House, count: 
             await (await p.start(failing)).result()
         assert caught.value.type == "LookupError"
     assert count["code"] == 1
+
+
+async def test_who_still_waits_when_the_block_ends_is_told(house: House) -> None:
+    app = Registry()
+
+    @app.workflow
+    async def waits(ctx: Context) -> object:
+        return await ctx.suspend("for ever")
+
+    async with house.open(app) as p:
+        handle = await p.start(waits)
+        waiting = asyncio.create_task(handle.result())
+        await reaches(handle, Phase.WAITING)
+    with pytest.raises(Unavailable, match="closed while the result was awaited"):
+        await waiting

@@ -56,6 +56,7 @@ class Engine:
         """End polls and loops, then finish what the store has accepted and close it."""
         self.closing = True
         self.doorbell.ring_all()
+        self.executions.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -12,7 +12,7 @@ from uuid_utils import uuid7
 from perdure.store.verbs import looks, moves, starts, waits
 from perdure.store.verbs.starts import Idempotency, New
 from perdure.wire.codec import KEY_BYTES_MAX, check_json, check_name, check_text
-from perdure.wire.errors import BadRequest, BadValue, NotFound, PerdureError
+from perdure.wire.errors import BadRequest, BadValue, NotFound, PerdureError, Unavailable
 from perdure.wire.records import Execution, Problem, Row
 from perdure.wire.requests import Claimed, ExecutionPage, Finished, ListFilters, LogLine, Started, StartItem, WaitReply
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from perdure.engine.engine import Engine
 
 LIST_MAX = 500
+CLOSED = "The engine was closed while the result was awaited; the execution goes on when the store is opened again."
 NEWEST = "~"  # sorts after every id
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 INT32_MAX = 2**31 - 1
@@ -34,6 +35,13 @@ class Executions:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._awaited: set[asyncio.Future[Finished]] = set()
+
+    def close(self) -> None:
+        """Nobody will hear of an end here any more: tell those who wait for one."""
+        for future in self._awaited:
+            if not future.done():
+                future.set_exception(Unavailable(CLOSED))
 
     async def start(
         self, project_id: str, items: Sequence[StartItem], *, idempotency: Idempotency | None = None
@@ -132,7 +140,10 @@ class Executions:
         known, finished = endings.recent(project_id, execution_id)
         if finished is not None:
             return finished
+        if self._engine.closing:
+            raise Unavailable(CLOSED)
         future: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
+        self._awaited.add(future)
 
         def tell(finished: Finished) -> None:
             if not future.done():
@@ -150,6 +161,7 @@ class Executions:
                     return done[0]
             return await future
         finally:
+            self._awaited.discard(future)
             endings.forget(project_id, execution_id, tell)
 
     async def journal(self, project_id: str, execution_id: str, after: int = 0, limit: int = 500) -> list[Row]:
