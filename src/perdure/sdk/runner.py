@@ -79,7 +79,6 @@ class Runner:
         self.wants_rows = False
         self.in_flight: ReportItem | None = None
         self.gone = False
-        self.claimed_before_beat = False
         self._releasing = False
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._pauses: dict[str, _Pause] = {}
@@ -87,6 +86,8 @@ class Runner:
         self._tries: dict[str, int] = {}
         self._held_back: Sequence[Row] = ()
         self._timer: tuple[str, asyncio.TimerHandle] | None = None
+        self._fired: set[str] = set()
+        """Timers that were reported and whose rows have not come yet."""
         self._rows_at = 0.0
 
     # --- from claim to the first line --------------------------------------------------------------------------------
@@ -115,6 +116,7 @@ class Runner:
         self.end = None
         self.entries = []
         self._tries.clear()
+        self._fired.clear()
         if self.context is not None:
             self.context.claim = claimed
         self.begin()
@@ -240,13 +242,14 @@ class Runner:
         if self._timer is not None:
             self._timer[1].cancel()
             self._timer = None
-        if timer is not None:
+        if timer is not None and timer[0] not in self._fired:
             delay = max(0.0, (timer[1] - self._now_us()) / 1_000_000)
             self._timer = (timer[0], self.worker.loop.call_later(delay, self._timer_due, timer))
 
     def _timer_due(self, timer: tuple[str, int]) -> None:
         self._timer = None
         if not self.gone and self.end is None:
+            self._fired.add(timer[0])
             self.entries.append(TimerFired(timer[0], timer[1]))
             self.worker.dirty(self)
 

@@ -35,6 +35,7 @@ from perdure.wire.requests import (
     DrainRequest,
     ItemReply,
     RegisterRequest,
+    Release,
     ReportItem,
     ReportRequest,
 )
@@ -48,6 +49,8 @@ POLL_SECONDS = 20.0
 FULL_SECONDS = 0.25
 NEWS_SECONDS = 0.25
 BACKOFF_SECONDS_MAX = 5.0
+LAST_NUMBER = 1 << 40
+"""Greater than the number of any report that was sent, or the seq of any row."""
 
 
 class Worker:
@@ -82,6 +85,8 @@ class Worker:
         self._running: dict[str, Runner] = {}
         self._parked: OrderedDict[str, Runner] = OrderedDict()
         self._dirty: dict[Runner, None] = {}
+        self._doubts: set[tuple[str, int]] = set()
+        """(execution, attempt) about which the last beat and this worker did not agree."""
         self._held_back: list[tuple[Runner, Call]] = []
         self._flush_scheduled = False
         self._reports: set[asyncio.Task[None]] = set()
@@ -192,12 +197,14 @@ class Worker:
                     async with asyncio.timeout(FULL_SECONDS):
                         await self._room.wait()
                 room = max(self.capacity - len(self._running), 0)
+            worker_id = self.id
             try:
                 reply = await self.transport.claim(
-                    ClaimRequest(self.id, self._epoch, claim_id, room, POLL_SECONDS if room else 0.0)
+                    ClaimRequest(worker_id, self._epoch, claim_id, room, POLL_SECONDS if room else 0.0)
                 )
             except LeaseLost:
-                await self.start_over()
+                if worker_id == self.id:
+                    await self.start_over()
                 continue
             except PerdureError as error:
                 logger.warning("Claim failed, next try in %.1f s: %s", pause, error)
@@ -205,6 +212,8 @@ class Worker:
                 pause = min(pause * 2, BACKOFF_SECONDS_MAX)
                 continue
             pause = 0.1
+            if worker_id != self.id:
+                continue  # what an earlier registration was handed is lost with it
             if reply.items:
                 claim_id = str(uuid4())
                 for claimed in reply.items:
@@ -324,7 +333,8 @@ class Worker:
                 reply = await self.transport.report(request)
                 break
             except LeaseLost:
-                await self.start_over()
+                if request.worker_id == self.id:
+                    await self.start_over()
                 return
             except PerdureError as error:
                 if not error.retryable:
@@ -375,18 +385,38 @@ class Worker:
                 runner.restart_step(call)
 
     def on_beat(self, holding: Sequence[tuple[str, int, int]]) -> None:
-        """What the server says this worker holds: everything else it runs is lost, and longer journals are fetched."""
+        """What the server says this worker holds.
+
+        A beat and a claim or report may cross, so only what two beats in a row say is acted on: what this worker runs
+        and does not hold is dropped, what it holds and does not know of (a lost delivery) is handed back. Executions
+        whose journals are ahead are fetched at once.
+        """
         held = {id: (attempt, seq) for id, attempt, seq in holding}
+        doubts: set[tuple[str, int]] = set()
         for id, runner in list(self._running.items()):
             there = held.get(id)
             if there is None:
-                if runner.claimed_before_beat:
-                    runner.drop()
-                runner.claimed_before_beat = True
-            elif there[0] > runner.claimed.attempt:
-                runner.drop()
-            elif there[1] > runner.fetched and runner.in_flight is None:
+                doubts.add((id, runner.claimed.attempt))
+            elif there[0] == runner.claimed.attempt and there[1] > runner.fetched and runner.in_flight is None:
                 self.fetch_news(id)
+        for id, (attempt, _) in held.items():
+            known = self._running.get(id)
+            if known is None or known.claimed.attempt < attempt:
+                doubts.add((id, attempt))
+        for id, attempt in doubts & self._doubts:
+            known = self._running.get(id)
+            if known is not None and known.claimed.attempt <= attempt:
+                known.drop()
+            if id in held:
+                self.loop.create_task(self._hand_back(id, attempt))
+        self._doubts = doubts
+
+    async def _hand_back(self, execution_id: str, attempt: int) -> None:
+        """Release what this worker holds without having it; when that fails, the next beat says so again."""
+        logger.warning("Execution %s, attempt %d, never arrived here; it is handed back.", execution_id, attempt)
+        item = ReportItem(execution_id, attempt, LAST_NUMBER, LAST_NUMBER, end=Release())
+        with contextlib.suppress(PerdureError):
+            await self.transport.report(ReportRequest(self.id, self._epoch, [item]))
 
     async def start_over(self) -> None:
         """The registration is gone: whatever ran here is somebody else's; open a new one."""
