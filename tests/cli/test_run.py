@@ -134,6 +134,8 @@ def test_erase_removes_what_belongs_to_a_user(busy_house: House) -> None:
     assert busy_house.json("erase", "--user", "bob") == {"erased": 1, "open": 1}
     assert "1 are still open" in busy_house.run("erase", "--user", "bob").stdout
     busy_house.run("cancel", waiting)
+    # A running one cleans up first: it is final a moment later.
+    until_true(lambda: busy_house.json("show", waiting)["execution"]["status"] == "cancelled")
     assert busy_house.json("erase", "--user", "bob") == {"erased": 1, "open": 0}
 
 
