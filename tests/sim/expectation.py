@@ -85,7 +85,7 @@ class Expectation:
             if isinstance(op, scripts.Child) and (child := self._children.get((id, op.key))) is not None:
                 self.check(child, op.script, cancelled)
 
-    def _ops(self, ended: Ended, ops: tuple[Op, ...], results: list[Any], taken: dict[str, set[int]]) -> None:
+    def _ops(self, ended: Ended, ops: tuple[Op, ...], results: list[Any], taken: dict[str, dict[int, bool]]) -> None:
         wanted = [op for op in ops if not isinstance(op, scripts.Needs)]
         if len(wanted) != len(results):
             raise Violation(
@@ -98,7 +98,7 @@ class Expectation:
             else:
                 self._op(ended, op, result, taken)
 
-    def _op(self, ended: Ended, op: Op, result: Any, taken: dict[str, set[int]]) -> None:
+    def _op(self, ended: Ended, op: Op, result: Any, taken: dict[str, dict[int, bool]]) -> None:
         right = True
         if isinstance(op, scripts.Step):
             failed = op.fails >= op.tries
@@ -118,24 +118,28 @@ class Expectation:
                 str(result).startswith(allowed) and first in (None, result)
             )
         elif isinstance(op, scripts.Event):
-            right = self._event(ended, op, result, taken.setdefault(op.topic, set()))
+            right = self._event(ended, op, result, taken.setdefault(op.topic, {}))
         elif isinstance(op, scripts.Child):
             child = self._ended.get(self._children.get((ended.id, op.key), ""))
             right = child is not None and result == [child.phase, child.result]
         if not right:
             raise Violation("results", f"{op} of {ended.id} had the outcome {result!r}")
 
-    def _event(self, ended: Ended, op: scripts.Event, result: Any, taken: set[int]) -> bool:
+    def _event(self, ended: Ended, op: scripts.Event, result: Any, taken: dict[int, bool]) -> bool:
         """The first event since the execution's creation that fits and that no earlier wait of it took."""
         if result == "timeout":
             late = self._taken.get((ended.id, op.key))
             if late is not None:
-                taken.add(late)  # it came while the worker said that the time was over
+                taken[late] = False  # it came while the worker said that the time was over: a later wait may have it
             return op.timeout is not None
         for seq, data, at_us in self.topics.get(op.topic, ()):
-            if at_us >= ended.created_at_us and seq not in taken and matches(op.number, data):
-                taken.add(seq)
-                return bool(seq == result)
+            if at_us < ended.created_at_us or not matches(op.number, data) or taken.get(seq, False):
+                continue
+            if seq == result:
+                taken[seq] = True
+                return True
+            if seq not in taken:
+                return False
         return False
 
 

@@ -115,8 +115,9 @@ def is_poison(script: Script) -> bool:
 class Writer:
     """Draws scripts."""
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, *, blocks: bool = True) -> None:
         self._random = random
+        self._blocks = blocks
         self._topics = 0
 
     def script(self, name: str, depth: int = 0) -> Script:
@@ -129,7 +130,7 @@ class Writer:
             retries = random.randint(1, 2)
             at = random.randint(0, len(ops))
             ops.insert(at, Step("fragile", takes=0.05, fragile=retries, tries=random.randint(1, 2), pause=0.2))
-        if random.random() < 0.08:
+        if random.random() < 0.08 and self._blocks:
             ops.insert(random.randint(0, len(ops)), Needs(2))
         workflow = "wakes" if random.random() < 0.3 else "plain"
         narrow = random.random() < 0.35

@@ -363,10 +363,10 @@ class Worker:
 
         def answered(outcome: object) -> None:
             if request.worker_id != self.id:
-                self._reports -= 1
+                self._reported()
                 return
             if isinstance(outcome, LeaseLost):
-                self._reports -= 1
+                self._reported()
                 self.start_over()
                 return
             if isinstance(outcome, PerdureError):
@@ -379,18 +379,21 @@ class Worker:
                 self.later(pause_us, lambda: self._report(runs, again, min(2 * pause_us, 2_000_000)))
                 return
             assert isinstance(outcome, ReportReply)
-            self._reports -= 1
             for run, answer in zip(runs, outcome.items, strict=True):
                 run.on_reply(answer)
                 if not run.gone and run.has_news:
                     self.dirty(run)
-            if self._dirty and not self._flushing:
-                self._flushing = True
-                self.later(0, self._flush)
-            if self.draining:
-                self._check_quiet()
+            self._reported()
 
         self.world.network.call(self, "report", request, answered, timeout_us=2_000_000)
+
+    def _reported(self) -> None:
+        self._reports -= 1
+        if self._dirty and not self._flushing:
+            self._flushing = True
+            self.later(0, self._flush)
+        if self.draining:
+            self._check_quiet()
 
     # --- the end -----------------------------------------------------------------------------------------------------
 

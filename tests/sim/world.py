@@ -13,13 +13,14 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Raw
-from tests.sim import scripts
+from tests.sim import scripts, sdk_worker
 from tests.sim.audit import Audit, SimStore, Violation, missed_waits
 from tests.sim.expectation import Asked, Expectation
 from tests.sim.loop import BOOTED_US, EPOCH_US, SimLoop, Spinning
 from tests.sim.machine import Diverged, start_item
 from tests.sim.network import CALM, Cut, Network, Weather
 from tests.sim.scripts import Script, Writer
+from tests.sim.sdk_worker import SdkWorker
 from tests.sim.server import LEASE_US, Cancel, Gone, PublishEvents, Resume, Server, Start, late
 from tests.sim.worker import Worker
 
@@ -89,8 +90,9 @@ def shared_store() -> SimStore:
 class World:
     """Everything of one run."""
 
-    def __init__(self, seed: int, mutant: Mutant | None = None, *, trace: bool = False) -> None:
+    def __init__(self, seed: int, mutant: Mutant | None = None, *, trace: bool = False, sdk: bool = False) -> None:
         self.seed = seed
+        self.sdk = sdk
         self.random = random = Random(f"perdure {seed}")
         self.loop = SimLoop()  # type: ignore[abstract]  # what nobody asks for is not there
         self.counts: Counter[str] = Counter()
@@ -109,7 +111,7 @@ class World:
         self.small_pages = random.random() < 0.25
         self.server = Server(self)
         self.project_id = ""
-        self.workers: list[Worker] = []
+        self.workers: list[Worker | SdkWorker] = []
         self._workers_made = 0
         self._version = 1
         self.caller = Caller(self)
@@ -140,6 +142,9 @@ class World:
     def script_of(self, payload: Raw) -> Script:
         return self._scripts[msgspec.json.decode(payload)]
 
+    def script_named(self, name: str) -> Script:
+        return self._scripts[name]
+
     def _is_cancelled(self, id: str) -> bool:
         return bool(self.store.rows("SELECT 1 FROM executions WHERE id = ? AND cancelled_by IS NOT NULL", id))
 
@@ -157,6 +162,8 @@ class World:
                 raise Violation("the journal replays", str(error)) from error
             finally:
                 self.store.audit = None
+                for worker in self.workers:
+                    worker.dead = True
                 if self.server.up:
                     self.server.stop()
                 self.loop.settle()
@@ -170,6 +177,8 @@ class World:
         for clocked in (perdure.engine.loops, perdure.engine.engine):
             yield clocked, "boottime_us", lambda: BOOTED_US + self.loop.us
         yield perdure.engine.engine, "LOOPS", tuple(late(loop, self) for loop in LOOPS if loop.name in ("wake", "reap"))
+        if self.sdk:
+            yield from sdk_worker.patches(self)
         if self.small_pages:
             yield perdure.engine.claims, "JOURNAL_ROWS_MAX", 3
             yield perdure.store.verbs.reports, "ROWS_MAX", 2
@@ -195,7 +204,7 @@ class World:
     # --- the plan ----------------------------------------------------------------------------------------------------
 
     def _plan(self) -> None:
-        random, writer = self.random, Writer(self.random)
+        random, writer = self.random, Writer(self.random, blocks=not self.sdk)
         for _ in range(random.randint(2, 3)):
             self._hire(random.randrange(500_000))
         roots = [writer.script(f"r{n}") for n in range(random.randint(3, 6))]
@@ -252,7 +261,8 @@ class World:
     def _hire(self, in_us: int) -> None:
         random = self.random
         self._workers_made += 1
-        worker = Worker(
+        make = SdkWorker if self.sdk else Worker
+        worker = make(
             self,
             f"w{self._workers_made}",
             capacity=random.randint(1, 4),
@@ -262,10 +272,10 @@ class World:
         self.workers.append(worker)
         self._in(in_us, worker.start)
 
-    def _living(self) -> list[Worker]:
+    def _living(self) -> list[Worker | SdkWorker]:
         return [worker for worker in self.workers if not worker.dead and not worker.draining]
 
-    def kill(self, worker: Worker, why: str) -> None:
+    def kill(self, worker: Worker | SdkWorker, why: str) -> None:
         """SIGKILL: its connections close, and the server may hear of it; a supervisor starts another."""
         if worker.dead:
             return
@@ -287,7 +297,7 @@ class World:
 
     def freeze(self, worker: object, us: int = 2 * LEASE_US) -> None:
         """SIGSTOP, for less or more than a lease."""
-        if not isinstance(worker, Worker) or worker.frozen or not self.chaos:
+        if not isinstance(worker, Worker | SdkWorker) or worker.frozen or not self.chaos:
             return
         worker.frozen = True
         self.log(f"{worker.name} frozen", us)
@@ -526,6 +536,6 @@ def now(coroutine: Coroutine[Any, Any, T]) -> T:
     raise AssertionError("it waited")
 
 
-def simulate(seed: int, mutant: Mutant | None = None, *, trace: bool = False) -> Result:
-    """One run. Raises `Violation`."""
-    return World(seed, mutant, trace=trace).run()
+def simulate(seed: int, mutant: Mutant | None = None, *, trace: bool = False, sdk: bool = False) -> Result:
+    """One run, with modelled workers or with the SDK's own. Raises `Violation`."""
+    return World(seed, mutant, trace=trace, sdk=sdk).run()

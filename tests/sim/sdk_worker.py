@@ -1,0 +1,463 @@
+"""The SDK's own worker in the simulation: the same lives with the code that users run in the place of the model.
+
+A process is a loop of its own on top of the simulation's: whatever runs in it stops when the process is frozen, and
+never goes on when it is killed. Only the lease's thread is rewritten here, as a task with the same rules
+(sdk/lease.py); scripts are run by one workflow function over the public API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Coroutine
+from contextvars import Context as Variables
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack, cast
+
+from tests.sim import scripts
+from tests.sim.audit import Violation
+from tests.sim.worker import POISON_BODIES_MAX
+
+import perdure.sdk.runner
+import perdure.sdk.worker
+from perdure.sdk.context import Context, current_step
+from perdure.sdk.errors import ChildCancelled, ChildFailed, StepFailed
+from perdure.sdk.lease import CONNECTION_GONE_SECONDS, MARGIN, Lease
+from perdure.sdk.runner import Runner
+from perdure.sdk.transport import Transport
+from perdure.sdk.workflow import Queue, Registry
+from perdure.wire.errors import Conflict, NotFound, PerdureError
+from perdure.wire.requests import (
+    BeatReply,
+    BeatRequest,
+    ClaimReply,
+    ClaimRequest,
+    DrainRequest,
+    RegisterReply,
+    RegisterRequest,
+    ReportReply,
+    ReportRequest,
+)
+from perdure.wire.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+class ProcessLoop(asyncio.AbstractEventLoop):
+    """What runs in one process: callbacks on the simulation's loop that wait while it is frozen and end with it."""
+
+    def __init__(self, world: World) -> None:
+        self._base = world.loop
+        self.frozen = False
+        self.dead = False
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._backlog: list[asyncio.Handle] = []
+
+    def time(self) -> float:
+        return self._base.time()
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return True
+
+    def is_closed(self) -> bool:
+        return False
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return asyncio.Future(loop=self)
+
+    def create_task(  # type: ignore[override]  # the signature differs by Python version
+        self, coro: Coroutine[Any, Any, T], *, name: object = None, context: Variables | None = None
+    ) -> asyncio.Task[T]:
+        task = asyncio.Task(coro, loop=self, name=None if name is None else str(name), context=context)
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # a killed process leaves tasks behind
+        if len(self._tasks) > 200:
+            self._tasks = [one for one in self._tasks if not one.done()]
+        self._tasks.append(task)
+        return task
+
+    def call_soon(
+        self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Variables | None = None
+    ) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        self._base.call_soon(self._run, handle)
+        return handle
+
+    call_soon_threadsafe = call_soon
+
+    def call_later(
+        self, delay: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Variables | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self.time() + max(0.0, delay), callback, *args, context=context)
+
+    def call_at(
+        self, when: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Variables | None = None
+    ) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        us = max(0, math.ceil((when - self.time()) * 1_000_000))
+        self._base.call_at_us(self._base.us + us, self._run, handle)
+        return handle
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        return
+
+    def _run(self, handle: asyncio.Handle) -> None:
+        if self.dead or handle._cancelled:
+            return
+        if self.frozen:
+            self._backlog.append(handle)
+            return
+        before = asyncio._get_running_loop()
+        asyncio._set_running_loop(self)
+        try:
+            handle._run()
+        finally:
+            asyncio._set_running_loop(before)
+
+    def thaw(self) -> None:
+        self.frozen = False
+        backlog, self._backlog = self._backlog, []
+        for handle in backlog:
+            self._base.call_soon(self._run, handle)
+
+    def close_all(self) -> None:
+        """Nothing of this process goes on: let go of what its tasks hold."""
+        before = asyncio._get_running_loop()
+        asyncio._set_running_loop(self)
+        try:
+            for task in self._tasks:
+                coroutine = task.get_coro()
+                if not task.done() and coroutine is not None:
+                    coroutine.close()
+        finally:
+            asyncio._set_running_loop(before)
+        self._tasks.clear()
+        self._backlog.clear()
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        if not self.dead:
+            self._base.call_exception_handler(context)
+
+
+class SdkWorker:
+    """A process with the SDK's worker in it."""
+
+    def __init__(self, world: World, name: str, *, capacity: int, version: int, parks: bool) -> None:
+        self.world = world
+        self.name = name
+        self.draining = False
+        self.loop = ProcessLoop(world)  # type: ignore[abstract]  # what nobody asks for is not there
+        self.lease = SimLease(self)
+        self.worker = perdure.sdk.worker.Worker(
+            cast(Transport, SimTransport(self)),
+            registry(world, self),
+            deployment="sim",
+            capacity=capacity,
+            lease=cast(Lease, self.lease),
+            parks=parks,
+        )
+
+    @property
+    def id(self) -> str:
+        return self.worker.id
+
+    @property
+    def dead(self) -> bool:
+        return self.loop.dead
+
+    @dead.setter
+    def dead(self, dead: bool) -> None:
+        if dead and not self.loop.dead:
+            self.loop.dead = True
+            self.world.loop.call_soon(self._forget)  # not now: its own code may be the one that runs
+
+    @property
+    def frozen(self) -> bool:
+        return self.loop.frozen
+
+    @frozen.setter
+    def frozen(self, frozen: bool) -> None:
+        self.loop.frozen = frozen
+
+    @property
+    def running(self) -> dict[str, Runner]:
+        return self.worker._running
+
+    def _forget(self) -> None:
+        """The process is gone: let go of what it had in memory."""
+        for runner in [*self.worker._running.values(), *self.worker._parked.values()]:
+            runner.gone = True
+            if runner.machine is not None:
+                runner.machine.close()
+        self.loop.close_all()
+        self.worker.threads.shutdown(wait=False)
+
+    def thaw(self) -> None:
+        self.loop.thaw()
+
+    def later(self, us: int, action: Callable[[], None]) -> None:
+        self.loop.call_at(self.loop.time() + us / 1e6, action)
+
+    def start(self) -> None:
+        self.loop.call_soon(lambda: self.loop.create_task(self.worker.start(wait=True)))
+
+    def drain(self, grace_us: int) -> None:
+        if self.draining:
+            return
+        self.draining = True
+        self.world.log(f"{self.name} drains")
+        self.worker.grace_seconds = grace_us / 1e6
+        self.loop.call_soon(lambda: self.loop.create_task(self._drain()))
+
+    async def _drain(self) -> None:
+        await self.worker.drain()
+        self.world.log(f"{self.name} left")
+        self.dead = True
+
+
+class SimTransport:
+    """The worker's half of `Transport` over the simulated network."""
+
+    def __init__(self, process: SdkWorker) -> None:
+        self._process = process
+
+    async def _call(self, name: str, request: object, timeout_us: int) -> Any:
+        future = self._process.loop.create_future()
+
+        def respond(outcome: object) -> None:
+            if not future.done():
+                future.set_result(outcome)
+
+        self._process.world.network.call(self._process, name, request, respond, timeout_us=timeout_us)
+        outcome = await future
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def register(self, request: RegisterRequest) -> RegisterReply:
+        self._process.world.log(f"{self._process.name} registers", request.worker_id)
+        return cast(RegisterReply, await self._call("register", request, 2_500_000))
+
+    async def claim(self, request: ClaimRequest) -> ClaimReply:
+        reply: ClaimReply = await self._call("claim", request, int(request.wait_seconds * 1e6) + 2_000_000)
+        reply.news.sort()  # it comes out of a set
+        return reply
+
+    async def report(self, request: ReportRequest) -> ReportReply:
+        return cast(ReportReply, await self._call("report", request, 2_000_000))
+
+    async def beat(self, request: BeatRequest) -> BeatReply:
+        return cast(BeatReply, await self._call("beat", request, 2_500_000))
+
+    async def drain(self, request: DrainRequest) -> None:
+        await self._call("drain", request, 2_000_000)
+
+
+class SimLease:
+    """The rules of sdk/lease.py, with a task in the place of the thread."""
+
+    def __init__(self, process: SdkWorker) -> None:
+        self._process = process
+        self._worker_id = ""
+        self._reply: RegisterReply | None = None
+        self._deadline = 0.0
+        self._unreachable_since: float | None = None
+        self._good = asyncio.Event()
+        self._beating: asyncio.Task[None] | None = None
+
+    def begin(self, worker: perdure.sdk.worker.Worker, worker_id: str, reply: RegisterReply) -> None:
+        self._worker_id, self._reply = worker_id, reply
+        self._deadline = self._process.loop.time() + reply.lease_us / 1e6
+        self._unreachable_since = None
+        self._good.set()
+        if self._beating is None:
+            self._beating = self._process.loop.create_task(self._beat_on())
+
+    def end(self) -> None:
+        if self._beating is not None:
+            self._beating.cancel()
+
+    def is_good(self) -> bool:
+        if self._reply is None:
+            return False
+        now = self._process.loop.time()
+        if now >= self._deadline - MARGIN * self._reply.lease_us / 1e6:
+            self._good.clear()
+            return False
+        gone = self._unreachable_since
+        if gone is not None and now - gone > CONNECTION_GONE_SECONDS:
+            self._good.clear()
+            return False
+        return True
+
+    async def wait_good(self) -> None:
+        await self._good.wait()
+
+    async def _beat_on(self) -> None:
+        pause = 0.05
+        while True:
+            assert self._reply is not None
+            try:
+                if not await self._beat(self._reply):
+                    continue
+                pause = 0.05
+                await asyncio.sleep(self._reply.beat_us / 1e6)
+            except PerdureError:
+                if self._unreachable_since is None:
+                    self._unreachable_since = self._process.loop.time()
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 1.0)
+
+    async def _beat(self, reply: RegisterReply) -> bool:
+        worker_id, worker = self._worker_id, self._process.worker
+        sent = self._process.loop.time()
+        beat = await cast(SimTransport, worker.transport).beat(BeatRequest(worker_id, reply.epoch))
+        if beat.lost:
+            if worker_id == self._worker_id:
+                self._deadline = 0.0
+                await worker.start_over()
+            return False
+        self._unreachable_since = None
+        self._deadline = max(self._deadline, sent + reply.lease_us / 1e6)
+        was_good = self._good.is_set()
+        self._good.set()
+        worker.on_lease(True)
+        if was_good:
+            worker.on_beat(beat.holding)
+        return True
+
+
+class Boom(Exception):
+    """A step of a script fails."""
+
+
+def registry(world: World, process: SdkWorker) -> Registry:
+    """The workflows that run scripts, as a user would write them."""
+    app = Registry(Queue(scripts.NARROW, concurrency_limit=scripts.NARROW_PER_KEY, total_limit=scripts.NARROW_TOTAL))
+    retry = RetryPolicy(max_attempts=3, initial_seconds=0.7, jitter=False)
+
+    async def body(ctx: Context, op: scripts.Step, name: str) -> str:
+        try:
+            bodies = world.audit.body(ctx.execution_id, ctx.attempt, op.key, process.id)
+            if op.poison and bodies > POISON_BODIES_MAX:
+                raise Violation("I9 poison is contained", f"{ctx.execution_id} takes {bodies} workers with it")
+        except Violation as violation:  # not for the worker to take for the step's failure
+            world.loop.failure = violation
+            raise
+        world.log(f"{process.name} runs", ctx.execution_id, ctx.attempt, op.key, current_step().tries)
+        if op.poison or bodies <= op.kills:
+            world.kill(process, "poison")
+        await asyncio.sleep(op.takes)
+        if current_step().tries <= op.fails or ctx.retry_count < op.fragile:
+            raise Boom("failed")
+        return f"{name}:{op.key}"
+
+    async def one(ctx: Context, op: scripts.Op, name: str) -> object:
+        if isinstance(op, scripts.Step):
+            policy = RetryPolicy(max_attempts=op.tries, initial_seconds=op.pause, factor=1.0, jitter=False)
+            try:
+                return await ctx.step(op.key, body, ctx, op, name, retry=policy, key=op.key)
+            except StepFailed:
+                if op.caught:
+                    return f"failed:{op.key}"
+                raise
+        if isinstance(op, scripts.Sleep):
+            await ctx.sleep(op.seconds)
+            return "slept"
+        if isinstance(op, scripts.Event):
+            match = None if op.number is None else {"number": op.number}
+            try:
+                event = await ctx.wait_for_event(op.topic, match=match, timeout=op.timeout, key=op.key)
+            except TimeoutError:
+                return "timeout"
+            return event.sequence_id
+        if isinstance(op, scripts.Suspended):
+            try:
+                return await ctx.suspend(op.key, "please", timeout=op.timeout)
+            except TimeoutError:
+                return "timeout"
+        if isinstance(op, scripts.Publish):
+            for number in op.numbers:
+                data = {"number": number, "by": f"{ctx.execution_id}/{op.key}"}
+                await ctx.publish(op.topic, data, key=f"{op.key}/{number}")
+            return "published"
+        if isinstance(op, scripts.AnswerParent):
+            assert ctx.parent_execution_id is not None
+            try:
+                await ctx.resume(ctx.parent_execution_id, op.step_key, "from the child", key=op.key)
+            except (Conflict, NotFound):
+                return "refused"
+            return "answered"
+        assert isinstance(op, scripts.Child)
+        child = op.script
+        try:
+            handle = await ctx.start_child(
+                child.workflow,
+                child.name,
+                queue=child.queue,
+                concurrency_key=child.concurrency_key,
+                run_timeout_seconds=child.timeout,
+                key=op.key,
+            )
+        except ChildFailed:
+            return "not started"
+        try:
+            return ["completed", await handle.result()]
+        except ChildCancelled:
+            return ["cancelled", None]
+        except ChildFailed:
+            return ["failed", None]
+
+    async def run(ctx: Context, ops: tuple[scripts.Op, ...], name: str) -> list[object]:
+        results: list[object] = []
+        for op in ops:
+            if isinstance(op, scripts.Together):
+                results.append(await asyncio.gather(*[run(ctx, branch, name) for branch in op.branches]))
+            else:
+                results.append(await one(ctx, op, name))
+        return results
+
+    async def live(ctx: Context, name: str) -> list[object]:
+        script = world.script_named(name)
+        try:
+            return await run(ctx, script.ops, name)
+        except asyncio.CancelledError:
+            if script.cleanup:
+                await ctx.step("cleanup", body, ctx, scripts.Step("cleanup"), name, key="cleanup")
+            raise
+
+    @app.workflow(retry=retry)
+    async def plain(ctx: Context, name: str) -> list[object]:
+        return await live(ctx, name)
+
+    @app.workflow(retry=retry, on_cancel="wake")
+    async def wakes(ctx: Context, name: str) -> list[object]:
+        return await live(ctx, name)
+
+    return app
+
+
+class _NoLog:
+    """In the place of the handler that brings `logging` to the executions' logs: killed workers never take it off."""
+
+    def begin(self) -> None:
+        return
+
+    def end(self) -> None:
+        return
+
+
+def patches(world: World) -> list[tuple[ModuleType, str, object]]:
+    """The SDK's sources of chance, and what it would change in this process for good."""
+    return [
+        (perdure.sdk.worker, "uuid4", world.new_id),
+        (perdure.sdk.worker, "_collect_less", lambda: None),
+        (perdure.sdk.worker, "_LOG", _NoLog()),
+        (perdure.sdk.runner, "random", world.random),
+    ]
