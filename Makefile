@@ -52,11 +52,11 @@ check: $(STAMP) ## Format, lint, types, import contracts; changes nothing
 
 .PHONY: test
 test: $(STAMP) ## The fast suite (ARGS="-k claim" narrows it, JOBS=4 for more cores)
-	@$(PY) -m pytest -m 'not slow' -n $(JOBS) $(ARGS)
+	@$(PY) -m pytest -m 'not slow' -n $(JOBS) --dist worksteal $(ARGS)
 
 .PHONY: test-full
 test-full: $(STAMP) ## Everything, the slow tests too
-	@$(PY) -m pytest -n $(JOBS) $(ARGS)
+	@$(PY) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 .PHONY: bench
 bench: $(STAMP) ## Measure (ARGS="--help" shows what)

@@ -25,7 +25,6 @@ INTERESTING = (
     "rows timer",
     "server restarts",
     "stale rejections",
-    "suspends refused",
     "waits met at once",
     "waits met later",
 )
@@ -41,20 +40,12 @@ def live(first: int, seeds: int) -> None:
     assert not [what for what in INTERESTING if not counts[what]]
 
 
-WAITED_FOR = (
-    "sdk/runner.py reports a timer twice; sdk/worker.py keeps what it holds and does not know of, and takes the answer "
-    "to a claim of an earlier registration"
-)
-
-
-@pytest.mark.xfail(strict=True, reason=WAITED_FOR)
 def test_every_seed_keeps_every_promise() -> None:
     live(0, 100)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1_200)
-@pytest.mark.xfail(strict=True, reason=WAITED_FOR)
 @pytest.mark.parametrize("first", range(200_000, 202_000, 500))
 def test_two_thousand_seeds_keep_every_promise(first: int) -> None:
     live(first, 500)
