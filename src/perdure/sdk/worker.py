@@ -49,6 +49,7 @@ POLL_SECONDS = 20.0
 FULL_SECONDS = 0.25
 NEWS_SECONDS = 0.25
 BACKOFF_SECONDS_MAX = 5.0
+HANDED_BACK_MAX = 10_000
 LAST_NUMBER = 1 << 40
 """Greater than the number of any report that was sent, or the seq of any row."""
 
@@ -87,6 +88,9 @@ class Worker:
         self._dirty: dict[Runner, None] = {}
         self._doubts: set[tuple[str, int]] = set()
         """(execution, attempt) about which the last beat and this worker did not agree."""
+        self._claim_id = str(uuid4())
+        self._handed_back: OrderedDict[tuple[str, int], None] = OrderedDict()
+        """What was handed back unseen: its delivery, should it come after all, is too late."""
         self._held_back: list[tuple[Runner, Call]] = []
         self._flush_scheduled = False
         self._reports: set[asyncio.Task[None]] = set()
@@ -184,7 +188,6 @@ class Worker:
 
     async def _claim(self) -> None:
         """Keep a claim open as long as there is room; a lost reply is asked for again under the same claim id."""
-        claim_id = str(uuid4())
         pause = 0.1
         while not self._draining:
             if self.lease is not None and not self.lease.is_good():
@@ -200,7 +203,7 @@ class Worker:
             worker_id = self.id
             try:
                 reply = await self.transport.claim(
-                    ClaimRequest(worker_id, self._epoch, claim_id, room, POLL_SECONDS if room else 0.0)
+                    ClaimRequest(worker_id, self._epoch, self._claim_id, room, POLL_SECONDS if room else 0.0)
                 )
             except LeaseLost:
                 if worker_id == self.id:
@@ -215,13 +218,15 @@ class Worker:
             if worker_id != self.id:
                 continue  # what an earlier registration was handed is lost with it
             if reply.items:
-                claim_id = str(uuid4())
+                self._claim_id = str(uuid4())
                 for claimed in reply.items:
                     self._take(claimed)
             for execution_id in reply.news:
                 self.fetch_news(execution_id)
 
     def _take(self, claimed: Claimed) -> None:
+        if (claimed.id, claimed.attempt) in self._handed_back:
+            return
         known = self._running.get(claimed.id)
         if known is not None:
             if known.claimed.attempt == claimed.attempt:
@@ -408,6 +413,10 @@ class Worker:
             if known is not None and known.claimed.attempt <= attempt:
                 known.drop()
             if id in held:
+                self._claim_id = str(uuid4())  # the old one's batch is not asked for any more
+                self._handed_back[id, attempt] = None
+                if len(self._handed_back) > HANDED_BACK_MAX:
+                    self._handed_back.popitem(last=False)
                 self.loop.create_task(self._hand_back(id, attempt))
         self._doubts = doubts
 
