@@ -299,14 +299,17 @@ class Audit:
 
     def _claimed(self, worker: str, claim_id: str, answered: Sequence[Any] | None, claims: list[Seen]) -> None:
         """A claim was answered; the latest one of a worker, asked again, must get its batch again and nothing else."""
-        fresh = {seen.id: seen.attempt for seen in claims if seen.worker == worker}
+        told = None if answered is None else {claimed.id for claimed, _ in answered}
+        fresh = {
+            seen.id: seen.attempt for seen in claims if seen.worker == worker and (told is None or seen.id in told)
+        }
         claims[:] = [seen for seen in claims if seen.id not in fresh]
         latest = self._batches.get(worker)
         if latest is None or latest[0] != claim_id:
             if fresh:
                 self._batches[worker] = (claim_id, fresh)
             return
-        if answered is None:
+        if told is None:
             latest[1].update(fresh)  # started right into the hands of a claim that waits
             return
         if fresh:
@@ -316,9 +319,9 @@ class Audit:
             for id, attempt in latest[1].items()
             if (seen := self.seen[id]).attempt == attempt and seen.phase in HELD and (id, attempt) not in self._acked
         }
-        if answered:
+        if told:
             self._counts["claims answered again"] += 1
-        if not wanted <= {claimed.id for claimed, _ in answered}:
+        if not wanted <= told:
             raise Violation("a claim's repeat", f"{worker} did not get {sorted(wanted)} again under {claim_id}")
 
     def _reaped(self, now_us: int, changes: Sequence[tuple[Any, ...]]) -> None:

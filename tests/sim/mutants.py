@@ -89,6 +89,10 @@ _ALL = (
     Mutant("worker: no lease check before a step", worker="no_lease_check"),
     Mutant("worker: lease counts from the answer", worker="deadline_from_reply", focus="late beats"),
     Mutant("worker: keeps what it does not know", worker="strangers_are_kept"),
+    Mutant("worker: hands back what is still on its way", worker="hands_back_early", focus="late claims"),
+    Mutant("worker: asks on under an id that was answered", worker="keeps_claim_id", focus="lost claims"),
+    Mutant("worker: takes what an earlier registration was handed", worker="takes_old_answers", focus="late claims"),
+    Mutant("worker: reports a timer twice", worker="fires_twice"),
     Mutant("worker: a repeat under a new number", worker="new_number_on_repeat"),
     # Claims.
     _sql("claim: a repeat is answered with nothing", nothing("claimed_before")),

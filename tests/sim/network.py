@@ -23,6 +23,7 @@ Respond = Callable[[object], None]
 
 LATE_LAST_WORD_US = 7_000_000
 LATE_BEAT_US = 2_500_000
+LATE_CLAIM_US = 15_000_000
 
 
 class Sender(Protocol):
@@ -117,10 +118,10 @@ class Network:
 
     def _reply(self, pending: Pending, outcome: object) -> None:
         world = self.world
-        if (
-            world.random.random() < self.weather.lose_reply
-            or world.loop.us < self.cuts.get(pending.sender, NOT_CUT).until_us
-        ):
+        lose = self.weather.lose_reply
+        if pending.name == "claim" and world.focus == "lost claims":
+            lose *= 3
+        if world.random.random() < lose or world.loop.us < self.cuts.get(pending.sender, NOT_CUT).until_us:
             world.count("lost replies")
             if not isinstance(outcome, PerdureError):
                 world.audit.reply_lost(pending.name, outcome)
@@ -131,6 +132,8 @@ class Network:
         late = 0.5 if world.focus == "late beats" and self.weather.late else self.weather.late
         if pending.name in ("beat", "register") and world.random.random() < late:
             us = world.random.randrange(LATE_BEAT_US)
+        elif pending.name == "claim" and world.focus == "late claims" and world.random.random() < 6 * self.weather.late:
+            us = world.random.randrange(LATE_CLAIM_US)
         pending.sender.later(us, lambda: pending.answer(outcome))
 
 

@@ -197,7 +197,7 @@ class Worker:
             seen = self._strangers.get(id)
             if seen is None or seen[0] != attempt:
                 self._strangers[id] = (attempt, self._claims_sent)
-            elif self._claims_answered > seen[1]:
+            elif self._claims_answered > seen[1] or self.world.mutant("hands_back_early"):
                 # Handed out to a claim that nobody listens to any more: a later claim was answered without it.
                 self.world.count("strangers handed back")
                 self.log("hands back", id, attempt)
@@ -270,7 +270,7 @@ class Worker:
         number = self._claims_sent
 
         def answered(outcome: object) -> None:
-            if id != self.id or self.draining:
+            if (id != self.id and not self.world.mutant("takes_old_answers")) or self.draining:
                 return
             self._claiming = None
             if isinstance(outcome, LeaseLost):
@@ -281,7 +281,8 @@ class Worker:
                 return
             if room:
                 self._claims_answered = number
-            if outcome.items:
+            # An answer ends this id, an empty one too: had it a batch that is gone by now, it would never get another.
+            if outcome.items or not self.world.mutant("keeps_claim_id"):
                 self._claim_id = self.world.new_id()
             for claimed in outcome.items:
                 self._take(claimed)
@@ -513,8 +514,8 @@ class Run:
             self.worker.dirty(self)
             return
         for ask in abandoned:
-            self._steps.pop(ask.key, None) if ask.kind is Kind.STEP else None
             if ask.kind is Kind.STEP:
+                self._steps.pop(ask.key, None)
                 self._pauses.pop(ask.key, None)
             elif ask.kind in (Kind.EVENT, Kind.RESUME):
                 self.entries.append(CloseWait(ask.key))
@@ -544,7 +545,7 @@ class Run:
 
     def _set_timer(self, timer: tuple[str, int] | None) -> None:
         mark = self._timer = object()
-        if timer is None or timer[0] in self._fired:
+        if timer is None or (timer[0] in self._fired and not self.world.mutant("fires_twice")):
             return
         key, due_us = timer
 

@@ -379,7 +379,7 @@ class World:
         for op in scripts.flat(script.ops):
             if isinstance(op, scripts.Suspended) and not op.key.startswith("asked") and random.random() < 0.5:
                 self._in(random.randrange(8_000_000), self._resume, id, op.key)
-        if self.chaos and random.random() < 0.15:
+        if self.chaos and random.random() < (0.8 if self.focus == "lost claims" else 0.15):
             self._in(random.randrange(12_000_000), self._cancel, id)
 
     def _publish(self, topic: str, event: EventItem) -> None:
