@@ -217,10 +217,9 @@ class Worker:
             pause = 0.1
             if worker_id != self.id:
                 continue  # what an earlier registration was handed is lost with it
-            if reply.items:
-                self._claim_id = str(uuid4())
-                for claimed in reply.items:
-                    self._take(claimed)
+            self._claim_id = str(uuid4())  # an answer ends it, an empty one too: its batch may be gone by now
+            for claimed in reply.items:
+                self._take(claimed)
             for execution_id in reply.news:
                 self.fetch_news(execution_id)
 

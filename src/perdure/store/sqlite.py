@@ -43,6 +43,14 @@ else:
 T = TypeVar("T")
 logger = logging.getLogger("perdure.store")
 
+SETTINGS = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "wal_autocheckpoint=0",
+    "journal_size_limit=67108864",
+    "cache_size=-65536",
+    "temp_store=MEMORY",
+)
 GROUP_MAX = 1_000
 BUSY_MS = 1_000
 """How long a statement waits for somebody else's program that has the file open (none should)."""
@@ -130,8 +138,9 @@ class SQLiteStore:
                 execute(f"PRAGMA auto_vacuum=INCREMENTAL; PRAGMA application_id={APPLICATION_ID}")
             else:
                 self._check()
-            execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0")
-            execute("PRAGMA journal_size_limit=67108864; PRAGMA cache_size=-65536; PRAGMA temp_store=MEMORY")
+            # One at a time: a text of several statements stops at the first that answers with a row.
+            for setting in SETTINGS:
+                list(execute(f"PRAGMA {setting}"))
             self._migrate()
             self._reader = self._writer if self._memory else self._connect(apsw.SQLITE_OPEN_READONLY)
         except NotOurFile:
