@@ -12,6 +12,8 @@ from tests.journals.workflows import INPUTS, app, outside
 from perdure.embedded import embedded
 from perdure.wire.errors import PerdureError
 
+ROOT = Path(__file__).parents[2]
+
 
 async def record(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as store:
@@ -35,6 +37,7 @@ async def record(folder: Path) -> None:
                     "rows": rows,
                 }
                 data = msgspec.json.format(msgspec.json.encode(kept), indent=1)
+                data = data.replace(f"{ROOT}/".encode(), b"")  # tracebacks name files; not where they lie here
                 (folder / f"{name}.json").write_bytes(data + b"\n")
 
 
