@@ -10,11 +10,10 @@ from tests.server.serving import Served, serving
 from perdure.server import auth
 from perdure.server.app import check_exposure
 from perdure.server.auth import Failures, Gate, is_loopback
-from perdure.server.problems import TooManyRequests
 from perdure.server.settings import Settings
 from perdure.store.verbs import access
 from perdure.wire.access import Principal, Role
-from perdure.wire.errors import BadRequest, Forbidden, Unauthorized
+from perdure.wire.errors import BadRequest, Forbidden, TooManyRequests, Unauthorized
 
 KEY = "sk_abcdefgh_" + "x" * 32
 

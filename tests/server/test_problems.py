@@ -66,6 +66,7 @@ async def test_the_wrong_method_says_which_are_right(served: Served, route: Rout
     reply = await served.client.request("PATCH", url_of(route))
     check_shape(reply, 405, "METHOD_NOT_ALLOWED")
     assert route.method in reply.headers["allow"].split(", ")
+    assert reply.json()["details"] == {"allow": reply.headers["allow"].split(", ")}
 
 
 @pytest.mark.parametrize(

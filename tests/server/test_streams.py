@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import pytest
 from tests.server.serving import Hand, Served, serving
 
-from perdure.server.problems import TooManyRequests
 from perdure.server.streams import ClientGone, Drain, Poll, Slots, frame
+from perdure.wire.errors import TooManyRequests
 
 
 class Event(NamedTuple):

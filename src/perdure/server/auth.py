@@ -14,9 +14,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-from perdure.server.problems import TooManyRequests
 from perdure.wire.access import Principal, Role
-from perdure.wire.errors import BadRequest, Forbidden, NotFound, Unauthorized
+from perdure.wire.errors import BadRequest, Forbidden, NotFound, TooManyRequests, Unauthorized
 
 CACHED_MAX: Final = 10_000
 ADDRESSES_MAX: Final = 10_000

@@ -14,9 +14,9 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from perdure.server.problems import RequestTimeout, problem_reply
+from perdure.server.problems import problem_reply
 from perdure.server.settings import Settings
-from perdure.wire.errors import BadRequest, PerdureError
+from perdure.wire.errors import BadRequest, HeadersTooLarge, PerdureError, RequestTimeout, UriTooLong
 
 HEADERS_MAX: Final = 100
 # Who takes less than this in `write_seconds` is cut.
@@ -24,16 +24,6 @@ PROGRESS_BYTES: Final = 16 << 10
 NEVER: Final = math.inf
 
 EXTENSION: Final = "perdure.connection"
-
-
-class UriTooLong(PerdureError):
-    code = "URI_TOO_LONG"
-    status = 414
-
-
-class HeadersTooLarge(PerdureError):
-    code = "HEADERS_TOO_LARGE"
-    status = 431
 
 
 class _Refused(Exception):

@@ -3,8 +3,8 @@
 from html import escape
 from typing import Final
 
-from perdure.server.problems import error_types
 from perdure.server.schemas import Json
+from perdure.wire.errors import error_classes
 
 STYLE: Final = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
@@ -52,7 +52,8 @@ def page(doc: Json) -> str:
     parts.extend(_shape(name, schema) for name, schema in doc["components"]["schemas"].items())
     parts.append("<h2>Errors</h2><table><tr><th>status</th><th>error_type</th></tr>")
     parts.extend(
-        f"<tr><td>{status}</td><td><code>{escape(code)}</code></td></tr>" for status, code in sorted(error_types())
+        f"<tr><td>{status}</td><td><code>{escape(code)}</code></td></tr>"
+        for status, code in sorted((cls.status, cls.code) for cls in error_classes())
     )
     parts.append("</table></main></body></html>")
     return "".join(parts)

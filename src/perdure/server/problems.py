@@ -6,46 +6,18 @@ and nothing else of it. No answer has an empty body.
 
 import logging
 import re
-from collections.abc import Iterator
 from typing import Final
 from uuid import uuid4
 
 import msgspec
 
 from perdure.wire.codec import check_json, scrub_text
-from perdure.wire.errors import BadRequest, BadValue, PerdureError
+from perdure.wire.errors import BadRequest, BadValue, InternalError, MethodNotAllowed, PerdureError
 from perdure.wire.records import Problem
 
 logger = logging.getLogger("perdure.server")
 
 Header = tuple[bytes, bytes]
-
-
-class MethodNotAllowed(PerdureError):
-    code = "METHOD_NOT_ALLOWED"
-    status = 405
-
-
-class RequestTimeout(PerdureError):
-    code = "REQUEST_TIMEOUT"
-    status = 408
-    retryable = True
-
-
-class UnsupportedMediaType(PerdureError):
-    code = "UNSUPPORTED_MEDIA_TYPE"
-    status = 415
-
-
-class TooManyRequests(PerdureError):
-    code = "TOO_MANY_REQUESTS"
-    status = 429
-    retryable = True
-
-
-class InternalError(PerdureError):
-    code = "INTERNAL_ERROR"
-    status = 500
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
@@ -61,13 +33,17 @@ def json_headers(size: int, extra: tuple[Header, ...] = ()) -> tuple[Header, ...
     return (_JSON, _NO_STORE, _NO_SNIFF, (b"content-length", b"%d" % size), *extra)
 
 
-def problem_reply(error: PerdureError, extra: tuple[Header, ...] = ()) -> Reply:
+def problem_reply(error: PerdureError) -> Reply:
     """The answer that tells of an error."""
     # An error's text may quote whatever the caller sent; it must be sendable all the same.
     body = _encode(Problem(scrub_text(error.message), error.code, error.details))
-    headers = [*extra]
+    headers: list[Header] = []
     if error.status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="perdure"'))
+    if isinstance(error, MethodNotAllowed) and error.details:
+        allow = error.details["allow"]
+        assert isinstance(allow, list)
+        headers.append((b"allow", ", ".join(allow).encode()))
     if error.retryable:
         headers.append((b"retry-after", b"1"))
     if error.status in _CLOSING:
@@ -100,14 +76,6 @@ def shape_problem(error: msgspec.ValidationError, where: str) -> BadValue:
     path = where + found[1] if found else where
     what = text[: found.start()] if found else text
     return BadValue(f"{path}: {what}", {"path": path})
-
-
-def error_types() -> Iterator[tuple[int, str]]:
-    """Every status and code there is, for the documentation."""
-    seen = [PerdureError]
-    for cls in seen:
-        seen.extend(cls.__subclasses__())
-        yield cls.status, cls.code
 
 
 _encode: Final = msgspec.json.Encoder().encode

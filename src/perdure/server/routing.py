@@ -27,9 +27,7 @@ from perdure.engine.engine import Engine
 from perdure.server.auth import Gate, check_role
 from perdure.server.connections import EXTENSION, Connection
 from perdure.server.problems import (
-    MethodNotAllowed,
     Reply,
-    UnsupportedMediaType,
     internal_problem,
     json_headers,
     problem_reply,
@@ -40,7 +38,14 @@ from perdure.server.settings import Settings
 from perdure.server.signin import SignIns
 from perdure.server.streams import ClientGone, Drain, EventStream, Poll, Slots
 from perdure.wire.access import Principal, Role
-from perdure.wire.errors import BadRequest, NotFound, PerdureError, TooLarge
+from perdure.wire.errors import (
+    BadRequest,
+    MethodNotAllowed,
+    NotFound,
+    PerdureError,
+    TooLarge,
+    UnsupportedMediaType,
+)
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 Handler = Callable[..., Awaitable[object]]
@@ -350,8 +355,7 @@ class Router:
         try:
             answer = await self._answer(scope, receive, headers)
         except PerdureError as error:
-            extra = (error.allow,) if isinstance(error, _WrongMethod) else ()
-            answer = problem_reply(error, extra)
+            answer = problem_reply(error)
         except ClientGone:
             return
         except Exception as error:  # whatever a handler of ours got wrong is told and logged, and the server goes on
@@ -412,7 +416,7 @@ class Router:
         route = methods.get(method) or (methods.get("GET") if method == "HEAD" else None)
         if route is None:
             allowed = [*methods, *(["HEAD"] if "GET" in methods else [])]
-            raise _WrongMethod(f"{method} is not served here; use {' or '.join(allowed)}.", ", ".join(allowed))
+            raise MethodNotAllowed(f"{method} is not served here; use {' or '.join(allowed)}.", {"allow": allowed})
         return route, values
 
     def _walk(self, raw: bytes) -> tuple[dict[str, Route], tuple[str, ...]]:
@@ -426,12 +430,6 @@ class Router:
         if node is None:
             raise NotFound(f"There is nothing at {raw.decode('latin-1')!r}; /docs shows what there is.")
         return node.methods, tuple(values)
-
-
-class _WrongMethod(MethodNotAllowed):
-    def __init__(self, message: str, allow: str) -> None:
-        super().__init__(message)
-        self.allow = (b"allow", allow.encode())
 
 
 class _Streaming:

@@ -13,7 +13,7 @@ from typing import Final, Literal
 from msgspec import Raw
 from starlette.types import Receive, Send
 
-from perdure.server.problems import TooManyRequests
+from perdure.wire.errors import TooManyRequests
 
 RETRY_MS: Final = 1_000
 # Most polls are over at once: the watch for a client that leaves begins only with those that are not.

@@ -8,17 +8,25 @@
     ├── NotFound                404  unknown here; another project's ids look the same
     │   ├── WorkflowNotFound    404
     │   └── DeploymentNotFound  404
+    ├── MethodNotAllowed        405  the path is served, with other methods
+    ├── RequestTimeout          408  the request took too long to arrive
     ├── Conflict                409  the state does not allow it
     │   ├── LeaseLost           409  a newer attempt drives this execution: stop
     │   ├── IllegalMove         409
     │   ├── NoDeployment        409
     │   └── KeyReused           409  same Idempotency-Key, other body
     ├── TooLarge                413
+    ├── UriTooLong              414
+    ├── UnsupportedMediaType    415  not JSON in UTF-8, or compressed
     ├── BadValue                422  a value that cannot be kept, with its path
+    ├── TooManyRequests         429  too many at once from this caller; try again later
+    ├── HeadersTooLarge         431
+    ├── InternalError           500  the server's own fault; its log says why
     ├── Unavailable             503  nothing happened; try again
     └── UnknownOutcome          503  it may have happened; repeat with the same key
 
-Each class has a stable `code`, an HTTP `status` and says whether the same call may be tried again (`retryable`).
+Each class has a stable `code`, an HTTP `status` and says whether the same call may be tried again (`retryable`). Every
+code that an answer of the server may carry is here, so that the client's side knows it (`from_code`).
 """
 
 from typing import ClassVar
@@ -69,6 +77,19 @@ class DeploymentNotFound(NotFound):
     code = "DEPLOYMENT_NOT_FOUND"
 
 
+class MethodNotAllowed(PerdureError):
+    """`details` lists the methods that are served: `{"allow": [...]}`."""
+
+    code = "METHOD_NOT_ALLOWED"
+    status = 405
+
+
+class RequestTimeout(PerdureError):
+    code = "REQUEST_TIMEOUT"
+    status = 408
+    retryable = True
+
+
 class Conflict(PerdureError):
     code = "CONFLICT"
     status = 409
@@ -95,9 +116,35 @@ class TooLarge(PerdureError):
     status = 413
 
 
+class UriTooLong(PerdureError):
+    code = "URI_TOO_LONG"
+    status = 414
+
+
+class UnsupportedMediaType(PerdureError):
+    code = "UNSUPPORTED_MEDIA_TYPE"
+    status = 415
+
+
 class BadValue(PerdureError):
     code = "BAD_VALUE"
     status = 422
+
+
+class TooManyRequests(PerdureError):
+    code = "TOO_MANY_REQUESTS"
+    status = 429
+    retryable = True
+
+
+class HeadersTooLarge(PerdureError):
+    code = "HEADERS_TOO_LARGE"
+    status = 431
+
+
+class InternalError(PerdureError):
+    code = "INTERNAL_ERROR"
+    status = 500
 
 
 class Unavailable(PerdureError):
@@ -113,10 +160,10 @@ class UnknownOutcome(PerdureError):
 
 
 def error_classes() -> list[type[PerdureError]]:
-    """Every class of the tree, roots first."""
+    """Every class of this tree, roots first; not those that other rooms add for themselves."""
     found: list[type[PerdureError]] = [PerdureError]
     for cls in found:
-        found.extend(cls.__subclasses__())
+        found.extend(kind for kind in cls.__subclasses__() if kind.__module__ == __name__)
     return found
 
 

@@ -1,0 +1,46 @@
+"""The error tree: every code that may travel is known on the other side."""
+
+import pytest
+
+from perdure.wire import errors
+from perdure.wire.errors import PerdureError, error_classes, from_code
+
+
+@pytest.mark.parametrize("kind", error_classes(), ids=lambda kind: kind.__name__)
+def test_a_code_leads_back_to_its_class(kind: type[PerdureError]) -> None:
+    found = from_code(kind.code, "so it is", {"a": 1}, kind.status)
+    assert type(found) is kind
+    assert (found.message, found.details, str(found)) == ("so it is", {"a": 1}, "so it is")
+
+
+def test_no_two_classes_share_a_code() -> None:
+    codes = [kind.code for kind in error_classes()]
+    assert len(codes) == len(set(codes))
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(404, errors.NotFound), (429, errors.TooManyRequests), (503, errors.Unavailable), (500, PerdureError)],
+)
+def test_an_unknown_code_is_read_by_its_status(status: int, kind: type[PerdureError]) -> None:
+    """A proxy's answer, or that of a later release."""
+    assert type(from_code("NEWER", "what", status=status)) is kind
+
+
+def test_errors_of_other_rooms_are_not_made_from_a_code() -> None:
+    class Ours(PerdureError):
+        code = "OURS"
+
+        def __init__(self) -> None:
+            super().__init__("made elsewhere")
+
+    assert Ours not in error_classes()
+    assert type(from_code("OURS", "what")) is PerdureError
+
+
+def test_the_docstring_draws_the_whole_tree() -> None:
+    assert errors.__doc__ is not None
+    drawn = {line.split("── ")[1].split()[0]: line for line in errors.__doc__.splitlines() if "── " in line}
+    assert set(drawn) == {kind.__name__ for kind in error_classes()} - {"PerdureError"}
+    for kind in error_classes()[1:]:
+        assert str(kind.status) in drawn[kind.__name__]
