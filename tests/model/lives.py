@@ -174,6 +174,12 @@ class Model:
             self.done["answer for a waiter"] += 1
         return True
 
+    @staticmethod
+    def answered(life: Life, key: str) -> bool:
+        """Whether an answer stands under the key; the same again is then no conflict."""
+        wait = life.waits.get(key)
+        return wait is not None and wait.topic is None and wait.state in ("early", "met")
+
     def open(self, life: Life, key: str, topic: str | None, match: int | None) -> None:
         """The code waits; what is there already is its at once."""
         known = life.waits.get(key)

@@ -241,10 +241,14 @@ class Lives(RuleBasedStateMachine):
         life = self._pick(data, waiting if waiting and not early else lives)
         keys = sorted(life.waits)
         key = self._name("early") if early or not keys else data.draw(st.sampled_from(keys), label="key")
+        stands = self.model.answered(life, key)
         if not self.model.answer(life, key):
             with pytest.raises(Conflict):
-                self._do(self.world.resume(life.id, key))
+                self._do(self.world.resume(life.id, key, "another" if stands else None))
             self.model.done["answer refused"] += 1
+            if stands:
+                self._do(self.world.resume(life.id, key))
+                self.model.done["answer repeated"] += 1
             return
         self._do(self.world.resume(life.id, key))
 
@@ -593,6 +597,7 @@ ENOUGH: dict[str, int] = {
     "answer for a waiter": 3,
     "early answer": 3,
     "answer refused": 3,
+    "answer repeated": 3,
     "wait closed": 3,
     "timer": 3,
     "delay over": 3,

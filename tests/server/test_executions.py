@@ -271,6 +271,9 @@ async def test_a_suspended_step_is_answered(served: Served, hand: Hand) -> None:
     assert [(row["kind"], row["key"], row["value"]) for row in rows if row["kind"] == "resume"] == [
         ("resume", "ask/a", {"yes": True})
     ]
+    again = await served.client.post(f"/api/v1/executions/{id}/resume/ask%2Fa", json={"data": {"yes": True}})
+    assert (again.status_code, again.json()) == (200, reply.json())
+    assert (await served.client.get(f"/api/v1/executions/{id}/steps")).json()["steps"] == rows
     other = await served.client.post(f"/api/v1/executions/{id}/resume/ask%2Fa", json={"data": 1})
     assert other.status_code == 409
 

@@ -103,6 +103,34 @@ async def test_the_first_answer_stands(world: World) -> None:
     assert await world.outcomes(id, Kind.RESUME) == [1, 1]
 
 
+async def test_the_same_answer_again_changes_nothing_and_is_no_conflict(world: World) -> None:
+    """The reply to the first may have been lost; meanwhile the code may ask, go on, or end."""
+    id = await world.running()
+    await world.resume(id, "early", {"yes": True})
+    await world.resume(id, "early", {"yes": True})
+    await world.report(id, [answer_wait("early"), answer_wait("k")])
+    await world.resume(id, "early", {"yes": True})
+    await world.resume(id, "k", [1])
+    before = await world.journal(id)
+    await world.resume(id, "k", [1])
+    assert await world.journal(id) == before
+    assert await world.outcomes(id, Kind.RESUME) == [{"yes": True}, [1]]
+    await world.resume(id, "unasked", 1)
+    await world.finish(id)
+    for key, data in (("early", {"yes": True}), ("k", [1]), ("unasked", 1)):
+        await world.resume(id, key, data)
+        with pytest.raises(Conflict, match="completed already"):
+            await world.resume(id, key, "another")
+
+
+async def test_an_answer_is_not_taken_for_an_event_that_says_the_same(world: World) -> None:
+    id = await world.running()
+    await world.report(id, [event_wait("e", "topic")])
+    await world.publish("topic", 1)
+    with pytest.raises(Conflict):
+        await world.resume(id, "e", 1)
+
+
 async def test_answers_to_what_takes_none_are_refused(world: World) -> None:
     with pytest.raises(NotFound):
         await world.resume(world.new_id(), "k")

@@ -204,7 +204,7 @@ class Executions:
         await self._engine.store.write(looks.delete(project_id=project_id, execution_id=checked_id(execution_id)))
 
     async def resume(self, project_id: str, execution_id: str, step_key: str, data: Raw) -> None:
-        """Answer a suspended step, now or before it asks. Raises Conflict when it was answered before."""
+        """Answer a suspended step, now or before it asks. Raises Conflict when another answer stands already."""
         check_name(step_key, where="step_key", max_bytes=KEY_BYTES_MAX)
         check_json(bytes(data), where="data")
         await self._engine.store.write(

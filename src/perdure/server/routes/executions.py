@@ -417,7 +417,10 @@ async def cancel_execution(call: Call, execution_id: str) -> CancelExecutionResp
 
 @routes.post("/api/v1/executions/{execution_id}/resume/{step_key}")
 async def resume_execution(call: Call, execution_id: str, step_key: str, body: ResumeRequest) -> ResumeResponse:
-    """Answer a suspended step, now or before it asks."""
+    """Answer a suspended step, now or before it asks.
+
+    The first answer stands. The same one again is answered like the first time, whenever it comes; another one is 409.
+    """
     await call.engine.executions.resume(call.project_id, execution_id, step_key, body.data)
     return ResumeResponse(execution_id, step_key)
 

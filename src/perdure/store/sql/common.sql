@@ -604,6 +604,9 @@ WHERE execution_id = :execution_id AND key = :key AND kind = 'step' AND ok = 0 R
 -- name: read_wait
 SELECT state, topic, after_seq, event_seq, data FROM waits WHERE execution_id = :execution_id AND key = :key;
 
+-- name: read_answer
+SELECT value FROM journal WHERE execution_id = :execution_id AND key = :key AND kind = 'resume';
+
 -- name: insert_wait
 -- holds: execution=execution_id
 INSERT INTO waits (execution_id, key, project_id, state, topic, match, fingerprint, after_seq, data, opened_at_us)

@@ -1,5 +1,7 @@
 """Answers to suspended steps: before, while or after somebody waits for them, none is lost (I5)."""
 
+from typing import Any
+
 from msgspec import Raw
 
 from perdure.store.interface import Rows, query, query_many, verb
@@ -18,13 +20,19 @@ async def resume(*, project_id: str, execution_id: str, step_key: str, data: Raw
 
 
 async def answer_wait(project_id: str, execution_id: str, step_key: str, data: Raw, now_us: int) -> Problem | None:
-    """The answer as an outcome in the waiter's journal; the first one stands. Refusals are told, not raised."""
+    """The answer as an outcome in the waiter's journal; the first one stands. Refusals are told, not raised.
+
+    The same answer again, byte for byte, changes nothing and is told what the first one was: its reply may be lost,
+    and the execution may have gone on, or ended, since then.
+    """
     state = await query("read_state", project_id=project_id, id=execution_id)
     if not state:
         return Problem(f"Execution {execution_id!r} does not exist.", NotFound.code)
+    wait = await query("read_wait", execution_id=execution_id, key=step_key)
+    if wait and await _stands(execution_id, step_key, wait[0], bytes(data)):
+        return None
     if Phase(state[0][0]) in FINAL:
         return Problem(f"Execution {execution_id!r} is {state[0][0]} already and takes no answers.", Conflict.code)
-    wait = await query("read_wait", execution_id=execution_id, key=step_key)
     if wait and wait[0][0] != "open":
         return Problem(
             f"Step {step_key!r} of execution {execution_id!r} was answered before; the first answer stands."
@@ -45,6 +53,17 @@ async def answer_wait(project_id: str, execution_id: str, step_key: str, data: R
         early = (execution_id, step_key, project_id, "early", None, None, None, None, bytes(data), now_us)
         await query_many("insert_wait", [early])
     return None
+
+
+async def _stands(execution_id: str, step_key: str, wait: tuple[Any, ...], data: bytes) -> bool:
+    """Whether the answer that stands is this one."""
+    state, early = wait[0], wait[4]
+    if state == "early":
+        return bytes(early) == data
+    if state != "met":
+        return False
+    found = await query("read_answer", execution_id=execution_id, key=step_key)
+    return bool(found) and bytes(found[0][0]) == data
 
 
 @verb
