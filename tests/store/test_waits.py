@@ -123,6 +123,23 @@ async def test_the_same_answer_again_changes_nothing_and_is_no_conflict(world: W
             await world.resume(id, key, "another")
 
 
+async def test_early_answers_are_bounded_by_execution(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waits, "EARLY_MAX", 3)
+    id, other = await world.running(), await world.running()
+    for n in range(3):
+        await world.resume(id, f"k{n}", n)
+    with pytest.raises(Conflict, match=f"{id}' holds 3 early answers.*step key 'k3'"):
+        await world.resume(id, "k3", 3)
+    await world.resume(id, "k0", 0)  # the same again keeps nothing new
+    await world.resume(other, "k3", 3)
+    await world.report(id, [answer_wait("k0"), answer_wait("asked")])
+    await world.resume(id, "asked", "at once")  # what is asked for is always taken
+    await world.resume(id, "k3", 3)
+    with pytest.raises(Conflict, match="early answers"):
+        await world.resume(id, "k4", 4)
+    assert await world.outcomes(id, Kind.RESUME) == [0, "at once"]
+
+
 async def test_an_answer_is_not_taken_for_an_event_that_says_the_same(world: World) -> None:
     id = await world.running()
     await world.report(id, [event_wait("e", "topic")])

@@ -607,6 +607,9 @@ SELECT state, topic, after_seq, event_seq, data FROM waits WHERE execution_id = 
 -- name: read_answer
 SELECT value FROM journal WHERE execution_id = :execution_id AND key = :key AND kind = 'resume';
 
+-- name: count_early
+SELECT COUNT(*) FROM waits WHERE execution_id = :execution_id AND state = 'early';
+
 -- name: insert_wait
 -- holds: execution=execution_id
 INSERT INTO waits (execution_id, key, project_id, state, topic, match, fingerprint, after_seq, data, opened_at_us)

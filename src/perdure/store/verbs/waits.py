@@ -10,6 +10,9 @@ from perdure.wire.errors import Conflict, NotFound
 from perdure.wire.records import Kind, Problem
 from perdure.wire.status import FINAL, Phase
 
+EARLY_MAX = 1_000
+"""How many answers one execution keeps for steps that have not asked yet: keys may be mistyped, or invented."""
+
 
 @verb
 async def resume(*, project_id: str, execution_id: str, step_key: str, data: Raw, now_us: int) -> None:
@@ -44,6 +47,12 @@ async def answer_wait(project_id: str, execution_id: str, step_key: str, data: R
         return Problem(
             f"Step {step_key!r} of execution {execution_id!r} waits for an event of topic {wait[0][1]!r}, "
             "not for an answer.",
+            Conflict.code,
+        )
+    if not wait and (await query("count_early", execution_id=execution_id))[0][0] >= EARLY_MAX:
+        return Problem(
+            f"Execution {execution_id!r} holds {EARLY_MAX:,} early answers, for which no step has asked yet: that is "
+            f"the most it may hold. Check the step key {step_key!r}, or answer once the step asks.",
             Conflict.code,
         )
     if wait:
