@@ -278,6 +278,37 @@ async def test_a_suspended_step_is_answered(served: Served, hand: Hand) -> None:
     assert other.status_code == 409
 
 
+async def test_ids_in_upper_case_name_the_same(served: Served, hand: Hand) -> None:
+    id = await served.start()
+    child = await served.start(parent_execution_id=id.upper())
+    loud = f"/api/v1/executions/{id.upper()}"
+    for path in ("", "?wait=0.01", "/steps", "/logs", "/waits"):
+        assert (await served.client.get(loud + path)).status_code == 200, path
+    assert (await served.client.get(loud)).json()["id"] == id
+    listed = await served.client.get(f"/api/v1/executions?root_execution_id={id.upper()}")
+    assert [one["id"] for one in listed.json()["executions"]] == [child]
+    item = {"workflow_id": "w", "payload": 1, "parent_execution_id": id.upper()}
+    (started,) = (await served.client.post("/api/v1/executions", json={"items": [item]})).json()["items"]
+    shown = (await served.client.get(f"/api/v1/executions/{started['execution_id']}")).json()
+    assert shown["parent_execution_id"] == id
+    reply = await served.client.post(f"{loud}/resume/k", json={"data": 1})
+    assert reply.json() == {"execution_id": id, "step_key": "k"}
+    headers = {"x-project-id": served.project_id.upper()}
+    assert (await served.client.post(f"{loud}/cancel", headers=headers)).json()["execution_id"] == id
+    waited = await served.client.post("/api/v1/executions/wait", json={"ids": [id.upper()], "wait_seconds": 0})
+    assert [one["id"] for one in waited.json()["finished"]] == [id]
+    stream = await served.client.get(f"{loud}/events")
+    assert f'"id":"{id}"' in stream.text.rpartition("event: end")[2]
+    assert (await served.client.delete(f"/api/v1/executions/{child.upper()}")).status_code == 204
+
+
+async def test_a_wait_that_names_a_wrong_id_leaves_nothing_behind(served: Served) -> None:
+    id = await served.start()
+    reply = await served.client.post("/api/v1/executions/wait", json={"ids": [id, "x"], "wait_seconds": 1})
+    assert reply.status_code == 400
+    assert served.engine.endings._listeners == {}
+
+
 async def test_erase_takes_a_users_final_executions(served: Served) -> None:
     ids = [await served.start(user_id="u") for _ in range(2)]
     await served.client.post(f"/api/v1/executions/{ids[0]}/cancel")

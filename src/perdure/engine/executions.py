@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
 from uuid_utils import uuid7
 
 from perdure.store.verbs import looks, moves, starts, waits
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 LIST_MAX = 500
 CLOSED = "The engine was closed while the result was awaited; the execution goes on when the store is opened again."
 NEWEST = "~"  # sorts after every id
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 INT32_MAX = 2**31 - 1
 DELAY_SECONDS_MAX = 10 * 366 * 86_400.0
 AT_US_MAX = 253_402_300_799_000_000  # the end of the year 9999
@@ -109,6 +110,7 @@ class Executions:
 
     async def wait(self, project_id: str, ids: Sequence[str], seconds: float) -> WaitReply:
         """Answer as soon as one of the ids is final, or after `seconds`."""
+        ids = [checked_id(id) for id in ids]
         found: list[Finished] = []
         some = asyncio.Event()
 
@@ -118,7 +120,7 @@ class Executions:
 
         endings = self._engine.endings
         for id in ids:
-            endings.listen(project_id, checked_id(id), tell)
+            endings.listen(project_id, id, tell)
         try:
             # Listening comes before asking the store, so that no end falls between.
             done, missing = await self._engine.store.read(looks.finished(project_id=project_id, ids=ids))
@@ -136,6 +138,7 @@ class Executions:
 
     async def result(self, project_id: str, execution_id: str) -> Finished:
         """Wait, as long as it takes, for one execution to be final. Raises NotFound."""
+        execution_id = checked_id(execution_id)
         endings = self._engine.endings
         known, finished = endings.recent(project_id, execution_id)
         if finished is not None:
@@ -149,7 +152,7 @@ class Executions:
             if not future.done():
                 future.set_result(finished)
 
-        endings.listen(project_id, checked_id(execution_id), tell)
+        endings.listen(project_id, execution_id, tell)
         try:
             if not known:
                 done, missing = await self._engine.store.read(
@@ -180,11 +183,11 @@ class Executions:
 
     def watch_ticket(self, execution_id: str) -> int:
         """Take before looking at journal or log; `watch` then misses nothing written since."""
-        return self._engine.doorbell.ticket(("written", execution_id))
+        return self._engine.doorbell.ticket(("written", checked_id(execution_id)))
 
     async def watch(self, execution_id: str, ticket: int, seconds: float = 1.0) -> bool:
         """Wait until journal or log of an execution grew since the ticket, at most `seconds`."""
-        return await self._engine.doorbell.wait(("written", execution_id), ticket, seconds)
+        return await self._engine.doorbell.wait(("written", checked_id(execution_id)), ticket, seconds)
 
     async def cancel(self, project_id: str, execution_id: str, by: str = "user") -> Execution:
         """Cancel an execution and everything below it. Raises NotCancellable when it is final."""
@@ -236,19 +239,30 @@ class Executions:
         """A page of executions, newest first."""
         if not 1 <= limit <= LIST_MAX:
             raise BadRequest(f"`limit` must be 1 to {LIST_MAX}, got {limit}.")
-        if cursor is not None and not _UUID.fullmatch(cursor):
+        if cursor is not None and not is_uuid(cursor):
             raise BadRequest("`cursor` is not one that a list gave; leave it out to start with the newest.")
+        for name in ("parent_execution_id", "root_execution_id"):
+            id = getattr(filters, name)
+            if id is not None and not id.islower():
+                filters = replace(filters, **{name: id.lower()})
         page, following = await self._engine.store.scan(
-            looks.list_executions(project_id=project_id, filters=filters, before=cursor or NEWEST, limit=limit)
+            looks.list_executions(
+                project_id=project_id, filters=filters, before=(cursor or NEWEST).lower(), limit=limit
+            )
         )
         return ExecutionPage(page, following)
 
 
+def is_uuid(text: str) -> bool:
+    """Whether a text is a UUID, in lower or upper case."""
+    return _UUID.fullmatch(text) is not None
+
+
 def checked_id(id: str) -> str:
-    """The id, if it could be one."""
-    if not _UUID.fullmatch(id):
+    """The id as the store has it, if it could be one: UUIDs in upper case name the same."""
+    if not is_uuid(id):
         raise BadRequest(f"{id!r} is not an execution id; ids look like 0190a5f2-7c1e-7b3a-9d55-0242ac120002.")
-    return id
+    return id.lower()
 
 
 def check_item(item: StartItem) -> None:

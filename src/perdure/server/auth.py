@@ -111,7 +111,7 @@ class Gate:
 
     def check_project(self, principal: Principal, project_id: str | None) -> None:
         """A request may repeat its key's project; any other does not exist for it. Raises `NotFound`."""
-        if project_id and project_id != principal.project_id and self.anyone is None:
+        if project_id and project_id.lower() != principal.project_id and self.anyone is None:
             raise NotFound(f"Project {project_id!r} does not exist.")
 
 

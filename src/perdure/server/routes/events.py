@@ -2,13 +2,13 @@
 
 import asyncio
 import hashlib
-import re
 from collections.abc import AsyncGenerator, Callable
 from typing import Final, Literal
 
 import msgspec
 from msgspec import Struct
 
+from perdure.engine.executions import checked_id, is_uuid
 from perdure.server.routes.executions import LOOK_SECONDS, idempotency, page_limit
 from perdure.server.routing import Call, Routes
 from perdure.server.streams import COMMENT, EventStream, frame
@@ -36,7 +36,7 @@ routes = Routes("Events")
 @routes.post("/api/v1/events/publish", contract=True, idempotent=True)
 async def publish_event(call: Call, body: PublishEventRequest) -> PublishEventResponse:
     """Append events to a topic, in order, in one transaction."""
-    if body.durable and not (_is_uuid(body.execution_id) and _is_uuid(body.root_execution_id)):
+    if body.durable and not (is_uuid(body.execution_id or "") and is_uuid(body.root_execution_id or "")):
         raise BadRequest("body.durable: needs `execution_id` and `root_execution_id`, both UUIDs.")
     same = idempotency(call)
     items = [
@@ -100,7 +100,9 @@ class StreamEventsQuery(Struct, frozen=True):
 async def stream_events(call: Call, query: StreamEventsQuery) -> EventStream:
     """Follow a topic or a run as server-sent events."""
     call.check_project(query.project_id)
-    run_id = query.workflow_run_id if _is_uuid(query.workflow_run_id) else None
+    run_id = None
+    if query.workflow_run_id is not None and is_uuid(query.workflow_run_id):
+        run_id = checked_id(query.workflow_run_id)
     name = query.topic or ""
     if query.workflow_run_id is not None and query.workflow_id is None:
         raise BadRequest("query.workflow_run_id: needs `workflow_id` too.", {"path": "query.workflow_id"})
@@ -192,9 +194,4 @@ class _Topic:
         return low
 
 
-def _is_uuid(text: str | None) -> bool:
-    return text is not None and _UUID.fullmatch(text) is not None
-
-
-_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _encode: Final = msgspec.json.Encoder().encode

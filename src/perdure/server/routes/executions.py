@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 from uuid_utils import UUID, uuid7
 
+from perdure.engine.executions import checked_id
 from perdure.server.routing import Call, Routes
 from perdure.server.streams import COMMENT, EventStream, frame
 from perdure.store.verbs.starts import Idempotency
@@ -100,8 +101,8 @@ async def start_executions(call: Call, body: StartManyRequest) -> StartReply:
     """Start many independent executions; each item has its own answer."""
     _check_count(body.items, "body.items")
     items: Sequence[StartItem] = body.items
-    if any(item.start_at is not None for item in body.items):
-        items = [_with_start(item) for item in body.items]
+    if any(item.start_at is not None or item.parent_execution_id is not None for item in body.items):
+        items = [_plain(item) for item in body.items]
     answers = await call.engine.executions.start(call.project_id, items, idempotency=idempotency(call))
     return StartReply([StartAnswer.of(answer) for answer in answers])
 
@@ -132,7 +133,10 @@ def _item(
     )
 
 
-def _with_start(item: StartItemRequest) -> StartItem:
+def _plain(item: StartItemRequest) -> StartItem:
+    """The item with its start as a number and its parent's id as the store has it."""
+    if item.parent_execution_id is not None:
+        item = msgspec.structs.replace(item, parent_execution_id=item.parent_execution_id.lower())
     if item.start_at is None:
         return item
     return msgspec.structs.replace(item, start_at_us=microseconds(item.start_at))
@@ -354,6 +358,7 @@ class StreamQuery(Struct, frozen=True):
 @routes.get("/api/v1/executions/{execution_id}/events", headers=("Last-Event-ID",))
 async def stream_execution(call: Call, execution_id: str, query: StreamQuery) -> EventStream:
     """Follow an execution as server-sent events: `row` (of the journal), `log`, and `end` when it is final."""
+    execution_id = checked_id(execution_id)
     cursor = call.header(b"last-event-id") or query.last_event_id
     after, after_log = _cursor(cursor) if cursor else (0, 0)
     await call.engine.executions.get(call.project_id, execution_id)
@@ -422,7 +427,7 @@ async def resume_execution(call: Call, execution_id: str, step_key: str, body: R
     The first answer stands. The same one again is answered like the first time, whenever it comes; another one is 409.
     """
     await call.engine.executions.resume(call.project_id, execution_id, step_key, body.data)
-    return ResumeResponse(execution_id, step_key)
+    return ResumeResponse(checked_id(execution_id), step_key)
 
 
 @routes.delete("/api/v1/executions/{execution_id}")
