@@ -4,6 +4,7 @@ import asyncio
 
 from tests.embedded.house import House, reaches, until
 
+from perdure.embedded import Embedded
 from perdure.sdk.context import Context
 from perdure.sdk.workflow import Registry
 from perdure.wire.status import Phase
@@ -20,27 +21,51 @@ def app_with_a_gate() -> tuple[Registry, asyncio.Event]:
     async def gated(ctx: Context) -> str:
         return await ctx.step("gate", wait_at_gate)
 
+    @app.workflow
+    async def quick(ctx: Context) -> str:
+        return "done"
+
     return app, gate
 
 
-async def test_one_beat_that_crossed_a_claim_drops_nothing_and_a_second_does(house: House) -> None:
+async def answer_two_claims(p: Embedded, app: Registry) -> None:
+    """The claim that is open now is answered, and one that was sent later."""
+    for _ in range(2):
+        await (await p.start(app["quick"], None)).result(timeout=10)
+
+
+TAKEN = 0.0
+"""When an embedded worker, which has no lease, takes its executions on the lease's clock."""
+
+
+async def test_what_is_not_held_is_dropped_unless_it_was_taken_after_the_beat_was_sent(house: House) -> None:
     app, gate = app_with_a_gate()
     async with house.open(app) as p:
         handle = await p.start(app["gated"], None)
         await reaches(handle, Phase.RUNNING)
         await until(lambda: _running(p.worker.running))
         held = [(handle.id, (await handle.get()).attempt, 1)]
-        p.worker.on_beat([])
-        p.worker.on_beat(held)
-        p.worker.on_beat([])
+        p.worker.on_beat([], TAKEN - 1)
+        p.worker.on_beat(held, TAKEN + 1)
         assert p.worker.running == 1
-        p.worker.on_beat([])
+        p.worker.on_beat([], TAKEN + 1)
         assert p.worker.running == 0
-        # The server still thinks that it runs here: two beats say so, and it is handed back.
-        p.worker.on_beat(held)
-        p.worker.on_beat(held)
+        # The server still thinks that it runs here. Nothing is on its way any more, and it is handed back.
+        p.worker.on_beat(held, TAKEN + 2)
+        await answer_two_claims(p, app)
+        p.worker.on_beat(held, TAKEN + 3)
         gate.set()
         assert await handle.result(timeout=10) == "through"
+
+
+async def test_what_a_later_attempt_of_this_worker_holds_is_dropped_at_once(house: House) -> None:
+    app, _ = app_with_a_gate()
+    async with house.open(app) as p:
+        handle = await p.start(app["gated"], None)
+        await reaches(handle, Phase.RUNNING)
+        await until(lambda: _running(p.worker.running))
+        p.worker.on_beat([(handle.id, 2, 3)], TAKEN - 1)
+        assert p.worker.running == 0
 
 
 async def _running(amount: int) -> bool:
@@ -52,12 +77,15 @@ async def test_a_delivery_that_never_arrived_is_handed_back(house: House) -> Non
     gate.set()
     async with house.open(app) as p:
         take = p.worker._take
-        p.worker._take = lambda claimed: None  # type: ignore[method-assign]  # the reply is lost on its way
+        p.worker._take = lambda claimed, now: None  # type: ignore[method-assign]  # the reply is lost on its way
         handle = await p.start(app["gated"], None)
         await reaches(handle, Phase.RUNNING)
         p.worker._take = take  # type: ignore[method-assign]
         held = [(handle.id, 1, 1)]
-        p.worker.on_beat(held)
-        p.worker.on_beat(held)
+        p.worker.on_beat(held, TAKEN + 1)
+        p.worker.on_beat(held, TAKEN + 2)
+        assert (await handle.get()).attempt == 1  # a claim that was sent before may still bring it
+        await answer_two_claims(p, app)
+        p.worker.on_beat(held, TAKEN + 3)
         assert await handle.result(timeout=10) == "through"
         assert (await handle.get()).attempt == 2

@@ -88,8 +88,6 @@ async def working(served: Served) -> AsyncIterator[Worker]:
     try:
         yield worker
     finally:
-        assert worker.lease is not None
-        await asyncio.to_thread(worker.lease.end)  # its thread may wait for this loop, where the server runs too
         await worker.drain()
         await transport.close()
 

@@ -1,6 +1,7 @@
 """A real server on a free port, a client of it, and a worker that says what it is told to say."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -51,6 +52,13 @@ class Served:
         key = await self.key_of(Role.ADMIN, project_id=id)
         return id, {"authorization": f"Bearer {key}"}
 
+    async def until_waiting(self, worker_id: str) -> None:
+        """Until a claim of this worker waits for work."""
+        async with asyncio.timeout(10):
+            polls = self.engine.claims._polls
+            while not any(one.worker_id == worker_id for one in polls.get(self.project_id, ())):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
     async def start(self, workflow_id: str = "w", payload: Json = None, **fields: Json) -> str:
         """Start an execution that nobody takes unless a worker registers."""
         body = {"payload": payload, "accept_early": True, **fields}
@@ -97,7 +105,7 @@ class Hand:
         return {
             "worker_id": self.id,
             "epoch": self.epoch,
-            "claim_id": str(uuid4()),
+            "claim_id": f"{time.monotonic_ns():020d}",
             "capacity": 1,
             "wait_seconds": wait_seconds,
         }

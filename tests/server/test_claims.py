@@ -88,3 +88,19 @@ async def test_a_closed_connection_cuts_the_lease_only_of_its_workers(served: Se
         assert (await client.get("/health")).status_code == 200
     await asyncio.sleep(1.5)
     assert not (await hand.beat())["lost"]
+
+
+async def test_a_claim_that_is_asked_again_lets_the_earlier_one_go_and_gets_its_batch(
+    served: Served, hand: Hand
+) -> None:
+    asked = hand.claiming(20)
+    first = asyncio.create_task(hand.say("claim", asked))
+    await served.until_waiting(hand.id)
+    second = asyncio.create_task(hand.say("claim", asked))
+    assert (await first)["items"] == []
+    id = await served.start()
+    handed = await second
+    assert [item["id"] for item in handed["items"]] == [id]
+    began = time.monotonic()
+    assert (await hand.say("claim", asked))["items"] == handed["items"]
+    assert time.monotonic() - began < 5

@@ -33,6 +33,7 @@ TABLES = (
     "workflows",
     "queues",
     "workers",
+    "ended_workers",
     "executions",
     "execution_tags",
     "journal",
@@ -182,6 +183,7 @@ class Audit:
         self.recorded: dict[tuple[str, str], int] = {}
         self.bodies: Counter[tuple[str, str]] = Counter()
         self._leases: dict[str, int] = {}
+        self._ended: set[str] = set()
         self._acked: set[tuple[str, int]] = set()
         self._children: set[tuple[str, str]] = set()
         self._batches: dict[str, tuple[str, dict[str, int]]] = {}
@@ -257,9 +259,14 @@ class Audit:
             elif what == "wait":
                 self._wait(id, *values[:3])
             elif what == "lease":
+                if id in self._ended:
+                    raise Violation(
+                        "what ended stays ended", f"registration {id} was reaped or drained, and is open again"
+                    )
                 self._leases[id] = values[0]
             elif what == "gone":
                 self._leases.pop(id, None)
+                self._ended.add(id)
                 self._batches.pop(id, None)
         for id, seq in sorted(written):  # within a transaction they may be written in any order
             seen = self.seen[id]

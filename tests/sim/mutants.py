@@ -85,6 +85,7 @@ _ALL = (
     _sql("reap: leases that have not run out", changed("expired_workers", (":now_us", ":now_us + 2000000"))),
     _sql("beat: renews what has run out", changed("beat_worker", ("AND lease_until_us > :now_us", ""))),
     _sql("restart: no new leases", nothing("grant_leases")),
+    _sql("register: opens again what has ended", nothing("read_ended"), focus="late registrations"),
     _sql("reap: forgets what was held", nothing("held_by")),
     Mutant("worker: no lease check before a step", worker="no_lease_check"),
     Mutant("worker: lease counts from the answer", worker="deadline_from_reply", focus="late beats"),

@@ -24,6 +24,7 @@ Respond = Callable[[object], None]
 LATE_LAST_WORD_US = 7_000_000
 LATE_BEAT_US = 2_500_000
 LATE_CLAIM_US = 15_000_000
+LATE_REGISTRATION_US = 40_000_000
 
 
 class Sender(Protocol):
@@ -101,6 +102,8 @@ class Network:
         if random.random() < weather.double:
             world.count("doubled requests")
             late_us = self._delay_us() + random.randrange(weather.late_us)
+            if name == "register" and world.focus == "late registrations":
+                late_us += random.randrange(LATE_REGISTRATION_US)
             world.loop.call_at_us(world.loop.us + late_us, self._arrive, name, request, None)
         return pending
 

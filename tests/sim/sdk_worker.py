@@ -271,15 +271,18 @@ class SimLease:
         self._good = asyncio.Event()
         self._beating: asyncio.Task[None] | None = None
 
-    def begin(self, worker: perdure.sdk.worker.Worker, worker_id: str, reply: RegisterReply) -> None:
+    def now(self) -> float:
+        return self._process.loop.time()
+
+    def begin(self, worker: perdure.sdk.worker.Worker, worker_id: str, reply: RegisterReply, sent: float) -> None:
         self._worker_id, self._reply = worker_id, reply
-        self._deadline = self._process.loop.time() + reply.lease_us / 1e6
+        self._deadline = sent + reply.lease_us / 1e6
         self._unreachable_since = None
         self._good.set()
         if self._beating is None:
             self._beating = self._process.loop.create_task(self._beat_on())
 
-    def end(self) -> None:
+    async def end(self) -> None:
         if self._beating is not None:
             self._beating.cancel()
 
@@ -325,11 +328,10 @@ class SimLease:
             return False
         self._unreachable_since = None
         self._deadline = max(self._deadline, sent + reply.lease_us / 1e6)
-        was_good = self._good.is_set()
-        self._good.set()
-        worker.on_lease(True)
-        if was_good:
-            worker.on_beat(beat.holding)
+        if worker_id == self._worker_id:
+            worker.on_beat(beat.holding, sent)
+            self._good.set()
+            worker.on_lease()
         return True
 
 

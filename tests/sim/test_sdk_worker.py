@@ -46,10 +46,6 @@ def test_every_seed_keeps_every_promise() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1_200)
-@pytest.mark.xfail(
-    strict=False,
-    reason="a register request that the network repeats after its registration was reaped opens it again (seed 200241)",
-)
 @pytest.mark.parametrize("first", range(200_000, 202_000, 500))
 def test_two_thousand_seeds_keep_every_promise(first: int) -> None:
     live(first, 500)

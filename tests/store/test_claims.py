@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 from tests.store.world import (
     BLOCK,
+    LEASE_US,
     PROJECT,
     RELEASE,
     SECOND,
@@ -19,7 +20,7 @@ from perdure.store.verbs import claims, looks, starts
 from perdure.store.verbs.starts import New, Offer
 from perdure.wire.errors import Conflict, LeaseLost
 from perdure.wire.records import Kind
-from perdure.wire.requests import ListFilters, QueueSpec, StartItem, WorkflowSpec
+from perdure.wire.requests import ListFilters, QueueSpec, RegisterRequest, StartItem, WorkflowSpec
 from perdure.wire.status import Phase
 
 
@@ -362,7 +363,8 @@ async def test_blocked_executions_are_tried_again_when_their_deployment_register
 
 async def test_a_start_into_a_waiting_claim_is_a_claim(world: World) -> None:
     await world.register(queues=[QueueSpec("q", 1)])
-    offer = Offer("w", "d", "3.12", "claim", 2)
+    claim_id = world.new_id()
+    offer = Offer("w", "d", "3.12", claim_id, 2)
     items = [StartItem("wf", queue_name="q"), StartItem("wf", run_timeout_seconds=5), StartItem("wf"), StartItem("wf")]
     answers, handed = await world.store.write(
         starts.start(
@@ -375,7 +377,7 @@ async def test_a_start_into_a_waiting_claim_is_a_claim(world: World) -> None:
         assert claimed.rows == await world.journal(claimed.id)
         assert await world.phase(claimed.id) is Phase.RUNNING
     assert (await world.get(handed[0].id)).due_at_us == world.now_us + 5 * SECOND
-    again = await world.claim(capacity=2, claim_id="claim")
+    again = await world.claim(capacity=2, claim_id=claim_id)
     assert sorted(again, key=lambda one: one.id) == handed
     assert len(await world.claim(capacity=10)) == 2
     await world.finish(handed[0].id)
@@ -407,3 +409,35 @@ async def test_what_was_ready_before_goes_first(world: World) -> None:
     _, handed = await world.store.write(starts.start(project_id=PROJECT, news=news, now_us=world.now_us, offer=offer))
     assert handed == []
     assert (await world.claim_ids())[0] == earlier
+
+
+async def test_a_copy_of_an_older_claim_gets_nothing(world: World) -> None:
+    await world.register()
+    for _ in range(3):
+        await world.start()
+    older, newer = world.new_id(), world.new_id()
+    assert len(await world.claim(claim_id=newer)) == 1
+    assert await world.claim(claim_id=older) == []
+    assert len(await world.claim(claim_id=newer)) == 1
+    assert len(await world.claim()) == 1
+
+
+@pytest.mark.parametrize("how", ["reaped", "drained"])
+async def test_a_registration_that_ended_is_never_opened_again(world: World, how: str) -> None:
+    await world.register()
+    if how == "reaped":
+        world.advance(LEASE_US / SECOND + 1)
+        assert await world.reap() == 1
+    else:
+        await world.store.write(claims.drain(project_id=PROJECT, worker_id="w", now_us=world.now_us))
+    late = RegisterRequest("w", "d", "3.12", [WorkflowSpec("wf")], [])
+    with pytest.raises(LeaseLost, match="register again with a new id"):
+        await world.store.write(
+            claims.register(project_id=PROJECT, request=late, now_us=world.now_us, lease_us=LEASE_US)
+        )
+    assert await world.beat() is None
+    world.advance(2)
+    pruned = await world.store.write(
+        looks.prune(after=("", ""), finished_before_us=0, idempotency_before_us=world.now_us, limit=10)
+    )
+    assert pruned.deleted == 1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Raw
 
-from perdure.store.interface import Hint
+from perdure.store.interface import Hint, query, verb
 from perdure.store.verbs import access, claims, events, looks, moves, reports, starts, waits
 from perdure.store.verbs.starts import Idempotency, New
 from perdure.wire.records import Event, Execution, Kind, Problem, Row
@@ -49,6 +49,11 @@ LEASE_US = 12 * SECOND
 GRACE_US = 30 * SECOND
 START_US = 1_750_000_000 * SECOND
 PROJECT = "project"
+
+
+@verb
+async def _forget_ended() -> None:
+    await query("prune_ended", before_us=1 << 60, limit=1_000)
 
 
 class World:
@@ -159,6 +164,7 @@ class World:
     ) -> None:
         specs = [spec if isinstance(spec, WorkflowSpec) else WorkflowSpec(spec) for spec in workflows]
         request = RegisterRequest(worker, deployment, python, specs, list(queues), embedded=embedded)
+        await self.store.write(_forget_ended())  # a real worker never takes a name again; these are short to read well
         await self.store.write(
             claims.register(project_id=project, request=request, now_us=self.now_us, lease_us=LEASE_US)
         )

@@ -84,6 +84,7 @@ class Poll:
         "offer",
         "project_id",
         "settled",
+        "superseded",
         "taken",
         "worker_id",
     )
@@ -97,6 +98,8 @@ class Poll:
         self.offer: Offer | None = None
         """What it can take, known after the first look at the store."""
         self.taken = False
+        self.superseded = False
+        """The worker has asked anew: nobody listens to this one any more."""
         self.handed: list[Claimed] = []
         self.settled = asyncio.Event()
         self._future: asyncio.Future[None] | None = None
@@ -120,6 +123,7 @@ class Claims:
         self._stirred: dict[str, int] = {}
         self._turn = 0
         self._polls: dict[str, deque[Poll]] = {}
+        self._latest: OrderedDict[str, Poll] = OrderedDict()
 
     async def register(self, project_id: str, request: RegisterRequest) -> RegisterReply:
         """Open a registration, or open the same one again."""
@@ -148,13 +152,17 @@ class Claims:
         engine = self._engine
         capacity = max(0, min(request.capacity, CLAIM_MAX))
         poll = Poll(project_id, request, capacity)
+        again = self._supersede(poll)
         until = asyncio.get_running_loop().time() + min(max(request.wait_seconds, 0.0), POLL_SECONDS_MAX)
         try:
             while True:
+                if poll.superseded:
+                    return ClaimReply(poll.handed, [])
                 bells = engine.doorbell.tickets(*poll.bells)
                 news = engine.take_news(request.worker_id)
                 items: list[Claimed] = []
-                if capacity and self._worth_a_look(poll):
+                if capacity and (self._worth_a_look(poll) or again):
+                    again = False
                     items = await self._try(poll, request)
                     if len(items) == capacity:
                         engine.doorbell.ring_one(poll.bells[0])  # there may be more for others
@@ -178,6 +186,22 @@ class Claims:
             polls = self._polls.get(project_id)
             if polls is not None and poll in polls:
                 polls.remove(poll)
+
+    def _supersede(self, poll: Poll) -> bool:
+        """Let the worker's earlier claim, should it be open still, go: its connection is gone. Answers whether this is
+        the same claim again, whose batch the store must be asked for."""
+        earlier = self._latest.pop(poll.worker_id, None)
+        self._latest[poll.worker_id] = poll
+        if len(self._latest) > 10_000:
+            self._latest.popitem(last=False)
+        if earlier is None:
+            return False
+        earlier.superseded = True
+        waiting = self._polls.get(earlier.project_id)
+        if waiting is not None and earlier in waiting:
+            waiting.remove(earlier)
+        earlier.wake()
+        return earlier.claim_id == poll.claim_id
 
     def stir(self, project_id: str) -> None:
         """Something became ready, by a hint."""
@@ -210,7 +234,7 @@ class Claims:
         if handed:
             self._engine.stats.claim_latency_seconds.extend(0.0 for _ in handed)
             poll.wake()
-        elif poll.offer is not None:
+        elif poll.offer is not None and not poll.superseded:
             self._polls.setdefault(poll.project_id, deque()).appendleft(poll)
 
     async def _try(self, poll: Poll, request: ClaimRequest) -> list[Claimed]:

@@ -57,21 +57,25 @@ class Lease:
         self._stop = threading.Event()
         self._good = asyncio.Event()
 
-    def begin(self, worker: Worker, worker_id: str, reply: RegisterReply) -> None:
-        """A registration was opened just now: its lease runs from here."""
+    def now(self) -> float:
+        """Seconds on the clock that leases are measured with; any thread may ask."""
+        return boottime()
+
+    def begin(self, worker: Worker, worker_id: str, reply: RegisterReply, sent: float) -> None:
+        """A registration was opened: its lease runs from the moment at which it was asked for."""
         self._worker, self._worker_id, self._reply = worker, worker_id, reply
-        self._deadline = boottime() + reply.lease_us / 1e6
+        self._deadline = sent + reply.lease_us / 1e6
         self._unreachable_since = None
         self._good.set()
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="perdure-lease", daemon=True)
             self._thread.start()
 
-    def end(self) -> None:
+    async def end(self) -> None:
         """Stop beating."""
         self._stop.set()
         if self._thread is not None:
-            self._thread.join(timeout=5.0)
+            await asyncio.to_thread(self._thread.join, timeout=5.0)
 
     def is_good(self) -> bool:
         """Whether the lease surely holds: not about to run out, and the server was reachable within the last second."""
@@ -142,7 +146,7 @@ class Lease:
         connection.request("POST", "/worker/v1/beat", body, self._headers())
         response = connection.getresponse()
         answer = response.read()
-        if response.status >= 500:
+        if response.status >= 500 or response.status == 429:
             raise http.client.HTTPException(f"beat: status {response.status}")
         lost = response.status != 200 or (beat := msgspec.json.decode(answer, type=BeatReply)).lost
         loop = self._worker.loop
@@ -156,19 +160,20 @@ class Lease:
                 return False
             self._unreachable_since = None
             self._deadline = max(self._deadline, sent + reply.lease_us / 1e6)
-            loop.call_soon_threadsafe(self._accepted, beat.holding)
+            loop.call_soon_threadsafe(self._accepted, worker_id, beat.holding, sent)
         except RuntimeError:  # the loop is closed: the worker is gone
             self._stop.set()
         return True
 
-    def _accepted(self, holding: list[tuple[str, int, int]]) -> None:
-        """On the worker's loop: the lease is sure."""
+    def _accepted(self, worker_id: str, holding: list[tuple[str, int, int]], sent: float) -> None:
+        """On the worker's loop: the lease is sure, for what the server says is held. What is not goes first, so that
+        no step of it starts."""
         assert self._worker is not None
-        was_good = self._good.is_set()
+        if worker_id != self._worker_id:
+            return
+        self._worker.on_beat(holding, sent)
         self._good.set()
-        self._worker.on_lease(True)
-        if was_good:
-            self._worker.on_beat(holding)
+        self._worker.on_lease()
 
     def _until_closed(self, connection: http.client.HTTPConnection, seconds: float) -> bool:
         """Wait for the next beat's time; True when the peer closed the connection before."""

@@ -67,9 +67,10 @@ class _Pause(NamedTuple):
 class Runner:
     """One execution in this worker's hands, from claim to end, and (parked) from one claim to the next."""
 
-    def __init__(self, worker: Worker, claimed: Claimed) -> None:
+    def __init__(self, worker: Worker, claimed: Claimed, taken_at: float) -> None:
         self.worker = worker
         self.claimed = claimed
+        self.taken_at = taken_at
         self.machine: Machine | None = None
         self.context: Context | None = None
         self.number = 0
@@ -109,9 +110,11 @@ class Runner:
         else:
             self.feed(claimed.rows, more=claimed.more)
 
-    def again(self, claimed: Claimed) -> None:
+    def again(self, claimed: Claimed, taken_at: float) -> None:
         """A parked execution was claimed again by this worker."""
         self.claimed = claimed
+        self.taken_at = taken_at
+        self.in_flight = None
         self.number = 0
         self.end = None
         self.entries = []
@@ -452,10 +455,11 @@ class Runner:
         self.in_flight = item
         return item
 
-    def on_reply(self, reply: ItemReply) -> None:
-        """The server's answer to the item in flight."""
-        item, self.in_flight = self.in_flight, None
-        assert item is not None
+    def on_reply(self, item: ReportItem, reply: ItemReply) -> None:
+        """The server's answer to an item; one of an earlier attempt says nothing about this one."""
+        if item is not self.in_flight:
+            return
+        self.in_flight = None
         if self.gone:
             return
         if reply.lost:
@@ -467,6 +471,7 @@ class Runner:
         if reply.ended:
             if type(item.end) is Suspend and item.end.parked:
                 self.end = None
+                self.wants_rows = False
                 self.worker.park(self)
             else:
                 self.drop()
@@ -554,9 +559,9 @@ class Runner:
         )
 
     @property
-    def is_busy(self) -> bool:
-        """Whether a step is running right now."""
-        return bool(self._tasks)
+    def is_ending(self) -> bool:
+        """Whether it has said its end, and hears from the answer whether that counts. No step of it starts."""
+        return self.end is not None
 
 
 def _step_to_blame(error: BaseException | None) -> str | None:

@@ -49,7 +49,6 @@ POLL_SECONDS = 20.0
 FULL_SECONDS = 0.25
 NEWS_SECONDS = 0.25
 BACKOFF_SECONDS_MAX = 5.0
-HANDED_BACK_MAX = 10_000
 LAST_NUMBER = 1 << 40
 """Greater than the number of any report that was sent, or the seq of any row."""
 
@@ -86,11 +85,13 @@ class Worker:
         self._running: dict[str, Runner] = {}
         self._parked: OrderedDict[str, Runner] = OrderedDict()
         self._dirty: dict[Runner, None] = {}
-        self._doubts: set[tuple[str, int]] = set()
-        """(execution, attempt) about which the last beat and this worker did not agree."""
-        self._claim_id = str(uuid4())
-        self._handed_back: OrderedDict[tuple[str, int], None] = OrderedDict()
-        """What was handed back unseen: its delivery, should it come after all, is too late."""
+        self._strangers: dict[tuple[str, int], int] = {}
+        """(execution, attempt) that the server says is held here and that never came: the last claim that was sent
+        when a beat first said so."""
+        self._claims_sent = 0
+        self._claims_answered = 0
+        """The last claim, in the order of sending, whose answer came."""
+        self._claim_number = 0
         self._held_back: list[tuple[Runner, Call]] = []
         self._flush_scheduled = False
         self._reports: set[asyncio.Task[None]] = set()
@@ -127,17 +128,21 @@ class Worker:
             capacity=self.capacity,
             embedded=self.lease is None,
         )
+        sent = 0.0 if self.lease is None else self.lease.now()
         reply = await self.transport.register(request)
         self._epoch = reply.epoch
         if self.lease is not None:
-            self.lease.begin(self, self.id, reply)
+            self.lease.begin(self, self.id, reply, sent)
 
     async def add(self, workflow: Workflow[Any, Any], *, replace: bool = False) -> None:
         """Serve one more workflow from now on; with `replace`, in the place of another one of its name."""
         if replace:
             self.registry.workflows.pop(workflow.name, None)
         self.registry.add(workflow)
-        await self._register(self.id)
+        try:
+            await self._register(self.id)
+        except LeaseLost:
+            await self.start_over()
 
     async def drain(self) -> None:
         """Stop claiming, let steps end within the grace, hand the rest back, end the registration."""
@@ -167,7 +172,7 @@ class Worker:
             task.cancel()
         await asyncio.gather(*self._reports, return_exceptions=True)
         if self.lease is not None:
-            self.lease.end()
+            await self.lease.end()
         with contextlib.suppress(PerdureError):
             await self.transport.drain(DrainRequest(self.id, self._epoch))
         self.threads.shutdown(wait=False, cancel_futures=True)
@@ -201,9 +206,13 @@ class Worker:
                         await self._room.wait()
                 room = max(self.capacity - len(self._running), 0)
             worker_id = self.id
+            self._claims_sent += 1
+            number = self._claims_sent
             try:
                 reply = await self.transport.claim(
-                    ClaimRequest(worker_id, self._epoch, self._claim_id, room, POLL_SECONDS if room else 0.0)
+                    ClaimRequest(
+                        worker_id, self._epoch, f"{self._claim_number:012d}", room, POLL_SECONDS if room else 0.0
+                    )
                 )
             except LeaseLost:
                 if worker_id == self.id:
@@ -217,26 +226,28 @@ class Worker:
             pause = 0.1
             if worker_id != self.id:
                 continue  # what an earlier registration was handed is lost with it
-            self._claim_id = str(uuid4())  # an answer ends it, an empty one too: its batch may be gone by now
-            for claimed in reply.items:
-                self._take(claimed)
+            self._claim_number += 1  # an answer ends it, an empty one too: its batch may be gone by now
+            if room:
+                self._claims_answered = number
+            if reply.items:
+                now = 0.0 if self.lease is None else self.lease.now()
+                for claimed in reply.items:
+                    self._take(claimed, now)
             for execution_id in reply.news:
                 self.fetch_news(execution_id)
 
-    def _take(self, claimed: Claimed) -> None:
-        if (claimed.id, claimed.attempt) in self._handed_back:
-            return
+    def _take(self, claimed: Claimed, now: float) -> None:
         known = self._running.get(claimed.id)
         if known is not None:
-            if known.claimed.attempt == claimed.attempt:
+            if known.claimed.attempt >= claimed.attempt:
                 return  # the same delivery twice
             known.drop()
         parked = self._parked.pop(claimed.id, None)
         if parked is not None:
             self._running[claimed.id] = parked
-            parked.again(claimed)
+            parked.again(claimed, now)
             return
-        runner = Runner(self, claimed)
+        runner = Runner(self, claimed, now)
         self._running[claimed.id] = runner
         if not self._looking:
             self._looking = True
@@ -347,8 +358,8 @@ class Worker:
                 logger.warning("Report failed, next try in %.2f s: %s", pause, error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, BACKOFF_SECONDS_MAX)
-        for runner, answer in zip(runners, reply.items, strict=True):
-            self._answer(runner, answer)
+        for runner, item, answer in zip(runners, items, reply.items, strict=True):
+            self._answer(runner, item, answer)
 
     async def _refused(self, runners: Sequence[Runner], items: list[ReportItem], error: PerdureError) -> None:
         """A whole report was refused: whichever item is to blame, the others leave without it."""
@@ -357,11 +368,11 @@ class Worker:
             for runner, item in zip(runners, items, strict=True):
                 await self._report([runner], [item])
         else:
-            self._answer(runners[0], ItemReply(problem=Problem(error.message, error.code)))
+            self._answer(runners[0], items[0], ItemReply(problem=Problem(error.message, error.code)))
 
-    def _answer(self, runner: Runner, answer: ItemReply) -> None:
+    def _answer(self, runner: Runner, item: ReportItem, answer: ItemReply) -> None:
         try:
-            runner.on_reply(answer)
+            runner.on_reply(item, answer)
         except Exception as error:  # one execution's trouble must not take the worker's other ones with it
             logger.exception("Execution %s: the worker cannot go on with it.", runner.claimed.id)
             runner.broke(error)
@@ -381,43 +392,36 @@ class Worker:
         else:
             self._held_back.append((runner, call))
 
-    def on_lease(self, good: bool) -> None:
-        """The lease is in doubt, or sure again."""
-        if good:
-            held, self._held_back = self._held_back, []
-            for runner, call in held:
-                runner.restart_step(call)
+    def on_lease(self) -> None:
+        """The lease is sure: what waited for it goes on."""
+        held, self._held_back = self._held_back, []
+        for runner, call in held:
+            runner.restart_step(call)
 
-    def on_beat(self, holding: Sequence[tuple[str, int, int]]) -> None:
-        """What the server says this worker holds.
+    def on_beat(self, holding: Sequence[tuple[str, int, int]], sent: float) -> None:
+        """What the server says this worker holds, asked at `sent` on the lease's clock.
 
-        A beat and a claim or report may cross, so only what two beats in a row say is acted on: what this worker runs
-        and does not hold is dropped, what it holds and does not know of (a lost delivery) is handed back. Executions
-        whose journals are ahead are fetched at once.
+        What was taken before and is not held, or is held by a later attempt, is dropped. Executions whose journals are
+        ahead are fetched. What is held and never came is handed back, but not before a claim that was sent after the
+        first such beat has been answered: until then its delivery may be on its way.
         """
         held = {id: (attempt, seq) for id, attempt, seq in holding}
-        doubts: set[tuple[str, int]] = set()
         for id, runner in list(self._running.items()):
-            there = held.get(id)
-            if there is None:
-                doubts.add((id, runner.claimed.attempt))
-            elif there[0] == runner.claimed.attempt and there[1] > runner.fetched and runner.in_flight is None:
+            attempt, seq = held.get(id, (0, 0))
+            if not attempt:
+                if runner.taken_at <= sent and not runner.is_ending:
+                    runner.drop()
+            elif attempt > runner.claimed.attempt:
+                runner.drop()
+            elif seq > runner.fetched and runner.in_flight is None:
                 self.fetch_news(id)
+        seen, self._strangers = self._strangers, {}
         for id, (attempt, _) in held.items():
-            known = self._running.get(id)
-            if known is None or known.claimed.attempt < attempt:
-                doubts.add((id, attempt))
-        for id, attempt in doubts & self._doubts:
-            known = self._running.get(id)
-            if known is not None and known.claimed.attempt <= attempt:
-                known.drop()
-            if id in held:
-                self._claim_id = str(uuid4())  # the old one's batch is not asked for any more
-                self._handed_back[id, attempt] = None
-                if len(self._handed_back) > HANDED_BACK_MAX:
-                    self._handed_back.popitem(last=False)
-                self.loop.create_task(self._hand_back(id, attempt))
-        self._doubts = doubts
+            if id not in self._running:
+                last = seen.get((id, attempt), self._claims_sent)
+                self._strangers[id, attempt] = last
+                if self._claims_answered > last:
+                    self.loop.create_task(self._hand_back(id, attempt))
 
     async def _hand_back(self, execution_id: str, attempt: int) -> None:
         """Release what this worker holds without having it; when that fails, the next beat says so again."""
@@ -442,6 +446,7 @@ class Worker:
         for runner in [*self._running.values(), *self._parked.values()]:
             runner.drop()
         self._held_back.clear()
+        self._strangers.clear()
         await self._register_anew(refusals=False)
 
     async def _register_anew(self, *, refusals: bool) -> None:

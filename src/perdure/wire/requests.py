@@ -187,7 +187,11 @@ class RegisterReply(Struct, frozen=True):
 
 
 class ClaimRequest(Request, frozen=True):
-    """A long poll for work: up to `capacity` executions. The same `claim_id` again gets the same batch again."""
+    """A long poll for work: up to `capacity` executions.
+
+    The ids of a registration's claims ascend (as text). The last one again gets the same batch again; an older one, a
+    copy that comes late, gets nothing.
+    """
 
     worker_id: str
     epoch: str

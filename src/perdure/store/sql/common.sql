@@ -142,6 +142,17 @@ SELECT id, project_id FROM workers WHERE embedded = 1 ORDER BY id;
 -- holds: worker=id
 DELETE FROM workers WHERE id = :id RETURNING id;
 
+-- name: note_ended
+-- holds: worker=id
+INSERT INTO ended_workers (id, ended_at_us) VALUES (:id, :now_us) ON CONFLICT (id) DO NOTHING;
+
+-- name: read_ended
+SELECT ended_at_us FROM ended_workers WHERE id = :id;
+
+-- name: prune_ended
+-- picks: registrations that ended long ago; no message of theirs is under way any more
+DELETE FROM ended_workers WHERE id IN (SELECT id FROM ended_workers WHERE ended_at_us < :before_us LIMIT :limit) RETURNING id;
+
 -- name: held_by
 SELECT project_id, id, attempt, next_seq - 1 FROM executions
 WHERE assigned_to_worker = :worker_id AND phase IN ('running', 'cancelling') ORDER BY id;

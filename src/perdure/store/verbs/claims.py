@@ -24,7 +24,12 @@ GROUPS_PER_CLAIM = 256
 
 @verb
 async def register(*, project_id: str, request: RegisterRequest, now_us: int, lease_us: int) -> None:
-    """Open a registration: its deployment with exactly these workflows, its queues with these limits, its lease."""
+    """Open a registration: its deployment with exactly these workflows, its queues with these limits, its lease.
+
+    One that has ended stays so, however late a copy of its first message comes.
+    """
+    if await query("read_ended", id=request.worker_id):
+        raise _not_registered(request.worker_id)
     kept = await query(
         "upsert_worker",
         id=request.worker_id,
@@ -94,13 +99,16 @@ async def claim(
 
     Answers with each (its `base` the seq up to which it lacks the journal) and the last seq that its worker has parked
     (0: none), and with the limited group at which the
-    next claim should go on looking. A claim id seen before gets its batch again, as far as it was not acknowledged.
+    next claim should go on looking. The ids of a registration's claims ascend: the last one gets its batch again, as
+    far as it was not acknowledged, and an older one, whose copy came late, gets nothing.
     """
     worker = await _worker(project_id, worker_id)
     _, deployment_id, python, last_claim_id, embedded = worker
     if claim_id == last_claim_id:
         rows = await query("claimed_before", worker_id=worker_id, claim_id=claim_id)
         return [_claimed(row, worker_id, again=True) for row in rows], after, (deployment_id, python)
+    if last_claim_id is not None and claim_id < last_claim_id:
+        return [], after, (deployment_id, python)
     values: dict[str, Any] = {
         "project_id": project_id,
         "deployment_id": deployment_id,
@@ -134,8 +142,12 @@ async def claim(
 async def _worker(project_id: str, worker_id: str) -> tuple[Any, ...]:
     rows = await query("read_worker", id=worker_id)
     if not rows or rows[0][0] != project_id:
-        raise LeaseLost(f"Worker {worker_id!r} is not registered (any more); register again with a new id.")
+        raise _not_registered(worker_id)
     return rows[0]
+
+
+def _not_registered(worker_id: str) -> LeaseLost:
+    return LeaseLost(f"Worker {worker_id!r} is not registered (any more); register again with a new id.")
 
 
 async def _claim_limited(values: dict[str, Any], capacity: int, after: tuple[str, str]) -> tuple[tuple[str, str], Rows]:
@@ -288,10 +300,16 @@ async def drain(*, project_id: str, worker_id: str, now_us: int) -> None:
     rows = await query("read_worker", id=worker_id)
     if not rows or rows[0][0] != project_id:
         return
+    await _end(worker_id, now_us, released=True)
+
+
+async def _end(worker_id: str, now_us: int, *, released: bool = False) -> None:
+    """End a registration for good, and hand what it holds to others."""
     held = await query("held_by", worker_id=worker_id)
     await query("delete_worker", id=worker_id)
-    for owner, id, attempt, _ in held:
-        await lose(owner, id, attempt, worker_id, now_us, released=True)
+    await query("note_ended", id=worker_id, now_us=now_us)
+    for project_id, id, attempt, _ in held:
+        await lose(project_id, id, attempt, worker_id, now_us, released=released)
 
 
 @verb
@@ -299,10 +317,7 @@ async def reap(*, now_us: int, limit: int) -> int:
     """End the registrations whose lease ran out and hand their work to others. Answers how many ended."""
     expired = await query("expired_workers", now_us=now_us, limit=limit)
     for worker_id, _ in expired:
-        held = await query("held_by", worker_id=worker_id)
-        await query("delete_worker", id=worker_id)
-        for project_id, id, attempt, _ in held:
-            await lose(project_id, id, attempt, worker_id, now_us)
+        await _end(worker_id, now_us)
     if expired:
         await Tell(Counted("workers_lost", len(expired)))
     return len(expired)
@@ -312,9 +327,6 @@ async def reap(*, now_us: int, limit: int) -> int:
 async def end_embedded(*, now_us: int) -> None:
     """A process that opens the file alone ends the registrations of embedded workers: theirs are gone."""
     for worker_id, _ in await query("embedded_workers"):
-        held = await query("held_by", worker_id=worker_id)
-        await query("delete_worker", id=worker_id)
-        for project_id, id, attempt, _ in held:
-            await lose(project_id, id, attempt, worker_id, now_us)
+        await _end(worker_id, now_us)
     for project_id, id, attempt, worker_id in await query("orphaned", limit=10_000):
         await lose(project_id, id, attempt, worker_id, now_us)

@@ -164,11 +164,13 @@ async def prune(
     limit: int,
     workflows: Mapping[str, int] | None = None,
 ) -> Pruned:
-    """Delete a batch of what is past its time: executions that ended long ago, events, answers to Idempotency-Keys.
+    """Delete a batch of what is past its time: executions that ended long ago, events, answers to Idempotency-Keys, the
+    names of registrations that ended.
 
     `workflows` has the moments of those workflows whose executions are kept for a time of their own.
     """
     answers = await query("prune_idempotency", before_us=idempotency_before_us, limit=limit)
+    registrations = await query("prune_ended", before_us=idempotency_before_us, limit=limit)
     by_workflow = workflows or {}
     before_us = max(finished_before_us, *by_workflow.values(), 0)
     rows = await query("oldest_final", project_id=after[0], after=after[1], before_us=before_us, limit=limit)
@@ -181,7 +183,9 @@ async def prune(
         deleted += await _delete(project_id, ids)
     events = await query("prune_events", before_us=finished_before_us, limit=limit)
     after = (rows[-1][0], rows[-1][1]) if len(rows) == limit else ("", "")
-    return Pruned(deleted + len(events) + len(answers), after, limit in (len(rows), len(events), len(answers)))
+    gone_rows = (rows, events, answers, registrations)
+    deleted += len(events) + len(answers) + len(registrations)
+    return Pruned(deleted, after, limit in map(len, gone_rows))
 
 
 @verb
