@@ -23,6 +23,37 @@ async def test_the_first_of_a_dedup_key_stays(served: Served) -> None:
     assert (await publish(served, topic="a", events=events)).json()["sequence_ids"] == [1, 2, 1]
 
 
+async def test_a_repeated_request_is_answered_like_the_first_time(served: Served) -> None:
+    async def again(body: Any, key: str) -> Any:
+        return await served.client.post("/api/v1/events/publish", json=body, headers={"idempotency-key": key})
+
+    body = {"topic": "a", "events": [{"data": 1}, {"data": 2}]}
+    first = await again(body, "one")
+    assert first.json()["sequence_ids"] == [1, 2]
+    await publish(served, topic="a", events=[{"data": 3}])
+    repeated = await again(body, "one")
+    assert (repeated.status_code, repeated.json()) == (200, first.json())
+    for other in ({**body, "topic": "b"}, {**body, "events": [{"data": 1}]}):
+        refused = await again(other, "one")
+        assert (refused.status_code, refused.json()["error_type"]) == (409, "IDEMPOTENCY_KEY_REUSED")
+        assert "'one'" in refused.json()["error"]
+    assert (await again(body, "two")).json()["sequence_ids"] == [4, 5]
+    assert (await served.client.get("/api/v1/events?topic=b")).json()["events"] == []
+    _, other_project = await served.other_project()
+    headers = {"idempotency-key": "one", **other_project}
+    reply = await served.client.post("/api/v1/events/publish", json={**body, "topic": "b"}, headers=headers)
+    assert reply.json()["sequence_ids"] == [1, 2]
+
+
+async def test_concurrent_copies_of_a_request_publish_once(served: Served) -> None:
+    body = {"topic": "a", "events": [{"data": 1}]}
+    replies = await asyncio.gather(
+        *(served.client.post("/api/v1/events/publish", json=body, headers={"idempotency-key": "k"}) for _ in range(5))
+    )
+    assert [reply.json() for reply in replies] == [replies[0].json()] * 5
+    assert len((await served.client.get("/api/v1/events?topic=a")).json()["events"]) == 1
+
+
 async def test_reading(served: Served) -> None:
     await publish(served, topic="a", events=[{"data": n, "event_type": "e"} for n in range(1, 8)])
 

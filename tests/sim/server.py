@@ -11,7 +11,7 @@ from tests.sim.loop import SimClock
 from perdure.engine.engine import Engine
 from perdure.engine.loops import Loop
 from perdure.engine.settings import EngineSettings
-from perdure.store.verbs.starts import Idempotency
+from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.errors import PerdureError
 from perdure.wire.requests import EventItem, StartItem
 

@@ -12,7 +12,7 @@ from perdure.engine.loops import LOOPS
 from perdure.engine.settings import EngineSettings
 from perdure.store.sqlite import SQLiteStore
 from perdure.store.verbs import looks
-from perdure.store.verbs.starts import Idempotency
+from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.errors import Conflict, NotFound
 from perdure.wire.records import Execution
 from perdure.wire.requests import ListFilters, LogLine, StartItem

@@ -6,7 +6,8 @@ import pytest
 from tests.store.world import PROJECT, SECOND, World, child, raw
 
 from perdure.store.verbs import access, starts
-from perdure.store.verbs.starts import Idempotency, New
+from perdure.store.verbs.idempotency import Idempotency
+from perdure.store.verbs.starts import New
 from perdure.wire.errors import DeploymentNotFound, KeyReused, NoDeployment, NotFound, WorkflowNotFound
 from perdure.wire.records import Problem
 from perdure.wire.requests import QueueSpec, Started, StartItem, WorkflowSpec

@@ -13,7 +13,8 @@ from msgspec import Raw
 
 from perdure.store.interface import Hint, query, verb
 from perdure.store.verbs import access, claims, events, looks, moves, reports, starts, waits
-from perdure.store.verbs.starts import Idempotency, New
+from perdure.store.verbs.idempotency import Idempotency
+from perdure.store.verbs.starts import New
 from perdure.wire.records import Event, Execution, Kind, Problem, Row
 from perdure.wire.requests import (
     Block,

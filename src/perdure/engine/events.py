@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from uuid_utils import uuid7
 
 from perdure.store.verbs import events
+from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.codec import KEY_BYTES_MAX, TOPIC_BYTES_MAX, check_json, check_name
 from perdure.wire.errors import BadRequest
 from perdure.wire.records import Event
@@ -28,15 +29,7 @@ class Events:
 
     async def publish(self, project_id: str, topic: str, items: Sequence[EventItem]) -> list[int]:
         """Publish events, in order, in one transaction; answers their sequence numbers."""
-        check_name(topic, where="topic", max_bytes=TOPIC_BYTES_MAX)
-        if not 1 <= len(items) <= PUBLISH_MAX:
-            raise BadRequest(f"Publish 1 to {PUBLISH_MAX} events at once, got {len(items)}.")
-        for item in items:
-            check_json(bytes(item.data), where="data")
-            for name in ("event_type", "dedup_key"):
-                value = getattr(item, name)
-                if value is not None:
-                    check_name(value, where=name, max_bytes=KEY_BYTES_MAX)
+        _check(topic, items)
         return await self._engine.store.write(
             events.publish(
                 project_id=project_id,
@@ -44,6 +37,22 @@ class Events:
                 events=items,
                 ids=[str(uuid7()) for _ in items],
                 now_us=self._engine.clock.now_us(),
+            )
+        )
+
+    async def publish_once(
+        self, project_id: str, topic: str, items: Sequence[EventItem], idempotency: Idempotency | None
+    ) -> tuple[list[int], int]:
+        """As `publish`; the same request again gets its first answer again: the numbers, and when it was (in µs)."""
+        _check(topic, items)
+        return await self._engine.store.write(
+            events.publish_once(
+                project_id=project_id,
+                topic=topic,
+                events=items,
+                ids=[str(uuid7()) for _ in items],
+                now_us=self._engine.clock.now_us(),
+                idempotency=idempotency,
             )
         )
 
@@ -62,3 +71,16 @@ class Events:
     async def watch(self, project_id: str, topic: str, ticket: int, seconds: float = 1.0) -> bool:
         """Wait until something was published since the ticket, at most `seconds`."""
         return await self._engine.doorbell.wait(("topic", project_id, topic), ticket, seconds)
+
+
+def _check(topic: str, items: Sequence[EventItem]) -> None:
+    """Refuse what could not be kept. Raises BadRequest or BadValue."""
+    check_name(topic, where="topic", max_bytes=TOPIC_BYTES_MAX)
+    if not 1 <= len(items) <= PUBLISH_MAX:
+        raise BadRequest(f"Publish 1 to {PUBLISH_MAX} events at once, got {len(items)}.")
+    for item in items:
+        check_json(bytes(item.data), where="data")
+        for name in ("event_type", "dedup_key"):
+            value = getattr(item, name)
+            if value is not None:
+                check_name(value, where=name, max_bytes=KEY_BYTES_MAX)

@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from uuid_utils import uuid7
 
 from perdure.store.verbs import looks, moves, starts, waits
-from perdure.store.verbs.starts import Idempotency, New
+from perdure.store.verbs.idempotency import Idempotency
+from perdure.store.verbs.starts import New
 from perdure.wire.codec import KEY_BYTES_MAX, check_json, check_name, check_text
 from perdure.wire.errors import BadRequest, BadValue, NotFound, PerdureError, Unavailable
 from perdure.wire.records import Execution, Problem, Row

@@ -1,7 +1,6 @@
 """Events: publish to a topic, read it, follow it."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncGenerator, Callable
 from typing import Final, Literal
 
@@ -38,18 +37,9 @@ async def publish_event(call: Call, body: PublishEventRequest) -> PublishEventRe
     """Append events to a topic, in order, in one transaction."""
     if body.durable and not (is_uuid(body.execution_id or "") and is_uuid(body.root_execution_id or "")):
         raise BadRequest("body.durable: needs `execution_id` and `root_execution_id`, both UUIDs.")
-    same = idempotency(call)
-    items = [
-        EventItem(event.data, event.event_type, event.dedup_key or (same and _dedup_key(same, number)))
-        for number, event in enumerate(body.events)
-    ]
-    numbers = await call.engine.events.publish(call.project_id, body.topic, items)
-    return PublishEventResponse(numbers, rfc3339(call.engine.clock.now_us()))
-
-
-def _dedup_key(same: object, number: int) -> str:
-    """A repeated request publishes nothing twice: each of its events has a name that only the same bytes give."""
-    return f"request:{hashlib.sha256(repr(same).encode()).hexdigest()}:{number}"
+    items = [EventItem(event.data, event.event_type, event.dedup_key) for event in body.events]
+    numbers, at_us = await call.engine.events.publish_once(call.project_id, body.topic, items, idempotency(call))
+    return PublishEventResponse(numbers, rfc3339(at_us))
 
 
 class EventsQuery(Struct, frozen=True):

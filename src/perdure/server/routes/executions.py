@@ -13,7 +13,7 @@ from uuid_utils import UUID, uuid7
 from perdure.engine.executions import checked_id
 from perdure.server.routing import Call, Routes
 from perdure.server.streams import COMMENT, EventStream, frame
-from perdure.store.verbs.starts import Idempotency
+from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.access import Role
 from perdure.wire.codec import KEY_BYTES_MAX, check_name
 from perdure.wire.errors import BadRequest, BadValue, NotFound, PerdureError, from_code

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 import msgspec
 
 from perdure.store.interface import Published, Rows, Tell, query, query_many, verb
+from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.rows import JournalRow, deliver, journal_row
 from perdure.wire.records import Event, Kind
 from perdure.wire.requests import EventItem, OpenWait
 
 PAGE = 500
+_PUBLISHED = msgspec.json.Decoder(tuple[list[int], int])
 
 
 @verb
@@ -23,6 +25,25 @@ async def publish(
 ) -> list[int]:
     """Publish events to a topic; answers their sequence numbers."""
     return await publish_events(project_id, topic, events, ids, now_us)
+
+
+@verb
+async def publish_once(
+    *,
+    project_id: str,
+    topic: str,
+    events: Sequence[EventItem],
+    ids: Sequence[str],
+    now_us: int,
+    idempotency: Idempotency | None,
+) -> tuple[list[int], int]:
+    """As `publish`, once per Idempotency-Key; answers the numbers and the time of the first request."""
+    first = await recall(project_id, idempotency)
+    if first is not None:
+        return _PUBLISHED.decode(first)
+    numbers = await publish_events(project_id, topic, events, ids, now_us)
+    await remember(project_id, idempotency, msgspec.json.encode((numbers, now_us)), now_us)
+    return numbers, now_us
 
 
 async def publish_events(

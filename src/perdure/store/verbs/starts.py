@@ -7,11 +7,11 @@ import msgspec
 from msgspec import Raw
 
 from perdure.store.interface import Counted, Due, Ready, Tell, query, query_many, verb
+from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.rows import WOKEN_RANK, journal_row
 from perdure.wire.errors import (
     BadRequest,
     DeploymentNotFound,
-    KeyReused,
     NoDeployment,
     NotFound,
     PerdureError,
@@ -28,14 +28,6 @@ class New(NamedTuple):
 
     id: str
     item: StartItem
-
-
-class Idempotency(NamedTuple):
-    """A request's Idempotency-Key, its route and the hash of its body."""
-
-    route: str
-    key: str
-    body_hash: str
 
 
 class Offer(NamedTuple):
@@ -313,24 +305,13 @@ async def _once(
     handed: list[Claimed] | None = None,
 ) -> list[Started | Problem]:
     """Start the items, or give the answer that the same request got the first time."""
-    if idempotency is not None:
-        route, key, body_hash = idempotency
-        found = await query("read_idempotency", project_id=project_id, route=route, key=key)
-        if found:
-            if found[0][0] != body_hash:
-                raise KeyReused(f"Idempotency-Key {key!r} was used with another body; use a new key for a new request.")
-            return [answer.outcome() for answer in _ANSWERS.decode(found[0][1])]
+    first = await recall(project_id, idempotency)
+    if first is not None:
+        return [answer.outcome() for answer in _ANSWERS.decode(first)]
     answers = await start_items(
         project_id, news, now_us, batch_id=batch_id, independent=batch_id is None, offer=offer, handed=handed
     )
     if idempotency is not None and any(isinstance(answer, Started) for answer in answers):
-        row = (
-            project_id,
-            route,
-            key,
-            body_hash,
-            msgspec.json.encode([StartAnswer.of(answer) for answer in answers]),
-            now_us,
-        )
-        await query_many("insert_idempotency", [row])
+        given = msgspec.json.encode([StartAnswer.of(answer) for answer in answers])
+        await remember(project_id, idempotency, given, now_us)
     return answers
