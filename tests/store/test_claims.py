@@ -358,6 +358,22 @@ async def test_blocked_executions_are_tried_again_when_their_deployment_register
     assert [row.kind for row in claimed.rows[1:]] == [Kind.BLOCKED, Kind.UNBLOCKED, Kind.CLAIMED]
 
 
+async def test_a_block_by_older_code_leaves_the_execution_to_the_newer(world: World) -> None:
+    await world.register("old")
+    id = await world.running("old")
+    world.advance(1)
+    await world.register("new")
+    assert (await world.report(id, end=BLOCK, worker="old")).ended
+    assert await world.phase(id) is Phase.QUEUED
+    assert await world.claim("new") == []
+    world.advance(1)
+    await world.wake_due()
+    [claimed] = await world.claim("new")
+    assert [row.kind for row in claimed.rows[1:]] == [Kind.RELEASED, Kind.CLAIMED]
+    assert (await world.report(id, end=BLOCK, worker="new")).ended
+    assert await world.phase(id) is Phase.BLOCKED
+
+
 # --- born claimed -----------------------------------------------------------------------------------------------------
 
 

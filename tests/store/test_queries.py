@@ -79,6 +79,7 @@ MAY_SCAN = {
     "list_workers": "one row per worker",
     "list_workflows": "one row per workflow",
     "list_keys": "one row per key",
+    "newer_registration": "one row per worker, and only when one blocks",
     "prune_ended": "one row per registration that ended within a day",
     "orphaned": "what is held, at the start of a process",
     "unserved": "what is ready, once a minute and in a thread of its own",

@@ -153,6 +153,10 @@ SELECT ended_at_us FROM ended_workers WHERE id = :id;
 -- picks: registrations that ended long ago; no message of theirs is under way any more
 DELETE FROM ended_workers WHERE id IN (SELECT id FROM ended_workers WHERE ended_at_us < :before_us LIMIT :limit) RETURNING id;
 
+-- name: newer_registration
+SELECT w.id FROM workers me JOIN workers w ON w.project_id = me.project_id AND w.deployment_id = me.deployment_id
+WHERE me.id = :worker_id AND w.registered_at_us > me.registered_at_us LIMIT 1;
+
 -- name: held_by
 SELECT project_id, id, attempt, next_seq - 1 FROM executions
 WHERE assigned_to_worker = :worker_id AND phase IN ('running', 'cancelling') ORDER BY id;

@@ -43,6 +43,8 @@ ROWS_MAX = 500
 BYTES_MAX = 8 * 1024 * 1024
 LOG_LINES_MAX = 1_000
 REPORT_ENTRIES_MAX = 100_000
+TRY_NEWER_US = 1_000_000
+"""How long what diverged on one worker waits before it is offered again, when a newer one is there to take it."""
 
 _ONE_ROW = (StepDone, TimerFired, StartChild, Publish, Answer)
 
@@ -396,7 +398,10 @@ async def _stop(at: _At, end: Fail | Release | Block, phase: str) -> bool:
         "worker_id": at.worker_id,
         "now_us": at.now_us,
     }
-    if type(end) is Block:
+    delay_us = end.retry_delay_us if type(end) is Fail else None
+    if type(end) is Block and await query("newer_registration", worker_id=at.worker_id):
+        delay_us = TRY_NEWER_US  # other code has registered since, which may match: this one's word is not the last
+    elif type(end) is Block:
         moved = await query("block", error=end.error, **fence)
         if not moved:
             return False
@@ -407,7 +412,6 @@ async def _stop(at: _At, end: Fail | Release | Block, phase: str) -> bool:
         await Tell(Written(at.execution_id), Counted("blocked"), *([Ready(at.project_id, None)] if moved[0][2] else []))
         return True
     retry = type(end) is Fail
-    delay_us = end.retry_delay_us if type(end) is Fail else None
     due_at_us = at.now_us + delay_us if delay_us else None
     moved = await query("requeue", due_at_us=due_at_us, retries=int(retry), **fence)
     if not moved:
