@@ -3,13 +3,17 @@
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
+from perdure.engine.engine import Engine
+from perdure.engine.settings import EngineSettings
 from perdure.server.logs import HIDDEN, JsonFormatter, TextFormatter, redact
 from perdure.server.schemas import field_notes
 from perdure.server.settings import Settings, load
+from perdure.store.sqlite import SQLiteStore
 from perdure.wire.errors import BadRequest
 
 
@@ -49,6 +53,58 @@ def test_the_environment_speaks_text() -> None:
 def test_what_is_wrong_is_named(environ: dict[str, str], words: str) -> None:
     with pytest.raises(BadRequest, match=words):
         load(environ=environ)
+
+
+NUMBERS = [
+    field.name
+    for field in msgspec.structs.fields(Settings)
+    if field.name == "beat_seconds" or (isinstance(field.default, int | float) and not isinstance(field.default, bool))
+]
+MAY_BE_ZERO = {"port", "grace_seconds", "retention_days", "auth_cache_seconds"}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", ["-1", "nan", "inf", "1e300"])
+def test_no_number_is_negative_or_without_end(name: str, value: str) -> None:
+    """Whatever the place, the error names the setting, the value and the rule."""
+    variable = f"PERDURE_{name.upper()}"
+    with pytest.raises(
+        BadRequest, match=rf"^Setting {variable}: Expected `(int|float)( \\| null)?`.*, got '{value}'\.$"
+    ):
+        load(environ={variable: value})
+
+
+@pytest.mark.parametrize("name", sorted({*NUMBERS} - MAY_BE_ZERO))
+def test_zero_is_refused_where_it_makes_no_sense(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "perdure.toml"
+    file.write_text(f"{name} = 0\n")
+    with pytest.raises(BadRequest, match=rf"^Setting {name} in .*perdure.toml.*: Expected .* >=? .*, got 0\.$"):
+        load(file=str(file), environ={})
+    with pytest.raises(BadRequest, match=f"^Setting {name}: Expected .*, got 0"):
+        load({name: 0}, environ={})
+
+
+@pytest.mark.parametrize("name", sorted(MAY_BE_ZERO))
+def test_zero_is_taken_where_it_means_something(name: str) -> None:
+    assert getattr(load(environ={f"PERDURE_{name.upper()}": "0"}), name) == 0
+
+
+def test_code_is_held_to_the_same_rules() -> None:
+    for values, words in (
+        ({"lease_seconds": -5.0}, "Setting lease_seconds: Expected `float` > 0.0, got -5.0."),
+        ({"retention_workflows": {"w": -1.0}}, "Setting retention_workflows: Expected `float` >= 0.0"),
+        ({"beat_seconds": 7.0}, "beat_seconds must be at most half of lease_seconds.*got 7.0 and 12.0"),
+    ):
+        for kind in (EngineSettings, Settings):
+            with pytest.raises(BadRequest, match=words):
+                kind(**values)
+
+
+@pytest.mark.parametrize(("values", "beat_us"), [({"lease_seconds": 2.0}, 500_000), ({"beat_seconds": 1.5}, 1_500_000)])
+async def test_a_worker_beats_four_times_in_a_lease_unless_told_otherwise(values: Any, beat_us: int) -> None:
+    store = SQLiteStore(":memory:")
+    assert Engine(store, settings=EngineSettings(**values)).beat_us == beat_us
+    await store.close()
 
 
 @pytest.mark.parametrize("text", ["colour = 1", "port = '1'", "port = ", "[port]\nx = 1", "hosts = 'a'"])

@@ -29,7 +29,8 @@ class Engine:
         self.clock = clock or SystemClock()
         self.settings = settings or EngineSettings()
         self.lease_us = int(self.settings.lease_seconds * 1_000_000)
-        self.beat_us = int(self.settings.beat_seconds * 1_000_000)
+        beat_seconds = self.settings.beat_seconds
+        self.beat_us = self.lease_us // 4 if beat_seconds is None else int(beat_seconds * 1_000_000)
         self.grace_us = int(self.settings.grace_seconds * 1_000_000)
         self.doorbell = Doorbell()
         self.endings = Endings()

@@ -1,22 +1,49 @@
-"""The engine's settings, each with its unit and default."""
+"""The engine's settings, each with its unit, default and bounds."""
 
-from msgspec import Struct
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct, ValidationError, convert
+from msgspec.structs import fields
+
+from perdure.wire.errors import BadRequest
+
+DAY_SECONDS: Final = 86_400
+
+Seconds = Annotated[float, Meta(gt=0, le=DAY_SECONDS)]
+Days = Annotated[float, Meta(ge=0, le=36_525)]
 
 
 class EngineSettings(Struct, frozen=True, kw_only=True):
-    """Times in seconds unless the name says otherwise."""
+    """Times in seconds unless the name says otherwise. Raises `BadRequest` for a value that makes no sense."""
 
-    lease_seconds: float = 12.0
+    lease_seconds: Seconds = 12.0
     """How long a worker may be silent before its work is handed to others."""
-    beat_seconds: float = 3.0
-    """How often a worker renews its lease."""
-    grace_seconds: float = 30.0
+    beat_seconds: Seconds | None = None
+    """How often a worker renews its lease: at least twice while it lasts. Default: four times."""
+    grace_seconds: Annotated[float, Meta(ge=0, le=DAY_SECONDS)] = 30.0
     """How long a cancelled execution may clean up before it is overruled."""
-    poll_seconds: float = 1.0
+    poll_seconds: Seconds = 1.0
     """How often the store is asked when no hint came."""
-    retention_days: float = 30.0
+    retention_days: Days = 30.0
     """How long final executions are kept."""
-    retention_workflows: dict[str, float] = {}
+    retention_workflows: dict[str, Days] = {}
     """Days by workflow id, where they differ."""
-    idempotency_hours: float = 24.0
+    idempotency_hours: Annotated[float, Meta(gt=0, le=8_784)] = 24.0
     """How long the answers to Idempotency-Keys are kept."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            check_setting(field.name, getattr(self, field.name), field.type)
+        if self.beat_seconds is not None and self.beat_seconds > self.lease_seconds / 2:
+            raise BadRequest(
+                "Setting beat_seconds must be at most half of lease_seconds, or the first beat that is late costs a "
+                f"worker its lease; got {self.beat_seconds!r} and {self.lease_seconds!r}."
+            )
+
+
+def check_setting(where: str, value: object, kind: object, *, strict: bool = True) -> object:
+    """The value as its setting's type. Raises `BadRequest` with the setting, its value and the rule."""
+    try:
+        return convert(value, kind, strict=strict)
+    except ValidationError as error:
+        raise BadRequest(f"Setting {where}: {error}, got {value!r}.") from None

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from perdure.engine.settings import EngineSettings
+from perdure.engine.settings import EngineSettings, Seconds, check_setting
 from perdure.wire.errors import BadRequest
 
 PREFIX: Final = "PERDURE_"
@@ -22,7 +22,6 @@ FILE_VARIABLE: Final = "PERDURE_SETTINGS"
 # Read by the client, the worker and the command line, not by the server.
 _OTHERS: Final = frozenset({"PERDURE_URL", "PERDURE_API_KEY", "PERDURE_DEPLOYMENT"})
 
-Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Bytes = Annotated[int, Meta(ge=1_024, le=1 << 30)]
 
@@ -102,8 +101,7 @@ def load(
     values.update(_from_environment(environ))
     for name, value in (arguments or {}).items():
         if value is not None:
-            _check_name(name, name)
-            values[name] = value
+            values[name] = _convert(name, value, name, strict=True)
     settings = msgspec.convert(values, Settings)
     if settings.log_format not in ("json", "text"):
         raise BadRequest(f"Setting log_format must be 'json' or 'text', got {settings.log_format!r}.")
@@ -135,10 +133,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
 
 def _convert(name: str, value: object, where: str, *, strict: bool) -> object:
     _check_name(name, where)
-    try:
-        return msgspec.convert(value, _TYPES[name], strict=strict)
-    except msgspec.ValidationError as error:
-        raise BadRequest(f"Setting {where}: {error}, got {value!r}.") from None
+    return check_setting(where, value, _TYPES[name], strict=strict)
 
 
 def _check_name(name: str, where: str) -> None:
