@@ -7,13 +7,16 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 from tests.server.serving import Served, serving
+from tests.store.disk import watched_disk
 
+from perdure.server import pulse
 from perdure.server.app import bind
-from perdure.wire.errors import BadRequest
+from perdure.wire.errors import BadRequest, Unavailable
 
 PROGRAM = """
 import sys
@@ -118,7 +121,7 @@ async def test_readiness_goes_off_first(served: Served) -> None:
     served.app.services.drain.closing = True
     reply = await served.client.get("/ready")
     assert (reply.status_code, reply.json()["error_type"]) == (503, "UNAVAILABLE")
-    assert (await served.client.get("/health")).json() == {"status": "healthy"}
+    assert (await served.client.get("/health")).json()["status"] == "healthy"
     served.app.services.drain.closing = False
 
 
@@ -128,6 +131,62 @@ async def test_a_store_that_does_not_commit_is_not_ready(served: Served, monkeyp
 
     monkeypatch.setattr(served.engine.store, "write", stuck)
     assert (await served.client.get("/ready")).status_code == 503
+
+
+async def test_a_full_disk_is_seen_by_health_and_ready_and_forgotten_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulse, "CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(pulse, "FRESH_SECONDS", 0.05)
+    with watched_disk() as disk:
+        async with serving(tmp_path) as served:
+
+            async def becomes(status: int) -> Any:
+                async with asyncio.timeout(10):
+                    while True:
+                        reply = await served.client.get("/health")
+                        if reply.status_code == status:
+                            return reply.json()
+                        await asyncio.sleep(0.02)
+
+            assert (await becomes(200))["status"] == "healthy"
+            disk.full_from = "-wal"
+            red = await becomes(503)
+            assert red["error_type"] == "UNAVAILABLE" and "store cannot write" in red["error"]
+            assert (await served.client.get("/ready")).status_code == 503
+            assert "perdure_store_writable 0.0" in (await served.client.get("/metrics")).text
+            disk.full_from = None
+            await becomes(200)
+            assert (await served.client.get("/ready")).status_code == 200
+
+
+async def test_a_driver_that_breaks_is_a_store_that_cannot_write(caplog: pytest.LogCaptureFixture) -> None:
+    async def breaks() -> None:
+        raise ZeroDivisionError("a secret of the driver")
+
+    with pytest.raises(Unavailable, match="cannot write") as told:
+        await pulse.Pulse(breaks).check()
+    assert "ZeroDivisionError" in told.value.message and "secret" not in told.value.message and "secret" in caplog.text
+
+
+async def test_checks_close_together_share_one_write() -> None:
+    asked: list[float] = []
+    now = [0.0]
+
+    async def check() -> None:
+        asked.append(now[0])
+
+    watched = pulse.Pulse(check, clock=lambda: now[0])
+    for at in (0.0, 0.5, 1.0, 1.9, 2.0):
+        now[0] = at
+        await watched.check()
+    assert asked == [0.0, 1.0, 2.0]
+
+
+async def test_a_loop_that_was_held_up_tells_so(served: Served) -> None:
+    time.sleep(pulse.TICK_SECONDS + 0.3)  # to block it is the test
+    assert (await served.client.get("/health")).json()["loop_lag_seconds"] >= 0.2
+    assert "perdure_loop_lag_seconds 0." in (await served.client.get("/metrics")).text
 
 
 async def test_metrics(served: Served) -> None:
@@ -141,6 +200,8 @@ async def test_metrics(served: Served) -> None:
         "perdure_commit_group_verbs_count",
         "perdure_commit_group_seconds_sum",
         "perdure_timer_lag_seconds",
+        "perdure_loop_lag_seconds",
+        "perdure_store_writable 1.0",
         "perdure_queue_depth",
         "perdure_claim_latency",
         "perdure_streams_open",

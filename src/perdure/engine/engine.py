@@ -15,7 +15,7 @@ from perdure.engine.settings import EngineSettings
 from perdure.engine.stats import Stats
 from perdure.store.interface import Counted, Due, Ended, Hint, News, Published, Ready, Written
 from perdure.store.sqlite import SQLiteStore
-from perdure.store.verbs import claims
+from perdure.store.verbs import access, claims
 from perdure.wire.errors import Unavailable
 
 
@@ -64,10 +64,10 @@ class Engine:
         await self.store.close()
 
     async def health(self) -> None:
-        """Touch the database. Raises Unavailable when it cannot write within a second."""
+        """Write to the database. Raises Unavailable when it does not within a second."""
         try:
             async with asyncio.timeout(1.0):
-                await self.store.write(claims.grant_leases(until_us=0))
+                await self.store.write(access.touch(now_us=self.clock.now_us()))
         except TimeoutError as error:
             raise Unavailable("The store did not commit within a second.") from error
 

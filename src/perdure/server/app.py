@@ -84,6 +84,7 @@ class App:
             self.failure = error
             await self.engine.stop()
             raise
+        self.services.pulse.start()
         if self.settings.insecure_local:
             self.services.gate.anyone = Principal(project_id, Role.ADMIN, "local")
 
@@ -96,6 +97,7 @@ class App:
     async def stop(self) -> None:
         """Finish what the store has accepted, and close it."""
         self.drain()
+        await self.services.pulse.stop()
         await self.engine.stop()
 
     def worker_gone(self, worker_id: str) -> None:

@@ -17,6 +17,7 @@ from perdure.store.verbs import looks
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
+    from perdure.server.pulse import Pulse
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -41,11 +42,15 @@ class _Page(Collector):
         return self._metrics
 
 
-async def exposition(engine: "Engine", project_id: str | None, streams: int, connections: int) -> str:
+async def exposition(engine: "Engine", project_id: str | None, pulse: "Pulse", streams: int, connections: int) -> str:
     """The page. Without a project it shows all of them."""
     counts = await engine.store.scan(looks.counts())
     metrics = [*_executions(engine, counts["phases"], project_id), *_queues(engine, counts["queued"], project_id)]
     metrics.extend(_engine(engine))
+    metrics.append(
+        _gauge("loop_lag_seconds", "How late the event loop was, at worst in ten seconds", pulse.lag_seconds)
+    )
+    metrics.append(_gauge("store_writable", "1 while the store takes writes", 0 if pulse.problem else 1))
     metrics.append(_gauge("streams_open", "Open server-sent event streams", streams))
     metrics.append(_gauge("connections_open", "Open HTTP connections", connections))
     registry = CollectorRegistry(auto_describe=False)

@@ -34,6 +34,7 @@ from perdure.server.problems import (
     shape_problem,
     undecodable,
 )
+from perdure.server.pulse import Pulse
 from perdure.server.settings import Settings
 from perdure.server.signin import SignIns
 from perdure.server.streams import ClientGone, Drain, EventStream, Poll, Slots
@@ -82,6 +83,7 @@ class Services:
         self.engine = engine
         self.settings = settings
         self.gate = gate
+        self.pulse = Pulse(engine.health)
         self.drain = Drain()
         self.sign_ins = SignIns()
         self.slots = Slots(settings.streams_max, settings.streams_per_key_max)

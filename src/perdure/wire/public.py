@@ -380,9 +380,11 @@ class GetEventsResponse(Struct, frozen=True):
 
 
 class HealthResponse(Struct, frozen=True):
-    """Always `healthy`: the process answers."""
+    """Always `healthy`: the process answers, and its store takes writes."""
 
     status: str
+    loop_lag_seconds: float = 0.0
+    """How late the event loop ran, at worst in the last ten seconds."""
 
 
 class ReadyResponse(Struct, frozen=True):

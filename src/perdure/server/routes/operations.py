@@ -26,8 +26,14 @@ routes = Routes("Operations")
 
 @routes.get("/health", role=None, contract=True)
 async def health(call: Call) -> HealthResponse:
-    """Liveness: the process answers. Touches no database."""
-    return HealthResponse("healthy")
+    """Liveness: the process answers, and tells how late its event loop runs.
+
+    503 while the store cannot write, which is looked at every 10 seconds. Touches no database itself.
+    """
+    pulse = call.services.pulse
+    if pulse.problem is not None:
+        raise Unavailable(pulse.problem.message)
+    return HealthResponse("healthy", round(pulse.lag_seconds, 3))
 
 
 @routes.get("/ready", role=None)
@@ -35,7 +41,7 @@ async def ready(call: Call) -> ReadyResponse:
     """Readiness: the database takes writes, and the server takes requests."""
     if call.services.drain.closing:
         raise Unavailable("The server is going away.")
-    await call.engine.health()
+    await call.services.pulse.check()
     return ReadyResponse("ready")
 
 
@@ -48,7 +54,9 @@ async def show_metrics(call: Call) -> Text:
         check_role(principal, Role.READ)
         project_id = principal.project_id
     services = call.services
-    page = await metrics.exposition(call.engine, project_id, services.slots.total, services.connections())
+    page = await metrics.exposition(
+        call.engine, project_id, services.pulse, services.slots.total, services.connections()
+    )
     return Text(page, metrics.CONTENT_TYPE)
 
 

@@ -68,3 +68,9 @@ async def delete_key(*, project_id: str, id: str) -> bool:
 async def new_epoch(*, epoch: str) -> None:
     """After a restore: whatever workers were told by the store before is refused."""
     await query("write_meta", name="epoch", value=epoch)
+
+
+@verb
+async def touch(*, now_us: int) -> None:
+    """A small write that changes nothing anybody asks for: whether it lands tells whether others would."""
+    await query("write_meta", name="touched_at_us", value=str(now_us))
