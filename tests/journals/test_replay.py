@@ -10,7 +10,7 @@ from tests.journals.workflows import app
 
 from perdure.sdk.context import Context
 from perdure.sdk.journal import Machine, State
-from perdure.sdk.payloads import decode, encode
+from perdure.sdk.payloads.values import decode, encode
 from perdure.wire.records import Row
 from perdure.wire.requests import Claimed
 

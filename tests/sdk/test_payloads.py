@@ -38,17 +38,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from perdure.sdk import payloads
-from perdure.sdk.payloads import (
-    ErrorRecord,
-    Hints,
-    decode,
-    encode,
-    error_from_json,
-    error_to_json,
-    fingerprint,
-    hints_of,
-)
+from perdure.sdk.payloads import values as values_module
+from perdure.sdk.payloads.errors import ErrorRecord, error_from_json, error_to_json
+from perdure.sdk.payloads.fingerprints import fingerprint
+from perdure.sdk.payloads.hints import Hints, hints_of
+from perdure.sdk.payloads.values import decode, encode
 from perdure.wire.codec import check_json
 from perdure.wire.errors import BadValue
 
@@ -658,8 +652,8 @@ def test_type_aliases_are_followed() -> None:
 
 def test_pydantic_is_not_imported_for_those_who_do_not_use_it() -> None:
     program = (
-        "import sys; from perdure.sdk.payloads import decode, encode; decode(encode([1], list[int]), list[int]); "
-        "print('pydantic' in sys.modules)"
+        "import sys; from perdure.sdk.payloads.values import decode, encode; "
+        "decode(encode([1], list[int]), list[int]); print('pydantic' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
@@ -960,4 +954,4 @@ def test_a_hint_that_cannot_be_resolved_is_named(fn: Callable[..., Any], words: 
 
 
 def test_the_examples_of_the_docstrings_hold() -> None:
-    assert doctest.testmod(payloads).failed == 0
+    assert doctest.testmod(values_module).failed == 0

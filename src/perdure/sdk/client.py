@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 from msgspec import Raw
 
 from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
-from perdure.sdk.payloads import decode, encode, error_from_json
+from perdure.sdk.payloads.errors import error_from_json
+from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.workflow import Workflow
 from perdure.wire.errors import BadValue, Unavailable, from_code
 from perdure.wire.records import Event, Execution, Problem, Row

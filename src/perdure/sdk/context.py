@@ -34,7 +34,9 @@ from msgspec import Raw
 
 from perdure.sdk.errors import ChildCancelled, ChildFailed, Misplaced, RecordedError, StepFailed
 from perdure.sdk.journal import Call, Machine
-from perdure.sdk.payloads import decode, encode, error_from_json, fingerprint
+from perdure.sdk.payloads.errors import error_from_json
+from perdure.sdk.payloads.fingerprints import fingerprint
+from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.workflow import (
     ONCE,
     Errors,

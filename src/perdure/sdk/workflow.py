@@ -21,7 +21,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar, overload
 
 from perdure.sdk.errors import Fatal
-from perdure.sdk.payloads import hints_of
+from perdure.sdk.payloads.hints import hints_of
 from perdure.wire.requests import QueueSpec, WorkflowSpec
 from perdure.wire.retry import RetryPolicy
 

@@ -1,0 +1,50 @@
+"""Exceptions ↔ JSON: words only, so reading them can never run code."""
+
+import traceback
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import msgspec
+
+from perdure.wire.codec import ERROR_BYTES_MAX, NAME_BYTES_MAX, scrub_text
+
+DETAIL_BYTES_MAX: Final = 16 << 10
+_T = TypeVar("_T")
+
+
+class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An exception as it is recorded: words only, so reading it can never run code."""
+
+    type: str
+    message: str
+    detail: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+
+def error_to_json(error: BaseException, *, with_detail: bool = True) -> bytes:
+    """`error` as recordable JSON, whatever it is: never raises. `detail` is its traceback, cut to 16 KiB."""
+    message = _guarded(lambda: str(error), "(the error's text could not be read)")
+    detail = _guarded(lambda: "".join(traceback.format_exception(error, limit=-20)), None) if with_detail else None
+    record = ErrorRecord(
+        type=scrub_text(type(error).__name__, NAME_BYTES_MAX),
+        message=scrub_text(message, ERROR_BYTES_MAX),
+        detail=None if detail is None else scrub_text(detail, DETAIL_BYTES_MAX),
+    )
+    return msgspec.json.encode(record)
+
+
+def error_from_json(data: bytes) -> ErrorRecord:
+    """The reverse of `error_to_json`; what another client recorded in a shape of its own is shown as its message."""
+    try:
+        return msgspec.json.decode(data, type=ErrorRecord)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return ErrorRecord(type="Error", message=scrub_text(data.decode("utf-8", "replace"), ERROR_BYTES_MAX))
+
+
+def _guarded(read: Callable[[], str], otherwise: _T) -> str | _T:
+    try:
+        return read()
+    except Exception:  # A user's __str__ may raise anything; the error must be recorded all the same.
+        return otherwise

@@ -1,0 +1,50 @@
+"""What is wrong with a value, and where in it: the path and the words of a complaint."""
+
+import typing
+from typing import Any
+
+import msgspec
+
+from perdure.wire.codec import DEPTH_MAX, split_path
+
+
+class Fault(ValueError):
+    """What is wrong with a value, and where in it. A ValueError, so that msgspec adds the path of a hook to it."""
+
+    def __init__(self, path: str, complaint: str) -> None:
+        super().__init__(complaint)
+        self.path = path
+
+
+def fault_of(error: Exception) -> Fault:
+    """What a reader raised, as a path below the value and words."""
+    if isinstance(error, Fault):
+        return error
+    if isinstance(error, RecursionError):
+        return Fault("", f"nested deeper than {DEPTH_MAX} levels")
+    if isinstance(error, msgspec.MsgspecError | ValueError):
+        path, complaint = split_path(str(error))
+        inner = error.__cause__.path if isinstance(error.__cause__, Fault) else ""
+        return Fault(path + inner, complaint)
+    return Fault("", f"{type(error).__name__}: {error}")
+
+
+def below(path: str, name: object) -> str:
+    if isinstance(name, str) and name.isidentifier():
+        return f"{path}.{name}"
+    shown = repr(name)
+    return f"{path}[{shown if len(shown) <= 64 else shown[:64] + '…'}]"
+
+
+def name_of(type_: Any) -> str:
+    return type_.__name__ if isinstance(type_, type) and not typing.get_args(type_) else str(type_)
+
+
+def not_json(value: object) -> str:
+    return (
+        f"a `{type(value).__name__}` is not JSON; use plain values, a dataclass, a msgspec Struct or a pydantic model"
+    )
+
+
+def not_readable(type_: Any) -> str:
+    return f"the type hint `{name_of(type_)}` is not one that JSON can be read into"

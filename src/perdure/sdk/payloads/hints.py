@@ -1,0 +1,72 @@
+"""What a workflow's function takes and gives, by its annotations."""
+
+import collections.abc
+import contextlib
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+_AWAITABLES: Final = (collections.abc.Coroutine, collections.abc.Awaitable)
+
+
+class Hints(NamedTuple):
+    """What a function takes and gives; `Any` where it does not say."""
+
+    input: Any
+    result: Any
+    takes_input: bool
+
+
+def hints_of(fn: Callable[..., Any], *, context: bool = True) -> Hints:
+    """The type hints of the input and the result of a workflow, `async def f(ctx, input)`.
+
+    The input is the second parameter, or the first with `context=False`. Only these two annotations are resolved, so a
+    Context that is imported under TYPE_CHECKING does no harm. `TypeError` names an annotation that cannot be resolved.
+    """
+    signature = inspect.signature(fn)
+    positional = [
+        parameter
+        for parameter in signature.parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    inputs = positional[1 if context else 0 :]
+    hint = _resolve(fn, f"parameter {inputs[0].name!r}", inputs[0].annotation) if inputs else Any
+    result = _resolve(fn, "the result", signature.return_annotation)
+    if not inspect.iscoroutinefunction(fn) and typing.get_origin(result) in _AWAITABLES:
+        result = typing.get_args(result)[-1]
+    return Hints(input=hint, result=result, takes_input=bool(inputs))
+
+
+def _resolve(fn: Callable[..., Any], place: str, annotation: Any) -> Any:
+    if annotation is inspect.Parameter.empty:
+        return Any
+    function = _function(fn)
+    names = {parameter.__name__: parameter for parameter in getattr(function, "__type_params__", ())}
+    cells = getattr(function, "__closure__", None) or ()
+    for name, cell in zip(function.__code__.co_freevars if cells else (), cells, strict=True):
+        with contextlib.suppress(ValueError):  # Not assigned yet.
+            names[name] = cell.cell_contents
+
+    def holder() -> None: ...
+
+    holder.__annotations__ = {"it": annotation}
+    try:
+        return typing.get_type_hints(holder, getattr(function, "__globals__", {}), names, include_extras=True)["it"]
+    except Exception as error:  # Evaluating an annotation may raise anything.
+        raise TypeError(
+            f"The type hint {annotation!r} of {place} of {function.__qualname__}() cannot be resolved: {error}. "
+            "Values are read by their type hints, so the types must be there at run time, in the function's own module "
+            "(not only under TYPE_CHECKING, nor inside another function)."
+        ) from None
+
+
+def _function(fn: Any) -> Any:
+    """The function behind decorators, partials, methods and objects with __call__: it knows its names."""
+    fn = inspect.unwrap(fn)
+    if isinstance(fn, functools.partial):
+        return _function(fn.func)
+    if inspect.ismethod(fn):
+        return _function(fn.__func__)
+    return fn if hasattr(fn, "__qualname__") else _function(type(fn).__call__)

@@ -1,0 +1,50 @@
+"""JSON → values by msgspec's own decoders, made once for each type hint."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from perdure.sdk.payloads.faults import Fault, name_of, not_readable
+from perdure.sdk.payloads.models import is_model_type, validate
+from perdure.sdk.payloads.writing import write_plain
+
+_T = TypeVar("_T")
+_BASES: Final = (str, int, float, list, dict)
+
+
+def remembered(make: Callable[[Any], _T]) -> Callable[[Any], _T]:
+    """`make`, asked once for each type hint."""
+    # Hints come from code, so they are few; the bound is for programs that make types as they go.
+    cached = functools.lru_cache(maxsize=4_096)(make)
+
+    def get(type_: Any) -> _T:
+        try:
+            return cached(type_)
+        except TypeError:  # An unhashable hint, such as Annotated with a list in it.
+            return make(type_)
+
+    return get
+
+
+@remembered
+def native_reader(type_: Any) -> Callable[[bytes], Any] | None:
+    """msgspec's decoder for `type_`, or None if it declines the hint."""
+    try:
+        return msgspec.json.Decoder(type_, dec_hook=_read_foreign).decode
+    except TypeError:
+        return None
+    except NameError as error:
+        raise Fault("", f"the type hint {name_of(type_)!r} cannot be resolved: {error}") from None
+
+
+def _read_foreign(type_: Any, value: object) -> object:
+    """What msgspec asks for when a hint names a type that it does not know."""
+    if type_ is object:  # as good as Any, and what strict type checkers ask people to write
+        return value
+    if is_model_type(type_):
+        return validate(type_, write_plain(value))
+    if isinstance(type_, type) and any(issubclass(type_, base) and isinstance(value, base) for base in _BASES):
+        return type_(value)
+    raise Fault("", not_readable(type_))
