@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 WORDS: Final[dict[str, dict[str, str]]] = {
     "sqlite": {"text": "TEXT", "blob": "BLOB", "table": "STRICT, WITHOUT ROWID"},
-    "postgres": {"text": 'TEXT COLLATE "C"', "blob": "BYTEA", "table": ""},
+    "postgres": {"text": "TEXT", "blob": "BYTEA", "table": ""},
 }
 """The words of a migration that differ by database."""
 
@@ -30,7 +30,8 @@ def migrations(dialect: str) -> list[Migration]:
         for word, meaning in WORDS[dialect].items():
             text = text.replace("{" + word + "}", meaning)
         if dialect == "postgres":
-            text = re.sub(r"\bINTEGER\b", "BIGINT", text)
+            # Ids and keys are compared byte by byte, whatever the language of the database.
+            text = re.sub(r"\bTEXT\b", 'TEXT COLLATE "C"', re.sub(r"\bINTEGER\b", "BIGINT", text))
         found.append(Migration(int(match[1]), match[2], text))
     found.sort()
     if [migration.number for migration in found] != list(range(1, len(found) + 1)):

@@ -1,8 +1,13 @@
 """Loads the named SQL. A query is text in `sql/*.sql` under a line `-- name: …`; there is no SQL in Python.
 
-Header lines that the loader enforces: every statement that writes says which rows it touches, `-- holds: <what>` when
-its arguments name them or `-- picks: <what>` when a predicate chooses them. Drivers that run many verbs in one
-transaction need that; a statement without it is refused at start.
+Both databases run the same text. Where a word must differ it says so in place: `{a|b}` is `a` on SQLite and `b` on
+PostgreSQL, `{b}` is said on PostgreSQL only. What differs by more than a word stands in `sqlite.sql` and
+`postgres.sql`.
+
+Header lines that the loader enforces: every statement that writes says which rows it touches, `-- holds: table=value`
+when its arguments name them or `-- picks: …` when a predicate chooses them. Drivers that run many verbs in one
+transaction need that; a statement without it is refused at start. A look that a verb decides by says what it holds,
+too. `-- effect: none` stands at a write that only locks.
 """
 
 import re
@@ -10,7 +15,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.resources import files
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)")
@@ -18,6 +23,9 @@ _TEXT = re.compile(r"'[^']*'")
 _WRITES = re.compile(
     r"\b(INSERT\s+(OR\s+\w+\s+)?INTO|UPDATE\s+\w+\s+SET|DELETE\s+FROM|REPLACE\s+INTO)\b", re.IGNORECASE
 )
+_CHOICE = re.compile(r"\s?\{([^{}|]*)\}|\{([^{}|]*)\|([^{}|]*)\}")
+_HOLDS = re.compile(r"-- holds: (\w+)=(\w+)")
+_MARK: Final = {"sqlite": "?", "postgres": "$"}
 
 
 class Statement(NamedTuple):
@@ -29,16 +37,26 @@ class Statement(NamedTuple):
     writes: bool
     values: Callable[[Mapping[str, Any]], tuple[Any, ...]]
     """Puts named values into the order of the parameters."""
+    returns: bool = True
+    """Whether it answers with rows."""
+    holds: tuple[str, int] | None = None
+    """The kind of row that it touches, and which of its values names it."""
+    effect: bool = False
+    """Whether it changes anything when it answers with a row, or has no rows to answer with."""
+    routed: str | None = None
+    """The text with one more value, which comes back as the first column of each row; None where that cannot be."""
 
 
-def parse(text: str, source: str) -> dict[str, Statement]:
+def parse(text: str, source: str, dialect: str = "sqlite") -> dict[str, Statement]:
     """The statements of one file; raises ValueError when one is ill-formed or lacks its header."""
     parts = _NAME.split(text)
     found: dict[str, Statement] = {}
     for name, body in zip(parts[1::2], parts[2::2], strict=True):
         comments = [line for line in body.splitlines() if line.startswith("--")]
         sql = "\n".join(line for line in body.splitlines() if not line.startswith("--")).strip().rstrip(";")
-        writes = bool(_WRITES.search(_TEXT.sub("", sql)))
+        sql = _said(sql, dialect)
+        plain = _TEXT.sub("", sql)
+        writes = bool(_WRITES.search(plain))
         if writes and not any(line.startswith(("-- holds:", "-- picks:")) for line in comments):
             raise ValueError(f"{source}: query {name!r} writes but does not say what it holds or picks.")
         if name in found:
@@ -48,11 +66,51 @@ def parse(text: str, source: str) -> dict[str, Statement]:
         def number(match: re.Match[str], names: list[str] = names) -> str:
             if match[1] not in names:
                 names.append(match[1])
-            return f"?{names.index(match[1]) + 1}"
+            return f"{_MARK[dialect]}{names.index(match[1]) + 1}"
 
         text_of = _PARAMETER.sub(number, sql)
-        found[name] = Statement(name, text_of, tuple(names), writes, _in_order(tuple(names)))
+        held: tuple[str, int] | None = None
+        for line in comments:
+            if line.startswith("-- holds:"):
+                match = _HOLDS.match(line)
+                if match is None or match[2] not in names:
+                    raise ValueError(f"{source}: query {name!r}: {line!r} names none of its values.")
+                held = (match[1], names.index(match[2]))
+        returns = not writes or " RETURNING " in re.sub(r"\s", " ", plain)
+        found[name] = Statement(
+            name,
+            text_of,
+            tuple(names),
+            writes,
+            _in_order(tuple(names)),
+            returns,
+            held,
+            writes and "-- effect: none" not in comments,
+            _routed(text_of, len(names) + 1) if dialect == "postgres" and returns else None,
+        )
     return found
+
+
+def _said(sql: str, dialect: str) -> str:
+    """The text as one database hears it."""
+
+    def choose(match: re.Match[str]) -> str:
+        if match[1] is not None:
+            return match[0].replace("{", "").replace("}", "") if dialect == "postgres" else ""
+        return str(match[2] if dialect == "sqlite" else match[3])
+
+    return _CHOICE.sub(choose, sql)
+
+
+def _routed(sql: str, number: int) -> str | None:
+    """The text that gives one more value back with each row, so that rows of many runs can be told apart."""
+    if re.search(r"^UNION\b", sql, re.MULTILINE):
+        return None
+    column = f"CAST(${number} AS INTEGER) AS ord, "
+    if re.match(r"SELECT\s", sql):
+        return f"SELECT {column}{sql[7:]}"
+    head, returning, rest = sql.rpartition("RETURNING ")
+    return f"{head}{returning}{column}{rest}" if returning else None
 
 
 def _in_order(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
@@ -65,8 +123,8 @@ def _in_order(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], tuple[Any
 def load(dialect: str) -> dict[str, Statement]:
     """All queries for one dialect: the common ones and its own. Refuses a dialect that defines a common name again."""
     folder = files("perdure.store") / "sql"
-    common = parse((folder / "common.sql").read_text(encoding="utf-8"), "common.sql")
-    own = parse((folder / f"{dialect}.sql").read_text(encoding="utf-8"), f"{dialect}.sql")
+    common = parse((folder / "common.sql").read_text(encoding="utf-8"), "common.sql", dialect)
+    own = parse((folder / f"{dialect}.sql").read_text(encoding="utf-8"), f"{dialect}.sql", dialect)
     twice = common.keys() & own.keys()
     if twice:
         raise ValueError(f"{dialect}.sql defines queries that common.sql has: {', '.join(sorted(twice))}.")

@@ -1,4 +1,5 @@
--- Queries that every database runs unchanged, by noun. `rank` orders admission: what wakes before what is new, then by
+-- Queries that both databases run, by noun. In braces stands what one of them says differently: {a|b} is a on SQLite and b
+-- on PostgreSQL, {b} is said on PostgreSQL only: row locks, which SQLite's one writer does not need, and casts. `rank` orders admission: what wakes before what is new, then by
 -- priority; a fresh execution has 1000000 - priority, a woken one -priority.
 
 -- name: read_meta
@@ -40,7 +41,7 @@ ON CONFLICT (project_id, id) DO UPDATE SET registered_at_us = excluded.registere
 RETURNING created_at_us;
 
 -- name: use_deployment
--- holds: project=id
+-- holds: project=project_id
 UPDATE projects SET current_deployment_id = :deployment_id WHERE id = :project_id RETURNING id;
 
 -- name: delete_workflows
@@ -70,6 +71,11 @@ WHERE p.id = :project_id;
 
 -- name: read_queue
 SELECT concurrency_limit, total_limit FROM queues WHERE project_id = :project_id AND name = :name;
+
+-- name: lock_queue
+-- holds: queue=name
+-- As read_queue, for whoever counts what a limit leaves room for. No row: another server is counting at this moment.
+SELECT concurrency_limit, total_limit FROM queues WHERE project_id = :project_id AND name = :name {FOR UPDATE SKIP LOCKED};
 
 -- name: insert_queue
 -- holds: queue=name
@@ -110,6 +116,11 @@ WHERE workers.project_id = excluded.project_id RETURNING id;
 -- name: read_worker
 SELECT project_id, deployment_id, python, last_claim_id, embedded FROM workers WHERE id = :id;
 
+-- name: lock_worker
+-- holds: worker=id
+-- As read_worker, for what hands it work: the registration cannot end meanwhile, and its beats are not kept waiting.
+SELECT project_id, deployment_id, python, last_claim_id, embedded FROM workers WHERE id = :id {FOR KEY SHARE};
+
 -- name: list_workers
 SELECT id, deployment_id, python, capacity, embedded, lease_until_us FROM workers
 WHERE project_id = :project_id ORDER BY registered_at_us, id;
@@ -133,10 +144,10 @@ UPDATE workers SET last_claim_id = :claim_id WHERE id = :id RETURNING id;
 UPDATE workers SET lease_until_us = :lease_until_us WHERE embedded = 0 AND lease_until_us < :lease_until_us RETURNING id;
 
 -- name: expired_workers
-SELECT id, project_id FROM workers WHERE embedded = 0 AND lease_until_us <= :now_us ORDER BY lease_until_us, id LIMIT :limit;
+SELECT id, project_id FROM workers WHERE embedded = 0 AND lease_until_us <= :now_us ORDER BY lease_until_us, id LIMIT :limit {FOR UPDATE SKIP LOCKED};
 
 -- name: embedded_workers
-SELECT id, project_id FROM workers WHERE embedded = 1 ORDER BY id;
+SELECT id, project_id FROM workers WHERE embedded = 1 ORDER BY id {FOR UPDATE};
 
 -- name: delete_worker
 -- holds: worker=id
@@ -181,11 +192,12 @@ VALUES (:project_id, :id, :workflow_id, :deployment_id, :phase, :payload, :now_u
   :attempt, :assigned_to_worker, :started_at_us, :claim_id, :python, :next_seq);
 
 -- name: check_offer
+-- holds: worker=worker_id
 -- A worker that offered to take work at once: is it still what it was, and is nothing ahead of what is started now?
 SELECT w.project_id, w.deployment_id, w.python, w.embedded, EXISTS (
   SELECT 1 FROM executions e WHERE e.project_id = w.project_id AND e.deployment_id = w.deployment_id
     AND e.phase = 'queued' AND e.limited = 0 AND e.due_at_us IS NULL)
-FROM workers w WHERE w.id = :worker_id;
+FROM workers w WHERE w.id = :worker_id {FOR KEY SHARE OF w};
 
 -- name: find_key
 SELECT id, created_at_us FROM executions WHERE project_id = :project_id AND workflow_id = :workflow_id AND key = :key;
@@ -195,6 +207,7 @@ SELECT id, created_at_us FROM executions WHERE project_id = :project_id AND work
 INSERT INTO execution_tags (project_id, name, value, execution_id) VALUES (:project_id, :name, :value, :execution_id);
 
 -- name: read_parent
+-- holds: execution=id
 SELECT COALESCE(root_execution_id, id), COALESCE(session_id, id), user_id, phase FROM executions
 WHERE project_id = :project_id AND id = :id;
 
@@ -219,13 +232,13 @@ UPDATE executions SET
   phase = CASE WHEN cancelled_by IS NULL THEN 'running' ELSE 'cancelling' END,
   attempt = attempt + 1, assigned_to_worker = :worker_id, started_at_us = COALESCE(started_at_us, :now_us), acked = 0,
   claim_id = :claim_id, report_number = 0, python = COALESCE(python, :python), next_seq = next_seq + 1,
-  due_at_us = CASE WHEN cancelled_by IS NOT NULL THEN :now_us + :grace_us ELSE :now_us + run_timeout_seconds * 1000000 END,
-  moved_at_us = MAX(moved_at_us, :now_us)
-WHERE project_id = :project_id AND phase = 'queued' AND id IN (
+  due_at_us = CASE WHEN cancelled_by IS NOT NULL THEN :now_us{::BIGINT} + :grace_us ELSE :now_us + run_timeout_seconds * 1000000 END,
+  moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
+WHERE project_id = :project_id AND phase = 'queued' AND id {IN (|= ANY(ARRAY(}
   SELECT id FROM executions
   WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND limited = 0
     AND due_at_us IS NULL AND (python IS NULL OR python = :python)
-  ORDER BY rank, ready_at_us, id LIMIT :capacity)
+  ORDER BY rank, ready_at_us, id LIMIT :capacity {FOR UPDATE SKIP LOCKED}{)|))}
 RETURNING id, workflow_id, attempt, payload, created_at_us, next_seq - 1, losses + undelivered, retry_count, phase, key,
   queue_name, concurrency_key, parent_execution_id, root_execution_id, deployment_id, session_id, user_id, tags,
   parked_worker, parked_seq, moved_at_us, rank, ready_at_us;
@@ -236,14 +249,14 @@ UPDATE executions SET
   phase = CASE WHEN cancelled_by IS NULL THEN 'running' ELSE 'cancelling' END,
   attempt = attempt + 1, assigned_to_worker = :worker_id, started_at_us = COALESCE(started_at_us, :now_us), acked = 0,
   claim_id = :claim_id, report_number = 0, python = COALESCE(python, :python), next_seq = next_seq + 1,
-  due_at_us = CASE WHEN cancelled_by IS NOT NULL THEN :now_us + :grace_us ELSE :now_us + run_timeout_seconds * 1000000 END,
-  moved_at_us = MAX(moved_at_us, :now_us)
-WHERE project_id = :project_id AND phase = 'queued' AND id IN (
+  due_at_us = CASE WHEN cancelled_by IS NOT NULL THEN :now_us{::BIGINT} + :grace_us ELSE :now_us + run_timeout_seconds * 1000000 END,
+  moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
+WHERE project_id = :project_id AND phase = 'queued' AND id {IN (|= ANY(ARRAY(}
   SELECT id FROM executions
   WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND limited = 1
     AND due_at_us IS NULL AND queue_name = :queue_name AND COALESCE(concurrency_key, '') = :concurrency_key
     AND (python IS NULL OR python = :python)
-  ORDER BY rank, ready_at_us, id LIMIT :capacity)
+  ORDER BY rank, ready_at_us, id LIMIT :capacity {FOR UPDATE SKIP LOCKED}{)|))}
 RETURNING id, workflow_id, attempt, payload, created_at_us, next_seq - 1, losses + undelivered, retry_count, phase, key,
   queue_name, concurrency_key, parent_execution_id, root_execution_id, deployment_id, session_id, user_id, tags,
   parked_worker, parked_seq, moved_at_us, rank, ready_at_us;
@@ -288,7 +301,7 @@ RETURNING next_seq, phase, moved_at_us;
 UPDATE executions SET next_seq = next_seq + :rows, acked = 1, report_number = :number,
   losses = CASE WHEN :outcomes > 0 THEN 0 ELSE losses END,
   undelivered = CASE WHEN :outcomes > 0 THEN 0 ELSE undelivered END, progress = COALESCE(:progress, progress),
-  moved_at_us = MAX(moved_at_us, :now_us)
+  moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling') AND attempt = :attempt
   AND assigned_to_worker = :worker_id AND report_number < :number
 RETURNING next_seq, phase, moved_at_us, workflow_id, deployment_id, created_at_us;
@@ -301,27 +314,27 @@ WHERE project_id = :project_id AND id = :id RETURNING next_seq;
 
 -- name: complete
 -- holds: execution=id
-UPDATE executions SET phase = 'completed', result = :result, completed_at_us = MAX(moved_at_us, :now_us), due_at_us = NULL,
+UPDATE executions SET phase = 'completed', result = :result, completed_at_us = {MAX|GREATEST}(moved_at_us, :now_us), due_at_us = NULL,
   next_seq = next_seq + :rows, acked = 1, report_number = :number, progress = COALESCE(:progress, progress),
-  moved_at_us = MAX(moved_at_us, :now_us)
+  moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling') AND attempt = :attempt
   AND assigned_to_worker = :worker_id AND report_number < :number
 RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, deployment_id;
 
 -- name: fail
 -- holds: execution=id
-UPDATE executions SET phase = 'failed', error = :error, completed_at_us = MAX(moved_at_us, :now_us), due_at_us = NULL,
+UPDATE executions SET phase = 'failed', error = :error, completed_at_us = {MAX|GREATEST}(moved_at_us, :now_us), due_at_us = NULL,
   next_seq = next_seq + :rows, acked = 1, report_number = :number, progress = COALESCE(:progress, progress),
-  moved_at_us = MAX(moved_at_us, :now_us)
+  moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling') AND attempt = :attempt
   AND assigned_to_worker = :worker_id AND report_number < :number
 RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, deployment_id;
 
 -- name: confirm_cancel
 -- holds: execution=id
-UPDATE executions SET phase = 'cancelled', completed_at_us = MAX(moved_at_us, :now_us), due_at_us = NULL,
+UPDATE executions SET phase = 'cancelled', completed_at_us = {MAX|GREATEST}(moved_at_us, :now_us), due_at_us = NULL,
   next_seq = next_seq + :rows, acked = 1, report_number = :number, progress = COALESCE(:progress, progress),
-  moved_at_us = MAX(moved_at_us, :now_us)
+  moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase = 'cancelling' AND attempt = :attempt
   AND assigned_to_worker = :worker_id AND report_number < :number
 RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, deployment_id;
@@ -329,7 +342,7 @@ RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, lim
 -- name: suspend
 -- holds: execution=id
 UPDATE executions SET phase = 'waiting', due_at_us = :due_at_us, timer_key = :timer_key, next_seq = next_seq + 1,
-  parked_worker = :parked_worker, parked_seq = :parked_seq, moved_at_us = MAX(moved_at_us, :now_us)
+  parked_worker = :parked_worker, parked_seq = :parked_seq, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt
   AND assigned_to_worker = :worker_id
 RETURNING next_seq, moved_at_us, limited, deployment_id;
@@ -337,17 +350,17 @@ RETURNING next_seq, moved_at_us, limited, deployment_id;
 -- name: requeue
 -- holds: execution=id
 UPDATE executions SET phase = 'queued', due_at_us = :due_at_us, retry_count = retry_count + :retries,
-  rank = -priority, ready_at_us = COALESCE(:due_at_us, :now_us), next_seq = next_seq + 1,
-  limited = EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
-    AND q.name = executions.queue_name AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)),
-  parked_worker = NULL, parked_seq = NULL, moved_at_us = MAX(moved_at_us, :now_us)
+  rank = -priority, ready_at_us = COALESCE(:due_at_us, :now_us{::BIGINT}), next_seq = next_seq + 1,
+  limited = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
+    AND q.name = executions.queue_name AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)) THEN 1 ELSE 0 END,
+  parked_worker = NULL, parked_seq = NULL, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt AND assigned_to_worker = :worker_id
 RETURNING next_seq, moved_at_us, deployment_id;
 
 -- name: block
 -- holds: execution=id
 UPDATE executions SET phase = 'blocked', error = :error, due_at_us = NULL, next_seq = next_seq + 1,
-  parked_worker = NULL, parked_seq = NULL, moved_at_us = MAX(moved_at_us, :now_us)
+  parked_worker = NULL, parked_seq = NULL, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt AND assigned_to_worker = :worker_id
 RETURNING next_seq, moved_at_us, limited, deployment_id;
 
@@ -358,6 +371,13 @@ SELECT phase, attempt, assigned_to_worker, report_number, next_seq, queue_name, 
   deployment_id, wake_on_cancel, cancelled_by, limited, acked, losses, undelivered, created_at_us
 FROM executions WHERE project_id = :project_id AND id = :id;
 
+-- name: lock_state
+-- holds: execution=id
+-- As read_state, for what decides by it: the row stays as it is until the verb has ended.
+SELECT phase, attempt, assigned_to_worker, report_number, next_seq, queue_name, workflow_id, parent_execution_id, step_key,
+  deployment_id, wake_on_cancel, cancelled_by, limited, acked, losses, undelivered, created_at_us
+FROM executions WHERE project_id = :project_id AND id = :id {FOR UPDATE};
+
 -- name: deliver_outcome
 -- holds: execution=id
 -- An outcome reaches an execution: a waiting one goes back to its queue, a held one hears of it from its next report.
@@ -365,33 +385,37 @@ UPDATE executions SET next_seq = next_seq + 1, losses = 0, undelivered = 0,
   rank = CASE WHEN phase = 'waiting' THEN -priority ELSE rank END,
   ready_at_us = CASE WHEN phase = 'waiting' THEN :now_us ELSE ready_at_us END,
   due_at_us = CASE WHEN phase = 'waiting' THEN NULL ELSE due_at_us END,
-  limited = CASE WHEN phase = 'waiting' THEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
-    AND q.name = executions.queue_name AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)) ELSE limited END,
+  limited = CASE WHEN phase = 'waiting' THEN CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
+    AND q.name = executions.queue_name AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)) THEN 1 ELSE 0 END ELSE limited END,
   phase = CASE WHEN phase = 'waiting' THEN 'queued' ELSE phase END,
-  moved_at_us = MAX(moved_at_us, :now_us)
+  moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase IN ('queued', 'running', 'waiting', 'cancelling', 'blocked')
 RETURNING next_seq - 1, phase, assigned_to_worker, deployment_id, moved_at_us, attempt;
 
 -- name: wake_timers
 -- picks: executions whose timer is due
+WITH due AS MATERIALIZED (
+  SELECT project_id, id FROM executions WHERE phase = 'waiting' AND due_at_us <= :now_us ORDER BY due_at_us LIMIT :limit
+  {FOR UPDATE SKIP LOCKED})
 UPDATE executions SET phase = 'queued', rank = -priority, ready_at_us = due_at_us, due_at_us = NULL,
   losses = CASE WHEN timer_key IS NULL THEN losses ELSE 0 END,
-  undelivered = CASE WHEN timer_key IS NULL THEN undelivered ELSE 0 END, next_seq = next_seq + 1, moved_at_us = MAX(moved_at_us, :now_us),
-  limited = EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
-    AND q.name = executions.queue_name AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL))
-WHERE phase = 'waiting' AND due_at_us <= :now_us AND (project_id, id) IN (
-  SELECT project_id, id FROM executions WHERE phase = 'waiting' AND due_at_us <= :now_us ORDER BY due_at_us LIMIT :limit)
+  undelivered = CASE WHEN timer_key IS NULL THEN undelivered ELSE 0 END, next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us),
+  limited = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
+    AND q.name = executions.queue_name AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)) THEN 1 ELSE 0 END
+WHERE phase = 'waiting' AND due_at_us <= :now_us AND (project_id, id) IN (SELECT project_id, id FROM due)
 RETURNING id, next_seq - 1, moved_at_us, attempt, timer_key, project_id, deployment_id;
 
 -- name: ready_delayed
 -- picks: queued executions whose start time has come
+WITH due AS MATERIALIZED (
+  SELECT project_id, id FROM executions WHERE phase = 'queued' AND due_at_us <= :now_us ORDER BY due_at_us LIMIT :limit
+  {FOR UPDATE SKIP LOCKED})
 UPDATE executions SET ready_at_us = due_at_us, due_at_us = NULL
-WHERE phase = 'queued' AND due_at_us <= :now_us AND (project_id, id) IN (
-  SELECT project_id, id FROM executions WHERE phase = 'queued' AND due_at_us <= :now_us ORDER BY due_at_us LIMIT :limit)
+WHERE phase = 'queued' AND due_at_us <= :now_us AND (project_id, id) IN (SELECT project_id, id FROM due)
 RETURNING project_id, deployment_id;
 
 -- name: overdue
-SELECT project_id, id, phase FROM executions WHERE phase = :phase AND due_at_us <= :now_us ORDER BY due_at_us LIMIT :limit;
+SELECT project_id, id, phase FROM executions WHERE phase = :phase AND due_at_us <= :now_us ORDER BY due_at_us LIMIT :limit {FOR UPDATE SKIP LOCKED};
 
 -- name: next_due
 SELECT MIN(at_us) FROM (
@@ -402,9 +426,9 @@ SELECT MIN(at_us) FROM (
 
 -- name: cancel_idle
 -- holds: execution=id
-UPDATE executions SET phase = 'cancelled', completed_at_us = MAX(moved_at_us, :now_us), due_at_us = NULL, error = NULL,
+UPDATE executions SET phase = 'cancelled', completed_at_us = {MAX|GREATEST}(moved_at_us, :now_us), due_at_us = NULL, error = NULL,
   cancelled_at_us = COALESCE(cancelled_at_us, :now_us), cancelled_by = COALESCE(cancelled_by, :cancelled_by),
-  next_seq = next_seq + 1, moved_at_us = MAX(moved_at_us, :now_us)
+  next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase IN ('queued', 'waiting', 'blocked')
 RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, deployment_id;
 
@@ -412,47 +436,47 @@ RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, lim
 -- holds: execution=id
 -- on_cancel="wake": the waiting execution runs once more so that its code can clean up.
 UPDATE executions SET phase = 'queued', rank = -priority, ready_at_us = :now_us, due_at_us = NULL, limited = 0,
-  cancelled_at_us = :now_us, cancelled_by = :cancelled_by, next_seq = next_seq + 1, moved_at_us = MAX(moved_at_us, :now_us)
+  cancelled_at_us = :now_us, cancelled_by = :cancelled_by, next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase = 'waiting' AND cancelled_by IS NULL
 RETURNING next_seq - 1, moved_at_us, deployment_id, attempt;
 
 -- name: ask_cancel
 -- holds: execution=id
 UPDATE executions SET phase = 'cancelling', cancelled_at_us = :now_us, cancelled_by = :cancelled_by,
-  due_at_us = :due_at_us, next_seq = next_seq + 1, moved_at_us = MAX(moved_at_us, :now_us)
+  due_at_us = :due_at_us, next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase = 'running'
 RETURNING next_seq - 1, moved_at_us, assigned_to_worker, attempt;
 
 -- name: overrule
 -- holds: execution=id
-UPDATE executions SET phase = 'cancelled', completed_at_us = MAX(moved_at_us, :now_us), due_at_us = NULL,
-  next_seq = next_seq + 1, moved_at_us = MAX(moved_at_us, :now_us)
+UPDATE executions SET phase = 'cancelled', completed_at_us = {MAX|GREATEST}(moved_at_us, :now_us), due_at_us = NULL,
+  next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase = 'cancelling'
 RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, deployment_id;
 
 -- name: lose
 -- holds: execution=id
 UPDATE executions SET phase = 'queued', due_at_us = :due_at_us, rank = -priority,
-  ready_at_us = COALESCE(:due_at_us, :now_us), losses = :losses, undelivered = :undelivered, next_seq = next_seq + 1,
-  moved_at_us = MAX(moved_at_us, :now_us),
-  limited = EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
-    AND q.name = executions.queue_name AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL))
+  ready_at_us = COALESCE(:due_at_us, :now_us{::BIGINT}), losses = :losses, undelivered = :undelivered, next_seq = next_seq + 1,
+  moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us),
+  limited = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
+    AND q.name = executions.queue_name AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)) THEN 1 ELSE 0 END
 WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt AND assigned_to_worker = :worker_id
 RETURNING next_seq, moved_at_us, deployment_id;
 
 -- name: poison
 -- holds: execution=id
-UPDATE executions SET phase = 'failed', error = :error, completed_at_us = MAX(moved_at_us, :now_us), due_at_us = NULL,
-  losses = losses + 1, next_seq = next_seq + 1, moved_at_us = MAX(moved_at_us, :now_us)
+UPDATE executions SET phase = 'failed', error = :error, completed_at_us = {MAX|GREATEST}(moved_at_us, :now_us), due_at_us = NULL,
+  losses = losses + 1, next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt AND assigned_to_worker = :worker_id
 RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, deployment_id;
 
 -- name: unblock
 -- picks: the blocked executions of a deployment that registers anew
 UPDATE executions SET phase = 'queued', error = NULL, rank = -priority, ready_at_us = :now_us, next_seq = next_seq + 1,
-  moved_at_us = MAX(moved_at_us, :now_us),
-  limited = EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
-    AND q.name = executions.queue_name AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL))
+  moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us),
+  limited = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
+    AND q.name = executions.queue_name AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)) THEN 1 ELSE 0 END
 WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase IN ('waiting', 'blocked') AND phase = 'blocked'
 RETURNING id, next_seq - 1, moved_at_us, attempt;
 
@@ -462,17 +486,13 @@ RETURNING id, next_seq - 1, moved_at_us, attempt;
 UPDATE executions SET deployment_id = :deployment_id, output_schema_name = w.output_schema_name,
   run_timeout_seconds = COALESCE(executions.run_timeout_seconds, w.run_timeout_seconds), wake_on_cancel = w.wake_on_cancel,
   queue_name = CASE WHEN executions.queue_name = w.id THEN COALESCE(w.queue_name, w.id) ELSE executions.queue_name END,
-  limited = EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
+  limited = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
     AND q.name = CASE WHEN executions.queue_name = w.id THEN COALESCE(w.queue_name, w.id) ELSE executions.queue_name END
-    AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL))
+    AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)) THEN 1 ELSE 0 END
 FROM workflows w
 WHERE w.project_id = :project_id AND w.deployment_id = :deployment_id AND w.id = executions.workflow_id
   AND executions.project_id = :project_id AND executions.phase = 'queued' AND executions.deployment_id IS NULL
 RETURNING executions.id;
-
--- name: any_open_child
-SELECT id FROM executions
-WHERE project_id = :project_id AND parent_execution_id = :id AND phase NOT IN ('completed', 'failed', 'cancelled') LIMIT 1;
 
 -- name: children
 SELECT id, phase FROM executions WHERE project_id = :project_id AND parent_execution_id = :id ORDER BY id;
@@ -550,20 +570,20 @@ SELECT id, project_id, workflow_id, deployment_id, phase, payload, result, error
   key, attempt, tags, progress, due_at_us, next_seq
 FROM executions
 WHERE project_id = :project_id AND id < :before AND id >= :floor_id
-  AND (:phases IS NULL OR INSTR(:phases, ' ' || phase || ' ') > 0)
-  AND (:workflow_id IS NULL OR workflow_id = :workflow_id)
-  AND (:session_id IS NULL OR session_id = :session_id OR id = :session_id)
-  AND (:user_id IS NULL OR user_id = :user_id)
-  AND (:queue_name IS NULL OR queue_name = :queue_name)
-  AND (:batch_id IS NULL OR batch_id = :batch_id)
-  AND (:parent_execution_id IS NULL OR parent_execution_id = :parent_execution_id)
-  AND (:root_execution_id IS NULL OR root_execution_id = :root_execution_id)
-  AND (:deployment_id IS NULL OR deployment_id = :deployment_id)
-  AND (:key IS NULL OR key = :key)
-  AND (:tag_name IS NULL OR EXISTS (SELECT 1 FROM execution_tags t WHERE t.project_id = executions.project_id
+  AND (:phases{::TEXT} IS NULL OR {INSTR|STRPOS}(:phases, ' ' || phase || ' ') > 0)
+  AND (:workflow_id{::TEXT} IS NULL OR workflow_id = :workflow_id)
+  AND (:session_id{::TEXT} IS NULL OR session_id = :session_id OR id = :session_id)
+  AND (:user_id{::TEXT} IS NULL OR user_id = :user_id)
+  AND (:queue_name{::TEXT} IS NULL OR queue_name = :queue_name)
+  AND (:batch_id{::TEXT} IS NULL OR batch_id = :batch_id)
+  AND (:parent_execution_id{::TEXT} IS NULL OR parent_execution_id = :parent_execution_id)
+  AND (:root_execution_id{::TEXT} IS NULL OR root_execution_id = :root_execution_id)
+  AND (:deployment_id{::TEXT} IS NULL OR deployment_id = :deployment_id)
+  AND (:key{::TEXT} IS NULL OR key = :key)
+  AND (:tag_name{::TEXT} IS NULL OR EXISTS (SELECT 1 FROM execution_tags t WHERE t.project_id = executions.project_id
     AND t.name = :tag_name AND t.value = :tag_value AND t.execution_id = executions.id))
-  AND (:created_after_us IS NULL OR created_at_us >= :created_after_us)
-  AND (:created_before_us IS NULL OR created_at_us < :created_before_us)
+  AND (:created_after_us{::BIGINT} IS NULL OR created_at_us >= :created_after_us)
+  AND (:created_before_us{::BIGINT} IS NULL OR created_at_us < :created_before_us)
 ORDER BY id DESC LIMIT :limit;
 
 -- name: list_floor

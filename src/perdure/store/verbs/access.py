@@ -19,6 +19,9 @@ async def default_project(*, id: str, now_us: int) -> str:
     """The id of the oldest project; makes one when there is none."""
     rows = await query("list_projects")
     if not rows:
+        await query("lock_projects")
+        rows = await query("list_projects")
+    if not rows:
         await query("insert_project", id=id, name="default", now_us=now_us)
         return id
     first: str = rows[0][0]

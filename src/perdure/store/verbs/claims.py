@@ -140,7 +140,7 @@ async def claim(
 
 
 async def _worker(project_id: str, worker_id: str) -> tuple[Any, ...]:
-    rows = await query("read_worker", id=worker_id)
+    rows = await query("lock_worker", id=worker_id)
     if not rows or rows[0][0] != project_id:
         raise _not_registered(worker_id)
     return rows[0]
@@ -175,8 +175,11 @@ async def _claim_limited(values: dict[str, Any], capacity: int, after: tuple[str
             continue
         queue_name, key = after = groups[0]
         if queue_name not in limits:
-            rows = await query("read_queue", project_id=project_id, name=queue_name)
-            limits[queue_name] = rows[0] if rows else (None, None)
+            rows = await query("lock_queue", project_id=project_id, name=queue_name)
+            if not rows:  # another server is counting: what it leaves is looked at next time
+                after = (queue_name, _AFTER_EVERY_KEY)
+                continue
+            limits[queue_name] = rows[0]
         key_limit, total_limit = limits[queue_name]
         room = capacity - len(picked)
         if total_limit is not None:
@@ -305,8 +308,8 @@ async def drain(*, project_id: str, worker_id: str, now_us: int) -> None:
 
 async def _end(worker_id: str, now_us: int, *, released: bool = False) -> None:
     """End a registration for good, and hand what it holds to others."""
+    await query("delete_worker", id=worker_id)  # first: from here on nothing is handed to it
     held = await query("held_by", worker_id=worker_id)
-    await query("delete_worker", id=worker_id)
     await query("note_ended", id=worker_id, now_us=now_us)
     for project_id, id, attempt, _ in held:
         await lose(project_id, id, attempt, worker_id, now_us, released=released)

@@ -84,8 +84,9 @@ async def publish_events(
             if execution_id in taken or seq <= (after or 0) or not matches(match, bytes(event.data)):
                 rest.append(wait)
                 continue
+            if not await query("meet_wait", execution_id=execution_id, key=key, event_seq=seq, data=None):
+                continue  # given up since the look
             taken.add(execution_id)
-            await query("meet_wait", execution_id=execution_id, key=key, event_seq=seq, data=None)
             value = event_value(id, seq, topic, event.event_type, bytes(event.data), now_us)
             await deliver(project_id, execution_id, Kind.EVENT, now_us, key=key, name=topic, value=value)
         waits = rest

@@ -19,7 +19,7 @@ BACKOFF_MAX_US = 300_000_000
 @verb
 async def cancel(*, project_id: str, execution_id: str, cancelled_by: str, now_us: int, grace_us: int) -> Phase:
     """Cancel an execution and its open descendants; answers its phase, `cancelling` or `cancelled`."""
-    rows = await query("read_state", project_id=project_id, id=execution_id)
+    rows = await query("lock_state", project_id=project_id, id=execution_id)
     if not rows:
         raise NotFound(f"Execution {execution_id!r} does not exist.")
     if Phase(rows[0][0]) in FINAL:
@@ -44,7 +44,7 @@ async def cancel_tree(project_id: str, execution_id: str, cancelled_by: str, now
 
 
 async def _cancel_one(project_id: str, execution_id: str, cancelled_by: str, now_us: int, grace_us: int) -> Phase:
-    state = await query("read_state", project_id=project_id, id=execution_id)
+    state = await query("lock_state", project_id=project_id, id=execution_id)
     phase = Phase(state[0][0])
     if phase is Phase.WAITING and state[0][10] and state[0][11] is None:
         rows = await query(
@@ -106,7 +106,7 @@ async def lose(
     A delivery that was never acknowledged is a lost message. A crash is counted; the fifth without progress is the
     last.
     """
-    state = await query("read_state", project_id=project_id, id=execution_id)
+    state = await query("lock_state", project_id=project_id, id=execution_id)
     if not state or state[0][1] != attempt or state[0][2] != worker_id:
         return
     phase, acked, losses, undelivered = Phase(state[0][0]), state[0][13], state[0][14], state[0][15]
@@ -214,7 +214,7 @@ async def wake_due(*, now_us: int, limit: int, grace_us: int) -> int:
         await cancel_tree(project_id, id, "system", now_us, grace_us)
         done += 1
     for project_id, id, _ in await query("overdue", phase="cancelling", now_us=now_us, limit=limit):
-        state = await query("read_state", project_id=project_id, id=id)
+        state = await query("lock_state", project_id=project_id, id=id)
         rows = await query("overrule", project_id=project_id, id=id, now_us=now_us)
         if rows:
             await _cancelled(project_id, id, rows[0], state[0][1], now_us, "grace over")

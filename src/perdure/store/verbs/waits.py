@@ -28,7 +28,7 @@ async def answer_wait(project_id: str, execution_id: str, step_key: str, data: R
     The same answer again, byte for byte, changes nothing and is told what the first one was: its reply may be lost,
     and the execution may have gone on, or ended, since then.
     """
-    state = await query("read_state", project_id=project_id, id=execution_id)
+    state = await query("lock_state", project_id=project_id, id=execution_id)
     if not state:
         return Problem(f"Execution {execution_id!r} does not exist.", NotFound.code)
     wait = await query("read_wait", execution_id=execution_id, key=step_key)

@@ -1,0 +1,13 @@
+-- What only PostgreSQL can say, each with its reason.
+
+-- name: lock_projects
+-- Two servers that start on an empty database at once make one first project, not two. There is no row yet to lock.
+SELECT pg_advisory_xact_lock(1346720324);
+
+-- name: any_open_child
+-- A child that ends in the same group, or in a transaction that waits for this parent's row, may be final already while
+-- its end is not yet in the journal. It is still something that will wake the parent.
+SELECT id FROM executions
+WHERE project_id = :project_id AND parent_execution_id = :id AND (phase NOT IN ('completed', 'failed', 'cancelled')
+  OR (step_key IS NOT NULL AND NOT EXISTS (
+    SELECT 1 FROM journal j WHERE j.execution_id = :id AND j.key = executions.step_key AND j.kind = 'child'))) LIMIT 1;
