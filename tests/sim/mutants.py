@@ -110,7 +110,7 @@ _ALL = (
     # Poison (I9).
     _code("poison: no limit", moves, "LOSSES_MAX", 1_000_000),
     _code("poison: a smaller limit", moves, "LOSSES_MAX", 4),
-    _sql("poison: lost deliveries count as crashes", changed("read_state", (" acked,", " 1,"))),
+    _sql("poison: lost deliveries count as crashes", changed("lock_state", (" acked,", " 1,"))),
     _sql(
         "poison: progress does not count",
         changed("advance", ("losses = CASE WHEN :outcomes > 0 THEN 0 ELSE losses END", "losses = losses")),
