@@ -9,8 +9,9 @@ from msgspec import Raw
 from tests.journals.workflows import app
 
 from perdure.sdk.context import Context
-from perdure.sdk.journal import Machine, State
 from perdure.sdk.payloads.values import decode, encode
+from perdure.sdk.replay.calls import State
+from perdure.sdk.replay.machine import Machine
 from perdure.wire.records import Row
 from perdure.wire.requests import Claimed
 

@@ -17,7 +17,8 @@ import msgspec
 from msgspec import Raw
 
 from perdure.sdk.errors import Diverged, Stuck
-from perdure.sdk.journal import Call, Effects, Machine, State
+from perdure.sdk.replay.calls import Call, Effects, State
+from perdure.sdk.replay.machine import Machine
 from perdure.wire.records import Kind, Row
 
 Program = Callable[[Machine, list[Any]], Coroutine[Any, Any, Any]]

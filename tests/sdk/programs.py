@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import anyio
 from hypothesis import strategies as st
 
-from perdure.sdk.journal import Machine
+from perdure.sdk.replay.machine import Machine
 from perdure.wire.records import Kind
 
 NAMES = ("a", "b", "c")

@@ -38,7 +38,8 @@ from perdure.sdk.errors import (
     RetryAfter,
     StepFailed,
 )
-from perdure.sdk.journal import Call, Effects, Machine, State
+from perdure.sdk.replay.calls import Call, Effects, State
+from perdure.sdk.replay.machine import Machine
 from perdure.sdk.workflow import Queue, Registry, StepCall, Workflow, step, workflow
 from perdure.wire.errors import BadValue, Conflict, NotFound
 from perdure.wire.records import Event as WireEvent

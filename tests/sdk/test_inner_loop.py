@@ -19,8 +19,9 @@ import pytest
 from tests.sdk.fake_server import Journal, advance
 
 from perdure.sdk.errors import DuplicateKey, Evicted, Misplaced
-from perdure.sdk.inner_loop import FAR_US, InnerLoop
-from perdure.sdk.journal import Machine, State
+from perdure.sdk.replay.calls import State
+from perdure.sdk.replay.inner_loop import FAR_US, InnerLoop
+from perdure.sdk.replay.machine import Machine
 from perdure.wire.codec import KEY_BYTES_MAX
 from perdure.wire.errors import BadValue
 from perdure.wire.records import Kind

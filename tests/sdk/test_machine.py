@@ -12,7 +12,8 @@ from msgspec import Raw
 from tests.sdk.fake_server import Journal, advance
 
 from perdure.sdk.errors import Diverged, Outdated, Stuck
-from perdure.sdk.journal import CALLBACKS_MAX, Effects, Machine, State
+from perdure.sdk.replay.calls import Effects, State
+from perdure.sdk.replay.machine import CALLBACKS_MAX, Machine
 from perdure.wire.records import Kind, Row
 
 Code = Callable[[Machine], Any]

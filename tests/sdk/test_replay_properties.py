@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 from tests.sdk.fake_server import Broken, World
 from tests.sdk.programs import Op, program_of, programs
 
-from perdure.sdk.inner_loop import InnerLoop, InnerTask
-from perdure.sdk.journal import Call, Machine
+from perdure.sdk.replay.calls import Call
+from perdure.sdk.replay.handles import InnerTask
+from perdure.sdk.replay.inner_loop import InnerLoop
+from perdure.sdk.replay.machine import Machine
 from perdure.wire.records import Row
 
 FAST = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)

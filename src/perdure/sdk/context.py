@@ -33,10 +33,11 @@ import msgspec
 from msgspec import Raw
 
 from perdure.sdk.errors import ChildCancelled, ChildFailed, Misplaced, RecordedError, StepFailed
-from perdure.sdk.journal import Call, Machine
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import fingerprint
 from perdure.sdk.payloads.values import decode, encode
+from perdure.sdk.replay.calls import Call
+from perdure.sdk.replay.machine import Machine
 from perdure.sdk.workflow import (
     ONCE,
     Errors,

@@ -22,8 +22,8 @@ from typing import Any
 from uuid import uuid4
 
 from perdure.sdk.context import LogHandler
-from perdure.sdk.journal import Call
 from perdure.sdk.lease import Lease
+from perdure.sdk.replay.calls import Call
 from perdure.sdk.runner import REPORT_BYTES_MAX, Runner, size_of
 from perdure.sdk.transport import Transport
 from perdure.sdk.workflow import Registry, StepCall, Workflow

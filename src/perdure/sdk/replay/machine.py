@@ -26,78 +26,18 @@ import random
 import uuid
 from asyncio import CancelledError, Future
 from collections.abc import Callable, Coroutine, Sequence
-from enum import Enum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from perdure.sdk.errors import Diverged, Outdated, Stuck
-from perdure.sdk.inner_loop import InnerLoop, InnerTask, where
+from perdure.sdk.errors import Diverged, Stuck
+from perdure.sdk.replay.calls import Call, Effects, State
+from perdure.sdk.replay.complaints import diverged, stuck
+from perdure.sdk.replay.handles import InnerTask
+from perdure.sdk.replay.inner_loop import InnerLoop
+from perdure.sdk.replay.leftovers import LateEvents, Leftovers, same_question, taken_back_by
 from perdure.wire.records import OUTCOMES, Kind, Row
 
 CALLBACKS_MAX: Final = 10_000
 """Callbacks per `advance`; then the worker's own loop has its turn (some tens of milliseconds)."""
-
-
-class State(Enum):
-    """What an execution needs next."""
-
-    RUNNING = "running"
-    """Something that this worker does is outstanding: a step, or a call to report."""
-    SUSPENDED = "suspended"
-    """Only events, answers, children and timers are."""
-    DONE = "done"
-    AGAIN = "again"
-    """The code has not settled yet: call `advance(())` again from a fresh callback."""
-
-
-class Call:
-    """One thing that workflow code asked for."""
-
-    __slots__ = ("fingerprint", "future", "issued", "key", "kind", "name", "request")
-
-    def __init__(self, key: str, kind: Kind, name: str | None, fingerprint: str | None, request: object) -> None:
-        self.key = key
-        self.kind = kind
-        self.name = name
-        self.fingerprint = fingerprint
-        self.request = request
-        self.future: Future[Row] | None = None
-        self.issued = False
-
-    @property
-    def source(self) -> str | None:
-        """The user's line that waits for this call (`file:line`), searched when somebody wants to know."""
-        if self.future is None:
-            return None
-        loop = self.future.get_loop()
-        assert isinstance(loop, InnerLoop)
-        tasks = loop.living_tasks()
-        asking = next((task for task in tasks if getattr(task, "_fut_waiter", None) is self.future), None)
-        if asking is None:
-            return None
-        by_path = {task.scope.prefix: task for task in tasks}
-        prefix = asking.scope.prefix
-        while (line := where(by_path[prefix].get_coro()) if prefix in by_path else None) is None:
-            # `create_task(ctx.step(…))` has no line of the user's own: look at the task that made it.
-            if not prefix:
-                return None
-            prefix = prefix[: prefix.rstrip("/").rfind("/") + 1]
-        return line
-
-    def __repr__(self) -> str:
-        return f"<Call {self.kind.value} {self.key!r}>"
-
-
-class Effects(NamedTuple):
-    """What the world has to do after an `advance`."""
-
-    started: Sequence[Call]
-    """Newly asked for and not recorded: run or report them."""
-    abandoned: Sequence[Call]
-    """Started before, given up since, not recorded: cancel the step, close the wait."""
-    timer: tuple[str, int] | None
-    """Key and due time of the earliest timer."""
-    state: State
-
 
 TIMER_EARLY_US: Final = 60_000_000
 """By how much a timer's row may be earlier than the timer is due before it is taken for another timer's."""
@@ -105,52 +45,6 @@ TIMER_EARLY_US: Final = 60_000_000
 _AGAIN: Final = Effects((), (), None, State.AGAIN)
 _OURS: Final = frozenset({Kind.STEP, Kind.CHILD_STARTED, Kind.PUBLISHED, Kind.SENT})
 _WAITS: Final = frozenset({Kind.EVENT, Kind.RESUME})
-
-
-class _LateEvents:
-    """Events that met waits which the code had given up."""
-
-    __slots__ = ("rows", "waits")
-
-    def __init__(self) -> None:
-        self.waits: dict[str, Call] = {}
-        """Waits that were given up and may still be met."""
-        self.rows: list[tuple[Call, Row]] = []
-        """Events that nobody has asked for again yet, in their order."""
-
-    def take(self, call: Call) -> Row | None:
-        for at, (wait, row) in enumerate(self.rows):
-            if _same_question(call, wait):
-                del self.rows[at]
-                return row
-        return None
-
-
-def _same_question(call: Call, other: Call) -> bool:
-    return call.name == other.name and call.fingerprint == other.fingerprint is not None
-
-
-class _Leftovers:
-    """What failed tries and attempts left in the journal."""
-
-    __slots__ = ("aside", "due", "excused_until", "failed_seqs", "taken_back", "tries")
-
-    def __init__(self) -> None:
-        self.tries: dict[str, int] = {}
-        """By step key, how many tries have failed."""
-        self.failed_seqs: dict[int, str] = {}
-        self.taken_back: dict[int, int] = {}
-        """By `seq` of a step failure that was taken back, the `seq` of the `retried` row that did it."""
-        self.excused_until = 0
-        """Before this row, outcomes that nobody asks for are what a failed attempt left behind."""
-        self.aside: dict[str, list[Row]] = {}
-        """Those outcomes, by key."""
-        self.due: list[Row] = []
-        """Those that were asked for since: delivered next, before the journal goes on."""
-
-    def other_key(self, key: str, seq: int | None = None) -> str:
-        """A key for a call whose own is taken by what a failed attempt left behind: the same in every replay."""
-        return f"{key}@{self.aside[key][0].seq if seq is None else seq}"
 
 
 class Machine:
@@ -195,7 +89,7 @@ class Machine:
         strict: bool = False,
         context: contextvars.Context | None = None,
     ) -> None:
-        self.loop = InnerLoop(seed, self)  # type: ignore[abstract]  # filled in by _refuse_the_rest
+        self.loop = InnerLoop(seed, self)  # type: ignore[abstract]  # filled in by refuse_the_rest
         self.seed = seed
         self.strict = strict
         self.seen = 0
@@ -224,9 +118,9 @@ class Machine:
         self._children: dict[str, Row | None] | None = None
         """By key, children whose start was asked for; their ends as far as they have come."""
         self._child_waits: dict[str, list[Future[Row]]] | None = None
-        self._late_events: _LateEvents | None = None
+        self._late_events: LateEvents | None = None
         """Present once a wait for an event was given up."""
-        self._leftovers: _Leftovers | None = None
+        self._leftovers: Leftovers | None = None
         """Present once a step's try has failed."""
         self._random: random.Random | None = None
         self._uuids: random.Random | None = None
@@ -250,7 +144,7 @@ class Machine:
         if self.loop.closed:
             return Future(loop=self.loop)  # A `finally` block of an execution that leaves memory: it waits in vain.
         if self._leftovers is not None and call.key in self._leftovers.aside:
-            self._ask_aside(call, self._leftovers)
+            self._leftovers.ask(call)
         future = call.future = Future(loop=self.loop)
         if call.kind is Kind.EVENT and self._late_events is not None:
             row = self._late_events.take(call)
@@ -280,7 +174,7 @@ class Machine:
         """`call` is no longer asked for, but its outcome may still come."""
         self._given_up[call.key] = call.kind
         if call.kind is Kind.EVENT:
-            self._late_events = self._late_events or _LateEvents()
+            self._late_events = self._late_events or LateEvents()
             self._late_events.waits[call.key] = call
         if call.issued:
             self._abandoned.append(call)
@@ -501,12 +395,12 @@ class Machine:
             return None
         return self._keep_aside(row, call)
 
-    def _hand_on(self, row: Row, late: "_LateEvents") -> None:
+    def _hand_on(self, row: Row, late: LateEvents) -> None:
         """The event of a wait that was given up: for the next that asks for the same, now or later."""
         assert row.key is not None
         wait = late.waits.pop(row.key)
         for call in self._calls.values():
-            if call.kind is Kind.EVENT and _same_question(call, wait):
+            if call.kind is Kind.EVENT and same_question(call, wait):
                 del self._calls[call.key]
                 self._let_go(call)  # Its own wait is open, and another event may meet it: that one goes on as well.
                 assert call.future is not None
@@ -530,8 +424,7 @@ class Machine:
 
     def timer_asked(self, key: str) -> str:
         if self._leftovers is not None:
-            while key in self._leftovers.aside:
-                key = self._leftovers.other_key(key)
+            key = self._leftovers.free_key(key)
         return key
 
     def timer_cancelled(self, key: str) -> None:
@@ -559,7 +452,7 @@ class Machine:
         if self._ours:
             return Effects(started, abandoned, timer, State.RUNNING)
         if not self._calls and timer is None and not self._waits_for_a_child():
-            raise self._stuck()
+            raise stuck(self.loop)
         return Effects(started, abandoned, timer, State.SUSPENDED)
 
     def _waits_for_a_child(self) -> bool:
@@ -609,37 +502,24 @@ class Machine:
     # --- tries and retries -----------------------------------------------------------------------------------------
 
     def _note_failed(self, row: Row) -> None:
-        assert row.key is not None
-        left = self._leftovers = self._leftovers or _Leftovers()
-        left.tries[row.key] = row.tries or left.tries.get(row.key, 0) + 1
-        left.failed_seqs[row.seq] = row.key
-        left.excused_until = max(left.excused_until, left.taken_back.get(row.seq, 0))
+        self._leftovers = self._leftovers or Leftovers()
+        self._leftovers.note_failed(row)
 
     def _note_taken_back(self, row: Row) -> None:
         """A `retried` row was fed, but not consumed yet: the step failure that it names was taken back."""
-        taken = _taken_back_by(row)
-        if taken is None:
-            return
-        left = self._leftovers = self._leftovers or _Leftovers()
-        left.taken_back[taken] = row.seq
-        if taken > self.seen:
-            return
-        if taken not in left.failed_seqs:
-            raise Outdated(
-                f"Row {taken} was taken back after this parked execution had seen it; replay it from its first row.",
-                seq=row.seq,
-                recorded=_side(row.kind, row.key, row.name),
-            )
-        left.excused_until = max(left.excused_until, row.seq)
+        taken = taken_back_by(row)
+        if taken is not None:
+            self._leftovers = self._leftovers or Leftovers()
+            self._leftovers.note_taken_back(taken, row, self.seen)
 
     def _note_retried(self, row: Row) -> None:
         """The step whose failure was taken back has all its tries again."""
-        taken = _taken_back_by(row)
+        taken = taken_back_by(row)
         if taken is not None and self._leftovers is not None:
-            self._leftovers.tries.pop(self._leftovers.failed_seqs[taken], None)
+            self._leftovers.forget_tries(taken)
 
     def _is_excused(self, row: Row) -> bool:
-        return self._leftovers is not None and row.seq < self._leftovers.excused_until
+        return self._leftovers is not None and self._leftovers.excuses(row)
 
     def _keep_aside(self, row: Row, call: Call | None) -> None:
         """Nobody asked for `row`. Unless a failed attempt left it behind, the code has diverged."""
@@ -660,64 +540,5 @@ class Machine:
             self.loop.rename_timer(key, left.other_key(key, row.seq))
         left.aside.setdefault(key, []).append(row)
 
-    def _ask_aside(self, call: Call, left: _Leftovers) -> None:
-        """A failed attempt has left an outcome under this key: it is delivered next, if it is of the same call."""
-        while (rows := left.aside.get(call.key)) is not None:
-            first = rows[0]
-            if first.kind is call.kind and first.name == call.name and first.fingerprint == call.fingerprint:
-                left.due.extend(left.aside.pop(call.key))
-                return
-            call.key = left.other_key(call.key)
-
-    # --- complaints ------------------------------------------------------------------------------------------------
-
     def _diverged(self, row: Row, call: Call | None) -> Diverged:
-        recorded = _describe(row.kind, row.key, row.name)
-        if call is None:
-            open_calls = [one for one in self._calls.values() if not one.issued] or list(self._calls.values())
-            call = open_calls[0] if open_calls else None
-        source = None if call is None else call.source
-        if self.is_done:
-            asks = "has already ended"
-        elif call is None:
-            timer = self.loop.earliest()
-            asks = "asks for nothing" if timer is None else f"asks for {_describe(Kind.TIMER, timer.key, None)}"
-        else:
-            asks = f"asks for {_describe(call.kind, call.key, call.name)}"
-            if call.key == row.key and call.kind is row.kind and call.name == row.name:
-                asks += f" with another input ({call.fingerprint} instead of {row.fingerprint})"
-        if source is None and self._main is not None and not self._main.done():
-            source = where(self._main.get_coro())
-        return Diverged(
-            f"The code does not match the journal: row {row.seq} is {recorded}, but the code {asks}"
-            f"{f' ({source})' if source else ''}. Bring the old code back, or fork the execution before that row.",
-            seq=row.seq,
-            recorded=_side(row.kind, row.key, row.name),
-            asked=None if call is None else _side(call.kind, call.key, call.name),
-            source=source,
-        )
-
-    def _stuck(self) -> Stuck:
-        lines = [f"{task.get_name()} at {where(task.get_coro()) or '?'}" for task in self.loop.living_tasks()[:10]]
-        why = (
-            "A thread tried to reach into it; put threaded work into a step."
-            if self.loop.threads_seen
-            else "It spins without end."
-            if self.loop.ready
-            else "No step, event, child or timer is outstanding, so nothing can wake it."
-        )
-        return Stuck(f"The workflow waits for ever. {why} Waiting: {', '.join(lines)}.")
-
-
-def _taken_back_by(row: Row) -> int | None:
-    value = bytes(row.value)
-    return None if value == b"null" else int(value)
-
-
-def _describe(kind: Kind, key: str | None, name: str | None) -> str:
-    words = f"{kind.value} {key!r}"
-    return words if name is None or name == key else f"{words} of {name!r}"
-
-
-def _side(kind: Kind, key: str | None, name: str | None) -> dict[str, object]:
-    return {"kind": kind.value, "key": key, "name": name}
+        return diverged(row, call, self._calls.values(), self._main, self.loop)

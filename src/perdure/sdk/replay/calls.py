@@ -1,0 +1,72 @@
+"""What workflow code asks for, and what the world has to do about it."""
+
+from asyncio import Future
+from collections.abc import Sequence
+from enum import Enum
+from typing import NamedTuple
+
+from perdure.sdk.replay.inner_loop import InnerLoop
+from perdure.sdk.replay.whereabouts import where
+from perdure.wire.records import Kind, Row
+
+
+class Call:
+    """One thing that workflow code asked for."""
+
+    __slots__ = ("fingerprint", "future", "issued", "key", "kind", "name", "request")
+
+    def __init__(self, key: str, kind: Kind, name: str | None, fingerprint: str | None, request: object) -> None:
+        self.key = key
+        self.kind = kind
+        self.name = name
+        self.fingerprint = fingerprint
+        self.request = request
+        self.future: Future[Row] | None = None
+        self.issued = False
+
+    @property
+    def source(self) -> str | None:
+        """The user's line that waits for this call (`file:line`), searched when somebody wants to know."""
+        if self.future is None:
+            return None
+        loop = self.future.get_loop()
+        assert isinstance(loop, InnerLoop)
+        tasks = loop.living_tasks()
+        asking = next((task for task in tasks if getattr(task, "_fut_waiter", None) is self.future), None)
+        if asking is None:
+            return None
+        by_path = {task.scope.prefix: task for task in tasks}
+        prefix = asking.scope.prefix
+        while (line := where(by_path[prefix].get_coro()) if prefix in by_path else None) is None:
+            # `create_task(ctx.step(…))` has no line of the user's own: look at the task that made it.
+            if not prefix:
+                return None
+            prefix = prefix[: prefix.rstrip("/").rfind("/") + 1]
+        return line
+
+    def __repr__(self) -> str:
+        return f"<Call {self.kind.value} {self.key!r}>"
+
+
+class State(Enum):
+    """What an execution needs next."""
+
+    RUNNING = "running"
+    """Something that this worker does is outstanding: a step, or a call to report."""
+    SUSPENDED = "suspended"
+    """Only events, answers, children and timers are."""
+    DONE = "done"
+    AGAIN = "again"
+    """The code has not settled yet: call `advance(())` again from a fresh callback."""
+
+
+class Effects(NamedTuple):
+    """What the world has to do after an `advance`."""
+
+    started: Sequence[Call]
+    """Newly asked for and not recorded: run or report them."""
+    abandoned: Sequence[Call]
+    """Started before, given up since, not recorded: cancel the step, close the wait."""
+    timer: tuple[str, int] | None
+    """Key and due time of the earliest timer."""
+    state: State

@@ -1,0 +1,61 @@
+"""What to say when code and journal differ."""
+
+from collections.abc import Iterable
+
+from perdure.sdk.errors import Diverged, Stuck
+from perdure.sdk.replay.calls import Call
+from perdure.sdk.replay.handles import InnerTask
+from perdure.sdk.replay.inner_loop import InnerLoop
+from perdure.sdk.replay.whereabouts import where
+from perdure.wire.records import Kind, Row
+
+
+def diverged(row: Row, call: Call | None, calls: Iterable[Call], main: InnerTask | None, loop: InnerLoop) -> Diverged:
+    """`row` is not what the code asks for: `call` in its place, or else any of the open `calls`."""
+    if call is None:
+        open_calls = list(calls)
+        call = next((one for one in open_calls if not one.issued), open_calls[0] if open_calls else None)
+    is_done = main is not None and main.done()
+    source = None if call is None else call.source
+    if is_done:
+        asks = "has already ended"
+    elif call is None:
+        timer = loop.earliest()
+        asks = "asks for nothing" if timer is None else f"asks for {_describe(Kind.TIMER, timer.key, None)}"
+    else:
+        asks = f"asks for {_describe(call.kind, call.key, call.name)}"
+        if call.key == row.key and call.kind is row.kind and call.name == row.name:
+            asks += f" with another input ({call.fingerprint} instead of {row.fingerprint})"
+    if source is None and main is not None and not is_done:
+        source = where(main.get_coro())
+    recorded = _describe(row.kind, row.key, row.name)
+    return Diverged(
+        f"The code does not match the journal: row {row.seq} is {recorded}, but the code {asks}"
+        f"{f' ({source})' if source else ''}. Bring the old code back, or fork the execution before that row.",
+        seq=row.seq,
+        recorded=side(row.kind, row.key, row.name),
+        asked=None if call is None else side(call.kind, call.key, call.name),
+        source=source,
+    )
+
+
+def stuck(loop: InnerLoop) -> Stuck:
+    """Nothing that the journal could bring would wake the code."""
+    lines = [f"{task.get_name()} at {where(task.get_coro()) or '?'}" for task in loop.living_tasks()[:10]]
+    why = (
+        "A thread tried to reach into it; put threaded work into a step."
+        if loop.threads_seen
+        else "It spins without end."
+        if loop.ready
+        else "No step, event, child or timer is outstanding, so nothing can wake it."
+    )
+    return Stuck(f"The workflow waits for ever. {why} Waiting: {', '.join(lines)}.")
+
+
+def _describe(kind: Kind, key: str | None, name: str | None) -> str:
+    words = f"{kind.value} {key!r}"
+    return words if name is None or name == key else f"{words} of {name!r}"
+
+
+def side(kind: Kind, key: str | None, name: str | None) -> dict[str, object]:
+    return {"kind": kind.value, "key": key, "name": name}

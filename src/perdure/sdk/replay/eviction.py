@@ -1,0 +1,66 @@
+"""How code leaves memory half-way: coroutines and generators are ended by `Evicted`."""
+
+import gc
+import inspect
+import logging
+from collections.abc import AsyncGenerator
+from typing import Any, Final
+
+from perdure.sdk.errors import Evicted
+
+_log = logging.getLogger("perdure.workflow")
+
+
+def close(coro: Any) -> None:
+    """End a coroutine by `Evicted`, thrown in again at each await of its `finally` blocks.
+
+    Not by `close()`: when an inner coroutine awaits while it is closed, that leaves it suspended and goes on outside.
+    """
+    if inspect.iscoroutine(coro) and inspect.getcoroutinestate(coro) == inspect.CORO_CREATED:
+        for held in [] if coro.cr_frame is None else list(coro.cr_frame.f_locals.values()):
+            inner = getattr(held, "_coro", held)  # anyio's wrapper holds the coroutine that it never began.
+            if inspect.iscoroutine(inner):
+                inner.close()
+        return coro.close()
+    for _ in range(1_000):
+        try:
+            coro.throw(Evicted("The execution leaves memory; it goes on elsewhere."))
+        except KeyboardInterrupt:
+            raise
+        except (StopIteration, StopAsyncIteration, Evicted):
+            return None
+        except BaseException as error:  # User code; there is nobody left to tell.
+            return _log.debug("Error while an execution left memory", exc_info=error)
+    _undead.append(coro)
+    return _log.warning("%r does not end: it swallows every exception.", coro)
+
+
+_undead: Final[list[Any]] = []
+"""Coroutines that would not end: freeing one would run it again, in whatever code happens to let go of it."""
+
+
+def close_generator(generator: AsyncGenerator[Any, Any]) -> None:
+    closing = generator.aclose()
+    try:
+        closing.send(None)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # Closed (StopIteration), or user code failed and there is nobody left to tell.
+        return
+    close(closing)
+
+
+def collecting() -> bool:
+    """Whether the garbage collector is at work: what it frees, it frees at a moment that no replay repeats."""
+    return _collecting
+
+
+_collecting = False
+
+
+def _note_collection(phase: str, info: dict[str, int]) -> None:
+    global _collecting
+    _collecting = phase == "start"
+
+
+gc.callbacks.append(_note_collection)

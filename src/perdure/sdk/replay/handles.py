@@ -1,0 +1,113 @@
+"""What an inner loop is made of: tasks, futures, callbacks and timers, alike in every replay."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    import contextvars
+    from collections.abc import Callable, Coroutine
+
+    from perdure.sdk.replay.inner_loop import InnerLoop
+    from perdure.sdk.replay.keys import Scope
+
+
+class InnerTask(asyncio.Task[Any]):
+    """A task of workflow code. Its name is the path of its scope, alike in every replay."""
+
+    __slots__ = ("_number", "scope")
+
+    def __init__(
+        self,
+        coro: Coroutine[Any, Any, Any],
+        loop: InnerLoop,
+        scope: Scope,
+        name: str,
+        context: contextvars.Context | None,
+    ) -> None:
+        self._number = loop.next_number()
+        self.scope = scope
+        super().__init__(coro, loop=loop, name=name, context=context)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class InnerFuture(asyncio.Future[Any]):
+    """A future of workflow code; numbered when somebody first hashes it."""
+
+    __slots__ = ("_number",)
+
+    def __hash__(self) -> int:
+        try:
+            return self._number
+        except AttributeError:
+            loop = cast("InnerLoop", self.get_loop())
+            self._number: int = loop.next_number()
+            return self._number
+
+
+class InnerHandle(asyncio.Handle):
+    """A callback in the ready queue."""
+
+    __slots__ = ()
+
+    _callback: Any
+    _args: Any
+    _loop: Any
+
+    def __init__(  # The base class would look for a debug mode that we do not have.
+        self, callback: Callable[..., object], args: tuple[Any, ...], loop: InnerLoop, context: contextvars.Context
+    ) -> None:
+        self._callback = callback
+        self._args = args
+        self._context = context
+        self._cancelled = False
+        self._loop = loop
+        self._repr = None
+        self._source_traceback = None
+
+    def cancel(self) -> None:
+        if not self._cancelled:
+            self._cancelled = True
+            self._callback = None
+            self._args = None
+
+
+class InnerTimer(asyncio.TimerHandle):
+    """A callback that waits for the journal's timer row `key`."""
+
+    __slots__ = ("due_us", "key")
+
+    _callback: Any
+    _args: Any
+    _loop: Any
+
+    def __init__(
+        self,
+        key: str,
+        due_us: int,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: InnerLoop,
+        context: contextvars.Context,
+    ) -> None:
+        self.key = key
+        self.due_us = due_us
+        self._callback = callback
+        self._args = args
+        self._context = context
+        self._cancelled = False
+        self._loop = loop
+        self._repr = None
+        self._source_traceback = None
+        self._when = due_us / 1e6
+        self._scheduled = True
+
+    def cancel(self) -> None:
+        if not self._cancelled:
+            self._cancelled = True
+            self._callback = None
+            self._args = None
+            self._loop.forget_timer(self)

@@ -1,0 +1,41 @@
+"""Keys name the calls of an execution: `fetch`, `fetch#2`; in the third child task `3/fetch`."""
+
+import hashlib
+import re
+from typing import Final
+
+KEY_PART_MAX: Final = 120
+"""Characters of a name or of a scope's path that go into a key; of longer ones a hash does. Keys stay below
+KEY_BYTES_MAX, whatever the alphabet."""
+GENERATED: Final = re.compile(r"^(?:\d+|~\w*)/|#\d+$|%")
+
+
+class Scope:
+    """Where keys are counted. Belongs to a task; calls made by bare callbacks share the scope `~/`."""
+
+    __slots__ = ("children", "counts", "prefix")
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.counts: dict[str, int] = {}
+        self.children = 0
+
+
+def quoted(name: str) -> str:
+    """`name` as a part of a key: never mistaken for a scope or a number, never too long, never another name's."""
+    if len(name) > KEY_PART_MAX:
+        return f"{name[: KEY_PART_MAX // 2].replace('%', '')}%{_hash(name)}"
+    if not GENERATED.search(name):
+        return name
+    return name.replace("%", "%25").replace("#", "%23").replace("/", "%2F")
+
+
+def next_path(above: Scope) -> str:
+    """The path of the next task of a scope."""
+    above.children += 1
+    path = f"{above.prefix}{above.children}"
+    return path if len(path) <= KEY_PART_MAX else f"~{_hash(path)}"
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()

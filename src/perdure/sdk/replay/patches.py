@@ -1,0 +1,81 @@
+"""asyncio and anyio keep some things in sets, by their addresses. Inside an inner loop they get an order that replays.
+
+Outside of inner loops nothing changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections.abc import Iterable
+from typing import Any
+
+_get_running_loop = asyncio._get_running_loop
+anyio_is_patched = False
+
+
+def patch_asyncio(loop_class: type[Any]) -> None:
+    """`gather`'s futures hash by number.
+
+    `as_completed` makes its tasks in the order of a set of coroutines, that is, of addresses. Inside an inner loop
+    it gets tasks made in the order of the list. The function's code is exchanged, so that `from asyncio import
+    as_completed` gets it too, however early it ran.
+    """
+
+    def number_gathered(self: Any) -> int:
+        loop = self.get_loop()
+        if not isinstance(loop, loop_class):
+            return object.__hash__(self)
+        number: int | None = getattr(self, "_perdure_number", None)
+        if number is None:
+            number = self._perdure_number = loop.next_number()
+        return number
+
+    asyncio.tasks._GatheringFuture.__hash__ = number_gathered  # type: ignore[attr-defined]
+
+    there = vars(asyncio.tasks)
+    original = asyncio.as_completed
+    stdlib = types.FunctionType(original.__code__, there, "as_completed", original.__defaults__)
+    stdlib.__kwdefaults__ = original.__kwdefaults__
+
+    def in_order(fs: Any, *, timeout: float | None = None) -> Any:
+        if isinstance(asyncio._get_running_loop(), loop_class) and isinstance(fs, Iterable):
+            fs = [asyncio.ensure_future(one) for one in dict.fromkeys(fs)]
+        return stdlib(fs, timeout=timeout)
+
+    def as_completed(fs: Any, *, timeout: float | None = None) -> Any:
+        return _perdure_as_completed(fs, timeout=timeout)  # type: ignore[name-defined]  # noqa: F821  # found in asyncio.tasks
+
+    there["_perdure_as_completed"] = in_order
+    original.__code__ = as_completed.__code__
+
+
+def patch_anyio(loop_class: type[Any]) -> None:
+    """anyio keeps cancel scopes in sets; those entered inside an inner loop get a number instead of their address."""
+    global anyio_is_patched
+    anyio_is_patched = True
+    from anyio._backends import _asyncio as backend  # An optional guest: never imported unless the user did.
+
+    class NumberedScope(backend.CancelScope):
+        __slots__ = ("_number",)
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            loop = _get_running_loop()
+            self._number = loop.next_number() if isinstance(loop, loop_class) else object.__hash__(self)
+            super().__init__(*args, **kwargs)
+
+        def __hash__(self) -> int:
+            return self._number
+
+    plain_run = backend.AsyncIOBackend.run_sync_in_worker_thread
+
+    async def run_sync_in_worker_thread(*args: Any, **kwargs: Any) -> Any:
+        # Refused before the thread exists: it could never report back, and would keep the process from ending.
+        loop = _get_running_loop()
+        if isinstance(loop, loop_class):
+            loop.call_soon_threadsafe(lambda: None)
+        return await plain_run(*args, **kwargs)
+
+    backend.AsyncIOBackend.run_sync_in_worker_thread = run_sync_in_worker_thread  # type: ignore[method-assign]
+    NumberedScope.__name__ = NumberedScope.__qualname__ = "CancelScope"
+    backend.CancelScope = NumberedScope  # type: ignore[misc]  # the name by which anyio makes its scopes

@@ -1,0 +1,44 @@
+"""What an inner loop refuses: sockets, executors, signals, other threads, and calls from outside of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from perdure.sdk.errors import Misplaced
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from perdure.sdk.replay.inner_loop import InnerLoop
+
+
+def misplaced(name: str) -> Misplaced:
+    return Misplaced(
+        f"{name!r} was asked for outside of its workflow's code. A Context works only in the `async def` of its "
+        "workflow, not inside a step, a thread or another event loop."
+    )
+
+
+def refuse_the_rest(loop_class: type[Any]) -> None:
+    """Everything that a loop can do and `loop_class` does not raises, and says where it belongs."""
+    to_step = 'Do it in a step: `await ctx.step("name", function, …)` runs async functions in the worker\'s own loop '
+    to_step += "and sync ones in a thread."
+    for name, member in vars(asyncio.AbstractEventLoop).items():
+        if name.startswith("_") or name in vars(loop_class) or not callable(member):
+            continue
+        setattr(loop_class, name, _refusal(name, asyncio.iscoroutinefunction(member), to_step))
+
+
+def _refusal(name: str, is_async: bool, advice: str) -> Callable[..., Any]:
+    message = f"loop.{name} does not work in a workflow's body, which must replay without input/output. {advice}"
+
+    def refuse(self: InnerLoop, *args: Any, **kwargs: Any) -> NoReturn:
+        raise Misplaced(message)
+
+    async def refuse_async(self: InnerLoop, *args: Any, **kwargs: Any) -> NoReturn:
+        raise Misplaced(message)
+
+    chosen: Callable[..., Any] = refuse_async if is_async else refuse
+    chosen.__name__ = name
+    return chosen
