@@ -7,8 +7,8 @@
         '''Ask for cancellation.'''
 
 The first parameter is the call; then come the path's parameters by their names; `query` and `body`, if they are there,
-are structs that the query string and the body are decoded into. The return type is the reply: a struct, `None` (204),
-`Text`, or an `EventStream`.
+are structs that the query string and the body are decoded into. The return type is the reply: a struct or a list of
+them, `None` (204), `Text`, or an `EventStream`.
 
 It is plain ASGI, because a hot route should cost little: one dictionary look-up for a static path, a walk over the
 segments for others, one decode, one encode.
@@ -83,7 +83,7 @@ class Services:
         self.engine = engine
         self.settings = settings
         self.gate = gate
-        self.pulse = Pulse(engine.health)
+        self.pulse = Pulse(lambda: engine.health())
         self.drain = Drain()
         self.sign_ins = SignIns()
         self.slots = Slots(settings.streams_max, settings.streams_per_key_max)
@@ -386,7 +386,7 @@ class Router:
                 if name in headers:
                     services.gate.check_project(principal, call.header(name))
         result = await route.answer(call, path_values)
-        if isinstance(result, Struct) and type(result) is not Text:
+        if (isinstance(result, Struct) and type(result) is not Text) or isinstance(result, list):
             body = _encode(result)
             return Reply(200, body, json_headers(len(body)))
         if result is None:
