@@ -83,6 +83,10 @@ CONTRACT: dict[str, tuple[set[str], set[str]]] = {
     "PublishEventRequest": ({"topic", "events"}, {"durable", "execution_id", "root_execution_id"}),
     "PublishEventResponse": ({"sequence_ids", "created_at"}, set()),
     "EventResponse": ({"id", "sequence_id", "topic", "data", "created_at"}, {"event_type"}),
+    "ApiKeyResponse": ({"id", "name", "last_four_digits", "created_at"}, {"last_used_at"}),
+    "CreateApiKeyRequest": ({"name", "project_id"}, set()),
+    "CreateApiKeyResponse": ({"id", "name", "key", "last_four_digits", "created_at"}, {"last_used_at"}),
+    "MessageResponse": ({"message"}, set()),
     "WorkerStatusResponse": ({"has_workers", "online_count"}, set()),
     "GetEventsResponse": ({"events", "has_more"}, {"next_sequence_id"}),
 }
@@ -96,6 +100,9 @@ OPERATIONS = {
     "get_events",
     "stream_events",
     "get_worker_status",
+    "get_api_keys",
+    "create_api_key",
+    "delete_api_key",
 }
 ADDED = {"key", "phase", "attempt", "tags", "progress", "forked_from", "forked_at_step"}
 

@@ -23,11 +23,10 @@ from perdure.engine.engine import Engine
 from perdure.server import docs, logs, openapi
 from perdure.server.auth import Gate, is_loopback
 from perdure.server.connections import Connection, protocol_class
-from perdure.server.routes import claims, events, executions, operations, pages, waits
+from perdure.server.routes import claims, events, executions, keys, operations, pages, waits
 from perdure.server.routing import Route, Router, Services, lifespan
 from perdure.server.settings import Settings
 from perdure.store.open import open_store
-from perdure.store.verbs import looks
 from perdure.wire.access import Principal, Role
 from perdure.wire.errors import BadRequest, Unavailable
 
@@ -38,7 +37,7 @@ API_VERSION = "1.0.0"
 
 def all_routes() -> list[Route]:
     """The table, in the order in which it is documented."""
-    return [route for noun in (executions, waits, events, claims, operations, pages) for route in noun.routes.all]
+    return [route for noun in (executions, waits, events, claims, keys, operations, pages) for route in noun.routes.all]
 
 
 class App:
@@ -78,8 +77,8 @@ class App:
         try:
             await self.engine.start()
             project_id = await self.engine.projects.default()
-            keys = await self.engine.store.read(looks.list_named(name="keys", project_id=project_id))
-            check_exposure(self.settings, [(str(key[0]), bool(key[4])) for key in keys])
+            made = await self.engine.projects.keys(project_id)
+            check_exposure(self.settings, [(key.id, key.development) for key in made])
         except Exception as error:
             self.failure = error
             await self.engine.stop()

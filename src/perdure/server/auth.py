@@ -1,8 +1,9 @@
 """Who is asking: API keys → Principal, and who may ask at all.
 
 A key is looked up by its id and compared as a hash; one that was found good is remembered for at most 30 seconds, so a
-revoked key stops within that time. On a loopback address every request must also name a loopback host, and a page in a
-browser must come from one: otherwise any web page could reach a server that listens only to its own machine.
+deleted key stops within that time, and at once on the server that was told to delete it. On a loopback address every
+request must also name a loopback host, and a page in a browser must come from one: otherwise any web page could reach
+a server that listens only to its own machine.
 """
 
 import hashlib
@@ -48,6 +49,7 @@ class Gate:
         self._cache_seconds = cache_seconds
         self._clock = clock
         self._known: OrderedDict[bytes, tuple[Principal, float]] = OrderedDict()
+        self._forgotten = 0
         self._failures = Failures(failures_max, clock)
         self._good_hosts: set[bytes] = set()
         self.anyone: Principal | None = None
@@ -92,6 +94,7 @@ class Gate:
         if known is not None and known[1] > now:
             return known[0]
         self._failures.check(address)
+        forgotten = self._forgotten
         scheme, _, key = header.decode("latin-1").strip().partition(" ")
         key = key.strip()
         try:
@@ -103,11 +106,19 @@ class Gate:
             raise
         if principal.development and not self._loopback:
             raise Forbidden("This is a development key; it works only on a server that listens to its own machine.")
+        if forgotten != self._forgotten:
+            return principal  # a key was deleted meanwhile, perhaps this one: look again at the next request
         self._known[hashed] = (principal, now + self._cache_seconds)
         self._known.move_to_end(hashed)
         if len(self._known) > CACHED_MAX:
             self._known.popitem(last=False)
         return principal
+
+    def forget(self, key_id: str) -> None:
+        """A key was deleted: look it up again from now on."""
+        self._forgotten += 1
+        for hashed in [hashed for hashed, (principal, _) in self._known.items() if principal.key_id == key_id]:
+            del self._known[hashed]
 
     def check_project(self, principal: Principal, project_id: str | None) -> None:
         """A request may repeat its key's project; any other does not exist for it. Raises `NotFound`."""

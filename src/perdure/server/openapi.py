@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document of a table of routes."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, get_origin
 
 from msgspec import Struct
 
@@ -133,7 +133,9 @@ def _responses(route: Route, schemas: Schemas) -> Json:
             "description": "Success",
             "content": {"text/event-stream": {"schema": {"type": "string", "description": text}}},
         }
-    elif isinstance(route.reply_type, type) and issubclass(route.reply_type, Struct) and route.reply_type is not Text:
+    elif get_origin(route.reply_type) is list or (
+        isinstance(route.reply_type, type) and issubclass(route.reply_type, Struct) and route.reply_type is not Text
+    ):
         content = {"application/json": {"schema": schemas.add(route.reply_type)}}
         responses["200"] = {"description": "Success", "content": content}
     else:

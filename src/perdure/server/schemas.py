@@ -29,8 +29,8 @@ class Schemas:
         self.named: dict[str, Json] = {}
         self._open: list[types.StructType] = []
 
-    def add(self, struct: type[Struct]) -> Json:
-        """A reference to a struct's schema."""
+    def add(self, struct: Any) -> Json:
+        """A reference to a struct's schema, or the schema of a list of them."""
         schema = self._schema(types.type_info(struct))
         while self._open:
             one = self._open.pop()

@@ -49,6 +49,12 @@ class SignIns:
         found = self._sessions.get(_hash(cookie[COOKIE].value))
         return found[0] if found is not None and found[1] > self._clock() else None
 
+    def forget(self, key_id: str) -> None:
+        """A key was deleted: its links and sessions end."""
+        for kept in (self._links, self._sessions):
+            for token in [token for token, (principal, _) in kept.items() if principal.key_id == key_id]:
+                del kept[token]
+
     def _keep(self, kept: OrderedDict[str, tuple[Principal, float]], principal: Principal, seconds: float) -> str:
         token = secrets.token_urlsafe(32)
         kept[_hash(token)] = (principal, self._clock() + seconds)

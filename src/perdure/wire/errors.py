@@ -2,7 +2,9 @@
 
     PerdureError
     ├── BadRequest              400  malformed id, cursor, cancel of something final
-    │   └── NotCancellable      400
+    │   ├── NotCancellable      400
+    │   ├── KeyNameTaken        400  another API key of the project has the name
+    │   └── TooManyKeys         400  the project has as many API keys as it may
     ├── Unauthorized            401  no key, or a wrong one
     ├── Forbidden               403  the key's role does not allow it
     ├── NotFound                404  unknown here; another project's ids look the same
@@ -52,6 +54,14 @@ class BadRequest(PerdureError):
 
 class NotCancellable(BadRequest):
     code = "CANCELLATION_ERROR"
+
+
+class KeyNameTaken(BadRequest):
+    code = "DUPLICATE_KEY"
+
+
+class TooManyKeys(BadRequest):
+    code = "LIMIT_EXCEEDED"
 
 
 class Unauthorized(PerdureError):

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from perdure.store.interface import query, verb
+from perdure.wire.errors import KeyNameTaken, TooManyKeys
 
 
 class Key(NamedTuple):
@@ -12,6 +13,21 @@ class Key(NamedTuple):
     role: str
     secret_hash: str
     development: bool
+
+
+class ListedKey(NamedTuple):
+    """What is shown of an API key."""
+
+    id: str
+    name: str
+    role: str
+    last_four: str
+    development: bool
+    created_at_us: int
+
+
+KEYS_MAX = 1_000
+"""How many keys a project has at most."""
 
 
 @verb
@@ -52,6 +68,40 @@ async def create_key(
         development=int(development),
         now_us=now_us,
     )
+
+
+@verb
+async def make_key(
+    *, id: str, project_id: str, name: str, role: str, secret_hash: str, last_four: str, now_us: int
+) -> None:
+    """Keep a new key whose name no other key of the project has. Raises KeyNameTaken, TooManyKeys."""
+    known = await query("list_keys", project_id=project_id)
+    same = [row[0] for row in known if row[1] == name]
+    if same:
+        raise KeyNameTaken(f"Key {same[0]!r} is named {name!r} already; choose another name, or delete that key first.")
+    if len(known) >= KEYS_MAX:
+        raise TooManyKeys(f"The project has {len(known):,} API keys, the most there may be; delete some first.")
+    await query(
+        "insert_key",
+        id=id,
+        project_id=project_id,
+        name=name,
+        role=role,
+        secret_hash=secret_hash,
+        last_four=last_four,
+        development=0,
+        now_us=now_us,
+    )
+
+
+@verb
+async def list_keys(*, project_id: str) -> list[ListedKey]:
+    """The project's keys, newest first."""
+    rows = await query("list_keys", project_id=project_id)
+    return [
+        ListedKey(id, name, role, last_four, bool(development), created_at_us)
+        for id, name, role, last_four, development, created_at_us in reversed(rows)
+    ]
 
 
 @verb
