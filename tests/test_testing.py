@@ -13,7 +13,7 @@ import pytest
 
 from perdure import Client, Context, ExecutionFailed, Fatal, Handle, Registry, step
 from perdure import testing as testing_module
-from perdure.sdk.context import current_step
+from perdure.sdk.steps import current_step
 from perdure.testing import ManualClock, StepRanAgain, crash_everywhere, embedded
 from perdure.wire.status import Phase
 

@@ -4,8 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from perdure.sdk.children import ChildHandle, Mapped
     from perdure.sdk.client import Client, Handle
-    from perdure.sdk.context import ChildHandle, Context, Event, Mapped, current_step
+    from perdure.sdk.context import Context, Event
     from perdure.sdk.errors import (
         ChildCancelled,
         ChildFailed,
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
         RetryAfter,
         StepFailed,
     )
+    from perdure.sdk.steps import current_step
     from perdure.sdk.workflow import Queue, Registry, Workflow, step, workflow
     from perdure.wire.errors import PerdureError
     from perdure.wire.retry import RetryPolicy
@@ -45,8 +47,9 @@ __all__ = [
 
 # Each name is imported when somebody asks for it: `perdure --help`, which needs none of them, answers at once.
 _HOMES = {
+    "perdure.sdk.children": ("ChildHandle", "Mapped"),
     "perdure.sdk.client": ("Client", "Handle"),
-    "perdure.sdk.context": ("ChildHandle", "Context", "Event", "Mapped", "current_step"),
+    "perdure.sdk.context": ("Context", "Event"),
     "perdure.sdk.errors": (
         "ChildCancelled",
         "ChildFailed",
@@ -56,6 +59,7 @@ _HOMES = {
         "RetryAfter",
         "StepFailed",
     ),
+    "perdure.sdk.steps": ("current_step",),
     "perdure.sdk.workflow": ("Queue", "Registry", "Workflow", "step", "workflow"),
     "perdure.wire.errors": ("PerdureError",),
     "perdure.wire.retry": ("RetryPolicy",),

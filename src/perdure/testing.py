@@ -31,8 +31,8 @@ from perdure.engine.clock import ManualClock
 from perdure.engine.engine import Engine
 from perdure.engine.settings import EngineSettings
 from perdure.sdk.client import Client, Handle
-from perdure.sdk.context import running_step
 from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
+from perdure.sdk.steps import running_step
 from perdure.sdk.worker import Worker
 from perdure.sdk.workflow import Registry, StepCall, Workflow
 from perdure.store.interface import Verb

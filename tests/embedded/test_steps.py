@@ -15,8 +15,9 @@ import pytest
 from tests.embedded.house import Counter, House, keys_of, pass_time, reaches, rows_of, until
 
 from perdure.engine.clock import ManualClock
-from perdure.sdk.context import Context, current_step
+from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed, Fatal, RecordedError, RetryAfter, StepFailed
+from perdure.sdk.steps import current_step
 from perdure.sdk.workflow import Registry, step
 from perdure.wire.errors import BadValue
 from perdure.wire.records import Kind

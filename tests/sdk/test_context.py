@@ -17,17 +17,8 @@ import pytest
 from msgspec import Raw
 from tests.sdk.fake_server import Journal, advance
 
-from perdure.sdk.context import (
-    ChildHandle,
-    Context,
-    Event,
-    LogHandler,
-    Mapped,
-    ReplayFilter,
-    StepInfo,
-    current_step,
-    running_step,
-)
+from perdure.sdk.children import ChildHandle, Mapped
+from perdure.sdk.context import Context, Event
 from perdure.sdk.errors import (
     ChildCancelled,
     ChildFailed,
@@ -38,8 +29,10 @@ from perdure.sdk.errors import (
     RetryAfter,
     StepFailed,
 )
+from perdure.sdk.logs import LogHandler, ReplayFilter
 from perdure.sdk.replay.calls import Call, Effects, State
 from perdure.sdk.replay.machine import Machine
+from perdure.sdk.steps import StepInfo, current_step, running_step
 from perdure.sdk.workflow import Queue, Registry, StepCall, Workflow, step, workflow
 from perdure.wire.errors import BadValue, Conflict, NotFound
 from perdure.wire.records import Event as WireEvent

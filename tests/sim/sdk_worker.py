@@ -20,10 +20,11 @@ from tests.sim.worker import POISON_BODIES_MAX
 
 import perdure.sdk.runner
 import perdure.sdk.worker
-from perdure.sdk.context import Context, current_step
+from perdure.sdk.context import Context
 from perdure.sdk.errors import ChildCancelled, ChildFailed, StepFailed
 from perdure.sdk.lease import CONNECTION_GONE_SECONDS, MARGIN, Lease
 from perdure.sdk.runner import Runner
+from perdure.sdk.steps import current_step
 from perdure.sdk.transport import Transport
 from perdure.sdk.workflow import Queue, Registry
 from perdure.wire.errors import Conflict, NotFound, PerdureError

@@ -210,7 +210,7 @@ def _log(as_json: bool) -> None:
     """The program's log on stderr, without the lines of workflow code that is replayed."""
     import logging
 
-    from perdure.sdk.context import ReplayFilter
+    from perdure.sdk.logs import ReplayFilter
     from perdure.server import logs
 
     form: Literal["json", "text"] = "json" if as_json else "text"

@@ -12,11 +12,10 @@ import logging
 import random
 import uuid
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Mapping
-from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import (
     Any,
-    Final,
     Generic,
     NamedTuple,
     NoReturn,
@@ -25,19 +24,30 @@ from typing import (
     TypeVar,
     TypeVarTuple,
     Unpack,
-    cast,
     overload,
 )
 
 import msgspec
 from msgspec import Raw
 
-from perdure.sdk.errors import ChildCancelled, ChildFailed, Misplaced, RecordedError, StepFailed
+from perdure.sdk.children import (
+    OPEN_CHILDREN,
+    ChildHandle,
+    ChildOptions,
+    Mapped,
+    child_call,
+    child_id,
+    child_result,
+    run_all,
+)
+from perdure.sdk.errors import Misplaced
+from perdure.sdk.logs import add_line
 from perdure.sdk.payloads.errors import error_from_json
-from perdure.sdk.payloads.fingerprints import fingerprint
+from perdure.sdk.payloads.fingerprints import fingerprint, fingerprint_of_call
 from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.replay.calls import Call
 from perdure.sdk.replay.machine import Machine
+from perdure.sdk.steps import StepChoices, running_step, step_result
 from perdure.sdk.workflow import (
     ONCE,
     Errors,
@@ -47,14 +57,13 @@ from perdure.sdk.workflow import (
     StepOptions,
     StepPlan,
     Workflow,
-    current_context,
     plan_of,
 )
-from perdure.wire.codec import TOPIC_BYTES_MAX, check_name, scrub_text
+from perdure.wire.codec import TOPIC_BYTES_MAX, check_name
 from perdure.wire.errors import from_code
 from perdure.wire.records import Event as WireEvent
 from perdure.wire.records import Kind, Row
-from perdure.wire.requests import Answer, Claimed, EventItem, LogLine, OpenWait, Publish, StartChild, StartItem
+from perdure.wire.requests import Answer, Claimed, EventItem, LogLine, OpenWait, Publish
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -63,44 +72,6 @@ R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 T_co = TypeVar("T_co", covariant=True)
 R_co = TypeVar("R_co", covariant=True)
-
-LOG_TEXT_BYTES_MAX: Final = 8 << 10
-LOG_LINES_MAX: Final = 1_000
-OPEN_CHILDREN: Final = 100
-"""How many children `map_children` keeps open unless it is told otherwise."""
-
-
-class StepInfo(NamedTuple):
-    """What a step's body may know of its call."""
-
-    execution_id: str
-    key: str
-    name: str
-    tries: int
-    """Which try this is, counted from 1."""
-    context: "Context | None" = None
-
-    @property
-    def idempotency_key(self) -> str:
-        """The same in every try and every attempt: give it to services that drop repeats."""
-        return f"{self.execution_id}:{self.key}"
-
-
-running_step: ContextVar[StepInfo | None] = ContextVar("perdure_step", default=None)
-"""Set by the runner around a step's body."""
-
-
-def current_step() -> StepInfo:
-    """The step whose body is running.
-
-    >>> @step
-    ... async def pay(order_id: int) -> None:
-    ...     await bank.pay(order_id, idempotency_key=current_step().idempotency_key)
-    """
-    info = running_step.get()
-    if info is None:
-        raise Misplaced("current_step() works inside a step's body only.")
-    return info
 
 
 class Event(NamedTuple, Generic[T_co]):
@@ -114,57 +85,6 @@ class Event(NamedTuple, Generic[T_co]):
     created_at: datetime
 
 
-class ChildHandle(Generic[R_co]):
-    """A child execution that was started. `await handle.result()` as often and in as many branches as needed."""
-
-    def __init__(self, id: str, key: str, workflow: str, result_type: Any, context: "Context") -> None:
-        self.id = id
-        self.key = key
-        self.workflow = workflow
-        self._result_type = result_type
-        self._context = context
-
-    async def result(self) -> R_co:
-        """The child's result; `ChildFailed` or `ChildCancelled` if it has none."""
-        row = await self._context.machine.child_end(self.key)
-        return cast("R_co", self._context._child_result(row, self.id, self.workflow, self._result_type))
-
-    def __repr__(self) -> str:
-        return f"<ChildHandle {self.workflow} {self.id}>"
-
-
-class Mapped(Generic[R]):
-    """What `map_children` gives: an outcome for each input, in the order of the inputs."""
-
-    def __init__(self, outcomes: "list[R | ChildFailed]") -> None:
-        self.outcomes = outcomes
-
-    @property
-    def failures(self) -> list[tuple[int, ChildFailed]]:
-        """Position and error of the children that have no result."""
-        return [(n, one) for n, one in enumerate(self.outcomes) if isinstance(one, ChildFailed)]
-
-    def results(self) -> list[R]:
-        """All results; an ExceptionGroup of the failures if there are any."""
-        failures = [one for one in self.outcomes if isinstance(one, ChildFailed)]
-        if failures:
-            raise ExceptionGroup(f"{len(failures)} of {len(self.outcomes)} children failed", failures)
-        return cast("list[R]", self.outcomes)
-
-    def __len__(self) -> int:
-        return len(self.outcomes)
-
-
-class StepChoices(TypedDict, total=False):
-    """How one call of a step is run; what is given here goes before what `@step` says."""
-
-    retry: Retry | None
-    timeout: float | None
-    key: str | None
-    retry_if: Errors | None
-    fatal: Errors | None
-
-
 class WaitOptions(TypedDict, total=False):
     """Which event, and how long to wait for it."""
 
@@ -172,21 +92,6 @@ class WaitOptions(TypedDict, total=False):
     timeout: float | None
     after: int | None
     latest: bool
-    key: str | None
-
-
-class ChildOptions(TypedDict, total=False):
-    """How a child is started. `execution_key` is its readable key in the project, `key` the call's in the journal."""
-
-    queue: Queue | str | None
-    concurrency_key: str | None
-    priority: int
-    session_id: str | None
-    user_id: str | None
-    tags: Mapping[str, str] | None
-    delay: float | None
-    run_timeout_seconds: int | None
-    execution_key: str | None
     key: str | None
 
 
@@ -304,44 +209,24 @@ class Context:
     ) -> Coroutine[Any, Any, T]: ...
     @overload
     def step(
-        self,
-        name: str,
-        fn: Callable[[*Ts], Awaitable[T]],
-        /,
-        *args: *Ts,
-        **options: Unpack[StepChoices],
+        self, name: str, fn: Callable[[*Ts], Awaitable[T]], /, *args: *Ts, **options: Unpack[StepChoices]
     ) -> Coroutine[Any, Any, T]: ...
     @overload
     def step(self, name: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
     @overload
     def step(
-        self,
-        name: str,
-        fn: Callable[[*Ts], T],
-        /,
-        *args: *Ts,
-        **options: Unpack[StepChoices],
+        self, name: str, fn: Callable[[*Ts], T], /, *args: *Ts, **options: Unpack[StepChoices]
     ) -> Coroutine[Any, Any, T]: ...
     @overload
     def step(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
     @overload
     def step(
-        self,
-        fn: Callable[[*Ts], Awaitable[T]],
-        /,
-        *args: *Ts,
-        **options: Unpack[StepChoices],
+        self, fn: Callable[[*Ts], Awaitable[T]], /, *args: *Ts, **options: Unpack[StepChoices]
     ) -> Coroutine[Any, Any, T]: ...
     @overload
     def step(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
     @overload
-    def step(
-        self,
-        fn: Callable[[*Ts], T],
-        /,
-        *args: *Ts,
-        **options: Unpack[StepChoices],
-    ) -> Coroutine[Any, Any, T]: ...
+    def step(self, fn: Callable[[*Ts], T], /, *args: *Ts, **options: Unpack[StepChoices]) -> Coroutine[Any, Any, T]: ...
     def step(  # type: ignore[misc]  # mypy does not see that *args takes *Ts
         self,
         first: str | Callable[..., Any],
@@ -391,7 +276,7 @@ class Context:
         call = self.machine.new_call(
             Kind.STEP,
             name,
-            _fingerprint(args, kwargs) if args or kwargs else None,
+            fingerprint_of_call(args, kwargs) if args or kwargs else None,
             StepCall(
                 plan.fn,
                 args,
@@ -405,20 +290,7 @@ class Context:
             ),
             key=key,
         )
-        return self._run_step(call, plan.result_type)
-
-    async def _run_step(self, call: Call, result_type: Any) -> Any:
-        try:
-            row = await self.machine.ask(call)
-        except BaseException:
-            self.machine.give_up(call)
-            raise
-        if row.ok:
-            return decode(bytes(row.value), result_type, where=f"the result of step {call.key!r}")
-        error = error_from_json(bytes(row.value))
-        raise StepFailed(
-            error.message, type=error.type, key=call.key, name=call.name, tries=row.tries
-        ) from RecordedError(error.message, type=error.type, detail=error.detail)
+        return step_result(self.machine, call, plan.result_type)
 
     # --- time ------------------------------------------------------------------------------------------------------
 
@@ -441,17 +313,10 @@ class Context:
     # --- events and answers ----------------------------------------------------------------------------------------
 
     @overload
-    def wait_for_event(
-        self,
-        topic: str,
-        **options: Unpack[WaitOptions],
-    ) -> Coroutine[Any, Any, Event[object]]: ...
+    def wait_for_event(self, topic: str, **options: Unpack[WaitOptions]) -> Coroutine[Any, Any, Event[object]]: ...
     @overload
     def wait_for_event(
-        self,
-        topic: str,
-        data_type: type[T],
-        **options: Unpack[WaitOptions],
+        self, topic: str, data_type: type[T], **options: Unpack[WaitOptions]
     ) -> Coroutine[Any, Any, Event[T]]: ...
     def wait_for_event(
         self,
@@ -474,7 +339,7 @@ class Context:
         if match is not None:
             wanted = {name: Raw(encode(value, where=f"match.{name}")) for name, value in match.items()}
         # Waits with the same fingerprint may inherit an event from each other, which `latest` does not want.
-        print_ = None if latest else _fingerprint((topic, match, after), {})
+        print_ = None if latest else fingerprint_of_call((topic, match, after), {})
 
         def request(key: str) -> OpenWait:
             return OpenWait(key, print_, topic=topic, match=wanted, after=after, latest=latest)
@@ -529,7 +394,7 @@ class Context:
     ) -> Coroutine[Any, Any, None]:
         """Answer a suspended step of another execution, exactly once."""
         answer = Raw(encode(data, where="data"))
-        print_ = _fingerprint((execution_id, step_key), {})
+        print_ = fingerprint_of_call((execution_id, step_key), {})
         call = self.machine.new_call(
             Kind.SENT, step_key, print_, lambda key: Answer(key, print_, execution_id, step_key, answer), key=key
         )
@@ -571,24 +436,15 @@ class Context:
 
     @overload
     def start_child(
-        self,
-        workflow: Workflow[None, R],
-        input: None = None,
-        **options: Unpack[ChildOptions],
+        self, workflow: Workflow[None, R], input: None = None, **options: Unpack[ChildOptions]
     ) -> Coroutine[Any, Any, ChildHandle[R]]: ...
     @overload
     def start_child(
-        self,
-        workflow: Workflow[I, R],
-        input: I,
-        **options: Unpack[ChildOptions],
+        self, workflow: Workflow[I, R], input: I, **options: Unpack[ChildOptions]
     ) -> Coroutine[Any, Any, ChildHandle[R]]: ...
     @overload
     def start_child(
-        self,
-        workflow: str,
-        input: object = None,
-        **options: Unpack[ChildOptions],
+        self, workflow: str, input: object = None, **options: Unpack[ChildOptions]
     ) -> Coroutine[Any, Any, ChildHandle[object]]: ...
     def start_child(
         self,
@@ -601,32 +457,23 @@ class Context:
         It gets the session and the user of this execution unless others are given. `execution_key` is the readable key
         of the child in its project; `key` is the key of this call in the journal.
         """
-        return self._start_child(*self._child_call(workflow, input, **options))
+        return self._start_child(*child_call(self, workflow, input, **options))
 
     async def _start_child(self, call: Call, name: str, result_type: Any) -> ChildHandle[Any]:
         row = await self.machine.wait(call)
-        return ChildHandle(self._child_id(row, name), call.key, name, result_type, self)
+        return ChildHandle(child_id(row, name), call.key, name, result_type, self)
 
     @overload
     def run_child(
-        self,
-        workflow: Workflow[None, R],
-        input: None = None,
-        **options: Unpack[ChildOptions],
+        self, workflow: Workflow[None, R], input: None = None, **options: Unpack[ChildOptions]
     ) -> Coroutine[Any, Any, R]: ...
     @overload
     def run_child(
-        self,
-        workflow: Workflow[I, R],
-        input: I,
-        **options: Unpack[ChildOptions],
+        self, workflow: Workflow[I, R], input: I, **options: Unpack[ChildOptions]
     ) -> Coroutine[Any, Any, R]: ...
     @overload
     def run_child(
-        self,
-        workflow: str,
-        input: object = None,
-        **options: Unpack[ChildOptions],
+        self, workflow: str, input: object = None, **options: Unpack[ChildOptions]
     ) -> Coroutine[Any, Any, object]: ...
     def run_child(
         self,
@@ -638,12 +485,12 @@ class Context:
 
         Giving up the wait (a time-out, a cancelled branch) does not cancel the child.
         """
-        return self._run_child(*self._child_call(workflow, input, **options))
+        return self._run_child(*child_call(self, workflow, input, **options))
 
     async def _run_child(self, call: Call, name: str, result_type: Any) -> Any:
         row = await self.machine.wait(call)
-        id = self._child_id(row, name)
-        return self._child_result(await self.machine.child_end(call.key), id, name, result_type)
+        id = child_id(row, name)
+        return child_result(await self.machine.child_end(call.key), id, name, result_type)
 
     async def map_children(
         self,
@@ -668,102 +515,17 @@ class Context:
         if limit < 1:
             raise ValueError(f"limit must be at least 1, got {limit!r}.")
         place = f"{self.execution_id}/{self.machine.loop.key_for('map_children')}"
-        batch_id = str(uuid.uuid5(uuid.NAMESPACE_OID, place))
-        outcomes: list[Any] = []
-        open_children: set[_MappedChild] = set()
-        room = asyncio.Event()
-
-        def begin(input: I) -> None:
-            call, name, result_type = self._child_call(
-                workflow,
-                input,
-                queue=queue,
-                concurrency_key=concurrency_key(input) if callable(concurrency_key) else concurrency_key,
-                priority=priority,
-                tags=tags,
-                run_timeout_seconds=run_timeout_seconds,
-                batch_id=batch_id,
-            )
-            child = _MappedChild(self, call, name, result_type, outcomes, open_children, room)
-            outcomes.append(None)
-            open_children.add(child)
-            child.begin()
-
-        async def until_below(limit: int) -> None:
-            while len(open_children) >= limit:
-                room.clear()
-                await room.wait()
-
-        try:
-            if isinstance(inputs, AsyncIterable):
-                async for input in inputs:
-                    begin(input)
-                    await until_below(limit)
-            else:
-                for input in inputs:
-                    begin(input)
-                    await until_below(limit)
-            await until_below(1)
-        finally:
-            for child in open_children:
-                child.give_up()
-        return Mapped(outcomes)
-
-    def _child_call(
-        self,
-        workflow: Workflow[Any, Any] | str,
-        input: Any,
-        *,
-        queue: Queue | str | None = None,
-        concurrency_key: str | None = None,
-        priority: int = 0,
-        session_id: str | None = None,
-        user_id: str | None = None,
-        tags: Mapping[str, str] | None = None,
-        delay: float | None = None,
-        run_timeout_seconds: int | None = None,
-        execution_key: str | None = None,
-        key: str | None = None,
-        batch_id: str | None = None,
-    ) -> tuple[Call, str, Any]:
-        if isinstance(workflow, str):
-            name, input_type, result_type = workflow, Any, Any
-        else:
-            name, input_type, result_type = workflow.name, workflow.input_type, workflow.result_type
-        payload = encode(input, input_type, where=f"the input of child {name!r}")
-        print_ = fingerprint(payload)
-        item = StartItem(
-            workflow_id=name,
-            payload=Raw(payload),
-            queue_name=queue.name if isinstance(queue, Queue) else queue,
-            concurrency_key=concurrency_key,
+        call_for = partial(
+            child_call,
+            self,
+            workflow,
+            queue=queue,
             priority=priority,
-            session_id=self.session_id if session_id is None else session_id,
-            user_id=self.user_id if user_id is None else user_id,
-            tags=None if tags is None else dict(tags),
-            delay_seconds=delay,
+            tags=tags,
             run_timeout_seconds=run_timeout_seconds,
-            key=execution_key,
-            batch_id=batch_id,
+            batch_id=str(uuid.uuid5(uuid.NAMESPACE_OID, place)),
         )
-        call = self.machine.new_call(
-            Kind.CHILD_STARTED, name, print_, lambda key: StartChild(key, print_, item), key=key
-        )
-        return call, name, result_type
-
-    def _child_id(self, row: Row, name: str) -> str:
-        if row.ok:
-            return msgspec.json.decode(row.value, type=str)
-        problem = error_from_json(bytes(row.value))
-        raise ChildFailed(f"it was not started: {problem.message}", type=problem.type, key=row.key, workflow=name)
-
-    def _child_result(self, row: Row, id: str, name: str, result_type: Any) -> Any:
-        if row.ok:
-            return decode(bytes(row.value), result_type, where=f"the result of child {name!r} ({id})")
-        if row.name == "cancelled":
-            raise ChildCancelled("it was cancelled", type="Cancelled", key=row.key, workflow=name, execution_id=id)
-        error = error_from_json(bytes(row.value))
-        raise ChildFailed(error.message, type=error.type, key=row.key, workflow=name, execution_id=id)
+        return await run_all(self, call_for, inputs, limit, concurrency_key)
 
     # --- what people see -------------------------------------------------------------------------------------------
 
@@ -773,12 +535,7 @@ class Context:
         `logging` works as well in workflow code and in steps (see `LogHandler`).
         """
         if not self.machine.replaying:
-            self._add_line(level, text % args if args else text)
-
-    def _add_line(self, level: int, text: str) -> None:
-        if len(self.logs) >= LOG_LINES_MAX:
-            del self.logs[: LOG_LINES_MAX // 10]
-        self.logs.append(LogLine(self.machine.now_us, level, scrub_text(text, LOG_TEXT_BYTES_MAX)))
+            add_line(self, level, text % args if args else text)
 
     def progress(self, done: float, total: float | None = None, text: str | None = None) -> None:
         """Say how far the work has come; whoever watches the execution sees it."""
@@ -790,135 +547,6 @@ class Context:
 
     def __reduce__(self) -> NoReturn:
         raise Misplaced("A Context cannot be stored or sent; pass the values that the step needs.")
-
-
-class _MappedChild:
-    """One child of `map_children`, driven by callbacks: a thousand of them need no thousand tasks."""
-
-    __slots__ = (
-        "_call",
-        "_context",
-        "_future",
-        "_id",
-        "_index",
-        "_name",
-        "_open",
-        "_outcomes",
-        "_result_type",
-        "_room",
-    )
-
-    def __init__(
-        self,
-        context: Context,
-        call: Call,
-        name: str,
-        result_type: Any,
-        outcomes: list[Any],
-        open_children: "set[_MappedChild]",
-        room: asyncio.Event,
-    ) -> None:
-        self._context = context
-        self._call = call
-        self._name = name
-        self._result_type = result_type
-        self._outcomes = outcomes
-        self._index = len(outcomes)
-        self._open = open_children
-        self._room = room
-        self._id = ""
-        self._future: asyncio.Future[Row] | None = None
-
-    def __hash__(self) -> int:
-        return self._index
-
-    def begin(self) -> None:
-        self._future = self._context.machine.ask(self._call)
-        self._future.add_done_callback(self._started)
-
-    def give_up(self) -> None:
-        assert self._future is not None
-        self._future.cancel()
-        self._context.machine.give_up(self._call)
-
-    def _started(self, future: asyncio.Future[Row]) -> None:
-        if future.cancelled():
-            return
-        try:
-            self._id = self._context._child_id(future.result(), self._name)
-        except Exception as error:  # It must not be lost in a callback: it is the child's outcome.
-            return self._fail(error)
-        self._future = self._context.machine.child_end(self._call.key)
-        self._future.add_done_callback(self._ended)
-
-    def _ended(self, future: asyncio.Future[Row]) -> None:
-        if future.cancelled():
-            return
-        try:
-            self._end(self._context._child_result(future.result(), self._id, self._name, self._result_type))
-        except Exception as error:  # As above; validators of the result's type are user code.
-            self._fail(error)
-
-    def _fail(self, error: Exception) -> None:
-        if not isinstance(error, ChildFailed):
-            error = ChildFailed(
-                str(error),
-                type=type(error).__name__,
-                key=self._call.key,
-                workflow=self._name,
-                execution_id=self._id,
-            )
-        self._end(error)
-
-    def _end(self, outcome: Any) -> None:
-        self._outcomes[self._index] = outcome
-        self._open.discard(self)
-        self._room.set()
-
-
-# --- logging -------------------------------------------------------------------------------------------------------
-
-
-class LogHandler(logging.Handler):
-    """Sends what workflow code and steps log to the log of their execution. A worker installs it on the root logger.
-
-    Lines that workflow code writes while it is replayed are left out: they were sent when it ran first.
-    """
-
-    def emit(self, record: logging.LogRecord) -> None:
-        info = running_step.get()
-        context = current_context.get() if info is None else info.context
-        if context is None or (info is None and context.machine.replaying):
-            return
-        try:
-            context._add_line(record.levelno, self.format(record))
-        except Exception:  # As every handler: logging must not end the program.
-            self.handleError(record)
-
-
-class ReplayFilter(logging.Filter):
-    """For other handlers (console, files): keeps out what workflow code logs while it is replayed."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        context = current_context.get()
-        return context is None or not context.machine.replaying
-
-
-# --- small things --------------------------------------------------------------------------------------------------
-
-_encode_arguments = msgspec.json.Encoder(order="deterministic").encode  # sets of strings differ between processes
-
-
-def _fingerprint(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
-    """A hash of a call's input, or None if it cannot be encoded: then a change goes unnoticed, nothing worse."""
-    try:
-        return fingerprint(_encode_arguments((args, kwargs) if kwargs else args))
-    except Exception:  # Something that msgspec does not know, or user code that raises.
-        pass
-    try:
-        return fingerprint(encode([*args, *kwargs.items()]))
-    except Exception:  # As above.
-        return None
 
 
 def _wake(future: asyncio.Future[None]) -> None:

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 from msgspec import Raw
 
-from perdure.sdk.context import Context, StepInfo, running_step
+from perdure.sdk.context import Context
 from perdure.sdk.errors import Diverged, Fatal, Outdated, RetryAfter, StepFailed, Stuck
 from perdure.sdk.payloads.errors import error_from_json, error_to_json
 from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.replay.calls import Call, Effects, State
 from perdure.sdk.replay.machine import Machine
+from perdure.sdk.steps import StepInfo, running_step
 from perdure.sdk.workflow import StepCall
 from perdure.wire.codec import scrub_text
 from perdure.wire.records import Kind, Row

@@ -21,8 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
-from perdure.sdk.context import LogHandler
 from perdure.sdk.lease import Lease
+from perdure.sdk.logs import LogHandler
 from perdure.sdk.replay.calls import Call
 from perdure.sdk.runner import REPORT_BYTES_MAX, Runner, size_of
 from perdure.sdk.transport import Transport

@@ -1,0 +1,271 @@
+"""Child executions: how they are started, waited for, and mapped over inputs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Generic, TypedDict, TypeVar, cast
+
+import msgspec
+from msgspec import Raw
+
+from perdure.sdk.errors import ChildCancelled, ChildFailed
+from perdure.sdk.payloads.errors import error_from_json
+from perdure.sdk.payloads.fingerprints import fingerprint
+from perdure.sdk.payloads.values import decode, encode
+from perdure.sdk.workflow import Queue, Workflow
+from perdure.wire.records import Kind, Row
+from perdure.wire.requests import StartChild, StartItem
+
+if TYPE_CHECKING:
+    from perdure.sdk.context import Context
+    from perdure.sdk.replay.calls import Call
+
+I = TypeVar("I")  # noqa: E741  # as in workflow.py
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+OPEN_CHILDREN: Final = 100
+"""How many children `map_children` keeps open unless it is told otherwise."""
+
+
+class ChildOptions(TypedDict, total=False):
+    """How a child is started. `execution_key` is its readable key in the project, `key` the call's in the journal."""
+
+    queue: Queue | str | None
+    concurrency_key: str | None
+    priority: int
+    session_id: str | None
+    user_id: str | None
+    tags: Mapping[str, str] | None
+    delay: float | None
+    run_timeout_seconds: int | None
+    execution_key: str | None
+    key: str | None
+
+
+class ChildHandle(Generic[R_co]):
+    """A child execution that was started. `await handle.result()` as often and in as many branches as needed."""
+
+    def __init__(self, id: str, key: str, workflow: str, result_type: Any, context: Context) -> None:
+        self.id = id
+        self.key = key
+        self.workflow = workflow
+        self._result_type = result_type
+        self._context = context
+
+    async def result(self) -> R_co:
+        """The child's result; `ChildFailed` or `ChildCancelled` if it has none."""
+        row = await self._context.machine.child_end(self.key)
+        return cast("R_co", child_result(row, self.id, self.workflow, self._result_type))
+
+    def __repr__(self) -> str:
+        return f"<ChildHandle {self.workflow} {self.id}>"
+
+
+class Mapped(Generic[R]):
+    """What `map_children` gives: an outcome for each input, in the order of the inputs."""
+
+    def __init__(self, outcomes: list[R | ChildFailed]) -> None:
+        self.outcomes = outcomes
+
+    @property
+    def failures(self) -> list[tuple[int, ChildFailed]]:
+        """Position and error of the children that have no result."""
+        return [(n, one) for n, one in enumerate(self.outcomes) if isinstance(one, ChildFailed)]
+
+    def results(self) -> list[R]:
+        """All results; an ExceptionGroup of the failures if there are any."""
+        failures = [one for one in self.outcomes if isinstance(one, ChildFailed)]
+        if failures:
+            raise ExceptionGroup(f"{len(failures)} of {len(self.outcomes)} children failed", failures)
+        return cast("list[R]", self.outcomes)
+
+    def __len__(self) -> int:
+        return len(self.outcomes)
+
+
+def child_call(
+    context: Context,
+    workflow: Workflow[Any, Any] | str,
+    input: Any,
+    *,
+    queue: Queue | str | None = None,
+    concurrency_key: str | None = None,
+    priority: int = 0,
+    session_id: str | None = None,
+    user_id: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    delay: float | None = None,
+    run_timeout_seconds: int | None = None,
+    execution_key: str | None = None,
+    key: str | None = None,
+    batch_id: str | None = None,
+) -> tuple[Call, str, Any]:
+    if isinstance(workflow, str):
+        name, input_type, result_type = workflow, Any, Any
+    else:
+        name, input_type, result_type = workflow.name, workflow.input_type, workflow.result_type
+    payload = encode(input, input_type, where=f"the input of child {name!r}")
+    print_ = fingerprint(payload)
+    item = StartItem(
+        workflow_id=name,
+        payload=Raw(payload),
+        queue_name=queue.name if isinstance(queue, Queue) else queue,
+        concurrency_key=concurrency_key,
+        priority=priority,
+        session_id=context.session_id if session_id is None else session_id,
+        user_id=context.user_id if user_id is None else user_id,
+        tags=None if tags is None else dict(tags),
+        delay_seconds=delay,
+        run_timeout_seconds=run_timeout_seconds,
+        key=execution_key,
+        batch_id=batch_id,
+    )
+    call = context.machine.new_call(
+        Kind.CHILD_STARTED, name, print_, lambda key: StartChild(key, print_, item), key=key
+    )
+    return call, name, result_type
+
+
+def child_id(row: Row, name: str) -> str:
+    if row.ok:
+        return msgspec.json.decode(row.value, type=str)
+    problem = error_from_json(bytes(row.value))
+    raise ChildFailed(f"it was not started: {problem.message}", type=problem.type, key=row.key, workflow=name)
+
+
+def child_result(row: Row, id: str, name: str, result_type: Any) -> Any:
+    if row.ok:
+        return decode(bytes(row.value), result_type, where=f"the result of child {name!r} ({id})")
+    if row.name == "cancelled":
+        raise ChildCancelled("it was cancelled", type="Cancelled", key=row.key, workflow=name, execution_id=id)
+    error = error_from_json(bytes(row.value))
+    raise ChildFailed(error.message, type=error.type, key=row.key, workflow=name, execution_id=id)
+
+
+async def run_all(
+    context: Context,
+    call_for: Callable[..., tuple[Call, str, Any]],
+    inputs: Iterable[I] | AsyncIterable[I],
+    limit: int,
+    concurrency_key: Callable[[I], str | None] | str | None,
+) -> Mapped[Any]:
+    """Run a child for each input, at most `limit` at a time, and wait for all; `call_for` is `child_call` but for the
+    input and its concurrency key."""
+    outcomes: list[Any] = []
+    open_children: set[_MappedChild] = set()
+    room = asyncio.Event()
+
+    def begin(input: I) -> None:
+        call, name, result_type = call_for(
+            input, concurrency_key=concurrency_key(input) if callable(concurrency_key) else concurrency_key
+        )
+        child = _MappedChild(context, call, name, result_type, outcomes, open_children, room)
+        outcomes.append(None)
+        open_children.add(child)
+        child.begin()
+
+    async def until_below(limit: int) -> None:
+        while len(open_children) >= limit:
+            room.clear()
+            await room.wait()
+
+    try:
+        if isinstance(inputs, AsyncIterable):
+            async for input in inputs:
+                begin(input)
+                await until_below(limit)
+        else:
+            for input in inputs:
+                begin(input)
+                await until_below(limit)
+        await until_below(1)
+    finally:
+        for child in open_children:
+            child.give_up()
+    return Mapped(outcomes)
+
+
+class _MappedChild:
+    """One child of `map_children`, driven by callbacks: a thousand of them need no thousand tasks."""
+
+    __slots__ = (
+        "_call",
+        "_context",
+        "_future",
+        "_id",
+        "_index",
+        "_name",
+        "_open",
+        "_outcomes",
+        "_result_type",
+        "_room",
+    )
+
+    def __init__(
+        self,
+        context: Context,
+        call: Call,
+        name: str,
+        result_type: Any,
+        outcomes: list[Any],
+        open_children: set[_MappedChild],
+        room: asyncio.Event,
+    ) -> None:
+        self._context = context
+        self._call = call
+        self._name = name
+        self._result_type = result_type
+        self._outcomes = outcomes
+        self._index = len(outcomes)
+        self._open = open_children
+        self._room = room
+        self._id = ""
+        self._future: asyncio.Future[Row] | None = None
+
+    def __hash__(self) -> int:
+        return self._index
+
+    def begin(self) -> None:
+        self._future = self._context.machine.ask(self._call)
+        self._future.add_done_callback(self._started)
+
+    def give_up(self) -> None:
+        assert self._future is not None
+        self._future.cancel()
+        self._context.machine.give_up(self._call)
+
+    def _started(self, future: asyncio.Future[Row]) -> None:
+        if future.cancelled():
+            return
+        try:
+            self._id = child_id(future.result(), self._name)
+        except Exception as error:  # It must not be lost in a callback: it is the child's outcome.
+            return self._fail(error)
+        self._future = self._context.machine.child_end(self._call.key)
+        self._future.add_done_callback(self._ended)
+
+    def _ended(self, future: asyncio.Future[Row]) -> None:
+        if future.cancelled():
+            return
+        try:
+            self._end(child_result(future.result(), self._id, self._name, self._result_type))
+        except Exception as error:  # As above; validators of the result's type are user code.
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        if not isinstance(error, ChildFailed):
+            error = ChildFailed(
+                str(error),
+                type=type(error).__name__,
+                key=self._call.key,
+                workflow=self._name,
+                execution_id=self._id,
+            )
+        self._end(error)
+
+    def _end(self, outcome: Any) -> None:
+        self._outcomes[self._index] = outcome
+        self._open.discard(self)
+        self._room.set()

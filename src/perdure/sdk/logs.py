@@ -1,0 +1,50 @@
+"""What workflow code and steps log goes to the log of their execution, once, however often the code is replayed."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from perdure.sdk.steps import running_step
+from perdure.sdk.workflow import current_context
+from perdure.wire.codec import scrub_text
+from perdure.wire.requests import LogLine
+
+if TYPE_CHECKING:
+    from perdure.sdk.context import Context
+
+LOG_TEXT_BYTES_MAX: Final = 8 << 10
+LOG_LINES_MAX: Final = 1_000
+
+
+def add_line(context: Context, level: int, text: str) -> None:
+    """A line for the runner to report; of too many, the oldest go."""
+    lines = context.logs
+    if len(lines) >= LOG_LINES_MAX:
+        del lines[: LOG_LINES_MAX // 10]
+    lines.append(LogLine(context.machine.now_us, level, scrub_text(text, LOG_TEXT_BYTES_MAX)))
+
+
+class LogHandler(logging.Handler):
+    """Sends what workflow code and steps log to the log of their execution. A worker installs it on the root logger.
+
+    Lines that workflow code writes while it is replayed are left out: they were sent when it ran first.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        info = running_step.get()
+        context = current_context.get() if info is None else info.context
+        if context is None or (info is None and context.machine.replaying):
+            return
+        try:
+            add_line(context, record.levelno, self.format(record))
+        except Exception:  # As every handler: logging must not end the program.
+            self.handleError(record)
+
+
+class ReplayFilter(logging.Filter):
+    """For other handlers (console, files): keeps out what workflow code logs while it is replayed."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        context = current_context.get()
+        return context is None or not context.machine.replaying

@@ -1,0 +1,74 @@
+"""Steps as workflow code and their own bodies see them: what a call may choose, its outcome, and `current_step()`."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+
+from perdure.sdk.errors import Misplaced, RecordedError, StepFailed
+from perdure.sdk.payloads.errors import error_from_json
+from perdure.sdk.payloads.values import decode
+
+if TYPE_CHECKING:
+    from perdure.sdk.context import Context
+    from perdure.sdk.replay.calls import Call
+    from perdure.sdk.replay.machine import Machine
+    from perdure.sdk.workflow import Errors, Retry
+
+
+class StepChoices(TypedDict, total=False):
+    """How one call of a step is run; what is given here goes before what `@step` says."""
+
+    retry: Retry | None
+    timeout: float | None
+    key: str | None
+    retry_if: Errors | None
+    fatal: Errors | None
+
+
+async def step_result(machine: Machine, call: Call, result_type: Any) -> Any:
+    """Ask for a step and read its outcome."""
+    try:
+        row = await machine.ask(call)
+    except BaseException:
+        machine.give_up(call)
+        raise
+    if row.ok:
+        return decode(bytes(row.value), result_type, where=f"the result of step {call.key!r}")
+    error = error_from_json(bytes(row.value))
+    raise StepFailed(error.message, type=error.type, key=call.key, name=call.name, tries=row.tries) from RecordedError(
+        error.message, type=error.type, detail=error.detail
+    )
+
+
+class StepInfo(NamedTuple):
+    """What a step's body may know of its call."""
+
+    execution_id: str
+    key: str
+    name: str
+    tries: int
+    """Which try this is, counted from 1."""
+    context: Context | None = None
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same in every try and every attempt: give it to services that drop repeats."""
+        return f"{self.execution_id}:{self.key}"
+
+
+running_step: ContextVar[StepInfo | None] = ContextVar("perdure_step", default=None)
+"""Set by the runner around a step's body."""
+
+
+def current_step() -> StepInfo:
+    """The step whose body is running.
+
+    >>> @step
+    ... async def pay(order_id: int) -> None:
+    ...     await bank.pay(order_id, idempotency_key=current_step().idempotency_key)
+    """
+    info = running_step.get()
+    if info is None:
+        raise Misplaced("current_step() works inside a step's body only.")
+    return info
