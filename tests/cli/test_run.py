@@ -10,7 +10,7 @@ import pytest
 from tests.cli.processes import House, end, serving, until_true, working
 
 COMMANDS = (
-    *("new", "dev", "run", "ls", "show", "logs", "cancel", "serve", "work"),
+    *("new", "dev", "run", "ls", "show", "logs", "cancel", "resume", "publish", "serve", "work"),
     *("backup", "restore", "erase", "doctor", "keys"),
 )
 
@@ -112,10 +112,35 @@ def test_show_tells_the_journal_and_what_is_waited_for(busy_house: House) -> Non
     assert [step["kind"] for step in found["steps"]] == ["claimed", "waiting"]
     shown = busy_house.run("show", asking).stdout
     assert "approve: an answer" in shown and "SEQ" in shown and "claimed" in shown
-    assert "client.resume(id, 'approve', …), shows {\"amount\": 120}" in shown
+    assert f"perdure resume {asking} approve --data JSON" in shown and 'an answer, shows {"amount": 120}' in shown
     assert "an event of topic 'orders' where {\"id\": 7}" in busy_house.run("show", listening).stdout
     busy_house.run("cancel", asking, listening)
     assert busy_house.json("show", asking)["waits"] == []
+
+
+def test_answers_and_events_are_sent(busy_house: House) -> None:
+    asking = busy_house.run("run", "asks", "--detach").stdout.strip()
+    until_true(lambda: busy_house.json("show", asking)["execution"]["phase"] == "waiting")
+    said = busy_house.run("resume", asking, "approve", "--data", '{"yes": true}')
+    assert said.stdout == f"{asking} goes on with the answer to 'approve'.\n" and said.stderr == ""
+    until_true(lambda: busy_house.json("show", asking)["execution"]["result"] == {"yes": True})
+    busy_house.run("resume", asking, "approve", "--data", '{"yes": true}')
+    refused = busy_house.run("resume", asking, "approve", "--data", "no", code=2)
+    assert "a text needs its quotes" in refused.stderr
+    assert "completed already" in busy_house.run("resume", asking, "approve", "--data", "1", code=2).stderr
+
+    early = busy_house.run("run", "asks", "--delay", "0.5", "--detach").stdout.strip()
+    said = busy_house.run("resume", early, "approve", "-d", "-", input="[1]")
+    assert "has the answer to 'approve'" in said.stdout and "waits until one does" in said.stderr
+    until_true(lambda: busy_house.json("show", early)["execution"]["result"] == [1])
+
+    listening = busy_house.run("run", "listens", "--detach").stdout.strip()
+    assert busy_house.run("publish", "orders", "--data", '{"id": 6}').stdout == "Event 1 of topic 'orders'.\n"
+    event = busy_house.json("publish", "orders", "--data", '{"id": 7}', "--type", "paid", "--dedup-key", "seven")
+    assert event == {"topic": "orders", "sequence_id": 2}
+    assert busy_house.json("publish", "orders", "--data", "8", "--dedup-key", "seven")["sequence_id"] == 2
+    until_true(lambda: busy_house.json("show", listening)["execution"]["result"] == {"id": 7})
+    assert "topic: " in busy_house.run("publish", "", code=2).stderr
 
 
 def test_logs_follow_an_execution_to_its_end(busy_house: House) -> None:

@@ -156,6 +156,14 @@ def with_client(url: str | None, work: "Callable[[Client], Awaitable[T]]", *, pa
     return asyncio.run(main())
 
 
+async def ask(client: "Client", method: str, path: str, body: bytes | None = None) -> bytes:
+    """A request for which the client has no method."""
+    from perdure.sdk.http import HttpTransport
+
+    assert isinstance(client._transport, HttpTransport)
+    return await client._transport.request(method, path, body)
+
+
 def database(given: str | None) -> str:
     """The store's address, as `perdure serve` finds it."""
     return given or os.environ.get("PERDURE_STORE") or "perdure.db"

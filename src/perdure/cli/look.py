@@ -1,12 +1,13 @@
 """Looking at executions, and stopping them: ls, show, logs, cancel."""
 
 import json
+import shlex
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perdure.cli.common import JsonFlag, Refused, UrlOption, command, console, emit, note, say, with_client
+from perdure.cli.common import JsonFlag, Refused, UrlOption, ask, command, console, emit, note, say, with_client
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
@@ -121,7 +122,7 @@ def show(
             rows.extend(page)
             if len(page) < 1_000:
                 break
-        waits = [] if execution.completed_at_us is not None else await _open_waits(client, id)
+        waits = [] if execution.completed_at_us is not None else await open_waits(client, id)
         return execution, rows, waits, await _is_served(client, execution)
 
     execution, rows, waits, served = with_client(url, work)
@@ -142,19 +143,17 @@ def show(
         for wait in waits:
             what = f"an event of topic {wait['topic']!r}" if wait["topic"] else "an answer"
             match = f" where {json.dumps(wait['match'])}" if wait["match"] else ""
-            say(f"  {wait['key']}: {what}{match}, since {wait['opened_at']}")
+            shown = f", shows {json.dumps(wait['data'], ensure_ascii=False)}" if wait["data"] is not None else ""
+            say(f"  {wait['key']}: {what}{match}{shown}, since {wait['opened_at']}")
             if not wait["topic"]:
-                shown = f", shows {json.dumps(wait['data'], ensure_ascii=False)}" if wait["data"] is not None else ""
-                say(f"    answered by client.resume(id, {wait['key']!r}, …){shown}")
+                say(f"    perdure resume {id} {shlex.quote(wait['key'])} --data JSON")
 
 
-async def _open_waits(client: "Client", id: str) -> list[dict[str, Any]]:
+async def open_waits(client: "Client", id: str) -> list[dict[str, Any]]:
+    """The events and answers that an execution waits for."""
     import msgspec
 
-    from perdure.sdk.http import HttpTransport
-
-    assert isinstance(client._transport, HttpTransport)
-    body = await client._transport.request("GET", f"/api/v1/executions/{id}/waits")
+    body = await ask(client, "GET", f"/api/v1/executions/{id}/waits")
     waits: list[dict[str, Any]] = msgspec.json.decode(body)["waits"]
     return waits
 
@@ -165,16 +164,14 @@ async def _is_served(client: "Client", execution: "Execution") -> bool | None:
 
     import msgspec
 
-    from perdure.sdk.http import HttpTransport
     from perdure.wire.status import FINAL
 
     if execution.phase in FINAL:
         return None
     if execution.deployment_id is None:
         return False
-    assert isinstance(client._transport, HttpTransport)
     query = urlencode({"deployment_id": execution.deployment_id})
-    body = await client._transport.request("GET", f"/api/v1/workers/status?{query}")
+    body = await ask(client, "GET", f"/api/v1/workers/status?{query}")
     return bool(msgspec.json.decode(body)["has_workers"])
 
 
