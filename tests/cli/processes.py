@@ -23,6 +23,7 @@ from perdure.cli.main import app
 
 PERDURE = [sys.executable, "-m", "perdure.cli.main"]
 SECONDS = 30.0
+MAKE_KEY = ("keys", "create", "test", "--role", "admin", "--database", "perdure.db")
 
 APP = """
 import asyncio
@@ -153,7 +154,7 @@ def serving(house: House, *arguments: str) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
     house.env["PERDURE_URL"] = url
     if "PERDURE_API_KEY" not in house.env:
-        house.env["PERDURE_API_KEY"] = house.run("keys", "create", "test", "--role", "admin").stdout.strip()
+        house.env["PERDURE_API_KEY"] = house.run(*MAKE_KEY).stdout.strip()
     process = house.start("serve", "--port", str(port), *arguments)
     try:
         until_true(lambda: is_ready(url), process)

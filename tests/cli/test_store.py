@@ -72,24 +72,6 @@ def test_a_store_that_is_not_there_is_told(house: House) -> None:
     assert "perdure.db" in house.run("doctor", code=2).stderr
 
 
-def test_keys_are_made_shown_once_and_removed(house: House) -> None:
-    made = house.json("keys", "create", "reader", "--role", "read")
-    assert made["api_key"].startswith("sk_") and made["role"] == "read"
-    (listed,) = house.lines("keys", "ls")
-    assert (listed["name"], listed["role"], listed["last_four_digits"]) == ("reader", "read", made["api_key"][-4:])
-    assert made["api_key"] not in house.run("keys", "ls").stdout
-    assert "reader" in house.run("keys", "ls").stdout
-    house.env["PERDURE_API_KEY"] = made["api_key"]
-    with serving(house):
-        assert house.lines("ls") == []
-        assert "role" in house.run("run", "double", code=2).stderr
-        assert "is open in another process" in house.run("keys", "ls", code=2).stderr
-    house.run("keys", "rm", listed["id"])
-    assert "There is no key" in house.run("keys", "rm", listed["id"], code=2).stderr
-    assert "No keys" in house.run("keys", "ls").stdout
-    assert "read, write or admin" in house.run("keys", "create", "x", "--role", "root", code=2).stderr
-
-
 def test_erase_works_on_a_stopped_store(house: House) -> None:
     with serving(house), working(house):
         house.run("run", "double", "--input", "[1]", "--session", "s", "-q")

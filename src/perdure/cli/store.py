@@ -1,4 +1,4 @@
-"""The operator's commands: backup, restore, doctor, erase, keys. They work on the file of a store, some on a server."""
+"""The operator's commands: backup, restore, doctor, erase. They work on the file of a store, one on a server too."""
 
 import contextlib
 import os
@@ -35,11 +35,6 @@ def add_to(app: typer.Typer) -> None:
     """Put these commands into the application."""
     for name, function in (("backup", backup), ("restore", restore), ("doctor", doctor), ("erase", erase)):
         command(app, name, rich_help_panel="Operate")(function)
-    keys = typer.Typer(no_args_is_help=True, help="Make, list and remove API keys (of a stopped store).")
-    command(keys, "create")(create_key)
-    command(keys, "ls")(list_keys)
-    command(keys, "rm")(remove_key)
-    app.add_typer(keys, name="keys", rich_help_panel="Operate")
 
 
 def backup(
@@ -166,7 +161,7 @@ def erase(
         async def work(engine: "Engine", project_id: str) -> tuple[int, int]:
             return await engine.executions.erase(project_id, user_id=user, session_id=session)
 
-        erased, still_open = _offline(database, work)
+        erased, still_open = offline(database, work)
     if as_json:
         emit({"erased": erased, "open": still_open})
         return
@@ -175,81 +170,10 @@ def erase(
         say(f"{still_open} are still open: cancel them, then erase again.")
 
 
-def create_key(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for.")],
-    role: Annotated[str, typer.Option("--role", help="read, write or admin.")] = "write",
-    database: DatabaseOption = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Make a key and show it, this once."""
-    from perdure.wire.access import Role
-    from perdure.wire.codec import check_name
-
-    if role not in [*Role]:
-        raise Refused(f"--role is read, write or admin; got {role!r}.")
-    check_name(name, where="NAME")
-
-    async def work(engine: "Engine", project_id: str) -> tuple[str, str]:
-        return await engine.projects.create_key(project_id, name, Role(role)), project_id
-
-    key, project_id = _offline(database, work, make=True)
-    if as_json:
-        emit({"api_key": key, "name": name, "role": role, "project_id": project_id})
-        return
-    say(key)
-    typer.echo(f"Keep it: only its hash is stored. Role {role}, project {project_id}.", err=True)
-
-
-def list_keys(database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
-    """List the keys."""
-    from rich.table import Table
-
-    from perdure.cli.render import date_time
-    from perdure.store.verbs import looks
-
-    async def work(engine: "Engine", project_id: str) -> list[tuple[Any, ...]]:
-        return await engine.store.read(looks.list_named(name="keys", project_id=project_id))
-
-    keys = _offline(database, work)
-    if as_json:
-        names = ("id", "name", "role", "last_four_digits", "development", "created_at_us")
-        for key in keys:
-            emit(dict(zip(names, key, strict=True)))
-        return
-    if not keys:
-        say("No keys; make one with `perdure keys create NAME`.")
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("ID", "NAME", "ROLE", "ENDS", "MADE", ""):
-        table.add_column(name)
-    for id, name, role, last_four, development, created_at_us in keys:
-        table.add_row(id, name, role, f"…{last_four}", date_time(created_at_us), "development" if development else "")
-    console().print(table)
-
-
-def remove_key(
-    id: Annotated[str, typer.Argument(metavar="ID", help="Its id, as `perdure keys ls` shows it.")],
-    database: DatabaseOption = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Remove a key; it is refused from then on."""
-    from perdure.store.verbs import access
-
-    async def work(engine: "Engine", project_id: str) -> bool:
-        return await engine.store.write(access.delete_key(project_id=project_id, id=id))
-
-    if not _offline(database, work):
-        raise Refused(f"There is no key {id!r}; `perdure keys ls` shows them.")
-    if as_json:
-        emit({"id": id})
-    else:
-        say(f"Key {id} is gone.")
-
-
 # --- the file ------------------------------------------------------------------------------------------------------
 
 
-def _offline(database: str | None, work: Any, *, make: bool = False) -> Any:
+def offline(database: str | None, work: Any, *, make: bool = False) -> Any:
     """Do something with the engine of a store that no server has open."""
     import asyncio
 

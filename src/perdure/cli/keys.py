@@ -1,0 +1,196 @@
+"""keys: make, list and delete API keys, of a running server or in the file of a stopped store."""
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from perdure.cli.common import (
+    PATIENCE_SECONDS,
+    DatabaseOption,
+    JsonFlag,
+    Refused,
+    UrlOption,
+    ask,
+    command,
+    console,
+    emit,
+    note,
+    say,
+    store_path,
+    with_client,
+)
+
+if TYPE_CHECKING:
+    from perdure.engine.engine import Engine
+    from perdure.sdk.client import Client
+
+GLANCE_SECONDS: Final = 0.2
+"""How long a server that nobody named is looked for."""
+_PATH: Final = "/api/v1/api-keys"
+
+Json = dict[str, Any]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put these commands into the application."""
+    keys = typer.Typer(no_args_is_help=True, help="Make, list and delete API keys (of a server, or a stopped store).")
+    command(keys, "create")(create)
+    command(keys, "list")(list_)
+    command(keys, "delete")(delete)
+    command(keys, "ls", hidden=True)(list_)
+    command(keys, "rm", hidden=True)(delete)
+    app.add_typer(keys, name="keys", rich_help_panel="Operate")
+
+
+def create(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for; no other key has this name.")],
+    role: Annotated[str, typer.Option("--role", help="read, write or admin.")] = "write",
+    url: UrlOption = None,
+    database: DatabaseOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a key and show it, this once."""
+    import msgspec
+
+    from perdure.wire.access import Role
+
+    if role not in [*Role]:
+        raise Refused(f"--role is read, write or admin; got {role!r}.")
+
+    async def online(client: "Client") -> Json:
+        project_id = (await _listing(client))["project_id"]
+        body = msgspec.json.encode({"name": name, "project_id": project_id, "role": role})
+        made: Json = msgspec.json.decode(await ask(client, "POST", _PATH, body))
+        return {"id": made["id"], "api_key": made["key"], "project_id": project_id}
+
+    async def offline(engine: "Engine", project_id: str) -> Json:
+        key, made = await engine.projects.make_key(project_id, name, Role(role))
+        return {"id": made.id, "api_key": key, "project_id": project_id}
+
+    made, where = _do(url, database, online, offline, make=True)
+    if as_json:
+        emit({**made, "name": name, "role": role})
+        return
+    say(made["api_key"])
+    note(f"Keep it: only its hash is stored. Role {role}, project {made['project_id']}, {where}.")
+
+
+def list_(url: UrlOption = None, database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
+    """List the keys, newest first."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from perdure.cli.render import date_time
+
+    async def online(client: "Client") -> list[Json]:
+        found: list[Json] = (await _listing(client))["keys"]
+        return found
+
+    async def offline(engine: "Engine", project_id: str) -> list[Json]:
+        from perdure.wire.public import rfc3339
+
+        return [
+            {
+                "id": key.id,
+                "name": key.name,
+                "last_four_digits": key.last_four,
+                "created_at": rfc3339(key.created_at_us),
+                "last_used_at": None,
+                "role": key.role,
+                "development": key.development,
+            }
+            for key in await engine.projects.keys(project_id)
+        ]
+
+    keys, where = _do(url, database, online, offline)
+    if as_json:
+        for key in keys:
+            emit(key)
+        return
+    if not keys:
+        say(f"No keys {where}; make one with `perdure keys create NAME`.")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("ID", "NAME", "ROLE", "ENDS", "MADE", ""):
+        table.add_column(name)
+    for key in keys:
+        made = date_time(_microseconds(key["created_at"]))
+        said = "development" if key["development"] else ""
+        table.add_row(key["id"], Text(key["name"]), key["role"], f"…{key['last_four_digits']}", made, said)
+    console().print(table)
+
+
+def delete(
+    id: Annotated[str, typer.Argument(metavar="ID", help="Its id, as `perdure keys list` shows it.")],
+    url: UrlOption = None,
+    database: DatabaseOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Delete a key; it is refused from then on."""
+    from urllib.parse import quote
+
+    from perdure.wire.errors import NotFound
+
+    async def online(client: "Client") -> None:
+        await ask(client, "DELETE", f"{_PATH}/{quote(id, safe='')}")
+
+    async def offline(engine: "Engine", project_id: str) -> None:
+        await engine.projects.delete_key(project_id, id)
+
+    try:
+        _, where = _do(url, database, online, offline)
+    except NotFound:
+        raise Refused(f"There is no key {id!r}; `perdure keys list` shows them.") from None
+    if as_json:
+        emit({"id": id})
+    else:
+        say(f"Key {id} is gone, {where}.")
+
+
+def _do(
+    url: str | None,
+    database: str | None,
+    online: "Callable[[Client], Awaitable[Any]]",
+    offline: "Callable[[Engine, str], Awaitable[Any]]",
+    *,
+    make: bool = False,
+) -> tuple[Any, str]:
+    """Do it on the server or in the file; also answers which it was.
+
+    --database names a file; --url or PERDURE_URL a server. Else it is the server for which there is a key, provided it
+    runs, and otherwise the file.
+    """
+    from perdure.cli.store import offline as in_file
+    from perdure.sdk.credentials import URL_VARIABLE, find
+    from perdure.wire.errors import Unavailable
+
+    if database is not None and url is not None:
+        raise Refused("Name either a server (--url) or the file of a stopped store (--database).")
+    if database is None:
+        named = url or os.environ.get(URL_VARIABLE)
+        access = find(url)
+        if named or access.api_key is not None:
+            try:
+                done = with_client(url, online, patience=PATIENCE_SECONDS if named else GLANCE_SECONDS)
+                return done, f"on {access.urls[0]}"
+            except Unavailable as error:
+                if named:
+                    raise Refused(f"{error.message} For a stopped store name its file with --database.") from None
+    return in_file(database, offline, make=make), f"in {store_path(database)}"
+
+
+async def _listing(client: "Client") -> Json:
+    import msgspec
+
+    listing: Json = msgspec.json.decode(await ask(client, "GET", _PATH))
+    return listing
+
+
+def _microseconds(time: str) -> int:
+    from datetime import datetime
+
+    from perdure.wire.public import microseconds
+
+    return microseconds(datetime.fromisoformat(time))
