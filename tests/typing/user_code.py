@@ -7,9 +7,11 @@ does not need.
 import functools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import assert_type
 
 from perdure import ChildHandle, Client, Context, Event, Handle, Mapped, Registry, RetryPolicy, Workflow, step, workflow
+from perdure.sdk.sync import SyncHandle
 
 
 @dataclass
@@ -128,6 +130,21 @@ async def client_side(client: Client, order: Order) -> None:
     assert_type(handle, Handle[Receipt])
     assert_type(await handle.result(), Receipt)
     assert_type(await (await client.start(nightly)).result(), int)
+    assert_type(await client.start("elsewhere", {"any": 1}), Handle[object])
+    later = await client.start(order_flow, order, key="7", priority=2, delay=timedelta(days=1), tags={"a": "b"})
+    assert_type(later, Handle[Receipt])
+
+    await client.start(order_flow)  # type: ignore[arg-type]
+    await client.start(order_flow, 7)  # type: ignore[misc]
+    await client.start(order_flow, order, tag="a")  # type: ignore[call-overload]
+    await client.start(order_flow, order, priority="high")  # type: ignore[call-overload]
+
+
+def client_without_a_loop(order: Order) -> None:
+    client = Client.sync()
+    assert_type(client.start(order_flow, order, key="7"), SyncHandle[Receipt])
+    assert_type(client.start(nightly, delay=60).result(), int)
+    client.start(order_flow, order, tag="a")  # type: ignore[call-overload]
 
 
 @workflow  # type: ignore[arg-type]

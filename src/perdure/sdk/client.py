@@ -10,7 +10,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar, Unpack, overload
 
 from msgspec import Raw
 
@@ -34,6 +34,22 @@ R = TypeVar("R")
 
 START_ITEMS_MAX = 500
 STARTS_IN_FLIGHT = 2
+
+
+class StartOptions(TypedDict, total=False):
+    """How an execution is started. `key` is its readable name within the workflow."""
+
+    key: str | None
+    queue: str | None
+    concurrency_key: str | None
+    priority: int
+    session_id: str | None
+    user_id: str | None
+    tags: dict[str, str] | None
+    delay: float | timedelta | None
+    at: datetime | None
+    deployment_id: str | None
+    run_timeout_seconds: int | None
 
 
 class Handle(Generic[R]):
@@ -140,77 +156,17 @@ class Client:
 
     @overload
     async def start(
-        self,
-        workflow: Workflow[None, R],
-        input: None = ...,
-        *,
-        key: str | None = ...,
-        queue: str | None = ...,
-        concurrency_key: str | None = ...,
-        priority: int = ...,
-        session_id: str | None = ...,
-        user_id: str | None = ...,
-        tags: dict[str, str] | None = ...,
-        delay: float | timedelta | None = ...,
-        at: datetime | None = ...,
-        deployment_id: str | None = ...,
-        run_timeout_seconds: int | None = ...,
+        self, workflow: Workflow[None, R], input: None = ..., **options: Unpack[StartOptions]
     ) -> Handle[R]: ...
 
     @overload
-    async def start(
-        self,
-        workflow: Workflow[I, R],
-        input: I,
-        *,
-        key: str | None = ...,
-        queue: str | None = ...,
-        concurrency_key: str | None = ...,
-        priority: int = ...,
-        session_id: str | None = ...,
-        user_id: str | None = ...,
-        tags: dict[str, str] | None = ...,
-        delay: float | timedelta | None = ...,
-        at: datetime | None = ...,
-        deployment_id: str | None = ...,
-        run_timeout_seconds: int | None = ...,
-    ) -> Handle[R]: ...
+    async def start(self, workflow: Workflow[I, R], input: I, **options: Unpack[StartOptions]) -> Handle[R]: ...
 
     @overload
-    async def start(
-        self,
-        workflow: str,
-        input: object = ...,
-        *,
-        key: str | None = ...,
-        queue: str | None = ...,
-        concurrency_key: str | None = ...,
-        priority: int = ...,
-        session_id: str | None = ...,
-        user_id: str | None = ...,
-        tags: dict[str, str] | None = ...,
-        delay: float | timedelta | None = ...,
-        at: datetime | None = ...,
-        deployment_id: str | None = ...,
-        run_timeout_seconds: int | None = ...,
-    ) -> Handle[object]: ...
+    async def start(self, workflow: str, input: object = ..., **options: Unpack[StartOptions]) -> Handle[object]: ...
 
     async def start(
-        self,
-        workflow: Workflow[Any, Any] | str,
-        input: object = None,
-        *,
-        key: str | None = None,
-        queue: str | None = None,
-        concurrency_key: str | None = None,
-        priority: int = 0,
-        session_id: str | None = None,
-        user_id: str | None = None,
-        tags: dict[str, str] | None = None,
-        delay: float | timedelta | None = None,
-        at: datetime | None = None,
-        deployment_id: str | None = None,
-        run_timeout_seconds: int | None = None,
+        self, workflow: Workflow[Any, Any] | str, input: object = None, **options: Unpack[StartOptions]
     ) -> Handle[Any]:
         """Start an execution; when this returns it is on disk and will run.
 
@@ -218,21 +174,7 @@ class Client:
         whatever the input. `delay` (seconds) or `at` put the start off. Raises `BadValue` with the path of a value that
         JSON cannot hold, `WorkflowNotFound`, `DeploymentNotFound`.
         """
-        item = start_item(
-            workflow,
-            input,
-            key=key,
-            queue=queue,
-            concurrency_key=concurrency_key,
-            priority=priority,
-            session_id=session_id,
-            user_id=user_id,
-            tags=tags,
-            delay=delay,
-            at=at,
-            deployment_id=deployment_id,
-            run_timeout_seconds=run_timeout_seconds,
-        )
+        item = start_item(workflow, input, **options)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Started | Problem] = loop.create_future()
         self._waiting.append((item, future))

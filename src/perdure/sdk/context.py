@@ -71,7 +71,6 @@ I = TypeVar("I")  # noqa: E741  # as in workflow.py
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 T_co = TypeVar("T_co", covariant=True)
-R_co = TypeVar("R_co", covariant=True)
 
 
 class Event(NamedTuple, Generic[T_co]):

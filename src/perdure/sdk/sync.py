@@ -13,11 +13,10 @@ import os
 import threading
 import weakref
 from collections.abc import Coroutine, Sequence
-from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, overload
+from typing import Any, Generic, Self, TypeVar, Unpack, overload
 
-from perdure.sdk.client import Client, Handle
+from perdure.sdk.client import Client, Handle, StartOptions
 from perdure.sdk.credentials import find
 from perdure.sdk.http import HttpTransport
 from perdure.sdk.workflow import Workflow
@@ -85,62 +84,18 @@ class SyncClient:
 
     @overload
     def start(
-        self,
-        workflow: Workflow[None, R],
-        input: None = ...,
-        *,
-        key: str | None = ...,
-        queue: str | None = ...,
-        concurrency_key: str | None = ...,
-        priority: int = ...,
-        session_id: str | None = ...,
-        user_id: str | None = ...,
-        tags: dict[str, str] | None = ...,
-        delay: float | timedelta | None = ...,
-        at: datetime | None = ...,
-        deployment_id: str | None = ...,
-        run_timeout_seconds: int | None = ...,
+        self, workflow: Workflow[None, R], input: None = ..., **options: Unpack[StartOptions]
     ) -> SyncHandle[R]: ...
 
     @overload
-    def start(
-        self,
-        workflow: Workflow[I, R],
-        input: I,
-        *,
-        key: str | None = ...,
-        queue: str | None = ...,
-        concurrency_key: str | None = ...,
-        priority: int = ...,
-        session_id: str | None = ...,
-        user_id: str | None = ...,
-        tags: dict[str, str] | None = ...,
-        delay: float | timedelta | None = ...,
-        at: datetime | None = ...,
-        deployment_id: str | None = ...,
-        run_timeout_seconds: int | None = ...,
-    ) -> SyncHandle[R]: ...
+    def start(self, workflow: Workflow[I, R], input: I, **options: Unpack[StartOptions]) -> SyncHandle[R]: ...
 
     @overload
-    def start(
-        self,
-        workflow: str,
-        input: object = ...,
-        *,
-        key: str | None = ...,
-        queue: str | None = ...,
-        concurrency_key: str | None = ...,
-        priority: int = ...,
-        session_id: str | None = ...,
-        user_id: str | None = ...,
-        tags: dict[str, str] | None = ...,
-        delay: float | timedelta | None = ...,
-        at: datetime | None = ...,
-        deployment_id: str | None = ...,
-        run_timeout_seconds: int | None = ...,
-    ) -> SyncHandle[object]: ...
+    def start(self, workflow: str, input: object = ..., **options: Unpack[StartOptions]) -> SyncHandle[object]: ...
 
-    def start(self, workflow: Workflow[Any, Any] | str, input: object = None, **options: Any) -> SyncHandle[Any]:
+    def start(
+        self, workflow: Workflow[Any, Any] | str, input: object = None, **options: Unpack[StartOptions]
+    ) -> SyncHandle[Any]:
         """Start an execution; when this returns it is on disk and will run. Options as of `Client.start`."""
         started: Coroutine[Any, Any, Handle[Any]] = self._client.start(workflow, input, **options)
         return SyncHandle(self, self._call(started))
