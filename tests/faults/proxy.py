@@ -1,0 +1,251 @@
+"""A TCP proxy of ours between clients or workers and a server: it delays, cuts, black-holes, duplicates and replays.
+
+Requests are read whole, so that each has a fate of its own; what the server answers passes as bytes. The fate of a
+request is drawn from the proxy's own seed. While the line is down nothing passes in either direction, and nothing is
+lost: as with TCP, what was sent meanwhile arrives when the line is back, which is how messages come late. Requests of
+several connections that are delayed overtake each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections import Counter, deque
+from dataclasses import dataclass, fields
+from random import Random
+from typing import Final
+
+HEAD_BYTES_MAX: Final = 1 << 20
+RECORDED_MAX: Final = 2_000
+ANSWER_SECONDS_MAX: Final = 1.0
+"""How long the answer to a copy is waited for: a long poll would keep it for a minute."""
+
+_LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class Faults:
+    """What is wrong with the line. Chances are per request."""
+
+    delay_seconds: float = 0.0
+    """Each request waits a random time up to this."""
+    requests_lost: float = 0.0
+    """It never arrives, and the connection stays open."""
+    replies_lost: float = 0.0
+    """It arrives, its answer does not, and the connection stays open."""
+    replies_cut: float = 0.0
+    """It arrives, and the connection breaks in the middle of the answer."""
+    duplicated: float = 0.0
+    """It arrives twice, the copy over a connection of its own."""
+    down: bool = False
+    """Nothing passes, either way."""
+    replies_down: bool = False
+    """What is sent arrives, what is answered waits."""
+
+
+class _Pair:
+    """One client's connection and the one that carries it on."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.upstream: asyncio.StreamWriter | None = None
+        self.fate = "pass"
+        self.hurt = False
+        """Something of it was lost: its client waits for what never comes."""
+        self.task: asyncio.Task[None] | None = None
+
+    def abort(self) -> None:
+        for writer in (self.writer, self.upstream):
+            if writer is not None:
+                writer.transport.abort()
+
+
+class Proxy:
+    """Listens on a loopback port of its own and passes everything on to another one, with `faults`."""
+
+    def __init__(self, upstream_port: int, *, seed: int = 0) -> None:
+        self.upstream_port = upstream_port
+        self.faults = Faults()
+        self.counts: Counter[str] = Counter()
+        self.recorded: deque[bytes] = deque(maxlen=RECORDED_MAX)
+        """The requests that came, whole, as far as they are kept."""
+        self._chance = Random(seed)
+        self._server: asyncio.Server | None = None
+        self._pairs: set[_Pair] = set()
+        self._copies: set[asyncio.Task[int | None]] = set()
+        self._changed = asyncio.Event()
+
+    async def __aenter__(self) -> Proxy:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=HEAD_BYTES_MAX)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        self.heal()
+        self.cut()
+        tasks = [*self._copies, *[pair.task for pair in self._pairs if pair.task is not None]]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    @property
+    def port(self) -> int:
+        assert self._server is not None
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    # --- faults ------------------------------------------------------------------------------------------------------
+
+    def set(self, **faults: float) -> None:
+        """Change what is wrong, from now on."""
+        for name, value in faults.items():
+            setattr(self.faults, name, value)
+        self._tell()
+
+    def heal(self) -> None:
+        """Nothing is wrong any more. Whoever waits for something that was lost hears of it: its connection breaks."""
+        fresh = Faults()
+        for field in fields(Faults):
+            setattr(self.faults, field.name, getattr(fresh, field.name))
+        for pair in list(self._pairs):
+            if pair.hurt:
+                pair.abort()
+        self._tell()
+
+    def cut(self) -> int:
+        """Break every connection at once; how many there were."""
+        pairs = list(self._pairs)
+        for pair in pairs:
+            pair.abort()
+        self.counts["cut"] += len(pairs)
+        return len(pairs)
+
+    async def replay(self, times: int) -> Counter[int]:
+        """Send requests that came before once more, in any order; how many were answered with which status (0: none
+        within a second)."""
+        if not self.recorded:
+            return Counter()
+        old = [self._chance.choice(self.recorded) for _ in range(times)]
+        answers: Counter[int] = Counter()
+        for at in range(0, times, 20):
+            batch = [self._send_copy(request) for request in old[at : at + 20]]
+            answers.update(status or 0 for status in await asyncio.gather(*batch))
+        self.counts["replayed"] += times
+        return answers
+
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def _while_down(self, *, replies: bool = False) -> None:
+        waited = False
+        while self.faults.down or (replies and self.faults.replies_down):
+            waited = True
+            await self._changed.wait()
+        if waited:
+            self.counts["late replies" if replies else "late requests"] += 1
+
+    # --- connections -------------------------------------------------------------------------------------------------
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        pair = _Pair(reader, writer)
+        pair.task = asyncio.current_task()
+        self._pairs.add(pair)
+        answers: asyncio.Task[None] | None = None
+        try:
+            await self._while_down()
+            upstream_reader, pair.upstream = await asyncio.open_connection("127.0.0.1", self.upstream_port)
+            answers = asyncio.create_task(self._pass_answers(pair, upstream_reader))
+            await self._pass_requests(pair)
+            await self._while_down()  # the end of a connection is a message too
+        except (OSError, asyncio.CancelledError):
+            pass  # either side is gone; the other one hears of it below
+        finally:
+            self._pairs.discard(pair)
+            if answers is not None:
+                answers.cancel()
+            pair.abort()
+
+    async def _pass_requests(self, pair: _Pair) -> None:
+        assert pair.upstream is not None
+        while (request := await read_request(pair.reader)) is not None:
+            self.counts["requests"] += 1
+            self.recorded.append(request)
+            await self._while_down()
+            faults = self.faults
+            if faults.delay_seconds:
+                self.counts["delayed"] += 1
+                await asyncio.sleep(self._chance.random() * faults.delay_seconds)
+            pair.fate = self._draw()
+            if pair.fate == "request lost":
+                pair.hurt = True
+                continue
+            if self._chance.random() < faults.duplicated:
+                self.counts["duplicated"] += 1
+                copy = asyncio.create_task(self._send_copy(request))
+                self._copies.add(copy)
+                copy.add_done_callback(self._copies.discard)
+            pair.upstream.write(request)
+            await pair.upstream.drain()
+
+    def _draw(self) -> str:
+        faults = self.faults
+        fates = (
+            ("request lost", faults.requests_lost),
+            ("reply lost", faults.replies_lost),
+            ("reply cut", faults.replies_cut),
+        )
+        for fate, chance in fates:
+            if chance and self._chance.random() < chance:
+                self.counts[fate] += 1
+                return fate
+        return "pass"
+
+    async def _pass_answers(self, pair: _Pair, reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(1 << 16):
+                await self._while_down(replies=True)
+                if pair.fate == "reply lost":
+                    pair.hurt = True
+                    continue
+                if pair.fate == "reply cut":
+                    pair.writer.write(data[: len(data) // 2])
+                    await pair.writer.drain()
+                    break
+                pair.writer.write(data)
+                await pair.writer.drain()
+            else:
+                await self._while_down(replies=True)
+        # The server let go: so do we, and the loop that reads requests ends.
+        pair.writer.close()
+        pair.reader.feed_eof()
+
+    async def _send_copy(self, request: bytes) -> int | None:
+        """Send a request over a connection of its own; the status of its answer."""
+        with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, ValueError):
+            async with asyncio.timeout(ANSWER_SECONDS_MAX):
+                reader, writer = await asyncio.open_connection("127.0.0.1", self.upstream_port)
+                try:
+                    writer.write(request)
+                    return int((await reader.readuntil(b"\r\n")).split()[1])
+                finally:
+                    writer.transport.abort()
+        return None
+
+
+async def read_request(reader: asyncio.StreamReader) -> bytes | None:
+    """One request, head and body; None when there is no more."""
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+        found = _LENGTH.search(head)
+        return head + await reader.readexactly(int(found[1])) if found else head
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
