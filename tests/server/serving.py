@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -52,12 +52,22 @@ class Served:
         key = await self.key_of(Role.ADMIN, project_id=id)
         return id, {"authorization": f"Bearer {key}"}
 
-    async def until_waiting(self, worker_id: str) -> None:
-        """Until a claim of this worker waits for work."""
+    async def until(self, true: Callable[[], bool]) -> None:
+        """Until something is true that nobody is told of."""
         async with asyncio.timeout(10):
-            polls = self.engine.claims._polls
-            while not any(one.worker_id == worker_id for one in polls.get(self.project_id, ())):  # noqa: ASYNC110
+            while not true():  # noqa: ASYNC110  # there is no event for it
                 await asyncio.sleep(0.01)
+
+    def is_waiting(self, worker_id: str) -> bool:
+        """Whether a claim of this worker waits for work."""
+        return any(one.worker_id == worker_id for one in self.engine.claims._polls.get(self.project_id, ()))
+
+    async def until_waiting(self, worker_id: str) -> None:
+        await self.until(lambda: self.is_waiting(worker_id))
+
+    async def until_held(self, count: int = 1) -> None:
+        """Until the server holds so many long polls (claims apart) and streams."""
+        await self.until(lambda: len(self.app.services.drain._polls) == count)
 
     async def start(self, workflow_id: str = "w", payload: Json = None, **fields: Json) -> str:
         """Start an execution that nobody takes unless a worker registers."""

@@ -25,7 +25,7 @@ async def test_another_protocol_is_refused(served: Served, what: str, version: s
 
 async def test_a_claim_is_answered_as_soon_as_there_is_work(served: Served, hand: Hand) -> None:
     claiming = asyncio.create_task(hand.claim(20))
-    await asyncio.sleep(0.1)
+    await served.until_waiting(hand.id)
     began = time.monotonic()
     id = await served.start(payload={"n": 1}, tags={"a": "b"}, user_id="u")
     item = await claiming

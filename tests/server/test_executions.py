@@ -50,7 +50,7 @@ async def test_get_waits_until_final(served: Served, hand: Hand) -> None:
     id = await served.start()
     item = await hand.claim()
     poll = asyncio.create_task(served.client.get(f"/api/v1/executions/{id}?wait=20"))
-    await asyncio.sleep(0.2)
+    await served.until_held()
     assert not poll.done()
     await hand.complete(item, 7)
     assert (await poll).json()["result"] == 7
@@ -70,7 +70,7 @@ async def test_wait_for_many_answers_with_the_first(served: Served, hand: Hand) 
     ids = [await served.start() for _ in range(3)]
     item = await hand.claim()
     poll = asyncio.create_task(served.client.post("/api/v1/executions/wait", json={"ids": ids, "wait_seconds": 20}))
-    await asyncio.sleep(0.1)
+    await served.until_held()
     await hand.complete(item, 1)
     assert [one["id"] for one in (await poll).json()["finished"]] == [item["id"]]
 
@@ -256,7 +256,7 @@ async def test_steps_and_logs(served: Served, hand: Hand) -> None:
     assert [line["n"] for line in logs["logs"]] == [1]
 
     waiting = asyncio.create_task(served.client.get(f"/api/v1/executions/{id}/steps?after=2&wait=20"))
-    await asyncio.sleep(0.1)
+    await served.until_held()
     await hand.report(item, 2, seen=2, end={"type": "complete", "result": None})
     assert [row["kind"] for row in (await waiting).json()["steps"]] == ["completed"]
 

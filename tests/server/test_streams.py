@@ -234,9 +234,7 @@ async def test_streams_of_a_key_are_bounded_and_freed(tmp_path: Path) -> None:
 
 async def _settle(served: Served) -> None:
     """The server notices that streams were closed, and frees all they held."""
-    async with asyncio.timeout(5):
-        while served.app.services.slots.total:  # noqa: ASYNC110  # nobody is told of it
-            await asyncio.sleep(0.01)
+    await served.until(lambda: not served.app.services.slots.total)
 
 
 async def test_clients_that_leave_leave_nothing_behind(served: Served) -> None:
@@ -253,14 +251,16 @@ async def test_clients_that_leave_leave_nothing_behind(served: Served) -> None:
     async def leave(path: str) -> None:
         _, writer = await asyncio.open_connection(*served.address)
         writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {served.key}\r\n\r\n".encode())
-        await asyncio.sleep(0.15)
+        await held.wait()
         writer.close()
         await writer.wait_closed()
 
-    await asyncio.gather(*(leave(path) for path in paths * 10))
-    async with asyncio.timeout(5):
-        while len(asyncio.all_tasks()) > tasks + 1:  # noqa: ASYNC110  # nobody is told of it
-            await asyncio.sleep(0.02)
+    held = asyncio.Event()
+    leaving = asyncio.gather(*(leave(path) for path in paths * 10))
+    await served.until_held(len(paths) * 10)
+    held.set()
+    await leaving
+    await served.until(lambda: len(asyncio.all_tasks()) <= tasks + 1)
     assert served.app.services.slots.total == 0
     assert served.engine.endings._listeners == {}
     assert not [key for key in served.engine.doorbell._waiting if key[0] in ("written", "topic")]  # type: ignore[index]
@@ -274,10 +274,10 @@ async def test_a_claim_whose_client_left_takes_no_work(served: Served, hand: Han
         + f"Authorization: Bearer {served.key}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
         + body
     )
-    await asyncio.sleep(0.2)
+    await served.until_waiting(hand.id)
     writer.close()
     await writer.wait_closed()
-    await asyncio.sleep(0.1)
+    await served.until(lambda: not served.is_waiting(hand.id))
     id = await served.start()
     assert (await served.client.get(f"/api/v1/executions/{id}")).json()["phase"] == "queued"
     assert (await hand.claim())["attempt"] == 1
@@ -303,7 +303,8 @@ async def test_polls_and_streams_end_cleanly_when_the_server_goes(tmp_path: Path
             asyncio.create_task(stream(path))
             for path in (f"/api/v1/executions/{id}/events", "/api/v1/events/stream?topic=t")
         ]
-        await asyncio.sleep(0.3)
+        await served.until_held(len(waiting) - 1 + len(streams))
+        await served.until_waiting(hand.id)
         began = time.monotonic()
         served.server.stop()
         get, wait, steps, claimed = await asyncio.gather(*waiting)
