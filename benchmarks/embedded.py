@@ -35,7 +35,7 @@ async def submits(store: str, seconds: float) -> dict[str, Any]:
     """W7: an engine without a worker."""
     async with embedded(store, app):
         pass  # so that the workflows are known
-    engine = Engine(open_store(store))
+    engine = Engine(await open_store(store))
     await engine.start()
     try:
         client = Client(LocalTransport(engine, await engine.projects.default()))

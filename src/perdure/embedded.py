@@ -164,7 +164,7 @@ async def embedded(
     run at once; `parks` says whether suspended ones stay in memory and go on without a replay. Raises `StoreInUse` when
     another process has the file open.
     """
-    engine = Engine(open_store(path), clock=clock, settings=settings)
+    engine = Engine(await open_store(path), clock=clock, settings=settings)
     await engine.start()
     try:
         transport = LocalTransport(engine, await engine.projects.default())

@@ -7,6 +7,7 @@ about poison.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -84,6 +85,7 @@ class Lives(RuleBasedStateMachine):
         super().__init__()
         self._runner = asyncio.Runner()
         self._folder = tempfile.TemporaryDirectory()
+        self._opened = contextlib.AsyncExitStack()
         self.world = self._do(self._open())
         self.model = Model(START_US)
         self._names = 0
@@ -93,7 +95,7 @@ class Lives(RuleBasedStateMachine):
             self._register(worker)
 
     async def _open(self) -> World:
-        store = DATABASES[self.database](Path(self._folder.name))
+        store = await self._opened.enter_async_context(DATABASES[self.database](Path(self._folder.name)))
         if isinstance(store, SQLiteStore):
             store._writer.execute("PRAGMA synchronous=OFF")  # what is on disk is another test's business
         return await World.make(store)
@@ -113,7 +115,7 @@ class Lives(RuleBasedStateMachine):
 
     async def _close(self) -> None:
         await self.world.check()
-        await self.world.store.close()
+        await self._opened.aclose()
 
     def _pick(self, data: st.DataObject, lives: list[Life]) -> Life:
         return data.draw(st.sampled_from(sorted(lives, key=lambda life: life.id)), label="life")
@@ -637,7 +639,12 @@ def _live(database: str, examples: int, steps: int, rounds: int) -> None:
     assert lacking == {}, "these happened too seldom for the test to mean anything (how often, how often wanted)"
 
 
-@pytest.mark.parametrize("database", sorted(DATABASES))
+@pytest.mark.parametrize(
+    "database",
+    # A program on PostgreSQL takes as long as ten on SQLite: there it is part of the full suite.
+    [pytest.param(name, marks=[pytest.mark.slow] if name == "postgres" else []) for name in sorted(DATABASES)],
+)
+@pytest.mark.timeout(900)
 def test_random_lives(database: str) -> None:
     _live(database, examples=20, steps=60, rounds=15)
 

@@ -143,7 +143,7 @@ class Hand:
 async def serving(folder: Path, **values: Any) -> AsyncIterator[Served]:
     """Run a server for the length of the block."""
     settings = msgspec.convert({**FAST, "store": str(folder / "perdure.db"), "port": 0, **values}, Settings)
-    engine = Engine(open_store(settings.store), settings=settings)
+    engine = Engine(await open_store(settings.store), settings=settings)
     server = Server(engine, settings)
     task = asyncio.create_task(server.run_until_stopped())
     ready = asyncio.create_task(server.ready.wait())

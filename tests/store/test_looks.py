@@ -10,7 +10,6 @@ from perdure.engine.clock import ManualClock
 from perdure.engine.engine import Engine
 from perdure.engine.loops import LOOPS
 from perdure.engine.settings import EngineSettings
-from perdure.store.sqlite import SQLiteStore
 from perdure.store.verbs import looks
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.errors import Conflict, NotFound
@@ -270,7 +269,6 @@ async def test_a_walk_goes_on_until_everything_that_is_due_is_gone(world: World)
 async def test_the_engine_s_loop_prunes_by_its_settings(world: World) -> None:
     clock = ManualClock(world.now_us)
     settings = EngineSettings(retention_days=10, retention_workflows={"other": 2})
-    assert isinstance(world.store, SQLiteStore)
     engine = Engine(world.store, clock=clock, settings=settings)
     [prune] = [loop for loop in LOOPS if loop.name == "prune"]
     ids = await world.start_all([StartItem("wf"), StartItem("other")] * 3)

@@ -6,12 +6,12 @@ Every word is one verb, at the world's own time: nothing here waits, and the clo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from msgspec import Raw
 
-from perdure.store.interface import Hint, query, verb
+from perdure.store.interface import Hint, Store, query, verb
 from perdure.store.verbs import access, claims, events, looks, moves, reports, starts, waits
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
@@ -42,9 +42,6 @@ from perdure.wire.requests import (
 )
 from perdure.wire.status import Phase
 
-if TYPE_CHECKING:
-    from perdure.store.sqlite import SQLiteStore
-
 SECOND = 1_000_000
 LEASE_US = 12 * SECOND
 GRACE_US = 30 * SECOND
@@ -60,7 +57,7 @@ async def _forget_ended() -> None:
 class World:
     """One project, its clock, and what the test's workers have said so far."""
 
-    def __init__(self, store: SQLiteStore) -> None:
+    def __init__(self, store: Store) -> None:
         self.store = store
         self.now_us = START_US
         self.hints: list[Hint] = []
@@ -70,7 +67,7 @@ class World:
         store.listen(self.hints.extend)
 
     @classmethod
-    async def make(cls, store: SQLiteStore) -> World:
+    async def make(cls, store: Store) -> World:
         world = cls(store)
         await store.write(access.default_project(id=PROJECT, now_us=world.now_us))
         return world

@@ -89,7 +89,7 @@ def restore(
     fresh = target.with_name(f".{target.name}.restoring")
 
     async def prepare() -> None:
-        store = open_store(str(fresh))  # refuses what is no store, is damaged, or is of a newer release
+        store = await open_store(str(fresh))  # refuses what is no store, is damaged, or is of a newer release
         try:
             await store.write(access.new_epoch(epoch=str(uuid4())))
         finally:
@@ -185,7 +185,7 @@ def offline(database: str | None, work: Any, *, make: bool = False) -> Any:
         raise Refused(_no_store(path))
 
     async def main() -> Any:
-        engine = Engine(open_store(path))
+        engine = Engine(await open_store(path))
         try:
             return await work(engine, await engine.projects.default())
         finally:

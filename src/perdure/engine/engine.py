@@ -13,8 +13,7 @@ from perdure.engine.loops import LOOPS, run_loop
 from perdure.engine.projects import Projects
 from perdure.engine.settings import EngineSettings
 from perdure.engine.stats import Stats
-from perdure.store.interface import Counted, Due, Ended, Hint, News, Published, Ready, Written
-from perdure.store.sqlite import SQLiteStore
+from perdure.store.interface import Counted, Due, Ended, Hint, News, Published, Ready, Store, Written
 from perdure.store.verbs import access, claims
 from perdure.wire.errors import Unavailable
 
@@ -22,9 +21,7 @@ from perdure.wire.errors import Unavailable
 class Engine:
     """One store, one clock, the desks, and (between `start` and `stop`) the background loops."""
 
-    def __init__(
-        self, store: SQLiteStore, *, clock: Clock | None = None, settings: EngineSettings | None = None
-    ) -> None:
+    def __init__(self, store: Store, *, clock: Clock | None = None, settings: EngineSettings | None = None) -> None:
         self.store = store
         self.clock = clock or SystemClock()
         self.settings = settings or EngineSettings()
@@ -49,7 +46,8 @@ class Engine:
 
     async def start(self) -> None:
         """Take back what embedded workers of earlier processes held, then run the loops."""
-        await self.store.write(claims.end_embedded(now_us=self.clock.now_us()))
+        if self.store.alone:  # elsewhere they may belong to a process that runs
+            await self.store.write(claims.end_embedded(now_us=self.clock.now_us()))
         self.reaped_at_us = boottime_us() - self.lease_us  # its first round grants every registration a full lease
         self._tasks = [asyncio.create_task(run_loop(self, loop), name=f"perdure-{loop.name}") for loop in LOOPS]
 

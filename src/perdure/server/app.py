@@ -236,7 +236,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 async def serve(settings: Settings, *, on_ready: Callable[[Server], Awaitable[None] | None] | None = None) -> None:
     """Serve until SIGTERM or SIGINT; comes back when everything has ended. A second signal ends it at once."""
-    server = Server(Engine(open_store(settings.store), settings=settings), settings)
+    server = Server(Engine(await open_store(settings.store), settings=settings), settings)
     loop = asyncio.get_running_loop()
 
     def stop() -> None:

@@ -148,7 +148,22 @@ def verb(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Verb[T]]:
 
 
 class Store(Protocol):
-    """Drives verbs on one database."""
+    """Drives verbs on one database. `open_store` opens one."""
+
+    @property
+    def epoch(self) -> str:
+        """Changes when the store is restored: what workers were told before counts no more."""
+        ...
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other process can have this store open."""
+        ...
+
+    groups: int
+    group_verbs: int
+    group_seconds: float
+    """How many groups were committed, the verbs in them, and the time that took (for the metrics)."""
 
     async def write(self, verb: Verb[T]) -> T:
         """Run a verb; durable when it returns, nothing happened if it raises."""
@@ -168,6 +183,10 @@ class Store(Protocol):
 
     def listen(self, listener: Callable[[Sequence[Hint]], None]) -> None:
         """Have hints given out, after each commit, to this one listener."""
+        ...
+
+    async def vacuum(self) -> None:
+        """Give space that deletions freed back, a little at a time, where the database does not do so by itself."""
         ...
 
     async def close(self) -> None:

@@ -48,3 +48,8 @@ def statements(sql: str) -> list[str]:
 def planner_statistics() -> str:
     """What SQLite's planner is told about the tables, once they are made."""
     return (files("perdure.store") / "sql" / "sqlite_statistics.sql").read_text(encoding="utf-8")
+
+
+def postgres_settings() -> str:
+    """What PostgreSQL is told about the tables, once they are made."""
+    return (files("perdure.store") / "sql" / "postgres_settings.sql").read_text(encoding="utf-8")

@@ -1,16 +1,32 @@
 """Picks the store by the scheme of its address."""
 
+from perdure.store.interface import Store
 from perdure.store.sqlite import SQLiteStore
 from perdure.wire.errors import BadRequest
 
 
-def open_store(url: str) -> SQLiteStore:
-    """Open `sqlite:<path>` or a plain path. Raises `BadRequest` for an address of another kind."""
+async def open_store(url: str) -> Store:
+    """Open `postgresql://…`, `sqlite:<path>` or a plain path. Raises `BadRequest` for an address of another kind."""
     scheme, colon, rest = url.partition(":")
     if not url or url == "sqlite:":
         raise BadRequest("A store needs a path; give `sqlite:<path>` or a plain path.")
     if scheme == "sqlite" and colon:
         return SQLiteStore(rest.removeprefix("//"))
+    if is_postgres(url):
+        try:
+            from perdure.store.postgres import PostgresStore  # an extra: asyncpg need not be there
+        except ImportError as error:
+            raise BadRequest(
+                f"A store in PostgreSQL needs a driver ({error}); install it with `pip install 'perdure[postgres]'`."
+            ) from error
+        return await PostgresStore.open(url)
     if colon and len(scheme) > 1 and not url.startswith(":memory:"):
-        raise BadRequest(f"Store address {url!r} is not understood; give `sqlite:<path>` or a plain path.")
+        raise BadRequest(
+            f"Store address {url!r} is not understood; give `postgresql://…`, `sqlite:<path>` or a plain path."
+        )
     return SQLiteStore(url)
+
+
+def is_postgres(url: str) -> bool:
+    """Whether an address names a PostgreSQL database."""
+    return url.startswith(("postgresql://", "postgres://"))

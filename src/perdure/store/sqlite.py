@@ -89,6 +89,8 @@ class NotOurFile(PerdureError):
 class SQLiteStore:
     """A `Store` in one SQLite file; `:memory:` keeps it in memory (tests, simulation)."""
 
+    alone = True
+
     def __init__(self, path: str) -> None:
         """Open (or make) the file. Raises `StoreInUse` or `NotOurFile`; never starts empty over what it cannot read."""
         self.path = path

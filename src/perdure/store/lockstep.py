@@ -1,0 +1,242 @@
+"""Many verbs of one transaction, side by side: rounds of queries, and the rows that keep the verbs apart.
+
+A driver that sends one statement at a time waits for the network once per query. Here the verbs of a group advance
+together instead: in each round every verb that can go on asks its next query, queries of one name are sent as one
+batch, and the answers go back to their verbs. This module decides who may ask; it does no input or output, so a
+driver's transaction is
+
+    while batches := lockstep.round():
+        for batch in batches:
+            lockstep.answer(batch, … the rows of each of its runs …)
+
+**Holds.** Locks of the database do not keep verbs of one transaction apart. So every query says which row it touches
+(`-- holds:` in the SQL), a row belongs to one verb from its first touch until the verb ends, and a verb whose next
+query touches a row of another sits the round out. Each verb therefore sees the rows it decides by as if it ran alone,
+and a group equals some serial order. What a verb's arguments name is taken before its first query, in the order of
+arrival: two verbs for one execution keep their order.
+
+**A verb that fails** before it wrote concerns only its caller. After a write there is no savepoint to go back to:
+`Guilty` names the run, and the driver rolls the group back and runs it again without that verb.
+"""
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from perdure.store.interface import Hint, Query, Rows, Tell, Verb
+from perdure.store.queries import Statement
+from perdure.wire.errors import PerdureError
+
+Row = tuple[str, Any]
+"""A kind of row and the value that names it."""
+
+LOCK_ORDER: Final = ("topic", "execution")
+"""Rows of several kinds are locked in this order, and those of one kind by name: that is what prevents deadlocks."""
+
+
+class Stuck(Exception):
+    """Verbs wait for each other's rows. They are run one after the other instead."""
+
+    def __init__(self, runs: "Sequence[Run]") -> None:
+        super().__init__(f"{len(runs)} verbs wait for each other's rows.")
+        self.runs = runs
+
+
+class Guilty(Exception):
+    """A verb failed after it had written: the whole group has to be rolled back, and this one runs alone."""
+
+    def __init__(self, run: "Run", error: Exception) -> None:
+        super().__init__(str(error))
+        self.run = run
+        self.error = error
+
+
+class Run:
+    """One run of a verb: where it is, what it holds, and what became of it."""
+
+    __slots__ = ("asked", "coroutine", "error", "held", "hints", "named", "number", "result", "verb", "wrote")
+
+    def __init__(self, number: int, verb: Verb[Any], named: Sequence[Row]) -> None:
+        self.number = number
+        self.verb = verb
+        self.named = named
+        self.coroutine: Coroutine[Any, Any, Any] | None = None
+        self.asked: _Asked | None = None
+        self.held: list[Row] = []
+        self.hints: list[Hint] = []
+        self.wrote = False
+        self.result: Any = None
+        self.error: Exception | None = None
+
+
+class _Asked(NamedTuple):
+    statement: Statement
+    values: Sequence[tuple[Any, ...]]
+    rows: Sequence[Row]
+    """What it touches."""
+    many: bool
+
+
+class Batch(NamedTuple):
+    """One statement for several runs; `values` has, for each run, one tuple or (for `query_many`) several."""
+
+    statement: Statement
+    runs: Sequence[Run]
+    values: Sequence[Sequence[tuple[Any, ...]]]
+
+
+class Lockstep:
+    """The verbs of one group, from their start to their ends."""
+
+    def __init__(
+        self,
+        verbs: Sequence[Verb[Any]],
+        queries: Mapping[str, Statement],
+        named: Callable[[Verb[Any]], Sequence[Row]] | None,
+    ) -> None:
+        """`named` tells the rows that a verb's arguments name. Without it nothing is held (looks, and lone verbs)."""
+        self._queries = queries
+        self._holds = named is not None
+        self.runs = [Run(n, verb, named(verb) if named is not None else ()) for n, verb in enumerate(verbs)]
+        self._waiting: list[Run] = list(self.runs)
+        self._live: dict[int, Run] = {}
+        self._holders: dict[Row, Run] = {}
+        self._freed = True
+
+    @property
+    def wrote(self) -> bool:
+        """Whether anything was written."""
+        return any(run.wrote for run in self.runs)
+
+    def touched(self) -> list[Row]:
+        """Every row that some verb holds or held so far, in lock order."""
+        rows = {row for run in self.runs for row in run.held if row[0] in LOCK_ORDER}
+        return sorted(rows, key=lambda row: (LOCK_ORDER.index(row[0]), row[1]))
+
+    def named(self, kind: str) -> list[Row]:
+        """The rows of a kind that the verbs' arguments name."""
+        return sorted({row for run in self.runs for row in run.named if row[0] == kind})
+
+    def round(self) -> list[Batch]:
+        """What can be asked now, one batch per statement; empty once every verb has ended. Raises Stuck or Guilty."""
+        while True:
+            self._start()
+            asking: dict[str, list[Run]] = {}
+            for number in sorted(self._live):  # arrival order
+                run = self._live[number]
+                asked = run.asked
+                assert asked is not None
+                if self._holds and not self._take(run, asked.rows):
+                    continue
+                asking.setdefault(asked.statement.name, []).append(run)
+            if asking:
+                return self._batches(asking)
+            if not self._live and not self._waiting:
+                return []
+            if not self._freed:
+                raise Stuck([*self._live.values(), *self._waiting])
+
+    def _batches(self, asking: dict[str, list[Run]]) -> list[Batch]:
+        batches: list[Batch] = []
+        for runs in asking.values():
+            if len(runs) > 1 and runs[0].asked is not None and runs[0].asked.rows:
+                # Servers that lock several rows do it in one order, or they would wait for each other.
+                runs.sort(key=_first_row)
+            statement = runs[0].asked.statement if runs[0].asked is not None else None
+            assert statement is not None
+            batches.append(Batch(statement, runs, [run.asked.values for run in runs if run.asked is not None]))
+        batches.sort(key=lambda batch: batch.statement.holds is None or batch.statement.holds[0] != "topic")
+        return batches
+
+    def _start(self) -> None:
+        """Start the verbs whose named rows are free, in order; nobody overtakes a verb that names the same row."""
+        if not self._freed:
+            return
+        self._freed = False
+        ahead: set[Row] = set()
+        still: list[Run] = []
+        for run in self._waiting:
+            if any(row in self._holders or row in ahead for row in run.named):
+                ahead.update(run.named)
+                still.append(run)
+                continue
+            self._take(run, run.named)
+            run.coroutine = run.verb.start()
+            self._advance(run, None)
+        self._waiting = still
+
+    def _take(self, run: Run, rows: Sequence[Row]) -> bool:
+        holders = self._holders
+        for row in rows:
+            if holders.get(row, run) is not run:
+                return False
+        for row in rows:
+            if row not in holders:
+                holders[row] = run
+                run.held.append(row)
+        return True
+
+    def answer(self, batch: Batch, rows: Sequence[Rows]) -> None:
+        """Send the rows of each run in, and let it go on to its next query or its end. Raises Guilty."""
+        effect, returns = batch.statement.effect, batch.statement.returns
+        for run, found in zip(batch.runs, rows, strict=True):
+            if effect and (found or not returns):
+                run.wrote = True
+            del self._live[run.number]
+            self._advance(run, found)
+
+    def _advance(self, run: Run, send: Rows | None) -> None:
+        coroutine = run.coroutine
+        assert coroutine is not None
+        given: Any = send
+        try:
+            while True:
+                asked = coroutine.send(given)
+                if type(asked) is Query:
+                    if asked.many and not asked.values:
+                        given = []
+                        continue
+                    run.asked = self._ask(asked)
+                    self._live[run.number] = run
+                    return
+                if type(asked) is not Tell:
+                    raise TypeError(f"A verb may await queries and hints only, not {asked!r}.")
+                run.hints.extend(asked.hints)
+                given = None
+        except StopIteration as stop:
+            run.result = stop.value
+        except Exception as error:
+            coroutine.close()
+            if run.wrote or not isinstance(error, PerdureError):
+                raise Guilty(run, error) from error
+            run.error = error
+            run.hints.clear()
+        run.asked = None
+        self._free(run)
+
+    def _ask(self, asked: Query) -> _Asked:
+        statement = self._queries[asked.name]
+        values = asked.values if asked.many else (statement.values(asked.values),)
+        holds = statement.holds
+        if holds is None or not self._holds:
+            return _Asked(statement, values, (), asked.many)
+        kind, place = holds
+        rows = [(kind, one[place]) for one in values] if len(values) > 1 else ((kind, values[0][place]),)
+        return _Asked(statement, values, rows, asked.many)
+
+    def _free(self, run: Run) -> None:
+        self._freed = True
+        for row in run.held:
+            if self._holders.get(row) is run:
+                del self._holders[row]
+
+    def close(self) -> None:
+        """Drop verbs that have not ended (the group was rolled back)."""
+        for run in self.runs:
+            if run.coroutine is not None:
+                run.coroutine.close()
+
+
+def _first_row(run: Run) -> tuple[str, str]:
+    assert run.asked is not None
+    kind, value = run.asked.rows[0]
+    return kind, str(value)

@@ -1,0 +1,130 @@
+"""What a verb's arguments name, and which verbs choose their rows by a predicate.
+
+The lockstep driver takes named rows before a verb's first query, so that verbs for one execution, topic or key keep
+the order in which they came. Verbs that pick rows by a predicate, or touch very many, go to a connection of their own:
+SKIP LOCKED means something between connections only, and a long verb is waited for by everybody in its group.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final
+
+from perdure.store.interface import Verb
+from perdure.store.verbs.starts import New
+from perdure.wire.requests import Answer, OpenWait, Publish, ReportItem, StartChild, StartItem
+
+Row = tuple[str, Any]
+Values = dict[str, Any]
+
+LARGE = 100
+"""Items of one verb from which it has a group for itself."""
+
+
+def _execution(values: Values) -> Iterator[Row]:
+    yield "execution", values["execution_id"]
+
+
+def _item(item: StartItem) -> Iterator[Row]:
+    if item.key is not None:
+        yield "key", (item.workflow_id, item.key)
+    if item.parent_execution_id is not None:
+        yield "execution", item.parent_execution_id
+
+
+def _idempotency(values: Values) -> Iterator[Row]:
+    same = values.get("idempotency")
+    if same is not None:
+        yield "idempotency", same.key
+
+
+def _start(values: Values) -> Iterator[Row]:
+    yield from _idempotency(values)
+    offer = values.get("offer")
+    if offer is not None:
+        yield "worker", offer.worker_id
+    news: Sequence[New] = values["news"]
+    for new in news:
+        yield from _item(new.item)
+
+
+def _publish(values: Values) -> Iterator[Row]:
+    yield from _idempotency(values)
+    yield "topic", values["topic"]
+
+
+def _report(values: Values) -> Iterator[Row]:
+    item: ReportItem = values["item"]
+    yield "execution", item.execution_id
+    for entry in item.entries:
+        if type(entry) is Publish:
+            yield "topic", entry.topic
+        elif type(entry) is OpenWait:
+            if entry.topic is not None:
+                yield "topic", entry.topic
+        elif type(entry) is Answer:
+            yield "execution", entry.execution_id
+        elif type(entry) is StartChild:
+            yield from _item(entry.item)
+
+
+NAMED: Final[dict[str, Callable[[Values], Iterable[Row]]]] = {
+    "start": _start,
+    "start_batch": _start,
+    "publish": _publish,
+    "publish_once": _publish,
+    "report": _report,
+    "resume": _execution,
+    "cancel": _execution,
+    "cut_lease": lambda values: [("worker", values["worker_id"])],
+    "create_key": lambda values: [("api_key", values["id"])],
+    "delete_key": lambda values: [("api_key", values["id"])],
+    "new_epoch": lambda values: [("meta", "epoch")],
+    "default_project": lambda values: [("project", "")],
+}
+"""By verb: the rows that its arguments name."""
+
+SWEEPS: Final = frozenset(
+    {
+        "beat",  # looks at all that a worker holds
+        "claim",
+        "delete",
+        "drain",
+        "end_embedded",
+        "erase",
+        "grant_leases",
+        "prune",
+        "reap",
+        "register",
+        "wake_due",
+    }
+)
+"""Verbs whose rows a predicate picks."""
+
+
+def rows_named(verb: Verb[Any]) -> Sequence[Row]:
+    """The rows that a verb's arguments name, each once."""
+    name = NAMED.get(verb.name)
+    return () if name is None else list(dict.fromkeys(name(verb.values)))
+
+
+def is_sweep(verb: Verb[Any]) -> bool:
+    """Whether a verb belongs on the connection for predicates and large work."""
+    if verb.name in SWEEPS:
+        return True
+    if verb.name in ("start", "start_batch"):
+        news: Sequence[New] = verb.values["news"]
+        return len(news) > LARGE or any(new.item.queue_concurrency_limit is not None for new in news)
+    if verb.name == "report":
+        item: ReportItem = verb.values["item"]
+        return any(
+            type(entry) is StartChild and entry.item.queue_concurrency_limit is not None for entry in item.entries
+        )
+    return False
+
+
+def weight(verb: Verb[Any]) -> int:
+    """About how many rows a verb writes: groups are bounded by that, too."""
+    if verb.name == "report":
+        return 1 + len(verb.values["item"].entries)
+    if verb.name in ("start", "start_batch"):
+        return len(verb.values["news"])
+    return 1

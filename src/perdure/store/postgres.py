@@ -1,0 +1,162 @@
+"""Drives verbs on PostgreSQL: group commit in lockstep, any number of servers on one database.
+
+Four kinds of work, each on connections of its own, so that none keeps another waiting: *writes* advance in lockstep and
+commit in groups (store/lockstep.py); *sweeps*, whose rows a predicate picks, run one after the other in a transaction
+of their own, because SKIP LOCKED keeps connections apart and not verbs of one transaction; *reads* are grouped like
+writes, without locks; *scans* may take long and see one moment.
+
+No connection keeps a state between transactions, so all of them may lead through PgBouncer in transaction mode (with
+`prepared_statements=off` in the address where it is older than 1.21).
+"""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from uuid_utils import uuid4
+
+from perdure.store.interface import Hint, Verb
+from perdure.store.named import is_sweep
+from perdure.store.postgres_lane import Item, Lane
+from perdure.store.postgres_link import Link, parse_url, prepare
+from perdure.store.queries import load
+from perdure.wire.errors import BadRequest, Unavailable
+
+T = TypeVar("T")
+logger = logging.getLogger("perdure.store")
+
+READ_LANES = 2
+
+
+class PostgresStore:
+    """A `Store` in a PostgreSQL database; made by `await PostgresStore.open(url)`."""
+
+    alone = False
+    """Other processes may have the same store open."""
+
+    def __init__(self, url: str, epoch: str = "") -> None:
+        self.url = url
+        self.epoch = epoch
+        self._address = parse_url(url)
+        self._listener: Callable[[Sequence[Hint]], None] = lambda hints: None
+        self._closed = False
+        self.server_id = str(uuid4())
+        queries = load("postgres")
+        self._write = Lane(self._link("write"), "write", queries, self._committed)
+        self._sweep = Lane(self._link("sweep"), "sweep", queries, self._committed)
+        self._reads = [Lane(self._link("read"), "read", queries, self._looked) for _ in range(READ_LANES)]
+        self._scan = Lane(self._link("scan"), "scan", queries, self._looked)
+        self._next_read = itertools.cycle(self._reads)
+        self.groups = 0
+        self.group_verbs = 0
+        self.group_seconds = 0.0
+
+    def _link(self, name: str) -> Link:
+        return Link(self._address, f"{name} {self.server_id[:8]}")
+
+    @classmethod
+    async def open(cls, url: str) -> "PostgresStore":
+        """Connect and bring the schema up to date. Raises NotOurDatabase, or Unavailable when nobody answers."""
+        store = cls(url)
+        link = store._link("open")
+        try:
+            store.epoch = await prepare(link)
+        finally:
+            await link.close()
+        return store
+
+    async def write(self, verb: Verb[T]) -> T:
+        """Run a verb; durable when it returns, nothing happened if it raises."""
+        return await self._one(self._sweep if is_sweep(verb) else self._write, verb)
+
+    async def write_all(self, verbs: Sequence[Verb[T]]) -> Sequence[T | Exception]:
+        """Run many verbs, each as if alone, in order where they name the same row; what one raises stands in its
+        place."""
+        if not verbs:
+            return ()
+        self._check_open()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        answers: list[Any] = [None] * len(verbs)
+        left = len(verbs)
+
+        def taker(n: int) -> Callable[[Any, Exception | None], None]:
+            def answer(result: Any, error: Exception | None) -> None:
+                nonlocal left
+                answers[n] = result if error is None else error
+                left -= 1
+                if not left and not future.done():
+                    future.set_result(None)
+
+            return answer
+
+        items: list[Item] = [(verb, taker(n)) for n, verb in enumerate(verbs)]
+        sweeps = [item for item in items if is_sweep(item[0])]
+        if sweeps:
+            self._sweep.submit(sweeps)
+            items = [item for item in items if not is_sweep(item[0])]
+        if items:
+            self._write.submit(items)
+        await future
+        return answers
+
+    async def read(self, verb: Verb[T]) -> T:
+        """Run a verb that only looks, against what is committed."""
+        return await self._one(next(self._next_read), verb)
+
+    async def scan(self, verb: Verb[T]) -> T:
+        """As `read`, for looks that may take long, all of them as of one moment."""
+        return await self._one(self._scan, verb)
+
+    async def _one(self, lane: Lane, verb: Verb[T]) -> T:
+        self._check_open()
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def answer(result: Any, error: Exception | None) -> None:
+            if not future.done():
+                if error is None:
+                    future.set_result(result)
+                else:
+                    future.set_exception(error)
+
+        lane.submit([(verb, answer)])
+        return await future
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Unavailable("The store is closed; start the server again.")
+
+    def listen(self, listener: Callable[[Sequence[Hint]], None]) -> None:
+        """Have hints given out, after each commit, to this one listener."""
+        self._listener = listener
+
+    def _committed(self, verbs: int, seconds: float, hints: Sequence[Hint]) -> None:
+        if verbs:
+            self.groups += 1
+            self.group_verbs += verbs
+            self.group_seconds += seconds
+        if hints:
+            try:
+                self._listener(hints)
+            except Exception as error:  # a listener that fails must not stop a lane
+                context = {"message": "The listener of a store failed.", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(context)
+
+    def _looked(self, verbs: int, seconds: float, hints: Sequence[Hint]) -> None:
+        """Looks leave nothing to tell."""
+
+    async def backup(self, target: str) -> None:
+        """PostgreSQL has its own tools for that. Raises BadRequest."""
+        raise BadRequest("A store in PostgreSQL is backed up with PostgreSQL's own tools, `pg_dump` or base backups.")
+
+    async def vacuum(self) -> None:
+        """PostgreSQL does that by itself; the migrations tell it how often."""
+
+    async def close(self) -> None:
+        """Finish what was accepted, then release the connections."""
+        if self._closed:
+            return
+        self._closed = True
+        for lane in (self._write, self._sweep, *self._reads, self._scan):
+            await lane.close()

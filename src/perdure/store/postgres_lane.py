@@ -1,0 +1,399 @@
+"""One connection's worth of work: verbs wait, are taken in groups, and each group is one transaction.
+
+What can go wrong with a group, and what follows:
+
+- a verb failed after a write: it is set apart and runs alone, the rest runs again;
+- the database refused a statement, and does not say for which verb: the group is halved, down to the guilty one;
+- deadlock, serialisation failure, lock time-out, somebody else's row under the same key: once more, after a random
+  pause and with the rows locked in order beforehand;
+- the connection is gone before COMMIT: nothing happened, so connect again and run the group again;
+- the connection is gone during COMMIT: the server is asked whether that transaction was committed. When nobody can
+  tell within the deadline, callers get `UnknownOutcome`.
+
+A caller that is cancelled meanwhile is skipped when the answers are given out; its verb, and the connection, go on.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+import asyncpg
+
+from perdure.store.interface import Counted, Hint, Rows, Verb
+from perdure.store.lockstep import Batch, Guilty, Lockstep, Stuck
+from perdure.store.named import rows_named, weight
+from perdure.store.postgres_link import RECONNECT_SECONDS_MAX, Connection, Link, Lost, NotOurDatabase, is_lost
+from perdure.store.queries import Statement
+from perdure.wire.errors import PerdureError, Unavailable, UnknownOutcome
+
+logger = logging.getLogger("perdure.store")
+
+GROUP_VERBS_MAX = 256
+GROUP_WEIGHT_MAX = 1_000
+RETRIES_MAX: Final = 5
+
+Answer = Callable[[Any, Exception | None], None]
+Item = tuple[Verb[Any], Answer]
+
+_LIMITS = (
+    "SET LOCAL statement_timeout = 10000; SET LOCAL lock_timeout = 2000; "
+    "SET LOCAL idle_in_transaction_session_timeout = 5000; "
+)
+# Said in each transaction, not once per connection: behind a pooler the connection may lead elsewhere the next time.
+# A table that has not been analysed yet must not be walked because it looks small: its plan would stay.
+_PLANS = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off"
+BEGIN: Final = {
+    "write": f"BEGIN; {_LIMITS}{_PLANS}",
+    "sweep": f"BEGIN; {_LIMITS}{_PLANS}",
+    "read": f"BEGIN READ ONLY; {_LIMITS}{_PLANS}",
+    "scan": "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 300000",
+}
+LOCKS: Final = {
+    "topic": "SELECT 1 FROM topics WHERE topic = ANY($1) ORDER BY topic FOR UPDATE",
+    "execution": "SELECT 1 FROM executions WHERE id = ANY($1) ORDER BY id FOR UPDATE",
+}
+_AGAIN: Final = {"40001", "40P01", "55P03"}
+_TROUBLE: Final = ("53", "58", "XX")
+"""Classes of errors that are the server's own: a full disk, too little memory."""
+
+
+class _Retry(Exception):
+    """The database asks to try the transaction again."""
+
+
+class _Committing(Exception):
+    """The connection was lost while the COMMIT was on its way."""
+
+    def __init__(self, xid: str, timeline: str, done: "_Done") -> None:
+        super().__init__("lost during COMMIT")
+        self.xid = xid
+        self.timeline = timeline
+        self.done = done
+
+
+class _Done(NamedTuple):
+    """What a transaction's verbs came to, once it is committed."""
+
+    outcomes: list[tuple[Any, Exception | None]]
+    hints: list[Hint]
+
+
+class Lane:
+    """Verbs of one kind on one connection."""
+
+    def __init__(
+        self,
+        link: Link,
+        kind: str,
+        queries: dict[str, Statement],
+        committed: Callable[[int, float, Sequence[Hint]], None],
+    ) -> None:
+        """`kind` is one of BEGIN's. `committed` hears of each group: how many verbs, how long, its hints."""
+        self.inbox: deque[Item] = deque()
+        self._link = link
+        self._kind = kind
+        self._queries = queries
+        self._committed = committed
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+        self._hold = kind == "write"
+        self._one_by_one = kind == "sweep"
+        self._writes = kind in ("write", "sweep")
+
+    def submit(self, items: Sequence[Item]) -> None:
+        """Take verbs in; their answers come after the commit."""
+        self.inbox.extend(items)
+        self._wake.set()
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._work(), name=f"perdure-{self._kind}")
+
+    async def close(self) -> None:
+        """Finish what was accepted, then let go of the connection."""
+        self._closing = True
+        self._wake.set()
+        if self._task is not None:
+            await self._task
+        await self._link.close()
+
+    async def _work(self) -> None:
+        while True:
+            if not self.inbox:
+                if self._closing:
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+            await asyncio.sleep(0)  # those just answered can join
+            group = self._take()
+            try:
+                await self._flush(group)
+            except Exception as error:  # the lane must survive whatever one group met
+                logger.exception("A group of %d verbs failed.", len(group))
+                _give(group, error)
+
+    def _take(self) -> list[Item]:
+        group: list[Item] = []
+        room = GROUP_WEIGHT_MAX
+        while self.inbox and len(group) < GROUP_VERBS_MAX:
+            room -= weight(self.inbox[0][0])
+            if room < 0 and group:
+                break
+            group.append(self.inbox.popleft())
+        return group
+
+    # --- one group ---------------------------------------------------------------------------------------------------
+
+    async def _flush(self, group: list[Item]) -> None:
+        """Bring every verb of the group to its end, in as few transactions as it takes."""
+        loop = asyncio.get_running_loop()
+        parts: deque[list[Item]] = deque([group])
+        attempts = 0
+        until = 0.0
+        locks: dict[str, list[Any]] = {}
+        while parts:
+            part = parts[0]
+            started = time.perf_counter()
+            stepper: list[Lockstep] = []
+            try:
+                done = await self._transaction(part, locks, stepper, until)
+            except Guilty as guilty:
+                parts.popleft()
+                if len(part) == 1:
+                    self._fail(part, guilty.error)
+                else:  # alone, after the others
+                    apart = part.pop(_index(part, guilty.run.verb))
+                    parts.extendleft([[apart], part])
+                continue
+            except Stuck as stuck:
+                parts.popleft()
+                verbs = {id(run.verb) for run in stuck.runs}
+                rest = [item for item in part if id(item[0]) not in verbs]
+                apart_ones = [[item] for item in part if id(item[0]) in verbs]
+                parts.extendleft(reversed([*([rest] if rest else []), *apart_ones]))
+                continue
+            except _Retry as error:
+                attempts += 1
+                if attempts > RETRIES_MAX:
+                    parts.popleft()
+                    attempts = 0
+                    cause = error.__cause__
+                    if len(part) > 1:
+                        _halve(parts, part)
+                    elif isinstance(cause, asyncpg.UniqueViolationError):
+                        self._fail(part, cause)
+                    else:
+                        self._refuse(part, f"others hold what it needs ({cause})")
+                    continue
+                locks = _locks(stepper)
+                await asyncio.sleep(random.uniform(0, 0.005 * 2**attempts))
+                continue
+            except Lost as lost:
+                self._link.drop()
+                until = until or loop.time() + RECONNECT_SECONDS_MAX
+                if loop.time() >= until:
+                    self._refuse([item for one in parts for item in one], str(lost))
+                    self._refuse(list(self.inbox), str(lost))
+                    self.inbox.clear()
+                    return
+                await asyncio.sleep(random.uniform(0.01, 0.05))
+                continue
+            except _Committing as committing:
+                self._link.drop()
+                known = await self._was_committed(committing)
+                if known is False:
+                    continue
+                parts.popleft()
+                if known is None:
+                    self._unknown(part)
+                    continue
+                done = committing.done
+            except NotOurDatabase as error:
+                self._link.drop()
+                parts.popleft()
+                _give(part, Unavailable(error.message))
+                continue
+            except Exception as error:  # the database refuses a statement, or a value cannot be sent
+                parts.popleft()
+                if (getattr(error, "sqlstate", None) or "").startswith(_TROUBLE):
+                    self._refuse(part, str(error))
+                elif len(part) > 1:
+                    _halve(parts, part)
+                else:
+                    self._fail(part, error)
+                continue
+            else:
+                parts.popleft()
+            attempts, until, locks = 0, 0.0, {}
+            # Only now is anything true: nobody hears of a write before it is on disk.
+            for (_, answer), (result, error_) in zip(part, done.outcomes, strict=True):
+                answer(result, error_)
+            self._committed(len(part), time.perf_counter() - started, done.hints)
+
+    async def _transaction(
+        self, part: list[Item], locks: dict[str, list[Any]], stepper: list[Lockstep], until: float
+    ) -> _Done:
+        """Run the verbs and commit. Raises Lost, _Retry, _Committing, Guilty, Stuck, or what the database said."""
+        connection = await (self._link.again(until) if until else self._link.get())
+        verbs = [verb for verb, _ in part]
+        one_each = self._one_by_one or len(verbs) == 1
+        groups = [[verb] for verb in verbs] if one_each else [verbs]
+        wrote = False
+        outcomes: list[tuple[Any, Exception | None]] = []
+        hints: list[Hint] = []
+        try:
+            await connection.execute(BEGIN[self._kind])
+            for kind, names in locks.items():
+                await connection.execute(LOCKS[kind], names)
+            for group in groups:
+                steps = Lockstep(group, self._queries, rows_named if self._hold or self._writes else None)
+                stepper.append(steps)
+                try:
+                    if topics := steps.named("topic"):
+                        # Topics before executions, on every connection, or two of them wait for each other.
+                        await connection.execute(LOCKS["topic"], [name for _, name in topics])
+                    while batches := steps.round():
+                        for batch in batches:
+                            steps.answer(batch, await _send(connection, batch))
+                finally:
+                    steps.close()
+                wrote = wrote or steps.wrote
+                for run in steps.runs:
+                    outcomes.append((run.result, run.error))
+                    hints.extend(run.hints)
+            xid = ""
+            if wrote:
+                xid = await connection.fetchval("SELECT pg_current_xact_id()::TEXT")
+        except BaseException as error:
+            await self._roll_back(connection, error)
+            if isinstance(error, asyncpg.PostgresError) and (
+                error.sqlstate in _AGAIN or isinstance(error, asyncpg.UniqueViolationError)
+            ):
+                raise _Retry from error
+            if self._is_lost(error, connection):
+                raise Lost(f"{type(error).__name__}: {error}") from error
+            raise
+        done = _Done(outcomes, hints)
+        try:
+            await connection.execute("COMMIT")
+        except BaseException as error:
+            if xid and is_lost(error, connection):
+                raise _Committing(xid, self._link.timeline, done) from error
+            await self._roll_back(connection, error)
+            if getattr(error, "sqlstate", None) in _AGAIN:
+                raise _Retry from error
+            if self._is_lost(error, connection):
+                raise Lost(f"{type(error).__name__}: {error}") from error
+            raise
+        return done
+
+    def _is_lost(self, error: BaseException, connection: Connection) -> bool:
+        if not self._writes and isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+            return False
+        if isinstance(error, (ValueError, TypeError)) and not isinstance(error, OSError):
+            return False  # a value that cannot be sent; asyncpg gives the connection up over it
+        return is_lost(error, connection)
+
+    async def _roll_back(self, connection: Connection, error: BaseException) -> None:
+        """Leave no transaction open, whatever happened."""
+        if not connection.is_closed() and not is_lost(error, connection):
+            try:
+                await connection.execute("ROLLBACK", timeout=2.0)
+                return
+            except Exception:  # then it goes with its connection
+                pass
+        self._link.drop()
+
+    async def _was_committed(self, committing: _Committing) -> bool | None:
+        """Ask the server what became of a transaction; None when nobody can tell."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + RECONNECT_SECONDS_MAX
+        while loop.time() < until:
+            try:
+                connection = await self._link.again(until)
+                if self._link.timeline != committing.timeline:
+                    return None  # another server has taken over, perhaps without our last commits
+                status = await connection.fetchval("SELECT pg_xact_status($1::TEXT::XID8)", committing.xid)
+            except (Lost, NotOurDatabase, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+                self._link.drop()
+                await asyncio.sleep(0.05)
+                continue
+            if status in ("committed", "aborted"):
+                return bool(status == "committed")
+            if status is None:
+                return None
+            await asyncio.sleep(0.02)
+        return None
+
+    # --- telling -----------------------------------------------------------------------------------------------------
+
+    def _fail(self, part: Sequence[Item], error: Exception) -> None:
+        for verb, answer in part:
+            if not isinstance(error, PerdureError) and self._writes:
+                logger.error("Verb %s failed; nothing of it was kept.", verb.name, exc_info=error)
+            answer(None, error)
+
+    def _refuse(self, part: Sequence[Item], why: str) -> None:
+        if not part:
+            return
+        logger.error("The database cannot be used: %s", why)
+        _give(part, Unavailable(f"The store cannot be used at the moment ({why}); nothing happened, try again."))
+        self._committed(0, 0.0, [Counted("failed_groups")])
+
+    def _unknown(self, part: Sequence[Item]) -> None:
+        logger.error("The connection was lost during a commit of %d verbs; its outcome is unknown.", len(part))
+        _give(
+            part,
+            UnknownOutcome(
+                "The connection to the database was lost while this was being committed; repeat it with the same key."
+            ),
+        )
+        self._committed(0, 0.0, [Counted("failed_groups")])
+
+
+async def _send(connection: Connection, batch: Batch) -> list[Rows]:
+    """Run one statement for every run of a batch; the rows of each."""
+    statement, runs, values = batch
+    if not statement.returns:
+        flat = [one for several in values for one in several]
+        if len(flat) == 1:
+            await connection.fetch(statement.sql, *flat[0])
+        else:
+            await connection.executemany(statement.sql, flat)
+        return [[] for _ in runs]
+    if statement.routed is None or (len(runs) == 1 and len(values[0]) == 1):
+        return [
+            [tuple(record) for one in several for record in await connection.fetch(statement.sql, *one)]
+            for several in values
+        ]
+    found: list[Rows] = [[] for _ in runs]
+    routed = [(*one, n) for n, several in enumerate(values) for one in several]
+    for record in await connection.fetchmany(statement.routed, routed):
+        found[record[0]].append(tuple(record)[1:])
+    return found
+
+
+def _locks(steppers: Sequence[Lockstep]) -> dict[str, list[Any]]:
+    """What a group that met a deadlock locks first when it runs again: all that it touched, in the common order."""
+    locks: dict[str, list[Any]] = {}
+    for steps in steppers:
+        for kind, name in steps.touched():
+            locks.setdefault(kind, []).append(name)
+    return {kind: sorted(set(locks[kind])) for kind in LOCKS if kind in locks}
+
+
+def _halve(parts: deque[list[Item]], part: list[Item]) -> None:
+    middle = len(part) // 2
+    parts.extendleft([part[middle:], part[:middle]])
+
+
+def _index(part: Sequence[Item], verb: Verb[Any]) -> int:
+    return next(n for n, (one, _) in enumerate(part) if one is verb)
+
+
+def _give(part: Sequence[Item], error: Exception) -> None:
+    for _, answer in part:
+        answer(None, error)

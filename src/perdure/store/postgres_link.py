@@ -1,0 +1,238 @@
+"""One connection to PostgreSQL that comes back by itself, and what is asked of the server it leads to."""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import asyncpg
+from uuid_utils import uuid4
+
+from perdure.store.migrate import migrations, postgres_settings, statements
+from perdure.wire.errors import BadRequest, PerdureError, Unavailable
+
+logger = logging.getLogger("perdure.store")
+
+if TYPE_CHECKING:
+    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection  # generic to readers of types only
+
+CONNECT_SECONDS_MAX = 5.0
+RECONNECT_SECONDS_MAX = 10.0
+"""How long a group waits for a lost server to come back before its callers are told."""
+COMMAND_SECONDS_MAX = 15.0
+"""No statement takes that long (the server's own limit is 10 s): the connection is a black hole."""
+MIGRATE_SECONDS_MAX = 60.0
+LOCK: Final = 0x50455244  # "PERD"
+_ON: Final = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
+
+
+class NotOurDatabase(PerdureError):
+    """The database is none that may be written to: somebody else's, a standby, or of a newer release."""
+
+    code = "NOT_OUR_DATABASE"
+
+
+class Address(NamedTuple):
+    """Where the database is, with our own settings taken out of the URL."""
+
+    dsn: str
+    prepared_statements: bool = True
+    """Off behind a pooler in transaction mode that does not know prepared statements."""
+    allow_data_loss: bool = False
+    """Take a server with synchronous_commit=off: what was acknowledged may be gone after a crash of it."""
+    listen_dsn: str | None = None
+    """A direct way to the server for LISTEN, where `dsn` leads through a pooler."""
+
+
+def parse_url(url: str) -> Address:
+    """Split `postgresql://…?prepared_statements=off&allow_data_loss=on&listen_dsn=…`. Raises BadRequest."""
+    parts = urlsplit(url)
+    rest: list[tuple[str, str]] = []
+    found: dict[str, bool] = {}
+    listen_dsn = None
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name in ("prepared_statements", "allow_data_loss"):
+            if value not in _ON:
+                raise BadRequest(f"{name}={value!r} in the store's address: say on or off.")
+            found[name] = _ON[value]
+        elif name == "listen_dsn":
+            listen_dsn = value
+        else:
+            rest.append((name, value))
+    return Address(urlunsplit(parts._replace(query=urlencode(rest, safe="/"))), listen_dsn=listen_dsn, **found)
+
+
+class Lost(Exception):
+    """The connection is gone, or leads to a server that no longer takes writes."""
+
+
+def is_lost(error: BaseException, connection: Connection | None = None) -> bool:
+    """Whether an error says something about the connection rather than about the statement."""
+    if isinstance(error, asyncpg.PostgresError):
+        state = error.sqlstate or ""
+        return state.startswith("08") or state in ("57P01", "57P02", "57P03", "57P05", "25P03", "25006")
+    if isinstance(error, (OSError, TimeoutError, asyncio.TimeoutError, Lost)):
+        return True
+    return connection is not None and connection.is_closed()
+
+
+class Link:
+    """A connection that is opened when it is needed and again when it is lost."""
+
+    def __init__(self, address: Address, name: str) -> None:
+        self._address = address
+        self._name = name
+        self._connection: Connection | None = None
+        self.timeline = ""
+        """Of the server that this leads to: another one after a failover may not know our last commits."""
+
+    async def get(self) -> Connection:
+        """The open connection; opens one. Raises Lost."""
+        connection = self._connection
+        if connection is None or connection.is_closed():
+            self._connection = connection = await self._open()
+        return connection
+
+    async def _open(self) -> Connection:
+        try:
+            connection = await asyncpg.connect(
+                self._address.dsn,
+                timeout=CONNECT_SECONDS_MAX,
+                command_timeout=COMMAND_SECONDS_MAX,
+                statement_cache_size=512 if self._address.prepared_statements else 0,
+                max_cached_statement_lifetime=0,
+                server_settings={"application_name": f"perdure {self._name}"},
+            )
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise Lost(f"{type(error).__name__}: {error}") from error
+        try:
+            await self._check(connection)
+        except BaseException as error:
+            connection.terminate()
+            if not isinstance(error, NotOurDatabase) and is_lost(error, connection):
+                raise Lost(str(error)) from error
+            raise
+        return connection
+
+    async def _check(self, connection: Connection) -> None:
+        row = await connection.fetchrow(
+            "SELECT pg_is_in_recovery(), current_setting('transaction_read_only'), "
+            "current_setting('synchronous_commit'), current_setting('server_version_num')::INTEGER, "
+            "CASE WHEN pg_is_in_recovery() THEN '' ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END"
+        )
+        assert row is not None
+        standby, read_only, synchronous, version, self.timeline = row
+        if standby or read_only == "on":
+            raise Lost("it is a standby, or read-only")
+        if version < 150000:
+            raise NotOurDatabase(f"The server is PostgreSQL {version // 10000}; Perdure needs 15 or newer.")
+        if synchronous == "off" and not self._address.allow_data_loss:
+            raise NotOurDatabase(
+                "The server has synchronous_commit=off: a crash of it would take back what was acknowledged. Set it to "
+                "on for this database or role, or add allow_data_loss=on to the store's address."
+            )
+
+    async def again(self, until: float) -> Connection:
+        """The connection, tried again with growing pauses until that time of the loop. Raises Lost."""
+        loop = asyncio.get_running_loop()
+        pause = 0.02
+        while True:
+            try:
+                return await self.get()
+            except Lost:
+                left = until - loop.time()
+                if left <= 0:
+                    raise
+                await asyncio.sleep(min(left, pause * random.uniform(0.5, 1.5)))
+                pause = min(pause * 2, 0.5)
+
+    def drop(self) -> None:
+        """Forget the connection: nobody knows what state it is in."""
+        connection, self._connection = self._connection, None
+        if connection is not None and not connection.is_closed():
+            connection.terminate()
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None and not connection.is_closed():
+            with contextlib.suppress(Exception):  # it ends either way
+                await connection.close(timeout=1.0)
+            connection.terminate()
+
+
+async def prepare(link: Link) -> str:
+    """Bring the schema up to date, one server at a time; answers the store's epoch. Raises NotOurDatabase."""
+    try:
+        connection = await link.get()
+        known = migrations("postgres")
+        version = await _version(connection)
+        if version < len(known):
+            await _alone(connection, lambda: _migrate(connection))
+        elif version > len(known):
+            raise _newer(version, len(known))
+        epoch = await connection.fetchval("SELECT value FROM meta WHERE name = 'epoch'")
+        return str(epoch)
+    except Lost as error:
+        raise Unavailable(f"The database cannot be used: {error}.") from error
+    except asyncpg.PostgresError as error:
+        raise NotOurDatabase(f"The database cannot be opened as a Perdure store: {error}.") from error
+
+
+def _newer(version: int, known: int) -> NotOurDatabase:
+    return NotOurDatabase(
+        f"The database has schema {version}, this release knows up to {known}; install a newer Perdure."
+    )
+
+
+async def _version(connection: Connection) -> int:
+    """The number of the schema; 0 for a database that has nothing of ours."""
+    if await connection.fetchval("SELECT to_regclass('meta') IS NULL AND to_regclass('executions') IS NULL"):
+        return 0
+    try:
+        version = await connection.fetchval("SELECT value FROM meta WHERE name = 'schema'")
+    except asyncpg.PostgresError:
+        version = None
+    if version is None:
+        raise NotOurDatabase("The database holds tables of somebody else; give Perdure a database of its own.")
+    return int(version)
+
+
+async def _alone(connection: Connection, work: Callable[[], Awaitable[None]]) -> None:
+    """Do something while no other server does it. The lock is asked for again and again, never waited for: whoever
+    waits for a lock inside a transaction holds up those that build indexes beside it."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + MIGRATE_SECONDS_MAX
+    while True:
+        async with connection.transaction():
+            if await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", LOCK):
+                await work()
+                return
+        if loop.time() > until:
+            raise Unavailable(f"Another server has been migrating the database for {MIGRATE_SECONDS_MAX:.0f} s.")
+        await asyncio.sleep(random.uniform(0.05, 0.15))
+
+
+async def _migrate(connection: Connection) -> None:
+    known = migrations("postgres")
+    version = await _version(connection)
+    if version > len(known):
+        raise _newer(version, len(known))
+    for migration in known[version:]:
+        for statement in statements(migration.sql):
+            await connection.execute(statement)
+        logger.info("The database has schema %d now (%s).", migration.number, migration.name)
+    if version < len(known):
+        for statement in statements(postgres_settings()):
+            await connection.execute(statement)
+        await connection.execute(
+            "INSERT INTO meta (name, value) VALUES ('schema', $1) ON CONFLICT (name) DO UPDATE SET value = $1",
+            str(len(known)),
+        )
+        await connection.execute(
+            "INSERT INTO meta (name, value) VALUES ('epoch', $1) ON CONFLICT (name) DO NOTHING", str(uuid4())
+        )
