@@ -124,7 +124,9 @@ def test_answers_and_events_are_sent(busy_house: House) -> None:
     said = busy_house.run("resume", asking, "approve", "--data", '{"yes": true}')
     assert said.stdout == f"{asking} goes on with the answer to 'approve'.\n" and said.stderr == ""
     until_true(lambda: busy_house.json("show", asking)["execution"]["result"] == {"yes": True})
-    busy_house.run("resume", asking, "approve", "--data", '{"yes": true}')
+    busy_house.run("resume", asking.upper(), "approve", "--data", '{"yes": true}')
+    for wrong in ("x", "é", "a b", "a/b", ""):
+        assert busy_house.run("resume", wrong, "approve", code=2).stderr.startswith("perdure: ")
     refused = busy_house.run("resume", asking, "approve", "--data", "no", code=2)
     assert "a text needs its quotes" in refused.stderr
     assert "completed already" in busy_house.run("resume", asking, "approve", "--data", "1", code=2).stderr

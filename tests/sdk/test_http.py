@@ -20,7 +20,7 @@ from msgspec import Raw
 from tests.server.serving import Served, serving
 
 from perdure.sdk import credentials
-from perdure.sdk.client import Client
+from perdure.sdk.client import Client, Handle
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
 from perdure.sdk.http import HttpTransport
@@ -256,6 +256,15 @@ async def test_what_belongs_to_a_user_can_be_erased(served: Served, client: Clie
         waiting = await client.start(asks, user_id="ada")
         assert await client.erase(user_id="ada") == (1, 1)
         await waiting.cancel()
+
+
+async def test_ids_in_upper_case_name_the_same(served: Served, client: Client) -> None:
+    async with working(served):
+        handle = await client.start(doubled, 21)
+        loud: Handle[object] = client.handle(handle.id.upper())
+        assert await loud.result() == 42
+        assert (await loud.get()).id == handle.id
+        assert await client.journal(loud.id) == await client.journal(handle.id)
 
 
 async def test_refusals_arrive_as_the_errors_they_are(served: Served, client: Client) -> None:

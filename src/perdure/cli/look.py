@@ -36,7 +36,9 @@ def ls(
     session: Annotated[str | None, typer.Option("--session", help="Of this session.")] = None,
     user: Annotated[str | None, typer.Option("--user", help="Of this user.")] = None,
     parent: Annotated[str | None, typer.Option("--parent", help="The children of this execution.")] = None,
-    root: Annotated[str | None, typer.Option("--root", help="Everything below this execution.")] = None,
+    root: Annotated[
+        str | None, typer.Option("--root", help="Everything below this root, without the root itself.")
+    ] = None,
     batch: Annotated[str | None, typer.Option("--batch", help="Of this batch.")] = None,
     deployment: Annotated[str | None, typer.Option("--deployment", help="Of this deployment.")] = None,
     since: Annotated[str | None, typer.Option("--since", help="Not older than: 90s, 15m, 2h, 7d.")] = None,
@@ -151,9 +153,11 @@ def show(
 
 async def open_waits(client: "Client", id: str) -> list[dict[str, Any]]:
     """The events and answers that an execution waits for."""
+    from urllib.parse import quote
+
     import msgspec
 
-    body = await ask(client, "GET", f"/api/v1/executions/{id}/waits")
+    body = await ask(client, "GET", f"/api/v1/executions/{quote(id, safe='')}/waits")
     waits: list[dict[str, Any]] = msgspec.json.decode(body)["waits"]
     return waits
 

@@ -268,7 +268,7 @@ class Client:
         await self._transport.delete(execution_id)
 
     async def resume(self, execution_id: str, key: str, data: object = None) -> None:
-        """Answer a suspended step, now or before it asks. Raises `Conflict` when it was answered before."""
+        """Answer a suspended step, now or before it asks. Raises `Conflict` when another answer stands already."""
         await self._transport.resume(execution_id, key, Raw(encode(data, where="data")))
 
     async def publish(

@@ -102,7 +102,7 @@ POLL_IDS_MAX: Final = 5_000
 MERGE_SECONDS: Final = 0.005
 
 _AGAIN: Final = frozenset({408, 429, 502, 503, 504})
-_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -451,11 +451,12 @@ def _read(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
 
 
 def _checked(execution_id: str) -> str:
+    """The id as the server has it: in lower case."""
     if not _UUID.fullmatch(execution_id):
         raise BadRequest(
             f"{execution_id!r} is not an execution id; ids look like 0190a5f2-7c1e-7b3a-9d55-0242ac120002."
         )
-    return execution_id
+    return execution_id.lower()
 
 
 def _path(execution_id: str) -> str:
