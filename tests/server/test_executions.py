@@ -278,6 +278,17 @@ async def test_a_suspended_step_is_answered(served: Served, hand: Hand) -> None:
     assert other.status_code == 409
 
 
+async def test_a_tree_is_listed_without_its_root(served: Served) -> None:
+    root = await served.start()
+    child = await served.start(parent_execution_id=root)
+    grandchild = await served.start(parent_execution_id=child)
+    for query, ids in ((f"root_execution_id={root}", [grandchild, child]), (f"parent_execution_id={root}", [child])):
+        found = (await served.client.get(f"/api/v1/executions?{query}")).json()["executions"]
+        assert [one["id"] for one in found] == ids
+        assert {one["root_execution_id"] for one in found} == {root}
+    assert (await served.client.get(f"/api/v1/executions/{root}")).json()["root_execution_id"] is None
+
+
 async def test_ids_in_upper_case_name_the_same(served: Served, hand: Hand) -> None:
     id = await served.start()
     child = await served.start(parent_execution_id=id.upper())

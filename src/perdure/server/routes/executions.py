@@ -203,7 +203,9 @@ class ListQuery(Struct, frozen=True):
     queue_name: str | None = None
     batch_id: str | None = None
     parent_execution_id: str | None = None
+    """Its children."""
     root_execution_id: str | None = None
+    """Everything below it; not itself, for a root's `root_execution_id` is null."""
     deployment_id: str | None = None
     key: str | None = None
     tag: str | None = None
