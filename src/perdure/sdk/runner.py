@@ -343,7 +343,7 @@ class Runner:
                 tries,
             )
         except asyncio.CancelledError:
-            if self._tasks.get(call.key) is not asyncio.current_task() or self.gone:
+            if self._tasks.get(call.key) is not asyncio.current_task(self.worker.loop) or self.gone:
                 return  # given up by the workflow, or by this worker: nobody wants its outcome
             done = self._step_failed(
                 call, step, asyncio.CancelledError("the step cancelled itself"), started_at_us, tries
@@ -352,7 +352,7 @@ class Runner:
             raise
         except BaseException as error:  # user code may raise anything; sys.exit() in a step does not end the worker
             done = self._step_failed(call, step, error, started_at_us, tries)
-        if self.gone or self._tasks.get(call.key) is not asyncio.current_task():
+        if self.gone or self._tasks.get(call.key) is not asyncio.current_task(self.worker.loop):
             return
         del self._tasks[call.key]
         self.entries.append(done)

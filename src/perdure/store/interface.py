@@ -16,6 +16,8 @@ Verbs are pure: no clock, no randomness, no change of their arguments, no await 
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
 
+import msgspec
+
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 P = ParamSpec("P")
@@ -23,15 +25,12 @@ P = ParamSpec("P")
 Rows = list[tuple[Any, ...]]
 
 
-class Query:
+class Query(msgspec.Struct, gc=False):
     """A named query with its values, awaited by a verb; the driver sends the rows in."""
 
-    __slots__ = ("many", "name", "values")
-
-    def __init__(self, name: str, values: Any, many: bool) -> None:
-        self.name = name
-        self.values = values
-        self.many = many
+    name: str
+    values: Any
+    many: bool
 
     def __await__(self) -> "Generator[Query, Rows, Rows]":
         rows = yield self
@@ -115,14 +114,11 @@ class Tell:
         yield self
 
 
-class Verb(Generic[T_co]):
+class Verb(msgspec.Struct, Generic[T_co]):
     """A function and its arguments: a change that has not been made yet and can be started as often as needed."""
 
-    __slots__ = ("function", "values")
-
-    def __init__(self, function: Callable[..., Coroutine[Any, Any, T_co]], values: dict[str, Any]) -> None:
-        self.function = function
-        self.values = values
+    function: Callable[..., Coroutine[Any, Any, T_co]]
+    values: dict[str, Any]
 
     @property
     def name(self) -> str:

@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 import apsw
 from uuid_utils import uuid4
 
-from perdure.store.interface import Counted, Hint, Query, Rows, Tell, Verb
+from perdure.store.interface import Counted, Hint, Query, Tell, Verb
 from perdure.store.migrate import migrations, planner_statistics, statements
 from perdure.store.queries import Statement, load
 from perdure.wire.errors import PerdureError, Unavailable, UnknownOutcome
@@ -256,11 +256,12 @@ class SQLiteStore:
 
     def _run(self, group: Sequence[tuple[Verb[Any], Any]]) -> tuple[list[tuple[Any, Exception | None]], list[Hint]]:
         """The verbs' results inside the open transaction. With a savepoint each once one has failed after a write."""
+        run = _Run(self._writer, self._queries)
         try:
             hints: list[Hint] = []
             outcomes: list[tuple[Any, Exception | None]] = []
             for verb, _ in group:
-                run = _Run(self._writer, self._queries)
+                run.begin()
                 try:
                     outcomes.append((run.drive(verb.start()), None))
                     hints.extend(run.hints)
@@ -277,7 +278,7 @@ class SQLiteStore:
         hints = []
         outcomes = []
         for verb, _ in group:
-            run = _Run(self._writer, self._queries)
+            run.begin()
             self._writer.execute("SAVEPOINT one")
             try:
                 outcomes.append((run.drive(verb.start()), None))
@@ -481,24 +482,40 @@ class _WroteFirst(Exception):
 
 
 class _Run:
-    """One run of a verb on one connection."""
+    """Runs verbs on one connection, one after another."""
 
     __slots__ = ("_execute", "_executemany", "_queries", "hints", "wrote")
 
     def __init__(self, connection: apsw.Connection, queries: dict[str, Statement]) -> None:
-        self._execute = connection.execute
-        self._executemany = connection.executemany
+        cursor = connection.cursor()  # one for all: each query is read to its end before the next
+        self._execute = cursor.execute
+        self._executemany = cursor.executemany
         self._queries = queries
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what the verb before has left."""
         self.hints: list[Hint] = []
         self.wrote = False
 
     def drive(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The verb's result; raises what it raises."""
         send: Any = None
+        queries = self._queries
         try:
             while True:
                 asked = coroutine.send(send)
                 if type(asked) is Query:
-                    send = self._query(asked)
+                    statement = queries[asked.name]
+                    if not asked.many:
+                        send = self._execute(statement.sql, statement.values(asked.values)).fetchall()
+                        if send and statement.writes:
+                            self.wrote = True
+                    elif asked.values:
+                        self.wrote = True
+                        send = self._executemany(statement.sql, asked.values).fetchall()
+                    else:
+                        send = []
                 elif type(asked) is Tell:
                     self.hints.extend(asked.hints)
                     send = None
@@ -509,18 +526,6 @@ class _Run:
             return result
         finally:
             coroutine.close()
-
-    def _query(self, asked: Query) -> Rows:
-        statement = self._queries[asked.name]
-        if asked.many:
-            if not asked.values:
-                return []
-            self.wrote = True
-            return list(self._executemany(statement.sql, asked.values))
-        rows = list(self._execute(statement.sql, statement.values(asked.values)))
-        if rows and statement.writes:
-            self.wrote = True
-        return rows
 
 
 class _FileLock:

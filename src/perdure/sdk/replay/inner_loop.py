@@ -55,6 +55,19 @@ class TimerKeeper(Protocol):
     def timer_cancelled(self, key: str) -> None: ...
 
 
+class _Nobody:
+    """Keeps the timers of a loop that is closed: there are none."""
+
+    def timer_asked(self, key: str) -> str:
+        return key
+
+    def timer_cancelled(self, key: str) -> None:
+        return
+
+
+_NOBODY: Final = _Nobody()
+
+
 class InnerLoop(asyncio.AbstractEventLoop):
     """One execution's loop. Its `keeper` may change the key of a new timer, and hears of timers that were given up."""
 
@@ -136,6 +149,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         """Drop all tasks, newest first, by `Evicted`, which neither `except Exception` nor a handler of CancelledError
         catches."""
         self.closed = True
+        self._keeper = _NOBODY  # no cycle is left for the collector to find
         self.ready.clear()
         self.timers.clear()
         self._heap.clear()

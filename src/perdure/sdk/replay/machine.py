@@ -43,6 +43,7 @@ TIMER_EARLY_US: Final = 60_000_000
 """By how much a timer's row may be earlier than the timer is due before it is taken for another timer's."""
 
 _AGAIN: Final = Effects((), (), None, State.AGAIN)
+_DONE: Final = Effects((), (), None, State.DONE)
 _OURS: Final = frozenset({Kind.STEP, Kind.CHILD_STARTED, Kind.PUBLISHED, Kind.SENT})
 _WAITS: Final = frozenset({Kind.EVENT, Kind.RESUME})
 
@@ -57,6 +58,7 @@ class Machine:
         "_child_waits",
         "_children",
         "_context",
+        "_done",
         "_fed",
         "_first_claim",
         "_fresh",
@@ -69,6 +71,7 @@ class Machine:
         "_ours",
         "_random",
         "_replay_until",
+        "_result",
         "_rows",
         "_start",
         "_uuids",
@@ -98,9 +101,11 @@ class Machine:
         """What the workflow's function raised, once DONE; `asyncio.CancelledError` if it was cancelled."""
         self.changed_inputs: list[str] | None = None
         """Keys that were asked for with another input than the recorded one (strict workflows diverge instead)."""
-        self._start = start
+        self._start: Callable[[], Coroutine[Any, Any, Any]] | None = start
         self._context = context
         self._main: InnerTask | None = None
+        self._done = False
+        self._result: Any = None
         self._rows: list[Row] = []
         self._next = 0
         """Index of the next row to consume in `_rows`."""
@@ -256,6 +261,8 @@ class Machine:
         before = loop.enter()
         try:
             if self._main is None:
+                if self._done:
+                    return _DONE
                 self._main = self._begin()
             main = self._main
             budget = CALLBACKS_MAX
@@ -280,13 +287,13 @@ class Machine:
 
     @property
     def is_done(self) -> bool:
-        return self._main is not None and self._main.done()
+        return self._done or (self._main is not None and self._main.done())
 
     @property
     def result(self) -> Any:
         """What the workflow's function returned, once DONE without `error`."""
-        assert self._main is not None
-        return self._main.result()
+        assert self._done
+        return self._result
 
     @property
     def outcome(self) -> Any:
@@ -316,7 +323,9 @@ class Machine:
         if self._rows:
             self.loop.move(self._rows[self._next].at_us)
         context = contextvars.Context() if self._context is None else self._context
-        return self.loop.create_main(context.run(self._start), context)
+        assert self._start is not None
+        start, self._start = self._start, None  # It holds what holds this machine.
+        return self.loop.create_main(context.run(start), context)
 
     def _feed(self, rows: Sequence[Row], replay: bool) -> None:
         fed = self._fed
@@ -474,6 +483,8 @@ class Machine:
             self.error = main.exception()
         except CancelledError as error:
             self.error = error
+        if self.error is None:
+            self._result = main.result()
         rows = self._rows
         while self._next < len(rows):
             row = rows[self._next]
@@ -487,6 +498,8 @@ class Machine:
         children = self._children
         self.close()
         self._children = children
+        self._done = True
+        self._main = None  # With `close`, this leaves no cycle for the collector to find.
         return Effects((), abandoned, None, State.DONE)
 
     def _was_asked(self, row: Row) -> bool:
