@@ -13,6 +13,7 @@ from tests.store.world import (
     World,
     answer_wait,
     failure,
+    raw,
     step,
 )
 
@@ -339,6 +340,25 @@ async def test_an_empty_key_and_no_key_are_one(world: World) -> None:
     await world.start(queue_name="q", concurrency_key="")
     assert len(await world.claim(capacity=10)) == 1
     assert await world.claim(capacity=10) == []
+
+
+@pytest.mark.parametrize("limited", [False, True])
+async def test_a_claim_ends_with_the_payload_that_fills_its_reply(world: World, limited: bool) -> None:
+    await world.register(queues=[QueueSpec("wf", 100)] if limited else [])
+    for size in (300, 300, 300, 2_000, 10):
+        await world.start(payload=raw("x" * size))
+    sizes = []
+    for _ in range(3):
+        batch = await world.claim(capacity=10, bytes_max=700)
+        sizes.append([len(bytes(claimed.payload)) for claimed in batch])
+    assert sizes == [[302, 302, 302], [2_002], [12]]
+
+
+async def test_an_embedded_claim_is_no_message_and_carries_all(world: World) -> None:
+    await world.register(embedded=True)
+    for _ in range(5):
+        await world.start(payload=raw("x" * 300))
+    assert len(await world.claim(capacity=10, bytes_max=700)) == 5
 
 
 # --- deployments ------------------------------------------------------------------------------------------------------

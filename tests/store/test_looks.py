@@ -313,3 +313,16 @@ async def test_an_execution_of_long_ago_reads_like_a_new_one(world: World) -> No
     assert isinstance(execution, Execution)
     assert (execution.started_at_us, execution.completed_at_us) == (world.now_us, world.now_us)
     assert execution.assigned_to_worker == "w"
+
+
+async def test_a_page_ends_with_the_execution_that_fills_it(world: World) -> None:
+    await world.register()
+    ids = [await world.start(payload=raw("x" * size)) for size in (10, 2_000, 300, 300, 300)]
+    pages: list[list[str]] = []
+    cursor: str | None = "~"
+    while cursor is not None:
+        page, cursor = await world.store.scan(
+            looks.list_executions(project_id=PROJECT, filters=ListFilters(), before=cursor, limit=10, bytes_max=700)
+        )
+        pages.append([execution.id for execution in page])
+    assert pages == [ids[4:1:-1], [ids[1]], [ids[0]]]

@@ -181,7 +181,7 @@ class World:
                 assert await self.beat(worker) is not None
 
     async def claim(
-        self, worker: str = "w", capacity: int = 1, claim_id: str | None = None, *, limited_first: bool = False
+        self, worker: str = "w", capacity: int = 1, claim_id: str | None = None, **options: Any
     ) -> list[Claimed]:
         """Claim what is ready, with its journals."""
         picked, after, _ = await self.store.write(
@@ -193,7 +193,7 @@ class World:
                 now_us=self.now_us,
                 grace_us=GRACE_US,
                 after=self._cursors.get(worker, ("", "")),
-                limited_first=limited_first,
+                **options,
             )
         )
         self._cursors[worker] = after

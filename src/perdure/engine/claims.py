@@ -255,7 +255,7 @@ class Claims:
             )
         )
         poll.offer = Offer(request.worker_id, deployment_id, python, request.claim_id, poll.capacity)
-        if len(picked) == poll.capacity:
+        if len(picked) == poll.capacity or sum(len(one.payload) for one, _ in picked) >= REPLY_BYTES_MAX:
             stirred = -1  # there may be more
         self._looked[request.worker_id] = _Looked(deployment_id, python, after, stirred)
         while len(self._looked) > 10_000:

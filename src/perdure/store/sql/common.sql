@@ -226,6 +226,20 @@ DELETE FROM idempotency WHERE (project_id, route, key) IN (
 
 -- ==== executions: claim ==========================================================================================
 
+-- name: ready_sizes
+-- How large the payloads are of those that claim_executions would pick.
+SELECT OCTET_LENGTH(payload) FROM executions
+WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND limited = 0
+  AND due_at_us IS NULL AND (python IS NULL OR python = :python)
+ORDER BY rank, ready_at_us, id LIMIT :capacity;
+
+-- name: ready_sizes_limited
+SELECT OCTET_LENGTH(payload) FROM executions
+WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND limited = 1
+  AND due_at_us IS NULL AND queue_name = :queue_name AND COALESCE(concurrency_key, '') = :concurrency_key
+  AND (python IS NULL OR python = :python)
+ORDER BY rank, ready_at_us, id LIMIT :capacity;
+
 -- name: claim_executions
 -- picks: executions, the first ready ones of one deployment
 UPDATE executions SET
@@ -568,6 +582,27 @@ SELECT id, project_id, workflow_id, deployment_id, phase, payload, result, error
   completed_at_us, assigned_to_worker, parent_execution_id, root_execution_id, retry_count, step_key, queue_name,
   concurrency_key, batch_id, session_id, user_id, output_schema_name, cancelled_at_us, cancelled_by, run_timeout_seconds,
   key, attempt, tags, progress, due_at_us, next_seq
+FROM executions
+WHERE project_id = :project_id AND id < :before AND id >= :floor_id
+  AND (:phases{::TEXT} IS NULL OR {INSTR|STRPOS}(:phases, ' ' || phase || ' ') > 0)
+  AND (:workflow_id{::TEXT} IS NULL OR workflow_id = :workflow_id)
+  AND (:session_id{::TEXT} IS NULL OR session_id = :session_id OR id = :session_id)
+  AND (:user_id{::TEXT} IS NULL OR user_id = :user_id)
+  AND (:queue_name{::TEXT} IS NULL OR queue_name = :queue_name)
+  AND (:batch_id{::TEXT} IS NULL OR batch_id = :batch_id)
+  AND (:parent_execution_id{::TEXT} IS NULL OR parent_execution_id = :parent_execution_id)
+  AND (:root_execution_id{::TEXT} IS NULL OR root_execution_id = :root_execution_id)
+  AND (:deployment_id{::TEXT} IS NULL OR deployment_id = :deployment_id)
+  AND (:key{::TEXT} IS NULL OR key = :key)
+  AND (:tag_name{::TEXT} IS NULL OR EXISTS (SELECT 1 FROM execution_tags t WHERE t.project_id = executions.project_id
+    AND t.name = :tag_name AND t.value = :tag_value AND t.execution_id = executions.id))
+  AND (:created_after_us{::BIGINT} IS NULL OR created_at_us >= :created_after_us)
+  AND (:created_before_us{::BIGINT} IS NULL OR created_at_us < :created_before_us)
+ORDER BY id DESC LIMIT :limit;
+
+-- name: list_sizes
+-- How large they are that list_executions would answer with.
+SELECT OCTET_LENGTH(payload) + COALESCE(OCTET_LENGTH(result), 0)
 FROM executions
 WHERE project_id = :project_id AND id < :before AND id >= :floor_id
   AND (:phases{::TEXT} IS NULL OR {INSTR|STRPOS}(:phases, ' ' || phase || ' ') > 0)

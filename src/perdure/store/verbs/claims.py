@@ -12,6 +12,7 @@ from msgspec import Raw, structs
 from perdure.store.interface import Counted, Ready, Rows, Tell, query, query_many, verb
 from perdure.store.verbs.moves import lose
 from perdure.store.verbs.rows import journal_row, row_of
+from perdure.wire.codec import REPLY_BYTES_MAX
 from perdure.wire.errors import Conflict, LeaseLost
 from perdure.wire.records import Kind, Row
 from perdure.wire.requests import Claimed, RegisterRequest
@@ -94,13 +95,14 @@ async def claim(
     grace_us: int,
     after: tuple[str, str] = ("", ""),
     limited_first: bool = False,
+    bytes_max: int = REPLY_BYTES_MAX,
 ) -> tuple[list[tuple[Claimed, int]], tuple[str, str], tuple[str, str]]:
-    """Hand out up to `capacity` executions of the worker's deployment.
+    """Hand out up to `capacity` executions of the worker's deployment; none after that whose payload fills `bytes_max`.
 
     Answers with each (its `base` the seq up to which it lacks the journal) and the last seq that its worker has parked
-    (0: none), and with the limited group at which the
-    next claim should go on looking. The ids of a registration's claims ascend: the last one gets its batch again, as
-    far as it was not acknowledged, and an older one, whose copy came late, gets nothing.
+    (0: none), and with the limited group at which the next claim should go on looking. The ids of a registration's
+    claims ascend: the last one gets its batch again, as far as it was not acknowledged, and an older one, whose copy
+    came late, gets nothing.
     """
     worker = await _worker(project_id, worker_id)
     _, deployment_id, python, last_claim_id, embedded = worker
@@ -118,14 +120,14 @@ async def claim(
         "now_us": now_us,
         "grace_us": grace_us,
     }
-    picked: Rows = []
+    room = _Room(capacity, None if embedded else bytes_max)
     if not limited_first:
-        picked += await query("claim_executions", capacity=capacity, **values)
-    if len(picked) < capacity:
-        after, limited = await _claim_limited(values, capacity - len(picked), after)
-        picked += limited
-    if limited_first and len(picked) < capacity:
-        picked += await query("claim_executions", capacity=capacity - len(picked), **values)
+        await _claim_ready(values, room)
+    if room.executions > 0:
+        after = await _claim_limited(values, room, after)
+    if limited_first and room.executions > 0:
+        await _claim_ready(values, room)
+    picked = room.picked
     if not picked:
         return [], after, (deployment_id, python)
     picked.sort(key=lambda row: (row[-2], row[-1], row[0]))
@@ -139,6 +141,37 @@ async def claim(
     return [_claimed(row, worker_id) for row in picked], after, (deployment_id, python)
 
 
+class _Room:
+    """What a claim has picked, and how much more its reply can carry (an embedded worker's is no message)."""
+
+    def __init__(self, executions: int, bytes_left: int | None) -> None:
+        self.executions = executions
+        self.picked: Rows = []
+        self._bytes = bytes_left
+
+    async def pick(self, name: str, sizes: str, values: dict[str, Any], at_most: int) -> None:
+        """Claim the first ready ones by one query, as many as another, of their sizes, says that there is room for."""
+        at_most = min(at_most, self.executions)
+        if self._bytes is not None and at_most > 1:
+            left = self._bytes
+            for n, (size,) in enumerate(await query(sizes, capacity=at_most, **values), 1):
+                left -= size
+                if left <= 0:
+                    at_most = n
+                    break
+        rows = await query(name, capacity=at_most, **values)
+        self.picked += rows
+        self.executions -= len(rows)
+        if self._bytes is not None:
+            self._bytes -= sum(len(row[3]) for row in rows)
+            if self._bytes <= 0:
+                self.executions = 0
+
+
+async def _claim_ready(values: dict[str, Any], room: _Room) -> None:
+    await room.pick("claim_executions", "ready_sizes", values, room.executions)
+
+
 async def _worker(project_id: str, worker_id: str) -> tuple[Any, ...]:
     rows = await query("lock_worker", id=worker_id)
     if not rows or rows[0][0] != project_id:
@@ -150,13 +183,12 @@ def _not_registered(worker_id: str) -> LeaseLost:
     return LeaseLost(f"Worker {worker_id!r} is not registered (any more); register again with a new id.")
 
 
-async def _claim_limited(values: dict[str, Any], capacity: int, after: tuple[str, str]) -> tuple[tuple[str, str], Rows]:
+async def _claim_limited(values: dict[str, Any], room: _Room, after: tuple[str, str]) -> tuple[str, str]:
     """Go round the (queue, key) groups with something ready, from `after`, and admit what their limits leave room for.
 
     The running rows themselves are counted, in the transaction that adds to them: there is no counter that could leak.
     """
     project_id = values["project_id"]
-    picked: Rows = []
     limits: dict[str, tuple[int | None, int | None]] = {}
     wrapped = after == ("", "")
     for _ in range(GROUPS_PER_CLAIM):
@@ -181,21 +213,22 @@ async def _claim_limited(values: dict[str, Any], capacity: int, after: tuple[str
                 continue
             limits[queue_name] = rows[0]
         key_limit, total_limit = limits[queue_name]
-        room = capacity - len(picked)
+        free = room.executions
         if total_limit is not None:
             held = await query("count_held_of_queue", project_id=project_id, queue_name=queue_name)
-            room = min(room, total_limit - held[0][0])
-            if room <= 0:  # the queue is full: none of its other keys need be looked at
+            free = min(free, total_limit - held[0][0])
+            if free <= 0:  # the queue is full: none of its other keys need be looked at
                 after = (queue_name, _AFTER_EVERY_KEY)
                 continue
         if key_limit is not None:
             held = await query("count_held_of_key", project_id=project_id, queue_name=queue_name, concurrency_key=key)
-            room = min(room, key_limit - held[0][0])
-        if room > 0:
-            picked += await query("claim_limited", capacity=room, queue_name=queue_name, concurrency_key=key, **values)
-        if len(picked) >= capacity:
+            free = min(free, key_limit - held[0][0])
+        if free > 0:
+            group = {**values, "queue_name": queue_name, "concurrency_key": key}
+            await room.pick("claim_limited", "ready_sizes_limited", group, free)
+        if room.executions <= 0:
             break
-    return after, picked
+    return after
 
 
 def _claimed(row: Sequence[Any], worker_id: str, *, again: bool = False) -> tuple[Claimed, int]:

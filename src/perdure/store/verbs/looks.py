@@ -7,6 +7,7 @@ from msgspec import Raw
 
 from perdure.store.interface import Rows, query, query_many, verb
 from perdure.store.verbs.rows import execution_of, row_of
+from perdure.wire.codec import REPLY_BYTES_MAX
 from perdure.wire.errors import Conflict, NotFound
 from perdure.wire.records import Execution, Row
 from perdure.wire.requests import Finished, ListFilters, LogLine
@@ -71,35 +72,39 @@ async def finished(*, project_id: str, ids: Sequence[str]) -> tuple[list[Finishe
 
 @verb
 async def list_executions(
-    *, project_id: str, filters: ListFilters, before: str, limit: int
+    *, project_id: str, filters: ListFilters, before: str, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Execution], str | None]:
-    """A page of executions, newest first, and where the next one starts (None: there is no more)."""
+    """A page of executions, newest first, and where the next one starts (None: there is no more). It ends early with
+    the execution whose payload and result fill `bytes_max`."""
     floor = await query("list_floor", project_id=project_id, before=before, depth=LIST_DEPTH)
     floor_id = floor[0][0] if floor else ""
     tag_name, _, tag_value = (filters.tag or "").partition("=")
-    rows = await query(
-        "list_executions",
-        project_id=project_id,
-        before=before,
-        floor_id=floor_id,
-        limit=limit + 1,
-        phases=f" {' '.join(filters.phases)} " if filters.phases is not None else None,
-        workflow_id=filters.workflow_id,
-        session_id=filters.session_id,
-        user_id=filters.user_id,
-        queue_name=filters.queue_name,
-        batch_id=filters.batch_id,
-        parent_execution_id=filters.parent_execution_id,
-        root_execution_id=filters.root_execution_id,
-        deployment_id=filters.deployment_id,
-        key=filters.key,
-        tag_name=tag_name or None,
-        tag_value=tag_value,
-        created_after_us=filters.created_after_us,
-        created_before_us=filters.created_before_us,
-    )
-    page = [execution_of(row) for row in rows[:limit]]
-    if len(rows) > limit:
+    wanted: dict[str, object] = {
+        "project_id": project_id,
+        "before": before,
+        "floor_id": floor_id,
+        "phases": f" {' '.join(filters.phases)} " if filters.phases is not None else None,
+        "workflow_id": filters.workflow_id,
+        "session_id": filters.session_id,
+        "user_id": filters.user_id,
+        "queue_name": filters.queue_name,
+        "batch_id": filters.batch_id,
+        "parent_execution_id": filters.parent_execution_id,
+        "root_execution_id": filters.root_execution_id,
+        "deployment_id": filters.deployment_id,
+        "key": filters.key,
+        "tag_name": tag_name or None,
+        "tag_value": tag_value,
+        "created_after_us": filters.created_after_us,
+        "created_before_us": filters.created_before_us,
+    }
+    sizes = await query("list_sizes", limit=limit + 1, **wanted)
+    fits, room = 0, bytes_max
+    while fits < min(limit, len(sizes)) and room > 0:
+        room -= sizes[fits][0]
+        fits += 1
+    page = [execution_of(row) for row in await query("list_executions", limit=fits, **wanted)]
+    if page and len(sizes) > fits:
         return page, page[-1].id
     return page, floor_id or None
 
