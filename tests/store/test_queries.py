@@ -9,6 +9,7 @@ import pytest
 
 from perdure.store import queries
 from perdure.store.migrate import migrations, planner_statistics, statements
+from perdure.store.outside import SIZES
 from perdure.store.queries import load, parse
 from perdure.store.verbs import looks
 
@@ -72,7 +73,7 @@ def test_parameters_are_numbered_in_the_order_of_their_first_use() -> None:
 def _named_in_verbs() -> set[str]:
     """Every query name that the verbs and drivers spell out, and those they put together."""
     found: set[str] = set(looks.DOCTOR)
-    for path in [*VERBS.glob("*.py"), VERBS.parent / "sqlite.py"]:
+    for path in [*VERBS.glob("*.py"), VERBS.parent / "sqlite.py", VERBS.parent / "outside.py"]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"\w+", node.value):
                 found.add(node.value)
@@ -101,6 +102,7 @@ MAY_SCAN = {
     "unserved": "what is ready, once a minute and in a thread of its own",
     "count_phases": "what is open, in a thread of its own",
     "count_queued": "what is queued, in a thread of its own",
+    **dict.fromkeys(SIZES, "an operator's question, on a connection of its own"),
 }
 
 

@@ -42,7 +42,7 @@ DatabaseOption = Annotated[
     str | None,
     typer.Option(
         "--database",
-        help="The store: a path, or sqlite:PATH. Default: PERDURE_STORE, else perdure.db.",
+        help="The store: a path, sqlite:PATH, or postgresql://… Default: PERDURE_STORE, else perdure.db.",
         show_default=False,
     ),
 ]
@@ -164,17 +164,33 @@ async def ask(client: "Client", method: str, path: str, body: bytes | None = Non
     return await client._transport.request(method, path, body)
 
 
-def database(given: str | None) -> str:
+def store_address(given: str | None) -> str:
     """The store's address, as `perdure serve` finds it."""
     return given or os.environ.get("PERDURE_STORE") or "perdure.db"
 
 
 def store_path(given: str | None) -> str:
     """The file of the store. Raises `Refused` for what is no file."""
-    address = database(given)
+    address = store_address(given)
     if "://" in address and not address.startswith("sqlite://"):
-        raise Refused(f"{address!r} is not a file; this command works on SQLite stores.")
+        raise Refused(f"{place(address)!r} is not a file; this command works on SQLite stores.")
     return address.removeprefix("sqlite:").removeprefix("//")
+
+
+def place(address: str) -> str:
+    """A store's address as it may be shown: without a password.
+
+    >>> place("postgresql://perdure:secret@db/perdure?password=secret")
+    'postgresql://perdure@db/perdure'
+    >>> place("sqlite:perdure.db")
+    'sqlite:perdure.db'
+    """
+    scheme, colon, rest = address.partition("://")
+    if not colon:
+        return address
+    authority, slash, path = rest.partition("?")[0].partition("/")
+    user, at, host = authority.rpartition("@")
+    return f"{scheme}://{user.partition(':')[0]}{at}{host}{slash}{path}"
 
 
 def parse_json(text: str, where: str) -> bytes:

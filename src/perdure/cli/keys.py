@@ -17,8 +17,9 @@ from perdure.cli.common import (
     console,
     emit,
     note,
+    place,
     say,
-    store_path,
+    store_address,
     with_client,
 )
 
@@ -178,7 +179,7 @@ def _do(
             except Unavailable as error:
                 if named:
                     raise Refused(f"{error.message} For a stopped store name its file with --database.") from None
-    return in_file(database, offline, make=make), f"in {store_path(database)}"
+    return in_file(database, offline, make=make), f"in {place(store_address(database))}"
 
 
 async def _listing(client: "Client") -> Json:

@@ -19,6 +19,7 @@ from perdure.cli.common import (
     console,
     emit,
     say,
+    store_address,
     store_path,
     with_client,
 )
@@ -174,18 +175,20 @@ def erase(
 
 
 def offline(database: str | None, work: Any, *, make: bool = False) -> Any:
-    """Do something with the engine of a store that no server has open."""
+    """Do something with the engine of a store: a file that no server has open, or a database, whoever else uses it."""
     import asyncio
 
     from perdure.engine.engine import Engine
-    from perdure.store.open import open_store
+    from perdure.store.open import is_postgres, open_store
 
-    path = store_path(database)
-    if not make and not os.path.exists(path):
-        raise Refused(_no_store(path))
+    address = store_address(database)
+    if not is_postgres(address):
+        address = store_path(address)
+        if not make and not os.path.exists(address):
+            raise Refused(_no_store(address))
 
     async def main() -> Any:
-        engine = Engine(await open_store(path))
+        engine = Engine(await open_store(address))
         try:
             return await work(engine, await engine.projects.default())
         finally:

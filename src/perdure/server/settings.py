@@ -30,7 +30,7 @@ class Settings(EngineSettings, frozen=True, kw_only=True):
     """The server's settings, and the engine's that it hands on."""
 
     store: str = "perdure.db"
-    """Where everything is kept: a path, or `sqlite:<path>`."""
+    """Where everything is kept: a path, `sqlite:<path>`, or `postgresql://…`."""
     host: str = "127.0.0.1"
     """The address to listen on. Others than the loopback ones need a key that is not a development key."""
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8080

@@ -16,9 +16,7 @@ async def open_store(url: str) -> Store:
         try:
             from perdure.store.postgres import PostgresStore  # an extra: asyncpg need not be there
         except ImportError as error:
-            raise BadRequest(
-                f"A store in PostgreSQL needs a driver ({error}); install it with `pip install 'perdure[postgres]'`."
-            ) from error
+            raise no_driver(error) from error
         return await PostgresStore.open(url)
     if colon and len(scheme) > 1 and not url.startswith(":memory:"):
         raise BadRequest(
@@ -30,3 +28,15 @@ async def open_store(url: str) -> Store:
 def is_postgres(url: str) -> bool:
     """Whether an address names a PostgreSQL database."""
     return url.startswith(("postgresql://", "postgres://"))
+
+
+def file_of(url: str) -> str:
+    """The path in the address of an SQLite store."""
+    return url.removeprefix("sqlite:").removeprefix("//")
+
+
+def no_driver(error: ImportError) -> BadRequest:
+    """What to say when PostgreSQL's driver is not there."""
+    return BadRequest(
+        f"A store in PostgreSQL needs a driver ({error}); install it with `pip install 'perdure[postgres]'`."
+    )

@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 from uuid_utils import uuid4
 
+from perdure.store.interface import Rows
 from perdure.store.migrate import migrations, postgres_settings, statements
 from perdure.wire.errors import BadRequest, PerdureError, Unavailable
 
@@ -27,6 +28,7 @@ RECONNECT_SECONDS_MAX = 10.0
 COMMAND_SECONDS_MAX = 15.0
 """No statement takes that long (the server's own limit is 10 s): the connection is a black hole."""
 MIGRATE_SECONDS_MAX = 60.0
+LOOK_SECONDS_MAX = 86_400.0
 LOCK: Final = 0x50455244  # "PERD"
 _ON: Final = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
 
@@ -187,6 +189,38 @@ def _newer(version: int, known: int) -> NotOurDatabase:
     return NotOurDatabase(
         f"The database has schema {version}, this release knows up to {known}; install a newer Perdure."
     )
+
+
+async def schema_number(url: str) -> int:
+    """The number of a database's schema, changing nothing. Raises NotOurDatabase, or Unavailable."""
+    link = Link(parse_url(url), "look")
+    try:
+        number, known = await _version(await link.get()), len(migrations("postgres"))
+        if number > known:
+            raise _newer(number, known)
+        return number
+    except Lost as error:
+        raise Unavailable(f"The database cannot be used: {error}.") from error
+    finally:
+        await link.close()
+
+
+async def look(url: str, texts: Mapping[str, str]) -> dict[str, Rows]:
+    """What each of some statements answers, one after the other so that none holds up a vacuum for longer than it
+    takes, and however long that is. Raises Unavailable."""
+    link = Link(parse_url(url), "look")
+    found: dict[str, Rows] = {}
+    try:
+        connection = await link.get()
+        for name, text in texts.items():
+            async with connection.transaction(readonly=True):
+                await connection.execute("SET LOCAL statement_timeout = 0")
+                found[name] = [tuple(row) for row in await connection.fetch(text, timeout=LOOK_SECONDS_MAX)]
+    except Lost as error:
+        raise Unavailable(f"The database cannot be used: {error}.") from error
+    finally:
+        await link.close()
+    return found
 
 
 async def _version(connection: Connection) -> int:

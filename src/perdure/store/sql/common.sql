@@ -831,3 +831,20 @@ GROUP BY t.project_id, t.topic, t.last_seq HAVING MAX(v.seq) <> t.last_seq OR CO
 SELECT execution_id FROM journal WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = journal.execution_id)
 UNION SELECT execution_id FROM waits WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = waits.execution_id)
 UNION SELECT execution_id FROM logs WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = logs.execution_id) LIMIT 20;
+
+-- ==== what the space is used for (`perdure db size`); each reads whole tables =========================================
+
+-- name: size_executions
+SELECT project_id, workflow_id, COUNT(*),
+  CAST(SUM(CASE WHEN phase IN ('completed', 'failed', 'cancelled') THEN 0 ELSE 1 END) AS BIGINT),
+  CAST(SUM(OCTET_LENGTH(payload) + COALESCE(OCTET_LENGTH(result), 0) + COALESCE(OCTET_LENGTH(error), 0)
+    + COALESCE(OCTET_LENGTH(tags), 0) + COALESCE(OCTET_LENGTH(progress), 0)) AS BIGINT)
+FROM executions GROUP BY project_id, workflow_id;
+
+-- name: size_journal
+SELECT e.project_id, e.workflow_id, COUNT(*), CAST(SUM(OCTET_LENGTH(j.value)) AS BIGINT)
+FROM executions e JOIN journal j ON j.execution_id = e.id GROUP BY e.project_id, e.workflow_id;
+
+-- name: size_logs
+SELECT e.project_id, e.workflow_id, COUNT(*), CAST(SUM(OCTET_LENGTH(l.text)) AS BIGINT)
+FROM executions e JOIN logs l ON l.execution_id = e.id GROUP BY e.project_id, e.workflow_id;

@@ -11,3 +11,12 @@ SELECT id FROM executions
 WHERE project_id = :project_id AND parent_execution_id = :id AND (phase NOT IN ('completed', 'failed', 'cancelled')
   OR (step_key IS NOT NULL AND NOT EXISTS (
     SELECT 1 FROM journal j WHERE j.execution_id = :id AND j.key = executions.step_key AND j.kind = 'child'))) LIMIT 1;
+
+-- name: size_tables
+-- Files of a server: PostgreSQL knows the size of each relation.
+SELECT relname::TEXT, pg_total_relation_size(oid), pg_indexes_size(oid) FROM pg_class
+WHERE relkind = 'r' AND relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'executions'::regclass);
+
+-- name: size_all
+-- Rows that are gone and not yet vacuumed stand in for free pages; their space is not told by the byte.
+SELECT pg_database_size(current_database()), NULL::BIGINT;

@@ -16,3 +16,14 @@ SELECT 1;
 -- A child's end and its row in the parent's journal are never seen apart here; see postgres.sql.
 SELECT id FROM executions
 WHERE project_id = :project_id AND parent_execution_id = :id AND phase NOT IN ('completed', 'failed', 'cancelled') LIMIT 1;
+
+-- name: size_tables
+-- Pages of a file: SQLite counts them table by table and index by index.
+SELECT s.tbl_name, CAST(SUM(d.pgsize) AS BIGINT),
+  CAST(SUM(CASE WHEN s.type = 'index' THEN d.pgsize ELSE 0 END) AS BIGINT)
+FROM dbstat d JOIN sqlite_schema s ON s.name = d.name WHERE d.aggregate = 1 GROUP BY s.tbl_name;
+
+-- name: size_all
+-- With the free pages, which the file keeps for what comes.
+SELECT page_count * page_size, freelist_count * page_size
+FROM pragma_page_count(), pragma_page_size(), pragma_freelist_count();

@@ -1,0 +1,194 @@
+"""The database as a whole: migrate it, see what uses its space, move it."""
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from perdure.cli.common import (
+    DatabaseOption,
+    JsonFlag,
+    Refused,
+    command,
+    console,
+    emit,
+    place,
+    say,
+    store_address,
+    store_path,
+)
+
+if TYPE_CHECKING:
+    from perdure.store.interface import Rows
+
+_UNITS: Final = ("B", "kB", "MB", "GB", "TB")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put these commands into the application."""
+    command(app, "migrate", rich_help_panel="Operate")(migrate)
+    db = typer.Typer(no_args_is_help=True, help="Look at the database as a whole.")
+    command(db, "size")(size)
+    app.add_typer(db, name="db", rich_help_panel="Operate")
+    store = typer.Typer(no_args_is_help=True, help="Move a store to another database.")
+    command(store, "copy")(copy)
+    app.add_typer(store, name="store", rich_help_panel="Operate")
+
+
+def migrate(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    database: DatabaseOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Bring a database's schema up to date. `perdure serve` does the same when it starts."""
+    import asyncio
+
+    from perdure.store.open import open_store
+    from perdure.store.outside import schema_of
+
+    where = store_address(database)
+
+    async def main() -> None:
+        before = await schema_of(where)
+        if before.pending and not dry_run:
+            await (await open_store(where)).close()
+        now = before.number if dry_run else before.number + len(before.pending)
+        names = [f"{one.number:04}_{one.name}" for one in before.pending]
+        if as_json:
+            emit({"schema": now, "dry_run": dry_run, "migrations": names})
+            return
+        if not names:
+            say(f"{place(where)} has schema {now}, the newest that this release knows.")
+        elif dry_run:
+            say(f"{place(where)} has schema {now}; to do:")
+        for name in names:
+            say(f"  {name}")
+        if names and not dry_run:
+            say(f"{place(where)} has schema {now} now.")
+
+    asyncio.run(main())
+
+
+def size(database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
+    """Say what uses the space, by workflow and by table. Servers may run meanwhile; it reads everything once."""
+    from rich.table import Table
+
+    found = _sizes(store_address(database))
+    ((total, free),) = found["size_all"]
+    workflows = _by_workflow(found)
+    tables = sorted(found["size_tables"], key=lambda row: -row[1])
+    if as_json:
+        emit(
+            {
+                "bytes": total,
+                "free_bytes": free,
+                "workflows": workflows,
+                "tables": [{"name": name, "bytes": all_, "index_bytes": indexes} for name, all_, indexes in tables],
+            }
+        )
+        return
+    several = len({one["project_id"] for one in workflows}) > 1
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("WORKFLOW", *(["PROJECT"] if several else [])):
+        table.add_column(name)
+    for name in ("EXECUTIONS", "OPEN", "INPUTS, RESULTS", "JOURNAL", "LOGS", "VALUES"):
+        table.add_column(name, justify="right")
+    for one in workflows:
+        table.add_row(
+            one["workflow_id"],
+            *([one["project_id"]] if several else []),
+            f"{one['executions']:,}",
+            f"{one['open']:,}",
+            *(_bytes(one[name]) for name in ("value_bytes", "journal_bytes", "log_bytes", "bytes")),
+        )
+    out = console()
+    out.print(table)
+    say()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("TABLE")
+    for name in ("WITH INDEXES", "INDEXES"):
+        table.add_column(name, justify="right")
+    for name, all_, indexes in tables:
+        table.add_row(name, _bytes(all_), _bytes(indexes))
+    out.print(table)
+    say()
+    say(f"{_bytes(total)} in all{'' if free is None else f', {_bytes(free)} of it free for what comes'}.")
+
+
+def _sizes(address: str) -> "dict[str, Rows]":
+    import asyncio
+
+    from perdure.store.outside import schema_of, sizes_of
+
+    async def main() -> "dict[str, Rows]":
+        schema = await schema_of(address)
+        if schema.pending:
+            raise Refused(f"{place(address)} has schema {schema.number}; `perdure migrate` brings it up to date first.")
+        return await sizes_of(address)
+
+    return asyncio.run(main())
+
+
+def _by_workflow(found: "dict[str, Rows]") -> list[dict[str, Any]]:
+    """One entry for each workflow, the largest first."""
+    journal = defaultdict(int, {(project, name): bytes_ for project, name, _, bytes_ in found["size_journal"]})
+    logs = defaultdict(int, {(project, name): bytes_ for project, name, _, bytes_ in found["size_logs"]})
+    workflows = [
+        {
+            "project_id": project,
+            "workflow_id": name,
+            "executions": executions,
+            "open": open_,
+            "value_bytes": values,
+            "journal_bytes": journal[project, name],
+            "log_bytes": logs[project, name],
+            "bytes": values + journal[project, name] + logs[project, name],
+        }
+        for project, name, executions, open_, values in found["size_executions"]
+    ]
+    return sorted(workflows, key=lambda one: (-one["bytes"], one["workflow_id"]))
+
+
+def copy(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The stopped store: a path, or sqlite:PATH.")],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="An empty database: postgresql://…")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Move a stopped installation from SQLite to PostgreSQL, verified by counts and hashes of all rows."""
+    import asyncio
+    import os
+
+    from perdure.engine.clock import SystemClock
+    from perdure.store.open import is_postgres, no_driver
+
+    if is_postgres(source) or not is_postgres(target):
+        raise Refused("A store is moved from SQLite (a path, or sqlite:PATH) to PostgreSQL (postgresql://…).")
+    path = store_path(source)
+    if not os.path.exists(path):
+        raise Refused(f"There is no store at {path!r}.")
+    try:
+        from perdure.store.moving import move
+    except ImportError as error:
+        raise no_driver(error) from error
+
+    def tell(table: str, rows: int) -> None:
+        if not as_json:
+            say(f"{table:<16} {rows:>12,} rows, the same in both")
+
+    found = asyncio.run(move(path, target, now_us=SystemClock().now_us(), tell=tell))
+    if as_json:
+        emit({"source": path, "tables": {name: {"rows": one.rows, "hash": one.hash} for name, one in found.items()}})
+    else:
+        say(f"{path} is in {place(target)}. Start the servers on it; the file stays as it is, do not serve it again.")
+
+
+def _bytes(number: int) -> str:
+    """A size as a person reads it.
+
+    >>> [_bytes(number) for number in (0, 999, 1_500, 2_345_678, 12_000_000_000)]
+    ['0 B', '999 B', '1.5 kB', '2.3 MB', '12.0 GB']
+    """
+    value, unit = float(number), 0
+    while value >= 1_000 and unit < len(_UNITS) - 1:
+        value, unit = value / 1_000, unit + 1
+    return f"{number} B" if not unit else f"{value:.1f} {_UNITS[unit]}"

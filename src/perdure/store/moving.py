@@ -1,0 +1,141 @@
+"""Moves a stopped installation from an SQLite file into an empty PostgreSQL database.
+
+All rows of all tables go over in one transaction; before it commits, each table is read back, counted and hashed, and
+compared with what was read from the file. So the target has everything or nothing. The source keeps everything; its
+schema is brought up to date, and registrations of embedded workers end, as their process has.
+
+The target gets an epoch of its own, as a restored store does: what workers were told by the old store is refused by the
+new one, and they register anew. A step that was under way when the installation was stopped runs again, as after any
+crash; what was recorded does not.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import Any, Final, NamedTuple
+
+import apsw
+from uuid_utils import uuid4
+
+from perdure.store.postgres_link import Connection, Link, parse_url, prepare
+from perdure.store.sqlite import SQLiteStore
+from perdure.store.verbs import claims
+from perdure.wire.errors import Conflict, PerdureError
+
+AT_ONCE: Final = 1_000
+SECONDS_MAX: Final = 86_400.0
+
+
+class NotTheSame(PerdureError):
+    """What was read back from the target differs from what was read from the source. Nothing was kept."""
+
+    code = "NOT_THE_SAME"
+
+
+class Checked(NamedTuple):
+    """How many rows there are, and a hash of all of them, whatever their order."""
+
+    rows: int
+    hash: str
+
+
+class Digest:
+    """Counts and hashes rows. The sum of the rows' hashes does not depend on the order of the rows."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._sum = 0
+
+    def add(self, row: Iterable[object]) -> None:
+        one = hashlib.blake2b(digest_size=32)
+        for value in row:
+            if isinstance(value, bytes):
+                one.update(b"b%d:" % len(value) + value)
+            else:
+                text = str(value).encode("utf-8", "surrogatepass")
+                one.update(f"{type(value).__name__}{len(text)}:".encode() + text)
+        self.rows += 1
+        self._sum = (self._sum + int.from_bytes(one.digest())) % (1 << 256)
+
+    def checked(self) -> Checked:
+        return Checked(self.rows, f"{self._sum:064x}")
+
+
+async def move(source: str, target: str, *, now_us: int, tell: Callable[[str, int], None]) -> dict[str, Checked]:
+    """Copy a file's store into a database, verified; answers each table's count and hash. `tell` hears of each table
+    that is there. Raises StoreInUse, NotOurFile, NotOurDatabase, Conflict when the target is not empty, NotTheSame."""
+    # Opened as a server would: it is locked, checked, and brought up to date.
+    store = SQLiteStore(source)
+    try:
+        await store.write(claims.end_embedded(now_us=now_us))
+        file = apsw.Connection(source, flags=apsw.SQLITE_OPEN_READONLY)
+        link = Link(parse_url(target), "copy")
+        try:
+            file.execute("BEGIN")
+            await prepare(link)
+            connection = await link.get()
+            async with connection.transaction():
+                found = await _copy(file, connection, tell)
+            await connection.execute("ANALYZE", timeout=SECONDS_MAX)
+            return found
+        finally:
+            await link.close()
+            file.close()
+    finally:
+        await store.close()
+
+
+async def _copy(file: apsw.Connection, connection: Connection, tell: Callable[[str, int], None]) -> dict[str, Checked]:
+    tables = dict(_tables(file))
+    quoted = ", ".join(f'"{table}"' for table in tables)
+    await connection.execute("SET LOCAL statement_timeout = 0")
+    await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+    # A server that starts on the target meanwhile waits here, and finds the copy.
+    await connection.execute(f"LOCK TABLE {quoted} IN EXCLUSIVE MODE")
+    for table in tables:
+        if table != "meta" and await connection.fetchval(f'SELECT EXISTS (SELECT 1 FROM "{table}")'):
+            raise Conflict("The target holds a store already; name an empty database.")
+    found: dict[str, Checked] = {}
+    for table, columns in tables.items():
+        if table == "meta":
+            continue
+        there = Digest()
+        rows = _rows(file, table, columns, there)
+        await connection.copy_records_to_table(table, records=rows, columns=columns, timeout=SECONDS_MAX)
+        here = await _read_back(connection, table, columns)
+        if here != there.checked():
+            raise NotTheSame(
+                f"Table {table!r} has {there.rows} rows in the file and {here.rows} in the database, or they differ; "
+                "nothing was kept."
+            )
+        found[table] = here
+        tell(table, here.rows)
+    await connection.execute("UPDATE meta SET value = $1 WHERE name = 'epoch'", str(uuid4()))
+    return found
+
+
+def _tables(file: apsw.Connection) -> Iterator[tuple[str, list[str]]]:
+    """Every table of the file with its columns, as its schema has them."""
+    for (table,) in file.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"):
+        yield table, [column for (column,) in file.execute("SELECT name FROM pragma_table_info(?)", (table,))]
+
+
+def _select(table: str, columns: list[str]) -> str:
+    names = ", ".join(f'"{column}"' for column in columns)
+    return f'SELECT {names} FROM "{table}"'
+
+
+async def _rows(
+    file: apsw.Connection, table: str, columns: list[str], digest: Digest
+) -> AsyncIterator[tuple[Any, ...]]:
+    for row in file.execute(_select(table, columns)):
+        digest.add(row)
+        yield row
+
+
+async def _read_back(connection: Connection, table: str, columns: list[str]) -> Checked:
+    digest = Digest()
+    cursor = await connection.cursor(_select(table, columns), timeout=SECONDS_MAX)
+    while rows := await cursor.fetch(AT_ONCE, timeout=SECONDS_MAX):
+        for row in rows:
+            digest.add(row)
+    return digest.checked()

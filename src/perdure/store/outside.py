@@ -1,0 +1,74 @@
+"""Looks at a database without opening it as a store: nothing is changed, and servers may run meanwhile."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, NamedTuple
+
+import apsw
+
+from perdure.store.interface import Rows
+from perdure.store.migrate import Migration, migrations
+from perdure.store.open import file_of, is_postgres, no_driver
+from perdure.store.queries import load
+from perdure.store.sqlite import APPLICATION_ID, NotOurFile
+from perdure.wire.errors import NotFound
+
+SIZES: Final = ("size_executions", "size_journal", "size_logs", "size_tables", "size_all")
+
+
+class Schema(NamedTuple):
+    """The number of a database's schema (0: it has none yet), and what would bring it up to date."""
+
+    number: int
+    pending: tuple[Migration, ...]
+
+
+async def schema_of(address: str) -> Schema:
+    """The schema of the store at an address. Raises NotFound for a file that is not there, NotOurFile or
+    NotOurDatabase for what is no store or of a newer release, Unavailable when no database answers."""
+    if is_postgres(address):
+        try:
+            from perdure.store.postgres_link import schema_number  # an extra: asyncpg need not be there
+        except ImportError as error:
+            raise no_driver(error) from error
+        number = await schema_number(address)
+        return Schema(number, tuple(migrations("postgres")[number:]))
+    known = migrations("sqlite")
+    with _file(address) as connection:
+        number = connection.pragma("user_version")
+    if number > len(known):
+        raise NotOurFile(
+            f"{address!r} has schema {number}, this release knows up to {len(known)}; install a newer Perdure."
+        )
+    return Schema(number, tuple(known[number:]))
+
+
+async def sizes_of(address: str) -> dict[str, Rows]:
+    """What each of SIZES answers. The schema must be up to date. Reads whole tables, which may take minutes."""
+    if is_postgres(address):
+        from perdure.store.postgres_link import look
+
+        queries = load("postgres")
+        return await look(address, {name: queries[name].sql for name in SIZES})
+    queries = load("sqlite")
+    with _file(address) as connection:
+        return {name: list(connection.execute(queries[name].sql)) for name in SIZES}
+
+
+@contextmanager
+def _file(address: str) -> Iterator[apsw.Connection]:
+    path = file_of(address)
+    if not os.path.exists(path):
+        raise NotFound(f"There is no store at {path!r}.")
+    try:
+        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
+        try:
+            connection.set_busy_timeout(5_000)
+            if connection.pragma("application_id") != APPLICATION_ID:
+                raise NotOurFile(f"{path!r} is not a Perdure store.")
+            yield connection
+        finally:
+            connection.close()
+    except apsw.Error as error:
+        raise NotOurFile(f"{path!r} cannot be read: {error}.") from error

@@ -1,0 +1,222 @@
+"""The database as a whole, on both: its schema, its size, and the way from one to the other."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+import asyncpg
+import pytest
+from tests import postgres
+from tests.cli.processes import House, serving, until_true, working
+
+from perdure.cli.common import place
+from perdure.store.migrate import migrations, statements
+from perdure.store.open import is_postgres, open_store
+from perdure.store.sqlite import APPLICATION_ID
+from perdure.store.verbs import looks
+
+KNOWN = len(migrations("sqlite"))
+DATABASES = ["sqlite"] if sys.platform == "win32" else ["sqlite", "postgres"]
+on_postgres = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
+
+
+@contextmanager
+def empty_database() -> Iterator[str]:
+    """The address of a PostgreSQL database that has nothing of ours."""
+    name = asyncio.run(postgres.make())
+    try:
+        yield postgres.shared().database_url(name)
+    finally:
+        asyncio.run(postgres.drop(name))
+
+
+@pytest.fixture
+def target() -> Iterator[str]:
+    with empty_database() as url:
+        yield url
+
+
+@pytest.fixture(params=DATABASES)
+def address(request: pytest.FixtureRequest, house: House) -> Iterator[str]:
+    """Where a store may be made."""
+    if request.param == "sqlite":
+        yield str(house.folder / "perdure.db")
+    else:
+        with empty_database() as url:
+            yield url
+
+
+def execute(address: str, *commands: str) -> None:
+    """Run statements in a database, beside whatever Perdure does."""
+
+    async def main() -> None:
+        connection = await asyncpg.connect(address)
+        for command in commands:
+            await connection.execute(command)
+        await connection.close()
+
+    if is_postgres(address):
+        asyncio.run(main())
+    else:
+        file = apsw.Connection(address)
+        for command in commands:
+            file.execute(command)
+        file.close()
+
+
+def age(address: str) -> None:
+    """Make a store as an earlier release would have: with the first migration alone."""
+    first = migrations("postgres" if is_postgres(address) else "sqlite")[0]
+    numbered = [f"PRAGMA application_id={APPLICATION_ID}", "PRAGMA user_version=1"]
+    if is_postgres(address):
+        numbered = ["INSERT INTO meta (name, value) VALUES ('schema', '1'), ('epoch', 'first')"]
+    execute(address, *statements(first.sql), *numbered)
+
+
+# --- migrate -----------------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(house: House, address: str) -> None:
+    age(address)
+    for _ in range(2):
+        found = house.json("migrate", "--dry-run", "--database", address)
+        assert found == {"schema": 1, "dry_run": True, "migrations": ["0002_ended_workers"]}
+    assert "0002_ended_workers" in house.run("migrate", "--dry-run", "--database", address).stdout
+
+
+def test_an_older_schema_is_brought_up_to_date_once(house: House, address: str) -> None:
+    age(address)
+    found = house.json("migrate", "--database", address)
+    assert found == {"schema": KNOWN, "dry_run": False, "migrations": ["0002_ended_workers"]}
+    assert house.json("migrate", "--database", address) == {"schema": KNOWN, "dry_run": False, "migrations": []}
+    assert "the newest that this release knows" in house.run("migrate", "--database", address).stdout
+
+
+def test_a_newer_schema_is_refused(house: House, address: str) -> None:
+    house.run("keys", "create", "one", "--database", address)
+    newer = "UPDATE meta SET value = '99' WHERE name = 'schema'"
+    execute(address, newer if is_postgres(address) else "PRAGMA user_version=99")
+    for command in (("migrate",), ("migrate", "--dry-run"), ("db", "size")):
+        refused = house.run(*command, "--database", address, code=2).stderr
+        assert "has schema 99" in refused and "install a newer Perdure" in refused
+
+
+def test_what_is_no_store_is_not_migrated(house: House, address: str) -> None:
+    execute(address, "CREATE TABLE executions (id INTEGER)")
+    for command in (("migrate",), ("migrate", "--dry-run"), ("db", "size")):
+        house.run(*command, "--database", address, code=2)
+    if not is_postgres(address):
+        assert "There is no store" in house.run("migrate", "--database", "no.db", code=2).stderr
+        assert not (house.folder / "no.db").exists()
+
+
+# --- db size ------------------------------------------------------------------------------------------------------
+
+
+def test_size_tells_what_each_workflow_uses(house: House, address: str) -> None:
+    house.env["PERDURE_STORE"] = address
+    house.env["PERDURE_API_KEY"] = house.run("keys", "create", "test", "--role", "admin").stdout.strip()
+    with serving(house), working(house):
+        house.run("run", "double", "--input", json.dumps([1] * 30), "-q")
+        house.run("run", "double", "--input", "[2]", "-q")
+        house.run("run", "asks", "--detach")
+        until_true(lambda: house.lines("ls", "--workflow", "asks")[0]["status"] == "running")
+        found = house.json("db", "size")  # beside the server
+    double, asks = found["workflows"]
+    assert (double["workflow_id"], double["executions"], double["open"]) == ("double", 2, 0)
+    assert (asks["workflow_id"], asks["executions"], asks["open"]) == ("asks", 1, 1)
+    assert double["value_bytes"] >= 2 * len(json.dumps([1] * 30)) and double["log_bytes"] > 20
+    assert double["bytes"] == double["value_bytes"] + double["journal_bytes"] + double["log_bytes"]
+    tables = {one["name"]: one for one in found["tables"]}
+    assert tables["executions"]["bytes"] > tables["executions"]["index_bytes"] > 0
+    assert found["bytes"] >= sum(one["bytes"] for one in found["tables"])
+    shown = house.run("db", "size").stdout
+    assert "double" in shown and "journal" in shown and "in all" in shown
+
+
+def test_size_asks_for_a_migration_first(house: House, address: str) -> None:
+    age(address)
+    assert "`perdure migrate`" in house.run("db", "size", "--database", address, code=2).stderr
+
+
+# --- store copy ---------------------------------------------------------------------------------------------------
+
+
+@on_postgres
+def test_a_moved_installation_goes_on_where_it_was(house: House, target: str) -> None:
+    with serving(house), working(house):
+        house.run("run", "double", "--input", "[1, 2]", "--key", "done", "-q")
+        house.run("run", "asks", "--key", "open", "--detach")
+        until_true(lambda: house.lines("ls", "--workflow", "asks")[0]["status"] == "running")
+        (open_id,) = [one["id"] for one in house.lines("ls", "--workflow", "asks")]
+        before = house.lines("ls")
+        assert "is open in another process" in house.run("store", "copy", "perdure.db", target, code=2).stderr
+    moved = house.json("store", "copy", "sqlite:perdure.db", target)
+    assert moved["tables"]["executions"]["rows"] == 2 and len(moved["tables"]["journal"]["hash"]) == 64
+    again = house.run("store", "copy", "perdure.db", target, code=2).stderr
+    assert "holds a store already" in again
+
+    house.env["PERDURE_STORE"] = target
+    with serving(house), working(house):
+        assert [one["id"] for one in house.lines("ls")] == [one["id"] for one in before]
+        house.run("resume", open_id, "approve", "--data", '"yes"')
+        assert house.run("run", "asks", "--key", "open", "-q").stdout.strip() == '"yes"'
+        house.run("run", "double", "--input", "[3]", "-q")
+    assert house.bodies() == [1, 2, 3]
+
+    async def doctor() -> dict[str, list[str]]:
+        store = await open_store(target)
+        try:
+            return await store.scan(looks.doctor())
+        finally:
+            await store.close()
+
+    assert not any(asyncio.run(doctor()).values())
+
+
+@on_postgres
+def test_the_copy_has_an_epoch_of_its_own(house: House, target: str) -> None:
+    async def epoch(address: str) -> str:
+        store = await open_store(address)
+        await store.close()
+        return store.epoch
+
+    house.run("keys", "create", "one")
+    house.run("store", "copy", "perdure.db", target)
+    assert asyncio.run(epoch(target)) != asyncio.run(epoch(str(house.folder / "perdure.db")))
+    assert [key["name"] for key in house.lines("keys", "list", "--database", target)] == ["one"]
+
+
+@on_postgres
+def test_a_copy_that_differs_is_not_kept(house: House, target: str) -> None:
+    house.run("keys", "create", "one")
+    house.run("migrate", "--database", target)
+    execute(
+        target,
+        "CREATE FUNCTION spoil() RETURNS trigger AS 'BEGIN NEW.name = ''two''; RETURN NEW; END' LANGUAGE plpgsql",
+        "CREATE TRIGGER spoil BEFORE INSERT ON api_keys FOR EACH ROW EXECUTE FUNCTION spoil()",
+    )
+    assert "'api_keys'" in house.run("store", "copy", "perdure.db", target, code=2).stderr
+    execute(target, "DROP TRIGGER spoil ON api_keys")
+    assert house.json("store", "copy", "perdure.db", target)["tables"]["api_keys"]["rows"] == 1
+
+
+@on_postgres
+def test_only_the_way_up_is_offered(house: House, target: str) -> None:
+    house.run("keys", "create", "one")
+    for source, to in ((target, "perdure.db"), ("perdure.db", "other.db"), (target, target)):
+        assert "from SQLite" in house.run("store", "copy", source, to, code=2).stderr
+    assert "There is no store" in house.run("store", "copy", "no.db", target, code=2).stderr
+
+
+def test_an_address_is_shown_without_its_password() -> None:
+    assert (
+        place("postgresql://perdure:secret@db:5432/perdure?password=secret") == "postgresql://perdure@db:5432/perdure"
+    )
+    assert place("postgresql:///perdure?host=socket") == "postgresql:///perdure"
+    assert place("sqlite:a.db") == "sqlite:a.db"
+    assert place(str(Path("a") / "b.db")) == str(Path("a") / "b.db")
