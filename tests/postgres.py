@@ -132,11 +132,10 @@ def _spawn(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
     while time.monotonic() < until:
         if process.poll() is not None:
             raise RuntimeError(f"PostgreSQL ended at once: {log.read_text(errors='replace')[-2_000:]}")
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, IndexError):  # not there yet, or not whole
             if socket.exists() and ready.read_text().splitlines()[7].strip() == "ready":
                 return process
-        with contextlib.suppress(IndexError):
-            time.sleep(0.02)
+        time.sleep(0.02)
     process.kill()
     raise RuntimeError(f"PostgreSQL did not start within {START_SECONDS_MAX} s.")
 

@@ -75,6 +75,7 @@ NAMED: Final[dict[str, Callable[[Values], Iterable[Row]]]] = {
     "resume": _execution,
     "cancel": _execution,
     "cut_lease": lambda values: [("worker", values["worker_id"])],
+    "make_key": lambda values: [("api_key", "")],
     "create_key": lambda values: [("api_key", values["id"])],
     "delete_key": lambda values: [("api_key", values["id"])],
     "new_epoch": lambda values: [("meta", "epoch")],

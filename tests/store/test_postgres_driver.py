@@ -1,0 +1,335 @@
+"""The PostgreSQL driver: groups, refusals, failures, connections that are lost at every moment."""
+
+import asyncio
+import random
+import sys
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+from tests import postgres
+from tests.store.conftest import migrated
+from tests.store.test_driver import HOWS, fail_after_writing, note, read_note, refuse
+from tests.store.world import World, step
+
+from perdure.store import postgres_lane
+from perdure.store.interface import Counted, Tell, Verb, query, verb
+from perdure.store.open import open_store
+from perdure.store.postgres import PostgresStore
+from perdure.store.postgres_link import NotOurDatabase, parse_url
+from perdure.store.verbs import access, looks
+from perdure.wire.errors import BadRequest, NotFound, Unavailable, UnknownOutcome
+from perdure.wire.requests import Complete
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[PostgresStore]:
+    async with postgres.fresh(migrated) as url:
+        opened = await PostgresStore.open(url)
+        yield opened
+        await opened.close()
+
+
+# --- groups ----------------------------------------------------------------------------------------------------------
+
+
+async def test_verbs_that_wait_together_are_committed_together(store: PostgresStore) -> None:
+    values = await asyncio.gather(*[store.write(note(name=f"n{n}", value=str(n))) for n in range(500)])
+    assert list(values) == [str(n) for n in range(500)]
+    assert store.groups <= 3
+    assert store.group_verbs == 500
+
+
+async def test_verbs_for_one_row_keep_their_order(store: PostgresStore) -> None:
+    await store.write_all([note(name="n", value=str(n)) for n in range(600)])
+    assert await store.read(read_note(name="n")) == "599"
+
+
+async def test_a_refusal_in_a_group_disturbs_nobody(store: PostgresStore) -> None:
+    answers = await store.write_all([note(name="a", value="1"), refuse(name="x"), note(name="b", value="2")])
+    assert [answers[0], answers[2]] == ["1", "2"]
+    assert isinstance(answers[1], BadRequest)
+    assert store.groups == 1
+
+
+@pytest.mark.parametrize("how", HOWS)
+async def test_a_verb_that_fails_after_writing_fails_alone(
+    store: PostgresStore, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[object] = []
+    store.listen(heard.extend)
+    verbs: list[Verb[str | None]] = [note(name=f"n{n}", value=str(n)) for n in range(6)]
+    verbs.insert(3, fail_after_writing(how=how, name="half"))
+    answers = list(await store.write_all(verbs))
+    failed = answers.pop(3)
+    assert answers == ["0", "1", "2", "3", "4", "5"]
+    assert isinstance(failed, Exception) and not isinstance(failed, Unavailable)
+    assert await store.write(access.default_project(id="mine", now_us=1)) == "mine"  # "half" was never made
+    assert heard == []
+    assert bool(caplog.records) is (how != "refusal")
+
+
+async def test_a_lone_failing_verb_raises_what_it_met(store: PostgresStore, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(AttributeError, match="a bug"):
+        await store.write(fail_after_writing(how="bug", name="half"))
+    with pytest.raises(NotFound):
+        await store.write(fail_after_writing(how="refusal", name="half"))
+
+
+async def test_hints_come_before_the_answer_and_only_of_what_was_kept(store: PostgresStore) -> None:
+    heard: list[object] = []
+    store.listen(heard.extend)
+
+    @verb
+    async def hint() -> None:
+        await query("write_meta", name="a", value="1")
+        await Tell(Counted("x"))
+
+    await store.write(hint())
+    assert heard == [Counted("x")]
+
+
+async def test_a_listener_that_fails_does_not_stop_the_store(store: PostgresStore) -> None:
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context["exception"]))
+
+    @verb
+    async def hint() -> None:
+        await Tell(Counted("x"))
+
+    def broken(hints: object) -> None:
+        raise RuntimeError("a broken listener")
+
+    store.listen(broken)
+    await store.write(hint())
+    assert await store.write(note(name="a", value="1")) == "1"
+    assert len(told) == 1
+
+
+async def test_readers_cannot_write(store: PostgresStore) -> None:
+    await store.write(note(name="a", value="1"))
+    for look in (store.read, store.scan):
+        with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+            await look(note(name="a", value="2"))
+        assert await look(read_note(name="a")) == "1"
+
+
+async def test_closing_finishes_what_was_accepted(store: PostgresStore) -> None:
+    writes = [asyncio.ensure_future(store.write(note(name=f"n{n}", value="x"))) for n in range(1_000)]
+    await asyncio.sleep(0)
+    await store.close()
+    assert await asyncio.gather(*writes) == ["x"] * 1_000
+    with pytest.raises(Unavailable):
+        await store.write(note(name="late", value="x"))
+
+
+# --- callers and connections that go away ----------------------------------------------------------------------------
+
+
+async def _backends(url: str, what: str, condition: str = "TRUE") -> int:
+    connection = await asyncpg.connect(url)
+    try:
+        return int(
+            await connection.fetchval(
+                f"SELECT COUNT({what}) FROM pg_stat_activity "
+                f"WHERE application_name LIKE 'perdure %' AND datname = current_database() AND {condition}"
+            )
+        )
+    finally:
+        await connection.close()
+
+
+@verb
+async def _noted(*, name: str) -> str | None:
+    await query("write_meta", name=name, value="x")
+    return name
+
+
+async def test_cancelled_callers_leave_no_transaction_open(store: PostgresStore) -> None:
+    """Their verbs run all the same, and the connections go on."""
+    dice = random.Random(1)
+    tasks: list[asyncio.Future[str | None]] = []
+    for n in range(300):
+        tasks.append(asyncio.ensure_future(store.write(_noted(name=f"n{n}"))))
+        tasks.append(asyncio.ensure_future(store.read(read_note(name="n0"))))
+        if dice.random() < 0.2:
+            await asyncio.sleep(dice.random() * 0.003)
+        dice.choice(tasks[-8:]).cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert sum(task.cancelled() for task in tasks) > 50
+    await store.write(note(name="last", value="x"))
+    assert await _backends(store.url, "*", "state LIKE 'idle in transaction%'") == 0
+    started = [n for n in range(300) if not (tasks[2 * n].cancelled())]
+    for n in started:
+        assert await store.read(read_note(name=f"n{n}")) == "x"
+
+
+async def test_killed_connections_under_load_lose_and_repeat_nothing(store: PostgresStore) -> None:
+    """Every start is there once, whatever the moment at which its connection was taken away."""
+    world = await World.make(store)
+    await world.register()
+    stop = False
+    kills = 0
+
+    async def kill() -> None:
+        nonlocal kills
+        while not stop:
+            await asyncio.sleep(random.uniform(0.005, 0.05))
+            kills += await _backends(store.url, "pg_terminate_backend(pid)")
+
+    async def life() -> list[str]:
+        ids = []
+        for _ in range(25):
+            id = await world.start()
+            ids.append(id)
+            await world.get(id)
+        return ids
+
+    killing = asyncio.ensure_future(kill())
+    ids = [id for several in await asyncio.gather(*[life() for _ in range(20)]) for id in several]
+    stop = True
+    await killing
+    assert kills > 5
+    assert len(set(ids)) == 500
+    connection = await asyncpg.connect(store.url)
+    assert await connection.fetchval("SELECT COUNT(*) FROM executions") == 500
+    await connection.close()
+    claimed = await world.claim(capacity=500)
+    assert sorted(one.id for one in claimed) == sorted(ids)
+    for one in claimed[:50]:
+        await world.report(one.id, [step("s", 1)])
+        assert (await world.report(one.id, end=Complete(step("x", 1).value))).ended
+    await world.check()
+
+
+@pytest.mark.parametrize("arrives", [True, False], ids=["the commit arrived", "the commit was lost"])
+async def test_a_commit_without_an_answer_is_asked_after(
+    store: PostgresStore, arrives: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = await World.make(store)
+    await world.register()
+    real = asyncpg.Connection.execute
+    lost = 0
+
+    async def execute(self: "asyncpg.Connection[asyncpg.Record]", text: str, *values: object, **rest: object) -> str:
+        nonlocal lost
+        if text == "COMMIT" and not lost:
+            lost += 1
+            if arrives:
+                await real(self, text)
+            self.terminate()
+            raise ConnectionResetError("the answer never came")
+        return await real(self, text, *values, **rest)  # type: ignore[arg-type]  # handed through
+
+    monkeypatch.setattr(asyncpg.Connection, "execute", execute)
+    id = await world.start()  # not repeatable by itself: its id would be taken
+    assert lost == 1
+    assert await world.claim_ids() == [id]
+    await world.check()
+
+
+async def test_when_nobody_can_tell_the_outcome_is_unknown(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await store.write(note(name="a", value="1"))
+    monkeypatch.setattr(postgres_lane, "RECONNECT_SECONDS_MAX", 0.3)
+    real = asyncpg.Connection.execute
+    down = True
+
+    async def execute(self: "asyncpg.Connection[asyncpg.Record]", text: str, *values: object, **rest: object) -> str:
+        if text == "COMMIT" and down:
+            self.terminate()
+            raise ConnectionResetError("the answer never came")
+        return await real(self, text, *values, **rest)  # type: ignore[arg-type]  # handed through
+
+    async def connect(*values: object, **rest: object) -> object:
+        raise ConnectionRefusedError("nobody there")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncpg.Connection, "execute", execute)
+        patch.setattr(asyncpg, "connect", connect)
+        with pytest.raises(UnknownOutcome, match="same key"):
+            await store.write(note(name="a", value="2"))
+        with pytest.raises(Unavailable, match="nothing happened"):
+            await store.write(note(name="a", value="3"))
+    assert await store.write(note(name="b", value="1")) == "1"  # back by itself
+    assert await store.read(read_note(name="a")) == "1"
+
+
+async def test_a_server_that_stops_and_starts_is_waited_for() -> None:
+    with postgres.running() as server:
+        url = server.database_url(await postgres.make(server=server))
+        store = await PostgresStore.open(url)
+        await store.write(note(name="a", value="1"))
+        server.kill()
+        waiting = [asyncio.ensure_future(store.write(note(name=f"n{n}", value="x"))) for n in range(50)]
+        looking = asyncio.ensure_future(store.read(read_note(name="a")))
+        await asyncio.sleep(0.3)
+        server.start()
+        assert await asyncio.gather(*waiting) == ["x"] * 50
+        assert await looking == "1"
+        await store.close()
+
+
+# --- the database ----------------------------------------------------------------------------------------------------
+
+
+async def test_stores_that_open_at_once_make_one_schema_and_one_epoch() -> None:
+    async with postgres.fresh() as url:
+        stores = await asyncio.gather(*[PostgresStore.open(url) for _ in range(4)])
+        assert len({store.epoch for store in stores}) == 1
+        ids = await asyncio.gather(
+            *[store.write(access.default_project(id=f"p{n}", now_us=1)) for n, store in enumerate(stores)]
+        )
+        assert len(set(ids)) == 1
+        for store in stores:
+            await store.close()
+
+
+async def test_what_is_not_ours_is_refused() -> None:
+    async with postgres.fresh(migrated) as url:
+        connection = await asyncpg.connect(url)
+        await connection.execute("UPDATE meta SET value = '999' WHERE name = 'schema'")
+        with pytest.raises(NotOurDatabase, match="schema 999"):
+            await open_store(url)
+        await connection.execute("DROP TABLE meta; CREATE TABLE meta (x INTEGER)")
+        with pytest.raises(NotOurDatabase, match="somebody else"):
+            await open_store(url)
+        await connection.close()
+
+
+async def test_a_server_that_may_lose_what_it_acknowledged_is_refused() -> None:
+    async with postgres.fresh(migrated) as url:
+        name = url.partition("@/")[2].partition("?")[0]
+        await postgres.admin(f"ALTER DATABASE {name} SET synchronous_commit = off")
+        with pytest.raises(NotOurDatabase, match="synchronous_commit=off"):
+            await open_store(url)
+        await (await open_store(url + "&allow_data_loss=on")).close()
+        await postgres.admin(f"ALTER DATABASE {name} RESET synchronous_commit")
+        await postgres.admin(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        with pytest.raises(Unavailable, match="read-only"):
+            await open_store(url)
+
+
+async def test_without_prepared_statements_everything_works_too() -> None:
+    async with postgres.fresh(migrated) as url:
+        store = await PostgresStore.open(url + "&prepared_statements=off")
+        world = await World.make(store)
+        await world.register()
+        ids = await asyncio.gather(*[world.start() for _ in range(20)])
+        assert sorted(await world.claim_ids()) == sorted(ids)
+        await asyncio.gather(*[world.finish(id) for id in ids])
+        await world.check()
+        assert await store.scan(looks.counts()) == {"phases": [], "queued": []}
+        await store.close()
+
+
+def test_our_own_settings_are_taken_out_of_the_address() -> None:
+    address = parse_url("postgresql://u@/db?host=/run/pg&prepared_statements=off&listen_dsn=postgresql://direct/db")
+    assert address.dsn == "postgresql://u@/db?host=/run/pg"
+    assert (address.prepared_statements, address.allow_data_loss) == (False, False)
+    assert address.listen_dsn == "postgresql://direct/db"
+    with pytest.raises(BadRequest, match="on or off"):
+        parse_url("postgresql://u@/db?allow_data_loss=perhaps")
