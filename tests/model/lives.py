@@ -83,6 +83,8 @@ class Model:
         self.topics: dict[str, list[tuple[int, int]]] = {}
         """By topic: (published at, number in it) of each event, in order."""
         self.leases: dict[str, int] = {}
+        self.since: dict[str, int] = {}
+        """When each worker registered."""
         self.done: Counter[str] = Counter()
         """What has happened, by the names of the table and a few of our own."""
 
@@ -309,8 +311,13 @@ class Model:
             if life.worker == worker:
                 self.lose(life, released=released)
 
+    def newer(self, worker: str) -> bool:
+        """Whether another worker, of the one deployment there is, registered after this one."""
+        return any(self.since[other] > self.since[worker] for other in self.leases)
+
     def registered(self, worker: str) -> None:
         self.leases[worker] = self.now_us + LEASE_US
+        self.since[worker] = self.now_us
         for life in self.in_phase(Phase.BLOCKED):
             self.move("unblock", life)
             life.note(Kind.UNBLOCKED, None)

@@ -441,7 +441,12 @@ class Lives(RuleBasedStateMachine):
         if not reply.ended:
             self.model.done["end refused while cancelling"] += 1
             return
-        if how == "block":
+        if how == "block" and self.model.newer(life.worker or ""):
+            self.model.move("release", life)
+            life.note(Kind.RELEASED, None)
+            self.model._requeued(life, self.model.now_us + SECOND)
+            self.model.done["left to newer code"] += 1
+        elif how == "block":
             self.model.move("block", life)
             life.note(Kind.BLOCKED, None)
             life.due_us = None
@@ -609,6 +614,7 @@ ENOUGH: dict[str, int] = {
     "held back by a limit": 3,
     "suspend refused": 3,
     "end refused while cancelling": 3,
+    "left to newer code": 3,
     "cancel of a final one refused": 3,
     "stale refused": 3,
     "repeat": 3,
