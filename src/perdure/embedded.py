@@ -1,4 +1,4 @@
-"""Engine and worker in one process, over function calls: no HTTP, no sockets, one SQLite file.
+"""Engine and worker in one process, over function calls: no HTTP, no sockets; one SQLite file, or PostgreSQL.
 
     async with embedded("app.db") as p:
         handle = await p.start(order, {"id": 7})
@@ -19,9 +19,11 @@ from perdure.engine.clock import Clock
 from perdure.engine.engine import Engine
 from perdure.engine.settings import EngineSettings
 from perdure.sdk.client import Client, Handle
+from perdure.sdk.lease import Lease
 from perdure.sdk.worker import Worker
 from perdure.sdk.workflow import Registry, Workflow
 from perdure.store.open import open_store
+from perdure.wire.errors import PerdureError
 from perdure.wire.records import Event, Execution, Problem, Row
 from perdure.wire.requests import (
     BeatReply,
@@ -119,6 +121,47 @@ class LocalTransport:
         return
 
 
+class SharedLease(Lease):
+    """The lease of an embedded worker whose database others use as well: they have to notice when its process is gone.
+
+    Its beats are sent by the event loop that everything here runs in. A loop that is blocked for longer than the lease
+    loses its work to others, and starts no step until it has heard from the database again.
+    """
+
+    def __init__(self, transport: LocalTransport) -> None:
+        super().__init__([], None)
+        self._transport = transport
+        self._task: asyncio.Task[None] | None = None
+
+    def _keep(self) -> None:
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._beat_on(), name="perdure-lease")
+
+    async def end(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _beat_on(self) -> None:
+        while True:
+            assert self._reply is not None and self._worker is not None
+            worker_id, reply, sent = self._worker_id, self._reply, self.now()
+            try:
+                beat = await self._transport.beat(BeatRequest(worker_id, reply.epoch))
+            except PerdureError as error:
+                logger.debug("Beat failed: %s", error)
+                await asyncio.sleep(min(1.0, reply.beat_us / 1e6))
+                continue
+            if not beat.lost:
+                self._deadline = max(self._deadline, sent + reply.lease_us / 1e6)
+                self._accepted(worker_id, beat.holding, sent)
+            elif worker_id == self._worker_id:
+                self._deadline = 0.0
+                await self._worker.start_over()
+                continue
+            await asyncio.sleep(reply.beat_us / 1e6)
+
+
 class Embedded(Client):
     """A client with its engine and its worker inside."""
 
@@ -160,6 +203,9 @@ async def embedded(
 ) -> AsyncIterator[Embedded]:
     """Open the store at `path` and run its workflows in this process until the block ends.
 
+    `path` is a file, which this process then has for itself, or `postgresql://…`, which any number of processes and
+    servers may share: what one of them holds when it dies goes to the others when its lease runs out (12 s).
+
     `registry` is where `@workflow` functions were collected (default: all of them). `capacity` is how many executions
     run at once; `parks` says whether suspended ones stay in memory and go on without a replay. Raises `StoreInUse` when
     another process has the file open.
@@ -173,6 +219,7 @@ async def embedded(
             registry if registry is not None else Registry.declared(),
             deployment=deployment,
             capacity=capacity,
+            lease=None if engine.store.alone else SharedLease(transport),
             grace_seconds=grace_seconds,
             parks=parks,
         )

@@ -67,6 +67,10 @@ class Lease:
         self._deadline = sent + reply.lease_us / 1e6
         self._unreachable_since = None
         self._good.set()
+        self._keep()
+
+    def _keep(self) -> None:
+        """Begin to beat, unless that has begun."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="perdure-lease", daemon=True)
             self._thread.start()

@@ -57,7 +57,7 @@ class Worker:
     """Runs the workflows of a registry for one deployment.
 
     `capacity` is how many executions run at once here; suspended ones do not count. `lease` is None for an embedded
-    worker, which lives as long as its process.
+    worker whose store nobody else uses: it lives as long as its process.
     """
 
     def __init__(
