@@ -58,6 +58,10 @@ test: $(STAMP) ## The fast suite (ARGS="-k claim" narrows it, JOBS=4 for more co
 test-full: $(STAMP) ## Everything, the slow tests too
 	@$(PY) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
+.PHONY: faults
+faults: $(STAMP) ## Kill, freeze and cut off real processes for an hour (ARGS="--help" shows what)
+	@$(PY) -m tests.faults $(ARGS)
+
 .PHONY: bench
 bench: $(STAMP) ## Measure (ARGS="--help" shows what)
 	@$(PY) -m benchmarks $(ARGS)

@@ -62,15 +62,17 @@ class Server:
         """The address of another database of this server."""
         return urlunsplit(urlsplit(self.url)._replace(path=f"/{name}"))
 
-    def kill(self) -> None:
-        """Stop it hard, as a crash would."""
+    def kill(self, number: signal.Signals = signal.SIGQUIT) -> None:
+        """Stop it hard, as a crash would: at once (SIGQUIT), or without a word to its children (SIGKILL)."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGQUIT)
+        self._process.send_signal(number)
         self._process.wait()
 
     def start(self) -> None:
         """Start it (again) on its folder."""
         assert self._folder is not None
+        # What a killed one left behind would look as if the new one were ready.
+        (self._folder / "socket" / ".s.PGSQL.5432").unlink(missing_ok=True)
         self._process = _spawn(self._command, self._folder)
 
     def stop(self) -> None:

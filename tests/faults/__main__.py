@@ -1,0 +1,82 @@
+"""Real faults on real processes: `python -m tests.faults` plays every scenario and prints what came of it.
+
+It ends with 1 when a promise was broken; then it prints the seed, the timeline, and where the logs are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from tests.faults.run import Run, Size
+from tests.faults.scenarios.index import BOTH, SCENARIOS
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="SCENARIO", help=f"which ones; all: {', '.join(SCENARIOS)}")
+    parser.add_argument("--size", type=Size, choices=[*Size], default=Size.FULL)
+    parser.add_argument("--database", choices=BOTH, help="only on this one")
+    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), help="the order of faults")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument("--keep", action="store_true", help="keep the folders of sound runs, too")
+    options = parser.parse_args()
+    unknown = set(options.names) - set(SCENARIOS)
+    if unknown:
+        parser.error(f"there is no scenario {', '.join(sorted(unknown))}")
+    results = []
+    for name in options.names or SCENARIOS:
+        for database in SCENARIOS[name].databases:
+            if options.database in (None, database):
+                results.append(asyncio.run(play(name, database, options.size, options.seed, options.keep)))
+                show(results[-1])
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n")
+    broken = [f"{one['scenario']} on {one['database']}" for one in results if one["wrong"]]
+    print(f"\n{len(results)} runs, seed {options.seed}: {'broken: ' + ', '.join(broken) if broken else 'all sound'}")
+    return 1 if broken else 0
+
+
+async def play(name: str, database: str, size: Size, seed: int, keep: bool) -> dict[str, Any]:
+    """One scenario on one database; what came of it."""
+    began = time.monotonic()
+    run = Run(name, database, size, seed, keep=keep)
+    wrong = ""
+    try:
+        async with run:
+            await SCENARIOS[name].play(run)
+    except Exception:  # whatever it was, the others are played all the same
+        wrong = traceback.format_exc()
+    return {
+        "scenario": name,
+        "database": database,
+        "size": size.value,
+        "seed": seed,
+        "seconds": round(time.monotonic() - began, 1),
+        "wrong": wrong,
+        **run.figures,
+    }
+
+
+def show(result: dict[str, Any]) -> None:
+    """A block of the table."""
+    said = "BROKEN" if result["wrong"] else "sound"
+    print(f"\n{result['scenario']:<12} {result['database']:<9} {said:<7} {result['seconds']:>7.1f} s", flush=True)
+    for name, value in result.items():
+        if name == "counts":
+            print("  " + " · ".join(f"{what} {count:,}" for what, count in value.items()))
+        elif name not in ("scenario", "database", "size", "seed", "seconds", "wrong"):
+            print(f"  {name}: {value}")
+    if result["wrong"]:
+        print(result["wrong"], flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""What the workers of the fault tests run, and the effect log: one line for each step body that begins or ends.
+
+A line is appended by one write and survives SIGKILL. It says which step of which execution, under which attempt, in
+which process, at what time (microseconds of the wall clock), and when this process last found its lease good: a body
+that begins as a stale attempt is excused only if the process was stopped between that look and the body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+from perdure import Context, current_step, step, workflow
+from perdure.sdk.lease import Lease
+
+STEPS = 5
+STEP_SECONDS = float(os.environ.get("FAULTS_STEP_SECONDS", "0.05"))
+EFFECTS = os.environ.get("FAULTS_EFFECTS", os.devnull)
+MODULUS = 1_000_003
+
+_descriptor = os.open(EFFECTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+_lease_seen_us = 0
+
+
+def watch_lease() -> None:
+    """Remember when a lease was last found good."""
+    is_good = Lease.is_good
+
+    def watched(self: Lease) -> bool:
+        global _lease_seen_us
+        asked_us = time.time_ns() // 1_000
+        good = is_good(self)
+        if good:
+            _lease_seen_us = asked_us
+        return good
+
+    Lease.is_good = watched  # type: ignore[method-assign]  # nothing else tells when this answered yes
+
+
+if os.devnull != EFFECTS:
+    watch_lease()
+
+
+def note(what: str) -> None:
+    """One line in the effect log, about the step that runs."""
+    info = current_step()
+    attempt = 0 if info.context is None else info.context.attempt
+    now_us = time.time_ns() // 1_000
+    line = f"{what}\t{info.execution_id}\t{info.key}\t{attempt}\t{os.getpid()}\t{now_us}\t{_lease_seen_us}\n"
+    os.write(_descriptor, line.encode())
+
+
+def following(value: int, i: int) -> int:
+    """What step `i` makes of a value."""
+    return (value * 31 + i * 7 + 1) % MODULUS
+
+
+def expected(n: int) -> list[int]:
+    """What an execution must come to, worked out without Perdure."""
+    values = [n]
+    for i in range(STEPS):
+        values.append(following(values[-1], i))
+    return values[1:]
+
+
+@step
+async def advance(value: int, i: int) -> int:
+    note("begin")
+    await asyncio.sleep(STEP_SECONDS)
+    note("end")
+    return following(value, i)
+
+
+@workflow
+async def five_steps(ctx: Context, n: int) -> list[int]:
+    """Five steps, one after the other."""
+    values = [n]
+    for i in range(STEPS):
+        values.append(await advance(values[-1], i))
+    return values[1:]
+
+
+@workflow
+async def journey(ctx: Context, n: int) -> list[int]:
+    """Everything that can be lost: steps, a timer, a child, an event of its own, an answer, steps side by side."""
+    first = await advance(n, 0)
+    await ctx.sleep(0.1)
+    below = await ctx.run_child(five_steps, first)
+    await ctx.publish("journeys", {"n": n})
+    answer = await ctx.suspend("answer", answer_type=int)
+    both = await asyncio.gather(advance(below[-1], 1), advance(below[-1], 2))
+    return [first, *below, answer, *both]
+
+
+def expected_journey(n: int) -> list[int]:
+    """What a journey must come to, when its answer is `answer_to(n)`."""
+    first = following(n, 0)
+    below = expected(first)
+    return [first, *below, answer_to(n), following(below[-1], 1), following(below[-1], 2)]
+
+
+def answer_to(n: int) -> int:
+    return following(n, 9)
+
+
+@step
+async def abort() -> None:
+    note("begin")
+    os.abort()
+
+
+@workflow
+async def poison(ctx: Context) -> None:
+    """Takes its worker with it, each time."""
+    await abort()

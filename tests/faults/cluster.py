@@ -1,0 +1,288 @@
+"""Real processes to kill, freeze and start again: `perdure serve` × n, `perdure work` × m, and one database."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+
+from tests.faults.database import Database
+from tests.faults.effects import Effects
+
+from perdure import Client
+from perdure.engine.engine import Engine
+from perdure.sdk.http import HttpTransport
+from perdure.store.open import open_store
+from perdure.wire.access import Role
+
+ROOT = Path(__file__).parents[2]
+PERDURE = [sys.executable, "-m", "perdure.cli.main"]
+START_SECONDS = 60.0
+END_SECONDS = 60.0
+
+
+class Node:
+    """One process; what it says goes to a log that all its lives share."""
+
+    def __init__(self, name: str, folder: Path, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self.name = name
+        self.log = folder / f"{name}.log"
+        self.pids: list[int] = []
+        """Of all its lives; the last is the present one."""
+        self._command = [*PERDURE, *command]
+        self._environment = environment
+        self._process: subprocess.Popen[bytes] | None = None
+        self._said = 0
+
+    def start(self) -> None:
+        """Start it; comes back at once."""
+        self._said = self.log.stat().st_size if self.log.exists() else 0
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PERDURE_")}
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=ROOT,
+                env={**environment, **self._environment, "PYTHONUNBUFFERED": "1"},
+                stdout=log,
+                stderr=log,
+                preexec_fn=_die_with_parent(),
+            )
+        self.pids.append(self._process.pid)
+
+    @property
+    def pid(self) -> int:
+        return self.pids[-1]
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def freeze(self) -> None:
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def terminate(self) -> None:
+        """Ask it to end; `ended` waits for that."""
+        assert self._process is not None
+        self._process.terminate()
+
+    async def ended(self, seconds: float = END_SECONDS) -> int:
+        """Wait for its end; its exit code. Raises TimeoutError."""
+        assert self._process is not None
+        process = self._process
+        await until(lambda: process.poll() is not None, seconds, f"{self.name} has ended")
+        return process.wait()
+
+    def said(self) -> str:
+        """What it has written in this life."""
+        with self.log.open("rb") as log:
+            log.seek(self._said)
+            return log.read().decode(errors="replace")
+
+
+class Server(Node):
+    """`perdure serve`, on a port that it keeps."""
+
+    def __init__(self, name: str, folder: Path, store: str, settings: Mapping[str, object]) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        environment = {f"PERDURE_{setting.upper()}": str(value) for setting, value in settings.items()}
+        super().__init__(name, folder, ["serve", "--database", store, "--port", str(self.port)], environment)
+
+    async def is_ready(self) -> bool:
+        """Whether it takes requests and its store takes writes."""
+        return (await self._get("/ready")).startswith(b"HTTP/1.1 200")
+
+    async def counted(self, key: str) -> dict[str, int]:
+        """The counters of its metrics page, since this life began; nothing when it does not answer."""
+        page = (await self._get("/metrics", key)).decode()
+        lines = [line.rpartition(" ") for line in page.splitlines() if line.startswith("perdure_") and "{" not in line]
+        return {name: int(float(number)) for name, _, number in lines}
+
+    async def _get(self, path: str, key: str | None = None) -> bytes:
+        authorization = "" if key is None else f"Authorization: Bearer {key}\r\n"
+        request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{authorization}Connection: close\r\n\r\n"
+        try:
+            async with asyncio.timeout(3):
+                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                try:
+                    writer.write(request.encode())
+                    return await reader.read()
+                finally:
+                    writer.close()
+        except OSError:  # a time-out is one too
+            return b""
+
+
+class Worker(Node):
+    """`perdure work` for the servers that its variables name."""
+
+    def is_serving(self) -> bool:
+        """Whether it is registered, in this life."""
+        return "Serving deployment" in self.said()
+
+
+class Cluster:
+    """The processes of one run. `server_stores` and `worker_urls` may be changed before `start`, to lead through
+    proxies; `settings` are those of every server."""
+
+    def __init__(
+        self,
+        folder: Path,
+        database: Database,
+        *,
+        servers: int = 1,
+        workers: int = 3,
+        capacity: int = 4,
+        step_seconds: float = 0.05,
+        app: str = "tests.faults.app",
+        settings: Mapping[str, object] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.database = database
+        self.effects = Effects(folder / "effects.tsv")
+        self.settings: dict[str, object] = {"log_format": "text", **(settings or {})}
+        self.app = app
+        self.capacity = capacity
+        self.step_seconds = step_seconds
+        self.key = ""
+        self.server_stores = [database.url] * min(servers, database.servers_max)
+        self.servers: list[Server] = []
+        self.workers: list[Worker] = []
+        self._workers_wanted = workers
+        self.worker_urls: Callable[[int], Sequence[str]] = self._urls_from
+
+    def _urls_from(self, n: int) -> list[str]:
+        """All servers, each worker with another one first."""
+        urls = [server.url for server in self.servers]
+        return [urls[(n + i) % len(urls)] for i in range(len(urls))]
+
+    async def prepare(self) -> None:
+        """Make the database and the servers' ports, so that proxies can be put between."""
+        self.key = await make_key(self.database.url)
+        self.servers = [
+            Server(f"server-{n}", self.folder, store, self.settings) for n, store in enumerate(self.server_stores)
+        ]
+
+    async def start(self) -> None:
+        """Start everything; comes back when all servers are ready and all workers registered."""
+        if not self.servers:
+            await self.prepare()
+        for server in self.servers:
+            server.start()
+        for server in self.servers:
+            await self.until_ready(server)
+        self.workers = [self.make_worker(n) for n in range(self._workers_wanted)]
+        for worker in self.workers:
+            worker.start()
+        for worker in self.workers:
+            await self.until_serving(worker)
+
+    async def until_ready(self, server: Server) -> None:
+        """Wait until a server that was started takes requests. Raises AssertionError when it ended instead."""
+
+        async def settled() -> bool:
+            return not server.alive or await server.is_ready()
+
+        await until(settled, START_SECONDS, f"{server.name} is ready")
+        assert server.alive, server.said()
+
+    async def until_serving(self, worker: Worker) -> None:
+        """Wait until a worker that was started is registered. Raises AssertionError when it ended instead."""
+        await until(lambda: not worker.alive or worker.is_serving(), START_SECONDS, f"{worker.name} is registered")
+        assert worker.alive, worker.said()
+
+    def make_worker(self, n: int) -> Worker:
+        """One more worker, not started yet."""
+        environment = {
+            "PERDURE_URL": ",".join(self.worker_urls(n)),
+            "PERDURE_API_KEY": self.key,
+            "FAULTS_EFFECTS": str(self.effects.path),
+            "FAULTS_STEP_SECONDS": str(self.step_seconds),
+        }
+        return Worker(f"worker-{n}", self.folder, ["work", self.app, "--capacity", str(self.capacity)], environment)
+
+    def client(self, urls: Sequence[str] | None = None, *, patience_seconds: float = 5.0) -> Client:
+        """A client of all servers."""
+        return Client(
+            HttpTransport(urls or [server.url for server in self.servers], self.key, patience_seconds=patience_seconds)
+        )
+
+    def in_flight(self, workers: Sequence[Worker] | None = None) -> int:
+        """How many step bodies run, in these workers or in all."""
+        return len(self.effects.in_flight(worker.pid for worker in workers or self.workers))
+
+    async def stop(self) -> None:
+        """End everything in order: workers drain, then the servers. Whoever does not end in time is killed."""
+        for nodes in (self.workers, self.servers):
+            living = [node for node in nodes if node.alive]
+            for node in living:
+                node.thaw()
+                node.terminate()
+            for node in living:
+                with contextlib.suppress(TimeoutError):
+                    await node.ended()
+        self.kill()
+
+    def kill(self) -> None:
+        """End whatever still lives, at once."""
+        for node in (*self.workers, *self.servers):
+            node.kill()
+
+
+async def make_key(store: str) -> str:
+    """Bring a store up to date and make a key in it."""
+    opened = await open_store(store)
+    try:
+        engine = Engine(opened)
+        return await engine.projects.create_key(await engine.projects.default(), "faults", Role.ADMIN)
+    finally:
+        await opened.close()
+
+
+async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float, what: str) -> None:
+    """Look again and again, for a bounded time: other processes say nothing of it. Raises TimeoutError."""
+    end = time.monotonic() + seconds
+    while True:
+        answer = condition()
+        if answer if isinstance(answer, bool) else await answer:
+            return
+        if time.monotonic() > end:
+            raise TimeoutError(f"waited {seconds:g} s and it is not so that {what}")
+        await asyncio.sleep(0.02)
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port: int = bound.getsockname()[1]
+        return port
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """On Linux the kernel ends what we started when we die, however that happens."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)
+
+    def ask() -> None:
+        libc.prctl(1, signal.SIGKILL)
+
+    return ask

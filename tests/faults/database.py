@@ -1,0 +1,113 @@
+"""The database of a fault run: an SQLite file, or a PostgreSQL of its own that can be stopped hard."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Any, Protocol
+
+import apsw
+import asyncpg
+import psutil
+from tests import postgres
+
+
+class Database(Protocol):
+    """Where a cluster keeps everything, and how the checker looks into it."""
+
+    name: str
+    url: str
+    servers_max: int
+
+    async def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """What a statement answers, asked beside the servers."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class SQLiteFile:
+    """A file in the run's folder; one server at a time."""
+
+    name = "sqlite"
+    servers_max = 1
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "perdure.db"
+        self.url = str(self.path)
+
+    async def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        connection = apsw.Connection(self.url, flags=apsw.SQLITE_OPEN_READONLY)
+        try:
+            connection.set_busy_timeout(10_000)
+            return list(connection.execute(sql))
+        finally:
+            connection.close()
+
+    async def close(self) -> None:
+        """The file stays in the run's folder."""
+
+
+class Postgres:
+    """A server of our own with one database in it. Its crashes lose nothing that was committed; a power cut might."""
+
+    name = "postgres"
+    servers_max = 8
+
+    def __init__(self, server: postgres.Server, url: str) -> None:
+        self.server = server
+        self.url = url
+
+    @classmethod
+    async def make(cls) -> Postgres:
+        server = await asyncio.to_thread(postgres.start)
+        name = await postgres.make(server=server)
+        return cls(server, server.database_url(name))
+
+    @property
+    def socket(self) -> str:
+        """The path of its socket, for a proxy in front of it."""
+        return f"{self.url.partition('host=')[2]}/.s.PGSQL.5432"
+
+    def through(self, port: int) -> str:
+        """The address of the same database through a proxy on a loopback port."""
+        return f"{self.url.partition('@')[0]}@127.0.0.1:{port}/{self.url.partition('@/')[2].partition('?')[0]}"
+
+    async def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        connection = await asyncpg.connect(self.url)
+        try:
+            return [tuple(row) for row in await connection.fetch(sql)]
+        finally:
+            await connection.close()
+
+    async def stop_hard(self) -> None:
+        """An immediate stop: every session ends in the middle of what it did."""
+        await asyncio.to_thread(self.server.kill)
+
+    async def crash(self) -> None:
+        """SIGKILL of the postmaster; its children notice and end."""
+        children = psutil.Process(self.server.pid).children()
+        await asyncio.to_thread(self.server.kill, signal.SIGKILL)
+        # Not before the last is gone would another one start: they share its memory.
+        await asyncio.to_thread(psutil.wait_procs, children, 30)
+
+    async def start(self) -> None:
+        """Start it again; comes back when it answers."""
+        await asyncio.to_thread(self.server.start)
+
+    async def terminate_sessions(self) -> int:
+        """End every session of the servers; how many there were."""
+        ended = await self.rows(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE application_name LIKE 'perdure %' AND pid <> pg_backend_pid()"
+        )
+        return len(ended)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self.server.stop)
+
+
+async def make(name: str, folder: Path) -> Database:
+    """The database of that name for a run in `folder`."""
+    return SQLiteFile(folder) if name == "sqlite" else await Postgres.make()

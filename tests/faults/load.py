@@ -1,0 +1,97 @@
+"""Callers: they start executions under keys, ask again until they are told, and hold results to what they must be."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from tests.faults.ledger import Ledger
+
+from perdure import Client
+from perdure.sdk.client import Handle
+from perdure.sdk.workflow import Workflow
+from perdure.wire.errors import PerdureError, Unavailable, UnknownOutcome
+
+PAUSE_SECONDS = 0.1
+Extra = Callable[[Handle[Any], int], Awaitable[object]]
+
+
+class Load:
+    """Executions of one workflow with the inputs 0, 1, 2 …, a bounded number of them open at once."""
+
+    def __init__(
+        self,
+        client: Client,
+        ledger: Ledger,
+        workflow: Workflow[int, Any],
+        expected: Callable[[int], Any],
+        *,
+        open_max: int = 300,
+        also: Extra | None = None,
+    ) -> None:
+        """`also` is what a caller does after the start, while the execution runs; it may raise as clients do."""
+        self.client = client
+        self.ledger = ledger
+        self.workflow = workflow
+        self.expected = expected
+        self.also = also
+        self.wrong: list[str] = []
+        """Results that are not what they must be."""
+        self.seconds: list[float] = []
+        """From the first attempt to start until the result, of each execution."""
+        self.started = 0
+        self.done = 0
+        self.stopping = False
+        self._room = asyncio.Semaphore(open_max)
+
+    async def run(self, count: int) -> None:
+        """Start that many (fewer, when `stopping` is set meanwhile), and come back when all have ended."""
+        async with asyncio.TaskGroup() as group:
+            for n in range(count):
+                await self._room.acquire()
+                if self.stopping:
+                    return
+                self.started += 1
+                group.create_task(self._one(n))
+
+    async def _one(self, n: int) -> None:
+        began = time.monotonic()
+        try:
+            key = f"{self.workflow.name}-{n}"
+            handle = await self._told("start", key, lambda: self.client.start(self.workflow, n, key=key))
+            if self.also is not None:
+                also = self.also
+                await self._told("also", key, lambda: also(handle, n))
+            result = await self._result(handle)
+            if result != self.expected(n):
+                self.wrong.append(f"{key} ({handle.id}) came to {result!r}, not to {self.expected(n)!r}")
+            self.seconds.append(time.monotonic() - began)
+            self.done += 1
+        finally:
+            self._room.release()
+
+    async def _told(self, what: str, key: str, ask: Callable[[], Awaitable[Any]]) -> Any:
+        """Ask until the answer is yes: each try is one line in the ledger."""
+        what = f"{what} {self.workflow.name}"
+        answer: list[Any] = []
+        while True:
+            await self.ledger.ask(what, key, _kept(answer, ask))
+            if answer:
+                return answer[0]
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _result(self, handle: Handle[Any]) -> Any:
+        while True:
+            try:
+                return await handle.result()
+            except (Unavailable, UnknownOutcome):
+                await asyncio.sleep(PAUSE_SECONDS)
+            except PerdureError as error:
+                return f"{error.code}: {error.message}"
+
+
+async def _kept(answer: list[Any], ask: Callable[[], Awaitable[Any]]) -> str:
+    answer.append(await ask())
+    return str(answer[0])

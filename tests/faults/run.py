@@ -1,0 +1,222 @@
+"""One run of one scenario: its cluster, its seed, its timeline, and what is kept of it when something is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from tests.faults import app
+from tests.faults import database as databases
+from tests.faults.checker import Verdict, check
+from tests.faults.cluster import Cluster, Worker, until
+from tests.faults.effects import Effect
+from tests.faults.ledger import Ledger
+from tests.faults.load import Extra, Load
+
+from perdure import Client
+from perdure.sdk.workflow import Workflow
+
+TURN_SECONDS = 120.0
+"""How long any one thing may take to come about before the run is given up."""
+
+
+class Size(StrEnum):
+    """How much a scenario does."""
+
+    SMALL = "small"
+    MEDIUM = "medium"
+    FULL = "full"
+
+
+class Broken(AssertionError):
+    """A promise was not kept, or the run did not do what it is for."""
+
+
+class Run:
+    """Everything a scenario needs. Use it as a block: at its end all processes have ended, and what they leave behind
+    is removed unless something was wrong."""
+
+    def __init__(self, name: str, database: str, size: Size, seed: int, *, keep: bool = False) -> None:
+        self.name = name
+        self.size = size
+        self.seed = seed
+        self.keep = keep
+        self.chance = Random(f"{name} {database} {seed}")
+        self.figures: dict[str, Any] = {}
+        """What the run has to tell besides that all is well."""
+        self.timeline: list[str] = []
+        self.faults: list[tuple[str, int, list[Effect]]] = []
+        """What was hit: the kind of fault, when (microseconds of the wall clock), and the bodies that were caught."""
+        self.folder = Path(tempfile.mkdtemp(prefix=f"perdure-faults-{name}-"))
+        self.ledger = Ledger(self.folder / "ledger.jsonl")
+        self.cluster: Cluster
+        self.database: databases.Database
+        self._database = database
+        self._keys: dict[str, str] = {}
+        self._loads: list[Load] = []
+        self._clients: list[Client] = []
+        self._began = time.monotonic()
+
+    async def __aenter__(self) -> Run:
+        self.database = await databases.make(self._database, self.folder)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if hasattr(self, "cluster"):
+            self.cluster.kill()
+        for client in self._clients:
+            await client.close()
+        await self.database.close()
+        if error is None and not self.keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        elif error is not None:
+            error.add_note(self.story())
+
+    def story(self) -> str:
+        """How to see it again, and what happened."""
+        again = f"python -m tests.faults {self.name} --size {self.size} --database {self._database} --seed {self.seed}"
+        kept = f"logs, ledger, effect log: {self.folder}"
+        return "\n".join([again, kept, "timeline:", *self.timeline[-60:]])
+
+    def pick(self, small: int, medium: int, full: int) -> int:
+        """The amount for this size."""
+        return {Size.SMALL: small, Size.MEDIUM: medium, Size.FULL: full}[self.size]
+
+    def make_cluster(self, **options: Any) -> Cluster:
+        """This run's cluster, not started yet."""
+        self.cluster = Cluster(self.folder, self.database, **options)
+        return self.cluster
+
+    def note(self, what: str) -> None:
+        """A line in the timeline."""
+        line = f"{time.monotonic() - self._began:8.3f}  {what}"
+        self.timeline.append(line)
+        with (self.folder / "timeline.txt").open("a") as file:
+            file.write(f"{line}\n")
+
+    # --- load --------------------------------------------------------------------------------------------------------
+
+    def client(self, **options: Any) -> Client:
+        """A client that is closed with the run."""
+        client = self.cluster.client(**options)
+        self._clients.append(client)
+        return client
+
+    def load(
+        self,
+        workflow: Workflow[int, Any] = app.five_steps,
+        expected: Callable[[int], Any] = app.expected,
+        *,
+        client: Client | None = None,
+        open_max: int = 300,
+        also: Extra | None = None,
+    ) -> Load:
+        """Callers of a workflow, whose results and ledger are held to account at the end."""
+        load = Load(client or self.client(), self.ledger, workflow, expected, open_max=open_max, also=also)
+        self._keys[f"start {workflow.name}"] = workflow.name
+        self._loads.append(load)
+        return load
+
+    # --- faults ------------------------------------------------------------------------------------------------------
+
+    async def progress(self, steps: int) -> None:
+        """Wait until that many more step bodies have ended, or nobody is left who would start any."""
+        target = self.cluster.effects.read().ended + steps
+        await until(
+            lambda: self.cluster.effects.read().ended >= target or self.idle(), TURN_SECONDS, f"{steps} more steps ran"
+        )
+
+    def idle(self) -> bool:
+        """Whether all callers have what they wanted."""
+        return all(load.done == load.started for load in self._loads) and any(load.done for load in self._loads)
+
+    async def victim(self, workers: list[Worker] | None = None) -> Worker:
+        """A worker that runs a step at this moment, or any one when no caller wants anything any more."""
+        among = workers or self.cluster.workers
+        busy: list[Worker] = []
+
+        def found() -> bool:
+            busy[:] = [worker for worker in among if worker.alive and self.cluster.in_flight([worker])]
+            return bool(busy) or self.idle()
+
+        await until(found, TURN_SECONDS, "a worker runs a step")
+        return self.chance.choice(busy or among)
+
+    def hit(self, what: str, caught: list[Effect], at_us: int) -> None:
+        """Write down a fault that has happened, and whom it caught."""
+        self.faults.append((what, at_us, caught))
+        self.note(f"{what}, {len(caught)} bodies in flight")
+
+    async def kill_worker(self) -> None:
+        """SIGKILL one that runs a step, and start another in its place."""
+        worker = await self.victim()
+        at_us = time.time_ns() // 1_000
+        worker.kill()
+        self.hit("worker killed", self.cluster.effects.in_flight([worker.pid]), at_us)
+        worker.start()
+
+    async def kill_server(self, n: int | None = None) -> None:
+        """SIGKILL one while some step runs, and start it again."""
+        server = self.cluster.servers[self.chance.randrange(len(self.cluster.servers)) if n is None else n]
+        await self.victim()
+        at_us = time.time_ns() // 1_000
+        server.kill()
+        self.hit(f"{server.name} killed", self.cluster.effects.in_flight(w.pid for w in self.cluster.workers), at_us)
+        server.start()
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    async def finish(self, *, quiet_seconds: float = 0.0) -> Verdict:
+        """Heal is done and all callers have their results: a quiet period, an orderly end, and the checks. Raises
+        `Broken` with everything that was found."""
+        await asyncio.sleep(quiet_seconds)
+        stale = 0
+        for server in self.cluster.servers:
+            stale += (await server.counted(self.cluster.key)).get("perdure_stale_rejections_total", 0)
+        self.note("the end")
+        await self.cluster.stop()
+        verdict = await check(self.cluster, self.ledger, keys=self._keys)
+        verdict.counts["stale messages refused"] = stale
+        for load in self._loads:
+            verdict.add("wrong results", load.wrong)
+        verdict.counts["faults"] = len(self.faults)
+        verdict.counts["faults that caught a step in flight"] = sum(bool(caught) for _, _, caught in self.faults)
+        self.figures["counts"] = {name: count for name, count in sorted(verdict.counts.items()) if count}
+        if verdict.wrong:
+            raise Broken("\n".join(verdict.wrong))
+        return verdict
+
+    def demand(self, verdict: Verdict, **least: int) -> None:
+        """The run was not in vain: these counts (with `_` for spaces) reached at least so much. Raises `Broken`."""
+        short = [
+            f"{name}: {verdict.counts[name.replace('_', ' ')]} of {wanted}"
+            for name, wanted in least.items()
+            if verdict.counts[name.replace("_", " ")] < wanted
+        ]
+        if short:
+            raise Broken(f"the run proves too little: {', '.join(short)}")
+
+    def recoveries(self, kind: str) -> list[float]:
+        """How long each execution that was caught by a fault of this kind took until another process went on with
+        it; those that had nothing left to do are left out."""
+        found: list[float] = []
+        for what, at_us, caught in self.faults:
+            if what == kind:
+                found += [one for one in self.cluster.effects.gone_on(caught, at_us).values() if one is not None]
+        return sorted(found)
+
+
+def spread(values: list[float]) -> str:
+    """Median, 99th percentile and maximum, in seconds."""
+    if not values:
+        return "none"
+    values = sorted(values)
+    at = [values[min(len(values) - 1, int(len(values) * part))] for part in (0.5, 0.99)]
+    return f"p50 {at[0]:.2f} s, p99 {at[1]:.2f} s, max {values[-1]:.2f} s"

@@ -1,0 +1,37 @@
+"""Workers and servers are killed at random while executions run: nothing is lost, nothing recorded runs again."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.faults.run import Broken, Run, spread
+
+HITS_MIN = 0.6
+
+
+async def kills(run: Run) -> None:
+    executions = run.pick(150, 1_500, 10_000)
+    of_workers = run.pick(5, 30, 100)
+    of_servers = run.pick(2, 8, 20)
+    workers = run.pick(3, 4, 6)
+    cluster = run.make_cluster(
+        servers=2, workers=workers, capacity=run.pick(4, 8, 12), settings={"lease_seconds": 4.0, "poll_seconds_max": 2}
+    )
+    await cluster.start()
+    load = run.load(open_max=run.pick(60, 200, 300))
+    loading = asyncio.create_task(load.run(executions))
+    faults = [run.kill_worker] * of_workers + [run.kill_server] * of_servers
+    run.chance.shuffle(faults)
+    pace = executions * 5 * 0.85 / len(faults)
+    for fault in faults:
+        await run.progress(int(pace * run.chance.uniform(0.5, 1.5)))
+        await fault()
+    await loading
+    verdict = await run.finish()
+    recoveries = run.recoveries("worker killed")
+    run.figures["a killed worker's work runs elsewhere"] = spread(recoveries)
+    run.figures["within 3 s"] = f"{sum(one <= 3 for one in recoveries)} of {len(recoveries)}"
+    hits = verdict.counts["faults that caught a step in flight"]
+    if hits < HITS_MIN * len(faults):
+        raise Broken(f"only {hits} of {len(faults)} kills hit a step in flight")
+    run.demand(verdict, faults=len(faults), completed=executions, rows_lost=len(faults) // 2, bodies_begun_again=1)

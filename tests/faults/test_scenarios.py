@@ -1,0 +1,24 @@
+"""Every scenario keeps every promise, on each database that it is for; the full size is `make faults`."""
+
+import pytest
+from tests.faults.run import Run, Size
+from tests.faults.scenarios.index import SCENARIOS
+
+CASES = [(name, database) for name, scenario in SCENARIOS.items() for database in scenario.databases]
+
+
+async def play(name: str, database: str, size: Size) -> None:
+    async with Run(name, database, size, seed=1) as run:
+        await SCENARIOS[name].play(run)
+
+
+@pytest.mark.parametrize(("name", "database"), CASES)
+async def test_a_small_run_keeps_every_promise(name: str, database: str) -> None:
+    await play(name, database, Size.SMALL)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("name", "database"), CASES)
+async def test_a_longer_run_keeps_every_promise(name: str, database: str) -> None:
+    await play(name, database, Size.MEDIUM)
