@@ -329,7 +329,17 @@ def test_every_verb_that_changes_something_says_what_it_names() -> None:
     from perdure.store.verbs import access, claims, looks
 
     reading = {"read_key", "journals", "read_events", "get", "find_by_key", "finished", "list_executions", "journal"}
-    reading |= {"logs", "doctor", "counts", "unserved", "list_named", "next_due", "list_waits", "list_keys"}
+    reading |= {
+        "database_time",
+        "logs",
+        "doctor",
+        "counts",
+        "unserved",
+        "list_named",
+        "next_due",
+        "list_waits",
+        "list_keys",
+    }
     nothing = {"touch"}
     found = set()
     for module in (access, claims, events, looks, moves, reports, starts, waits):

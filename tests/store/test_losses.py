@@ -241,6 +241,17 @@ async def test_after_an_absence_every_registration_gets_a_full_lease(world: Worl
     assert await world.beat() == [(id, 1, 1)]
 
 
+async def test_when_the_clock_goes_back_no_lease_is_left_an_hour_long(world: World) -> None:
+    await world.running()
+    world.advance(-3_600)
+    await world.store.write(claims.grant_leases(until_us=world.now_us + LEASE_US))
+    await world.store.write(claims.limit_leases(until_us=world.now_us + LEASE_US))
+    world.advance(LEASE_US / SECOND - 1)
+    assert await world.reap() == 0
+    world.advance(2)
+    assert await world.reap() == 1
+
+
 async def test_embedded_workers_end_with_their_process_and_not_with_a_lease(world: World) -> None:
     await world.register("in process", embedded=True)
     id = await world.start()

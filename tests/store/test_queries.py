@@ -91,6 +91,7 @@ def test_every_query_is_asked_by_somebody() -> None:
 MAY_SCAN = {
     "list_projects": "a handful of rows",
     "grant_leases": "one row per worker",
+    "limit_leases": "one row per worker, after the clock went back",
     "expired_workers": "one row per worker",
     "embedded_workers": "one row per worker",
     "list_workers": "one row per worker",

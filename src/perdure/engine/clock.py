@@ -1,18 +1,31 @@
 """The only place that asks what time it is.
 
-Store time is an anchor plus a clock that neither jumps nor stops while the machine sleeps (CLOCK_BOOTTIME). The wall
-clock is followed by at most 1 % slew; a difference of more than a minute is taken over at once, and whoever holds
-leases is told so that every one of them is granted anew.
+Store time is an anchor plus a clock that neither jumps nor stops while the machine sleeps (CLOCK_BOOTTIME). The anchor
+follows a wall clock by at most 1 % slew; a larger difference is taken over at once, and whoever holds leases is told so
+that every one of them is granted anew.
+
+Whose wall clock: where the store has one server, its own. Where it has several, the database's: leases and timers are
+compared by all of them, so their times must be one, however wrong each machine's own clock is.
 """
 
 import logging
 import time
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 logger = logging.getLogger("perdure.engine")
 
 JUMP_US = 60_000_000
+DATABASE_JUMP_US = 500_000
+"""A server that starts now has the database's time at once, so those that run must not be far from it for long."""
 SLEW = 0.01
+
+
+class Span(NamedTuple):
+    """How far store time is ahead of the time since boot: not less and not more than this, as far as an answer of the
+    database tells, which was written at some moment between the question and the arrival."""
+
+    least_us: int
+    most_us: int
 
 
 def boottime_us() -> int:
@@ -25,37 +38,52 @@ def boottime_us() -> int:
 class Clock(Protocol):
     """Store time in microseconds since the epoch; never goes back, except where `adjust` says that it jumped."""
 
+    @property
+    def of_database(self) -> bool:
+        """Whether it keeps with the database's clock, which can then be asked to confirm it."""
+        ...
+
     def now_us(self) -> int: ...
 
-    def adjust(self) -> bool:
-        """Follow the wall clock a little; True when it jumped and leases must be granted anew."""
+    def adjust(self, database: Span | None = None) -> bool:
+        """Follow the wall clock (the database's, where it was asked) a little; True when it jumped and leases must be
+        granted anew."""
         ...
 
 
 class SystemClock:
-    """The machine's time, as this module's docstring says."""
+    """The machine's time or the database's, as this module's docstring says."""
 
     def __init__(self) -> None:
         self._offset_us = time.time_ns() // 1_000 - boottime_us()
         self._adjusted_us = boottime_us()
         self._last_us = 0
+        self.of_database = False
 
     def now_us(self) -> int:
         now = max(boottime_us() + self._offset_us, self._last_us)
         self._last_us = now
         return now
 
-    def adjust(self) -> bool:
+    def adjust(self, database: Span | None = None) -> bool:
         boot = boottime_us()
-        wanted = time.time_ns() // 1_000 - boot
-        away = wanted - self._offset_us
         passed, self._adjusted_us = boot - self._adjusted_us, boot
-        if abs(away) > JUMP_US:
+        if database is None:
+            wanted, jump_us = time.time_ns() // 1_000 - boot, JUMP_US
+        elif not self.of_database:  # asked for the first time: nobody holds anything by this clock yet
+            self.of_database = True
+            self._offset_us, self._last_us = (database.least_us + database.most_us) // 2, 0
+            return False
+        else:  # within the span it may be right already
+            wanted, jump_us = min(max(self._offset_us, database.least_us), database.most_us), DATABASE_JUMP_US
+        away = wanted - self._offset_us
+        if abs(away) > jump_us:
             logger.warning(
-                "The wall clock jumped by %.1f s; store time follows, all leases are granted anew.", away / 1e6
+                "The %s clock jumped by %.1f s; store time follows, all leases are granted anew.",
+                "wall" if database is None else "database's",
+                away / 1e6,
             )
-            self._offset_us = wanted
-            self._last_us = 0
+            self._offset_us, self._last_us = wanted, 0
             return True
         most = int(passed * SLEW)
         self._offset_us += max(-most, min(most, away))
@@ -65,13 +93,15 @@ class SystemClock:
 class ManualClock:
     """A clock that tests move by hand."""
 
+    of_database = False
+
     def __init__(self, now_us: int = 1_750_000_000_000_000) -> None:
         self._now_us = now_us
 
     def now_us(self) -> int:
         return self._now_us
 
-    def adjust(self) -> bool:
+    def adjust(self, database: Span | None = None) -> bool:
         return False
 
     def advance(self, seconds: float) -> None:

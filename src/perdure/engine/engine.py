@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from perdure.engine.claims import Claims
-from perdure.engine.clock import Clock, SystemClock, boottime_us
+from perdure.engine.clock import Clock, Span, SystemClock, boottime_us
 from perdure.engine.doorbell import Doorbell
 from perdure.engine.endings import Endings
 from perdure.engine.events import Events
@@ -14,8 +14,15 @@ from perdure.engine.projects import Projects
 from perdure.engine.settings import EngineSettings
 from perdure.engine.stats import Stats
 from perdure.store.interface import Counted, Due, Ended, Hint, News, Published, Ready, Store, Written
-from perdure.store.verbs import access, claims
+from perdure.store.verbs import access, claims, looks
 from perdure.wire.errors import Unavailable
+
+TIME_QUESTIONS = 3
+"""How often the database is asked at the start what time it is; the quickest answer counts."""
+
+
+def _width(span: Span) -> int:
+    return span.most_us - span.least_us
 
 
 class Engine:
@@ -37,6 +44,8 @@ class Engine:
         self.events = Events(self)
         self.projects = Projects(self)
         self.reaped_at_us = 0
+        self.granting_until_us = 0
+        """Since boot: until then every round of the reaper grants, because the clock jumped."""
         self.prune_after = ("", "")
         self.alarmed: set[tuple[str, str]] = set()
         self._news: dict[str, set[str]] = {}
@@ -45,7 +54,9 @@ class Engine:
         store.listen(self._hear)
 
     async def start(self) -> None:
-        """Take back what embedded workers of earlier processes held, then run the loops."""
+        """Take the store's time, take back what embedded workers of earlier processes held, then run the loops."""
+        spans = [await self._ask_time() for _ in range(TIME_QUESTIONS)]
+        self.clock.adjust(min((span for span in spans if span is not None), key=_width, default=None))
         if self.store.alone:  # elsewhere they may belong to a process that runs
             await self.store.write(claims.end_embedded(now_us=self.clock.now_us()))
         self.reaped_at_us = boottime_us() - self.lease_us  # its first round grants every registration a full lease
@@ -68,6 +79,15 @@ class Engine:
                 await self.store.write(access.touch(now_us=self.clock.now_us()))
         except TimeoutError as error:
             raise Unavailable("The store did not commit within a second.") from error
+
+    async def follow_clock(self) -> bool:
+        """Keep with the clock that the store goes by; True when it jumped. Raises Unavailable."""
+        return self.clock.adjust(await self._ask_time())
+
+    async def _ask_time(self) -> Span | None:
+        sent_us = boottime_us()
+        told_us = await self.store.read(looks.database_time())
+        return None if told_us is None else Span(told_us - boottime_us(), told_us - sent_us)
 
     def wake_loops(self) -> None:
         """Something is due sooner than the loops know."""

@@ -45,16 +45,26 @@ async def _wake(engine: Engine) -> float:
 
 
 async def _reap(engine: Engine) -> float:
-    """End registrations whose lease ran out. After a gap in its own ticks it first grants everybody a full lease."""
+    """End registrations whose lease ran out. After a gap in its own ticks it first grants everybody a full lease.
+
+    After a jump of the clock it does so for as long as a lease lasts: another server may not have seen the jump yet and
+    renew leases by the old time. Whoever is still ahead after that, because the clock went back, is brought in line.
+    """
     now = boottime_us()
     tick_us = min(engine.lease_us // 4, 1_000_000)
     away = now - engine.reaped_at_us
     engine.reaped_at_us = now
-    jumped = engine.clock.adjust()
+    if await engine.follow_clock():
+        engine.granting_until_us = now + engine.lease_us
     now_us = engine.clock.now_us()
-    if jumped or away > engine.lease_us // 2:
+    if now < engine.granting_until_us or away > engine.lease_us // 2:
         await engine.store.write(claims.grant_leases(until_us=now_us + engine.lease_us))
-    elif await engine.store.write(claims.reap(now_us=now_us, limit=BATCH)) == BATCH:
+        return tick_us / 1e6
+    if engine.granting_until_us:
+        engine.granting_until_us = 0
+        await engine.store.write(claims.limit_leases(until_us=now_us + engine.lease_us))
+    by_database = engine.clock.of_database
+    if await engine.store.write(claims.reap(now_us=now_us, limit=BATCH, by_database=by_database)) == BATCH:
         return 0.0
     return tick_us / 1e6
 

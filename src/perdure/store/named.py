@@ -92,6 +92,7 @@ SWEEPS: Final = frozenset(
         "end_embedded",
         "erase",
         "grant_leases",
+        "limit_leases",
         "prune",
         "reap",
         "register",

@@ -143,8 +143,14 @@ UPDATE workers SET last_claim_id = :claim_id WHERE id = :id RETURNING id;
 -- picks: workers; a server that was away gives everybody one full lease before it takes anything from them
 UPDATE workers SET lease_until_us = :lease_until_us WHERE embedded = 0 AND lease_until_us < :lease_until_us RETURNING id;
 
+-- name: limit_leases
+-- picks: workers; whose leases were granted before the clock went back
+UPDATE workers SET lease_until_us = :lease_until_us WHERE embedded = 0 AND lease_until_us > :lease_until_us RETURNING id;
+
 -- name: expired_workers
-SELECT id, project_id FROM workers WHERE embedded = 0 AND lease_until_us <= :now_us ORDER BY lease_until_us, id LIMIT :limit {FOR UPDATE SKIP LOCKED};
+-- The clock is read after the rows are seen: where it agrees, no server has shortened a lease by a later time of it.
+SELECT id, project_id FROM workers WHERE embedded = 0 AND lease_until_us <= :now_us
+  AND (:by_database = 0 OR {1 = 1|ABS(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 - :now_us) < 2000000}) ORDER BY lease_until_us, id LIMIT :limit {FOR UPDATE SKIP LOCKED};
 
 -- name: embedded_workers
 SELECT id, project_id FROM workers WHERE embedded = 1 ORDER BY id {FOR UPDATE};

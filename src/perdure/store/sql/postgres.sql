@@ -1,5 +1,9 @@
 -- What only PostgreSQL can say, each with its reason.
 
+-- name: database_time
+-- Servers on several machines have one time: this one.
+SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT);
+
 -- name: lock_projects
 -- Two servers that start on an empty database at once make one first project, not two. There is no row yet to lock.
 SELECT pg_advisory_xact_lock(1346720324);

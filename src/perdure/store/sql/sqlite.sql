@@ -1,5 +1,9 @@
 -- What only SQLite can say, each with its reason.
 
+-- name: database_time
+-- The file's one server has the time.
+SELECT NULL;
+
 -- name: integrity
 -- SQLite's own check of its file; PostgreSQL has no such statement.
 PRAGMA integrity_check(10);

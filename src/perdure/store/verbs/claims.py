@@ -331,6 +331,12 @@ async def grant_leases(*, until_us: int) -> None:
 
 
 @verb
+async def limit_leases(*, until_us: int) -> None:
+    """No lease runs for longer than to `until_us`: those from before the clock went back."""
+    await query("limit_leases", lease_until_us=until_us)
+
+
+@verb
 async def drain(*, project_id: str, worker_id: str, now_us: int) -> None:
     """End a registration; what it still holds goes back at once and counts no loss."""
     rows = await query("read_worker", id=worker_id)
@@ -349,9 +355,13 @@ async def _end(worker_id: str, now_us: int, *, released: bool = False) -> None:
 
 
 @verb
-async def reap(*, now_us: int, limit: int) -> int:
-    """End the registrations whose lease ran out and hand their work to others. Answers how many ended."""
-    expired = await query("expired_workers", now_us=now_us, limit=limit)
+async def reap(*, now_us: int, limit: int, by_database: bool = False) -> int:
+    """End the registrations whose lease ran out and hand their work to others. Answers how many ended.
+
+    `by_database`: none unless the database's clock agrees with `now_us`. Another server may have followed a jump of it
+    that this one has not seen yet.
+    """
+    expired = await query("expired_workers", now_us=now_us, limit=limit, by_database=int(by_database))
     for worker_id, _ in expired:
         await _end(worker_id, now_us)
     if expired:

@@ -224,6 +224,14 @@ async def unserved(*, before_us: int) -> Rows:
 
 
 @verb
+async def database_time() -> int | None:
+    """What time the database has, in microseconds since the epoch; None where it has no clock of its own."""
+    rows = await query("database_time")
+    now_us: int | None = rows[0][0]
+    return now_us
+
+
+@verb
 async def list_named(*, name: str, project_id: str) -> list[tuple[Any, ...]]:
     """The rows of one of the small tables: workers, workflows, queues, keys."""
     return await query(f"list_{name}", project_id=project_id)

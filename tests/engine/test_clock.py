@@ -1,0 +1,205 @@
+"""Whose time it is: one server's own, or the database's for all servers of it."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+from tests import postgres
+from tests.store.conftest import migrated
+
+from perdure.engine import clock as clocks
+from perdure.engine.clock import DATABASE_JUMP_US, Span, SystemClock
+from perdure.engine.engine import Engine
+from perdure.engine.settings import EngineSettings
+from perdure.store.open import open_store
+from perdure.store.verbs import claims, looks
+from perdure.wire.errors import LeaseLost
+from perdure.wire.requests import BeatRequest, RegisterRequest, WorkflowSpec
+
+SECOND = 1_000_000
+HOUR = 3_600 * SECOND
+on_postgres = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
+
+
+class Hands:
+    """Wall clock and time since boot, moved by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.boot_us = 50 * SECOND
+        self.wall_us = 1_750_000_000 * SECOND
+        monkeypatch.setattr(clocks, "boottime_us", lambda: self.boot_us)
+        monkeypatch.setattr(time, "time_ns", lambda: self.wall_us * 1_000)
+
+    def pass_(self, seconds: float) -> None:
+        self.boot_us += int(seconds * SECOND)
+        self.wall_us += int(seconds * SECOND)
+
+
+@pytest.fixture
+def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
+    return Hands(monkeypatch)
+
+
+def test_a_small_step_of_the_wall_clock_is_followed_slowly(hands: Hands) -> None:
+    clock = SystemClock()
+    before = clock.now_us()
+    hands.wall_us += 20 * SECOND
+    assert clock.now_us() == before
+    hands.pass_(10)
+    assert not clock.adjust()
+    assert clock.now_us() - before == 10 * SECOND + SECOND // 10
+
+
+@pytest.mark.parametrize("step_us", [HOUR, -HOUR])
+def test_a_large_step_of_the_wall_clock_is_told(hands: Hands, step_us: int) -> None:
+    clock = SystemClock()
+    before = clock.now_us()
+    hands.wall_us += step_us
+    assert clock.adjust()
+    assert clock.now_us() - before == step_us
+    assert not clock.adjust()
+
+
+def test_the_database_s_time_is_taken_at_once_and_the_machine_s_no_longer_counts(hands: Hands) -> None:
+    clock = SystemClock()
+    database_us = hands.wall_us - HOUR
+    assert not clock.of_database
+    assert not clock.adjust(_answer(hands, database_us, 1_000))
+    assert clock.of_database
+    assert abs(clock.now_us() - database_us) <= 1_000
+    before = clock.now_us()
+    hands.wall_us += HOUR
+    assert not clock.adjust(_answer(hands, database_us, 1_000))
+    assert clock.now_us() == before
+
+
+def test_a_slow_answer_moves_nothing(hands: Hands) -> None:
+    clock = SystemClock()
+    clock.adjust(_answer(hands, hands.wall_us, 0))
+    for seconds in (0.1, 3, 30):
+        before = clock.now_us()
+        assert not clock.adjust(_answer(hands, hands.wall_us, int(seconds * SECOND)))
+        assert clock.now_us() == before
+
+
+@pytest.mark.parametrize("step_us", [DATABASE_JUMP_US + 1, -HOUR])
+def test_a_step_of_the_database_s_clock_is_told(hands: Hands, step_us: int) -> None:
+    clock = SystemClock()
+    clock.adjust(_answer(hands, hands.wall_us, 0))
+    before = clock.now_us()
+    assert clock.adjust(_answer(hands, hands.wall_us + step_us, 0))
+    assert clock.now_us() - before == step_us
+
+
+def _answer(hands: Hands, database_us: int, took_us: int) -> Span:
+    """What a server concludes that asked just now and hears that the database has this time."""
+    return Span(database_us - hands.boot_us - took_us, database_us - hands.boot_us)
+
+
+# --- several servers -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def url() -> AsyncIterator[str]:
+    """A database whose clock can be put forward and back: `clock_timestamp` is found in a schema of the test's."""
+    async with postgres.fresh(migrated) as url:
+        connection = await asyncpg.connect(url)
+        name = await connection.fetchval("SELECT current_database()")
+        await connection.execute(
+            "CREATE SCHEMA test; CREATE TABLE test.shift (seconds INTEGER); INSERT INTO test.shift VALUES (0);"
+            "CREATE FUNCTION test.clock_timestamp() RETURNS TIMESTAMPTZ LANGUAGE SQL VOLATILE AS "
+            "'SELECT pg_catalog.clock_timestamp() + make_interval(secs => seconds) FROM test.shift';"
+            f"ALTER DATABASE {name} SET search_path = public, test, pg_catalog"
+        )
+        await connection.close()
+        yield url
+
+
+async def _shift(url: str, seconds: int) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute("UPDATE test.shift SET seconds = $1", seconds)
+    await connection.close()
+
+
+async def _engine(url: str, wrong_us: int = 0) -> Engine:
+    clock = SystemClock()
+    clock._offset_us += wrong_us
+    engine = Engine(await open_store(url), clock=clock, settings=EngineSettings(lease_seconds=2.0))
+    await engine.start()
+    return engine
+
+
+async def _workers(engine: Engine, amount: int) -> list[str]:
+    project_id = await engine.projects.default()
+    for n in range(amount):
+        await engine.claims.register(project_id, RegisterRequest(f"w{n}", "d", "3.12", [WorkflowSpec("wf")]))
+    return [f"w{n}" for n in range(amount)]
+
+
+@on_postgres
+async def test_servers_with_different_clocks_have_one_time(url: str) -> None:
+    engines = [await _engine(url, wrong_us) for wrong_us in (0, HOUR, -HOUR)]
+    times = [engine.clock.now_us() for engine in engines]
+    assert max(times) - min(times) < SECOND
+    for engine in engines:
+        await engine.stop()
+
+
+@on_postgres
+@pytest.mark.parametrize("hours", [1, -1])
+async def test_no_live_lease_ends_when_the_database_s_clock_steps(url: str, hours: int) -> None:
+    """Two servers notice it at different moments. Workers beat, and change servers, all the time; then they die."""
+    engines = [await _engine(url), await _engine(url)]
+    project_id = await engines[0].projects.default()
+    workers = await _workers(engines[0], 6)
+    lost: list[str] = []
+    stop = asyncio.Event()
+
+    async def beat(n: int) -> None:
+        server = n
+        while not stop.is_set():
+            reply = await engines[server % 2].claims.beat(project_id, BeatRequest(workers[n], engines[0].store.epoch))
+            if reply.lost:
+                lost.append(workers[n])
+                return
+            server += n % 3 == 0
+            await asyncio.sleep(0.1)
+
+    beats = [asyncio.create_task(beat(n)) for n in range(len(workers))]
+    before = [engine.clock.now_us() for engine in engines]
+    await _shift(url, hours * 3_600)
+    await asyncio.sleep(5)  # two leases and a half
+    passed = [engine.clock.now_us() - was for engine, was in zip(engines, before, strict=True)]
+    assert all(abs(us - hours * HOUR) < 60 * SECOND for us in passed)
+    assert lost == []
+    stop.set()
+    await asyncio.gather(*beats)
+    left: list[tuple[object, ...]] = [()]
+    for _ in range(300):
+        if not left:
+            break
+        await asyncio.sleep(0.1)
+        left = await engines[0].store.read(looks.list_named(name="workers", project_id=project_id))
+    assert left == []
+    for engine in engines:
+        await engine.stop()
+
+
+@on_postgres
+async def test_a_server_that_has_not_seen_the_step_yet_ends_nobody_s_lease(url: str) -> None:
+    store = await open_store(url)
+    engine = await _engine(url)
+    await _workers(engine, 1)
+    project_id = await engine.projects.default()
+    ahead_us = engine.clock.now_us() + HOUR
+    assert await store.write(claims.reap(now_us=ahead_us, limit=10, by_database=True)) == 0
+    reply = await engine.claims.beat(project_id, BeatRequest("w0", store.epoch))
+    assert not reply.lost
+    assert await store.write(claims.reap(now_us=ahead_us, limit=10)) == 1
+    with pytest.raises(LeaseLost):
+        await _workers(engine, 1)
+    await engine.stop()
+    await store.close()
