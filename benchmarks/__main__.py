@@ -2,6 +2,7 @@
 
     python -m benchmarks                         everything on the embedded default, some ten minutes
     python -m benchmarks W1 W2 --mode http       two workloads, with server, worker and client as three processes
+    python -m benchmarks --database postgres     on a PostgreSQL of its own, started for this
     python -m benchmarks --small                 everything, in little: that it runs, not how fast
 
 Each run is a process of its own. Where the floor has the same workload, its runs and ours take turns, and the figure
@@ -9,6 +10,8 @@ that travels from machine to machine is the median of the pairs' ratios.
 """
 
 import argparse
+import asyncio
+import contextlib
 import json
 import statistics
 import subprocess
@@ -23,9 +26,15 @@ from typing import Any, Final, NamedTuple
 from benchmarks.figures import ROOT, machine, measured
 from rich.console import Console
 from rich.table import Table
+from tests.postgres import SAFE
+from tests.postgres import Server as PostgresServer
+from tests.postgres import make as make_database
+from tests.postgres import running as running_postgres
 
-WORKLOADS: Final = ("ready", "idle", "W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8")
+WORKLOADS: Final = ("ready", "idle", "W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8", "parking", "servers")
 GROWN: Final = 1_000_000
+POSTGRES: Final = {**SAFE, "shared_buffers": "1GB", "max_wal_size": "4GB"}
+"""As somebody would set it up for this machine; every commit is on disk."""
 
 Figures = dict[str, Any]
 
@@ -39,10 +48,22 @@ class Plan(NamedTuple):
     conc: int
     small: bool
     folder: Path
+    postgres: PostgresServer | None = None
 
     @property
     def program(self) -> str:
         return f"benchmarks.{self.mode}"
+
+    def run(self, *arguments: str, program: str | None = None, store: str | None = None) -> Figures:
+        """One run of ours, on a store of its own unless one is given."""
+        if store is None and self.postgres is not None:
+            store = self.new_database()
+        return measured(program or self.program, *arguments, *(() if store is None else ("--store", store)))
+
+    def new_database(self) -> str:
+        """The address of an empty database."""
+        assert self.postgres is not None
+        return self.postgres.database_url(asyncio.run(make_database(server=self.postgres)))
 
 
 def say(text: str) -> None:
@@ -60,7 +81,7 @@ def pairs(plan: Plan, workload: str, name: str, seconds: float, *, lower_is_bett
     ours: list[Figures] = []
     for turn in range(plan.pairs):
         floors.append(measured("benchmarks.floor", workload, *common))
-        ours.append(measured(plan.program, workload, *common))
+        ours.append(plan.run(workload, *common))
         say(f"  pair {turn + 1}: floor {floors[-1][name]:,.2f}, ours {ours[-1][name]:,.2f} {name}")
     ratios = [float(b[name]) / float(a[name]) for a, b in zip(floors, ours, strict=True)]
     if not lower_is_better:
@@ -89,7 +110,7 @@ def one_caller(plan: Plan, workload: str) -> Figures:
 
 def several(plan: Plan, *arguments: str) -> list[Figures]:
     """Three runs, or one if small."""
-    return [measured(plan.program, *arguments) for _ in range(1 if plan.small else 3)]
+    return [plan.run(*arguments) for _ in range(1 if plan.small else 3)]
 
 
 def family(plan: Plan, workload: str) -> Figures:
@@ -116,7 +137,8 @@ def sleepers(plan: Plan, workload: str) -> Figures:
 
 def killed(plan: Plan, workload: str) -> Figures:
     executions = "20" if plan.small else "200"
-    runs = [measured("benchmarks.killed", plan.mode, "--executions", executions) for _ in range(1 if plan.small else 3)]
+    arguments = (plan.mode, "--executions", executions)
+    runs = [plan.run(*arguments, program="benchmarks.killed") for _ in range(1 if plan.small else 3)]
     return {
         "unit": "restart_to_done_s",
         "ours": median(runs, "restart_to_done_s"),
@@ -137,16 +159,16 @@ def submits(plan: Plan, workload: str) -> Figures:
 
 
 def grown(plan: Plan, workload: str) -> Figures:
-    store = plan.folder / "grown.db"
+    store = str(plan.folder / "grown.db") if plan.postgres is None else plan.new_database()
     amount = 2_000 if plan.small else GROWN
-    made = measured("benchmarks.grown", str(store), str(amount))
+    made = measured("benchmarks.grown", store, str(amount))
     say(f"  {amount:,} finished executions, {made['bytes_per_execution']:.0f} bytes each, in {made['took_s']:.0f} s")
     common = ("W1", "--seconds", str(plan.seconds), "--conc", str(plan.conc))
     empty: list[Figures] = []
     full: list[Figures] = []
     for turn in range(plan.pairs):
-        empty.append(measured(plan.program, *common))
-        full.append(measured(plan.program, *common, "--store", str(store)))
+        empty.append(plan.run(*common))
+        full.append(plan.run(*common, store=store))
         say(f"  pair {turn + 1}: {empty[-1]['executions_per_s']:,.0f} empty, {full[-1]['executions_per_s']:,.0f} grown")
     ratios = [b["executions_per_s"] / a["executions_per_s"] for a, b in zip(empty, full, strict=True)]
     return {
@@ -163,12 +185,13 @@ def ready(plan: Plan, workload: str) -> Figures:
     runs: list[Figures] = []
     for _ in range(1 if plan.small else 5):
         if plan.mode == "http":
-            runs.append(measured(plan.program, workload))
+            runs.append(plan.run(workload))
             continue
+        command = [sys.executable, "-m", plan.program, workload]
+        if plan.postgres is not None:
+            command += ["--store", plan.new_database()]
         begin = time.perf_counter()
-        process = subprocess.Popen(
-            [sys.executable, "-m", plan.program, workload], cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         process.stdout.readline()
         runs.append({"ready_s": time.perf_counter() - begin})
@@ -177,8 +200,41 @@ def ready(plan: Plan, workload: str) -> Figures:
 
 
 def idle(plan: Plan, workload: str) -> Figures:
-    run = measured(plan.program, workload, "--seconds", "1" if plan.small else "30")
+    run = plan.run(workload, "--seconds", "1" if plan.small else "30")
     return {"unit": "idle_cpu_percent", "ours": run["idle_cpu_percent"], "runs": [run], **run}
+
+
+def parking(plan: Plan, workload: str) -> Figures:
+    """A parent that waits for a child a hundred times, beside one of a hundred steps."""
+    seconds = ("--seconds", str(plan.seconds))
+    runs = several(plan, workload, *seconds)
+    figures: Figures = {"unit": "times a parent of 100 steps", "ours": median(runs, "waits_to_steps"), "runs": runs}
+    for name in ("waits100_ms", "hundredth_to_tenth"):
+        figures[name] = median(runs, name)
+    if plan.mode == "embedded":  # an option of the embedded worker only
+        figures["waits_to_steps_not_parked"] = median(several(plan, workload, *seconds, "--no-parks"), "waits_to_steps")
+    return figures
+
+
+def servers(plan: Plan, workload: str) -> Figures:
+    """W1 through two servers with four workers, beside one with one."""
+    assert plan.postgres is not None
+    common = ("W1", "--seconds", str(plan.seconds), "--conc", str(plan.conc))
+    one: list[Figures] = []
+    two: list[Figures] = []
+    for turn in range(plan.pairs):
+        one.append(plan.run(*common))
+        two.append(plan.run(*common, "--servers", "2", "--workers", "4"))
+        say(f"  pair {turn + 1}: {one[-1]['executions_per_s']:,.0f} one, {two[-1]['executions_per_s']:,.0f} two")
+    ratios = [b["executions_per_s"] / a["executions_per_s"] for a, b in zip(one, two, strict=True)]
+    return {
+        "unit": "times one server's executions_per_s",
+        "ours": statistics.median(ratios),
+        "lock_wait_percent": median(two, "lock_wait_percent"),
+        "ratios": ratios,
+        "runs": two,
+        "one_runs": one,
+    }
 
 
 KINDS: Final[dict[str, Callable[[Plan, str], Figures]]] = {
@@ -192,6 +248,8 @@ KINDS: Final[dict[str, Callable[[Plan, str], Figures]]] = {
     "W6": killed,
     "W7": submits,
     "W8": grown,
+    "parking": parking,
+    "servers": servers,
 }
 
 
@@ -213,13 +271,17 @@ def remarks(workload: str, figures: Figures) -> str:
         "idle_rss_mb": "{:.0f} MB",
         "worker_rss_mb": "worker {:.0f} MB",
         "bytes_per_execution": "{:,.0f} bytes per finished execution",
+        "waits100_ms": "{:,.0f} ms for 100 waits",
+        "hundredth_to_tenth": "the hundredth wait {:.2f} times the tenth",
+        "waits_to_steps_not_parked": "not parked {:.2f}",
+        "lock_wait_percent": "{:.1f} % of busy sessions wait for a lock",
     }
     said += [text.format(figures[name]) for name, text in words.items() if figures.get(name) is not None]
     return ", ".join(said)
 
 
 def show(report: dict[str, Any]) -> None:
-    table = Table(title=f"Perdure, {report['mode']}", title_justify="left")
+    table = Table(title=f"Perdure, {report['mode']}, {report['database']}", title_justify="left")
     for heading in ("", "ours", "floor", "floor ÷ ours", "also"):
         table.add_column(heading, justify="left" if heading in ("", "also") else "right", overflow="fold")
     for workload, figures in report["workloads"].items():
@@ -239,17 +301,22 @@ def main() -> None:
     )
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"of {', '.join(WORKLOADS)}; default: all")
     parser.add_argument("--mode", choices=["embedded", "http"], default="embedded")
+    parser.add_argument("--database", choices=["sqlite", "postgres"], default="sqlite")
     parser.add_argument("--seconds", type=float, help="of each run (default 10)")
     parser.add_argument("--pairs", type=int, help="runs of ours and of the floor, taking turns (default 5)")
     parser.add_argument("--conc", type=int, default=256, help="callers in W1, W2 and W8 (default 256)")
     parser.add_argument("--small", action="store_true", help="as little as possible of everything")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure of every run there")
     given = parser.parse_args()
-    wanted = given.workloads or list(WORKLOADS)
+    several_servers = given.mode == "http" and given.database == "postgres"
+    possible = [one for one in WORKLOADS if one != "servers" or several_servers]
+    wanted = given.workloads or possible
     for one in wanted:
-        if one not in WORKLOADS:
-            parser.error(f"there is no workload {one!r}; there are {', '.join(WORKLOADS)}")
-    with tempfile.TemporaryDirectory(prefix="perdure-bench-") as folder:
+        if one not in possible:
+            parser.error(f"there is no workload {one!r}; there are {', '.join(possible)}")
+    with contextlib.ExitStack() as opened:
+        folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="perdure-bench-"))
+        postgres = opened.enter_context(running_postgres(POSTGRES)) if given.database == "postgres" else None
         plan = Plan(
             given.mode,
             given.seconds or (0.2 if given.small else 10.0),
@@ -257,11 +324,13 @@ def main() -> None:
             16 if given.small else given.conc,
             given.small,
             Path(folder),
+            postgres,
         )
         report: dict[str, Any] = {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
             "mode": plan.mode,
+            "database": given.database,
             "seconds": plan.seconds,
             "pairs": plan.pairs,
             "conc": plan.conc,

@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import json
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,27 @@ from benchmarks.workflows import app
 from perdure import Client
 from perdure.embedded import LocalTransport, embedded
 from perdure.engine.engine import Engine
-from perdure.store.open import open_store
+from perdure.store.open import is_postgres, open_store
 
 
 class EmbeddedLab:
     """Everything in this process."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, written: Callable[[], int | None] = bytes_written) -> None:
         self.client = client
+        self.clients: Sequence[Client] = [client]
+        self._written = written
 
     def worker_rss(self) -> int:
         return rss()
 
     def written(self) -> int | None:
-        return bytes_written()
+        return self._written()
+
+
+def nobody_counts() -> int | None:
+    """What PostgreSQL writes is written by processes of its own."""
+    return None
 
 
 async def submits(store: str, seconds: float) -> dict[str, Any]:
@@ -47,7 +54,7 @@ async def submits(store: str, seconds: float) -> dict[str, Any]:
 @contextlib.asynccontextmanager
 async def _lab(store: str, parks: bool) -> AsyncIterator[EmbeddedLab]:
     async with embedded(store, app, parks=parks) as p:
-        yield EmbeddedLab(p)
+        yield EmbeddedLab(p, nobody_counts if is_postgres(store) else bytes_written)
 
 
 async def measure(given: argparse.Namespace, store: str) -> dict[str, Any]:
@@ -64,6 +71,8 @@ async def measure(given: argparse.Namespace, store: str) -> dict[str, Any]:
                 return await workloads.one_caller(lab, given.seconds, given.count or 1_000)
             case "W4":
                 return await workloads.family(lab, given.seconds, given.count or 100)
+            case "parking":
+                return await workloads.parking(lab, given.seconds)
             case "W5":
                 return await workloads.sleepers(lab, given.count or 2_000)
             case _:
@@ -72,15 +81,15 @@ async def measure(given: argparse.Namespace, store: str) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("workload", choices=["W1", "W2", "W3", "W4", "W5", "W7", "ready", "idle"])
+    parser.add_argument("workload", choices=["W1", "W2", "W3", "W4", "W5", "W7", "parking", "ready", "idle"])
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--conc", type=int, default=256)
     parser.add_argument("--count", type=int, help="children, sleepers or calls, where the workload has them")
     parser.add_argument("--no-parks", dest="parks", action="store_false")
-    parser.add_argument("--store", type=Path, help="an existing store (default: a new one)")
+    parser.add_argument("--store", help="an existing store (default: a new file)")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="perdure-bench-") as folder:
-        print(json.dumps(run_loop(measure(given, str(given.store or Path(folder) / "perdure.db")))))
+        print(json.dumps(run_loop(measure(given, given.store or str(Path(folder) / "perdure.db")))))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from benchmarks.workflows import SIDE_FILE, app, slow10
 
 from perdure import Client
 from perdure.embedded import embedded
+from perdure.store.open import is_postgres
 
 STEPS: Final = 10
 AT_ONCE: Final = 20
@@ -43,14 +44,28 @@ async def embedded_process(store: str, executions: int) -> None:
         await run_all(p, executions)
 
 
-def recorded(store: Path) -> set[tuple[str, str]]:
+STEPS_RECORDED: Final = "SELECT execution_id, key FROM journal WHERE kind = 'step'"
+
+
+def recorded(store: str) -> set[tuple[str, str]]:
     """(execution, key) of every step that is on disk."""
-    base = apsw.Connection(str(store), flags=apsw.SQLITE_OPEN_READONLY)
+    if is_postgres(store):
+        return asyncio.run(_recorded_in_postgres(store))
+    base = apsw.Connection(store, flags=apsw.SQLITE_OPEN_READONLY)
     try:
-        rows = base.execute("SELECT execution_id, key FROM journal WHERE kind = 'step'").fetchall()
-        return {(str(id), str(key)) for id, key in rows}
+        return {(str(id), str(key)) for id, key in base.execute(STEPS_RECORDED).fetchall()}
     finally:
         base.close()
+
+
+async def _recorded_in_postgres(store: str) -> set[tuple[str, str]]:
+    import asyncpg
+
+    connection = await asyncpg.connect(store)
+    try:
+        return {(str(id), str(key)) for id, key in await connection.fetch(STEPS_RECORDED)}
+    finally:
+        await connection.close()
 
 
 class Side:
@@ -89,9 +104,9 @@ def verdict(
     }
 
 
-def over_embedded(folder: Path, executions: int) -> dict[str, Any]:
-    side, store = Side(folder / "side"), folder / "perdure.db"
-    command = [sys.executable, "-m", "benchmarks.killed", "embedded", "--child", str(store)]
+def over_embedded(folder: Path, executions: int, store: str | None) -> dict[str, Any]:
+    side, store = Side(folder / "side"), store or str(folder / "perdure.db")
+    command = [sys.executable, "-m", "benchmarks.killed", "embedded", "--child", store]
     command += ["--executions", str(executions)]
     environment = {**os.environ, SIDE_FILE: str(side.path)}
     first = subprocess.Popen(command, cwd=ROOT, env=environment)
@@ -104,8 +119,8 @@ def over_embedded(folder: Path, executions: int) -> dict[str, Any]:
     return verdict(side, before, first.pid, executions, time.perf_counter() - begin)
 
 
-def over_http(folder: Path, executions: int) -> dict[str, Any]:
-    side, server = Side(folder / "side"), Server(folder)
+def over_http(folder: Path, executions: int, store: str | None) -> dict[str, Any]:
+    side, server = Side(folder / "side"), Server(folder, store=store)
     environment = {SIDE_FILE: str(side.path)}
     workers = [
         Worker(
@@ -141,6 +156,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("mode", choices=["embedded", "http"])
     parser.add_argument("--executions", type=int, default=200)
+    parser.add_argument("--store", help="an existing store (default: a new file)")
     parser.add_argument("--child", metavar="STORE", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child is not None:
@@ -148,7 +164,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="perdure-bench-") as folder:
         over = over_embedded if given.mode == "embedded" else over_http
-        print(json.dumps(over(Path(folder), given.executions)))
+        print(json.dumps(over(Path(folder), given.executions, given.store)))
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ def free_port() -> int:
         return port
 
 
-def make_key(store: Path, role: str = "admin") -> str:
+def make_key(store: str, role: str = "admin") -> str:
     """An API key in a store that no server has open."""
-    command = [*PERDURE, "keys", "create", "local", "--role", role, "--database", str(store), "--json"]
+    command = [*PERDURE, "keys", "create", "local", "--role", role, "--database", store, "--json"]
     done = subprocess.run(command, cwd=ROOT, env=_environment({}), stdout=subprocess.PIPE, text=True, check=True)
     key: str = json.loads(done.stdout)["api_key"]
     return key
@@ -94,14 +94,15 @@ class Server(Process):
         self,
         folder: Path,
         *,
-        store: Path | None = None,
+        store: str | None = None,
+        key: str | None = None,
         options: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self.store = store or folder / "perdure.db"
+        self.store = store or str(folder / "perdure.db")
         self.port = free_port()
-        self.key = make_key(self.store)
-        command = [*PERDURE, "serve", "--database", str(self.store), "--port", str(self.port), "--log-level", "WARNING"]
+        self.key = key or make_key(self.store)
+        command = [*PERDURE, "serve", "--database", self.store, "--port", str(self.port), "--log-level", "WARNING"]
         super().__init__([*command, *options], folder / "server.log", environment or {})
 
     @property
@@ -143,10 +144,11 @@ class Worker(Process):
         here = {"PERDURE_URL": server.url, "PERDURE_API_KEY": server.key, **(environment or {})}
         super().__init__(command, log, here)
 
-    def wait_ready(self, seconds: float = 30.0) -> None:
-        """Wait until the server knows what this worker serves."""
+    def wait_ready(self, seconds: float = 30.0) -> float:
+        """Wait until the server knows what this worker serves; how long that took."""
         begin = time.perf_counter()
         while "Serving deployment" not in self.said():
             if not self.is_alive or time.perf_counter() - begin > seconds:
                 raise RuntimeError(f"The worker does not serve:\n{self.said()}")
             time.sleep(0.005)
+        return time.perf_counter() - begin

@@ -39,6 +39,23 @@ async def parent(ctx: Context, children: int) -> int:
 
 
 @app.workflow
+async def nothing(ctx: Context, n: int) -> int:
+    return n
+
+
+@app.workflow
+async def steps100(ctx: Context, value: Value) -> int:
+    for _ in range(100):
+        await ctx.step("step", body, value)
+    return 100
+
+
+@app.workflow
+async def waits100(ctx: Context, value: Value) -> int:
+    return sum([await ctx.run_child(nothing, n) for n in range(100)])
+
+
+@app.workflow
 async def sleeper(ctx: Context, seconds: float) -> None:
     await ctx.sleep(seconds)
 

@@ -1,14 +1,17 @@
 """W1 to W8 as programs over a client; how the engine is reached (in this process, over HTTP) is a `Lab`'s business."""
 
 import asyncio
+import itertools
+import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from benchmarks.figures import percentiles
-from benchmarks.workflows import PAYLOAD, noop1, parent, sleeper, steps10
+from benchmarks.workflows import PAYLOAD, noop1, parent, sleeper, steps10, steps100, waits100
 
-from perdure import Client
+from perdure import Client, Handle
+from perdure.wire.records import Kind
 from perdure.wire.requests import ListFilters
 
 SLEEP_SECONDS = 2.0
@@ -18,6 +21,8 @@ class Lab(Protocol):
     """A running Perdure with a worker for benchmarks.workflows."""
 
     client: Client
+    clients: Sequence[Client]
+    """The first is `client`."""
 
     def worker_rss(self) -> int: ...
     def written(self) -> int | None: ...
@@ -29,20 +34,21 @@ async def warm_up(lab: Lab) -> None:
 
 
 async def throughput(lab: Lab, workload: str, seconds: float, conc: int) -> dict[str, Any]:
-    """W1, W2: `conc` callers, each starts one execution after another and waits for its result."""
+    """W1, W2: `conc` callers, each starts one execution after another and waits for its result. Callers take turns
+    among the lab's clients, of which several servers have one each."""
     workflow, steps = (noop1, 1) if workload == "W1" else (steps10, 10)
     await warm_up(lab)
     done, written = 0, lab.written()
     begin = time.perf_counter()
 
-    async def caller() -> None:
+    async def caller(client: Client) -> None:
         nonlocal done
         while time.perf_counter() - begin < seconds:
-            handle = await lab.client.start(workflow, PAYLOAD)
+            handle = await client.start(workflow, PAYLOAD)
             await handle.result()
             done += 1
 
-    await asyncio.gather(*[caller() for _ in range(conc)])
+    await asyncio.gather(*[caller(lab.clients[n % len(lab.clients)]) for n in range(conc)])
     took = time.perf_counter() - begin
     after = lab.written()
     per_execution = None if written is None or after is None else round((after - written) / done)
@@ -102,6 +108,48 @@ async def sleepers(lab: Lab, count: int = 2_000) -> dict[str, Any]:
         if cursor is None:
             break
     return {"sleepers": count, "last_ms_late": (finished - due) / 1e3, "bytes_per_sleeper": (most - before) / count}
+
+
+async def ends_of_children(handle: Handle[Any]) -> list[int]:
+    """When the journal of a parent heard of each."""
+    ends: list[int] = []
+    seen = 0
+    while rows := await handle._client.journal(handle.id, after=seen):
+        ends += [row.at_us for row in rows if row.kind is Kind.CHILD]
+        seen = rows[-1].seq
+    return ends
+
+
+async def parking(lab: Lab, seconds: float) -> dict[str, Any]:
+    """A parent that waits for a child a hundred times in a row, beside one of a hundred steps; and whether the waits
+    grow longer with the journal."""
+    await warm_up(lab)
+    steps: list[float] = []
+    waits: list[float] = []
+    tenth: list[float] = []
+    hundredth: list[float] = []
+    begin = time.perf_counter()
+    while len(waits) < 3 or time.perf_counter() - begin < seconds:
+        start = time.perf_counter()
+        assert await (await lab.client.start(steps100, PAYLOAD)).result() == 100
+        steps.append((time.perf_counter() - start) * 1e3)
+        start = time.perf_counter()
+        handle = await lab.client.start(waits100, PAYLOAD)
+        assert await handle.result() == sum(range(100))
+        waits.append((time.perf_counter() - start) * 1e3)
+        ends = await ends_of_children(handle)
+        each = [(b - a) / 1e3 for a, b in itertools.pairwise(ends)]  # the first lasts from the first end to the second
+        tenth += each[3:14]
+        hundredth += each[-11:]
+    medians = [statistics.median(times) for times in (steps, waits, tenth, hundredth)]
+    return {
+        "steps100_ms": medians[0],
+        "waits100_ms": medians[1],
+        "waits_to_steps": medians[1] / medians[0],
+        "tenth_wait_ms": medians[2],
+        "hundredth_wait_ms": medians[3],
+        "hundredth_to_tenth": medians[3] / medians[2],
+    }
 
 
 async def submits(lab: Lab, seconds: float, callers: int = 64) -> dict[str, Any]:

@@ -26,12 +26,20 @@ def run(folder: Path, *arguments: str) -> tuple[dict[str, Any], str]:
     return found, done.stdout
 
 
+ALL = ["ready", "idle", "W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8", "parking"]
+
+
 @pytest.mark.parametrize(
-    ("mode", "workloads"),
-    [("embedded", ["ready", "idle", "W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8"]), ("http", ["W1", "W6", "W7"])],
+    ("mode", "database", "workloads"),
+    [
+        ("embedded", "sqlite", ALL),
+        ("http", "sqlite", ["W1", "W6", "W7"]),
+        pytest.param("embedded", "postgres", ALL, marks=pytest.mark.slow),
+        pytest.param("http", "postgres", ["W1", "W6", "servers"], marks=pytest.mark.slow),
+    ],
 )
-def test_every_workload_runs_and_is_reported(tmp_path: Path, mode: str, workloads: list[str]) -> None:
-    report, table = run(tmp_path, *([] if mode == "embedded" else workloads), "--mode", mode)
+def test_every_workload_runs_and_is_reported(tmp_path: Path, mode: str, database: str, workloads: list[str]) -> None:
+    report, table = run(tmp_path, *([] if workloads is ALL else workloads), "--mode", mode, "--database", database)
     assert list(report["workloads"]) == workloads
     assert all(one["ours"] is not None and one["runs"] for one in report["workloads"].values())
     assert report["workloads"]["W1"]["times_the_floor"] > 0
