@@ -1,6 +1,7 @@
 """The PostgreSQL driver: groups, refusals, failures, connections that are lost at every moment."""
 
 import asyncio
+import contextlib
 import random
 import sys
 from collections.abc import AsyncIterator
@@ -17,6 +18,7 @@ from perdure.store.interface import Counted, Tell, Verb, query, verb
 from perdure.store.open import open_store
 from perdure.store.postgres import PostgresStore
 from perdure.store.postgres_link import NotOurDatabase, parse_url
+from perdure.store.queries import parse
 from perdure.store.verbs import access, looks
 from perdure.wire.errors import BadRequest, NotFound, Unavailable, UnknownOutcome
 from perdure.wire.requests import Complete
@@ -333,3 +335,72 @@ def test_our_own_settings_are_taken_out_of_the_address() -> None:
     assert address.listen_dsn == "postgresql://direct/db"
     with pytest.raises(BadRequest, match="on or off"):
         parse_url("postgresql://u@/db?allow_data_loss=perhaps")
+
+
+# --- locks that others hold ------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def _locked(store: PostgresStore, name: str) -> AsyncIterator[None]:
+    """Somebody else's transaction has this note's row, until the block ends."""
+    connection = await asyncpg.connect(store.url)
+    transaction = connection.transaction()
+    await transaction.start()
+    await connection.execute("SELECT 1 FROM meta WHERE name = $1 FOR UPDATE", name)
+    try:
+        yield
+    finally:
+        await transaction.rollback()
+        await connection.close()
+
+
+@pytest.fixture(params=["lock_timeout", "statement_timeout"])
+def impatient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """One of the two limits is 150 ms, the other one is not met."""
+    limits = {"lock_timeout": 5_000, "statement_timeout": 5_000, request.param: 150}
+    for kind, begin in postgres_lane.BEGIN.items():
+        added = "".join(f"; SET LOCAL {name} = {limit}" for name, limit in limits.items())
+        monkeypatch.setitem(postgres_lane.BEGIN, kind, begin + added)
+    return str(request.param)
+
+
+async def test_whoever_waits_too_long_for_a_lock_waits_again(store: PostgresStore, impatient: str) -> None:
+    await store.write(note(name="a", value="1"))
+    async with _locked(store, "a"):
+        writing = asyncio.ensure_future(store.write(note(name="a", value="2")))
+        await asyncio.wait({writing}, timeout=0.3)
+        assert not writing.done()
+    assert await writing == "2"
+    assert await store.read(read_note(name="a")) == "2"
+
+
+async def test_a_lock_that_stays_is_told_and_keeps_nobody_else(
+    store: PostgresStore, impatient: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One row of 64 is held for long: its verb alone is told to try again, and nothing of it happened."""
+    await store.write_all([note(name=f"n{n}", value="1") for n in range(64)])
+    async with _locked(store, "n40"):
+        answers = await store.write_all([note(name=f"n{n}", value="2") for n in range(64)])
+        refused = answers[40]
+        assert isinstance(refused, Unavailable) and "nothing happened" in str(refused)
+        assert [answer for n, answer in enumerate(answers) if n != 40] == ["2"] * 63
+    assert await store.read(read_note(name="n40")) == "1"
+    assert await store.write(note(name="n40", value="3")) == "3"
+    assert await _backends(store.url, "*", "state LIKE 'idle in transaction%'") == 0
+
+
+async def test_a_scan_that_takes_too_long_is_not_tried_again(
+    store: PostgresStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(postgres_lane.BEGIN, "scan", "BEGIN READ ONLY; SET LOCAL statement_timeout = 100")
+    store._scan._queries = store._scan._queries | parse("-- name: nap\nSELECT pg_sleep(30);\n", "test", "postgres")
+
+    @verb
+    async def nap() -> None:
+        await query("nap")
+
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(Unavailable, match="statement timeout"):
+        await store.scan(nap())
+    assert asyncio.get_running_loop().time() - began < 10
+    assert await store.scan(read_note(name="epoch")) == store.epoch

@@ -4,8 +4,10 @@ What can go wrong with a group, and what follows:
 
 - a verb failed after a write: it is set apart and runs alone, the rest runs again;
 - the database refused a statement, and does not say for which verb: the group is halved, down to the guilty one;
-- deadlock, serialisation failure, lock time-out, somebody else's row under the same key: once more, after a random
-  pause and with the rows locked in order beforehand;
+- deadlock, serialisation failure, somebody else's row under the same key: once more, after a random pause and with the
+  rows locked in order beforehand;
+- a time-out, of a lock or of a statement: somebody holds what one of the verbs needs, and will for a while. The group
+  is halved, with little patience, until that one is alone: the others need not wait with it. Alone it is tried thrice;
 - the connection is gone before COMMIT: nothing happened, so connect again and run the group again;
 - the connection is gone during COMMIT: the server is asked whether that transaction was committed. When nobody can
   tell within the deadline, callers get `UnknownOutcome`.
@@ -56,13 +58,19 @@ LOCKS: Final = {
     "topic": "SELECT 1 FROM topics WHERE topic = ANY($1) ORDER BY topic FOR UPDATE",
     "execution": "SELECT 1 FROM executions WHERE id = ANY($1) ORDER BY id FOR UPDATE",
 }
-_AGAIN: Final = {"40001", "40P01", "55P03"}
+_TIMED_OUT: Final = {"55P03", "57014"}
+_AGAIN: Final = {"40001", "40P01", *_TIMED_OUT}
+_HURRY: Final = "SET LOCAL lock_timeout = 200; SET LOCAL statement_timeout = 1000"
 _TROUBLE: Final = ("53", "58", "XX")
 """Classes of errors that are the server's own: a full disk, too little memory."""
 
 
 class _Retry(Exception):
     """The database asks to try the transaction again."""
+
+    @property
+    def timed_out(self) -> bool:
+        return getattr(self.__cause__, "sqlstate", None) in _TIMED_OUT
 
 
 class _Committing(Exception):
@@ -154,12 +162,13 @@ class Lane:
         attempts = 0
         until = 0.0
         locks: dict[str, list[Any]] = {}
+        hurry = False
         while parts:
             part = parts[0]
             started = time.perf_counter()
             stepper: list[Lockstep] = []
             try:
-                done = await self._transaction(part, locks, stepper, until)
+                done = await self._transaction(part, locks, stepper, until, hurry=hurry and len(part) > 1)
             except Guilty as guilty:
                 parts.popleft()
                 if len(part) == 1:
@@ -176,8 +185,13 @@ class Lane:
                 parts.extendleft(reversed([*([rest] if rest else []), *apart_ones]))
                 continue
             except _Retry as error:
-                attempts += 1
-                if attempts > RETRIES_MAX:
+                if error.timed_out and len(part) > 1:
+                    hurry, locks = True, {}
+                    parts.popleft()
+                    _halve(parts, part)
+                    continue
+                attempts += RETRIES_MAX // 2 if error.timed_out else 1
+                if attempts > RETRIES_MAX or self._kind == "scan":
                     parts.popleft()
                     attempts = 0
                     cause = error.__cause__
@@ -234,7 +248,7 @@ class Lane:
             self._committed(len(part), time.perf_counter() - started, done.hints)
 
     async def _transaction(
-        self, part: list[Item], locks: dict[str, list[Any]], stepper: list[Lockstep], until: float
+        self, part: list[Item], locks: dict[str, list[Any]], stepper: list[Lockstep], until: float, *, hurry: bool
     ) -> _Done:
         """Run the verbs and commit. Raises Lost, _Retry, _Committing, Guilty, Stuck, or what the database said."""
         connection = await (self._link.again(until) if until else self._link.get())
@@ -245,7 +259,7 @@ class Lane:
         outcomes: list[tuple[Any, Exception | None]] = []
         hints: list[Hint] = []
         try:
-            await connection.execute(BEGIN[self._kind])
+            await connection.execute(f"{BEGIN[self._kind]}; {_HURRY}" if hurry else BEGIN[self._kind])
             for kind, names in locks.items():
                 await connection.execute(LOCKS[kind], names)
             for group in groups:
