@@ -6,7 +6,11 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from tests.faults.run import Run
+from tests.faults.scenarios.crossing import crossing
+from tests.faults.scenarios.due import due
 from tests.faults.scenarios.kills import kills
+from tests.faults.scenarios.limits import limits
+from tests.faults.scenarios.races import races
 
 BOTH = ("sqlite", "postgres")
 
@@ -20,4 +24,8 @@ class Scenario(NamedTuple):
 
 SCENARIOS = {
     "kills": Scenario(kills, BOTH),
+    "races": Scenario(races, BOTH),
+    "limits": Scenario(limits, BOTH),
+    "due": Scenario(due, BOTH),
+    "crossing": Scenario(crossing, BOTH),
 }
