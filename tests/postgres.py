@@ -226,9 +226,9 @@ def close() -> None:
         _shared.pop().stop()
 
 
-async def admin(statement: str, server: Server | None = None) -> None:
-    """Run one statement in the server's own database."""
-    connection = await asyncpg.connect((server or shared()).url)
+async def admin(statement: str, server: Server | None = None, url: str | None = None) -> None:
+    """Run one statement in the server's own database, or in the one at an address."""
+    connection = await asyncpg.connect(url or (server or shared()).url)
     try:
         await connection.execute(statement)
     finally:

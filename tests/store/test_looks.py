@@ -10,7 +10,8 @@ from perdure.engine.clock import ManualClock
 from perdure.engine.engine import Engine
 from perdure.engine.loops import LOOPS
 from perdure.engine.settings import EngineSettings
-from perdure.store.verbs import looks
+from perdure.store.interface import query, verb
+from perdure.store.verbs import looks, moves, starts
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.errors import Conflict, NotFound
 from perdure.wire.records import Execution
@@ -113,14 +114,14 @@ async def test_a_filter_without_an_index_looks_back_a_bounded_way_and_says_so(
 async def test_missing_things_are_missed(world: World) -> None:
     id = await world.start()
     for project, wanted in (("other", id), (PROJECT, world.new_id())):
-        for verb in (
+        for look in (
             looks.get(project_id=project, execution_id=wanted),
             looks.journal(project_id=project, execution_id=wanted, after=0, limit=1),
             looks.logs(project_id=project, execution_id=wanted, after=0, limit=1),
             looks.delete(project_id=project, execution_id=wanted),
         ):
             with pytest.raises(NotFound):
-                await world.store.write(verb)
+                await world.store.write(look)
     assert await world.store.read(looks.finished(project_id="other", ids=[id])) == ([], [id])
     with pytest.raises(NotFound):
         await world.store.read(looks.find_by_key(project_id=PROJECT, workflow_id="wf", key="k"))
@@ -240,6 +241,47 @@ async def test_retention_takes_what_ended_long_ago_and_nothing_else(world: World
     assert await _prune(world, 10, limit) == 5
     assert await listed(world) == [young, ended_late, old_open]
     assert await _prune(world, 0, limit, {"wf": 5}) == 0
+
+
+@verb
+async def _add_project(*, id: str) -> None:
+    await query("insert_project", id=id, name=id, now_us=1)
+
+
+async def test_a_walk_leaves_out_what_is_young_and_finds_what_is_old_in_other_projects(world: World) -> None:
+    last = "z" + PROJECT
+    await world.store.write(_add_project(id=last))
+    ids = [world.new_id() for _ in range(3)]
+    for id in ids:
+        await world.store.write(
+            starts.start(
+                project_id=last,
+                news=[starts.New(id, StartItem("wf", accept_early=True))],
+                now_us=world.now_us,
+                idempotency=None,
+            )
+        )
+        await world.store.write(
+            moves.cancel(project_id=last, execution_id=id, cancelled_by="user", now_us=world.now_us, grace_us=1_000_000)
+        )
+    world.advance(2 * 86_400)
+    for _ in range(50):
+        await world.cancel(await world.start())
+    windows = 0
+    after, gone = ("", ""), 0
+    while True:
+        pruned = await world.store.write(
+            looks.prune(
+                after=after, finished_before_us=world.now_us - DAY_US, idempotency_before_us=0, limit=2, workflows={}
+            )
+        )
+        windows += 1
+        after, gone = pruned.after, gone + pruned.deleted
+        if not pruned.more:
+            break
+    assert (gone, after) == (3, ("", ""))
+    assert windows == 3  # one for the young ones, two for the others
+    assert len(await listed(world)) == 50
 
 
 async def test_events_and_idempotency_rows_go_as_well(world: World) -> None:

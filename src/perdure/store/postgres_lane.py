@@ -54,9 +54,13 @@ BEGIN: Final = {
     "read": f"BEGIN READ ONLY; {_LIMITS}{_PLANS}",
     "scan": "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 300000",
 }
+# By the whole key: without the project, servers before PostgreSQL 18 would walk the index.
+_LOCK = (
+    "SELECT 1 FROM {0} WHERE project_id = ANY(ARRAY(SELECT id FROM projects)) AND {1} = ANY($1) ORDER BY {1} FOR UPDATE"
+)
 LOCKS: Final = {
-    "topic": "SELECT 1 FROM topics WHERE topic = ANY($1) ORDER BY topic FOR UPDATE",
-    "execution": "SELECT 1 FROM executions WHERE id = ANY($1) ORDER BY id FOR UPDATE",
+    "topic": _LOCK.format("topics", "topic"),
+    "execution": _LOCK.format("executions", "id"),
 }
 _TIMED_OUT: Final = {"55P03", "57014"}
 _AGAIN: Final = {"40001", "40P01", *_TIMED_OUT}

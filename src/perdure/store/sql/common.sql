@@ -95,12 +95,12 @@ SELECT name, concurrency_limit, total_limit FROM queues WHERE project_id = :proj
 -- name: mark_limited
 -- picks: executions of one queue; run when a queue gains or loses its limits, which is rare
 UPDATE executions SET limited = :limited
-WHERE project_id = :project_id AND queue_name = :name AND limited <> :limited AND id IN (
+WHERE project_id = :project_id AND queue_name = :name AND limited <> :limited AND id {IN (|= ANY(ARRAY(}
   SELECT id FROM executions WHERE project_id = :project_id AND phase = 'queued' AND limited = 0 AND due_at_us IS NULL
   UNION SELECT id FROM executions WHERE project_id = :project_id AND phase = 'queued' AND limited = 1
     AND due_at_us IS NULL AND queue_name = :name
   UNION SELECT id FROM executions WHERE phase = 'queued' AND due_at_us IS NOT NULL
-  UNION SELECT id FROM executions WHERE phase IN ('running', 'cancelling'))
+  UNION SELECT id FROM executions WHERE phase IN ('running', 'cancelling'){)|))}
 RETURNING id;
 
 -- ==== workers ====================================================================================================
@@ -414,6 +414,8 @@ RETURNING next_seq - 1, phase, assigned_to_worker, deployment_id, moved_at_us, a
 
 -- name: wake_timers
 -- picks: executions whose timer is due
+-- `phase || ''` is the phase that no index knows: before there are statistics PostgreSQL takes the small index of what
+-- waits for a shorter way to one row than its key.
 WITH due AS MATERIALIZED (
   SELECT project_id, id FROM executions WHERE phase = 'waiting' AND due_at_us <= :now_us ORDER BY due_at_us LIMIT :limit
   {FOR UPDATE SKIP LOCKED})
@@ -422,7 +424,7 @@ UPDATE executions SET phase = 'queued', rank = -priority, ready_at_us = due_at_u
   undelivered = CASE WHEN timer_key IS NULL THEN undelivered ELSE 0 END, next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us),
   limited = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
     AND q.name = executions.queue_name AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)) THEN 1 ELSE 0 END
-WHERE phase = 'waiting' AND due_at_us <= :now_us AND (project_id, id) IN (SELECT project_id, id FROM due)
+WHERE phase || '' = 'waiting' AND due_at_us <= :now_us AND (project_id, id) IN (SELECT project_id, id FROM due)
 RETURNING id, next_seq - 1, moved_at_us, attempt, timer_key, project_id, deployment_id;
 
 -- name: ready_delayed
@@ -454,10 +456,10 @@ RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, lim
 
 -- name: cancel_waking
 -- holds: execution=id
--- on_cancel="wake": the waiting execution runs once more so that its code can clean up.
+-- on_cancel="wake": the waiting execution runs once more so that its code can clean up. (`phase || ''`: see wake_timers.)
 UPDATE executions SET phase = 'queued', rank = -priority, ready_at_us = :now_us, due_at_us = NULL, limited = 0,
   cancelled_at_us = :now_us, cancelled_by = :cancelled_by, next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
-WHERE project_id = :project_id AND id = :id AND phase = 'waiting' AND cancelled_by IS NULL
+WHERE project_id = :project_id AND id = :id AND phase || '' = 'waiting' AND cancelled_by IS NULL
 RETURNING next_seq - 1, moved_at_us, deployment_id, attempt;
 
 -- name: ask_cancel
@@ -540,10 +542,11 @@ DELETE FROM logs WHERE execution_id = :id;
 -- holds: execution=id
 DELETE FROM execution_tags WHERE execution_id = :id;
 
--- name: oldest_final
--- Ids grow with time, so the walk starts at the oldest and a cursor keeps it from passing the same long-lived ones again.
-SELECT project_id, id, workflow_id, completed_at_us FROM executions
-WHERE (project_id, id) > (:project_id, :after) AND created_at_us < :before_us ORDER BY project_id, id LIMIT :limit;
+-- name: oldest_executions
+-- A window of the walk that retention makes: the rows are looked at, whatever they are, so that a store where nothing is
+-- past its time is not walked to its end to find that out.
+SELECT project_id, id, workflow_id, completed_at_us, created_at_us FROM executions
+WHERE (project_id, id) > (:project_id, :after) ORDER BY project_id, id LIMIT :limit;
 
 -- name: final_of_user
 SELECT id FROM executions WHERE project_id = :project_id AND user_id = :user_id
@@ -554,12 +557,19 @@ SELECT COUNT(*) FROM executions WHERE project_id = :project_id AND user_id = :us
   AND phase NOT IN ('completed', 'failed', 'cancelled');
 
 -- name: final_of_session
-SELECT id FROM executions WHERE project_id = :project_id AND (session_id = :session_id OR id = :session_id)
-  AND phase IN ('completed', 'failed', 'cancelled') ORDER BY id LIMIT :limit;
+-- Those of the session, and the one that it is named after: two seeks, which an OR would not be.
+SELECT id FROM (
+  SELECT id, phase FROM executions WHERE project_id = :project_id AND session_id = :session_id
+  UNION ALL SELECT id, phase FROM executions WHERE project_id = :project_id AND id = :session_id
+    AND (session_id IS NULL OR session_id <> :session_id)) AS of_session
+WHERE phase IN ('completed', 'failed', 'cancelled') ORDER BY id LIMIT :limit;
 
 -- name: open_of_session
-SELECT COUNT(*) FROM executions WHERE project_id = :project_id AND (session_id = :session_id OR id = :session_id)
-  AND phase NOT IN ('completed', 'failed', 'cancelled');
+SELECT COUNT(*) FROM (
+  SELECT phase FROM executions WHERE project_id = :project_id AND session_id = :session_id
+  UNION ALL SELECT phase FROM executions WHERE project_id = :project_id AND id = :session_id
+    AND (session_id IS NULL OR session_id <> :session_id)) AS of_session
+WHERE phase NOT IN ('completed', 'failed', 'cancelled');
 
 -- name: prune_events
 -- picks: events past their time

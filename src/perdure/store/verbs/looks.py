@@ -13,6 +13,7 @@ from perdure.wire.records import Execution, Row
 from perdure.wire.requests import Finished, ListFilters, LogLine
 from perdure.wire.status import FINAL, Phase
 
+_AFTER_EVERY_ID = "\U0010ffff"
 LIST_DEPTH = 100_000
 """How many of the newest executions a list looks at; the cursor goes on from there."""
 
@@ -178,16 +179,20 @@ async def prune(
     registrations = await query("prune_ended", before_us=idempotency_before_us, limit=limit)
     by_workflow = workflows or {}
     before_us = max(finished_before_us, *by_workflow.values(), 0)
-    rows = await query("oldest_final", project_id=after[0], after=after[1], before_us=before_us, limit=limit)
+    rows = await query("oldest_executions", project_id=after[0], after=after[1], limit=limit)
     gone: dict[str, list[str]] = {}
-    for project_id, id, workflow_id, completed_at_us in rows:
+    for project_id, id, workflow_id, completed_at_us, _ in rows:
         if completed_at_us is not None and completed_at_us < by_workflow.get(workflow_id, finished_before_us):
             gone.setdefault(project_id, []).append(id)
     deleted = 0
     for project_id, ids in gone.items():
         deleted += await _delete(project_id, ids)
     events = await query("prune_events", before_us=finished_before_us, limit=limit)
-    after = (rows[-1][0], rows[-1][1]) if len(rows) == limit else ("", "")
+    after = ("", "")
+    if len(rows) == limit:
+        project_id, id, _, _, created_at_us = rows[-1]
+        # Ids grow with time: behind one that is too young the project has nothing that is old enough.
+        after = (project_id, id if created_at_us < before_us else _AFTER_EVERY_ID)
     gone_rows = (rows, events, answers, registrations)
     deleted += len(events) + len(answers) + len(registrations)
     return Pruned(deleted, after, limit in map(len, gone_rows))

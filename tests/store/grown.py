@@ -1,0 +1,63 @@
+"""Fills an empty store with what years of use leave behind, by statements that make whole sets (grown.sql)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import apsw
+import asyncpg
+from tests.store.world import SECOND, START_US
+
+from perdure.store.queries import parse
+
+BASE: Final = "0190a5f2-7c1e-7b3a-"
+PAYLOAD: Final = b'{"order": 17, "lines": [{"article": "a-1", "amount": 3}, {"article": "b-2", "amount": 1}]}'
+NOW_US: Final = START_US + 400 * 86_400 * SECOND
+
+
+def name_of(n: int) -> str:
+    """The id of the n-th execution."""
+    return f"{BASE}{n:012x}"[:-12] + f"{n:012x}"[:4] + f"-{n:012x}"
+
+
+def _statements(dialect: str) -> list[tuple[str, Callable[[dict[str, Any]], tuple[Any, ...]]]]:
+    text = Path(__file__).with_name("grown.sql").read_text(encoding="utf-8")
+    return [(query.sql, query.values) for query in parse(text, "grown.sql", dialect).values()]
+
+
+def _values(executions: int, open_: int) -> dict[str, Any]:
+    return {"executions": executions, "open": open_, "now_us": NOW_US, "payload": PAYLOAD, "base": BASE}
+
+
+async def fill_postgres(url: str, executions: int, open_: int) -> None:
+    """Finished executions, and open ones after them, in a database whose schema is there."""
+    connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(url)
+    try:
+        await connection.execute(
+            "SET synchronous_commit = off; SET maintenance_work_mem = '128MB'; CREATE TEMP TABLE numbers (n BIGINT); "
+            "CREATE TEMP TABLE names (n BIGINT, id TEXT, parent TEXT)"
+        )
+        await connection.execute("INSERT INTO numbers SELECT generate_series(0, $1::BIGINT)", executions + open_)
+        for sql, values in _statements("postgres"):
+            await connection.execute(sql, *values(_values(executions, open_)))
+    finally:
+        await connection.close()
+
+
+def fill_sqlite(path: str, executions: int, open_: int) -> None:
+    """The same in a file."""
+    connection = apsw.Connection(path)
+    connection.execute(
+        "PRAGMA synchronous=OFF; PRAGMA cache_size=-262144; CREATE TEMP TABLE numbers (n INTEGER PRIMARY KEY); "
+        "CREATE TEMP TABLE names (n INTEGER PRIMARY KEY, id TEXT, parent TEXT)"
+    )
+    connection.execute(
+        "WITH RECURSIVE counted (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM counted WHERE n < ?) "
+        "INSERT INTO numbers SELECT n FROM counted",
+        (executions + open_,),
+    )
+    for sql, values in _statements("sqlite"):
+        connection.execute(sql, values(_values(executions, open_)))
+    connection.close()

@@ -1,0 +1,120 @@
+-- A store after years of use, made by sets: finished executions with everything that belongs to them, and the open ones
+-- at its newer end. `numbers` is a table of 0, 1, 2, …; the n-th execution has an id, times and neighbours of its own.
+
+-- name: projects
+-- picks: one project
+INSERT INTO projects (id, name, created_at_us, current_deployment_id) VALUES ('p', 'default', 1, 'd');
+
+-- name: deployments
+-- picks: one deployment
+INSERT INTO deployments (project_id, id, created_at_us, registered_at_us) VALUES ('p', 'd', 1, 1);
+
+-- name: workflows
+-- picks: five workflows
+INSERT INTO workflows (project_id, deployment_id, id, queue_name, output_schema_name, run_timeout_seconds, wake_on_cancel)
+SELECT 'p', 'd', 'workflow-' || n, NULL, NULL, NULL, 0 FROM numbers WHERE n < 5;
+
+-- name: queues
+-- picks: a queue with limits
+INSERT INTO queues (project_id, name, concurrency_limit, total_limit) VALUES ('p', 'narrow', 200, 1000);
+
+-- name: workers
+-- picks: ten workers
+INSERT INTO workers (id, project_id, deployment_id, python, capacity, embedded, lease_until_us, registered_at_us)
+SELECT 'worker-' || n, 'p', 'd', '3.11', 500, 0, :now_us{::BIGINT} + 12000000, :now_us FROM numbers WHERE n < 10;
+
+-- name: ids
+-- picks: what gives each number its id
+INSERT INTO names (n, id, parent)
+SELECT n, :base || substr(h, 1, 4) || '-' || h, :base || substr(p, 1, 4) || '-' || p FROM (
+  SELECT n, {printf('%012x', n)|lpad(to_hex(n), 12, '0')} AS h, {printf('%012x', n - n % 20)|lpad(to_hex(n - n % 20), 12, '0')} AS p
+  FROM numbers) AS hexes;
+
+-- name: executions_finished
+-- picks: the finished executions, a second apart
+INSERT INTO executions (project_id, id, workflow_id, deployment_id, phase, payload, result, created_at_us, started_at_us,
+  completed_at_us, assigned_to_worker, parent_execution_id, root_execution_id, step_key, queue_name, concurrency_key,
+  batch_id, session_id, user_id, key, attempt, tags, next_seq, rank, ready_at_us, limited, wake_on_cancel, python, acked,
+  report_number, claim_id, moved_at_us)
+SELECT 'p', id, 'workflow-' || (n % 5), 'd', 'completed', :payload, :payload, at_us, at_us + 2000, at_us + 5000,
+  'worker-' || (n % 10), CASE WHEN child THEN parent END, CASE WHEN child THEN parent END,
+  CASE WHEN child THEN 'child-' || (n % 20) END,
+  CASE WHEN n % 100 = 5 THEN 'narrow' ELSE 'workflow-' || (n % 5) END, CASE WHEN n % 100 = 5 THEN 'key-' || (n % 7) END,
+  CASE WHEN n % 20 = 7 THEN 'batch-' || (n / 1000) END, CASE WHEN n % 10 = 8 THEN 'session-' || (n / 100) END,
+  CASE WHEN n % 10 = 8 THEN 'user-' || (n / 1000) END, CASE WHEN n % 50 = 9 THEN 'key-' || n END, 1,
+  CASE WHEN n % 50 = 10 THEN :payload{::BYTEA} END, 4, 1000000, at_us, CASE WHEN n % 100 = 5 THEN 1 ELSE 0 END, 0, '3.11', 1, 1,
+  'claim', at_us + 5000
+FROM (SELECT n, id, parent, n % 20 IN (1, 2, 3) AS child, :now_us{::BIGINT} - (:executions - n) * 1000000 AS at_us FROM names
+  WHERE n < :executions) AS rows ORDER BY n;
+
+-- name: journal_finished
+-- picks: three rows for each finished execution
+INSERT INTO journal (execution_id, seq, at_us, kind, attempt, key, name, fingerprint, ok, value, started_at_us, tries)
+SELECT id, seq, :now_us{::BIGINT} - (:executions - n) * 1000000 + 2000 * seq,
+  CASE seq WHEN 1 THEN 'claimed' WHEN 2 THEN 'step' ELSE 'completed' END, 1, CASE seq WHEN 2 THEN 'step-1' END,
+  CASE seq WHEN 2 THEN 'step' END, NULL, 1, :payload, NULL, 1
+FROM names, (SELECT 1 AS seq UNION ALL SELECT 2 UNION ALL SELECT 3) AS seqs WHERE n < :executions ORDER BY n, seq;
+
+-- name: waits_finished
+-- picks: a wait that was met, for one execution in ten
+INSERT INTO waits (execution_id, key, project_id, state, topic, opened_at_us, after_seq, event_seq)
+SELECT id, 'wait-1', 'p', 'met', 'topic-' || (n / 1000), 1, 0, n % 1000 / 10 + 1 FROM names
+WHERE n % 10 = 6 AND n < :executions;
+
+-- name: tags_finished
+-- picks: two tags for one execution in fifty
+INSERT INTO execution_tags (project_id, name, value, execution_id)
+SELECT 'p', tag, 'value-' || (n / 5000), id FROM names, (SELECT 'shop' AS tag UNION ALL SELECT 'region') AS tags
+WHERE n % 50 = 10 AND n < :executions;
+
+-- name: logs_finished
+-- picks: a line for one execution in twenty
+INSERT INTO logs (execution_id, n, at_us, level, text)
+SELECT id, 1, 1, 20, 'a line of a log' FROM names WHERE n % 20 = 11 AND n < :executions;
+
+-- name: topics
+-- picks: a topic for every thousand executions
+INSERT INTO topics (project_id, topic, last_seq) SELECT 'p', 'topic-' || n, 100 FROM numbers WHERE n <= :executions / 1000;
+
+-- name: events
+-- picks: a hundred events in each topic
+INSERT INTO events (project_id, topic, seq, id, event_type, data, dedup_key, created_at_us)
+SELECT 'p', 'topic-' || (n / 100), n % 100 + 1, 'event-' || n, NULL, :payload,
+  CASE WHEN n % 10 = 0 THEN 'dedup-' || n END, :now_us{::BIGINT} - (:executions / 10 - n) * 10000000
+FROM numbers WHERE n < :executions / 10;
+
+-- name: idempotency
+-- picks: an answer for one execution in fifty
+INSERT INTO idempotency (project_id, route, key, body_hash, answer, created_at_us)
+SELECT 'p', 'start', 'key-' || n, 'hash', :payload, :now_us{::BIGINT} - (:executions - n) * 1000000 FROM numbers
+WHERE n % 50 = 12 AND n < :executions;
+
+-- name: executions_open
+-- picks: the open executions, of every kind in turn: n % 10 says which
+INSERT INTO executions (project_id, id, workflow_id, deployment_id, phase, payload, created_at_us, started_at_us,
+  assigned_to_worker, queue_name, concurrency_key, attempt, due_at_us, timer_key, next_seq, rank, ready_at_us, limited,
+  wake_on_cancel, python, acked, claim_id, cancelled_at_us, cancelled_by, moved_at_us, error)
+SELECT 'p', id, 'workflow-' || (n % 5), 'd', phase, :payload, :now_us, CASE WHEN phase = 'queued' THEN NULL ELSE :now_us{::BIGINT} END,
+  CASE WHEN phase = 'queued' THEN NULL ELSE 'worker-' || (n / 10 % 10) END,
+  CASE WHEN limited = 1 THEN 'narrow' ELSE 'workflow-' || (n % 5) END, CASE WHEN limited = 1 THEN 'key-' || (n / 10 % 10) END,
+  CASE WHEN phase = 'queued' THEN 0 ELSE 1 END, CASE WHEN k IN (2, 7) THEN :now_us{::BIGINT} + n END,
+  CASE WHEN k = 7 THEN 'timer' END, CASE WHEN phase = 'queued' THEN 1 ELSE 2 END, 1000000, :now_us{::BIGINT} + n, limited, 0,
+  CASE WHEN phase = 'queued' THEN NULL ELSE '3.11' END, 0, CASE WHEN phase = 'queued' THEN NULL ELSE 'claim' END,
+  CASE WHEN phase = 'cancelling' THEN :now_us{::BIGINT} END, CASE WHEN phase = 'cancelling' THEN 'user' END, :now_us,
+  CASE WHEN phase = 'blocked' THEN 'the code does not match' END
+FROM (SELECT n, id, n % 10 AS k, CASE WHEN n % 10 IN (1, 4) THEN 1 ELSE 0 END AS limited,
+  CASE WHEN n % 10 < 3 THEN 'queued' WHEN n % 10 < 5 THEN 'running' WHEN n % 10 = 5 THEN 'cancelling'
+    WHEN n % 10 = 9 THEN 'blocked' ELSE 'waiting' END AS phase
+  FROM names WHERE n >= :executions AND n < :executions + :open) AS rows ORDER BY n;
+
+-- name: journal_open
+-- picks: the claim of what was claimed
+INSERT INTO journal (execution_id, seq, at_us, kind, attempt, key, name, fingerprint, ok, value, started_at_us, tries)
+SELECT id, 1, :now_us, 'claimed', 1, NULL, NULL, NULL, 1, :payload, NULL, 1 FROM names
+WHERE n >= :executions AND n < :executions + :open AND n % 10 > 2;
+
+-- name: waits_open
+-- picks: what those wait for that have no timer
+INSERT INTO waits (execution_id, key, project_id, state, topic, opened_at_us, after_seq)
+SELECT id, 'wait-1', 'p', 'open', CASE WHEN n % 10 = 6 THEN 'topic-' || (n % 500 / 10) END, :now_us, 0 FROM names
+WHERE n >= :executions AND n < :executions + :open AND n % 10 IN (6, 8);

@@ -1,0 +1,401 @@
+"""Years of use: what a query reads does not grow with what is finished.
+
+Every query runs, as its driver runs it, in a store with many finished executions and some thousand open ones, and the
+pages that it touches are counted: a few for itself, and a few for each row that it answers with or writes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import apsw
+import asyncpg
+import pytest
+from tests import postgres
+from tests.store.conftest import migrated
+from tests.store.grown import BASE, NOW_US, PAYLOAD, fill_postgres, fill_sqlite, name_of
+
+from perdure.store.open import open_store
+from perdure.store.outside import SIZES
+from perdure.store.postgres_lane import BEGIN, LOCKS
+from perdure.store.queries import Statement, load
+from perdure.store.verbs.looks import DOCTOR, LIST_DEPTH
+
+SMALL: Final = (20_000, 1_000)
+LARGE: Final = (1_000_000, 10_000)
+"""How many executions are finished, and how many are open."""
+
+PAGES_MAX: Final = 60
+PAGES_PER_ROW_MAX: Final = 60
+
+LARGE_TABLES: Final = ("executions", "journal", "waits", "events", "topics", "execution_tags", "logs", "idempotency")
+"""What grows with the years."""
+
+# The open executions come in tens, one of each kind (grown.sql). The fourth ten is what single queries name.
+KINDS: Final = (
+    *("queued", "queued_limited", "delayed", "running", "running_limited"),
+    *("cancelling", "waiting_for_event", "waiting_for_timer", "waiting_for_answer", "blocked"),
+)
+WORKER: Final = "worker-3"
+
+# Asked by hand, or once in a process' life: they read what they are about.
+MAY_READ_MUCH: Final = {
+    **dict.fromkeys((*DOCTOR, *SIZES), "an operator's question, on a connection of its own"),
+    "mark_limited": "all that is open, when a queue gains or loses its limits",
+    "unblock": "all that is blocked, when a deployment registers",
+    "count_phases": "all that is open, for the metrics",
+    "count_queued": "all that is queued, for the metrics",
+    "unserved": "all that is ready, once a minute",
+    "orphaned": "all that is held, at the start of a process that is alone",
+    "count_held_of_queue": "what is held of a queue, at most its limit",
+    "count_held_of_key": "what is held of a key, at most its limit",
+    "open_of_user": "all that a user has, when that is erased",
+    "open_of_session": "all that a session has, when that is erased",
+    "list_floor": "index entries of the newest executions, at most LIST_DEPTH",
+    "list_sizes": "the newest executions, at most LIST_DEPTH",
+    "list_executions": "the newest executions, at most LIST_DEPTH",
+}
+ANSWERS_NOTHING: Final = {
+    "read_meta": "only PostgreSQL's schema has rows there",
+    "delete_key": "there are no keys",
+    "list_keys": "there are no keys",
+    "read_key": "there are no keys",
+    "embedded_workers": "there are none",
+    "read_ended": "none has ended",
+    "prune_ended": "none has ended",
+    "newer_registration": "all are as old",
+    "adopt_early": "nothing waits for a first deployment",
+    "take_back_step": "no step has failed",
+    "take_over_early": "nobody answered early",
+    "read_answer": "nobody answered",
+    "reopen_wait": "none is closed",
+    "any_open_child": "all children have ended",
+    "orphaned": "everything held is a worker's",
+    "unserved": "every deployment has a worker",
+    "taken_events": "the wait is still open",
+    "insert_project": "it is there",
+    "insert_queue": "it is there",
+}
+
+linux = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
+
+
+def defaults(executions: int) -> dict[str, Any]:
+    """A value for every parameter that no query says otherwise about."""
+    return {
+        **dict.fromkeys(("error", "progress", "tags", "due_at_us", "timer_key", "parked_worker", "parked_seq"), None),
+        **dict.fromkeys(("parent_execution_id", "root_execution_id", "step_key", "batch_id", "session_id"), None),
+        **dict.fromkeys(("output_schema_name", "run_timeout_seconds", "key", "started_at_us", "match"), None),
+        **dict.fromkeys(("fingerprint", "phases", "user_id", "tag_name", "tag_value", "assigned_to_worker"), None),
+        **dict.fromkeys(("created_after_us", "created_before_us", "event_type", "concurrency_limit"), None),
+        **dict.fromkeys(("priority", "rank", "limited", "wake_on_cancel", "attempt", "after", "after_seq"), 0),
+        **dict.fromkeys(("losses", "undelivered", "embedded", "development", "outcomes", "retries", "tries"), 0),
+        **dict.fromkeys(("now_us", "ready_at_us", "lease_until_us", "at_us"), NOW_US + 60_000_000),
+        **dict.fromkeys(("ok", "rows", "events", "n", "upto", "attempt", "total_limit"), 1),
+        **dict.fromkeys(("payload", "result", "value", "data", "answer"), PAYLOAD),
+        **dict.fromkeys(("limit", "capacity"), 100),
+        "before_us": NOW_US - (executions - 5_000) * 1_000_000,  # the oldest 5,000 are older
+        "grace_us": 30_000_000,
+        "id": "another",
+        "project_id": "p",
+        "deployment_id": "d",
+        "workflow_id": "workflow-1",
+        "worker_id": WORKER,
+        "claim_id": "claim",
+        "python": "3.11",
+        "number": 9,
+        "queue_name": "narrow",
+        "concurrency_key": "key-3",
+        "cancelled_by": "user",
+        "phase": "queued",
+        "kind": "step",
+        "seq": 1_000_000,
+        "next_seq": 1,
+        "topic": "topic-3",
+        "dedup_key": "dedup-300",
+        "before": BASE + "~",
+        "floor_id": name_of(executions - LIST_DEPTH) if executions > LIST_DEPTH else "",
+        "depth": min(LIST_DEPTH, executions // 2),
+        "route": "start",
+        "body_hash": "hash",
+        "level": 20,
+        **dict.fromkeys(("name", "role", "secret_hash", "last_four", "text", "state"), "text"),
+    }
+
+
+def special(executions: int) -> dict[str, dict[str, Any]]:
+    """What single queries are asked about."""
+    ids = {kind: name_of(executions + 30 + n) for n, kind in enumerate(KINDS)}
+    done, old, fresh = name_of(executions // 2), name_of(40), name_of(executions * 2)
+    found: dict[str, dict[str, Any]] = {}
+    for query in ("acknowledge", "advance", "complete", "fail", "suspend", "requeue", "block", "ask_cancel", "lose"):
+        found[query] = {"id": ids["running"], "error": "e"}
+    for query in ("poison", "count_outcome", "lock_state", "read_state"):
+        found[query] = {"id": ids["running"], "error": "e"}
+    for query in ("confirm_cancel", "overrule"):
+        found[query] = {"id": ids["cancelling"]}
+    for query in ("get_execution", "read_end", "read_parent", "children", "any_open_child"):
+        found[query] = {"id": name_of(executions // 2 // 20 * 20)}  # it has children
+    for query in ("delete_execution", "delete_journal"):
+        found[query] = {"id": old}
+    for query in ("read_wait", "meet_wait", "close_wait", "close_waits", "open_waits", "list_waits", "count_early"):
+        found[query] = {"execution_id": ids["waiting_for_event"], "key": "wait-1", "event_seq": 1}
+    for query in ("take_over_early", "reopen_wait", "taken_events", "read_answer"):
+        found[query] = {"execution_id": ids["waiting_for_event"], "key": "wait-1"}
+    for query in ("insert_journal", "insert_log", "insert_wait", "last_log", "read_journal"):
+        found[query] = {"execution_id": done, "key": "another", "state": "open"}
+    for query in ("upsert_worker", "read_worker", "lock_worker", "beat_worker", "note_claim", "delete_worker"):
+        found[query] = {"id": WORKER, "capacity": 500, "now_us": NOW_US}
+    for query in ("upsert_queue", "insert_queue", "read_queue", "lock_queue"):
+        found[query] = {"name": "narrow", "total_limit": 1_000}
+    line = name_of(executions // 2 // 20 * 20 + 11)
+    found |= {
+        "cut_lease": {"id": WORKER, "lease_until_us": NOW_US + 1_000_000},
+        "grant_leases": {"lease_until_us": NOW_US + 24_000_000},
+        "write_meta": {"value": "text"},
+        "insert_tag": {"execution_id": done, "value": "text"},
+        "insert_project": {"id": "p"},
+        "insert_key": {"id": "key"},
+        "delete_key": {"id": "key"},
+        "read_key": {"id": "key"},
+        "upsert_deployment": {"id": "d"},
+        "insert_workflow": {"id": "another"},
+        "start_target": {"workflow_id": "workflow-1", "queue_name": None},
+        "mark_limited": {"name": "workflow-2", "limited": 1},
+        "note_ended": {"id": "worker-99"},
+        "read_ended": {"id": "worker-99"},
+        "insert_execution": {"id": fresh, "queue_name": "workflow-1"},
+        "find_key": {"workflow_id": "workflow-4", "key": "key-59"},
+        "insert_idempotency": {"key": "another"},
+        "read_idempotency": {"key": "key-12"},
+        "deliver_outcome": {"id": ids["waiting_for_event"]},
+        "cancel_idle": {"id": ids["queued"]},
+        "cancel_waking": {"id": ids["waiting_for_timer"]},
+        "delete_waits": {"id": name_of(46)},
+        "delete_logs": {"id": line},
+        "delete_tags": {"id": name_of(60)},
+        "trim_logs": {"execution_id": line},
+        "read_logs": {"execution_id": line},
+        "last_log": {"execution_id": line},
+        "take_back_step": {"execution_id": done, "key": "step-1"},
+        "oldest_executions": {"after": ""},
+        "final_of_user": {"user_id": "user-2"},
+        "open_of_user": {"user_id": "user-2"},
+        "final_of_session": {"session_id": "session-25"},
+        "open_of_session": {"session_id": "session-25"},
+        "insert_event": {"seq": 1_000, "dedup_key": "another"},
+        "next_limited_group": {"queue_name": "", "concurrency_key": ""},
+        "ready_sizes": {"capacity": 500},
+        "list_sizes": dict.fromkeys(("deployment_id", "queue_name", "workflow_id")),
+        "list_executions": dict.fromkeys(("deployment_id", "queue_name", "workflow_id")),
+        "unserved": {"before_us": 1 << 60},
+        "count_early": {"execution_id": ids["waiting_for_event"]},
+        "last_event_before": {"before_us": NOW_US},
+    }
+    return found
+
+
+def values_of(query: Statement, executions: int) -> tuple[Any, ...]:
+    """What a query is asked in these tests, in the order of its parameters."""
+    values = defaults(executions) | special(executions).get(query.name, {})
+    return query.values(values)
+
+
+def asked() -> list[str]:
+    """The names of all queries that have something to read in a store of any age."""
+    names = [name for name in load("postgres") if name not in (*DOCTOR, *SIZES)]
+    assert len(names) > 100
+    return names
+
+
+class Seen(NamedTuple):
+    """What one query read."""
+
+    query: str
+    pages: int
+    rows: int
+    """Answered with, or written."""
+    plan: list[str]
+    scans: list[str]
+    """Large tables that were walked whole."""
+
+    def __str__(self) -> str:
+        head = f"{self.query}: {self.pages} pages for {self.rows} rows {self.scans}"
+        return "\n".join([head, *self.plan])
+
+    def too_much(self, open_: int) -> bool:
+        """Whether that is more than the query's own rows explain, in a store with so many open executions."""
+        allowed = PAGES_MAX + PAGES_PER_ROW_MAX * self.rows
+        if self.query in ("list_executions", "list_sizes", "list_floor"):
+            allowed += 2 * LIST_DEPTH
+        elif self.query in MAY_READ_MUCH:
+            allowed += 5 * open_
+        return self.pages > allowed or (bool(self.scans) and self.query not in MAY_READ_MUCH)
+
+
+def judge(seen: list[Seen], open_: int) -> None:
+    """Nothing read too much, and every query had something to read."""
+    assert not [str(one) for one in seen if one.too_much(open_)]
+    queries = load("postgres")
+    silent = {one.query for one in seen if not one.rows and queries[one.query].returns}
+    assert silent - set(ANSWERS_NOTHING) == set()
+
+
+def literal(value: object) -> str:
+    """A value as it stands in the text of a statement."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, bytes):
+        return f"'\\x{value.hex()}'::BYTEA"
+    if isinstance(value, list):
+        return f"ARRAY[{', '.join(map(literal, value))}]"
+    return str(value) if isinstance(value, int) else "'" + str(value).replace("'", "''") + "'"
+
+
+def lane_of(name: str) -> str:
+    """On which of the driver's connections a query runs."""
+    if name in ("count_phases", "count_queued", "unserved", "orphaned"):
+        return "scan"
+    return "write" if load("postgres")[name].writes else "read"
+
+
+async def explain(
+    connection: asyncpg.Connection[asyncpg.Record], name: str, text: str, values: tuple[Any, ...], begin: str, mode: str
+) -> Seen:
+    """Run a statement as its lane would, prepared and in a transaction of that kind; nothing of it is kept."""
+    await connection.execute(f"PREPARE asked AS {text}")
+    try:
+        await connection.execute(begin.replace(" READ ONLY", ""))
+        await connection.execute(f"SET LOCAL plan_cache_mode = {mode}")
+        given = f"({', '.join(map(literal, values))})" if values else ""
+        answer = await connection.fetchval(
+            f"EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF, FORMAT JSON) EXECUTE asked{given}"
+        )
+    finally:
+        await connection.execute("ROLLBACK")
+        await connection.execute("DEALLOCATE asked")
+    (found,) = json.loads(answer)
+    top = found["Plan"]
+    plan: list[str] = []
+    scans: list[str] = []
+    written = 0
+    for depth, node in _nodes(top, 0):
+        table = node.get("Relation Name", "")
+        pages = node["Shared Hit Blocks"] + node["Shared Read Blocks"]
+        plan.append(
+            f"{'  ' * depth}{node['Node Type']} {table} {node.get('Index Name', '')} {node.get('Index Cond', '')} "
+            f"rows={node['Actual Rows']} removed={node.get('Rows Removed by Filter', 0)} pages={pages}"
+        )
+        if node["Node Type"] == "ModifyTable":
+            written += sum(int(child["Actual Rows"]) for child in node.get("Plans", ())[-1:])
+        if node["Node Type"] == "Seq Scan" and table in LARGE_TABLES:
+            scans.append(table)
+    return Seen(
+        name, top["Shared Hit Blocks"] + top["Shared Read Blocks"], max(int(top["Actual Rows"]), written), plan, scans
+    )
+
+
+def _nodes(plan: dict[str, Any], depth: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    yield depth, plan
+    for child in plan.get("Plans", ()):
+        yield from _nodes(child, depth + 1)
+
+
+async def judge_postgres(url: str, executions: int, open_: int) -> None:
+    """Every query of a lane, as it is prepared there: alone and for many runs, planned for the values and for any."""
+    connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(url)
+    queries = load("postgres")
+    seen: list[Seen] = []
+    try:
+        for name in asked():
+            query = queries[name]
+            texts = [(query.sql, values_of(query, executions))]
+            if query.routed is not None:
+                texts.append((query.routed, (*texts[0][1], 1)))
+            seen += [
+                await explain(connection, name, text, values, BEGIN[lane_of(name)], mode)
+                for text, values in texts
+                for mode in ("force_generic_plan", "force_custom_plan")
+            ]
+        judge(seen, open_)
+        for kind, text in LOCKS.items():
+            names = [f"topic-{n}" for n in range(5)] if kind == "topic" else [name_of(n * 100) for n in range(100)]
+            for mode in ("force_generic_plan", "force_custom_plan"):
+                one = await explain(connection, f"lock {kind}", text, (names,), BEGIN["write"], mode)
+                assert one.rows == len(names)
+                assert not one.too_much(open_), str(one)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="module")
+def quiet() -> Iterator[postgres.Server]:
+    """A server that gathers no statistics by itself."""
+    with postgres.running(postgres.FAST | {"autovacuum": "off", "max_wal_size": "2GB"}) as server:
+        yield server
+
+
+async def grown_postgres(server: postgres.Server, size: tuple[int, int]) -> None:
+    database = await postgres.make(server=server)
+    url = server.database_url(database)
+    try:
+        await migrated(url)
+        await fill_postgres(url, *size)
+        await judge_postgres(url, *size)  # nothing is known about the tables yet
+        await postgres.admin("VACUUM ANALYZE", url=url)
+        await judge_postgres(url, *size)
+    finally:
+        await postgres.drop(database, server)
+
+
+@linux
+async def test_what_postgresql_reads_does_not_grow_with_what_is_finished(quiet: postgres.Server) -> None:
+    await grown_postgres(quiet, SMALL)
+
+
+@linux
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_what_postgresql_reads_does_not_grow_with_a_million_finished(quiet: postgres.Server) -> None:
+    await grown_postgres(quiet, LARGE)
+
+
+def judge_sqlite(path: Path, executions: int, open_: int) -> None:
+    """The same for a file: the pages that each query asks the cache for."""
+    connection = apsw.Connection(str(path))
+    seen: list[Seen] = []
+    for name in asked():
+        query = load("sqlite")[name]
+        connection.execute("BEGIN IMMEDIATE")
+        connection.status(apsw.SQLITE_DBSTATUS_CACHE_HIT, True)
+        connection.status(apsw.SQLITE_DBSTATUS_CACHE_MISS, True)
+        changed = connection.total_changes()
+        rows = len(list(connection.execute(query.sql, values_of(query, executions))))
+        pages = sum(
+            connection.status(counter, True)[0]
+            for counter in (apsw.SQLITE_DBSTATUS_CACHE_HIT, apsw.SQLITE_DBSTATUS_CACHE_MISS)
+        )
+        seen.append(Seen(name, pages, max(rows, connection.total_changes() - changed), [], []))
+        connection.execute("ROLLBACK")
+    connection.close()
+    judge(seen, open_)
+
+
+async def grown_sqlite(path: Path, size: tuple[int, int]) -> None:
+    await (await open_store(str(path))).close()
+    fill_sqlite(str(path), *size)
+    judge_sqlite(path, *size)
+
+
+async def test_what_sqlite_reads_does_not_grow_with_what_is_finished(tmp_path: Path) -> None:
+    await grown_sqlite(tmp_path / "store.db", SMALL)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_what_sqlite_reads_does_not_grow_with_a_million_finished(tmp_path: Path) -> None:
+    await grown_sqlite(tmp_path / "store.db", LARGE)
