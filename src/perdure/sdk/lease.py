@@ -31,7 +31,8 @@ logger = logging.getLogger("perdure.worker")
 
 MARGIN = 0.1
 """The part of the lease before its end in which no step is started any more."""
-CONNECTION_GONE_SECONDS = 1.0
+CONNECTION_GONE_SECONDS = 0.8
+"""How long a lease without a connection is trusted: less than the second that the server leaves it."""
 
 
 def boottime() -> float:
@@ -82,7 +83,7 @@ class Lease:
             await asyncio.to_thread(self._thread.join, timeout=5.0)
 
     def is_good(self) -> bool:
-        """Whether the lease surely holds: not about to run out, and the server was reachable within the last second."""
+        """Whether the lease surely holds: not about to run out, and the server was reachable a moment ago."""
         if self._reply is None:
             return False
         now = boottime()
@@ -113,6 +114,8 @@ class Lease:
                     continue
                 pause = 0.05
                 if self._until_closed(connection, self._reply.beat_us / 1e6):
+                    # The server has seen it, too, and cut the lease; the next beat may find a line that is silent.
+                    self._unreachable_since = boottime()
                     connection.close()
                     connection = None
             except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
