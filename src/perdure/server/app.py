@@ -28,7 +28,7 @@ from perdure.server.routing import Route, Router, Services, lifespan
 from perdure.server.settings import Settings
 from perdure.store.open import open_store
 from perdure.wire.access import Principal, Role
-from perdure.wire.errors import BadRequest, Unavailable
+from perdure.wire.errors import BadRequest, PerdureError, Unavailable
 
 logger = logging.getLogger("perdure.server")
 
@@ -109,8 +109,11 @@ class App:
 
     def _parted(self, task: "asyncio.Future[None]") -> None:
         self._partings.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.warning("A lost worker's lease was not cut; it runs out by itself.", exc_info=task.exception())
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, PerdureError):
+            logger.warning("A lost worker's lease was not cut, it runs out by itself: %s", error)
+        elif error is not None:
+            logger.warning("A lost worker's lease was not cut; it runs out by itself.", exc_info=error)
 
 
 def build_app(engine: Engine, settings: Settings) -> App:
