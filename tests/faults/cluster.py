@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.faults.database import Database
-from tests.faults.effects import Effects
+from tests.faults.effects import Effect, Effects
 
 from perdure import Client
 from perdure.engine.engine import Engine
@@ -224,6 +225,10 @@ class Cluster:
             HttpTransport(urls or [server.url for server in self.servers], self.key, patience_seconds=patience_seconds)
         )
 
+    def all_in_flight(self) -> list[Effect]:
+        """The step bodies that run in any worker."""
+        return self.effects.in_flight(worker.pid for worker in self.workers)
+
     def in_flight(self, workers: Sequence[Worker] | None = None) -> int:
         """How many step bodies run, in these workers or in all."""
         return len(self.effects.in_flight(worker.pid for worker in workers or self.workers))
@@ -284,5 +289,6 @@ def _die_with_parent() -> Callable[[], None] | None:
 
     def ask() -> None:
         libc.prctl(1, signal.SIGKILL)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # some end by abort()
 
     return ask

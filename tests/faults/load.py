@@ -30,13 +30,16 @@ class Load:
         *,
         open_max: int = 300,
         also: Extra | None = None,
+        first: int = 0,
     ) -> None:
-        """`also` is what a caller does after the start, while the execution runs; it may raise as clients do."""
+        """The first input is `first`. `also` is what a caller does after the start, while the execution runs; it may
+        raise as clients do."""
         self.client = client
         self.ledger = ledger
         self.workflow = workflow
         self.expected = expected
         self.also = also
+        self.first = first
         self.wrong: list[str] = []
         """Results that are not what they must be."""
         self.seconds: list[float] = []
@@ -49,7 +52,7 @@ class Load:
     async def run(self, count: int) -> None:
         """Start that many (fewer, when `stopping` is set meanwhile), and come back when all have ended."""
         async with asyncio.TaskGroup() as group:
-            for n in range(count):
+            for n in range(self.first, self.first + count):
                 await self._room.acquire()
                 if self.stopping:
                     return

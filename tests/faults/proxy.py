@@ -4,6 +4,9 @@ Requests are read whole, so that each has a fate of its own; what the server ans
 request is drawn from the proxy's own seed. While the line is down nothing passes in either direction, and nothing is
 lost: as with TCP, what was sent meanwhile arrives when the line is back, which is how messages come late. Requests of
 several connections that are delayed overtake each other.
+
+In front of a socket that speaks another language (PostgreSQL's) there are no requests, only bytes: such a line can be
+slow, dead or cut.
 """
 
 from __future__ import annotations
@@ -63,10 +66,11 @@ class _Pair:
 
 
 class Proxy:
-    """Listens on a loopback port of its own and passes everything on to another one, with `faults`."""
+    """Listens on a loopback port of its own and passes everything on to another one, or to a socket, with `faults`."""
 
-    def __init__(self, upstream_port: int, *, seed: int = 0) -> None:
+    def __init__(self, upstream_port: int = 0, *, socket: str | None = None, seed: int = 0) -> None:
         self.upstream_port = upstream_port
+        self._socket = socket
         self.faults = Faults()
         self.counts: Counter[str] = Counter()
         self.recorded: deque[bytes] = deque(maxlen=RECORDED_MAX)
@@ -162,9 +166,9 @@ class Proxy:
         answers: asyncio.Task[None] | None = None
         try:
             await self._while_down()
-            upstream_reader, pair.upstream = await asyncio.open_connection("127.0.0.1", self.upstream_port)
+            upstream_reader, pair.upstream = await self._open()
             answers = asyncio.create_task(self._pass_answers(pair, upstream_reader))
-            await self._pass_requests(pair)
+            await (self._pass_requests(pair) if self._socket is None else self._pass_bytes(pair))
             await self._while_down()  # the end of a connection is a message too
         except (OSError, asyncio.CancelledError):
             pass  # either side is gone; the other one hears of it below
@@ -173,6 +177,21 @@ class Proxy:
             if answers is not None:
                 answers.cancel()
             pair.abort()
+
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self._socket is not None:
+            return await asyncio.open_unix_connection(self._socket)
+        return await asyncio.open_connection("127.0.0.1", self.upstream_port)
+
+    async def _pass_bytes(self, pair: _Pair) -> None:
+        assert pair.upstream is not None
+        while data := await pair.reader.read(1 << 16):
+            await self._while_down()
+            if self.faults.delay_seconds:
+                self.counts["delayed"] += 1
+                await asyncio.sleep(self._chance.random() * self.faults.delay_seconds)
+            pair.upstream.write(data)
+            await pair.upstream.drain()
 
     async def _pass_requests(self, pair: _Pair) -> None:
         assert pair.upstream is not None

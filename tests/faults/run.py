@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from enum import StrEnum
 from pathlib import Path
 from random import Random
@@ -19,9 +23,12 @@ from tests.faults.cluster import Cluster, Worker, until
 from tests.faults.effects import Effect
 from tests.faults.ledger import Ledger
 from tests.faults.load import Extra, Load
+from tests.faults.proxy import Proxy
 
-from perdure import Client
+from perdure import Client, ExecutionFailed
+from perdure.sdk.client import Handle
 from perdure.sdk.workflow import Workflow
+from perdure.wire.records import Execution
 
 TURN_SECONDS = 120.0
 """How long any one thing may take to come about before the run is given up."""
@@ -63,6 +70,7 @@ class Run:
         self._loads: list[Load] = []
         self._clients: list[Client] = []
         self._began = time.monotonic()
+        self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Run:
         self.database = await databases.make(self._database, self.folder)
@@ -71,6 +79,7 @@ class Run:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if hasattr(self, "cluster"):
             self.cluster.kill()
+        await self._open.aclose()
         for client in self._clients:
             await client.close()
         await self.database.close()
@@ -94,6 +103,21 @@ class Run:
         self.cluster = Cluster(self.folder, self.database, **options)
         return self.cluster
 
+    async def proxy(self, port: int = 0, *, socket: str | None = None) -> Proxy:
+        """A line of its own to a server's port, or to the database's socket."""
+        return await self._open.enter_async_context(Proxy(port, socket=socket, seed=self.chance.randrange(1 << 30)))
+
+    async def proxies(self) -> list[Proxy]:
+        """A line to each server (`prepare` has made them); who is given their addresses goes through them."""
+        return [await self.proxy(server.port) for server in self.cluster.servers]
+
+    async def database_lines(self) -> list[Proxy]:
+        """Put a line of its own between each server and PostgreSQL, before the servers are made."""
+        assert isinstance(self.database, databases.Postgres)
+        lines = [await self.proxy(socket=self.database.socket) for _ in self.cluster.server_stores]
+        self.cluster.server_stores = [self.database.through(line.port) for line in lines]
+        return lines
+
     def note(self, what: str) -> None:
         """A line in the timeline."""
         line = f"{time.monotonic() - self._began:8.3f}  {what}"
@@ -103,9 +127,10 @@ class Run:
 
     # --- load --------------------------------------------------------------------------------------------------------
 
-    def client(self, **options: Any) -> Client:
-        """A client that is closed with the run."""
-        client = self.cluster.client(**options)
+    def client(self, *, patience_seconds: float = 0.0, urls: list[str] | None = None) -> Client:
+        """A client of all servers (or of these addresses), closed with the run. It has no patience: callers ask again
+        themselves, so that the ledger tells how often they were left without an answer."""
+        client = self.cluster.client(urls, patience_seconds=patience_seconds)
         self._clients.append(client)
         return client
 
@@ -117,12 +142,28 @@ class Run:
         client: Client | None = None,
         open_max: int = 300,
         also: Extra | None = None,
+        first: int = 0,
     ) -> Load:
         """Callers of a workflow, whose results and ledger are held to account at the end."""
-        load = Load(client or self.client(), self.ledger, workflow, expected, open_max=open_max, also=also)
+        load = Load(client or self.client(), self.ledger, workflow, expected, open_max=open_max, also=also, first=first)
         self._keys[f"start {workflow.name}"] = workflow.name
         self._loads.append(load)
         return load
+
+    def journeys(self, *, open_max: int = 50, client: Client | None = None) -> Load:
+        """Callers of the workflow that does everything, who answer its question at some time."""
+
+        async def answer(handle: Handle[Any], n: int) -> None:
+            await asyncio.sleep(self.chance.random())
+            await handle.resume("answer", app.answer_to(n))
+
+        return self.load(app.journey, app.expected_journey, client=client, open_max=open_max, also=answer)
+
+    async def ended(self, handle: Handle[Any]) -> Execution:
+        """An execution that may fail, once it is final."""
+        with contextlib.suppress(ExecutionFailed):
+            await handle.result()
+        return await handle.get()
 
     # --- faults ------------------------------------------------------------------------------------------------------
 
@@ -162,6 +203,18 @@ class Run:
         self.hit("worker killed", self.cluster.effects.in_flight([worker.pid]), at_us)
         worker.start()
 
+    async def freeze_workers(self, workers: list[Worker], seconds: float) -> None:
+        """SIGSTOP for a time, all at once; who held a lease wakes up to find that it ran out."""
+        at_us = time.time_ns() // 1_000
+        for worker in workers:
+            worker.freeze()
+        for worker in workers:
+            self.hit("worker frozen", self.cluster.effects.in_flight([worker.pid]), at_us)
+        await asyncio.sleep(seconds)
+        for worker in workers:
+            worker.thaw()
+        self.note(f"{len(workers)} workers wake up after {seconds:.1f} s")
+
     async def kill_server(self, n: int | None = None) -> None:
         """SIGKILL one while some step runs, and start it again."""
         server = self.cluster.servers[self.chance.randrange(len(self.cluster.servers)) if n is None else n]
@@ -186,6 +239,11 @@ class Run:
         verdict.counts["stale messages refused"] = stale
         for load in self._loads:
             verdict.add("wrong results", load.wrong)
+            if load.workflow is app.journey:
+                rows = await self.database.rows("SELECT data FROM events WHERE topic = 'journeys'")
+                told = Counter(json.loads(data)["n"] for (data,) in rows)
+                verdict.add("journeys told of more than once", [n for n, times in told.items() if times > 1])
+                verdict.add("journeys never told of", set(range(load.started)) - told.keys())
         verdict.counts["faults"] = len(self.faults)
         verdict.counts["faults that caught a step in flight"] = sum(bool(caught) for _, _, caught in self.faults)
         self.figures["counts"] = {name: count for name, count in sorted(verdict.counts.items()) if count}

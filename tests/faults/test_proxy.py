@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from tests.faults.proxy import Proxy, read_request
@@ -169,6 +170,30 @@ async def test_a_cut_breaks_every_connection_and_new_ones_are_taken() -> None:
         assert proxy.cut() == 3
         assert [await line.answer() for line in lines] == [b""] * 3
         assert await (await echo.connect(proxy)).ask(b"y") == b"y"
+
+
+async def test_in_front_of_a_socket_bytes_pass_as_they_are_and_wait_while_the_line_is_down(tmp_path: Path) -> None:
+    async def shout(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(100):
+            writer.write(data.upper())
+        writer.close()
+
+    path = str(tmp_path / "socket")
+    server = await asyncio.start_unix_server(shout, path)
+    async with server, Proxy(socket=path) as proxy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(b"no request at all")
+        assert await reader.readexactly(17) == b"NO REQUEST AT ALL"
+        proxy.set(replies_down=True)
+        writer.write(b"later")
+        held = asyncio.create_task(reader.readexactly(5))
+        await asyncio.sleep(0.05)
+        assert not held.done()
+        proxy.heal()
+        assert await held == b"LATER"
+        assert proxy.cut() == 1
+        assert await reader.read() == b""
+        writer.close()
 
 
 async def test_a_server_that_is_away_is_a_connection_that_ends() -> None:

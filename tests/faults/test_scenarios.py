@@ -5,6 +5,7 @@ from tests.faults.run import Run, Size
 from tests.faults.scenarios.index import SCENARIOS
 
 CASES = [(name, database) for name, scenario in SCENARIOS.items() for database in scenario.databases]
+FAST = [(name, database) for name, scenario in SCENARIOS.items() for database in scenario.fast]
 
 
 async def play(name: str, database: str, size: Size) -> None:
@@ -12,7 +13,7 @@ async def play(name: str, database: str, size: Size) -> None:
         await SCENARIOS[name].play(run)
 
 
-@pytest.mark.parametrize(("name", "database"), CASES)
+@pytest.mark.parametrize(("name", "database"), FAST)
 async def test_a_small_run_keeps_every_promise(name: str, database: str) -> None:
     await play(name, database, Size.SMALL)
 

@@ -6,26 +6,43 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from tests.faults.run import Run
+from tests.faults.scenarios.chaos import chaos
 from tests.faults.scenarios.crossing import crossing
 from tests.faults.scenarios.due import due
 from tests.faults.scenarios.kills import kills
 from tests.faults.scenarios.limits import limits
+from tests.faults.scenarios.lines import lines
+from tests.faults.scenarios.outages import outages
+from tests.faults.scenarios.partitions import partitions
+from tests.faults.scenarios.poisoned import poisoned
 from tests.faults.scenarios.races import races
+from tests.faults.scenarios.restarts import restarts
+from tests.faults.scenarios.severed import severed
+from tests.faults.scenarios.zombies import zombies
 
 BOTH = ("sqlite", "postgres")
 
 
 class Scenario(NamedTuple):
-    """What is done, and on which databases."""
+    """What is done, and on which databases; on which of them the small run is part of `make test`."""
 
     play: Callable[[Run], Awaitable[None]]
     databases: tuple[str, ...]
+    fast: tuple[str, ...] = ()
 
 
 SCENARIOS = {
-    "kills": Scenario(kills, BOTH),
-    "races": Scenario(races, BOTH),
-    "limits": Scenario(limits, BOTH),
-    "due": Scenario(due, BOTH),
-    "crossing": Scenario(crossing, BOTH),
+    "kills": Scenario(kills, BOTH, fast=BOTH),
+    "races": Scenario(races, BOTH, fast=BOTH),
+    "limits": Scenario(limits, BOTH, fast=BOTH),
+    "due": Scenario(due, BOTH, fast=BOTH),
+    "crossing": Scenario(crossing, BOTH, fast=BOTH),
+    "zombies": Scenario(zombies, BOTH),
+    "outages": Scenario(outages, ("postgres",)),
+    "partitions": Scenario(partitions, BOTH),
+    "lines": Scenario(lines, BOTH),
+    "severed": Scenario(severed, ("postgres",)),
+    "poisoned": Scenario(poisoned, BOTH),
+    "restarts": Scenario(restarts, BOTH),
+    "chaos": Scenario(chaos, BOTH, fast=BOTH),
 }
