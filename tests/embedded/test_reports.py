@@ -12,8 +12,9 @@ from perdure.engine.clock import ManualClock
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed
 from perdure.sdk.workflow import Registry
-from perdure.wire.errors import TooLarge
-from perdure.wire.requests import ReportReply, ReportRequest, StepDone
+from perdure.wire.errors import PerdureError, TooLarge, Unavailable, UnknownOutcome
+from perdure.wire.records import Problem
+from perdure.wire.requests import ItemReply, ReportReply, ReportRequest, StepDone
 from perdure.wire.retry import RetryPolicy
 from perdure.wire.status import Phase
 
@@ -95,6 +96,51 @@ async def test_a_refused_report_fails_the_execution_to_blame_and_no_other(
     failed = results.pop(13)
     assert isinstance(failed, ExecutionFailed) and "13 is too much" in failed.message
     assert results == [n for n in range(20) if n != 13]
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["nothing happened", "only the answer was lost"])
+async def test_an_item_that_the_store_could_not_take_is_sent_again(
+    house: House, monkeypatch: pytest.MonkeyPatch, taken: bool
+) -> None:
+    """A full disk, or a commit whose outcome nobody knows, is told item by item: the others go on meanwhile."""
+    app = Registry()
+    runs: list[int] = []
+
+    @app.workflow
+    async def one(ctx: Context, n: int) -> int:
+        def run() -> int:
+            runs.append(n)
+            return n
+
+        return await ctx.step("n", run)
+
+    report = LocalTransport.report
+    times = 4
+
+    async def fail_7(self: Any, request: ReportRequest) -> ReportReply:
+        nonlocal times
+        blamed = [
+            item
+            for item in request.items
+            if times and any(isinstance(e, StepDone) and bytes(e.value) == b"7" for e in item.entries)
+        ]
+        if not blamed:
+            return await report(self, request)
+        times -= 1
+        assert times == 3 or request.items == blamed  # sent again, it is alone
+        rest = [item for item in request.items if item not in blamed or taken]
+        reply = await report(self, msgspec.structs.replace(request, items=rest))
+        answers = dict(zip([item.execution_id for item in rest], reply.items, strict=True))
+        error: PerdureError = UnknownOutcome("who knows") if taken else Unavailable("the disk is full")
+        answers[blamed[0].execution_id] = ItemReply(problem=Problem(error.message, error.code))
+        return ReportReply([answers[item.execution_id] for item in request.items])
+
+    monkeypatch.setattr(LocalTransport, "report", fail_7)
+    async with house.open(app) as p:
+        handles = await asyncio.gather(*[p.start(one, n) for n in range(20)])
+        assert await asyncio.gather(*[handle.result() for handle in handles]) == list(range(20))
+    assert times == 0
+    assert sorted(runs) == list(range(20))
 
 
 async def test_an_error_of_the_workers_own_ends_the_execution_visibly(

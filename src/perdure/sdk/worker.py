@@ -21,13 +21,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
+from msgspec import structs
+
 from perdure.sdk.lease import Lease
 from perdure.sdk.logs import LogHandler
 from perdure.sdk.replay.calls import Call
 from perdure.sdk.runner import REPORT_BYTES_MAX, Runner, size_of
 from perdure.sdk.transport import Transport
 from perdure.sdk.workflow import Registry, StepCall, Workflow
-from perdure.wire.errors import LeaseLost, PerdureError
+from perdure.wire.errors import LeaseLost, PerdureError, error_classes
 from perdure.wire.records import Problem
 from perdure.wire.requests import (
     Claimed,
@@ -49,6 +51,8 @@ POLL_SECONDS = 20.0
 FULL_SECONDS = 0.25
 NEWS_SECONDS = 0.25
 BACKOFF_SECONDS_MAX = 5.0
+RETRYABLE = frozenset(kind.code for kind in error_classes() if kind.retryable)
+"""What may be said of one item of a report, too: the store was not able to take it, or nobody knows whether it did."""
 LAST_NUMBER = 1 << 40
 """Greater than the number of any report that was sent, or the seq of any row."""
 
@@ -340,28 +344,40 @@ class Worker:
             self._flush()
 
     async def _report(self, runners: Sequence[Runner], items: list[ReportItem]) -> None:
-        """Send a report until it is taken, or too late."""
+        """Send a report until all of it is taken, or too late. What the store could not take is sent again alone."""
         request = ReportRequest(self.id, self._epoch, items)
         pause = 0.05
         while True:
+            problem: PerdureError | Problem | None = None
             try:
                 reply = await self.transport.report(request)
-                break
             except LeaseLost:
                 if request.worker_id == self.id:
                     await self.start_over()
                 return
             except PerdureError as error:
                 if not error.retryable:
-                    await self._refused(runners, items, error)
+                    await self._refused(runners, request.items, error)
                     return
-                logger.warning("Report failed, next try in %.2f s: %s", pause, error)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, BACKOFF_SECONDS_MAX)
-        for runner, item, answer in zip(runners, items, reply.items, strict=True):
-            self._answer(runner, item, answer)
+                problem = error
+            else:
+                left: list[tuple[Runner, ReportItem]] = []
+                for runner, item, answer in zip(runners, request.items, reply.items, strict=True):
+                    if answer.problem is not None and answer.problem.error_type in RETRYABLE:
+                        left.append((runner, item))
+                        problem = answer.problem
+                    else:
+                        self._answer(runner, item, answer)
+                if not left:
+                    return
+                runners = [runner for runner, _ in left]
+                request = structs.replace(request, items=[item for _, item in left])
+            why = problem.error if isinstance(problem, Problem) else problem
+            logger.warning("Report failed, next try in %.2f s: %s", pause, why)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, BACKOFF_SECONDS_MAX)
 
-    async def _refused(self, runners: Sequence[Runner], items: list[ReportItem], error: PerdureError) -> None:
+    async def _refused(self, runners: Sequence[Runner], items: Sequence[ReportItem], error: PerdureError) -> None:
         """A whole report was refused: whichever item is to blame, the others leave without it."""
         logger.error("A report was refused: %s", error)
         if len(items) > 1:
