@@ -1,0 +1,314 @@
+"""The files for containers: what can be said of them where there is neither Docker nor a cluster.
+
+Each keeps to its schema, names only what is there, and says nothing that the program does not understand.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from perdure.cli.main import app
+from perdure.cli.serve import work
+from perdure.server.app import all_routes
+from perdure.server.settings import Settings, load
+
+ROOT: Final = Path(__file__).parent.parent
+MANIFESTS: Final = sorted((ROOT / "deploy" / "kubernetes").glob("*.yaml"))
+KUBERNETES: Final = ("1.30", kubernetes_validate.latest_version())
+NOBODY: Final = 10001
+DRAIN_SECONDS: Final = 25
+"""What a server takes at most to end (perdure.server.app)."""
+
+Json = dict[str, Any]
+
+
+# --- Dockerfile ----------------------------------------------------------------------------------------------------
+
+
+class Stage:
+    """One FROM of the Dockerfile and what follows it."""
+
+    def __init__(self, name: str, parent: str) -> None:
+        self.name = name
+        self.parent = parent
+        self.lines: list[tuple[str, str]] = []
+
+    def last(self, instruction: str) -> str | None:
+        """What the last such instruction says."""
+        found = [rest for name, rest in self.lines if name == instruction]
+        return found[-1] if found else None
+
+
+def stages() -> dict[str, Stage]:
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    text = re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ")
+    found: dict[str, Stage] = {}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        instruction, _, rest = line.partition(" ")
+        if instruction == "FROM":
+            parent, _, name = rest.partition(" AS ")
+            found[name] = stage = Stage(name, parent)
+        else:
+            stage.lines.append((instruction, rest.strip()))
+    return found
+
+
+def said(name: str, instruction: str) -> str | None:
+    """What an image says, its parents included."""
+    found = stages()
+    stage = found.get(name)
+    while stage is not None:
+        if (answer := stage.last(instruction)) is not None:
+            return answer
+        stage = found.get(stage.parent)
+    return None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the linter's wheels are for Linux")
+def test_the_linter_finds_nothing() -> None:
+    linter = Path(sys.executable).parent / "hadolint"
+    done = subprocess.run([linter, "--no-color", ROOT / "Dockerfile"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_what_is_copied_is_there_and_gets_past_the_ignore_file() -> None:
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert rules[0] == "*"  # nothing goes in that is not named
+    let_in = {rule[1:] for rule in rules if rule.startswith("!")}
+    copied: set[str] = set()
+    for stage in stages().values():
+        for instruction, rest in stage.lines:
+            if instruction == "COPY" and not rest.startswith("--from"):
+                *sources, _ = rest.split()
+                copied.update(sources)
+            elif instruction == "COPY":
+                assert rest.split()[0].removeprefix("--from=") in stages()
+    assert copied == let_in
+    assert all((ROOT / source).exists() for source in copied)
+
+
+@pytest.mark.parametrize("image", ["server", "worker"])
+def test_an_image_runs_as_nobody(image: str) -> None:
+    assert said(image, "USER") == f"{NOBODY}:{NOBODY}"
+    assert all(instruction != "USER" or rest.split(":")[0] == str(NOBODY) for instruction, rest in _all_lines())
+    secret = re.compile(r"(password|secret|api_key|token)\s*=", re.IGNORECASE)
+    assert not [rest for _, rest in _all_lines() if secret.search(rest)]
+
+
+def _all_lines() -> Iterator[tuple[str, str]]:
+    for stage in stages().values():
+        yield from stage.lines
+
+
+def test_the_last_stage_is_the_server_with_a_healthcheck_on_a_route() -> None:
+    assert list(stages())[-1] == "server"
+    check = said("server", "HEALTHCHECK")
+    assert check is not None
+    url = re.search(r"http://127\.0\.0\.1:(\d+)(/\w+)", check)
+    assert url is not None
+    assert (int(url[1]), url[2] in open_paths()) == (Settings().port, True)
+    command = json.loads(check.partition(" CMD ")[2])
+    assert command[:2] == ["python", "-c"]
+    compile(command[2], "healthcheck", "exec")
+
+
+def test_the_image_s_labels_agree_with_the_project() -> None:
+    label = said("server", "LABEL") or ""
+    values = dict(part.split("=", 1) for part in shlex.split(label))
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'description = "{values["org.opencontainers.image.description"]}"' in project
+    assert f'license = "{values["org.opencontainers.image.licenses"]}"' in project
+
+
+def test_the_variables_of_the_images_are_settings() -> None:
+    variables = dict(part.split("=", 1) for part in shlex.split(said("server", "ENV") or ""))
+    assert load(environ=variables).host == "0.0.0.0"
+
+
+# --- Compose -------------------------------------------------------------------------------------------------------
+
+
+def compose() -> Json:
+    found: Json = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
+    return found
+
+
+def test_the_compose_file_keeps_to_its_schema() -> None:
+    schema = files("check_jsonschema") / "builtin_schemas" / "vendor" / "compose-spec.json"
+    jsonschema.validate(compose(), json.loads(schema.read_text(encoding="utf-8")))
+
+
+def test_compose_names_only_what_is_there() -> None:
+    found = compose()
+    services = found["services"]
+    images = {name: service["build"]["target"] for name, service in services.items() if "build" in service}
+    assert set(images.values()) == {"server", "worker"}
+    checked = {"postgres"} | {name for name, target in images.items() if said(target, "HEALTHCHECK") is not None}
+    for service in services.values():
+        on = service.get("depends_on", {})
+        assert set(on) <= set(services)
+        for name, how in on.items() if isinstance(on, dict) else ():
+            assert how["condition"] != "service_healthy" or name in checked
+        for volume in service.get("volumes", ()):
+            assert volume.split(":")[0] in found["volumes"]
+        assert (ROOT / f"{service['env_file']}.example").is_file()
+
+
+def test_compose_leaves_time_to_drain() -> None:
+    for name, service in compose()["services"].items():
+        if name not in ("postgres", "migrate"):
+            assert int(service["stop_grace_period"].rstrip("s")) > max(DRAIN_SECONDS, grace_seconds())
+
+
+def test_an_environment_file_of_the_servers_is_understood_by_them() -> None:
+    variables = environment("database")
+    assert variables["POSTGRES_PASSWORD"] in variables["PERDURE_STORE"]
+    assert load(environ=variables).store == variables["PERDURE_STORE"]
+    assert not set(environment("worker")) & set(variables)  # a worker needs no database
+
+
+def environment(name: str) -> dict[str, str]:
+    lines = (ROOT / "deploy" / f"{name}.env.example").read_text(encoding="utf-8").splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+# --- Kubernetes ----------------------------------------------------------------------------------------------------
+
+
+def manifests() -> list[Json]:
+    return [one for path in MANIFESTS for one in yaml.safe_load_all(path.read_text(encoding="utf-8"))]
+
+
+def named(kind: str, name: str) -> Json:
+    (found,) = (one for one in manifests() if one["kind"] == kind and one["metadata"]["name"] == name)
+    return found
+
+
+def pod_of(manifest: Json) -> Json:
+    """What a manifest says of the pods that it makes."""
+    found: Json = manifest["spec"]["template"]["spec"] if manifest["kind"] in ("Deployment", "Job") else {}
+    return found
+
+
+def open_paths() -> set[str]:
+    """The paths that answer without a key."""
+    return {route.path for route in all_routes() if route.role is None and "GET" in route.method}
+
+
+def grace_seconds() -> float:
+    """How long a worker lets steps end by itself."""
+    assert work.__defaults__ is not None
+    return float(next(value for value in work.__defaults__ if isinstance(value, float)))
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_every_manifest_keeps_to_its_schema(version: str) -> None:
+    assert len(manifests()) >= 8
+    for manifest in manifests():
+        kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_a_manifest_with_a_wrong_word_is_found() -> None:
+    manifest = named("Deployment", "perdure-server")
+    manifest["spec"]["template"]["spec"]["containers"][0]["livenesProbe"] = {}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(manifest, KUBERNETES[-1], strict=True)
+
+
+@pytest.mark.parametrize(
+    "manifest", [one for one in manifests() if pod_of(one)], ids=lambda one: one["metadata"]["name"]
+)
+def test_a_pod_has_no_rights(manifest: Json) -> None:
+    pod = pod_of(manifest)
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == NOBODY
+    secrets = {one["metadata"]["name"] for one in manifests() if one["kind"] == "Secret"}
+    for container in pod["containers"]:
+        context = container["securityContext"]
+        assert (context["allowPrivilegeEscalation"], context["readOnlyRootFilesystem"]) == (False, True)
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert {one["secretRef"]["name"] for one in container["envFrom"]} <= secrets
+        assert container["image"].split(":")[0] in ("perdure-server", "perdure-worker")
+
+
+def test_selectors_match_their_pods() -> None:
+    labels = {
+        one["metadata"]["name"]: one["spec"]["template"]["metadata"]["labels"] for one in manifests() if pod_of(one)
+    }
+    server = labels["perdure-server"]
+    for kind, name in (("Deployment", "perdure-server"), ("PodDisruptionBudget", "perdure-server")):
+        assert named(kind, name)["spec"]["selector"]["matchLabels"] == server
+    assert named("Service", "perdure")["spec"]["selector"] == server
+    assert named("NetworkPolicy", "perdure-server")["spec"]["podSelector"]["matchLabels"] == server
+    worker = named("Deployment", "perdure-worker")["spec"]
+    assert worker["selector"]["matchLabels"] == labels["perdure-worker"]
+    (container,) = worker["template"]["spec"]["containers"]
+    assert {"name": "PERDURE_URL", "value": "http://perdure:8080"} in container["env"]
+
+
+def test_probes_ask_what_answers_without_a_key() -> None:
+    (server,) = pod_of(named("Deployment", "perdure-server"))["containers"]
+    paths = {name: server[name]["httpGet"]["path"] for name in server if name.endswith("Probe")}
+    assert paths == {"startupProbe": "/ready", "readinessProbe": "/ready", "livenessProbe": "/openapi.json"}
+    assert set(paths.values()) <= open_paths()
+    assert {"name": "http", "containerPort": Settings().port} in server["ports"]
+
+
+def test_a_pod_is_given_the_time_to_drain() -> None:
+    server = pod_of(named("Deployment", "perdure-server"))
+    (container,) = server["containers"]
+    pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert Settings().drain_seconds < DRAIN_SECONDS
+    assert server["terminationGracePeriodSeconds"] >= pause + DRAIN_SECONDS + 5
+    worker = pod_of(named("Deployment", "perdure-worker"))
+    args = worker["containers"][0]["args"]
+    assert float(args[args.index("--grace") + 1]) == grace_seconds()
+    assert worker["terminationGracePeriodSeconds"] >= grace_seconds() + 10
+
+
+# --- commands ------------------------------------------------------------------------------------------------------
+
+
+def commands() -> dict[str, list[str]]:
+    """Every command of `perdure` that these files start, by where it stands."""
+    found = {f"image {name}": json.loads(said(name, "CMD") or "[]") for name in ("server", "worker")}
+    for name, service in compose()["services"].items():
+        if "command" in service:
+            found[f"service {name}"] = service["command"]
+    for manifest in manifests():
+        for container in pod_of(manifest).get("containers", ()):
+            found[f"{manifest['kind']} {container['name']}"] = container["args"]
+    return found
+
+
+@pytest.mark.parametrize("where", sorted(commands()))
+def test_a_command_is_understood(where: str) -> None:
+    """With `--help` at its end a command says what it takes, once everything before it was understood."""
+    given = commands()[where]
+    options = [part for part in given if part.startswith("--")]
+    answer = CliRunner().invoke(app, [given[0], "--help"], env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"})
+    assert answer.exit_code == 0, answer.output
+    assert all(option in answer.output for option in options)
+    assert CliRunner().invoke(app, [*given, "--help"]).exit_code == 0
+
+
+def test_the_application_of_the_worker_image_has_a_workflow() -> None:
+    from perdure.cli.target import load as load_target
+
+    assert list(load_target(str(ROOT / "deploy" / "app.py")).workflows) == ["greet"]
