@@ -437,6 +437,19 @@ async def test_an_offer_that_does_not_stand_any_more_takes_nothing(world: World,
     assert len(await world.claim()) == 1
 
 
+@pytest.mark.parametrize("claim_id", ["c1", "c2"])
+async def test_an_offer_whose_claim_was_answered_by_another_server_takes_nothing(world: World, claim_id: str) -> None:
+    """The worker has gone on since: nobody waits for what would be handed to its old claim."""
+    await world.register()
+    await world.start()
+    assert len(await world.claim(claim_id="c2")) == 1
+    offer = Offer("w", "d", "3.12", claim_id, 1)
+    news = [New(world.new_id(), StartItem("wf"))]
+    _, handed = await world.store.write(starts.start(project_id=PROJECT, news=news, now_us=world.now_us, offer=offer))
+    assert handed == []
+    assert len(await world.claim(claim_id="c3")) == 1
+
+
 async def test_what_was_ready_before_goes_first(world: World) -> None:
     await world.register()
     earlier = await world.start()

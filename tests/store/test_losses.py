@@ -231,6 +231,22 @@ async def test_a_cut_connection_shortens_the_lease_unless_a_beat_follows(world: 
     assert await world.beat("w2") == []
 
 
+async def test_a_cut_connection_leaves_a_lease_alone_that_was_renewed_over_another_one(world: World) -> None:
+    """The beat went to another server, which was faster to take it than this one to see the old connection close."""
+    granted_us = world.now_us + LEASE_US
+    world.advance(3)
+    assert await world.beat() == []
+    until_us = world.now_us + SECOND
+    await world.store.write(claims.cut_lease(worker_id="w", until_us=until_us, granted_us=granted_us))
+    world.advance(2)
+    assert await world.beat() == []
+    granted_us = world.now_us + LEASE_US
+    until_us = world.now_us + SECOND
+    await world.store.write(claims.cut_lease(worker_id="w", until_us=until_us, granted_us=granted_us))
+    world.advance(2)
+    assert await world.beat() is None
+
+
 async def test_after_an_absence_every_registration_gets_a_full_lease(world: World) -> None:
     id = await world.running()
     world.advance(3_600)

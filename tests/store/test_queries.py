@@ -130,7 +130,8 @@ def _plan(connection: apsw.Connection, name: str) -> list[str]:
 def test_no_query_walks_a_whole_table(planner: apsw.Connection, name: str) -> None:
     if load("sqlite")[name].sql.startswith("PRAGMA"):
         return
-    scans = [line for line in _plan(planner, name) if line.startswith("SCAN") and "CONSTANT" not in line]
+    scans = [line for line in _plan(planner, name) if line.startswith("SCAN")]
+    scans = [line for line in scans if "CONSTANT" not in line and "VIRTUAL TABLE" not in line]  # a list that was given
     partial = re.compile(r"USING (COVERING )?INDEX executions_(due|held|ready|idle|early)")
     assert [
         line

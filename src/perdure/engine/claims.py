@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import structs
@@ -60,6 +60,8 @@ if TYPE_CHECKING:
 CLAIM_MAX = 500
 POLL_SECONDS_MAX = 60.0
 REPORT_ITEMS_MAX = 500
+PRESENT_SECONDS = 5.0
+"""A worker whose last claim ended longer ago does not ask here any more."""
 JOURNAL_ROWS_MAX = 10_000
 
 
@@ -80,6 +82,7 @@ class Poll:
         "bells",
         "capacity",
         "claim_id",
+        "ended_at",
         "handed",
         "offer",
         "project_id",
@@ -102,12 +105,18 @@ class Poll:
         """The worker has asked anew: nobody listens to this one any more."""
         self.handed: list[Claimed] = []
         self.settled = asyncio.Event()
+        self.ended_at: float | None = None
+        """When it was answered, in the loop's time."""
         self._future: asyncio.Future[None] | None = None
 
     def sleep(self) -> asyncio.Future[None]:
         """The future that any bell, the clock or `wake` resolves."""
         self._future = asyncio.get_running_loop().create_future()
         return self._future
+
+    def is_recent(self, now: float) -> bool:
+        """Whether it waits still, or its worker will soon be back."""
+        return self.ended_at is None or now < self.ended_at + PRESENT_SECONDS
 
     def wake(self) -> None:
         if self._future is not None and not self._future.done():
@@ -175,7 +184,7 @@ class Claims:
                     return ClaimReply(items, news)
                 if capacity and poll not in self._polls.setdefault(project_id, deque()):
                     self._polls[project_id].append(poll)
-                pause = min(left, engine.settings.poll_seconds * random.uniform(0.5, 1.5))
+                pause = min(left, engine.own_look(engine.settings.poll_seconds) * random.uniform(0.5, 1.5))
                 if not await engine.doorbell.wait_any(bells, pause, poll.sleep()):
                     looked = self._looked.get(request.worker_id)
                     if looked is not None:  # no hint for a while: look without one, from where the last look stopped
@@ -183,6 +192,7 @@ class Claims:
                 if poll.handed and not poll.taken:
                     return ClaimReply(poll.handed, engine.take_news(request.worker_id))
         finally:
+            poll.ended_at = asyncio.get_running_loop().time()
             polls = self._polls.get(project_id)
             if polls is not None and poll in polls:
                 polls.remove(poll)
@@ -193,7 +203,7 @@ class Claims:
         earlier = self._latest.pop(poll.worker_id, None)
         self._latest[poll.worker_id] = poll
         if len(self._latest) > 10_000:
-            self._latest.popitem(last=False)
+            self._engine.forget_news(self._latest.popitem(last=False)[0])
         if earlier is None:
             return False
         earlier.superseded = True
@@ -202,6 +212,40 @@ class Claims:
             waiting.remove(earlier)
         earlier.wake()
         return earlier.claim_id == poll.claim_id
+
+    def is_present(self, worker_id: str) -> bool:
+        """Whether a worker claims here at the moment."""
+        poll = self._latest.get(worker_id)
+        return poll is not None and poll.is_recent(asyncio.get_running_loop().time())
+
+    def present(self) -> list[str]:
+        """The workers that claim here at the moment."""
+        now = asyncio.get_running_loop().time()
+        return [id for id, poll in self._latest.items() if poll.is_recent(now)]
+
+    def waiting_for(self) -> dict[str, list[str]]:
+        """The deployments, by project, for which a claim waits."""
+        found: dict[str, list[str]] = {}
+        for project_id, polls in self._polls.items():
+            deployments = {poll.offer.deployment_id for poll in polls if poll.offer is not None}
+            if deployments:
+                found[project_id] = sorted(deployments)
+        return found
+
+    def wake_for(self, ready: Set[tuple[str, str]], unacknowledged: Set[tuple[str, str]]) -> None:
+        """Have the waiting claims look for which there is something: ready executions of their deployments, or their
+        own batch, which another server gave out when they asked there before."""
+        for project_id, polls in self._polls.items():
+            mine = [
+                poll
+                for poll in polls
+                if (poll.offer is not None and (project_id, poll.offer.deployment_id) in ready)
+                or (poll.worker_id, poll.claim_id) in unacknowledged
+            ]
+            if mine:
+                self.stir(project_id)
+            for poll in mine:
+                poll.wake()
 
     def stir(self, project_id: str) -> None:
         """Something became ready, by a hint."""
@@ -306,22 +350,29 @@ class Claims:
 
     async def beat(self, project_id: str, request: BeatRequest) -> BeatReply:
         """Renew a registration's lease; tells what it holds, and whether it lost everything."""
-        if request.epoch != self._engine.store.epoch:
-            return BeatReply(lost=True)
-        held = await self._engine.store.write(
-            claims.beat(
-                project_id=project_id,
-                worker_id=request.worker_id,
-                now_us=self._engine.clock.now_us(),
-                lease_us=self._engine.lease_us,
-            )
-        )
-        return BeatReply(lost=held is None, holding=held or [])
+        return (await self.renew(project_id, request))[0]
 
-    async def disconnected(self, worker_id: str) -> None:
-        """The connection that carried the beats is gone: cut the lease to a second unless a beat follows."""
+    async def renew(self, project_id: str, request: BeatRequest) -> tuple[BeatReply, int]:
+        """As `beat`; also answers until when the lease lasts, for `disconnected`."""
+        engine = self._engine
+        if request.epoch != engine.store.epoch:
+            return BeatReply(lost=True), 0
+        now_us = engine.clock.now_us()
+        held = await engine.store.write(
+            claims.beat(project_id=project_id, worker_id=request.worker_id, now_us=now_us, lease_us=engine.lease_us)
+        )
+        return BeatReply(lost=held is None, holding=held or []), now_us + engine.lease_us
+
+    async def disconnected(self, worker_id: str, granted_us: int | None = None) -> None:
+        """The connection that carried the beats is gone: cut the lease to a second unless a beat follows.
+
+        With `granted_us`, until when the last beat of that connection renewed it, a beat that came since over another
+        connection, perhaps to another server, keeps the lease as it is.
+        """
         await self._engine.store.write(
-            claims.cut_lease(worker_id=worker_id, until_us=self._engine.clock.now_us() + 1_000_000)
+            claims.cut_lease(
+                worker_id=worker_id, until_us=self._engine.clock.now_us() + 1_000_000, granted_us=granted_us
+            )
         )
         self._engine.wake_loops()
 

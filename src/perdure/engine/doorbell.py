@@ -1,24 +1,34 @@
-"""In-process hints that end a wait early. A lost ring costs latency, never truth: every waiter looks by itself too."""
+"""In-process hints that end a wait early. A lost ring costs latency, never truth: every waiter looks by itself too, or
+the lookout looks for all of them."""
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Hashable
+
+RUNG_MAX = 10_000
 
 
 class Doorbell:
-    """Bells by key. Take a ticket, look, then wait: a ring after the ticket was taken is not missed."""
+    """Bells by key. Take a ticket, look, then wait: a ring after the ticket was taken is not missed.
+
+    A ticket is the number of rings so far, of whatever bell. The last ring of each bell is remembered until so many
+    others have rung that it is crowded out; whoever holds a ticket as old as that is told to look again.
+    """
 
     def __init__(self) -> None:
-        self._rings: dict[Hashable, int] = {}
+        self._rings = 0
+        self._rung: OrderedDict[Hashable, int] = OrderedDict()
+        self._forgotten = 0
+        """The latest ring that is not remembered."""
         self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
 
     def ticket(self, key: Hashable) -> int:
-        """How often this bell has rung. Bells nobody waits at are forgotten, so hold the ticket only briefly."""
-        return self._rings.setdefault(key, 0)
+        """What `wait` compares with. It costs nothing and need not be used."""
+        return self._rings
 
     async def wait(self, key: Hashable, ticket: int, seconds: float) -> bool:
         """Wait for a ring later than the ticket; False when `seconds` passed without one."""
-        if self._rings.get(key, 0) != ticket:
+        if self._rung.get(key, self._forgotten) > ticket:
             return True
         if seconds <= 0:
             return False
@@ -35,13 +45,13 @@ class Doorbell:
 
     def tickets(self, *keys: Hashable) -> tuple[tuple[Hashable, int], ...]:
         """A ticket for each of several bells."""
-        return tuple((key, self.ticket(key)) for key in keys)
+        return tuple((key, self._rings) for key in keys)
 
     async def wait_any(
         self, tickets: tuple[tuple[Hashable, int], ...], seconds: float, future: "asyncio.Future[None]"
     ) -> bool:
         """Wait for a ring at any of the bells or until somebody resolves `future`; False after `seconds` without."""
-        if any(self._rings.get(key, 0) != ticket for key, ticket in tickets):
+        if any(self._rung.get(key, self._forgotten) > ticket for key, ticket in tickets):
             return True
         for key, _ in tickets:
             self._waiting.setdefault(key, deque()).append(future)
@@ -68,12 +78,14 @@ class Doorbell:
             queue.remove(future)
         if not queue:
             del self._waiting[key]
-            self._rings.pop(key, None)
+
+    def waited_at(self, kind: str) -> list[tuple[str, ...]]:
+        """The keys of one kind, (kind, …), at whose bells somebody waits now."""
+        return [key for key in self._waiting if isinstance(key, tuple) and key[0] == kind]
 
     def ring(self, key: Hashable) -> None:
         """Wake everybody who waits at this bell."""
-        if key in self._rings:
-            self._rings[key] += 1
+        self._note(key)
         queue = self._waiting.get(key)
         if queue:
             for future in queue:
@@ -88,13 +100,20 @@ class Doorbell:
             if not future.done():
                 future.set_result(None)
                 return
-        if key in self._rings:
-            self._rings[key] += 1
+        self._note(key)
 
     def ring_all(self) -> None:
         """Wake everybody (shutdown)."""
         for key in list(self._waiting):
             self.ring(key)
+
+    def _note(self, key: Hashable) -> None:
+        self._rings += 1
+        rung = self._rung
+        rung[key] = self._rings
+        rung.move_to_end(key)
+        if len(rung) > RUNG_MAX:
+            self._forgotten = rung.popitem(last=False)[1]
 
 
 def _ring_future(future: "asyncio.Future[None]") -> None:

@@ -45,6 +45,23 @@ class Endings:
             if not listeners:
                 del self._listeners[project_id, execution_id]
 
+    def awaited(self) -> dict[str, list[str]]:
+        """The executions whose end somebody waits for, by project."""
+        found: dict[str, list[str]] = {}
+        for project_id, execution_id in self._listeners:
+            found.setdefault(project_id, []).append(execution_id)
+        return found
+
+    def ended_elsewhere(self, project_id: str, execution_id: str) -> bool:
+        """An execution has ended through another server: whether somebody here waits for that."""
+        self._recent.pop((project_id, execution_id), None)
+        return (project_id, execution_id) in self._listeners
+
+    def found(self, project_id: str, finished: Finished) -> None:
+        """The store says how an execution has ended."""
+        for listener in self._listeners.pop((project_id, finished.id), ()):
+            listener(finished)
+
     def tell(self, ended: Ended) -> None:
         """An execution has ended."""
         key = (ended.project_id, ended.execution_id)

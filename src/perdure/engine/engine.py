@@ -1,7 +1,9 @@
 """Hands store, clock and doorbell to the desks, and gives out the store's hints."""
 
 import asyncio
-from collections.abc import Sequence
+import logging
+import random
+from collections.abc import Callable, Sequence
 
 from perdure.engine.claims import Claims
 from perdure.engine.clock import Clock, Span, SystemClock, boottime_us
@@ -9,14 +11,36 @@ from perdure.engine.doorbell import Doorbell
 from perdure.engine.endings import Endings
 from perdure.engine.events import Events
 from perdure.engine.executions import Executions
-from perdure.engine.loops import LOOPS, run_loop
+from perdure.engine.lookout import Lookout
+from perdure.engine.loops import LOOPS, Loop, run_loop
 from perdure.engine.projects import Projects
 from perdure.engine.settings import EngineSettings
 from perdure.engine.stats import Stats
-from perdure.store.interface import Counted, Due, Ended, Hint, News, Published, Ready, Store, Written
+from perdure.store.interface import (
+    Counted,
+    Due,
+    Ended,
+    EndedElsewhere,
+    Everything,
+    Hint,
+    KeyDeleted,
+    News,
+    Published,
+    Ready,
+    Store,
+    Written,
+)
 from perdure.store.verbs import access, claims, looks
+from perdure.store.verbs.lookout import Awaited, look_out
 from perdure.wire.errors import Unavailable
 
+logger = logging.getLogger("perdure.engine")
+
+
+NEWS_MAX = 10_000
+"""Executions with news that are kept for one worker."""
+OWN_LOOKS = 60.0
+"""How much longer a wait may go without a look of its own where the lookout looks for it."""
 TIME_QUESTIONS = 3
 """How often the database is asked at the start what time it is; the quickest answer counts."""
 
@@ -49,6 +73,10 @@ class Engine:
         self.prune_after = ("", "")
         self.alarmed: set[tuple[str, str]] = set()
         self._news: dict[str, set[str]] = {}
+        self.lookout = Lookout()
+        self.key_deleted: Callable[[str | None], None] = lambda key_id: None
+        """Called with the id of a key that is good no more; None: some may have been missed."""
+        self._asking: set[asyncio.Task[None]] = set()
         self.closing = False
         self._tasks: list[asyncio.Task[None]] = []
         store.listen(self._hear)
@@ -60,16 +88,19 @@ class Engine:
         if self.store.alone:  # elsewhere they may belong to a process that runs
             await self.store.write(claims.end_embedded(now_us=self.clock.now_us()))
         self.reaped_at_us = boottime_us() - self.lease_us  # its first round grants every registration a full lease
-        self._tasks = [asyncio.create_task(run_loop(self, loop), name=f"perdure-{loop.name}") for loop in LOOPS]
+        loops = LOOPS if self.store.alone else (*LOOPS, Loop("look", self.lookout.look))
+        self._tasks = [asyncio.create_task(run_loop(self, loop), name=f"perdure-{loop.name}") for loop in loops]
+        self.store.exchange_hints()
 
     async def stop(self) -> None:
         """End polls and loops, then finish what the store has accepted and close it."""
         self.closing = True
         self.doorbell.ring_all()
         self.executions.close()
-        for task in self._tasks:
+        tasks = [*self._tasks, *self._asking]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self.store.close()
 
     async def health(self) -> None:
@@ -94,6 +125,27 @@ class Engine:
         self.doorbell.ring(("loop", "wake"))
         self.doorbell.ring(("loop", "reap"))
 
+    def own_look(self, seconds: float) -> float:
+        """How long a wait lasts before it looks by itself, where that is `seconds` on a store that nobody shares."""
+        return seconds if self.store.alone else seconds * OWN_LOOKS * random.uniform(0.8, 1.2)
+
+    def spread(self, seconds: float) -> float:
+        """A pause of a background loop, not the same on all servers of a store."""
+        return seconds if self.store.alone else seconds * random.uniform(0.7, 1.0)
+
+    def note_news(self, worker_id: str, execution_id: str) -> None:
+        """A held execution's journal has a row that its worker did not write; where there are other servers, it may be
+        one of those that the worker asks."""
+        if self.store.alone or self.claims.is_present(worker_id):
+            news = self._news.setdefault(worker_id, set())
+            if len(news) < NEWS_MAX:  # what is left out comes with the next beat
+                news.add(execution_id)
+            self.doorbell.ring(("worker", worker_id))
+
+    def forget_news(self, worker_id: str) -> None:
+        """The worker does not ask here any more."""
+        self._news.pop(worker_id, None)
+
     def take_news(self, worker_id: str) -> list[str]:
         """The executions that this worker holds and whose journals others have written to."""
         news = self._news.pop(worker_id, None)
@@ -102,6 +154,7 @@ class Engine:
     def _hear(self, hints: Sequence[Hint]) -> None:
         """Ring for what a commit changed. Each bell once per commit."""
         ready: set[str] = set()
+        asked: dict[str, list[str]] = {}
         doorbell = self.doorbell
         for hint in hints:
             kind = type(hint)
@@ -113,14 +166,41 @@ class Engine:
                 self.endings.tell(hint)  # type: ignore[arg-type]
                 self.stats.end(hint.project_id, hint.workflow_id, hint.phase)  # type: ignore[union-attr]
             elif isinstance(hint, News):
-                self._news.setdefault(hint.worker_id, set()).add(hint.execution_id)
-                doorbell.ring(("worker", hint.worker_id))
+                self.note_news(hint.worker_id, hint.execution_id)
             elif isinstance(hint, Due):
                 doorbell.ring(("loop", "wake"))
             elif isinstance(hint, Published):
                 doorbell.ring(("topic", hint.project_id, hint.topic))
             elif isinstance(hint, Counted):
                 self.stats.count(hint.what, hint.amount)
+            elif isinstance(hint, EndedElsewhere):
+                if self.endings.ended_elsewhere(hint.project_id, hint.execution_id):
+                    asked.setdefault(hint.project_id, []).append(hint.execution_id)
+            elif isinstance(hint, KeyDeleted):
+                self.key_deleted(hint.key_id)
+            elif isinstance(hint, Everything):
+                self.key_deleted(None)
+                doorbell.ring(("loop", "look"))
+        if asked and not self.closing:
+            self._ask_for_ends(asked)
         for project_id in ready:
             self.claims.stir(project_id)
             doorbell.ring_one(("ready", project_id))
+
+    def _ask_for_ends(self, asked: dict[str, list[str]]) -> None:
+        """How executions have ended that others saw end."""
+
+        async def ask() -> None:
+            for project_id, ids in asked.items():
+                found = await self.store.read(look_out(awaited=Awaited({project_id: ids}, (), {}, (), {})))
+                for _, finished in found.ended:
+                    self.endings.found(project_id, finished)
+
+        task = asyncio.get_running_loop().create_task(ask(), name="perdure-ends")
+        self._asking.add(task)
+        task.add_done_callback(self._asked)
+
+    def _asked(self, task: asyncio.Task[None]) -> None:
+        self._asking.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.warning("An end was not looked up; the lookout will: %s", task.exception())

@@ -35,10 +35,11 @@ async def _wake(engine: Engine) -> float:
     """Timers, delayed starts, run timeouts, graces."""
     now_us = engine.clock.now_us()
     due = await engine.store.read(moves.next_due())
+    pause = engine.spread(1.0)
     if due is None:
-        return 1.0
+        return pause
     if due > now_us:
-        return min((due - now_us) / 1e6, 1.0)
+        return min((due - now_us) / 1e6, pause)
     engine.stats.timer_lag_seconds = (now_us - due) / 1e6
     await engine.store.write(moves.wake_due(now_us=now_us, limit=BATCH, grace_us=engine.grace_us))
     return 0.0
@@ -66,7 +67,7 @@ async def _reap(engine: Engine) -> float:
     by_database = engine.clock.of_database
     if await engine.store.write(claims.reap(now_us=now_us, limit=BATCH, by_database=by_database)) == BATCH:
         return 0.0
-    return tick_us / 1e6
+    return engine.spread(tick_us / 1e6)
 
 
 async def _prune(engine: Engine) -> float:
@@ -87,7 +88,7 @@ async def _prune(engine: Engine) -> float:
     engine.prune_after = pruned.after
     if pruned.deleted:
         await engine.store.vacuum()
-    return 0.2 if pruned.more else 60.0
+    return 0.2 if pruned.more else engine.spread(60.0)
 
 
 async def _alarm(engine: Engine) -> float:
@@ -106,7 +107,7 @@ async def _alarm(engine: Engine) -> float:
                 waited,
                 deployment_id,
             )
-    return 60.0
+    return engine.spread(60.0)
 
 
 LOOPS = (Loop("wake", _wake), Loop("reap", _reap), Loop("prune", _prune), Loop("alarm", _alarm))

@@ -80,7 +80,7 @@ class Projects:
         return await self._engine.store.read(access.list_keys(project_id=project_id))
 
     async def delete_key(self, project_id: str, id: str) -> None:
-        """Forget a key. Raises NotFound. Whoever remembers good keys (`Gate`) has to be told."""
+        """Forget a key. Raises NotFound. Whoever remembers good keys hears of it (`Engine.key_deleted`)."""
         if not await self._engine.store.write(access.delete_key(project_id=project_id, id=id)):
             raise NotFound(f"API key {id!r} does not exist; its id is the part of the key between the underscores.")
 

@@ -99,11 +99,11 @@ class App:
         await self.services.pulse.stop()
         await self.engine.stop()
 
-    def worker_gone(self, worker_id: str) -> None:
+    def worker_gone(self, worker_id: str, granted_us: int) -> None:
         """The connection of a worker's beats was closed by its side."""
         if self.services.drain.closing:
             return
-        task = asyncio.ensure_future(self.engine.claims.disconnected(worker_id))
+        task = asyncio.ensure_future(self.engine.claims.disconnected(worker_id, granted_us))
         self._partings.add(task)
         task.add_done_callback(self._parted)
 

@@ -1,9 +1,9 @@
 """Who is asking: API keys → Principal, and who may ask at all.
 
 A key is looked up by its id and compared as a hash; one that was found good is remembered for at most 30 seconds, so a
-deleted key stops within that time, and at once on the server that was told to delete it. On a loopback address every
-request must also name a loopback host, and a page in a browser must come from one: otherwise any web page could reach
-a server that listens only to its own machine.
+deleted key stops within that time; at once on the server that was told to delete it, and on the others as soon as they
+hear of it. On a loopback address every request must also name a loopback host, and a page in a browser must come from
+one: otherwise any web page could reach a server that listens only to its own machine.
 """
 
 import hashlib
@@ -114,9 +114,11 @@ class Gate:
             self._known.popitem(last=False)
         return principal
 
-    def forget(self, key_id: str) -> None:
-        """A key was deleted: look it up again from now on."""
+    def forget(self, key_id: str | None) -> None:
+        """A key was deleted: look it up again from now on. None: look all of them up again."""
         self._forgotten += 1
+        if key_id is None:
+            self._known.clear()
         for hashed in [hashed for hashed, (principal, _) in self._known.items() if principal.key_id == key_id]:
             del self._known[hashed]
 

@@ -34,7 +34,7 @@ class Connection(HttpToolsProtocol):
     """One connection; `protocol_class` makes the subclass that knows a server's settings."""
 
     settings: Settings
-    on_worker_gone: Callable[[str], None]
+    on_worker_gone: Callable[[str, int], None]
 
     def __init__(
         self,
@@ -51,8 +51,8 @@ class Connection(HttpToolsProtocol):
         self._stuck_since = NEVER
         self._stuck_bytes = 0
         self._peer_left = False
-        self.workers: set[str] = set()
-        """Registrations whose beats came over this connection."""
+        self.workers: dict[str, int] = {}
+        """Registrations whose beats came over this connection, and until when the last one renewed their lease."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
@@ -135,8 +135,8 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         if self._peer_left or exc is not None:
-            for worker_id in self.workers:
-                self.on_worker_gone(worker_id)
+            for worker_id, granted_us in self.workers.items():
+                self.on_worker_gone(worker_id, granted_us)
 
     def look(self, now: float) -> None:
         """Once a second: whether this connection's patience is over."""
@@ -160,6 +160,6 @@ class Connection(HttpToolsProtocol):
         return now > self._stuck_since + self.settings.write_seconds
 
 
-def protocol_class(settings: Settings, on_worker_gone: Callable[[str], None]) -> type[Connection]:
+def protocol_class(settings: Settings, on_worker_gone: Callable[[str, int], None]) -> type[Connection]:
     """The protocol that uvicorn makes connections of."""
     return type("Connection", (Connection,), {"settings": settings, "on_worker_gone": staticmethod(on_worker_gone)})

@@ -51,6 +51,9 @@ async def exposition(engine: "Engine", project_id: str | None, pulse: "Pulse", s
         _gauge("loop_lag_seconds", "How late the event loop was, at worst in ten seconds", pulse.lag_seconds)
     )
     metrics.append(_gauge("store_writable", "1 while the store takes writes", 0 if pulse.problem else 1))
+    metrics.append(
+        _gauge("hints_up", "1 while hints of other servers of the database arrive", int(engine.store.hints_up))
+    )
     metrics.append(_gauge("streams_open", "Open server-sent event streams", streams))
     metrics.append(_gauge("connections_open", "Open HTTP connections", connections))
     registry = CollectorRegistry(auto_describe=False)

@@ -6,7 +6,7 @@ a stream reads the journal or the topic at its client's pace, so a slow client c
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from types import TracebackType
 from typing import Final, Literal
 
@@ -176,6 +176,33 @@ class EventStream:
 
 
 COMMENT: Final = b": still here\n\n"
+
+
+class Silence:
+    """How long a stream has said nothing."""
+
+    def __init__(self, seconds_max: float) -> None:
+        self._seconds_max = seconds_max
+        self._now = asyncio.get_running_loop().time
+        self.broken()
+
+    def broken(self) -> None:
+        """Something was sent just now."""
+        self._until = self._now() + self._seconds_max
+
+    def look_after(self, seconds: float) -> float:
+        """When to look without a hint, for `lasts`."""
+        return self._now() + seconds
+
+    async def lasts(self, watch: Callable[[float], Awaitable[bool]], look_at: float) -> bool:
+        """Wait: True when it is time for a comment, False when `watch` says that there is something, or to look."""
+        while (left := look_at - self._now()) > 0:
+            if await watch(min(left, self._until - self._now())):
+                return False
+            if self._now() >= self._until:
+                self.broken()
+                return True
+        return False
 
 
 def frame(data: bytes | Raw, *, id: str | None = None, event: str | None = None) -> bytes:

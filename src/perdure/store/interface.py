@@ -7,7 +7,8 @@ verbs:
 - `write` returns when the change is on disk. If it raises, nothing happened. Verbs that wait at the same moment are
   committed together; each is a transaction of its own in effect, and one that refuses does not disturb the others.
 - `read` runs a verb against what is committed, beside the writer.
-- hints tell, after a commit, where a look may be worth while. They are never the truth: a lost one costs latency.
+- hints tell, after a commit, where a look may be worth while. They are never the truth: a lost one costs latency. Where
+  several servers share a database, hints reach the others too, `exchange_hints` provided.
 
 Verbs are pure: no clock, no randomness, no change of their arguments, no await of anything foreign. They refuse
 (raise a `PerdureError`) before their first write, so that a refusal needs no roll-back.
@@ -99,7 +100,24 @@ class Counted(NamedTuple):
     amount: int = 1
 
 
-Hint = Ready | Ended | News | Written | Published | Due | Counted
+class KeyDeleted(NamedTuple):
+    """An API key is good no more."""
+
+    key_id: str
+
+
+class EndedElsewhere(NamedTuple):
+    """An execution reached a final phase through another server; the database knows how."""
+
+    project_id: str
+    execution_id: str
+
+
+class Everything(NamedTuple):
+    """Hints of other servers were lost, or were too many to be told: look for everything that is waited for."""
+
+
+Hint = Ready | Ended | News | Written | Published | Due | Counted | KeyDeleted | EndedElsewhere | Everything
 
 
 class Tell:
@@ -179,6 +197,15 @@ class Store(Protocol):
 
     def listen(self, listener: Callable[[Sequence[Hint]], None]) -> None:
         """Have hints given out, after each commit, to this one listener."""
+        ...
+
+    @property
+    def hints_up(self) -> bool:
+        """Whether hints of other servers arrive here; always, where there can be none."""
+        ...
+
+    def exchange_hints(self) -> None:
+        """From now on tell other servers of the database what is committed here, and hear what they commit."""
         ...
 
     async def vacuum(self) -> None:

@@ -1,12 +1,13 @@
 """Drives verbs on PostgreSQL: group commit in lockstep, any number of servers on one database.
 
-Four kinds of work, each on connections of its own, so that none keeps another waiting: *writes* advance in lockstep and
+Five kinds of work, each on connections of its own, so that none keeps another waiting: *writes* advance in lockstep and
 commit in groups (store/lockstep.py); *sweeps*, whose rows a predicate picks, run one after the other in a transaction
 of their own, because SKIP LOCKED keeps connections apart and not verbs of one transaction; *reads* are grouped like
-writes, without locks; *scans* may take long and see one moment.
+writes, without locks; *scans* may take long and see one moment; *hints* go to other servers and come from them
+(store/postgres_hints.py).
 
-No connection keeps a state between transactions, so all of them may lead through PgBouncer in transaction mode (with
-`prepared_statements=off` in the address where it is older than 1.21).
+No connection but the one that listens for hints keeps a state between transactions, so all others may lead through
+PgBouncer in transaction mode (with `prepared_statements=off` in the address where it is older than 1.21).
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from uuid_utils import uuid4
 
 from perdure.store.interface import Hint, Verb
 from perdure.store.named import is_sweep
+from perdure.store.postgres_hints import Exchange
 from perdure.store.postgres_lane import Item, Lane
 from perdure.store.postgres_link import Link, parse_url, prepare
 from perdure.store.queries import load
@@ -49,6 +51,7 @@ class PostgresStore:
         self._reads = [Lane(self._link("read"), "read", queries, self._looked) for _ in range(READ_LANES)]
         self._scan = Lane(self._link("scan"), "scan", queries, self._looked)
         self._next_read = itertools.cycle(self._reads)
+        self._exchange = Exchange(self._address, self.server_id, self._give_out)
         self.groups = 0
         self.group_verbs = 0
         self.group_seconds = 0.0
@@ -131,17 +134,30 @@ class PostgresStore:
         """Have hints given out, after each commit, to this one listener."""
         self._listener = listener
 
+    @property
+    def hints_up(self) -> bool:
+        """Whether hints of other servers arrive here."""
+        return self._exchange.up
+
+    def exchange_hints(self) -> None:
+        """From now on tell other servers of the database what is committed here, and hear what they commit."""
+        self._exchange.start()
+
     def _committed(self, verbs: int, seconds: float, hints: Sequence[Hint]) -> None:
         if verbs:
             self.groups += 1
             self.group_verbs += verbs
             self.group_seconds += seconds
         if hints:
-            try:
-                self._listener(hints)
-            except Exception as error:  # a listener that fails must not stop a lane
-                context = {"message": "The listener of a store failed.", "exception": error}
-                asyncio.get_running_loop().call_exception_handler(context)
+            self._give_out(hints)
+            self._exchange.tell(hints)
+
+    def _give_out(self, hints: Sequence[Hint]) -> None:
+        try:
+            self._listener(hints)
+        except Exception as error:  # a listener that fails must not stop a lane
+            context = {"message": "The listener of a store failed.", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
 
     def _looked(self, verbs: int, seconds: float, hints: Sequence[Hint]) -> None:
         """Looks leave nothing to tell."""
@@ -160,3 +176,4 @@ class PostgresStore:
         self._closed = True
         for lane in (self._write, self._sweep, *self._reads, self._scan):
             await lane.close()
+        await self._exchange.close()

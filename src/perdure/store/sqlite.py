@@ -90,6 +90,7 @@ class SQLiteStore:
     """A `Store` in one SQLite file; `:memory:` keeps it in memory (tests, simulation)."""
 
     alone = True
+    hints_up = True
 
     def __init__(self, path: str) -> None:
         """Open (or make) the file. Raises `StoreInUse` or `NotOurFile`; never starts empty over what it cannot read."""
@@ -429,6 +430,9 @@ class SQLiteStore:
     def listen(self, listener: Callable[[Sequence[Hint]], None]) -> None:
         """Have hints given out, after each commit, to this one listener."""
         self._listener = listener
+
+    def exchange_hints(self) -> None:
+        """Nobody else can have this file open."""
 
     async def backup(self, target: str) -> None:
         """Copy the live store to a new file, consistent as of one moment."""

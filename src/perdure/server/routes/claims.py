@@ -54,9 +54,9 @@ async def report(call: Call, body: ReportRequest) -> ReportReply:
 async def beat(call: Call, body: BeatRequest) -> BeatReply:
     """Renew the registration's lease. When the peer closes this connection the lease is cut to a second."""
     _check_version(call)
-    reply = await call.engine.claims.beat(call.project_id, body)
+    reply, granted_us = await call.engine.claims.renew(call.project_id, body)
     if call.connection is not None and not reply.lost:
-        call.connection.workers.add(body.worker_id)
+        call.connection.workers[body.worker_id] = granted_us
     return reply
 
 
@@ -66,7 +66,7 @@ async def drain(call: Call, body: DrainRequest) -> None:
     _check_version(call)
     await call.engine.claims.drain(call.project_id, body)
     if call.connection is not None:
-        call.connection.workers.discard(body.worker_id)
+        call.connection.workers.pop(body.worker_id, None)
 
 
 def _check_version(call: Call) -> None:

@@ -1,7 +1,7 @@
 """Events: publish to a topic, read it, follow it."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from typing import Final, Literal
 
 import msgspec
@@ -10,7 +10,7 @@ from msgspec import Struct
 from perdure.engine.executions import checked_id, is_uuid
 from perdure.server.routes.executions import LOOK_SECONDS, idempotency, page_limit
 from perdure.server.routing import Call, Routes
-from perdure.server.streams import COMMENT, EventStream, frame
+from perdure.server.streams import COMMENT, EventStream, Silence, frame
 from perdure.wire.errors import BadRequest, PerdureError
 from perdure.wire.public import (
     INT64_MAX,
@@ -113,9 +113,7 @@ async def stream_events(call: Call, query: StreamEventsQuery) -> EventStream:
 
 async def _follow(call: Call, topic: "_Topic", after: int, run_id: str | None) -> AsyncGenerator[bytes, None]:
     events = call.engine.events
-    loop = asyncio.get_running_loop()
-    spoke = loop.time()
-    seconds = min(LOOK_SECONDS, call.settings.stream_comment_seconds)
+    silence = Silence(call.settings.stream_comment_seconds)
     while True:
         ticket = events.watch_ticket(call.project_id, topic.name)
         try:
@@ -126,17 +124,17 @@ async def _follow(call: Call, topic: "_Topic", after: int, run_id: str | None) -
             return  # the store is closed
         if page:
             after = page[-1].sequence_id
-            spoke = loop.time()
+            silence.broken()
             yield b"".join(frame(_encode(event_response(event)), id=str(event.sequence_id)) for event in page)
         elif ended is not None:
             if ended.phase == Phase.FAILED:
                 yield frame(_encode({"type": "error", "message": ended.error or "The execution failed."}))
             return
-        elif await events.watch(call.project_id, topic.name, ticket, seconds):
-            continue
-        elif loop.time() - spoke >= call.settings.stream_comment_seconds:
-            spoke = loop.time()
-            yield COMMENT
+        else:
+            watch = partial(events.watch, call.project_id, topic.name, ticket)
+            look_at = silence.look_after(call.engine.own_look(LOOK_SECONDS))
+            while await silence.lasts(watch, look_at):
+                yield COMMENT
 
 
 async def _ended(call: Call, run_id: str) -> Finished | None:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Sequence
+from functools import partial
 from heapq import merge
 from typing import Final
 
@@ -12,7 +13,7 @@ from uuid_utils import UUID, uuid7
 
 from perdure.engine.executions import checked_id
 from perdure.server.routing import Call, Routes
-from perdure.server.streams import COMMENT, EventStream, frame
+from perdure.server.streams import COMMENT, EventStream, Silence, frame
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.access import Role
 from perdure.wire.codec import KEY_BYTES_MAX, check_name
@@ -316,7 +317,7 @@ async def get_steps(call: Call, execution_id: str, query: StepsQuery) -> StepsRe
         if reply.steps or reply.logs or left <= 0 or call.services.drain.closing:
             return reply
         async with call.poll():
-            await executions.watch(execution_id, ticket, min(left, LOOK_SECONDS))
+            await executions.watch(execution_id, ticket, min(left, call.engine.own_look(LOOK_SECONDS)))
 
 
 async def _page(call: Call, execution_id: str, query: StepsQuery, limit: int) -> StepsResponse:
@@ -376,8 +377,7 @@ def _cursor(text: str) -> tuple[int, int]:
 
 async def _follow(call: Call, execution_id: str, after: int, after_log: int) -> AsyncGenerator[bytes, None]:
     executions, project_id = call.engine.executions, call.project_id
-    loop = asyncio.get_running_loop()
-    spoke = loop.time()
+    silence = Silence(call.settings.stream_comment_seconds)
     while True:
         ticket = executions.watch_ticket(execution_id)
         try:
@@ -397,18 +397,18 @@ async def _follow(call: Call, execution_id: str, after: int, after_log: int) -> 
             after, after_log = (number, after_log) if which == 0 else (after, number)
             frames.append(frame(msgspec.json.encode(struct), id=f"{after}-{after_log}", event=event))
         if frames:
-            spoke = loop.time()
+            silence.broken()
             yield b"".join(frames)
         elif ended:
             end = {"id": execution_id, "status": STATUS[Phase(ended[0].phase)], "phase": ended[0].phase}
             end["error"] = ended[0].error  # type: ignore[assignment]  # null when it did not fail
             yield frame(msgspec.json.encode(end), id=f"{after}-{after_log}", event="end")
             return
-        elif await executions.watch(execution_id, ticket, min(LOOK_SECONDS, call.settings.stream_comment_seconds)):
-            continue
-        elif loop.time() - spoke >= call.settings.stream_comment_seconds:
-            spoke = loop.time()
-            yield COMMENT
+        else:
+            watch = partial(executions.watch, execution_id, ticket)
+            look_at = silence.look_after(call.engine.own_look(LOOK_SECONDS))
+            while await silence.lasts(watch, look_at):
+                yield COMMENT
 
 
 # --- change --------------------------------------------------------------------------------------------------------

@@ -88,12 +88,10 @@ async def create_api_key(call: Call, body: CreateApiKeyRequest) -> CreateApiKeyR
 async def delete_api_key(call: Call, key_id: str) -> MessageResponse:
     """Delete a key.
 
-    This server refuses it from its next request on, and ends its sign-ins; other servers of the store within
-    `auth_cache_seconds`.
+    This server refuses it from its next request on, and ends its sign-ins; other servers of the store as soon as they
+    hear of it, and within `auth_cache_seconds` at the latest.
     """
     await call.engine.projects.delete_key(call.project_id, key_id)
-    call.services.gate.forget(key_id)
-    call.services.sign_ins.forget(key_id)
     return MessageResponse("API key deleted successfully")
 
 

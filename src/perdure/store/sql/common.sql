@@ -133,6 +133,7 @@ RETURNING id;
 -- name: cut_lease
 -- holds: worker=id
 UPDATE workers SET lease_until_us = :lease_until_us WHERE id = :id AND embedded = 0 AND lease_until_us > :lease_until_us
+  AND (:granted_us{::BIGINT} IS NULL OR lease_until_us = :granted_us)
 RETURNING id;
 
 -- name: note_claim
@@ -202,7 +203,7 @@ VALUES (:project_id, :id, :workflow_id, :deployment_id, :phase, :payload, :now_u
 -- A worker that offered to take work at once: is it still what it was, and is nothing ahead of what is started now?
 SELECT w.project_id, w.deployment_id, w.python, w.embedded, EXISTS (
   SELECT 1 FROM executions e WHERE e.project_id = w.project_id AND e.deployment_id = w.deployment_id
-    AND e.phase = 'queued' AND e.limited = 0 AND e.due_at_us IS NULL)
+    AND e.phase = 'queued' AND e.limited = 0 AND e.due_at_us IS NULL), w.last_claim_id
 FROM workers w WHERE w.id = :worker_id {FOR KEY SHARE OF w};
 
 -- name: find_key
@@ -668,6 +669,42 @@ SELECT e.project_id, e.deployment_id, COUNT(*), MIN(e.ready_at_us) FROM (
 WHERE e.ready_at_us < :before_us AND NOT EXISTS (
   SELECT 1 FROM workers w WHERE w.project_id = e.project_id AND w.deployment_id = e.deployment_id)
 GROUP BY e.project_id, e.deployment_id;
+
+-- ==== the lookout: one look for all that wait ====================================================================
+
+-- name: ended_among
+SELECT e.id, e.phase, e.result, e.error,
+  CASE WHEN e.phase = 'failed' THEN
+    (SELECT j.value FROM journal j WHERE j.execution_id = e.id AND j.kind = 'failed' ORDER BY j.seq DESC LIMIT 1) END
+FROM executions e WHERE e.project_id = :project_id AND e.phase IN ('completed', 'failed', 'cancelled')
+  AND e.id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))};
+
+-- name: journals_at
+SELECT i.value, (SELECT MAX(seq) FROM journal WHERE execution_id = i.value),
+  (SELECT MAX(n) FROM logs WHERE execution_id = i.value)
+FROM {json_each(:ids) i|json_array_elements_text(:ids::JSON) i (value)};
+
+-- name: topics_at
+SELECT topic, last_seq FROM topics WHERE project_id = :project_id AND topic {IN (SELECT value FROM json_each(:topics))|= ANY(ARRAY(SELECT json_array_elements_text(:topics::JSON)))};
+
+-- name: news_of_workers
+-- Held executions whose last row somebody else wrote; the reply to their worker's next report would bring it.
+SELECT e.assigned_to_worker, e.id, j.seq FROM executions e JOIN journal j ON j.execution_id = e.id AND j.seq = e.next_seq - 1
+WHERE e.phase IN ('running', 'cancelling') AND j.kind IN ('event', 'resume', 'child', 'cancel_asked')
+  AND e.assigned_to_worker {IN (SELECT value FROM json_each(:workers))|= ANY(ARRAY(SELECT json_array_elements_text(:workers::JSON)))};
+
+-- name: unacknowledged_claims
+SELECT assigned_to_worker, claim_id FROM executions
+WHERE phase IN ('running', 'cancelling') AND acked = 0 AND claim_id IS NOT NULL
+  AND assigned_to_worker {IN (SELECT value FROM json_each(:workers))|= ANY(ARRAY(SELECT json_array_elements_text(:workers::JSON)))}
+GROUP BY assigned_to_worker, claim_id;
+
+-- name: ready_deployments
+SELECT d.value FROM {json_each(:deployments) d|json_array_elements_text(:deployments::JSON) d (value)}
+WHERE EXISTS (SELECT 1 FROM executions WHERE project_id = :project_id AND deployment_id = d.value AND phase = 'queued'
+    AND limited = 0 AND due_at_us IS NULL)
+  OR EXISTS (SELECT 1 FROM executions WHERE project_id = :project_id AND deployment_id = d.value AND phase = 'queued'
+    AND limited = 1 AND due_at_us IS NULL);
 
 -- ==== journal ====================================================================================================
 

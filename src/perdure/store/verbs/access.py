@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from perdure.store.interface import query, verb
+from perdure.store.interface import KeyDeleted, Tell, query, verb
 from perdure.wire.errors import KeyNameTaken, TooManyKeys
 
 
@@ -114,7 +114,10 @@ async def read_key(*, id: str) -> Key | None:
 @verb
 async def delete_key(*, project_id: str, id: str) -> bool:
     """Forget a key; it is refused from then on. False: there is none."""
-    return bool(await query("delete_key", project_id=project_id, id=id))
+    deleted = bool(await query("delete_key", project_id=project_id, id=id))
+    if deleted:
+        await Tell(KeyDeleted(id))
+    return deleted
 
 
 @verb

@@ -319,9 +319,10 @@ async def beat(*, project_id: str, worker_id: str, now_us: int, lease_us: int) -
 
 
 @verb
-async def cut_lease(*, worker_id: str, until_us: int) -> None:
-    """The worker's connection is gone: its lease ends at `until_us` unless a beat follows."""
-    await query("cut_lease", id=worker_id, lease_until_us=until_us)
+async def cut_lease(*, worker_id: str, until_us: int, granted_us: int | None = None) -> None:
+    """The worker's connection is gone: its lease ends at `until_us` unless a beat follows, or has followed already:
+    then the lease is not the one that ends at `granted_us` any more."""
+    await query("cut_lease", id=worker_id, lease_until_us=until_us, granted_us=granted_us)
 
 
 @verb

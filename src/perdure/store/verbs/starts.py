@@ -109,7 +109,8 @@ async def start_items(
     embedded = False
     if offer is not None and handed is not None:
         worker = await query("check_offer", worker_id=offer.worker_id)
-        if worker and worker[0][:3] == (project_id, offer.deployment_id, offer.python) and not worker[0][4]:
+        stands = bool(worker) and worker[0][:3] == (project_id, offer.deployment_id, offer.python)
+        if stands and not worker[0][4] and (worker[0][5] is None or worker[0][5] < offer.claim_id):
             room = offer.capacity
             embedded = bool(worker[0][3])
     targets: dict[tuple[str | None, str, str | None, bool], _Target | PerdureError] = {}

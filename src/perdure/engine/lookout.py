@@ -1,0 +1,73 @@
+"""One look a second for all who wait here, on a store that others change as well.
+
+Hints of other servers end a wait early, and may be lost. So every wait needs a look by itself; but thousands of idle
+polls and streams, each with a query a second, would keep the database busy with nothing. The lookout asks for all of
+them at once, and rings exactly as a hint would have rung. Where the process has its store for itself there is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+from perdure.store.verbs.lookout import Awaited, look_out
+
+if TYPE_CHECKING:
+    from perdure.engine.engine import Engine
+
+BLIND_SECONDS_MAX = 1.0
+"""The longest pause between two looks while hints do not arrive."""
+PAUSE_SECONDS_MIN = 0.05
+"""The shortest, however many hints ask for a look at everything."""
+
+
+class Lookout:
+    """What was found last time: what has not changed since needs no ring."""
+
+    def __init__(self) -> None:
+        self._journals: dict[str, tuple[int, int]] = {}
+        self._topics: dict[tuple[str, str], int] = {}
+        self._news: dict[tuple[str, str], int] = {}
+
+    async def look(self, engine: Engine) -> float:
+        """A round of a loop."""
+        await asyncio.sleep(PAUSE_SECONDS_MIN)
+        pause = engine.settings.poll_seconds
+        if not engine.store.hints_up:
+            pause = min(pause, BLIND_SECONDS_MAX)
+        pause *= random.uniform(0.5, 1.0)
+        doorbell, claims = engine.doorbell, engine.claims
+        topics: dict[str, list[str]] = {}
+        for _, project_id, topic in doorbell.waited_at("topic"):
+            topics.setdefault(project_id, []).append(topic)
+        awaited = Awaited(
+            engine.endings.awaited(),
+            [id for _, id in doorbell.waited_at("written")],
+            topics,
+            claims.present(),
+            claims.waiting_for(),
+        )
+        if not any(awaited):
+            return pause
+        found = await engine.store.read(look_out(awaited=awaited))
+        for project_id, finished in found.ended:
+            engine.endings.found(project_id, finished)
+        # Who began to wait since the last look may have read before the last change: what is new here rings, too.
+        journals = {id: (seq, n) for id, seq, n in found.journals}
+        for id, at in journals.items():
+            if self._journals.get(id) != at:
+                doorbell.ring(("written", id))
+        self._journals = journals
+        last = {(project_id, topic): seq for project_id, topic, seq in found.topics}
+        for (project_id, topic), number in last.items():
+            if self._topics.get((project_id, topic)) != number:
+                doorbell.ring(("topic", project_id, topic))
+        self._topics = last
+        news = {(worker_id, id): seq for worker_id, id, seq in found.news}
+        for (worker_id, id), seq in news.items():
+            if self._news.get((worker_id, id)) != seq:
+                engine.note_news(worker_id, id)
+        self._news = news
+        claims.wake_for(set(found.ready), set(found.unacknowledged))
+        return pause

@@ -1,0 +1,134 @@
+"""Hints as one server tells them to the others: what is sent of them, and the message that carries them.
+
+Ends travel without their results, since whoever waits can ask the database; counts and due times are of no use
+elsewhere. A message too long for NOTIFY says only that there was too much to tell.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from perdure.store.interface import (
+    Ended,
+    EndedElsewhere,
+    Everything,
+    Hint,
+    KeyDeleted,
+    News,
+    Published,
+    Ready,
+    Written,
+)
+
+PAYLOAD_BYTES_MAX: Final = 7_900
+"""PostgreSQL refuses 8,000."""
+GATHERED_MAX: Final = 1_000
+"""More than that is never sent one by one."""
+
+
+class Message(msgspec.Struct, omit_defaults=True, rename={"server": "s"}):
+    """One NOTIFY. Fields that a newer server adds are ignored by an older one."""
+
+    server: str
+    beat: int | None = None
+    """A heartbeat's number."""
+    ready: list[str] = []
+    """Projects."""
+    ended: dict[str, list[str]] = {}
+    """Executions by project. They are not in `written` as well."""
+    written: list[str] = []
+    """Executions."""
+    news: dict[str, list[str]] = {}
+    """Executions by worker."""
+    published: list[tuple[str, str]] = []
+    """Projects and topics."""
+    keys: list[str] = []
+    everything: bool = False
+
+    def hints(self) -> list[Hint]:
+        """What it says."""
+        hints: list[Hint] = [Ready(project_id, None) for project_id in self.ready]
+        for project_id, ids in self.ended.items():
+            hints.extend(EndedElsewhere(project_id, id) for id in ids)
+            hints.extend(Written(id) for id in ids)
+        hints.extend(Written(id) for id in self.written)
+        for worker_id, ids in self.news.items():
+            hints.extend(News(worker_id, id) for id in ids)
+        hints.extend(Published(project_id, topic) for project_id, topic in self.published)
+        hints.extend(KeyDeleted(id) for id in self.keys)
+        if self.everything:
+            hints.append(Everything())
+        return hints
+
+
+class Gathered:
+    """Hints since the last message, each once."""
+
+    def __init__(self) -> None:
+        self._hints: dict[tuple[str, ...], None] = {}
+        self.everything = False
+        self.beat: int | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._hints) or self.everything or self.beat is not None
+
+    def add(self, hints: Iterable[Hint]) -> bool:
+        """Take in what concerns other servers; whether there was something."""
+        found = self._hints
+        before = len(found)
+        for hint in hints:
+            kind = type(hint)
+            if kind is Written:
+                found["written", hint.execution_id] = None  # type: ignore[union-attr]  # `type() is` does not narrow
+            elif kind is Ended:
+                found["ended", hint.project_id, hint.execution_id] = None  # type: ignore[union-attr]
+            elif kind is Ready:
+                found["ready", hint.project_id] = None  # type: ignore[union-attr]
+            elif isinstance(hint, News):
+                found["news", hint.worker_id, hint.execution_id] = None
+            elif isinstance(hint, Published):
+                found["published", hint.project_id, hint.topic] = None
+            elif isinstance(hint, KeyDeleted):
+                found["key", hint.key_id] = None
+        more = len(found) > before
+        if len(found) > GATHERED_MAX:
+            found.clear()
+            self.everything = True
+        return more
+
+    def encode(self, server: str) -> str:
+        """The message, in at most PAYLOAD_BYTES_MAX bytes."""
+        message = Message(server, beat=self.beat, everything=self.everything)
+        if not self.everything:
+            for kind, *names in self._hints:
+                if kind == "written":
+                    message.written.append(names[0])
+                elif kind == "ended":
+                    message.ended.setdefault(names[0], []).append(names[1])
+                elif kind == "ready":
+                    message.ready.append(names[0])
+                elif kind == "news":
+                    message.news.setdefault(names[0], []).append(names[1])
+                elif kind == "published":
+                    message.published.append((names[0], names[1]))
+                else:
+                    message.keys.append(names[0])
+            if message.ended:
+                ended = {id for ids in message.ended.values() for id in ids}
+                message.written = [id for id in message.written if id not in ended]
+        text = msgspec.json.encode(message)
+        if len(text) > PAYLOAD_BYTES_MAX:
+            text = msgspec.json.encode(Message(server, beat=self.beat, everything=True))
+        return text.decode()
+
+
+_decoder = msgspec.json.Decoder(Message)
+
+
+def decode(payload: str) -> Message | None:
+    """The message of a NOTIFY; None for one that is not ours."""
+    try:
+        return _decoder.decode(payload)
+    except msgspec.MsgspecError:
+        return None

@@ -1,0 +1,204 @@
+"""Hints between the servers of one PostgreSQL database, by LISTEN and NOTIFY.
+
+Hints leave after the commit, on a connection of their own: what piles up while one NOTIFY is under way makes the next
+one. They arrive on another one, which must lead to the server itself (`listen_dsn` in the address, where that leads
+through a pooler in transaction mode), for a pooled connection hears nothing.
+
+Nothing says so when it does not work, so it is tried: a heartbeat goes out the way that hints go and must come in the
+way that they come. While it does not, `up` is false, whoever waits looks by himself more often, and the listener
+connects anew. Hints that were lost meanwhile are made up for by one `Everything`.
+
+A heartbeat also tells the others that somebody is there to be told; a server that has heard of nobody for a while
+keeps its hints to itself.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import asyncpg
+
+from perdure.store.hints import Gathered, decode
+from perdure.store.interface import Everything, Hint
+from perdure.store.postgres_link import Address, Link, Lost, NotOurDatabase
+
+logger = logging.getLogger("perdure.store")
+
+CHANNEL: Final = "perdure"
+BEAT_SECONDS = 10.0
+BEAT_DOWN_SECONDS = 1.0
+"""The pause between heartbeats while they do not arrive."""
+ARRIVE_SECONDS_MAX = 3.0
+"""How long a heartbeat may take from here to here."""
+FORGET_BEATS: Final = 3.5
+"""A server whose heartbeats have not been heard for so many of their times is gone."""
+
+_FAILURES: Final = (Lost, NotOurDatabase, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+
+
+class Exchange:
+    """Sends this server's hints to the others, and gives out theirs."""
+
+    def __init__(self, address: Address, server_id: str, give: Callable[[Sequence[Hint]], None]) -> None:
+        self._server_id = server_id
+        self._give = give
+        self._out = Link(address, f"notify {server_id[:8]}")
+        self._in = Link(address._replace(dsn=address.listen_dsn or address.dsn), f"listen {server_id[:8]}")
+        self._gathered = Gathered()
+        self._something = asyncio.Event()
+        self._number = 0
+        self._arrived = asyncio.Event()
+        self._listening = asyncio.Event()
+        self._anew = asyncio.Event()
+        """The listener has connected since the last heartbeat."""
+        self._others: dict[str, float] = {}
+        """When each other server was heard last, in the loop's time."""
+        self._alone_from = 0.0
+        """From this moment on silence means that there are no others."""
+        self._tasks: list[asyncio.Task[None]] = []
+        self._said_down = False
+        self.up = False
+        """Whether the last heartbeat arrived."""
+        self.sent = 0
+        """Messages so far, heartbeats apart."""
+
+    def start(self) -> None:
+        """Begin; the database need not be there yet."""
+        if self._tasks:
+            return
+        self._wait_for_others()
+        loop = asyncio.get_running_loop()
+        for work in (self._listen, self._send, self._beat):
+            self._tasks.append(loop.create_task(work(), name=f"perdure-hints{work.__name__}"))
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.up = False
+        await self._out.close()
+        await self._in.close()
+
+    def tell(self, hints: Sequence[Hint]) -> None:
+        """These were committed here."""
+        if self._tasks and self._somebody_listens() and self._gathered.add(hints):
+            self._something.set()
+
+    # --- who is there ------------------------------------------------------------------------------------------------
+
+    def _wait_for_others(self) -> None:
+        """Until others had time to be heard nobody can say that there are none."""
+        self._alone_from = asyncio.get_running_loop().time() + FORGET_BEATS * BEAT_SECONDS
+
+    def _somebody_listens(self) -> bool:
+        return bool(self._others) or not self.up or asyncio.get_running_loop().time() < self._alone_from
+
+    def _forget_silent(self) -> None:
+        long_ago = asyncio.get_running_loop().time() - FORGET_BEATS * BEAT_SECONDS
+        for server_id in [id for id, heard in self._others.items() if heard < long_ago]:
+            del self._others[server_id]
+
+    # --- out ---------------------------------------------------------------------------------------------------------
+
+    async def _send(self) -> None:
+        while True:
+            await self._something.wait()
+            self._something.clear()
+            gathered, self._gathered = self._gathered, Gathered()
+            if not gathered:
+                continue
+            # No parameters: those would need a prepared statement, which a pooler may lead elsewhere.
+            text = gathered.encode(self._server_id).replace("\\", "\\\\").replace("'", "''")
+            try:
+                connection = await self._out.get()
+                await connection.execute(f"NOTIFY {CHANNEL}, E'{text}'")
+                self.sent += gathered.beat is None
+            except _FAILURES as error:  # they are lost; the next heartbeat tells whether more will be
+                logger.debug("Hints were not sent: %s", error)
+                self._out.drop()
+
+    # --- in ----------------------------------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        pause = 0.05
+        while True:
+            ended = asyncio.Event()
+            try:
+                connection = await self._in.get()
+                connection.add_termination_listener(lambda _, ended=ended: ended.set())
+                await connection.add_listener(CHANNEL, self._hear)
+            except _FAILURES as error:
+                logger.debug("The listener is not connected: %s", error)
+                self._in.drop()
+                await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+                pause = min(pause * 2, 1.0)
+                continue
+            pause = 0.05
+            self._wait_for_others()
+            self._listening.set()
+            self._anew.set()
+            self._give([Everything()])
+            if not connection.is_closed():
+                await ended.wait()
+            self.up = False
+            self._listening.clear()
+            self._in.drop()
+
+    def _hear(self, connection: object, pid: int, channel: str, payload: object) -> None:
+        message = decode(str(payload))
+        if message is None:
+            return
+        if message.server == self._server_id:
+            if message.beat == self._number:
+                self._arrived.set()
+            return
+        self._others[message.server] = asyncio.get_running_loop().time()
+        hints = message.hints()
+        if hints:
+            self._give(hints)
+
+    # --- from here to here -------------------------------------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        while True:
+            self._number += 1
+            self._arrived.clear()
+            try:
+                async with asyncio.timeout(ARRIVE_SECONDS_MAX):
+                    await self._listening.wait()
+                    self._anew.clear()
+                    self._gathered.beat = self._number
+                    self._something.set()
+                    await self._arrived.wait()
+            except TimeoutError:
+                self._is_down()
+                pause = BEAT_DOWN_SECONDS
+            else:
+                self._is_up()
+                pause = BEAT_SECONDS
+            self._forget_silent()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause * random.uniform(0.8, 1.2)):
+                    await self._anew.wait()
+
+    def _is_down(self) -> None:
+        self.up = False
+        if not self._said_down:
+            self._said_down = True
+            logger.warning(
+                "Hints of other servers do not arrive: a NOTIFY was not heard within %.0f s. Everything works on, by "
+                "looking once a second. If the database's address leads through a pooler in transaction mode, add "
+                "`listen_dsn=` with a direct address to it.",
+                ARRIVE_SECONDS_MAX,
+            )
+        self._in.drop()
+        self._out.drop()
+
+    def _is_up(self) -> None:
+        self.up = True
+        if self._said_down:
+            self._said_down = False
+            logger.warning("Hints of other servers arrive again.")

@@ -1,0 +1,74 @@
+"""One look for everybody who waits at a server, where other servers change the same database."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Raw
+
+from perdure.store.interface import query, verb
+from perdure.wire.requests import Finished
+
+
+class Awaited(NamedTuple):
+    """What somebody waits for."""
+
+    ends: Mapping[str, Sequence[str]]
+    """Executions, by project."""
+    journals: Sequence[str]
+    """Executions whose journal or log is followed."""
+    topics: Mapping[str, Sequence[str]]
+    """By project."""
+    workers: Sequence[str]
+    """That would like to hear of what they hold."""
+    deployments: Mapping[str, Sequence[str]]
+    """For which a claim waits, by project."""
+
+
+class Found(NamedTuple):
+    """How it stands with that."""
+
+    ended: Sequence[tuple[str, Finished]]
+    """With the project."""
+    journals: Sequence[tuple[str, int, int]]
+    """Execution, last seq of its journal and last number of its log."""
+    topics: Sequence[tuple[str, str, int]]
+    """Project, topic, last number."""
+    news: Sequence[tuple[str, str, int]]
+    """Worker, execution and seq, where the last row of the journal is somebody else's."""
+    unacknowledged: Sequence[tuple[str, str]]
+    """Worker and claim, with executions that have not been acknowledged."""
+    ready: Sequence[tuple[str, str]]
+    """Project and deployment, with executions that are ready."""
+
+
+@verb
+async def look_out(*, awaited: Awaited) -> Found:
+    """Look for all of it, with one query for each kind."""
+    ended: list[tuple[str, Finished]] = []
+    for project_id, ids in awaited.ends.items():
+        for id, phase, result, error, detail in await query("ended_among", project_id=project_id, ids=_json(ids)):
+            result = None if result is None else Raw(result)
+            ended.append((project_id, Finished(id, phase, result, error, None if detail is None else Raw(detail))))
+    journals = await query("journals_at", ids=_json(awaited.journals)) if awaited.journals else []
+    topics: list[tuple[str, str, int]] = []
+    for project_id, names in awaited.topics.items():
+        rows = await query("topics_at", project_id=project_id, topics=_json(names))
+        topics.extend((project_id, topic, last) for topic, last in rows)
+    news: list[tuple[str, str, int]] = []
+    unacknowledged: list[tuple[str, str]] = []
+    if awaited.workers:
+        workers = _json(awaited.workers)
+        news = [(worker_id, id, seq) for worker_id, id, seq in await query("news_of_workers", workers=workers)]
+        rows = await query("unacknowledged_claims", workers=workers)
+        unacknowledged = [(worker_id, claim_id) for worker_id, claim_id in rows]
+    ready: list[tuple[str, str]] = []
+    for project_id, names in awaited.deployments.items():
+        rows = await query("ready_deployments", project_id=project_id, deployments=_json(names))
+        ready.extend((project_id, deployment_id) for (deployment_id,) in rows)
+    return Found(ended, [(id, seq or 0, n or 0) for id, seq, n in journals], topics, news, unacknowledged, ready)
+
+
+def _json(names: Sequence[str]) -> str:
+    """A list as both databases take it apart."""
+    return msgspec.json.encode(names).decode()

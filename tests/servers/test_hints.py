@@ -1,0 +1,306 @@
+"""What one server does ends the waits at another: at once by a hint, and within the poll interval without any."""
+
+import asyncio
+import logging
+from functools import partial
+
+import asyncpg
+import pytest
+from tests import postgres
+from tests.servers.conftest import NEVER, Pair, engine_on, exchange, pair_on, raw, until
+from tests.store.conftest import migrated
+from tests.store.world import step
+
+from perdure.engine.engine import Engine
+from perdure.store import postgres_hints
+from perdure.store.hints import GATHERED_MAX, PAYLOAD_BYTES_MAX, Gathered, decode
+from perdure.store.interface import (
+    Counted,
+    Due,
+    Ended,
+    EndedElsewhere,
+    Everything,
+    Hint,
+    KeyDeleted,
+    News,
+    Published,
+    Ready,
+    Written,
+)
+from perdure.wire.access import Role
+from perdure.wire.requests import EventItem, OpenWait, Suspend
+
+
+async def test_a_claim_at_b_gets_what_a_starts(pair: Pair) -> None:
+    hand = await pair.hand(pair.b)
+    claim = asyncio.ensure_future(hand.claim())
+    await until(hand.waits)
+    id = await pair.start(pair.a)
+    assert [one.id for one in (await claim).items] == [id]
+
+
+async def test_a_result_awaited_at_a_comes_from_b(pair: Pair) -> None:
+    hand = await pair.hand(pair.b)
+    id = await pair.start(pair.a)
+    result = asyncio.ensure_future(pair.a.executions.result(pair.project_id, id))
+    polled = asyncio.ensure_future(pair.a.executions.wait(pair.project_id, [id], 60))
+    (claimed,) = (await hand.claim()).items
+    await until(lambda: bool(pair.a.endings.awaited()))
+    await hand.complete(claimed, {"n": 7})
+    finished = await result
+    assert finished.result is not None and bytes(finished.result) == b'{"n":7}'
+    assert [one.id for one in (await polled).finished] == [id]
+    assert pair.a.endings.awaited() == {}
+
+
+async def test_what_was_started_at_a_and_ended_through_b_is_known_to_have_ended(url: str) -> None:
+    """A remembers what it started, and whether that has ended; what B ended it must ask for."""
+    async with pair_on(url) as pair:
+        hand = await pair.hand(pair.b)
+        id = await pair.start(pair.a)
+        (claimed,) = (await hand.claim()).items
+        await hand.complete(claimed, 1)
+        await until(lambda: pair.a.endings.recent(pair.project_id, id) == (False, None))
+        assert (await pair.a.executions.result(pair.project_id, id)).phase == "completed"
+
+
+async def test_a_cancel_at_a_reaches_the_worker_at_b(pair: Pair) -> None:
+    hand = await pair.hand(pair.b)
+    id = await pair.start(pair.a)
+    (claimed,) = (await hand.claim()).items
+    assert not (await hand.report(claimed, 0)).lost
+    claim = asyncio.ensure_future(hand.claim())
+    await until(hand.waits)
+    await pair.a.executions.cancel(pair.project_id, id)
+    assert (await claim).news == [id]
+    assert [row.kind for row in (await hand.report(claimed, 0)).rows] == ["cancel_asked"]
+
+
+async def test_an_event_at_a_wakes_who_waits_for_it_at_b(pair: Pair) -> None:
+    hand = await pair.hand(pair.b)
+    id = await pair.start(pair.a)
+    (claimed,) = (await hand.claim()).items
+    reply = await hand.report(claimed, 1, (OpenWait("e", None, "topic"),), Suspend(["e"], None))
+    assert reply.ended
+    claim = asyncio.ensure_future(hand.claim())
+    await until(hand.waits)
+    ticket = pair.b.events.watch_ticket(pair.project_id, "topic")
+    watch = asyncio.ensure_future(pair.b.events.watch(pair.project_id, "topic", ticket, 60))
+    await asyncio.sleep(0)
+    await pair.a.events.publish(pair.project_id, "topic", [EventItem(raw(1))])
+    assert [one.id for one in (await claim).items] == [id]
+    assert await watch
+
+
+async def test_whoever_follows_a_journal_at_a_sees_what_is_written_through_b(pair: Pair) -> None:
+    hand = await pair.hand(pair.b)
+    id = await pair.start(pair.a)
+    (claimed,) = (await hand.claim()).items
+    for happens in (
+        partial(hand.report, claimed, 1, (step("s", 1),)),
+        partial(pair.b.executions.cancel, pair.project_id, id),
+    ):
+        seen = len(await pair.a.executions.journal(pair.project_id, id))
+        ticket = pair.a.executions.watch_ticket(id)
+        watch = asyncio.ensure_future(pair.a.executions.watch(id, ticket, 60))
+        await asyncio.sleep(0)
+        await happens()
+        assert await watch
+        while len(await pair.a.executions.journal(pair.project_id, id)) == seen:  # the lookout rings at first sight
+            assert await pair.a.executions.watch(id, pair.a.executions.watch_ticket(id), 60)
+
+
+async def test_a_worker_that_moves_to_b_gets_there_what_a_gave_to_its_old_claim(pair: Pair) -> None:
+    """A's poll is still open though nobody listens to it: what is started there is handed into it."""
+    hand = await pair.hand(pair.a)
+    first = asyncio.ensure_future(hand.claim(claim_id="000000000001"))
+    await until(hand.waits)
+    again = asyncio.ensure_future(hand.claim(claim_id="000000000001", at=pair.b))
+    hand.engine = pair.b
+    await until(hand.waits)
+    id = await pair.start(pair.a)
+    assert [one.id for one in (await first).items] == [id]
+    if pair.a.settings.poll_seconds == NEVER:  # it is no hint's business
+        await exchange(pair.b)._in.get()
+        pair.b.doorbell.ring(("loop", "look"))
+    assert [one.id for one in (await again).items] == [id]
+
+
+async def test_a_key_deleted_at_a_is_heard_of_at_b(url: str) -> None:
+    async with pair_on(url) as pair:
+        heard: list[str | None] = []
+        pair.b.key_deleted = heard.append
+        key = await pair.a.projects.create_key(pair.project_id, "k", Role.READ)
+        id = key.split("_")[1]
+        await pair.a.projects.delete_key(pair.project_id, id)
+        await until(lambda: heard == [id])
+
+
+# --- the path itself -------------------------------------------------------------------------------------------------
+
+
+async def _terminate(url: str, like: str) -> int:
+    connection = await asyncpg.connect(url)
+    try:
+        return len(
+            await connection.fetch(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE application_name LIKE $1 AND datname = current_database()",
+                like,
+            )
+        )
+    finally:
+        await connection.close()
+
+
+async def test_a_lost_listener_connects_anew_and_makes_up_for_what_it_missed(url: str) -> None:
+    async with pair_on(url) as pair:
+        hand = await pair.hand(pair.b)
+        claim = asyncio.ensure_future(hand.claim())
+        await until(hand.waits)
+        pair.b.store.listen(lambda hints: None)  # nothing is heard until the connection is lost
+        id = await pair.start(pair.a)
+        await until(lambda: exchange(pair.a).sent > 0)
+        pair.b.store.listen(pair.b._hear)
+        assert await _terminate(url, "perdure listen %") == 2
+        assert [one.id for one in (await claim).items] == [id]
+        await until(lambda: pair.b.store.hints_up)
+
+
+async def test_a_path_that_is_silent_counts_as_down_says_so_once_and_heals(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(postgres_hints, "ARRIVE_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(postgres_hints, "BEAT_SECONDS", 0.2)
+    monkeypatch.setattr(postgres_hints, "BEAT_DOWN_SECONDS", 0.05)
+    caplog.set_level(logging.WARNING, "perdure.store")
+    async with pair_on(url) as pair:
+        path = exchange(pair.b)
+        deaf = True
+        real = postgres_hints.Exchange._hear
+        connections: set[object] = set()
+
+        def hear(self: postgres_hints.Exchange, connection: object, pid: int, channel: str, payload: object) -> None:
+            connections.add(connection)
+            if not (deaf and self is path):
+                real(self, connection, pid, channel, payload)
+
+        monkeypatch.setattr(postgres_hints.Exchange, "_hear", hear)
+        await _terminate(url, f"perdure listen {path._server_id[:8]}")
+        await until(lambda: "do not arrive" in caplog.text)
+        assert not pair.b.store.hints_up and pair.a.store.hints_up
+        # Meanwhile B looks by itself once a second, whatever its interval.
+        hand = await pair.hand(pair.b)
+        claim = asyncio.ensure_future(hand.claim())
+        await until(hand.waits)
+        id = await pair.start(pair.a)
+        assert [one.id for one in (await claim).items] == [id]
+        numbers = path._number
+        await until(lambda: path._number > numbers + 2)  # it tries on, each time with a new connection
+        deaf = False
+        await until(lambda: pair.b.store.hints_up)
+        assert caplog.text.count("do not arrive") == 1
+        assert caplog.text.count("arrive again") == 1
+
+
+async def test_a_database_that_restarts_is_listened_to_again() -> None:
+    with postgres.running() as server:
+        name = await postgres.make(server=server)
+        url = server.database_url(name)
+        await migrated(url)
+        async with pair_on(url) as pair:
+            server.kill()
+            await until(lambda: not pair.a.store.hints_up)
+            server.start()
+            await until(lambda: pair.a.store.hints_up and pair.b.store.hints_up)
+            hand = await pair.hand(pair.b)
+            claim = asyncio.ensure_future(hand.claim())
+            await until(hand.waits)
+            id = await pair.start(pair.a)
+            assert [one.id for one in (await claim).items] == [id]
+
+
+async def test_a_server_that_is_alone_keeps_its_hints_to_itself(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_hints, "BEAT_SECONDS", 0.05)
+
+    async def works(engine: Engine) -> None:
+        await engine.executions.start(project_id, [])
+        await engine.events.publish(project_id, "t", [EventItem(raw(1))])
+
+    async with engine_on(url, poll_seconds=NEVER) as a:
+        project_id = await a.projects.default()
+        path = exchange(a)
+        await until(lambda: a.store.hints_up and not path._somebody_listens())
+        sent = path.sent
+        await works(a)
+        beat = path._number
+        await until(lambda: path._number > beat + 1)
+        assert path.sent == sent
+        async with engine_on(url, poll_seconds=NEVER):
+            await until(path._somebody_listens)
+            await works(a)
+            await until(lambda: path.sent > sent)
+        await until(lambda: a.store.hints_up and not path._somebody_listens())
+
+
+# --- the message -----------------------------------------------------------------------------------------------------
+
+
+def _told(*hints: Hint) -> list[Hint]:
+    gathered = Gathered()
+    gathered.add(hints)
+    message = decode(gathered.encode("server"))
+    assert message is not None
+    return message.hints()
+
+
+def test_what_others_can_use_is_told_once_each() -> None:
+    ended = Ended("p", "x", "w", "completed", b"1" * 10_000, None, None)
+    said = _told(
+        Ready("p", "d"),
+        Ready("p", None),
+        Written("x"),
+        Written("y"),
+        ended,
+        News("w", "y"),
+        Published("p", "t'\\\"\n"),
+        KeyDeleted("k"),
+        Due(1),
+        Counted("claimed"),
+    )
+    assert said == [
+        Ready("p", None),
+        EndedElsewhere("p", "x"),
+        Written("x"),
+        Written("y"),
+        News("w", "y"),
+        Published("p", "t'\\\"\n"),
+        KeyDeleted("k"),
+    ]
+
+
+@pytest.mark.parametrize("count", [300, GATHERED_MAX + 1])
+def test_too_much_to_tell_is_a_look_at_everything(count: int) -> None:
+    gathered = Gathered()
+    gathered.add([Written(f"0190a5f2-7c1e-7b3a-9d55-{n:012x}") for n in range(count)])
+    text = gathered.encode("server")
+    assert len(text) < 100 < PAYLOAD_BYTES_MAX
+    message = decode(text)
+    assert message is not None and message.hints() == [Everything()]
+
+
+def test_what_others_say_on_the_channel_is_ignored() -> None:
+    assert decode("hello") is None
+    assert decode('{"x": 1}') is None
+    newer = decode('{"s": "a", "written": ["x"], "weather": "fine"}')
+    assert newer is not None and newer.hints() == [Written("x")]
+
+
+async def test_names_of_any_kind_reach_the_other_server(url: str) -> None:
+    async with pair_on(url) as pair:
+        for topic in ("it's", "back\\slash\\'", '"quoted"', "naïve ☃ 𝄞", "a;NOTIFY perdure, 'x'"):
+            ticket = pair.b.events.watch_ticket(pair.project_id, topic)
+            watch = asyncio.ensure_future(pair.b.events.watch(pair.project_id, topic, ticket, 60))
+            await until(lambda: bool(pair.b.doorbell.waited_at("topic")))
+            await pair.a.events.publish(pair.project_id, topic, [EventItem(raw(1))])
+            assert await watch
