@@ -28,6 +28,7 @@ from perdure.store.interface import (
     Published,
     Ready,
     Store,
+    Trouble,
     Written,
 )
 from perdure.store.verbs import access, claims, looks
@@ -41,6 +42,8 @@ NEWS_MAX = 10_000
 """Executions with news that are kept for one worker."""
 OWN_LOOKS = 60.0
 """How much longer a wait may go without a look of its own where the lookout looks for it."""
+TROUBLE_US = 5_000_000
+"""For how long a change that the database refused is held against it."""
 TIME_QUESTIONS = 3
 """How often the database is asked at the start what time it is; the quickest answer counts."""
 
@@ -77,6 +80,8 @@ class Engine:
         self.key_deleted: Callable[[str | None], None] = lambda key_id: None
         """Called with the id of a key that is good no more; None: some may have been missed."""
         self._asking: set[asyncio.Task[None]] = set()
+        self._trouble: str | None = None
+        self._trouble_us = 0
         self.closing = False
         self._tasks: list[asyncio.Task[None]] = []
         store.listen(self._hear)
@@ -104,12 +109,15 @@ class Engine:
         await self.store.close()
 
     async def health(self) -> None:
-        """Write to the database. Raises Unavailable when it does not within a second."""
+        """Write to the database. Raises Unavailable when it does not within a second, or has just refused a change: a
+        small write may find room on a disk that is full for all others."""
         try:
             async with asyncio.timeout(1.0):
                 await self.store.write(access.touch(now_us=self.clock.now_us()))
         except TimeoutError as error:
             raise Unavailable("The store did not commit within a second.") from error
+        if self._trouble is not None and boottime_us() - self._trouble_us < TROUBLE_US:
+            raise Unavailable(f"The store has just refused a change ({self._trouble}).")
 
     async def follow_clock(self) -> bool:
         """Keep with the clock that the store goes by; True when it jumped. Raises Unavailable."""
@@ -171,6 +179,8 @@ class Engine:
                 doorbell.ring(("loop", "wake"))
             elif isinstance(hint, Published):
                 doorbell.ring(("topic", hint.project_id, hint.topic))
+            elif isinstance(hint, Trouble):
+                self._trouble, self._trouble_us = hint.why, boottime_us()
             elif isinstance(hint, Counted):
                 self.stats.count(hint.what, hint.amount)
             elif isinstance(hint, EndedElsewhere):
