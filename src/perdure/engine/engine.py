@@ -15,6 +15,7 @@ from perdure.engine.lookout import Lookout
 from perdure.engine.loops import LOOPS, Loop, run_loop
 from perdure.engine.projects import Projects
 from perdure.engine.settings import EngineSettings
+from perdure.engine.snapshots import Snapshots
 from perdure.engine.stats import Stats
 from perdure.store.interface import (
     Counted,
@@ -77,6 +78,7 @@ class Engine:
         self.alarmed: set[tuple[str, str]] = set()
         self._news: dict[str, set[str]] = {}
         self.lookout = Lookout()
+        self.snapshots = Snapshots()
         self.key_deleted: Callable[[str | None], None] = lambda key_id: None
         """Called with the id of a key that is good no more; None: some may have been missed."""
         self._asking: set[asyncio.Task[None]] = set()
@@ -93,7 +95,9 @@ class Engine:
         if self.store.alone:  # elsewhere they may belong to a process that runs
             await self.store.write(claims.end_embedded(now_us=self.clock.now_us()))
         self.reaped_at_us = boottime_us() - self.lease_us  # its first round grants every registration a full lease
-        loops = LOOPS if self.store.alone else (*LOOPS, Loop("look", self.lookout.look))
+        loops: tuple[Loop, ...] = LOOPS
+        if not self.store.alone:
+            loops = (*LOOPS, Loop("look", self.lookout.look), Loop("snapshots", self.snapshots.look))
         self._tasks = [asyncio.create_task(run_loop(self, loop), name=f"perdure-{loop.name}") for loop in loops]
         self.store.exchange_hints()
 
