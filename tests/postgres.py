@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -50,7 +50,8 @@ class Server:
     def __init__(self, url: str, process: subprocess.Popen[bytes] | None = None, folder: Path | None = None) -> None:
         self.url = url
         self._process = process
-        self._folder = folder
+        self.folder = folder
+        """Where it lives; None for a server of the system."""
         self._command: list[str] = []
 
     @property
@@ -62,11 +63,6 @@ class Server:
         """The address of another database of this server."""
         return urlunsplit(urlsplit(self.url)._replace(path=f"/{name}"))
 
-    def data_file(self, name: str) -> Path:
-        """A file in its data folder."""
-        assert self._folder is not None
-        return self._folder / "data" / name
-
     def kill(self, number: signal.Signals = signal.SIGQUIT) -> None:
         """Stop it hard, as a crash would: at once (SIGQUIT), or without a word to its children (SIGKILL)."""
         assert self._process is not None
@@ -75,10 +71,10 @@ class Server:
 
     def start(self) -> None:
         """Start it (again) on its folder."""
-        assert self._folder is not None
+        assert self.folder is not None
         # What a killed one left behind would look as if the new one were ready.
-        (self._folder / "socket" / ".s.PGSQL.5432").unlink(missing_ok=True)
-        self._process = _spawn(self._command, self._folder)
+        (self.folder / "socket" / ".s.PGSQL.5432").unlink(missing_ok=True)
+        self._process = _spawn(self._command, self.folder)
 
     def stop(self) -> None:
         """End the server and remove its folder. Does nothing to a server of the system."""
@@ -86,12 +82,33 @@ class Server:
             if self._process.poll() is None:
                 self.kill()
             self._process = None
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def start(settings: dict[str, str] = FAST) -> Server:
     """Start a server of our own; it ends with this process."""
+    return _start(settings, lambda programs, data: [programs / "initdb", "-D", data, *INITDB])
+
+
+def start_standby(primary: Server, settings: dict[str, str] = FAST) -> Server:
+    """Start another server that follows one of our own, from a copy of it."""
+    assert primary.folder is not None
+    link: list[str | Path] = [
+        "-h",
+        primary.folder / "socket",
+        "-U",
+        "perdure",
+        "-X",
+        "stream",
+        "--checkpoint=fast",
+        "--no-sync",
+    ]
+    return _start(settings, lambda programs, data: [programs / "pg_basebackup", "-D", data, "-R", *link])
+
+
+def _start(settings: dict[str, str], fill: Callable[[Path, Path], Sequence[str | Path]]) -> Server:
+    """A server on a folder of its own; `fill` is the command that puts the data there."""
     _sweep()
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -108,7 +125,7 @@ def start(settings: dict[str, str] = FAST) -> Server:
     else:
         (folder / "socket").mkdir()
     made = subprocess.run(
-        [str(bin_folder / "initdb"), "-D", str(data), *INITDB],
+        [str(part) for part in fill(bin_folder, data)],
         preexec_fn=_become(user),
         cwd=folder,
         capture_output=True,
@@ -116,7 +133,7 @@ def start(settings: dict[str, str] = FAST) -> Server:
         timeout=START_SECONDS_MAX,
     )
     if made.returncode:
-        raise RuntimeError(f"initdb failed: {made.stderr}")
+        raise RuntimeError(f"The data could not be made: {made.stderr}")
     command = [str(bin_folder / "postgres"), "-D", str(data), "-k", str(folder / "socket")]
     for name, value in (SETTINGS | settings).items():
         command += ["-c", f"{name}={value}"]
@@ -140,7 +157,7 @@ def _spawn(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
         if process.poll() is not None:
             raise RuntimeError(f"PostgreSQL ended at once: {log.read_text(errors='replace')[-2_000:]}")
         with contextlib.suppress(OSError, IndexError):  # not there yet, or not whole
-            if socket.exists() and ready.read_text().splitlines()[7].strip() in ("ready", "standby"):
+            if socket.exists() and ready.read_text().splitlines()[7].strip() == "ready":
                 return process
         time.sleep(0.02)
     process.kill()
@@ -178,13 +195,6 @@ def _unprivileged() -> tuple[int, int] | None:
             return found.pw_uid, found.pw_gid
     found = next(one for one in pwd.getpwall() if one.pw_uid)
     return found.pw_uid, found.pw_gid
-
-
-def give_away(path: Path) -> None:
-    """Make a file or folder the server's own."""
-    user = _unprivileged()
-    if user is not None:
-        os.chown(path, *user)
 
 
 def _become(user: tuple[int, int] | None) -> Callable[[], None]:

@@ -108,6 +108,41 @@ class Postgres:
         await asyncio.to_thread(self.server.stop)
 
 
+class Pair(Postgres):
+    """A primary and a standby that has every commit before it is acknowledged. The address names both."""
+
+    name = "pair"
+    standby: postgres.Server
+
+    @classmethod
+    async def make(cls) -> Pair:
+        primary = await asyncio.to_thread(postgres.start)
+        name = await postgres.make(server=primary)
+        standby = await asyncio.to_thread(postgres.start_standby, primary)
+        hosts = f"{primary.folder}/socket,{standby.folder}/socket"
+        pair = cls(primary, f"postgresql://perdure@/{name}?host={hosts}&target_session_attrs=read-write")
+        pair.standby = standby
+        # Not before there is one: commits wait for it. The copy was made earlier, so it does not wait for another.
+        for statement in ("ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"):
+            await postgres.admin(statement, primary)
+        async with asyncio.timeout(60):
+            # Another process: nothing but looking tells.
+            while await pair.rows("SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'") == []:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        return pair
+
+    async def fail_over(self) -> None:
+        """The primary is gone for good; the standby takes its place."""
+        await self.crash()
+        await postgres.admin("SELECT pg_promote()", self.standby)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self.standby.stop)
+        await super().close()
+
+
 async def make(name: str, folder: Path) -> Database:
     """The database of that name for a run in `folder`."""
-    return SQLiteFile(folder) if name == "sqlite" else await Postgres.make()
+    if name == "sqlite":
+        return SQLiteFile(folder)
+    return await (Pair if name == "pair" else Postgres).make()

@@ -330,7 +330,7 @@ async def test_without_prepared_statements_everything_works_too() -> None:
 
 def test_our_own_settings_are_taken_out_of_the_address() -> None:
     address = parse_url("postgresql://u@/db?host=/run/pg&prepared_statements=off&listen_dsn=postgresql://direct/db")
-    assert address.dsn == "postgresql://u@/db?host=/run/pg"
+    assert address.dsns == ("postgresql://u@/db?host=/run/pg",)
     assert (address.prepared_statements, address.allow_data_loss) == (False, False)
     assert address.listen_dsn == "postgresql://direct/db"
     with pytest.raises(BadRequest, match="on or off"):

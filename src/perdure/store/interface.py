@@ -117,13 +117,7 @@ class Everything(NamedTuple):
     """Hints of other servers were lost, or were too many to be told: look for everything that is waited for."""
 
 
-class Trouble(NamedTuple):
-    """The database refused changes for a reason of its own: a full disk, nobody there. Callers may try again."""
-
-    why: str
-
-
-Hint = Ready | Ended | News | Written | Published | Due | Counted | KeyDeleted | EndedElsewhere | Everything | Trouble
+Hint = Ready | Ended | News | Written | Published | Due | Counted | KeyDeleted | EndedElsewhere | Everything
 
 
 class Tell:

@@ -46,7 +46,7 @@ class Exchange:
         self._server_id = server_id
         self._give = give
         self._out = Link(address, f"notify {server_id[:8]}")
-        self._in = Link(address._replace(dsn=address.listen_dsn or address.dsn), f"listen {server_id[:8]}")
+        self._in = Link(address.direct(), f"listen {server_id[:8]}")
         self._gathered = Gathered()
         self._something = asyncio.Event()
         self._number = 0

@@ -25,7 +25,7 @@ from typing import Any, Final, NamedTuple
 
 import asyncpg
 
-from perdure.store.interface import Counted, Hint, Rows, Trouble, Verb
+from perdure.store.interface import Counted, Hint, Rows, Verb
 from perdure.store.lockstep import Batch, Guilty, Lockstep, Stuck
 from perdure.store.named import rows_named, weight
 from perdure.store.postgres_link import RECONNECT_SECONDS_MAX, Connection, Link, Lost, NotOurDatabase, is_lost
@@ -63,6 +63,9 @@ LOCKS: Final = {
     "execution": _LOCK.format("executions", "id"),
 }
 _TIMED_OUT: Final = {"55P03", "57014"}
+CONFIRM: Final = "SELECT pg_logical_emit_message(true, 'perdure', '')"
+"""A commit of nothing, which comes back when everything before it is as safe as a commit has to be: one that was ended
+while it waited for a synchronous standby is done on its own server only."""
 _AGAIN: Final = {"40001", "40P01", *_TIMED_OUT}
 _HURRY: Final = "SET LOCAL lock_timeout = 200; SET LOCAL statement_timeout = 1000"
 _TROUBLE: Final = ("53", "58", "XX")
@@ -204,7 +207,7 @@ class Lane:
                     elif isinstance(cause, asyncpg.UniqueViolationError):
                         self._fail(part, cause)
                     else:
-                        self._refuse(part, f"others hold what it needs ({cause})", trouble=False)
+                        self._refuse(part, f"others hold what it needs ({cause})")
                     continue
                 locks = _locks(stepper)
                 await asyncio.sleep(random.uniform(0, 0.005 * 2**attempts))
@@ -335,6 +338,8 @@ class Lane:
                 if self._link.timeline != committing.timeline:
                     return None  # another server has taken over, perhaps without our last commits
                 status = await connection.fetchval("SELECT pg_xact_status($1::TEXT::XID8)", committing.xid)
+                if status == "committed":
+                    await connection.execute(CONFIRM)
             except (Lost, NotOurDatabase, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
                 self._link.drop()
                 await asyncio.sleep(0.05)
@@ -354,12 +359,12 @@ class Lane:
                 logger.error("Verb %s failed; nothing of it was kept.", verb.name, exc_info=error)
             answer(None, error)
 
-    def _refuse(self, part: Sequence[Item], why: str, *, trouble: bool = True) -> None:
+    def _refuse(self, part: Sequence[Item], why: str) -> None:
         if not part:
             return
         logger.error("The database cannot be used: %s", why)
         _give(part, Unavailable(f"The store cannot be used at the moment ({why}); nothing happened, try again."))
-        self._committed(0, 0.0, [Counted("failed_groups"), *([Trouble(why)] if trouble else [])])
+        self._committed(0, 0.0, [Counted("failed_groups")])
 
     def _unknown(self, part: Sequence[Item]) -> None:
         logger.error("The connection was lost during a commit of %d verbs; its outcome is unknown.", len(part))

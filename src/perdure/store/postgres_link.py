@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 import asyncpg
 from uuid_utils import uuid4
@@ -42,7 +42,8 @@ class NotOurDatabase(PerdureError):
 class Address(NamedTuple):
     """Where the database is, with our own settings taken out of the URL."""
 
-    dsn: str
+    dsns: tuple[str, ...]
+    """One for each host of the URL: of a primary and its standbys, whichever takes writes is used."""
     prepared_statements: bool = True
     """Off behind a pooler in transaction mode that does not know prepared statements."""
     allow_data_loss: bool = False
@@ -50,9 +51,13 @@ class Address(NamedTuple):
     listen_dsn: str | None = None
     """A direct way to the server for LISTEN, where `dsn` leads through a pooler."""
 
+    def direct(self) -> "Address":
+        """The way to the server itself."""
+        return self if self.listen_dsn is None else self._replace(dsns=parse_url(self.listen_dsn).dsns)
+
 
 def parse_url(url: str) -> Address:
-    """Split `postgresql://…?prepared_statements=off&allow_data_loss=on&listen_dsn=…`. Raises BadRequest."""
+    """Split `postgresql://host,host/…?prepared_statements=off&allow_data_loss=on&listen_dsn=…`. Raises BadRequest."""
     parts = urlsplit(url)
     rest: list[tuple[str, str]] = []
     found: dict[str, bool] = {}
@@ -66,7 +71,30 @@ def parse_url(url: str) -> Address:
             listen_dsn = value
         else:
             rest.append((name, value))
-    return Address(urlunsplit(parts._replace(query=urlencode(rest, safe="/"))), listen_dsn=listen_dsn, **found)
+    return Address(tuple(_one_each(parts, rest)), listen_dsn=listen_dsn, **found)
+
+
+def _one_each(parts: SplitResult, query: list[tuple[str, str]]) -> Iterator[str]:
+    """The address of each host by itself. The driver takes several, but with one time-out for all of them: a host that
+    is gone without a word would hide the others."""
+    user, at, hosts = parts.netloc.rpartition("@")
+    if hosts:
+        for host in hosts.split(","):
+            yield _joined(parts, f"{user}{at}{host}", query)
+        return
+    values = dict(query)
+    ports = values.get("port", "").split(",")
+    for n, host in enumerate(values.get("host", "").split(",")):
+        one = values | ({"host": host} if host else {})
+        if len(ports) > 1:
+            one["port"] = ports[min(n, len(ports) - 1)]
+        yield _joined(parts, parts.netloc, list(one.items()))
+
+
+def _joined(parts: SplitResult, place: str, query: list[tuple[str, str]]) -> str:
+    # Not urlunsplit: it leaves the slashes out where there is no host.
+    given = urlencode(query, safe="/")
+    return f"{parts.scheme}://{place}{parts.path}{'?' if given else ''}{given}"
 
 
 class Lost(Exception):
@@ -90,6 +118,8 @@ class Link:
         self._address = address
         self._name = name
         self._connection: Connection | None = None
+        self._host = 0
+        """The host that was connected to last; the next look begins there."""
         self.timeline = ""
         """Of the server that this leads to: another one after a failover may not know our last commits."""
 
@@ -101,15 +131,31 @@ class Link:
         return connection
 
     async def _open(self) -> Connection:
+        dsns = self._address.dsns
+        failures: list[str] = []
+        for n in range(len(dsns)):
+            host = (self._host + n) % len(dsns)
+            try:
+                connection = await self._open_one(dsns[host])
+            except Lost as error:
+                failures.append(str(error))
+            else:
+                self._host = host
+                return connection
+        raise Lost("; ".join(failures))
+
+    async def _open_one(self, dsn: str) -> Connection:
         try:
             connection = await asyncpg.connect(
-                self._address.dsn,
+                dsn,
                 timeout=CONNECT_SECONDS_MAX,
                 command_timeout=COMMAND_SECONDS_MAX,
                 statement_cache_size=512 if self._address.prepared_statements else 0,
                 max_cached_statement_lifetime=0,
                 server_settings={"application_name": f"perdure {self._name}"},
             )
+        except asyncpg.TargetServerAttributeNotMatched as error:
+            raise Lost("it is not what target_session_attrs asks for") from error
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise Lost(f"{type(error).__name__}: {error}") from error
         try:

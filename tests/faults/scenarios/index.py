@@ -9,6 +9,7 @@ from tests.faults.run import Run
 from tests.faults.scenarios.chaos import chaos
 from tests.faults.scenarios.crossing import crossing
 from tests.faults.scenarios.due import due
+from tests.faults.scenarios.failover import failover
 from tests.faults.scenarios.kills import kills
 from tests.faults.scenarios.limits import limits
 from tests.faults.scenarios.lines import lines
@@ -16,7 +17,6 @@ from tests.faults.scenarios.outages import outages
 from tests.faults.scenarios.partitions import partitions
 from tests.faults.scenarios.poisoned import poisoned
 from tests.faults.scenarios.races import races
-from tests.faults.scenarios.refusing import full_disk, read_only
 from tests.faults.scenarios.restarts import restarts
 from tests.faults.scenarios.severed import severed
 from tests.faults.scenarios.zombies import zombies
@@ -42,10 +42,9 @@ SCENARIOS = {
     "outages": Scenario(outages, ("postgres",)),
     "partitions": Scenario(partitions, BOTH),
     "lines": Scenario(lines, BOTH),
+    "failover": Scenario(failover, ("pair",)),
     "severed": Scenario(severed, ("postgres",)),
     "poisoned": Scenario(poisoned, BOTH),
     "restarts": Scenario(restarts, BOTH),
     "chaos": Scenario(chaos, BOTH, fast=BOTH),
-    "full-disk": Scenario(full_disk, BOTH, fast=("sqlite",)),
-    "read-only": Scenario(read_only, ("postgres",)),
 }
