@@ -63,6 +63,11 @@ class Server:
         """The address of another database of this server."""
         return urlunsplit(urlsplit(self.url)._replace(path=f"/{name}"))
 
+    def data_file(self, name: str) -> Path:
+        """A file in its data folder."""
+        assert self._folder is not None
+        return self._folder / "data" / name
+
     def kill(self, number: signal.Signals = signal.SIGQUIT) -> None:
         """Stop it hard, as a crash would: at once (SIGQUIT), or without a word to its children (SIGKILL)."""
         assert self._process is not None
@@ -157,7 +162,7 @@ def _spawn(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
         if process.poll() is not None:
             raise RuntimeError(f"PostgreSQL ended at once: {log.read_text(errors='replace')[-2_000:]}")
         with contextlib.suppress(OSError, IndexError):  # not there yet, or not whole
-            if socket.exists() and ready.read_text().splitlines()[7].strip() == "ready":
+            if socket.exists() and ready.read_text().splitlines()[7].strip() in ("ready", "standby"):
                 return process
         time.sleep(0.02)
     process.kill()
@@ -195,6 +200,13 @@ def _unprivileged() -> tuple[int, int] | None:
             return found.pw_uid, found.pw_gid
     found = next(one for one in pwd.getpwall() if one.pw_uid)
     return found.pw_uid, found.pw_gid
+
+
+def give_away(path: Path) -> None:
+    """Make a file or folder the server's own."""
+    user = _unprivileged()
+    if user is not None:
+        os.chown(path, *user)
 
 
 def _become(user: tuple[int, int] | None) -> Callable[[], None]:

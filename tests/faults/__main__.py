@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from tests.faults.run import Run, Size
+from tests.faults.run import NotHere, Run, Size
 from tests.faults.scenarios.index import BOTH, SCENARIOS
 
 
@@ -52,6 +52,8 @@ async def play(name: str, database: str, size: Size, seed: int, keep: bool) -> d
     try:
         async with run:
             await SCENARIOS[name].play(run)
+    except NotHere as error:
+        run.figures["not played"] = str(error)
     except Exception:  # whatever it was, the others are played all the same
         wrong = traceback.format_exc()
     return {

@@ -110,6 +110,14 @@ class Server(Node):
         """Whether it takes requests and its store takes writes."""
         return (await self._get("/ready")).startswith(b"HTTP/1.1 200")
 
+    async def is_red(self) -> bool:
+        """Whether it says itself that its store takes no writes; asking whether it is ready makes it look."""
+        return all([(await self._get(path)).startswith(b"HTTP/1.1 503") for path in ("/ready", "/health")])
+
+    async def is_green(self) -> bool:
+        """Whether it says that all is well."""
+        return all([(await self._get(path)).startswith(b"HTTP/1.1 200") for path in ("/ready", "/health")])
+
     async def counted(self, key: str) -> dict[str, int]:
         """The counters of its metrics page, since this life began; nothing when it does not answer."""
         page = (await self._get("/metrics", key)).decode()

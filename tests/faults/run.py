@@ -46,6 +46,10 @@ class Broken(AssertionError):
     """A promise was not kept, or the run did not do what it is for."""
 
 
+class NotHere(Exception):
+    """This machine does not offer what the scenario needs."""
+
+
 class Run:
     """Everything a scenario needs. Use it as a block: at its end all processes have ended, and what they leave behind
     is removed unless something was wrong."""

@@ -126,13 +126,15 @@ async def engine_on(url: str, *, poll_seconds: float, deaf: bool = False) -> Asy
 
 
 @contextlib.asynccontextmanager
-async def pair_on(url: str, *, poll_seconds: float = NEVER, deaf: bool = False) -> AsyncIterator[Pair]:
-    """Two running engines that hear each other (or, `deaf`, do not)."""
+async def pair_on(
+    url: str, *, poll_seconds: float = NEVER, deaf: bool = False, hearing: bool = True
+) -> AsyncIterator[Pair]:
+    """Two running engines that hear each other; unless they are `deaf`, or are not waited for until they do."""
     async with (
         engine_on(url, poll_seconds=poll_seconds, deaf=deaf) as a,
         engine_on(url, poll_seconds=poll_seconds, deaf=deaf) as b,
     ):
-        if not deaf:
+        if hearing and not deaf:
             await until(lambda: a.store.hints_up and b.store.hints_up)
         yield Pair(a, b, await a.projects.default())
 

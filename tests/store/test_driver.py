@@ -16,7 +16,7 @@ from tests.store.disk import Disk, watched_disk
 from tests.store.world import World, raw
 
 from perdure.store import sqlite
-from perdure.store.interface import Counted, Tell, query, query_many, verb
+from perdure.store.interface import Counted, Tell, Trouble, query, query_many, verb
 from perdure.store.open import open_store
 from perdure.store.sqlite import NotOurFile, SQLiteStore, StoreInUse
 from perdure.store.verbs import access, looks
@@ -263,6 +263,22 @@ async def test_a_full_disk_refuses_and_goes_on_when_there_is_space(
     assert await store.write(note(name="n0", value="later")) == "later"
     assert Counted("failed_groups") in heard
     assert await store.scan(looks.doctor(checks=["integrity"])) == {"integrity": ["ok"]}
+
+
+async def test_a_file_that_became_read_only_refuses_and_goes_on(
+    store: SQLiteStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[object] = []
+    store.listen(heard.extend)
+    await store.write(note(name="a", value="1"))
+    store._writer.execute("PRAGMA query_only=ON")
+    for _ in range(3):
+        with pytest.raises(Unavailable, match=r"readonly.*nothing happened"):
+            await store.write(note(name="a", value="2"))
+        assert await store.read(read_note(name="a")) == "1"
+    assert any(isinstance(hint, Trouble) and "readonly" in hint.why for hint in heard)
+    store._writer.execute("PRAGMA query_only=OFF")
+    assert await store.write(note(name="a", value="3")) == "3"
 
 
 async def test_a_full_disk_under_the_checkpoint_loses_nothing(

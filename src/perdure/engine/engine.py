@@ -15,6 +15,7 @@ from perdure.engine.lookout import Lookout
 from perdure.engine.loops import LOOPS, Loop, run_loop
 from perdure.engine.projects import Projects
 from perdure.engine.settings import EngineSettings
+from perdure.engine.snapshots import Snapshots
 from perdure.engine.stats import Stats
 from perdure.store.interface import (
     Counted,
@@ -28,6 +29,7 @@ from perdure.store.interface import (
     Published,
     Ready,
     Store,
+    Trouble,
     Written,
 )
 from perdure.store.verbs import access, claims, looks
@@ -41,6 +43,8 @@ NEWS_MAX = 10_000
 """Executions with news that are kept for one worker."""
 OWN_LOOKS = 60.0
 """How much longer a wait may go without a look of its own where the lookout looks for it."""
+TROUBLE_US = 5_000_000
+"""For how long a change that the database refused is held against it."""
 TIME_QUESTIONS = 3
 """How often the database is asked at the start what time it is; the quickest answer counts."""
 
@@ -74,9 +78,12 @@ class Engine:
         self.alarmed: set[tuple[str, str]] = set()
         self._news: dict[str, set[str]] = {}
         self.lookout = Lookout()
+        self.snapshots = Snapshots()
         self.key_deleted: Callable[[str | None], None] = lambda key_id: None
         """Called with the id of a key that is good no more; None: some may have been missed."""
         self._asking: set[asyncio.Task[None]] = set()
+        self._trouble: str | None = None
+        self._trouble_us = 0
         self.closing = False
         self._tasks: list[asyncio.Task[None]] = []
         store.listen(self._hear)
@@ -88,7 +95,9 @@ class Engine:
         if self.store.alone:  # elsewhere they may belong to a process that runs
             await self.store.write(claims.end_embedded(now_us=self.clock.now_us()))
         self.reaped_at_us = boottime_us() - self.lease_us  # its first round grants every registration a full lease
-        loops = LOOPS if self.store.alone else (*LOOPS, Loop("look", self.lookout.look))
+        loops: tuple[Loop, ...] = LOOPS
+        if not self.store.alone:
+            loops = (*LOOPS, Loop("look", self.lookout.look), Loop("snapshots", self.snapshots.look))
         self._tasks = [asyncio.create_task(run_loop(self, loop), name=f"perdure-{loop.name}") for loop in loops]
         self.store.exchange_hints()
 
@@ -104,12 +113,15 @@ class Engine:
         await self.store.close()
 
     async def health(self) -> None:
-        """Write to the database. Raises Unavailable when it does not within a second."""
+        """Write to the database. Raises Unavailable when it does not within a second, or has just refused a change: a
+        small write may find room on a disk that is full for all others."""
         try:
             async with asyncio.timeout(1.0):
                 await self.store.write(access.touch(now_us=self.clock.now_us()))
         except TimeoutError as error:
             raise Unavailable("The store did not commit within a second.") from error
+        if self._trouble is not None and boottime_us() - self._trouble_us < TROUBLE_US:
+            raise Unavailable(f"The store has just refused a change ({self._trouble}).")
 
     async def follow_clock(self) -> bool:
         """Keep with the clock that the store goes by; True when it jumped. Raises Unavailable."""
@@ -171,6 +183,8 @@ class Engine:
                 doorbell.ring(("loop", "wake"))
             elif isinstance(hint, Published):
                 doorbell.ring(("topic", hint.project_id, hint.topic))
+            elif isinstance(hint, Trouble):
+                self._trouble, self._trouble_us = hint.why, boottime_us()
             elif isinstance(hint, Counted):
                 self.stats.count(hint.what, hint.amount)
             elif isinstance(hint, EndedElsewhere):

@@ -15,6 +15,8 @@ class Stats:
         """From created to first handed out, of the latest claims."""
         self.timer_lag_seconds = 0.0
         """How late the latest due timers were woken."""
+        self.old_snapshots = 0
+        """Old snapshots of the database that others hold (`engine/snapshots.py`)."""
 
     def end(self, project_id: str, workflow_id: str, phase: str) -> None:
         key = (project_id, workflow_id, phase)

@@ -115,6 +115,7 @@ def _engine(engine: "Engine") -> Iterator[Metric]:
         value = latest[min(int(len(latest) * share), len(latest) - 1)] if latest else 0.0
         name = f"claim_latency_p{share * 100:.0f}_seconds"
         yield _gauge(name, "From ready to handed out, of the latest 1,000 claims", value)
+    yield _gauge("old_snapshots", "Snapshots of the database that others have held for minutes", stats.old_snapshots)
     yield _gauge("timer_lag_seconds", "How late the latest due timers were woken", stats.timer_lag_seconds)
 
 

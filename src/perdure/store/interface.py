@@ -117,7 +117,13 @@ class Everything(NamedTuple):
     """Hints of other servers were lost, or were too many to be told: look for everything that is waited for."""
 
 
-Hint = Ready | Ended | News | Written | Published | Due | Counted | KeyDeleted | EndedElsewhere | Everything
+class Trouble(NamedTuple):
+    """The database refused changes for a reason of its own: a full disk, nobody there. Callers may try again."""
+
+    why: str
+
+
+Hint = Ready | Ended | News | Written | Published | Due | Counted | KeyDeleted | EndedElsewhere | Everything | Trouble
 
 
 class Tell:

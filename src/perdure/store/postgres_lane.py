@@ -25,7 +25,7 @@ from typing import Any, Final, NamedTuple
 
 import asyncpg
 
-from perdure.store.interface import Counted, Hint, Rows, Verb
+from perdure.store.interface import Counted, Hint, Rows, Trouble, Verb
 from perdure.store.lockstep import Batch, Guilty, Lockstep, Stuck
 from perdure.store.named import rows_named, weight
 from perdure.store.postgres_link import RECONNECT_SECONDS_MAX, Connection, Link, Lost, NotOurDatabase, is_lost
@@ -207,7 +207,7 @@ class Lane:
                     elif isinstance(cause, asyncpg.UniqueViolationError):
                         self._fail(part, cause)
                     else:
-                        self._refuse(part, f"others hold what it needs ({cause})")
+                        self._refuse(part, f"others hold what it needs ({cause})", trouble=False)
                     continue
                 locks = _locks(stepper)
                 await asyncio.sleep(random.uniform(0, 0.005 * 2**attempts))
@@ -359,12 +359,12 @@ class Lane:
                 logger.error("Verb %s failed; nothing of it was kept.", verb.name, exc_info=error)
             answer(None, error)
 
-    def _refuse(self, part: Sequence[Item], why: str) -> None:
+    def _refuse(self, part: Sequence[Item], why: str, *, trouble: bool = True) -> None:
         if not part:
             return
         logger.error("The database cannot be used: %s", why)
         _give(part, Unavailable(f"The store cannot be used at the moment ({why}); nothing happened, try again."))
-        self._committed(0, 0.0, [Counted("failed_groups")])
+        self._committed(0, 0.0, [Counted("failed_groups"), *([Trouble(why)] if trouble else [])])
 
     def _unknown(self, part: Sequence[Item]) -> None:
         logger.error("The connection was lost during a commit of %d verbs; its outcome is unknown.", len(part))

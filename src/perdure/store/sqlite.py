@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 import apsw
 from uuid_utils import uuid4
 
-from perdure.store.interface import Counted, Hint, Query, Tell, Verb
+from perdure.store.interface import Counted, Hint, Query, Tell, Trouble, Verb
 from perdure.store.migrate import migrations, planner_statistics, statements
 from perdure.store.queries import Statement, load
 from perdure.wire.errors import PerdureError, Unavailable, UnknownOutcome
@@ -406,7 +406,9 @@ class SQLiteStore:
         try:
             for _, answer in group:
                 answer(None, told)
-            self._listener([Counted("failed_groups")])
+            self._listener(
+                [Counted("failed_groups"), *([Trouble(str(error))] if isinstance(error, apsw.Error) else [])]
+            )
         finally:
             self._next()
 

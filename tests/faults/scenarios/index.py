@@ -17,6 +17,7 @@ from tests.faults.scenarios.outages import outages
 from tests.faults.scenarios.partitions import partitions
 from tests.faults.scenarios.poisoned import poisoned
 from tests.faults.scenarios.races import races
+from tests.faults.scenarios.refusing import full_disk, read_only
 from tests.faults.scenarios.restarts import restarts
 from tests.faults.scenarios.severed import severed
 from tests.faults.scenarios.zombies import zombies
@@ -47,4 +48,6 @@ SCENARIOS = {
     "poisoned": Scenario(poisoned, BOTH),
     "restarts": Scenario(restarts, BOTH),
     "chaos": Scenario(chaos, BOTH, fast=BOTH),
+    "full-disk": Scenario(full_disk, BOTH, fast=("sqlite",)),
+    "read-only": Scenario(read_only, ("postgres",)),
 }

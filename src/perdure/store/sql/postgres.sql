@@ -16,6 +16,27 @@ WHERE project_id = :project_id AND parent_execution_id = :id AND (phase NOT IN (
   OR (step_key IS NOT NULL AND NOT EXISTS (
     SELECT 1 FROM journal j WHERE j.execution_id = :id AND j.key = executions.step_key AND j.kind = 'child'))) LIMIT 1;
 
+-- name: old_snapshots
+-- Who keeps the database from forgetting rows that are gone: transactions of others, prepared ones, and what copies of
+-- the database ask for. A vacuum's own does not count. The last two have no time, only the transactions since.
+SELECT 'session', pid::TEXT, COALESCE(application_name, ''), COALESCE(usename::TEXT, ''), COALESCE(state, ''),
+  CAST(EXTRACT(EPOCH FROM clock_timestamp() - xact_start) AS BIGINT)
+FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+  AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL)
+  AND pid NOT IN (SELECT pid FROM pg_stat_progress_vacuum)
+  AND xact_start <= clock_timestamp() - CAST(:seconds AS BIGINT) * INTERVAL '1 second'
+UNION ALL
+SELECT 'prepared', gid, '', owner::TEXT, 'prepared', CAST(EXTRACT(EPOCH FROM clock_timestamp() - prepared) AS BIGINT)
+FROM pg_prepared_xacts
+WHERE database = current_database() AND prepared <= clock_timestamp() - CAST(:seconds AS BIGINT) * INTERVAL '1 second'
+UNION ALL
+SELECT 'slot', slot_name::TEXT, COALESCE(plugin::TEXT, ''), '', CASE WHEN active THEN 'active' ELSE 'inactive' END, NULL
+FROM pg_replication_slots WHERE age(xmin) >= CAST(:transactions AS BIGINT)
+UNION ALL
+SELECT 'standby', pid::TEXT, COALESCE(application_name, ''), COALESCE(usename::TEXT, ''), COALESCE(state, ''), NULL
+FROM pg_stat_replication WHERE age(backend_xmin) >= CAST(:transactions AS BIGINT);
+
 -- name: size_tables
 -- Files of a server: PostgreSQL knows the size of each relation.
 SELECT relname::TEXT, pg_total_relation_size(oid), pg_indexes_size(oid) FROM pg_class

@@ -4,6 +4,10 @@
 -- The file's one server has the time.
 SELECT NULL;
 
+-- name: old_snapshots
+-- The file's one server has no others beside it; the words for the values alone.
+SELECT '', '', '', '', '', 0 WHERE :seconds IS NULL AND :transactions IS NULL;
+
 -- name: integrity
 -- SQLite's own check of its file; PostgreSQL has no such statement.
 PRAGMA integrity_check(10);

@@ -236,6 +236,26 @@ async def database_time() -> int | None:
     return now_us
 
 
+class Snapshot(NamedTuple):
+    """Somebody's view of the database as it was long ago; what has gone since cannot be cleaned up while it lasts."""
+
+    kind: str
+    """session, prepared (a prepared transaction), slot (of replication) or standby."""
+    name: str
+    """The pid of its session, or its own name."""
+    application: str
+    user: str
+    state: str
+    seconds: int | None
+    """How old it is, where the database knows."""
+
+
+@verb
+async def old_snapshots(*, seconds: int, transactions: int) -> list[Snapshot]:
+    """Snapshots that others have held for so many seconds, or, where no time is known, for so many transactions."""
+    return [Snapshot(*row) for row in await query("old_snapshots", seconds=seconds, transactions=transactions)]
+
+
 @verb
 async def list_named(*, name: str, project_id: str) -> list[tuple[Any, ...]]:
     """The rows of one of the small tables: workers, workflows, queues, keys."""

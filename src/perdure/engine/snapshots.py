@@ -1,0 +1,60 @@
+"""An alarm for snapshots that somebody else holds for long on the same PostgreSQL.
+
+A row that is changed leaves its old version behind, which a vacuum takes away once no snapshot can see it. Executions
+change at every move; so while a forgotten transaction or a stalled replica holds a snapshot, each look at a queue
+walks over everything that has gone through it since. Nothing here can end that: the log says who can.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from perdure.store.verbs.looks import Snapshot, old_snapshots
+
+if TYPE_CHECKING:
+    from perdure.engine.engine import Engine
+
+logger = logging.getLogger("perdure.engine")
+
+OLD_SECONDS = 300
+OLD_TRANSACTIONS = 100_000
+ROUND_SECONDS = 60.0
+
+_WAYS_OUT: Final = {
+    "session": "end its transaction, or that session: SELECT pg_terminate_backend({name})",
+    "prepared": "end it: ROLLBACK PREPARED '{name}', or COMMIT PREPARED",
+    "slot": "have its consumer catch up, or drop it: SELECT pg_drop_replication_slot('{name}')",
+    "standby": "end the long query on that standby, or turn its hot_standby_feedback off",
+}
+
+
+class Snapshots:
+    """Whose old snapshots are known already."""
+
+    def __init__(self) -> None:
+        self._known: set[tuple[str, str]] = set()
+
+    async def look(self, engine: Engine) -> float:
+        """A round of a loop: one line for each old snapshot that is new here."""
+        found = await engine.store.scan(old_snapshots(seconds=OLD_SECONDS, transactions=OLD_TRANSACTIONS))
+        for one in found:
+            if (one.kind, one.name) not in self._known:
+                logger.warning("%s", _said(one))
+        self._known = {(one.kind, one.name) for one in found}
+        engine.stats.old_snapshots = len(found)
+        return engine.spread(ROUND_SECONDS)
+
+
+def _said(one: Snapshot) -> str:
+    who = {
+        "session": f"Session {one.name} (application {one.application!r}, user {one.user!r}, {one.state})",
+        "prepared": f"The prepared transaction {one.name!r} (user {one.user!r})",
+        "slot": f"The replication slot {one.name!r} ({one.state})",
+        "standby": f"The standby {one.application!r} (session {one.name})",
+    }[one.kind]
+    since = f"more than {OLD_TRANSACTIONS:,} transactions" if one.seconds is None else f"{one.seconds} s"
+    return (
+        f"{who} has held a snapshot of the database for {since}. What is gone cannot be cleaned up meanwhile, and "
+        f"claims get slower; {_WAYS_OUT[one.kind].format(name=one.name)}."
+    )

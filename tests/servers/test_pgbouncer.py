@@ -1,0 +1,80 @@
+"""Servers whose connections lead through PgBouncer in transaction mode."""
+
+import asyncio
+import logging
+from urllib.parse import quote
+
+import pytest
+from tests import pgbouncer
+from tests.servers.conftest import Pair, exchange, pair_on, until
+from tests.store.world import World, step
+
+from perdure.store.postgres import PostgresStore
+from perdure.store.verbs import looks
+from perdure.wire.requests import Complete
+
+pytestmark = pgbouncer.needed
+
+
+async def _round_trip(pair: Pair) -> None:
+    """Start at A, work and result at B, result at A."""
+    hand = await pair.hand(pair.b)
+    claim = asyncio.ensure_future(hand.claim())
+    await until(hand.waits)
+    id = await pair.start(pair.a)
+    (claimed,) = (await claim).items
+    result = asyncio.ensure_future(pair.a.executions.result(pair.project_id, id))
+    await asyncio.sleep(0)
+    await hand.complete(claimed, 7)
+    assert (await result).phase == "completed"
+
+
+@pytest.mark.parametrize(
+    ("address", "settings"),
+    [("", {"max_prepared_statements": 200}), ("&prepared_statements=off", {"max_prepared_statements": 0})],
+    ids=["prepared statements", "without prepared statements"],
+)
+async def test_the_store_works_through_a_pool(url: str, address: str, settings: dict[str, object]) -> None:
+    """Four connections for everything: each transaction may run on another one than the last."""
+    with pgbouncer.before(url, **settings) as pooled:
+        store = await PostgresStore.open(pooled + address)
+        other = await PostgresStore.open(pooled + address)
+        world, theirs = await World.make(store), await World.make(other)
+        theirs._ids = 1_000_000
+        await world.register()
+        for _ in range(5):
+            started = await asyncio.gather(*[one.start() for _ in range(20) for one in (world, theirs)])
+            ids: list[str] = []
+            while len(ids) < len(started):
+                ids += await world.claim_ids(capacity=7)
+            assert sorted(ids) == sorted(started)
+            await asyncio.gather(*[world.report(id, [step("s", 1)]) for id in ids])
+            ends = await asyncio.gather(*[world.report(id, end=Complete(step("x", 1).value)) for id in ids])
+            assert all(end.ended for end in ends)
+        await world.check()
+        assert await store.scan(looks.counts()) == {"phases": [], "queued": []}
+        await store.close()
+        await other.close()
+
+
+async def test_hints_arrive_over_a_direct_connection(url: str) -> None:
+    with pgbouncer.before(url, max_prepared_statements=200) as pooled:
+        async with pair_on(f"{pooled}&listen_dsn={quote(url, safe='')}") as pair:
+            await _round_trip(pair)
+
+
+async def test_without_a_direct_connection_the_dead_path_is_noticed_and_everything_works(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """LISTEN through the pool is accepted, and heard by nobody."""
+    caplog.set_level(logging.WARNING, "perdure.store")
+    with pgbouncer.before(url, max_prepared_statements=200) as pooled:
+        async with pair_on(pooled, hearing=False) as pair:
+            await until(lambda: caplog.text.count("do not arrive") == 2)
+            assert "listen_dsn" in caplog.text
+            paths = [exchange(pair.a), exchange(pair.b)]
+            numbers = [path._number for path in paths]
+            await _round_trip(pair)
+            await until(lambda: all(path._number >= number + 2 for path, number in zip(paths, numbers, strict=True)))
+            assert not pair.a.store.hints_up and not pair.b.store.hints_up
+            assert caplog.text.count("do not arrive") == 2
