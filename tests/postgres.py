@@ -65,8 +65,8 @@ class Server:
 
     def data_file(self, name: str) -> Path:
         """A file in its data folder."""
-        assert self._folder is not None
-        return self._folder / "data" / name
+        assert self.folder is not None
+        return self.folder / "data" / name
 
     def kill(self, number: signal.Signals = signal.SIGQUIT) -> None:
         """Stop it hard, as a crash would: at once (SIGQUIT), or without a word to its children (SIGKILL)."""
