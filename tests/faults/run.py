@@ -171,12 +171,17 @@ class Run:
 
     # --- faults ------------------------------------------------------------------------------------------------------
 
-    async def progress(self, steps: int) -> None:
-        """Wait until that many more step bodies have ended, or nobody is left who would start any."""
+    async def progress(self, steps: int, *, at_most: float | None = None) -> None:
+        """Wait until that many more step bodies have ended, or nobody is left who would start any, or `at_most`
+        seconds have passed."""
         target = self.cluster.effects.read().ended + steps
-        await until(
-            lambda: self.cluster.effects.read().ended >= target or self.idle(), TURN_SECONDS, f"{steps} more steps ran"
-        )
+        until_seconds = None if at_most is None else time.monotonic() + at_most
+
+        def made() -> bool:
+            late = until_seconds is not None and time.monotonic() > until_seconds
+            return late or self.cluster.effects.read().ended >= target or self.idle()
+
+        await until(made, TURN_SECONDS, f"{steps} more steps ran")
 
     def idle(self) -> bool:
         """Whether all callers have what they wanted."""
@@ -265,13 +270,21 @@ class Run:
         if short:
             raise Broken(f"the run proves too little: {', '.join(short)}")
 
-    def recoveries(self, kind: str) -> list[float]:
+    def recoveries(self, kind: str, *, apart_seconds: float = 0.0) -> list[float]:
         """How long each execution that was caught by a fault of this kind took until another process went on with
-        it; those that had nothing left to do are left out."""
+        it; those that had nothing left to do are left out. `apart_seconds`: leave out what was hit by another fault
+        not long before, or before it went on."""
         found: list[float] = []
-        for what, at_us, caught in self.faults:
-            if what == kind:
-                found += [one for one in self.cluster.effects.gone_on(caught, at_us).values() if one is not None]
+        for n, (what, at_us, caught) in enumerate(self.faults):
+            if what != kind:
+                continue
+            others = [other for m, (_, other, _) in enumerate(self.faults) if m != n]
+            for seconds in self.cluster.effects.gone_on(caught, at_us).values():
+                if seconds is None:
+                    continue
+                until_us = at_us + seconds * 1e6
+                if not apart_seconds or not any(at_us - apart_seconds * 1e6 < one < until_us for one in others):
+                    found.append(seconds)
         return sorted(found)
 
 

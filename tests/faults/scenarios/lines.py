@@ -13,7 +13,7 @@ from tests.faults.run import Broken, Run
 
 BAD = {
     "delay_seconds": 0.05,
-    "requests_lost": 0.01,
+    "requests_lost": 0.03,
     "replies_lost": 0.03,
     "replies_cut": 0.03,
     "duplicated": 0.1,
@@ -41,7 +41,7 @@ async def lines(run: Run) -> None:
         for line in database_lines:
             await asyncio.sleep(run.chance.uniform(0.1, 0.6))
             await break_commits(line)
-        await run.progress(20)
+        await run.progress(60, at_most=2.0)  # all may be waiting for what was lost
         for way in ways:
             way.heal()  # breaks the connections on which somebody waits for what was lost
             answers += await way.replay(30)

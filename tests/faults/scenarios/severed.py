@@ -1,4 +1,5 @@
-"""One of three servers is cut off from PostgreSQL: it says so, the others carry on, and it comes back by itself."""
+"""One of three servers is cut off from PostgreSQL, or stands still with its transactions open: it says so, the others
+carry on, and it comes back by itself."""
 
 from __future__ import annotations
 
@@ -7,6 +8,8 @@ import time
 
 from tests.faults.cluster import until
 from tests.faults.run import TURN_SECONDS, Run, spread
+
+KINDS = ("cut off from its database", "frozen")
 
 
 async def severed(run: Run) -> None:
@@ -21,8 +24,12 @@ async def severed(run: Run) -> None:
         await run.progress(30)
         server, line = cluster.servers[n % 3], lines[n % 3]
         began = time.monotonic()
-        line.set(down=True)
-        run.hit("server cut off from its database", cluster.all_in_flight(), time.time_ns() // 1_000)
+        kind = KINDS[n % len(KINDS)]
+        if kind == "frozen":
+            server.freeze()
+        else:
+            line.set(down=True)
+        run.hit(f"{server.name} is {kind}", cluster.all_in_flight(), time.time_ns() // 1_000)
 
         async def not_ready() -> bool:
             return not await server.is_ready()  # noqa: B023  # awaited below, in this round
@@ -31,8 +38,11 @@ async def severed(run: Run) -> None:
         said.append(time.monotonic() - began)
         await run.progress(60)
         run.note("the others went on")
-        line.heal()
-        line.cut()
+        if kind == "frozen":
+            server.thaw()
+        else:
+            line.heal()
+            line.cut()
         await until(server.is_ready, TURN_SECONDS, "the server is ready again")
         run.note("it is back")
     for load in loads:
