@@ -42,8 +42,8 @@ class Load:
         self.first = first
         self.wrong: list[str] = []
         """Results that are not what they must be."""
-        self.seconds: list[float] = []
-        """From the first attempt to start until the result, of each execution."""
+        self.seconds: dict[str, float] = {}
+        """From the first attempt to start until the result, by execution."""
         self.started = 0
         self.done = 0
         self.stopping = False
@@ -70,7 +70,7 @@ class Load:
             result = await self._result(handle)
             if result != self.expected(n):
                 self.wrong.append(f"{key} ({handle.id}) came to {result!r}, not to {self.expected(n)!r}")
-            self.seconds.append(time.monotonic() - began)
+            self.seconds[handle.id] = time.monotonic() - began
             self.done += 1
         finally:
             self._room.release()

@@ -15,7 +15,7 @@ LEASE_SECONDS = 1.5
 
 
 async def chaos(run: Run) -> None:
-    times = run.pick(8, 30, 120)
+    times = run.pick(8, 22, 120)
     cluster = run.make_cluster(
         servers=2, workers=3, capacity=6, settings={"lease_seconds": LEASE_SECONDS, "poll_seconds_max": 2}
     )

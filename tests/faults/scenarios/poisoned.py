@@ -30,8 +30,11 @@ async def poisoned(run: Run) -> None:
     verdict = await run.finish()
     kills = sum(effect.execution_id == handle.id for effect in cluster.effects.begun())
     run.figures["kills"] = kills
-    run.figures["alone"] = spread(alone.seconds)
-    run.figures["beside the poison"] = spread(beside.seconds)
+    hit = {id for (id,) in await run.database.rows("SELECT DISTINCT execution_id FROM journal WHERE kind = 'lost'")}
+    apart = [seconds for id, seconds in beside.seconds.items() if id not in hit]
+    run.figures["alone"] = spread([*alone.seconds.values()])
+    run.figures["beside the poison"] = spread([*beside.seconds.values()])
+    run.figures["never in a process that it killed"] = f"{spread(apart)} ({len(apart)} of {healthy})"
     if not (execution.error or "").startswith("POISONED") or not 5 <= kills <= KILLS_MAX:
         raise Broken(f"after {kills} kills the execution is {execution.phase}: {execution.error}")
     run.demand(verdict, completed=2 * healthy, failed=1, rows_lost=5)

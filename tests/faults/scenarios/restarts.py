@@ -10,7 +10,7 @@ from tests.faults.run import Broken, Run, spread
 
 
 async def restarts(run: Run) -> None:
-    rounds = run.pick(1, 3, 17)
+    rounds = run.pick(1, 2, 12)
     cluster = run.make_cluster(servers=3, workers=3, capacity=6, settings={"poll_seconds_max": 2})
     await cluster.start()
     client = run.client(patience_seconds=30.0)

@@ -11,7 +11,7 @@ FOR_EVER = 1_000_000
 
 
 async def zombies(run: Run) -> None:
-    stops = run.pick(9, 90, 1_000)
+    stops = run.pick(9, 60, 1_000)
     at_a_time = run.pick(3, 6, 20)
     cluster = run.make_cluster(
         servers=2,
