@@ -75,6 +75,7 @@ class Run:
         self._clients: list[Client] = []
         self._began = time.monotonic()
         self._open = AsyncExitStack()
+        self._dead: list[str] = []
 
     async def __aenter__(self) -> Run:
         self.database = await databases.make(self._database, self.folder)
@@ -82,6 +83,7 @@ class Run:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if hasattr(self, "cluster"):
+            self._dead = [node.name for node in (*self.cluster.workers, *self.cluster.servers) if not node.alive]
             self.cluster.kill()
         await self._open.aclose()
         for client in self._clients:
@@ -96,7 +98,7 @@ class Run:
         """How to see it again, and what happened."""
         again = f"python -m tests.faults {self.name} --size {self.size} --database {self._database} --seed {self.seed}"
         kept = f"logs, ledger, effect log: {self.folder}"
-        return "\n".join([again, kept, "timeline:", *self.timeline[-60:]])
+        return "\n".join([again, kept, f"dead at the end: {self._dead or 'nobody'}", "timeline:", *self.timeline[-60:]])
 
     def pick(self, small: int, medium: int, full: int) -> int:
         """The amount for this size."""
