@@ -33,6 +33,9 @@ from perdure.wire.records import Execution
 TURN_SECONDS = 120.0
 """How long any one thing may take to come about before the run is given up."""
 
+TAIL_FIRST = 10_000_000
+"""The inputs of the executions that prove, at the end, that each server works again."""
+
 
 class Size(StrEnum):
     """How much a scenario does."""
@@ -238,9 +241,14 @@ class Run:
     # --- the end -----------------------------------------------------------------------------------------------------
 
     async def finish(self, *, quiet_seconds: float = 0.0) -> Verdict:
-        """Heal is done and all callers have their results: a quiet period, an orderly end, and the checks. Raises
-        `Broken` with everything that was found."""
+        """Heal is done and all callers have their results: a quiet period, one more execution by way of each server,
+        an orderly end, and the checks. Raises `Broken` with everything that was found."""
         await asyncio.sleep(quiet_seconds)
+        self.note("all is healed")
+        for n, server in enumerate(self.cluster.servers):
+            client = self.client(patience_seconds=TURN_SECONDS, urls=[server.url])
+            async with asyncio.timeout(TURN_SECONDS):
+                await self.load(client=client, first=TAIL_FIRST + n).run(1)
         stale = 0
         for server in self.cluster.servers:
             stale += (await server.counted(self.cluster.key)).get("perdure_stale_rejections_total", 0)

@@ -15,7 +15,6 @@ LEASE_SECONDS = 1.5
 
 
 async def chaos(run: Run) -> None:
-    times = run.pick(8, 22, 120)
     cluster = run.make_cluster(
         servers=2, workers=3, capacity=6, settings={"lease_seconds": LEASE_SECONDS, "poll_seconds_max": 2}
     )
@@ -30,6 +29,7 @@ async def chaos(run: Run) -> None:
     loading = [asyncio.create_task(load.run(1_000_000)) for load in loads]
     monkey = Monkey(run, ways, database_lines)
     names = monkey.names()
+    times = run.pick(len(names), 2 * len(names), 10 * len(names))
     order = [names[n % len(names)] for n in range(times)]
     run.chance.shuffle(order)
     for name in order:
