@@ -5,8 +5,10 @@ import sys
 import asyncpg
 import pytest
 from tests import postgres
+from tests.store.conftest import migrated
 
 from perdure.store.migrate import migrations, statements
+from perdure.store.postgres_lane import PREPARE
 from perdure.store.queries import load
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
@@ -28,6 +30,35 @@ async def test_postgresql_understands_every_query() -> None:
                 assert [one.type for one in routed.get_attributes()[1:]] == [
                     one.type for one in prepared.get_attributes()
                 ]
+            if query.bulk is not None:
+                bulk = await connection.prepare(query.bulk)
+                wide = [one.name.replace("int4", "int8") for one in prepared.get_parameters()]
+                assert [one.name for one in bulk.get_parameters()] == [f"{name}[]" for name in wide]
+                assert [one.type for one in bulk.get_attributes()[1:]] == [
+                    one.type for one in prepared.get_attributes()
+                ]
+        await connection.close()
+
+
+async def test_a_bulk_change_finds_each_row_by_an_index() -> None:
+    """Whatever is known of the tables, and in the order of its values, which is the order of locks."""
+    async with postgres.fresh(migrated) as url:
+        connection = await asyncpg.connect(url)
+        bulk = [query for query in load("postgres").values() if query.bulk is not None and query.returns]
+        assert len(bulk) >= 3
+        for analysed in (False, True):
+            if analysed:
+                await connection.execute("ANALYZE")
+            for query in bulk:
+                async with connection.transaction():
+                    await connection.fetchval(PREPARE["write"])
+                    await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+                    await connection.execute(f"PREPARE one AS {query.bulk}")
+                    nulls = ", ".join(["NULL"] * len(query.parameters))
+                    plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN EXECUTE one({nulls})"))
+                    await connection.execute("DEALLOCATE one")
+                assert "Index Scan using executions_pkey" in plan, plan
+                assert "Nested Loop" in plan and "Seq Scan" not in plan and "Hash" not in plan, plan
         await connection.close()
 
 

@@ -51,6 +51,39 @@ def test_a_word_in_braces_is_said_by_one_database() -> None:
     assert said.routed is not None and said.routed.startswith("SELECT CAST($2 AS INTEGER) AS ord, GREATEST")
 
 
+def test_a_bulk_form_takes_arrays() -> None:
+    insert = (
+        "-- name: q\n-- holds: t=id\n-- bulk: n; bytes data\nINSERT INTO t (id, n, data) VALUES (:id, :n + 1, :data);\n"
+    )
+    assert parse(insert, "file.sql")["q"].bulk is None
+    assert parse(insert, "file.sql", "postgres")["q"].bulk == (
+        "INSERT INTO t (id, n, data) SELECT v.p1, v.p2 + 1, v.p3 FROM "
+        "unnest($1::TEXT[], $2::BIGINT[], $3::BYTEA[]) WITH ORDINALITY AS v (p1, p2, p3, ord)"
+    )
+    update = (
+        "-- name: q\n-- holds: t=id\n-- bulk: n\nUPDATE t SET n = :n WHERE project_id = :p AND id = :id AND n < :n "
+    )
+    arrays = "unnest($1::BIGINT[], $2::TEXT[], $3::TEXT[])"
+    assert parse(update + "RETURNING n;\n", "file.sql", "postgres")["q"].bulk == (
+        f"UPDATE t SET n = v.p1 FROM {arrays} WITH ORDINALITY AS v (p1, p2, p3, ord) "
+        "WHERE project_id = v.p2 AND id = v.p3 AND COALESCE(n < v.p1, FALSE) RETURNING v.ord, n"
+    )
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "-- bulk: m\nINSERT INTO t (id) VALUES (:id)",
+        "-- bulk: id; blobs id\nINSERT INTO t (id) VALUES (:id)",
+        "-- bulk:\nUPDATE t SET id = :id WHERE id = :id RETURNING id",
+        "-- bulk:\nDELETE FROM t WHERE id = :id",
+    ],
+)
+def test_a_bulk_form_that_cannot_be_is_refused(statement: str) -> None:
+    with pytest.raises(ValueError, match="'q'"):
+        parse(f"-- name: q\n-- holds: t=id\n{statement};\n", "file.sql", "postgres")
+
+
 def test_a_look_needs_no_header() -> None:
     assert not parse("-- name: q\nSELECT updated FROM meta WHERE 'delete' = :x;\n", "file.sql")["q"].writes
 

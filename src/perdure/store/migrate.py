@@ -5,8 +5,8 @@ from importlib.resources import files
 from typing import Final, NamedTuple
 
 WORDS: Final[dict[str, dict[str, str]]] = {
-    "sqlite": {"text": "TEXT", "blob": "BLOB", "table": "STRICT, WITHOUT ROWID"},
-    "postgres": {"text": "TEXT", "blob": "BYTEA", "table": ""},
+    "sqlite": {"text": "TEXT", "blob": "BLOB", "table": "STRICT, WITHOUT ROWID", "postgres_only": "-- "},
+    "postgres": {"text": "TEXT", "blob": "BYTEA", "table": "", "postgres_only": ""},
 }
 """The words of a migration that differ by database."""
 

@@ -41,18 +41,38 @@ RETRIES_MAX: Final = 5
 Answer = Callable[[Any, Exception | None], None]
 Item = tuple[Verb[Any], Answer]
 
-_LIMITS = (
-    "SET LOCAL statement_timeout = 10000; SET LOCAL lock_timeout = 2000; "
-    "SET LOCAL idle_in_transaction_session_timeout = 5000; "
-)
-# Said in each transaction, not once per connection: behind a pooler the connection may lead elsewhere the next time.
-# A table that has not been analysed yet must not be walked because it looks small: its plan would stay.
-_PLANS = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off"
 BEGIN: Final = {
-    "write": f"BEGIN; {_LIMITS}{_PLANS}",
-    "sweep": f"BEGIN; {_LIMITS}{_PLANS}",
-    "read": f"BEGIN READ ONLY; {_LIMITS}{_PLANS}",
-    "scan": "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 300000",
+    "write": "BEGIN",
+    "sweep": "BEGIN",
+    "read": "BEGIN READ ONLY",
+    "scan": "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+}
+_SETTINGS: Final = {
+    "statement_timeout": "10s",
+    "lock_timeout": "2s",
+    "idle_in_transaction_session_timeout": "5s",
+    # Index by index, row by row: a table that has not been analysed yet must not be walked because it looks small, nor
+    # many rows of values be hashed because they look few. Such a plan would stay.
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
+
+
+def _set(settings: dict[str, str]) -> str:
+    """Settings for one transaction as a look: PostgreSQL reads it once per connection, a SET each time."""
+    return ", ".join(f"set_config('{name}', '{value}', true)" for name, value in settings.items())
+
+
+# Said in each transaction, not once per connection: behind a pooler the connection may lead elsewhere the next time.
+# A transaction that is going to write asks for its number in the same breath, in case its end is not heard of.
+PREPARE: Final = {
+    "write": f"SELECT pg_current_xact_id()::TEXT, {_set(_SETTINGS)}",
+    "sweep": f"SELECT NULL, {_set(_SETTINGS)}",
+    "read": f"SELECT NULL, {_set(_SETTINGS)}",
+    "scan": f"SELECT NULL, {_set({'statement_timeout': '300s'})}",
 }
 # By the whole key: without the project, servers before PostgreSQL 18 would walk the index.
 _LOCK = (
@@ -266,7 +286,10 @@ class Lane:
         outcomes: list[tuple[Any, Exception | None]] = []
         hints: list[Hint] = []
         try:
-            await connection.execute(f"{BEGIN[self._kind]}; {_HURRY}" if hurry else BEGIN[self._kind])
+            await connection.execute(BEGIN[self._kind])
+            xid = await connection.fetchval(PREPARE[self._kind])
+            if hurry:
+                await connection.execute(_HURRY)
             for kind, names in locks.items():
                 await connection.execute(LOCKS[kind], names)
             for group in groups:
@@ -285,8 +308,7 @@ class Lane:
                 for run in steps.runs:
                     outcomes.append((run.result, run.error))
                     hints.extend(run.hints)
-            xid = ""
-            if wrote:
+            if wrote and xid is None:
                 xid = await connection.fetchval("SELECT pg_current_xact_id()::TEXT")
         except BaseException as error:
             await self._roll_back(connection, error)
@@ -301,7 +323,7 @@ class Lane:
         try:
             await connection.execute("COMMIT")
         except BaseException as error:
-            if xid and is_lost(error, connection):
+            if wrote and is_lost(error, connection):
                 raise _Committing(xid, self._link.timeline, done) from error
             await self._roll_back(connection, error)
             if getattr(error, "sqlstate", None) in _AGAIN:
@@ -380,6 +402,9 @@ class Lane:
 async def _send(connection: Connection, batch: Batch) -> list[Rows]:
     """Run one statement for every run of a batch; the rows of each."""
     statement, runs, values = batch
+    rows = sum(map(len, values))
+    if statement.bulk is not None and rows > 1 and (not statement.returns or rows == len(runs)):
+        return await _send_bulk(connection, batch)
     if not statement.returns:
         flat = [one for several in values for one in several]
         if len(flat) == 1:
@@ -396,6 +421,17 @@ async def _send(connection: Connection, batch: Batch) -> list[Rows]:
     routed = [(*one, n) for n, several in enumerate(values) for one in several]
     for record in await connection.fetchmany(statement.routed, routed):
         found[record[0]].append(tuple(record)[1:])
+    return found
+
+
+async def _send_bulk(connection: Connection, batch: Batch) -> list[Rows]:
+    """Run a statement once for all rows: what it costs to begin one, it costs once."""
+    statement, runs, values = batch
+    assert statement.bulk is not None
+    arrays = zip(*(one for several in values for one in several), strict=True)
+    found: list[Rows] = [[] for _ in runs]
+    for record in await connection.fetch(statement.bulk, *arrays):
+        found[record[0] - 1].append(tuple(record)[1:])
     return found
 
 

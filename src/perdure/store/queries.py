@@ -7,7 +7,8 @@ PostgreSQL, `{b}` is said on PostgreSQL only. What differs by more than a word s
 Header lines that the loader enforces: every statement that writes says which rows it touches, `-- holds: table=value`
 when its arguments name them or `-- picks: …` when a predicate chooses them. Drivers that run many verbs in one
 transaction need that; a statement without it is refused at start. A look that a verb decides by says what it holds,
-too. `-- effect: none` stands at a write that only locks.
+too. `-- effect: none` stands at a write that only locks. `-- bulk: …` asks for a second text, for PostgreSQL, that
+takes many rows of values at once, and names those that are no texts: `-- bulk: now_us seq; bytes value`.
 """
 
 import re
@@ -25,6 +26,8 @@ _WRITES = re.compile(
 )
 _CHOICE = re.compile(r"\s?\{([^{}|]*)\}|\{([^{}|]*)\|([^{}|]*)\}")
 _HOLDS = re.compile(r"-- holds: (\w+)=(\w+)")
+_BULK = re.compile(r"-- bulk:([ \w]*)(?:; bytes([ \w]+))?$")
+_NUMBERED = re.compile(r"\$(\d+)")
 _MARK: Final = {"sqlite": "?", "postgres": "$"}
 
 
@@ -45,6 +48,9 @@ class Statement(NamedTuple):
     """Whether it changes anything when it answers with a row, or has no rows to answer with."""
     routed: str | None = None
     """The text with one more value, which comes back as the first column of each row; None where that cannot be."""
+    bulk: str | None = None
+    """The text for many rows of values, one array for each parameter. Where the statement answers with rows, each has
+    in front the place of its values, counted from 1. It changes no row twice, so no two of them may name the same."""
 
 
 def parse(text: str, source: str, dialect: str = "sqlite") -> dict[str, Statement]:
@@ -87,6 +93,7 @@ def parse(text: str, source: str, dialect: str = "sqlite") -> dict[str, Statemen
             held,
             writes and "-- effect: none" not in comments,
             _routed(text_of, len(names) + 1) if dialect == "postgres" and returns else None,
+            _bulk(text_of, names, comments, f"{source}: query {name!r}") if dialect == "postgres" else None,
         )
     return found
 
@@ -111,6 +118,36 @@ def _routed(sql: str, number: int) -> str | None:
         return f"SELECT {column}{sql[7:]}"
     head, returning, rest = sql.rpartition("RETURNING ")
     return f"{head}{returning}{column}{rest}" if returning else None
+
+
+def _bulk(sql: str, names: list[str], comments: list[str], where: str) -> str | None:
+    """The same change for many rows of values: they come as arrays, and `unnest` makes rows of them."""
+    header = next((line for line in comments if line.startswith("-- bulk:")), None)
+    if header is None:
+        return None
+    match = _BULK.match(header)
+    kinds = dict.fromkeys(names, "TEXT")
+    if match is not None:
+        kinds |= dict.fromkeys(match[1].split(), "BIGINT") | dict.fromkeys((match[2] or "").split(), "BYTEA")
+    if match is None or len(kinds) > len(names):
+        raise ValueError(f"{where}: {header!r} names none of its values.")
+    arrays = ", ".join(f"${n}::{kinds[name]}[]" for n, name in enumerate(names, 1))
+    places = ", ".join(f"p{n}" for n in range(1, len(names) + 1))
+    many = f"unnest({arrays}) WITH ORDINALITY AS v ({places}, ord)"
+    said = _NUMBERED.sub(r"v.p\1", sql)
+    if insert := re.fullmatch(r"(INSERT INTO .+?)\sVALUES \((.+)\)", said, re.DOTALL):
+        return f"{insert[1]} SELECT {insert[2]} FROM {many}"
+    # The guards behind the row's own key stand in COALESCE so that no other index is thought to serve: on a table that
+    # was almost empty when the plan was made, the one of held executions looks cheaper, and is not for long.
+    update = re.fullmatch(
+        r"(UPDATE .+)\sWHERE (project_id = v\.p\d+ AND id = v\.p\d+) AND (.+)\sRETURNING (.+)", said, re.DOTALL
+    )
+    if update is not None:
+        changes, row, guards, columns = update.groups()
+        return f"{changes} FROM {many} WHERE {row} AND COALESCE({guards}, FALSE) RETURNING v.ord, {columns}"
+    raise ValueError(
+        f"{where} is neither INSERT … VALUES nor UPDATE … WHERE (its key and guards): it has no bulk form."
+    )
 
 
 def _in_order(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:

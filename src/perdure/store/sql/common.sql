@@ -189,6 +189,7 @@ ORDER BY e.id LIMIT :limit;
 
 -- name: insert_execution
 -- holds: execution=id
+-- bulk: now_us run_timeout_seconds due_at_us priority rank ready_at_us limited wake_on_cancel attempt started_at_us next_seq; bytes payload tags
 INSERT INTO executions (project_id, id, workflow_id, deployment_id, phase, payload, created_at_us, parent_execution_id,
   root_execution_id, step_key, queue_name, concurrency_key, batch_id, session_id, user_id, output_schema_name,
   run_timeout_seconds, key, tags, due_at_us, priority, rank, ready_at_us, limited, wake_on_cancel, moved_at_us,
@@ -319,6 +320,7 @@ RETURNING next_seq, phase, moved_at_us;
 
 -- name: advance
 -- holds: execution=id
+-- bulk: rows number outcomes now_us attempt; bytes progress
 UPDATE executions SET next_seq = next_seq + :rows, acked = 1, report_number = :number,
   losses = CASE WHEN :outcomes > 0 THEN 0 ELSE losses END,
   undelivered = CASE WHEN :outcomes > 0 THEN 0 ELSE undelivered END, progress = COALESCE(:progress, progress),
@@ -335,6 +337,7 @@ WHERE project_id = :project_id AND id = :id RETURNING next_seq;
 
 -- name: complete
 -- holds: execution=id
+-- bulk: now_us rows number attempt; bytes result progress
 UPDATE executions SET phase = 'completed', result = :result, completed_at_us = {MAX|GREATEST}(moved_at_us, :now_us), due_at_us = NULL,
   next_seq = next_seq + :rows, acked = 1, report_number = :number, progress = COALESCE(:progress, progress),
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
@@ -362,6 +365,7 @@ RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, lim
 
 -- name: suspend
 -- holds: execution=id
+-- bulk: due_at_us parked_seq now_us attempt
 UPDATE executions SET phase = 'waiting', due_at_us = :due_at_us, timer_key = :timer_key, next_seq = next_seq + 1,
   parked_worker = :parked_worker, parked_seq = :parked_seq, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt
@@ -710,6 +714,7 @@ WHERE EXISTS (SELECT 1 FROM executions WHERE project_id = :project_id AND deploy
 
 -- name: insert_journal
 -- holds: execution=execution_id
+-- bulk: seq at_us attempt ok started_at_us tries; bytes value
 INSERT INTO journal (execution_id, seq, at_us, kind, attempt, key, name, fingerprint, ok, value, started_at_us, tries)
 VALUES (:execution_id, :seq, :at_us, :kind, :attempt, :key, :name, :fingerprint, :ok, :value, :started_at_us, :tries);
 
