@@ -243,6 +243,29 @@ async def test_retention_takes_what_ended_long_ago_and_nothing_else(world: World
     assert await _prune(world, 0, limit, {"wf": 5}) == 0
 
 
+async def test_one_batch_is_bounded_by_the_rows_of_its_journals(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never a long transaction, however long the executions were."""
+    monkeypatch.setattr(looks, "PRUNE_ROWS_MAX", 25)
+    await world.register()
+    for _ in range(7):
+        id = await world.running()
+        await world.report(id, [step(f"s{n}") for n in range(8)])
+        await world.finish(id)  # ten rows
+    world.advance(2 * 86_400)
+    sizes = []
+    after, more = ("", ""), True
+    while more:
+        pruned = await world.store.write(
+            looks.prune(
+                after=after, finished_before_us=world.now_us - DAY_US, idempotency_before_us=0, limit=500, workflows={}
+            )
+        )
+        sizes.append(pruned.deleted)
+        after, more = pruned.after, pruned.more
+    assert sizes == [3, 3, 1]  # the one that reaches the bound is the last
+    assert await listed(world) == []
+
+
 @verb
 async def _add_project(*, id: str) -> None:
     await query("insert_project", id=id, name=id, now_us=1)
@@ -316,7 +339,7 @@ async def test_the_engine_s_loop_prunes_by_its_settings(world: World) -> None:
     ids = await world.start_all([StartItem("wf"), StartItem("other")] * 3)
     for id in ids:
         await world.cancel(id)
-    assert await prune.round(engine) == 60.0
+    assert 42.0 <= await prune.round(engine) <= 60.0  # not the same on all servers of a store
     assert len(await listed(world)) == 6
     clock.advance(3 * 86_400)
     await prune.round(engine)

@@ -550,7 +550,7 @@ DELETE FROM execution_tags WHERE execution_id = :id;
 -- name: oldest_executions
 -- A window of the walk that retention makes: the rows are looked at, whatever they are, so that a store where nothing is
 -- past its time is not walked to its end to find that out.
-SELECT project_id, id, workflow_id, completed_at_us, created_at_us FROM executions
+SELECT project_id, id, workflow_id, completed_at_us, created_at_us, next_seq FROM executions
 WHERE (project_id, id) > (:project_id, :after) ORDER BY project_id, id LIMIT :limit;
 
 -- name: final_of_user

@@ -14,6 +14,8 @@ from perdure.wire.requests import Finished, ListFilters, LogLine
 from perdure.wire.status import FINAL, Phase
 
 _AFTER_EVERY_ID = "\U0010ffff"
+PRUNE_ROWS_MAX = 20_000
+"""About how many journal rows go in one transaction; the execution that reaches it is the last."""
 LIST_DEPTH = 100_000
 """How many of the newest executions a list looks at; the cursor goes on from there."""
 
@@ -181,21 +183,27 @@ async def prune(
     before_us = max(finished_before_us, *by_workflow.values(), 0)
     rows = await query("oldest_executions", project_id=after[0], after=after[1], limit=limit)
     gone: dict[str, list[str]] = {}
-    for project_id, id, workflow_id, completed_at_us, _ in rows:
+    looked, room = 0, PRUNE_ROWS_MAX
+    for project_id, id, workflow_id, completed_at_us, _, next_seq in rows:
+        looked += 1
         if completed_at_us is not None and completed_at_us < by_workflow.get(workflow_id, finished_before_us):
             gone.setdefault(project_id, []).append(id)
+            room -= next_seq
+            if room <= 0:
+                break
     deleted = 0
     for project_id, ids in gone.items():
         deleted += await _delete(project_id, ids)
     events = await query("prune_events", before_us=finished_before_us, limit=limit)
     after = ("", "")
-    if len(rows) == limit:
-        project_id, id, _, _, created_at_us = rows[-1]
+    cut = looked < len(rows)
+    if cut or len(rows) == limit:
+        project_id, id, _, _, created_at_us, _ = rows[looked - 1]
         # Ids grow with time: behind one that is too young the project has nothing that is old enough.
         after = (project_id, id if created_at_us < before_us else _AFTER_EVERY_ID)
     gone_rows = (rows, events, answers, registrations)
     deleted += len(events) + len(answers) + len(registrations)
-    return Pruned(deleted, after, limit in map(len, gone_rows))
+    return Pruned(deleted, after, cut or limit in map(len, gone_rows))
 
 
 @verb
