@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -74,12 +74,12 @@ class Server:
         self._process.send_signal(number)
         self._process.wait()
 
-    def start(self) -> None:
-        """Start it (again) on its folder."""
+    def start(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start it (again) on its folder, with these variables besides our own."""
         assert self.folder is not None
         # What a killed one left behind would look as if the new one were ready.
         (self.folder / "socket" / ".s.PGSQL.5432").unlink(missing_ok=True)
-        self._process = _spawn(self._command, self.folder)
+        self._process = _spawn(self._command, self.folder, environment)
 
     def stop(self) -> None:
         """End the server and remove its folder. Does nothing to a server of the system."""
@@ -148,13 +148,19 @@ def _start(settings: dict[str, str], fill: Callable[[Path, Path], Sequence[str |
     return server
 
 
-def _spawn(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
+def _spawn(command: list[str], folder: Path, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
     """Start and wait until it answers."""
     socket = folder / "socket" / ".s.PGSQL.5432"
     log = folder / "log"
     with open(log, "ab") as out:
         process = subprocess.Popen(
-            command, preexec_fn=_become(_unprivileged()), cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out
+            command,
+            preexec_fn=_become(_unprivileged()),
+            cwd=folder,
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
         )
     until = time.monotonic() + START_SECONDS_MAX
     ready = folder / "data" / "postmaster.pid"

@@ -18,6 +18,7 @@ STEPS = 5
 STEP_SECONDS = float(os.environ.get("FAULTS_STEP_SECONDS", "0.05"))
 EFFECTS = os.environ.get("FAULTS_EFFECTS", os.devnull)
 MODULUS = 1_000_003
+NAP_SECONDS = 1.0
 
 _descriptor = os.open(EFFECTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 _lease_seen_us = 0
@@ -98,6 +99,19 @@ def expected_journey(n: int) -> list[int]:
     first = following(n, 0)
     below = expected(first)
     return [first, *below, answer_to(n), following(below[-1], 1), following(below[-1], 2)]
+
+
+@workflow
+async def nap(ctx: Context, n: int) -> list[int]:
+    """A step, a timer, a step."""
+    first = await advance(n, 0)
+    await ctx.sleep(NAP_SECONDS)
+    return [first, await advance(first, 1)]
+
+
+def expected_nap(n: int) -> list[int]:
+    first = following(n, 0)
+    return [first, following(first, 1)]
 
 
 def answer_to(n: int) -> int:

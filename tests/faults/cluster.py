@@ -39,7 +39,7 @@ class Node:
         self.pids: list[int] = []
         """Of all its lives; the last is the present one."""
         self._command = [*PERDURE, *command]
-        self._environment = environment
+        self.environment = dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
         self._said = 0
 
@@ -51,7 +51,7 @@ class Node:
             self._process = subprocess.Popen(
                 self._command,
                 cwd=ROOT,
-                env={**environment, **self._environment, "PYTHONUNBUFFERED": "1"},
+                env={**environment, **self.environment, "PYTHONUNBUFFERED": "1"},
                 stdout=log,
                 stderr=log,
                 preexec_fn=_die_with_parent(),

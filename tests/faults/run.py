@@ -240,7 +240,7 @@ class Run:
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
-    async def finish(self, *, quiet_seconds: float = 0.0) -> Verdict:
+    async def finish(self, *, quiet_seconds: float = 0.0, one_clock: bool = True) -> Verdict:
         """Heal is done and all callers have their results: a quiet period, one more execution by way of each server,
         an orderly end, and the checks. Raises `Broken` with everything that was found."""
         await asyncio.sleep(quiet_seconds)
@@ -254,7 +254,7 @@ class Run:
             stale += (await server.counted(self.cluster.key)).get("perdure_stale_rejections_total", 0)
         self.note("the end")
         await self.cluster.stop()
-        verdict = await check(self.cluster, self.ledger, keys=self._keys)
+        verdict = await check(self.cluster, self.ledger, keys=self._keys, one_clock=one_clock)
         verdict.counts["stale messages refused"] = stale
         for load in self._loads:
             verdict.add("wrong results", load.wrong)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from tests.faults.run import Run
 from tests.faults.scenarios.chaos import chaos
+from tests.faults.scenarios.clocks import clocks
 from tests.faults.scenarios.crossing import crossing
 from tests.faults.scenarios.due import due
 from tests.faults.scenarios.failover import failover
@@ -19,7 +20,9 @@ from tests.faults.scenarios.poisoned import poisoned
 from tests.faults.scenarios.races import races
 from tests.faults.scenarios.refusing import full_disk, read_only
 from tests.faults.scenarios.restarts import restarts
+from tests.faults.scenarios.retention import retention
 from tests.faults.scenarios.severed import severed
+from tests.faults.scenarios.wakes import wakes
 from tests.faults.scenarios.zombies import zombies
 
 BOTH = ("sqlite", "postgres")
@@ -36,9 +39,11 @@ class Scenario(NamedTuple):
 SCENARIOS = {
     "kills": Scenario(kills, BOTH, fast=BOTH),
     "races": Scenario(races, BOTH, fast=BOTH),
+    "wakes": Scenario(wakes, BOTH),
     "limits": Scenario(limits, BOTH, fast=BOTH),
     "due": Scenario(due, BOTH, fast=BOTH),
     "crossing": Scenario(crossing, BOTH, fast=BOTH),
+    "retention": Scenario(retention, BOTH, fast=BOTH),
     "zombies": Scenario(zombies, BOTH),
     "outages": Scenario(outages, ("postgres",)),
     "partitions": Scenario(partitions, BOTH),
@@ -48,6 +53,7 @@ SCENARIOS = {
     "poisoned": Scenario(poisoned, BOTH),
     "restarts": Scenario(restarts, BOTH),
     "chaos": Scenario(chaos, BOTH, fast=BOTH),
+    "clocks": Scenario(clocks, ("postgres",)),
     "full-disk": Scenario(full_disk, BOTH, fast=("sqlite",)),
     "read-only": Scenario(read_only, ("postgres",)),
 }
