@@ -704,11 +704,12 @@ WHERE phase IN ('running', 'cancelling') AND acked = 0 AND claim_id IS NOT NULL
 GROUP BY assigned_to_worker, claim_id;
 
 -- name: ready_deployments
+-- Not EXISTS: PostgreSQL would read all that is ready, whatever its deployment, into a table to look them up in.
 SELECT d.value FROM {json_each(:deployments) d|json_array_elements_text(:deployments::JSON) d (value)}
-WHERE EXISTS (SELECT 1 FROM executions WHERE project_id = :project_id AND deployment_id = d.value AND phase = 'queued'
-    AND limited = 0 AND due_at_us IS NULL)
-  OR EXISTS (SELECT 1 FROM executions WHERE project_id = :project_id AND deployment_id = d.value AND phase = 'queued'
-    AND limited = 1 AND due_at_us IS NULL);
+WHERE (SELECT 1 FROM executions WHERE project_id = :project_id AND deployment_id = d.value AND phase = 'queued'
+    AND limited = 0 AND due_at_us IS NULL LIMIT 1) IS NOT NULL
+  OR (SELECT 1 FROM executions WHERE project_id = :project_id AND deployment_id = d.value AND phase = 'queued'
+    AND limited = 1 AND due_at_us IS NULL LIMIT 1) IS NOT NULL;
 
 -- ==== journal ====================================================================================================
 
