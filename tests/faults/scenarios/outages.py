@@ -12,7 +12,7 @@ from tests.faults.scenarios.zombies import FOR_EVER
 
 
 async def outages(run: Run) -> None:
-    times = run.pick(3, 9, 30)
+    times = run.pick(3, 6, 30)
     pause_seconds = run.pick(1, 2, 17)
     cluster = run.make_cluster(servers=2, workers=3, capacity=10, step_seconds=0.1, settings={"poll_seconds_max": 2})
     await cluster.start()

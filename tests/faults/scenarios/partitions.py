@@ -14,7 +14,7 @@ KINDS = ("both ways", "replies only", "cut, then dead")
 
 
 async def partitions(run: Run) -> None:
-    lease_seconds = float(run.pick(1, 3, 12))
+    lease_seconds = float(run.pick(1, 2, 12))
     times = run.pick(1, 3, 6)
     cluster = run.make_cluster(
         servers=2,

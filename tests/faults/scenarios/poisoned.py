@@ -12,7 +12,7 @@ KILLS_MAX = 6
 
 
 async def poisoned(run: Run) -> None:
-    healthy = run.pick(60, 300, 1_000)
+    healthy = run.pick(60, 200, 1_000)
     cluster = run.make_cluster(servers=2, workers=4, capacity=5, settings={"lease_seconds": 4.0, "poll_seconds_max": 2})
     await cluster.start()
     alone = run.load(open_max=20)
