@@ -7,6 +7,7 @@ pages that it touches are counted: a few for itself, and a few for each row that
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from tests.store.grown import BASE, NOW_US, PAYLOAD, fill_postgres, fill_sqlite,
 
 from perdure.store.open import open_store
 from perdure.store.outside import SIZES
-from perdure.store.postgres_lane import BEGIN, LOCKS
+from perdure.store.postgres_lane import BEGIN, LOCKS, PREPARE
 from perdure.store.queries import Statement, load
 from perdure.store.verbs.looks import DOCTOR, LIST_DEPTH
 
@@ -273,16 +274,18 @@ def lane_of(name: str) -> str:
     """On which of the driver's connections a query runs."""
     if name in ("count_phases", "count_queued", "unserved", "orphaned"):
         return "scan"
-    return "write" if load("postgres")[name].writes else "read"
+    query = load("postgres")[name]
+    return "write" if query.writes or re.search(r"\bFOR (UPDATE|KEY SHARE)\b", query.sql) else "read"
 
 
 async def explain(
-    connection: asyncpg.Connection[asyncpg.Record], name: str, text: str, values: tuple[Any, ...], begin: str, mode: str
+    connection: asyncpg.Connection[asyncpg.Record], name: str, text: str, values: tuple[Any, ...], lane: str, mode: str
 ) -> Seen:
     """Run a statement as its lane would, prepared and in a transaction of that kind; nothing of it is kept."""
     await connection.execute(f"PREPARE asked AS {text}")
     try:
-        await connection.execute(begin.replace(" READ ONLY", ""))
+        await connection.execute(BEGIN[lane])
+        await connection.fetchrow(PREPARE[lane])
         await connection.execute(f"SET LOCAL plan_cache_mode = {mode}")
         given = f"({', '.join(map(literal, values))})" if values else ""
         answer = await connection.fetchval(
@@ -330,7 +333,7 @@ async def judge_postgres(url: str, executions: int, open_: int) -> None:
             if query.routed is not None:
                 texts.append((query.routed, (*texts[0][1], 1)))
             seen += [
-                await explain(connection, name, text, values, BEGIN[lane_of(name)], mode)
+                await explain(connection, name, text, values, lane_of(name), mode)
                 for text, values in texts
                 for mode in ("force_generic_plan", "force_custom_plan")
             ]
@@ -338,7 +341,7 @@ async def judge_postgres(url: str, executions: int, open_: int) -> None:
         for kind, text in LOCKS.items():
             names = [f"topic-{n}" for n in range(5)] if kind == "topic" else [name_of(n * 100) for n in range(100)]
             for mode in ("force_generic_plan", "force_custom_plan"):
-                one = await explain(connection, f"lock {kind}", text, (names,), BEGIN["write"], mode)
+                one = await explain(connection, f"lock {kind}", text, (names,), "write", mode)
                 assert one.rows == len(names)
                 assert not one.too_much(open_), str(one)
     finally:

@@ -12,12 +12,15 @@ import pytest
 from tests import postgres
 from tests.faults.cluster import until
 from tests.store.conftest import migrated
+from tests.store.world import PROJECT, World, step
 
+from perdure.engine.engine import Engine
 from perdure.store.open import open_store
 from perdure.store.postgres import PostgresStore
 from perdure.store.postgres_link import Link, Lost, parse_url
 from perdure.store.verbs import access
-from perdure.wire.errors import Unavailable, UnknownOutcome
+from perdure.wire.errors import LeaseLost, Unavailable, UnknownOutcome
+from perdure.wire.requests import BeatRequest, ReportItem, ReportRequest
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
 
@@ -171,3 +174,39 @@ async def _wait_for(standby: str, primary: postgres.Server) -> None:
         await until(known, 30, "the primary knows whom to wait for")
     finally:
         await connection.close()
+
+
+async def test_a_failover_that_lost_commits_lets_nobody_build_upon_them() -> None:
+    """An asynchronous standby takes over without the last step. Its worker must not go on as if it were recorded."""
+    with postgres.running() as primary:
+        name = await postgres.make(server=primary)
+        await migrated(primary.database_url(name))
+        standby = postgres.start_standby(primary)
+        try:
+            store = await PostgresStore.open(both(primary, standby, name))
+            engine = Engine(store)
+            world = await World.make(store)
+            await world.register()
+            id = await world.running()
+            await world.report(id, [step("kept")])
+            await caught_up(primary, standby)
+            standby.kill()
+            before = store.epoch
+            assert (await world.report(id, [step("lost")])).accepted
+            primary.kill()
+            standby.start()
+            await postgres.admin("SELECT pg_promote()", standby)
+            stale = ReportItem(id, 1, 9, 4, [step("built upon it")], None, [], None)
+            with pytest.raises(Unavailable, match="is on timeline 00000002 now"):
+                await world.send(stale)
+            assert store.epoch != before
+            assert (await engine.claims.beat(PROJECT, BeatRequest("w", before))).lost
+            with pytest.raises(LeaseLost, match="register again"):
+                await engine.claims.report(PROJECT, ReportRequest("w", before, [stale]))
+            assert [row.key for row in await world.journal(id)][-1] == "kept"
+            with pytest.raises(Unavailable):  # what waited for the other connection
+                await world.beat()
+            await world.live(1, "w")  # the store goes on, in its new life
+            await store.close()
+        finally:
+            standby.stop()

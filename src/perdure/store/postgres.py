@@ -38,16 +38,17 @@ class PostgresStore:
     alone = False
     """Other processes may have the same store open."""
 
-    def __init__(self, url: str, epoch: str = "") -> None:
+    def __init__(self, url: str) -> None:
         self.url = url
-        self.epoch = epoch
+        self._life = ""
+        self._timeline = ""
         self._address = parse_url(url)
         self._listener: Callable[[Sequence[Hint]], None] = lambda hints: None
         self._closed = False
         self.server_id = str(uuid4())
         queries = load("postgres")
-        self._write = Lane(self._link("write"), "write", queries, self._committed)
-        self._sweep = Lane(self._link("sweep"), "sweep", queries, self._committed)
+        self._write = Lane(self._link("write"), "write", queries, self._committed, self._moved)
+        self._sweep = Lane(self._link("sweep"), "sweep", queries, self._committed, self._moved)
         self._reads = [Lane(self._link("read"), "read", queries, self._looked) for _ in range(READ_LANES)]
         self._scan = Lane(self._link("scan"), "scan", queries, self._looked)
         self._next_read = itertools.cycle(self._reads)
@@ -65,10 +66,22 @@ class PostgresStore:
         store = cls(url)
         link = store._link("open")
         try:
-            store.epoch = await prepare(link)
+            store._life = await prepare(link)
+            store._write.timeline = store._sweep.timeline = store._timeline = link.timeline
         finally:
             await link.close()
         return store
+
+    @property
+    def epoch(self) -> str:
+        """Names this life of the store. A server that takes over, or a restored one, begins another: what was
+        acknowledged may be missing there, so that nothing may go on which builds upon it."""
+        return f"{self._life} {self._timeline}"
+
+    def _moved(self, timeline: str) -> None:
+        if timeline != self._timeline:
+            self._timeline = timeline
+            logger.warning("Another server has taken over the database (timeline %s); workers register anew.", timeline)
 
     async def write(self, verb: Verb[T]) -> T:
         """Run a verb; durable when it returns, nothing happened if it raises."""

@@ -28,7 +28,15 @@ import asyncpg
 from perdure.store.interface import Counted, Hint, Rows, Trouble, Verb
 from perdure.store.lockstep import Batch, Guilty, Lockstep, Stuck
 from perdure.store.named import rows_named, weight
-from perdure.store.postgres_link import RECONNECT_SECONDS_MAX, Connection, Link, Lost, NotOurDatabase, is_lost
+from perdure.store.postgres_link import (
+    RECONNECT_SECONDS_MAX,
+    TIMELINE,
+    Connection,
+    Link,
+    Lost,
+    NotOurDatabase,
+    is_lost,
+)
 from perdure.store.queries import Statement
 from perdure.wire.errors import PerdureError, Unavailable, UnknownOutcome
 
@@ -67,12 +75,13 @@ def _set(settings: dict[str, str]) -> str:
 
 
 # Said in each transaction, not once per connection: behind a pooler the connection may lead elsewhere the next time.
-# A transaction that is going to write asks for its number in the same breath, in case its end is not heard of.
+# A transaction that is going to write asks for its number in the same breath, in case its end is not heard of, and on
+# which timeline it is, which is another one when another server has taken over.
 PREPARE: Final = {
-    "write": f"SELECT pg_current_xact_id()::TEXT, {_set(_SETTINGS)}",
-    "sweep": f"SELECT NULL, {_set(_SETTINGS)}",
-    "read": f"SELECT NULL, {_set(_SETTINGS)}",
-    "scan": f"SELECT NULL, {_set({'statement_timeout': '300s'})}",
+    "write": f"SELECT pg_current_xact_id()::TEXT, {TIMELINE}, {_set(_SETTINGS)}",
+    "sweep": f"SELECT NULL, {TIMELINE}, {_set(_SETTINGS)}",
+    "read": f"SELECT NULL, NULL, {_set(_SETTINGS)}",
+    "scan": f"SELECT NULL, NULL, {_set({'statement_timeout': '300s'})}",
 }
 # By the whole key: without the project, servers before PostgreSQL 18 would walk the index.
 _LOCK = (
@@ -98,6 +107,14 @@ class _Retry(Exception):
     @property
     def timed_out(self) -> bool:
         return getattr(self.__cause__, "sqlstate", None) in _TIMED_OUT
+
+
+class _Moved(Exception):
+    """Another server has taken over since the verbs of this lane were accepted."""
+
+    def __init__(self, timeline: str) -> None:
+        super().__init__(f"the database is on timeline {timeline} now")
+        self.timeline = timeline
 
 
 class _Committing(Exception):
@@ -126,13 +143,18 @@ class Lane:
         kind: str,
         queries: dict[str, Statement],
         committed: Callable[[int, float, Sequence[Hint]], None],
+        moved: Callable[[str], None] = lambda timeline: None,
     ) -> None:
-        """`kind` is one of BEGIN's. `committed` hears of each group: how many verbs, how long, its hints."""
+        """`kind` is one of BEGIN's. `committed` hears of each group: how many verbs, how long, its hints. `moved` hears
+        that the database is on another `timeline`, before anything of this lane is committed there."""
         self.inbox: deque[Item] = deque()
         self._link = link
         self._kind = kind
         self._queries = queries
         self._committed = committed
+        self._moved = moved
+        self.timeline = ""
+        """The database's, when the verbs that wait were accepted. Empty: not known, the next transaction tells."""
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
@@ -242,6 +264,14 @@ class Lane:
                     return
                 await asyncio.sleep(random.uniform(0.01, 0.05))
                 continue
+            except _Moved as moved:
+                # What waits was accepted for a server that is gone, on the word of workers which may know more than
+                # this one: they ask again, and are told that they have to register anew.
+                self.timeline = moved.timeline
+                self._moved(moved.timeline)
+                self._refuse([*(item for one in parts for item in one), *self.inbox], str(moved), trouble=False)
+                self.inbox.clear()
+                return
             except _Committing as committing:
                 self._link.drop()
                 known = await self._was_committed(committing)
@@ -277,7 +307,8 @@ class Lane:
     async def _transaction(
         self, part: list[Item], locks: dict[str, list[Any]], stepper: list[Lockstep], until: float, *, hurry: bool
     ) -> _Done:
-        """Run the verbs and commit. Raises Lost, _Retry, _Committing, Guilty, Stuck, or what the database said."""
+        """Run the verbs and commit. Raises Lost, _Retry, _Moved, _Committing, Guilty, Stuck, or what the database
+        said."""
         connection = await (self._link.again(until) if until else self._link.get())
         verbs = [verb for verb, _ in part]
         one_each = self._one_by_one or len(verbs) == 1
@@ -287,7 +318,11 @@ class Lane:
         hints: list[Hint] = []
         try:
             await connection.execute(BEGIN[self._kind])
-            xid = await connection.fetchval(PREPARE[self._kind])
+            xid, timeline, *_ = await connection.fetchrow(PREPARE[self._kind]) or (None, None)
+            if timeline != self.timeline and timeline is not None:
+                if self.timeline:
+                    raise _Moved(timeline)
+                self.timeline = timeline
             if hurry:
                 await connection.execute(_HURRY)
             for kind, names in locks.items():
@@ -324,7 +359,7 @@ class Lane:
             await connection.execute("COMMIT")
         except BaseException as error:
             if wrote and is_lost(error, connection):
-                raise _Committing(xid, self._link.timeline, done) from error
+                raise _Committing(str(xid), timeline or "", done) from error
             await self._roll_back(connection, error)
             if getattr(error, "sqlstate", None) in _AGAIN:
                 raise _Retry from error

@@ -29,6 +29,8 @@ COMMAND_SECONDS_MAX = 15.0
 """No statement takes that long (the server's own limit is 10 s): the connection is a black hole."""
 MIGRATE_SECONDS_MAX = 60.0
 LOOK_SECONDS_MAX = 86_400.0
+TIMELINE: Final = "CASE WHEN pg_is_in_recovery() THEN '' ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END"
+"""The server's history: a standby that takes over begins a new one, and so does a restore from a base backup."""
 LOCK: Final = 0x50455244  # "PERD"
 _ON: Final = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
 
@@ -171,7 +173,7 @@ class Link:
         row = await connection.fetchrow(
             "SELECT pg_is_in_recovery(), current_setting('transaction_read_only'), "
             "current_setting('synchronous_commit'), current_setting('server_version_num')::INTEGER, "
-            "CASE WHEN pg_is_in_recovery() THEN '' ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END"
+            f"{TIMELINE}"
         )
         assert row is not None
         standby, read_only, synchronous, version, self.timeline = row
