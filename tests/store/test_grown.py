@@ -127,6 +127,8 @@ def defaults(executions: int) -> dict[str, Any]:
         "floor_id": name_of(executions - LIST_DEPTH) if executions > LIST_DEPTH else "",
         "granted_us": None,
         "by_database": 0,
+        "ready_from_us": 0,
+        "rank_before": 1 << 62,
         "seconds": 300,
         "transactions": 100_000,
         "ids": json.dumps([name_of(n) for n in range(executions - 90, executions)]),

@@ -176,6 +176,8 @@ def test_no_query_walks_a_whole_table(planner: apsw.Connection, name: str) -> No
 # Queries in the path of every step, and the index that each has to use.
 EXPECTED = {
     "claim_executions": "executions_ready",
+    "claim_between": "executions_ready",
+    "ready_sizes_between": "executions_ready",
     "claim_limited": "executions_ready_limited",
     "next_limited_group": "executions_ready_limited",
     "count_held_of_key": "executions_held_limited",
@@ -213,7 +215,7 @@ def test_one_execution_is_found_by_its_key(planner: apsw.Connection, name: str) 
 
 
 def test_admission_needs_no_sort(planner: apsw.Connection) -> None:
-    for name in ("claim_executions", "claim_limited", "next_limited_group"):
+    for name in ("claim_executions", "claim_between", "claim_limited", "next_limited_group"):
         assert not [line for line in _plan(planner, name) if "TEMP B-TREE" in line]
 
 

@@ -18,6 +18,7 @@ from msgspec import structs
 from uuid_utils import uuid7
 
 from perdure.engine.executions import check_item
+from perdure.engine.floors import Floors
 from perdure.store.verbs import claims, reports
 from perdure.store.verbs.starts import Offer
 from perdure.wire.codec import (
@@ -132,6 +133,8 @@ class Claims:
         self._stirred: dict[str, int] = {}
         self._turn = 0
         self._polls: dict[str, deque[Poll]] = {}
+        self._floors: dict[tuple[str, str], Floors] = {}
+        """By project and deployment, while the database is crowded."""
         self._latest: OrderedDict[str, Poll] = OrderedDict()
 
     async def register(self, project_id: str, request: RegisterRequest) -> RegisterReply:
@@ -263,7 +266,7 @@ class Claims:
     def take_offer(self, project_id: str) -> Poll | None:
         """A waiting claim that can be handed what is started now; it waits for `settle`."""
         polls = self._polls.get(project_id)
-        if not polls:
+        if not polls or self._engine.snapshots.crowded:  # whether something is ready is no quick question then
             return None
         poll = polls.popleft()
         poll.taken = True
@@ -286,7 +289,13 @@ class Claims:
         self._turn += 1
         stirred = self._stirred.get(poll.project_id, 0)
         looked = self._looked.pop(request.worker_id, None)
-        picked, after, (deployment_id, python) = await engine.store.write(
+        floors = None
+        ranges = None
+        started = asyncio.get_running_loop().time()
+        if looked is not None and engine.snapshots.crowded:
+            floors = self._floors.setdefault((poll.project_id, looked.deployment_id), Floors())
+            ranges = floors.ranges(started)
+        picked, after, (deployment_id, python, heads) = await engine.store.write(
             claims.claim(
                 project_id=poll.project_id,
                 worker_id=request.worker_id,
@@ -296,8 +305,13 @@ class Claims:
                 grace_us=engine.grace_us,
                 after=looked.after if looked is not None else ("", ""),
                 limited_first=self._turn % 2 == 0,
+                ranges=ranges,
             )
         )
+        if floors is not None and ranges is not None:
+            floors.note(heads, ranges, started, asyncio.get_running_loop().time())
+        elif self._floors and not engine.snapshots.crowded:
+            self._floors.clear()
         poll.offer = Offer(request.worker_id, deployment_id, python, request.claim_id, poll.capacity)
         if len(picked) == poll.capacity or sum(len(one.payload) for one, _ in picked) >= REPLY_BYTES_MAX:
             stirred = -1  # there may be more

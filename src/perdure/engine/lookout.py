@@ -20,6 +20,8 @@ BLIND_SECONDS_MAX = 1.0
 """The longest pause between two looks while hints do not arrive."""
 PAUSE_SECONDS_MIN = 0.05
 """The shortest, however many hints ask for a look at everything."""
+LOOK_SHARE = 10
+"""While hints arrive, looks take at most one in so many parts of the time."""
 
 
 class Lookout:
@@ -50,7 +52,11 @@ class Lookout:
         )
         if not any(awaited):
             return pause
+        now = asyncio.get_running_loop().time
+        started = now()
         found = await engine.store.read(look_out(awaited=awaited))
+        if engine.store.hints_up:  # on a database that is slow, leave it the time for more important things
+            pause = max(pause, (now() - started) * LOOK_SHARE)
         for project_id, finished in found.ended:
             engine.endings.found(project_id, finished)
         # Who began to wait since the last look may have read before the last change: what is new here rings, too.

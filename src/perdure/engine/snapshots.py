@@ -2,7 +2,8 @@
 
 A row that is changed leaves its old version behind, which a vacuum takes away once no snapshot can see it. Executions
 change at every move; so while a forgotten transaction or a stalled replica holds a snapshot, each look at a queue
-walks over everything that has gone through it since. Nothing here can end that: the log says who can.
+walks over everything that has gone through it since. Nothing here can end that: the log says who can, and until then
+claims look only from where their queue begins (`engine/floors.py`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ logger = logging.getLogger("perdure.engine")
 
 OLD_SECONDS = 300
 OLD_TRANSACTIONS = 100_000
-ROUND_SECONDS = 60.0
+CROWDED_SECONDS = 30
+"""A snapshot of that age makes claims look from where their queue begins (`engine/floors.py`)."""
+ROUND_SECONDS = 30.0
 
 _WAYS_OUT: Final = {
     "session": "end its transaction, or that session: SELECT pg_terminate_backend({name})",
@@ -34,10 +37,16 @@ class Snapshots:
 
     def __init__(self) -> None:
         self._known: set[tuple[str, str]] = set()
+        self.crowded = False
+        """Whether much that is gone has not been cleaned up."""
 
     async def look(self, engine: Engine) -> float:
         """A round of a loop: one line for each old snapshot that is new here."""
-        found = await engine.store.scan(old_snapshots(seconds=OLD_SECONDS, transactions=OLD_TRANSACTIONS))
+        held = await engine.store.scan(
+            old_snapshots(seconds=min(CROWDED_SECONDS, OLD_SECONDS), transactions=OLD_TRANSACTIONS)
+        )
+        self.crowded = bool(held)
+        found = [one for one in held if one.seconds is None or one.seconds >= OLD_SECONDS]
         for one in found:
             if (one.kind, one.name) not in self._known:
                 logger.warning("%s", _said(one))

@@ -241,6 +241,13 @@ WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'q
   AND due_at_us IS NULL AND (python IS NULL OR python = :python)
 ORDER BY rank, ready_at_us, id LIMIT :capacity;
 
+-- name: ready_sizes_between
+SELECT OCTET_LENGTH(payload) FROM executions
+WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND limited = 0
+  AND due_at_us IS NULL AND (rank, ready_at_us) >= (:rank, :ready_from_us) AND rank < :rank_before
+  AND (python IS NULL OR python = :python)
+ORDER BY rank, ready_at_us, id LIMIT :capacity;
+
 -- name: ready_sizes_limited
 SELECT OCTET_LENGTH(payload) FROM executions
 WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND limited = 1
@@ -260,6 +267,25 @@ WHERE project_id = :project_id AND phase = 'queued' AND id {IN (|= ANY(ARRAY(}
   SELECT id FROM executions
   WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND limited = 0
     AND due_at_us IS NULL AND (python IS NULL OR python = :python)
+  ORDER BY rank, ready_at_us, id LIMIT :capacity {FOR UPDATE SKIP LOCKED}{)|))}
+RETURNING id, workflow_id, attempt, payload, created_at_us, next_seq - 1, losses + undelivered, retry_count, phase, key,
+  queue_name, concurrency_key, parent_execution_id, root_execution_id, deployment_id, session_id, user_id, tags,
+  parked_worker, parked_seq, moved_at_us, rank, ready_at_us;
+
+-- name: claim_between
+-- picks: executions, the first ready ones of one deployment from a place in their order on
+-- For claims on a database that cannot clean up: what lies before that place need not be walked over.
+UPDATE executions SET
+  phase = CASE WHEN cancelled_by IS NULL THEN 'running' ELSE 'cancelling' END,
+  attempt = attempt + 1, assigned_to_worker = :worker_id, started_at_us = COALESCE(started_at_us, :now_us), acked = 0,
+  claim_id = :claim_id, report_number = 0, python = COALESCE(python, :python), next_seq = next_seq + 1,
+  due_at_us = CASE WHEN cancelled_by IS NOT NULL THEN :now_us{::BIGINT} + :grace_us ELSE :now_us + run_timeout_seconds * 1000000 END,
+  moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
+WHERE project_id = :project_id AND phase = 'queued' AND id {IN (|= ANY(ARRAY(}
+  SELECT id FROM executions
+  WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND limited = 0
+    AND due_at_us IS NULL AND (rank, ready_at_us) >= (:rank, :ready_from_us) AND rank < :rank_before
+    AND (python IS NULL OR python = :python)
   ORDER BY rank, ready_at_us, id LIMIT :capacity {FOR UPDATE SKIP LOCKED}{)|))}
 RETURNING id, workflow_id, attempt, payload, created_at_us, next_seq - 1, losses + undelivered, retry_count, phase, key,
   queue_name, concurrency_key, parent_execution_id, root_execution_id, deployment_id, session_id, user_id, tags,

@@ -5,7 +5,7 @@ the statement itself. A registration's lease only decides when work is handed ou
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Raw, structs
 
@@ -21,6 +21,24 @@ from perdure.wire.status import Phase
 _AFTER_EVERY_KEY = "\U0010ffff"
 GROUPS_PER_CLAIM = 256
 """How many (queue, key) groups of limited queues one claim looks at before it leaves the rest to the next."""
+
+
+class Range(NamedTuple):
+    """A part of a queue's order: from a rank and a time on, up to another rank."""
+
+    rank: int
+    ready_from_us: int
+    """In that first rank only."""
+    rank_before: int
+
+
+class Looked(NamedTuple):
+    """What a claim found out beside what it took."""
+
+    deployment_id: str
+    python: str
+    heads: Sequence[tuple[int, int]] = ()
+    """Asked for `ranges`: what came first of each rank, by the time since which it was ready."""
 
 
 @verb
@@ -96,21 +114,23 @@ async def claim(
     after: tuple[str, str] = ("", ""),
     limited_first: bool = False,
     bytes_max: int = REPLY_BYTES_MAX,
-) -> tuple[list[tuple[Claimed, int]], tuple[str, str], tuple[str, str]]:
+    ranges: Sequence[Range] | None = None,
+) -> tuple[list[tuple[Claimed, int]], tuple[str, str], Looked]:
     """Hand out up to `capacity` executions of the worker's deployment; none after that whose payload fills `bytes_max`.
 
     Answers with each (its `base` the seq up to which it lacks the journal) and the last seq that its worker has parked
     (0: none), and with the limited group at which the next claim should go on looking. The ids of a registration's
     claims ascend: the last one gets its batch again, as far as it was not acknowledged, and an older one, whose copy
-    came late, gets nothing.
+    came late, gets nothing. With `ranges` only those are looked at, limited queues apart.
     """
     worker = await _worker(project_id, worker_id)
     _, deployment_id, python, last_claim_id, embedded = worker
+    looked = Looked(deployment_id, python)
     if claim_id == last_claim_id:
         rows = await query("claimed_before", worker_id=worker_id, claim_id=claim_id)
-        return [_claimed(row, worker_id, again=True) for row in rows], after, (deployment_id, python)
+        return [_claimed(row, worker_id, again=True) for row in rows], after, looked
     if last_claim_id is not None and claim_id < last_claim_id:
-        return [], after, (deployment_id, python)
+        return [], after, looked
     values: dict[str, Any] = {
         "project_id": project_id,
         "deployment_id": deployment_id,
@@ -120,16 +140,18 @@ async def claim(
         "now_us": now_us,
         "grace_us": grace_us,
     }
+    heads: Sequence[tuple[int, int]] = ()
     room = _Room(capacity, None if embedded else bytes_max)
     if not limited_first:
-        await _claim_ready(values, room)
+        heads = await _claim_ready(values, room, ranges)
     if room.executions > 0:
         after = await _claim_limited(values, room, after)
     if limited_first and room.executions > 0:
-        await _claim_ready(values, room)
+        heads = await _claim_ready(values, room, ranges)
+    looked = Looked(deployment_id, python, heads)
     picked = room.picked
     if not picked:
-        return [], after, (deployment_id, python)
+        return [], after, looked
     picked.sort(key=lambda row: (row[-2], row[-1], row[0]))
     if not embedded:  # an embedded worker's reply cannot be lost, so it never asks for the batch again
         await query("note_claim", id=worker_id, claim_id=claim_id)
@@ -138,7 +160,7 @@ async def claim(
         [journal_row(row[0], row[5], row[20], Kind.CLAIMED, row[2], name=worker_id) for row in picked],
     )
     await Tell(Counted("claimed", len(picked)))
-    return [_claimed(row, worker_id) for row in picked], after, (deployment_id, python)
+    return [_claimed(row, worker_id) for row in picked], after, looked
 
 
 class _Room:
@@ -168,8 +190,22 @@ class _Room:
                 self.executions = 0
 
 
-async def _claim_ready(values: dict[str, Any], room: _Room) -> None:
-    await room.pick("claim_executions", "ready_sizes", values, room.executions)
+async def _claim_ready(
+    values: dict[str, Any], room: _Room, ranges: Sequence[Range] | None
+) -> Sequence[tuple[int, int]]:
+    """Claim the first ready ones; with `ranges` those in them, and what came first of each rank."""
+    if ranges is None:
+        await room.pick("claim_executions", "ready_sizes", values, room.executions)
+        return ()
+    before = len(room.picked)
+    for place in ranges:
+        if room.executions <= 0:
+            break
+        await room.pick("claim_between", "ready_sizes_between", {**values, **place._asdict()}, room.executions)
+    heads: dict[int, int] = {}
+    for row in room.picked[before:]:
+        heads[row[-2]] = min(row[-1], heads.get(row[-2], row[-1]))
+    return list(heads.items())
 
 
 async def _worker(project_id: str, worker_id: str) -> tuple[Any, ...]:
