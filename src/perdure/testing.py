@@ -37,7 +37,7 @@ from perdure.sdk.worker import Worker
 from perdure.sdk.workflow import Registry, StepCall, Workflow
 from perdure.store.interface import Verb
 from perdure.store.sqlite import SQLiteStore
-from perdure.store.verbs import looks, moves
+from perdure.store.verbs import looks, moves, schedules
 from perdure.wire.errors import Conflict, NotFound, Unavailable
 from perdure.wire.records import Execution, Kind
 from perdure.wire.requests import DrainRequest, ListFilters
@@ -78,10 +78,16 @@ class Bench(Embedded):
             quiet = quiet + 1 if await self._is_quiet() else 0
 
     async def skip_to_due(self) -> bool:
-        """Go on to the next moment at which something is due; False when there is none."""
+        """Go on to the next moment at which something is due; False when no execution waits for time.
+
+        Schedules that come due on the way fire on the way; alone they do not move time, since they have no end.
+        """
         due_us = await self.engine.store.read(moves.next_due())
         if due_us is None:
             return False
+        slots = await self.engine.store.read(schedules.due_schedules(now_us=self.clock.now_us(), limit=1))
+        if slots.next_at_us is not None:
+            due_us = min(due_us, slots.next_at_us)
         await self.advance(max(0, due_us - self.clock.now_us()) / 1e6)
         return True
 
@@ -90,6 +96,8 @@ class Bench(Embedded):
             return False
         due_us = await self.engine.store.read(moves.next_due())
         if due_us is not None and due_us <= self.clock.now_us():
+            return False
+        if (await self.engine.store.read(schedules.due_schedules(now_us=self.clock.now_us(), limit=1))).schedules:
             return False
         counts = await self.engine.store.read(looks.counts())
         return not counts["queued"]

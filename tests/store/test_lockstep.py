@@ -326,11 +326,12 @@ def test_a_lookless_verb_ends_at_once() -> None:
 
 def test_every_verb_that_changes_something_says_what_it_names() -> None:
     """A verb that is not in the table keeps no order with others, so that must be a decision."""
-    from perdure.store.verbs import access, claims, looks
+    from perdure.store.verbs import access, claims, looks, schedules
 
     reading = {"read_key", "journals", "read_events", "get", "find_by_key", "finished", "list_executions", "journal"}
     reading |= {
         "database_time",
+        "old_snapshots",
         "logs",
         "doctor",
         "counts",
@@ -340,9 +341,10 @@ def test_every_verb_that_changes_something_says_what_it_names() -> None:
         "list_waits",
         "list_keys",
     }
+    reading |= {"due_schedules", "get_schedule", "list_schedules", "scheduled_workflows", "list_fires"}
     nothing = {"touch"}
     found = set()
-    for module in (access, claims, events, looks, moves, reports, starts, waits):
+    for module in (access, claims, events, looks, moves, reports, schedules, starts, waits):
         for name, value in vars(module).items():
             if hasattr(value, "__wrapped__") and value.__wrapped__.__module__ == module.__name__:
                 found.add(name)

@@ -165,7 +165,7 @@ def test_no_query_walks_a_whole_table(planner: apsw.Connection, name: str) -> No
         return
     scans = [line for line in _plan(planner, name) if line.startswith("SCAN")]
     scans = [line for line in scans if "CONSTANT" not in line and "VIRTUAL TABLE" not in line]  # a list that was given
-    partial = re.compile(r"USING (COVERING )?INDEX executions_(due|held|ready|idle|early)")
+    partial = re.compile(r"USING (COVERING )?INDEX (executions_(due|held|ready|idle|early)|schedule_fires_waiting)")
     assert [
         line
         for line in scans
@@ -194,6 +194,12 @@ EXPECTED = {
     "adopt_early": "executions_early",
     "unblock": "executions_idle",
     "waiting_for": "waits_open",
+    "due_schedules": "schedules_due",
+    "next_schedule": "schedules_due",
+    "find_schedule": "schedules_by_key",
+    "open_fires": "schedule_fires_open",
+    "settle_fires": "schedule_fires_open",
+    "prune_fires": "schedule_fires_by_time",
     "prune_events": "events_by_time",
     "prune_idempotency": "idempotency_by_time",
     "final_of_user": "executions_by_user",

@@ -33,6 +33,7 @@ from perdure.wire.requests import (
     RegisterRequest,
     Release,
     ReportItem,
+    ScheduleSpec,
     StartChild,
     Started,
     StartItem,
@@ -159,12 +160,21 @@ class World:
         queues: Sequence[QueueSpec] = (),
         embedded: bool = False,
         project: str = PROJECT,
+        schedules: Sequence[ScheduleSpec] = (),
     ) -> None:
         specs = [spec if isinstance(spec, WorkflowSpec) else WorkflowSpec(spec) for spec in workflows]
-        request = RegisterRequest(worker, deployment, python, specs, list(queues), embedded=embedded)
+        request = RegisterRequest(
+            worker, deployment, python, specs, list(queues), embedded=embedded, schedules=list(schedules)
+        )
         await self.store.write(_forget_ended())  # a real worker never takes a name again; these are short to read well
         await self.store.write(
-            claims.register(project_id=project, request=request, now_us=self.now_us, lease_us=LEASE_US)
+            claims.register(
+                project_id=project,
+                request=request,
+                now_us=self.now_us,
+                lease_us=LEASE_US,
+                schedule_ids=[self.new_id() for _ in schedules],
+            )
         )
 
     async def beat(self, worker: str = "w") -> list[tuple[str, int, int]] | None:

@@ -19,6 +19,7 @@ from uuid_utils import uuid7
 
 from perdure.engine.executions import check_item
 from perdure.engine.floors import Floors
+from perdure.engine.schedules import check_spec
 from perdure.store.verbs import claims, reports
 from perdure.store.verbs.starts import Offer
 from perdure.wire.codec import (
@@ -150,12 +151,19 @@ class Claims:
                     raise BadValue(f"Queue {queue.name!r}: `{name}` must not be negative, got {limit}.")
         if len({spec.id for spec in request.workflows}) != len(request.workflows):
             raise BadValue("`workflows` names a workflow twice; each id stands for one function.")
+        _check_schedules(request)
         engine = self._engine
         await engine.store.write(
             claims.register(
-                project_id=project_id, request=request, now_us=engine.clock.now_us(), lease_us=engine.lease_us
+                project_id=project_id,
+                request=request,
+                now_us=engine.clock.now_us(),
+                lease_us=engine.lease_us,
+                schedule_ids=[str(uuid7()) for _ in request.schedules],
             )
         )
+        if request.schedules:
+            engine.schedules.ring()
         return RegisterReply(engine.store.epoch, project_id, engine.lease_us, engine.beat_us, engine.grace_us)
 
     async def claim(self, project_id: str, request: ClaimRequest) -> ClaimReply:
@@ -400,6 +408,17 @@ class Claims:
     def _check_epoch(self, epoch: str) -> None:
         if epoch != self._engine.store.epoch:
             raise LeaseLost("The store was restored or replaced since this worker registered; register again.")
+
+
+def _check_schedules(request: RegisterRequest) -> None:
+    """Each of a workflow that is registered with it, and named once. Raises BadValue."""
+    workflows = {spec.id for spec in request.workflows}
+    for spec in request.schedules:
+        check_spec(spec)
+        if spec.workflow_id not in workflows:
+            raise BadValue(f"`schedules` names workflow {spec.workflow_id!r}, which is not among `workflows`.")
+    if len({(spec.workflow_id, spec.key) for spec in request.schedules}) != len(request.schedules):
+        raise BadValue("`schedules` names a schedule twice; those of one workflow need different keys.")
 
 
 def _reply(answer: ItemReply | Exception) -> ItemReply:

@@ -14,6 +14,7 @@ from perdure.engine.executions import Executions
 from perdure.engine.lookout import Lookout
 from perdure.engine.loops import LOOPS, Loop, run_loop
 from perdure.engine.projects import Projects
+from perdure.engine.schedules import Schedules
 from perdure.engine.settings import EngineSettings
 from perdure.engine.snapshots import Snapshots
 from perdure.engine.stats import Stats
@@ -71,6 +72,7 @@ class Engine:
         self.claims = Claims(self)
         self.events = Events(self)
         self.projects = Projects(self)
+        self.schedules = Schedules(self)
         self.reaped_at_us = 0
         self.granting_until_us = 0
         """Since boot: until then every round of the reaper grants, because the clock jumped."""
@@ -134,8 +136,8 @@ class Engine:
 
     def wake_loops(self) -> None:
         """Something is due sooner than the loops know."""
-        self.doorbell.ring(("loop", "wake"))
-        self.doorbell.ring(("loop", "reap"))
+        for loop in ("wake", "schedule", "reap"):
+            self.doorbell.ring(("loop", loop))
 
     def own_look(self, seconds: float) -> float:
         """How long a wait lasts before it looks by itself, where that is `seconds` on a store that nobody shares."""
@@ -177,6 +179,8 @@ class Engine:
             elif kind is Ended:
                 self.endings.tell(hint)  # type: ignore[arg-type]
                 self.stats.end(hint.project_id, hint.workflow_id, hint.phase)  # type: ignore[union-attr]
+                if hint.workflow_id in self.schedules.waiting_workflows:  # type: ignore[union-attr]
+                    self.schedules.ring()
             elif isinstance(hint, News):
                 self.note_news(hint.worker_id, hint.execution_id)
             elif isinstance(hint, Due):

@@ -259,10 +259,11 @@ def is_uuid(text: str) -> bool:
     return _UUID.fullmatch(text) is not None
 
 
-def checked_id(id: str) -> str:
+def checked_id(id: str, what: str = "execution") -> str:
     """The id as the store has it, if it could be one: UUIDs in upper case name the same."""
     if not is_uuid(id):
-        raise BadRequest(f"{id!r} is not an execution id; ids look like 0190a5f2-7c1e-7b3a-9d55-0242ac120002.")
+        a = "an" if what[0] in "aeiou" else "a"
+        raise BadRequest(f"{id!r} is not {a} {what} id; ids look like 0190a5f2-7c1e-7b3a-9d55-0242ac120002.")
     return id.lower()
 
 

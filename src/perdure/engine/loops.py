@@ -45,6 +45,11 @@ async def _wake(engine: Engine) -> float:
     return 0.0
 
 
+async def _schedule(engine: Engine) -> float:
+    """Due times of schedules, and fires that waited for an execution to end."""
+    return await engine.schedules.fire_due()
+
+
 async def _reap(engine: Engine) -> float:
     """End registrations whose lease ran out. After a gap in its own ticks it first grants everybody a full lease.
 
@@ -110,7 +115,13 @@ async def _alarm(engine: Engine) -> float:
     return engine.spread(60.0)
 
 
-LOOPS = (Loop("wake", _wake), Loop("reap", _reap), Loop("prune", _prune), Loop("alarm", _alarm))
+LOOPS = (
+    Loop("wake", _wake),
+    Loop("schedule", _schedule),
+    Loop("reap", _reap),
+    Loop("prune", _prune),
+    Loop("alarm", _alarm),
+)
 
 
 async def run_loop(engine: Engine, loop: Loop) -> None:

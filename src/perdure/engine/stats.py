@@ -17,6 +17,8 @@ class Stats:
         """How late the latest due timers were woken."""
         self.old_snapshots = 0
         """Old snapshots of the database that others hold (`engine/snapshots.py`)."""
+        self.schedule_lag_seconds = 0.0
+        """How late the latest due schedules were fired."""
 
     def end(self, project_id: str, workflow_id: str, phase: str) -> None:
         key = (project_id, workflow_id, phase)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from perdure.store.interface import Verb
 from perdure.store.verbs.starts import New
-from perdure.wire.requests import Answer, OpenWait, Publish, ReportItem, StartChild, StartItem
+from perdure.wire.requests import Answer, OpenWait, Publish, ReportItem, ScheduleSpec, StartChild, StartItem
 
 Row = tuple[str, Any]
 Values = dict[str, Any]
@@ -66,6 +66,17 @@ def _report(values: Values) -> Iterator[Row]:
             yield from _item(entry.item)
 
 
+def _schedule(values: Values) -> Iterator[Row]:
+    yield from _idempotency(values)
+    yield "schedule", values["schedule_id"]
+
+
+def _make_schedule(values: Values) -> Iterator[Row]:
+    yield from _idempotency(values)
+    spec: ScheduleSpec = values["spec"]
+    yield "schedule_key", (spec.workflow_id, spec.key)
+
+
 NAMED: Final[dict[str, Callable[[Values], Iterable[Row]]]] = {
     "start": _start,
     "start_batch": _start,
@@ -78,6 +89,11 @@ NAMED: Final[dict[str, Callable[[Values], Iterable[Row]]]] = {
     "make_key": lambda values: [("api_key", "")],
     "create_key": lambda values: [("api_key", values["id"])],
     "delete_key": lambda values: [("api_key", values["id"])],
+    "make_schedule": _make_schedule,
+    "change_schedule": _schedule,
+    "delete_schedule": _schedule,
+    "run_schedule": _schedule,
+    "fire_schedule": _schedule,
     "new_epoch": lambda values: [("meta", "epoch")],
     "default_project": lambda values: [("project", "")],
 }

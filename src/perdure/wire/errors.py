@@ -4,7 +4,8 @@
     ├── BadRequest              400  malformed id, cursor, cancel of something final
     │   ├── NotCancellable      400
     │   ├── KeyNameTaken        400  another API key of the project has the name
-    │   └── TooManyKeys         400  the project has as many API keys as it may
+    │   ├── TooManyKeys         400  the project has as many API keys as it may
+    │   └── TooManySchedules    400  the same of schedules
     ├── Unauthorized            401  no key, or a wrong one
     ├── Forbidden               403  the key's role does not allow it
     ├── NotFound                404  unknown here; another project's ids look the same
@@ -62,6 +63,10 @@ class KeyNameTaken(BadRequest):
 
 class TooManyKeys(BadRequest):
     code = "LIMIT_EXCEEDED"
+
+
+class TooManySchedules(BadRequest):
+    code = "TOO_MANY_SCHEDULES"
 
 
 class Unauthorized(PerdureError):

@@ -9,6 +9,7 @@ from typing import Final
 from msgspec import Raw, Struct
 
 from perdure.wire.records import NULL, Execution, MaybeRaw, Problem, Row
+from perdure.wire.schedules import Missed, Overlap
 
 PROTOCOL_VERSION: Final = 1
 """Sent as `Perdure-Protocol` by native workers; a server refuses versions it does not speak."""
@@ -164,6 +165,19 @@ class QueueSpec(Request, frozen=True):
     total_limit: int | None = None
 
 
+class ScheduleSpec(Request, frozen=True):
+    """A schedule to make, or to bring up to date: (workflow, key) names it. None: as it is, or the default."""
+
+    workflow_id: str
+    cron: str
+    timezone: str
+    key: str
+    overlap: Overlap | None = None
+    missed: Missed | None = None
+    missed_window_seconds: int | None = None
+    payload: MaybeRaw = None
+
+
 class RegisterRequest(Request, frozen=True):
     """Open a registration. `worker_id` is made by the worker (a UUID), so that a repeat is harmless."""
 
@@ -174,6 +188,8 @@ class RegisterRequest(Request, frozen=True):
     queues: list[QueueSpec] = []
     capacity: int = 100
     embedded: bool = False
+    schedules: list[ScheduleSpec] = []
+    """All that code declares; of a project's current deployment those that are no longer declared are deleted."""
 
 
 class RegisterReply(Struct, frozen=True):

@@ -12,6 +12,7 @@ from msgspec import Raw, structs
 from perdure.store.interface import Counted, Ready, Rows, Tell, query, query_many, verb
 from perdure.store.verbs.moves import lose
 from perdure.store.verbs.rows import journal_row, row_of
+from perdure.store.verbs.schedules import declare
 from perdure.wire.codec import REPLY_BYTES_MAX
 from perdure.wire.errors import Conflict, LeaseLost
 from perdure.wire.records import Kind, Row
@@ -42,8 +43,13 @@ class Looked(NamedTuple):
 
 
 @verb
-async def register(*, project_id: str, request: RegisterRequest, now_us: int, lease_us: int) -> None:
+async def register(
+    *, project_id: str, request: RegisterRequest, now_us: int, lease_us: int, schedule_ids: Sequence[str] = ()
+) -> None:
     """Open a registration: its deployment with exactly these workflows, its queues with these limits, its lease.
+
+    If the deployment is the current one the project has exactly the schedules that it declares (`schedule_ids`: one for
+    each, should it be new), and those that were made otherwise.
 
     One that has ended stays so, however late a copy of its first message comes.
     """
@@ -93,6 +99,7 @@ async def register(*, project_id: str, request: RegisterRequest, now_us: int, le
         limited = queue.concurrency_limit is not None or queue.total_limit is not None
         if limited != (bool(before) and before[0] != (None, None)):
             await query("mark_limited", project_id=project_id, name=queue.name, limited=int(limited))
+    await declare(project_id, request.deployment_id, request.schedules, schedule_ids, now_us)
     await query("adopt_early", project_id=project_id, deployment_id=request.deployment_id)
     unblocked = await query("unblock", project_id=project_id, deployment_id=request.deployment_id, now_us=now_us)
     await query_many(

@@ -31,6 +31,8 @@ DOCTOR = (
     "doctor_limited_as_its_queue",
     "doctor_final_waits_for_nothing",
     "doctor_topic_has_no_gap",
+    "doctor_schedule_goes_on",
+    "doctor_execution_of_one_fire",
     "doctor_orphan_rows",
 )
 
@@ -172,8 +174,8 @@ async def prune(
     limit: int,
     workflows: Mapping[str, int] | None = None,
 ) -> Pruned:
-    """Delete a batch of what is past its time: executions that ended long ago, events, answers to Idempotency-Keys, the
-    names of registrations that ended.
+    """Delete a batch of what is past its time: executions that ended long ago, events, fires of schedules, answers to
+    Idempotency-Keys, the names of registrations that ended.
 
     `workflows` has the moments of those workflows whose executions are kept for a time of their own.
     """
@@ -195,14 +197,16 @@ async def prune(
     for project_id, ids in gone.items():
         deleted += await _delete(project_id, ids)
     events = await query("prune_events", before_us=finished_before_us, limit=limit)
+    # Not before a clock that is wrong would be set right: a fire's row is what keeps its slot from a second one.
+    fires = await query("prune_fires", before_us=min(finished_before_us, idempotency_before_us), limit=limit)
     after = ("", "")
     cut = looked < len(rows)
     if cut or len(rows) == limit:
         project_id, id, _, _, created_at_us, _ = rows[looked - 1]
         # Ids grow with time: behind one that is too young the project has nothing that is old enough.
         after = (project_id, id if created_at_us < before_us else _AFTER_EVERY_ID)
-    gone_rows = (rows, events, answers, registrations)
-    deleted += len(events) + len(answers) + len(registrations)
+    gone_rows = (rows, events, fires, answers, registrations)
+    deleted += len(events) + len(fires) + len(answers) + len(registrations)
     return Pruned(deleted, after, cut or limit in map(len, gone_rows))
 
 

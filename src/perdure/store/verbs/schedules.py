@@ -1,0 +1,426 @@
+"""Schedules: make, change, delete, run by hand, and fire what is due.
+
+Whoever changes or fires a schedule holds its row first. Which slots are fired, and which comes next, is decided in the
+verb, from the row that it holds: by pure functions of expression, zone and time (`wire.schedules`). A slot is fired by
+inserting its row; who finds it there already does nothing (I7). The row, the execution that it starts and the
+schedule's next slot are one transaction.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Raw
+
+from perdure.store.interface import Counted, Rows, Tell, query, verb
+from perdure.store.verbs.idempotency import Idempotency, recall, remember
+from perdure.store.verbs.starts import New, start_items
+from perdure.wire.cron import cron
+from perdure.wire.errors import BadRequest, NotFound, TooManySchedules, from_code
+from perdure.wire.public import rfc3339
+from perdure.wire.records import Problem
+from perdure.wire.requests import ScheduleSpec, Started, StartItem
+from perdure.wire.schedules import (
+    WAITING_MAX,
+    WINDOW_SECONDS,
+    Fire,
+    FireState,
+    Missed,
+    Overlap,
+    Schedule,
+    ScheduleStatus,
+    due_slots,
+    input_of,
+)
+
+SCHEDULES_MAX = 10_000
+"""How many schedules a project has at most."""
+
+_PUT = msgspec.json.Decoder(str)
+_RUN = msgspec.json.Decoder(tuple[str, int])
+
+
+# --- make, change, delete ------------------------------------------------------------------------------------------
+
+
+@verb
+async def make_schedule(
+    *, project_id: str, id: str, spec: ScheduleSpec, now_us: int, idempotency: Idempotency | None = None
+) -> str:
+    """Make a schedule, or bring the one of that (workflow, key) up to date; answers its id."""
+    first = await recall(project_id, idempotency)
+    if first is not None:
+        return _PUT.decode(first)
+    known = await put_schedule(project_id, id, spec, now_us, declared=False)
+    await remember(project_id, idempotency, msgspec.json.encode(known), now_us)
+    return known
+
+
+async def put_schedule(project_id: str, id: str, spec: ScheduleSpec, now_us: int, *, declared: bool) -> str:
+    """Part of `make_schedule` and of a registration. The same definition again changes nothing; what is paused stays
+    so."""
+    next_at_us = cron(spec.cron, spec.timezone).next_after(now_us)
+    while True:
+        found = await query("find_schedule", project_id=project_id, workflow_id=spec.workflow_id, key=spec.key)
+        if found:
+            rows = await query("lock_schedule", project_id=project_id, id=found[0][0])
+            if not rows:
+                continue  # deleted since the look
+            before = schedule_of(rows[0])
+            await _update(before, _with(before, spec, declared=declared), now_us)
+            return before.id
+        if not declared:
+            await _check_new(project_id, spec.workflow_id)
+        made = await query(
+            "insert_schedule",
+            project_id=project_id,
+            id=id,
+            workflow_id=spec.workflow_id,
+            key=spec.key,
+            cron=spec.cron,
+            timezone=spec.timezone,
+            overlap=spec.overlap or Overlap.QUEUE,
+            missed=spec.missed or Missed.LATEST,
+            missed_window_seconds=spec.missed_window_seconds or WINDOW_SECONDS,
+            payload=_bytes(_payload(spec.payload, None)),
+            declared=int(declared),
+            next_at_us=next_at_us,
+            now_us=now_us,
+        )
+        if made:
+            return id
+
+
+def _with(before: Schedule, spec: ScheduleSpec, *, declared: bool) -> Schedule:
+    return msgspec.structs.replace(
+        before,
+        cron=spec.cron,
+        timezone=spec.timezone,
+        overlap=spec.overlap or before.overlap,
+        missed=spec.missed or before.missed,
+        missed_window_seconds=spec.missed_window_seconds or before.missed_window_seconds,
+        payload=_payload(spec.payload, None if declared else before.payload),
+        declared=before.declared or declared,
+    )
+
+
+def _payload(given: Raw | None, before: Raw | None) -> Raw | None:
+    """JSON null stands for what there is to say of the due time."""
+    if given is None:
+        return before
+    return None if bytes(given) == b"null" else given
+
+
+async def _update(before: Schedule, after: Schedule, now_us: int) -> None:
+    """Write what has changed. Another expression or zone, or an end of the pause, starts anew from this moment."""
+    anew = (before.cron, before.timezone) != (after.cron, after.timezone)
+    if anew or (before.status, after.status) == (ScheduleStatus.PAUSED, ScheduleStatus.ACTIVE):
+        after = msgspec.structs.replace(after, next_at_us=after.following(now_us))
+    if after == before:
+        return
+    await query(
+        "update_schedule",
+        project_id=after.project_id,
+        id=after.id,
+        cron=after.cron,
+        timezone=after.timezone,
+        status=after.status,
+        overlap=after.overlap,
+        missed=after.missed,
+        missed_window_seconds=after.missed_window_seconds,
+        payload=_bytes(after.payload),
+        declared=int(after.declared),
+        next_at_us=after.next_at_us,
+        now_us=now_us,
+    )
+
+
+async def _check_new(project_id: str, workflow_id: str) -> None:
+    """Refuse a schedule for what nobody could run."""
+    target = await query(
+        "start_target", project_id=project_id, deployment_id=None, workflow_id=workflow_id, queue_name=None
+    )
+    if not target:
+        raise NotFound(f"Project {project_id!r} does not exist.")
+    deployment_id, known = target[0][:2]
+    if deployment_id is not None and known is None:
+        raise BadRequest(
+            f"Workflow {workflow_id!r} cannot be scheduled: the current deployment, {deployment_id!r}, does not have "
+            "it; check its name, or start a worker that has it."
+        )
+    if (await query("count_schedules", project_id=project_id))[0][0] >= SCHEDULES_MAX:
+        raise TooManySchedules(
+            f"The project has {SCHEDULES_MAX:,} schedules, the most there may be; delete some first."
+        )
+
+
+class Change(NamedTuple):
+    """What to change of a schedule; None leaves it."""
+
+    status: ScheduleStatus | None = None
+    cron: str | None = None
+    timezone: str | None = None
+    overlap: Overlap | None = None
+    missed: Missed | None = None
+    missed_window_seconds: int | None = None
+    payload: Raw | None = None
+
+
+@verb
+async def change_schedule(*, project_id: str, schedule_id: str, change: Change, now_us: int) -> Schedule:
+    """Change a schedule; answers what it is now. Raises NotFound, BadValue."""
+    before = _found(await query("lock_schedule", project_id=project_id, id=schedule_id), schedule_id)
+    given = {name: value for name, value in change._asdict().items() if value is not None and name != "payload"}
+    after = msgspec.structs.replace(before, **given, payload=_payload(change.payload, before.payload))
+    cron(after.cron, after.timezone)
+    await _update(before, after, now_us)
+    return _found(await query("read_schedule", project_id=project_id, id=schedule_id), schedule_id)
+
+
+@verb
+async def delete_schedule(*, project_id: str, schedule_id: str) -> None:
+    """Delete a schedule and its history; executions that it started stay. Raises NotFound."""
+    if not await query("delete_schedule", project_id=project_id, id=schedule_id):
+        raise _unknown(schedule_id)
+    await query("delete_fires", schedule_id=schedule_id)
+
+
+async def declare(
+    project_id: str, deployment_id: str, specs: Sequence[ScheduleSpec], ids: Sequence[str], now_us: int
+) -> None:
+    """Part of a registration: the current deployment has exactly these declared schedules."""
+    current = await query("current_deployment", project_id=project_id)
+    if current[0][0] != deployment_id:
+        return
+    wanted = {(spec.workflow_id, spec.key): (spec, id) for spec, id in zip(specs, ids, strict=True)}
+    for id, workflow_id, key in await query("declared_schedules", project_id=project_id):
+        if (workflow_id, key) not in wanted:
+            await query("delete_schedule", project_id=project_id, id=id)
+            await query("delete_fires", schedule_id=id)
+    for named in sorted(wanted):
+        spec, id = wanted[named]
+        await put_schedule(project_id, id, spec, now_us, declared=True)
+
+
+# --- fire ----------------------------------------------------------------------------------------------------------
+
+
+class Fired(NamedTuple):
+    """What firing a schedule came to."""
+
+    started: int = 0
+    looked: bool = False
+    """Whether it was ours to look at; otherwise another server has it."""
+
+
+@verb
+async def fire_schedule(*, project_id: str, schedule_id: str, ids: Sequence[str], now_us: int) -> Fired:
+    """Fire what is due of a schedule, and what waited its turn; starts at most as many executions as there are `ids`.
+
+    What is left for want of ids is still due afterwards. Raises BadValue when this machine does not know the zone.
+    """
+    rows = await query("lock_schedule_if_free", project_id=project_id, id=schedule_id)
+    if not rows:
+        return Fired()
+    schedule = schedule_of(rows[0])
+    if schedule.status is ScheduleStatus.PAUSED:
+        return Fired()
+    slots, next_at_us = due_slots(schedule, now_us, len(ids) - 1)
+    await query("settle_fires", schedule_id=schedule_id)
+    running, waiting, first = (await query("open_fires", schedule_id=schedule_id))[0]
+    supply = iter(ids)
+    started = 0
+    in_turn = schedule.overlap is not Overlap.ALLOW
+    while waiting and not (in_turn and running) and started < len(ids) - len(slots):
+        schedule, did = await _start(schedule, first, supply, now_us)
+        started += did
+        running, waiting, first = (await query("open_fires", schedule_id=schedule_id))[0]
+    for slot_us in slots:
+        state, reason = FireState.STARTED, None
+        if in_turn and (running or waiting):
+            state, reason = _blocked(schedule, waiting)
+        fresh = await query(
+            "insert_fire",
+            schedule_id=schedule_id,
+            slot_us=slot_us,
+            by_hand="",
+            project_id=project_id,
+            state=FireState.WAITING if reason is None else state,
+            execution_id=None,
+            reason=reason,
+            now_us=now_us,
+        )
+        if not fresh:
+            continue  # fired before
+        if state is FireState.STARTED:
+            schedule, did = await _start(schedule, slot_us, supply, now_us)
+            running += did
+            started += did
+        elif state is FireState.WAITING:
+            waiting += 1
+        else:
+            await Tell(Counted("schedule_skips"))
+    if (next_at_us, schedule.last_slot_us) != (rows[0][12], rows[0][13]):
+        await query(
+            "advance_schedule",
+            project_id=project_id,
+            id=schedule_id,
+            next_at_us=next_at_us,
+            last_slot_us=schedule.last_slot_us,
+        )
+    return Fired(started, True)
+
+
+def _blocked(schedule: Schedule, waiting: int) -> tuple[FireState, str | None]:
+    """What becomes of a slot while an execution of the schedule is open."""
+    if schedule.overlap is Overlap.SKIP:
+        return FireState.SKIPPED, "an execution of this schedule was still open"
+    if waiting >= WAITING_MAX:
+        return FireState.SKIPPED, f"{WAITING_MAX} fires were waiting already"
+    return FireState.WAITING, None
+
+
+async def _start(schedule: Schedule, slot_us: int, supply: Iterator[str], now_us: int) -> tuple[Schedule, int]:
+    """Start the execution of a slot whose row is there; answers whether one was started, and the schedule after it."""
+    [answer] = await start_items(schedule.project_id, [New(next(supply), _item(schedule, slot_us))], now_us)
+    refused = isinstance(answer, Problem)
+    await query(
+        "update_fire",
+        schedule_id=schedule.id,
+        slot_us=slot_us,
+        state=FireState.SKIPPED if refused else FireState.STARTED,
+        execution_id=None if isinstance(answer, Problem) else answer.execution_id,
+        reason=answer.error if isinstance(answer, Problem) else None,
+        now_us=now_us,
+    )
+    await Tell(Counted("schedule_refusals" if refused else "schedule_fires"))
+    if refused:
+        return schedule, 0
+    return msgspec.structs.replace(schedule, last_slot_us=max(slot_us, schedule.last_slot_us or 0)), 1
+
+
+def _item(schedule: Schedule, at_us: int, *, by_hand: bool = False) -> StartItem:
+    """What is started. Its key names schedule and slot, so that a second execution of a slot could not even be made."""
+    return StartItem(
+        workflow_id=schedule.workflow_id,
+        payload=input_of(schedule, at_us),
+        concurrency_key=schedule.key,
+        key=None if by_hand else f"{schedule.key}@{rfc3339(at_us)[:16]}Z",
+        accept_early=True,
+    )
+
+
+@verb
+async def run_schedule(
+    *, project_id: str, schedule_id: str, id: str, now_us: int, idempotency: Idempotency | None = None
+) -> Started:
+    """Start an execution of a schedule now, whatever its overlap policy; due times stay as they are.
+
+    Raises NotFound, WorkflowNotFound.
+    """
+    first = await recall(project_id, idempotency)
+    if first is not None:
+        return Started(*_RUN.decode(first))
+    schedule = _found(await query("lock_schedule", project_id=project_id, id=schedule_id), schedule_id)
+    [answer] = await start_items(project_id, [New(id, _item(schedule, now_us, by_hand=True))], now_us)
+    if isinstance(answer, Problem):
+        raise from_code(answer.error_type, answer.error, answer.details)
+    await query(
+        "insert_fire",
+        schedule_id=schedule_id,
+        slot_us=now_us,
+        by_hand=id,
+        project_id=project_id,
+        state=FireState.STARTED,
+        execution_id=id,
+        reason=None,
+        now_us=now_us,
+    )
+    await remember(project_id, idempotency, msgspec.json.encode((id, now_us)), now_us)
+    return answer
+
+
+# --- looks ---------------------------------------------------------------------------------------------------------
+
+
+class Due(NamedTuple):
+    """What there is to fire: (project, schedule, all that were missed), the first due time, and the next one."""
+
+    schedules: list[tuple[str, str, bool]]
+    since_us: int | None
+    next_at_us: int | None
+    waiting_workflows: frozenset[str]
+    """Whose executions' ends somebody waits for."""
+
+
+@verb
+async def due_schedules(*, now_us: int, limit: int) -> Due:
+    """The schedules that have something to fire."""
+    rows = await query("due_schedules", now_us=now_us, limit=limit)
+    found = {(project_id, id): missed == Missed.ALL for project_id, id, missed, _ in rows}
+    workflows = await query("waiting_workflows")
+    if workflows:
+        for project_id, id in await query("unblocked_schedules", limit=limit):
+            found.setdefault((project_id, id), False)
+    next_at = None if rows else (await query("next_schedule"))[0][0]
+    return Due(
+        [(project_id, id, every) for (project_id, id), every in found.items()],
+        rows[0][3] if rows else None,
+        next_at,
+        frozenset(row[0] for row in workflows),
+    )
+
+
+@verb
+async def get_schedule(*, project_id: str, schedule_id: str) -> Schedule:
+    """One schedule. Raises NotFound."""
+    return _found(await query("read_schedule", project_id=project_id, id=schedule_id), schedule_id)
+
+
+@verb
+async def list_schedules(*, project_id: str, workflow_id: str | None, before: str, limit: int) -> list[Schedule]:
+    """A page of schedules, newest first."""
+    rows = await query("list_schedules", project_id=project_id, workflow_id=workflow_id, before=before, limit=limit)
+    return [schedule_of(row) for row in rows]
+
+
+@verb
+async def scheduled_workflows(*, project_id: str) -> list[str]:
+    """The workflows that have an active schedule, by name."""
+    return [row[0] for row in await query("scheduled_workflows", project_id=project_id)]
+
+
+@verb
+async def list_fires(*, project_id: str, schedule_id: str, before_us: int, limit: int) -> list[Fire]:
+    """What became of a schedule's slots, newest first. Raises NotFound."""
+    _found(await query("read_schedule", project_id=project_id, id=schedule_id), schedule_id)
+    rows: Rows = await query("list_fires", schedule_id=schedule_id, before_us=before_us, limit=limit)
+    return [
+        Fire(slot_us, bool(by_hand), FireState(state), execution_id, reason, fired_at_us)
+        for slot_us, by_hand, state, execution_id, reason, fired_at_us in rows
+    ]
+
+
+def schedule_of(values: Sequence[Any]) -> Schedule:
+    """A schedule as the queries select it."""
+    fields = list(values)
+    fields[6] = ScheduleStatus(fields[6])
+    fields[7] = Overlap(fields[7])
+    fields[8] = Missed(fields[8])
+    fields[10] = None if fields[10] is None else Raw(fields[10])
+    fields[11] = bool(fields[11])
+    return Schedule(*fields)
+
+
+def _bytes(value: Raw | None) -> bytes | None:
+    return None if value is None else bytes(value)
+
+
+def _found(rows: Rows, schedule_id: str) -> Schedule:
+    if not rows:
+        raise _unknown(schedule_id)
+    return schedule_of(rows[0])
+
+
+def _unknown(schedule_id: str) -> NotFound:
+    return NotFound(f"Schedule {schedule_id!r} does not exist; `perdure schedules ls` shows them.")

@@ -1,0 +1,206 @@
+"""When a schedule fires: a cron expression in a time zone, and the pure functions that list its due times.
+
+cronsim reads the expression and walks the calendar, with Debian cron's rules; it is only ever shown local times without
+a zone. What a clock change does to them is decided here, in one place:
+
+- A local time that a clock change skips is due once, at the first instant after the gap; several of them, too.
+- A local time that happens twice is due once, the first time.
+- Expressions that follow the hours as they pass know no local times of day: they are due whenever the clock on the wall
+  matches, so twice an hour that happens twice, and never in an hour that is skipped. They are those whose minute field
+  begins with `*`, and those that name every hour.
+
+A zone's rules are data of the machine (`zoneinfo`, with `tzdata` where the system has none) and constant while a
+process lives, so these functions are pure.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Final
+from zoneinfo import ZoneInfo, available_timezones
+
+from cronsim import CronSim, CronSimError
+
+from perdure.wire.codec import check_name
+from perdure.wire.errors import BadValue
+
+NEXT_MAX: Final = 100
+"""How many coming due times may be asked for at once."""
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_MINUTE: Final = timedelta(minutes=1)
+# Names that mean another zone on another machine, or none.
+_NOT_ZONES: Final = frozenset({"localtime", "Factory"})
+_ANY_DAY: Final = datetime(2000, 1, 1, tzinfo=UTC)  # an expression reads the same on all days
+
+
+class Cron:
+    """An expression in a zone. Made by `cron`, which refuses what will never be due.
+
+    >>> from datetime import datetime
+    >>> daily = cron("30 2 * * *", "America/New_York")
+    >>> when = daily.next_after(as_us(datetime.fromisoformat("2026-03-07T12:00:00-05:00")))
+    >>> daily.local(when).isoformat()  # 02:30 was skipped that night
+    '2026-03-08T03:00:00-04:00'
+    """
+
+    __slots__ = ("_follows_hours", "_zone", "expression", "timezone")
+
+    def __init__(self, expression: str, timezone: str) -> None:
+        self.expression = expression
+        self.timezone = timezone
+        self._zone = ZoneInfo(timezone)
+        minute, hour = expression.split()[:2]
+        every_hour = CronSim(f"0 {hour} * * *", _ANY_DAY).hours == set(range(24))
+        self._follows_hours = minute.startswith("*") or every_hour
+
+    def local(self, at_us: int) -> datetime:
+        """A moment as the zone's clocks show it."""
+        return (_EPOCH + timedelta(microseconds=at_us)).astimezone(self._zone)
+
+    def next_after(self, at_us: int) -> int | None:
+        """The first due time after a moment; None when there is none within fifty years."""
+        found: int | None = None
+        for wall in self._walls(self._first_wall(at_us)):
+            if found is not None and self._first(wall) >= found:
+                break  # whatever comes later on the wall is not earlier in time
+            for due_us in self._due(wall):
+                if due_us > at_us and (found is None or due_us < found):
+                    found = due_us
+        return found
+
+    def last_until(self, at_us: int) -> int | None:
+        """The last due time up to a moment; None when there is none within fifty years."""
+        found: int | None = None
+        now = self.local(at_us).replace(tzinfo=None)
+        first, second = self._offsets(now)
+        # In the second pass of an hour that happens twice, later walls were there in the first.
+        for wall in self._walls(now + (first - second) + _MINUTE, back=True):
+            if found is not None and self._second(wall) <= found:
+                break
+            for due_us in self._due(wall):
+                if due_us <= at_us and (found is None or due_us > found):
+                    found = due_us
+        return found
+
+    def slots(self, after_us: int, until_us: int, limit: int) -> list[int]:
+        """The due times after a moment and up to another, in order, at most so many."""
+        found: list[int] = []
+        due_us = self.next_after(after_us)
+        while due_us is not None and due_us <= until_us and len(found) < limit:
+            found.append(due_us)
+            due_us = self.next_after(due_us)
+        return found
+
+    # --- the clock on the wall ---------------------------------------------------------------------------------------
+
+    def _first_wall(self, at_us: int) -> datetime:
+        """The wall time after which to look: everything up to it is past for good."""
+        local = self.local(at_us)
+        wall = local.replace(tzinfo=None)
+        if not self._follows_hours or local.fold:
+            return wall
+        first, second = self._offsets(wall)
+        # In the first pass of an hour that happens twice, walls that are past come again.
+        return wall - (first - second) - _MINUTE if first > second else wall
+
+    def _walls(self, start: datetime, *, back: bool = False) -> Iterator[datetime]:
+        return CronSim(self.expression, start, reverse=back)
+
+    def _due(self, wall: datetime) -> tuple[int, ...]:
+        """When a wall time is due: never, once, or twice."""
+        first, second = self._offsets(wall)
+        if not self._follows_hours or first == second:
+            return (self._first(wall),)
+        if first < second:
+            return ()  # skipped
+        return _instant(wall, first), _instant(wall, second)
+
+    def _first(self, wall: datetime) -> int:
+        """When the wall shows it first, or the end of the gap that skips it. Never less for a later wall time."""
+        first, second = self._offsets(wall)
+        if first >= second:
+            return _instant(wall, first)
+        low, high = _instant(wall, second), _instant(wall, first)
+        before = self._offset(low)
+        while high - low > 1_000_000:  # clocks change at whole seconds
+            middle = (low + high) // 2_000_000 * 1_000_000
+            if self._offset(middle) == before:
+                low = middle
+            else:
+                high = middle
+        return high
+
+    def _second(self, wall: datetime) -> int:
+        """When the wall shows it last. Never less for a later wall time."""
+        first, second = self._offsets(wall)
+        return _instant(wall, second) if first >= second else self._first(wall)
+
+    def _offsets(self, wall: datetime) -> tuple[timedelta, timedelta]:
+        """The zone's offsets at a wall time: two alike; the larger first where it happens twice, else it is skipped."""
+        first = wall.replace(tzinfo=self._zone, fold=0).utcoffset()
+        second = wall.replace(tzinfo=self._zone, fold=1).utcoffset()
+        assert first is not None and second is not None
+        return first, second
+
+    def _offset(self, at_us: int) -> timedelta:
+        offset = self.local(at_us).utcoffset()
+        assert offset is not None
+        return offset
+
+
+def _instant(wall: datetime, offset: timedelta) -> int:
+    return (wall.replace(tzinfo=UTC) - offset - _EPOCH) // _MICROSECOND
+
+
+@lru_cache(maxsize=1_024)
+def cron(expression: str, timezone: str) -> Cron:
+    """The expression, read. Raises BadValue that names `cron` or `timezone` and says what is wrong with it."""
+    check_name(expression, where="cron")
+    check_name(timezone, where="timezone")
+    if timezone not in _zones():
+        raise BadValue(
+            f"timezone: {timezone!r} is not the name of a time zone; give an IANA name such as Europe/Berlin, or UTC.",
+            {"path": "timezone"},
+        )
+    fields = expression.split()
+    if len(fields) != 5:
+        raise BadValue(
+            f"cron: {expression!r} has {len(fields)} fields; give 5: minute, hour, day of month, month, day of week.",
+            {"path": "cron"},
+        )
+    try:
+        CronSim(expression, _ANY_DAY)
+    except CronSimError as error:
+        if str(error) == "Bad day-of-month" and _reads(["0", "0", fields[2], "*", "*"]):
+            raise _never(expression) from None
+        what = str(error).removeprefix("Bad ")
+        raise BadValue(
+            f"cron: {expression!r} cannot be read: its {what} is not one; see `man 5 crontab`.", {"path": "cron"}
+        ) from None
+    made = Cron(expression, timezone)
+    if made.next_after(0) is None:
+        raise _never(expression)
+    return made
+
+
+def _never(expression: str) -> BadValue:
+    return BadValue(f"cron: {expression!r} is never due: there is no such day.", {"path": "cron"})
+
+
+def _reads(fields: list[str]) -> bool:
+    try:
+        CronSim(" ".join(fields), _ANY_DAY)
+    except CronSimError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=1)
+def _zones() -> frozenset[str]:
+    return frozenset(available_timezones()) - _NOT_ZONES
+
+
+def as_us(moment: datetime) -> int:
+    """Microseconds since the epoch of a moment that has a zone."""
+    return (moment - _EPOCH) // _MICROSECOND
