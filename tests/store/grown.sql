@@ -118,3 +118,27 @@ WHERE n >= :executions AND n < :executions + :open AND n % 10 > 2;
 INSERT INTO waits (execution_id, key, project_id, state, topic, opened_at_us, after_seq)
 SELECT id, 'wait-1', 'p', 'open', CASE WHEN n % 10 = 6 THEN 'topic-' || (n % 500 / 10) END, :now_us, 0 FROM names
 WHERE n >= :executions AND n < :executions + :open AND n % 10 IN (6, 8);
+
+-- name: schedules
+-- picks: fifty schedules
+INSERT INTO schedules (project_id, id, workflow_id, key, cron, timezone, status, overlap, missed, missed_window_seconds,
+  payload, declared, next_at_us, created_at_us, updated_at_us)
+SELECT 'p', 'schedule-' || n, 'workflow-' || (n % 5), 'key-' || n, '* * * * *', 'UTC', 'active', 'queue', 'latest', 60, NULL, 0,
+  :now_us{::BIGINT} + n, 1, 1 FROM numbers WHERE n < 50;
+
+-- name: fires_finished
+-- picks: a due time for one execution in a hundred
+INSERT INTO schedule_fires (schedule_id, slot_us, by_hand, project_id, state, execution_id, fired_at_us)
+SELECT 'schedule-' || (n / 100 % 50), n, '', 'p', 'done', id, :now_us{::BIGINT} - (:executions - n) * 1000000
+FROM names WHERE n % 100 = 13 AND n < :executions;
+
+-- name: fires_open
+-- picks: a due time whose execution is open, for half of the schedules
+INSERT INTO schedule_fires (schedule_id, slot_us, by_hand, project_id, state, execution_id, fired_at_us)
+SELECT 'schedule-' || ((n - :executions) / 10), :now_us, '', 'p', 'started', id, :now_us
+FROM names WHERE n % 10 = 3 AND n >= :executions AND n < :executions + 250;
+
+-- name: fires_waiting
+-- picks: a due time that waits for the one before it, where there is one or not
+INSERT INTO schedule_fires (schedule_id, slot_us, by_hand, project_id, state, fired_at_us)
+SELECT 'schedule-' || n, :now_us{::BIGINT} + 1, '', 'p', 'waiting', :now_us FROM numbers WHERE n < 30;

@@ -33,7 +33,17 @@ LARGE: Final = (1_000_000, 10_000)
 PAGES_MAX: Final = 60
 PAGES_PER_ROW_MAX: Final = 60
 
-LARGE_TABLES: Final = ("executions", "journal", "waits", "events", "topics", "execution_tags", "logs", "idempotency")
+LARGE_TABLES: Final = (
+    "executions",
+    "journal",
+    "waits",
+    "events",
+    "topics",
+    "execution_tags",
+    "logs",
+    "idempotency",
+    "schedule_fires",
+)
 """What grows with the years."""
 
 # The open executions come in tens, one of each kind (grown.sql). The fourth ten is what single queries name.
@@ -81,6 +91,8 @@ ANSWERS_NOTHING: Final = {
     "news_of_workers": "there is none",
     "old_snapshots": "there is none",
     "limit_leases": "no lease is too long",
+    "declared_schedules": "none is declared by code",
+    "settle_fires": "its execution is open",
     "unserved": "every deployment has a worker",
     "taken_events": "the wait is still open",
     "insert_project": "it is there",
@@ -125,6 +137,10 @@ def defaults(executions: int) -> dict[str, Any]:
         "dedup_key": "dedup-300",
         "before": BASE + "~",
         "floor_id": name_of(executions - LIST_DEPTH) if executions > LIST_DEPTH else "",
+        **dict.fromkeys(("last_slot_us", "reason", "execution_id"), None),
+        **dict.fromkeys(("next_at_us", "slot_us"), NOW_US),
+        **{"cron": "* * * * *", "timezone": "UTC", "status": "active", "overlap": "skip", "missed": "skip"},
+        **{"missed_window_seconds": 60, "declared": 0, "by_hand": "", "schedule_id": "schedule-3"},
         "granted_us": None,
         "by_database": 0,
         "ready_from_us": 0,
@@ -168,8 +184,18 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"id": WORKER, "capacity": 500, "now_us": NOW_US}
     for query in ("upsert_queue", "insert_queue", "read_queue", "lock_queue"):
         found[query] = {"name": "narrow", "total_limit": 1_000}
+    for query in ("lock_schedule", "lock_schedule_if_free", "read_schedule", "update_schedule", "advance_schedule"):
+        found[query] = {"id": "schedule-3"}
     line = name_of(executions // 2 // 20 * 20 + 11)
     found |= {
+        "delete_schedule": {"id": "schedule-3"},
+        "insert_schedule": {"id": "another", "key": "another"},
+        "find_schedule": {"key": "key-1"},
+        "list_schedules": {"before": "~", "workflow_id": None},
+        "list_fires": {"before": NOW_US},
+        "insert_fire": {"slot_us": NOW_US + 9, "state": "started", "execution_id": fresh},
+        "update_fire": {"state": "done", "execution_id": fresh},
+        "delete_fires": {"schedule_id": "schedule-49"},
         "cut_lease": {"id": WORKER, "lease_until_us": NOW_US + 1_000_000},
         "grant_leases": {"lease_until_us": NOW_US + 24_000_000},
         "write_meta": {"value": "text"},
