@@ -38,6 +38,7 @@ from tests.store.world import (
     step,
 )
 
+from perdure.store.interface import Written
 from perdure.store.sqlite import SQLiteStore
 from perdure.store.verbs import claims, looks
 from perdure.wire.errors import Conflict, LeaseLost, NotCancellable
@@ -577,6 +578,8 @@ class Lives(RuleBasedStateMachine):
         )
         assert cursor is None
         stored = {execution.id: execution for execution in page}
+        written = {hint.execution_id for hint in self.world.hints if isinstance(hint, Written)}
+        self.world.hints.clear()
         assert stored.keys() == self.model.lives.keys()
         for id, life in self.model.lives.items():
             found = stored[id]
@@ -589,6 +592,7 @@ class Lives(RuleBasedStateMachine):
             ), id
             assert (found.assigned_to_worker, found.next_seq - 1) == (life.worker, life.seq), id
             if self._checked.get(id) != life.seq:
+                assert id in written or id not in self._checked, "streams look when they are told to"
                 rows = self._do(self.world.journal(id))
                 assert [told(row) for row in rows] == life.rows
                 self._checked[id] = life.seq

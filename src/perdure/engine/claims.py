@@ -195,7 +195,8 @@ class Claims:
                     return ClaimReply(items, news)
                 if capacity and poll not in self._polls.setdefault(project_id, deque()):
                     self._polls[project_id].append(poll)
-                pause = min(left, engine.own_look(engine.settings.poll_seconds) * random.uniform(0.5, 1.5))
+                look = engine.settings.poll_seconds
+                pause = min(left, (look if engine.store.alone else engine.own_look(look)) * random.uniform(0.5, 1.5))
                 if not await engine.doorbell.wait_any(bells, pause, poll.sleep()):
                     looked = self._looked.get(request.worker_id)
                     if looked is not None:  # no hint for a while: look without one, from where the last look stopped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -68,9 +69,16 @@ class Events:
         """Take before reading; `watch` then misses nothing published since."""
         return self._engine.doorbell.ticket(("topic", project_id, topic))
 
-    async def watch(self, project_id: str, topic: str, ticket: int, seconds: float = 1.0) -> bool:
-        """Wait until something was published since the ticket, at most `seconds`."""
-        return await self._engine.doorbell.wait(("topic", project_id, topic), ticket, seconds)
+    async def watch(
+        self, project_id: str, topic: str, ticket: int, seconds: float = 1.0, *, run_id: str | None = None
+    ) -> bool:
+        """Wait until something was published, or written to the journal of the run, since the ticket; at most
+        `seconds`."""
+        bells: list[tuple[str, ...]] = [("topic", project_id, topic)]
+        if run_id is not None:
+            bells.append(("written", run_id))
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        return await self._engine.doorbell.wait_any(tuple((bell, ticket) for bell in bells), seconds, future)
 
 
 def _check(topic: str, items: Sequence[EventItem]) -> None:

@@ -11,6 +11,7 @@ from tests.faults.scenarios.clocks import clocks
 from tests.faults.scenarios.crossing import crossing
 from tests.faults.scenarios.due import due
 from tests.faults.scenarios.failover import failover
+from tests.faults.scenarios.idle import idle
 from tests.faults.scenarios.kills import kills
 from tests.faults.scenarios.limits import limits
 from tests.faults.scenarios.lines import lines
@@ -44,6 +45,7 @@ SCENARIOS = {
     "due": Scenario(due, BOTH, fast=BOTH),
     "crossing": Scenario(crossing, BOTH, fast=BOTH),
     "retention": Scenario(retention, BOTH, fast=BOTH),
+    "idle": Scenario(idle, BOTH),
     "zombies": Scenario(zombies, BOTH),
     "outages": Scenario(outages, ("postgres",)),
     "partitions": Scenario(partitions, BOTH),

@@ -131,7 +131,7 @@ async def _follow(call: Call, topic: "_Topic", after: int, run_id: str | None) -
                 yield frame(_encode({"type": "error", "message": ended.error or "The execution failed."}))
             return
         else:
-            watch = partial(events.watch, call.project_id, topic.name, ticket)
+            watch = partial(events.watch, call.project_id, topic.name, ticket, run_id=run_id)
             look_at = silence.look_after(call.engine.own_look(LOOK_SECONDS))
             while await silence.lasts(watch, look_at):
                 yield COMMENT

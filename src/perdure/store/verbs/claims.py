@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Raw, structs
 
-from perdure.store.interface import Counted, Ready, Rows, Tell, query, query_many, verb
+from perdure.store.interface import Counted, Ready, Rows, Tell, Written, query, query_many, verb
 from perdure.store.verbs.moves import lose
 from perdure.store.verbs.rows import journal_row, row_of
 from perdure.store.verbs.schedules import declare
@@ -106,7 +106,7 @@ async def register(
         "insert_journal",
         [journal_row(id, seq, at_us, Kind.UNBLOCKED, attempt) for id, seq, at_us, attempt in sorted(unblocked)],
     )
-    await Tell(Ready(project_id, request.deployment_id))
+    await Tell(Ready(project_id, request.deployment_id), *[Written(row[0]) for row in unblocked])
 
 
 @verb
@@ -166,7 +166,7 @@ async def claim(
         "insert_journal",
         [journal_row(row[0], row[5], row[20], Kind.CLAIMED, row[2], name=worker_id) for row in picked],
     )
-    await Tell(Counted("claimed", len(picked)))
+    await Tell(Counted("claimed", len(picked)), *[Written(row[0]) for row in picked])
     return [_claimed(row, worker_id) for row in picked], after, looked
 
 

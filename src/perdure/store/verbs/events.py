@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from perdure.store.interface import Published, Rows, Tell, query, query_many, verb
+from perdure.store.interface import Published, Rows, Tell, Written, query, query_many, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.rows import JournalRow, deliver, journal_row
 from perdure.wire.records import Event, Kind
@@ -195,6 +195,7 @@ async def _met(
     next_seq: int = (await query("count_outcome", project_id=project_id, id=execution_id))[0][0]
     row = journal_row(execution_id, next_seq - 1, at_us, kind, attempt, key=wait.key, name=wait.topic, value=value)
     await query_many("insert_journal", [row])
+    await Tell(Written(execution_id))
     return row
 
 
