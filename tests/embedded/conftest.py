@@ -1,15 +1,13 @@
-"""Every test here runs twice: suspended executions stay parked in memory, or are replayed from their journals."""
-
-from collections.abc import Iterator
-from pathlib import Path
+"""Every test here runs on each kind of database, and there twice: suspended executions stay parked in memory, or are
+replayed from their journals."""
 
 import pytest
 from tests.embedded.house import Counter, House
 
 
 @pytest.fixture(params=["parked", "replayed"])
-def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
-    yield House(tmp_path, parks=request.param == "parked")
+def house(request: pytest.FixtureRequest, database: str) -> House:
+    return House(database, parks=request.param == "parked")
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
-"""A store file that a test opens and closes as often as it wants, and the means to wait for what happens in it."""
+"""A store that a test opens and closes as often as it wants, and the means to wait for what happens in it."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any
+
+from msgspec import structs
 
 from perdure.embedded import Embedded, embedded
 from perdure.engine.clock import Clock, ManualClock
@@ -16,10 +17,10 @@ from perdure.wire.status import FINAL, Phase
 
 
 class House:
-    """One store file. `parks` says whether suspended executions stay in memory or are replayed each time."""
+    """One store. `parks` says whether suspended executions stay in memory or are replayed each time."""
 
-    def __init__(self, folder: Path, *, parks: bool) -> None:
-        self.path = folder / "perdure.db"
+    def __init__(self, address: str, *, parks: bool) -> None:
+        self.address = address
         self.parks = parks
 
     @contextlib.asynccontextmanager
@@ -33,8 +34,10 @@ class House:
         grace_seconds: float = 25.0,
         parks: bool | None = None,
     ) -> AsyncIterator[Embedded]:
+        if clock is not None:  # as long as it may be: a beat right after a jump of the clock would come too late
+            settings = structs.replace(settings or EngineSettings(), lease_seconds=86_400.0)
         async with embedded(
-            str(self.path),
+            self.address,
             registry,
             capacity=capacity,
             clock=clock,

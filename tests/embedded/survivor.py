@@ -12,10 +12,13 @@ import sys
 from pathlib import Path
 
 from perdure.embedded import embedded
+from perdure.engine.settings import EngineSettings
 from perdure.sdk.context import Context
 from perdure.sdk.workflow import Registry
 
 STEPS = 5
+# Where others may use the store, a killed process is waited for that long.
+SETTINGS = EngineSettings(lease_seconds=1.0)
 app = Registry()
 SIDE = Path(sys.argv[2]) if len(sys.argv) > 2 else Path(os.devnull)
 
@@ -55,7 +58,7 @@ async def family(ctx: Context, name: str) -> int:
 
 
 async def main(store: str, executions: int) -> None:
-    async with embedded(store, app) as p:
+    async with embedded(store, app, settings=SETTINGS) as p:
         handles = [await p.start(family, f"e{n}", key=f"e{n}") for n in range(executions)]
         say("started")
         await p.publish("release", 1000, dedup_key="once")

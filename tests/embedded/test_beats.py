@@ -1,10 +1,12 @@
 """What a worker makes of the server's list of what it holds."""
 
 import asyncio
+from typing import Any
 
 from tests.embedded.house import House, reaches, until
 
 from perdure.embedded import Embedded
+from perdure.sdk.client import Handle
 from perdure.sdk.context import Context
 from perdure.sdk.workflow import Registry
 from perdure.wire.status import Phase
@@ -34,8 +36,9 @@ async def answer_two_claims(p: Embedded, app: Registry) -> None:
         await (await p.start(app["quick"], None)).result(timeout=10)
 
 
-TAKEN = 0.0
-"""When an embedded worker, which has no lease, takes its executions on the lease's clock."""
+def taken_at(p: Embedded, handle: Handle[Any]) -> float:
+    """When the worker took the execution, on its lease's clock."""
+    return p.worker._running[handle.id].taken_at
 
 
 async def test_what_is_not_held_is_dropped_unless_it_was_taken_after_the_beat_was_sent(house: House) -> None:
@@ -45,15 +48,16 @@ async def test_what_is_not_held_is_dropped_unless_it_was_taken_after_the_beat_wa
         await reaches(handle, Phase.RUNNING)
         await until(lambda: _running(p.worker.running))
         held = [(handle.id, (await handle.get()).attempt, 1)]
-        p.worker.on_beat([], TAKEN - 1)
-        p.worker.on_beat(held, TAKEN + 1)
+        taken = taken_at(p, handle)
+        p.worker.on_beat([], taken - 1)
+        p.worker.on_beat(held, taken + 1)
         assert p.worker.running == 1
-        p.worker.on_beat([], TAKEN + 1)
+        p.worker.on_beat([], taken + 1)
         assert p.worker.running == 0
         # The server still thinks that it runs here. Nothing is on its way any more, and it is handed back.
-        p.worker.on_beat(held, TAKEN + 2)
+        p.worker.on_beat(held, taken + 2)
         await answer_two_claims(p, app)
-        p.worker.on_beat(held, TAKEN + 3)
+        p.worker.on_beat(held, taken + 3)
         gate.set()
         assert await handle.result(timeout=10) == "through"
 
@@ -64,7 +68,7 @@ async def test_what_a_later_attempt_of_this_worker_holds_is_dropped_at_once(hous
         handle = await p.start(app["gated"], None)
         await reaches(handle, Phase.RUNNING)
         await until(lambda: _running(p.worker.running))
-        p.worker.on_beat([(handle.id, 2, 3)], TAKEN - 1)
+        p.worker.on_beat([(handle.id, 2, 3)], taken_at(p, handle) - 1)
         assert p.worker.running == 0
 
 
@@ -82,10 +86,10 @@ async def test_a_delivery_that_never_arrived_is_handed_back(house: House) -> Non
         await reaches(handle, Phase.RUNNING)
         p.worker._take = take  # type: ignore[method-assign]
         held = [(handle.id, 1, 1)]
-        p.worker.on_beat(held, TAKEN + 1)
-        p.worker.on_beat(held, TAKEN + 2)
+        p.worker.on_beat(held, 1.0)
+        p.worker.on_beat(held, 2.0)
         assert (await handle.get()).attempt == 1  # a claim that was sent before may still bring it
         await answer_two_claims(p, app)
-        p.worker.on_beat(held, TAKEN + 3)
+        p.worker.on_beat(held, 3.0)
         assert await handle.result(timeout=10) == "through"
         assert (await handle.get()).attempt == 2

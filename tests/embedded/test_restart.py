@@ -149,19 +149,20 @@ async def test_steps_that_outlast_the_grace_are_handed_back_and_run_again(house:
     assert count["body"] == 2
 
 
-async def test_a_second_process_is_refused_while_the_file_is_open(house: House) -> None:
+async def test_a_second_process_is_refused_while_the_file_is_open(tmp_path: Path) -> None:
+    """A PostgreSQL is shared, see test_shared.py."""
+    house = House(str(tmp_path / "perdure.db"), parks=True)
     async with house.open(Registry()):
         with pytest.raises(StoreInUse):
-            async with embedded(str(house.path), Registry()):
+            async with embedded(house.address, Registry()):
                 pass
     async with house.open(Registry()):
         pass
 
 
-def killed_and_restarted(folder: Path, executions: int, kills: int, seed: int) -> tuple[str, list[str]]:
+def killed_and_restarted(store: str, side: Path, executions: int, kills: int, seed: int) -> tuple[str, list[str]]:
     """Run survivor.py to its end, with kills on the way; the results it printed, and the lines of the side file."""
-    store, side = folder / "survivor.db", folder / "side.txt"
-    command = [sys.executable, survivor.__file__, str(store), str(side), str(executions)]
+    command = [sys.executable, survivor.__file__, store, str(side), str(executions)]
     chance = random.Random(seed)
     lines = executions * 2 * survivor.STEPS
     for turn in range(kills):
@@ -176,21 +177,23 @@ def killed_and_restarted(folder: Path, executions: int, kills: int, seed: int) -
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_killed_process_loses_nothing_and_no_recorded_step_runs_again(tmp_path: Path, seed: int) -> None:
+def test_a_killed_process_loses_nothing_and_no_recorded_step_runs_again(
+    database: str, tmp_path: Path, seed: int
+) -> None:
     executions, kills = 20, 3
-    printed, lines = killed_and_restarted(tmp_path, executions, kills, seed)
+    printed, lines = killed_and_restarted(database, tmp_path / "side.txt", executions, kills, seed)
     each = sum(range(survivor.STEPS))
     assert printed.splitlines() == ["started", " ".join([str(2 * each + 1000)] * executions)]
     runs = collections.Counter(lines)
     assert set(runs) == {
         f"e{n}{suffix} {step}" for n in range(executions) for suffix in ("", "-child") for step in range(survivor.STEPS)
     }
-    asyncio.run(_compare_with_journals(tmp_path / "survivor.db", runs))
+    asyncio.run(_compare_with_journals(database, runs))
 
 
-async def _compare_with_journals(store: Path, runs: collections.Counter[str]) -> None:
+async def _compare_with_journals(store: str, runs: collections.Counter[str]) -> None:
     """A body may run once more for each attempt that was lost before its outcome was recorded, and never after that."""
-    async with embedded(str(store), survivor.app) as p:
+    async with embedded(store, survivor.app) as p:
         page = await p.list(limit=500)
         repeats = 0
         for execution in page.executions:

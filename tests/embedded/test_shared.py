@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests import postgres
-from tests.store.conftest import migrated
+from tests.databases import migrated
 
 from perdure.embedded import embedded
 from perdure.engine.settings import EngineSettings

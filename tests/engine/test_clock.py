@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 from tests import postgres
-from tests.store.conftest import migrated
+from tests.databases import migrated
 
 from perdure.engine import clock as clocks
 from perdure.engine.clock import DATABASE_JUMP_US, Span, SystemClock

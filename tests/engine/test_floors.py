@@ -1,6 +1,7 @@
 """Claims on a database that cannot clean up look from where their queue begins."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Sequence
 
 import asyncpg
@@ -9,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests import postgres
+from tests.databases import migrated
 from tests.servers.conftest import Pair, engine_on
-from tests.store.conftest import DATABASES, migrated
 from tests.store.world import PROJECT, World
 
 from perdure.engine.floors import EVERYWHERE, FULL_LOOK_SECONDS, MARGIN_US, RANKS_MAX, Floors
@@ -20,7 +21,7 @@ from perdure.store.verbs import claims
 from perdure.store.verbs.claims import Range
 from perdure.wire.requests import StartItem
 
-on_postgres = pytest.mark.skipif("postgres" not in DATABASES, reason="the wheel's server is not started on Windows")
+on_postgres = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
 
 
 @pytest.fixture

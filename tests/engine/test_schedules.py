@@ -12,13 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from tests import postgres
-from tests.store.conftest import DATABASES, migrated
 
 from perdure.engine.clock import ManualClock
 from perdure.engine.engine import Engine
 from perdure.store.interface import Store, query, verb
-from perdure.store.open import open_store
+from perdure.store.open import is_postgres, open_store
 from perdure.store.verbs import looks
 from perdure.wire.cron import as_us
 from perdure.wire.requests import ListFilters, ScheduleSpec
@@ -34,21 +32,11 @@ def spec(cron: str = "*/15 * * * *", key: str = "k", **fields: object) -> Schedu
 
 
 @asynccontextmanager
-async def places(database: str, folder: Path) -> AsyncIterator[str]:
-    """The address of an empty store."""
-    if database == "sqlite":
-        yield f"sqlite:{folder / 'store.db'}"
-        return
-    async with postgres.fresh(migrated) as url:
-        yield url
-
-
-@asynccontextmanager
 async def servers(address: str, amount: int) -> AsyncIterator[list[Engine]]:
     """Engines of one store, each with a clock of its own. A file has one store, which they share."""
     async with AsyncExitStack() as stack:
         stores: list[Store] = []
-        for _ in range(1 if address.startswith("sqlite:") else amount):
+        for _ in range(amount if is_postgres(address) else 1):
             stores.append(await open_store(address))
             stack.push_async_callback(stores[-1].close)
         yield [Engine(stores[n % len(stores)], clock=ManualClock(NOON_US)) for n in range(amount)]
@@ -79,9 +67,8 @@ def slots(*minutes: int) -> list[int]:
     return [NOON_US + minute * 60_000_000 for minute in minutes]
 
 
-@pytest.mark.parametrize("database", sorted(DATABASES))
-async def test_three_servers_fire_each_due_time_once(database: str, tmp_path: Path) -> None:
-    async with places(database, tmp_path) as address, servers(address, 3) as engines:
+async def test_three_servers_fire_each_due_time_once(database: str) -> None:
+    async with servers(database, 3) as engines:
         project_id = await engines[0].projects.default()
         ids = [
             await engines[n % 3].schedules.put(project_id, spec(key=f"k{n}", overlap=Overlap.ALLOW)) for n in range(8)
@@ -98,13 +85,12 @@ async def test_three_servers_fire_each_due_time_once(database: str, tmp_path: Pa
         assert not any(found.values()), found
 
 
-@pytest.mark.parametrize("database", sorted(DATABASES))
 @pytest.mark.parametrize("away", [HOUR, -HOUR])
 async def test_a_server_whose_clock_is_an_hour_off_fires_nothing_twice_and_loses_nothing(
-    database: str, away: float, tmp_path: Path
+    database: str, away: float
 ) -> None:
     """It steps away and back while slots come due on the others; every slot, though some come early, once."""
-    async with places(database, tmp_path) as address, servers(address, 3) as engines:
+    async with servers(database, 3) as engines:
         project_id = await engines[0].projects.default()
         fields = {"overlap": Overlap.ALLOW, "missed": Missed.ALL}
         id = await engines[0].schedules.put(project_id, spec("*/20 * * * *", **fields))
@@ -146,30 +132,26 @@ asyncio.run(main())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-@pytest.mark.parametrize("database", sorted(DATABASES))
 @pytest.mark.parametrize("moment", ["settle_fires", "insert_fire", "update_fire", "advance_schedule", "after"])
-async def test_a_server_killed_while_it_fires_leaves_all_of_it_or_nothing(
-    database: str, moment: str, tmp_path: Path
-) -> None:
-    async with places(database, tmp_path) as address:
-        async with servers(address, 1) as [engine]:
-            project_id = await engine.projects.default()
-            id = await engine.schedules.put(project_id, spec())
-        now_us = slots(15)[0]
-        killed = subprocess.run(
-            [sys.executable, "-c", KILLED, address, moment, str(now_us)], env={**os.environ, "PYTHONWARNINGS": ""}
-        )
-        assert killed.returncode == -signal.SIGKILL
-        async with servers(address, 1) as [engine]:
-            before = await started(engine, project_id, id)
-            assert before == (slots(15) if moment == "after" else [])
-            page = await engine.executions.list(project_id, ListFilters())
-            assert len(page.executions) == len(before), "no execution without its fire"
-            clock_of(engine).advance(15 * MINUTE + 5)
-            await look(engine)
-            assert await started(engine, project_id, id) == slots(15)
-            found = await engine.store.read(looks.doctor())
-            assert not any(found.values()), found
+async def test_a_server_killed_while_it_fires_leaves_all_of_it_or_nothing(database: str, moment: str) -> None:
+    async with servers(database, 1) as [engine]:
+        project_id = await engine.projects.default()
+        id = await engine.schedules.put(project_id, spec())
+    now_us = slots(15)[0]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, database, moment, str(now_us)], env={**os.environ, "PYTHONWARNINGS": ""}
+    )
+    assert killed.returncode == -signal.SIGKILL
+    async with servers(database, 1) as [engine]:
+        before = await started(engine, project_id, id)
+        assert before == (slots(15) if moment == "after" else [])
+        page = await engine.executions.list(project_id, ListFilters())
+        assert len(page.executions) == len(before), "no execution without its fire"
+        clock_of(engine).advance(15 * MINUTE + 5)
+        await look(engine)
+        assert await started(engine, project_id, id) == slots(15)
+        found = await engine.store.read(looks.doctor())
+        assert not any(found.values()), found
 
 
 # --- the loop --------------------------------------------------------------------------------------------------------

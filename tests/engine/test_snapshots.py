@@ -1,19 +1,20 @@
 """Whoever holds an old snapshot of the database is named, with what to do."""
 
 import logging
+import sys
 from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 from tests import postgres
-from tests.store.conftest import DATABASES, migrated
+from tests.databases import migrated
 
 from perdure.engine import snapshots
 from perdure.engine.engine import Engine
 from perdure.store.open import open_store
 from perdure.store.verbs.looks import Snapshot, old_snapshots
 
-pytestmark = pytest.mark.skipif("postgres" not in DATABASES, reason="the wheel's server is not started on Windows")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from hypothesis import Phase as Step
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from msgspec import json
+from tests import databases
 from tests.model.lives import LIMITS, Life, Model, Told
-from tests.store.conftest import DATABASES
 from tests.store.world import (
     BLOCK,
     CANCELLED,
@@ -39,6 +39,7 @@ from tests.store.world import (
 )
 
 from perdure.store.interface import Written
+from perdure.store.open import open_store
 from perdure.store.sqlite import SQLiteStore
 from perdure.store.verbs import claims, looks
 from perdure.wire.errors import Conflict, LeaseLost, NotCancellable
@@ -78,7 +79,7 @@ def told(row: Row) -> Told:
 class Lives(RuleBasedStateMachine):
     """What anybody may do to one project, with the model beside it."""
 
-    database: ClassVar[str] = "sqlite"
+    kind: ClassVar[str] = databases.SQLITE
     done: ClassVar[Counter[str]] = Counter()
     """Over all runs."""
 
@@ -96,7 +97,9 @@ class Lives(RuleBasedStateMachine):
             self._register(worker)
 
     async def _open(self) -> World:
-        store = await self._opened.enter_async_context(DATABASES[self.database](Path(self._folder.name)))
+        address = await self._opened.enter_async_context(databases.lent(self.kind, Path(self._folder.name)))
+        store = await open_store(address)
+        self._opened.push_async_callback(store.close)
         if isinstance(store, SQLiteStore):
             store._writer.execute("PRAGMA synchronous=OFF")  # what is on disk is another test's business
         return await World.make(store)
@@ -626,9 +629,9 @@ ENOUGH: dict[str, int] = {
 }
 
 
-def _live(database: str, examples: int, steps: int, rounds: int) -> None:
+def _live(kind: str, examples: int, steps: int, rounds: int) -> None:
     """Run programs until everything has happened often enough, at most so many rounds."""
-    Lives.database = database
+    Lives.kind = kind
     Lives.done = Counter()
     for number in range(rounds):
         machine = seed(number)(type("SeededLives", (Lives,), {}))
@@ -650,17 +653,17 @@ def _live(database: str, examples: int, steps: int, rounds: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "database",
+    "kind",
     # A program on PostgreSQL takes as long as ten on SQLite: there it is part of the full suite.
-    [pytest.param(name, marks=[pytest.mark.slow] if name == "postgres" else []) for name in sorted(DATABASES)],
+    [pytest.param(kind, marks=[pytest.mark.slow] if kind == databases.POSTGRES else []) for kind in databases.KINDS],
 )
 @pytest.mark.timeout(900)
-def test_random_lives(database: str) -> None:
-    _live(database, examples=20, steps=60, rounds=15)
+def test_random_lives(kind: str) -> None:
+    _live(kind, examples=20, steps=60, rounds=15)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1_800)
-@pytest.mark.parametrize("database", sorted(DATABASES))
-def test_random_lives_for_long(database: str) -> None:
-    _live(database, examples=500, steps=120, rounds=2)
+@pytest.mark.parametrize("kind", databases.KINDS)
+def test_random_lives_for_long(kind: str) -> None:
+    _live(kind, examples=500, steps=120, rounds=2)

@@ -443,12 +443,12 @@ async def test_somebody_else_on_the_port_is_an_error_of_ours(served: Served, rel
             await client.list()
 
 
-async def test_a_result_survives_a_server_that_is_replaced(tmp_path: Path, unused_tcp_port: int) -> None:
-    async with serving(tmp_path, port=unused_tcp_port) as first:
+async def test_a_result_survives_a_server_that_is_replaced(database: str, unused_tcp_port: int) -> None:
+    async with serving(database, port=unused_tcp_port) as first:
         client = Client(HttpTransport(first.server.url, first.key))
         result = asyncio.create_task((await client.start(doubled, 8)).result())
         await polling(client)
-    async with serving(tmp_path, port=unused_tcp_port) as second, working(second):
+    async with serving(database, port=unused_tcp_port) as second, working(second):
         assert await asyncio.wait_for(result, 10) == 16
     await client.close()
 

@@ -1,15 +1,27 @@
 """A running server for the tests of this folder."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
+from tests import databases
 from tests.server.serving import Hand, Served, serving
+
+HTTP_ONLY = {"test_auth.py", "test_limits.py", "test_openapi.py", "test_pages.py", "test_problems.py"}
+"""What these try hardly reaches the store: on PostgreSQL they are part of the full suite."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and item.path.parent.name == "server" and item.path.name in HTTP_ONLY:
+            callspec = getattr(item, "callspec", None)
+            if callspec is not None and callspec.params.get("database") == databases.POSTGRES:
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    async with serving(tmp_path) as served:
+async def served(database: str) -> AsyncIterator[Served]:
+    async with serving(database) as served:
         yield served
 
 

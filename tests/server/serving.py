@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -140,9 +139,9 @@ class Hand:
 
 
 @asynccontextmanager
-async def serving(folder: Path, **values: Any) -> AsyncIterator[Served]:
-    """Run a server for the length of the block."""
-    settings = msgspec.convert({**FAST, "store": str(folder / "perdure.db"), "port": 0, **values}, Settings)
+async def serving(store: str, **values: Any) -> AsyncIterator[Served]:
+    """Run a server on a store for the length of the block."""
+    settings = msgspec.convert({**FAST, "store": store, "port": 0, **values}, Settings)
     engine = Engine(await open_store(settings.store), settings=settings)
     server = Server(engine, settings)
     task = asyncio.create_task(server.run_until_stopped())

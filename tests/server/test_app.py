@@ -39,10 +39,10 @@ def free_port() -> int:
         return port
 
 
-async def start(folder: Path) -> Process:
+async def start(store: str) -> Process:
     port = free_port()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", PROGRAM, str(folder / "perdure.db"), str(port), stderr=asyncio.subprocess.PIPE
+        sys.executable, "-c", PROGRAM, store, str(port), stderr=asyncio.subprocess.PIPE
     )
     client = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30)
     async with asyncio.timeout(20):
@@ -55,8 +55,8 @@ async def start(folder: Path) -> Process:
                 await asyncio.sleep(0.02)
 
 
-async def test_sigterm_ends_a_server_in_order(tmp_path: Path) -> None:
-    server = await start(tmp_path)
+async def test_sigterm_ends_a_server_in_order(database: str) -> None:
+    server = await start(database)
     body = {"payload": 1, "accept_early": True}
     id = (await server.client.post("/api/v1/workflows/w/run", json=body)).json()["execution_id"]
     poll = asyncio.create_task(server.client.get(f"/api/v1/executions/{id}?wait=50"))
@@ -75,7 +75,7 @@ async def test_sigterm_ends_a_server_in_order(tmp_path: Path) -> None:
     assert '"level": "ERROR"' not in log and "Traceback" not in log
     await server.client.aclose()
 
-    again = await start(tmp_path)
+    again = await start(database)
     acknowledged = [answer.json()["execution_id"] for answer in answers if isinstance(answer, httpx2.Response)]
     for known in [id, *acknowledged]:
         assert (await again.client.get(f"/api/v1/executions/{known}")).status_code == 200
@@ -84,9 +84,9 @@ async def test_sigterm_ends_a_server_in_order(tmp_path: Path) -> None:
     await again.client.aclose()
 
 
-async def test_who_takes_nothing_does_not_hold_up_the_end(tmp_path: Path) -> None:
+async def test_who_takes_nothing_does_not_hold_up_the_end(database: str) -> None:
     writers = []
-    async with serving(tmp_path, drain_seconds=2.0) as served:
+    async with serving(database, drain_seconds=2.0) as served:
         data = "x" * 1_000_000
         for _ in range(20):
             await served.client.post("/api/v1/events/publish", json={"topic": "t", "events": [{"data": data}]})
@@ -103,10 +103,11 @@ async def test_who_takes_nothing_does_not_hold_up_the_end(tmp_path: Path) -> Non
         writer.transport.abort()
 
 
-async def test_a_second_server_of_a_store_is_refused(tmp_path: Path) -> None:
-    server = await start(tmp_path)
+async def test_a_second_server_of_a_file_is_refused(tmp_path: Path) -> None:
+    store = str(tmp_path / "perdure.db")
+    server = await start(store)
     second = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", PROGRAM, str(tmp_path / "perdure.db"), "0", stderr=asyncio.subprocess.PIPE
+        sys.executable, "-c", PROGRAM, store, "0", stderr=asyncio.subprocess.PIPE
     )
     _, log = await second.communicate()
     assert second.returncode != 0 and b"StoreInUse" in log
@@ -139,7 +140,7 @@ async def test_a_full_disk_is_seen_by_health_and_ready_and_forgotten_with_it(
     monkeypatch.setattr(pulse, "CHECK_SECONDS", 0.05)
     monkeypatch.setattr(pulse, "FRESH_SECONDS", 0.05)
     with watched_disk() as disk:
-        async with serving(tmp_path) as served:
+        async with serving(str(tmp_path / "perdure.db")) as served:
 
             async def becomes(status: int) -> Any:
                 async with asyncio.timeout(10):
@@ -211,8 +212,8 @@ async def test_metrics(served: Served) -> None:
     assert (await served.client.get("/metrics", headers={"authorization": ""})).status_code == 401
 
 
-async def test_open_metrics_need_no_key(tmp_path: Path) -> None:
-    async with serving(tmp_path, metrics_open=True) as served:
+async def test_open_metrics_need_no_key(database: str) -> None:
+    async with serving(database, metrics_open=True) as served:
         assert (await served.client.get("/metrics", headers={"authorization": ""})).status_code == 200
 
 
@@ -226,11 +227,10 @@ def test_an_address_that_cannot_be_had_is_named() -> None:
         bind("nowhere.invalid", 1)
 
 
-async def test_a_proxys_word_for_the_callers_address_counts_only_if_trusted(tmp_path: Path) -> None:
+async def test_a_proxys_word_for_the_callers_address_counts_only_if_trusted(database: str) -> None:
     wrong = {"authorization": "Bearer sk_abcdefgh_" + "x" * 32}
     for proxies, expected in (([], 429), (["127.0.0.1"], 401)):
-        folder = tmp_path / str(expected)
-        async with serving(folder, auth_failures_max=1, proxies=proxies) as served:
+        async with serving(database, auth_failures_max=1, proxies=proxies) as served:
             statuses = [
                 (await served.client.get("/metrics", headers={**wrong, "x-forwarded-for": f"10.0.0.{n}"})).status_code
                 for n in range(3)

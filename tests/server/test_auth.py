@@ -1,7 +1,6 @@
 """Keys, projects, hosts and origins."""
 
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import pytest
 from tests.server.serving import Served, serving
@@ -87,8 +86,8 @@ async def test_projects_do_not_see_each_other(served: Served) -> None:
     assert 'workflow="w"' not in (await served.client.get("/metrics", headers=other)).text
 
 
-async def test_a_revoked_key_stops_within_the_caches_time(tmp_path: Path) -> None:
-    async with serving(tmp_path, auth_cache_seconds=20) as served:
+async def test_a_revoked_key_stops_within_the_caches_time(database: str) -> None:
+    async with serving(database, auth_cache_seconds=20) as served:
         clock = served.app.services.gate._clock = Clock()
         key = await served.key_of(Role.READ)
         headers = {"authorization": f"Bearer {key}"}
@@ -100,8 +99,8 @@ async def test_a_revoked_key_stops_within_the_caches_time(tmp_path: Path) -> Non
         assert (await served.client.get("/api/v1/executions", headers=headers)).status_code == 401
 
 
-async def test_many_wrong_keys_from_one_address_have_to_wait(tmp_path: Path) -> None:
-    async with serving(tmp_path, auth_failures_max=3) as served:
+async def test_many_wrong_keys_from_one_address_have_to_wait(database: str) -> None:
+    async with serving(database, auth_failures_max=3) as served:
         await served.client.get("/api/v1/executions")
         wrong = {"authorization": f"Bearer {KEY}"}
         statuses = [(await served.client.get("/api/v1/executions", headers=wrong)).status_code for _ in range(5)]
@@ -156,8 +155,8 @@ def test_failures_are_forgiven_slowly_and_forgotten_first() -> None:
         ("", False),
     ],
 )
-async def test_hosts(tmp_path: Path, host: str, fine: bool) -> None:
-    async with serving(tmp_path, hosts=["proxy.example"]) as served:
+async def test_hosts(database: str, host: str, fine: bool) -> None:
+    async with serving(database, hosts=["proxy.example"]) as served:
         for path in ("/health", "/api/v1/executions"):
             reply = await served.client.get(path, headers={"host": host})
             assert reply.status_code == (200 if fine else 403)
@@ -180,15 +179,15 @@ async def test_hosts(tmp_path: Path, host: str, fine: bool) -> None:
         ("chrome-extension://abc", False),
     ],
 )
-async def test_origins(tmp_path: Path, origin: str, fine: bool) -> None:
-    async with serving(tmp_path, origins=["https://app.example"], insecure_local=True) as served:
+async def test_origins(database: str, origin: str, fine: bool) -> None:
+    async with serving(database, origins=["https://app.example"], insecure_local=True) as served:
         body = {"payload": 1, "accept_early": True}
         reply = await served.client.post("/api/v1/workflows/w/run", json=body, headers={"origin": origin})
         assert reply.status_code == (200 if fine else 403)
 
 
-async def test_insecure_local_needs_no_key_and_knows_one_project(tmp_path: Path) -> None:
-    async with serving(tmp_path, insecure_local=True) as served:
+async def test_insecure_local_needs_no_key_and_knows_one_project(database: str) -> None:
+    async with serving(database, insecure_local=True) as served:
         headers = {"authorization": "", "x-project-id": "whatever"}
         body = {"payload": 1, "accept_early": True}
         started = await served.client.post("/api/v1/workflows/w/run", json=body, headers=headers)
@@ -217,9 +216,9 @@ def test_a_loopback_server_needs_no_keys_to_start(host: str) -> None:
     check_exposure(Settings(host=host, insecure_local=True), [("a", True)])
 
 
-async def test_a_server_that_must_not_be_reachable_does_not_start(tmp_path: Path) -> None:
+async def test_a_server_that_must_not_be_reachable_does_not_start(database: str) -> None:
     with pytest.raises(BadRequest, match="no API key"):
-        async with serving(tmp_path, host="0.0.0.0"):
+        async with serving(database, host="0.0.0.0"):
             pass
 
 

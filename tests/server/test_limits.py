@@ -5,7 +5,6 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 
 import pytest
 from tests.server.serving import Hand, Served, serving
@@ -80,8 +79,8 @@ async def test_an_absurd_length_is_refused(served: Served, length: str) -> None:
         assert (await line.reply())[0] in (400, 413)
 
 
-async def test_a_body_that_grows_too_large_is_refused_before_it_is_whole(tmp_path: Path) -> None:
-    async with serving(tmp_path, request_bytes_max=100_000) as served, wire(served) as line:
+async def test_a_body_that_grows_too_large_is_refused_before_it_is_whole(database: str) -> None:
+    async with serving(database, request_bytes_max=100_000) as served, wire(served) as line:
         await line.send(line.head("POST", RUN, "Transfer-Encoding: chunked"))
         chunk = b"2710\r\n" + b" " * 10_000 + b"\r\n"
         sent = 0
@@ -145,8 +144,8 @@ async def test_many_fields_and_many_items(served: Served) -> None:
     assert (await served.client.get(f"/api/v1/executions?{query}")).status_code == 400
 
 
-async def test_connections_are_counted(tmp_path: Path) -> None:
-    async with serving(tmp_path, connections_max=3) as served:
+async def test_connections_are_counted(database: str) -> None:
+    async with serving(database, connections_max=3) as served:
         lines = [await asyncio.open_connection(*served.address) for _ in range(3)]
         reader, writer = await asyncio.open_connection(*served.address)
         async with asyncio.timeout(5):
@@ -161,8 +160,8 @@ async def test_connections_are_counted(tmp_path: Path) -> None:
 # --- slowness ------------------------------------------------------------------------------------------------------
 
 
-async def test_headers_have_a_deadline_that_a_trickle_does_not_move(tmp_path: Path) -> None:
-    async with serving(tmp_path, header_seconds=0.5) as served, wire(served) as line:
+async def test_headers_have_a_deadline_that_a_trickle_does_not_move(database: str) -> None:
+    async with serving(database, header_seconds=0.5) as served, wire(served) as line:
         began = time.monotonic()
         answer = asyncio.create_task(line.reply())
         while not answer.done() and time.monotonic() - began < 10:
@@ -172,13 +171,13 @@ async def test_headers_have_a_deadline_that_a_trickle_does_not_move(tmp_path: Pa
         assert time.monotonic() - began < 4
 
 
-async def test_a_silent_connection_is_closed(tmp_path: Path) -> None:
-    async with serving(tmp_path, header_seconds=0.3) as served, wire(served) as line:
+async def test_a_silent_connection_is_closed(database: str) -> None:
+    async with serving(database, header_seconds=0.3) as served, wire(served) as line:
         assert await line.closed() == b""
 
 
-async def test_a_body_has_a_deadline(tmp_path: Path) -> None:
-    async with serving(tmp_path, body_seconds=0.5) as served, wire(served) as line:
+async def test_a_body_has_a_deadline(database: str) -> None:
+    async with serving(database, body_seconds=0.5) as served, wire(served) as line:
         await line.send(line.head("POST", RUN, "Content-Length: 1000"))
         answer = asyncio.create_task(line.reply())
         began = time.monotonic()
@@ -192,8 +191,8 @@ async def test_a_body_has_a_deadline(tmp_path: Path) -> None:
         assert (await served.client.get("/health")).status_code == 200
 
 
-async def test_a_second_request_has_its_own_deadlines(tmp_path: Path) -> None:
-    async with serving(tmp_path, header_seconds=0.5, body_seconds=0.5) as served, wire(served) as line:
+async def test_a_second_request_has_its_own_deadlines(database: str) -> None:
+    async with serving(database, header_seconds=0.5, body_seconds=0.5) as served, wire(served) as line:
         for _ in range(3):
             await line.send(line.head("GET", "/health"))
             assert (await line.reply())[0] == 200
@@ -202,16 +201,16 @@ async def test_a_second_request_has_its_own_deadlines(tmp_path: Path) -> None:
         assert (await line.reply())[0] == 408
 
 
-async def test_a_long_poll_is_no_slow_request(tmp_path: Path) -> None:
-    async with serving(tmp_path, header_seconds=0.2, body_seconds=0.2) as served:
+async def test_a_long_poll_is_no_slow_request(database: str) -> None:
+    async with serving(database, header_seconds=0.2, body_seconds=0.2) as served:
         id = await served.start()
         began = time.monotonic()
         assert (await served.client.get(f"/api/v1/executions/{id}?wait=2.5")).status_code == 200
         assert time.monotonic() - began > 2.4
 
 
-async def test_a_client_that_takes_nothing_is_cut(tmp_path: Path) -> None:
-    async with serving(tmp_path, write_seconds=0.5) as served, wire(served) as line:
+async def test_a_client_that_takes_nothing_is_cut(database: str) -> None:
+    async with serving(database, write_seconds=0.5) as served, wire(served) as line:
         id = await served.start(payload="x" * ((8 << 20) - 2))
         line.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a transport that reads has it
         for _ in range(4):

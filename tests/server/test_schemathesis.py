@@ -3,7 +3,6 @@
 import asyncio
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,13 +36,12 @@ class Running:
     queued: str
     held: Any
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self) -> None:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
 
     async def _main(self) -> None:
-        async with serving(self._folder, store=":memory:", poll_seconds_max=0.05, lease_seconds=600.0) as served:
+        async with serving(":memory:", poll_seconds_max=0.05, lease_seconds=600.0) as served:
             self.served = served
             self.hand = Hand(served.client)
             self._loop = asyncio.get_running_loop()
@@ -75,8 +73,8 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    running = Running(tmp_path_factory.mktemp("schemathesis"))
+def running() -> Iterator[Running]:
+    running = Running()
     running.start()
     yield running
     running.stop()

@@ -5,7 +5,6 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -129,8 +128,8 @@ async def test_line_breaks_between_tokens_do_not_break_a_stream(served: Served) 
     assert frame(b'{"a":\n1}') == b'data: {"a": 1}\n\n'
 
 
-async def test_a_silent_stream_sends_comments(tmp_path: Path) -> None:
-    async with serving(tmp_path, stream_comment_seconds=0.1, stream_seconds_max=0.6) as served:
+async def test_a_silent_stream_sends_comments(database: str) -> None:
+    async with serving(database, stream_comment_seconds=0.1, stream_seconds_max=0.6) as served:
         id = await served.start()
         for path in (f"/api/v1/executions/{id}/events", "/api/v1/events/stream?topic=t"):
             began = time.monotonic()
@@ -220,8 +219,8 @@ async def test_a_topic_has_to_be_named(served: Served, query: str) -> None:
 # --- bounds and ends -----------------------------------------------------------------------------------------------
 
 
-async def test_streams_of_a_key_are_bounded_and_freed(tmp_path: Path) -> None:
-    async with serving(tmp_path, streams_per_key_max=2) as served:
+async def test_streams_of_a_key_are_bounded_and_freed(database: str) -> None:
+    async with serving(database, streams_per_key_max=2) as served:
         for _ in range(5):
             async with (
                 following(served, "/api/v1/events/stream?topic=t"),
@@ -283,8 +282,8 @@ async def test_a_claim_whose_client_left_takes_no_work(served: Served, hand: Han
     assert (await hand.claim())["attempt"] == 1
 
 
-async def test_polls_and_streams_end_cleanly_when_the_server_goes(tmp_path: Path) -> None:
-    async with serving(tmp_path) as served:
+async def test_polls_and_streams_end_cleanly_when_the_server_goes(database: str) -> None:
+    async with serving(database) as served:
         hand = Hand(served.client)
         id = await served.start("nobody")
         await hand.register()

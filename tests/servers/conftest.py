@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from msgspec import Raw
 from tests import postgres
-from tests.store.conftest import migrated
+from tests.databases import migrated
 
 from perdure.engine.engine import Engine
 from perdure.engine.settings import EngineSettings

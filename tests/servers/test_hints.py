@@ -7,8 +7,8 @@ from functools import partial
 import asyncpg
 import pytest
 from tests import postgres
+from tests.databases import migrated
 from tests.servers.conftest import NEVER, Pair, engine_on, exchange, pair_on, raw, until
-from tests.store.conftest import migrated
 from tests.store.world import step
 
 from perdure.engine.engine import Engine

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from tests.server.serving import Hand, Served, serving
@@ -12,10 +11,10 @@ from perdure.wire.access import Role
 
 
 @pytest.fixture
-async def both(url: str, tmp_path: Path) -> AsyncIterator[tuple[Served, Served]]:
+async def both(url: str) -> AsyncIterator[tuple[Served, Served]]:
     """Servers that look by themselves so rarely that whatever happens is a hint's doing."""
-    values = {"store": url, "poll_seconds": NEVER, "stream_comment_seconds": 600.0}
-    async with serving(tmp_path, **values) as a, serving(tmp_path, **values) as b:
+    values = {"poll_seconds": NEVER, "stream_comment_seconds": 600.0}
+    async with serving(url, **values) as a, serving(url, **values) as b:
         await until(lambda: a.engine.store.hints_up and b.engine.store.hints_up)
         yield a, b
 

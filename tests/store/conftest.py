@@ -1,52 +1,22 @@
-"""One suite for every database: whoever takes `store` or `world` runs once per entry of DATABASES."""
+"""One suite for every database: whoever takes `store` or `world` runs once on each."""
 
-import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
-from tests import postgres
 from tests.store.world import World
 
 from perdure.store.interface import Store
 from perdure.store.open import open_store
 
 
-@asynccontextmanager
-async def _sqlite(folder: Path) -> AsyncIterator[Store]:
-    opened = await open_store(f"sqlite:{folder / 'store.db'}")
+@pytest.fixture
+async def store(database: str) -> AsyncIterator[Store]:
+    """An empty store."""
+    opened = await open_store(database)
     try:
         yield opened
     finally:
         await opened.close()
-
-
-async def migrated(url: str) -> None:
-    """Bring the template of all test databases up to date."""
-    await (await open_store(url)).close()
-
-
-@asynccontextmanager
-async def _postgres(folder: Path) -> AsyncIterator[Store]:
-    async with postgres.fresh(migrated) as url:
-        opened = await open_store(url)
-        try:
-            yield opened
-        finally:
-            await opened.close()
-
-
-DATABASES: dict[str, Callable[[Path], AbstractAsyncContextManager[Store]]] = {"sqlite": _sqlite}
-if sys.platform != "win32":
-    DATABASES["postgres"] = _postgres
-
-
-@pytest.fixture(params=sorted(DATABASES))
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    """An empty store."""
-    async with DATABASES[request.param](tmp_path) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import apsw
 import asyncpg
 import pytest
 from tests import postgres
-from tests.store.conftest import migrated
+from tests.databases import migrated
 from tests.store.grown import BASE, NOW_US, PAYLOAD, fill_postgres, fill_sqlite, name_of
 
 from perdure.store.open import open_store

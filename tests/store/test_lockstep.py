@@ -15,7 +15,7 @@ import asyncpg
 import msgspec
 import pytest
 from tests import postgres
-from tests.store.conftest import migrated
+from tests.databases import migrated
 from tests.store.world import GRACE_US, PROJECT, World, answer_wait, child, event_wait, raw, step
 
 from perdure.store import postgres_lane

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 from tests import postgres
-from tests.store.conftest import migrated
+from tests.databases import migrated
 from tests.store.test_driver import HOWS, fail_after_writing, note, read_note, refuse
 from tests.store.world import World, step
 

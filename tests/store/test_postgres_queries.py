@@ -5,7 +5,7 @@ import sys
 import asyncpg
 import pytest
 from tests import postgres
-from tests.store.conftest import migrated
+from tests.databases import migrated
 
 from perdure.store.migrate import migrations, statements
 from perdure.store.postgres_lane import PREPARE

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Iterator
 import asyncpg
 import pytest
 from tests import postgres
+from tests.databases import migrated
 from tests.faults.cluster import until
-from tests.store.conftest import migrated
 from tests.store.world import PROJECT, World, step
 
 from perdure.engine.engine import Engine

@@ -9,8 +9,8 @@ import asyncpg
 import pytest
 from msgspec import Raw
 from tests import postgres
+from tests.databases import migrated
 from tests.faults.cluster import until
-from tests.store.conftest import migrated
 from tests.store.world import GRACE_US, PROJECT, SECOND, World, raw, step
 
 from perdure.store.migrate import postgres_settings
