@@ -401,6 +401,58 @@ async def test_another_server_takes_over(served: Served, unused_tcp_port: int) -
         assert (await client.list()).executions == []
 
 
+@asynccontextmanager
+async def silent() -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """The address of a server that takes requests and answers none, and whether it was asked."""
+    asked = asyncio.Event()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(1_024):
+                asked.set()
+        writer.close()
+
+    server = await asyncio.start_server(listen, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
+
+
+async def test_what_a_silent_server_was_asked_is_asked_another_one(served: Served) -> None:
+    async with silent() as (url, asked):
+        transport = HttpTransport([url, served.server.url], served.key, patience_seconds=0)
+        transport._turn = 0
+        async with Client(transport) as client:
+            starting = asyncio.create_task(client.start(doubled, 1))
+            await asked.wait()
+            transport.leave(url)
+            assert (await starting).id == (await client.list()).executions[0].id
+            assert transport.urls == [served.server.url, url]
+
+
+async def test_a_silent_server_that_is_the_only_one_is_not_left() -> None:
+    async with silent() as (url, asked), Client(HttpTransport(url)) as client:
+        listing = asyncio.create_task(client.list())
+        await asked.wait()
+        client._transport.leave(url)  # type: ignore[attr-defined]  # it is an HttpTransport
+        await asyncio.sleep(0)
+        assert not listing.done()
+        listing.cancel()
+        await asyncio.gather(listing, return_exceptions=True)
+
+
+async def test_servers_that_are_all_away_are_all_named(unused_tcp_port: int) -> None:
+    urls = [f"http://127.0.0.1:{unused_tcp_port}", f"http://localhost:{unused_tcp_port}"]
+    async with Client(HttpTransport(urls, patience_seconds=0)) as client:
+        with pytest.raises(Unavailable) as told:
+            await client.list()
+    assert all(url in told.value.message for url in urls)
+
+
+def test_many_clients_spread_over_the_servers() -> None:
+    urls = [f"http://127.0.0.1:{port}" for port in (1, 2)]
+    assert {HttpTransport(urls).urls[0] for _ in range(64)} == set(urls)
+
+
 @pytest.fixture
 def unused_tcp_port() -> int:
     import socket

@@ -1,8 +1,10 @@
 """The lease as its worker sees it: when it is good, and when it is in doubt."""
 
 import asyncio
+import contextlib
 import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from typing import Any, cast
 
 import msgspec
@@ -13,6 +15,40 @@ from perdure.sdk.worker import Worker
 from perdure.wire.requests import BeatReply, RegisterReply
 
 LEASE_US = 3_600_000_000
+
+
+@contextlib.contextmanager
+def answering(handle: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
+    """The address of a server in a thread of its own."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            handle(self)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def accept(request: BaseHTTPRequestHandler) -> None:
+    """Say that the lease holds."""
+    body = msgspec.json.encode(BeatReply(lost=False))
+    request.send_response(200)
+    request.send_header("Content-Length", str(len(body)))
+    request.end_headers()
+    request.wfile.write(body)
 
 
 class Listener:
@@ -79,3 +115,40 @@ async def test_a_lease_is_in_doubt_once_its_connection_is_closed_even_if_the_nex
         await asyncio.to_thread(server.shutdown)
         thread.join()
         server.server_close()
+
+
+async def test_a_silent_server_is_left_for_the_next_one_while_the_lease_holds() -> None:
+    """The silence is never broken: only the time-out, a third of the lease at most, gets the beats to the other one."""
+    over = threading.Event()
+    left: asyncio.Queue[str] = asyncio.Queue()
+    listener = Listener()
+    with answering(lambda request: void(over.wait(60))) as silent, answering(accept) as other:
+        lease = Lease([silent, other], None, left.put_nowait)
+        try:
+            lease.begin(cast(Worker, listener), "w", RegisterReply("epoch", "p", 15_000_000, 500_000, 0), lease.now())
+            assert await asyncio.wait_for(left.get(), 60) == silent
+            await asyncio.wait_for(listener.beats.get(), 60)
+            assert lease.is_good()
+        finally:
+            over.set()
+            await lease.end()
+
+
+def void(_: object) -> None:
+    """For what answers something that nobody wants."""
+
+
+async def test_beats_go_below_the_path_in_the_address() -> None:
+    paths: list[str] = []
+    listener = Listener()
+
+    def note(request: BaseHTTPRequestHandler) -> None:
+        paths.append(request.path)
+        accept(request)
+
+    with answering(note) as url:
+        lease = Lease([f"{url}/perdure/"], None)
+        lease.begin(cast(Worker, listener), "w", RegisterReply("epoch", "p", LEASE_US, LEASE_US // 4, 0), lease.now())
+        await asyncio.wait_for(listener.beats.get(), 60)
+        await lease.end()
+    assert paths == ["/perdure/worker/v1/beat"]

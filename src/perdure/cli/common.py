@@ -36,7 +36,11 @@ PATIENCE_SECONDS: Final = 3.0
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 UrlOption = Annotated[
     str | None,
-    typer.Option("--url", help="The server. Default: PERDURE_URL, else http://127.0.0.1:8080.", show_default=False),
+    typer.Option(
+        "--url",
+        help="The server, or several of one store: URL,URL. Default: PERDURE_URL, else http://127.0.0.1:8080.",
+        show_default=False,
+    ),
 ]
 DatabaseOption = Annotated[
     str | None,

@@ -175,7 +175,7 @@ def _do(
         if named or access.api_key is not None:
             try:
                 done = with_client(url, online, patience=PATIENCE_SECONDS if named else GLANCE_SECONDS)
-                return done, f"on {access.urls[0]}"
+                return done, f"on {', '.join(access.urls)}"
             except Unavailable as error:
                 if named:
                     raise Refused(f"{error.message} For a stopped store name its file with --database.") from None

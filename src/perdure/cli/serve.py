@@ -117,7 +117,7 @@ def work(
         registry,
         deployment=deployment,
         capacity=capacity,
-        lease=Lease(list(access.urls), access.api_key),
+        lease=Lease(transport.urls, access.api_key, transport.leave),
         grace_seconds=grace,
     )
     with asyncio.Runner(loop_factory=loop_factory()) as runner:

@@ -7,6 +7,7 @@ asked; it knows whether a request may have reached the server, because that deci
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -21,6 +22,8 @@ IDLE_SECONDS: Final = 50.0
 """Less than the server keeps an idle connection, so that both do not let go at the same moment."""
 CONNECTIONS_MAX: Final = 64
 """Requests that are answered at once, per server; more wait for their turn."""
+_KEEP_ALIVE: Final = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3))
+"""A silent peer is asked after five seconds, and given up after three questions: eleven seconds in all."""
 POLLS_MAX: Final = 256
 """Requests that may be held by the server, per server."""
 
@@ -78,6 +81,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a TCP one, whatever its loop calls it
+        _keep_alive(transport.get_extra_info("socket"))
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -179,11 +183,15 @@ class Server:
         if connection in self._idle:
             self._idle.remove(connection)
 
-    async def close(self) -> None:
-        """Let go of all connections."""
+    def drop(self) -> None:
+        """Let go of all connections; requests under way are lost."""
         for connection in list(self._all):
             connection.close()
         self._idle.clear()
+
+    async def close(self) -> None:
+        """Let go of all connections, and see them off."""
+        self.drop()
         if self._all:
             await asyncio.sleep(0)  # let the loop see them off
 
@@ -224,6 +232,15 @@ class Server:
         self._all.clear()
         self._turns = asyncio.Semaphore(CONNECTIONS_MAX)
         self._polls = asyncio.Semaphore(POLLS_MAX)
+
+
+def _keep_alive(line: socket.socket | None) -> None:
+    """Have the system find out that the peer's machine is gone: a held request would wait for it for a minute."""
+    if line is not None:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEP_ALIVE:
+            if hasattr(socket, name):  # macOS and Windows lack some
+                line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _why(error: OSError) -> str:

@@ -8,6 +8,9 @@ its result are five requests of three processes, so the library would cost more 
 **Repeats.** A lost connection and the statuses 408, 429, 502, 503 and 504 are tried again: at once on another server if
 there is one, then after pauses with full jitter. Requests that create carry an Idempotency-Key, alike in every try.
 
+**Several servers.** They serve one store, so any of them may be asked anything. The one that answered last is asked
+next; which one is first is drawn by lot, so that many workers and clients spread over them.
+
 **Results.** Whoever waits for an execution's end joins a shared long poll that names all ids. It is asked again as
 results come in; ids that join meanwhile get a poll of their own at once, and polls are merged when there are three. A
 lone caller pays one plain request.
@@ -130,13 +133,22 @@ class HttpTransport:
         ]
         self._patience = patience_seconds
         self._outage = outage_seconds
-        self._turn = 0
+        self._turn = random.randrange(len(self._servers))
         self._results = Results(self)
 
     @property
     def urls(self) -> list[str]:
-        """The servers' addresses."""
-        return [server.url for server in self._servers]
+        """The servers' addresses, the one that is asked next first."""
+        turn = self._turn % len(self._servers)
+        return [server.url for server in (*self._servers[turn:], *self._servers[:turn])]
+
+    def leave(self, url: str) -> None:
+        """A server is silent: what it was asked is asked the next one, at once. The only one is not left."""
+        for n, server in enumerate(self._servers):
+            if server.url == url and len(self._servers) > 1:
+                if n == self._turn % len(self._servers):
+                    self._turn += 1
+                server.drop()
 
     # --- one request -------------------------------------------------------------------------------------------------
 
@@ -214,14 +226,14 @@ class HttpTransport:
             text = f"{server.url} wants an API key: set PERDURE_API_KEY, or run `perdure dev` here once."
         return from_code(found.error_type, text, found.details, response.status)
 
-    @staticmethod
-    def _unreachable(server: Server, lost: Lost, unsure: bool) -> PerdureError:
+    def _unreachable(self, server: Server, lost: Lost, unsure: bool) -> PerdureError:
         if unsure:
             return UnknownOutcome(
                 f"{server.url} gave no answer ({lost}); the request may have taken effect. To send it again is safe."
             )
+        places = " or ".join(one.url for one in self._servers)
         return Unavailable(
-            f"Perdure cannot be reached at {server.url} ({lost}); start it with `perdure dev` or `perdure serve`, or "
+            f"Perdure cannot be reached at {places} ({lost}); start it with `perdure dev` or `perdure serve`, or "
             "name another server in PERDURE_URL."
         )
 

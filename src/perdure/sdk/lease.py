@@ -3,7 +3,8 @@
 A blocked event loop or a step that holds the interpreter for seconds is still alive, and its beats say so. The
 connection stays open between beats: when this process is killed the server sees it close at once, and cuts the lease
 to a second instead of waiting for it to run out; when the server closes it, this side beats again at once, to it or
-to another one.
+to another one. A server that gives no answer in a part of the lease is left for another one while the lease still
+holds, and the worker's requests leave it, too.
 
 The deadline is measured from the moment a beat was *sent*, on a clock that counts the machine's sleep; a frozen
 process that wakes up finds it passed and starts no step until a new beat was accepted.
@@ -12,11 +13,13 @@ process that wakes up finds it passed and starts no step until a new beat was ac
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import logging
 import select
 import threading
 import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -31,6 +34,8 @@ logger = logging.getLogger("perdure.worker")
 
 MARGIN = 0.1
 """The part of the lease before its end in which no step is started any more."""
+ANSWER_SECONDS = 5.0
+"""How long a beat waits for its answer, and at most a third of the lease: time for two other servers is left."""
 CONNECTION_GONE_SECONDS = 0.8
 """How long a lease without a connection is trusted: less than the second that the server leaves it."""
 
@@ -43,10 +48,15 @@ def boottime() -> float:
 
 
 class Lease:
-    """Keeps one registration alive; `is_good` is asked right before each step."""
+    """Keeps one registration alive; `is_good` is asked right before each step.
 
-    def __init__(self, urls: list[str], key: str | None) -> None:
+    `urls` are servers of one store; the next is taken when one fails. `leave` is called, on the worker's loop, with the
+    address of a server that was silent.
+    """
+
+    def __init__(self, urls: Sequence[str], key: str | None, leave: Callable[[str], None] | None = None) -> None:
         self._urls = urls
+        self._leave = leave
         self._turn = 0
         self._key = key
         self._reply: RegisterReply | None = None
@@ -125,16 +135,27 @@ class Lease:
                 if connection is not None:
                     connection.close()
                 connection = None
-                self._turn += 1
+                self._next_server(silent=isinstance(error, TimeoutError))
                 self._stop.wait(pause)
                 pause = min(pause * 2, 1.0)
         if connection is not None:
             connection.close()
 
+    def _url(self) -> str:
+        return self._urls[self._turn % len(self._urls)]
+
+    def _next_server(self, *, silent: bool) -> None:
+        if silent and self._leave is not None and self._worker is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the worker is gone
+                self._worker.loop.call_soon_threadsafe(self._leave, self._url())
+        self._turn += 1
+
     def _connect(self) -> http.client.HTTPConnection:
-        parts = urlsplit(self._urls[self._turn % len(self._urls)])
+        assert self._reply is not None
+        parts = urlsplit(self._url())
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(parts.hostname or "127.0.0.1", parts.port, timeout=5.0)
+        seconds = min(ANSWER_SECONDS, self._reply.lease_us / 3e6)
+        connection = kind(parts.hostname or "127.0.0.1", parts.port, timeout=seconds)
         connection.connect()
         return connection
 
@@ -150,10 +171,11 @@ class Lease:
         worker_id, reply = self._worker_id, self._reply
         sent = boottime()
         body = msgspec.json.encode(BeatRequest(worker_id, reply.epoch))
-        connection.request("POST", "/worker/v1/beat", body, self._headers())
+        path = urlsplit(self._url()).path.rstrip("/") + "/worker/v1/beat"
+        connection.request("POST", path, body, self._headers())
         response = connection.getresponse()
         answer = response.read()
-        if response.status >= 500 or response.status == 429:
+        if response.status >= 500 or response.status in (408, 429):
             raise http.client.HTTPException(f"beat: status {response.status}")
         lost = response.status != 200 or (beat := msgspec.json.decode(answer, type=BeatReply)).lost
         loop = self._worker.loop
