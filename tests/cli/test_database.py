@@ -87,22 +87,25 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(house: House, addres
     age(address)
     for _ in range(2):
         found = house.json("migrate", "--dry-run", "--database", address)
-        assert found == {"schema": 1, "dry_run": True, "migrations": LATER}
-    assert LATER[-1] in house.run("migrate", "--dry-run", "--database", address).stdout
+        assert found == {"schema": 1, "dry_run": True, "migrations": LATER, "compatible": False}
+    assert f"{LATER[-1]} (stop all servers first)" in house.run("migrate", "--dry-run", "--database", address).stdout
 
 
 def test_an_older_schema_is_brought_up_to_date_once(house: House, address: str) -> None:
     age(address)
     found = house.json("migrate", "--database", address)
-    assert found == {"schema": KNOWN, "dry_run": False, "migrations": LATER}
-    assert house.json("migrate", "--database", address) == {"schema": KNOWN, "dry_run": False, "migrations": []}
+    assert found == {"schema": KNOWN, "dry_run": False, "migrations": LATER, "compatible": False}
+    again = house.json("migrate", "--database", address)
+    assert again == {"schema": KNOWN, "dry_run": False, "migrations": [], "compatible": True}
     assert "the newest that this release knows" in house.run("migrate", "--database", address).stdout
 
 
-def test_a_newer_schema_is_refused(house: House, address: str) -> None:
+def test_a_newer_schema_is_refused_unless_it_is_compatible(house: House, address: str) -> None:
     house.run("keys", "create", "one", "--database", address)
-    newer = "UPDATE meta SET value = '99' WHERE name = 'schema'"
-    execute(address, newer if is_postgres(address) else "PRAGMA user_version=99")
+    number = "UPDATE meta SET value = '99' WHERE name = 'schema'" if is_postgres(address) else "PRAGMA user_version=99"
+    execute(address, number)
+    assert "schema 99, newer than this release" in house.run("migrate", "--database", address).stdout
+    execute(address, "UPDATE meta SET value = '99' WHERE name = 'schema_least'")
     for command in (("migrate",), ("migrate", "--dry-run"), ("db", "size")):
         refused = house.run(*command, "--database", address, code=2).stderr
         assert "has schema 99" in refused and "install a newer Perdure" in refused

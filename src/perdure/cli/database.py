@@ -21,6 +21,7 @@ from perdure.cli.common import (
 if TYPE_CHECKING:
     from perdure.store.interface import Rows
 
+NEWER: Final = "newer than this release, which can work with it"
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -43,26 +44,30 @@ def migrate(
     """Bring a database's schema up to date. `perdure serve` does the same when it starts."""
     import asyncio
 
+    from perdure.store.migrate import migrations
     from perdure.store.open import open_store
-    from perdure.store.outside import schema_of
+    from perdure.store.outside import state_of
 
     where = store_address(database)
 
     async def main() -> None:
-        before = await schema_of(where)
+        before = await state_of(where)
         if before.pending and not dry_run:
             await (await open_store(where)).close()
-        now = before.number if dry_run else before.number + len(before.pending)
+        now = before.schema.number + (0 if dry_run else len(before.pending))
         names = [f"{one.number:04}_{one.name}" for one in before.pending]
         if as_json:
-            emit({"schema": now, "dry_run": dry_run, "migrations": names})
+            compatible = all(one.compatible for one in before.pending)
+            emit({"schema": now, "dry_run": dry_run, "migrations": names, "compatible": compatible})
             return
         if not names:
-            say(f"{place(where)} has schema {now}, the newest that this release knows.")
+            newer = now > len(migrations("sqlite"))
+            say(f"{place(where)} has schema {now}, {NEWER if newer else 'the newest that this release knows'}.")
         elif dry_run:
             say(f"{place(where)} has schema {now}; to do:")
-        for name in names:
-            say(f"  {name}")
+        for name, one in zip(names, before.pending, strict=True):
+            # A database without a schema has no servers.
+            say(f"  {name}{'' if one.compatible or not before.schema.number else ' (stop all servers first)'}")
         if names and not dry_run:
             say(f"{place(where)} has schema {now} now.")
 
@@ -118,12 +123,13 @@ def size(database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
 def _sizes(address: str) -> "dict[str, Rows]":
     import asyncio
 
-    from perdure.store.outside import schema_of, sizes_of
+    from perdure.store.outside import sizes_of, state_of
 
     async def main() -> "dict[str, Rows]":
-        schema = await schema_of(address)
-        if schema.pending:
-            raise Refused(f"{place(address)} has schema {schema.number}; `perdure migrate` brings it up to date first.")
+        state = await state_of(address)
+        if state.pending:
+            number = state.schema.number
+            raise Refused(f"{place(address)} has schema {number}; `perdure migrate` brings it up to date first.")
         return await sizes_of(address)
 
     return asyncio.run(main())

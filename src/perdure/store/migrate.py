@@ -1,6 +1,14 @@
-"""Numbered migrations, forward only. A file of an unknown or newer version is refused, never guessed at."""
+"""Numbered migrations, forward only.
+
+One that says `-- compatible: yes` leaves the schema such that the release before can go on with it: it adds tables,
+indexes, and columns that may be left out, and changes nothing that is there. So servers can be upgraded one after the
+other, and rolled back. A database keeps two numbers: that of its schema, and that of the oldest release that can work
+with it, which is that of its last migration which is not compatible. What is newer than that is refused, never guessed
+at.
+"""
 
 import re
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Final, NamedTuple
 
@@ -17,6 +25,28 @@ class Migration(NamedTuple):
     number: int
     name: str
     sql: str
+    compatible: bool
+    """Whether releases that know nothing of it can go on."""
+
+
+class Schema(NamedTuple):
+    """The schema of a database: its number (0: it has none yet), and the least that a release must know."""
+
+    number: int
+    least: int
+
+    def too_new(self, known: int) -> str | None:
+        """Why a release that knows so many migrations cannot work with it."""
+        if self.number <= known or self.least <= known:
+            return None
+        return f"has schema {self.number}, this release knows up to {known}; install a newer Perdure."
+
+    def after(self, applied: Sequence[Migration]) -> "Schema":
+        """The schema when these migrations are done."""
+        return Schema(
+            max(self.number, *(migration.number for migration in applied)),
+            max(self.least, *(0 if migration.compatible else migration.number for migration in applied)),
+        )
 
 
 def migrations(dialect: str) -> list[Migration]:
@@ -32,7 +62,8 @@ def migrations(dialect: str) -> list[Migration]:
         if dialect == "postgres":
             # Ids and keys are compared byte by byte, whatever the language of the database.
             text = re.sub(r"\bTEXT\b", 'TEXT COLLATE "C"', re.sub(r"\bINTEGER\b", "BIGINT", text))
-        found.append(Migration(int(match[1]), match[2], text))
+        compatible = re.search(r"^-- compatible: yes$", text, flags=re.MULTILINE) is not None
+        found.append(Migration(int(match[1]), match[2], text, compatible))
     found.sort()
     if [migration.number for migration in found] != list(range(1, len(found) + 1)):
         raise ValueError(f"Migrations are not numbered 1 to {len(found)} without gaps.")

@@ -16,8 +16,9 @@ from typing import Any, Final, NamedTuple
 import apsw
 from uuid_utils import uuid4
 
-from perdure.store.postgres_link import Connection, Link, parse_url, prepare
+from perdure.store.postgres_link import Connection, Link, parse_url, prepare, schema_in
 from perdure.store.sqlite import SQLiteStore
+from perdure.store.sqlite import schema_in as schema_in_file
 from perdure.store.verbs import claims
 from perdure.wire.errors import Conflict, PerdureError
 
@@ -73,6 +74,11 @@ async def move(source: str, target: str, *, now_us: int, tell: Callable[[str, in
             file.execute("BEGIN")
             await prepare(link)
             connection = await link.get()
+            numbers = schema_in_file(file).number, (await schema_in(connection)).number
+            if numbers[0] != numbers[1]:
+                raise Conflict(
+                    f"The schemas differ ({numbers[0]}, {numbers[1]}); copy with the newest release of both."
+                )
             async with connection.transaction():
                 found = await _copy(file, connection, tell)
             await connection.execute("ANALYZE", timeout=SECONDS_MAX)

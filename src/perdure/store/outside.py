@@ -8,40 +8,38 @@ from typing import Final, NamedTuple
 import apsw
 
 from perdure.store.interface import Rows
-from perdure.store.migrate import Migration, migrations
+from perdure.store.migrate import Migration, Schema, migrations
 from perdure.store.open import file_of, is_postgres, no_driver
 from perdure.store.queries import load
-from perdure.store.sqlite import APPLICATION_ID, NotOurFile
+from perdure.store.sqlite import APPLICATION_ID, NotOurFile, schema_in
 from perdure.wire.errors import NotFound
 
 SIZES: Final = ("size_executions", "size_journal", "size_logs", "size_tables", "size_all")
 
 
-class Schema(NamedTuple):
-    """The number of a database's schema (0: it has none yet), and what would bring it up to date."""
+class State(NamedTuple):
+    """A database's schema, and what would bring it up to date."""
 
-    number: int
+    schema: Schema
     pending: tuple[Migration, ...]
 
 
-async def schema_of(address: str) -> Schema:
-    """The schema of the store at an address. Raises NotFound for a file that is not there, NotOurFile or
+async def state_of(address: str) -> State:
+    """How the schema of the store at an address stands. Raises NotFound for a file that is not there, NotOurFile or
     NotOurDatabase for what is no store or of a newer release, Unavailable when no database answers."""
     if is_postgres(address):
         try:
-            from perdure.store.postgres_link import schema_number  # an extra: asyncpg need not be there
+            from perdure.store.postgres_link import schema_at  # an extra: asyncpg need not be there
         except ImportError as error:
             raise no_driver(error) from error
-        number = await schema_number(address)
-        return Schema(number, tuple(migrations("postgres")[number:]))
+        schema = await schema_at(address)
+        return State(schema, tuple(migrations("postgres")[schema.number :]))
     known = migrations("sqlite")
     with _file(address) as connection:
-        number = connection.pragma("user_version")
-    if number > len(known):
-        raise NotOurFile(
-            f"{address!r} has schema {number}, this release knows up to {len(known)}; install a newer Perdure."
-        )
-    return Schema(number, tuple(known[number:]))
+        schema = schema_in(connection)
+    if problem := schema.too_new(len(known)):
+        raise NotOurFile(f"{address!r} {problem}")
+    return State(schema, tuple(known[schema.number :]))
 
 
 async def sizes_of(address: str) -> dict[str, Rows]:

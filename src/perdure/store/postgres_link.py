@@ -12,7 +12,7 @@ import asyncpg
 from uuid_utils import uuid4
 
 from perdure.store.interface import Rows
-from perdure.store.migrate import migrations, postgres_settings, statements
+from perdure.store.migrate import Schema, migrations, postgres_settings, statements
 from perdure.wire.errors import BadRequest, PerdureError, Unavailable
 
 logger = logging.getLogger("perdure.store")
@@ -219,12 +219,8 @@ async def prepare(link: Link) -> str:
     """Bring the schema up to date, one server at a time; answers the store's epoch. Raises NotOurDatabase."""
     try:
         connection = await link.get()
-        known = migrations("postgres")
-        version = await _version(connection)
-        if version < len(known):
+        if (await _known_schema(connection)).number < len(migrations("postgres")):
             await _alone(connection, lambda: _migrate(connection))
-        elif version > len(known):
-            raise _newer(version, len(known))
         epoch = await connection.fetchval("SELECT value FROM meta WHERE name = 'epoch'")
         return str(epoch)
     except Lost as error:
@@ -233,20 +229,11 @@ async def prepare(link: Link) -> str:
         raise NotOurDatabase(f"The database cannot be opened as a Perdure store: {error}.") from error
 
 
-def _newer(version: int, known: int) -> NotOurDatabase:
-    return NotOurDatabase(
-        f"The database has schema {version}, this release knows up to {known}; install a newer Perdure."
-    )
-
-
-async def schema_number(url: str) -> int:
-    """The number of a database's schema, changing nothing. Raises NotOurDatabase, or Unavailable."""
+async def schema_at(url: str) -> Schema:
+    """A database's schema, changing nothing. Raises NotOurDatabase, or Unavailable."""
     link = Link(parse_url(url), "look")
     try:
-        number, known = await _version(await link.get()), len(migrations("postgres"))
-        if number > known:
-            raise _newer(number, known)
-        return number
+        return await _known_schema(await link.get())
     except Lost as error:
         raise Unavailable(f"The database cannot be used: {error}.") from error
     finally:
@@ -271,17 +258,28 @@ async def look(url: str, texts: Mapping[str, str]) -> dict[str, Rows]:
     return found
 
 
-async def _version(connection: Connection) -> int:
-    """The number of the schema; 0 for a database that has nothing of ours."""
+async def schema_in(connection: Connection) -> Schema:
+    """The schema of the database that a connection leads to. Raises NotOurDatabase when it is somebody else's."""
     if await connection.fetchval("SELECT to_regclass('meta') IS NULL AND to_regclass('executions') IS NULL"):
-        return 0
+        return Schema(0, 0)
     try:
-        version = await connection.fetchval("SELECT value FROM meta WHERE name = 'schema'")
+        rows = await connection.fetch("SELECT name, value FROM meta WHERE name IN ('schema', 'schema_least')")
     except asyncpg.PostgresError:
-        version = None
-    if version is None:
+        rows = []
+    found = {name: int(value) for name, value in rows}
+    if "schema" not in found:
         raise NotOurDatabase("The database holds tables of somebody else; give Perdure a database of its own.")
-    return int(version)
+    return Schema(found["schema"], found.get("schema_least", found["schema"]))
+
+
+async def _known_schema(connection: Connection) -> Schema:
+    """As `schema_in`; raises NotOurDatabase also when it is newer than this release can work with."""
+    schema, known = await schema_in(connection), len(migrations("postgres"))
+    if problem := schema.too_new(known):
+        raise NotOurDatabase(f"The database {problem}")
+    if schema.number > known:
+        logger.info("The database has schema %d, which this release (%d) can work with.", schema.number, known)
+    return schema
 
 
 async def _alone(connection: Connection, work: Callable[[], Awaitable[None]]) -> None:
@@ -300,20 +298,23 @@ async def _alone(connection: Connection, work: Callable[[], Awaitable[None]]) ->
 
 
 async def _migrate(connection: Connection) -> None:
-    known = migrations("postgres")
-    version = await _version(connection)
-    if version > len(known):
-        raise _newer(version, len(known))
-    for migration in known[version:]:
+    schema = await _known_schema(connection)  # again: another server may have been faster
+    pending = migrations("postgres")[schema.number :]
+    # To build an index on a large table takes as long as it takes.
+    await connection.execute("SET LOCAL statement_timeout = 0")
+    for migration in pending:
         for statement in statements(migration.sql):
-            await connection.execute(statement)
+            await connection.execute(statement, timeout=LOOK_SECONDS_MAX)
         logger.info("The database has schema %d now (%s).", migration.number, migration.name)
-    if version < len(known):
+    if pending:
+        schema = schema.after(pending)
         for statement in statements(postgres_settings()):
             await connection.execute(statement)
         await connection.execute(
-            "INSERT INTO meta (name, value) VALUES ('schema', $1) ON CONFLICT (name) DO UPDATE SET value = $1",
-            str(len(known)),
+            "INSERT INTO meta (name, value) VALUES ('schema', $1), ('schema_least', $2) "
+            "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            str(schema.number),
+            str(schema.least),
         )
         await connection.execute(
             "INSERT INTO meta (name, value) VALUES ('epoch', $1) ON CONFLICT (name) DO NOTHING", str(uuid4())

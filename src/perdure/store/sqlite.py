@@ -31,7 +31,7 @@ import apsw
 from uuid_utils import uuid4
 
 from perdure.store.interface import Counted, Hint, Query, Tell, Trouble, Verb
-from perdure.store.migrate import migrations, planner_statistics, statements
+from perdure.store.migrate import Schema, migrations, planner_statistics, statements
 from perdure.store.queries import Statement, load
 from perdure.wire.errors import PerdureError, Unavailable, UnknownOutcome
 
@@ -84,6 +84,13 @@ class NotOurFile(PerdureError):
     """The file is no store of ours, is damaged, or is of a version that this release does not know."""
 
     code = "NOT_OUR_FILE"
+
+
+def schema_in(connection: apsw.Connection) -> Schema:
+    """The schema of a file of ours."""
+    number = connection.pragma("user_version")
+    least = connection.execute("SELECT value FROM meta WHERE name = 'schema_least'").get if number else 0
+    return Schema(number, number if least is None else int(least))
 
 
 class SQLiteStore:
@@ -172,17 +179,21 @@ class SQLiteStore:
 
     def _migrate(self) -> None:
         known = migrations("sqlite")
-        version = self._writer.pragma("user_version")
-        if version > len(known):
-            raise NotOurFile(
-                f"{self.path!r} has schema {version}, this release knows up to {len(known)}; install a newer Perdure."
-            )
-        for migration in known[version:]:
+        schema, migrated = schema_in(self._writer), False
+        if problem := schema.too_new(len(known)):
+            raise NotOurFile(f"{self.path!r} {problem}")
+        for migration in known[schema.number :]:
             with self._writer:
                 for statement in statements(migration.sql):
                     self._writer.execute(statement)
-                self._writer.execute(f"PRAGMA user_version={migration.number}")
-        if version < len(known):
+                schema = schema.after([migration])
+                self._writer.execute(f"PRAGMA user_version={schema.number}")
+                self._writer.execute(
+                    "INSERT INTO meta VALUES ('schema_least', ?1) ON CONFLICT DO UPDATE SET value = ?1",
+                    (str(schema.least),),
+                )
+            migrated = True
+        if migrated:
             self._writer.execute(planner_statistics())
         with self._writer:
             self._writer.execute("INSERT INTO meta VALUES ('epoch', ?) ON CONFLICT DO NOTHING", (str(uuid4()),))

@@ -1,0 +1,246 @@
+"""The schema over time: an upgrade while servers of the release before run, a refusal, a death in the middle."""
+
+import asyncio
+import itertools
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import apsw
+import asyncpg
+import pytest
+from tests import databases, postgres
+from tests.faults.cluster import until
+from tests.store.world import World, step
+
+from perdure.store import outside, postgres_link, sqlite
+from perdure.store.interface import Store
+from perdure.store.migrate import Migration, Schema, migrations
+from perdure.store.moving import move
+from perdure.store.open import is_postgres, open_store
+from perdure.store.outside import state_of
+from perdure.store.verbs import looks
+from perdure.wire.errors import Conflict, PerdureError
+
+ROOT = Path(__file__).parents[2]
+KNOWN = len(migrations("sqlite"))
+ADDS = "ALTER TABLE executions ADD COLUMN mood TEXT; CREATE TABLE moods (id TEXT PRIMARY KEY, mood TEXT NOT NULL)"
+COMPATIBLE = Migration(KNOWN + 1, "moods", ADDS, True)
+INCOMPATIBLE = Migration(KNOWN + 1, "stern", "ALTER TABLE executions ADD COLUMN stern INTEGER", False)
+Pretend = Callable[..., None]
+on_postgres = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
+
+
+@pytest.fixture
+def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretend:
+    """Has this release know more migrations than its own, as a later one would."""
+
+    def set_known(*more: Migration) -> None:
+        for module in (outside, postgres_link, sqlite):
+            monkeypatch.setattr(module, "migrations", lambda dialect: [*migrations(dialect), *more])
+
+    return set_known
+
+
+@pytest.fixture
+async def url() -> AsyncIterator[str]:
+    """An empty store in PostgreSQL."""
+    async with postgres.fresh(databases.migrated) as url:
+        yield url
+
+
+@pytest.fixture
+async def empty() -> AsyncIterator[str]:
+    """A PostgreSQL database that has nothing of ours."""
+    async with postgres.fresh() as url:
+        yield url
+
+
+@pytest.fixture(params=databases.KINDS)
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
+    """Where a store may be made, which nobody uses afterwards."""
+    if request.param == databases.SQLITE:
+        yield str(tmp_path / "perdure.db")
+    else:
+        async with postgres.fresh() as url:
+            yield url
+
+
+_numbers = itertools.count(1)
+
+
+async def works(store: Store) -> None:
+    """An execution is started, claimed, makes a step and is completed, whatever others do meanwhile."""
+    world = await World.make(store)
+    number = next(_numbers)
+    world._ids = number * 1_000
+    name = f"w{number}"
+    await world.register(name, deployment=name)
+    id = await world.running(name, deployment_id=name)
+    await world.report(id, [step("step")], worker=name)
+    await world.finish(id, name)
+    assert await world.kinds(id) == ["claimed", "step", "completed"]
+
+
+async def opens(place: str) -> None:
+    await (await open_store(place)).close()
+
+
+async def test_the_least_release_is_that_of_the_last_change_that_is_not_compatible(
+    place: str, pretend: Pretend
+) -> None:
+    await opens(place)
+    assert (await state_of(place)).schema == Schema(KNOWN, KNOWN)
+    more = [COMPATIBLE, INCOMPATIBLE._replace(number=KNOWN + 2), Migration(KNOWN + 3, "none", "", True)]
+    for amount, least in ((1, KNOWN), (2, KNOWN + 2), (3, KNOWN + 2)):
+        pretend(*more[:amount])
+        await opens(place)
+        assert (await state_of(place)).schema == Schema(KNOWN + amount, least)
+
+
+async def test_a_release_works_with_a_newer_schema_that_is_compatible(place: str, pretend: Pretend) -> None:
+    pretend(COMPATIBLE)
+    await opens(place)
+    pretend()
+    for _ in range(2):
+        store = await open_store(place)
+        await works(store)
+        await store.close()
+    state = await state_of(place)
+    assert state.schema == Schema(KNOWN + 1, KNOWN) and not state.pending
+
+
+async def test_a_newer_schema_that_is_not_compatible_is_refused(place: str, pretend: Pretend) -> None:
+    pretend(INCOMPATIBLE)
+    await opens(place)
+    pretend()
+    for refused in (opens, state_of):
+        with pytest.raises(PerdureError, match=f"has schema {KNOWN + 1}, .* up to {KNOWN}; install a newer Perdure"):
+            await refused(place)
+
+
+@on_postgres
+async def test_a_server_that_runs_goes_on_while_another_migrates(url: str, pretend: Pretend) -> None:
+    """A file has one server, and is migrated when it starts."""
+    running = await open_store(url)
+    await works(running)
+    stop = asyncio.Event()
+
+    async def load() -> int:
+        rounds = 0
+        while not stop.is_set():
+            await works(running)
+            rounds += 1
+        return rounds
+
+    loading = asyncio.create_task(load())
+    pretend(COMPATIBLE)
+    newer = await open_store(url)
+    await works(newer)
+    await works(running)
+    stop.set()
+    assert await loading > 0
+    assert (await state_of(url)).schema == Schema(KNOWN + 1, KNOWN)
+    assert not any((await newer.scan(looks.doctor())).values())
+    await running.close()
+    await newer.close()
+
+
+# --- a death in the middle --------------------------------------------------------------------------------------------
+
+STOPS = """
+import asyncio, sys
+from perdure.store import migrate, postgres_link, sqlite
+from perdure.store.open import open_store
+
+def stopping(sql):
+    for n, statement in enumerate(migrate.statements(sql)):
+        if n == 1:
+            print("in the middle", flush=True)
+            sys.stdin.read()
+        yield statement
+
+for module in (postgres_link, sqlite):
+    module.statements = stopping
+asyncio.run(open_store(sys.argv[1]))
+"""
+
+
+class Stopped:
+    """A process that has done the first statement of a migration, and goes no further."""
+
+    def __init__(self, place: str) -> None:
+        command = [sys.executable, "-c", STOPS, place]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        assert self._process.stdout is not None and self._process.stdout.readline() == "in the middle\n"
+
+    def __enter__(self) -> "Stopped":
+        return self
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
+async def test_a_migration_that_is_killed_leaves_nothing(place: str) -> None:
+    with Stopped(place) as stopped:
+        stopped.kill()
+    assert place_is_empty(place) if not is_postgres(place) else (await state_of(place)).schema == Schema(0, 0)
+    store = await open_store(place)
+    await works(store)
+    await store.close()
+
+
+def place_is_empty(path: str) -> bool:
+    """Whether a file has no table."""
+    connection = apsw.Connection(path)
+    try:
+        return bool(connection.execute("SELECT COUNT(*) = 0 FROM sqlite_schema").get)
+    finally:
+        connection.close()
+
+
+@on_postgres
+async def test_who_comes_while_another_migrates_waits_and_does_it_when_that_one_dies(empty: str) -> None:
+    with Stopped(empty) as stopped:
+        opening = asyncio.create_task(open_store(empty))
+        await until(lambda: _asked(empty), 60, "the lock was asked for")
+        assert not opening.done()
+        stopped.kill()
+        store = await opening
+    await works(store)
+    await store.close()
+
+
+async def _asked(url: str) -> bool:
+    """Whether somebody asked for the lock and did not get it: its transaction has nothing else in it."""
+    connection = await asyncpg.connect(url)
+    try:
+        found: bool = await connection.fetchval(
+            "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE datname = current_database() "
+            "AND pid <> pg_backend_pid() AND (query LIKE '%pg_try_advisory_xact_lock%' OR query LIKE 'COMMIT%'))"
+        )
+    finally:
+        await connection.close()
+    return found
+
+
+# --- the way to PostgreSQL --------------------------------------------------------------------------------------------
+
+
+@on_postgres
+async def test_a_store_is_not_moved_by_a_release_that_does_not_know_all_of_it(
+    empty: str, tmp_path: Path, pretend: Pretend
+) -> None:
+    source = str(tmp_path / "perdure.db")
+    pretend(COMPATIBLE)
+    await opens(source)
+    pretend()
+    with pytest.raises(Conflict, match=f"differ .{KNOWN + 1}, {KNOWN}.; copy with the newest release"):
+        await move(source, empty, now_us=1, tell=lambda table, rows: None)
+    pretend(COMPATIBLE)
+    await move(source, empty, now_us=1, tell=lambda table, rows: None)
