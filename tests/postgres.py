@@ -25,7 +25,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
 
@@ -275,6 +275,11 @@ def close() -> None:
     """End what `shared` started."""
     while _shared:
         _shared.pop().stop()
+
+
+def with_option(url: str, name: str, value: str) -> str:
+    """An address with one more word in its query."""
+    return f"{url}{'&' if '?' in url else '?'}{name}={quote(value, safe='/')}"
 
 
 async def admin(statement: str, server: Server | None = None, url: str | None = None) -> None:

@@ -149,6 +149,38 @@ def test_size_asks_for_a_migration_first(house: House, address: str) -> None:
     assert "`perdure migrate`" in house.run("db", "size", "--database", address, code=2).stderr
 
 
+# --- doctor, erase --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def used(house: House, address: str) -> str:
+    """A store in which a workflow has run."""
+    house.env["PERDURE_STORE"] = address
+    house.env["PERDURE_API_KEY"] = house.run("keys", "create", "test", "--role", "admin").stdout.strip()
+    with serving(house), working(house):
+        house.run("run", "double", "--input", "[1]", "--session", "s", "-q")
+        assert house.json("doctor")["ok"]  # beside the server
+    return address
+
+
+def test_doctor_finds_what_is_broken(house: House, used: str) -> None:
+    assert "FAIL" not in house.run("doctor").stdout
+    execute(used, "DELETE FROM journal WHERE kind = 'step'")
+    found = house.json("doctor", code=1)
+    assert found["ok"] is False
+    assert len(found["checks"]["sequence_has_no_gap"]) == 1
+    assert "FAIL sequence has no gap" in house.run("doctor", code=1).stdout
+
+
+def test_doctor_asks_for_a_migration_first(house: House, address: str) -> None:
+    age(address)
+    assert "`perdure migrate`" in house.run("doctor", "--database", address, code=2).stderr
+
+
+def test_erase_works_on_a_stopped_store(house: House, used: str) -> None:
+    assert house.json("erase", "--session", "s", "--database", used) == {"erased": 1, "open": 0}
+
+
 # --- store copy ---------------------------------------------------------------------------------------------------
 
 

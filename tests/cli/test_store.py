@@ -46,20 +46,6 @@ def test_what_is_no_copy_is_not_restored(house: House) -> None:
     assert len(house.lines("keys", "ls")) == 1
 
 
-def test_doctor_finds_what_is_broken(house: House) -> None:
-    with serving(house), working(house):
-        house.run("run", "double", "--input", "[1]", "-q")
-    assert "FAIL" not in house.run("doctor").stdout
-    connection = sqlite3.connect(house.folder / "perdure.db")
-    connection.execute("DELETE FROM journal WHERE kind = 'step'")
-    connection.commit()
-    connection.close()
-    found = house.json("doctor", code=1)
-    assert found["ok"] is False
-    assert len(found["checks"]["sequence_has_no_gap"]) == 1
-    assert "FAIL sequence has no gap" in house.run("doctor", code=1).stdout
-
-
 def test_a_store_that_is_not_there_is_told(house: House) -> None:
     for command in (
         ("doctor",),
@@ -70,12 +56,6 @@ def test_a_store_that_is_not_there_is_told(house: House) -> None:
         assert "There is no store at" in house.run(*command, code=2).stderr
     (house.folder / "perdure.db").write_text("noise")
     assert "perdure.db" in house.run("doctor", code=2).stderr
-
-
-def test_erase_works_on_a_stopped_store(house: House) -> None:
-    with serving(house), working(house):
-        house.run("run", "double", "--input", "[1]", "--session", "s", "-q")
-    assert house.json("erase", "--session", "s", "--database", "perdure.db") == {"erased": 1, "open": 0}
 
 
 def test_a_port_that_is_taken_and_a_store_that_is_open_are_told(house: House) -> None:

@@ -464,7 +464,7 @@ async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
     await _with_rows(path)
     connection = apsw.Connection(str(path))
-    connection.execute("PRAGMA user_version=999")
+    connection.execute("PRAGMA user_version=999; UPDATE meta SET value = '999' WHERE name = 'schema_least'")
     connection.close()
     _refused(path, "has schema 999, this release knows up to")
 

@@ -5,6 +5,7 @@ import contextlib
 import random
 import sys
 from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -296,7 +297,7 @@ async def test_stores_that_open_at_once_make_one_schema_and_one_epoch() -> None:
 async def test_what_is_not_ours_is_refused() -> None:
     async with postgres.fresh(migrated) as url:
         connection = await asyncpg.connect(url)
-        await connection.execute("UPDATE meta SET value = '999' WHERE name = 'schema'")
+        await connection.execute("UPDATE meta SET value = '999' WHERE name IN ('schema', 'schema_least')")
         with pytest.raises(NotOurDatabase, match="schema 999"):
             await open_store(url)
         await connection.execute("DROP TABLE meta; CREATE TABLE meta (x INTEGER)")
@@ -307,11 +308,11 @@ async def test_what_is_not_ours_is_refused() -> None:
 
 async def test_a_server_that_may_lose_what_it_acknowledged_is_refused() -> None:
     async with postgres.fresh(migrated) as url:
-        name = url.partition("@/")[2].partition("?")[0]
+        name = urlsplit(url).path.removeprefix("/")
         await postgres.admin(f"ALTER DATABASE {name} SET synchronous_commit = off")
         with pytest.raises(NotOurDatabase, match="synchronous_commit=off"):
             await open_store(url)
-        await (await open_store(url + "&allow_data_loss=on")).close()
+        await (await open_store(postgres.with_option(url, "allow_data_loss", "on"))).close()
         await postgres.admin(f"ALTER DATABASE {name} RESET synchronous_commit")
         await postgres.admin(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
         with pytest.raises(Unavailable, match="read-only"):
@@ -320,7 +321,7 @@ async def test_a_server_that_may_lose_what_it_acknowledged_is_refused() -> None:
 
 async def test_without_prepared_statements_everything_works_too() -> None:
     async with postgres.fresh(migrated) as url:
-        store = await PostgresStore.open(url + "&prepared_statements=off")
+        store = await PostgresStore.open(postgres.with_option(url, "prepared_statements", "off"))
         world = await World.make(store)
         await world.register()
         ids = await asyncio.gather(*[world.start() for _ in range(20)])

@@ -1,4 +1,4 @@
-"""The operator's commands: backup, restore, doctor, erase. They work on the file of a store, one on a server too."""
+"""The operator's commands: backup, restore, doctor, erase. Backups are of files; PostgreSQL has tools for its own."""
 
 import contextlib
 import os
@@ -18,6 +18,7 @@ from perdure.cli.common import (
     command,
     console,
     emit,
+    place,
     say,
     store_address,
     store_path,
@@ -119,20 +120,20 @@ def restore(
 
 def doctor(database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
     """Run the invariants as queries; each must find nothing. The server may run meanwhile."""
+    import asyncio
+
     from rich.text import Text
 
-    from perdure.store.queries import load
-    from perdure.store.verbs.looks import DOCTOR
+    from perdure.store.outside import faults_in, state_of
 
-    queries = load("sqlite")
-    found: dict[str, list[str]] = {}
-    with reading(store_path(database)) as connection:
-        connection.execute("BEGIN")  # all of them see one moment
-        integrity = connection.pragma("quick_check", 1)
-        found["the_file_is_whole"] = [] if integrity == "ok" else [str(integrity)]
-        for name in DOCTOR:
-            found[name.removeprefix("doctor_")] = [str(row[0]) for row in connection.execute(queries[name].sql)]
-        connection.execute("COMMIT")
+    address = store_address(database)
+
+    async def main() -> dict[str, list[str]]:
+        if (await state_of(address)).pending:
+            raise Refused(f"{place(address)} has an older schema; `perdure migrate` brings it up to date first.")
+        return await faults_in(address)
+
+    found = asyncio.run(main())
     if as_json:
         emit({"ok": not any(found.values()), "checks": found})
     else:

@@ -12,6 +12,7 @@ from perdure.store.migrate import Migration, Schema, migrations
 from perdure.store.open import file_of, is_postgres, no_driver
 from perdure.store.queries import load
 from perdure.store.sqlite import APPLICATION_ID, NotOurFile, schema_in
+from perdure.store.verbs.looks import DOCTOR
 from perdure.wire.errors import NotFound
 
 SIZES: Final = ("size_executions", "size_journal", "size_logs", "size_tables", "size_all")
@@ -52,6 +53,24 @@ async def sizes_of(address: str) -> dict[str, Rows]:
     queries = load("sqlite")
     with _file(address) as connection:
         return {name: list(connection.execute(queries[name].sql)) for name in SIZES}
+
+
+async def faults_in(address: str) -> dict[str, list[str]]:
+    """What each invariant's query finds: the ids of what breaks it, so nothing where all is well. Each query sees one
+    moment. The schema must be up to date. Raises as `state_of`."""
+    if is_postgres(address):
+        from perdure.store.postgres_link import look
+
+        queries = load("postgres")
+        rows = await look(address, {name: queries[name].sql for name in DOCTOR})
+        return {name.removeprefix("doctor_"): [str(row[0]) for row in rows[name]] for name in DOCTOR}
+    queries = load("sqlite")
+    with _file(address) as connection:
+        integrity = connection.pragma("quick_check", 1)
+        found = {"the_file_is_whole": [] if integrity == "ok" else [str(integrity)]}
+        for name in DOCTOR:
+            found[name.removeprefix("doctor_")] = [str(row[0]) for row in connection.execute(queries[name].sql)]
+    return found
 
 
 @contextmanager
