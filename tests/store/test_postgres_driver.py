@@ -11,14 +11,16 @@ import asyncpg
 import pytest
 from tests import postgres
 from tests.databases import migrated
+from tests.faults.cluster import until
 from tests.store.test_driver import HOWS, fail_after_writing, note, read_note, refuse
 from tests.store.world import World, step
 
-from perdure.store import postgres_lane
+from perdure.store import postgres_lane, postgres_link
 from perdure.store.interface import Counted, Tell, Verb, query, verb
+from perdure.store.migrate import Migration, migrations
 from perdure.store.open import open_store
 from perdure.store.postgres import PostgresStore
-from perdure.store.postgres_link import NotOurDatabase, parse_url
+from perdure.store.postgres_link import NotOurDatabase, parse_url, schema_at
 from perdure.store.queries import parse
 from perdure.store.verbs import access, looks
 from perdure.wire.errors import BadRequest, NotFound, Unavailable, UnknownOutcome
@@ -410,3 +412,62 @@ async def test_a_scan_that_takes_too_long_is_not_tried_again(
         await store.scan(nap())
     assert asyncio.get_running_loop().time() - began < 10
     assert store.epoch.startswith(str(await store.scan(read_note(name="epoch"))))
+
+
+# --- migrations of a database that has grown -------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def own() -> AsyncIterator[str]:
+    """A database that no other test sees after this one."""
+    name = await postgres.make()
+    url = postgres.shared().database_url(name)
+    await migrated(url)
+    yield url
+    await postgres.drop(name)
+
+
+def _one_more(monkeypatch: pytest.MonkeyPatch, sql: str) -> int:
+    """As if this release had one more migration; its number."""
+    known = migrations("postgres")
+    more = [*known, Migration(len(known) + 1, "more", sql, compatible=True)]
+    monkeypatch.setattr(postgres_link, "migrations", lambda dialect: more)
+    return len(more)
+
+
+async def test_a_migration_may_take_longer_than_any_other_statement(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    number = _one_more(monkeypatch, "SELECT pg_sleep(1)")
+    monkeypatch.setattr(postgres_link, "COMMAND_SECONDS_MAX", 0.5)
+    await postgres.admin(f"ALTER DATABASE {urlsplit(own).path[1:]} SET statement_timeout = '500ms'")
+    await (await PostgresStore.open(own)).close()
+    assert (await schema_at(own)).number == number
+
+
+async def test_a_migration_does_not_queue_behind_a_long_look(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever comes after one that waits for the whole table waits as well; so it gives up and asks again."""
+    number = _one_more(monkeypatch, "ALTER TABLE executions ADD COLUMN more INTEGER")
+    monkeypatch.setattr(postgres_link, "MIGRATE_LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(postgres_link, "MIGRATE_SECONDS_MAX", 1.0)
+    looking = await asyncpg.connect(own)
+    reader = await asyncpg.connect(own)
+    reading = reader.transaction()
+    await reading.start()
+    await reader.execute("SELECT 1 FROM executions")
+    with pytest.raises(Unavailable, match="somebody holds a lock"):
+        await PostgresStore.open(own)
+    monkeypatch.setattr(postgres_link, "MIGRATE_SECONDS_MAX", 60.0)
+    opening = asyncio.create_task(PostgresStore.open(own))
+
+    async def waits() -> bool:
+        return bool(
+            await looking.fetchval(
+                "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'ALTER%'"
+            )
+        )
+
+    await until(waits, 30, "the migration waits for the table")
+    await reading.rollback()
+    await (await opening).close()
+    await reader.close()
+    await looking.close()
+    assert (await schema_at(own)).number == number

@@ -28,6 +28,9 @@ RECONNECT_SECONDS_MAX = 10.0
 COMMAND_SECONDS_MAX = 15.0
 """No statement takes that long (the server's own limit is 10 s): the connection is a black hole."""
 MIGRATE_SECONDS_MAX = 60.0
+"""How long a migration is asked for, while another server or somebody's lock is in its way."""
+MIGRATE_LOCK_SECONDS = 3.0
+"""How long it waits for a table each time: whoever comes later waits behind it."""
 LOOK_SECONDS_MAX = 86_400.0
 TIMELINE: Final = "CASE WHEN pg_is_in_recovery() THEN '' ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END"
 """The server's history: a standby that takes over begins a new one, and so does a restore from a base backup."""
@@ -223,9 +226,11 @@ async def prepare(link: Link) -> str:
             await _alone(connection, lambda: _migrate(connection))
         epoch = await connection.fetchval("SELECT value FROM meta WHERE name = 'epoch'")
         return str(epoch)
-    except Lost as error:
+    except (Lost, OSError, asyncpg.InterfaceError) as error:
         raise Unavailable(f"The database cannot be used: {error}.") from error
     except asyncpg.PostgresError as error:
+        if is_lost(error):
+            raise Unavailable(f"The database cannot be used: {error}.") from error
         raise NotOurDatabase(f"The database cannot be opened as a Perdure store: {error}.") from error
 
 
@@ -288,20 +293,25 @@ async def _alone(connection: Connection, work: Callable[[], Awaitable[None]]) ->
     loop = asyncio.get_running_loop()
     until = loop.time() + MIGRATE_SECONDS_MAX
     while True:
-        async with connection.transaction():
-            if await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", LOCK):
-                await work()
-                return
+        why = "another server is at it"
+        try:
+            async with connection.transaction():
+                if await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", LOCK):
+                    await work()
+                    return
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
+            why = f"somebody holds a lock that it needs ({error}); a dump or a long report, perhaps"
         if loop.time() > until:
-            raise Unavailable(f"Another server has been migrating the database for {MIGRATE_SECONDS_MAX:.0f} s.")
+            raise Unavailable(f"The database could not be migrated within {MIGRATE_SECONDS_MAX:.0f} s: {why}.")
         await asyncio.sleep(random.uniform(0.05, 0.15))
 
 
 async def _migrate(connection: Connection) -> None:
     schema = await _known_schema(connection)  # again: another server may have been faster
     pending = migrations("postgres")[schema.number :]
-    # To build an index on a large table takes as long as it takes.
-    await connection.execute("SET LOCAL statement_timeout = 0")
+    # To build an index on a large table takes as long as it takes; but nobody else is to wait long before it begins.
+    waits = f"{MIGRATE_LOCK_SECONDS * 1_000:.0f}ms"
+    await connection.execute(f"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{waits}'")
     for migration in pending:
         for statement in statements(migration.sql):
             await connection.execute(statement, timeout=LOOK_SECONDS_MAX)
@@ -309,7 +319,7 @@ async def _migrate(connection: Connection) -> None:
     if pending:
         schema = schema.after(pending)
         for statement in statements(postgres_settings()):
-            await connection.execute(statement)
+            await connection.execute(statement, timeout=LOOK_SECONDS_MAX)
         await connection.execute(
             "INSERT INTO meta (name, value) VALUES ('schema', $1), ('schema_least', $2) "
             "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
