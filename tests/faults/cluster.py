@@ -26,7 +26,7 @@ from perdure.wire.access import Role
 
 ROOT = Path(__file__).parents[2]
 PERDURE = [sys.executable, "-m", "perdure.cli.main"]
-START_SECONDS = 60.0
+START_SECONDS = 300.0
 END_SECONDS = 60.0
 
 
