@@ -12,6 +12,7 @@ import pytest
 from tests import postgres
 from tests.databases import migrated
 from tests.faults.cluster import until
+from tests.faults.proxy import Proxy
 from tests.store.test_driver import HOWS, fail_after_writing, note, read_note, refuse
 from tests.store.world import World, step
 
@@ -20,7 +21,7 @@ from perdure.store.interface import Counted, Tell, Verb, query, verb
 from perdure.store.migrate import Migration, migrations
 from perdure.store.open import open_store
 from perdure.store.postgres import PostgresStore
-from perdure.store.postgres_link import NotOurDatabase, parse_url, schema_at
+from perdure.store.postgres_link import NotOurDatabase, end, parse_url, schema_at
 from perdure.store.queries import parse
 from perdure.store.verbs import access, looks
 from perdure.wire.errors import BadRequest, NotFound, Unavailable, UnknownOutcome
@@ -282,6 +283,44 @@ async def test_a_server_that_stops_and_starts_is_waited_for() -> None:
 
 
 # --- the database ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_server_that_ends_does_not_wait_for_a_database_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_lane, "CLOSE_SECONDS_MAX", 0.2)
+    with postgres.running() as server:
+        name = await postgres.make(server=server)
+        async with Proxy(socket=f"{server.url.partition('host=')[2]}/.s.PGSQL.5432") as line:
+            store = await PostgresStore.open(f"postgresql://perdure@127.0.0.1:{line.port}/{name}")
+            await store.write(note(name="before", value="x"))
+            line.set(down=True)
+            writing = asyncio.ensure_future(store.write(note(name="meanwhile", value="x")))
+            reading = asyncio.ensure_future(store.read(read_note(name="before")))
+            await asyncio.sleep(0)
+            async with asyncio.timeout(10):
+                await store.close()
+            for asked in (writing, reading):
+                with pytest.raises(UnknownOutcome):
+                    await asked
+
+
+async def test_a_task_is_ended_even_if_its_connection_is_lost_while_it_is_cancelled() -> None:
+    turns = 0
+
+    async def works() -> None:
+        nonlocal turns
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                turns += 1
+                if turns == 3:
+                    raise
+                # As a driver does that finds its connection closed.
+
+    task = asyncio.ensure_future(works())
+    await asyncio.sleep(0)
+    await end(task)
+    assert task.done() and turns == 3
 
 
 async def test_stores_that_open_at_once_make_one_schema_and_one_epoch() -> None:

@@ -187,6 +187,5 @@ class PostgresStore:
         if self._closed:
             return
         self._closed = True
-        for lane in (self._write, self._sweep, *self._reads, self._scan):
-            await lane.close()
+        await asyncio.gather(*[lane.close() for lane in (self._write, self._sweep, *self._reads, self._scan)])
         await self._exchange.close()

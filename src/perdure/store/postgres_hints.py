@@ -23,7 +23,7 @@ import asyncpg
 
 from perdure.store.hints import Gathered, decode
 from perdure.store.interface import Everything, Hint
-from perdure.store.postgres_link import Address, Link, Lost, NotOurDatabase
+from perdure.store.postgres_link import Address, Link, Lost, NotOurDatabase, end
 
 logger = logging.getLogger("perdure.store")
 
@@ -75,9 +75,7 @@ class Exchange:
             self._tasks.append(loop.create_task(work(), name=f"perdure-hints{work.__name__}"))
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*[end(task) for task in self._tasks])
         self.up = False
         await self._out.close()
         await self._in.close()

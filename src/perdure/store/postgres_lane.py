@@ -35,6 +35,7 @@ from perdure.store.postgres_link import (
     Link,
     Lost,
     NotOurDatabase,
+    end,
     is_lost,
 )
 from perdure.store.queries import Statement
@@ -45,6 +46,8 @@ logger = logging.getLogger("perdure.store")
 GROUP_VERBS_MAX = 256
 GROUP_WEIGHT_MAX = 1_000
 RETRIES_MAX: Final = 5
+CLOSE_SECONDS_MAX = 5.0
+"""How long a server that ends waits for its database."""
 
 Answer = Callable[[Any, Exception | None], None]
 Item = tuple[Verb[Any], Answer]
@@ -157,6 +160,8 @@ class Lane:
         """The database's, when the verbs that wait were accepted. Empty: not known, the next transaction tells."""
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._taken: list[Item] = []
+        """The group that is being brought to its end."""
         self._closing = False
         self._hold = kind == "write"
         self._one_by_one = kind == "sweep"
@@ -170,11 +175,17 @@ class Lane:
             self._task = asyncio.get_running_loop().create_task(self._work(), name=f"perdure-{self._kind}")
 
     async def close(self) -> None:
-        """Finish what was accepted, then let go of the connection."""
+        """Finish what was accepted, or give it up when the database does not answer in time; then let go of the
+        connection."""
         self._closing = True
         self._wake.set()
         if self._task is not None:
-            await self._task
+            await asyncio.wait({self._task}, timeout=CLOSE_SECONDS_MAX)
+            await end(self._task)
+            _give(
+                [*self._taken, *self.inbox],
+                UnknownOutcome("The server ended before its database had answered; repeat it with the same key."),
+            )
         await self._link.close()
 
     async def _work(self) -> None:
@@ -185,12 +196,13 @@ class Lane:
                 self._wake.clear()
                 await self._wake.wait()
             await asyncio.sleep(0)  # those just answered can join
-            group = self._take()
+            group = self._taken = self._take()
             try:
                 await self._flush(group)
             except Exception as error:  # the lane must survive whatever one group met
                 logger.exception("A group of %d verbs failed.", len(group))
                 _give(group, error)
+            self._taken = []
 
     def _take(self) -> list[Item]:
         group: list[Item] = []

@@ -214,8 +214,20 @@ class Link:
         connection, self._connection = self._connection, None
         if connection is not None and not connection.is_closed():
             with contextlib.suppress(Exception):  # it ends either way
-                await connection.close(timeout=1.0)
+                # Its own time-out leaves out the wait for a statement that was cancelled.
+                async with asyncio.timeout(1.0):
+                    await connection.close()
             connection.terminate()
+
+
+async def end(task: "asyncio.Task[None]") -> None:
+    """Cancel a task that uses a connection, until it has ended: when the connection is lost at the same moment, it
+    hears of that, and not that it was cancelled."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.2)
+    if not task.cancelled():
+        task.exception()  # it was told to end: why it did does not matter
 
 
 async def prepare(link: Link) -> str:
