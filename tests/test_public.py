@@ -27,6 +27,8 @@ PROMISED = {
     "Registry",
     "RetryAfter",
     "RetryPolicy",
+    "Schedule",
+    "ScheduledFor",
     "StepFailed",
     "Workflow",
     "current_step",

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
         RetryAfter,
         StepFailed,
     )
+    from perdure.sdk.schedules import Schedule
     from perdure.sdk.steps import current_step
     from perdure.sdk.workflow import Queue, Registry, Workflow, step, workflow
     from perdure.wire.errors import PerdureError
     from perdure.wire.retry import RetryPolicy
+    from perdure.wire.schedules import ScheduledFor
 
 __all__ = [
     "ChildCancelled",
@@ -38,6 +40,8 @@ __all__ = [
     "Registry",
     "RetryAfter",
     "RetryPolicy",
+    "Schedule",
+    "ScheduledFor",
     "StepFailed",
     "Workflow",
     "current_step",
@@ -59,10 +63,12 @@ _HOMES = {
         "RetryAfter",
         "StepFailed",
     ),
+    "perdure.sdk.schedules": ("Schedule",),
     "perdure.sdk.steps": ("current_step",),
     "perdure.sdk.workflow": ("Queue", "Registry", "Workflow", "step", "workflow"),
     "perdure.wire.errors": ("PerdureError",),
     "perdure.wire.retry": ("RetryPolicy",),
+    "perdure.wire.schedules": ("ScheduledFor",),
 }
 
 

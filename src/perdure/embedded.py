@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
@@ -40,9 +41,12 @@ from perdure.wire.requests import (
     RegisterRequest,
     ReportReply,
     ReportRequest,
+    ScheduleChange,
+    ScheduleSpec,
     Started,
     StartItem,
 )
+from perdure.wire.schedules import Fire, StoredSchedule
 
 logger = logging.getLogger("perdure")
 
@@ -101,6 +105,32 @@ class LocalTransport:
 
     async def erase(self, user_id: str | None, session_id: str | None) -> tuple[int, int]:
         return await self.engine.executions.erase(self.project_id, user_id=user_id, session_id=session_id)
+
+    async def put_schedule(self, spec: ScheduleSpec) -> str:
+        return await self.engine.schedules.put(self.project_id, spec)
+
+    async def list_schedules(
+        self, workflow_id: str | None, cursor: str | None, limit: int
+    ) -> tuple[Sequence[StoredSchedule], str | None]:
+        return await self.engine.schedules.list(self.project_id, workflow_id, cursor, limit)
+
+    async def get_schedule(self, schedule_id: str) -> StoredSchedule:
+        return await self.engine.schedules.get(self.project_id, schedule_id)
+
+    async def change_schedule(self, schedule_id: str, change: ScheduleChange) -> StoredSchedule:
+        return await self.engine.schedules.change(self.project_id, schedule_id, change)
+
+    async def delete_schedule(self, schedule_id: str) -> None:
+        await self.engine.schedules.delete(self.project_id, schedule_id)
+
+    async def run_schedule(self, schedule_id: str) -> Started:
+        return await self.engine.schedules.run(self.project_id, schedule_id)
+
+    async def next_runs(self, schedule_id: str, count: int) -> Sequence[datetime]:
+        return await self.engine.schedules.next(self.project_id, schedule_id, count)
+
+    async def schedule_fires(self, schedule_id: str, limit: int) -> Sequence[Fire]:
+        return await self.engine.schedules.fires(self.project_id, schedule_id, limit=limit)
 
     async def register(self, request: RegisterRequest) -> RegisterReply:
         return await self.engine.claims.register(self.project_id, request)

@@ -89,6 +89,14 @@ CONTRACT: dict[str, tuple[set[str], set[str]]] = {
     "MessageResponse": ({"message"}, set()),
     "WorkerStatusResponse": ({"has_workers", "online_count"}, set()),
     "GetEventsResponse": ({"events", "has_more"}, {"next_sequence_id"}),
+    "CreateScheduleRequest": ({"workflow_id", "cron", "timezone", "key"}, set()),
+    "CreateScheduleResponse": ({"schedule_id"}, set()),
+    "ScheduleResponse": (
+        {"id", "workflow_id", "cron", "timezone", "key", "status", "next_run_at", "created_at", "updated_at"},
+        {"last_run_at"},
+    ),
+    "GetSchedulesResponse": ({"schedules"}, set()),
+    "GetScheduledWorkflowsResponse": ({"workflow_ids"}, set()),
 }
 OPERATIONS = {
     "health",
@@ -103,6 +111,9 @@ OPERATIONS = {
     "get_api_keys",
     "create_api_key",
     "delete_api_key",
+    "create_schedule",
+    "get_scheduled_workflows",
+    "get_schedules_for_workflow",
 }
 ADDED = {"key", "phase", "attempt", "tags", "progress", "forked_from", "forked_at_step"}
 

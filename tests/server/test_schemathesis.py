@@ -35,6 +35,7 @@ class Running:
     hand: Hand
     queued: str
     held: Any
+    schedule: str
 
     def __init__(self) -> None:
         self._ready = threading.Event()
@@ -59,6 +60,9 @@ class Running:
         self.queued = await self.served.start(start_at="2999-01-01T00:00:00Z", **place)
         await self.served.start(**place)
         self.held = await self.hand.claim()
+        made = {"workflow_id": "w", "cron": "0 9 * * *", "timezone": "Europe/Berlin", "key": self.hand.id}
+        reply = await self.served.client.post("/api/v1/schedules", json=made)
+        self.schedule = reply.json()["schedule_id"]
 
     def start(self) -> None:
         self._thread.start()
@@ -84,6 +88,8 @@ def know(case: Any, running: Running) -> None:
     """Put names that mean something in place of the case's own."""
     if "execution_id" in (case.path_parameters or {}):
         case.path_parameters["execution_id"] = running.held["id"] if case.method == "GET" else running.queued
+    if "schedule_id" in (case.path_parameters or {}):
+        case.path_parameters["schedule_id"] = running.schedule
     body = case.body
     if not isinstance(body, dict):
         return

@@ -14,12 +14,12 @@ from tests.store.world import PROJECT, World, raw
 from perdure.store.interface import Verb
 from perdure.store.verbs import looks, schedules
 from perdure.store.verbs.idempotency import Idempotency
-from perdure.store.verbs.schedules import Change, Fired
+from perdure.store.verbs.schedules import Fired
 from perdure.wire.cron import as_us
 from perdure.wire.errors import BadRequest, BadValue, KeyReused, NotFound, TooManySchedules, WorkflowNotFound
 from perdure.wire.records import Execution
-from perdure.wire.requests import Complete, ListFilters, ScheduleSpec
-from perdure.wire.schedules import WAITING_MAX, Fire, FireState, Missed, Overlap, Schedule, ScheduleStatus
+from perdure.wire.requests import Complete, ListFilters, ScheduleChange, ScheduleSpec
+from perdure.wire.schedules import WAITING_MAX, Fire, FireState, Missed, Overlap, ScheduleStatus, StoredSchedule
 from perdure.wire.status import Phase
 
 MINUTE = 60
@@ -44,13 +44,13 @@ class Planner:
             schedules.make_schedule(project_id=PROJECT, id=self.world.new_id(), spec=spec, now_us=self.world.now_us)
         )
 
-    async def get(self, id: str) -> Schedule:
+    async def get(self, id: str) -> StoredSchedule:
         return await self.world.store.read(schedules.get_schedule(project_id=PROJECT, schedule_id=id))
 
-    async def change(self, id: str, **fields: Any) -> Schedule:
+    async def change(self, id: str, **fields: Any) -> StoredSchedule:
         return await self.world.store.write(
             schedules.change_schedule(
-                project_id=PROJECT, schedule_id=id, change=Change(**fields), now_us=self.world.now_us
+                project_id=PROJECT, schedule_id=id, change=ScheduleChange(**fields), now_us=self.world.now_us
             )
         )
 
@@ -196,7 +196,7 @@ async def test_what_is_deleted_fires_no_more_and_leaves_its_executions(planner: 
     assert len(await planner.executions()) == 1
     for verb in (
         schedules.delete_schedule(project_id=PROJECT, schedule_id=id),
-        schedules.change_schedule(project_id=PROJECT, schedule_id=id, change=Change(), now_us=1),
+        schedules.change_schedule(project_id=PROJECT, schedule_id=id, change=ScheduleChange(), now_us=1),
         schedules.run_schedule(project_id=PROJECT, schedule_id=id, id="x", now_us=1),
     ):
         with pytest.raises(NotFound):
@@ -313,7 +313,7 @@ async def test_queue_starts_one_after_the_other_in_order(planner: Planner) -> No
     assert (await planner.due()).waiting_workflows == {"wf"}
     for minute in (15, 30, 45):
         [execution] = await planner.world.store.read(_open_of(planner))
-        assert json.loads(bytes(execution.payload))["timestamp"] == f"2026-06-01T12:{minute}:00+00:00"
+        assert json.loads(bytes(execution.payload))["timestamp"] == f"2026-06-01T12:{minute}:00Z"
         await planner.finish(execution.id)
         await planner.fire(id)
     assert await planner.slots(id) == [at(12, 15), at(12, 30), at(12, 45)]
@@ -415,6 +415,7 @@ async def test_run_now_starts_one_at_once_and_moves_no_due_time(planner: Planner
         assert not started.existing
     assert await planner.get(id) == before
     assert len(await planner.executions()) == 3
+    assert {fire.state for fire in await planner.fires(id)} == {FireState.STARTED}
     assert [fire.by_hand for fire in await planner.fires(id)] == [False, True, True]
     planner.world.advance(15 * MINUTE)
     await planner.fire(id)
@@ -608,7 +609,7 @@ async def test_other_projects_schedules_do_not_exist(planner: Planner) -> None:
     for verb in (
         schedules.get_schedule(project_id="other", schedule_id=id),
         schedules.list_fires(project_id="other", schedule_id=id, before_us=1 << 62, limit=1),
-        schedules.change_schedule(project_id="other", schedule_id=id, change=Change(), now_us=1),
+        schedules.change_schedule(project_id="other", schedule_id=id, change=ScheduleChange(), now_us=1),
         schedules.delete_schedule(project_id="other", schedule_id=id),
         schedules.run_schedule(project_id="other", schedule_id=id, id="x", now_us=1),
     ):

@@ -5,12 +5,26 @@ does not need.
 """
 
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import assert_type
 
-from perdure import ChildHandle, Client, Context, Event, Handle, Mapped, Registry, RetryPolicy, Workflow, step, workflow
+from perdure import (
+    ChildHandle,
+    Client,
+    Context,
+    Event,
+    Handle,
+    Mapped,
+    Registry,
+    RetryPolicy,
+    Schedule,
+    ScheduledFor,
+    Workflow,
+    step,
+    workflow,
+)
 from perdure.sdk.sync import SyncHandle
 
 
@@ -51,6 +65,14 @@ async def order_flow(ctx: Context, order: Order) -> Receipt:
 async def nightly(ctx: Context) -> int:
     return 1
 
+
+@workflow(schedule=Schedule("0 9 * * *", timezone="Europe/Berlin", overlap="skip", missed="all", missed_window=60))
+async def scheduled(ctx: Context, due: ScheduledFor) -> str:
+    assert_type(due.last_timestamp, datetime | None)
+    return due.timestamp.isoformat()
+
+
+Schedule("0 9 * * *", overlap="never")  # type: ignore[arg-type]
 
 app = Registry()
 
@@ -134,6 +156,9 @@ async def client_side(client: Client, order: Order) -> None:
     later = await client.start(order_flow, order, key="7", priority=2, delay=timedelta(days=1), tags={"a": "b"})
     assert_type(later, Handle[Receipt])
 
+    scheduled_at = await client.schedules.create(order_flow, "0 9 * * *", input=order, missed="all")
+    assert_type(await client.schedules.next(scheduled_at.id), Sequence[datetime])
+    assert_type(await client.schedules.run(scheduled_at.id), Handle[object])
     await client.start(order_flow)  # type: ignore[arg-type]
     await client.start(order_flow, 7)  # type: ignore[misc]
     await client.start(order_flow, order, tag="a")  # type: ignore[call-overload]

@@ -117,6 +117,15 @@ def test_each_due_time_of_the_table(expression: str, zone: str, after: str, expe
         assert read.last_until(at_us - 1) != at_us
 
 
+@pytest.mark.parametrize(
+    ("days", "expected"),
+    [("L * *", "2026-06-30"), ("LW * *", "2026-06-30"), ("* * 5L", "2026-06-26"), ("* * 1#2", "2026-06-08")],
+)
+def test_last_days_and_nth_weekdays(days: str, expected: str) -> None:
+    due = cron(f"0 0 {days}", "UTC").next_after(us("2026-06-02T00:00Z"))
+    assert due == us(f"{expected}T00:00Z")
+
+
 @pytest.mark.parametrize("sunday", ["0", "7", "SUN", "sun", "7-7"])
 def test_sunday_has_three_names(sunday: str) -> None:
     [due] = cron(f"0 0 * * {sunday}", "UTC").slots(us("2026-06-01T00:00Z"), us("2026-06-12T00:00Z"), 5)

@@ -197,6 +197,16 @@ def place(address: str) -> str:
     return f"{scheme}://{user.partition(':')[0]}{at}{host}{slash}{path}"
 
 
+def seconds_of(text: str, option: str) -> int:
+    """A duration from the command line in seconds: 90s, 15m, 2h, 7d. Raises `Refused`."""
+    import re
+
+    found = re.fullmatch(r"([0-9]{1,12})([smhd])", text)
+    if found is None:
+        raise Refused(f"{option} wants a number with a unit, as 90s, 15m, 2h or 7d; got {text!r}.")
+    return int(found[1]) * {"s": 1, "m": 60, "h": 3_600, "d": 86_400}[found[2]]
+
+
 def parse_json(text: str, where: str) -> bytes:
     """JSON from the command line: the text itself, `@file`, or `-` for the standard input."""
     from perdure.wire.codec import check_json

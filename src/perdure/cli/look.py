@@ -2,12 +2,23 @@
 
 import json
 import shlex
-from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perdure.cli.common import JsonFlag, Refused, UrlOption, ask, command, console, emit, note, say, with_client
+from perdure.cli.common import (
+    JsonFlag,
+    Refused,
+    UrlOption,
+    ask,
+    command,
+    console,
+    emit,
+    note,
+    say,
+    seconds_of,
+    with_client,
+)
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
@@ -356,17 +367,9 @@ def _phases(status: str | None, phase: str | None) -> list[str] | None:
 
 
 def _ago_us(text: str) -> int:
-    import re
     import time
 
-    found = re.fullmatch(r"(\d+)([smhd])", text)
-    if found is None:
-        raise Refused(f"--since wants a number with a unit, as 90s, 15m, 2h or 7d; got {text!r}.")
-    unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[found[2]]
-    try:
-        return max(0, time.time_ns() // 1_000 - timedelta(**{unit: int(found[1])}) // timedelta(microseconds=1))
-    except OverflowError:
-        return 0
+    return max(0, time.time_ns() // 1_000 - seconds_of(text, "--since") * 1_000_000)
 
 
 def _progress(one: "Execution") -> str:

@@ -13,12 +13,11 @@ from uuid_utils import uuid7
 from perdure.engine.executions import NEWEST, checked_id, is_uuid
 from perdure.store.verbs import schedules
 from perdure.store.verbs.idempotency import Idempotency
-from perdure.store.verbs.schedules import Change
 from perdure.wire.codec import check_json, check_name
 from perdure.wire.cron import NEXT_MAX, cron
 from perdure.wire.errors import BadRequest, BadValue, PerdureError, Unavailable, UnknownOutcome
-from perdure.wire.requests import ScheduleSpec, Started
-from perdure.wire.schedules import WINDOW_SECONDS_MAX, WINDOW_SECONDS_MIN, Fire, Schedule, ScheduleStatus
+from perdure.wire.requests import ScheduleChange, ScheduleSpec, Started
+from perdure.wire.schedules import WINDOW_SECONDS_MAX, WINDOW_SECONDS_MIN, Fire, ScheduleStatus, StoredSchedule
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
@@ -54,7 +53,7 @@ class Schedules:
         self.ring()
         return id
 
-    async def change(self, project_id: str, schedule_id: str, change: Change) -> Schedule:
+    async def change(self, project_id: str, schedule_id: str, change: ScheduleChange) -> StoredSchedule:
         """Change, pause or resume a schedule; answers what it is now. Raises NotFound, BadValue."""
         check_window(change.missed_window_seconds)
         if change.payload is not None:
@@ -88,7 +87,7 @@ class Schedules:
             )
         )
 
-    async def get(self, project_id: str, schedule_id: str) -> Schedule:
+    async def get(self, project_id: str, schedule_id: str) -> StoredSchedule:
         """One schedule. Raises NotFound."""
         return self._shown(
             await self._engine.store.read(
@@ -98,7 +97,7 @@ class Schedules:
 
     async def list(
         self, project_id: str, workflow_id: str | None = None, cursor: str | None = None, limit: int = 100
-    ) -> tuple[list[Schedule], str | None]:
+    ) -> tuple[list[StoredSchedule], str | None]:
         """A page of schedules, newest first, and where the next one starts."""
         if not 1 <= limit <= LIST_MAX:
             raise BadRequest(f"`limit` must be 1 to {LIST_MAX:,}, got {limit}.")
@@ -140,7 +139,7 @@ class Schedules:
         first = schedule.next_at_us
         return [read.local(at_us) for at_us in [first, *read.slots(first, 1 << 62, count - 1)]]
 
-    def _shown(self, schedule: Schedule) -> Schedule:
+    def _shown(self, schedule: StoredSchedule) -> StoredSchedule:
         """As it is shown: what is next of a paused one is what would be next if it went on now."""
         if schedule.status is ScheduleStatus.ACTIVE:
             return schedule

@@ -17,6 +17,7 @@ from msgspec import Raw
 from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.values import decode, encode
+from perdure.sdk.schedules import Schedules
 from perdure.sdk.workflow import Workflow
 from perdure.wire.errors import BadValue, Unavailable, from_code
 from perdure.wire.records import Event, Execution, Problem, Row
@@ -119,6 +120,8 @@ class Client:
         self._waiting: list[tuple[StartItem, asyncio.Future[Started | Problem]]] = []
         self._scheduled = False
         self._starts: set[asyncio.Task[None]] = set()
+        self.schedules = Schedules(self)
+        """What starts workflows by the clock: make, look, pause, run now."""
 
     @classmethod
     def connect(cls, url: str | Sequence[str] | None = None, api_key: str | None = None) -> Client:

@@ -58,8 +58,17 @@ from perdure.wire.public import (
     ResumeRequest,
     StepResponse,
     StepsResponse,
+    SubmitWorkflowResponse,
     microseconds,
     rfc3339,
+)
+from perdure.wire.public_schedules import (
+    CreateScheduleResponse,
+    FireResponse,
+    FiresResponse,
+    NextRunsResponse,
+    ScheduleResponse,
+    SchedulesResponse,
 )
 from perdure.wire.records import Event, Execution, Kind, Problem, Row
 from perdure.wire.requests import (
@@ -78,12 +87,23 @@ from perdure.wire.requests import (
     RegisterRequest,
     ReportReply,
     ReportRequest,
+    ScheduleChange,
+    ScheduleSpec,
     Started,
     StartItem,
     StartReply,
     StartRequest,
     WaitReply,
     WaitRequest,
+)
+from perdure.wire.schedules import (
+    WINDOW_SECONDS,
+    Fire,
+    FireState,
+    Missed,
+    Overlap,
+    ScheduleStatus,
+    StoredSchedule,
 )
 from perdure.wire.status import Phase
 
@@ -312,6 +332,42 @@ class HttpTransport:
         body = await self.request("POST", "/api/v1/executions/erase", _encode(EraseRequest(user_id, session_id)))
         reply = _read(_ERASED, body)
         return reply.erased, reply.open
+
+    # --- schedules ---------------------------------------------------------------------------------------------------
+
+    async def put_schedule(self, spec: ScheduleSpec) -> str:
+        body = _encode(spec)  # what is left out is not sent
+        answer = await self.request("POST", "/api/v1/schedules", body, headers=_fresh_key())
+        return _read(_SCHEDULE_MADE, answer).schedule_id
+
+    async def list_schedules(
+        self, workflow_id: str | None, cursor: str | None, limit: int
+    ) -> tuple[Sequence[StoredSchedule], str | None]:
+        query = {"workflow_id": workflow_id, "cursor": cursor, "limit": limit}
+        page = _read(_SCHEDULES, await self._get("/api/v1/schedules", query))
+        return [_schedule(one) for one in page.schedules], page.next_cursor
+
+    async def get_schedule(self, schedule_id: str) -> StoredSchedule:
+        return _schedule(_read(_SCHEDULE, await self._get(_schedule_path(schedule_id), {})))
+
+    async def change_schedule(self, schedule_id: str, change: ScheduleChange) -> StoredSchedule:
+        return _schedule(_read(_SCHEDULE, await self.request("PATCH", _schedule_path(schedule_id), _encode(change))))
+
+    async def delete_schedule(self, schedule_id: str) -> None:
+        await self.request("DELETE", _schedule_path(schedule_id), ours=NotFound)
+
+    async def run_schedule(self, schedule_id: str) -> Started:
+        answer = await self.request("POST", f"{_schedule_path(schedule_id)}/run", headers=_fresh_key())
+        started = _read(_SUBMITTED, answer)
+        return Started(started.execution_id, _us(started.created_at))
+
+    async def next_runs(self, schedule_id: str, count: int) -> Sequence[datetime]:
+        answer = await self._get(f"{_schedule_path(schedule_id)}/next", {"count": count})
+        return [datetime.fromisoformat(one) for one in _read(_NEXT_RUNS, answer).next]
+
+    async def schedule_fires(self, schedule_id: str, limit: int) -> Sequence[Fire]:
+        answer = await self._get(f"{_schedule_path(schedule_id)}/fires", {"limit": limit})
+        return [_fire(one) for one in _read(_FIRES, answer).fires]
 
     # --- the worker's side: it keeps its own pauses between tries ----------------------------------------------------
 
@@ -553,6 +609,44 @@ def _event(event: EventResponse) -> Event:
     return Event(event.id, event.sequence_id, event.topic, event.event_type, event.data, _us(event.created_at))
 
 
+def _schedule_path(schedule_id: str) -> str:
+    if _UUID.fullmatch(schedule_id) is None:
+        raise BadRequest(f"{schedule_id!r} is not a schedule id; ids look like 0190a5f2-7c1e-7b3a-9d55-0242ac120002.")
+    return f"/api/v1/schedules/{schedule_id}"
+
+
+def _schedule(shown: ScheduleResponse) -> StoredSchedule:
+    return StoredSchedule(
+        id=shown.id,
+        project_id="",
+        workflow_id=shown.workflow_id,
+        key=shown.key,
+        cron=shown.cron,
+        timezone=shown.timezone,
+        status=ScheduleStatus(shown.status),
+        overlap=Overlap(shown.overlap or Overlap.QUEUE),
+        missed=Missed(shown.missed or Missed.LATEST),
+        missed_window_seconds=shown.missed_window_seconds or WINDOW_SECONDS,
+        payload=_maybe(shown.payload),
+        declared=bool(shown.declared),
+        next_at_us=_us(shown.next_run_at),
+        last_slot_us=_maybe_us(shown.last_run_at),
+        created_at_us=_us(shown.created_at),
+        updated_at_us=_us(shown.updated_at),
+    )
+
+
+def _fire(shown: FireResponse) -> Fire:
+    return Fire(
+        _us(shown.due_at),
+        shown.by_hand,
+        FireState(shown.state),
+        shown.execution_id,
+        shown.reason,
+        _us(shown.fired_at),
+    )
+
+
 _NO_BODY: Final = b"Content-Length: 0\r\n"
 _PROTOCOL: Final = b"Perdure-Protocol: %d\r\n" % PROTOCOL_VERSION
 _PLAIN_FILTERS: Final = (
@@ -575,6 +669,12 @@ _STEPS: Final = msgspec.json.Decoder(StepsResponse)
 _LOGS: Final = msgspec.json.Decoder(LogsResponse)
 _PUBLISHED: Final = msgspec.json.Decoder(PublishEventResponse)
 _EVENTS: Final = msgspec.json.Decoder(GetEventsResponse)
+_SCHEDULE_MADE: Final = msgspec.json.Decoder(CreateScheduleResponse)
+_SCHEDULE: Final = msgspec.json.Decoder(ScheduleResponse)
+_SCHEDULES: Final = msgspec.json.Decoder(SchedulesResponse)
+_NEXT_RUNS: Final = msgspec.json.Decoder(NextRunsResponse)
+_FIRES: Final = msgspec.json.Decoder(FiresResponse)
+_SUBMITTED: Final = msgspec.json.Decoder(SubmitWorkflowResponse)
 _ERASED: Final = msgspec.json.Decoder(EraseResponse)
 _REGISTERED: Final = msgspec.json.Decoder(RegisterReply)
 _CLAIMED: Final = msgspec.json.Decoder(ClaimReply)

@@ -19,6 +19,7 @@ from typing import Any, Generic, Self, TypeVar, Unpack, overload
 from perdure.sdk.client import Client, Handle, StartOptions
 from perdure.sdk.credentials import find
 from perdure.sdk.http import HttpTransport
+from perdure.sdk.schedules import SyncSchedules
 from perdure.sdk.workflow import Workflow
 from perdure.wire.errors import Unavailable
 from perdure.wire.records import Execution
@@ -80,6 +81,8 @@ class SyncClient:
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
         self._closed = False
+        self.schedules = SyncSchedules(self)
+        """As `Client.schedules`."""
         _open_clients.add(self)
 
     @overload

@@ -1,6 +1,7 @@
 """The one seam between the wings: what the SDK asks of a server, whichever way it travels."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Protocol
 
 from msgspec import Raw
@@ -21,9 +22,12 @@ from perdure.wire.requests import (
     RegisterRequest,
     ReportReply,
     ReportRequest,
+    ScheduleChange,
+    ScheduleSpec,
     Started,
     StartItem,
 )
+from perdure.wire.schedules import Fire, StoredSchedule
 
 
 class Transport(Protocol):
@@ -64,6 +68,28 @@ class Transport(Protocol):
     async def read_events(self, topic: str, after: int, limit: int) -> Sequence[Event]: ...
 
     async def erase(self, user_id: str | None, session_id: str | None) -> tuple[int, int]: ...
+
+    async def put_schedule(self, spec: ScheduleSpec) -> str:
+        """Make a schedule, or bring the one of that workflow and key up to date; answers its id."""
+        ...
+
+    async def list_schedules(
+        self, workflow_id: str | None, cursor: str | None, limit: int
+    ) -> tuple[Sequence[StoredSchedule], str | None]:
+        """A page of schedules, and where the next one starts."""
+        ...
+
+    async def get_schedule(self, schedule_id: str) -> StoredSchedule: ...
+
+    async def change_schedule(self, schedule_id: str, change: ScheduleChange) -> StoredSchedule: ...
+
+    async def delete_schedule(self, schedule_id: str) -> None: ...
+
+    async def run_schedule(self, schedule_id: str) -> Started: ...
+
+    async def next_runs(self, schedule_id: str, count: int) -> Sequence[datetime]: ...
+
+    async def schedule_fires(self, schedule_id: str, limit: int) -> Sequence[Fire]: ...
 
     async def register(self, request: RegisterRequest) -> RegisterReply: ...
 

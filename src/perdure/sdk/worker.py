@@ -122,7 +122,7 @@ class Worker:
 
     async def _register(self, worker_id: str) -> None:
         self.id = worker_id
-        workflows, queues = self.registry.specs()
+        workflows, queues, schedules = self.registry.specs()
         request = RegisterRequest(
             worker_id=self.id,
             deployment_id=self.deployment,
@@ -131,6 +131,7 @@ class Worker:
             queues=queues,
             capacity=self.capacity,
             embedded=self.lease is None,
+            schedules=schedules,
         )
         sent = 0.0 if self.lease is None else self.lease.now()
         reply = await self.transport.register(request)

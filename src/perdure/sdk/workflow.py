@@ -16,13 +16,14 @@ import functools
 import inspect
 import types
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar, overload
 
 from perdure.sdk.errors import Fatal
 from perdure.sdk.payloads.hints import hints_of
-from perdure.wire.requests import QueueSpec, WorkflowSpec
+from perdure.sdk.schedules import Schedule
+from perdure.wire.requests import QueueSpec, ScheduleSpec, WorkflowSpec
 from perdure.wire.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -234,6 +235,22 @@ def step(
 
 # --- workflows -----------------------------------------------------------------------------------------------------
 
+Schedulings: TypeAlias = Schedule | str | Sequence[Schedule | str]
+"""One schedule or several; a text is an expression in UTC."""
+
+
+def as_schedules(schedule: Schedulings | None) -> list[Schedule]:
+    """The schedules of one workflow; no two have the same key."""
+    if schedule is None:
+        return []
+    several = [schedule] if isinstance(schedule, Schedule | str) else schedule
+    found = [Schedule(one) if isinstance(one, str) else one for one in several]
+    keys = [one.key for one in found]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ValueError(f"Two schedules of one workflow are called {key!r}; give each of them a key= of its own.")
+    return found
+
 
 class Queue:
     """A queue as declared in code: at most `concurrency_limit` executions per value of `concurrency_key` run at the
@@ -276,6 +293,7 @@ class Workflow(Generic[I_contra, R_co]):
         on_cancel: Literal["cancel", "wake"] = "cancel",
         strict: bool = False,
         output_schema_name: str | None = None,
+        schedule: Schedulings | None = None,
     ) -> None:
         if not inspect.iscoroutinefunction(fn):
             raise TypeError(f"A workflow is an `async def f(ctx, input)`; {fn!r} is not async.")
@@ -292,6 +310,7 @@ class Workflow(Generic[I_contra, R_co]):
         self.on_cancel: Literal["cancel", "wake"] = on_cancel
         self.strict = strict
         self._output_schema_name = output_schema_name
+        self.schedules = as_schedules(schedule)
         functools.update_wrapper(self, fn)
 
     @functools.cached_property
@@ -334,6 +353,10 @@ class Workflow(Generic[I_contra, R_co]):
             run_timeout_seconds=self.run_timeout_seconds,
             wake_on_cancel=self.on_cancel == "wake",
         )
+
+    def schedule_specs(self) -> list[ScheduleSpec]:
+        """What a worker's registration says of its schedules."""
+        return [one.spec(self) for one in self.schedules]
 
     @overload
     def __call__(self: "Workflow[None, R]", ctx: "Context", /) -> Coroutine[Any, Any, R]: ...
@@ -380,6 +403,7 @@ def workflow(
     on_cancel: Literal["cancel", "wake"] = "cancel",
     strict: bool = False,
     output_schema_name: str | None = None,
+    schedule: Schedulings | None = None,
 ) -> _Decorator: ...
 def workflow(fn: Callable[..., Coroutine[Any, Any, Any]] | None = None, /, **options: Any) -> Any:
     """Make an `async def f(ctx, input)` a workflow. `name` is what clients start it by, default the function's.
@@ -387,7 +411,8 @@ def workflow(fn: Callable[..., Coroutine[Any, Any, Any]] | None = None, /, **opt
     `retry`: how often the whole workflow is tried when its code fails (a step that failed for good is run again then,
     what succeeded is not). `run_timeout_seconds` bounds running time; waiting does not count. `on_cancel="wake"` lets a
     waiting execution run its clean-up when it is cancelled. `strict`: a step that is called with another input than the
-    journal's is an error, not only marked.
+    journal's is an error, not only marked. `schedule` starts it by the clock: a `Schedule`, five fields of cron (in
+    UTC), or a list of them.
 
     >>> @workflow(retry=2)
     ... async def order(ctx: "Context", order_id: int) -> str:
@@ -476,6 +501,7 @@ class Registry:
         on_cancel: Literal["cancel", "wake"] = "cancel",
         strict: bool = False,
         output_schema_name: str | None = None,
+        schedule: Schedulings | None = None,
     ) -> _Decorator: ...
     def workflow(
         self,
@@ -496,6 +522,10 @@ class Registry:
     def __getitem__(self, name: str) -> Workflow[Any, Any]:
         return self.workflows[name]
 
-    def specs(self) -> tuple[list[WorkflowSpec], list[QueueSpec]]:
+    def specs(self) -> tuple[list[WorkflowSpec], list[QueueSpec], list[ScheduleSpec]]:
         """What a worker's registration says."""
-        return [one.spec() for one in self.workflows.values()], [one.spec() for one in self.queues.values()]
+        return (
+            [one.spec() for one in self.workflows.values()],
+            [one.spec() for one in self.queues.values()],
+            [spec for one in self.workflows.values() for spec in one.schedule_specs()],
+        )

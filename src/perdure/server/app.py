@@ -23,7 +23,7 @@ from perdure.engine.engine import Engine
 from perdure.server import docs, logs, openapi
 from perdure.server.auth import Gate, is_loopback
 from perdure.server.connections import Connection, protocol_class
-from perdure.server.routes import claims, events, executions, keys, operations, pages, waits
+from perdure.server.routes import claims, events, executions, keys, operations, pages, schedules, waits
 from perdure.server.routing import Route, Router, Services, lifespan
 from perdure.server.settings import Settings
 from perdure.store.open import open_store
@@ -37,7 +37,8 @@ API_VERSION = "1.0.0"
 
 def all_routes() -> list[Route]:
     """The table, in the order in which it is documented."""
-    return [route for noun in (executions, waits, events, claims, keys, operations, pages) for route in noun.routes.all]
+    nouns = (executions, waits, events, schedules, claims, keys, operations, pages)
+    return [route for noun in nouns for route in noun.routes.all]
 
 
 class App:

@@ -29,6 +29,9 @@ COUNTED: Final[dict[str, tuple[str, str]]] = {
     "executions_lost": ("executions_lost", "Executions taken back from workers that vanished"),
     "workers_lost": ("workers_lost", "Registrations whose lease ran out"),
     "poisoned": ("executions_poisoned", "Executions failed because they kept taking their workers with them"),
+    "schedule_fires": ("schedule_fires", "Executions started for due times of schedules"),
+    "schedule_skips": ("schedule_skips", "Due times skipped because an execution of the schedule was open"),
+    "schedule_refusals": ("schedule_refusals", "Due times for which no execution could be started"),
     "blocked": ("executions_blocked", "Executions whose journal the code on offer does not match"),
     "failed_groups": ("commit_groups_failed", "Commits that failed; nothing of them happened"),
 }
@@ -117,6 +120,7 @@ def _engine(engine: "Engine") -> Iterator[Metric]:
         yield _gauge(name, "From ready to handed out, of the latest 1,000 claims", value)
     yield _gauge("old_snapshots", "Snapshots of the database that others have held for minutes", stats.old_snapshots)
     yield _gauge("timer_lag_seconds", "How late the latest due timers were woken", stats.timer_lag_seconds)
+    yield _gauge("schedule_lag_seconds", "How late the latest due schedules were fired", stats.schedule_lag_seconds)
 
 
 def _gauge(name: str, note: str, value: float) -> Metric:

@@ -9,7 +9,7 @@ from typing import Final
 from msgspec import Raw, Struct
 
 from perdure.wire.records import NULL, Execution, MaybeRaw, Problem, Row
-from perdure.wire.schedules import Missed, Overlap
+from perdure.wire.schedules import Missed, Overlap, ScheduleStatus
 
 PROTOCOL_VERSION: Final = 1
 """Sent as `Perdure-Protocol` by native workers; a server refuses versions it does not speak."""
@@ -172,6 +172,18 @@ class ScheduleSpec(Request, frozen=True):
     cron: str
     timezone: str
     key: str
+    overlap: Overlap | None = None
+    missed: Missed | None = None
+    missed_window_seconds: int | None = None
+    payload: MaybeRaw = None
+
+
+class ScheduleChange(Request, frozen=True):
+    """PATCH of a schedule: what is left out, or null, stays. A `payload` of null is the due time again."""
+
+    status: ScheduleStatus | None = None
+    cron: str | None = None
+    timezone: str | None = None
     overlap: Overlap | None = None
     missed: Missed | None = None
     missed_window_seconds: int | None = None

@@ -5,6 +5,7 @@ before it to end, or the slot is skipped, as the schedule's `overlap` says. Slot
 *missed*, and `missed` says what becomes of them.
 """
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
@@ -53,12 +54,15 @@ class Missed(StrEnum):
 
 class FireState(StrEnum):
     STARTED = "started"
+    """Its execution is open."""
     WAITING = "waiting"
+    """It waits for the execution before it."""
     DONE = "done"
+    """Its execution has ended."""
     SKIPPED = "skipped"
 
 
-class Schedule(Struct, frozen=True):
+class StoredSchedule(Struct, frozen=True):
     """A schedule as stored. `next_at_us` is the first due time that was not looked at yet."""
 
     id: str
@@ -96,17 +100,20 @@ class Fire(Struct, frozen=True):
 
 
 class ScheduledFor(Struct, frozen=True):
-    """The input of a scheduled execution. Times are RFC 3339, in the schedule's zone."""
+    """The input of a scheduled execution. Times are in the schedule's zone."""
 
-    timestamp: str
-    last_timestamp: str | None
+    timestamp: datetime
+    """The due time that it was started for."""
+    last_timestamp: datetime | None
+    """The last due time before it for which one was started."""
     timezone: str
     schedule_id: str
     key: str
-    upcoming: str
+    upcoming: datetime
+    """The due time that follows."""
 
 
-def due_slots(schedule: Schedule, now_us: int, limit: int) -> tuple[list[int], int]:
+def due_slots(schedule: StoredSchedule, now_us: int, limit: int) -> tuple[list[int], int]:
     """The slots to fire now, at most so many, and the next one to look at. Raises BadValue for a zone unknown here."""
     first = schedule.next_at_us
     if first > now_us:
@@ -123,7 +130,7 @@ def due_slots(schedule: Schedule, now_us: int, limit: int) -> tuple[list[int], i
     return [] if is_late and schedule.missed is Missed.SKIP else [last], schedule.following(now_us)
 
 
-def input_of(schedule: Schedule, at_us: int) -> Raw:
+def input_of(schedule: StoredSchedule, at_us: int) -> Raw:
     """What the execution for a slot (or for a moment by hand) gets as its input."""
     if schedule.payload is not None:
         return schedule.payload
@@ -132,12 +139,12 @@ def input_of(schedule: Schedule, at_us: int) -> Raw:
     return Raw(
         json.encode(
             ScheduledFor(
-                timestamp=read.local(at_us).isoformat(),
-                last_timestamp=None if last_us is None else read.local(last_us).isoformat(),
+                timestamp=read.local(at_us),
+                last_timestamp=None if last_us is None else read.local(last_us),
                 timezone=schedule.timezone,
                 schedule_id=schedule.id,
                 key=schedule.key,
-                upcoming=read.local(read.next_after(at_us) or _FAR_US).isoformat(),
+                upcoming=read.local(read.next_after(at_us) or _FAR_US),
             )
         )
     )

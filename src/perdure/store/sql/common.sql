@@ -969,7 +969,11 @@ SELECT COUNT(CASE WHEN state = 'started' THEN 1 END), COUNT(CASE WHEN state = 'w
 FROM schedule_fires WHERE schedule_id = :schedule_id AND (state = 'started' OR state = 'waiting');
 
 -- name: list_fires
-SELECT slot_us, by_hand, state, execution_id, reason, fired_at_us FROM schedule_fires
+-- A fire is settled when its schedule is looked at again; whoever reads it before sees what is true all the same.
+SELECT slot_us, by_hand, CASE WHEN state = 'started' AND NOT EXISTS (
+    SELECT 1 FROM executions e WHERE e.project_id = schedule_fires.project_id AND e.id = schedule_fires.execution_id
+      AND e.phase NOT IN ('completed', 'failed', 'cancelled')) THEN 'done' ELSE state END,
+  execution_id, reason, fired_at_us FROM schedule_fires
 WHERE schedule_id = :schedule_id AND slot_us < :before_us ORDER BY slot_us DESC, by_hand DESC LIMIT :limit;
 
 -- name: delete_fires

@@ -19,7 +19,7 @@ from perdure.wire.cron import cron
 from perdure.wire.errors import BadRequest, NotFound, TooManySchedules, from_code
 from perdure.wire.public import rfc3339
 from perdure.wire.records import Problem
-from perdure.wire.requests import ScheduleSpec, Started, StartItem
+from perdure.wire.requests import ScheduleChange, ScheduleSpec, Started, StartItem
 from perdure.wire.schedules import (
     WAITING_MAX,
     WINDOW_SECONDS,
@@ -27,8 +27,8 @@ from perdure.wire.schedules import (
     FireState,
     Missed,
     Overlap,
-    Schedule,
     ScheduleStatus,
+    StoredSchedule,
     due_slots,
     input_of,
 )
@@ -91,7 +91,7 @@ async def put_schedule(project_id: str, id: str, spec: ScheduleSpec, now_us: int
             return id
 
 
-def _with(before: Schedule, spec: ScheduleSpec, *, declared: bool) -> Schedule:
+def _with(before: StoredSchedule, spec: ScheduleSpec, *, declared: bool) -> StoredSchedule:
     return msgspec.structs.replace(
         before,
         cron=spec.cron,
@@ -111,7 +111,7 @@ def _payload(given: Raw | None, before: Raw | None) -> Raw | None:
     return None if bytes(given) == b"null" else given
 
 
-async def _update(before: Schedule, after: Schedule, now_us: int) -> None:
+async def _update(before: StoredSchedule, after: StoredSchedule, now_us: int) -> None:
     """Write what has changed. Another expression or zone, or an end of the pause, starts anew from this moment."""
     anew = (before.cron, before.timezone) != (after.cron, after.timezone)
     if anew or (before.status, after.status) == (ScheduleStatus.PAUSED, ScheduleStatus.ACTIVE):
@@ -154,24 +154,13 @@ async def _check_new(project_id: str, workflow_id: str) -> None:
         )
 
 
-class Change(NamedTuple):
-    """What to change of a schedule; None leaves it."""
-
-    status: ScheduleStatus | None = None
-    cron: str | None = None
-    timezone: str | None = None
-    overlap: Overlap | None = None
-    missed: Missed | None = None
-    missed_window_seconds: int | None = None
-    payload: Raw | None = None
-
-
 @verb
-async def change_schedule(*, project_id: str, schedule_id: str, change: Change, now_us: int) -> Schedule:
+async def change_schedule(*, project_id: str, schedule_id: str, change: ScheduleChange, now_us: int) -> StoredSchedule:
     """Change a schedule; answers what it is now. Raises NotFound, BadValue."""
     before = _found(await query("lock_schedule", project_id=project_id, id=schedule_id), schedule_id)
-    given = {name: value for name, value in change._asdict().items() if value is not None and name != "payload"}
-    after = msgspec.structs.replace(before, **given, payload=_payload(change.payload, before.payload))
+    given = {name: value for name, value in msgspec.structs.asdict(change).items() if value is not None}
+    given["payload"] = _payload(change.payload, before.payload)
+    after = msgspec.structs.replace(before, **given)
     cron(after.cron, after.timezone)
     await _update(before, after, now_us)
     return _found(await query("read_schedule", project_id=project_id, id=schedule_id), schedule_id)
@@ -271,7 +260,7 @@ async def fire_schedule(*, project_id: str, schedule_id: str, ids: Sequence[str]
     return Fired(started, True)
 
 
-def _blocked(schedule: Schedule, waiting: int) -> tuple[FireState, str | None]:
+def _blocked(schedule: StoredSchedule, waiting: int) -> tuple[FireState, str | None]:
     """What becomes of a slot while an execution of the schedule is open."""
     if schedule.overlap is Overlap.SKIP:
         return FireState.SKIPPED, "an execution of this schedule was still open"
@@ -280,7 +269,9 @@ def _blocked(schedule: Schedule, waiting: int) -> tuple[FireState, str | None]:
     return FireState.WAITING, None
 
 
-async def _start(schedule: Schedule, slot_us: int, supply: Iterator[str], now_us: int) -> tuple[Schedule, int]:
+async def _start(
+    schedule: StoredSchedule, slot_us: int, supply: Iterator[str], now_us: int
+) -> tuple[StoredSchedule, int]:
     """Start the execution of a slot whose row is there; answers whether one was started, and the schedule after it."""
     [answer] = await start_items(schedule.project_id, [New(next(supply), _item(schedule, slot_us))], now_us)
     refused = isinstance(answer, Problem)
@@ -299,7 +290,7 @@ async def _start(schedule: Schedule, slot_us: int, supply: Iterator[str], now_us
     return msgspec.structs.replace(schedule, last_slot_us=max(slot_us, schedule.last_slot_us or 0)), 1
 
 
-def _item(schedule: Schedule, at_us: int, *, by_hand: bool = False) -> StartItem:
+def _item(schedule: StoredSchedule, at_us: int, *, by_hand: bool = False) -> StartItem:
     """What is started. Its key names schedule and slot, so that a second execution of a slot could not even be made."""
     return StartItem(
         workflow_id=schedule.workflow_id,
@@ -372,13 +363,13 @@ async def due_schedules(*, now_us: int, limit: int) -> Due:
 
 
 @verb
-async def get_schedule(*, project_id: str, schedule_id: str) -> Schedule:
+async def get_schedule(*, project_id: str, schedule_id: str) -> StoredSchedule:
     """One schedule. Raises NotFound."""
     return _found(await query("read_schedule", project_id=project_id, id=schedule_id), schedule_id)
 
 
 @verb
-async def list_schedules(*, project_id: str, workflow_id: str | None, before: str, limit: int) -> list[Schedule]:
+async def list_schedules(*, project_id: str, workflow_id: str | None, before: str, limit: int) -> list[StoredSchedule]:
     """A page of schedules, newest first."""
     rows = await query("list_schedules", project_id=project_id, workflow_id=workflow_id, before=before, limit=limit)
     return [schedule_of(row) for row in rows]
@@ -401,7 +392,7 @@ async def list_fires(*, project_id: str, schedule_id: str, before_us: int, limit
     ]
 
 
-def schedule_of(values: Sequence[Any]) -> Schedule:
+def schedule_of(values: Sequence[Any]) -> StoredSchedule:
     """A schedule as the queries select it."""
     fields = list(values)
     fields[6] = ScheduleStatus(fields[6])
@@ -409,14 +400,14 @@ def schedule_of(values: Sequence[Any]) -> Schedule:
     fields[8] = Missed(fields[8])
     fields[10] = None if fields[10] is None else Raw(fields[10])
     fields[11] = bool(fields[11])
-    return Schedule(*fields)
+    return StoredSchedule(*fields)
 
 
 def _bytes(value: Raw | None) -> bytes | None:
     return None if value is None else bytes(value)
 
 
-def _found(rows: Rows, schedule_id: str) -> Schedule:
+def _found(rows: Rows, schedule_id: str) -> StoredSchedule:
     if not rows:
         raise _unknown(schedule_id)
     return schedule_of(rows[0])

@@ -1,0 +1,297 @@
+"""schedules: make, list, show, pause, resume, delete, preview and run what starts workflows by the clock."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from perdure.cli.common import (
+    JsonFlag,
+    Refused,
+    UrlOption,
+    command,
+    console,
+    emit,
+    note,
+    parse_json,
+    say,
+    seconds_of,
+    with_client,
+)
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from perdure.sdk.client import Client
+    from perdure.wire.schedules import Fire, StoredSchedule
+
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The schedule, as `perdure schedules ls` shows it.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put these commands into the application."""
+    schedules = typer.Typer(no_args_is_help=True, help="Start workflows by the clock: make, look at, pause schedules.")
+    for name, function in (
+        ("create", create),
+        ("ls", ls),
+        ("show", show),
+        ("next", next_),
+        ("run", run),
+        ("pause", pause),
+        ("resume", resume),
+        ("delete", delete),
+    ):
+        command(schedules, name)(function)
+    command(schedules, "list", hidden=True)(ls)
+    command(schedules, "rm", hidden=True)(delete)
+    app.add_typer(schedules, name="schedules", rich_help_panel="Run")
+
+
+def create(
+    workflow: Annotated[str, typer.Argument(metavar="WORKFLOW", help="What to start.")],
+    cron: Annotated[str, typer.Argument(metavar="CRON", help='Five fields in quotes: "30 9 * * MON-FRI".')],
+    timezone: Annotated[str, typer.Option("--timezone", "-z", help="An IANA name, such as Europe/Berlin.")] = "UTC",
+    key: Annotated[str, typer.Option("--key", help="Its name within the workflow.")] = "default",
+    overlap: Annotated[
+        str | None,
+        typer.Option("--overlap", help="While one is open: skip, queue (one after the other; the default) or allow."),
+    ] = None,
+    missed: Annotated[
+        str | None,
+        typer.Option("--missed", help="What passed in an outage: skip, latest (the default) or all."),
+    ] = None,
+    window: Annotated[
+        str | None, typer.Option("--window", help="How far back --missed all reaches: 15m, 6h, 7d. Default: 1d.")
+    ] = None,
+    input: Annotated[
+        str | None,
+        typer.Option("--input", "-i", help="What each execution gets: JSON, @FILE, or -. Default: the due time."),
+    ] = None,
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a schedule, or replace the one of that workflow and key."""
+    from msgspec import Raw
+
+    from perdure.wire.requests import ScheduleSpec
+    from perdure.wire.schedules import Missed, Overlap
+
+    for option, word, kind in (("--overlap", overlap, Overlap), ("--missed", missed, Missed)):
+        if word is not None and word not in [*kind]:
+            raise Refused(f"{option} is {', '.join(kind)}; got {word!r}.")
+    spec = ScheduleSpec(
+        workflow,
+        cron,
+        timezone,
+        key,
+        None if overlap is None else Overlap(overlap),
+        None if missed is None else Missed(missed),
+        None if window is None else seconds_of(window, "--window"),
+        None if input is None else Raw(parse_json(input, "--input")),
+    )
+
+    async def work(client: "Client") -> "StoredSchedule":
+        return await client.schedules.get(await client._transport.put_schedule(spec))
+
+    made = with_client(url, work)
+    if as_json:
+        _emit(made)
+        return
+    say(made.id)
+    note(f"Next: {_when(made.next_at_us, made.timezone)}. `perdure schedules next {made.id}` shows more.")
+
+
+def ls(
+    workflow: Annotated[str | None, typer.Option("--workflow", "-w", help="Of this workflow.")] = None,
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List schedules, newest first."""
+    from rich.table import Table
+    from rich.text import Text
+
+    found = with_client(url, lambda client: client.schedules.list(workflow))
+    if as_json:
+        for one in found:
+            _emit(one)
+        return
+    if not found:
+        say("No schedules; make one with `perdure schedules create WORKFLOW CRON`.")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("ID", "WORKFLOW", "KEY", "CRON", "ZONE", "NEXT", "LAST"):
+        table.add_column(name, no_wrap=name in ("ID", "NEXT", "LAST"), overflow="fold")
+    for one in found:
+        paused = one.status.value == "paused"
+        table.add_row(
+            one.id,
+            Text(one.workflow_id),
+            Text(one.key),
+            Text(one.cron),
+            one.timezone,
+            Text("paused", style="yellow") if paused else _when(one.next_at_us, one.timezone),
+            "" if one.last_slot_us is None else _when(one.last_slot_us, one.timezone),
+        )
+    console().print(table)
+
+
+def show(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
+    """Show one schedule: its policies, what comes next, and what became of its latest due times."""
+
+    async def work(client: "Client") -> "tuple[StoredSchedule, list[datetime], list[Fire]]":
+        one = await client.schedules.get(id)
+        return one, list(await client.schedules.next(id, 3)), list(await client.schedules.fires(id, limit=20))
+
+    one, coming, fires = with_client(url, work)
+    if as_json:
+        from perdure.wire.public_schedules import fire_response, schedule_response
+
+        emit(
+            {
+                "schedule": schedule_response(one),
+                "next": [moment.isoformat() for moment in coming],
+                "fires": [fire_response(fire) for fire in fires],
+            }
+        )
+        return
+    _print_schedule(one, coming)
+    if fires:
+        say()
+        _print_fires(one, fires)
+
+
+def next_(
+    id: IdArgument,
+    count: Annotated[int, typer.Option("--count", "-n", help="How many.", min=1, max=100)] = 10,
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show the coming due times, in the schedule's zone."""
+    coming = with_client(url, lambda client: client.schedules.next(id, count))
+    for moment in coming:
+        if as_json:
+            emit(moment.isoformat())
+        else:
+            say(_text(moment))
+
+
+def run(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
+    """Start an execution of a schedule now; its due times stay as they are."""
+    started = with_client(url, lambda client: client.schedules.run(id))
+    if as_json:
+        emit({"execution_id": started.id})
+    else:
+        say(started.id)
+
+
+def pause(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
+    """Fire no more until it is resumed; what passes meanwhile is not missed."""
+    changed = with_client(url, lambda client: client.schedules.pause(id))
+    if as_json:
+        _emit(changed)
+    else:
+        say(f"{id} is paused; `perdure schedules resume {id}` lets it go on.")
+
+
+def resume(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
+    """Let a paused schedule go on with the next due time."""
+    changed = with_client(url, lambda client: client.schedules.resume(id))
+    if as_json:
+        _emit(changed)
+    else:
+        say(f"{id} goes on; next: {_when(changed.next_at_us, changed.timezone)}.")
+
+
+def delete(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
+    """Delete a schedule; executions that it started stay."""
+    with_client(url, lambda client: client.schedules.delete(id))
+    if as_json:
+        emit({"id": id})
+    else:
+        say(f"{id} is gone.")
+
+
+# --- as a person reads it --------------------------------------------------------------------------------------------
+
+
+def _print_schedule(one: "StoredSchedule", coming: "list[datetime]") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from perdure.cli.render import date_time, duration, value
+
+    paused = one.status.value == "paused"
+    missed = one.missed.value
+    if missed == "all":
+        missed += f", {duration(one.missed_window_seconds * 1_000_000)} back"
+    facts: list[tuple[str, Any]] = [
+        ("id", one.id),
+        ("workflow", one.workflow_id),
+        ("key", one.key),
+        ("cron", one.cron),
+        ("zone", one.timezone),
+        ("status", Text(one.status.value, style="yellow" if paused else "green")),
+        ("overlap", one.overlap.value),
+        ("missed", missed),
+        ("input", "the due time" if one.payload is None else value(one.payload, 400)),
+        ("declared", "in code" if one.declared else None),
+        ("made", date_time(one.created_at_us)),
+        ("last", None if one.last_slot_us is None else _when(one.last_slot_us, one.timezone)),
+        ("next, resumed" if paused else "next", "\n".join(_text(moment) for moment in coming)),
+    ]
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, fact in facts:
+        if fact:
+            table.add_row(name, Text(fact) if isinstance(fact, str) else fact)
+    console().print(table)
+
+
+def _print_fires(one: "StoredSchedule", fires: "list[Fire]") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from perdure.cli.render import duration
+
+    styles = {"started": "blue", "done": "green", "waiting": "magenta", "skipped": "yellow"}
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("DUE", "LATE", "WHAT", "EXECUTION"):
+        table.add_column(name, no_wrap=name != "EXECUTION", overflow="fold")
+    for fire in fires:
+        late = "" if fire.by_hand or fire.state.value == "waiting" else duration(fire.fired_at_us - fire.slot_us)
+        what = Text(fire.state.value, style=styles[fire.state.value])
+        table.add_row(
+            "by hand" if fire.by_hand else _when(fire.slot_us, one.timezone),
+            late,
+            what,
+            Text(fire.execution_id or fire.reason or ""),
+        )
+    console().print(table)
+
+
+def _when(at_us: int, timezone: str) -> str:
+    """A moment in a schedule's zone; in UTC where this machine does not know the zone."""
+    from datetime import UTC, datetime, timedelta
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at_us)
+    try:
+        return _text(moment.astimezone(ZoneInfo(timezone)))
+    except (ZoneInfoNotFoundError, OSError, ValueError):
+        return _text(moment)
+
+
+def _text(moment: "datetime") -> str:
+    """To the minute, with the day of the week and the zone's offset.
+
+    >>> from datetime import UTC, datetime
+    >>> _text(datetime(2026, 6, 1, 9, 30, tzinfo=UTC))
+    'Mon 2026-06-01 09:30 +00:00'
+    """
+    return f"{moment:%a %Y-%m-%d %H:%M} {moment.isoformat()[-6:]}"
+
+
+def _emit(one: "StoredSchedule") -> None:
+    from perdure.wire.public_schedules import schedule_response
+
+    emit(schedule_response(one))
