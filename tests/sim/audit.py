@@ -237,6 +237,8 @@ class Audit:
                 raise Violation("no verb breaks", f"{verb.name} raised {error!r}")
             if verb.name == "report":
                 self._reported(verb.values, answer, error)
+            elif verb.name == "report_children":
+                self._reported(verb.values, None if answer is None else answer[0], error)
             elif verb.name == "beat" and answer is not None and "grant_leases" not in names:
                 worker, now_us = verb.values["worker_id"], verb.values["now_us"]
                 until_us = self._leases.get(worker)
@@ -278,7 +280,7 @@ class Audit:
         for verb, (answer, error) in zip(verbs, outcomes, strict=True):
             if verb.name == "claim" and error is None:
                 self._claimed(verb.values["worker_id"], verb.values["claim_id"], answer[0], claims)
-            elif verb.name == "start" and (offer := verb.values.get("offer")) is not None:
+            elif verb.name in ("start", "report_children") and (offer := verb.values.get("offer")) is not None:
                 self._claimed(offer.worker_id, offer.claim_id, None, claims)
         for verb, (_, error) in zip(verbs, outcomes, strict=True):
             if verb.name == "cancel" and error is None:

@@ -4,6 +4,7 @@ import random
 from collections import Counter
 
 import pytest
+from msgspec import json
 from tests.store.world import (
     BLOCK,
     LEASE_US,
@@ -12,16 +13,27 @@ from tests.store.world import (
     SECOND,
     World,
     answer_wait,
+    child,
     failure,
     raw,
     step,
 )
 
-from perdure.store.verbs import claims, looks, starts
+from perdure.store.verbs import claims, looks, reports, starts
 from perdure.store.verbs.starts import New, Offer
 from perdure.wire.errors import Conflict, LeaseLost
 from perdure.wire.records import Kind
-from perdure.wire.requests import ListFilters, QueueSpec, RegisterRequest, StartItem, WorkflowSpec
+from perdure.wire.requests import (
+    Claimed,
+    ItemReply,
+    ListFilters,
+    QueueSpec,
+    RegisterRequest,
+    ReportItem,
+    StartChild,
+    StartItem,
+    WorkflowSpec,
+)
 from perdure.wire.status import Phase
 
 
@@ -458,6 +470,45 @@ async def test_what_was_ready_before_goes_first(world: World) -> None:
     _, handed = await world.store.write(starts.start(project_id=PROJECT, news=news, now_us=world.now_us, offer=offer))
     assert handed == []
     assert (await world.claim_ids())[0] == earlier
+
+
+async def test_children_are_started_into_a_waiting_claim(world: World) -> None:
+    await world.register(queues=[QueueSpec("q", 1)])
+    parent = await world.running()
+    claim_id = world.new_id()
+    entries = [child("a", session_id="s"), child("b", queue_name="q"), child("c"), child("d")]
+    reply, handed = await _report_children(world, parent, entries, Offer("w", "d", "3.12", claim_id, 2))
+    assert [row.ok for row in reply.rows] == [True] * 4
+    assert [claimed.id for claimed in handed] == [json.decode(reply.rows[n].value) for n in (0, 2)]
+    for claimed in handed:
+        assert claimed.parent_execution_id == claimed.root_execution_id == parent
+        assert claimed.rows == await world.journal(claimed.id)
+        assert await world.phase(claimed.id) is Phase.RUNNING
+    assert await world.claim(capacity=2, claim_id=claim_id) == sorted(handed, key=lambda one: one.id)
+    assert len(await world.claim(capacity=10)) == 2
+    await world.finish(handed[0].id)
+    assert [row.kind for row in await world.journal(parent)][-1] is Kind.CHILD
+
+
+async def test_children_of_a_report_that_comes_again_are_handed_out_once(world: World) -> None:
+    await world.register()
+    parent = await world.running()
+    offer = Offer("w", "d", "3.12", world.new_id(), 2)
+    first = await _report_children(world, parent, [child("a")], offer, number=1)
+    again = await _report_children(world, parent, [child("a")], offer._replace(claim_id=world.new_id()), number=1)
+    assert again[0] == first[0]
+    assert (len(first[1]), again[1]) == (1, [])
+    assert await world.claim(capacity=10) == []
+
+
+async def _report_children(
+    world: World, parent: str, entries: list[StartChild], offer: Offer, number: int = 1
+) -> tuple[ItemReply, list[Claimed]]:
+    item = ReportItem(parent, 1, number, 1, list(entries))
+    ids = [world.new_id() for _ in entries]
+    return await world.store.write(
+        reports.report_children(project_id=PROJECT, worker_id="w", item=item, now_us=world.now_us, ids=ids, offer=offer)
+    )
 
 
 async def test_a_copy_of_an_older_claim_gets_nothing(world: World) -> None:

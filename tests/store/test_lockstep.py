@@ -27,7 +27,7 @@ from perdure.store.queries import load, parse
 from perdure.store.sqlite import SQLiteStore
 from perdure.store.verbs import events, moves, reports, starts, waits
 from perdure.store.verbs.idempotency import Idempotency
-from perdure.store.verbs.starts import New
+from perdure.store.verbs.starts import New, Offer
 from perdure.wire.requests import (
     Answer,
     CloseWait,
@@ -118,7 +118,10 @@ class Scene:
                 end = Suspend(dice.choice([[], ["e"], ["a"]]), None)
         news = ReportItem(self.ids[name], 1, dice.randint(2, 4), self.seen[name], entries, end)
         fresh = [f"0390a5f2-7c1e-7b3a-9d55-{n:012x}"]
-        return reports.report(worker_id="w", item=news, ids=fresh, grace_us=GRACE_US, **same)
+        if entries and type(entries[0]) is StartChild and dice.random() < 0.5:
+            offer = Offer("w", "d", "3.12", f"z{n}", 1)
+            return reports.report_children(worker_id="w", item=news, ids=fresh, offer=offer, **same)
+        return reports.report(worker_id="w", item=news, ids=fresh, **same)
 
     async def left(self) -> Any:
         """All that can be seen of what the verbs left behind."""

@@ -59,7 +59,6 @@ async def live(world: World, executions: int, steps: int) -> None:
                         item=ReportItem(claimed.id, claimed.attempt, number, number, entries, end, [], None),
                         now_us=world.now_us,
                         ids=[],
-                        grace_us=GRACE_US,
                     )
                     for claimed, _ in picked
                 ]

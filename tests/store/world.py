@@ -261,9 +261,7 @@ class World:
     async def send(self, item: ReportItem, worker: str = "w") -> ItemReply:
         ids = [self.new_id() for entry in item.entries for _ in range(_creates(entry))]
         return await self.store.write(
-            reports.report(
-                project_id=PROJECT, worker_id=worker, item=item, now_us=self.now_us, ids=ids, grace_us=GRACE_US
-            )
+            reports.report(project_id=PROJECT, worker_id=worker, item=item, now_us=self.now_us, ids=ids)
         )
 
     async def finish(self, id: str, worker: str = "w", result: object = "done") -> None:

@@ -12,7 +12,7 @@ import asyncio
 import random
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence, Set
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec import structs
 from uuid_utils import uuid7
@@ -20,6 +20,7 @@ from uuid_utils import uuid7
 from perdure.engine.executions import check_item
 from perdure.engine.floors import Floors
 from perdure.engine.schedules import check_spec
+from perdure.store.interface import Verb
 from perdure.store.verbs import claims, reports
 from perdure.store.verbs.starts import Offer
 from perdure.wire.codec import (
@@ -352,24 +353,39 @@ class Claims:
             raise BadRequest(f"A report carries at most {REPORT_ITEMS_MAX} items, got {len(request.items)}.")
         engine = self._engine
         now_us = engine.clock.now_us()
-        verbs = []
-        problems: list[Problem | None] = []
-        for item in request.items:
-            problem = check_report(item)
-            problems.append(problem)
-            if problem is None:
-                verbs.append(
-                    reports.report(
-                        project_id=project_id,
-                        worker_id=request.worker_id,
-                        item=recordable(item),
-                        now_us=now_us,
-                        ids=fresh_ids(item),
-                        grace_us=engine.grace_us,
-                    )
-                )
-        answers = iter(await engine.store.write_all(verbs))
-        return ReportReply([_reply(next(answers)) if p is None else ItemReply(problem=p) for p in problems])
+        problems = [check_report(item) for item in request.items]
+        # A claim that waits takes the children of one parent at once; those of several are left to the next claim.
+        parents = sum(map(_starts_children, request.items))
+        offered = self.take_offer(project_id) if parents == 1 else None
+        offer = None if offered is None else offered.offer
+        verbs: list[Verb[Any]] = []
+        for item, problem in zip(request.items, problems, strict=True):
+            if problem is not None:
+                continue
+            same: dict[str, Any] = {
+                "project_id": project_id,
+                "worker_id": request.worker_id,
+                "item": recordable(item),
+                "now_us": now_us,
+                "ids": fresh_ids(item),
+            }
+            if offer is not None and _starts_children(item):
+                verbs.append(reports.report_children(**same, offer=offer))
+            else:
+                verbs.append(reports.report(**same))
+        handed: list[Claimed] = []
+        replies: list[ItemReply] = []
+        try:
+            answers: Sequence[Any] = await engine.store.write_all(verbs)
+            for answer in answers:
+                if isinstance(answer, tuple):
+                    answer, handed = answer
+                replies.append(_reply(answer))
+        finally:
+            if offered is not None:
+                self.settle(offered, handed)
+        rest = iter(replies)
+        return ReportReply([next(rest) if p is None else ItemReply(problem=p) for p in problems])
 
     async def beat(self, project_id: str, request: BeatRequest) -> BeatReply:
         """Renew a registration's lease; tells what it holds, and whether it lost everything."""
@@ -420,6 +436,10 @@ def _check_schedules(request: RegisterRequest) -> None:
             raise BadValue(f"`schedules` names workflow {spec.workflow_id!r}, which is not among `workflows`.")
     if len({(spec.workflow_id, spec.key) for spec in request.schedules}) != len(request.schedules):
         raise BadValue("`schedules` names a schedule twice; those of one workflow need different keys.")
+
+
+def _starts_children(item: ReportItem) -> bool:
+    return any(type(entry) is StartChild for entry in item.entries)
 
 
 def _reply(answer: ItemReply | Exception) -> ItemReply:

@@ -5,7 +5,7 @@ verb looks once and says why: lost, or a repeat, which is answered like the firs
 guard.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,7 +14,7 @@ from msgspec import Raw
 from perdure.store.interface import Counted, Due, Query, Ready, Tell, Written, query, query_many, verb
 from perdure.store.verbs.events import open_wait, publish_events
 from perdure.store.verbs.rows import JournalRow, as_row, ended, journal_row, row_of
-from perdure.store.verbs.starts import New, start_items
+from perdure.store.verbs.starts import Hands, New, Offer, start_items
 from perdure.store.verbs.waits import answer_wait
 from perdure.wire.errors import Conflict, IllegalMove
 from perdure.wire.records import OUTCOMES, Kind, Problem, Row
@@ -22,6 +22,7 @@ from perdure.wire.requests import (
     Answer,
     Block,
     Cancelled,
+    Claimed,
     CloseWait,
     Complete,
     Fail,
@@ -31,7 +32,6 @@ from perdure.wire.requests import (
     Release,
     ReportItem,
     StartChild,
-    Started,
     StepDone,
     Suspend,
     TimerFired,
@@ -62,7 +62,7 @@ class _At(NamedTuple):
 
 @verb
 async def report(
-    *, project_id: str, worker_id: str, item: ReportItem, now_us: int, ids: Sequence[str] = (), grace_us: int = 0
+    *, project_id: str, worker_id: str, item: ReportItem, now_us: int, ids: Sequence[str] = ()
 ) -> ItemReply:
     """Take one execution's news. `ids` are fresh ids for what the item creates (children, events), in order."""
     if item.number == 0:
@@ -73,6 +73,24 @@ async def report(
     entries = item.entries
     if end is None and len(entries) == 1 and type(entries[0]) is StepDone and not item.logs:
         return await _record(project_id, worker_id, item, entries[0], now_us)
+    return await _take(project_id, worker_id, item, now_us, ids)
+
+
+@verb
+async def report_children(
+    *, project_id: str, worker_id: str, item: ReportItem, now_us: int, ids: Sequence[str], offer: Offer
+) -> tuple[ItemReply, list[Claimed]]:
+    """As `report`, for news that start children; also answers with those that the offer took at once."""
+    hands = Hands(offer)
+    await hands.open(project_id)  # first the worker's row, then executions, as whoever ends a worker locks them
+    return await _take(project_id, worker_id, item, now_us, ids, hands), hands.given
+
+
+async def _take(
+    project_id: str, worker_id: str, item: ReportItem, now_us: int, ids: Sequence[str], hands: Hands | None = None
+) -> ItemReply:
+    """A report of any kind that leaves the execution alive."""
+    entries, end = item.entries, item.end
     own = 0
     outcomes = 0
     for entry in entries:
@@ -101,6 +119,8 @@ async def report(
     rows: list[JournalRow] = []
     shown: list[Row] = []
     fresh = iter(ids)
+    children = [entry for entry in entries if type(entry) is StartChild]
+    started = iter(await _start_children(at, children, fresh, phase, deployment_id, hands) if children else ())
     touched = False
     seq = first
     for entry in entries:
@@ -118,7 +138,7 @@ async def report(
             accepted.append(0)
         else:
             touched = touched or type(entry) is not StartChild
-            row = await _effect(at, seq, entry, fresh, phase, deployment_id)  # type: ignore[arg-type]  # what is left
+            row = await _effect(at, seq, entry, fresh, started)  # type: ignore[arg-type]  # what is left
             rows.append(row)
             shown.append(as_row(row))
             accepted.append(seq)
@@ -279,11 +299,11 @@ def _kind_of(entry: object) -> Kind:
 
 
 async def _effect(
-    at: _At, seq: int, entry: StartChild | Publish | Answer, fresh: Any, phase: str, deployment_id: str | None
+    at: _At, seq: int, entry: StartChild | Publish | Answer, fresh: Iterator[str], started: Iterator[tuple[bool, bytes]]
 ) -> JournalRow:
     """Do what the workflow asked of the engine; the effect and its row are one transaction (I6)."""
     if type(entry) is StartChild:
-        ok, value = await _start_child(at, entry, next(fresh), phase, deployment_id)
+        ok, value = next(started)
         kind, name = Kind.CHILD_STARTED, entry.item.workflow_id
     elif type(entry) is Publish:
         event_ids = [next(fresh) for _ in entry.events]
@@ -314,25 +334,42 @@ def _problem(problem: Problem | None) -> bytes:
     return msgspec.json.encode({"type": problem.error_type, "message": problem.error})
 
 
-async def _start_child(
-    at: _At, entry: StartChild, id: str, phase: str, deployment_id: str | None
-) -> tuple[bool, bytes]:
+async def _start_children(
+    at: _At,
+    entries: Sequence[StartChild],
+    fresh: Iterator[str],
+    phase: str,
+    deployment_id: str | None,
+    hands: Hands | None,
+) -> list[tuple[bool, bytes]]:
+    """Start the children of a report together; for each whether it was started, and its id or the reason."""
     if phase == Phase.CANCELLING:
-        return False, _problem(Problem("The execution is being cancelled; it starts no more children.", "CANCELLING"))
-    item = msgspec.structs.replace(
-        entry.item,
-        parent_execution_id=at.execution_id,
-        step_key=entry.key,
-        deployment_id=entry.item.deployment_id or deployment_id,
-    )
-    answer = (await start_items(at.project_id, [New(id, item)], at.now_us))[0]
-    if isinstance(answer, Started) and answer.existing:
-        # Its end would be told to whoever started it, and this execution would wait for ever.
-        message = f"Key {item.key!r} of workflow {item.workflow_id!r} names execution {answer.execution_id!r} already."
-        return False, _problem(Problem(message, Conflict.code))
-    if isinstance(answer, Started):
-        return True, msgspec.json.encode(answer.execution_id)
-    return False, _problem(answer)
+        problem = Problem("The execution is being cancelled; it starts no more children.", "CANCELLING")
+        return [(False, _problem(problem))] * len(entries)
+    news = [
+        New(
+            next(fresh),
+            msgspec.structs.replace(
+                entry.item,
+                parent_execution_id=at.execution_id,
+                step_key=entry.key,
+                deployment_id=entry.item.deployment_id or deployment_id,
+            ),
+        )
+        for entry in entries
+    ]
+    told: list[tuple[bool, bytes]] = []
+    for (_, item), answer in zip(news, await start_items(at.project_id, news, at.now_us, hands=hands), strict=True):
+        if isinstance(answer, Problem):
+            told.append((False, _problem(answer)))
+        elif answer.existing:
+            # Its end would be told to whoever started it, and this execution would wait for ever.
+            id = answer.execution_id
+            message = f"Key {item.key!r} of workflow {item.workflow_id!r} names execution {id!r} already."
+            told.append((False, _problem(Problem(message, Conflict.code))))
+        else:
+            told.append((True, msgspec.json.encode(answer.execution_id)))
+    return told
 
 
 async def _log(item: ReportItem) -> None:

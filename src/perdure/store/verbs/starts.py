@@ -40,6 +40,42 @@ class Offer(NamedTuple):
     capacity: int
 
 
+class Hands:
+    """The hands of a worker whose claim waits: how much they can take, and what a verb has put into them.
+
+    Made anew in each run of a verb. What is started into them is born claimed, provided nothing else is ready: nobody
+    is overtaken.
+    """
+
+    def __init__(self, offer: Offer) -> None:
+        self.offer = offer
+        self.given: list[Claimed] = []
+        self.room = 0
+        self._keeps = True
+        self._opened = False
+
+    async def open(self, project_id: str) -> None:
+        """See whether the worker is still what it was when it offered, and whether anybody waits already."""
+        if self._opened:
+            return
+        self._opened = True
+        offer = self.offer
+        worker = await query("check_offer", worker_id=offer.worker_id)
+        stands = bool(worker) and worker[0][:3] == (project_id, offer.deployment_id, offer.python)
+        if stands and not worker[0][4] and (worker[0][5] is None or worker[0][5] < offer.claim_id):
+            self.room = offer.capacity
+            self._keeps = not worker[0][3]
+
+    async def note(self, given: Sequence[Claimed], now_us: int) -> None:
+        """Write down what was put into them."""
+        worker_id = self.offer.worker_id
+        if self._keeps:  # an embedded worker's reply cannot be lost, so it never asks for the batch again
+            await query("note_claim", id=worker_id, claim_id=self.offer.claim_id)
+        rows = [journal_row(one.id, 1, now_us, Kind.CLAIMED, 1, name=worker_id) for one in given]
+        await query_many("insert_journal", rows)
+        await Tell(Counted("claimed", len(given)))
+
+
 class _Target(NamedTuple):
     deployment_id: str | None
     queue_name: str
@@ -96,23 +132,16 @@ async def start_items(
     *,
     batch_id: str | None = None,
     independent: bool = True,
-    offer: Offer | None = None,
-    handed: list[Claimed] | None = None,
+    hands: Hands | None = None,
 ) -> list[Started | Problem]:
     """Insert the items; of independent ones a refused item answers for itself and does not disturb the others.
 
-    Part of the verbs below and of a worker's report. Refusals of a whole request come before the first write. With an
-    `offer`, items that could be claimed at once are born claimed (and added to `handed`), provided nothing else is
-    ready.
+    Part of the verbs below and of a worker's report. Refusals of a whole request come before the first write. What
+    `hands` can take is born claimed.
     """
-    room = 0
-    embedded = False
-    if offer is not None and handed is not None:
-        worker = await query("check_offer", worker_id=offer.worker_id)
-        stands = bool(worker) and worker[0][:3] == (project_id, offer.deployment_id, offer.python)
-        if stands and not worker[0][4] and (worker[0][5] is None or worker[0][5] < offer.claim_id):
-            room = offer.capacity
-            embedded = bool(worker[0][3])
+    given: list[Claimed] = []
+    if hands is not None:
+        await hands.open(project_id)
     targets: dict[tuple[str | None, str, str | None, bool], _Target | PerdureError] = {}
     queues: dict[str, int] = {}
     """Queues that these items make, and whether they are limited."""
@@ -180,19 +209,19 @@ async def start_items(
         phase = "queued"
         ready_at_us = due_at_us or now_us
         if (
-            room
-            and offer is not None
+            hands is not None
+            and hands.room
             and due_at_us is None
             and not limited
-            and target.deployment_id == offer.deployment_id
+            and target.deployment_id == hands.offer.deployment_id
         ):
-            room -= 1
+            offer = hands.offer
+            hands.room -= 1
             phase = "running"
             born = (1, offer.worker_id, now_us, offer.claim_id, offer.python, 2)
             if timeout is not None:
                 due_at_us = now_us + timeout * 1_000_000
-            assert handed is not None
-            handed.append(_claimed(id, item, now_us, offer, queue_name, parent))
+            given.append(_claimed(id, item, now_us, offer, queue_name, parent))
         rows.append(
             (
                 project_id,
@@ -234,15 +263,10 @@ async def start_items(
             await query("mark_limited", project_id=project_id, name=queue_name, limited=1)
         if tags:
             await query_many("insert_tag", tags)
-        if handed and offer is not None:
-            if not embedded:  # an embedded worker's reply cannot be lost, so it never asks for the batch again
-                await query("note_claim", id=offer.worker_id, claim_id=offer.claim_id)
-            await query_many(
-                "insert_journal",
-                [journal_row(one.id, 1, now_us, Kind.CLAIMED, 1, name=offer.worker_id) for one in handed],
-            )
-            await Tell(Counted("claimed", len(handed)))
-        if not handed or len(handed) < len(rows):
+        if hands is not None and given:
+            hands.given += given
+            await hands.note(given, now_us)
+        if len(given) < len(rows):
             await Tell(*{Ready(project_id, row[3]) for row in rows if row[4] == "queued"})  # type: ignore[arg-type]  # text
     return answers
 
@@ -281,8 +305,9 @@ async def start(
     offer: Offer | None = None,
 ) -> tuple[list[Started | Problem], list[Claimed]]:
     """Start independent executions; each item has its own answer. Also answers with what the offer took at once."""
-    handed: list[Claimed] = []
-    return await _once(project_id, news, now_us, idempotency, offer=offer, handed=handed), handed
+    hands = None if offer is None else Hands(offer)
+    answers = await _once(project_id, news, now_us, idempotency, hands=hands)
+    return answers, [] if hands is None else hands.given
 
 
 @verb
@@ -302,16 +327,13 @@ async def _once(
     idempotency: Idempotency | None,
     *,
     batch_id: str | None = None,
-    offer: Offer | None = None,
-    handed: list[Claimed] | None = None,
+    hands: Hands | None = None,
 ) -> list[Started | Problem]:
     """Start the items, or give the answer that the same request got the first time."""
     first = await recall(project_id, idempotency)
     if first is not None:
         return [answer.outcome() for answer in _ANSWERS.decode(first)]
-    answers = await start_items(
-        project_id, news, now_us, batch_id=batch_id, independent=batch_id is None, offer=offer, handed=handed
-    )
+    answers = await start_items(project_id, news, now_us, batch_id=batch_id, independent=batch_id is None, hands=hands)
     if idempotency is not None and any(isinstance(answer, Started) for answer in answers):
         given = msgspec.json.encode([StartAnswer.of(answer) for answer in answers])
         await remember(project_id, idempotency, given, now_us)
