@@ -147,6 +147,19 @@ async def test_a_server_that_runs_goes_on_while_another_migrates(url: str, prete
     await newer.close()
 
 
+@on_postgres
+async def test_servers_that_could_not_live_with_a_change_are_not_surprised_by_it(url: str, pretend: Pretend) -> None:
+    running = await open_store(url)
+    await works(running)
+    pretend(INCOMPATIBLE)
+    with pytest.raises(PerdureError, match=f"cannot go on after {INCOMPATIBLE.number:04}_stern: stop all of them"):
+        await open_store(url)
+    await works(running)
+    await running.close()
+    await opens(url)
+    assert (await state_of(url)).schema == Schema(KNOWN + 1, KNOWN + 1)
+
+
 # --- a death in the middle --------------------------------------------------------------------------------------------
 
 STOPS = """

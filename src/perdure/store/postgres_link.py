@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
@@ -12,7 +12,7 @@ import asyncpg
 from uuid_utils import uuid4
 
 from perdure.store.interface import Rows
-from perdure.store.migrate import Schema, migrations, postgres_settings, statements
+from perdure.store.migrate import Migration, Schema, migrations, postgres_settings, statements
 from perdure.wire.errors import BadRequest, PerdureError, Unavailable
 
 logger = logging.getLogger("perdure.store")
@@ -31,6 +31,8 @@ MIGRATE_SECONDS_MAX = 60.0
 """How long a migration is asked for, while another server or somebody's lock is in its way."""
 MIGRATE_LOCK_SECONDS = 3.0
 """How long it waits for a table each time: whoever comes later waits behind it."""
+GONE_SECONDS_MAX = 3.0
+"""How long the sessions of a server may be seen after its end."""
 LOOK_SECONDS_MAX = 86_400.0
 TIMELINE: Final = "CASE WHEN pg_is_in_recovery() THEN '' ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END"
 """The server's history: a standby that takes over begins a new one, and so does a restore from a base backup."""
@@ -318,9 +320,32 @@ async def _alone(connection: Connection, work: Callable[[], Awaitable[None]]) ->
         await asyncio.sleep(random.uniform(0.05, 0.15))
 
 
+async def _no_servers(connection: Connection, pending: Sequence[Migration]) -> None:
+    """Refuse a change that servers of the release before could not live with, while there are any."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + GONE_SECONDS_MAX
+    while True:
+        await connection.execute("SELECT pg_stat_clear_snapshot()")  # or the first look would be shown again
+        sessions = await connection.fetchval(
+            "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND application_name ~ '^perdure (write|sweep|read|scan) '"
+        )
+        if not sessions:
+            return
+        if loop.time() > until:
+            names = ", ".join(f"{one.number:04}_{one.name}" for one in pending if not one.compatible)
+            raise NotOurDatabase(
+                f"Servers have {sessions} sessions in the database and cannot go on after {names}: stop all of them "
+                "first. (Sessions of servers that are gone are ended by pg_terminate_backend; see pg_stat_activity.)"
+            )
+        await asyncio.sleep(0.1)
+
+
 async def _migrate(connection: Connection) -> None:
     schema = await _known_schema(connection)  # again: another server may have been faster
     pending = migrations("postgres")[schema.number :]
+    if schema.number and not all(migration.compatible for migration in pending):
+        await _no_servers(connection, pending)
     # To build an index on a large table takes as long as it takes; but nobody else is to wait long before it begins.
     waits = f"{MIGRATE_LOCK_SECONDS * 1_000:.0f}ms"
     await connection.execute(f"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{waits}'")
