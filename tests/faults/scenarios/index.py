@@ -15,6 +15,7 @@ from tests.faults.scenarios.idle import idle
 from tests.faults.scenarios.kills import kills
 from tests.faults.scenarios.limits import limits
 from tests.faults.scenarios.lines import lines
+from tests.faults.scenarios.lives import lives
 from tests.faults.scenarios.outages import outages
 from tests.faults.scenarios.partitions import partitions
 from tests.faults.scenarios.poisoned import poisoned
@@ -46,6 +47,7 @@ SCENARIOS = {
     "crossing": Scenario(crossing, BOTH, fast=BOTH),
     "retention": Scenario(retention, BOTH, fast=BOTH),
     "idle": Scenario(idle, BOTH),
+    "lives": Scenario(lives, BOTH),
     "zombies": Scenario(zombies, BOTH),
     "outages": Scenario(outages, ("postgres",)),
     "partitions": Scenario(partitions, BOTH),
