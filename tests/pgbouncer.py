@@ -7,6 +7,7 @@ it, and until the process that started it ends.
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -67,9 +68,8 @@ def before(url: str, **settings: object) -> Iterator[str]:
                 [program, str(configuration)], preexec_fn=_become(user), cwd=folder, stdout=out, stderr=out
             )
         try:
-            socket = folder / f".s.PGSQL.{PORT}"
             until = time.monotonic() + START_SECONDS_MAX
-            while not socket.exists():
+            while not _listens(folder / f".s.PGSQL.{PORT}"):
                 if process.poll() is not None or time.monotonic() > until:
                     raise RuntimeError(f"PgBouncer did not start: {log.read_text(errors='replace')[-2_000:]}")
                 time.sleep(0.02)
@@ -79,3 +79,13 @@ def before(url: str, **settings: object) -> Iterator[str]:
             process.wait()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _listens(path: Path) -> bool:
+    """Whether somebody takes connections there: the file is made a moment before that."""
+    with socket.socket(socket.AF_UNIX) as tried:
+        try:
+            tried.connect(str(path))
+        except OSError:
+            return False
+    return True
