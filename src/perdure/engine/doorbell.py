@@ -6,29 +6,38 @@ from collections import OrderedDict, deque
 from collections.abc import Hashable
 
 RUNG_MAX = 10_000
+"""Bells for which tickets are remembered."""
 
 
 class Doorbell:
     """Bells by key. Take a ticket, look, then wait: a ring after the ticket was taken is not missed.
 
-    A ticket is the number of rings so far, of whatever bell. The last ring of each bell is remembered until so many
-    others have rung that it is crowded out; whoever holds a ticket as old as that is told to look again.
+    A ticket is the number of rings so far, of whatever bell. The last ring is remembered of those bells for which a
+    ticket was taken, until tickets for so many others were taken that it is crowded out; whoever holds a ticket as old
+    as that is told to look again. A ring that nobody has a ticket for, as most are, leaves nothing behind.
     """
 
     def __init__(self) -> None:
         self._rings = 0
         self._rung: OrderedDict[Hashable, int] = OrderedDict()
-        self._forgotten = 0
-        """The latest ring that is not remembered."""
         self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
 
     def ticket(self, key: Hashable) -> int:
-        """What `wait` compares with. It costs nothing and need not be used."""
+        """What `wait` compares with. It need not be used."""
+        rung = self._rung
+        rung.setdefault(key, self._rings)
+        rung.move_to_end(key)
+        if len(rung) > RUNG_MAX:
+            rung.popitem(last=False)
         return self._rings
+
+    def _has_rung(self, key: Hashable, ticket: int) -> bool:
+        last = self._rung.get(key)
+        return last is None or last > ticket
 
     async def wait(self, key: Hashable, ticket: int, seconds: float) -> bool:
         """Wait for a ring later than the ticket; False when `seconds` passed without one."""
-        if self._rung.get(key, self._forgotten) > ticket:
+        if self._has_rung(key, ticket):
             return True
         if seconds <= 0:
             return False
@@ -45,13 +54,13 @@ class Doorbell:
 
     def tickets(self, *keys: Hashable) -> tuple[tuple[Hashable, int], ...]:
         """A ticket for each of several bells."""
-        return tuple((key, self._rings) for key in keys)
+        return tuple((key, self.ticket(key)) for key in keys)
 
     async def wait_any(
         self, tickets: tuple[tuple[Hashable, int], ...], seconds: float, future: "asyncio.Future[None]"
     ) -> bool:
         """Wait for a ring at any of the bells or until somebody resolves `future`; False after `seconds` without."""
-        if any(self._rung.get(key, self._forgotten) > ticket for key, ticket in tickets):
+        if any(self._has_rung(key, ticket) for key, ticket in tickets):
             return True
         for key, _ in tickets:
             self._waiting.setdefault(key, deque()).append(future)
@@ -109,11 +118,8 @@ class Doorbell:
 
     def _note(self, key: Hashable) -> None:
         self._rings += 1
-        rung = self._rung
-        rung[key] = self._rings
-        rung.move_to_end(key)
-        if len(rung) > RUNG_MAX:
-            self._forgotten = rung.popitem(last=False)[1]
+        if key in self._rung:
+            self._rung[key] = self._rings
 
 
 def _ring_future(future: "asyncio.Future[None]") -> None:
