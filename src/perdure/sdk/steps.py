@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from msgspec import Struct
 
 from perdure.sdk.errors import Misplaced, RecordedError, StepFailed
 from perdure.sdk.payloads.errors import error_from_json
@@ -41,7 +43,7 @@ async def step_result(machine: Machine, call: Call, result_type: Any) -> Any:
     )
 
 
-class StepInfo(NamedTuple):
+class StepInfo(Struct, frozen=True):
     """What a step's body may know of its call."""
 
     execution_id: str

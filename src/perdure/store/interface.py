@@ -15,7 +15,7 @@ Verbs are pure: no clock, no randomness, no change of their arguments, no await 
 """
 
 from collections.abc import Callable, Coroutine, Generator, Sequence
-from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 import msgspec
 
@@ -48,14 +48,14 @@ def query_many(name: str, rows: Sequence[tuple[object, ...]], /) -> Query:
     return Query(name, rows, True)
 
 
-class Ready(NamedTuple):
+class Ready(msgspec.Struct, frozen=True, gc=False):
     """Work may be claimable for this deployment."""
 
     project_id: str
     deployment_id: str | None
 
 
-class Ended(NamedTuple):
+class Ended(msgspec.Struct, frozen=True, gc=False):
     """An execution reached a final phase."""
 
     project_id: str
@@ -67,57 +67,57 @@ class Ended(NamedTuple):
     detail: bytes | None
 
 
-class News(NamedTuple):
+class News(msgspec.Struct, frozen=True, gc=False):
     """A held execution's journal has a row that its worker did not write."""
 
     worker_id: str
     execution_id: str
 
 
-class Written(NamedTuple):
+class Written(msgspec.Struct, frozen=True, gc=False):
     """An execution's journal or log grew."""
 
     execution_id: str
 
 
-class Published(NamedTuple):
+class Published(msgspec.Struct, frozen=True, gc=False):
     """A topic has new events."""
 
     project_id: str
     topic: str
 
 
-class Due(NamedTuple):
+class Due(msgspec.Struct, frozen=True, gc=False):
     """Something is due at this time."""
 
     at_us: int
 
 
-class Counted(NamedTuple):
+class Counted(msgspec.Struct, frozen=True, gc=False):
     """Something worth a metric happened."""
 
     what: str
     amount: int = 1
 
 
-class KeyDeleted(NamedTuple):
+class KeyDeleted(msgspec.Struct, frozen=True, gc=False):
     """An API key is good no more."""
 
     key_id: str
 
 
-class EndedElsewhere(NamedTuple):
+class EndedElsewhere(msgspec.Struct, frozen=True, gc=False):
     """An execution reached a final phase through another server; the database knows how."""
 
     project_id: str
     execution_id: str
 
 
-class Everything(NamedTuple):
+class Everything(msgspec.Struct, frozen=True, gc=False):
     """Hints of other servers were lost, or were too many to be told: look for everything that is waited for."""
 
 
-class Trouble(NamedTuple):
+class Trouble(msgspec.Struct, frozen=True, gc=False):
     """The database refused changes for a reason of its own: a full disk, nobody there. Callers may try again."""
 
     why: str

@@ -3,7 +3,8 @@
 from asyncio import Future
 from collections.abc import Sequence
 from enum import Enum
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.whereabouts import where
@@ -60,7 +61,7 @@ class State(Enum):
     """The code has not settled yet: call `advance(())` again from a fresh callback."""
 
 
-class Effects(NamedTuple):
+class Effects(Struct, frozen=True, gc=False):
     """What the world has to do after an `advance`."""
 
     started: Sequence[Call]

@@ -6,7 +6,7 @@ guard.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -49,7 +49,7 @@ TRY_NEWER_US = 1_000_000
 _ONE_ROW = (StepDone, TimerFired, StartChild, Publish, Answer)
 
 
-class _At(NamedTuple):
+class _At(msgspec.Struct, frozen=True, gc=False):
     """Where a report's rows go."""
 
     project_id: str

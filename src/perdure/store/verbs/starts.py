@@ -86,7 +86,7 @@ class _Target(NamedTuple):
     queue_exists: bool
 
 
-class _Parent(NamedTuple):
+class _Parent(msgspec.Struct, frozen=True, gc=False):
     root_id: str | None = None
     session_id: str | None = None
     user_id: str | None = None
