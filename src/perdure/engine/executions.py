@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 LIST_MAX = 500
 CLOSED = "The engine was closed while the result was awaited; the execution goes on when the store is opened again."
 NEWEST = "~"  # sorts after every id
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 INT32_MAX = 2**31 - 1
 DELAY_SECONDS_MAX = 10 * 366 * 86_400.0
 AT_US_MAX = 253_402_300_799_000_000  # the end of the year 9999

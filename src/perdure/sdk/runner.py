@@ -325,6 +325,7 @@ class Runner:
             self._tasks.pop(call.key, None)
             worker.hold_back(self, call)
             return
+        task = self._tasks.get(call.key)  # as long as it stands there, somebody wants this outcome
         started_at_us = self._now_us()
         running_step.set(StepInfo(self.claimed.id, call.key, call.name or call.key, tries, self.context))
         try:
@@ -343,8 +344,8 @@ class Runner:
                 tries,
             )
         except asyncio.CancelledError:
-            if self._tasks.get(call.key) is not asyncio.current_task(self.worker.loop) or self.gone:
-                return  # given up by the workflow, or by this worker: nobody wants its outcome
+            if self._tasks.get(call.key) is not task or self.gone:
+                return  # given up by the workflow, or by this worker
             done = self._step_failed(
                 call, step, asyncio.CancelledError("the step cancelled itself"), started_at_us, tries
             )
@@ -352,7 +353,7 @@ class Runner:
             raise
         except BaseException as error:  # user code may raise anything; sys.exit() in a step does not end the worker
             done = self._step_failed(call, step, error, started_at_us, tries)
-        if self.gone or self._tasks.get(call.key) is not asyncio.current_task(self.worker.loop):
+        if self.gone or self._tasks.get(call.key) is not task:
             return
         del self._tasks[call.key]
         self.entries.append(done)

@@ -317,11 +317,11 @@ class Workflow(Generic[I_contra, R_co]):
     def _hints(self) -> tuple[Any, Any, bool]:
         return hints_of(self.fn)
 
-    @property
+    @functools.cached_property
     def input_type(self) -> Any:
         return self._hints[0]
 
-    @property
+    @functools.cached_property
     def result_type(self) -> Any:
         return self._hints[1]
 

@@ -148,6 +148,8 @@ class InnerLoop(asyncio.AbstractEventLoop):
     def shut(self) -> None:
         """Drop all tasks, newest first, by `Evicted`, which neither `except Exception` nor a handler of CancelledError
         catches."""
+        if self.closed:
+            return
         self.closed = True
         self._keeper = _NOBODY  # no cycle is left for the collector to find
         self.ready.clear()

@@ -267,9 +267,10 @@ class Machine:
             main = self._main
             budget = CALLBACKS_MAX
             while True:
-                budget = loop.pump(budget)
-                if not loop.is_settled:
-                    return _AGAIN
+                if loop.ready:
+                    budget = loop.pump(budget)
+                    if not loop.is_settled:
+                        return _AGAIN
                 if main.done() or not self._deliver_next():
                     break
         finally:
@@ -473,7 +474,7 @@ class Machine:
             del waits[key]  # Given up since.
         return False
 
-    def _take_abandoned(self) -> Sequence[Call]:
+    def _take_abandoned(self) -> list[Call]:
         abandoned, self._abandoned = self._abandoned, []
         return [call for call in abandoned if call.key in self._given_up]  # The others' outcomes came all the same.
 
@@ -492,9 +493,12 @@ class Machine:
             self.seen = row.seq
             if row.kind in OUTCOMES and row.kind is not Kind.CANCEL and not self._was_asked(row):
                 self._keep_aside(row, None)
-        abandoned = [*self._take_abandoned(), *(call for call in self._calls.values() if call.issued)]
-        self._given_up.update((call.key, call.kind) for call in self._calls.values())
-        self._given_up.update((key, Kind.TIMER) for key in self.loop.timers)
+        abandoned = self._take_abandoned()
+        for call in self._calls.values():
+            self._given_up[call.key] = call.kind
+            if call.issued:
+                abandoned.append(call)
+        self._given_up.update(dict.fromkeys(self.loop.timers, Kind.TIMER))
         children = self._children
         self.close()
         self._children = children
