@@ -1,10 +1,12 @@
 """The databases that a store can be in. Who takes the fixture `database` (tests/conftest.py) runs on each."""
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import pytest
 
 from perdure.store.open import open_store
 
@@ -28,3 +30,12 @@ async def lent(kind: str, folder: Path) -> AsyncIterator[str]:
 
         async with postgres.fresh(migrated) as url:
             yield url
+
+
+def slow_on_postgres(items: Iterable[pytest.Item], folder: Path, when: Callable[[str, dict[str, Any]], bool]) -> None:
+    """Leave tests of a folder to the full suite when they run on PostgreSQL: those for which `when`, told a test's file
+    name and parameters, says so. For what is much the same on both."""
+    for item in items:
+        params = getattr(getattr(item, "callspec", None), "params", {})
+        if item.path.parent == folder and params.get("database") == POSTGRES and when(item.path.name, params):
+            item.add_marker(pytest.mark.slow)

@@ -1,4 +1,8 @@
-"""A house for each test, and one with a server and a worker for all tests of a file that only need one."""
+"""A house for each test, and one with a server and a worker for all tests of a file that only need one.
+
+Their store is a file: most commands speak to a server and see no database. Those that do are in test_database.py, on
+both kinds; copies and restores are of files alone, PostgreSQL has tools of its own for that.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path

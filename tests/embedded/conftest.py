@@ -1,8 +1,17 @@
 """Every test here runs on each kind of database, and there twice: suspended executions stay parked in memory, or are
 replayed from their journals."""
 
+from pathlib import Path
+
 import pytest
+from tests import databases
 from tests.embedded.house import Counter, House
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # How a journal is replayed has little to do with where it is kept.
+    databases.slow_on_postgres(items, Path(__file__).parent, lambda _, params: params.get("house") == "replayed")
 
 
 @pytest.fixture(params=["parked", "replayed"])

@@ -1,6 +1,7 @@
 """A running server for the tests of this folder."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from tests import databases
@@ -12,11 +13,7 @@ HTTP_ONLY = {"test_auth.py", "test_limits.py", "test_openapi.py", "test_pages.py
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if isinstance(item, pytest.Function) and item.path.parent.name == "server" and item.path.name in HTTP_ONLY:
-            callspec = getattr(item, "callspec", None)
-            if callspec is not None and callspec.params.get("database") == databases.POSTGRES:
-                item.add_marker(pytest.mark.slow)
+    databases.slow_on_postgres(items, Path(__file__).parent, lambda name, _: name in HTTP_ONLY)
 
 
 @pytest.fixture
