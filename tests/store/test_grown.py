@@ -313,7 +313,7 @@ async def explain(
     await connection.execute(f"PREPARE asked AS {text}")
     try:
         await connection.execute(BEGIN[lane])
-        await connection.fetchrow(PREPARE[lane])
+        await connection.fetchrow(PREPARE[lane], *((0,) if lane == "write" else ()))  # its mark
         await connection.execute(f"SET LOCAL plan_cache_mode = {mode}")
         given = f"({', '.join(map(literal, values))})" if values else ""
         answer = await connection.fetchval(

@@ -239,6 +239,40 @@ async def test_a_commit_without_an_answer_is_asked_after(
     await world.check()
 
 
+async def test_what_a_crash_took_back_is_done_again_though_others_got_its_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A crash loses what was not committed, and with it that the transaction's number was ever given. The next one that
+    gets it is committed; that says nothing about ours."""
+    with postgres.running({**postgres.FAST, "wal_writer_delay": "10s"}) as server:
+        url = server.database_url(await postgres.make(server=server))
+        store = await PostgresStore.open(url)
+        await store.write(note(name="before", value="1"))
+        real = asyncpg.Connection.execute
+        numbers: list[int] = []
+
+        async def execute(
+            self: "asyncpg.Connection[asyncpg.Record]", text: str, *values: object, **rest: object
+        ) -> str:
+            if text != "COMMIT" or numbers:
+                return await real(self, text, *values, **rest)  # type: ignore[arg-type]  # handed through
+            ours = await self.fetchval("SELECT pg_current_xact_id()::TEXT::BIGINT")
+            server.kill()
+            server.start()
+            other = await asyncpg.connect(url)
+            while not numbers or numbers[-1] < ours:
+                numbers.append(await other.fetchval("SELECT pg_current_xact_id()::TEXT::BIGINT"))
+            await other.close()
+            assert numbers[-1] == ours
+            raise ConnectionResetError("the answer never came")
+
+        monkeypatch.setattr(asyncpg.Connection, "execute", execute)
+        await store.write(note(name="a", value="2"))
+        assert numbers
+        assert await store.read(read_note(name="a")) == "2"
+        await store.close()
+
+
 async def test_when_nobody_can_tell_the_outcome_is_unknown(
     store: PostgresStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

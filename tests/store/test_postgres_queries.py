@@ -49,9 +49,9 @@ async def test_a_bulk_change_finds_each_row_by_an_index() -> None:
         for analysed in (False, True):
             if analysed:
                 await connection.execute("ANALYZE")
-            for query in bulk:
+            for mark, query in enumerate(bulk, 1_000 * analysed):
                 async with connection.transaction():
-                    await connection.fetchval(PREPARE["write"])
+                    await connection.fetchval(PREPARE["write"], mark)
                     await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
                     await connection.execute(f"PREPARE one AS {query.bulk}")
                     nulls = ", ".join(["NULL"] * len(query.parameters))

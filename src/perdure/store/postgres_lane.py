@@ -78,10 +78,11 @@ def _set(settings: dict[str, str]) -> str:
 
 
 # Said in each transaction, not once per connection: behind a pooler the connection may lead elsewhere the next time.
-# A transaction that is going to write asks for its number in the same breath, in case its end is not heard of, and on
-# which timeline it is, which is another one when another server has taken over.
+# A transaction that is going to write leaves a mark and asks for its number in the same breath, in case its end is not
+# heard of, and on which timeline it is, which is another one when another server has taken over.
+_MARK = "WITH mark AS (INSERT INTO commits (token) VALUES ($1)) SELECT pg_current_xact_id()::TEXT"
 PREPARE: Final = {
-    "write": f"SELECT pg_current_xact_id()::TEXT, {TIMELINE}, {_set(_SETTINGS)}",
+    "write": f"{_MARK}, {TIMELINE}, {_set(_SETTINGS)}",
     "sweep": f"SELECT NULL, {TIMELINE}, {_set(_SETTINGS)}",
     "read": f"SELECT NULL, NULL, {_set(_SETTINGS)}",
     "scan": f"SELECT NULL, NULL, {_set({'statement_timeout': '300s'})}",
@@ -94,12 +95,16 @@ LOCKS: Final = {
     "topic": _LOCK.format("topics", "topic"),
     "execution": _LOCK.format("executions", "id"),
 }
+MARKS_KEPT: Final = 256
+"""A lane takes its marks back when there are so many."""
+_FORGET = "DELETE FROM commits WHERE token >= $1 AND token < $2"
 _TIMED_OUT: Final = {"55P03", "57014"}
 CONFIRM: Final = "SELECT pg_logical_emit_message(true, 'perdure', '')"
 """A commit of nothing, which comes back when everything before it is as safe as a commit has to be: one that was ended
 while it waited for a synchronous standby is done on its own server only."""
 _AGAIN: Final = {"40001", "40P01", *_TIMED_OUT}
 _HURRY: Final = "SET LOCAL lock_timeout = 200; SET LOCAL statement_timeout = 1000"
+_UNREACHABLE: Final = (Lost, NotOurDatabase, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 _TROUBLE: Final = ("53", "58", "XX")
 """Classes of errors that are the server's own: a full disk, too little memory."""
 
@@ -123,9 +128,10 @@ class _Moved(Exception):
 class _Committing(Exception):
     """The connection was lost while the COMMIT was on its way."""
 
-    def __init__(self, xid: str, timeline: str, done: "_Done") -> None:
+    def __init__(self, xid: str, token: int, timeline: str, done: "_Done") -> None:
         super().__init__("lost during COMMIT")
         self.xid = xid
+        self.token = token
         self.timeline = timeline
         self.done = done
 
@@ -160,6 +166,8 @@ class Lane:
         """The database's, when the verbs that wait were accepted. Empty: not known, the next transaction tells."""
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._token = self._oldest_token = random.getrandbits(62)
+        """The mark of the next transaction, and the oldest that is not taken back. Lanes count from where they like."""
         self._taken: list[Item] = []
         """The group that is being brought to its end."""
         self._closing = False
@@ -326,11 +334,13 @@ class Lane:
         one_each = self._one_by_one or len(verbs) == 1
         groups = [[verb] for verb in verbs] if one_each else [verbs]
         wrote = False
+        token, self._token = self._token, self._token + 1
         outcomes: list[tuple[Any, Exception | None]] = []
         hints: list[Hint] = []
         try:
             await connection.execute(BEGIN[self._kind])
-            xid, timeline, *_ = await connection.fetchrow(PREPARE[self._kind]) or (None, None)
+            marks = (token,) if self._hold else ()
+            xid, timeline, *_ = await connection.fetchrow(PREPARE[self._kind], *marks) or (None, None)
             if timeline != self.timeline and timeline is not None:
                 if self.timeline:
                     raise _Moved(timeline)
@@ -356,7 +366,10 @@ class Lane:
                     outcomes.append((run.result, run.error))
                     hints.extend(run.hints)
             if wrote and xid is None:
-                xid = await connection.fetchval("SELECT pg_current_xact_id()::TEXT")
+                xid = await connection.fetchval(_MARK, token)
+            if wrote and token - self._oldest_token >= MARKS_KEPT:
+                await connection.execute(_FORGET, self._oldest_token, token)
+                self._oldest_token = token  # should this be rolled back, they stay until a server starts
         except BaseException as error:
             await self._roll_back(connection, error)
             if isinstance(error, asyncpg.PostgresError) and (
@@ -368,10 +381,10 @@ class Lane:
             raise
         done = _Done(outcomes, hints)
         try:
-            await connection.execute("COMMIT")
+            await connection.execute("ROLLBACK" if self._hold and not wrote else "COMMIT")
         except BaseException as error:
             if wrote and is_lost(error, connection):
-                raise _Committing(str(xid), timeline or "", done) from error
+                raise _Committing(str(xid), token, timeline or "", done) from error
             await self._roll_back(connection, error)
             if getattr(error, "sqlstate", None) in _AGAIN:
                 raise _Retry from error
@@ -407,17 +420,19 @@ class Lane:
                 if self._link.timeline != committing.timeline:
                     return None  # another server has taken over, perhaps without our last commits
                 status = await connection.fetchval("SELECT pg_xact_status($1::TEXT::XID8)", committing.xid)
-                if status == "committed":
-                    await connection.execute(CONFIRM)
-            except (Lost, NotOurDatabase, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+                if status == "in progress":
+                    await asyncio.sleep(0.02)
+                    continue
+                # Asked after its end: whatever happened to this number, the mark is there if ours was committed.
+                if not await connection.fetchval("SELECT 1 FROM commits WHERE token = $1", committing.token):
+                    return False
+                await connection.execute(CONFIRM)
+                return True
+            except asyncpg.InvalidParameterValueError:
+                return False  # a crash took it back, and nobody has got its number yet
+            except _UNREACHABLE:
                 self._link.drop()
                 await asyncio.sleep(0.05)
-                continue
-            if status in ("committed", "aborted"):
-                return bool(status == "committed")
-            if status is None:
-                return None
-            await asyncio.sleep(0.02)
         return None
 
     # --- telling -----------------------------------------------------------------------------------------------------

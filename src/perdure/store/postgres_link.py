@@ -238,6 +238,8 @@ async def prepare(link: Link) -> str:
         connection = await link.get()
         if (await _known_schema(connection)).number < len(migrations("postgres")):
             await _alone(connection, lambda: _migrate(connection))
+        # What servers that were killed left behind; nobody asks after a commit for longer than some seconds.
+        await connection.execute("DELETE FROM commits WHERE made_at < now() - INTERVAL '1 day'")
         epoch = await connection.fetchval("SELECT value FROM meta WHERE name = 'epoch'")
         return str(epoch)
     except (Lost, OSError, asyncpg.InterfaceError) as error:
