@@ -31,15 +31,18 @@ class Load:
         open_max: int = 300,
         also: Extra | None = None,
         first: int = 0,
+        may_be_poisoned: bool = False,
     ) -> None:
-        """The first input is `first`. `also` is what a caller does after the start, while the execution runs; it may
-        raise as clients do."""
+        """The first input is `first`. `may_be_poisoned`: the faults may take five workers from one execution. `also` is
+        what a caller does after the start, while the execution runs; it may raise as clients do."""
         self.client = client
         self.ledger = ledger
         self.workflow = workflow
         self.expected = expected
         self.also = also
         self.first = first
+        self.may_be_poisoned = may_be_poisoned
+        self.poisoned: list[str] = []
         self.wrong: list[str] = []
         """Results that are not what they must be."""
         self.seconds: dict[str, float] = {}
@@ -68,7 +71,9 @@ class Load:
                 also = self.also
                 await self._told("also", key, lambda: also(handle, n))
             result = await self._result(handle)
-            if result != self.expected(n):
+            if self.may_be_poisoned and str(result).startswith("EXECUTION_FAILED: POISONED"):
+                self.poisoned.append(handle.id)
+            elif result != self.expected(n):
                 self.wrong.append(f"{key} ({handle.id}) came to {result!r}, not to {self.expected(n)!r}")
             self.seconds[handle.id] = time.monotonic() - began
             self.done += 1

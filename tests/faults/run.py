@@ -152,9 +152,19 @@ class Run:
         open_max: int = 300,
         also: Extra | None = None,
         first: int = 0,
+        may_be_poisoned: bool = False,
     ) -> Load:
         """Callers of a workflow, whose results and ledger are held to account at the end."""
-        load = Load(client or self.client(), self.ledger, workflow, expected, open_max=open_max, also=also, first=first)
+        load = Load(
+            client or self.client(),
+            self.ledger,
+            workflow,
+            expected,
+            open_max=open_max,
+            also=also,
+            first=first,
+            may_be_poisoned=may_be_poisoned,
+        )
         self._keys[f"start {workflow.name}"] = workflow.name
         self._loads.append(load)
         return load

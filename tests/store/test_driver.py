@@ -589,3 +589,12 @@ def _take(ledger: dict[str, int], line: str) -> None:
     if line.endswith("\n"):  # the last one may be cut
         id, seq = line.split()
         ledger[id] = max(ledger.get(id, 0), int(seq))
+
+
+async def test_a_closed_store_says_so_to_whoever_comes_late(tmp_path: Path) -> None:
+    """As a server that ends does to a request that is still in hand: it may be tried again elsewhere."""
+    store = SQLiteStore(str(tmp_path / "p.db"))
+    await store.close()
+    for late in (store.write(note(name="a", value="1")), store.read(read_note(name="a")), store.scan(looks.doctor())):
+        with pytest.raises(Unavailable, match="closed"):
+            await late

@@ -236,8 +236,7 @@ class SQLiteStore:
     def _submit(
         self, loop: asyncio.AbstractEventLoop, items: list[tuple[Verb[Any], Callable[[Any, Exception | None], None]]]
     ) -> None:
-        if self._closed:
-            raise Unavailable("The store is closed; start the server again.")
+        self._check_open()
         self._loop = loop
         self._inbox.extend(items)
         if not self._busy and not self._scheduled:
@@ -425,12 +424,18 @@ class SQLiteStore:
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Unavailable("The store is closed; start the server again.")
+
     async def read(self, verb: Verb[T]) -> T:
         """Run a verb that only looks, against what is committed."""
+        self._check_open()
         return _Run(self._reader, self._queries).drive(verb.start())
 
     async def scan(self, verb: Verb[T]) -> T:
         """As `read`, in a thread and over a connection of its own."""
+        self._check_open()
         if self._memory:
             return await self.read(verb)
         if self._scanner is None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.faults.run import Run, spread
+from tests.faults.run import Broken, Run, spread
 
 LEASE_SECONDS = 1.0
 FOR_EVER = 1_000_000
+LOSSES_MAX = 5
 
 
 async def zombies(run: Run) -> None:
@@ -21,17 +22,25 @@ async def zombies(run: Run) -> None:
         settings={"lease_seconds": LEASE_SECONDS, "poll_seconds_max": 2},
     )
     await cluster.start()
-    load = run.load(open_max=5 * len(cluster.workers))
+    load = run.load(open_max=5 * len(cluster.workers), may_be_poisoned=True)
     loading = asyncio.create_task(load.run(FOR_EVER))
     left = stops
     while left:
         await run.progress(5 * at_a_time)
-        some = run.chance.sample(cluster.workers, min(left, at_a_time))
+        run.chance.shuffle(cluster.workers)
+        some = sorted(cluster.workers, key=lambda worker: not cluster.in_flight([worker]))[: min(left, at_a_time)]
         await run.freeze_workers(some, LEASE_SECONDS * run.chance.uniform(1.6, 2.4))
         left -= len(some)
     load.stopping = True
     await loading
     verdict = await run.finish()
+    lost = dict(
+        await run.database.rows("SELECT execution_id, COUNT(*) FROM journal WHERE kind = 'lost' GROUP BY execution_id")
+    )
+    early = [id for id in load.poisoned if lost[id] < LOSSES_MAX]
+    if early:
+        raise Broken(f"given up after less than {LOSSES_MAX} losses: {early}")
+    run.figures["given up after five losses in a row"] = len(load.poisoned)
     run.figures["frozen, a worker's work runs elsewhere"] = spread(run.recoveries("worker frozen"))
     run.demand(
         verdict,
