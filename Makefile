@@ -60,7 +60,7 @@ test-full: $(STAMP) ## Everything, the slow tests too
 
 .PHONY: faults
 faults: $(STAMP) ## Kill, freeze and cut off real processes for an hour (ARGS="--help" shows what)
-	@$(PY) -m tests.faults $(ARGS)
+	@$(PY) -m tests.faults --jobs $(JOBS) $(ARGS)
 
 .PHONY: bench
 bench: $(STAMP) ## Measure (ARGS="--help" shows what)

@@ -9,9 +9,13 @@ import argparse
 import asyncio
 import json
 import random
+import subprocess
 import sys
+import tempfile
 import time
 import traceback
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +30,47 @@ def main() -> int:
     parser.add_argument("--database", choices=(*BOTH, "pair"), help="only on this one")
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), help="the order of faults")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument("--jobs", type=int, default=1, help="so many at a time, each in a process of its own")
     parser.add_argument("--keep", action="store_true", help="keep the folders of sound runs, too")
     options = parser.parse_args()
     unknown = set(options.names) - set(SCENARIOS)
     if unknown:
         parser.error(f"there is no scenario {', '.join(sorted(unknown))}")
+    cases = [
+        (name, database)
+        for name in options.names or SCENARIOS
+        for database in SCENARIOS[name].databases
+        if options.database in (None, database)
+    ]
     results = []
-    for name in options.names or SCENARIOS:
-        for database in SCENARIOS[name].databases:
-            if options.database in (None, database):
-                results.append(asyncio.run(play(name, database, options.size, options.seed, options.keep)))
-                show(results[-1])
+    played: Iterator[dict[str, Any]]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        if options.jobs > 1:
+            played = pool.map(lambda case: play_apart(case[0], case[1], options), cases)
+        else:
+            played = (asyncio.run(play(name, on, options.size, options.seed, options.keep)) for name, on in cases)
+        for result in played:
+            results.append(result)
+            show(result)
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
     broken = [f"{one['scenario']} on {one['database']}" for one in results if one["wrong"]]
     print(f"\n{len(results)} runs, seed {options.seed}: {'broken: ' + ', '.join(broken) if broken else 'all sound'}")
     return 1 if broken else 0
+
+
+def play_apart(name: str, database: str, options: argparse.Namespace) -> dict[str, Any]:
+    """One scenario in a process of its own; what came of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "result.json"
+        command = [sys.executable, "-m", "tests.faults", name, "--database", database, "--size", options.size.value]
+        command += ["--seed", str(options.seed), "--json", str(path), *(["--keep"] if options.keep else [])]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if path.exists():
+            found: dict[str, Any] = json.loads(path.read_text())[0]
+            return found
+    unheard = {"scenario": name, "database": database, "size": options.size.value, "seed": options.seed}
+    return {**unheard, "seconds": 0.0, "wrong": f"it ended with {done.returncode}:\n{done.stdout}"}
 
 
 async def play(name: str, database: str, size: Size, seed: int, keep: bool) -> dict[str, Any]:
