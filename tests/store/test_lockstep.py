@@ -388,7 +388,8 @@ PAIRS = list(itertools.product(KINDS, repeat=2))
 
 
 async def test_some_pairs_of_verbs_equal_an_order() -> None:
-    for first, second in PAIRS[::23]:
+    # The first one is of a parent and its child: each needs a row that the other holds.
+    for first, second in [("cancel", "complete"), *PAIRS[::23]]:
         assert await _is_serial_on_sqlite(_of_kinds(first, second), rows_named), f"{first}, {second}"
 
 

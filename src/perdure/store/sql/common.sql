@@ -547,6 +547,13 @@ WHERE w.project_id = :project_id AND w.deployment_id = :deployment_id AND w.id =
   AND executions.project_id = :project_id AND executions.phase = 'queued' AND executions.deployment_id IS NULL
 RETURNING executions.id;
 
+-- name: children_to_cancel
+-- As children, and whether each is over. One that has ended in the same group, so that its end is not in the journal of
+-- its parent yet, is not: a cancel waits for the verb that ends it, or the two would see each other half done.
+SELECT id, CASE WHEN phase IN ('completed', 'failed', 'cancelled') AND (step_key IS NULL OR EXISTS (
+  SELECT 1 FROM journal j WHERE j.execution_id = :id AND j.key = executions.step_key AND j.kind = 'child')) THEN 1 ELSE 0 END
+FROM executions WHERE project_id = :project_id AND parent_execution_id = :id ORDER BY id;
+
 -- name: children
 SELECT id, phase FROM executions WHERE project_id = :project_id AND parent_execution_id = :id ORDER BY id;
 

@@ -34,10 +34,10 @@ async def cancel_tree(project_id: str, execution_id: str, cancelled_by: str, now
     while level:
         below: list[str] = []
         for parent in level:
-            children = await query("children", project_id=project_id, id=parent)
+            children = await query("children_to_cancel", project_id=project_id, id=parent)
             below.extend(id for id, _ in children)
-            for id, child_phase in children:
-                if Phase(child_phase) not in FINAL:
+            for id, over in children:
+                if not over:
                     await _cancel_one(project_id, id, cancelled_by, now_us, grace_us)
         level = below
     return phase
