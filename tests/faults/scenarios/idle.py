@@ -34,7 +34,12 @@ async def idle(run: Run) -> None:
     seconds = float(os.environ.get("FAULTS_IDLE_SECONDS", run.pick(20, 60, 300)))
     async with Peers(run, 1) as [peer]:
         ids = [await peer.start() for _ in range(20)]
-    settings = {"streams_per_key_max": clients, "connections_max": clients + 100, "poll_seconds_max": WAIT_SECONDS}
+    settings = {
+        "streams_per_key_max": clients,
+        "stream_seconds_max": 86_400,
+        "connections_max": clients + 100,
+        "poll_seconds_max": WAIT_SECONDS,
+    }
     cluster = run.make_cluster(servers=1, workers=0, settings=settings)
     await cluster.start()
     [server] = cluster.servers
