@@ -16,6 +16,7 @@ from tests.store.disk import watched_disk
 
 from perdure.server import pulse
 from perdure.server.app import bind
+from perdure.server.connections import Connection
 from perdure.wire.errors import BadRequest, Unavailable
 
 PROGRAM = """
@@ -101,6 +102,29 @@ async def test_who_takes_nothing_does_not_hold_up_the_end(database: str) -> None
     assert time.monotonic() - began < 5
     for writer in writers:
         writer.transport.abort()
+
+
+async def test_a_connection_that_is_made_as_the_server_ends_does_not_hold_it_up(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Accepted, but not known yet when the others are told to close: it is told a moment later."""
+    told: list[Connection] = []
+    shutdown = Connection.shutdown
+
+    def not_the_first_time(self: Connection) -> None:
+        told.append(self)
+        if told.count(self) > 1:
+            shutdown(self)
+
+    monkeypatch.setattr(Connection, "shutdown", not_the_first_time)
+    async with serving(database, drain_seconds=3_600.0) as served:
+        reader, writer = await asyncio.open_connection(*served.address)
+        await served.until(lambda: len(served.server.server_state.connections) == 1)
+        served.server.stop()
+        async with asyncio.timeout(60):
+            assert await reader.read() == b""
+        writer.close()
+    assert len(told) >= 2
 
 
 async def test_a_second_server_of_a_file_is_refused(tmp_path: Path) -> None:

@@ -211,6 +211,9 @@ class Server(uvicorn.Server):
         for connection in list(self.server_state.connections):
             assert isinstance(connection, Connection)
             connection.look(now)
+            if self._exit.is_set():
+                # Again: it may have been accepted, but not be known yet, when the others were told.
+                connection.shutdown()
         self._next_look = loop.call_later(1.0, self._look)
 
     @contextmanager
