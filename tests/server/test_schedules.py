@@ -226,7 +226,8 @@ async def test_every_minute_for_real(served: Served, hand: Hand) -> None:
     due: list[datetime] = []
     async with asyncio.timeout(140):
         while len(due) < 2:
-            item = await hand.claim(20.0)
+            await hand.beat()
+            item = await hand.claim(4.0)
             if item is not None:
                 due.append(datetime.fromisoformat(item["payload"]["timestamp"]))
                 await hand.complete(item)

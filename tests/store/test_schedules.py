@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -264,6 +265,18 @@ async def test_a_due_time_that_nobody_can_run_is_skipped_and_says_why(planner: P
     await planner.world.register()
     planner.world.advance(15 * MINUTE)
     assert await planner.fire(id) == 1
+
+
+async def test_what_waits_for_its_turn_is_skipped_when_nobody_can_run_it_any_more(planner: Planner) -> None:
+    id = await planner.make(overlap=Overlap.QUEUE)
+    for _ in range(5):
+        planner.world.advance(15 * MINUTE)
+        await planner.fire(id)
+    await planner.finish((await planner.executions())[0].id)
+    await planner.world.register("w", ("other",))
+    assert await planner.fire(id, 2) == 0
+    assert await planner.slots(id, FireState.WAITING) == []
+    assert await planner.slots(id, FireState.SKIPPED) == [at(12, 30), at(12, 45), at(13), at(13, 15)]
 
 
 async def test_many_fire_at_once_and_each_due_time_is_fired_once(planner: Planner) -> None:
@@ -541,7 +554,14 @@ async def test_a_clock_that_went_back_fires_nothing_twice_even_when_the_definiti
     await walk(planner, id, [at(12, minute) for minute in range(1, 60)])
     found = await planner.fires(id)
     assert len({fire.slot_us for fire in found}) == len(found)
-    assert len(await planner.executions()) == 1
+    [only] = await planner.executions()
+    # What was skipped stays so, though nothing is in its way when its time comes again.
+    await planner.world.cancel(only.id)
+    planner.world.now_us = at(12, 16)
+    await planner.make("*/15 * * * *")
+    planner.world.now_us = at(12, 45)
+    await planner.fire(id)
+    assert await planner.slots(id, FireState.SKIPPED) == [at(12, minute) for minute in range(20, 60, 5)]
 
 
 # --- declared in code ------------------------------------------------------------------------------------------------
@@ -615,3 +635,71 @@ async def test_other_projects_schedules_do_not_exist(planner: Planner) -> None:
     ):
         with pytest.raises(NotFound):
             await planner.world.store.write(verb)
+
+
+# --- lives at random -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("overlap", Overlap)
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_happens_each_due_time_is_fired_at_most_once_and_in_turn(
+    planner: Planner, seed: int, overlap: Overlap
+) -> None:
+    """The clock goes on and back, servers race, people pause, change and run by hand, executions end when they like."""
+    dice = random.Random(f"{seed} {overlap}")
+    world = planner.world
+    id = await planner.make("*/5 * * * *", overlap=overlap, missed=Missed.ALL)
+    by_hand: set[str] = set()
+    for _ in range(150):
+        match dice.choice(["on"] * 6 + ["fire"] * 5 + ["end"] * 3 + ["back", "race", "pause", "change", "run"]):
+            case "on":
+                world.advance(dice.choice([7, 300, 900, 3_000]))
+            case "back":
+                world.now_us = max(NOON_US, world.now_us - dice.choice([60, 3_600]) * 1_000_000)
+            case "fire":
+                await world.store.write(planner.firing(id, dice.choice([2, 3, 100])))
+            case "race":
+                await world.store.write_all([planner.firing(id, 3) for _ in range(4)])
+            case "pause":
+                await planner.change(id, status=dice.choice([ScheduleStatus.PAUSED] + [ScheduleStatus.ACTIVE] * 2))
+            case "change":
+                await planner.make(dice.choice(["*/5 * * * *", "*/15 * * * *", "3 * * * *"]), overlap=overlap)
+            case "run":
+                fresh = world.new_id()
+                by_hand.add(fresh)
+                run = schedules.run_schedule(project_id=PROJECT, schedule_id=id, id=fresh, now_us=world.now_us)
+                await world.store.write(run)
+            case "end":
+                still_open = [one for one in await planner.executions() if one.completed_at_us is None]
+                if still_open:
+                    await world.cancel(dice.choice(still_open).id)
+        executions = await planner.executions()
+        open_ones = [one for one in executions if one.completed_at_us is None and one.id not in by_hand]
+        assert overlap is Overlap.ALLOW or len(open_ones) <= 1
+        fires = [fire for fire in await planner.fires(id) if not fire.by_hand]
+        slots = [fire.slot_us for fire in fires]
+        assert len(set(slots)) == len(slots)
+        assert sorted(fire.execution_id for fire in fires if fire.execution_id) == sorted(
+            one.id for one in executions if one.id not in by_hand
+        )
+        keys = [one.key for one in executions if one.key is not None]
+        assert len(set(keys)) == len(keys) == len(executions) - len(by_hand)
+        next_at_us = (await planner.get(id)).next_at_us
+        assert all(fire.slot_us < next_at_us for fire in fires if fire.execution_id)
+    assert by_hand and any(fire.execution_id for fire in fires), "it proves something"
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_the_load_no_due_time_is_lost(planner: Planner, seed: int) -> None:
+    """Nobody pauses or changes anything and the clock never goes back: all slots of the window are fired, in order."""
+    dice = random.Random(seed)
+    id = await planner.make("*/5 * * * *", overlap=Overlap.ALLOW, missed=Missed.ALL)
+    for _ in range(60):
+        planner.world.advance(dice.choice([1, 30, 299, 300, 301, 4_000]))
+        if dice.random() < 0.6:
+            verbs = [planner.firing(id, dice.choice([2, 3, 100])) for _ in range(dice.choice([1, 1, 3]))]
+            await planner.world.store.write_all(verbs)
+    await planner.fire(id)
+    expected = list(range(NOON_US + 300_000_000, planner.world.now_us + 1, 300_000_000))
+    assert await planner.slots(id) == expected
+    assert len(expected) > 100

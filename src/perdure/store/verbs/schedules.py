@@ -6,7 +6,7 @@ inserting its row; who finds it there already does nothing (I7). The row, the ex
 schedule's next slot are one transaction.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -206,7 +206,8 @@ class Fired(NamedTuple):
 async def fire_schedule(*, project_id: str, schedule_id: str, ids: Sequence[str], now_us: int) -> Fired:
     """Fire what is due of a schedule, and what waited its turn; starts at most as many executions as there are `ids`.
 
-    What is left for want of ids is still due afterwards. Raises BadValue when this machine does not know the zone.
+    There are at least two: one for what waited, one for what is due. What is left for want of ids is still due
+    afterwards. Raises BadValue when this machine does not know the zone.
     """
     rows = await query("lock_schedule_if_free", project_id=project_id, id=schedule_id)
     if not rows:
@@ -217,16 +218,15 @@ async def fire_schedule(*, project_id: str, schedule_id: str, ids: Sequence[str]
     slots, next_at_us = due_slots(schedule, now_us, len(ids) - 1)
     await query("settle_fires", schedule_id=schedule_id)
     running, waiting, first = (await query("open_fires", schedule_id=schedule_id))[0]
-    supply = iter(ids)
     started = 0
     in_turn = schedule.overlap is not Overlap.ALLOW
     while waiting and not (in_turn and running) and started < len(ids) - len(slots):
-        schedule, did = await _start(schedule, first, supply, now_us)
+        schedule, did = await _start(schedule, first, ids[started], now_us)
         started += did
         running, waiting, first = (await query("open_fires", schedule_id=schedule_id))[0]
     for slot_us in slots:
         state, reason = FireState.STARTED, None
-        if in_turn and (running or waiting):
+        if in_turn and running:  # whoever still waits has one that runs before it
             state, reason = _blocked(schedule, waiting)
         fresh = await query(
             "insert_fire",
@@ -242,7 +242,7 @@ async def fire_schedule(*, project_id: str, schedule_id: str, ids: Sequence[str]
         if not fresh:
             continue  # fired before
         if state is FireState.STARTED:
-            schedule, did = await _start(schedule, slot_us, supply, now_us)
+            schedule, did = await _start(schedule, slot_us, ids[started], now_us)
             running += did
             started += did
         elif state is FireState.WAITING:
@@ -269,11 +269,9 @@ def _blocked(schedule: StoredSchedule, waiting: int) -> tuple[FireState, str | N
     return FireState.WAITING, None
 
 
-async def _start(
-    schedule: StoredSchedule, slot_us: int, supply: Iterator[str], now_us: int
-) -> tuple[StoredSchedule, int]:
+async def _start(schedule: StoredSchedule, slot_us: int, id: str, now_us: int) -> tuple[StoredSchedule, int]:
     """Start the execution of a slot whose row is there; answers whether one was started, and the schedule after it."""
-    [answer] = await start_items(schedule.project_id, [New(next(supply), _item(schedule, slot_us))], now_us)
+    [answer] = await start_items(schedule.project_id, [New(id, _item(schedule, slot_us))], now_us)
     refused = isinstance(answer, Problem)
     await query(
         "update_fire",
