@@ -114,6 +114,7 @@ _ALL = (
     _sql(
         "poison: progress does not count",
         changed("advance", ("losses = CASE WHEN :outcomes > 0 THEN 0 ELSE losses END", "losses = losses")),
+        changed("advance_next", ("losses = 0", "losses = losses")),
     ),
     # Waits wake (I5).
     _code("suspend: outcomes not seen do not matter", reports, "OUTCOMES", frozenset()),

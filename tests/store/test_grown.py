@@ -164,9 +164,9 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
     ids = {kind: name_of(executions + 30 + n) for n, kind in enumerate(KINDS)}
     done, old, fresh = name_of(executions // 2), name_of(40), name_of(executions * 2)
     found: dict[str, dict[str, Any]] = {}
-    for query in ("acknowledge", "advance", "complete", "fail", "suspend", "requeue", "block", "ask_cancel", "lose"):
+    for query in ("acknowledge", "advance", "advance_next", "complete", "fail", "suspend", "requeue"):
         found[query] = {"id": ids["running"], "error": "e"}
-    for query in ("poison", "count_outcome", "lock_state", "read_state"):
+    for query in ("block", "ask_cancel", "lose", "poison", "count_outcome", "lock_state", "read_state"):
         found[query] = {"id": ids["running"], "error": "e"}
     for query in ("confirm_cancel", "overrule"):
         found[query] = {"id": ids["cancelling"]}

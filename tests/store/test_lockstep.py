@@ -37,7 +37,7 @@ from perdure.store.interface import Query, Store, Verb, query, verb
 from perdure.store.lockstep import Guilty, Lockstep, Stuck
 from perdure.store.named import NAMED, is_sweep, rows_named
 from perdure.store.postgres import PostgresStore
-from perdure.store.queries import load, parse
+from perdure.store.queries import Statement, load, parse
 from perdure.store.sqlite import SQLiteStore
 from perdure.store.verbs import access, claims, events, moves, reports, schedules, starts, waits
 from perdure.store.verbs.idempotency import Idempotency
@@ -314,6 +314,11 @@ async def _orders(group: Group) -> list[tuple[list[str], Any]]:
     return found
 
 
+def _rows(store: SQLiteStore, statement: Statement, values: Sequence[Any]) -> Sequence[Any]:
+    rows = store._writer.execute(statement.sql, values).fetchall()
+    return [()] * store._writer.changes() if statement.counted else rows
+
+
 def _in_lockstep(store: SQLiteStore, verbs: Sequence[Verb[Any]], named: Named) -> list[Any]:
     """The group as the PostgreSQL driver runs it, with SQLite underneath."""
     own = (files("perdure.store") / "sql" / "postgres.sql").read_text(encoding="utf-8")
@@ -329,7 +334,7 @@ def _in_lockstep(store: SQLiteStore, verbs: Sequence[Verb[Any]], named: Named) -
             while batches := steps.round():
                 for batch in batches:
                     rows = [
-                        [row for one in several for row in execute(batch.statement.sql, one)]
+                        [row for one in several for row in _rows(store, batch.statement, one)]
                         for several in batch.values
                     ]
                     steps.answer(batch, rows)

@@ -212,7 +212,17 @@ def test_hot_queries_use_the_index_made_for_them(planner: apsw.Connection, name:
     assert any(f"INDEX {EXPECTED[name]} " in line + " " for line in plan), plan
 
 
-BY_KEY = ["advance", "complete", "fail", "suspend", "deliver_outcome", "read_state", "get_execution", "acknowledge"]
+BY_KEY = [
+    "advance",
+    "advance_next",
+    "complete",
+    "fail",
+    "suspend",
+    "deliver_outcome",
+    "read_state",
+    "get_execution",
+    "acknowledge",
+]
 
 
 @pytest.mark.parametrize("name", BY_KEY)
@@ -237,7 +247,7 @@ def test_both_dialects_have_their_own_words() -> None:
     assert "INTEGER" not in re.sub("--.*", "", migrations("postgres")[0].sql)
 
 
-OFTEN = ["insert_execution", "insert_journal", "advance", "complete", "fail", "suspend", "acknowledge"]
+OFTEN = ["insert_execution", "insert_journal", "advance", "advance_next", "complete", "fail", "suspend", "acknowledge"]
 
 
 @pytest.mark.parametrize("name", OFTEN)

@@ -349,3 +349,16 @@ async def test_another_worker_gets_the_whole_journal_of_a_parked_execution(world
     [claimed] = await world.claim("w2")
     assert claimed.base == 0
     assert claimed.rows[0].seq == 1
+
+
+async def test_a_step_gets_the_next_number_and_no_earlier_time_whatever_its_worker_has_seen(world: World) -> None:
+    id = await world.running()
+    first_us = world.now_us
+    assert await world.report(id, [step("a")]) == ItemReply(accepted=[2], at_us=first_us)
+    world.advance(-5)
+    assert await world.report(id, [step("b")]) == ItemReply(accepted=[3], at_us=first_us)
+    world.advance(10)
+    told = await world.report(id, [step("c")], seen=2)
+    assert ([row.seq for row in told.rows], told.accepted, told.at_us) == ([3], [4], world.now_us)
+    assert (await world.report(id, [step("d")], seen=9)).accepted == [5]
+    assert [(row.seq, row.key) for row in (await world.journal(id))[1:]] == [(2, "a"), (3, "b"), (4, "c"), (5, "d")]

@@ -9,6 +9,8 @@ when its arguments name them or `-- picks: …` when a predicate chooses them. D
 transaction need that; a statement without it is refused at start. A look that a verb decides by says what it holds,
 too. `-- effect: none` stands at a write that only locks. `-- bulk: …` asks for a second text, for PostgreSQL, that
 takes many rows of values at once, and names those that are no texts: `-- bulk: now_us seq; bytes value`.
+`-- answer: how many` says that of the answer only the number of rows counts: for RETURNING SQLite makes a table, which
+costs as much as the change.
 """
 
 import re
@@ -46,6 +48,8 @@ class Statement(NamedTuple):
     """The kind of row that it touches, and which of its values names it."""
     effect: bool = False
     """Whether it changes anything when it answers with a row, or has no rows to answer with."""
+    counted: bool = False
+    """Whether an empty row for each that it changed is its answer."""
     routed: str | None = None
     """The text with one more value, which comes back as the first column of each row; None where that cannot be."""
     bulk: str | None = None
@@ -92,6 +96,7 @@ def parse(text: str, source: str, dialect: str = "sqlite") -> dict[str, Statemen
             returns,
             held,
             writes and "-- effect: none" not in comments,
+            "-- answer: how many" in comments and not returns,
             _routed(text_of, len(names) + 1) if dialect == "postgres" and returns else None,
             _bulk(text_of, names, comments, f"{source}: query {name!r}") if dialect == "postgres" else None,
         )

@@ -506,12 +506,13 @@ class _WroteFirst(Exception):
 class _Run:
     """Runs verbs on one connection, one after another."""
 
-    __slots__ = ("_execute", "_executemany", "_queries", "hints", "wrote")
+    __slots__ = ("_changes", "_execute", "_executemany", "_queries", "hints", "wrote")
 
     def __init__(self, connection: apsw.Connection, queries: dict[str, Statement]) -> None:
         cursor = connection.cursor()  # one for all: each query is read to its end before the next
         self._execute = cursor.execute
         self._executemany = cursor.executemany
+        self._changes = connection.changes
         self._queries = queries
         self.begin()
 
@@ -531,6 +532,8 @@ class _Run:
                     statement = queries[asked.name]
                     if not asked.many:
                         send = self._execute(statement.sql, statement.values(asked.values)).fetchall()
+                        if statement.counted:
+                            send = [()] * self._changes()
                         if send and statement.writes:
                             self.wrote = True
                     elif asked.values:

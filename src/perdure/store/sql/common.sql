@@ -355,6 +355,18 @@ WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling
   AND assigned_to_worker = :worker_id AND report_number < :number
 RETURNING next_seq, phase, moved_at_us, workflow_id, deployment_id, created_at_us;
 
+-- name: advance_next
+-- holds: execution=id
+-- answer: how many
+-- bulk: number now_us attempt seq
+-- As advance for the outcome of one step, if nobody else has written to the journal since the worker looked and the clock
+-- has not gone back: its number and its time are known beforehand then.
+UPDATE executions SET next_seq = next_seq + 1, acked = 1, report_number = :number, losses = 0, undelivered = 0,
+  moved_at_us = :now_us
+WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling') AND attempt = :attempt
+  AND assigned_to_worker = :worker_id AND report_number < :number AND next_seq = :seq AND moved_at_us <= :now_us
+{RETURNING id};
+
 -- name: count_outcome
 -- holds: execution=id
 -- A seq for an outcome that a report finds out only while it is taken.

@@ -170,22 +170,23 @@ async def _take(
 
 async def _record(project_id: str, worker_id: str, item: ReportItem, step: StepDone, now_us: int) -> ItemReply:
     """By far the most frequent report, one step's outcome: the same guarded write and insert without the way around."""
-    guarded = await query(
-        "advance",
-        project_id=project_id,
-        id=item.execution_id,
-        attempt=item.attempt,
-        worker_id=worker_id,
-        number=item.number,
-        rows=1,
-        outcomes=int(step.last),
-        progress=_bytes(item.progress),
-        now_us=now_us,
-    )
-    if not guarded:
-        return await _refused(project_id, worker_id, item)
-    seq, at_us = guarded[0][0] - 1, guarded[0][2]
-    unseen, more = await _unseen(item, seq)
+    fence: dict[str, object] = {
+        "project_id": project_id,
+        "id": item.execution_id,
+        "attempt": item.attempt,
+        "worker_id": worker_id,
+        "number": item.number,
+        "now_us": now_us,
+    }
+    seq, at_us = item.seen + 1, now_us
+    unseen: list[Row] = []
+    more = False
+    if not step.last or item.progress is not None or not await query("advance_next", seq=seq, **fence):
+        guarded = await query("advance", rows=1, outcomes=int(step.last), progress=_bytes(item.progress), **fence)
+        if not guarded:
+            return await _refused(project_id, worker_id, item)
+        seq, at_us = guarded[0][0] - 1, guarded[0][2]
+        unseen, more = await _unseen(item, seq)
     at = _At(project_id, item.execution_id, item.attempt, worker_id, now_us, at_us)
     await query_many("insert_journal", (_outcome(at, seq, step),))
     await Tell(Written(item.execution_id))
