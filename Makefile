@@ -52,11 +52,15 @@ check: $(STAMP) ## Format, lint, types, import contracts; changes nothing
 
 .PHONY: test
 test: $(STAMP) ## The fast suite (ARGS="-k claim" narrows it, JOBS=4 for more cores)
-	@$(PY) -m pytest -m 'not slow' -n $(JOBS) --dist worksteal $(ARGS)
+	@$(PY) -m pytest -m 'not slow and not long' -n $(JOBS) --dist worksteal $(ARGS)
 
 .PHONY: test-full
-test-full: $(STAMP) ## Everything, the slow tests too
-	@$(PY) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+test-full: $(STAMP) ## The slow tests too
+	@$(PY) -m pytest -m 'not long' -n $(JOBS) --dist worksteal $(ARGS)
+
+.PHONY: test-long
+test-long: $(STAMP) ## Those that take minutes each: a million rows, thousands of programs, longer fault runs
+	@$(PY) -m pytest -m long -n $(JOBS) --dist worksteal $(ARGS)
 
 .PHONY: faults
 faults: $(STAMP) ## Kill, freeze and cut off real processes for an hour (ARGS="--help" shows what)

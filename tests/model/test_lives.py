@@ -680,7 +680,7 @@ def test_random_lives(kind: str) -> None:
     live(kind, programs=20, most=300, steps=60, enough=3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1_800)
 @pytest.mark.parametrize(("kind", "programs"), [("sqlite", 500), ("postgres", 100)])
 def test_random_lives_for_long(kind: str, programs: int) -> None:

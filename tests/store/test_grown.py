@@ -402,7 +402,7 @@ async def test_what_postgresql_reads_does_not_grow_with_what_is_finished(quiet: 
 
 
 @linux
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 async def test_what_postgresql_reads_does_not_grow_with_a_million_finished(quiet: postgres.Server) -> None:
     await grown_postgres(quiet, LARGE)
@@ -439,7 +439,7 @@ async def test_what_sqlite_reads_does_not_grow_with_what_is_finished(tmp_path: P
     await grown_sqlite(tmp_path / "store.db", SMALL)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 async def test_what_sqlite_reads_does_not_grow_with_a_million_finished(tmp_path: Path) -> None:
     await grown_sqlite(tmp_path / "store.db", LARGE)

@@ -479,7 +479,7 @@ async def test_on_postgresql_too(
 
 
 @on_postgres
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1_800)
 async def test_every_pair_of_verbs_equals_an_order_on_postgresql(caplog: pytest.LogCaptureFixture) -> None:
     async with _on_postgresql() as is_serial:
@@ -488,7 +488,7 @@ async def test_every_pair_of_verbs_equals_an_order_on_postgresql(caplog: pytest.
 
 
 @on_postgres
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("amount", [2, 3, 4, 5, 6])
 async def test_many_groups_on_postgresql(amount: int, caplog: pytest.LogCaptureFixture) -> None:

@@ -128,7 +128,7 @@ async def test_a_step_touches_no_index_of_its_execution(server: postgres.Server)
     assert hot["workers"][1] > 0.7, hot
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 async def test_two_hundred_thousand_lives_leave_a_table_as_small_as_fifty_thousand(server: postgres.Server) -> None:
     part, parts, kept_seconds = 10_000, 20, 10
