@@ -40,12 +40,12 @@ class Scenario(NamedTuple):
 
 SCENARIOS = {
     "kills": Scenario(kills, BOTH, fast=BOTH),
-    "races": Scenario(races, BOTH, fast=BOTH),
+    "races": Scenario(races, BOTH, fast=("postgres",)),
     "wakes": Scenario(wakes, BOTH),
-    "limits": Scenario(limits, BOTH, fast=BOTH),
-    "due": Scenario(due, BOTH, fast=BOTH),
-    "crossing": Scenario(crossing, BOTH, fast=BOTH),
-    "retention": Scenario(retention, BOTH, fast=BOTH),
+    "limits": Scenario(limits, BOTH),
+    "due": Scenario(due, BOTH),
+    "crossing": Scenario(crossing, BOTH),
+    "retention": Scenario(retention, BOTH),
     "idle": Scenario(idle, BOTH),
     "lives": Scenario(lives, BOTH),
     "zombies": Scenario(zombies, BOTH),
@@ -56,8 +56,8 @@ SCENARIOS = {
     "severed": Scenario(severed, ("postgres",)),
     "poisoned": Scenario(poisoned, BOTH),
     "restarts": Scenario(restarts, BOTH),
-    "chaos": Scenario(chaos, BOTH, fast=BOTH),
+    "chaos": Scenario(chaos, BOTH, fast=("postgres",)),
     "clocks": Scenario(clocks, ("postgres",)),
-    "full-disk": Scenario(full_disk, BOTH, fast=("sqlite",)),
+    "full-disk": Scenario(full_disk, BOTH),
     "read-only": Scenario(read_only, ("postgres",)),
 }
