@@ -149,6 +149,7 @@ async def test_servers_with_different_clocks_have_one_time(url: str) -> None:
 
 
 @on_postgres
+@pytest.mark.slow
 @pytest.mark.parametrize("hours", [1, -1])
 async def test_no_live_lease_ends_when_the_database_s_clock_steps(url: str, hours: int) -> None:
     """Two servers notice it at different moments. Workers beat, and change servers, all the time; then they die."""

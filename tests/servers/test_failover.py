@@ -140,6 +140,7 @@ async def in_use(cluster: Cluster) -> Server:
     return server
 
 
+@pytest.mark.slow
 async def test_a_frozen_server_is_left_for_the_other_while_the_lease_holds(url: str, tmp_path: Path) -> None:
     cluster = Cluster(tmp_path, Lent(url), servers=2, workers=1, capacity=4, settings={"lease_seconds": 9})
     await cluster.prepare()
