@@ -84,8 +84,8 @@ async def test_an_event_at_a_wakes_who_waits_for_it_at_b(pair: Pair) -> None:
     assert reply.ended
     claim = asyncio.ensure_future(hand.claim())
     await until(hand.waits)
-    ticket = pair.b.events.watch_ticket(pair.project_id, "topic")
-    watch = asyncio.ensure_future(pair.b.events.watch(pair.project_id, "topic", ticket, 60))
+    tickets = pair.b.events.watch_tickets(pair.project_id, "topic")
+    watch = asyncio.ensure_future(pair.b.events.watch(tickets, 60))
     await asyncio.sleep(0)
     await pair.a.events.publish(pair.project_id, "topic", [EventItem(raw(1))])
     assert [one.id for one in (await claim).items] == [id]
@@ -299,8 +299,8 @@ def test_what_others_say_on_the_channel_is_ignored() -> None:
 async def test_names_of_any_kind_reach_the_other_server(url: str) -> None:
     async with pair_on(url) as pair:
         for topic in ("it's", "back\\slash\\'", '"quoted"', "naïve ☃ 𝄞", "a;NOTIFY perdure, 'x'"):
-            ticket = pair.b.events.watch_ticket(pair.project_id, topic)
-            watch = asyncio.ensure_future(pair.b.events.watch(pair.project_id, topic, ticket, 60))
+            tickets = pair.b.events.watch_tickets(pair.project_id, topic)
+            watch = asyncio.ensure_future(pair.b.events.watch(tickets, 60))
             await until(lambda: bool(pair.b.doorbell.waited_at("topic")))
             await pair.a.events.publish(pair.project_id, topic, [EventItem(raw(1))])
             assert await watch

@@ -4,7 +4,10 @@ the lookout looks for all of them."""
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Hashable
+from typing import TypeAlias
 
+Tickets: TypeAlias = tuple[tuple[Hashable, int], ...]
+"""Bells, each with a ticket."""
 RUNG_MAX = 10_000
 """Bells for which tickets are remembered."""
 
@@ -52,13 +55,11 @@ class Doorbell:
         finally:
             self._leave(key, future)
 
-    def tickets(self, *keys: Hashable) -> tuple[tuple[Hashable, int], ...]:
+    def tickets(self, *keys: Hashable) -> Tickets:
         """A ticket for each of several bells."""
         return tuple((key, self.ticket(key)) for key in keys)
 
-    async def wait_any(
-        self, tickets: tuple[tuple[Hashable, int], ...], seconds: float, future: "asyncio.Future[None]"
-    ) -> bool:
+    async def wait_any(self, tickets: Tickets, seconds: float, future: "asyncio.Future[None]") -> bool:
         """Wait for a ring at any of the bells or until somebody resolves `future`; False after `seconds` without."""
         if any(self._has_rung(key, ticket) for key, ticket in tickets):
             return True

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from uuid_utils import uuid7
 
+from perdure.engine.doorbell import Tickets
 from perdure.store.verbs import events
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.codec import KEY_BYTES_MAX, TOPIC_BYTES_MAX, check_json, check_name
@@ -65,20 +66,17 @@ class Events:
             events.read_events(project_id=project_id, topic=topic, after=after, limit=limit)
         )
 
-    def watch_ticket(self, project_id: str, topic: str) -> int:
-        """Take before reading; `watch` then misses nothing published since."""
-        return self._engine.doorbell.ticket(("topic", project_id, topic))
-
-    async def watch(
-        self, project_id: str, topic: str, ticket: int, seconds: float = 1.0, *, run_id: str | None = None
-    ) -> bool:
-        """Wait until something was published, or written to the journal of the run, since the ticket; at most
-        `seconds`."""
+    def watch_tickets(self, project_id: str, topic: str, run_id: str | None = None) -> Tickets:
+        """Take before reading; `watch` then misses nothing published since, nor written to the journal of the run."""
         bells: list[tuple[str, ...]] = [("topic", project_id, topic)]
         if run_id is not None:
             bells.append(("written", run_id))
+        return self._engine.doorbell.tickets(*bells)
+
+    async def watch(self, tickets: Tickets, seconds: float = 1.0) -> bool:
+        """Wait until there is something new since the tickets, at most `seconds`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        return await self._engine.doorbell.wait_any(tuple((bell, ticket) for bell in bells), seconds, future)
+        return await self._engine.doorbell.wait_any(tickets, seconds, future)
 
 
 def _check(topic: str, items: Sequence[EventItem]) -> None:

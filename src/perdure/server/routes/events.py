@@ -115,7 +115,7 @@ async def _follow(call: Call, topic: "_Topic", after: int, run_id: str | None) -
     events = call.engine.events
     silence = Silence(call.settings.stream_comment_seconds)
     while True:
-        ticket = events.watch_ticket(call.project_id, topic.name)
+        tickets = events.watch_tickets(call.project_id, topic.name, run_id)
         try:
             # Asked first: what a run published before its end is read below.
             ended = None if run_id is None else await _ended(call, run_id)
@@ -131,7 +131,7 @@ async def _follow(call: Call, topic: "_Topic", after: int, run_id: str | None) -
                 yield frame(_encode({"type": "error", "message": ended.error or "The execution failed."}))
             return
         else:
-            watch = partial(events.watch, call.project_id, topic.name, ticket, run_id=run_id)
+            watch = partial(events.watch, tickets)
             look_at = silence.look_after(call.engine.own_look(LOOK_SECONDS))
             while await silence.lasts(watch, look_at):
                 yield COMMENT
