@@ -138,7 +138,7 @@ _ALL = (
     _sql("publish: dedup keys are not looked up", nothing("find_event")),
     _sql("retry: the failure stands", nothing("take_back_step")),
     # Cancel.
-    _sql("cancel: spares children", nothing("children")),
+    _sql("cancel: spares children", nothing("children_to_cancel")),
     _sql("cancel: no end of grace", changed("overdue", ("WHERE ", "WHERE :phase <> 'cancelling' AND "))),
 )
 
