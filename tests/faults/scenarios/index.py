@@ -56,7 +56,7 @@ SCENARIOS = {
     "severed": Scenario(severed, ("postgres",)),
     "poisoned": Scenario(poisoned, BOTH),
     "restarts": Scenario(restarts, BOTH),
-    "chaos": Scenario(chaos, BOTH, fast=("postgres",)),
+    "chaos": Scenario(chaos, BOTH),
     "clocks": Scenario(clocks, ("postgres",)),
     "full-disk": Scenario(full_disk, BOTH),
     "read-only": Scenario(read_only, ("postgres",)),
