@@ -1,6 +1,7 @@
 """Real servers and workers on one PostgreSQL: each knows both servers, and goes on with the other when one is gone."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
@@ -191,3 +192,23 @@ async def test_servers_that_start_at_once_on_an_empty_database_agree(empty: str,
     finally:
         for server in servers:
             server.kill()
+
+
+async def test_a_server_waits_for_its_database(tmp_path: Path) -> None:
+    database = await asyncio.to_thread(postgres.start)
+    url = database.url
+    database.kill()
+    command = [sys.executable, "-m", "perdure.cli.main", "serve", "--port", "0", "--database", url]
+    server = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    try:
+        assert server.stdout is not None
+        assert b"Next try in a second" in await server.stdout.readline()
+        await asyncio.to_thread(database.start)
+        while b"Listening on" not in (line := await server.stdout.readline()):
+            assert line, "the server ended"
+    finally:
+        server.kill()
+        await server.wait()
+        database.stop()

@@ -7,6 +7,7 @@ what is in flight finishes (at most `drain_seconds`); then the engine's loops st
 import asyncio
 import logging
 import math
+import random
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -26,6 +27,7 @@ from perdure.server.connections import Connection, protocol_class
 from perdure.server.routes import claims, events, executions, keys, operations, pages, schedules, waits
 from perdure.server.routing import Route, Router, Services, lifespan
 from perdure.server.settings import Settings
+from perdure.store.interface import Store
 from perdure.store.open import open_store
 from perdure.wire.access import Principal, Role
 from perdure.wire.errors import BadRequest, PerdureError, Unavailable
@@ -33,6 +35,8 @@ from perdure.wire.errors import BadRequest, PerdureError, Unavailable
 logger = logging.getLogger("perdure.server")
 
 API_VERSION = "1.0.0"
+STORE_SECONDS_MAX = 60.0
+"""How long a server that starts waits for its database."""
 
 
 def all_routes() -> list[Route]:
@@ -241,9 +245,24 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
+async def _open_store(url: str) -> Store:
+    """Open the store. One that cannot be reached yet is waited for: servers are often started together with their
+    database, and after an outage nobody should have to start them again. Raises Unavailable."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + STORE_SECONDS_MAX
+    while True:
+        try:
+            return await open_store(url)
+        except Unavailable as error:
+            if loop.time() > until:
+                raise
+            logger.warning("%s Next try in a second.", error.message)
+            await asyncio.sleep(random.uniform(0.5, 1.5))
+
+
 async def serve(settings: Settings, *, on_ready: Callable[[Server], Awaitable[None] | None] | None = None) -> None:
     """Serve until SIGTERM or SIGINT; comes back when everything has ended. A second signal ends it at once."""
-    server = Server(Engine(await open_store(settings.store), settings=settings), settings)
+    server = Server(Engine(await _open_store(settings.store), settings=settings), settings)
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
