@@ -166,11 +166,12 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for query in ("acknowledge", "advance", "advance_next", "complete", "fail", "suspend", "requeue"):
         found[query] = {"id": ids["running"], "error": "e"}
+    found["advance_next"] = found["advance"] | {"seq": 2}
     for query in ("block", "ask_cancel", "lose", "poison", "count_outcome", "lock_state", "read_state"):
         found[query] = {"id": ids["running"], "error": "e"}
     for query in ("confirm_cancel", "overrule"):
         found[query] = {"id": ids["cancelling"]}
-    for query in ("get_execution", "read_end", "read_parent", "children", "any_open_child"):
+    for query in ("get_execution", "read_end", "read_parent", "children", "children_to_cancel", "any_open_child"):
         found[query] = {"id": name_of(executions // 2 // 20 * 20)}  # it has children
     for query in ("delete_execution", "delete_journal"):
         found[query] = {"id": old}
