@@ -63,6 +63,7 @@ class App:
         """Why it could not start."""
         self._partings: set[asyncio.Future[None]] = set()
         self.services = Services(engine, settings, gate)
+        engine.key_deleted = self.services.forget_key
         self.router = Router(self.services, all_routes())
         # Written when first asked for: a start should not wait for them.
         document = cache(lambda: openapi.document(self.router.routes, version=API_VERSION))

@@ -90,7 +90,6 @@ class Services:
         self.connections: Callable[[], int] = lambda: 0
         self.openapi_json: Callable[[], str] = str
         self.docs_html: Callable[[], str] = str
-        engine.key_deleted = self.forget_key
 
     def forget_key(self, key_id: str | None) -> None:
         """A key was deleted, here or through another server: look it up again from now on, and end its sign-ins. None:
