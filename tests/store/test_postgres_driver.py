@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import re
 import sys
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
@@ -437,9 +438,10 @@ async def _locked(store: PostgresStore, name: str) -> AsyncIterator[None]:
 def impatient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """One of the two limits is 150 ms, the other one is not met."""
     limits = {"lock_timeout": 5_000, "statement_timeout": 5_000, request.param: 150}
-    for kind, begin in postgres_lane.BEGIN.items():
-        added = "".join(f"; SET LOCAL {name} = {limit}" for name, limit in limits.items())
-        monkeypatch.setitem(postgres_lane.BEGIN, kind, begin + added)
+    for kind, prepare in postgres_lane.PREPARE.items():
+        for name, limit in limits.items():
+            prepare = re.sub(rf"(set_config\('{name}'), '\w+'", rf"\1, '{limit}ms'", prepare)
+        monkeypatch.setitem(postgres_lane.PREPARE, kind, prepare)
     return str(request.param)
 
 
