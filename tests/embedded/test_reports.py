@@ -9,6 +9,7 @@ from tests.embedded.house import Counter, House, ends, reaches
 
 from perdure.embedded import LocalTransport
 from perdure.engine.clock import ManualClock
+from perdure.sdk import reports
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed
 from perdure.sdk.workflow import Registry
@@ -146,8 +147,6 @@ async def test_an_item_that_the_store_could_not_take_is_sent_again(
 async def test_an_error_of_the_workers_own_ends_the_execution_visibly(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from perdure.sdk import runner
-
     app = Registry()
 
     @app.workflow
@@ -158,7 +157,7 @@ async def test_an_error_of_the_workers_own_ends_the_execution_visibly(
         raise ZeroDivisionError("a bug")
 
     async with house.open(app) as p:
-        monkeypatch.setattr(runner, "_merge", broken)
+        monkeypatch.setattr(reports, "merge", broken)
         handle = await p.start(unlucky)
         assert await ends(handle) is Phase.FAILED
         assert "a bug" in ((await handle.get()).error or "")

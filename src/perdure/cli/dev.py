@@ -86,8 +86,8 @@ class _Dev:
         import asyncio
 
         loop = asyncio.get_running_loop()
-        for name in ("SIGTERM", "SIGINT", "SIGHUP"):  # Windows lacks the last, and the means: there Ctrl-C cancels
-            with contextlib.suppress(AttributeError, NotImplementedError):
+        for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+            with contextlib.suppress(AttributeError, NotImplementedError):  # Windows: no SIGHUP, and Ctrl-C cancels
                 loop.add_signal_handler(getattr(signal, name), self._stop.set)
         async with self._server():
             with self._keys(loop):

@@ -172,15 +172,14 @@ class Engine:
         asked: dict[str, list[str]] = {}
         doorbell = self.doorbell
         for hint in hints:
-            kind = type(hint)
-            if kind is Written:
-                doorbell.ring(("written", hint.execution_id))  # type: ignore[union-attr]  # `type() is` does not narrow
-            elif kind is Ready:
-                ready.add(hint.project_id)  # type: ignore[union-attr]
-            elif kind is Ended:
-                self.endings.tell(hint)  # type: ignore[arg-type]
-                self.stats.end(hint.project_id, hint.workflow_id, hint.phase)  # type: ignore[union-attr]
-                if hint.workflow_id in self.schedules.waiting_workflows:  # type: ignore[union-attr]
+            if isinstance(hint, Written):
+                doorbell.ring(("written", hint.execution_id))
+            elif isinstance(hint, Ready):
+                ready.add(hint.project_id)
+            elif isinstance(hint, Ended):
+                self.endings.tell(hint)
+                self.stats.end(hint.project_id, hint.workflow_id, hint.phase)
+                if hint.workflow_id in self.schedules.waiting_workflows:
                     self.schedules.ring()
             elif isinstance(hint, News):
                 self.note_news(hint.worker_id, hint.execution_id)

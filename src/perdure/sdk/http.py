@@ -10,10 +10,6 @@ there is one, then after pauses with full jitter. Requests that create carry an 
 
 **Several servers.** They serve one store, so any of them may be asked anything. The one that answered last is asked
 next; which one is first is drawn by lot, so that many workers and clients spread over them.
-
-**Results.** Whoever waits for an execution's end joins a shared long poll that names all ids. It is asked again as
-results come in; ids that join meanwhile get a poll of their own at once, and polls are merged when there are three. A
-lone caller pays one plain request.
 """
 
 from __future__ import annotations
@@ -24,7 +20,6 @@ import random
 import re
 from collections.abc import Sequence
 from datetime import datetime
-from itertools import islice
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 from uuid import uuid4
@@ -32,7 +27,9 @@ from uuid import uuid4
 import msgspec
 from msgspec import Raw
 
+from perdure.sdk import answers
 from perdure.sdk.connection import Lost, Response, Server
+from perdure.sdk.results import Results
 from perdure.wire.errors import (
     BadRequest,
     Conflict,
@@ -47,30 +44,25 @@ from perdure.wire.public import (
     EraseRequest,
     EraseResponse,
     EventData,
-    EventResponse,
     ExecutionResponse,
     ExecutionsResponse,
     GetEventsResponse,
-    LogResponse,
     LogsResponse,
     PublishEventRequest,
     PublishEventResponse,
     ResumeRequest,
-    StepResponse,
     StepsResponse,
     SubmitWorkflowResponse,
-    microseconds,
     rfc3339,
 )
 from perdure.wire.public_schedules import (
     CreateScheduleResponse,
-    FireResponse,
     FiresResponse,
     NextRunsResponse,
     ScheduleResponse,
     SchedulesResponse,
 )
-from perdure.wire.records import Event, Execution, Kind, Problem, Row
+from perdure.wire.records import Event, Execution, Problem, Row
 from perdure.wire.requests import (
     PROTOCOL_VERSION,
     BeatReply,
@@ -93,19 +85,12 @@ from perdure.wire.requests import (
     StartItem,
     StartReply,
     StartRequest,
-    WaitReply,
     WaitRequest,
 )
 from perdure.wire.schedules import (
-    WINDOW_SECONDS,
     Fire,
-    FireState,
-    Missed,
-    Overlap,
-    ScheduleStatus,
     StoredSchedule,
 )
-from perdure.wire.status import Phase
 
 logger = logging.getLogger("perdure.client")
 
@@ -119,10 +104,6 @@ ANSWER_SECONDS: Final = 30.0
 """How long the answer to a request may take; for a held one this comes on top."""
 PAUSE_SECONDS: Final = 0.05
 PAUSE_SECONDS_MAX: Final = 2.0
-POLL_SECONDS: Final = 30.0
-POLLS: Final = 3
-POLL_IDS_MAX: Final = 5_000
-MERGE_SECONDS: Final = 0.005
 
 _AGAIN: Final = frozenset({408, 429, 502, 503, 504})
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
@@ -154,7 +135,7 @@ class HttpTransport:
         self._patience = patience_seconds
         self._outage = outage_seconds
         self._turn = random.randrange(len(self._servers))
-        self._results = Results(self)
+        self._results = Results(self._wait)
 
     @property
     def urls(self) -> list[str]:
@@ -266,17 +247,26 @@ class HttpTransport:
     async def start(self, items: Sequence[StartItem]) -> Sequence[Started | Problem]:
         body = _encode(StartRequest(list(items)))
         answer = await self.request("POST", "/api/v1/executions", body, headers=_fresh_key())
-        return [one.outcome() for one in _read(_START_REPLY, answer).items]
+        return [one.outcome() for one in answers.read(_START_REPLY, answer).items]
 
     async def result(self, execution_id: str) -> Finished:
         return await self._results.of(_checked(execution_id))
 
+    async def _wait(self, request: WaitRequest) -> bytes:
+        return await self.request(
+            "POST",
+            "/api/v1/executions/wait",
+            _encode(request),
+            held_seconds=request.wait_seconds,
+            patience=self._outage,
+        )
+
     async def get(self, execution_id: str) -> Execution:
-        return _execution(_read(_EXECUTION, await self._get(_path(execution_id), {})))
+        return answers.execution(answers.read(_EXECUTION, await self._get(_path(execution_id), {})))
 
     async def find(self, workflow_id: str, key: str) -> str:
         body = await self._get("/api/v1/executions", {"workflow_id": workflow_id, "key": key})
-        found = _read(_EXECUTIONS, body).executions
+        found = answers.read(_EXECUTIONS, body).executions
         if not found:
             raise NotFound(f"No execution of workflow {workflow_id!r} has the key {key!r}.")
         return found[0].id
@@ -291,16 +281,16 @@ class HttpTransport:
         }
         for name in _PLAIN_FILTERS:
             query[name] = getattr(filters, name)
-        page = _read(_EXECUTIONS, await self._get("/api/v1/executions", query))
-        return ExecutionPage([_execution(one) for one in page.executions], page.next_cursor)
+        page = answers.read(_EXECUTIONS, await self._get("/api/v1/executions", query))
+        return ExecutionPage([answers.execution(one) for one in page.executions], page.next_cursor)
 
     async def journal(self, execution_id: str, after: int, limit: int) -> Sequence[Row]:
         body = await self._get(f"{_path(execution_id)}/steps", {"after": after, "limit": limit})
-        return [_row(step) for step in _read(_STEPS, body).steps]
+        return [answers.row(step) for step in answers.read(_STEPS, body).steps]
 
     async def logs(self, execution_id: str, after: int, limit: int) -> Sequence[tuple[int, LogLine]]:
         body = await self._get(f"{_path(execution_id)}/logs", {"after": after, "limit": limit})
-        return [_line(line) for line in _read(_LOGS, body).logs]
+        return [answers.line(line) for line in answers.read(_LOGS, body).logs]
 
     async def watch(self, execution_id: str, after: int, after_log: int, seconds: float) -> None:
         query = {"after": after, "after_log": min(after_log, 2**63 - 1), "limit": 1, "wait": seconds}
@@ -322,15 +312,17 @@ class HttpTransport:
         data = [EventData(event.data, event.event_type, dedup_key=event.dedup_key) for event in events]
         body = _encode(PublishEventRequest(topic, data))
         answer = await self.request("POST", "/api/v1/events/publish", body, headers=_fresh_key())
-        return _read(_PUBLISHED, answer).sequence_ids
+        return answers.read(_PUBLISHED, answer).sequence_ids
 
     async def read_events(self, topic: str, after: int, limit: int) -> Sequence[Event]:
         query = {"topic": topic, "last_sequence_id": after, "limit": limit}
-        return [_event(event) for event in _read(_EVENTS, await self._get("/api/v1/events", query)).events]
+        return [
+            answers.event(event) for event in answers.read(_EVENTS, await self._get("/api/v1/events", query)).events
+        ]
 
     async def erase(self, user_id: str | None, session_id: str | None) -> tuple[int, int]:
         body = await self.request("POST", "/api/v1/executions/erase", _encode(EraseRequest(user_id, session_id)))
-        reply = _read(_ERASED, body)
+        reply = answers.read(_ERASED, body)
         return reply.erased, reply.open
 
     # --- schedules ---------------------------------------------------------------------------------------------------
@@ -338,50 +330,54 @@ class HttpTransport:
     async def put_schedule(self, spec: ScheduleSpec) -> str:
         body = _encode(spec)  # what is left out is not sent
         answer = await self.request("POST", "/api/v1/schedules", body, headers=_fresh_key())
-        return _read(_SCHEDULE_MADE, answer).schedule_id
+        return answers.read(_SCHEDULE_MADE, answer).schedule_id
 
     async def list_schedules(
         self, workflow_id: str | None, cursor: str | None, limit: int
     ) -> tuple[Sequence[StoredSchedule], str | None]:
         query = {"workflow_id": workflow_id, "cursor": cursor, "limit": limit}
-        page = _read(_SCHEDULES, await self._get("/api/v1/schedules", query))
-        return [_schedule(one) for one in page.schedules], page.next_cursor
+        page = answers.read(_SCHEDULES, await self._get("/api/v1/schedules", query))
+        return [answers.schedule(one) for one in page.schedules], page.next_cursor
 
     async def get_schedule(self, schedule_id: str) -> StoredSchedule:
-        return _schedule(_read(_SCHEDULE, await self._get(_schedule_path(schedule_id), {})))
+        return answers.schedule(answers.read(_SCHEDULE, await self._get(_schedule_path(schedule_id), {})))
 
     async def change_schedule(self, schedule_id: str, change: ScheduleChange) -> StoredSchedule:
-        return _schedule(_read(_SCHEDULE, await self.request("PATCH", _schedule_path(schedule_id), _encode(change))))
+        return answers.schedule(
+            answers.read(_SCHEDULE, await self.request("PATCH", _schedule_path(schedule_id), _encode(change)))
+        )
 
     async def delete_schedule(self, schedule_id: str) -> None:
         await self.request("DELETE", _schedule_path(schedule_id), ours=NotFound)
 
     async def run_schedule(self, schedule_id: str) -> Started:
         answer = await self.request("POST", f"{_schedule_path(schedule_id)}/run", headers=_fresh_key())
-        started = _read(_SUBMITTED, answer)
-        return Started(started.execution_id, _us(started.created_at))
+        started = answers.read(_SUBMITTED, answer)
+        return Started(started.execution_id, answers.to_us(started.created_at))
 
     async def next_runs(self, schedule_id: str, count: int) -> Sequence[datetime]:
         answer = await self._get(f"{_schedule_path(schedule_id)}/next", {"count": count})
-        return [datetime.fromisoformat(one) for one in _read(_NEXT_RUNS, answer).next]
+        return [datetime.fromisoformat(one) for one in answers.read(_NEXT_RUNS, answer).next]
 
     async def schedule_fires(self, schedule_id: str, limit: int) -> Sequence[Fire]:
         answer = await self._get(f"{_schedule_path(schedule_id)}/fires", {"limit": limit})
-        return [_fire(one) for one in _read(_FIRES, answer).fires]
+        return [answers.fire(one) for one in answers.read(_FIRES, answer).fires]
 
     # --- the worker's side: it keeps its own pauses between tries ----------------------------------------------------
 
     async def register(self, request: RegisterRequest) -> RegisterReply:
-        return _read(_REGISTERED, await self._worker("/worker/v1/register", request))
+        return answers.read(_REGISTERED, await self._worker("/worker/v1/register", request))
 
     async def claim(self, request: ClaimRequest) -> ClaimReply:
-        return _read(_CLAIMED, await self._worker("/worker/v1/claim", request, held_seconds=request.wait_seconds))
+        return answers.read(
+            _CLAIMED, await self._worker("/worker/v1/claim", request, held_seconds=request.wait_seconds)
+        )
 
     async def report(self, request: ReportRequest) -> ReportReply:
-        return _read(_REPORTED, await self._worker("/worker/v1/report", request))
+        return answers.read(_REPORTED, await self._worker("/worker/v1/report", request))
 
     async def beat(self, request: BeatRequest) -> BeatReply:
-        return _read(_BEATEN, await self._worker("/worker/v1/beat", request))
+        return answers.read(_BEATEN, await self._worker("/worker/v1/beat", request))
 
     async def drain(self, request: DrainRequest) -> None:
         await self._worker("/worker/v1/drain", request)
@@ -395,127 +391,6 @@ class HttpTransport:
         await self._results.close()
         for server in self._servers:
             await server.close()
-
-
-class Results:
-    """The ends of many executions through a few long polls; see the module's docstring."""
-
-    def __init__(self, transport: HttpTransport) -> None:
-        self._transport = transport
-        self._waiting: dict[str, list[asyncio.Future[Finished]]] = {}
-        self._unnamed: dict[str, None] = {}
-        self._polls: dict[asyncio.Task[None], list[str]] = {}
-        self._scheduled = False
-        self._merging = False
-
-    async def of(self, execution_id: str) -> Finished:
-        """The end of an execution, as soon as it has come."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Finished] = loop.create_future()
-        futures = self._waiting.get(execution_id)
-        if futures is None:
-            self._waiting[execution_id] = [future]
-            self._unnamed[execution_id] = None
-            self._schedule(loop)
-        else:
-            futures.append(future)
-        try:
-            return await future
-        finally:
-            futures = self._waiting.get(execution_id)
-            if futures is not None and future in futures:
-                futures.remove(future)
-                if not futures:
-                    del self._waiting[execution_id]
-                    self._unnamed.pop(execution_id, None)
-
-    async def close(self) -> None:
-        """End the polls; whoever still waits is told."""
-        for id in list(self._waiting):  # first, so that no poll is asked again for them
-            self._tell(id, Unavailable("The client was closed while this result was awaited."))
-        polls = list(self._polls)
-        for task in polls:
-            task.cancel()
-        await asyncio.gather(*polls, return_exceptions=True)
-
-    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
-        # One turn later: whoever asks in the same turn shares the poll.
-        if not self._scheduled:
-            self._scheduled = True
-            loop.call_soon(self._pump, loop)
-
-    def _pump(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._scheduled = False
-        while self._unnamed:
-            if len(self._polls) >= POLLS and not self._is_full():
-                if not self._merging:
-                    self._merging = True
-                    loop.call_later(MERGE_SECONDS, self._merge, loop)
-                return
-            ids = list(islice(self._unnamed, POLL_IDS_MAX))
-            for id in ids:
-                del self._unnamed[id]
-            task = loop.create_task(self._poll(ids), name="perdure-results")
-            self._polls[task] = ids
-            task.add_done_callback(self._polled)
-
-    def _is_full(self) -> bool:
-        return all(len(ids) >= POLL_IDS_MAX // 2 for ids in self._polls.values())
-
-    def _merge(self, loop: asyncio.AbstractEventLoop) -> None:
-        """All polls are quiet and somebody is left without one: the smallest is asked again with more names."""
-        self._merging = False
-        if self._unnamed and len(self._polls) >= POLLS:
-            smallest = min(self._polls, key=lambda task: len(self._polls[task]))
-            smallest.cancel()
-        else:
-            self._pump(loop)
-
-    def _polled(self, task: asyncio.Task[None]) -> None:
-        for id in self._polls.pop(task):
-            if id in self._waiting:
-                self._unnamed[id] = None
-        if self._unnamed:
-            self._pump(task.get_loop())
-
-    async def _poll(self, ids: list[str]) -> None:
-        try:
-            body = await self._transport.request(
-                "POST",
-                "/api/v1/executions/wait",
-                _encode(WaitRequest(ids, POLL_SECONDS)),
-                held_seconds=POLL_SECONDS,
-                patience=self._transport._outage,
-            )
-            reply = _read(_WAITED, body)
-        except Exception as error:  # whatever it is, those who wait must hear of it
-            for id in ids:
-                self._tell(id, error)
-            return
-        for finished in reply.finished:
-            self._tell(finished.id, finished)
-        for id in reply.missing:
-            self._tell(id, NotFound(f"Execution {id!r} does not exist."))
-
-    def _tell(self, id: str, outcome: Finished | Exception) -> None:
-        self._unnamed.pop(id, None)
-        for future in self._waiting.pop(id, ()):
-            if future.done():
-                continue
-            if isinstance(outcome, Finished):
-                future.set_result(outcome)
-            elif isinstance(outcome, PerdureError):
-                # Each its own: a traceback grows on an exception with everybody who raises it.
-                future.set_exception(from_code(outcome.code, outcome.message, outcome.details))
-            else:
-                future.set_exception(outcome)
-
-
-def _read(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    try:
-        return decoder.decode(body)
-    except msgspec.MsgspecError as error:
-        raise PerdureError(f"The server's answer is none of Perdure's ({error}); is it the right server?") from error
 
 
 def _checked(execution_id: str) -> str:
@@ -535,116 +410,10 @@ def _fresh_key() -> bytes:
     return b"Idempotency-Key: %s\r\n" % uuid4().hex.encode()
 
 
-def _us(time: str) -> int:
-    return microseconds(datetime.fromisoformat(time))
-
-
-def _maybe_us(time: str | None) -> int | None:
-    return None if time is None else _us(time)
-
-
-def _execution(shown: ExecutionResponse) -> Execution:
-    """An execution from what the API shows of it; what it does not show is empty."""
-    phase = Phase(shown.phase or shown.status)
-    return Execution(
-        id=shown.id,
-        project_id="",
-        workflow_id=shown.workflow_id,
-        deployment_id=shown.deployment_id,
-        phase=phase,
-        payload=shown.payload,
-        result=shown.result if phase is Phase.COMPLETED else None,
-        error=shown.error,
-        created_at_us=_us(shown.created_at),
-        started_at_us=_maybe_us(shown.started_at),
-        completed_at_us=_maybe_us(shown.completed_at),
-        assigned_to_worker=shown.assigned_to_worker,
-        parent_execution_id=shown.parent_execution_id,
-        root_execution_id=shown.root_execution_id,
-        retry_count=shown.retry_count,
-        step_key=shown.step_key,
-        queue_name=shown.queue_name or shown.workflow_id,
-        concurrency_key=shown.concurrency_key,
-        batch_id=shown.batch_id,
-        session_id=shown.session_id,
-        user_id=shown.user_id,
-        output_schema_name=shown.output_schema_name,
-        cancelled_at_us=_maybe_us(shown.cancelled_at),
-        cancelled_by=shown.cancelled_by,
-        run_timeout_seconds=shown.run_timeout_seconds,
-        key=shown.key,
-        attempt=shown.attempt or 0,
-        tags=_maybe(shown.tags),
-        progress=_maybe(shown.progress),
-        due_at_us=None,
-        next_seq=0,
-    )
-
-
-def _maybe(value: Raw | None) -> Raw | None:
-    return None if value is None or bytes(value) == b"null" else value
-
-
-def _row(step: StepResponse) -> Row:
-    return Row(
-        step.seq,
-        _us(step.at),
-        Kind(step.kind),
-        step.attempt,
-        step.key,
-        step.name,
-        step.fingerprint,
-        step.ok,
-        step.value,
-        _maybe_us(step.started_at),
-        step.tries,
-    )
-
-
-def _line(line: LogResponse) -> tuple[int, LogLine]:
-    return line.n, LogLine(_us(line.at), line.level, line.text)
-
-
-def _event(event: EventResponse) -> Event:
-    return Event(event.id, event.sequence_id, event.topic, event.event_type, event.data, _us(event.created_at))
-
-
 def _schedule_path(schedule_id: str) -> str:
     if _UUID.fullmatch(schedule_id) is None:
         raise BadRequest(f"{schedule_id!r} is not a schedule id; ids look like 0190a5f2-7c1e-7b3a-9d55-0242ac120002.")
     return f"/api/v1/schedules/{schedule_id}"
-
-
-def _schedule(shown: ScheduleResponse) -> StoredSchedule:
-    return StoredSchedule(
-        id=shown.id,
-        project_id="",
-        workflow_id=shown.workflow_id,
-        key=shown.key,
-        cron=shown.cron,
-        timezone=shown.timezone,
-        status=ScheduleStatus(shown.status),
-        overlap=Overlap(shown.overlap or Overlap.QUEUE),
-        missed=Missed(shown.missed or Missed.LATEST),
-        missed_window_seconds=shown.missed_window_seconds or WINDOW_SECONDS,
-        payload=_maybe(shown.payload),
-        declared=bool(shown.declared),
-        next_at_us=_us(shown.next_run_at),
-        last_slot_us=_maybe_us(shown.last_run_at),
-        created_at_us=_us(shown.created_at),
-        updated_at_us=_us(shown.updated_at),
-    )
-
-
-def _fire(shown: FireResponse) -> Fire:
-    return Fire(
-        _us(shown.due_at),
-        shown.by_hand,
-        FireState(shown.state),
-        shown.execution_id,
-        shown.reason,
-        _us(shown.fired_at),
-    )
 
 
 _NO_BODY: Final = b"Content-Length: 0\r\n"
@@ -662,7 +431,6 @@ _PLAIN_FILTERS: Final = (
     "tag",
 )
 _START_REPLY: Final = msgspec.json.Decoder(StartReply)
-_WAITED: Final = msgspec.json.Decoder(WaitReply)
 _EXECUTION: Final = msgspec.json.Decoder(ExecutionResponse)
 _EXECUTIONS: Final = msgspec.json.Decoder(ExecutionsResponse)
 _STEPS: Final = msgspec.json.Decoder(StepsResponse)

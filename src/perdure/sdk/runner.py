@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 from msgspec import Raw
 
+from perdure.sdk import reports
 from perdure.sdk.context import Context
 from perdure.sdk.errors import Diverged, Fatal, Outdated, RetryAfter, StepFailed, Stuck
 from perdure.sdk.payloads.errors import error_from_json, error_to_json
@@ -38,10 +39,8 @@ from perdure.wire.requests import (
     Fail,
     ItemReply,
     LogLine,
-    Publish,
     Release,
     ReportItem,
-    StartChild,
     StepDone,
     Suspend,
     TimerFired,
@@ -55,8 +54,6 @@ logger = logging.getLogger("perdure.worker")
 
 SLEPT_IN_WORKER_US = 10_000_000
 """Pauses between a step's tries up to this long are slept; longer ones suspend the execution."""
-REPORT_BYTES_MAX = 8 * 1024 * 1024
-"""How much of one execution leaves with one report; what is more leaves with the next."""
 
 
 class _Pause(NamedTuple):
@@ -445,7 +442,7 @@ class Runner:
             entries = [entry for entry in entries if type(entry) is StepDone]
         rest: list[Entry] = []
         if len(entries) > 1:
-            entries, rest = _cut(entries)
+            entries, rest = reports.cut(entries)
             if rest:
                 end = None  # it leaves with what is left
         number = 0
@@ -486,7 +483,7 @@ class Runner:
                 # The end did not count: the journal has news for the code, or a cancel came first.
                 self._end_did_not_count(item.end)
                 return
-        rows = _merge(item, reply)
+        rows = reports.merge(item, reply)
         held, self._held_back = self._held_back, ()
         if held:
             rows = [*held, *rows]
@@ -585,57 +582,5 @@ def _step_to_blame(error: BaseException | None) -> str | None:
     return None
 
 
-def size_of(entry: Entry) -> int:
-    """About how many bytes an entry takes on the wire."""
-    if isinstance(entry, StepDone):
-        return 200 + memoryview(entry.value).nbytes
-    if isinstance(entry, StartChild):
-        return 400 + memoryview(entry.item.payload).nbytes
-    if isinstance(entry, Publish):
-        return 200 + sum(100 + memoryview(one.data).nbytes for one in entry.events)
-    data = getattr(entry, "data", None)
-    return 200 if data is None else 200 + memoryview(data).nbytes
-
-
-def _cut(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
-    """As many entries as fit into one report, and the rest."""
-    room = REPORT_BYTES_MAX
-    for n, entry in enumerate(entries):
-        room -= size_of(entry)
-        if room < 0 and n:
-            return entries[:n], entries[n:]
-    return entries, []
-
-
 class _RetryAt(msgspec.Struct):
     retry_at_us: int | None = None
-
-
-def _merge(item: ReportItem, reply: ItemReply) -> list[Row]:
-    """All rows that the reply stands for, in order: those it carries, and this item's own steps and timers."""
-    rows = reply.rows
-    own: list[Row] = []
-    for entry, seq in zip(item.entries, reply.accepted, strict=False):
-        if not seq:
-            continue
-        if type(entry) is StepDone:
-            own.append(
-                Row(
-                    seq,
-                    reply.at_us,
-                    Kind.STEP if entry.last else Kind.STEP_FAILED,
-                    item.attempt,
-                    entry.key,
-                    entry.name,
-                    entry.fingerprint,
-                    entry.ok,
-                    entry.value,
-                    entry.started_at_us,
-                    entry.tries,
-                )
-            )
-        elif type(entry) is TimerFired:
-            own.append(Row(seq, reply.at_us, Kind.TIMER, item.attempt, entry.key))
-    if not rows:
-        return own
-    return sorted([*rows, *own], key=lambda row: row.seq)

@@ -23,10 +23,11 @@ from uuid import uuid4
 
 from msgspec import structs
 
+from perdure.sdk import reports
 from perdure.sdk.lease import Lease
 from perdure.sdk.logs import LogHandler
 from perdure.sdk.replay.calls import Call
-from perdure.sdk.runner import REPORT_BYTES_MAX, Runner, size_of
+from perdure.sdk.runner import Runner
 from perdure.sdk.transport import Transport
 from perdure.sdk.workflow import Registry, StepCall, Workflow
 from perdure.wire.errors import LeaseLost, PerdureError, error_classes
@@ -320,7 +321,7 @@ class Worker:
         while self._dirty and len(self._reports) < REPORTS_IN_FLIGHT:
             runners: list[Runner] = []
             items: list[ReportItem] = []
-            room = REPORT_BYTES_MAX
+            room = reports.REPORT_BYTES_MAX
             for runner in list(self._dirty):
                 del self._dirty[runner]
                 item = runner.take_report()
@@ -328,7 +329,7 @@ class Worker:
                     continue
                 runners.append(runner)
                 items.append(item)
-                room -= _size(item)
+                room -= reports.item_size(item)
                 if room < 0 or len(items) == REPORT_ITEMS_MAX:
                     break
             if not items:
@@ -480,15 +481,6 @@ class Worker:
                 logger.warning("Registration failed, next try in %.1f s: %s", pause, error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, BACKOFF_SECONDS_MAX)
-
-
-def _size(item: ReportItem) -> int:
-    """About how many bytes an item takes on the wire."""
-    size = 200
-    for entry in item.entries:
-        size += size_of(entry)
-    result = getattr(item.end, "result", None)
-    return size if result is None else size + memoryview(result).nbytes
 
 
 def _call(step: StepCall) -> Any:

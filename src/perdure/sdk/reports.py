@@ -1,0 +1,70 @@
+"""What travels between a worker and its server for one execution: how much fits, and what an answer stands for."""
+
+from __future__ import annotations
+
+from perdure.wire.records import Kind, Row
+from perdure.wire.requests import Entry, ItemReply, Publish, ReportItem, StartChild, StepDone, TimerFired
+
+REPORT_BYTES_MAX = 8 * 1024 * 1024
+"""How much of one execution leaves with one report; what is more leaves with the next."""
+
+
+def size_of(entry: Entry) -> int:
+    """About how many bytes an entry takes on the wire."""
+    if isinstance(entry, StepDone):
+        return 200 + memoryview(entry.value).nbytes
+    if isinstance(entry, StartChild):
+        return 400 + memoryview(entry.item.payload).nbytes
+    if isinstance(entry, Publish):
+        return 200 + sum(100 + memoryview(one.data).nbytes for one in entry.events)
+    data = getattr(entry, "data", None)
+    return 200 if data is None else 200 + memoryview(data).nbytes
+
+
+def item_size(item: ReportItem) -> int:
+    """About how many bytes an item takes on the wire."""
+    size = 200
+    for entry in item.entries:
+        size += size_of(entry)
+    result = getattr(item.end, "result", None)
+    return size if result is None else size + memoryview(result).nbytes
+
+
+def cut(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """As many entries as fit into one report, and the rest."""
+    room = REPORT_BYTES_MAX
+    for n, entry in enumerate(entries):
+        room -= size_of(entry)
+        if room < 0 and n:
+            return entries[:n], entries[n:]
+    return entries, []
+
+
+def merge(item: ReportItem, reply: ItemReply) -> list[Row]:
+    """All rows that the reply stands for, in order: those it carries, and this item's own steps and timers."""
+    rows = reply.rows
+    own: list[Row] = []
+    for entry, seq in zip(item.entries, reply.accepted, strict=False):
+        if not seq:
+            continue
+        if type(entry) is StepDone:
+            own.append(
+                Row(
+                    seq,
+                    reply.at_us,
+                    Kind.STEP if entry.last else Kind.STEP_FAILED,
+                    item.attempt,
+                    entry.key,
+                    entry.name,
+                    entry.fingerprint,
+                    entry.ok,
+                    entry.value,
+                    entry.started_at_us,
+                    entry.tries,
+                )
+            )
+        elif type(entry) is TimerFired:
+            own.append(Row(seq, reply.at_us, Kind.TIMER, item.attempt, entry.key))
+    if not rows:
+        return own
+    return sorted([*rows, *own], key=lambda row: row.seq)
