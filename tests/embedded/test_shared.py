@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests import postgres
 from tests.databases import migrated
+from tests.embedded.house import until
 
 from perdure.embedded import embedded
 from perdure.engine.settings import EngineSettings
@@ -99,7 +100,10 @@ async def test_a_second_process_takes_nothing_from_one_that_runs(url: str) -> No
         handle = await one.start("two")
         await entered.wait()
         async with embedded(url, app(), settings=SHORT):
-            await asyncio.sleep(2 * SHORT.lease_seconds)  # several leases' worth of chances to lose it
+            lease = one.worker.lease
+            assert lease is not None
+            first = lease._deadline
+            await until(lambda: lease._deadline > first + 2 * SHORT.lease_seconds)  # two leases' worth of chances
             leave.set()
             assert await handle.result() == "whole"
         assert Kind.LOST not in [row.kind for row in await one.journal(handle.id)]

@@ -15,6 +15,7 @@ from perdure.server.app import Server
 from perdure.server.settings import Settings
 from perdure.store.interface import query, verb
 from perdure.store.open import open_store
+from perdure.store.verbs import looks
 from perdure.wire.access import Role
 
 Json = Any  # what a reply says; tests look into it by name
@@ -67,6 +68,16 @@ class Served:
     async def until_held(self, count: int = 1) -> None:
         """Until the server holds so many long polls (claims apart) and streams."""
         await self.until(lambda: len(self.app.services.drain._polls) == count)
+
+    async def lease_left_us(self, worker_id: str) -> int:
+        """How long the lease of a worker lasts from now on."""
+        rows = await self.engine.store.read(looks.list_named(name="workers", project_id=self.project_id))
+        [until_us] = [row[5] for row in rows if row[0] == worker_id]
+        return int(until_us) - self.engine.clock.now_us()
+
+    async def until_parted(self, connections: int) -> None:
+        """Until so many connections are left, and what follows from a parting is done."""
+        await self.until(lambda: self.app.services.connections() <= connections and not self.app._partings)
 
     async def start(self, workflow_id: str = "w", payload: Json = None, **fields: Json) -> str:
         """Start an execution that nobody takes unless a worker registers."""

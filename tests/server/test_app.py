@@ -97,7 +97,7 @@ async def test_who_takes_nothing_does_not_hold_up_the_end(database: str) -> None
             head = f"{request}\r\nHost: localhost\r\nAuthorization: Bearer {served.key}\r\nContent-Length: 10\r\n\r\n"
             writer.write(head.encode())
             writers.append(writer)
-        await asyncio.sleep(0.5)
+        await served.until_held()  # the stream; the start waits for its body
         began = time.monotonic()
     assert time.monotonic() - began < 5
     for writer in writers:
@@ -264,6 +264,6 @@ async def test_a_proxys_word_for_the_callers_address_counts_only_if_trusted(data
 
 async def test_an_idle_server_sleeps(served: Served) -> None:
     before = os.times()
-    await asyncio.sleep(2)
+    await asyncio.sleep(2)  # what is measured is a stretch of time
     after = os.times()
     assert (after.user + after.system) - (before.user + before.system) < 0.2

@@ -86,7 +86,8 @@ async def test_a_closed_connection_cuts_the_lease_only_of_its_workers(served: Se
     await hand.claim()
     async with httpx2.AsyncClient(base_url=served.server.url, headers=served.client.headers) as client:
         assert (await client.get("/health")).status_code == 200
-    await asyncio.sleep(1.5)
+    await served.until_parted(1)
+    assert await served.lease_left_us(hand.id) > 1_500_000  # a lease that was cut has a second
     assert not (await hand.beat())["lost"]
 
 

@@ -166,7 +166,7 @@ async def test_headers_have_a_deadline_that_a_trickle_does_not_move(database: st
         answer = asyncio.create_task(line.reply())
         while not answer.done() and time.monotonic() - began < 10:
             await line.send(b"GET" if time.monotonic() - began < 0.05 else b"X")
-            await asyncio.sleep(0.1)
+            await asyncio.wait({answer}, timeout=0.1)
         assert (await answer)[0] in (400, 408)
         assert time.monotonic() - began < 4
 
@@ -183,7 +183,7 @@ async def test_a_body_has_a_deadline(database: str) -> None:
         began = time.monotonic()
         while not answer.done() and time.monotonic() - began < 10:
             await line.send(b" ")
-            await asyncio.sleep(0.1)
+            await asyncio.wait({answer}, timeout=0.1)
         status, headers, body = await answer
         assert (status, error_of(body)) == (408, "REQUEST_TIMEOUT") and headers["connection"] == "close"
         assert time.monotonic() - began < 4
@@ -196,7 +196,8 @@ async def test_a_second_request_has_its_own_deadlines(database: str) -> None:
         for _ in range(3):
             await line.send(line.head("GET", "/health"))
             assert (await line.reply())[0] == 200
-            await asyncio.sleep(0.7)
+            with pytest.raises(TimeoutError):  # longer than either deadline, it stays open
+                await asyncio.wait_for(line.reader.read(1), 0.7)
         await line.send(b"GET /health HT")
         assert (await line.reply())[0] == 408
 

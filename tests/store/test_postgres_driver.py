@@ -310,7 +310,9 @@ async def test_a_server_that_stops_and_starts_is_waited_for() -> None:
         server.kill()
         waiting = [asyncio.ensure_future(store.write(note(name=f"n{n}", value="x"))) for n in range(50)]
         looking = asyncio.ensure_future(store.read(read_note(name="a")))
-        await asyncio.sleep(0.3)
+        async with asyncio.timeout(10):
+            while store._write._link._connection is not None:  # noqa: ASYNC110  # there is no event for it
+                await asyncio.sleep(0.01)
         server.start()
         assert await asyncio.gather(*waiting) == ["x"] * 50
         assert await looking == "1"

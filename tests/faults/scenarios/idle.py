@@ -59,7 +59,7 @@ async def idle(run: Run) -> None:
 async def _stay(run: Run, server: Server, crowd: _Crowd, seconds: float) -> None:
     """Time passes; what it costs."""
     process = psutil.Process(server.pid)
-    await asyncio.sleep(3)  # what connecting has left to do
+    await asyncio.sleep(3)  # what connecting has left to do; it must not count
     began, used = time.monotonic(), _cpu(process)
     memory: list[int] = []
     most = busy_most = looks = busy_looks = 0
