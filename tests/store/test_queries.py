@@ -84,6 +84,13 @@ def test_a_bulk_form_that_cannot_be_is_refused(statement: str) -> None:
         parse(f"-- name: q\n-- holds: t=id\n{statement};\n", "file.sql", "postgres")
 
 
+def test_what_queries_share_stands_once() -> None:
+    text = "-- text: both\na, :b\n\n-- name: p\nSELECT {= both};\n\n-- name: q\nSELECT {= both}, c;\n"
+    assert [one.sql for one in parse(text, "file.sql").values()] == ["SELECT a, ?1", "SELECT a, ?1, c"]
+    with pytest.raises(ValueError, match="no text 'other'"):
+        parse("-- name: q\nSELECT {= other};\n", "file.sql")
+
+
 def test_a_look_needs_no_header() -> None:
     assert not parse("-- name: q\nSELECT updated FROM meta WHERE 'delete' = :x;\n", "file.sql")["q"].writes
 

@@ -4,6 +4,8 @@ Both databases run the same text. Where a word must differ it says so in place: 
 PostgreSQL, `{b}` is said on PostgreSQL only. What differs by more than a word stands in `sqlite.sql` and
 `postgres.sql`.
 
+What several queries of a file say alike stands once, under a line `-- text: …`, and is said by `{= …}`.
+
 Header lines that the loader enforces: every statement that writes says which rows it touches, `-- holds: table=value`
 when its arguments name them or `-- picks: …` when a predicate chooses them. Drivers that run many verbs in one
 transaction need that; a statement without it is refused at start. A look that a verb decides by says what it holds,
@@ -21,6 +23,8 @@ from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
+_SHARED = re.compile(r"^-- text: (\w+)\n(.+?)\n(?=\n|\Z)", re.MULTILINE | re.DOTALL)
+_INCLUDED = re.compile(r"\{= (\w+)\}")
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)")
 _TEXT = re.compile(r"'[^']*'")
 _WRITES = re.compile(
@@ -59,7 +63,14 @@ class Statement(NamedTuple):
 
 def parse(text: str, source: str, dialect: str = "sqlite") -> dict[str, Statement]:
     """The statements of one file; raises ValueError when one is ill-formed or lacks its header."""
-    parts = _NAME.split(text)
+    shared = {match[1]: match[2] for match in _SHARED.finditer(text)}
+
+    def include(match: re.Match[str]) -> str:
+        if match[1] not in shared:
+            raise ValueError(f"{source}: there is no text {match[1]!r}.")
+        return shared[match[1]]
+
+    parts = _NAME.split(_INCLUDED.sub(include, _SHARED.sub("", text)))
     found: dict[str, Statement] = {}
     for name, body in zip(parts[1::2], parts[2::2], strict=True):
         comments = [line for line in body.splitlines() if line.startswith("--")]
