@@ -284,14 +284,14 @@ async def work(folder: Path) -> None:
     """A worker process: it runs until it gets SIGTERM, or SIGKILL."""
     from perdure import Registry
     from perdure.sdk.http import HttpTransport
-    from perdure.sdk.lease import Lease
+    from perdure.sdk.lease import HttpLease
     from perdure.sdk.worker import Worker
 
     access = json.loads((folder / "access.json").read_text())
     worker = Worker(
         HttpTransport([access["url"]], access["key"]),
         Registry(verify_machine, verify_package),
-        lease=Lease([access["url"]], access["key"]),
+        lease=HttpLease([access["url"]], access["key"]),
     )
     await worker.start()
     stop = asyncio.Event()

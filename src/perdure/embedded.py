@@ -159,7 +159,7 @@ class SharedLease(Lease):
     """
 
     def __init__(self, transport: LocalTransport) -> None:
-        super().__init__([], None)
+        super().__init__()
         self._transport = transport
         self._task: asyncio.Task[None] | None = None
 
@@ -180,9 +180,11 @@ class SharedLease(Lease):
                 beat = await self._transport.beat(BeatRequest(worker_id, reply.epoch))
             except PerdureError as error:
                 logger.debug("Beat failed: %s", error)
+                self._unreachable_since = self._unreachable_since or self.now()
                 await asyncio.sleep(min(1.0, reply.beat_us / 1e6))
                 continue
             if not beat.lost:
+                self._unreachable_since = None
                 self._deadline = max(self._deadline, sent + reply.lease_us / 1e6)
                 self._accepted(worker_id, beat.holding, sent)
             elif worker_id == self._worker_id:

@@ -9,7 +9,7 @@ from tests.server.serving import serving
 
 from perdure import Client, Context, Registry, Schedule, ScheduledFor, workflow
 from perdure.sdk.http import HttpTransport
-from perdure.sdk.lease import Lease
+from perdure.sdk.lease import HttpLease
 from perdure.sdk.worker import Worker
 from perdure.testing import Bench, ManualClock, embedded
 from perdure.wire.cron import as_us
@@ -135,7 +135,7 @@ async def test_what_makes_no_sense_is_refused_where_it_stands(bench: Bench) -> N
 
 async def test_over_http_it_is_the_same(database: str) -> None:
     async with serving(database) as served, Client(HttpTransport(served.server.url, served.key)) as client:
-        lease = Lease([served.server.url], served.key)
+        lease = HttpLease([served.server.url], served.key)
         worker = Worker(HttpTransport(served.server.url, served.key), app, lease=lease)
         await worker.start()
         try:

@@ -24,7 +24,7 @@ from perdure.sdk.client import Client, Handle
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
 from perdure.sdk.http import HttpTransport
-from perdure.sdk.lease import Lease
+from perdure.sdk.lease import HttpLease
 from perdure.sdk.sync import SyncClient
 from perdure.sdk.worker import Worker
 from perdure.sdk.workflow import Registry, step
@@ -83,7 +83,7 @@ async def listens(ctx: Context) -> object:
 async def working(served: Served) -> AsyncIterator[Worker]:
     """A worker over HTTP for the length of the block."""
     url, transport = served.server.url, HttpTransport(served.server.url, served.key)
-    worker = Worker(transport, app, lease=Lease([url], served.key), grace_seconds=5)
+    worker = Worker(transport, app, lease=HttpLease([url], served.key), grace_seconds=5)
     await worker.start()
     try:
         yield worker

@@ -10,7 +10,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from perdure.sdk.lease import Lease
+from perdure.sdk.lease import HttpLease
 from perdure.sdk.worker import Worker
 from perdure.wire.requests import BeatReply, RegisterReply
 
@@ -99,7 +99,7 @@ async def test_a_lease_is_in_doubt_once_its_connection_is_closed_even_if_the_nex
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     listener = Listener()
-    lease = Lease([f"http://127.0.0.1:{server.server_port}"], None)
+    lease = HttpLease([f"http://127.0.0.1:{server.server_port}"], None)
     try:
         reply = RegisterReply("epoch", "project", LEASE_US, LEASE_US // 4, 0)
         lease.begin(cast(Worker, listener), "w", reply, lease.now())
@@ -123,7 +123,7 @@ async def test_a_silent_server_is_left_for_the_next_one_while_the_lease_holds() 
     left: asyncio.Queue[str] = asyncio.Queue()
     listener = Listener()
     with answering(lambda request: void(over.wait(60))) as silent, answering(accept) as other:
-        lease = Lease([silent, other], None, left.put_nowait)
+        lease = HttpLease([silent, other], None, left.put_nowait)
         try:
             lease.begin(cast(Worker, listener), "w", RegisterReply("epoch", "p", 15_000_000, 500_000, 0), lease.now())
             assert await asyncio.wait_for(left.get(), 60) == silent
@@ -147,7 +147,7 @@ async def test_beats_go_below_the_path_in_the_address() -> None:
         accept(request)
 
     with answering(note) as url:
-        lease = Lease([f"{url}/perdure/"], None)
+        lease = HttpLease([f"{url}/perdure/"], None)
         lease.begin(cast(Worker, listener), "w", RegisterReply("epoch", "p", LEASE_US, LEASE_US // 4, 0), lease.now())
         await asyncio.wait_for(listener.beats.get(), 60)
         await lease.end()

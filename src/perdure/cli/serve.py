@@ -105,7 +105,7 @@ def work(
     from perdure.cli import target as targets
     from perdure.sdk.credentials import find
     from perdure.sdk.http import HttpTransport
-    from perdure.sdk.lease import Lease
+    from perdure.sdk.lease import HttpLease
     from perdure.sdk.worker import Worker
 
     _log(as_json)
@@ -117,7 +117,7 @@ def work(
         registry,
         deployment=deployment,
         capacity=capacity,
-        lease=Lease(transport.urls, access.api_key, transport.leave),
+        lease=HttpLease(transport.urls, access.api_key, transport.leave),
         grace_seconds=grace,
     )
     with asyncio.Runner(loop_factory=loop_factory()) as runner:

@@ -48,24 +48,14 @@ def boottime() -> float:
 
 
 class Lease:
-    """Keeps one registration alive; `is_good` is asked right before each step.
+    """One registration's lease; `is_good` is asked right before each step. A subclass renews it."""
 
-    `urls` are servers of one store; the next is taken when one fails. `leave` is called, on the worker's loop, with the
-    address of a server that was silent.
-    """
-
-    def __init__(self, urls: Sequence[str], key: str | None, leave: Callable[[str], None] | None = None) -> None:
-        self._urls = urls
-        self._leave = leave
-        self._turn = 0
-        self._key = key
+    def __init__(self) -> None:
         self._reply: RegisterReply | None = None
         self._worker: Worker | None = None
         self._worker_id = ""
         self._deadline = 0.0
         self._unreachable_since: float | None = None
-        self._thread: threading.Thread | None = None
-        self._stop = threading.Event()
         self._good = asyncio.Event()
 
     def now(self) -> float:
@@ -82,15 +72,11 @@ class Lease:
 
     def _keep(self) -> None:
         """Begin to beat, unless that has begun."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="perdure-lease", daemon=True)
-            self._thread.start()
+        raise NotImplementedError
 
     async def end(self) -> None:
         """Stop beating."""
-        self._stop.set()
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.join, timeout=5.0)
+        raise NotImplementedError
 
     def is_good(self) -> bool:
         """Whether the lease surely holds: not about to run out, and the server was reachable a moment ago."""
@@ -109,6 +95,43 @@ class Lease:
     async def wait_good(self) -> None:
         """Wait until the server has confirmed the lease again."""
         await self._good.wait()
+
+    def _accepted(self, worker_id: str, holding: list[tuple[str, int, int]], sent: float) -> None:
+        """On the worker's loop: the lease is sure, for what the server says is held. What is not goes first, so that
+        no step of it starts."""
+        assert self._worker is not None
+        if worker_id != self._worker_id:
+            return
+        self._worker.on_beat(holding, sent)
+        self._good.set()
+        self._worker.on_lease()
+
+
+class HttpLease(Lease):
+    """Renewed by a thread over HTTP.
+
+    `urls` are servers of one store; the next is taken when one fails. `leave` is called, on the worker's loop, with the
+    address of a server that was silent.
+    """
+
+    def __init__(self, urls: Sequence[str], key: str | None, leave: Callable[[str], None] | None = None) -> None:
+        super().__init__()
+        self._urls = urls
+        self._leave = leave
+        self._turn = 0
+        self._key = key
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+
+    def _keep(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="perdure-lease", daemon=True)
+            self._thread.start()
+
+    async def end(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join, timeout=5.0)
 
     # --- in the thread -----------------------------------------------------------------------------------------------
 
@@ -193,16 +216,6 @@ class Lease:
         except RuntimeError:  # the loop is closed: the worker is gone
             self._stop.set()
         return True
-
-    def _accepted(self, worker_id: str, holding: list[tuple[str, int, int]], sent: float) -> None:
-        """On the worker's loop: the lease is sure, for what the server says is held. What is not goes first, so that
-        no step of it starts."""
-        assert self._worker is not None
-        if worker_id != self._worker_id:
-            return
-        self._worker.on_beat(holding, sent)
-        self._good.set()
-        self._worker.on_lease()
 
     def _until_closed(self, connection: http.client.HTTPConnection, seconds: float) -> bool:
         """Wait for the next beat's time; True when the peer closed the connection before."""

@@ -78,13 +78,12 @@ class Gathered:
         found = self._hints
         before = len(found)
         for hint in hints:
-            kind = type(hint)
-            if kind is Written:
-                found["written", hint.execution_id] = None  # type: ignore[union-attr]  # `type() is` does not narrow
-            elif kind is Ended:
-                found["ended", hint.project_id, hint.execution_id] = None  # type: ignore[union-attr]
-            elif kind is Ready:
-                found["ready", hint.project_id] = None  # type: ignore[union-attr]
+            if isinstance(hint, Written):
+                found["written", hint.execution_id] = None
+            elif isinstance(hint, Ended):
+                found["ended", hint.project_id, hint.execution_id] = None
+            elif isinstance(hint, Ready):
+                found["ready", hint.project_id] = None
             elif isinstance(hint, News):
                 found["news", hint.worker_id, hint.execution_id] = None
             elif isinstance(hint, Published):
