@@ -14,11 +14,11 @@ from msgspec import structs
 from tests.sim.world import Mutant, Patch
 
 from perdure.store.interface import Query, query, query_many
-from perdure.store.queries import Statement, parse
+from perdure.store.queries import Statement, parse, spelled_out
 from perdure.store.verbs import moves, reports, rows, waits
 from perdure.wire.requests import ItemReply, ReportItem
 
-_TEXT = (files("perdure.store") / "sql" / "common.sql").read_text(encoding="utf-8")
+_TEXT = spelled_out((files("perdure.store") / "sql" / "common.sql").read_text(encoding="utf-8"), "common.sql")
 
 
 def changed(name: str, *replacements: tuple[str, str]) -> dict[str, Statement]:

@@ -61,8 +61,8 @@ class Statement(NamedTuple):
     in front the place of its values, counted from 1. It changes no row twice, so no two of them may name the same."""
 
 
-def parse(text: str, source: str, dialect: str = "sqlite") -> dict[str, Statement]:
-    """The statements of one file; raises ValueError when one is ill-formed or lacks its header."""
+def spelled_out(text: str, source: str) -> str:
+    """A file's text with what its queries share written where they name it; raises ValueError for an unknown name."""
     shared = {match[1]: match[2] for match in _SHARED.finditer(text)}
 
     def include(match: re.Match[str]) -> str:
@@ -70,7 +70,12 @@ def parse(text: str, source: str, dialect: str = "sqlite") -> dict[str, Statemen
             raise ValueError(f"{source}: there is no text {match[1]!r}.")
         return shared[match[1]]
 
-    parts = _NAME.split(_INCLUDED.sub(include, _SHARED.sub("", text)))
+    return _INCLUDED.sub(include, _SHARED.sub("", text))
+
+
+def parse(text: str, source: str, dialect: str = "sqlite") -> dict[str, Statement]:
+    """The statements of one file; raises ValueError when one is ill-formed or lacks its header."""
+    parts = _NAME.split(spelled_out(text, source))
     found: dict[str, Statement] = {}
     for name, body in zip(parts[1::2], parts[2::2], strict=True):
         comments = [line for line in body.splitlines() if line.startswith("--")]
