@@ -6,7 +6,6 @@ few are workers that leave a rule of the protocol out. Nothing of this is in the
 
 from __future__ import annotations
 
-from importlib.resources import files
 from types import ModuleType
 from typing import Any
 
@@ -14,11 +13,11 @@ from msgspec import structs
 from tests.sim.world import Mutant, Patch
 
 from perdure.store.interface import Query, query, query_many
-from perdure.store.queries import Statement, parse, spelled_out
+from perdure.store.queries import Statement, parse, spelled_out, texts
 from perdure.store.verbs import moves, reports, rows, waits
 from perdure.wire.requests import ItemReply, ReportItem
 
-_TEXT = spelled_out((files("perdure.store") / "sql" / "common.sql").read_text(encoding="utf-8"), "common.sql")
+_TEXT = "\n".join(spelled_out(text, source) for source, text in texts("common"))
 
 
 def changed(name: str, *replacements: tuple[str, str]) -> dict[str, Statement]:

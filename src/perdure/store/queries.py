@@ -1,8 +1,8 @@
-"""Loads the named SQL. A query is text in `sql/*.sql` under a line `-- name: …`; there is no SQL in Python.
+"""Loads the named SQL. A query is text in `sql/` under a line `-- name: …`; there is no SQL in Python.
 
-Both databases run the same text. Where a word must differ it says so in place: `{a|b}` is `a` on SQLite and `b` on
-PostgreSQL, `{b}` is said on PostgreSQL only. What differs by more than a word stands in `sqlite.sql` and
-`postgres.sql`.
+Both databases run the same text, in `sql/common/` by noun. Where a word must differ it says so in place: `{a|b}` is
+`a` on SQLite and `b` on PostgreSQL, `{b}` is said on PostgreSQL only: row locks, which SQLite's one writer does not
+need, and casts. What differs by more than a word stands in `sqlite.sql` and `postgres.sql`.
 
 What several queries of a file say alike stands once, under a line `-- text: …`, and is said by `{= …}`.
 
@@ -177,13 +177,23 @@ def _in_order(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], tuple[Any
     return lambda values: tuple(values[name] for name in names)
 
 
+def texts(name: str) -> list[tuple[str, str]]:
+    """The files of `sql/` that are common, or a dialect's own, each with its text."""
+    folder = files("perdure.store") / "sql"
+    found = (
+        [folder / f"{name}.sql"] if name != "common" else sorted((folder / name).iterdir(), key=lambda file: file.name)
+    )
+    return [(file.name, file.read_text(encoding="utf-8")) for file in found]
+
+
 @cache
 def load(dialect: str) -> dict[str, Statement]:
-    """All queries for one dialect: the common ones and its own. Refuses a dialect that defines a common name again."""
-    folder = files("perdure.store") / "sql"
-    common = parse((folder / "common.sql").read_text(encoding="utf-8"), "common.sql", dialect)
-    own = parse((folder / f"{dialect}.sql").read_text(encoding="utf-8"), f"{dialect}.sql", dialect)
-    twice = common.keys() & own.keys()
-    if twice:
-        raise ValueError(f"{dialect}.sql defines queries that common.sql has: {', '.join(sorted(twice))}.")
-    return common | own
+    """All queries for one dialect: the common ones and its own. Refuses a name that stands twice."""
+    found: dict[str, Statement] = {}
+    for source, text in [*texts("common"), *texts(dialect)]:
+        more = parse(text, source, dialect)
+        twice = found.keys() & more.keys()
+        if twice:
+            raise ValueError(f"{source} defines queries that stand elsewhere too: {', '.join(sorted(twice))}.")
+        found |= more
+    return found

@@ -1,0 +1,91 @@
+-- Handing executions out. `rank` orders admission: what wakes before what is new, then by priority; a fresh execution has
+-- 1000000 - priority, a woken one -priority.
+
+-- name: ready_sizes
+-- How large the payloads are of those that claim_executions would pick.
+SELECT OCTET_LENGTH(payload) FROM executions
+WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND limited = 0
+  AND due_at_us IS NULL AND (python IS NULL OR python = :python)
+ORDER BY rank, ready_at_us, id LIMIT :capacity;
+
+-- name: ready_sizes_between
+SELECT OCTET_LENGTH(payload) FROM executions
+WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND limited = 0
+  AND due_at_us IS NULL AND (rank, ready_at_us) >= (:rank, :ready_from_us) AND rank < :rank_before
+  AND (python IS NULL OR python = :python)
+ORDER BY rank, ready_at_us, id LIMIT :capacity;
+
+-- name: ready_sizes_limited
+SELECT OCTET_LENGTH(payload) FROM executions
+WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND limited = 1
+  AND due_at_us IS NULL AND queue_name = :queue_name AND COALESCE(concurrency_key, '') = :concurrency_key
+  AND (python IS NULL OR python = :python)
+ORDER BY rank, ready_at_us, id LIMIT :capacity;
+
+-- text: claimed
+phase = CASE WHEN cancelled_by IS NULL THEN 'running' ELSE 'cancelling' END,
+  attempt = attempt + 1, assigned_to_worker = :worker_id, started_at_us = COALESCE(started_at_us, :now_us), acked = 0,
+  claim_id = :claim_id, report_number = 0, python = COALESCE(python, :python), next_seq = next_seq + 1,
+  due_at_us = CASE WHEN cancelled_by IS NOT NULL THEN :now_us{::BIGINT} + :grace_us ELSE :now_us + run_timeout_seconds * 1000000 END,
+  moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
+
+-- text: handed_out
+id, workflow_id, attempt, payload, created_at_us, next_seq - 1, losses + undelivered, retry_count, phase, key,
+  queue_name, concurrency_key, parent_execution_id, root_execution_id, deployment_id, session_id, user_id, tags,
+  parked_worker, parked_seq, moved_at_us, rank, ready_at_us
+
+-- name: claim_executions
+-- picks: executions, the first ready ones of one deployment
+UPDATE executions SET {= claimed}
+WHERE project_id = :project_id AND phase = 'queued' AND id {IN (|= ANY(ARRAY(}
+  SELECT id FROM executions
+  WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND limited = 0
+    AND due_at_us IS NULL AND (python IS NULL OR python = :python)
+  ORDER BY rank, ready_at_us, id LIMIT :capacity {FOR UPDATE SKIP LOCKED}{)|))}
+RETURNING {= handed_out};
+
+-- name: claim_between
+-- picks: executions, the first ready ones of one deployment from a place in their order on
+-- For claims on a database that cannot clean up: what lies before that place need not be walked over.
+UPDATE executions SET {= claimed}
+WHERE project_id = :project_id AND phase = 'queued' AND id {IN (|= ANY(ARRAY(}
+  SELECT id FROM executions
+  WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND limited = 0
+    AND due_at_us IS NULL AND (rank, ready_at_us) >= (:rank, :ready_from_us) AND rank < :rank_before
+    AND (python IS NULL OR python = :python)
+  ORDER BY rank, ready_at_us, id LIMIT :capacity {FOR UPDATE SKIP LOCKED}{)|))}
+RETURNING {= handed_out};
+
+-- name: claim_limited
+-- picks: executions, the first ready ones of one deployment, queue and concurrency key
+UPDATE executions SET {= claimed}
+WHERE project_id = :project_id AND phase = 'queued' AND id {IN (|= ANY(ARRAY(}
+  SELECT id FROM executions
+  WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND limited = 1
+    AND due_at_us IS NULL AND queue_name = :queue_name AND COALESCE(concurrency_key, '') = :concurrency_key
+    AND (python IS NULL OR python = :python)
+  ORDER BY rank, ready_at_us, id LIMIT :capacity {FOR UPDATE SKIP LOCKED}{)|))}
+RETURNING {= handed_out};
+
+-- name: next_limited_group
+-- The next (queue, key) with something ready, after the given one: a skip scan, one seek a group.
+SELECT queue_name, COALESCE(concurrency_key, '') FROM executions
+WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND limited = 1 AND due_at_us IS NULL
+  AND (queue_name, COALESCE(concurrency_key, '')) > (:queue_name, :concurrency_key)
+ORDER BY queue_name, COALESCE(concurrency_key, '') LIMIT 1;
+
+-- name: count_held_of_queue
+SELECT COUNT(*) FROM executions
+WHERE project_id = :project_id AND queue_name = :queue_name AND phase IN ('running', 'cancelling') AND limited = 1;
+
+-- name: count_held_of_key
+SELECT COUNT(*) FROM executions
+WHERE project_id = :project_id AND queue_name = :queue_name AND COALESCE(concurrency_key, '') = :concurrency_key
+  AND phase IN ('running', 'cancelling') AND limited = 1;
+
+-- name: claimed_before
+-- The batch of a claim that is asked for again because its reply was lost.
+SELECT {= handed_out}
+FROM executions
+WHERE assigned_to_worker = :worker_id AND phase IN ('running', 'cancelling') AND claim_id = :claim_id AND acked = 0
+ORDER BY id;

@@ -1,0 +1,56 @@
+-- Deleting executions.
+
+-- name: delete_execution
+-- holds: execution=id
+DELETE FROM executions WHERE project_id = :project_id AND id = :id AND phase IN ('completed', 'failed', 'cancelled')
+RETURNING id;
+
+-- name: delete_journal
+-- holds: execution=id
+DELETE FROM journal WHERE execution_id = :id;
+
+-- name: delete_waits
+-- holds: execution=id
+DELETE FROM waits WHERE execution_id = :id;
+
+-- name: delete_logs
+-- holds: execution=id
+DELETE FROM logs WHERE execution_id = :id;
+
+-- name: delete_tags
+-- holds: execution=id
+DELETE FROM execution_tags WHERE execution_id = :id;
+
+-- name: oldest_executions
+-- A window of the walk that retention makes: the rows are looked at, whatever they are, so that a store where nothing is
+-- past its time is not walked to its end to find that out.
+SELECT project_id, id, workflow_id, completed_at_us, created_at_us, next_seq FROM executions
+WHERE (project_id, id) > (:project_id, :after) ORDER BY project_id, id LIMIT :limit;
+
+-- name: final_of_user
+SELECT id FROM executions WHERE project_id = :project_id AND user_id = :user_id
+  AND phase IN ('completed', 'failed', 'cancelled') ORDER BY id LIMIT :limit;
+
+-- name: open_of_user
+SELECT COUNT(*) FROM executions WHERE project_id = :project_id AND user_id = :user_id
+  AND phase NOT IN ('completed', 'failed', 'cancelled');
+
+-- name: final_of_session
+-- Those of the session, and the one that it is named after: two seeks, which an OR would not be.
+SELECT id FROM (
+  SELECT id, phase FROM executions WHERE project_id = :project_id AND session_id = :session_id
+  UNION ALL SELECT id, phase FROM executions WHERE project_id = :project_id AND id = :session_id
+    AND (session_id IS NULL OR session_id <> :session_id)) AS of_session
+WHERE phase IN ('completed', 'failed', 'cancelled') ORDER BY id LIMIT :limit;
+
+-- name: open_of_session
+SELECT COUNT(*) FROM (
+  SELECT phase FROM executions WHERE project_id = :project_id AND session_id = :session_id
+  UNION ALL SELECT phase FROM executions WHERE project_id = :project_id AND id = :session_id
+    AND (session_id IS NULL OR session_id <> :session_id)) AS of_session
+WHERE phase NOT IN ('completed', 'failed', 'cancelled');
+
+-- name: prune_events
+-- picks: events past their time
+DELETE FROM events WHERE (project_id, topic, seq) IN (
+  SELECT project_id, topic, seq FROM events WHERE created_at_us < :before_us LIMIT :limit) RETURNING seq;

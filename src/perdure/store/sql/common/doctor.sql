@@ -1,0 +1,66 @@
+-- The doctor: the invariants as queries; each must find nothing.
+
+-- name: doctor_end_recorded_once
+SELECT e.id FROM executions e LEFT JOIN journal j ON j.execution_id = e.id AND j.kind IN ('completed', 'failed', 'cancelled')
+GROUP BY e.id, e.phase
+HAVING COUNT(j.seq) <> CASE WHEN e.phase IN ('completed', 'failed', 'cancelled') THEN 1 ELSE 0 END LIMIT 20;
+
+-- name: doctor_step_recorded_once
+SELECT execution_id FROM journal WHERE kind = 'step' GROUP BY execution_id, key HAVING COUNT(*) <> 1 LIMIT 20;
+
+-- name: doctor_attempts_never_go_back
+SELECT execution_id FROM (
+  SELECT execution_id, attempt, LAG(attempt) OVER (PARTITION BY execution_id ORDER BY seq) AS earlier FROM journal) AS rows
+WHERE attempt < earlier LIMIT 20;
+
+-- name: doctor_time_never_goes_back
+SELECT execution_id FROM (
+  SELECT execution_id, at_us, LAG(at_us) OVER (PARTITION BY execution_id ORDER BY seq) AS earlier FROM journal) AS rows
+WHERE at_us < earlier LIMIT 20;
+
+-- name: doctor_sequence_has_no_gap
+SELECT e.id FROM executions e LEFT JOIN journal j ON j.execution_id = e.id GROUP BY e.id, e.next_seq
+HAVING COUNT(j.seq) <> e.next_seq - 1 OR COALESCE(MAX(j.seq), 0) <> e.next_seq - 1 LIMIT 20;
+
+-- name: doctor_waiting_for_something
+SELECT e.id FROM executions e WHERE e.phase = 'waiting' AND e.due_at_us IS NULL
+  AND NOT EXISTS (SELECT 1 FROM waits w WHERE w.execution_id = e.id AND w.state = 'open')
+  AND NOT EXISTS (SELECT 1 FROM executions c WHERE c.project_id = e.project_id AND c.parent_execution_id = e.id
+    AND c.phase NOT IN ('completed', 'failed', 'cancelled')) LIMIT 20;
+
+-- name: doctor_child_end_told
+SELECT c.id FROM executions c JOIN executions p ON p.project_id = c.project_id AND p.id = c.parent_execution_id
+WHERE c.step_key IS NOT NULL AND c.phase IN ('completed', 'failed', 'cancelled')
+  AND p.phase IN ('queued', 'running', 'waiting', 'blocked')
+  AND NOT EXISTS (SELECT 1 FROM journal j WHERE j.execution_id = p.id AND j.kind = 'child' AND j.key = c.step_key) LIMIT 20;
+
+-- name: doctor_held_by_a_registration
+SELECT e.id FROM executions e WHERE e.phase IN ('running', 'cancelling')
+  AND NOT EXISTS (SELECT 1 FROM workers w WHERE w.id = e.assigned_to_worker) LIMIT 20;
+
+-- name: doctor_limited_as_its_queue
+-- What wakes only to clean up is admitted whatever the limit.
+SELECT e.id FROM executions e LEFT JOIN queues q ON q.project_id = e.project_id AND q.name = e.queue_name
+WHERE e.phase IN ('queued', 'running', 'cancelling') AND e.cancelled_by IS NULL
+  AND e.limited <> CASE WHEN q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL THEN 1 ELSE 0 END LIMIT 20;
+
+-- name: doctor_final_waits_for_nothing
+SELECT w.execution_id FROM waits w JOIN executions e ON e.project_id = w.project_id AND e.id = w.execution_id
+WHERE w.state = 'open' AND e.phase IN ('completed', 'failed', 'cancelled') LIMIT 20;
+
+-- name: doctor_topic_has_no_gap
+SELECT t.topic FROM topics t JOIN events v ON v.project_id = t.project_id AND v.topic = t.topic
+GROUP BY t.project_id, t.topic, t.last_seq HAVING MAX(v.seq) <> t.last_seq OR COUNT(*) <> MAX(v.seq) - MIN(v.seq) + 1 LIMIT 20;
+
+-- name: doctor_schedule_goes_on
+-- What is next comes after all that was fired.
+SELECT id FROM schedules WHERE next_at_us <= last_slot_us LIMIT 20;
+
+-- name: doctor_execution_of_one_fire
+SELECT execution_id FROM schedule_fires WHERE execution_id IS NOT NULL GROUP BY execution_id HAVING COUNT(*) > 1 LIMIT 20;
+
+-- name: doctor_orphan_rows
+SELECT execution_id FROM journal WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = journal.execution_id)
+UNION SELECT execution_id FROM waits WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = waits.execution_id)
+UNION SELECT execution_id FROM logs WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = logs.execution_id)
+UNION SELECT schedule_id FROM schedule_fires WHERE NOT EXISTS (SELECT 1 FROM schedules s WHERE s.id = schedule_fires.schedule_id) LIMIT 20;

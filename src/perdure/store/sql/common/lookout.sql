@@ -1,0 +1,36 @@
+-- The lookout: one look for all that wait.
+
+-- name: ended_among
+SELECT e.id, e.phase, e.result, e.error,
+  CASE WHEN e.phase = 'failed' THEN
+    (SELECT j.value FROM journal j WHERE j.execution_id = e.id AND j.kind = 'failed' ORDER BY j.seq DESC LIMIT 1) END
+FROM executions e WHERE e.project_id = :project_id AND e.phase IN ('completed', 'failed', 'cancelled')
+  AND e.id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))};
+
+-- name: journals_at
+SELECT i.value, (SELECT MAX(seq) FROM journal WHERE execution_id = i.value),
+  (SELECT MAX(n) FROM logs WHERE execution_id = i.value)
+FROM {json_each(:ids) i|json_array_elements_text(:ids::JSON) i (value)};
+
+-- name: topics_at
+SELECT topic, last_seq FROM topics WHERE project_id = :project_id AND topic {IN (SELECT value FROM json_each(:topics))|= ANY(ARRAY(SELECT json_array_elements_text(:topics::JSON)))};
+
+-- name: news_of_workers
+-- Held executions whose last row somebody else wrote; the reply to their worker's next report would bring it.
+SELECT e.assigned_to_worker, e.id, j.seq FROM executions e JOIN journal j ON j.execution_id = e.id AND j.seq = e.next_seq - 1
+WHERE e.phase IN ('running', 'cancelling') AND j.kind IN ('event', 'resume', 'child', 'cancel_asked')
+  AND e.assigned_to_worker {IN (SELECT value FROM json_each(:workers))|= ANY(ARRAY(SELECT json_array_elements_text(:workers::JSON)))};
+
+-- name: unacknowledged_claims
+SELECT assigned_to_worker, claim_id FROM executions
+WHERE phase IN ('running', 'cancelling') AND acked = 0 AND claim_id IS NOT NULL
+  AND assigned_to_worker {IN (SELECT value FROM json_each(:workers))|= ANY(ARRAY(SELECT json_array_elements_text(:workers::JSON)))}
+GROUP BY assigned_to_worker, claim_id;
+
+-- name: ready_deployments
+-- Not EXISTS: PostgreSQL would read all that is ready, whatever its deployment, into a table to look them up in.
+SELECT d.value FROM {json_each(:deployments) d|json_array_elements_text(:deployments::JSON) d (value)}
+WHERE (SELECT 1 FROM executions WHERE project_id = :project_id AND deployment_id = d.value AND phase = 'queued'
+    AND limited = 0 AND due_at_us IS NULL LIMIT 1) IS NOT NULL
+  OR (SELECT 1 FROM executions WHERE project_id = :project_id AND deployment_id = d.value AND phase = 'queued'
+    AND limited = 1 AND due_at_us IS NULL LIMIT 1) IS NOT NULL;

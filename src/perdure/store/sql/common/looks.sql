@@ -1,0 +1,92 @@
+-- Looking at executions.
+
+-- name: get_execution
+SELECT id, project_id, workflow_id, deployment_id, phase, payload, result, error, created_at_us, started_at_us,
+  completed_at_us, assigned_to_worker, parent_execution_id, root_execution_id, retry_count, step_key, queue_name,
+  concurrency_key, batch_id, session_id, user_id, output_schema_name, cancelled_at_us, cancelled_by, run_timeout_seconds,
+  key, attempt, tags, progress, due_at_us, next_seq
+FROM executions WHERE project_id = :project_id AND id = :id;
+
+-- name: read_end
+SELECT e.id, e.phase, e.result, e.error,
+  CASE WHEN e.phase = 'failed' THEN
+    (SELECT j.value FROM journal j WHERE j.execution_id = e.id AND j.kind = 'failed' ORDER BY j.seq DESC LIMIT 1) END
+FROM executions e WHERE e.project_id = :project_id AND e.id = :id;
+
+-- name: list_executions
+-- One text for all filters: a NULL filter is none. Walks the primary key, newest first, from the cursor; `floor_id` bounds
+-- how far back filters that have no index of their own look.
+SELECT id, project_id, workflow_id, deployment_id, phase, payload, result, error, created_at_us, started_at_us,
+  completed_at_us, assigned_to_worker, parent_execution_id, root_execution_id, retry_count, step_key, queue_name,
+  concurrency_key, batch_id, session_id, user_id, output_schema_name, cancelled_at_us, cancelled_by, run_timeout_seconds,
+  key, attempt, tags, progress, due_at_us, next_seq
+FROM executions
+WHERE project_id = :project_id AND id < :before AND id >= :floor_id
+  AND (:phases{::TEXT} IS NULL OR {INSTR|STRPOS}(:phases, ' ' || phase || ' ') > 0)
+  AND (:workflow_id{::TEXT} IS NULL OR workflow_id = :workflow_id)
+  AND (:session_id{::TEXT} IS NULL OR session_id = :session_id OR id = :session_id)
+  AND (:user_id{::TEXT} IS NULL OR user_id = :user_id)
+  AND (:queue_name{::TEXT} IS NULL OR queue_name = :queue_name)
+  AND (:batch_id{::TEXT} IS NULL OR batch_id = :batch_id)
+  AND (:parent_execution_id{::TEXT} IS NULL OR parent_execution_id = :parent_execution_id)
+  AND (:root_execution_id{::TEXT} IS NULL OR root_execution_id = :root_execution_id)
+  AND (:deployment_id{::TEXT} IS NULL OR deployment_id = :deployment_id)
+  AND (:key{::TEXT} IS NULL OR key = :key)
+  AND (:tag_name{::TEXT} IS NULL OR EXISTS (SELECT 1 FROM execution_tags t WHERE t.project_id = executions.project_id
+    AND t.name = :tag_name AND t.value = :tag_value AND t.execution_id = executions.id))
+  AND (:created_after_us{::BIGINT} IS NULL OR created_at_us >= :created_after_us)
+  AND (:created_before_us{::BIGINT} IS NULL OR created_at_us < :created_before_us)
+ORDER BY id DESC LIMIT :limit;
+
+-- name: list_sizes
+-- How large they are that list_executions would answer with.
+SELECT OCTET_LENGTH(payload) + COALESCE(OCTET_LENGTH(result), 0)
+FROM executions
+WHERE project_id = :project_id AND id < :before AND id >= :floor_id
+  AND (:phases{::TEXT} IS NULL OR {INSTR|STRPOS}(:phases, ' ' || phase || ' ') > 0)
+  AND (:workflow_id{::TEXT} IS NULL OR workflow_id = :workflow_id)
+  AND (:session_id{::TEXT} IS NULL OR session_id = :session_id OR id = :session_id)
+  AND (:user_id{::TEXT} IS NULL OR user_id = :user_id)
+  AND (:queue_name{::TEXT} IS NULL OR queue_name = :queue_name)
+  AND (:batch_id{::TEXT} IS NULL OR batch_id = :batch_id)
+  AND (:parent_execution_id{::TEXT} IS NULL OR parent_execution_id = :parent_execution_id)
+  AND (:root_execution_id{::TEXT} IS NULL OR root_execution_id = :root_execution_id)
+  AND (:deployment_id{::TEXT} IS NULL OR deployment_id = :deployment_id)
+  AND (:key{::TEXT} IS NULL OR key = :key)
+  AND (:tag_name{::TEXT} IS NULL OR EXISTS (SELECT 1 FROM execution_tags t WHERE t.project_id = executions.project_id
+    AND t.name = :tag_name AND t.value = :tag_value AND t.execution_id = executions.id))
+  AND (:created_after_us{::BIGINT} IS NULL OR created_at_us >= :created_after_us)
+  AND (:created_before_us{::BIGINT} IS NULL OR created_at_us < :created_before_us)
+ORDER BY id DESC LIMIT :limit;
+
+-- name: list_floor
+SELECT id FROM executions WHERE project_id = :project_id AND id < :before ORDER BY id DESC LIMIT 1 OFFSET :depth;
+
+-- name: count_phases
+-- One branch for each index of open executions: a table full of finished ones is not touched.
+SELECT project_id, workflow_id, phase, COUNT(*) FROM (
+  SELECT project_id, workflow_id, phase FROM executions WHERE phase = 'queued' AND limited = 0 AND due_at_us IS NULL
+  UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase = 'queued' AND limited = 1 AND due_at_us IS NULL
+  UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase = 'queued' AND due_at_us IS NOT NULL
+  UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase IN ('running', 'cancelling')
+  UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase IN ('waiting', 'blocked')) AS open
+GROUP BY project_id, workflow_id, phase;
+
+-- name: count_queued
+SELECT project_id, deployment_id, queue_name, COUNT(*), MIN(ready_at_us) FROM (
+  SELECT project_id, deployment_id, queue_name, ready_at_us FROM executions
+  WHERE phase = 'queued' AND limited = 0 AND due_at_us IS NULL
+  UNION ALL SELECT project_id, deployment_id, queue_name, ready_at_us FROM executions
+  WHERE phase = 'queued' AND limited = 1 AND due_at_us IS NULL) AS ready
+GROUP BY project_id, deployment_id, queue_name;
+
+-- name: unserved
+-- Ready work of deployments without a live registration.
+SELECT e.project_id, e.deployment_id, COUNT(*), MIN(e.ready_at_us) FROM (
+  SELECT project_id, deployment_id, ready_at_us FROM executions
+  WHERE phase = 'queued' AND limited = 0 AND due_at_us IS NULL
+  UNION ALL SELECT project_id, deployment_id, ready_at_us FROM executions
+  WHERE phase = 'queued' AND limited = 1 AND due_at_us IS NULL) AS e
+WHERE e.ready_at_us < :before_us AND NOT EXISTS (
+  SELECT 1 FROM workers w WHERE w.project_id = e.project_id AND w.deployment_id = e.deployment_id)
+GROUP BY e.project_id, e.deployment_id;

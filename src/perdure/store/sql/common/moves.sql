@@ -1,0 +1,141 @@
+-- What others do to executions.
+
+-- name: read_state
+SELECT phase, attempt, assigned_to_worker, report_number, next_seq, queue_name, workflow_id, parent_execution_id, step_key,
+  deployment_id, wake_on_cancel, cancelled_by, limited, acked, losses, undelivered, created_at_us
+FROM executions WHERE project_id = :project_id AND id = :id;
+
+-- name: lock_state
+-- holds: execution=id
+-- As read_state, for what decides by it: the row stays as it is until the verb has ended.
+SELECT phase, attempt, assigned_to_worker, report_number, next_seq, queue_name, workflow_id, parent_execution_id, step_key,
+  deployment_id, wake_on_cancel, cancelled_by, limited, acked, losses, undelivered, created_at_us
+FROM executions WHERE project_id = :project_id AND id = :id {FOR UPDATE};
+
+-- name: deliver_outcome
+-- holds: execution=id
+-- An outcome reaches an execution: a waiting one goes back to its queue, a held one hears of it from its next report.
+UPDATE executions SET next_seq = next_seq + 1, losses = 0, undelivered = 0,
+  rank = CASE WHEN phase = 'waiting' THEN -priority ELSE rank END,
+  ready_at_us = CASE WHEN phase = 'waiting' THEN :now_us ELSE ready_at_us END,
+  due_at_us = CASE WHEN phase = 'waiting' THEN NULL ELSE due_at_us END,
+  limited = CASE WHEN phase = 'waiting' THEN CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
+    AND q.name = executions.queue_name AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)) THEN 1 ELSE 0 END ELSE limited END,
+  phase = CASE WHEN phase = 'waiting' THEN 'queued' ELSE phase END,
+  moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
+WHERE project_id = :project_id AND id = :id AND phase IN ('queued', 'running', 'waiting', 'cancelling', 'blocked')
+RETURNING next_seq - 1, phase, assigned_to_worker, deployment_id, moved_at_us, attempt;
+
+-- name: wake_timers
+-- picks: executions whose timer is due
+-- `phase || ''` is the phase that no index knows: before there are statistics PostgreSQL takes the small index of what
+-- waits for a shorter way to one row than its key.
+WITH due AS MATERIALIZED (
+  SELECT project_id, id FROM executions WHERE phase = 'waiting' AND due_at_us <= :now_us ORDER BY due_at_us LIMIT :limit
+  {FOR UPDATE SKIP LOCKED})
+UPDATE executions SET phase = 'queued', rank = -priority, ready_at_us = due_at_us, due_at_us = NULL,
+  losses = CASE WHEN timer_key IS NULL THEN losses ELSE 0 END,
+  undelivered = CASE WHEN timer_key IS NULL THEN undelivered ELSE 0 END, next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us),
+  limited = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
+    AND q.name = executions.queue_name AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)) THEN 1 ELSE 0 END
+WHERE phase || '' = 'waiting' AND due_at_us <= :now_us AND (project_id, id) IN (SELECT project_id, id FROM due)
+RETURNING id, next_seq - 1, moved_at_us, attempt, timer_key, project_id, deployment_id;
+
+-- name: ready_delayed
+-- picks: queued executions whose start time has come
+WITH due AS MATERIALIZED (
+  SELECT project_id, id FROM executions WHERE phase = 'queued' AND due_at_us <= :now_us ORDER BY due_at_us LIMIT :limit
+  {FOR UPDATE SKIP LOCKED})
+UPDATE executions SET ready_at_us = due_at_us, due_at_us = NULL
+WHERE phase = 'queued' AND due_at_us <= :now_us AND (project_id, id) IN (SELECT project_id, id FROM due)
+RETURNING project_id, deployment_id;
+
+-- name: overdue
+SELECT project_id, id, phase FROM executions WHERE phase = :phase AND due_at_us <= :now_us ORDER BY due_at_us LIMIT :limit {FOR UPDATE SKIP LOCKED};
+
+-- name: next_due
+SELECT MIN(at_us) FROM (
+  SELECT MIN(due_at_us) AS at_us FROM executions WHERE phase = 'waiting' AND due_at_us IS NOT NULL
+  UNION ALL SELECT MIN(due_at_us) FROM executions WHERE phase = 'queued' AND due_at_us IS NOT NULL
+  UNION ALL SELECT MIN(due_at_us) FROM executions WHERE phase = 'running' AND due_at_us IS NOT NULL
+  UNION ALL SELECT MIN(due_at_us) FROM executions WHERE phase = 'cancelling' AND due_at_us IS NOT NULL) AS times;
+
+-- name: cancel_idle
+-- holds: execution=id
+UPDATE executions SET phase = 'cancelled', completed_at_us = {MAX|GREATEST}(moved_at_us, :now_us), due_at_us = NULL, error = NULL,
+  cancelled_at_us = COALESCE(cancelled_at_us, :now_us), cancelled_by = COALESCE(cancelled_by, :cancelled_by),
+  next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
+WHERE project_id = :project_id AND id = :id AND phase IN ('queued', 'waiting', 'blocked')
+RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, deployment_id;
+
+-- name: cancel_waking
+-- holds: execution=id
+-- on_cancel="wake": the waiting execution runs once more so that its code can clean up. (`phase || ''`: see wake_timers.)
+UPDATE executions SET phase = 'queued', rank = -priority, ready_at_us = :now_us, due_at_us = NULL, limited = 0,
+  cancelled_at_us = :now_us, cancelled_by = :cancelled_by, next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
+WHERE project_id = :project_id AND id = :id AND phase || '' = 'waiting' AND cancelled_by IS NULL
+RETURNING next_seq - 1, moved_at_us, deployment_id, attempt;
+
+-- name: ask_cancel
+-- holds: execution=id
+UPDATE executions SET phase = 'cancelling', cancelled_at_us = :now_us, cancelled_by = :cancelled_by,
+  due_at_us = :due_at_us, next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
+WHERE project_id = :project_id AND id = :id AND phase = 'running'
+RETURNING next_seq - 1, moved_at_us, assigned_to_worker, attempt;
+
+-- name: overrule
+-- holds: execution=id
+UPDATE executions SET phase = 'cancelled', completed_at_us = {MAX|GREATEST}(moved_at_us, :now_us), due_at_us = NULL,
+  next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
+WHERE project_id = :project_id AND id = :id AND phase = 'cancelling'
+RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, deployment_id;
+
+-- name: lose
+-- holds: execution=id
+UPDATE executions SET phase = 'queued', due_at_us = :due_at_us, rank = -priority,
+  ready_at_us = COALESCE(:due_at_us, :now_us{::BIGINT}), losses = :losses, undelivered = :undelivered, next_seq = next_seq + 1,
+  moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us),
+  limited = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
+    AND q.name = executions.queue_name AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)) THEN 1 ELSE 0 END
+WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt AND assigned_to_worker = :worker_id
+RETURNING next_seq, moved_at_us, deployment_id;
+
+-- name: poison
+-- holds: execution=id
+UPDATE executions SET phase = 'failed', error = :error, completed_at_us = {MAX|GREATEST}(moved_at_us, :now_us), due_at_us = NULL,
+  losses = losses + 1, next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
+WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt AND assigned_to_worker = :worker_id
+RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, deployment_id;
+
+-- name: unblock
+-- picks: the blocked executions of a deployment that registers anew
+UPDATE executions SET phase = 'queued', error = NULL, rank = -priority, ready_at_us = :now_us, next_seq = next_seq + 1,
+  moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us),
+  limited = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
+    AND q.name = executions.queue_name AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)) THEN 1 ELSE 0 END
+WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase IN ('waiting', 'blocked') AND phase = 'blocked'
+RETURNING id, next_seq - 1, moved_at_us, attempt;
+
+-- name: adopt_early
+-- picks: executions that were accepted before the project had a deployment
+-- They get what the deployment says of their workflow, as if they were started now.
+UPDATE executions SET deployment_id = :deployment_id, output_schema_name = w.output_schema_name,
+  run_timeout_seconds = COALESCE(executions.run_timeout_seconds, w.run_timeout_seconds), wake_on_cancel = w.wake_on_cancel,
+  queue_name = CASE WHEN executions.queue_name = w.id THEN COALESCE(w.queue_name, w.id) ELSE executions.queue_name END,
+  limited = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
+    AND q.name = CASE WHEN executions.queue_name = w.id THEN COALESCE(w.queue_name, w.id) ELSE executions.queue_name END
+    AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)) THEN 1 ELSE 0 END
+FROM workflows w
+WHERE w.project_id = :project_id AND w.deployment_id = :deployment_id AND w.id = executions.workflow_id
+  AND executions.project_id = :project_id AND executions.phase = 'queued' AND executions.deployment_id IS NULL
+RETURNING executions.id;
+
+-- name: children_to_cancel
+-- As children, and whether each is over. One that has ended in the same group, so that its end is not in the journal of
+-- its parent yet, is not: a cancel waits for the verb that ends it, or the two would see each other half done.
+SELECT id, CASE WHEN phase IN ('completed', 'failed', 'cancelled') AND (step_key IS NULL OR EXISTS (
+  SELECT 1 FROM journal j WHERE j.execution_id = :id AND j.key = executions.step_key AND j.kind = 'child')) THEN 1 ELSE 0 END
+FROM executions WHERE project_id = :project_id AND parent_execution_id = :id ORDER BY id;
+
+-- name: children
+SELECT id, phase FROM executions WHERE project_id = :project_id AND parent_execution_id = :id ORDER BY id;

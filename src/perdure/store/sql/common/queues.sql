@@ -1,0 +1,35 @@
+-- Queues.
+
+-- name: read_queue
+SELECT concurrency_limit, total_limit FROM queues WHERE project_id = :project_id AND name = :name;
+
+-- name: lock_queue
+-- holds: queue=name
+-- As read_queue, for whoever counts what a limit leaves room for. No row: another server is counting at this moment.
+SELECT concurrency_limit, total_limit FROM queues WHERE project_id = :project_id AND name = :name {FOR UPDATE SKIP LOCKED};
+
+-- name: insert_queue
+-- holds: queue=name
+INSERT INTO queues (project_id, name, concurrency_limit, total_limit)
+VALUES (:project_id, :name, :concurrency_limit, :total_limit) ON CONFLICT (project_id, name) DO NOTHING RETURNING name;
+
+-- name: upsert_queue
+-- holds: queue=name
+INSERT INTO queues (project_id, name, concurrency_limit, total_limit)
+VALUES (:project_id, :name, :concurrency_limit, :total_limit)
+ON CONFLICT (project_id, name) DO UPDATE
+SET concurrency_limit = excluded.concurrency_limit, total_limit = excluded.total_limit RETURNING name;
+
+-- name: list_queues
+SELECT name, concurrency_limit, total_limit FROM queues WHERE project_id = :project_id ORDER BY name;
+
+-- name: mark_limited
+-- picks: executions of one queue; run when a queue gains or loses its limits, which is rare
+UPDATE executions SET limited = :limited
+WHERE project_id = :project_id AND queue_name = :name AND limited <> :limited AND id {IN (|= ANY(ARRAY(}
+  SELECT id FROM executions WHERE project_id = :project_id AND phase = 'queued' AND limited = 0 AND due_at_us IS NULL
+  UNION SELECT id FROM executions WHERE project_id = :project_id AND phase = 'queued' AND limited = 1
+    AND due_at_us IS NULL AND queue_name = :name
+  UNION SELECT id FROM executions WHERE phase = 'queued' AND due_at_us IS NOT NULL
+  UNION SELECT id FROM executions WHERE phase IN ('running', 'cancelling'){)|))}
+RETURNING id;

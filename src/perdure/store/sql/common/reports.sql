@@ -1,0 +1,92 @@
+-- What workers report of executions; all fenced by attempt, worker and report number.
+
+-- name: acknowledge
+-- holds: execution=id
+-- Lost deliveries are forgotten with the next outcome, not here: handed back and out again, it is acknowledged first again.
+UPDATE executions SET acked = 1
+WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling') AND attempt = :attempt
+  AND assigned_to_worker = :worker_id
+RETURNING next_seq, phase, moved_at_us;
+
+-- name: advance
+-- holds: execution=id
+-- bulk: rows number outcomes now_us attempt; bytes progress
+UPDATE executions SET next_seq = next_seq + :rows, acked = 1, report_number = :number,
+  losses = CASE WHEN :outcomes > 0 THEN 0 ELSE losses END,
+  undelivered = CASE WHEN :outcomes > 0 THEN 0 ELSE undelivered END, progress = COALESCE(:progress, progress),
+  moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
+WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling') AND attempt = :attempt
+  AND assigned_to_worker = :worker_id AND report_number < :number
+RETURNING next_seq, phase, moved_at_us, workflow_id, deployment_id, created_at_us;
+
+-- name: advance_next
+-- holds: execution=id
+-- answer: how many
+-- bulk: number now_us attempt seq
+-- As advance for the outcome of one step, if nobody else has written to the journal since the worker looked and the clock
+-- has not gone back: its number and its time are known beforehand then.
+UPDATE executions SET next_seq = next_seq + 1, acked = 1, report_number = :number, losses = 0, undelivered = 0,
+  moved_at_us = :now_us
+WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling') AND attempt = :attempt
+  AND assigned_to_worker = :worker_id AND report_number < :number AND next_seq = :seq AND moved_at_us <= :now_us
+{RETURNING id};
+
+-- name: count_outcome
+-- holds: execution=id
+-- A seq for an outcome that a report finds out only while it is taken.
+UPDATE executions SET next_seq = next_seq + 1, losses = 0, undelivered = 0
+WHERE project_id = :project_id AND id = :id RETURNING next_seq;
+
+-- name: complete
+-- holds: execution=id
+-- bulk: now_us rows number attempt; bytes result progress
+UPDATE executions SET phase = 'completed', result = :result, completed_at_us = {MAX|GREATEST}(moved_at_us, :now_us), due_at_us = NULL,
+  next_seq = next_seq + :rows, acked = 1, report_number = :number, progress = COALESCE(:progress, progress),
+  moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
+WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling') AND attempt = :attempt
+  AND assigned_to_worker = :worker_id AND report_number < :number
+RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, deployment_id;
+
+-- name: fail
+-- holds: execution=id
+UPDATE executions SET phase = 'failed', error = :error, completed_at_us = {MAX|GREATEST}(moved_at_us, :now_us), due_at_us = NULL,
+  next_seq = next_seq + :rows, acked = 1, report_number = :number, progress = COALESCE(:progress, progress),
+  moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
+WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling') AND attempt = :attempt
+  AND assigned_to_worker = :worker_id AND report_number < :number
+RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, deployment_id;
+
+-- name: confirm_cancel
+-- holds: execution=id
+UPDATE executions SET phase = 'cancelled', completed_at_us = {MAX|GREATEST}(moved_at_us, :now_us), due_at_us = NULL,
+  next_seq = next_seq + :rows, acked = 1, report_number = :number, progress = COALESCE(:progress, progress),
+  moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
+WHERE project_id = :project_id AND id = :id AND phase = 'cancelling' AND attempt = :attempt
+  AND assigned_to_worker = :worker_id AND report_number < :number
+RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, deployment_id;
+
+-- name: suspend
+-- holds: execution=id
+-- bulk: due_at_us parked_seq now_us attempt
+UPDATE executions SET phase = 'waiting', due_at_us = :due_at_us, timer_key = :timer_key, next_seq = next_seq + 1,
+  parked_worker = :parked_worker, parked_seq = :parked_seq, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
+WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt
+  AND assigned_to_worker = :worker_id
+RETURNING next_seq, moved_at_us, limited, deployment_id;
+
+-- name: requeue
+-- holds: execution=id
+UPDATE executions SET phase = 'queued', due_at_us = :due_at_us, retry_count = retry_count + :retries,
+  rank = -priority, ready_at_us = COALESCE(:due_at_us, :now_us{::BIGINT}), next_seq = next_seq + 1,
+  limited = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
+    AND q.name = executions.queue_name AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)) THEN 1 ELSE 0 END,
+  parked_worker = NULL, parked_seq = NULL, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
+WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt AND assigned_to_worker = :worker_id
+RETURNING next_seq, moved_at_us, deployment_id;
+
+-- name: block
+-- holds: execution=id
+UPDATE executions SET phase = 'blocked', error = :error, due_at_us = NULL, next_seq = next_seq + 1,
+  parked_worker = NULL, parked_seq = NULL, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
+WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt AND assigned_to_worker = :worker_id
+RETURNING next_seq, moved_at_us, limited, deployment_id;

@@ -1,0 +1,46 @@
+-- Starting executions.
+
+-- name: insert_execution
+-- holds: execution=id
+-- bulk: now_us run_timeout_seconds due_at_us priority rank ready_at_us limited wake_on_cancel attempt started_at_us next_seq; bytes payload tags
+INSERT INTO executions (project_id, id, workflow_id, deployment_id, phase, payload, created_at_us, parent_execution_id,
+  root_execution_id, step_key, queue_name, concurrency_key, batch_id, session_id, user_id, output_schema_name,
+  run_timeout_seconds, key, tags, due_at_us, priority, rank, ready_at_us, limited, wake_on_cancel, moved_at_us,
+  attempt, assigned_to_worker, started_at_us, claim_id, python, next_seq)
+VALUES (:project_id, :id, :workflow_id, :deployment_id, :phase, :payload, :now_us, :parent_execution_id,
+  :root_execution_id, :step_key, :queue_name, :concurrency_key, :batch_id, :session_id, :user_id, :output_schema_name,
+  :run_timeout_seconds, :key, :tags, :due_at_us, :priority, :rank, :ready_at_us, :limited, :wake_on_cancel, :now_us,
+  :attempt, :assigned_to_worker, :started_at_us, :claim_id, :python, :next_seq);
+
+-- name: check_offer
+-- holds: worker=worker_id
+-- A worker that offered to take work at once: is it still what it was, and is nothing ahead of what is started now?
+SELECT w.project_id, w.deployment_id, w.python, w.embedded, EXISTS (
+  SELECT 1 FROM executions e WHERE e.project_id = w.project_id AND e.deployment_id = w.deployment_id
+    AND e.phase = 'queued' AND e.limited = 0 AND e.due_at_us IS NULL), w.last_claim_id
+FROM workers w WHERE w.id = :worker_id {FOR KEY SHARE OF w};
+
+-- name: find_key
+SELECT id, created_at_us FROM executions WHERE project_id = :project_id AND workflow_id = :workflow_id AND key = :key;
+
+-- name: insert_tag
+-- holds: execution=execution_id
+INSERT INTO execution_tags (project_id, name, value, execution_id) VALUES (:project_id, :name, :value, :execution_id);
+
+-- name: read_parent
+-- holds: execution=id
+SELECT COALESCE(root_execution_id, id), COALESCE(session_id, id), user_id, phase FROM executions
+WHERE project_id = :project_id AND id = :id;
+
+-- name: insert_idempotency
+-- holds: idempotency=key
+INSERT INTO idempotency (project_id, route, key, body_hash, answer, created_at_us)
+VALUES (:project_id, :route, :key, :body_hash, :answer, :now_us);
+
+-- name: read_idempotency
+SELECT body_hash, answer FROM idempotency WHERE project_id = :project_id AND route = :route AND key = :key;
+
+-- name: prune_idempotency
+-- picks: idempotency rows past their time
+DELETE FROM idempotency WHERE (project_id, route, key) IN (
+  SELECT project_id, route, key FROM idempotency WHERE created_at_us < :before_us LIMIT :limit) RETURNING key;

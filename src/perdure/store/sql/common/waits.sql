@@ -1,0 +1,54 @@
+-- Waits.
+
+-- name: read_wait
+SELECT state, topic, after_seq, event_seq, data FROM waits WHERE execution_id = :execution_id AND key = :key;
+
+-- name: read_answer
+SELECT value FROM journal WHERE execution_id = :execution_id AND key = :key AND kind = 'resume';
+
+-- name: count_early
+SELECT COUNT(*) FROM waits WHERE execution_id = :execution_id AND state = 'early';
+
+-- name: insert_wait
+-- holds: execution=execution_id
+INSERT INTO waits (execution_id, key, project_id, state, topic, match, fingerprint, after_seq, data, opened_at_us)
+VALUES (:execution_id, :key, :project_id, :state, :topic, :match, :fingerprint, :after_seq, :data, :now_us);
+
+-- name: take_over_early
+-- holds: execution=execution_id
+-- Somebody answered under this key, but the code waits for an event: the answer was meant for nobody.
+UPDATE waits SET state = 'open', topic = :topic, match = :match, fingerprint = :fingerprint, after_seq = :after_seq,
+  data = :data, opened_at_us = :now_us
+WHERE execution_id = :execution_id AND key = :key AND state = 'early' RETURNING key;
+
+-- name: reopen_wait
+-- holds: execution=execution_id
+UPDATE waits SET state = 'open' WHERE execution_id = :execution_id AND key = :key AND state = 'closed' RETURNING key;
+
+-- name: meet_wait
+-- holds: execution=execution_id
+UPDATE waits SET state = 'met', event_seq = :event_seq, data = COALESCE(:data, data)
+WHERE execution_id = :execution_id AND key = :key AND state IN ('open', 'early') RETURNING key;
+
+-- name: close_wait
+-- holds: execution=execution_id
+UPDATE waits SET state = 'closed' WHERE execution_id = :execution_id AND key = :key AND state = 'open' RETURNING key;
+
+-- name: close_waits
+-- holds: execution=execution_id
+-- Whoever has ended waits for nothing: publishing need not look at it any more.
+UPDATE waits SET state = 'closed' WHERE execution_id = :execution_id AND state = 'open';
+
+-- name: open_waits
+SELECT key FROM waits WHERE execution_id = :execution_id AND state = 'open' ORDER BY key;
+
+-- name: list_waits
+SELECT key, topic, match, data, opened_at_us FROM waits WHERE execution_id = :execution_id AND state = 'open'
+ORDER BY opened_at_us, key;
+
+-- name: taken_events
+SELECT event_seq FROM waits WHERE execution_id = :execution_id AND topic = :topic AND event_seq IS NOT NULL;
+
+-- name: waiting_for
+SELECT execution_id, key, match, after_seq FROM waits
+WHERE project_id = :project_id AND topic = :topic AND state = 'open' ORDER BY execution_id, opened_at_us, key;

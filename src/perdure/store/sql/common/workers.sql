@@ -1,0 +1,81 @@
+-- Workers.
+
+-- name: upsert_worker
+-- holds: worker=id
+INSERT INTO workers (id, project_id, deployment_id, python, capacity, embedded, lease_until_us, registered_at_us)
+VALUES (:id, :project_id, :deployment_id, :python, :capacity, :embedded, :lease_until_us, :now_us)
+ON CONFLICT (id) DO UPDATE SET lease_until_us = excluded.lease_until_us, python = excluded.python,
+  deployment_id = excluded.deployment_id, registered_at_us = excluded.registered_at_us
+WHERE workers.project_id = excluded.project_id RETURNING id;
+
+-- name: read_worker
+SELECT project_id, deployment_id, python, last_claim_id, embedded FROM workers WHERE id = :id;
+
+-- name: lock_worker
+-- holds: worker=id
+-- As read_worker, for what hands it work: the registration cannot end meanwhile, and its beats are not kept waiting.
+SELECT project_id, deployment_id, python, last_claim_id, embedded FROM workers WHERE id = :id {FOR KEY SHARE};
+
+-- name: list_workers
+SELECT id, deployment_id, python, capacity, embedded, lease_until_us FROM workers
+WHERE project_id = :project_id ORDER BY registered_at_us, id;
+
+-- name: beat_worker
+-- holds: worker=id
+UPDATE workers SET lease_until_us = :lease_until_us WHERE id = :id AND project_id = :project_id AND lease_until_us > :now_us
+RETURNING id;
+
+-- name: cut_lease
+-- holds: worker=id
+UPDATE workers SET lease_until_us = :lease_until_us WHERE id = :id AND embedded = 0 AND lease_until_us > :lease_until_us
+  AND (:granted_us{::BIGINT} IS NULL OR lease_until_us = :granted_us)
+RETURNING id;
+
+-- name: note_claim
+-- holds: worker=id
+UPDATE workers SET last_claim_id = :claim_id WHERE id = :id RETURNING id;
+
+-- name: grant_leases
+-- picks: workers; a server that was away gives everybody one full lease before it takes anything from them
+UPDATE workers SET lease_until_us = :lease_until_us WHERE embedded = 0 AND lease_until_us < :lease_until_us RETURNING id;
+
+-- name: limit_leases
+-- picks: workers; whose leases were granted before the clock went back
+UPDATE workers SET lease_until_us = :lease_until_us WHERE embedded = 0 AND lease_until_us > :lease_until_us RETURNING id;
+
+-- name: expired_workers
+-- The clock is read after the rows are seen: where it agrees, no server has shortened a lease by a later time of it.
+SELECT id, project_id FROM workers WHERE embedded = 0 AND lease_until_us <= :now_us
+  AND (:by_database = 0 OR {1 = 1|ABS(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 - :now_us) < 2000000}) ORDER BY lease_until_us, id LIMIT :limit {FOR UPDATE SKIP LOCKED};
+
+-- name: embedded_workers
+SELECT id, project_id FROM workers WHERE embedded = 1 ORDER BY id {FOR UPDATE};
+
+-- name: delete_worker
+-- holds: worker=id
+DELETE FROM workers WHERE id = :id RETURNING id;
+
+-- name: note_ended
+-- holds: worker=id
+INSERT INTO ended_workers (id, ended_at_us) VALUES (:id, :now_us) ON CONFLICT (id) DO NOTHING;
+
+-- name: read_ended
+SELECT ended_at_us FROM ended_workers WHERE id = :id;
+
+-- name: prune_ended
+-- picks: registrations that ended long ago; no message of theirs is under way any more
+DELETE FROM ended_workers WHERE id IN (SELECT id FROM ended_workers WHERE ended_at_us < :before_us LIMIT :limit) RETURNING id;
+
+-- name: newer_registration
+SELECT w.id FROM workers me JOIN workers w ON w.project_id = me.project_id AND w.deployment_id = me.deployment_id
+WHERE me.id = :worker_id AND w.registered_at_us > me.registered_at_us LIMIT 1;
+
+-- name: held_by
+SELECT project_id, id, attempt, next_seq - 1 FROM executions
+WHERE assigned_to_worker = :worker_id AND phase IN ('running', 'cancelling') ORDER BY id;
+
+-- name: orphaned
+-- Held by a registration that is gone: nothing else would ever take them back.
+SELECT e.project_id, e.id, e.attempt, e.assigned_to_worker FROM executions e
+WHERE e.phase IN ('running', 'cancelling') AND NOT EXISTS (SELECT 1 FROM workers w WHERE w.id = e.assigned_to_worker)
+ORDER BY e.id LIMIT :limit;
