@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final
@@ -25,8 +26,8 @@ def free_port() -> int:
 
 
 def make_key(store: str, role: str = "admin") -> str:
-    """An API key in a store that no server has open."""
-    command = [*PERDURE, "keys", "create", "local", "--role", role, "--database", store, "--json"]
+    """An API key in a store that no server has open, which may have keys of earlier runs."""
+    command = [*PERDURE, "keys", "create", f"local-{uuid.uuid4()}", "--role", role, "--database", store, "--json"]
     done = subprocess.run(command, cwd=ROOT, env=_environment({}), stdout=subprocess.PIPE, text=True, check=True)
     key: str = json.loads(done.stdout)["api_key"]
     return key
