@@ -97,6 +97,8 @@ ANSWERS_NOTHING: Final = {
     "taken_events": "the wait is still open",
     "insert_project": "it is there",
     "insert_queue": "it is there",
+    "read_signing": "nothing was signed",
+    "rotate_signing": "nothing was signed",
 }
 
 linux = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
@@ -156,6 +158,8 @@ def defaults(executions: int) -> dict[str, Any]:
         "body_hash": "hash",
         "level": 20,
         **dict.fromkeys(("name", "role", "secret_hash", "last_four", "text", "state"), "text"),
+        **dict.fromkeys(("secret", "links"), "text"),
+        "until_us": NOW_US + 120_000_000,
     }
 
 

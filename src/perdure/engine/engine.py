@@ -5,6 +5,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 
+from perdure.engine.addresses import Policy
 from perdure.engine.claims import Claims
 from perdure.engine.clock import Clock, Span, SystemClock, boottime_us
 from perdure.engine.doorbell import Doorbell
@@ -13,9 +14,11 @@ from perdure.engine.events import Events
 from perdure.engine.executions import Executions
 from perdure.engine.lookout import Lookout
 from perdure.engine.loops import LOOPS, Loop, run_loop
+from perdure.engine.outbound import Outbound
 from perdure.engine.projects import Projects
 from perdure.engine.schedules import Schedules
 from perdure.engine.settings import EngineSettings
+from perdure.engine.signing import Signing
 from perdure.engine.snapshots import Snapshots
 from perdure.engine.stats import Stats
 from perdure.store.interface import (
@@ -73,6 +76,8 @@ class Engine:
         self.events = Events(self)
         self.projects = Projects(self)
         self.schedules = Schedules(self)
+        self.outbound = Outbound(Policy(self.settings.outbound_hosts))
+        self.signing = Signing(self)
         self.reaped_at_us = 0
         self.granting_until_us = 0
         """Since boot: until then every round of the reaper grants, because the clock jumped."""
@@ -112,6 +117,7 @@ class Engine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.outbound.close()
         await self.store.close()
 
     async def health(self) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct, ValidationError, convert
 from msgspec.structs import fields
 
+from perdure.engine.addresses import Policy
 from perdure.wire.errors import BadRequest
 
 DAY_SECONDS: Final = 86_400
@@ -31,9 +32,15 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     idempotency_hours: Annotated[float, Meta(gt=0, le=8_784)] = 24.0
     """How long the answers to Idempotency-Keys are kept."""
 
+    outbound_hosts: tuple[str, ...] = ()
+    """Hosts that may be called (webhooks, push workers) although they are not public, and over plain HTTP: names
+    (`hooks.internal`, `*.svc.cluster.local`), addresses, networks (`10.0.0.0/8`). Link-local and metadata addresses
+    never are."""
+
     def __post_init__(self) -> None:
         for field in fields(self):
             check_setting(field.name, getattr(self, field.name), field.type)
+        Policy(self.outbound_hosts)
         if self.beat_seconds is not None and self.beat_seconds > self.lease_seconds / 2:
             raise BadRequest(
                 "Setting beat_seconds must be at most half of lease_seconds, or the first beat that is late costs a "

@@ -24,7 +24,7 @@ from perdure.engine.engine import Engine
 from perdure.server import docs, logs, openapi
 from perdure.server.auth import Gate, is_loopback
 from perdure.server.connections import Connection, protocol_class
-from perdure.server.routes import claims, events, executions, keys, operations, pages, schedules, waits
+from perdure.server.routes import claims, events, executions, keys, operations, pages, schedules, signing, waits
 from perdure.server.routing import Route, Router, Services, lifespan
 from perdure.server.settings import Settings
 from perdure.store.interface import Store
@@ -41,7 +41,7 @@ STORE_SECONDS_MAX = 60.0
 
 def all_routes() -> list[Route]:
     """The table, in the order in which it is documented."""
-    nouns = (executions, waits, events, schedules, claims, keys, operations, pages)
+    nouns = (executions, waits, events, schedules, claims, keys, signing, operations, pages)
     return [route for noun in nouns for route in noun.routes.all]
 
 
@@ -62,6 +62,7 @@ class App:
         self.failure: Exception | None = None
         """Why it could not start."""
         self._partings: set[asyncio.Future[None]] = set()
+        engine.outbound.policy.loopback = settings.insecure_local
         self.services = Services(engine, settings, gate)
         engine.key_deleted = self.services.forget_key
         self.router = Router(self.services, all_routes())

@@ -1,0 +1,207 @@
+"""Where the server may call out to: which addresses, under which names, and what a URL has to look like.
+
+Who gives us a URL may be anybody with a key, and what it leads to may be the inside of the network that we stand in. So
+only public addresses are called, and others where the server's configuration names them (`outbound_hosts`). What hands
+out the credentials of machines (link-local and metadata addresses) is never called, named or not.
+"""
+
+import re
+from collections.abc import Sequence
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+from perdure.wire.errors import BadRequest, BadValue
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+URL_CHARACTERS_MAX: Final = 2_048
+
+_NEVER: Final = tuple(
+    ip_network(text)
+    for text in (
+        "0.0.0.0/8",  # this network
+        # Where clouds hand out credentials, besides 169.254.0.0/16; one of them looks public.
+        "100.100.100.200/32",
+        "168.63.129.16/32",
+        "192.0.0.192/32",
+        "fd00:ec2::/32",
+        "fd20:ce::254/128",
+    )
+)
+_COMPATIBLE: Final = ip_network("::/96")
+_TRANSLATED: Final = ip_network("64:ff9b::/96")
+_NAME: Final = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
+_PRINTABLE: Final = re.compile(r"[!#-;=?-\[\]_a-z~]+")
+"""ASCII without controls, blanks, quotes, <, >, backslash, ^, `, {, | and }: what different readers of URLs disagree
+about."""
+
+
+class Reach(StrEnum):
+    """What an address is."""
+
+    PUBLIC = "public"
+    PRIVATE = "private"
+    """Of this machine, or of a network that is somebody's own."""
+    NEVER = "never"
+    """Link-local, metadata, multicast, or none at all."""
+
+
+def reach(address: Address) -> Reach:
+    """What an address is; one that carries another one inside is the worse of the two."""
+    if isinstance(address, IPv6Address):
+        inner = _inside(address)
+        if address.ipv4_mapped is not None:
+            return reach(address.ipv4_mapped)
+        found = Reach.PUBLIC if address in _TRANSLATED else _reach(address)
+        return found if inner is None else max(found, reach(inner), key=list(Reach).index)
+    return _reach(address)
+
+
+def _reach(address: Address) -> Reach:
+    if address.is_link_local or address.is_multicast or address.is_unspecified:
+        return Reach.NEVER
+    if any(address in network for network in _NEVER):
+        return Reach.NEVER
+    return Reach.PUBLIC if address.is_global else Reach.PRIVATE
+
+
+def _inside(address: IPv6Address) -> IPv4Address | None:
+    """The IPv4 address that a gateway would make of this one."""
+    if address in _TRANSLATED or (address in _COMPATIBLE and int(address) > 1):
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    if address.teredo is not None:
+        return address.teredo[1]
+    return address.sixtofour
+
+
+class Target(NamedTuple):
+    """A URL, taken apart."""
+
+    scheme: str
+    host: str
+    """In lower case; of an IPv6 address without its brackets."""
+    port: int
+    path: str
+    """With the query; never empty."""
+
+    @property
+    def authority(self) -> str:
+        """What the Host header says."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        usual = self.port == (443 if self.scheme == "https" else 80)
+        return host if usual else f"{host}:{self.port}"
+
+
+def target(url: str, where: str = "url") -> Target:
+    """Take a URL apart. Raises `BadValue`, naming `where`, for one that readers could disagree about."""
+    if len(url) > URL_CHARACTERS_MAX:
+        raise _bad(where, f"is longer than {URL_CHARACTERS_MAX:,} characters")
+    if not _PRINTABLE.fullmatch(url):
+        raise _bad(where, "has characters that do not belong into a URL; encode them")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+        host = parts.hostname
+    except ValueError as error:
+        raise _bad(where, f"is not a URL: {error}") from None
+    if parts.scheme not in ("http", "https"):
+        raise _bad(where, "must start with https:// (or http:// for hosts that the server's `outbound_hosts` names)")
+    if "@" in parts.netloc:
+        raise _bad(where, "must not hold a user or a password")
+    if parts.fragment or url.endswith("#"):
+        raise _bad(where, "must not have a fragment (#…)")
+    if not host or port == 0 or parts.netloc.endswith(":"):
+        raise _bad(where, "names no host, or a port that is none")
+    if not _is_host(host):
+        raise _bad(where, f"names host {host!r}, which is neither a name (in ASCII, xn--… if need be) nor an address")
+    path = parts.path or "/"
+    if parts.query:
+        path = f"{path}?{parts.query}"
+    return Target(parts.scheme, host, port or (443 if parts.scheme == "https" else 80), path)
+
+
+def _bad(where: str, what: str) -> BadValue:
+    return BadValue(f"{where}: {what}.", {"path": where})
+
+
+def _is_host(host: str) -> bool:
+    if ":" in host:
+        return literal(host) is not None and "%" not in host
+    return _NAME.fullmatch(host.removesuffix(".")) is not None
+
+
+def literal(host: str) -> Address | None:
+    """The address that a host is written as, if it is one."""
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
+
+
+def means_this_machine(host: str) -> bool:
+    """Whether a host can only mean the machine that asks."""
+    name = host.removesuffix(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    address = literal(name)
+    return address is not None and address.is_loopback
+
+
+class Policy:
+    """What may be called: `hosts` are names (`hooks.internal`, `*.svc.cluster.local`), addresses and networks that may
+    be called although they are not public, and over plain HTTP, too. Raises `BadRequest` for what is none of these."""
+
+    def __init__(self, hosts: Sequence[str] = (), *, loopback: bool = False) -> None:
+        self.loopback = loopback
+        """Whether this machine may be called, under the names that can mean nothing else."""
+        self._names: set[str] = set()
+        self._suffixes: list[str] = []
+        self._networks: list[Network] = []
+        for host in hosts:
+            self._add(host.strip().lower())
+
+    def _add(self, host: str) -> None:
+        try:
+            self._networks.append(ip_network(host.strip("[]"), strict=False))
+            return
+        except ValueError:
+            pass
+        name = host.removeprefix("*.").removesuffix(".")
+        if not _NAME.fullmatch(name):
+            raise BadRequest(
+                f"Setting outbound_hosts: {host!r} is no host; name one (without scheme and port), `*.` and a domain, "
+                "an address, or a network like 10.0.0.0/8."
+            )
+        if host.startswith("*."):
+            self._suffixes.append("." + name)
+        else:
+            self._names.add(name)
+
+    def named(self, host: str) -> bool:
+        """Whether the configuration names this host."""
+        name = host.removesuffix(".")
+        address = literal(name)
+        if address is not None:
+            return self._within(address)
+        return name in self._names or any(name.endswith(suffix) for suffix in self._suffixes)
+
+    def plain(self, host: str) -> bool:
+        """Whether a host may be called over plain HTTP."""
+        return self.named(host) or (self.loopback and means_this_machine(host))
+
+    def allows(self, host: str, address: Address) -> bool:
+        """Whether this address may be called for this host."""
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        found = reach(address)
+        if found is not Reach.PRIVATE:
+            return found is Reach.PUBLIC
+        if self.named(host) or self._within(address):
+            return True
+        return self.loopback and address.is_loopback and means_this_machine(host)
+
+    def _within(self, address: Address) -> bool:
+        return any(address in network for network in self._networks)

@@ -1,0 +1,63 @@
+"""Signed calls by the scheme of Standard Webhooks: what was sent, by whom, and that it is fresh.
+
+The secret is `whsec_` and base64. Signed are the message's id, the time and the body, with HMAC-SHA256; whoever gets a
+message checks one of the signatures in `webhook-signature` and that `webhook-timestamp` is of these minutes. While a
+secret is being replaced there are two signatures, one of each.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from perdure.wire.errors import BadRequest
+
+PREFIX: Final = "whsec_"
+ID: Final = "webhook-id"
+TIMESTAMP: Final = "webhook-timestamp"
+SIGNATURE: Final = "webhook-signature"
+TOLERANCE_SECONDS: Final = 300
+
+
+def make_secret() -> str:
+    """A new secret of 32 random bytes."""
+    return PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def signed_headers(secrets: Sequence[str], id: str, at_seconds: int, body: bytes) -> dict[str, str]:
+    """The three headers of a message; `at_seconds` since 1970, one signature for each secret."""
+    signatures = " ".join("v1," + _signature(secret, id, at_seconds, body) for secret in secrets)
+    return {ID: id, TIMESTAMP: str(at_seconds), SIGNATURE: signatures}
+
+
+def verify(secret: str, headers: Mapping[str, str], body: bytes, *, now_seconds: float) -> None:
+    """Check a message's headers (names in lower case) against its body, byte for byte as it came.
+
+    Raises `BadRequest` when a header is missing, the message is older or newer than five minutes, or no signature is
+    of this secret.
+    """
+    try:
+        id, timestamp, given = headers[ID], headers[TIMESTAMP], headers[SIGNATURE]
+        at_seconds = int(timestamp)
+    except (KeyError, ValueError):
+        raise BadRequest(f"The message is not signed: {ID}, {TIMESTAMP} and {SIGNATURE} are needed.") from None
+    if abs(now_seconds - at_seconds) > TOLERANCE_SECONDS:
+        raise BadRequest(f"The message was signed more than {TOLERANCE_SECONDS} seconds before or after now.")
+    wanted = _signature(secret, id, at_seconds, body)
+    for one in given.split():
+        version, _, signature = one.partition(",")
+        if version == "v1" and hmac.compare_digest(signature.encode(), wanted.encode()):
+            return
+    raise BadRequest("No signature of the message is of this secret.")
+
+
+def _signature(secret: str, id: str, at_seconds: int, body: bytes) -> str:
+    try:
+        key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
+    except binascii.Error:
+        raise BadRequest(f"A signing secret is {PREFIX!r} and base64.") from None
+    signed = b"%b.%d.%b" % (id.encode(), at_seconds, body)
+    return base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
