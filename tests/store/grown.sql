@@ -142,3 +142,21 @@ FROM names WHERE n % 10 = 3 AND n >= :executions AND n < :executions + 250;
 -- picks: a due time that waits for the one before it, where there is one or not
 INSERT INTO schedule_fires (schedule_id, slot_us, by_hand, project_id, state, fired_at_us)
 SELECT 'schedule-' || n, :now_us{::BIGINT} + 1, '', 'p', 'waiting', :now_us FROM numbers WHERE n < 30;
+
+-- name: definitions
+-- picks: ten agents
+INSERT INTO definitions (project_id, kind, deployment_id, id, value, created_at_us, updated_at_us)
+SELECT 'p', 'agent', 'd', 'agent-' || n, :payload, 1, 1 FROM numbers WHERE n < 10;
+
+-- name: conversations
+-- picks: a conversation for every thousand executions
+INSERT INTO conversations (project_id, id, last_id) SELECT 'p', 'chat-' || n, 100 FROM numbers WHERE n <= :executions / 1000;
+
+-- name: conversation_messages
+-- picks: a hundred messages in each conversation
+INSERT INTO conversation_messages (project_id, conversation_id, agent_id, id, role, content, created_at_us)
+SELECT 'p', 'chat-' || (n / 100), 'agent-3', n % 100 + 1, 'user', :payload, 1 FROM numbers WHERE n < :executions / 10;
+
+-- name: slack_apps
+-- picks: ten apps
+INSERT INTO slack_apps (api_app_id, project_id, bound_at_us) SELECT 'app-' || n, 'p', 1 FROM numbers WHERE n < 10;

@@ -43,6 +43,7 @@ LARGE_TABLES: Final = (
     "logs",
     "idempotency",
     "schedule_fires",
+    "conversation_messages",
 )
 """What grows with the years."""
 
@@ -71,6 +72,8 @@ MAY_READ_MUCH: Final = {
     "list_floor": "index entries of the newest executions, at most LIST_DEPTH",
     "list_sizes": "the newest executions, at most LIST_DEPTH",
     "list_executions": "the newest executions, at most LIST_DEPTH",
+    "list_runs": "the newest executions, at most LIST_DEPTH",
+    "run_sizes": "the newest executions, at most LIST_DEPTH",
 }
 ANSWERS_NOTHING: Final = {
     "read_meta": "only PostgreSQL's schema has rows there",
@@ -78,10 +81,12 @@ ANSWERS_NOTHING: Final = {
     "list_keys": "there are no keys",
     "read_key": "there are no keys",
     "embedded_workers": "there are none",
+    "live_worker_of": "all leases have run out at the time that is asked about",
     "read_ended": "none has ended",
     "prune_ended": "none has ended",
     "newer_registration": "all are as old",
     "adopt_early": "nothing waits for a first deployment",
+    "adopt_any_early": "nothing waits for a first deployment",
     "take_back_step": "no step has failed",
     "take_over_early": "nobody answered early",
     "read_answer": "nobody answered",
@@ -146,6 +151,10 @@ def defaults(executions: int) -> dict[str, Any]:
         "granted_us": None,
         "by_database": 0,
         "ready_from_us": 0,
+        **dict.fromkeys(("push", "offset", "trigger_on_event", "scheduled"), 0),
+        **{"type": "workflow", "keep": 50, "conversation_id": "chat-3", "agent_id": "agent-3", "agent_run_id": None},
+        "content": PAYLOAD,
+        "api_app_id": "app-3",
         "rank_before": 1 << 62,
         "seconds": 300,
         "transactions": 100_000,
@@ -191,6 +200,16 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"name": "narrow", "total_limit": 1_000}
     for query in ("lock_schedule", "lock_schedule_if_free", "read_schedule", "update_schedule", "advance_schedule"):
         found[query] = {"id": "schedule-3"}
+    for query in ("lock_deployment", "upsert_deployment", "read_deployment"):
+        found[query] = {"id": "d"}
+    for query in ("put_definition", "read_definition"):
+        found[query] = {"id": "agent-3", "kind": "agent"}
+    for query in ("list_definitions", "definition_sizes"):
+        found[query] = {"kind": "agent"}
+    for query in ("list_runs", "run_sizes"):
+        found[query] = {"workflow_id": None, "type": "workflow"}
+    for query in ("insert_workflow", "put_workflow"):
+        found[query] = {"id": "another"}
     line = name_of(executions // 2 // 20 * 20 + 11)
     found |= {
         "delete_schedule": {"id": "schedule-3"},
@@ -209,8 +228,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "insert_key": {"id": "key"},
         "delete_key": {"id": "key"},
         "read_key": {"id": "key"},
-        "upsert_deployment": {"id": "d"},
-        "insert_workflow": {"id": "another"},
+        "insert_message": {"id": 1_000_000},
         "start_target": {"workflow_id": "workflow-1", "queue_name": None},
         "mark_limited": {"name": "workflow-2", "limited": 1},
         "note_ended": {"id": "worker-99"},
@@ -277,7 +295,7 @@ class Seen(NamedTuple):
     def too_much(self, open_: int) -> bool:
         """Whether that is more than the query's own rows explain, in a store with so many open executions."""
         allowed = PAGES_MAX + PAGES_PER_ROW_MAX * self.rows
-        if self.query in ("list_executions", "list_sizes", "list_floor"):
+        if self.query in ("list_executions", "list_sizes", "list_floor", "list_runs", "run_sizes"):
             allowed += 2 * LIST_DEPTH
         elif self.query in MAY_READ_MUCH:
             allowed += 5 * open_

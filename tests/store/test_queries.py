@@ -117,7 +117,7 @@ def _named_in_verbs() -> set[str]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"\w+", node.value):
                 found.add(node.value)
-    return found | {"list_workers", "list_workflows", "list_queues", "list_keys"}
+    return found | {"list_workers", "list_queues", "list_keys"}
 
 
 def test_every_query_is_asked_by_somebody() -> None:
@@ -135,9 +135,9 @@ MAY_SCAN = {
     "expired_workers": "one row per worker",
     "embedded_workers": "one row per worker",
     "list_workers": "one row per worker",
-    "list_workflows": "one row per workflow",
     "list_keys": "one row per key",
     "newer_registration": "one row per worker, and only when one blocks",
+    "live_worker_of": "one row per worker, and only when a deployment changes sides",
     "prune_ended": "one row per registration that ended within a day",
     "orphaned": "what is held, at the start of a process",
     "unserved": "what is ready, once a minute and in a thread of its own",

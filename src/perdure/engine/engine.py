@@ -8,6 +8,9 @@ from collections.abc import Callable, Sequence
 from perdure.engine.addresses import Policy
 from perdure.engine.claims import Claims
 from perdure.engine.clock import Clock, Span, SystemClock, boottime_us
+from perdure.engine.conversations import Conversations
+from perdure.engine.definitions import Definitions
+from perdure.engine.deployments import Deployments
 from perdure.engine.doorbell import Doorbell
 from perdure.engine.endings import Endings
 from perdure.engine.events import Events
@@ -19,6 +22,7 @@ from perdure.engine.projects import Projects
 from perdure.engine.schedules import Schedules
 from perdure.engine.settings import EngineSettings
 from perdure.engine.signing import Signing
+from perdure.engine.slack import Slack
 from perdure.engine.snapshots import Snapshots
 from perdure.engine.stats import Stats
 from perdure.store.interface import (
@@ -78,6 +82,10 @@ class Engine:
         self.schedules = Schedules(self)
         self.outbound = Outbound(Policy(self.settings.outbound_hosts))
         self.signing = Signing(self)
+        self.deployments = Deployments(self)
+        self.definitions = Definitions(self)
+        self.conversations = Conversations(self)
+        self.slack = Slack(self)
         self.reaped_at_us = 0
         self.granting_until_us = 0
         """Since boot: until then every round of the reaper grants, because the clock jumped."""

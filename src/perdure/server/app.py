@@ -24,7 +24,22 @@ from perdure.engine.engine import Engine
 from perdure.server import docs, logs, openapi
 from perdure.server.auth import Gate, is_loopback
 from perdure.server.connections import Connection, protocol_class
-from perdure.server.routes import claims, events, executions, keys, operations, pages, schedules, signing, waits
+from perdure.server.routes import (
+    claims,
+    conversations,
+    definitions,
+    deployments,
+    events,
+    executions,
+    keys,
+    operations,
+    pages,
+    schedules,
+    signing,
+    slack,
+    waits,
+    workflows,
+)
 from perdure.server.routing import Route, Router, Services, lifespan
 from perdure.server.settings import Settings
 from perdure.store.interface import Store
@@ -41,7 +56,22 @@ STORE_SECONDS_MAX = 60.0
 
 def all_routes() -> list[Route]:
     """The table, in the order in which it is documented."""
-    nouns = (executions, waits, events, schedules, claims, keys, signing, operations, pages)
+    nouns = (
+        executions,
+        workflows,
+        deployments,
+        definitions,
+        waits,
+        events,
+        schedules,
+        conversations,
+        slack,
+        claims,
+        keys,
+        signing,
+        operations,
+        pages,
+    )
     return [route for noun in nouns for route in noun.routes.all]
 
 

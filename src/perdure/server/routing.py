@@ -226,6 +226,8 @@ class Route:
         except ValueError as error:
             raise BadRequest(f"The query is not one that can be read: {error}") from None
         for name, value in pairs:
+            if "\0" in value:
+                raise BadRequest(f"query.{name}: holds a NUL character, which no name does", {"path": name})
             many = self._fields.get(name)
             if many is None:
                 if self.contract:
@@ -434,6 +436,8 @@ class Router:
             parts = [(unquote_to_bytes(part) if b"%" in part else part).decode() for part in raw.split(b"/")[1:]]
         except UnicodeDecodeError:
             raise BadRequest("The path is not UTF-8.") from None
+        if b"%00" in raw:  # PostgreSQL cannot even be asked for such a name
+            raise BadRequest("The path holds a NUL character, which no name does.")
         values: list[str] = []
         node = self._root.find(parts, 0, values)
         if node is None:

@@ -107,7 +107,9 @@ NAMED: Final[dict[str, Callable[[Values], Iterable[Row]]]] = {
 
 SWEEPS: Final = frozenset(
     {
+        "add_message",
         "beat",  # looks at all that a worker holds
+        "bind_slack_app",
         "claim",
         "delete",
         "drain",
@@ -115,13 +117,19 @@ SWEEPS: Final = frozenset(
         "erase",
         "grant_leases",
         "limit_leases",
+        "make_signing",
         "prune",
         "reap",
         "register",
+        "register_definition",
+        "register_push_deployment",
+        "register_push_workflow",
+        "register_queues",
+        "rotate_signing",
         "wake_due",
     }
 )
-"""Verbs whose rows a predicate picks."""
+"""Verbs whose rows a predicate picks, and what is rare."""
 
 
 def rows_named(verb: Verb[Any]) -> Sequence[Row]:

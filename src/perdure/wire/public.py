@@ -21,6 +21,7 @@ Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 Moment = Annotated[datetime, Meta(tz=True)]
 """A time as a caller sends it: RFC 3339, the offset is required."""
 Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1, extra_json_schema={"format": "int32"})]
+Double = Annotated[float, Meta(extra_json_schema={"format": "double"})]
 Int64 = Annotated[int, Meta(extra_json_schema={"format": "int64"})]
 Position = Annotated[int, Meta(ge=0, le=INT64_MAX, extra_json_schema={"format": "int64"})]
 """A cursor that counts: exclusive, 0 is the beginning."""
@@ -46,6 +47,13 @@ def microseconds(moment: datetime) -> int:
     1750000000000000
     """
     return (moment - _EPOCH) // _MICROSECOND
+
+
+class Done(Struct, frozen=True):
+    """It is done; there is nothing to tell."""
+
+
+DONE: Final = Done()
 
 
 def _time(at_us: int | None) -> str | None:

@@ -10,6 +10,7 @@ from msgspec import Raw, Struct
 
 from perdure.wire.records import NULL, Execution, MaybeRaw, Problem, Row
 from perdure.wire.schedules import Missed, Overlap, ScheduleStatus
+from perdure.wire.workflows import WorkflowType
 
 PROTOCOL_VERSION: Final = 1
 """Sent as `Perdure-Protocol` by native workers; a server refuses versions it does not speak."""
@@ -155,6 +156,7 @@ class WorkflowSpec(Request, frozen=True):
     output_schema_name: str | None = None
     run_timeout_seconds: int | None = None
     wake_on_cancel: bool = False
+    type: WorkflowType = WorkflowType.WORKFLOW
 
 
 class QueueSpec(Request, frozen=True):

@@ -41,5 +41,10 @@ INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
   ('workflows', 'workflows', '100 100 50 1'),
   ('deployments', 'deployments', '10 10 1'),
   ('queues', 'queues', '100 100 1'),
+  ('definitions', 'definitions', '100 100 50 10 1'),
+  ('conversations', 'conversations', '10000 10000 1'),
+  ('conversation_messages', 'conversation_messages', '1000000 1000000 100 100 1'),
+  ('slack_apps', 'slack_apps', '100 1'),
+  ('slack_apps', 'slack_apps_of', '100 10 1'),
   ('idempotency', 'idempotency', '100000 100000 50000 1');
 ANALYZE sqlite_schema;

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 
 from msgspec import Raw, structs
 
-from perdure.store.interface import Counted, Ready, Rows, Tell, Written, query, query_many, verb
+from perdure.store.interface import Counted, Rows, Tell, Written, query, query_many, verb
+from perdure.store.verbs.deployments import enter_deployment, look_at_deployment, offer_work
 from perdure.store.verbs.moves import lose
+from perdure.store.verbs.queues import put_queue
 from perdure.store.verbs.rows import journal_row, row_of
 from perdure.store.verbs.schedules import declare
 from perdure.wire.codec import REPLY_BYTES_MAX
@@ -51,10 +53,11 @@ async def register(
     If the deployment is the current one the project has exactly the schedules that it declares (`schedule_ids`: one for
     each, should it be new), and those that were made otherwise.
 
-    One that has ended stays so, however late a copy of its first message comes.
+    One that has ended stays so, however late a copy of its first message comes. Raises LeaseLost, Conflict.
     """
     if await query("read_ended", id=request.worker_id):
         raise _not_registered(request.worker_id)
+    standing = await look_at_deployment(project_id, request.deployment_id, now_us, push=False)
     kept = await query(
         "upsert_worker",
         id=request.worker_id,
@@ -68,9 +71,11 @@ async def register(
     )
     if not kept:
         raise Conflict(f"Worker id {request.worker_id!r} is taken; make a new random one.")
-    created = await query("upsert_deployment", project_id=project_id, id=request.deployment_id, now_us=now_us)
-    if created[0][0] == now_us:  # registered for the first time: new executions go here from now on
-        await query("use_deployment", project_id=project_id, deployment_id=request.deployment_id)
+    await enter_deployment(project_id, request.deployment_id, now_us, standing, push=False)
+    ages: dict[str, int] = dict(
+        await query("workflow_ages", project_id=project_id, deployment_id=request.deployment_id)
+    )
+    scheduled = {spec.workflow_id for spec in request.schedules}
     await query("delete_workflows", project_id=project_id, deployment_id=request.deployment_id)
     await query_many(
         "insert_workflow",
@@ -83,30 +88,19 @@ async def register(
                 spec.output_schema_name,
                 spec.run_timeout_seconds,
                 int(spec.wake_on_cancel),
+                spec.type.value,
+                0,
+                int(spec.id in scheduled),
+                ages.get(spec.id, now_us),
             )
             for spec in request.workflows
         ],
     )
     for queue in request.queues:
-        before = await query("read_queue", project_id=project_id, name=queue.name)
-        await query(
-            "upsert_queue",
-            project_id=project_id,
-            name=queue.name,
-            concurrency_limit=queue.concurrency_limit,
-            total_limit=queue.total_limit,
-        )
-        limited = queue.concurrency_limit is not None or queue.total_limit is not None
-        if limited != (bool(before) and before[0] != (None, None)):
-            await query("mark_limited", project_id=project_id, name=queue.name, limited=int(limited))
+        await put_queue(project_id, queue)
     await declare(project_id, request.deployment_id, request.schedules, schedule_ids, now_us)
     await query("adopt_early", project_id=project_id, deployment_id=request.deployment_id)
-    unblocked = await query("unblock", project_id=project_id, deployment_id=request.deployment_id, now_us=now_us)
-    await query_many(
-        "insert_journal",
-        [journal_row(id, seq, at_us, Kind.UNBLOCKED, attempt) for id, seq, at_us, attempt in sorted(unblocked)],
-    )
-    await Tell(Ready(project_id, request.deployment_id), *[Written(row[0]) for row in unblocked])
+    await offer_work(project_id, request.deployment_id, now_us)
 
 
 @verb

@@ -142,8 +142,8 @@ async def _check_new(project_id: str, workflow_id: str) -> None:
     )
     if not target:
         raise NotFound(f"Project {project_id!r} does not exist.")
-    deployment_id, known = target[0][:2]
-    if deployment_id is not None and known is None:
+    deployment_id, known, push = target[0][0], target[0][1], target[0][9]
+    if deployment_id is not None and known is None and not push:
         raise BadRequest(
             f"Workflow {workflow_id!r} cannot be scheduled: the current deployment, {deployment_id!r}, does not have "
             "it; check its name, or start a worker that has it."

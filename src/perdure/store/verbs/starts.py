@@ -103,12 +103,12 @@ async def _target(project_id: str, item: StartItem) -> _Target:
     )
     if not rows:
         raise NotFound(f"Project {project_id!r} does not exist.")
-    deployment_id, workflow_id, queue_name, schema, timeout, wake, queue, key_limit, total_limit = rows[0]
+    deployment_id, workflow_id, queue_name, schema, timeout, wake, queue, key_limit, total_limit, push = rows[0]
     limited = int(key_limit is not None or total_limit is not None)
     if deployment_id is None:
         if item.deployment_id is not None:
             raise DeploymentNotFound(
-                f"Deployment {item.deployment_id!r} does not exist; "
+                f"Deployment {item.deployment_id!r} does not exist, or is retired; "
                 f"start a worker with `--deployment {item.deployment_id}`."
             )
         if not item.accept_early:
@@ -117,12 +117,12 @@ async def _target(project_id: str, item: StartItem) -> _Target:
                 'or say "accept_early": true to let the execution wait for one.'
             )
         return _Target(None, queue_name, None, None, 0, limited, queue is not None)
-    if workflow_id is None:
+    if workflow_id is None and not push:  # push workers run whatever their program defines, registered or not
         raise WorkflowNotFound(
             f"Workflow {item.workflow_id!r} is not registered in deployment {deployment_id!r}; check its name, or "
             "restart the worker that should serve it."
         )
-    return _Target(deployment_id, queue_name, schema, timeout, wake, limited, queue is not None)
+    return _Target(deployment_id, queue_name, schema, timeout, wake or 0, limited, queue is not None)
 
 
 async def start_items(

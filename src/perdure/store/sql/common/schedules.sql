@@ -52,9 +52,6 @@ DELETE FROM schedules WHERE project_id = :project_id AND id = :id RETURNING id;
 -- name: declared_schedules
 SELECT id, workflow_id, key FROM schedules WHERE project_id = :project_id AND declared = 1 ORDER BY id;
 
--- name: current_deployment
-SELECT current_deployment_id FROM projects WHERE id = :project_id;
-
 -- name: list_schedules
 SELECT id, project_id, workflow_id, key, cron, timezone, status, overlap, missed, missed_window_seconds, payload, declared,
   next_at_us, last_slot_us, created_at_us, updated_at_us

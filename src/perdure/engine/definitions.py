@@ -1,0 +1,53 @@
+"""Desk: definitions of agents and tools."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from perdure.engine.deployments import LIST_MAX, check_page
+from perdure.store.verbs import definitions
+from perdure.store.verbs.definitions import Definition
+from perdure.wire.codec import KEY_BYTES_MAX, check_json, check_name
+
+if TYPE_CHECKING:
+    from perdure.engine.engine import Engine
+
+DEFINITION_BYTES_MAX: Final = 256 << 10
+
+
+class Definitions:
+    """What workers and callers may ask of agents and tools. `kind` is `agent` or `tool`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def register(self, project_id: str, kind: str, deployment_id: str | None, id: str, value: bytes) -> None:
+        """Make or replace a definition. Raises BadValue, DeploymentNotFound, BadRequest when there is no deployment."""
+        check_name(id, where="id")
+        if deployment_id is not None:
+            check_name(deployment_id, where="deployment_id", max_bytes=KEY_BYTES_MAX)
+        check_json(value, where="body", max_bytes=DEFINITION_BYTES_MAX)
+        await self._engine.store.write(
+            definitions.register_definition(
+                project_id=project_id,
+                kind=kind,
+                deployment_id=deployment_id,
+                id=id,
+                value=value,
+                now_us=self._engine.clock.now_us(),
+            )
+        )
+
+    async def get(self, project_id: str, kind: str, id: str, deployment_id: str | None = None) -> Definition:
+        """One definition, of the current deployment unless one is named. Raises NotFound, BadRequest."""
+        return await self._engine.store.read(
+            definitions.get_definition(project_id=project_id, kind=kind, deployment_id=deployment_id, id=id)
+        )
+
+    async def list(self, project_id: str, kind: str, limit: int = LIST_MAX, offset: int = 0) -> Sequence[Definition]:
+        """Definitions of every deployment that is not retired. Raises BadRequest for a page that is too large."""
+        check_page(limit, offset)
+        return await self._engine.store.read(
+            definitions.list_definitions(project_id=project_id, kind=kind, limit=limit, offset=offset)
+        )

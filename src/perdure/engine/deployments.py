@@ -1,0 +1,141 @@
+"""Desk: deployments, their workflows, and the runs of these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from perdure.engine.executions import INT32_MAX, NEWEST
+from perdure.store.verbs import deployments, runs
+from perdure.store.verbs.deployments import StoredDeployment
+from perdure.store.verbs.runs import Run
+from perdure.wire.codec import KEY_BYTES_MAX, check_name
+from perdure.wire.errors import BadRequest, BadValue
+from perdure.wire.requests import QueueSpec
+from perdure.wire.workflows import RegisteredWorkflow, WorkflowType
+
+if TYPE_CHECKING:
+    from perdure.engine.engine import Engine
+
+LIST_MAX: Final = 1_000
+OFFSET_MAX: Final = 100_000
+QUEUES_MAX: Final = 10_000
+HOUR_US: Final = 3_600_000_000
+
+
+class Deployments:
+    """What workers and callers may ask of deployments."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def register_push(self, project_id: str, deployment_id: str) -> None:
+        """Make a deployment of push workers, or keep it. Raises Conflict while native workers serve it."""
+        check_name(deployment_id, where="deployment_id", max_bytes=KEY_BYTES_MAX)
+        await self._engine.store.write(
+            deployments.register_push_deployment(
+                project_id=project_id, deployment_id=deployment_id, now_us=self._engine.clock.now_us()
+            )
+        )
+
+    async def register_workflow(
+        self,
+        project_id: str,
+        deployment_id: str,
+        workflow_id: str,
+        type: WorkflowType,
+        *,
+        trigger_on_event: bool = False,
+        scheduled: bool = False,
+    ) -> None:
+        """Add a workflow to a deployment of push workers. Raises DeploymentNotFound, Conflict for a native one."""
+        check_name(workflow_id, where="workflow_id")
+        await self._engine.store.write(
+            deployments.register_push_workflow(
+                project_id=project_id,
+                deployment_id=deployment_id,
+                workflow_id=workflow_id,
+                type=type,
+                trigger_on_event=trigger_on_event,
+                scheduled=scheduled,
+                now_us=self._engine.clock.now_us(),
+            )
+        )
+
+    async def register_queues(self, project_id: str, deployment_id: str, queues: Sequence[QueueSpec]) -> None:
+        """Make queues or change their limits. Raises DeploymentNotFound, BadValue."""
+        check_name(deployment_id, where="deployment_id", max_bytes=KEY_BYTES_MAX)
+        if len(queues) > QUEUES_MAX:
+            raise BadValue(f"queues: holds {len(queues):,} entries; the limit is {QUEUES_MAX:,}", {"path": "queues"})
+        for n, queue in enumerate(queues):
+            check_name(queue.name, where=f"queues[{n}].name")
+            limit = queue.concurrency_limit
+            if limit is not None and not 1 <= limit <= INT32_MAX:
+                where = f"queues[{n}].concurrency_limit"
+                raise BadValue(f"{where}: must be 1 to {INT32_MAX}, got {limit}", {"path": where})
+        await self._engine.store.write(
+            deployments.register_queues(project_id=project_id, deployment_id=deployment_id, queues=queues)
+        )
+
+    async def get(self, project_id: str, deployment_id: str) -> StoredDeployment:
+        """One deployment. Raises DeploymentNotFound."""
+        return await self._engine.store.read(
+            deployments.get_deployment(project_id=project_id, deployment_id=deployment_id)
+        )
+
+    async def workflows(self, project_id: str, limit: int = LIST_MAX, offset: int = 0) -> Sequence[RegisteredWorkflow]:
+        """Registered workflows, an entry for each deployment that has it."""
+        check_page(limit, offset)
+        return await self._engine.store.read(
+            deployments.list_workflows(project_id=project_id, limit=limit, offset=offset)
+        )
+
+    async def workflow(self, project_id: str, workflow_id: str, deployment_id: str | None = None) -> RegisteredWorkflow:
+        """One registered workflow, the newest unless a deployment is named. Raises NotFound."""
+        return await self._engine.store.read(
+            deployments.get_workflow(project_id=project_id, workflow_id=workflow_id, deployment_id=deployment_id)
+        )
+
+    async def runs(
+        self,
+        project_id: str,
+        type: WorkflowType = WorkflowType.WORKFLOW,
+        workflow_id: str | None = None,
+        *,
+        created_after_us: int | None = None,
+        created_before_us: int | None = None,
+        limit: int = 50,
+        offset: int = 0,
+    ) -> Sequence[Run]:
+        """A page of root executions of workflows of one type, newest first. Raises BadRequest."""
+        check_page(limit, offset)
+        before = NEWEST
+        if created_before_us is not None:
+            # Ids grow with time, but not to the microsecond, and not by the same clock.
+            before = _id_of(created_before_us + HOUR_US)
+        return await self._engine.store.scan(
+            runs.list_runs(
+                project_id=project_id,
+                type=type,
+                workflow_id=workflow_id,
+                created_after_us=created_after_us,
+                created_before_us=created_before_us,
+                before=before,
+                limit=limit,
+                offset=offset,
+            )
+        )
+
+
+def check_page(limit: int, offset: int) -> None:
+    """Raises BadRequest for a page that is too small, too large or too far away."""
+    if not 1 <= limit <= LIST_MAX:
+        raise BadRequest(f"`limit` must be 1 to {LIST_MAX:,}, got {limit}.")
+    if not 0 <= offset <= OFFSET_MAX:
+        raise BadRequest(f"`offset` must be 0 to {OFFSET_MAX:,}, got {offset}; narrow the list otherwise.")
+
+
+def _id_of(at_us: int) -> str:
+    """The least id that is made at a moment."""
+    ms = f"{min(max(at_us // 1_000, 0), 2**48 - 1):012x}"
+    return f"{ms[:8]}-{ms[8:]}"

@@ -1,0 +1,65 @@
+"""Deployments: what push workers register of them, and how they are looked at."""
+
+from perdure.server.routes.workflows import workflow_type
+from perdure.server.routing import Call, Routes
+from perdure.store.verbs.deployments import StoredDeployment
+from perdure.wire.public import DONE, Done, rfc3339
+from perdure.wire.public_deployments import (
+    Deployment,
+    RegisterDeploymentWorkflowRequest,
+    RegisterQueuesRequest,
+    RegisterWorkerDeploymentRequest,
+)
+from perdure.wire.requests import QueueSpec
+
+routes = Routes("Deployments")
+
+
+@routes.get("/api/v1/deployments/{deployment_id}", contract=True)
+async def get_deployment(call: Call, deployment_id: str) -> Deployment:
+    """One deployment."""
+    return _shown(call.project_id, await call.engine.deployments.get(call.project_id, deployment_id))
+
+
+@routes.post("/api/v1/workers/deployments", contract=True)
+async def register_worker_deployment(call: Call, body: RegisterWorkerDeploymentRequest) -> Done:
+    """Make a deployment of push workers, or keep it as it is.
+
+    New executions go to a new one from then on. 409 while native workers serve a deployment of that id.
+    """
+    await call.engine.deployments.register_push(call.project_id, body.deployment_id)
+    return DONE
+
+
+@routes.post("/api/v1/workers/deployments/{deployment_id}/workflows", contract=True)
+async def register_deployment_workflow(call: Call, deployment_id: str, body: RegisterDeploymentWorkflowRequest) -> Done:
+    """Add a workflow, an agent or a tool to a deployment of push workers, or bring it up to date."""
+    await call.engine.deployments.register_workflow(
+        call.project_id,
+        deployment_id,
+        body.workflow_id,
+        workflow_type(body.workflow_type, "body.workflow_type"),
+        trigger_on_event=bool(body.trigger_on_event),
+        scheduled=bool(body.scheduled),
+    )
+    return DONE
+
+
+@routes.post("/api/v1/workers/queues", contract=True)
+async def register_queues(call: Call, body: RegisterQueuesRequest) -> Done:
+    """Make queues, or change how many run at once for each concurrency key."""
+    queues = [QueueSpec(queue.name, queue.concurrency_limit) for queue in body.queues]
+    await call.engine.deployments.register_queues(call.project_id, body.deployment_id, queues)
+    return DONE
+
+
+def _shown(project_id: str, deployment: StoredDeployment) -> Deployment:
+    return Deployment(
+        deployment.id,
+        project_id,
+        "active" if deployment.retired_at_us is None else "retired",
+        rfc3339(deployment.created_at_us),
+        deployment.current,
+        "push" if deployment.push else "native",
+        rfc3339(deployment.registered_at_us),
+    )

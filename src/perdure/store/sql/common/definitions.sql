@@ -1,0 +1,22 @@
+-- Definitions of agents and tools.
+
+-- name: put_definition
+-- holds: deployment=deployment_id
+INSERT INTO definitions (project_id, kind, deployment_id, id, value, created_at_us, updated_at_us)
+VALUES (:project_id, :kind, :deployment_id, :id, :value, :now_us, :now_us)
+ON CONFLICT (project_id, kind, deployment_id, id) DO UPDATE SET value = excluded.value, updated_at_us = excluded.updated_at_us;
+
+-- name: read_definition
+SELECT deployment_id, value, created_at_us, updated_at_us FROM definitions
+WHERE project_id = :project_id AND kind = :kind AND deployment_id = :deployment_id AND id = :id;
+
+-- text: listed
+FROM definitions f JOIN deployments d ON d.project_id = f.project_id AND d.id = f.deployment_id AND d.retired_at_us IS NULL
+WHERE f.project_id = :project_id AND f.kind = :kind
+ORDER BY f.id, f.created_at_us DESC, f.deployment_id LIMIT :limit OFFSET :offset
+
+-- name: definition_sizes
+SELECT OCTET_LENGTH(f.value) {= listed};
+
+-- name: list_definitions
+SELECT f.deployment_id, f.value, f.created_at_us, f.updated_at_us {= listed};

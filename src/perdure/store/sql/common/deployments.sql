@@ -1,0 +1,84 @@
+-- Deployments, and the workflows of each.
+
+-- name: current_deployment
+SELECT current_deployment_id FROM projects WHERE id = :project_id;
+
+-- name: lock_deployment
+-- holds: deployment=id
+SELECT created_at_us, push, retired_at_us FROM deployments WHERE project_id = :project_id AND id = :id {FOR UPDATE};
+
+-- name: live_worker_of
+SELECT id FROM workers WHERE project_id = :project_id AND deployment_id = :deployment_id
+  AND (embedded = 1 OR lease_until_us > :now_us) ORDER BY id LIMIT 1;
+
+-- name: upsert_deployment
+-- holds: deployment=id
+INSERT INTO deployments (project_id, id, created_at_us, registered_at_us, push)
+VALUES (:project_id, :id, :now_us, :now_us, :push)
+ON CONFLICT (project_id, id) DO UPDATE SET registered_at_us = excluded.registered_at_us, push = excluded.push,
+  retired_at_us = NULL
+RETURNING id;
+
+-- name: adopt_any_early
+-- picks: executions that were accepted before the project had a deployment
+-- Push workers run any workflow, so nothing need be known of it.
+UPDATE executions SET deployment_id = :deployment_id
+WHERE project_id = :project_id AND phase = 'queued' AND deployment_id IS NULL RETURNING id;
+
+-- name: use_deployment
+-- holds: project=project_id
+UPDATE projects SET current_deployment_id = :deployment_id WHERE id = :project_id RETURNING id;
+
+-- name: read_deployment
+SELECT d.id, d.created_at_us, d.registered_at_us, d.push, d.retired_at_us,
+  CASE WHEN p.current_deployment_id = d.id THEN 1 ELSE 0 END
+FROM deployments d JOIN projects p ON p.id = d.project_id WHERE d.project_id = :project_id AND d.id = :id;
+
+-- name: workflow_ages
+SELECT id, created_at_us FROM workflows WHERE project_id = :project_id AND deployment_id = :deployment_id ORDER BY id;
+
+-- name: delete_workflows
+-- holds: deployment=deployment_id
+DELETE FROM workflows WHERE project_id = :project_id AND deployment_id = :deployment_id;
+
+-- name: insert_workflow
+-- holds: deployment=deployment_id
+INSERT INTO workflows (project_id, deployment_id, id, queue_name, output_schema_name, run_timeout_seconds, wake_on_cancel,
+  type, trigger_on_event, scheduled, created_at_us)
+VALUES (:project_id, :deployment_id, :id, :queue_name, :output_schema_name, :run_timeout_seconds, :wake_on_cancel,
+  :type, :trigger_on_event, :scheduled, :now_us);
+
+-- name: put_workflow
+-- holds: deployment=deployment_id
+-- One of a deployment of push workers, which tell of their workflows one by one.
+INSERT INTO workflows (project_id, deployment_id, id, wake_on_cancel, type, trigger_on_event, scheduled, created_at_us)
+VALUES (:project_id, :deployment_id, :id, 0, :type, :trigger_on_event, :scheduled, :now_us)
+ON CONFLICT (project_id, deployment_id, id) DO UPDATE SET type = excluded.type,
+  trigger_on_event = excluded.trigger_on_event, scheduled = excluded.scheduled;
+
+-- text: workflow
+w.id, w.deployment_id, w.type, w.trigger_on_event, w.scheduled, COALESCE(NULLIF(w.created_at_us, 0), d.created_at_us)
+FROM workflows w JOIN deployments d ON d.project_id = w.project_id AND d.id = w.deployment_id AND d.retired_at_us IS NULL
+
+-- name: list_workflows
+SELECT {= workflow}
+WHERE w.project_id = :project_id AND w.type = 'workflow'
+ORDER BY w.id, COALESCE(NULLIF(w.created_at_us, 0), d.created_at_us) DESC, w.deployment_id LIMIT :limit OFFSET :offset;
+
+-- name: read_workflow
+-- Asked for no deployment: the newest.
+SELECT {= workflow}
+WHERE w.project_id = :project_id AND w.id = :workflow_id AND w.type = 'workflow'
+  AND (:deployment_id{::TEXT} IS NULL OR w.deployment_id = :deployment_id)
+ORDER BY COALESCE(NULLIF(w.created_at_us, 0), d.created_at_us) DESC, w.deployment_id LIMIT 1;
+
+-- name: start_target
+-- Where a new execution goes: its deployment (asked for, or the current one) and what that says of the workflow.
+SELECT d.id, w.id, COALESCE(:queue_name, w.queue_name, :workflow_id), w.output_schema_name, w.run_timeout_seconds,
+  w.wake_on_cancel, q.name, q.concurrency_limit, q.total_limit, d.push
+FROM projects p
+LEFT JOIN deployments d ON d.project_id = p.id AND d.id = COALESCE(:deployment_id, p.current_deployment_id)
+  AND d.retired_at_us IS NULL
+LEFT JOIN workflows w ON w.project_id = p.id AND w.deployment_id = d.id AND w.id = :workflow_id
+LEFT JOIN queues q ON q.project_id = p.id AND q.name = COALESCE(:queue_name, w.queue_name, :workflow_id)
+WHERE p.id = :project_id;

@@ -1,0 +1,66 @@
+"""What workers say of their agents and tools; the server keeps it and hands it out."""
+
+from typing import NamedTuple
+
+from perdure.store.interface import query, verb
+from perdure.store.verbs.deployments import active_deployment
+from perdure.wire.codec import REPLY_BYTES_MAX
+from perdure.wire.errors import BadRequest, NotFound
+
+
+class Definition(NamedTuple):
+    """A definition as stored: `value` is the JSON that was registered."""
+
+    deployment_id: str
+    value: bytes
+    created_at_us: int
+    updated_at_us: int
+
+
+@verb
+async def register_definition(
+    *, project_id: str, kind: str, deployment_id: str | None, id: str, value: bytes, now_us: int
+) -> None:
+    """Make or replace a definition, in the current deployment unless one is named.
+
+    Raises DeploymentNotFound, BadRequest when there is no deployment at all.
+    """
+    await query(
+        "put_definition",
+        project_id=project_id,
+        kind=kind,
+        deployment_id=await active_deployment(project_id, deployment_id),
+        id=id,
+        value=value,
+        now_us=now_us,
+    )
+
+
+@verb
+async def get_definition(*, project_id: str, kind: str, deployment_id: str | None, id: str) -> Definition:
+    """One definition, of the current deployment unless one is named. Raises NotFound, BadRequest."""
+    deployment_id = await active_deployment(project_id, deployment_id)
+    rows = await query("read_definition", project_id=project_id, kind=kind, deployment_id=deployment_id, id=id)
+    if not rows:
+        raise NotFound(f"There is no {kind} {id!r} in deployment {deployment_id!r}.")
+    return Definition(*rows[0])
+
+
+@verb
+async def list_definitions(
+    *, project_id: str, kind: str, limit: int, offset: int, bytes_max: int = REPLY_BYTES_MAX
+) -> list[Definition]:
+    """The definitions of all deployments that are not retired: by name, then the newest first.
+
+    The page cannot end early, since its reader counts on `limit`. Raises BadRequest when it would be too large.
+    """
+    sizes = [
+        row[0] for row in await query("definition_sizes", project_id=project_id, kind=kind, limit=limit, offset=offset)
+    ]
+    if len(sizes) > 1 and sum(sizes) > bytes_max:
+        raise BadRequest(
+            f"These {len(sizes)} definitions are {sum(sizes):,} bytes; an answer has at most {bytes_max:,}. Ask for "
+            "fewer at once with `limit` and `offset`."
+        )
+    rows = await query("list_definitions", project_id=project_id, kind=kind, limit=limit, offset=offset)
+    return [Definition(*row) for row in rows]

@@ -1,0 +1,193 @@
+"""Deployments: who serves them, what they serve, and which one new executions go to.
+
+A deployment is served by native workers, whose registry arrives whole with each registration, or by push workers, who
+tell of their workflows one by one and run any workflow that their program defines. It changes sides only while no
+worker of the other kind is there.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from perdure.store.interface import Ready, Tell, Written, query, query_many, verb
+from perdure.store.verbs.queues import put_queue
+from perdure.store.verbs.rows import journal_row
+from perdure.wire.errors import BadRequest, Conflict, DeploymentNotFound, NotFound
+from perdure.wire.records import Kind
+from perdure.wire.requests import QueueSpec
+from perdure.wire.workflows import RegisteredWorkflow, WorkflowType
+
+
+class StoredDeployment(NamedTuple):
+    """A deployment as stored."""
+
+    id: str
+    created_at_us: int
+    registered_at_us: int
+    push: bool
+    retired_at_us: int | None
+    current: bool
+
+
+# --- register ------------------------------------------------------------------------------------------------------
+
+
+class Standing(NamedTuple):
+    """What a deployment was before a registration."""
+
+    fresh: bool
+    """Unknown so far, or retired: new executions go there from now on."""
+    changes_sides: bool
+    created_at_us: int
+
+
+async def look_at_deployment(project_id: str, deployment_id: str, now_us: int, *, push: bool) -> Standing:
+    """Part of a registration, before its first write. Raises Conflict while workers of the other kind serve it."""
+    rows = await query("lock_deployment", project_id=project_id, id=deployment_id)
+    if not rows:
+        return Standing(True, False, now_us)
+    created_at_us, was_push, retired_at_us = rows[0]
+    changes = bool(was_push) is not push
+    if changes and await query("live_worker_of", project_id=project_id, deployment_id=deployment_id, now_us=now_us):
+        other, this = ("push", "native") if was_push else ("native", "push")
+        raise Conflict(
+            f"Deployment {deployment_id!r} is served by {other} workers at this moment, and cannot be served by {this} "
+            "workers beside them; give these another deployment id, or stop those first."
+        )
+    return Standing(retired_at_us is not None, changes, created_at_us)
+
+
+async def enter_deployment(project_id: str, deployment_id: str, now_us: int, standing: Standing, *, push: bool) -> None:
+    """Part of a registration, after `look_at_deployment`: the deployment is there, active and on this side."""
+    await query("upsert_deployment", project_id=project_id, id=deployment_id, now_us=now_us, push=int(push))
+    if standing.fresh:
+        await query("use_deployment", project_id=project_id, deployment_id=deployment_id)
+
+
+async def offer_work(project_id: str, deployment_id: str, now_us: int) -> None:
+    """Part of a registration, its last: what waited for it goes on."""
+    unblocked = await query("unblock", project_id=project_id, deployment_id=deployment_id, now_us=now_us)
+    await query_many(
+        "insert_journal",
+        [journal_row(id, seq, at_us, Kind.UNBLOCKED, attempt) for id, seq, at_us, attempt in sorted(unblocked)],
+    )
+    await Tell(Ready(project_id, deployment_id), *[Written(row[0]) for row in unblocked])
+
+
+async def put_push_deployment(project_id: str, deployment_id: str, now_us: int) -> None:
+    """Part of whatever a push worker registers: a deployment of push workers, new or known. Raises Conflict."""
+    standing = await look_at_deployment(project_id, deployment_id, now_us, push=True)
+    await enter_deployment(project_id, deployment_id, now_us, standing, push=True)
+    if standing.changes_sides:
+        await query("delete_workflows", project_id=project_id, deployment_id=deployment_id)
+    await query("adopt_any_early", project_id=project_id, deployment_id=deployment_id)
+    await offer_work(project_id, deployment_id, now_us)
+
+
+@verb
+async def register_push_deployment(*, project_id: str, deployment_id: str, now_us: int) -> None:
+    """Make a deployment of push workers, or keep it as it is. Raises Conflict while native workers serve it."""
+    await put_push_deployment(project_id, deployment_id, now_us)
+
+
+@verb
+async def register_push_workflow(
+    *,
+    project_id: str,
+    deployment_id: str,
+    workflow_id: str,
+    type: WorkflowType,
+    trigger_on_event: bool,
+    scheduled: bool,
+    now_us: int,
+) -> None:
+    """Add a workflow to a deployment of push workers. Raises DeploymentNotFound, Conflict."""
+    rows = await query("lock_deployment", project_id=project_id, id=deployment_id)
+    if not rows or rows[0][2] is not None:
+        raise unknown_deployment(deployment_id)
+    if not rows[0][1]:
+        raise Conflict(
+            f"Deployment {deployment_id!r} is served by native workers, whose registrations bring all its workflows."
+        )
+    await query(
+        "put_workflow",
+        project_id=project_id,
+        deployment_id=deployment_id,
+        id=workflow_id,
+        type=type,
+        trigger_on_event=int(trigger_on_event),
+        scheduled=int(scheduled),
+        now_us=now_us,
+    )
+
+
+@verb
+async def register_queues(*, project_id: str, deployment_id: str, queues: Sequence[QueueSpec]) -> None:
+    """Make queues, or change their limits; total limits stay. Raises DeploymentNotFound."""
+    await active_deployment(project_id, deployment_id)
+    for queue in queues:
+        await put_queue(project_id, queue, keep_total=True)
+
+
+async def active_deployment(project_id: str, deployment_id: str | None) -> str:
+    """The id of a deployment that is not retired: the named one, or the current one.
+
+    Raises DeploymentNotFound for a name, BadRequest when there is none at all.
+    """
+    if deployment_id is None:
+        current = await query("current_deployment", project_id=project_id)
+        if not current or current[0][0] is None:
+            raise BadRequest("The project has no deployment yet; register one first, or name one.")
+        deployment_id = str(current[0][0])
+    found = await query("read_deployment", project_id=project_id, id=deployment_id)
+    if not found or found[0][4] is not None:
+        raise unknown_deployment(deployment_id)
+    return deployment_id
+
+
+def unknown_deployment(deployment_id: str) -> DeploymentNotFound:
+    """The error for a deployment that is not there, or retired."""
+    return DeploymentNotFound(
+        f"Deployment {deployment_id!r} does not exist, or is retired; `perdure deployments` lists."
+    )
+
+
+# --- looks ---------------------------------------------------------------------------------------------------------
+
+
+@verb
+async def get_deployment(*, project_id: str, deployment_id: str) -> StoredDeployment:
+    """One deployment, retired or not. Raises DeploymentNotFound."""
+    rows = await query("read_deployment", project_id=project_id, id=deployment_id)
+    if not rows:
+        raise unknown_deployment(deployment_id)
+    return deployment_of(rows[0])
+
+
+def deployment_of(row: Sequence[Any]) -> StoredDeployment:
+    """A deployment as the queries select it."""
+    id, created_at_us, registered_at_us, push, retired_at_us, current = row[:6]
+    return StoredDeployment(id, created_at_us, registered_at_us, bool(push), retired_at_us, bool(current))
+
+
+@verb
+async def list_workflows(*, project_id: str, limit: int, offset: int) -> list[RegisteredWorkflow]:
+    """What deployments that are not retired have registered as workflows: by name, then the newest first."""
+    rows = await query("list_workflows", project_id=project_id, limit=limit, offset=offset)
+    return [_workflow_of(row) for row in rows]
+
+
+@verb
+async def get_workflow(*, project_id: str, workflow_id: str, deployment_id: str | None) -> RegisteredWorkflow:
+    """A workflow as a deployment has it, or as the newest has it. Raises NotFound."""
+    rows = await query("read_workflow", project_id=project_id, workflow_id=workflow_id, deployment_id=deployment_id)
+    if not rows:
+        where = "any deployment" if deployment_id is None else f"deployment {deployment_id!r}"
+        raise NotFound(f"Workflow {workflow_id!r} is not registered in {where}.")
+    return _workflow_of(rows[0])
+
+
+def _workflow_of(row: Sequence[Any]) -> RegisteredWorkflow:
+    id, deployment_id, type, trigger_on_event, scheduled, created_at_us = row
+    return RegisteredWorkflow(
+        id, deployment_id, WorkflowType(type), bool(trigger_on_event), bool(scheduled), created_at_us
+    )

@@ -1,0 +1,20 @@
+"""Queues: the limits under which executions are admitted."""
+
+from perdure.store.interface import query
+from perdure.wire.requests import QueueSpec
+
+
+async def put_queue(project_id: str, queue: QueueSpec, *, keep_total: bool = False) -> None:
+    """Make a queue, or change its limits; what is open in it is marked when it gains its first or loses its last."""
+    before = await query("read_queue", project_id=project_id, name=queue.name)
+    total_limit = before[0][1] if keep_total and before else queue.total_limit
+    await query(
+        "upsert_queue",
+        project_id=project_id,
+        name=queue.name,
+        concurrency_limit=queue.concurrency_limit,
+        total_limit=total_limit,
+    )
+    limited = queue.concurrency_limit is not None or total_limit is not None
+    if limited != (bool(before) and before[0] != (None, None)):
+        await query("mark_limited", project_id=project_id, name=queue.name, limited=int(limited))

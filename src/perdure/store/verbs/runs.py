@@ -1,0 +1,91 @@
+"""Runs: root executions by the type of their workflow, as the contract lists them."""
+
+from typing import NamedTuple
+
+from msgspec import Raw
+
+from perdure.store.interface import query, verb
+from perdure.store.verbs.looks import LIST_DEPTH
+from perdure.wire.codec import REPLY_BYTES_MAX
+from perdure.wire.errors import BadRequest
+from perdure.wire.status import Phase
+from perdure.wire.workflows import WorkflowType
+
+
+class Run(NamedTuple):
+    """A root execution, as far as the list shows it."""
+
+    id: str
+    root_execution_id: str | None
+    workflow_id: str
+    session_id: str
+    created_at_us: int
+    phase: Phase
+    completed_at_us: int | None
+    payload: Raw
+    result: Raw | None
+    error: str | None
+
+
+@verb
+async def list_runs(
+    *,
+    project_id: str,
+    type: WorkflowType,
+    workflow_id: str | None,
+    created_after_us: int | None,
+    created_before_us: int | None,
+    before: str,
+    limit: int,
+    offset: int,
+    bytes_max: int = REPLY_BYTES_MAX,
+) -> list[Run]:
+    """A page of runs with ids below `before`, newest first, among the newest LIST_DEPTH executions there.
+
+    The page cannot end early, since its reader counts on `limit`. Raises BadRequest when it would be too large.
+    """
+    floor = await query("list_floor", project_id=project_id, before=before, depth=LIST_DEPTH)
+    wanted: dict[str, object] = {
+        "project_id": project_id,
+        "before": before,
+        "floor_id": floor[0][0] if floor else "",
+        "type": type,
+        "workflow_id": workflow_id,
+        "created_after_us": created_after_us,
+        "created_before_us": created_before_us,
+        "limit": limit,
+        "offset": offset,
+    }
+    sizes = [size for (size,) in await query("run_sizes", **wanted)]
+    if len(sizes) > 1 and sum(sizes) > bytes_max:
+        raise BadRequest(
+            f"Inputs and results of these {len(sizes)} runs are {sum(sizes):,} bytes; the limit of an answer is "
+            f"{bytes_max:,}. Ask for fewer at once."
+        )
+    return [_run_of(*row) for row in await query("list_runs", **wanted)]
+
+
+def _run_of(
+    id: str,
+    root_id: str | None,
+    workflow_id: str,
+    session_id: str,
+    created_at_us: int,
+    phase: str,
+    completed_at_us: int | None,
+    payload: bytes,
+    result: bytes | None,
+    error: str | None,
+) -> Run:
+    return Run(
+        id,
+        root_id,
+        workflow_id,
+        session_id,
+        created_at_us,
+        Phase(phase),
+        completed_at_us,
+        Raw(payload),
+        None if result is None else Raw(result),
+        error,
+    )

@@ -1,0 +1,88 @@
+"""The public API's shapes of deployments and of what they serve, with the contract's names (see `wire/public.py`)."""
+
+from msgspec import Raw, Struct
+
+from perdure.wire.public import Int32, Time, Uuid, rfc3339
+from perdure.wire.records import MaybeRaw
+from perdure.wire.workflows import RegisteredWorkflow
+
+
+class RegisterWorkerDeploymentRequest(Struct, frozen=True):
+    """A deployment of push workers."""
+
+    deployment_id: str
+
+
+class RegisterDeploymentWorkflowRequest(Struct, frozen=True):
+    """A workflow, an agent or a tool of a deployment of push workers."""
+
+    workflow_id: str
+    workflow_type: str
+    """`workflow`, `agent` or `tool`."""
+    trigger_on_event: bool | None = None
+    scheduled: bool | None = None
+
+
+class QueueInfo(Struct, frozen=True):
+    """A queue and how many of its executions run at once for each concurrency key; null: as many as come."""
+
+    name: str
+    concurrency_limit: Int32 | None = None
+
+
+class RegisterQueuesRequest(Struct, frozen=True):
+    """Queues to make or to change. A queue is the project's, whatever the deployment."""
+
+    deployment_id: str
+    queues: list[QueueInfo]
+
+
+class Deployment(Struct, frozen=True):
+    """One deployment: a named version of the workers' code."""
+
+    id: str
+    project_id: Uuid
+    status: str
+    """`active` or `retired`."""
+    created_at: Time
+    current: bool = False
+    """Whether new executions go there unless they name another."""
+    served_by: str = "native"
+    """`native` workers ask for work; `push` workers have it brought."""
+    registered_at: Time | None = None
+    """When a worker last registered for it."""
+
+
+class DeploymentWorkflow(Struct, frozen=True):
+    """A workflow as one deployment has it."""
+
+    workflow_id: str
+    deployment_id: str
+    workflow_type: str
+    """`workflow`, `agent` or `tool`."""
+    trigger_on_event: bool
+    scheduled: bool
+    created_at: Time
+
+
+def workflow_response(workflow: RegisteredWorkflow) -> DeploymentWorkflow:
+    """A registered workflow as the API shows it."""
+    w = workflow
+    return DeploymentWorkflow(
+        w.id, w.deployment_id, w.type.value, w.trigger_on_event, w.scheduled, rfc3339(w.created_at_us)
+    )
+
+
+class WorkflowRunSummary(Struct, frozen=True):
+    """A root execution, in short."""
+
+    id: Uuid
+    workflow_id: str
+    created_at: Time
+    status: str
+    payload: Raw
+    root_execution_id: str | None = None
+    session_id: str | None = None
+    completed_at: Time | None = None
+    result: MaybeRaw = None
+    error: str | None = None
