@@ -160,3 +160,25 @@ SELECT 'p', 'chat-' || (n / 100), 'agent-3', n % 100 + 1, 'user', :payload, 1 FR
 -- name: slack_apps
 -- picks: ten apps
 INSERT INTO slack_apps (api_app_id, project_id, bound_at_us) SELECT 'app-' || n, 'p', 1 FROM numbers WHERE n < 10;
+
+-- name: traces
+-- picks: a trace for one execution in a hundred, half of them of no execution that anybody knows
+INSERT INTO traces (project_id, trace_id, root_span_id, root_span_type, root_span_name, rooted, started_at_us, ended_at_us,
+  sorted_at_us, failed, spans, of_execution, written_at_us)
+SELECT 'p', REPLACE(id, '-', ''), 'span-1', 'workflow', 'workflow.' || (n % 5), 1, at_us, at_us + 5000, at_us + 5000, 0, 2,
+  CASE WHEN n % 200 = 13 THEN 0 ELSE 1 END, at_us
+FROM (SELECT n, id, :now_us{::BIGINT} - (:executions - n) * 1000000 AS at_us FROM names
+  WHERE n % 100 = 13 AND n < :executions) AS rows ORDER BY n;
+
+-- name: spans
+-- picks: two spans in each trace
+INSERT INTO spans (project_id, trace_id, span_id, parent_span_id, name, span_type, failed, started_at_us, ended_at_us, body)
+SELECT 'p', REPLACE(id, '-', ''), 'span-' || k, CASE k WHEN 2 THEN 'span-1' END, 'a span', 'step', 0,
+  :now_us{::BIGINT} - (:executions - n) * 1000000 + k, :now_us{::BIGINT} - (:executions - n) * 1000000 + 5000, :payload
+FROM names, (SELECT 1 AS k UNION ALL SELECT 2) AS ks WHERE n % 100 = 13 AND n < :executions ORDER BY n, k;
+
+-- name: memories
+-- picks: what is remembered of each session
+INSERT INTO session_memory (project_id, session_id, summary, messages, version, written_at_us)
+SELECT 'p', 'session-' || n, NULL, :payload, 3, :now_us{::BIGINT} - (:executions - n * 100) * 1000000 FROM numbers
+WHERE n < :executions / 100;

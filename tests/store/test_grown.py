@@ -44,6 +44,9 @@ LARGE_TABLES: Final = (
     "idempotency",
     "schedule_fires",
     "conversation_messages",
+    "spans",
+    "traces",
+    "session_memory",
 )
 """What grows with the years."""
 
@@ -104,6 +107,7 @@ ANSWERS_NOTHING: Final = {
     "insert_queue": "it is there",
     "read_signing": "nothing was signed",
     "rotate_signing": "nothing was signed",
+    "insert_memory": "it is there",
 }
 
 linux = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
@@ -163,6 +167,14 @@ def defaults(executions: int) -> dict[str, Any]:
         "workers": json.dumps([WORKER]),
         "deployments": json.dumps(["d", "other"]),
         "depth": min(LIST_DEPTH, executions // 2),
+        "trace_id": name_of(executions // 2 // 100 * 100 + 13).replace("-", ""),
+        "span_id": "span-3",
+        **dict.fromkeys(("parent_span_id", "ended_at_us", "summary"), None),
+        **dict.fromkeys(("root_span_id", "root_span_type", "root_span_name", "span_type"), "text"),
+        **dict.fromkeys(("rooted", "failed", "spans", "of_execution"), 1),
+        **dict.fromkeys(("body", "messages"), PAYLOAD),
+        "sorted_at_us": NOW_US,
+        "version": 3,
         "route": "start",
         "body_hash": "hash",
         "level": 20,
@@ -210,6 +222,8 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"workflow_id": None, "type": "workflow"}
     for query in ("insert_workflow", "put_workflow"):
         found[query] = {"id": "another"}
+    for query in ("read_memory", "put_memory", "insert_memory", "update_memory", "delete_memory"):
+        found[query] = {"session_id": "session-25"}
     line = name_of(executions // 2 // 20 * 20 + 11)
     found |= {
         "delete_schedule": {"id": "schedule-3"},
@@ -220,6 +234,10 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "insert_fire": {"slot_us": NOW_US + 9, "state": "started", "execution_id": fresh},
         "update_fire": {"state": "done", "execution_id": fresh},
         "delete_fires": {"schedule_id": "schedule-49"},
+        "lock_execution_of_trace": {"id": done},
+        "known_spans": {"ids": json.dumps([f"span-{n}" for n in range(20)])},
+        "upsert_span": {"started_at_us": NOW_US},
+        "update_trace": {"started_at_us": NOW_US},
         "cut_lease": {"id": WORKER, "lease_until_us": NOW_US + 1_000_000},
         "grant_leases": {"lease_until_us": NOW_US + 24_000_000},
         "write_meta": {"value": "text"},

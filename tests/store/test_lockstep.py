@@ -67,7 +67,8 @@ from perdure.wire.requests import (
 Named = Callable[[Verb[Any]], Sequence[tuple[str, Any]]] | None
 TABLES = (
     "executions, journal, waits, topics, events, idempotency, workers, ended_workers, queues, deployments, workflows, "
-    "projects, execution_tags, logs, api_keys, schedules, schedule_fires"
+    "projects, execution_tags, logs, api_keys, schedules, schedule_fires, "
+    "spans, traces, session_memory"
 )
 
 

@@ -210,6 +210,8 @@ EXPECTED = {
     "prune_events": "events_by_time",
     "prune_idempotency": "idempotency_by_time",
     "final_of_user": "executions_by_user",
+    "prune_memory": "session_memory_by_age",
+    "old_traces": "traces_by_age",
 }
 
 

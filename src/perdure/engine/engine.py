@@ -20,11 +20,13 @@ from perdure.engine.loops import LOOPS, Loop, run_loop
 from perdure.engine.outbound import Outbound
 from perdure.engine.projects import Projects
 from perdure.engine.schedules import Schedules
+from perdure.engine.sessions import Sessions
 from perdure.engine.settings import EngineSettings
 from perdure.engine.signing import Signing
 from perdure.engine.slack import Slack
 from perdure.engine.snapshots import Snapshots
 from perdure.engine.stats import Stats
+from perdure.engine.traces import Traces
 from perdure.store.interface import (
     Counted,
     Due,
@@ -86,6 +88,8 @@ class Engine:
         self.definitions = Definitions(self)
         self.conversations = Conversations(self)
         self.slack = Slack(self)
+        self.sessions = Sessions(self)
+        self.traces = Traces(self)
         self.reaped_at_us = 0
         self.granting_until_us = 0
         """Since boot: until then every round of the reaper grants, because the clock jumped."""

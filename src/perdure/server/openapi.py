@@ -35,6 +35,11 @@ _HEADERS: Final[dict[str, Json]] = {
         "description": "Go on after the event with this id",
         "schema": {"type": "string"},
     },
+    "If-Match": {
+        "required": False,
+        "description": "The version that was read; another one by now is 409",
+        "schema": {"type": "string"},
+    },
     "Perdure-Protocol": {
         "required": True,
         "description": "The version that the worker speaks",

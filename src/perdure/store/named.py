@@ -100,6 +100,8 @@ NAMED: Final[dict[str, Callable[[Values], Iterable[Row]]]] = {
     "delete_schedule": _schedule,
     "run_schedule": _schedule,
     "fire_schedule": _schedule,
+    "put_memory": lambda values: [("session", values["session_id"])],
+    "put_spans": lambda values: [("trace", values["trace_id"])],
     "new_epoch": lambda values: [("meta", "epoch")],
     "default_project": lambda values: [("project", "")],
 }

@@ -7,6 +7,7 @@ from msgspec import Raw
 
 from perdure.store.interface import Rows, query, query_many, verb
 from perdure.store.verbs.rows import execution_of, row_of
+from perdure.store.verbs.traces import delete_traces, trace_id_of
 from perdure.wire.codec import REPLY_BYTES_MAX
 from perdure.wire.errors import Conflict, NotFound
 from perdure.wire.records import Execution, Row
@@ -15,7 +16,7 @@ from perdure.wire.status import FINAL, Phase
 
 _AFTER_EVERY_ID = "\U0010ffff"
 PRUNE_ROWS_MAX = 20_000
-"""About how many journal rows go in one transaction; the execution that reaches it is the last."""
+"""About how many journal rows and spans go in one transaction; the execution that reaches it is the last."""
 LIST_DEPTH = 100_000
 """How many of the newest executions a list looks at; the cursor goes on from there."""
 
@@ -154,6 +155,7 @@ async def _delete(project_id: str, ids: Sequence[str]) -> int:
         await query_many("delete_execution", [(project_id, id) for id in ids])
         for name in ("delete_journal", "delete_waits", "delete_logs", "delete_tags"):
             await query_many(name, [(id,) for id in ids])
+        await delete_traces(project_id, [trace_id_of(id) for id in ids])
     return len(ids)
 
 
@@ -174,8 +176,8 @@ async def prune(
     limit: int,
     workflows: Mapping[str, int] | None = None,
 ) -> Pruned:
-    """Delete a batch of what is past its time: executions that ended long ago, events, fires of schedules, answers to
-    Idempotency-Keys, the names of registrations that ended.
+    """Delete a batch of what is past its time: executions that ended long ago, events, fires of schedules, traces of no
+    execution, memory of sessions, answers to Idempotency-Keys, the names of registrations that ended.
 
     `workflows` has the moments of those workflows whose executions are kept for a time of their own.
     """
@@ -186,11 +188,11 @@ async def prune(
     rows = await query("oldest_executions", project_id=after[0], after=after[1], limit=limit)
     gone: dict[str, list[str]] = {}
     looked, room = 0, PRUNE_ROWS_MAX
-    for project_id, id, workflow_id, completed_at_us, _, next_seq in rows:
+    for project_id, id, workflow_id, completed_at_us, _, size in rows:
         looked += 1
         if completed_at_us is not None and completed_at_us < by_workflow.get(workflow_id, finished_before_us):
             gone.setdefault(project_id, []).append(id)
-            room -= next_seq
+            room -= size
             if room <= 0:
                 break
     deleted = 0
@@ -199,27 +201,39 @@ async def prune(
     events = await query("prune_events", before_us=finished_before_us, limit=limit)
     # Not before a clock that is wrong would be set right: a fire's row is what keeps its slot from a second one.
     fires = await query("prune_fires", before_us=min(finished_before_us, idempotency_before_us), limit=limit)
+    memory = await query("prune_memory", before_us=finished_before_us, limit=limit)
+    traces = await query("old_traces", before_us=finished_before_us, limit=limit)
+    for project_id, trace_id, size in traces:
+        await delete_traces(project_id, [trace_id])
+        room -= size
+        if room <= 0:
+            break
     after = ("", "")
     cut = looked < len(rows)
     if cut or len(rows) == limit:
         project_id, id, _, _, created_at_us, _ = rows[looked - 1]
         # Ids grow with time: behind one that is too young the project has nothing that is old enough.
         after = (project_id, id if created_at_us < before_us else _AFTER_EVERY_ID)
-    gone_rows = (rows, events, fires, answers, registrations)
-    deleted += len(events) + len(fires) + len(answers) + len(registrations)
-    return Pruned(deleted, after, cut or limit in map(len, gone_rows))
+    gone_rows = (rows, events, fires, memory, traces, answers, registrations)
+    deleted += sum(map(len, gone_rows[1:]))
+    return Pruned(deleted, after, cut or room <= 0 or limit in map(len, gone_rows))
 
 
 @verb
 async def erase(*, project_id: str, user_id: str | None, session_id: str | None, limit: int) -> tuple[int, int]:
-    """Delete what belongs to a user or a session; answers how many are gone and how many are still open."""
+    """Delete what belongs to a user or a session: executions, and what agents remember of the sessions. Answers how many
+    executions are gone and how many are still open."""
     if user_id is not None:
         rows = await query("final_of_user", project_id=project_id, user_id=user_id, limit=limit)
         still_open = await query("open_of_user", project_id=project_id, user_id=user_id)
+        sessions = sorted({row[1] for row in rows})
     else:
         rows = await query("final_of_session", project_id=project_id, session_id=session_id, limit=limit)
         still_open = await query("open_of_session", project_id=project_id, session_id=session_id)
-    return await _delete(project_id, [id for (id,) in rows]), still_open[0][0]
+        sessions = [session_id]
+    deleted = await _delete(project_id, [row[0] for row in rows])
+    await query_many("delete_memory", [(project_id, id) for id in sessions])
+    return deleted, still_open[0][0]
 
 
 @verb

@@ -24,11 +24,12 @@ DELETE FROM execution_tags WHERE execution_id = :id;
 -- name: oldest_executions
 -- A window of the walk that retention makes: the rows are looked at, whatever they are, so that a store where nothing is
 -- past its time is not walked to its end to find that out.
-SELECT project_id, id, workflow_id, completed_at_us, created_at_us, next_seq FROM executions
+SELECT project_id, id, workflow_id, completed_at_us, created_at_us, next_seq + COALESCE((SELECT t.spans FROM traces t
+  WHERE t.project_id = executions.project_id AND t.trace_id = REPLACE(executions.id, '-', '')), 0) FROM executions
 WHERE (project_id, id) > (:project_id, :after) ORDER BY project_id, id LIMIT :limit;
 
 -- name: final_of_user
-SELECT id FROM executions WHERE project_id = :project_id AND user_id = :user_id
+SELECT id, COALESCE(session_id, id) FROM executions WHERE project_id = :project_id AND user_id = :user_id
   AND phase IN ('completed', 'failed', 'cancelled') ORDER BY id LIMIT :limit;
 
 -- name: open_of_user

@@ -1,0 +1,47 @@
+"""Desk: sessions. What agents remember of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from perdure.store.verbs import sessions
+from perdure.wire.codec import KEY_BYTES_MAX, check_json, check_name
+from perdure.wire.errors import BadValue
+from perdure.wire.sessions import SUMMARY_BYTES_MAX, Memory
+
+if TYPE_CHECKING:
+    from msgspec import Raw
+
+    from perdure.engine.engine import Engine
+
+
+class Sessions:
+    """What callers may ask of sessions."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def memory(self, project_id: str, session_id: str) -> Memory:
+        """What is remembered of a session; of an unknown one nothing. Raises BadValue for what cannot be a name."""
+        check_name(session_id, where="session_id", max_bytes=KEY_BYTES_MAX)
+        return await self._engine.store.read(sessions.get_memory(project_id=project_id, session_id=session_id))
+
+    async def remember(
+        self, project_id: str, session_id: str, summary: str | None, messages: Raw, version: int | None = None
+    ) -> int:
+        """Replace what is remembered; answers its version. Raises Conflict when `version` is no longer the last one,
+        BadValue for what cannot be kept."""
+        check_name(session_id, where="session_id", max_bytes=KEY_BYTES_MAX)
+        check_json(bytes(messages), where="messages")
+        if summary is not None and len(summary.encode()) > SUMMARY_BYTES_MAX:
+            raise BadValue(f"summary: more than {SUMMARY_BYTES_MAX:,} bytes of UTF-8", {"path": "summary"})
+        return await self._engine.store.write(
+            sessions.put_memory(
+                project_id=project_id,
+                session_id=session_id,
+                summary=summary,
+                messages=messages,
+                version=version,
+                now_us=self._engine.clock.now_us(),
+            )
+        )

@@ -1,0 +1,134 @@
+"""The API's shapes of traces, with the contract's names where it has them (see `wire/public.py`)."""
+
+from datetime import UTC, datetime
+
+import msgspec
+from msgspec import Raw, Struct
+
+from perdure.wire.codec import KEY_BYTES_MAX, NAME_BYTES_MAX, check_json, check_name, split_path
+from perdure.wire.errors import BadValue
+from perdure.wire.public import Int64, microseconds
+from perdure.wire.records import MaybeRaw
+from perdure.wire.traces import SPAN_BYTES_MAX, Span, SpanValues, is_array, is_object
+
+AT_US_MAX = 253_402_300_799_000_000  # the end of the year 9999
+
+
+class SpanRequest(Struct, frozen=True):
+    """One span as a worker sends it. A time without an offset is UTC."""
+
+    trace_id: str
+    """32 hex digits: the root execution's id without hyphens."""
+    span_id: str
+    name: str
+    span_type: str
+    started_at: str
+    parent_span_id: str | None = None
+    attributes: MaybeRaw = None
+    events: MaybeRaw = None
+    input: MaybeRaw = None
+    output: MaybeRaw = None
+    error: MaybeRaw = None
+    initial_state: MaybeRaw = None
+    final_state: MaybeRaw = None
+    ended_at: str | None = None
+
+
+class SpansRequest(Struct, frozen=True):
+    """Spans to keep. Each is judged alone: a bad one does not keep the others out."""
+
+    spans: list[Raw]
+    """Each with trace_id, span_id, name, span_type, started_at; perhaps parent_span_id, attributes, events, input,
+    output, error, initial_state, final_state, ended_at."""
+
+
+class RejectedSpan(Struct, frozen=True):
+    """A span that was not kept, by its place in the request, and why."""
+
+    index: Int64
+    error: str
+
+
+class SpansResponse(Struct, frozen=True):
+    """How many spans were kept, and those that were not."""
+
+    accepted: Int64
+    rejected: list[RejectedSpan]
+
+
+_decode = msgspec.json.Decoder(SpanRequest).decode
+
+
+def span_of(raw: Raw) -> Span:
+    """A span as it was sent. Raises BadValue with what is wrong."""
+    data = bytes(raw)
+    check_json(data, where="span", max_bytes=SPAN_BYTES_MAX)
+    try:
+        sent = _decode(data)
+    except (msgspec.ValidationError, UnicodeDecodeError) as error:
+        path, what = split_path(str(error))
+        raise BadValue(f"span{path}: {what}") from None
+    values = SpanValues(
+        *map(
+            _something,
+            (
+                sent.attributes,
+                sent.events,
+                sent.input,
+                sent.output,
+                sent.error,
+                sent.initial_state,
+                sent.final_state,
+            ),
+        )
+    )
+    return checked_span(
+        Span(
+            sent.trace_id,
+            sent.span_id,
+            sent.parent_span_id or None,
+            sent.name,
+            sent.span_type,
+            _at_us(sent.started_at, "span.started_at"),
+            None if sent.ended_at is None else _at_us(sent.ended_at, "span.ended_at"),
+            values,
+        )
+    )
+
+
+def checked_span(span: Span) -> Span:
+    """The span as it is kept, its trace id in lower case. Raises BadValue for what could not be kept."""
+    trace_id = checked_trace_id(span.trace_id)
+    check_name(span.span_id, where="span.span_id", max_bytes=NAME_BYTES_MAX)
+    if span.parent_span_id is not None:
+        check_name(span.parent_span_id, where="span.parent_span_id", max_bytes=NAME_BYTES_MAX)
+    check_name(span.name, where="span.name", max_bytes=KEY_BYTES_MAX)
+    check_name(span.span_type, where="span.span_type", max_bytes=NAME_BYTES_MAX)
+    if span.values.attributes is not None and not is_object(span.values.attributes):
+        raise BadValue("span.attributes: must be an object or null")
+    if span.values.events is not None and not is_array(span.values.events):
+        raise BadValue("span.events: must be an array or null")
+    for at_us in (span.started_at_us, span.ended_at_us or 0):
+        if not 0 <= at_us <= AT_US_MAX:
+            raise BadValue("span: its times must lie between 1970 and 9999")
+    return msgspec.structs.replace(span, trace_id=trace_id)
+
+
+def checked_trace_id(trace_id: str) -> str:
+    """The id in lower case. Raises BadValue unless it is 32 hex digits."""
+    lower = trace_id.lower()
+    if len(lower) != 32 or set(lower) - set("0123456789abcdef"):
+        raise BadValue(f"trace_id: must be 32 hex digits, got {trace_id!r}", {"path": "trace_id"})
+    return lower
+
+
+def _something(value: Raw | None) -> Raw | None:
+    return None if value is None or bytes(value) == b"null" else value
+
+
+def _at_us(text: str, where: str) -> int:
+    try:
+        moment = datetime.fromisoformat(text)
+        return microseconds(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
+    except (ValueError, OverflowError):
+        raise BadValue(f"{where}: is not an RFC 3339 time: {text!r}") from None
