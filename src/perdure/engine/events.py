@@ -66,6 +66,10 @@ class Events:
             events.read_events(project_id=project_id, topic=topic, after=after, limit=limit)
         )
 
+    async def last(self, project_id: str, topic: str) -> int:
+        """The number of a topic's newest event; 0 of one that has none."""
+        return await self._engine.store.read(events.topic_end(project_id=project_id, topic=topic))
+
     def watch_tickets(self, project_id: str, topic: str, run_id: str | None = None) -> Tickets:
         """Take before reading; `watch` then misses nothing published since, nor written to the journal of the run."""
         bells: list[tuple[str, ...]] = [("topic", project_id, topic)]

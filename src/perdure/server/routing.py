@@ -38,6 +38,7 @@ from perdure.server.pulse import Pulse
 from perdure.server.settings import Settings
 from perdure.server.signin import SignIns
 from perdure.server.streams import ClientGone, Drain, EventStream, Poll, Slots
+from perdure.server.tails import Tails
 from perdure.wire.access import Principal, Role
 from perdure.wire.errors import (
     BadRequest,
@@ -86,6 +87,7 @@ class Services:
         self.pulse = Pulse(lambda: engine.health())
         self.drain = Drain()
         self.sign_ins = SignIns()
+        self.tails = Tails(engine)
         self.slots = Slots(settings.streams_max, settings.streams_per_key_max)
         self.connections: Callable[[], int] = lambda: 0
         self.openapi_json: Callable[[], str] = str
@@ -154,6 +156,10 @@ class Call:
         """A block that may take long: it notices when the client leaves or the server goes away."""
         return Poll(self._receive, self.services.drain, until_closing=until_closing)
 
+    async def raw_body(self) -> bytes:
+        """The body of a route that has none in the table, whatever it is. Raises `TooLarge`."""
+        return await read_bytes(self._receive, self.headers, self.settings.request_bytes_max)
+
     def check_project(self, project_id: str | None) -> None:
         """A request may repeat its project, in the query or the body. Raises `NotFound` for another."""
         if project_id is not None and self.principal is not None:
@@ -175,6 +181,7 @@ class Route:
         idempotent: bool,
         headers: tuple[str, ...],
         media_type: str,
+        raw_body: tuple[str, ...] = (),
     ) -> None:
         self.method = method
         self.path = path
@@ -185,6 +192,8 @@ class Route:
         self.idempotent = idempotent
         self.headers = headers
         self.media_type = media_type
+        self.raw_body = raw_body
+        """The forms of a body that the handler reads for itself."""
         self.name = handler.__name__
         self.doc = inspect.cleandoc(handler.__doc__ or "")
         types = get_type_hints(handler, include_extras=True)
@@ -266,6 +275,7 @@ class Routes:
         idempotent: bool = False,
         headers: tuple[str, ...] = (),
         media_type: str = "application/json",
+        raw_body: tuple[str, ...] = (),
     ) -> Callable[[Handler], Handler]:
         def add(handler: Handler) -> Handler:
             self.all.append(
@@ -279,6 +289,7 @@ class Routes:
                     idempotent=idempotent,
                     headers=headers,
                     media_type=media_type,
+                    raw_body=raw_body,
                 )
             )
             return handler
@@ -395,7 +406,7 @@ class Router:
                 if name in headers:
                     services.gate.check_project(principal, call.header(name))
         result = await route.answer(call, path_values)
-        if (isinstance(result, Struct) and type(result) is not Text) or isinstance(result, list):
+        if (isinstance(result, Struct) and type(result) not in (Text, Reply)) or isinstance(result, list):
             body = _encode(result)
             return Reply(200, body, json_headers(len(body)))
         if result is None:
@@ -482,6 +493,11 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], bytes_max:
         _check_content_type(content_type)
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise UnsupportedMediaType("Compressed bodies are not taken; send the JSON as it is.")
+    return await read_bytes(receive, headers, bytes_max)
+
+
+async def read_bytes(receive: Receive, headers: Mapping[bytes, bytes], bytes_max: int) -> bytes:
+    """The whole body, whatever it is."""
     length = headers.get(b"content-length")
     if length is not None and length.isdigit() and int(length[:20]) > bytes_max:
         raise _too_large(bytes_max)

@@ -1,5 +1,6 @@
 """Events: publish to a topic, read it, follow it."""
 
+import math
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import Final, Literal
@@ -8,9 +9,10 @@ import msgspec
 from msgspec import Struct
 
 from perdure.engine.executions import checked_id, is_uuid
-from perdure.server.routes.executions import LOOK_SECONDS, idempotency, page_limit
+from perdure.server.routes.executions import idempotency, page_limit
 from perdure.server.routing import Call, Routes
 from perdure.server.streams import COMMENT, EventStream, Silence, frame
+from perdure.server.tails import event_frame
 from perdure.wire.errors import BadRequest, PerdureError
 from perdure.wire.public import (
     INT64_MAX,
@@ -24,7 +26,7 @@ from perdure.wire.public import (
     rfc3339,
 )
 from perdure.wire.records import Event
-from perdure.wire.requests import EventItem, Finished
+from perdure.wire.requests import EventItem
 from perdure.wire.status import Phase
 
 STREAM_PAGE: Final = 100
@@ -112,34 +114,37 @@ async def stream_events(call: Call, query: StreamEventsQuery) -> EventStream:
 
 
 async def _follow(call: Call, topic: "_Topic", after: int, run_id: str | None) -> AsyncGenerator[bytes, None]:
-    events = call.engine.events
     silence = Silence(call.settings.stream_comment_seconds)
-    while True:
-        tickets = events.watch_tickets(call.project_id, topic.name, run_id)
-        try:
-            # Asked first: what a run published before its end is read below.
-            ended = None if run_id is None else await _ended(call, run_id)
-            page = await topic.read(after, STREAM_PAGE)
-        except PerdureError:
-            return  # the store is closed
-        if page:
-            after = page[-1].sequence_id
-            silence.broken()
-            yield b"".join(frame(_encode(event_response(event)), id=str(event.sequence_id)) for event in page)
-        elif ended is not None:
-            if ended.phase == Phase.FAILED:
-                yield frame(_encode({"type": "error", "message": ended.error or "The execution failed."}))
-            return
-        else:
-            watch = partial(events.watch, tickets)
-            look_at = silence.look_after(call.engine.own_look(LOOK_SECONDS))
-            while await silence.lasts(watch, look_at):
-                yield COMMENT
-
-
-async def _ended(call: Call, run_id: str) -> Finished | None:
-    reply = await call.engine.executions.wait(call.project_id, [run_id], 0)
-    return reply.finished[0] if reply.finished else None
+    with call.services.tails.following(call.project_id, topic.name, run_id) as tail:
+        while True:
+            turn = tail.turn
+            chunk = b""
+            if tail.first is not None and after >= tail.first:
+                after, chunk = tail.after(after)
+            elif not tail.over or tail.ended is not None:
+                first = tail.first
+                try:
+                    page = await topic.read(after, STREAM_PAGE)
+                except PerdureError:
+                    return  # the store is closed
+                if page:
+                    after, chunk = page[-1].sequence_id, b"".join(map(event_frame, page))
+                elif first is not None:
+                    after = max(after, first)  # what was there is gone; the tail has everything later
+                    continue
+            if chunk:
+                silence.broken()
+                yield chunk
+            elif tail.ended is not None:
+                if tail.ended.phase == Phase.FAILED:
+                    message = tail.ended.error or "The execution failed."
+                    yield frame(_encode({"type": "error", "message": message}))
+                return
+            elif tail.over:
+                return
+            else:
+                while await silence.lasts(partial(tail.wait, turn), math.inf):
+                    yield COMMENT
 
 
 class _Topic:

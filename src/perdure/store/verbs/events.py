@@ -200,6 +200,13 @@ async def _met(
 
 
 @verb
+async def topic_end(*, project_id: str, topic: str) -> int:
+    """The number of a topic's newest event, whether it is still kept or not; 0 of a topic that has none."""
+    rows = await query("topics_at", project_id=project_id, topics=json.dumps([topic]))
+    return rows[0][1] if rows else 0
+
+
+@verb
 async def read_events(*, project_id: str, topic: str, after: int, limit: int) -> list[Event]:
     """The events of a topic after a sequence number, in order."""
     rows = await query("read_events", project_id=project_id, topic=topic, after=after, limit=limit)

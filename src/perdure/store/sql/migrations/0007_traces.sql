@@ -16,6 +16,7 @@ CREATE TABLE spans (
   body {blob} NOT NULL,
   PRIMARY KEY (project_id, trace_id, span_id)
 ) {table};
+CREATE INDEX spans_without_parent ON spans (project_id, trace_id, started_at_us) WHERE parent_span_id IS NULL;
 
 -- One row per trace that has spans here: what a list shows and looks for, and the lock of whoever adds spans.
 CREATE TABLE traces (

@@ -1,0 +1,178 @@
+"""The ends of topics that are followed here: each is read once for all its streams.
+
+A thousand streams of one topic would ask the store a thousand times for each event. So a server has one tail per topic
+(and run) that anybody follows: it waits, reads what is new, makes its frames once and keeps the last of them. Streams
+take them at their own pace. There is no queue per stream: whoever is slow falls behind, out of what the tail keeps, and
+reads the store until it has caught up; so a slow reader costs nobody anything, and publishers never wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import msgspec
+
+from perdure.engine.engine import Engine
+from perdure.server.streams import frame
+from perdure.wire.errors import PerdureError
+from perdure.wire.public import event_response
+from perdure.wire.records import Event
+from perdure.wire.requests import Finished
+
+logger = logging.getLogger("perdure.server")
+
+PAGE: Final = 100
+KEPT_EVENTS: Final = 1_000
+KEPT_BYTES: Final = 1 << 20
+LINGER_SECONDS: Final = 0.25
+"""How long a run's stream stays open after the run has ended: what its worker published last may come after its end."""
+LOOK_SECONDS: Final = 1.0
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class Tail:
+    """The newest frames of one topic. `first` and `last` are the numbers between which it has them all."""
+
+    def __init__(self, engine: Engine, project_id: str, topic: str, run_id: str | None) -> None:
+        self._engine = engine
+        self._project_id = project_id
+        self._topic = topic
+        self._run_id = run_id
+        self._frames: deque[tuple[int, bytes]] = deque()
+        self._bytes = 0
+        self._taken: tuple[int, int, bytes] = (-1, -1, b"")
+        self._waiting: set[asyncio.Future[None]] = set()
+        self.streams = 0
+        self.turn = 0
+        """Changes whenever there is something new to know."""
+        self.first: int | None = None
+        """It has everything after this number; None: it has not begun."""
+        self.last = 0
+        self.ended: Finished | None = None
+        """How the run ended, once its last events are here."""
+        self.over = False
+        """Nothing more will come."""
+
+    async def run(self) -> None:
+        """Read on, for as long as somebody follows."""
+        try:
+            await self._run()
+        except PerdureError:
+            pass  # the store is closed, or not to be reached: clients come back and go on where they were
+        except Exception:  # whoever follows must not wait for ever
+            logger.exception("The tail of topic %r failed; its streams end.", self._topic)
+        finally:
+            self.over = True
+            self._tell()
+
+    async def _run(self) -> None:
+        events, engine = self._engine.events, self._engine
+        ended: Finished | None = None
+        self.first = self.last = await events.last(self._project_id, self._topic)
+        self._tell()
+        while True:
+            tickets = events.watch_tickets(self._project_id, self._topic, None if ended else self._run_id)
+            if self._run_id is not None and ended is None:
+                # Asked first: what a run published before its end is read below.
+                ended = await self._end_of(self._run_id)
+            page = await events.read(self._project_id, self._topic, self.last, PAGE)
+            if page:
+                self._keep(page)
+            elif ended is None:
+                await events.watch(tickets, engine.own_look(LOOK_SECONDS))
+            elif not await events.watch(tickets, LINGER_SECONDS):
+                self.ended = ended
+                return
+
+    async def _end_of(self, run_id: str) -> Finished | None:
+        reply = await self._engine.executions.wait(self._project_id, [run_id], 0)
+        return reply.finished[0] if reply.finished else None
+
+    def _keep(self, page: list[Event]) -> None:
+        for event in page:
+            one = event_frame(event)
+            self._frames.append((event.sequence_id, one))
+            self._bytes += len(one)
+        while len(self._frames) > KEPT_EVENTS or (self._bytes > KEPT_BYTES and len(self._frames) > 1):
+            self.first, one = self._frames.popleft()
+            self._bytes -= len(one)
+        self.last = page[-1].sequence_id
+        self._tell()
+
+    def _tell(self) -> None:
+        self.turn += 1
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(None)
+
+    def after(self, number: int) -> tuple[int, bytes]:
+        """The frames after a number that is not before `first`, a page of them, and the number of the last."""
+        if self._taken[0] == number and self._taken[1] == self.last:  # streams go on from the same place, mostly
+            return self._taken[1], self._taken[2]
+        found = [(one, data) for one, data in self._frames if one > number][:PAGE]
+        if not found:
+            return number, b""
+        last = found[-1][0]
+        self._taken = (number, last, b"".join(data for _, data in found))
+        return last, self._taken[2]
+
+    async def wait(self, turn: int, seconds: float) -> bool:
+        """Wait until there is something new since that turn; False after `seconds` without."""
+        if self.turn != turn:
+            return True
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(seconds, _resolve, future)
+        self._waiting.add(future)
+        try:
+            await future
+        finally:
+            timer.cancel()
+            self._waiting.discard(future)
+        return self.turn != turn
+
+
+class Tails:
+    """The tails of this server, each for as long as somebody follows it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._tails: dict[tuple[str, str, str | None], tuple[Tail, asyncio.Task[None]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._tails)
+
+    @contextmanager
+    def following(self, project_id: str, topic: str, run_id: str | None) -> Iterator[Tail]:
+        """The tail of a topic, for the length of the block."""
+        key = (project_id, topic, run_id)
+        known = self._tails.get(key)
+        if known is None or known[0].over:
+            tail = Tail(self._engine, project_id, topic, run_id)
+            known = self._tails[key] = tail, asyncio.get_running_loop().create_task(tail.run(), name="perdure-tail")
+        tail, task = known
+        tail.streams += 1
+        try:
+            yield tail
+        finally:
+            tail.streams -= 1
+            if not tail.streams:
+                task.cancel()
+                if self._tails.get(key) == known:
+                    del self._tails[key]
+
+
+def event_frame(event: Event) -> bytes:
+    """An event as a stream sends it."""
+    return frame(_encode(event_response(event)), id=str(event.sequence_id))
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
