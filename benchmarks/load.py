@@ -1,4 +1,4 @@
-"""W7, the rest: starts by plain requests from outside Python, and in batches."""
+"""Plain requests from outside Python, and starts in batches: the rest of W7, and `benchmarks/looks.py`."""
 
 import http.client
 import json
@@ -16,20 +16,25 @@ CONNECTIONS: Final = 64
 
 def plain(server: Server, seconds: float, folder: Path) -> tuple[float | None, str]:
     """Single starts per second from `load.c`, and what made them; None where there is no C compiler."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        return None, "no C compiler here"
-    program = folder / "load"
-    subprocess.run([compiler, "-O2", "-o", program, Path(__file__).with_name("load.c")], check=True)
     body = json.dumps({"payload": PAYLOAD}).encode()
     head = (
         f"POST /api/v1/workflows/noop1/run HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
         f"Authorization: Bearer {server.key}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
-    request = folder / "request"
-    request.write_bytes(head.encode() + body)
+    return run(server, head.encode() + body, seconds, folder)
+
+
+def run(server: Server, request: bytes, seconds: float, folder: Path) -> tuple[float | None, str]:
+    """How often a second `load.c` has a request answered, and what sent it; None where there is no C compiler."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        return None, "no C compiler here"
+    program = folder / "load"
+    subprocess.run([compiler, "-O2", "-o", program, Path(__file__).with_name("load.c")], check=True)
+    file = folder / "request"
+    file.write_bytes(request)
     done = subprocess.run(
-        [program, str(server.port), str(seconds), str(CONNECTIONS), request],
+        [program, str(server.port), str(seconds), str(CONNECTIONS), file],
         stdout=subprocess.PIPE,
         text=True,
         check=True,

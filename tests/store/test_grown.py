@@ -77,6 +77,9 @@ MAY_READ_MUCH: Final = {
     "list_executions": "the newest executions, at most LIST_DEPTH",
     "list_runs": "the newest executions, at most LIST_DEPTH",
     "run_sizes": "the newest executions, at most LIST_DEPTH",
+    "list_ids": "the newest executions, at most LIST_DEPTH",
+    "traces_floor": "index entries of the newest traces, at most LIST_DEPTH of them",
+    "ended_floor": "index entries of what ended last, at most LIST_DEPTH of them",
 }
 ANSWERS_NOTHING: Final = {
     "read_meta": "only PostgreSQL's schema has rows there",
@@ -108,6 +111,7 @@ ANSWERS_NOTHING: Final = {
     "read_signing": "nothing was signed",
     "rotate_signing": "nothing was signed",
     "insert_memory": "it is there",
+    "list_failed": "nothing has failed",
 }
 
 linux = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
@@ -174,6 +178,7 @@ def defaults(executions: int) -> dict[str, Any]:
         **dict.fromkeys(("rooted", "failed", "spans", "of_execution"), 1),
         **dict.fromkeys(("body", "messages"), PAYLOAD),
         "sorted_at_us": NOW_US,
+        **{"from_us": 0, "to_us": 1 << 62, "bytes_max": 1_000},
         "version": 3,
         "route": "start",
         "body_hash": "hash",
@@ -187,6 +192,8 @@ def defaults(executions: int) -> dict[str, Any]:
 def special(executions: int) -> dict[str, dict[str, Any]]:
     """What single queries are asked about."""
     ids = {kind: name_of(executions + 30 + n) for n, kind in enumerate(KINDS)}
+    nothing: dict[str, Any] = dict.fromkeys(("deployment_id", "queue_name", "workflow_id"))
+    has_children = name_of(executions // 2 // 20 * 20)
     done, old, fresh = name_of(executions // 2), name_of(40), name_of(executions * 2)
     found: dict[str, dict[str, Any]] = {}
     for query in ("acknowledge", "advance", "advance_next", "complete", "fail", "suspend", "requeue"):
@@ -197,7 +204,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
     for query in ("confirm_cancel", "overrule"):
         found[query] = {"id": ids["cancelling"]}
     for query in ("get_execution", "read_end", "read_parent", "children", "children_to_cancel", "any_open_child"):
-        found[query] = {"id": name_of(executions // 2 // 20 * 20)}  # it has children
+        found[query] = {"id": has_children}
     for query in ("delete_execution", "delete_journal"):
         found[query] = {"id": old}
     for query in ("read_wait", "meet_wait", "close_wait", "close_waits", "open_waits", "list_waits", "count_early"):
@@ -238,6 +245,14 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "known_spans": {"ids": json.dumps([f"span-{n}" for n in range(20)])},
         "upsert_span": {"started_at_us": NOW_US},
         "update_trace": {"started_at_us": NOW_US},
+        "traced_execution": {"id": done},
+        "traced_below": {"id": has_children, "after": ""},
+        "traced_rows": {"execution_id": done, "after": 0},
+        "traced_waits": {"execution_id": ids["waiting_for_event"]},
+        "read_span": {"span_id": "span-1"},
+        "traces_floor": {"depth": 100},
+        "list_traces": {"span_type": None, "name": None, "failed": None},
+        "list_ended_roots": {"span_type": None, "name": None, "failed": None},
         "cut_lease": {"id": WORKER, "lease_until_us": NOW_US + 1_000_000},
         "grant_leases": {"lease_until_us": NOW_US + 24_000_000},
         "write_meta": {"value": "text"},
@@ -273,8 +288,16 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "insert_event": {"seq": 1_000, "dedup_key": "another"},
         "next_limited_group": {"queue_name": "", "concurrency_key": ""},
         "ready_sizes": {"capacity": 500},
-        "list_sizes": dict.fromkeys(("deployment_id", "queue_name", "workflow_id")),
-        "list_executions": dict.fromkeys(("deployment_id", "queue_name", "workflow_id")),
+        "list_ids": nothing,
+        "list_failed": nothing | {"floor_id": ""},
+        "list_of_workflow": nothing | {"workflow_id": "workflow-1", "floor_id": ""},
+        "list_of_session": nothing | {"session_id": "session-25", "floor_id": ""},
+        "list_head_of_session": nothing | {"session_id": done},
+        "list_of_user": nothing | {"user_id": "user-2", "floor_id": ""},
+        "list_of_batch": nothing | {"batch_id": "batch-3", "floor_id": ""},
+        "list_of_parent": nothing | {"parent_execution_id": has_children, "floor_id": ""},
+        "list_of_root": nothing | {"root_execution_id": has_children, "floor_id": ""},
+        "list_tagged": nothing | {"tag_name": "shop", "tag_value": "value-1", "floor_id": ""},
         "unserved": {"before_us": 1 << 60},
         "count_early": {"execution_id": ids["waiting_for_event"]},
         "last_event_before": {"before_us": NOW_US},
@@ -314,6 +337,7 @@ class Seen(NamedTuple):
         """Whether that is more than the query's own rows explain, in a store with so many open executions."""
         allowed = PAGES_MAX + PAGES_PER_ROW_MAX * self.rows
         if self.query in ("list_executions", "list_sizes", "list_floor", "list_runs", "run_sizes"):
+        if self.query in ("list_ids", "list_floor", "traces_floor", "ended_floor"):
             allowed += 2 * LIST_DEPTH
         elif self.query in MAY_READ_MUCH:
             allowed += 5 * open_

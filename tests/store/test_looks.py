@@ -98,17 +98,47 @@ async def test_a_filter_without_an_index_looks_back_a_bounded_way_and_says_so(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(looks, "LIST_DEPTH", 4)
-    ids = await world.start_all([StartItem("wf", tags={"n": str(n)}) for n in range(12)])
+    ids = await world.start_all([StartItem("wf", queue_name=str(n)) for n in range(12)])
     found, cursor, pages = [], "~", 0
     while cursor:
         page, following = await world.store.read(
-            looks.list_executions(project_id=PROJECT, filters=ListFilters(tag="n=0"), before=cursor, limit=5)
+            looks.list_executions(project_id=PROJECT, filters=ListFilters(queue_name="0"), before=cursor, limit=5)
         )
         found += [execution.id for execution in page]
         pages += 1
         cursor = following or ""
     assert found == [ids[0]]
     assert pages == 3
+
+
+async def test_a_filter_with_an_index_finds_what_is_old_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looks, "LIST_DEPTH", 4)
+    await world.register(workflows=("wf", "old"))
+    head = await world.start("old")
+    item = StartItem("old", session_id=head, user_id="u", tags={"n": "0"})
+    first, second = await world.start_all([item, item])
+    await world.start_all([StartItem("wf") for _ in range(12)])
+    for filters, ids in (
+        (ListFilters(workflow_id="old"), [second, first, head]),
+        (ListFilters(session_id=head), [second, first, head]),
+        (ListFilters(user_id="u"), [second, first]),
+        (ListFilters(tag="n=0"), [second, first]),
+        (ListFilters(tag="n=1"), []),
+    ):
+        for limit in (1, 2, 50):
+            found: list[str] = []
+            cursor: str | None = "~"
+            while cursor is not None:
+                page, cursor = await world.store.read(
+                    looks.list_executions(project_id=PROJECT, filters=filters, before=cursor, limit=limit)
+                )
+                assert page or not ids, "no page is empty"
+                found += [execution.id for execution in page]
+            assert found == ids
+    await world.cancel(first)
+    both = ListFilters(user_id="u", phases=["cancelled"])
+    page, cursor = await world.store.read(looks.list_executions(project_id=PROJECT, filters=both, before="~", limit=50))
+    assert (page, cursor is None) == ([], False), "with another filter it looks back as far as without an index"
 
 
 async def test_missing_things_are_missed(world: World) -> None:

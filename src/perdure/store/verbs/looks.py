@@ -1,15 +1,17 @@
 """Looks: what is there, without changing it; and what the operator may remove."""
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from msgspec import Raw
 
 from perdure.store.interface import Rows, query, query_many, verb
 from perdure.store.verbs.rows import execution_of, row_of
-from perdure.store.verbs.traces import delete_traces, trace_id_of
+from perdure.store.verbs.traces import delete_traces
 from perdure.wire.codec import REPLY_BYTES_MAX
 from perdure.wire.errors import Conflict, NotFound
+from perdure.wire.journal_spans import trace_id_of
 from perdure.wire.records import Execution, Row
 from perdure.wire.requests import Finished, ListFilters, LogLine
 from perdure.wire.status import FINAL, Phase
@@ -19,6 +21,16 @@ PRUNE_ROWS_MAX = 20_000
 """About how many journal rows and spans go in one transaction; the execution that reaches it is the last."""
 LIST_DEPTH = 100_000
 """How many of the newest executions a list looks at; the cursor goes on from there."""
+_INDEXED: Final = {
+    "parent_execution_id": "list_of_parent",
+    "root_execution_id": "list_of_root",
+    "batch_id": "list_of_batch",
+    "session_id": "list_of_session",
+    "user_id": "list_of_user",
+    "tag_name": "list_tagged",
+    "workflow_id": "list_of_workflow",
+}
+"""Filters that have an index, the narrowest first, and the query that walks it."""
 
 DOCTOR = (
     "doctor_end_recorded_once",
@@ -82,13 +94,8 @@ async def list_executions(
 ) -> tuple[list[Execution], str | None]:
     """A page of executions, newest first, and where the next one starts (None: there is no more). It ends early with
     the execution whose payload and result fill `bytes_max`."""
-    floor = await query("list_floor", project_id=project_id, before=before, depth=LIST_DEPTH)
-    floor_id = floor[0][0] if floor else ""
     tag_name, _, tag_value = (filters.tag or "").partition("=")
-    wanted: dict[str, object] = {
-        "project_id": project_id,
-        "before": before,
-        "floor_id": floor_id,
+    fits: dict[str, Any] = {
         "phases": f" {' '.join(filters.phases)} " if filters.phases is not None else None,
         "workflow_id": filters.workflow_id,
         "session_id": filters.session_id,
@@ -100,18 +107,29 @@ async def list_executions(
         "deployment_id": filters.deployment_id,
         "key": filters.key,
         "tag_name": tag_name or None,
-        "tag_value": tag_value,
         "created_after_us": filters.created_after_us,
         "created_before_us": filters.created_before_us,
     }
-    sizes = await query("list_sizes", limit=limit + 1, **wanted)
-    fits, room = 0, bytes_max
-    while fits < min(limit, len(sizes)) and room > 0:
-        room -= sizes[fits][0]
-        fits += 1
-    page = [execution_of(row) for row in await query("list_executions", limit=fits, **wanted)]
-    if page and len(sizes) > fits:
-        return page, page[-1].id
+    given = [name for name, value in fits.items() if value is not None]
+    name = next((name for filter, name in _INDEXED.items() if filter in given), "list_ids")
+    if name == "list_ids" and filters.phases is not None and list(filters.phases) == [Phase.FAILED]:
+        name = "list_failed"
+    floor_id = ""
+    if len(given) > (name != "list_ids"):  # an index that is walked for its own filter alone finds at each step
+        floor = await query("list_floor", project_id=project_id, before=before, depth=LIST_DEPTH)
+        floor_id = floor[0][0] if floor else ""
+    wanted = {"project_id": project_id, "before": before, "tag_value": tag_value, **fits}
+    sizes = await query(name, floor_id=floor_id, limit=limit + 1, **wanted)
+    if name == "list_of_session":
+        sizes = sorted([*sizes, *await query("list_head_of_session", **wanted)], reverse=True)[: limit + 1]
+    amount, room = 0, bytes_max
+    while amount < min(limit, len(sizes)) and room > 0:
+        room -= sizes[amount][1]
+        amount += 1
+    ids = [row[0] for row in sizes[:amount]]
+    page = [execution_of(row) for row in await query("list_executions", project_id=project_id, ids=json.dumps(ids))]
+    if page and len(sizes) > amount:
+        return page, ids[-1]
     return page, floor_id or None
 
 
@@ -221,8 +239,10 @@ async def prune(
 
 @verb
 async def erase(*, project_id: str, user_id: str | None, session_id: str | None, limit: int) -> tuple[int, int]:
-    """Delete what belongs to a user or a session: executions, and what agents remember of the sessions. Answers how many
-    executions are gone and how many are still open."""
+    """Delete what belongs to a user or a session: executions, and what agents remember of the sessions.
+
+    Answers how many executions are gone and how many are still open.
+    """
     if user_id is not None:
         rows = await query("final_of_user", project_id=project_id, user_id=user_id, limit=limit)
         still_open = await query("open_of_user", project_id=project_id, user_id=user_id)

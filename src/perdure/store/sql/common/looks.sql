@@ -13,51 +13,88 @@ SELECT e.id, e.phase, e.result, e.error,
     (SELECT j.value FROM journal j WHERE j.execution_id = e.id AND j.kind = 'failed' ORDER BY j.seq DESC LIMIT 1) END
 FROM executions e WHERE e.project_id = :project_id AND e.id = :id;
 
+-- text: fits
+(:phases{::TEXT} IS NULL OR {INSTR|STRPOS}(:phases, ' ' || phase || ' ') > 0)
+  AND (:workflow_id{::TEXT} IS NULL OR workflow_id = :workflow_id)
+  AND (:session_id{::TEXT} IS NULL OR session_id = :session_id OR id = :session_id)
+  AND (:user_id{::TEXT} IS NULL OR user_id = :user_id)
+  AND (:queue_name{::TEXT} IS NULL OR queue_name = :queue_name)
+  AND (:batch_id{::TEXT} IS NULL OR batch_id = :batch_id)
+  AND (:parent_execution_id{::TEXT} IS NULL OR parent_execution_id = :parent_execution_id)
+  AND (:root_execution_id{::TEXT} IS NULL OR root_execution_id = :root_execution_id)
+  AND (:deployment_id{::TEXT} IS NULL OR deployment_id = :deployment_id)
+  AND (:key{::TEXT} IS NULL OR key = :key)
+  AND (:tag_name{::TEXT} IS NULL OR EXISTS (SELECT 1 FROM execution_tags t WHERE t.project_id = executions.project_id
+    AND t.name = :tag_name AND t.value = :tag_value AND t.execution_id = executions.id))
+  AND (:created_after_us{::BIGINT} IS NULL OR created_at_us >= :created_after_us)
+  AND (:created_before_us{::BIGINT} IS NULL OR created_at_us < :created_before_us)
+
+-- text: size
+OCTET_LENGTH(payload) + COALESCE(OCTET_LENGTH(result), 0)
+
+-- name: list_ids
+-- Which executions are on a page, newest first, and how large they are: one text for all filters, a NULL filter is none.
+-- Walks the primary key from the cursor on; `floor_id` bounds how far back filters without an index look.
+SELECT id, {= size} FROM executions WHERE project_id = :project_id AND id < :before AND id >= :floor_id AND {= fits}
+ORDER BY id DESC LIMIT :limit;
+
+-- name: list_of_workflow
+-- As list_ids, and so are the following, for a filter that has an index: it is walked instead.
+SELECT id, {= size} FROM executions
+WHERE project_id = :project_id AND workflow_id = :workflow_id AND id < :before AND id >= :floor_id AND {= fits}
+ORDER BY id DESC LIMIT :limit;
+
+-- name: list_of_session
+SELECT id, {= size} FROM executions
+WHERE project_id = :project_id AND session_id = :session_id AND id < :before AND id >= :floor_id AND {= fits}
+ORDER BY id DESC LIMIT :limit;
+
+-- name: list_head_of_session
+-- The execution that a session is named after.
+SELECT id, {= size} FROM executions
+WHERE project_id = :project_id AND id = :session_id AND id < :before AND (session_id IS NULL OR session_id <> :session_id)
+  AND {= fits};
+
+-- name: list_of_user
+SELECT id, {= size} FROM executions
+WHERE project_id = :project_id AND user_id = :user_id AND id < :before AND id >= :floor_id AND {= fits}
+ORDER BY id DESC LIMIT :limit;
+
+-- name: list_of_batch
+SELECT id, {= size} FROM executions
+WHERE project_id = :project_id AND batch_id = :batch_id AND id < :before AND id >= :floor_id AND {= fits}
+ORDER BY id DESC LIMIT :limit;
+
+-- name: list_of_parent
+SELECT id, {= size} FROM executions
+WHERE project_id = :project_id AND parent_execution_id = :parent_execution_id AND id < :before AND id >= :floor_id AND {= fits}
+ORDER BY id DESC LIMIT :limit;
+
+-- name: list_of_root
+SELECT id, {= size} FROM executions
+WHERE project_id = :project_id AND root_execution_id = :root_execution_id AND id < :before AND id >= :floor_id AND {= fits}
+ORDER BY id DESC LIMIT :limit;
+
+-- name: list_failed
+SELECT id, {= size} FROM executions
+WHERE project_id = :project_id AND phase = 'failed' AND id < :before AND id >= :floor_id AND {= fits}
+ORDER BY id DESC LIMIT :limit;
+
+-- name: list_tagged
+SELECT execution_id, {= size} FROM execution_tags g JOIN executions ON executions.project_id = g.project_id
+  AND executions.id = g.execution_id
+WHERE g.project_id = :project_id AND g.name = :tag_name AND g.value = :tag_value AND g.execution_id < :before
+  AND g.execution_id >= :floor_id AND {= fits}
+ORDER BY g.execution_id DESC LIMIT :limit;
+
 -- name: list_executions
--- One text for all filters: a NULL filter is none. Walks the primary key, newest first, from the cursor; `floor_id` bounds
--- how far back filters that have no index of their own look.
+-- Those of a page.
 SELECT id, project_id, workflow_id, deployment_id, phase, payload, result, error, created_at_us, started_at_us,
   completed_at_us, assigned_to_worker, parent_execution_id, root_execution_id, retry_count, step_key, queue_name,
   concurrency_key, batch_id, session_id, user_id, output_schema_name, cancelled_at_us, cancelled_by, run_timeout_seconds,
   key, attempt, tags, progress, due_at_us, next_seq
-FROM executions
-WHERE project_id = :project_id AND id < :before AND id >= :floor_id
-  AND (:phases{::TEXT} IS NULL OR {INSTR|STRPOS}(:phases, ' ' || phase || ' ') > 0)
-  AND (:workflow_id{::TEXT} IS NULL OR workflow_id = :workflow_id)
-  AND (:session_id{::TEXT} IS NULL OR session_id = :session_id OR id = :session_id)
-  AND (:user_id{::TEXT} IS NULL OR user_id = :user_id)
-  AND (:queue_name{::TEXT} IS NULL OR queue_name = :queue_name)
-  AND (:batch_id{::TEXT} IS NULL OR batch_id = :batch_id)
-  AND (:parent_execution_id{::TEXT} IS NULL OR parent_execution_id = :parent_execution_id)
-  AND (:root_execution_id{::TEXT} IS NULL OR root_execution_id = :root_execution_id)
-  AND (:deployment_id{::TEXT} IS NULL OR deployment_id = :deployment_id)
-  AND (:key{::TEXT} IS NULL OR key = :key)
-  AND (:tag_name{::TEXT} IS NULL OR EXISTS (SELECT 1 FROM execution_tags t WHERE t.project_id = executions.project_id
-    AND t.name = :tag_name AND t.value = :tag_value AND t.execution_id = executions.id))
-  AND (:created_after_us{::BIGINT} IS NULL OR created_at_us >= :created_after_us)
-  AND (:created_before_us{::BIGINT} IS NULL OR created_at_us < :created_before_us)
-ORDER BY id DESC LIMIT :limit;
-
--- name: list_sizes
--- How large they are that list_executions would answer with.
-SELECT OCTET_LENGTH(payload) + COALESCE(OCTET_LENGTH(result), 0)
-FROM executions
-WHERE project_id = :project_id AND id < :before AND id >= :floor_id
-  AND (:phases{::TEXT} IS NULL OR {INSTR|STRPOS}(:phases, ' ' || phase || ' ') > 0)
-  AND (:workflow_id{::TEXT} IS NULL OR workflow_id = :workflow_id)
-  AND (:session_id{::TEXT} IS NULL OR session_id = :session_id OR id = :session_id)
-  AND (:user_id{::TEXT} IS NULL OR user_id = :user_id)
-  AND (:queue_name{::TEXT} IS NULL OR queue_name = :queue_name)
-  AND (:batch_id{::TEXT} IS NULL OR batch_id = :batch_id)
-  AND (:parent_execution_id{::TEXT} IS NULL OR parent_execution_id = :parent_execution_id)
-  AND (:root_execution_id{::TEXT} IS NULL OR root_execution_id = :root_execution_id)
-  AND (:deployment_id{::TEXT} IS NULL OR deployment_id = :deployment_id)
-  AND (:key{::TEXT} IS NULL OR key = :key)
-  AND (:tag_name{::TEXT} IS NULL OR EXISTS (SELECT 1 FROM execution_tags t WHERE t.project_id = executions.project_id
-    AND t.name = :tag_name AND t.value = :tag_value AND t.execution_id = executions.id))
-  AND (:created_after_us{::BIGINT} IS NULL OR created_at_us >= :created_after_us)
-  AND (:created_before_us{::BIGINT} IS NULL OR created_at_us < :created_before_us)
-ORDER BY id DESC LIMIT :limit;
+FROM executions WHERE project_id = :project_id
+  AND id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))} ORDER BY id DESC;
 
 -- name: list_floor
 SELECT id FROM executions WHERE project_id = :project_id AND id < :before ORDER BY id DESC LIMIT 1 OFFSET :depth;
