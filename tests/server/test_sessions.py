@@ -43,9 +43,7 @@ async def test_a_concurrent_writer_is_told(served: Served) -> None:
         ({"messages": []}, {"if-match": "*"}, 400, "If-Match"),
     ],
 )
-async def test_what_cannot_be_kept(
-    served: Served, body: Any, headers: dict[str, str], status: int, says: str
-) -> None:
+async def test_what_cannot_be_kept(served: Served, body: Any, headers: dict[str, str], status: int, says: str) -> None:
     reply = await served.client.put(MEMORY, json=body, headers=headers)
     assert reply.status_code == status and says in reply.json()["error"]
     assert (await served.client.get(MEMORY)).json()["version"] == 0

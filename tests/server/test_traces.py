@@ -1,8 +1,17 @@
-"""Traces over HTTP: spans come in, each judged alone."""
+"""Traces over HTTP: spans come in, each judged alone; traces are listed and shown, with what journals say."""
 
+import base64
+import gzip
+import json
 from typing import Any
 
-from tests.server.serving import Served
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
+from tests.server.serving import Hand, Served
 
 BATCH = "/internal/spans/batch"
 TRACE = "0190a5f27c1e7b3a9d550242ac120002"
@@ -57,3 +66,244 @@ async def test_a_batch_is_bounded(served: Served) -> None:
     reply = await served.client.post(BATCH, json={"spans": [0] * 10_001})
     assert (reply.status_code, reply.json()["details"]) == (422, {"path": "spans"})
     assert await put(served) == {"accepted": 0, "rejected": []}
+
+
+# --- looking -------------------------------------------------------------------------------------------------------
+
+
+async def get(served: Served, trace: str = TRACE, **options: Any) -> Any:
+    reply = await served.client.get(f"/api/v1/traces/{trace}", **options)
+    assert reply.status_code == 200, reply.text
+    return reply.json()
+
+
+async def listed(served: Served, query: str = "", **options: Any) -> list[Any]:
+    reply = await served.client.get(f"/api/v1/traces?{query}", **options)
+    assert reply.status_code == 200, reply.text
+    found: list[Any] = reply.json()["traces"]
+    return found
+
+
+async def test_a_trace_is_shown_as_it_was_sent(served: Served) -> None:
+    child = span("b", parent_span_id="a", name="step", span_type="step", started_at="2026-01-01T12:00:00.5Z")
+    await put(served, child, span("a"))
+    await put(served, span("b", **{**child, "span_id": "b", "error": {"message": "no"}, "events": [{"name": "e"}]}))
+    trace = await get(served)
+    assert [one["span_id"] for one in trace["spans"]] == ["a", "b"]
+    assert trace["spans"][0] == span("a", started_at="2026-01-01T12:00:00.000000+00:00", initial_state=None) | {
+        "ended_at": "2026-01-01T12:00:01.500000+00:00",
+        "final_state": None,
+    }
+    assert trace["spans"][1]["error"] == {"message": "no"} and trace["spans"][1]["events"] == [{"name": "e"}]
+    assert {name: trace[name] for name in trace if name != "spans"} == {
+        "trace_id": TRACE,
+        "span_count": 2,
+        "error_count": 1,
+        "status": "unknown",
+        "trace_start_time": "2026-01-01T12:00:00.000000+00:00",
+        "trace_end_time": "2026-01-01T12:00:01.500000+00:00",
+        "root_span_name": "workflow.w",
+    }
+    _, other = await served.other_project()
+    empty = await get(served, headers=other)
+    assert (empty["spans"], empty["span_count"], empty["status"]) == ([], 0, "unknown")
+    assert await listed(served, headers=other) == []
+    assert (await served.client.get("/api/v1/traces/xyz")).status_code == 400
+
+
+async def test_a_run_that_went_on_after_waits_is_one_span(served: Served) -> None:
+    def piece(id: str, second: int, previous: str | None, **fields: Any) -> dict[str, Any]:
+        attributes = {"n": second, **({} if previous is None else {"workflow.previous_span_id": previous})}
+        at = f"2026-01-01T12:00:0{second}Z"
+        return span(id, started_at=at, ended_at=at, attributes=attributes, **fields)
+
+    await put(
+        served,
+        piece("a", 1, None, input=1, output=None, initial_state={"s": 1}),
+        piece("b", 2, "a", input=None, output=None, error={"message": "first"}, events=[1]),
+        piece("c", 3, "b", input=None, output=7, error={"message": "second"}, events=[2]),
+        span("inner", parent_span_id="b", span_type="step", name="step"),
+        span("stranger", attributes={"workflow.previous_span_id": "inner"}, started_at="2026-01-01T12:00:09Z"),
+        span("r1", started_at="2026-01-01T12:00:08Z", attributes={"workflow.previous_span_id": "r2"}),
+        span("r2", started_at="2026-01-01T12:00:08Z", attributes={"workflow.previous_span_id": "r1"}),
+    )
+    spans = (await get(served))["spans"]
+    parents = {one["span_id"]: one["parent_span_id"] for one in spans}
+    whole = "linked_a"
+    assert parents == {
+        **{"a": whole, "b": whole, "c": whole, whole: None, "inner": "b"},
+        **{"stranger": None, "r1": None, "r2": None},  # another parent, and a circle
+    }
+    linked = next(one for one in spans if one["span_id"] == whole)
+    ids = [one["span_id"] for one in spans]
+    assert ids.index(whole) == ids.index("a") - 1
+    assert (linked["name"], linked["input"], linked["output"]) == ("workflow.w", 1, 7)
+    assert (linked["error"], linked["events"], linked["initial_state"]) == ({"message": "first"}, [1, 2], {"s": 1})
+    assert linked["attributes"] == {"n": 3, "workflow.previous_span_id": "b"}
+    assert (linked["started_at"][17:19], linked["ended_at"][17:19]) == ("01", "03")
+
+
+async def test_traces_are_listed_by_the_end_of_their_root(served: Served) -> None:
+    def trace(n: int) -> str:
+        return f"{n:032x}"
+
+    roots: list[dict[str, Any]] = [
+        {"name": "workflow.first"},
+        {"span_type": "agent", "name": "agent.second", "error": {"message": "no"}},
+        {"name": "workflow.open", "ended_at": None},
+    ]
+    for n, fields in enumerate(roots, 1):
+        ended = {"ended_at": f"2026-01-0{n}T12:00:01Z", **fields}
+        await put(served, span("root", trace_id=trace(n), started_at=f"2026-01-0{n}T12:00:00Z", **ended))
+        await put(served, span("child", trace_id=trace(n), parent_span_id="root", error={"message": "inner"}))
+    found = await listed(served)
+    assert [one["trace_id"] for one in found] == [trace(3), trace(2), trace(1)]
+    assert found[1] == {
+        "trace_id": trace(2),
+        "status": "unknown",
+        "root_span_type": "agent",
+        "root_span_name": "agent.second",
+        "started_at": "2026-01-02T12:00:00.000000+00:00",
+        "ended_at": "2026-01-02T12:00:01.000000+00:00",
+        "duration_ms": 1_000,
+        "input": {"n": 1},
+        "output": 12345678901234567890,
+        "root_error": {"message": "no"},
+    }
+    assert (found[0]["ended_at"], found[0]["duration_ms"]) == (None, None)
+    for query, numbers in {
+        "root_span_type=agent": [2],
+        "root_span_name=fir": [1],
+        "has_error=true": [2],
+        "has_error=false": [3, 1],
+        "start_time=2026-01-02T00:00:00Z": [3, 2],
+        "end_time=2026-01-02T23:00:00Z": [2, 1],
+        "limit=1&offset=1": [2],
+        "offset=5": [],
+    }.items():
+        assert [one["trace_id"] for one in await listed(served, query)] == [trace(n) for n in numbers], query
+    for query in ("limit=0", "limit=501", "offset=-1", "offset=10001", "has_error=perhaps", "start_time=noon"):
+        assert (await served.client.get(f"/api/v1/traces?{query}")).status_code == 400, query
+
+
+async def test_a_journal_is_a_trace(served: Served, hand: Hand) -> None:
+    id = await served.start(payload={"n": 1}, session_id="s")
+    item = await hand.claim()
+    begun: dict[str, Any] = {"type": "step", "key": "charge", "name": "charge", "fingerprint": None}
+    begun["started_at_us"] = served.engine.clock.now_us()
+    tried = {**begun, "ok": False, "value": {"message": "away"}, "last": False}
+    await hand.report(item, 1, entries=[tried, {**begun, "ok": True, "value": 7, "tries": 2}])
+    await hand.report(item, 2, end={"type": "fail", "error": "broken", "detail": {"message": "broken"}})
+    trace_id = id.replace("-", "")
+    trace = await get(served, trace_id)
+    assert (trace["status"], trace["root_span_name"], trace["span_count"]) == ("failed", "workflow.w", 2)
+    root, charged = trace["spans"]
+    assert (root["span_type"], root["input"], root["error"]) == ("workflow", {"n": 1}, {"message": "broken"})
+    assert root["attributes"]["workflow.execution_id"] == id
+    assert (charged["name"], charged["span_type"], charged["output"]) == ("charge", "step", 7)
+    assert charged["parent_span_id"] == root["span_id"]
+    assert [one["name"] for one in charged["events"]] == ["try_failed"]
+    assert await get(served, trace_id) == trace, "the same rows, the same spans"
+    assert [(one["trace_id"], one["status"]) for one in await listed(served, "has_error=true")] == [
+        (trace_id, "failed")
+    ]
+    # What a worker sends of the same execution is not shown twice; what others send is beside the journal.
+    await put(served, span("o", trace_id=trace_id, name="other", span_type="http"))
+    assert len((await get(served, trace_id))["spans"]) == 3
+    await put(served, span("w", trace_id=trace_id, attributes={"workflow.execution_id": id}))
+    assert sorted(one["span_id"] for one in (await get(served, trace_id))["spans"]) == ["o", "w"]
+    assert len(await listed(served)) == 1
+
+
+# --- OpenTelemetry -------------------------------------------------------------------------------------------------
+
+
+def request() -> ExportTraceServiceRequest:
+    """Two spans of one trace, the second with a bad name for its trace."""
+    found = ExportTraceServiceRequest()
+    group = found.resource_spans.add()
+    service = group.resource.attributes.add()
+    service.key, service.value.string_value = "service.name", "shop"
+    scope = group.scope_spans.add()
+    for number, trace in enumerate((bytes.fromhex(TRACE), b"short")):
+        one = scope.spans.add(trace_id=trace, span_id=bytes([7] * 8), name=f"GET /{number}", kind=2)
+        one.start_time_unix_nano, one.end_time_unix_nano = 1_767_268_800_000_000_000, 1_767_268_801_000_000_000
+        one.status.code, one.status.message = Status.STATUS_CODE_ERROR, "no"
+        for key, kind, value in (
+            ("text", "string_value", "a"),
+            ("big", "int_value", 2**62),
+            ("half", "double_value", 0.5),
+            ("yes", "bool_value", True),
+            ("raw", "bytes_value", b"\xff"),
+        ):
+            attribute = one.attributes.add()
+            attribute.key = key
+            setattr(attribute.value, kind, value)
+        many = one.attributes.add()
+        many.key = "many"
+        many.value.array_value.values.add().kvlist_value.values.add().key = "inner"
+        event = one.events.add(name="exception", time_unix_nano=1_767_268_800_500_000_000)
+        event.attributes.add().key = "empty"
+    return found
+
+
+def as_json(sent: ExportTraceServiceRequest) -> bytes:
+    """The JSON form: as protobuf's, but ids in hex."""
+    from google.protobuf.json_format import MessageToDict
+
+    found = MessageToDict(sent)
+    for one in found["resourceSpans"][0]["scopeSpans"][0]["spans"]:
+        for name in ("traceId", "spanId"):
+            one[name] = base64.b64decode(one[name]).hex().upper()
+    return json.dumps(found).encode()
+
+
+@pytest.mark.parametrize(
+    ("form", "packed"),
+    [("protobuf", False), ("protobuf", True), ("json", True), ("json enums as numbers", False)],
+)
+async def test_spans_come_in_by_opentelemetrys_protocol(served: Served, form: str, packed: bool) -> None:
+    sent = request()
+    body, kind = sent.SerializeToString(), "application/x-protobuf"
+    if form != "protobuf":
+        body, kind = as_json(sent), "application/json"
+        if form != "json":
+            body = body.replace(b'"STATUS_CODE_ERROR"', b"2").replace(b'"SPAN_KIND_SERVER"', b"2")
+    headers = {"content-type": kind, **({"content-encoding": "gzip"} if packed else {})}
+    reply = await served.client.post("/v1/traces", content=gzip.compress(body) if packed else body, headers=headers)
+    assert (reply.status_code, reply.headers["content-type"]) == (200, kind), reply.text
+    if form == "protobuf":
+        partial = ExportTraceServiceResponse.FromString(reply.content).partial_success
+        assert (partial.rejected_spans, "32 hex digits" in partial.error_message) == (1, True)
+    else:
+        partial = reply.json()["partialSuccess"]
+        assert (partial["rejectedSpans"], "32 hex digits" in partial["errorMessage"]) == ("1", True)
+    [one] = (await get(served))["spans"]
+    assert (one["name"], one["span_type"], one["span_id"]) == ("GET /0", "server", "07" * 8)
+    assert (one["error"], one["ended_at"]) == ({"message": "no"}, "2026-01-01T12:00:01.000000+00:00")
+    assert one["attributes"] == {
+        "resource.service.name": "shop",
+        **{"text": "a", "big": 2**62, "half": 0.5, "yes": True, "raw": "/w==", "many": [{"inner": None}]},
+    }
+    assert one["events"][0]["name"] == "exception"
+
+
+async def test_what_is_no_trace_request(served: Served) -> None:
+    as_json = {"content-type": "application/json"}
+    packed = {**as_json, "content-encoding": "gzip"}
+    cases: list[tuple[bytes, dict[str, str], int]] = [
+        (b"\xff", {"content-type": "application/x-protobuf"}, 400),
+        (b"{", as_json, 422),
+        (b"[]", as_json, 400),
+        (b"{}", {"content-type": "text/plain"}, 415),
+        (b"{}", {**as_json, "content-encoding": "br"}, 415),
+        (b"{}", packed, 400),
+        (gzip.compress(b"{}")[:-4], packed, 400),
+        (gzip.compress(bytes(33 << 20)), packed, 413),
+        (b"{}", {**as_json, "authorization": ""}, 401),
+        (b"{}", as_json, 200),
+    ]
+    for body, headers, status in cases:
+        reply = await served.client.post("/v1/traces", content=body, headers=headers)
+        assert reply.status_code == status, reply.text
+        assert reply.json() == {} if status == 200 else reply.json()["error"]

@@ -69,8 +69,8 @@ async def test_concurrent_writers_lose_nothing(world: World) -> None:
 
 
 async def test_memory_goes_with_what_is_erased(world: World) -> None:
-    mine = await world.start(user_id="u")
-    shared = await world.start(user_id="u", session_id="shared")
+    mine = await world.start(user_id="u", accept_early=True)
+    shared = await world.start(user_id="u", session_id="shared", accept_early=True)
     for session in (mine, "shared", "other"):
         await put(world, session, "[1]")
     for id in (mine, shared):

@@ -7,6 +7,7 @@ from tests.store.world import PROJECT, SECOND, World
 
 from perdure.store.interface import Rows, query, verb
 from perdure.store.verbs import looks, traces
+from perdure.wire.journal_spans import trace_id_of
 from perdure.wire.traces import Span
 
 DAY_US = 86_400 * SECOND
@@ -56,8 +57,8 @@ async def test_a_trace_has_room_for_so_many(world: World, monkeypatch: pytest.Mo
 
 
 async def test_spans_go_with_their_execution(world: World) -> None:
-    id = await world.start()
-    trace = traces.trace_id_of(id)
+    id = await world.start(accept_early=True)
+    trace = trace_id_of(id)
     await put(world, span(world, trace=trace))
     await put(world, span(world))
     world.advance(2 * 86_400)

@@ -1,18 +1,35 @@
-"""Desk: traces. Spans come in."""
+"""Desk: traces. Spans come in, and traces are looked at: what was sent, and what journals say."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from perdure.store.verbs import traces
+import msgspec
+from msgspec import Raw
+
+from perdure.engine.stitching import stitched
+from perdure.store.verbs import trace_looks, traces
+from perdure.store.verbs.trace_looks import TraceFilters, TraceRoot
+from perdure.wire.errors import BadRequest
+from perdure.wire.journal_spans import journal_spans
+from perdure.wire.status import Phase
+from perdure.wire.traces import Span
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
-    from perdure.wire.traces import Span
 
 AT_ONCE = 500
 """Spans written in one go, so that others get their turn between."""
+LIST_MAX = 500
+OFFSET_MAX = 10_000
+
+
+class WholeTrace(NamedTuple):
+    """All spans of a trace, by their start, and the phase of its execution (None: it belongs to none)."""
+
+    spans: list[Span]
+    phase: Phase | None
 
 
 class Traces:
@@ -38,6 +55,45 @@ class Traces:
                     raise answer
                 left_out.extend((trace_id, span_id) for span_id in answer)
         return left_out
+
+    async def list(
+        self, project_id: str, filters: TraceFilters, limit: int = 50, offset: int = 0
+    ) -> Sequence[TraceRoot]:
+        """A page of traces, those whose root ended last first. Raises BadRequest for a page out of bounds."""
+        if not 1 <= limit <= LIST_MAX:
+            raise BadRequest(f"`limit` must be 1 to {LIST_MAX}, got {limit}.")
+        if not 0 <= offset <= OFFSET_MAX:
+            raise BadRequest(f"`offset` must be 0 to {OFFSET_MAX:,}, got {offset}; ask for a time range instead.")
+        return await self._engine.store.scan(
+            trace_looks.list_traces(project_id=project_id, filters=filters, limit=limit, offset=offset)
+        )
+
+    async def get(self, project_id: str, trace_id: str) -> WholeTrace:
+        """All spans of a trace; none when it is unknown.
+
+        An execution that spans of a worker describe (`<type>.execution_id`) is not shown a second time as its journal.
+        """
+        found = await self._engine.store.scan(trace_looks.get_trace(project_id=project_id, trace_id=trace_id))
+        described = {id for span in found.spans if (id := _execution_of(span)) is not None}
+        spans = [*found.spans]
+        for execution in found.executions:
+            if execution.id not in described:
+                spans += journal_spans(execution)
+        return WholeTrace(stitched(spans), found.phase)
+
+
+def _execution_of(span: Span) -> str | None:
+    """The execution that a worker's span says it is of."""
+    attributes = span.values.attributes
+    if attributes is None or b".execution_id" not in bytes(attributes):
+        return None
+    value = _object(bytes(attributes)).get(f"{span.span_type}.execution_id")
+    if value is None or not bytes(value).startswith(b'"'):
+        return None
+    return str(msgspec.json.decode(value)).lower()
+
+
+_object = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 def _parts(spans: Sequence[Span]) -> Iterator[dict[str, list[Span]]]:

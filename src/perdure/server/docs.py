@@ -76,7 +76,9 @@ def _article(method: str, path: str, operation: Json) -> str:
         )
         parts.append("</table>")
     if "requestBody" in operation:
-        parts.append(f"<p>Body: {_kind(operation['requestBody']['content']['application/json']['schema'])}</p>")
+        forms = operation["requestBody"]["content"].items()
+        shapes = [_kind(content["schema"]) if "schema" in content else escape(name) for name, content in forms]
+        parts.append(f"<p>Body: {' or '.join(shapes)}</p>")
     for status, response in operation["responses"].items():
         if status.startswith("2"):
             shapes = [_kind(content.get("schema", {})) for content in response.get("content", {}).values()]

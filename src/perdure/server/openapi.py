@@ -5,6 +5,7 @@ from typing import Final, get_origin
 
 from msgspec import Struct
 
+from perdure.server.problems import Reply
 from perdure.server.routing import Route, Text
 from perdure.server.schemas import REF, Json, Schemas
 from perdure.server.streams import EventStream
@@ -34,6 +35,11 @@ _HEADERS: Final[dict[str, Json]] = {
         "required": False,
         "description": "Go on after the event with this id",
         "schema": {"type": "string"},
+    },
+    "Content-Encoding": {
+        "required": False,
+        "description": "`gzip`, when the body is packed",
+        "schema": {"type": "string", "enum": ["gzip", "identity"]},
     },
     "If-Match": {
         "required": False,
@@ -100,6 +106,8 @@ def _operation(route: Route, schemas: Schemas) -> Json:
     if route.body_type is not None:
         content = {"application/json": {"schema": schemas.add(route.body_type)}}
         operation["requestBody"] = {"required": True, "content": content}
+    if route.raw_body:
+        operation["requestBody"] = {"required": True, "content": {kind: {} for kind in route.raw_body}}
     operation["responses"] = _responses(route, schemas)
     operation["security"] = [] if route.role is None else [{"bearer_auth": []}]
     if route.role is not None:
@@ -139,7 +147,9 @@ def _responses(route: Route, schemas: Schemas) -> Json:
             "content": {"text/event-stream": {"schema": {"type": "string", "description": text}}},
         }
     elif get_origin(route.reply_type) is list or (
-        isinstance(route.reply_type, type) and issubclass(route.reply_type, Struct) and route.reply_type is not Text
+        isinstance(route.reply_type, type)
+        and issubclass(route.reply_type, Struct)
+        and route.reply_type not in (Text, Reply)
     ):
         content = {"application/json": {"schema": schemas.add(route.reply_type)}}
         responses["200"] = {"description": "Success", "content": content}
@@ -158,7 +168,7 @@ def _statuses(route: Route) -> list[int]:
         statuses |= {401, 404, 429}
     if route.path_names:
         statuses |= {404, 422}
-    if route.body_type is not None:
+    if route.body_type is not None or route.raw_body:
         statuses |= {408, 409, 413, 415, 422}
     if route.method != "GET":
         statuses |= {409, 422}

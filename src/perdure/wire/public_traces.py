@@ -1,14 +1,17 @@
 """The API's shapes of traces, with the contract's names where it has them (see `wire/public.py`)."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Annotated
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from perdure.wire.codec import KEY_BYTES_MAX, NAME_BYTES_MAX, check_json, check_name, split_path
 from perdure.wire.errors import BadValue
-from perdure.wire.public import Int64, microseconds
+from perdure.wire.public import Int64, Time, microseconds, rfc3339
 from perdure.wire.records import MaybeRaw
+from perdure.wire.status import STATUS, Phase
 from perdure.wire.traces import SPAN_BYTES_MAX, Span, SpanValues, is_array, is_object
 
 AT_US_MAX = 253_402_300_799_000_000  # the end of the year 9999
@@ -54,6 +57,102 @@ class SpansResponse(Struct, frozen=True):
 
     accepted: Int64
     rejected: list[RejectedSpan]
+
+
+class SpanResponse(Struct, frozen=True):
+    """One span. Of a run that went on after a wait there is one over its pieces, `linked_…`, and their parent."""
+
+    trace_id: str
+    span_id: str
+    name: str
+    span_type: str
+    started_at: Time
+    parent_span_id: str | None = None
+    attributes: Annotated[
+        MaybeRaw, Meta(extra_json_schema={"type": ["object", "null"], "additionalProperties": True})
+    ] = None
+    events: Annotated[MaybeRaw, Meta(extra_json_schema={"type": ["array", "null"], "items": {}})] = None
+    input: MaybeRaw = None
+    output: MaybeRaw = None
+    error: MaybeRaw = None
+    initial_state: MaybeRaw = None
+    final_state: MaybeRaw = None
+    ended_at: Time | None = None
+
+
+class TraceResponse(Struct, frozen=True):
+    """All spans of a trace, by their start. `error_count` counts those whose error is an object."""
+
+    trace_id: str
+    spans: list[SpanResponse]
+    span_count: Int64
+    error_count: Int64
+    status: str
+    """Of the execution with that id; `unknown` when there is none."""
+    trace_start_time: Time | None = None
+    trace_end_time: Time | None = None
+    root_span_name: str | None = None
+
+
+class TraceSummary(Struct, frozen=True):
+    """A trace as its root span tells."""
+
+    trace_id: str
+    status: str
+    """Of the execution with that id; `unknown` when there is none."""
+    root_span_type: str | None = None
+    root_span_name: str | None = None
+    started_at: Time | None = None
+    ended_at: Time | None = None
+    duration_ms: Int64 | None = None
+    input: MaybeRaw = None
+    output: MaybeRaw = None
+    root_error: MaybeRaw = None
+
+
+class TracesResponse(Struct, frozen=True):
+    """Traces by the end of their root span, newest first."""
+
+    traces: list[TraceSummary]
+
+
+def trace_response(trace_id: str, spans: Sequence[Span], phase: Phase | None) -> TraceResponse:
+    """A trace as the API shows it."""
+    ends = [span.ended_at_us for span in spans if span.ended_at_us is not None]
+    root = next((span for span in spans if span.parent_span_id is None), None)
+    return TraceResponse(
+        trace_id,
+        [
+            SpanResponse(
+                span.trace_id,
+                span.span_id,
+                span.name,
+                span.span_type,
+                rfc3339(span.started_at_us),
+                span.parent_span_id,
+                span.values.attributes,
+                span.values.events,
+                span.values.input,
+                span.values.output,
+                span.values.error,
+                span.values.initial_state,
+                span.values.final_state,
+                None if span.ended_at_us is None else rfc3339(span.ended_at_us),
+            )
+            for span in spans
+        ],
+        len(spans),
+        sum(span.failed for span in spans),
+        status_of(phase),
+        rfc3339(spans[0].started_at_us) if spans else None,
+        rfc3339(max(ends)) if ends else None,
+        None if root is None else root.name,
+    )
+
+
+def status_of(phase: Phase | None) -> str:
+    """The status of a trace: that of its execution."""
+    return "unknown" if phase is None else STATUS[phase].value
 
 
 _decode = msgspec.json.Decoder(SpanRequest).decode

@@ -1,11 +1,29 @@
-"""Traces: spans come in."""
+"""Traces: spans come in, traces are listed and shown."""
 
 import asyncio
 from typing import Final
 
+from msgspec import Struct
+
+from perdure.server import otlp
+from perdure.server.problems import Reply, json_headers
 from perdure.server.routing import Call, Routes
-from perdure.wire.errors import BadValue
-from perdure.wire.public_traces import RejectedSpan, SpansRequest, SpansResponse, span_of
+from perdure.store.verbs.trace_looks import TraceFilters, TraceRoot
+from perdure.wire.access import Role
+from perdure.wire.errors import BadRequest, BadValue
+from perdure.wire.public import Int64, Moment, microseconds, rfc3339
+from perdure.wire.public_traces import (
+    RejectedSpan,
+    SpansRequest,
+    SpansResponse,
+    TraceResponse,
+    TracesResponse,
+    TraceSummary,
+    checked_trace_id,
+    span_of,
+    status_of,
+    trace_response,
+)
 from perdure.wire.traces import SPANS_MAX, Span
 
 AT_ONCE: Final = 200
@@ -33,6 +51,99 @@ async def put_spans(call: Call, body: SpansRequest) -> SpansResponse:
             rejected.append(RejectedSpan(index, error.message))
         else:
             spans[span.trace_id, span.span_id] = index, span
-    for ids in await call.engine.traces.put(call.project_id, [span for _, span in spans.values()]):
-        rejected.append(RejectedSpan(spans[ids][0], f"span: its trace has {SPANS_MAX:,} spans already"))
+    full = f"span: its trace has {SPANS_MAX:,} spans already"
+    left_out = await call.engine.traces.put(call.project_id, [span for _, span in spans.values()])
+    rejected.extend(RejectedSpan(spans[ids][0], full) for ids in left_out)
     return SpansResponse(len(body.spans) - len(rejected), rejected)
+
+
+@routes.route("POST", "/v1/traces", role=Role.WRITE, headers=("Content-Encoding",), raw_body=(otlp.PROTOBUF, otlp.JSON))
+async def export_traces(call: Call) -> Reply:
+    """Take spans in OpenTelemetry's protocol (OTLP over HTTP).
+
+    A trace request in protobuf (`application/x-protobuf`) or JSON, perhaps packed with gzip; the answer is in the same
+    form and says how many spans were rejected.
+    """
+    kind = otlp.media_type(call.headers.get(b"content-type"))
+    body = otlp.plain(await call.raw_body(), call.headers.get(b"content-encoding"), call.settings.request_bytes_max)
+    spans: list[Span] = []
+    complaints: list[str] = []
+    for number, span in enumerate(otlp.spans_of(body, kind)):
+        if number % AT_ONCE == AT_ONCE - 1:
+            await asyncio.sleep(0)
+        if isinstance(span, BadValue):
+            complaints.append(span.message)
+        else:
+            spans.append(span)
+    left_out = await call.engine.traces.put(call.project_id, spans)
+    if left_out:
+        complaints.append(f"span: its trace has {SPANS_MAX:,} spans already")
+    rejected = len(complaints) + max(len(left_out) - 1, 0)
+    answer = otlp.answer(kind, rejected, complaints[0] if complaints else "")
+    headers = json_headers(len(answer))
+    return Reply(200, answer, ((b"content-type", kind.encode()), *headers[1:]))
+
+
+class TracesQuery(Struct, frozen=True):
+    start_time: Moment | None = None
+    """Whose root ended (or, while it is open, began) then or later."""
+    end_time: Moment | None = None
+    """Then or earlier."""
+    root_span_type: str | None = None
+    root_span_name: str | None = None
+    """Part of the name."""
+    has_error: bool | None = None
+    limit: Int64 = 50
+    """1 to 500."""
+    offset: Int64 = 0
+    """Up to 10,000; ask for a time range to go further."""
+
+
+@routes.get("/api/v1/traces", contract=True)
+async def get_traces(call: Call, query: TracesQuery) -> TracesResponse:
+    """Traces by the end of their root span, newest first.
+
+    Those that were sent in, and the journals of root executions that have ended.
+    """
+    filters = TraceFilters(
+        0 if query.start_time is None else max(microseconds(query.start_time), 0),
+        1 << 62 if query.end_time is None else microseconds(query.end_time),
+        query.root_span_type,
+        query.root_span_name or None,
+        query.has_error,
+    )
+    found = await call.engine.traces.list(call.project_id, filters, query.limit, query.offset)
+    return TracesResponse([_summary(root) for root in found])
+
+
+def _summary(root: TraceRoot) -> TraceSummary:
+    duration_ms = None
+    if root.started_at_us is not None and root.ended_at_us is not None:
+        duration_ms = (root.ended_at_us - root.started_at_us) // 1_000
+    return TraceSummary(
+        root.trace_id,
+        status_of(root.phase),
+        root.span_type,
+        root.name,
+        None if root.started_at_us is None else rfc3339(root.started_at_us),
+        None if root.ended_at_us is None else rfc3339(root.ended_at_us),
+        duration_ms,
+        root.values.input,
+        root.values.output,
+        root.values.error,
+    )
+
+
+@routes.get("/api/v1/traces/{trace_id}", contract=True)
+async def get_trace_by_id(call: Call, trace_id: str) -> TraceResponse:
+    """All spans of a trace; an unknown one has none.
+
+    Those that were sent in, and the journals of the execution with that id (32 hex digits, no hyphens) and of what is
+    below it.
+    """
+    try:
+        trace_id = checked_trace_id(trace_id)
+    except BadValue as error:
+        raise BadRequest(error.message) from None
+    found = await call.engine.traces.get(call.project_id, trace_id)
+    return trace_response(trace_id, found.spans, found.phase)

@@ -1,4 +1,4 @@
-"""Sessions: what an agent remembers of one, with a version that keeps concurrent writers from overwriting each other."""
+"""Sessions: what an agent remembers of one, with a version that keeps concurrent writers apart."""
 
 from msgspec import Raw
 

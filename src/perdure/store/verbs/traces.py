@@ -7,20 +7,10 @@ from typing import Any
 import msgspec
 
 from perdure.store.interface import query, query_many, verb
+from perdure.wire.journal_spans import execution_id_of
 from perdure.wire.traces import SPANS_MAX, Span
 
 _encode = msgspec.json.Encoder().encode
-
-
-def execution_id_of(trace_id: str) -> str:
-    """The execution that a trace would belong to: the same digits with hyphens."""
-    t = trace_id
-    return f"{t[:8]}-{t[8:12]}-{t[12:16]}-{t[16:20]}-{t[20:]}"
-
-
-def trace_id_of(execution_id: str) -> str:
-    """The trace of a root execution."""
-    return execution_id.replace("-", "")
 
 
 @verb

@@ -1,0 +1,95 @@
+"""Spans of one run that went on after waits, stitched together: pure.
+
+A worker lets go of an execution that waits, and its next span for it says which one it continues: attribute
+`<type>.previous_span_id`, same parent. Whoever reads the trace wants to see one run: so a span is made that covers them
+all and becomes their parent.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+from msgspec.structs import replace
+
+from perdure.wire.traces import Span, SpanValues
+
+_object: Final = msgspec.json.Decoder(dict[str, Raw]).decode
+_array: Final = msgspec.json.Decoder(list[Raw]).decode
+_encode: Final = msgspec.json.Encoder().encode
+PREFIX: Final = "linked_"
+
+
+def stitched(spans: Sequence[Span]) -> list[Span]:
+    """The spans by their start, with one more for each run that went on; that one before its pieces."""
+    by_id = {span.span_id: span for span in spans}
+    before: dict[str, str] = {}
+    for span in spans:
+        previous = by_id.get(_previous(span) or "")
+        if previous is not None and previous.parent_span_id == span.parent_span_id and previous is not span:
+            before[span.span_id] = previous.span_id
+    runs: dict[str, list[Span]] = {}
+    for span in sorted(spans, key=lambda span: (span.started_at_us, span.span_id)):
+        first = _first(span.span_id, before)
+        if first is not None:
+            runs.setdefault(first, []).append(span)
+    found = list(spans)
+    parents: dict[str, str] = {}
+    for first, pieces in runs.items():
+        if len(pieces) > 1:
+            whole = _whole(by_id[first], pieces)
+            found.append(whole)
+            parents.update((piece.span_id, whole.span_id) for piece in pieces)
+    found = [replace(span, parent_span_id=parents[span.span_id]) if span.span_id in parents else span for span in found]
+    found.sort(key=lambda span: (span.started_at_us, not span.span_id.startswith(PREFIX), span.span_id))
+    return found
+
+
+def _previous(span: Span) -> str | None:
+    attributes = span.values.attributes
+    name = f"{span.span_type}.previous_span_id"
+    if attributes is None or b"previous_span_id" not in bytes(attributes):
+        return None
+    value = _object(bytes(attributes)).get(name)
+    if value is None or not bytes(value).startswith(b'"'):
+        return None
+    return str(msgspec.json.decode(value))
+
+
+def _first(span_id: str, before: dict[str, str]) -> str | None:
+    """The first piece of a span's run; None when the pieces go in a circle."""
+    seen = {span_id}
+    while span_id in before:
+        span_id = before[span_id]
+        if span_id in seen:
+            return None
+        seen.add(span_id)
+    return span_id
+
+
+def _whole(first: Span, pieces: Sequence[Span]) -> Span:
+    """One span for all the pieces: from the earliest start to the latest end, with what they say together."""
+    attributes: dict[str, Raw] = {}
+    events: list[Raw] = []
+    said: dict[str, Any] = {}
+    for piece in pieces:
+        values = piece.values
+        if values.attributes is not None:
+            attributes |= _object(bytes(values.attributes))
+        if values.events is not None:
+            events += _array(bytes(values.events))
+        for name in ("input", "output", "final_state"):
+            said[name] = getattr(values, name) if getattr(values, name) is not None else said.get(name)
+        for name in ("error", "initial_state"):
+            said[name] = said.get(name) if said.get(name) is not None else getattr(values, name)
+    ends = [piece.ended_at_us for piece in pieces]
+    return Span(
+        first.trace_id,
+        PREFIX + first.span_id,
+        first.parent_span_id,
+        first.name,
+        first.span_type,
+        min(piece.started_at_us for piece in pieces),
+        None if pieces[-1].ended_at_us is None else max(end for end in ends if end is not None),
+        SpanValues(Raw(_encode(attributes)) if attributes else None, Raw(_encode(events)) if events else None, **said),
+    )

@@ -1,0 +1,73 @@
+-- Looking at traces: those whose spans were sent in, and the journals of executions.
+
+-- name: traces_floor
+-- How far back a list looks: the end of the trace at that depth.
+SELECT sorted_at_us FROM traces WHERE project_id = :project_id AND sorted_at_us >= :from_us AND sorted_at_us <= :to_us
+ORDER BY sorted_at_us DESC LIMIT 1 OFFSET :depth;
+
+-- name: list_traces
+SELECT trace_id, sorted_at_us FROM traces
+WHERE project_id = :project_id AND sorted_at_us >= :from_us AND sorted_at_us <= :to_us
+  AND (:span_type{::TEXT} IS NULL OR root_span_type = :span_type)
+  AND (:name{::TEXT} IS NULL OR {INSTR|STRPOS}(root_span_name, :name) > 0)
+  AND (:failed{::BIGINT} IS NULL OR failed = :failed)
+ORDER BY sorted_at_us DESC, trace_id DESC LIMIT :limit;
+
+-- name: ended_floor
+-- The same for executions: the end of the one at that depth.
+SELECT completed_at_us FROM executions
+WHERE project_id = :project_id AND completed_at_us >= :from_us AND completed_at_us <= :to_us
+ORDER BY completed_at_us DESC LIMIT 1 OFFSET :depth;
+
+-- name: list_ended_roots
+-- Root executions of which no spans were sent: their journal is their trace.
+SELECT id, completed_at_us FROM executions
+WHERE project_id = :project_id AND completed_at_us >= :from_us AND completed_at_us <= :to_us AND root_execution_id IS NULL
+  AND (:name{::TEXT} IS NULL OR {INSTR|STRPOS}('workflow.' || workflow_id, :name) > 0)
+  AND (:failed{::BIGINT} IS NULL OR :failed = CASE WHEN phase = 'failed' THEN 1 ELSE 0 END)
+  AND NOT EXISTS (SELECT 1 FROM traces t WHERE t.project_id = executions.project_id
+    AND t.trace_id = REPLACE(executions.id, '-', ''))
+ORDER BY completed_at_us DESC, id DESC LIMIT :limit;
+
+-- name: read_trace
+SELECT root_span_id, root_span_type, root_span_name, started_at_us, ended_at_us, failed FROM traces
+WHERE project_id = :project_id AND trace_id = :trace_id;
+
+-- name: root_spans
+-- A root that went on after waits has several pieces.
+SELECT span_id, name, CASE WHEN OCTET_LENGTH(body) <= :bytes_max THEN body END FROM spans
+WHERE project_id = :project_id AND trace_id = :trace_id AND parent_span_id IS NULL ORDER BY started_at_us LIMIT :limit;
+
+-- name: read_span
+SELECT span_id, name, CASE WHEN OCTET_LENGTH(body) <= :bytes_max THEN body END FROM spans
+WHERE project_id = :project_id AND trace_id = :trace_id AND span_id = :span_id;
+
+-- name: span_sizes
+SELECT OCTET_LENGTH(body) FROM spans WHERE project_id = :project_id AND trace_id = :trace_id ORDER BY span_id LIMIT :limit;
+
+-- name: read_spans
+-- What is larger than `bytes_max` is left out.
+SELECT span_id, parent_span_id, name, span_type, started_at_us, ended_at_us,
+  CASE WHEN OCTET_LENGTH(body) <= :bytes_max THEN body END
+FROM spans WHERE project_id = :project_id AND trace_id = :trace_id ORDER BY span_id LIMIT :limit;
+
+-- text: traced
+id, workflow_id, phase, created_at_us, started_at_us, completed_at_us, parent_execution_id, root_execution_id, step_key,
+  deployment_id, session_id, user_id, attempt, retry_count, error,
+  CASE WHEN OCTET_LENGTH(payload) <= :bytes_max THEN payload END, CASE WHEN OCTET_LENGTH(result) <= :bytes_max THEN result END,
+  CASE WHEN OCTET_LENGTH(payload) > :bytes_max OR OCTET_LENGTH(result) > :bytes_max THEN 1 ELSE 0 END
+
+-- name: traced_execution
+SELECT {= traced} FROM executions WHERE project_id = :project_id AND id = :id;
+
+-- name: traced_below
+SELECT {= traced} FROM executions WHERE project_id = :project_id AND root_execution_id = :id AND id > :after
+ORDER BY id LIMIT :limit;
+
+-- name: traced_rows
+-- The rows that spans are made of, without the values that are larger than `bytes_max`.
+SELECT seq, at_us, kind, key, name, ok, CASE WHEN OCTET_LENGTH(value) <= :bytes_max THEN value END, started_at_us, tries
+FROM journal WHERE execution_id = :execution_id AND seq > :after ORDER BY seq LIMIT :limit;
+
+-- name: traced_waits
+SELECT key, topic, state, opened_at_us FROM waits WHERE execution_id = :execution_id ORDER BY key LIMIT :limit;

@@ -1,0 +1,241 @@
+"""Looking at traces: a list of their roots, and one whole; what was sent in and what journals say, in one answer."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from perdure.store.interface import query, verb
+from perdure.wire.codec import REPLY_BYTES_MAX
+from perdure.wire.journal_spans import (
+    OpenedWait,
+    TracedExecution,
+    TracedRow,
+    execution_id_of,
+    execution_span,
+    trace_id_of,
+)
+from perdure.wire.records import Kind
+from perdure.wire.status import Phase
+from perdure.wire.traces import SPANS_MAX, Span, SpanValues
+
+LIST_DEPTH: Final = 20_000
+"""How many traces of the time that is asked for a list looks at."""
+EXECUTIONS_SHOWN_MAX: Final = 500
+ROWS_SHOWN_MAX: Final = 5_000
+"""Journal rows of one execution that spans are made of."""
+VALUE_SHOWN_MAX: Final = 256 << 10
+PAGE: Final = 20
+ROWS_PAGE: Final = 100
+_LEFT_OUT: Final = SpanValues(msgspec.Raw(b'{"perdure.left_out":"values too large to be shown"}'))
+_decode_values: Final = msgspec.json.Decoder(SpanValues).decode
+
+
+class TraceFilters(NamedTuple):
+    """What a list shows: traces whose root ended (or, being open, began) in that time, and fits. None: whatever."""
+
+    from_us: int = 0
+    to_us: int = 1 << 62
+    span_type: str | None = None
+    name: str | None = None
+    """Part of the root's name."""
+    failed: bool | None = None
+
+
+class TraceRoot(NamedTuple):
+    """A trace as a list shows it: what its root span says, with the status of the execution that it belongs to."""
+
+    trace_id: str
+    span_type: str | None
+    name: str | None
+    started_at_us: int | None
+    ended_at_us: int | None
+    values: SpanValues
+    phase: Phase | None
+    """None: it belongs to no execution."""
+
+
+@verb
+async def list_traces(*, project_id: str, filters: TraceFilters, limit: int, offset: int) -> list[TraceRoot]:
+    """A page of traces, those whose root ended last first: those that were sent in, and the journals of root executions
+    that have ended. It looks at the newest LIST_DEPTH of each in the time that is asked for."""
+    wanted: dict[str, Any] = {"project_id": project_id, "to_us": filters.to_us, "name": filters.name}
+    wanted["failed"] = None if filters.failed is None else int(filters.failed)
+    amount = offset + limit
+
+    async def from_us(name: str) -> int:
+        floor = await query(
+            name, project_id=project_id, from_us=filters.from_us, to_us=filters.to_us, depth=max(LIST_DEPTH, amount)
+        )
+        return floor[0][0] if floor else filters.from_us
+
+    found = [
+        (at_us, trace_id, True)
+        for trace_id, at_us in await query(
+            "list_traces",
+            from_us=await from_us("traces_floor"),
+            span_type=filters.span_type,
+            limit=amount,
+            **wanted,
+        )
+    ]
+    if filters.span_type in (None, "workflow"):
+        found += [
+            (at_us, trace_id_of(id), False)
+            for id, at_us in await query(
+                "list_ended_roots", from_us=await from_us("ended_floor"), limit=amount, **wanted
+            )
+        ]
+    found.sort(reverse=True)
+    roots: list[TraceRoot] = []
+    room = REPLY_BYTES_MAX
+    for _, trace_id, sent in found[offset:amount]:
+        root = await (_sent_root if sent else _execution_root)(project_id, trace_id, room)
+        if root is not None:
+            values = root.values
+            size = sum(len(bytes(value)) for value in (values.input, values.output, values.error) if value is not None)
+            if size > room:
+                root = root._replace(values=SpanValues(error=values.error))
+            room -= min(size, room)
+            roots.append(root)
+    return roots
+
+
+async def _sent_root(project_id: str, trace_id: str, room: int) -> TraceRoot | None:
+    rows = await query("read_trace", project_id=project_id, trace_id=trace_id)
+    if not rows:
+        return None
+    span_id, span_type, name, started_at_us, ended_at_us, _ = rows[0]
+    here = {"project_id": project_id, "trace_id": trace_id, "bytes_max": min(room // 2, VALUE_SHOWN_MAX)}
+    pieces = await query("root_spans", limit=PAGE, **here) or await query("read_span", span_id=span_id, **here)
+    values = [_values(body) for _, piece, body in pieces if piece == name and body is not None]
+    said = SpanValues(
+        input=_last(one.input for one in values),
+        output=_last(one.output for one in values),
+        error=_last(one.error for one in reversed(values)),
+    )
+    state = await query("read_state", project_id=project_id, id=execution_id_of(trace_id))
+    phase = Phase(state[0][0]) if state else None
+    return TraceRoot(trace_id, span_type, name, started_at_us, ended_at_us, said, phase)
+
+
+def _last(values: Iterable[msgspec.Raw | None]) -> msgspec.Raw | None:
+    """The last that there is."""
+    return next((value for value in reversed([*values]) if value is not None), None)
+
+
+async def _execution_root(project_id: str, trace_id: str, room: int) -> TraceRoot | None:
+    rows = await query(
+        "traced_execution",
+        project_id=project_id,
+        id=execution_id_of(trace_id),
+        bytes_max=min(room // 2, VALUE_SHOWN_MAX),
+    )
+    if not rows:
+        return None
+    e = traced_of(rows[0])
+    span = execution_span(e)
+    return TraceRoot(trace_id, span.span_type, span.name, span.started_at_us, span.ended_at_us, span.values, e.phase)
+
+
+class Trace(NamedTuple):
+    """All there is of a trace: the spans that were sent in, and the executions that its journal spans are made of."""
+
+    spans: list[Span]
+    executions: list[TracedExecution]
+    phase: Phase | None
+
+
+@verb
+async def get_trace(*, project_id: str, trace_id: str) -> Trace:
+    """A trace. Values beyond what a reply may hold are left out, the largest first."""
+    sizes = [row[0] for row in await query("span_sizes", project_id=project_id, trace_id=trace_id, limit=SPANS_MAX)]
+    rows = await query(
+        "read_spans", project_id=project_id, trace_id=trace_id, bytes_max=_largest(sizes), limit=SPANS_MAX
+    )
+    spans = [
+        Span(trace_id, id, parent, name, kind, started, ended, _LEFT_OUT if body is None else _values(body))
+        for id, parent, name, kind, started, ended, body in rows
+    ]
+    state = await query("read_state", project_id=project_id, id=execution_id_of(trace_id))
+    executions = await _tree(project_id, execution_id_of(trace_id)) if state else []
+    return Trace(spans, executions, Phase(state[0][0]) if state else None)
+
+
+@verb
+async def journal_of(*, project_id: str, execution_id: str) -> list[TracedExecution]:
+    """What the spans of one execution are made of; nothing when it is gone."""
+    rows = await query("traced_execution", project_id=project_id, id=execution_id, bytes_max=VALUE_SHOWN_MAX)
+    return [(await _with_rows(traced_of(row), REPLY_BYTES_MAX))[0] for row in rows]
+
+
+async def _tree(project_id: str, id: str) -> list[TracedExecution]:
+    """A root execution and what is below it, as far as a reply has room. Nothing for one that is no root."""
+    room = REPLY_BYTES_MAX
+    rows = await query("traced_execution", project_id=project_id, id=id, bytes_max=VALUE_SHOWN_MAX)
+    if rows[0][7] is not None:
+        return []
+    found: list[TracedExecution] = []
+    amount = 0
+    while rows:
+        for row in rows:
+            execution, room = await _with_rows(traced_of(row), room)
+            found.append(execution)
+            amount += len(execution.rows) + 1
+            if len(found) >= EXECUTIONS_SHOWN_MAX or amount >= SPANS_MAX:
+                return found
+        after = "" if len(found) == 1 else found[-1].id
+        rows = await query(
+            "traced_below",
+            project_id=project_id,
+            id=id,
+            after=after,
+            limit=PAGE,
+            bytes_max=min(room // (4 * PAGE), VALUE_SHOWN_MAX),
+        )
+    return found
+
+
+async def _with_rows(execution: TracedExecution, room: int) -> tuple[TracedExecution, int]:
+    """The execution with its journal and its waits, and the room that is left after it."""
+    room -= min(room, len(execution.payload or b"") + len(execution.result or b""))
+    rows: list[TracedRow] = []
+    while len(rows) < ROWS_SHOWN_MAX:
+        page = await query(
+            "traced_rows",
+            execution_id=execution.id,
+            after=rows[-1].seq if rows else 0,
+            limit=ROWS_PAGE,
+            bytes_max=min(room // ROWS_PAGE, VALUE_SHOWN_MAX),
+        )
+        rows += [TracedRow(seq, at, Kind(kind), *rest) for seq, at, kind, *rest in page]
+        room -= min(room, sum(len(row[6] or b"") for row in page))
+        if len(page) < ROWS_PAGE:
+            break
+    waits = await query("traced_waits", execution_id=execution.id, limit=ROWS_PAGE)
+    opened = {key: OpenedWait(opened_at_us, topic, state == "open") for key, topic, state, opened_at_us in waits}
+    return msgspec.structs.replace(execution, rows=rows, waits=opened), room
+
+
+def _largest(sizes: Sequence[int]) -> int:
+    """The largest size such that all that are no larger fit into a reply."""
+    room = REPLY_BYTES_MAX
+    fits = 0
+    for size in sorted(sizes):
+        room -= size
+        if room < 0:
+            break
+        fits = size
+    return fits
+
+
+def _values(body: bytes) -> SpanValues:
+    return _decode_values(body)
+
+
+def traced_of(values: Sequence[Any]) -> TracedExecution:
+    """An execution as the queries select it."""
+    fields = list(values)
+    fields[2] = Phase(fields[2])
+    fields[17] = bool(fields[17])
+    return TracedExecution(*fields)

@@ -1,0 +1,227 @@
+"""An execution's journal as spans: pure, from rows that are there anyway. The same rows give the same spans.
+
+An execution is a span from its start to its end, below that of its parent. Each step is a span below it, from its first
+try to its outcome, with an event for each try that failed; each wait is one, from when it was opened until it was met.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from msgspec import Raw, Struct
+
+from perdure.wire.public import rfc3339
+from perdure.wire.records import Kind
+from perdure.wire.status import Phase
+from perdure.wire.traces import Span, SpanValues
+
+STEP: Final = "step"
+WAIT: Final = "wait"
+_STEPS: Final = {Kind.STEP, Kind.STEP_FAILED}
+_WAITS: Final = {Kind.EVENT, Kind.RESUME, Kind.TIMER}
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class TracedRow(NamedTuple):
+    """A journal row; its value is None when it is too large to be shown."""
+
+    seq: int
+    at_us: int
+    kind: Kind
+    key: str | None
+    name: str | None
+    ok: int
+    value: bytes | None
+    started_at_us: int | None
+    tries: int
+
+
+class OpenedWait(NamedTuple):
+    """When a wait was registered, for which topic, and whether it still is open."""
+
+    at_us: int
+    topic: str | None
+    open: bool
+
+
+class TracedExecution(Struct, frozen=True):
+    """What the spans of an execution are made of. `cut`: payload or result is too large to be shown."""
+
+    id: str
+    workflow_id: str
+    phase: Phase
+    created_at_us: int
+    started_at_us: int | None
+    completed_at_us: int | None
+    parent_execution_id: str | None
+    root_execution_id: str | None
+    step_key: str | None
+    deployment_id: str | None
+    session_id: str | None
+    user_id: str | None
+    attempt: int
+    retry_count: int
+    error: str | None
+    payload: bytes | None
+    result: bytes | None
+    cut: bool
+    kind: str = "workflow"
+    """workflow, agent or tool."""
+    rows: Sequence[TracedRow] = ()
+    waits: dict[str, OpenedWait] = {}
+
+
+def execution_id_of(trace_id: str) -> str:
+    """The execution that a trace would belong to: the same digits with hyphens."""
+    t = trace_id
+    return f"{t[:8]}-{t[8:12]}-{t[12:16]}-{t[16:20]}-{t[20:]}"
+
+
+def trace_id_of(execution_id: str) -> str:
+    """The trace of a root execution."""
+    return execution_id.replace("-", "")
+
+
+def execution_span_id(execution_id: str) -> str:
+    """The id of an execution's own span."""
+    return _span_id(execution_id)
+
+
+def _span_id(*parts: str) -> str:
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
+
+
+def execution_span(execution: TracedExecution) -> Span:
+    """An execution's own span, without its journal."""
+    e = execution
+    attributes: dict[str, Any] = {
+        "execution_id": e.id,
+        "id": e.workflow_id,
+        "type": e.kind,
+        "phase": e.phase.value,
+        "attempt": e.attempt,
+        "retry_count": e.retry_count,
+        "deployment_id": e.deployment_id,
+        "parent_execution_id": e.parent_execution_id,
+        "step_key": e.step_key,
+        "session_id": e.session_id,
+        "user_id": e.user_id,
+    }
+    error = None
+    if e.error is not None or e.phase is Phase.CANCELLED:
+        error = _raw({"message": e.error or "The execution was cancelled."})
+    return Span(
+        trace_id_of(e.root_execution_id or e.id),
+        execution_span_id(e.id),
+        None if e.parent_execution_id is None else execution_span_id(e.parent_execution_id),
+        f"{e.kind}.{e.workflow_id}",
+        e.kind,
+        e.created_at_us if e.started_at_us is None else e.started_at_us,
+        e.completed_at_us,
+        SpanValues(
+            _attributes(attributes, e.kind, cut=e.cut),
+            input=None if e.payload is None else Raw(e.payload),
+            output=None if e.result is None else Raw(e.result),
+            error=error,
+        ),
+    )
+
+
+def journal_spans(execution: TracedExecution) -> list[Span]:
+    """The spans of an execution: its own, its steps', its waits'. Children have their own."""
+    own = execution_span(execution)
+    found = [own]
+    tries: dict[str, list[TracedRow]] = {}
+    seen: set[str] = set()
+    before_us = own.started_at_us
+    for row in execution.rows:
+        if row.kind in _STEPS and row.key is not None:
+            members = tries.setdefault(row.key, [])
+            members.append(row)
+            if row.kind is Kind.STEP:
+                found.append(_step(execution, own, members, over=True))
+                del tries[row.key]
+        elif row.kind in _WAITS:
+            key = row.key or f"{row.kind.value} {row.seq}"
+            seen.add(key)
+            opened = execution.waits.get(key)
+            since_us = row.started_at_us if opened is None else opened.at_us
+            topic = row.name if opened is None else opened.topic
+            found.append(_wait(own, key, row, before_us if since_us is None else min(since_us, row.at_us), topic))
+        before_us = row.at_us
+    over = execution.completed_at_us is not None
+    found.extend(_step(execution, own, members, over=over) for members in tries.values())
+    for key, opened in execution.waits.items():
+        if opened.open and key not in seen:
+            found.append(_wait(own, key, None, opened.at_us, opened.topic))
+    return found
+
+
+def _step(execution: TracedExecution, own: Span, tries: Sequence[TracedRow], *, over: bool) -> Span:
+    last = tries[-1]
+    assert last.key is not None
+    failed = [row for row in tries if row.kind is Kind.STEP_FAILED]
+    events = [
+        {"name": "try_failed", "timestamp": rfc3339(row.at_us), "attributes": {"error": _shown(row.value)}}
+        for row in failed
+    ]
+    attributes = {
+        "key": last.key,
+        "function": last.name,
+        "tries": last.tries or len(tries),
+        "execution_id": execution.id,
+    }
+    value = None if last.value is None else Raw(last.value)
+    return Span(
+        own.trace_id,
+        _span_id(execution.id, STEP, last.key),
+        own.span_id,
+        last.key,
+        STEP,
+        min(row.at_us if row.started_at_us is None else row.started_at_us for row in tries),
+        last.at_us if over else None,
+        SpanValues(
+            _attributes(attributes, STEP, cut=last.value is None),
+            _raw(events) if events else None,
+            output=value if last.ok else None,
+            error=None if last.ok else value,
+        ),
+    )
+
+
+def _wait(own: Span, key: str, row: TracedRow | None, since_us: int, topic: str | None) -> Span:
+    attributes: dict[str, Any] = {"key": key, "topic": topic}
+    if row is not None:
+        attributes["kind"] = row.kind.value
+    value = None if row is None or row.value is None else Raw(row.value)
+    return Span(
+        own.trace_id,
+        _span_id(own.span_id, WAIT, key),
+        own.span_id,
+        key,
+        WAIT,
+        since_us,
+        None if row is None else row.at_us,
+        SpanValues(
+            _attributes(attributes, WAIT, cut=row is not None and row.value is None),
+            output=value if row is not None and row.ok else None,
+            error=None if row is None or row.ok else value,
+        ),
+    )
+
+
+def _attributes(values: dict[str, Any], kind: str, *, cut: bool) -> Raw:
+    """Attributes under the span's type, as workers name theirs."""
+    named = {f"{kind}.{name}": value for name, value in values.items() if value is not None}
+    if cut:
+        named["perdure.left_out"] = "values too large to be shown"
+    return _raw(named)
+
+
+def _shown(value: bytes | None) -> Raw | None:
+    return None if value is None else Raw(value)
+
+
+def _raw(value: object) -> Raw:
+    return Raw(_encode(value))
