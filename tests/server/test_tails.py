@@ -47,8 +47,8 @@ async def streams(served: Served, amount: int, query: str) -> AsyncIterator[list
 
     async def open_one() -> Reader:
         reader, writer = await asyncio.open_connection(*served.address)
-        head = f"GET {STREAM}?{query} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {served.key}\r\nConnection: close\r\n\r\n"
-        writer.write(head.replace("Host: x", f"Host: {served.address[0]}").encode())
+        head = f"GET {STREAM}?{query} HTTP/1.1\r\nHost: {served.address[0]}\r\nConnection: close\r\n"
+        writer.write(f"{head}Authorization: Bearer {served.key}\r\n\r\n".encode())
         assert b" 200 " in await reader.readline()
         while await reader.readline() != b"\r\n":
             pass

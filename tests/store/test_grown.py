@@ -73,8 +73,6 @@ MAY_READ_MUCH: Final = {
     "open_of_user": "all that a user has, when that is erased",
     "open_of_session": "all that a session has, when that is erased",
     "list_floor": "index entries of the newest executions, at most LIST_DEPTH",
-    "list_sizes": "the newest executions, at most LIST_DEPTH",
-    "list_executions": "the newest executions, at most LIST_DEPTH",
     "list_runs": "the newest executions, at most LIST_DEPTH",
     "run_sizes": "the newest executions, at most LIST_DEPTH",
     "list_ids": "the newest executions, at most LIST_DEPTH",
@@ -336,8 +334,7 @@ class Seen(NamedTuple):
     def too_much(self, open_: int) -> bool:
         """Whether that is more than the query's own rows explain, in a store with so many open executions."""
         allowed = PAGES_MAX + PAGES_PER_ROW_MAX * self.rows
-        if self.query in ("list_executions", "list_sizes", "list_floor", "list_runs", "run_sizes"):
-        if self.query in ("list_ids", "list_floor", "traces_floor", "ended_floor"):
+        if self.query in ("list_ids", "list_floor", "list_runs", "run_sizes", "traces_floor", "ended_floor"):
             allowed += 2 * LIST_DEPTH
         elif self.query in MAY_READ_MUCH:
             allowed += 5 * open_
