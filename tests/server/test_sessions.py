@@ -1,9 +1,12 @@
-"""Sessions over HTTP: what agents remember of them."""
+"""Sessions over HTTP: what agents remember of them, and what was said in them."""
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
-from tests.server.serving import Served
+from tests.server.serving import Hand, Served
+
+from perdure.wire import agent_runs
 
 MEMORY = "/internal/session/a%2Fb/memory"
 
@@ -47,3 +50,173 @@ async def test_what_cannot_be_kept(served: Served, body: Any, headers: dict[str,
     reply = await served.client.put(MEMORY, json=body, headers=headers)
     assert reply.status_code == status and says in reply.json()["error"]
     assert (await served.client.get(MEMORY)).json()["version"] == 0
+
+
+# --- looking -------------------------------------------------------------------------------------------------------
+
+RESULT = {
+    "result": "It is sunny.",
+    "usage": {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15},
+    "tool_results": [{"tool_name": "weather", "status": "completed", "result": {"sun": True}}],
+}
+
+
+class Agent(Hand):
+    """A worker whose workflow `w` is an agent, beside one that is none."""
+
+    async def register(self) -> Any:
+        body = {"worker_id": self.id, "deployment_id": "default", "python": "3.11"}
+        reply = await self.say(
+            "register",
+            {**body, "workflows": [{"id": "w", "type": "agent"}, {"id": "plain"}, {"id": "x", "type": "agent"}]},
+        )
+        self.epoch = reply["epoch"]
+        return reply
+
+
+@pytest.fixture
+async def agent(served: Served) -> Agent:
+    agent = Agent(served.client)
+    await agent.register()
+    return agent
+
+
+async def listed(served: Served, query: str = "") -> list[Any]:
+    reply = await served.client.get(f"/api/v1/sessions?{query}")
+    assert reply.status_code == 200, reply.text
+    found: list[Any] = reply.json()["sessions"]
+    return found
+
+
+async def test_sessions_are_grouped_runs_of_agents(served: Served, agent: Agent) -> None:
+    first = await served.start(payload={"input": "How is the weather?"}, session_id="s")
+    await agent.complete(await agent.claim(), RESULT)
+    second = await served.start(payload={"message": "And now?"}, session_id="s")
+    await agent.fail(await agent.claim(), "broken")
+    alone = await served.start("x", "hello " * 50)
+    await served.start("plain", {"input": "no agent"})
+    child = {"parent_execution_id": alone, "step_key": "c"}
+    await served.start("w", {"input": "not a root"}, **child)
+    found = await listed(served)
+    assert [one["execution_id"] for one in found] == [alone, second]
+    assert found[0]["user_message_preview"] == ("hello " * 50)[:200] + "..."
+    assert (found[0]["session_id"], found[0]["status"]) == (alone, "pending")
+    assert found[1] == {
+        "execution_id": second,
+        "agent_id": "w",
+        "session_id": "s",
+        "status": "failed",
+        "user_message_preview": "How is the weather?",
+        "created_at": (await served.client.get(f"/api/v1/executions/{first}")).json()["created_at"],
+        "total_tokens": 15,
+        "tool_call_count": 1,
+        "approval_count": 0,
+        "error": "broken",
+        "execution_count": 2,
+    }
+    for query, ids in {
+        "agent_id=x": [alone],
+        "agent_id=plain": [],
+        "status=completed": [first],
+        "limit=1&offset=1": [second],
+        "end_time=2020-01-01T00:00:00Z": [],
+        "start_time=2020-01-01T00:00:00Z": [alone, second],
+    }.items():
+        assert [one["execution_id"] for one in await listed(served, query)] == ids, query
+    for query in ("limit=0", "offset=-1", "status=lost", "limit=501"):
+        assert (await served.client.get(f"/api/v1/sessions?{query}")).status_code == 400, query
+    _, other = await served.other_project()
+    reply = await served.client.get("/api/v1/sessions", headers=other)
+    assert reply.json() == {"sessions": []}
+    for unknown in (str(uuid4()), second):
+        reply = await served.client.get(f"/api/v1/sessions/{unknown}", headers=other)
+        assert (reply.status_code, reply.json()["error_type"]) == (404, "NOT_FOUND")
+
+
+async def test_a_session_has_a_timeline(served: Served, agent: Agent) -> None:
+    first = await served.start(payload={"input": "How is the weather?"}, session_id="s")
+    await agent.complete(await agent.claim(), RESULT)
+    second = await served.start(payload={"prompt": "Cancel my trip."}, session_id="s")
+    item = await agent.claim()
+    question = {"type": "wait", "key": "approve", "fingerprint": None, "topic": None, "data": {"_form": {"title": "?"}}}
+    await agent.report(item, 1, entries=[question])
+    detail = (await served.client.get(f"/api/v1/sessions/{second}")).json()
+    assert (detail["status"], detail["approval_count"], detail["result"]) == ("running", 1, None)
+    [approval] = detail["approvals"]
+    assert (approval["step_key"], approval["status"], approval["resolved_at"]) == ("approve", "pending", None)
+    assert approval["data"] == {"request": {"_form": {"title": "?"}}}
+    await served.client.post(f"/api/v1/executions/{second}/resume/approve", json={"data": {"approved": True}})
+    await agent.report(item, 2, seen=3, end={"type": "complete", "result": {"content": "Done."}})
+    detail = (await served.client.get(f"/api/v1/sessions/{second}")).json()
+    [approval] = detail["approvals"]
+    assert (approval["status"], approval["data"]["response"]) == ("resolved", {"approved": True})
+    said = [(one["entry_type"], one["data"].get("content")) for one in detail["timeline"]]
+    assert said == [
+        ("user_message", "How is the weather?"),
+        ("tool_call", None),
+        ("assistant_message", "It is sunny."),
+        ("user_message", "Cancel my trip."),
+        ("approval_request", None),
+        ("approval_response", None),
+        ("assistant_message", "Done."),
+    ]
+    assert [one["timestamp"] for one in detail["timeline"]] == sorted(one["timestamp"] for one in detail["timeline"])
+    assert detail["timeline"][1]["data"] == {
+        "tool_name": "weather",
+        "status": "completed",
+        "result": {"sun": True},
+        "root_execution_id": first,
+    }
+    assert detail["timeline"][5]["data"] == {"event_type": "resume_approve", "payload": {"approved": True}}
+    rest = {name: detail[name] for name in detail if not name.endswith("_at") and name not in ("timeline", "approvals")}
+    assert rest == {
+        "execution_id": second,
+        "agent_id": "w",
+        "session_id": "s",
+        "status": "completed",
+        "duration_ms": rest["duration_ms"],
+        "error": None,
+        "payload": {"prompt": "Cancel my trip."},
+        "result": {"content": "Done."},
+        "total_input_tokens": 10,
+        "total_output_tokens": 5,
+        "total_tokens": 15,
+        "tool_call_count": 1,
+        "approval_count": 1,
+    }
+    assert [one["approval_count"] for one in await listed(served)] == [1]
+
+
+async def test_questions_of_push_workers_go_over_the_runs_topic(served: Served, agent: Agent) -> None:
+    id = await served.start(payload="hi")
+    topic = f"workflow/w/{id}"
+    for event_type, data in (("text_delta", "x"), ("suspend_ask", {"q": 1}), ("suspend_other", 2), ("resume_ask", 3)):
+        body = {"topic": topic, "events": [{"event_type": event_type, "data": data}]}
+        await served.client.post("/api/v1/events/publish", json=body)
+    detail = (await served.client.get(f"/api/v1/sessions/{id}")).json()
+    found = {one["step_key"]: (one["status"], one["data"]) for one in detail["approvals"]}
+    assert found == {"ask": ("resolved", {"request": {"q": 1}, "response": 3}), "other": ("pending", {"request": 2})}
+
+
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        ("text", "text"),
+        ({"message": "m", "input": None}, "m"),
+        ({"content": [1]}, [1]),
+        ({"other": 1}, None),
+        ([1], None),
+        (None, None),
+    ],
+)
+def test_what_the_user_said(payload: Any, message: Any) -> None:
+    assert agent_runs.user_message(payload) == message
+
+
+@pytest.mark.parametrize(
+    "result", [None, 1, "x", [], {}, {"usage": 1, "tool_results": 2}, {"usage": {"total_tokens": "x"}}]
+)
+def test_any_result_is_borne(result: Any) -> None:
+    assert agent_runs.usage(result) == agent_runs.Usage()
+    assert agent_runs.tool_calls(result) == []
+    assert agent_runs.assistant_message(result) is None

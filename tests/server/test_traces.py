@@ -207,6 +207,7 @@ async def test_a_journal_is_a_trace(served: Served, hand: Hand) -> None:
     assert [(one["trace_id"], one["status"]) for one in await listed(served, "has_error=true")] == [
         (trace_id, "failed")
     ]
+    assert [len(await listed(served, f"root_span_type={kind}")) for kind in ("workflow", "agent")] == [1, 0]
     # What a worker sends of the same execution is not shown twice; what others send is beside the journal.
     await put(served, span("o", trace_id=trace_id, name="other", span_type="http"))
     assert len((await get(served, trace_id))["spans"]) == 3

@@ -110,6 +110,9 @@ ANSWERS_NOTHING: Final = {
     "rotate_signing": "nothing was signed",
     "insert_memory": "it is there",
     "list_failed": "nothing has failed",
+    "agent_names": "there is no agent",
+    "questions_of": "nothing was asked",
+    "asked_on_topic": "nothing was asked",
 }
 
 linux = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
@@ -227,6 +230,8 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"workflow_id": None, "type": "workflow"}
     for query in ("insert_workflow", "put_workflow"):
         found[query] = {"id": "another"}
+    for query in ("session_roots", "agent_runs", "session_run", "questions_of", "asked_on_topic"):
+        found[query] = {"session_id": "session-25", "id": name_of(60), "execution_id": ids["waiting_for_answer"]}
     for query in ("read_memory", "put_memory", "insert_memory", "update_memory", "delete_memory"):
         found[query] = {"session_id": "session-25"}
     line = name_of(executions // 2 // 20 * 20 + 11)

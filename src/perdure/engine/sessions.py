@@ -1,18 +1,25 @@
-"""Desk: sessions. What agents remember of them."""
+"""Desk: sessions. What agents remember of them, and what was said in them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from perdure.engine.executions import checked_id
 from perdure.store.verbs import sessions
+from perdure.store.verbs.sessions import RunFilters
 from perdure.wire.codec import KEY_BYTES_MAX, check_json, check_name
-from perdure.wire.errors import BadValue
-from perdure.wire.sessions import SUMMARY_BYTES_MAX, Memory
+from perdure.wire.errors import BadRequest, BadValue
+from perdure.wire.sessions import SUMMARY_BYTES_MAX, Memory, Session, SessionRun
 
 if TYPE_CHECKING:
     from msgspec import Raw
 
     from perdure.engine.engine import Engine
+
+
+LIST_MAX = 500
+OFFSET_MAX = 10_000
 
 
 class Sessions:
@@ -44,4 +51,22 @@ class Sessions:
                 version=version,
                 now_us=self._engine.clock.now_us(),
             )
+        )
+
+    async def runs(
+        self, project_id: str, filters: RunFilters, limit: int = 50, offset: int = 0
+    ) -> Sequence[SessionRun]:
+        """A page of root executions of agents, newest first. Raises BadRequest for a page out of bounds."""
+        if not 1 <= limit <= LIST_MAX:
+            raise BadRequest(f"`limit` must be 1 to {LIST_MAX}, got {limit}.")
+        if not 0 <= offset <= OFFSET_MAX:
+            raise BadRequest(f"`offset` must be 0 to {OFFSET_MAX:,}, got {offset}; ask for a time range instead.")
+        return await self._engine.store.scan(
+            sessions.list_agent_runs(project_id=project_id, filters=filters, limit=limit, offset=offset)
+        )
+
+    async def get(self, project_id: str, execution_id: str) -> Session:
+        """The session that a root execution belongs to. Raises NotFound."""
+        return await self._engine.store.scan(
+            sessions.get_session(project_id=project_id, execution_id=checked_id(execution_id))
         )

@@ -1,8 +1,16 @@
 """The API's shapes of sessions, with the contract's names where it has them (see `wire/public.py`)."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
 from msgspec import Raw, Struct
 
-from perdure.wire.public import Int64, Position
+from perdure.wire.agent_runs import assistant_message, decoded, preview, tool_calls, usage, user_message
+from perdure.wire.public import Int64, Position, Time, Uuid, rfc3339
+from perdure.wire.records import NULL, MaybeRaw
+from perdure.wire.sessions import Question, Session, SessionRun
+from perdure.wire.status import STATUS
 
 
 class SessionMemoryResponse(Struct, frozen=True):
@@ -27,3 +35,185 @@ class PutSessionMemoryResponse(Struct, frozen=True):
     """The version of what was written."""
 
     version: Int64
+
+
+class SessionSummary(Struct, frozen=True):
+    """A session, as far as its runs are on this page."""
+
+    execution_id: Uuid
+    """Its newest run."""
+    agent_id: str
+    """The agent of the first run."""
+    status: str
+    """Of the newest run."""
+    created_at: Time
+    """Of the first run."""
+    total_tokens: Int64
+    tool_call_count: Int64
+    approval_count: Int64
+    execution_count: Int64
+    session_id: str | None = None
+    user_message_preview: str | None = None
+    """What the user said first, up to 200 bytes."""
+    error: str | None = None
+    """Of the newest run."""
+
+
+class SessionsResponse(Struct, frozen=True):
+    """Sessions of agents, those with the newest runs first."""
+
+    sessions: list[SessionSummary]
+
+
+class TimelineEntry(Struct, frozen=True):
+    """Something that was said or done."""
+
+    entry_type: str
+    """user_message, tool_call, assistant_message, approval_request or approval_response."""
+    timestamp: Time
+    data: Raw
+
+
+class SessionApproval(Struct, frozen=True):
+    """What a suspended step asked. `data` has the `request`, and the `response` once there is one."""
+
+    step_key: str
+    requested_at: Time
+    status: str
+    """pending, or resolved: answered, or given up."""
+    data: Raw
+    resolved_at: Time | None = None
+
+
+class SessionDetail(Struct, frozen=True):
+    """One run, and the session that it belongs to: sums, timeline and approvals are of the whole session."""
+
+    execution_id: Uuid
+    agent_id: str
+    status: str
+    created_at: Time
+    payload: Raw
+    total_input_tokens: Int64
+    total_output_tokens: Int64
+    total_tokens: Int64
+    tool_call_count: Int64
+    approval_count: Int64
+    timeline: list[TimelineEntry]
+    approvals: list[SessionApproval]
+    session_id: str | None = None
+    started_at: Time | None = None
+    completed_at: Time | None = None
+    duration_ms: Int64 | None = None
+    error: str | None = None
+    result: MaybeRaw = None
+
+
+def sessions_response(runs: Sequence[SessionRun]) -> SessionsResponse:
+    """Runs, newest first, as sessions."""
+    by_session: dict[str, list[SessionRun]] = {}
+    for run in runs:
+        by_session.setdefault(run.session_id, []).append(run)
+    return SessionsResponse([_summary(members) for members in by_session.values()])
+
+
+def _summary(runs: Sequence[SessionRun]) -> SessionSummary:
+    newest, first = runs[0], runs[-1]
+    results = [decoded(run.result) for run in runs]
+    return SessionSummary(
+        newest.id,
+        first.workflow_id,
+        STATUS[newest.phase].value,
+        rfc3339(first.created_at_us),
+        sum(usage(result).total for result in results),
+        sum(len(tool_calls(result)) for result in results),
+        sum(run.approvals for run in runs),
+        len(runs),
+        newest.session_id,
+        preview(user_message(decoded(first.payload))),
+        newest.error,
+    )
+
+
+def session_detail(session: Session) -> SessionDetail:
+    """A session as the API shows it."""
+    run = session.run
+    results = [decoded(one.result) for one in session.runs]
+    used = [usage(result) for result in results]
+    timeline = [entry for one, result in zip(session.runs, results, strict=True) for entry in _said(one, result)]
+    for question in session.questions:
+        timeline += _asked(question)
+    timeline.sort(key=lambda entry: entry.timestamp)
+    duration_ms = None
+    if run.started_at_us is not None and run.completed_at_us is not None:
+        duration_ms = (run.completed_at_us - run.started_at_us) // 1_000
+    return SessionDetail(
+        run.id,
+        run.workflow_id,
+        STATUS[run.phase].value,
+        rfc3339(run.created_at_us),
+        NULL if run.payload is None else Raw(run.payload),
+        sum(one.input for one in used),
+        sum(one.output for one in used),
+        sum(one.total for one in used),
+        sum(len(tool_calls(result)) for result in results),
+        len(session.questions),
+        timeline,
+        [_approval(question) for question in session.questions],
+        run.session_id,
+        None if run.started_at_us is None else rfc3339(run.started_at_us),
+        None if run.completed_at_us is None else rfc3339(run.completed_at_us),
+        duration_ms,
+        run.error,
+        None if run.result is None else Raw(run.result),
+    )
+
+
+def _said(run: SessionRun, result: Any) -> list[TimelineEntry]:
+    """What one run adds to a conversation."""
+    found: list[TimelineEntry] = []
+    message = user_message(decoded(run.payload))
+    if message is not None:
+        found.append(_message("user", message, run.created_at_us, run.id))
+    if run.completed_at_us is not None:
+        for call in tool_calls(result):
+            data = {"tool_name": call.name, "status": call.status, "result": call.result, "root_execution_id": run.id}
+            found.append(_entry("tool_call", run.completed_at_us, data))
+        answer = assistant_message(result)
+        if answer is not None:
+            found.append(_message("assistant", answer, run.completed_at_us, run.id))
+    return found
+
+
+def _message(role: str, content: Any, at_us: int, run_id: str) -> TimelineEntry:
+    return _entry(f"{role}_message", at_us, {"role": role, "content": content, "root_execution_id": run_id})
+
+
+def _asked(question: Question) -> list[TimelineEntry]:
+    key = question.step_key
+    request = {"event_type": f"suspend_{key}", "payload": _raw(question.request)}
+    found = [_entry("approval_request", question.asked_at_us, request)]
+    if question.answered_at_us is not None:
+        response = {"event_type": f"resume_{key}", "payload": _raw(question.response)}
+        found.append(_entry("approval_response", question.answered_at_us, response))
+    return found
+
+
+def _approval(question: Question) -> SessionApproval:
+    data: dict[str, Raw] = {"request": _raw(question.request)}
+    if question.response is not None:
+        data["response"] = _raw(question.response)
+    return SessionApproval(
+        question.step_key,
+        rfc3339(question.asked_at_us),
+        "pending" if question.open else "resolved",
+        Raw(msgspec.json.encode(data)),
+        None if question.answered_at_us is None else rfc3339(question.answered_at_us),
+    )
+
+
+def _entry(entry_type: str, at_us: int, data: dict[str, Any]) -> TimelineEntry:
+    return TimelineEntry(entry_type, rfc3339(at_us), Raw(msgspec.json.encode(data)))
+
+
+def _raw(value: bytes | None) -> Raw:
+    return NULL if value is None else Raw(value)

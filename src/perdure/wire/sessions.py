@@ -1,8 +1,11 @@
 """Sessions: the conversations of agents, as the store knows them."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from msgspec import Raw, Struct
+
+from perdure.wire.status import Phase
 
 SUMMARY_BYTES_MAX: Final = 1 << 20
 
@@ -13,3 +16,39 @@ class Memory(Struct, frozen=True):
     summary: str | None
     messages: Raw
     version: int
+
+
+class SessionRun(Struct, frozen=True):
+    """A root execution of a session. Payload and result are None when they are too large to be shown."""
+
+    id: str
+    workflow_id: str
+    phase: Phase
+    session_id: str
+    created_at_us: int
+    started_at_us: int | None
+    completed_at_us: int | None
+    error: str | None
+    payload: bytes | None
+    result: bytes | None
+    approvals: int
+    """How many suspended steps asked something."""
+
+
+class Question(Struct, frozen=True):
+    """What a suspended step asked, and how it was answered."""
+
+    step_key: str
+    open: bool
+    asked_at_us: int
+    request: bytes | None = None
+    answered_at_us: int | None = None
+    response: bytes | None = None
+
+
+class Session(Struct, frozen=True):
+    """The runs of a session, oldest first, with what their steps asked; and the one that it was asked for by."""
+
+    run: SessionRun
+    runs: Sequence[SessionRun]
+    questions: Sequence[Question]

@@ -1,15 +1,66 @@
-"""Sessions: what agents remember of them."""
+"""Sessions: what was said in them, and what agents remember of them."""
 
 import re
 from typing import Final
 
+from msgspec import Struct
+
 from perdure.server.routing import Call, Routes
+from perdure.store.verbs.sessions import RunFilters
 from perdure.wire.access import Role
 from perdure.wire.errors import BadRequest
-from perdure.wire.public import INT64_MAX
-from perdure.wire.public_sessions import PutSessionMemoryRequest, PutSessionMemoryResponse, SessionMemoryResponse
+from perdure.wire.public import INT64_MAX, Int64, Moment, microseconds
+from perdure.wire.public_sessions import (
+    PutSessionMemoryRequest,
+    PutSessionMemoryResponse,
+    SessionDetail,
+    SessionMemoryResponse,
+    SessionsResponse,
+    session_detail,
+    sessions_response,
+)
+from perdure.wire.status import STATUS
 
 routes = Routes("Sessions")
+
+
+class SessionsQuery(Struct, frozen=True):
+    limit: Int64 = 50
+    """Of runs, 1 to 500: they are grouped afterwards."""
+    offset: Int64 = 0
+    """Of runs, up to 10,000."""
+    start_time: Moment | None = None
+    """Begun then or later."""
+    end_time: Moment | None = None
+    """Begun then or earlier."""
+    status: str | None = None
+    """pending, running, completed, failed or cancelled."""
+    agent_id: str | None = None
+
+
+@routes.get("/api/v1/sessions", contract=True)
+async def get_sessions(call: Call, query: SessionsQuery) -> SessionsResponse:
+    """Sessions of agents, those with the newest runs first."""
+    phases = None
+    if query.status is not None:
+        phases = [phase.value for phase, status in STATUS.items() if status == query.status]
+        if not phases:
+            known = ", ".join(sorted({*STATUS.values()}))
+            raise BadRequest(f"query.status: {query.status!r} is none of {known}", {"path": "query.status"})
+    filters = RunFilters(
+        query.agent_id,
+        phases,
+        0 if query.start_time is None else microseconds(query.start_time),
+        1 << 62 if query.end_time is None else microseconds(query.end_time),
+    )
+    runs = await call.engine.sessions.runs(call.project_id, filters, query.limit, query.offset)
+    return sessions_response(runs)
+
+
+@routes.get("/api/v1/sessions/{execution_id}", contract=True)
+async def get_session_detail(call: Call, execution_id: str) -> SessionDetail:
+    """One session, by the id of one of its root executions: what was said, done, asked and answered."""
+    return session_detail(await call.engine.sessions.get(call.project_id, execution_id))
 
 
 @routes.get("/internal/session/{session_id}/memory", contract=True)

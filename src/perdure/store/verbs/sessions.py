@@ -1,10 +1,25 @@
-"""Sessions: what an agent remembers of one, with a version that keeps concurrent writers apart."""
+"""Sessions: what an agent remembers of one, with a version that keeps concurrent writers apart;
+and looks at the runs of agents."""
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
 
 from msgspec import Raw
 
 from perdure.store.interface import query, verb
-from perdure.wire.errors import Conflict
-from perdure.wire.sessions import Memory
+from perdure.wire.codec import REPLY_BYTES_MAX
+from perdure.wire.errors import Conflict, NotFound
+from perdure.wire.sessions import Memory, Question, Session, SessionRun
+from perdure.wire.status import FINAL, Phase
+
+AGENTS_MAX: Final = 500
+LIST_DEPTH: Final = 100_000
+"""How many of the project's newest executions a list looks at."""
+RUNS_SHOWN_MAX: Final = 100
+QUESTIONS_MAX: Final = 500
+EVENTS_LOOKED_AT: Final = 20_000
+"""How many of a run's newest events are searched for questions."""
+VALUE_SHOWN_MAX: Final = 256 << 10
 
 
 @verb
@@ -49,3 +64,96 @@ async def put_memory(
         )
     new: int = rows[0][0]
     return new
+
+
+# --- looks ---------------------------------------------------------------------------------------------------------
+
+
+class RunFilters(NamedTuple):
+    """Which runs of agents a list shows. None: whatever."""
+
+    agent_id: str | None = None
+    phases: Sequence[str] | None = None
+    from_us: int = 0
+    to_us: int = 1 << 62
+
+
+@verb
+async def list_agent_runs(*, project_id: str, filters: RunFilters, limit: int, offset: int) -> list[SessionRun]:
+    """A page of root executions of agents, newest first."""
+    names = [row[0] for row in await query("agent_names", project_id=project_id, limit=AGENTS_MAX)]
+    floor = await query("list_floor", project_id=project_id, before="~", depth=LIST_DEPTH)
+    ids: list[str] = []
+    for name in names:
+        if filters.agent_id in (None, name):
+            rows = await query(
+                "agent_runs",
+                project_id=project_id,
+                workflow_id=name,
+                floor_id=floor[0][0] if floor else "",
+                phases=None if filters.phases is None else f" {' '.join(filters.phases)} ",
+                from_us=filters.from_us,
+                to_us=filters.to_us,
+                limit=offset + limit,
+            )
+            ids += [row[0] for row in rows]
+    return await _runs(project_id, sorted(ids, reverse=True)[offset : offset + limit])
+
+
+@verb
+async def get_session(*, project_id: str, execution_id: str) -> Session:
+    """The session of a root execution. Raises NotFound, for one that is none too."""
+    found = await _runs(project_id, [execution_id])
+    if not found:
+        raise NotFound(f"Session {execution_id!r} does not exist; name the root execution of one.")
+    run = found[0]
+    rows = await query("session_roots", project_id=project_id, session_id=run.session_id, limit=RUNS_SHOWN_MAX)
+    ids = sorted({execution_id, *(row[0] for row in rows)})
+    runs = await _runs(project_id, ids)
+    questions: list[Question] = []
+    for one in runs:
+        questions += await _questions(project_id, one, QUESTIONS_MAX - len(questions))
+    return Session(run, runs, questions)
+
+
+async def _runs(project_id: str, ids: Sequence[str]) -> list[SessionRun]:
+    """The executions, with payloads and results as far as a reply has room."""
+    room = REPLY_BYTES_MAX
+    found: list[SessionRun] = []
+    for id in ids:
+        rows = await query("session_run", project_id=project_id, id=id, bytes_max=min(room // 2, VALUE_SHOWN_MAX))
+        for row in rows:
+            run = _run(row)
+            room -= min(room, len(run.payload or b"") + len(run.result or b""))
+            found.append(run)
+    return found
+
+
+async def _questions(project_id: str, run: SessionRun, limit: int) -> list[Question]:
+    """What the run's suspended steps asked: known by their waits, by what went over its topic, or by both."""
+    topic = f"workflow/{run.workflow_id}/{run.id}"
+    found: dict[str, Question] = {}
+    for key, state, data, opened_at_us, value, at_us in await query(
+        "questions_of", execution_id=run.id, topic=topic, limit=limit
+    ):
+        found[key] = Question(key, state == "open", opened_at_us, data, at_us, value)
+    end = await query("newest_event", project_id=project_id, topic=topic)
+    after = max((end[0][0] or 0) - EVENTS_LOOKED_AT, 0)
+    for event_type, data, at_us in await query(
+        "asked_on_topic", project_id=project_id, topic=topic, after=after, limit=2 * limit
+    ):
+        what, _, key = event_type.partition("_")
+        known = found.get(key)
+        if what == "suspend":
+            answer = (None, None) if known is None else (known.answered_at_us, known.response)
+            is_open = run.phase not in FINAL if known is None else known.open
+            found[key] = Question(key, is_open, at_us, data, *answer)
+        elif known is not None and known.response is None:
+            found[key] = Question(key, False, known.asked_at_us, known.request, at_us, data)
+    return sorted(found.values(), key=lambda one: one.asked_at_us)[:limit]
+
+
+def _run(values: Sequence[Any]) -> SessionRun:
+    fields = list(values)
+    fields[2] = Phase(fields[2])
+    return SessionRun(*fields)

@@ -60,6 +60,7 @@ async def list_traces(*, project_id: str, filters: TraceFilters, limit: int, off
     """A page of traces, those whose root ended last first: those that were sent in, and the journals of root executions
     that have ended. It looks at the newest LIST_DEPTH of each in the time that is asked for."""
     wanted: dict[str, Any] = {"project_id": project_id, "to_us": filters.to_us, "name": filters.name}
+    wanted["span_type"] = filters.span_type
     wanted["failed"] = None if filters.failed is None else int(filters.failed)
     amount = offset + limit
 
@@ -74,18 +75,14 @@ async def list_traces(*, project_id: str, filters: TraceFilters, limit: int, off
         for trace_id, at_us in await query(
             "list_traces",
             from_us=await from_us("traces_floor"),
-            span_type=filters.span_type,
             limit=amount,
             **wanted,
         )
     ]
-    if filters.span_type in (None, "workflow"):
-        found += [
-            (at_us, trace_id_of(id), False)
-            for id, at_us in await query(
-                "list_ended_roots", from_us=await from_us("ended_floor"), limit=amount, **wanted
-            )
-        ]
+    found += [
+        (at_us, trace_id_of(id), False)
+        for id, at_us in await query("list_ended_roots", from_us=await from_us("ended_floor"), limit=amount, **wanted)
+    ]
     found.sort(reverse=True)
     roots: list[TraceRoot] = []
     room = REPLY_BYTES_MAX

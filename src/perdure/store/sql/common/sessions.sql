@@ -32,3 +32,43 @@ DELETE FROM session_memory WHERE project_id = :project_id AND session_id = :sess
 -- picks: memory that nobody has written to for long
 DELETE FROM session_memory WHERE (project_id, session_id) IN (
   SELECT project_id, session_id FROM session_memory WHERE written_at_us < :before_us LIMIT :limit) RETURNING session_id;
+
+-- name: agent_names
+-- The workflows that are agents, in any deployment.
+SELECT id FROM workflows WHERE project_id = :project_id AND type = 'agent' GROUP BY id ORDER BY id LIMIT :limit;
+
+-- name: agent_runs
+-- Root executions of an agent, newest first.
+SELECT id FROM executions
+WHERE project_id = :project_id AND workflow_id = :workflow_id AND id >= :floor_id AND root_execution_id IS NULL
+  AND (:phases{::TEXT} IS NULL OR {INSTR|STRPOS}(:phases, ' ' || phase || ' ') > 0)
+  AND created_at_us >= :from_us AND created_at_us <= :to_us
+ORDER BY id DESC LIMIT :limit;
+
+-- name: session_roots
+-- The roots of a session, newest first: those that carry its id, and the one that it is named after.
+SELECT id FROM (
+  SELECT id FROM executions WHERE project_id = :project_id AND session_id = :session_id AND root_execution_id IS NULL
+  UNION ALL SELECT id FROM executions WHERE project_id = :project_id AND id = :session_id AND root_execution_id IS NULL
+    AND (session_id IS NULL OR session_id <> :session_id)) AS of_session
+ORDER BY id DESC LIMIT :limit;
+
+-- name: session_run
+-- Without what is larger than `bytes_max`.
+SELECT id, workflow_id, phase, COALESCE(session_id, id), created_at_us, started_at_us, completed_at_us, error,
+  CASE WHEN OCTET_LENGTH(payload) <= :bytes_max THEN payload END, CASE WHEN OCTET_LENGTH(result) <= :bytes_max THEN result END,
+  (SELECT COUNT(*) FROM waits w WHERE w.execution_id = executions.id
+    AND ((w.topic IS NULL AND w.data IS NOT NULL) OR w.topic = 'workflow/' || executions.workflow_id || '/' || executions.id))
+FROM executions WHERE project_id = :project_id AND id = :id AND root_execution_id IS NULL;
+
+-- name: questions_of
+-- What suspended steps of an execution asked, and how they were answered: of native workers with the question in the wait,
+-- of push workers by way of the run's topic.
+SELECT w.key, w.state, w.data, w.opened_at_us, j.value, j.at_us FROM waits w
+LEFT JOIN journal j ON j.execution_id = w.execution_id AND j.key = w.key AND j.kind = 'resume'
+WHERE w.execution_id = :execution_id AND ((w.topic IS NULL AND w.data IS NOT NULL) OR w.topic = :topic) AND w.state <> 'early' ORDER BY w.key LIMIT :limit;
+
+-- name: asked_on_topic
+-- Questions and answers that went over a run's topic.
+SELECT event_type, data, created_at_us FROM events WHERE project_id = :project_id AND topic = :topic AND seq > :after
+  AND (SUBSTR(event_type, 1, 8) = 'suspend_' OR SUBSTR(event_type, 1, 7) = 'resume_') ORDER BY seq LIMIT :limit;

@@ -21,13 +21,15 @@ ORDER BY completed_at_us DESC LIMIT 1 OFFSET :depth;
 
 -- name: list_ended_roots
 -- Root executions of which no spans were sent: their journal is their trace.
-SELECT id, completed_at_us FROM executions
-WHERE project_id = :project_id AND completed_at_us >= :from_us AND completed_at_us <= :to_us AND root_execution_id IS NULL
-  AND (:name{::TEXT} IS NULL OR {INSTR|STRPOS}('workflow.' || workflow_id, :name) > 0)
-  AND (:failed{::BIGINT} IS NULL OR :failed = CASE WHEN phase = 'failed' THEN 1 ELSE 0 END)
-  AND NOT EXISTS (SELECT 1 FROM traces t WHERE t.project_id = executions.project_id
-    AND t.trace_id = REPLACE(executions.id, '-', ''))
-ORDER BY completed_at_us DESC, id DESC LIMIT :limit;
+SELECT e.id, e.completed_at_us FROM executions e LEFT JOIN workflows w ON w.project_id = e.project_id
+  AND w.deployment_id = e.deployment_id AND w.id = e.workflow_id
+WHERE e.project_id = :project_id AND e.completed_at_us >= :from_us AND e.completed_at_us <= :to_us
+  AND e.root_execution_id IS NULL
+  AND (:span_type{::TEXT} IS NULL OR COALESCE(w.type, 'workflow') = :span_type)
+  AND (:name{::TEXT} IS NULL OR {INSTR|STRPOS}(COALESCE(w.type, 'workflow') || '.' || e.workflow_id, :name) > 0)
+  AND (:failed{::BIGINT} IS NULL OR :failed = CASE WHEN e.phase = 'failed' THEN 1 ELSE 0 END)
+  AND NOT EXISTS (SELECT 1 FROM traces t WHERE t.project_id = e.project_id AND t.trace_id = REPLACE(e.id, '-', ''))
+ORDER BY e.completed_at_us DESC, e.id DESC LIMIT :limit;
 
 -- name: read_trace
 SELECT root_span_id, root_span_type, root_span_name, started_at_us, ended_at_us, failed FROM traces
@@ -55,7 +57,9 @@ FROM spans WHERE project_id = :project_id AND trace_id = :trace_id ORDER BY span
 id, workflow_id, phase, created_at_us, started_at_us, completed_at_us, parent_execution_id, root_execution_id, step_key,
   deployment_id, session_id, user_id, attempt, retry_count, error,
   CASE WHEN OCTET_LENGTH(payload) <= :bytes_max THEN payload END, CASE WHEN OCTET_LENGTH(result) <= :bytes_max THEN result END,
-  CASE WHEN OCTET_LENGTH(payload) > :bytes_max OR OCTET_LENGTH(result) > :bytes_max THEN 1 ELSE 0 END
+  CASE WHEN OCTET_LENGTH(payload) > :bytes_max OR OCTET_LENGTH(result) > :bytes_max THEN 1 ELSE 0 END,
+  COALESCE((SELECT w.type FROM workflows w WHERE w.project_id = executions.project_id
+    AND w.deployment_id = executions.deployment_id AND w.id = executions.workflow_id), 'workflow')
 
 -- name: traced_execution
 SELECT {= traced} FROM executions WHERE project_id = :project_id AND id = :id;

@@ -1,0 +1,79 @@
+"""What an agent's payload and result say: pure, and lenient, since agents may take and give any JSON."""
+
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+PREVIEW_BYTES_MAX: Final = 200
+_TEXTS: Final = ("input", "message", "content", "prompt")
+
+
+class Usage(NamedTuple):
+    """Tokens of one run."""
+
+    input: int = 0
+    output: int = 0
+    total: int = 0
+
+
+class ToolCall(NamedTuple):
+    """A tool that an agent called."""
+
+    name: Any
+    status: Any
+    result: Any
+
+
+def decoded(value: bytes | None) -> Any:
+    """The value as Python has it; None where there is none."""
+    return None if value is None else msgspec.json.decode(value)
+
+
+def user_message(payload: Any) -> Any:
+    """What the user said."""
+    if isinstance(payload, str):
+        return payload
+    if not isinstance(payload, dict):
+        return None
+    return next((payload[name] for name in _TEXTS if payload.get(name) is not None), None)
+
+
+def assistant_message(result: Any) -> Any:
+    """What the agent answered."""
+    if not isinstance(result, dict):
+        return None
+    return result["result"] if result.get("result") is not None else result.get("content")
+
+
+def tool_calls(result: Any) -> list[ToolCall]:
+    """The tools that the agent called."""
+    found = result.get("tool_results") if isinstance(result, dict) else None
+    if not isinstance(found, list):
+        return []
+    return [
+        ToolCall(one.get("tool_name"), one.get("status"), one.get("result")) for one in found if isinstance(one, dict)
+    ]
+
+
+def usage(result: Any) -> Usage:
+    """The tokens that the agent used."""
+    found = result.get("usage") if isinstance(result, dict) else None
+    if not isinstance(found, dict):
+        return Usage()
+    given, taken, total = (_count(found.get(name)) for name in ("input_tokens", "output_tokens", "total_tokens"))
+    return Usage(given, taken, total or given + taken)
+
+
+def preview(message: Any) -> str | None:
+    """The beginning of a message, as text."""
+    if message is None:
+        return None
+    text = message if isinstance(message, str) else msgspec.json.encode(message).decode()
+    data = text.encode()
+    if len(data) <= PREVIEW_BYTES_MAX:
+        return text
+    return data[:PREVIEW_BYTES_MAX].decode(errors="ignore") + "..."
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and 0 <= value < 1 << 53 else 0
