@@ -56,7 +56,7 @@ QUIET_LOOKS: Final = 3
 BLOCKED_LOOK_SECONDS: Final = 0.02
 KEY: Final = "crash-everywhere"
 CRASHES_MAX: Final = 10_000
-CHANGES: Final = frozenset({"start", "report", "report_children", "claim", "wake_due", "publish", "resume", "cancel"})
+CHANGES: Final = frozenset({"start", "report", "report_offered", "claim", "wake_due", "publish", "resume", "cancel"})
 """The verbs that move an execution; the others are housekeeping."""
 
 

@@ -24,6 +24,8 @@ from perdure.wire.status import FINAL, HELD, TRANSITIONS, Phase
 
 CRASHES_MAX = 5
 LEGAL = {(source, move.target) for move in TRANSITIONS.values() for source in move.sources}
+WOKEN_INTO_A_CLAIM = (Phase.WAITING, Phase.RUNNING)
+"""Two moves of the table, wake and claim, that one statement makes."""
 PROGRESS = OUTCOMES - {Kind.CANCEL}
 
 TABLES = (
@@ -184,6 +186,8 @@ class Audit:
         self.bodies: Counter[tuple[str, str]] = Counter()
         self._leases: dict[str, int] = {}
         self._ended: set[str] = set()
+        self._woken: set[str] = set()
+        """Woken and claimed by one statement of the present group."""
         self._acked: set[tuple[str, int]] = set()
         self._children: set[tuple[str, str]] = set()
         self._batches: dict[str, tuple[str, dict[str, int]]] = {}
@@ -231,13 +235,14 @@ class Audit:
     ) -> None:
         """A group is on disk: these verbs, these answers, these changes."""
         self.tick += 1
+        self._woken.clear()
         names = {verb.name for verb in verbs}
         for verb, (answer, error) in zip(verbs, outcomes, strict=True):
             if error is not None and not isinstance(error, PerdureError):
                 raise Violation("no verb breaks", f"{verb.name} raised {error!r}")
             if verb.name == "report":
                 self._reported(verb.values, answer, error)
-            elif verb.name == "report_children":
+            elif verb.name == "report_offered":
                 self._reported(verb.values, None if answer is None else answer[0], error)
             elif verb.name == "beat" and answer is not None and "grant_leases" not in names:
                 worker, now_us = verb.values["worker_id"], verb.values["now_us"]
@@ -280,7 +285,7 @@ class Audit:
         for verb, (answer, error) in zip(verbs, outcomes, strict=True):
             if verb.name == "claim" and error is None:
                 self._claimed(verb.values["worker_id"], verb.values["claim_id"], answer[0], claims)
-            elif verb.name in ("start", "report_children") and (offer := verb.values.get("offer")) is not None:
+            elif verb.name in ("start", "report_offered") and (offer := verb.values.get("offer")) is not None:
                 self._claimed(offer.worker_id, offer.claim_id, None, claims)
         for verb, (_, error) in zip(verbs, outcomes, strict=True):
             if verb.name == "cancel" and error is None:
@@ -388,7 +393,10 @@ class Audit:
         source, target = Phase(before), Phase(after)
         if source in FINAL:
             raise Violation("I10 final is final", f"{id} was {before} and is {after} now")
-        if source is not target and (source, target) not in LEGAL:
+        woken = (source, target) == WOKEN_INTO_A_CLAIM
+        if woken:
+            self._woken.add(id)
+        if source is not target and (source, target) not in LEGAL and not woken:
             raise Violation("the table of moves", f"{id} went from {before} to {after}")
         claimed = target in HELD and source not in HELD
         if attempt != attempt_before + claimed:
@@ -414,7 +422,8 @@ class Audit:
         seen = self.seen[id]
         kind = Kind(kind_text)
         self._log("row", id, seq, kind_text, attempt, key)
-        if attempt != seen.attempt:
+        woken = id in self._woken and kind in OUTCOMES and attempt == seen.attempt - 1
+        if attempt != seen.attempt and not woken:
             raise Violation(
                 "I4 one driver", f"a row of attempt {attempt} of {id} was taken while {seen.attempt} drives"
             )
@@ -432,7 +441,8 @@ class Audit:
         elif kind in (Kind.CANCEL, Kind.RELEASED, Kind.RETRIED, Kind.BLOCKED, Kind.UNBLOCKED, Kind.TIMER):
             self._counts[f"rows {kind_text}"] += 1
         if kind is Kind.CHILD:
-            self._counts[f"child ended while its parent was {seen.phase}"] += 1
+            self._counts[f"child ended while its parent was {Phase.WAITING if woken else seen.phase}"] += 1
+            self._counts["woken into a claim"] += woken
         if kind in PROGRESS:
             seen.crashes = 0
 

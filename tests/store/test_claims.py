@@ -20,11 +20,13 @@ from tests.store.world import (
 )
 
 from perdure.store.verbs import claims, looks, reports, starts
-from perdure.store.verbs.starts import New, Offer
+from perdure.store.verbs.hands import Offer
+from perdure.store.verbs.starts import New
 from perdure.wire.errors import Conflict, LeaseLost
 from perdure.wire.records import Kind
 from perdure.wire.requests import (
     Claimed,
+    Complete,
     ItemReply,
     ListFilters,
     QueueSpec,
@@ -32,6 +34,8 @@ from perdure.wire.requests import (
     ReportItem,
     StartChild,
     StartItem,
+    StepDone,
+    Suspend,
     WorkflowSpec,
 )
 from perdure.wire.status import Phase
@@ -477,7 +481,7 @@ async def test_children_are_started_into_a_waiting_claim(world: World) -> None:
     parent = await world.running()
     claim_id = world.new_id()
     entries = [child("a", session_id="s"), child("b", queue_name="q"), child("c"), child("d")]
-    reply, handed = await _report_children(world, parent, entries, Offer("w", "d", "3.12", claim_id, 2))
+    reply, handed = await _report_offered(world, parent, entries, Offer("w", "d", "3.12", claim_id, 2))
     assert [row.ok for row in reply.rows] == [True] * 4
     assert [claimed.id for claimed in handed] == [json.decode(reply.rows[n].value) for n in (0, 2)]
     for claimed in handed:
@@ -494,20 +498,96 @@ async def test_children_of_a_report_that_comes_again_are_handed_out_once(world: 
     await world.register()
     parent = await world.running()
     offer = Offer("w", "d", "3.12", world.new_id(), 2)
-    first = await _report_children(world, parent, [child("a")], offer, number=1)
-    again = await _report_children(world, parent, [child("a")], offer._replace(claim_id=world.new_id()), number=1)
+    first = await _report_offered(world, parent, [child("a")], offer, number=1)
+    again = await _report_offered(world, parent, [child("a")], offer._replace(claim_id=world.new_id()), number=1)
     assert again[0] == first[0]
     assert (len(first[1]), again[1]) == (1, [])
     assert await world.claim(capacity=10) == []
 
 
-async def _report_children(
+async def test_the_end_of_a_child_wakes_its_parent_into_a_waiting_claim(world: World) -> None:
+    await world.register()
+    parent, child_id, parked = await _parked(world)
+    claim_id = world.new_id()
+    world.advance(1)
+    reply, handed = await _end_offered(world, child_id, Offer("w", "d", "3.12", claim_id, 1))
+    assert reply.ended
+    assert [(one.id, one.attempt, one.base, one.more) for one in handed] == [(parent, 2, parked, False)]
+    assert handed[0].rows == await world.journal(parent, after=parked)
+    assert [row.kind for row in handed[0].rows] == [Kind.WAITING, Kind.CHILD, Kind.CLAIMED]
+    assert await world.phase(parent) is Phase.RUNNING
+    again = await world.claim(claim_id=claim_id)
+    assert [(one.id, one.attempt, one.rows) for one in again] == [(parent, 2, await world.journal(parent))]
+    await world.finish(parent)
+
+
+async def test_a_parent_that_others_wrote_to_comes_with_all_that_it_lacks(world: World) -> None:
+    await world.register()
+    parent, child_id, parked = await _parked(
+        world, step("s", ok=False, last=False), timer_us=world.now_us + 60 * SECOND
+    )
+    _, handed = await _end_offered(world, child_id, Offer("w", "d", "3.12", world.new_id(), 1))
+    assert [row.kind for row in handed[0].rows] == [Kind.STEP_FAILED, Kind.WAITING, Kind.CHILD, Kind.CLAIMED]
+    assert handed[0].rows == await world.journal(parent, after=parked)
+    assert (await world.get(parent)).due_at_us is None
+
+
+@pytest.mark.parametrize(
+    "why", ["no room", "another worker has it", "not parked", "its queue has a limit", "cancelled"]
+)
+async def test_a_parent_that_the_claim_may_not_have_is_left_to_the_next(world: World, why: str) -> None:
+    await world.register()
+    await world.register("v")
+    if why == "its queue has a limit":
+        await world.register("u", queues=[QueueSpec("wf", 5)])
+    parent, child_id, _ = await _parked(world, parked=why != "not parked")
+    if why == "cancelled":
+        await world.cancel(parent)
+    offer = Offer("v" if why == "another worker has it" else "w", "d", "3.12", world.new_id(), why != "no room")
+    reply, handed = await _end_offered(world, child_id, offer)
+    assert (reply.ended, handed) == (True, [])
+    assert await world.phase(parent) is (Phase.CANCELLED if why == "cancelled" else Phase.QUEUED)
+    if why != "cancelled":
+        assert [claimed.id for claimed in await world.claim("v")] == [parent]
+
+
+async def test_an_end_that_is_told_again_hands_nothing_out_twice(world: World) -> None:
+    await world.register()
+    _, child_id, _ = await _parked(world)
+    offer = Offer("w", "d", "3.12", world.new_id(), 2)
+    assert len((await _end_offered(world, child_id, offer))[1]) == 1
+    reply, handed = await _end_offered(world, child_id, offer._replace(claim_id=world.new_id()))
+    assert (reply.ended, handed) == (True, [])
+
+
+async def _parked(
+    world: World, *unseen: StepDone, parked: bool = True, timer_us: int | None = None
+) -> tuple[str, str, int]:
+    """A parent that waits for a child which runs; the parent, the child, and the last seq that its worker has seen."""
+    parent = await world.running()
+    seen = (await world.report(parent, [child("a")])).rows[-1].seq
+    if unseen:
+        await world.report(parent, unseen)
+    end = Suspend([], None if timer_us is None else ("t", timer_us), parked=parked)
+    assert (await world.report(parent, end=end, seen=seen)).ended
+    (child_id,) = await world.claim_ids()
+    return parent, child_id, seen
+
+
+async def _end_offered(world: World, id: str, offer: Offer) -> tuple[ItemReply, list[Claimed]]:
+    item = ReportItem(id, 1, 1, 1, end=Complete(raw("done")), child=True)
+    return await world.store.write(
+        reports.report_offered(project_id=PROJECT, worker_id="w", item=item, now_us=world.now_us, offer=offer)
+    )
+
+
+async def _report_offered(
     world: World, parent: str, entries: list[StartChild], offer: Offer, number: int = 1
 ) -> tuple[ItemReply, list[Claimed]]:
     item = ReportItem(parent, 1, number, 1, list(entries))
     ids = [world.new_id() for _ in entries]
     return await world.store.write(
-        reports.report_children(project_id=PROJECT, worker_id="w", item=item, now_us=world.now_us, ids=ids, offer=offer)
+        reports.report_offered(project_id=PROJECT, worker_id="w", item=item, now_us=world.now_us, ids=ids, offer=offer)
     )
 
 

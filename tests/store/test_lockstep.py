@@ -42,8 +42,9 @@ from perdure.store.postgres import PostgresStore
 from perdure.store.queries import Statement, load, parse
 from perdure.store.sqlite import SQLiteStore
 from perdure.store.verbs import access, claims, events, moves, reports, schedules, starts, waits
+from perdure.store.verbs.hands import Offer
 from perdure.store.verbs.idempotency import Idempotency
-from perdure.store.verbs.starts import New, Offer
+from perdure.store.verbs.starts import New
 from perdure.wire.errors import NotFound
 from perdure.wire.requests import (
     Answer,
@@ -237,7 +238,7 @@ class Scene:
         news = ReportItem(self.ids[name], 1, number, self.seen[name], entries, end, logs)
         if kind == "child into a claim":
             offer = Offer("w", "d", "3.12", f"z{n}", 1)
-            return reports.report_children(worker_id="w", item=news, ids=[_id(3, n)], offer=offer, **same)
+            return reports.report_offered(worker_id="w", item=news, ids=[_id(3, n)], offer=offer, **same)
         return reports.report(worker_id="w", item=news, ids=[_id(3, n)], **same)
 
     async def left(self) -> Any:

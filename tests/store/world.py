@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw
 
 from perdure.store.interface import Hint, Store, query, verb
-from perdure.store.verbs import access, claims, events, looks, moves, reports, starts, waits
+from perdure.store.verbs import access, claims, events, hands, looks, moves, reports, starts, waits
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
 from perdure.wire.records import Event, Execution, Kind, Problem, Row
@@ -210,7 +210,7 @@ class World:
         found: list[Claimed] = []
         for claimed, base in picked:
             rows = await self.journal(claimed.id, base)
-            found.append(claims.with_journal(claimed, base, rows, more=False))
+            found.append(hands.with_journal(claimed, base, rows, more=False))
         return found
 
     async def claim_ids(self, worker: str = "w", capacity: int = 100) -> list[str]:

@@ -22,7 +22,7 @@ from perdure.engine.floors import Floors
 from perdure.engine.schedules import check_spec
 from perdure.store.interface import Verb
 from perdure.store.verbs import claims, reports
-from perdure.store.verbs.starts import Offer
+from perdure.store.verbs.hands import Offer, with_journal
 from perdure.wire.codec import (
     KEY_BYTES_MAX,
     REPLY_BYTES_MAX,
@@ -342,9 +342,7 @@ class Claims:
                     claims.journals(wanted=wanted, rows_max=JOURNAL_ROWS_MAX, bytes_max=REPLY_BYTES_MAX)
                 )
             )
-        return [
-            claims.with_journal(claimed, base, *next(found)) if claimed.base else claimed for claimed, base in picked
-        ]
+        return [with_journal(claimed, base, *next(found)) if claimed.base else claimed for claimed, base in picked]
 
     async def report(self, project_id: str, request: ReportRequest) -> ReportReply:
         """Take what piled up in a worker; each item has its own answer."""
@@ -354,9 +352,8 @@ class Claims:
         engine = self._engine
         now_us = engine.clock.now_us()
         problems = [check_report(item) for item in request.items]
-        # A claim that waits takes the children of one parent at once; those of several are left to the next claim.
-        parents = sum(map(_starts_children, request.items))
-        offered = self.take_offer(project_id) if parents == 1 else None
+        # A claim that waits takes at once what one item makes ready; what several do is left to the next claim.
+        offered = self.take_offer(project_id) if sum(map(_makes_ready, request.items)) == 1 else None
         offer = None if offered is None else offered.offer
         verbs: list[Verb[Any]] = []
         for item, problem in zip(request.items, problems, strict=True):
@@ -369,8 +366,8 @@ class Claims:
                 "now_us": now_us,
                 "ids": fresh_ids(item),
             }
-            if offer is not None and _starts_children(item):
-                verbs.append(reports.report_children(**same, offer=offer))
+            if offer is not None and _makes_ready(item):
+                verbs.append(reports.report_offered(**same, offer=offer))
             else:
                 verbs.append(reports.report(**same))
         handed: list[Claimed] = []
@@ -438,8 +435,9 @@ def _check_schedules(request: RegisterRequest) -> None:
         raise BadValue("`schedules` names a schedule twice; those of one workflow need different keys.")
 
 
-def _starts_children(item: ReportItem) -> bool:
-    return any(type(entry) is StartChild for entry in item.entries)
+def _makes_ready(item: ReportItem) -> bool:
+    """Whether an item starts children, or ends one that somebody may wait for."""
+    return (item.child and reports.is_final(item.end)) or any(type(entry) is StartChild for entry in item.entries)
 
 
 def _reply(answer: ItemReply | Exception) -> ItemReply:

@@ -452,7 +452,8 @@ class Runner:
         self.entries = rest
         self.wants_rows = False
         claimed = self.claimed
-        item = ReportItem(claimed.id, claimed.attempt, number, self.fetched, entries, end, logs, progress)
+        child = end is not None and claimed.parent_execution_id is not None
+        item = ReportItem(claimed.id, claimed.attempt, number, self.fetched, entries, end, logs, progress, child)
         self.in_flight = item
         return item
 

@@ -15,11 +15,14 @@ query touches a row of another sits the round out. Each verb therefore sees the 
 and a group equals some serial order. What a verb's arguments name is taken before its first query, in the order of
 arrival: two verbs for one execution keep their order.
 
+**Late.** Rows that only looks at their table need (`-- late:`, the journal's) are written when such a look comes, or at
+the end of the transaction, those of all verbs by one statement. Their verbs go on meanwhile.
+
 **A verb that fails** before it wrote concerns only its caller. After a write there is no savepoint to go back to:
 `Guilty` names the run, and the driver rolls the group back and runs it again without that verb.
 """
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from perdure.store.interface import Hint, Query, Rows, Tell, Verb
@@ -77,7 +80,8 @@ class _Asked(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One statement for several runs; `values` has, for each run, one tuple or (for `query_many`) several."""
+    """One statement for several runs; `values` has, for each run, one tuple or (for `query_many`) several. No run waits
+    for a statement that was put off."""
 
     statement: Statement
     runs: Sequence[Run]
@@ -100,6 +104,7 @@ class Lockstep:
         self._waiting: list[Run] = list(self.runs)
         self._live: dict[int, Run] = {}
         self._holders: dict[Row, Run] = {}
+        self._late: dict[str, list[tuple[Any, ...]]] = {}
         self._freed = True
 
     @property
@@ -129,9 +134,9 @@ class Lockstep:
                     continue
                 asking.setdefault(asked.statement.name, []).append(run)
             if asking:
-                return self._batches(asking)
+                return [*self._take_late(self._queries[name] for name in asking), *self._batches(asking)]
             if not self._live and not self._waiting:
-                return []
+                return [Batch(self._queries[name], (), [self._late.pop(name)]) for name in list(self._late)]
             if not self._freed:
                 raise Stuck([*self._live.values(), *self._waiting])
 
@@ -177,6 +182,8 @@ class Lockstep:
 
     def answer(self, batch: Batch, rows: Sequence[Rows]) -> None:
         """Send the rows of each run in, and let it go on to its next query or its end. Raises Guilty."""
+        if not batch.runs:
+            return
         effect, returns = batch.statement.effect, batch.statement.returns
         for run, found in zip(batch.runs, rows, strict=True):
             if effect and (found or not returns):
@@ -196,6 +203,9 @@ class Lockstep:
                         given = []
                         continue
                     run.asked = self._ask(asked)
+                    if run.asked.statement.late and self._put_off(run, run.asked):
+                        given = []
+                        continue
                     self._live[run.number] = run
                     return
                 if type(asked) is not Tell:
@@ -212,6 +222,19 @@ class Lockstep:
             run.hints.clear()
         run.asked = None
         self._free(run)
+
+    def _put_off(self, run: Run, asked: _Asked) -> bool:
+        """Let what can be written late go on waiting for company; its verb need not. False: its row is another's."""
+        if self._holds and not self._take(run, asked.rows):
+            return False
+        self._late.setdefault(asked.statement.name, []).extend(asked.values)
+        run.wrote = True
+        return True
+
+    def _take_late(self, asking: Iterable[Statement]) -> list[Batch]:
+        """What was put off and must be there before these statements."""
+        due = [name for name in self._late if any(self._queries[name].late in one.looks_at for one in asking)]
+        return [Batch(self._queries[name], (), [self._late.pop(name)]) for name in due]
 
     def _ask(self, asked: Query) -> _Asked:
         statement = self._queries[asked.name]

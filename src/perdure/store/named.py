@@ -77,7 +77,7 @@ def _make_schedule(values: Values) -> Iterator[Row]:
     yield "schedule_key", (spec.workflow_id, spec.key)
 
 
-def _report_children(values: Values) -> Iterator[Row]:
+def _report_offered(values: Values) -> Iterator[Row]:
     yield "worker", values["offer"].worker_id
     yield from _report(values)
 
@@ -88,7 +88,7 @@ NAMED: Final[dict[str, Callable[[Values], Iterable[Row]]]] = {
     "publish": _publish,
     "publish_once": _publish,
     "report": _report,
-    "report_children": _report_children,
+    "report_offered": _report_offered,
     "resume": _execution,
     "cancel": _execution,
     "cut_lease": lambda values: [("worker", values["worker_id"])],
@@ -147,7 +147,7 @@ def is_sweep(verb: Verb[Any]) -> bool:
     if verb.name in ("start", "start_batch"):
         news: Sequence[New] = verb.values["news"]
         return len(news) > LARGE or any(new.item.queue_concurrency_limit is not None for new in news)
-    if verb.name in ("report", "report_children"):
+    if verb.name in ("report", "report_offered"):
         item: ReportItem = verb.values["item"]
         return any(
             type(entry) is StartChild and entry.item.queue_concurrency_limit is not None for entry in item.entries
@@ -157,7 +157,7 @@ def is_sweep(verb: Verb[Any]) -> bool:
 
 def weight(verb: Verb[Any]) -> int:
     """About how many rows a verb writes: groups are bounded by that, too."""
-    if verb.name in ("report", "report_children"):
+    if verb.name in ("report", "report_offered"):
         return 1 + len(verb.values["item"].entries)
     if verb.name in ("start", "start_batch"):
         return len(verb.values["news"])

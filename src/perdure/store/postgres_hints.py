@@ -112,7 +112,10 @@ class Exchange:
             text = gathered.encode(self._server_id).replace("\\", "\\\\").replace("'", "''")
             try:
                 connection = await self._out.get()
-                await connection.execute(f"NOTIFY {CHANNEL}, E'{text}'")
+                # A hint may be lost: it need not wait for the disk, nor have a commit behind it wait.
+                await connection.execute(
+                    f"BEGIN; SET LOCAL synchronous_commit = off; NOTIFY {CHANNEL}, E'{text}'; COMMIT"
+                )
                 self.sent += gathered.beat is None
             except _FAILURES as error:  # they are lost; the next heartbeat tells whether more will be
                 logger.debug("Hints were not sent: %s", error)

@@ -12,7 +12,8 @@ transaction need that; a statement without it is refused at start. A look that a
 too. `-- effect: none` stands at a write that only locks. `-- bulk: …` asks for a second text, for PostgreSQL, that
 takes many rows of values at once, and names those that are no texts: `-- bulk: now_us seq; bytes value`.
 `-- answer: how many` says that of the answer only the number of rows counts: for RETURNING SQLite makes a table, which
-costs as much as the change.
+costs as much as the change. `-- late: table` stands at rows that nothing but looks at that table needs: a driver may
+write them at the end of the transaction, together.
 """
 
 import re
@@ -27,6 +28,7 @@ _SHARED = re.compile(r"^-- text: (\w+)\n(.+?)\n(?=\n|\Z)", re.MULTILINE | re.DOT
 _INCLUDED = re.compile(r"\{= (\w+)\}")
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)")
 _TEXT = re.compile(r"'[^']*'")
+_WORD = re.compile(r"\w+")
 _WRITES = re.compile(
     r"\b(INSERT\s+(OR\s+\w+\s+)?INTO|UPDATE\s+\w+\s+SET|DELETE\s+FROM|REPLACE\s+INTO)\b", re.IGNORECASE
 )
@@ -54,6 +56,10 @@ class Statement(NamedTuple):
     """Whether it changes anything when it answers with a row, or has no rows to answer with."""
     counted: bool = False
     """Whether an empty row for each that it changed is its answer."""
+    late: str | None = None
+    """The table that it only adds rows to, which may be written later in the same transaction, with those of others."""
+    looks_at: frozenset[str] = frozenset()
+    """The words of its text: before it, what was put off for a table among them has to be written."""
     routed: str | None = None
     """The text with one more value, which comes back as the first column of each row; None where that cannot be."""
     bulk: str | None = None
@@ -113,10 +119,16 @@ def parse(text: str, source: str, dialect: str = "sqlite") -> dict[str, Statemen
             held,
             writes and "-- effect: none" not in comments,
             "-- answer: how many" in comments and not returns,
+            _late(comments),
+            frozenset(_WORD.findall(plain)),
             _routed(text_of, len(names) + 1) if dialect == "postgres" and returns else None,
             _bulk(text_of, names, comments, f"{source}: query {name!r}") if dialect == "postgres" else None,
         )
     return found
+
+
+def _late(comments: list[str]) -> str | None:
+    return next((line.partition(": ")[2] for line in comments if line.startswith("-- late: ")), None)
 
 
 def _said(sql: str, dialect: str) -> str:

@@ -402,6 +402,8 @@ class ReportItem(Request, frozen=True):
     end: End | None = None
     logs: list[LogLine] = []
     progress: MaybeRaw = None
+    child: bool = False
+    """Said with an end: somebody may wait for it. A hint for the server, which may hand the parent out at once."""
 
 
 class ReportRequest(Request, frozen=True):

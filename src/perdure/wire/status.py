@@ -2,7 +2,7 @@
 
 `Phase` is what the store keeps, `Status` is what the API promises, and `TRANSITIONS` is every move there is. The
 verbs, the CHECK constraints, the documentation's diagram and the tests read this table; nothing else decides what may
-follow what.
+follow what. (What is woken into the hands of a waiting claim makes two moves at once, wake and claim.)
 """
 
 from enum import StrEnum

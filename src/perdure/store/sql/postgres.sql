@@ -14,7 +14,8 @@ SELECT pg_advisory_xact_lock(1346720324);
 SELECT id FROM executions
 WHERE project_id = :project_id AND parent_execution_id = :id AND (phase NOT IN ('completed', 'failed', 'cancelled')
   OR (step_key IS NOT NULL AND NOT EXISTS (
-    SELECT 1 FROM journal j WHERE j.execution_id = :id AND j.key = executions.step_key AND j.kind = 'child'))) LIMIT 1;
+    SELECT 1 FROM journal j WHERE j.execution_id = :id AND j.key = executions.step_key AND j.kind = 'child')))
+ORDER BY id DESC LIMIT 1;
 
 -- name: old_snapshots
 -- Who keeps the database from forgetting rows that are gone: transactions of others, prepared ones, and what copies of

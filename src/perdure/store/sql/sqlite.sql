@@ -23,7 +23,8 @@ SELECT 1;
 -- name: any_open_child
 -- A child's end and its row in the parent's journal are never seen apart here; see postgres.sql.
 SELECT id FROM executions
-WHERE project_id = :project_id AND parent_execution_id = :id AND phase NOT IN ('completed', 'failed', 'cancelled') LIMIT 1;
+WHERE project_id = :project_id AND parent_execution_id = :id AND phase NOT IN ('completed', 'failed', 'cancelled')
+ORDER BY id DESC LIMIT 1;
 
 -- name: size_tables
 -- Pages of a file: SQLite counts them table by table and index by index.

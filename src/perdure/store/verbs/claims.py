@@ -7,19 +7,17 @@ the statement itself. A registration's lease only decides when work is handed ou
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from msgspec import Raw, structs
-
 from perdure.store.interface import Counted, Rows, Tell, Written, query, query_many, verb
 from perdure.store.verbs.deployments import enter_deployment, look_at_deployment, offer_work
+from perdure.store.verbs.hands import claimed_of
 from perdure.store.verbs.moves import lose
 from perdure.store.verbs.queues import put_queue
-from perdure.store.verbs.rows import journal_row, row_of
+from perdure.store.verbs.rows import ROW_BYTES, journal_after, journal_row
 from perdure.store.verbs.schedules import declare
 from perdure.wire.codec import REPLY_BYTES_MAX
 from perdure.wire.errors import Conflict, LeaseLost
 from perdure.wire.records import Kind, Row
 from perdure.wire.requests import Claimed, RegisterRequest
-from perdure.wire.status import Phase
 
 _AFTER_EVERY_KEY = "\U0010ffff"
 GROUPS_PER_CLAIM = 256
@@ -129,7 +127,7 @@ async def claim(
     looked = Looked(deployment_id, python)
     if claim_id == last_claim_id:
         rows = await query("claimed_before", worker_id=worker_id, claim_id=claim_id)
-        return [_claimed(row, worker_id, again=True) for row in rows], after, looked
+        return [claimed_of(row, worker_id, again=True) for row in rows], after, looked
     if last_claim_id is not None and claim_id < last_claim_id:
         return [], after, looked
     values: dict[str, Any] = {
@@ -161,7 +159,7 @@ async def claim(
         [journal_row(row[0], row[5], row[20], Kind.CLAIMED, row[2], name=worker_id) for row in picked],
     )
     await Tell(Counted("claimed", len(picked)), *[Written(row[0]) for row in picked])
-    return [_claimed(row, worker_id) for row in picked], after, looked
+    return [claimed_of(row, worker_id) for row in picked], after, looked
 
 
 class _Room:
@@ -268,77 +266,14 @@ async def _claim_limited(values: dict[str, Any], room: _Room, after: tuple[str, 
     return after
 
 
-def _claimed(row: Sequence[Any], worker_id: str, *, again: bool = False) -> tuple[Claimed, int]:
-    (
-        id,
-        workflow_id,
-        attempt,
-        payload,
-        created_at_us,
-        seq,
-        lost,
-        retry_count,
-        phase,
-        key,
-        queue_name,
-        concurrency_key,
-        parent_id,
-        root_id,
-        deployment_id,
-        session_id,
-        user_id,
-        tags,
-        parked_worker,
-        parked_seq,
-        at_us,
-        _,
-        _,
-    ) = row
-    parked = parked_seq if parked_worker == worker_id and parked_seq is not None and not again else 0
-    claimed = Claimed(
-        id=id,
-        workflow_id=workflow_id,
-        attempt=attempt,
-        payload=Raw(payload),
-        created_at_us=created_at_us,
-        # The whole journal of a fresh execution is this claim.
-        rows=[Row(seq, at_us, Kind.CLAIMED, attempt, name=worker_id)] if seq == 1 else [],
-        base=seq if seq > 1 else 0,
-        ack_first=lost > 0,
-        retry_count=retry_count,
-        cancelling=phase == Phase.CANCELLING,
-        key=key,
-        queue_name=queue_name,
-        concurrency_key=concurrency_key,
-        parent_execution_id=parent_id,
-        root_execution_id=root_id,
-        deployment_id=deployment_id,
-        session_id=session_id or id,
-        user_id=user_id,
-        tags=None if tags is None else Raw(tags),
-    )
-    return claimed, parked
-
-
-def with_journal(claimed: Claimed, base: int, rows: list[Row], more: bool) -> Claimed:
-    """The claim as it goes out, with the journal that its worker lacks."""
-    return structs.replace(claimed, base=base, rows=rows, more=more)
-
-
 @verb
 async def journals(*, wanted: Sequence[tuple[str, int]], rows_max: int, bytes_max: int) -> list[tuple[list[Row], bool]]:
     """The journals of many executions, each after a given seq; whether rows were left out to keep the whole small."""
     found: list[tuple[list[Row], bool]] = []
     room = bytes_max
     for execution_id, after in wanted:
-        rows: list[Row] = []
-        more = False
-        for values in await query("read_journal", execution_id=execution_id, after=after, limit=rows_max + 1):
-            room -= 120 + len(values[8])
-            if (room < 0 and rows) or len(rows) == rows_max:
-                more = True
-                break
-            rows.append(row_of(values))
+        rows, more = await journal_after(execution_id, after, rows_max=rows_max, bytes_max=room)
+        room -= sum(ROW_BYTES + len(bytes(row.value)) for row in rows)
         found.append((rows, more))
     return found
 

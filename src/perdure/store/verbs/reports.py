@@ -6,15 +6,16 @@ guard.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 from msgspec import Raw
 
 from perdure.store.interface import Counted, Due, Query, Ready, Tell, Written, query, query_many, verb
 from perdure.store.verbs.events import open_wait, publish_events
-from perdure.store.verbs.rows import JournalRow, as_row, ended, journal_row, row_of
-from perdure.store.verbs.starts import Hands, New, Offer, start_items
+from perdure.store.verbs.hands import Hands, Offer
+from perdure.store.verbs.rows import JournalRow, as_row, ended, journal_after, journal_row, row_of
+from perdure.store.verbs.starts import New, Parent, start_items
 from perdure.store.verbs.waits import answer_wait
 from perdure.wire.errors import Conflict, IllegalMove
 from perdure.wire.records import OUTCOMES, Kind, Problem, Row
@@ -25,6 +26,7 @@ from perdure.wire.requests import (
     Claimed,
     CloseWait,
     Complete,
+    End,
     Fail,
     ItemReply,
     OpenWait,
@@ -68,22 +70,34 @@ async def report(
     if item.number == 0:
         return await _look(project_id, worker_id, item)
     end = item.end
-    if type(end) is Complete or type(end) is Cancelled or (type(end) is Fail and end.retry_delay_us is None):
+    if is_final(end):
         return await _finish(project_id, worker_id, item, end, now_us)
     entries = item.entries
     if end is None and len(entries) == 1 and type(entries[0]) is StepDone and not item.logs:
         return await _record(project_id, worker_id, item, entries[0], now_us)
+    if type(end) is Suspend and not (entries or end.waits or item.logs or item.progress):
+        reply = await _suspend_next(project_id, worker_id, item, end, now_us)
+        if reply is not None:
+            return reply
     return await _take(project_id, worker_id, item, now_us, ids)
 
 
 @verb
-async def report_children(
-    *, project_id: str, worker_id: str, item: ReportItem, now_us: int, ids: Sequence[str], offer: Offer
+async def report_offered(
+    *, project_id: str, worker_id: str, item: ReportItem, now_us: int, ids: Sequence[str] = (), offer: Offer
 ) -> tuple[ItemReply, list[Claimed]]:
-    """As `report`, for news that start children; also answers with those that the offer took at once."""
+    """As `report`, for news that start children or end a child; also answers with what the offer took at once, be it
+    children or the parent that waited."""
     hands = Hands(offer)
     await hands.open(project_id)  # first the worker's row, then executions, as whoever ends a worker locks them
+    if is_final(item.end):
+        return await _finish(project_id, worker_id, item, item.end, now_us, hands), hands.given
     return await _take(project_id, worker_id, item, now_us, ids, hands), hands.given
+
+
+def is_final(end: End | None) -> TypeGuard[Complete | Fail | Cancelled]:
+    """Whether a report's end is the execution's."""
+    return type(end) is Complete or type(end) is Cancelled or (type(end) is Fail and end.retry_delay_us is None)
 
 
 async def _take(
@@ -111,7 +125,7 @@ async def _take(
     )
     if not guarded:
         return await _refused(project_id, worker_id, item)
-    next_seq, phase, at_us, _, deployment_id, created_at_us = guarded[0]
+    next_seq, phase, at_us, deployment_id, created_at_us, *family = guarded[0]
     at = _At(project_id, item.execution_id, item.attempt, worker_id, now_us, at_us)
     first = next_seq - own
     unseen, more = await _unseen(item, first)
@@ -120,7 +134,9 @@ async def _take(
     shown: list[Row] = []
     fresh = iter(ids)
     children = [entry for entry in entries if type(entry) is StartChild]
-    started = iter(await _start_children(at, children, fresh, phase, deployment_id, hands) if children else ())
+    started = list(await _start_children(at, children, fresh, phase, deployment_id, family, hands) if children else ())
+    child_started = any(ok for ok, _ in started)
+    told_of = iter(started)
     touched = False
     seq = first
     for entry in entries:
@@ -138,7 +154,7 @@ async def _take(
             accepted.append(0)
         else:
             touched = touched or type(entry) is not StartChild
-            row = await _effect(at, seq, entry, fresh, started)  # type: ignore[arg-type]  # what is left
+            row = await _effect(at, seq, entry, fresh, told_of)  # type: ignore[arg-type]  # what is left
             rows.append(row)
             shown.append(as_row(row))
             accepted.append(seq)
@@ -158,7 +174,8 @@ async def _take(
     if end is not None:
         if type(end) is Suspend:
             if not more and not any(row.kind in OUTCOMES for row in found):
-                if end.timer is None and phase == Phase.RUNNING and not await _has_something_coming(at, end):
+                sure = end.timer is not None or child_started or phase != Phase.RUNNING
+                if not sure and not await _has_something_coming(at, end):
                     message = "The execution would wait for ever: nothing that is open can wake it."
                     problem = Problem(message, IllegalMove.code)
                 else:
@@ -221,16 +238,7 @@ async def _unseen(item: ReportItem, next_seq: int) -> tuple[list[Row], bool]:
     """The rows before `next_seq` that others wrote since the worker last looked."""
     if next_seq - 1 <= item.seen:
         return [], False
-    rows: list[Row] = []
-    room = BYTES_MAX
-    for values in await query("read_journal", execution_id=item.execution_id, after=item.seen, limit=ROWS_MAX + 1):
-        if values[0] >= next_seq:
-            break
-        room -= 120 + len(values[8])
-        if len(rows) == ROWS_MAX or (room < 0 and rows):
-            return rows, True
-        rows.append(row_of(values))
-    return rows, False
+    return await journal_after(item.execution_id, item.seen, rows_max=ROWS_MAX, bytes_max=BYTES_MAX, before=next_seq)
 
 
 async def _rows_after(execution_id: str, seq: int) -> list[Row]:
@@ -341,6 +349,7 @@ async def _start_children(
     fresh: Iterator[str],
     phase: str,
     deployment_id: str | None,
+    family: Sequence[str | None],
     hands: Hands | None,
 ) -> list[tuple[bool, bytes]]:
     """Start the children of a report together; for each whether it was started, and its id or the reason."""
@@ -360,7 +369,9 @@ async def _start_children(
         for entry in entries
     ]
     told: list[tuple[bool, bytes]] = []
-    for (_, item), answer in zip(news, await start_items(at.project_id, news, at.now_us, hands=hands), strict=True):
+    parents = {at.execution_id: Parent(*family)}
+    answers = await start_items(at.project_id, news, at.now_us, hands=hands, parents=parents)
+    for (_, item), answer in zip(news, answers, strict=True):
         if isinstance(answer, Problem):
             told.append((False, _problem(answer)))
         elif answer.existing:
@@ -393,35 +404,55 @@ async def _has_something_coming(at: _At, end: Suspend) -> bool:
     return bool(await query("any_open_child", project_id=at.project_id, id=at.execution_id))
 
 
+async def _suspend_next(
+    project_id: str, worker_id: str, item: ReportItem, end: Suspend, now_us: int
+) -> ItemReply | None:
+    """The most frequent end of an attempt, one that waits for a timer or a child: one guarded write. None: nothing was
+    written, it takes a closer look."""
+    at = _At(project_id, item.execution_id, item.attempt, worker_id, now_us, now_us)
+    moved = await query("suspend_next", number=item.number, seq=item.seen + 1, **_parking(at, end, item.seen))
+    if not moved:
+        return None
+    at = msgspec.structs.replace(at, at_us=moved[0][1])
+    await _suspended(at, end, moved[0])
+    return ItemReply(ended=True, at_us=at.at_us)
+
+
 async def _suspend(at: _At, end: Suspend, seen: int) -> bool:
     """Let go of an execution that waits. Its journal has no outcome that its code has not seen (I5)."""
+    moved = await query("suspend", **_parking(at, end, seen))
+    if moved:
+        await _suspended(at, end, moved[0])
+    return bool(moved)
+
+
+def _parking(at: _At, end: Suspend, seen: int) -> dict[str, object]:
+    return {
+        "project_id": at.project_id,
+        "id": at.execution_id,
+        "attempt": at.attempt,
+        "worker_id": at.worker_id,
+        "due_at_us": None if end.timer is None else end.timer[1],
+        "timer_key": None if end.timer is None else end.timer[0],
+        "parked_worker": at.worker_id if end.parked else None,
+        "parked_seq": seen,
+        "now_us": at.now_us,
+    }
+
+
+async def _suspended(at: _At, end: Suspend, moved: Sequence[Any]) -> None:
+    next_seq, _, limited, _, waits = moved
+    seq = next_seq - 1
     wanted = set(end.waits)
-    for (key,) in await query("open_waits", execution_id=at.execution_id):
+    for (key,) in await query("open_waits", execution_id=at.execution_id) if waits else ():
         if key not in wanted:  # left open by an attempt that was lost before it could say so
             await query("close_wait", execution_id=at.execution_id, key=key)
-    due_at_us = None if end.timer is None else end.timer[1]
-    moved = await query(
-        "suspend",
-        project_id=at.project_id,
-        id=at.execution_id,
-        attempt=at.attempt,
-        worker_id=at.worker_id,
-        due_at_us=due_at_us,
-        timer_key=None if end.timer is None else end.timer[0],
-        parked_worker=at.worker_id if end.parked else None,
-        parked_seq=seen,
-        now_us=at.now_us,
-    )
-    if not moved:
-        return False
-    seq, limited = moved[0][0] - 1, moved[0][2]
     await query_many("insert_journal", [journal_row(at.execution_id, seq, at.at_us, Kind.WAITING, at.attempt)])
     await Tell(Written(at.execution_id))
-    if due_at_us is not None:
-        await Tell(Due(due_at_us))
+    if end.timer is not None:
+        await Tell(Due(end.timer[1]))
     if limited:
         await Tell(Ready(at.project_id, None))
-    return True
 
 
 async def _stop(at: _At, end: Fail | Release | Block, phase: str) -> bool:
@@ -471,7 +502,12 @@ async def _stop(at: _At, end: Fail | Release | Block, phase: str) -> bool:
 
 
 async def _finish(
-    project_id: str, worker_id: str, item: ReportItem, end: Complete | Fail | Cancelled, now_us: int
+    project_id: str,
+    worker_id: str,
+    item: ReportItem,
+    end: Complete | Fail | Cancelled,
+    now_us: int,
+    hands: Hands | None = None,
 ) -> ItemReply:
     """The last word of an execution, with the outcomes that came in the same report: one update, one insert."""
     outcomes = [entry for entry in item.entries if type(entry) is StepDone or type(entry) is TimerFired]
@@ -498,7 +534,7 @@ async def _finish(
     guarded = await moved
     if not guarded:
         return await _refused(project_id, worker_id, item)
-    next_seq, at_us, workflow_id, parent_id, step_key, limited, _ = guarded[0]
+    next_seq, at_us, workflow_id, parent_id, step_key, limited, waits = guarded[0]
     at = _At(project_id, item.execution_id, item.attempt, worker_id, now_us, at_us)
     seq = next_seq - len(outcomes) - 1
     rows = [_outcome(at, seq + n, entry) for n, entry in enumerate(outcomes)]
@@ -522,5 +558,7 @@ async def _finish(
         result=result,
         error=error,
         detail=detail,
+        waits=waits,
+        taker=hands,
     )
     return ItemReply(ended=True, at_us=at_us)

@@ -1,7 +1,7 @@
 """Rows of the database as records, and the one way to write to a journal and to end an execution."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from msgspec import Raw
 
@@ -12,6 +12,9 @@ from perdure.wire.status import Phase
 NULL_BYTES = b"null"
 WOKEN_RANK = 1_000_000
 """A fresh execution's rank is this minus its priority, a woken one's just minus its priority."""
+
+ROW_BYTES = 120
+"""About how many bytes of an answer a journal row is beside its value."""
 
 JournalRow = tuple[str, int, int, str, int, str | None, str | None, str | None, int, bytes, int | None, int]
 
@@ -59,6 +62,21 @@ def as_row(row: JournalRow) -> Row:
     return row_of(row[1:])
 
 
+async def journal_after(
+    execution_id: str, seq: int, *, rows_max: int, bytes_max: int, before: int | None = None
+) -> tuple[list[Row], bool]:
+    """The rows of a journal after a seq (and before another); whether some were left out to keep the answer small."""
+    rows: list[Row] = []
+    for values in await query("read_journal", execution_id=execution_id, after=seq, limit=rows_max + 1):
+        if before is not None and values[0] >= before:
+            break
+        bytes_max -= ROW_BYTES + len(values[8])
+        if len(rows) == rows_max or (bytes_max < 0 and rows):
+            return rows, True
+        rows.append(row_of(values))
+    return rows, False
+
+
 def execution_of(values: Sequence[Any]) -> Execution:
     """An execution as `get_execution` and `list_executions` select it."""
     fields = list(values)
@@ -72,6 +90,17 @@ def execution_of(values: Sequence[Any]) -> Execution:
     return Execution(*fields)
 
 
+Outcome = Callable[[int, int, int], JournalRow]
+"""The row of an outcome, once its seq, time and attempt are known."""
+
+
+class Taker(Protocol):
+    """Whoever may take what an outcome wakes."""
+
+    async def wake(self, project_id: str, execution_id: str, now_us: int, outcome: Outcome) -> bool:
+        """Write the outcome and claim the execution. False: nothing was done."""
+
+
 async def deliver(
     project_id: str,
     execution_id: str,
@@ -82,14 +111,20 @@ async def deliver(
     name: str | None = None,
     ok: bool = True,
     value: bytes | Raw = NULL_BYTES,
+    taker: Taker | None = None,
 ) -> bool:
     """Write an outcome into somebody's journal and wake it if it waits. False when it is final or unknown."""
+
+    def outcome(seq: int, at_us: int, attempt: int) -> JournalRow:
+        return journal_row(execution_id, seq, at_us, kind, attempt, key=key, name=name, ok=ok, value=value)
+
+    if taker is not None and await taker.wake(project_id, execution_id, now_us, outcome):
+        return True
     moved = await query("deliver_outcome", project_id=project_id, id=execution_id, now_us=now_us)
     if not moved:
         return False
     seq, phase, worker_id, deployment_id, at_us, attempt = moved[0]
-    row = journal_row(execution_id, seq, at_us, kind, attempt, key=key, name=name, ok=ok, value=value)
-    await query_many("insert_journal", [row])
+    await query_many("insert_journal", [outcome(seq, at_us, attempt)])
     if phase == "queued":
         await Tell(Ready(project_id, deployment_id), Written(execution_id))
     elif phase in ("running", "cancelling"):
@@ -112,8 +147,13 @@ async def ended(
     result: bytes | None = None,
     error: str | None = None,
     detail: bytes | None = None,
+    waits: int = 1,
+    taker: Taker | None = None,
 ) -> None:
-    """What follows from a final phase that was just written: the parent and waiters hear of it, a slot is free."""
+    """What follows from a final phase that was just written: the parent and waiters hear of it, a slot is free.
+
+    `waits` is 0 when it is known to have none open.
+    """
     hints: list[Ended | Written | Ready] = [
         Ended(project_id, execution_id, workflow_id, phase.value, result, error, detail),
         Written(execution_id),
@@ -121,23 +161,36 @@ async def ended(
     if limited:
         hints.append(Ready(project_id, None))
     await Tell(*hints)
-    await query("close_waits", execution_id=execution_id)
+    if waits:
+        await query("close_waits", execution_id=execution_id)
     if parent_execution_id is not None and step_key is not None:
         ok = phase is Phase.COMPLETED
         value = result if result is not None else detail if detail is not None else NULL_BYTES
         await deliver(
-            project_id, parent_execution_id, Kind.CHILD, now_us, key=step_key, name=phase.value, ok=ok, value=value
+            project_id,
+            parent_execution_id,
+            Kind.CHILD,
+            now_us,
+            key=step_key,
+            name=phase.value,
+            ok=ok,
+            value=value,
+            taker=taker,
         )
 
 
 __all__ = [
     "NULL_BYTES",
+    "ROW_BYTES",
     "WOKEN_RANK",
     "JournalRow",
+    "Outcome",
+    "Taker",
     "as_row",
     "deliver",
     "ended",
     "execution_of",
+    "journal_after",
     "journal_row",
     "row_of",
 ]

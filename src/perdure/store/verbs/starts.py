@@ -6,9 +6,10 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Raw
 
-from perdure.store.interface import Counted, Due, Ready, Tell, query, query_many, verb
+from perdure.store.interface import Due, Ready, Tell, query, query_many, verb
+from perdure.store.verbs.hands import Hands, Offer
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
-from perdure.store.verbs.rows import WOKEN_RANK, journal_row
+from perdure.store.verbs.rows import WOKEN_RANK
 from perdure.wire.errors import (
     BadRequest,
     DeploymentNotFound,
@@ -30,52 +31,6 @@ class New(NamedTuple):
     item: StartItem
 
 
-class Offer(NamedTuple):
-    """A worker whose claim waits for work: what it could take at once."""
-
-    worker_id: str
-    deployment_id: str
-    python: str
-    claim_id: str
-    capacity: int
-
-
-class Hands:
-    """The hands of a worker whose claim waits: how much they can take, and what a verb has put into them.
-
-    Made anew in each run of a verb. What is started into them is born claimed, provided nothing else is ready: nobody
-    is overtaken.
-    """
-
-    def __init__(self, offer: Offer) -> None:
-        self.offer = offer
-        self.given: list[Claimed] = []
-        self.room = 0
-        self._keeps = True
-        self._opened = False
-
-    async def open(self, project_id: str) -> None:
-        """See whether the worker is still what it was when it offered, and whether anybody waits already."""
-        if self._opened:
-            return
-        self._opened = True
-        offer = self.offer
-        worker = await query("check_offer", worker_id=offer.worker_id)
-        stands = bool(worker) and worker[0][:3] == (project_id, offer.deployment_id, offer.python)
-        if stands and not worker[0][4] and (worker[0][5] is None or worker[0][5] < offer.claim_id):
-            self.room = offer.capacity
-            self._keeps = not worker[0][3]
-
-    async def note(self, given: Sequence[Claimed], now_us: int) -> None:
-        """Write down what was put into them."""
-        worker_id = self.offer.worker_id
-        if self._keeps:  # an embedded worker's reply cannot be lost, so it never asks for the batch again
-            await query("note_claim", id=worker_id, claim_id=self.offer.claim_id)
-        rows = [journal_row(one.id, 1, now_us, Kind.CLAIMED, 1, name=worker_id) for one in given]
-        await query_many("insert_journal", rows)
-        await Tell(Counted("claimed", len(given)))
-
-
 class _Target(NamedTuple):
     deployment_id: str | None
     queue_name: str
@@ -86,7 +41,9 @@ class _Target(NamedTuple):
     queue_exists: bool
 
 
-class _Parent(msgspec.Struct, frozen=True, gc=False):
+class Parent(msgspec.Struct, frozen=True, gc=False):
+    """What children inherit."""
+
     root_id: str | None = None
     session_id: str | None = None
     user_id: str | None = None
@@ -133,6 +90,7 @@ async def start_items(
     batch_id: str | None = None,
     independent: bool = True,
     hands: Hands | None = None,
+    parents: dict[str, Parent] | None = None,
 ) -> list[Started | Problem]:
     """Insert the items; of independent ones a refused item answers for itself and does not disturb the others.
 
@@ -145,7 +103,7 @@ async def start_items(
     targets: dict[tuple[str | None, str, str | None, bool], _Target | PerdureError] = {}
     queues: dict[str, int] = {}
     """Queues that these items make, and whether they are limited."""
-    parents: dict[str, _Parent] = {}
+    parents = {} if parents is None else parents
     keys: dict[tuple[str, str], Started] = {}
     answers: list[Started | Problem] = []
     rows: list[tuple[object, ...]] = []
@@ -184,7 +142,7 @@ async def start_items(
                 concurrency_limit=item.queue_concurrency_limit,
                 total_limit=None,
             )
-        parent = _Parent()
+        parent = Parent()
         if item.parent_execution_id is not None:
             known = parents.get(item.parent_execution_id)
             if known is None:
@@ -195,7 +153,7 @@ async def start_items(
                         raise orphan
                     answers.append(Problem(orphan.message, orphan.code))
                     continue
-                known = parents[item.parent_execution_id] = _Parent(*found[0][:3])
+                known = parents[item.parent_execution_id] = Parent(*found[0][:3])
             parent = known
         if item.key is not None:
             keys[item.workflow_id, item.key] = Started(id, now_us)
@@ -264,7 +222,6 @@ async def start_items(
         if tags:
             await query_many("insert_tag", tags)
         if hands is not None and given:
-            hands.given += given
             await hands.note(given, now_us)
         if len(given) < len(rows):
             await Tell(*{Ready(project_id, row[3]) for row in rows if row[4] == "queued"})  # type: ignore[arg-type]  # text
@@ -274,7 +231,7 @@ async def start_items(
 _QUEUED = (0, None, None, None, None, 1)
 
 
-def _claimed(id: str, item: StartItem, now_us: int, offer: Offer, queue_name: str, parent: _Parent) -> Claimed:
+def _claimed(id: str, item: StartItem, now_us: int, offer: Offer, queue_name: str, parent: Parent) -> Claimed:
     """A fresh execution as its first claim hands it out."""
     return Claimed(
         id=id,

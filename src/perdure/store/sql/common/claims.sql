@@ -83,6 +83,21 @@ SELECT COUNT(*) FROM executions
 WHERE project_id = :project_id AND queue_name = :queue_name AND COALESCE(concurrency_key, '') = :concurrency_key
   AND phase IN ('running', 'cancelling') AND limited = 1;
 
+-- name: deliver_and_claim
+-- holds: execution=id
+-- An outcome reaches an execution whose worker has it parked and waits for work: it is woken (deliver_outcome) and claimed
+-- (claim_executions) at once. `next_seq` counts both; `ready_at_us` still says since when it waited.
+-- The guards stand in COALESCE so that no other index is thought to serve.
+UPDATE executions SET phase = 'running', attempt = attempt + 1, assigned_to_worker = :worker_id, acked = 0,
+  claim_id = :claim_id, report_number = 0, python = COALESCE(python, :python), next_seq = next_seq + 2,
+  due_at_us = :now_us + run_timeout_seconds * 1000000, rank = -priority,
+  losses = 0, undelivered = 0, limited = 0, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
+WHERE project_id = :project_id AND id = :id AND COALESCE(phase = 'waiting' AND parked_worker = :worker_id
+  AND cancelled_by IS NULL AND deployment_id = :deployment_id AND (python IS NULL OR python = :python)
+  AND (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id AND q.name = executions.queue_name
+    AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)) IS NULL, {0|FALSE})
+RETURNING {= handed_out};
+
 -- name: claimed_before
 -- The batch of a claim that is asked for again because its reply was lost.
 SELECT {= handed_out}

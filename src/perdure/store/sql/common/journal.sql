@@ -2,6 +2,7 @@
 
 -- name: insert_journal
 -- holds: execution=execution_id
+-- late: journal
 -- bulk: seq at_us attempt ok started_at_us tries; bytes value
 INSERT INTO journal (execution_id, seq, at_us, kind, attempt, key, name, fingerprint, ok, value, started_at_us, tries)
 VALUES (:execution_id, :seq, :at_us, :kind, :attempt, :key, :name, :fingerprint, :ok, :value, :started_at_us, :tries);

@@ -1,5 +1,11 @@
 -- What workers report of executions; all fenced by attempt, worker and report number.
 
+-- text: waits_since
+ready_at_us = {MAX|GREATEST}(moved_at_us, :now_us), moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
+
+-- text: waits_open
+COALESCE((SELECT 1 FROM waits WHERE waits.execution_id = executions.id AND waits.state = 'open' LIMIT 1), 0)
+
 -- name: acknowledge
 -- holds: execution=id
 -- Lost deliveries are forgotten with the next outcome, not here: handed back and out again, it is acknowledged first again.
@@ -17,7 +23,8 @@ UPDATE executions SET next_seq = next_seq + :rows, acked = 1, report_number = :n
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling') AND attempt = :attempt
   AND assigned_to_worker = :worker_id AND report_number < :number
-RETURNING next_seq, phase, moved_at_us, workflow_id, deployment_id, created_at_us;
+RETURNING next_seq, phase, moved_at_us, deployment_id, created_at_us, COALESCE(root_execution_id, id),
+  COALESCE(session_id, id), user_id;
 
 -- name: advance_next
 -- holds: execution=id
@@ -45,7 +52,7 @@ UPDATE executions SET phase = 'completed', result = :result, completed_at_us = {
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling') AND attempt = :attempt
   AND assigned_to_worker = :worker_id AND report_number < :number
-RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, deployment_id;
+RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, {= waits_open};
 
 -- name: fail
 -- holds: execution=id
@@ -54,7 +61,7 @@ UPDATE executions SET phase = 'failed', error = :error, completed_at_us = {MAX|G
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling') AND attempt = :attempt
   AND assigned_to_worker = :worker_id AND report_number < :number
-RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, deployment_id;
+RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, {= waits_open};
 
 -- name: confirm_cancel
 -- holds: execution=id
@@ -63,16 +70,30 @@ UPDATE executions SET phase = 'cancelled', completed_at_us = {MAX|GREATEST}(move
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase = 'cancelling' AND attempt = :attempt
   AND assigned_to_worker = :worker_id AND report_number < :number
-RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, deployment_id;
+RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, {= waits_open};
 
 -- name: suspend
 -- holds: execution=id
 -- bulk: due_at_us parked_seq now_us attempt
+-- `ready_at_us` keeps since when it waits.
 UPDATE executions SET phase = 'waiting', due_at_us = :due_at_us, timer_key = :timer_key, next_seq = next_seq + 1,
-  parked_worker = :parked_worker, parked_seq = :parked_seq, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
+  parked_worker = :parked_worker, parked_seq = :parked_seq, {= waits_since}
 WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt
   AND assigned_to_worker = :worker_id
-RETURNING next_seq, moved_at_us, limited, deployment_id;
+RETURNING next_seq, moved_at_us, limited, deployment_id, {= waits_open};
+
+-- name: suspend_next
+-- holds: execution=id
+-- bulk: due_at_us parked_seq now_us attempt number seq
+-- `advance` and `suspend` at once, for a report that only says so, of an execution whose worker has seen everything and for
+-- which something is to come: a timer, or the end of its newest child.
+UPDATE executions SET phase = 'waiting', acked = 1, report_number = :number, due_at_us = :due_at_us, timer_key = :timer_key,
+  next_seq = next_seq + 1, parked_worker = :parked_worker, parked_seq = :parked_seq, {= waits_since}
+WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt
+  AND assigned_to_worker = :worker_id AND report_number < :number AND next_seq = :seq
+  AND (:due_at_us{::BIGINT} IS NOT NULL OR (SELECT c.completed_at_us IS NULL FROM executions c
+    WHERE c.project_id = executions.project_id AND c.parent_execution_id = executions.id ORDER BY c.id DESC LIMIT 1))
+RETURNING next_seq, moved_at_us, limited, deployment_id, {= waits_open};
 
 -- name: requeue
 -- holds: execution=id
