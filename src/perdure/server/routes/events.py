@@ -17,6 +17,7 @@ from perdure.wire.errors import BadRequest, PerdureError
 from perdure.wire.public import (
     INT64_MAX,
     GetEventsResponse,
+    Int32,
     Moment,
     Position,
     PublishEventRequest,
@@ -52,7 +53,7 @@ class EventsQuery(Struct, frozen=True):
     """Exclusive; wins over last_timestamp."""
     last_timestamp: Moment | None = None
     """Exclusive."""
-    limit: int = 100
+    limit: Int32 = 100
     """1 to 1,000."""
     sort: Literal["asc", "desc"] = "asc"
 

@@ -40,7 +40,7 @@ class CreateApiKeyRequest(Struct, frozen=True):
     """A key to make: a name that no other key of the project has, and what it may do."""
 
     name: str
-    project_id: str
+    project_id: Uuid
     role: Role | None = None
     """`read`, `write` (the default) or `admin`."""
 

@@ -4,7 +4,6 @@ from msgspec import Raw, Struct
 
 from perdure.server.routing import Call, Routes
 from perdure.store.verbs import looks, waits
-from perdure.wire.errors import BadRequest
 from perdure.wire.public import Int64, Time, rfc3339
 from perdure.wire.records import MaybeRaw
 
@@ -43,8 +42,7 @@ def _raw(value: bytes | str | None) -> Raw | None:
 
 
 class WorkerStatusQuery(Struct, frozen=True):
-    deployment_id: str | None = None
-    """Required."""
+    deployment_id: str
 
 
 class WorkerStatusResponse(Struct, frozen=True):
@@ -57,8 +55,6 @@ class WorkerStatusResponse(Struct, frozen=True):
 @routes.get("/api/v1/workers/status", contract=True)
 async def get_worker_status(call: Call, query: WorkerStatusQuery) -> WorkerStatusResponse:
     """Live workers of a deployment."""
-    if query.deployment_id is None:
-        raise BadRequest("query.deployment_id: name the deployment.", {"path": "query.deployment_id"})
     now_us = call.engine.clock.now_us()
     rows = await call.engine.store.read(looks.list_named(name="workers", project_id=call.project_id))
     # id, deployment, python, capacity, embedded, lease until
