@@ -64,6 +64,8 @@ MAY_READ_MUCH: Final = {
     "unblock": "all that is blocked, when a deployment registers",
     "count_phases": "all that is open, for the metrics",
     "count_queued": "all that is queued, for the metrics",
+    "count_open_by_deployment": "all that is open, when a person asks",
+    "any_open_of_deployment": "what is held or delayed, when a deployment is retired",
     "unserved": "all that is ready, once a minute",
     "orphaned": "all that is held, at the start of a process that is alone",
     "count_held_of_queue": "what is held of a queue, at most its limit",
@@ -85,6 +87,7 @@ ANSWERS_NOTHING: Final = {
     "list_keys": "there are no keys",
     "read_key": "there are no keys",
     "embedded_workers": "there are none",
+    "count_live_workers": "all leases have run out at the time that is asked about",
     "live_worker_of": "all leases have run out at the time that is asked about",
     "read_ended": "none has ended",
     "prune_ended": "none has ended",
@@ -164,6 +167,7 @@ def defaults(executions: int) -> dict[str, Any]:
         **dict.fromkeys(("push", "offset", "trigger_on_event", "scheduled"), 0),
         **{"type": "workflow", "keep": 50, "conversation_id": "chat-3", "agent_id": "agent-3", "agent_run_id": None},
         "content": PAYLOAD,
+        "retired": 0,
         "api_app_id": "app-3",
         "rank_before": 1 << 62,
         "seconds": 300,
@@ -221,7 +225,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"name": "narrow", "total_limit": 1_000}
     for query in ("lock_schedule", "lock_schedule_if_free", "read_schedule", "update_schedule", "advance_schedule"):
         found[query] = {"id": "schedule-3"}
-    for query in ("lock_deployment", "upsert_deployment", "read_deployment"):
+    for query in ("lock_deployment", "upsert_deployment", "read_deployment", "retire_deployment"):
         found[query] = {"id": "d"}
     for query in ("put_definition", "read_definition"):
         found[query] = {"id": "agent-3", "kind": "agent"}
@@ -265,6 +269,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "insert_key": {"id": "key"},
         "delete_key": {"id": "key"},
         "read_key": {"id": "key"},
+        "list_deployments": {"before_us": NOW_US, "after": ""},
         "insert_message": {"id": 1_000_000},
         "suspend_next": {"id": ids["running"], "seq": 2, "due_at_us": NOW_US, "number": 9},
         "deliver_and_claim": {"id": ids["waiting_for_timer"]},
@@ -370,7 +375,7 @@ def literal(value: object) -> str:
 
 def lane_of(name: str) -> str:
     """On which of the driver's connections a query runs."""
-    if name in ("count_phases", "count_queued", "unserved", "orphaned"):
+    if name in ("count_phases", "count_queued", "unserved", "orphaned", "count_open_by_deployment"):
         return "scan"
     query = load("postgres")[name]
     return "write" if query.writes or re.search(r"\bFOR (UPDATE|KEY SHARE)\b", query.sql) else "read"

@@ -575,7 +575,7 @@ def test_every_verb_that_changes_something_says_what_it_names() -> None:
         "list_keys",
     }
     reading |= {"get_deployment", "list_workflows", "get_workflow", "list_runs", "get_definition", "list_definitions"}
-    reading |= {"get_messages", "list_slack_apps", "look_out", "read_signing"}
+    reading |= {"get_messages", "list_slack_apps", "look_out", "read_signing", "list_deployments"}
     reading |= {"due_schedules", "get_schedule", "list_schedules", "scheduled_workflows", "list_fires"}
     nothing = {"touch"}
     found = set()

@@ -137,11 +137,13 @@ MAY_SCAN = {
     "list_workers": "one row per worker",
     "list_keys": "one row per key",
     "newer_registration": "one row per worker, and only when one blocks",
+    "count_live_workers": "one row per worker",
     "live_worker_of": "one row per worker, and only when a deployment changes sides",
     "prune_ended": "one row per registration that ended within a day",
     "orphaned": "what is held, at the start of a process",
     "unserved": "what is ready, once a minute and in a thread of its own",
     "count_phases": "what is open, in a thread of its own",
+    "count_open_by_deployment": "what is open, in a thread of its own",
     "count_queued": "what is queued, in a thread of its own",
     **dict.fromkeys(SIZES, "an operator's question, on a connection of its own"),
 }

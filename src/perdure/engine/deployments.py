@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from perdure.engine.executions import INT32_MAX, NEWEST
 from perdure.store.verbs import deployments, runs
-from perdure.store.verbs.deployments import StoredDeployment
+from perdure.store.verbs.deployments import Draining, StoredDeployment
 from perdure.store.verbs.runs import Run
 from perdure.wire.codec import KEY_BYTES_MAX, check_name
 from perdure.wire.errors import BadRequest, BadValue
@@ -83,6 +83,40 @@ class Deployments:
             deployments.get_deployment(project_id=project_id, deployment_id=deployment_id)
         )
 
+    async def list(
+        self, project_id: str, cursor: str | None = None, limit: int = 100, *, retired: bool = False
+    ) -> tuple[Sequence[Draining], str | None]:
+        """A page of deployments, the youngest first, with what is open on each; and where the next page starts."""
+        check_page(limit, 0)
+        before_us, after = (1 << 62, "") if cursor is None else _place(cursor)
+        found = await self._engine.store.scan(
+            deployments.list_deployments(
+                project_id=project_id,
+                retired=retired,
+                before_us=before_us,
+                after=after,
+                limit=limit + 1,
+                now_us=self._engine.clock.now_us(),
+            )
+        )
+        page = found[:limit]
+        last = page[-1].deployment if len(found) > limit else None
+        return page, None if last is None else f"{last.created_at_us}-{last.id}"
+
+    async def use(self, project_id: str, deployment_id: str) -> StoredDeployment:
+        """Let new executions go to a deployment. Raises DeploymentNotFound for one that is retired, too."""
+        return await self._engine.store.write(
+            deployments.use_deployment(project_id=project_id, deployment_id=deployment_id)
+        )
+
+    async def retire(self, project_id: str, deployment_id: str) -> StoredDeployment:
+        """Take an empty deployment out of use. Raises DeploymentNotFound, Conflict."""
+        return await self._engine.store.write(
+            deployments.retire_deployment(
+                project_id=project_id, deployment_id=deployment_id, now_us=self._engine.clock.now_us()
+            )
+        )
+
     async def workflows(self, project_id: str, limit: int = LIST_MAX, offset: int = 0) -> Sequence[RegisteredWorkflow]:
         """Registered workflows, an entry for each deployment that has it."""
         check_page(limit, offset)
@@ -139,3 +173,10 @@ def _id_of(at_us: int) -> str:
     """The least id that is made at a moment."""
     ms = f"{min(max(at_us // 1_000, 0), 2**48 - 1):012x}"
     return f"{ms[:8]}-{ms[8:]}"
+
+
+def _place(cursor: str) -> tuple[int, str]:
+    at_us, dash, id = cursor.partition("-")
+    if not (dash and id and at_us.isascii() and at_us.isdigit() and len(at_us) < 19):
+        raise BadRequest("`cursor` is not one that a list gave; leave it out to start with the youngest.")
+    return int(at_us), id

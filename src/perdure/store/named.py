@@ -127,6 +127,8 @@ SWEEPS: Final = frozenset(
         "register_push_deployment",
         "register_push_workflow",
         "register_queues",
+        "retire_deployment",
+        "use_deployment",
         "rotate_signing",
         "wake_due",
     }

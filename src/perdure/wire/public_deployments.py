@@ -2,7 +2,7 @@
 
 from msgspec import Raw, Struct
 
-from perdure.wire.public import Int32, Time, Uuid, rfc3339
+from perdure.wire.public import Int32, Int64, Time, Uuid, rfc3339
 from perdure.wire.records import MaybeRaw
 from perdure.wire.workflows import RegisteredWorkflow
 
@@ -51,6 +51,22 @@ class Deployment(Struct, frozen=True):
     """`native` workers ask for work; `push` workers have it brought."""
     registered_at: Time | None = None
     """When a worker last registered for it."""
+
+
+class ListedDeployment(Deployment, frozen=True):
+    """A deployment with what is open on it: while there is something, it drains."""
+
+    workers: Int64 = 0
+    """How many workers serve it."""
+    open: dict[str, Int64] = {}
+    """How many executions have not ended, by phase."""
+
+
+class DeploymentsResponse(Struct, frozen=True):
+    """One page, the youngest first; `next_cursor` asks for the following one and is null after the last."""
+
+    deployments: list[ListedDeployment]
+    next_cursor: str | None = None
 
 
 class DeploymentWorkflow(Struct, frozen=True):

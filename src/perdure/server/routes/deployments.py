@@ -1,11 +1,16 @@
 """Deployments: what push workers register of them, and how they are looked at."""
 
+from msgspec import Struct, structs
+
+from perdure.server.routes.executions import page_limit
 from perdure.server.routes.workflows import workflow_type
 from perdure.server.routing import Call, Routes
 from perdure.store.verbs.deployments import StoredDeployment
 from perdure.wire.public import DONE, Done, rfc3339
 from perdure.wire.public_deployments import (
     Deployment,
+    DeploymentsResponse,
+    ListedDeployment,
     RegisterDeploymentWorkflowRequest,
     RegisterQueuesRequest,
     RegisterWorkerDeploymentRequest,
@@ -13,6 +18,43 @@ from perdure.wire.public_deployments import (
 from perdure.wire.requests import QueueSpec
 
 routes = Routes("Deployments")
+
+
+class DeploymentsQuery(Struct, frozen=True):
+    retired: bool = False
+    """Those that are retired, too."""
+    cursor: str | None = None
+    """The `next_cursor` of the page before."""
+    limit: int = 100
+    """1 to 1,000."""
+
+
+@routes.get("/api/v1/deployments")
+async def list_deployments(call: Call, query: DeploymentsQuery) -> DeploymentsResponse:
+    """Deployments, the youngest first, with what is open on each and how many workers serve it."""
+    page, cursor = await call.engine.deployments.list(
+        call.project_id, query.cursor, page_limit(query.limit), retired=query.retired
+    )
+    listed = [
+        ListedDeployment(**structs.asdict(_shown(call.project_id, one.deployment)), workers=one.workers, open=one.open)
+        for one in page
+    ]
+    return DeploymentsResponse(listed, cursor)
+
+
+@routes.post("/api/v1/deployments/{deployment_id}/use")
+async def use_deployment(call: Call, deployment_id: str) -> Deployment:
+    """Let new executions go to this deployment; what is open stays on its own."""
+    return _shown(call.project_id, await call.engine.deployments.use(call.project_id, deployment_id))
+
+
+@routes.post("/api/v1/deployments/{deployment_id}/retire")
+async def retire_deployment(call: Call, deployment_id: str) -> Deployment:
+    """Take a deployment out of use, until a worker registers for it again.
+
+    409 for the current one, and while executions of it are open or workers serve it.
+    """
+    return _shown(call.project_id, await call.engine.deployments.retire(call.project_id, deployment_id))
 
 
 @routes.get("/api/v1/deployments/{deployment_id}", contract=True)

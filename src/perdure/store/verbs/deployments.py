@@ -191,3 +191,69 @@ def _workflow_of(row: Sequence[Any]) -> RegisteredWorkflow:
     return RegisteredWorkflow(
         id, deployment_id, WorkflowType(type), bool(trigger_on_event), bool(scheduled), created_at_us
     )
+
+
+# --- use, drain, retire --------------------------------------------------------------------------------------------
+
+
+@verb
+async def use_deployment(*, project_id: str, deployment_id: str) -> StoredDeployment:
+    """New executions go to this deployment from now on. Raises DeploymentNotFound for one that is retired, too."""
+    rows = await query("lock_deployment", project_id=project_id, id=deployment_id)
+    if not rows or rows[0][2] is not None:
+        raise unknown_deployment(deployment_id)
+    await query("use_deployment", project_id=project_id, deployment_id=deployment_id)
+    return deployment_of((await query("read_deployment", project_id=project_id, id=deployment_id))[0])
+
+
+@verb
+async def retire_deployment(*, project_id: str, deployment_id: str, now_us: int) -> StoredDeployment:
+    """Take a deployment out of use for good, or until a worker registers for it again.
+
+    Raises DeploymentNotFound; Conflict for the current one, and while executions of it are open or workers serve it.
+    """
+    rows = await query("lock_deployment", project_id=project_id, id=deployment_id)
+    if not rows:
+        raise unknown_deployment(deployment_id)
+    current = await query("current_deployment", project_id=project_id)
+    if current[0][0] == deployment_id:
+        raise Conflict(
+            f"Deployment {deployment_id!r} is the current one: new executions go there. Let them go to another one "
+            "first: `perdure deployments use ID`."
+        )
+    still_open = await query("any_open_of_deployment", project_id=project_id, deployment_id=deployment_id)
+    if still_open:
+        id, phase = still_open[0]
+        raise Conflict(
+            f"Deployment {deployment_id!r} is not empty: execution {id} is {phase}, for one. "
+            "`perdure deployments ls` counts what is open."
+        )
+    if await query("live_worker_of", project_id=project_id, deployment_id=deployment_id, now_us=now_us):
+        raise Conflict(f"Deployment {deployment_id!r} still has workers; stop them first.")
+    if rows[0][2] is None:
+        await query("retire_deployment", project_id=project_id, id=deployment_id, now_us=now_us)
+    return deployment_of((await query("read_deployment", project_id=project_id, id=deployment_id))[0])
+
+
+class Draining(NamedTuple):
+    """A deployment, who serves it and what is open on it."""
+
+    deployment: StoredDeployment
+    workers: int
+    open: dict[str, int]
+    """How many executions, by phase; phases without any are left out."""
+
+
+@verb
+async def list_deployments(
+    *, project_id: str, retired: bool, before_us: int, after: str, limit: int, now_us: int
+) -> list[Draining]:
+    """A page of deployments, the youngest first, with what is open on each."""
+    rows = await query(
+        "list_deployments", project_id=project_id, retired=int(retired), before_us=before_us, after=after, limit=limit
+    )
+    workers: dict[str, int] = dict(await query("count_live_workers", project_id=project_id, now_us=now_us))
+    open_: dict[str, dict[str, int]] = {}
+    for deployment_id, phase, amount in await query("count_open_by_deployment", project_id=project_id):
+        open_.setdefault(deployment_id, {})[phase] = amount
+    return [Draining(deployment_of(row), workers.get(row[0], 0), open_.get(row[0], {})) for row in rows]

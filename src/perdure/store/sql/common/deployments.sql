@@ -82,3 +82,50 @@ LEFT JOIN deployments d ON d.project_id = p.id AND d.id = COALESCE(:deployment_i
 LEFT JOIN workflows w ON w.project_id = p.id AND w.deployment_id = d.id AND w.id = :workflow_id
 LEFT JOIN queues q ON q.project_id = p.id AND q.name = COALESCE(:queue_name, w.queue_name, :workflow_id)
 WHERE p.id = :project_id;
+
+-- name: list_deployments
+SELECT d.id, d.created_at_us, d.registered_at_us, d.push, d.retired_at_us,
+  CASE WHEN p.current_deployment_id = d.id THEN 1 ELSE 0 END
+FROM deployments d JOIN projects p ON p.id = d.project_id
+WHERE d.project_id = :project_id AND (:retired = 1 OR d.retired_at_us IS NULL)
+  AND (d.created_at_us < :before_us OR d.created_at_us = :before_us AND d.id > :after)
+ORDER BY d.created_at_us DESC, d.id LIMIT :limit;
+
+-- name: count_open_by_deployment
+-- One branch for each index of open executions, as in count_phases. COALESCE keeps SQLite from looking for what is held
+-- among all executions of the project, for which it has an index, too.
+SELECT deployment_id, phase, COUNT(*) FROM (
+  SELECT deployment_id, phase FROM executions
+  WHERE project_id = :project_id AND phase = 'queued' AND limited = 0 AND due_at_us IS NULL
+  UNION ALL SELECT deployment_id, phase FROM executions
+  WHERE project_id = :project_id AND phase = 'queued' AND limited = 1 AND due_at_us IS NULL
+  UNION ALL SELECT deployment_id, phase FROM executions
+  WHERE project_id = :project_id AND phase = 'queued' AND due_at_us IS NOT NULL
+  UNION ALL SELECT deployment_id, phase FROM executions
+  WHERE COALESCE(project_id, '') = :project_id AND phase IN ('running', 'cancelling')
+  UNION ALL SELECT deployment_id, phase FROM executions WHERE project_id = :project_id AND phase IN ('waiting', 'blocked'))
+  AS open
+WHERE deployment_id IS NOT NULL GROUP BY deployment_id, phase ORDER BY deployment_id, phase;
+
+-- name: count_live_workers
+SELECT deployment_id, COUNT(*) FROM workers
+WHERE project_id = :project_id AND (embedded = 1 OR lease_until_us > :now_us) GROUP BY deployment_id;
+
+-- name: any_open_of_deployment
+-- One execution that has not ended, if there is one, by the indexes of open ones.
+SELECT id, phase FROM (
+  SELECT id, phase FROM executions WHERE project_id = :project_id AND deployment_id = :deployment_id
+    AND phase IN ('waiting', 'blocked')
+  UNION ALL SELECT id, phase FROM executions WHERE project_id = :project_id AND deployment_id = :deployment_id
+    AND phase = 'queued' AND limited = 0 AND due_at_us IS NULL
+  UNION ALL SELECT id, phase FROM executions WHERE project_id = :project_id AND deployment_id = :deployment_id
+    AND phase = 'queued' AND limited = 1 AND due_at_us IS NULL
+  UNION ALL SELECT id, phase FROM executions WHERE project_id = :project_id AND deployment_id = :deployment_id
+    AND phase = 'queued' AND due_at_us IS NOT NULL
+  UNION ALL SELECT id, phase FROM executions WHERE COALESCE(project_id, '') = :project_id
+    AND deployment_id = :deployment_id AND phase IN ('running', 'cancelling')) AS open
+LIMIT 1;
+
+-- name: retire_deployment
+-- holds: deployment=id
+UPDATE deployments SET retired_at_us = :now_us WHERE project_id = :project_id AND id = :id RETURNING id;

@@ -1,0 +1,123 @@
+"""deployments: which there are, what still runs on which, which one new executions go to."""
+
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from perdure.cli.common import JsonFlag, UrlOption, ask, command, console, emit, note, say, with_client
+
+if TYPE_CHECKING:
+    from perdure.sdk.client import Client
+
+Json = dict[str, Any]
+_PATH: Final = "/api/v1/deployments"
+
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The deployment, as `perdure deployments ls` shows it.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put these commands into the application."""
+    deployments = typer.Typer(
+        no_args_is_help=True, help="Versions of workers' code: what runs on which, and where new executions go."
+    )
+    command(deployments, "ls")(ls)
+    command(deployments, "use")(use)
+    command(deployments, "retire")(retire)
+    command(deployments, "list", hidden=True)(ls)
+    app.add_typer(deployments, name="deployments", rich_help_panel="Operate")
+
+
+def ls(
+    retired: Annotated[bool, typer.Option("--all", "-a", help="Those that are retired, too.")] = False,
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List deployments, the youngest first, with the executions that are open on each."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from perdure.cli.render import PHASE_STYLE, date_time
+    from perdure.wire.status import Phase
+
+    found = with_client(url, lambda client: _listing(client, retired))
+    if as_json:
+        for one in found:
+            emit(one)
+        return
+    if not found:
+        say("No deployments yet; the first worker that registers makes one.")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("ID", "", "SERVED BY", "WORKERS", "OPEN", "MADE"):
+        table.add_column(name, overflow="fold", no_wrap=name in ("WORKERS", "MADE"))
+    for one in found:
+        where = "current" if one["current"] else "retired" if one["status"] == "retired" else ""
+        parts = [
+            Text(f"{amount:,} {phase}", style=PHASE_STYLE[Phase(phase)])
+            for phase, amount in one["open"].items()
+            if amount
+        ]
+        unserved = bool(parts) and not one["workers"]
+        table.add_row(
+            Text(one["id"]),
+            Text(where, style="green" if one["current"] else "dim"),
+            one["served_by"],
+            Text(str(one["workers"]), style="yellow" if unserved else ""),
+            Text(", ").join(parts) if parts else Text("nothing", style="dim"),
+            date_time(_microseconds(one["created_at"])),
+        )
+    console().print(table)
+    for one in found:
+        if not one["workers"] and any(one["open"].values()):
+            note(f"Nobody serves {one['id']!r}: what is open there waits for a worker of it.")
+
+
+async def _listing(client: "Client", retired: bool) -> list[Json]:
+    from urllib.parse import urlencode
+
+    import msgspec
+
+    found: list[Json] = []
+    cursor: str | None = None
+    while True:
+        query = {"retired": str(retired).lower(), "limit": "1000", **({} if cursor is None else {"cursor": cursor})}
+        page = msgspec.json.decode(await ask(client, "GET", f"{_PATH}?{urlencode(query)}"))
+        found.extend(page["deployments"])
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return found
+
+
+def use(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
+    """Let new executions go to this deployment; what is open stays where it is."""
+    changed = with_client(url, lambda client: _change(client, id, "use"))
+    if as_json:
+        emit(changed)
+    else:
+        say(f"New executions go to {id!r} from now on.")
+
+
+def retire(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
+    """Take a deployment that is empty out of use, until a worker registers for it again."""
+    changed = with_client(url, lambda client: _change(client, id, "retire"))
+    if as_json:
+        emit(changed)
+    else:
+        say(f"{id!r} is retired.")
+
+
+async def _change(client: "Client", id: str, what: str) -> Json:
+    from urllib.parse import quote
+
+    import msgspec
+
+    changed: Json = msgspec.json.decode(await ask(client, "POST", f"{_PATH}/{quote(id, safe='')}/{what}"))
+    return changed
+
+
+def _microseconds(text: str) -> int:
+    from datetime import datetime
+
+    from perdure.wire.public import microseconds
+
+    return microseconds(datetime.fromisoformat(text))
