@@ -12,7 +12,8 @@ from perdure.wire.errors import BadValue
 from perdure.wire.public import Int64, Time, microseconds, rfc3339
 from perdure.wire.records import MaybeRaw
 from perdure.wire.status import STATUS, Phase
-from perdure.wire.traces import SPAN_BYTES_MAX, Span, SpanValues, is_array, is_object
+from perdure.wire.traces import SPAN_BYTES_MAX, SpanValues, is_array, is_object
+from perdure.wire.traces import Span as StoredSpan
 
 AT_US_MAX = 253_402_300_799_000_000  # the end of the year 9999
 
@@ -59,7 +60,7 @@ class SpansResponse(Struct, frozen=True):
     rejected: list[RejectedSpan]
 
 
-class SpanResponse(Struct, frozen=True):
+class Span(Struct, frozen=True):
     """One span. Of a run that went on after a wait there is one over its pieces, `linked_…`, and their parent."""
 
     trace_id: str
@@ -84,7 +85,7 @@ class TraceResponse(Struct, frozen=True):
     """All spans of a trace, by their start. `error_count` counts those whose error is an object."""
 
     trace_id: str
-    spans: list[SpanResponse]
+    spans: list[Span]
     span_count: Int64
     error_count: Int64
     status: str
@@ -116,14 +117,14 @@ class TracesResponse(Struct, frozen=True):
     traces: list[TraceSummary]
 
 
-def trace_response(trace_id: str, spans: Sequence[Span], phase: Phase | None) -> TraceResponse:
+def trace_response(trace_id: str, spans: Sequence[StoredSpan], phase: Phase | None) -> TraceResponse:
     """A trace as the API shows it."""
     ends = [span.ended_at_us for span in spans if span.ended_at_us is not None]
     root = next((span for span in spans if span.parent_span_id is None), None)
     return TraceResponse(
         trace_id,
         [
-            SpanResponse(
+            Span(
                 span.trace_id,
                 span.span_id,
                 span.name,
@@ -158,7 +159,7 @@ def status_of(phase: Phase | None) -> str:
 _decode = msgspec.json.Decoder(SpanRequest).decode
 
 
-def span_of(raw: Raw) -> Span:
+def span_of(raw: Raw) -> StoredSpan:
     """A span as it was sent. Raises BadValue with what is wrong."""
     data = bytes(raw)
     check_json(data, where="span", max_bytes=SPAN_BYTES_MAX)
@@ -182,7 +183,7 @@ def span_of(raw: Raw) -> Span:
         )
     )
     return checked_span(
-        Span(
+        StoredSpan(
             sent.trace_id,
             sent.span_id,
             sent.parent_span_id or None,
@@ -195,7 +196,7 @@ def span_of(raw: Raw) -> Span:
     )
 
 
-def checked_span(span: Span) -> Span:
+def checked_span(span: StoredSpan) -> StoredSpan:
     """The span as it is kept, its trace id in lower case. Raises BadValue for what could not be kept."""
     trace_id = checked_trace_id(span.trace_id)
     check_name(span.span_id, where="span.span_id", max_bytes=NAME_BYTES_MAX)
