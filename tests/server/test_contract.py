@@ -23,8 +23,6 @@ NOT_YET: dict[str, str] = {
     "/api/v1/projects": "sign-in of people comes later in this issue",
     "/api/v1/projects/{project_id}": "sign-in of people comes later in this issue",
     "/api/v1/projects/{project_id}/members": "sign-in of people comes later in this issue",
-    "/api/v1/sessions": "sessions come later in this issue",
-    "/api/v1/sessions/{execution_id}": "sessions come later in this issue",
     "/api/v1/event-triggers/register": "event triggers come later in this issue",
     "/api/v1/workers/register": "push workers come later in this issue",
     "/api/v1/workers/active": "push workers come later in this issue",
