@@ -182,3 +182,13 @@ FROM names, (SELECT 1 AS k UNION ALL SELECT 2) AS ks WHERE n % 100 = 13 AND n < 
 INSERT INTO session_memory (project_id, session_id, summary, messages, version, written_at_us)
 SELECT 'p', 'session-' || n, NULL, :payload, 3, :now_us{::BIGINT} - (:executions - n * 100) * 1000000 FROM numbers
 WHERE n < :executions / 100;
+
+-- name: exports
+-- picks: what was sent of the last thousand
+INSERT INTO trace_exports (project_id, execution_id, ended_at_us, claimed_until_us, sent)
+SELECT 'p', id, :now_us{::BIGINT} - (:executions - n) * 1000000 + 5000, 1, CASE WHEN n % 100 = 7 THEN 0 ELSE 1 END FROM names
+WHERE n < :executions AND n >= :executions - 1000;
+
+-- name: export_cursor
+-- picks: how far that is
+INSERT INTO export_cursors (project_id, ended_at_us) VALUES ('p', :now_us{::BIGINT} - 10000000);

@@ -184,6 +184,7 @@ def defaults(executions: int) -> dict[str, Any]:
         **dict.fromkeys(("rooted", "failed", "spans", "of_execution"), 1),
         **dict.fromkeys(("body", "messages"), PAYLOAD),
         "sorted_at_us": NOW_US,
+        **{"claimed_until_us": NOW_US, "ended_at_us": NOW_US},
         **{"from_us": 0, "to_us": 1 << 62, "bytes_max": 1_000},
         "version": 3,
         "route": "start",
@@ -235,6 +236,8 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"workflow_id": None, "type": "workflow"}
     for query in ("insert_workflow", "put_workflow"):
         found[query] = {"id": "another"}
+    for query in ("insert_export", "claim_export", "note_export"):
+        found[query] = {"execution_id": done if query == "insert_export" else name_of(executions - 93)}
     for query in ("session_roots", "agent_runs", "session_run", "questions_of", "asked_on_topic"):
         found[query] = {"session_id": "session-25", "id": name_of(60), "execution_id": ids["waiting_for_answer"]}
     for query in ("read_memory", "put_memory", "insert_memory", "update_memory", "delete_memory"):
@@ -253,6 +256,11 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "known_spans": {"ids": json.dumps([f"span-{n}" for n in range(20)])},
         "upsert_span": {"started_at_us": NOW_US},
         "update_trace": {"started_at_us": NOW_US},
+        "lapsed_exports": {"now_us": NOW_US},
+        "fresh_exports": {"after_us": NOW_US - 1_200_000_000},
+        "move_export_cursor": {"ended_at_us": NOW_US},
+        "insert_export_cursor": {"ended_at_us": NOW_US},
+        "forget_exports": {"before_us": NOW_US},
         "traced_execution": {"id": done},
         "traced_below": {"id": has_children, "after": ""},
         "traced_rows": {"execution_id": done, "after": 0},

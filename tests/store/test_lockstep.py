@@ -69,7 +69,7 @@ Named = Callable[[Verb[Any]], Sequence[tuple[str, Any]]] | None
 TABLES = (
     "executions, journal, waits, topics, events, idempotency, workers, ended_workers, queues, deployments, workflows, "
     "projects, execution_tags, logs, api_keys, schedules, schedule_fires, "
-    "spans, traces, session_memory"
+    "spans, traces, trace_exports, export_cursors, session_memory"
 )
 
 

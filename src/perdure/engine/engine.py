@@ -15,6 +15,7 @@ from perdure.engine.doorbell import Doorbell
 from perdure.engine.endings import Endings
 from perdure.engine.events import Events
 from perdure.engine.executions import Executions
+from perdure.engine.exports import Exports
 from perdure.engine.lookout import Lookout
 from perdure.engine.loops import LOOPS, Loop, run_loop
 from perdure.engine.outbound import Outbound
@@ -90,6 +91,7 @@ class Engine:
         self.slack = Slack(self)
         self.sessions = Sessions(self)
         self.traces = Traces(self)
+        self.exports = Exports(self)
         self.reaped_at_us = 0
         self.granting_until_us = 0
         """Since boot: until then every round of the reaper grants, because the clock jumped."""
@@ -117,6 +119,8 @@ class Engine:
         loops: tuple[Loop, ...] = LOOPS
         if not self.store.alone:
             loops = (*LOOPS, Loop("look", self.lookout.look), Loop("snapshots", self.snapshots.look))
+        if self.exports.wanted:
+            loops = (*loops, Loop("export", lambda engine: engine.exports.look()))
         self._tasks = [asyncio.create_task(run_loop(self, loop), name=f"perdure-{loop.name}") for loop in loops]
         self.store.exchange_hints()
 
@@ -130,6 +134,7 @@ class Engine:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.outbound.close()
+        await self.exports.close()
         await self.store.close()
 
     async def health(self) -> None:

@@ -37,6 +37,12 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     (`hooks.internal`, `*.svc.cluster.local`), addresses, networks (`10.0.0.0/8`). Link-local and metadata addresses
     never are."""
 
+    otlp_endpoint: str = ""
+    """Where the spans of what has ended are sent, in OpenTelemetry's protocol over HTTP: `http://collector:4318`.
+    Nowhere by default."""
+    otlp_headers: tuple[str, ...] = ()
+    """Headers of those requests, `name=value`; a secret the collector asks for."""
+
     def __post_init__(self) -> None:
         for field in fields(self):
             check_setting(field.name, getattr(self, field.name), field.type)

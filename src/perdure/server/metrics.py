@@ -32,6 +32,8 @@ COUNTED: Final[dict[str, tuple[str, str]]] = {
     "schedule_fires": ("schedule_fires", "Executions started for due times of schedules"),
     "schedule_skips": ("schedule_skips", "Due times skipped because an execution of the schedule was open"),
     "schedule_refusals": ("schedule_refusals", "Due times for which no execution could be started"),
+    "spans_exported": ("spans_exported", "Spans that the collector has taken"),
+    "spans_refused": ("spans_refused", "Spans that the collector has refused; they are not sent again"),
     "blocked": ("executions_blocked", "Executions whose journal the code on offer does not match"),
     "failed_groups": ("commit_groups_failed", "Commits that failed; nothing of them happened"),
 }

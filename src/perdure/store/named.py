@@ -100,6 +100,10 @@ NAMED: Final[dict[str, Callable[[Values], Iterable[Row]]]] = {
     "delete_schedule": _schedule,
     "run_schedule": _schedule,
     "fire_schedule": _schedule,
+    **dict.fromkeys(
+        ("begin_exports", "claim_exports", "note_exports", "release_exports"),
+        lambda values: [("export", values["project_id"])],
+    ),
     "put_memory": lambda values: [("session", values["session_id"])],
     "put_spans": lambda values: [("trace", values["trace_id"])],
     "new_epoch": lambda values: [("meta", "epoch")],

@@ -1,0 +1,199 @@
+"""Desk: the spans of what has ended go to the operator's collector, in OpenTelemetry's protocol over HTTP.
+
+Every server looks; the store says who sends what (`verbs/exports`), so each execution's spans go out once. When the
+collector is away, what is to be sent stays in the store, and is sent when it is back: later looks come less often, a
+minute apart at most. Inputs and outputs are not sent, they are nobody's business outside.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from perdure.engine.addresses import Policy, target
+from perdure.engine.calls import CallFailed
+from perdure.engine.outbound import Outbound
+from perdure.store.verbs import exports, trace_looks
+from perdure.wire.errors import BadRequest, BadValue
+from perdure.wire.journal_spans import journal_spans
+from perdure.wire.traces import Span
+
+if TYPE_CHECKING:
+    from perdure.engine.engine import Engine
+
+logger = logging.getLogger("perdure.engine")
+
+BATCH: Final = 100
+"""Executions taken at once."""
+SPANS_AT_ONCE: Final = 1_000
+CLAIM_US: Final = 120_000_000
+PAUSE_SECONDS: Final = 2.0
+AWAY_SECONDS_MAX: Final = 60.0
+PATH: Final = "/v1/traces"
+_AGAIN: Final = frozenset({408, 429, 502, 503, 504})
+
+
+class Exports:
+    """Sends what has ended to a collector."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._url, self._headers = destination(engine.settings.otlp_endpoint, engine.settings.otlp_headers)
+        self._outbound: Outbound | None = None
+        if self._url is not None:
+            # The operator's own: whatever address it has is one to call.
+            self._outbound = Outbound(Policy((target(self._url).host,)))
+        self._away_seconds = 0.0
+        self._begun: set[str] = set()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is a collector."""
+        return self._url is not None
+
+    async def close(self) -> None:
+        """Close the connections to the collector."""
+        if self._outbound is not None:
+            await self._outbound.close()
+
+    async def look(self) -> float:
+        """A round: send what has ended. Answers after how many seconds to look again."""
+        engine = self._engine
+        more = False
+        for project_id in await engine.store.read(exports.project_ids()):
+            if project_id not in self._begun:
+                if not await engine.store.read(exports.exporting(project_id=project_id)):
+                    await engine.store.write(exports.begin_exports(project_id=project_id, now_us=engine.clock.now_us()))
+                self._begun.add(project_id)
+            now_us = engine.clock.now_us()
+            taken = await engine.store.write(
+                exports.claim_exports(project_id=project_id, now_us=now_us, until_us=now_us + CLAIM_US, limit=BATCH)
+            )
+            if not taken.ids:
+                continue
+            left = await self._send(project_id, taken.ids)
+            if left:
+                await engine.store.write(
+                    exports.release_exports(project_id=project_id, ids=left, now_us=engine.clock.now_us())
+                )
+                self._away_seconds = min(max(2 * self._away_seconds, 1.0), AWAY_SECONDS_MAX)
+                return self._away_seconds * random.uniform(0.5, 1.0)
+            self._away_seconds = 0.0
+            more = more or taken.more
+        return 0.0 if more else engine.spread(PAUSE_SECONDS)
+
+    async def _send(self, project_id: str, ids: Sequence[str]) -> list[str]:
+        """Send the spans of executions, all of one in one request; answers those that are to be tried again."""
+        store = self._engine.store
+        spans: list[Span] = []
+        waiting: list[str] = []
+        for number, id in enumerate(ids):
+            for execution in await store.scan(trace_looks.journal_of(project_id=project_id, execution_id=id)):
+                spans += journal_spans(execution)
+            waiting.append(id)
+            if len(spans) >= SPANS_AT_ONCE or number == len(ids) - 1:
+                if spans and not await self._post(spans):
+                    return [*waiting, *ids[number + 1 :]]
+                await store.write(exports.note_exports(project_id=project_id, ids=waiting))
+                spans, waiting = [], []
+        return []
+
+    async def _post(self, spans: Sequence[Span]) -> bool:
+        assert self._outbound is not None and self._url is not None
+        stats = self._engine.stats
+        try:
+            answer = await self._outbound.request(
+                "POST", self._url, encoded(spans), {"content-type": "application/x-protobuf", **self._headers}
+            )
+        except CallFailed as error:
+            self._complain(f"cannot be reached: {error.message}")
+            return False
+        if answer.status in _AGAIN:
+            self._complain(f"answers {answer.status}")
+            return False
+        if answer.status // 100 == 2:
+            stats.count("spans_exported", len(spans))
+            return True
+        stats.count("spans_refused", len(spans))
+        logger.warning(
+            "The collector at %s refused %d spans (%d); they are not sent again.", self._url, len(spans), answer.status
+        )
+        return True
+
+    def _complain(self, why: str) -> None:
+        if not self._away_seconds:
+            logger.warning("The collector at %s %s; what has ended is sent when it is back.", self._url, why)
+
+
+def destination(endpoint: str, headers: Sequence[str]) -> tuple[str | None, dict[str, str]]:
+    """Where spans go (None: nowhere), and with which headers. Raises BadRequest for settings that make no sense."""
+    if not endpoint:
+        return None, {}
+    url = endpoint if endpoint.rstrip("/").endswith(PATH) else endpoint.rstrip("/") + PATH
+    try:
+        target(url, "Setting otlp_endpoint")
+    except BadValue as error:
+        raise BadRequest(error.message) from None
+    found: dict[str, str] = {}
+    for header in headers:
+        name, sign, value = header.partition("=")
+        if not sign or not name.strip():
+            raise BadRequest(f"Setting otlp_headers: must be name=value, got {header!r}.")
+        found[name.strip().lower()] = value.strip()
+    return url, found
+
+
+def encoded(spans: Sequence[Span]) -> bytes:
+    """A request of OpenTelemetry's protocol, in protobuf."""
+    # Loaded when the first spans are sent: most servers send none.
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+    from opentelemetry.proto.trace.v1.trace_pb2 import Span as ProtoSpan
+    from opentelemetry.proto.trace.v1.trace_pb2 import Status
+
+    request = ExportTraceServiceRequest()
+    group = request.resource_spans.add()
+    name = group.resource.attributes.add()
+    name.key, name.value.string_value = "service.name", "perdure"
+    scope = group.scope_spans.add()
+    scope.scope.name = "perdure"
+    for span in spans:
+        one = scope.spans.add()
+        one.trace_id = bytes.fromhex(span.trace_id)
+        one.span_id = bytes.fromhex(span.span_id)
+        if span.parent_span_id is not None:
+            one.parent_span_id = bytes.fromhex(span.parent_span_id)
+        one.name = span.name
+        one.kind = ProtoSpan.SPAN_KIND_INTERNAL
+        one.start_time_unix_nano = span.started_at_us * 1_000
+        one.end_time_unix_nano = (span.started_at_us if span.ended_at_us is None else span.ended_at_us) * 1_000
+        for key, value in _object(span.values.attributes).items():
+            attribute = one.attributes.add()
+            attribute.key = key
+            _set(attribute.value, value)
+        attribute = one.attributes.add()
+        attribute.key, attribute.value.string_value = "perdure.span_type", span.span_type
+        if span.values.error is not None:
+            one.status.code = Status.STATUS_CODE_ERROR
+            message = _object(span.values.error).get("message")
+            one.status.message = message if isinstance(message, str) else ""
+    return request.SerializeToString()
+
+
+def _object(value: msgspec.Raw | None) -> dict[str, Any]:
+    found = None if value is None else msgspec.json.decode(bytes(value))
+    return found if isinstance(found, dict) else {}
+
+
+def _set(into: Any, value: Any) -> None:
+    if isinstance(value, bool):
+        into.bool_value = value
+    elif isinstance(value, int) and -(1 << 63) <= value < 1 << 63:
+        into.int_value = value
+    elif isinstance(value, float):
+        into.double_value = value
+    else:
+        into.string_value = value if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -1,0 +1,48 @@
+-- Sending the spans of what has ended to a collector.
+
+-- name: insert_export_cursor
+-- holds: export=project_id
+INSERT INTO export_cursors (project_id, ended_at_us) VALUES (:project_id, :ended_at_us) ON CONFLICT (project_id) DO NOTHING;
+
+-- name: read_export_cursor
+SELECT ended_at_us FROM export_cursors WHERE project_id = :project_id;
+
+-- name: lock_export_cursor
+-- holds: export=project_id
+-- No row: another server is choosing at this moment.
+SELECT ended_at_us FROM export_cursors WHERE project_id = :project_id {FOR UPDATE SKIP LOCKED};
+
+-- name: move_export_cursor
+-- holds: export=project_id
+UPDATE export_cursors SET ended_at_us = :ended_at_us WHERE project_id = :project_id RETURNING project_id;
+
+-- name: lapsed_exports
+-- Claimed, and not sent in time.
+SELECT execution_id FROM trace_exports WHERE project_id = :project_id AND sent = 0 AND claimed_until_us <= :now_us
+ORDER BY claimed_until_us LIMIT :limit;
+
+-- name: fresh_exports
+SELECT id, completed_at_us FROM executions
+WHERE project_id = :project_id AND completed_at_us > :after_us AND NOT EXISTS (
+  SELECT 1 FROM trace_exports x WHERE x.project_id = executions.project_id AND x.execution_id = executions.id)
+ORDER BY completed_at_us LIMIT :limit;
+
+-- name: insert_export
+-- holds: export=project_id
+INSERT INTO trace_exports (project_id, execution_id, ended_at_us, claimed_until_us, sent)
+VALUES (:project_id, :execution_id, :ended_at_us, :claimed_until_us, 0);
+
+-- name: claim_export
+-- holds: export=project_id
+UPDATE trace_exports SET claimed_until_us = :claimed_until_us
+WHERE project_id = :project_id AND execution_id = :execution_id AND sent = 0 RETURNING execution_id;
+
+-- name: note_export
+-- holds: export=project_id
+UPDATE trace_exports SET sent = 1 WHERE project_id = :project_id AND execution_id = :execution_id RETURNING execution_id;
+
+-- name: forget_exports
+-- picks: what was sent and ended long before the cursor
+DELETE FROM trace_exports WHERE (project_id, execution_id) IN (
+  SELECT project_id, execution_id FROM trace_exports WHERE project_id = :project_id AND sent = 1 AND ended_at_us < :before_us
+  LIMIT :limit);
