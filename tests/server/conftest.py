@@ -7,7 +7,14 @@ import pytest
 from tests import databases
 from tests.server.serving import Hand, Served, serving
 
-HTTP_ONLY = {"test_auth.py", "test_limits.py", "test_openapi.py", "test_pages.py", "test_problems.py"}
+HTTP_ONLY = {
+    "test_approve_page.py",
+    "test_auth.py",
+    "test_limits.py",
+    "test_openapi.py",
+    "test_pages.py",
+    "test_problems.py",
+}
 """What these try hardly reaches the store: on PostgreSQL they are part of the full suite."""
 
 

@@ -10,6 +10,7 @@ from uuid import uuid4
 import httpx2
 import msgspec
 
+from perdure.engine.clock import Clock
 from perdure.engine.engine import Engine
 from perdure.server.app import Server
 from perdure.server.settings import Settings
@@ -150,10 +151,10 @@ class Hand:
 
 
 @asynccontextmanager
-async def serving(store: str, **values: Any) -> AsyncIterator[Served]:
+async def serving(store: str, *, clock: Clock | None = None, **values: Any) -> AsyncIterator[Served]:
     """Run a server on a store for the length of the block."""
     settings = msgspec.convert({**FAST, "store": store, "port": 0, **values}, Settings)
-    engine = Engine(await open_store(settings.store), settings=settings)
+    engine = Engine(await open_store(settings.store), clock=clock, settings=settings)
     server = Server(engine, settings)
     task = asyncio.create_task(server.run_until_stopped())
     ready = asyncio.create_task(server.ready.wait())

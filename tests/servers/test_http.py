@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from tests.server.serving import Hand, Served, serving
@@ -13,7 +14,7 @@ from perdure.wire.access import Role
 @pytest.fixture
 async def both(url: str) -> AsyncIterator[tuple[Served, Served]]:
     """Servers that look by themselves so rarely that whatever happens is a hint's doing."""
-    values = {"poll_seconds": NEVER, "stream_comment_seconds": 600.0}
+    values: dict[str, Any] = {"poll_seconds": NEVER, "stream_comment_seconds": 600.0}
     async with serving(url, **values) as a, serving(url, **values) as b:
         await until(lambda: a.engine.store.hints_up and b.engine.store.hints_up)
         yield a, b

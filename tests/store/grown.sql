@@ -115,8 +115,9 @@ WHERE n >= :executions AND n < :executions + :open AND n % 10 > 2;
 
 -- name: waits_open
 -- picks: what those wait for that have no timer
-INSERT INTO waits (execution_id, key, project_id, state, topic, opened_at_us, after_seq)
-SELECT id, 'wait-1', 'p', 'open', CASE WHEN n % 10 = 6 THEN 'topic-' || (n % 500 / 10) END, :now_us, 0 FROM names
+INSERT INTO waits (execution_id, key, project_id, state, topic, opened_at_us, after_seq, data)
+SELECT id, 'wait-1', 'p', 'open', CASE WHEN n % 10 = 6 THEN 'topic-' || (n % 500 / 10) END, :now_us, 0,
+  CASE WHEN n % 10 = 8 THEN :payload{::BYTEA} END FROM names
 WHERE n >= :executions AND n < :executions + :open AND n % 10 IN (6, 8);
 
 -- name: schedules

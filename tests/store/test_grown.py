@@ -117,6 +117,9 @@ ANSWERS_NOTHING: Final = {
     "agent_names": "there is no agent",
     "questions_of": "nothing was asked",
     "asked_on_topic": "nothing was asked",
+    "question_below": "only what is open is asked there",
+    "newest_of_type": "events have no types",
+    "read_approval": "nobody answered",
 }
 
 linux = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
@@ -191,7 +194,8 @@ def defaults(executions: int) -> dict[str, Any]:
         "body_hash": "hash",
         "level": 20,
         **dict.fromkeys(("name", "role", "secret_hash", "last_four", "text", "state"), "text"),
-        **dict.fromkeys(("secret", "links"), "text"),
+        **dict.fromkeys(("secret", "links", "answered_by", "how"), "text"),
+        **{"expires_at_us": None, "after_us": 0, "after_id": "", "after_key": ""},
         "until_us": NOW_US + 120_000_000,
     }
 
@@ -242,8 +246,14 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"session_id": "session-25", "id": name_of(60), "execution_id": ids["waiting_for_answer"]}
     for query in ("read_memory", "put_memory", "insert_memory", "update_memory", "delete_memory"):
         found[query] = {"session_id": "session-25"}
+    for query in ("question_of", "read_approval", "insert_approval", "note_approval"):
+        found[query] = {"execution_id": ids["waiting_for_answer"], "key": "wait-1"}
     line = name_of(executions // 2 // 20 * 20 + 11)
     found |= {
+        "question_target": {"id": ids["waiting_for_answer"]},
+        "question_below": {"id": name_of(executions // 2 // 20 * 20), "key": "wait-1"},
+        "newest_of_type": {"event_type": "suspend_approve"},
+        "delete_approvals": {"id": done},
         "delete_schedule": {"id": "schedule-3"},
         "insert_schedule": {"id": "another", "key": "another"},
         "find_schedule": {"key": "key-1"},

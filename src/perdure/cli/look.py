@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from perdure.wire.requests import LogLine
 
 
+LINK_SECONDS = 3_600
+"""How long a link that `show` prints is good."""
+
+
 def add_to(app: typer.Typer) -> None:
     """Put these commands into the application."""
     command(app, "ls", rich_help_panel="Look")(ls)
@@ -127,6 +131,8 @@ def show(
     """Show one execution: its fields, its journal with times and attempts, what it waits for."""
     from perdure.wire.public import execution_response, step_response
 
+    links: dict[str, str] = {}
+
     async def work(client: "Client") -> "tuple[Execution, list[Row], list[dict[str, Any]], bool | None]":
         execution = await client.get(id)
         rows: list[Row] = []
@@ -136,6 +142,10 @@ def show(
             if len(page) < 1_000:
                 break
         waits = [] if execution.completed_at_us is not None else await open_waits(client, id)
+        if not as_json:
+            for wait in waits:
+                if wait["data"] is not None:
+                    links[wait["key"]] = await page_link(client, id, wait["key"])
         return execution, rows, waits, await _is_served(client, execution)
 
     execution, rows, waits, served = with_client(url, work)
@@ -160,6 +170,8 @@ def show(
             say(f"  {wait['key']}: {what}{match}{shown}, since {wait['opened_at']}")
             if not wait["topic"]:
                 say(f"    perdure resume {id} {shlex.quote(wait['key'])} --data JSON")
+            if wait["key"] in links:
+                say(f"    or on its page: {links[wait['key']]}")
 
 
 async def open_waits(client: "Client", id: str) -> list[dict[str, Any]]:
@@ -171,6 +183,30 @@ async def open_waits(client: "Client", id: str) -> list[dict[str, Any]]:
     body = await ask(client, "GET", f"/api/v1/executions/{quote(id, safe='')}/waits")
     waits: list[dict[str, Any]] = msgspec.json.decode(body)["waits"]
     return waits
+
+
+async def page_link(client: "Client", id: str, key: str) -> str:
+    """The page of a question: by a signed link or, if this key may make none, behind a sign-in."""
+    from urllib.parse import quote
+
+    import msgspec
+
+    from perdure.sdk.http import HttpTransport
+    from perdure.wire.errors import PerdureError
+
+    assert isinstance(client._transport, HttpTransport)
+    step = quote(key, safe="")
+    try:
+        body = await ask(
+            client,
+            "POST",
+            f"/api/v1/approvals/{quote(id, safe='')}/{step}/links",
+            msgspec.json.encode({"name": "link of `perdure show`", "expires_in_seconds": LINK_SECONDS}),
+        )
+        path: str = msgspec.json.decode(body)["path"]
+    except PerdureError:
+        path = f"/approve/{quote(id, safe='')}/{step}"
+    return f"{client._transport.urls[0]}{path}"
 
 
 async def _is_served(client: "Client", execution: "Execution") -> bool | None:

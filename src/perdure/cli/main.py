@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from perdure.cli import database, deployments, dev, keys, look, new, run, schedules, send, serve, store
+from perdure.cli import approvals, database, deployments, dev, keys, look, new, run, schedules, send, serve, store
 
 app = typer.Typer(
     name="perdure",
@@ -32,7 +32,7 @@ def main(
     """Durable execution for Python: workflows that never lose their place."""
 
 
-for group in (new, dev, run, look, send, schedules, serve, deployments, store, keys, database):
+for group in (new, dev, run, look, approvals, send, schedules, serve, deployments, store, keys, database):
     group.add_to(app)
 
 if __name__ == "__main__":

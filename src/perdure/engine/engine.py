@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from perdure.engine.addresses import Policy
+from perdure.engine.approvals import Approvals
 from perdure.engine.claims import Claims
 from perdure.engine.clock import Clock, Span, SystemClock, boottime_us
 from perdure.engine.conversations import Conversations
@@ -92,6 +93,7 @@ class Engine:
         self.sessions = Sessions(self)
         self.traces = Traces(self)
         self.exports = Exports(self)
+        self.approvals = Approvals(self)
         self.reaped_at_us = 0
         self.granting_until_us = 0
         """Since boot: until then every round of the reaper grants, because the clock jumped."""

@@ -207,7 +207,9 @@ class Executions:
         """Delete a final execution and its descendants. Raises Conflict while one is open."""
         await self._engine.store.write(looks.delete(project_id=project_id, execution_id=checked_id(execution_id)))
 
-    async def resume(self, project_id: str, execution_id: str, step_key: str, data: Raw) -> None:
+    async def resume(
+        self, project_id: str, execution_id: str, step_key: str, data: Raw, *, answered_by: str | None = None
+    ) -> None:
         """Answer a suspended step, now or before it asks. Raises Conflict when another answer stands already."""
         check_name(step_key, where="step_key", max_bytes=KEY_BYTES_MAX)
         check_json(bytes(data), where="data")
@@ -218,6 +220,7 @@ class Executions:
                 step_key=step_key,
                 data=data,
                 now_us=self._engine.clock.now_us(),
+                answered_by=answered_by,
             )
         )
 

@@ -65,6 +65,9 @@ from perdure.wire.records import Event as WireEvent
 from perdure.wire.records import Kind, Row
 from perdure.wire.requests import Answer, Claimed, EventItem, LogLine, OpenWait, Publish
 
+FOREVER_SECONDS = 1e10
+"""A time-out from which on there is none."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741  # as in workflow.py
@@ -381,7 +384,17 @@ class Context:
         """
         shown = Raw(encode(data, where="data"))
         print_ = fingerprint(bytes(shown))
-        call = self.machine.new_call(Kind.RESUME, None, print_, lambda key: OpenWait(key, print_, data=shown), key=key)
+        until_us = None
+        if timeout is not None and timeout < FOREVER_SECONDS:
+            # From then on the server takes no answer: nobody is told that one counts which the code will not see.
+            until_us = int((asyncio.get_running_loop().time() + timeout) * 1_000_000)
+        call = self.machine.new_call(
+            Kind.RESUME,
+            None,
+            print_,
+            lambda key: OpenWait(key, print_, data=shown, expires_at_us=until_us),
+            key=key,
+        )
         return self._suspend(call, answer_type, timeout)
 
     async def _suspend(self, call: Call, answer_type: Any, timeout: float | None) -> Any:

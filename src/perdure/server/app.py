@@ -25,6 +25,8 @@ from perdure.server import docs, logs, openapi
 from perdure.server.auth import Gate, is_loopback
 from perdure.server.connections import Connection, protocol_class
 from perdure.server.routes import (
+    approvals,
+    approve,
     claims,
     conversations,
     definitions,
@@ -64,6 +66,7 @@ def all_routes() -> list[Route]:
         deployments,
         definitions,
         waits,
+        approvals,
         events,
         schedules,
         sessions,
@@ -75,6 +78,7 @@ def all_routes() -> list[Route]:
         signing,
         operations,
         pages,
+        approve,
     )
     return [route for noun in nouns for route in noun.routes.all]
 

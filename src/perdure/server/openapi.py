@@ -110,6 +110,8 @@ def _operation(route: Route, schemas: Schemas) -> Json:
         operation["requestBody"] = {"required": True, "content": {kind: {} for kind in route.raw_body}}
     operation["responses"] = _responses(route, schemas)
     operation["security"] = [] if route.role is None else [{"bearer_auth": []}]
+    if route.asks:
+        operation["security"] = [{}, {"bearer_auth": []}]
     if route.role is not None:
         operation["x-role"] = route.role.value
     return operation
@@ -164,7 +166,7 @@ def _responses(route: Route, schemas: Schemas) -> Json:
 
 def _statuses(route: Route) -> list[int]:
     statuses = {400, 403, 503}
-    if route.role is not None:
+    if route.role is not None or route.asks:
         statuses |= {401, 404, 429}
     if route.path_names:
         statuses |= {404, 422}

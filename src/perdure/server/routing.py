@@ -88,6 +88,8 @@ class Services:
         self.drain = Drain()
         self.sign_ins = SignIns()
         self.tails = Tails(engine)
+        self.key_names: dict[str, str] = {}
+        """How keys are named in what is kept, by their ids; names do not change."""
         self.slots = Slots(settings.streams_max, settings.streams_per_key_max)
         self.connections: Callable[[], int] = lambda: 0
         self.openapi_json: Callable[[], str] = str
@@ -139,6 +141,12 @@ class Call:
         return found
 
     @property
+    def raw_query(self) -> bytes:
+        """The query as it was sent."""
+        found: bytes = self._scope["query_string"]
+        return found
+
+    @property
     def connection(self) -> Connection | None:
         """The connection it came over; None where there is none (a server that is called in the same process)."""
         found: Connection | None = self._scope.get("extensions", {}).get(EXTENSION)
@@ -151,6 +159,10 @@ class Call:
             return None if value is None else value.decode()
         except UnicodeDecodeError:
             raise BadRequest(f"The header {name.decode()} is not UTF-8.") from None
+
+    async def read_body(self, content_type: bytes, bytes_max: int) -> bytes:
+        """The body of a route that takes no JSON: of this type, and at most so long."""
+        return await read_body(self._receive, self.headers, bytes_max, content_type)
 
     def poll(self, *, until_closing: bool = True) -> Poll:
         """A block that may take long: it notices when the client leaves or the server goes away."""
@@ -182,6 +194,7 @@ class Route:
         headers: tuple[str, ...],
         media_type: str,
         raw_body: tuple[str, ...] = (),
+        asks: bool = False,
     ) -> None:
         self.method = method
         self.path = path
@@ -194,6 +207,8 @@ class Route:
         self.media_type = media_type
         self.raw_body = raw_body
         """The forms of a body that the handler reads for itself."""
+        self.asks = asks
+        """Whether its handler finds out itself who calls: a key, or something that stands in for one."""
         self.name = handler.__name__
         self.doc = inspect.cleandoc(handler.__doc__ or "")
         types = get_type_hints(handler, include_extras=True)
@@ -276,6 +291,7 @@ class Routes:
         headers: tuple[str, ...] = (),
         media_type: str = "application/json",
         raw_body: tuple[str, ...] = (),
+        asks: bool = False,
     ) -> Callable[[Handler], Handler]:
         def add(handler: Handler) -> Handler:
             self.all.append(
@@ -290,6 +306,7 @@ class Routes:
                     headers=headers,
                     media_type=media_type,
                     raw_body=raw_body,
+                    asks=asks,
                 )
             )
             return handler
@@ -304,8 +321,9 @@ class Routes:
         contract: bool = False,
         headers: tuple[str, ...] = (),
         media_type: str = "application/json",
+        asks: bool = False,
     ) -> Callable[[Handler], Handler]:
-        return self.route("GET", path, role=role, contract=contract, headers=headers, media_type=media_type)
+        return self.route("GET", path, role=role, contract=contract, headers=headers, media_type=media_type, asks=asks)
 
     def post(
         self,
@@ -315,8 +333,9 @@ class Routes:
         contract: bool = False,
         idempotent: bool = False,
         headers: tuple[str, ...] = (),
+        asks: bool = False,
     ) -> Callable[[Handler], Handler]:
-        return self.route("POST", path, role=role, contract=contract, idempotent=idempotent, headers=headers)
+        return self.route("POST", path, role=role, contract=contract, idempotent=idempotent, headers=headers, asks=asks)
 
     def delete(
         self, path: str, *, role: Role | None = Role.WRITE, contract: bool = False
@@ -486,11 +505,13 @@ class _Streaming:
             services.slots.give_back(key_id)
 
 
-async def read_body(receive: Receive, headers: Mapping[bytes, bytes], bytes_max: int) -> bytes:
+async def read_body(
+    receive: Receive, headers: Mapping[bytes, bytes], bytes_max: int, wanted: bytes = b"application/json"
+) -> bytes:
     """The whole body, counted while it comes; what a header says of its size is only believed when it is too large."""
     content_type = headers.get(b"content-type")
-    if content_type is not None and content_type != b"application/json":
-        _check_content_type(content_type)
+    if content_type is not None and content_type != wanted:
+        _check_content_type(content_type, wanted)
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise UnsupportedMediaType("Compressed bodies are not taken; send the JSON as it is.")
     return await read_bytes(receive, headers, bytes_max)
@@ -526,12 +547,12 @@ def _too_large(bytes_max: int) -> TooLarge:
     return TooLarge(f"body: more than {bytes_max:,} bytes; send it in parts, or keep large data elsewhere.")
 
 
-def _check_content_type(content_type: bytes) -> None:
+def _check_content_type(content_type: bytes, wanted: bytes) -> None:
     kind, _, parameters = content_type.lower().partition(b";")
     charset = parameters.strip().removeprefix(b"charset=").strip(b'"')
-    if kind.strip() != b"application/json" or charset not in (b"", b"utf-8", b"utf8"):
+    if kind.strip() != wanted or charset not in (b"", b"utf-8", b"utf8"):
         text = content_type.decode("latin-1")
-        raise UnsupportedMediaType(f"Content-Type {text!r} is not taken; send application/json in UTF-8.")
+        raise UnsupportedMediaType(f"Content-Type {text!r} is not taken; send {wanted.decode()} in UTF-8.")
 
 
 def _refuse_doubled(headers: Iterable[tuple[bytes, bytes]]) -> None:

@@ -36,7 +36,11 @@ class SignIns:
         found = self._links.pop(_hash(token), None)
         if found is None or found[1] < self._clock():
             return None
-        return self._keep(self._sessions, found[0], SESSION_SECONDS)
+        return self.begin(found[0])
+
+    def begin(self, principal: Principal) -> str:
+        """A session's token for somebody who has just shown a key."""
+        return self._keep(self._sessions, principal, SESSION_SECONDS)
 
     def principal(self, headers: Mapping[bytes, bytes]) -> Principal | None:
         """Who is signed in, by the request's cookie."""

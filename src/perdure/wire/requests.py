@@ -325,6 +325,8 @@ class OpenWait(Request, frozen=True, tag="wait"):
     latest: bool = False
     data: MaybeRaw = None
     """What a suspended step shows to whoever answers it."""
+    expires_at_us: int | None = None
+    """From then on no answer is taken: the code goes on without one."""
 
 
 class CloseWait(Request, frozen=True, tag="close"):

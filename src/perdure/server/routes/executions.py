@@ -12,6 +12,7 @@ from msgspec import Struct
 from uuid_utils import UUID, uuid7
 
 from perdure.engine.executions import checked_id
+from perdure.server.routes.approvals import name_of
 from perdure.server.routing import Call, Routes
 from perdure.server.streams import COMMENT, EventStream, Silence, frame
 from perdure.store.verbs.idempotency import Idempotency
@@ -428,7 +429,9 @@ async def resume_execution(call: Call, execution_id: str, step_key: str, body: R
 
     The first answer stands. The same one again is answered like the first time, whenever it comes; another one is 409.
     """
-    await call.engine.executions.resume(call.project_id, execution_id, step_key, body.data)
+    assert call.principal is not None
+    who = await name_of(call, call.principal)
+    await call.engine.executions.resume(call.project_id, execution_id, step_key, body.data, answered_by=who)
     return ResumeResponse(checked_id(execution_id), step_key)
 
 

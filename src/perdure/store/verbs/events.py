@@ -144,7 +144,7 @@ async def open_wait(
         after = known[0][2] if reopened else await _start_of(project_id, topic, wait, created_at_us)
     data = None if wait.data is None else bytes(wait.data)
     if known and known[0][0] == "closed":
-        await query("reopen_wait", execution_id=execution_id, key=wait.key)
+        await query("reopen_wait", execution_id=execution_id, key=wait.key, expires_at_us=wait.expires_at_us)
     elif known:
         await query(
             "take_over_early",
@@ -155,11 +155,12 @@ async def open_wait(
             fingerprint=wait.fingerprint,
             after_seq=after,
             data=data,
+            expires_at_us=wait.expires_at_us,
             now_us=now_us,
         )
     else:
         row = (execution_id, wait.key, project_id, "open", topic, match, wait.fingerprint, after, data, now_us)
-        await query_many("insert_wait", [row])
+        await query_many("insert_wait", [(*row, wait.expires_at_us)])
     if topic is None:
         return None
     taken = {seq for (seq,) in await query("taken_events", execution_id=execution_id, topic=topic)}

@@ -171,7 +171,7 @@ async def delete(*, project_id: str, execution_id: str) -> int:
 async def _delete(project_id: str, ids: Sequence[str]) -> int:
     if ids:
         await query_many("delete_execution", [(project_id, id) for id in ids])
-        for name in ("delete_journal", "delete_waits", "delete_logs", "delete_tags"):
+        for name in ("delete_journal", "delete_waits", "delete_logs", "delete_tags", "delete_approvals"):
             await query_many(name, [(id,) for id in ids])
         await delete_traces(project_id, [trace_id_of(id) for id in ids])
     return len(ids)

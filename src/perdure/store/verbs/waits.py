@@ -6,6 +6,7 @@ from msgspec import Raw
 
 from perdure.store.interface import Rows, query, query_many, verb
 from perdure.store.verbs.rows import deliver
+from perdure.wire.approvals import How
 from perdure.wire.errors import Conflict, NotFound
 from perdure.wire.records import Kind, Problem
 from perdure.wire.status import FINAL, Phase
@@ -15,11 +16,24 @@ EARLY_MAX = 1_000
 
 
 @verb
-async def resume(*, project_id: str, execution_id: str, step_key: str, data: Raw, now_us: int) -> None:
+async def resume(
+    *, project_id: str, execution_id: str, step_key: str, data: Raw, now_us: int, answered_by: str | None = None
+) -> None:
     """Answer a suspended step; an answer that comes early is kept until its wait is opened."""
     problem = await answer_wait(project_id, execution_id, step_key, data, now_us)
     if problem is not None:
         raise (NotFound if problem.error_type == NotFound.code else Conflict)(problem.error)
+    if answered_by is not None:
+        await query(
+            "note_approval",
+            execution_id=execution_id,
+            key=step_key,
+            project_id=project_id,
+            answered_by=answered_by,
+            how=How.API.value,
+            data=bytes(data),
+            now_us=now_us,
+        )
 
 
 async def answer_wait(project_id: str, execution_id: str, step_key: str, data: Raw, now_us: int) -> Problem | None:
@@ -49,6 +63,11 @@ async def answer_wait(project_id: str, execution_id: str, step_key: str, data: R
             "not for an answer.",
             Conflict.code,
         )
+    if wait and wait[0][5] is not None and wait[0][5] <= now_us:
+        return Problem(
+            f"Step {step_key!r} of execution {execution_id!r} waits no longer for an answer: its time is over.",
+            Conflict.code,
+        )
     if not wait and (await query("count_early", execution_id=execution_id))[0][0] >= EARLY_MAX:
         return Problem(
             f"Execution {execution_id!r} holds {EARLY_MAX:,} early answers, for which no step has asked yet: that is "
@@ -59,7 +78,7 @@ async def answer_wait(project_id: str, execution_id: str, step_key: str, data: R
         await query("meet_wait", execution_id=execution_id, key=step_key, event_seq=None, data=None)
         await deliver(project_id, execution_id, Kind.RESUME, now_us, key=step_key, value=data)
     else:
-        early = (execution_id, step_key, project_id, "early", None, None, None, None, bytes(data), now_us)
+        early = (execution_id, step_key, project_id, "early", None, None, None, None, bytes(data), now_us, None)
         await query_many("insert_wait", [early])
     return None
 

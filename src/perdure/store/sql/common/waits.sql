@@ -1,7 +1,7 @@
 -- Waits.
 
 -- name: read_wait
-SELECT state, topic, after_seq, event_seq, data FROM waits WHERE execution_id = :execution_id AND key = :key;
+SELECT state, topic, after_seq, event_seq, data, expires_at_us FROM waits WHERE execution_id = :execution_id AND key = :key;
 
 -- name: read_answer
 SELECT value FROM journal WHERE execution_id = :execution_id AND key = :key AND kind = 'resume';
@@ -11,19 +11,21 @@ SELECT COUNT(*) FROM waits WHERE execution_id = :execution_id AND state = 'early
 
 -- name: insert_wait
 -- holds: execution=execution_id
-INSERT INTO waits (execution_id, key, project_id, state, topic, match, fingerprint, after_seq, data, opened_at_us)
-VALUES (:execution_id, :key, :project_id, :state, :topic, :match, :fingerprint, :after_seq, :data, :now_us);
+INSERT INTO waits (execution_id, key, project_id, state, topic, match, fingerprint, after_seq, data, opened_at_us,
+  expires_at_us)
+VALUES (:execution_id, :key, :project_id, :state, :topic, :match, :fingerprint, :after_seq, :data, :now_us, :expires_at_us);
 
 -- name: take_over_early
 -- holds: execution=execution_id
 -- Somebody answered under this key, but the code waits for an event: the answer was meant for nobody.
 UPDATE waits SET state = 'open', topic = :topic, match = :match, fingerprint = :fingerprint, after_seq = :after_seq,
-  data = :data, opened_at_us = :now_us
+  data = :data, opened_at_us = :now_us, expires_at_us = :expires_at_us
 WHERE execution_id = :execution_id AND key = :key AND state = 'early' RETURNING key;
 
 -- name: reopen_wait
 -- holds: execution=execution_id
-UPDATE waits SET state = 'open' WHERE execution_id = :execution_id AND key = :key AND state = 'closed' RETURNING key;
+UPDATE waits SET state = 'open', expires_at_us = :expires_at_us
+WHERE execution_id = :execution_id AND key = :key AND state = 'closed' RETURNING key;
 
 -- name: meet_wait
 -- holds: execution=execution_id

@@ -1,0 +1,113 @@
+"""approvals, approve: what suspended steps ask, and answers to it."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote, urlencode
+
+import typer
+
+from perdure.cli.common import JsonFlag, Refused, UrlOption, ask, command, console, emit, parse_json, say, with_client
+
+if TYPE_CHECKING:
+    from perdure.sdk.client import Client
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put these commands into the application."""
+    command(app, "approvals", rich_help_panel="Look")(approvals)
+    command(app, "approve", rich_help_panel="Run")(approve)
+
+
+def approvals(
+    limit: Annotated[int, typer.Option("--limit", "-n", help="At most so many.", min=1, max=1_000)] = 100,
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List what waits for somebody's answer, oldest first."""
+    import msgspec
+    from rich.table import Table
+    from rich.text import Text
+
+    async def work(client: "Client") -> list[dict[str, Any]]:
+        body = await ask(client, "GET", f"/api/v1/approvals?{urlencode({'limit': limit})}")
+        found: list[dict[str, Any]] = msgspec.json.decode(body)["approvals"]
+        return found
+
+    found = with_client(url, work)
+    if as_json:
+        for one in found:
+            emit(one)
+        return
+    if not found:
+        say("Nothing waits for an answer.")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("ID", "STEP", "WORKFLOW", "ASKED", "UNTIL", "ASKS"):
+        table.add_column(name, no_wrap=name in ("ID", "ASKED", "UNTIL"), overflow="fold")
+    for one in found:
+        shown = json.dumps(one["data"], ensure_ascii=False)
+        table.add_row(
+            one["execution_id"],
+            Text(one["step_key"]),
+            Text(one["workflow_id"]),
+            one["asked_at"][:19].replace("T", " "),
+            (one["expires_at"] or "")[:19].replace("T", " "),
+            Text(_plain(shown if len(shown) <= 80 else shown[:79] + "…")),
+        )
+    console().print(table)
+
+
+def approve(
+    id: Annotated[str, typer.Argument(metavar="ID", help="The execution that asks, or its root.")],
+    step: Annotated[str, typer.Argument(metavar="STEP", help="The suspended step, as `perdure approvals` shows it.")],
+    approved: Annotated[
+        bool | None, typer.Option("--approve/--reject", help='Answer {"approved": true} or {"approved": false}.')
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", "-d", help="The answer itself: JSON, @FILE, or -. With --approve: more fields."),
+    ] = None,
+    feedback: Annotated[str | None, typer.Option("--feedback", help="A word to go with it.")] = None,
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Answer what a suspended step asks. The first answer stands; who gave it is kept."""
+    import msgspec
+
+    answer = _answer(approved, data, feedback)
+    path = f"/api/v1/approvals/{quote(id, safe='')}/{quote(step, safe='')}"
+
+    async def work(client: "Client") -> dict[str, Any]:
+        said: dict[str, Any] = msgspec.json.decode(
+            await ask(client, "POST", f"{path}/submit", b'{"data":' + answer + b"}")
+        )
+        return said
+
+    said = with_client(url, work)
+    if as_json:
+        emit(said)
+    else:
+        say(f"{id} goes on with the answer to {step!r}, kept as that of {said['answered_by']}.")
+
+
+def _answer(approved: bool | None, data: str | None, feedback: str | None) -> bytes:
+    """The answer as JSON. Raises `Refused` when nothing says what it is."""
+    if approved is None and data is None:
+        raise Refused("Say what the answer is: --approve, --reject, or --data JSON.")
+    given = None if data is None else parse_json(data, "--data")
+    if approved is None and feedback is None:
+        assert given is not None
+        return given
+    fields = {} if given is None else json.loads(given)
+    if not isinstance(fields, dict):
+        raise Refused("With --approve, --reject or --feedback, --data must be an object.")
+    if approved is not None:
+        fields["approved"] = approved
+    if feedback is not None:
+        fields["feedback"] = feedback
+    return json.dumps(fields).encode()
+
+
+def _plain(text: str) -> str:
+    """What was sent to us, without the characters that move a terminal about."""
+    return "".join(one if one.isprintable() else "�" for one in text)

@@ -1,0 +1,126 @@
+"""What suspended steps ask, and answers to it. Who has a signed link needs no key for its question."""
+
+from typing import Final, NamedTuple
+from urllib.parse import quote
+
+from msgspec import Struct
+
+from perdure.server.auth import check_role
+from perdure.server.routing import Call, Routes
+from perdure.wire.access import Principal, Role
+from perdure.wire.approvals import How
+from perdure.wire.public import rfc3339
+from perdure.wire.public_approvals import (
+    ApprovalLinkRequest,
+    ApprovalLinkResponse,
+    ApprovalListResponse,
+    ApprovalResponse,
+    SubmitApprovalRequest,
+    SubmitApprovalResponse,
+    approval_response,
+    open_approval,
+)
+
+routes = Routes("Approvals")
+
+NAMES_MAX: Final = 10_000
+
+
+class ApprovalQuery(Struct, frozen=True):
+    link: str | None = None
+    """A signed link's token, in place of a key."""
+
+
+class ApprovalListQuery(Struct, frozen=True):
+    cursor: str | None = None
+    limit: int = 100
+
+
+class Asker(NamedTuple):
+    """Who looks at a question, or answers it."""
+
+    project_id: str
+    name: str
+    how: How
+    question_id: str | None = None
+    """The only one that may be answered."""
+
+
+@routes.get("/api/v1/approvals")
+async def list_approvals(call: Call, query: ApprovalListQuery) -> ApprovalListResponse:
+    """Open questions, oldest first."""
+    found, cursor = await call.engine.approvals.list(call.project_id, query.cursor, query.limit)
+    return ApprovalListResponse([open_approval(one) for one in found], cursor)
+
+
+@routes.get("/api/v1/approvals/{execution_id}/{step_key}", role=None, contract=True, asks=True)
+async def get_approval(call: Call, execution_id: str, step_key: str, query: ApprovalQuery) -> ApprovalResponse:
+    """What a suspended execution asks.
+
+    Needs a key, or a signed link (`?link=`). The execution is the root; what those below it ask is found, too.
+    """
+    asker = await asker_of(call, execution_id, step_key, query.link, Role.READ)
+    phase, question = await call.engine.approvals.get(asker.project_id, execution_id, step_key)
+    return approval_response(execution_id.lower(), step_key, phase, question)
+
+
+@routes.post("/api/v1/approvals/{execution_id}/{step_key}/submit", role=None, contract=True, asks=True)
+async def submit_approval(
+    call: Call, execution_id: str, step_key: str, query: ApprovalQuery, body: SubmitApprovalRequest
+) -> SubmitApprovalResponse:
+    """Answer and resume. The first answer stands; a later one is 409, unless it is the same by the same.
+
+    Needs a key that may write, or a signed link (`?link=`).
+    """
+    asker = await asker_of(call, execution_id, step_key, query.link, Role.WRITE)
+    said = await call.engine.approvals.answer(
+        asker.project_id,
+        execution_id,
+        step_key,
+        body.data,
+        answered_by=asker.name,
+        how=asker.how,
+        question_id=asker.question_id or body.question,
+    )
+    return SubmitApprovalResponse(execution_id.lower(), step_key, said.answered_by, rfc3339(said.answered_at_us))
+
+
+@routes.post("/api/v1/approvals/{execution_id}/{step_key}/links")
+async def make_approval_link(
+    call: Call, execution_id: str, step_key: str, body: ApprovalLinkRequest
+) -> ApprovalLinkResponse:
+    """A signed link to the page of the question that is open: who has it may answer this question and nothing else."""
+    token, expires_at_seconds = await call.engine.approvals.make_link(
+        call.project_id, execution_id, step_key, name=body.name, seconds=body.expires_in_seconds
+    )
+    path = f"/approve/{execution_id.lower()}/{quote(step_key, safe='')}?link={token}"
+    return ApprovalLinkResponse(path, rfc3339(expires_at_seconds * 1_000_000))
+
+
+async def asker_of(call: Call, execution_id: str, step_key: str, link: str | None, role: Role) -> Asker:
+    """Who asks, by a link or a key. Raises Unauthorized, Forbidden, NotFound."""
+    if link is not None:
+        return await link_asker(call, execution_id, step_key, link)
+    principal = await call.services.gate.principal(call.headers, call.address)
+    check_role(principal, role)
+    for name in (b"x-project-id", b"project-id"):
+        if name in call.headers:
+            call.services.gate.check_project(principal, call.header(name))
+    return Asker(principal.project_id, await name_of(call, principal), How.API)
+
+
+async def link_asker(call: Call, execution_id: str, step_key: str, token: str) -> Asker:
+    """Whom a link was made for. Raises Unauthorized."""
+    link = await call.engine.approvals.read_link(token, execution_id, step_key)
+    return Asker(link.project_id, link.name, How.LINK, link.question_id)
+
+
+async def name_of(call: Call, principal: Principal) -> str:
+    """How a caller is named in what is kept."""
+    names = call.services.key_names
+    if principal.key_id not in names and call.services.gate.anyone is None:
+        if len(names) >= NAMES_MAX:
+            names.clear()
+        for key in await call.engine.projects.keys(principal.project_id):
+            names[key.id] = f"key {key.name!r} ({key.id})"
+    return names.get(principal.key_id, principal.key_id)

@@ -1,0 +1,181 @@
+"""The page of a question: behind a sign-in, or a signed link. Plain forms: it works without JavaScript."""
+
+from typing import Final
+from urllib.parse import parse_qsl, quote
+
+from msgspec import Raw, Struct
+
+from perdure.server import approval_page
+from perdure.server.approval_form import form_of, read_answer
+from perdure.server.auth import check_role
+from perdure.server.problems import Reply
+from perdure.server.routes.approvals import Asker, link_asker, name_of
+from perdure.server.routing import Call, Routes, Text
+from perdure.server.signin import cookie_header
+from perdure.wire.access import Principal, Role
+from perdure.wire.approvals import How, Question, QuestionState
+from perdure.wire.errors import BadRequest, Conflict, Forbidden, NotFound, PerdureError, Unauthorized
+
+routes = Routes("Pages")
+
+FORM_BYTES_MAX: Final = 4 << 20
+FORM_FIELDS_MAX: Final = 2_000
+_HEADERS: Final = (
+    (b"content-type", b"text/html; charset=utf-8"),
+    (
+        b"content-security-policy",
+        b"default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    ),
+    (b"referrer-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+)
+
+
+class ApproveQuery(Struct, frozen=True):
+    link: str | None = None
+    """A signed link's token."""
+
+
+@routes.get("/approve/{execution_id}/{step_key}", role=None, media_type="text/html")
+async def approval_page_of(call: Call, execution_id: str, step_key: str, query: ApproveQuery) -> Reply:
+    """The page where a person answers what a suspended step asks."""
+    try:
+        asker, question = await _look(call, execution_id, step_key, query.link)
+    except PerdureError as error:
+        return _refused(call, error)
+    if question.state is QuestionState.OPEN and asker.question_id in (None, question.id):
+        return _html(approval_page.question_page(question, answering_as=asker.name))
+    return _html(approval_page.closed_page(question, mine=asker.name))
+
+
+@routes.post("/approve/{execution_id}/{step_key}", role=None)
+async def answer_on_page(call: Call, execution_id: str, step_key: str, query: ApproveQuery) -> Reply:
+    """An answer from the page. Leads to the page that says what was answered, by whom and when."""
+    try:
+        check_same_site(call)
+        asker, question = await _look(call, execution_id, step_key, query.link)
+        sent = await read_form(call)
+        if question.state is not QuestionState.OPEN:
+            return _html(approval_page.closed_page(question, mine=asker.name), 409)
+        read = read_answer(form_of(bytes(question.data)), sent)
+        if read.answer is None:
+            page = approval_page.question_page(question, answering_as=asker.name, sent=sent, errors=read.errors)
+            return _html(page, 422)
+        await call.engine.approvals.answer(
+            asker.project_id,
+            execution_id,
+            step_key,
+            Raw(read.answer),
+            answered_by=asker.name,
+            how=asker.how,
+            question_id=asker.question_id or sent.get("question", [""])[0],
+        )
+    except Conflict:
+        _, late = await _look(call, execution_id, step_key, query.link)
+        return _html(approval_page.closed_page(late), 409)
+    except PerdureError as error:
+        return _refused(call, error)
+    return _see_other(_here(call))
+
+
+@routes.post("/sign-in", role=None)
+async def sign_in_with_key(call: Call) -> Reply:
+    """Sign in on a page with an API key; goes on to the page that asked for it."""
+    try:
+        check_same_site(call)
+        sent = await read_form(call)
+        path = _local(sent.get("next", ["/"])[0])
+        key = sent.get("key", [""])[0].strip()
+        try:
+            # As a header it is checked as everywhere else, wrong ones are counted.
+            headers = {b"authorization": b"Bearer " + key.encode()}
+            principal = await call.services.gate.principal(headers, call.address)
+        except (Unauthorized, Forbidden) as error:
+            return _html(approval_page.sign_in_page(path, error=error.message), error.status)
+    except PerdureError as error:
+        return _refused(call, error)
+    token = call.services.sign_ins.begin(principal)
+    return _see_other(path, (cookie_header(token),))
+
+
+@routes.get("/assets/approve.css", role=None, media_type="text/css")
+async def approve_style(call: Call) -> Text:
+    """The style of the pages that ask."""
+    return Text(approval_page.STYLE, "text/css; charset=utf-8", ((b"cache-control", b"no-cache"),))
+
+
+async def _look(call: Call, execution_id: str, step_key: str, link: str | None) -> tuple[Asker, Question]:
+    """Who looks, and at what. Raises Unauthorized, Forbidden, NotFound."""
+    if link is not None:
+        asker = await link_asker(call, execution_id, step_key, link)
+    else:
+        principal = _signed_in(call)
+        check_role(principal, Role.WRITE)
+        asker = Asker(principal.project_id, await name_of(call, principal), How.PAGE)
+    _, question = await call.engine.approvals.get(asker.project_id, execution_id, step_key)
+    if question is None:
+        raise NotFound(f"Execution {execution_id!r} asks nothing under {step_key!r}, yet.")
+    return asker, question
+
+
+def _signed_in(call: Call) -> Principal:
+    principal = call.services.gate.anyone or call.services.sign_ins.principal(call.headers)
+    if principal is None:
+        raise _NotSignedIn("Sign in first.")
+    return principal
+
+
+class _NotSignedIn(Unauthorized):
+    """Nobody has signed in."""
+
+
+def check_same_site(call: Call) -> None:
+    """A browser sends what another site's page tells it to: that is no answer of the person. Raises Forbidden."""
+    site = call.headers.get(b"sec-fetch-site", b"same-origin")
+    if site not in (b"same-origin", b"none"):
+        raise Forbidden("This came from a page of another site.")
+
+
+async def read_form(call: Call) -> dict[str, list[str]]:
+    """The fields that a browser sent. Raises BadRequest, TooLarge, UnsupportedMediaType."""
+    body = await call.read_body(b"application/x-www-form-urlencoded", FORM_BYTES_MAX)
+    try:
+        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=FORM_FIELDS_MAX, errors="strict")
+    except ValueError as error:
+        raise BadRequest(f"The form is not one that can be read: {error}") from None
+    sent: dict[str, list[str]] = {}
+    for name, value in pairs:
+        sent.setdefault(name, []).append(value)
+    return sent
+
+
+def _here(call: Call) -> str:
+    """The page's own address, as it was asked for."""
+    query = call.raw_query.decode("latin-1")
+    path = quote(call.raw_path.decode("latin-1"), safe="/%~!$&'()*+,;=:@-._")
+    return f"{path}?{query}" if query else path
+
+
+def _local(path: str) -> str:
+    """A path of this server, and nothing that a browser takes for another one."""
+    if not path.startswith("/") or path.startswith(("//", "/\\")) or not path.isascii() or not path.isprintable():
+        return "/"
+    return path
+
+
+def _refused(call: Call, error: PerdureError) -> Reply:
+    if isinstance(error, _NotSignedIn):
+        return _html(approval_page.sign_in_page(_here(call)), 401)
+    title = {401: "This link does not open the page", 403: "You may not answer this", 404: "Nothing is asked here"}
+    return _html(approval_page.message_page(title.get(error.status, "This did not work"), error.message), error.status)
+
+
+def _html(text: str, status: int = 200) -> Reply:
+    body = text.encode("utf-8", "replace")
+    return Reply(status, body, (*_HEADERS, (b"content-length", b"%d" % len(body))))
+
+
+def _see_other(path: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Reply:
+    return Reply(303, b"", (*_HEADERS[1:], (b"location", path.encode()), (b"content-length", b"0"), *headers))

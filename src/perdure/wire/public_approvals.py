@@ -1,0 +1,124 @@
+"""The public API's shapes of approvals, with the contract's names where it has them (see `wire/public.py`)."""
+
+from msgspec import Raw, Struct
+
+from perdure.wire.approvals import Question, QuestionState
+from perdure.wire.public import Int32, Time, Uuid, rfc3339
+from perdure.wire.records import MaybeRaw
+from perdure.wire.status import STATUS, Phase
+
+
+class ApprovalResponse(Struct, frozen=True):
+    """What an execution asks under a key, and what became of it. `status` is the execution's."""
+
+    execution_id: Uuid
+    step_key: str
+    status: str
+    data: MaybeRaw = None
+    """What is asked, while it is open; null otherwise."""
+    question: str | None = None
+    """Names this very question. Sent back with an answer, the answer is for no other."""
+    state: str | None = None
+    """`open`, `answered`, `expired` or `closed`; null when nothing was ever asked under the key."""
+    asked_by: Uuid | None = None
+    """The execution whose step asks: this one, or one below it."""
+    asked_at: Time | None = None
+    expires_at: Time | None = None
+    answer: MaybeRaw = None
+    answered_by: str | None = None
+    """An API key's name, a user's e-mail, or whom the link was made for."""
+    answered_at: Time | None = None
+    answered_how: str | None = None
+    """`api`, `page` or `link`."""
+
+
+class SubmitApprovalRequest(Struct, frozen=True):
+    """An answer."""
+
+    data: Raw
+    question: str | None = None
+    """The question that is answered, as it was shown; null: whatever is asked at the moment."""
+
+
+class SubmitApprovalResponse(Struct, frozen=True):
+    """The answer that stands."""
+
+    execution_id: Uuid
+    step_key: str
+    answered_by: str
+    answered_at: Time
+
+
+class OpenApproval(Struct, frozen=True):
+    """A question that is open."""
+
+    execution_id: Uuid
+    """Whose step asks."""
+    root_execution_id: Uuid
+    workflow_id: str
+    step_key: str
+    question: str
+    data: Raw
+    asked_at: Time
+    expires_at: Time | None
+
+
+class ApprovalListResponse(Struct, frozen=True):
+    """A page of open questions, oldest first."""
+
+    approvals: list[OpenApproval]
+    next_cursor: str | None
+
+
+class ApprovalLinkRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who may answer with the link, and for how long."""
+
+    name: str
+    """Whom it is for; kept as the one who answered."""
+    expires_in_seconds: Int32 = 86_400
+    """At most 7,776,000 (90 days)."""
+
+
+class ApprovalLinkResponse(Struct, frozen=True):
+    """A link to the page of one question, good until it expires or the question is answered."""
+
+    path: str
+    """To be put behind the server's address."""
+    expires_at: Time
+
+
+def approval_response(execution_id: str, step_key: str, phase: Phase, question: Question | None) -> ApprovalResponse:
+    """What the API answers about a key."""
+    status = STATUS[phase].value
+    if question is None:
+        return ApprovalResponse(execution_id, step_key, status)
+    said = question.approval
+    return ApprovalResponse(
+        execution_id,
+        step_key,
+        status,
+        question.data if question.state is QuestionState.OPEN else None,
+        question.id,
+        question.state.value,
+        question.execution_id,
+        rfc3339(question.asked_at_us),
+        None if question.expires_at_us is None else rfc3339(question.expires_at_us),
+        None if said is None else said.data,
+        None if said is None else said.answered_by,
+        None if said is None else rfc3339(said.answered_at_us),
+        None if said is None else said.how.value,
+    )
+
+
+def open_approval(question: Question) -> OpenApproval:
+    """One of a list."""
+    return OpenApproval(
+        question.execution_id,
+        question.root_execution_id,
+        question.workflow_id,
+        question.step_key,
+        question.id,
+        question.data,
+        rfc3339(question.asked_at_us),
+        None if question.expires_at_us is None else rfc3339(question.expires_at_us),
+    )

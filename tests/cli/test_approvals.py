@@ -1,0 +1,39 @@
+"""`perdure approvals` and `perdure approve`."""
+
+from urllib.request import urlopen
+
+from tests.cli.processes import House, until_true
+
+
+def ask(house: House) -> str:
+    """An execution of the workflow that asks, once it does."""
+    id = house.run("run", "asks", "--detach").stdout.strip()
+    until_true(lambda: any(one["execution_id"] == id for one in house.lines("approvals")))
+    return id
+
+
+def test_what_waits_is_listed_and_answered_with_a_name(busy_house: House) -> None:
+    house = busy_house
+    id = ask(house)
+    [listed] = [one for one in house.lines("approvals") if one["execution_id"] == id]
+    assert (listed["step_key"], listed["workflow_id"]) == ("approve", "asks")
+    assert id in house.run("approvals").stdout
+    assert "Say what the answer is" in house.run("approve", id, "approve", code=2).stderr
+    assert "must be an object" in house.run("approve", id, "approve", "--reject", "--data", "1", code=2).stderr
+
+    shown = house.run("show", id).stdout
+    [url] = [line.partition(": ")[2] for line in shown.splitlines() if "or on its page: " in line]
+    with urlopen(url) as page:
+        assert b"An answer is wanted" in page.read()
+
+    said = house.json("approve", id, "approve", "--approve", "--data", '{"limit": 5}', "--feedback", "fine")
+    assert said["answered_by"].startswith("key ")
+    assert "was answered by" in house.run("approve", id, "approve", "--reject", code=2).stderr
+    assert id not in house.run("approvals").stdout
+    with urlopen(url) as page:
+        assert b"This has been answered" in page.read()
+
+
+def test_an_answer_may_be_any_json(busy_house: House) -> None:
+    id = ask(busy_house)
+    assert f"{id} goes on" in busy_house.run("approve", id, "approve", "--data", "[1]").stdout
