@@ -14,6 +14,8 @@ HTTP_ONLY = {
     "test_openapi.py",
     "test_pages.py",
     "test_problems.py",
+    "test_push_dispatch.py",
+    "test_push_workers.py",  # their verbs are tried on both databases in tests/store
 }
 """What these try hardly reaches the store: on PostgreSQL they are part of the full suite."""
 

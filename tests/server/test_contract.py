@@ -24,13 +24,6 @@ NOT_YET: dict[str, str] = {
     "/api/v1/projects/{project_id}": "sign-in of people comes later in this issue",
     "/api/v1/projects/{project_id}/members": "sign-in of people comes later in this issue",
     "/api/v1/event-triggers/register": "event triggers come later in this issue",
-    "/api/v1/workers/register": "push workers come later in this issue",
-    "/api/v1/workers/active": "push workers come later in this issue",
-    "/api/v1/workers/{worker_id}/poll": "push workers come later in this issue",
-    "/api/v1/workers/{worker_id}/heartbeat": "push workers come later in this issue",
-    "/api/v1/workers/{worker_id}/online": "push workers come later in this issue",
-    "/api/v1/approvals/{execution_id}/{step_key}": "approvals come later in this issue",
-    "/api/v1/approvals/{execution_id}/{step_key}/submit": "approvals come later in this issue",
 }
 """Paths of the contract that are not served, and why. A served one has to go from here."""
 

@@ -23,6 +23,12 @@ INSERT INTO queues (project_id, name, concurrency_limit, total_limit) VALUES ('p
 INSERT INTO workers (id, project_id, deployment_id, python, capacity, embedded, lease_until_us, registered_at_us)
 SELECT 'worker-' || n, 'p', 'd', '3.11', 500, 0, :now_us{::BIGINT} + 12000000, :now_us FROM numbers WHERE n < 10;
 
+-- name: push_workers
+-- picks: what says that they are called, for all but one of which nothing was heard for long
+INSERT INTO push_workers (id, project_id, url, state, refused, check_at_us)
+SELECT 'worker-' || n, 'p', 'https://worker-' || n || '.example', CASE WHEN n = 9 THEN 'lapsed' ELSE 'online' END, 0, :now_us
+FROM numbers WHERE n < 10;
+
 -- name: ids
 -- picks: what gives each number its id
 INSERT INTO names (n, id, parent)
@@ -72,6 +78,11 @@ WHERE n % 50 = 10 AND n < :executions;
 INSERT INTO logs (execution_id, n, at_us, level, text)
 SELECT id, 1, 1, 20, 'a line of a log' FROM names WHERE n % 20 = 11 AND n < :executions;
 
+-- name: extras_finished
+-- picks: what travelled with one execution in ten
+INSERT INTO execution_extras (execution_id, otel_traceparent, otel_span_id, initial_state)
+SELECT id, 'trace', 'span', :payload FROM names WHERE n % 10 = 1 AND n < :executions;
+
 -- name: topics
 -- picks: a topic for every thousand executions
 INSERT INTO topics (project_id, topic, last_seq) SELECT 'p', 'topic-' || n, 100 FROM numbers WHERE n <= :executions / 1000;
@@ -79,7 +90,7 @@ INSERT INTO topics (project_id, topic, last_seq) SELECT 'p', 'topic-' || n, 100 
 -- name: events
 -- picks: a hundred events in each topic
 INSERT INTO events (project_id, topic, seq, id, event_type, data, dedup_key, created_at_us)
-SELECT 'p', 'topic-' || (n / 100), n % 100 + 1, 'event-' || n, NULL, :payload,
+SELECT 'p', 'topic-' || (n / 100), n % 100 + 1, 'event-' || n, CASE WHEN n % 10 = 7 THEN 'made' END, :payload,
   CASE WHEN n % 10 = 0 THEN 'dedup-' || n END, :now_us{::BIGINT} - (:executions / 10 - n) * 10000000
 FROM numbers WHERE n < :executions / 10;
 

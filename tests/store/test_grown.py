@@ -47,6 +47,7 @@ LARGE_TABLES: Final = (
     "spans",
     "traces",
     "session_memory",
+    "execution_extras",
 )
 """What grows with the years."""
 
@@ -72,6 +73,8 @@ MAY_READ_MUCH: Final = {
     "count_held_of_key": "what is held of a key, at most its limit",
     "news_of_workers": "all that a worker holds, once a second while it waits",
     "unacknowledged_claims": "all that a worker holds, once a second while it waits",
+    "count_held_by": "what a push worker holds, at most what it takes",
+    "untold_of_push_workers": "all that push workers hold, every few seconds",
     "open_of_user": "all that a user has, when that is erased",
     "open_of_session": "all that a session has, when that is erased",
     "list_floor": "index entries of the newest executions, at most LIST_DEPTH",
@@ -109,6 +112,12 @@ ANSWERS_NOTHING: Final = {
     "unserved": "every deployment has a worker",
     "taken_events": "the wait is still open",
     "insert_project": "it is there",
+    "last_wait_of_key": "a wait of a push worker has one",
+    "batch_waited_for": "a batch that is one wait has one",
+    "renew_push_lease": "the one that is named asks for its work",
+    "any_open_of_batch": "all of the batch have ended",
+    "tell_cancel": "the one that is named is not cancelled",
+    "untell_cancel": "the one that is named is not cancelled",
     "insert_queue": "it is there",
     "read_signing": "nothing was signed",
     "rotate_signing": "nothing was signed",
@@ -210,6 +219,18 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
     for query in ("acknowledge", "advance", "advance_next", "complete", "fail", "suspend", "requeue"):
         found[query] = {"id": ids["running"], "error": "e"}
     found["advance_next"] = found["advance"] | {"seq": 2}
+    for query in ("record_pushed", "accept_push", "lock_pushed", "read_pushed", "next_row", "put_output_schema"):
+        found[query] = {"id": ids["running"], "key": "another"}
+    for query in ("put_span_id", "put_final_state"):
+        found[query] = {"execution_id": name_of(31), "otel_span_id": "span", "final_state": PAYLOAD}
+    for query in ("push_online", "push_beat", "renew_push_lease", "push_refused", "hurry_check", "lock_push_worker"):
+        found[query] = {"id": WORKER, "check_at_us": NOW_US - 1, "young_us": 0, "lease_until_us": 1}
+    for query in ("lapse_push_worker", "delete_push_worker", "end_push_lease"):
+        found[query] = {"id": WORKER, "now_us": NOW_US}
+    for query in ("batch_children", "any_open_of_batch"):
+        found[query] = {"batch_id": "batch-5"}
+    for query in ("last_event_of_type", "first_event_of_type", "read_event"):
+        found[query] = {"event_type": "made", "seq": 8}
     for query in ("block", "ask_cancel", "lose", "poison", "count_outcome", "lock_state", "read_state"):
         found[query] = {"id": ids["running"], "error": "e"}
     for query in ("confirm_cancel", "overrule"):
@@ -254,6 +275,25 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "question_below": {"id": name_of(executions // 2 // 20 * 20), "key": "wait-1"},
         "newest_of_type": {"event_type": "suspend_approve"},
         "delete_approvals": {"id": done},
+        "insert_extras": {
+            "execution_id": fresh,
+            "otel_traceparent": None,
+            "initial_state": None,
+            "channel_context": None,
+        },
+        "delete_extras": {"id": name_of(31)},
+        "push_details": {"id": name_of(31)},
+        "output_schema_of": {"id": done},
+        "outcomes_of_key": {"execution_id": done, "key": "step-1"},
+        "last_wait_of_key": {"execution_id": done, "key": "step-1"},
+        "batch_waited_for": {"execution_id": ids["waiting_for_event"], "key": "wait-1", "batch_id": "batch"},
+        "open_typed_wait": {"execution_id": ids["waiting_for_event"], "key": "wait-1"},
+        "insert_push_worker": {"id": "another", "url": "https://another.example", "check_at_us": 1},
+        "push_worker_at": {"url": "https://worker-3.example"},
+        "lapsed_long_ago": {"before_us": 1 << 60},
+        "take_push_checks": {"next_us": NOW_US + 99_000_000},
+        "active_push_workers": {"now_us": NOW_US},
+        "active_native_workers": {"now_us": NOW_US},
         "delete_schedule": {"id": "schedule-3"},
         "insert_schedule": {"id": "another", "key": "another"},
         "find_schedule": {"key": "key-1"},

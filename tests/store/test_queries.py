@@ -136,6 +136,17 @@ MAY_SCAN = {
     "embedded_workers": "one row per worker",
     "list_workers": "one row per worker",
     "list_keys": "one row per key",
+    **dict.fromkeys(
+        (
+            "live_push_workers",
+            "expired_push_workers",
+            "active_push_workers",
+            "active_native_workers",
+            "lapsed_long_ago",
+        ),
+        "one row per worker",
+    ),
+    "untold_of_push_workers": "one row per push worker, and what those hold, every few seconds",
     "newer_registration": "one row per worker, and only when one blocks",
     "count_live_workers": "one row per worker",
     "live_worker_of": "one row per worker, and only when a deployment changes sides",
@@ -221,6 +232,13 @@ EXPECTED = {
     "list_of_session": "executions_by_session",
     "list_of_workflow": "executions_by_workflow",
     "agent_runs": "executions_by_workflow",
+    "outcomes_of_key": "journal_outcomes",
+    "take_push_checks": "push_workers_to_check",
+    "push_worker_at": "push_workers_by_url",
+    "count_held_by": "executions_held",
+    "untold_of_push_workers": "executions_held",
+    "batch_children": "executions_by_batch",
+    "any_open_of_batch": "executions_batch_open",
 }
 
 
@@ -242,6 +260,8 @@ BY_KEY = [
     "read_state",
     "get_execution",
     "acknowledge",
+    "record_pushed",
+    "accept_push",
 ]
 
 

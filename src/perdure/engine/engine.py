@@ -21,6 +21,7 @@ from perdure.engine.lookout import Lookout
 from perdure.engine.loops import LOOPS, Loop, run_loop
 from perdure.engine.outbound import Outbound
 from perdure.engine.projects import Projects
+from perdure.engine.push import Push
 from perdure.engine.schedules import Schedules
 from perdure.engine.sessions import Sessions
 from perdure.engine.settings import EngineSettings
@@ -94,6 +95,7 @@ class Engine:
         self.traces = Traces(self)
         self.exports = Exports(self)
         self.approvals = Approvals(self)
+        self.push = Push(self)
         self.reaped_at_us = 0
         self.granting_until_us = 0
         """Since boot: until then every round of the reaper grants, because the clock jumped."""
@@ -135,6 +137,7 @@ class Engine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.push.dispatcher.close()
         await self.outbound.close()
         await self.exports.close()
         await self.store.close()
@@ -161,7 +164,7 @@ class Engine:
 
     def wake_loops(self) -> None:
         """Something is due sooner than the loops know."""
-        for loop in ("wake", "schedule", "reap"):
+        for loop in ("wake", "schedule", "reap", "push"):
             self.doorbell.ring(("loop", loop))
 
     def own_look(self, seconds: float) -> float:
@@ -194,6 +197,7 @@ class Engine:
     def _hear(self, hints: Sequence[Hint]) -> None:
         """Ring for what a commit changed. Each bell once per commit."""
         ready: set[str] = set()
+        brought: set[tuple[str, str | None]] = set()
         asked: dict[str, list[str]] = {}
         doorbell = self.doorbell
         for hint in hints:
@@ -201,6 +205,7 @@ class Engine:
                 doorbell.ring(("written", hint.execution_id))
             elif isinstance(hint, Ready):
                 ready.add(hint.project_id)
+                brought.add((hint.project_id, hint.deployment_id))
             elif isinstance(hint, Ended):
                 self.endings.tell(hint)
                 self.stats.end(hint.project_id, hint.workflow_id, hint.phase)
@@ -208,6 +213,7 @@ class Engine:
                     self.schedules.ring()
             elif isinstance(hint, News):
                 self.note_news(hint.worker_id, hint.execution_id)
+                self.push.dispatcher.news(hint.worker_id, hint.execution_id)
             elif isinstance(hint, Due):
                 doorbell.ring(("loop", "wake"))
             elif isinstance(hint, Published):
@@ -229,6 +235,8 @@ class Engine:
         for project_id in ready:
             self.claims.stir(project_id)
             doorbell.ring_one(("ready", project_id))
+        for project_id, deployment_id in brought:
+            self.push.dispatcher.ready(project_id, deployment_id)
 
     def _ask_for_ends(self, asked: dict[str, list[str]]) -> None:
         """How executions have ended that others saw end."""

@@ -278,6 +278,12 @@ def check_item(item: StartItem) -> None:
         if value is not None:
             check_name(value, where=name, max_bytes=KEY_BYTES_MAX)
     check_json(bytes(item.payload), where="payload")
+    for name in ("initial_state", "channel_context"):
+        given = getattr(item, name)
+        if given is not None:
+            check_json(bytes(given), where=name)
+    if item.otel_traceparent is not None:
+        check_text(item.otel_traceparent, where="otel_traceparent", max_bytes=KEY_BYTES_MAX)
     if not -1_000 <= item.priority <= 1_000:
         raise BadValue(f"`priority` must be -1000 to 1000, got {item.priority}.")
     if item.delay_seconds is not None and not 0 <= item.delay_seconds <= DELAY_SECONDS_MAX:

@@ -48,7 +48,7 @@ class Lookout:
             [id for _, id in doorbell.waited_at("written")],
             topics,
             claims.present(),
-            claims.waiting_for(),
+            _merged(claims.waiting_for(), engine.push.dispatcher.waiting_for()),
         )
         if not any(awaited):
             return pause
@@ -76,4 +76,10 @@ class Lookout:
                 engine.note_news(worker_id, id)
         self._news = news
         claims.wake_for(set(found.ready), set(found.unacknowledged))
+        for project_id, deployment_id in found.ready:
+            engine.push.dispatcher.ready(project_id, deployment_id)
         return pause
+
+
+def _merged(some: dict[str, list[str]], others: dict[str, list[str]]) -> dict[str, list[str]]:
+    return {key: sorted({*some.get(key, ()), *others.get(key, ())}) for key in some.keys() | others.keys()}

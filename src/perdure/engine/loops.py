@@ -75,6 +75,11 @@ async def _reap(engine: Engine) -> float:
     return engine.spread(tick_us / 1e6)
 
 
+async def _push(engine: Engine) -> float:
+    """Work for push workers, and whether they are there."""
+    return await engine.push.dispatcher.look()
+
+
 async def _prune(engine: Engine) -> float:
     """Retention: what ended long ago goes, in batches."""
     settings = engine.settings
@@ -119,6 +124,7 @@ LOOPS = (
     Loop("wake", _wake),
     Loop("schedule", _schedule),
     Loop("reap", _reap),
+    Loop("push", _push),
     Loop("prune", _prune),
     Loop("alarm", _alarm),
 )

@@ -195,7 +195,9 @@ class Route:
         media_type: str,
         raw_body: tuple[str, ...] = (),
         asks: bool = False,
+        rest: bool = False,
     ) -> None:
+        self.rest = rest
         self.method = method
         self.path = path
         self.handler = handler
@@ -292,7 +294,10 @@ class Routes:
         media_type: str = "application/json",
         raw_body: tuple[str, ...] = (),
         asks: bool = False,
+        rest: bool = False,
     ) -> Callable[[Handler], Handler]:
+        """A row of the table. `rest`: the last part of the path takes all that is left, slashes too."""
+
         def add(handler: Handler) -> Handler:
             self.all.append(
                 Route(
@@ -307,6 +312,7 @@ class Routes:
                     media_type=media_type,
                     raw_body=raw_body,
                     asks=asks,
+                    rest=rest,
                 )
             )
             return handler
@@ -322,8 +328,11 @@ class Routes:
         headers: tuple[str, ...] = (),
         media_type: str = "application/json",
         asks: bool = False,
+        rest: bool = False,
     ) -> Callable[[Handler], Handler]:
-        return self.route("GET", path, role=role, contract=contract, headers=headers, media_type=media_type, asks=asks)
+        return self.route(
+            "GET", path, role=role, contract=contract, headers=headers, media_type=media_type, asks=asks, rest=rest
+        )
 
     def post(
         self,
@@ -344,13 +353,15 @@ class Routes:
 
 
 class _Node:
-    """One segment of the paths: those that are spelled out, and the one that takes whatever comes."""
+    """One segment of the paths: those that are spelled out, the one that takes whatever comes, and the one that takes
+    all that is left."""
 
-    __slots__ = ("any", "methods", "named")
+    __slots__ = ("any", "methods", "named", "rest")
 
     def __init__(self) -> None:
         self.named: dict[str, _Node] = {}
         self.any: _Node | None = None
+        self.rest: _Node | None = None
         self.methods: dict[str, Route] = {}
 
     def find(self, parts: Sequence[str], at: int, values: list[str]) -> "_Node | None":
@@ -363,13 +374,16 @@ class _Node:
             found = named.find(parts, at + 1, values)
             if found is not None:
                 return found
-        if self.any is None or not part:
-            return None
-        values.append(part)
-        found = self.any.find(parts, at + 1, values)
-        if found is None:
+        if self.any is not None and part:
+            values.append(part)
+            found = self.any.find(parts, at + 1, values)
+            if found is not None:
+                return found
             values.pop()
-        return found
+        if self.rest is None or not any(parts[at:]):
+            return None
+        values.append("/".join(parts[at:]))
+        return self.rest
 
 
 class Router:
@@ -382,11 +396,14 @@ class Router:
         self._root = _Node()
         for route in self.routes:
             node = self._root
-            for part in route.path.split("/")[1:]:
+            *most, last = route.path.split("/")[1:]
+            for part in (*most, *([] if route.rest else [last])):
                 if part.startswith("{"):
                     node.any = node = node.any or _Node()
                 else:
                     node = node.named.setdefault(part, _Node())
+            if route.rest:
+                node.rest = node = node.rest or _Node()
             node.methods[route.method] = route
             if not route.path_names:
                 self._static[route.path.encode()] = node.methods

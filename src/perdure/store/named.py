@@ -77,9 +77,27 @@ def _make_schedule(values: Values) -> Iterator[Row]:
     yield "schedule_key", (spec.workflow_id, spec.key)
 
 
+def _worker(values: Values) -> Iterator[Row]:
+    yield "worker", values["worker_id"]
+
+
 def _report_offered(values: Values) -> Iterator[Row]:
     yield "worker", values["offer"].worker_id
     yield from _report(values)
+
+
+def _wait_pushed(values: Values) -> Iterator[Row]:
+    yield from _execution(values)
+    if values["wait"].topic is not None:
+        yield "topic", values["wait"].topic
+
+
+def _start_children(values: Values) -> Iterator[Row]:
+    yield from _idempotency(values)
+    yield "execution", values["parent_id"]
+    news: Sequence[New] = values["news"]
+    for new in news:
+        yield from _item(new.item)
 
 
 NAMED: Final[dict[str, Callable[[Values], Iterable[Row]]]] = {
@@ -91,7 +109,7 @@ NAMED: Final[dict[str, Callable[[Values], Iterable[Row]]]] = {
     "report_offered": _report_offered,
     "resume": _execution,
     "cancel": _execution,
-    "cut_lease": lambda values: [("worker", values["worker_id"])],
+    "cut_lease": _worker,
     "make_key": lambda values: [("api_key", "")],
     "create_key": lambda values: [("api_key", values["id"])],
     "delete_key": lambda values: [("api_key", values["id"])],
@@ -106,6 +124,22 @@ NAMED: Final[dict[str, Callable[[Values], Iterable[Row]]]] = {
     ),
     "put_memory": lambda values: [("session", values["session_id"])],
     "put_spans": lambda values: [("trace", values["trace_id"])],
+    "save_step": _execution,
+    "complete_pushed": _execution,
+    "fail_pushed": _execution,
+    "confirm_cancel_pushed": _execution,
+    "wait_pushed": _wait_pushed,
+    "put_span_id": _execution,
+    "start_children": _start_children,
+    "accept_push": _execution,
+    "hand_back": _execution,
+    "lost_delivery": _execution,
+    "tell_cancel": _execution,
+    "untell_cancel": _execution,
+    "cancel_absent": _execution,
+    "push_worker_online": _worker,
+    "push_worker_beat": _worker,
+    "hurry_push_check": _worker,
     "new_epoch": lambda values: [("meta", "epoch")],
     "default_project": lambda values: [("project", "")],
 }
@@ -117,14 +151,17 @@ SWEEPS: Final = frozenset(
         "beat",  # looks at all that a worker holds
         "bind_slack_app",
         "claim",
+        "claim_pushed",
         "delete",
         "drain",
         "end_embedded",
         "erase",
         "grant_leases",
+        "lapse_expired",
         "limit_leases",
         "make_signing",
         "prune",
+        "push_worker_refused",
         "reap",
         "register",
         "register_definition",
@@ -134,6 +171,9 @@ SWEEPS: Final = frozenset(
         "retire_deployment",
         "use_deployment",
         "rotate_signing",
+        "register_push_worker",
+        "retire_push_worker",
+        "take_push_checks",
         "wake_due",
     }
 )
@@ -150,7 +190,7 @@ def is_sweep(verb: Verb[Any]) -> bool:
     """Whether a verb belongs on the connection for predicates and large work."""
     if verb.name in SWEEPS:
         return True
-    if verb.name in ("start", "start_batch"):
+    if verb.name in ("start", "start_batch", "start_children"):
         news: Sequence[New] = verb.values["news"]
         return len(news) > LARGE or any(new.item.queue_concurrency_limit is not None for new in news)
     if verb.name in ("report", "report_offered"):
@@ -165,6 +205,6 @@ def weight(verb: Verb[Any]) -> int:
     """About how many rows a verb writes: groups are bounded by that, too."""
     if verb.name in ("report", "report_offered"):
         return 1 + len(verb.values["item"].entries)
-    if verb.name in ("start", "start_batch"):
+    if verb.name in ("start", "start_batch", "start_children"):
         return len(verb.values["news"])
     return 1

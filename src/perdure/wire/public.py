@@ -141,9 +141,6 @@ class StartItemRequest(StartItem, frozen=True):
     start_at: Moment | None = None
     root_execution_id: str | None = None
     wait_for_subworkflow: bool | None = None
-    otel_traceparent: str | None = None
-    initial_state: MaybeRaw = None
-    channel_context: MaybeRaw = None
 
 
 class StartManyRequest(Request, frozen=True):

@@ -45,6 +45,9 @@ class StartItem(Request, frozen=True):
     step_key: str | None = None
     batch_id: str | None = None
     """Set by `map_children`, whose children are one batch; other callers use the batch route."""
+    otel_traceparent: str | None = None
+    initial_state: MaybeRaw = None
+    channel_context: MaybeRaw = None
 
 
 class Started(Struct, frozen=True):

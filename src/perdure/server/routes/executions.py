@@ -72,7 +72,24 @@ routes = Routes("Executions")
 async def submit_workflow(call: Call, workflow_id: str, body: SubmitWorkflowRequest) -> SubmitWorkflowResponse:
     """Start one execution."""
     item = _item(workflow_id, body, body.deployment_id, body.session_id, body.user_id)
-    item = msgspec.structs.replace(item, parent_execution_id=_uuid(body.parent_execution_id), step_key=body.step_key)
+    item = msgspec.structs.replace(
+        item,
+        parent_execution_id=_uuid(body.parent_execution_id),
+        step_key=body.step_key,
+        otel_traceparent=body.otel_traceparent,
+        channel_context=body.channel_context,
+    )
+    if item.parent_execution_id is not None and item.step_key is not None:
+        children = await call.engine.push.start_children(
+            call.project_id,
+            item.parent_execution_id,
+            item.step_key,
+            [item],
+            batch=False,
+            wait=bool(body.wait_for_subworkflow),
+            idempotency=idempotency(call),
+        )
+        return _submitted(children[0])
     answers = await call.engine.executions.start(call.project_id, [item], idempotency=idempotency(call))
     return _submitted(_or_raise(answers[0]))
 
@@ -91,9 +108,22 @@ async def submit_workflows(call: Call, body: SubmitWorkflowsRequest) -> SubmitWo
             _item(item.workflow_id, item, body.deployment_id, session_id, body.user_id),
             parent_execution_id=parent,
             step_key=body.step_key,
+            otel_traceparent=body.otel_traceparent,
+            channel_context=body.channel_context,
         )
         for item in body.workflows
     ]
+    if parent is not None and body.step_key is not None:
+        children = await call.engine.push.start_children(
+            call.project_id,
+            parent,
+            body.step_key,
+            items,
+            batch=True,
+            wait=bool(body.wait_for_subworkflow),
+            idempotency=idempotency(call),
+        )
+        return SubmitWorkflowsResponse([_submitted(child) for child in children])
     answers = await call.engine.executions.batch(call.project_id, items, idempotency=idempotency(call))
     return SubmitWorkflowsResponse([_submitted(answer) for answer in answers])
 
@@ -132,6 +162,7 @@ def _item(
         run_timeout_seconds=body.run_timeout_seconds,
         key=body.key,
         accept_early=bool(body.accept_early),
+        initial_state=body.initial_state,
     )
 
 

@@ -130,7 +130,19 @@ async def claim(
         return [claimed_of(row, worker_id, again=True) for row in rows], after, looked
     if last_claim_id is not None and claim_id < last_claim_id:
         return [], after, looked
-    values: dict[str, Any] = {
+    values = claim_values(project_id, deployment_id, worker_id, claim_id, python, now_us, grace_us)
+    room = Room(capacity, None if embedded else bytes_max)
+    after, heads = await pick(values, room, after, limited_first, ranges)
+    if room.picked and not embedded:  # an embedded worker's reply cannot be lost, so it never asks for the batch again
+        await query("note_claim", id=worker_id, claim_id=claim_id)
+    return [claimed_of(row, worker_id) for row in room.picked], after, Looked(deployment_id, python, heads)
+
+
+def claim_values(
+    project_id: str, deployment_id: str, worker_id: str, claim_id: str, python: str, now_us: int, grace_us: int
+) -> dict[str, Any]:
+    """What the queries that hand executions out have in common."""
+    return {
         "project_id": project_id,
         "deployment_id": deployment_id,
         "worker_id": worker_id,
@@ -139,30 +151,39 @@ async def claim(
         "now_us": now_us,
         "grace_us": grace_us,
     }
+
+
+async def pick(
+    values: dict[str, Any],
+    room: "Room",
+    after: tuple[str, str],
+    limited_first: bool,
+    ranges: Sequence[Range] | None = None,
+) -> tuple[tuple[str, str], Sequence[tuple[int, int]]]:
+    """Hand out what is ready, as far as there is room; `room.picked` are its rows, in the order of admission.
+
+    Answers with the limited group at which the next claim should go on looking and, asked for `ranges`, with what came
+    first of each rank.
+    """
     heads: Sequence[tuple[int, int]] = ()
-    room = _Room(capacity, None if embedded else bytes_max)
     if not limited_first:
         heads = await _claim_ready(values, room, ranges)
     if room.executions > 0:
         after = await _claim_limited(values, room, after)
     if limited_first and room.executions > 0:
         heads = await _claim_ready(values, room, ranges)
-    looked = Looked(deployment_id, python, heads)
     picked = room.picked
-    if not picked:
-        return [], after, looked
-    picked.sort(key=lambda row: (row[-2], row[-1], row[0]))
-    if not embedded:  # an embedded worker's reply cannot be lost, so it never asks for the batch again
-        await query("note_claim", id=worker_id, claim_id=claim_id)
-    await query_many(
-        "insert_journal",
-        [journal_row(row[0], row[5], row[20], Kind.CLAIMED, row[2], name=worker_id) for row in picked],
-    )
-    await Tell(Counted("claimed", len(picked)), *[Written(row[0]) for row in picked])
-    return [claimed_of(row, worker_id) for row in picked], after, looked
+    if picked:
+        picked.sort(key=lambda row: (row[-2], row[-1], row[0]))
+        await query_many(
+            "insert_journal",
+            [journal_row(row[0], row[5], row[20], Kind.CLAIMED, row[2], name=values["worker_id"]) for row in picked],
+        )
+        await Tell(Counted("claimed", len(picked)), *[Written(row[0]) for row in picked])
+    return after, heads
 
 
-class _Room:
+class Room:
     """What a claim has picked, and how much more its reply can carry (an embedded worker's is no message)."""
 
     def __init__(self, executions: int, bytes_left: int | None) -> None:
@@ -189,9 +210,7 @@ class _Room:
                 self.executions = 0
 
 
-async def _claim_ready(
-    values: dict[str, Any], room: _Room, ranges: Sequence[Range] | None
-) -> Sequence[tuple[int, int]]:
+async def _claim_ready(values: dict[str, Any], room: Room, ranges: Sequence[Range] | None) -> Sequence[tuple[int, int]]:
     """Claim the first ready ones; with `ranges` those in them, and what came first of each rank."""
     if ranges is None:
         await room.pick("claim_executions", "ready_sizes", values, room.executions)
@@ -218,7 +237,7 @@ def _not_registered(worker_id: str) -> LeaseLost:
     return LeaseLost(f"Worker {worker_id!r} is not registered (any more); register again with a new id.")
 
 
-async def _claim_limited(values: dict[str, Any], room: _Room, after: tuple[str, str]) -> tuple[str, str]:
+async def _claim_limited(values: dict[str, Any], room: Room, after: tuple[str, str]) -> tuple[str, str]:
     """Go round the (queue, key) groups with something ready, from `after`, and admit what their limits leave room for.
 
     The running rows themselves are counted, in the transaction that adds to them: there is no counter that could leak.
@@ -315,11 +334,12 @@ async def drain(*, project_id: str, worker_id: str, now_us: int) -> None:
     rows = await query("read_worker", id=worker_id)
     if not rows or rows[0][0] != project_id:
         return
-    await _end(worker_id, now_us, released=True)
+    await end_registration(worker_id, now_us, released=True)
 
 
-async def _end(worker_id: str, now_us: int, *, released: bool = False) -> None:
+async def end_registration(worker_id: str, now_us: int, *, released: bool = False) -> None:
     """End a registration for good, and hand what it holds to others."""
+    await query("delete_push_worker", id=worker_id)
     await query("delete_worker", id=worker_id)  # first: from here on nothing is handed to it
     held = await query("held_by", worker_id=worker_id)
     await query("note_ended", id=worker_id, now_us=now_us)
@@ -336,7 +356,7 @@ async def reap(*, now_us: int, limit: int, by_database: bool = False) -> int:
     """
     expired = await query("expired_workers", now_us=now_us, limit=limit, by_database=int(by_database))
     for worker_id, _ in expired:
-        await _end(worker_id, now_us)
+        await end_registration(worker_id, now_us)
     if expired:
         await Tell(Counted("workers_lost", len(expired)))
     return len(expired)
@@ -346,6 +366,6 @@ async def reap(*, now_us: int, limit: int, by_database: bool = False) -> int:
 async def end_embedded(*, now_us: int) -> None:
     """A process that opens the file alone ends the registrations of embedded workers: theirs are gone."""
     for worker_id, _ in await query("embedded_workers"):
-        await _end(worker_id, now_us)
+        await end_registration(worker_id, now_us)
     for project_id, id, attempt, worker_id in await query("orphaned", limit=10_000):
         await lose(project_id, id, attempt, worker_id, now_us)

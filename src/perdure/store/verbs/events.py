@@ -6,6 +6,7 @@ sequence, so that nothing falls between (I5) and readers see numbers without gap
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -80,13 +81,21 @@ async def publish_events(
         taken: set[str] = set()  # one execution takes an event once, with its oldest wait that matches
         rest: Rows = []
         for wait in waits:
-            execution_id, key, match, after = wait
-            if execution_id in taken or seq <= (after or 0) or not matches(match, bytes(event.data)):
+            execution_id, key, match, after, event_type = wait
+            if (
+                execution_id in taken
+                or seq <= (after or 0)
+                or (event_type is not None and event_type != event.event_type)
+                or not matches(match, bytes(event.data))
+            ):
                 rest.append(wait)
                 continue
             if not await query("meet_wait", execution_id=execution_id, key=key, event_seq=seq, data=None):
                 continue  # given up since the look
             taken.add(execution_id)
+            if event_type is not None:  # the answer to a suspended step of a push worker
+                await deliver(project_id, execution_id, Kind.RESUME, now_us, key=key, name=topic, value=event.data)
+                continue
             value = event_value(id, seq, topic, event.event_type, bytes(event.data), now_us)
             await deliver(project_id, execution_id, Kind.EVENT, now_us, key=key, name=topic, value=value)
         waits = rest
@@ -163,16 +172,28 @@ async def open_wait(
         await query_many("insert_wait", [(*row, wait.expires_at_us)])
     if topic is None:
         return None
+    assert after is not None
+    event = await first_event(project_id, execution_id, topic, match, after)
+    if event is None:
+        return None
+    id, seq, _, event_type, data, event_at_us = event
+    await query("meet_wait", execution_id=execution_id, key=wait.key, event_seq=seq, data=None)
+    value = event_value(id, seq, topic, event_type, data, event_at_us)
+    return await _met(project_id, execution_id, attempt, Kind.EVENT, wait, value, at_us)
+
+
+async def first_event(
+    project_id: str, execution_id: str, topic: str, match: bytes | None, after: int
+) -> tuple[Any, ...] | None:
+    """The first event after a number that matches and that the execution has not taken, as `read_events` selects it."""
     taken = {seq for (seq,) in await query("taken_events", execution_id=execution_id, topic=topic)}
-    while after is not None and after + 1 in taken:  # numbers have no gaps: what was taken in a row need not be read
+    while after + 1 in taken:  # numbers have no gaps: what was taken in a row need not be read
         after += 1
     while True:
         page = await query("read_events", project_id=project_id, topic=topic, after=after, limit=PAGE)
-        for id, seq, _, event_type, data, event_at_us in page:
-            if seq not in taken and matches(match, data):
-                await query("meet_wait", execution_id=execution_id, key=wait.key, event_seq=seq, data=None)
-                value = event_value(id, seq, topic, event_type, data, event_at_us)
-                return await _met(project_id, execution_id, attempt, Kind.EVENT, wait, value, at_us)
+        for event in page:
+            if event[1] not in taken and matches(match, event[4]):
+                return event
         if len(page) < PAGE:
             return None
         after = page[-1][1]
@@ -185,6 +206,11 @@ async def _start_of(project_id: str, topic: str, wait: OpenWait, created_at_us: 
     if wait.latest:
         newest: int | None = (await query("newest_event", project_id=project_id, topic=topic))[0][0]
         return newest or 0
+    return await number_before(project_id, topic, created_at_us)
+
+
+async def number_before(project_id: str, topic: str, created_at_us: int) -> int:
+    """The number after which the events of an execution's lifetime come."""
     found = await query("last_event_before", project_id=project_id, topic=topic, before_us=created_at_us)
     start: int = found[0][0] if found else 0
     return start

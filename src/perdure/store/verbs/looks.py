@@ -32,6 +32,7 @@ _INDEXED: Final = {
 }
 """Filters that have an index, the narrowest first, and the query that walks it."""
 
+_PARTS = ("delete_journal", "delete_waits", "delete_logs", "delete_tags", "delete_approvals", "delete_extras")
 DOCTOR = (
     "doctor_end_recorded_once",
     "doctor_step_recorded_once",
@@ -40,6 +41,7 @@ DOCTOR = (
     "doctor_sequence_has_no_gap",
     "doctor_waiting_for_something",
     "doctor_child_end_told",
+    "doctor_batch_end_told",
     "doctor_held_by_a_registration",
     "doctor_limited_as_its_queue",
     "doctor_final_waits_for_nothing",
@@ -171,7 +173,7 @@ async def delete(*, project_id: str, execution_id: str) -> int:
 async def _delete(project_id: str, ids: Sequence[str]) -> int:
     if ids:
         await query_many("delete_execution", [(project_id, id) for id in ids])
-        for name in ("delete_journal", "delete_waits", "delete_logs", "delete_tags", "delete_approvals"):
+        for name in _PARTS:
             await query_many(name, [(id,) for id in ids])
         await delete_traces(project_id, [trace_id_of(id) for id in ids])
     return len(ids)

@@ -76,14 +76,15 @@ async def _cancel_one(project_id: str, execution_id: str, cancelled_by: str, now
     if state[0][11] is not None and phase is Phase.QUEUED:
         return Phase.CANCELLING  # woken to clean up, and on its way to a worker
     rows = await query("cancel_idle", project_id=project_id, id=execution_id, now_us=now_us, cancelled_by=cancelled_by)
-    await _cancelled(project_id, execution_id, rows[0], state[0][1], now_us, cancelled_by)
+    await note_cancelled(project_id, execution_id, rows[0], state[0][1], now_us, cancelled_by)
     return Phase.CANCELLED
 
 
-async def _cancelled(
+async def note_cancelled(
     project_id: str, execution_id: str, moved: tuple[Any, ...], attempt: int, now_us: int, why: str
 ) -> None:
-    next_seq, at_us, workflow_id, parent_id, step_key, limited, _ = moved
+    """What follows from `overrule`, `cancel_idle` or `confirm_cancel`, whose row is `moved`."""
+    next_seq, at_us, workflow_id, parent_id, step_key, limited, batch_id = moved[:7]
     row = journal_row(execution_id, next_seq - 1, at_us, Kind.CANCELLED, attempt, name=why)
     await query_many("insert_journal", [row])
     await ended(
@@ -94,6 +95,7 @@ async def _cancelled(
         workflow_id=workflow_id,
         parent_execution_id=parent_id,
         step_key=step_key,
+        batch_id=batch_id,
         limited=limited,
     )
 
@@ -113,7 +115,7 @@ async def lose(
     if phase is Phase.CANCELLING:
         rows = await query("overrule", project_id=project_id, id=execution_id, now_us=now_us)
         if rows:
-            await _cancelled(project_id, execution_id, rows[0], attempt, now_us, "worker lost")
+            await note_cancelled(project_id, execution_id, rows[0], attempt, now_us, "worker lost")
         return
     if phase is not Phase.RUNNING:
         return
@@ -175,7 +177,7 @@ async def _poison(
     )
     if not rows:
         return
-    next_seq, at_us, workflow_id, parent_id, step_key, limited, _ = rows[0]
+    next_seq, at_us, workflow_id, parent_id, step_key, limited, batch_id = rows[0]
     row = journal_row(execution_id, next_seq - 1, at_us, Kind.FAILED, attempt, ok=False, value=detail)
     await query_many("insert_journal", [row])
     await Tell(Counted("poisoned"))
@@ -187,6 +189,7 @@ async def _poison(
         workflow_id=workflow_id,
         parent_execution_id=parent_id,
         step_key=step_key,
+        batch_id=batch_id,
         limited=limited,
         error=error,
         detail=detail,
@@ -205,6 +208,8 @@ async def wake_due(*, now_us: int, limit: int, grace_us: int) -> int:
             for id, seq, at_us, attempt, key, _, _ in woken
         ],
     )
+    # A wait of a push worker's execution and its time-out share a key: it is one or the other.
+    await query_many("close_wait", [(row[0], row[4]) for row in woken if row[4] is not None])
     done += len(woken)
     ready = await query("ready_delayed", now_us=now_us, limit=limit)
     done += len(ready)
@@ -217,7 +222,7 @@ async def wake_due(*, now_us: int, limit: int, grace_us: int) -> int:
         state = await query("lock_state", project_id=project_id, id=id)
         rows = await query("overrule", project_id=project_id, id=id, now_us=now_us)
         if rows:
-            await _cancelled(project_id, id, rows[0], state[0][1], now_us, "grace over")
+            await note_cancelled(project_id, id, rows[0], state[0][1], now_us, "grace over")
             await Tell(News(state[0][2], id))
         done += 1
     return done

@@ -369,7 +369,7 @@ async def _start_children(
         for entry in entries
     ]
     told: list[tuple[bool, bytes]] = []
-    parents = {at.execution_id: Parent(*family)}
+    parents = {at.execution_id: Parent(family[0], family[1], family[2])}
     answers = await start_items(at.project_id, news, at.now_us, hands=hands, parents=parents)
     for (_, item), answer in zip(news, answers, strict=True):
         if isinstance(answer, Problem):
@@ -534,7 +534,7 @@ async def _finish(
     guarded = await moved
     if not guarded:
         return await _refused(project_id, worker_id, item)
-    next_seq, at_us, workflow_id, parent_id, step_key, limited, waits = guarded[0]
+    next_seq, at_us, workflow_id, parent_id, step_key, limited, batch_id, waits = guarded[0]
     at = _At(project_id, item.execution_id, item.attempt, worker_id, now_us, at_us)
     seq = next_seq - len(outcomes) - 1
     rows = [_outcome(at, seq + n, entry) for n, entry in enumerate(outcomes)]
@@ -554,6 +554,7 @@ async def _finish(
         workflow_id=workflow_id,
         parent_execution_id=parent_id,
         step_key=step_key,
+        batch_id=batch_id,
         limited=limited,
         result=result,
         error=error,

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import msgspec
 from msgspec import Raw
 
-from perdure.store.interface import Ended, News, Ready, Tell, Written, query, query_many
+from perdure.store.interface import Ended, News, Ready, Rows, Tell, Written, query, query_many
 from perdure.wire.records import Execution, Kind, Row
 from perdure.wire.status import Phase
 
@@ -143,6 +144,7 @@ async def ended(
     workflow_id: str,
     parent_execution_id: str | None,
     step_key: str | None,
+    batch_id: str | None,
     limited: int,
     result: bytes | None = None,
     error: str | None = None,
@@ -163,20 +165,55 @@ async def ended(
     await Tell(*hints)
     if waits:
         await query("close_waits", execution_id=execution_id)
-    if parent_execution_id is not None and step_key is not None:
-        ok = phase is Phase.COMPLETED
-        value = result if result is not None else detail if detail is not None else NULL_BYTES
-        await deliver(
-            project_id,
-            parent_execution_id,
-            Kind.CHILD,
-            now_us,
-            key=step_key,
-            name=phase.value,
-            ok=ok,
-            value=value,
-            taker=taker,
-        )
+    if parent_execution_id is None or step_key is None:
+        return
+    if batch_id is not None and await _ended_in_batch(project_id, parent_execution_id, step_key, batch_id, now_us):
+        return
+    ok = phase is Phase.COMPLETED
+    value = result if result is not None else detail if detail is not None else NULL_BYTES
+    await deliver(
+        project_id,
+        parent_execution_id,
+        Kind.CHILD,
+        now_us,
+        key=step_key,
+        name=phase.value,
+        ok=ok,
+        value=value,
+        taker=taker,
+    )
+
+
+async def _ended_in_batch(project_id: str, parent_id: str, step_key: str, batch_id: str, now_us: int) -> bool:
+    """Tell a parent of the end of a batch that is one wait of it, once none of its executions is open.
+
+    False: the batch is not such a wait, each of its executions stands for itself.
+    """
+    # First the parent's row: of two that end at the same time the later one sees that it is the last.
+    if not await query("lock_state", project_id=project_id, id=parent_id):
+        return False
+    if not await query("batch_waited_for", execution_id=parent_id, key=step_key, batch_id=batch_id):
+        return False
+    if await query("any_open_of_batch", project_id=project_id, batch_id=batch_id):
+        return True
+    if await query("meet_wait", execution_id=parent_id, key=step_key, event_seq=None, data=None):
+        value = batch_value(await query("batch_children", project_id=project_id, batch_id=batch_id))
+        await deliver(project_id, parent_id, Kind.CHILD, now_us, key=step_key, name=Phase.COMPLETED, value=value)
+    return True
+
+
+def batch_value(children: Rows) -> bytes:
+    """How the executions of a batch ended, in the order in which they were asked for."""
+    ends = []
+    for workflow_id, phase, result, error, schema in children:
+        if phase == Phase.COMPLETED:
+            ends.append(
+                {"workflow_id": workflow_id, "success": True, "result": Raw(result), "result_schema_name": schema}
+            )
+        else:
+            told = error if error is not None else "The execution was cancelled."
+            ends.append({"workflow_id": workflow_id, "success": False, "error": told})
+    return msgspec.json.encode(ends)
 
 
 __all__ = [
@@ -187,6 +224,7 @@ __all__ = [
     "Outcome",
     "Taker",
     "as_row",
+    "batch_value",
     "deliver",
     "ended",
     "execution_of",

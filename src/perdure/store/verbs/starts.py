@@ -9,7 +9,7 @@ from msgspec import Raw
 from perdure.store.interface import Due, Ready, Tell, query, query_many, verb
 from perdure.store.verbs.hands import Hands, Offer
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
-from perdure.store.verbs.rows import WOKEN_RANK
+from perdure.store.verbs.rows import NULL_BYTES, WOKEN_RANK
 from perdure.wire.errors import (
     BadRequest,
     DeploymentNotFound,
@@ -47,6 +47,7 @@ class Parent(msgspec.Struct, frozen=True, gc=False):
     root_id: str | None = None
     session_id: str | None = None
     user_id: str | None = None
+    channel_context: bytes | None = None
 
 
 async def _target(project_id: str, item: StartItem) -> _Target:
@@ -108,6 +109,7 @@ async def start_items(
     answers: list[Started | Problem] = []
     rows: list[tuple[object, ...]] = []
     tags: list[tuple[object, ...]] = []
+    extras: list[tuple[object, ...]] = []
     for id, item in news:
         where = (item.deployment_id, item.workflow_id, item.queue_name, item.accept_early)
         target = targets.get(where)
@@ -153,7 +155,7 @@ async def start_items(
                         raise orphan
                     answers.append(Problem(orphan.message, orphan.code))
                     continue
-                known = parents[item.parent_execution_id] = Parent(*found[0][:3])
+                known = parents[item.parent_execution_id] = Parent(*found[0])
             parent = known
         if item.key is not None:
             keys[item.workflow_id, item.key] = Started(id, now_us)
@@ -212,6 +214,10 @@ async def start_items(
         )
         if item.tags:
             tags.extend((project_id, name, value, id) for name, value in item.tags.items())
+        context = _value(item.channel_context) or parent.channel_context
+        state = _value(item.initial_state)
+        if item.otel_traceparent is not None or state is not None or context is not None:
+            extras.append((id, item.otel_traceparent, state, context))
         if due_at_us is not None:
             await Tell(Due(due_at_us))
         answers.append(Started(id, now_us))
@@ -221,11 +227,18 @@ async def start_items(
             await query("mark_limited", project_id=project_id, name=queue_name, limited=1)
         if tags:
             await query_many("insert_tag", tags)
+        if extras:
+            await query_many("insert_extras", extras)
         if hands is not None and given:
             await hands.note(given, now_us)
         if len(given) < len(rows):
             await Tell(*{Ready(project_id, row[3]) for row in rows if row[4] == "queued"})  # type: ignore[arg-type]  # text
     return answers
+
+
+def _value(given: Raw | None) -> bytes | None:
+    """A value that may be left out; null says no more than nothing."""
+    return None if given is None or bytes(given) == NULL_BYTES else bytes(given)
 
 
 _QUEUED = (0, None, None, None, None, 1)

@@ -1,14 +1,17 @@
 """Answers to suspended steps: before, while or after somebody waits for them, none is lost (I5)."""
 
 from typing import Any
+from uuid import UUID, uuid5
 
 from msgspec import Raw
 
 from perdure.store.interface import Rows, query, query_many, verb
+from perdure.store.verbs.events import publish_events
 from perdure.store.verbs.rows import deliver
 from perdure.wire.approvals import How
 from perdure.wire.errors import Conflict, NotFound
 from perdure.wire.records import Kind, Problem
+from perdure.wire.requests import EventItem
 from perdure.wire.status import FINAL, Phase
 
 EARLY_MAX = 1_000
@@ -57,15 +60,26 @@ async def answer_wait(project_id: str, execution_id: str, step_key: str, data: R
             else f"Step {step_key!r} of execution {execution_id!r} no longer waits for an answer.",
             Conflict.code,
         )
+    if wait and wait[0][5] is not None and wait[0][5] <= now_us:
+        return Problem(
+            f"Step {step_key!r} of execution {execution_id!r} waits no longer for an answer: its time is over.",
+            Conflict.code,
+        )
+    if wait and wait[0][6] is not None:
+        # A push worker's step: its answer is an event of the run's topic, and whoever follows that sees it.
+        answer = EventItem(data, wait[0][6])
+        event_id = str(uuid5(UUID(execution_id), wait[0][6]))  # there is but one answer
+        await publish_events(project_id, wait[0][1], [answer], [event_id], now_us)
+        return None
+    if wait and wait[0][7] is not None:
+        return Problem(
+            f"Step {step_key!r} of execution {execution_id!r} waits for executions to end, not for an answer.",
+            Conflict.code,
+        )
     if wait and wait[0][1] is not None:
         return Problem(
             f"Step {step_key!r} of execution {execution_id!r} waits for an event of topic {wait[0][1]!r}, "
             "not for an answer.",
-            Conflict.code,
-        )
-    if wait and wait[0][5] is not None and wait[0][5] <= now_us:
-        return Problem(
-            f"Step {step_key!r} of execution {execution_id!r} waits no longer for an answer: its time is over.",
             Conflict.code,
         )
     if not wait and (await query("count_early", execution_id=execution_id))[0][0] >= EARLY_MAX:

@@ -32,7 +32,14 @@ SELECT e.id FROM executions e WHERE e.phase = 'waiting' AND e.due_at_us IS NULL
 SELECT c.id FROM executions c JOIN executions p ON p.project_id = c.project_id AND p.id = c.parent_execution_id
 WHERE c.step_key IS NOT NULL AND c.phase IN ('completed', 'failed', 'cancelled')
   AND p.phase IN ('queued', 'running', 'waiting', 'blocked')
-  AND NOT EXISTS (SELECT 1 FROM journal j WHERE j.execution_id = p.id AND j.kind = 'child' AND j.key = c.step_key) LIMIT 20;
+  AND NOT EXISTS (SELECT 1 FROM journal j WHERE j.execution_id = p.id AND j.kind = 'child' AND j.key = c.step_key)
+  AND NOT EXISTS (SELECT 1 FROM waits w WHERE w.execution_id = p.id AND w.key = c.step_key AND w.batch_id = c.batch_id
+    AND w.state = 'open') LIMIT 20;
+
+-- name: doctor_batch_end_told
+SELECT w.execution_id FROM waits w JOIN executions p ON p.project_id = w.project_id AND p.id = w.execution_id
+WHERE w.batch_id IS NOT NULL AND w.state = 'open' AND NOT EXISTS (SELECT 1 FROM executions c
+  WHERE c.project_id = w.project_id AND c.batch_id = w.batch_id AND c.completed_at_us IS NULL) LIMIT 20;
 
 -- name: doctor_held_by_a_registration
 SELECT e.id FROM executions e WHERE e.phase IN ('running', 'cancelling')
@@ -63,5 +70,6 @@ SELECT execution_id FROM schedule_fires WHERE execution_id IS NOT NULL GROUP BY 
 SELECT execution_id FROM journal WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = journal.execution_id)
 UNION SELECT execution_id FROM waits WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = waits.execution_id)
 UNION SELECT execution_id FROM approvals WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = approvals.execution_id)
+UNION SELECT execution_id FROM execution_extras WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = execution_extras.execution_id)
 UNION SELECT execution_id FROM logs WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = logs.execution_id)
 UNION SELECT schedule_id FROM schedule_fires WHERE NOT EXISTS (SELECT 1 FROM schedules s WHERE s.id = schedule_fires.schedule_id) LIMIT 20;

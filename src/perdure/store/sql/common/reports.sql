@@ -52,7 +52,7 @@ UPDATE executions SET phase = 'completed', result = :result, completed_at_us = {
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling') AND attempt = :attempt
   AND assigned_to_worker = :worker_id AND report_number < :number
-RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, {= waits_open};
+RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, batch_id, {= waits_open};
 
 -- name: fail
 -- holds: execution=id
@@ -61,7 +61,7 @@ UPDATE executions SET phase = 'failed', error = :error, completed_at_us = {MAX|G
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling') AND attempt = :attempt
   AND assigned_to_worker = :worker_id AND report_number < :number
-RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, {= waits_open};
+RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, batch_id, {= waits_open};
 
 -- name: confirm_cancel
 -- holds: execution=id
@@ -70,7 +70,7 @@ UPDATE executions SET phase = 'cancelled', completed_at_us = {MAX|GREATEST}(move
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase = 'cancelling' AND attempt = :attempt
   AND assigned_to_worker = :worker_id AND report_number < :number
-RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, {= waits_open};
+RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, batch_id, {= waits_open};
 
 -- name: suspend
 -- holds: execution=id

@@ -29,8 +29,9 @@ INSERT INTO execution_tags (project_id, name, value, execution_id) VALUES (:proj
 
 -- name: read_parent
 -- holds: execution=id
-SELECT COALESCE(root_execution_id, id), COALESCE(session_id, id), user_id, phase FROM executions
-WHERE project_id = :project_id AND id = :id;
+SELECT COALESCE(e.root_execution_id, e.id), COALESCE(e.session_id, e.id), e.user_id, x.channel_context FROM executions e
+LEFT JOIN execution_extras x ON x.execution_id = e.id
+WHERE e.project_id = :project_id AND e.id = :id;
 
 -- name: insert_idempotency
 -- holds: idempotency=key

@@ -1,7 +1,8 @@
 -- Waits.
 
 -- name: read_wait
-SELECT state, topic, after_seq, event_seq, data, expires_at_us FROM waits WHERE execution_id = :execution_id AND key = :key;
+SELECT state, topic, after_seq, event_seq, data, expires_at_us, event_type, batch_id FROM waits
+WHERE execution_id = :execution_id AND key = :key;
 
 -- name: read_answer
 SELECT value FROM journal WHERE execution_id = :execution_id AND key = :key AND kind = 'resume';
@@ -52,5 +53,5 @@ ORDER BY opened_at_us, key;
 SELECT event_seq FROM waits WHERE execution_id = :execution_id AND topic = :topic AND event_seq IS NOT NULL;
 
 -- name: waiting_for
-SELECT execution_id, key, match, after_seq FROM waits
+SELECT execution_id, key, match, after_seq, event_type FROM waits
 WHERE project_id = :project_id AND topic = :topic AND state = 'open' ORDER BY execution_id, opened_at_us, key;

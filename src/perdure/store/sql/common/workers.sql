@@ -37,7 +37,7 @@ UPDATE workers SET last_claim_id = :claim_id WHERE id = :id RETURNING id;
 
 -- name: grant_leases
 -- picks: workers; a server that was away gives everybody one full lease before it takes anything from them
-UPDATE workers SET lease_until_us = :lease_until_us WHERE embedded = 0 AND lease_until_us < :lease_until_us RETURNING id;
+UPDATE workers SET lease_until_us = :lease_until_us WHERE embedded <> 1 AND lease_until_us < :lease_until_us RETURNING id;
 
 -- name: limit_leases
 -- picks: workers; whose leases were granted before the clock went back

@@ -1,0 +1,497 @@
+"""Brings work to push workers: claims on their behalf, calls them, and asks after them.
+
+Each worker has a lane: a task that claims what the worker has room for, and a few calls at a time. So one that hangs
+keeps nobody waiting but itself. Any server may bring work to any worker: what it holds is counted by the claim.
+
+What a call comes to:
+
+- accepted: the worker has it;
+- at capacity, or refused before anything was sent: back to the queue, and the lane rests a moment;
+- no answer, after something was sent: the worker may run it, and would run it twice if it were sent again. Its first
+  call about the execution is the acknowledgement; when none came within 5 s it is a lost delivery;
+- another worker answers under that URL: the registration is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from msgspec import Raw
+from uuid_utils import uuid7
+
+from perdure.engine.calls import Answer, CallFailed
+from perdure.store.verbs import push_workers, saved_steps
+from perdure.store.verbs.push_workers import Pushed, PushWorker, Untold
+from perdure.wire.errors import NotFound, PerdureError
+from perdure.wire.public import rfc3339
+from perdure.wire.public_push import PushedWork
+from perdure.wire.status import Phase
+
+if TYPE_CHECKING:
+    from perdure.engine.engine import Engine
+
+logger = logging.getLogger("perdure.engine")
+
+LEASE_US: Final = 90_000_000
+CHECK_US: Final = 5_000_000
+"""How often a worker is asked whether it is there."""
+CHECK_AGAIN_US: Final = 1_000_000
+"""How soon again, once it refused."""
+YOUNG_US: Final = 10_000_000
+"""How long after a worker said that it is online a refused call counts for nothing: it says so before it listens."""
+MISTAKEN_SECONDS: Final = 2.0
+"""How long after its lane was opened a worker may answer under its old name: it takes the new one a moment later."""
+CALL_SECONDS: Final = 10.0
+CANCEL_SECONDS: Final = 30.0
+HEALTH_SECONDS: Final = 5.0
+ACKNOWLEDGED_SECONDS: Final = 5.0
+"""How long after a lost reply the worker's first call is waited for."""
+UNTOLD_US: Final = 20_000_000
+"""After what time a delivery that nobody follows any more is looked after: longer than a server takes for it."""
+SWEEP_SECONDS: Final = 5.0
+FORGET_US: Final = 86_400_000_000
+FORGET_SECONDS: Final = 3_600.0
+CALLS_MAX: Final = 16
+"""Calls to one worker at a time."""
+UNWIND_US: Final = 50_000
+"""How long after an execution woke it is sent again: the worker may still be leaving the attempt before, and would
+forget the new one with it."""
+REST_SECONDS: Final = 0.1
+REST_SECONDS_MAX: Final = 5.0
+CLOSE_SECONDS: Final = 2.0
+BATCH: Final = 100
+
+
+class Lane:
+    """One worker's work."""
+
+    def __init__(self, dispatcher: Dispatcher, worker: PushWorker) -> None:
+        self.worker = worker
+        self.task: asyncio.Task[None] | None = None
+        self._dispatcher = dispatcher
+        self._engine = dispatcher.engine
+        self._calls: set[asyncio.Task[None]] = set()
+        self._rest_until = 0.0
+        self._rests = 0
+        self._full = False
+        """It said that it is at capacity: an end of something that it holds may change that."""
+        self._after = ("", "")
+        self._turn = 0
+        self._opened_at = asyncio.get_running_loop().time()
+        self.ready_bell = ("push", worker.project_id, worker.deployment_id)
+        self.own_bell = ("push-worker", worker.id)
+
+    async def run(self) -> None:
+        """Claim and call, until it is cancelled."""
+        engine = self._engine
+        while not engine.closing:
+            try:
+                await self._round()
+            except PerdureError as error:
+                logger.warning("Work is not brought to worker %s at the moment: %s", self.worker.id, error)
+                await asyncio.sleep(1.0)
+            except Exception:  # a lane must survive whatever one round met
+                logger.exception("Bringing work to worker %s failed; the next round comes in a second.", self.worker.id)
+                await asyncio.sleep(1.0)
+
+    async def _round(self) -> None:
+        engine = self._engine
+        loop = asyncio.get_running_loop()
+        tickets = engine.doorbell.tickets(self.own_bell, self.ready_bell)
+        rest = self._rest_until - loop.time()
+        if rest > 0:
+            if self._full:
+                await engine.doorbell.wait_any(tickets[:1], rest, loop.create_future())
+                self._full, self._rest_until = False, 0.0
+            else:
+                await asyncio.sleep(rest)
+            return
+        at_most = CALLS_MAX - len(self._calls)
+        if at_most <= 0:  # an end of each rings
+            await engine.doorbell.wait_any(tickets[:1], CALL_SECONDS, loop.create_future())
+            return
+        self._turn += 1
+        handed = await engine.store.write(
+            push_workers.claim_pushed(
+                worker_id=self.worker.id,
+                claim_id=str(uuid7()),
+                at_most=at_most,
+                now_us=engine.clock.now_us(),
+                grace_us=engine.grace_us,
+                after=self._after,
+                limited_first=self._turn % 2 == 0,
+            )
+        )
+        self._after = handed.after
+        for one in handed.picked:
+            self._start(self._deliver(one))
+        if len(handed.picked) == at_most or (handed.picked and handed.after != ("", "")):
+            engine.doorbell.ring_one(self.ready_bell)  # there may be more, for others too
+            return
+        look = engine.own_look(engine.settings.poll_seconds)
+        if handed.room > 0:
+            await engine.doorbell.wait_any(tickets, look, loop.create_future())
+            return
+        engine.doorbell.ring_one(self.ready_bell)  # what this one cannot take, another may
+        if not engine.store.alone:  # what it lets go of may be told to another server
+            look = engine.settings.poll_seconds
+        await engine.doorbell.wait_any(tickets[:1], look, loop.create_future())
+
+    def close(self) -> list[asyncio.Task[None]]:
+        """Claim no more; answers what is still under way."""
+        if self.task is not None:
+            self.task.cancel()
+        return list(self._calls)
+
+    def rest(self, seconds: float = REST_SECONDS, *, full: bool = False) -> None:
+        """Bring nothing for a moment, which is longer each time until a call is accepted again."""
+        now = asyncio.get_running_loop().time()
+        if now < self._rest_until:
+            return
+        self._rest_until = now + min(seconds * 2**self._rests, REST_SECONDS_MAX)
+        self._rests = min(self._rests + 1, 10)
+        self._full = full
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=f"perdure-push-{self.worker.id}")
+        self._calls.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._calls.discard(task)
+        self._engine.doorbell.ring(self.own_bell)
+        if not task.cancelled() and task.exception() is not None:
+            logger.warning("A delivery to worker %s is left to the sweep: %s", self.worker.id, task.exception())
+
+    async def _deliver(self, one: Pushed) -> None:
+        engine, claimed, worker = self._engine, one.claimed, self.worker
+        if one.woken_at_us is not None:
+            left_us = one.woken_at_us + UNWIND_US - engine.clock.now_us()
+            if left_us > 0:
+                await asyncio.sleep(min(left_us, UNWIND_US) / 1e6)
+        deliveries = self._dispatcher.deliveries
+        heard = deliveries[claimed.id] = asyncio.Event()
+        fence = {
+            "project_id": worker.project_id,
+            "execution_id": claimed.id,
+            "attempt": claimed.attempt,
+            "worker_id": worker.id,
+        }
+        try:
+            try:
+                body = msgspec.json.encode(work_of(one, worker.id))
+                answer = await self._dispatcher.call(worker, "/execute", body, CALL_SECONDS)
+            except CallFailed as failed:
+                await self._failed(failed, heard, fence)
+                return
+            await self._answered(answer, fence)
+        finally:
+            if deliveries.get(claimed.id) is heard:
+                del deliveries[claimed.id]
+
+    async def _answered(self, answer: Answer, fence: dict[str, Any]) -> None:
+        store, now_us = self._engine.store, self._engine.clock.now_us()
+        if answer.status in (200, 202):
+            self._rests = 0
+            await store.write(push_workers.accept_push(**fence))
+        elif answer.status == 429:
+            self.rest(full=True)
+            await store.write(push_workers.hand_back(**fence, now_us=now_us))
+        elif answer.status == 400:
+            await store.write(push_workers.hand_back(**fence, now_us=now_us))
+            if asyncio.get_running_loop().time() < self._opened_at + MISTAKEN_SECONDS:
+                self.rest()
+                return
+            logger.warning(
+                "Worker %s is somebody else now (%r); its registration is over.", self.worker.id, answer.body
+            )
+            await store.write(push_workers.retire_push_worker(worker_id=self.worker.id, now_us=now_us))
+            self._dispatcher.drop(self.worker.id)
+        else:
+            self.rest(1.0)
+            logger.warning("Worker %s answered %d to a delivery.", self.worker.id, answer.status)
+            await store.write(push_workers.lost_delivery(**fence, now_us=now_us))
+
+    async def _failed(self, failed: CallFailed, heard: asyncio.Event, fence: dict[str, Any]) -> None:
+        engine = self._engine
+        self.rest()
+        if not failed.sent:
+            await engine.store.write(push_workers.hand_back(**fence, now_us=engine.clock.now_us()))
+            await engine.store.write(
+                push_workers.hurry_push_check(
+                    worker_id=self.worker.id, at_us=engine.clock.now_us() + CHECK_AGAIN_US // 2
+                )
+            )
+            self._dispatcher.ring()
+            return
+        try:
+            async with asyncio.timeout(ACKNOWLEDGED_SECONDS):
+                await heard.wait()
+        except TimeoutError:
+            await engine.store.write(push_workers.lost_delivery(**fence, now_us=engine.clock.now_us()))
+        else:
+            await engine.store.write(push_workers.accept_push(**fence))
+
+
+class Dispatcher:
+    """The lanes of a server, and what it asks and tells workers besides."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.deliveries: dict[str, asyncio.Event] = {}
+        """Executions that are being delivered here; set once their worker was heard of them."""
+        self._lanes: dict[str, Lane] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._swept_at = 0.0
+        self._forgot_at = 0.0
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+
+    def ring(self) -> None:
+        """Look at the workers soon."""
+        self.engine.doorbell.ring(("loop", "push"))
+
+    async def look(self) -> float:
+        """A round of a loop: lanes for those that are online, calls to those that are to be asked after."""
+        engine = self.engine
+        now = asyncio.get_running_loop().time()
+        now_us = engine.clock.now_us()
+        watched = await engine.store.read(push_workers.watch_push_workers(now_us=now_us))
+        self._follow(watched.online)
+        if watched.expired or now > self._forgot_at + FORGET_SECONDS:
+            self._forgot_at = now
+            by_database = engine.clock.of_database
+            await engine.store.write(
+                push_workers.lapse_expired(
+                    now_us=now_us, forget_before_us=now_us - FORGET_US, limit=BATCH, by_database=by_database
+                )
+            )
+        if not watched.online:
+            return engine.spread(1.0)
+        if now > self._swept_at + SWEEP_SECONDS:
+            self._swept_at = now
+            for one in await engine.store.read(push_workers.untold(before_us=now_us - UNTOLD_US, limit=BATCH)):
+                self._start(self._look_after(one))
+        pause = engine.spread(1.0)
+        if watched.next_check_us is None:
+            return pause
+        if watched.next_check_us <= now_us:
+            for worker in await engine.store.write(
+                push_workers.take_push_checks(now_us=now_us, every_us=CHECK_US, limit=BATCH)
+            ):
+                self._start(self._ask_after(*worker))
+            return 0.05
+        return min(pause, max((watched.next_check_us - now_us) / 1e6, 0.05))
+
+    def _follow(self, workers: Sequence[PushWorker]) -> None:
+        known = {worker.id: worker for worker in workers}
+        for id in [id for id, lane in self._lanes.items() if known.get(id) != lane.worker]:
+            self.drop(id)
+        for id, worker in known.items():
+            if id not in self._lanes:
+                lane = self._lanes[id] = Lane(self, worker)
+                lane.task = asyncio.get_running_loop().create_task(lane.run(), name=f"perdure-lane-{id}")
+
+    def drop(self, worker_id: str) -> None:
+        """Bring no more to a worker."""
+        lane = self._lanes.pop(worker_id, None)
+        if lane is not None:
+            for task in lane.close():
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Claim no more, and give what is under way a moment to end."""
+        for id in list(self._lanes):
+            self.drop(id)
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work, name="perdure-push")
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.warning("A push worker was not asked or told; the next round does it: %s", task.exception())
+
+    # --- hints -------------------------------------------------------------------------------------------------------
+
+    def ready(self, project_id: str, deployment_id: str | None) -> None:
+        """Something may be ready."""
+        if not self._lanes:
+            return
+        doorbell = self.engine.doorbell
+        if deployment_id is not None:
+            doorbell.ring_one(("push", project_id, deployment_id))
+            return
+        for deployment in {
+            lane.worker.deployment_id for lane in self._lanes.values() if lane.worker.project_id == project_id
+        }:
+            doorbell.ring_one(("push", project_id, deployment))
+
+    def waiting_for(self) -> dict[str, list[str]]:
+        """The deployments, by project, for which work would be brought."""
+        found: dict[str, set[str]] = {}
+        for lane in self._lanes.values():
+            found.setdefault(lane.worker.project_id, set()).add(lane.worker.deployment_id)
+        return {project_id: sorted(deployments) for project_id, deployments in found.items()}
+
+    def news(self, worker_id: str, execution_id: str) -> None:
+        """Something happened to an execution that a worker holds: it may have been cancelled."""
+        lane = self._lanes.get(worker_id)
+        if lane is not None:
+            self._start(self._tell(lane.worker, execution_id))
+
+    def room_again(self, worker_id: str | None) -> None:
+        """A worker (None: some worker) has let go of something."""
+        for id in self._lanes if worker_id is None else (worker_id,):
+            self.engine.doorbell.ring(("push-worker", id))
+
+    def acknowledged(self, execution_id: str) -> None:
+        """A worker has made itself heard about an execution."""
+        heard = self.deliveries.get(execution_id)
+        if heard is not None:
+            heard.set()
+
+    async def heard_of(self, project_id: str, execution_id: str, attempt: int, worker_id: str) -> None:
+        """A worker asks about an execution whose delivery is not acknowledged yet."""
+        if execution_id in self.deliveries:
+            self.acknowledged(execution_id)
+            return
+        await self.engine.store.write(
+            push_workers.accept_push(
+                project_id=project_id, execution_id=execution_id, attempt=attempt, worker_id=worker_id
+            )
+        )
+
+    def alive(self, project_id: str, worker_id: str) -> None:
+        """A worker was heard of."""
+        self._start(self._renew(project_id, worker_id))
+
+    # --- calls -------------------------------------------------------------------------------------------------------
+
+    async def call(self, worker: PushWorker, path: str, body: bytes, seconds: float) -> Answer:
+        """Call a worker, signed. Raises CallFailed."""
+        engine = self.engine
+        headers = {"content-type": "application/json", "x-worker-id": worker.id}
+        headers |= await engine.signing.headers(worker.project_id, f"msg_{uuid7()}", body)
+        return await engine.outbound.request("POST", worker.url + path, body, headers, seconds=seconds)
+
+    async def _ask_after(self, worker_id: str, project_id: str, url: str) -> None:
+        try:
+            answer = await self.engine.outbound.request("GET", f"{url}/health", seconds=HEALTH_SECONDS)
+        except CallFailed as failed:
+            if failed.sent:
+                return  # it may be busy; its lease runs out if it stays silent
+            gone = await self.engine.store.write(
+                push_workers.push_worker_refused(
+                    worker_id=worker_id,
+                    now_us=self.engine.clock.now_us(),
+                    check_us=CHECK_AGAIN_US,
+                    young_us=YOUNG_US,
+                )
+            )
+            if gone:
+                logger.warning("Push worker %s at %s is gone: %s", worker_id, url, failed.message)
+            self.ring()
+            return
+        if answer.status < 500:
+            await self._renew(project_id, worker_id)
+
+    async def _renew(self, project_id: str, worker_id: str) -> None:
+        await self.engine.store.write(
+            push_workers.push_worker_beat(
+                project_id=project_id,
+                worker_id=worker_id,
+                now_us=self.engine.clock.now_us(),
+                lease_us=LEASE_US,
+                check_us=CHECK_US,
+            )
+        )
+
+    async def _look_after(self, one: Untold) -> None:
+        if one.cancelling:
+            lane = self._lanes.get(one.worker_id)
+            if lane is not None:
+                await self._tell(lane.worker, one.execution_id)
+        elif one.execution_id not in self.deliveries:
+            await self.engine.store.write(
+                push_workers.lost_delivery(
+                    project_id=one.project_id,
+                    execution_id=one.execution_id,
+                    attempt=one.attempt,
+                    worker_id=one.worker_id,
+                    now_us=self.engine.clock.now_us(),
+                )
+            )
+
+    async def _tell(self, worker: PushWorker, execution_id: str) -> None:
+        """Tell a worker that an execution is cancelled, if it is, and nobody told it yet."""
+        store = self.engine.store
+        try:
+            where = await store.read(saved_steps.standing(project_id=worker.project_id, execution_id=execution_id))
+        except NotFound:
+            return
+        if where.phase is not Phase.CANCELLING or where.worker_id != worker.id or where.acked == 2:
+            return
+        delivery = self.deliveries.get(execution_id)
+        if delivery is not None:  # it may not know the execution yet
+            await asyncio.sleep(REST_SECONDS)
+        fence: dict[str, Any] = {
+            "project_id": worker.project_id,
+            "execution_id": execution_id,
+            "attempt": where.attempt,
+            "worker_id": worker.id,
+        }
+        if not await store.write(push_workers.tell_cancel(**fence)):
+            return
+        try:
+            answer = await self.call(worker, f"/cancel/{execution_id}", b"", CANCEL_SECONDS)
+        except CallFailed as failed:
+            logger.warning("Worker %s was not told that %s is cancelled: %s", worker.id, execution_id, failed.message)
+            await store.write(push_workers.untell_cancel(**fence))
+            return
+        if answer.status == 404:
+            await store.write(push_workers.cancel_absent(**fence, now_us=self.engine.clock.now_us()))
+            self.room_again(worker.id)
+        elif answer.status >= 500:
+            await store.write(push_workers.untell_cancel(**fence))
+
+
+def work_of(one: Pushed, worker_id: str) -> PushedWork:
+    """An execution as its worker is told of it."""
+    claimed, details = one.claimed, one.details
+    return PushedWork(
+        worker_id=worker_id,
+        execution_id=claimed.id,
+        workflow_id=claimed.workflow_id,
+        created_at=rfc3339(claimed.created_at_us),
+        retry_count=claimed.retry_count,
+        payload=claimed.payload,
+        deployment_id=claimed.deployment_id,
+        parent_execution_id=claimed.parent_execution_id,
+        root_execution_id=claimed.root_execution_id or claimed.id,
+        root_workflow_id=details.root_workflow_id or claimed.workflow_id,
+        step_key=details.step_key,
+        session_id=claimed.session_id,
+        user_id=claimed.user_id,
+        otel_traceparent=details.otel_traceparent,
+        otel_span_id=details.otel_span_id,
+        initial_state=_raw(details.initial_state),
+        channel_context=_raw(details.channel_context),
+        run_timeout_seconds=details.run_timeout_seconds,
+    )
+
+
+def _raw(value: bytes | None) -> Raw | None:
+    return None if value is None else Raw(value)

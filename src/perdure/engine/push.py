@@ -1,0 +1,366 @@
+"""Desk: push workers. How they register and stay known, and what they say of the executions that they hold."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import UNSET, structs
+from uuid_utils import uuid7
+
+from perdure.engine.dispatch import CHECK_US, LEASE_US, Dispatcher
+from perdure.engine.executions import AT_US_MAX, check_item, checked_id
+from perdure.store.verbs import push_workers, pushed, saved_steps
+from perdure.store.verbs.idempotency import Idempotency
+from perdure.store.verbs.push_workers import Pushed
+from perdure.store.verbs.pushed import Step, Wait
+from perdure.store.verbs.saved_steps import SavedStep
+from perdure.store.verbs.starts import New
+from perdure.wire.codec import KEY_BYTES_MAX, TOPIC_BYTES_MAX, check_json, check_name, scrub_text
+from perdure.wire.errors import BadRequest, BadValue, NotFound
+from perdure.wire.public import microseconds, rfc3339
+from perdure.wire.public_push import (
+    CompleteRequest,
+    FailRequest,
+    RegisterWorkerRequest,
+    SaveStepRequest,
+    SetWaitingRequest,
+)
+from perdure.wire.requests import Started, StartItem
+
+if TYPE_CHECKING:
+    from perdure.engine.engine import Engine
+
+CAPACITY = 100
+CAPACITY_MAX = 10_000
+POLL_SECONDS = 30.0
+POLL_MAX = 100
+STEPS_MAX = 100_000
+HEARD_SECONDS = 20.0
+"""How often, at most, a call that a worker makes renews its lease."""
+
+
+class Push:
+    """What push workers may ask."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.dispatcher = Dispatcher(engine)
+        self._heard: dict[str, float] = {}
+
+    # --- registrations -----------------------------------------------------------------------------------------------
+
+    async def register(self, project_id: str, request: RegisterWorkerRequest) -> str:
+        """Open a registration; answers its id, always a new one. Raises BadRequest, BadValue, Conflict."""
+        if request.mode not in (None, "push"):
+            raise BadRequest(f"body.mode: must be 'push', got {request.mode!r}.", {"path": "body.mode"})
+        url = request.push_endpoint_url
+        if url is None or not url.startswith(("http://", "https://")):
+            raise BadRequest(
+                f"body.push_endpoint_url: must start with http:// or https://, got {url!r}.",
+                {"path": "body.push_endpoint_url"},
+            )
+        capacity = CAPACITY if request.max_concurrent_executions is None else request.max_concurrent_executions
+        if not 1 <= capacity <= CAPACITY_MAX:
+            raise BadRequest(
+                f"body.max_concurrent_executions: must be 1 to {CAPACITY_MAX:,}, got {capacity}.",
+                {"path": "body.max_concurrent_executions"},
+            )
+        if request.deployment_id is not None:
+            check_name(request.deployment_id, where="deployment_id")
+        await self._engine.outbound.check_url(url, "body.push_endpoint_url")
+        worker_id = str(uuid7())
+        await self._engine.store.write(
+            push_workers.register_push_worker(
+                project_id=project_id,
+                worker_id=worker_id,
+                deployment_id=request.deployment_id,
+                url=url.rstrip("/"),
+                capacity=capacity,
+                now_us=self._engine.clock.now_us(),
+                lease_us=LEASE_US,
+                check_us=CHECK_US,
+            )
+        )
+        self.dispatcher.ring()
+        return worker_id
+
+    async def online(self, project_id: str, worker_id: str) -> None:
+        """Bring work to it from now on. Raises NotFound."""
+        await self._engine.store.write(
+            push_workers.push_worker_online(
+                project_id=project_id,
+                worker_id=checked_id(worker_id, "worker"),
+                now_us=self._engine.clock.now_us(),
+                lease_us=LEASE_US,
+                check_us=CHECK_US,
+            )
+        )
+        self.dispatcher.ring()
+
+    async def heartbeat(self, project_id: str, worker_id: str) -> bool:
+        """It is alive. Whether it has to register again: only a worker that nobody knows has to."""
+        known = await self._engine.store.write(
+            push_workers.push_worker_beat(
+                project_id=project_id,
+                worker_id=checked_id(worker_id, "worker"),
+                now_us=self._engine.clock.now_us(),
+                lease_us=LEASE_US,
+                check_us=CHECK_US,
+            )
+        )
+        self.dispatcher.ring()
+        return not known
+
+    async def active(self, project_id: str) -> Sequence[str]:
+        """The workers that hold a lease."""
+        return await self._engine.store.read(
+            push_workers.active_workers(project_id=project_id, now_us=self._engine.clock.now_us())
+        )
+
+    async def poll(self, project_id: str, worker_id: str, at_most: int) -> Sequence[Pushed]:
+        """Hand out work to a worker that asks: at once when there is some, else within 30 s. Raises NotFound."""
+        if not at_most >= 1:
+            raise BadRequest(f"`max_workflows` must be at least 1, got {at_most}.", {"path": "query.max_workflows"})
+        worker_id = checked_id(worker_id, "worker")
+        if await self.heartbeat(project_id, worker_id):
+            raise NotFound(f"Worker {worker_id!r} is not registered (any more); register again.")
+        engine = self._engine
+        loop = asyncio.get_running_loop()
+        until = loop.time() + POLL_SECONDS
+        while True:
+            tickets = engine.doorbell.tickets(("ready", project_id), ("push-worker", worker_id))
+            handed = await engine.store.write(
+                push_workers.claim_pushed(
+                    worker_id=worker_id,
+                    claim_id=str(uuid7()),
+                    at_most=min(at_most, POLL_MAX),
+                    now_us=engine.clock.now_us(),
+                    grace_us=engine.grace_us,
+                    polled=True,
+                )
+            )
+            left = until - loop.time()
+            if handed.picked or left <= 0 or engine.closing:
+                return handed.picked
+            await engine.doorbell.wait_any(tickets, min(left, engine.settings.poll_seconds), loop.create_future())
+
+    # --- steps -------------------------------------------------------------------------------------------------------
+
+    async def step(self, project_id: str, execution_id: str, step_key: str) -> SavedStep:
+        """A step's outcome. Raises NotFound when there is none yet: for a worker the usual answer."""
+        execution_id = checked_id(execution_id)
+        where, step = await self._engine.store.read(
+            saved_steps.read_step(project_id=project_id, execution_id=execution_id, step_key=step_key)
+        )
+        if where.push_worker_id is not None:
+            self._hear(project_id, where.push_worker_id)
+            if not where.acked:
+                await self.dispatcher.heard_of(project_id, execution_id, where.attempt, where.push_worker_id)
+        if step is None:
+            raise NotFound(f"Execution {execution_id!r} has no outcome of step {step_key!r} yet.")
+        return step
+
+    async def steps(self, project_id: str, execution_id: str) -> Sequence[SavedStep]:
+        """All outcomes of an execution. Raises NotFound."""
+        return await self._engine.store.read(
+            saved_steps.list_steps(project_id=project_id, execution_id=checked_id(execution_id), limit=STEPS_MAX)
+        )
+
+    async def save_step(self, project_id: str, execution_id: str, request: SaveStepRequest) -> None:
+        """Record a step's outcome; the first one stands. Raises NotFound, Conflict, BadValue."""
+        check_name(request.step_key, where="body.step_key", max_bytes=KEY_BYTES_MAX)
+        outputs = b"null" if request.outputs is UNSET else bytes(request.outputs)
+        error = b"null" if request.error is UNSET else bytes(request.error)
+        check_json(outputs, where="body.outputs")
+        check_json(error, where="body.error")
+        ok = request.success if request.success is not None else error == b"null"
+        for name in ("source_execution_id", "output_schema_name"):
+            if getattr(request, name) is not None:
+                check_name(getattr(request, name), where=f"body.{name}", max_bytes=KEY_BYTES_MAX)
+        step = Step(
+            request.step_key, ok, outputs if ok else error, request.source_execution_id, request.output_schema_name
+        )
+        execution_id = checked_id(execution_id)
+        await self._engine.store.write(
+            pushed.save_step(
+                project_id=project_id, execution_id=execution_id, step=step, now_us=self._engine.clock.now_us()
+            )
+        )
+        self.dispatcher.acknowledged(execution_id)
+
+    # --- ends and waits ----------------------------------------------------------------------------------------------
+
+    async def complete(self, project_id: str, execution_id: str, request: CompleteRequest) -> None:
+        """The execution has a result. Raises NotFound, Conflict, BadValue."""
+        check_json(bytes(request.result), where="body.result")
+        execution_id = checked_id(execution_id)
+        await self._engine.store.write(
+            pushed.complete_pushed(
+                project_id=project_id,
+                execution_id=execution_id,
+                worker_id=checked_id(request.worker_id, "worker"),
+                result=bytes(request.result),
+                output_schema_name=request.output_schema_name,
+                final_state=_state(request.final_state),
+                now_us=self._engine.clock.now_us(),
+            )
+        )
+        self._freed(execution_id, request.worker_id)
+
+    async def fail(self, project_id: str, execution_id: str, request: FailRequest) -> None:
+        """The execution's code failed. Raises NotFound, Conflict, BadValue."""
+        execution_id = checked_id(execution_id)
+        await self._engine.store.write(
+            pushed.fail_pushed(
+                project_id=project_id,
+                execution_id=execution_id,
+                worker_id=checked_id(request.worker_id, "worker"),
+                error=scrub_text(request.error),
+                stack=None if request.stack is None else scrub_text(request.stack),
+                retryable=request.retryable is not False,
+                final_state=_state(request.final_state),
+                now_us=self._engine.clock.now_us(),
+            )
+        )
+        self._freed(execution_id, request.worker_id)
+
+    async def confirm_cancellation(self, project_id: str, execution_id: str, worker_id: str) -> None:
+        """The worker has stopped working on it. Raises NotFound, Conflict."""
+        execution_id = checked_id(execution_id)
+        await self._engine.store.write(
+            pushed.confirm_cancel_pushed(
+                project_id=project_id,
+                execution_id=execution_id,
+                worker_id=checked_id(worker_id, "worker"),
+                now_us=self._engine.clock.now_us(),
+                grace_us=self._engine.grace_us,
+            )
+        )
+        self._freed(execution_id, worker_id)
+
+    async def wait(self, project_id: str, execution_id: str, request: SetWaitingRequest) -> None:
+        """Let go of an execution until something happens. Raises NotFound, BadValue."""
+        check_name(request.step_key, where="body.step_key", max_bytes=KEY_BYTES_MAX)
+        execution_id = checked_id(execution_id)
+        where = await self._engine.store.read(saved_steps.standing(project_id=project_id, execution_id=execution_id))
+        wait = _wait(request, f"workflow/{where.root_workflow_id}/{where.root_id}")
+        await self._engine.store.write(
+            pushed.wait_pushed(
+                project_id=project_id, execution_id=execution_id, wait=wait, now_us=self._engine.clock.now_us()
+            )
+        )
+        self._freed(execution_id, where.push_worker_id)
+
+    async def span_id(self, project_id: str, execution_id: str, otel_span_id: str | None) -> None:
+        """Keep the span in which the next attempt goes on. Raises NotFound."""
+        if otel_span_id is not None:
+            check_name(otel_span_id, where="body.otel_span_id", max_bytes=KEY_BYTES_MAX)
+        await self._engine.store.write(
+            pushed.put_span_id(project_id=project_id, execution_id=checked_id(execution_id), otel_span_id=otel_span_id)
+        )
+
+    async def start_children(
+        self,
+        project_id: str,
+        parent_id: str,
+        step_key: str,
+        items: Sequence[StartItem],
+        *,
+        batch: bool,
+        wait: bool,
+        idempotency: Idempotency | None = None,
+    ) -> Sequence[Started]:
+        """Start the child of a parent's step, or its batch; the same step again is answered with what it started.
+
+        `wait`: a push worker lets go of the parent until they have ended. Raises what starting raises, and Conflict.
+        """
+        check_name(step_key, where="body.step_key", max_bytes=KEY_BYTES_MAX)
+        for item in items:
+            check_item(item)
+        engine = self._engine
+        started = await engine.store.write(
+            pushed.start_children(
+                project_id=project_id,
+                parent_id=parent_id,
+                step_key=step_key,
+                news=[New(str(uuid7()), structs.replace(item, parent_execution_id=None)) for item in items],
+                batch_id=str(uuid7()) if batch else None,
+                wait=wait,
+                now_us=engine.clock.now_us(),
+                idempotency=idempotency,
+            )
+        )
+        self.dispatcher.acknowledged(parent_id)
+        if wait:
+            self.dispatcher.room_again(None)
+        return started
+
+    # --- what a call tells beside what it says -----------------------------------------------------------------------
+
+    def _freed(self, execution_id: str, worker_id: str | None) -> None:
+        """The worker has let go of an execution."""
+        self.dispatcher.acknowledged(execution_id)
+        self.dispatcher.room_again(worker_id)
+
+    def _hear(self, project_id: str, worker_id: str) -> None:
+        """Whoever calls is alive."""
+        now = asyncio.get_running_loop().time()
+        if self._heard.get(worker_id, 0.0) > now:
+            return
+        if len(self._heard) > 10_000:
+            self._heard.clear()
+        self._heard[worker_id] = now + HEARD_SECONDS
+        self.dispatcher.alive(project_id, worker_id)
+
+
+def _state(given: object) -> bytes | None:
+    """A value of the worker's own, as JSON; null is none."""
+    if given is None:
+        return None
+    assert isinstance(given, msgspec.Raw)
+    value = bytes(given)
+    check_json(value, where="body.final_state")
+    return None if value == b"null" else value
+
+
+def _wait(request: SetWaitingRequest, run_topic: str) -> Wait:
+    until_us = _moment(request.wait_until, "body.wait_until")
+    expires_us = _moment(request.expires_at, "body.expires_at")
+    if request.wait_type == "time":
+        if until_us is None:
+            raise BadValue("body.wait_until: a wait for a time needs one.", {"path": "body.wait_until"})
+        topic = event_type = None
+    elif request.wait_type == "event":
+        topic, event_type = request.wait_topic, None
+        if topic is None:
+            raise BadValue("body.wait_topic: a wait for an event needs one.", {"path": "body.wait_topic"})
+        check_name(topic, where="body.wait_topic", max_bytes=TOPIC_BYTES_MAX)
+        until_us = expires_us or until_us
+    elif request.wait_type == "suspend":
+        topic, event_type = run_topic, f"resume_{request.step_key}"
+        until_us = expires_us or until_us
+    else:
+        raise BadValue(
+            f"body.wait_type: must be 'time', 'event' or 'suspend', got {request.wait_type!r}.",
+            {"path": "body.wait_type"},
+        )
+    told = {"type": request.wait_type, "until": None if until_us is None else rfc3339(until_us), "topic": topic}
+    return Wait(request.step_key, msgspec.json.encode(told), until_us, topic, event_type)
+
+
+def _moment(text: str | None, where: str) -> int | None:
+    """A time as push workers write it: RFC 3339, or without an offset, which is UTC."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        at_us = microseconds(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
+    except (ValueError, OverflowError):
+        raise BadValue(f"{where}: {text!r} is not a time like 2026-01-31T12:00:00+00:00.", {"path": where}) from None
+    if not 0 <= at_us <= AT_US_MAX:
+        raise BadValue(f"{where}: must lie between 1970 and 9999.", {"path": where})
+    return at_us

@@ -1,0 +1,134 @@
+-- Executions of push workers. What they report carries no attempt, and most of it no worker: it counts while a push worker
+-- of the project holds the execution.
+
+-- name: insert_extras
+-- holds: execution=execution_id
+INSERT INTO execution_extras (execution_id, otel_traceparent, initial_state, channel_context)
+VALUES (:execution_id, :otel_traceparent, :initial_state, :channel_context);
+
+-- name: put_span_id
+-- holds: execution=execution_id
+INSERT INTO execution_extras (execution_id, otel_span_id) VALUES (:execution_id, :otel_span_id)
+ON CONFLICT (execution_id) DO UPDATE SET otel_span_id = excluded.otel_span_id;
+
+-- name: put_final_state
+-- holds: execution=execution_id
+INSERT INTO execution_extras (execution_id, final_state) VALUES (:execution_id, :final_state)
+ON CONFLICT (execution_id) DO UPDATE SET final_state = excluded.final_state;
+
+-- name: delete_extras
+-- holds: execution=id
+DELETE FROM execution_extras WHERE execution_id = :id;
+
+-- name: put_output_schema
+-- holds: execution=id
+UPDATE executions SET output_schema_name = :output_schema_name WHERE project_id = :project_id AND id = :id RETURNING id;
+
+-- name: push_details
+-- What a push worker is told of an execution beside what its claim says.
+SELECT e.step_key, e.run_timeout_seconds, r.workflow_id, x.otel_traceparent, x.otel_span_id, x.initial_state,
+  x.channel_context
+FROM executions e
+LEFT JOIN executions r ON r.project_id = e.project_id AND r.id = COALESCE(e.root_execution_id, e.id)
+LEFT JOIN execution_extras x ON x.execution_id = e.id
+WHERE e.project_id = :project_id AND e.id = :id;
+
+-- name: lock_pushed
+-- holds: execution=id
+-- Where an execution stands, for what its push worker says of it; `p.id` is NULL where no push worker holds it.
+SELECT e.phase, e.attempt, e.assigned_to_worker, e.report_number, e.retry_count, e.acked, e.created_at_us, e.due_at_us,
+  e.moved_at_us, p.id, COALESCE(d.push, 0), e.deployment_id
+FROM executions e
+LEFT JOIN push_workers p ON p.id = e.assigned_to_worker
+LEFT JOIN deployments d ON d.project_id = e.project_id AND d.id = e.deployment_id
+WHERE e.project_id = :project_id AND e.id = :id {FOR UPDATE OF e};
+
+-- name: read_pushed
+-- The same for a look.
+SELECT e.phase, e.attempt, e.assigned_to_worker, e.acked, e.workflow_id, COALESCE(e.root_execution_id, e.id),
+  r.workflow_id, p.id
+FROM executions e
+LEFT JOIN push_workers p ON p.id = e.assigned_to_worker
+LEFT JOIN executions r ON r.project_id = e.project_id AND r.id = COALESCE(e.root_execution_id, e.id)
+WHERE e.project_id = :project_id AND e.id = :id;
+
+-- name: record_pushed
+-- holds: execution=id
+-- I2: the first outcome of a step is the only one.
+UPDATE executions SET next_seq = next_seq + 1, acked = CASE WHEN acked = 0 THEN 1 ELSE acked END, losses = 0,
+  undelivered = 0, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
+WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling')
+  AND EXISTS (SELECT 1 FROM push_workers p WHERE p.id = executions.assigned_to_worker)
+  AND NOT EXISTS (SELECT 1 FROM journal j WHERE j.execution_id = :id AND j.key = :key AND j.kind = 'step')
+RETURNING next_seq - 1, moved_at_us, attempt, assigned_to_worker;
+
+-- name: next_row
+-- holds: execution=id
+-- A seq for a row about an execution that does not move by it.
+UPDATE executions SET next_seq = next_seq + 1, losses = 0, undelivered = 0, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
+WHERE project_id = :project_id AND id = :id RETURNING next_seq - 1, moved_at_us, attempt;
+
+-- name: accept_push
+-- holds: execution=id
+UPDATE executions SET acked = 1
+WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling') AND attempt = :attempt
+  AND assigned_to_worker = :worker_id AND acked = 0 RETURNING id;
+
+-- name: tell_cancel
+-- holds: execution=id
+-- One server tells the worker; the others see that it does.
+UPDATE executions SET acked = 2
+WHERE project_id = :project_id AND id = :id AND phase = 'cancelling' AND attempt = :attempt
+  AND assigned_to_worker = :worker_id AND acked < 2 RETURNING id;
+
+-- name: untell_cancel
+-- holds: execution=id
+UPDATE executions SET acked = 1
+WHERE project_id = :project_id AND id = :id AND phase = 'cancelling' AND attempt = :attempt
+  AND assigned_to_worker = :worker_id AND acked = 2 RETURNING id;
+
+-- name: outcomes_of_key
+-- What the journal has under a key, in any order. The list of kinds is the index's, word by word.
+SELECT seq, at_us, kind, key, name, fingerprint, ok, value FROM journal
+WHERE execution_id = :execution_id AND key = :key AND (kind = 'step' OR kind = 'timer' OR kind = 'event' OR kind = 'resume'
+  OR kind = 'child_started' OR kind = 'child' OR kind = 'published' OR kind = 'sent');
+
+-- name: last_wait_of_key
+-- What an execution was last told to wait for under a key.
+SELECT value FROM journal WHERE execution_id = :execution_id AND kind = 'waiting' AND key = :key ORDER BY seq DESC LIMIT 1;
+
+-- name: output_schema_of
+SELECT output_schema_name FROM executions WHERE project_id = :project_id AND id = :id;
+
+-- name: batch_children
+SELECT workflow_id, phase, result, error, output_schema_name FROM executions
+WHERE project_id = :project_id AND batch_id = :batch_id ORDER BY id;
+
+-- name: any_open_of_batch
+SELECT id FROM executions
+WHERE project_id = :project_id AND batch_id = :batch_id AND batch_id IS NOT NULL AND completed_at_us IS NULL LIMIT 1;
+
+-- name: batch_waited_for
+SELECT state FROM waits WHERE execution_id = :execution_id AND key = :key AND batch_id = :batch_id;
+
+-- name: open_typed_wait
+-- holds: execution=execution_id
+-- Opened again it looks from where it looked the first time.
+INSERT INTO waits (execution_id, key, project_id, state, topic, after_seq, event_type, batch_id, data, expires_at_us,
+  opened_at_us)
+VALUES (:execution_id, :key, :project_id, 'open', :topic, :after_seq, :event_type, :batch_id, :data, :expires_at_us, :now_us)
+ON CONFLICT (execution_id, key) DO UPDATE SET state = 'open', topic = excluded.topic,
+  after_seq = COALESCE(waits.after_seq, excluded.after_seq), event_type = excluded.event_type, batch_id = excluded.batch_id,
+  data = COALESCE(excluded.data, waits.data), expires_at_us = excluded.expires_at_us;
+
+-- name: last_event_of_type
+SELECT seq, data FROM events WHERE project_id = :project_id AND topic = :topic AND event_type = :event_type
+ORDER BY seq DESC LIMIT 1;
+
+-- name: first_event_of_type
+SELECT id, seq, topic, event_type, data, created_at_us FROM events
+WHERE project_id = :project_id AND topic = :topic AND seq > :after AND event_type = :event_type ORDER BY seq LIMIT 1;
+
+-- name: read_event
+SELECT id, event_type, created_at_us FROM events WHERE project_id = :project_id AND topic = :topic AND seq = :seq;
+

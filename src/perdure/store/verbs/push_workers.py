@@ -1,0 +1,328 @@
+"""Push workers: registrations that the server calls, and how long it believes in them.
+
+A registration is a row of `workers` as everybody's, so that claims, leases and losses mean the same, and a row of
+`push_workers` with what only the server that calls it needs to know. When its lease runs out, or it refuses calls, what
+it holds goes to others; the registration is remembered for a day, since the worker may still be there and would report
+its running work under a new id if it were told to register again.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from perdure.store.interface import Counted, Tell, query, verb
+from perdure.store.verbs.claims import Room, claim_values, end_registration, pick
+from perdure.store.verbs.deployments import active_deployment, put_push_deployment
+from perdure.store.verbs.hands import claimed_of
+from perdure.store.verbs.moves import lose, note_cancelled
+from perdure.wire.errors import NotFound
+from perdure.wire.requests import Claimed
+from perdure.wire.status import Phase
+
+PUSHED = 2
+"""`workers.embedded` of push workers."""
+PYTHON = "push"
+"""`executions.python` of what a push worker has run: no other kind of worker goes on with it."""
+REFUSED_MAX = 2
+"""Refused calls after which a worker is gone."""
+
+
+class PushWorker(NamedTuple):
+    """A push worker to which work may be brought."""
+
+    id: str
+    project_id: str
+    deployment_id: str
+    url: str
+    capacity: int
+
+
+class Details(NamedTuple):
+    """What a push worker is told of an execution beside what its claim says."""
+
+    step_key: str | None
+    run_timeout_seconds: int | None
+    root_workflow_id: str | None
+    otel_traceparent: str | None
+    otel_span_id: str | None
+    initial_state: bytes | None
+    channel_context: bytes | None
+
+
+class Pushed(NamedTuple):
+    """An execution that was claimed for a push worker."""
+
+    claimed: Claimed
+    details: Details
+    woken_at_us: int | None
+    """Since when it was ready, if it had been suspended: its worker may still be unwinding the attempt before."""
+
+
+class Handed(NamedTuple):
+    """What a claim for a push worker came to."""
+
+    picked: Sequence[Pushed]
+    after: tuple[str, str]
+    room: int
+    """How many more the worker could take; 0 also where another server is counting."""
+
+
+class Untold(NamedTuple):
+    """Something about a held execution that has not reached its worker."""
+
+    project_id: str
+    execution_id: str
+    attempt: int
+    worker_id: str
+    cancelling: bool
+    acked: int
+    url: str
+
+
+@verb
+async def register_push_worker(
+    *,
+    project_id: str,
+    worker_id: str,
+    deployment_id: str | None,
+    url: str,
+    capacity: int,
+    now_us: int,
+    lease_us: int,
+    check_us: int,
+) -> str:
+    """Open a registration; whoever was there under the same URL is retired, and what that held goes to others.
+
+    Answers with the deployment. Raises Conflict while native workers serve it, BadRequest when none is named and the
+    project has none.
+    """
+    if deployment_id is None:
+        deployment_id = await active_deployment(project_id, None)
+    before = await query("push_worker_at", project_id=project_id, url=url)
+    await put_push_deployment(project_id, deployment_id, now_us)
+    for (id,) in before:
+        await end_registration(id, now_us)
+    await query(
+        "upsert_worker",
+        id=worker_id,
+        project_id=project_id,
+        deployment_id=deployment_id,
+        python=PYTHON,
+        capacity=capacity,
+        embedded=PUSHED,
+        lease_until_us=now_us + lease_us,
+        now_us=now_us,
+    )
+    await query("insert_push_worker", id=worker_id, project_id=project_id, url=url, check_at_us=now_us + check_us)
+    return deployment_id
+
+
+@verb
+async def push_worker_online(*, project_id: str, worker_id: str, now_us: int, lease_us: int, check_us: int) -> None:
+    """All is registered: work may come. Raises NotFound."""
+    moved = await query(
+        "push_online", id=worker_id, project_id=project_id, now_us=now_us, check_at_us=now_us + check_us
+    )
+    if not moved:
+        raise NotFound(f"Worker {worker_id!r} is not registered (any more); register again.")
+    await query("renew_push_lease", id=worker_id, lease_until_us=now_us + lease_us)
+
+
+@verb
+async def push_worker_beat(*, project_id: str, worker_id: str, now_us: int, lease_us: int, check_us: int) -> bool:
+    """A worker is heard of. False: there is no such registration."""
+    known = await query("push_beat", id=worker_id, project_id=project_id, check_at_us=now_us + check_us)
+    if known:
+        await query("renew_push_lease", id=worker_id, lease_until_us=now_us + lease_us)
+    return bool(known)
+
+
+@verb
+async def push_worker_refused(
+    *, worker_id: str, now_us: int, check_us: int, young_us: int, refused_max: int = REFUSED_MAX
+) -> bool:
+    """It refused a connection. The second time in a row it is gone, unless it has just said that it is online: it says
+    so before its socket listens. Answers whether it is gone."""
+    rows = await query("push_refused", id=worker_id, young_us=now_us - young_us, check_at_us=now_us + check_us)
+    if not rows or rows[0][0] < refused_max:
+        return False
+    await lapse(worker_id, now_us)
+    return True
+
+
+@verb
+async def hurry_push_check(*, worker_id: str, at_us: int) -> None:
+    """Ask after a worker no later than that."""
+    await query("hurry_check", id=worker_id, check_at_us=at_us)
+
+
+@verb
+async def retire_push_worker(*, worker_id: str, now_us: int) -> None:
+    """It says that it is somebody else: its registration is over."""
+    if await query("read_worker", id=worker_id):
+        await end_registration(worker_id, now_us)
+        await Tell(Counted("workers_lost"))
+
+
+async def lapse(worker_id: str, now_us: int) -> None:
+    """Believe in a worker no longer: what it holds goes to others. It comes back with its next beat."""
+    if not await query("lapse_push_worker", id=worker_id):
+        return
+    await query("end_push_lease", id=worker_id, now_us=now_us)
+    for project_id, id, attempt, _ in await query("held_by", worker_id=worker_id):
+        await lose(project_id, id, attempt, worker_id, now_us)
+    await Tell(Counted("workers_lost"))
+
+
+@verb
+async def lapse_expired(*, now_us: int, forget_before_us: int, limit: int, by_database: bool = False) -> int:
+    """Give up those whose lease ran out, and forget those that lapsed long ago; answers how many lapsed."""
+    expired = await query("expired_push_workers", now_us=now_us, limit=limit, by_database=int(by_database))
+    for (worker_id,) in expired:
+        await lapse(worker_id, now_us)
+    for (worker_id,) in await query("lapsed_long_ago", before_us=forget_before_us, limit=limit):
+        await end_registration(worker_id, now_us)
+    return len(expired)
+
+
+@verb
+async def take_push_checks(*, now_us: int, every_us: int, limit: int) -> list[tuple[str, str, str]]:
+    """The workers to ask after now, with project and URL; no other server asks after them within `every_us`."""
+    rows = await query("take_push_checks", now_us=now_us, next_us=now_us + every_us, limit=limit)
+    return [(id, project_id, url) for id, project_id, url in rows]
+
+
+class Watched(NamedTuple):
+    """What a server that brings work has to know, at a look."""
+
+    online: Sequence[PushWorker]
+    """Of all projects."""
+    expired: bool
+    """Whether there are leases that have run out."""
+    next_check_us: int | None
+
+
+@verb
+async def watch_push_workers(*, now_us: int) -> Watched:
+    """The push workers that are believed in."""
+    online: list[PushWorker] = []
+    expired = False
+    next_check_us: int | None = None
+    for state, lease_until_us, check_at_us, *worker in await query("live_push_workers"):
+        expired = expired or lease_until_us <= now_us
+        if state == "online" and lease_until_us > now_us:
+            online.append(PushWorker(*worker))
+            next_check_us = check_at_us if next_check_us is None else min(next_check_us, check_at_us)
+    return Watched(online, expired, next_check_us)
+
+
+@verb
+async def active_workers(*, project_id: str, now_us: int) -> list[str]:
+    """The workers that hold a lease, of either kind."""
+    pushed = await query("active_push_workers", project_id=project_id, now_us=now_us)
+    native = await query("active_native_workers", project_id=project_id, now_us=now_us)
+    return [id for (id,) in (*native, *pushed)]
+
+
+@verb
+async def claim_pushed(
+    *,
+    worker_id: str,
+    claim_id: str,
+    at_most: int,
+    now_us: int,
+    grace_us: int,
+    after: tuple[str, str] = ("", ""),
+    limited_first: bool = False,
+    polled: bool = False,
+) -> Handed:
+    """Claim what a push worker has room for, on its behalf; what it holds is counted in the same transaction.
+
+    Any server may do so. `polled`: the worker itself asks, and has what it is answered.
+    """
+    rows = await query("lock_push_worker", id=worker_id)
+    if not rows:
+        return Handed((), after, 0)
+    project_id, deployment_id, capacity, state, lease_until_us, _ = rows[0]
+    if (state != "online" and not polled) or lease_until_us <= now_us:
+        return Handed((), after, 0)
+    held: int = (await query("count_held_by", worker_id=worker_id))[0][0]
+    free = capacity - held
+    if free <= 0:
+        return Handed((), after, 0)
+    room = Room(min(free, at_most), None)
+    values = claim_values(project_id, deployment_id, worker_id, claim_id, PYTHON, now_us, grace_us)
+    after, _ = await pick(values, room, after, limited_first)
+    picked: list[Pushed] = []
+    for row in room.picked:
+        claimed, _ = claimed_of(row, worker_id)
+        details = Details(*(await query("push_details", project_id=project_id, id=claimed.id))[0])
+        # A fresh execution's rank is far above that of a woken one.
+        picked.append(Pushed(claimed, details, row[-1] if claimed.attempt > 1 else None))
+        if polled:
+            await query(
+                "accept_push", project_id=project_id, id=claimed.id, attempt=claimed.attempt, worker_id=worker_id
+            )
+    return Handed(picked, after, free - len(picked))
+
+
+@verb
+async def accept_push(*, project_id: str, execution_id: str, attempt: int, worker_id: str) -> None:
+    """The worker has it."""
+    await query("accept_push", project_id=project_id, id=execution_id, attempt=attempt, worker_id=worker_id)
+
+
+@verb
+async def hand_back(*, project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int) -> None:
+    """The worker did not take it: back to its queue, as if nothing had been."""
+    await lose(project_id, execution_id, attempt, worker_id, now_us, released=True)
+
+
+@verb
+async def lost_delivery(*, project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int) -> bool:
+    """Nobody can tell whether the worker got it, and nothing was heard of it since: it goes to its queue, counted as
+    a lost delivery. False: the worker has it after all, or somebody else."""
+    rows = await query("lock_pushed", project_id=project_id, id=execution_id)
+    if not rows or rows[0][:3] not in _held_as(attempt, worker_id) or rows[0][5]:
+        return False
+    await lose(project_id, execution_id, attempt, worker_id, now_us)
+    return True
+
+
+def _held_as(attempt: int, worker_id: str) -> tuple[tuple[str, int, str], ...]:
+    """How `lock_pushed` begins while this worker holds that attempt."""
+    return (Phase.RUNNING.value, attempt, worker_id), (Phase.CANCELLING.value, attempt, worker_id)
+
+
+@verb
+async def untold(*, before_us: int, limit: int) -> list[Untold]:
+    """Deliveries from before `before_us` without an acknowledgement, and cancels that no worker was told of."""
+    return [
+        Untold(project_id, id, attempt, worker_id, phase == "cancelling", acked, url)
+        for project_id, id, attempt, worker_id, phase, acked, _, url in await query(
+            "untold_of_push_workers", before_us=before_us, limit=limit
+        )
+    ]
+
+
+@verb
+async def tell_cancel(*, project_id: str, execution_id: str, attempt: int, worker_id: str) -> bool:
+    """Take it on oneself to tell the worker of a cancel. False: another server does, or it is over."""
+    return bool(
+        await query("tell_cancel", project_id=project_id, id=execution_id, attempt=attempt, worker_id=worker_id)
+    )
+
+
+@verb
+async def untell_cancel(*, project_id: str, execution_id: str, attempt: int, worker_id: str) -> None:
+    """The worker could not be told; somebody is to try again."""
+    await query("untell_cancel", project_id=project_id, id=execution_id, attempt=attempt, worker_id=worker_id)
+
+
+@verb
+async def cancel_absent(*, project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int) -> None:
+    """The worker, told of the cancel, says that it does not run it: it is cancelled, there is nothing to wait for."""
+    rows = await query("lock_pushed", project_id=project_id, id=execution_id)
+    if not rows or (rows[0][0], rows[0][1], rows[0][2]) != ("cancelling", attempt, worker_id):
+        return
+    moved = await query("overrule", project_id=project_id, id=execution_id, now_us=now_us)
+    await note_cancelled(project_id, execution_id, moved[0], attempt, now_us, "not running")

@@ -1,0 +1,487 @@
+"""What push workers say of the executions that they hold: steps, waits, ends.
+
+Steps and waits carry neither worker nor attempt. They count while a push worker of the project holds the execution, and
+the first outcome of a step is the only one; that is weaker than the fence of native workers. Ends name their worker.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from perdure.store.interface import Due, Ready, Tell, Written, query, query_many, verb
+from perdure.store.verbs.events import event_value, first_event, number_before
+from perdure.store.verbs.idempotency import Idempotency, recall, remember
+from perdure.store.verbs.moves import cancel_tree, lose, note_cancelled
+from perdure.store.verbs.rows import deliver, ended, journal_row
+from perdure.store.verbs.saved_steps import ENDS
+from perdure.store.verbs.starts import New, start_items
+from perdure.wire.errors import BadRequest, Conflict, NotFound
+from perdure.wire.records import Kind
+from perdure.wire.requests import Started
+from perdure.wire.status import FINAL, HELD, Phase
+
+RETRIES_MAX = 2
+"""How often an execution of push workers is tried again when its code fails."""
+TIMED_OUT_US = 2_000_000
+"""How early a worker may say that the run time is up: it has a clock of its own."""
+
+
+class Held(NamedTuple):
+    """An execution as `lock_pushed` finds it."""
+
+    phase: Phase
+    attempt: int
+    worker_id: str | None
+    report_number: int
+    retry_count: int
+    acked: int
+    created_at_us: int
+    due_at_us: int | None
+    moved_at_us: int
+    push_worker_id: str | None
+    """The holder, if it is a push worker that is still registered."""
+    push: bool
+    """Whether push workers serve its deployment."""
+    deployment_id: str | None
+
+
+async def _lock(project_id: str, execution_id: str) -> Held:
+    rows = await query("lock_pushed", project_id=project_id, id=execution_id)
+    if not rows:
+        raise NotFound(f"Execution {execution_id!r} does not exist.")
+    phase, *rest = rows[0]
+    return Held(Phase(phase), *rest)
+
+
+async def _lock_for(project_id: str, execution_id: str, worker_id: str, end: Phase) -> Held | None:
+    """The execution if this worker holds it; None when it has ended like this by this worker's word already.
+
+    Raises NotFound, Conflict.
+    """
+    held = await _lock(project_id, execution_id)
+    if held.worker_id == worker_id and held.phase in HELD:
+        return held
+    if held.worker_id == worker_id and held.phase is end:
+        return None
+    raise Conflict(
+        f"Execution {execution_id!r} is {held.phase} and not held by worker {worker_id!r} (any more); nothing that "
+        "this worker says of it counts."
+    )
+
+
+# --- steps ---------------------------------------------------------------------------------------------------------
+
+
+class Step(NamedTuple):
+    """An outcome that a push worker saves."""
+
+    key: str
+    ok: bool
+    value: bytes
+    """Its output, or its error."""
+    source_execution_id: str | None = None
+    output_schema_name: str | None = None
+
+
+@verb
+async def save_step(*, project_id: str, execution_id: str, step: Step, now_us: int) -> None:
+    """Record a step's outcome; the first one stands (I2). Raises NotFound, Conflict when no push worker holds it."""
+    moved = await query("record_pushed", project_id=project_id, id=execution_id, key=step.key, now_us=now_us)
+    if not moved:
+        held = await _lock(project_id, execution_id)
+        if held.phase not in HELD or held.push_worker_id is None:
+            raise Conflict(
+                f"Execution {execution_id!r} is {held.phase}: no push worker holds it, nor saves steps of it."
+            )
+        return
+    seq, at_us, attempt, _ = moved[0]
+    row = journal_row(
+        execution_id,
+        seq,
+        at_us,
+        Kind.STEP,
+        attempt,
+        key=step.key,
+        name=step.output_schema_name,
+        fingerprint=step.source_execution_id,
+        ok=step.ok,
+        value=step.value,
+        tries=1,
+    )
+    await query_many("insert_journal", [row])
+    await Tell(Written(execution_id))
+
+
+# --- ends ----------------------------------------------------------------------------------------------------------
+
+
+@verb
+async def complete_pushed(
+    *,
+    project_id: str,
+    execution_id: str,
+    worker_id: str,
+    result: bytes,
+    output_schema_name: str | None,
+    final_state: bytes | None,
+    now_us: int,
+) -> None:
+    """The execution has a result. Raises NotFound, Conflict."""
+    held = await _lock_for(project_id, execution_id, worker_id, Phase.COMPLETED)
+    if held is None:
+        return
+    moved = await query("complete", result=result, **_fence(project_id, execution_id, held, now_us))
+    if output_schema_name is not None:
+        await query("put_output_schema", project_id=project_id, id=execution_id, output_schema_name=output_schema_name)
+    if final_state is not None:
+        await query("put_final_state", execution_id=execution_id, final_state=final_state)
+    await _over(project_id, execution_id, held, Phase.COMPLETED, moved[0], now_us, result=result)
+
+
+@verb
+async def fail_pushed(
+    *,
+    project_id: str,
+    execution_id: str,
+    worker_id: str,
+    error: str,
+    stack: str | None,
+    retryable: bool,
+    final_state: bytes | None,
+    now_us: int,
+) -> None:
+    """The execution's code failed: it is tried again, or that is its end. Raises NotFound, Conflict."""
+    held = await _lock_for(project_id, execution_id, worker_id, Phase.FAILED)
+    if held is None:
+        return
+    fence = _fence(project_id, execution_id, held, now_us)
+    detail = msgspec.json.encode({"type": "Error", "message": error, **({} if stack is None else {"stack": stack})})
+    if final_state is not None:
+        await query("put_final_state", execution_id=execution_id, final_state=final_state)
+    if held.phase is Phase.CANCELLING:
+        # Whoever lets go of what is being cancelled confirms the cancel.
+        moved = await query("confirm_cancel", **fence)
+        await note_cancelled(project_id, execution_id, moved[0], held.attempt, now_us, "confirmed")
+        return
+    if retryable and held.retry_count < RETRIES_MAX:
+        moved = await query("requeue", due_at_us=None, retries=1, **fence)
+        seq, at_us, deployment_id = moved[0]
+        row = journal_row(
+            execution_id, seq - 1, at_us, Kind.RETRIED, held.attempt, name=error[:500], ok=False, value=b"null"
+        )
+        await query_many("insert_journal", [row])
+        await Tell(Ready(project_id, deployment_id), Written(execution_id))
+        return
+    moved = await query("fail", error=error, **fence)
+    await _over(project_id, execution_id, held, Phase.FAILED, moved[0], now_us, error=error, detail=detail)
+
+
+@verb
+async def confirm_cancel_pushed(
+    *, project_id: str, execution_id: str, worker_id: str, now_us: int, grace_us: int
+) -> None:
+    """The worker has stopped working on it. Raises NotFound, Conflict.
+
+    Nobody cancelled it? When its run time is up that is why; else the worker is going away, and others go on with it.
+    """
+    held = await _lock_for(project_id, execution_id, worker_id, Phase.CANCELLED)
+    if held is None:
+        return
+    if held.phase is Phase.RUNNING:
+        if held.due_at_us is None or now_us < held.due_at_us - TIMED_OUT_US:
+            await lose(project_id, execution_id, held.attempt, worker_id, now_us, released=True)
+            return
+        await cancel_tree(project_id, execution_id, "system", now_us, grace_us)
+    moved = await query("confirm_cancel", **_fence(project_id, execution_id, held, now_us))
+    await note_cancelled(project_id, execution_id, moved[0], held.attempt, now_us, "confirmed")
+
+
+def _fence(project_id: str, execution_id: str, held: Held, now_us: int) -> dict[str, Any]:
+    """The values by which the queries of reports know the execution, one row of its journal being written."""
+    return {
+        "project_id": project_id,
+        "id": execution_id,
+        "attempt": held.attempt,
+        "worker_id": held.worker_id,
+        "number": held.report_number + 1,
+        "rows": 1,
+        "progress": None,
+        "now_us": now_us,
+    }
+
+
+async def _over(
+    project_id: str,
+    execution_id: str,
+    held: Held,
+    phase: Phase,
+    moved: Sequence[Any],
+    now_us: int,
+    *,
+    result: bytes | None = None,
+    error: str | None = None,
+    detail: bytes | None = None,
+) -> None:
+    next_seq, at_us, workflow_id, parent_id, step_key, limited, batch_id, waits = moved
+    row = journal_row(
+        execution_id, next_seq - 1, at_us, Kind(phase), held.attempt, ok=detail is None, value=detail or b"null"
+    )
+    await query_many("insert_journal", [row])
+    await ended(
+        project_id,
+        execution_id,
+        phase,
+        now_us,
+        workflow_id=workflow_id,
+        parent_execution_id=parent_id,
+        step_key=step_key,
+        batch_id=batch_id,
+        limited=limited,
+        result=result,
+        error=error,
+        detail=detail,
+        waits=waits,
+    )
+
+
+# --- waits ---------------------------------------------------------------------------------------------------------
+
+
+class Wait(NamedTuple):
+    """What an execution waits for: a time, an event of a topic, or (`event_type`) the answer to a suspended step."""
+
+    key: str
+    told: bytes
+    """What is kept of it in the journal, as JSON."""
+    until_us: int | None = None
+    """When it is due, or what it waits for is too late."""
+    topic: str | None = None
+    event_type: str | None = None
+
+
+@verb
+async def wait_pushed(*, project_id: str, execution_id: str, wait: Wait, now_us: int) -> None:
+    """Let go of an execution until something happens; if that is there already, it goes on at once (I5).
+
+    What comes when the execution is not running any more changes nothing. Raises NotFound.
+    """
+    topic = wait.topic
+    if topic is not None:
+        await query("lock_topic", project_id=project_id, topic=topic)
+    held = await _lock(project_id, execution_id)
+    if held.phase is Phase.CANCELLING and held.push_worker_id is not None:
+        # The worker lets go of it: that is all a cancel wants.
+        moved = await query("overrule", project_id=project_id, id=execution_id, now_us=now_us)
+        await note_cancelled(project_id, execution_id, moved[0], held.attempt, now_us, "confirmed")
+        return
+    if held.phase is not Phase.RUNNING or held.push_worker_id is None:
+        return
+    if await _outcome_there(execution_id, wait.key):
+        await _go_on(project_id, execution_id, held, now_us)
+        return
+    if topic is None:
+        await _let_go(project_id, execution_id, held, wait.key, wait.told, wait.until_us, now_us)
+        return
+    known = await query("read_wait", execution_id=execution_id, key=wait.key)
+    await _open(project_id, execution_id, wait, held.created_at_us, now_us)
+    await _let_go(project_id, execution_id, held, wait.key, wait.told, wait.until_us, now_us)
+    if known and known[0][0] == "early" and wait.event_type is not None:  # answered before it asked
+        await query("meet_wait", execution_id=execution_id, key=wait.key, event_seq=None, data=None)
+        await deliver(project_id, execution_id, Kind.RESUME, now_us, key=wait.key, name=topic, value=known[0][4])
+        return
+    after = (await query("read_wait", execution_id=execution_id, key=wait.key))[0][2] or 0
+    if wait.event_type is None:
+        event = await first_event(project_id, execution_id, topic, None, after)
+    else:
+        found = await query(
+            "first_event_of_type", project_id=project_id, topic=topic, after=after, event_type=wait.event_type
+        )
+        event = found[0] if found else None
+    if event is None:
+        return
+    id, seq, _, event_type, data, at_us = event
+    await query("meet_wait", execution_id=execution_id, key=wait.key, event_seq=seq, data=None)
+    if wait.event_type is not None:
+        await deliver(project_id, execution_id, Kind.RESUME, now_us, key=wait.key, name=topic, value=data)
+        return
+    value = event_value(id, seq, topic, event_type, data, at_us)
+    await deliver(project_id, execution_id, Kind.EVENT, now_us, key=wait.key, name=topic, value=value)
+
+
+async def _open(project_id: str, execution_id: str, wait: Wait, created_at_us: int, now_us: int) -> None:
+    """Open the wait, or open it again: what came since the first time counts."""
+    assert wait.topic is not None
+    question: bytes | None = None
+    if wait.event_type is None:
+        after = await number_before(project_id, wait.topic, created_at_us)
+    else:
+        # Answers count from the question on; a question that was never published is as old as the execution.
+        asked = await query(
+            "last_event_of_type", project_id=project_id, topic=wait.topic, event_type=f"suspend_{wait.key}"
+        )
+        if asked:
+            after, question = asked[0]
+        else:
+            after = await number_before(project_id, wait.topic, created_at_us)
+    await query(
+        "open_typed_wait",
+        execution_id=execution_id,
+        key=wait.key,
+        project_id=project_id,
+        topic=wait.topic,
+        after_seq=after,
+        event_type=wait.event_type,
+        batch_id=None,
+        data=question,
+        expires_at_us=wait.until_us,
+        now_us=now_us,
+    )
+
+
+async def _outcome_there(execution_id: str, key: str) -> bool:
+    rows = await query("outcomes_of_key", execution_id=execution_id, key=key)
+    return any(row[2] in ENDS for row in rows)
+
+
+async def _go_on(project_id: str, execution_id: str, held: Held, now_us: int) -> None:
+    """What it wants to wait for is there: back to its queue."""
+    assert held.worker_id is not None
+    await lose(project_id, execution_id, held.attempt, held.worker_id, now_us, released=True)
+
+
+async def _let_go(
+    project_id: str, execution_id: str, held: Held, key: str, told: bytes, until_us: int | None, now_us: int
+) -> None:
+    moved = await query(
+        "suspend",
+        project_id=project_id,
+        id=execution_id,
+        attempt=held.attempt,
+        worker_id=held.worker_id,
+        due_at_us=until_us,
+        timer_key=None if until_us is None else key,
+        parked_worker=None,
+        parked_seq=None,
+        now_us=now_us,
+    )
+    next_seq, at_us, limited = moved[0][:3]
+    row = journal_row(execution_id, next_seq - 1, at_us, Kind.WAITING, held.attempt, key=key, value=told)
+    await query_many("insert_journal", [row])
+    await Tell(Written(execution_id))
+    if until_us is not None:
+        await Tell(Due(until_us))
+    if limited:
+        await Tell(Ready(project_id, None))
+
+
+@verb
+async def put_span_id(*, project_id: str, execution_id: str, otel_span_id: str | None) -> None:
+    """Keep the span in which the next attempt goes on, whatever became of the execution meanwhile. Raises NotFound."""
+    if not await query("lock_state", project_id=project_id, id=execution_id):
+        raise NotFound(f"Execution {execution_id!r} does not exist.")
+    await query("put_span_id", execution_id=execution_id, otel_span_id=otel_span_id)
+
+
+# --- children ------------------------------------------------------------------------------------------------------
+
+
+@verb
+async def start_children(
+    *,
+    project_id: str,
+    parent_id: str,
+    step_key: str,
+    news: Sequence[New],
+    batch_id: str | None,
+    wait: bool,
+    now_us: int,
+    idempotency: Idempotency | None = None,
+) -> list[Started]:
+    """Start the child, or (`batch_id`) the batch, of a step; the same step again is answered with what it started.
+
+    `wait`: the parent lets go until it has ended, or all of it. Raises NotFound, Conflict, BadRequest and what starting
+    raises.
+    """
+    first = await recall(project_id, idempotency)
+    if first is not None:
+        return _STARTED.decode(first)
+    held = await _lock(project_id, parent_id)
+    rows = await query("outcomes_of_key", execution_id=parent_id, key=step_key) if held.push else []
+    before = [row[7] for row in rows if row[2] == Kind.CHILD_STARTED]
+    if before:
+        answers = await _started_before(project_id, before[0])
+    else:
+        answers = await _start(project_id, parent_id, step_key, news, batch_id, held, now_us)
+    if wait and held.phase is Phase.RUNNING and held.push_worker_id is not None:
+        if any(row[2] in ENDS for row in rows):
+            await _go_on(project_id, parent_id, held, now_us)
+        else:
+            told = msgspec.json.encode({"type": "child" if batch_id is None else "batch"})
+            await _let_go(project_id, parent_id, held, step_key, told, None, now_us)
+    await remember(project_id, idempotency, msgspec.json.encode(answers), now_us)
+    return answers
+
+
+_STARTED = msgspec.json.Decoder(list[Started])
+
+
+async def _started_before(project_id: str, value: bytes) -> list[Started]:
+    told = msgspec.json.decode(value)
+    answers: list[Started] = []
+    for id in told if isinstance(told, list) else [told]:
+        rows = await query("read_state", project_id=project_id, id=id)
+        answers.append(Started(id, rows[0][16] if rows else 0, existing=True))
+    return answers
+
+
+async def _start(
+    project_id: str,
+    parent_id: str,
+    step_key: str,
+    news: Sequence[New],
+    batch_id: str | None,
+    held: Held,
+    now_us: int,
+) -> list[Started]:
+    if held.push and (held.phase is Phase.CANCELLING or held.phase in FINAL):
+        raise Conflict(f"Parent execution {parent_id!r} is {held.phase}; it starts no more children.")
+    if (held.push or batch_id is not None) and any(new.item.key is not None for new in news):
+        raise BadRequest("`key` does not go with `step_key`: the parent and its step name the child.")
+    items = [
+        New(
+            id,
+            msgspec.structs.replace(
+                item,
+                parent_execution_id=parent_id,
+                step_key=step_key,
+                deployment_id=item.deployment_id or held.deployment_id,
+            ),
+        )
+        for id, item in news
+    ]
+    found = await start_items(project_id, items, now_us, batch_id=batch_id, independent=False)
+    answers = [answer for answer in found if isinstance(answer, Started)]
+    if held.push:
+        ids: object = [one.execution_id for one in answers] if batch_id is not None else answers[0].execution_id
+        seq, at_us, attempt = (await query("next_row", project_id=project_id, id=parent_id, now_us=now_us))[0]
+        name = None if batch_id is not None else items[0].item.workflow_id
+        value = msgspec.json.encode(ids)
+        row = journal_row(parent_id, seq, at_us, Kind.CHILD_STARTED, attempt, key=step_key, name=name, value=value)
+        await query_many("insert_journal", [row])
+        await Tell(Written(parent_id))
+    if batch_id is not None:
+        await query(
+            "open_typed_wait",
+            execution_id=parent_id,
+            key=step_key,
+            project_id=project_id,
+            topic=None,
+            after_seq=None,
+            event_type=None,
+            batch_id=batch_id,
+            data=None,
+            expires_at_us=None,
+            now_us=now_us,
+        )
+    return answers

@@ -1,0 +1,160 @@
+"""Steps as push workers read them: one shape for what they saved, and for what the server wrote.
+
+The journal is the one truth. A timer that was due, an event, an answer and the end of children are rows of their own
+kinds; here they get the shape that a worker expects under the key of its step.
+"""
+
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Raw
+
+from perdure.store.interface import query, verb
+from perdure.wire.errors import NotFound
+from perdure.wire.public import rfc3339
+from perdure.wire.records import Kind
+from perdure.wire.status import Phase
+
+ENDS = (Kind.STEP, Kind.TIMER, Kind.EVENT, Kind.RESUME, Kind.CHILD)
+"""The kinds of rows that are the outcome of a step."""
+
+
+class Standing(NamedTuple):
+    """Where an execution stands, for whoever looks at its steps."""
+
+    phase: Phase
+    attempt: int
+    worker_id: str | None
+    acked: int
+    root_id: str
+    root_workflow_id: str
+    push_worker_id: str | None
+
+
+class SavedStep(NamedTuple):
+    """A step's outcome, whoever wrote it, as push workers read it."""
+
+    key: str
+    outputs: Raw | None = None
+    error: Raw | None = None
+    success: bool = True
+    source_execution_id: str | None = None
+    output_schema_name: str | None = None
+
+
+@verb
+async def standing(*, project_id: str, execution_id: str) -> Standing:
+    """Where an execution stands. Raises NotFound."""
+    return await _standing(project_id, execution_id)
+
+
+async def _standing(project_id: str, execution_id: str) -> Standing:
+    rows = await query("read_pushed", project_id=project_id, id=execution_id)
+    if not rows:
+        raise NotFound(f"Execution {execution_id!r} does not exist.")
+    phase, attempt, worker_id, acked, workflow_id, root_id, root_workflow_id, push_worker_id = rows[0]
+    return Standing(Phase(phase), attempt, worker_id, acked, root_id, root_workflow_id or workflow_id, push_worker_id)
+
+
+@verb
+async def read_step(*, project_id: str, execution_id: str, step_key: str) -> tuple[Standing, SavedStep | None]:
+    """The outcome of one step, and where its execution stands. Raises NotFound for the execution."""
+    where = await _standing(project_id, execution_id)
+    rows = await query("outcomes_of_key", execution_id=execution_id, key=step_key)
+    return where, await _saved(project_id, execution_id, rows)
+
+
+@verb
+async def list_steps(*, project_id: str, execution_id: str, limit: int) -> list[SavedStep]:
+    """All outcomes of an execution, by key. Raises NotFound."""
+    await _standing(project_id, execution_id)
+    by_key: dict[str, list[tuple[Any, ...]]] = {}
+    for row in await query("read_journal", execution_id=execution_id, after=0, limit=limit):
+        seq, at_us, kind, _, key, name, fingerprint, ok, value = row[:9]
+        if key is not None and (kind in ENDS or kind == Kind.CHILD_STARTED):
+            by_key.setdefault(key, []).append((seq, at_us, kind, key, name, fingerprint, ok, value))
+    found = [await _saved(project_id, execution_id, by_key[key]) for key in sorted(by_key)]
+    return [step for step in found if step is not None]
+
+
+async def _saved(project_id: str, execution_id: str, rows: Sequence[Sequence[Any]]) -> SavedStep | None:
+    """The step that the rows under one key tell: their first outcome."""
+    outcome = min((row for row in rows if row[2] in ENDS), key=itemgetter(0), default=None)
+    if outcome is None:
+        return None
+    _, at_us, kind, key, name, fingerprint, ok, value = outcome
+    if kind == Kind.STEP:
+        given = Raw(value)
+        return SavedStep(key, given if ok else None, None if ok else given, bool(ok), fingerprint, name)
+    if kind == Kind.TIMER:
+        return await _timer(execution_id, key)
+    if kind == Kind.CHILD:
+        return await _child(project_id, key, rows, bool(ok), value)
+    return SavedStep(key, await _event(project_id, execution_id, kind, key, value, at_us))
+
+
+async def _timer(execution_id: str, key: str) -> SavedStep:
+    """A timer was due: what was waited for, or the time-out of something else."""
+    rows = await query("last_wait_of_key", execution_id=execution_id, key=key)
+    told = msgspec.json.decode(rows[0][0]) if rows else {}
+    until = told.get("until")
+    if told.get("type") in ("event", "suspend"):
+        return SavedStep(key, error=_json({"message": f"Event wait expired at {until}"}), success=False)
+    return SavedStep(key, _json({"success": True, "wait_until": until}))
+
+
+async def _event(project_id: str, execution_id: str, kind: str, key: str, value: bytes, at_us: int) -> Raw:
+    """An event as push workers read it; of an answer, which is kept bare, the event around it is looked up."""
+    if kind == Kind.EVENT:
+        event = msgspec.json.decode(value, type=_Event)
+        return _shown(event.id, event.sequence_id, event.topic, event.event_type, event.data, event.created_at_us)
+    id, event_type, number, topic = None, f"resume_{key}", 0, None
+    wait = await query("read_wait", execution_id=execution_id, key=key)
+    if wait and wait[0][3] is not None:
+        topic, number = wait[0][1], wait[0][3]
+        found = await query("read_event", project_id=project_id, topic=topic, seq=number)
+        if found:
+            id, event_type, at_us = found[0]
+    return _shown(id or execution_id, number, topic or "", event_type, Raw(value), at_us)
+
+
+class _Event(msgspec.Struct):
+    id: str
+    sequence_id: int
+    topic: str
+    event_type: str | None
+    data: Raw
+    created_at_us: int
+
+
+def _shown(id: str, number: int, topic: str, event_type: str | None, data: Raw, at_us: int) -> Raw:
+    return _json(
+        {
+            "sequence_id": number,
+            "topic": topic,
+            "event_type": event_type,
+            "data": data,
+            "id": id,
+            "created_at": rfc3339(at_us),
+        }
+    )
+
+
+async def _child(project_id: str, key: str, rows: Sequence[Sequence[Any]], ok: bool, value: bytes) -> SavedStep:
+    if not ok:
+        told = msgspec.json.decode(value)
+        message = told.get("message") if isinstance(told, dict) else None
+        return SavedStep(key, error=_json({"message": message or "The execution was cancelled."}), success=False)
+    started = next((row[7] for row in rows if row[2] == Kind.CHILD_STARTED), None)
+    id = None if started is None else msgspec.json.decode(started)
+    schema = None
+    if isinstance(id, str):
+        found = await query("output_schema_of", project_id=project_id, id=id)
+        schema = found[0][0] if found else None
+    return SavedStep(key, Raw(value), output_schema_name=schema)
+
+
+def _json(value: object) -> Raw:
+    return Raw(msgspec.json.encode(value))

@@ -1,0 +1,398 @@
+"""Work is brought to push workers: what a call comes to, and that one worker's trouble is its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from tests.server.push_worker import DROP, HANG, LOOPBACK, PushWorker, push_worker
+from tests.server.serving import Served, serving
+
+from perdure.engine import dispatch
+from perdure.store.verbs import saved_steps
+from perdure.wire.signatures import verify
+from perdure.wire.status import Phase
+
+Json = Any
+
+
+@pytest.fixture
+async def served(database: str) -> AsyncIterator[Served]:
+    async with serving(database, outbound_hosts=LOOPBACK) as served:
+        yield served
+
+
+@pytest.fixture
+async def worker(served: Served) -> AsyncIterator[PushWorker]:
+    async with push_worker(served) as worker:
+        yield worker
+
+
+async def start(served: Served, workflow_id: str = "w", **fields: Json) -> str:
+    return await served.start(workflow_id, deployment_id="push", accept_early=False, **fields)
+
+
+async def shown(served: Served, id: str) -> Json:
+    return (await served.client.get(f"/api/v1/executions/{id}")).json()
+
+
+async def until_phase(served: Served, id: str, phase: Phase) -> Json:
+    async def there() -> bool:
+        return bool((await shown(served, id))["phase"] == phase)
+
+    await until(there)
+    return await shown(served, id)
+
+
+async def until(true: Callable[[], Awaitable[bool]]) -> None:
+    """Until something holds that the server does by itself."""
+    async with asyncio.timeout(20):
+        while not await true():  # noqa: ASYNC110  # there is no event for it
+            await asyncio.sleep(0.02)
+
+
+async def kinds(served: Served, id: str) -> list[str]:
+    return [row.kind.value for row in await served.engine.executions.journal(served.project_id, id)]
+
+
+async def until_acknowledged(served: Served, id: str) -> None:
+    async def acknowledged() -> bool:
+        where = await served.engine.store.read(saved_steps.standing(project_id=served.project_id, execution_id=id))
+        return bool(where.acked)
+
+    await until(acknowledged)
+
+
+async def test_work_is_brought_whole_and_signed(served: Served, worker: PushWorker) -> None:
+    id = await start(
+        served, "order", payload={"n": 1}, user_id="u", initial_state={"s": 1}, otel_traceparent="00-a-b-01"
+    )
+    body = await worker.until_pushed(id)
+    created_at = (await shown(served, id))["created_at"]
+    assert body == {
+        "worker_id": worker.id,
+        "execution_id": id,
+        "workflow_id": "order",
+        "created_at": created_at,
+        "retry_count": 0,
+        "payload": {"n": 1},
+        "deployment_id": "push",
+        "parent_execution_id": None,
+        "root_execution_id": id,
+        "root_workflow_id": "order",
+        "step_key": None,
+        "session_id": id,
+        "user_id": "u",
+        "otel_traceparent": "00-a-b-01",
+        "otel_span_id": None,
+        "initial_state": {"s": 1},
+        "channel_context": None,
+        "run_timeout_seconds": None,
+    }
+    [call] = [call for call in worker.calls if call.path == "/execute"]
+    assert call.headers["x-worker-id"] == worker.id
+    secret = (await served.engine.signing.secrets(served.project_id)).at(0)[0]
+    verify(secret, call.headers, call.body, now_seconds=time.time())
+    assert (await worker.complete(id, {"m": 2})).status_code == 200
+    found = await shown(served, id)
+    assert (found["status"], found["result"], found["assigned_to_worker"]) == ("completed", {"m": 2}, worker.id)
+
+
+async def test_a_worker_gets_no_more_than_it_takes(served: Served) -> None:
+    async with push_worker(served, capacity=2) as worker:
+        ids = [await start(served) for _ in range(5)]
+        done: list[str] = []
+        while len(done) < 5:
+            await worker.until(lambda: len(worker.pushed()) >= min(len(done) + 2, 5))
+            assert len(worker.pushed()) <= len(done) + 2
+            id = worker.pushed()[len(done)]["execution_id"]
+            assert (await worker.complete(id)).status_code == 200
+            done.append(id)
+        assert sorted(done) == sorted(ids)
+
+
+async def test_one_worker_that_hangs_slows_no_other(served: Served, worker: PushWorker) -> None:
+    async with push_worker(served, deployment="slow", capacity=100) as slow:
+        slow.answer = lambda body: HANG
+        stuck = [await served.start("w", deployment_id="slow") for _ in range(30)]
+        await slow.until(lambda: len(slow.pushed()) >= dispatch.CALLS_MAX)
+        for _ in range(20):
+            id = await start(served)
+            await worker.until_pushed(id)
+            await worker.complete(id)
+        assert len(slow.pushed()) == dispatch.CALLS_MAX, "only so many calls at a time"
+        assert len(stuck) == 30
+
+
+async def test_a_full_worker_is_left_alone_for_a_moment(served: Served, worker: PushWorker) -> None:
+    full = True
+    worker.answer = lambda body: 429 if full else 200
+    id = await start(served)
+    await worker.until_pushed(id)
+    before = time.monotonic()
+    await worker.until_pushed(id, 3)
+    assert len(worker.pushed()) <= 3 + (time.monotonic() - before) / dispatch.REST_SECONDS, "no spinning"
+    full = False
+    await worker.until(lambda: not full)
+    await until_acknowledged(served, id)
+    await worker.complete(id)
+    found = await shown(served, id)
+    assert (found["status"], found["retry_count"]) == ("completed", 0)
+    assert "lost" not in await kinds(served, id)
+
+
+async def test_an_end_makes_room_in_a_full_worker_at_once(
+    served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "REST_SECONDS_MAX", 60.0)
+    first = await start(served)
+    await worker.until_pushed(first)
+    await until_acknowledged(served, first)
+    worker.answer = lambda body: 429 if not done else 200
+    done: list[str] = []
+    second = await start(served)
+    await worker.until_pushed(second)
+    await asyncio.sleep(0)
+    done.append(first)
+    await worker.complete(first)
+    await until_acknowledged(served, second)
+
+
+async def test_a_worker_that_is_online_before_it_listens(served: Served) -> None:
+    worker = PushWorker(served)
+    await worker.listen()
+    await worker.die()
+    await worker.register()
+    id = await start(served)
+
+    async def handed_back() -> bool:
+        return "released" in await kinds(served, id)
+
+    await until(handed_back)
+    await worker.listen()
+    await worker.until_pushed(id)
+    await worker.complete(id)
+    assert (await shown(served, id))["status"] == "completed"
+    assert "lost" not in await kinds(served, id)
+    await worker.die()
+
+
+@pytest.mark.slow
+async def test_a_worker_that_refuses_is_gone_and_its_work_goes_to_another(
+    served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "YOUNG_US", 0)
+    monkeypatch.setattr(dispatch, "CHECK_US", 200_000)
+    monkeypatch.setattr(dispatch, "CHECK_AGAIN_US", 100_000)
+    id = await start(served)
+    await worker.until_pushed(id)
+    await until_acknowledged(served, id)
+    async with push_worker(served) as second:
+        await worker.die()
+        body = await second.until_pushed(id)
+        assert body["worker_id"] == second.id
+        assert (await worker.complete(id)).status_code == 409
+        await second.complete(id)
+    assert "lost" in await kinds(served, id)
+    beat = await served.client.post(f"/api/v1/workers/{worker.id}/heartbeat")
+    assert beat.json() == {"re_register": False}, "it is remembered: a new id would be of no use to its running work"
+    await worker.listen()  # for the end of the test
+
+
+async def test_a_lost_reply_is_no_second_push(
+    served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.answer = lambda body: DROP
+    id = await start(served)
+    await worker.until_pushed(id)
+    assert (await worker.step(id, "publish_start")).status_code == 404  # it runs it, after all
+    await until_acknowledged(served, id)
+    assert len(worker.pushed(id)) == 1
+    assert (await worker.complete(id)).status_code == 200
+
+
+async def test_a_delivery_that_nothing_is_heard_of_is_lost(
+    served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "ACKNOWLEDGED_SECONDS", 0.2)
+    worker.answer = lambda body: DROP if len(worker.pushed()) < 2 else 200
+    id = await start(served)
+    await worker.until_pushed(id, 2)
+    await until_acknowledged(served, id)
+    await worker.complete(id)
+    found = await shown(served, id)
+    assert (found["status"], found["retry_count"], found["attempt"]) == ("completed", 0, 2)
+    assert "lost" in await kinds(served, id)
+
+
+async def test_a_delivery_whose_server_died_is_looked_after(
+    served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a server leaves it that ends between its claim and its call."""
+    monkeypatch.setattr(dispatch, "UNTOLD_US", 100_000)
+    monkeypatch.setattr(dispatch, "SWEEP_SECONDS", 0.1)
+    real = dispatch.Lane._deliver
+    died: list[str] = []
+
+    async def dies(self: dispatch.Lane, one: Any) -> None:
+        if not died:
+            died.append(one.claimed.id)
+            return
+        await real(self, one)
+
+    monkeypatch.setattr(dispatch.Lane, "_deliver", dies)
+    id = await start(served)
+    body = await worker.until_pushed(id)
+    assert died == [id] and body["execution_id"] == id
+
+
+async def test_somebody_else_under_the_url_ends_the_registration(
+    served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "MISTAKEN_SECONDS", 0.0)
+    worker.answer = lambda body: 400 if body["worker_id"] == old else 200
+    old = worker.id
+    id = await start(served)
+    await worker.until_pushed(id)
+
+    async def forgotten() -> bool:
+        return bool((await served.client.post(f"/api/v1/workers/{old}/heartbeat")).json()["re_register"])
+
+    await until(forgotten)
+    await worker.register()
+    await worker.until(lambda: any(body["worker_id"] == worker.id for body in worker.pushed(id)))
+
+
+async def test_a_worker_that_starts_anew_takes_the_place_of_its_old_self(served: Served, worker: PushWorker) -> None:
+    id = await start(served)
+    await worker.until_pushed(id)
+    await until_acknowledged(served, id)
+    old = worker.id
+    await worker.register()
+    body = await worker.until_pushed(id, 2)
+    assert body["worker_id"] == worker.id != old
+    assert (await worker.complete(id)).status_code == 200
+    active = (await served.client.get("/api/v1/workers/active")).json()
+    assert active == {"worker_ids": [worker.id]}
+
+
+@pytest.mark.slow
+async def test_a_run_that_kills_its_worker_each_time_fails(served: Served, worker: PushWorker) -> None:
+    id = await start(served)
+    for times in range(1, 6):
+        async with asyncio.timeout(60):
+            await worker.until_pushed(id, times)
+        await until_acknowledged(served, id)
+        await worker.register()
+    found = await until_phase(served, id, Phase.FAILED)
+    assert found["error"].startswith("POISONED") and found["retry_count"] == 0
+    other = await start(served)
+    await worker.until_pushed(other)
+    assert (await worker.complete(other)).status_code == 200
+
+
+async def test_a_cancel_is_told_and_confirmed(served: Served, worker: PushWorker) -> None:
+    id = await start(served)
+    await worker.until_pushed(id)
+    await until_acknowledged(served, id)
+    reply = await served.client.post(f"/api/v1/executions/{id}/cancel")
+    assert reply.json()["status"] == "running"
+    await worker.until(lambda: any(call.path == f"/cancel/{id}" for call in worker.calls))
+    [call] = [call for call in worker.calls if call.path.startswith("/cancel/")]
+    assert call.headers["x-worker-id"] == worker.id
+    assert (await worker.say(id, "confirm-cancellation", {"worker_id": worker.id})).status_code == 200
+    assert (await shown(served, id))["status"] == "cancelled"
+
+
+async def test_a_cancel_of_what_the_worker_does_not_run_ends_at_once(served: Served, worker: PushWorker) -> None:
+    worker.cancel_answer = 404
+    id = await start(served)
+    await worker.until_pushed(id)
+    await until_acknowledged(served, id)
+    await served.client.post(f"/api/v1/executions/{id}/cancel")
+    await until_phase(served, id, Phase.CANCELLED)
+
+
+async def test_what_wakes_is_brought_again(served: Served, worker: PushWorker) -> None:
+    id = await start(served)
+    await worker.until_pushed(id)
+    body = {"step_key": "order", "wait_type": "event", "wait_until": None, "wait_topic": "orders", "expires_at": None}
+    reply = await worker.say(id, "wait", body)
+    assert (reply.status_code, reply.json()) == (200, {"execution_id": id})
+    assert (await worker.say(id, "otel-span-id", {"otel_span_id": "abc"}, method="PUT")).status_code == 200
+    event = {"topic": "orders", "events": [{"event_type": "made", "data": {"n": 1}}]}
+    assert (await served.client.post("/api/v1/events/publish", json=event)).status_code == 200
+    again = await worker.until_pushed(id, 2)
+    assert again["otel_span_id"] == "abc"
+    assert (await worker.step(id, "order")).json()["outputs"]["data"] == {"n": 1}
+
+
+async def test_a_child_is_started_and_waited_for(served: Served, worker: PushWorker) -> None:
+    id = await start(served, "parent", channel_context={"channel_id": "c", "source": {}})
+    await worker.until_pushed(id)
+    body = {
+        "payload": 1,
+        "parent_execution_id": id,
+        "root_execution_id": id,
+        "step_key": "c",
+        "wait_for_subworkflow": True,
+    }
+    replies = [await served.client.post("/api/v1/workflows/kid/run", json=body) for _ in range(2)]
+    child = replies[0].json()["execution_id"]
+    assert replies[1].json() == replies[0].json()
+    found = await worker.until_pushed(child)
+    assert (found["root_execution_id"], found["root_workflow_id"], found["step_key"]) == (id, "parent", "c")
+    assert found["channel_context"] == {"channel_id": "c", "source": {}}
+    assert (await shown(served, id))["phase"] == "waiting"
+    await worker.complete(child, 42)
+    await worker.until_pushed(id, 2)
+    step = (await worker.step(id, "c")).json()
+    assert (step["outputs"], step["success"], step["error"]) == (42, True, None)
+
+
+async def test_a_batch_is_one_wait(served: Served, worker: PushWorker) -> None:
+    id = await start(served, "parent")
+    await worker.until_pushed(id)
+    body = {
+        "workflows": [{"workflow_id": name, "payload": name} for name in ("a", "b", "c")],
+        "parent_execution_id": id,
+        "root_execution_id": id,
+        "step_key": "all",
+        "wait_for_subworkflow": True,
+    }
+    reply = await served.client.post("/api/v1/workflows/batch_run", json=body)
+    children = [one["execution_id"] for one in reply.json()["executions"]]
+    for child in children:
+        assert (await worker.until_pushed(child))["parent_execution_id"] == id
+    batch_ids = {(await shown(served, child))["batch_id"] for child in children}
+    assert len(batch_ids) == 1 and None not in batch_ids
+    for child in reversed(children):
+        assert len(worker.pushed(id)) == 1
+        await worker.complete(child, child)
+    await worker.until_pushed(id, 2)
+    step = (await worker.step(id, "all")).json()
+    assert [one["result"] for one in step["outputs"]] == children
+
+
+async def test_a_limit_of_one_never_shows_two(served: Served, worker: PushWorker) -> None:
+    limits = {"deployment_id": "push", "queue_name": "narrow", "queue_concurrency_limit": 1, "payload": None}
+    await asyncio.gather(*[served.client.post("/api/v1/workflows/w/run", json=limits) for _ in range(20)])
+    for done in range(20):
+        await worker.until(lambda done=done: len(worker.pushed()) >= done + 1)  # type: ignore[misc]  # bound now
+        assert len(worker.pushed()) == done + 1
+        await worker.complete(worker.pushed()[done]["execution_id"])
+
+
+async def test_a_worker_may_ask_for_work(served: Served) -> None:
+    async with push_worker(served, register=False) as worker:
+        await worker.register(online=False)
+        id = await start(served, payload=json.loads('{"n": 1}'))
+        reply = await served.client.get(f"/api/v1/workers/{worker.id}/poll?max_workflows=5")
+        [one] = reply.json()
+        assert (one["execution_id"], one["payload"], one["root_execution_id"]) == (id, {"n": 1}, None)
+        assert (await worker.complete(id)).status_code == 200
+        assert worker.pushed() == []

@@ -1,0 +1,183 @@
+"""The routes of push workers: what they take, what they refuse, and whom they know."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from tests.server.push_worker import LOOPBACK, PushWorker, push_worker
+from tests.server.serving import Served, serving
+
+from perdure.wire.access import Role
+
+Json = Any
+REGISTER = "/api/v1/workers/register"
+
+
+@pytest.fixture
+async def served(database: str) -> AsyncIterator[Served]:
+    async with serving(database, outbound_hosts=LOOPBACK) as served:
+        yield served
+
+
+@pytest.fixture
+async def worker(served: Served) -> AsyncIterator[PushWorker]:
+    async with push_worker(served) as worker:
+        yield worker
+
+
+async def held(served: Served, worker: PushWorker) -> str:
+    """An execution that the worker holds."""
+    id = await served.start("w", deployment_id="push", accept_early=False)
+    await worker.until_pushed(id)
+    return id
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "says"),
+    [
+        ({"mode": "pull"}, 400, "body.mode: must be 'push'"),
+        ({"push_endpoint_url": None}, 400, "body.push_endpoint_url"),
+        ({"push_endpoint_url": "ftp://a.example"}, 400, "body.push_endpoint_url"),
+        ({"push_endpoint_url": "http://169.254.169.254/"}, 422, "body.push_endpoint_url"),
+        ({"max_concurrent_executions": 0}, 400, "body.max_concurrent_executions"),
+        ({"deployment_id": None}, 400, "no deployment"),
+        ({"deployment_id": ""}, 422, "deployment_id: is empty"),
+        ({"project_id": str(uuid4())}, 404, "project"),
+        ({"project_id": 5}, 422, "body.project_id"),
+    ],
+)
+async def test_what_is_wrong_with_a_registration_is_named(served: Served, fields: Json, status: int, says: str) -> None:
+    body = {
+        "project_id": served.project_id,
+        "push_endpoint_url": "http://127.0.0.1:9",
+        "deployment_id": "d",
+        "unknown": "is ignored on contract routes",
+        **fields,
+    }
+    reply = await served.client.post(REGISTER, json=body)
+    assert reply.status_code == status, reply.text
+    assert says.lower() in reply.json()["error"].lower()
+
+
+async def test_a_worker_is_known_until_it_is_replaced(served: Served, worker: PushWorker) -> None:
+    async def beat(id: str) -> Json:
+        return (await served.client.post(f"/api/v1/workers/{id}/heartbeat")).json()
+
+    assert await beat(worker.id) == {"re_register": False}
+    assert await beat(str(uuid4())) == {"re_register": True}
+    old = worker.id
+    await worker.register()
+    assert await beat(old) == {"re_register": True}
+    assert (await served.client.post(f"/api/v1/workers/{old}/online")).status_code == 404
+    assert (await served.client.post("/api/v1/workers/nonsense/online")).status_code == 400
+    assert (await served.client.post("/api/v1/workers/nonsense/heartbeat")).status_code == 400
+    status = await served.client.get("/api/v1/workers/status?deployment_id=push")
+    assert status.json() == {"online_count": 1, "has_workers": True}
+
+
+async def test_workers_of_another_project_do_not_exist(served: Served, worker: PushWorker) -> None:
+    id = await held(served, worker)
+    _, other = await served.other_project()
+    client = served.client
+    assert (await client.post(f"/api/v1/workers/{worker.id}/heartbeat", headers=other)).json()["re_register"]
+    assert (await client.post(f"/api/v1/workers/{worker.id}/online", headers=other)).status_code == 404
+    assert (await client.get(f"/api/v1/workers/{worker.id}/poll", headers=other)).status_code == 404
+    assert (await client.get("/api/v1/workers/active", headers=other)).json() == {"worker_ids": []}
+    bodies: dict[str, Json] = {
+        "complete": {"result": 1, "worker_id": worker.id},
+        "fail": {"error": "e", "worker_id": worker.id},
+        "confirm-cancellation": {"worker_id": worker.id},
+        "wait": {"step_key": "s", "wait_type": "time", "wait_until": "2030-01-01T00:00:00"},
+        "steps": {"step_key": "s", "success": True},
+    }
+    for what, body in bodies.items():
+        reply = await client.post(f"/internal/executions/{id}/{what}", json=body, headers=other)
+        assert (reply.status_code, reply.json()["error_type"]) == (404, "NOT_FOUND"), what
+        missing = await client.post(f"/internal/executions/{uuid4()}/{what}", json=body)
+        assert missing.status_code == 404, what
+        malformed = await client.post(f"/internal/executions/nonsense/{what}", json=body)
+        assert malformed.status_code == 400, what
+    put = await client.put(f"/internal/executions/{id}/otel-span-id", json={"otel_span_id": "a"}, headers=other)
+    assert put.status_code == 404
+    for path in ("steps", "steps/s"):
+        assert (await client.get(f"/internal/executions/{id}/{path}", headers=other)).status_code == 404
+
+
+async def test_a_reader_says_nothing(served: Served, worker: PushWorker) -> None:
+    id = await held(served, worker)
+    reader = {"authorization": f"Bearer {await served.key_of(Role.READ)}"}
+    for path in (REGISTER, f"/api/v1/workers/{worker.id}/online", f"/internal/executions/{id}/complete"):
+        assert (await served.client.post(path, json={}, headers=reader)).status_code == 403
+    assert (await served.client.get(f"/api/v1/workers/{worker.id}/poll", headers=reader)).status_code == 403
+    assert (await served.client.get(f"/internal/executions/{id}/steps", headers=reader)).status_code == 200
+
+
+async def test_steps_by_key(served: Served, worker: PushWorker) -> None:
+    id = await held(served, worker)
+    for key in ("plain", "with space", "a/b/c", "llm_generate:1", "é%"):
+        missing = await worker.step(id, key.replace("%", "%25").replace(" ", "%20"))
+        assert (missing.status_code, missing.json()["error_type"]) == (404, "NOT_FOUND")
+        saved = await worker.say(id, "steps", {"step_key": key, "outputs": {"k": key}, "success": True})
+        assert saved.status_code == 200
+        found = (await worker.step(id, key.replace("%", "%25").replace(" ", "%20"))).json()
+        assert found == {
+            "step_key": key,
+            "outputs": {"k": key},
+            "error": None,
+            "success": True,
+            "source_execution_id": None,
+            "output_schema_name": None,
+        }
+    encoded = await served.client.get(f"/internal/executions/{id}/steps/a%2Fb%2Fc")
+    assert encoded.json()["outputs"] == {"k": "a/b/c"}
+    await worker.say(id, "steps", {"step_key": "bad", "error": {"message": "no"}, "success": False})
+    listed = (await served.client.get(f"/internal/executions/{id}/steps")).json()["steps"]
+    assert [one["step_key"] for one in listed] == ["a/b/c", "bad", "llm_generate:1", "plain", "with space", "é%"]
+    assert listed[1] == {
+        "step_key": "bad",
+        "outputs": None,
+        "error": {"message": "no"},
+        "success": False,
+        "source_execution_id": None,
+    }
+    nothing = await worker.say(id, "steps", {"step_key": "nothing", "success": True})
+    assert nothing.status_code == 200
+    assert (await worker.step(id, "nothing")).json()["outputs"] is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"wait_type": "luck"}, "body.wait_type: must be 'time', 'event' or 'suspend'"),
+        ({"wait_type": "time"}, "body.wait_until: a wait for a time needs one"),
+        ({"wait_type": "time", "wait_until": "soon"}, "body.wait_until: 'soon' is not a time"),
+        ({"wait_type": "event"}, "body.wait_topic"),
+        ({"wait_type": "time", "wait_until": "2030-01-01T00:00:00", "step_key": ""}, "body.step_key: is empty"),
+    ],
+)
+async def test_what_is_wrong_with_a_wait_is_named(served: Served, worker: PushWorker, fields: Json, says: str) -> None:
+    id = await held(served, worker)
+    reply = await worker.say(id, "wait", {"step_key": "s", "expires_at": None, **fields})
+    assert (reply.status_code, reply.json()["error_type"]) == (422, "BAD_VALUE")
+    assert says in reply.json()["error"]
+
+
+async def test_native_and_push_workers_do_not_share_a_deployment(served: Served, worker: PushWorker) -> None:
+    body = {"worker_id": str(uuid4()), "deployment_id": "push", "python": "3.11", "workflows": [{"id": "w"}]}
+    reply = await served.client.post("/worker/v1/register", json=body, headers={"perdure-protocol": "1"})
+    assert (reply.status_code, reply.json()["error_type"]) == (409, "CONFLICT")
+
+
+async def test_any_workflow_may_be_started_for_push_workers(served: Served, worker: PushWorker) -> None:
+    id = await served.start("never-registered", deployment_id="push", accept_early=False)
+    assert (await worker.until_pushed(id))["workflow_id"] == "never-registered"
+
+
+async def test_a_rest_of_a_path_is_one_name(served: Served) -> None:
+    id = await served.start("w")
+    for path in (f"/internal/executions/{id}/steps/", f"/internal/executions/{id}/steps//"):
+        assert (await served.client.get(path)).status_code == 404
+    assert (await served.client.post(f"/internal/executions/{id}/steps/a/b", json={})).status_code == 405

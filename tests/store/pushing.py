@@ -1,0 +1,216 @@
+"""A push worker as tests play it: short words for what it says, beside those of the world."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from tests.store.world import GRACE_US, PROJECT, SECOND, World, raw
+
+from perdure.store.verbs import events, push_workers, pushed, saved_steps
+from perdure.store.verbs.push_workers import Handed, Pushed
+from perdure.store.verbs.pushed import Step, Wait
+from perdure.store.verbs.saved_steps import SavedStep
+from perdure.store.verbs.starts import New
+from perdure.wire.public import rfc3339
+from perdure.wire.requests import EventItem, Started, StartItem
+
+LEASE_US = 90 * SECOND
+CHECK_US = 5 * SECOND
+URL = "http://worker.example"
+
+
+class PushWorld:
+    """Push workers of a world's project, and what the server does on their behalf."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.store = world.store
+        self.worker = ""
+
+    async def register(
+        self, url: str = URL, *, capacity: int = 10, deployment: str | None = "p", online: bool = True
+    ) -> str:
+        id = self.world.new_id()
+        await self.store.write(
+            push_workers.register_push_worker(
+                project_id=PROJECT,
+                worker_id=id,
+                deployment_id=deployment,
+                url=url,
+                capacity=capacity,
+                now_us=self.world.now_us,
+                lease_us=LEASE_US,
+                check_us=CHECK_US,
+            )
+        )
+        if online:
+            await self.online(id)
+        return id
+
+    async def online(self, id: str) -> None:
+        await self.store.write(
+            push_workers.push_worker_online(
+                project_id=PROJECT, worker_id=id, now_us=self.world.now_us, lease_us=LEASE_US, check_us=CHECK_US
+            )
+        )
+
+    async def beat(self, id: str) -> bool:
+        return await self.store.write(
+            push_workers.push_worker_beat(
+                project_id=PROJECT, worker_id=id, now_us=self.world.now_us, lease_us=LEASE_US, check_us=CHECK_US
+            )
+        )
+
+    async def refuse(self, id: str) -> bool:
+        return await self.store.write(
+            push_workers.push_worker_refused(
+                worker_id=id, now_us=self.world.now_us, check_us=SECOND, young_us=10 * SECOND
+            )
+        )
+
+    async def lapse_expired(self) -> int:
+        return await self.store.write(
+            push_workers.lapse_expired(
+                now_us=self.world.now_us, forget_before_us=self.world.now_us - 86_400 * SECOND, limit=100
+            )
+        )
+
+    async def online_ids(self) -> list[str]:
+        found = await self.store.read(push_workers.watch_push_workers(now_us=self.world.now_us))
+        return [worker.id for worker in found.online]
+
+    async def claim(self, id: str, at_most: int = 100, *, accept: bool = True) -> list[Pushed]:
+        self.worker = id
+        picked = list((await self.handed(id, at_most)).picked)
+        for one in picked:
+            if accept:
+                await self.accept(one)
+        return picked
+
+    async def handed(self, id: str, at_most: int = 100, **options: Any) -> Handed:
+        return await self.store.write(
+            push_workers.claim_pushed(
+                worker_id=id,
+                claim_id=self.world.new_id(),
+                at_most=at_most,
+                now_us=self.world.now_us,
+                grace_us=GRACE_US,
+                **options,
+            )
+        )
+
+    async def accept(self, one: Pushed) -> None:
+        await self.store.write(push_workers.accept_push(**self.fence(one)))
+
+    def fence(self, one: Pushed) -> dict[str, Any]:
+        """The values by which the server knows a delivery of the worker that claimed last."""
+        return {
+            "project_id": PROJECT,
+            "execution_id": one.claimed.id,
+            "attempt": one.claimed.attempt,
+            "worker_id": self.worker,
+        }
+
+    async def running(self, worker: str, **fields: Any) -> str:
+        """A fresh execution in this worker's hands."""
+        id = await self.world.start(deployment_id="p", **fields)
+        assert id in [one.claimed.id for one in await self.claim(worker)]
+        return id
+
+    # --- what it says ------------------------------------------------------------------------------------------------
+
+    async def save(self, id: str, key: str, value: object = None, *, ok: bool = True, **fields: Any) -> None:
+        step = Step(key, ok, json.dumps(value).encode(), **fields)
+        await self.store.write(
+            pushed.save_step(project_id=PROJECT, execution_id=id, step=step, now_us=self.world.now_us)
+        )
+
+    async def step(self, id: str, key: str) -> SavedStep | None:
+        _, step = await self.store.read(saved_steps.read_step(project_id=PROJECT, execution_id=id, step_key=key))
+        return step
+
+    async def outputs(self, id: str, key: str) -> Any:
+        """A step's outputs; None when there is no such step, or it failed."""
+        step = await self.step(id, key)
+        return None if step is None or step.outputs is None else json.loads(bytes(step.outputs))
+
+    async def error(self, id: str, key: str) -> Any:
+        step = await self.step(id, key)
+        assert step is not None and step.error is not None and not step.success
+        return json.loads(bytes(step.error))
+
+    async def complete(self, id: str, worker: str, result: object = "done", **fields: Any) -> None:
+        await self.store.write(
+            pushed.complete_pushed(
+                project_id=PROJECT,
+                execution_id=id,
+                worker_id=worker,
+                result=json.dumps(result).encode(),
+                now_us=self.world.now_us,
+                **{"output_schema_name": None, "final_state": None, **fields},
+            )
+        )
+
+    async def fail(self, id: str, worker: str, error: str = "it failed", *, retryable: bool = True) -> None:
+        await self.store.write(
+            pushed.fail_pushed(
+                project_id=PROJECT,
+                execution_id=id,
+                worker_id=worker,
+                error=error,
+                stack="Traceback …",
+                retryable=retryable,
+                final_state=None,
+                now_us=self.world.now_us,
+            )
+        )
+
+    async def confirm(self, id: str, worker: str) -> None:
+        await self.store.write(
+            pushed.confirm_cancel_pushed(
+                project_id=PROJECT, execution_id=id, worker_id=worker, now_us=self.world.now_us, grace_us=GRACE_US
+            )
+        )
+
+    async def wait(
+        self,
+        id: str,
+        key: str,
+        type: str = "time",
+        *,
+        seconds: float | None = None,
+        topic: str | None = None,
+    ) -> None:
+        until_us = None if seconds is None else self.world.now_us + int(seconds * SECOND)
+        told = {"type": type, "until": None if until_us is None else rfc3339(until_us), "topic": topic}
+        event_type = f"resume_{key}" if type == "suspend" else None
+        wait = Wait(key, json.dumps(told).encode(), until_us, topic, event_type)
+        await self.store.write(
+            pushed.wait_pushed(project_id=PROJECT, execution_id=id, wait=wait, now_us=self.world.now_us)
+        )
+
+    async def publish(self, topic: str, type: str, data: object = None) -> int:
+        item = EventItem(raw(data), type)
+        numbers = await self.store.write(
+            events.publish(
+                project_id=PROJECT, topic=topic, events=[item], ids=[self.world.new_id()], now_us=self.world.now_us
+            )
+        )
+        return numbers[0]
+
+    async def children(
+        self, parent: str, key: str, items: Sequence[StartItem], *, batch: bool = False, wait: bool = True
+    ) -> list[Started]:
+        return await self.store.write(
+            pushed.start_children(
+                project_id=PROJECT,
+                parent_id=parent,
+                step_key=key,
+                news=[New(self.world.new_id(), item) for item in items],
+                batch_id=self.world.new_id() if batch else None,
+                wait=wait,
+                now_us=self.world.now_us,
+            )
+        )

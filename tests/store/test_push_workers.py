@@ -1,0 +1,211 @@
+"""Registrations of push workers: whom work may be brought to, for how long they are believed in, and what they take."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from tests.store.pushing import LEASE_US, URL, PushWorld
+from tests.store.world import PROJECT, SECOND, World
+
+from perdure.store.verbs import claims, push_workers
+from perdure.wire.errors import BadRequest, Conflict, NotFound
+from perdure.wire.requests import QueueSpec
+from perdure.wire.status import Phase
+
+
+@pytest.fixture
+def pushes(world: World) -> PushWorld:
+    return PushWorld(world)
+
+
+async def test_work_comes_to_whoever_is_online(pushes: PushWorld) -> None:
+    id = await pushes.register(online=False)
+    assert await pushes.online_ids() == []
+    execution = await pushes.world.start(deployment_id="p")
+    assert await pushes.claim(id) == []
+    await pushes.online(id)
+    assert await pushes.online_ids() == [id]
+    assert [one.claimed.id for one in await pushes.claim(id)] == [execution]
+    with pytest.raises(NotFound):
+        await pushes.online(pushes.world.new_id())
+
+
+async def test_a_new_deployment_is_the_current_one(pushes: PushWorld) -> None:
+    with pytest.raises(BadRequest, match="no deployment"):
+        await pushes.register(deployment=None)
+    await pushes.register()
+    execution = await pushes.world.start("anything")
+    assert (await pushes.world.get(execution)).deployment_id == "p"
+    second = await pushes.register("http://second.example", deployment=None)
+    assert [one.claimed.id for one in await pushes.claim(second)] == [execution]
+
+
+async def test_the_same_url_is_the_same_worker(pushes: PushWorld) -> None:
+    old = await pushes.register()
+    id = await pushes.running(old)
+    new = await pushes.register(URL)
+    assert await pushes.online_ids() == [new]
+    assert not await pushes.beat(old)
+    assert [one.claimed.id for one in await pushes.claim(new)] == [id]
+    with pytest.raises(Conflict):
+        await pushes.complete(id, old)
+    await pushes.complete(id, new)
+
+
+async def test_a_lease_that_runs_out_hands_the_work_on_and_a_beat_brings_the_worker_back(pushes: PushWorld) -> None:
+    world = pushes.world
+    id = await pushes.register()
+    execution = await pushes.running(id)
+    world.advance(LEASE_US / SECOND - 1)
+    assert await pushes.lapse_expired() == 0
+    await pushes.beat(id)
+    world.advance(LEASE_US / SECOND - 1)
+    assert await pushes.lapse_expired() == 0
+    world.advance(1)
+    assert await pushes.lapse_expired() == 1
+    assert await pushes.lapse_expired() == 0
+    assert await world.phase(execution) is Phase.QUEUED
+    assert await pushes.online_ids() == [] and await pushes.claim(id) == []
+    assert await pushes.beat(id), "it is known: it must not take another id"
+    assert [one.claimed.id for one in await pushes.claim(id)] == [execution]
+
+
+async def test_whoever_lapsed_long_ago_is_forgotten(pushes: PushWorld) -> None:
+    id = await pushes.register()
+    pushes.world.advance(LEASE_US / SECOND)
+    await pushes.lapse_expired()
+    pushes.world.advance(86_400)
+    await pushes.lapse_expired()
+    assert await pushes.beat(id)
+    pushes.world.advance(LEASE_US / SECOND)
+    await pushes.lapse_expired()
+    pushes.world.advance(86_401)
+    await pushes.lapse_expired()
+    assert not await pushes.beat(id)
+
+
+async def test_leases_are_granted_anew_after_the_server_was_away(pushes: PushWorld) -> None:
+    id = await pushes.register()
+    execution = await pushes.running(id)
+    pushes.world.advance(600)
+    await pushes.store.write(claims.grant_leases(until_us=pushes.world.now_us + 12 * SECOND))
+    assert await pushes.lapse_expired() == 0
+    assert await pushes.online_ids() == [id]
+    assert await pushes.world.phase(execution) is Phase.RUNNING
+    await pushes.world.reap()
+    assert await pushes.online_ids() == [id], "the reaper of native workers leaves it alone"
+
+
+async def test_two_refused_calls_and_it_is_gone(pushes: PushWorld) -> None:
+    id = await pushes.register()
+    execution = await pushes.running(id)
+    assert not await pushes.refuse(id) and not await pushes.refuse(id) and not await pushes.refuse(id), "just online"
+    pushes.world.advance(11)
+    assert not await pushes.refuse(id)
+    await pushes.beat(id)
+    assert not await pushes.refuse(id)
+    assert await pushes.refuse(id)
+    assert await pushes.world.phase(execution) is Phase.QUEUED
+    assert await pushes.online_ids() == []
+
+
+async def test_a_worker_is_asked_after_by_one_server(pushes: PushWorld) -> None:
+    id = await pushes.register()
+
+    async def take() -> list[tuple[str, str, str]]:
+        return await pushes.store.write(
+            push_workers.take_push_checks(now_us=pushes.world.now_us, every_us=5 * SECOND, limit=10)
+        )
+
+    assert await take() == []
+    pushes.world.advance(5)
+    taken = await asyncio.gather(take(), take(), take())
+    assert sorted(map(len, taken)) == [0, 0, 1]
+    assert max(taken) == [(id, PROJECT, URL)]
+
+
+async def test_claims_count_what_is_held(pushes: PushWorld) -> None:
+    id = await pushes.register(capacity=3)
+    ids = [await pushes.world.start(deployment_id="p") for _ in range(10)]
+    handed = await asyncio.gather(*[pushes.handed(id) for _ in range(4)])
+    assert sorted(one.claimed.id for each in handed for one in each.picked) == ids[:3]
+    assert {each.room for each in handed} <= {0, 3}
+    await pushes.complete(ids[0], id)
+    assert [one.claimed.id for one in await pushes.claim(id)] == [ids[3]]
+
+
+async def test_limits_hold_for_push_workers(pushes: PushWorld) -> None:
+    world = pushes.world
+    await world.register("n", deployment="n", queues=[QueueSpec("narrow", concurrency_limit=1)])
+    first, second = await pushes.register(), await pushes.register("http://second.example")
+    for _ in range(4):
+        await world.start(deployment_id="p", queue_name="narrow")
+    handed = await asyncio.gather(pushes.handed(first), pushes.handed(second))
+    assert sum(len(each.picked) for each in handed) == 1
+
+
+async def test_what_was_not_taken_goes_back_as_if_nothing_had_been(pushes: PushWorld) -> None:
+    id = await pushes.register()
+    execution = await pushes.world.start(deployment_id="p")
+    for _ in range(10):
+        [one] = await pushes.claim(id, accept=False)
+        await pushes.store.write(push_workers.hand_back(**pushes.fence(one), now_us=pushes.world.now_us))
+    [one] = await pushes.claim(id)
+    assert (one.claimed.id, one.claimed.retry_count) == (execution, 0)
+
+
+async def test_a_lost_delivery_counts_apart(pushes: PushWorld) -> None:
+    id = await pushes.register()
+    execution = await pushes.world.start(deployment_id="p")
+    [one] = await pushes.claim(id, accept=False)
+
+    async def lose() -> bool:
+        return await pushes.store.write(push_workers.lost_delivery(**pushes.fence(one), now_us=pushes.world.now_us))
+
+    assert await lose()
+    assert not await lose(), "it is not this one any more"
+    [one] = await pushes.claim(id)
+    assert not await lose(), "the worker has it after all"
+    assert await pushes.world.phase(execution) is Phase.RUNNING
+
+
+async def test_what_has_not_reached_a_worker_is_found(pushes: PushWorld) -> None:
+    world = pushes.world
+    id = await pushes.register()
+    execution = await world.start(deployment_id="p")
+    [one] = await pushes.claim(id, accept=False)
+    other = await pushes.running(id)
+
+    async def untold() -> list[tuple[str, bool]]:
+        found = await pushes.store.read(push_workers.untold(before_us=world.now_us - 20 * SECOND, limit=10))
+        return [(one.execution_id, one.cancelling) for one in found]
+
+    assert await untold() == []
+    world.advance(21)
+    assert await untold() == [(execution, False)]
+    await world.cancel(other)
+    assert await untold() == [(execution, False), (other, True)]
+    fence: Any = {"project_id": PROJECT, "execution_id": other, "attempt": 1, "worker_id": id}
+    assert await pushes.store.write(push_workers.tell_cancel(**fence))
+    assert not await pushes.store.write(push_workers.tell_cancel(**fence)), "one server tells it"
+    assert await untold() == [(execution, False)]
+    await pushes.store.write(push_workers.untell_cancel(**fence))
+    assert await untold() == [(execution, False), (other, True)]
+    await pushes.store.write(push_workers.cancel_absent(**fence, now_us=world.now_us))
+    assert await world.phase(other) is Phase.CANCELLED
+    assert one.claimed.id == execution
+
+
+async def test_native_and_push_workers_leave_each_others_work_alone(pushes: PushWorld) -> None:
+    world = pushes.world
+    await world.register("native", deployment="n")
+    pusher = await pushes.register()
+    with pytest.raises(Conflict, match="served by push workers"):
+        await world.register("other", deployment="p")
+    with pytest.raises(Conflict, match="served by native workers"):
+        await pushes.register("http://other.example", deployment="n")
+    ours, theirs = await world.start(deployment_id="n"), await world.start(deployment_id="p")
+    assert await world.claim_ids("native") == [ours]
+    assert [one.claimed.id for one in await pushes.claim(pusher)] == [theirs]
