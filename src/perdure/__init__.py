@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     )
     from perdure.sdk.schedules import Schedule
     from perdure.sdk.steps import current_step
+    from perdure.sdk.triggers import EventTrigger
     from perdure.sdk.workflow import Queue, Registry, Workflow, step, workflow
     from perdure.wire.errors import PerdureError
     from perdure.wire.retry import RetryPolicy
     from perdure.wire.schedules import ScheduledFor
+    from perdure.wire.triggers import EventBatch, TopicEvent
 
 __all__ = [
     "ChildCancelled",
@@ -30,6 +32,8 @@ __all__ = [
     "Client",
     "Context",
     "Event",
+    "EventBatch",
+    "EventTrigger",
     "ExecutionCancelled",
     "ExecutionFailed",
     "Fatal",
@@ -43,6 +47,7 @@ __all__ = [
     "Schedule",
     "ScheduledFor",
     "StepFailed",
+    "TopicEvent",
     "Workflow",
     "current_step",
     "step",
@@ -65,10 +70,12 @@ _HOMES = {
     ),
     "perdure.sdk.schedules": ("Schedule",),
     "perdure.sdk.steps": ("current_step",),
+    "perdure.sdk.triggers": ("EventTrigger",),
     "perdure.sdk.workflow": ("Queue", "Registry", "Workflow", "step", "workflow"),
     "perdure.wire.errors": ("PerdureError",),
     "perdure.wire.retry": ("RetryPolicy",),
     "perdure.wire.schedules": ("ScheduledFor",),
+    "perdure.wire.triggers": ("EventBatch", "TopicEvent"),
 }
 
 

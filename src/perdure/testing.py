@@ -37,7 +37,7 @@ from perdure.sdk.worker import Worker
 from perdure.sdk.workflow import Registry, StepCall, Workflow
 from perdure.store.interface import Verb
 from perdure.store.sqlite import SQLiteStore
-from perdure.store.verbs import looks, moves, schedules
+from perdure.store.verbs import looks, moves, schedules, triggers
 from perdure.wire.errors import Conflict, NotFound, Unavailable
 from perdure.wire.records import Execution, Kind
 from perdure.wire.requests import DrainRequest, ListFilters
@@ -52,6 +52,7 @@ T = TypeVar("T")
 During = Callable[[Client, Handle[Any]], Awaitable[None]]
 
 LOOK_SECONDS: Final = 0.002
+_NEVER: Final = 1 << 62
 QUIET_LOOKS: Final = 3
 BLOCKED_LOOK_SECONDS: Final = 0.02
 KEY: Final = "crash-everywhere"
@@ -82,14 +83,20 @@ class Bench(Embedded):
 
         Schedules that come due on the way fire on the way; alone they do not move time, since they have no end.
         """
-        due_us = await self.engine.store.read(moves.next_due())
-        if due_us is None:
+        next_due = await self.engine.store.read(moves.next_due())
+        due_us = min([*await self._batches_due(), _NEVER if next_due is None else next_due])
+        if due_us == _NEVER:
             return False
         slots = await self.engine.store.read(schedules.due_schedules(now_us=self.clock.now_us(), limit=1))
         if slots.next_at_us is not None:
             due_us = min(due_us, slots.next_at_us)
         await self.advance(max(0, due_us - self.clock.now_us()) / 1e6)
         return True
+
+    async def _batches_due(self) -> list[int]:
+        """When batches of event triggers are due."""
+        watched = await self.engine.store.read(triggers.watched_topics())
+        return [one.due_at_us for one in watched if one.due_at_us is not None]
 
     async def _is_quiet(self) -> bool:
         if self.worker.running:
@@ -98,6 +105,8 @@ class Bench(Embedded):
         if due_us is not None and due_us <= self.clock.now_us():
             return False
         if (await self.engine.store.read(schedules.due_schedules(now_us=self.clock.now_us(), limit=1))).schedules:
+            return False
+        if any(due_us <= self.clock.now_us() for due_us in await self._batches_due()):
             return False
         counts = await self.engine.store.read(looks.counts())
         return not counts["queued"]

@@ -790,8 +790,8 @@ def test_a_registry_holds_workflows_and_their_queues() -> None:
     assert list(app.queues) == ["mail", "slow"]
     assert app["second"] is two
     assert "one" in app
-    workflows, queues, schedules = app.specs()
-    assert schedules == []
+    workflows, queues, schedules, triggers = app.specs()
+    assert schedules == [] == triggers
     assert [spec.id for spec in workflows] == ["one", "second", "three"]
     assert [spec.name for spec in queues] == ["mail", "slow"]
     app.add(two)

@@ -23,7 +23,6 @@ NOT_YET: dict[str, str] = {
     "/api/v1/projects": "sign-in of people comes later in this issue",
     "/api/v1/projects/{project_id}": "sign-in of people comes later in this issue",
     "/api/v1/projects/{project_id}/members": "sign-in of people comes later in this issue",
-    "/api/v1/event-triggers/register": "event triggers come later in this issue",
 }
 """Paths of the contract that are not served, and why. A served one has to go from here."""
 

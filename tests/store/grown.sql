@@ -204,3 +204,9 @@ WHERE n < :executions AND n >= :executions - 1000;
 -- name: export_cursor
 -- picks: how far that is
 INSERT INTO export_cursors (project_id, ended_at_us) VALUES ('p', :now_us{::BIGINT} - 10000000);
+
+-- name: event_triggers
+-- picks: ten triggers
+INSERT INTO event_triggers (project_id, id, workflow_id, topic, batch_size, batch_timeout_seconds, queue_name, declared,
+  taken_seq, created_at_us, updated_at_us)
+SELECT 'p', 'trigger-' || n, 'workflow-' || n, 'topic-' || n, 10, 60, NULL, 0, 90, 1, 1 FROM numbers WHERE n < 10;

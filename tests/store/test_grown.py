@@ -108,6 +108,7 @@ ANSWERS_NOTHING: Final = {
     "old_snapshots": "there is none",
     "limit_leases": "no lease is too long",
     "declared_schedules": "none is declared by code",
+    "declared_triggers": "none is declared by code",
     "settle_fires": "its execution is open",
     "unserved": "every deployment has a worker",
     "taken_events": "the wait is still open",
@@ -180,6 +181,7 @@ def defaults(executions: int) -> dict[str, Any]:
         **{"type": "workflow", "keep": 50, "conversation_id": "chat-3", "agent_id": "agent-3", "agent_run_id": None},
         "content": PAYLOAD,
         "retired": 0,
+        **{"batch_size": 10, "batch_timeout_seconds": None, "taken_seq": 0},
         "api_app_id": "app-3",
         "rank_before": 1 << 62,
         "seconds": 300,
@@ -259,6 +261,10 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"kind": "agent"}
     for query in ("list_runs", "run_sizes"):
         found[query] = {"workflow_id": None, "type": "workflow"}
+    for query in ("lock_trigger_if_free", "take_events", "delete_trigger"):
+        found[query] = {"id": "trigger-3", "taken_seq": 100}
+    for query in ("update_trigger", "find_trigger"):
+        found[query] = {"workflow_id": "workflow-3"}
     for query in ("insert_workflow", "put_workflow"):
         found[query] = {"id": "another"}
     for query in ("insert_export", "claim_export", "note_export"):
@@ -327,6 +333,8 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "insert_key": {"id": "key"},
         "delete_key": {"id": "key"},
         "read_key": {"id": "key"},
+        "insert_trigger": {"id": "another"},
+        "list_triggers": {"before": "~"},
         "list_deployments": {"before_us": NOW_US, "after": ""},
         "insert_message": {"id": 1_000_000},
         "suspend_next": {"id": ids["running"], "seq": 2, "due_at_us": NOW_US, "number": 9},

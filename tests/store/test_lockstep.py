@@ -576,6 +576,10 @@ def test_every_verb_that_changes_something_says_what_it_names() -> None:
     }
     reading |= {"get_deployment", "list_workflows", "get_workflow", "list_runs", "get_definition", "list_definitions"}
     reading |= {"get_messages", "list_slack_apps", "look_out", "read_signing", "list_deployments"}
+    reading |= {"watched_topics", "list_triggers", "topic_end"}
+    reading |= {"get_memory", "list_agent_runs", "get_session", "list_traces", "get_trace", "journal_of"}
+    reading |= {"find_question", "list_questions", "exporting", "project_ids"}
+    reading |= {"untold", "active_workers", "watch_push_workers", "standing", "list_steps", "read_step"}
     reading |= {"due_schedules", "get_schedule", "list_schedules", "scheduled_workflows", "list_fires"}
     nothing = {"touch"}
     found = set()

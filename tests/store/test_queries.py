@@ -148,6 +148,7 @@ MAY_SCAN = {
     ),
     "untold_of_push_workers": "one row per push worker, and what those hold, every few seconds",
     "newer_registration": "one row per worker, and only when one blocks",
+    "watched_topics": "one row per event trigger",
     "count_live_workers": "one row per worker",
     "live_worker_of": "one row per worker, and only when a deployment changes sides",
     "prune_ended": "one row per registration that ended within a day",

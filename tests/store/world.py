@@ -39,6 +39,7 @@ from perdure.wire.requests import (
     StartItem,
     StepDone,
     Suspend,
+    TriggerSpec,
     WorkflowSpec,
 )
 from perdure.wire.status import Phase
@@ -161,10 +162,18 @@ class World:
         embedded: bool = False,
         project: str = PROJECT,
         schedules: Sequence[ScheduleSpec] = (),
+        triggers: Sequence[TriggerSpec] = (),
     ) -> None:
         specs = [spec if isinstance(spec, WorkflowSpec) else WorkflowSpec(spec) for spec in workflows]
         request = RegisterRequest(
-            worker, deployment, python, specs, list(queues), embedded=embedded, schedules=list(schedules)
+            worker,
+            deployment,
+            python,
+            specs,
+            list(queues),
+            embedded=embedded,
+            schedules=list(schedules),
+            triggers=list(triggers),
         )
         await self.store.write(_forget_ended())  # a real worker never takes a name again; these are short to read well
         await self.store.write(
@@ -174,6 +183,7 @@ class World:
                 now_us=self.now_us,
                 lease_us=LEASE_US,
                 schedule_ids=[self.new_id() for _ in schedules],
+                trigger_ids=[self.new_id() for _ in triggers],
             )
         )
 

@@ -20,6 +20,7 @@ from uuid_utils import uuid7
 from perdure.engine.executions import check_item
 from perdure.engine.floors import Floors
 from perdure.engine.schedules import check_spec
+from perdure.engine.triggers import check_trigger
 from perdure.store.interface import Verb
 from perdure.store.verbs import claims, reports
 from perdure.store.verbs.hands import Offer, with_journal
@@ -153,6 +154,7 @@ class Claims:
         if len({spec.id for spec in request.workflows}) != len(request.workflows):
             raise BadValue("`workflows` names a workflow twice; each id stands for one function.")
         _check_schedules(request)
+        _check_triggers(request)
         engine = self._engine
         await engine.store.write(
             claims.register(
@@ -161,10 +163,13 @@ class Claims:
                 now_us=engine.clock.now_us(),
                 lease_us=engine.lease_us,
                 schedule_ids=[str(uuid7()) for _ in request.schedules],
+                trigger_ids=[str(uuid7()) for _ in request.triggers],
             )
         )
         if request.schedules:
             engine.schedules.ring()
+        if request.triggers:
+            engine.triggers.ring()
         return RegisterReply(engine.store.epoch, project_id, engine.lease_us, engine.beat_us, engine.grace_us)
 
     async def claim(self, project_id: str, request: ClaimRequest) -> ClaimReply:
@@ -433,6 +438,17 @@ def _check_schedules(request: RegisterRequest) -> None:
             raise BadValue(f"`schedules` names workflow {spec.workflow_id!r}, which is not among `workflows`.")
     if len({(spec.workflow_id, spec.key) for spec in request.schedules}) != len(request.schedules):
         raise BadValue("`schedules` names a schedule twice; those of one workflow need different keys.")
+
+
+def _check_triggers(request: RegisterRequest) -> None:
+    """Each of a workflow that is registered with it, and named once. Raises BadValue."""
+    workflows = {spec.id for spec in request.workflows}
+    for n, spec in enumerate(request.triggers):
+        check_trigger(spec, f"triggers[{n}].")
+        if spec.workflow_id not in workflows:
+            raise BadValue(f"`triggers` names workflow {spec.workflow_id!r}, which is not among `workflows`.")
+    if len({(spec.workflow_id, spec.topic) for spec in request.triggers}) != len(request.triggers):
+        raise BadValue("`triggers` names a trigger twice; a workflow has one for each topic.")
 
 
 def _makes_ready(item: ReportItem) -> bool:

@@ -30,6 +30,7 @@ from perdure.engine.slack import Slack
 from perdure.engine.snapshots import Snapshots
 from perdure.engine.stats import Stats
 from perdure.engine.traces import Traces
+from perdure.engine.triggers import Triggers
 from perdure.store.interface import (
     Counted,
     Due,
@@ -85,6 +86,7 @@ class Engine:
         self.events = Events(self)
         self.projects = Projects(self)
         self.schedules = Schedules(self)
+        self.triggers = Triggers(self)
         self.outbound = Outbound(Policy(self.settings.outbound_hosts))
         self.signing = Signing(self)
         self.deployments = Deployments(self)
@@ -164,7 +166,7 @@ class Engine:
 
     def wake_loops(self) -> None:
         """Something is due sooner than the loops know."""
-        for loop in ("wake", "schedule", "reap", "push"):
+        for loop in ("wake", "schedule", "trigger", "reap", "push"):
             self.doorbell.ring(("loop", loop))
 
     def own_look(self, seconds: float) -> float:
@@ -218,6 +220,7 @@ class Engine:
                 doorbell.ring(("loop", "wake"))
             elif isinstance(hint, Published):
                 doorbell.ring(("topic", hint.project_id, hint.topic))
+                self.triggers.published(hint.project_id, hint.topic)
             elif isinstance(hint, Trouble):
                 self._trouble, self._trouble_us = hint.why, boottime_us()
             elif isinstance(hint, Counted):
@@ -230,6 +233,7 @@ class Engine:
             elif isinstance(hint, Everything):
                 self.key_deleted(None)
                 doorbell.ring(("loop", "look"))
+                self.triggers.ring()
         if asked and not self.closing:
             self._ask_for_ends(asked)
         for project_id in ready:

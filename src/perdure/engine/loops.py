@@ -50,6 +50,11 @@ async def _schedule(engine: Engine) -> float:
     return await engine.schedules.fire_due()
 
 
+async def _trigger(engine: Engine) -> float:
+    """What topics have for event triggers."""
+    return await engine.triggers.take_due()
+
+
 async def _reap(engine: Engine) -> float:
     """End registrations whose lease ran out. After a gap in its own ticks it first grants everybody a full lease.
 
@@ -123,6 +128,7 @@ async def _alarm(engine: Engine) -> float:
 LOOPS = (
     Loop("wake", _wake),
     Loop("schedule", _schedule),
+    Loop("trigger", _trigger),
     Loop("reap", _reap),
     Loop("push", _push),
     Loop("prune", _prune),

@@ -123,7 +123,7 @@ class Worker:
 
     async def _register(self, worker_id: str) -> None:
         self.id = worker_id
-        workflows, queues, schedules = self.registry.specs()
+        workflows, queues, schedules, triggers = self.registry.specs()
         request = RegisterRequest(
             worker_id=self.id,
             deployment_id=self.deployment,
@@ -133,6 +133,7 @@ class Worker:
             capacity=self.capacity,
             embedded=self.lease is None,
             schedules=schedules,
+            triggers=triggers,
         )
         sent = 0.0 if self.lease is None else self.lease.now()
         reply = await self.transport.register(request)

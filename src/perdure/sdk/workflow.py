@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeV
 from perdure.sdk.errors import Fatal
 from perdure.sdk.payloads.hints import hints_of
 from perdure.sdk.schedules import Schedule
-from perdure.wire.requests import QueueSpec, ScheduleSpec, WorkflowSpec
+from perdure.sdk.triggers import EventTrigger
+from perdure.wire.requests import QueueSpec, ScheduleSpec, TriggerSpec, WorkflowSpec
 from perdure.wire.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -252,6 +253,23 @@ def as_schedules(schedule: Schedulings | None) -> list[Schedule]:
     return found
 
 
+Triggerings: TypeAlias = EventTrigger | str | Sequence[EventTrigger | str]
+"""One event trigger or several; a text is a topic whose events start the workflow one by one."""
+
+
+def as_triggers(trigger_on: Triggerings | None) -> list[EventTrigger]:
+    """The event triggers of one workflow; no two have the same topic."""
+    if trigger_on is None:
+        return []
+    several = [trigger_on] if isinstance(trigger_on, EventTrigger | str) else trigger_on
+    found = [EventTrigger(one) if isinstance(one, str) else one for one in several]
+    topics = [one.topic for one in found]
+    for topic in topics:
+        if topics.count(topic) > 1:
+            raise ValueError(f"Two event triggers of one workflow have the topic {topic!r}; leave one of them out.")
+    return found
+
+
 class Queue:
     """A queue as declared in code: at most `concurrency_limit` executions per value of `concurrency_key` run at the
     same time, and at most `total_limit` of all. None: no limit. The declaration that registered last holds.
@@ -294,6 +312,7 @@ class Workflow(Generic[I_contra, R_co]):
         strict: bool = False,
         output_schema_name: str | None = None,
         schedule: Schedulings | None = None,
+        trigger_on: Triggerings | None = None,
     ) -> None:
         if not inspect.iscoroutinefunction(fn):
             raise TypeError(f"A workflow is an `async def f(ctx, input)`; {fn!r} is not async.")
@@ -311,6 +330,7 @@ class Workflow(Generic[I_contra, R_co]):
         self.strict = strict
         self._output_schema_name = output_schema_name
         self.schedules = as_schedules(schedule)
+        self.triggers = as_triggers(trigger_on)
         functools.update_wrapper(self, fn)
 
     @functools.cached_property
@@ -358,6 +378,10 @@ class Workflow(Generic[I_contra, R_co]):
         """What a worker's registration says of its schedules."""
         return [one.spec(self) for one in self.schedules]
 
+    def trigger_specs(self) -> list[TriggerSpec]:
+        """What a worker's registration says of its event triggers."""
+        return [one.spec(self.name) for one in self.triggers]
+
     @overload
     def __call__(self: "Workflow[None, R]", ctx: "Context", /) -> Coroutine[Any, Any, R]: ...
     @overload
@@ -404,6 +428,7 @@ def workflow(
     strict: bool = False,
     output_schema_name: str | None = None,
     schedule: Schedulings | None = None,
+    trigger_on: Triggerings | None = None,
 ) -> _Decorator: ...
 def workflow(fn: Callable[..., Coroutine[Any, Any, Any]] | None = None, /, **options: Any) -> Any:
     """Make an `async def f(ctx, input)` a workflow. `name` is what clients start it by, default the function's.
@@ -412,7 +437,7 @@ def workflow(fn: Callable[..., Coroutine[Any, Any, Any]] | None = None, /, **opt
     what succeeded is not). `run_timeout_seconds` bounds running time; waiting does not count. `on_cancel="wake"` lets a
     waiting execution run its clean-up when it is cancelled. `strict`: a step that is called with another input than the
     journal's is an error, not only marked. `schedule` starts it by the clock: a `Schedule`, five fields of cron (in
-    UTC), or a list of them.
+    UTC), or a list of them. `trigger_on` starts it from the events of a topic: an `EventTrigger`, a topic, or a list.
 
     >>> @workflow(retry=2)
     ... async def order(ctx: "Context", order_id: int) -> str:
@@ -502,6 +527,7 @@ class Registry:
         strict: bool = False,
         output_schema_name: str | None = None,
         schedule: Schedulings | None = None,
+        trigger_on: Triggerings | None = None,
     ) -> _Decorator: ...
     def workflow(
         self,
@@ -522,10 +548,11 @@ class Registry:
     def __getitem__(self, name: str) -> Workflow[Any, Any]:
         return self.workflows[name]
 
-    def specs(self) -> tuple[list[WorkflowSpec], list[QueueSpec], list[ScheduleSpec]]:
+    def specs(self) -> tuple[list[WorkflowSpec], list[QueueSpec], list[ScheduleSpec], list[TriggerSpec]]:
         """What a worker's registration says."""
         return (
             [one.spec() for one in self.workflows.values()],
             [one.spec() for one in self.queues.values()],
             [spec for one in self.workflows.values() for spec in one.schedule_specs()],
+            [spec for one in self.workflows.values() for spec in one.trigger_specs()],
         )

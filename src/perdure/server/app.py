@@ -43,6 +43,7 @@ from perdure.server.routes import (
     signing,
     slack,
     traces,
+    triggers,
     waits,
     workflows,
 )
@@ -71,6 +72,7 @@ def all_routes() -> list[Route]:
         approvals,
         events,
         schedules,
+        triggers,
         sessions,
         traces,
         conversations,

@@ -31,6 +31,7 @@ COUNTED: Final[dict[str, tuple[str, str]]] = {
     "poisoned": ("executions_poisoned", "Executions failed because they kept taking their workers with them"),
     "schedule_fires": ("schedule_fires", "Executions started for due times of schedules"),
     "schedule_skips": ("schedule_skips", "Due times skipped because an execution of the schedule was open"),
+    "trigger_starts": ("trigger_starts", "Executions started by event triggers"),
     "schedule_refusals": ("schedule_refusals", "Due times for which no execution could be started"),
     "spans_exported": ("spans_exported", "Spans that the collector has taken"),
     "spans_refused": ("spans_refused", "Spans that the collector has refused; they are not sent again"),

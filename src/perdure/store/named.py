@@ -148,11 +148,13 @@ NAMED: Final[dict[str, Callable[[Values], Iterable[Row]]]] = {
 SWEEPS: Final = frozenset(
     {
         "add_message",
+        "answer_question",
         "beat",  # looks at all that a worker holds
         "bind_slack_app",
         "claim",
         "claim_pushed",
         "delete",
+        "delete_trigger",
         "drain",
         "end_embedded",
         "erase",
@@ -168,7 +170,9 @@ SWEEPS: Final = frozenset(
         "register_push_deployment",
         "register_push_workflow",
         "register_queues",
+        "register_trigger",
         "retire_deployment",
+        "take_for_trigger",
         "use_deployment",
         "rotate_signing",
         "register_push_worker",

@@ -5,7 +5,8 @@
     │   ├── NotCancellable      400
     │   ├── KeyNameTaken        400  another API key of the project has the name
     │   ├── TooManyKeys         400  the project has as many API keys as it may
-    │   └── TooManySchedules    400  the same of schedules
+    │   ├── TooManySchedules    400  the same of schedules
+    │   └── TooManyTriggers     400  the same of event triggers
     ├── Unauthorized            401  no key, or a wrong one
     ├── Forbidden               403  the key's role does not allow it
     ├── NotFound                404  unknown here; another project's ids look the same
@@ -67,6 +68,10 @@ class TooManyKeys(BadRequest):
 
 class TooManySchedules(BadRequest):
     code = "TOO_MANY_SCHEDULES"
+
+
+class TooManyTriggers(BadRequest):
+    code = "TOO_MANY_TRIGGERS"
 
 
 class Unauthorized(PerdureError):

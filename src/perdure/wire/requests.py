@@ -195,6 +195,16 @@ class ScheduleChange(Request, frozen=True):
     payload: MaybeRaw = None
 
 
+class TriggerSpec(Request, frozen=True):
+    """An event trigger to make, or to bring up to date: (workflow, topic) names it."""
+
+    workflow_id: str
+    topic: str
+    batch_size: int = 1
+    batch_timeout_seconds: int | None = None
+    queue_name: str | None = None
+
+
 class RegisterRequest(Request, frozen=True):
     """Open a registration. `worker_id` is made by the worker (a UUID), so that a repeat is harmless."""
 
@@ -207,6 +217,8 @@ class RegisterRequest(Request, frozen=True):
     embedded: bool = False
     schedules: list[ScheduleSpec] = []
     """All that code declares; of a project's current deployment those that are no longer declared are deleted."""
+    triggers: list[TriggerSpec] = []
+    """The same of event triggers."""
 
 
 class RegisterReply(Struct, frozen=True):

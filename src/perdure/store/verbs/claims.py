@@ -14,6 +14,7 @@ from perdure.store.verbs.moves import lose
 from perdure.store.verbs.queues import put_queue
 from perdure.store.verbs.rows import ROW_BYTES, journal_after, journal_row
 from perdure.store.verbs.schedules import declare
+from perdure.store.verbs.triggers import declare_triggers
 from perdure.wire.codec import REPLY_BYTES_MAX
 from perdure.wire.errors import Conflict, LeaseLost
 from perdure.wire.records import Kind, Row
@@ -44,12 +45,18 @@ class Looked(NamedTuple):
 
 @verb
 async def register(
-    *, project_id: str, request: RegisterRequest, now_us: int, lease_us: int, schedule_ids: Sequence[str] = ()
+    *,
+    project_id: str,
+    request: RegisterRequest,
+    now_us: int,
+    lease_us: int,
+    schedule_ids: Sequence[str] = (),
+    trigger_ids: Sequence[str] = (),
 ) -> None:
     """Open a registration: its deployment with exactly these workflows, its queues with these limits, its lease.
 
-    If the deployment is the current one the project has exactly the schedules that it declares (`schedule_ids`: one for
-    each, should it be new), and those that were made otherwise.
+    If the deployment is the current one the project has exactly the schedules and event triggers that it declares
+    (`schedule_ids`, `trigger_ids`: one for each, should it be new), and those that were made otherwise.
 
     One that has ended stays so, however late a copy of its first message comes. Raises LeaseLost, Conflict.
     """
@@ -73,7 +80,10 @@ async def register(
     ages: dict[str, int] = dict(
         await query("workflow_ages", project_id=project_id, deployment_id=request.deployment_id)
     )
+    # Before anything that locks executions: it locks topics.
+    await declare_triggers(project_id, request.deployment_id, request.triggers, trigger_ids, now_us)
     scheduled = {spec.workflow_id for spec in request.schedules}
+    triggered = {spec.workflow_id for spec in request.triggers}
     await query("delete_workflows", project_id=project_id, deployment_id=request.deployment_id)
     await query_many(
         "insert_workflow",
@@ -87,7 +97,7 @@ async def register(
                 spec.run_timeout_seconds,
                 int(spec.wake_on_cancel),
                 spec.type.value,
-                0,
+                int(spec.id in triggered),
                 int(spec.id in scheduled),
                 ages.get(spec.id, now_us),
             )

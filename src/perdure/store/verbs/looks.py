@@ -48,6 +48,7 @@ DOCTOR = (
     "doctor_topic_has_no_gap",
     "doctor_schedule_goes_on",
     "doctor_execution_of_one_fire",
+    "doctor_trigger_not_ahead",
     "doctor_orphan_rows",
 )
 

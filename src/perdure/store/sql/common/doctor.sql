@@ -66,6 +66,11 @@ SELECT id FROM schedules WHERE next_at_us <= last_slot_us LIMIT 20;
 -- name: doctor_execution_of_one_fire
 SELECT execution_id FROM schedule_fires WHERE execution_id IS NOT NULL GROUP BY execution_id HAVING COUNT(*) > 1 LIMIT 20;
 
+-- name: doctor_trigger_not_ahead
+-- No trigger has taken what its topic does not have.
+SELECT g.id FROM event_triggers g LEFT JOIN topics t ON t.project_id = g.project_id AND t.topic = g.topic
+WHERE g.taken_seq > COALESCE(t.last_seq, -1) LIMIT 20;
+
 -- name: doctor_orphan_rows
 SELECT execution_id FROM journal WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = journal.execution_id)
 UNION SELECT execution_id FROM waits WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = waits.execution_id)

@@ -1,0 +1,43 @@
+"""Event triggers: declared beside a workflow, which a topic's events start.
+
+@workflow(trigger_on=EventTrigger("orders", batch_size=100, batch_timeout=5))
+async def book(ctx: Context, batch: EventBatch) -> None: ...
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from perdure.wire.errors import BadValue
+from perdure.wire.requests import TriggerSpec
+from perdure.wire.triggers import BATCH_MAX, TIMEOUT_SECONDS_MAX
+
+
+class EventTrigger:
+    """A topic whose events start a workflow, as an option of `@workflow`.
+
+    Each execution gets `batch_size` events as an `EventBatch`; or fewer, when the first of them has waited for
+    `batch_timeout` (whole seconds). With a size of 1 and no time-out it gets the event itself, a `TopicEvent`.
+    Raises `BadValue` for a size or a time-out that cannot be.
+
+    >>> EventTrigger("orders", batch_size=100, batch_timeout=5)
+    EventTrigger('orders', batch_size=100, batch_timeout=5)
+    """
+
+    def __init__(self, topic: str, *, batch_size: int = 1, batch_timeout: int | timedelta | None = None) -> None:
+        if isinstance(batch_timeout, timedelta):
+            batch_timeout = int(batch_timeout.total_seconds())
+        if not 1 <= batch_size <= BATCH_MAX:
+            raise BadValue(f"batch_size must be 1 to {BATCH_MAX:,}, got {batch_size!r}.")
+        if batch_timeout is not None and not 1 <= batch_timeout <= TIMEOUT_SECONDS_MAX:
+            raise BadValue(f"batch_timeout must be 1 to {TIMEOUT_SECONDS_MAX:,} seconds, got {batch_timeout!r}.")
+        self.topic = topic
+        self.batch_size = batch_size
+        self.batch_timeout = batch_timeout
+
+    def spec(self, workflow_name: str) -> TriggerSpec:
+        """What a worker's registration says of it."""
+        return TriggerSpec(workflow_name, self.topic, self.batch_size, self.batch_timeout)
+
+    def __repr__(self) -> str:
+        return f"EventTrigger({self.topic!r}, batch_size={self.batch_size}, batch_timeout={self.batch_timeout})"

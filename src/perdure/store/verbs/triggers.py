@@ -1,0 +1,240 @@
+"""Event triggers: make, delete, and take what their topics have for them.
+
+Whoever takes events holds the trigger's row: reads the events after its cursor, starts the executions and moves the
+cursor in one transaction, so that no event is taken twice or lost whoever dies. A topic's events become visible in the
+order of their numbers, so what is behind the cursor is complete without a lock of the topic. Only a new trigger takes
+that lock: it starts at the topic's end.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Raw
+
+from perdure.store.interface import Counted, Tell, query, verb
+from perdure.store.verbs.starts import New, start_items
+from perdure.wire.codec import VALUE_BYTES_MAX
+from perdure.wire.errors import DeploymentNotFound, NotFound, TooManyTriggers, WorkflowNotFound
+from perdure.wire.public import event_response
+from perdure.wire.records import Event, Problem
+from perdure.wire.requests import StartItem, TriggerSpec
+from perdure.wire.triggers import BATCH_MAX, StoredTrigger, due_at_us
+
+TRIGGERS_MAX = 10_000
+"""How many event triggers a project has at most."""
+_ENVELOPE = 1_024
+"""About how much larger an event is than its data; a topic has up to 512 bytes."""
+
+
+# --- make, delete --------------------------------------------------------------------------------------------------
+
+
+@verb
+async def register_trigger(*, project_id: str, deployment_id: str, id: str, spec: TriggerSpec, now_us: int) -> None:
+    """Make a trigger, or bring the one of that (workflow, topic) up to date; it goes on where it was.
+
+    A deployment that is not the current one changes none that is there: what it says is out of date.
+    Raises DeploymentNotFound, WorkflowNotFound, TooManyTriggers.
+    """
+    target = await query(
+        "start_target",
+        project_id=project_id,
+        deployment_id=deployment_id,
+        workflow_id=spec.workflow_id,
+        queue_name=None,
+    )
+    if not target or target[0][0] is None:
+        raise DeploymentNotFound(f"Deployment {deployment_id!r} does not exist, or is retired.")
+    if target[0][1] is None and not target[0][9]:
+        raise WorkflowNotFound(f"Workflow {spec.workflow_id!r} is not registered in deployment {deployment_id!r}.")
+    current = (await query("current_deployment", project_id=project_id))[0][0] == deployment_id
+    await put_trigger(project_id, id, spec, now_us, declared=False, replace=current)
+
+
+async def put_trigger(
+    project_id: str, id: str, spec: TriggerSpec, now_us: int, *, declared: bool, replace: bool = True
+) -> None:
+    """Part of `register_trigger` and of a registration. The same definition again changes nothing."""
+    last: int = (await query("lock_topic", project_id=project_id, topic=spec.topic))[0][0]
+    where = {"project_id": project_id, "topic": spec.topic, "workflow_id": spec.workflow_id}
+    found = await query("find_trigger", **where)
+    said = {
+        "batch_size": spec.batch_size,
+        "batch_timeout_seconds": spec.batch_timeout_seconds,
+        "queue_name": spec.queue_name,
+    }
+    if not found:
+        if not declared and (await query("count_triggers", project_id=project_id))[0][0] >= TRIGGERS_MAX:
+            raise TooManyTriggers(
+                f"The project has {TRIGGERS_MAX:,} event triggers, the most there may be; delete some first."
+            )
+        await query("insert_trigger", id=id, declared=int(declared), taken_seq=last, now_us=now_us, **where, **said)
+        return
+    before = trigger_of(found[0])
+    after = msgspec.structs.replace(before, declared=before.declared or declared, **said)
+    if replace and after != before:
+        await query("update_trigger", declared=int(after.declared), now_us=now_us, **where, **said)
+
+
+@verb
+async def delete_trigger(*, project_id: str, trigger_id: str) -> None:
+    """Delete a trigger; executions that it started stay. Raises NotFound."""
+    if not await query("delete_trigger", project_id=project_id, id=trigger_id):
+        raise NotFound(f"Event trigger {trigger_id!r} does not exist.")
+
+
+async def declare_triggers(
+    project_id: str, deployment_id: str, specs: Sequence[TriggerSpec], ids: Sequence[str], now_us: int
+) -> None:
+    """Part of a registration: the current deployment has exactly these declared triggers."""
+    current = await query("current_deployment", project_id=project_id)
+    if current[0][0] != deployment_id:
+        return
+    wanted = {(spec.topic, spec.workflow_id): (spec, id) for spec, id in zip(specs, ids, strict=True)}
+    for id, workflow_id, topic in await query("declared_triggers", project_id=project_id):
+        if (topic, workflow_id) not in wanted:
+            await query("delete_trigger", project_id=project_id, id=id)
+    for named in sorted(wanted):  # topics are locked in this order, whoever registers
+        spec, id = wanted[named]
+        await put_trigger(project_id, id, spec, now_us, declared=True)
+
+
+# --- take ----------------------------------------------------------------------------------------------------------
+
+
+class Taken(NamedTuple):
+    """What taking events for a trigger came to."""
+
+    started: int = 0
+    more: bool = False
+    """Whether there may be another batch to start now."""
+    refused: str | None = None
+    """Why its executions cannot be started; the events wait."""
+
+
+@verb
+async def take_for_trigger(
+    *, project_id: str, trigger_id: str, ids: Sequence[str], now_us: int, bytes_max: int = VALUE_BYTES_MAX
+) -> Taken:
+    """Start the executions that a trigger's topic has events for, at most as many as there are `ids`, on the project's
+    current deployment, and move its cursor behind the events. A batch ends early with the event that would not fit into
+    `bytes_max`."""
+    rows = await query("lock_trigger_if_free", project_id=project_id, id=trigger_id)
+    if not rows:
+        return Taken()
+    trigger = trigger_of(rows[0])
+    taken_seq = await _skip_deleted(trigger)
+    where = {"project_id": project_id, "topic": trigger.topic, "after": taken_seq}
+    limit = min(trigger.batch_size * len(ids), BATCH_MAX)
+    waiting = await query("event_sizes", limit=limit, **where)
+    sizes, more = batches(trigger, waiting, len(ids), now_us, bytes_max, whole=len(waiting) < limit)
+    if sizes:
+        events = [_event(row) for row in await query("read_events", limit=sum(sizes), **where)]
+        ends = accumulate(sizes)
+        news = [
+            New(id, _item(trigger, events[end - size : end])) for id, size, end in zip(ids, sizes, ends, strict=False)
+        ]
+        first, *_ = await start_items(project_id, news, now_us)
+        if isinstance(first, Problem):  # all go to the same workflow: none was started
+            return Taken(refused=first.error)
+        taken_seq = events[-1].sequence_id
+        await Tell(Counted("trigger_starts", len(news)))
+    if taken_seq > trigger.taken_seq:
+        await query("take_events", project_id=project_id, id=trigger_id, taken_seq=taken_seq)
+    return Taken(len(sizes), more)
+
+
+async def _skip_deleted(trigger: StoredTrigger) -> int:
+    """The cursor, moved behind what was deleted with age before anybody took it. The topic's end is read first: what is
+    not there afterwards, up to that number, is gone."""
+    end = await query("topic_end", project_id=trigger.project_id, topic=trigger.topic)
+    left = await query(
+        "event_sizes", project_id=trigger.project_id, topic=trigger.topic, after=trigger.taken_seq, limit=1
+    )
+    gone_seq: int = left[0][0] - 1 if left else end[0][0]
+    return max(trigger.taken_seq, gone_seq)
+
+
+def batches(
+    trigger: StoredTrigger,
+    waiting: Sequence[tuple[int, int, int]],
+    most: int,
+    now_us: int,
+    bytes_max: int,
+    *,
+    whole: bool,
+) -> tuple[list[int], bool]:
+    """How many events each execution gets that is started now, and whether there may be another one after these.
+
+    `waiting` has number, size and time of the events that wait, all of them when `whole`. One execution gets no more
+    than `bytes_max`, unless a single event is larger; nor do all together by more than that of the last one.
+    """
+    sizes: list[int] = []
+    at = used = 0
+    while len(sizes) < most and used < bytes_max:
+        count = size = 0
+        for _, data_size, _ in waiting[at : at + trigger.batch_size]:
+            if count and size + data_size + _ENVELOPE > bytes_max:
+                break
+            size += data_size + _ENVELOPE
+            count += 1
+        if count < trigger.batch_size and at + count == len(waiting):  # the last ones: do they wait for others?
+            since_us = waiting[at][2] if count else None
+            due_us = due_at_us(trigger.batch_size, trigger.batch_timeout_seconds, count, since_us)
+            if not whole or due_us is None or due_us > now_us:
+                return sizes, not whole
+        sizes.append(count)
+        at += count
+        used += size
+    return sizes, True
+
+
+def _event(row: Sequence[Any]) -> Event:
+    id, seq, topic, event_type, data, created_at_us = row
+    return Event(id, seq, topic, event_type, Raw(data), created_at_us)
+
+
+def _item(trigger: StoredTrigger, events: Sequence[Event]) -> StartItem:
+    shown = [event_response(event) for event in events]
+    payload = msgspec.json.encode(shown[0] if trigger.takes_single_events else {"events": shown})
+    return StartItem(
+        workflow_id=trigger.workflow_id, payload=Raw(payload), queue_name=trigger.queue_name, accept_early=True
+    )
+
+
+# --- looks ---------------------------------------------------------------------------------------------------------
+
+
+class Watched(NamedTuple):
+    """A trigger, and what its topic has for it."""
+
+    project_id: str
+    trigger_id: str
+    topic: str
+    due_at_us: int | None
+    """When there is something to start: 0, now; None, not before more events come."""
+
+
+@verb
+async def watched_topics() -> list[Watched]:
+    """All triggers of all projects."""
+    return [
+        Watched(project_id, id, topic, due_at_us(batch_size, timeout, waiting, since_us))
+        for project_id, id, topic, batch_size, timeout, waiting, since_us in await query("watched_topics")
+    ]
+
+
+@verb
+async def list_triggers(*, project_id: str, before: str, limit: int) -> list[tuple[StoredTrigger, int]]:
+    """A page of triggers, newest first, each with how many events wait for it."""
+    rows = await query("list_triggers", project_id=project_id, before=before, limit=limit)
+    return [(trigger_of(row), row[11]) for row in rows]
+
+
+def trigger_of(row: Sequence[Any]) -> StoredTrigger:
+    """A trigger as the queries select it."""
+    fields = list(row[:11])
+    fields[7] = bool(fields[7])
+    return StoredTrigger(*fields)
