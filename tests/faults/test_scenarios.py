@@ -5,6 +5,7 @@ from tests.faults.run import NotHere, Run, Size
 from tests.faults.scenarios.index import SCENARIOS
 
 CASES = [(name, database) for name, scenario in SCENARIOS.items() for database in scenario.databases]
+MEDIUM = [(name, database) for name, scenario in SCENARIOS.items() for database in scenario.medium]
 FAST = [(name, database) for name, scenario in SCENARIOS.items() for database in scenario.fast]
 
 
@@ -21,15 +22,22 @@ async def test_a_small_run_keeps_every_promise(name: str, database: str) -> None
     await play(name, database, Size.SMALL)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("name", "database"), [case for case in CASES if case not in FAST])
 async def test_a_small_run_of_the_others_does_too(name: str, database: str) -> None:
     await play(name, database, Size.SMALL)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("name", "database"), MEDIUM)
+async def test_a_longer_run_keeps_every_promise(name: str, database: str) -> None:
+    await play(name, database, Size.MEDIUM)
+
+
 @pytest.mark.long
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("name", "database"), CASES)
-async def test_a_longer_run_keeps_every_promise(name: str, database: str) -> None:
+@pytest.mark.parametrize(("name", "database"), [case for case in CASES if case not in MEDIUM])
+async def test_a_longer_run_of_the_others_does_too(name: str, database: str) -> None:
     await play(name, database, Size.MEDIUM)

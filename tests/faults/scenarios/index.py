@@ -31,32 +31,35 @@ BOTH = ("sqlite", "postgres")
 
 
 class Scenario(NamedTuple):
-    """What is done, and on which databases; on which of them the small run is part of `make test`."""
+    """What is done, and on which databases; on which of them the small run is part of `make test`, and the medium one
+    of `make test-full`. The other small ones are in `make test-full`, too, the other medium ones in `make test-long`.
+    """
 
     play: Callable[[Run], Awaitable[None]]
     databases: tuple[str, ...]
     fast: tuple[str, ...] = ()
+    medium: tuple[str, ...] = ()
 
 
 SCENARIOS = {
-    "kills": Scenario(kills, BOTH, fast=BOTH),
-    "races": Scenario(races, BOTH, fast=("postgres",)),
+    "kills": Scenario(kills, BOTH, fast=BOTH, medium=BOTH),
+    "races": Scenario(races, BOTH, fast=("postgres",), medium=("postgres",)),
     "wakes": Scenario(wakes, BOTH),
-    "limits": Scenario(limits, BOTH),
+    "limits": Scenario(limits, BOTH, medium=("postgres",)),
     "due": Scenario(due, BOTH),
     "crossing": Scenario(crossing, BOTH),
     "retention": Scenario(retention, BOTH),
     "idle": Scenario(idle, BOTH),
     "lives": Scenario(lives, BOTH),
-    "zombies": Scenario(zombies, BOTH),
-    "outages": Scenario(outages, ("postgres",)),
+    "zombies": Scenario(zombies, BOTH, medium=("postgres",)),
+    "outages": Scenario(outages, ("postgres",), medium=("postgres",)),
     "partitions": Scenario(partitions, BOTH),
-    "lines": Scenario(lines, BOTH),
+    "lines": Scenario(lines, BOTH, medium=("postgres",)),
     "failover": Scenario(failover, ("pair",)),
     "severed": Scenario(severed, ("postgres",)),
     "poisoned": Scenario(poisoned, BOTH),
-    "restarts": Scenario(restarts, BOTH),
-    "chaos": Scenario(chaos, BOTH),
+    "restarts": Scenario(restarts, BOTH, medium=("postgres",)),
+    "chaos": Scenario(chaos, BOTH, medium=("postgres",)),
     "clocks": Scenario(clocks, ("postgres",)),
     "full-disk": Scenario(full_disk, BOTH),
     "read-only": Scenario(read_only, ("postgres",)),
