@@ -31,7 +31,9 @@ async def test_a_key_is_shown_once_and_works(served: Served) -> None:
     listed = await served.client.get(f"{KEYS}/project/{served.project_id}")
     assert [key["name"] for key in listed.json()] == ["deploy", "test"], "newest first"
     del made["key"]
-    assert listed.json()[0] == {**made, "development": False}
+    used = listed.json()[0].pop("last_used_at")
+    assert {**listed.json()[0], "last_used_at": None} == {**made, "development": False}
+    assert used >= made["created_at"]
     assert (await served.client.get(KEYS)).json() == {"project_id": served.project_id, "keys": listed.json()}
     assert served.key.rpartition("_")[2] not in listed.text
 

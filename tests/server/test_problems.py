@@ -1,30 +1,48 @@
-"""One JSON shape for all errors, over every route; and nothing the caller does is our fault."""
+"""One JSON shape for all errors, over every route; and nothing the caller does is our fault.
+
+Each test goes over the whole table on one server; a route that is added is covered by itself.
+"""
 
 import json
 import re
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx2
 import pytest
-from tests.server.serving import Served
+from tests.server.people import person
+from tests.server.requests import IDS, PROTOCOL, ROUTES, UNKNOWN, body_of, name_of, query_of, url_of
+from tests.server.serving import Served, serving
 
-from perdure.server.app import all_routes
-from perdure.server.routing import Route
+from perdure.server.auth import Failures
+from perdure.server.routing import Caller, Route
 from perdure.wire.access import Role
 
-ROUTES = all_routes()
 KEYED = [route for route in ROUTES if route.role is not None]
+GUARDED = [route for route in ROUTES if route.caller is not Caller.ANYONE]
 WITH_BODY = [route for route in ROUTES if route.body_type is not None]
-PROTOCOL = {"perdure-protocol": "1"}
-UNKNOWN = "0190a5f2-7c1e-7b3a-9d55-0242ac120002"
 
 
-def name_of(route: Route) -> str:
-    return f"{route.method} {route.path}"
+TOLD_ANYWAY = {"worker_heartbeat": "a worker that is not known is told to register anew"}
+"""What is no 404 where there is nothing, and why."""
 
 
-def url_of(route: Route) -> str:
-    return re.sub(r"\{\w+\}", UNKNOWN, route.path)
+@contextmanager
+def at(route: Route) -> Iterator[None]:
+    """What fails in the block says at which route."""
+    try:
+        yield
+    except AssertionError as error:
+        raise AssertionError(f"{name_of(route)}: {error}") from error
+
+
+@pytest.fixture
+async def signing_up(database: str) -> AsyncIterator[Served]:
+    """A server on which there may be users."""
+    async with serving(database, signup=True, auth_failures_max=100_000) as served:
+        yield served
 
 
 def check_shape(reply: httpx2.Response, status: int, error_type: str | None = None) -> None:
@@ -36,38 +54,74 @@ def check_shape(reply: httpx2.Response, status: int, error_type: str | None = No
     assert error_type in (None, body["error_type"])
 
 
-@pytest.mark.parametrize("route", KEYED, ids=name_of)
-async def test_no_key_no_entry(served: Served, route: Route) -> None:
-    reply = await served.client.request(route.method, url_of(route), headers={"authorization": ""})
-    check_shape(reply, 401, "UNAUTHORIZED")
-    assert reply.headers["www-authenticate"].startswith("Bearer")
+async def test_no_key_no_entry(served: Served) -> None:
+    for route in GUARDED:
+        served.app.services.gate._failures = Failures(20, time.monotonic)
+        for header in ("", "Bearer sk_x", "Bearer us_x", "Basic eDp5"):
+            with at(route):
+                reply = await served.client.request(route.method, url_of(route), headers={"authorization": header})
+                check_shape(reply, 401, "UNAUTHORIZED")
+                assert reply.headers["www-authenticate"].startswith("Bearer")
 
 
-@pytest.mark.parametrize("route", KEYED, ids=name_of)
-async def test_a_role_below_the_routes_is_refused(served: Served, route: Route) -> None:
-    assert route.role is not None
-    below = {Role.WRITE: Role.READ, Role.ADMIN: Role.WRITE}.get(route.role)
-    if below is None:
-        return
-    headers = {"authorization": f"Bearer {await served.key_of(below)}"}
-    reply = await served.client.request(route.method, url_of(route), headers=headers)
-    check_shape(reply, 403, "FORBIDDEN")
+async def test_a_role_below_the_routes_is_refused(served: Served) -> None:
+    keys = {role: await served.key_of(role) for role in (Role.READ, Role.WRITE)}
+    for route in KEYED:
+        below = {Role.WRITE: Role.READ, Role.ADMIN: Role.WRITE}.get(route.role or Role.READ)
+        if below is not None:
+            with at(route):
+                headers = {"authorization": f"Bearer {keys[below]}"}
+                reply = await served.client.request(
+                    route.method, url_of(route, {"project_id": served.project_id}), headers=headers
+                )
+                check_shape(reply, 403, "FORBIDDEN")
 
 
-@pytest.mark.parametrize("route", KEYED, ids=name_of)
-@pytest.mark.parametrize("header", ["X-Project-ID", "Project-ID"])
-async def test_another_project_does_not_exist(served: Served, route: Route, header: str) -> None:
-    reply = await served.client.request(route.method, url_of(route), headers={header: UNKNOWN, **PROTOCOL})
-    check_shape(reply, 404, "NOT_FOUND")
+async def test_another_project_does_not_exist(served: Served) -> None:
+    for route in KEYED:
+        for header in ("X-Project-ID", "Project-ID"):
+            with at(route):
+                reply = await served.client.request(route.method, url_of(route), headers={header: UNKNOWN, **PROTOCOL})
+                check_shape(reply, 404, "NOT_FOUND")
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=name_of)
-async def test_the_wrong_method_says_which_are_right(served: Served, route: Route) -> None:
-    served_here = {other.method for other in ROUTES if other.path == route.path}
-    reply = await served.client.request(min({"PATCH", "PUT"} - served_here), url_of(route))
-    check_shape(reply, 405, "METHOD_NOT_ALLOWED")
-    assert route.method in reply.headers["allow"].split(", ")
-    assert reply.json()["details"] == {"allow": reply.headers["allow"].split(", ")}
+async def ask_for(served: Served, route: Route, values: dict[str, str]) -> httpx2.Response:
+    """A request that fits, for things of these names."""
+    return await served.client.request(
+        route.method, url_of(route, values), params=query_of(route), json=body_of(route), headers=PROTOCOL
+    )
+
+
+async def test_what_no_id_names_does_not_exist(served: Served) -> None:
+    """Every route that names something by its id: 404, in upper case as well. What is named by words may be empty."""
+    for route in KEYED:
+        ids = (IDS & {*route.path_names} - {"project_id"}) if route.name not in TOLD_ANYWAY else set()
+        for id in (UNKNOWN, UNKNOWN.upper()) if route.path_names else ():
+            own = {"project_id": served.project_id, "key_id": "nokeyhas", "trace_id": id.replace("-", "")}
+            with at(route):
+                reply = await ask_for(served, route, dict.fromkeys(route.path_names, id) | own)
+                assert reply.status_code < 500
+                if ids or reply.status_code >= 400:
+                    check_shape(reply, 404 if ids else reply.status_code)
+
+
+async def test_an_id_that_can_be_none_is_malformed(served: Served) -> None:
+    for route in KEYED:
+        for name in IDS & {*route.path_names}:
+            with at(route):
+                reply = await ask_for(served, route, {"project_id": served.project_id, name: "not-an-id"})
+                check_shape(reply, 400)
+
+
+async def test_the_wrong_method_says_which_are_right(served: Served) -> None:
+    for route in ROUTES:
+        served_here = {other.method for other in ROUTES if other.path == route.path}
+        wrong = min({"PATCH", "PUT", "DELETE", "POST"} - served_here)
+        with at(route):
+            reply = await served.client.request(wrong, url_of(route))
+            check_shape(reply, 405, "METHOD_NOT_ALLOWED")
+            assert route.method in reply.headers["allow"].split(", ")
+            assert reply.json()["details"] == {"allow": reply.headers["allow"].split(", ")}
 
 
 @pytest.mark.parametrize(
@@ -78,64 +132,64 @@ async def test_there_is_nothing_elsewhere(served: Served, path: str) -> None:
     check_shape(reply, 400 if path == "/%ff" else 404)
 
 
-@pytest.mark.parametrize("route", WITH_BODY, ids=name_of)
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [
-        (b"", 400),
-        (b"{", 400),
-        (b"{}x", 400),
-        (b"nonsense", 400),
-        (b"\xff\xfe{\x00}\x00", 400),
-        (b"\xef\xbb\xbf{}", 400),
-        (b'{"\xff": 1}', 400),
-        (b"null", 422),
-        (b"[]", 422),
-        (b"1", 422),
-        (b'"x"', 422),
-        (b"[" * 100_000, 422),
-        (b'{"a":' * 100_000, 400),
-    ],
-    ids=[
-        "empty",
-        "cut",
-        "trailing",
-        "word",
-        "utf-16",
-        "bom",
-        "latin-1",
-        "null",
-        "array",
-        "number",
-        "text",
-        "deep",
-        "deeper",
-    ],
-)
-async def test_a_body_that_is_none(served: Served, route: Route, body: bytes, status: int) -> None:
-    reply = await served.client.request(
-        route.method, url_of(route), content=body, headers={"content-type": "application/json", **PROTOCOL}
-    )
-    assert reply.status_code in (status, 400, 422)
-    check_shape(reply, reply.status_code)
-    assert "body" in reply.json()["error"]
+async def as_whoever(served: Served, route: Route, user: dict[str, str], **request: Any) -> httpx2.Response:
+    """Ask as somebody who may: the admin's key, or a user where a key is nobody."""
+    headers = {**PROTOCOL, **request.pop("headers", {}), **(user if route.caller is Caller.USER else {})}
+    url = url_of(route, {"project_id": served.project_id})
+    return await served.client.request(route.method, url, headers=headers, **request)
 
 
-@pytest.mark.parametrize("route", WITH_BODY, ids=name_of)
-async def test_only_json_is_taken(served: Served, route: Route) -> None:
-    for headers in (
-        {"content-type": "text/plain"},
-        {"content-type": "application/x-www-form-urlencoded"},
-        {"content-type": "application/json; charset=utf-16"},
-        {"content-type": "application/json", "content-encoding": "gzip"},
-        {"content-type": "application/json", "content-encoding": "br"},
-    ):
-        reply = await served.client.request(route.method, url_of(route), content=b"{}", headers={**headers, **PROTOCOL})
-        check_shape(reply, 415, "UNSUPPORTED_MEDIA_TYPE")
-    for content_type in ("application/json; charset=utf-8", "Application/JSON;charset=UTF-8", None):
-        headers = PROTOCOL if content_type is None else {"content-type": content_type, **PROTOCOL}
-        reply = await served.client.request(route.method, url_of(route), content=b"[]", headers=headers)
-        check_shape(reply, 422)
+NO_JSON = {
+    "empty": b"",
+    "cut": b"{",
+    "word": b"nonsense",
+    "utf-16": b"\xff\xfe{\x00}\x00",
+    "bom": b"\xef\xbb\xbf{}",
+}
+NO_SHAPE = {"null": b"null", "array": b"[]", "number": b"1", "text": b'"x"'}
+EITHER = {
+    "trailing": b"{}x",
+    "latin-1": b'{"\xff": 1}',
+    "deep": b"[" * 100_000,
+    "deeper": b'{"a":' * 100_000,
+}
+"""Wrong in two ways; whichever is found first is told."""
+
+
+async def test_a_body_that_is_none(signing_up: Served) -> None:
+    async with person(signing_up) as somebody:
+        user = somebody.within("")
+        for route in WITH_BODY:
+            for bodies, statuses in ((NO_JSON, {400}), (NO_SHAPE, {422}), (EITHER, {400, 422})):
+                for what, body in bodies.items():
+                    with at(route):
+                        reply = await as_whoever(
+                            signing_up, route, user, content=body, headers={"content-type": "application/json"}
+                        )
+                        assert reply.status_code in statuses, (what, reply.text)
+                        check_shape(reply, reply.status_code)
+                        assert "body" in reply.json()["error"]
+
+
+async def test_only_json_is_taken(signing_up: Served) -> None:
+    async with person(signing_up) as somebody:
+        user = somebody.within("")
+        for route in WITH_BODY:
+            for headers in (
+                {"content-type": "text/plain"},
+                {"content-type": "application/x-www-form-urlencoded"},
+                {"content-type": "application/json; charset=utf-16"},
+                {"content-type": "application/json", "content-encoding": "gzip"},
+                {"content-type": "application/json", "content-encoding": "br"},
+            ):
+                with at(route):
+                    reply = await as_whoever(signing_up, route, user, content=b"{}", headers=headers)
+                    check_shape(reply, 415, "UNSUPPORTED_MEDIA_TYPE")
+            for content_type in ("application/json; charset=utf-8", "Application/JSON;charset=UTF-8", None):
+                headers = {} if content_type is None else {"content-type": content_type}
+                with at(route):
+                    reply = await as_whoever(signing_up, route, user, content=b"[]", headers=headers)
+                    check_shape(reply, 422)
 
 
 def _values(node: Any) -> Any:
@@ -144,48 +198,21 @@ def _values(node: Any) -> Any:
 
 
 @pytest.mark.parametrize("route", WITH_BODY, ids=name_of)
-async def test_wrong_types_are_the_callers_fault(served: Served, route: Route) -> None:
+async def test_wrong_types_are_the_callers_fault(signing_up: Served, route: Route) -> None:
     """Every field of every body with every wrong value, alone: a 4xx that names a field, or an answer; never 5xx."""
-    document = (await served.client.get("/openapi.json")).json()
-    schemas = document["components"]["schemas"]
-    operation = document["paths"][route.path][route.method.lower()]
-    base = _sample(operation["requestBody"]["content"]["application/json"]["schema"], schemas)
-    for path in list(_paths(base)):
-        for value in _values(base):
-            body = json.loads(json.dumps(base))
-            node = body
-            for part in path[:-1]:
-                node = node[part]
-            node[path[-1]] = value
-            reply = await served.client.request(route.method, url_of(route), json=body, headers=PROTOCOL)
-            assert reply.status_code < 500, (path, value, reply.text)
-            if reply.status_code >= 400:
-                check_shape(reply, reply.status_code)
-
-
-def _sample(schema: Any, schemas: Any) -> Any:
-    if "$ref" in schema:
-        return _sample(schemas[schema["$ref"].rpartition("/")[2]], schemas)
-    if "anyOf" in schema:
-        return _sample(schema["anyOf"][0], schemas)
-    if "enum" in schema:
-        return schema["enum"][0]
-    kind = schema.get("type")
-    kind = kind[0] if isinstance(kind, list) else kind
-    if kind == "object":
-        if "properties" in schema:
-            return {
-                name: UNKNOWN if name.endswith("execution_id") else 0.01 if "wait" in name else _sample(inner, schemas)
-                for name, inner in schema["properties"].items()
-            }
-        return {"a": _sample(schema["additionalProperties"], schemas)}
-    if kind == "array":
-        if "prefixItems" in schema:
-            return [_sample(inner, schemas) for inner in schema["prefixItems"]]
-        return [_sample(schema["items"], schemas)]
-    if schema.get("format") == "date-time":
-        return "2025-01-01T00:00:00+00:00"
-    return {"string": "w", "integer": 1, "number": 1.0, "boolean": True, None: {"any": 1}}[kind]
+    base = body_of(route)
+    async with person(signing_up) as somebody:
+        for path in list(_paths(base)):
+            for value in _values(base):
+                body = json.loads(json.dumps(base))
+                node = body
+                for part in path[:-1]:
+                    node = node[part]
+                node[path[-1]] = value
+                reply = await as_whoever(signing_up, route, somebody.within(""), json=body)
+                assert reply.status_code < 500, (path, value, reply.text)
+                if reply.status_code >= 400:
+                    check_shape(reply, reply.status_code)
 
 
 def _paths(node: Any, path: tuple[Any, ...] = ()) -> Any:

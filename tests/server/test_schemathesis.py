@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import httpx2
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
@@ -14,14 +15,18 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+from tests.server.people import Person, member
 from tests.server.serving import Hand, Served, serving
 
 from perdure.server import openapi
 from perdure.server.app import all_routes
+from perdure.server.routing import Caller
+from perdure.wire.access import Role
 
 # A stream does not end by itself, a body in protobuf has no schema, and the pages are for people.
 LEFT_OUT = ("stream_execution", "stream_events", "export_traces")
 ROUTES = [route for route in all_routes() if route.name not in LEFT_OUT and route.tag != "Pages"]
+USERS = {(route.method, route.path) for route in ROUTES if route.caller is Caller.USER}
 schema = schemathesis.openapi.from_dict(openapi.document(ROUTES, version="1"))
 
 CHECKS: Any = (not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance)
@@ -35,13 +40,21 @@ class Running:
     queued: str
     held: Any
     schedule: str
+    person: Person
+    key_id: str
 
     def __init__(self) -> None:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
 
     async def _main(self) -> None:
-        async with serving(":memory:", poll_seconds_max=0.05, lease_seconds=600.0) as served:
+        values: dict[str, Any] = {
+            "poll_seconds_max": 0.05,
+            "lease_seconds": 600.0,
+            "signup": True,
+            "auth_failures_max": 1_000_000,
+        }
+        async with serving(":memory:", **values) as served:
             self.served = served
             self.hand = Hand(served.client)
             self._loop = asyncio.get_running_loop()
@@ -49,6 +62,7 @@ class Running:
             await self._renew()
             self._ready.set()
             await self._over.wait()
+            await self.person.client.aclose()
 
     async def _renew(self) -> None:
         """A fresh worker, an execution that is queued, and one that the worker holds."""
@@ -62,6 +76,17 @@ class Running:
         made = {"workflow_id": "w", "cron": "0 9 * * *", "timezone": "Europe/Berlin", "key": self.hand.id}
         reply = await self.served.client.post("/api/v1/schedules", json=made)
         self.schedule = reply.json()["schedule_id"]
+        self.key_id = (await self.served.key_of(Role.READ)).split("_")[1]
+        if hasattr(self, "person"):
+            await self.person.client.aclose()
+        async with member(self.served, "Read") as somebody:  # a case may have ended the session of the one before
+            client = httpx2.AsyncClient(base_url=somebody.client.base_url, cookies=somebody.client.cookies)
+            self.person = Person(client, somebody.user)
+
+    def headers(self, case: Any) -> dict[str, str]:
+        """Who asks: an admin's key, or a user where a key is nobody."""
+        token = self.person.token if (case.method.upper(), case.path) in USERS else self.served.key
+        return {"authorization": f"Bearer {token}"}
 
     def start(self) -> None:
         self._thread.start()
@@ -89,9 +114,15 @@ def know(case: Any, running: Running) -> None:
         case.path_parameters["execution_id"] = running.held["id"] if case.method == "GET" else running.queued
     if "schedule_id" in (case.path_parameters or {}):
         case.path_parameters["schedule_id"] = running.schedule
+    known = {"project_id": running.served.project_id, "key_id": running.key_id, "user_id": running.person.id}
+    for name in known.keys() & (case.path_parameters or {}).keys():
+        case.path_parameters[name] = known[name]
     body = case.body
     if not isinstance(body, dict):
         return
+    for name in ("project_id", "email"):
+        if name in body:
+            body[name] = running.served.project_id if name == "project_id" else running.person.email
     if isinstance(body.get("worker_id"), str) and case.path != "/worker/v1/register":
         body["worker_id"] = running.hand.id
     if isinstance(body.get("epoch"), str):
@@ -116,7 +147,7 @@ def test_the_document_holds(running: Running, case: "schemathesis.Case[Any]") ->
         if known:
             running.renew()
             know(case, running)
-        reply = case.call(base_url=running.served.server.url, headers={"authorization": f"Bearer {running.served.key}"})
+        reply = case.call(base_url=running.served.server.url, headers=running.headers(case))
         case.validate_response(reply, checks=CHECKS)
         if reply.status_code >= 400:
             body = reply.json()

@@ -25,6 +25,7 @@ from perdure.store.interface import (
     News,
     Published,
     Ready,
+    UserChanged,
     Written,
 )
 from perdure.wire.access import Role
@@ -265,6 +266,7 @@ def test_what_others_can_use_is_told_once_each() -> None:
         News("w", "y"),
         Published("p", "t'\\\"\n"),
         KeyDeleted("k"),
+        UserChanged("u"),
         Due(1),
         Counted("claimed"),
     )
@@ -276,6 +278,7 @@ def test_what_others_can_use_is_told_once_each() -> None:
         News("w", "y"),
         Published("p", "t'\\\"\n"),
         KeyDeleted("k"),
+        UserChanged("u"),
     ]
 
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from tests.server.people import Person, member
 from tests.server.serving import Hand, Served, serving
 from tests.servers.conftest import NEVER, until
 
@@ -81,6 +82,26 @@ async def test_a_key_deleted_at_a_is_refused_at_b(both: tuple[Served, Served]) -
         return (await b.client.get("/api/v1/executions", headers=headers)).status_code == 401
 
     await until(refused)
+
+
+async def test_a_user_who_signs_out_or_is_removed_at_a_is_refused_at_b(both: tuple[Served, Served]) -> None:
+    a, b = both
+    async with member(a) as ann, member(a) as bob:
+
+        async def status(somebody: Person) -> int:
+            reply = await b.client.get("/api/v1/executions", headers=headers[somebody.id])
+            return reply.status_code
+
+        headers = {somebody.id: somebody.within(a.project_id) for somebody in (ann, bob)}
+        assert [await status(ann), await status(bob)] == [200, 200]
+        path = f"/api/v1/projects/{a.project_id}/members/{bob.id}"
+        assert (await a.client.delete(path)).status_code == 204
+        assert (await ann.client.post("/api/v1/auth/signout")).status_code == 200
+
+        async def refused() -> bool:
+            return [await status(ann), await status(bob)] == [401, 404]
+
+        await until(refused)
 
 
 async def test_a_worker_that_beats_at_b_keeps_its_lease_when_its_connection_to_a_closes(

@@ -31,6 +31,10 @@ PROGRESS = OUTCOMES - {Kind.CANCEL}
 TABLES = (
     "projects",
     "api_keys",
+    "users",
+    "user_sessions",
+    "members",
+    "invitations",
     "deployments",
     "workflows",
     "queues",

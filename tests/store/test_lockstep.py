@@ -41,10 +41,13 @@ from perdure.store.named import NAMED, is_sweep, rows_named
 from perdure.store.postgres import PostgresStore
 from perdure.store.queries import Statement, load, parse
 from perdure.store.sqlite import SQLiteStore
-from perdure.store.verbs import access, claims, events, moves, reports, schedules, starts, waits
+from perdure.store.verbs import access, accounts, claims, events, moves, reports, schedules, starts, waits
+from perdure.store.verbs.accounts import NewSession
 from perdure.store.verbs.hands import Offer
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
+from perdure.wire.access import Role
+from perdure.wire.accounts import User
 from perdure.wire.errors import NotFound
 from perdure.wire.requests import (
     Answer,
@@ -69,7 +72,8 @@ Named = Callable[[Verb[Any]], Sequence[tuple[str, Any]]] | None
 TABLES = (
     "executions, journal, waits, topics, events, idempotency, workers, ended_workers, queues, deployments, workflows, "
     "projects, execution_tags, logs, api_keys, schedules, schedule_fires, "
-    "spans, traces, trace_exports, export_cursors, session_memory"
+    "spans, traces, trace_exports, export_cursors, session_memory, "
+    "users, user_sessions, members, invitations"
 )
 
 
@@ -83,6 +87,8 @@ KINDS = (
     *("cancel", "publish", "publish once", "resume", "start", "start into a claim", "start a batch", "cut a lease"),
     *("touch", "new epoch", "make a key", "create a key", "delete a key"),
     *("make a schedule", "change a schedule", "delete a schedule", "run a schedule", "fire a schedule"),
+    *("note a use", "sign up", "sign in", "sign out", "change a user", "change a password", "make a project"),
+    *("change a project", "add a member", "change a member", "remove a member"),
 )
 """Whatever may share a group with others; what a predicate picks has a transaction of its own (`is_sweep`)."""
 
@@ -98,6 +104,18 @@ def _spec(key: str, cron: str = "* * * * *") -> ScheduleSpec:
 def _key(id: str, name: str, now_us: int) -> dict[str, Any]:
     given = {"id": id, "project_id": PROJECT, "name": name, "role": "admin", "secret_hash": "x", "last_four": "1234"}
     return {**given, "development": False, "now_us": now_us}
+
+
+def _invitation(email: str, token: str, now_us: int) -> dict[str, Any]:
+    given = {"project_id": PROJECT, "email": email, "role": Role.ADMIN, "member_id": f"member {email}"}
+    return {**given, "token_hash": token, "expires_at_us": now_us + 9, "now_us": now_us}
+
+
+def _sign_up(email: str, token: str | None, now_us: int, n: int = 0) -> dict[str, Any]:
+    user = User(email, email, "first", "last", None)
+    session = NewSession(f"session of {email} {n}", now_us + 9)
+    given = {"user": user, "password_hash": f"hash {n}", "session": session, "invitation_hash": token}
+    return {**given, "member_id": f"m{n} {email}", "now_us": now_us}
 
 
 class Scene:
@@ -126,6 +144,10 @@ class Scene:
             scene.seen[name] = (await world.get(id)).next_seq - 1
         made = schedules.make_schedule(project_id=PROJECT, id="schedule", spec=_spec("k"), now_us=world.now_us)
         await store.write(made)
+        for n, email in enumerate(("ann", "bob")):
+            await store.write(accounts.add_member(**_invitation(email, f"invitation{n}", world.now_us)))
+            await store.write(accounts.sign_up(**_sign_up(email, f"invitation{n}", world.now_us)))
+        await store.write(accounts.add_member(**_invitation("new", "token", world.now_us)))
         return scene
 
     def verbs(self, dice: random.Random, amount: int) -> list[Verb[Any]]:
@@ -174,6 +196,37 @@ class Scene:
             case "fire a schedule":
                 same["now_us"] += 90_000_000  # a minute has begun
                 return schedules.fire_schedule(schedule_id="schedule", ids=[_id(6, n), _id(7, n)], **same)
+            case "note a use":
+                return access.note_key_use(id="key0", now_us=now_us + n)
+            case "sign up":
+                return accounts.sign_up(**_sign_up("new", dice.choice(["token", None]), now_us, n))
+            case "sign in":
+                return accounts.open_session(user_id="ann", session=NewSession(f"s{n}", now_us + 9), now_us=now_us)
+            case "sign out":
+                return accounts.close_session(token_hash="session of ann 0")
+            case "change a user":
+                names = {"first_name": dice.choice([f"first{n}", None]), "last_name": f"last{n}", "display_name": None}
+                return accounts.change_user(user_id="ann", **names, now_us=now_us)
+            case "change a password":
+                session = NewSession(f"s{n}", now_us + 9)
+                return accounts.change_password(user_id="ann", password_hash=f"{n}", session=session, now_us=now_us)
+            case "make a project":
+                project: dict[str, Any] = {
+                    "id": f"project{n}",
+                    "name": f"project{n}",
+                    "description": None,
+                    "member_id": f"m{n}",
+                }
+                return accounts.make_project(**project, user_id="ann", now_us=now_us)
+            case "change a project":
+                return accounts.change_project(name=f"name{n}", description=None, **same)
+            case "add a member":
+                email = dice.choice(["new", "ann", "other"])
+                return accounts.add_member(**_invitation(email, f"token{n}", now_us))
+            case "change a member":
+                return accounts.change_member(user_id=dice.choice(["ann", "bob"]), role=Role.READ, **same)
+            case "remove a member":
+                return accounts.remove_member(project_id=PROJECT, user_id=dice.choice(["ann", "bob"]))
             case "cut a lease":
                 return claims.cut_lease(worker_id="w", until_us=now_us + n)
             case "touch":
@@ -264,11 +317,16 @@ async def _everything() -> dict[str, Any]:
     for row in found["schedules"]:
         fires = await query("list_fires", schedule_id=row[0], before_us=1 << 60, limit=100)
         found[f"fires {row[0]}"] = fires
+    for table in ("users", "user_sessions", "members", "invitations", "projects"):
+        found[table] = await query(f"all_{table}")
     found["touched"] = await query("read_meta", name="touched_at_us")
     return found
 
 
-EXTRA = "-- name: list_floor_all\nSELECT id FROM executions ORDER BY id;\n"
+EXTRA = "-- name: list_floor_all\nSELECT id FROM executions ORDER BY id;\n" + "".join(
+    f"-- name: all_{table}\nSELECT * FROM {table};\n"
+    for table in ("users", "user_sessions", "members", "invitations", "projects")
+)
 
 
 def _told(answers: Sequence[Any]) -> list[str]:
@@ -581,6 +639,7 @@ def test_every_verb_that_changes_something_says_what_it_names() -> None:
     reading |= {"find_question", "list_questions", "exporting", "project_ids"}
     reading |= {"untold", "active_workers", "watch_push_workers", "standing", "list_steps", "read_step"}
     reading |= {"due_schedules", "get_schedule", "list_schedules", "scheduled_workflows", "list_fires"}
+    reading |= {"find_user", "read_user", "read_session", "read_project", "projects_of", "list_members"}
     nothing = {"touch"}
     found = set()
     for path in Path(moves.__file__).parent.glob("[a-z]*.py"):

@@ -135,7 +135,6 @@ MAY_SCAN = {
     "expired_workers": "one row per worker",
     "embedded_workers": "one row per worker",
     "list_workers": "one row per worker",
-    "list_keys": "one row per key",
     **dict.fromkeys(
         (
             "live_push_workers",
@@ -217,6 +216,12 @@ EXPECTED = {
     "waiting_for": "waits_open",
     "due_schedules": "schedules_due",
     "next_schedule": "schedules_due",
+    "find_user": "users_by_email",
+    "projects_of_user": "members_by_user",
+    "delete_old_sessions": "user_sessions_by_user",
+    "delete_other_sessions": "user_sessions_by_user",
+    "read_invitation": "invitations_by_email",
+    "list_keys": "api_keys_by_project",
     "find_schedule": "schedules_by_key",
     "open_fires": "schedule_fires_open",
     "settle_fires": "schedule_fires_open",

@@ -1,34 +1,16 @@
 """keys: make, list and delete API keys, of a running server or in the file of a stopped store."""
 
-import os
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from perdure.cli.common import (
-    PATIENCE_SECONDS,
-    DatabaseOption,
-    JsonFlag,
-    Refused,
-    UrlOption,
-    ask,
-    command,
-    console,
-    emit,
-    note,
-    place,
-    say,
-    store_address,
-    with_client,
-)
+from perdure.cli.common import DatabaseOption, JsonFlag, Refused, UrlOption, ask, command, console, emit, note, say
+from perdure.cli.either import in_either
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
     from perdure.sdk.client import Client
 
-GLANCE_SECONDS: Final = 0.2
-"""How long a server that nobody named is looked for."""
 _PATH: Final = "/api/v1/api-keys"
 
 Json = dict[str, Any]
@@ -70,7 +52,7 @@ def create(
         key, made = await engine.projects.make_key(project_id, name, Role(role))
         return {"id": made.id, "api_key": key, "project_id": project_id}
 
-    made, where = _do(url, database, online, offline, make=True)
+    made, where = in_either(url, database, online, offline, make=True)
     if as_json:
         emit({**made, "name": name, "role": role})
         return
@@ -98,14 +80,14 @@ def list_(url: UrlOption = None, database: DatabaseOption = None, as_json: JsonF
                 "name": key.name,
                 "last_four_digits": key.last_four,
                 "created_at": rfc3339(key.created_at_us),
-                "last_used_at": None,
+                "last_used_at": None if key.last_used_at_us is None else rfc3339(key.last_used_at_us),
                 "role": key.role,
                 "development": key.development,
             }
             for key in await engine.projects.keys(project_id)
         ]
 
-    keys, where = _do(url, database, online, offline)
+    keys, where = in_either(url, database, online, offline)
     if as_json:
         for key in keys:
             emit(key)
@@ -141,45 +123,13 @@ def delete(
         await engine.projects.delete_key(project_id, id)
 
     try:
-        _, where = _do(url, database, online, offline)
+        _, where = in_either(url, database, online, offline)
     except NotFound:
         raise Refused(f"There is no key {id!r}; `perdure keys list` shows them.") from None
     if as_json:
         emit({"id": id})
     else:
         say(f"Key {id} is gone, {where}.")
-
-
-def _do(
-    url: str | None,
-    database: str | None,
-    online: "Callable[[Client], Awaitable[Any]]",
-    offline: "Callable[[Engine, str], Awaitable[Any]]",
-    *,
-    make: bool = False,
-) -> tuple[Any, str]:
-    """Do it on the server or in the file; also answers which it was.
-
-    --database names a file; --url or PERDURE_URL a server. Else it is the server for which there is a key, provided it
-    runs, and otherwise the file.
-    """
-    from perdure.cli.store import offline as in_file
-    from perdure.sdk.credentials import URL_VARIABLE, find
-    from perdure.wire.errors import Unavailable
-
-    if database is not None and url is not None:
-        raise Refused("Name either a server (--url) or the file of a stopped store (--database).")
-    if database is None:
-        named = url or os.environ.get(URL_VARIABLE)
-        access = find(url)
-        if named or access.api_key is not None:
-            try:
-                done = with_client(url, online, patience=PATIENCE_SECONDS if named else GLANCE_SECONDS)
-                return done, f"on {', '.join(access.urls)}"
-            except Unavailable as error:
-                if named:
-                    raise Refused(f"{error.message} For a stopped store name its file with --database.") from None
-    return in_file(database, offline, make=make), f"in {place(store_address(database))}"
 
 
 async def _listing(client: "Client") -> Json:

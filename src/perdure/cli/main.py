@@ -4,7 +4,21 @@ from typing import Annotated
 
 import typer
 
-from perdure.cli import approvals, database, deployments, dev, keys, look, new, run, schedules, send, serve, store
+from perdure.cli import (
+    approvals,
+    database,
+    deployments,
+    dev,
+    keys,
+    look,
+    members,
+    new,
+    run,
+    schedules,
+    send,
+    serve,
+    store,
+)
 
 app = typer.Typer(
     name="perdure",
@@ -32,7 +46,7 @@ def main(
     """Durable execution for Python: workflows that never lose their place."""
 
 
-for group in (new, dev, run, look, approvals, send, schedules, serve, deployments, store, keys, database):
+for group in (new, dev, run, look, approvals, send, schedules, serve, deployments, store, keys, members, database):
     group.add_to(app)
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 
+from perdure.engine.accounts import Accounts
 from perdure.engine.addresses import Policy
 from perdure.engine.approvals import Approvals
 from perdure.engine.claims import Claims
@@ -44,6 +45,7 @@ from perdure.store.interface import (
     Ready,
     Store,
     Trouble,
+    UserChanged,
     Written,
 )
 from perdure.store.verbs import access, claims, looks
@@ -85,6 +87,7 @@ class Engine:
         self.claims = Claims(self)
         self.events = Events(self)
         self.projects = Projects(self)
+        self.accounts = Accounts(self)
         self.schedules = Schedules(self)
         self.triggers = Triggers(self)
         self.outbound = Outbound(Policy(self.settings.outbound_hosts))
@@ -107,7 +110,9 @@ class Engine:
         self.lookout = Lookout()
         self.snapshots = Snapshots()
         self.key_deleted: Callable[[str | None], None] = lambda key_id: None
-        """Called with the id of a key that is good no more; None: some may have been missed."""
+        """Called with the id of a key that is good no more; None: word of keys and users may have been missed."""
+        self.user_changed: Callable[[str], None] = lambda user_id: None
+        """Called with the id of a user whose sessions or places in projects are not what they were."""
         self._asking: set[asyncio.Task[None]] = set()
         self._trouble: str | None = None
         self._trouble_us = 0
@@ -142,6 +147,7 @@ class Engine:
         await self.push.dispatcher.close()
         await self.outbound.close()
         await self.exports.close()
+        self.accounts.close()
         await self.store.close()
 
     async def health(self) -> None:
@@ -230,6 +236,8 @@ class Engine:
                     asked.setdefault(hint.project_id, []).append(hint.execution_id)
             elif isinstance(hint, KeyDeleted):
                 self.key_deleted(hint.key_id)
+            elif isinstance(hint, UserChanged):
+                self.user_changed(hint.user_id)
             elif isinstance(hint, Everything):
                 self.key_deleted(None)
                 doorbell.ring(("loop", "look"))

@@ -1,4 +1,4 @@
-"""Desk: projects and API keys. Keys are random, shown once, and kept as hashes."""
+"""Desk: projects, their members, and API keys. Keys and invitations are random, shown once, and kept as hashes."""
 
 from __future__ import annotations
 
@@ -6,21 +6,37 @@ import hashlib
 import hmac
 import secrets
 import string
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from uuid_utils import uuid7
 
-from perdure.store.verbs import access
+from perdure.engine.accounts import hash_of
+from perdure.engine.executions import checked_id
+from perdure.store.verbs import access, accounts
 from perdure.store.verbs.access import ListedKey
 from perdure.wire.access import Principal, Role
-from perdure.wire.codec import KEY_BYTES_MAX, check_name
-from perdure.wire.errors import BadValue, NotFound, Unauthorized
+from perdure.wire.accounts import DESCRIPTION_BYTES_MAX, Member, Project, email_of, project_name_of
+from perdure.wire.codec import KEY_BYTES_MAX, check_name, check_text
+from perdure.wire.errors import BadRequest, BadValue, NotFound, PerdureError, Unauthorized
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
 
 _ALPHABET = string.ascii_letters + string.digits
 _NO_SECRET = hashlib.sha256(b"nobody").hexdigest()
+
+INVITATION_SECONDS: Final = 7 * 86_400
+USE_NOTED_US: Final = 60_000_000
+"""A key's uses are noted once in so long."""
+
+
+class Added(NamedTuple):
+    """A user who is a member now, or the token that makes a new user one."""
+
+    member: Member | None
+    invitation: str | None
+    expires_at_us: int
 
 
 class Projects:
@@ -33,6 +49,80 @@ class Projects:
         """The id of the one project that every store has; made at first use."""
         return await self._engine.store.write(
             access.default_project(id=str(uuid7()), now_us=self._engine.clock.now_us())
+        )
+
+    async def make(self, user_id: str, name: str, description: str | None) -> Project:
+        """A new project, whose admin is this user. Raises BadValue with the field, TooManyProjects."""
+        return await self._engine.store.write(
+            accounts.make_project(
+                id=str(uuid7()),
+                name=project_name_of(name),
+                description=_description(description) or None,
+                user_id=user_id,
+                member_id=str(uuid7()),
+                now_us=self._engine.clock.now_us(),
+            )
+        )
+
+    async def get(self, project_id: str) -> Project:
+        """One project. Raises NotFound."""
+        return await self._engine.store.read(accounts.read_project(project_id=project_id))
+
+    async def change(self, project_id: str, name: str | None, description: str | None) -> Project:
+        """Another name or description; None leaves one. Raises BadValue with the field."""
+        return await self._engine.store.write(
+            accounts.change_project(
+                project_id=project_id,
+                name=None if name is None else project_name_of(name),
+                description=_description(description),
+                now_us=self._engine.clock.now_us(),
+            )
+        )
+
+    async def of_user(self, user_id: str) -> list[Project]:
+        """The projects that a user belongs to, newest first."""
+        return await self._engine.store.read(accounts.projects_of(user_id=user_id))
+
+    async def members(self, project_id: str) -> list[Member]:
+        """Who belongs to a project, oldest first."""
+        return await self._engine.store.read(accounts.list_members(project_id=project_id))
+
+    async def add_member(self, project_id: str, email: str, role: Role) -> Added:
+        """Make a user a member at once, or invite somebody who is none yet, for a week.
+
+        Raises BadValue for what is no e-mail, AlreadyMember, TooManyMembers.
+        """
+        token = secrets.token_urlsafe(24)
+        now_us = self._engine.clock.now_us()
+        expires_at_us = now_us + INVITATION_SECONDS * 1_000_000
+        member = await self._engine.store.write(
+            accounts.add_member(
+                project_id=project_id,
+                email=email_of(email),
+                role=role,
+                member_id=str(uuid7()),
+                token_hash=hash_of(token),
+                expires_at_us=expires_at_us,
+                now_us=now_us,
+            )
+        )
+        return Added(member, token if member is None else None, expires_at_us)
+
+    async def change_member(self, project_id: str, user_id: str, role: Role) -> Member:
+        """Another role for a member. Raises NotFound, LastAdmin."""
+        return await self._engine.store.write(
+            accounts.change_member(
+                project_id=project_id,
+                user_id=checked_id(user_id, "user"),
+                role=role,
+                now_us=self._engine.clock.now_us(),
+            )
+        )
+
+    async def remove_member(self, project_id: str, user_id: str) -> None:
+        """End a member's place in the project. Raises NotFound, LastAdmin."""
+        await self._engine.store.write(
+            accounts.remove_member(project_id=project_id, user_id=checked_id(user_id, "user"))
         )
 
     async def create_key(
@@ -80,7 +170,10 @@ class Projects:
         return await self._engine.store.read(access.list_keys(project_id=project_id))
 
     async def delete_key(self, project_id: str, id: str) -> None:
-        """Forget a key. Raises NotFound. Whoever remembers good keys hears of it (`Engine.key_deleted`)."""
+        """Forget a key. Raises NotFound, and BadRequest for what can be no key's id. Whoever remembers good keys hears
+        of it (`Engine.key_deleted`)."""
+        if not is_key_id(id):
+            raise BadRequest(f"{id!r} is not a key's id, which is the part of the key between the underscores.")
         if not await self._engine.store.write(access.delete_key(project_id=project_id, id=id)):
             raise NotFound(f"API key {id!r} does not exist; its id is the part of the key between the underscores.")
 
@@ -92,7 +185,22 @@ class Projects:
         given = _hash(secret)
         if not hmac.compare_digest(given, found.secret_hash if found else _NO_SECRET) or found is None:
             raise Unauthorized("The API key is not valid; check `Authorization: Bearer sk_…`, or make a new key.")
+        now_us = self._engine.clock.now_us()
+        if found.last_used_at_us is None or found.last_used_at_us < now_us - USE_NOTED_US:
+            with suppress(PerdureError):  # where nothing can be written, reading goes on
+                await self._engine.store.write(access.note_key_use(id=id, now_us=now_us))
         return Principal(found.project_id, Role(found.role), id, found.development)
+
+
+def is_key_id(text: str) -> bool:
+    """Whether a text could be the id of a key."""
+    return len(text) == 8 and text.isascii() and text.isalnum()
+
+
+def _description(text: str | None) -> str | None:
+    if text is not None:
+        check_text(text, where="body.description", max_bytes=DESCRIPTION_BYTES_MAX)
+    return text
 
 
 def _new() -> tuple[str, str]:

@@ -25,6 +25,7 @@ from perdure.server import docs, logs, openapi
 from perdure.server.auth import Gate, is_loopback
 from perdure.server.connections import Connection, protocol_class
 from perdure.server.routes import (
+    accounts,
     approvals,
     approve,
     claims,
@@ -37,6 +38,7 @@ from perdure.server.routes import (
     keys,
     operations,
     pages,
+    projects,
     push_workers,
     schedules,
     sessions,
@@ -80,6 +82,8 @@ def all_routes() -> list[Route]:
         claims,
         push_workers,
         internal,
+        accounts,
+        projects,
         keys,
         signing,
         operations,
@@ -97,6 +101,7 @@ class App:
         self.settings = settings
         gate = Gate(
             engine.projects.authenticate,
+            engine.accounts.session,
             loopback=is_loopback(settings.host),
             hosts=settings.hosts,
             origins=settings.origins,
@@ -109,6 +114,7 @@ class App:
         engine.outbound.policy.loopback = settings.insecure_local
         self.services = Services(engine, settings, gate)
         engine.key_deleted = self.services.forget_key
+        engine.user_changed = self.services.forget_user
         self.router = Router(self.services, all_routes())
         # Written when first asked for: a start should not wait for them.
         document = cache(lambda: openapi.document(self.router.routes, version=API_VERSION))

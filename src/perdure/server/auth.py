@@ -1,9 +1,13 @@
-"""Who is asking: API keys → Principal, and who may ask at all.
+"""Who is asking: API keys and users' sessions → Principal, and who may ask at all.
 
 A key is looked up by its id and compared as a hash; one that was found good is remembered for at most 30 seconds, so a
 deleted key stops within that time; at once on the server that was told to delete it, and on the others as soon as they
-hear of it. On a loopback address every request must also name a loopback host, and a page in a browser must come from
-one: otherwise any web page could reach a server that listens only to its own machine.
+hear of it. So it is with sessions, which come in a cookie or as a bearer's token, and with what a user may do in a
+project.
+
+A browser sends its cookie whoever wrote the page: so a request that changes something by it has to say that it comes
+from a page of this server. On a loopback address every request must also name a loopback host, and a page in a browser
+must come from one: otherwise any web page could reach a server that listens only to its own machine.
 """
 
 import hashlib
@@ -15,7 +19,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
+from perdure.engine.accounts import TOKEN_PREFIX
+from perdure.server.signin import session_token
 from perdure.wire.access import Principal, Role
+from perdure.wire.accounts import Session
 from perdure.wire.errors import BadRequest, Forbidden, NotFound, TooManyRequests, Unauthorized
 
 CACHED_MAX: Final = 10_000
@@ -28,12 +35,17 @@ _ROLE_RANK: Final = {Role.READ: 0, Role.WRITE: 1, Role.ADMIN: 2}
 Headers = Mapping[bytes, bytes]
 
 
+async def _no_sessions(token: str, project_id: str) -> Session:
+    raise Unauthorized("There are no users here.")
+
+
 class Gate:
     """Decides who a request comes from, and whether it may come at all."""
 
     def __init__(
         self,
         authenticate: Callable[[str], Awaitable[Principal]],
+        sessions: Callable[[str, str], Awaitable[Session]] = _no_sessions,
         *,
         loopback: bool = True,
         hosts: tuple[str, ...] = (),
@@ -43,6 +55,7 @@ class Gate:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._authenticate = authenticate
+        self._sessions = sessions
         self._loopback = loopback
         self._hosts = frozenset(host.lower() for host in hosts)
         self._origins = frozenset(origin.lower().rstrip("/") for origin in origins)
@@ -81,24 +94,63 @@ class Gate:
         if len(self._good_hosts) < 100:
             self._good_hosts.add(host)
 
-    async def principal(self, headers: Headers, address: str) -> Principal:
-        """Whose request it is. Raises `Unauthorized`, or `TooManyRequests` after many wrong keys."""
+    def check_page(self, headers: Headers, *, told: bool) -> None:
+        """Refuse what a browser sends because another site's page told it to; raises `Forbidden`. With `told` the
+        request has to say where it comes from: it acts by a cookie."""
+        origin = headers.get(b"origin")
+        if origin is not None and origin.decode("latin-1").lower() in self._origins:
+            return
+        site = headers.get(b"sec-fetch-site")
+        if site is not None:
+            fine = site == b"same-origin" or (site == b"none" and not told)
+        elif origin is not None:
+            fine = origin.partition(b"://")[2].lower() == headers.get(b"host", b"").lower() != b""
+        else:
+            fine = not told
+        if not fine:
+            raise Forbidden(
+                "A request that changes something by a session's cookie has to come from a page of this server: its "
+                "`Origin` or `Sec-Fetch-Site` must say so. The setting `origins` names pages of others that may."
+            )
+
+    async def principal(
+        self,
+        headers: Headers,
+        address: str,
+        project_id: str | None = None,
+        *,
+        safe: bool = True,
+        alone: bool = False,
+    ) -> Principal:
+        """Whose request it is. A key tells its project; a user has to name one (`project_id`), unless `alone`. `safe`
+        says that the request changes nothing.
+
+        Raises `Unauthorized`, `TooManyRequests` after many wrong keys, `BadRequest` where a project is missing,
+        `NotFound` for one that the user does not belong to, `Forbidden` for a cookie that another site's page made use
+        of.
+        """
         if self.anyone is not None:
             return self.anyone
         header = headers.get(b"authorization")
         if header is None:
-            raise Unauthorized("No API key; send `Authorization: Bearer sk_…`.")
+            token = session_token(headers)
+            if token is None:
+                raise Unauthorized("No API key; send `Authorization: Bearer sk_…`.")
+            if not safe:
+                self.check_page(headers, told=True)
+            return await self._user(token, project_id, alone)
         hashed = hashlib.sha256(header).digest()
         known = self._known.get(hashed)
         now = self._clock()
         if known is not None and known[1] > now:
             return known[0]
+        key = _bearer(header)
+        if key is not None and key.startswith(TOKEN_PREFIX):
+            return await self._user(key, project_id, alone)
         self._failures.check(address)
         forgotten = self._forgotten
-        scheme, _, key = header.decode("latin-1").strip().partition(" ")
-        key = key.strip()
         try:
-            if scheme.lower() != "bearer" or not _KEY.fullmatch(key):
+            if key is None or not _KEY.fullmatch(key):
                 raise Unauthorized("This is not an API key; send `Authorization: Bearer sk_<id>_<secret>`.")
             principal = await self._authenticate(key)
         except Unauthorized:
@@ -106,20 +158,75 @@ class Gate:
             raise
         if principal.development and not self._loopback:
             raise Forbidden("This is a development key; it works only on a server that listens to its own machine.")
+        self._remember(hashed, principal, now + self._cache_seconds, forgotten)
+        return principal
+
+    async def user(self, headers: Headers, address: str, *, safe: bool = True) -> Principal:
+        """Which user has signed in, whatever project: as `principal`; raises `Forbidden` for a key, which is nobody."""
+        if self.anyone is not None:
+            token = self.token(headers)
+            if token is None:
+                raise Unauthorized("Nobody has signed in here.")
+            if not safe:
+                self.check_page(headers, told=True)
+            return await self._user(token, None, alone=True)
+        principal = await self.principal(headers, address, safe=safe, alone=True)
+        if principal.user_id is None:
+            raise Forbidden("This is for users who have signed in; an API key is no user.")
+        return principal
+
+    def token(self, headers: Headers) -> str | None:
+        """The session's token that a request brings; None: it brings none."""
+        header = headers.get(b"authorization")
+        if header is None:
+            return session_token(headers)
+        token = _bearer(header)
+        return token if token is not None and token.startswith(TOKEN_PREFIX) else None
+
+    async def visitor(self, headers: Headers) -> Principal | None:
+        """The user who looks at a page, in no project yet; None: nobody, or a session that has ended."""
+        token = session_token(headers)
+        try:
+            return None if token is None else await self._user(token, None, alone=True)
+        except Unauthorized:
+            return None
+
+    async def _user(self, token: str, project_id: str | None, alone: bool) -> Principal:
+        """Who a session's token stands for, in the project that was named."""
+        named = "" if alone or not project_id else project_id.lower()
+        hashed = hashlib.sha256(f"{named} {token}".encode("utf-8", "surrogatepass")).digest()
+        known = self._known.get(hashed)
+        now = self._clock()
+        if known is not None and known[1] > now:
+            principal = known[0]
+        else:
+            forgotten = self._forgotten
+            principal, seconds = await self._sessions(token, named)
+            self._remember(hashed, principal, now + min(self._cache_seconds, seconds), forgotten)
+        if not named and not alone:
+            raise BadRequest("Which project? Name it in the header X-Project-ID; GET /api/v1/projects lists yours.")
+        return principal
+
+    def _remember(self, hashed: bytes, principal: Principal, until: float, forgotten: int) -> None:
         if forgotten != self._forgotten:
-            return principal  # a key was deleted meanwhile, perhaps this one: look again at the next request
-        self._known[hashed] = (principal, now + self._cache_seconds)
+            return  # a key or a user changed meanwhile, perhaps this one: look again at the next request
+        self._known[hashed] = (principal, until)
         self._known.move_to_end(hashed)
         if len(self._known) > CACHED_MAX:
             self._known.popitem(last=False)
-        return principal
 
     def forget(self, key_id: str | None) -> None:
-        """A key was deleted: look it up again from now on. None: look all of them up again."""
+        """A key was deleted: look it up again from now on. None: look all keys and users up again."""
         self._forgotten += 1
         if key_id is None:
             self._known.clear()
         for hashed in [hashed for hashed, (principal, _) in self._known.items() if principal.key_id == key_id]:
+            del self._known[hashed]
+
+    def forget_user(self, user_id: str) -> None:
+        """A user's sessions or places in projects have changed: look them up again from now on."""
+        self._forgotten += 1
+        for hashed in [hashed for hashed, (principal, _) in self._known.items() if principal.user_id == user_id]:
             del self._known[hashed]
 
     def check_project(self, principal: Principal, project_id: str | None) -> None:
@@ -129,17 +236,20 @@ class Gate:
 
 
 def check_role(principal: Principal, needed: Role) -> None:
-    """Raises `Forbidden` when the key may not do this."""
+    """Raises `Forbidden` when the key, or the user in this project, may not do this."""
     if _ROLE_RANK[principal.role] < _ROLE_RANK[needed]:
-        raise Forbidden(f"This needs a key with the role {needed.value!r}; this one has {principal.role.value!r}.")
+        whose = "key" if principal.user_id is None else "member of the project"
+        raise Forbidden(f"This needs a {whose} with the role {needed.value!r}; this one has {principal.role.value!r}.")
 
 
 class Failures:
-    """Wrong keys by address: a burst is free, then one more every few seconds. Forgets the oldest addresses."""
+    """Wrong keys by address, or wrong passwords by address and e-mail: a burst is free, then one more every few
+    seconds. Forgets the oldest."""
 
-    def __init__(self, burst: int, clock: Callable[[], float]) -> None:
+    def __init__(self, burst: int, clock: Callable[[], float], what: str = "wrong API keys from this address") -> None:
         self._burst = burst
         self._clock = clock
+        self._what = what
         self._by_address: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def check(self, address: str) -> None:
@@ -149,7 +259,14 @@ class Failures:
             return
         level, at = found
         if level - (self._clock() - at) / REFILL_SECONDS > self._burst - 1:
-            raise TooManyRequests("Too many wrong API keys from this address; wait a few seconds.")
+            raise TooManyRequests(f"Too many {self._what}; wait a few seconds.")
+
+    def forgive(self, address: str) -> None:
+        """One less: what was noted before it was tried has turned out well."""
+        network = _network(address)
+        found = self._by_address.get(network)
+        if found is not None:
+            self._by_address[network] = (max(0.0, found[0] - 1), found[1])
 
     def note(self, address: str) -> None:
         """One more wrong key."""
@@ -160,6 +277,12 @@ class Failures:
         self._by_address.move_to_end(network)
         if len(self._by_address) > ADDRESSES_MAX:
             self._by_address.popitem(last=False)
+
+
+def _bearer(header: bytes) -> str | None:
+    """The token of an `Authorization: Bearer …`."""
+    scheme, _, token = header.decode("latin-1").strip().partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def is_loopback(host: str) -> bool:

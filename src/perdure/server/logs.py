@@ -12,9 +12,10 @@ _SECRET_NAME: Final = re.compile(
     r"authorization|cookie|api[-_]?key|token|password|passwd|secret|credential|private[-_]?key", re.IGNORECASE
 )
 _SECRET_VALUE: Final = re.compile(
-    # Our keys: the id may be seen, it is how a key is found; anything that was sent as a bearer; a URL's password;
-    # and what looks like an assignment to one of the names above.
+    # Our keys (the id may be seen, it is how a key is found) and sessions; anything that was sent as a bearer; a URL's
+    # password; and what looks like an assignment to one of the names above.
     r"(?P<key>\bsk_[0-9A-Za-z]{8}_)[0-9A-Za-z]+"
+    r"|(?P<session>\bus_)[0-9A-Za-z_-]{43}"
     r"|(?P<bearer>\b(?:Bearer|Basic)\s+)[^\s'\",;)]+"
     r"|(?P<url>[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+(?=@)"
     r"|(?P<pair>\b[\w-]*(?:api[-_]?key|token|password|passwd|secret|cookie|perdure_session)[\w-]*['\"]?\s*[:=]\s*['\"]?)[^\s'\",;)}]+",

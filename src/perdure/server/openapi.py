@@ -6,8 +6,9 @@ from typing import Final, get_origin
 from msgspec import Struct
 
 from perdure.server.problems import Reply
-from perdure.server.routing import Route, Text
+from perdure.server.routing import Caller, Route, Text
 from perdure.server.schemas import REF, Json, Schemas
+from perdure.server.signin import COOKIE
 from perdure.server.streams import EventStream
 
 _ERROR: Final[Json] = {
@@ -23,7 +24,8 @@ _ERROR: Final[Json] = {
 _HEADERS: Final[dict[str, Json]] = {
     "X-Project-ID": {
         "required": False,
-        "description": "May repeat the project of the key (Project-ID is taken too); another one is 404",
+        "description": "The project of a signed-in user's request, unless the path has it; may repeat the one of a key "
+        "(Project-ID is taken too). Another one is 404",
         "schema": {"type": "string"},
     },
     "Idempotency-Key": {
@@ -54,15 +56,15 @@ _HEADERS: Final[dict[str, Json]] = {
 }
 _PROBLEMS: Final[dict[int, str]] = {
     400: "Malformed, or against the rules",
-    401: "No key, or a wrong one",
-    403: "The key's role does not allow it, or the page may not call",
+    401: "No key and no session, or a wrong one",
+    403: "The role does not allow it, or the page may not call",
     404: "Unknown here; what belongs to another project is unknown here too",
     408: "The request took too long to arrive",
     409: "The state does not allow it",
     413: "Too large",
     415: "Not JSON in UTF-8, or compressed",
     422: "A value that cannot be kept, or of another shape; the error names its path",
-    429: "Too many wrong keys, or too many streams",
+    429: "Too many wrong keys or passwords, or too many streams",
     503: "Nothing happened, or it is not known: try again with the same Idempotency-Key",
 }
 
@@ -84,7 +86,18 @@ def document(routes: Sequence[Route], *, version: str) -> Json:
         "paths": paths,
         "components": {
             "securitySchemes": {
-                "bearer_auth": {"type": "http", "scheme": "bearer", "description": "Bearer <an API key, sk_...>"}
+                "bearer_auth": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "Bearer <token>: an API key (sk_...) or a session token (us_...)",
+                },
+                "cookie_auth": {
+                    "type": "apiKey",
+                    "in": "cookie",
+                    "name": COOKIE,
+                    "description": "The session of a user who has signed in; X-Project-ID names the project. What "
+                    "changes something needs an Origin or Sec-Fetch-Site of this server",
+                },
             },
             "schemas": schemas.named,
         },
@@ -109,9 +122,9 @@ def _operation(route: Route, schemas: Schemas) -> Json:
     if route.raw_body:
         operation["requestBody"] = {"required": True, "content": {kind: {} for kind in route.raw_body}}
     operation["responses"] = _responses(route, schemas)
-    operation["security"] = [] if route.role is None else [{"bearer_auth": []}]
+    operation["security"] = [] if route.caller is Caller.ANYONE else [{"bearer_auth": []}, {"cookie_auth": []}]
     if route.asks:
-        operation["security"] = [{}, {"bearer_auth": []}]
+        operation["security"] = [{}, {"bearer_auth": []}, {"cookie_auth": []}]
     if route.role is not None:
         operation["x-role"] = route.role.value
     return operation
@@ -121,7 +134,7 @@ def _parameters(route: Route, schemas: Schemas) -> list[Json]:
     found: list[Json] = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in route.path_names
     ]
-    if route.role is not None:
+    if route.caller is not Caller.ANYONE:
         found.append({"name": "X-Project-ID", "in": "header", **_HEADERS["X-Project-ID"]})
     if route.idempotent:
         found.append({"name": "Idempotency-Key", "in": "header", **_HEADERS["Idempotency-Key"]})
@@ -166,8 +179,10 @@ def _responses(route: Route, schemas: Schemas) -> Json:
 
 def _statuses(route: Route) -> list[int]:
     statuses = {400, 403, 503}
-    if route.role is not None or route.asks:
+    if route.caller is not Caller.ANYONE or route.asks:
         statuses |= {401, 404, 429}
+    elif route.body_type is not None:
+        statuses |= {401, 429}  # signing in
     if route.path_names:
         statuses |= {404, 422}
     if route.body_type is not None or route.raw_body:

@@ -60,9 +60,9 @@ setTimeout(refresh, 1000);
 """
 
 
-def executions_page(executions: Sequence[Execution]) -> str:
-    """The newest executions."""
-    rows = "".join(_execution_row(execution) for execution in executions)
+def executions_page(executions: Sequence[Execution], project: str | None = None) -> str:
+    """The newest executions. `project` goes on into the links: a user may have several."""
+    rows = "".join(_execution_row(execution, project) for execution in executions)
     body = (
         "<h2>Newest executions</h2><table><thead><tr><th>execution</th><th>workflow</th><th>phase</th><th>key</th>"
         "<th>created</th><th>took</th><th>attempt</th><th>says</th></tr></thead>"
@@ -70,10 +70,16 @@ def executions_page(executions: Sequence[Execution]) -> str:
         if executions
         else "<p class='note'>No executions yet. Start one: <code>perdure run WORKFLOW --input JSON</code></p>"
     )
-    return _page("Perdure", body)
+    return _page("Perdure", body, project=project)
 
 
-def execution_page(execution: Execution, rows: Sequence[Row], logs: Sequence[tuple[int, LogLine]], more: bool) -> str:
+def execution_page(
+    execution: Execution,
+    rows: Sequence[Row],
+    logs: Sequence[tuple[int, LogLine]],
+    more: bool,
+    project: str | None = None,
+) -> str:
     """One execution: its fields, journal and log."""
     facts = [
         ("workflow", execution.workflow_id),
@@ -90,7 +96,7 @@ def execution_page(execution: Execution, rows: Sequence[Row], logs: Sequence[tup
     ]
     listed = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in facts if text)
     if execution.parent_execution_id:
-        listed += f"<dt>parent</dt><dd>{_link(execution.parent_execution_id)}</dd>"
+        listed += f"<dt>parent</dt><dd>{_link(execution.parent_execution_id, project)}</dd>"
     journal = "".join(_journal_row(row) for row in rows)
     left_out = "<p class='note'>Only the first rows are shown.</p>" if more else ""
     body = (
@@ -104,7 +110,7 @@ def execution_page(execution: Execution, rows: Sequence[Row], logs: Sequence[tup
             for _, line in logs
         )
         body += f"<h2>Log</h2><table><tbody>{lines}</tbody></table>"
-    return _page(f"{execution.workflow_id} {execution.id}", body, back=True)
+    return _page(f"{execution.workflow_id} {execution.id}", body, back=True, project=project)
 
 
 def sign_in_page(message: str) -> str:
@@ -121,27 +127,28 @@ def signed_in_page() -> str:
     )
 
 
-def _page(title: str, body: str, *, back: bool = False, live: bool = True) -> str:
+def _page(title: str, body: str, *, back: bool = False, live: bool = True, project: str | None = None) -> str:
+    top = "/" if project is None else f"/?project={quote(project)}"
     moving = (
         "<script src='/assets/live.js' defer></script><noscript><meta http-equiv='refresh' content='2'></noscript>"
         if live
         else ""
     )
-    home = "<a href='/'>all executions</a>" if back else "<span class='note'>live</span>" if live else ""
+    home = f"<a href='{top}'>all executions</a>" if back else "<span class='note'>live</span>" if live else ""
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
         f"<title>{escape(title)}</title><link rel='stylesheet' href='/assets/page.css'>{moving}</head>"
-        f"<body><header><h1><a href='/'>Perdure</a></h1>{home}</header><main>{body}</main></body></html>"
+        f"<body><header><h1><a href='{top}'>Perdure</a></h1>{home}</header><main>{body}</main></body></html>"
     )
 
 
-def _execution_row(execution: Execution) -> str:
+def _execution_row(execution: Execution, project: str | None) -> str:
     says = escape(execution.error or "")
     if execution.progress is not None and execution.phase not in FINAL:
         says = f"<code>{escape(_value(bytes(execution.progress)))}</code>"
     phase = execution.phase.value
     return (
-        f"<tr><td>{_link(execution.id)}</td><td>{escape(execution.workflow_id)}</td>"
+        f"<tr><td>{_link(execution.id, project)}</td><td>{escape(execution.workflow_id)}</td>"
         f"<td><span class='phase {phase}'>{phase}</span></td><td>{escape(execution.key or '')}</td>"
         f"<td class='time'>{_time(execution.created_at_us)}</td><td class='num'>{_took(execution)}</td>"
         f"<td class='num'>{execution.attempt}</td><td>{says}</td></tr>"
@@ -159,8 +166,9 @@ def _journal_row(row: Row) -> str:
     )
 
 
-def _link(id: str) -> str:
-    return f"<a href='/?execution={quote(id)}'><code>{escape(id)}</code></a>"
+def _link(id: str, project: str | None) -> str:
+    more = "" if project is None else f"&amp;project={quote(project)}"
+    return f"<a href='/?execution={quote(id)}{more}'><code>{escape(id)}</code></a>"
 
 
 def _value(data: bytes) -> str:

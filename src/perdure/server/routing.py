@@ -15,7 +15,9 @@ segments for others, one decode, one encode.
 """
 
 import inspect
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from enum import Enum
 from typing import Any, Final, Literal, get_type_hints
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -24,9 +26,11 @@ from msgspec import Struct
 from starlette.types import Message, Receive, Scope, Send
 
 from perdure.engine.engine import Engine
-from perdure.server.auth import Gate, check_role
+from perdure.engine.executions import checked_id
+from perdure.server.auth import Failures, Gate, check_role, is_loopback
 from perdure.server.connections import EXTENSION, Connection
 from perdure.server.problems import (
+    Header,
     Reply,
     internal_problem,
     json_headers,
@@ -57,16 +61,31 @@ QUERY_FIELDS_MAX: Final = 100
 _ONCE: Final = (
     b"host",
     b"authorization",
+    b"cookie",
     b"content-type",
     b"content-encoding",
     b"content-length",
     b"origin",
+    b"sec-fetch-site",
     b"idempotency-key",
     b"x-project-id",
     b"project-id",
     b"last-event-id",
     b"perdure-protocol",
 )
+
+
+class Caller(Enum):
+    """Who may call a route."""
+
+    ANYONE = "anyone"
+    """Without a key."""
+    PROJECT = "project"
+    """A key, or a user who names a project of theirs, of the route's role."""
+    EITHER = "either"
+    """The same, but a user need not name a project."""
+    USER = "user"
+    """A user; no key."""
 
 
 class Text(Struct, frozen=True):
@@ -90,6 +109,10 @@ class Services:
         self.tails = Tails(engine)
         self.key_names: dict[str, str] = {}
         """How keys are named in what is kept, by their ids; names do not change."""
+        self.wrong_passwords = Failures(settings.auth_failures_max, time.monotonic, "wrong passwords")
+        self.cookie_secure = (
+            not is_loopback(settings.host) if settings.cookie_secure is None else settings.cookie_secure
+        )
         self.slots = Slots(settings.streams_max, settings.streams_per_key_max)
         self.connections: Callable[[], int] = lambda: 0
         self.openapi_json: Callable[[], str] = str
@@ -102,11 +125,16 @@ class Services:
         if key_id is not None:
             self.sign_ins.forget(key_id)
 
+    def forget_user(self, user_id: str) -> None:
+        """A user has signed out, or may do other things than before: look them up again from now on."""
+        self.gate.forget_user(user_id)
+        self.sign_ins.forget_user(user_id)
+
 
 class Call:
     """One request, as its handler sees it."""
 
-    __slots__ = ("_receive", "_scope", "body", "headers", "principal", "project_id", "route", "services")
+    __slots__ = ("_receive", "_scope", "body", "extra", "headers", "principal", "project_id", "route", "services")
 
     def __init__(
         self, services: Services, route: "Route", scope: Scope, receive: Receive, headers: Mapping[bytes, bytes]
@@ -115,6 +143,8 @@ class Call:
         self.route = route
         self.headers = headers
         self.body = b""
+        self.extra: tuple[Header, ...] = ()
+        """Headers that the answer has besides those of every answer."""
         self.principal: Principal | None = None
         self.project_id = ""
         self._scope = scope
@@ -133,6 +163,11 @@ class Call:
         """Where it came from."""
         client = self._scope.get("client")
         return client[0] if client else ""
+
+    @property
+    def user_id(self) -> str | None:
+        """Which user calls; None for a key."""
+        return None if self.principal is None else self.principal.user_id
 
     @property
     def raw_path(self) -> bytes:
@@ -164,6 +199,40 @@ class Call:
         """The body of a route that takes no JSON: of this type, and at most so long."""
         return await read_body(self._receive, self.headers, bytes_max, content_type)
 
+    async def identify(self, role: Role, path_values: tuple[str, ...] = (), *, alone: bool = False) -> Principal:
+        """Who calls: a key, or a user in the project that they name, of this role; `alone` needs no project of a user.
+        Raises what `Gate.principal` does, `Forbidden` for the role, `NotFound` for another project."""
+        gate = self.services.gate
+        named = self._projects_named(path_values)
+        principal = await gate.principal(
+            self.headers, self.address, named[0] if named else None, safe=self.route.safe, alone=alone
+        )
+        check_role(principal, role)
+        if principal.project_id:
+            for project_id in named:
+                gate.check_project(principal, project_id)
+        self.principal = principal
+        self.project_id = principal.project_id
+        return principal
+
+    def _projects_named(self, path_values: tuple[str, ...]) -> list[str]:
+        """The projects that a request names, in its path and its headers, and in the query where no key tells it."""
+        named: list[str] = []
+        at = self.route.project_at
+        if at is not None:
+            named.append(checked_id(path_values[at], "project"))
+        for name in _PROJECT_HEADERS:
+            if name in self.headers:
+                value = self.header(name)
+                if value:
+                    named.append(value)
+        if not named and b"authorization" not in self.headers:
+            # A page's EventSource can send no headers. What cannot be read is refused when the query is decoded.
+            for field, value in parse_qsl(self._scope["query_string"].decode("latin-1"), errors="replace"):
+                if field == "project_id":
+                    named.append(value)
+        return named
+
     def poll(self, *, until_closing: bool = True) -> Poll:
         """A block that may take long: it notices when the client leaves or the server goes away."""
         return Poll(self._receive, self.services.drain, until_closing=until_closing)
@@ -189,6 +258,7 @@ class Route:
         *,
         tag: str,
         role: Role | None,
+        caller: Caller,
         contract: bool,
         idempotent: bool,
         headers: tuple[str, ...],
@@ -198,11 +268,15 @@ class Route:
         rest: bool = False,
     ) -> None:
         self.rest = rest
+        if (role is None) == (caller in (Caller.PROJECT, Caller.EITHER)):
+            raise TypeError(f"{method} {path}: a role belongs to routes for keys and members, and to no others")
         self.method = method
         self.path = path
         self.handler = handler
         self.tag = tag
         self.role = role
+        self.caller = caller
+        self.safe = method == "GET" and role in (None, Role.READ)
         self.contract = contract
         self.idempotent = idempotent
         self.headers = headers
@@ -215,6 +289,7 @@ class Route:
         self.doc = inspect.cleandoc(handler.__doc__ or "")
         types = get_type_hints(handler, include_extras=True)
         self.path_names = tuple(part[1:-1] for part in path.split("/") if part.startswith("{"))
+        self.project_at = self.path_names.index("project_id") if "project_id" in self.path_names else None
         self.body_type: type[Struct] | None = types.get("body")
         self.query_type: type[Struct] | None = types.get("query")
         self.reply_type: Any = types["return"]
@@ -233,6 +308,8 @@ class Route:
         if self._decode is not None:
             call.body = body = await read_body(call._receive, call.headers, call.settings.request_bytes_max)
             try:
+                if not body.isascii():
+                    body.decode()  # fields that nobody knows are skipped unread
                 values = (*values, self._decode(body))
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 raise undecodable(body, error) from None
@@ -288,6 +365,7 @@ class Routes:
         path: str,
         *,
         role: Role | None,
+        caller: Caller | None = None,
         contract: bool = False,
         idempotent: bool = False,
         headers: tuple[str, ...] = (),
@@ -296,7 +374,8 @@ class Routes:
         asks: bool = False,
         rest: bool = False,
     ) -> Callable[[Handler], Handler]:
-        """A row of the table. `rest`: the last part of the path takes all that is left, slashes too."""
+        """A row of the table. Who may call it follows from its role, where `caller` does not say otherwise. `rest`: the
+        last part of the path takes all that is left, slashes too."""
 
         def add(handler: Handler) -> Handler:
             self.all.append(
@@ -306,6 +385,7 @@ class Routes:
                     handler,
                     tag=self.tag,
                     role=role,
+                    caller=caller or (Caller.ANYONE if role is None else Caller.PROJECT),
                     contract=contract,
                     idempotent=idempotent,
                     headers=headers,
@@ -324,6 +404,7 @@ class Routes:
         path: str,
         *,
         role: Role | None = Role.READ,
+        caller: Caller | None = None,
         contract: bool = False,
         headers: tuple[str, ...] = (),
         media_type: str = "application/json",
@@ -331,7 +412,15 @@ class Routes:
         rest: bool = False,
     ) -> Callable[[Handler], Handler]:
         return self.route(
-            "GET", path, role=role, contract=contract, headers=headers, media_type=media_type, asks=asks, rest=rest
+            "GET",
+            path,
+            role=role,
+            caller=caller,
+            contract=contract,
+            headers=headers,
+            media_type=media_type,
+            asks=asks,
+            rest=rest,
         )
 
     def post(
@@ -339,12 +428,22 @@ class Routes:
         path: str,
         *,
         role: Role | None = Role.WRITE,
+        caller: Caller | None = None,
         contract: bool = False,
         idempotent: bool = False,
         headers: tuple[str, ...] = (),
         asks: bool = False,
     ) -> Callable[[Handler], Handler]:
-        return self.route("POST", path, role=role, contract=contract, idempotent=idempotent, headers=headers, asks=asks)
+        return self.route(
+            "POST",
+            path,
+            role=role,
+            caller=caller,
+            contract=contract,
+            idempotent=idempotent,
+            headers=headers,
+            asks=asks,
+        )
 
     def delete(
         self, path: str, *, role: Role | None = Role.WRITE, contract: bool = False
@@ -434,17 +533,13 @@ class Router:
         route, path_values = self._find(scope)
         call = Call(services, route, scope, receive, headers)
         if route.role is not None:
-            principal = await services.gate.principal(headers, call.address)
-            check_role(principal, route.role)
-            call.principal = principal
-            call.project_id = principal.project_id
-            for name in (b"x-project-id", b"project-id"):
-                if name in headers:
-                    services.gate.check_project(principal, call.header(name))
+            await call.identify(route.role, path_values, alone=route.caller is Caller.EITHER)
+        elif route.caller is Caller.USER:
+            call.principal = await services.gate.user(headers, call.address, safe=route.safe)
         result = await route.answer(call, path_values)
         if (isinstance(result, Struct) and type(result) not in (Text, Reply)) or isinstance(result, list):
             body = _encode(result)
-            return Reply(200, body, json_headers(len(body)))
+            return Reply(200, body, json_headers(len(body), call.extra))
         if result is None:
             return _NO_CONTENT
         if isinstance(result, Reply):
@@ -602,5 +697,6 @@ async def lifespan(
             return
 
 
+_PROJECT_HEADERS: Final = (b"x-project-id", b"project-id")
 _encode: Final = msgspec.json.Encoder().encode
 _NO_CONTENT: Final = Reply(204, b"", ((b"cache-control", b"no-store"),))

@@ -83,7 +83,15 @@ class Settings(EngineSettings, frozen=True, kw_only=True):
     auth_cache_seconds: Annotated[float, Meta(ge=0, le=30)] = 30.0
     """How long a key that was found good is not looked up again; so long a revoked key may still work."""
     auth_failures_max: Count = 20
-    """Wrong keys from one address in a burst; after that one more every few seconds."""
+    """Wrong keys from one address, or wrong passwords from one address or for one e-mail, in a burst; after that one
+    more every few seconds."""
+    signup: bool = False
+    """Let anybody who reaches the server become a user. Otherwise only who was invited to a project may: e-mails are
+    not verified, and whoever is a user can make projects."""
+    session_hours: Annotated[float, Meta(gt=0, le=8_784)] = 24.0
+    """How long a user stays signed in."""
+    cookie_secure: bool | None = None
+    """Whether browsers send a user's cookie over TLS only; by default everywhere but on loopback addresses."""
 
 
 def load(

@@ -1,6 +1,7 @@
-"""Signing in to the pages: a link that works once, then a session in a cookie.
+"""Sessions in a browser's cookie: a user's, and those that a link to the pages gives, once.
 
-Both live in this process's memory and as hashes only; a restart ends them, and a new link is one command away.
+Links and what they give live in this process's memory and as hashes only; a restart ends them, and a new link is one
+command away. A user's session is in the store (`engine/accounts.py`). Both come in the same cookie.
 """
 
 import hashlib
@@ -8,7 +9,6 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Final
 
 from perdure.wire.access import Principal
@@ -44,19 +44,21 @@ class SignIns:
 
     def principal(self, headers: Mapping[bytes, bytes]) -> Principal | None:
         """Who is signed in, by the request's cookie."""
-        try:
-            cookie = SimpleCookie(headers.get(b"cookie", b"").decode("latin-1"))
-        except CookieError:
-            return None
-        if COOKIE not in cookie:
-            return None
-        found = self._sessions.get(_hash(cookie[COOKIE].value))
+        token = session_token(headers)
+        found = None if token is None else self._sessions.get(_hash(token))
         return found[0] if found is not None and found[1] > self._clock() else None
 
     def forget(self, key_id: str) -> None:
         """A key was deleted: its links and sessions end."""
+        self._drop(lambda principal: principal.key_id == key_id)
+
+    def forget_user(self, user_id: str) -> None:
+        """A user has signed out, or belongs to other projects: the links that they made end, and what came of them."""
+        self._drop(lambda principal: principal.user_id == user_id)
+
+    def _drop(self, is_of: Callable[[Principal], bool]) -> None:
         for kept in (self._links, self._sessions):
-            for token in [token for token, (principal, _) in kept.items() if principal.key_id == key_id]:
+            for token in [token for token, (principal, _) in kept.items() if is_of(principal)]:
                 del kept[token]
 
     def _keep(self, kept: OrderedDict[str, tuple[Principal, float]], principal: Principal, seconds: float) -> str:
@@ -67,10 +69,32 @@ class SignIns:
         return token
 
 
-def cookie_header(token: str) -> tuple[bytes, bytes]:
-    """The header that gives a browser its session. Not readable by scripts, not sent from other sites."""
-    value = f"{COOKIE}={token}; Path=/; Max-Age={int(SESSION_SECONDS)}; HttpOnly; SameSite=Strict"
-    return b"set-cookie", value.encode()
+def session_token(headers: Mapping[bytes, bytes]) -> str | None:
+    """The token in a request's cookie. None as well when there are two: one of them is somebody else's doing."""
+    values = [part.strip() for part in headers.get(b"cookie", b"").split(b";")]
+    tokens = [value[len(_NAMED) :] for value in values if value.startswith(_NAMED)]
+    if len(tokens) != 1 or not tokens[0]:
+        return None
+    return tokens[0].decode("latin-1")
+
+
+def link_cookie(token: str) -> tuple[bytes, bytes]:
+    """The header that gives a browser a link's session. Not readable by scripts, not sent from other sites."""
+    return _cookie(token, SESSION_SECONDS, "Strict", secure=False)
+
+
+def user_cookie(token: str, seconds: float, *, secure: bool) -> tuple[bytes, bytes]:
+    """The header that gives a browser a user's session, or (with no seconds) takes it away. Not readable by scripts;
+    another site's links arrive signed in, its forms and scripts do not."""
+    return _cookie(token, seconds, "Lax", secure=secure)
+
+
+def _cookie(token: str, seconds: float, same_site: str, *, secure: bool) -> tuple[bytes, bytes]:
+    value = f"{COOKIE}={token}; Path=/; Max-Age={int(seconds)}; HttpOnly; SameSite={same_site}"
+    return b"set-cookie", (value + "; Secure" if secure else value).encode()
+
+
+_NAMED: Final = COOKIE.encode() + b"="
 
 
 def _hash(token: str) -> str:

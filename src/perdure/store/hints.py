@@ -18,6 +18,7 @@ from perdure.store.interface import (
     News,
     Published,
     Ready,
+    UserChanged,
     Written,
 )
 
@@ -44,6 +45,7 @@ class Message(msgspec.Struct, omit_defaults=True, rename={"server": "s"}):
     published: list[tuple[str, str]] = []
     """Projects and topics."""
     keys: list[str] = []
+    users: list[str] = []
     everything: bool = False
 
     def hints(self) -> list[Hint]:
@@ -57,6 +59,7 @@ class Message(msgspec.Struct, omit_defaults=True, rename={"server": "s"}):
             hints.extend(News(worker_id, id) for id in ids)
         hints.extend(Published(project_id, topic) for project_id, topic in self.published)
         hints.extend(KeyDeleted(id) for id in self.keys)
+        hints.extend(UserChanged(id) for id in self.users)
         if self.everything:
             hints.append(Everything())
         return hints
@@ -90,6 +93,8 @@ class Gathered:
                 found["published", hint.project_id, hint.topic] = None
             elif isinstance(hint, KeyDeleted):
                 found["key", hint.key_id] = None
+            elif isinstance(hint, UserChanged):
+                found["user", hint.user_id] = None
         more = len(found) > before
         if len(found) > GATHERED_MAX:
             found.clear()
@@ -111,8 +116,10 @@ class Gathered:
                     message.news.setdefault(names[0], []).append(names[1])
                 elif kind == "published":
                     message.published.append((names[0], names[1]))
-                else:
+                elif kind == "key":
                     message.keys.append(names[0])
+                else:
+                    message.users.append(names[0])
             if message.ended:
                 ended = {id for ids in message.ended.values() for id in ids}
                 message.written = [id for id in message.written if id not in ended]

@@ -106,6 +106,12 @@ class KeyDeleted(msgspec.Struct, frozen=True, gc=False):
     key_id: str
 
 
+class UserChanged(msgspec.Struct, frozen=True, gc=False):
+    """A user's sessions, or places in projects, are not what they were."""
+
+    user_id: str
+
+
 class EndedElsewhere(msgspec.Struct, frozen=True, gc=False):
     """An execution reached a final phase through another server; the database knows how."""
 
@@ -123,7 +129,20 @@ class Trouble(msgspec.Struct, frozen=True, gc=False):
     why: str
 
 
-Hint = Ready | Ended | News | Written | Published | Due | Counted | KeyDeleted | EndedElsewhere | Everything | Trouble
+Hint = (
+    Ready
+    | Ended
+    | News
+    | Written
+    | Published
+    | Due
+    | Counted
+    | KeyDeleted
+    | UserChanged
+    | EndedElsewhere
+    | Everything
+    | Trouble
+)
 
 
 class Tell:

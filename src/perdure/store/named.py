@@ -100,6 +100,14 @@ def _start_children(values: Values) -> Iterator[Row]:
         yield from _item(new.item)
 
 
+def _project(values: Values) -> Iterator[Row]:
+    yield "project", values["project_id"]
+
+
+def _user(values: Values) -> Iterator[Row]:
+    yield "user", values["user_id"]
+
+
 NAMED: Final[dict[str, Callable[[Values], Iterable[Row]]]] = {
     "start": _start,
     "start_batch": _start,
@@ -113,6 +121,17 @@ NAMED: Final[dict[str, Callable[[Values], Iterable[Row]]]] = {
     "make_key": lambda values: [("api_key", "")],
     "create_key": lambda values: [("api_key", values["id"])],
     "delete_key": lambda values: [("api_key", values["id"])],
+    "note_key_use": lambda values: [("api_key", values["id"])],
+    "sign_up": lambda values: [("user_email", values["user"].email)],
+    "open_session": _user,
+    "close_session": lambda values: [("session", values["token_hash"])],
+    "change_user": _user,
+    "change_password": _user,
+    "make_project": _user,
+    "add_member": lambda values: [("project", values["project_id"]), ("user_email", values["email"])],
+    "change_member": _project,
+    "remove_member": _project,
+    "change_project": _project,
     "make_schedule": _make_schedule,
     "change_schedule": _schedule,
     "delete_schedule": _schedule,

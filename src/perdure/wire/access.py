@@ -1,4 +1,4 @@
-"""Who is asking, and what that key may do."""
+"""Who is asking, and what that key or user may do."""
 
 from enum import StrEnum
 
@@ -6,7 +6,7 @@ from msgspec import Struct
 
 
 class Role(StrEnum):
-    """READ reads; WRITE also starts, cancels, publishes and works; ADMIN also manages keys."""
+    """READ reads; WRITE also starts, cancels, publishes and works; ADMIN also manages keys, members and the project."""
 
     READ = "read"
     WRITE = "write"
@@ -14,9 +14,14 @@ class Role(StrEnum):
 
 
 class Principal(Struct, frozen=True):
-    """The caller, as the key tells. `development` keys are refused on addresses that others can reach."""
+    """The caller: a key, which tells its project, or a signed-in user in one of theirs.
+
+    `key_id` names who it is where callers are counted. `development` keys are refused on addresses that others can
+    reach. `project_id` is empty for a user who has not named a project, where none is needed.
+    """
 
     project_id: str
     role: Role
     key_id: str
     development: bool = False
+    user_id: str | None = None

@@ -6,9 +6,11 @@
     │   ├── KeyNameTaken        400  another API key of the project has the name
     │   ├── TooManyKeys         400  the project has as many API keys as it may
     │   ├── TooManySchedules    400  the same of schedules
-    │   └── TooManyTriggers     400  the same of event triggers
-    ├── Unauthorized            401  no key, or a wrong one
-    ├── Forbidden               403  the key's role does not allow it
+    │   ├── TooManyTriggers     400  the same of event triggers
+    │   ├── TooManyProjects     400  the user belongs to as many projects as one may
+    │   └── TooManyMembers      400  the project has as many members, or open invitations, as it may
+    ├── Unauthorized            401  no key and no session, or a wrong one
+    ├── Forbidden               403  the role of the key or the user does not allow it
     ├── NotFound                404  unknown here; another project's ids look the same
     │   ├── WorkflowNotFound    404
     │   └── DeploymentNotFound  404
@@ -18,11 +20,15 @@
     │   ├── LeaseLost           409  a newer attempt drives this execution: stop
     │   ├── IllegalMove         409
     │   ├── NoDeployment        409
-    │   └── KeyReused           409  same Idempotency-Key, other body
+    │   ├── KeyReused           409  same Idempotency-Key, other body
+    │   ├── EmailTaken          409  somebody has signed up with this e-mail
+    │   ├── AlreadyMember       409
+    │   └── LastAdmin           409  a project without an admin could not be managed
     ├── TooLarge                413
     ├── UriTooLong              414
     ├── UnsupportedMediaType    415  not JSON in UTF-8, or compressed
     ├── BadValue                422  a value that cannot be kept, with its path
+    │   └── SignUpDisabled      422  only who was invited may sign up
     ├── TooManyRequests         429  too many at once from this caller; try again later
     ├── HeadersTooLarge         431
     ├── InternalError           500  the server's own fault; its log says why
@@ -72,6 +78,14 @@ class TooManySchedules(BadRequest):
 
 class TooManyTriggers(BadRequest):
     code = "TOO_MANY_TRIGGERS"
+
+
+class TooManyProjects(BadRequest):
+    code = "TOO_MANY_PROJECTS"
+
+
+class TooManyMembers(BadRequest):
+    code = "TOO_MANY_MEMBERS"
 
 
 class Unauthorized(PerdureError):
@@ -131,6 +145,18 @@ class KeyReused(Conflict):
     code = "IDEMPOTENCY_KEY_REUSED"
 
 
+class EmailTaken(Conflict):
+    code = "EMAIL_ALREADY_EXISTS"
+
+
+class AlreadyMember(Conflict):
+    code = "ALREADY_MEMBER"
+
+
+class LastAdmin(Conflict):
+    code = "LAST_ADMIN"
+
+
 class TooLarge(PerdureError):
     code = "TOO_LARGE"
     status = 413
@@ -149,6 +175,10 @@ class UnsupportedMediaType(PerdureError):
 class BadValue(PerdureError):
     code = "BAD_VALUE"
     status = 422
+
+
+class SignUpDisabled(BadValue):
+    code = "SIGNUP_DISABLED"
 
 
 class TooManyRequests(PerdureError):

@@ -5,7 +5,6 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
-from perdure.server.auth import check_role
 from perdure.server.routing import Call, Routes
 from perdure.wire.access import Principal, Role
 from perdure.wire.approvals import How
@@ -98,14 +97,10 @@ async def make_approval_link(
 
 
 async def asker_of(call: Call, execution_id: str, step_key: str, link: str | None, role: Role) -> Asker:
-    """Who asks, by a link or a key. Raises Unauthorized, Forbidden, NotFound."""
+    """Who asks, by a link, a key or a session. Raises Unauthorized, Forbidden, NotFound."""
     if link is not None:
         return await link_asker(call, execution_id, step_key, link)
-    principal = await call.services.gate.principal(call.headers, call.address)
-    check_role(principal, role)
-    for name in (b"x-project-id", b"project-id"):
-        if name in call.headers:
-            call.services.gate.check_project(principal, call.header(name))
+    principal = await call.identify(role)
     return Asker(principal.project_id, await name_of(call, principal), How.API)
 
 
@@ -118,6 +113,8 @@ async def link_asker(call: Call, execution_id: str, step_key: str, token: str) -
 async def name_of(call: Call, principal: Principal) -> str:
     """How a caller is named in what is kept."""
     names = call.services.key_names
+    if principal.user_id is not None:
+        return f"user {(await call.engine.accounts.user(principal.user_id)).email!r}"
     if principal.key_id not in names and call.services.gate.anyone is None:
         if len(names) >= NAMES_MAX:
             names.clear()

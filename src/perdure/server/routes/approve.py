@@ -11,7 +11,7 @@ from perdure.server.auth import check_role
 from perdure.server.problems import Reply
 from perdure.server.routes.approvals import Asker, link_asker, name_of
 from perdure.server.routing import Call, Routes, Text
-from perdure.server.signin import cookie_header
+from perdure.server.signin import link_cookie
 from perdure.wire.access import Principal, Role
 from perdure.wire.approvals import How, Question, QuestionState
 from perdure.wire.errors import BadRequest, Conflict, Forbidden, NotFound, PerdureError, Unauthorized
@@ -97,7 +97,7 @@ async def sign_in_with_key(call: Call) -> Reply:
     except PerdureError as error:
         return _refused(call, error)
     token = call.services.sign_ins.begin(principal)
-    return _see_other(path, (cookie_header(token),))
+    return _see_other(path, (link_cookie(token),))
 
 
 @routes.get("/assets/approve.css", role=None, media_type="text/css")
@@ -111,7 +111,7 @@ async def _look(call: Call, execution_id: str, step_key: str, link: str | None) 
     if link is not None:
         asker = await link_asker(call, execution_id, step_key, link)
     else:
-        principal = _signed_in(call)
+        principal = await _signed_in(call, execution_id)
         check_role(principal, Role.WRITE)
         asker = Asker(principal.project_id, await name_of(call, principal), How.PAGE)
     _, question = await call.engine.approvals.get(asker.project_id, execution_id, step_key)
@@ -120,11 +120,22 @@ async def _look(call: Call, execution_id: str, step_key: str, link: str | None) 
     return asker, question
 
 
-def _signed_in(call: Call) -> Principal:
-    principal = call.services.gate.anyone or call.services.sign_ins.principal(call.headers)
-    if principal is None:
+async def _signed_in(call: Call, execution_id: str) -> Principal:
+    """Who has signed in, by a link or a key; or a user, in the project of theirs that has the execution."""
+    gate = call.services.gate
+    principal = gate.anyone or call.services.sign_ins.principal(call.headers)
+    if principal is not None:
+        return principal
+    visitor = await gate.visitor(call.headers)
+    if visitor is None or visitor.user_id is None:
         raise _NotSignedIn("Sign in first.")
-    return principal
+    for project in await call.engine.projects.of_user(visitor.user_id):
+        try:
+            await call.engine.executions.get(project.id, execution_id)
+        except NotFound:
+            continue
+        return await gate.principal(call.headers, call.address, project.id, safe=call.route.safe)
+    raise NotFound(f"Execution {execution_id!r} does not exist.")
 
 
 class _NotSignedIn(Unauthorized):

@@ -8,6 +8,7 @@ from perdure.server.routing import Call, Routes
 from perdure.store.verbs.access import ListedKey
 from perdure.wire.access import Role
 from perdure.wire.public import Time, Uuid, rfc3339
+from perdure.wire.public_accounts import MessageResponse
 
 routes = Routes("API keys")
 
@@ -22,7 +23,7 @@ class ApiKeyResponse(Struct, frozen=True):
     last_four_digits: str
     created_at: Time
     last_used_at: Time | None = None
-    """Always null: uses are not recorded."""
+    """To the minute, about: a use is noted when the key is looked up."""
     role: str | None = None
     """`read`, `write` or `admin`."""
     development: bool | None = None
@@ -57,22 +58,15 @@ class CreateApiKeyResponse(Struct, frozen=True):
     role: str | None = None
 
 
-class MessageResponse(Struct, frozen=True):
-    """That it is done."""
-
-    message: str
-
-
 @routes.get("/api/v1/api-keys", role=Role.ADMIN)
 async def list_api_keys(call: Call) -> ApiKeysResponse:
-    """The keys of the caller's own project, newest first."""
+    """The keys of the caller's project, newest first."""
     return ApiKeysResponse(call.project_id, await _listed(call))
 
 
 @routes.get("/api/v1/api-keys/project/{project_id}", role=Role.ADMIN, contract=True)
 async def get_api_keys(call: Call, project_id: str) -> list[ApiKeyResponse]:
     """Keys of a project, newest first."""
-    call.check_project(project_id)
     return await _listed(call)
 
 
@@ -101,5 +95,11 @@ async def _listed(call: Call) -> list[ApiKeyResponse]:
 
 def _shown(key: ListedKey) -> ApiKeyResponse:
     return ApiKeyResponse(
-        key.id, key.name, key.last_four, rfc3339(key.created_at_us), role=key.role, development=key.development
+        key.id,
+        key.name,
+        key.last_four,
+        rfc3339(key.created_at_us),
+        None if key.last_used_at_us is None else rfc3339(key.last_used_at_us),
+        key.role,
+        key.development,
     )

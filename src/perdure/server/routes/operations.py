@@ -50,7 +50,8 @@ async def show_metrics(call: Call) -> Text:
     """Prometheus metrics. With a key: of its project; without one where the setting `metrics_open` allows it."""
     project_id: str | None = None
     if not call.settings.metrics_open:
-        principal = await call.services.gate.principal(call.headers, call.address)
+        named = call.header(b"x-project-id")
+        principal = await call.services.gate.principal(call.headers, call.address, named)
         check_role(principal, Role.READ)
         project_id = principal.project_id
     services = call.services

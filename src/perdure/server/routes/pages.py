@@ -6,8 +6,8 @@ from msgspec import Struct
 
 from perdure.server import pages
 from perdure.server.routing import Call, Routes, Text
-from perdure.server.signin import LINK_SECONDS, cookie_header
-from perdure.wire.access import Principal, Role
+from perdure.server.signin import LINK_SECONDS, link_cookie
+from perdure.wire.access import Role
 from perdure.wire.errors import PerdureError
 from perdure.wire.requests import ListFilters
 
@@ -43,9 +43,10 @@ class SignInQuery(Struct, frozen=True):
 
 
 class PageQuery(Struct, frozen=True):
-    """Which execution to show; none: the newest ones."""
+    """Which execution to show; none: the newest ones. A user may name the project; else it is their newest."""
 
     execution: str | None = None
+    project: str | None = None
 
 
 @routes.post("/api/v1/sign-in-links", role=Role.READ)
@@ -62,26 +63,26 @@ async def sign_in(call: Call, query: SignInQuery) -> Text:
     session = call.services.sign_ins.use_link(query.token)
     if session is None:
         return Text(pages.sign_in_page("This link was used or has expired. " + _SIGN_IN), _HTML, _HEADERS)
-    return Text(pages.signed_in_page(), _HTML, (*_HEADERS, cookie_header(session)))
+    return Text(pages.signed_in_page(), _HTML, (*_HEADERS, link_cookie(session)))
 
 
 @routes.get("/", role=None, media_type="text/html")
 async def live_page(call: Call, query: PageQuery) -> Text:
     """The newest executions, or one execution's journal, as a page that keeps itself up to date."""
-    principal = _signed_in(call)
-    if principal is None:
+    project_id = await _project(call, query.project)
+    if project_id is None:
         return Text(pages.sign_in_page(_SIGN_IN), _HTML, _HEADERS)
     executions = call.engine.executions
     if query.execution is None:
-        page = await executions.list(principal.project_id, ListFilters(), limit=SHOWN)
-        return Text(pages.executions_page(page.executions), _HTML, _HEADERS)
+        page = await executions.list(project_id, ListFilters(), limit=SHOWN)
+        return Text(pages.executions_page(page.executions, query.project), _HTML, _HEADERS)
     try:
-        execution = await executions.get(principal.project_id, query.execution)
-        rows = await executions.journal(principal.project_id, query.execution, 0, ROWS_SHOWN + 1)
-        lines = await executions.logs(principal.project_id, query.execution, 0, ROWS_SHOWN)
+        execution = await executions.get(project_id, query.execution)
+        rows = await executions.journal(project_id, query.execution, 0, ROWS_SHOWN + 1)
+        lines = await executions.logs(project_id, query.execution, 0, ROWS_SHOWN)
     except PerdureError as error:
         return Text(pages.sign_in_page(error.message), _HTML, _HEADERS)
-    html = pages.execution_page(execution, rows[:ROWS_SHOWN], lines, len(rows) > ROWS_SHOWN)
+    html = pages.execution_page(execution, rows[:ROWS_SHOWN], lines, len(rows) > ROWS_SHOWN, query.project)
     return Text(html, _HTML, _HEADERS)
 
 
@@ -97,5 +98,13 @@ async def script(call: Call) -> Text:
     return Text(pages.SCRIPT, "text/javascript; charset=utf-8", _ASSET_HEADERS)
 
 
-def _signed_in(call: Call) -> Principal | None:
-    return call.services.gate.anyone or call.services.sign_ins.principal(call.headers)
+async def _project(call: Call, wanted: str | None) -> str | None:
+    """The project to show to whoever is signed in, by a link or as a user; None: nobody is, or it is not theirs."""
+    principal = call.services.gate.anyone or call.services.sign_ins.principal(call.headers)
+    if principal is not None:
+        return principal.project_id
+    visitor = await call.services.gate.visitor(call.headers)
+    if visitor is None or visitor.user_id is None:
+        return None
+    ids = [project.id for project in await call.engine.projects.of_user(visitor.user_id)]
+    return next((id for id in ids if wanted is None or id == wanted.lower()), None)

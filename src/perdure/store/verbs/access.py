@@ -13,6 +13,7 @@ class Key(NamedTuple):
     role: str
     secret_hash: str
     development: bool
+    last_used_at_us: int | None
 
 
 class ListedKey(NamedTuple):
@@ -24,6 +25,7 @@ class ListedKey(NamedTuple):
     last_four: str
     development: bool
     created_at_us: int
+    last_used_at_us: int | None = None
 
 
 KEYS_MAX = 1_000
@@ -99,8 +101,8 @@ async def list_keys(*, project_id: str) -> list[ListedKey]:
     """The project's keys, newest first."""
     rows = await query("list_keys", project_id=project_id)
     return [
-        ListedKey(id, name, role, last_four, bool(development), created_at_us)
-        for id, name, role, last_four, development, created_at_us in reversed(rows)
+        ListedKey(id, name, role, last_four, bool(development), created_at_us, last_used_at_us)
+        for id, name, role, last_four, development, created_at_us, last_used_at_us in reversed(rows)
     ]
 
 
@@ -108,7 +110,13 @@ async def list_keys(*, project_id: str) -> list[ListedKey]:
 async def read_key(*, id: str) -> Key | None:
     """The key of an id."""
     rows = await query("read_key", id=id)
-    return Key(rows[0][0], rows[0][1], rows[0][2], bool(rows[0][3])) if rows else None
+    return Key(rows[0][0], rows[0][1], rows[0][2], bool(rows[0][3]), rows[0][4]) if rows else None
+
+
+@verb
+async def note_key_use(*, id: str, now_us: int) -> None:
+    """A key was used."""
+    await query("note_key_use", id=id, now_us=now_us)
 
 
 @verb

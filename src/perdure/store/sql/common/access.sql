@@ -13,10 +13,15 @@ INSERT INTO api_keys (id, project_id, name, role, secret_hash, last_four_digits,
 VALUES (:id, :project_id, :name, :role, :secret_hash, :last_four, :development, :now_us) RETURNING id;
 
 -- name: read_key
-SELECT project_id, role, secret_hash, development FROM api_keys WHERE id = :id;
+SELECT project_id, role, secret_hash, development, last_used_at_us FROM api_keys WHERE id = :id;
+
+-- name: note_key_use
+-- holds: api_key=id
+UPDATE api_keys SET last_used_at_us = :now_us WHERE id = :id AND (last_used_at_us IS NULL OR last_used_at_us < :now_us)
+RETURNING id;
 
 -- name: list_keys
-SELECT id, name, role, last_four_digits, development, created_at_us FROM api_keys
+SELECT id, name, role, last_four_digits, development, created_at_us, last_used_at_us FROM api_keys
 WHERE project_id = :project_id ORDER BY created_at_us, id;
 
 -- name: delete_key

@@ -1,0 +1,46 @@
+"""What is managed on a running server, or, before there is one, in the file of a stopped store."""
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from perdure.cli.common import PATIENCE_SECONDS, Refused, place, store_address, with_client
+
+if TYPE_CHECKING:
+    from perdure.engine.engine import Engine
+    from perdure.sdk.client import Client
+
+GLANCE_SECONDS: Final = 0.2
+"""How long a server that nobody named is looked for."""
+
+
+def in_either(
+    url: str | None,
+    database: str | None,
+    online: "Callable[[Client], Awaitable[Any]]",
+    offline: "Callable[[Engine, str], Awaitable[Any]]",
+    *,
+    make: bool = False,
+) -> tuple[Any, str]:
+    """Do it on the server or in the file; also answers which it was, in words. `make` makes the file.
+
+    --database names a file; --url or PERDURE_URL a server. Else it is the server for which there is a key, provided it
+    runs, and otherwise the file.
+    """
+    from perdure.cli.store import offline as in_file
+    from perdure.sdk.credentials import URL_VARIABLE, find
+    from perdure.wire.errors import Unavailable
+
+    if database is not None and url is not None:
+        raise Refused("Name either a server (--url) or the file of a stopped store (--database).")
+    if database is None:
+        named = url or os.environ.get(URL_VARIABLE)
+        access = find(url)
+        if named or access.api_key is not None:
+            try:
+                done = with_client(url, online, patience=PATIENCE_SECONDS if named else GLANCE_SECONDS)
+                return done, f"on {', '.join(access.urls)}"
+            except Unavailable as error:
+                if named:
+                    raise Refused(f"{error.message} For a stopped store name its file with --database.") from None
+    return in_file(database, offline, make=make), f"in {place(store_address(database))}"

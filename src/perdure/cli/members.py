@@ -1,0 +1,137 @@
+"""members: who belongs to a project, of a running server or in the file of a stopped store."""
+
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from perdure.cli.common import DatabaseOption, JsonFlag, Refused, UrlOption, ask, command, console, emit, note, say
+from perdure.cli.either import in_either
+
+if TYPE_CHECKING:
+    from perdure.engine.engine import Engine
+    from perdure.sdk.client import Client
+
+_PATH: Final = "/api/v1/projects"
+
+Json = dict[str, Any]
+EmailArgument = Annotated[str, typer.Argument(metavar="EMAIL", help="Who.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put these commands into the application."""
+    members = typer.Typer(no_args_is_help=True, help="Who belongs to a project (of a server, or a stopped store).")
+    command(members, "add")(add)
+    command(members, "list")(list_)
+    command(members, "remove")(remove)
+    command(members, "ls", hidden=True)(list_)
+    command(members, "rm", hidden=True)(remove)
+    app.add_typer(members, name="members", rich_help_panel="Operate")
+
+
+def add(
+    email: EmailArgument,
+    role: Annotated[str, typer.Option("--role", help="read, write or admin.")] = "read",
+    url: UrlOption = None,
+    database: DatabaseOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a user a member; for an e-mail that is no user's yet, show an invitation, this once."""
+    import msgspec
+
+    from perdure.wire.access import Role
+
+    if role not in [*Role]:
+        raise Refused(f"--role is read, write or admin; got {role!r}.")
+
+    async def online(client: "Client") -> str | None:
+        body = msgspec.json.encode({"email": email, "role": role.capitalize()})
+        added: Json = msgspec.json.decode(await ask(client, "POST", await _members(client), body))
+        invitation: str | None = added["invitation"]
+        return invitation
+
+    async def offline(engine: "Engine", project_id: str) -> str | None:
+        return (await engine.projects.add_member(project_id, email, Role(role))).invitation
+
+    invitation, where = in_either(url, database, online, offline, make=True)
+    if as_json:
+        emit({"email": email, "role": role, "invitation": invitation})
+    elif invitation is None:
+        say(f"{email} is a member with role {role}, {where}.")
+    else:
+        say(invitation)
+        note(f"Nobody has signed up as {email} yet: hand them this token, `invitation` of POST /api/v1/auth/signup.")
+        note(f"It makes them a member with role {role}, once, within a week; only its hash is stored, {where}.")
+
+
+def list_(url: UrlOption = None, database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
+    """List the members, oldest first."""
+    from rich.table import Table
+    from rich.text import Text
+
+    members, where = in_either(url, database, _listed, _listed_offline)
+    if as_json:
+        for member in members:
+            emit(member)
+        return
+    if not members:
+        say(f"No members {where}; add one with `perdure members add EMAIL`.")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("EMAIL", "NAME", "ROLE"):
+        table.add_column(name)
+    for member in members:
+        user = member["user"]
+        table.add_row(Text(user["email"]), Text(user.get("display_name") or ""), member["role"])
+    console().print(table)
+
+
+def remove(
+    email: EmailArgument,
+    url: UrlOption = None,
+    database: DatabaseOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """End a member's place in the project, at once. The last admin stays."""
+
+    async def online(client: "Client") -> None:
+        await ask(client, "DELETE", f"{await _members(client)}/{_id_of(email, await _listed(client))}")
+
+    async def offline(engine: "Engine", project_id: str) -> None:
+        await engine.projects.remove_member(project_id, _id_of(email, await _listed_offline(engine, project_id)))
+
+    _, where = in_either(url, database, online, offline)
+    if as_json:
+        emit({"email": email})
+    else:
+        say(f"{email} is no member any more, {where}.")
+
+
+async def _members(client: "Client") -> str:
+    """The path of the members of the key's project."""
+    import msgspec
+
+    (project,) = msgspec.json.decode(await ask(client, "GET", _PATH))["projects"]
+    return f"{_PATH}/{project['id']}/members"
+
+
+async def _listed(client: "Client") -> list[Json]:
+    import msgspec
+
+    found: list[Json] = msgspec.json.decode(await ask(client, "GET", await _members(client)))
+    return found
+
+
+async def _listed_offline(engine: "Engine", project_id: str) -> list[Json]:
+    import msgspec
+
+    from perdure.wire.public_accounts import member_response
+
+    return [msgspec.to_builtins(member_response(one)) for one in await engine.projects.members(project_id)]
+
+
+def _id_of(email: str, members: list[Json]) -> str:
+    for member in members:
+        if member["user"]["email"] == email.strip().lower():
+            id: str = member["user_id"]
+            return id
+    raise Refused(f"{email} is no member; `perdure members list` shows who is.")

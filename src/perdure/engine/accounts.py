@@ -1,0 +1,160 @@
+"""Desk: users. They sign up, sign in and out; a session is a random token of which only a hash is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from uuid_utils import uuid7
+
+from perdure.engine.passwords import Passwords
+from perdure.store.verbs import accounts
+from perdure.store.verbs.accounts import NewSession
+from perdure.wire.access import Principal, Role
+from perdure.wire.accounts import (
+    Session,
+    User,
+    check_person,
+    email_of,
+    new_password_of,
+    password_of,
+)
+from perdure.wire.errors import Forbidden, NotFound, SignUpDisabled, Unauthorized
+
+if TYPE_CHECKING:
+    from perdure.engine.engine import Engine
+
+TOKEN_PREFIX: Final = "us_"
+"""What a session's token begins with; an API key begins with `sk_`."""
+
+
+class SignedIn(NamedTuple):
+    """Who has signed in, and the token that says so from now on."""
+
+    user: User
+    token: str
+
+
+class Accounts:
+    """Who people are."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._passwords = Passwords()
+
+    def close(self) -> None:
+        """No more passwords are checked."""
+        self._passwords.close()
+
+    async def sign_up(
+        self,
+        *,
+        first_name: str,
+        last_name: str,
+        email: str,
+        password: str,
+        invitation: str | None,
+        open_to_all: bool,
+        session_seconds: float,
+    ) -> SignedIn:
+        """Keep a new user, who is signed in at once; an invitation's token makes them a member of its project.
+
+        Raises BadValue with the field, SignUpDisabled, EmailTaken, TooManyRequests.
+        """
+        if invitation is None and not open_to_all:
+            raise SignUpDisabled(
+                "Sign-up is closed on this server; ask an admin of a project for an invitation, or set `signup`."
+            )
+        address = email_of(email)
+        check_person(first_name, "body.first_name")
+        check_person(last_name, "body.last_name")
+        chosen = new_password_of(password)
+        display_name = f"{first_name} {last_name}".strip()
+        user = User(str(uuid7()), address, first_name, last_name, display_name or None)
+        token, session = self._new_session(session_seconds)
+        await self._engine.store.write(
+            accounts.sign_up(
+                user=user,
+                password_hash=await self._passwords.hash(chosen),
+                session=session,
+                invitation_hash=None if invitation is None else hash_of(invitation),
+                member_id=str(uuid7()),
+                now_us=self._engine.clock.now_us(),
+            )
+        )
+        return SignedIn(user, token)
+
+    async def sign_in(self, *, email: str, password: str, session_seconds: float) -> SignedIn:
+        """Begin a session. Raises Unauthorized, which does not tell an unknown e-mail from a wrong password and takes
+        as long for both; BadValue for what can be neither; TooManyRequests."""
+        address = email_of(email)
+        given = password_of(password)
+        found = await self._engine.store.read(accounts.find_user(email=address))
+        if not await self._passwords.check(given, None if found is None else found.password_hash) or found is None:
+            raise Unauthorized("The e-mail or the password is wrong.")
+        token, session = self._new_session(session_seconds)
+        await self._engine.store.write(
+            accounts.open_session(user_id=found.user.id, session=session, now_us=self._engine.clock.now_us())
+        )
+        return SignedIn(found.user, token)
+
+    async def sign_out(self, token: str) -> None:
+        """End a session, if it is one. Whoever remembers users hears of it (`Engine.user_changed`)."""
+        await self._engine.store.write(accounts.close_session(token_hash=hash_of(token)))
+
+    async def session(self, token: str, project_id: str) -> Session:
+        """Who a session's token stands for, in a project of theirs ('' names none).
+
+        Raises Unauthorized, and NotFound for a project that the user does not belong to.
+        """
+        found = await self._engine.store.read(accounts.read_session(token_hash=hash_of(token), project_id=project_id))
+        left_us = 0 if found is None else found.expires_at_us - self._engine.clock.now_us()
+        if found is None or left_us <= 0:
+            raise Unauthorized("The session has ended; sign in again.")
+        if project_id and found.role is None:
+            raise NotFound(f"Project {project_id!r} does not exist.")
+        principal = Principal(project_id, found.role or Role.READ, f"user {found.user_id}", user_id=found.user_id)
+        return Session(principal, left_us / 1e6)
+
+    async def user(self, user_id: str) -> User:
+        """A user. Raises NotFound."""
+        return (await self._engine.store.read(accounts.read_user(user_id=user_id))).user
+
+    async def change_user(
+        self, user_id: str, *, first_name: str | None, last_name: str | None, display_name: str | None
+    ) -> User:
+        """Change a user's names; None leaves one. Raises BadValue with the field."""
+        names = {"first_name": first_name, "last_name": last_name, "display_name": display_name}
+        for field, name in names.items():
+            check_person(name, f"body.{field}")
+        return await self._engine.store.write(
+            accounts.change_user(user_id=user_id, **names, now_us=self._engine.clock.now_us())
+        )
+
+    async def change_password(self, user_id: str, *, current: str, new: str, session_seconds: float) -> SignedIn:
+        """Another password; all sessions end, and a new one begins. Raises BadValue, Forbidden, TooManyRequests."""
+        chosen = new_password_of(new, "body.new_password")
+        given = password_of(current, "body.current_password")
+        found = await self._engine.store.read(accounts.read_user(user_id=user_id))
+        if not await self._passwords.check(given, found.password_hash):
+            raise Forbidden("The current password is wrong.")
+        token, session = self._new_session(session_seconds)
+        await self._engine.store.write(
+            accounts.change_password(
+                user_id=user_id,
+                password_hash=await self._passwords.hash(chosen),
+                session=session,
+                now_us=self._engine.clock.now_us(),
+            )
+        )
+        return SignedIn(found.user, token)
+
+    def _new_session(self, seconds: float) -> tuple[str, NewSession]:
+        token = TOKEN_PREFIX + secrets.token_urlsafe(32)
+        return token, NewSession(hash_of(token), self._engine.clock.now_us() + int(seconds * 1e6))
+
+
+def hash_of(token: str) -> str:
+    """What is kept of a token: it is random and long, so it needs no salt and no slow hash."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()

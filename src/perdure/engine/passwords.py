@@ -1,0 +1,74 @@
+"""Hashes of passwords (Argon2id), made and checked in threads of their own, a few at a time.
+
+A hash takes about a tenth of a second and 64 MiB on purpose. So there are never more than a few under way, whatever
+arrives, and the event loop does not wait for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from perdure.wire.errors import TooManyRequests
+
+if TYPE_CHECKING:
+    from argon2 import PasswordHasher
+
+T = TypeVar("T")
+
+THREADS: Final = 2
+WAITING_MAX: Final = 30
+"""How many may wait for a thread; whoever comes then is told to come again."""
+# Checked in place of the hash of a user whom there is not, so that the answer takes as long: its parameters are those
+# of the hashes that are made.
+_NOBODYS: Final = f"$argon2id$v=19$m=65536,t=3,p=4${'A' * 22}${'A' * 43}"
+
+
+class Passwords:
+    """Makes and checks hashes."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="perdure-password")
+        self._under_way = 0
+
+    async def hash(self, password: str) -> str:
+        """What is kept of a password. Raises TooManyRequests."""
+        return await self._run(lambda: _hasher().hash(password))
+
+    async def check(self, password: str, kept: str | None) -> bool:
+        """Whether a password is the one of which this was kept; None takes as long and is nobody's. Raises
+        TooManyRequests."""
+        return await self._run(lambda: _is(password, _NOBODYS if kept is None else kept)) and kept is not None
+
+    def close(self) -> None:
+        """Let the threads end; what is under way is finished."""
+        self._threads.shutdown(wait=False)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        if self._under_way >= THREADS + WAITING_MAX:
+            raise TooManyRequests("Too many sign-ins at once; try again in a moment.")
+        self._under_way += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        finally:
+            self._under_way -= 1
+
+
+@cache
+def _hasher() -> PasswordHasher:
+    # Most processes never hash a password: a start should not wait for the library.
+    from argon2 import PasswordHasher
+
+    return PasswordHasher(time_cost=3, memory_cost=65_536, parallelism=4)
+
+
+def _is(password: str, kept: str) -> bool:
+    from argon2.exceptions import VerifyMismatchError
+
+    try:
+        return _hasher().verify(kept, password)
+    except VerifyMismatchError:
+        return False

@@ -1,0 +1,135 @@
+"""Signing up, in and out; and what a user sees and changes of themselves."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from perdure.engine.accounts import SignedIn
+from perdure.server.routing import Call, Caller, Routes
+from perdure.server.signin import user_cookie
+from perdure.wire.accounts import INVITATION_PATH, email_of
+from perdure.wire.errors import BadValue, EmailTaken, Forbidden, Unauthorized
+from perdure.wire.public_accounts import (
+    AuthResponse,
+    ChangePasswordRequest,
+    MessageResponse,
+    SignInRequest,
+    SignUpRequest,
+    UpdateMeRequest,
+    UserOut,
+    user_out,
+)
+
+routes = Routes("Auth")
+
+
+@routes.post("/api/v1/auth/signup", role=None, contract=True)
+async def signup(call: Call, body: SignUpRequest) -> AuthResponse:
+    """Make a user and sign in.
+
+    Where the setting `signup` is off, as it is by default, this needs an invitation: e-mails are not verified.
+    """
+    call.services.gate.check_page(call.headers, told=False)
+    with _attempt(call):
+        signed_in = await call.engine.accounts.sign_up(
+            first_name=body.first_name,
+            last_name=body.last_name,
+            email=body.email,
+            password=body.password,
+            invitation=body.invitation,
+            open_to_all=call.settings.signup,
+            session_seconds=_session_seconds(call),
+        )
+    return _answer(call, "User created", signed_in)
+
+
+@routes.post("/api/v1/auth/signin", role=None, contract=True)
+async def signin(call: Call, body: SignInRequest) -> AuthResponse:
+    """Sign in with a password."""
+    call.services.gate.check_page(call.headers, told=False)
+    with _attempt(call, email_of(body.email)):
+        signed_in = await call.engine.accounts.sign_in(
+            email=body.email, password=body.password, session_seconds=_session_seconds(call)
+        )
+    return _answer(call, "Signed in", signed_in)
+
+
+@routes.post("/api/v1/auth/signout", role=None, caller=Caller.USER, contract=True)
+async def signout(call: Call) -> MessageResponse:
+    """End the session, and clear its cookie.
+
+    This server refuses it from its next request on, others of the store as soon as they hear of it, and within
+    `auth_cache_seconds` at the latest.
+    """
+    token = call.services.gate.token(call.headers)
+    if token is not None:
+        await call.engine.accounts.sign_out(token)
+    call.extra = (user_cookie("", 0, secure=call.services.cookie_secure),)
+    return MessageResponse("Signed out")
+
+
+@routes.get("/api/v1/auth/me", role=None, caller=Caller.USER, contract=True)
+async def get_me(call: Call) -> UserOut:
+    """Who am I."""
+    return user_out(await call.engine.accounts.user(_user(call)))
+
+
+@routes.route("PUT", "/api/v1/auth/me", role=None, caller=Caller.USER, contract=True)
+async def update_me(call: Call, body: UpdateMeRequest) -> UserOut:
+    """Change my names."""
+    changed = await call.engine.accounts.change_user(
+        _user(call), first_name=body.first_name, last_name=body.last_name, display_name=body.display_name
+    )
+    return user_out(changed)
+
+
+@routes.post("/api/v1/auth/password", role=None, caller=Caller.USER)
+async def change_password(call: Call, body: ChangePasswordRequest) -> AuthResponse:
+    """Change my password. All my sessions end; this one goes on with a new cookie."""
+    user_id = _user(call)
+    with _attempt(call, user_id):
+        signed_in = await call.engine.accounts.change_password(
+            user_id,
+            current=body.current_password,
+            new=body.new_password,
+            session_seconds=_session_seconds(call),
+        )
+    return _answer(call, "Password changed", signed_in)
+
+
+@contextmanager
+def _attempt(call: Call, *names: str) -> Iterator[None]:
+    """Count an attempt against the caller's address, and whom it is about. It counts while it is under way, so that
+    many at once are many, and afterwards if it was wrong."""
+    failures = call.services.wrong_passwords
+    counted = (call.address, *names)
+    for name in counted:
+        failures.check(name)
+    for name in counted:
+        failures.note(name)
+    wrong = False
+    try:
+        yield
+    except (Unauthorized, Forbidden, EmailTaken):
+        wrong = True
+        raise
+    except BadValue as error:
+        wrong = error.details == {"path": INVITATION_PATH}
+        raise
+    finally:
+        if not wrong:
+            for name in counted:
+                failures.forgive(name)
+
+
+def _user(call: Call) -> str:
+    assert call.user_id is not None
+    return call.user_id
+
+
+def _session_seconds(call: Call) -> float:
+    return call.settings.session_hours * 3_600
+
+
+def _answer(call: Call, message: str, signed_in: SignedIn) -> AuthResponse:
+    call.extra = (user_cookie(signed_in.token, _session_seconds(call), secure=call.services.cookie_secure),)
+    return AuthResponse(message, user_out(signed_in.user))

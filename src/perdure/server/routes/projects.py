@@ -1,0 +1,84 @@
+"""Projects and their members."""
+
+from perdure.server.routing import Call, Caller, Routes
+from perdure.wire.access import Role
+from perdure.wire.public import rfc3339
+from perdure.wire.public_accounts import (
+    AddMemberRequest,
+    AddMemberResponse,
+    ChangeMemberRequest,
+    ChangeProjectRequest,
+    CreateProjectRequest,
+    ProjectMemberResponse,
+    ProjectResponse,
+    ProjectsResponse,
+    member_response,
+    project_response,
+    role_of,
+)
+
+routes = Routes("Projects")
+
+
+@routes.post("/api/v1/projects", role=None, caller=Caller.USER, contract=True)
+async def create_project(call: Call, body: CreateProjectRequest) -> ProjectResponse:
+    """Make a project; the caller becomes its admin.
+
+    This is for users: a key belongs to one project and can make no other.
+    """
+    assert call.user_id is not None
+    return project_response(await call.engine.projects.make(call.user_id, body.name, body.description))
+
+
+@routes.get("/api/v1/projects", caller=Caller.EITHER, contract=True)
+async def get_projects(call: Call) -> ProjectsResponse:
+    """Projects the caller belongs to, newest first. A key belongs to one."""
+    if call.user_id is not None:
+        return ProjectsResponse([project_response(one) for one in await call.engine.projects.of_user(call.user_id)])
+    return ProjectsResponse([project_response(await call.engine.projects.get(call.project_id))])
+
+
+@routes.get("/api/v1/projects/{project_id}", contract=True)
+async def get_project_by_id(call: Call, project_id: str) -> ProjectResponse:
+    """One project."""
+    return project_response(await call.engine.projects.get(call.project_id))
+
+
+@routes.route("PATCH", "/api/v1/projects/{project_id}", role=Role.ADMIN)
+async def change_project(call: Call, project_id: str, body: ChangeProjectRequest) -> ProjectResponse:
+    """Change a project's name or description."""
+    return project_response(await call.engine.projects.change(call.project_id, body.name, body.description))
+
+
+@routes.get("/api/v1/projects/{project_id}/members", contract=True)
+async def get_project_members(call: Call, project_id: str) -> list[ProjectMemberResponse]:
+    """Members, oldest first."""
+    return [member_response(one) for one in await call.engine.projects.members(call.project_id)]
+
+
+@routes.post("/api/v1/projects/{project_id}/members", role=Role.ADMIN)
+async def add_project_member(call: Call, project_id: str, body: AddMemberRequest) -> AddMemberResponse:
+    """Make a user a member, or invite somebody who is none yet.
+
+    Whoever signs up with the invitation's token, for this e-mail and within a week, is a member from then on. Inviting
+    again makes the first token worthless.
+    """
+    added = await call.engine.projects.add_member(call.project_id, body.email, role_of(body.role))
+    if added.member is not None:
+        return AddMemberResponse(member_response(added.member))
+    return AddMemberResponse(None, added.invitation, rfc3339(added.expires_at_us))
+
+
+@routes.route("PUT", "/api/v1/projects/{project_id}/members/{user_id}", role=Role.ADMIN)
+async def change_project_member(
+    call: Call, project_id: str, user_id: str, body: ChangeMemberRequest
+) -> ProjectMemberResponse:
+    """Change what a member may do. The last admin stays one."""
+    changed = await call.engine.projects.change_member(call.project_id, user_id, role_of(body.role))
+    return member_response(changed)
+
+
+@routes.delete("/api/v1/projects/{project_id}/members/{user_id}", role=Role.ADMIN)
+async def remove_project_member(call: Call, project_id: str, user_id: str) -> None:
+    """End a member's place in the project, at once. The last admin stays; keys of the project go on working."""
+    await call.engine.projects.remove_member(call.project_id, user_id)

@@ -1,0 +1,308 @@
+"""Users and their sessions; projects, their members, and invitations to those who are no users yet.
+
+Who belongs to a project is decided by whoever holds the project's row, so that two admins who take each other's role
+away at the same moment do not leave a project without one.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from perdure.store.interface import Tell, UserChanged, query, verb
+from perdure.wire.access import Role
+from perdure.wire.accounts import INVITATION_PATH, Member, Project, User
+from perdure.wire.errors import (
+    AlreadyMember,
+    BadValue,
+    EmailTaken,
+    LastAdmin,
+    NotFound,
+    TooManyMembers,
+    TooManyProjects,
+)
+
+SESSIONS_MAX = 100
+"""How many sessions of a user may be open; one more ends the one that would end first."""
+PROJECTS_MAX = 1_000
+"""How many projects a user makes at most, those that they were added to among them."""
+MEMBERS_MAX = 1_000
+"""How many members a project has at most, and how many invitations."""
+
+
+class StoredUser(NamedTuple):
+    """A user and the hash of their password."""
+
+    user: User
+    password_hash: str
+
+
+class StoredSession(NamedTuple):
+    """Whose session it is, until when, and their role in the project that was asked about; None: no member."""
+
+    user_id: str
+    expires_at_us: int
+    role: Role | None
+
+
+class NewSession(NamedTuple):
+    """A session that begins."""
+
+    token_hash: str
+    expires_at_us: int
+
+
+# --- users and sessions --------------------------------------------------------------------------------------------
+
+
+@verb
+async def sign_up(
+    *,
+    user: User,
+    password_hash: str,
+    session: NewSession,
+    invitation_hash: str | None,
+    member_id: str,
+    now_us: int,
+) -> None:
+    """Keep a new user who is signed in at once, and make them a member of the project whose invitation they bring.
+
+    Raises EmailTaken, BadValue for an invitation that is none.
+    """
+    invited: Sequence[Any] = ()
+    if invitation_hash is not None:
+        invited = await query("read_invitation", email=user.email, token_hash=invitation_hash)
+        if not invited or invited[0][2] <= now_us:
+            raise BadValue(
+                f"{INVITATION_PATH}: is none for this e-mail, was used, or has expired; ask for a new one.",
+                {"path": INVITATION_PATH},
+            )
+    made = await query(
+        "insert_user",
+        id=user.id,
+        email=user.email,
+        first_name=user.first_name,
+        last_name=user.last_name,
+        display_name=user.display_name,
+        password_hash=password_hash,
+        now_us=now_us,
+    )
+    if not made:
+        raise EmailTaken(f"Somebody has signed up with {user.email!r} already; sign in, or use another e-mail.")
+    await _insert_session(user.id, session, now_us)
+    for project_id, role, _ in invited:
+        await query("insert_member", project_id=project_id, user_id=user.id, id=member_id, role=role, now_us=now_us)
+        await query("delete_invitation", project_id=project_id, email=user.email)
+
+
+@verb
+async def find_user(*, email: str) -> StoredUser | None:
+    """Who signed up with an e-mail."""
+    rows = await query("find_user", email=email)
+    return StoredUser(User(*rows[0][:5]), rows[0][5]) if rows else None
+
+
+@verb
+async def read_user(*, user_id: str) -> StoredUser:
+    """A user. Raises NotFound."""
+    rows = await query("read_user", user_id=user_id)
+    if not rows:
+        raise _no_user(user_id)
+    return StoredUser(User(*rows[0][:5]), rows[0][5])
+
+
+@verb
+async def change_user(
+    *, user_id: str, first_name: str | None, last_name: str | None, display_name: str | None, now_us: int
+) -> User:
+    """Change a user's names; None leaves one. Raises NotFound."""
+    rows = await query(
+        "update_user",
+        user_id=user_id,
+        first_name=first_name,
+        last_name=last_name,
+        display_name=display_name,
+        now_us=now_us,
+    )
+    if not rows:
+        raise _no_user(user_id)
+    return User(*rows[0])
+
+
+@verb
+async def change_password(*, user_id: str, password_hash: str, session: NewSession, now_us: int) -> None:
+    """Another password from now on, and another session: all that were open end. Raises NotFound."""
+    if not await query("update_password", user_id=user_id, password_hash=password_hash, now_us=now_us):
+        raise _no_user(user_id)
+    await query("delete_other_sessions", user_id=user_id, token_hash=session.token_hash)
+    await _insert_session(user_id, session, now_us)
+    await Tell(UserChanged(user_id))
+
+
+@verb
+async def open_session(*, user_id: str, session: NewSession, now_us: int) -> None:
+    """A user has signed in. What is over of theirs is forgotten, and what is too much ends."""
+    if await query("delete_old_sessions", user_id=user_id, now_us=now_us, kept=SESSIONS_MAX - 1):
+        await Tell(UserChanged(user_id))
+    await _insert_session(user_id, session, now_us)
+
+
+@verb
+async def read_session(*, token_hash: str, project_id: str) -> StoredSession | None:
+    """Whose session it is, and what they may do in a project; '' asks about none."""
+    rows = await query("read_session", token_hash=token_hash, project_id=project_id)
+    if not rows:
+        return None
+    user_id, expires_at_us, role = rows[0]
+    return StoredSession(user_id, expires_at_us, None if role is None else Role(role))
+
+
+@verb
+async def close_session(*, token_hash: str) -> None:
+    """A user has signed out."""
+    for (user_id,) in await query("delete_session", token_hash=token_hash):
+        await Tell(UserChanged(user_id))
+
+
+async def _insert_session(user_id: str, session: NewSession, now_us: int) -> None:
+    await query(
+        "insert_session",
+        token_hash=session.token_hash,
+        user_id=user_id,
+        now_us=now_us,
+        expires_at_us=session.expires_at_us,
+    )
+
+
+# --- projects ------------------------------------------------------------------------------------------------------
+
+
+@verb
+async def make_project(
+    *, id: str, name: str, description: str | None, user_id: str, member_id: str, now_us: int
+) -> Project:
+    """A new project whose admin is whoever makes it. Raises TooManyProjects."""
+    if len(await query("projects_of_user", user_id=user_id)) >= PROJECTS_MAX:
+        raise TooManyProjects(f"You belong to {PROJECTS_MAX:,} projects, the most there may be; leave some first.")
+    await query("create_project", id=id, name=name, description=description, now_us=now_us)
+    await query("insert_member", project_id=id, user_id=user_id, id=member_id, role=Role.ADMIN.value, now_us=now_us)
+    # Somebody may have asked for it before it was there, and be remembered as no member.
+    await Tell(UserChanged(user_id))
+    return Project(id, name, description, now_us, now_us)
+
+
+@verb
+async def read_project(*, project_id: str) -> Project:
+    """One project. Raises NotFound."""
+    rows = await query("read_project", project_id=project_id)
+    if not rows:
+        raise _no_project(project_id)
+    return Project(*rows[0])
+
+
+@verb
+async def change_project(*, project_id: str, name: str | None, description: str | None, now_us: int) -> Project:
+    """Another name or description; None leaves one. Raises NotFound."""
+    rows = await query("update_project", project_id=project_id, name=name, description=description, now_us=now_us)
+    if not rows:
+        raise _no_project(project_id)
+    return Project(*rows[0])
+
+
+@verb
+async def projects_of(*, user_id: str) -> list[Project]:
+    """The projects that a user belongs to, newest first."""
+    return [Project(*row) for row in await query("projects_of_user", user_id=user_id)]
+
+
+# --- members -------------------------------------------------------------------------------------------------------
+
+
+@verb
+async def list_members(*, project_id: str) -> list[Member]:
+    """Who belongs to a project, oldest first."""
+    return [_member(row) for row in await query("list_members", project_id=project_id, user_id=None)]
+
+
+@verb
+async def add_member(
+    *, project_id: str, email: str, role: Role, member_id: str, token_hash: str, expires_at_us: int, now_us: int
+) -> Member | None:
+    """Make a user a member, or invite an e-mail that is no user's (None). The next invitation replaces the first.
+
+    Raises NotFound, AlreadyMember, TooManyMembers.
+    """
+    roles = await _roles(project_id)
+    [[invited]] = await query("count_invitations", project_id=project_id, now_us=now_us)
+    if max(len(roles), invited) >= MEMBERS_MAX:
+        raise TooManyMembers(f"The project has {MEMBERS_MAX:,} members or invitations, the most there may be.")
+    rows = await query("find_user", email=email)
+    if not rows:
+        await query("delete_old_invitations", project_id=project_id, now_us=now_us)
+        await query(
+            "upsert_invitation",
+            project_id=project_id,
+            email=email,
+            role=role.value,
+            token_hash=token_hash,
+            expires_at_us=expires_at_us,
+        )
+        return None
+    user = User(*rows[0][:5])
+    if user.id in roles:
+        raise AlreadyMember(f"{email!r} is a member already; change the role with PUT …/members/{user.id}.")
+    await query("insert_member", project_id=project_id, user_id=user.id, id=member_id, role=role.value, now_us=now_us)
+    await Tell(UserChanged(user.id))
+    return Member(member_id, user, role, now_us, now_us)
+
+
+@verb
+async def change_member(*, project_id: str, user_id: str, role: Role, now_us: int) -> Member:
+    """Another role for a member. Raises NotFound, LastAdmin."""
+    roles = await _roles(project_id)
+    if role is not Role.ADMIN:
+        _check_admin_is_left(roles, user_id)
+    if user_id not in roles:
+        raise _no_member(user_id)
+    await query("update_member", project_id=project_id, user_id=user_id, role=role.value, now_us=now_us)
+    await Tell(UserChanged(user_id))
+    return _member((await query("list_members", project_id=project_id, user_id=user_id))[0])
+
+
+@verb
+async def remove_member(*, project_id: str, user_id: str) -> None:
+    """End a member's place in a project. Raises NotFound, LastAdmin."""
+    roles = await _roles(project_id)
+    _check_admin_is_left(roles, user_id)
+    if user_id not in roles:
+        raise _no_member(user_id)
+    await query("delete_member", project_id=project_id, user_id=user_id)
+    await Tell(UserChanged(user_id))
+
+
+async def _roles(project_id: str) -> dict[str, str]:
+    """The members' roles, for whoever changes them: the project is held from now on. Raises NotFound."""
+    if not await query("lock_project", project_id=project_id):
+        raise _no_project(project_id)
+    return dict(await query("member_roles", project_id=project_id))
+
+
+def _check_admin_is_left(roles: dict[str, str], user_id: str) -> None:
+    admins = [id for id, role in roles.items() if role == Role.ADMIN.value]
+    if admins == [user_id]:
+        raise LastAdmin("This is the project's only admin; make somebody else one first.")
+
+
+def _member(row: Sequence[Any]) -> Member:
+    id, role, created_at_us, updated_at_us, *user = row
+    return Member(id, User(*user), Role(role), created_at_us, updated_at_us)
+
+
+def _no_user(user_id: str) -> NotFound:
+    return NotFound(f"User {user_id!r} does not exist.")
+
+
+def _no_project(project_id: str) -> NotFound:
+    return NotFound(f"Project {project_id!r} does not exist.")
+
+
+def _no_member(user_id: str) -> NotFound:
+    return NotFound(f"User {user_id!r} is no member of the project; GET …/members lists them.")

@@ -1,0 +1,41 @@
+"""Members, in the file of a stopped store and on a running server."""
+
+import json
+import urllib.request
+from typing import Any
+
+from tests.cli.processes import House, serving
+
+
+def sign_up(url: str, email: str, invitation: str) -> Any:
+    body = {"first_name": "Ann", "last_name": "Lee", "email": email, "password": "correct horse"}
+    request = urllib.request.Request(
+        f"{url}/api/v1/auth/signup",
+        json.dumps(body | {"invitation": invitation}).encode(),
+        {"content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request) as reply:
+        return json.load(reply)
+
+
+def test_the_first_member_is_invited_before_there_is_a_server(house: House) -> None:
+    said = house.run("members", "add", "Ann@Example.com", "--role", "admin")
+    invitation = said.stdout.strip()
+    assert "Nobody has signed up as Ann@Example.com yet" in said.stderr and "in perdure.db" in said.stderr
+    assert "No members in perdure.db" in house.run("members", "list").stdout
+    with serving(house) as url:
+        assert sign_up(url, "ann@example.com", invitation)["user"]["email"] == "ann@example.com"
+        (listed,) = house.lines("members", "list")
+        assert (listed["user"]["email"], listed["role"]) == ("ann@example.com", "Admin")
+        table = house.run("members", "ls").stdout
+        assert "ann@example.com" in table and "Ann Lee" in table and "Admin" in table
+        again = house.run("members", "add", "ann@example.com", code=2).stderr
+        assert "is a member already" in again
+        assert "only admin" in house.run("members", "remove", "ann@example.com", code=2).stderr
+        second = house.json("members", "add", "bob@example.com", "--role", "admin")
+        sign_up(url, "bob@example.com", second["invitation"])
+        assert f"no member any more, on {url}" in house.run("members", "remove", "ANN@example.com").stdout
+        assert "is no member" in house.run("members", "rm", "ann@example.com", code=2).stderr
+        assert "is a member with role write" in house.run("members", "add", "ann@example.com", "--role", "write").stdout
+        assert "read, write or admin" in house.run("members", "add", "x@y.example", "--role", "owner", code=2).stderr
+        assert "not an e-mail" in house.run("members", "add", "nobody", code=2).stderr

@@ -1,0 +1,96 @@
+"""Requests for any route of the table, made from what its document says: paths, queries and bodies that fit."""
+
+import re
+from typing import Any
+
+from perdure.server import openapi
+from perdure.server.app import all_routes
+from perdure.server.routing import Route
+
+Json = Any
+
+ROUTES = all_routes()
+PROTOCOL = {"perdure-protocol": "1"}
+UNKNOWN = "0190a5f2-7c1e-7b3a-9d55-0242ac120002"
+IDS = {"execution_id", "schedule_id", "project_id", "user_id", "key_id", "worker_id", "trigger_id"}
+"""What paths name by ids that the server gives. The others are words of the caller's own, which mean another thing in
+each project; of a trace that nobody wrote there is nothing to see."""
+FITTING: Json = {
+    "missed_window_seconds": 60,
+    "cron": "0 9 * * *",
+    "timezone": "Europe/Berlin",
+    "email": "w@example.com",
+    "workflow_type": "workflow",
+    "url": "https://hooks.example.com/",
+    "webhook_url": "https://hooks.example.com/",
+    "push_endpoint_url": "https://worker.example.com/",
+    "mode": "push",
+    "password": "long enough",
+    "new_password": "long enough",
+}
+"""Values for fields that take not just any of their type."""
+DOCUMENT: Json = openapi.document(ROUTES, version="1")
+SCHEMAS: Json = DOCUMENT["components"]["schemas"]
+
+
+def name_of(route: Route) -> str:
+    return f"{route.method} {route.path}"
+
+
+def operation_of(route: Route) -> Json:
+    return DOCUMENT["paths"][route.path][route.method.lower()]
+
+
+def url_of(route: Route, values: dict[str, str] | None = None) -> str:
+    """The route's address; what `values` does not name is an id that nothing has."""
+    return re.sub(r"\{(\w+)\}", lambda match: (values or {}).get(match[1], UNKNOWN), route.path)
+
+
+def query_of(route: Route) -> dict[str, str]:
+    """The query's parameters that must be there."""
+    parameters = operation_of(route).get("parameters", ())
+    return {
+        one["name"]: str(sample(one["schema"], one["name"]))
+        for one in parameters
+        if one["in"] == "query" and one["required"]
+    }
+
+
+def body_of(route: Route, **values: Json) -> Json:
+    """A body of the right shape, with every field; None where the route takes none. `values` are for fields of their
+    names, and `any` for what may be any value."""
+    if route.body_type is None:
+        return None
+    return sample(operation_of(route)["requestBody"]["content"]["application/json"]["schema"], "", values)
+
+
+def sample(schema: Json, name: str = "", values: Json = None) -> Json:
+    """A value that fits a schema. Waits are short, and what may name an execution names none."""
+    values = values or {}
+    if name in values:
+        return values[name]
+    if "$ref" in schema:
+        return sample(SCHEMAS[schema["$ref"].rpartition("/")[2]], name, values)
+    if "anyOf" in schema:
+        return sample(schema["anyOf"][0], name, values)
+    if "enum" in schema:
+        return schema["enum"][0]
+    if name in FITTING:
+        return FITTING[name]
+    if name.endswith("execution_id") or name == "worker_id":
+        return UNKNOWN
+    kind = schema.get("type")
+    kind = kind[0] if isinstance(kind, list) else kind
+    if "wait" in name and kind in ("integer", "number"):
+        return 0.01
+    if kind == "object":
+        if "properties" in schema:
+            return {field: sample(inner, field, values) for field, inner in schema["properties"].items()}
+        return {"a": sample(schema["additionalProperties"], "", values)}
+    if kind == "array":
+        return [sample(schema["items"], "", values)]
+    if schema.get("format") == "date-time":
+        return "2025-01-01T00:00:00+00:00"
+    if schema.get("format") == "uuid":
+        return UNKNOWN
+    return {"string": "w", "integer": 1, "number": 1.0, "boolean": True, None: {"any": values.get("any", 1)}}[kind]
