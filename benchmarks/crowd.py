@@ -11,7 +11,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from benchmarks.figures import cpu_seconds, rss, run_loop
 from benchmarks.processes import Server
@@ -29,9 +29,8 @@ class Follower(asyncio.Protocol):
         self.came = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.write(self._head)
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
+        self.transport.write(self._head)
 
     def data_received(self, data: bytes) -> None:
         found = data.count(b"data: ")
@@ -83,6 +82,7 @@ async def measure(server: Server, amount: int, seconds: float, rounds: int, spre
     idle = 100 * (cpu_seconds(server.pid) - before) / (time.perf_counter() - begin)
     last: list[float] = []
     first: list[float] = []
+    before, events = cpu_seconds(server.pid), 0
     for round in range(1, rounds + 1):
         for one in crowd:
             one.came.clear()
@@ -96,8 +96,10 @@ async def measure(server: Server, amount: int, seconds: float, rounds: int, spre
                     await one.came.wait()
                     one.came.clear()
         times = [(one.at - at) * 1e3 for one, at in zip(crowd, begins, strict=True)]
+        events += amount
         first.append(min(times))
         last.append(max(times))
+    spent_us = 1e6 * (cpu_seconds(server.pid) - before) / events
     for one in crowd:
         one.transport.close()
     return {
@@ -105,6 +107,7 @@ async def measure(server: Server, amount: int, seconds: float, rounds: int, spre
         "idle_cpu_percent": idle,
         "rss_mb": rss(server.pid) / 1e6,
         "first_ms": statistics.median(first),
+        "cpu_us_per_stream_and_event": spent_us,
         "last_ms": statistics.median(last),
         "worst_ms": max(last),
     }

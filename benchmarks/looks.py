@@ -1,7 +1,7 @@
-"""Looks at a grown store: `python -m benchmarks.looks STORE --seconds 5`.
+"""Looks at a grown store: `python -m benchmarks.looks --executions 1000000 --seconds 5`.
 
-One server on a store with many executions (`python -m tests.store.grow STORE 1000000` makes one). Measured: GET of one
-execution by a load program outside Python, and pages of 50 with each filter that has an index.
+One server on a file with many executions, as tests/store/grown.py fills it. Measured: GET of one execution by a load
+program outside Python, and pages of 50 by each filter.
 """
 
 import argparse
@@ -14,7 +14,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import load
+from benchmarks.figures import run_loop
 from benchmarks.processes import Server
+from tests.store.grown import fill_sqlite, name_of
+
+from perdure.store.open import open_store
 
 FILTERS: Final = {
     "newest": "",
@@ -36,6 +40,11 @@ FILTERS: Final = {
     "waiting": "phase=waiting",
 }
 """Of a store that tests/store/grown.py has filled."""
+
+
+async def make(store: str) -> None:
+    """A file with the schema."""
+    await (await open_store(store)).close()
 
 
 def pages(server: Server, filters: dict[str, str], times: int = 20) -> dict[str, Any]:
@@ -62,20 +71,24 @@ def pages(server: Server, filters: dict[str, str], times: int = 20) -> dict[str,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("store")
+    parser.add_argument("--executions", type=int, default=1_000_000, help="finished ones; a hundredth as many are open")
     parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--id", help="of a finished execution (default: the one in the middle of a grown store)")
-    parser.add_argument("--parent", help="of one with children")
+    parser.add_argument("--store", help="a file that was filled before (default: a new one)")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="perdure-bench-") as folder:
-        server = Server(Path(folder), store=given.store)
+        store = given.store or str(Path(folder) / "perdure.db")
+        if not Path(store).exists():
+            run_loop(make(store))
+            fill_sqlite(store, given.executions, given.executions // 100)
+        middle = name_of(given.executions // 2 // 20 * 20)  # it has children
+        server = Server(Path(folder), store=store, environment={"PERDURE_RETENTION_DAYS": "36525"})
         try:
             server.start()
             server.wait_ready()
-            filters = {name: query.format(parent=given.parent or given.id) for name, query in FILTERS.items()}
+            filters = {name: query.format(parent=middle) for name, query in FILTERS.items()}
             figures: dict[str, Any] = {"pages": pages(server, filters)}
             head = (
-                f"GET /api/v1/executions/{given.id} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
+                f"GET /api/v1/executions/{middle} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
                 f"Authorization: Bearer {server.key}\r\n\r\n"
             )
             figures["gets_per_s"], figures["load_program"] = load.run(

@@ -53,3 +53,19 @@ def test_an_unknown_workload_is_refused_with_those_there_are() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "W99" in done.stderr and "W8" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("program", "arguments", "names"),
+    [
+        ("crowd", ["--streams", "20", "--rounds", "2"], ["idle_cpu_percent", "last_ms"]),
+        ("looks", ["--executions", "2000"], ["pages", "gets_per_s"]),
+    ],
+)
+def test_looks_and_streams_are_measured(program: str, arguments: list[str], names: list[str]) -> None:
+    command = [sys.executable, "-m", f"benchmarks.{program}", *arguments, "--seconds", "0.2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert set(names) <= set(found)

@@ -21,6 +21,8 @@ PRUNE_ROWS_MAX = 20_000
 """About how many journal rows and spans go in one transaction; the execution that reaches it is the last."""
 LIST_DEPTH = 100_000
 """How many of the newest executions a list looks at; the cursor goes on from there."""
+FIRST_DEPTHS = (2_000, 20_000)
+"""How many it looks at before it goes that far."""
 _INDEXED: Final = {
     "parent_execution_id": "list_of_parent",
     "root_execution_id": "list_of_root",
@@ -117,12 +119,17 @@ async def list_executions(
     name = next((name for filter, name in _INDEXED.items() if filter in given), "list_ids")
     if name == "list_ids" and filters.phases is not None and list(filters.phases) == [Phase.FAILED]:
         name = "list_failed"
-    floor_id = ""
-    if len(given) > (name != "list_ids"):  # an index that is walked for its own filter alone finds at each step
-        floor = await query("list_floor", project_id=project_id, before=before, depth=LIST_DEPTH)
-        floor_id = floor[0][0] if floor else ""
     wanted = {"project_id": project_id, "before": before, "tag_value": tag_value, **fits}
-    sizes = await query(name, floor_id=floor_id, limit=limit + 1, **wanted)
+    # An index that is walked for its own filter alone finds at each step. Others mostly find enough among the newest;
+    # how far LIST_DEPTH reaches costs more to know than that.
+    finds = len(given) <= (name != "list_ids")
+    floor_id, sizes = "", []
+    for depth in (0,) if finds else (*(one for one in FIRST_DEPTHS if one < LIST_DEPTH), LIST_DEPTH):
+        floor = await query("list_floor", project_id=project_id, before=before, depth=depth) if depth else []
+        floor_id = floor[0][0] if floor else ""
+        sizes = await query(name, floor_id=floor_id, limit=limit + 1, **wanted)
+        if not floor_id or len(sizes) > limit:
+            break
     if name == "list_of_session":
         sizes = sorted([*sizes, *await query("list_head_of_session", **wanted)], reverse=True)[: limit + 1]
     amount, room = 0, bytes_max
