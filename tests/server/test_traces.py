@@ -216,6 +216,31 @@ async def test_a_journal_is_a_trace(served: Served, hand: Hand) -> None:
     assert len(await listed(served)) == 1
 
 
+async def test_waits_and_children_are_spans_of_the_tree(served: Served, hand: Hand) -> None:
+    id = await served.start(payload="x" * 300_000)
+    item = await hand.claim()
+    question = {"type": "wait", "key": "approve", "fingerprint": None, "topic": None, "data": {"title": "?"}}
+    await hand.report(item, 1, entries=[question])
+    child = await served.start("w", {"n": 2}, parent_execution_id=id, step_key="c")
+    await hand.complete(await hand.claim(), 3)
+    trace_id = id.replace("-", "")
+    trace = await get(served, trace_id)
+    spans = {one["name"]: one for one in trace["spans"] if one["parent_span_id"] is not None}
+    [root] = [one for one in trace["spans"] if one["parent_span_id"] is None]
+    assert (trace["status"], root["input"], root["ended_at"]) == ("running", None, None)
+    assert root["attributes"]["perdure.left_out"], "300,000 bytes are too many to be shown"
+    assert set(spans) == {"approve", "workflow.w"}
+    assert {one["parent_span_id"] for one in spans.values()} == {root["span_id"]}
+    assert (spans["approve"]["span_type"], spans["approve"]["ended_at"]) == ("wait", None)
+    assert (spans["workflow.w"]["input"], spans["workflow.w"]["output"]) == ({"n": 2}, 3)
+    assert spans["workflow.w"]["attributes"]["workflow.execution_id"] == child
+    assert (await get(served, child.replace("-", "")))["spans"] == [], "a child is part of its root's trace"
+    await served.client.post(f"/api/v1/executions/{id}/resume/approve", json={"data": True})
+    answered = next(one for one in (await get(served, trace_id))["spans"] if one["name"] == "approve")
+    assert (answered["output"], answered["ended_at"] is not None) == (True, True)
+    assert answered["span_id"] == spans["approve"]["span_id"]
+
+
 # --- OpenTelemetry -------------------------------------------------------------------------------------------------
 
 
