@@ -75,8 +75,9 @@ async def run(served: Served, hand: Hand) -> str:
     """One execution with a step."""
     id = await served.start()
     item = await hand.claim()
-    step = {"type": "step", "key": "s", "name": "s", "fingerprint": None, "ok": True, "value": 1, "started_at_us": 1}
-    await hand.report(item, 1, entries=[step])
+    step = {"type": "step", "key": "s", "name": "s", "fingerprint": None, "started_at_us": 1}
+    tried = {**step, "ok": False, "value": {"message": "away"}, "last": False}
+    await hand.report(item, 1, entries=[tried, {**step, "ok": True, "value": 1, "tries": 2}])
     await hand.report(item, 2, end={"type": "complete", "result": {"secret": 1}})
     return id
 
@@ -102,6 +103,8 @@ async def test_each_span_is_sent_once(database: str) -> None:
     found = [(span.trace_id.hex(), span.name) for span in collector.spans]
     assert sorted(found) == sorted((id.replace("-", ""), name) for id in ids for name in ("s", "workflow.w"))
     assert len({span.span_id for span in collector.spans}) == 8
+    [event] = next(span for span in collector.spans if span.name == "s").events
+    assert (event.name, event.attributes[0].value.string_value) == ("try_failed", "away")
     assert not [span for span in collector.spans if b"secret" in span.SerializeToString()], "values stay inside"
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -20,6 +21,7 @@ from perdure.engine.outbound import Outbound
 from perdure.store.verbs import exports, trace_looks
 from perdure.wire.errors import BadRequest, BadValue
 from perdure.wire.journal_spans import journal_spans
+from perdure.wire.public import microseconds
 from perdure.wire.traces import Span
 
 if TYPE_CHECKING:
@@ -176,11 +178,25 @@ def encoded(spans: Sequence[Span]) -> bytes:
             _set(attribute.value, value)
         attribute = one.attributes.add()
         attribute.key, attribute.value.string_value = "perdure.span_type", span.span_type
+        for event in _array(span.values.events):
+            told = one.events.add()
+            told.name = event["name"]
+            told.time_unix_nano = microseconds(datetime.fromisoformat(event["timestamp"])) * 1_000
+            error = event["attributes"]["error"]
+            message = error.get("message") if isinstance(error, dict) else None
+            if isinstance(message, str):
+                attribute = told.attributes.add()
+                attribute.key, attribute.value.string_value = "exception.message", message
         if span.values.error is not None:
             one.status.code = Status.STATUS_CODE_ERROR
             message = _object(span.values.error).get("message")
             one.status.message = message if isinstance(message, str) else ""
     return request.SerializeToString()
+
+
+def _array(value: msgspec.Raw | None) -> list[Any]:
+    found = None if value is None else msgspec.json.decode(bytes(value))
+    return found if isinstance(found, list) else []
 
 
 def _object(value: msgspec.Raw | None) -> dict[str, Any]:
