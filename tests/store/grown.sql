@@ -210,3 +210,20 @@ INSERT INTO export_cursors (project_id, ended_at_us) VALUES ('p', :now_us{::BIGI
 INSERT INTO event_triggers (project_id, id, workflow_id, topic, batch_size, batch_timeout_seconds, queue_name, declared,
   taken_seq, created_at_us, updated_at_us)
 SELECT 'p', 'trigger-' || n, 'workflow-' || n, 'topic-' || n, 10, 60, NULL, 0, 90, 1, 1 FROM numbers WHERE n < 10;
+
+-- name: deliveries_finished
+-- picks: a message to a webhook for one execution in twenty
+INSERT INTO deliveries (execution_id, webhook_id, project_id, url, host, state, tries, created_at_us, tried_at_us, status, answer)
+SELECT id, 'webhook-' || (n % 3), 'p', 'https://example.com/', 'example.com', 'delivered', 1,
+  :now_us{::BIGINT} - (:executions - n) * 1000000, 1, 200, 'ok' FROM names WHERE n % 20 = 3 AND n < :executions;
+
+-- name: deliveries_pending
+-- picks: a few that are to be sent
+INSERT INTO deliveries (execution_id, webhook_id, project_id, url, host, state, tries, next_at_us, created_at_us)
+SELECT id, '', 'p', 'https://example.com/', 'example.com', 'pending', 0, :now_us{::BIGINT}, :now_us FROM names
+WHERE n < 1000 AND n % 50 = 4;
+
+-- name: webhooks
+-- picks: a few of them
+INSERT INTO webhooks (project_id, id, url, host, created_at_us)
+SELECT 'p', 'webhook-' || n, 'https://example.com/' || n, 'example.com', 1 FROM numbers WHERE n < 3;

@@ -43,6 +43,7 @@ LARGE_TABLES: Final = (
     "logs",
     "idempotency",
     "schedule_fires",
+    "deliveries",
     "conversation_messages",
     "spans",
     "traces",
@@ -216,6 +217,7 @@ def defaults(executions: int) -> dict[str, Any]:
         **{"password_hash": "text", "expires_at_us": NOW_US, "kept": 9},
         **dict.fromkeys(("name", "role", "secret_hash", "last_four", "text", "state"), "text"),
         **dict.fromkeys(("secret", "links", "answered_by", "how"), "text"),
+        **{"url": "https://example.com/x", "host": "example.com", "description": None, "is_root": 1, "busy": "[]"},
         **{"expires_at_us": None, "after_us": 0, "after_id": "", "after_key": ""},
         "until_us": NOW_US + 120_000_000,
     }
@@ -283,10 +285,28 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"session_id": "session-25", "id": name_of(60), "execution_id": ids["waiting_for_answer"]}
     for query in ("read_memory", "put_memory", "insert_memory", "update_memory", "delete_memory"):
         found[query] = {"session_id": "session-25"}
+    for query in ("settle_delivery", "postpone_delivery", "read_delivery", "redeliver", "deliveries_of"):
+        found[query] = {"execution_id": name_of(54), "webhook_id": "", "tries": 0, "status": 200, "answer": "ok"}
+        found[query] |= {"state": "delivered", "next_at_us": None}
+    found["postpone_delivery"] |= {"next_at_us": NOW_US}
     for query in ("question_of", "read_approval", "insert_approval", "note_approval"):
         found[query] = {"execution_id": ids["waiting_for_answer"], "key": "wait-1"}
     line = name_of(executions // 2 // 20 * 20 + 11)
     found |= {
+        "insert_webhook": {"id": "another"},
+        "delete_webhook": {"id": "webhook-2"},
+        "lock_project": {"id": "p"},
+        "insert_execution_webhook": {"execution_id": done},
+        "insert_deliveries": {"execution_id": name_of(executions // 2 + 1), "workflow_id": "workflow-1"},
+        "delete_execution_webhooks": {"id": done},
+        "delete_deliveries": {"id": name_of(63)},
+        "list_deliveries": {
+            "before_us": 1 << 62,
+            "before_id": "",
+            "before_webhook": "",
+            "state": None,
+            "webhook_id": None,
+        },
         "question_target": {"id": ids["waiting_for_answer"]},
         "question_below": {"id": name_of(executions // 2 // 20 * 20), "key": "wait-1"},
         "newest_of_type": {"event_type": "suspend_approve"},

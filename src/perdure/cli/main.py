@@ -18,6 +18,7 @@ from perdure.cli import (
     send,
     serve,
     store,
+    webhooks,
 )
 
 app = typer.Typer(
@@ -46,7 +47,22 @@ def main(
     """Durable execution for Python: workflows that never lose their place."""
 
 
-for group in (new, dev, run, look, approvals, send, schedules, serve, deployments, store, keys, members, database):
+for group in (
+    new,
+    dev,
+    run,
+    look,
+    approvals,
+    send,
+    schedules,
+    webhooks,
+    serve,
+    deployments,
+    store,
+    keys,
+    members,
+    database,
+):
     group.add_to(app)
 
 if __name__ == "__main__":

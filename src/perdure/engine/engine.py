@@ -32,11 +32,13 @@ from perdure.engine.snapshots import Snapshots
 from perdure.engine.stats import Stats
 from perdure.engine.traces import Traces
 from perdure.engine.triggers import Triggers
+from perdure.engine.webhooks import Webhooks
 from perdure.store.interface import (
     Counted,
     Due,
     Ended,
     EndedElsewhere,
+    Enqueued,
     Everything,
     Hint,
     KeyDeleted,
@@ -101,6 +103,7 @@ class Engine:
         self.exports = Exports(self)
         self.approvals = Approvals(self)
         self.push = Push(self)
+        self.webhooks = Webhooks(self)
         self.reaped_at_us = 0
         self.granting_until_us = 0
         """Since boot: until then every round of the reaper grants, because the clock jumped."""
@@ -145,6 +148,7 @@ class Engine:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.push.dispatcher.close()
+        await self.webhooks.close()
         await self.outbound.close()
         await self.exports.close()
         self.accounts.close()
@@ -238,6 +242,8 @@ class Engine:
                 self.key_deleted(hint.key_id)
             elif isinstance(hint, UserChanged):
                 self.user_changed(hint.user_id)
+            elif isinstance(hint, Enqueued):
+                self.webhooks.ring()
             elif isinstance(hint, Everything):
                 self.key_deleted(None)
                 doorbell.ring(("loop", "look"))

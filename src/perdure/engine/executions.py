@@ -54,6 +54,8 @@ class Executions:
         for item in items:
             try:
                 check_item(item)
+                if item.webhook_url is not None:
+                    await self._engine.outbound.check_url(item.webhook_url, "webhook_url")
                 if item.batch_id is not None:
                     raise BadValue("`batch_id` is made by the batch route and by `map_children`; leave it out.")
                 answers.append(None)
@@ -90,6 +92,8 @@ class Executions:
         """Start all or none, under one batch id; items without a session share a new one."""
         for item in items:
             check_item(item)
+            if item.webhook_url is not None:
+                await self._engine.outbound.check_url(item.webhook_url, "webhook_url")
         answers = await self._engine.store.write(
             starts.start_batch(
                 project_id=project_id,

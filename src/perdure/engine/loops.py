@@ -85,6 +85,11 @@ async def _push(engine: Engine) -> float:
     return await engine.push.dispatcher.look()
 
 
+async def _deliver(engine: Engine) -> float:
+    """Messages to webhooks."""
+    return await engine.webhooks.deliver_due()
+
+
 async def _prune(engine: Engine) -> float:
     """Retention: what ended long ago goes, in batches."""
     settings = engine.settings
@@ -131,6 +136,7 @@ LOOPS = (
     Loop("trigger", _trigger),
     Loop("reap", _reap),
     Loop("push", _push),
+    Loop("deliver", _deliver),
     Loop("prune", _prune),
     Loop("alarm", _alarm),
 )

@@ -51,6 +51,7 @@ class StartOptions(TypedDict, total=False):
     at: datetime | None
     deployment_id: str | None
     run_timeout_seconds: int | None
+    webhook_url: str | None
 
 
 class Handle(Generic[R]):
@@ -314,6 +315,7 @@ def start_item(
     at: datetime | None = None,
     deployment_id: str | None = None,
     run_timeout_seconds: int | None = None,
+    webhook_url: str | None = None,
 ) -> StartItem:
     """The request for one execution. Raises `BadValue` for what cannot be sent."""
     if isinstance(workflow, str):
@@ -343,4 +345,5 @@ def start_item(
         run_timeout_seconds=run_timeout_seconds,
         key=key,
         accept_early=True,
+        webhook_url=webhook_url,
     )

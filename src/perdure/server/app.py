@@ -47,6 +47,7 @@ from perdure.server.routes import (
     traces,
     triggers,
     waits,
+    webhooks,
     workflows,
 )
 from perdure.server.routing import Route, Router, Services, lifespan
@@ -85,6 +86,7 @@ def all_routes() -> list[Route]:
         accounts,
         projects,
         keys,
+        webhooks,
         signing,
         operations,
         pages,

@@ -33,6 +33,8 @@ COUNTED: Final[dict[str, tuple[str, str]]] = {
     "schedule_skips": ("schedule_skips", "Due times skipped because an execution of the schedule was open"),
     "trigger_starts": ("trigger_starts", "Executions started by event triggers"),
     "schedule_refusals": ("schedule_refusals", "Due times for which no execution could be started"),
+    "webhooks_delivered": ("webhooks_delivered", "Messages that webhooks have taken"),
+    "webhooks_given_up": ("webhooks_given_up", "Messages to webhooks that were given up"),
     "spans_exported": ("spans_exported", "Spans that the collector has taken"),
     "spans_refused": ("spans_refused", "Spans that the collector has refused; they are not sent again"),
     "blocked": ("executions_blocked", "Executions whose journal the code on offer does not match"),

@@ -100,6 +100,10 @@ class Counted(msgspec.Struct, frozen=True, gc=False):
     amount: int = 1
 
 
+class Enqueued(msgspec.Struct, frozen=True, gc=False):
+    """Something is to be delivered to a webhook."""
+
+
 class KeyDeleted(msgspec.Struct, frozen=True, gc=False):
     """An API key is good no more."""
 
@@ -142,6 +146,7 @@ Hint = (
     | EndedElsewhere
     | Everything
     | Trouble
+    | Enqueued
 )
 
 

@@ -159,6 +159,8 @@ NAMED: Final[dict[str, Callable[[Values], Iterable[Row]]]] = {
     "push_worker_online": _worker,
     "push_worker_beat": _worker,
     "hurry_push_check": _worker,
+    "make_webhook": lambda values: [("project", values["project_id"])],
+    "delete_webhook": lambda values: [("project", values["project_id"])],
     "new_epoch": lambda values: [("meta", "epoch")],
     "default_project": lambda values: [("project", "")],
 }
@@ -197,6 +199,7 @@ SWEEPS: Final = frozenset(
         "register_push_worker",
         "retire_push_worker",
         "take_push_checks",
+        "take_deliveries",
         "wake_due",
     }
 )

@@ -87,6 +87,8 @@ class SubmitWorkflowRequest(Struct, frozen=True):
     delay_seconds: float | None = None
     start_at: Moment | None = None
     accept_early: bool | None = None
+    webhook_url: str | None = None
+    """Hears of the end: a signed POST, tried again until it is taken."""
 
 
 class SubmitWorkflowResponse(Struct, frozen=True):
@@ -112,6 +114,8 @@ class WorkflowRequest(Struct, frozen=True):
     delay_seconds: float | None = None
     start_at: Moment | None = None
     accept_early: bool | None = None
+    webhook_url: str | None = None
+    """Hears of the end: a signed POST, tried again until it is taken."""
 
 
 class SubmitWorkflowsRequest(Struct, frozen=True):

@@ -48,6 +48,8 @@ class StartItem(Request, frozen=True):
     otel_traceparent: str | None = None
     initial_state: MaybeRaw = None
     channel_context: MaybeRaw = None
+    webhook_url: str | None = None
+    """What hears of its end."""
 
 
 class Started(Struct, frozen=True):

@@ -163,6 +163,7 @@ def _item(
         key=body.key,
         accept_early=bool(body.accept_early),
         initial_state=body.initial_state,
+        webhook_url=body.webhook_url,
     )
 
 

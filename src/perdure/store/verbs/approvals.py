@@ -55,7 +55,8 @@ async def _find(project_id: str, execution_id: str, step_key: str, now_us: int) 
         return phase, None
     said = await query("read_approval", execution_id=asking, key=step_key)
     approval = None
-    if said and said[0][0] >= asked_at_us:
+    # Where a key may be asked again, an answer is that of the question before it.
+    if said and (topic is None or said[0][0] >= asked_at_us):
         approval = Approval(said[0][0], said[0][1], How(said[0][2]), Raw(said[0][3]))
     return phase, Question(
         question_id,

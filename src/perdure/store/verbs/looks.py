@@ -34,7 +34,16 @@ _INDEXED: Final = {
 }
 """Filters that have an index, the narrowest first, and the query that walks it."""
 
-_PARTS = ("delete_journal", "delete_waits", "delete_logs", "delete_tags", "delete_approvals", "delete_extras")
+_PARTS = (
+    "delete_journal",
+    "delete_waits",
+    "delete_logs",
+    "delete_tags",
+    "delete_approvals",
+    "delete_extras",
+    "delete_execution_webhooks",
+    "delete_deliveries",
+)
 DOCTOR = (
     "doctor_end_recorded_once",
     "doctor_step_recorded_once",

@@ -84,7 +84,7 @@ async def note_cancelled(
     project_id: str, execution_id: str, moved: tuple[Any, ...], attempt: int, now_us: int, why: str
 ) -> None:
     """What follows from `overrule`, `cancel_idle` or `confirm_cancel`, whose row is `moved`."""
-    next_seq, at_us, workflow_id, parent_id, step_key, limited, batch_id = moved[:7]
+    next_seq, at_us, workflow_id, parent_id, step_key, limited, batch_id, *_, told = moved
     row = journal_row(execution_id, next_seq - 1, at_us, Kind.CANCELLED, attempt, name=why)
     await query_many("insert_journal", [row])
     await ended(
@@ -97,6 +97,7 @@ async def note_cancelled(
         step_key=step_key,
         batch_id=batch_id,
         limited=limited,
+        told=told,
     )
 
 
@@ -177,7 +178,7 @@ async def _poison(
     )
     if not rows:
         return
-    next_seq, at_us, workflow_id, parent_id, step_key, limited, batch_id = rows[0]
+    next_seq, at_us, workflow_id, parent_id, step_key, limited, batch_id, told = rows[0]
     row = journal_row(execution_id, next_seq - 1, at_us, Kind.FAILED, attempt, ok=False, value=detail)
     await query_many("insert_journal", [row])
     await Tell(Counted("poisoned"))
@@ -191,6 +192,7 @@ async def _poison(
         step_key=step_key,
         batch_id=batch_id,
         limited=limited,
+        told=told,
         error=error,
         detail=detail,
     )

@@ -223,7 +223,7 @@ async def _over(
     error: str | None = None,
     detail: bytes | None = None,
 ) -> None:
-    next_seq, at_us, workflow_id, parent_id, step_key, limited, batch_id, waits = moved
+    next_seq, at_us, workflow_id, parent_id, step_key, limited, batch_id, waits, told = moved
     row = journal_row(
         execution_id, next_seq - 1, at_us, Kind(phase), held.attempt, ok=detail is None, value=detail or b"null"
     )
@@ -242,6 +242,7 @@ async def _over(
         error=error,
         detail=detail,
         waits=waits,
+        told=told,
     )
 
 

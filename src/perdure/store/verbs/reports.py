@@ -534,7 +534,7 @@ async def _finish(
     guarded = await moved
     if not guarded:
         return await _refused(project_id, worker_id, item)
-    next_seq, at_us, workflow_id, parent_id, step_key, limited, batch_id, waits = guarded[0]
+    next_seq, at_us, workflow_id, parent_id, step_key, limited, batch_id, waits, told = guarded[0]
     at = _At(project_id, item.execution_id, item.attempt, worker_id, now_us, at_us)
     seq = next_seq - len(outcomes) - 1
     rows = [_outcome(at, seq + n, entry) for n, entry in enumerate(outcomes)]
@@ -556,6 +556,7 @@ async def _finish(
         step_key=step_key,
         batch_id=batch_id,
         limited=limited,
+        told=told,
         result=result,
         error=error,
         detail=detail,

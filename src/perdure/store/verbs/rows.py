@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Raw
 
 from perdure.store.interface import Ended, News, Ready, Rows, Tell, Written, query, query_many
+from perdure.store.verbs.webhooks import enqueue
 from perdure.wire.records import Execution, Kind, Row
 from perdure.wire.status import Phase
 
@@ -150,11 +151,12 @@ async def ended(
     error: str | None = None,
     detail: bytes | None = None,
     waits: int = 1,
+    told: int = 0,
     taker: Taker | None = None,
 ) -> None:
     """What follows from a final phase that was just written: the parent and waiters hear of it, a slot is free.
 
-    `waits` is 0 when it is known to have none open.
+    `waits` is 0 when it is known to have none open; `told` is 1 when somebody outside wants to hear of it, too.
     """
     hints: list[Ended | Written | Ready] = [
         Ended(project_id, execution_id, workflow_id, phase.value, result, error, detail),
@@ -165,6 +167,8 @@ async def ended(
     await Tell(*hints)
     if waits:
         await query("close_waits", execution_id=execution_id)
+    if told:
+        await enqueue(project_id, execution_id, workflow_id, parent_execution_id is None, now_us)
     if parent_execution_id is None or step_key is None:
         return
     if batch_id is not None and await _ended_in_batch(project_id, parent_execution_id, step_key, batch_id, now_us):

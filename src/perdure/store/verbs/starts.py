@@ -10,6 +10,7 @@ from perdure.store.interface import Due, Ready, Tell, query, query_many, verb
 from perdure.store.verbs.hands import Hands, Offer
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.rows import NULL_BYTES, WOKEN_RANK
+from perdure.store.verbs.webhooks import host_of
 from perdure.wire.errors import (
     BadRequest,
     DeploymentNotFound,
@@ -110,6 +111,7 @@ async def start_items(
     rows: list[tuple[object, ...]] = []
     tags: list[tuple[object, ...]] = []
     extras: list[tuple[object, ...]] = []
+    told: list[tuple[object, ...]] = []
     for id, item in news:
         where = (item.deployment_id, item.workflow_id, item.queue_name, item.accept_early)
         target = targets.get(where)
@@ -218,6 +220,8 @@ async def start_items(
         state = _value(item.initial_state)
         if item.otel_traceparent is not None or state is not None or context is not None:
             extras.append((id, item.otel_traceparent, state, context))
+        if item.webhook_url is not None:
+            told.append((id, item.webhook_url, host_of(item.webhook_url)))
         if due_at_us is not None:
             await Tell(Due(due_at_us))
         answers.append(Started(id, now_us))
@@ -229,6 +233,8 @@ async def start_items(
             await query_many("insert_tag", tags)
         if extras:
             await query_many("insert_extras", extras)
+        if told:
+            await query_many("insert_execution_webhook", told)
         if hands is not None and given:
             await hands.note(given, now_us)
         if len(given) < len(rows):

@@ -72,7 +72,7 @@ WHERE m.user_id = :user_id ORDER BY p.created_at_us DESC, p.id DESC;
 
 -- name: lock_project
 -- holds: project=project_id
--- For whoever changes who belongs to it: the last admin stays, and there are not too many.
+-- For whoever changes who belongs to it (the last admin stays, and there are not too many), or its webhooks.
 SELECT id FROM projects WHERE id = :project_id {FOR UPDATE};
 
 -- name: member_roles

@@ -74,6 +74,8 @@ WHERE g.taken_seq > COALESCE(t.last_seq, -1) LIMIT 20;
 -- name: doctor_orphan_rows
 SELECT execution_id FROM journal WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = journal.execution_id)
 UNION SELECT execution_id FROM waits WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = waits.execution_id)
+UNION SELECT execution_id FROM execution_webhooks x WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = x.execution_id)
+UNION SELECT execution_id FROM deliveries WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = deliveries.execution_id)
 UNION SELECT execution_id FROM approvals WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = approvals.execution_id)
 UNION SELECT execution_id FROM execution_extras WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = execution_extras.execution_id)
 UNION SELECT execution_id FROM logs WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = logs.execution_id)

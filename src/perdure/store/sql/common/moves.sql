@@ -1,5 +1,9 @@
 -- What others do to executions.
 
+-- text: told
+CASE WHEN (parent_execution_id IS NULL AND (SELECT p.webhooks FROM projects p WHERE p.id = executions.project_id) > 0)
+  OR EXISTS (SELECT 1 FROM execution_webhooks x WHERE x.execution_id = executions.id) THEN 1 ELSE 0 END
+
 -- name: read_state
 SELECT phase, attempt, assigned_to_worker, report_number, next_seq, queue_name, workflow_id, parent_execution_id, step_key,
   deployment_id, wake_on_cancel, cancelled_by, limited, acked, losses, undelivered, created_at_us
@@ -66,7 +70,7 @@ UPDATE executions SET phase = 'cancelled', completed_at_us = {MAX|GREATEST}(move
   cancelled_at_us = COALESCE(cancelled_at_us, :now_us), cancelled_by = COALESCE(cancelled_by, :cancelled_by),
   next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase IN ('queued', 'waiting', 'blocked')
-RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, batch_id;
+RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, batch_id, {= told};
 
 -- name: cancel_waking
 -- holds: execution=id
@@ -88,7 +92,7 @@ RETURNING next_seq - 1, moved_at_us, assigned_to_worker, attempt;
 UPDATE executions SET phase = 'cancelled', completed_at_us = {MAX|GREATEST}(moved_at_us, :now_us), due_at_us = NULL,
   next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase = 'cancelling'
-RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, batch_id;
+RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, batch_id, {= told};
 
 -- name: lose
 -- holds: execution=id
@@ -105,7 +109,7 @@ RETURNING next_seq, moved_at_us, deployment_id;
 UPDATE executions SET phase = 'failed', error = :error, completed_at_us = {MAX|GREATEST}(moved_at_us, :now_us), due_at_us = NULL,
   losses = losses + 1, next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt AND assigned_to_worker = :worker_id
-RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, batch_id;
+RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, batch_id, {= told};
 
 -- name: unblock
 -- picks: the blocked executions of a deployment that registers anew

@@ -6,6 +6,10 @@ ready_at_us = {MAX|GREATEST}(moved_at_us, :now_us), moved_at_us = {MAX|GREATEST}
 -- text: waits_open
 COALESCE((SELECT 1 FROM waits WHERE waits.execution_id = executions.id AND waits.state = 'open' LIMIT 1), 0)
 
+-- text: told
+CASE WHEN (parent_execution_id IS NULL AND (SELECT p.webhooks FROM projects p WHERE p.id = executions.project_id) > 0)
+  OR EXISTS (SELECT 1 FROM execution_webhooks x WHERE x.execution_id = executions.id) THEN 1 ELSE 0 END
+
 -- name: acknowledge
 -- holds: execution=id
 -- Lost deliveries are forgotten with the next outcome, not here: handed back and out again, it is acknowledged first again.
@@ -52,7 +56,7 @@ UPDATE executions SET phase = 'completed', result = :result, completed_at_us = {
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling') AND attempt = :attempt
   AND assigned_to_worker = :worker_id AND report_number < :number
-RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, batch_id, {= waits_open};
+RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, batch_id, {= waits_open}, {= told};
 
 -- name: fail
 -- holds: execution=id
@@ -61,7 +65,7 @@ UPDATE executions SET phase = 'failed', error = :error, completed_at_us = {MAX|G
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling') AND attempt = :attempt
   AND assigned_to_worker = :worker_id AND report_number < :number
-RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, batch_id, {= waits_open};
+RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, batch_id, {= waits_open}, {= told};
 
 -- name: confirm_cancel
 -- holds: execution=id
@@ -70,7 +74,7 @@ UPDATE executions SET phase = 'cancelled', completed_at_us = {MAX|GREATEST}(move
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase = 'cancelling' AND attempt = :attempt
   AND assigned_to_worker = :worker_id AND report_number < :number
-RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, batch_id, {= waits_open};
+RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, batch_id, {= waits_open}, {= told};
 
 -- name: suspend
 -- holds: execution=id

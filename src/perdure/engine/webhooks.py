@@ -1,0 +1,280 @@
+"""Desk: who hears of ends, and the loop that tells them.
+
+Each message is a signed POST, sent until it is answered with 2xx, with longer and longer pauses; always under the same
+id, so that who gets it twice can tell. All servers of a store share the work: what one has taken is its own a minute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from msgspec.structs import replace
+from uuid_utils import uuid7
+
+from perdure.engine.calls import Answer, CallFailed
+from perdure.engine.executions import checked_id, is_uuid
+from perdure.store.verbs import looks, webhooks
+from perdure.store.verbs.webhooks import Taken
+from perdure.wire.codec import check_name, check_text, scrub_text
+from perdure.wire.errors import BadRequest, NotFound, PerdureError
+from perdure.wire.public import execution_response, rfc3339
+from perdure.wire.records import NULL, Execution
+from perdure.wire.webhooks import Delivery, DeliveryState, Webhook, delivery_id
+
+if TYPE_CHECKING:
+    from perdure.engine.engine import Engine
+
+logger = logging.getLogger("perdure.engine")
+
+LIST_MAX: Final = 500
+CALL_SECONDS: Final = 15.0
+OURS_US: Final = 60_000_000
+"""How long a message that was taken is left to whoever took it: longer than a call may last."""
+AT_ONCE: Final = 100
+"""Messages under way from one server."""
+AT_ONCE_PER_HOST: Final = 8
+BATCH: Final = 50
+POLL_SECONDS: Final = 2.0
+PAUSES_SECONDS: Final = (5, 30, 120, 600, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000)
+"""Before each further try: about two days and a half in all, then it is given up."""
+RETRY_AFTER_MAX: Final = 86_400
+ANSWER_BYTES_MAX: Final = 1_024
+BODY_BYTES_MAX: Final = 256 << 10
+"""From which on input and result are left out."""
+
+
+class Webhooks:
+    """What callers may ask of webhooks, and what the loop does."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._by_host: Counter[str] = Counter()
+
+    async def make(
+        self, project_id: str, url: str, *, workflow_id: str | None = None, description: str | None = None
+    ) -> Webhook:
+        """Have a URL hear of the ends of the project's executions, those without a parent. Raises BadValue."""
+        await self._engine.outbound.check_url(url)
+        if workflow_id is not None:
+            check_name(workflow_id, where="workflow_id")
+        if description is not None:
+            check_text(description, where="description", max_bytes=1_024)
+        return await self._engine.store.write(
+            webhooks.make_webhook(
+                project_id=project_id,
+                id=str(uuid7()),
+                url=url,
+                workflow_id=workflow_id,
+                description=description,
+                now_us=self._engine.clock.now_us(),
+            )
+        )
+
+    async def delete(self, project_id: str, webhook_id: str) -> None:
+        """Tell a URL nothing more. Raises NotFound."""
+        await self._engine.store.write(
+            webhooks.delete_webhook(project_id=project_id, webhook_id=checked_id(webhook_id, "webhook"))
+        )
+
+    async def list(self, project_id: str) -> Sequence[Webhook]:
+        """The project's webhooks, newest first."""
+        return await self._engine.store.read(webhooks.list_webhooks(project_id=project_id))
+
+    async def deliveries(
+        self,
+        project_id: str,
+        *,
+        execution_id: str | None = None,
+        webhook_id: str | None = None,
+        state: DeliveryState | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> tuple[Sequence[Delivery], str | None]:
+        """A page of what was sent and is to be sent, newest first, and where the next one starts."""
+        if not 1 <= limit <= LIST_MAX:
+            raise BadRequest(f"`limit` must be 1 to {LIST_MAX:,}, got {limit}.")
+        if execution_id is not None:
+            found = await self._engine.store.read(
+                webhooks.deliveries_of(project_id=project_id, execution_id=checked_id(execution_id))
+            )
+            return [one for one in found if (webhook_id or one.webhook_id) == one.webhook_id], None
+        found = await self._engine.store.read(
+            webhooks.list_deliveries(
+                project_id=project_id,
+                webhook_id=None if webhook_id is None else checked_id(webhook_id, "webhook"),
+                state=None if state is None else state.value,
+                before=(1 << 62, "", "") if cursor is None else _read_cursor(cursor),
+                limit=limit + 1,
+            )
+        )
+        page = found[:limit]
+        return page, f"{page[-1].created_at_us}.{page[-1].id}" if len(found) > limit else None
+
+    async def redeliver(self, project_id: str, id: str) -> Delivery:
+        """Send a message again, under the same id. Raises NotFound."""
+        execution_id, _, webhook_id = id.partition(".")
+        if webhook_id:
+            webhook_id = checked_id(webhook_id, "webhook")
+        return await self._engine.store.write(
+            webhooks.redeliver(
+                project_id=project_id,
+                execution_id=checked_id(execution_id, "delivery"),
+                webhook_id=webhook_id,
+                now_us=self._engine.clock.now_us(),
+            )
+        )
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+
+    def ring(self) -> None:
+        """Something may be due."""
+        self._engine.doorbell.ring(("loop", "deliver"))
+
+    async def deliver_due(self) -> float:
+        """Take what is due and send it off; answers after how many seconds to look again."""
+        engine = self._engine
+        room = AT_ONCE - len(self._under_way)
+        if room <= 0:
+            return POLL_SECONDS  # each that ends rings
+        now_us = engine.clock.now_us()
+        due_us = await engine.store.read(webhooks.next_delivery())
+        if due_us is None or due_us > now_us:
+            pause = engine.spread(POLL_SECONDS)
+            return pause if due_us is None else min((due_us - now_us) / 1e6, pause)
+        busy = [host for host, calls in self._by_host.items() if calls >= AT_ONCE_PER_HOST]
+        taken = await engine.store.write(
+            webhooks.take_deliveries(
+                busy=msgspec.json.encode(busy).decode(),
+                limit=min(room, BATCH),
+                until_us=now_us + OURS_US,
+                now_us=now_us,
+            )
+        )
+        back: list[Taken] = []
+        for one in taken:
+            if self._by_host[one.host] >= AT_ONCE_PER_HOST:
+                back.append(one)
+                continue
+            self._by_host[one.host] += 1
+            task = asyncio.create_task(self._deliver(one), name="perdure-webhook")
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+        if back:
+            await engine.store.write(webhooks.postpone_deliveries(taken=back, next_at_us=now_us))
+        # What is due and was not taken is of busy hosts: each call that ends rings.
+        return 0.0 if taken else POLL_SECONDS
+
+    async def close(self) -> None:
+        """Break off what is under way: another server, or the next start, sends it again."""
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    async def _deliver(self, taken: Taken) -> None:
+        """Send one message and note what came of it."""
+        engine = self._engine
+        try:
+            try:
+                body = await self._body(taken)
+                headers = await engine.signing.headers(
+                    taken.project_id, delivery_id(taken.execution_id, taken.webhook_id), body
+                )
+                answer = await engine.outbound.request(
+                    "POST",
+                    taken.url,
+                    body,
+                    {"content-type": "application/json", "user-agent": "perdure-webhooks", **headers},
+                    seconds=CALL_SECONDS,
+                    answer_bytes_max=ANSWER_BYTES_MAX,
+                )
+                await self._settle(taken, answer.status, _text(answer), _retry_after(answer))
+            except NotFound:
+                await self._settle(taken, None, "The execution was deleted.", None, last=True)
+            except CallFailed as error:
+                await self._settle(taken, None, error.message, None)
+        except PerdureError as error:  # the store is away: it comes again when it is not ours any more
+            logger.warning("What came of a webhook's message was not noted: %s", error)
+        except Exception:  # one message must not end the others
+            logger.exception("A webhook's message was not sent; it is tried again.")
+        finally:
+            self._by_host[taken.host] -= 1
+            if not self._by_host[taken.host]:
+                del self._by_host[taken.host]
+            self.ring()
+
+    async def _settle(
+        self, taken: Taken, status: int | None, answer: str, retry_after: int | None, *, last: bool = False
+    ) -> None:
+        engine = self._engine
+        next_at_us = None
+        if status is not None and 200 <= status < 300:
+            state = DeliveryState.DELIVERED
+            engine.stats.count("webhooks_delivered")
+        elif last or taken.tries > len(PAUSES_SECONDS) or status == 410:
+            state = DeliveryState.FAILED
+            engine.stats.count("webhooks_given_up")
+            logger.warning(
+                "The webhook of %s for execution %s was given up after %d tries: %s",
+                taken.host,
+                taken.execution_id,
+                taken.tries,
+                answer if status is None else f"status {status}",
+            )
+        else:
+            state = DeliveryState.PENDING
+            pause = max(PAUSES_SECONDS[taken.tries - 1] * random.uniform(0.8, 1.2), retry_after or 0)
+            next_at_us = engine.clock.now_us() + int(pause * 1_000_000)
+        await engine.store.write(
+            webhooks.settle_delivery(
+                taken=taken, state=state, status=status, answer=scrub_text(answer), next_at_us=next_at_us
+            )
+        )
+
+    async def _body(self, taken: Taken) -> bytes:
+        """What is told: the execution, as the API shows it. Raises NotFound."""
+        execution = await self._engine.store.read(
+            looks.get(project_id=taken.project_id, execution_id=taken.execution_id)
+        )
+        return message_of(execution)
+
+
+def message_of(execution: Execution) -> bytes:
+    """The message about an end. The same for each try: what has ended does not change."""
+    shown = execution
+    size = len(bytes(execution.payload)) + len(bytes(execution.result or NULL))
+    if size > BODY_BYTES_MAX:
+        shown = replace(execution, payload=NULL, result=None)
+    return msgspec.json.encode(
+        {
+            "type": f"execution.{execution.phase.value}",
+            "timestamp": rfc3339(execution.completed_at_us or execution.created_at_us),
+            "data": execution_response(shown),
+            **({"left_out": ["payload", "result"]} if shown is not execution else {}),
+        }
+    )
+
+
+def _text(answer: Answer) -> str:
+    return answer.body.decode("utf-8", "replace")
+
+
+def _retry_after(answer: Answer) -> int | None:
+    text = answer.headers.get("retry-after", "")
+    return min(int(text), RETRY_AFTER_MAX) if text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
+def _read_cursor(text: str) -> tuple[int, str, str]:
+    at_text, _, id = text.partition(".")
+    execution_id, _, webhook_id = id.partition(".")
+    if not (at_text.isascii() and at_text.isdigit() and len(at_text) < 19 and is_uuid(execution_id)):
+        raise BadRequest("`cursor` is not one that a list gave; leave it out to start with the newest.")
+    if webhook_id and not is_uuid(webhook_id):
+        raise BadRequest("`cursor` is not one that a list gave; leave it out to start with the newest.")
+    return int(at_text), execution_id, webhook_id

@@ -1,0 +1,83 @@
+-- Webhooks, and what is delivered to them.
+
+-- name: list_webhooks
+SELECT id, url, workflow_id, description, created_at_us FROM webhooks WHERE project_id = :project_id ORDER BY id DESC;
+
+-- name: insert_webhook
+-- holds: project=project_id
+INSERT INTO webhooks (project_id, id, url, host, workflow_id, description, created_at_us)
+VALUES (:project_id, :id, :url, :host, :workflow_id, :description, :now_us);
+
+-- name: delete_webhook
+-- holds: project=project_id
+DELETE FROM webhooks WHERE project_id = :project_id AND id = :id RETURNING id;
+
+-- name: count_webhooks
+-- holds: project=project_id
+UPDATE projects SET webhooks = (SELECT COUNT(*) FROM webhooks w WHERE w.project_id = projects.id)
+WHERE id = :project_id RETURNING webhooks;
+
+-- name: insert_execution_webhook
+-- holds: execution=execution_id
+INSERT INTO execution_webhooks (execution_id, url, host) VALUES (:execution_id, :url, :host);
+
+-- name: delete_execution_webhooks
+-- holds: execution=id
+DELETE FROM execution_webhooks WHERE execution_id = :id;
+
+-- name: insert_deliveries
+-- holds: execution=execution_id
+-- An end is told to those who want to hear of it: the project's URLs of a root's, its own of each.
+INSERT INTO deliveries (execution_id, webhook_id, project_id, url, host, state, tries, next_at_us, created_at_us)
+SELECT :execution_id, w.id, :project_id, w.url, w.host, 'pending', 0, :now_us{::BIGINT}, :now_us FROM webhooks w
+WHERE w.project_id = :project_id AND :is_root{::BIGINT} = 1 AND (w.workflow_id IS NULL OR w.workflow_id = :workflow_id)
+UNION ALL SELECT :execution_id, '', :project_id, x.url, x.host, 'pending', 0, :now_us, :now_us FROM execution_webhooks x
+WHERE x.execution_id = :execution_id;
+
+-- name: take_deliveries
+-- picks: deliveries that are due, but of hosts that are busy
+-- The time until which they are ours is their next one: a server that dies leaves them to the others.
+WITH due AS MATERIALIZED (
+  SELECT execution_id, webhook_id FROM deliveries WHERE state = 'pending' AND next_at_us <= :now_us
+    AND host {NOT IN (SELECT value FROM json_each(:busy))|<> ALL(ARRAY(SELECT json_array_elements_text(:busy::JSON)))}
+  ORDER BY next_at_us LIMIT :limit {FOR UPDATE SKIP LOCKED})
+UPDATE deliveries SET tries = tries + 1, next_at_us = :until_us, tried_at_us = :now_us, status = NULL, answer = NULL
+WHERE state = 'pending' AND next_at_us <= :now_us AND (execution_id, webhook_id) IN (SELECT execution_id, webhook_id FROM due)
+RETURNING project_id, execution_id, webhook_id, url, host, tries;
+
+-- name: next_delivery
+SELECT MIN(next_at_us) FROM deliveries WHERE state = 'pending';
+
+-- name: settle_delivery
+-- holds: execution=execution_id
+UPDATE deliveries SET state = :state, next_at_us = :next_at_us, status = :status, answer = :answer
+WHERE execution_id = :execution_id AND webhook_id = :webhook_id AND state = 'pending' AND tries = :tries RETURNING state;
+
+-- name: postpone_delivery
+-- holds: execution=execution_id
+-- It was taken and not tried.
+UPDATE deliveries SET tries = tries - 1, next_at_us = :next_at_us
+WHERE execution_id = :execution_id AND webhook_id = :webhook_id AND state = 'pending' AND tries = :tries;
+
+-- name: redeliver
+-- holds: execution=execution_id
+UPDATE deliveries SET state = 'pending', tries = 0, next_at_us = :now_us
+WHERE project_id = :project_id AND execution_id = :execution_id AND webhook_id = :webhook_id RETURNING execution_id;
+
+-- name: read_delivery
+SELECT execution_id, webhook_id, url, state, tries, next_at_us, created_at_us, tried_at_us, status, answer FROM deliveries
+WHERE project_id = :project_id AND execution_id = :execution_id AND webhook_id = :webhook_id;
+
+-- name: list_deliveries
+SELECT execution_id, webhook_id, url, state, tries, next_at_us, created_at_us, tried_at_us, status, answer FROM deliveries
+WHERE project_id = :project_id AND (created_at_us, execution_id, webhook_id) < (:before_us, :before_id, :before_webhook)
+  AND (:state{::TEXT} IS NULL OR state = :state) AND (:webhook_id{::TEXT} IS NULL OR webhook_id = :webhook_id)
+ORDER BY created_at_us DESC, execution_id DESC, webhook_id DESC LIMIT :limit;
+
+-- name: deliveries_of
+SELECT execution_id, webhook_id, url, state, tries, next_at_us, created_at_us, tried_at_us, status, answer FROM deliveries
+WHERE execution_id = :execution_id AND project_id = :project_id ORDER BY webhook_id;
+
+-- name: delete_deliveries
+-- holds: execution=id
+DELETE FROM deliveries WHERE execution_id = :id;
