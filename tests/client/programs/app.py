@@ -191,18 +191,18 @@ class Offline(LLMProvider):
     def _answer(self, messages: list[dict[str, Any]], tool_results: Any) -> LLMResponse:
         if tool_results:
             outputs = [str(one.get("output", one.get("content", one))) for one in tool_results]
-            return LLMResponse(content="TOOL SAID " + " AND ".join(outputs), usage=USAGE, model="m", stop_reason="stop")
+            return answer("TOOL SAID " + " AND ".join(outputs))
         text = _text(messages[-1])
         asked = re.search(r"use (\w+) (\{.*\})", text)
         if asked is None:
-            return LLMResponse(content=text.upper(), usage=USAGE, model="m", stop_reason="stop")
+            return answer(text.upper())
         call = {
             "call_id": "call_1",
             "id": "call_1",
             "type": "function",
             "function": {"name": asked[1], "arguments": asked[2]},
         }
-        return LLMResponse(content=None, tool_calls=[call], usage=USAGE, model="m", stop_reason="tool_calls")
+        return answer(None, call)
 
     async def generate(self, messages, model, tool_results=None, **kwargs):
         note("llm")
@@ -210,12 +210,19 @@ class Offline(LLMProvider):
 
     async def stream(self, messages, model, tool_results=None, **kwargs):
         note("llm stream")
-        answer = self._answer(messages, tool_results)
-        for word in (answer.content or "").split():
+        said = self._answer(messages, tool_results)
+        for word in (said.content or "").split():
             yield {"type": "text_delta", "data": {"content": word + " "}}
-        for call in answer.tool_calls or []:
+        for call in said.tool_calls or []:
             yield {"type": "tool_call", "data": {"tool_call": call}}
-        yield {"type": "done", "data": {"usage": USAGE, "raw_output": []}}
+        yield {"type": "done", "data": {"usage": USAGE, "raw_output": said.raw_output}}
+
+
+def answer(content: str | None, *calls: dict[str, Any]) -> LLMResponse:
+    raw = [{"role": "assistant", "content": content, "tool_calls": list(calls)}]
+    return LLMResponse(
+        content=content, tool_calls=list(calls), usage=USAGE, raw_output=raw, model="m", stop_reason="stop"
+    )
 
 
 USAGE = {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
