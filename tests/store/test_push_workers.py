@@ -9,8 +9,8 @@ import pytest
 from tests.store.pushing import LEASE_US, URL, PushWorld
 from tests.store.world import PROJECT, SECOND, World
 
-from perdure.store.verbs import claims, push_workers
-from perdure.wire.errors import BadRequest, Conflict, NotFound
+from perdure.store.verbs import claims, looks, push_workers
+from perdure.wire.errors import BadRequest, Conflict, LeaseLost, NotFound
 from perdure.wire.requests import QueueSpec
 from perdure.wire.status import Phase
 
@@ -144,6 +144,28 @@ async def test_limits_hold_for_push_workers(pushes: PushWorld) -> None:
         await world.start(deployment_id="p", queue_name="narrow")
     handed = await asyncio.gather(pushes.handed(first), pushes.handed(second))
     assert sum(len(each.picked) for each in handed) == 1
+
+
+async def test_a_push_worker_does_not_claim_like_a_native_one(pushes: PushWorld) -> None:
+    id = await pushes.register()
+    await pushes.world.start(deployment_id="p")
+    with pytest.raises(LeaseLost):
+        await pushes.world.claim(id)
+
+
+async def test_work_that_only_a_worker_serves_that_is_gone_is_unserved(pushes: PushWorld) -> None:
+    await pushes.register()
+    await pushes.world.start(deployment_id="p")
+
+    async def unserved() -> int:
+        return len(await pushes.store.scan(looks.unserved(before_us=pushes.world.now_us - 60 * SECOND)))
+
+    pushes.world.advance(61)
+    assert await unserved() == 0
+    pushes.world.advance(LEASE_US / SECOND)
+    await pushes.lapse_expired()
+    pushes.world.advance(61)
+    assert await unserved() == 1
 
 
 async def test_what_was_not_taken_goes_back_as_if_nothing_had_been(pushes: PushWorld) -> None:

@@ -58,5 +58,5 @@ async def get_worker_status(call: Call, query: WorkerStatusQuery) -> WorkerStatu
     now_us = call.engine.clock.now_us()
     rows = await call.engine.store.read(looks.list_named(name="workers", project_id=call.project_id))
     # id, deployment, python, capacity, embedded, lease until
-    online = [row for row in rows if row[1] == query.deployment_id and (row[4] or row[5] > now_us)]
+    online = [row for row in rows if row[1] == query.deployment_id and (row[4] == 1 or row[5] > now_us)]
     return WorkerStatusResponse(len(online), bool(online))

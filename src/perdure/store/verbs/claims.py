@@ -21,6 +21,8 @@ from perdure.wire.records import Kind, Row
 from perdure.wire.requests import Claimed, RegisterRequest
 
 _AFTER_EVERY_KEY = "\U0010ffff"
+PUSHED = 2
+"""`workers.embedded` of push workers, for which servers claim (`push_workers`)."""
 GROUPS_PER_CLAIM = 256
 """How many (queue, key) groups of limited queues one claim looks at before it leaves the rest to the next."""
 
@@ -238,7 +240,7 @@ async def _claim_ready(values: dict[str, Any], room: Room, ranges: Sequence[Rang
 
 async def _worker(project_id: str, worker_id: str) -> tuple[Any, ...]:
     rows = await query("lock_worker", id=worker_id)
-    if not rows or rows[0][0] != project_id:
+    if not rows or rows[0][0] != project_id or rows[0][4] == PUSHED:
         raise _not_registered(worker_id)
     return rows[0]
 

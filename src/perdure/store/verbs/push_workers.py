@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from perdure.store.interface import Counted, Tell, query, verb
-from perdure.store.verbs.claims import Room, claim_values, end_registration, pick
+from perdure.store.verbs.claims import PUSHED, Room, claim_values, end_registration, pick
 from perdure.store.verbs.deployments import active_deployment, put_push_deployment
 from perdure.store.verbs.hands import claimed_of
 from perdure.store.verbs.moves import lose, note_cancelled
@@ -18,8 +18,6 @@ from perdure.wire.errors import NotFound
 from perdure.wire.requests import Claimed
 from perdure.wire.status import Phase
 
-PUSHED = 2
-"""`workers.embedded` of push workers."""
 PYTHON = "push"
 """`executions.python` of what a push worker has run: no other kind of worker goes on with it."""
 REFUSED_MAX = 2

@@ -125,5 +125,6 @@ SELECT e.project_id, e.deployment_id, COUNT(*), MIN(e.ready_at_us) FROM (
   UNION ALL SELECT project_id, deployment_id, ready_at_us FROM executions
   WHERE phase = 'queued' AND limited = 1 AND due_at_us IS NULL) AS e
 WHERE e.ready_at_us < :before_us AND NOT EXISTS (
-  SELECT 1 FROM workers w WHERE w.project_id = e.project_id AND w.deployment_id = e.deployment_id)
+  SELECT 1 FROM workers w WHERE w.project_id = e.project_id AND w.deployment_id = e.deployment_id
+    AND (w.embedded <> 2 OR w.lease_until_us > :before_us))
 GROUP BY e.project_id, e.deployment_id;
