@@ -218,7 +218,7 @@ def defaults(executions: int) -> dict[str, Any]:
         **dict.fromkeys(("name", "role", "secret_hash", "last_four", "text", "state"), "text"),
         **dict.fromkeys(("secret", "links", "answered_by", "how"), "text"),
         **{"url": "https://example.com/x", "host": "example.com", "description": None, "is_root": 1, "busy": "[]"},
-        **{"expires_at_us": None, "after_us": 0, "after_id": "", "after_key": ""},
+        **{"after_us": 0, "after_id": "", "after_key": ""},
         "until_us": NOW_US + 120_000_000,
     }
 
