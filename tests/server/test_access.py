@@ -33,7 +33,7 @@ WITHOUT_A_ROLE: Final = {
     "approval_page_of": "looks for a session itself, or for a signed link",
     "answer_on_page": "looks for a session itself, or for a signed link",
     "approve_style": "the same for everybody",
-    "sign_in_with_key": "the key is the proof",
+    "sign_in_with_key": "the key, or the password, is the proof",
     "live_page": "looks for a session itself, and shows a page without one",
     "sign_in": "its link is the proof",
     "signup": "has a setting, and invitations",

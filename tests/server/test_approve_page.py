@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 from msgspec import Raw
+from tests.server.people import PASSWORD, member
 from tests.server.serving import Hand, Served, serving
 from tests.server.test_approvals import asked, link_of, path_of
 
@@ -107,6 +108,27 @@ async def test_a_key_signs_in_and_the_answer_is_shown_with_who_and_when(served: 
     shown = (await served.client.get(path_of(id))).json()
     assert shown["answer"] == {"approved": True, "feedback": "Only\nbuild, please"}
     assert shown["answered_how"] == "page" and shown["answered_by"].startswith("key ")
+
+
+async def test_a_member_signs_in_with_a_password(served: Served, hand: Hand) -> None:
+    id = await asked(served, hand, TOOL)
+    async with member(served, "Write") as somebody:
+        email = somebody.email
+    async with browser(served) as client:
+        way = {"next": f"/approve/{id}/approve", "email": email}
+        wrong = await client.post("/sign-in", data={**way, "password": "not the one"})
+        check_page(wrong)
+        assert wrong.status_code == 401 and "id='email-error'" in wrong.text and "not the one" not in wrong.text
+        page = await client.post("/sign-in", data={**way, "password": PASSWORD})
+        assert page.status_code == 200 and "Run rm -rf?" in page.text and email in page.text
+        same = {"sec-fetch-site": "same-origin"}
+        data = {**fields_of(page.text), "f0": "true"}
+        refused = await client.post(f"/approve/{id}/approve", data=data, headers={"sec-fetch-site": "cross-site"})
+        assert refused.status_code == 403
+        done = await client.post(f"/approve/{id}/approve", data=data, headers=same)
+        assert "Approved" in done.text and "(you)" in done.text
+    shown = (await served.client.get(path_of(id))).json()
+    assert email in shown["answered_by"] and shown["answered_how"] == "page"
 
 
 async def test_a_link_opens_the_page_without_a_sign_in(served: Served, hand: Hand) -> None:

@@ -106,20 +106,31 @@ def message_page(title: str, text: str) -> str:
     return _page(_plain(title), f"<h1>{shown(title, LINE_MAX)}</h1><p>{shown(text, LINE_MAX * 4)}</p>")
 
 
-def sign_in_page(next_path: str, *, error: str | None = None) -> str:
-    """Who are you? Goes on to `next_path`."""
-    complaint = f"<p class='error' id='key-error' role='alert'>{shown(error, LINE_MAX)}</p>" if error else ""
-    invalid = " aria-invalid='true' aria-describedby='key-error'" if error else ""
+def sign_in_page(next_path: str, *, error: str | None = None, with_key: bool = False) -> str:
+    """Who are you? Goes on to `next_path`. `with_key` says which of the two ways the error is about."""
     here = escape(next_path, quote=True)
+    hidden = f"<input type='hidden' name='next' value='{here}'>"
+    mistakes = {"key" if with_key else "email": error} if error else {}
     return _page(
         "Error: sign in" if error else "Sign in",
-        "<h1>Sign in to answer</h1>"
-        "<p>This page is for people of the project. Sign in with an API key that may write.</p>"
-        f"<form method='post' action='/sign-in'><input type='hidden' name='next' value='{here}'>"
-        f"<div class='field'><label for='key'>API key</label>{complaint}"
-        f"<input id='key' name='key' type='password' autocomplete='current-password' required{invalid}></div>"
+        "<h1>Sign in to answer</h1><p>This page is for people of the project.</p>"
+        f"<form method='post' action='/sign-in'>{hidden}"
+        f"{_sign_in_field('email', 'E-mail', 'email', 'username', mistakes)}"
+        f"{_sign_in_field('password', 'Password', 'password', 'current-password', mistakes)}"
         "<button class='send' type='submit'>Sign in</button></form>"
+        f"<h2>Or with an API key that may write</h2><form method='post' action='/sign-in'>{hidden}"
+        f"{_sign_in_field('key', 'API key', 'password', 'off', mistakes)}"
+        "<button class='send' type='submit'>Sign in with the key</button></form>"
         f"<p><a href='{here}'>I have signed in already</a>: a browser that comes from elsewhere does not say so.</p>",
+    )
+
+
+def _sign_in_field(name: str, label: str, kind: str, fill: str, mistakes: Mapping[str, str]) -> str:
+    error = mistakes.get(name)
+    told = "" if error is None else f"<p class='error' id='{name}-error' role='alert'>{shown(error, LINE_MAX)}</p>"
+    return (
+        f"<div class='field'><label for='{name}'>{label}</label>{told}<input id='{name}' name='{name}' type='{kind}' "
+        f"autocomplete='{fill}' required{_described(name, hint=False, error=error)}></div>"
     )
 
 

@@ -29,7 +29,7 @@ async def signup(call: Call, body: SignUpRequest) -> AuthResponse:
     Where the setting `signup` is off, as it is by default, this needs an invitation: e-mails are not verified.
     """
     call.services.gate.check_page(call.headers, told=False)
-    with _attempt(call):
+    with attempt(call):
         signed_in = await call.engine.accounts.sign_up(
             first_name=body.first_name,
             last_name=body.last_name,
@@ -37,7 +37,7 @@ async def signup(call: Call, body: SignUpRequest) -> AuthResponse:
             password=body.password,
             invitation=body.invitation,
             open_to_all=call.settings.signup,
-            session_seconds=_session_seconds(call),
+            session_seconds=session_seconds(call),
         )
     return _answer(call, "User created", signed_in)
 
@@ -46,9 +46,9 @@ async def signup(call: Call, body: SignUpRequest) -> AuthResponse:
 async def signin(call: Call, body: SignInRequest) -> AuthResponse:
     """Sign in with a password."""
     call.services.gate.check_page(call.headers, told=False)
-    with _attempt(call, email_of(body.email)):
+    with attempt(call, email_of(body.email)):
         signed_in = await call.engine.accounts.sign_in(
-            email=body.email, password=body.password, session_seconds=_session_seconds(call)
+            email=body.email, password=body.password, session_seconds=session_seconds(call)
         )
     return _answer(call, "Signed in", signed_in)
 
@@ -86,18 +86,18 @@ async def update_me(call: Call, body: UpdateMeRequest) -> UserOut:
 async def change_password(call: Call, body: ChangePasswordRequest) -> AuthResponse:
     """Change my password. All my sessions end; this one goes on with a new cookie."""
     user_id = _user(call)
-    with _attempt(call, user_id):
+    with attempt(call, user_id):
         signed_in = await call.engine.accounts.change_password(
             user_id,
             current=body.current_password,
             new=body.new_password,
-            session_seconds=_session_seconds(call),
+            session_seconds=session_seconds(call),
         )
     return _answer(call, "Password changed", signed_in)
 
 
 @contextmanager
-def _attempt(call: Call, *names: str) -> Iterator[None]:
+def attempt(call: Call, *names: str) -> Iterator[None]:
     """Count an attempt against the caller's address, and whom it is about. It counts while it is under way, so that
     many at once are many, and afterwards if it was wrong."""
     failures = call.services.wrong_passwords
@@ -126,10 +126,11 @@ def _user(call: Call) -> str:
     return call.user_id
 
 
-def _session_seconds(call: Call) -> float:
+def session_seconds(call: Call) -> float:
+    """How long a user's session lasts."""
     return call.settings.session_hours * 3_600
 
 
 def _answer(call: Call, message: str, signed_in: SignedIn) -> AuthResponse:
-    call.extra = (user_cookie(signed_in.token, _session_seconds(call), secure=call.services.cookie_secure),)
+    call.extra = (user_cookie(signed_in.token, session_seconds(call), secure=call.services.cookie_secure),)
     return AuthResponse(message, user_out(signed_in.user))

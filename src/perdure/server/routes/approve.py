@@ -8,13 +8,15 @@ from msgspec import Raw, Struct
 from perdure.server import approval_page
 from perdure.server.approval_form import form_of, read_answer
 from perdure.server.auth import check_role
-from perdure.server.problems import Reply
+from perdure.server.problems import Header, Reply
+from perdure.server.routes.accounts import attempt, session_seconds
 from perdure.server.routes.approvals import Asker, link_asker, name_of
 from perdure.server.routing import Call, Routes, Text
-from perdure.server.signin import link_cookie
+from perdure.server.signin import link_cookie, user_cookie
 from perdure.wire.access import Principal, Role
+from perdure.wire.accounts import email_of
 from perdure.wire.approvals import How, Question, QuestionState
-from perdure.wire.errors import BadRequest, Conflict, Forbidden, NotFound, PerdureError, Unauthorized
+from perdure.wire.errors import BadRequest, BadValue, Conflict, Forbidden, NotFound, PerdureError, Unauthorized
 
 routes = Routes("Pages")
 
@@ -82,22 +84,38 @@ async def answer_on_page(call: Call, execution_id: str, step_key: str, query: Ap
 
 @routes.post("/sign-in", role=None)
 async def sign_in_with_key(call: Call) -> Reply:
-    """Sign in on a page with an API key; goes on to the page that asked for it."""
+    """Sign in on a page, with an e-mail and a password or with an API key; goes on to the page that asked for it."""
     try:
         check_same_site(call)
         sent = await read_form(call)
         path = _local(sent.get("next", ["/"])[0])
-        key = sent.get("key", [""])[0].strip()
         try:
-            # As a header it is checked as everywhere else, wrong ones are counted.
-            headers = {b"authorization": b"Bearer " + key.encode()}
-            principal = await call.services.gate.principal(headers, call.address)
-        except (Unauthorized, Forbidden) as error:
-            return _html(approval_page.sign_in_page(path, error=error.message), error.status)
+            cookie = await (_user_session(call, sent) if "email" in sent else _key_session(call, sent))
+        except (Unauthorized, Forbidden, BadValue) as error:
+            page = approval_page.sign_in_page(path, error=error.message, with_key="email" not in sent)
+            return _html(page, error.status)
     except PerdureError as error:
         return _refused(call, error)
-    token = call.services.sign_ins.begin(principal)
-    return _see_other(path, (link_cookie(token),))
+    return _see_other(path, (cookie,))
+
+
+async def _user_session(call: Call, sent: dict[str, list[str]]) -> Header:
+    email = sent["email"][0].strip()
+    seconds = session_seconds(call)
+    with attempt(call, email_of(email)):
+        signed_in = await call.engine.accounts.sign_in(
+            email=email, password=sent.get("password", [""])[0], session_seconds=seconds
+        )
+    return user_cookie(signed_in.token, seconds, secure=call.services.cookie_secure)
+
+
+async def _key_session(call: Call, sent: dict[str, list[str]]) -> Header:
+    # As a header it is checked as everywhere else, and wrong ones are counted.
+    headers = {b"authorization": b"Bearer " + sent.get("key", [""])[0].strip().encode()}
+    principal = await call.services.gate.principal(headers, call.address, alone=True)
+    if principal.user_id is not None:
+        raise Unauthorized("This is not an API key.")
+    return link_cookie(call.services.sign_ins.begin(principal))
 
 
 @routes.get("/assets/approve.css", role=None, media_type="text/css")
