@@ -203,6 +203,26 @@ async def test_a_worker_that_refuses_is_gone_and_its_work_goes_to_another(
     await worker.listen()  # for the end of the test
 
 
+async def test_a_server_that_is_not_to_call_a_worker_leaves_it_to_others(
+    served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(dispatch, "CHECK_US", 100_000)
+    monkeypatch.setattr(dispatch, "YOUNG_US", 0)
+    monkeypatch.setattr(dispatch, "BARRED_SECONDS", 0.3)
+    allows = served.engine.outbound.policy.allows
+    monkeypatch.setattr(served.engine.outbound.policy, "allows", lambda *asked: False)
+    id = await start(served)
+
+    async def handed_back() -> bool:
+        return "released" in await kinds(served, id)
+
+    await until(handed_back)
+    monkeypatch.setattr(served.engine.outbound.policy, "allows", allows)
+    await worker.until_pushed(id)
+    assert "is not to be called from here" in caplog.text
+    assert "lost" not in await kinds(served, id)
+
+
 async def test_a_lost_reply_is_no_second_push(
     served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

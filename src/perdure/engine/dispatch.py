@@ -23,7 +23,7 @@ import msgspec
 from msgspec import Raw
 from uuid_utils import uuid7
 
-from perdure.engine.calls import Answer, CallFailed
+from perdure.engine.calls import Answer, CallFailed, CallRefused
 from perdure.store.verbs import push_workers, saved_steps
 from perdure.store.verbs.push_workers import Pushed, PushWorker, Untold
 from perdure.wire.errors import NotFound, PerdureError
@@ -62,6 +62,8 @@ UNWIND_US: Final = 50_000
 forget the new one with it."""
 REST_SECONDS: Final = 0.1
 REST_SECONDS_MAX: Final = 5.0
+BARRED_SECONDS: Final = 60.0
+"""How long this server leaves a worker to others whose URL it is not to call: each has settings of its own."""
 CLOSE_SECONDS: Final = 2.0
 BATCH: Final = 100
 
@@ -218,6 +220,11 @@ class Lane:
 
     async def _failed(self, failed: CallFailed, heard: asyncio.Event, fence: dict[str, Any]) -> None:
         engine = self._engine
+        if isinstance(failed, CallRefused):
+            logger.warning("Worker %s is not to be called from here: %s", self.worker.id, failed.message)
+            self._rest_until = asyncio.get_running_loop().time() + BARRED_SECONDS
+            await engine.store.write(push_workers.hand_back(**fence, now_us=engine.clock.now_us()))
+            return
         self.rest()
         if not failed.sent:
             await engine.store.write(push_workers.hand_back(**fence, now_us=engine.clock.now_us()))
@@ -391,8 +398,8 @@ class Dispatcher:
         try:
             answer = await self.engine.outbound.request("GET", f"{url}/health", seconds=HEALTH_SECONDS)
         except CallFailed as failed:
-            if failed.sent:
-                return  # it may be busy; its lease runs out if it stays silent
+            if failed.sent or isinstance(failed, CallRefused):
+                return  # it may be busy, or is for other servers to call; its lease runs out if it stays silent
             gone = await self.engine.store.write(
                 push_workers.push_worker_refused(
                     worker_id=worker_id,
