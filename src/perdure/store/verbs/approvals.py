@@ -32,11 +32,11 @@ async def _find(project_id: str, execution_id: str, step_key: str, now_us: int) 
     if not rows:
         raise NotFound(f"Execution {execution_id!r} does not exist.")
     workflow_id, phase, root_id = rows[0][0], Phase(rows[0][1]), rows[0][2]
-    found = await query("question_of", execution_id=execution_id, key=step_key)
-    if not found and root_id is None:
-        found = await query("question_below", project_id=project_id, id=execution_id, key=step_key)
-    if found:
-        asking, state, topic, data, asked_at_us, expires_at_us = found[0]
+    waits = await query("question_of", execution_id=execution_id, key=step_key)
+    if not waits and root_id is None:
+        waits = await query("question_below", project_id=project_id, id=execution_id, key=step_key)
+    if waits:
+        asking, state, topic, data, asked_at_us, expires_at_us = waits[0]
         question_state = _state(state, expires_at_us, now_us)
         question_id = f"{asking}.{asked_at_us}"
     elif root_id is None:
@@ -55,8 +55,8 @@ async def _find(project_id: str, execution_id: str, step_key: str, now_us: int) 
         return phase, None
     said = await query("read_approval", execution_id=asking, key=step_key)
     approval = None
-    # Where a key may be asked again, an answer is that of the question before it.
-    if said and (topic is None or said[0][0] >= asked_at_us):
+    # A wait stands for one question. Without one a key may be asked again: then an answer is that of the one before.
+    if said and (waits or said[0][0] >= asked_at_us):
         approval = Approval(said[0][0], said[0][1], How(said[0][2]), Raw(said[0][3]))
     return phase, Question(
         question_id,
