@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from perdure.server.problems import problem_reply
@@ -51,6 +51,8 @@ class Connection(HttpToolsProtocol):
         self._stuck_since = NEVER
         self._stuck_bytes = 0
         self._peer_left = False
+        self._running: RequestResponseCycle | None = None
+        """The request that is being answered; those behind it wait."""
         self.workers: dict[str, int] = {}
         """Registrations whose beats came over this connection, and until when the last one renewed their lease."""
 
@@ -117,6 +119,7 @@ class Connection(HttpToolsProtocol):
         if cycle is not None and not cycle.response_complete:
             if cycle.response_started or not cycle.more_body or self.pipeline:
                 # An answer is under way: bytes of another one would be read as part of it.
+                self._hang_up()
                 self.transport.close()
                 return
             # Answer for the application, which still waits for the body and now hears that the client is gone.
@@ -129,10 +132,23 @@ class Connection(HttpToolsProtocol):
         self.transport.write(b"".join([*head, b"connection: close\r\n\r\n", reply.body]))
         self.transport.close()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _hang_up(self) -> None:
+        """The transport closes now, and says so later: whoever answers meanwhile must not write to what is closed."""
+        cycle = self._running
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+
     def eof_received(self) -> None:
         self._peer_left = True
+        self._hang_up()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._hang_up()
         super().connection_lost(exc)
         if self._peer_left or exc is not None:
             for worker_id, granted_us in self.workers.items():
