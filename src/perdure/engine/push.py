@@ -121,7 +121,9 @@ class Push:
             push_workers.active_workers(project_id=project_id, now_us=self._engine.clock.now_us())
         )
 
-    async def poll(self, project_id: str, worker_id: str, at_most: int) -> Sequence[Pushed]:
+    async def poll(
+        self, project_id: str, worker_id: str, at_most: int, seconds: float = POLL_SECONDS
+    ) -> Sequence[Pushed]:
         """Hand out work to a worker that asks: at once when there is some, else within 30 s. Raises NotFound."""
         if not at_most >= 1:
             raise BadRequest(f"`max_workflows` must be at least 1, got {at_most}.", {"path": "query.max_workflows"})
@@ -130,7 +132,7 @@ class Push:
             raise NotFound(f"Worker {worker_id!r} is not registered (any more); register again.")
         engine = self._engine
         loop = asyncio.get_running_loop()
-        until = loop.time() + POLL_SECONDS
+        until = loop.time() + min(seconds, POLL_SECONDS)
         while True:
             tickets = engine.doorbell.tickets(("ready", project_id), ("push-worker", worker_id))
             handed = await engine.store.write(

@@ -58,7 +58,9 @@ class PollQuery(Struct, frozen=True):
 async def poll_workflow(call: Call, worker_id: str, query: PollQuery) -> list[PollWorkflowResponse]:
     """Ask for work: the old way, waits up to 30 s. Deprecated: register a URL, to which work is brought."""
     async with call.poll():
-        picked = await call.engine.push.poll(call.project_id, worker_id, query.max_workflows)
+        picked = await call.engine.push.poll(
+            call.project_id, worker_id, query.max_workflows, call.settings.poll_seconds_max
+        )
     return [_polled(one) for one in picked]
 
 
