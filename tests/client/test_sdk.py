@@ -227,6 +227,35 @@ async def test_agents(shop: House) -> None:
     assert streamed["text"].split() == ["ONE", "TWO", "THREE"]
 
 
+async def test_what_an_agent_did_can_be_looked_at(shop: House) -> None:
+    id = await invoke(shop, "helper", {"input": 'use remove {"a": 7, "b": 0}', "streaming": False})
+    asked = await shop.ask("suspended", workflow="helper", id=id)
+    await shop.ask("resume", workflow="helper", id=id, step=asked["step"], data={"approved": True})
+    await shop.until_phase(id, "completed")
+    trace: Json = {}
+
+    async def whole() -> bool:  # its worker sends spans after the end; until then the journal's are there
+        nonlocal trace
+        trace = await shop.api("GET", f"/api/v1/traces/{id.replace('-', '')}")
+        return any(span["span_id"].startswith("linked_") and span["output"] is not None for span in trace["spans"])
+
+    await shop.until(whole)
+    roots = [span for span in trace["spans"] if span["parent_span_id"] is None]
+    assert [span["name"] for span in roots] == ["agent.helper"], "the pieces around the wait are one run"
+    assert (trace["status"], trace["root_span_name"]) == ("completed", "agent.helper")
+    assert len({span["span_id"] for span in trace["spans"]}) == trace["span_count"]
+    listed = (await shop.api("GET", "/api/v1/traces?root_span_type=agent"))["traces"]
+    assert [(one["trace_id"], one["status"]) for one in listed] == [(id.replace("-", ""), "completed")]
+    detail = await shop.api("GET", f"/api/v1/sessions/{id}")
+    said = [entry["entry_type"] for entry in detail["timeline"]]
+    assert said[0] == "user_message" and said[-1] == "assistant_message"
+    assert {"approval_request", "approval_response", "tool_call"} <= set(said)
+    assert [(one["step_key"], one["status"]) for one in detail["approvals"]] == [(asked["step"], "resolved")]
+    assert detail["approvals"][0]["data"]["response"] == {"approved": True}
+    [session] = (await shop.api("GET", "/api/v1/sessions"))["sessions"]
+    assert (session["execution_id"], session["approval_count"], session["tool_call_count"]) == (id, 1, 1)
+
+
 async def test_a_tool_that_somebody_has_to_approve(shop: House) -> None:
     for approved in (True, False):
         before = len(shop.noted("remove"))

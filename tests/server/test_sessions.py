@@ -187,6 +187,19 @@ async def test_a_session_has_a_timeline(served: Served, agent: Agent) -> None:
     assert [one["approval_count"] for one in await listed(served)] == [1]
 
 
+async def test_what_is_asked_below_a_run_belongs_to_it(served: Served, agent: Agent) -> None:
+    id = await served.start(payload="hi")
+    await agent.claim()
+    await served.start("plain", {}, parent_execution_id=id, step_key="c")
+    item = await agent.claim()
+    question = {"type": "wait", "key": "approve", "fingerprint": None, "topic": None, "data": {"q": 1}}
+    await agent.report(item, 1, entries=[question])
+    detail = (await served.client.get(f"/api/v1/sessions/{id}")).json()
+    [approval] = detail["approvals"]
+    assert (approval["step_key"], approval["status"], approval["data"]) == ("approve", "pending", {"request": {"q": 1}})
+    assert [one["approval_count"] for one in await listed(served)] == [1]
+
+
 async def test_questions_of_push_workers_go_over_the_runs_topic(served: Served, agent: Agent) -> None:
     id = await served.start(payload="hi")
     topic = f"workflow/w/{id}"

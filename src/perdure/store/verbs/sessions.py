@@ -132,24 +132,26 @@ async def _runs(project_id: str, ids: Sequence[str]) -> list[SessionRun]:
 async def _questions(project_id: str, run: SessionRun, limit: int) -> list[Question]:
     """What the run's suspended steps asked: known by their waits, by what went over its topic, or by both."""
     topic = f"workflow/{run.workflow_id}/{run.id}"
-    found: dict[str, Question] = {}
-    for key, state, data, opened_at_us, value, at_us in await query(
-        "questions_of", execution_id=run.id, topic=topic, limit=limit
+    found: dict[tuple[str, str], Question] = {}
+    for id, key, state, data, opened_at_us, value, at_us in await query(
+        "questions_of", project_id=project_id, execution_id=run.id, topic=topic, limit=limit
     ):
-        found[key] = Question(key, state == "open", opened_at_us, data, at_us, value)
+        found[id, key] = Question(key, state == "open", opened_at_us, data, at_us, value)
+    by_key = {key: (id, key) for id, key in found}
     end = await query("newest_event", project_id=project_id, topic=topic)
     after = max((end[0][0] or 0) - EVENTS_LOOKED_AT, 0)
     for event_type, data, at_us in await query(
         "asked_on_topic", project_id=project_id, topic=topic, after=after, limit=2 * limit
     ):
         what, _, key = event_type.partition("_")
-        known = found.get(key)
+        place = by_key.setdefault(key, (run.id, key))
+        known = found.get(place)
         if what == "suspend":
             answer = (None, None) if known is None else (known.answered_at_us, known.response)
             is_open = run.phase not in FINAL if known is None else known.open
-            found[key] = Question(key, is_open, at_us, data, *answer)
+            found[place] = Question(key, is_open, at_us, data, *answer)
         elif known is not None and known.response is None:
-            found[key] = Question(key, False, known.asked_at_us, known.request, at_us, data)
+            found[place] = Question(key, False, known.asked_at_us, known.request, at_us, data)
     return sorted(found.values(), key=lambda one: one.asked_at_us)[:limit]
 
 

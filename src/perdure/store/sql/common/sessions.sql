@@ -54,19 +54,27 @@ SELECT id FROM (
 ORDER BY id DESC LIMIT :limit;
 
 -- name: session_run
--- Without what is larger than `bytes_max`.
+-- Without what is larger than `bytes_max`. Questions are counted of the run and of the first thousand below it.
 SELECT id, workflow_id, phase, COALESCE(session_id, id), created_at_us, started_at_us, completed_at_us, error,
   CASE WHEN OCTET_LENGTH(payload) <= :bytes_max THEN payload END, CASE WHEN OCTET_LENGTH(result) <= :bytes_max THEN result END,
   (SELECT COUNT(*) FROM waits w WHERE w.execution_id = executions.id
     AND ((w.topic IS NULL AND w.data IS NOT NULL) OR w.topic = 'workflow/' || executions.workflow_id || '/' || executions.id))
+  + (SELECT COUNT(*) FROM (SELECT c.id FROM executions c WHERE c.project_id = :project_id AND c.root_execution_id = :id
+      ORDER BY c.id LIMIT 1000) AS rows JOIN waits w ON w.execution_id = rows.id
+    AND ((w.topic IS NULL AND w.data IS NOT NULL) OR w.topic = 'workflow/' || executions.workflow_id || '/' || executions.id))
 FROM executions WHERE project_id = :project_id AND id = :id AND root_execution_id IS NULL;
 
 -- name: questions_of
--- What suspended steps of an execution asked, and how they were answered: of native workers with the question in the wait,
--- of push workers by way of the run's topic.
-SELECT w.key, w.state, w.data, w.opened_at_us, j.value, j.at_us FROM waits w
+-- What suspended steps of a run, and of the first thousand executions below it, asked, and how they were answered: of native
+-- workers with the question in the wait, of push workers by way of the run's topic.
+SELECT w.execution_id, w.key, w.state, w.data, w.opened_at_us, j.value, j.at_us
+FROM (SELECT id FROM executions WHERE project_id = :project_id AND id = :execution_id
+  UNION ALL SELECT id FROM (SELECT id FROM executions WHERE project_id = :project_id AND root_execution_id = :execution_id
+    ORDER BY id LIMIT 1000) AS rows) AS of_session
+JOIN waits w ON w.execution_id = of_session.id
 LEFT JOIN journal j ON j.execution_id = w.execution_id AND j.key = w.key AND j.kind = 'resume'
-WHERE w.execution_id = :execution_id AND ((w.topic IS NULL AND w.data IS NOT NULL) OR w.topic = :topic) AND w.state <> 'early' ORDER BY w.key LIMIT :limit;
+WHERE ((w.topic IS NULL AND w.data IS NOT NULL) OR w.topic = :topic) AND w.state <> 'early'
+ORDER BY w.execution_id, w.key LIMIT :limit;
 
 -- name: asked_on_topic
 -- Questions and answers that went over a run's topic.
