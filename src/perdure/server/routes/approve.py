@@ -112,9 +112,12 @@ async def _user_session(call: Call, sent: dict[str, list[str]]) -> Header:
 async def _key_session(call: Call, sent: dict[str, list[str]]) -> Header:
     # As a header it is checked as everywhere else, and wrong ones are counted.
     headers = {b"authorization": b"Bearer " + sent.get("key", [""])[0].strip().encode()}
-    principal = await call.services.gate.principal(headers, call.address, alone=True)
+    try:
+        principal = await call.services.gate.principal(headers, call.address, alone=True)
+    except Unauthorized:
+        raise Unauthorized("This is not an API key of this server; check that it was copied whole.") from None
     if principal.user_id is not None:
-        raise Unauthorized("This is not an API key.")
+        raise Unauthorized("This is a session's token, not an API key.")
     return link_cookie(call.services.sign_ins.begin(principal))
 
 
