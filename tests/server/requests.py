@@ -12,7 +12,7 @@ Json = Any
 ROUTES = all_routes()
 PROTOCOL = {"perdure-protocol": "1"}
 UNKNOWN = "0190a5f2-7c1e-7b3a-9d55-0242ac120002"
-IDS = {"execution_id", "schedule_id", "project_id", "user_id", "key_id", "worker_id", "trigger_id"}
+IDS = {"execution_id", "schedule_id", "project_id", "user_id", "key_id", "worker_id", "trigger_id", "webhook_id"}
 """What paths name by ids that the server gives. The others are words of the caller's own, which mean another thing in
 each project; of a trace that nobody wrote there is nothing to see."""
 FITTING: Json = {

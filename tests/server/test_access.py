@@ -47,6 +47,8 @@ WITHOUT_A_ROLE: Final = {
 RANK: Final = {Role.READ: 0, Role.WRITE: 1, Role.ADMIN: 2}
 KEYED: Final = [route for route in ROUTES if route.role is not None]
 
+URL: Final = "https://192.0.2.1/"
+"""Where nobody answers; the server is told that it may be called."""
 SECRET: Final = "the-secret-of-a"
 """In everything that project A has."""
 
@@ -174,9 +176,13 @@ class Everything:
         self.ids["schedule_id"] = (await self.post("/api/v1/schedules", schedule))["schedule_id"]
         project_id = self.ids["project_id"]
         await self.post("/api/v1/api-keys", {"name": SECRET, "project_id": project_id})
-        url = "https://192.0.2.1/"
         await self.post("/api/v1/workers/deployments", {"deployment_id": "pushed"})
-        place = {"project_id": project_id, "deployment_id": "pushed", "push_endpoint_url": url, "mode": "push"}
+        place = {
+            "project_id": project_id,
+            "deployment_id": "pushed",
+            "push_endpoint_url": URL + "worker",
+            "mode": "push",
+        }
         self.ids["worker_id"] = (await self.post("/api/v1/workers/register", place))["worker_id"]
         trigger = {"workflow_id": "w", "deployment_id": "default", "event_topic": "quiet", "batch_size": 1}
         await self.post("/api/v1/event-triggers/register", trigger)
@@ -197,11 +203,21 @@ class Everything:
                     "system_prompt": SECRET,
                 }
                 values |= {"project_id": self.ids["project_id"], "deployment_id": "default", "version": None}
+                values |= {"url": URL, "webhook_url": URL, "push_endpoint_url": URL}
                 status, text = await ask(
                     self.client, route, url=url_of(route, self.names), json=body_of(route, **values)
                 )
                 if status == 200 and text:
-                    self._note(json.loads(text))
+                    said = json.loads(text)
+                    self._note(said)
+                    self._note_id(route, said)
+
+    def _note_id(self, made: Route, said: Json) -> None:
+        """The `id` of what a route made is what the paths below that route name."""
+        for route in KEYED:
+            rest = route.path.removeprefix(made.path + "/{")
+            if rest != route.path and isinstance(said, dict) and isinstance(said.get("id"), str):
+                self.ids.setdefault(rest.partition("}")[0], said["id"])
 
     def _note(self, said: Json) -> None:
         if isinstance(said, dict):
@@ -264,6 +280,7 @@ async def test_what_belongs_to_a_project_does_not_exist_for_another(database: st
     is."""
     async with quiet(database) as served, two_projects(served) as (everything, others):
         before = await everything.settled()
+        assert everything.ids.keys() >= IDS
         showing = {name for name, (_, text) in before.items() if SECRET in text}
         assert len(showing) >= 15, "there is something to see"
         wrong: list[str] = []
