@@ -147,7 +147,7 @@ async def active_deployment(project_id: str, deployment_id: str | None) -> str:
 def unknown_deployment(deployment_id: str) -> DeploymentNotFound:
     """The error for a deployment that is not there, or retired."""
     return DeploymentNotFound(
-        f"Deployment {deployment_id!r} does not exist, or is retired; `perdure deployments` lists."
+        f"Deployment {deployment_id!r} does not exist, or is retired; `perdure deployments ls -a` shows all."
     )
 
 
