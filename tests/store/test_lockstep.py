@@ -19,6 +19,7 @@ import msgspec
 import pytest
 from tests import postgres
 from tests.databases import migrated
+from tests.store import more_kinds
 from tests.store.world import (
     BLOCK,
     CANCELLED,
@@ -72,8 +73,7 @@ Named = Callable[[Verb[Any]], Sequence[tuple[str, Any]]] | None
 TABLES = (
     "executions, journal, waits, topics, events, idempotency, workers, ended_workers, queues, deployments, workflows, "
     "projects, execution_tags, logs, api_keys, schedules, schedule_fires, "
-    "spans, traces, trace_exports, export_cursors, session_memory, "
-    "users, user_sessions, members, invitations"
+    "users, user_sessions, members, invitations, " + ", ".join(more_kinds.TABLES)
 )
 
 
@@ -125,9 +125,10 @@ class Scene:
         self.world = world
         self.ids: dict[str, str] = {}
         self.seen: dict[str, int] = {}
+        self.pushed_ids = ("", "")
 
     @classmethod
-    async def make(cls, store: Store) -> "Scene":
+    async def make(cls, store: Store, *, more: bool = False) -> "Scene":
         world = await World.make(store)
         scene = cls(world)
         await world.register()
@@ -148,6 +149,8 @@ class Scene:
             await store.write(accounts.add_member(**_invitation(email, f"invitation{n}", world.now_us)))
             await store.write(accounts.sign_up(**_sign_up(email, f"invitation{n}", world.now_us)))
         await store.write(accounts.add_member(**_invitation("new", "token", world.now_us)))
+        if more:
+            scene.pushed_ids = await more_kinds.set_up(world)
         return scene
 
     def verbs(self, dice: random.Random, amount: int) -> list[Verb[Any]]:
@@ -164,6 +167,9 @@ class Scene:
         once = dice.choice([None, Idempotency("start", "i", "hash")])
         new = New(_id(2, n), StartItem("wf", key=dice.choice([None, "k"]), parent_execution_id=self.ids["parent"]))
         items = [EventItem(raw(n), dedup_key=dice.choice([None, "d"]))]
+        other_kind = more_kinds.verb_of(kind, *self.pushed_ids, _id(8, n), dice, n, now_us)
+        if other_kind is not None:
+            return other_kind
         match kind:
             case "cancel":
                 id = self.ids[dice.choice(list(self.ids))]
@@ -317,15 +323,15 @@ async def _everything() -> dict[str, Any]:
     for row in found["schedules"]:
         fires = await query("list_fires", schedule_id=row[0], before_us=1 << 60, limit=100)
         found[f"fires {row[0]}"] = fires
-    for table in ("users", "user_sessions", "members", "invitations", "projects"):
+    for table in SEEN_WHOLE:
         found[table] = await query(f"all_{table}")
     found["touched"] = await query("read_meta", name="touched_at_us")
     return found
 
 
+SEEN_WHOLE = ("users", "user_sessions", "members", "invitations", "projects", *more_kinds.TABLES)
 EXTRA = "-- name: list_floor_all\nSELECT id FROM executions ORDER BY id;\n" + "".join(
-    f"-- name: all_{table}\nSELECT * FROM {table};\n"
-    for table in ("users", "user_sessions", "members", "invitations", "projects")
+    f"-- name: all_{table}\nSELECT * FROM {table};\n" for table in SEEN_WHOLE
 )
 
 
@@ -360,13 +366,13 @@ def _of_kinds(*kinds: str) -> Group:
     return make
 
 
-async def _orders(group: Group) -> list[tuple[list[str], Any]]:
+async def _orders(group: Group, *, more: bool = False) -> list[tuple[list[str], Any]]:
     """Answers and remains of every order of the group."""
     found = []
-    amount = len(group(await Scene.make(_memory())))
+    amount = len(group(await Scene.make(_memory(), more=more)))
     for order in itertools.permutations(range(amount)):
         store = _memory()
-        scene = await Scene.make(store)
+        scene = await Scene.make(store, more=more)
         verbs = group(scene)
         answers: list[Any] = [None] * amount
         for n in order:
@@ -425,13 +431,13 @@ def _in_lockstep(store: SQLiteStore, verbs: Sequence[Verb[Any]], named: Named) -
     return [answers[n] for n in range(len(verbs))]
 
 
-async def _is_serial_on_sqlite(group: Group, named: Named) -> bool:
+async def _is_serial_on_sqlite(group: Group, named: Named, *, more: bool = False) -> bool:
     store = _memory()
-    scene = await Scene.make(store)
+    scene = await Scene.make(store, more=more)
     answers = _in_lockstep(store, group(scene), named)
     seen = _told(answers), await scene.left()
     await store.close()
-    return seen in await _orders(group)
+    return seen in await _orders(group, more=more)
 
 
 @pytest.mark.parametrize("amount", [2, 3, 4])
@@ -453,6 +459,19 @@ async def test_many_groups_equal_some_order_of_their_verbs(amount: int) -> None:
 
 
 PAIRS = list(itertools.product(KINDS, repeat=2))
+MORE_PAIRS = list(itertools.product(more_kinds.KINDS, (*more_kinds.KINDS, "cancel", "publish")))
+
+
+async def test_some_pairs_of_what_push_workers_say_equal_an_order() -> None:
+    for first, second in MORE_PAIRS[::29]:
+        assert await _is_serial_on_sqlite(_of_kinds(first, second), rows_named, more=True), f"{first}, {second}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1_800)
+async def test_every_pair_of_what_push_workers_say_equals_an_order() -> None:
+    for first, second in MORE_PAIRS:
+        assert await _is_serial_on_sqlite(_of_kinds(first, second), rows_named, more=True), f"{first}, {second}"
 
 
 async def test_some_pairs_of_verbs_equal_an_order() -> None:
@@ -472,7 +491,7 @@ def test_the_kinds_are_all_verbs_that_may_share_a_group() -> None:
     scene = Scene(World(_memory()))
     scene.ids = dict.fromkeys(("runs", "waits", "asks", "parent", "kid"), "id")
     scene.seen = dict.fromkeys(scene.ids, 1)
-    made = {scene.verb(kind, random.Random(0), 0).name for kind in KINDS}
+    made = {scene.verb(kind, random.Random(0), 0).name for kind in (*KINDS, *more_kinds.KINDS)}
     assert made | {"default_project"} == NAMED.keys() | {"touch"}
 
 
@@ -640,6 +659,7 @@ def test_every_verb_that_changes_something_says_what_it_names() -> None:
     reading |= {"untold", "active_workers", "watch_push_workers", "standing", "list_steps", "read_step"}
     reading |= {"due_schedules", "get_schedule", "list_schedules", "scheduled_workflows", "list_fires"}
     reading |= {"find_user", "read_user", "read_session", "read_project", "projects_of", "list_members"}
+    reading |= {"list_webhooks", "next_delivery", "list_deliveries", "deliveries_of"}
     nothing = {"touch"}
     found = set()
     for path in Path(moves.__file__).parent.glob("[a-z]*.py"):

@@ -161,6 +161,9 @@ NAMED: Final[dict[str, Callable[[Values], Iterable[Row]]]] = {
     "hurry_push_check": _worker,
     "make_webhook": lambda values: [("project", values["project_id"])],
     "delete_webhook": lambda values: [("project", values["project_id"])],
+    "settle_delivery": lambda values: [("execution", values["taken"].execution_id)],
+    "postpone_deliveries": lambda values: [("execution", one.execution_id) for one in values["taken"]],
+    "redeliver": _execution,
     "new_epoch": lambda values: [("meta", "epoch")],
     "default_project": lambda values: [("project", "")],
 }

@@ -1,0 +1,136 @@
+"""More kinds of verbs that may share a group, for test_lockstep.py: what push workers say, what is told to others."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, Final
+
+from tests.store.world import GRACE_US, PROJECT, World, raw
+
+from perdure.store.interface import Verb
+from perdure.store.verbs import exports, push_workers, pushed, sessions, traces, webhooks
+from perdure.store.verbs.starts import New
+from perdure.wire.requests import StartItem
+from perdure.wire.traces import Span
+from perdure.wire.webhooks import DeliveryState
+
+KINDS: Final = (
+    *("pushed step", "pushed result", "pushed failure", "pushed cancel", "pushed wait", "pushed timer", "pushed span"),
+    *("pushed child", "push taken", "push handed back", "push lost", "tell a cancel", "untell a cancel"),
+    *("cancel of the absent", "push worker online", "push worker beats", "push worker hurries"),
+    *("exports begin", "exports claimed", "exports noted", "exports released", "memory", "spans"),
+    *("make a webhook", "delete a webhook", "settle a delivery", "postpone deliveries", "redeliver"),
+)
+TABLES: Final = (
+    *("execution_extras", "push_workers", "session_memory", "spans", "traces", "trace_exports", "export_cursors"),
+    *("webhooks", "deliveries", "execution_webhooks"),
+)
+PUSH_WORKER: Final = "push"
+
+
+async def set_up(world: World) -> tuple[str, str]:
+    """A push worker with an execution in its hands, and one whose end is being told to a webhook; answers their ids."""
+    same: dict[str, Any] = {"worker_id": PUSH_WORKER, "now_us": world.now_us}
+    leased: dict[str, Any] = {"project_id": PROJECT, "lease_us": 90_000_000, "check_us": 5_000_000}
+    url = "https://worker.example"
+    await world.store.write(
+        push_workers.register_push_worker(deployment_id="push", url=url, capacity=9, **same, **leased)
+    )
+    await world.store.write(push_workers.push_worker_online(**same, **leased))
+    made: dict[str, Any] = {"id": "webhook", "url": url, "workflow_id": None, "description": None}
+    await world.store.write(webhooks.make_webhook(project_id=PROJECT, now_us=world.now_us, **made))
+    told_id = await world.start("anything", deployment_id="push")
+    await world.store.write(push_workers.claim_pushed(claim_id="b", at_most=9, grace_us=GRACE_US, **same))
+    ended: dict[str, Any] = {"output_schema_name": None, "final_state": None, **same}
+    await world.store.write(
+        pushed.complete_pushed(project_id=PROJECT, execution_id=told_id, result=bytes(raw(1)), **ended)
+    )
+    takes: dict[str, Any] = {"busy": "[]", "limit": 9, "until_us": world.now_us + 9, "now_us": world.now_us}
+    assert len(await world.store.write(webhooks.take_deliveries(**takes))) == 1
+    id = await world.start("anything", deployment_id="push")
+    await world.store.write(push_workers.claim_pushed(claim_id="c", at_most=9, grace_us=GRACE_US, **same))
+    await world.store.write(
+        push_workers.accept_push(project_id=PROJECT, execution_id=id, attempt=1, worker_id=PUSH_WORKER)
+    )
+    await world.store.write(exports.begin_exports(project_id=PROJECT, now_us=world.now_us))
+    return id, told_id
+
+
+def verb_of(
+    kind: str, id: str, told_id: str, child_id: str, dice: random.Random, n: int, now_us: int
+) -> Verb[Any] | None:
+    """A verb of one of KINDS; None for other kinds."""
+    same: dict[str, Any] = {"project_id": PROJECT, "now_us": now_us}
+    one: dict[str, Any] = {"project_id": PROJECT, "execution_id": id}
+    held: dict[str, Any] = {**one, "attempt": 1, "worker_id": PUSH_WORKER}
+    said: dict[str, Any] = {**one, "worker_id": PUSH_WORKER, "now_us": now_us}
+    leased: dict[str, Any] = {**same, "worker_id": PUSH_WORKER, "lease_us": 90_000_000 + n, "check_us": 5_000_000}
+    taken = webhooks.Taken(PROJECT, told_id, "webhook", "https://worker.example", "worker.example", 1)
+    match kind:
+        case "pushed step":
+            step = pushed.Step(f"s{dice.randint(0, 1)}", True, bytes(raw(n)))
+            return pushed.save_step(step=step, now_us=now_us, **one)
+        case "pushed result":
+            return pushed.complete_pushed(result=bytes(raw(n)), output_schema_name=None, final_state=b"1", **said)
+        case "pushed failure":
+            retry = dice.choice([True, False])
+            return pushed.fail_pushed(error=f"e{n}", stack=None, retryable=retry, final_state=None, **said)
+        case "pushed cancel":
+            return pushed.confirm_cancel_pushed(grace_us=GRACE_US, **said)
+        case "pushed wait":
+            return pushed.wait_pushed(wait=pushed.Wait(f"e{n}", b"{}", topic="t"), now_us=now_us, **one)
+        case "pushed timer":
+            return pushed.wait_pushed(wait=pushed.Wait(f"t{n}", b"{}", now_us + 5), now_us=now_us, **one)
+        case "pushed span":
+            return pushed.put_span_id(otel_span_id=f"span{n}", **one)
+        case "pushed child":
+            item = StartItem("anything", deployment_id="push", parent_execution_id=id, step_key="c")
+            values: dict[str, Any] = {"parent_id": id, "step_key": "c", "news": [New(child_id, item)], "batch_id": None}
+            return pushed.start_children(wait=dice.choice([True, False]), **values, **same)
+        case "push taken":
+            return push_workers.accept_push(**held)
+        case "push handed back":
+            return push_workers.hand_back(now_us=now_us, **held)
+        case "push lost":
+            return push_workers.lost_delivery(now_us=now_us, **held)
+        case "tell a cancel":
+            return push_workers.tell_cancel(**held)
+        case "untell a cancel":
+            return push_workers.untell_cancel(**held)
+        case "cancel of the absent":
+            return push_workers.cancel_absent(now_us=now_us, **held)
+        case "push worker online":
+            return push_workers.push_worker_online(**leased)
+        case "push worker beats":
+            return push_workers.push_worker_beat(**leased)
+        case "push worker hurries":
+            return push_workers.hurry_push_check(worker_id=PUSH_WORKER, at_us=now_us + n)
+        case "exports begin":
+            return exports.begin_exports(**same)
+        case "exports claimed":
+            return exports.claim_exports(until_us=now_us + n, limit=10, **same)
+        case "exports noted":
+            return exports.note_exports(project_id=PROJECT, ids=[id])
+        case "exports released":
+            return exports.release_exports(ids=[id], **same)
+        case "memory":
+            version = dice.choice([None, 0, 1])
+            return sessions.put_memory(session_id="s", summary=None, messages=raw([n]), version=version, **same)
+        case "spans":
+            trace_id = id.replace("-", "")
+            spans = [Span(trace_id, f"span{dice.randint(0, 1)}", None, f"{n}", "step", now_us, now_us + n)]
+            return traces.put_spans(trace_id=trace_id, spans=spans, **same)
+        case "make a webhook":
+            url = f"https://{dice.choice(['a', 'b'])}.example"
+            return webhooks.make_webhook(id=f"webhook{n}", url=url, workflow_id=None, description=None, **same)
+        case "delete a webhook":
+            return webhooks.delete_webhook(project_id=PROJECT, webhook_id="webhook")
+        case "settle a delivery":
+            state = dice.choice([*DeliveryState])
+            next_at_us = now_us + n if state is DeliveryState.PENDING else None
+            return webhooks.settle_delivery(taken=taken, state=state, status=200, answer=f"{n}", next_at_us=next_at_us)
+        case "postpone deliveries":
+            return webhooks.postpone_deliveries(taken=[taken], next_at_us=now_us + n)
+        case "redeliver":
+            return webhooks.redeliver(execution_id=told_id, webhook_id="webhook", **same)
+    return None
