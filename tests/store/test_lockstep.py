@@ -79,7 +79,7 @@ TABLES = (
 
 REPORTS = (
     *("acknowledge", "step", "failed try", "log", "timer", "publish in", "open", "close", "answer", "child"),
-    "child into a claim",
+    *("child into a claim", "end into a claim"),
     *("complete", "fail", "retry", "release", "block", "cancelled", "suspend", "suspend on a timer"),
 )
 KINDS = (
@@ -155,8 +155,8 @@ class Scene:
 
     def verbs(self, dice: random.Random, amount: int) -> list[Verb[Any]]:
         kinds = ["report"] * 6 + ["cancel", "publish", "publish", "resume", "start", "start"]
-        children = dice.choice(["child", "child into a claim"])
-        often = ["step", "publish in", "open", "close", "answer", children, "complete", "suspend", "suspend"]
+        children, ends = dice.choice(["child", "child into a claim"]), dice.choice(["complete", "end into a claim"])
+        often = ["step", "publish in", "open", "close", "answer", children, ends, "suspend", "suspend"]
         chosen = [dice.choice(often if (kind := dice.choice(kinds)) == "report" else [kind]) for _ in range(amount)]
         return [self.verb(kind, dice, n) for n, kind in enumerate(chosen)]
 
@@ -276,7 +276,7 @@ class Scene:
                 entries = [Answer(f"x{n}", None, self.ids[dice.choice(["asks", "runs"])], "a", raw(n))]
             case "child" | "child into a claim":
                 entries = [StartChild(f"c{n}", None, StartItem("wf", key=dice.choice([None, "k"])))]
-            case "complete":
+            case "complete" | "end into a claim":
                 end = Complete(raw(n))
             case "fail":
                 end = failure(f"failure {n}")
@@ -295,7 +295,7 @@ class Scene:
             case _:
                 raise ValueError(kind)
         news = ReportItem(self.ids[name], 1, number, self.seen[name], entries, end, logs)
-        if kind == "child into a claim":
+        if kind in ("child into a claim", "end into a claim"):
             offer = Offer("w", "d", "3.12", f"z{n}", 1)
             return reports.report_offered(worker_id="w", item=news, ids=[_id(3, n)], offer=offer, **same)
         return reports.report(worker_id="w", item=news, ids=[_id(3, n)], **same)
