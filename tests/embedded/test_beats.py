@@ -81,9 +81,10 @@ async def test_a_delivery_that_never_arrived_is_handed_back(house: House) -> Non
     gate.set()
     async with house.open(app) as p:
         take = p.worker._take
-        p.worker._take = lambda claimed, now: None  # type: ignore[method-assign]  # the reply is lost on its way
+        lost = asyncio.Event()
+        p.worker._take = lambda claimed, now: lost.set()  # type: ignore[method-assign]  # the reply is lost on its way
         handle = await p.start(app["gated"], None)
-        await reaches(handle, Phase.RUNNING)
+        await lost.wait()
         p.worker._take = take  # type: ignore[method-assign]
         held = [(handle.id, 1, 1)]
         p.worker.on_beat(held, 1.0)

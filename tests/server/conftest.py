@@ -8,24 +8,14 @@ from tests import databases
 from tests.server.people import cheap_passwords
 from tests.server.serving import Hand, Served, serving
 
-HTTP_ONLY = {
-    "test_access.py",
-    "test_accounts.py",
-    "test_approve_page.py",
-    "test_auth.py",
-    "test_limits.py",
-    "test_openapi.py",
-    "test_pages.py",
-    "test_problems.py",
-    "test_push_dispatch.py",
-    "test_push_workers.py",  # their verbs are tried on both databases in tests/store
-}
-"""What these try hardly reaches the store, or what others try there: on PostgreSQL they are part of the full suite."""
+ON_BOTH = {"test_claims.py", "test_events.py", "test_executions.py", "test_schedules.py"}
+"""What the other files try of the store, tests/store tries on both databases: on PostgreSQL they are part of the full
+suite."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    databases.slow_on_postgres(items, Path(__file__).parent, lambda name, _: name in HTTP_ONLY)
+    databases.slow_on_postgres(items, Path(__file__).parent, lambda name, _: name not in ON_BOTH)
 
 
 @pytest.fixture(autouse=True)

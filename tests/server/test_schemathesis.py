@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -60,15 +60,17 @@ class Running:
             self.hand = Hand(served.client)
             self._loop = asyncio.get_running_loop()
             self._over = asyncio.Event()
-            await self._renew()
+            await self._renew(person=True)
             self._ready.set()
             await self._over.wait()
             await self.person.client.aclose()
 
-    async def _renew(self) -> None:
-        """A fresh worker, an execution that is queued, and one that the worker holds."""
+    async def _renew(self, *, person: bool) -> None:
+        """A fresh worker, an execution that is queued, and one that the worker holds; a person only where one asks, for
+        hashing a password takes its time."""
         self.hand = Hand(self.served.client)
         await self.hand.register()
+        await self.served.engine.deployments.use(self.served.project_id, "default")
         # Named in full: a case may have registered another deployment, or limits for a queue.
         place = {"deployment_id": "default", "queue_name": self.hand.id}
         self.queued = await self.served.start(start_at="2999-01-01T00:00:00Z", **place)
@@ -76,8 +78,11 @@ class Running:
         self.held = await self.hand.claim()
         made = {"workflow_id": "w", "cron": "0 9 * * *", "timezone": "Europe/Berlin", "key": self.hand.id}
         reply = await self.served.client.post("/api/v1/schedules", json=made)
+        assert reply.status_code == 200, reply.text
         self.schedule = reply.json()["schedule_id"]
         self.key_id = (await self.served.key_of(Role.READ)).split("_")[1]
+        if not person:
+            return
         if hasattr(self, "person"):
             await self.person.client.aclose()
         async with member(self.served, "Read") as somebody:  # a case may have ended the session of the one before
@@ -97,8 +102,8 @@ class Running:
         self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join()
 
-    def renew(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._renew(), self._loop).result(10)
+    def renew(self, *, person: bool) -> None:
+        asyncio.run_coroutine_threadsafe(self._renew(person=person), self._loop).result(10)
 
 
 @pytest.fixture(scope="module")
@@ -136,17 +141,34 @@ def know(case: Any, running: Running) -> None:
             item.update(execution_id=running.held["id"], attempt=running.held["attempt"])
 
 
-@schema.parametrize()
-@settings(
-    max_examples=25,
+FEW: Any = settings(
+    max_examples=8,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.function_scoped_fixture],
 )
+
+
+@schema.parametrize()
+@settings(FEW, phases=[Phase.generate])
 def test_the_document_holds(running: Running, case: "schemathesis.Case[Any]") -> None:
+    hold(running, case)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@schema.parametrize()
+@settings(FEW, max_examples=40)
+def test_every_corner_of_the_document_holds(running: Running, case: "schemathesis.Case[Any]") -> None:
+    """All phases: what the document gives as examples and each border of each value are tried, too."""
+    hold(running, case)
+
+
+def hold(running: Running, case: "schemathesis.Case[Any]") -> None:
+    """Ask twice, with the case's own names and with some that mean something here; each answer is as documented."""
     for known in (False, True):
         if known:
-            running.renew()
+            running.renew(person=(case.method.upper(), case.path) in USERS)
             know(case, running)
         reply = case.call(base_url=running.served.server.url, headers=running.headers(case))
         case.validate_response(reply, checks=CHECKS)

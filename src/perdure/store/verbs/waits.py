@@ -23,6 +23,9 @@ async def resume(
     *, project_id: str, execution_id: str, step_key: str, data: Raw, now_us: int, answered_by: str | None = None
 ) -> None:
     """Answer a suspended step; an answer that comes early is kept until its wait is opened."""
+    wait = await query("read_wait", execution_id=execution_id, key=step_key)
+    if wait and wait[0][6] is not None:  # its answer will be an event: topics are locked before executions
+        await query("lock_topic", project_id=project_id, topic=wait[0][1])
     problem = await answer_wait(project_id, execution_id, step_key, data, now_us)
     if problem is not None:
         raise (NotFound if problem.error_type == NotFound.code else Conflict)(problem.error)
