@@ -9,8 +9,10 @@ from msgspec import Struct
 
 from perdure.server.app import all_routes
 from perdure.server.auth import Gate
+from perdure.server.bodies import read_body
 from perdure.server.openapi import document
-from perdure.server.routing import Call, Router, Routes, Services, read_body
+from perdure.server.router import Router
+from perdure.server.routing import Call, Routes, Services
 from perdure.server.settings import Settings
 from perdure.wire.access import Role
 from perdure.wire.errors import BadRequest, NotFound, PerdureError

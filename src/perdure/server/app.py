@@ -24,6 +24,7 @@ from perdure.engine.engine import Engine
 from perdure.server import docs, logs, openapi
 from perdure.server.auth import Gate, is_loopback
 from perdure.server.connections import Connection, protocol_class
+from perdure.server.router import Router, lifespan
 from perdure.server.routes import (
     accounts,
     approvals,
@@ -50,7 +51,7 @@ from perdure.server.routes import (
     webhooks,
     workflows,
 )
-from perdure.server.routing import Route, Router, Services, lifespan
+from perdure.server.routing import Route, Services
 from perdure.server.settings import Settings
 from perdure.store.interface import Store
 from perdure.store.open import open_store

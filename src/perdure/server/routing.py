@@ -9,70 +9,43 @@
 The first parameter is the call; then come the path's parameters by their names; `query` and `body`, if they are there,
 are structs that the query string and the body are decoded into. The return type is the reply: a struct or a list of
 them, `None` (204), `Text`, or an `EventStream`.
-
-It is plain ASGI, because a hot route should cost little: one dictionary look-up for a static path, a walk over the
-segments for others, one decode, one encode.
 """
 
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 from typing import Any, Final, Literal, get_type_hints
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Struct
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope
 
 from perdure.engine.engine import Engine
 from perdure.engine.executions import checked_id
 from perdure.server.auth import Failures, Gate, check_role, is_loopback
+from perdure.server.bodies import read_body, read_bytes
 from perdure.server.connections import EXTENSION, Connection
 from perdure.server.problems import (
     Header,
-    Reply,
-    internal_problem,
-    json_headers,
-    problem_reply,
     shape_problem,
     undecodable,
 )
 from perdure.server.pulse import Pulse
 from perdure.server.settings import Settings
 from perdure.server.signin import SignIns
-from perdure.server.streams import ClientGone, Drain, EventStream, Poll, Slots
+from perdure.server.streams import Drain, Poll, Slots
 from perdure.server.tails import Tails
 from perdure.wire.access import Principal, Role
 from perdure.wire.errors import (
     BadRequest,
-    MethodNotAllowed,
-    NotFound,
-    PerdureError,
-    TooLarge,
-    UnsupportedMediaType,
 )
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 Handler = Callable[..., Awaitable[object]]
 
 QUERY_FIELDS_MAX: Final = 100
-# A header that decides something must not be there twice: whoever stands before us may have read the other one.
-_ONCE: Final = (
-    b"host",
-    b"authorization",
-    b"cookie",
-    b"content-type",
-    b"content-encoding",
-    b"content-length",
-    b"origin",
-    b"sec-fetch-site",
-    b"idempotency-key",
-    b"x-project-id",
-    b"project-id",
-    b"last-event-id",
-    b"perdure-protocol",
-)
 
 
 class Caller(Enum):
@@ -451,252 +424,9 @@ class Routes:
         return self.route("DELETE", path, role=role, contract=contract)
 
 
-class _Node:
-    """One segment of the paths: those that are spelled out, the one that takes whatever comes, and the one that takes
-    all that is left."""
-
-    __slots__ = ("any", "methods", "named", "rest")
-
-    def __init__(self) -> None:
-        self.named: dict[str, _Node] = {}
-        self.any: _Node | None = None
-        self.rest: _Node | None = None
-        self.methods: dict[str, Route] = {}
-
-    def find(self, parts: Sequence[str], at: int, values: list[str]) -> "_Node | None":
-        """The node at the end of a path; fills in the values of what it takes. What is spelled out goes first."""
-        if at == len(parts):
-            return self if self.methods else None
-        part = parts[at]
-        named = self.named.get(part)
-        if named is not None:
-            found = named.find(parts, at + 1, values)
-            if found is not None:
-                return found
-        if self.any is not None and part:
-            values.append(part)
-            found = self.any.find(parts, at + 1, values)
-            if found is not None:
-                return found
-            values.pop()
-        if self.rest is None or not any(parts[at:]):
-            return None
-        values.append("/".join(parts[at:]))
-        return self.rest
-
-
-class Router:
-    """The ASGI application of a table of routes."""
-
-    def __init__(self, services: Services, routes: Iterable[Route]) -> None:
-        self.services = services
-        self.routes = list(routes)
-        self._static: dict[bytes, dict[str, Route]] = {}
-        self._root = _Node()
-        for route in self.routes:
-            node = self._root
-            *most, last = route.path.split("/")[1:]
-            for part in (*most, *([] if route.rest else [last])):
-                if part.startswith("{"):
-                    node.any = node = node.any or _Node()
-                else:
-                    node = node.named.setdefault(part, _Node())
-            if route.rest:
-                node.rest = node = node.rest or _Node()
-            node.methods[route.method] = route
-            if not route.path_names:
-                self._static[route.path.encode()] = node.methods
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers: dict[bytes, bytes] = dict(scope["headers"])
-        try:
-            answer = await self._answer(scope, receive, headers)
-        except PerdureError as error:
-            answer = problem_reply(error)
-        except ClientGone:
-            return
-        except Exception as error:  # whatever a handler of ours got wrong is told and logged, and the server goes on
-            answer = problem_reply(internal_problem(error, f"{scope['method']} {scope['path']}"))
-        if type(answer) is Reply:
-            start: Message = {"type": "http.response.start", "status": answer.status, "headers": answer.headers}
-            await send(start)
-            await send({"type": "http.response.body", "body": answer.body})
-        else:
-            assert isinstance(answer, _Streaming)
-            await answer.send(scope, receive, send)
-
-    async def _answer(self, scope: Scope, receive: Receive, headers: dict[bytes, bytes]) -> "Reply | _Streaming":
-        services = self.services
-        if len(headers) != len(scope["headers"]):
-            _refuse_doubled(scope["headers"])
-        services.gate.check_source(headers)
-        route, path_values = self._find(scope)
-        call = Call(services, route, scope, receive, headers)
-        if route.role is not None:
-            await call.identify(route.role, path_values, alone=route.caller is Caller.EITHER)
-        elif route.caller is Caller.USER:
-            call.principal = await services.gate.user(headers, call.address, safe=route.safe)
-        result = await route.answer(call, path_values)
-        if (isinstance(result, Struct) and type(result) not in (Text, Reply)) or isinstance(result, list):
-            body = _encode(result)
-            return Reply(200, body, json_headers(len(body), call.extra))
-        if result is None:
-            return _NO_CONTENT
-        if isinstance(result, Reply):
-            return result
-        if isinstance(result, EventStream):
-            return _Streaming(call, result)
-        assert isinstance(result, Text)
-        body = result.body.encode()
-        return Reply(
-            200,
-            body,
-            (
-                (b"content-type", result.content_type.encode()),
-                (b"content-length", b"%d" % len(body)),
-                (b"x-content-type-options", b"nosniff"),
-                *result.headers,
-            ),
-        )
-
-    def _find(self, scope: Scope) -> tuple[Route, tuple[str, ...]]:
-        method: str = scope["method"]
-        raw: bytes = scope["raw_path"]
-        values: tuple[str, ...] = ()
-        methods = self._static.get(raw)
-        if methods is None:
-            methods, values = self._walk(raw)
-        route = methods.get(method) or (methods.get("GET") if method == "HEAD" else None)
-        if route is None:
-            allowed = [*methods, *(["HEAD"] if "GET" in methods else [])]
-            raise MethodNotAllowed(f"{method} is not served here; use {' or '.join(allowed)}.", {"allow": allowed})
-        return route, values
-
-    def _walk(self, raw: bytes) -> tuple[dict[str, Route], tuple[str, ...]]:
-        # Segments are split before they are decoded: a name may hold a slash, as %2F.
-        try:
-            parts = [(unquote_to_bytes(part) if b"%" in part else part).decode() for part in raw.split(b"/")[1:]]
-        except UnicodeDecodeError:
-            raise BadRequest("The path is not UTF-8.") from None
-        if b"%00" in raw:  # PostgreSQL cannot even be asked for such a name
-            raise BadRequest("The path holds a NUL character, which no name does.")
-        values: list[str] = []
-        node = self._root.find(parts, 0, values)
-        if node is None:
-            raise NotFound(f"There is nothing at {raw.decode('latin-1')!r}; /docs shows what there is.")
-        return node.methods, tuple(values)
-
-
-class _Streaming:
-    """A stream that has not begun."""
-
-    def __init__(self, call: Call, stream: EventStream) -> None:
-        self._call = call
-        self._stream = stream
-
-    async def send(self, scope: Scope, receive: Receive, send: Send) -> None:
-        services = self._call.services
-        assert self._call.principal is not None
-        key_id = self._call.principal.key_id
-        if scope["method"] == "HEAD":
-            await self._stream.send_head(send)
-            return
-        try:
-            services.slots.take(key_id)
-        except PerdureError as error:
-            await self._stream.drop()
-            reply = problem_reply(error)
-            await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
-            await send({"type": "http.response.body", "body": reply.body})
-            return
-        try:
-            await self._stream.send(receive, send, services.drain, services.settings.stream_seconds_max)
-        except ClientGone:
-            pass
-        finally:
-            services.slots.give_back(key_id)
-
-
-async def read_body(
-    receive: Receive, headers: Mapping[bytes, bytes], bytes_max: int, wanted: bytes = b"application/json"
-) -> bytes:
-    """The whole body, counted while it comes; what a header says of its size is only believed when it is too large."""
-    content_type = headers.get(b"content-type")
-    if content_type is not None and content_type != wanted:
-        _check_content_type(content_type, wanted)
-    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        raise UnsupportedMediaType("Compressed bodies are not taken; send the JSON as it is.")
-    return await read_bytes(receive, headers, bytes_max)
-
-
-async def read_bytes(receive: Receive, headers: Mapping[bytes, bytes], bytes_max: int) -> bytes:
-    """The whole body, whatever it is."""
-    length = headers.get(b"content-length")
-    if length is not None and length.isdigit() and int(length[:20]) > bytes_max:
-        raise _too_large(bytes_max)
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise ClientGone
-    body: bytes = message["body"]
-    if not message["more_body"]:
-        if len(body) > bytes_max:
-            raise _too_large(bytes_max)
-        return body
-    parts = [body]
-    size = len(body)
-    while message["more_body"]:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        parts.append(message["body"])
-        size += len(parts[-1])
-        if size > bytes_max:
-            raise _too_large(bytes_max)
-    return b"".join(parts)
-
-
-def _too_large(bytes_max: int) -> TooLarge:
-    return TooLarge(f"body: more than {bytes_max:,} bytes; send it in parts, or keep large data elsewhere.")
-
-
-def _check_content_type(content_type: bytes, wanted: bytes) -> None:
-    kind, _, parameters = content_type.lower().partition(b";")
-    charset = parameters.strip().removeprefix(b"charset=").strip(b'"')
-    if kind.strip() != wanted or charset not in (b"", b"utf-8", b"utf8"):
-        text = content_type.decode("latin-1")
-        raise UnsupportedMediaType(f"Content-Type {text!r} is not taken; send {wanted.decode()} in UTF-8.")
-
-
-def _refuse_doubled(headers: Iterable[tuple[bytes, bytes]]) -> None:
-    seen: set[bytes] = set()
-    for name, _ in headers:
-        if name in seen and name in _ONCE:
-            raise BadRequest(f"The header {name.decode()} is there twice.")
-        seen.add(name)
-
-
 def _query_fields(query_type: type[Struct]) -> dict[str, bool]:
     """The parameters, and whether each may come many times."""
     return {field.encode_name: "list[" in str(field.type) for field in msgspec.structs.fields(query_type)}
 
 
-async def lifespan(
-    receive: Receive, send: Send, start: Callable[[], Awaitable[None]], stop: Callable[[], Awaitable[None]]
-) -> None:
-    """Answer the server's start and stop."""
-    while True:
-        message = await receive()
-        what = message["type"].rpartition(".")[2]
-        try:
-            await (start if what == "startup" else stop)()
-        except Exception as error:  # the server must hear of it; it ends the process
-            await send({"type": f"lifespan.{what}.failed", "message": str(error)})
-            raise
-        await send({"type": f"lifespan.{what}.complete"})
-        if what == "shutdown":
-            return
-
-
 _PROJECT_HEADERS: Final = (b"x-project-id", b"project-id")
-_encode: Final = msgspec.json.Encoder().encode
-_NO_CONTENT: Final = Reply(204, b"", ((b"cache-control", b"no-store"),))
