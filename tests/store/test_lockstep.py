@@ -10,10 +10,12 @@ import itertools
 import random
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import apsw
 import asyncpg
 import msgspec
 import pytest
@@ -342,8 +344,23 @@ def _told(answers: Sequence[Any]) -> list[str]:
     ]
 
 
+class _Copy(SQLiteStore):
+    """A new store in memory whose schema is copied, not made anew: that would take most of the time of these tests."""
+
+    def _connect(self, flags: int) -> apsw.Connection:
+        connection = super()._connect(flags)
+        with connection.backup("main", _made()._writer, "main") as backup:
+            backup.step()
+        return connection
+
+
+@cache
+def _made() -> SQLiteStore:
+    return SQLiteStore(":memory:")
+
+
 def _memory() -> SQLiteStore:
-    store = SQLiteStore(":memory:")
+    store = _Copy(":memory:")
     store._queries = store._queries | parse(EXTRA, "test")
     return store
 

@@ -9,6 +9,7 @@ at.
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from importlib.resources import files
 from typing import Final, NamedTuple
 
@@ -49,7 +50,8 @@ class Schema(NamedTuple):
         )
 
 
-def migrations(dialect: str) -> list[Migration]:
+@cache
+def migrations(dialect: str) -> Sequence[Migration]:
     """All migrations in order, in the words of a dialect."""
     found: list[Migration] = []
     for file in (files("perdure.store") / "sql" / "migrations").iterdir():
