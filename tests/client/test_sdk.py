@@ -13,7 +13,7 @@ from tests.client.house import ClientError, House, house
 
 Json = Any
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(600),  # they take turns: one worker per machine
     pytest.mark.skipif(sys.platform == "win32", reason="its worker's processes are driven by signals"),
 ]

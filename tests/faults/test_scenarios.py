@@ -22,7 +22,7 @@ async def test_a_small_run_keeps_every_promise(name: str, database: str) -> None
     await play(name, database, Size.SMALL)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("name", "database"), [case for case in CASES if case not in FAST])
 async def test_a_small_run_of_the_others_does_too(name: str, database: str) -> None:

@@ -32,7 +32,7 @@ BOTH = ("sqlite", "postgres")
 
 class Scenario(NamedTuple):
     """What is done, and on which databases; on which of them the small run is part of `make test`, and the medium one
-    of `make test-full`. The other small ones are in `make test-full`, too, the other medium ones in `make test-long`.
+    of `make test-full`. All others are in `make test-long`.
     """
 
     play: Callable[[Run], Awaitable[None]]
