@@ -19,6 +19,7 @@ import logging
 import select
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -47,7 +48,7 @@ def boottime() -> float:
     return time.monotonic()
 
 
-class Lease:
+class Lease(ABC):
     """One registration's lease; `is_good` is asked right before each step. A subclass renews it."""
 
     def __init__(self) -> None:
@@ -70,13 +71,13 @@ class Lease:
         self._good.set()
         self._keep()
 
+    @abstractmethod
     def _keep(self) -> None:
         """Begin to beat, unless that has begun."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def end(self) -> None:
         """Stop beating."""
-        raise NotImplementedError
 
     def is_good(self) -> bool:
         """Whether the lease surely holds: not about to run out, and the server was reachable a moment ago."""
