@@ -98,33 +98,34 @@ class Exports:
                 spans += journal_spans(execution)
             waiting.append(id)
             if len(spans) >= SPANS_AT_ONCE or number == len(ids) - 1:
-                if spans and not await self._post(spans):
+                became = await self._post(spans) if spans else None
+                if spans and became is None:
                     return [*waiting, *ids[number + 1 :]]
                 await store.write(exports.note_exports(project_id=project_id, ids=waiting))
+                if became is not None:  # counted once it is noted: a server that stops after that does not send again
+                    self._engine.stats.count(became, len(spans))
                 spans, waiting = [], []
         return []
 
-    async def _post(self, spans: Sequence[Span]) -> bool:
+    async def _post(self, spans: Sequence[Span]) -> str | None:
+        """What became of spans, as it is counted; None: they are to be tried again."""
         assert self._outbound is not None and self._url is not None
-        stats = self._engine.stats
         try:
             answer = await self._outbound.request(
                 "POST", self._url, encoded(spans), {"content-type": "application/x-protobuf", **self._headers}
             )
         except CallFailed as error:
             self._complain(f"cannot be reached: {error.message}")
-            return False
+            return None
         if answer.status in _AGAIN:
             self._complain(f"answers {answer.status}")
-            return False
+            return None
         if answer.status // 100 == 2:
-            stats.count("spans_exported", len(spans))
-            return True
-        stats.count("spans_refused", len(spans))
+            return "spans_exported"
         logger.warning(
             "The collector at %s refused %d spans (%d); they are not sent again.", self._url, len(spans), answer.status
         )
-        return True
+        return "spans_refused"
 
     def _complain(self, why: str) -> None:
         if not self._away_seconds:
