@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import uuid
+
 import pytest
 from tests.store.pushing import PushWorld
 from tests.store.world import PROJECT, SECOND, START_US, World, raw
+from uuid_utils import uuid7
 
+from perdure.store.interface import Query
 from perdure.store.verbs import pushed, saved_steps
+from perdure.store.verbs.rows import ended
 from perdure.wire.errors import Conflict, NotFound
 from perdure.wire.public import rfc3339
 from perdure.wire.records import Kind
@@ -342,6 +347,33 @@ async def test_a_parent_goes_on_when_none_of_its_batch_is_open(pushes: PushWorld
     ]
     assert (await world.kinds(parent)).count("child") == 1
     await again(pushes, worker, parent)
+
+
+@pytest.mark.parametrize(
+    ("batch_id", "first"),
+    [
+        (str(uuid.uuid5(uuid.NAMESPACE_OID, "map_children")), "deliver_outcome"),
+        (str(uuid7()), "lock_state"),
+    ],
+    ids=["by its parent", "by the server"],
+)
+def test_only_a_batch_that_the_server_numbered_is_looked_at_for_a_wait_of_its_parent(batch_id: str, first: str) -> None:
+    """Ends of siblings go to their parent one after another, so each look more is paid for by all of them in turn."""
+    end = ended(
+        PROJECT,
+        "child",
+        Phase.COMPLETED,
+        START_US,
+        workflow_id="w",
+        parent_execution_id="parent",
+        step_key="k",
+        batch_id=batch_id,
+        limited=0,
+        waits=0,
+    ).__await__()
+    while not isinstance(asked := next(end), Query):
+        pass
+    assert asked.name == first
 
 
 async def test_a_batch_that_ends_at_once_wakes_its_parent_once(pushes: PushWorld, worker: str) -> None:

@@ -73,7 +73,8 @@ class InnerLoop(asyncio.AbstractEventLoop):
 
     def __init__(self, seed: str, keeper: TimerKeeper) -> None:
         self.now_us = 0
-        self.ready: deque[InnerHandle | InnerTimer] = deque()
+        self.ready: deque[InnerHandle | InnerTimer] | None = None
+        """None while nothing is: an empty deque is a third of what a loop that sleeps takes of memory."""
         self.timers: dict[str, InnerTimer] = {}
         self.threads_seen = False
         self.closed = False
@@ -119,8 +120,20 @@ class InnerLoop(asyncio.AbstractEventLoop):
                 raise
             except BaseException as error:  # A callback is user code; the loop outlives it.
                 self.call_exception_handler({"message": f"Exception in callback {handle!r}", "exception": error})
+        if not ready:
+            self.ready = None
         self._spun += budget_here - left
         return budget - (budget_here - left)
+
+    def _make_ready(self, handle: InnerHandle | InnerTimer) -> None:
+        ready = self.ready
+        if ready is None:
+            ready = self.ready = deque()
+        ready.append(handle)
+
+    def _drop_ready(self) -> None:
+        if self.ready is not None:
+            self.ready.clear()  # in place: a pump may be under way
 
     @property
     def is_settled(self) -> bool:
@@ -136,7 +149,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         """The journal says that `timer` is due."""
         del self.timers[timer.key]
         self.move(timer.due_us)  # The clock that noticed may be ahead of the one that stamped the row.
-        self.ready.append(timer)
+        self._make_ready(timer)
 
     def earliest(self) -> InnerTimer | None:
         """The timer that is due first."""
@@ -152,7 +165,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
             return
         self.closed = True
         self._keeper = _NOBODY  # no cycle is left for the collector to find
-        self.ready.clear()
+        self._drop_ready()
         self.timers.clear()
         self._heap.clear()
         tasks, self._tasks = self._tasks, []
@@ -172,7 +185,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
                             _leave_task(self, task)
         finally:
             self.leave(before)
-            self.ready.clear()
+            self._drop_ready()
 
     def living_tasks(self) -> list[InnerTask]:
         return [task for task in self._tasks if not task.done()]
@@ -225,7 +238,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
     ) -> InnerHandle:
         handle = InnerHandle(callback, args, self, contextvars.copy_context() if context is None else context)
         if not self.closed:
-            self.ready.append(handle)
+            self._make_ready(handle)
         return handle
 
     def call_later(
@@ -251,7 +264,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
             return InnerTimer("", due_us, callback, args, self, context)
         if due_us <= self.now_us:  # Due already: nothing to wait for, nothing to record.
             timer = InnerTimer("", due_us, callback, args, self, context)
-            self.ready.append(timer)
+            self._make_ready(timer)
             return timer
         timer = InnerTimer(self._keeper.timer_asked(self.key_for("timer")), due_us, callback, args, self, context)
         self.timers[timer.key] = timer
