@@ -15,15 +15,18 @@ UNKNOWN = "0190a5f2-7c1e-7b3a-9d55-0242ac120002"
 IDS = {"execution_id", "schedule_id", "project_id", "user_id", "key_id", "worker_id", "trigger_id", "webhook_id"}
 """What paths name by ids that the server gives. The others are words of the caller's own, which mean another thing in
 each project; of a trace that nobody wrote there is nothing to see."""
+NOBODY = "192.0.2.1"
+"""An address that nobody has: no name to look up. A server is to be told that it may be called (`outbound_hosts`)."""
+URL = f"https://{NOBODY}/"
 FITTING: Json = {
     "missed_window_seconds": 60,
     "cron": "0 9 * * *",
     "timezone": "Europe/Berlin",
     "email": "w@example.com",
     "workflow_type": "workflow",
-    "url": "https://hooks.example.com/",
-    "webhook_url": "https://hooks.example.com/",
-    "push_endpoint_url": "https://worker.example.com/",
+    "url": URL,
+    "webhook_url": URL,
+    "push_endpoint_url": URL,
     "mode": "push",
     "password": "long enough",
     "new_password": "long enough",

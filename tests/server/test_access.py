@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import httpx2
 from tests.server.people import PROJECTS, Person, member, person
-from tests.server.requests import IDS, PROTOCOL, ROUTES, body_of, name_of, query_of, url_of
+from tests.server.requests import IDS, NOBODY, PROTOCOL, ROUTES, URL, body_of, name_of, query_of, url_of
 from tests.server.serving import Hand, Served, serving
 
 from perdure.server.routing import Caller, Route
@@ -47,8 +47,6 @@ WITHOUT_A_ROLE: Final = {
 RANK: Final = {Role.READ: 0, Role.WRITE: 1, Role.ADMIN: 2}
 KEYED: Final = [route for route in ROUTES if route.role is not None]
 
-URL: Final = "https://192.0.2.1/"
-"""Where nobody answers; the server is told that it may be called."""
 SECRET: Final = "the-secret-of-a"
 """In everything that project A has."""
 
@@ -71,7 +69,7 @@ async def quiet(store: str) -> AsyncIterator[Served]:
         "signup": True,
         "auth_failures_max": 100_000,
     }
-    async with serving(store, **values, outbound_hosts=["192.0.2.1"]) as served:
+    async with serving(store, **values, outbound_hosts=[NOBODY]) as served:
         yield served
 
 
@@ -203,7 +201,6 @@ class Everything:
                     "system_prompt": SECRET,
                 }
                 values |= {"project_id": self.ids["project_id"], "deployment_id": "default", "version": None}
-                values |= {"url": URL, "webhook_url": URL, "push_endpoint_url": URL}
                 status, text = await ask(
                     self.client, route, url=url_of(route, self.names), json=body_of(route, **values)
                 )

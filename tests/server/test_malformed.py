@@ -19,7 +19,7 @@ import httpx2
 import psutil
 import pytest
 from tests.cli.processes import PERDURE, free_port
-from tests.server.requests import ROUTES, body_of, query_of, url_of
+from tests.server.requests import NOBODY, ROUTES, body_of, query_of, url_of
 
 from perdure.server.routing import Route
 
@@ -461,6 +461,7 @@ async def server(folder: Path) -> AsyncIterator[tuple[psutil.Process, int, tuple
                 "PERDURE_POLL_SECONDS_MAX": "0.1",
                 "PERDURE_AUTH_FAILURES_MAX": "1000000",
                 "PERDURE_SIGNUP": "true",
+                "PERDURE_OUTBOUND_HOSTS": NOBODY,
             },
         )
     try:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 import pytest
 from tests.server.people import person
-from tests.server.requests import IDS, PROTOCOL, ROUTES, UNKNOWN, body_of, name_of, query_of, url_of
+from tests.server.requests import IDS, NOBODY, PROTOCOL, ROUTES, UNKNOWN, body_of, name_of, query_of, url_of
 from tests.server.serving import Served, serving
 
 from perdure.server.auth import Failures
@@ -41,7 +41,7 @@ def at(route: Route) -> Iterator[None]:
 @pytest.fixture
 async def signing_up(database: str) -> AsyncIterator[Served]:
     """A server on which there may be users."""
-    async with serving(database, signup=True, auth_failures_max=100_000) as served:
+    async with serving(database, signup=True, auth_failures_max=100_000, outbound_hosts=[NOBODY]) as served:
         yield served
 
 
