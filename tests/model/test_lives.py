@@ -670,14 +670,16 @@ def live(kind: str, *, programs: int, most: int, steps: int, enough: int) -> Cou
     return Lives.done | Counter(programs=ran)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    # A program on PostgreSQL takes as long as ten on SQLite: there it is part of the full suite.
-    [pytest.param(kind, marks=[pytest.mark.slow] if kind == databases.POSTGRES else []) for kind in databases.KINDS],
-)
 @pytest.mark.timeout(900)
-def test_random_lives(kind: str) -> None:
-    live(kind, programs=20, most=300, steps=60, enough=1)
+def test_random_lives() -> None:
+    live(databases.SQLITE, programs=20, most=300, steps=60, enough=1)
+
+
+@pytest.mark.slow  # a program on PostgreSQL takes as long as ten on SQLite
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", databases.KINDS)
+def test_more_random_lives(kind: str) -> None:
+    live(kind, programs=20, most=300, steps=60, enough=3)
 
 
 @pytest.mark.long

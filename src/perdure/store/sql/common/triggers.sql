@@ -48,11 +48,13 @@ FROM event_triggers g LEFT JOIN topics t ON t.project_id = g.project_id AND t.to
 WHERE g.project_id = :project_id AND g.id < :before ORDER BY g.id DESC LIMIT :limit;
 
 -- name: watched_topics
--- All triggers, and of those with events that were not taken since when the first of them waits.
-SELECT g.project_id, g.id, g.topic, g.batch_size, g.batch_timeout_seconds, t.last_seq - g.taken_seq,
-  CASE WHEN t.last_seq > g.taken_seq THEN (SELECT e.created_at_us FROM events e WHERE e.project_id = g.project_id
-    AND e.topic = g.topic AND e.seq > g.taken_seq ORDER BY e.seq LIMIT 1) END
-FROM event_triggers g JOIN topics t ON t.project_id = g.project_id AND t.topic = g.topic;
+-- All triggers, and of those with events that were not taken since when the first of them waits. Subselects, no join: for
+-- a few triggers PostgreSQL would read all topics, as long as it has no statistics.
+SELECT g.project_id, g.id, g.topic, g.batch_size, g.batch_timeout_seconds,
+  COALESCE((SELECT t.last_seq - g.taken_seq FROM topics t WHERE t.project_id = g.project_id AND t.topic = g.topic), 0),
+  (SELECT e.created_at_us FROM events e WHERE e.project_id = g.project_id AND e.topic = g.topic AND e.seq > g.taken_seq
+    ORDER BY e.seq LIMIT 1)
+FROM event_triggers g;
 
 -- name: event_sizes
 SELECT seq, OCTET_LENGTH(data), created_at_us FROM events
