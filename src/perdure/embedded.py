@@ -47,6 +47,7 @@ from perdure.wire.requests import (
     StartItem,
 )
 from perdure.wire.schedules import Fire, StoredSchedule
+from perdure.wire.transcripts import Page
 
 logger = logging.getLogger("perdure")
 
@@ -105,6 +106,12 @@ class LocalTransport:
 
     async def erase(self, user_id: str | None, session_id: str | None) -> tuple[int, int]:
         return await self.engine.executions.erase(self.project_id, user_id=user_id, session_id=session_id)
+
+    async def read_transcript(self, session_id: str, version: int | None, after: int | None) -> Page:
+        return await self.engine.transcripts.read(self.project_id, session_id, version, after)
+
+    async def append_messages(self, session_id: str, messages: Sequence[Raw], version: int | None) -> int:
+        return await self.engine.transcripts.append(self.project_id, session_id, messages, version)
 
     async def put_schedule(self, spec: ScheduleSpec) -> str:
         return await self.engine.schedules.put(self.project_id, spec)

@@ -227,3 +227,26 @@ WHERE n < 1000 AND n % 50 = 4;
 -- picks: a few of them
 INSERT INTO webhooks (project_id, id, url, host, created_at_us)
 SELECT 'p', 'webhook-' || n, 'https://example.com/' || n, 'example.com', 1 FROM numbers WHERE n < 3;
+
+-- name: transcripts
+-- picks: one for each session that is remembered
+INSERT INTO transcripts (project_id, session_id, version, turns, summarized, dropped, written_at_us)
+SELECT 'p', 'session-' || n, 10, 5, 4, 0, :now_us{::BIGINT} - (:executions - n * 100) * 1000000 FROM numbers
+WHERE n < :executions / 100;
+
+-- name: transcript_entries
+-- picks: ten entries in each of them, the sixth a summary
+INSERT INTO transcript_entries (project_id, session_id, seq, hash, summary_of)
+SELECT 'p', 'session-' || (n / 10), n % 10 + 1, CAST('hash-' || n AS {BLOB|BYTEA}), CASE n % 10 WHEN 5 THEN 4 END FROM numbers
+WHERE n < :executions / 10;
+
+-- name: messages
+-- picks: what they refer to
+INSERT INTO messages (project_id, hash, content, uses)
+SELECT 'p', CAST('hash-' || n AS {BLOB|BYTEA}), :payload, 1 FROM numbers WHERE n < :executions / 10;
+
+-- name: turns
+-- picks: what has its turn, what waits for it and what reads, of a few sessions
+INSERT INTO turns (execution_id, session_id, project_id, state, n, deliver, taken_by, read_version)
+SELECT id, 'session-' || (n / 4), 'p', CASE n % 4 WHEN 0 THEN 'open' WHEN 1 THEN 'waiting' WHEN 2 THEN 'taken' ELSE 'reading' END,
+  n % 4, 1, CASE n % 4 WHEN 2 THEN 'taker' END, 10 FROM names WHERE n >= 80 AND n < 480;

@@ -8,10 +8,11 @@ from typing import Any, Final
 from tests.store.world import GRACE_US, PROJECT, World, raw
 
 from perdure.store.interface import Verb
-from perdure.store.verbs import exports, push_workers, pushed, sessions, traces, webhooks
+from perdure.store.verbs import exports, push_workers, pushed, sessions, starts, traces, transcripts, webhooks
 from perdure.store.verbs.starts import New
 from perdure.wire.requests import StartItem
 from perdure.wire.traces import Span
+from perdure.wire.transcripts import OnConflict
 from perdure.wire.webhooks import DeliveryState
 
 KINDS: Final = (
@@ -19,11 +20,13 @@ KINDS: Final = (
     *("pushed child", "push taken", "push handed back", "push lost", "tell a cancel", "untell a cancel"),
     *("cancel of the absent", "push worker online", "push worker beats", "push worker hurries"),
     *("exports begin", "exports claimed", "exports noted", "exports released", "memory", "spans"),
+    *("messages", "a turn"),
     *("make a webhook", "delete a webhook", "settle a delivery", "postpone deliveries", "redeliver"),
 )
 TABLES: Final = (
     *("execution_extras", "push_workers", "session_memory", "spans", "traces", "trace_exports", "export_cursors"),
     *("webhooks", "deliveries", "execution_webhooks"),
+    *("messages", "transcripts", "transcript_entries", "turns"),
 )
 PUSH_WORKER: Final = "push"
 
@@ -120,6 +123,14 @@ def verb_of(
             trace_id = id.replace("-", "")
             spans = [Span(trace_id, f"span{dice.randint(0, 1)}", None, f"{n}", "step", now_us, now_us + n)]
             return traces.put_spans(trace_id=trace_id, spans=spans, **same)
+        case "messages":
+            messages = [raw(n), raw("same")]
+            version = dice.choice([None, 0])
+            return transcripts.append_messages(session_id="s", messages=messages, version=version, **same)
+        case "a turn":
+            on_conflict = dice.choice([*OnConflict])
+            item = StartItem("wf", deployment_id="push", session_id="s", on_conflict=on_conflict)
+            return starts.start(news=[New(child_id, item)], **same)
         case "make a webhook":
             url = f"https://{dice.choice(['a', 'b'])}.example"
             return webhooks.make_webhook(id=f"webhook{n}", url=url, workflow_id=None, description=None, **same)

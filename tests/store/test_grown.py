@@ -49,6 +49,10 @@ LARGE_TABLES: Final = (
     "traces",
     "session_memory",
     "execution_extras",
+    "transcripts",
+    "transcript_entries",
+    "messages",
+    "turns",
 )
 """What grows with the years."""
 
@@ -139,6 +143,7 @@ ANSWERS_NOTHING: Final = {
     "question_below": "only what is open is asked there",
     "newest_of_type": "events have no types",
     "read_approval": "nobody answered",
+    "release_turn": "nothing waits for its turn",
 }
 
 linux = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
@@ -220,6 +225,8 @@ def defaults(executions: int) -> dict[str, Any]:
         **{"url": "https://example.com/x", "host": "example.com", "description": None, "is_root": 1, "busy": "[]"},
         **{"after_us": 0, "after_id": "", "after_key": ""},
         "until_us": NOW_US + 120_000_000,
+        **{"hash": b"hash-253", "uses": 1, "entries": 1, "expected": None, "summarized": 0, "dropped": 4},
+        **{"summary_of": None, "deliver": 1, "taken_by": "taker", "held_us": None},
     }
 
 
@@ -285,6 +292,21 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"session_id": "session-25", "id": name_of(60), "execution_id": ids["waiting_for_answer"]}
     for query in ("read_memory", "put_memory", "insert_memory", "update_memory", "delete_memory"):
         found[query] = {"session_id": "session-25"}
+    for query in (
+        "lock_transcript",
+        "advance_transcript",
+        "read_version",
+        "newest_summary",
+        "entry_sizes",
+        "read_entries",
+    ):
+        found[query] = {"session_id": "session-25", "version": 10}
+    for query in ("insert_entry", "drop_entries", "note_dropped", "delete_transcript", "count_turn", "oldest_reading"):
+        found[query] = {"session_id": "session-25", "upto": 4}
+    for query in ("open_turn", "next_turn", "messages_to_take", "taken_turns", "give_back_taken", "any_turn"):
+        found[query] = {"session_id": "session-25"}
+    for query in ("take_turn", "delete_turn", "begin_turn", "turns_of_execution", "note_reading"):
+        found[query] = {"session_id": "session-25", "execution_id": name_of(101)}
     for query in ("settle_delivery", "postpone_delivery", "read_delivery", "redeliver", "deliveries_of"):
         found[query] = {"execution_id": name_of(54), "webhook_id": "", "tries": 0, "status": 200, "answer": "ok"}
         found[query] |= {"state": "delivered", "next_at_us": None}
@@ -293,6 +315,11 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"execution_id": ids["waiting_for_answer"], "key": "wait-1"}
     line = name_of(executions // 2 // 20 * 20 + 11)
     found |= {
+        "insert_turn": {"session_id": "session-25", "execution_id": fresh, "state": "waiting"},
+        "begin_turn": {"session_id": "session-26", "execution_id": name_of(104)},
+        "result_of": {"id": done},
+        "release_turn": {"id": ids["delayed"]},
+        "use_message": {"hash": b"another"},
         "insert_webhook": {"id": "another"},
         "delete_webhook": {"id": "webhook-2"},
         "lock_project": {"id": "p"},

@@ -54,6 +54,7 @@ from perdure.wire.accounts import User
 from perdure.wire.errors import NotFound
 from perdure.wire.requests import (
     Answer,
+    AppendMessages,
     CloseWait,
     Complete,
     End,
@@ -62,14 +63,18 @@ from perdure.wire.requests import (
     LogLine,
     OpenWait,
     Publish,
+    ReadTranscript,
     ReportItem,
     ScheduleChange,
     ScheduleSpec,
     StartChild,
     StartItem,
+    Summarize,
     Suspend,
+    TakeMessages,
     TimerFired,
 )
+from perdure.wire.transcripts import OnConflict
 
 Named = Callable[[Verb[Any]], Sequence[tuple[str, Any]]] | None
 TABLES = (
@@ -81,6 +86,7 @@ TABLES = (
 
 REPORTS = (
     *("acknowledge", "step", "failed try", "log", "timer", "publish in", "open", "close", "answer", "child"),
+    *("read", "say", "summarize", "take"),
     *("child into a claim", "end into a claim"),
     *("complete", "fail", "retry", "release", "block", "cancelled", "suspend", "suspend on a timer"),
 )
@@ -135,7 +141,8 @@ class Scene:
         scene = cls(world)
         await world.register()
         for name in ("runs", "waits", "asks", "parent"):
-            scene.ids[name] = await world.running(user_id="u")
+            turn: dict[str, Any] = {"session_id": "s", "on_conflict": OnConflict.QUEUE} if name == "runs" else {}
+            scene.ids[name] = await world.running(user_id="u", **turn)
         await world.report(scene.ids["runs"], [event_wait("e", "t"), answer_wait("a")])
         await world.wait_for(scene.ids["waits"], event_wait("e", "t"))
         await world.wait_for(scene.ids["asks"], answer_wait("a"))
@@ -278,6 +285,14 @@ class Scene:
                 entries = [Answer(f"x{n}", None, self.ids[dice.choice(["asks", "runs"])], "a", raw(n))]
             case "child" | "child into a claim":
                 entries = [StartChild(f"c{n}", None, StartItem("wf", key=dice.choice([None, "k"])))]
+            case "read":
+                entries = [ReadTranscript(f"r{n}", "s")]
+            case "say":
+                entries = [AppendMessages(f"m{n}", None, "s", [raw("same"), raw(n)], dice.choice([None, 0]))]
+            case "summarize":
+                entries = [AppendMessages(f"m{n}", None, "s", [raw(n)]), Summarize(f"u{n}", None, "s", 1, raw("same"))]
+            case "take":
+                entries = [TakeMessages(f"t{n}", "s")]
             case "complete" | "end into a claim":
                 end = Complete(raw(n))
             case "fail":
@@ -674,7 +689,7 @@ def test_every_verb_that_changes_something_says_what_it_names() -> None:
     reading |= {"get_messages", "list_slack_apps", "look_out", "read_signing", "list_deployments"}
     reading |= {"watched_topics", "list_triggers", "topic_end"}
     reading |= {"get_memory", "list_agent_runs", "get_session", "list_traces", "get_trace", "journal_of"}
-    reading |= {"find_question", "list_questions", "exporting", "project_ids"}
+    reading |= {"find_question", "list_questions", "exporting", "project_ids", "read_transcript"}
     reading |= {"untold", "active_workers", "watch_push_workers", "standing", "list_steps", "read_step"}
     reading |= {"due_schedules", "get_schedule", "list_schedules", "scheduled_workflows", "list_fires"}
     reading |= {"find_user", "read_user", "read_session", "read_project", "projects_of", "list_members"}

@@ -245,6 +245,10 @@ EXPECTED = {
     "untold_of_push_workers": "executions_held",
     "batch_children": "executions_by_batch",
     "any_open_of_batch": "executions_batch_open",
+    "old_transcripts": "transcripts_by_age",
+    "newest_summary": "transcript_summaries",
+    "open_turn": "turns_open",
+    "next_turn": "turns_of_session",
 }
 
 

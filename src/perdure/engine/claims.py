@@ -20,6 +20,7 @@ from uuid_utils import uuid7
 from perdure.engine.executions import check_item
 from perdure.engine.floors import Floors
 from perdure.engine.schedules import check_spec
+from perdure.engine.transcripts import check_transcript_entry
 from perdure.engine.triggers import check_trigger
 from perdure.store.interface import Verb
 from perdure.store.verbs import claims, reports
@@ -56,6 +57,7 @@ from perdure.wire.requests import (
     StartChild,
     StepDone,
     Suspend,
+    TranscriptEntry,
 )
 
 if TYPE_CHECKING:
@@ -498,6 +500,8 @@ def check_report(item: ReportItem) -> Problem | None:
                 check_json(bytes(entry.data), where="data")
             elif type(entry) is OpenWait:
                 _check_wait(entry)
+            elif isinstance(entry, TranscriptEntry):
+                check_transcript_entry(entry)
         if item.progress is not None:
             check_json(bytes(item.progress), where="progress")
         end = item.end

@@ -31,6 +31,7 @@ from perdure.engine.slack import Slack
 from perdure.engine.snapshots import Snapshots
 from perdure.engine.stats import Stats
 from perdure.engine.traces import Traces
+from perdure.engine.transcripts import Transcripts
 from perdure.engine.triggers import Triggers
 from perdure.engine.webhooks import Webhooks
 from perdure.store.interface import (
@@ -99,6 +100,7 @@ class Engine:
         self.conversations = Conversations(self)
         self.slack = Slack(self)
         self.sessions = Sessions(self)
+        self.transcripts = Transcripts(self)
         self.traces = Traces(self)
         self.exports = Exports(self)
         self.approvals = Approvals(self)

@@ -294,6 +294,8 @@ def check_item(item: StartItem) -> None:
         raise BadValue(f"`delay_seconds` must be 0 to {DELAY_SECONDS_MAX:.0f}, got {item.delay_seconds!r}.")
     if item.start_at_us is not None and not 0 <= item.start_at_us <= AT_US_MAX:
         raise BadValue("`start_at` must lie between 1970 and 9999.")
+    if item.on_conflict is not None and (item.delay_seconds is not None or item.start_at_us is not None):
+        raise BadValue("`on_conflict`: a turn begins at once or after those before it; leave out the start time.")
     if item.run_timeout_seconds is not None and not 1 <= item.run_timeout_seconds <= INT32_MAX:
         raise BadValue(f"`run_timeout_seconds` must be 1 to {INT32_MAX}, got {item.run_timeout_seconds}.")
     if item.queue_concurrency_limit is not None and not 1 <= item.queue_concurrency_limit <= INT32_MAX:

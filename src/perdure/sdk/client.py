@@ -10,7 +10,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack, overload
 
 from msgspec import Raw
 
@@ -23,6 +23,7 @@ from perdure.wire.errors import BadValue, Unavailable, from_code
 from perdure.wire.records import Event, Execution, Problem, Row
 from perdure.wire.requests import EventItem, ExecutionPage, Finished, ListFilters, LogLine, Started, StartItem
 from perdure.wire.status import Phase
+from perdure.wire.transcripts import OnConflict, Transcript, shown
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -52,6 +53,7 @@ class StartOptions(TypedDict, total=False):
     deployment_id: str | None
     run_timeout_seconds: int | None
     webhook_url: str | None
+    on_conflict: Literal["queue", "reject", "deliver"] | None
 
 
 class Handle(Generic[R]):
@@ -286,6 +288,24 @@ class Client:
         """The events of a topic after a number."""
         return await self._transport.read_events(topic, after, limit)
 
+    async def transcript(self, session_id: str, *, version: int | None = None) -> Transcript:
+        """What a session's model is shown: of a version, or of the newest one. Version 0: nothing was said yet."""
+        first = await self._transport.read_transcript(session_id, version, None)
+        entries, following = list(first.entries), first.next
+        while following is not None:
+            page = await self._transport.read_transcript(session_id, first.version, following)
+            entries += page.entries
+            following = page.next
+        return shown(first.version, entries)
+
+    async def append_messages(self, session_id: str, messages: Sequence[object], *, version: int | None = None) -> int:
+        """Add to the end of a session's transcript; answers its new version.
+
+        With `version` only if that is the newest one, else raises `Conflict`.
+        """
+        values = [Raw(encode(message, where=f"messages[{n}]")) for n, message in enumerate(messages)]
+        return await self._transport.append_messages(session_id, values, version)
+
     async def erase(self, *, user_id: str | None = None, session_id: str | None = None) -> tuple[int, int]:
         """Delete what belongs to a user or a session; answers how many are gone and how many are still open."""
         if (user_id is None) == (session_id is None):
@@ -316,6 +336,7 @@ def start_item(
     deployment_id: str | None = None,
     run_timeout_seconds: int | None = None,
     webhook_url: str | None = None,
+    on_conflict: Literal["queue", "reject", "deliver"] | None = None,
 ) -> StartItem:
     """The request for one execution. Raises `BadValue` for what cannot be sent."""
     if isinstance(workflow, str):
@@ -346,4 +367,5 @@ def start_item(
         key=key,
         accept_early=True,
         webhook_url=webhook_url,
+        on_conflict=None if on_conflict is None else OnConflict(on_conflict),
     )

@@ -64,6 +64,7 @@ from perdure.wire.errors import from_code
 from perdure.wire.records import Event as WireEvent
 from perdure.wire.records import Kind, Row
 from perdure.wire.requests import Answer, Claimed, EventItem, LogLine, OpenWait, Publish
+from perdure.wire.transcripts import Transcript
 
 FOREVER_SECONDS = 1e10
 """A time-out from which on there is none."""
@@ -100,7 +101,7 @@ class WaitOptions(TypedDict, total=False):
 class Context:
     """What a workflow's function gets as its first argument. It works in that function, not in steps."""
 
-    __slots__ = ("claim", "logs", "machine", "progress_news")
+    __slots__ = ("claim", "logs", "machine", "progress_news", "readings", "taken")
 
     def __init__(self, machine: Machine, claim: Claimed) -> None:
         self.machine = machine
@@ -109,6 +110,10 @@ class Context:
         """Lines for the runner to report; it empties the list."""
         self.progress_news: list[Raw] = []
         """The same for progress; the last one counts."""
+        self.readings: dict[int, Transcript] = {}
+        """What was read of transcripts, by the `seq` of the row that says so; the runner brings it."""
+        self.taken: set[str] = set()
+        """Executions whose messages were taken, or looked for."""
 
     # --- which execution this is -----------------------------------------------------------------------------------
 

@@ -62,6 +62,7 @@ from perdure.wire.public_schedules import (
     ScheduleResponse,
     SchedulesResponse,
 )
+from perdure.wire.public_transcripts import AppendMessagesRequest, AppendMessagesResponse, TranscriptResponse
 from perdure.wire.records import Event, Execution, Problem, Row
 from perdure.wire.requests import (
     PROTOCOL_VERSION,
@@ -91,6 +92,7 @@ from perdure.wire.schedules import (
     Fire,
     StoredSchedule,
 )
+from perdure.wire.transcripts import Page
 
 logger = logging.getLogger("perdure.client")
 
@@ -325,6 +327,15 @@ class HttpTransport:
         reply = answers.read(_ERASED, body)
         return reply.erased, reply.open
 
+    async def read_transcript(self, session_id: str, version: int | None, after: int | None) -> Page:
+        path = f"/internal/session/{quote(session_id, safe='')}/transcript"
+        return answers.read(_TRANSCRIPT, await self._get(path, {"version": version, "after": after})).page()
+
+    async def append_messages(self, session_id: str, messages: Sequence[Raw], version: int | None) -> int:
+        path = f"/internal/session/{quote(session_id, safe='')}/transcript"
+        body = _encode(AppendMessagesRequest(list(messages), version))
+        return answers.read(_APPENDED, await self.request("POST", path, body, headers=_fresh_key())).version
+
     # --- schedules ---------------------------------------------------------------------------------------------------
 
     async def put_schedule(self, spec: ScheduleSpec) -> str:
@@ -444,6 +455,8 @@ _NEXT_RUNS: Final = msgspec.json.Decoder(NextRunsResponse)
 _FIRES: Final = msgspec.json.Decoder(FiresResponse)
 _SUBMITTED: Final = msgspec.json.Decoder(SubmitWorkflowResponse)
 _ERASED: Final = msgspec.json.Decoder(EraseResponse)
+_TRANSCRIPT: Final = msgspec.json.Decoder(TranscriptResponse)
+_APPENDED: Final = msgspec.json.Decoder(AppendMessagesResponse)
 _REGISTERED: Final = msgspec.json.Decoder(RegisterReply)
 _CLAIMED: Final = msgspec.json.Decoder(ClaimReply)
 _REPORTED: Final = msgspec.json.Decoder(ReportReply)

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from perdure.wire.records import Kind, Row
-from perdure.wire.requests import Entry, ItemReply, Publish, ReportItem, StartChild, StepDone, TimerFired
+from perdure.wire.requests import (
+    AppendMessages,
+    Entry,
+    ItemReply,
+    Publish,
+    ReportItem,
+    StartChild,
+    StepDone,
+    Summarize,
+    TimerFired,
+)
 
 REPORT_BYTES_MAX = 8 * 1024 * 1024
 """How much of one execution leaves with one report; what is more leaves with the next."""
@@ -17,6 +27,10 @@ def size_of(entry: Entry) -> int:
         return 400 + memoryview(entry.item.payload).nbytes
     if isinstance(entry, Publish):
         return 200 + sum(100 + memoryview(one.data).nbytes for one in entry.events)
+    if isinstance(entry, AppendMessages):
+        return 200 + sum(100 + memoryview(one).nbytes for one in entry.messages)
+    if isinstance(entry, Summarize):
+        return 200 + memoryview(entry.summary).nbytes
     data = getattr(entry, "data", None)
     return 200 if data is None else 200 + memoryview(data).nbytes
 

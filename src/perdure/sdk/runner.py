@@ -25,6 +25,7 @@ from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.replay.calls import Call, Effects, State
 from perdure.sdk.replay.machine import Machine
 from perdure.sdk.steps import StepInfo, running_step
+from perdure.sdk.transcripts import Unread
 from perdure.sdk.workflow import StepCall
 from perdure.wire.codec import scrub_text
 from perdure.wire.records import Kind, Row
@@ -46,6 +47,7 @@ from perdure.wire.requests import (
     TimerFired,
 )
 from perdure.wire.retry import delay_us
+from perdure.wire.transcripts import Transcript
 
 if TYPE_CHECKING:
     from perdure.sdk.worker import Worker
@@ -90,6 +92,8 @@ class Runner:
         self._fired: dict[str, None] = {}
         """Timers that were reported and whose rows have not come yet. No set: an empty one is thrice an empty dict."""
         self._rows_at = 0.0
+        self._readings: dict[int, Transcript] = {}
+        self._unread: Unread | None = None
 
     # --- from claim to the first line --------------------------------------------------------------------------------
 
@@ -129,6 +133,9 @@ class Runner:
             self.machine.close()
         self.machine = self.context = None
         self.fetched = 0
+        self._readings.clear()
+        if self._unread is not None:
+            self._unread.forget()
 
     def _make_machine(self) -> Machine | None:
         """The machine with the workflow's code in it; None when there is no code or no input for it."""
@@ -145,6 +152,7 @@ class Runner:
             return None
         machine = Machine(lambda: workflow.start(context, value), seed=claimed.id, strict=workflow.strict)
         context = self.context = Context(machine, claimed)
+        context.readings = self._readings
         return machine
 
     # --- rows in, effects out ----------------------------------------------------------------------------------------
@@ -153,12 +161,25 @@ class Runner:
         """Give rows to the machine and do what it asks for."""
         if self.gone or self.end is not None:
             return
+        speaks_of_transcripts = self._unread is not None and self._unread.waits
         if rows:
             self.fetched = rows[-1].seq
             self._rows_at = self.worker.loop.time()
             for row in rows:
                 if row.kind is Kind.STEP_FAILED and row.key is not None:
                     self._note_failure(row)
+                elif row.kind is Kind.TRANSCRIPT:
+                    speaks_of_transcripts = True
+        if speaks_of_transcripts:
+            if self._unread is None:
+                self._unread = Unread(self.worker.transcripts, self._readings, self._give, self.broke)
+            if self._unread.holds(rows, more, replay):
+                return
+        self._give(rows, more, replay)
+
+    def _give(self, rows: Sequence[Row], more: bool, replay: bool | None) -> None:
+        if self.gone or self.end is not None:
+            return
         if self.machine is None:
             self.machine = self._make_machine()
             if self.machine is None:
@@ -523,6 +544,8 @@ class Runner:
         if self.gone:
             return
         self.gone = True
+        if self._unread is not None:
+            self._unread.forget()
         self._stop_timer()
         for task in self._tasks.values():
             task.cancel()

@@ -28,6 +28,7 @@ from perdure.wire.requests import (
     StartItem,
 )
 from perdure.wire.schedules import Fire, StoredSchedule
+from perdure.wire.transcripts import Page
 
 
 class Transport(Protocol):
@@ -68,6 +69,14 @@ class Transport(Protocol):
     async def read_events(self, topic: str, after: int, limit: int) -> Sequence[Event]: ...
 
     async def erase(self, user_id: str | None, session_id: str | None) -> tuple[int, int]: ...
+
+    async def read_transcript(self, session_id: str, version: int | None, after: int | None) -> Page:
+        """A page of the entries that a version of a session's transcript needs."""
+        ...
+
+    async def append_messages(self, session_id: str, messages: Sequence[Raw], version: int | None) -> int:
+        """Add to the end of a session's transcript; answers its new version."""
+        ...
 
     async def put_schedule(self, spec: ScheduleSpec) -> str:
         """Make a schedule, or bring the one of that workflow and key up to date; answers its id."""

@@ -28,6 +28,7 @@ from perdure.sdk.lease import Lease
 from perdure.sdk.logs import LogHandler
 from perdure.sdk.replay.calls import Call
 from perdure.sdk.runner import Runner
+from perdure.sdk.transcripts import TranscriptReader
 from perdure.sdk.transport import Transport
 from perdure.sdk.workflow import Registry, StepCall, Workflow
 from perdure.wire.errors import LeaseLost, PerdureError, error_classes
@@ -83,6 +84,7 @@ class Worker:
         self.lease = lease
         self.grace_seconds = grace_seconds
         self.parks = parks
+        self.transcripts = TranscriptReader(transport)
         self.threads = ThreadPoolExecutor(min(capacity, 64), thread_name_prefix="perdure-step")
         self.id = ""
         self.loop: asyncio.AbstractEventLoop

@@ -14,8 +14,14 @@ from importlib.resources import files
 from typing import Final, NamedTuple
 
 WORDS: Final[dict[str, dict[str, str]]] = {
-    "sqlite": {"text": "TEXT", "blob": "BLOB", "table": "STRICT, WITHOUT ROWID", "postgres_only": "-- "},
-    "postgres": {"text": "TEXT", "blob": "BYTEA", "table": "", "postgres_only": ""},
+    "sqlite": {
+        "text": "TEXT",
+        "blob": "BLOB",
+        "table": "STRICT, WITHOUT ROWID",
+        "heap": "STRICT",
+        "postgres_only": "-- ",
+    },
+    "postgres": {"text": "TEXT", "blob": "BYTEA", "table": "", "heap": "", "postgres_only": ""},
 }
 """The words of a migration that differ by database."""
 

@@ -10,7 +10,16 @@ from typing import Any, Final
 
 from perdure.store.interface import Verb
 from perdure.store.verbs.starts import New
-from perdure.wire.requests import Answer, OpenWait, Publish, ReportItem, ScheduleSpec, StartChild, StartItem
+from perdure.wire.requests import (
+    Answer,
+    OpenWait,
+    Publish,
+    ReportItem,
+    ScheduleSpec,
+    StartChild,
+    StartItem,
+    TranscriptEntry,
+)
 
 Row = tuple[str, Any]
 Values = dict[str, Any]
@@ -28,6 +37,8 @@ def _item(item: StartItem) -> Iterator[Row]:
         yield "key", (item.workflow_id, item.key)
     if item.parent_execution_id is not None:
         yield "execution", item.parent_execution_id
+    if item.on_conflict is not None and item.session_id is not None:
+        yield "session", item.session_id
 
 
 def _idempotency(values: Values) -> Iterator[Row]:
@@ -64,6 +75,13 @@ def _report(values: Values) -> Iterator[Row]:
             yield "execution", entry.execution_id
         elif type(entry) is StartChild:
             yield from _item(entry.item)
+        elif isinstance(entry, TranscriptEntry):
+            yield "session", entry.session_id
+
+
+def _append_messages(values: Values) -> Iterator[Row]:
+    yield from _idempotency(values)
+    yield "session", values["session_id"]
 
 
 def _schedule(values: Values) -> Iterator[Row]:
@@ -141,6 +159,7 @@ NAMED: Final[dict[str, Callable[[Values], Iterable[Row]]]] = {
         ("begin_exports", "claim_exports", "note_exports", "release_exports"),
         lambda values: [("export", values["project_id"])],
     ),
+    "append_messages": _append_messages,
     "put_memory": lambda values: [("session", values["session_id"])],
     "put_spans": lambda values: [("trace", values["trace_id"])],
     "save_step": _execution,

@@ -21,6 +21,7 @@
     │   ├── IllegalMove         409
     │   ├── NoDeployment        409
     │   ├── KeyReused           409  same Idempotency-Key, other body
+    │   ├── SessionBusy         409  another execution has its turn in the session
     │   ├── EmailTaken          409  somebody has signed up with this e-mail
     │   ├── AlreadyMember       409
     │   └── LastAdmin           409  a project without an admin could not be managed
@@ -143,6 +144,12 @@ class NoDeployment(Conflict):
 
 class KeyReused(Conflict):
     code = "IDEMPOTENCY_KEY_REUSED"
+
+
+class SessionBusy(Conflict):
+    """`details` names the execution that has its turn: `{"execution_id": …}`."""
+
+    code = "SESSION_BUSY"
 
 
 class EmailTaken(Conflict):

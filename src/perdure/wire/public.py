@@ -13,6 +13,7 @@ from msgspec import Meta, Raw, Struct
 from perdure.wire.records import NULL, Event, Execution, MaybeRaw, Row
 from perdure.wire.requests import LogLine, Request, StartItem
 from perdure.wire.status import STATUS
+from perdure.wire.transcripts import OnConflict
 
 INT64_MAX: Final = 2**63 - 1
 
@@ -89,6 +90,8 @@ class SubmitWorkflowRequest(Struct, frozen=True):
     accept_early: bool | None = None
     webhook_url: str | None = None
     """Hears of the end: a signed POST, tried again until it is taken."""
+    on_conflict: OnConflict | None = None
+    """The execution is a turn of its session, one at a time: `queue`, `reject` or `deliver` while another is open."""
 
 
 class SubmitWorkflowResponse(Struct, frozen=True):

@@ -39,6 +39,11 @@ class Kind(StrEnum):
     """Events were published by this execution; the value is the list of their sequence numbers."""
     SENT = "sent"
     """Another execution's suspended step was answered by this one."""
+    TRANSCRIPT = "transcript"
+    """The execution read the transcript of a session, added to it, or took messages of later turns; `name` says which.
+    The value holds versions, never what was said."""
+    MESSAGE = "message"
+    """A later turn of the session has a message that this execution may take; `name` is that turn's execution."""
     CANCEL = "cancel_asked"
     """Somebody asked to cancel; the workflow's main task is cancelled when this row is delivered."""
 
@@ -69,6 +74,8 @@ OUTCOMES: Final[frozenset[Kind]] = frozenset(
         Kind.CHILD,
         Kind.PUBLISHED,
         Kind.SENT,
+        Kind.TRANSCRIPT,
+        Kind.MESSAGE,
         Kind.CANCEL,
     }
 )

@@ -10,6 +10,7 @@ from msgspec import Raw, Struct
 
 from perdure.wire.records import NULL, Execution, MaybeRaw, Problem, Row
 from perdure.wire.schedules import Missed, Overlap, ScheduleStatus
+from perdure.wire.transcripts import OnConflict
 from perdure.wire.workflows import WorkflowType
 
 PROTOCOL_VERSION: Final = 1
@@ -50,6 +51,8 @@ class StartItem(Request, frozen=True):
     channel_context: MaybeRaw = None
     webhook_url: str | None = None
     """What hears of its end."""
+    on_conflict: OnConflict | None = None
+    """The execution is a turn of its session, one at a time: what is to happen while another one is open."""
 
 
 class Started(Struct, frozen=True):
@@ -352,7 +355,44 @@ class CloseWait(Request, frozen=True, tag="close"):
     key: str
 
 
-Entry = StepDone | TimerFired | StartChild | Publish | Answer | OpenWait | CloseWait
+class ReadTranscript(Request, frozen=True, tag="read_transcript"):
+    """Read a session's transcript as it is now. The row has its version; what was said is fetched by it."""
+
+    key: str
+    session_id: str
+
+
+class AppendMessages(Request, frozen=True, tag="append_messages"):
+    """Add to a session's transcript; the messages and the row in this journal are one transaction. With a `version`
+    only if that is the newest."""
+
+    key: str
+    fingerprint: str | None
+    session_id: str
+    messages: list[Raw]
+    version: int | None = None
+
+
+class Summarize(Request, frozen=True, tag="summarize"):
+    """Add a summary to a session's transcript that stands for all of it up to entry `upto`. `version` as above."""
+
+    key: str
+    fingerprint: str | None
+    session_id: str
+    upto: int
+    summary: Raw
+    version: int | None = None
+
+
+class TakeMessages(Request, frozen=True, tag="take_messages"):
+    """Take the messages of later turns that may be delivered to this one, which has its turn in the session."""
+
+    key: str
+    session_id: str
+
+
+TranscriptEntry = ReadTranscript | AppendMessages | Summarize | TakeMessages
+Entry = StepDone | TimerFired | StartChild | Publish | Answer | OpenWait | CloseWait | TranscriptEntry
 
 
 class Suspend(Request, frozen=True, tag="suspend"):

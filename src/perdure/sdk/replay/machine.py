@@ -44,8 +44,9 @@ TIMER_EARLY_US: Final = 60_000_000
 
 _AGAIN: Final = Effects((), (), None, State.AGAIN)
 _DONE: Final = Effects((), (), None, State.DONE)
-_OURS: Final = frozenset({Kind.STEP, Kind.CHILD_STARTED, Kind.PUBLISHED, Kind.SENT})
+_OURS: Final = frozenset({Kind.STEP, Kind.CHILD_STARTED, Kind.PUBLISHED, Kind.SENT, Kind.TRANSCRIPT})
 _WAITS: Final = frozenset({Kind.EVENT, Kind.RESUME})
+_UNASKED: Final = frozenset({Kind.CANCEL, Kind.MESSAGE})
 
 
 class Machine:
@@ -79,6 +80,7 @@ class Machine:
         "changed_inputs",
         "error",
         "loop",
+        "messages",
         "seed",
         "seen",
         "strict",
@@ -97,6 +99,8 @@ class Machine:
         self.strict = strict
         self.seen = 0
         self.cancel_requested = False
+        self.messages: list[str] = []
+        """Executions whose messages may be taken, as rows `message` told of them; whoever takes them empties it."""
         self.error: BaseException | None = None
         """What the workflow's function raised, once DONE; `asyncio.CancelledError` if it was cancelled."""
         self.changed_inputs: list[str] | None = None
@@ -387,6 +391,9 @@ class Machine:
             if self._main is not None:
                 self._main.cancel()
             return None
+        if kind is Kind.MESSAGE:
+            self.messages.append(row.name or "")
+            return None
         timer = self.loop.timers.get(key) if kind is Kind.TIMER else None  # type: ignore[arg-type]
         if timer is not None:
             if self._is_excused(row) and row.at_us < timer.due_us - TIMER_EARLY_US:
@@ -491,7 +498,7 @@ class Machine:
             row = rows[self._next]
             self._next += 1
             self.seen = row.seq
-            if row.kind in OUTCOMES and row.kind is not Kind.CANCEL and not self._was_asked(row):
+            if row.kind in OUTCOMES and row.kind not in _UNASKED and not self._was_asked(row):
                 self._keep_aside(row, None)
         abandoned = self._take_abandoned()
         for call in self._calls.values():

@@ -164,6 +164,7 @@ def _item(
         accept_early=bool(body.accept_early),
         initial_state=body.initial_state,
         webhook_url=body.webhook_url,
+        on_conflict=body.on_conflict if isinstance(body, SubmitWorkflowRequest) else None,
     )
 
 

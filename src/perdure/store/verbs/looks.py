@@ -9,6 +9,7 @@ from msgspec import Raw
 from perdure.store.interface import Rows, query, query_many, verb
 from perdure.store.verbs.rows import execution_of, row_of
 from perdure.store.verbs.traces import delete_traces
+from perdure.store.verbs.transcripts import DROPPED_AT_ONCE, delete_transcript, prune_transcripts
 from perdure.wire.codec import REPLY_BYTES_MAX
 from perdure.wire.errors import Conflict, NotFound
 from perdure.wire.journal_spans import trace_id_of
@@ -60,6 +61,10 @@ DOCTOR = (
     "doctor_schedule_goes_on",
     "doctor_execution_of_one_fire",
     "doctor_trigger_not_ahead",
+    "doctor_messages_counted",
+    "doctor_transcript_has_no_gap",
+    "doctor_turns_of_open_executions",
+    "doctor_waits_for_a_turn",
     "doctor_orphan_rows",
 )
 
@@ -214,7 +219,7 @@ async def prune(
     workflows: Mapping[str, int] | None = None,
 ) -> Pruned:
     """Delete a batch of what is past its time: executions that ended long ago, events, fires of schedules, traces of no
-    execution, memory of sessions, answers to Idempotency-Keys, the names of registrations that ended.
+    execution, memory and transcripts of sessions, answers to Idempotency-Keys, the names of registrations that ended.
 
     `workflows` has the moments of those workflows whose executions are kept for a time of their own.
     """
@@ -239,6 +244,7 @@ async def prune(
     # Not before a clock that is wrong would be set right: a fire's row is what keeps its slot from a second one.
     fires = await query("prune_fires", before_us=min(finished_before_us, idempotency_before_us), limit=limit)
     memory = await query("prune_memory", before_us=finished_before_us, limit=limit)
+    more_transcripts = await prune_transcripts(finished_before_us)
     traces = await query("old_traces", before_us=finished_before_us, limit=limit)
     for project_id, trace_id, size in traces:
         await delete_traces(project_id, [trace_id])
@@ -253,12 +259,13 @@ async def prune(
         after = (project_id, id if created_at_us < before_us else _AFTER_EVERY_ID)
     gone_rows = (rows, events, fires, memory, traces, answers, registrations)
     deleted += sum(map(len, gone_rows[1:]))
-    return Pruned(deleted, after, cut or room <= 0 or limit in map(len, gone_rows))
+    return Pruned(deleted, after, cut or room <= 0 or more_transcripts or limit in map(len, gone_rows))
 
 
 @verb
 async def erase(*, project_id: str, user_id: str | None, session_id: str | None, limit: int) -> tuple[int, int]:
-    """Delete what belongs to a user or a session: executions, and what agents remember of the sessions.
+    """Delete what belongs to a user or a session: executions, what agents remember of the sessions, and transcripts in
+    which nobody has a turn.
 
     Answers how many executions are gone and how many are still open.
     """
@@ -272,6 +279,9 @@ async def erase(*, project_id: str, user_id: str | None, session_id: str | None,
         sessions = [session_id]
     deleted = await _delete(project_id, [row[0] for row in rows])
     await query_many("delete_memory", [(project_id, id) for id in sessions])
+    for id in sessions:
+        while await delete_transcript(project_id, id) >= DROPPED_AT_ONCE:
+            pass
     return deleted, still_open[0][0]
 
 

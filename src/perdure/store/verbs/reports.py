@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Raw
 
 from perdure.store.interface import Counted, Due, Query, Ready, Tell, Written, query, query_many, verb
+from perdure.store.verbs import turns
 from perdure.store.verbs.events import open_wait, publish_events
 from perdure.store.verbs.hands import Hands, Offer
 from perdure.store.verbs.rows import JournalRow, as_row, ended, journal_after, journal_row, row_of
@@ -21,6 +22,7 @@ from perdure.wire.errors import Conflict, IllegalMove
 from perdure.wire.records import OUTCOMES, Kind, Problem, Row
 from perdure.wire.requests import (
     Answer,
+    AppendMessages,
     Block,
     Cancelled,
     Claimed,
@@ -31,12 +33,16 @@ from perdure.wire.requests import (
     ItemReply,
     OpenWait,
     Publish,
+    ReadTranscript,
     Release,
     ReportItem,
     StartChild,
     StepDone,
+    Summarize,
     Suspend,
+    TakeMessages,
     TimerFired,
+    TranscriptEntry,
 )
 from perdure.wire.status import HELD, Phase
 
@@ -48,7 +54,8 @@ REPORT_ENTRIES_MAX = 100_000
 TRY_NEWER_US = 1_000_000
 """How long what diverged on one worker waits before it is offered again, when a newer one is there to take it."""
 
-_ONE_ROW = (StepDone, TimerFired, StartChild, Publish, Answer)
+_TRANSCRIPT = (ReadTranscript, AppendMessages, Summarize, TakeMessages)
+_ONE_ROW = (StepDone, TimerFired, StartChild, Publish, Answer, *_TRANSCRIPT)
 
 
 class _At(msgspec.Struct, frozen=True, gc=False):
@@ -153,7 +160,7 @@ async def _take(
                 shown.append(as_row(met))
             accepted.append(0)
         else:
-            touched = touched or type(entry) is not StartChild
+            touched = touched or type(entry) is Publish or type(entry) is Answer
             row = await _effect(at, seq, entry, fresh, told_of)  # type: ignore[arg-type]  # what is left
             rows.append(row)
             shown.append(as_row(row))
@@ -304,14 +311,24 @@ def _kind_of(entry: object) -> Kind:
         return Kind.TIMER
     if type(entry) is StartChild:
         return Kind.CHILD_STARTED
+    if isinstance(entry, _TRANSCRIPT):
+        return Kind.TRANSCRIPT
     return Kind.PUBLISHED if type(entry) is Publish else Kind.SENT
 
 
 async def _effect(
-    at: _At, seq: int, entry: StartChild | Publish | Answer, fresh: Iterator[str], started: Iterator[tuple[bool, bytes]]
+    at: _At,
+    seq: int,
+    entry: StartChild | Publish | Answer | TranscriptEntry,
+    fresh: Iterator[str],
+    started: Iterator[tuple[bool, bytes]],
 ) -> JournalRow:
     """Do what the workflow asked of the engine; the effect and its row are one transaction (I6)."""
-    if type(entry) is StartChild:
+    name: str | None
+    if isinstance(entry, _TRANSCRIPT):
+        name, ok, value = await turns.answer(at.project_id, at.execution_id, entry, at.now_us)
+        kind = Kind.TRANSCRIPT
+    elif type(entry) is StartChild:
         ok, value = next(started)
         kind, name = Kind.CHILD_STARTED, entry.item.workflow_id
     elif type(entry) is Publish:
@@ -331,7 +348,7 @@ async def _effect(
         at.attempt,
         key=entry.key,
         name=name,
-        fingerprint=entry.fingerprint,
+        fingerprint=getattr(entry, "fingerprint", None),
         ok=ok,
         value=value,
     )

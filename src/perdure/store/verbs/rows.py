@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Raw
 
 from perdure.store.interface import Ended, News, Ready, Rows, Tell, Written, query, query_many
+from perdure.store.verbs.turns import end_turns
 from perdure.store.verbs.webhooks import enqueue
 from perdure.wire.records import Execution, Kind, Row
 from perdure.wire.status import Phase
@@ -14,6 +15,10 @@ from perdure.wire.status import Phase
 NULL_BYTES = b"null"
 WOKEN_RANK = 1_000_000
 """A fresh execution's rank is this minus its priority, a woken one's just minus its priority."""
+
+OUTSIDE = 1
+SESSIONS = 2
+"""Who wants to hear of an end, as its statement answers (the sum): somebody outside, the sessions it has to do with."""
 
 ROW_BYTES = 120
 """About how many bytes of an answer a journal row is beside its value."""
@@ -156,7 +161,7 @@ async def ended(
 ) -> None:
     """What follows from a final phase that was just written: the parent and waiters hear of it, a slot is free.
 
-    `waits` is 0 when it is known to have none open; `told` is 1 when somebody outside wants to hear of it, too.
+    `waits` is 0 when it is known to have none open; `told` says who else wants to hear of it (OUTSIDE, SESSIONS).
     """
     hints: list[Ended | Written | Ready] = [
         Ended(project_id, execution_id, workflow_id, phase.value, result, error, detail),
@@ -167,21 +172,35 @@ async def ended(
     await Tell(*hints)
     if waits:
         await query("close_waits", execution_id=execution_id)
-    if told:
+    if told & OUTSIDE:
         await enqueue(project_id, execution_id, workflow_id, parent_execution_id is None, now_us)
-    if parent_execution_id is None or step_key is None:
-        return
+    value = result if result is not None else detail if detail is not None else NULL_BYTES
+    if parent_execution_id is not None and step_key is not None:
+        await _tell_parent(project_id, parent_execution_id, step_key, batch_id, phase, value, now_us, taker)
+    if told & SESSIONS:  # last: executions are locked before sessions
+        await end_turns(project_id, execution_id, phase, now_us)
+
+
+async def _tell_parent(
+    project_id: str,
+    parent_id: str,
+    step_key: str,
+    batch_id: str | None,
+    phase: Phase,
+    value: bytes,
+    now_us: int,
+    taker: Taker | None,
+) -> None:
     if (
         batch_id is not None
         and not _is_derived(batch_id)
-        and await _ended_in_batch(project_id, parent_execution_id, step_key, batch_id, now_us)
+        and await _ended_in_batch(project_id, parent_id, step_key, batch_id, now_us)
     ):
         return
     ok = phase is Phase.COMPLETED
-    value = result if result is not None else detail if detail is not None else NULL_BYTES
     await deliver(
         project_id,
-        parent_execution_id,
+        parent_id,
         Kind.CHILD,
         now_us,
         key=step_key,

@@ -9,10 +9,12 @@ from msgspec import Raw
 from perdure.store.interface import Due, Ready, Tell, query, query_many, verb
 from perdure.store.verbs.hands import Hands, Offer
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
-from perdure.store.verbs.rows import NULL_BYTES, WOKEN_RANK
+from perdure.store.verbs.rows import NULL_BYTES, WOKEN_RANK, deliver
+from perdure.store.verbs.turns import HELD_US, ask_for_turn
 from perdure.store.verbs.webhooks import host_of
 from perdure.wire.errors import (
     BadRequest,
+    Conflict,
     DeploymentNotFound,
     NoDeployment,
     NotFound,
@@ -21,6 +23,7 @@ from perdure.wire.errors import (
 )
 from perdure.wire.records import Kind, Problem, Row
 from perdure.wire.requests import Claimed, StartAnswer, Started, StartItem
+from perdure.wire.transcripts import OnConflict
 
 _ANSWERS = msgspec.json.Decoder(list[StartAnswer])
 
@@ -112,6 +115,8 @@ async def start_items(
     tags: list[tuple[object, ...]] = []
     extras: list[tuple[object, ...]] = []
     told: list[tuple[object, ...]] = []
+    heard: list[tuple[str, str]] = []
+    """Executions that hear of another one's message, and that one."""
     for id, item in news:
         where = (item.deployment_id, item.workflow_id, item.queue_name, item.accept_early)
         target = targets.get(where)
@@ -159,13 +164,25 @@ async def start_items(
                     continue
                 known = parents[item.parent_execution_id] = Parent(*found[0])
             parent = known
-        if item.key is not None:
-            keys[item.workflow_id, item.key] = Started(id, now_us)
         due_at_us = item.start_at_us
         if item.delay_seconds is not None:
             due_at_us = now_us + int(item.delay_seconds * 1_000_000)
         if due_at_us is not None and due_at_us <= now_us:
             due_at_us = None
+        if item.on_conflict is not None:
+            try:
+                holder = await _ask_for_turn(project_id, id, item, item.on_conflict, parent, now_us)
+            except PerdureError as error:
+                if not independent:
+                    raise
+                answers.append(Problem(error.message, error.code, error.details))
+                continue
+            if holder is not None:
+                due_at_us = HELD_US
+                if item.on_conflict is OnConflict.DELIVER:
+                    heard.append((holder, id))
+        if item.key is not None:
+            keys[item.workflow_id, item.key] = Started(id, now_us)
         timeout = item.run_timeout_seconds if item.run_timeout_seconds is not None else target.run_timeout_seconds
         born: tuple[object, ...] = _QUEUED
         phase = "queued"
@@ -222,7 +239,7 @@ async def start_items(
             extras.append((id, item.otel_traceparent, state, context))
         if item.webhook_url is not None:
             told.append((id, item.webhook_url, host_of(item.webhook_url)))
-        if due_at_us is not None:
+        if due_at_us is not None and due_at_us != HELD_US:
             await Tell(Due(due_at_us))
         answers.append(Started(id, now_us))
     if rows:
@@ -235,11 +252,25 @@ async def start_items(
             await query_many("insert_extras", extras)
         if told:
             await query_many("insert_execution_webhook", told)
+        for holder, id in heard:
+            await deliver(project_id, holder, Kind.MESSAGE, now_us, name=id)
         if hands is not None and given:
             await hands.note(given, now_us)
         if len(given) < len(rows):
             await Tell(*{Ready(project_id, row[3]) for row in rows if row[4] == "queued"})  # type: ignore[arg-type]  # text
     return answers
+
+
+async def _ask_for_turn(
+    project_id: str, id: str, item: StartItem, on_conflict: OnConflict, parent: Parent, now_us: int
+) -> str | None:
+    session_id = item.session_id or parent.session_id or id
+    if session_id == parent.session_id:
+        raise Conflict(
+            f"A child would wait for its parent's turn in session {session_id!r}: leave `on_conflict` out, or give the "
+            "child a session of its own."
+        )
+    return await ask_for_turn(project_id, session_id, id, on_conflict, now_us)
 
 
 def _value(given: Raw | None) -> bytes | None:

@@ -85,3 +85,28 @@ UNION SELECT trace_id FROM traces WHERE of_execution = 1 AND NOT EXISTS (SELECT 
   WHERE e.project_id = traces.project_id AND e.id = SUBSTR(trace_id, 1, 8) || '-' || SUBSTR(trace_id, 9, 4) || '-'
     || SUBSTR(trace_id, 13, 4) || '-' || SUBSTR(trace_id, 17, 4) || '-' || SUBSTR(trace_id, 21, 12))
 UNION SELECT schedule_id FROM schedule_fires WHERE NOT EXISTS (SELECT 1 FROM schedules s WHERE s.id = schedule_fires.schedule_id) LIMIT 20;
+
+-- name: doctor_messages_counted
+-- How often each message is referred to, and nothing is referred to that is not there.
+SELECT m.hash FROM messages m WHERE m.uses <> (SELECT COUNT(*) FROM transcript_entries e
+  WHERE e.project_id = m.project_id AND e.hash = m.hash)
+UNION SELECT e.hash FROM transcript_entries e WHERE NOT EXISTS (SELECT 1 FROM messages m
+  WHERE m.project_id = e.project_id AND m.hash = e.hash) LIMIT 20;
+
+-- name: doctor_transcript_has_no_gap
+-- It has all entries from what was dropped to its version.
+SELECT t.session_id FROM transcripts t LEFT JOIN transcript_entries e ON e.project_id = t.project_id AND e.session_id = t.session_id
+  AND e.seq > t.dropped
+GROUP BY t.project_id, t.session_id, t.version, t.dropped
+HAVING COALESCE(MAX(e.seq), 0) <> CASE WHEN t.version > t.dropped THEN t.version ELSE 0 END
+  OR COUNT(e.seq) <> t.version - t.dropped LIMIT 20;
+
+-- name: doctor_turns_of_open_executions
+SELECT t.execution_id FROM turns t LEFT JOIN executions e ON e.project_id = t.project_id AND e.id = t.execution_id
+WHERE e.id IS NULL OR e.completed_at_us IS NOT NULL LIMIT 20;
+
+-- name: doctor_waits_for_a_turn
+-- What is held back has a turn to wait for, and that one is somebody's.
+SELECT e.id FROM executions e WHERE e.phase = 'queued' AND e.due_at_us = 253402300799000001
+  AND NOT EXISTS (SELECT 1 FROM turns t JOIN turns o ON o.project_id = t.project_id AND o.session_id = t.session_id
+    WHERE t.execution_id = e.id AND o.state = 'open') LIMIT 20;

@@ -9,6 +9,7 @@ COALESCE((SELECT 1 FROM waits WHERE waits.execution_id = executions.id AND waits
 -- text: told
 CASE WHEN (parent_execution_id IS NULL AND (SELECT p.webhooks FROM projects p WHERE p.id = executions.project_id) > 0)
   OR EXISTS (SELECT 1 FROM execution_webhooks x WHERE x.execution_id = executions.id) THEN 1 ELSE 0 END
+  + COALESCE((SELECT 2 FROM turns t WHERE t.execution_id = executions.id LIMIT 1), 0)
 
 -- name: acknowledge
 -- holds: execution=id

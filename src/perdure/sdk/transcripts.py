@@ -1,0 +1,305 @@
+"""The transcript of a session, for workflow code that talks to a model: read it, add to it, summarize it, and take the
+messages of those who could not wait.
+
+What is read is known by its version: that, and not what was said, is in the journal, and a replay reads the same
+version again. A worker keeps what it has read lately, so that it fetches of a long transcript only what was added.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+from msgspec import Raw, Struct
+
+from perdure.sdk.payloads.errors import error_from_json
+from perdure.sdk.payloads.fingerprints import fingerprint
+from perdure.wire.errors import NotFound, PerdureError, from_code
+from perdure.wire.records import Kind, MaybeRaw, Row
+from perdure.wire.requests import AppendMessages, ReadTranscript, Summarize, TakeMessages
+from perdure.wire.transcripts import APPEND, READ, SUMMARIZE, TAKE, Entry, Transcript, shown
+
+if TYPE_CHECKING:
+    from perdure.sdk.context import Context
+    from perdure.sdk.transport import Transport
+
+logger = logging.getLogger("perdure.worker")
+
+KEPT_BYTES_MAX: Final = 64 << 20
+"""How much of transcripts a worker keeps, those that it read last."""
+ENTRY_BYTES: Final = 200
+"""About what an entry takes beside its message."""
+BACKOFF_SECONDS_MAX: Final = 5.0
+
+
+class Reading(NamedTuple):
+    """A transcript as an execution has read it."""
+
+    version: int
+    entries: Sequence[Entry]
+    """What a model is to be shown: the newest summary, if there is one, and what it does not stand for."""
+    taken_by: str | None = None
+    """The execution that took this one's message into its own turn, and has completed; there is nothing left to do."""
+    result: Raw | None = None
+    """Its result."""
+
+    @property
+    def messages(self) -> list[Raw]:
+        """The messages, in order, as they were appended."""
+        return [entry.message for entry in self.entries]
+
+
+class Taken(Struct, frozen=True):
+    """A message that came while the turn was under way: the input of the execution that brought it."""
+
+    execution_id: str
+    message: Raw
+
+
+def read_transcript(ctx: Context, session_id: str | None = None) -> Coroutine[Any, Any, Reading]:
+    """Read the transcript of this execution's session, or of another one, as it is now; alike in every replay.
+
+    history = (await read_transcript(ctx)).messages
+    """
+    session = _session(ctx, session_id)
+    call = ctx.machine.new_call(Kind.TRANSCRIPT, READ, None, lambda key: ReadTranscript(key, session))
+    return _read(ctx, ctx.machine.wait(call))
+
+
+async def _read(ctx: Context, row: Coroutine[Any, Any, Row]) -> Reading:
+    found = await row
+    said = _said(found)
+    transcript = ctx.readings.pop(found.seq)
+    return Reading(said.version, transcript.entries, said.taken_by, said.result)
+
+
+def append_messages(
+    ctx: Context, messages: Sequence[Raw], *, session_id: str | None = None, version: int | None = None
+) -> Coroutine[Any, Any, int]:
+    """Add messages to the end of a transcript, exactly once; gives its new version.
+
+    With `version` only if that is the newest, else raises `Conflict`: somebody has added to it since it was read.
+    """
+    session = _session(ctx, session_id)
+    given = list(messages)
+    print_ = fingerprint(b"\n".join(map(bytes, given)))
+    call = ctx.machine.new_call(
+        Kind.TRANSCRIPT, APPEND, print_, lambda key: AppendMessages(key, print_, session, given, version)
+    )
+    return _new_version(ctx.machine.wait(call))
+
+
+def summarize(
+    ctx: Context, summary: Raw, upto: int, *, session_id: str | None = None, version: int | None = None
+) -> Coroutine[Any, Any, int]:
+    """Let a summary stand for all of a transcript up to entry `upto`; gives the new version.
+
+    What it stands for is gone once no open execution can read it any more. Raises `Conflict` as `append_messages`,
+    and `BadRequest` when an earlier summary stands for as much.
+    """
+    session = _session(ctx, session_id)
+    print_ = fingerprint(bytes(summary))
+    call = ctx.machine.new_call(
+        Kind.TRANSCRIPT, SUMMARIZE, print_, lambda key: Summarize(key, print_, session, upto, summary, version)
+    )
+    return _new_version(ctx.machine.wait(call))
+
+
+async def _new_version(row: Coroutine[Any, Any, Row]) -> int:
+    found = await row
+    if not found.ok:
+        problem = error_from_json(bytes(found.value))
+        raise from_code(problem.type, problem.message)
+    return _said(found).version
+
+
+async def take_messages(ctx: Context) -> Sequence[Taken]:
+    """The messages that were sent to this execution's session, to be delivered to whoever works, since it began or last
+    took some. Nobody else gets them, unless this execution fails.
+
+    While there are none this does nothing, so it may be called before each call of a model.
+    """
+    told, ctx.machine.messages[:] = set(ctx.machine.messages), []
+    if not told - ctx.taken:
+        return ()
+    session = _session(ctx, None)
+    call = ctx.machine.new_call(Kind.TRANSCRIPT, TAKE, None, lambda key: TakeMessages(key, session))
+    row = await ctx.machine.wait(call)
+    taken = msgspec.json.decode(row.value, type=list[Taken])
+    ctx.taken.update(told, (one.execution_id for one in taken))
+    return taken
+
+
+def _session(ctx: Context, session_id: str | None) -> str:
+    return session_id or ctx.session_id or ctx.execution_id
+
+
+class _Version(Struct, frozen=True):
+    version: int
+    session_id: str = ""
+    taken_by: str | None = None
+    result: MaybeRaw = None
+
+
+def _said(row: Row) -> _Version:
+    return msgspec.json.decode(row.value, type=_Version)
+
+
+class _Kept:
+    """Entries of one transcript, without gaps: whatever versions from `least` to the last entry need."""
+
+    __slots__ = ("entries", "least", "size")
+
+    def __init__(self, least: int, entries: list[Entry]) -> None:
+        self.least = least
+        self.entries = entries
+        self.size = sum(ENTRY_BYTES + memoryview(entry.message).nbytes for entry in entries)
+
+    @property
+    def version(self) -> int:
+        return self.entries[-1].seq
+
+
+class TranscriptReader:
+    """What a worker has read of transcripts: entries never change, so of one that it knows it fetches the rest."""
+
+    def __init__(self, transport: Transport, bytes_max: int = KEPT_BYTES_MAX) -> None:
+        self._transport = transport
+        self._bytes_max = bytes_max
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._size = 0
+
+    def known(self, session_id: str, version: int) -> Transcript | None:
+        """A transcript at a version, if nothing has to be fetched for it."""
+        if version == 0:
+            return Transcript(0, ())
+        kept = self._kept.get(session_id)
+        if kept is None or not kept.least <= version <= kept.version:
+            return None
+        self._kept.move_to_end(session_id)
+        return shown(version, kept.entries)
+
+    async def read(self, session_id: str, version: int) -> Transcript:
+        """A transcript at a version. A server that cannot be reached is asked again, for as long as the caller waits.
+        Raises what it refuses, and `NotFound` for a transcript that was erased meanwhile."""
+        found = self.known(session_id, version)
+        if found is not None:
+            return found
+        kept = self._kept.get(session_id)
+        if kept is not None and kept.version < version:
+            more = await self._fetch(session_id, version, kept.version)
+            if _has_all(more, version) and more[0].seq == kept.version + 1:
+                self._keep(session_id, _Kept(kept.least, [*kept.entries, *more]))
+                return shown(version, [*kept.entries, *more])
+        entries = await self._fetch(session_id, version, None)
+        if not _has_all(entries, version):
+            raise NotFound(f"Version {version} of the transcript of session {session_id!r} is gone: it was erased.")
+        if kept is None or kept.version < version:
+            self._keep(session_id, _Kept(version, entries))
+        return shown(version, entries)
+
+    async def _fetch(self, session_id: str, version: int, after: int | None) -> list[Entry]:
+        found: list[Entry] = []
+        pause = 0.1
+        while True:
+            try:
+                page = await self._transport.read_transcript(session_id, version, after)
+            except PerdureError as error:
+                if not error.retryable:
+                    raise
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, BACKOFF_SECONDS_MAX)
+                continue
+            found += page.entries
+            after = page.next
+            if after is None:
+                return found
+
+    def _keep(self, session_id: str, kept: _Kept) -> None:
+        """Keep what was read, without what its newest summary stands for; and let go of what was read long ago."""
+        summary = next((entry for entry in reversed(kept.entries) if entry.summary_of is not None), None)
+        if summary is not None and summary.summary_of is not None and kept.entries[0].seq <= summary.summary_of:
+            rest = [entry for entry in kept.entries if entry.seq > (summary.summary_of or 0)]
+            kept = _Kept(summary.seq, rest)
+        before = self._kept.pop(session_id, None)
+        self._size += kept.size - (0 if before is None else before.size)
+        self._kept[session_id] = kept
+        while self._size > self._bytes_max:
+            self._size -= self._kept.popitem(last=False)[1].size
+
+
+def _has_all(entries: Sequence[Entry], version: int) -> bool:
+    """Whether entries go up to a version without a gap."""
+    return bool(entries) and entries[-1].seq == version and entries[-1].seq - entries[0].seq == len(entries) - 1
+
+
+class Unread:
+    """Rows of one execution that wait until what they say was read of transcripts is here. Then they go to the machine,
+    in order; meanwhile the worker does other things."""
+
+    def __init__(
+        self,
+        reader: TranscriptReader,
+        found: dict[int, Transcript],
+        give: Callable[[Sequence[Row], bool, bool | None], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        self._reader = reader
+        self._found = found
+        self._give = give
+        self._failed = failed
+        self._waiting: deque[tuple[Sequence[Row], bool, bool | None]] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether rows wait: others may not overtake them."""
+        return bool(self._waiting)
+
+    def holds(self, rows: Sequence[Row], more: bool, replay: bool | None) -> bool:
+        """Keep these rows, unless all that they need is here."""
+        if not self._waiting and all(map(self._is_here, rows)):
+            return False
+        self._waiting.append((rows, more, replay))
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._fetch(), context=contextvars.Context())
+        return True
+
+    def forget(self) -> None:
+        """Nobody wants these rows any more."""
+        self._waiting.clear()
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+
+    def _is_here(self, row: Row) -> bool:
+        if row.kind is not Kind.TRANSCRIPT or row.name != READ or row.seq in self._found:
+            return True
+        said = _said(row)
+        known = self._reader.known(said.session_id, said.version)
+        if known is not None:
+            self._found[row.seq] = known
+        return known is not None
+
+    async def _fetch(self) -> None:
+        try:
+            while self._waiting:
+                first = self._waiting[0]
+                for row in first[0]:
+                    if not self._is_here(row):
+                        said = _said(row)
+                        found = await self._reader.read(said.session_id, said.version)
+                        self._found[row.seq] = found
+                if self._waiting and self._waiting[0] is first:
+                    self._waiting.popleft()
+                    self._give(*first)
+        except Exception as error:  # it was erased, or is not for this worker
+            logger.error("A transcript cannot be read: %s", error)
+            self._waiting.clear()
+            self._failed(error)
+        finally:
+            self._task = None

@@ -1,0 +1,204 @@
+"""Transcripts of sessions: what was said, each message stored once in its project and referred to by entries.
+
+The transcript's row is the lock of whoever appends, summarizes or reads for a replay. What a summary stands for is
+dropped once no open execution has read an older version: in a replay it would read that version again.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from typing import Final
+
+from msgspec import Raw
+
+from perdure.store.interface import query, query_many, verb
+from perdure.store.verbs.idempotency import Idempotency, recall, remember
+from perdure.wire.codec import REPLY_BYTES_MAX
+from perdure.wire.errors import BadRequest, Conflict, PerdureError
+from perdure.wire.transcripts import Entry, Page
+
+DROPPED_AT_ONCE: Final = 2_000
+"""Entries that go in one transaction; the rest goes with the next."""
+DELETED_AT_ONCE: Final = 50
+"""Transcripts that retention looks at in one transaction."""
+
+
+def hash_of(project_id: str, message: bytes) -> bytes:
+    """Under what a project stores a message. Another project's hash of the same is another one."""
+    return blake2b(message, digest_size=20, key=blake2b(project_id.encode(), digest_size=32).digest()).digest()
+
+
+@verb
+async def read_transcript(
+    *,
+    project_id: str,
+    session_id: str,
+    version: int | None,
+    after: int | None,
+    limit: int,
+    bytes_max: int = REPLY_BYTES_MAX,
+) -> Page:
+    """A page of the entries that a version needs (None: the newest version); of an unknown session version 0.
+
+    `after` goes on behind an entry; without it the page begins with the first one that the version needs. No entry
+    follows the one that fills `bytes_max`. Raises BadRequest for a version that is still to come.
+    """
+    rows = await query("read_version", project_id=project_id, session_id=session_id)
+    newest: int = rows[0][0] if rows else 0
+    if version is None:
+        version = newest
+    elif version > newest:
+        raise BadRequest(f"The transcript of session {session_id!r} has version {newest}, not {version} yet.")
+    if after is None:
+        found = await query("newest_summary", project_id=project_id, session_id=session_id, version=version)
+        after = found[0][1] if found else 0
+    where: dict[str, object] = {"project_id": project_id, "session_id": session_id, "after": after, "version": version}
+    fits, room = 0, bytes_max
+    for (size,) in await query("entry_sizes", limit=limit, **where):
+        if room <= 0:
+            break
+        room -= size
+        fits += 1
+    entries = [
+        Entry(seq, Raw(message), summary_of)
+        for seq, message, summary_of in (await query("read_entries", limit=fits, **where) if fits else ())
+    ]
+    more = bool(entries) and entries[-1].seq < version
+    return Page(version, entries, entries[-1].seq if more else None)
+
+
+@verb
+async def append_messages(
+    *,
+    project_id: str,
+    session_id: str,
+    messages: Sequence[Raw],
+    version: int | None,
+    now_us: int,
+    idempotency: Idempotency | None = None,
+) -> int:
+    """Add messages to the end, once per Idempotency-Key; answers the new version. Raises Conflict when `version` is
+    given and is not the newest."""
+    first = await recall(project_id, idempotency)
+    if first is not None:
+        return int(first)
+    new = await append(project_id, session_id, messages, version, now_us)
+    await remember(project_id, idempotency, str(new).encode(), now_us)
+    return new
+
+
+async def append(
+    project_id: str,
+    session_id: str,
+    messages: Sequence[Raw],
+    version: int | None,
+    now_us: int,
+    *,
+    summary_of: int | None = None,
+) -> int:
+    """As `append_messages`; part of a worker's report as well. With `summary_of` the one message is a summary that
+    stands for all up to that entry. Refuses before it writes."""
+    known = await query("lock_transcript", project_id=project_id, session_id=session_id)
+    newest: int = known[0][0] if known else 0
+    summarized: int = known[0][2] if known else 0
+    if version is not None and version != newest:
+        raise _moved_on(session_id, newest, version)
+    if summary_of is not None and not summarized < summary_of <= newest:
+        raise BadRequest(
+            f"A summary of session {session_id!r} must stand for all up to an entry from {summarized + 1} to {newest}, "
+            f"not {summary_of}."
+        )
+    if not messages:
+        return newest
+    advanced = await query(
+        "advance_transcript",
+        project_id=project_id,
+        session_id=session_id,
+        entries=len(messages),
+        summarized=summary_of or 0,
+        expected=version if known or version is None else 0,
+        now_us=now_us,
+    )
+    if not advanced:  # another server made the first entries at this moment
+        rows = await query("read_version", project_id=project_id, session_id=session_id)
+        raise _moved_on(session_id, rows[0][0], version or 0)
+    new: int = advanced[0][0]
+    hashes = [hash_of(project_id, bytes(message)) for message in messages]
+    contents = dict(zip(hashes, map(bytes, messages), strict=True))
+    # By hash, as everybody: of two that share messages none waits for the other one's.
+    await query_many(
+        "use_message",
+        [(project_id, hash, contents[hash], uses) for hash, uses in sorted(Counter(hashes).items())],
+    )
+    first = new - len(messages) + 1
+    await query_many(
+        "insert_entry", [(project_id, session_id, first + n, hash, summary_of) for n, hash in enumerate(hashes)]
+    )
+    return new
+
+
+def _moved_on(session_id: str, newest: int, version: int) -> PerdureError:
+    return Conflict(
+        f"The transcript of session {session_id!r} has version {newest}, not {version}; read it again and add to that.",
+        {"version": newest},
+    )
+
+
+async def drop_summarized(project_id: str, session_id: str) -> int:
+    """Drop what a summary stands for and no open execution may read again. Answers how many entries went.
+
+    The caller holds the transcript's row.
+    """
+    rows = await query("lock_transcript", project_id=project_id, session_id=session_id)
+    if not rows or rows[0][2] <= rows[0][3]:
+        return 0
+    version, _, _, dropped = rows[0]
+    oldest = (await query("oldest_reading", project_id=project_id, session_id=session_id))[0][0]
+    found = await query(
+        "newest_summary", project_id=project_id, session_id=session_id, version=version if oldest is None else oldest
+    )
+    if not found or found[0][1] <= dropped:
+        return 0
+    summary_of: int = found[0][1]
+    gone = await query(
+        "drop_entries", project_id=project_id, session_id=session_id, upto=summary_of, limit=DROPPED_AT_ONCE
+    )
+    await _release(project_id, [hash for (hash,) in gone])
+    # They have no gaps: so many from the first that was left.
+    await query("note_dropped", project_id=project_id, session_id=session_id, dropped=dropped + len(gone))
+    return len(gone)
+
+
+async def _release(project_id: str, hashes: Iterable[bytes]) -> None:
+    """Entries that referred to these messages are gone; a message goes with the last of its own."""
+    uses = sorted(Counter(hashes).items())
+    await query_many("release_message", [(count, project_id, hash) for hash, count in uses])
+    await query_many("drop_unused_message", [(project_id, hash) for hash, _ in uses])
+
+
+async def delete_transcript(project_id: str, session_id: str) -> int:
+    """Delete a session's transcript, as much of it as goes in one transaction, unless somebody has a turn there.
+    Answers how many rows went; fewer than DROPPED_AT_ONCE: that is all."""
+    if not await query("lock_transcript", project_id=project_id, session_id=session_id):
+        return 0
+    if await query("any_turn", project_id=project_id, session_id=session_id):
+        return 0
+    gone = await query(
+        "drop_entries", project_id=project_id, session_id=session_id, upto=1 << 62, limit=DROPPED_AT_ONCE
+    )
+    await _release(project_id, [hash for (hash,) in gone])
+    if len(gone) < DROPPED_AT_ONCE:
+        await query("delete_transcript", project_id=project_id, session_id=session_id)
+        return len(gone) + 1
+    return len(gone)
+
+
+async def prune_transcripts(before_us: int) -> bool:
+    """Delete transcripts that nobody has written to since then. Answers whether there may be more."""
+    rows = await query("old_transcripts", before_us=before_us, limit=DELETED_AT_ONCE)
+    room = DROPPED_AT_ONCE
+    for project_id, session_id in rows:
+        room -= await delete_transcript(project_id, session_id)
+        if room <= 0:
+            return True
+    return len(rows) == DELETED_AT_ONCE

@@ -1,0 +1,128 @@
+"""Turns: a session has one at a time, so that each execution reads what the one before it has added.
+
+A turn that has to wait is an execution that is queued and not to be claimed: its start time lies at the end of time,
+until the end of the turn before it takes that away, in its own last transaction. So a waiting turn holds nothing, and
+is cancelled, listed and counted like any other queued execution.
+
+With `deliver` the open turn is told of the waiting one by a row of its journal, and may take its message (exactly once:
+the row that says so and the turn's new state are one transaction). What was taken waits for the taker's end: when that
+has completed, the taken one is released and finds the taker's result; when not, it is a waiting turn again, with its
+message.
+"""
+
+from typing import Final
+
+import msgspec
+from msgspec import Raw
+
+from perdure.store.interface import Ready, Tell, query, query_many
+from perdure.store.verbs import transcripts
+from perdure.wire.errors import PerdureError, SessionBusy
+from perdure.wire.requests import AppendMessages, ReadTranscript, Summarize, TakeMessages, TranscriptEntry
+from perdure.wire.status import Phase
+from perdure.wire.transcripts import APPEND, MESSAGES_MAX, READ, SUMMARIZE, TAKE, OnConflict
+
+HELD_US: Final = 253_402_300_799_000_001
+"""The start time of what waits for its turn: the end of the year 9999, a microsecond after the last that one may ask
+for."""
+
+
+async def ask_for_turn(
+    project_id: str, session_id: str, execution_id: str, on_conflict: OnConflict, now_us: int
+) -> str | None:
+    """Ask for a turn for an execution that is being started. Answers whose turn it is until then, None: its own, now.
+
+    Raises SessionBusy, before it writes.
+    """
+    session = {"project_id": project_id, "session_id": session_id}
+    seen = await query("open_turn", **session)
+    if seen and on_conflict is OnConflict.DELIVER:
+        # It will be written to. Executions are locked before sessions, as whoever reports of one does.
+        await query("lock_state", project_id=project_id, id=seen[0][0])
+    await query("lock_transcript", **session)
+    found = await query("open_turn", **session)
+    holder: str | None = found[0][0] if found else None
+    if holder is not None and on_conflict is OnConflict.REJECT:
+        raise SessionBusy(
+            f"Execution {holder!r} has its turn in session {session_id!r}; start again when it has ended, or with "
+            '`on_conflict` "queue" or "deliver".',
+            {"execution_id": holder},
+        )
+    n = (await query("count_turn", now_us=now_us, **session))[0][0]
+    state = "open" if holder is None else "waiting"
+    deliver = int(on_conflict is OnConflict.DELIVER)
+    await query("insert_turn", execution_id=execution_id, state=state, n=n, deliver=deliver, **session)
+    return holder
+
+
+async def end_turns(project_id: str, execution_id: str, phase: Phase, now_us: int) -> None:
+    """An execution has ended that had to do with transcripts: its turns are over, the next ones begin."""
+    for session_id, _ in await query("turns_of_execution", execution_id=execution_id):
+        session = {"project_id": project_id, "session_id": session_id}
+        await query("lock_transcript", **session)
+        state = dict(await query("turns_of_execution", execution_id=execution_id)).get(session_id)
+        await query("delete_turn", execution_id=execution_id, session_id=session_id)
+        if state == "open":
+            if phase is Phase.COMPLETED:
+                for (taken,) in await query("taken_turns", taken_by=execution_id, **session):
+                    await _release(project_id, taken, now_us)
+            else:
+                await query("give_back_taken", taken_by=execution_id, **session)
+            for (following,) in await query("next_turn", **session):
+                await query("begin_turn", execution_id=following, session_id=session_id)
+                await _release(project_id, following, now_us)
+        await transcripts.drop_summarized(project_id, session_id)
+
+
+async def _release(project_id: str, execution_id: str, now_us: int) -> None:
+    rows = await query("release_turn", project_id=project_id, id=execution_id, now_us=now_us, held_us=HELD_US)
+    await Tell(*(Ready(project_id, deployment_id) for (deployment_id,) in rows))
+
+
+async def answer(project_id: str, execution_id: str, entry: TranscriptEntry, now_us: int) -> tuple[str, bool, bytes]:
+    """Do what a worker's report asks of a transcript: the name, the success and the value of its journal row."""
+    if isinstance(entry, ReadTranscript):
+        return READ, True, await _read(project_id, execution_id, entry.session_id)
+    if isinstance(entry, TakeMessages):
+        return TAKE, True, await _take(project_id, execution_id, entry.session_id)
+    name = APPEND if isinstance(entry, AppendMessages) else SUMMARIZE
+    try:
+        if isinstance(entry, AppendMessages):
+            new = await transcripts.append(project_id, entry.session_id, entry.messages, entry.version, now_us)
+        else:
+            assert isinstance(entry, Summarize)
+            new = await transcripts.append(
+                project_id, entry.session_id, [entry.summary], entry.version, now_us, summary_of=entry.upto
+            )
+    except PerdureError as error:  # it refused before it wrote; the code hears of it
+        return name, False, msgspec.json.encode({"type": error.code, "message": error.message})
+    return name, True, msgspec.json.encode({"version": new})
+
+
+async def _read(project_id: str, execution_id: str, session_id: str) -> bytes:
+    """The version that the execution reads, kept for its replays; and how the turn ended that took its message."""
+    rows = await query("lock_transcript", project_id=project_id, session_id=session_id)
+    version: int = rows[0][0] if rows else 0
+    value: dict[str, object] = {"session_id": session_id, "version": version}
+    noted = await query(
+        "note_reading", execution_id=execution_id, session_id=session_id, project_id=project_id, version=version
+    )
+    taker = noted[0][0]
+    if taker is not None:
+        found = await query("result_of", project_id=project_id, id=taker)
+        if found and found[0][0] == Phase.COMPLETED:
+            value["taken_by"] = taker
+            value["result"] = Raw(found[0][1])
+    return msgspec.json.encode(value)
+
+
+async def _take(project_id: str, execution_id: str, session_id: str) -> bytes:
+    """The messages of later turns, with the executions that they came in; from now on this turn has them."""
+    session = {"project_id": project_id, "session_id": session_id}
+    await query("lock_transcript", **session)
+    found = await query("open_turn", **session)
+    if not found or found[0][0] != execution_id:
+        return b"[]"
+    rows = await query("messages_to_take", limit=MESSAGES_MAX, **session)
+    await query_many("take_turn", [(execution_id, id, session_id) for id, _ in rows])
+    return msgspec.json.encode([{"execution_id": id, "message": Raw(payload)} for id, payload in rows])
