@@ -31,7 +31,7 @@ from tests.postgres import Server as PostgresServer
 from tests.postgres import make as make_database
 from tests.postgres import running as running_postgres
 
-WORKLOADS: Final = ("ready", "idle", "W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8", "parking", "servers")
+WORKLOADS: Final = ("ready", "idle", "W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8", "parking", "stream", "servers")
 GROWN: Final = 1_000_000
 POSTGRES: Final = {**SAFE, "shared_buffers": "1GB", "max_wal_size": "4GB"}
 """As somebody would set it up for this machine; every commit is on disk."""
@@ -216,6 +216,19 @@ def parking(plan: Plan, workload: str) -> Figures:
     return figures
 
 
+def stream(plan: Plan, workload: str) -> Figures:
+    """How long a token takes from where it is emitted to the client: of one stream alone, and of thirty at once."""
+    seconds = ("--seconds", str(plan.seconds))
+    alone = several(plan, workload, *seconds)
+    crowd = several(plan, workload, *seconds, "--count", "3" if plan.small else "30")
+    figures: Figures = {"unit": "first_p50_ms", "ours": median(alone, "first_p50_ms"), "runs": [*alone, *crowd]}
+    for name in ("first_p95_ms", "p50_ms", "p95_ms"):
+        figures[name] = median(alone, name)
+    for name in ("first_p95_ms", "p50_ms", "p95_ms"):
+        figures[f"of_many_{name}"] = median(crowd, name)
+    return figures
+
+
 def servers(plan: Plan, workload: str) -> Figures:
     """W1 through two servers with four workers, beside one with one."""
     assert plan.postgres is not None
@@ -249,6 +262,7 @@ KINDS: Final[dict[str, Callable[[Plan, str], Figures]]] = {
     "W7": submits,
     "W8": grown,
     "parking": parking,
+    "stream": stream,
     "servers": servers,
 }
 

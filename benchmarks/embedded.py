@@ -73,6 +73,8 @@ async def measure(given: argparse.Namespace, store: str) -> dict[str, Any]:
                 return await workloads.family(lab, given.seconds, given.count or 100)
             case "parking":
                 return await workloads.parking(lab, given.seconds)
+            case "stream":
+                return await workloads.stream(lab, given.seconds, given.count or 1)
             case "W5":
                 return await workloads.sleepers(lab, given.count or 2_000)
             case _:
@@ -81,10 +83,10 @@ async def measure(given: argparse.Namespace, store: str) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("workload", choices=["W1", "W2", "W3", "W4", "W5", "W7", "parking", "ready", "idle"])
+    parser.add_argument("workload", choices=["W1", "W2", "W3", "W4", "W5", "W7", "parking", "stream", "ready", "idle"])
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--conc", type=int, default=256)
-    parser.add_argument("--count", type=int, help="children, sleepers or calls, where the workload has them")
+    parser.add_argument("--count", type=int, help="children, sleepers, calls or streams, where the workload has them")
     parser.add_argument("--no-parks", dest="parks", action="store_false")
     parser.add_argument("--store", help="an existing store (default: a new file)")
     given = parser.parse_args()

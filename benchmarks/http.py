@@ -77,6 +77,8 @@ async def over_client(given: argparse.Namespace, servers: list[Server], worker: 
                 return await workloads.family(lab, given.seconds, given.count or 100)
             case "parking":
                 return await workloads.parking(lab, given.seconds)
+            case "stream":
+                return await workloads.stream(lab, given.seconds, given.count or 1)
             case "W5":
                 return await workloads.sleepers(lab, given.count or 2_000)
             case "W7":
@@ -143,10 +145,10 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("workload", choices=["W1", "W2", "W3", "W4", "W5", "W7", "parking", "ready", "idle"])
+    parser.add_argument("workload", choices=["W1", "W2", "W3", "W4", "W5", "W7", "parking", "stream", "ready", "idle"])
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--conc", type=int, default=256)
-    parser.add_argument("--count", type=int, help="children, sleepers, calls or the size of a batch")
+    parser.add_argument("--count", type=int, help="children, sleepers, calls, streams or the size of a batch")
     parser.add_argument("--servers", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--store", help="an existing store (default: a new file)")

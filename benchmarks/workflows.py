@@ -5,6 +5,7 @@ Served by the embedded programs here, and over HTTP by `perdure work benchmarks.
 
 import asyncio
 import os
+import time
 from typing import Final
 
 from perdure import Context, Registry, current_step
@@ -58,6 +59,18 @@ async def waits100(ctx: Context, value: Value) -> int:
 @app.workflow
 async def sleeper(ctx: Context, seconds: float) -> None:
     await ctx.sleep(seconds)
+
+
+async def model(tokens: int) -> None:
+    """A model that says something every 10 ms: each token is when it was said, on a clock that all processes share."""
+    for _ in range(tokens):
+        await asyncio.sleep(0.01)
+        current_step().emit("token", time.monotonic_ns())
+
+
+@app.workflow
+async def streaming(ctx: Context, tokens: int) -> None:
+    await ctx.step("model", model, tokens)
 
 
 async def slow_body(seconds: float) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from benchmarks.figures import percentiles
-from benchmarks.workflows import PAYLOAD, noop1, parent, sleeper, steps10, steps100, waits100
+from benchmarks.workflows import PAYLOAD, noop1, parent, sleeper, steps10, steps100, streaming, waits100
 
 from perdure import Client, Handle
 from perdure.wire.records import Kind
@@ -108,6 +108,26 @@ async def sleepers(lab: Lab, count: int = 2_000) -> dict[str, Any]:
         if cursor is None:
             break
     return {"sleepers": count, "last_ms_late": (finished - due) / 1e3, "bytes_per_sleeper": (most - before) / count}
+
+
+async def stream(lab: Lab, seconds: float, at_once: int = 1, tokens: int = 50) -> dict[str, Any]:
+    """How old tokens are when the client has them: executions that stream, `at_once` of them, one after another."""
+    await warm_up(lab)
+    first: list[float] = []
+    every: list[float] = []
+    begin = time.perf_counter()
+
+    async def follow() -> None:
+        handle = await lab.client.start(streaming, tokens)
+        ages = [(time.monotonic_ns() - item.data) / 1e6 async for item in handle.stream()]
+        assert len(ages) == tokens
+        first.append(ages[0])
+        every.extend(ages)
+
+    while len(first) < 3 or time.perf_counter() - begin < seconds:
+        await asyncio.gather(*[follow() for _ in range(at_once)])
+    firsts = {f"first_{name}": value for name, value in percentiles(first).items()}
+    return {"at_once": at_once, "tokens": len(every), **firsts, **percentiles(every)}
 
 
 async def ends_of_children(handle: Handle[Any]) -> list[int]:

@@ -26,7 +26,7 @@ def run(folder: Path, *arguments: str) -> tuple[dict[str, Any], str]:
     return found, done.stdout
 
 
-ALL = ["ready", "idle", "W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8", "parking"]
+ALL = ["ready", "idle", "W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8", "parking", "stream"]
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ PROMISED = {
     "Schedule",
     "ScheduledFor",
     "StepFailed",
+    "StreamItem",
     "TopicEvent",
     "Workflow",
     "current_step",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     )
     from perdure.sdk.schedules import Schedule
     from perdure.sdk.steps import current_step
+    from perdure.sdk.streams import StreamItem
     from perdure.sdk.triggers import EventTrigger
     from perdure.sdk.workflow import Queue, Registry, Workflow, step, workflow
     from perdure.wire.errors import PerdureError
@@ -47,6 +48,7 @@ __all__ = [
     "Schedule",
     "ScheduledFor",
     "StepFailed",
+    "StreamItem",
     "TopicEvent",
     "Workflow",
     "current_step",
@@ -70,6 +72,7 @@ _HOMES = {
     ),
     "perdure.sdk.schedules": ("Schedule",),
     "perdure.sdk.steps": ("current_step",),
+    "perdure.sdk.streams": ("StreamItem",),
     "perdure.sdk.triggers": ("EventTrigger",),
     "perdure.sdk.workflow": ("Queue", "Registry", "Workflow", "step", "workflow"),
     "perdure.wire.errors": ("PerdureError",),

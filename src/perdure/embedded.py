@@ -9,7 +9,7 @@ A composition root: one of the few files that see both wings.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from perdure.sdk.lease import Lease
 from perdure.sdk.worker import Worker
 from perdure.sdk.workflow import Registry, Workflow
 from perdure.store.open import open_store
-from perdure.wire.errors import PerdureError
+from perdure.wire.errors import PerdureError, Unavailable
 from perdure.wire.records import Event, Execution, Problem, Row
 from perdure.wire.requests import (
     BeatReply,
@@ -47,9 +47,12 @@ from perdure.wire.requests import (
     StartItem,
 )
 from perdure.wire.schedules import Fire, StoredSchedule
+from perdure.wire.streams import StreamItem
 from perdure.wire.transcripts import Page
 
 logger = logging.getLogger("perdure")
+
+STREAM_PAGE = 200
 
 
 class LocalTransport:
@@ -88,6 +91,20 @@ class LocalTransport:
         if await executions.logs(self.project_id, execution_id, after_log, 1):
             return
         await executions.watch(execution_id, ticket, seconds)
+
+    async def stream(self, execution_id: str, cursor: str | None) -> AsyncGenerator[tuple[str, StreamItem], None]:
+        follower = await self.engine.streams.open(self.project_id, execution_id, cursor)
+        while True:
+            tickets = follower.tickets()
+            items = await follower.read(STREAM_PAGE)
+            for item in items:
+                yield follower.take(item), item
+            if follower.ended is not None:
+                return
+            if not items:
+                if self.engine.closing:
+                    raise Unavailable("The engine was closed while a stream was followed; the execution goes on.")
+                await follower.watch(tickets, follower.look_seconds)
 
     async def cancel(self, execution_id: str) -> Execution:
         return await self.engine.executions.cancel(self.project_id, execution_id)

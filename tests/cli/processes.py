@@ -49,6 +49,7 @@ async def double(ctx: Context, numbers: list[int]) -> list[int]:
     for done, number in enumerate(numbers, 1):
         found.append(await body(number))
         ctx.progress(done, len(numbers))
+        ctx.emit("doubled", number)
     return found
 
 

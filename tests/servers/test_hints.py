@@ -25,11 +25,12 @@ from perdure.store.interface import (
     News,
     Published,
     Ready,
+    Streamed,
     UserChanged,
     Written,
 )
 from perdure.wire.access import Role
-from perdure.wire.requests import EventItem, OpenWait, Suspend
+from perdure.wire.requests import Emitted, EventItem, OpenWait, ReportItem, ReportRequest, Suspend
 
 
 async def test_a_claim_at_b_gets_what_a_starts(pair: Pair) -> None:
@@ -109,6 +110,24 @@ async def test_whoever_follows_a_journal_at_a_sees_what_is_written_through_b(pai
         assert await watch
         while len(await pair.a.executions.journal(pair.project_id, id)) == seen:  # the lookout rings at first sight
             assert await pair.a.executions.watch(id, pair.a.executions.watch_ticket(id), 60)
+
+
+async def test_whoever_follows_a_stream_at_a_gets_what_is_emitted_through_b(pair: Pair) -> None:
+    hand = await pair.hand(pair.b)
+    id = await pair.start(pair.a)
+    (claimed,) = (await hand.claim()).items
+    follower = await pair.a.streams.open(pair.project_id, id)
+    for number in (1, 2):
+        item = ReportItem(claimed.id, claimed.attempt, number, 1, stream=[Emitted("token", "s", raw(number))])
+        tickets = follower.tickets()
+        watch = asyncio.ensure_future(follower.watch(tickets, 60))
+        await asyncio.sleep(0)
+        await pair.b.claims.report(pair.project_id, ReportRequest(hand.id, hand.epoch, [item]))
+        assert await watch
+        while not (items := await follower.read(10)):  # the lookout rings at first sight
+            assert await follower.watch(follower.tickets(), 60)
+        assert [bytes(one.data) for one in items] == [b"%d" % number]
+        follower.take(items[0])
 
 
 async def test_a_worker_that_moves_to_b_gets_there_what_a_gave_to_its_old_claim(pair: Pair) -> None:
@@ -265,6 +284,8 @@ def test_what_others_can_use_is_told_once_each() -> None:
         ended,
         News("w", "y"),
         Published("p", "t'\\\"\n"),
+        Streamed("p", "x"),
+        Streamed("p", "x"),
         KeyDeleted("k"),
         UserChanged("u"),
         Due(1),
@@ -277,6 +298,7 @@ def test_what_others_can_use_is_told_once_each() -> None:
         Written("y"),
         News("w", "y"),
         Published("p", "t'\\\"\n"),
+        Streamed("p", "x"),
         KeyDeleted("k"),
         UserChanged("u"),
     ]

@@ -78,6 +78,13 @@ WHERE n % 50 = 10 AND n < :executions;
 INSERT INTO logs (execution_id, n, at_us, level, text)
 SELECT id, 1, 1, 20, 'a line of a log' FROM names WHERE n % 20 = 11 AND n < :executions;
 
+-- name: streams_finished
+-- picks: three items of one execution in two hundred
+INSERT INTO stream_items (execution_id, n, at_us, attempt, tries, key, kind, data, upto)
+SELECT id, i.n, 1, 1, 1, 'model', 'token', :payload, i.n * 100
+FROM names, (SELECT 1 AS n UNION ALL SELECT 2 UNION ALL SELECT 3) AS i
+WHERE names.n % 200 = 11 AND names.n < :executions;
+
 -- name: extras_finished
 -- picks: what travelled with one execution in ten
 INSERT INTO execution_extras (execution_id, otel_traceparent, otel_span_id, initial_state)

@@ -41,6 +41,7 @@ LARGE_TABLES: Final = (
     "topics",
     "execution_tags",
     "logs",
+    "stream_items",
     "idempotency",
     "schedule_fires",
     "deliveries",
@@ -314,6 +315,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
     for query in ("question_of", "read_approval", "insert_approval", "note_approval"):
         found[query] = {"execution_id": ids["waiting_for_answer"], "key": "wait-1"}
     line = name_of(executions // 2 // 20 * 20 + 11)
+    emitted = name_of(executions // 2 // 200 * 200 + 11)
     found |= {
         "insert_turn": {"session_id": "session-25", "execution_id": fresh, "state": "waiting"},
         "begin_turn": {"session_id": "session-26", "execution_id": name_of(104)},
@@ -417,6 +419,14 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "delete_tags": {"id": name_of(60)},
         "trim_logs": {"execution_id": line},
         "read_logs": {"execution_id": line},
+        "insert_stream_item": {"execution_id": done, "n": 1_000, "key": "model", "kind": "token"},
+        "last_stream_item": {"execution_id": emitted},
+        "read_stream_items": {"execution_id": emitted, "after": 0},
+        "trim_stream": {"execution_id": emitted, "n": 2, "upto": 0},
+        "delete_stream": {"id": emitted},
+        "stream_state": {"id": emitted},
+        "stream_family": {"root_id": has_children},
+        "streams_at": {"ids": json.dumps([emitted, has_children])},
         "last_log": {"execution_id": line},
         "take_back_step": {"execution_id": done, "key": "step-1"},
         "oldest_executions": {"after": ""},

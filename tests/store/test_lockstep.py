@@ -57,6 +57,7 @@ from perdure.wire.requests import (
     AppendMessages,
     CloseWait,
     Complete,
+    Emitted,
     End,
     Entry,
     EventItem,
@@ -79,13 +80,13 @@ from perdure.wire.transcripts import OnConflict
 Named = Callable[[Verb[Any]], Sequence[tuple[str, Any]]] | None
 TABLES = (
     "executions, journal, waits, topics, events, idempotency, workers, ended_workers, queues, deployments, workflows, "
-    "projects, execution_tags, logs, api_keys, schedules, schedule_fires, "
+    "projects, execution_tags, logs, stream_items, api_keys, schedules, schedule_fires, "
     "users, user_sessions, members, invitations, " + ", ".join(more_kinds.TABLES)
 )
 
 
 REPORTS = (
-    *("acknowledge", "step", "failed try", "log", "timer", "publish in", "open", "close", "answer", "child"),
+    *("acknowledge", "step", "failed try", "log", "emit", "timer", "publish in", "open", "close", "answer", "child"),
     *("read", "say", "summarize", "take"),
     *("child into a claim", "end into a claim"),
     *("complete", "fail", "retry", "release", "block", "cancelled", "suspend", "suspend on a timer"),
@@ -261,6 +262,7 @@ class Scene:
         name = dice.choice(["runs", "runs", "parent", "kid", "kid"])
         entries: list[Entry] = []
         logs: list[LogLine] = []
+        stream: list[Emitted] = []
         end: End | None = None
         number = dice.randint(2, 4)
         match kind:
@@ -273,6 +275,8 @@ class Scene:
             case "log":
                 logs = [LogLine(same["now_us"], 20, f"line {n}")]
                 entries = [step(f"s{dice.randint(0, 1)}", n)]
+            case "emit":
+                stream = [Emitted("token", f"s{n}", raw(n)), Emitted("token", f"s{n}", raw(n), 2)]
             case "timer":
                 entries = [TimerFired("t", same["now_us"])]
             case "publish in":
@@ -311,7 +315,7 @@ class Scene:
                 end = Suspend([], ("t", same["now_us"] + 5))
             case _:
                 raise ValueError(kind)
-        news = ReportItem(self.ids[name], 1, number, self.seen[name], entries, end, logs)
+        news = ReportItem(self.ids[name], 1, number, self.seen[name], entries, end, logs, stream=stream)
         if kind in ("child into a claim", "end into a claim"):
             offer = Offer("w", "d", "3.12", f"z{n}", 1)
             return reports.report_offered(worker_id="w", item=news, ids=[_id(3, n)], offer=offer, **same)
@@ -332,6 +336,7 @@ async def _everything() -> dict[str, Any]:
         found[f"journal {id}"] = await query("read_journal", execution_id=id, after=0, limit=1_000)
         found[f"waits {id}"] = await query("list_waits", execution_id=id)
         found[f"logs {id}"] = await query("read_logs", execution_id=id, after=0, limit=1_000)
+        found[f"stream {id}"] = await query("read_stream_items", execution_id=id, after=0, limit=1_000)
     found["events"] = await query("read_events", project_id=PROJECT, topic="t", after=0, limit=1_000)
     found["idempotency"] = await query("read_idempotency", project_id=PROJECT, route="start", key="i")
     found["workers"] = await query("list_workers", project_id=PROJECT)
@@ -693,7 +698,7 @@ def test_every_verb_that_changes_something_says_what_it_names() -> None:
     reading |= {"untold", "active_workers", "watch_push_workers", "standing", "list_steps", "read_step"}
     reading |= {"due_schedules", "get_schedule", "list_schedules", "scheduled_workflows", "list_fires"}
     reading |= {"find_user", "read_user", "read_session", "read_project", "projects_of", "list_members"}
-    reading |= {"list_webhooks", "next_delivery", "list_deliveries", "deliveries_of"}
+    reading |= {"read_stream", "list_webhooks", "next_delivery", "list_deliveries", "deliveries_of"}
     nothing = {"touch"}
     found = set()
     for path in Path(moves.__file__).parent.glob("[a-z]*.py"):

@@ -21,6 +21,7 @@ from perdure.wire.requests import (
     Cancelled,
     Claimed,
     Complete,
+    Emitted,
     End,
     Entry,
     EventItem,
@@ -248,6 +249,8 @@ class World:
         seen: int | None = None,
         logs: Sequence[LogLine] = (),
         progress: object = None,
+        stream: Sequence[Emitted] = (),
+        stream_of: str | None = None,
     ) -> ItemReply:
         """Report as the present attempt unless said otherwise; by default the worker has seen the whole journal."""
         if attempt is None or seen is None:
@@ -265,6 +268,8 @@ class World:
             end,
             list(logs),
             None if progress is None else raw(progress),
+            stream=list(stream),
+            stream_of=stream_of,
         )
         return await self.send(item, worker)
 

@@ -96,7 +96,7 @@ def size(database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("WORKFLOW", *(["PROJECT"] if several else [])):
         table.add_column(name)
-    for name in ("EXECUTIONS", "OPEN", "INPUTS, RESULTS", "JOURNAL", "LOGS", "VALUES"):
+    for name in ("EXECUTIONS", "OPEN", "INPUTS, RESULTS", "JOURNAL", "LOGS", "STREAMS", "VALUES"):
         table.add_column(name, justify="right")
     for one in workflows:
         table.add_row(
@@ -104,7 +104,7 @@ def size(database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
             *([one["project_id"]] if several else []),
             f"{one['executions']:,}",
             f"{one['open']:,}",
-            *(_bytes(one[name]) for name in ("value_bytes", "journal_bytes", "log_bytes", "bytes")),
+            *(_bytes(one[name]) for name in ("value_bytes", "journal_bytes", "log_bytes", "stream_bytes", "bytes")),
         )
     out = console()
     out.print(table)
@@ -139,6 +139,7 @@ def _by_workflow(found: "dict[str, Rows]") -> list[dict[str, Any]]:
     """One entry for each workflow, the largest first."""
     journal = defaultdict(int, {(project, name): bytes_ for project, name, _, bytes_ in found["size_journal"]})
     logs = defaultdict(int, {(project, name): bytes_ for project, name, _, bytes_ in found["size_logs"]})
+    streams = defaultdict(int, {(project, name): bytes_ for project, name, _, bytes_ in found["size_streams"]})
     workflows = [
         {
             "project_id": project,
@@ -148,7 +149,8 @@ def _by_workflow(found: "dict[str, Rows]") -> list[dict[str, Any]]:
             "value_bytes": values,
             "journal_bytes": journal[project, name],
             "log_bytes": logs[project, name],
-            "bytes": values + journal[project, name] + logs[project, name],
+            "stream_bytes": streams[project, name],
+            "bytes": values + journal[project, name] + logs[project, name] + streams[project, name],
         }
         for project, name, executions, open_, values in found["size_executions"]
     ]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from msgspec import structs
 from uuid_utils import uuid7
 
-from perdure.engine.executions import check_item
+from perdure.engine.executions import check_item, checked_id
 from perdure.engine.floors import Floors
 from perdure.engine.schedules import check_spec
 from perdure.engine.transcripts import check_transcript_entry
@@ -59,6 +59,7 @@ from perdure.wire.requests import (
     Suspend,
     TranscriptEntry,
 )
+from perdure.wire.streams import ITEM_BYTES_MAX
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
@@ -504,6 +505,8 @@ def check_report(item: ReportItem) -> Problem | None:
                 check_transcript_entry(entry)
         if item.progress is not None:
             check_json(bytes(item.progress), where="progress")
+        if item.stream:
+            _check_stream(item)
         end = item.end
         if type(end) is Complete:
             check_json(bytes(end.result), where="result")
@@ -514,6 +517,17 @@ def check_report(item: ReportItem) -> Problem | None:
     except PerdureError as error:
         return Problem(error.message, error.code, error.details)
     return None
+
+
+def _check_stream(item: ReportItem) -> None:
+    if item.number == 0:
+        raise BadValue("stream: a report that carries items of a stream has a number")
+    if item.stream_of is not None:
+        checked_id(item.stream_of, "root execution")
+    for one in item.stream:
+        check_name(one.kind, where="stream.kind")
+        check_name(one.key, where="stream.key", max_bytes=KEY_BYTES_MAX)
+        check_json(bytes(one.data), where="stream.data", max_bytes=ITEM_BYTES_MAX)
 
 
 def _check_wait(wait: OpenWait) -> None:

@@ -30,6 +30,7 @@ from perdure.engine.signing import Signing
 from perdure.engine.slack import Slack
 from perdure.engine.snapshots import Snapshots
 from perdure.engine.stats import Stats
+from perdure.engine.streams import Streams
 from perdure.engine.traces import Traces
 from perdure.engine.transcripts import Transcripts
 from perdure.engine.triggers import Triggers
@@ -47,6 +48,7 @@ from perdure.store.interface import (
     Published,
     Ready,
     Store,
+    Streamed,
     Trouble,
     UserChanged,
     Written,
@@ -100,6 +102,7 @@ class Engine:
         self.conversations = Conversations(self)
         self.slack = Slack(self)
         self.sessions = Sessions(self)
+        self.streams = Streams(self)
         self.transcripts = Transcripts(self)
         self.traces = Traces(self)
         self.exports = Exports(self)
@@ -230,6 +233,8 @@ class Engine:
                 self.push.dispatcher.news(hint.worker_id, hint.execution_id)
             elif isinstance(hint, Due):
                 doorbell.ring(("loop", "wake"))
+            elif isinstance(hint, Streamed):
+                doorbell.ring(("stream", hint.project_id, hint.root_id))
             elif isinstance(hint, Published):
                 doorbell.ring(("topic", hint.project_id, hint.topic))
                 self.triggers.published(hint.project_id, hint.topic)
@@ -263,7 +268,7 @@ class Engine:
 
         async def ask() -> None:
             for project_id, ids in asked.items():
-                found = await self.store.read(look_out(awaited=Awaited({project_id: ids}, (), {}, (), {})))
+                found = await self.store.read(look_out(awaited=Awaited({project_id: ids}, (), {}, {}, (), {})))
                 for _, finished in found.ended:
                     self.endings.found(project_id, finished)
 

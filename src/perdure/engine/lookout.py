@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from perdure.store.verbs.lookout import Awaited, look_out
@@ -30,6 +31,7 @@ class Lookout:
     def __init__(self) -> None:
         self._journals: dict[str, tuple[int, int]] = {}
         self._topics: dict[tuple[str, str], int] = {}
+        self._streams: dict[tuple[str, str], int] = {}
         self._news: dict[tuple[str, str], int] = {}
 
     async def look(self, engine: Engine) -> float:
@@ -40,13 +42,12 @@ class Lookout:
             pause = min(pause, BLIND_SECONDS_MAX)
         pause *= random.uniform(0.5, 1.0)
         doorbell, claims = engine.doorbell, engine.claims
-        topics: dict[str, list[str]] = {}
-        for _, project_id, topic in doorbell.waited_at("topic"):
-            topics.setdefault(project_id, []).append(topic)
+        topics = _by_project(doorbell.waited_at("topic"))
         awaited = Awaited(
             engine.endings.awaited(),
             [id for _, id in doorbell.waited_at("written")],
             topics,
+            _by_project(doorbell.waited_at("stream")),
             claims.present(),
             _merged(claims.waiting_for(), engine.push.dispatcher.waiting_for()),
         )
@@ -70,6 +71,11 @@ class Lookout:
             if self._topics.get((project_id, topic)) != number:
                 doorbell.ring(("topic", project_id, topic))
         self._topics = last
+        streams = {(project_id, id): amount for project_id, id, amount in found.streams}
+        for (project_id, id), amount in streams.items():
+            if self._streams.get((project_id, id)) != amount:
+                doorbell.ring(("stream", project_id, id))
+        self._streams = streams
         news = {(worker_id, id): seq for worker_id, id, seq in found.news}
         for (worker_id, id), seq in news.items():
             if self._news.get((worker_id, id)) != seq:
@@ -79,6 +85,14 @@ class Lookout:
         for project_id, deployment_id in found.ready:
             engine.push.dispatcher.ready(project_id, deployment_id)
         return pause
+
+
+def _by_project(keys: Iterable[tuple[str, ...]]) -> dict[str, list[str]]:
+    """Bells that belong to something of a project."""
+    found: dict[str, list[str]] = {}
+    for _, project_id, name in keys:
+        found.setdefault(project_id, []).append(name)
+    return found
 
 
 def _merged(some: dict[str, list[str]], others: dict[str, list[str]]) -> dict[str, list[str]]:

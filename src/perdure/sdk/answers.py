@@ -11,10 +11,12 @@ from msgspec import Raw
 from perdure.wire.errors import PerdureError
 from perdure.wire.public import EventResponse, ExecutionResponse, LogResponse, StepResponse, microseconds
 from perdure.wire.public_schedules import FireResponse, ScheduleResponse
+from perdure.wire.public_streams import StreamItemResponse
 from perdure.wire.records import Event, Execution, Kind, Row
 from perdure.wire.requests import LogLine
 from perdure.wire.schedules import WINDOW_SECONDS, Fire, FireState, Missed, Overlap, ScheduleStatus, StoredSchedule
 from perdure.wire.status import Phase
+from perdure.wire.streams import StreamItem
 
 T = TypeVar("T")
 
@@ -136,4 +138,19 @@ def fire(shown: FireResponse) -> Fire:
         shown.execution_id,
         shown.reason,
         to_us(shown.fired_at),
+    )
+
+
+def stream_item(shown: StreamItemResponse) -> StreamItem:
+    """An item of a stream."""
+    return StreamItem(
+        shown.execution_id,
+        shown.n,
+        to_us(shown.at),
+        tuple(shown.path),
+        shown.attempt,
+        shown.tries,
+        shown.key,
+        shown.kind,
+        shown.data,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack, overload
 
@@ -18,6 +18,7 @@ from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.schedules import Schedules
+from perdure.sdk.streams import StreamItem, follow
 from perdure.sdk.workflow import Workflow
 from perdure.wire.errors import BadValue, Unavailable, from_code
 from perdure.wire.records import Event, Execution, Problem, Row
@@ -97,6 +98,16 @@ class Handle(Generic[R]):
     async def get(self) -> Execution:
         """The execution as it stands now."""
         return await self._client.get(self.id)
+
+    def stream(self, *, after: str | None = None) -> AsyncGenerator[StreamItem, None]:
+        """What it and everything below it emit, live, from the beginning (as far as it is kept) to its end.
+
+        `after` is the `cursor` of an item: the stream goes on behind it. Connections that break are made again.
+
+            async for item in handle.stream():
+                print(item.data, end="")
+        """
+        return self._client.stream(self.id, after=after)
 
     async def cancel(self) -> Execution:
         """Cancel it and everything below it."""
@@ -264,6 +275,10 @@ class Client:
                 after = rows[-1].seq
             else:
                 await self._transport.watch(execution_id, after, 1 << 62, 10.0)
+
+    def stream(self, execution_id: str, *, after: str | None = None) -> AsyncGenerator[StreamItem, None]:
+        """What an execution and everything below it emit, as `Handle.stream`."""
+        return follow(self._transport, execution_id, after)
 
     async def cancel(self, execution_id: str) -> Execution:
         """Cancel an execution and everything below it. Raises `NotCancellable` when it is final."""

@@ -10,7 +10,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import httptools
@@ -24,8 +24,13 @@ CONNECTIONS_MAX: Final = 64
 """Requests that are answered at once, per server; more wait for their turn."""
 _KEEP_ALIVE: Final = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3))
 """A silent peer is asked after five seconds, and given up after three questions: eleven seconds in all."""
+UNREAD_BYTES_MAX: Final = 256 << 10
+"""How much of a stream is taken from the network ahead of its reader."""
 POLLS_MAX: Final = 256
 """Requests that may be held by the server, per server."""
+
+
+C = TypeVar("C", bound="Connection")
 
 
 class Response(NamedTuple):
@@ -131,6 +136,63 @@ class Connection(asyncio.Protocol):
             waiter.set_exception(Lost(why, sent=True, stale=stale))
 
 
+class Stream(Connection):
+    """A connection for one answer that is read while it comes."""
+
+    __slots__ = ("_ended", "_news", "_size", "_why", "status")
+
+    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(server, loop)
+        self.status = 0
+        """Known with the first piece."""
+        self._news = asyncio.Event()
+        self._size = 0
+        self._ended = False
+        self._why: str | None = None
+
+    def ask(self, data: bytes) -> None:
+        """Send the request."""
+        self._transport.write(data)
+
+    async def read(self, seconds: float) -> bytes:
+        """What has come since the last time; empty at the end. Raises `Lost`, also when nothing comes for `seconds`."""
+        while not self._body:
+            if self._ended:
+                return b""
+            if self._why is not None:
+                raise Lost(self._why, sent=True)
+            self._news.clear()
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._news.wait()
+            except TimeoutError:
+                raise Lost(f"nothing came for {seconds:g} s", sent=True) from None
+        if self._size > UNREAD_BYTES_MAX and not self.is_closing():
+            self._transport.resume_reading()
+        parts, self._body, self._size = self._body, [], 0
+        return b"".join(parts)
+
+    def on_headers_complete(self) -> None:
+        self.status = self._parser.get_status_code()
+
+    def on_body(self, body: bytes) -> None:
+        self._body.append(body)
+        self._size += len(body)
+        if self._size > UNREAD_BYTES_MAX >= self._size - len(body):  # its reader is slow; the server will notice
+            self._transport.pause_reading()
+        self._news.set()
+
+    def on_message_complete(self) -> None:
+        if self.status >= 200:
+            self._ended = True
+            self._transport.close()
+            self._news.set()
+
+    def _lose(self, why: str, *, stale: bool = False) -> None:
+        self._why = why
+        self._news.set()
+
+
 class Server:
     """One server's address and the connections to it."""
 
@@ -161,7 +223,7 @@ class Server:
         if loop is not self._loop:
             self._move_to(loop)
         async with self._polls if held else self._turns:
-            connection = self._take_idle() or await self._connect(loop)
+            connection = self._take_idle() or await self._connect(loop, Connection)
             try:
                 return await connection.send(data, seconds)
             except Lost as lost:
@@ -171,6 +233,15 @@ class Server:
             except asyncio.CancelledError:
                 connection.close()
                 raise
+
+    async def stream(self, data: bytes) -> Stream:
+        """Send a request whose answer comes in pieces; close it when it is no longer wanted. Raises `Lost`."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._move_to(loop)
+        stream = await self._connect(loop, Stream)
+        stream.ask(data)
+        return stream
 
     def keep(self, connection: Connection) -> None:
         """An answer has come: the connection is free."""
@@ -213,8 +284,8 @@ class Server:
         for connection in idle:
             connection.close()
 
-    async def _connect(self, loop: asyncio.AbstractEventLoop) -> Connection:
-        make: Callable[[], Connection] = lambda: Connection(self, loop)  # noqa: E731  # typed
+    async def _connect(self, loop: asyncio.AbstractEventLoop, kind: type[C]) -> C:
+        make: Callable[[], C] = lambda: kind(self, loop)  # noqa: E731  # typed
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 _, connection = await loop.create_connection(make, self._host, self._port, ssl=self._ssl)

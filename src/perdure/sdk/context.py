@@ -48,6 +48,7 @@ from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.replay.calls import Call
 from perdure.sdk.replay.machine import Machine
 from perdure.sdk.steps import StepChoices, running_step, step_result
+from perdure.sdk.streams import Outbox
 from perdure.sdk.workflow import (
     ONCE,
     Errors,
@@ -64,6 +65,7 @@ from perdure.wire.errors import from_code
 from perdure.wire.records import Event as WireEvent
 from perdure.wire.records import Kind, Row
 from perdure.wire.requests import Answer, Claimed, EventItem, LogLine, OpenWait, Publish
+from perdure.wire.streams import ITEM_BYTES_MAX
 from perdure.wire.transcripts import Transcript
 
 FOREVER_SECONDS = 1e10
@@ -101,7 +103,7 @@ class WaitOptions(TypedDict, total=False):
 class Context:
     """What a workflow's function gets as its first argument. It works in that function, not in steps."""
 
-    __slots__ = ("claim", "logs", "machine", "progress_news", "readings", "taken")
+    __slots__ = ("claim", "logs", "machine", "outbox", "progress_news", "readings", "taken")
 
     def __init__(self, machine: Machine, claim: Claimed) -> None:
         self.machine = machine
@@ -114,6 +116,7 @@ class Context:
         """What was read of transcripts, by the `seq` of the row that says so; the runner brings it."""
         self.taken: set[str] = set()
         """Executions whose messages were taken, or looked for."""
+        self.outbox = Outbox()
 
     # --- which execution this is -----------------------------------------------------------------------------------
 
@@ -400,6 +403,9 @@ class Context:
             lambda key: OpenWait(key, print_, data=shown, expires_at_us=until_us),
             key=key,
         )
+        if not self.machine.replaying:  # whoever follows the execution may be the one who is asked
+            small = memoryview(shown).nbytes < ITEM_BYTES_MAX // 2
+            self.outbox.add("question", {"step_key": call.key, "data": data if small else None}, call.key, 1)
         return self._suspend(call, answer_type, timeout)
 
     async def _suspend(self, call: Call, answer_type: Any, timeout: float | None) -> Any:
@@ -558,6 +564,23 @@ class Context:
         """Say how far the work has come; whoever watches the execution sees it."""
         if not self.machine.replaying:
             self.progress_news[:] = [Raw(encode({"done": done, "total": total, "text": text}, where="progress"))]
+
+    def emit(self, kind: str, data: object = None) -> None:
+        """Send an item to whoever follows the execution live; `handle.stream()` gives it there, within milliseconds.
+
+        It works in workflow code, where a replay is silent, and in steps (also as `current_step().emit`). Items are
+        kept apart from the journal, the newest 10,000 of an execution. `data` is whatever JSON can say, at most 64 KiB.
+        Raises `BadValue` for what it cannot.
+
+            ctx.emit("token", "Hel")
+        """
+        step = running_step.get()
+        if step is not None:
+            step.emit(kind, data)
+            return
+        key = self.machine.loop.key_for("emit()")  # alike in every replay, so that a repeat is known as one
+        if not self.machine.replaying:
+            self.outbox.add(kind, data, key, 1)
 
     def __repr__(self) -> str:
         return f"<Context of {self.workflow_id} {self.execution_id}>"

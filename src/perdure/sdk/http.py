@@ -18,7 +18,7 @@ import asyncio
 import logging
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode
@@ -27,7 +27,7 @@ from uuid import uuid4
 import msgspec
 from msgspec import Raw
 
-from perdure.sdk import answers
+from perdure.sdk import answers, sse
 from perdure.sdk.connection import Lost, Response, Server
 from perdure.sdk.results import Results
 from perdure.wire.errors import (
@@ -62,6 +62,7 @@ from perdure.wire.public_schedules import (
     ScheduleResponse,
     SchedulesResponse,
 )
+from perdure.wire.public_streams import StreamItemResponse
 from perdure.wire.public_transcripts import AppendMessagesRequest, AppendMessagesResponse, TranscriptResponse
 from perdure.wire.records import Event, Execution, Problem, Row
 from perdure.wire.requests import (
@@ -92,6 +93,7 @@ from perdure.wire.schedules import (
     Fire,
     StoredSchedule,
 )
+from perdure.wire.streams import StreamItem
 from perdure.wire.transcripts import Page
 
 logger = logging.getLogger("perdure.client")
@@ -104,12 +106,24 @@ OUTAGE_SECONDS: Final = 300.0
 """The same for whoever waits for a result: a server may be replaced meanwhile."""
 ANSWER_SECONDS: Final = 30.0
 """How long the answer to a request may take; for a held one this comes on top."""
+SILENCE_SECONDS: Final = 60.0
+"""A stream on which not even a comment comes for so long is lost."""
 PAUSE_SECONDS: Final = 0.05
 PAUSE_SECONDS_MAX: Final = 2.0
 
 _AGAIN: Final = frozenset({408, 429, 502, 503, 504})
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 _encode: Final = msgspec.json.Encoder().encode
+
+
+class _Tries:
+    """How often a request has failed, and until when it is tried again."""
+
+    __slots__ = ("failures", "until")
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.until: float | None = None
 
 
 class HttpTransport:
@@ -176,8 +190,7 @@ class HttpTransport:
         content = _NO_BODY if body is None else b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
         tail = b"".join((content, headers, b"\r\n", body or b""))
         patience = self._patience if patience is None else patience
-        until: float | None = None
-        failures = 0
+        tries = _Tries()
         unsure = False
         while True:
             turn = self._turn % len(self._servers)
@@ -200,20 +213,25 @@ class HttpTransport:
                 if lost.stale:
                     continue
                 problem = self._unreachable(server, lost, unsure and method != "GET")
-            failures += 1
-            if turn == self._turn % len(self._servers):
-                self._turn += 1
-            if failures % len(self._servers):
-                continue  # another server may do
-            now = asyncio.get_running_loop().time()
-            if until is None:
-                until = now + patience
-            rounds = failures // len(self._servers)
-            pause = random.uniform(0.2, 1.0) * min(PAUSE_SECONDS * 2 ** min(rounds - 1, 10), PAUSE_SECONDS_MAX)
-            if now + pause >= until:
-                raise problem
-            logger.debug("%s %s: %s Next try in %.2f s.", method, path, problem, pause)
-            await asyncio.sleep(pause)
+            await self._failed(tries, turn, patience, problem)
+
+    async def _failed(self, tries: _Tries, turn: int, patience: float, problem: PerdureError) -> None:
+        """A server did not do: another one may, at once; when none did, all of them after a pause. Raises the problem
+        when the patience is at its end."""
+        tries.failures += 1
+        if turn == self._turn % len(self._servers):
+            self._turn += 1
+        if tries.failures % len(self._servers):
+            return
+        now = asyncio.get_running_loop().time()
+        if tries.until is None:
+            tries.until = now + patience
+        rounds = tries.failures // len(self._servers)
+        pause = random.uniform(0.2, 1.0) * min(PAUSE_SECONDS * 2 ** min(rounds - 1, 10), PAUSE_SECONDS_MAX)
+        if now + pause >= tries.until:
+            raise problem
+        logger.debug("%s Next try in %.2f s.", problem, pause)
+        await asyncio.sleep(pause)
 
     def _problem(self, response: Response, server: Server) -> PerdureError:
         """The error that an answer tells of."""
@@ -297,6 +315,41 @@ class HttpTransport:
     async def watch(self, execution_id: str, after: int, after_log: int, seconds: float) -> None:
         query = {"after": after, "after_log": min(after_log, 2**63 - 1), "limit": 1, "wait": seconds}
         await self._get(f"{_path(execution_id)}/steps", query, held_seconds=seconds)
+
+    async def stream(self, execution_id: str, cursor: str | None) -> AsyncGenerator[tuple[str, StreamItem], None]:
+        path = f"{_path(execution_id)}/stream"
+        tries = _Tries()
+        while True:
+            turn = self._turn % len(self._servers)
+            server = self._servers[turn]
+            place = "" if cursor is None else f"Last-Event-ID: {cursor}\r\n"
+            head = f"GET {server.prefix}{path} HTTP/1.1\r\n{place}".encode("ascii")
+            try:
+                stream = await server.stream(b"".join((head, self._heads[turn], b"\r\n")))
+                try:
+                    events = sse.Reader()
+                    refused = b""
+                    while data := await stream.read(SILENCE_SECONDS):
+                        if stream.status != 200:
+                            refused += data
+                            continue
+                        for event in events.feed(data):
+                            tries = _Tries()
+                            cursor = event.id
+                            if event.event == "end":
+                                return
+                            yield cursor, answers.stream_item(answers.read(_STREAM_ITEM, event.data))
+                finally:
+                    stream.close()
+                if stream.status == 200:  # the server goes away, or thinks that it was long enough
+                    problem: PerdureError = Unavailable(f"{server.url} ended the stream; to go on is safe.")
+                else:
+                    problem = self._problem(Response(stream.status, refused), server)
+                    if stream.status not in _AGAIN:
+                        raise problem
+            except Lost as lost:
+                problem = self._unreachable(server, lost, unsure=False)
+            await self._failed(tries, turn, self._outage, problem)
 
     async def cancel(self, execution_id: str) -> Execution:
         await self.request("POST", f"{_path(execution_id)}/cancel", ours=NotCancellable)
@@ -446,6 +499,7 @@ _EXECUTION: Final = msgspec.json.Decoder(ExecutionResponse)
 _EXECUTIONS: Final = msgspec.json.Decoder(ExecutionsResponse)
 _STEPS: Final = msgspec.json.Decoder(StepsResponse)
 _LOGS: Final = msgspec.json.Decoder(LogsResponse)
+_STREAM_ITEM: Final = msgspec.json.Decoder(StreamItemResponse)
 _PUBLISHED: Final = msgspec.json.Decoder(PublishEventResponse)
 _EVENTS: Final = msgspec.json.Decoder(GetEventsResponse)
 _SCHEDULE_MADE: Final = msgspec.json.Decoder(CreateScheduleResponse)

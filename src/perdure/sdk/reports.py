@@ -40,6 +40,8 @@ def item_size(item: ReportItem) -> int:
     size = 200
     for entry in item.entries:
         size += size_of(entry)
+    for one in item.stream:
+        size += 100 + memoryview(one.data).nbytes
     result = getattr(item.end, "result", None)
     return size if result is None else size + memoryview(result).nbytes
 

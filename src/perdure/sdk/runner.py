@@ -12,6 +12,7 @@ import contextvars
 import logging
 import random
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -35,6 +36,7 @@ from perdure.wire.requests import (
     Claimed,
     CloseWait,
     Complete,
+    Emitted,
     End,
     Entry,
     Fail,
@@ -153,6 +155,7 @@ class Runner:
         machine = Machine(lambda: workflow.start(context, value), seed=claimed.id, strict=workflow.strict)
         context = self.context = Context(machine, claimed)
         context.readings = self._readings
+        context.outbox.tell = partial(self.worker.emitted_somewhere, self)
         return machine
 
     # --- rows in, effects out ----------------------------------------------------------------------------------------
@@ -449,12 +452,15 @@ class Runner:
             return None
         context = self.context
         logs: list[LogLine] = []
+        stream: list[Emitted] = []
         progress: Raw | None = None
         if context is not None and (context.logs or context.progress_news):
             logs, context.logs = context.logs, []
             if context.progress_news:
                 progress = context.progress_news.pop()
-        if not (self.entries or self.end is not None or self.wants_rows or logs or progress is not None):
+        if context is not None and context.outbox:
+            stream = context.outbox.take(last=self.end is not None)
+        if not (self.entries or self.end is not None or self.wants_rows or logs or stream or progress is not None):
             return None
         end = self.end
         entries = self.entries
@@ -467,14 +473,26 @@ class Runner:
             if rest:
                 end = None  # it leaves with what is left
         number = 0
-        if entries or end is not None or progress is not None:
+        if entries or end is not None or stream or progress is not None:
             self.number += 1
             number = self.number
         self.entries = rest
         self.wants_rows = False
         claimed = self.claimed
         child = end is not None and claimed.parent_execution_id is not None
-        item = ReportItem(claimed.id, claimed.attempt, number, self.fetched, entries, end, logs, progress, child)
+        item = ReportItem(
+            claimed.id,
+            claimed.attempt,
+            number,
+            self.fetched,
+            entries,
+            end,
+            logs,
+            progress,
+            child,
+            stream,
+            claimed.root_execution_id if stream else None,
+        )
         self.in_flight = item
         return item
 
@@ -582,6 +600,11 @@ class Runner:
             or self.wants_rows
             or (self.context is not None and (self.context.logs or self.context.progress_news))
         )
+
+    @property
+    def has_emitted(self) -> bool:
+        """Whether there is something for those who follow the execution."""
+        return self.context is not None and bool(self.context.outbox)
 
     @property
     def is_ending(self) -> bool:

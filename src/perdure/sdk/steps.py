@@ -58,6 +58,11 @@ class StepInfo(Struct, frozen=True):
         """The same in every try and every attempt: give it to services that drop repeats."""
         return f"{self.execution_id}:{self.key}"
 
+    def emit(self, kind: str, data: object = None) -> None:
+        """Send an item to whoever follows the execution live, as `ctx.emit` does."""
+        if self.context is not None:
+            self.context.outbox.add(kind, data, self.key, self.tries)
+
 
 running_step: ContextVar[StepInfo | None] = ContextVar("perdure_step", default=None)
 """Set by the runner around a step's body."""

@@ -12,7 +12,7 @@ import atexit
 import os
 import threading
 import weakref
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, Unpack, overload
 
@@ -20,6 +20,7 @@ from perdure.sdk.client import Client, Handle, StartOptions
 from perdure.sdk.credentials import find
 from perdure.sdk.http import HttpTransport
 from perdure.sdk.schedules import SyncSchedules
+from perdure.sdk.streams import StreamItem
 from perdure.sdk.workflow import Workflow
 from perdure.wire.errors import Unavailable
 from perdure.wire.records import Execution
@@ -52,6 +53,15 @@ class SyncHandle(Generic[R]):
     def get(self) -> Execution:
         """The execution as it stands now."""
         return self._client.get(self.id)
+
+    def stream(self, *, after: str | None = None) -> Iterator[StreamItem]:
+        """What it and everything below it emit, as they come; as `Handle.stream`."""
+        items = self._handle.stream(after=after)
+        try:
+            while (item := self._client._call(_next(items))) is not None:
+                yield item
+        finally:
+            self._client._call(items.aclose())
 
     def cancel(self) -> Execution:
         """Cancel it and everything below it."""
@@ -185,6 +195,10 @@ class SyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+async def _next(items: AsyncGenerator[StreamItem, None]) -> StreamItem | None:
+    return await anext(items, None)
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

@@ -1,6 +1,6 @@
 """The one seam between the wings: what the SDK asks of a server, whichever way it travels."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -28,6 +28,7 @@ from perdure.wire.requests import (
     StartItem,
 )
 from perdure.wire.schedules import Fire, StoredSchedule
+from perdure.wire.streams import StreamItem
 from perdure.wire.transcripts import Page
 
 
@@ -56,6 +57,11 @@ class Transport(Protocol):
 
     async def watch(self, execution_id: str, after: int, after_log: int, seconds: float) -> None:
         """Wait until journal or log have more than that, at most `seconds`."""
+        ...
+
+    def stream(self, execution_id: str, cursor: str | None) -> AsyncGenerator[tuple[str, StreamItem], None]:
+        """What an execution and all below it emit, up to its end, each item with the cursor behind it; from a cursor
+        on, or from the beginning. An item may come twice."""
         ...
 
     async def cancel(self, execution_id: str) -> Execution: ...

@@ -52,6 +52,8 @@ PARKED_MAX = 5_000
 POLL_SECONDS = 20.0
 FULL_SECONDS = 0.25
 NEWS_SECONDS = 0.25
+EMIT_SECONDS = 0.01
+"""What the executions of a worker emit leaves at once when nothing has left for so long, else at the end of it."""
 BACKOFF_SECONDS_MAX = 5.0
 RETRYABLE = frozenset(kind.code for kind in error_classes() if kind.retryable)
 """What may be said of one item of a report, too: the store was not able to take it, or nobody knows whether it did."""
@@ -108,6 +110,9 @@ class Worker:
         self._draining = False
         self._registering: asyncio.Task[None] | None = None
         self._looking = False
+        self._emitting: dict[Runner, None] = {}
+        self._emitted_at = 0.0
+        self._emit_timer: asyncio.TimerHandle | None = None
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -309,6 +314,31 @@ class Worker:
         if not self._running and not self._dirty:
             self._quiet.set()
 
+    # --- what executions emit ----------------------------------------------------------------------------------------
+
+    def emitted_somewhere(self, runner: Runner) -> None:
+        """An execution has emitted something, in this thread or in that of a step."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: a thread that outlived the worker
+            self.loop.call_soon_threadsafe(self._emitted, runner)
+
+    def _emitted(self, runner: Runner) -> None:
+        self._emitting[runner] = None
+        if self._emit_timer is None:
+            pause = self._emitted_at + EMIT_SECONDS - self.loop.time()
+            if pause <= 0:
+                self._report_emitted()
+            else:
+                self._emit_timer = self.loop.call_later(pause, self._report_emitted)
+
+    def _report_emitted(self) -> None:
+        """A commit for each token would be one for each step and more: they leave in batches."""
+        self._emit_timer = None
+        self._emitted_at = self.loop.time()
+        for runner in self._emitting:
+            if not runner.gone:
+                self.dirty(runner)
+        self._emitting.clear()
+
     # --- reports -----------------------------------------------------------------------------------------------------
 
     def dirty(self, runner: Runner) -> None:
@@ -399,6 +429,8 @@ class Worker:
             runner.broke(error)
         if not runner.gone and runner.has_news:
             self.dirty(runner)
+        elif not runner.gone and runner.has_emitted:
+            self._emitted(runner)
 
     # --- the lease ---------------------------------------------------------------------------------------------------
 

@@ -45,6 +45,7 @@ from perdure.server.routes import (
     sessions,
     signing,
     slack,
+    streams,
     traces,
     transcripts,
     triggers,
@@ -70,6 +71,7 @@ def all_routes() -> list[Route]:
     """The table, in the order in which it is documented."""
     nouns = (
         executions,
+        streams,
         workflows,
         deployments,
         definitions,

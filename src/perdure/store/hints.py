@@ -18,6 +18,7 @@ from perdure.store.interface import (
     News,
     Published,
     Ready,
+    Streamed,
     UserChanged,
     Written,
 )
@@ -44,6 +45,8 @@ class Message(msgspec.Struct, omit_defaults=True, rename={"server": "s"}):
     """Executions by worker."""
     published: list[tuple[str, str]] = []
     """Projects and topics."""
+    streamed: list[tuple[str, str]] = []
+    """Projects and root executions."""
     keys: list[str] = []
     users: list[str] = []
     everything: bool = False
@@ -58,6 +61,7 @@ class Message(msgspec.Struct, omit_defaults=True, rename={"server": "s"}):
         for worker_id, ids in self.news.items():
             hints.extend(News(worker_id, id) for id in ids)
         hints.extend(Published(project_id, topic) for project_id, topic in self.published)
+        hints.extend(Streamed(project_id, id) for project_id, id in self.streamed)
         hints.extend(KeyDeleted(id) for id in self.keys)
         hints.extend(UserChanged(id) for id in self.users)
         if self.everything:
@@ -91,6 +95,8 @@ class Gathered:
                 found["news", hint.worker_id, hint.execution_id] = None
             elif isinstance(hint, Published):
                 found["published", hint.project_id, hint.topic] = None
+            elif isinstance(hint, Streamed):
+                found["streamed", hint.project_id, hint.root_id] = None
             elif isinstance(hint, KeyDeleted):
                 found["key", hint.key_id] = None
             elif isinstance(hint, UserChanged):
@@ -116,6 +122,8 @@ class Gathered:
                     message.news.setdefault(names[0], []).append(names[1])
                 elif kind == "published":
                     message.published.append((names[0], names[1]))
+                elif kind == "streamed":
+                    message.streamed.append((names[0], names[1]))
                 elif kind == "key":
                     message.keys.append(names[0])
                 else:

@@ -80,6 +80,13 @@ class Written(msgspec.Struct, frozen=True, gc=False):
     execution_id: str
 
 
+class Streamed(msgspec.Struct, frozen=True, gc=False):
+    """A root execution, or one below it, has emitted something."""
+
+    project_id: str
+    root_id: str
+
+
 class Published(msgspec.Struct, frozen=True, gc=False):
     """A topic has new events."""
 
@@ -138,6 +145,7 @@ Hint = (
     | Ended
     | News
     | Written
+    | Streamed
     | Published
     | Due
     | Counted

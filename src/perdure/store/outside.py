@@ -15,7 +15,7 @@ from perdure.store.sqlite import APPLICATION_ID, NotOurFile, schema_in
 from perdure.store.verbs.looks import DOCTOR
 from perdure.wire.errors import NotFound
 
-SIZES: Final = ("size_executions", "size_journal", "size_logs", "size_tables", "size_all")
+SIZES: Final = ("size_executions", "size_journal", "size_logs", "size_streams", "size_tables", "size_all")
 
 
 class State(NamedTuple):

@@ -449,6 +449,15 @@ class LogLine(Request, frozen=True):
     text: str
 
 
+class Emitted(Request, frozen=True):
+    """One item for whoever follows the execution live; `key` and `tries` name the run of code that emitted it."""
+
+    kind: str
+    key: str
+    data: Raw = NULL
+    tries: int = 1
+
+
 class ReportItem(Request, frozen=True):
     """News of one execution. `number` counts this attempt's reports from 1, 0 only reads; `seen` is the last row the
     worker has. An item without entries and end acknowledges the delivery and fetches rows."""
@@ -463,6 +472,10 @@ class ReportItem(Request, frozen=True):
     progress: MaybeRaw = None
     child: bool = False
     """Said with an end: somebody may wait for it. A hint for the server, which may hand the parent out at once."""
+    stream: list[Emitted] = []
+    """An item that brings any has a number, so that a repeat brings none."""
+    stream_of: str | None = None
+    """The root whose stream they join, of an execution that has one. A hint, too."""
 
 
 class ReportRequest(Request, frozen=True):

@@ -30,6 +30,7 @@ INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
   ('waits', 'waits', '100000 2 1'),
   ('waits', 'waits_open', '10000 10000 10 1'),
   ('logs', 'logs', '1000000 10 1'),
+  ('stream_items', 'stream_items', '1000000 500 1'),
   ('events', 'events', '1000000 1000000 1000 1'),
   ('events', 'events_by_time', '1000000 1'),
   ('idempotency', 'idempotency_by_time', '100000 1'),

@@ -19,6 +19,8 @@ class Awaited(NamedTuple):
     """Executions whose journal or log is followed."""
     topics: Mapping[str, Sequence[str]]
     """By project."""
+    streams: Mapping[str, Sequence[str]]
+    """Root executions, by project."""
     workers: Sequence[str]
     """That would like to hear of what they hold."""
     deployments: Mapping[str, Sequence[str]]
@@ -34,6 +36,8 @@ class Found(NamedTuple):
     """Execution, last seq of its journal and last number of its log."""
     topics: Sequence[tuple[str, str, int]]
     """Project, topic, last number."""
+    streams: Sequence[tuple[str, str, int]]
+    """Project, root execution, and a number that grows with the streams below it."""
     news: Sequence[tuple[str, str, int]]
     """Worker, execution and seq, where the last row of the journal is somebody else's."""
     unacknowledged: Sequence[tuple[str, str]]
@@ -55,6 +59,10 @@ async def look_out(*, awaited: Awaited) -> Found:
     for project_id, names in awaited.topics.items():
         rows = await query("topics_at", project_id=project_id, topics=_json(names))
         topics.extend((project_id, topic, last) for topic, last in rows)
+    streams: list[tuple[str, str, int]] = []
+    for project_id, ids in awaited.streams.items():
+        rows = await query("streams_at", project_id=project_id, ids=_json(ids))
+        streams.extend((project_id, id, amount) for id, amount in rows)
     news: list[tuple[str, str, int]] = []
     unacknowledged: list[tuple[str, str]] = []
     if awaited.workers:
@@ -66,7 +74,8 @@ async def look_out(*, awaited: Awaited) -> Found:
     for project_id, names in awaited.deployments.items():
         rows = await query("ready_deployments", project_id=project_id, deployments=_json(names))
         ready.extend((project_id, deployment_id) for (deployment_id,) in rows)
-    return Found(ended, [(id, seq or 0, n or 0) for id, seq, n in journals], topics, news, unacknowledged, ready)
+    seen = [(id, seq or 0, n or 0) for id, seq, n in journals]
+    return Found(ended, seen, topics, streams, news, unacknowledged, ready)
 
 
 def _json(names: Sequence[str]) -> str:

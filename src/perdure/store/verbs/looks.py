@@ -19,7 +19,8 @@ from perdure.wire.status import FINAL, Phase
 
 _AFTER_EVERY_ID = "\U0010ffff"
 PRUNE_ROWS_MAX = 20_000
-"""About how many journal rows and spans go in one transaction; the execution that reaches it is the last."""
+"""About how many journal rows, spans and items of streams go in one transaction; the execution that reaches it is the
+last."""
 LIST_DEPTH = 100_000
 """How many of the newest executions a list looks at; the cursor goes on from there."""
 FIRST_DEPTHS = (2_000, 20_000)
@@ -39,6 +40,7 @@ _PARTS = (
     "delete_journal",
     "delete_waits",
     "delete_logs",
+    "delete_stream",
     "delete_tags",
     "delete_approvals",
     "delete_extras",

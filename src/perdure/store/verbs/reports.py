@@ -17,6 +17,7 @@ from perdure.store.verbs.events import open_wait, publish_events
 from perdure.store.verbs.hands import Hands, Offer
 from perdure.store.verbs.rows import JournalRow, as_row, ended, journal_after, journal_row, row_of
 from perdure.store.verbs.starts import New, Parent, start_items
+from perdure.store.verbs.streams import append
 from perdure.store.verbs.waits import answer_wait
 from perdure.wire.errors import Conflict, IllegalMove
 from perdure.wire.records import OUTCOMES, Kind, Problem, Row
@@ -80,9 +81,9 @@ async def report(
     if is_final(end):
         return await _finish(project_id, worker_id, item, end, now_us)
     entries = item.entries
-    if end is None and len(entries) == 1 and type(entries[0]) is StepDone and not item.logs:
+    if end is None and len(entries) == 1 and type(entries[0]) is StepDone and not (item.logs or item.stream):
         return await _record(project_id, worker_id, item, entries[0], now_us)
-    if type(end) is Suspend and not (entries or end.waits or item.logs or item.progress):
+    if type(end) is Suspend and not (entries or end.waits or item.logs or item.progress or item.stream):
         reply = await _suspend_next(project_id, worker_id, item, end, now_us)
         if reply is not None:
             return reply
@@ -175,6 +176,8 @@ async def _take(
     shown.sort(key=lambda row: row.seq)
     if item.logs:
         await _log(item)
+    if item.stream:
+        await append(project_id, item, now_us)
     found = unseen + shown
     stopped = False
     problem = None
@@ -563,6 +566,8 @@ async def _finish(
     await query_many("insert_journal", rows)
     if item.logs:
         await _log(item)
+    if item.stream:
+        await append(project_id, item, now_us)
     await ended(
         project_id,
         item.execution_id,

@@ -79,6 +79,7 @@ UNION SELECT execution_id FROM deliveries WHERE NOT EXISTS (SELECT 1 FROM execut
 UNION SELECT execution_id FROM approvals WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = approvals.execution_id)
 UNION SELECT execution_id FROM execution_extras WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = execution_extras.execution_id)
 UNION SELECT execution_id FROM logs WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = logs.execution_id)
+UNION SELECT execution_id FROM stream_items WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = stream_items.execution_id)
 UNION SELECT trace_id FROM spans WHERE NOT EXISTS (SELECT 1 FROM traces t WHERE t.project_id = spans.project_id
   AND t.trace_id = spans.trace_id)
 UNION SELECT trace_id FROM traces WHERE of_execution = 1 AND NOT EXISTS (SELECT 1 FROM executions e

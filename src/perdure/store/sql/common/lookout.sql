@@ -12,6 +12,13 @@ SELECT i.value, (SELECT MAX(seq) FROM journal WHERE execution_id = i.value),
   (SELECT MAX(n) FROM logs WHERE execution_id = i.value)
 FROM {json_each(:ids) i|json_array_elements_text(:ids::JSON) i (value)};
 
+-- name: streams_at
+-- Of roots: how far their streams and all those below them have come, as one number.
+SELECT i.value, COALESCE((SELECT MAX(n) FROM stream_items WHERE execution_id = i.value), 0) + COALESCE((SELECT
+    CAST(SUM((SELECT MAX(s.n) FROM stream_items s WHERE s.execution_id = e.id)) AS BIGINT) FROM executions e
+    WHERE e.project_id = :project_id AND e.root_execution_id = i.value), 0)
+FROM {json_each(:ids) i|json_array_elements_text(:ids::JSON) i (value)};
+
 -- name: topics_at
 SELECT topic, last_seq FROM topics WHERE project_id = :project_id AND topic {IN (SELECT value FROM json_each(:topics))|= ANY(ARRAY(SELECT json_array_elements_text(:topics::JSON)))};
 

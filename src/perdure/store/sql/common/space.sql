@@ -14,3 +14,7 @@ FROM executions e JOIN journal j ON j.execution_id = e.id GROUP BY e.project_id,
 -- name: size_logs
 SELECT e.project_id, e.workflow_id, COUNT(*), CAST(SUM(OCTET_LENGTH(l.text)) AS BIGINT)
 FROM executions e JOIN logs l ON l.execution_id = e.id GROUP BY e.project_id, e.workflow_id;
+
+-- name: size_streams
+SELECT e.project_id, e.workflow_id, COUNT(*), CAST(SUM(OCTET_LENGTH(s.data)) AS BIGINT)
+FROM executions e JOIN stream_items s ON s.execution_id = e.id GROUP BY e.project_id, e.workflow_id;

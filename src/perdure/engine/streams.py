@@ -1,0 +1,105 @@
+"""Desk: the streams of executions, followed live.
+
+A stream is an execution's own items and those of all that run below it. Each execution counts its own, so that those
+who emit at the same moment, on whatever servers, never wait for each other; a place in a stream is therefore the number
+of the last item seen of each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING, Final
+
+from perdure.engine.doorbell import Tickets
+from perdure.engine.executions import checked_id
+from perdure.store.verbs.streams import read_stream
+from perdure.wire.errors import BadRequest
+from perdure.wire.status import Phase
+from perdure.wire.streams import StreamItem, short_id
+
+if TYPE_CHECKING:
+    from perdure.engine.engine import Engine
+
+LOOK_SECONDS: Final = 1.0
+"""How often to look without a hint."""
+CURSOR_EXECUTIONS_MAX: Final = 50
+"""Of so many executions a cursor knows the place, those that emitted last."""
+_CURSOR: Final = re.compile(r"[0-9]{1,18}(,[0-9a-f]{12}:[0-9]{1,18})*")
+
+
+class Streams:
+    """What callers may ask of streams."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def open(self, project_id: str, execution_id: str, cursor: str | None = None) -> Follower:
+        """Follow an execution from its beginning, or from a place that a follower has said before. Raises NotFound,
+        and BadRequest for a cursor that is none."""
+        execution_id = checked_id(execution_id)
+        follower = Follower(self._engine, project_id, execution_id, _places(execution_id, cursor))
+        await follower.read(1, keep=False)
+        return follower
+
+
+class Follower:
+    """Somebody's place in a stream. Take tickets, read, and when there was nothing, watch."""
+
+    def __init__(self, engine: Engine, project_id: str, execution_id: str, seen: dict[str, int]) -> None:
+        self._engine = engine
+        self._project_id = project_id
+        self._id = execution_id
+        self._root_id = execution_id
+        self._seen = seen
+        """The last number of each execution, by short id; who emitted last comes last."""
+        self.ended: Phase | None = None
+        """How the execution ended, when everything was read."""
+        self.error: str | None = None
+
+    async def read(self, limit: int, *, keep: bool = True) -> list[StreamItem]:
+        """What comes next. Raises NotFound when the execution was deleted meanwhile."""
+        page = await self._engine.store.read(
+            read_stream(project_id=self._project_id, execution_id=self._id, seen=self._seen, limit=limit)
+        )
+        self._root_id = page.root_id
+        self.ended, self.error = page.ended, page.error
+        return page.items if keep else []
+
+    def take(self, item: StreamItem) -> str:
+        """An item was passed on; answers the cursor that stands behind it."""
+        short = short_id(item.execution_id)
+        if short != short_id(self._id):
+            self._seen.pop(short, None)
+        self._seen[short] = item.n
+        return self.cursor
+
+    @property
+    def cursor(self) -> str:
+        """Where to go on: the number of the last own item, and of those of others."""
+        own = short_id(self._id)
+        others = [f"{short}:{n}" for short, n in self._seen.items() if short != own]
+        return ",".join([str(self._seen.get(own, 0)), *others[-CURSOR_EXECUTIONS_MAX:]])
+
+    def tickets(self) -> Tickets:
+        """Take before reading; `watch` then misses nothing that was emitted since."""
+        return self._engine.doorbell.tickets(("stream", self._project_id, self._root_id), ("written", self._id))
+
+    async def watch(self, tickets: Tickets, seconds: float) -> bool:
+        """Wait until there may be something new since the tickets, at most `seconds`."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        return await self._engine.doorbell.wait_any(tickets, seconds, future)
+
+    @property
+    def look_seconds(self) -> float:
+        """How long to watch without a look of one's own."""
+        return self._engine.own_look(LOOK_SECONDS)
+
+
+def _places(execution_id: str, cursor: str | None) -> dict[str, int]:
+    if not cursor:
+        return {}
+    if not _CURSOR.fullmatch(cursor) or cursor.count(",") > CURSOR_EXECUTIONS_MAX:
+        raise BadRequest(f"{cursor[:100]!r} is no place in this stream; leave it out to start at the beginning.")
+    own, *others = cursor.split(",")
+    return {short_id(execution_id): int(own)} | {one[:12]: int(one[13:]) for one in others}

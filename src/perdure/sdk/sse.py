@@ -1,0 +1,36 @@
+"""Reads server-sent events out of the pieces in which they come."""
+
+from typing import NamedTuple
+
+
+class ServerEvent(NamedTuple):
+    """One event. `id` is where a stream that breaks off behind it goes on."""
+
+    id: str
+    event: str
+    data: bytes
+
+
+class Reader:
+    """The events of one answer.
+
+    >>> reader = Reader()
+    >>> reader.feed(b"retry: 5\\n\\nid: 7\\nevent: it")
+    []
+    >>> reader.feed(b"em\\ndata: 1\\n\\n: still here\\n\\n")
+    [ServerEvent(id='7', event='item', data=b'1')]
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[ServerEvent]:
+        """The events that are whole now. Comments, and fields that nobody here asks for, are left out."""
+        *blocks, self._rest = (self._rest + data).split(b"\n\n")
+        found: list[ServerEvent] = []
+        for block in blocks:
+            fields = dict(line.split(b": ", 1) for line in block.split(b"\n") if b": " in line)
+            if b"data" in fields:
+                id, event = fields.get(b"id", b"").decode(), fields.get(b"event", b"message").decode()
+                found.append(ServerEvent(id, event, fields[b"data"]))
+        return found

@@ -1,0 +1,118 @@
+"""The live stream of an execution: what its code emits, and what whoever follows it is given."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+from msgspec import Raw
+
+from perdure.sdk.payloads.values import encode
+from perdure.wire.codec import check_name
+from perdure.wire.errors import BadValue
+from perdure.wire.requests import Emitted
+from perdure.wire.streams import ITEM_BYTES_MAX
+
+if TYPE_CHECKING:
+    from perdure.sdk.transport import Transport
+
+WAITING_MAX: Final = 10_000
+"""Items that wait in a worker for its server; of more the oldest are dropped."""
+REPORT_BYTES: Final = 4 << 20
+"""How much of them leaves with one report."""
+
+
+class StreamItem(NamedTuple):
+    """What an execution, or one below it, emitted: `kind` and `data` as they were given to `ctx.emit`.
+
+    `restarted` says that the code which emits under this `key` (a step) began anew, because its worker was lost or its
+    try failed: drop what earlier items of this execution and key have said.
+    """
+
+    kind: str
+    data: Any
+    path: tuple[str, ...]
+    """The keys of the children that lead to it; empty for the execution's own items."""
+    key: str
+    attempt: int
+    tries: int
+    restarted: bool
+    execution_id: str
+    n: int
+    """Its number among the items of its execution. They have no gaps, so a jump says how many were dropped."""
+    at: datetime
+    cursor: str
+    """Where it stands: `handle.stream(after=item.cursor)` goes on behind it."""
+
+
+class Outbox:
+    """What an execution has emitted until its runner reports it. Steps in threads put in, too."""
+
+    __slots__ = ("_items", "_told", "tell")
+
+    def __init__(self) -> None:
+        self._items: deque[Emitted] = deque(maxlen=WAITING_MAX)
+        self._told = False
+        self.tell: Callable[[], None] = lambda: None
+        """Called, in whatever thread, when there is something again."""
+
+    def __bool__(self) -> bool:
+        return bool(self._items)
+
+    def add(self, kind: str, data: object, key: str, tries: int) -> None:
+        """Put an item in. Raises `BadValue` for one that could not be sent."""
+        check_name(kind, where="kind")
+        value = encode(data, where="data")
+        if len(value) > ITEM_BYTES_MAX:
+            raise BadValue(f"data: {len(value):,} bytes of JSON; an item of a stream may have {ITEM_BYTES_MAX:,}")
+        self._items.append(Emitted(kind, key, Raw(value), tries))
+        if not self._told:
+            self._told = True
+            self.tell()
+
+    def take(self, *, last: bool) -> list[Emitted]:
+        """What the next report carries: the oldest, or with `last`, when there will be no other report, the newest."""
+        self._told = False
+        items = self._items
+        taken: list[Emitted] = []
+        room = REPORT_BYTES
+        while items and room > 0:
+            one = items.pop() if last else items.popleft()
+            taken.append(one)
+            room -= memoryview(one.data).nbytes
+        if last:
+            items.clear()
+            taken.reverse()
+        return taken
+
+
+async def follow(transport: Transport, execution_id: str, after: str | None) -> AsyncGenerator[StreamItem, None]:
+    """The items of a stream, each once."""
+    seen: dict[str, int] = {}
+    runs: dict[tuple[str, str], tuple[int, int]] = {}
+    async with aclosing(transport.stream(execution_id, after)) as items:
+        async for cursor, item in items:
+            if item.n <= seen.get(item.execution_id, 0):
+                continue
+            seen[item.execution_id] = item.n
+            run = (item.attempt, item.tries)
+            place = (item.execution_id, item.key)
+            restarted = run > runs.get(place, run)
+            runs[place] = run
+            yield StreamItem(
+                item.kind,
+                msgspec.json.decode(item.data),
+                item.path,
+                item.key,
+                item.attempt,
+                item.tries,
+                restarted,
+                item.execution_id,
+                item.n,
+                datetime.fromtimestamp(item.at_us / 1e6, UTC),
+                cursor,
+            )

@@ -1,0 +1,54 @@
+"""What an execution emits, live."""
+
+from collections.abc import AsyncGenerator
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from perdure.engine.streams import Follower
+from perdure.server.routes.executions import StreamQuery
+from perdure.server.routing import Call, Routes
+from perdure.server.streams import COMMENT, EventStream, Silence, frame
+from perdure.wire.errors import PerdureError
+from perdure.wire.public_streams import stream_item_response
+from perdure.wire.status import STATUS
+
+STREAM_PAGE: Final = 200
+
+routes = Routes("Executions")
+
+
+@routes.get("/api/v1/executions/{execution_id}/stream", headers=("Last-Event-ID",))
+async def stream_items(call: Call, execution_id: str, query: StreamQuery) -> EventStream:
+    """Follow what an execution and all below it emit, as server-sent events: `item`, and `end` when it is final."""
+    cursor = call.header(b"last-event-id") or query.last_event_id
+    follower = await call.engine.streams.open(call.project_id, execution_id, cursor)
+    return EventStream(_follow(call, execution_id.lower(), follower))
+
+
+async def _follow(call: Call, execution_id: str, follower: Follower) -> AsyncGenerator[bytes, None]:
+    silence = Silence(call.settings.stream_comment_seconds)
+    while True:
+        tickets = follower.tickets()
+        try:
+            items = await follower.read(STREAM_PAGE)
+        except PerdureError:
+            return  # deleted meanwhile, or the store is closed
+        if items:
+            silence.broken()
+            yield b"".join(
+                frame(_encode(stream_item_response(item)), id=follower.take(item), event="item") for item in items
+            )
+        elif follower.ended is not None:
+            phase = follower.ended
+            end = {"id": execution_id, "status": STATUS[phase], "phase": phase, "error": follower.error}
+            yield frame(_encode(end), id=follower.cursor, event="end")
+            return
+        else:
+            look_at = silence.look_after(follower.look_seconds)
+            while await silence.lasts(partial(follower.watch, tickets), look_at):
+                yield COMMENT
+
+
+_encode: Final = msgspec.json.Encoder().encode

@@ -1,0 +1,86 @@
+"""The streams of executions: part of a worker's report, and the look that merges an execution's with those below it."""
+
+from collections.abc import Mapping, Sequence
+from heapq import merge
+from typing import Any, Final
+
+from msgspec import Raw
+
+from perdure.store.interface import Streamed, Tell, query, query_many, verb
+from perdure.wire.errors import NotFound
+from perdure.wire.requests import ReportItem
+from perdure.wire.status import FINAL, Phase
+from perdure.wire.streams import StreamItem, StreamPage, short_id
+
+ITEMS_MAX: Final = 10_000
+BYTES_MAX: Final = 8 << 20
+"""About so much of each execution is kept; of more the oldest go."""
+TRIM_ITEMS: Final = 500
+TRIM_BYTES: Final = 1 << 20
+"""They go when so much has come since the last time."""
+FAMILY_MAX: Final = 1_000
+"""Of those below a root the newest so many are followed."""
+
+
+async def append(project_id: str, item: ReportItem, now_us: int) -> None:
+    """Part of a report, behind its guard: what the execution emitted."""
+    last = await query("last_stream_item", execution_id=item.execution_id)
+    before, size = last[0] if last else (0, 0)
+    rows: list[tuple[object, ...]] = []
+    upto = size
+    for n, one in enumerate(item.stream[-ITEMS_MAX:], before + 1):
+        data = bytes(one.data)
+        upto += len(data)
+        rows.append((item.execution_id, n, now_us, item.attempt, one.tries, one.key, one.kind, data, upto))
+    await query_many("insert_stream_item", rows)
+    newest = before + len(rows)
+    if newest // TRIM_ITEMS != before // TRIM_ITEMS or upto // TRIM_BYTES != size // TRIM_BYTES:
+        await query("trim_stream", execution_id=item.execution_id, n=newest - ITEMS_MAX, upto=upto - BYTES_MAX)
+    await Tell(Streamed(project_id, item.stream_of or item.execution_id))
+
+
+@verb
+async def read_stream(*, project_id: str, execution_id: str, seen: Mapping[str, int], limit: int) -> StreamPage:
+    """What the stream of an execution, with all below it, has after certain numbers (by `short_id`): those of each
+    execution in order, those of several by time."""
+    # Asked first: what is final now has all its items.
+    state = await query("stream_state", project_id=project_id, id=execution_id)
+    if not state:
+        raise NotFound(f"Execution {execution_id!r} does not exist.")
+    phase, error, root_id, newest = state[0]
+    root_id = root_id or execution_id
+    ahead: list[tuple[str, tuple[str, ...]]] = []
+    if _is_ahead(execution_id, newest, seen):
+        ahead.append((execution_id, ()))
+    family = await query("stream_family", project_id=project_id, root_id=root_id, limit=FAMILY_MAX)
+    above = {id: (parent_id, key) for id, parent_id, key, _ in family}
+    for id, _, _, newest in family:
+        if _is_ahead(id, newest, seen) and (path := _path(id, execution_id, above)):
+            ahead.append((id, path))
+    found: list[list[StreamItem]] = []
+    for id, path in ahead:
+        rows = await query("read_stream_items", execution_id=id, after=seen.get(short_id(id), 0), limit=limit)
+        found.append([_item(id, path, row) for row in rows])
+    items = list(merge(*found, key=lambda item: item.at_us))[:limit]
+    ended = Phase(phase) if Phase(phase) in FINAL and not items else None
+    return StreamPage(items, root_id, ended, error if ended is not None else None)
+
+
+def _is_ahead(id: str, newest: int | None, seen: Mapping[str, int]) -> bool:
+    return newest is not None and newest > seen.get(short_id(id), 0)
+
+
+def _path(id: str, top_id: str, above: Mapping[str, tuple[str, str | None]]) -> tuple[str, ...]:
+    """The keys from `top_id` down to an execution; empty when it is not below."""
+    keys: list[str] = []
+    while id != top_id:
+        if id not in above:
+            return ()
+        id, key = above[id]
+        keys.append(key or "")
+    return tuple(reversed(keys))
+
+
+def _item(id: str, path: tuple[str, ...], row: Sequence[Any]) -> StreamItem:
+    n, at_us, attempt, tries, key, kind, data = row
+    return StreamItem(id, n, at_us, path, attempt, tries, key, kind, Raw(data))
