@@ -31,7 +31,22 @@ from tests.postgres import Server as PostgresServer
 from tests.postgres import make as make_database
 from tests.postgres import running as running_postgres
 
-WORKLOADS: Final = ("ready", "idle", "W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8", "parking", "stream", "servers")
+WORKLOADS: Final = (
+    "ready",
+    "idle",
+    "W1",
+    "W2",
+    "W3",
+    "W4",
+    "W5",
+    "W6",
+    "W7",
+    "W8",
+    "parking",
+    "stream",
+    "agents",
+    "servers",
+)
 GROWN: Final = 1_000_000
 POSTGRES: Final = {**SAFE, "shared_buffers": "1GB", "max_wal_size": "4GB"}
 """As somebody would set it up for this machine; every commit is on disk."""
@@ -229,6 +244,20 @@ def stream(plan: Plan, workload: str) -> Figures:
     return figures
 
 
+def agents(plan: Plan, workload: str) -> Figures:
+    """A durable agent beside the plain one."""
+    count = 1 if plan.small else 3
+    runs = [measured("benchmarks.agents", "--seconds", str(plan.seconds)) for _ in range(count)]
+    return {
+        "unit": "of the plain agent's runs/s",
+        "ours": median(runs, "of_plain"),
+        "agent_runs_per_s": median(runs, "runs_per_s"),
+        "agent_p50_ms": median(runs, "p50_ms"),
+        "plain_agent_runs_per_s": median(runs, "plain_runs_per_s"),
+        "runs": runs,
+    }
+
+
 def servers(plan: Plan, workload: str) -> Figures:
     """W1 through two servers with four workers, beside one with one."""
     assert plan.postgres is not None
@@ -263,6 +292,7 @@ KINDS: Final[dict[str, Callable[[Plan, str], Figures]]] = {
     "W8": grown,
     "parking": parking,
     "stream": stream,
+    "agents": agents,
     "servers": servers,
 }
 
@@ -288,6 +318,9 @@ def remarks(workload: str, figures: Figures) -> str:
         "waits100_ms": "{:,.0f} ms for 100 waits",
         "hundredth_to_tenth": "the hundredth wait {:.2f} times the tenth",
         "waits_to_steps_not_parked": "not parked {:.2f}",
+        "agent_runs_per_s": "{:,.0f} runs/s",
+        "agent_p50_ms": "p50 {:.2f} ms",
+        "plain_agent_runs_per_s": "plain {:,.0f} runs/s",
         "lock_wait_percent": "{:.1f} % of busy sessions wait for a lock",
     }
     said += [text.format(figures[name]) for name, text in words.items() if figures.get(name) is not None]
@@ -323,7 +356,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure of every run there")
     given = parser.parse_args()
     several_servers = given.mode == "http" and given.database == "postgres"
-    possible = [one for one in WORKLOADS if one != "servers" or several_servers]
+    impossible = {"servers": not several_servers, "agents": given.mode == "http" or given.database != "sqlite"}
+    possible = [one for one in WORKLOADS if not impossible.get(one, False)]
     wanted = given.workloads or possible
     for one in wanted:
         if one not in possible:

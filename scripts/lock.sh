@@ -15,5 +15,5 @@ compile() {
 
 compile pyproject.toml --output-file requirements/base.txt
 compile pyproject.toml --extra postgres --constraints requirements/base.txt --output-file requirements/server.txt
-compile pyproject.toml --extra postgres --group dev --constraints requirements/base.txt --output-file requirements/dev.txt
+compile pyproject.toml --extra agents --extra postgres --group dev --constraints requirements/base.txt --output-file requirements/dev.txt
 echo uv | compile - --output-file requirements/uv.txt

@@ -38,7 +38,7 @@ def test_a_recorded_journal_replays(path: Path, chunk: int) -> None:
     kept = msgspec.json.decode(path.read_bytes(), type=Kept)
     workflow = app[kept.workflow]
     value = decode(bytes(kept.payload), workflow.input_type)
-    machine = Machine(lambda: workflow.start(context, value), seed=kept.id)
+    machine = Machine(lambda: workflow.begin(context, value), seed=kept.id)
     context = Context(machine, Claimed(kept.id, kept.workflow, 1, kept.payload, 0))
     last = len(kept.rows) - 1
     for first in range(0, len(kept.rows), chunk):

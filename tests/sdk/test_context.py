@@ -56,7 +56,7 @@ class Live:
         self._open()
 
     def _open(self) -> None:
-        self.machine = Machine(lambda: self.flow.start(self.ctx, self.input), seed="seed", strict=self.flow.strict)
+        self.machine = Machine(lambda: self.flow.begin(self.ctx, self.input), seed="seed", strict=self.flow.strict)
         self.ctx = Context(self.machine, self.claim)
         self.effects = advance(self.machine, self.journal.rows)
 

@@ -28,6 +28,8 @@ def approvals(
     from rich.table import Table
     from rich.text import Text
 
+    from perdure.cli.render import plain
+
     async def work(client: "Client") -> list[dict[str, Any]]:
         body = await ask(client, "GET", f"/api/v1/approvals?{urlencode({'limit': limit})}")
         found: list[dict[str, Any]] = msgspec.json.decode(body)["approvals"]
@@ -52,7 +54,7 @@ def approvals(
             Text(one["workflow_id"]),
             one["asked_at"][:19].replace("T", " "),
             (one["expires_at"] or "")[:19].replace("T", " "),
-            Text(_plain(shown if len(shown) <= 80 else shown[:79] + "…")),
+            Text(plain(shown if len(shown) <= 80 else shown[:79] + "…")),
         )
     console().print(table)
 
@@ -106,8 +108,3 @@ def _answer(approved: bool | None, data: str | None, feedback: str | None) -> by
     if feedback is not None:
         fields["feedback"] = feedback
     return json.dumps(fields).encode()
-
-
-def _plain(text: str) -> str:
-    """What was sent to us, without the characters that move a terminal about."""
-    return "".join(one if one.isprintable() else "�" for one in text)

@@ -125,10 +125,14 @@ def ls(
 
 def show(
     id: Annotated[str, typer.Argument(metavar="ID", help="The execution.")],
+    journal: Annotated[
+        bool, typer.Option("--journal", help="The journal's rows for an agent's run, too, not the conversation.")
+    ] = False,
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show one execution: its fields, its journal with times and attempts, what it waits for."""
+    """Show one execution: its fields, its journal (of an agent: the conversation), what it waits for."""
+    from perdure.cli.conversation import is_agent_run
     from perdure.wire.public import execution_response, step_response
 
     links: dict[str, str] = {}
@@ -160,7 +164,10 @@ def show(
         )
         return
     _print_execution(execution, served)
-    _print_journal(rows, execution.created_at_us)
+    if not journal and is_agent_run(rows):
+        _print_conversation(execution, rows)
+    else:
+        _print_journal(rows, execution.created_at_us)
     if waits:
         say("\nWaits for")
         for wait in waits:
@@ -301,6 +308,28 @@ def _print_journal(rows: "list[Row]", created_at_us: int) -> None:
         )
     say()
     console().print(table)
+
+
+def _print_conversation(execution: "Execution", rows: "list[Row]") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from perdure.cli.conversation import conversation, tokens
+    from perdure.cli.render import plain
+
+    styles = {"user": "bold cyan", "model": "bold green", "tool": "magenta", "person": "bold yellow", "guard": "yellow"}
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for line in conversation(execution, rows):
+        text = Text(plain(line.text), style="red" if line.failed else "")
+        if line.note:
+            text.append(f"  {line.note}", style="dim")
+        table.add_row(Text(plain(line.who), style="red" if line.failed else styles.get(line.who, "")), text)
+    requests, given, taken = tokens(rows)
+    say()
+    console().print(table)
+    say(f"\n{requests} requests to models, {given} + {taken} tokens; --journal shows every row.")
 
 
 def logs(

@@ -69,12 +69,82 @@ def test_an_order_survives_a_crash_at_every_commit() -> None:
     assert report.result == "receipt-7: parcel-7-1, parcel-7-2"
 '''
 
+AGENT_APP: Final = '''\
+"""Support: an agent that looks orders up, and pays back what somebody allows.
+
+`test` is a model that calls every tool once, for a start without a key. A real one:
+AGENT_MODEL=openai:gpt-5.2 OPENAI_API_KEY=…, with `pip install "pydantic-ai-slim[openai]"`.
+"""
+
+import os
+
+from pydantic_ai import Agent
+
+from perdure.agents import durable
+
+agent = Agent(
+    os.environ.get("AGENT_MODEL", "test"),
+    name="support",
+    instructions="Find the order before you answer. Refund only what the customer asks for.",
+    defer_model_check=True,
+)
+
+
+@agent.tool_plain
+async def find_order(number: int) -> str:
+    """Where an order is."""
+    return f"order {number} is on its way"
+
+
+@agent.tool_plain(requires_approval=True)
+async def refund(number: int, cents: int) -> str:
+    """Pay money back. Somebody is asked first; the run waits, however long that takes."""
+    return f"{cents} cents for order {number}"
+
+
+support = durable(agent)
+'''
+
+AGENT_TEST: Final = '''\
+"""Runs the agent in this process, and kills it everywhere once: no recorded call is made again."""
+
+import asyncio
+from typing import Any
+
+from app import support
+from perdure.testing import crash_everywhere
+
+
+async def allow(client: Any, handle: Any) -> None:
+    await handle.resume("approve_refund_pyd_ai_tool_call_id__refund", {"approved": True})
+
+
+def test_support_survives_a_crash_at_every_commit() -> None:
+    report = asyncio.run(crash_everywhere(support, "Where is my order?", during=allow))
+    assert "refund" in report.result
+'''
+
+AGENT_README: Final = """\
+# {name}
+
+    perdure dev app.py                            # server and worker; reloads on change; `k` kills the worker
+
+and in another terminal
+
+    perdure run support --input '"Where is my order, and may I have my money back?"' --detach
+    perdure approvals                             # the refund waits for a word of yours
+    perdure approve ID STEP --approve
+    perdure show ID                               # the conversation
+
+`pytest` runs the agent in one process, and kills it at every commit once.
+"""
+
 PYPROJECT: Final = """\
 [project]
 name = "{name}"
 version = "0.1.0"
 requires-python = ">=3.11"
-dependencies = ["perdure"]
+dependencies = ["{perdure}"]
 
 [dependency-groups]
 dev = ["pytest"]
@@ -107,15 +177,16 @@ def add_to(app: typer.Typer) -> None:
 
 def new(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write it; made when it is not there.")],
+    agent: Annotated[bool, typer.Option("--agent", help="An agent in place of a workflow.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write a project that runs: one workflow, one test."""
+    """Write a project that runs: one workflow (or agent), one test."""
     name = re.sub(r"[^a-z0-9-]+", "-", directory.resolve().name.lower()).strip("-") or "workflows"
     files = {
-        "app.py": APP,
-        "test_app.py": TEST,
-        "pyproject.toml": PYPROJECT.format(name=name),
-        "README.md": README.format(name=name),
+        "app.py": AGENT_APP if agent else APP,
+        "test_app.py": AGENT_TEST if agent else TEST,
+        "pyproject.toml": PYPROJECT.format(name=name, perdure="perdure[agents]" if agent else "perdure"),
+        "README.md": (AGENT_README if agent else README).format(name=name),
         ".gitignore": IGNORE,
     }
     if directory.exists() and not directory.is_dir():

@@ -135,6 +135,15 @@ def took(started_us: int | None, ended_us: int | None) -> str:
     return "" if started_us is None or ended_us is None else duration(ended_us - started_us)
 
 
+def plain(text: str) -> str:
+    """A text that others have sent, without the characters that move a terminal about; its lines stay.
+
+    >>> plain("a\\x1b[2J\\nb")
+    'a�[2J\\nb'
+    """
+    return "".join(one if one.isprintable() or one == "\n" else "�" for one in text)
+
+
 def is_final(phase: Phase) -> bool:
     """Whether nothing more will come."""
     return phase in FINAL

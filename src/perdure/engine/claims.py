@@ -15,8 +15,10 @@ from collections.abc import Iterator, Sequence, Set
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec import structs
+from msgspec.json import encode
 from uuid_utils import uuid7
 
+from perdure.engine.definitions import DEFINITION_BYTES_MAX
 from perdure.engine.executions import check_item, checked_id
 from perdure.engine.floors import Floors
 from perdure.engine.schedules import check_spec
@@ -60,6 +62,7 @@ from perdure.wire.requests import (
     TranscriptEntry,
 )
 from perdure.wire.streams import ITEM_BYTES_MAX
+from perdure.wire.workflows import WorkflowType
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
@@ -148,6 +151,10 @@ class Claims:
         check_name(request.deployment_id, where="deployment_id")
         for spec in request.workflows:
             check_name(spec.id, where="workflows.id")
+            if spec.agent is not None:
+                if spec.type is not WorkflowType.AGENT or spec.agent.id != spec.id:
+                    raise BadValue(f"Workflow {spec.id!r}: `agent` is the definition of that agent, and of no other.")
+                check_json(encode(spec.agent), where="workflows.agent", max_bytes=DEFINITION_BYTES_MAX)
         for queue in request.queues:
             check_name(queue.name, where="queues.name")
             for name in ("concurrency_limit", "total_limit"):

@@ -152,7 +152,7 @@ class Runner:
         except Exception as error:  # a model's validators are user code
             self._finish(self._failed(error))
             return None
-        machine = Machine(lambda: workflow.start(context, value), seed=claimed.id, strict=workflow.strict)
+        machine = Machine(lambda: workflow.begin(context, value), seed=claimed.id, strict=workflow.strict)
         context = self.context = Context(machine, claimed)
         context.readings = self._readings
         context.outbox.tell = partial(self.worker.emitted_somewhere, self)

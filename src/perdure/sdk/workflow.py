@@ -359,7 +359,7 @@ class Workflow(Generic[I_contra, R_co]):
             return None
         return hint.__name__ if isinstance(hint, type) and not isinstance(hint, types.GenericAlias) else str(hint)
 
-    def start(self, ctx: "Context", input: Any) -> Coroutine[Any, Any, R_co]:
+    def begin(self, ctx: "Context", input: Any) -> Coroutine[Any, Any, R_co]:
         """The coroutine of one execution; the function's `ctx` is found by steps that are called directly."""
         current_context.set(ctx)
         return self.fn(ctx, input) if self.takes_input else self.fn(ctx)
@@ -409,7 +409,7 @@ class _Decorator:
         if self._registry is not None:
             self._registry.add(made)
         else:
-            _declared.append(weakref.ref(made))
+            declare(made)
         return made
 
 
@@ -448,6 +448,11 @@ def workflow(fn: Callable[..., Coroutine[Any, Any, Any]] | None = None, /, **opt
 
 
 _declared: list[weakref.ref[Workflow[Any, Any]]] = []
+
+
+def declare(made: Workflow[Any, Any]) -> None:
+    """Count a workflow among those that `Registry.declared()` finds, for as long as it exists."""
+    _declared.append(weakref.ref(made))
 
 
 class Registry:

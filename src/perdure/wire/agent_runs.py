@@ -6,6 +6,8 @@ import msgspec
 
 PREVIEW_BYTES_MAX: Final = 200
 _TEXTS: Final = ("input", "message", "content", "prompt")
+_AROUND: Final = frozenset({"result", "content", "usage", "tool_results", "agent_run_id"})
+"""What existing clients put around an agent's output."""
 
 
 class Usage(NamedTuple):
@@ -39,9 +41,13 @@ def user_message(payload: Any) -> Any:
 
 
 def assistant_message(result: Any) -> Any:
-    """What the agent answered."""
-    if not isinstance(result, dict):
+    """What the agent answered: a durable agent's result is its output, others have it in there."""
+    if isinstance(result, str):
+        return result
+    if not isinstance(result, dict) or not result:
         return None
+    if _AROUND.isdisjoint(result):
+        return result
     return result["result"] if result.get("result") is not None else result.get("content")
 
 

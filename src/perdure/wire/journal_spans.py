@@ -11,10 +11,12 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec import Raw, Struct
 
+from perdure.wire.agent_steps import genai_attributes, genai_name
 from perdure.wire.public import rfc3339
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
 from perdure.wire.traces import Span, SpanValues
+from perdure.wire.workflows import WorkflowType
 
 STEP: Final = "step"
 WAIT: Final = "wait"
@@ -108,6 +110,13 @@ def execution_span(execution: TracedExecution) -> Span:
         "session_id": e.session_id,
         "user_id": e.user_id,
     }
+    others: dict[str, Any] = {}
+    if e.kind == WorkflowType.AGENT:
+        others = {
+            "gen_ai.operation.name": "invoke_agent",
+            "gen_ai.agent.name": e.workflow_id,
+            "gen_ai.conversation.id": e.session_id,
+        }
     error = None
     if e.error is not None or e.phase is Phase.CANCELLED:
         error = _raw({"message": e.error or "The execution was cancelled."})
@@ -120,7 +129,7 @@ def execution_span(execution: TracedExecution) -> Span:
         e.created_at_us if e.started_at_us is None else e.started_at_us,
         e.completed_at_us,
         SpanValues(
-            _attributes(attributes, e.kind, cut=e.cut),
+            _attributes(attributes, e.kind, others, cut=e.cut),
             input=None if e.payload is None else Raw(e.payload),
             output=None if e.result is None else Raw(e.result),
             error=error,
@@ -173,16 +182,17 @@ def _step(execution: TracedExecution, own: Span, tries: Sequence[TracedRow], *, 
         "execution_id": execution.id,
     }
     value = None if last.value is None else Raw(last.value)
+    others = genai_attributes(last.name, last.key, last.value if last.ok else None)
     return Span(
         own.trace_id,
         _span_id(execution.id, STEP, last.key),
         own.span_id,
-        last.key,
+        genai_name(others) or last.key,
         STEP,
         min(row.at_us if row.started_at_us is None else row.started_at_us for row in tries),
         last.at_us if over else None,
         SpanValues(
-            _attributes(attributes, STEP, cut=last.value is None),
+            _attributes(attributes, STEP, others, cut=last.value is None),
             _raw(events) if events else None,
             output=value if last.ok else None,
             error=None if last.ok else value,
@@ -204,16 +214,17 @@ def _wait(own: Span, key: str, row: TracedRow | None, since_us: int, topic: str 
         since_us,
         None if row is None else row.at_us,
         SpanValues(
-            _attributes(attributes, WAIT, cut=row is not None and row.value is None),
+            _attributes(attributes, WAIT, {}, cut=row is not None and row.value is None),
             output=value if row is not None and row.ok else None,
             error=None if row is None or row.ok else value,
         ),
     )
 
 
-def _attributes(values: dict[str, Any], kind: str, *, cut: bool) -> Raw:
-    """Attributes under the span's type, as workers name theirs."""
+def _attributes(values: dict[str, Any], kind: str, others: dict[str, Any], *, cut: bool) -> Raw:
+    """Attributes under the span's type, as workers name theirs; `others` have names of their own."""
     named = {f"{kind}.{name}": value for name, value in values.items() if value is not None}
+    named.update((name, value) for name, value in others.items() if value is not None)
     if cut:
         named["perdure.left_out"] = "values too large to be shown"
     return _raw(named)

@@ -165,6 +165,19 @@ class WorkflowSpec(Request, frozen=True):
     run_timeout_seconds: int | None = None
     wake_on_cancel: bool = False
     type: WorkflowType = WorkflowType.WORKFLOW
+    agent: "AgentSpec | None" = None
+    """Of an agent: its definition."""
+
+
+class AgentSpec(Request, frozen=True):
+    """What a registration says of an agent beside; it is kept and shown as `GET /api/v1/agents` does."""
+
+    id: str
+    provider: str
+    model: str
+    system_prompt: str | None = None
+    tools: MaybeRaw = None
+    metadata: MaybeRaw = None
 
 
 class QueueSpec(Request, frozen=True):

@@ -24,14 +24,16 @@ import zlib
 from asyncio import current_task
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from concurrent.futures import Executor
 from typing import Any, Final, NoReturn, Protocol, TypeVar, TypeVarTuple
 
 from perdure.sdk.errors import DuplicateKey, Misplaced
 from perdure.sdk.replay import patches
+from perdure.sdk.replay.at_once import AtOnce
 from perdure.sdk.replay.eviction import close, close_generator, collecting
 from perdure.sdk.replay.handles import InnerFuture, InnerHandle, InnerTask, InnerTimer
 from perdure.sdk.replay.keys import GENERATED, KEY_PART_MAX, Scope, next_path, quoted
-from perdure.sdk.replay.refusals import misplaced, refuse_the_rest
+from perdure.sdk.replay.refusals import misplaced, no_threads, refuse_the_rest
 from perdure.wire.codec import KEY_BYTES_MAX, check_name
 
 _T = TypeVar("_T")
@@ -349,6 +351,17 @@ class InnerLoop(asyncio.AbstractEventLoop):
             "A thread cannot reach into a workflow's code, because a replay has no threads. "
             'Put the threaded work into a step: `await ctx.step("name", function, …)` runs sync functions in a thread.'
         )
+
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*_Ts], _T], *args: *_Ts) -> asyncio.Future[_T]:
+        """Only an executor that has no threads works here: what it runs is a part of the workflow's code."""
+        if not isinstance(executor, AtOnce):
+            raise no_threads()
+        future = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
     def _finalize_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
         """An async generator was dropped half-way: close it in a task of its own, as asyncio does."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from perdure.sdk.errors import Misplaced
 
@@ -20,18 +20,31 @@ def misplaced(name: str) -> Misplaced:
     )
 
 
+_TO_STEP: Final = (
+    'Do it in a step: `await ctx.step("name", function, …)` runs async functions in the worker\'s own loop '
+    "and sync ones in a thread."
+)
+
+
+def no_threads() -> Misplaced:
+    """What a workflow's body hears that hands work to a pool of threads."""
+    return Misplaced(_message("run_in_executor"))
+
+
 def refuse_the_rest(loop_class: type[Any]) -> None:
     """Everything that a loop can do and `loop_class` does not raises, and says where it belongs."""
-    to_step = 'Do it in a step: `await ctx.step("name", function, …)` runs async functions in the worker\'s own loop '
-    to_step += "and sync ones in a thread."
     for name, member in vars(asyncio.AbstractEventLoop).items():
         if name.startswith("_") or name in vars(loop_class) or not callable(member):
             continue
-        setattr(loop_class, name, _refusal(name, asyncio.iscoroutinefunction(member), to_step))
+        setattr(loop_class, name, _refusal(name, asyncio.iscoroutinefunction(member)))
 
 
-def _refusal(name: str, is_async: bool, advice: str) -> Callable[..., Any]:
-    message = f"loop.{name} does not work in a workflow's body, which must replay without input/output. {advice}"
+def _message(name: str) -> str:
+    return f"loop.{name} does not work in a workflow's body, which must replay without input/output. {_TO_STEP}"
+
+
+def _refusal(name: str, is_async: bool) -> Callable[..., Any]:
+    message = _message(name)
 
     def refuse(self: InnerLoop, *args: Any, **kwargs: Any) -> NoReturn:
         raise Misplaced(message)

@@ -7,6 +7,8 @@ the statement itself. A registration's lease only decides when work is handed ou
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from perdure.store.interface import Counted, Rows, Tell, Written, query, query_many, verb
 from perdure.store.verbs.deployments import enter_deployment, look_at_deployment, offer_work
 from perdure.store.verbs.hands import claimed_of
@@ -19,6 +21,7 @@ from perdure.wire.codec import REPLY_BYTES_MAX
 from perdure.wire.errors import Conflict, LeaseLost
 from perdure.wire.records import Kind, Row
 from perdure.wire.requests import Claimed, RegisterRequest
+from perdure.wire.workflows import WorkflowType
 
 _AFTER_EVERY_KEY = "\U0010ffff"
 PUSHED = 2
@@ -106,6 +109,15 @@ async def register(
             for spec in request.workflows
         ],
     )
+    agents = [spec.agent for spec in request.workflows if spec.agent is not None]
+    if agents:
+        await query_many(
+            "put_definition",
+            [
+                (project_id, WorkflowType.AGENT.value, request.deployment_id, one.id, msgspec.json.encode(one), now_us)
+                for one in agents
+            ],
+        )
     for queue in request.queues:
         await put_queue(project_id, queue)
     await declare(project_id, request.deployment_id, request.schedules, schedule_ids, now_us)

@@ -1,0 +1,42 @@
+"""Durable agents on Pydantic AI: `pip install perdure[agents]`.
+
+    from pydantic_ai import Agent
+    from perdure.agents import durable
+
+    support = durable(Agent("openai:gpt-5.2", name="support", tools=[find_order]))
+
+An agent is a workflow: workers serve it, each of its runs is an execution, and what its model and its tools gave is
+recorded before it goes on. See docs/agents.md.
+"""
+
+try:
+    import pydantic_ai  # noqa: F401  # an extra: whoever lacks it is told how to get it
+except ModuleNotFoundError as error:
+    if error.name != "pydantic_ai":
+        raise
+    raise ModuleNotFoundError(
+        'Durable agents need Pydantic AI: pip install "perdure[agents]".', name="pydantic_ai"
+    ) from None
+
+from perdure.agents.agent import DurableAgent, durable
+from perdure.agents.calls import Call, CallHook
+from perdure.agents.guards import Tripped
+from perdure.agents.inputs import AgentInput
+from perdure.agents.options import DurableOptions
+from perdure.agents.steps import StepOptions
+from perdure.agents.stops import called_tool, has_text, max_steps, max_tokens
+
+__all__ = [
+    "AgentInput",
+    "Call",
+    "CallHook",
+    "DurableAgent",
+    "DurableOptions",
+    "StepOptions",
+    "Tripped",
+    "called_tool",
+    "durable",
+    "has_text",
+    "max_steps",
+    "max_tokens",
+]

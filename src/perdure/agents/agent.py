@@ -1,0 +1,252 @@
+"""`durable(agent)`: an agent as a workflow."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final, Generic, TypeVar, Unpack
+
+from pydantic_ai.agent import AbstractAgent, Agent
+from pydantic_ai.capabilities import AbstractCapability
+from pydantic_ai.durable_exec import external_event_scope, replay_scope
+from pydantic_ai.messages import ModelMessage
+from pydantic_ai.models import Model, infer_model
+from pydantic_ai.tools import RunContext, Tool
+from pydantic_ai.toolsets import FunctionToolset
+from pydantic_ai.usage import UsageLimits
+
+from perdure.agents.approvals import Questions, Waiter, ask_user_tool
+from perdure.agents.calls import CallHook
+from perdure.agents.definitions import agent_spec
+from perdure.agents.durability import PerdureDurability
+from perdure.agents.guards import InputGuard, OutputGuard, OutputGuards, guarded_prompt
+from perdure.agents.inputs import AgentPayload, Prompt, as_input, make_input
+from perdure.agents.names import part, prefix_of
+from perdure.agents.options import DurableOptions, WorkflowOptions
+from perdure.agents.outputs import output_hint, schema_name
+from perdure.agents.runs import AgentRun, current_run
+from perdure.agents.steps import TOOL_KEY, StepOptions
+from perdure.agents.stops import StopCondition, Stops
+from perdure.agents.watchdog import Watchdog
+from perdure.sdk.client import Client, Handle, StartOptions
+from perdure.sdk.context import Context
+from perdure.sdk.replay.at_once import AtOnce
+from perdure.sdk.workflow import Workflow, declare
+from perdure.wire.requests import AgentSpec, WorkflowSpec
+from perdure.wire.workflows import WorkflowType
+
+DepsT = TypeVar("DepsT")
+OutT = TypeVar("OutT")
+OutT_co = TypeVar("OutT_co", covariant=True)
+
+WATCHDOG: Final = 5
+_AT_ONCE: Final = AtOnce()
+
+
+class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
+    """An agent that is a workflow: each execution is one run of it. Made by `durable`.
+
+    Workers serve it as they serve workflows. It is started by `start`, by `client.start(agent, "…")`, as a child by
+    `ctx.run_child(agent, "…")`; `await agent(ctx, "…")` runs it inside the execution of the workflow that calls it.
+    """
+
+    def __init__(
+        self,
+        agent: AbstractAgent[DepsT, OutT_co],
+        *,
+        name: str | None = None,
+        deps: DepsT | Callable[[Context], DepsT] | None = None,
+        models: Mapping[str, Model] | None = None,
+        capabilities: Sequence[AbstractCapability[DepsT]] = (),
+        hooks: Sequence[CallHook] = (),
+        usage_limits: UsageLimits | None = None,
+        stop: Sequence[StopCondition] = (),
+        input_guards: Sequence[InputGuard] = (),
+        output_guards: Sequence[OutputGuard] = (),
+        watchdog: int | None = WATCHDOG,
+        ask_user: bool = False,
+        answer_timeout: float | None = None,
+        model_step: StepOptions | None = None,
+        tool_step: StepOptions | None = None,
+        **options: Unpack[WorkflowOptions],
+    ) -> None:
+        name = name or agent.name
+        if name is None:
+            raise ValueError(
+                "A durable agent needs a name: Agent(…, name='support') or durable(agent, name='support')."
+            )
+        hint = output_hint(agent.output_type)
+        self.agent = agent
+        self._deps = deps
+        self._models = dict(models or {})
+        self._hooks = tuple(hooks)
+        self._usage_limits = usage_limits
+        self._input_guards = tuple(input_guards)
+        self._steps = (model_step, tool_step)
+        self._toolsets = [FunctionToolset([ask_user_tool(answer_timeout)], id="perdure")] if ask_user else None
+        self._capabilities: list[AbstractCapability[Any]] = [*capabilities, Stops(stop), Questions(answer_timeout)]
+        if output_guards:
+            self._capabilities.append(OutputGuards(output_guards, hint))
+        if watchdog is not None:
+            self._capabilities.append(Watchdog(watchdog))
+
+        async def run(ctx: Context, input: Any) -> Any:
+            return await self._run(ctx, input, "")
+
+        run.__name__ = run.__qualname__ = name
+        run.__module__ = type(agent).__module__
+        run.__doc__ = agent.description if isinstance(agent.description, str) else None
+        run.__annotations__ = {"ctx": Context, "input": AgentPayload, "return": hint}
+        super().__init__(run, name=name, output_schema_name=schema_name(hint), **options)
+        # Now, so that a toolset without an id is a mistake of the program and not of its first run.
+        self._bound = self._bind(self._models)
+        self._models_are_known = not isinstance(agent.model, str) or agent.root_capability.has_resolve_model_id
+
+    def spec(self) -> WorkflowSpec:
+        """What a worker's registration says of it."""
+        plain = super().spec()
+        return WorkflowSpec(
+            plain.id,
+            plain.queue_name,
+            plain.output_schema_name,
+            plain.run_timeout_seconds,
+            plain.wake_on_cancel,
+            WorkflowType.AGENT,
+            self._definition,
+        )
+
+    @functools.cached_property
+    def _definition(self) -> AgentSpec:
+        return agent_spec(self.name, self.agent, self.output_schema_name or "Any")
+
+    # --- starting it -------------------------------------------------------------------------------------------------
+
+    def input(
+        self,
+        prompt: Prompt = None,
+        *,
+        deps: DepsT | None = None,
+        message_history: Sequence[ModelMessage] | None = None,
+    ) -> AgentPayload:
+        """What to start it with, for `client.start` and `ctx.run_child`. Raises `BadValue`.
+
+        >>> await ctx.run_child(support, support.input("Where is it?", deps=Shop(7)))       # doctest: +SKIP
+        """
+        return make_input(prompt, deps, self.agent.deps_type, message_history)
+
+    async def start(
+        self,
+        client: Client,
+        prompt: Prompt = None,
+        *,
+        deps: DepsT | None = None,
+        message_history: Sequence[ModelMessage] | None = None,
+        **options: Unpack[StartOptions],
+    ) -> Handle[OutT_co]:
+        """Start a run; when this returns it is on disk and will run. Options are those of `client.start`.
+
+        `deps` travel as JSON, by the agent's `deps_type`; what cannot (connections, clients) is given to `durable`.
+
+        >>> handle = await support.start(client, "Where is my parcel?", session_id="ann")     # doctest: +SKIP
+        >>> (await handle.result()).text                                                    # doctest: +SKIP
+        """
+        payload = self.input(prompt, deps=deps, message_history=message_history)
+        return await client.start(self, payload, **options)
+
+    async def run(
+        self,
+        client: Client,
+        prompt: Prompt = None,
+        *,
+        deps: DepsT | None = None,
+        message_history: Sequence[ModelMessage] | None = None,
+        **options: Unpack[StartOptions],
+    ) -> OutT_co:
+        """Start a run and wait for its output. Raises `ExecutionFailed` or `ExecutionCancelled`."""
+        handle = await self.start(client, prompt, deps=deps, message_history=message_history, **options)
+        return await handle.result()
+
+    def __call__(self, ctx: Context, input: AgentPayload = None, /) -> Coroutine[Any, Any, OutT_co]:
+        """Run it inside the execution of the workflow that calls it."""
+        return self._run(ctx, input, prefix_of(ctx.machine.loop.key_for(f"agent:{self.name}")))
+
+    def as_tool(self, *, name: str | None = None, description: str | None = None) -> Tool[Any]:
+        """This agent as a tool of another one: each call is a child execution.
+
+        >>> router = durable(Agent(MODEL, name="router", tools=[support.as_tool()]))        # doctest: +SKIP
+        """
+
+        async def hand_over(ctx: RunContext[Any], prompt: str) -> Any:
+            run = current_run()
+            if run is None:
+                return (await self.agent.run(prompt, deps=self._given_deps(None))).output
+            key = run.keys.again(f"child:{part(self.name)}:{part(ctx.tool_call_id or 'call')}")
+            return await run.ctx.run_child(self, prompt, key=key)
+
+        said = description or self.agent.description
+        return Tool(
+            hand_over,
+            name=name or self.name.replace(" ", "_").replace("-", "_"),
+            description=said if isinstance(said, str) else f"Hand over to the agent {self.name!r}.",
+            takes_ctx=True,
+            metadata={TOOL_KEY: False},
+        )
+
+    # --- running it --------------------------------------------------------------------------------------------------
+
+    async def _run(self, ctx: Context, payload: AgentPayload, prefix: str) -> Any:
+        given = as_input(payload)
+        deps = self._given_deps(ctx) if given.deps is None else given.dependencies(self.agent.deps_type)
+        run = AgentRun(ctx, self.name, self._hooks, prefix)
+        prompt = given.prompt()
+        if self._input_guards:
+            prompt = await guarded_prompt(run, self._input_guards, prompt)
+        with run.entered(), Agent.using_thread_executor(_AT_ONCE), external_event_scope(Waiter(run)), replay_scope():
+            result = await self.agent.run(
+                prompt,
+                deps=deps,
+                message_history=given.messages(),
+                usage_limits=self._usage_limits,
+                toolsets=self._toolsets,
+                capabilities=[*self._capabilities, self._durability()],
+                infer_name=False,
+            )
+        return result.output
+
+    def _given_deps(self, ctx: Context | None) -> Any:
+        deps = self._deps
+        if callable(deps) and not isinstance(deps, type) and ctx is not None:
+            return deps(ctx)
+        return deps
+
+    def _durability(self) -> AbstractCapability[DepsT]:
+        if not self._models_are_known:
+            # A model that is given by name is made once, in the worker; otherwise each request would make its own,
+            # with connections of its own.
+            model = self.agent.model
+            assert isinstance(model, str)
+            if model not in self._models:
+                self._bound = self._bind({**self._models, model: infer_model(model)})
+            self._models_are_known = True
+        return self._bound
+
+    def _bind(self, models: Mapping[str, Model]) -> AbstractCapability[DepsT]:
+        model_step, tool_step = self._steps
+        made: PerdureDurability[DepsT] = PerdureDurability(
+            models=models, name=self.name, model_step=model_step, tool_step=tool_step
+        )
+        return made.for_agent(self.agent)
+
+
+def durable(agent: AbstractAgent[DepsT, OutT], **options: Unpack[DurableOptions[DepsT]]) -> DurableAgent[DepsT, OutT]:
+    """Make an agent a workflow whose model requests, tool calls and MCP calls are steps of the journal.
+
+    The agent stays as it is: functions, toolsets (each needs an `id`), output type, instructions and hooks. What may be
+    told of it stands in `DurableOptions`. Raises `pydantic_ai.exceptions.UserError` for an agent that cannot be made
+    durable, and `ValueError` when it has no name.
+
+    >>> support = durable(Agent(MODEL, name="support", output_type=Answer))         # doctest: +SKIP
+    """
+    made = DurableAgent(agent, **options)
+    declare(made)
+    return made

@@ -1,0 +1,205 @@
+"""People are asked: whether a tool may run, what they want, what an outside call gave. The run waits suspended.
+
+A question is a suspended step of the execution, so everything that docs/approvals.md says holds for it: it is answered
+by API, page, link or command line, the first answer stands, and no process is held meanwhile. The keys are those that
+existing clients use: `approve_{tool}_{call}`, `ask_user_{call}`; `call_{tool}_{call}` for a call that is made outside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from typing import Any, Final
+
+from pydantic import JsonValue
+from pydantic_ai.capabilities import AbstractCapability
+from pydantic_ai.capabilities.abstract import CapabilityOrdering
+from pydantic_ai.external_events import ExternalEventError, ExternalEventWaiter
+from pydantic_ai.messages import ToolCallPart
+from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, RunContext, Tool, ToolApproved, ToolDenied
+
+from perdure.agents.names import part
+from perdure.agents.runs import AgentRun, current_run
+from perdure.agents.steps import TOOL_KEY
+
+ARGUMENTS: Final = "arguments"
+FEEDBACK: Final = "feedback"
+
+
+class Questions(AbstractCapability[Any]):
+    """Answers an agent's deferred calls by asking people, each in a suspended step of its own, all at the same time."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self.timeout = timeout
+        """How many seconds an answer may take; None: as long as it takes."""
+
+    def get_ordering(self) -> CapabilityOrdering:
+        """The last to be asked: what the program can answer by itself needs nobody."""
+        return CapabilityOrdering(position="innermost")
+
+    async def handle_deferred_tool_calls(
+        self, ctx: RunContext[Any], *, requests: DeferredToolRequests
+    ) -> DeferredToolResults | None:
+        run = current_run()
+        if run is None:
+            return None
+        decisions = asyncio.gather(*(self._decision(run, one, requests.metadata) for one in requests.approvals))
+        answers = asyncio.gather(*(self._answer(run, one, requests) for one in requests.calls))
+        await asyncio.gather(decisions, answers)
+        return requests.build_results(
+            approvals=dict(zip((one.tool_call_id for one in requests.approvals), decisions.result(), strict=True)),
+            calls=dict(zip((one.tool_call_id for one in requests.calls), answers.result(), strict=True)),
+        )
+
+    async def _decision(
+        self, run: AgentRun, call: ToolCallPart, metadata: Mapping[str, dict[str, Any]]
+    ) -> ToolApproved | ToolDenied:
+        arguments = call.args_as_dict()
+        note: str | None = None
+        while True:
+            question = _approval(call, arguments, metadata.get(call.tool_call_id), note)
+            key = run.keys.again(f"approve_{part(call.tool_name)}_{part(call.tool_call_id)}")
+            try:
+                answer = await run.ctx.suspend(key, question, timeout=self.timeout)
+            except TimeoutError:
+                return ToolDenied("Nobody allowed this call in time, so it was not made.")
+            said = answer if isinstance(answer, dict) else {"approved": answer}
+            if said.get("approved") is not True:
+                return ToolDenied(_denial(said.get(FEEDBACK)))
+            try:
+                edited = _edited(said.get(ARGUMENTS), arguments)
+            except ValueError as error:
+                note = str(error)
+                continue  # asked again: what was approved is not what could run
+            return ToolApproved(override_args=edited)
+
+    async def _answer(self, run: AgentRun, call: ToolCallPart, requests: DeferredToolRequests) -> Any:
+        if requests.kind(call.tool_call_id) == "question":
+            question = (requests.metadata.get(call.tool_call_id) or {}).get("question") or call.args_as_dict()
+            return await ask_person(run, question, call.tool_call_id, self.timeout)
+        key = run.keys.again(f"call_{part(call.tool_name)}_{part(call.tool_call_id)}")
+        asked = {"tool": call.tool_name, "tool_call_id": call.tool_call_id, ARGUMENTS: call.args_as_dict()}
+        try:
+            return await run.ctx.suspend(key, asked, timeout=self.timeout)
+        except TimeoutError:
+            return "The call was not answered in time."
+
+
+def _approval(
+    call: ToolCallPart, arguments: dict[str, Any], reason: Mapping[str, Any] | None, note: str | None
+) -> dict[str, Any]:
+    """What is shown to whoever decides about a call."""
+    form: dict[str, Any] = {
+        "title": f"Allow {call.tool_name}?",
+        "description": note,
+        "context": dict(reason) if reason else None,
+        "fields": [
+            {"key": "approved", "type": "boolean", "label": "Allow the call?", "required": True},
+            {
+                "key": ARGUMENTS,
+                "type": "textarea",
+                "label": "Arguments",
+                "description": "Runs exactly as it stands here. A JSON object.",
+                "default": json.dumps(arguments, ensure_ascii=False, indent=2),
+            },
+            {"key": FEEDBACK, "type": "textarea", "label": "Feedback", "description": "What the agent is told."},
+        ],
+    }
+    return {
+        "tool": call.tool_name,
+        "tool_call_id": call.tool_call_id,
+        ARGUMENTS: arguments,
+        "_form": {name: value for name, value in form.items() if value is not None},
+        "_source": "agent",
+        "_tool": call.tool_name,
+    }
+
+
+def _edited(given: object, arguments: dict[str, Any]) -> dict[str, Any] | None:
+    """The arguments that were approved; None when they are the model's own. Raises ValueError."""
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except ValueError as error:
+            raise ValueError(f"The arguments are not JSON ({error}); they are asked for again.") from None
+    if given is None or given == arguments:
+        return None
+    if not isinstance(given, dict):
+        raise ValueError("The arguments must be a JSON object; they are asked for again.")
+    return given
+
+
+def _denial(feedback: object) -> str:
+    return f"The call was denied: {feedback}" if isinstance(feedback, str) and feedback else "The call was denied."
+
+
+async def ask_person(run: AgentRun, question: object, call_id: str | None, timeout: float | None) -> str:
+    """Ask the user something, and wait for the answer, suspended."""
+    asked = question if isinstance(question, dict) else {"question": question}
+    options = asked.get("options")
+    field: dict[str, Any] = {"key": "answer", "label": "Answer", "type": "textarea", "required": True}
+    if isinstance(options, list) and options:
+        field |= {"type": "select", "options": options}
+    title = asked.get("question")
+    shown = {**asked, "_form": {"title": str(title or "The agent asks"), "fields": [field]}, "_source": "agent"}
+    try:
+        answer = await run.ctx.suspend(run.keys.again(f"ask_user_{part(call_id or 'call')}"), shown, timeout=timeout)
+    except TimeoutError:
+        return "The user did not answer in time."
+    if isinstance(answer, dict) and "answer" in answer:
+        answer = answer["answer"]
+    return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+
+
+def ask_user_tool(timeout: float | None) -> Tool[Any]:
+    """The tool by which an agent asks its user."""
+
+    async def ask_user(ctx: RunContext[Any], question: str, options: list[str] | None = None) -> str:
+        """Ask the user a question and wait for the answer, however long it takes.
+
+        Args:
+            ctx: The run.
+            question: What to ask.
+            options: Answers to choose from, if there are only some.
+        """
+        run = current_run()
+        if run is None:
+            raise RuntimeError("ask_user works in durable runs only: outside there is nobody who would be asked.")
+        asked: dict[str, Any] = {"question": question}
+        if options:
+            asked["options"] = options
+        return await ask_person(run, asked, ctx.tool_call_id, timeout)
+
+    return Tool(ask_user, metadata={TOOL_KEY: False})
+
+
+class Waiter(ExternalEventWaiter):
+    """The library's own waits for somebody outside (its RequestInput) as suspended steps, answered like all others.
+
+    The token that is handed out is `{execution id}/{step key}`.
+    """
+
+    def __init__(self, run: AgentRun) -> None:
+        self._run = run
+
+    async def wait(
+        self, name: str, *, ask: Callable[[str], Awaitable[JsonValue]], timeout: timedelta | None
+    ) -> JsonValue:
+        run = self._run
+        key = run.keys.again(f"event_{part(name)}")
+        token = f"{run.ctx.execution_id}/{key}"
+
+        async def handed_out(token: str) -> Any:
+            return await ask(token)
+
+        answered: JsonValue = await run.ctx.step(f"ask.{part(name)}", handed_out, token, key=f"{key}.ask")
+        if answered is not None:
+            return answered
+        seconds = None if timeout is None else timeout.total_seconds()
+        try:
+            answer: Any = await run.ctx.suspend(key, {"event": name, "token": token}, timeout=seconds)
+        except TimeoutError:
+            raise ExternalEventError(f"No answer came within {timeout}.") from None
+        return answer  # type: ignore[no-any-return]  # whatever JSON was answered

@@ -1,0 +1,54 @@
+"""What happens around each call of a model or a tool: the place for whoever counts, limits or watches calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic_ai.durable_exec import ModelRequestParams
+from pydantic_ai.tools import RunContext
+
+CallKind = Literal["model", "tool", "mcp"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call that is about to be made, inside its step.
+
+    `name` is the model's or the tool's. `current_step()` names the step, its try, and the key by which outside effects
+    can be told apart from repeats.
+    """
+
+    kind: CallKind
+    name: str
+    execution_id: str
+    agent_name: str
+    run_context: RunContext[Any]
+    tool_call_id: str | None = None
+    arguments: dict[str, Any] | None = None
+    request: ModelRequestParams | None = None
+    """What the model is asked; None for tools."""
+
+
+class CallHook:
+    """Comes before and after each call of a model and of a tool, inside the call's step.
+
+    A subclass overrides what it needs. An exception of `before` is the call's outcome, and the call is not made. What
+    a replay finds recorded is not called again, and neither are these: they belong to the call, not to the code around
+    it.
+
+        class Log(CallHook):
+            async def after(self, call: Call, result: Any) -> None:
+                print(call.kind, call.name)
+
+        support = durable(agent, hooks=[Log()])
+    """
+
+    async def before(self, call: Call) -> None:
+        """The call is about to be made."""
+
+    async def after(self, call: Call, result: Any) -> None:
+        """It was made; `result` is the model's answer, or what the tool gave as it will be recorded."""
+
+    async def failed(self, call: Call, error: Exception) -> None:
+        """It, or a `before`, raised."""

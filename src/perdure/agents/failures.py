@@ -1,0 +1,47 @@
+"""Which failures of a model are worth another try, and how a recorded one comes back as what it was."""
+
+import re
+from typing import Final
+
+from pydantic_ai import exceptions
+
+from perdure.sdk.errors import StepFailed
+
+TRANSIENT_STATUS: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_HTTP: Final = re.compile(r"status_code: (\d{3}), model_name: (.*?), body: (.*)", re.DOTALL)
+_PLAIN: Final = {
+    kind.__name__: kind
+    for kind in (
+        exceptions.UnexpectedModelBehavior,
+        exceptions.ContentFilterError,
+        exceptions.UsageLimitExceeded,
+        exceptions.UserError,
+    )
+}
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether a model may well answer when it is asked once more: it was busy, or could not be reached."""
+    if isinstance(error, exceptions.ModelHTTPError):
+        return error.status_code in TRANSIENT_STATUS
+    return isinstance(error, exceptions.ModelAPIError | ConnectionError | TimeoutError)
+
+
+def recorded_failure(failure: StepFailed, model_name: str) -> Exception:
+    """The exception of a model's step as the library raises it, so that its fallbacks and hooks know it.
+
+    Journals hold words, never objects: what no hook needs to tell apart stays a StepFailed.
+    """
+    error: Exception | None = None
+    if (http := _HTTP.match(failure.message)) is not None:
+        error = exceptions.ModelHTTPError(int(http[1]), http[2], http[3])
+    elif failure.type in _PLAIN:
+        error = _PLAIN[failure.type](failure.message)
+    else:
+        kind = getattr(exceptions, failure.type, None)
+        if isinstance(kind, type) and issubclass(kind, exceptions.ModelAPIError):
+            error = exceptions.ModelAPIError(model_name, failure.message)
+    if error is None:
+        return failure
+    error.__cause__ = failure
+    return error

@@ -1,0 +1,97 @@
+"""What an execution of an agent is started with: a prompt, or a prompt with its surroundings."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, TypeAlias, TypeVar
+
+from msgspec import Raw, Struct
+from msgspec.json import decode, encode
+from pydantic import TypeAdapter, ValidationError
+from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, UserContent
+
+from perdure.wire.errors import BadValue
+from perdure.wire.records import MaybeRaw
+
+T = TypeVar("T")
+
+Prompt: TypeAlias = str | Sequence[UserContent] | None
+"""What the user says: a text, or texts with images and files; None where the agent's instructions say it all."""
+
+
+class AgentInput(Struct, frozen=True, omit_defaults=True):
+    """The payload of an execution, as JSON: a prompt with its dependencies and what was said before.
+
+    A payload that is a text is a prompt alone. Whoever starts an agent by HTTP writes `{"input": "…"}`.
+    """
+
+    input: MaybeRaw = None
+    """The prompt."""
+    message_history: MaybeRaw = None
+    deps: MaybeRaw = None
+    """The dependencies, as the agent's `deps_type` is written."""
+
+    def prompt(self) -> Prompt:
+        """What the user says. Raises `BadValue` for what is no prompt."""
+        if self.input is None:
+            return None
+        said = decode(self.input)
+        return said if said is None or isinstance(said, str) else _read(list[UserContent], self.input, "input")
+
+    def messages(self) -> list[ModelMessage] | None:
+        """What was said before. Raises `BadValue`."""
+        if self.message_history is None or bytes(self.message_history) == b"null":
+            return None
+        found: list[ModelMessage] = _read(list[ModelMessage], self.message_history, "message_history")
+        return found
+
+    def dependencies(self, deps_type: Any) -> Any:
+        """The dependencies. Raises `BadValue` when they are not of the agent's type."""
+        assert self.deps is not None
+        return _read(deps_type, self.deps, "deps")
+
+
+AgentPayload: TypeAlias = str | AgentInput | None
+
+
+def as_input(payload: AgentPayload) -> AgentInput:
+    """A payload as an AgentInput."""
+    if isinstance(payload, AgentInput):
+        return payload
+    return AgentInput() if payload is None else AgentInput(Raw(encode(payload)))
+
+
+def make_input(
+    prompt: Prompt, deps: Any, deps_type: Any, message_history: Sequence[ModelMessage] | None
+) -> AgentPayload:
+    """What to start an execution with. Raises `BadValue` for dependencies that JSON cannot hold."""
+    if deps is None and message_history is None and (prompt is None or isinstance(prompt, str)):
+        return prompt
+    said = None if prompt is None else encode(prompt) if isinstance(prompt, str) else _write(list[UserContent], prompt)
+    return AgentInput(
+        None if said is None else Raw(said),
+        None if message_history is None else Raw(ModelMessagesTypeAdapter.dump_json(list(message_history))),
+        None if deps is None else Raw(_write(deps_type, deps)),
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _adapter(type_: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(type_)
+
+
+def _write(type_: Any, value: Any) -> bytes:
+    try:
+        return _adapter(type_).dump_json(value)
+    except Exception as error:  # a type without a schema, or a serializer of the user's
+        raise BadValue(f"`{getattr(type_, '__name__', type_)}` cannot be sent as JSON: {error}") from error
+
+
+def _read(type_: Any, data: Raw, where: str) -> Any:
+    try:
+        return _adapter(type_).validate_json(bytes(data))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        path = ".".join(str(one) for one in (where, *first["loc"]))
+        raise BadValue(f"{path}: {first['msg']}") from None

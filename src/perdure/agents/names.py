@@ -1,0 +1,109 @@
+"""How the steps of an agent are named. These names are in journals: changing one blocks whatever is open.
+
+A step's *key* says which call it is: its kind, and for tools the call's own id, which the model's recorded answer
+holds. So the key depends on nothing but the journal: not on the order in which parallel tools are started, nor on how
+the library builds its tasks. The *name* beside it says what ran, and a replay compares it.
+
+    model:1                     model.request       the first request of the run
+    tool:refund:call_7          tool.refund         a call of a function tool
+    mcp:search:call_8           mcp.search          a call of an MCP server's tool
+    tools:crm:1                 tools.list          which tools a dynamic or MCP toolset has
+"""
+
+import hashlib
+import re
+from typing import Any, Final, NamedTuple
+
+from pydantic_ai.durable_exec import (
+    CapabilityOperationId,
+    DurableOperationId,
+    ModelCancelSuspendedResponseId,
+    ModelCompactMessagesId,
+    ModelRequestId,
+    ToolsetCallToolId,
+    ToolsetGetInstructionsId,
+    ToolsetGetToolsId,
+    ToolsetValidateToolArgumentsId,
+)
+
+PART_MAX: Final = 100
+"""Characters of a tool's name or of a call's id that go into a key; of longer ones a hash does."""
+_UNSAFE: Final = re.compile(r"[^\w.\-]")
+
+
+class StepName(NamedTuple):
+    """`name` is what runs. `key` is which call it is; `counted`: it gets the number of its kind in the run."""
+
+    name: str
+    key: str
+    counted: bool
+
+
+def step_name(operation: DurableOperationId, tool_name: str = "", tool_call_id: str | None = None) -> StepName:
+    """The name of one operation of an agent; those of a tool say which call of which tool."""
+    call = f"{part(tool_name)}:{part(tool_call_id or 'call')}"
+    match operation:
+        case ModelRequestId():  # streamed or not: the answer is the same
+            return StepName("model.request", "model", True)
+        case ModelCompactMessagesId():
+            return StepName("model.compact", "compact", True)
+        case ModelCancelSuspendedResponseId():
+            return StepName("model.cancel", "model-cancel", True)
+        case ToolsetCallToolId(toolset_kind="mcp"):
+            return StepName(f"mcp.{part(tool_name)}", f"mcp:{call}", False)
+        case ToolsetCallToolId():
+            return StepName(f"tool.{part(tool_name)}", f"tool:{call}", False)
+        case ToolsetValidateToolArgumentsId():
+            return StepName("tool.validate", f"validate:{call}", False)
+        case ToolsetGetToolsId(toolset_id=id):
+            return StepName("tools.list", f"tools:{part(id)}", True)
+        case ToolsetGetInstructionsId(toolset_id=id):
+            return StepName("tools.instructions", f"instructions:{part(id)}", True)
+        case CapabilityOperationId(capability_id=id, operation=name):
+            return StepName(f"capability.{part(name)}", f"capability:{part(id)}.{part(name)}", True)
+        case _:  # what a later release of the library adds
+            kind = type(operation).__name__
+            return StepName(f"operation.{kind}", f"operation:{kind}", True)
+
+
+def part(text: str) -> str:
+    """A text as a part of a key: short, and without what keys give a meaning to.
+
+    >>> part("call_7"), part("a/b#2")
+    ('call_7', 'a-b-2')
+    """
+    safe = _UNSAFE.sub("-", text)
+    if len(safe) <= PART_MAX:
+        return safe or "-"
+    return f"{safe[: PART_MAX // 2]}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
+
+
+class Keys:
+    """The keys of one run: each is given out once.
+
+    A provider may use the same call id again, and a tool that first asked for approval is called again under its own:
+    the second gets `:2`.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._given: dict[str, int] = {}
+
+    def of(self, step: StepName) -> str:
+        """The next key of such a step."""
+        number = self._given[step.key] = self._given.get(step.key, 0) + 1
+        return f"{self._prefix}{step.key}:{number}" if step.counted or number > 1 else f"{self._prefix}{step.key}"
+
+    def again(self, key: str) -> str:
+        """The next key of a question or a child that a tool call asks for."""
+        return self.of(StepName(key, key, False))
+
+
+def prefix_of(scoped: str) -> str:
+    """What stands before the keys of an agent that runs inside another workflow, made from that call's own key."""
+    return f"{scoped.replace('/', '.').replace('#', '.')}/"
+
+
+def described(value: Any) -> str:
+    """A type's name as people write it."""
+    return value.__name__ if isinstance(value, type) else str(value)

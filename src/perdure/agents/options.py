@@ -1,0 +1,65 @@
+"""What `durable` may be told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, Literal, TypedDict, TypeVar
+
+from pydantic_ai.capabilities import AbstractCapability
+from pydantic_ai.models import Model
+from pydantic_ai.usage import UsageLimits
+
+from perdure.agents.calls import CallHook
+from perdure.agents.guards import InputGuard, OutputGuard
+from perdure.agents.steps import StepOptions
+from perdure.agents.stops import StopCondition
+from perdure.sdk.context import Context
+from perdure.sdk.workflow import Queue, Retry, Schedulings, Triggerings
+
+DepsT = TypeVar("DepsT")
+
+
+class WorkflowOptions(TypedDict, total=False):
+    """How the executions are run: what `@workflow` takes, too."""
+
+    queue: Queue | str | None
+    retry: Retry | None
+    run_timeout_seconds: int | None
+    on_cancel: Literal["cancel", "wake"]
+    schedule: Schedulings | None
+    trigger_on: Triggerings | None
+
+
+class DurableOptions(WorkflowOptions, Generic[DepsT], total=False):
+    """Everything that `durable` may be told of an agent."""
+
+    name: str | None
+    """What it is started by; default: the agent's name."""
+    deps: DepsT | Callable[[Context], DepsT] | None
+    """The dependencies of runs that were started without: the value, or a function of the Context."""
+    models: Mapping[str, Model] | None
+    """Models that a run may switch to, by name."""
+    capabilities: Sequence[AbstractCapability[DepsT]]
+    """Capabilities of the library for durable runs only."""
+    hooks: Sequence[CallHook]
+    """What comes before and after each call of a model or a tool, inside its step."""
+    usage_limits: UsageLimits | None
+    """The library's limits: over them a run fails."""
+    stop: Sequence[StopCondition]
+    """When it has done enough and answers with what it has."""
+    input_guards: Sequence[InputGuard]
+    """Each looks at the prompt before the run begins."""
+    output_guards: Sequence[OutputGuard]
+    """Each looks at the output before the run ends with it."""
+    watchdog: int | None
+    """After so many calls of the same tool, with the same arguments and result in a row, somebody is asked whether the
+    run is to go on. Default 5; None: never."""
+    ask_user: bool
+    """Whether the agent gets a tool by which it asks its user."""
+    answer_timeout: float | None
+    """How many seconds people may take to answer (approvals, `ask_user`); None: as long as it takes."""
+    model_step: StepOptions | None
+    """How a request to the model is tried: by default up to 4 times when it is busy or cannot be reached."""
+    tool_step: StepOptions | None
+    """How a tool's call is tried: by default once. A tool's own metadata `{"perdure": {"retry": 3, "timeout": 10}}` go
+    before; with `{"perdure": False}` it is no step but a part of the agent's code, and may use the Context."""

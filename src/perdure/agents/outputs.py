@@ -1,0 +1,63 @@
+"""What an agent gives, as a type hint: the result of its executions is written and read by it."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator, Sequence
+from types import NoneType, UnionType
+from typing import Any, Union
+
+from pydantic_ai.output import NativeOutput, PromptedOutput, TextOutput, ToolOutput
+from pydantic_ai.tools import DeferredToolRequests
+
+from perdure.agents.names import described
+from perdure.sdk.payloads.hints import hints_of
+
+
+def output_hint(spec: Any) -> Any:
+    """The type of an agent's output, from what its `output_type` says: types, functions, and how they are asked for."""
+    members = list(dict.fromkeys(_members(spec)))
+    if not members:
+        return Any
+    return members[0] if len(members) == 1 else Union[tuple(members)]  # noqa: UP007  # made of a list
+
+
+def schema_name(hint: Any) -> str:
+    """The name of an output type; of several, all of them.
+
+    >>> schema_name(str), schema_name(int | str)
+    ('str', 'int | str')
+    """
+    if typing.get_origin(hint) in (Union, UnionType):
+        return " | ".join(described(member) for member in typing.get_args(hint))
+    return described(hint)
+
+
+def _members(spec: Any) -> Iterator[Any]:
+    if spec is None:
+        yield NoneType
+    elif spec is DeferredToolRequests:
+        return  # questions are answered while the agent runs: they are never its output
+    elif isinstance(spec, ToolOutput):
+        yield from _members(spec.output)
+    elif isinstance(spec, NativeOutput | PromptedOutput):
+        yield from _members(spec.outputs)
+    elif isinstance(spec, TextOutput):
+        yield _result_of(spec.output_function)
+    elif isinstance(spec, Sequence) and not isinstance(spec, str):
+        for member in spec:
+            yield from _members(member)
+    elif typing.get_origin(spec) in (Union, UnionType):
+        for member in typing.get_args(spec):
+            yield from _members(member)
+    elif isinstance(spec, type) or typing.get_origin(spec) is not None or not hasattr(spec, "__code__"):
+        yield spec
+    else:
+        yield _result_of(spec)
+
+
+def _result_of(function: Any) -> Any:
+    try:
+        return hints_of(function, context=False).result
+    except TypeError:  # an annotation that cannot be resolved: its result is read as plain JSON
+        return Any

@@ -1,0 +1,54 @@
+"""One run of an agent in an execution: where its steps go, and what it has to remember."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from perdure.agents.names import Keys
+
+if TYPE_CHECKING:
+    from perdure.agents.calls import CallHook
+    from perdure.sdk.context import Context
+
+
+class AgentRun:
+    """One run of a durable agent. All it holds is a function of the execution's journal, so a replay makes it again."""
+
+    def __init__(self, ctx: Context, agent_name: str, hooks: Sequence[CallHook], prefix: str = "") -> None:
+        self.ctx = ctx
+        self.agent_name = agent_name
+        self.hooks = hooks
+        self.keys = Keys(prefix)
+        self.id = f"{ctx.execution_id}/{prefix}".rstrip("/")
+        """The run's id among messages: the execution's, unless the agent runs inside another workflow."""
+        self.finishing: str | None = None
+        """Why the agent is to answer now, with what it has: it gets no tools any more."""
+        self.last_call = b""
+        """What the watchdog saw last, and how often in a row."""
+        self.rounds = 0
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the code that asks is the run's own, not a step's."""
+        return self.ctx.is_active
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """While the block runs, it is the current one."""
+        token = _current.set(self)
+        try:
+            yield
+        finally:
+            _current.reset(token)
+
+
+_current: ContextVar[AgentRun | None] = ContextVar("perdure_agent_run", default=None)
+
+
+def current_run() -> AgentRun | None:
+    """The durable run whose code is running: None in steps, and outside of executions."""
+    run = _current.get()
+    return run if run is not None and run.is_active else None

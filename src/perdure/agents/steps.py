@@ -1,0 +1,273 @@
+"""The operations of an agent as steps: the library's durable interface on one side, an execution on the other.
+
+An operation's body is the library's: it asks the model, or calls the tool. It runs as a step, in the worker's own loop,
+and what it gives is recorded as JSON before the agent's code, which runs in the workflow's loop, sees it. So live and
+in every replay the agent reads the same bytes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import replace
+from typing import Any, Final, Generic, Literal, TypedDict, TypeVar
+
+from msgspec import Raw, Struct
+from msgspec.json import decode, encode
+from opentelemetry import context as telemetry
+from pydantic import TypeAdapter
+from pydantic_ai.durable_exec import (
+    BoundDurableOperation,
+    DurabilityCodec,
+    DurableOperation,
+    DurableOperationBackend,
+    DynamicToolsetCallToolParams,
+    EventStreamHandlerId,
+    ModelCompactMessagesId,
+    ModelRequestId,
+    ModelRequestParams,
+    ToolsetCallToolId,
+    ToolsetCallToolParams,
+    durable_unit_scope,
+    record_durable_unit,
+)
+from pydantic_ai.exceptions import UserError
+from pydantic_ai.toolsets import ToolsetTool
+from pydantic_ai.usage import RunUsage
+
+from perdure.agents.calls import Call
+from perdure.agents.failures import is_transient, recorded_failure
+from perdure.agents.names import step_name
+from perdure.agents.runs import AgentRun, current_run
+from perdure.sdk.errors import Fatal, StepFailed
+from perdure.sdk.steps import step_result
+from perdure.sdk.workflow import ONCE, Retry, StepCall, as_policy
+from perdure.wire.records import Kind
+from perdure.wire.retry import RetryPolicy
+
+ParamsT = TypeVar("ParamsT")
+WireT = TypeVar("WireT")
+ResultT = TypeVar("ResultT")
+
+TOOL_KEY: Final = "perdure"
+"""Under this name a tool's metadata say how its calls are run: StepOptions, or False for a part of the agent's code."""
+MODEL_RETRY: Final = RetryPolicy(max_attempts=4, initial_seconds=1.0, max_seconds=60.0)
+
+
+class StepOptions(TypedDict, total=False):
+    """How the steps of a model or of a tool are run: `retry` (a policy, or how often in all), `timeout` in seconds for
+    each try."""
+
+    retry: Retry | None
+    timeout: float | None
+
+
+class JsonCodec(DurabilityCodec):
+    """Values ↔ JSON by their types, as the library writes them; recorded as they are."""
+
+    def dump(self, tp: Any, value: Any) -> Raw:
+        return Raw(_adapter(tp).dump_json(value))
+
+    def load(self, tp: Any, payload: Any) -> Any:
+        return _adapter(tp).validate_json(bytes(payload))
+
+
+@functools.lru_cache(maxsize=1_024)
+def _adapter(tp: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(tp)
+
+
+def not_recordable(error: Exception) -> Fatal:
+    """A value that JSON cannot hold will not be better the next time."""
+    return Fatal(f"what the call gave cannot be recorded as JSON: {error}")
+
+
+class StepBackend(DurableOperationBackend[StepOptions]):
+    """Binds an agent's operations to steps. `hooks` and names come from the run that is current at the call."""
+
+    def __init__(self, model: StepOptions, tool: StepOptions) -> None:
+        self._model = model
+        self._tool = tool
+
+    def bind(
+        self, operation: DurableOperation[ParamsT, WireT, ResultT]
+    ) -> BoundDurableOperation[ParamsT, WireT, ResultT]:
+        return _Bound(operation, self._options(operation))
+
+    def _options(self, operation: DurableOperation[Any, Any, Any]) -> StepOptions:
+        return {"model": self._model, "tool": self._tool}.get(operation.config_role, StepOptions())
+
+    def config_for_tool(
+        self, operation: DurableOperation[ParamsT, WireT, ResultT], *, tool: object | None, tool_name: str
+    ) -> StepOptions | Literal[False]:
+        metadata = tool.tool_def.metadata if isinstance(tool, ToolsetTool) else None
+        chosen = (metadata or {}).get(TOOL_KEY)
+        if chosen is False:
+            return False
+        options = self._options(operation)
+        if chosen is None:
+            return options
+        if not isinstance(chosen, dict) or not chosen.keys() <= StepOptions.__annotations__.keys():
+            raise UserError(
+                f"The metadata {TOOL_KEY!r} of tool {tool_name!r} must be False or have only "
+                f"{sorted(StepOptions.__annotations__)}; got {chosen!r}."
+            )
+        return StepOptions(**{**options, **chosen})
+
+    def registrations(self) -> Sequence[Callable[..., object]]:
+        return ()
+
+
+class _Bound(BoundDurableOperation[ParamsT, WireT, ResultT], Generic[ParamsT, WireT, ResultT]):
+    """One operation: each call of it is a step of the current run's execution."""
+
+    def __init__(self, operation: DurableOperation[ParamsT, WireT, ResultT], options: StepOptions) -> None:
+        self._operation = operation
+        self._options = options
+
+    @property
+    def operation(self) -> DurableOperation[ParamsT, WireT, ResultT]:
+        return self._operation
+
+    async def __call__(self, params: ParamsT, *, config: object | None = None) -> ResultT:
+        operation = self._operation
+        run = current_run()
+        if run is None or isinstance(operation.operation_id, EventStreamHandlerId):
+            # Events that follow from recorded answers follow again in a replay: they need no step of their own.
+            return await operation.handler(params)
+        options: Any = self._options if config is None else config
+        named = step_name(operation.operation_id, getattr(params, "name", ""), _tool_call_id(params))
+        key = run.keys.of(named)
+        is_model = operation.config_role == "model"
+        body = _Body(operation, params, run)
+        machine = run.ctx.machine
+        asked = machine.new_call(
+            Kind.STEP,
+            named.name,
+            None,  # what is asked follows from the journal; hashing a long history each time would cost more
+            StepCall(
+                body.run,
+                (),
+                retry=as_policy(options.get("retry")) or (MODEL_RETRY if is_model else ONCE),
+                timeout_seconds=options.get("timeout"),
+                result_type=Raw,
+                retry_if=is_transient if is_model else None,
+            ),
+            key=key,
+        )
+        try:
+            recorded = await step_result(machine, asked, Raw)
+        except StepFailed as failure:
+            record_durable_unit(executed=body.has_run)
+            if not is_model:
+                raise
+            raise recorded_failure(failure, body.model_name) from failure
+        record_durable_unit(executed=body.has_run)
+        return operation.result_codec.load(_taken_apart(recorded, params))
+
+
+class _Body(Generic[ParamsT]):
+    """What runs as a step, in the worker's loop."""
+
+    def __init__(self, operation: DurableOperation[ParamsT, Any, Any], params: ParamsT, run: AgentRun) -> None:
+        self._operation = operation
+        self._params = params
+        self._run = run
+        self._telemetry = telemetry.get_current()
+        self.has_run = False
+
+    @property
+    def model_name(self) -> str:
+        return getattr(self._operation.operation_id, "model_name", "")
+
+    async def run(self) -> Raw:
+        self.has_run = True
+        # Steps start with a fresh context; spans of the library belong below the one that is open in the agent's code.
+        token = telemetry.attach(self._telemetry)
+        try:
+            with durable_unit_scope():
+                return await self._called()
+        finally:
+            telemetry.detach(token)
+
+    async def _called(self) -> Raw:
+        operation, params, run = self._operation, self._params, self._run
+        before: RunUsage | None = None
+        if isinstance(params, ToolsetCallToolParams | DynamicToolsetCallToolParams):
+            # A tool may count what it uses (`usage=ctx.usage` for an agent inside). It counts on a copy, and the
+            # difference is recorded: so a replay, in which the tool does not run, counts the same.
+            before = params.ctx.usage
+            params = replace(params, ctx=replace(params.ctx, usage=copy(before)))
+            before = copy(before)
+        call = _call_of(operation, params, run) if run.hooks else None
+        try:
+            if call is not None:
+                for hook in run.hooks:
+                    await hook.before(call)
+            value = await operation.handler(params)
+        except Exception as error:
+            if call is not None:
+                for hook in run.hooks:
+                    await hook.failed(call, error)
+            raise
+        if call is not None:
+            for hook in run.hooks:
+                await hook.after(call, value)
+        payload = operation.result_codec.dump(value)
+        assert isinstance(payload, Raw)
+        if before is not None:
+            assert isinstance(params, ToolsetCallToolParams | DynamicToolsetCallToolParams)
+            used = params.ctx.usage - before
+            if used.has_values():
+                return Raw(encode(_WithUsage(JsonCodec().dump(RunUsage, used), payload)))
+        return payload
+
+
+class _WithUsage(Struct, frozen=True):
+    """What a tool gave, and what it used."""
+
+    usage: Raw
+    value: Raw
+
+
+_HAS_USAGE: Final = b'{"usage":'
+"""How such a record begins, and no other: what a tool gave has its kind or its result first."""
+
+
+def _taken_apart(recorded: Raw, params: object) -> Raw:
+    """What the call gave; what it used is added to the run's count."""
+    if not isinstance(params, ToolsetCallToolParams | DynamicToolsetCallToolParams):
+        return recorded
+    if not bytes(recorded).startswith(_HAS_USAGE):
+        return recorded
+    both = decode(recorded, type=_WithUsage)
+    params.ctx.usage.incr(JsonCodec().load(RunUsage, both.usage))
+    return both.value
+
+
+def _tool_call_id(params: object) -> str | None:
+    context = getattr(params, "ctx", None)
+    return None if context is None else context.tool_call_id
+
+
+def _call_of(operation: DurableOperation[Any, Any, Any], params: Any, run: AgentRun) -> Call | None:
+    """What hooks are told; None for what is neither a model's nor a tool's call."""
+    match operation.operation_id:
+        case ModelRequestId(model_name=name):
+            assert isinstance(params, ModelRequestParams)
+            context = params.run_context
+            return Call("model", name, run.ctx.execution_id, run.agent_name, context, request=params)
+        case ModelCompactMessagesId(model_name=name):
+            return Call("model", name, run.ctx.execution_id, run.agent_name, params.run_context)
+        case ToolsetCallToolId(toolset_kind=kind):
+            return Call(
+                "mcp" if kind == "mcp" else "tool",
+                params.name,
+                run.ctx.execution_id,
+                run.agent_name,
+                params.ctx,
+                params.ctx.tool_call_id,
+                params.tool_args,
+            )
+    return None

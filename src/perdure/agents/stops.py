@@ -1,0 +1,102 @@
+"""When an agent has done enough: it gets no tools any more, and answers with what it has.
+
+    research = durable(agent, stop=[max_steps(10), max_tokens(50_000), called_tool("publish")])
+
+The library's `UsageLimits` end a run by an error; these end it by an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from pydantic_ai.capabilities import AbstractCapability
+from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolReturnPart
+from pydantic_ai.tools import RunContext, ToolDefinition
+
+from perdure.agents.runs import current_run
+
+StopCondition: TypeAlias = Callable[[RunContext[Any]], str | None]
+"""Looked at before each request to the model: a reason to stop, or None. A function of the run and nothing else, since
+a replay asks it again."""
+
+
+def max_steps(count: int) -> StopCondition:
+    """At most `count` requests to the model; the last one must answer."""
+    if count < 1:
+        raise ValueError(f"max_steps must be at least 1, got {count!r}.")
+
+    def stop(ctx: RunContext[Any]) -> str | None:
+        return f"It has taken {count} steps." if ctx.run_step >= count else None
+
+    return stop
+
+
+def max_tokens(count: int) -> StopCondition:
+    """Once the run has used `count` tokens, in and out."""
+    if count < 1:
+        raise ValueError(f"max_tokens must be at least 1, got {count!r}.")
+
+    def stop(ctx: RunContext[Any]) -> str | None:
+        used = ctx.usage.input_tokens + ctx.usage.output_tokens
+        return f"It has used {used} tokens of {count}." if used >= count else None
+
+    return stop
+
+
+def called_tool(*names: str) -> StopCondition:
+    """Once each of these tools has given a result."""
+
+    def stop(ctx: RunContext[Any]) -> str | None:
+        done = {part.tool_name for message in _own(ctx) for part in message.parts if isinstance(part, ToolReturnPart)}
+        return f"It has called {', '.join(names)}." if done.issuperset(names) else None
+
+    return stop
+
+
+def has_text(*texts: str) -> StopCondition:
+    """Once the model has said each of these texts, beside its calls of tools."""
+
+    def stop(ctx: RunContext[Any]) -> str | None:
+        said = "\n".join(
+            part.content
+            for message in _own(ctx)
+            if isinstance(message, ModelResponse)
+            for part in message.parts
+            if isinstance(part, TextPart)
+        )
+        return f"It has said {', '.join(map(repr, texts))}." if all(text in said for text in texts) else None
+
+    return stop
+
+
+def _own(ctx: RunContext[Any]) -> Sequence[ModelMessage]:
+    """The messages of this run, without what was said before it."""
+    return [message for message in ctx.messages if message.run_id == ctx.run_id]
+
+
+class Stops(AbstractCapability[Any]):
+    """Withholds the tools once a condition is met, or whoever watches the run says so (`AgentRun.finishing`)."""
+
+    def __init__(self, conditions: Sequence[StopCondition]) -> None:
+        self._conditions = tuple(conditions)
+
+    async def prepare_tools(self, ctx: RunContext[Any], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
+        run = current_run()
+        if run is None:
+            return tool_defs
+        if run.finishing is None:
+            run.finishing = next((why for one in self._conditions if (why := one(ctx)) is not None), None)
+            if run.finishing is not None:
+                run.ctx.log("The agent is to answer now: %s", run.finishing)
+        return tool_defs if run.finishing is None else []
+
+    def get_instructions(self) -> Any:
+        return _answer_now
+
+
+def _answer_now(ctx: RunContext[Any]) -> str | None:
+    run = current_run()
+    if run is None or run.finishing is None:
+        return None
+    return f"{run.finishing} You have no tools any more: answer now, with what you have."

@@ -1,0 +1,109 @@
+"""A run of an agent as the conversation it was: what was said, which tools were called, who was asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from perdure.wire.agent_steps import ModelAnswer, ToolUse, model_answer, tool_outcome, tool_step
+from perdure.wire.records import Kind
+
+if TYPE_CHECKING:
+    from perdure.wire.records import Execution, Row
+
+SHOWN_MAX: Final = 2_000
+"""Characters of one thing that was said."""
+
+
+class Line(NamedTuple):
+    """Something that was said or done: by whom, what, and what it took."""
+
+    who: str
+    text: str
+    note: str = ""
+    failed: bool = False
+
+
+def is_agent_run(rows: list[Row]) -> bool:
+    """Whether an agent ran in this execution."""
+    return any(row.kind is Kind.STEP and model_answer(row.name, _value(row)) is not None for row in rows)
+
+
+def conversation(one: Execution, rows: list[Row]) -> Iterator[Line]:
+    """What was said in an agent's run, in order."""
+    from perdure.wire.agent_runs import decoded, user_message
+
+    said = user_message(decoded(bytes(one.payload)))
+    if said is not None:
+        yield Line("user", _text(said))
+    for row in rows:
+        yield from _lines(row)
+    if one.error is not None:
+        yield Line("error", one.error, failed=True)
+
+
+def tokens(rows: list[Row]) -> tuple[int, int, int]:
+    """Requests to models, and tokens in and out."""
+    answers = [one for row in rows if (one := model_answer(row.name, _value(row))) is not None]
+    return len(answers), sum(one.input_tokens for one in answers), sum(one.output_tokens for one in answers)
+
+
+def _lines(row: Row) -> Iterator[Line]:
+    from perdure.cli.render import duration
+
+    took = "" if row.started_at_us is None else duration(max(0, row.at_us - row.started_at_us))
+    tries = f", {row.tries} tries" if row.tries > 1 else ""
+    if row.kind is Kind.STEP_FAILED:
+        if row.name == "model.request" or tool_step(row.name, row.key) is not None:
+            yield Line(row.key or "", _error(row), f"{took}, is tried again", failed=True)
+    elif row.kind is Kind.RESUME:
+        yield Line("person", f"{row.key}: {_text(_json(row))}")
+    elif row.kind is Kind.CHILD and row.key is not None:
+        yield Line("agent", f"{row.key} → {_text(_json(row))}", failed=not row.ok)
+    elif row.kind is Kind.STEP and not row.ok:
+        yield Line(row.key or "", _error(row), f"{took}{tries}", failed=True)
+    elif row.kind is Kind.STEP:
+        answer = model_answer(row.name, _value(row))
+        if answer is not None:
+            yield from _answer(answer, f"{took}{tries}")
+            return
+        tool = tool_step(row.name, row.key)
+        if tool is not None:
+            yield Line("tool", f"{tool.name} → {_text(tool_outcome(bytes(row.value)))}", f"{took}{tries}")
+        elif row.name is not None and row.name.startswith("guard."):
+            yield Line("guard", f"{row.name.removeprefix('guard.')}: {_text((_json(row) or {}).get('said', 'pass'))}")
+
+
+def _answer(answer: ModelAnswer, took: str) -> Iterator[Line]:
+    cost = "" if answer.cost is None else f", ${answer.cost}"
+    note = f"{answer.model or 'model'}, {answer.input_tokens} + {answer.output_tokens} tokens{cost}, {took}"
+    said = [_text(text) for text in answer.texts if text] + [_called(one) for one in answer.calls]
+    for number, text in enumerate(said or ["(nothing)"]):
+        yield Line("model", text, note if number == 0 else "")
+
+
+def _called(use: ToolUse) -> str:
+    arguments = use.arguments if isinstance(use.arguments, dict) else {"": use.arguments}
+    given = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in arguments.items())
+    return f"calls {use.name}({given})"
+
+
+def _value(row: Row) -> bytes | None:
+    return bytes(row.value) if row.ok else None
+
+
+def _json(row: Row) -> Any:
+    from perdure.wire.agent_runs import decoded
+
+    return decoded(bytes(row.value))
+
+
+def _error(row: Row) -> str:
+    said = _json(row)
+    return f"{said.get('type', 'Error')}: {said.get('message', '')}" if isinstance(said, dict) else str(said)
+
+
+def _text(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= SHOWN_MAX else text[: SHOWN_MAX - 1] + "…"

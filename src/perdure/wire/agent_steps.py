@@ -1,0 +1,170 @@
+"""The steps of a durable agent, read from its journal: pure, and lenient, since a workflow may name its steps alike.
+
+`perdure.agents` writes them: a model's answer as its library has it, and what a tool gave with the kind of its outcome.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+MODEL: Final = "model.request"
+_TOOLS: Final = {"tool": "function", "mcp": "extension"}
+
+
+class ToolUse(NamedTuple):
+    """A tool that a model wants to be called."""
+
+    name: str
+    arguments: Any
+    call_id: str | None
+
+
+class ModelAnswer(NamedTuple):
+    """What a model answered, and what that took."""
+
+    model: str | None
+    provider: str | None
+    response_id: str | None
+    finish_reason: str | None
+    input_tokens: int
+    output_tokens: int
+    cost: str | None
+    texts: tuple[str, ...]
+    calls: tuple[ToolUse, ...]
+
+
+class ToolStep(NamedTuple):
+    """Which tool a step called. `kind` is `function`, or `extension` for one of a server of its own."""
+
+    name: str
+    kind: str
+    call_id: str | None
+
+
+def model_answer(name: str | None, value: bytes | None) -> ModelAnswer | None:
+    """The answer that a step recorded; None for a step that is no request to a model, or failed."""
+    if name != MODEL or value is None:
+        return None
+    said = _object(value)
+    if said is None or said.get("kind") != "response" or not isinstance(said.get("parts"), list):
+        return None
+    parts = [one for one in said["parts"] if isinstance(one, dict)]
+    usage = said.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    cost = usage.get("cost")
+    return ModelAnswer(
+        _text(said, "model_name"),
+        _text(said, "provider_name"),
+        _text(said, "provider_response_id"),
+        _text(said, "finish_reason"),
+        _count(usage, "input_tokens"),
+        _count(usage, "output_tokens"),
+        None if cost is None else str(cost),
+        tuple(
+            one["content"] for one in parts if one.get("part_kind") == "text" and isinstance(one.get("content"), str)
+        ),
+        tuple(
+            ToolUse(one["tool_name"], _arguments(one.get("args")), _text(one, "tool_call_id"))
+            for one in parts
+            if one.get("part_kind") == "tool-call" and isinstance(one.get("tool_name"), str)
+        ),
+    )
+
+
+def tool_step(name: str | None, key: str | None) -> ToolStep | None:
+    """The tool that a step called; None for other steps."""
+    kind, _, tool = (name or "").partition(".")
+    if kind not in _TOOLS or not tool or tool == "validate":
+        return None
+    marked, _, rest = (key or "").rpartition("/")[2].partition(":")
+    if marked != kind:
+        return None
+    return ToolStep(tool, _TOOLS[kind], rest.removeprefix(f"{tool}:").partition(":")[0] or None)
+
+
+def tool_outcome(value: bytes) -> Any:
+    """What a tool gave, as the model hears it."""
+    said = _object(value)
+    if said is not None and said.keys() == {"usage", "value"}:
+        inner = said["value"]
+        said = inner if isinstance(inner, dict) else None
+    if said is None:
+        return None
+    match said.get("kind"):
+        case "tool_return" | "tool_content_result":
+            result = said.get("result")
+            if isinstance(result, dict) and result.get("kind") == "tool-return":
+                return result.get("return_value")
+            return result
+        case "approval_required":
+            return "waits for approval"
+        case "call_deferred":
+            return "waits for an answer"
+        case _:
+            return said.get("message") or said.get("title")
+
+
+def genai_attributes(name: str | None, key: str | None, value: bytes | None) -> dict[str, Any]:
+    """The attributes of OpenTelemetry's GenAI conventions for a step; none for other steps."""
+    tool = tool_step(name, key)
+    if tool is not None:
+        return {
+            "gen_ai.operation.name": "execute_tool",
+            "gen_ai.tool.name": tool.name,
+            "gen_ai.tool.type": tool.kind,
+            "gen_ai.tool.call.id": tool.call_id,
+        }
+    if name != MODEL:
+        return {}
+    answer = model_answer(name, value)
+    if answer is None:
+        return {"gen_ai.operation.name": "chat"}
+    return {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": answer.provider,
+        "gen_ai.request.model": answer.model,
+        "gen_ai.response.model": answer.model,
+        "gen_ai.response.id": answer.response_id,
+        "gen_ai.response.finish_reasons": None if answer.finish_reason is None else [answer.finish_reason],
+        "gen_ai.usage.input_tokens": answer.input_tokens,
+        "gen_ai.usage.output_tokens": answer.output_tokens,
+        "operation.cost": None if answer.cost is None else float(answer.cost),
+    }
+
+
+def genai_name(attributes: Mapping[str, Any]) -> str | None:
+    """The name that the conventions give to a span with these attributes."""
+    operation = attributes.get("gen_ai.operation.name")
+    if operation is None:
+        return None
+    subject = attributes.get("gen_ai.tool.name") or attributes.get("gen_ai.request.model")
+    return operation if subject is None else f"{operation} {subject}"
+
+
+def _object(value: bytes) -> dict[str, Any] | None:
+    try:
+        said = msgspec.json.decode(value)
+    except msgspec.MsgspecError:
+        return None
+    return said if isinstance(said, dict) else None
+
+
+def _text(said: Mapping[str, Any], name: str) -> str | None:
+    found = said.get(name)
+    return found if isinstance(found, str) and found else None
+
+
+def _count(said: Mapping[str, Any], name: str) -> int:
+    found = said.get(name)
+    return found if isinstance(found, int) and found >= 0 else 0
+
+
+def _arguments(given: Any) -> Any:
+    """A call's arguments; providers send them as JSON, or as the text of it."""
+    if not isinstance(given, str):
+        return given
+    try:
+        return msgspec.json.decode(given)
+    except msgspec.MsgspecError:
+        return given

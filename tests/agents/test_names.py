@@ -1,0 +1,64 @@
+"""The names of an agent's steps, word by word: they are in journals of users, and a changed one blocks their runs."""
+
+import pytest
+from pydantic_ai.durable_exec import (
+    CapabilityOperationId,
+    DurableOperationId,
+    EventStreamHandlerId,
+    ModelCancelSuspendedResponseId,
+    ModelCompactMessagesId,
+    ModelRequestId,
+    ToolsetCallToolId,
+    ToolsetGetInstructionsId,
+    ToolsetGetToolsId,
+    ToolsetValidateToolArgumentsId,
+)
+
+from perdure.agents.names import Keys, StepName, part, prefix_of, step_name
+
+NAMES: list[tuple[DurableOperationId, StepName]] = [
+    (ModelRequestId(None, model_name="m"), StepName("model.request", "model", True)),
+    (ModelRequestId("other", model_name="m", streaming=True), StepName("model.request", "model", True)),
+    (ModelCompactMessagesId(None, model_name="m"), StepName("model.compact", "compact", True)),
+    (ModelCancelSuspendedResponseId(None, model_name="m"), StepName("model.cancel", "model-cancel", True)),
+    (ToolsetCallToolId("function", toolset_id="crm"), StepName("tool.refund", "tool:refund:call_7", False)),
+    (ToolsetCallToolId("dynamic", toolset_id="crm"), StepName("tool.refund", "tool:refund:call_7", False)),
+    (ToolsetCallToolId("mcp", toolset_id="crm"), StepName("mcp.refund", "mcp:refund:call_7", False)),
+    (
+        ToolsetValidateToolArgumentsId("function", toolset_id="crm"),
+        StepName("tool.validate", "validate:refund:call_7", False),
+    ),
+    (ToolsetGetToolsId("mcp", toolset_id="crm"), StepName("tools.list", "tools:crm", True)),
+    (ToolsetGetInstructionsId("crm"), StepName("tools.instructions", "instructions:crm", True)),
+    (CapabilityOperationId("memory", operation="load"), StepName("capability.load", "capability:memory.load", True)),
+    (EventStreamHandlerId(), StepName("operation.EventStreamHandlerId", "operation:EventStreamHandlerId", True)),
+]
+
+
+@pytest.mark.parametrize(("operation", "name"), NAMES, ids=lambda one: getattr(one, "key", ""))
+def test_each_operation_has_its_name(operation: DurableOperationId, name: StepName) -> None:
+    assert step_name(operation, "refund", "call_7") == name
+
+
+def test_a_key_is_given_out_once() -> None:
+    keys = Keys("")
+    model = StepName("model.request", "model", True)
+    tool = StepName("tool.refund", "tool:refund:call_7", False)
+    assert [keys.of(model), keys.of(model)] == ["model:1", "model:2"]
+    assert [keys.of(tool), keys.of(tool), keys.of(tool)] == [
+        "tool:refund:call_7",
+        "tool:refund:call_7:2",
+        "tool:refund:call_7:3",
+    ]
+
+
+def test_an_agent_inside_another_workflow_has_keys_of_its_own() -> None:
+    assert Keys(prefix_of("agent:support")).of(StepName("model.request", "model", True)) == "agent:support/model:1"
+    assert prefix_of("3/agent:support#2") == "3.agent:support.2/"
+
+
+def test_whatever_a_provider_calls_its_calls_makes_a_key() -> None:
+    assert part("call/1#2%") == "call-1-2-"
+    assert part("") == "-"
+    long, other = part("x" * 5_000 + "a"), part("x" * 5_000 + "b")
+    assert len(long) <= 100 and long != other

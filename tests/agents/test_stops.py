@@ -1,0 +1,155 @@
+"""What ends a run, or keeps it from going on: stop conditions, guards, the watchdog."""
+
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from pydantic_ai import Agent, ModelRetry
+from tests.agents.scripted import Script, call, crashed
+from tests.embedded.house import keys_of, reaches, rows_of
+
+from perdure import ExecutionFailed, Registry
+from perdure.agents import Tripped, called_tool, durable, has_text, max_steps, max_tokens
+from perdure.agents.stops import StopCondition
+from perdure.testing import embedded
+from perdure.wire.records import Kind
+from perdure.wire.status import Phase
+
+
+class Answer(BaseModel):
+    text: str
+
+
+def searching(*sayings: Any) -> tuple[Script, Agent[None, str]]:
+    script = Script(*sayings)
+    agent = Agent(script.model, name="searching")
+
+    @agent.tool_plain
+    async def search(query: str) -> str:
+        return f"nothing on {query}"
+
+    @agent.tool_plain
+    async def publish() -> str:
+        return "published"
+
+    return script, agent
+
+
+def rounds(count: int) -> list[Any]:
+    return [["thinking…", call("search", f"c{n}", query=str(n))] for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("condition", "steps"),
+    [(max_steps(3), 3), (max_tokens(46), 4), (called_tool("publish"), 2), (has_text("thinking", "…"), 2)],
+    ids=["steps", "tokens", "tool", "text"],
+)
+async def test_an_agent_that_has_done_enough_answers_with_what_it_has(condition: StopCondition, steps: int) -> None:
+    script, agent = searching(*rounds(steps - 1), "that is all", "never asked")
+    if steps == 2:
+        script.sayings = (["thinking…", call("publish", "p1")], "that is all")
+    researcher = durable(agent, stop=[condition])
+    async with embedded(Registry(), parks=False) as p:
+        handle = await researcher.start(p, "Find it!")
+        assert await handle.result() == "that is all"
+    assert sum(script.asked.values()) == steps
+    assert script.tools[-1] == [] and script.tools[0] == ["search", "publish"]
+    assert "answer now" in str(script.heard[-1])
+
+
+@pytest.mark.slow
+async def test_a_structured_output_is_given_when_it_is_to_stop() -> None:
+    script = Script(call("look", "c1"), call("final_result", "c2", text="enough"))
+    agent = Agent(script.model, name="structured", output_type=Answer)
+
+    @agent.tool_plain
+    async def look() -> str:
+        return "something"
+
+    report = await crashed(durable(agent, stop=[max_steps(2)]), "?")
+    assert report.result == Answer(text="enough")
+
+
+# --- guards --------------------------------------------------------------------------------------------------------
+
+
+async def test_guards_are_steps_that_run_once() -> None:
+    ran: list[str] = []
+
+    async def on_topic(prompt: Any) -> None:
+        ran.append("on_topic")
+
+    def polite(prompt: Any) -> str:
+        ran.append("polite")
+        return f"Please: {prompt}"
+
+    async def shorten(ctx: Any, output: str) -> str:
+        ran.append("shorten")
+        return output[:5]
+
+    script = Script("a long answer")
+    guarded = durable(Agent(script.model, name="guarded"), input_guards=[on_topic, polite], output_guards=[shorten])
+    async with embedded(Registry(), parks=False) as p:
+        handle = await guarded.start(p, "Help!")
+        assert await handle.result() == "a lon"
+        assert await keys_of(handle, Kind.STEP) == ["guard:on_topic", "guard:polite", "model:1", "guard:shorten"]
+    assert ran == ["on_topic", "polite", "shorten"]
+    assert "Please: Help!" in str(script.heard[0])
+
+
+async def test_a_guard_ends_the_run() -> None:
+    async def on_topic(prompt: Any) -> None:
+        raise Tripped("only about parcels, please")
+
+    script = Script("never asked")
+    async with embedded(Registry()) as p:
+        with pytest.raises(ExecutionFailed, match="only about parcels") as caught:
+            await durable(Agent(script.model, name="guarded"), input_guards=[on_topic]).run(p, "Help!")
+    assert caught.value.type == "Tripped" and not script.asked
+
+
+@pytest.mark.slow
+async def test_a_guard_has_the_model_answer_again() -> None:
+    async def no_keys(ctx: Any, output: Answer) -> None:
+        if "sk_" in output.text:
+            raise ModelRetry("Leave keys out.")
+
+    script = Script(call("final_result", "c1", text="it is sk_1"), call("final_result", "c2", text="it is a secret"))
+    guarded = durable(Agent(script.model, name="guarded", output_type=Answer), output_guards=[no_keys])
+    report = await crashed(guarded, "What is the key?")
+    assert report.result == Answer(text="it is a secret")
+    assert "Leave keys out." in str(script.heard[-1])
+
+
+# --- the watchdog --------------------------------------------------------------------------------------------------
+
+
+def looping() -> tuple[Script, Agent[None, str]]:
+    def again(messages: Any, info: Any) -> Any:
+        if not info.function_tools:
+            return "I give up"
+        return call("search", f"c{len(messages)}", query="it")
+
+    return searching(*[again] * 20)
+
+
+async def test_the_same_call_with_the_same_result_again_and_again_pauses_the_run_and_says_what_it_cost() -> None:
+    _, agent = looping()
+    async with embedded(Registry()) as p:
+        handle = await durable(agent, watchdog=3).start(p, "Find it!")
+        await reaches(handle, Phase.WAITING)
+        project_id = await p.engine.projects.default()
+        [question], _ = await p.engine.approvals.list(project_id)
+        asked = bytes(question.data)
+        assert b'"times":3' in asked and b'"input_tokens":60' in asked
+        await handle.resume("watchdog_search", {"approved": True})
+        await handle.resume("watchdog_search:2", {"approved": False})
+        assert await handle.result() == "I give up"
+        keys = [row.key for row in await rows_of(handle) if row.kind is Kind.RESUME]
+    assert keys == ["watchdog_search", "watchdog_search:2"]
+
+
+async def test_calls_that_differ_are_no_loop() -> None:
+    _, agent = searching(*rounds(6), "done")
+    async with embedded(Registry()) as p:
+        assert await durable(agent, watchdog=2).run(p, "Find it!") == "done"

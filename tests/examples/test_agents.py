@@ -1,0 +1,33 @@
+"""The examples of agents, run offline as they stand."""
+
+from examples.agents import guardrails, order_approval, research, router, structured_output, tools
+
+
+async def test_tools() -> None:
+    assert await tools.main() == "It is 21 degrees in Rome and 9 in Oslo."
+
+
+async def test_structured_output() -> None:
+    assert (await structured_output.main()).minutes == 20
+
+
+async def test_guardrails() -> None:
+    assert await guardrails.main() == ["It is on its way.", "Tripped: I only talk about parcels."]
+
+
+async def test_order_processing_with_approval() -> None:
+    assert await order_approval.main() == "Done: desk for 400 euros."
+
+
+async def test_a_router_of_agents() -> None:
+    assert await router.main() == "The invoice was sent twice; one is cancelled. The parcel arrives tomorrow."
+
+
+async def test_research_with_parallel_children() -> None:
+    assert await research.main() == "Three questions, no answer."
+
+
+async def test_mcp_tools() -> None:
+    from examples.agents import mcp_tools  # the server's library takes a moment to import
+
+    assert await mcp_tools.main() == "It is Ann."

@@ -1,0 +1,112 @@
+"""What is read from the steps of an agent: by the command line, and for spans."""
+
+import msgspec
+import pytest
+
+from perdure.wire.agent_steps import (
+    ToolStep,
+    ToolUse,
+    genai_attributes,
+    genai_name,
+    model_answer,
+    tool_outcome,
+    tool_step,
+)
+from perdure.wire.journal_spans import TracedExecution, TracedRow, journal_spans
+from perdure.wire.records import Kind
+from perdure.wire.status import Phase
+
+ANSWER = msgspec.json.encode(
+    {
+        "parts": [
+            {"content": "Let me see.", "part_kind": "text"},
+            {"tool_name": "refund", "args": '{"order": 7}', "tool_call_id": "c1", "part_kind": "tool-call"},
+        ],
+        "usage": {"input_tokens": 10, "output_tokens": 5, "cost": "0.002"},
+        "model_name": "gpt-5.2",
+        "provider_name": "openai",
+        "provider_response_id": "r1",
+        "finish_reason": "tool_call",
+        "kind": "response",
+    }
+)
+
+
+def test_a_models_answer_is_read_with_what_it_took() -> None:
+    answer = model_answer("model.request", ANSWER)
+    assert answer is not None
+    assert (answer.model, answer.input_tokens, answer.output_tokens, answer.cost) == ("gpt-5.2", 10, 5, "0.002")
+    assert answer.texts == ("Let me see.",) and answer.calls == (ToolUse("refund", {"order": 7}, "c1"),)
+
+
+@pytest.mark.parametrize("value", [b"null", b"7", b'{"kind":"response"}', b'{"kind":"response","parts":[1,{}]}', b"{"])
+def test_what_only_looks_alike_is_no_answer_or_an_empty_one(value: bytes) -> None:
+    answer = model_answer("model.request", value)
+    assert answer is None or (answer.texts, answer.calls, answer.input_tokens) == ((), (), 0)
+    assert model_answer("something.else", ANSWER) is None
+
+
+def test_a_tools_step_says_which_call_it_was() -> None:
+    assert tool_step("tool.refund", "tool:refund:c1") == ToolStep("refund", "function", "c1")
+    assert tool_step("mcp.search", "3.agent:a/mcp:search:c2:2") == ToolStep("search", "extension", "c2")
+    assert tool_step("tool.refund", "refund") is None
+    assert tool_step("tool.validate", "validate:refund:c1") is None
+    assert tool_step(None, None) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "heard"),
+    [
+        (b'{"result":{"a":1},"kind":"tool_return"}', {"a": 1}),
+        (b'{"usage":{"requests":1},"value":{"result":7,"kind":"tool_return"}}', 7),
+        (b'{"result":{"return_value":"x","kind":"tool-return"},"kind":"tool_return"}', "x"),
+        (b'{"message":"no such city","kind":"model_retry"}', "no such city"),
+        (b'{"metadata":null,"kind":"approval_required"}', "waits for approval"),
+        (b"7", None),
+    ],
+)
+def test_what_a_tool_gave_is_read_as_the_model_hears_it(value: bytes, heard: object) -> None:
+    assert tool_outcome(value) == heard
+
+
+def test_spans_of_an_agent_have_the_attributes_of_the_genai_conventions() -> None:
+    rows = [
+        TracedRow(2, 20, Kind.STEP, "model:1", "model.request", 1, ANSWER, 10, 1),
+        TracedRow(3, 40, Kind.STEP, "tool:refund:c1", "tool.refund", 1, b'{"result":1,"kind":"tool_return"}', 30, 1),
+        TracedRow(4, 60, Kind.STEP, "model:2", "model.request", 0, b'{"type":"ModelHTTPError"}', 50, 4),
+        TracedRow(5, 80, Kind.STEP, "charge", "charge", 1, b"1", 70, 1),
+    ]
+    traced = TracedExecution(
+        id="0198c5e0-0000-7000-8000-000000000001",
+        workflow_id="support",
+        phase=Phase.COMPLETED,
+        created_at_us=1,
+        started_at_us=2,
+        completed_at_us=100,
+        parent_execution_id=None,
+        root_execution_id=None,
+        step_key=None,
+        deployment_id="default",
+        session_id="ann",
+        user_id=None,
+        attempt=1,
+        retry_count=0,
+        error=None,
+        payload=b"null",
+        result=b"null",
+        cut=False,
+        kind="agent",
+        rows=rows,
+    )
+    spans = journal_spans(traced)
+    assert [span.name for span in spans] == ["agent.support", "chat gpt-5.2", "execute_tool refund", "chat", "charge"]
+    said = [msgspec.json.decode(bytes(span.values.attributes or b"")) for span in spans]
+    assert said[0]["gen_ai.operation.name"] == "invoke_agent" and said[0]["gen_ai.conversation.id"] == "ann"
+    assert said[1]["gen_ai.usage.input_tokens"] == 10 and said[1]["gen_ai.provider.name"] == "openai"
+    assert said[1]["operation.cost"] == 0.002 and said[1]["step.key"] == "model:1"
+    assert said[2]["gen_ai.tool.call.id"] == "c1"
+    assert not any(name.startswith("gen_ai") for name in said[4])
+
+
+def test_a_step_of_a_workflow_has_no_such_attributes() -> None:
+    assert genai_attributes("charge", "charge", b"1") == {} and genai_name({}) is None
