@@ -15,7 +15,7 @@ from pydantic_ai.tools import RunContext, Tool
 from pydantic_ai.toolsets import FunctionToolset
 from pydantic_ai.usage import UsageLimits
 
-from perdure.agents.approvals import Questions, Waiter, ask_user_tool
+from perdure.agents.approvals import Waiter, ask_user_tool
 from perdure.agents.calls import CallHook
 from perdure.agents.definitions import agent_spec
 from perdure.agents.durability import PerdureDurability
@@ -26,8 +26,7 @@ from perdure.agents.options import DurableOptions, WorkflowOptions
 from perdure.agents.outputs import output_hint, schema_name
 from perdure.agents.runs import AgentRun, current_run
 from perdure.agents.steps import TOOL_KEY, StepOptions
-from perdure.agents.stops import StopCondition, Stops
-from perdure.agents.watchdog import Watchdog
+from perdure.agents.stops import StopCondition
 from perdure.sdk.client import Client, Handle, StartOptions
 from perdure.sdk.context import Context
 from perdure.sdk.replay.at_once import AtOnce
@@ -82,13 +81,16 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         self._hooks = tuple(hooks)
         self._usage_limits = usage_limits
         self._input_guards = tuple(input_guards)
-        self._steps = (model_step, tool_step)
+        self._bounds: dict[str, Any] = {
+            "model_step": model_step,
+            "tool_step": tool_step,
+            "stop": stop,
+            "watchdog": watchdog,
+            "answer_timeout": answer_timeout,
+        }
         self._toolsets = [FunctionToolset([ask_user_tool(answer_timeout)], id="perdure")] if ask_user else None
-        self._capabilities: list[AbstractCapability[Any]] = [*capabilities, Stops(stop), Questions(answer_timeout)]
-        if output_guards:
-            self._capabilities.append(OutputGuards(output_guards, hint))
-        if watchdog is not None:
-            self._capabilities.append(Watchdog(watchdog))
+        guards = [OutputGuards(output_guards, hint)] if output_guards else []
+        self._capabilities: list[AbstractCapability[Any]] = [*capabilities, *guards]
 
         async def run(ctx: Context, input: Any) -> Any:
             return await self._run(ctx, input, "")
@@ -231,10 +233,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         return self._bound
 
     def _bind(self, models: Mapping[str, Model]) -> AbstractCapability[DepsT]:
-        model_step, tool_step = self._steps
-        made: PerdureDurability[DepsT] = PerdureDurability(
-            models=models, name=self.name, model_step=model_step, tool_step=tool_step
-        )
+        made: PerdureDurability[DepsT] = PerdureDurability(models=models, name=self.name, **self._bounds)
         return made.for_agent(self.agent)
 
 

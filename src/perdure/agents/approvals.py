@@ -14,8 +14,6 @@ from datetime import timedelta
 from typing import Any, Final
 
 from pydantic import JsonValue
-from pydantic_ai.capabilities import AbstractCapability
-from pydantic_ai.capabilities.abstract import CapabilityOrdering
 from pydantic_ai.external_events import ExternalEventError, ExternalEventWaiter
 from pydantic_ai.messages import ToolCallPart
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, RunContext, Tool, ToolApproved, ToolDenied
@@ -28,23 +26,15 @@ ARGUMENTS: Final = "arguments"
 FEEDBACK: Final = "feedback"
 
 
-class Questions(AbstractCapability[Any]):
+class Questions:
     """Answers an agent's deferred calls by asking people, each in a suspended step of its own, all at the same time."""
 
     def __init__(self, timeout: float | None) -> None:
         self.timeout = timeout
         """How many seconds an answer may take; None: as long as it takes."""
 
-    def get_ordering(self) -> CapabilityOrdering:
-        """The last to be asked: what the program can answer by itself needs nobody."""
-        return CapabilityOrdering(position="innermost")
-
-    async def handle_deferred_tool_calls(
-        self, ctx: RunContext[Any], *, requests: DeferredToolRequests
-    ) -> DeferredToolResults | None:
-        run = current_run()
-        if run is None:
-            return None
+    async def answered(self, run: AgentRun, requests: DeferredToolRequests) -> DeferredToolResults:
+        """What became of the calls that the agent cannot make by itself."""
         decisions = asyncio.gather(*(self._decision(run, one, requests.metadata) for one in requests.approvals))
         answers = asyncio.gather(*(self._answer(run, one, requests) for one in requests.calls))
         await asyncio.gather(decisions, answers)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pydantic_ai.agent import AbstractAgent, EventStreamHandler
 from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.durable_exec import BaseDurabilityCapability, DurabilityEngineSpec, conversation_id_from_run_id
+from pydantic_ai.messages import ToolCallPart
 from pydantic_ai.models import Model
-from pydantic_ai.tools import AgentDepsT
+from pydantic_ai.tools import AgentDepsT, DeferredToolRequests, DeferredToolResults, RunContext, ToolDefinition
 
+from perdure.agents.approvals import Questions
 from perdure.agents.runs import current_run
 from perdure.agents.steps import TOOL_KEY, JsonCodec, StepBackend, StepOptions, not_recordable
+from perdure.agents.stops import StopCondition, answer_now, withheld
+from perdure.agents.watchdog import watched
 
 CODEC: Final = JsonCodec()
 
@@ -42,9 +46,17 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         name: str | None = None,
         model_step: StepOptions | None = None,
         tool_step: StepOptions | None = None,
+        stop: Sequence[StopCondition] = (),
+        watchdog: int | None = None,
+        answer_timeout: float | None = None,
     ) -> None:
         super().__init__(models=models, event_stream_handler=event_stream_handler, name=name)
+        if watchdog is not None and watchdog < 2:
+            raise ValueError(f"A loop has at least 2 rounds; got watchdog={watchdog!r}.")
         self._backend = StepBackend(model_step or {}, tool_step or {})
+        self._stop = tuple(stop)
+        self._watchdog = watchdog
+        self._questions = Questions(answer_timeout)
 
     def for_agent(self, agent: AbstractAgent[AgentDepsT, Any]) -> AbstractCapability[AgentDepsT]:
         """This capability as bound to `agent`: bound once, and handed to each run."""
@@ -64,3 +76,34 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
     def get_default_conversation_id(self, run_id: str) -> str | None:
         run = current_run()
         return None if run is None else run.ctx.session_id or conversation_id_from_run_id(run_id)
+
+    # What bounds a run and who is asked in it are here, not in capabilities of their own: each of those costs every run
+    # time at each of its hooks. This one comes after all others of its kind, so what a program answers by itself does
+    # not reach people.
+
+    async def prepare_tools(self, ctx: RunContext[AgentDepsT], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
+        run = current_run()
+        return tool_defs if run is None else withheld(run, self._stop, ctx, tool_defs)
+
+    def get_instructions(self) -> Any:
+        return answer_now
+
+    async def after_tool_execute(
+        self,
+        ctx: RunContext[AgentDepsT],
+        *,
+        call: ToolCallPart,
+        tool_def: ToolDefinition,
+        args: dict[str, Any],
+        result: Any,
+    ) -> Any:
+        run = current_run()
+        if run is not None and self._watchdog is not None:
+            await watched(run, self._watchdog, ctx, call.tool_name, args, result)
+        return result
+
+    async def handle_deferred_tool_calls(
+        self, ctx: RunContext[AgentDepsT], *, requests: DeferredToolRequests
+    ) -> DeferredToolResults | None:
+        run = current_run()
+        return None if run is None else await self._questions.answered(run, requests)

@@ -30,6 +30,12 @@ class AgentRun:
         """What the watchdog saw last, and how often in a row."""
         self.rounds = 0
 
+    def finish(self, why: str) -> None:
+        """Have the agent answer now. Part of its code: a replay says so again, at the same place."""
+        if self.finishing is None:
+            self.finishing = why
+            self.ctx.log("The agent is to answer now: %s", why)
+
     @property
     def is_active(self) -> bool:
         """Whether the code that asks is the run's own, not a step's."""

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolReturnPart
 from pydantic_ai.tools import RunContext, ToolDefinition
 
-from perdure.agents.runs import current_run
+from perdure.agents.runs import AgentRun, current_run
 
 StopCondition: TypeAlias = Callable[[RunContext[Any]], str | None]
 """Looked at before each request to the model: a reason to stop, or None. A function of the run and nothing else, since
@@ -75,27 +74,20 @@ def _own(ctx: RunContext[Any]) -> Sequence[ModelMessage]:
     return [message for message in ctx.messages if message.run_id == ctx.run_id]
 
 
-class Stops(AbstractCapability[Any]):
-    """Withholds the tools once a condition is met, or whoever watches the run says so (`AgentRun.finishing`)."""
-
-    def __init__(self, conditions: Sequence[StopCondition]) -> None:
-        self._conditions = tuple(conditions)
-
-    async def prepare_tools(self, ctx: RunContext[Any], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
-        run = current_run()
-        if run is None:
-            return tool_defs
-        if run.finishing is None:
-            run.finishing = next((why for one in self._conditions if (why := one(ctx)) is not None), None)
-            if run.finishing is not None:
-                run.ctx.log("The agent is to answer now: %s", run.finishing)
-        return tool_defs if run.finishing is None else []
-
-    def get_instructions(self) -> Any:
-        return _answer_now
+def withheld(
+    run: AgentRun, conditions: Sequence[StopCondition], ctx: RunContext[Any], tools: list[ToolDefinition]
+) -> list[ToolDefinition]:
+    """The tools for the next request: none once a condition is met, or whoever watches the run says so."""
+    if run.finishing is None:
+        for condition in conditions:
+            if (why := condition(ctx)) is not None:
+                run.finish(why)
+                break
+    return tools if run.finishing is None else []
 
 
-def _answer_now(ctx: RunContext[Any]) -> str | None:
+def answer_now(ctx: RunContext[Any]) -> str | None:
+    """What the model is told when it has no tools any more."""
     run = current_run()
     if run is None or run.finishing is None:
         return None
