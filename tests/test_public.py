@@ -11,6 +11,8 @@ import perdure
 
 INIT = Path(perdure.__file__)
 PROMISED = {
+    "Budget",
+    "BudgetExceeded",
     "ChildCancelled",
     "ChildFailed",
     "ChildHandle",

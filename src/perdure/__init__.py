@@ -4,10 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from perdure.sdk.budgets import Budget
     from perdure.sdk.children import ChildHandle, Mapped
     from perdure.sdk.client import Client, Handle
     from perdure.sdk.context import Context, Event
     from perdure.sdk.errors import (
+        BudgetExceeded,
         ChildCancelled,
         ChildFailed,
         ExecutionCancelled,
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from perdure.wire.triggers import EventBatch, TopicEvent
 
 __all__ = [
+    "Budget",
+    "BudgetExceeded",
     "ChildCancelled",
     "ChildFailed",
     "ChildHandle",
@@ -58,10 +62,12 @@ __all__ = [
 
 # Each name is imported when somebody asks for it: `perdure --help`, which needs none of them, answers at once.
 _HOMES = {
+    "perdure.sdk.budgets": ("Budget",),
     "perdure.sdk.children": ("ChildHandle", "Mapped"),
     "perdure.sdk.client": ("Client", "Handle"),
     "perdure.sdk.context": ("Context", "Event"),
     "perdure.sdk.errors": (
+        "BudgetExceeded",
         "ChildCancelled",
         "ChildFailed",
         "ExecutionCancelled",

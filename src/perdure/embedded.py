@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
 
+from perdure.engine.budgets import once
 from perdure.engine.clock import Clock
 from perdure.engine.engine import Engine
 from perdure.engine.settings import EngineSettings
@@ -24,7 +25,9 @@ from perdure.sdk.lease import Lease
 from perdure.sdk.worker import Worker
 from perdure.sdk.workflow import Registry, Workflow
 from perdure.store.open import open_store
+from perdure.wire.budgets import BudgetChange, ReserveReply, ReserveRequest, SettleRequest
 from perdure.wire.errors import PerdureError, Unavailable
+from perdure.wire.public_budgets import BudgetResponse, budget_response
 from perdure.wire.records import Event, Execution, Problem, Row
 from perdure.wire.requests import (
     BeatReply,
@@ -155,6 +158,21 @@ class LocalTransport:
 
     async def schedule_fires(self, schedule_id: str, limit: int) -> Sequence[Fire]:
         return await self.engine.schedules.fires(self.project_id, schedule_id, limit=limit)
+
+    async def budget(self, execution_id: str) -> BudgetResponse:
+        budget = await self.engine.budgets.get(self.project_id, execution_id)
+        return budget_response(budget, self.engine.clock.now_us())
+
+    async def raise_budget(self, execution_id: str, change: BudgetChange, key: str | None = None) -> BudgetResponse:
+        same = None if key is None else once(key, change)
+        budget = await self.engine.budgets.change(self.project_id, execution_id, change, idempotency=same)
+        return budget_response(budget, self.engine.clock.now_us())
+
+    async def reserve(self, request: ReserveRequest) -> ReserveReply:
+        return await self.engine.budgets.reserve(self.project_id, request)
+
+    async def settle(self, request: SettleRequest) -> None:
+        await self.engine.budgets.settle(self.project_id, request)
 
     async def register(self, request: RegisterRequest) -> RegisterReply:
         return await self.engine.claims.register(self.project_id, request)

@@ -29,7 +29,8 @@ APP = """
 import asyncio
 import os
 
-from perdure import Context, Fatal, Registry, step
+from perdure import Budget, Context, Fatal, Registry, step
+from perdure.sdk.budgets import admitted, reserve
 
 registry = Registry()
 
@@ -61,6 +62,17 @@ async def fails(ctx: Context) -> None:
 @registry.workflow
 async def asks(ctx: Context) -> object:
     return await ctx.suspend("approve", {"amount": 120})
+
+
+async def spend() -> None:
+    reservation = await reserve(usd_micros=5_000, budget=Budget(usd=2, calls=1))
+    await reservation.settle(usd_micros=4_000)
+
+
+@registry.workflow
+async def spends(ctx: Context) -> None:
+    for _ in range(2):
+        await admitted(ctx, lambda: ctx.step("spend", spend))
 
 
 @registry.workflow

@@ -257,3 +257,16 @@ SELECT 'p', CAST('hash-' || n AS {BLOB|BYTEA}), :payload, 1 FROM numbers WHERE n
 INSERT INTO turns (execution_id, session_id, project_id, state, n, deliver, taken_by, read_version)
 SELECT id, 'session-' || (n / 4), 'p', CASE n % 4 WHEN 0 THEN 'open' WHEN 1 THEN 'waiting' WHEN 2 THEN 'taken' ELSE 'reading' END,
   n % 4, 1, CASE n % 4 WHEN 2 THEN 'taker' END, 10 FROM names WHERE n >= 80 AND n < 480;
+
+-- name: budgets
+-- picks: a budget for whatever has children, and for what runs
+INSERT INTO budgets (execution_id, project_id, root_id, on_exceed, usd_micros_max, tokens_reserved, opened_at_us)
+SELECT id, 'p', id, 'ask', 1000000, 100, :now_us FROM names
+WHERE (n % 20 = 0 AND n < :executions) OR (n % 10 = 3 AND n >= :executions AND n < :executions + :open);
+
+-- name: reservations
+-- picks: two calls of each of these, settled once it has ended
+INSERT INTO reservations (execution_id, id, budget_id, project_id, attempt, usd_micros, tokens, calls, settled, reserved_at_us)
+SELECT id, 'call-' || k, id, 'p', 1, 0, 10, 0, CASE WHEN n < :executions THEN 1 ELSE 0 END, :now_us
+FROM names, (SELECT 1 AS k UNION ALL SELECT 2) AS ks
+WHERE (n % 20 = 0 AND n < :executions) OR (n % 10 = 3 AND n >= :executions AND n < :executions + :open) ORDER BY n, k;

@@ -8,8 +8,9 @@ from typing import Any, Final
 from tests.store.world import GRACE_US, PROJECT, World, raw
 
 from perdure.store.interface import Verb
-from perdure.store.verbs import exports, push_workers, pushed, sessions, starts, traces, transcripts, webhooks
+from perdure.store.verbs import budgets, exports, push_workers, pushed, sessions, starts, traces, transcripts, webhooks
 from perdure.store.verbs.starts import New
+from perdure.wire.budgets import Amounts, BudgetChange, BudgetSpec, ReserveRequest, SettleRequest
 from perdure.wire.requests import StartItem
 from perdure.wire.traces import Span
 from perdure.wire.transcripts import OnConflict
@@ -21,12 +22,14 @@ KINDS: Final = (
     *("cancel of the absent", "push worker online", "push worker beats", "push worker hurries"),
     *("exports begin", "exports claimed", "exports noted", "exports released", "memory", "spans"),
     *("messages", "a turn"),
+    *("reserve", "settle", "raise a budget"),
     *("make a webhook", "delete a webhook", "settle a delivery", "postpone deliveries", "redeliver"),
 )
 TABLES: Final = (
     *("execution_extras", "push_workers", "session_memory", "spans", "traces", "trace_exports", "export_cursors"),
     *("webhooks", "deliveries", "execution_webhooks"),
     *("messages", "transcripts", "transcript_entries", "turns"),
+    *("budgets", "reservations"),
 )
 PUSH_WORKER: Final = "push"
 
@@ -55,8 +58,14 @@ async def set_up(world: World) -> tuple[str, str]:
     await world.store.write(
         push_workers.accept_push(project_id=PROJECT, execution_id=id, attempt=1, worker_id=PUSH_WORKER)
     )
+    await world.store.write(budgets.reserve(request=reservation(id, "r0"), project_id=PROJECT, now_us=world.now_us))
     await world.store.write(exports.begin_exports(project_id=PROJECT, now_us=world.now_us))
     return id, told_id
+
+
+def reservation(id: str, name: str, tokens: int = 5) -> ReserveRequest:
+    """What the push worker's execution sets aside, of a budget for two calls."""
+    return ReserveRequest(PUSH_WORKER, "", id, 1, name, Amounts(7, tokens, 1), BudgetSpec(calls=2, tokens=100))
 
 
 def verb_of(
@@ -131,6 +140,13 @@ def verb_of(
             on_conflict = dice.choice([*OnConflict])
             item = StartItem("wf", deployment_id="push", session_id="s", on_conflict=on_conflict)
             return starts.start(news=[New(child_id, item)], **same)
+        case "reserve":
+            return budgets.reserve(request=reservation(id, f"r{dice.randint(0, 2)}", n), **same)
+        case "settle":
+            name = f"r{dice.randint(0, 1)}"
+            return budgets.settle(project_id=PROJECT, request=SettleRequest(id, name, Amounts(1, n, 1)))
+        case "raise a budget":
+            return budgets.change_budget(budget_id=id, change=BudgetChange(calls=1), event_id=f"raised{n}", **same)
         case "make a webhook":
             url = f"https://{dice.choice(['a', 'b'])}.example"
             return webhooks.make_webhook(id=f"webhook{n}", url=url, workflow_id=None, description=None, **same)

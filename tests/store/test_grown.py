@@ -54,6 +54,8 @@ LARGE_TABLES: Final = (
     "transcript_entries",
     "messages",
     "turns",
+    "budgets",
+    "reservations",
 )
 """What grows with the years."""
 
@@ -228,6 +230,11 @@ def defaults(executions: int) -> dict[str, Any]:
         "until_us": NOW_US + 120_000_000,
         **{"hash": b"hash-253", "uses": 1, "entries": 1, "expected": None, "summarized": 0, "dropped": 4},
         **{"summary_of": None, "deliver": 1, "taken_by": "taker", "held_us": None},
+        **dict.fromkeys(("usd_micros", "tokens", "calls", "seconds_max"), 1),
+        **dict.fromkeys(
+            ("usd_micros_back", "tokens_back", "calls_back", "usd_micros_max", "tokens_max", "calls_max"), 0
+        ),
+        **{"on_exceed": "ask", "root_id": "root", "asking_id": "asking", "budget_id": "budget"},
     }
 
 
@@ -314,6 +321,10 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
     found["postpone_delivery"] |= {"next_at_us": NOW_US}
     for query in ("question_of", "read_approval", "insert_approval", "note_approval"):
         found[query] = {"execution_id": ids["waiting_for_answer"], "key": "wait-1"}
+    for query in ("lock_budget", "read_budget", "reserve_budget", "pause_budget", "settle_budget", "raise_budget"):
+        found[query] = {"id": has_children}
+    for query in ("any_reservation", "settle_reservation", "note_settled"):
+        found[query] = {"execution_id": ids["running"], "id": "call-1"}
     line = name_of(executions // 2 // 20 * 20 + 11)
     emitted = name_of(executions // 2 // 200 * 200 + 11)
     found |= {
@@ -340,6 +351,14 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "question_below": {"id": name_of(executions // 2 // 20 * 20), "key": "wait-1"},
         "newest_of_type": {"event_type": "suspend_approve"},
         "delete_approvals": {"id": done},
+        "insert_budget": {"execution_id": line},
+        "any_budget": {"root_id": has_children},
+        "read_spender": {"id": ids["running"]},
+        "budgets_above": {"id": name_of(executions // 2 // 20 * 20 + 1)},
+        "insert_reservation": {"execution_id": done},
+        "live_reservations": {"id": ids["running"]},
+        "delete_budget": {"id": has_children},
+        "delete_reservations": {"id": has_children},
         "insert_extras": {
             "execution_id": fresh,
             "otel_traceparent": None,

@@ -249,6 +249,7 @@ EXPECTED = {
     "newest_summary": "transcript_summaries",
     "open_turn": "turns_open",
     "next_turn": "turns_of_session",
+    "live_reservations": "reservations_open",
 }
 
 

@@ -6,6 +6,7 @@ import typer
 
 from perdure.cli import (
     approvals,
+    budgets,
     database,
     deployments,
     dev,
@@ -53,6 +54,7 @@ for group in (
     run,
     look,
     approvals,
+    budgets,
     send,
     schedules,
     webhooks,

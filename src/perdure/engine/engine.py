@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from perdure.engine.accounts import Accounts
 from perdure.engine.addresses import Policy
 from perdure.engine.approvals import Approvals
+from perdure.engine.budgets import Budgets
 from perdure.engine.claims import Claims
 from perdure.engine.clock import Clock, Span, SystemClock, boottime_us
 from perdure.engine.conversations import Conversations
@@ -107,6 +108,7 @@ class Engine:
         self.traces = Traces(self)
         self.exports = Exports(self)
         self.approvals = Approvals(self)
+        self.budgets = Budgets(self)
         self.push = Push(self)
         self.webhooks = Webhooks(self)
         self.reaped_at_us = 0

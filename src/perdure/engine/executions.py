@@ -13,6 +13,7 @@ from uuid_utils import uuid7
 from perdure.store.verbs import looks, moves, starts, waits
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
+from perdure.wire.budgets import check_budget
 from perdure.wire.codec import KEY_BYTES_MAX, check_json, check_name, check_text
 from perdure.wire.errors import BadRequest, BadValue, NotFound, PerdureError, Unavailable
 from perdure.wire.records import Execution, Problem, Row
@@ -300,6 +301,8 @@ def check_item(item: StartItem) -> None:
         raise BadValue(f"`run_timeout_seconds` must be 1 to {INT32_MAX}, got {item.run_timeout_seconds}.")
     if item.queue_concurrency_limit is not None and not 1 <= item.queue_concurrency_limit <= INT32_MAX:
         raise BadValue(f"`queue_concurrency_limit` must be 1 to {INT32_MAX}, got {item.queue_concurrency_limit}.")
+    if item.budget is not None:
+        check_budget(item.budget)
     if item.tags is not None:
         if len(item.tags) > 10:
             raise BadValue(f"`tags` may hold 10 entries, got {len(item.tags)}.")

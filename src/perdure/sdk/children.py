@@ -18,6 +18,7 @@ from perdure.wire.records import Kind, Row
 from perdure.wire.requests import StartChild, StartItem
 
 if TYPE_CHECKING:
+    from perdure.sdk.budgets import Budget
     from perdure.sdk.context import Context
     from perdure.sdk.replay.calls import Call
 
@@ -40,6 +41,7 @@ class ChildOptions(TypedDict, total=False):
     tags: Mapping[str, str] | None
     delay: float | None
     run_timeout_seconds: int | None
+    budget: Budget | None
     execution_key: str | None
     key: str | None
 
@@ -98,6 +100,7 @@ def child_call(
     tags: Mapping[str, str] | None = None,
     delay: float | None = None,
     run_timeout_seconds: int | None = None,
+    budget: Budget | None = None,
     execution_key: str | None = None,
     key: str | None = None,
     batch_id: str | None = None,
@@ -120,6 +123,7 @@ def child_call(
         delay_seconds=delay,
         run_timeout_seconds=run_timeout_seconds,
         key=execution_key,
+        budget=None if budget is None else budget.spec(),
         batch_id=batch_id,
     )
     call = context.machine.new_call(

@@ -20,6 +20,7 @@ from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.schedules import Schedules
 from perdure.sdk.streams import StreamItem, follow
 from perdure.sdk.workflow import Workflow
+from perdure.wire.budgets import BudgetChange, OnExceed, usd_micros
 from perdure.wire.errors import BadValue, Unavailable, from_code
 from perdure.wire.records import Event, Execution, Problem, Row
 from perdure.wire.requests import EventItem, ExecutionPage, Finished, ListFilters, LogLine, Started, StartItem
@@ -27,10 +28,13 @@ from perdure.wire.status import Phase
 from perdure.wire.transcripts import OnConflict, Transcript, shown
 
 if TYPE_CHECKING:
+    from decimal import Decimal
     from types import TracebackType
 
+    from perdure.sdk.budgets import Budget
     from perdure.sdk.sync import SyncClient
     from perdure.sdk.transport import Transport
+    from perdure.wire.public_budgets import BudgetResponse
 
 I = TypeVar("I")  # noqa: E741  # input
 R = TypeVar("R")
@@ -55,6 +59,17 @@ class StartOptions(TypedDict, total=False):
     run_timeout_seconds: int | None
     webhook_url: str | None
     on_conflict: Literal["queue", "reject", "deliver"] | None
+    budget: Budget | None
+
+
+class BudgetRaise(TypedDict, total=False):
+    """What is added to the limits of a budget, and what shall happen from now on when it is used up."""
+
+    usd: float | Decimal
+    tokens: int
+    calls: int
+    seconds: int
+    on_exceed: Literal["ask", "finish", "fail"] | None
 
 
 class Handle(Generic[R]):
@@ -188,8 +203,9 @@ class Client:
         """Start an execution; when this returns it is on disk and will run.
 
         `key` is a readable name within the workflow: while its execution is kept, the same key gives that execution,
-        whatever the input. `delay` (seconds) or `at` put the start off. Raises `BadValue` with the path of a value that
-        JSON cannot hold, `WorkflowNotFound`, `DeploymentNotFound`.
+        whatever the input. `delay` (seconds) or `at` put the start off. `budget` is what it and all below it may
+        spend on calls to models. Raises `BadValue` with the path of a value that JSON cannot hold,
+        `WorkflowNotFound`, `DeploymentNotFound`.
         """
         item = start_item(workflow, input, **options)
         loop = asyncio.get_running_loop()
@@ -321,6 +337,17 @@ class Client:
         values = [Raw(encode(message, where=f"messages[{n}]")) for n, message in enumerate(messages)]
         return await self._transport.append_messages(session_id, values, version)
 
+    async def budget(self, execution_id: str) -> BudgetResponse:
+        """The budget that an execution spends from: its own, or that of the nearest above it. Raises `NotFound`."""
+        return await self._transport.budget(execution_id)
+
+    async def raise_budget(self, execution_id: str, **amounts: Unpack[BudgetRaise]) -> BudgetResponse:
+        """Add to the limits of the budget that an execution spends from; whatever waits for it goes on.
+
+        Raises `NotFound`, and `BadRequest` for a limit that the budget does not have.
+        """
+        return await self._transport.raise_budget(execution_id, _change(**amounts))
+
     async def erase(self, *, user_id: str | None = None, session_id: str | None = None) -> tuple[int, int]:
         """Delete what belongs to a user or a session; answers how many are gone and how many are still open."""
         if (user_id is None) == (session_id is None):
@@ -333,6 +360,18 @@ class Client:
             task.cancel()
         await asyncio.gather(*self._starts, return_exceptions=True)
         await self._transport.close()
+
+
+def _change(
+    *,
+    usd: float | Decimal = 0,
+    tokens: int = 0,
+    calls: int = 0,
+    seconds: int = 0,
+    on_exceed: Literal["ask", "finish", "fail"] | None = None,
+) -> BudgetChange:
+    what = None if on_exceed is None else OnExceed(on_exceed)
+    return BudgetChange(usd_micros(usd), tokens, calls, seconds, what)
 
 
 def start_item(
@@ -352,6 +391,7 @@ def start_item(
     run_timeout_seconds: int | None = None,
     webhook_url: str | None = None,
     on_conflict: Literal["queue", "reject", "deliver"] | None = None,
+    budget: Budget | None = None,
 ) -> StartItem:
     """The request for one execution. Raises `BadValue` for what cannot be sent."""
     if isinstance(workflow, str):
@@ -383,4 +423,5 @@ def start_item(
         accept_early=True,
         webhook_url=webhook_url,
         on_conflict=None if on_conflict is None else OnConflict(on_conflict),
+        budget=None if budget is None else budget.spec(),
     )

@@ -103,7 +103,17 @@ class WaitOptions(TypedDict, total=False):
 class Context:
     """What a workflow's function gets as its first argument. It works in that function, not in steps."""
 
-    __slots__ = ("claim", "logs", "machine", "outbox", "progress_news", "readings", "taken")
+    __slots__ = (
+        "claim",
+        "logs",
+        "machine",
+        "outbox",
+        "progress_news",
+        "readings",
+        "refused",
+        "taken",
+        "unlimited",
+    )
 
     def __init__(self, machine: Machine, claim: Claimed) -> None:
         self.machine = machine
@@ -117,6 +127,10 @@ class Context:
         self.taken: set[str] = set()
         """Executions whose messages were taken, or looked for."""
         self.outbox = Outbox()
+        self.unlimited = False
+        """Whether the server said that there is no budget to spend from."""
+        self.refused: dict[str, asyncio.Event] = {}
+        """Budgets that are used up: one branch waits for more, the others for that branch."""
 
     # --- which execution this is -----------------------------------------------------------------------------------
 

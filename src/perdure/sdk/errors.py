@@ -9,6 +9,8 @@
     │   └── ExecutionCancelled
     ├── Fatal              raise it in a step: no further try
     ├── RetryAfter         raise it in a step: the next try not before so many seconds
+    ├── Postponed          raise it in a step: not now; the workflow makes it again later and holds no worker meanwhile
+    ├── BudgetExceeded     a budget is used up
     ├── DuplicateKey       a `key=` was used twice in one execution
     ├── Misplaced          called where it cannot work: input/output in a workflow's body, ctx outside of it
     ├── Stuck              every branch waits for something that can never come
@@ -59,12 +61,20 @@ class StepFailed(PerdureError):
 
 
 class RecordedError(PerdureError):
-    """An exception as the journal remembers it: words, never an object of its class. `detail` is its traceback."""
+    """An exception as the journal remembers it: words, never an object of its class. `detail` is its traceback,
+    `details` are those of an error of Perdure's."""
 
     code: ClassVar[str] = "RECORDED_ERROR"
 
-    def __init__(self, message: str, *, type: str = "Exception", detail: str | None = None) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str,
+        *,
+        type: str = "Exception",
+        detail: str | None = None,
+        details: dict[str, object] | None = None,
+    ) -> None:
+        super().__init__(message, details)
         self.type = type
         self.detail = detail
 
@@ -141,6 +151,23 @@ class RetryAfter(PerdureError):
     def __init__(self, seconds: float, message: str = "") -> None:
         super().__init__(message or f"try again in {seconds:g} s")
         self.seconds = seconds
+
+
+class Postponed(PerdureError):
+    """Raise it in a step that cannot do its work now, as when a provider says to come back later. `admitted` makes the
+    step again after so many seconds; until then the execution holds no worker and no slot."""
+
+    code: ClassVar[str] = "POSTPONED"
+
+    def __init__(self, seconds: float, message: str = "") -> None:
+        super().__init__(f"{message or 'not now'}; to be made again in {seconds:.3g} s", {"seconds": seconds})
+        self.seconds = seconds
+
+
+class BudgetExceeded(PerdureError):
+    """A budget that the execution spends from is used up. `details` say which one, and what is spent of it."""
+
+    code: ClassVar[str] = "BUDGET_EXCEEDED"
 
 
 class DuplicateKey(PerdureError):

@@ -20,6 +20,7 @@ import random
 import re
 from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
+from hashlib import sha256
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 from uuid import uuid4
@@ -30,6 +31,7 @@ from msgspec import Raw
 from perdure.sdk import answers, sse
 from perdure.sdk.connection import Lost, Response, Server
 from perdure.sdk.results import Results
+from perdure.wire.budgets import BudgetChange, ReserveReply, ReserveRequest, SettleRequest
 from perdure.wire.errors import (
     BadRequest,
     Conflict,
@@ -55,6 +57,7 @@ from perdure.wire.public import (
     SubmitWorkflowResponse,
     rfc3339,
 )
+from perdure.wire.public_budgets import BudgetResponse
 from perdure.wire.public_schedules import (
     CreateScheduleResponse,
     FiresResponse,
@@ -427,6 +430,18 @@ class HttpTransport:
         answer = await self._get(f"{_schedule_path(schedule_id)}/fires", {"limit": limit})
         return [answers.fire(one) for one in answers.read(_FIRES, answer).fires]
 
+    # --- budgets -----------------------------------------------------------------------------------------------------
+
+    async def budget(self, execution_id: str) -> BudgetResponse:
+        return answers.read(_BUDGET, await self._get(f"{_path(execution_id)}/budget", {}))
+
+    async def raise_budget(self, execution_id: str, change: BudgetChange, key: str | None = None) -> BudgetResponse:
+        headers = (
+            _fresh_key() if key is None else b"Idempotency-Key: %s\r\n" % sha256(key.encode()).hexdigest().encode()
+        )
+        path = f"{_path(execution_id)}/budget/raise"
+        return answers.read(_BUDGET, await self.request("POST", path, _encode(change), headers=headers))
+
     # --- the worker's side: it keeps its own pauses between tries ----------------------------------------------------
 
     async def register(self, request: RegisterRequest) -> RegisterReply:
@@ -445,6 +460,12 @@ class HttpTransport:
 
     async def drain(self, request: DrainRequest) -> None:
         await self._worker("/worker/v1/drain", request)
+
+    async def reserve(self, request: ReserveRequest) -> ReserveReply:
+        return answers.read(_RESERVED, await self._worker("/worker/v1/reserve", request))
+
+    async def settle(self, request: SettleRequest) -> None:
+        await self._worker("/worker/v1/settle", request)
 
     async def _worker(self, path: str, request: msgspec.Struct, *, held_seconds: float | None = None) -> bytes:
         return await self.request(
@@ -514,4 +535,6 @@ _APPENDED: Final = msgspec.json.Decoder(AppendMessagesResponse)
 _REGISTERED: Final = msgspec.json.Decoder(RegisterReply)
 _CLAIMED: Final = msgspec.json.Decoder(ClaimReply)
 _REPORTED: Final = msgspec.json.Decoder(ReportReply)
+_BUDGET: Final = msgspec.json.Decoder(BudgetResponse)
+_RESERVED: Final = msgspec.json.Decoder(ReserveReply)
 _BEATEN: Final = msgspec.json.Decoder(BeatReply)

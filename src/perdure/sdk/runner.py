@@ -348,7 +348,7 @@ class Runner:
             return
         task = self._tasks.get(call.key)  # as long as it stands there, somebody wants this outcome
         started_at_us = self._now_us()
-        running_step.set(StepInfo(self.claimed.id, call.key, call.name or call.key, tries, self.context))
+        running_step.set(StepInfo(self.claimed.id, call.key, call.name or call.key, tries, self.context, worker))
         try:
             if step.timeout_seconds is None:
                 value = await (step.call() if step.is_async else worker.in_thread(step))

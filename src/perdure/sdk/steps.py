@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from perdure.sdk.context import Context
     from perdure.sdk.replay.calls import Call
     from perdure.sdk.replay.machine import Machine
+    from perdure.sdk.worker import Worker
     from perdure.sdk.workflow import Errors, Retry
 
 
@@ -39,7 +40,7 @@ async def step_result(machine: Machine, call: Call, result_type: Any) -> Any:
         return decode(bytes(row.value), result_type, where=f"the result of step {call.key!r}")
     error = error_from_json(bytes(row.value))
     raise StepFailed(error.message, type=error.type, key=call.key, name=call.name, tries=row.tries) from RecordedError(
-        error.message, type=error.type, detail=error.detail
+        error.message, type=error.type, detail=error.detail, details=error.details
     )
 
 
@@ -52,6 +53,8 @@ class StepInfo(Struct, frozen=True):
     tries: int
     """Which try this is, counted from 1."""
     context: Context | None = None
+    worker: Worker | None = None
+    """Who runs it, and asks the server for it."""
 
     @property
     def idempotency_key(self) -> str:

@@ -16,13 +16,14 @@ from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, Unpack, overload
 
-from perdure.sdk.client import Client, Handle, StartOptions
+from perdure.sdk.client import BudgetRaise, Client, Handle, StartOptions
 from perdure.sdk.credentials import find
 from perdure.sdk.http import HttpTransport
 from perdure.sdk.schedules import SyncSchedules
 from perdure.sdk.streams import StreamItem
 from perdure.sdk.workflow import Workflow
 from perdure.wire.errors import Unavailable
+from perdure.wire.public_budgets import BudgetResponse
 from perdure.wire.records import Execution
 
 T = TypeVar("T")
@@ -141,6 +142,14 @@ class SyncClient:
     def publish(self, topic: str, data: object, *, event_type: str | None = None, dedup_key: str | None = None) -> int:
         """Publish an event; answers its number in the topic."""
         return self._call(self._client.publish(topic, data, event_type=event_type, dedup_key=dedup_key))
+
+    def budget(self, execution_id: str) -> BudgetResponse:
+        """The budget that an execution spends from. Raises `NotFound`."""
+        return self._call(self._client.budget(execution_id))
+
+    def raise_budget(self, execution_id: str, **amounts: Unpack[BudgetRaise]) -> BudgetResponse:
+        """Add to the limits of that budget; whatever waits for it goes on. As `Client.raise_budget`."""
+        return self._call(self._client.raise_budget(execution_id, **amounts))
 
     # --- the thread --------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,8 @@ from typing import Protocol
 
 from msgspec import Raw
 
+from perdure.wire.budgets import BudgetChange, ReserveReply, ReserveRequest, SettleRequest
+from perdure.wire.public_budgets import BudgetResponse
 from perdure.wire.records import Event, Execution, Problem, Row
 from perdure.wire.requests import (
     BeatReply,
@@ -105,6 +107,18 @@ class Transport(Protocol):
     async def next_runs(self, schedule_id: str, count: int) -> Sequence[datetime]: ...
 
     async def schedule_fires(self, schedule_id: str, limit: int) -> Sequence[Fire]: ...
+
+    async def budget(self, execution_id: str) -> BudgetResponse:
+        """The budget that an execution spends from. Raises `NotFound`."""
+        ...
+
+    async def raise_budget(self, execution_id: str, change: BudgetChange, key: str | None = None) -> BudgetResponse:
+        """Change that budget; what waits for it goes on. The same `key` again changes nothing more."""
+        ...
+
+    async def reserve(self, request: ReserveRequest) -> ReserveReply: ...
+
+    async def settle(self, request: SettleRequest) -> None: ...
 
     async def register(self, request: RegisterRequest) -> RegisterReply: ...
 

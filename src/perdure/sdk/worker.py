@@ -199,6 +199,11 @@ class Worker:
         return await value if inspect.isawaitable(value) else value
 
     @property
+    def epoch(self) -> str:
+        """The life of the store that this registration belongs to."""
+        return self._epoch
+
+    @property
     def running(self) -> int:
         """How many executions run here now."""
         return len(self._running)

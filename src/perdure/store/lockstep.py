@@ -32,7 +32,7 @@ from perdure.wire.errors import PerdureError
 Row = tuple[str, Any]
 """A kind of row and the value that names it."""
 
-LOCK_ORDER: Final = ("topic", "execution")
+LOCK_ORDER: Final = ("topic", "execution", "budget")
 """Rows of several kinds are locked in this order, and those of one kind by name: that is what prevents deadlocks."""
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from perdure.store.interface import Verb
 from perdure.store.verbs.starts import New
+from perdure.wire.budgets import topic_of
 from perdure.wire.requests import (
     Answer,
     OpenWait,
@@ -126,6 +127,16 @@ def _user(values: Values) -> Iterator[Row]:
     yield "user", values["user_id"]
 
 
+def _reserve(values: Values) -> Iterator[Row]:
+    yield "execution", values["request"].execution_id
+    yield "reservation", values["request"].reservation_id
+
+
+def _change_budget(values: Values) -> Iterator[Row]:
+    yield from _idempotency(values)
+    yield "topic", topic_of(values["budget_id"])
+
+
 NAMED: Final[dict[str, Callable[[Values], Iterable[Row]]]] = {
     "start": _start,
     "start_batch": _start,
@@ -134,6 +145,9 @@ NAMED: Final[dict[str, Callable[[Values], Iterable[Row]]]] = {
     "report": _report,
     "report_offered": _report_offered,
     "resume": _execution,
+    "reserve": _reserve,
+    "settle": lambda values: [("reservation", values["request"].reservation_id)],
+    "change_budget": _change_budget,
     "cancel": _execution,
     "cut_lease": _worker,
     "make_key": lambda values: [("api_key", "")],

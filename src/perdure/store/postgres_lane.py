@@ -94,6 +94,7 @@ _LOCK = (
 LOCKS: Final = {
     "topic": _LOCK.format("topics", "topic"),
     "execution": _LOCK.format("executions", "id"),
+    "budget": _LOCK.format("budgets", "execution_id"),
 }
 MARKS_KEPT: Final = 256
 """A lane takes its marks back when there are so many."""

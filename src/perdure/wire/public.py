@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Raw, Struct
 
+from perdure.wire.budgets import BudgetSpec
 from perdure.wire.records import NULL, Event, Execution, MaybeRaw, Row
 from perdure.wire.requests import LogLine, Request, StartItem
 from perdure.wire.status import STATUS
@@ -92,6 +93,8 @@ class SubmitWorkflowRequest(Struct, frozen=True):
     """Hears of the end: a signed POST, tried again until it is taken."""
     on_conflict: OnConflict | None = None
     """The execution is a turn of its session, one at a time: `queue`, `reject` or `deliver` while another is open."""
+    budget: BudgetSpec | None = None
+    """What it and all below it may spend on calls to models."""
 
 
 class SubmitWorkflowResponse(Struct, frozen=True):
@@ -119,6 +122,8 @@ class WorkflowRequest(Struct, frozen=True):
     accept_early: bool | None = None
     webhook_url: str | None = None
     """Hears of the end: a signed POST, tried again until it is taken."""
+    budget: BudgetSpec | None = None
+    """What it and all below it may spend on calls to models."""
 
 
 class SubmitWorkflowsRequest(Struct, frozen=True):

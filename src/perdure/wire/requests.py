@@ -8,6 +8,7 @@ from typing import Final
 
 from msgspec import Raw, Struct
 
+from perdure.wire.budgets import BudgetSpec
 from perdure.wire.records import NULL, Execution, MaybeRaw, Problem, Row
 from perdure.wire.schedules import Missed, Overlap, ScheduleStatus
 from perdure.wire.transcripts import OnConflict
@@ -53,6 +54,8 @@ class StartItem(Request, frozen=True):
     """What hears of its end."""
     on_conflict: OnConflict | None = None
     """The execution is a turn of its session, one at a time: what is to happen while another one is open."""
+    budget: BudgetSpec | None = None
+    """What it and all below it may spend."""
 
 
 class Started(Struct, frozen=True):
@@ -291,6 +294,8 @@ class Claimed(Struct, frozen=True, omit_defaults=True, gc=False):
     session_id: str | None = None
     user_id: str | None = None
     tags: MaybeRaw = None
+    budgeted: bool = False
+    """Whether there may be a budget that it spends from: something in its tree holds one."""
 
 
 class ClaimReply(Struct, frozen=True):

@@ -6,7 +6,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from perdure.wire.codec import ERROR_BYTES_MAX, NAME_BYTES_MAX, scrub_text
+from perdure.wire.codec import ERROR_BYTES_MAX, NAME_BYTES_MAX, check_json, scrub_text
+from perdure.wire.errors import PerdureError
 
 DETAIL_BYTES_MAX: Final = 16 << 10
 _T = TypeVar("_T")
@@ -18,6 +19,8 @@ class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     type: str
     message: str
     detail: str | None = None
+    details: dict[str, object] | None = None
+    """What an error of Perdure's says to programs."""
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}" if self.message else self.type
@@ -31,8 +34,22 @@ def error_to_json(error: BaseException, *, with_detail: bool = True) -> bytes:
         type=scrub_text(type(error).__name__, NAME_BYTES_MAX),
         message=scrub_text(message, ERROR_BYTES_MAX),
         detail=None if detail is None else scrub_text(detail, DETAIL_BYTES_MAX),
+        details=_details(error),
     )
     return msgspec.json.encode(record)
+
+
+def _details(error: BaseException) -> dict[str, object] | None:
+    """The details of one of our errors, if they can be recorded."""
+    details = error.details if isinstance(error, PerdureError) else None
+    if not details:
+        return None
+    try:
+        data = msgspec.json.encode(details)
+        check_json(data, where="details")
+    except Exception:  # whoever raised it may have put anything there; the error must be recorded all the same
+        return None
+    return details if len(data) <= DETAIL_BYTES_MAX else None
 
 
 def error_from_json(data: bytes) -> ErrorRecord:

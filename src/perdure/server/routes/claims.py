@@ -19,57 +19,57 @@ from perdure.wire.requests import (
 
 VERSION_HEADER: Final = "Perdure-Protocol"
 _VERSION: Final = str(PROTOCOL_VERSION).encode()
-_HEADERS: Final = (VERSION_HEADER,)
+HEADERS: Final = (VERSION_HEADER,)
 
 routes = Routes("Workers")
 
 
-@routes.post("/worker/v1/register", headers=_HEADERS)
+@routes.post("/worker/v1/register", headers=HEADERS)
 async def register(call: Call, body: RegisterRequest) -> RegisterReply:
     """Open a registration, or open the same one again."""
-    _check_version(call)
+    check_version(call)
     if body.embedded:
         raise BadRequest("body.embedded: only a worker in the server's own process is embedded.")
     return await call.engine.claims.register(call.project_id, body)
 
 
-@routes.post("/worker/v1/claim", headers=_HEADERS)
+@routes.post("/worker/v1/claim", headers=HEADERS)
 async def claim(call: Call, body: ClaimRequest) -> ClaimReply:
     """Ask for work: answered at once when there is some, else as soon as there is."""
-    _check_version(call)
+    check_version(call)
     # When the server goes away the engine ends the poll itself: work that was handed out is still told.
     async with call.poll(until_closing=False):
         reply = await call.engine.claims.claim(call.project_id, body)
     return reply
 
 
-@routes.post("/worker/v1/report", headers=_HEADERS)
+@routes.post("/worker/v1/report", headers=HEADERS)
 async def report(call: Call, body: ReportRequest) -> ReportReply:
     """Bring what piled up in a worker; each item has its own answer."""
-    _check_version(call)
+    check_version(call)
     return await call.engine.claims.report(call.project_id, body)
 
 
-@routes.post("/worker/v1/beat", headers=_HEADERS)
+@routes.post("/worker/v1/beat", headers=HEADERS)
 async def beat(call: Call, body: BeatRequest) -> BeatReply:
     """Renew the registration's lease. When the peer closes this connection the lease is cut to a second."""
-    _check_version(call)
+    check_version(call)
     reply, granted_us = await call.engine.claims.renew(call.project_id, body)
     if call.connection is not None and not reply.lost:
         call.connection.workers[body.worker_id] = granted_us
     return reply
 
 
-@routes.post("/worker/v1/drain", headers=_HEADERS)
+@routes.post("/worker/v1/drain", headers=HEADERS)
 async def drain(call: Call, body: DrainRequest) -> None:
     """End the registration; what it still holds goes back to the queues."""
-    _check_version(call)
+    check_version(call)
     await call.engine.claims.drain(call.project_id, body)
     if call.connection is not None:
         call.connection.workers.pop(body.worker_id, None)
 
 
-def _check_version(call: Call) -> None:
+def check_version(call: Call) -> None:
     version = call.headers.get(b"perdure-protocol")
     if version != _VERSION:
         said = "none" if version is None else repr(version.decode("latin-1"))

@@ -165,6 +165,7 @@ def _item(
         initial_state=body.initial_state,
         webhook_url=body.webhook_url,
         on_conflict=body.on_conflict if isinstance(body, SubmitWorkflowRequest) else None,
+        budget=body.budget,
     )
 
 

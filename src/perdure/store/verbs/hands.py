@@ -88,7 +88,7 @@ class Hands:
         news = [outcome(seq - 1, at_us, attempt - 1), claim]
         await self._note(news)
         if seq == parked + 3:  # all that came before these is the row that says it waits
-            waits = journal_row(execution_id, parked + 1, rows[0][22], Kind.WAITING, attempt - 1)
+            waits = journal_row(execution_id, parked + 1, rows[0][-1], Kind.WAITING, attempt - 1)
             found, more = [as_row(row) for row in (waits, *news)], False
         else:
             found, more = await journal_after(execution_id, parked, rows_max=WOKEN_ROWS_MAX, bytes_max=WOKEN_BYTES_MAX)
@@ -127,6 +127,7 @@ def claimed_of(row: Sequence[Any], worker_id: str, *, again: bool = False) -> tu
         parked_worker,
         parked_seq,
         at_us,
+        budgeted,
         _,
         _,
     ) = row
@@ -152,6 +153,7 @@ def claimed_of(row: Sequence[Any], worker_id: str, *, again: bool = False) -> tu
         session_id=session_id or id,
         user_id=user_id,
         tags=None if tags is None else Raw(tags),
+        budgeted=budgeted is not None,
     )
     return claimed, parked
 

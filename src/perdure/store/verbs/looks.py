@@ -46,6 +46,8 @@ _PARTS = (
     "delete_extras",
     "delete_execution_webhooks",
     "delete_deliveries",
+    "delete_budget",
+    "delete_reservations",
 )
 DOCTOR = (
     "doctor_end_recorded_once",
@@ -67,6 +69,7 @@ DOCTOR = (
     "doctor_transcript_has_no_gap",
     "doctor_turns_of_open_executions",
     "doctor_waits_for_a_turn",
+    "doctor_budget_adds_up",
     "doctor_orphan_rows",
 )
 

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Raw
 
 from perdure.store.interface import Due, Ready, Tell, query, query_many, verb
+from perdure.store.verbs.budgets import give_budget
 from perdure.store.verbs.hands import Hands, Offer
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.rows import NULL_BYTES, WOKEN_RANK, deliver
@@ -110,6 +111,8 @@ async def start_items(
     """Queues that these items make, and whether they are limited."""
     parents = {} if parents is None else parents
     keys: dict[tuple[str, str], Started] = {}
+    budgeted: dict[str | None, bool] = {}
+    """Trees of which something holds a budget."""
     answers: list[Started | Problem] = []
     rows: list[tuple[object, ...]] = []
     tags: list[tuple[object, ...]] = []
@@ -200,7 +203,10 @@ async def start_items(
             born = (1, offer.worker_id, now_us, offer.claim_id, offer.python, 2)
             if timeout is not None:
                 due_at_us = now_us + timeout * 1_000_000
-            given.append(_claimed(id, item, now_us, offer, queue_name, parent))
+            root_id = parent.root_id
+            if root_id is not None and root_id not in budgeted:
+                budgeted[root_id] = bool(await query("any_budget", root_id=root_id))
+            given.append(_claimed(id, item, now_us, offer, queue_name, parent, budgeted.get(root_id, False)))
         rows.append(
             (
                 project_id,
@@ -237,6 +243,8 @@ async def start_items(
         state = _value(item.initial_state)
         if item.otel_traceparent is not None or state is not None or context is not None:
             extras.append((id, item.otel_traceparent, state, context))
+        if item.budget is not None:
+            await give_budget(project_id, id, parent.root_id or id, item.budget, now_us)
         if item.webhook_url is not None:
             told.append((id, item.webhook_url, host_of(item.webhook_url)))
         if due_at_us is not None and due_at_us != HELD_US:
@@ -281,7 +289,9 @@ def _value(given: Raw | None) -> bytes | None:
 _QUEUED = (0, None, None, None, None, 1)
 
 
-def _claimed(id: str, item: StartItem, now_us: int, offer: Offer, queue_name: str, parent: Parent) -> Claimed:
+def _claimed(
+    id: str, item: StartItem, now_us: int, offer: Offer, queue_name: str, parent: Parent, budgeted: bool
+) -> Claimed:
     """A fresh execution as its first claim hands it out."""
     return Claimed(
         id=id,
@@ -299,6 +309,7 @@ def _claimed(id: str, item: StartItem, now_us: int, offer: Offer, queue_name: st
         session_id=item.session_id or parent.session_id or id,
         user_id=item.user_id or parent.user_id,
         tags=Raw(msgspec.json.encode(item.tags)) if item.tags else None,
+        budgeted=budgeted or item.budget is not None,
     )
 
 

@@ -32,7 +32,8 @@ phase = CASE WHEN cancelled_by IS NULL THEN 'running' ELSE 'cancelling' END,
 -- text: handed_out
 id, workflow_id, attempt, payload, created_at_us, next_seq - 1, losses + undelivered, retry_count, phase, key,
   queue_name, concurrency_key, parent_execution_id, root_execution_id, deployment_id, session_id, user_id, tags,
-  parked_worker, parked_seq, moved_at_us, rank, ready_at_us
+  parked_worker, parked_seq, moved_at_us,
+  (SELECT 1 FROM budgets b WHERE b.root_id = COALESCE(executions.root_execution_id, executions.id) LIMIT 1), rank, ready_at_us
 
 -- name: claim_executions
 -- picks: executions, the first ready ones of one deployment

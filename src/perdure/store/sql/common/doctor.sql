@@ -71,6 +71,12 @@ SELECT execution_id FROM schedule_fires WHERE execution_id IS NOT NULL GROUP BY 
 SELECT g.id FROM event_triggers g LEFT JOIN topics t ON t.project_id = g.project_id AND t.topic = g.topic
 WHERE g.taken_seq > COALESCE(t.last_seq, -1) LIMIT 20;
 
+-- name: doctor_budget_adds_up
+-- What a budget has set aside covers the reservations that are open; those of deleted executions are kept in the sum.
+SELECT b.execution_id FROM budgets b JOIN reservations r ON r.budget_id = b.execution_id AND r.settled = 0
+GROUP BY b.execution_id, b.usd_micros_reserved, b.tokens_reserved, b.calls_reserved
+HAVING SUM(r.usd_micros) > b.usd_micros_reserved OR SUM(r.tokens) > b.tokens_reserved OR SUM(r.calls) > b.calls_reserved LIMIT 20;
+
 -- name: doctor_orphan_rows
 SELECT execution_id FROM journal WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = journal.execution_id)
 UNION SELECT execution_id FROM waits WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = waits.execution_id)
@@ -80,6 +86,8 @@ UNION SELECT execution_id FROM approvals WHERE NOT EXISTS (SELECT 1 FROM executi
 UNION SELECT execution_id FROM execution_extras WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = execution_extras.execution_id)
 UNION SELECT execution_id FROM logs WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = logs.execution_id)
 UNION SELECT execution_id FROM stream_items WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = stream_items.execution_id)
+UNION SELECT execution_id FROM budgets WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = budgets.execution_id)
+UNION SELECT execution_id FROM reservations WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = reservations.execution_id)
 UNION SELECT trace_id FROM spans WHERE NOT EXISTS (SELECT 1 FROM traces t WHERE t.project_id = spans.project_id
   AND t.trace_id = spans.trace_id)
 UNION SELECT trace_id FROM traces WHERE of_execution = 1 AND NOT EXISTS (SELECT 1 FROM executions e

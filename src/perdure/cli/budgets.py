@@ -1,0 +1,92 @@
+"""budget: what a tree of executions has spent, and more for it."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from perdure.cli.common import JsonFlag, Refused, UrlOption, command, console, emit, say, with_client
+
+if TYPE_CHECKING:
+    from perdure.wire.public_budgets import BudgetResponse
+
+IdArgument = Annotated[
+    str, typer.Argument(metavar="ID", help="The execution that holds the budget, or one that spends from it.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put these commands into the application."""
+    budget = typer.Typer(no_args_is_help=True, help="What executions may spend: look at it, raise it.")
+    command(budget, "show")(show)
+    command(budget, "raise")(raise_)
+    app.add_typer(budget, name="budget", rich_help_panel="Run")
+
+
+def show(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
+    """Show what is spent of the budget that an execution spends from."""
+    budget = with_client(url, lambda client: client.budget(id))
+    if as_json:
+        emit(budget)
+    else:
+        _print(budget)
+
+
+def raise_(
+    id: IdArgument,
+    usd: Annotated[float, typer.Option("--usd", help="US dollars to add.", min=0)] = 0,
+    tokens: Annotated[int, typer.Option("--tokens", help="Tokens to add.", min=0)] = 0,
+    calls: Annotated[int, typer.Option("--calls", help="Calls to add.", min=0)] = 0,
+    seconds: Annotated[int, typer.Option("--seconds", help="Seconds to add.", min=0)] = 0,
+    on_exceed: Annotated[
+        str | None, typer.Option("--on-exceed", help="From now on, when it is used up: ask, finish or fail.")
+    ] = None,
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Add to the limits of a budget; whatever waits for it goes on."""
+    if on_exceed not in (None, "ask", "finish", "fail"):
+        raise Refused(f"--on-exceed is ask, finish or fail; got {on_exceed!r}.")
+    if not (usd or tokens or calls or seconds or on_exceed):
+        raise Refused("Say what to add: --usd, --tokens, --calls or --seconds.")
+    budget = with_client(
+        url,
+        lambda client: client.raise_budget(
+            id,
+            usd=usd,
+            tokens=tokens,
+            calls=calls,
+            seconds=seconds,
+            on_exceed=on_exceed,  # type: ignore[arg-type]  # one of its words
+        ),
+    )
+    if as_json:
+        emit(budget)
+        return
+    say(f"The budget of {budget.execution_id} is raised; whatever waited for it goes on.")
+    _print(budget)
+
+
+def _print(budget: "BudgetResponse") -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("", "SPENT", "RESERVED", "LIMIT"):
+        table.add_column(name, no_wrap=True, justify="left" if not name else "right")
+    for name, amount in (
+        ("US dollars", budget.usd_micros),
+        ("tokens", budget.tokens),
+        ("calls", budget.calls),
+        ("seconds", budget.seconds),
+    ):
+        shown = [
+            "" if value is None else f"{value / 1e6:,.4f}" if name == "US dollars" else f"{value:,}"
+            for value in (amount.spent, amount.reserved, amount.limit)
+        ]
+        table.add_row(name, *shown)
+    console().print(table)
+    say(f"Held by {budget.execution_id}; used up, it will {budget.on_exceed}.")
+    if budget.paused_at is not None:
+        say(
+            f"Paused since {budget.paused_at[:19].replace('T', ' ')}: answer what {budget.asking_execution_id} asks "
+            f"(`perdure approvals`), or `perdure budget raise {budget.execution_id}`."
+        )

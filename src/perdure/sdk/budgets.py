@@ -1,0 +1,329 @@
+"""Budgets in user code: what an execution and all below it may spend on calls to models.
+
+A budget is given at a start (`client.start(…, budget=Budget(usd=2))`) or by the code of the execution itself. A step
+that makes a call reserves before it and settles after it; the workflow makes that step by way of `admitted`, which
+waits as long as it has to:
+
+    async def ask_model(question: str) -> str:
+        reservation = await reserve(usd_micros=20_000, tokens=3_000)
+        answer = await provider.ask(question)
+        await reservation.settle(usd_micros=answer.cost, tokens=answer.tokens)
+        return answer.text
+
+    text = await admitted(ctx, lambda: ctx.step("ask", ask_model, question))
+
+What an attempt reserved before it was lost stays reserved: the call may have been made, and nobody knows what it cost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from uuid import uuid4
+
+import msgspec
+
+from perdure.sdk.errors import BudgetExceeded, Misplaced, Postponed, StepFailed
+from perdure.sdk.steps import current_step
+from perdure.wire.budgets import (
+    Amounts,
+    BudgetChange,
+    BudgetSpec,
+    OnExceed,
+    ReserveReply,
+    ReserveRequest,
+    SettleRequest,
+    StoredBudget,
+    Verdict,
+    check_budget,
+    topic_of,
+    usd_micros,
+)
+from perdure.wire.errors import PerdureError
+
+if TYPE_CHECKING:
+    from perdure.sdk.context import Context
+    from perdure.sdk.worker import Worker
+
+logger = logging.getLogger("perdure.worker")
+
+T = TypeVar("T")
+
+BUSY_SECONDS: Final = 3.0
+"""How long a call waits in its worker until others have settled; after that its execution lets go of the worker."""
+LATER_SECONDS: Final = (2.0, 8.0)
+"""When it then looks again, drawn by lot: many wait for the same rest."""
+PAUSE_SECONDS_MAX: Final = 5.0
+
+
+class Budget:
+    """What an execution and all below it may spend. None: no limit of that kind.
+
+    `usd` is money, `tokens` input and output together, `calls` calls to models, `seconds` time since the budget was
+    given. A limit is passed by one call at most. When nothing is left, the run pauses and asks for more ("ask"), ends
+    with what it has ("finish"), or fails with `BudgetExceeded` ("fail"). Raises `BadValue` for a limit that nobody can
+    keep, and when there is none.
+
+    >>> Budget(usd=2, calls=50)
+    Budget(usd=2, calls=50, on_exceed='ask')
+    """
+
+    def __init__(
+        self,
+        *,
+        usd: float | Decimal | None = None,
+        tokens: int | None = None,
+        calls: int | None = None,
+        seconds: int | None = None,
+        on_exceed: Literal["ask", "finish", "fail"] = "ask",
+    ) -> None:
+        if on_exceed not in [*OnExceed]:
+            raise ValueError(f"on_exceed is one of {', '.join(OnExceed)}; got {on_exceed!r}.")
+        self._given = {"usd": usd, "tokens": tokens, "calls": calls, "seconds": seconds}
+        self._spec = BudgetSpec(None if usd is None else usd_micros(usd), tokens, calls, seconds, OnExceed(on_exceed))
+        check_budget(self._spec)
+
+    def spec(self) -> BudgetSpec:
+        """The budget as it travels."""
+        return self._spec
+
+    def __repr__(self) -> str:
+        given = [f"{name}={value}" for name, value in self._given.items() if value is not None]
+        return f"Budget({', '.join([*given, f'on_exceed={self._spec.on_exceed.value!r}'])})"
+
+
+class Reservation:
+    """A call's share of the budgets that it is charged to. Settle it when the call is over; what is not settled stays
+    spent."""
+
+    def __init__(self, worker: Worker | None, execution_id: str, id: str) -> None:
+        self._worker = worker
+        self._execution_id = execution_id
+        self._id = id
+
+    async def settle(self, *, usd_micros: int = 0, tokens: int = 0, calls: int = 1) -> None:
+        """Say what the call really took. Where the server refuses to hear it (it goes to the log) the reservation
+        stays: the call was made, and its outcome counts all the same."""
+        worker = self._worker
+        if worker is None:
+            return
+        self._worker = None
+        request = SettleRequest(self._execution_id, self._id, Amounts(usd_micros, tokens, calls))
+        try:
+            await _told(lambda: worker.transport.settle(request))
+        except PerdureError as error:
+            logger.warning("Execution %s: a call is not settled: %s", self._execution_id, error)
+
+    async def release(self) -> None:
+        """Give it back: no call was made, or the provider refused it."""
+        await self.settle(calls=0)
+
+
+def is_limited(budget: Budget | None = None) -> bool:
+    """In a step: whether there may be a budget to spend from, so that an estimate is worth its while."""
+    context = current_step().context
+    return budget is not None or (context is not None and context.claim.budgeted and not context.unlimited)
+
+
+async def reserve(
+    *, usd_micros: int = 0, tokens: int = 0, calls: int = 1, budget: Budget | None = None, unpriced: str | None = None
+) -> Reservation:
+    """In a step: set a call's share aside in every budget that the execution spends from.
+
+    `budget` gives the execution one of its own, unless it has one. Without any budget nothing is asked or counted.
+    `unpriced` names what is called when nobody knows its price: where a budget is in money, that is a `BadRequest`.
+    Raises `BudgetExceeded` when nothing is left and `Postponed` when others have reserved what is left; `admitted`
+    knows what to do about both.
+    """
+    info = current_step()
+    context, worker = info.context, info.worker
+    if context is None or worker is None or not is_limited(budget):
+        return Reservation(None, info.execution_id, "")
+    request = ReserveRequest(
+        worker.id,
+        worker.epoch,
+        info.execution_id,
+        context.attempt,
+        str(uuid4()),
+        Amounts(usd_micros, tokens, calls),
+        None if budget is None else budget.spec(),
+        unpriced,
+    )
+    loop = asyncio.get_running_loop()
+    until = loop.time() + BUSY_SECONDS
+    pause = 0.05
+    while True:
+        reply = await _told(lambda: worker.transport.reserve(request))
+        if reply.verdict is Verdict.GRANTED:
+            return Reservation(worker, info.execution_id, request.reservation_id)
+        if reply.verdict is Verdict.UNLIMITED:
+            context.unlimited = True
+            return Reservation(None, info.execution_id, "")
+        if reply.verdict is Verdict.EXCEEDED:
+            raise _exceeded(reply)
+        if loop.time() >= until:
+            raise Postponed(random.uniform(*LATER_SECONDS), "calls under way have reserved the rest of the budget")
+        await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+        pause = min(pause * 2, 1.0)
+
+
+async def _told(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask the server until it answers: a call that was made must be counted, however long it is away."""
+    pause = 0.1
+    while True:
+        try:
+            return await ask()
+        except PerdureError as error:
+            if not error.retryable:
+                raise
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, PAUSE_SECONDS_MAX)
+
+
+def _exceeded(refused: ReserveReply) -> BudgetExceeded:
+    budget = refused.budget
+    assert budget is not None
+    return BudgetExceeded(
+        f"The budget is used up: {spent_words(budget, refused.reached)}.", msgspec.to_builtins(refused)
+    )
+
+
+def spent_words(budget: StoredBudget, reached: list[str]) -> str:
+    """What is spent of the limits that are reached."""
+    words: list[str] = []
+    for name in reached:
+        limit = getattr(budget.limits, name)
+        if name == "seconds":
+            words.append(f"its {limit:,} seconds are over")
+            continue
+        spent = getattr(budget.spent, name) + getattr(budget.reserved, name)
+        if name == "usd_micros":
+            words.append(f"{_dollars(spent)} of {_dollars(limit)}")
+        else:
+            words.append(f"{spent:,} of {limit:,} {name}")
+    return ", ".join(words)
+
+
+def _dollars(micros: int) -> str:
+    return f"${micros / 1e6:,.{2 if micros % 10_000 == 0 else 4}f}"
+
+
+async def admitted(ctx: Context, call: Callable[[], Awaitable[T]]) -> T:
+    """In workflow code: make a call by a step that reserves, or that may be postponed, as often as it takes.
+
+    A postponed one is made again later; the execution holds no worker meanwhile. Where a budget is used up that asks,
+    it waits until somebody has raised it. Raises `BudgetExceeded` where there is nothing to wait for.
+    """
+    while True:
+        try:
+            return await call()
+        except StepFailed as failed:
+            cause = failed.cause
+            details = None if cause is None else cause.details
+            if details is None:
+                raise
+            if failed.type == Postponed.__name__:
+                await ctx.sleep(float(str(details["seconds"])))
+            elif failed.type == BudgetExceeded.__name__:
+                await _more(ctx, msgspec.convert(details, ReserveReply))
+            else:
+                raise
+
+
+async def _more(ctx: Context, refused: ReserveReply) -> None:
+    """Wait until a budget is changed. Of an execution's branches one does, since an event goes to one of its waits."""
+    budget = refused.budget
+    assert budget is not None
+    if budget.limits.on_exceed is not OnExceed.ASK:
+        raise _exceeded(refused)
+    before = ctx.refused.get(budget.execution_id)
+    if before is not None:
+        await before.wait()
+        return
+    over = ctx.refused[budget.execution_id] = asyncio.Event()
+    try:
+        await _changed(ctx, budget, refused)
+    finally:
+        del ctx.refused[budget.execution_id]
+        over.set()
+
+
+async def _changed(ctx: Context, budget: StoredBudget, refused: ReserveReply) -> None:
+    """Whoever changes it publishes that. Who asks takes the answer there, too."""
+    # Looked for from the last change on: the next may have come before this line.
+    changed = ctx.wait_for_event(topic_of(budget.execution_id), after=budget.raises)
+    if not refused.asks:
+        await changed
+        return
+    # A key that is chosen, since people see it, and another one each time.
+    key = ctx.machine.loop.key_for("over budget").translate(_PLAIN)
+    asked = ctx.suspend(key, question(budget, refused.reached))
+    waits = [asyncio.ensure_future(changed), asyncio.ensure_future(asked)]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        answer = waits[1].result() if waits[1].done() and not waits[0].done() else None
+    finally:
+        for wait in waits:
+            wait.cancel()
+    if answer is not None:
+        change = change_of(answer, budget, refused.reached)
+        if change is not None:
+            await ctx.step("raise budget", _change, budget.execution_id, change)
+
+
+async def _change(budget_id: str, change: BudgetChange) -> None:
+    info = current_step()
+    worker = info.worker
+    if worker is None:
+        raise Misplaced("A budget is raised by a step that a worker runs.")
+    await _told(lambda: worker.transport.raise_budget(budget_id, change, info.idempotency_key))
+
+
+def question(budget: StoredBudget, reached: list[str]) -> dict[str, Any]:
+    """What whoever may raise a budget is shown and asked."""
+    limits = budget.limits
+    fields: list[dict[str, Any]] = [{"key": "approved", "type": "boolean", "label": "Go on?"}]
+    for name, label in (("usd", "US dollars"), ("tokens", "tokens"), ("calls", "calls"), ("seconds", "seconds")):
+        limit = limits.usd_micros if name == "usd" else getattr(limits, name)
+        if limit is not None:
+            hit = ("usd_micros" if name == "usd" else name) in reached
+            field = {"key": name, "type": "number" if name == "usd" else "integer", "label": f"Raise by ({label})"}
+            fields.append({**field, "default": limit / 1e6 if name == "usd" else limit} if hit else field)
+    return {
+        "_form": {
+            "title": "The budget is used up",
+            "description": f"{spent_words(budget, reached)}. Approve to raise it, reject to end with what there is.",
+            "fields": fields,
+        },
+        "budget": budget.execution_id,
+        "spent": msgspec.to_builtins(budget.spent),
+        "limits": msgspec.to_builtins(limits),
+    }
+
+
+def change_of(answer: object, budget: StoredBudget, reached: list[str]) -> BudgetChange | None:
+    """The change that an answer asks for; None when it says nothing that can be done, and has to be asked for again.
+
+    An approval without a number raises the limits that were reached by as much again.
+    """
+    if not isinstance(answer, dict) or not isinstance(answer.get("approved"), bool):
+        return None
+    if not answer["approved"]:
+        return BudgetChange(on_exceed=OnExceed.FINISH)
+    raised: dict[str, int] = {}
+    for name in _NAMES:
+        amount = answer.get("usd" if name == "usd_micros" else name)
+        if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 < amount < 1e9:
+            continue
+        if getattr(budget.limits, name) is not None:
+            raised[name] = usd_micros(amount) if name == "usd_micros" else int(amount)
+    return msgspec.convert(raised or {name: getattr(budget.limits, name) for name in reached}, BudgetChange)
+
+
+_PLAIN: Final = str.maketrans("#/~% ", "----_")
+"""A key that Perdure made as one that is chosen may look."""
+_NAMES: Final = ("usd_micros", "tokens", "calls", "seconds")

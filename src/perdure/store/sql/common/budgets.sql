@@ -1,0 +1,99 @@
+-- Budgets, and what is reserved of them.
+
+-- text: budget
+execution_id, usd_micros_max, tokens_max, calls_max, seconds_max, on_exceed, usd_micros_spent, tokens_spent, calls_spent,
+  usd_micros_reserved, tokens_reserved, calls_reserved, opened_at_us, paused_at_us, raises, asking_id
+
+-- name: insert_budget
+-- holds: budget=execution_id
+-- No row: it has one.
+INSERT INTO budgets (execution_id, project_id, root_id, on_exceed, usd_micros_max, tokens_max, calls_max, seconds_max,
+  opened_at_us)
+VALUES (:execution_id, :project_id, :root_id, :on_exceed, :usd_micros_max, :tokens_max, :calls_max, :seconds_max, :now_us)
+ON CONFLICT (execution_id) DO NOTHING RETURNING execution_id;
+
+-- name: read_spender
+-- holds: execution=id
+SELECT phase, attempt, assigned_to_worker, COALESCE(root_execution_id, id) FROM executions
+WHERE project_id = :project_id AND id = :id;
+
+-- name: budgets_above
+-- Those that an execution spends from: its ancestors', those higher up first (ids tell), and its own. Most have none.
+SELECT b.execution_id FROM (
+  WITH RECURSIVE rows (id, parent_id) AS (
+    SELECT id, parent_execution_id FROM executions WHERE project_id = :project_id AND id = :id
+    UNION ALL SELECT e.id, e.parent_execution_id FROM rows JOIN executions e ON e.project_id = :project_id AND e.id = rows.parent_id)
+  SELECT id FROM rows) AS rows
+CROSS JOIN budgets b WHERE b.execution_id = rows.id ORDER BY b.execution_id;
+
+-- name: any_budget
+-- Whether something in a tree holds one.
+SELECT 1 FROM budgets WHERE root_id = :root_id LIMIT 1;
+
+-- name: lock_budget
+-- holds: budget=id
+SELECT {= budget} FROM budgets WHERE project_id = :project_id AND execution_id = :id {FOR UPDATE};
+
+-- name: read_budget
+SELECT {= budget} FROM budgets WHERE project_id = :project_id AND execution_id = :id;
+
+-- name: any_reservation
+-- holds: reservation=id
+SELECT 1 FROM reservations WHERE execution_id = :execution_id AND id = :id LIMIT 1;
+
+-- name: insert_reservation
+-- holds: reservation=id
+INSERT INTO reservations (execution_id, id, budget_id, project_id, attempt, usd_micros, tokens, calls, reserved_at_us)
+VALUES (:execution_id, :id, :budget_id, :project_id, :attempt, :usd_micros, :tokens, :calls, :now_us);
+
+-- name: reserve_budget
+-- holds: budget=id
+UPDATE budgets SET usd_micros_reserved = usd_micros_reserved + :usd_micros, tokens_reserved = tokens_reserved + :tokens,
+  calls_reserved = calls_reserved + :calls
+WHERE project_id = :project_id AND execution_id = :id RETURNING execution_id;
+
+-- name: live_reservations
+-- What may yet come back: set aside by attempts that hold their executions still.
+SELECT COALESCE(SUM(r.usd_micros), 0), COALESCE(SUM(r.tokens), 0), COALESCE(SUM(r.calls), 0) FROM reservations r
+JOIN executions e ON e.project_id = r.project_id AND e.id = r.execution_id
+WHERE r.budget_id = :id AND r.settled = 0 AND e.attempt = r.attempt AND e.phase IN ('running', 'cancelling');
+
+-- name: pause_budget
+-- holds: budget=id
+UPDATE budgets SET paused_at_us = COALESCE(paused_at_us, :now_us), asking_id = :asking_id
+WHERE project_id = :project_id AND execution_id = :id RETURNING execution_id;
+
+-- name: settle_reservation
+-- holds: reservation=id
+-- No row: it was settled before, or there is none.
+UPDATE reservations SET settled = 1 WHERE project_id = :project_id AND execution_id = :execution_id AND id = :id AND settled = 0
+RETURNING budget_id, usd_micros, tokens, calls;
+
+-- name: note_settled
+-- holds: reservation=id
+UPDATE reservations SET usd_micros = :usd_micros, tokens = :tokens, calls = :calls
+WHERE execution_id = :execution_id AND id = :id AND settled = 1;
+
+-- name: settle_budget
+-- holds: budget=id
+UPDATE budgets SET usd_micros_spent = usd_micros_spent + :usd_micros, tokens_spent = tokens_spent + :tokens,
+  calls_spent = calls_spent + :calls, usd_micros_reserved = usd_micros_reserved - :usd_micros_back,
+  tokens_reserved = tokens_reserved - :tokens_back, calls_reserved = calls_reserved - :calls_back
+WHERE project_id = :project_id AND execution_id = :id RETURNING execution_id;
+
+-- name: raise_budget
+-- holds: budget=id
+-- The time for which it was paused does not count.
+UPDATE budgets SET usd_micros_max = usd_micros_max + :usd_micros, tokens_max = tokens_max + :tokens,
+  calls_max = calls_max + :calls, seconds_max = seconds_max + :seconds, on_exceed = COALESCE(:on_exceed, on_exceed),
+  opened_at_us = opened_at_us + COALESCE({MAX|GREATEST}(:now_us - paused_at_us, 0), 0), paused_at_us = NULL,
+  asking_id = NULL, raises = :number
+WHERE project_id = :project_id AND execution_id = :id RETURNING {= budget};
+
+-- name: delete_budget
+-- holds: execution=id
+DELETE FROM budgets WHERE execution_id = :id;
+
+-- name: delete_reservations
+-- holds: execution=id
+DELETE FROM reservations WHERE execution_id = :id;

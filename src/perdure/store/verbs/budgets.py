@@ -1,0 +1,197 @@
+"""Budgets: reserve before a call, settle after it, raise when somebody allows more.
+
+The row of a budget is the common lock of all that spend from it, so that no two of them see the same rest. Rows are
+locked in one order: topics, executions, then budgets, those higher up first.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from perdure.store.interface import query, query_many, verb
+from perdure.store.verbs.events import publish_events
+from perdure.store.verbs.idempotency import Idempotency, recall, remember
+from perdure.wire.budgets import (
+    Amounts,
+    BudgetChange,
+    BudgetSpec,
+    OnExceed,
+    ReserveReply,
+    ReserveRequest,
+    SettleRequest,
+    StoredBudget,
+    Verdict,
+    topic_of,
+)
+from perdure.wire.errors import BadRequest, LeaseLost, NotFound
+from perdure.wire.requests import EventItem
+from perdure.wire.status import FINAL, HELD, Phase
+
+
+@verb
+async def reserve(*, project_id: str, request: ReserveRequest, now_us: int) -> ReserveReply:
+    """Set a call's share aside in every budget on the way up, or say which of them has nothing left. Raises LeaseLost,
+    NotFound, BadRequest."""
+    execution_id = request.execution_id
+    found = await query("read_spender", project_id=project_id, id=execution_id)
+    if not found:
+        raise NotFound(f"Execution {execution_id!r} does not exist.")
+    phase, attempt, worker_id, root_id = found[0]
+    if Phase(phase) not in HELD or attempt != request.attempt or worker_id != request.worker_id:
+        raise LeaseLost(
+            f"Attempt {request.attempt} of execution {execution_id!r} no longer holds it; stop working on it."
+        )
+    above = [id for (id,) in await query("budgets_above", project_id=project_id, id=execution_id)]
+    budgets = [await _lock(project_id, id) for id in above]
+    own = request.budget if execution_id not in above else None
+    limits = [budget.limits for budget in budgets] if own is None else [*(budget.limits for budget in budgets), own]
+    if request.unpriced is not None and any(one.usd_micros is not None for one in limits):
+        raise BadRequest(
+            f"The budget is in US dollars, and no price is known of {request.unpriced!r}: give one, or limit tokens."
+        )
+    if own is not None:
+        await give_budget(project_id, execution_id, root_id, own, now_us)
+        budgets.append(await _lock(project_id, execution_id))
+    if not budgets:
+        return ReserveReply(Verdict.UNLIMITED)
+    if await query("any_reservation", execution_id=execution_id, id=request.reservation_id):
+        return ReserveReply(Verdict.GRANTED)
+    for budget in budgets:
+        if budget.used_up(now_us):
+            return await _refuse(project_id, execution_id, budget, now_us)
+    amounts = request.amounts
+    same = (project_id, attempt, amounts.usd_micros, amounts.tokens, amounts.calls, now_us)
+    rows = [(execution_id, request.reservation_id, budget.execution_id, *same) for budget in budgets]
+    await query_many("insert_reservation", rows)
+    for budget in budgets:
+        await query("reserve_budget", project_id=project_id, id=budget.execution_id, **_counted(amounts))
+    return ReserveReply(Verdict.GRANTED)
+
+
+async def give_budget(project_id: str, execution_id: str, root_id: str, spec: BudgetSpec, now_us: int) -> None:
+    """Give an execution a budget, unless it has one."""
+    await query(
+        "insert_budget",
+        execution_id=execution_id,
+        project_id=project_id,
+        root_id=root_id,
+        on_exceed=spec.on_exceed.value,
+        usd_micros_max=spec.usd_micros,
+        tokens_max=spec.tokens,
+        calls_max=spec.calls,
+        seconds_max=spec.seconds,
+        now_us=now_us,
+    )
+
+
+async def _lock(project_id: str, budget_id: str) -> StoredBudget:
+    return _budget((await query("lock_budget", project_id=project_id, id=budget_id))[0])
+
+
+async def _refuse(project_id: str, execution_id: str, budget: StoredBudget, now_us: int) -> ReserveReply:
+    """Nothing is left of a budget: for ever, or until the calls under way are settled."""
+    live = await query("live_reservations", id=budget.execution_id)
+    reached = budget.used_up(now_us, without=Amounts(*map(int, live[0])))
+    if not reached:
+        return ReserveReply(Verdict.BUSY, budget)
+    if budget.limits.on_exceed is not OnExceed.ASK:
+        return ReserveReply(Verdict.EXCEEDED, budget, reached)
+    asks = budget.asking_id in (None, execution_id) or await _is_over(project_id, budget.asking_id)
+    if asks:
+        await query(
+            "pause_budget", project_id=project_id, id=budget.execution_id, asking_id=execution_id, now_us=now_us
+        )
+    return ReserveReply(Verdict.EXCEEDED, budget, reached, asks)
+
+
+async def _is_over(project_id: str, execution_id: str | None) -> bool:
+    """Whether whoever asked has ended without an answer."""
+    state = await query("read_state", project_id=project_id, id=execution_id)
+    return not state or Phase(state[0][0]) in FINAL
+
+
+@verb
+async def settle(*, project_id: str, request: SettleRequest) -> bool:
+    """Put what a call took in the place of what was reserved for it. False: it was settled before, or is unknown."""
+    key = {"execution_id": request.execution_id, "id": request.reservation_id}
+    rows = await query("settle_reservation", project_id=project_id, **key)
+    if not rows:
+        return False
+    took = _counted(request.amounts)
+    await query("note_settled", **key, **took)
+    for budget_id, usd_micros, tokens, calls in sorted(rows):
+        await query(
+            "settle_budget",
+            project_id=project_id,
+            id=budget_id,
+            **took,
+            usd_micros_back=usd_micros,
+            tokens_back=tokens,
+            calls_back=calls,
+        )
+    return True
+
+
+@verb
+async def change_budget(
+    *,
+    project_id: str,
+    budget_id: str,
+    change: BudgetChange,
+    event_id: str,
+    now_us: int,
+    idempotency: Idempotency | None = None,
+) -> StoredBudget:
+    """Raise a budget, or say what shall happen when it is used up; whoever waits for it goes on. Raises NotFound,
+    BadRequest."""
+    first = await recall(project_id, idempotency)
+    if first is not None:
+        return msgspec.json.decode(first, type=StoredBudget)
+    budget = await _read(project_id, budget_id)
+    for name in ("usd_micros", "tokens", "calls", "seconds"):
+        if getattr(change, name) and getattr(budget.limits, name) is None:
+            raise BadRequest(f"The budget of execution {budget_id!r} has no limit of {name!r} that could be raised.")
+    # Its topic and those that wait, and only then its own row.
+    event = EventItem(Raw(msgspec.json.encode(change)), "budget_changed")
+    [number] = await publish_events(project_id, topic_of(budget_id), [event], [event_id], now_us)
+    values: dict[str, Any] = {**_counted(change), "seconds": change.seconds, "number": number, "now_us": now_us}
+    on_exceed = None if change.on_exceed is None else change.on_exceed.value
+    rows = await query("raise_budget", project_id=project_id, id=budget_id, on_exceed=on_exceed, **values)
+    changed = _budget(rows[0])
+    await remember(project_id, idempotency, msgspec.json.encode(changed), now_us)
+    return changed
+
+
+@verb
+async def budget_of(*, project_id: str, execution_id: str) -> StoredBudget:
+    """The budget that an execution spends from: its own, or that of the nearest above it. Raises NotFound."""
+    above = await query("budgets_above", project_id=project_id, id=execution_id)
+    if not above:
+        if not await query("read_state", project_id=project_id, id=execution_id):
+            raise NotFound(f"Execution {execution_id!r} does not exist.")
+        raise NotFound(f"Execution {execution_id!r} has no budget, and nothing above it has one.")
+    return await _read(project_id, above[-1][0])
+
+
+async def _read(project_id: str, budget_id: str) -> StoredBudget:
+    rows = await query("read_budget", project_id=project_id, id=budget_id)
+    if not rows:
+        raise NotFound(f"Execution {budget_id!r} holds no budget.")
+    return _budget(rows[0])
+
+
+def _counted(amounts: Amounts | BudgetChange) -> dict[str, int]:
+    return {"usd_micros": amounts.usd_micros, "tokens": amounts.tokens, "calls": amounts.calls}
+
+
+def _budget(row: Sequence[Any]) -> StoredBudget:
+    id, usd_micros, tokens, calls, seconds, on_exceed, *counts = row
+    return StoredBudget(
+        id,
+        BudgetSpec(usd_micros, tokens, calls, seconds, OnExceed(on_exceed)),
+        Amounts(*counts[0:3]),
+        Amounts(*counts[3:6]),
+        *counts[6:],
+    )
