@@ -69,3 +69,16 @@ def test_looks_and_streams_are_measured(program: str, arguments: list[str], name
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert set(names) <= set(found)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)  # its worker listens on port 8000: it waits for its turn
+def test_runs_of_an_existing_client_are_measured() -> None:
+    command = [sys.executable, "-m", "benchmarks.existing", "--runs", "20", "--callers", "5", "--idle-runs", "3"]
+    done = subprocess.run([*command, "--statements"], cwd=ROOT, capture_output=True, text=True, timeout=550)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["pushes_per_run"] >= 1
+    assert found["requests_per_run"]["POST /internal/executions/{id}/complete"] == 1
+    assert found["statements_per_run"]["all"] > found["changes_per_run"] > found["commits_per_run"] > 0
+    assert found["dispatch_busy"]["calls"] == 20

@@ -249,6 +249,29 @@ async def test_a_delivery_that_nothing_is_heard_of_is_lost(
     assert "lost" in await kinds(served, id)
 
 
+async def test_a_saved_step_says_that_the_worker_has_it(
+    served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "NOTE_SECONDS", 3_600.0)
+    id = await start(served)
+    await worker.until_pushed(id)
+    assert (await worker.step(id, "publish_start")).status_code == 404
+    assert (await worker.say(id, "steps", {"step_key": "publish_start", "success": True})).status_code == 200
+    await until_acknowledged(served, id)
+
+
+async def test_what_was_taken_is_written_down_at_the_end_of_the_server(
+    served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "NOTE_SECONDS", 3_600.0)
+    dispatcher = served.engine.push.dispatcher
+    id = await start(served)
+    await worker.until_pushed(id)
+    await served.until(lambda: id not in dispatcher.deliveries)
+    await dispatcher.close()
+    await until_acknowledged(served, id)
+
+
 async def test_a_delivery_whose_server_died_is_looked_after(
     served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

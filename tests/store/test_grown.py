@@ -250,6 +250,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
     found["advance_next"] = found["advance"] | {"seq": 2}
     for query in ("record_pushed", "accept_push", "lock_pushed", "read_pushed", "next_row", "put_output_schema"):
         found[query] = {"id": ids["running"], "key": "another"}
+    found["step_of_pushed"] = {"id": done, "key": "step-1"}
     for query in ("put_span_id", "put_final_state"):
         found[query] = {"execution_id": name_of(31), "otel_span_id": "span", "final_state": PAYLOAD}
     for query in ("push_online", "push_beat", "renew_push_lease", "push_refused", "hurry_check", "lock_push_worker"):

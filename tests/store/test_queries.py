@@ -239,6 +239,7 @@ EXPECTED = {
     "list_of_workflow": "executions_by_workflow",
     "agent_runs": "executions_by_workflow",
     "outcomes_of_key": "journal_outcomes",
+    "step_of_pushed": "journal_outcomes",
     "take_push_checks": "push_workers_to_check",
     "push_worker_at": "push_workers_by_url",
     "count_held_by": "executions_held",

@@ -50,6 +50,9 @@ CANCEL_SECONDS: Final = 30.0
 HEALTH_SECONDS: Final = 5.0
 ACKNOWLEDGED_SECONDS: Final = 5.0
 """How long after a lost reply the worker's first call is waited for."""
+NOTE_SECONDS: Final = 0.25
+"""How long after a worker took its work that is written down, unless it has saved a step by then, which says the same.
+A server that ends between loses no more than one that ends before the worker's answer comes: the sweep finds out."""
 UNTOLD_US: Final = 20_000_000
 """After what time a delivery that nobody follows any more is looked after: longer than a server takes for it."""
 SWEEP_SECONDS: Final = 5.0
@@ -135,8 +138,8 @@ class Lane:
             engine.doorbell.ring_one(self.ready_bell)  # there may be more, for others too
             return
         look = engine.own_look(engine.settings.poll_seconds)
-        if handed.room > 0:
-            await engine.doorbell.wait_any(tickets, look, loop.create_future())
+        if handed.room > 0:  # nothing is ready: that a call ends, or something that the worker holds, changes nothing
+            await engine.doorbell.wait_any(tickets[1:], look, loop.create_future())
             return
         engine.doorbell.ring_one(self.ready_bell)  # what this one cannot take, another may
         if not engine.store.alone:  # what it lets go of may be told to another server
@@ -199,7 +202,7 @@ class Lane:
         store, now_us = self._engine.store, self._engine.clock.now_us()
         if answer.status in (200, 202):
             self._rests = 0
-            await store.write(push_workers.accept_push(**fence))
+            self._dispatcher.accepted(fence)
         elif answer.status == 429:
             self.rest(full=True)
             await store.write(push_workers.hand_back(**fence, now_us=now_us))
@@ -251,6 +254,9 @@ class Dispatcher:
         self.engine = engine
         self.deliveries: dict[str, asyncio.Event] = {}
         """Executions that are being delivered here; set once their worker was heard of them."""
+        self._accepted: dict[str, dict[str, Any]] = {}
+        """Executions whose workers have them, which is not written down yet."""
+        self._noting: asyncio.TimerHandle | None = None
         self._lanes: dict[str, Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._swept_at = 0.0
@@ -315,6 +321,7 @@ class Dispatcher:
         """Claim no more, and give what is under way a moment to end."""
         for id in list(self._lanes):
             self.drop(id)
+        self._note_accepted()
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
             for task in late:
@@ -370,8 +377,32 @@ class Dispatcher:
         if heard is not None:
             heard.set()
 
+    def recorded(self, execution_id: str) -> None:
+        """A worker has saved something of an execution, or let go of it: the store knows that it had it."""
+        self._accepted.pop(execution_id, None)
+        self.acknowledged(execution_id)
+
+    def accepted(self, fence: dict[str, Any]) -> None:
+        """A worker has answered that it takes an execution."""
+        self._accepted[fence["execution_id"]] = fence
+        if self._noting is None:
+            self._noting = asyncio.get_running_loop().call_later(NOTE_SECONDS, self._note_accepted)
+
+    def _note_accepted(self) -> None:
+        if self._noting is not None:
+            self._noting.cancel()
+            self._noting = None
+        if self._accepted:
+            fences, self._accepted = list(self._accepted.values()), {}
+            self._start(self._write_accepted(fences))
+
+    async def _write_accepted(self, fences: Sequence[dict[str, Any]]) -> None:
+        await self.engine.store.write_all([push_workers.accept_push(**fence) for fence in fences])
+
     async def heard_of(self, project_id: str, execution_id: str, attempt: int, worker_id: str) -> None:
         """A worker asks about an execution whose delivery is not acknowledged yet."""
+        if execution_id in self._accepted:
+            return
         if execution_id in self.deliveries:
             self.acknowledged(execution_id)
             return

@@ -192,7 +192,7 @@ class Push:
                 project_id=project_id, execution_id=execution_id, step=step, now_us=self._engine.clock.now_us()
             )
         )
-        self.dispatcher.acknowledged(execution_id)
+        self.dispatcher.recorded(execution_id)
 
     # --- ends and waits ----------------------------------------------------------------------------------------------
 
@@ -305,7 +305,7 @@ class Push:
 
     def _freed(self, execution_id: str, worker_id: str | None) -> None:
         """The worker has let go of an execution."""
-        self.dispatcher.acknowledged(execution_id)
+        self.dispatcher.recorded(execution_id)
         self.dispatcher.room_again(worker_id)
 
     def _hear(self, project_id: str, worker_id: str) -> None:

@@ -7,14 +7,16 @@ its own: both are absolute, a trickle does not prolong them. A peer that takes n
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any, Final
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HEADER_VALUE_RE, STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from perdure.server.problems import problem_reply
+from perdure.server.problems import Header, problem_reply
 from perdure.server.settings import Settings
 from perdure.wire.errors import BadRequest, HeadersTooLarge, PerdureError, RequestTimeout, UriTooLong
 
@@ -57,7 +59,14 @@ class Connection(HttpToolsProtocol):
         """Registrations whose beats came over this connection, and until when the last one renewed their lease."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        super().connection_made(transport)
+        # As the class above does, which asks the system seven times for two addresses. Some clients connect for each
+        # request.
+        self.connections.add(self)
+        self.transport = transport
+        self.flow = FlowControl(transport)
+        peer = transport.get_extra_info("peername")
+        self.client = (str(peer[0]), int(peer[1])) if isinstance(peer, tuple) else None
+        self.scheme = "http"
         self._deadline = self.loop.time() + self.settings.header_seconds
         if len(self.connections) > self.settings.connections_max:
             transport.abort()
@@ -135,6 +144,35 @@ class Connection(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
         super()._start_asgi_task(cycle, app)
+
+    async def answer(self, status: int, headers: Iterable[Header], body: bytes) -> None:
+        """Answer the request that runs, whole: as its `send` would in two messages, but written at once. Two writes are
+        two packets, and whoever waits for the answer is woken twice."""
+        cycle = self._running
+        assert cycle is not None
+        if cycle.flow.write_paused and not cycle.disconnected:
+            await cycle.flow.drain()
+        if cycle.disconnected or cycle.response_started:
+            return
+        parts = [STATUS_LINE[status]]
+        closes = not cycle.keep_alive
+        for name, value in chain(cycle.default_headers, headers):
+            if HEADER_VALUE_RE.search(value):
+                raise RuntimeError("Invalid HTTP header value.")
+            if name == b"connection":
+                closes = True
+            else:
+                parts += (name, b": ", value, b"\r\n")
+        parts.append(b"connection: close\r\n\r\n" if closes else b"\r\n")
+        if cycle.scope["method"] != "HEAD":
+            parts.append(body)
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        self.transport.write(b"".join(parts))
+        cycle.message_event.set()
+        if closes:
+            self.transport.close()
+        cycle.on_response()
 
     def _hang_up(self) -> None:
         """The transport closes now, and says so later: whoever answers meanwhile must not write to what is closed."""

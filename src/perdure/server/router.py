@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 from starlette.types import Message, Receive, Scope, Send
 
+from perdure.server.connections import EXTENSION
 from perdure.server.problems import Reply, internal_problem, json_headers, problem_reply
 from perdure.server.routing import Call, Caller, Route, Services, Text
 from perdure.server.streams import ClientGone, EventStream
@@ -102,6 +103,10 @@ class Router:
         except Exception as error:  # whatever a handler of ours got wrong is told and logged, and the server goes on
             answer = problem_reply(internal_problem(error, f"{scope['method']} {scope['path']}"))
         if type(answer) is Reply:
+            connection = scope.get("extensions", {}).get(EXTENSION)
+            if connection is not None:
+                await connection.answer(answer.status, answer.headers, answer.body)
+                return
             start: Message = {"type": "http.response.start", "status": answer.status, "headers": answer.headers}
             await send(start)
             await send({"type": "http.response.body", "body": answer.body})

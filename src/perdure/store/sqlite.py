@@ -431,7 +431,9 @@ class SQLiteStore:
     async def read(self, verb: Verb[T]) -> T:
         """Run a verb that only looks, against what is committed."""
         self._check_open()
-        return _Run(self._reader, self._queries).drive(verb.start())
+        # Between two groups the writer's own connection sees the same, and still has in memory what was just written;
+        # the reader's would read it back from the log.
+        return _Run(self._reader if self._busy else self._writer, self._queries, looks=True).drive(verb.start())
 
     async def scan(self, verb: Verb[T]) -> T:
         """As `read`, in a thread and over a connection of its own."""
@@ -442,7 +444,7 @@ class SQLiteStore:
             self._scanner = ThreadPoolExecutor(1, thread_name_prefix="perdure-scan")
             self._scan_reader = self._connect(apsw.SQLITE_OPEN_READONLY)
         return await asyncio.get_running_loop().run_in_executor(
-            self._scanner, lambda: _Run(self._scan_reader, self._queries).drive(verb.start())
+            self._scanner, lambda: _Run(self._scan_reader, self._queries, looks=True).drive(verb.start())
         )
 
     def listen(self, listener: Callable[[Sequence[Hint]], None]) -> None:
@@ -506,14 +508,15 @@ class _WroteFirst(Exception):
 class _Run:
     """Runs verbs on one connection, one after another."""
 
-    __slots__ = ("_changes", "_execute", "_executemany", "_queries", "hints", "wrote")
+    __slots__ = ("_changes", "_execute", "_executemany", "_looks", "_queries", "hints", "wrote")
 
-    def __init__(self, connection: apsw.Connection, queries: dict[str, Statement]) -> None:
+    def __init__(self, connection: apsw.Connection, queries: dict[str, Statement], *, looks: bool = False) -> None:
         cursor = connection.cursor()  # one for all: each query is read to its end before the next
         self._execute = cursor.execute
         self._executemany = cursor.executemany
         self._changes = connection.changes
         self._queries = queries
+        self._looks = looks
         self.begin()
 
     def begin(self) -> None:
@@ -530,6 +533,8 @@ class _Run:
                 asked = coroutine.send(send)
                 if type(asked) is Query:
                     statement = queries[asked.name]
+                    if self._looks and statement.writes:
+                        raise TypeError(f"A verb that only looks may not ask for {asked.name!r}, which writes.")
                     if not asked.many:
                         send = self._execute(statement.sql, statement.values(asked.values)).fetchall()
                         if statement.counted:

@@ -51,7 +51,11 @@ async def publish_events(
     project_id: str, topic: str, events: Sequence[EventItem], ids: Sequence[str], now_us: int
 ) -> list[int]:
     """Append to the topic and resolve the waits that match; part of `publish` and of a worker's report."""
-    last: int = (await query("lock_topic", project_id=project_id, topic=topic))[0][0]
+    named = any(event.dedup_key is not None for event in events)
+    if named:  # some may be there already: how many numbers it takes is seen under the topic's lock
+        last: int = (await query("lock_topic", project_id=project_id, topic=topic))[0][0]
+    else:
+        last = (await query("take_numbers", project_id=project_id, topic=topic, events=len(events)))[0][0] - len(events)
     first = last + 1
     numbers: list[int] = []
     rows: list[tuple[object, ...]] = []
@@ -73,7 +77,8 @@ async def publish_events(
         fresh.append((last, event, id))
     if not rows:
         return numbers
-    await query("advance_topic", project_id=project_id, topic=topic, events=last + 1 - first)
+    if named:
+        await query("advance_topic", project_id=project_id, topic=topic, events=last + 1 - first)
     await query_many("insert_event", rows)
     await Tell(Published(project_id, topic))
     waits = await query("waiting_for", project_id=project_id, topic=topic)

@@ -44,6 +44,10 @@ class SavedStep(NamedTuple):
     output_schema_name: str | None = None
 
 
+def _no_execution(id: str) -> NotFound:
+    return NotFound(f"Execution {id!r} does not exist.")
+
+
 @verb
 async def standing(*, project_id: str, execution_id: str) -> Standing:
     """Where an execution stands. Raises NotFound."""
@@ -53,17 +57,26 @@ async def standing(*, project_id: str, execution_id: str) -> Standing:
 async def _standing(project_id: str, execution_id: str) -> Standing:
     rows = await query("read_pushed", project_id=project_id, id=execution_id)
     if not rows:
-        raise NotFound(f"Execution {execution_id!r} does not exist.")
+        raise _no_execution(execution_id)
     phase, attempt, worker_id, acked, workflow_id, root_id, root_workflow_id, push_worker_id = rows[0]
     return Standing(Phase(phase), attempt, worker_id, acked, root_id, root_workflow_id or workflow_id, push_worker_id)
 
 
+class Holder(NamedTuple):
+    """Who has the execution whose step was asked for."""
+
+    attempt: int
+    acked: int
+    push_worker_id: str | None
+
+
 @verb
-async def read_step(*, project_id: str, execution_id: str, step_key: str) -> tuple[Standing, SavedStep | None]:
-    """The outcome of one step, and where its execution stands. Raises NotFound for the execution."""
-    where = await _standing(project_id, execution_id)
-    rows = await query("outcomes_of_key", execution_id=execution_id, key=step_key)
-    return where, await _saved(project_id, execution_id, rows)
+async def read_step(*, project_id: str, execution_id: str, step_key: str) -> tuple[Holder, SavedStep | None]:
+    """The outcome of one step, and who has its execution. Raises NotFound for the execution."""
+    rows = await query("step_of_pushed", project_id=project_id, id=execution_id, key=step_key)
+    if not rows:
+        raise _no_execution(execution_id)
+    return Holder(*rows[0][8:]), await _saved(project_id, execution_id, [row[:8] for row in rows])
 
 
 @verb

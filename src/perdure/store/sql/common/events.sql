@@ -11,6 +11,12 @@ ON CONFLICT (project_id, topic) DO UPDATE SET last_seq = topics.last_seq RETURNI
 -- holds: topic=topic
 UPDATE topics SET last_seq = last_seq + :events WHERE project_id = :project_id AND topic = :topic RETURNING last_seq;
 
+-- name: take_numbers
+-- holds: topic=topic
+-- Both at once, where it is known how many there are.
+INSERT INTO topics (project_id, topic, last_seq) VALUES (:project_id, :topic, :events)
+ON CONFLICT (project_id, topic) DO UPDATE SET last_seq = topics.last_seq + excluded.last_seq RETURNING last_seq;
+
 -- name: insert_event
 -- holds: topic=topic
 INSERT INTO events (project_id, topic, seq, id, event_type, data, dedup_key, created_at_us)

@@ -87,11 +87,23 @@ UPDATE executions SET acked = 1
 WHERE project_id = :project_id AND id = :id AND phase = 'cancelling' AND attempt = :attempt
   AND assigned_to_worker = :worker_id AND acked = 2 RETURNING id;
 
+-- text: outcomes
+j.kind = 'step' OR j.kind = 'timer' OR j.kind = 'event' OR j.kind = 'resume'
+  OR j.kind = 'child_started' OR j.kind = 'child' OR j.kind = 'published' OR j.kind = 'sent'
+
 -- name: outcomes_of_key
 -- What the journal has under a key, in any order. The list of kinds is the index's, word by word.
-SELECT seq, at_us, kind, key, name, fingerprint, ok, value FROM journal
-WHERE execution_id = :execution_id AND key = :key AND (kind = 'step' OR kind = 'timer' OR kind = 'event' OR kind = 'resume'
-  OR kind = 'child_started' OR kind = 'child' OR kind = 'published' OR kind = 'sent');
+SELECT j.seq, j.at_us, j.kind, j.key, j.name, j.fingerprint, j.ok, j.value FROM journal j
+WHERE j.execution_id = :execution_id AND j.key = :key AND ({= outcomes});
+
+-- name: step_of_pushed
+-- Both at one look, for the question that push workers ask most: an execution, who has it, and what there is under a key;
+-- one row with NULL in front where there is nothing.
+SELECT j.seq, j.at_us, j.kind, j.key, j.name, j.fingerprint, j.ok, j.value, e.attempt, e.acked, p.id
+FROM executions e
+LEFT JOIN push_workers p ON p.id = e.assigned_to_worker
+LEFT JOIN journal j ON j.execution_id = e.id AND j.key = :key AND ({= outcomes})
+WHERE e.project_id = :project_id AND e.id = :id;
 
 -- name: last_wait_of_key
 -- What an execution was last told to wait for under a key.
