@@ -59,12 +59,13 @@ def test_an_unknown_workload_is_refused_with_those_there_are() -> None:
 @pytest.mark.parametrize(
     ("program", "arguments", "names"),
     [
-        ("crowd", ["--streams", "20", "--rounds", "2"], ["idle_cpu_percent", "last_ms"]),
-        ("looks", ["--executions", "2000"], ["pages", "gets_per_s"]),
+        ("crowd", ["--streams", "20", "--rounds", "2", "--seconds", "0.2"], ["idle_cpu_percent", "last_ms"]),
+        ("looks", ["--executions", "2000", "--seconds", "0.2"], ["pages", "gets_per_s"]),
+        ("conversation", ["--turns", "12", "--compact"], ["last_to_tenth", "stored_to_message_bytes"]),
     ],
 )
-def test_looks_and_streams_are_measured(program: str, arguments: list[str], names: list[str]) -> None:
-    command = [sys.executable, "-m", f"benchmarks.{program}", *arguments, "--seconds", "0.2"]
+def test_looks_streams_and_conversations_are_measured(program: str, arguments: list[str], names: list[str]) -> None:
+    command = [sys.executable, "-m", f"benchmarks.{program}", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

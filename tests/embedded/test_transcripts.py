@@ -12,6 +12,7 @@ from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed
 from perdure.sdk.transcripts import append_messages, read_transcript, summarize, take_messages
 from perdure.sdk.workflow import Registry
+from perdure.testing import crash_everywhere
 from perdure.wire.errors import Conflict, SessionBusy
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
@@ -164,3 +165,20 @@ class _Forgetful:
     async def read_transcript(self, session_id: str, version: int | None, after: int | None) -> Any:
         page = await self._transport.read_transcript(session_id, version, after)
         return page._replace(entries=[])
+
+
+async def test_a_crash_anywhere_adds_nothing_twice_and_loses_nothing() -> None:
+    app = Registry()
+
+    @app.workflow
+    async def talks(ctx: Context, text: str) -> list[Any]:
+        found = await read_transcript(ctx)
+        await append_messages(ctx, [as_raw(text)], version=found.version)
+        reply = await ctx.step("model", lambda: f"to {text}")
+        await append_messages(ctx, [as_raw(reply)])
+        await summarize(ctx, as_raw("so far"), 1)
+        return values((await read_transcript(ctx)).messages)
+
+    report = await crash_everywhere(talks, "hello", registry=app, session_id="s", on_conflict="queue")
+    assert report.result == ["so far", "to hello"]
+    assert len(report.crashes) > 10

@@ -20,6 +20,7 @@ except ModuleNotFoundError as error:
 
 from perdure.agents.agent import DurableAgent, durable
 from perdure.agents.calls import Call, CallHook
+from perdure.agents.conversation import Compaction
 from perdure.agents.guards import Tripped
 from perdure.agents.inputs import AgentInput
 from perdure.agents.options import DurableOptions
@@ -30,6 +31,7 @@ __all__ = [
     "AgentInput",
     "Call",
     "CallHook",
+    "Compaction",
     "DurableAgent",
     "DurableOptions",
     "StepOptions",

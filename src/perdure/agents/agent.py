@@ -17,6 +17,7 @@ from pydantic_ai.usage import UsageLimits
 
 from perdure.agents.approvals import Waiter, ask_user_tool
 from perdure.agents.calls import CallHook
+from perdure.agents.conversation import Compaction, Conversation, Delivered
 from perdure.agents.definitions import agent_spec
 from perdure.agents.durability import PerdureDurability
 from perdure.agents.guards import InputGuard, OutputGuard, OutputGuards, guarded_prompt
@@ -67,6 +68,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         answer_timeout: float | None = None,
         model_step: StepOptions | None = None,
         tool_step: StepOptions | None = None,
+        compaction: Compaction | None = None,
         **options: Unpack[WorkflowOptions],
     ) -> None:
         name = name or agent.name
@@ -88,6 +90,9 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
             "watchdog": watchdog,
             "answer_timeout": answer_timeout,
         }
+        self._compaction = compaction
+        self._delivered = Delivered(input_guards)
+        self._output_hint = hint
         self._toolsets = [FunctionToolset([ask_user_tool(answer_timeout)], id="perdure")] if ask_user else None
         guards = [OutputGuards(output_guards, hint)] if output_guards else []
         self._capabilities: list[AbstractCapability[Any]] = [*capabilities, *guards]
@@ -147,12 +152,18 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
     ) -> Handle[OutT_co]:
         """Start a run; when this returns it is on disk and will run. Options are those of `client.start`.
 
+        With a `session_id` it is a turn of that conversation: it knows what was said before, and waits for the turns
+        before it. `on_conflict` says what to do instead while one is open: `"reject"` raises `SessionBusy`, `"deliver"`
+        gives the message to the one that works, whose output is then that of both.
+
         `deps` travel as JSON, by the agent's `deps_type`; what cannot (connections, clients) is given to `durable`.
 
         >>> handle = await support.start(client, "Where is my parcel?", session_id="ann")     # doctest: +SKIP
         >>> (await handle.result()).text                                                    # doctest: +SKIP
         """
         payload = self.input(prompt, deps=deps, message_history=message_history)
+        if options.get("session_id") is not None and "delay" not in options and "at" not in options:
+            options.setdefault("on_conflict", "queue")
         return await client.start(self, payload, **options)
 
     async def run(
@@ -200,6 +211,13 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         given = as_input(payload)
         deps = self._given_deps(ctx) if given.deps is None else given.dependencies(self.agent.deps_type)
         run = AgentRun(ctx, self.name, self._hooks, prefix)
+        conversation = None if prefix else await Conversation.begin(run, self.agent, self._compaction)
+        history, capabilities = given.messages(), self._capabilities
+        if conversation is not None:
+            if conversation.is_over:
+                return conversation.output(self._output_hint)
+            history = conversation.history if history is None else history
+            capabilities = [*capabilities, self._delivered]
         prompt = given.prompt()
         if self._input_guards:
             prompt = await guarded_prompt(run, self._input_guards, prompt)
@@ -207,12 +225,14 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
             result = await self.agent.run(
                 prompt,
                 deps=deps,
-                message_history=given.messages(),
+                message_history=history,
                 usage_limits=self._usage_limits,
                 toolsets=self._toolsets,
-                capabilities=[*self._capabilities, self._durability()],
+                capabilities=[*capabilities, self._durability()],
                 infer_name=False,
             )
+        if conversation is not None:
+            await conversation.end(result.new_messages())
         return result.output
 
     def _given_deps(self, ctx: Context | None) -> Any:

@@ -10,6 +10,7 @@ from pydantic_ai.models import Model
 from pydantic_ai.usage import UsageLimits
 
 from perdure.agents.calls import CallHook
+from perdure.agents.conversation import Compaction
 from perdure.agents.guards import InputGuard, OutputGuard
 from perdure.agents.steps import StepOptions
 from perdure.agents.stops import StopCondition
@@ -60,6 +61,8 @@ class DurableOptions(WorkflowOptions, Generic[DepsT], total=False):
     """How many seconds people may take to answer (approvals, `ask_user`); None: as long as it takes."""
     model_step: StepOptions | None
     """How a request to the model is tried: by default up to 4 times when it is busy or cannot be reached."""
+    compaction: Compaction | None
+    """When a long conversation is summarized; None: never."""
     tool_step: StepOptions | None
     """How a tool's call is tried: by default once. A tool's own metadata `{"perdure": {"retry": 3, "timeout": 10}}` go
     before; with `{"perdure": False}` it is no step but a part of the agent's code, and may use the Context."""

@@ -1,0 +1,157 @@
+"""The conversation of a session: a run begins with what was said before, and adds what was said in it at its end.
+
+A run has one when it was started with a `session_id` and is no child: children speak within a tool call of their
+parent. What was said lies in the session's transcript, a message an entry (docs/sessions.md). A message that arrives
+while the agent works, and is to be delivered, goes to its next request to the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from msgspec import Raw
+from pydantic import TypeAdapter
+from pydantic_ai import Agent
+from pydantic_ai.agent import AbstractAgent
+from pydantic_ai.capabilities import AbstractCapability
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelMessagesTypeAdapter,
+    ModelRequest,
+    SystemPromptPart,
+    UserPromptPart,
+)
+from pydantic_ai.models import Model, ModelRequestContext
+from pydantic_ai.tools import RunContext
+
+from perdure.agents.guards import InputGuard, guarded_prompt
+from perdure.agents.inputs import AgentPayload, as_input
+from perdure.agents.runs import AgentRun, current_run
+from perdure.sdk.payloads.values import decode
+from perdure.sdk.transcripts import Reading, append_messages, read_transcript, summarize, take_messages
+
+SUMMARY: Final = "What was said so far, in short:\n\n"
+ASK: Final = (
+    "Summarize the conversation so far for yourself, so that you can go on without it: what the user wants and told, "
+    "what was done and found out, what is open. Names, numbers and ids exactly. Answer with the summary alone."
+)
+_MESSAGE: Final[TypeAdapter[ModelMessage]] = TypeAdapter(ModelMessage)
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """When and by whom a long conversation is summarized.
+
+    Once it has more than `above` messages, the next run begins with a step that has all but the last `keep` of them
+    summarized; from then on the model is shown the summary in their place. A cut never parts a tool's call from its
+    result.
+
+        support = durable(agent, compaction=Compaction(above=200, keep=20, by="openai:gpt-5-mini"))
+    """
+
+    above: int = 200
+    keep: int = 20
+    by: Model | str | None = None
+    """The model that writes the summary; None: the agent's own."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.keep < self.above:
+            raise ValueError(f"Compaction keeps fewer messages than those above which it begins; got {self!r}.")
+
+
+class Conversation:
+    """What one run has to do with its session's transcript. Made by `begin`."""
+
+    def __init__(self, run: AgentRun, reading: Reading) -> None:
+        self._run = run
+        self.reading = reading
+        self.history = messages_of(reading)
+        """What was said before."""
+
+    @classmethod
+    async def begin(
+        cls, run: AgentRun, agent: AbstractAgent[Any, Any], compaction: Compaction | None
+    ) -> Conversation | None:
+        """Read what was said before; None when this run has no conversation. A long one is summarized first."""
+        ctx = run.ctx
+        if ctx.parent_execution_id is not None or ctx.session_id in (None, ctx.execution_id):
+            return None
+        made = cls(run, await read_transcript(ctx))
+        if compaction is not None and not made.is_over and len(made.history) > compaction.above:
+            await made._compact(agent, compaction)
+        return made
+
+    @property
+    def is_over(self) -> bool:
+        """Whether another turn took this one's message and has answered it."""
+        return self.reading.taken_by is not None
+
+    def output(self, hint: Any) -> Any:
+        """That turn's output."""
+        assert self.reading.result is not None
+        return decode(bytes(self.reading.result), hint, where=f"the result of {self.reading.taken_by}")
+
+    async def end(self, new: Sequence[ModelMessage]) -> None:
+        """Add what was said. Whatever else was added meanwhile stays before it: nothing is lost."""
+        await append_messages(self._run.ctx, [Raw(_MESSAGE.dump_json(message)) for message in new])
+
+    async def _compact(self, agent: AbstractAgent[Any, Any], compaction: Compaction) -> None:
+        cut = _turn_before(self.history, len(self.history) - compaction.keep)
+        if cut < 2:  # the first may be a summary already
+            return
+        old, entries = self.history[:cut], self.reading.entries
+        model = compaction.by or agent.model
+        text = await self._run.ctx.step(
+            "conversation.summarize", _summary_of, old, model, key=self._run.keys.again("conversation.summarize")
+        )
+        kept = [part for message in old if isinstance(message, ModelRequest) for part in message.parts]
+        system = [part for part in kept if isinstance(part, SystemPromptPart)]
+        summary = ModelRequest(parts=[*system, UserPromptPart(SUMMARY + text)])
+        await summarize(self._run.ctx, Raw(_MESSAGE.dump_json(summary)), entries[cut - 1].seq)
+        self.history = [summary, *self.history[cut:]]
+
+
+class Delivered(AbstractCapability[Any]):
+    """Hands the messages that came while a run was under way to its next request to the model, past the same guards as
+    the prompt it began with."""
+
+    def __init__(self, guards: Sequence[InputGuard]) -> None:
+        self._guards = tuple(guards)
+
+    async def before_model_request(
+        self, ctx: RunContext[Any], request_context: ModelRequestContext
+    ) -> ModelRequestContext:
+        run = current_run()
+        if run is not None:
+            for taken in await take_messages(run.ctx):
+                prompt = as_input(decode(bytes(taken.message), AgentPayload, where="the message")).prompt()
+                prompt = await guarded_prompt(run, self._guards, prompt)
+                if prompt is not None:
+                    ctx.enqueue(*([prompt] if isinstance(prompt, str) else prompt))
+        return request_context
+
+
+def messages_of(reading: Reading) -> list[ModelMessage]:
+    """The messages of a transcript."""
+    if not reading.entries:
+        return []
+    return ModelMessagesTypeAdapter.validate_json(b"[" + b",".join(map(bytes, reading.messages)) + b"]")
+
+
+async def _summary_of(messages: Sequence[ModelMessage], model: Model | str | None) -> str:
+    return (await Agent(model).run(ASK, message_history=list(messages))).output
+
+
+def _turn_before(messages: Sequence[ModelMessage], at: int) -> int:
+    """Where the turn begins that message `at` is part of: a request in which the user speaks and no tool does."""
+    while at > 0 and not _begins_turn(messages[at]):
+        at -= 1
+    return at
+
+
+def _begins_turn(message: ModelMessage) -> bool:
+    return isinstance(message, ModelRequest) and all(
+        isinstance(part, UserPromptPart | SystemPromptPart) for part in message.parts
+    )

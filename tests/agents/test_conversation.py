@@ -1,0 +1,120 @@
+"""Conversations: history per session, turns in order, messages delivered while the agent works, summaries."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from pydantic_ai import Agent
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelRequest,
+    ModelResponse,
+    TextPart,
+    ToolCallPart,
+    UserPromptPart,
+)
+from pydantic_ai.models.function import AgentInfo, FunctionModel
+from tests.embedded.house import reaches, rows_of
+
+from perdure.agents import Compaction, durable
+from perdure.embedded import embedded
+from perdure.sdk.workflow import Registry
+from perdure.wire.errors import SessionBusy
+from perdure.wire.records import Kind
+from perdure.wire.status import Phase
+
+
+def said(messages: list[ModelMessage]) -> list[str]:
+    """Everything that users said, in order."""
+    return [
+        str(part.content)
+        for message in messages
+        if isinstance(message, ModelRequest)
+        for part in message.parts
+        if isinstance(part, UserPromptPart)
+    ]
+
+
+def echo(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+    """Answers with all that users have said."""
+    return ModelResponse(parts=[TextPart(" | ".join(said(messages)))])
+
+
+async def test_a_turn_knows_what_was_said_before(database: str) -> None:
+    chat = durable(Agent(FunctionModel(echo), name="chat", system_prompt="be brief"))
+    async with embedded(database, Registry(chat)) as p:
+        assert await chat.run(p, "one", session_id="s") == "one"
+        assert await chat.run(p, "other", session_id="t") == "other"
+        assert await chat.run(p, "two", session_id="s") == "one | two"
+        assert await chat.run(p, "alone") == "alone"
+        transcript = await p.transcript("s")
+        assert len(transcript.entries) == 4
+        assert bytes(transcript.entries[0].message).count(b"be brief") == 1
+
+
+async def test_turns_at_once_are_had_one_after_the_other(database: str) -> None:
+    chat = durable(Agent(FunctionModel(echo), name="chat"))
+    async with embedded(database, Registry(chat)) as p:
+        answers = await asyncio.gather(*(chat.run(p, f"{n}", session_id="s") for n in range(6)))
+        assert sorted(map(len, (answer.split(" | ") for answer in answers))) == [1, 2, 3, 4, 5, 6]
+        longest = max(answers, key=len)
+        assert sorted(longest.split(" | ")) == [f"{n}" for n in range(6)]
+        assert all(longest.startswith(answer) for answer in answers)
+
+
+async def test_what_comes_while_it_works_is_rejected_or_delivered(database: str) -> None:
+    def works(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        if len(messages) == 1:
+            return ModelResponse(parts=[ToolCallPart("hold", {}, "call")])
+        return echo(messages, info)
+
+    agent = Agent(FunctionModel(works), name="chat")
+
+    @agent.tool_plain(requires_approval=True)
+    def hold() -> str:
+        return "held"
+
+    chat = durable(agent)
+    async with embedded(database, Registry(chat)) as p:
+        first = await chat.start(p, "first", session_id="s")
+        await reaches(first, Phase.WAITING)
+        with pytest.raises(SessionBusy):
+            await chat.start(p, "rejected", session_id="s", on_conflict="reject")
+        second = await chat.start(p, "second", session_id="s", on_conflict="deliver")
+        queued = await chat.start(p, "queued", session_id="s")
+        await first.resume("approve_hold_call", True)
+        assert await first.result() == "first | second"
+        assert await second.result() == "first | second"
+        assert await queued.result() == "first | second | queued"
+        took = [row.name for row in await rows_of(first) if row.kind is Kind.TRANSCRIPT]
+        assert took == ["read", "take", "append"]
+
+
+async def test_a_long_conversation_is_summarized_once(database: str) -> None:
+    asked: list[int] = []
+
+    def summarizes(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        asked.append(len(messages))
+        return ModelResponse(parts=[TextPart("they counted")])
+
+    compaction = Compaction(above=6, keep=2, by=FunctionModel(summarizes))
+    chat = durable(Agent(FunctionModel(echo), name="chat", system_prompt="be brief"), compaction=compaction)
+    async with embedded(database, Registry(chat)) as p:
+        for n in range(4):
+            await chat.run(p, f"{n}", session_id="s")
+        handle = await chat.start(p, "4", session_id="s")
+        answer = await handle.result()
+        assert answer.endswith("they counted | 3 | 4") and "1" not in answer
+        assert asked == [7]
+        names = [row.name for row in await rows_of(handle) if row.kind in (Kind.TRANSCRIPT, Kind.STEP)]
+        assert names == ["read", "conversation.summarize", "summarize", "model.request", "append"]
+        transcript = await p.transcript("s")
+        assert len(transcript.entries) == 5 and b"be brief" in bytes(transcript.entries[0].message)
+        assert (await chat.run(p, "5", session_id="s")).endswith("they counted | 3 | 4 | 5")
+        assert asked == [7]
+
+
+def test_a_compaction_that_would_keep_everything_is_refused() -> None:
+    with pytest.raises(ValueError, match="keeps fewer"):
+        Compaction(above=5, keep=5)
