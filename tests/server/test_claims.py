@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from uuid import uuid4
 
 import httpx2
 import pytest
@@ -41,6 +42,21 @@ async def test_a_remote_worker_is_never_embedded(served: Served) -> None:
     body = {"worker_id": "x", "deployment_id": "d", "python": "3.11", "workflows": [], "embedded": True}
     reply = await served.client.post("/worker/v1/register", json=body, headers={"perdure-protocol": "1"})
     assert reply.status_code == 400
+
+
+async def test_a_worker_tells_of_its_agents(served: Served) -> None:
+    agent = {"id": "support", "provider": "openai", "model": "gpt", "metadata": {"output_schema": {"type": "string"}}}
+    body = {"worker_id": str(uuid4()), "deployment_id": "d", "python": "3.11"}
+    headers = {"perdure-protocol": "1"}
+    for workflow in ({"id": "other", "type": "agent"}, {"id": "support"}):
+        wrong = {**body, "workflows": [{**workflow, "agent": agent}]}
+        reply = await served.client.post("/worker/v1/register", json=wrong, headers=headers)
+        assert reply.status_code == 422 and "definition of that agent" in reply.json()["error"]
+    right = {**body, "workflows": [{"id": "support", "type": "agent", "agent": agent}]}
+    assert (await served.client.post("/worker/v1/register", json=right, headers=headers)).status_code == 200
+    [kept] = (await served.client.get("/api/v1/agents")).json()
+    assert (kept["id"], kept["deployment_id"], kept["model"]) == ("support", "d", "gpt")
+    assert kept["metadata"] == agent["metadata"]
 
 
 async def test_beats_tell_what_is_held_and_draining_hands_it_back(served: Served, hand: Hand) -> None:

@@ -19,6 +19,7 @@ import apsw
 import asyncpg
 import msgspec
 import pytest
+from msgspec import Raw
 from tests import postgres
 from tests.databases import migrated
 from tests.store import more_kinds
@@ -53,6 +54,7 @@ from perdure.wire.access import Role
 from perdure.wire.accounts import User
 from perdure.wire.errors import NotFound
 from perdure.wire.requests import (
+    AgentSpec,
     Answer,
     AppendMessages,
     CloseWait,
@@ -74,8 +76,10 @@ from perdure.wire.requests import (
     Suspend,
     TakeMessages,
     TimerFired,
+    WorkflowSpec,
 )
 from perdure.wire.transcripts import OnConflict
+from perdure.wire.workflows import WorkflowType
 
 Named = Callable[[Verb[Any]], Sequence[tuple[str, Any]]] | None
 TABLES = (
@@ -140,7 +144,8 @@ class Scene:
     async def make(cls, store: Store, *, more: bool = False) -> "Scene":
         world = await World.make(store)
         scene = cls(world)
-        await world.register()
+        told = AgentSpec("helper", "openai", "gpt", tools=Raw(b"[]"))
+        await world.register(workflows=["wf", WorkflowSpec("helper", type=WorkflowType.AGENT, agent=told)])
         for name in ("runs", "waits", "asks", "parent"):
             turn: dict[str, Any] = {"session_id": "s", "on_conflict": OnConflict.QUEUE} if name == "runs" else {}
             scene.ids[name] = await world.running(user_id="u", **turn)

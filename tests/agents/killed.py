@@ -1,0 +1,84 @@
+"""Workers that are killed: this program forks one for each line that it reads, and says its pid.
+
+Everything is imported before, so that a new worker is there at once. Each call of the model and of a tool is a line in
+the log `CALLS_FILE` as it begins: what a SIGKILL leaves behind is exactly what was begun.
+"""
+
+import asyncio
+import os
+import random
+import signal
+import sys
+
+from pydantic_ai import Agent
+from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart
+from pydantic_ai.models.function import AgentInfo, FunctionModel
+
+from perdure import Registry, current_step
+from perdure.agents import durable
+from perdure.sdk.http import HttpTransport
+from perdure.sdk.lease import HttpLease
+from perdure.sdk.worker import Worker
+
+
+async def called() -> None:
+    """Note the call that begins, and take a while."""
+    info = current_step()
+    assert info.context is not None
+    line = f"{info.execution_id} {info.key} {info.context.attempt}\n".encode()
+    log = os.open(os.environ["CALLS_FILE"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(log, line)  # one write: lines of several workers do not mix
+    os.close(log)
+    await asyncio.sleep(random.uniform(0.0, 0.05))
+
+
+async def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+    await called()
+    match sum(isinstance(message, ModelResponse) for message in messages):
+        case 0:
+            return ModelResponse([ToolCallPart("note", {"n": n}, tool_call_id=f"n{n}") for n in (1, 2)])
+        case 1:
+            return ModelResponse([ToolCallPart("pay", {"cents": 7}, tool_call_id="p1")])
+        case _:
+            return ModelResponse([TextPart("paid")])
+
+
+agent = Agent(FunctionModel(answer), name="payer")
+
+
+@agent.tool_plain
+async def note(n: int) -> int:
+    await called()
+    return n
+
+
+@agent.tool_plain(requires_approval=True)
+async def pay(cents: int) -> str:
+    await called()
+    return f"{cents} cents"
+
+
+payer = durable(agent)
+
+
+async def work() -> None:
+    """A worker that goes on until it is killed."""
+    url, key = os.environ["PERDURE_URL"], os.environ["PERDURE_API_KEY"]
+    transport = HttpTransport(url, key)
+    worker = Worker(transport, Registry(payer), lease=HttpLease(transport.urls, key, transport.leave))
+    await worker.start(wait=True)
+    await asyncio.get_running_loop().create_future()
+
+
+def main() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+    for _ in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            os.close(0)
+            asyncio.run(work())
+        os.write(1, f"{pid}\n".encode())
+
+
+if __name__ == "__main__":
+    main()
