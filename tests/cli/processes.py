@@ -29,7 +29,7 @@ APP = """
 import asyncio
 import os
 
-from perdure import Budget, Context, Fatal, Registry, step
+from perdure import Budget, Context, Fatal, Registry, current_step, step
 from perdure.sdk.budgets import admitted, reserve
 
 registry = Registry()
@@ -73,6 +73,27 @@ async def spend() -> None:
 async def spends(ctx: Context) -> None:
     for _ in range(2):
         await admitted(ctx, lambda: ctx.step("spend", spend))
+
+
+def said(text: str) -> dict[str, object]:
+    return {"delta": {"part_delta_kind": "text", "content_delta": text}}
+
+
+@registry.workflow
+async def waiter(ctx: Context, order: str) -> str:
+    # Speaks as agents do.
+    async def model() -> None:
+        for part in ("One ", order, ", coming."):
+            current_step().emit("part_delta", said(part))
+
+    await ctx.step("model:1", model)
+    call = {"tool_name": "charge", "args": '{"euros": 3}'}
+    ctx.emit("function_tool_call", {"part": call})
+    form = {"fields": [{"key": "approved"}, {"key": "arguments"}]}
+    asked = {"tool": "charge", "arguments": {"euros": 3}, "_form": form}
+    answer = await ctx.suspend("approve_charge_1", asked)
+    ctx.emit("function_tool_result", {"part": {"tool_name": "charge", "content": answer}})
+    return "Enjoy!"
 
 
 @registry.workflow

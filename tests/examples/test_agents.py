@@ -1,6 +1,6 @@
 """The examples of agents, run offline as they stand."""
 
-from examples.agents import guardrails, order_approval, research, router, structured_output, tools
+from examples.agents import guardrails, order_approval, research, router, streaming, structured_output, tools
 
 
 async def test_tools() -> None:
@@ -17,6 +17,10 @@ async def test_guardrails() -> None:
 
 async def test_order_processing_with_approval() -> None:
     assert await order_approval.main() == "Done: desk for 400 euros."
+
+
+async def test_streaming() -> None:
+    assert "".join(await streaming.main()) == "Streams are apart from the journal."
 
 
 async def test_a_router_of_agents() -> None:

@@ -26,9 +26,11 @@ from perdure.agents.inputs import AgentInput
 from perdure.agents.options import DurableOptions
 from perdure.agents.steps import StepOptions
 from perdure.agents.stops import called_tool, has_text, max_steps, max_tokens
+from perdure.agents.streaming import AgentItem, events
 
 __all__ = [
     "AgentInput",
+    "AgentItem",
     "Call",
     "CallHook",
     "Compaction",
@@ -38,6 +40,7 @@ __all__ = [
     "Tripped",
     "called_tool",
     "durable",
+    "events",
     "has_text",
     "max_steps",
     "max_tokens",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Final, Generic, TypeVar, Unpack
 
 from pydantic_ai.agent import AbstractAgent, Agent
@@ -28,6 +29,7 @@ from perdure.agents.outputs import output_hint, schema_name
 from perdure.agents.runs import AgentRun, current_run
 from perdure.agents.steps import TOOL_KEY, StepOptions
 from perdure.agents.stops import StopCondition
+from perdure.agents.streaming import AgentItem, can_stream, emit_events, events
 from perdure.sdk.client import Client, Handle, StartOptions
 from perdure.sdk.context import Context
 from perdure.sdk.replay.at_once import AtOnce
@@ -66,6 +68,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         watchdog: int | None = WATCHDOG,
         ask_user: bool = False,
         answer_timeout: float | None = None,
+        stream: bool | None = None,
         model_step: StepOptions | None = None,
         tool_step: StepOptions | None = None,
         compaction: Compaction | None = None,
@@ -84,6 +87,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         self._usage_limits = usage_limits
         self._input_guards = tuple(input_guards)
         self._bounds: dict[str, Any] = {
+            "event_stream_handler": emit_events if stream or (stream is None and can_stream(agent.model)) else None,
             "model_step": model_step,
             "tool_step": tool_step,
             "stop": stop,
@@ -178,6 +182,25 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         """Start a run and wait for its output. Raises `ExecutionFailed` or `ExecutionCancelled`."""
         handle = await self.start(client, prompt, deps=deps, message_history=message_history, **options)
         return await handle.result()
+
+    async def stream(
+        self,
+        client: Client,
+        prompt: Prompt = None,
+        *,
+        deps: DepsT | None = None,
+        message_history: Sequence[ModelMessage] | None = None,
+        **options: Unpack[StartOptions],
+    ) -> AsyncGenerator[AgentItem, None]:
+        """Start a run and give what it does while it does it, to its end; for its output, `start` it and read `events`.
+
+        >>> async for item in support.stream(client, "Where is my parcel?"):               # doctest: +SKIP
+        ...     print(item.text, end="")
+        """
+        handle = await self.start(client, prompt, deps=deps, message_history=message_history, **options)
+        async with aclosing(events(handle)) as items:
+            async for item in items:
+                yield item
 
     def __call__(self, ctx: Context, input: AgentPayload = None, /) -> Coroutine[Any, Any, OutT_co]:
         """Run it inside the execution of the workflow that calls it."""

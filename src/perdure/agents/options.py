@@ -57,6 +57,8 @@ class DurableOptions(WorkflowOptions, Generic[DepsT], total=False):
     run is to go on. Default 5; None: never."""
     ask_user: bool
     """Whether the agent gets a tool by which it asks its user."""
+    stream: bool | None
+    """Whether its model is asked to stream, and what it says goes to the execution's stream. Default: if it can."""
     answer_timeout: float | None
     """How many seconds people may take to answer (approvals, `ask_user`); None: as long as it takes."""
     model_step: StepOptions | None

@@ -7,6 +7,7 @@ import typer
 from perdure.cli import (
     approvals,
     budgets,
+    chat,
     database,
     deployments,
     dev,
@@ -52,6 +53,7 @@ for group in (
     new,
     dev,
     run,
+    chat,
     look,
     approvals,
     budgets,

@@ -1,0 +1,102 @@
+"""What an agent does, while it does it: the library's events as items of the execution's stream.
+
+Words of a model are emitted inside the step that asks it, so they are live, and a step that begins anew takes them
+back. What follows from recorded answers (which tool is called, what it gave) is emitted by the agent's own code: once,
+because a replay is silent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import aclosing
+from typing import Any, Final, NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_ai.messages import (
+    AgentStreamEvent,
+    PartDeltaEvent,
+    PartEndEvent,
+    PartStartEvent,
+    TextPart,
+    TextPartDelta,
+)
+from pydantic_ai.models import Model
+from pydantic_ai.models.function import FunctionModel
+from pydantic_ai.models.wrapper import WrapperModel
+from pydantic_ai.tools import RunContext
+
+from perdure.agents.runs import current_run
+from perdure.sdk.client import Handle
+from perdure.sdk.steps import running_step
+from perdure.sdk.streams import StreamItem
+from perdure.wire.errors import BadValue
+
+_EVENT: Final[TypeAdapter[AgentStreamEvent]] = TypeAdapter(AgentStreamEvent)
+
+
+class AgentItem(NamedTuple):
+    """An item of an agent's stream. `event` is the library's event that it stands for, if it does."""
+
+    item: StreamItem
+    event: AgentStreamEvent | None
+
+    @property
+    def text(self) -> str:
+        """The words that it adds to what the agent says."""
+        event = self.event
+        if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
+            return event.part.content
+        if isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
+            return event.delta.content_delta
+        return ""
+
+
+async def events(handle: Handle[Any], *, after: str | None = None) -> AsyncGenerator[AgentItem, None]:
+    """What an agent's execution, and those below it, do while they do it; `item.restarted` as in `handle.stream`.
+
+    >>> handle = await support.start(client, "Where is my parcel?")                     # doctest: +SKIP
+    >>> async for one in events(handle):                                                # doctest: +SKIP
+    ...     print(one.text, end="")
+    """
+    async with aclosing(handle.stream(after=after)) as items:
+        async for item in items:
+            yield AgentItem(item, _event_of(item))
+
+
+def _event_of(item: StreamItem) -> AgentStreamEvent | None:
+    if not isinstance(item.data, dict) or item.data.get("event_kind") != item.kind:
+        return None
+    try:
+        return _EVENT.validate_python(item.data)
+    except ValidationError:  # another release's, or cut to its beginning
+        return None
+
+
+async def emit_events(ctx: RunContext[Any], events: AsyncIterable[AgentStreamEvent]) -> None:
+    """The handler of an agent's events: each becomes an item of the stream."""
+    async for event in events:
+        if isinstance(event, PartEndEvent):
+            continue  # says again what its parts have said
+        step, run = running_step.get(), current_run()
+        emit = step.emit if step is not None else run.ctx.emit if run is not None else None
+        if emit is None:
+            return
+        data = _EVENT.dump_python(event, mode="json")
+        try:
+            emit(event.event_kind, data)
+        except BadValue:  # too long: a tool may give megabytes. That it gave something is told
+            emit(event.event_kind, _beginning(data))
+
+
+def _beginning(data: dict[str, Any]) -> dict[str, Any]:
+    """An event without what is long in it."""
+    part = data.get("part")
+    kept = {name: one for name, one in part.items() if len(str(one)) < 1_000} if isinstance(part, dict) else None
+    return {"event_kind": data.get("event_kind"), "part": kept, "cut": True}
+
+
+def can_stream(model: Model | str | None) -> bool:
+    """Whether a model may be asked to stream; of one that is made for tests, whether it was given what it takes."""
+    while isinstance(model, WrapperModel):
+        model = model.wrapped
+    return not isinstance(model, FunctionModel) or model.stream_function is not None

@@ -1,0 +1,298 @@
+"""chat: talk to an agent in the terminal. Its words come as it says them; tools and questions stand among them."""
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, Final
+from urllib.parse import quote
+
+import typer
+
+from perdure.cli.common import UrlOption, ask, command, with_client
+
+if TYPE_CHECKING:
+    from perdure.sdk.client import Client
+    from perdure.sdk.streams import StreamItem
+    from perdure.sdk.sync import SyncClient, SyncHandle
+
+SHOWN_CHARACTERS: Final = 200
+"""Of a tool's arguments and results."""
+_ENDS: Final = ("exit", "quit", "/exit", "/quit")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put these commands into the application."""
+    command(app, "chat", rich_help_panel="Run")(chat)
+
+
+def chat(
+    agent: Annotated[str, typer.Argument(metavar="NAME", help="The agent's name.")],
+    session: Annotated[
+        str | None, typer.Option("--session", help="The conversation to go on with. Default: a new one.")
+    ] = None,
+    user: Annotated[str | None, typer.Option("--user", help="On whose behalf.")] = None,
+    deployment: Annotated[str | None, typer.Option("--deployment", help="The deployment that runs it.")] = None,
+    url: UrlOption = None,
+) -> None:
+    """Talk to an agent. Each message is an execution, all of one session.
+
+    Ctrl-C stops what the agent is doing, Ctrl-D (or `exit`) ends the chat.
+    """
+    from uuid import uuid4
+
+    from perdure.sdk.sync import SyncClient
+    from perdure.wire.errors import NotFound
+
+    async def check(client: "Client") -> None:
+        name = quote(agent, safe="")
+        try:
+            await ask(client, "GET", f"/api/v1/agents/{name}")
+        except NotFound:  # a workflow that speaks as agents do
+            await ask(client, "GET", f"/api/v1/workflows/{name}")
+
+    with_client(url, check)
+    session_id = session or str(uuid4())
+    if sys.stdin.isatty():
+        import readline  # noqa: F401  # editing and history for `input`
+    screen = _Screen()
+    screen.aside(f"session {session_id}; Ctrl-D ends the chat")
+    with SyncClient(url) as client:
+        while True:
+            try:
+                text = input(screen.prompt(f"{user or 'you'}> "))
+            except (EOFError, KeyboardInterrupt):
+                screen.line()
+                return
+            if text.strip().lower() in _ENDS:
+                return
+            if not text.strip():
+                continue
+            handle = client.start(agent, text, session_id=session_id, user_id=user, deployment_id=deployment)
+            _follow(client, handle, agent, screen)
+
+
+def _follow(client: "SyncClient", handle: "SyncHandle[object]", agent: str, screen: "_Screen") -> None:
+    """Show one execution to its end."""
+    from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
+
+    shown = _Shown(screen, agent)
+    try:
+        for item in handle.stream():
+            shown.show(item)
+            if item.kind == "question" and not item.restarted:
+                _answer(client, item, screen)
+        shown.result(handle.result())
+    except KeyboardInterrupt:
+        handle.cancel()
+        screen.aside("stopped")
+    except ExecutionFailed as error:
+        screen.aside(f"{handle.id} failed: {error}", "red")
+    except ExecutionCancelled:
+        screen.aside(f"{handle.id} was cancelled")
+
+
+class _Screen:
+    """The terminal: what is said, and what is said about it."""
+
+    def __init__(self) -> None:
+        self._colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        self._open = False
+        """Whether the last line is not at its end."""
+
+    def prompt(self, text: str) -> str:
+        """A prompt for `input`, on a line of its own."""
+        self.line()
+        return text
+
+    def words(self, text: str) -> None:
+        """A piece of what somebody says."""
+        text = plain(text)
+        if text:
+            typer.echo(text, nl=False)
+            sys.stdout.flush()
+            self._open = not text.endswith("\n")
+
+    def aside(self, text: str, colour: str = "bright_black") -> None:
+        """A line about it."""
+        self.line()
+        typer.echo(typer.style(plain(text), fg=colour) if self._colours else plain(text))
+
+    def line(self) -> None:
+        """End the line that was begun."""
+        if self._open:
+            typer.echo()
+            self._open = False
+
+
+class _Shown:
+    """What one execution has said so far, and who said it."""
+
+    def __init__(self, screen: _Screen, agent: str) -> None:
+        self._screen = screen
+        self._agent = agent
+        self._speaker: tuple[str, str] | None = None
+        self._said = ""
+        """What the agent itself has said in its present answer."""
+
+    def show(self, item: "StreamItem") -> None:
+        """One item of the stream. What is no agent's event is shown as it is."""
+        data = item.data if isinstance(item.data, dict) else {}
+        words = words_of(item.kind, data)
+        if words is not None:
+            self._words(item, words)
+        elif item.restarted:
+            return  # said again by code that begins anew
+        elif item.kind == "function_tool_call":
+            part = data.get("part") or {}
+            self._screen.aside(f"{self._who(item)}{part.get('tool_name')}({_short(_arguments(part.get('args')))})")
+            self._speaker = None
+        elif item.kind == "function_tool_result":
+            part = data.get("part") or data.get("result") or {}
+            self._screen.aside(f"{self._who(item)}{part.get('tool_name')} → {_short(part.get('content'))}")
+            self._speaker = None
+        elif item.kind not in _SILENT:
+            self._screen.aside(f"{self._who(item)}{item.kind}: {_short(item.data)}")
+            self._speaker = None
+
+    def _words(self, item: "StreamItem", words: str) -> None:
+        speaker = (item.execution_id, item.key)
+        if item.restarted:
+            self._screen.aside("(the answer was cut off; it begins anew)", "yellow")
+        if speaker != self._speaker or item.restarted:
+            self._screen.line()
+            self._screen.words(f"{self._name(item)}> ")
+            self._speaker = speaker
+            if not item.path:
+                self._said = ""
+        self._screen.words(words)
+        if not item.path:
+            self._said += words
+
+    def _name(self, item: "StreamItem") -> str:
+        return "/".join(item.path) or self._agent
+
+    def _who(self, item: "StreamItem") -> str:
+        return f"  {'/'.join(item.path)}: " if item.path else "  "
+
+    def result(self, result: object) -> None:
+        """The output, unless it has just been said."""
+        text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, indent=2)
+        if result is not None and text.strip() != self._said.strip():
+            self._screen.line()
+            self._screen.words(f"{self._agent}> {text}")
+        self._screen.line()
+
+
+_SILENT: Final = (
+    *("part_start", "part_delta", "part_end", "final_result", "question"),
+    *("output_tool_call", "output_tool_result", "deferred_tool_requests", "deferred_tool_results"),
+)
+"""Events that say nothing to a person, unless they bring words; questions are asked."""
+
+
+def words_of(kind: str, data: dict[str, Any]) -> str | None:
+    """The words that an event of an agent adds to what it says; None when it adds none.
+
+    >>> words_of("part_delta", {"delta": {"part_delta_kind": "text", "content_delta": "lo"}})
+    'lo'
+    """
+    if kind == "part_start":
+        part = data.get("part") or {}
+        return part.get("content") or None if part.get("part_kind") == "text" else None
+    if kind == "part_delta":
+        delta = data.get("delta") or {}
+        return delta.get("content_delta") or None if delta.get("part_delta_kind") == "text" else None
+    return None
+
+
+def _answer(client: "SyncClient", item: "StreamItem", screen: _Screen) -> None:
+    """Ask the person what the execution asks, and send the answer. Without one it stays open for others."""
+    from perdure.wire.errors import Conflict, PerdureError
+
+    question = item.data if isinstance(item.data, dict) else {}
+    asked = question.get("data")
+    try:
+        answer = _ask(asked if isinstance(asked, dict) else {"question": asked}, screen)
+    except EOFError:
+        screen.aside(f"not answered; `perdure approve {item.execution_id} {item.key}` does so, too")
+        return
+    try:
+        client.resume(item.execution_id, str(question.get("step_key") or item.key), answer)
+    except Conflict:
+        screen.aside("somebody else has answered this already")
+    except PerdureError as error:
+        screen.aside(f"the answer was not taken: {error.message}", "red")
+
+
+def _ask(asked: dict[str, Any], screen: _Screen) -> object:
+    form = asked.get("_form") or {}
+    fields = {field.get("key"): field for field in form.get("fields", ()) if isinstance(field, dict)}
+    if "approved" in fields:
+        return _decision(asked, screen)
+    title = form.get("title") or asked.get("question") or "An answer is wanted"
+    field = fields.get("answer")
+    if field is not None:
+        screen.aside(str(title), "cyan")
+        options = field.get("options") or ()
+        for n, option in enumerate(options, 1):
+            screen.aside(f"  {n}. {option}", "cyan")
+        said = input(screen.prompt("answer> "))
+        if said.isdigit() and 0 < int(said) <= len(options):
+            said = str(options[int(said) - 1])
+        return {"answer": said}
+    screen.aside(f"{title}: {_short({name: one for name, one in asked.items() if not name.startswith('_')})}", "cyan")
+    said = input(screen.prompt("answer (JSON or text)> "))
+    try:
+        return json.loads(said)
+    except ValueError:
+        return said
+
+
+def _decision(asked: dict[str, Any], screen: _Screen) -> object:
+    """Whether a tool may run, and with which arguments."""
+    screen.aside(
+        f"allow {asked.get('tool') or asked.get('_tool')}({_short(_arguments(asked.get('arguments')))})?", "cyan"
+    )
+    while True:
+        said = input(screen.prompt("[y]es, [n]o, [e]dit> ")).strip().lower()
+        if said in ("y", "yes"):
+            return {"approved": True}
+        if said in ("n", "no"):
+            why = input(screen.prompt("why not (may be empty)> ")).strip()
+            return {"approved": False, "feedback": why} if why else {"approved": False}
+        if said in ("e", "edit"):
+            edited = input(screen.prompt("arguments (a JSON object)> "))
+            try:
+                arguments = json.loads(edited)
+            except ValueError:
+                arguments = None
+            if isinstance(arguments, dict):
+                return {"approved": True, "arguments": arguments}
+            screen.aside("that is no JSON object", "red")
+
+
+def _arguments(given: object) -> object:
+    """Arguments as an object; models send them as text, too."""
+    if isinstance(given, str):
+        try:
+            return json.loads(given)
+        except ValueError:
+            return given
+    return given
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, dict):
+        text = ", ".join(f"{name}={json.dumps(one, ensure_ascii=False)}" for name, one in value.items())
+    text = " ".join(text.split())
+    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
+
+
+def plain(text: str) -> str:
+    """What was sent to us, without the characters that move a terminal about.
+
+    >>> plain("a\\x1b[2Jb\\n\\tc")
+    'a�[2Jb\\n\\tc'
+    """
+    return "".join(one if one.isprintable() or one in "\n\t" else "�" for one in text)

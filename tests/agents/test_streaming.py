@@ -1,0 +1,171 @@
+"""What an agent does reaches whoever follows it while it does it, and what was cut off is taken back."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from pydantic_ai import Agent
+from pydantic_ai.messages import FunctionToolCallEvent, FunctionToolResultEvent, ModelMessage, ModelResponse
+from pydantic_ai.models.function import AgentInfo, DeltaToolCall, DeltaToolCalls, FunctionModel
+from pydantic_ai.models.test import TestModel
+from tests.agents.scripted import Script, call, crashed
+
+from perdure import Context, Registry, workflow
+from perdure.agents import AgentItem, StepOptions, durable, events
+from perdure.testing import embedded
+from perdure.wire.records import Kind
+
+Pieces = AsyncIterator[str | DeltaToolCalls]
+
+
+def answers(messages: list[ModelMessage]) -> int:
+    return sum(isinstance(message, ModelResponse) for message in messages)
+
+
+async def weather_words(messages: list[ModelMessage], info: AgentInfo) -> Pieces:
+    if not answers(messages):
+        yield {0: DeltaToolCall("temperature", '{"city": ', tool_call_id="c1")}
+        yield {0: DeltaToolCall(json_args='"Rome"}')}
+        return
+    for word in ("It ", "is ", "warm."):
+        yield word
+
+
+def weather_agent() -> Agent[None, str]:
+    agent: Agent[None, str] = Agent(FunctionModel(stream_function=weather_words), name="weather")
+
+    @agent.tool_plain
+    async def temperature(city: str) -> int:
+        return len(city)
+
+    return agent
+
+
+def text_of(items: list[AgentItem]) -> str:
+    return "".join(one.text for one in items)
+
+
+async def test_words_and_tools_come_as_events_of_the_library() -> None:
+    weather = durable(weather_agent())
+    async with embedded(Registry()) as p:
+        handle = await weather.start(p, "How warm is it?")
+        items = [one async for one in events(handle)]
+        assert await handle.result() == "It is warm."
+        assert text_of([one async for one in weather.stream(p, "Again?")]) == "It is warm."
+    assert text_of(items) == "It is warm."
+    [asked] = [one.event for one in items if isinstance(one.event, FunctionToolCallEvent)]
+    assert (asked.part.tool_name, asked.part.args_as_dict()) == ("temperature", {"city": "Rome"})
+    [gave] = [one.event for one in items if isinstance(one.event, FunctionToolResultEvent)]
+    assert gave.part.content == 4
+    assert {one.item.key for one in items if one.text} == {"model:2"}
+    kinds = [one.item.kind for one in items]
+    assert kinds.index("function_tool_call") < kinds.index("function_tool_result") < kinds.index("final_result")
+    assert "part_end" not in kinds
+
+
+async def test_the_first_word_is_there_while_the_model_still_speaks() -> None:
+    heard = asyncio.Event()
+
+    async def words(messages: list[ModelMessage], info: AgentInfo) -> Pieces:
+        yield "first"
+        await heard.wait()
+        yield " last"
+
+    slow = durable(Agent(FunctionModel(stream_function=words), name="slow"))
+    async with embedded(Registry()) as p:
+        text = ""
+        async for one in slow.stream(p, "Speak."):
+            text += one.text
+            if text == "first":
+                heard.set()
+    assert text == "first last"
+
+
+async def test_an_answer_that_was_cut_off_is_taken_back() -> None:
+    asked = 0
+
+    async def words(messages: list[ModelMessage], info: AgentInfo) -> Pieces:
+        nonlocal asked
+        asked += 1
+        yield "Hel"
+        if asked == 1:
+            raise ConnectionError("the line went dead")
+        yield "lo"
+
+    cut = durable(
+        Agent(FunctionModel(stream_function=words), name="cut"),
+        model_step=StepOptions(retry=2),
+        retry=2,
+    )
+    async with embedded(Registry()) as p:
+        text = ""
+        async for one in cut.stream(p, "Hello?"):
+            if one.item.restarted and one.item.key == "model:1":
+                text = ""
+            text += one.text
+    assert (text, asked) == ("Hello", 2)
+
+
+@pytest.mark.slow
+async def test_a_replay_says_nothing_again_wherever_it_crashes() -> None:
+    report = await crashed(durable(weather_agent()), "How warm is it?")
+    assert report.result == "It is warm." and report.crashes
+
+
+async def test_agents_below_a_workflow_speak_with_their_path() -> None:
+    weather = durable(weather_agent())
+
+    @workflow
+    async def two(ctx: Context) -> list[Any]:
+        return list((await ctx.map_children(weather, ["Rome?", "Oslo?"])).results())
+
+    async with embedded(Registry(two, weather)) as p:
+        handle = await p.start(two)
+        said: dict[tuple[str, ...], str] = {}
+        async for one in events(handle):
+            said[one.item.path] = said.get(one.item.path, "") + one.text
+    assert {path: text for path, text in said.items() if path} == {
+        ("weather",): "It is warm.",
+        ("weather#2",): "It is warm.",
+    }
+
+
+async def test_a_model_that_cannot_stream_is_not_asked_to_and_one_need_not() -> None:
+    script = Script(call("temperature", "c1", city="Rome"), "4 degrees")
+    plain: Agent[None, str] = Agent(script.model, name="plain")
+
+    @plain.tool_plain
+    async def temperature(city: str) -> int:
+        return len(city)
+
+    quiet = durable(Agent(TestModel(custom_output_text="quiet"), name="quiet"), stream=False)
+    spoken = durable(plain)
+    async with embedded(Registry()) as p:
+        assert [one async for one in spoken.stream(p, "How warm?")] == []
+        assert [one async for one in quiet.stream(p, "How warm?")] == []
+        handle = await spoken.start(p, "How warm?")
+        await handle.result()
+        rows = await p.journal(handle.id)
+    assert [row.key for row in rows if row.kind is Kind.STEP] == ["model:1", "tool:temperature:c1", "model:2"]
+
+
+async def test_a_tool_that_gives_much_is_told_of_without_it() -> None:
+    async def words(messages: list[ModelMessage], info: AgentInfo) -> Pieces:
+        if answers(messages):
+            yield "Much."
+        else:
+            yield {0: DeltaToolCall("read", "{}", tool_call_id="c1")}
+
+    agent: Agent[None, str] = Agent(FunctionModel(stream_function=words), name="reader")
+
+    @agent.tool_plain
+    async def read() -> str:
+        return "x" * 100_000
+
+    reader = durable(agent)
+    async with embedded(Registry()) as p:
+        items = [one async for one in reader.stream(p, "Read.")]
+    [gave] = [one.item.data for one in items if one.item.kind == "function_tool_result"]
+    assert gave["cut"] and gave["part"]["tool_name"] == "read" and "content" not in gave["part"]
+    assert text_of(items) == "Much."

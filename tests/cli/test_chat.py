@@ -1,0 +1,57 @@
+"""`perdure chat`, at a terminal."""
+
+import signal
+
+import pytest
+from tests.cli.processes import House, Terminal, until_true
+
+
+def test_a_chat_shows_words_tools_and_questions_as_they_come(busy_house: House) -> None:
+    terminal = Terminal(busy_house, "chat", "waiter", "--session", "table 7", "--user", "ann")
+    terminal.expect("session table 7")
+    terminal.expect("ann> ")
+    terminal.press("tea\n")
+    terminal.expect("waiter> One tea, coming.\n")
+    terminal.expect("  charge(euros=3)\n")
+    terminal.expect("allow charge(euros=3)?\n")
+    terminal.expect("[y]es, [n]o, [e]dit> ")
+    terminal.press("e\n")
+    terminal.expect("(a JSON object)> ")
+    terminal.press("3\n")
+    terminal.expect("that is no JSON object")
+    terminal.expect("[e]dit> ")
+    terminal.press("e\n")
+    terminal.expect("(a JSON object)> ")
+    terminal.press('{"euros": 2}\n')
+    terminal.expect('  charge → approved=true, arguments={"euros": 2}\n')
+    terminal.expect("waiter> Enjoy!\n")
+    terminal.expect("ann> ")
+    terminal.press("cake\n")
+    terminal.expect("[e]dit> ")
+    terminal.press("n\n")
+    terminal.expect("why not (may be empty)> ")
+    terminal.press("too dear\n")
+    terminal.expect('approved=false, feedback="too dear"')
+    terminal.expect("ann> ")
+    terminal.press("\x04")
+    assert terminal.close() == 0
+    found = busy_house.lines("ls", "--session", "table 7")
+    assert len(found) == 2 and {one["user_id"] for one in found} == {"ann"}
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_what_the_agent_does_and_not_the_chat(busy_house: House) -> None:
+    terminal = Terminal(busy_house, "chat", "waiter", "--session", "stopped")
+    terminal.expect("you> ")
+    terminal.press("soup\n")
+    terminal.expect("[e]dit> ")
+    terminal.process.send_signal(signal.SIGINT)
+    terminal.expect("stopped")
+    terminal.expect("you> ")
+    terminal.press("exit\n")
+    assert terminal.close() == 0
+    until_true(lambda: busy_house.lines("ls", "--session", "stopped")[0]["status"] == "cancelled")
+
+
+def test_a_chat_with_nobody_is_refused(busy_house: House) -> None:
+    assert "nobody" in busy_house.run("chat", "nobody", code=2).stderr
