@@ -18,6 +18,7 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel
 from tests.embedded.house import reaches, rows_of
 
 from perdure.agents import Compaction, durable
+from perdure.cli.conversation import conversation
 from perdure.embedded import embedded
 from perdure.sdk.workflow import Registry
 from perdure.wire.errors import SessionBusy
@@ -89,6 +90,8 @@ async def test_what_comes_while_it_works_is_rejected_or_delivered(database: str)
         assert await queued.result() == "first | second | queued"
         took = [row.name for row in await rows_of(first) if row.kind is Kind.TRANSCRIPT]
         assert took == ["read", "take", "append"]
+        shown = [(line.who, line.text) for line in conversation(await first.get(), await rows_of(first))]
+        assert [text for who, text in shown if who == "user"] == ["first", "second"]
 
 
 async def test_a_long_conversation_is_summarized_once(database: str) -> None:
@@ -108,6 +111,8 @@ async def test_a_long_conversation_is_summarized_once(database: str) -> None:
         assert answer.endswith("they counted | 3 | 4") and "1" not in answer
         assert asked == [7]
         names = [row.name for row in await rows_of(handle) if row.kind in (Kind.TRANSCRIPT, Kind.STEP)]
+        shown = [line.text for line in conversation(await handle.get(), await rows_of(handle)) if line.who == "summary"]
+        assert shown == ["they counted"]
         assert names == ["read", "conversation.summarize", "summarize", "model.request", "append"]
         transcript = await p.transcript("s")
         assert len(transcript.entries) == 5 and b"be brief" in bytes(transcript.entries[0].message)

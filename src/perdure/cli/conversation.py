@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from perdure.wire.agent_steps import ModelAnswer, ToolUse, model_answer, tool_outcome, tool_step
 from perdure.wire.records import Kind
+from perdure.wire.transcripts import TAKE
 
 if TYPE_CHECKING:
     from perdure.wire.records import Execution, Row
@@ -61,6 +62,8 @@ def _lines(row: Row) -> Iterator[Line]:
         yield Line("person", f"{row.key}: {_text(_json(row))}")
     elif row.kind is Kind.CHILD and row.key is not None:
         yield Line("agent", f"{row.key} → {_text(_json(row))}", failed=not row.ok)
+    elif row.kind is Kind.TRANSCRIPT and row.name == TAKE:
+        yield from (Line("user", text, "while it worked") for text in _taken(row))
     elif row.kind is Kind.STEP and not row.ok:
         yield Line(row.key or "", _error(row), f"{took}{tries}", failed=True)
     elif row.kind is Kind.STEP:
@@ -71,8 +74,19 @@ def _lines(row: Row) -> Iterator[Line]:
         tool = tool_step(row.name, row.key)
         if tool is not None:
             yield Line("tool", f"{tool.name} → {_text(tool_outcome(bytes(row.value)))}", f"{took}{tries}")
+        elif row.name == "conversation.summarize":
+            yield Line("summary", _text(_json(row)), f"{took}{tries}")
         elif row.name is not None and row.name.startswith("guard."):
             yield Line("guard", f"{row.name.removeprefix('guard.')}: {_text((_json(row) or {}).get('said', 'pass'))}")
+
+
+def _taken(row: Row) -> Iterator[str]:
+    """The messages that a run took from later turns."""
+    from perdure.wire.agent_runs import user_message
+
+    for taken in _json(row) or ():
+        said = user_message(taken["message"])
+        yield _text(taken["message"] if said is None else said)
 
 
 def _answer(answer: ModelAnswer, took: str) -> Iterator[Line]:
