@@ -38,7 +38,8 @@ class Node:
         self.log = folder / f"{name}.log"
         self.pids: list[int] = []
         """Of all its lives; the last is the present one."""
-        self._command = [*PERDURE, *command]
+        self.program = PERDURE
+        self._command = list(command)
         self.environment = dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
         self._said = 0
@@ -49,7 +50,7 @@ class Node:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PERDURE_")}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command,
+                [*self.program, *self._command],
                 cwd=ROOT,
                 env={**environment, **self.environment, "PYTHONUNBUFFERED": "1"},
                 stdout=log,
@@ -162,11 +163,14 @@ class Cluster:
         step_seconds: float = 0.05,
         app: str = "tests.faults.app",
         settings: Mapping[str, object] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.database = database
         self.effects = Effects(folder / "effects.tsv")
         self.settings: dict[str, object] = {"log_format": "text", **(settings or {})}
+        self.environment = dict(environment or {})
+        """More of it, for workers."""
         self.app = app
         self.capacity = capacity
         self.step_seconds = step_seconds
@@ -224,6 +228,7 @@ class Cluster:
             "PERDURE_API_KEY": self.key,
             "FAULTS_EFFECTS": str(self.effects.path),
             "FAULTS_STEP_SECONDS": str(self.step_seconds),
+            **self.environment,
         }
         return Worker(f"worker-{n}", self.folder, ["work", self.app, "--capacity", str(self.capacity)], environment)
 

@@ -19,6 +19,7 @@ except ModuleNotFoundError as error:
     ) from None
 
 from perdure.agents.agent import DurableAgent, durable
+from perdure.agents.budgets import Price
 from perdure.agents.calls import Call, CallHook
 from perdure.agents.conversation import Compaction
 from perdure.agents.guards import Tripped
@@ -27,15 +28,18 @@ from perdure.agents.options import DurableOptions
 from perdure.agents.steps import StepOptions
 from perdure.agents.stops import called_tool, has_text, max_steps, max_tokens
 from perdure.agents.streaming import AgentItem, events
+from perdure.sdk.budgets import Budget
 
 __all__ = [
     "AgentInput",
     "AgentItem",
+    "Budget",
     "Call",
     "CallHook",
     "Compaction",
     "DurableAgent",
     "DurableOptions",
+    "Price",
     "StepOptions",
     "Tripped",
     "called_tool",

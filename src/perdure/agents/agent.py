@@ -17,12 +17,14 @@ from pydantic_ai.toolsets import FunctionToolset
 from pydantic_ai.usage import UsageLimits
 
 from perdure.agents.approvals import Waiter, ask_user_tool
+from perdure.agents.budgets import Price, Spending
 from perdure.agents.calls import CallHook
 from perdure.agents.conversation import Compaction, Conversation, Delivered
 from perdure.agents.definitions import agent_spec
 from perdure.agents.durability import PerdureDurability
 from perdure.agents.guards import InputGuard, OutputGuard, OutputGuards, guarded_prompt
 from perdure.agents.inputs import AgentPayload, Prompt, as_input, make_input
+from perdure.agents.limits import Limits
 from perdure.agents.names import part, prefix_of
 from perdure.agents.options import DurableOptions, WorkflowOptions
 from perdure.agents.outputs import output_hint, schema_name
@@ -30,6 +32,7 @@ from perdure.agents.runs import AgentRun, current_run
 from perdure.agents.steps import TOOL_KEY, StepOptions
 from perdure.agents.stops import StopCondition
 from perdure.agents.streaming import AgentItem, can_stream, emit_events, events
+from perdure.sdk.budgets import Budget
 from perdure.sdk.client import Client, Handle, StartOptions
 from perdure.sdk.context import Context
 from perdure.sdk.replay.at_once import AtOnce
@@ -61,6 +64,8 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         models: Mapping[str, Model] | None = None,
         capabilities: Sequence[AbstractCapability[DepsT]] = (),
         hooks: Sequence[CallHook] = (),
+        budget: Budget | None = None,
+        price: Price | None = None,
         usage_limits: UsageLimits | None = None,
         stop: Sequence[StopCondition] = (),
         input_guards: Sequence[InputGuard] = (),
@@ -83,7 +88,8 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         self.agent = agent
         self._deps = deps
         self._models = dict(models or {})
-        self._hooks = tuple(hooks)
+        # The last to come before a call, so that nothing is reserved for one that is not made.
+        self._hooks = (*hooks, Spending(budget, price), Limits())
         self._usage_limits = usage_limits
         self._input_guards = tuple(input_guards)
         self._bounds: dict[str, Any] = {

@@ -9,11 +9,13 @@ from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.models import Model
 from pydantic_ai.usage import UsageLimits
 
+from perdure.agents.budgets import Price
 from perdure.agents.calls import CallHook
 from perdure.agents.conversation import Compaction
 from perdure.agents.guards import InputGuard, OutputGuard
 from perdure.agents.steps import StepOptions
 from perdure.agents.stops import StopCondition
+from perdure.sdk.budgets import Budget
 from perdure.sdk.context import Context
 from perdure.sdk.workflow import Queue, Retry, Schedulings, Triggerings
 
@@ -44,6 +46,10 @@ class DurableOptions(WorkflowOptions, Generic[DepsT], total=False):
     """Capabilities of the library for durable runs only."""
     hooks: Sequence[CallHook]
     """What comes before and after each call of a model or a tool, inside its step."""
+    budget: Budget | None
+    """What each run and all below it may spend, unless one is given at its start."""
+    price: Price | None
+    """What the agent's models cost, where the library does not know it: US dollars for a model's name and usage."""
     usage_limits: UsageLimits | None
     """The library's limits: over them a run fails."""
     stop: Sequence[StopCondition]

@@ -36,11 +36,14 @@ from pydantic_ai.exceptions import UserError
 from pydantic_ai.toolsets import ToolsetTool
 from pydantic_ai.usage import RunUsage
 
+from perdure.agents.budgets import ended_by
 from perdure.agents.calls import Call
 from perdure.agents.failures import is_transient, recorded_failure
-from perdure.agents.names import step_name
+from perdure.agents.limits import patient
+from perdure.agents.names import StepName, step_name
 from perdure.agents.runs import AgentRun, current_run
-from perdure.sdk.errors import Fatal, StepFailed
+from perdure.sdk.budgets import admitted
+from perdure.sdk.errors import BudgetExceeded, Fatal, StepFailed
 from perdure.sdk.steps import step_result
 from perdure.sdk.workflow import ONCE, Retry, StepCall, as_policy
 from perdure.wire.records import Kind
@@ -138,9 +141,24 @@ class _Bound(BoundDurableOperation[ParamsT, WireT, ResultT], Generic[ParamsT, Wi
             return await operation.handler(params)
         options: Any = self._options if config is None else config
         named = step_name(operation.operation_id, getattr(params, "name", ""), _tool_call_id(params))
-        key = run.keys.of(named)
-        is_model = operation.config_role == "model"
-        body = _Body(operation, params, run)
+        if operation.config_role != "model":
+            return operation.result_codec.load(_taken_apart(await self._step(params, run, named, options), params))
+        try:
+            recorded = await admitted(run.ctx, lambda: self._step(params, run, named, options))
+        except StepFailed as failure:
+            raise recorded_failure(failure, getattr(operation.operation_id, "model_name", "")) from failure
+        except BudgetExceeded as error:
+            ending = ended_by(error, params)
+            if ending is None:
+                raise
+            run.ctx.log("The agent ends with what it has: %s", error.message)
+            return ending  # type: ignore[return-value]  # to a request for an answer it is one
+        return operation.result_codec.load(recorded)
+
+    async def _step(self, params: ParamsT, run: AgentRun, named: StepName, options: Any) -> Raw:
+        """The operation as the next step of its name."""
+        is_model = self._operation.config_role == "model"
+        body = _Body(self._operation, params, run)
         machine = run.ctx.machine
         asked = machine.new_call(
             Kind.STEP,
@@ -154,17 +172,15 @@ class _Bound(BoundDurableOperation[ParamsT, WireT, ResultT], Generic[ParamsT, Wi
                 result_type=Raw,
                 retry_if=is_transient if is_model else None,
             ),
-            key=key,
+            key=run.keys.of(named),
         )
         try:
-            recorded = await step_result(machine, asked, Raw)
-        except StepFailed as failure:
+            recorded: Raw = await step_result(machine, asked, Raw)
+        except StepFailed:
             record_durable_unit(executed=body.has_run)
-            if not is_model:
-                raise
-            raise recorded_failure(failure, body.model_name) from failure
+            raise
         record_durable_unit(executed=body.has_run)
-        return operation.result_codec.load(_taken_apart(recorded, params))
+        return recorded
 
 
 class _Body(Generic[ParamsT]):
@@ -176,10 +192,6 @@ class _Body(Generic[ParamsT]):
         self._run = run
         self._telemetry = telemetry.get_current()
         self.has_run = False
-
-    @property
-    def model_name(self) -> str:
-        return getattr(self._operation.operation_id, "model_name", "")
 
     async def run(self) -> Raw:
         self.has_run = True
@@ -194,6 +206,8 @@ class _Body(Generic[ParamsT]):
     async def _called(self) -> Raw:
         operation, params, run = self._operation, self._params, self._run
         before: RunUsage | None = None
+        if isinstance(params, ModelRequestParams):
+            params = replace(params, model_settings=patient(params))
         if isinstance(params, ToolsetCallToolParams | DynamicToolsetCallToolParams):
             # A tool may count what it uses (`usage=ctx.usage` for an agent inside). It counts on a copy, and the
             # difference is recorded: so a replay, in which the tool does not run, counts the same.

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from tests.faults.run import Run
+from tests.faults.scenarios.agents import agents
 from tests.faults.scenarios.chaos import chaos
 from tests.faults.scenarios.clocks import clocks
 from tests.faults.scenarios.crossing import crossing
@@ -43,6 +44,7 @@ class Scenario(NamedTuple):
 
 SCENARIOS = {
     "kills": Scenario(kills, BOTH, fast=BOTH, medium=BOTH),
+    "agents": Scenario(agents, BOTH, medium=("sqlite",)),
     "races": Scenario(races, BOTH, fast=("postgres",), medium=("postgres",)),
     "wakes": Scenario(wakes, BOTH),
     "limits": Scenario(limits, BOTH, medium=("postgres",)),

@@ -1,0 +1,130 @@
+"""What an agent may spend: each request to its model is reserved before it is made, and settled after.
+
+    research = durable(agent, budget=Budget(usd=2, on_exceed="ask"))
+
+A budget that is given at the start of a run, or to an execution above it, counts likewise, without a word from the
+agent. Prices are those that the library knows (`genai-prices`), unless the agent is given a `price` of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from decimal import Decimal
+from typing import Any, Final, TypeAlias
+
+import msgspec
+from pydantic_ai.durable_exec import ModelRequestParams
+from pydantic_ai.exceptions import ModelHTTPError
+from pydantic_ai.messages import ModelMessagesTypeAdapter, ModelResponse, TextPart
+from pydantic_ai.usage import RequestUsage
+
+from perdure.agents.calls import Call, CallHook
+from perdure.sdk.budgets import Budget, Reservation, is_limited, reserve
+from perdure.sdk.errors import BudgetExceeded
+from perdure.wire.budgets import OnExceed, ReserveReply, usd_micros
+
+Price: TypeAlias = Callable[[str, RequestUsage], float | Decimal]
+"""US dollars for what a model, by its name, has used."""
+
+OUTPUT_TOKENS: Final = 4_096
+"""How many tokens an answer is thought to have at most when the model settings do not say so (`max_tokens`)."""
+BYTES_PER_TOKEN: Final = 3
+"""So many bytes of a request are thought to be a token: more than most texts have."""
+_reservation: ContextVar[Reservation | None] = ContextVar("perdure_reservation", default=None)
+
+
+class Spending(CallHook):
+    """Reserves before each request to a model and settles after it.
+
+    What a request took whose answer broke stays reserved: it cost something, and nobody knows how much.
+    """
+
+    def __init__(self, budget: Budget | None, price: Price | None) -> None:
+        self._budget = budget
+        self._price = price
+
+    async def before(self, call: Call) -> None:
+        """Set aside what the request may take. Raises BudgetExceeded, Postponed."""
+        _reservation.set(None)
+        if call.kind != "model" or not is_limited(self._budget):
+            return
+        usage = estimate(call)
+        model = call.run_context.model
+        while models := getattr(model, "models", None):  # of fallbacks the first is thought to answer
+            model = models[0]
+        cost = self._cost(
+            ModelResponse(
+                [],
+                usage=usage,
+                model_name=model.model_name,
+                provider_name=model.system,
+                provider_url=getattr(model, "base_url", None),
+            )
+        )
+        _reservation.set(
+            await reserve(
+                usd_micros=cost or 0,
+                tokens=usage.input_tokens + usage.output_tokens,
+                budget=self._budget,
+                unpriced=model.model_name if cost is None else None,
+            )
+        )
+
+    async def after(self, call: Call, result: Any) -> None:
+        """Put what it took in the place of that."""
+        reservation = _reservation.get()
+        if reservation is None or not isinstance(result, ModelResponse):
+            return
+        usage = result.usage
+        if usage.unmeasured_requests:
+            return  # the provider did not say what it took
+        await reservation.settle(usd_micros=self._cost(result) or 0, tokens=usage.input_tokens + usage.output_tokens)
+
+    async def failed(self, call: Call, error: Exception) -> None:
+        """What a provider refused costs nothing."""
+        reservation = _reservation.get()
+        if reservation is not None and isinstance(error, ModelHTTPError) and not error.in_stream:
+            await reservation.release()
+
+    def _cost(self, response: ModelResponse) -> int | None:
+        """In millionths of a US dollar; None: nobody knows."""
+        usage = response.usage
+        if self._price is not None:
+            return usd_micros(self._price(response.model_name or "", usage))
+        if usage.cost is not None:
+            return usd_micros(usage.cost)
+        try:
+            return usd_micros(response.cost().total_price)
+        except (LookupError, ValueError, AssertionError):  # a model without a name, or one that is not listed
+            return None
+
+
+def estimate(call: Call) -> RequestUsage:
+    """What a request may take: its messages and tools by their size, the answer by `max_tokens`."""
+    request = call.request
+    if request is None:  # a history is compacted: about as much again
+        return RequestUsage(input_tokens=OUTPUT_TOKENS, output_tokens=OUTPUT_TOKENS)
+    size = len(ModelMessagesTypeAdapter.dump_json(request.messages))
+    parameters = request.model_request_parameters
+    for tool in (*parameters.function_tools, *parameters.output_tools):
+        size += len(tool.description or "") + len(str(tool.parameters_json_schema))
+    most = (request.model_settings or {}).get("max_tokens") or OUTPUT_TOKENS
+    return RequestUsage(input_tokens=size // BYTES_PER_TOKEN + 1, output_tokens=most)
+
+
+def ended_by(error: BudgetExceeded, params: object) -> ModelResponse | None:
+    """The answer that an agent ends with whose budget is to be finished with: its last words in this run, or that there
+    is none. None: it must not end so, or owes an answer of another kind than text."""
+    refused = msgspec.convert(error.details, ReserveReply)
+    finishes = refused.budget is not None and refused.budget.limits.on_exceed is OnExceed.FINISH
+    if not finishes or not isinstance(params, ModelRequestParams):
+        return None
+    if not params.model_request_parameters.allow_text_output:
+        return None
+    words = error.message
+    for message in params.messages:
+        if isinstance(message, ModelResponse) and message.run_id == params.run_context.run_id:
+            said = [part.content for part in message.parts if isinstance(part, TextPart) and part.content]
+            words = "\n\n".join(said) or words
+    return ModelResponse([TextPart(words)], finish_reason="length")

@@ -1,0 +1,138 @@
+"""What agents spend: reserved and settled around each request, at real prices, against the provider of the tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from openai import AsyncOpenAI
+from pydantic_ai import Agent
+from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.providers.openai import OpenAIProvider
+from tests.agents.provider import Provider, serving
+
+from perdure import Budget, BudgetExceeded, Registry
+from perdure.agents import DurableAgent, durable
+from perdure.sdk.errors import ExecutionFailed
+from perdure.testing import Bench, embedded
+from perdure.wire.records import Kind
+
+SCRIPTS: dict[str, Any] = {
+    "greet": [{"text": "hello"}],
+    "order": [{"text": "let me see", "tools": [["find", {}]]}, {"tools": [["find", {}]]}, {"text": "it is there"}],
+    "full": [{"text": "hello", "faults": [{"status": 429, "headers": {"retry-after": "90"}}, {"status": 429}]}],
+    "broken": [{"text": "one two three", "faults": [{"break_after": 0}]}],
+}
+OFTEN = "gpt-4o-mini"
+
+
+class House:
+    """An agent, its provider, and the bench that runs it."""
+
+    def __init__(self, provider: Provider, bench: Bench, agent: DurableAgent[object, str]) -> None:
+        self.provider = provider
+        self.bench = bench
+        self.agent = agent
+
+    async def run(self, prompt: str, **options: Any) -> str:
+        handle = await self.agent.start(self.bench, prompt, **options)
+        self.id = handle.id
+        return await handle.result()
+
+    async def keys(self) -> list[str | None]:
+        kinds = (Kind.STEP, Kind.TIMER)
+        return [row.key for row in await self.bench.journal(self.id) if row.kind in kinds]
+
+
+@asynccontextmanager
+async def house(model: str = OFTEN, **options: Any) -> AsyncIterator[House]:
+    provider = Provider(SCRIPTS)
+    async with serving(provider) as url, AsyncOpenAI(base_url=url, api_key="none") as client:
+        agent = Agent(OpenAIChatModel(model, provider=OpenAIProvider(openai_client=client)), name="clerk")
+
+        @agent.tool_plain
+        def find() -> str:
+            return "on the shelf"
+
+        made = durable(agent, **options)
+        async with embedded(Registry(made)) as bench:
+            yield House(provider, bench, made)
+
+
+async def test_requests_are_charged_at_their_price() -> None:
+    async with house() as h:
+        assert await h.run("order", budget=Budget(usd=1, tokens=100_000)) == "it is there"
+        budget = await h.bench.budget(h.id)
+        assert (budget.calls.spent, budget.calls.reserved) == (3, 0)
+        asked = sum(row.what == "begin" for row in h.provider.calls)
+        assert asked == 3
+        assert 100 < budget.tokens.spent < 5_000
+        # 15 cents for a million tokens of input, 60 of output
+        assert budget.tokens.spent * 0.15 <= budget.usd_micros.spent <= budget.tokens.spent * 0.6
+
+
+async def test_an_agent_has_its_budget_with_it() -> None:
+    async with house(budget=Budget(calls=2, on_exceed="fail")) as h:
+        with pytest.raises(ExecutionFailed) as failed:
+            await h.run("order")
+        assert failed.value.type == BudgetExceeded.__name__
+        assert len(h.provider.made()) == 2
+        assert await h.run("greet") == "hello", "each run has its own"
+
+
+async def test_over_it_the_run_pauses_and_goes_on_where_it_was() -> None:
+    async with house(budget=Budget(calls=2)) as h:
+        handle = await h.agent.start(h.bench, "order")
+        h.id = handle.id
+        await h.bench.settle()
+        assert len(h.provider.made()) == 2
+        await h.bench.raise_budget(handle.id, calls=1)
+        assert await handle.result() == "it is there"
+        assert len(h.provider.made()) == 3, "no request was made twice"
+        assert await h.keys() == [
+            "model:1",
+            "tool:find:call-0-0",
+            "model:2",
+            "tool:find:call-1-0",
+            "model:3",
+            "model:4",
+        ]
+
+
+async def test_it_ends_with_what_it_has() -> None:
+    async with house(budget=Budget(calls=2, on_exceed="finish")) as h:
+        assert await h.run("order") == "let me see"
+        assert len(h.provider.made()) == 2
+    async with house(budget=Budget(calls=0, on_exceed="finish")) as h:
+        assert await h.run("greet") == "The budget is used up: 0 of 0 calls."
+
+
+async def test_a_price_that_nobody_knows_is_asked_for() -> None:
+    async with house(model="no-such-model", budget=Budget(usd=1)) as h:
+        with pytest.raises(ExecutionFailed, match="no price is known of 'no-such-model'"):
+            await h.run("greet")
+        assert h.provider.calls == []
+    async with house(model="no-such-model", budget=Budget(usd=1), price=lambda model, usage: 0.25) as h:
+        assert await h.run("greet") == "hello"
+        assert (await h.bench.budget(h.id)).usd_micros.spent == 250_000
+
+
+async def test_a_full_provider_is_waited_for_without_a_worker() -> None:
+    async with house() as h:
+        before = h.bench.clock.now_us()
+        assert await h.run("full", budget=Budget(calls=5)) == "hello"
+        assert h.bench.clock.now_us() - before >= 90_000_000
+        assert [call.what for call in h.provider.calls] == ["begin", "fault", "begin", "fault", "begin", "end"]
+        # The first says when to come back: a timer. The second does not: a try of the same step.
+        assert [key and key.rpartition("/")[2] for key in await h.keys()] == ["model:1", "timer", "model:2"]
+        budget = await h.bench.budget(h.id)
+        assert (budget.calls.spent, budget.calls.reserved) == (1, 0), "what is refused costs nothing"
+
+
+async def test_what_a_broken_answer_took_stays_reserved() -> None:
+    async with house() as h:
+        assert await h.run("broken", budget=Budget(calls=5)) == "one two three"
+        budget = await h.bench.budget(h.id)
+        assert (budget.calls.spent, budget.calls.reserved) == (1, 1)

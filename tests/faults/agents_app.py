@@ -1,0 +1,97 @@
+"""What the workers of the scenario `agents` run: an agent with tools and an approval, asking the provider of the tests.
+
+Each request says in a header whose it is, so that the provider's log, which nobody kills, tells which step asked what.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from openai import AsyncOpenAI, DefaultAsyncHttpx2Client
+from pydantic_ai import Agent
+from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.providers.openai import OpenAIProvider
+from tests.agents.provider import CALLER_HEADER
+from tests.faults.app import five_steps, note
+
+from perdure import Budget, Context, current_step, workflow
+from perdure.agents import durable
+
+AGENT = "clerk"
+TOOL_SECONDS = 0.05
+
+SCRIPTS = {
+    "order": [
+        {"tools": [["look_up", {"order": "{rest}"}], ["weigh", {"order": "{rest}"}]], "wait_seconds": 0.05},
+        {"tools": [["refund", {"order": "{rest}"}]], "wait_seconds": 0.05},
+        {"text": "order {rest} was refunded", "wait_seconds": 0.05},
+    ]
+}
+
+
+async def sign(request: object) -> None:
+    """Write into a request which step makes it."""
+    info = current_step()
+    attempt = 0 if info.context is None else info.context.attempt
+    request.headers[CALLER_HEADER] = f"{info.execution_id} {attempt} {info.key}"  # type: ignore[attr-defined]
+
+
+clerk_agent = Agent(
+    OpenAIChatModel(
+        "gpt-4o-mini",
+        provider=OpenAIProvider(
+            openai_client=AsyncOpenAI(
+                base_url=os.environ.get("FAULTS_PROVIDER", "http://127.0.0.1:1/v1"),
+                api_key="none",
+                http_client=DefaultAsyncHttpx2Client(event_hooks={"request": [sign]}),
+            )
+        ),
+    ),
+    name=AGENT,
+)
+
+
+async def tool(what: str, order: str) -> str:
+    """What each tool does: its beginning and its end go to the effect log."""
+    note("begin")
+    await asyncio.sleep(TOOL_SECONDS)
+    note("end")
+    return f"{what} {order}"
+
+
+@clerk_agent.tool_plain
+async def look_up(order: str) -> str:
+    """Look an order up."""
+    return await tool("found", order)
+
+
+@clerk_agent.tool_plain
+async def weigh(order: str) -> str:
+    """Weigh an order."""
+    return await tool("weighed", order)
+
+
+@clerk_agent.tool_plain(requires_approval=True)
+async def refund(order: str) -> str:
+    """Give an order's money back."""
+    return await tool("refunded", order)
+
+
+clerk = durable(clerk_agent, budget=Budget(tokens=1_000_000, on_exceed="fail"))
+
+
+@workflow
+async def order(ctx: Context, n: int) -> str:
+    """An agent's run inside a workflow."""
+    return await clerk(ctx, f"order {n}")
+
+
+def expected(n: int) -> str:
+    """What it must come to."""
+    return f"order {n} was refunded"
+
+
+APPROVAL = f"agent:{AGENT}/approve_refund_call-1-0"
+"""The key of the question."""
+__all__ = ["five_steps", "order"]
