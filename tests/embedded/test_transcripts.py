@@ -142,6 +142,22 @@ async def test_a_message_is_delivered_to_the_turn_that_works_and_ends_with_it(ho
         assert rows == ["read", "take", "take", "append"]
 
 
+async def test_a_session_that_was_erased_begins_anew(house: House) -> None:
+    app = Registry()
+
+    @app.workflow
+    async def reads(ctx: Context) -> list[Any]:
+        return values((await read_transcript(ctx, "s")).messages)
+
+    async with house.open(app) as p:
+        await p.append_messages("s", ["secret", "and more"])
+        assert await (await p.start(reads)).result() == ["secret", "and more"]
+        await p.erase(session_id="s")
+        assert await (await p.start(reads)).result() == []
+        await p.append_messages("s", ["new", "and newer"])  # under the same numbers
+        assert await (await p.start(reads)).result() == ["new", "and newer"]
+
+
 async def test_a_transcript_that_was_erased_cannot_be_read_again(house: House) -> None:
     app = Registry()
 

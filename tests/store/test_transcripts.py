@@ -180,7 +180,8 @@ async def test_an_execution_reads_and_adds_and_its_journal_has_versions_only(wor
     ]
     [refused] = await do(world, id, AppendMessages("b", None, "s", [raw("late")], 0))
     assert refused[:2] == ("append", False) and refused[2]["type"] == "CONFLICT"
-    assert await do(world, id, ReadTranscript("r2", "s")) == [("read", True, {"session_id": "s", "version": 2})]
+    known = {"session_id": "s", "version": 2, "begun_at_us": world.now_us}
+    assert await do(world, id, ReadTranscript("r2", "s")) == [("read", True, known)]
     assert await said(world, "s") == [text, "and"]
     assert all(len(bytes(row.value)) < 300 for row in await world.journal(id))
     await world.check()

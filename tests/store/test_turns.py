@@ -154,10 +154,11 @@ async def test_a_message_is_delivered_once_to_the_turn_that_is_open(world: World
     assert await read(world, second) == {
         "session_id": "s",
         "version": 0,
+        "begun_at_us": world.now_us,
         "taken_by": first,
         "result": {"answer": 42},
     }
-    assert await read(world, third) == {"session_id": "s", "version": 0}
+    assert await read(world, third) == {"session_id": "s", "version": 0, "begun_at_us": world.now_us}
     for id in (second, third):
         await world.finish(id)
     await world.check()

@@ -142,6 +142,7 @@ def _session(ctx: Context, session_id: str | None) -> str:
 class _Version(Struct, frozen=True):
     version: int
     session_id: str = ""
+    begun_at_us: int = 0
     taken_by: str | None = None
     result: MaybeRaw = None
 
@@ -171,36 +172,43 @@ class TranscriptReader:
     def __init__(self, transport: Transport, bytes_max: int = KEPT_BYTES_MAX) -> None:
         self._transport = transport
         self._bytes_max = bytes_max
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, int], _Kept] = OrderedDict()
+        """By the session, and since when its transcript is there: one that was erased may begin again."""
         self._size = 0
 
-    def known(self, session_id: str, version: int) -> Transcript | None:
+    def forget(self) -> None:
+        """Forget everything: the store is not what it was (it was restored, or another database server took over)."""
+        self._kept.clear()
+        self._size = 0
+
+    def known(self, session_id: str, begun_at_us: int, version: int) -> Transcript | None:
         """A transcript at a version, if nothing has to be fetched for it."""
         if version == 0:
             return Transcript(0, ())
-        kept = self._kept.get(session_id)
+        kept = self._kept.get((session_id, begun_at_us))
         if kept is None or not kept.least <= version <= kept.version:
             return None
-        self._kept.move_to_end(session_id)
+        self._kept.move_to_end((session_id, begun_at_us))
         return shown(version, kept.entries)
 
-    async def read(self, session_id: str, version: int) -> Transcript:
+    async def read(self, session_id: str, begun_at_us: int, version: int) -> Transcript:
         """A transcript at a version. A server that cannot be reached is asked again, for as long as the caller waits.
         Raises what it refuses, and `NotFound` for a transcript that was erased meanwhile."""
-        found = self.known(session_id, version)
+        found = self.known(session_id, begun_at_us, version)
         if found is not None:
             return found
-        kept = self._kept.get(session_id)
+        place = (session_id, begun_at_us)
+        kept = self._kept.get(place)
         if kept is not None and kept.version < version:
             more = await self._fetch(session_id, version, kept.version)
             if _has_all(more, version) and more[0].seq == kept.version + 1:
-                self._keep(session_id, _Kept(kept.least, [*kept.entries, *more]))
+                self._keep(place, _Kept(kept.least, [*kept.entries, *more]))
                 return shown(version, [*kept.entries, *more])
         entries = await self._fetch(session_id, version, None)
         if not _has_all(entries, version):
             raise NotFound(f"Version {version} of the transcript of session {session_id!r} is gone: it was erased.")
         if kept is None or kept.version < version:
-            self._keep(session_id, _Kept(version, entries))
+            self._keep(place, _Kept(version, entries))
         return shown(version, entries)
 
     async def _fetch(self, session_id: str, version: int, after: int | None) -> list[Entry]:
@@ -220,15 +228,15 @@ class TranscriptReader:
             if after is None:
                 return found
 
-    def _keep(self, session_id: str, kept: _Kept) -> None:
+    def _keep(self, place: tuple[str, int], kept: _Kept) -> None:
         """Keep what was read, without what its newest summary stands for; and let go of what was read long ago."""
         summary = next((entry for entry in reversed(kept.entries) if entry.summary_of is not None), None)
         if summary is not None and summary.summary_of is not None and kept.entries[0].seq <= summary.summary_of:
             rest = [entry for entry in kept.entries if entry.seq > (summary.summary_of or 0)]
             kept = _Kept(summary.seq, rest)
-        before = self._kept.pop(session_id, None)
+        before = self._kept.pop(place, None)
         self._size += kept.size - (0 if before is None else before.size)
-        self._kept[session_id] = kept
+        self._kept[place] = kept
         while self._size > self._bytes_max:
             self._size -= self._kept.popitem(last=False)[1].size
 
@@ -280,7 +288,7 @@ class Unread:
         if row.kind is not Kind.TRANSCRIPT or row.name != READ or row.seq in self._found:
             return True
         said = _said(row)
-        known = self._reader.known(said.session_id, said.version)
+        known = self._reader.known(said.session_id, said.begun_at_us, said.version)
         if known is not None:
             self._found[row.seq] = known
         return known is not None
@@ -292,7 +300,7 @@ class Unread:
                 for row in first[0]:
                     if not self._is_here(row):
                         said = _said(row)
-                        found = await self._reader.read(said.session_id, said.version)
+                        found = await self._reader.read(said.session_id, said.begun_at_us, said.version)
                         self._found[row.seq] = found
                 if self._waiting and self._waiting[0] is first:
                     self._waiting.popleft()

@@ -144,7 +144,9 @@ class Worker:
         )
         sent = 0.0 if self.lease is None else self.lease.now()
         reply = await self.transport.register(request)
-        self._epoch = reply.epoch
+        if reply.epoch != self._epoch:
+            self._epoch = reply.epoch
+            self.transcripts.forget()
         if self.lease is not None:
             self.lease.begin(self, self.id, reply, sent)
 

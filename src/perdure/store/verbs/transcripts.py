@@ -152,7 +152,7 @@ async def drop_summarized(project_id: str, session_id: str) -> int:
     rows = await query("lock_transcript", project_id=project_id, session_id=session_id)
     if not rows or rows[0][2] <= rows[0][3]:
         return 0
-    version, _, _, dropped = rows[0]
+    version, _, _, dropped, _ = rows[0]
     oldest = (await query("oldest_reading", project_id=project_id, session_id=session_id))[0][0]
     found = await query(
         "newest_summary", project_id=project_id, session_id=session_id, version=version if oldest is None else oldest

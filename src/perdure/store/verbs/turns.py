@@ -104,6 +104,8 @@ async def _read(project_id: str, execution_id: str, session_id: str) -> bytes:
     rows = await query("lock_transcript", project_id=project_id, session_id=session_id)
     version: int = rows[0][0] if rows else 0
     value: dict[str, object] = {"session_id": session_id, "version": version}
+    if rows:
+        value["begun_at_us"] = rows[0][4]
     noted = await query(
         "note_reading", execution_id=execution_id, session_id=session_id, project_id=project_id, version=version
     )

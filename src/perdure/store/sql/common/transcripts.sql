@@ -2,13 +2,13 @@
 
 -- name: lock_transcript
 -- holds: session=session_id
-SELECT version, turns, summarized, dropped FROM transcripts WHERE project_id = :project_id AND session_id = :session_id {FOR UPDATE};
+SELECT version, turns, summarized, dropped, begun_at_us FROM transcripts WHERE project_id = :project_id AND session_id = :session_id {FOR UPDATE};
 
 -- name: advance_transcript
 -- holds: session=session_id
 -- With a version only that one is followed.
-INSERT INTO transcripts (project_id, session_id, version, turns, summarized, dropped, written_at_us)
-VALUES (:project_id, :session_id, :entries, 0, :summarized, 0, :now_us)
+INSERT INTO transcripts (project_id, session_id, version, turns, summarized, dropped, written_at_us, begun_at_us)
+VALUES (:project_id, :session_id, :entries, 0, :summarized, 0, :now_us, :now_us)
 ON CONFLICT (project_id, session_id) DO UPDATE SET version = transcripts.version + :entries,
   summarized = {MAX|GREATEST}(transcripts.summarized, excluded.summarized), written_at_us = excluded.written_at_us
   WHERE :expected{::BIGINT} IS NULL OR transcripts.version = :expected

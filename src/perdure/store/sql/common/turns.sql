@@ -2,8 +2,8 @@
 
 -- name: count_turn
 -- holds: session=session_id
-INSERT INTO transcripts (project_id, session_id, version, turns, summarized, dropped, written_at_us)
-VALUES (:project_id, :session_id, 0, 1, 0, 0, :now_us)
+INSERT INTO transcripts (project_id, session_id, version, turns, summarized, dropped, written_at_us, begun_at_us)
+VALUES (:project_id, :session_id, 0, 1, 0, 0, :now_us, :now_us)
 ON CONFLICT (project_id, session_id) DO UPDATE SET turns = transcripts.turns + 1, written_at_us = excluded.written_at_us
 RETURNING turns;
 
