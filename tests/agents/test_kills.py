@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from tests.server.serving import Served
 
+from perdure import ExecutionFailed
 from perdure.sdk.client import Client
 from perdure.wire.errors import Conflict, NotFound
 from perdure.wire.records import Kind, Row
@@ -21,6 +22,8 @@ from perdure.wire.records import Kind, Row
 ROOT = Path(__file__).resolve().parent.parent.parent
 RUNS = 6
 """Under way at any time."""
+PROGRESS = 500
+"""Bytes that the log grows between two kills: some ten calls, so that most runs get on."""
 
 
 class Workers:
@@ -92,6 +95,7 @@ async def test_no_recorded_call_is_made_again_whoever_dies(served: Served, tmp_p
     host, port = served.address
     client = Client.connect(f"http://{host}:{port}", served.key)
     done: list[str] = []
+    poisoned: list[str] = []
     killed = 0
     with workers(f"http://{host}:{port}", served.key, calls) as pool:
         for _ in range(2):
@@ -100,8 +104,12 @@ async def test_no_recorded_call_is_made_again_whoever_dies(served: Served, tmp_p
         async def caller(number: int) -> None:
             while killed < kills:
                 handle = await client.start("payer", f"run {number}")
-                assert await handle.result() == "paid"
                 done.append(handle.id)
+                try:
+                    assert await handle.result() == "paid"
+                except ExecutionFailed as error:  # it may lose five workers before it can record anything
+                    assert "POISONED" in str(error)
+                    poisoned.append(handle.id)
 
         async def allowing() -> None:
             while True:
@@ -112,7 +120,7 @@ async def test_no_recorded_call_is_made_again_whoever_dies(served: Served, tmp_p
         running = [asyncio.create_task(caller(number)) for number in range(RUNS)]
         while killed < kills:
             begun = calls.stat().st_size
-            await served.until(lambda begun=begun: calls.stat().st_size > begun)  # type: ignore[misc]  # mypy infers no lambda with a default
+            await served.until(lambda begun=begun: calls.stat().st_size > begun + PROGRESS)  # type: ignore[misc]  # mypy infers no lambda with a default
             await asyncio.sleep(dice.uniform(0.0, 0.1))
             pool.kill(dice.choice(pool.alive))
             killed += 1
@@ -124,6 +132,7 @@ async def test_no_recorded_call_is_made_again_whoever_dies(served: Served, tmp_p
     for line in calls.read_text().splitlines():
         id, key, attempt = line.split(" ")
         begun_by[id, key].append(int(attempt))
+    assert len(poisoned) < len(done) / 4
     for id in done:
         for row in await rows_of(client, id):
             if row.kind is Kind.STEP and row.key is not None:
@@ -131,5 +140,6 @@ async def test_no_recorded_call_is_made_again_whoever_dies(served: Served, tmp_p
                 assert attempts, f"{row.key} of {id} is recorded and was never called"
                 assert max(attempts) == row.attempt, f"{row.key} of {id} was called again after it was recorded"
     repeated = Counter(key for (_, key), attempts in begun_by.items() if len(attempts) > 1)
-    print(f"{len(done)} runs, {killed} kills, calls repeated that were in flight: {dict(repeated)}")  # noqa: T201
+    said = f"{len(done)} runs ({len(poisoned)} poisoned), {killed} kills; in flight and repeated: {dict(repeated)}"
+    print(said)  # noqa: T201  # what a person wants to know of a long run
     await client.close()
