@@ -29,6 +29,7 @@ class Script:
         self.asked: Counter[int] = Counter()
         self.heard: list[list[ModelMessage]] = []
         self.tools: list[list[str]] = []
+        self.instructions: list[str | None] = []
         self._before = before
         self.model = FunctionModel(self._answer, model_name="script")
 
@@ -36,6 +37,7 @@ class Script:
         place = sum(isinstance(message, ModelResponse) for message in messages)
         self.asked[place] += 1
         self.heard.append(list(messages))
+        self.instructions.append(info.instructions)
         self.tools.append([tool.name for tool in info.function_tools])
         if self._before is not None:
             await self._before()

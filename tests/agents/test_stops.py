@@ -54,7 +54,7 @@ async def test_an_agent_that_has_done_enough_answers_with_what_it_has(condition:
         assert await handle.result() == "that is all"
     assert sum(script.asked.values()) == steps
     assert script.tools[-1] == [] and script.tools[0] == ["search", "publish"]
-    assert "answer now" in str(script.heard[-1])
+    assert "answer now" in str(script.instructions[-1]) and script.instructions[0] is None
 
 
 @pytest.mark.slow

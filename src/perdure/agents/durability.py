@@ -9,7 +9,7 @@ from pydantic_ai.agent import AbstractAgent, EventStreamHandler
 from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.durable_exec import BaseDurabilityCapability, DurabilityEngineSpec, conversation_id_from_run_id
 from pydantic_ai.messages import ToolCallPart
-from pydantic_ai.models import Model
+from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.tools import AgentDepsT, DeferredToolRequests, DeferredToolResults, RunContext, ToolDefinition
 
 from perdure.agents.approvals import Questions
@@ -85,8 +85,14 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         run = current_run()
         return tool_defs if run is None else withheld(run, self._stop, ctx, tool_defs)
 
-    def get_instructions(self) -> Any:
-        return answer_now
+    async def before_model_request(
+        self, ctx: RunContext[AgentDepsT], request_context: ModelRequestContext
+    ) -> ModelRequestContext:
+        request_context = await super().before_model_request(ctx, request_context)
+        run = current_run()
+        if run is not None and run.finishing is not None:
+            answer_now(run, request_context)
+        return request_context
 
     async def after_tool_execute(
         self,

@@ -66,6 +66,9 @@ class StepOptions(TypedDict, total=False):
     timeout: float | None
 
 
+_PLAIN: Final = StepOptions()
+
+
 class JsonCodec(DurabilityCodec):
     """Values ↔ JSON by their types, as the library writes them; recorded as they are."""
 
@@ -90,8 +93,7 @@ class StepBackend(DurableOperationBackend[StepOptions]):
     """Binds an agent's operations to steps. `hooks` and names come from the run that is current at the call."""
 
     def __init__(self, model: StepOptions, tool: StepOptions) -> None:
-        self._model = model
-        self._tool = tool
+        self._by_role: dict[str, StepOptions] = {"model": model, "tool": tool}
 
     def bind(
         self, operation: DurableOperation[ParamsT, WireT, ResultT]
@@ -99,7 +101,7 @@ class StepBackend(DurableOperationBackend[StepOptions]):
         return _Bound(operation, self._options(operation))
 
     def _options(self, operation: DurableOperation[Any, Any, Any]) -> StepOptions:
-        return {"model": self._model, "tool": self._tool}.get(operation.config_role, StepOptions())
+        return self._by_role.get(operation.config_role, _PLAIN)
 
     def config_for_tool(
         self, operation: DurableOperation[ParamsT, WireT, ResultT], *, tool: object | None, tool_name: str

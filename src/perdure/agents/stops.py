@@ -8,12 +8,14 @@ The library's `UsageLimits` end a run by an error; these end it by an answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
-from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolReturnPart
+from pydantic_ai.messages import InstructionPart, ModelMessage, ModelResponse, TextPart, ToolReturnPart
+from pydantic_ai.models import ModelRequestContext
 from pydantic_ai.tools import RunContext, ToolDefinition
 
-from perdure.agents.runs import AgentRun, current_run
+from perdure.agents.runs import AgentRun
 
 StopCondition: TypeAlias = Callable[[RunContext[Any]], str | None]
 """Looked at before each request to the model: a reason to stop, or None. A function of the run and nothing else, since
@@ -86,9 +88,10 @@ def withheld(
     return tools if run.finishing is None else []
 
 
-def answer_now(ctx: RunContext[Any]) -> str | None:
-    """What the model is told when it has no tools any more."""
-    run = current_run()
-    if run is None or run.finishing is None:
-        return None
-    return f"{run.finishing} You have no tools any more: answer now, with what you have."
+def answer_now(run: AgentRun, request: ModelRequestContext) -> None:
+    """Tell the model that it has no tools any more."""
+    parameters = request.model_request_parameters
+    said = InstructionPart(f"{run.finishing} You have no tools any more: answer now, with what you have.", dynamic=True)
+    request.model_request_parameters = replace(
+        parameters, instruction_parts=[*(parameters.instruction_parts or ()), said]
+    )
