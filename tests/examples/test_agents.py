@@ -1,6 +1,6 @@
 """The examples of agents, run offline as they stand."""
 
-from examples.agents import guardrails, order_approval, research, router, streaming, structured_output, tools
+from examples.agents import budget, guardrails, order_approval, research, router, streaming, structured_output, tools
 
 
 async def test_tools() -> None:
@@ -35,3 +35,7 @@ async def test_mcp_tools() -> None:
     from examples.agents import mcp_tools  # the server's library takes a moment to import
 
     assert await mcp_tools.main() == "It is Ann."
+
+
+async def test_a_budget_that_is_raised() -> None:
+    assert await budget.main() == ("It will rain.", 3)
