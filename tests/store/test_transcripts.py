@@ -12,7 +12,7 @@ from perdure.store.interface import query, verb
 from perdure.store.queries import load, parse
 from perdure.store.verbs import looks, transcripts
 from perdure.store.verbs.idempotency import Idempotency
-from perdure.wire.errors import BadRequest, Conflict, KeyReused
+from perdure.wire.errors import BadRequest, Conflict, KeyReused, NotFound
 from perdure.wire.records import Kind
 from perdure.wire.requests import AppendMessages, Entry, ReadTranscript, Summarize
 from perdure.wire.transcripts import Page, shown
@@ -227,6 +227,8 @@ async def test_what_is_summarized_goes_once_nobody_can_read_it_again(
     await world.report(reader, end=failure())
     assert await stored() == ([(b'"kept too"', 1), (b'"so far"', 1), (b"3", 1)], 3)
     assert await said(world, "s") == ["so far", 3]
+    with pytest.raises(NotFound, match=r"Version 4 .* is gone"):
+        await page(world, "s", 4)
     await world.check()
     late = await world.running()
     await do(world, late, ReadTranscript("r", "s"), Summarize("u", None, "s", 5, raw("all")))

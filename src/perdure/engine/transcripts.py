@@ -30,7 +30,8 @@ class Transcripts:
     async def read(
         self, project_id: str, session_id: str, version: int | None = None, after: int | None = None
     ) -> Page:
-        """A page of a transcript at a version; of an unknown session version 0. Raises BadRequest, BadValue."""
+        """A page of a transcript at a version; of an unknown session version 0. Raises BadRequest, BadValue,
+        NotFound for a version that is gone."""
         check_name(session_id, where="session_id", max_bytes=KEY_BYTES_MAX)
         for name, value in (("version", version), ("after", after)):
             if value is not None and not 0 <= value < 1 << 62:

@@ -14,7 +14,7 @@ from msgspec import Raw
 from perdure.store.interface import query, query_many, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.wire.codec import REPLY_BYTES_MAX
-from perdure.wire.errors import BadRequest, Conflict, PerdureError
+from perdure.wire.errors import BadRequest, Conflict, NotFound, PerdureError
 from perdure.wire.transcripts import Entry, Page
 
 DROPPED_AT_ONCE: Final = 2_000
@@ -41,10 +41,11 @@ async def read_transcript(
     """A page of the entries that a version needs (None: the newest version); of an unknown session version 0.
 
     `after` goes on behind an entry; without it the page begins with the first one that the version needs. No entry
-    follows the one that fills `bytes_max`. Raises BadRequest for a version that is still to come.
+    follows the one that fills `bytes_max`. Raises BadRequest for a version that is still to come, NotFound for one of
+    which entries were dropped.
     """
     rows = await query("read_version", project_id=project_id, session_id=session_id)
-    newest: int = rows[0][0] if rows else 0
+    newest, dropped = rows[0] if rows else (0, 0)
     if version is None:
         version = newest
     elif version > newest:
@@ -52,6 +53,11 @@ async def read_transcript(
     if after is None:
         found = await query("newest_summary", project_id=project_id, session_id=session_id, version=version)
         after = found[0][1] if found else 0
+        if after < min(dropped, version):
+            raise NotFound(
+                f"Version {version} of the transcript of session {session_id!r} is gone: a summary stands for its "
+                f"first {dropped} entries."
+            )
     where: dict[str, object] = {"project_id": project_id, "session_id": session_id, "after": after, "version": version}
     fits, room = 0, bytes_max
     for (size,) in await query("entry_sizes", limit=limit, **where):

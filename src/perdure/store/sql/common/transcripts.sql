@@ -33,7 +33,7 @@ INSERT INTO transcript_entries (project_id, session_id, seq, hash, summary_of)
 VALUES (:project_id, :session_id, :seq, :hash, :summary_of);
 
 -- name: read_version
-SELECT version FROM transcripts WHERE project_id = :project_id AND session_id = :session_id;
+SELECT version, dropped FROM transcripts WHERE project_id = :project_id AND session_id = :session_id;
 
 -- name: newest_summary
 SELECT seq, summary_of FROM transcript_entries
