@@ -19,6 +19,7 @@ def test_what_waits_is_listed_and_answered_with_a_name(busy_house: House) -> Non
     assert (listed["step_key"], listed["workflow_id"]) == ("approve", "asks")
     assert id in house.run("approvals").stdout
     assert "Say what the answer is" in house.run("approve", id, "approve", code=2).stderr
+    assert "not both" in house.run("approve", id, "approve", "--approve", "--reject", code=2).stderr
     assert "must be an object" in house.run("approve", id, "approve", "--reject", "--data", "1", code=2).stderr
 
     shown = house.run("show", id).stdout

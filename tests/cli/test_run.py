@@ -38,7 +38,8 @@ def test_run_says_by_its_exit_code_how_it_went(busy_house: House) -> None:
     assert busy_house.json("cancel", watched["id"])["phase"] == "cancelled"
     cancelled = busy_house.run("run", "asks", "--key", "one", "--timeout", "0.5", code=4)
     assert "goes on (waiting)" in cancelled.stderr
-    busy_house.run("cancel", _newest(busy_house)["id"])
+    nobody = "0190a5f2-7c1e-7b3a-9d55-0242ac120002"
+    assert f"{nobody!r} does not exist" in busy_house.run("cancel", nobody, _newest(busy_house)["id"], code=2).stderr
     assert "was cancelled by user" in busy_house.run("run", "asks", "--key", "one", code=3).stderr
 
 
@@ -172,9 +173,34 @@ def test_nobody_who_serves_is_told(house: House) -> None:
             id = house.run("run", "double", "--input", "[1]", "--delay", "60", "--detach").stdout.strip()
         found = house.json("show", id)
         assert (found["served"], found["execution"]["phase"]) == (False, "queued")
+        watched = house.run("run", "double", "--input", "[1]", "--timeout", "0.1", code=4)
+        assert "goes on (queued, and nobody serves deployment 'green')" in watched.stderr
         assert "nobody serves deployment 'green'; start a worker with `perdure work --deployment green" in (
             house.run("show", id).stdout
         )
+
+
+def test_a_run_outlives_its_watching_when_the_server_goes(house: House) -> None:
+    with serving(house):
+        with working(house, "--deployment", "green"):
+            pass
+        watched = house.start(
+            "run",
+            "double",
+            "--input",
+            "[1]",
+            "--timeout",
+            "3",
+            "--json",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        until_true(lambda: house.lines("ls"))
+        [one] = house.lines("ls")
+    told, said = watched.communicate()
+    assert watched.returncode == 4
+    assert json.loads(told) == {"id": one["id"]}
+    assert f"`perdure logs -f {one['id']}` watches it again" in said
 
 
 def test_a_server_that_is_not_there_is_told_within_seconds(house: House) -> None:

@@ -41,7 +41,7 @@ def test_what_is_no_copy_is_not_restored(house: House) -> None:
     connection.execute("CREATE TABLE t (x)")
     connection.close()
     for name in ("noise", "other.db", "nothing"):
-        house.run("restore", name, "--force", code=2)
+        assert repr(name) in house.run("restore", name, "--force", code=2).stderr
     assert (house.folder / "perdure.db").read_bytes() == before
     assert len(house.lines("keys", "ls")) == 1
 

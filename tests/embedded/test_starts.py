@@ -1,6 +1,7 @@
 """Starting: keys, queues, priorities, what is refused, and workflows that are made later."""
 
 import asyncio
+from typing import Any, cast
 
 import pytest
 from tests.embedded.house import Counter, House, ends, reaches, until
@@ -400,3 +401,21 @@ async def test_who_still_waits_when_the_block_ends_is_told(house: House) -> None
         await reaches(handle, Phase.WAITING)
     with pytest.raises(Unavailable, match="closed while the result was awaited"):
         await waiting
+
+
+async def test_what_is_no_workflow_is_told_by_its_name(house: House) -> None:
+    async def plain(ctx: Context) -> int:
+        return 1
+
+    app = Registry()
+
+    @app.workflow
+    async def parent(ctx: Context) -> int:
+        not_one: Any = plain  # a mistake, as those make it who check no types
+        return int(await ctx.run_child(not_one, 1))
+
+    async with house.open(app) as p:
+        with pytest.raises(TypeError, match="plain is not a workflow; decorate its function with @workflow"):
+            await p.start(cast(Any, plain), 1)
+        with pytest.raises(ExecutionFailed, match="plain is not a workflow"):
+            await (await p.start(parent)).result()

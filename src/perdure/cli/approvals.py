@@ -62,9 +62,8 @@ def approvals(
 def approve(
     id: Annotated[str, typer.Argument(metavar="ID", help="The execution that asks, or its root.")],
     step: Annotated[str, typer.Argument(metavar="STEP", help="The suspended step, as `perdure approvals` shows it.")],
-    approved: Annotated[
-        bool | None, typer.Option("--approve/--reject", help='Answer {"approved": true} or {"approved": false}.')
-    ] = None,
+    yes: Annotated[bool, typer.Option("--approve", help='Answer {"approved": true}.')] = False,
+    no: Annotated[bool, typer.Option("--reject", help='Answer {"approved": false}.')] = False,
     data: Annotated[
         str | None,
         typer.Option("--data", "-d", help="The answer itself: JSON, @FILE, or -. With --approve: more fields."),
@@ -76,7 +75,9 @@ def approve(
     """Answer what a suspended step asks. The first answer stands; who gave it is kept."""
     import msgspec
 
-    answer = _answer(approved, data, feedback)
+    if yes and no:
+        raise Refused("Say --approve or --reject, not both.")
+    answer = _answer(yes if yes or no else None, data, feedback)
     path = f"/api/v1/approvals/{quote(id, safe='')}/{quote(step, safe='')}"
 
     async def work(client: "Client") -> dict[str, Any]:

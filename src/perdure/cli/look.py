@@ -150,7 +150,7 @@ def show(
             for wait in waits:
                 if wait["data"] is not None:
                     links[wait["key"]] = await page_link(client, id, wait["key"])
-        return execution, rows, waits, await _is_served(client, execution)
+        return execution, rows, waits, await is_served(client, execution)
 
     execution, rows, waits, served = with_client(url, work)
     if as_json:
@@ -216,7 +216,7 @@ async def page_link(client: "Client", id: str, key: str) -> str:
     return f"{client._transport.urls[0]}{path}"
 
 
-async def _is_served(client: "Client", execution: "Execution") -> bool | None:
+async def is_served(client: "Client", execution: "Execution") -> bool | None:
     """Whether a worker serves the execution's deployment; None when that does not matter any more."""
     from urllib.parse import urlencode
 
@@ -398,21 +398,30 @@ def cancel(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Cancel executions and everything below them."""
+    """Cancel executions and everything below them; one that cannot be cancelled keeps none of the others."""
+    from perdure.wire.errors import Conflict, NotFound
     from perdure.wire.public import execution_response
     from perdure.wire.status import Phase
 
+    refused: list[str] = []
+
     async def work(client: "Client") -> None:
         for id in ids:
-            execution = await client.cancel(id)
+            try:
+                execution = await client.cancel(id)
+            except (Conflict, NotFound) as error:
+                refused.append(error.message)
+                continue
             if as_json:
                 emit(execution_response(execution))
             elif execution.phase is Phase.CANCELLED:
                 say(f"{id} is cancelled.")
             else:
-                say(f"{id} is being cancelled; its worker has the word.")
+                say(f"{id} is being cancelled; its worker has been told.")
 
     with_client(url, work)
+    if refused:
+        raise Refused("\n".join(refused))
 
 
 def _phases(status: str | None, phase: str | None) -> list[str] | None:

@@ -1,6 +1,7 @@
 """new: writes a project that runs."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -9,7 +10,7 @@ import typer
 from perdure.cli.common import JsonFlag, Refused, command, emit, say
 
 APP: Final = '''\
-"""Orders: each is charged once, confirmed by somebody, and shipped."""
+"""Orders: each is charged once, and shipped."""
 
 import asyncio
 from dataclasses import dataclass
@@ -136,7 +137,7 @@ and in another terminal
     perdure approve ID STEP --approve
     perdure show ID                               # the conversation
 
-`pytest` runs the agent in one process, and kills it at every commit once.
+`pip install pytest`, and `pytest` runs the agent in one process, and kills it at every commit once.
 """
 
 PYPROJECT: Final = """\
@@ -164,7 +165,7 @@ and in another terminal
     perdure ls
     perdure show ID
 
-`pytest` runs the workflow in one process, and kills it at every commit once.
+`pip install pytest`, and `pytest` runs the workflow in one process, and kills it at every commit once.
 """
 
 IGNORE: Final = "__pycache__/\n.perdure/\n.venv/\n"
@@ -202,5 +203,7 @@ def new(
         return
     say(f"Wrote {', '.join(files)} to {directory}. Next:\n")
     if directory.resolve() != Path.cwd():
-        say(f"    cd {directory}")
+        say(f"    cd {shlex.quote(str(directory))}")
+    if agent:
+        say('    pip install "perdure[agents]"')
     say("    perdure dev app.py\n")

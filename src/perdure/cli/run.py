@@ -1,7 +1,8 @@
 """run: start a workflow, watch it, print its result."""
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from perdure.sdk.client import Client
     from perdure.wire.records import Execution
     from perdure.wire.requests import StartItem
+
+
+WATCH_PATIENCE_SECONDS: Final = 60.0
+"""For how long a server that restarts is waited for."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -59,12 +64,14 @@ def run(
 ) -> None:
     """Start a workflow, watch it and print its result.
 
-    Exit code: 0 completed, 1 failed, 3 cancelled, 4 when --timeout ended the watching, 2 when it could not be started.
+    Exit code: 0 completed, 1 failed, 3 cancelled, 4 when the watching ended first (by --timeout, or because the server
+    stayed away for a minute; the run goes on), 2 when it could not be started.
     """
     import msgspec
     from msgspec import Raw
 
     from perdure.sdk.client import start_item
+    from perdure.wire.errors import Unavailable
     from perdure.wire.status import Phase
 
     item = start_item(
@@ -82,13 +89,17 @@ def run(
     )
     item = msgspec.structs.replace(item, payload=Raw(parse_json(input, "--input")), accept_early=False)
 
-    async def work(client: "Client") -> "Execution":
-        id, existing = await _start(client, item)
-        if detach:
-            return await client.get(id)
-        return await _watch(client, id, existing, timeout, quiet or as_json)
-
-    execution = with_client(url, work)
+    id, existing = with_client(url, partial(_start, item=item))
+    try:
+        if not detach:
+            watch = partial(_watch, id=id, existing=existing, timeout=timeout, quiet=quiet or as_json)
+            with_client(url, watch, patience=WATCH_PATIENCE_SECONDS)
+        execution, unserved = with_client(url, partial(_look, id=id))
+    except Unavailable as error:
+        if as_json:
+            emit({"id": id})
+        note(f"{error.message}\n{id} is not watched any more; `perdure logs -f {id}` watches it again.")
+        raise typer.Exit(STILL_RUNNING) from None
     if as_json:
         from perdure.wire.public import execution_response
 
@@ -102,7 +113,7 @@ def run(
     elif execution.phase is Phase.CANCELLED:
         note(f"{execution.id} was cancelled by {execution.cancelled_by or 'somebody'}.")
     else:
-        note(f"{execution.id} goes on ({execution.phase.value}); `perdure logs -f {execution.id}` watches it again.")
+        note(f"{id} goes on ({execution.phase.value}{unserved}); `perdure logs -f {id}` watches it again.")
     if detach:
         return
     codes = {Phase.COMPLETED: 0, Phase.FAILED: FAILED, Phase.CANCELLED: CANCELLED}
@@ -119,7 +130,17 @@ async def _start(client: "Client", item: "StartItem") -> tuple[str, bool]:
     return answer.execution_id, answer.existing
 
 
-async def _watch(client: "Client", id: str, existing: bool, timeout: float | None, quiet: bool) -> "Execution":
+async def _look(client: "Client", id: str) -> tuple["Execution", str]:
+    """The execution, and a word on it when nobody is there to run it."""
+    from perdure.cli.look import is_served
+
+    execution = await client.get(id)
+    if await is_served(client, execution) is not False:
+        return execution, ""
+    return execution, f", and nobody serves deployment {execution.deployment_id!r}"
+
+
+async def _watch(client: "Client", id: str, existing: bool, timeout: float | None, quiet: bool) -> None:
     """Show what happens until the end, or until the time is over."""
     import asyncio
     from contextlib import nullcontext
@@ -144,7 +165,6 @@ async def _watch(client: "Client", id: str, existing: bool, timeout: float | Non
                         status.update(f"{item.phase.value} {_progress(item)}".strip())
     except TimeoutError:
         pass
-    return await client.get(id)
 
 
 def _tags(given: list[str] | None) -> dict[str, str] | None:

@@ -80,6 +80,7 @@ def restore(
     from uuid import uuid4
 
     from perdure.store.open import open_store
+    from perdure.store.sqlite import NotOurFile
     from perdure.store.verbs import access
 
     target = Path(store_path(database))
@@ -91,7 +92,10 @@ def restore(
     fresh = target.with_name(f".{target.name}.restoring")
 
     async def prepare() -> None:
-        store = await open_store(str(fresh))  # refuses what is no store, is damaged, or is of a newer release
+        try:
+            store = await open_store(str(fresh))
+        except NotOurFile as error:  # no store, damaged, or of a newer release
+            raise Refused(error.message.replace(repr(str(fresh)), repr(str(file)))) from None
         try:
             await store.write(access.new_epoch(epoch=str(uuid4())))
         finally:

@@ -71,7 +71,8 @@ def _import(name: str) -> ModuleType:
             raise Refused(
                 f"There is no module {name!r} here; give a file (app.py) or a module that can be imported."
             ) from None
-        raise Refused(f"{_where(error)}{error}; install it, or mend the import.") from None
+        what = 'pip install "perdure[agents]"' if error.name == "pydantic_ai" else "install it, or mend the import"
+        raise Refused(f"{_where(error)}{error}; {what}.") from None
     except SyntaxError as error:
         raise Refused(f"{error.filename}:{error.lineno}: {error.msg}") from None
     except Exception as error:  # user code may raise anything while it is imported

@@ -13,7 +13,7 @@ from perdure.sdk.errors import ChildCancelled, ChildFailed
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import fingerprint
 from perdure.sdk.payloads.values import decode, encode
-from perdure.sdk.workflow import Queue, Workflow
+from perdure.sdk.workflow import Queue, Workflow, named
 from perdure.wire.records import Kind, Row
 from perdure.wire.requests import StartChild, StartItem
 
@@ -105,10 +105,7 @@ def child_call(
     key: str | None = None,
     batch_id: str | None = None,
 ) -> tuple[Call, str, Any]:
-    if isinstance(workflow, str):
-        name, input_type, result_type = workflow, Any, Any
-    else:
-        name, input_type, result_type = workflow.name, workflow.input_type, workflow.result_type
+    name, input_type, result_type = named(workflow)
     payload = encode(input, input_type, where=f"the input of child {name!r}")
     print_ = fingerprint(payload)
     item = StartItem(

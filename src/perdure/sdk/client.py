@@ -19,7 +19,7 @@ from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.schedules import Schedules
 from perdure.sdk.streams import StreamItem, follow
-from perdure.sdk.workflow import Workflow
+from perdure.sdk.workflow import Workflow, named
 from perdure.wire.budgets import BudgetChange, OnExceed, usd_micros
 from perdure.wire.errors import BadValue, Unavailable, from_code
 from perdure.wire.records import Event, Execution, Problem, Row
@@ -394,10 +394,7 @@ def start_item(
     budget: Budget | None = None,
 ) -> StartItem:
     """The request for one execution. Raises `BadValue` for what cannot be sent."""
-    if isinstance(workflow, str):
-        name, type_ = workflow, Any
-    else:
-        name, type_ = workflow.name, workflow.input_type
+    name, type_, _ = named(workflow)
     seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
     if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
         raise BadValue(f"`delay` must be a finite number of seconds, not negative; got {seconds!r}.")

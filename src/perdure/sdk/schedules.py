@@ -89,7 +89,9 @@ def schedule_spec(
     workflow: Workflow[Any, Any] | str, cron: str, timezone: str, key: str, input: object, options: ScheduleOptions
 ) -> ScheduleSpec:
     """The request for a schedule. Raises `BadValue` for what cannot be sent."""
-    name, type_ = (workflow, Any) if isinstance(workflow, str) else (workflow.name, workflow.input_type)
+    from perdure.sdk.workflow import named  # which imports this module
+
+    name, type_, _ = named(workflow)
     return ScheduleSpec(
         workflow_id=name,
         cron=cron,

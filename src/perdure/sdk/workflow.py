@@ -393,6 +393,16 @@ class Workflow(Generic[I_contra, R_co]):
         return f"<Workflow {self.name!r}>"
 
 
+def named(workflow: "Workflow[Any, Any] | str") -> tuple[str, Any, Any]:
+    """Name, input type and result type of what somebody starts. Raises `TypeError` for what is no workflow."""
+    if isinstance(workflow, str):
+        return workflow, Any, Any
+    if not isinstance(workflow, Workflow):
+        name = getattr(workflow, "__name__", None) or repr(workflow)
+        raise TypeError(f"{name} is not a workflow; decorate its function with @workflow, or give a workflow's name.")
+    return workflow.name, workflow.input_type, workflow.result_type
+
+
 class _Decorator:
     """What `@workflow(…)` with options returns."""
 

@@ -31,7 +31,7 @@ def diverged(row: Row, call: Call | None, calls: Iterable[Call], main: InnerTask
     recorded = _describe(row.kind, row.key, row.name)
     return Diverged(
         f"The code does not match the journal: row {row.seq} is {recorded}, but the code {asks}"
-        f"{f' ({source})' if source else ''}. Bring the old code back, or fork the execution before that row.",
+        f"{f' ({source})' if source else ''}. Bring the old code back, or cancel the execution and start it anew.",
         seq=row.seq,
         recorded=side(row.kind, row.key, row.name),
         asked=None if call is None else side(call.kind, call.key, call.name),
