@@ -48,6 +48,7 @@ TABLES = (
     "events",
     "idempotency",
     "logs",
+    "stream_items",
 )
 
 _WATCH = """
