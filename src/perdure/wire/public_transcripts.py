@@ -29,7 +29,7 @@ class TranscriptResponse(Struct, frozen=True):
         return Page(self.version, [Entry(one.seq, one.message, one.summary_of) for one in self.entries], self.next)
 
 
-class AppendMessagesRequest(Struct, frozen=True):
+class AppendMessagesRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """Messages of any JSON, to be added to the end. With a `version` only if that is the newest."""
 
     messages: list[Raw]
