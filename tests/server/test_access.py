@@ -238,8 +238,9 @@ class Everything:
         """What the project's own admin reads of it, at every route that only reads."""
         found: dict[str, Json] = {}
         for route in KEYED:
-            # Whether a worker answers changes by itself.
-            if route.safe and route.media_type == "application/json" and "/workers/" not in route.path:
+            # Whether a worker answers, and what became of a call to a webhook, changes by itself.
+            by_itself = "/workers/" in route.path or route.path.endswith("/deliveries")
+            if route.safe and route.media_type == "application/json" and not by_itself:
                 status, text = await ask(self.client, route, url=url_of(route, self.names), params=query_of(route))
                 found[name_of(route)] = (status, text)
         return found
@@ -299,7 +300,8 @@ async def test_what_belongs_to_a_project_does_not_exist_for_another(database: st
                     if told or status >= 500 or (status != 404 and (named or "names A" in who)):
                         wrong.append(f"{name_of(route)} by {who}: {status} {text}")
         assert "\n".join(wrong) == ""
-        assert await everything.seen() == before
+        after = await everything.seen()
+        assert {name: said for name, said in after.items() if said != before[name]} == {}
 
 
 async def test_a_user_without_a_project_sees_none(database: str) -> None:
