@@ -28,29 +28,6 @@ WOKEN_INTO_A_CLAIM = (Phase.WAITING, Phase.RUNNING)
 """Two moves of the table, wake and claim, that one statement makes."""
 PROGRESS = OUTCOMES - {Kind.CANCEL}
 
-TABLES = (
-    "projects",
-    "api_keys",
-    "users",
-    "user_sessions",
-    "members",
-    "invitations",
-    "deployments",
-    "workflows",
-    "queues",
-    "workers",
-    "ended_workers",
-    "executions",
-    "execution_tags",
-    "journal",
-    "waits",
-    "topics",
-    "events",
-    "idempotency",
-    "logs",
-    "stream_items",
-)
-
 _WATCH = """
 CREATE TEMP TABLE moves (n INTEGER PRIMARY KEY, what TEXT, id TEXT, a, b, c, d, e, f, g);
 CREATE TEMP TRIGGER born AFTER INSERT ON executions BEGIN
@@ -106,6 +83,12 @@ class SimStore(SQLiteStore):
         super().__init__(":memory:")
         self.epoch = "epoch"  # alike in every run, as all ids are
         self.audit: Audit | None = None
+        self._tables = [
+            name
+            for (name,) in self._writer.execute(
+                "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%' AND name <> 'meta'"
+            )
+        ]
         self._writer.execute(_WATCH)
         self._originals = self._queries
 
@@ -116,7 +99,7 @@ class SimStore(SQLiteStore):
         self.audit = None
         self._queries = self._originals | queries
         with self._writer:
-            for table in TABLES:
+            for table in self._tables:
                 self._writer.execute(f"DELETE FROM {table}")
             self._writer.execute("DELETE FROM moves")
         self.audit = audit
