@@ -148,7 +148,7 @@ class House:
         else:
             done = self._run_here(arguments, input)
         assert code is None or done.returncode == code, f"{done.returncode}: {done.stdout}\n{done.stderr}"
-        assert "Traceback" not in done.stderr, done.stderr
+        assert "perdure/cli/" not in done.stderr, "a command failed in a way of its own"
         return done
 
     def _run_here(self, arguments: Sequence[str], input: str | None) -> subprocess.CompletedProcess[str]:

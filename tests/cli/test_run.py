@@ -1,6 +1,7 @@
 """Starting, watching, looking and stopping, against a server and a worker in processes of their own."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -33,6 +34,8 @@ def test_run_takes_its_input_from_a_file_or_the_standard_input(busy_house: House
 def test_run_says_by_its_exit_code_how_it_went(busy_house: House) -> None:
     failed = busy_house.run("run", "fails", code=1)
     assert "failed: " in failed.stderr and "no such luck" in failed.stderr and failed.stdout == ""
+    for told in (failed.stderr, busy_house.run("show", _newest(busy_house)["id"]).stdout):
+        assert re.search(r'app\.py", line \d+, in fails\n', told), "where the code failed"
     watched = busy_house.json("run", "asks", "--timeout", "0.5", code=4)
     assert watched["phase"] == "waiting"
     assert busy_house.json("cancel", watched["id"])["phase"] == "cancelled"

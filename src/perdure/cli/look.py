@@ -287,7 +287,7 @@ def _print_journal(rows: "list[Row]", created_at_us: int) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from perdure.cli.render import clock_time, duration, kind_style, outcome, subject
+    from perdure.cli.render import clock_time, duration, kind_style, outcome, subject, traceback
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("SEQ", "AT", "AFTER", "ATT", "WHAT", "KEY", "TOOK", "OUTCOME"):
@@ -308,6 +308,9 @@ def _print_journal(rows: "list[Row]", created_at_us: int) -> None:
         )
     say()
     console().print(table)
+    if told := [where for row in rows if (where := traceback(row))]:
+        say()
+        console().print(Text(told[-1], style="dim"), soft_wrap=True)
 
 
 def _print_conversation(execution: "Execution", rows: "list[Row]") -> None:
@@ -374,7 +377,7 @@ def text_line(item: "Row | LogLine") -> Any:
 
     from rich.text import Text
 
-    from perdure.cli.render import clock_time, kind_style, outcome, subject
+    from perdure.cli.render import clock_time, kind_style, outcome, subject, traceback
     from perdure.wire.records import Row
 
     line = Text(clock_time(item.at_us) + "  ", style="dim")
@@ -385,6 +388,8 @@ def text_line(item: "Row | LogLine") -> Any:
             line.append(f"  {said}", style="default" if item.ok else "red")
         if item.kind.value == "claimed":
             line.append(f"  attempt {item.attempt}", style="default")
+        if where := traceback(item):
+            line.append(f"\n{where}", style="dim")
     else:
         style = "red" if item.level >= logging.ERROR else "yellow" if item.level >= logging.WARNING else "default"
         line.append(f"{'log':<13} ", style="dim")

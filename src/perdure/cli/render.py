@@ -114,6 +114,21 @@ def _error(row: Row, most: int) -> str:
     return value(row.value, most)
 
 
+def traceback(row: Row) -> str:
+    """Where the code of a row failed; nothing for what did not, and for an error that an earlier row tells."""
+    import msgspec
+
+    if row.ok or row.kind not in (Kind.STEP, Kind.FAILED):
+        return ""
+    try:
+        found = msgspec.json.decode(row.value)
+    except msgspec.MsgspecError:
+        return ""
+    if not isinstance(found, dict) or found.get("type") in ("StepFailed", "ChildFailed"):
+        return ""
+    return str(found.get("detail") or "").rstrip()
+
+
 def subject(row: Row) -> str:
     """What a row is about: the step's key, the topic; nothing for moves."""
     if row.kind in (Kind.RETRIED, Kind.TIMER):
