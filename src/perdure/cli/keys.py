@@ -96,7 +96,7 @@ def list_(url: UrlOption = None, database: DatabaseOption = None, as_json: JsonF
         say(f"No keys {where}; make one with `perdure keys create NAME`.")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("ID", "NAME", "ROLE", "ENDS", "MADE", ""):
+    for name in ("ID", "NAME", "ROLE", "ENDS IN", "MADE", ""):
         table.add_column(name)
     for key in keys:
         made = date_time(_microseconds(key["created_at"]))

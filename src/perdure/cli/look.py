@@ -105,7 +105,7 @@ def ls(
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("ID", "WORKFLOW", "PHASE", "CREATED", "TOOK", "KEY", ""):
+    for name in ("ID", "WORKFLOW", "PHASE", "CREATED", "TOOK", "KEY", "OUTCOME"):
         table.add_column(name, no_wrap=name in ("ID", "PHASE", "CREATED", "TOOK"), overflow="fold")
     for one in found:
         says = one.error or _progress(one) or (value(one.result, 40) if one.result is not None else "")
@@ -332,7 +332,8 @@ def _print_conversation(execution: "Execution", rows: "list[Row]") -> None:
     requests, given, taken = tokens(rows)
     say()
     console().print(table)
-    say(f"\n{requests} requests to models, {given} + {taken} tokens; --journal shows every row.")
+    asked = f"{requests} request{'' if requests == 1 else 's'} to models"
+    say(f"\n{asked}, {given} + {taken} tokens; --journal shows every row.")
 
 
 def logs(

@@ -134,7 +134,7 @@ def subject(row: Row) -> str:
     if row.kind in (Kind.RETRIED, Kind.TIMER):
         return "" if row.kind is Kind.RETRIED or row.key == "timer" else row.key or ""
     if row.kind in (Kind.CLAIMED, Kind.LOST, Kind.RELEASED):
-        return f"by worker {(row.name or '')[:8]}"
+        return f"{'with' if row.kind is Kind.LOST else 'by'} worker {(row.name or '')[:8]}"
     if row.key is None:
         return row.name or ""
     return row.key if not row.name or row.name == row.key else f"{row.key} ({row.name})"
