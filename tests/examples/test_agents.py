@@ -1,6 +1,16 @@
 """The examples of agents, run offline as they stand."""
 
-from examples.agents import budget, guardrails, order_approval, research, router, streaming, structured_output, tools
+from examples.agents import (
+    budget,
+    chat_memory,
+    guardrails,
+    order_approval,
+    research,
+    router,
+    streaming,
+    structured_output,
+    tools,
+)
 
 
 async def test_tools() -> None:
@@ -17,6 +27,10 @@ async def test_guardrails() -> None:
 
 async def test_order_processing_with_approval() -> None:
     assert await order_approval.main() == "Done: desk for 400 euros."
+
+
+async def test_a_chat_with_memory() -> None:
+    assert await chat_memory.main() == ["You are Ann.", "You are Ann.", "We have not met."]
 
 
 async def test_streaming() -> None:
