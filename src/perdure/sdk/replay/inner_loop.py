@@ -106,12 +106,11 @@ class InnerLoop(asyncio.AbstractEventLoop):
 
     def pump(self, budget: int) -> int:
         """Run ready callbacks, at most `budget`; returns what is left of it. 0 with `is_settled` false: go on later."""
-        ready = self.ready
         budget_here = min(budget, SPIN_MAX - self._spun)
         left = budget_here
-        while ready and left:
+        while self.ready and left:
             left -= 1
-            handle = ready.popleft()
+            handle = self.ready.popleft()
             if handle._cancelled:
                 continue
             try:
@@ -122,7 +121,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
                 raise
             except BaseException as error:  # A callback is user code; the loop outlives it.
                 self.call_exception_handler({"message": f"Exception in callback {handle!r}", "exception": error})
-        if not ready:
+        if not self.ready:
             self.ready = None
         self._spun += budget_here - left
         return budget - (budget_here - left)
