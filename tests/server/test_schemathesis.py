@@ -32,6 +32,9 @@ schema = schemathesis.openapi.from_dict(openapi.document(ROUTES, version="1"))
 
 CHECKS: Any = (not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance)
 
+RENEWED_MAX = 300
+"""After so many cases the next test has a server of its own."""
+
 
 class Running:
     """A server on a thread of its own, with a worker that holds something."""
@@ -45,6 +48,7 @@ class Running:
     key_id: str
 
     def __init__(self) -> None:
+        self.renewed = 0
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
 
@@ -103,15 +107,28 @@ class Running:
         self._thread.join()
 
     def renew(self, *, person: bool) -> None:
+        self.renewed += 1
         asyncio.run_coroutine_threadsafe(self._renew(person=person), self._loop).result(10)
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[Running]:
-    running = Running()
-    running.start()
-    yield running
-    running.stop()
+def servers() -> Iterator[list[Running]]:
+    """The one that runs."""
+    servers: list[Running] = []
+    yield servers
+    for one in servers:
+        one.stop()
+
+
+@pytest.fixture
+def running(servers: list[Running]) -> Running:
+    """A server, the same for many cases: each leaves things there, and a project may have so many keys and no more."""
+    if servers and servers[0].renewed >= RENEWED_MAX:
+        servers.pop().stop()
+    if not servers:
+        servers.append(Running())
+        servers[0].start()
+    return servers[0]
 
 
 def know(case: Any, running: Running) -> None:
