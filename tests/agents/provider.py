@@ -44,11 +44,13 @@ CALLER_HEADER = "x-caller"
 
 class Fault(Struct, frozen=True, forbid_unknown_fields=True):
     """What comes once in the place of an answer: a refusal, or a stream that breaks after so many chunks (an answer
-    that is not streamed breaks before its body)."""
+    that is not streamed breaks before its body), or says nothing more."""
 
     status: int | None = None
     headers: dict[str, str] = {}
     break_after: int | None = None
+    silent_after: int | None = None
+    end_after: int | None = None
 
 
 class Answer(Struct, frozen=True, forbid_unknown_fields=True):
@@ -106,11 +108,11 @@ class Provider:
         elif scope["type"] == "http":
             body = await _body(receive)
             if scope["method"] == "POST" and scope["path"].endswith("/chat/completions"):
-                await self._complete(scope, json.loads(body), send)
+                await self._complete(scope, json.loads(body), receive, send)
             else:
                 await _refuse(send, 404, f"nothing is served at {scope['path']}")
 
-    async def _complete(self, scope: Scope, request: dict[str, Any], send: Send) -> None:
+    async def _complete(self, scope: Scope, request: dict[str, Any], receive: Receive, send: Send) -> None:
         first = next((_text_of(one) for one in request["messages"] if one["role"] == "user"), "")
         name, _, rest = first.partition(" ")
         turn = sum(one["role"] == "assistant" for one in request["messages"])
@@ -139,7 +141,7 @@ class Provider:
                 return
             said = _Said(request, answer, rest, turn)
             if streamed:
-                await _stream(send, said, answer.token_seconds, None if fault is None else fault.break_after)
+                await _stream(receive, send, said, answer.token_seconds, fault or Fault())
             else:
                 await _plain(send, said, fault)
             ended = "end"
@@ -209,7 +211,7 @@ async def _plain(send: Send, said: _Said, fault: Fault | None) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def _stream(send: Send, said: _Said, token_seconds: float, break_after: int | None) -> None:
+async def _stream(receive: Receive, send: Send, said: _Said, token_seconds: float, fault: Fault) -> None:
     headers = [(b"content-type", b"text/event-stream")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
 
@@ -220,7 +222,13 @@ async def _stream(send: Send, said: _Said, token_seconds: float, break_after: in
         await send({"type": "http.response.body", "body": f"data: {data}\n\n".encode(), "more_body": True})
 
     for n, piece in enumerate([{"role": "assistant", "content": ""}, *said.pieces()]):
-        if n == break_after:
+        if n == fault.silent_after:
+            await receive()  # until the caller has had enough
+            return
+        if n == fault.end_after:
+            await send({"type": "http.response.body", "body": b""})
+            return
+        if n == fault.break_after:
             raise _Broken
         await chunk(piece)
         await asyncio.sleep(token_seconds)

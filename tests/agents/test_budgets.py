@@ -125,6 +125,7 @@ async def test_a_full_provider_is_waited_for_without_a_worker() -> None:
         assert await h.run("full", budget=Budget(calls=5)) == "hello"
         assert h.bench.clock.now_us() - before >= 90_000_000
         assert [call.what for call in h.provider.calls] == ["begin", "fault", "begin", "fault", "begin", "end"]
+        assert all(call.streamed for call in h.provider.calls)
         # The first says when to come back: a timer. The second does not: a try of the same step.
         assert [key and key.rpartition("/")[2] for key in await h.keys()] == ["model:1", "timer", "model:2"]
         budget = await h.bench.budget(h.id)
