@@ -70,6 +70,23 @@ def test_the_same_journal_gives_the_same_outcome_at_length(options: dict[str, An
     check()
 
 
+SWALLOWED = Op("swallow", (Op("event"),))
+"""A worker of a queue that swallows its cancel goes on waiting for work, and whoever waits for the worker is stuck."""
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        Op("queue", (SWALLOWED, Op("child"))),  # then a row comes that wakes nobody
+        Op("timeout", (Op("queue", (SWALLOWED, Op("step"))),), 1),  # then a cancel comes
+    ],
+    ids=["for ever", "until a cancel"],
+)
+def test_a_run_that_is_stuck_between_two_rows_of_one_report_is_so_in_a_replay(op: Op) -> None:
+    for seed in range(100):
+        live_and_replay(op, seed, CANCELLED)
+
+
 # --- mutants -------------------------------------------------------------------------------------------------------
 
 
