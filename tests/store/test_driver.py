@@ -189,6 +189,14 @@ async def test_readers_see_what_is_committed_and_cannot_write(store: SQLiteStore
     assert await store.read(read_note(name="a")) == "1"
 
 
+async def test_a_plan_does_not_depend_on_the_values_of_one_call(tmp_path: Path) -> None:
+    """Where it does, SQLite prepares the statement again whenever a value is bound."""
+    store = SQLiteStore(str(tmp_path / "plans.db"))
+    connections = (store._writer, store._reader)
+    assert all(one.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, -1) for one in connections)
+    await store.close()
+
+
 async def test_in_memory_it_is_the_same_store() -> None:
     store = SQLiteStore(":memory:")
     answers = await store.write_all(

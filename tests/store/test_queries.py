@@ -167,6 +167,7 @@ def planner() -> apsw.Connection:
         for statement in statements(migration.sql):
             connection.execute(statement)
     connection.execute(planner_statistics())
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)  # as the store has it
     connection.execute("ANALYZE sqlite_schema")
     return connection
 

@@ -165,6 +165,8 @@ class SQLiteStore:
         connection = apsw.Connection(self.path, flags=flags, statementcachesize=256)
         connection.set_busy_timeout(BUSY_MS)
         connection.execute("PRAGMA trusted_schema=OFF")
+        # A plan must not depend on the values of one call: SQLite would then prepare the statement again for each.
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         if flags & apsw.SQLITE_OPEN_READONLY:
             connection.execute("PRAGMA query_only=ON")
         return connection
