@@ -43,6 +43,31 @@ async def test_a_key_names_one_execution_whatever_the_input(house: House, count:
     assert count["ran"] == 2
 
 
+async def test_no_input_gives_the_default_of_the_function(house: House) -> None:
+    app = Registry()
+
+    @app.workflow
+    async def counts(ctx: Context, n: int = 10) -> int:
+        return n
+
+    @app.workflow
+    async def may_be_none(ctx: Context, n: int | None = 11) -> int | None:
+        return n
+
+    @app.workflow
+    async def says_no_type(ctx, n=12):  # type: ignore[no-untyped-def]
+        return n
+
+    @app.workflow
+    async def parent(ctx: Context) -> list[object]:
+        return [await ctx.run_child(counts), await ctx.run_child(counts, 3), await ctx.run_child("counts")]
+
+    async with house.open(app) as p:
+        given: list[Any] = [counts, may_be_none, says_no_type, "counts"]  # whoever names one does not know its types
+        handles = [*[await p.start(one) for one in given], await p.start(counts, 3), await p.start(parent)]
+        assert [await one.result() for one in handles] == [10, 11, 12, 10, 3, [10, 3, 10]]
+
+
 async def test_the_same_key_in_one_request_is_one_execution(house: House) -> None:
     app = Registry()
 

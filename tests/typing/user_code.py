@@ -66,6 +66,11 @@ async def nightly(ctx: Context) -> int:
     return 1
 
 
+@workflow
+async def with_default(ctx: Context, order: Order = Order(7)) -> int:  # noqa: B008  # nobody changes it
+    return order.id
+
+
 @workflow(schedule=Schedule("0 9 * * *", timezone="Europe/Berlin", overlap="skip", missed="all", missed_window=60))
 async def scheduled(ctx: Context, due: ScheduledFor) -> str:
     assert_type(due.last_timestamp, datetime | None)
@@ -88,6 +93,7 @@ async def added_with_options(ctx: Context, count: int) -> None: ...
 
 assert_type(order_flow, Workflow[Order, Receipt])
 assert_type(nightly, Workflow[None, int])
+assert_type(with_default, Workflow[Order | None, int])
 assert_type(added, Workflow[str | None, tuple[int, str]])
 assert_type(added_with_options, Workflow[int, None])
 
@@ -115,6 +121,8 @@ async def steps(ctx: Context, order: Order) -> None:
 async def children(ctx: Context, order: Order) -> None:
     assert_type(await ctx.run_child(order_flow, order), Receipt)
     assert_type(await ctx.run_child(nightly), int)
+    assert_type(await ctx.run_child(with_default), int)
+    assert_type(await ctx.run_child(with_default, order), int)
     assert_type(await ctx.run_child("elsewhere", {"any": 1}), object)
     handle = await ctx.start_child(order_flow, order, tags={"a": "b"}, key="child")
     assert_type(handle, ChildHandle[Receipt])

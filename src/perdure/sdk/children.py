@@ -12,8 +12,8 @@ from msgspec import Raw
 from perdure.sdk.errors import ChildCancelled, ChildFailed
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import fingerprint
-from perdure.sdk.payloads.values import decode, encode
-from perdure.sdk.workflow import Queue, Workflow, named
+from perdure.sdk.payloads.values import decode
+from perdure.sdk.workflow import Queue, Workflow, named, payload_of
 from perdure.wire.records import Kind, Row
 from perdure.wire.requests import StartChild, StartItem
 
@@ -105,8 +105,8 @@ def child_call(
     key: str | None = None,
     batch_id: str | None = None,
 ) -> tuple[Call, str, Any]:
-    name, input_type, result_type = named(workflow)
-    payload = encode(input, input_type, where=f"the input of child {name!r}")
+    name, result_type = named(workflow)
+    payload = payload_of(workflow, input, where=f"the input of child {name!r}")
     print_ = fingerprint(payload)
     item = StartItem(
         workflow_id=name,

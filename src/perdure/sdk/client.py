@@ -19,7 +19,7 @@ from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.schedules import Schedules
 from perdure.sdk.streams import StreamItem, follow
-from perdure.sdk.workflow import Workflow, named
+from perdure.sdk.workflow import Workflow, named, payload_of
 from perdure.wire.budgets import BudgetChange, OnExceed, usd_micros
 from perdure.wire.errors import BadValue, Unavailable, from_code
 from perdure.wire.records import Event, Execution, Problem, Row
@@ -394,7 +394,7 @@ def start_item(
     budget: Budget | None = None,
 ) -> StartItem:
     """The request for one execution. Raises `BadValue` for what cannot be sent."""
-    name, type_, _ = named(workflow)
+    name, _ = named(workflow)
     seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
     if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
         raise BadValue(f"`delay` must be a finite number of seconds, not negative; got {seconds!r}.")
@@ -405,7 +405,7 @@ def start_item(
         at_us = (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     return StartItem(
         workflow_id=name,
-        payload=Raw(encode(input, type_, where="input")),
+        payload=Raw(payload_of(workflow, input)),
         deployment_id=deployment_id,
         queue_name=queue,
         concurrency_key=concurrency_key,

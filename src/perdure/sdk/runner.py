@@ -22,7 +22,7 @@ from perdure.sdk import reports
 from perdure.sdk.context import Context
 from perdure.sdk.errors import Diverged, Fatal, Outdated, RetryAfter, StepFailed, Stuck
 from perdure.sdk.payloads.errors import error_from_json, error_to_json
-from perdure.sdk.payloads.values import decode, encode
+from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.calls import Call, Effects, State
 from perdure.sdk.replay.machine import Machine
 from perdure.sdk.steps import StepInfo, running_step
@@ -148,11 +148,11 @@ class Runner:
             self._finish(Block(message, Raw(msgspec.json.encode({"type": "UnknownWorkflow", "message": message}))))
             return None
         try:
-            value = decode(bytes(claimed.payload), workflow.input_type, where="input")
+            arguments = workflow.arguments(bytes(claimed.payload))
         except Exception as error:  # a model's validators are user code
             self._finish(self._failed(error))
             return None
-        machine = Machine(lambda: workflow.begin(context, value), seed=claimed.id, strict=workflow.strict)
+        machine = Machine(lambda: workflow.begin(context, arguments), seed=claimed.id, strict=workflow.strict)
         context = self.context = Context(machine, claimed)
         context.readings = self._readings
         context.outbox.tell = partial(self.worker.emitted_somewhere, self)

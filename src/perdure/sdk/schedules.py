@@ -89,15 +89,15 @@ def schedule_spec(
     workflow: Workflow[Any, Any] | str, cron: str, timezone: str, key: str, input: object, options: ScheduleOptions
 ) -> ScheduleSpec:
     """The request for a schedule. Raises `BadValue` for what cannot be sent."""
-    from perdure.sdk.workflow import named  # which imports this module
+    from perdure.sdk.workflow import named, payload_of  # which imports this module
 
-    name, type_, _ = named(workflow)
+    name, _ = named(workflow)
     return ScheduleSpec(
         workflow_id=name,
         cron=cron,
         timezone=timezone,
         key=key,
-        payload=None if input is NO_INPUT else Raw(encode(input, type_, where="input")),
+        payload=None if input is NO_INPUT else Raw(payload_of(workflow, input)),
         **_words(options),
     )
 

@@ -3,7 +3,6 @@
 from perdure import Context, Registry, step
 
 app = Registry()
-
 @step(retry=3)
 async def charge(order_id: int) -> str: ...
 
@@ -18,10 +17,11 @@ import types
 import weakref
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar, overload
 
 from perdure.sdk.errors import Fatal
-from perdure.sdk.payloads.hints import hints_of
+from perdure.sdk.payloads.hints import Hints, hints_of
+from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.schedules import Schedule
 from perdure.sdk.triggers import EventTrigger
 from perdure.wire.requests import QueueSpec, ScheduleSpec, TriggerSpec, WorkflowSpec
@@ -334,20 +334,20 @@ class Workflow(Generic[I_contra, R_co]):
         functools.update_wrapper(self, fn)
 
     @functools.cached_property
-    def _hints(self) -> tuple[Any, Any, bool]:
+    def _hints(self) -> Hints:
         return hints_of(self.fn)
 
     @functools.cached_property
     def input_type(self) -> Any:
-        return self._hints[0]
+        return self._hints.input
 
     @functools.cached_property
     def result_type(self) -> Any:
-        return self._hints[1]
+        return self._hints.result
 
     @property
     def takes_input(self) -> bool:
-        return self._hints[2]
+        return self._hints.takes_input
 
     @property
     def output_schema_name(self) -> str | None:
@@ -359,10 +359,17 @@ class Workflow(Generic[I_contra, R_co]):
             return None
         return hint.__name__ if isinstance(hint, type) and not isinstance(hint, types.GenericAlias) else str(hint)
 
-    def begin(self, ctx: "Context", input: Any) -> Coroutine[Any, Any, R_co]:
+    def arguments(self, payload: bytes) -> tuple[Any, ...]:
+        """What the function is called with besides its `ctx`; nothing where its default is used. Raises `BadValue`."""
+        if payload == b"null" and self._hints.has_default:
+            return ()
+        value = decode(payload, self.input_type, where="input")
+        return (value,) if self.takes_input else ()
+
+    def begin(self, ctx: "Context", arguments: tuple[Any, ...]) -> Coroutine[Any, Any, R_co]:
         """The coroutine of one execution; the function's `ctx` is found by steps that are called directly."""
         current_context.set(ctx)
-        return self.fn(ctx, input) if self.takes_input else self.fn(ctx)
+        return self.fn(ctx, *arguments)
 
     def spec(self) -> WorkflowSpec:
         """What a worker's registration says of it."""
@@ -393,14 +400,27 @@ class Workflow(Generic[I_contra, R_co]):
         return f"<Workflow {self.name!r}>"
 
 
-def named(workflow: "Workflow[Any, Any] | str") -> tuple[str, Any, Any]:
-    """Name, input type and result type of what somebody starts. Raises `TypeError` for what is no workflow."""
+def named(workflow: "Workflow[Any, Any] | str") -> tuple[str, Any]:
+    """Name and result type of what somebody starts. Raises `TypeError` for what is no workflow."""
     if isinstance(workflow, str):
-        return workflow, Any, Any
+        return workflow, Any
     if not isinstance(workflow, Workflow):
         name = getattr(workflow, "__name__", None) or repr(workflow)
         raise TypeError(f"{name} is not a workflow; decorate its function with @workflow, or give a workflow's name.")
-    return workflow.name, workflow.input_type, workflow.result_type
+    return workflow.name, workflow.result_type
+
+
+def payload_of(workflow: "Workflow[Any, Any] | str", input: object, *, where: str = "input") -> bytes:
+    """The input of what somebody starts as JSON. Raises `BadValue` with the path of what cannot be sent."""
+    if isinstance(workflow, str) or (input is None and workflow._hints.has_default):
+        return encode(input, where=where)
+    return encode(input, workflow.input_type, where=where)
+
+
+class _WithDefault(Protocol[I_contra, R_co]):
+    """A workflow's function whose input has a default: it may be started without one."""
+
+    def __call__(self, ctx: "Context", input: I_contra = ..., /) -> Coroutine[Any, Any, R_co]: ...
 
 
 class _Decorator:
@@ -410,6 +430,8 @@ class _Decorator:
         self._options = options
         self._registry = registry
 
+    @overload
+    def __call__(self, fn: _WithDefault[I, R], /) -> Workflow[I | None, R]: ...
     @overload
     def __call__(self, fn: Callable[["Context"], Coroutine[Any, Any, R]], /) -> Workflow[None, R]: ...
     @overload
@@ -423,6 +445,8 @@ class _Decorator:
         return made
 
 
+@overload
+def workflow(fn: _WithDefault[I, R], /) -> Workflow[I | None, R]: ...
 @overload
 def workflow(fn: Callable[["Context"], Coroutine[Any, Any, R]], /) -> Workflow[None, R]: ...
 @overload
@@ -525,6 +549,8 @@ class Registry:
         if member.queue is not None and member._has_declared_queue:
             self.add(member.queue)
 
+    @overload
+    def workflow(self, fn: _WithDefault[I, R], /) -> Workflow[I | None, R]: ...
     @overload
     def workflow(self, fn: Callable[["Context"], Coroutine[Any, Any, R]], /) -> Workflow[None, R]: ...
     @overload

@@ -17,6 +17,7 @@ class Hints(NamedTuple):
     input: Any
     result: Any
     takes_input: bool
+    has_default: bool = False
 
 
 def hints_of(fn: Callable[..., Any], *, context: bool = True) -> Hints:
@@ -36,7 +37,8 @@ def hints_of(fn: Callable[..., Any], *, context: bool = True) -> Hints:
     result = _resolve(fn, "the result", signature.return_annotation)
     if not inspect.iscoroutinefunction(fn) and typing.get_origin(result) in _AWAITABLES:
         result = typing.get_args(result)[-1]
-    return Hints(input=hint, result=result, takes_input=bool(inputs))
+    has_default = bool(inputs) and inputs[0].default is not inspect.Parameter.empty
+    return Hints(input=hint, result=result, takes_input=bool(inputs), has_default=has_default)
 
 
 def _resolve(fn: Callable[..., Any], place: str, annotation: Any) -> Any:
