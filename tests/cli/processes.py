@@ -64,6 +64,11 @@ async def asks(ctx: Context) -> object:
     return await ctx.suspend("approve", {"amount": 120})
 
 
+@registry.workflow
+async def naps(ctx: Context) -> None:
+    await ctx.sleep(7_200)
+
+
 async def spend() -> None:
     reservation = await reserve(usd_micros=5_000, budget=Budget(usd=2, calls=1))
     await reservation.settle(usd_micros=4_000)

@@ -54,7 +54,9 @@ def test_run_with_json_prints_the_execution(busy_house: House) -> None:
     found = busy_house.json("run", "double", "--input", "[7]", "--tag", "team=blue", "--user", "ada", "--key", "seven")
     assert (found["status"], found["result"], found["user_id"]) == ("completed", [14], "ada")
     assert found["tags"] == {"team": "blue"}
-    assert busy_house.json("run", "double", "--input", "[8]", "--key", "seven")["id"] == found["id"]
+    again = busy_house.run("run", "double", "--input", "[8]", "--key", "seven", "--json")
+    assert json.loads(again.stdout)["id"] == found["id"]
+    assert "with the key 'seven' exists already; it is shown, with its own input" in again.stderr
     detached = busy_house.run("run", "double", "--input", "[7]", "--detach").stdout.strip()
     assert busy_house.json("show", detached)["execution"]["id"] == detached
 
@@ -118,7 +120,10 @@ def test_show_tells_the_journal_and_what_is_waited_for(busy_house: House) -> Non
     assert "approve: an answer" in shown and "SEQ" in shown and "claimed" in shown
     assert f"perdure resume {asking} approve --data JSON" in shown and 'an answer, shows {"amount": 120}' in shown
     assert "an event of topic 'orders' where {\"id\": 7}" in busy_house.run("show", listening).stdout
-    busy_house.run("cancel", asking, listening)
+    napping = busy_house.run("run", "naps", "--detach").stdout.strip()
+    until_true(lambda: busy_house.json("show", napping)["execution"]["phase"] == "waiting")
+    assert re.search(r"wakes at .+ \(in (2 h 0|1 h 59) min\)", busy_house.run("show", napping).stdout)
+    busy_house.run("cancel", asking, listening, napping)
     assert busy_house.json("show", asking)["waits"] == []
 
 
@@ -174,6 +179,7 @@ def test_nobody_who_serves_is_told(house: House) -> None:
     with serving(house):
         with working(house, "--deployment", "green"):
             id = house.run("run", "double", "--input", "[1]", "--delay", "60", "--detach").stdout.strip()
+            assert "starts at" in house.run("show", id).stdout
         found = house.json("show", id)
         assert (found["served"], found["execution"]["phase"]) == (False, "queued")
         watched = house.run("run", "double", "--input", "[1]", "--timeout", "0.1", code=4)
@@ -181,6 +187,13 @@ def test_nobody_who_serves_is_told(house: House) -> None:
         assert "nobody serves deployment 'green'; start a worker with `perdure work --deployment green" in (
             house.run("show", id).stdout
         )
+
+
+def test_a_run_may_come_before_any_worker(house: House) -> None:
+    with serving(house):
+        assert "--accept-early" in house.run("run", "double", "--input", "[1]", code=2).stderr
+        id = house.run("run", "double", "--input", "[1]", "--accept-early", "--detach").stdout.strip()
+        assert house.json("show", id)["execution"]["phase"] == "queued"
 
 
 def test_a_run_outlives_its_watching_when_the_server_goes(house: House) -> None:
@@ -286,5 +299,6 @@ def test_help_answers_at_once(house: House) -> None:
     for command in COMMANDS:
         assert f" {command} " in shown
         group = ["create"] if command == "keys" else []
-        assert "--json" in house.run(command, *group, "--help").stdout
+        one = house.run(command, *group, "--help").stdout
+        assert "--json" in one and "<bool>" not in one, "a flag takes no value"
     assert house.run("--version").stdout.startswith("perdure ")

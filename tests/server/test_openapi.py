@@ -13,7 +13,7 @@ from perdure.server import schemas
 from perdure.server.app import all_routes
 from perdure.wire import public, requests
 
-ADDED = {"key", "phase", "attempt", "tags", "progress", "forked_from", "forked_at_step"}
+ADDED = {"key", "phase", "attempt", "tags", "progress", "forked_from", "forked_at_step", "due_at"}
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perdure.cli.common import JsonFlag, Refused, UrlOption, command, console, emit, say, with_client
+from perdure.cli.common import JsonFlag, Refused, UrlOption, command, console, emit, group, say, with_client
 
 if TYPE_CHECKING:
     from perdure.wire.public_budgets import BudgetResponse
@@ -16,7 +16,7 @@ IdArgument = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Put these commands into the application."""
-    budget = typer.Typer(no_args_is_help=True, help="What executions may spend: look at it, raise it.")
+    budget = group("What executions may spend: look at it, raise it.")
     command(budget, "show")(show)
     command(budget, "raise")(raise_)
     app.add_typer(budget, name="budget", rich_help_panel="Run")

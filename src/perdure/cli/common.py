@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, ParamSpec, TypeVar
 
 import typer
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,6 +57,29 @@ class Refused(Exception):
     """A command cannot be done; the message says why and what to do."""
 
 
+def _without_types_of_flags(params: list[Any]) -> list[Any]:
+    """A flag takes no value: its help says no `<bool>` behind it."""
+    for param in params:
+        if isinstance(param, TyperOption) and param.is_flag:
+            param.metavar = ""
+    return params
+
+
+class _Command(TyperCommand):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_types_of_flags(super().get_params(ctx))
+
+
+class _Group(TyperGroup):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_types_of_flags(super().get_params(ctx))
+
+
+def group(help: str, **options: Any) -> typer.Typer:
+    """Commands under one name, which shows their help when nothing follows it."""
+    return typer.Typer(cls=_Group, no_args_is_help=True, help=help, **options)
+
+
 def command(app: typer.Typer, name: str, **options: Any) -> Callable[[Callable[P, None]], Callable[P, None]]:
     """Add a command whose failures are one clear sentence."""
 
@@ -78,7 +102,7 @@ def command(app: typer.Typer, name: str, **options: Any) -> Callable[[Callable[P
                 refuse(problem.message, problem.code, as_json=as_json)
 
         guarded.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]  # what typer reads
-        app.command(name, **options)(guarded)
+        app.command(name, cls=_Command, **options)(guarded)
         return guarded
 
     return add

@@ -12,6 +12,7 @@ from perdure.cli.common import (
     command,
     console,
     emit,
+    group,
     place,
     say,
     store_address,
@@ -28,10 +29,10 @@ _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 def add_to(app: typer.Typer) -> None:
     """Put these commands into the application."""
     command(app, "migrate", rich_help_panel="Operate")(migrate)
-    db = typer.Typer(no_args_is_help=True, help="Look at the database as a whole.")
+    db = group("Look at the database as a whole.")
     command(db, "size")(size)
     app.add_typer(db, name="db", rich_help_panel="Operate")
-    store = typer.Typer(no_args_is_help=True, help="Move a store to another database.")
+    store = group("Move a store to another database.")
     command(store, "copy")(copy)
     app.add_typer(store, name="store", rich_help_panel="Operate")
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from perdure.cli.common import JsonFlag, UrlOption, ask, command, console, emit, note, say, with_client
+from perdure.cli.common import JsonFlag, UrlOption, ask, command, console, emit, group, note, say, with_client
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
@@ -17,9 +17,7 @@ IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The deployment, a
 
 def add_to(app: typer.Typer) -> None:
     """Put these commands into the application."""
-    deployments = typer.Typer(
-        no_args_is_help=True, help="Versions of workers' code: what runs on which, and where new executions go."
-    )
+    deployments = group("Versions of workers' code: what runs on which, and where new executions go.")
     command(deployments, "ls")(ls)
     command(deployments, "use")(use)
     command(deployments, "retire")(retire)

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import sys
+from pathlib import Path
 
 from perdure.cli.serve import end_with_parent, loop_factory
 from perdure.sdk import credentials
@@ -54,6 +55,7 @@ def main() -> None:
     end_with_parent()
     logs.set_up("WARNING", "text")
     try:
+        Path(given.store).parent.mkdir(exist_ok=True)
         settings = load({"store": given.store, "port": given.port, "insecure_local": given.insecure_local or None})
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(_serve(settings))

@@ -4,7 +4,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from perdure.cli.common import DatabaseOption, JsonFlag, Refused, UrlOption, ask, command, console, emit, note, say
+from perdure.cli.common import (
+    DatabaseOption,
+    JsonFlag,
+    Refused,
+    UrlOption,
+    ask,
+    command,
+    console,
+    emit,
+    group,
+    note,
+    say,
+)
 from perdure.cli.either import in_either
 
 if TYPE_CHECKING:
@@ -18,7 +30,7 @@ Json = dict[str, Any]
 
 def add_to(app: typer.Typer) -> None:
     """Put these commands into the application."""
-    keys = typer.Typer(no_args_is_help=True, help="Make, list and delete API keys (of a server, or a stopped store).")
+    keys = group("Make, list and delete API keys (of a server, or a stopped store).")
     command(keys, "create")(create)
     command(keys, "list")(list_)
     command(keys, "delete")(delete)
@@ -34,7 +46,7 @@ def create(
     database: DatabaseOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make a key and show it, this once."""
+    """Make a key and show it; nobody can show it again."""
     import msgspec
 
     from perdure.wire.access import Role

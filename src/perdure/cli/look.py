@@ -126,7 +126,7 @@ def ls(
 def show(
     id: Annotated[str, typer.Argument(metavar="ID", help="The execution.")],
     journal: Annotated[
-        bool, typer.Option("--journal", help="The journal's rows for an agent's run, too, not the conversation.")
+        bool, typer.Option("--journal", help="Of an agent's run: the journal's rows in place of the conversation.")
     ] = False,
     url: UrlOption = None,
     as_json: JsonFlag = False,
@@ -265,6 +265,7 @@ def _print_execution(one: "Execution", served: bool | None) -> None:
         ("root", one.root_execution_id),
         ("batch", one.batch_id),
         ("created", date_time(one.created_at_us)),
+        ("due", _due(one)),
         ("took", took(one.started_at_us, one.completed_at_us)),
         ("attempt", str(one.attempt) + (f", {one.retry_count} retries" if one.retry_count else "")),
         ("worker", one.assigned_to_worker),
@@ -281,6 +282,20 @@ def _print_execution(one: "Execution", served: bool | None) -> None:
         if fact:
             table.add_row(name, Text(fact) if isinstance(fact, str) else fact)
     console().print(table)
+
+
+def _due(one: "Execution") -> str:
+    """When it goes on by itself, if nothing comes before: a timer, or the start that was asked for."""
+    import time
+
+    from perdure.cli.render import date_time, duration
+    from perdure.wire.status import Phase
+
+    what = {Phase.WAITING: "wakes", Phase.QUEUED: "starts"}.get(one.phase)
+    if what is None or one.due_at_us is None:
+        return ""
+    left_us = one.due_at_us - time.time_ns() // 1_000
+    return f"{what} at {date_time(one.due_at_us)}" + (f" (in {duration(left_us)})" if left_us > 0 else "")
 
 
 def _print_journal(rows: "list[Row]", created_at_us: int) -> None:
@@ -400,11 +415,11 @@ def text_line(item: "Row | LogLine") -> Any:
 
 
 def cancel(
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The executions.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="The executions.")],
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Cancel executions and everything below them; one that cannot be cancelled keeps none of the others."""
+    """Cancel executions and everything below them; one that cannot be cancelled does not stop the others."""
     from perdure.wire.errors import Conflict, NotFound
     from perdure.wire.public import execution_response
     from perdure.wire.status import Phase

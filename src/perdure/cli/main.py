@@ -22,11 +22,11 @@ from perdure.cli import (
     store,
     webhooks,
 )
+from perdure.cli.common import group
 
-app = typer.Typer(
+app = group(
+    "Durable execution for Python: workflows that never lose their place.",
     name="perdure",
-    help="Durable execution for Python: workflows that never lose their place.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -49,7 +49,7 @@ def main(
     """Durable execution for Python: workflows that never lose their place."""
 
 
-for group in (
+for commands in (
     new,
     dev,
     run,
@@ -67,7 +67,7 @@ for group in (
     members,
     database,
 ):
-    group.add_to(app)
+    commands.add_to(app)
 
 if __name__ == "__main__":
     app()

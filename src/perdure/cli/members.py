@@ -4,7 +4,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from perdure.cli.common import DatabaseOption, JsonFlag, Refused, UrlOption, ask, command, console, emit, note, say
+from perdure.cli.common import (
+    DatabaseOption,
+    JsonFlag,
+    Refused,
+    UrlOption,
+    ask,
+    command,
+    console,
+    emit,
+    group,
+    note,
+    say,
+)
 from perdure.cli.either import in_either
 
 if TYPE_CHECKING:
@@ -19,7 +31,7 @@ EmailArgument = Annotated[str, typer.Argument(metavar="EMAIL", help="Who.")]
 
 def add_to(app: typer.Typer) -> None:
     """Put these commands into the application."""
-    members = typer.Typer(no_args_is_help=True, help="Who belongs to a project (of a server, or a stopped store).")
+    members = group("Who belongs to a project (of a server, or a stopped store).")
     command(members, "add")(add)
     command(members, "list")(list_)
     command(members, "remove")(remove)

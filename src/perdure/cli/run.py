@@ -58,6 +58,9 @@ def run(
     user: Annotated[str | None, typer.Option("--user", help="On whose behalf.")] = None,
     tag: Annotated[list[str] | None, typer.Option("--tag", help="NAME=VALUE; as often as needed.")] = None,
     deployment: Annotated[str | None, typer.Option("--deployment", help="The deployment that runs it.")] = None,
+    accept_early: Annotated[
+        bool, typer.Option("--accept-early", help="Start it even before any worker has registered; it waits for one.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the result and nothing else.")] = False,
     url: UrlOption = None,
     as_json: JsonFlag = False,
@@ -87,12 +90,16 @@ def run(
         delay=delay,
         deployment_id=deployment,
     )
-    item = msgspec.structs.replace(item, payload=Raw(parse_json(input, "--input")), accept_early=False)
+    item = msgspec.structs.replace(item, payload=Raw(parse_json(input, "--input")), accept_early=accept_early)
 
     id, existing = with_client(url, partial(_start, item=item))
+    if existing:
+        note(f"An execution of {workflow!r} with the key {key!r} exists already; it is shown, with its own input: {id}")
+    elif not (detach or quiet or as_json):
+        note(f"Started {id}")
     try:
         if not detach:
-            watch = partial(_watch, id=id, existing=existing, timeout=timeout, quiet=quiet or as_json)
+            watch = partial(_watch, id=id, timeout=timeout, quiet=quiet or as_json)
             with_client(url, watch, patience=WATCH_PATIENCE_SECONDS)
         execution, unserved = with_client(url, partial(_look, id=id))
     except Unavailable as error:
@@ -140,7 +147,7 @@ async def _look(client: "Client", id: str) -> tuple["Execution", str]:
     return execution, f", and nobody serves deployment {execution.deployment_id!r}"
 
 
-async def _watch(client: "Client", id: str, existing: bool, timeout: float | None, quiet: bool) -> None:
+async def _watch(client: "Client", id: str, timeout: float | None, quiet: bool) -> None:
     """Show what happens until the end, or until the time is over."""
     import asyncio
     from contextlib import nullcontext
@@ -151,8 +158,6 @@ async def _watch(client: "Client", id: str, existing: bool, timeout: float | Non
     from perdure.wire.requests import LogLine
 
     out = console(stderr=True)
-    if not quiet:
-        out.print(f"{'Found' if existing else 'Started'} {id}")
     spinner: Any = out.status("queued") if not quiet and out.is_terminal else nullcontext()
     try:
         async with asyncio.timeout(timeout):

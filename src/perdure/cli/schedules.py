@@ -11,6 +11,7 @@ from perdure.cli.common import (
     command,
     console,
     emit,
+    group,
     note,
     parse_json,
     say,
@@ -29,7 +30,7 @@ IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The schedule, as 
 
 def add_to(app: typer.Typer) -> None:
     """Put these commands into the application."""
-    schedules = typer.Typer(no_args_is_help=True, help="Start workflows by the clock: make, look at, pause schedules.")
+    schedules = group("Start workflows by the clock: make, look at, pause schedules.")
     for name, function in (
         ("create", create),
         ("ls", ls),

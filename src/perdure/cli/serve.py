@@ -25,13 +25,11 @@ def add_to(app: typer.Typer) -> None:
 
 def serve(
     database: DatabaseOption = None,
-    host: Annotated[
-        str | None, typer.Option("--host", help="The address to listen on.", show_default="127.0.0.1")
-    ] = None,
+    host: Annotated[str | None, typer.Option("--host", help="The address to listen on. Default: 127.0.0.1.")] = None,
     port: Annotated[
         int | None,
         typer.Option(
-            "--port", "-p", help="The port to listen on; 0 takes a free one.", show_default="8080", min=0, max=65_535
+            "--port", "-p", help="The port to listen on; 0 takes a free one. Default: 8080.", min=0, max=65_535
         ),
     ] = None,
     insecure_local: Annotated[
@@ -41,12 +39,12 @@ def serve(
     lease_seconds: Annotated[
         float | None,
         typer.Option(
-            "--lease-seconds", help="How long a worker may be silent.", show_default="12", min=0.5, max=86_400
+            "--lease-seconds", help="How many seconds a worker may be silent. Default: 12.", min=0.5, max=86_400
         ),
     ] = None,
     retention_days: Annotated[
         float | None,
-        typer.Option("--retention-days", help="How long final executions are kept.", show_default="30", min=0),
+        typer.Option("--retention-days", help="How many days final executions are kept. Default: 30.", min=0),
     ] = None,
     settings: Annotated[
         str | None, typer.Option("--settings", help="A TOML file with any setting; the environment and options win.")
@@ -109,6 +107,7 @@ def work(
     from perdure.sdk.worker import Worker
 
     _log(as_json)
+    os.environ.setdefault("PYDANTIC_AI_NO_BANNER", "1")  # whose agents run here; it would stand among a worker's lines
     registry = targets.load(target)
     access = find(url)
     transport = HttpTransport(access.urls, access.api_key)

@@ -74,7 +74,7 @@ def restore(
     force: ForceFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Put a copy in the place of a stopped store. What workers heard from the store before is refused from then on."""
+    """Put a copy in the place of a stopped store. Workers of before are refused and register anew."""
     import asyncio
     import shutil
     from uuid import uuid4
@@ -151,8 +151,8 @@ def doctor(database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
 
 
 def erase(
-    user: Annotated[str | None, typer.Option("--user", help="Whose executions go.")] = None,
-    session: Annotated[str | None, typer.Option("--session", help="The session whose executions go.")] = None,
+    user: Annotated[str | None, typer.Option("--user", help="The user whose executions are deleted.")] = None,
+    session: Annotated[str | None, typer.Option("--session", help="The session whose executions are deleted.")] = None,
     database: DatabaseOption = None,
     url: UrlOption = None,
     as_json: JsonFlag = False,

@@ -5,7 +5,7 @@ from urllib.parse import quote, urlencode
 
 import typer
 
-from perdure.cli.common import JsonFlag, Refused, UrlOption, ask, command, console, emit, note, say, with_client
+from perdure.cli.common import JsonFlag, Refused, UrlOption, ask, command, console, emit, group, note, say, with_client
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
@@ -15,7 +15,7 @@ PATH = "/api/v1/webhooks"
 
 def add_to(app: typer.Typer) -> None:
     """Put these commands into the application."""
-    webhooks = typer.Typer(no_args_is_help=True, help="Tell URLs of the ends of executions: make, look at, send again.")
+    webhooks = group("Tell URLs of the ends of executions: make, look at, send again.")
     for name, function in (
         ("create", create),
         ("ls", ls),

@@ -71,7 +71,7 @@ def execution(shown: ExecutionResponse) -> Execution:
         attempt=shown.attempt or 0,
         tags=_maybe(shown.tags),
         progress=_maybe(shown.progress),
-        due_at_us=None,
+        due_at_us=_maybe_to_us(shown.due_at),
         next_seq=0,
     )
 

@@ -105,8 +105,12 @@ class SQLiteStore:
         self._memory = path == ":memory:"
         self._lock: _FileLock | None = None
         if not self._memory:
+            folder = Path(path).parent
+            if not folder.exists():
+                raise NotOurFile(
+                    f"There is no folder {str(folder)!r} for the store {path!r}; make it, or mend the path."
+                )
             try:
-                Path(path).parent.mkdir(parents=True, exist_ok=True)
                 # Whatever links lead to it, one file has one lock.
                 self._lock = _FileLock(os.path.realpath(path) + ".lock")
             except OSError as error:

@@ -30,6 +30,8 @@ Position = Annotated[int, Meta(ge=0, le=INT64_MAX, extra_json_schema={"format": 
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+_NEVER_US: Final = 253_402_300_799_000_000
+"""The end of the year 9999: whatever is due then waits for something else."""
 
 
 @lru_cache(maxsize=256)  # the items of one batch share their time
@@ -165,7 +167,10 @@ class StartManyRequest(Request, frozen=True):
 
 
 class ExecutionResponse(Struct, frozen=True):
-    """State and result of one execution. `status` is the promise of the contract, `phase` the finer word."""
+    """State and result of one execution. `status` is the promise of the contract, `phase` the finer word.
+
+    `due_at` is when its phase ends by itself: a timer of one that waits, the start of one that is queued, a time-out.
+    """
 
     id: Uuid
     workflow_id: str
@@ -198,6 +203,7 @@ class ExecutionResponse(Struct, frozen=True):
     progress: MaybeRaw = None
     forked_from: str | None = None
     forked_at_step: str | None = None
+    due_at: Time | None = None
 
 
 def execution_response(execution: Execution) -> ExecutionResponse:
@@ -233,6 +239,7 @@ def execution_response(execution: Execution) -> ExecutionResponse:
         e.attempt,
         e.tags,
         e.progress,
+        due_at=None if e.due_at_us is None or e.due_at_us >= _NEVER_US else rfc3339(e.due_at_us),
     )
 
 

@@ -77,7 +77,7 @@ async def _target(project_id: str, item: StartItem) -> _Target:
         if not item.accept_early:
             raise NoDeployment(
                 f"Workflow {item.workflow_id!r} cannot be started: the project has no deployment yet. Start a worker, "
-                'or say "accept_early": true to let the execution wait for one.'
+                'or let the execution wait for one: "accept_early": true, or `perdure run --accept-early`.'
             )
         return _Target(None, queue_name, None, None, 0, limited, queue is not None)
     if workflow_id is None and not push:  # push workers run whatever their program defines, registered or not
