@@ -1,7 +1,8 @@
 """Workers that are killed: this program forks one for each line that it reads, and says its pid.
 
-Everything is imported before, so that a new worker is there at once. Each call of the model and of a tool is a line in
-the log `CALLS_FILE` as it begins: what a SIGKILL leaves behind is exactly what was begun.
+Everything is imported before, so that a new worker is there at once. Each call of a tool is a line in the log
+`CALLS_FILE` as it begins: what a SIGKILL leaves behind is exactly what was begun. Those of the model are counted by the
+provider at `PROVIDER_URL`, from which the agent streams.
 """
 
 import asyncio
@@ -11,8 +12,7 @@ import signal
 import sys
 
 from pydantic_ai import Agent
-from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart
-from pydantic_ai.models.function import AgentInfo, FunctionModel
+from tests.agents.asking import signing_model
 
 from perdure import Registry, current_step
 from perdure.agents import durable
@@ -25,25 +25,14 @@ async def called() -> None:
     """Note the call that begins, and take a while."""
     info = current_step()
     assert info.context is not None
-    line = f"{info.execution_id} {info.key} {info.context.attempt}\n".encode()
+    line = f"{info.execution_id} {info.context.attempt} {info.key}\n".encode()
     log = os.open(os.environ["CALLS_FILE"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(log, line)  # one write: lines of several workers do not mix
     os.close(log)
     await asyncio.sleep(random.uniform(0.0, 0.05))
 
 
-async def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
-    await called()
-    match sum(isinstance(message, ModelResponse) for message in messages):
-        case 0:
-            return ModelResponse([ToolCallPart("note", {"n": n}, tool_call_id=f"n{n}") for n in (1, 2)])
-        case 1:
-            return ModelResponse([ToolCallPart("pay", {"cents": 7}, tool_call_id="p1")])
-        case _:
-            return ModelResponse([TextPart("paid")])
-
-
-agent = Agent(FunctionModel(answer), name="payer")
+agent = Agent(signing_model(os.environ["PROVIDER_URL"]), name="payer")
 
 
 @agent.tool_plain

@@ -1,21 +1,15 @@
-"""What the workers of the scenario `agents` run: an agent with tools and an approval, asking the provider of the tests.
-
-Each request says in a header whose it is, so that the provider's log, which nobody kills, tells which step asked what.
-"""
+"""What the workers of the scenario `agents` run: an agent with tools and an approval, and its provider's model."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 
-from openai import AsyncOpenAI, DefaultAsyncHttpx2Client
 from pydantic_ai import Agent
-from pydantic_ai.models.openai import OpenAIChatModel
-from pydantic_ai.providers.openai import OpenAIProvider
-from tests.agents.provider import CALLER_HEADER
+from tests.agents.asking import signing_model
 from tests.faults.app import five_steps, note
 
-from perdure import Budget, Context, current_step, workflow
+from perdure import Budget, Context, workflow
 from perdure.agents import durable
 
 AGENT = "clerk"
@@ -30,26 +24,7 @@ SCRIPTS = {
 }
 
 
-async def sign(request: object) -> None:
-    """Write into a request which step makes it."""
-    info = current_step()
-    attempt = 0 if info.context is None else info.context.attempt
-    request.headers[CALLER_HEADER] = f"{info.execution_id} {attempt} {info.key}"  # type: ignore[attr-defined]
-
-
-clerk_agent = Agent(
-    OpenAIChatModel(
-        "gpt-4o-mini",
-        provider=OpenAIProvider(
-            openai_client=AsyncOpenAI(
-                base_url=os.environ.get("FAULTS_PROVIDER", "http://127.0.0.1:1/v1"),
-                api_key="none",
-                http_client=DefaultAsyncHttpx2Client(event_hooks={"request": [sign]}),
-            )
-        ),
-    ),
-    name=AGENT,
-)
+clerk_agent = Agent(signing_model(os.environ.get("FAULTS_PROVIDER", "http://127.0.0.1:1/v1")), name=AGENT)
 
 
 async def tool(what: str, order: str) -> str:

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from typing import Any
 
+from tests.agents.asking import signature
 from tests.agents.provider import Call, read_log
 from tests.faults import agents_app
 from tests.faults.cluster import Node, free_port
@@ -87,10 +88,10 @@ async def check_calls(run: Run, calls: list[Call]) -> None:
     for call in calls:
         if call.what != "begin":
             continue
-        execution_id, attempt, key = call.caller.split(" ", 2)
+        execution_id, attempt, key = signature(call)
         made[execution_id, key] += 1
         by, at_us = recorded[execution_id, key]
-        if int(attempt) > by or call.at_us > at_us:
+        if attempt > by or call.at_us > at_us:
             again.append(f"{call} was recorded by attempt {by} at {at_us}")
     often = [f"{key} {times} times" for key, times in made.items() if times > 1 + lost.get(key[0], 0)]
     repeated = made.total() - len(made)
