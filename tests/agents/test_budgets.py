@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 from openai import AsyncOpenAI
+from pydantic import BaseModel
 from pydantic_ai import Agent
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 from tests.agents.provider import Provider, serving
+from tests.agents.scripted import Script, call
 
 from perdure import Budget, BudgetExceeded, Registry
 from perdure.agents import DurableAgent, durable
@@ -101,7 +103,29 @@ async def test_over_it_the_run_pauses_and_goes_on_where_it_was() -> None:
         ]
 
 
-async def test_it_ends_with_what_it_has() -> None:
+class Found(BaseModel):
+    text: str
+
+
+@pytest.mark.parametrize("output_type", [str, Found])
+async def test_the_last_request_of_a_budget_has_no_tools_and_is_asked_for_an_answer(output_type: Any) -> None:
+    said = "one shelf" if output_type is str else call("final_result", "f1", text="one shelf")
+    script = Script(call("find", "c1"), said, "never asked")
+    agent: Agent[None, Any] = Agent(script.model, name="clerk", output_type=output_type)
+
+    @agent.tool_plain
+    def find() -> str:
+        return "on the shelf"
+
+    clerk = durable(agent, budget=Budget(calls=2, on_exceed="finish"))
+    async with embedded(Registry(clerk)) as bench:
+        output = await clerk.run(bench, "Find all of them!")
+    assert (output if output_type is str else output.text) == "one shelf"
+    assert script.tools == [["find"], []]
+    assert script.instructions[0] is None and "The budget is used up." in str(script.instructions[1])
+
+
+async def test_a_model_that_calls_tools_all_the_same_ends_with_its_last_words() -> None:
     async with house(budget=Budget(calls=2, on_exceed="finish")) as h:
         assert await h.run("order") == "let me see"
         assert len(h.provider.made()) == 2

@@ -119,6 +119,19 @@ async def test_a_limit_is_passed_by_one_reserved_call_at_most(world: World) -> N
     assert refused.budget is not None and refused.budget.spent.tokens == 130
 
 
+async def test_the_last_call_of_a_budget_to_be_finished_with_is_told_so(world: World) -> None:
+    id = await spender(world, BudgetSpec(tokens=100, on_exceed=OnExceed.FINISH))
+    replies = [await reserve(world, id, f"{n}", tokens=60) for n in (0, 1, 1)]
+    assert [reply.verdict for reply in replies] == [GRANTED] * 3
+    assert not any(reply.is_last for reply in replies), "what the first has reserved may come back"
+    await settle(world, id, "0", tokens=50)
+    assert (await reserve(world, id, "1", tokens=60)).is_last, "the same again: by now nothing comes back"
+    await settle(world, id, "1", tokens=30)
+    assert (await reserve(world, id, "2", tokens=20)).is_last
+    asking = await world.running(budget=BudgetSpec(calls=1))
+    assert not (await reserve(world, asking, "0")).is_last, "somebody may raise it"
+
+
 async def test_a_hundred_children_at_once_pass_it_by_one_call_at_most(world: World, database: str) -> None:
     """Beside each other in the same groups, and on PostgreSQL by way of two servers."""
     root = await spender(world, BudgetSpec(usd_micros=1_000))

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import replace
 from decimal import Decimal
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 from pydantic_ai.durable_exec import ModelRequestParams
@@ -20,9 +21,12 @@ from pydantic_ai.messages import ModelMessagesTypeAdapter, ModelResponse, TextPa
 from pydantic_ai.usage import RequestUsage
 
 from perdure.agents.calls import Call, CallHook
+from perdure.agents.stops import told_to_answer
 from perdure.sdk.budgets import Budget, Reservation, is_limited, reserve
 from perdure.sdk.errors import BudgetExceeded
 from perdure.wire.budgets import OnExceed, ReserveReply, usd_micros
+
+ParamsT = TypeVar("ParamsT")
 
 Price: TypeAlias = Callable[[str, RequestUsage], float | Decimal]
 """US dollars for what a model, by its name, has used."""
@@ -113,8 +117,19 @@ def estimate(call: Call) -> RequestUsage:
     return RequestUsage(input_tokens=size // BYTES_PER_TOKEN + 1, output_tokens=most)
 
 
+def last_words(params: ParamsT) -> ParamsT:
+    """A request as it is made: the last one of a budget to be finished with has no tools and asks for an answer."""
+    reservation = _reservation.get()
+    if reservation is None or not reservation.is_last or not isinstance(params, ModelRequestParams):
+        return params
+    if not params.model_request_parameters.function_tools:
+        return params
+    parameters = replace(params.model_request_parameters, function_tools=[])
+    return replace(params, model_request_parameters=told_to_answer(parameters, "The budget is used up."))
+
+
 def ended_by(error: BudgetExceeded, params: object) -> ModelResponse | None:
-    """The answer that an agent ends with whose budget is to be finished with: its last words in this run, or that there
+    """The answer that an agent ends with whose budget is over all the same: its last words in this run, or that there
     is none. None: it must not end so, or owes an answer of another kind than text."""
     refused = msgspec.convert(error.details, ReserveReply)
     finishes = refused.budget is not None and refused.budget.limits.on_exceed is OnExceed.FINISH

@@ -36,7 +36,7 @@ from pydantic_ai.exceptions import UserError
 from pydantic_ai.toolsets import ToolsetTool
 from pydantic_ai.usage import RunUsage
 
-from perdure.agents.budgets import ended_by
+from perdure.agents.budgets import ended_by, last_words
 from perdure.agents.calls import Call
 from perdure.agents.failures import is_transient, recorded_failure
 from perdure.agents.limits import patient
@@ -221,7 +221,7 @@ class _Body(Generic[ParamsT]):
             if call is not None:
                 for hook in run.hooks:
                     await hook.before(call)
-            value = await operation.handler(params)
+            value = await operation.handler(last_words(params))
         except Exception as error:
             if call is not None:
                 for hook in run.hooks:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from pydantic_ai.messages import InstructionPart, ModelMessage, ModelResponse, TextPart, ToolReturnPart
-from pydantic_ai.models import ModelRequestContext
+from pydantic_ai.models import ModelRequestContext, ModelRequestParameters
 from pydantic_ai.tools import RunContext, ToolDefinition
 
 from perdure.agents.runs import AgentRun
@@ -90,8 +90,10 @@ def withheld(
 
 def answer_now(run: AgentRun, request: ModelRequestContext) -> None:
     """Tell the model that it has no tools any more."""
-    parameters = request.model_request_parameters
-    said = InstructionPart(f"{run.finishing} You have no tools any more: answer now, with what you have.", dynamic=True)
-    request.model_request_parameters = replace(
-        parameters, instruction_parts=[*(parameters.instruction_parts or ()), said]
-    )
+    request.model_request_parameters = told_to_answer(request.model_request_parameters, run.finishing)
+
+
+def told_to_answer(parameters: ModelRequestParameters, why: str | None) -> ModelRequestParameters:
+    """The parameters of a request that is to be answered without tools."""
+    said = InstructionPart(f"{why} You have no tools any more: answer now, with what you have.", dynamic=True)
+    return replace(parameters, instruction_parts=[*(parameters.instruction_parts or ()), said])

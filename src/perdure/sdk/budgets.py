@@ -100,10 +100,12 @@ class Reservation:
     """A call's share of the budgets that it is charged to. Settle it when the call is over; what is not settled stays
     spent."""
 
-    def __init__(self, worker: Worker | None, execution_id: str, id: str) -> None:
+    def __init__(self, worker: Worker | None, execution_id: str, id: str, *, is_last: bool = False) -> None:
         self._worker = worker
         self._execution_id = execution_id
         self._id = id
+        self.is_last = is_last
+        """Whether a budget with `on_exceed="finish"` is used up by this call: time to come to an end with it."""
 
     async def settle(self, *, usd_micros: int = 0, tokens: int = 0, calls: int = 1) -> None:
         """Say what the call really took. Where the server refuses to hear it (it goes to the log) the reservation
@@ -159,7 +161,7 @@ async def reserve(
     while True:
         reply = await _told(lambda: worker.transport.reserve(request))
         if reply.verdict is Verdict.GRANTED:
-            return Reservation(worker, info.execution_id, request.reservation_id)
+            return Reservation(worker, info.execution_id, request.reservation_id, is_last=reply.is_last)
         if reply.verdict is Verdict.UNLIMITED:
             context.unlimited = True
             return Reservation(None, info.execution_id, "")

@@ -129,6 +129,8 @@ class ReserveReply(Struct, frozen=True, omit_defaults=True):
     reached: list[str] = []
     asks: bool = False
     """Whether it is this execution that asks."""
+    is_last: bool = False
+    """Granted, but with this call a limit is reached of a budget that is to be finished with."""
 
 
 class SettleRequest(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -56,18 +56,19 @@ async def reserve(*, project_id: str, request: ReserveRequest, now_us: int) -> R
         budgets.append(await _lock(project_id, execution_id))
     if not budgets:
         return ReserveReply(Verdict.UNLIMITED)
+    amounts = request.amounts
     if await query("any_reservation", execution_id=execution_id, id=request.reservation_id):
-        return ReserveReply(Verdict.GRANTED)
+        return ReserveReply(Verdict.GRANTED, is_last=await _is_last(budgets, amounts, now_us))
     for budget in budgets:
         if budget.used_up(now_us):
             return await _refuse(project_id, execution_id, budget, now_us)
-    amounts = request.amounts
+    is_last = await _is_last(budgets, amounts, now_us)
     same = (project_id, attempt, amounts.usd_micros, amounts.tokens, amounts.calls, now_us)
     rows = [(execution_id, request.reservation_id, budget.execution_id, *same) for budget in budgets]
     await query_many("insert_reservation", rows)
     for budget in budgets:
         await query("reserve_budget", project_id=project_id, id=budget.execution_id, **_counted(amounts))
-    return ReserveReply(Verdict.GRANTED)
+    return ReserveReply(Verdict.GRANTED, is_last=is_last)
 
 
 async def give_budget(project_id: str, execution_id: str, root_id: str, spec: BudgetSpec, now_us: int) -> None:
@@ -110,6 +111,16 @@ async def _is_over(project_id: str, execution_id: str | None) -> bool:
     """Whether whoever asked has ended without an answer."""
     state = await query("read_state", project_id=project_id, id=execution_id)
     return not state or Phase(state[0][0]) in FINAL
+
+
+async def _is_last(budgets: Sequence[StoredBudget], amounts: Amounts, now_us: int) -> bool:
+    """Whether a call reaches a limit of a budget that is to be finished with, whatever comes back of other calls."""
+    for budget in budgets:
+        if budget.limits.on_exceed is OnExceed.FINISH and budget.used_up(now_us, without=_less(Amounts(), amounts)):
+            live = await query("live_reservations", id=budget.execution_id)
+            if budget.used_up(now_us, without=_less(Amounts(*map(int, live[0])), amounts)):
+                return True
+    return False
 
 
 @verb
@@ -184,6 +195,10 @@ async def _read(project_id: str, budget_id: str) -> StoredBudget:
 
 def _counted(amounts: Amounts | BudgetChange) -> dict[str, int]:
     return {"usd_micros": amounts.usd_micros, "tokens": amounts.tokens, "calls": amounts.calls}
+
+
+def _less(one: Amounts, other: Amounts) -> Amounts:
+    return Amounts(one.usd_micros - other.usd_micros, one.tokens - other.tokens, one.calls - other.calls)
 
 
 def _budget(row: Sequence[Any]) -> StoredBudget:
