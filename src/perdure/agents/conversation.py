@@ -18,7 +18,6 @@ from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.messages import (
     ModelMessage,
-    ModelMessagesTypeAdapter,
     ModelRequest,
     SystemPromptPart,
     UserPromptPart,
@@ -27,6 +26,7 @@ from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.tools import RunContext
 
 from perdure.agents.guards import InputGuard, guarded_prompt
+from perdure.agents.history import History
 from perdure.agents.inputs import AgentPayload, as_input
 from perdure.agents.runs import AgentRun, current_run
 from perdure.sdk.payloads.values import decode
@@ -38,6 +38,7 @@ ASK: Final = (
     "what was done and found out, what is open. Names, numbers and ids exactly. Answer with the summary alone."
 )
 _MESSAGE: Final[TypeAdapter[ModelMessage]] = TypeAdapter(ModelMessage)
+_HISTORY: Final = History()
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Conversation:
     def __init__(self, run: AgentRun, reading: Reading) -> None:
         self._run = run
         self.reading = reading
-        self.history = messages_of(reading)
+        self.history = _HISTORY.messages(reading.messages)
         """What was said before."""
 
     @classmethod
@@ -131,13 +132,6 @@ class Delivered(AbstractCapability[Any]):
                 if prompt is not None:
                     ctx.enqueue(*([prompt] if isinstance(prompt, str) else prompt))
         return request_context
-
-
-def messages_of(reading: Reading) -> list[ModelMessage]:
-    """The messages of a transcript."""
-    if not reading.entries:
-        return []
-    return ModelMessagesTypeAdapter.validate_json(b"[" + b",".join(map(bytes, reading.messages)) + b"]")
 
 
 async def _summary_of(messages: Sequence[ModelMessage], model: Model | str | None) -> str:

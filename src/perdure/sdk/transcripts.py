@@ -156,10 +156,10 @@ class _Kept:
 
     __slots__ = ("entries", "least", "size")
 
-    def __init__(self, least: int, entries: list[Entry]) -> None:
+    def __init__(self, least: int, entries: list[Entry], size: int) -> None:
         self.least = least
         self.entries = entries
-        self.size = sum(ENTRY_BYTES + memoryview(entry.message).nbytes for entry in entries)
+        self.size = size
 
     @property
     def version(self) -> int:
@@ -202,13 +202,14 @@ class TranscriptReader:
         if kept is not None and kept.version < version:
             more = await self._fetch(session_id, version, kept.version)
             if _has_all(more, version) and more[0].seq == kept.version + 1:
-                self._keep(place, _Kept(kept.least, [*kept.entries, *more]))
-                return shown(version, [*kept.entries, *more])
+                entries = [*kept.entries, *more]
+                self._keep(place, _Kept(kept.least, entries, kept.size + _size_of(more)))
+                return shown(version, entries)
         entries = await self._fetch(session_id, version, None)
         if not _has_all(entries, version):
             raise NotFound(f"Version {version} of the transcript of session {session_id!r} is gone: it was erased.")
         if kept is None or kept.version < version:
-            self._keep(place, _Kept(version, entries))
+            self._keep(place, _Kept(version, entries, _size_of(entries)))
         return shown(version, entries)
 
     async def _fetch(self, session_id: str, version: int, after: int | None) -> list[Entry]:
@@ -233,12 +234,16 @@ class TranscriptReader:
         summary = next((entry for entry in reversed(kept.entries) if entry.summary_of is not None), None)
         if summary is not None and summary.summary_of is not None and kept.entries[0].seq <= summary.summary_of:
             rest = [entry for entry in kept.entries if entry.seq > (summary.summary_of or 0)]
-            kept = _Kept(summary.seq, rest)
+            kept = _Kept(summary.seq, rest, _size_of(rest))
         before = self._kept.pop(place, None)
         self._size += kept.size - (0 if before is None else before.size)
         self._kept[place] = kept
         while self._size > self._bytes_max:
             self._size -= self._kept.popitem(last=False)[1].size
+
+
+def _size_of(entries: Sequence[Entry]) -> int:
+    return sum(ENTRY_BYTES + memoryview(entry.message).nbytes for entry in entries)
 
 
 def _has_all(entries: Sequence[Entry], version: int) -> bool:

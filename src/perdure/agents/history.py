@@ -1,0 +1,92 @@
+"""What was said in a session, as messages of the library. A worker reads the JSON of each only once.
+
+Whoever asks gets copies: what a program does to its history must reach neither another run nor a replay of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Sequence
+from dataclasses import is_dataclass
+from datetime import datetime
+from decimal import Decimal
+from types import NoneType
+from typing import Any, Final
+
+from msgspec import Raw
+from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
+
+KEPT_BYTES_MAX: Final = 16 << 20
+"""How much JSON is kept as messages, of what was read last; as objects it takes a few times as much."""
+_FIXED: Final = frozenset({str, int, float, bool, NoneType, bytes, datetime, Decimal})
+"""Types of values that nobody can change."""
+
+
+class History:
+    """Messages by the JSON that they were read from.
+
+    JSON is known by its place in memory, which is its own as long as it is held here: the worker's transcripts hand out
+    the same objects for every turn, and comparing all they hold would cost a good part of reading it.
+    """
+
+    def __init__(self, bytes_max: int = KEPT_BYTES_MAX) -> None:
+        self._bytes_max = bytes_max
+        self._size = 0
+        self._kept: dict[int, tuple[Raw, ModelMessage]] = {}
+        self._lock = threading.Lock()  # workers of one process may have loops in several threads
+
+    def messages(self, said: Sequence[Raw]) -> list[ModelMessage]:
+        """The messages, in order. Raises `pydantic.ValidationError` for what is none."""
+        known = [self._kept.get(id(one)) for one in said]
+        new = iter(self._read([one for one, found in zip(said, known, strict=True) if found is None]))
+        return [next(new) if found is None else _copy(found[1]) for found in known]
+
+    def _read(self, said: Sequence[Raw]) -> list[ModelMessage]:
+        if not said:
+            return []
+        messages = ModelMessagesTypeAdapter.validate_json(b"[" + b",".join(map(bytes, said)) + b"]")
+        with self._lock:
+            for one, message in zip(said, messages, strict=True):
+                if id(one) not in self._kept and _can_copy(message):
+                    self._kept[id(one)] = one, _copy(message)
+                    self._size += memoryview(one).nbytes
+            while self._size > self._bytes_max:
+                oldest, _ = self._kept.pop(next(iter(self._kept)))
+                self._size -= memoryview(oldest).nbytes
+        return messages
+
+
+def _can_copy(value: Any) -> bool:
+    """Whether all that can change in a value is lists, dicts and plain dataclasses."""
+    kind: Any = type(value)
+    if kind is list:
+        parts = value
+    elif kind is dict:
+        parts = value.values()
+    elif _is_plain(kind):
+        parts = vars(value).values()
+    else:
+        return False
+    return all(type(one) in _FIXED or _can_copy(one) for one in parts)
+
+
+@functools.cache
+def _is_plain(kind: type) -> bool:
+    return is_dataclass(kind) and not any(vars(base).get("__slots__") for base in kind.__mro__)
+
+
+def _copy(value: Any) -> Any:
+    """A copy that shares nothing with it that can change. `copy.deepcopy` would take longer than reading the JSON."""
+    kind = type(value)
+    if kind is list:
+        return [one if type(one) in _FIXED else _copy(one) for one in value]
+    fields = value.copy() if kind is dict else vars(value).copy()
+    for name, one in fields.items():
+        if type(one) not in _FIXED:
+            fields[name] = _copy(one)
+    if kind is dict:
+        return fields
+    made = object.__new__(kind)
+    made.__dict__ = fields
+    return made
