@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from perdure.engine.addresses import Policy
 from perdure.engine.calls import CallFailed, CallRefused
@@ -86,6 +93,22 @@ async def calling(
         yield outbound
     finally:
         await outbound.close()
+
+
+def certificate_of(host: str, folder: Path) -> Path:
+    """A key and a certificate that nobody has signed, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file = folder / "certificate.pem"
+    file.write_bytes(secret + signed.public_bytes(Encoding.PEM))
+    return file
 
 
 @pytest.fixture
@@ -292,3 +315,74 @@ async def test_nobody_listens(outbound: Outbound) -> None:
         with pytest.raises(CallFailed, match="No connection") as failed:
             await outbound.request("GET", f"http://127.0.0.1:{closed.getsockname()[1]}/")
     assert not failed.value.sent
+
+
+async def test_an_answer_may_end_with_its_connection(outbound: Outbound) -> None:
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nall of it")
+        writer.close()
+
+    receiver = Receiver()
+    receiver.serve = say  # type: ignore[method-assign]  # as above
+    async with receiving(receiver):
+        answer = await outbound.request("GET", receiver.url)
+    assert (answer.status, answer.body, answer.complete) == (200, b"all of it", True)
+
+
+async def test_word_that_the_answer_is_to_come_is_no_answer(outbound: Outbound) -> None:
+    early = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
+    async with receiving(Receiver(early + OK)) as receiver:
+        answer = await outbound.request("GET", receiver.url)
+    assert (answer.status, answer.body, "link" in answer.headers) == (200, b"ok", False)
+
+
+async def test_a_second_answer_is_not_taken_for_the_next_one(outbound: Outbound) -> None:
+    async with receiving(Receiver(OK + b"HTTP/1.1 500 No\r\ncontent-length: 2\r\n\r\nno")) as receiver:
+        for _ in range(3):
+            assert (await outbound.request("GET", receiver.url)).status == 200
+    assert receiver.connections == 3
+
+
+async def test_a_connection_that_was_let_go_is_not_used_again(outbound: Outbound) -> None:
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        leaving.connections += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        writer.close()
+
+    leaving = Receiver()
+    leaving.serve = once  # type: ignore[method-assign]  # as above
+    async with receiving(leaving):
+        for _ in range(3):
+            assert (await outbound.request("GET", leaving.url)).status == 200
+    assert leaving.connections == 3
+
+
+async def test_a_certificate_must_be_one_that_the_system_trusts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = certificate_of("localhost", tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    receiver = Receiver()
+    server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0, ssl=context)
+    url = f"https://%s:{server.sockets[0].getsockname()[1]}/"
+    async with calling(loopback=True) as outbound:
+        with pytest.raises(CallFailed, match="No connection") as failed:
+            await outbound.request("GET", url % "localhost")
+        assert not failed.value.sent and receiver.heads == []
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    async with calling(loopback=True) as outbound:
+        for _ in range(2):
+            assert (await outbound.request("GET", url % "localhost")).body == b"ok"
+        assert receiver.connections == 1
+        with pytest.raises(CallFailed, match="No connection"):
+            await outbound.request("GET", url % "127.0.0.1")  # it is made out to somebody else
+    server.close()
+
+
+async def test_a_header_cannot_carry_another_one(receiver: Receiver, outbound: Outbound) -> None:
+    with pytest.raises(CallRefused, match="'x-more'"):
+        await outbound.request("GET", receiver.url, headers={"x-more": "a\r\nx-other: b"})
+    assert receiver.heads == []
