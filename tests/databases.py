@@ -1,6 +1,9 @@
 """The databases that a store can be in. Who takes the fixture `database` (tests/conftest.py) runs on each."""
 
+import atexit
+import shutil
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,11 +23,24 @@ async def migrated(url: str) -> None:
     await (await open_store(url)).close()
 
 
+_templates: list[Path] = []
+
+
+async def _template() -> Path:
+    """An empty store to copy, which takes a seventh of the time of making one."""
+    if not _templates:
+        folder = Path(tempfile.mkdtemp(prefix="perdure-template-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        await migrated(str(folder / "perdure.db"))
+        _templates.append(folder / "perdure.db")
+    return _templates[0]
+
+
 @asynccontextmanager
 async def lent(kind: str, folder: Path) -> AsyncIterator[str]:
     """The address of an empty store of a kind, for the length of the block. A file lies in `folder`."""
     if kind == SQLITE:
-        yield str(folder / "perdure.db")
+        yield str(shutil.copy(await _template(), folder / "perdure.db"))
     else:
         from tests import postgres  # asyncpg is an extra
 

@@ -33,7 +33,7 @@ ALL = ["ready", "idle", "W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8", "parking
     ("mode", "database", "workloads"),
     [
         pytest.param("embedded", "sqlite", [*ALL, "agents"], marks=pytest.mark.slow),
-        ("http", "sqlite", ["W1", "W6", "W7"]),
+        pytest.param("http", "sqlite", ["W1", "W6", "W7"], marks=pytest.mark.slow),
         pytest.param("embedded", "postgres", ALL, marks=pytest.mark.slow),
         pytest.param("http", "postgres", ["W1", "W6", "servers"], marks=pytest.mark.slow),
     ],

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 from tests.cli.processes import House, Terminal, free_port, until_true
 
 
@@ -31,6 +32,7 @@ def developing(house: House, *arguments: str) -> Iterator[Terminal]:
             terminal.process.wait()
 
 
+@pytest.mark.slow
 def test_a_new_project_runs_and_its_tests_pass(house: House) -> None:
     (house.folder / "app.py").unlink()
     assert "perdure dev app.py" in house.run("new", "fresh").stdout

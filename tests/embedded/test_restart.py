@@ -176,7 +176,7 @@ def killed_and_restarted(store: str, side: Path, executions: int, kills: int, se
     return done.stdout, side.read_text().splitlines()
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_killed_process_loses_nothing_and_no_recorded_step_runs_again(
     database: str, tmp_path: Path, seed: int
 ) -> None:

@@ -793,6 +793,7 @@ def seconds_for(code: Code, answer: Callable[[Journal, Effects], Sequence[Row]])
         gc.enable()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("timeouts", [True, False], ids=["timeouts", "plain"])
 def test_time_grows_with_the_work_not_with_its_square(timeouts: bool) -> None:
     waiting: list[str] = []

@@ -111,6 +111,7 @@ async def test_a_killed_server_costs_no_worker_its_lease_and_no_caller_an_error(
     assert all("registers anew" not in worker.said() for worker in cluster.workers)
 
 
+@pytest.mark.slow
 async def test_a_rolling_restart_of_servers_and_workers_loses_nothing(cluster: Cluster) -> None:
     await cluster.start()
     async with cluster.client(patience_seconds=SECONDS) as client:

@@ -9,11 +9,18 @@ from tests.sim.world import Mutant, simulate
 
 SEEDS_MAX = 1_000
 RARE = {
+    "cancel: no end of grace",
+    "cancel: spares children",
+    "fail: any attempt of any worker",
+    "report: any attempt of the holder",
+    "timers: none is due",
     "worker: asks on under an id that was answered",
     "worker: keeps what it does not know",
+    "worker: lease counts from the answer",
+    "worker: reports a timer twice",
     "worker: takes what an earlier registration was handed",
 }
-"""It takes hundreds of seeds until these are caught: part of the full suite."""
+"""It takes a hundred seeds and more until these are caught: part of the full suite."""
 
 
 @pytest.mark.parametrize(

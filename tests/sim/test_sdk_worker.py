@@ -41,7 +41,7 @@ def live(first: int, seeds: int) -> None:
 
 
 def test_every_seed_keeps_every_promise() -> None:
-    live(0, 100)
+    live(0, 50)
 
 
 @pytest.mark.slow

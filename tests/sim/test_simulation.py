@@ -86,9 +86,8 @@ def live(first: int, seeds: int) -> None:
     assert not rare, f"happened too rarely (times, at least): {rare}"
 
 
-@pytest.mark.parametrize("first", range(0, 2 * FAST, FAST))
-def test_every_seed_keeps_every_promise(first: int) -> None:
-    live(first, FAST)
+def test_every_seed_keeps_every_promise() -> None:
+    live(0, FAST)
 
 
 @pytest.mark.slow

@@ -630,6 +630,7 @@ async def grown_postgres(server: postgres.Server, size: tuple[int, int]) -> None
 
 
 @linux
+@pytest.mark.slow
 async def test_what_postgresql_reads_does_not_grow_with_what_is_finished(quiet: postgres.Server) -> None:
     await grown_postgres(quiet, SMALL)
 

@@ -484,7 +484,7 @@ async def _is_serial_on_sqlite(group: Group, named: Named, *, more: bool = False
 
 @pytest.mark.parametrize("amount", [2, 3, 4])
 async def test_a_group_equals_some_order_of_its_verbs(amount: int) -> None:
-    for seed in range({2: 50, 3: 30, 4: 8}[amount]):
+    for seed in range({2: 25, 3: 15, 4: 4}[amount]):
         assert await _is_serial_on_sqlite(_random(seed, amount), rows_named), f"seed {seed}"
 
 
@@ -538,8 +538,12 @@ def test_the_kinds_are_all_verbs_that_may_share_a_group() -> None:
 
 
 async def test_without_holds_it_does_not() -> None:
-    broken = [seed for seed in range(60) if not await _is_serial_on_sqlite(_random(seed, 3), None)]
-    assert len(broken) >= 3
+    broken = 0
+    for seed in range(60):
+        broken += not await _is_serial_on_sqlite(_random(seed, 3), None)
+        if broken == 3:
+            return
+    pytest.fail(f"only {broken} of 60 groups broke")
 
 
 @verb
@@ -591,15 +595,17 @@ on_postgres = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's se
 
 @on_postgres
 @pytest.mark.parametrize(
-    "holds", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["with holds", "without holds"]
+    ("holds", "groups"),
+    [(True, 12), pytest.param(True, 40, marks=pytest.mark.slow), pytest.param(False, 40, marks=pytest.mark.slow)],
+    ids=["with holds", "many with holds", "without holds"],
 )
 async def test_on_postgresql_too(
-    holds: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    holds: bool, groups: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     if not holds:
         monkeypatch.setattr(postgres_lane, "rows_named", None)
     async with _on_postgresql() as is_serial:
-        differs = [seed for seed in range(40) if not await is_serial(_random(seed, 3))]
+        differs = [seed for seed in range(groups) if not await is_serial(_random(seed, 3))]
     assert differs == [] if holds else len(differs) >= 2, differs
 
 

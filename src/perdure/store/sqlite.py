@@ -185,23 +185,23 @@ class SQLiteStore:
 
     def _migrate(self) -> None:
         known = migrations("sqlite")
-        schema, migrated = schema_in(self._writer), False
+        schema = schema_in(self._writer)
         if problem := schema.too_new(len(known)):
             raise NotOurFile(f"{self.path!r} {problem}")
-        for migration in known[schema.number :]:
-            with self._writer:
+        pending = known[schema.number :]
+        # One transaction: a new file is whole or empty, an upgrade happens or not, and the disk is waited for once.
+        with self._writer:
+            for migration in pending:
                 for statement in statements(migration.sql):
                     self._writer.execute(statement)
-                schema = schema.after([migration])
+            if pending:
+                schema = schema.after(pending)
                 self._writer.execute(f"PRAGMA user_version={schema.number}")
                 self._writer.execute(
                     "INSERT INTO meta VALUES ('schema_least', ?1) ON CONFLICT DO UPDATE SET value = ?1",
                     (str(schema.least),),
                 )
-            migrated = True
-        if migrated:
-            self._writer.execute(planner_statistics())
-        with self._writer:
+                self._writer.execute(planner_statistics())
             self._writer.execute("INSERT INTO meta VALUES ('epoch', ?) ON CONFLICT DO NOTHING", (str(uuid4()),))
         self.epoch: str = self._writer.execute("SELECT value FROM meta WHERE name = 'epoch'").get
 
