@@ -1,11 +1,13 @@
 """Whether the store takes writes is judged by those that it refuses, too."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
 from perdure.engine import engine as engines
 from perdure.engine.engine import TROUBLE_US, Engine
+from perdure.engine.loops import Loop, run_loop
 from perdure.store.interface import Tell, Trouble, verb
 from perdure.store.open import open_store
 from perdure.wire.errors import Unavailable
@@ -36,3 +38,33 @@ async def test_a_change_that_was_just_refused_is_held_against_the_store(
         await engine.health()
     now_us += TROUBLE_US
     await engine.health()
+
+
+async def test_an_outage_is_one_line_however_many_loops_meet_it(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    rounds = {"one": 0, "two": 0}
+    over = asyncio.Event()
+
+    def loop(name: str) -> Loop:
+        async def round(engine: Engine) -> float:
+            engine.doorbell.ring(("loop", name))  # the next round comes at once
+            rounds[name] += 1
+            await asyncio.sleep(0)
+            if rounds[name] <= 5:
+                raise Unavailable("The database is away.")
+            if min(rounds.values()) > 7:
+                over.set()
+            return 60.0
+
+        return Loop(name, round)
+
+    tasks = [asyncio.create_task(run_loop(engine, loop(name))) for name in rounds]
+    await over.wait()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert [record.getMessage() for record in caplog.records] == [
+        "Loop one: The database is away. The loops try again every second.",
+        "The store answers all loops again.",
+    ]

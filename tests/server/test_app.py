@@ -14,9 +14,11 @@ import pytest
 from tests.server.serving import Served, serving
 from tests.store.disk import watched_disk
 
-from perdure.server import pulse
+from perdure.server import app, pulse
 from perdure.server.app import bind
 from perdure.server.connections import Connection
+from perdure.store.interface import Store
+from perdure.store.open import open_store
 from perdure.wire.errors import BadRequest, Unavailable
 
 PROGRAM = """
@@ -239,6 +241,26 @@ async def test_metrics(served: Served) -> None:
 async def test_open_metrics_need_no_key(database: str) -> None:
     async with serving(database, metrics_open=True) as served:
         assert (await served.client.get("/metrics", headers={"authorization": ""})).status_code == 200
+
+
+async def test_a_database_that_is_not_there_yet_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries = iter(range(20))
+
+    async def opens_late(url: str) -> Store:
+        if next(tries) < 19:
+            raise Unavailable("The database is not there.")
+        return await open_store(url)
+
+    monkeypatch.setattr(app, "open_store", opens_late)
+    monkeypatch.setattr("random.uniform", lambda least, most: 0.0)
+    store = await app._open_store(str(tmp_path / "app.db"))
+    await store.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        "The database is not there. It is tried for 60 seconds.",
+        "The database answers.",
+    ]
 
 
 def test_an_address_that_cannot_be_had_is_named() -> None:

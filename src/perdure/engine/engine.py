@@ -116,6 +116,8 @@ class Engine:
         """Since boot: until then every round of the reaper grants, because the clock jumped."""
         self.prune_after = ("", "")
         self.alarmed: set[tuple[str, str]] = set()
+        self.refused: set[str] = set()
+        """Loops whose last round found no store."""
         self._news: dict[str, set[str]] = {}
         self.lookout = Lookout()
         self.snapshots = Snapshots()

@@ -148,8 +148,9 @@ async def run_loop(engine: Engine, loop: Loop) -> None:
         ticket = engine.doorbell.ticket(("loop", loop.name))
         try:
             pause = await loop.round(engine)
+            _passed(engine, loop)
         except Unavailable as error:
-            logger.warning("Loop %s: %s", loop.name, error)
+            _refused(engine, loop, error)
             pause = 1.0
         except Exception:  # a loop must survive whatever one round met
             logger.exception("Loop %s failed; the next round comes in a second.", loop.name)
@@ -158,3 +159,17 @@ async def run_loop(engine: Engine, loop: Loop) -> None:
             await engine.doorbell.wait(("loop", loop.name), ticket, pause)
         else:
             await asyncio.sleep(0)
+
+
+def _refused(engine: Engine, loop: Loop, error: Unavailable) -> None:
+    """A round found no store. One line says so for all loops: each of them will try every second."""
+    if not engine.refused:
+        logger.warning("Loop %s: %s The loops try again every second.", loop.name, error)
+    engine.refused.add(loop.name)
+
+
+def _passed(engine: Engine, loop: Loop) -> None:
+    if loop.name in engine.refused:
+        engine.refused.discard(loop.name)
+        if not engine.refused:
+            logger.warning("The store answers all loops again.")

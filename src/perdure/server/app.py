@@ -312,14 +312,21 @@ async def _open_store(url: str) -> Store:
     database, and after an outage nobody should have to start them again. Raises Unavailable."""
     loop = asyncio.get_running_loop()
     until = loop.time() + STORE_SECONDS_MAX
+    told = False
     while True:
         try:
-            return await open_store(url)
+            store = await open_store(url)
         except Unavailable as error:
             if loop.time() > until:
                 raise
-            logger.warning("%s Next try in a second.", error.message)
+            if not told:
+                logger.warning("%s It is tried for %.0f seconds.", error.message, STORE_SECONDS_MAX)
+                told = True
             await asyncio.sleep(random.uniform(0.5, 1.5))
+        else:
+            if told:
+                logger.warning("The database answers.")
+            return store
 
 
 async def serve(settings: Settings, *, on_ready: Callable[[Server], Awaitable[None] | None] | None = None) -> None:
