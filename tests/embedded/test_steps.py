@@ -4,9 +4,12 @@ import asyncio
 import dataclasses
 import enum
 import math
+import re
 import threading
+from collections.abc import Coroutine
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -25,6 +28,49 @@ from perdure.wire.retry import RetryPolicy
 from perdure.wire.status import Phase
 
 AT_ONCE = RetryPolicy(max_attempts=5, initial_seconds=0.0)
+
+
+async def test_a_forgotten_await_is_named(house: House) -> None:
+    app = Registry()
+    made: list[Coroutine[Any, Any, int]] = []
+
+    @step
+    async def charge(cents: int) -> int:
+        return cents
+
+    @app.workflow
+    async def child(ctx: Context, n: int) -> int:
+        return n
+
+    @app.workflow
+    async def as_result(ctx: Context) -> int:
+        made.append(charge(5))
+        return made[-1]  # type: ignore[return-value]  # the mistake
+
+    @app.workflow
+    async def as_argument(ctx: Context) -> int:
+        return await charge(charge(5))  # type: ignore[arg-type]  # the mistake
+
+    @app.workflow
+    async def as_function(ctx: Context) -> object:
+        return await ctx.step("pay", charge(5))  # type: ignore[call-overload]  # the mistake
+
+    @app.workflow
+    async def of_children(ctx: Context) -> object:
+        return await ctx.map_children(child, [1, 2])
+
+    says = {
+        as_result: "result: a `coroutine` is not JSON; did you forget `await`?",
+        as_argument: "Argument 1 of step 'charge' is a coroutine; did you forget `await`?",
+        as_function: "got a coroutine, that is a call which was made already",
+        of_children: "result: a `Mapped` is not JSON; take its `.results()`, or look at its `.outcomes`",
+    }
+    async with house.open(app) as p:
+        for mistaken, words in says.items():
+            with pytest.raises(ExecutionFailed, match=re.escape(words)):
+                await (await p.start(mistaken)).result()
+    for forgotten in made:
+        forgotten.close()  # or Python tells as well
 
 
 async def test_async_sync_and_decorated_steps_give_their_results(house: House) -> None:

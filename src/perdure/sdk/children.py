@@ -68,6 +68,8 @@ class ChildHandle(Generic[R_co]):
 class Mapped(Generic[R]):
     """What `map_children` gives: an outcome for each input, in the order of the inputs."""
 
+    _perdure_hint = "take its `.results()`, or look at its `.outcomes`"
+
     def __init__(self, outcomes: list[R | ChildFailed]) -> None:
         self.outcomes = outcomes
 

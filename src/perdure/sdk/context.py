@@ -47,7 +47,7 @@ from perdure.sdk.payloads.fingerprints import fingerprint, fingerprint_of_call
 from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.replay.calls import Call
 from perdure.sdk.replay.machine import Machine
-from perdure.sdk.steps import StepChoices, running_step, step_result
+from perdure.sdk.steps import StepChoices, fingerprint_of_step, not_a_function, running_step, step_result
 from perdure.sdk.streams import Outbox
 from perdure.sdk.workflow import (
     ONCE,
@@ -278,6 +278,8 @@ class Context:
             name: str | None = first
         else:
             fn, name = first, None
+        if not callable(fn):
+            raise not_a_function(fn)
         plan = plan_of(fn)
         if name is None:
             name = plan.name
@@ -300,7 +302,7 @@ class Context:
         call = self.machine.new_call(
             Kind.STEP,
             name,
-            fingerprint_of_call(args, kwargs) if args or kwargs else None,
+            fingerprint_of_step(name, args, kwargs) if args or kwargs else None,
             StepCall(
                 plan.fn,
                 args,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -9,6 +10,7 @@ from msgspec import Struct
 
 from perdure.sdk.errors import Misplaced, RecordedError, StepFailed
 from perdure.sdk.payloads.errors import error_from_json
+from perdure.sdk.payloads.fingerprints import fingerprint_of_call
 from perdure.sdk.payloads.values import decode
 
 if TYPE_CHECKING:
@@ -82,3 +84,24 @@ def current_step() -> StepInfo:
     if info is None:
         raise Misplaced("current_step() works inside a step's body only.")
     return info
+
+
+def not_a_function(given: object) -> TypeError:
+    """What to say when a step is given something else to run, most often a call that was made already."""
+    what = repr(given)
+    if inspect.iscoroutine(given):
+        given.close()
+        what = "a coroutine, that is a call which was made already"
+    return TypeError(f'ctx.step wants a function and its arguments, as `ctx.step("name", fn, 1, 2)`; got {what}.')
+
+
+def fingerprint_of_step(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    """The hash of a step's input, if it can be encoded. Raises `TypeError` for an argument that somebody forgot to
+    await: the first try of the step would use it up."""
+    found = fingerprint_of_call(args, kwargs)
+    if found is None:
+        for place, value in (*enumerate(args, 1), *kwargs.items()):
+            if inspect.iscoroutine(value):
+                value.close()
+                raise TypeError(f"Argument {place} of step {name!r} is a coroutine; did you forget `await`?")
+    return found

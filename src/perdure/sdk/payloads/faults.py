@@ -1,5 +1,6 @@
 """What is wrong with a value, and where in it: the path and the words of a complaint."""
 
+import inspect
 import typing
 from typing import Any
 
@@ -41,6 +42,11 @@ def name_of(type_: Any) -> str:
 
 
 def not_json(value: object) -> str:
+    if inspect.isawaitable(value):
+        return f"a `{type(value).__name__}` is not JSON; did you forget `await`?"
+    hint = getattr(type(value), "_perdure_hint", None)  # what a type of ours has instead
+    if hint is not None:
+        return f"a `{type(value).__name__}` is not JSON; {hint}"
     return (
         f"a `{type(value).__name__}` is not JSON; use plain values, a dataclass, a msgspec Struct or a pydantic model"
     )
