@@ -148,11 +148,11 @@ class Runner:
             self._finish(Block(message, Raw(msgspec.json.encode({"type": "UnknownWorkflow", "message": message}))))
             return None
         try:
-            arguments = workflow.arguments(bytes(claimed.payload))
+            value = workflow.read_input(bytes(claimed.payload))
         except Exception as error:  # a model's validators are user code
             self._finish(self._failed(error))
             return None
-        machine = Machine(lambda: workflow.begin(context, arguments), seed=claimed.id, strict=workflow.strict)
+        machine = Machine(lambda: workflow.begin(context, value), seed=claimed.id, strict=workflow.strict)
         context = self.context = Context(machine, claimed)
         context.readings = self._readings
         context.outbox.tell = partial(self.worker.emitted_somewhere, self)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeAl
 from perdure.sdk.errors import Fatal
 from perdure.sdk.payloads.hints import Hints, hints_of
 from perdure.sdk.payloads.values import decode, encode
-from perdure.sdk.schedules import Schedule
+from perdure.sdk.schedules import NO_INPUT, Schedule
 from perdure.sdk.triggers import EventTrigger
 from perdure.wire.requests import QueueSpec, ScheduleSpec, TriggerSpec, WorkflowSpec
 from perdure.wire.retry import RetryPolicy
@@ -359,17 +359,15 @@ class Workflow(Generic[I_contra, R_co]):
             return None
         return hint.__name__ if isinstance(hint, type) and not isinstance(hint, types.GenericAlias) else str(hint)
 
-    def arguments(self, payload: bytes) -> tuple[Any, ...]:
-        """What the function is called with besides its `ctx`; nothing where its default is used. Raises `BadValue`."""
-        if payload == b"null" and self._hints.has_default:
-            return ()
-        value = decode(payload, self.input_type, where="input")
-        return (value,) if self.takes_input else ()
+    def read_input(self, payload: bytes) -> Any:
+        """The input of an execution; `NO_INPUT` for null where the function has a default. Raises `BadValue`."""
+        has_none = payload == b"null" and self._hints.has_default
+        return NO_INPUT if has_none else decode(payload, self.input_type, where="input")
 
-    def begin(self, ctx: "Context", arguments: tuple[Any, ...]) -> Coroutine[Any, Any, R_co]:
+    def begin(self, ctx: "Context", input: Any) -> Coroutine[Any, Any, R_co]:
         """The coroutine of one execution; the function's `ctx` is found by steps that are called directly."""
         current_context.set(ctx)
-        return self.fn(ctx, *arguments)
+        return self.fn(ctx, input) if self.takes_input and input is not NO_INPUT else self.fn(ctx)
 
     def spec(self) -> WorkflowSpec:
         """What a worker's registration says of it."""
