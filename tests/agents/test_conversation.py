@@ -82,6 +82,8 @@ async def test_what_comes_while_it_works_is_rejected_or_delivered(database: str)
         await reaches(first, Phase.WAITING)
         with pytest.raises(SessionBusy):
             await chat.start(p, "rejected", session_id="s", on_conflict="reject")
+        with pytest.raises(SessionBusy):
+            await anext(chat.stream(p, "rejected", session_id="s", on_conflict="reject"))
         second = await chat.start(p, "second", session_id="s", on_conflict="deliver")
         queued = await chat.start(p, "queued", session_id="s")
         await first.resume("approve_hold_call", True)

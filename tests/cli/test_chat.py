@@ -40,6 +40,19 @@ def test_a_chat_shows_words_tools_and_questions_as_they_come(busy_house: House) 
 
 
 @pytest.mark.slow
+def test_a_chat_may_be_refused_while_another_has_its_turn(busy_house: House) -> None:
+    first = busy_house.run("run", "asks", "--session", "two", "--on-conflict", "queue", "--detach").stdout.strip()
+    terminal = Terminal(busy_house, "chat", "waiter", "--session", "two", "--on-conflict", "reject")
+    terminal.expect("you> ")
+    terminal.press("tea\n")
+    terminal.expect(f"Execution {first!r} has its turn in session 'two'")
+    terminal.expect("you> ")
+    terminal.press("\x04")
+    assert terminal.close() == 0
+    busy_house.run("cancel", first)
+
+
+@pytest.mark.slow
 def test_ctrl_c_stops_what_the_agent_does_and_not_the_chat(busy_house: House) -> None:
     terminal = Terminal(busy_house, "chat", "waiter", "--session", "stopped")
     terminal.expect("you> ")

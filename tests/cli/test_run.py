@@ -127,6 +127,17 @@ def test_show_tells_the_journal_and_what_is_waited_for(busy_house: House) -> Non
     assert busy_house.json("show", asking)["waits"] == []
 
 
+def test_a_run_may_be_a_turn_of_its_session(busy_house: House) -> None:
+    first = busy_house.run("run", "asks", "--session", "turns", "--on-conflict", "reject", "--detach").stdout.strip()
+    again = ("run", "asks", "--session", "turns", "--detach", "--on-conflict")
+    assert f"{first!r} has its turn" in busy_house.run(*again, "reject", code=2).stderr
+    second = busy_house.run(*again, "queue").stdout.strip()
+    assert busy_house.json("show", second)["execution"]["phase"] == "queued"
+    busy_house.run("resume", first, "approve", "--data", "1")
+    busy_house.run("resume", second, "approve", "--data", "2")
+    until_true(lambda: busy_house.json("show", second)["execution"]["result"] == 2)
+
+
 def test_answers_and_events_are_sent(busy_house: House) -> None:
     asking = busy_house.run("run", "asks", "--detach").stdout.strip()
     until_true(lambda: busy_house.json("show", asking)["execution"]["phase"] == "waiting")

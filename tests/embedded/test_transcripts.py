@@ -9,7 +9,7 @@ from msgspec import Raw
 from tests.embedded.house import Counter, House, reaches, rows_of
 
 from perdure.sdk.context import Context
-from perdure.sdk.errors import ExecutionFailed
+from perdure.sdk.errors import ChildFailed, ExecutionFailed
 from perdure.sdk.transcripts import append_messages, read_transcript, summarize, take_messages
 from perdure.sdk.workflow import Registry
 from perdure.testing import crash_everywhere
@@ -46,6 +46,36 @@ async def test_turns_of_one_session_at_once_lose_nothing_and_see_all_before_them
         assert said[1::2] == [f"to {text}" for text in said[::2]]
         assert sorted(map(len, seen)) == [2 * n for n in range(8)]
         assert all(said[: len(one)] == one for one in seen)
+
+
+async def test_a_child_may_be_a_turn_of_a_session_of_its_own(house: House) -> None:
+    app = Registry()
+
+    @app.workflow
+    async def say(ctx: Context, text: str) -> str:
+        return f"said {text}"
+
+    @app.workflow
+    async def asks(ctx: Context) -> Any:
+        return await ctx.suspend("approve")
+
+    @app.workflow
+    async def parent(ctx: Context) -> list[str]:
+        with pytest.raises(ChildFailed, match="has its turn") as refused:
+            await ctx.run_child(say, "one", session_id="s", on_conflict="reject")
+        assert refused.value.type == SessionBusy.code
+        waits = await ctx.start_child(say, "two", session_id="s", on_conflict="queue")
+        await ctx.suspend("go on")
+        return [await waits.result()]
+
+    async with house.open(app) as p:
+        open_ = await p.start(asks, session_id="s", on_conflict="queue")
+        handle = await p.start(parent)
+        await reaches(handle, Phase.WAITING)
+        await handle.resume("go on")
+        await reaches(handle, Phase.WAITING)
+        await open_.resume("approve")
+        assert await handle.result() == ["said two"]
 
 
 async def test_what_was_read_is_read_again_in_a_replay(house: House, count: Counter) -> None:

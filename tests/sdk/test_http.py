@@ -568,6 +568,9 @@ async def test_threads_share_a_client_without_a_loop(served: Served) -> None:
         assert client.result(handle.id) == "fine"
         assert client.find(asks, "one").id == handle.id
         assert client.publish("t", {"a": 1}) == 1
+        assert client.append_messages("s", [{"said": 1}, "two"]) == 2
+        assert [bytes(entry.message) for entry in client.transcript("s").entries] == [b'{"said":1}', b'"two"']
+        assert client.transcript("s", version=1).version == 1
         with pytest.raises(NotCancellable):
             handle.cancel()
         waiting = client.start(asks)

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import typer
 
-from perdure.cli.common import UrlOption, ask, command, with_client
+from perdure.cli.common import ON_CONFLICT, OnConflict, UrlOption, ask, command, with_client
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
@@ -30,18 +30,19 @@ def chat(
     session: Annotated[
         str | None, typer.Option("--session", help="The conversation to go on with. Default: a new one.")
     ] = None,
+    on_conflict: Annotated[OnConflict, ON_CONFLICT] = "queue",
     user: Annotated[str | None, typer.Option("--user", help="On whose behalf.")] = None,
     deployment: Annotated[str | None, typer.Option("--deployment", help="The deployment that runs it.")] = None,
     url: UrlOption = None,
 ) -> None:
-    """Talk to an agent. Each message is an execution, all of one session.
+    """Talk to an agent. Each message is an execution, and a turn of one session.
 
     Ctrl-C stops what the agent is doing, Ctrl-D (or `exit`) ends the chat.
     """
     from uuid import uuid4
 
     from perdure.sdk.sync import SyncClient
-    from perdure.wire.errors import NotFound
+    from perdure.wire.errors import NotFound, SessionBusy
 
     async def check(client: "Client") -> None:
         name = quote(agent, safe="")
@@ -67,7 +68,13 @@ def chat(
                 return
             if not text.strip():
                 continue
-            handle = client.start(agent, text, session_id=session_id, user_id=user, deployment_id=deployment)
+            try:
+                handle = client.start(
+                    agent, text, session_id=session_id, user_id=user, deployment_id=deployment, on_conflict=on_conflict
+                )
+            except SessionBusy as error:
+                screen.aside(str(error), "red")
+                continue
             _follow(client, handle, agent, screen)
 
 

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, ParamSpec, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
@@ -35,6 +35,10 @@ INTERRUPTED: Final = 130
 PATIENCE_SECONDS: Final = 3.0
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+OnConflict = Literal["queue", "reject", "deliver"]
+ON_CONFLICT: Final = typer.Option(
+    "--on-conflict", help="Be a turn of the session. While another one is open: wait, be refused, or join it."
+)
 UrlOption = Annotated[
     str | None,
     typer.Option(

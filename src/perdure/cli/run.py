@@ -9,8 +9,10 @@ import typer
 from perdure.cli.common import (
     CANCELLED,
     FAILED,
+    ON_CONFLICT,
     STILL_RUNNING,
     JsonFlag,
+    OnConflict,
     Refused,
     UrlOption,
     command,
@@ -55,6 +57,7 @@ def run(
     priority: Annotated[int, typer.Option("--priority", help="Higher goes first.")] = 0,
     delay: Annotated[float | None, typer.Option("--delay", help="Start in so many seconds.", min=0)] = None,
     session: Annotated[str | None, typer.Option("--session", help="The session it belongs to.")] = None,
+    on_conflict: Annotated[OnConflict | None, ON_CONFLICT] = None,
     user: Annotated[str | None, typer.Option("--user", help="On whose behalf.")] = None,
     tag: Annotated[list[str] | None, typer.Option("--tag", help="NAME=VALUE; as often as needed.")] = None,
     deployment: Annotated[str | None, typer.Option("--deployment", help="The deployment that runs it.")] = None,
@@ -88,6 +91,7 @@ def run(
         user_id=user,
         tags=_tags(tag),
         delay=delay,
+        on_conflict=on_conflict,
         deployment_id=deployment,
     )
     item = msgspec.structs.replace(item, payload=Raw(parse_json(input, "--input")), accept_early=accept_early)

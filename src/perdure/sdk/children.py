@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Generic, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypedDict, TypeVar, cast
 
 import msgspec
 from msgspec import Raw
@@ -16,6 +16,7 @@ from perdure.sdk.payloads.values import decode
 from perdure.sdk.workflow import Queue, Workflow, named, payload_of
 from perdure.wire.records import Kind, Row
 from perdure.wire.requests import StartChild, StartItem
+from perdure.wire.transcripts import OnConflict
 
 if TYPE_CHECKING:
     from perdure.sdk.budgets import Budget
@@ -31,7 +32,10 @@ OPEN_CHILDREN: Final = 100
 
 
 class ChildOptions(TypedDict, total=False):
-    """How a child is started. `execution_key` is its readable key in the project, `key` the call's in the journal."""
+    """How a child is started. `execution_key` is its readable key in the project, `key` the call's in the journal.
+
+    `on_conflict` makes it a turn of a session of its own (`session_id`); `ChildFailed` says when that was refused.
+    """
 
     queue: Queue | str | None
     concurrency_key: str | None
@@ -42,6 +46,7 @@ class ChildOptions(TypedDict, total=False):
     delay: float | None
     run_timeout_seconds: int | None
     budget: Budget | None
+    on_conflict: Literal["queue", "reject", "deliver"] | None
     execution_key: str | None
     key: str | None
 
@@ -103,6 +108,7 @@ def child_call(
     delay: float | None = None,
     run_timeout_seconds: int | None = None,
     budget: Budget | None = None,
+    on_conflict: Literal["queue", "reject", "deliver"] | None = None,
     execution_key: str | None = None,
     key: str | None = None,
     batch_id: str | None = None,
@@ -123,6 +129,7 @@ def child_call(
         run_timeout_seconds=run_timeout_seconds,
         key=execution_key,
         budget=None if budget is None else budget.spec(),
+        on_conflict=None if on_conflict is None else OnConflict(on_conflict),
         batch_id=batch_id,
     )
     call = context.machine.new_call(

@@ -25,6 +25,7 @@ from perdure.sdk.workflow import Workflow
 from perdure.wire.errors import Unavailable
 from perdure.wire.public_budgets import BudgetResponse
 from perdure.wire.records import Execution
+from perdure.wire.transcripts import Transcript
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741  # as in client.py
@@ -142,6 +143,14 @@ class SyncClient:
     def publish(self, topic: str, data: object, *, event_type: str | None = None, dedup_key: str | None = None) -> int:
         """Publish an event; answers its number in the topic."""
         return self._call(self._client.publish(topic, data, event_type=event_type, dedup_key=dedup_key))
+
+    def transcript(self, session_id: str, *, version: int | None = None) -> Transcript:
+        """What a session's model is shown: of a version, or of the newest one. Version 0: nothing was said yet."""
+        return self._call(self._client.transcript(session_id, version=version))
+
+    def append_messages(self, session_id: str, messages: Sequence[object], *, version: int | None = None) -> int:
+        """Add to the end of a session's transcript; answers its new version. As `Client.append_messages`."""
+        return self._call(self._client.append_messages(session_id, messages, version=version))
 
     def budget(self, execution_id: str) -> BudgetResponse:
         """The budget that an execution spends from. Raises `NotFound`."""
