@@ -139,6 +139,17 @@ async def test_a_silent_stream_sends_comments(database: str) -> None:
                 assert 0.5 < time.monotonic() - began < 3, "and ends, so that its client comes back"
 
 
+async def test_who_only_waits_is_not_looked_at(served: Served) -> None:
+    """The look once a second is for those with a deadline, or with something that they have not taken."""
+    watched = served.server._protocol.watched
+    async with following(served, "/api/v1/events/stream?topic=t") as stream:
+        await _publish(served, "t", 1)
+        assert await stream.next() is not None
+        for connection in list(watched):
+            connection.look(connection.loop.time())
+        assert not watched and served.server.server_state.connections
+
+
 async def test_a_deleted_execution_ends_its_stream(served: Served) -> None:
     id = await served.start()
     await served.client.post(f"/api/v1/executions/{id}/cancel")

@@ -24,7 +24,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from perdure.engine.engine import Engine
 from perdure.server import docs, logs, openapi
 from perdure.server.auth import Gate, is_loopback
-from perdure.server.connections import Connection, protocol_class
+from perdure.server.connections import protocol_class
 from perdure.server.router import Router, lifespan
 from perdure.server.routes import (
     accounts,
@@ -215,9 +215,10 @@ class Server(uvicorn.Server):
         app: ASGIApp = self.application
         if settings.proxies:
             app = ProxyHeadersMiddleware(app, trusted_hosts=list(settings.proxies))  # type: ignore[arg-type, assignment]  # uvicorn's types
+        self._protocol = protocol_class(settings, self.application.worker_gone)
         config = uvicorn.Config(
             app,
-            http=protocol_class(settings, self.application.worker_gone),
+            http=self._protocol,
             ws="none",
             lifespan="on",
             log_config=None,
@@ -274,10 +275,10 @@ class Server(uvicorn.Server):
         now = loop.time()
         date = [(b"date", formatdate(usegmt=True).encode())]
         self.server_state.default_headers = date + self.config.encoded_headers
-        for connection in list(self.server_state.connections):
-            assert isinstance(connection, Connection)
-            connection.look(now)
-            if self._exit.is_set():
+        for watched in list(self._protocol.watched):
+            watched.look(now)
+        if self._exit.is_set():
+            for connection in list(self.server_state.connections):
                 # Again: it may have been accepted, but not be known yet, when the others were told.
                 connection.shutdown()
         self._next_look = loop.call_later(1.0, self._look)

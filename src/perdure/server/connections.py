@@ -1,6 +1,7 @@
 """What uvicorn's connections lack: deadlines, caps, and word of a worker whose connection is gone.
 
-Each connection knows when its patience ends; one look a second over all of them costs less than a timer per request.
+Each connection knows when its patience ends; one look a second costs less than a timer per request. It goes over those
+that have a deadline, or something that their peer has not taken yet: thousands that only wait cost nothing.
 Headers have their deadline, counted from their first byte (the first ones from the connection's start), the body has
 its own: both are absolute, a trickle does not prolong them. A peer that takes next to nothing of what was sent is cut.
 """
@@ -37,6 +38,8 @@ class Connection(HttpToolsProtocol):
 
     settings: Settings
     on_worker_gone: Callable[[str, int], None]
+    watched: set["Connection"]
+    """Those that `look` is for."""
 
     def __init__(
         self,
@@ -67,9 +70,13 @@ class Connection(HttpToolsProtocol):
         peer = transport.get_extra_info("peername")
         self.client = (str(peer[0]), int(peer[1])) if isinstance(peer, tuple) else None
         self.scheme = "http"
-        self._deadline = self.loop.time() + self.settings.header_seconds
+        self._set_deadline(self.settings.header_seconds)
         if len(self.connections) > self.settings.connections_max:
             transport.abort()
+
+    def _set_deadline(self, seconds: float) -> None:
+        self._deadline = self.loop.time() + seconds
+        self.watched.add(self)
 
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None:
@@ -81,7 +88,7 @@ class Connection(HttpToolsProtocol):
                 self._refuse(HeadersTooLarge("The request's headers are too large."))
                 return
         elif self._deadline == NEVER and (self.cycle is None or self.cycle.response_complete):
-            self._deadline = self.loop.time() + self.settings.header_seconds
+            self._set_deadline(self.settings.header_seconds)
         super().data_received(data)
 
     def on_message_begin(self) -> None:
@@ -109,7 +116,7 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
-        self._deadline = self.loop.time() + self.settings.body_seconds
+        self._set_deadline(self.settings.body_seconds)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -139,6 +146,7 @@ class Connection(HttpToolsProtocol):
         head = [STATUS_LINE[reply.status]]
         head.extend(name + b": " + value + b"\r\n" for name, value in reply.headers if name != b"connection")
         self.transport.write(b"".join([*head, b"connection: close\r\n\r\n", reply.body]))
+        self.watched.add(self)
         self.transport.close()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -169,10 +177,24 @@ class Connection(HttpToolsProtocol):
         cycle.response_started = cycle.response_complete = True
         cycle.waiting_for_100_continue = False
         self.transport.write(b"".join(parts))
+        self.watched.add(self)
         cycle.message_event.set()
         if closes:
             self.transport.close()
         cycle.on_response()
+
+    def sent(self) -> None:
+        """Part of an answer went out otherwise than by `answer`: look whether the peer takes it."""
+        self.watched.add(self)
+
+    def say(self, data: bytes) -> None:
+        """Add to the stream that is being answered, at once; nothing if its client takes nothing or is gone."""
+        cycle = self._running
+        assert cycle is not None
+        if cycle.disconnected or cycle.response_complete or cycle.flow.write_paused or self.transport.is_closing():
+            return
+        self.transport.write(b"%x\r\n%b\r\n" % (len(data), data) if cycle.chunked_encoding else data)
+        self.sent()
 
     def _hang_up(self) -> None:
         """The transport closes now, and says so later: whoever answers meanwhile must not write to what is closed."""
@@ -187,14 +209,18 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._hang_up()
+        self.watched.discard(self)
         super().connection_lost(exc)
         if self._peer_left or exc is not None:
             for worker_id, granted_us in self.workers.items():
                 self.on_worker_gone(worker_id, granted_us)
 
     def look(self, now: float) -> None:
-        """Once a second: whether this connection's patience is over."""
-        if self._is_stuck(now):
+        """Once a second, of those that are watched: whether this connection's patience is over."""
+        if self._deadline == NEVER and not self.transport.get_write_buffer_size():
+            self._stuck_since, self._stuck_bytes = NEVER, 0
+            self.watched.discard(self)
+        elif self._is_stuck(now):
             self.transport.abort()
         elif now > self._deadline and not self.transport.is_closing():
             self._deadline = NEVER
@@ -216,4 +242,5 @@ class Connection(HttpToolsProtocol):
 
 def protocol_class(settings: Settings, on_worker_gone: Callable[[str, int], None]) -> type[Connection]:
     """The protocol that uvicorn makes connections of."""
-    return type("Connection", (Connection,), {"settings": settings, "on_worker_gone": staticmethod(on_worker_gone)})
+    of_server = {"settings": settings, "on_worker_gone": staticmethod(on_worker_gone), "watched": set()}
+    return type("Connection", (Connection,), of_server)

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 from starlette.types import Message, Receive, Scope, Send
 
-from perdure.server.connections import EXTENSION
+from perdure.server.connections import EXTENSION, Connection
 from perdure.server.problems import Reply, internal_problem, json_headers, problem_reply
 from perdure.server.routing import Call, Caller, Route, Services, Text
 from perdure.server.streams import ClientGone, EventStream
@@ -102,8 +102,8 @@ class Router:
             return
         except Exception as error:  # whatever a handler of ours got wrong is told and logged, and the server goes on
             answer = problem_reply(internal_problem(error, f"{scope['method']} {scope['path']}"))
+        connection: Connection | None = scope.get("extensions", {}).get(EXTENSION)
         if type(answer) is Reply:
-            connection = scope.get("extensions", {}).get(EXTENSION)
             if connection is not None:
                 await connection.answer(answer.status, answer.headers, answer.body)
                 return
@@ -112,7 +112,7 @@ class Router:
             await send({"type": "http.response.body", "body": answer.body})
         else:
             assert isinstance(answer, _Streaming)
-            await answer.send(scope, receive, send)
+            await answer.send(scope, receive, send, connection)
 
     async def _answer(self, scope: Scope, receive: Receive, headers: dict[bytes, bytes]) -> "Reply | _Streaming":
         services = self.services
@@ -183,7 +183,7 @@ class _Streaming:
         self._call = call
         self._stream = stream
 
-    async def send(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def send(self, scope: Scope, receive: Receive, send: Send, connection: Connection | None) -> None:
         services = self._call.services
         assert self._call.principal is not None
         key_id = self._call.principal.key_id
@@ -199,7 +199,8 @@ class _Streaming:
             await send({"type": "http.response.body", "body": reply.body})
             return
         try:
-            await self._stream.send(receive, send, services.drain, services.settings.stream_seconds_max)
+            seconds = services.settings.stream_seconds_max
+            await self._stream.send(receive, send, services.drain, seconds, services.comments, connection)
         except ClientGone:
             pass
         finally:

@@ -35,7 +35,7 @@ from perdure.server.problems import (
 from perdure.server.pulse import Pulse
 from perdure.server.settings import Settings
 from perdure.server.signin import SignIns
-from perdure.server.streams import Drain, Poll, Slots
+from perdure.server.streams import Comments, Drain, Poll, Slots
 from perdure.server.tails import Tails
 from perdure.wire.access import Principal, Role
 from perdure.wire.errors import (
@@ -86,6 +86,7 @@ class Services:
         self.cookie_secure = (
             not is_loopback(settings.host) if settings.cookie_secure is None else settings.cookie_secure
         )
+        self.comments = Comments(settings.stream_comment_seconds)
         self.slots = Slots(settings.streams_max, settings.streams_per_key_max)
         self.connections: Callable[[], int] = lambda: 0
         self.openapi_json: Callable[[], str] = str

@@ -6,13 +6,15 @@ a stream reads the journal or the topic at its client's pace, so a slow client c
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections import OrderedDict
+from collections.abc import AsyncGenerator
 from types import TracebackType
 from typing import Final, Literal
 
 from msgspec import Raw
 from starlette.types import Receive, Send
 
+from perdure.server.connections import Connection
 from perdure.wire.errors import TooManyRequests
 
 RETRY_MS: Final = 1_000
@@ -137,6 +139,48 @@ class Slots:
             del self._by_key[key_id]
 
 
+COMMENT: Final = b": still here\n\n"
+SLACK: Final = 30
+"""Comments may be early by one part in so many of the time between them: one timer then serves many streams."""
+
+
+class Comments:
+    """Comments for streams that say nothing, so that nobody on the way takes them for dead.
+
+    They are written straight to the connections, by one timer for all: a stream whose own task woke up for each would
+    cost several times as much, and thousands of them are to cost next to nothing.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._due: OrderedDict[Connection, float] = OrderedDict()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def broken(self, connection: Connection) -> None:
+        """A stream begins on this connection, or has just said something."""
+        loop = asyncio.get_running_loop()
+        self._due[connection] = loop.time() + self._seconds
+        self._due.move_to_end(connection)
+        if self._timer is None:
+            self._timer = loop.call_later(self._seconds, self._say, loop)
+
+    def over(self, connection: Connection) -> None:
+        """Its stream has ended."""
+        self._due.pop(connection, None)
+
+    def _say(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        while self._due:
+            connection, due = next(iter(self._due.items()))
+            if due > now + self._seconds / SLACK:
+                self._timer = loop.call_at(due, self._say, loop)
+                return
+            self._due[connection] = now + self._seconds
+            self._due.move_to_end(connection)
+            connection.say(COMMENT)
+        self._timer = None
+
+
 class EventStream:
     """The answer of a route that streams: its frames, as they come."""
 
@@ -153,56 +197,44 @@ class EventStream:
         await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def send(self, receive: Receive, send: Send, drain: Drain, seconds: float) -> None:
+    async def send(
+        self,
+        receive: Receive,
+        send: Send,
+        drain: Drain,
+        seconds: float,
+        comments: Comments,
+        connection: Connection | None,
+    ) -> None:
         """Send until the frames end, the client leaves, the server goes away or `seconds` have passed.
 
         A client that takes nothing is the connection's business (`server/connections.py`): it is cut, and `send` ends.
+        Without a connection (in the same process) there is nobody on the way who needs comments.
         """
+
+        async def say(chunk: bytes) -> None:
+            await send(_part(chunk))
+            if connection is not None:
+                connection.sent()
+                comments.broken(connection)
+
         await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
         try:
             async with Poll(receive, drain):
-                await send(_part(b"retry: %d\n\n" % RETRY_MS))
+                await say(b"retry: %d\n\n" % RETRY_MS)
                 try:
                     async with asyncio.timeout(seconds):
                         async for chunk in self._frames:
-                            await send(_part(chunk))
+                            await say(chunk)
                 except TimeoutError:
                     pass  # the client comes back and goes on where it was
         finally:
+            if connection is not None:
+                comments.over(connection)
             await self._frames.aclose()
         if drain.closing:
             await send(_part(b": the server is going away, come back\nretry: %d\n\n" % (2 * RETRY_MS)))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-COMMENT: Final = b": still here\n\n"
-
-
-class Silence:
-    """How long a stream has said nothing."""
-
-    def __init__(self, seconds_max: float) -> None:
-        self._seconds_max = seconds_max
-        self._now = asyncio.get_running_loop().time
-        self.broken()
-
-    def broken(self) -> None:
-        """Something was sent just now."""
-        self._until = self._now() + self._seconds_max
-
-    def look_after(self, seconds: float) -> float:
-        """When to look without a hint, for `lasts`."""
-        return self._now() + seconds
-
-    async def lasts(self, watch: Callable[[float], Awaitable[bool]], look_at: float) -> bool:
-        """Wait: True when it is time for a comment, False when `watch` says that there is something, or to look."""
-        while (left := look_at - self._now()) > 0:
-            if await watch(min(left, self._until - self._now())):
-                return False
-            if self._now() >= self._until:
-                self.broken()
-                return True
-        return False
 
 
 def frame(data: bytes | Raw, *, id: str | None = None, event: str | None = None) -> bytes:

@@ -122,20 +122,16 @@ class Tail:
         self._taken = (number, last, b"".join(data for _, data in found))
         return last, self._taken[2]
 
-    async def wait(self, turn: int, seconds: float) -> bool:
-        """Wait until there is something new since that turn; False after `seconds` without."""
+    async def wait(self, turn: int) -> None:
+        """Wait until there is something new since that turn; the tail's end is news, too."""
         if self.turn != turn:
-            return True
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        timer = loop.call_later(seconds, _resolve, future)
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.add(future)
         try:
             await future
         finally:
-            timer.cancel()
             self._waiting.discard(future)
-        return self.turn != turn
 
 
 class Tails:
@@ -171,8 +167,3 @@ class Tails:
 def event_frame(event: Event) -> bytes:
     """An event as a stream sends it."""
     return frame(_encode(event_response(event)), id=str(event.sequence_id))
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

@@ -1,8 +1,6 @@
 """Events: publish to a topic, read it, follow it."""
 
-import math
 from collections.abc import AsyncGenerator, Callable
-from functools import partial
 from typing import Final, Literal
 
 import msgspec
@@ -11,7 +9,7 @@ from msgspec import Struct
 from perdure.engine.executions import checked_id, is_uuid
 from perdure.server.routes.executions import idempotency, page_limit
 from perdure.server.routing import Call, Routes
-from perdure.server.streams import COMMENT, EventStream, Silence, frame
+from perdure.server.streams import EventStream, frame
 from perdure.server.tails import event_frame
 from perdure.wire.errors import BadRequest, PerdureError
 from perdure.wire.public import (
@@ -115,7 +113,6 @@ async def stream_events(call: Call, query: StreamEventsQuery) -> EventStream:
 
 
 async def _follow(call: Call, topic: "_Topic", after: int, run_id: str | None) -> AsyncGenerator[bytes, None]:
-    silence = Silence(call.settings.stream_comment_seconds)
     with call.services.tails.following(call.project_id, topic.name, run_id) as tail:
         while True:
             turn = tail.turn
@@ -134,7 +131,6 @@ async def _follow(call: Call, topic: "_Topic", after: int, run_id: str | None) -
                     after = max(after, first)  # what was there is gone; the tail has everything later
                     continue
             if chunk:
-                silence.broken()
                 yield chunk
             elif tail.ended is not None:
                 if tail.ended.phase == Phase.FAILED:
@@ -144,8 +140,7 @@ async def _follow(call: Call, topic: "_Topic", after: int, run_id: str | None) -
             elif tail.over:
                 return
             else:
-                while await silence.lasts(partial(tail.wait, turn), math.inf):
-                    yield COMMENT
+                await tail.wait(turn)
 
 
 class _Topic:

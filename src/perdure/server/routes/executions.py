@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Sequence
-from functools import partial
 from heapq import merge
 from typing import Final
 
@@ -14,7 +13,7 @@ from uuid_utils import UUID, uuid7
 from perdure.engine.executions import checked_id
 from perdure.server.routes.approvals import name_of
 from perdure.server.routing import Call, Routes
-from perdure.server.streams import COMMENT, EventStream, Silence, frame
+from perdure.server.streams import EventStream, frame
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.access import Role
 from perdure.wire.codec import KEY_BYTES_MAX, check_name
@@ -412,7 +411,6 @@ def _cursor(text: str) -> tuple[int, int]:
 
 async def _follow(call: Call, execution_id: str, after: int, after_log: int) -> AsyncGenerator[bytes, None]:
     executions, project_id = call.engine.executions, call.project_id
-    silence = Silence(call.settings.stream_comment_seconds)
     while True:
         ticket = executions.watch_ticket(execution_id)
         try:
@@ -432,7 +430,6 @@ async def _follow(call: Call, execution_id: str, after: int, after_log: int) -> 
             after, after_log = (number, after_log) if which == 0 else (after, number)
             frames.append(frame(msgspec.json.encode(struct), id=f"{after}-{after_log}", event=event))
         if frames:
-            silence.broken()
             yield b"".join(frames)
         elif ended:
             end = {"id": execution_id, "status": STATUS[Phase(ended[0].phase)], "phase": ended[0].phase}
@@ -440,10 +437,7 @@ async def _follow(call: Call, execution_id: str, after: int, after_log: int) -> 
             yield frame(msgspec.json.encode(end), id=f"{after}-{after_log}", event="end")
             return
         else:
-            watch = partial(executions.watch, execution_id, ticket)
-            look_at = silence.look_after(call.engine.own_look(LOOK_SECONDS))
-            while await silence.lasts(watch, look_at):
-                yield COMMENT
+            await executions.watch(execution_id, ticket, call.engine.own_look(LOOK_SECONDS))
 
 
 # --- change --------------------------------------------------------------------------------------------------------

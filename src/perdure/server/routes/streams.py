@@ -1,7 +1,6 @@
 """What an execution emits, live."""
 
 from collections.abc import AsyncGenerator
-from functools import partial
 from typing import Final
 
 import msgspec
@@ -9,7 +8,7 @@ import msgspec
 from perdure.engine.streams import Follower
 from perdure.server.routes.executions import StreamQuery
 from perdure.server.routing import Call, Routes
-from perdure.server.streams import COMMENT, EventStream, Silence, frame
+from perdure.server.streams import EventStream, frame
 from perdure.wire.errors import PerdureError
 from perdure.wire.public_streams import stream_item_response
 from perdure.wire.status import STATUS
@@ -24,11 +23,10 @@ async def stream_items(call: Call, execution_id: str, query: StreamQuery) -> Eve
     """Follow what an execution and all below it emit, as server-sent events: `item`, and `end` when it is final."""
     cursor = call.header(b"last-event-id") or query.last_event_id
     follower = await call.engine.streams.open(call.project_id, execution_id, cursor)
-    return EventStream(_follow(call, execution_id.lower(), follower))
+    return EventStream(_follow(execution_id.lower(), follower))
 
 
-async def _follow(call: Call, execution_id: str, follower: Follower) -> AsyncGenerator[bytes, None]:
-    silence = Silence(call.settings.stream_comment_seconds)
+async def _follow(execution_id: str, follower: Follower) -> AsyncGenerator[bytes, None]:
     while True:
         tickets = follower.tickets()
         try:
@@ -36,7 +34,6 @@ async def _follow(call: Call, execution_id: str, follower: Follower) -> AsyncGen
         except PerdureError:
             return  # deleted meanwhile, or the store is closed
         if items:
-            silence.broken()
             yield b"".join(
                 frame(_encode(stream_item_response(item)), id=follower.take(item), event="item") for item in items
             )
@@ -46,9 +43,7 @@ async def _follow(call: Call, execution_id: str, follower: Follower) -> AsyncGen
             yield frame(_encode(end), id=follower.cursor, event="end")
             return
         else:
-            look_at = silence.look_after(follower.look_seconds)
-            while await silence.lasts(partial(follower.watch, tickets), look_at):
-                yield COMMENT
+            await follower.watch(tickets, follower.look_seconds)
 
 
 _encode: Final = msgspec.json.Encoder().encode
