@@ -60,6 +60,8 @@ def test_dev_prints_a_curl_line_a_page_and_a_project_that_work(house: House) -> 
         terminal.expect(f"completed   double {reply['execution_id']}")
         found = house.json("show", reply["execution_id"])["execution"]
         assert (found["status"], found["deployment_id"]) == ("completed", "dev")
+        second = house.run("dev", "app.py", "--port", "0", code=2).stderr
+        assert f"already, as process {terminal.process.pid} at {house.env['PERDURE_URL']};" in second
         link = re.search(r"http://\S+/sign-in\?token=\S+", shown)
         assert link is not None
         with urllib.request.urlopen(link[0]) as page:

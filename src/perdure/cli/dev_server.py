@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from perdure.cli.serve import end_with_parent, loop_factory
 from perdure.sdk import credentials
 from perdure.server import app, logs
 from perdure.server.settings import Settings, load
+from perdure.store.sqlite import StoreInUse
 from perdure.wire.access import Role
 from perdure.wire.errors import PerdureError, Unauthorized
 
@@ -31,14 +33,40 @@ async def _keep_key(server: app.Server, url: str) -> tuple[str, str]:
 
 
 async def _serve(settings: Settings) -> None:
+    note = _note(settings.store)
+
     async def tell(server: app.Server) -> None:
+        note.write_text(json.dumps({"pid": os.getppid(), "url": server.url}))
         if settings.insecure_local:
             project_id, key = await server.application.engine.projects.default(), None
         else:
             project_id, key = await _keep_key(server, server.url)
         _say({"url": server.url, "project_id": project_id, "api_key": key})
 
-    await app.serve(settings, on_ready=tell)
+    try:
+        await app.serve(settings, on_ready=tell)
+    except StoreInUse as error:
+        raise _explained(error, note) from error
+    note.unlink(missing_ok=True)
+
+
+def _note(store: str) -> Path:
+    """Where the `perdure dev` that has a store says which process it is, and at which address."""
+    return Path(store).with_name("dev.json")
+
+
+def _explained(error: StoreInUse, note: Path) -> PerdureError:
+    """Who has the store, if it is another `perdure dev`; one that was killed may have left its note."""
+    try:
+        said = json.loads(note.read_text())
+        pid, url = int(said["pid"]), said["url"]
+        os.kill(pid, 0)
+    except (OSError, ValueError, KeyError, TypeError):
+        return error
+    return StoreInUse(
+        f"`perdure dev` runs in this folder already, as process {pid} at {url}; it takes changed code by itself. "
+        f"End it (q in its terminal, or `kill {pid}`), or start this one in another folder."
+    )
 
 
 def _say(what: dict[str, str | None]) -> None:

@@ -303,7 +303,9 @@ def bind(host: str, port: int) -> socket.socket:
         bound.bind(address)
     except OSError as error:
         bound.close()
-        raise BadRequest(f"Cannot listen on {host}:{port}: {error.strerror}; choose another port.") from error
+        raise BadRequest(
+            f"Cannot listen on {host}:{port}: {error.strerror}; choose another port (0 takes a free one)."
+        ) from error
     bound.setblocking(False)
     return bound
 
