@@ -11,6 +11,7 @@ import perdure
 
 INIT = Path(perdure.__file__)
 PROMISED = {
+    "BadValue",
     "Budget",
     "BudgetExceeded",
     "ChildCancelled",

@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from perdure.sdk.streams import StreamItem
     from perdure.sdk.triggers import EventTrigger
     from perdure.sdk.workflow import Queue, Registry, Workflow, step, workflow
-    from perdure.wire.errors import PerdureError
+    from perdure.wire.errors import BadValue, PerdureError
     from perdure.wire.retry import RetryPolicy
     from perdure.wire.schedules import ScheduledFor
     from perdure.wire.triggers import EventBatch, TopicEvent
 
 __all__ = [
+    "BadValue",
     "Budget",
     "BudgetExceeded",
     "ChildCancelled",
@@ -81,7 +82,7 @@ _HOMES = {
     "perdure.sdk.streams": ("StreamItem",),
     "perdure.sdk.triggers": ("EventTrigger",),
     "perdure.sdk.workflow": ("Queue", "Registry", "Workflow", "step", "workflow"),
-    "perdure.wire.errors": ("PerdureError",),
+    "perdure.wire.errors": ("BadValue", "PerdureError"),
     "perdure.wire.retry": ("RetryPolicy",),
     "perdure.wire.schedules": ("ScheduledFor",),
     "perdure.wire.triggers": ("EventBatch", "TopicEvent"),

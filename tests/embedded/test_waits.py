@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import dataclasses
+import itertools
+import re
 from typing import Any
 
 import pytest
@@ -223,6 +225,33 @@ async def test_suspended_steps_are_answered_once(house: House, count: Counter) -
         with pytest.raises(NotFound):
             await p.resume("0190a5f2-7c1e-7b3a-9d55-0242ac120002", "approve")
     assert count["before"] == 1
+
+
+async def test_an_answer_of_another_type_is_told_and_can_be_asked_for_again(house: House) -> None:
+    app = Registry()
+
+    @app.workflow
+    async def asks_once(ctx: Context) -> int:
+        return (await ctx.suspend("approve", answer_type=Payment)).amount
+
+    @app.workflow
+    async def asks_again(ctx: Context) -> int:
+        for n in itertools.count(1):
+            try:
+                return (await ctx.suspend(f"approve-{n}", answer_type=Payment)).amount
+            except BadValue as error:
+                ctx.log("asked again: %s", error)
+        raise AssertionError
+
+    async with house.open(app) as p:
+        once, again = await p.start(asks_once), await p.start(asks_again)
+        await once.resume("approve", {"order_id": 1, "amount": "much"})
+        said = "the answer to 'approve'.amount: Expected `int`, got `str`; it stands, so catch BadValue and ask again"
+        with pytest.raises(ExecutionFailed, match=re.escape(said)):
+            await once.result()
+        await again.resume("approve-1", "yes")
+        await again.resume("approve-2", {"order_id": 1, "amount": 5})
+        assert await again.result() == 5
 
 
 async def test_an_early_answer_is_kept_until_it_is_asked_for(house: House) -> None:

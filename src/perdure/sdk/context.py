@@ -61,7 +61,7 @@ from perdure.sdk.workflow import (
     plan_of,
 )
 from perdure.wire.codec import TOPIC_BYTES_MAX, check_name
-from perdure.wire.errors import from_code
+from perdure.wire.errors import BadValue, from_code
 from perdure.wire.records import Event as WireEvent
 from perdure.wire.records import Kind, Row
 from perdure.wire.requests import Answer, Claimed, EventItem, LogLine, OpenWait, Publish
@@ -404,6 +404,9 @@ class Context:
     ) -> Coroutine[Any, Any, Any]:
         """Show `data` to whoever is asked, and wait for the answer that comes under `key`.
 
+        Raises `TimeoutError` after `timeout` seconds, and `BadValue` for an answer that is no `answer_type`: the server
+        does not know that type, and the first answer stands. Ask again under another key.
+
         answer = await ctx.suspend("approve", {"amount": 120}, answer_type=Decision, timeout=86_400)
         """
         shown = Raw(encode(data, where="data"))
@@ -426,7 +429,10 @@ class Context:
 
     async def _suspend(self, call: Call, answer_type: Any, timeout: float | None) -> Any:
         row = await self._wait(call, timeout)
-        return decode(bytes(row.value), answer_type, where=f"the answer to {call.key!r}")
+        try:
+            return decode(bytes(row.value), answer_type, where=f"the answer to {call.key!r}")
+        except BadValue as error:
+            raise BadValue(f"{error.message}; it stands, so catch BadValue and ask again under another key") from error
 
     def resume(
         self, execution_id: str, step_key: str, data: object = None, *, key: str | None = None
