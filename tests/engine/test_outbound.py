@@ -337,13 +337,6 @@ async def test_word_that_the_answer_is_to_come_is_no_answer(outbound: Outbound) 
     assert (answer.status, answer.body, "link" in answer.headers) == (200, b"ok", False)
 
 
-async def test_a_second_answer_is_not_taken_for_the_next_one(outbound: Outbound) -> None:
-    async with receiving(Receiver(OK + b"HTTP/1.1 500 No\r\ncontent-length: 2\r\n\r\nno")) as receiver:
-        for _ in range(3):
-            assert (await outbound.request("GET", receiver.url)).status == 200
-    assert receiver.connections == 3
-
-
 async def test_a_connection_that_was_let_go_is_not_used_again(outbound: Outbound) -> None:
     async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         leaving.connections += 1
@@ -383,6 +376,6 @@ async def test_a_certificate_must_be_one_that_the_system_trusts(
 
 
 async def test_a_header_cannot_carry_another_one(receiver: Receiver, outbound: Outbound) -> None:
-    with pytest.raises(CallRefused, match="'x-more'"):
+    with pytest.raises(CallFailed, match="header"):
         await outbound.request("GET", receiver.url, headers={"x-more": "a\r\nx-other: b"})
     assert receiver.heads == []

@@ -3,20 +3,23 @@
 A name may lead elsewhere from one moment to the next. So what counts is not what it led to when a URL was given to us:
 a connection is made to an address, that very one is asked about, and no name is looked up behind it.
 
-It follows no redirects, keeps no cookies, asks no proxies and unpacks nothing, because it cannot.
+Apart from `outbound`, since it loads the HTTP library, which a server that calls nobody need not load. The library is
+the lower half of HTTPX2: it follows no redirects, keeps no cookies, asks no proxies and unpacks nothing, because it
+cannot.
 """
 
 import asyncio
-import re
 import ssl
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from functools import partial
 from typing import Final
 
+import httpcore2
+
 from perdure.engine.addresses import Address, Policy, Target
 from perdure.engine.calls import Answer, CallFailed, CallRefused
-from perdure.engine.connection import Broken, Connection
 
 HEAD_START_SECONDS: Final = 0.25
 """How long one address is tried alone before the next one is tried beside it."""
@@ -30,49 +33,88 @@ HOSTS_MAX: Final = 1_000
 IDLE_SECONDS: Final = 4.0
 """How long a connection is kept for the next call; many servers close theirs after five."""
 
-_UNFIT: Final = re.compile(r"[^\t -~]")
-
 Resolve = Callable[[str], Awaitable[Sequence[Address]]]
-Connect = Callable[[], Awaitable[Connection]]
+Connect = Callable[[], Awaitable[httpcore2.AsyncNetworkStream]]
+
+
+class _NoAddress(Exception):
+    """There is nothing to connect to."""
+
+    def __init__(self, message: str, *, refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused
+        """Whether there is, but nothing that may be called."""
+
+
+class _Guard(httpcore2.AsyncNetworkBackend):
+    """Connects to what the policy allows, to the very address that it was asked about."""
+
+    def __init__(self, policy: Policy, resolve: Resolve) -> None:
+        self._policy = policy
+        self._resolve = resolve
+        self._network = httpcore2.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        """The first of the host's addresses that answers, within `timeout` seconds for all of them."""
+        try:
+            async with asyncio.timeout(timeout):
+                try:
+                    found = await self._resolve(host)
+                except OSError as error:
+                    raise _NoAddress(f"Host {host!r} is not found: {error}") from None
+                allowed = [address for address in found if self._policy.allows(host, address)]
+                if not allowed:
+                    leads = ", ".join(map(str, found)) or "nowhere"
+                    raise _NoAddress(f"Host {host!r} leads to {leads}, which is not to be called.", refused=True)
+                return await _first(
+                    [
+                        partial(self._network.connect_tcp, str(address), port)
+                        for address in _by_turns(allowed)[:ADDRESSES_MAX]
+                    ]
+                )
+        except TimeoutError:
+            raise httpcore2.ConnectTimeout(f"nothing within {timeout:g} s") from None
+
+    async def connect_unix_socket(
+        self,
+        path: str,
+        timeout: float | None = None,
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        raise _NoAddress("A socket in the file system is not to be called.", refused=True)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
 
 
 class _Host:
     """The connections to one host."""
 
-    __slots__ = ("calls", "free", "turns", "used", "used_at")
+    __slots__ = ("calls", "pool", "used_at")
 
-    def __init__(self, now: float) -> None:
-        self.turns = asyncio.Semaphore(HOST_CALLS_MAX)
-        self.free: list[Connection] = []
-        self.used: set[Connection] = set()
+    def __init__(self, pool: httpcore2.AsyncConnectionPool, now: float) -> None:
+        self.pool = pool
         self.calls = 0
         self.used_at = now
-
-    def take(self, now: float) -> Connection | None:
-        """The connection that was used last, if it is still good."""
-        while self.free:
-            connection = self.free.pop()
-            if connection.idle_since > now - IDLE_SECONDS and connection.usable():
-                return connection
-            connection.close()
-        return None
-
-    def close(self) -> None:
-        """Close all connections; calls in flight fail."""
-        for connection in (*self.free, *self.used):
-            connection.close()
-        self.free.clear()
 
 
 class Network:
     """Makes calls; keeps the connections."""
 
     def __init__(self, policy: Policy, resolve: Resolve) -> None:
-        self._policy = policy
-        self._resolve = resolve
+        self._guard = _Guard(policy, resolve)
+        self._loop = asyncio.get_running_loop()
         self._hosts: OrderedDict[tuple[str, str, int], _Host] = OrderedDict()
         self._calls = asyncio.Semaphore(CALLS_MAX)
         self._sweep: asyncio.TimerHandle | None = None
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def call(
         self,
@@ -87,120 +129,106 @@ class Network:
         answer_bytes_max: int,
     ) -> Answer:
         """One call. Raises CallRefused, CallFailed."""
-        request = _head(method, to, len(body), headers) + body
-        loop = asyncio.get_running_loop()
+        request = httpcore2.Request(
+            method,
+            httpcore2.URL(scheme=to.scheme, host=to.host, port=to.port, target=to.path),
+            headers=[
+                (b"host", to.authority.encode()),
+                (b"content-length", b"%d" % len(body)),
+                (b"accept-encoding", b"identity"),
+                *((name.encode(), value.encode()) for name, value in headers.items()),
+            ],
+            content=body,
+            extensions={"timeout": {"connect": connect_seconds}},
+        )
         sent = False
         try:
             async with asyncio.timeout(seconds), self._calls:
-                host = self._host(to, loop)
+                host = self._host(to, context)
                 host.calls += 1
                 try:
-                    async with host.turns:
-                        connection = host.take(loop.time()) or await self._connect(to, context, connect_seconds)
-                        host.used.add(connection)
-                        sent = True
-                        try:
-                            answer = await connection.ask(request, answer_bytes_max)
-                        except BaseException:
-                            connection.close()
-                            raise
-                        finally:
-                            host.used.discard(connection)
-                        connection.idle_since = loop.time()
-                        host.free.append(connection)
-                        return answer
+                    sent = True
+                    response = await host.pool.handle_async_request(request)
+                    try:
+                        return await _answer(response, answer_bytes_max)
+                    finally:
+                        await response.aclose()
                 finally:
                     host.calls -= 1
-                    host.used_at = loop.time()
+                    host.used_at = self._loop.time()
+        except _NoAddress as error:
+            if error.refused:
+                raise CallRefused(str(error)) from None
+            raise CallFailed(str(error), sent=False) from None
+        except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
+            raise CallFailed(f"No connection to {to.authority}: {_said(error)}.", sent=False) from None
         except TimeoutError:
             raise CallFailed(f"No answer from {to.authority} within {seconds:g} s.", sent=sent) from None
-        except Broken as error:
-            raise CallFailed(f"The call to {to.authority} broke off: {error}.", sent=True) from None
+        except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
+            raise CallFailed(f"The call to {to.authority} broke off: {_said(error)}.", sent=True) from None
 
     async def close(self) -> None:
         """Close all connections; calls in flight fail."""
         if self._sweep is not None:
             self._sweep.cancel()
-        for host in self._hosts.values():
-            host.close()
+        pools = [host.pool for host in self._hosts.values()]
         self._hosts.clear()
-        await asyncio.sleep(0)  # let the loop see them off
+        await asyncio.gather(*(pool.aclose() for pool in pools), *self._closing, return_exceptions=True)
 
-    async def _connect(self, to: Target, context: ssl.SSLContext | None, seconds: float) -> Connection:
-        """A connection to the first of the host's addresses that answers, within `seconds` for all of them.
-
-        Raises CallRefused when none of them may be called, CallFailed when none answers.
-        """
-        loop = asyncio.get_running_loop()
-
-        async def one(address: Address) -> Connection:
-            _, connection = await loop.create_connection(
-                lambda: Connection(loop),
-                str(address),
-                to.port,
-                ssl=context,
-                server_hostname=None if context is None else to.host,
-            )
-            return connection
-
-        try:
-            async with asyncio.timeout(seconds):
-                found = await self._resolve_or_fail(to.host)
-                allowed = [address for address in found if self._policy.allows(to.host, address)]
-                if not allowed:
-                    leads = ", ".join(map(str, found)) or "nowhere"
-                    raise CallRefused(f"Host {to.host!r} leads to {leads}, which is not to be called.")
-                return await _first([partial(one, address) for address in _by_turns(allowed)[:ADDRESSES_MAX]])
-        except TimeoutError:
-            why = f"nothing within {seconds:g} s"
-        except OSError as error:
-            why = (error.strerror or str(error)).rstrip(".")
-        raise CallFailed(f"No connection to {to.authority}: {why}.", sent=False)
-
-    async def _resolve_or_fail(self, host: str) -> Sequence[Address]:
-        try:
-            return await self._resolve(host)
-        except OSError as error:
-            raise CallFailed(f"Host {host!r} is not found: {error}", sent=False) from None
-
-    def _host(self, to: Target, loop: asyncio.AbstractEventLoop) -> _Host:
+    def _host(self, to: Target, context: ssl.SSLContext | None) -> _Host:
         key = (to.scheme, to.host, to.port)
         found = self._hosts.get(key)
         if found is None:
             if len(self._hosts) >= HOSTS_MAX:
-                self._forget(loop.time(), 1)
-            found = self._hosts[key] = _Host(loop.time())
+                self._forget(0.0, 1)
+            pool = httpcore2.AsyncConnectionPool(
+                ssl_context=context,
+                max_connections=HOST_CALLS_MAX,
+                max_keepalive_connections=HOST_CALLS_MAX,
+                keepalive_expiry=IDLE_SECONDS,
+                network_backend=self._guard,
+            )
+            found = self._hosts[key] = _Host(pool, self._loop.time())
         self._hosts.move_to_end(key)
         if self._sweep is None:
-            self._sweep = loop.call_later(2 * IDLE_SECONDS, self._swept, loop)
+            self._sweep = self._loop.call_later(2 * IDLE_SECONDS, self._swept)
         return found
 
-    def _swept(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _swept(self) -> None:
         """Close what idles: nobody may ever call that host again."""
         self._sweep = None
-        self._forget(loop.time() - IDLE_SECONDS, len(self._hosts))
+        self._forget(IDLE_SECONDS, len(self._hosts))
         if self._hosts:
-            self._sweep = loop.call_later(2 * IDLE_SECONDS, self._swept, loop)
+            self._sweep = self._loop.call_later(2 * IDLE_SECONDS, self._swept)
 
-    def _forget(self, unused_since: float, most: int) -> None:
-        idle = [key for key, host in self._hosts.items() if not host.calls and host.used_at <= unused_since]
+    def _forget(self, idle_seconds: float, most: int) -> None:
+        now = self._loop.time()
+        idle = [key for key, host in self._hosts.items() if not host.calls and host.used_at <= now - idle_seconds]
         for key in idle[:most]:
-            self._hosts.pop(key).close()
+            task = asyncio.ensure_future(self._hosts.pop(key).pool.aclose())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
 
-def _head(method: str, to: Target, size: int, headers: Mapping[str, str]) -> bytes:
-    """The request's head. Raises CallRefused for a header that would be read as something else."""
-    lines = [
-        f"{method} {to.path} HTTP/1.1",
-        f"host: {to.authority}",
-        f"content-length: {size}",
-        "accept-encoding: identity",
-    ]
-    for name, value in headers.items():
-        if _UNFIT.search(value) or _UNFIT.search(name):
-            raise CallRefused(f"The header {name!r} of a call to {to.authority} has characters that no header has.")
-        lines.append(f"{name}: {value}")
-    return "\r\n".join([*lines, "", ""]).encode()
+async def _answer(response: httpcore2.Response, bytes_max: int) -> Answer:
+    """Read what came, but no more than `bytes_max` of its body."""
+    parts: list[bytes] = []
+    left = bytes_max
+    complete = True
+    async with aclosing(response.aiter_stream()) as chunks:
+        async for chunk in chunks:
+            parts.append(chunk[:left])
+            left -= len(chunk)
+            if left < 0:
+                complete = False
+                break
+    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+    return Answer(response.status, headers, b"".join(parts), complete)
+
+
+def _said(error: Exception) -> str:
+    text = str(error).strip().rstrip(".")
+    return text or type(error).__name__
 
 
 def _by_turns(addresses: Sequence[Address]) -> list[Address]:
@@ -213,14 +241,12 @@ def _by_turns(addresses: Sequence[Address]) -> list[Address]:
     return sorted(keys, key=keys.__getitem__)
 
 
-async def _first(connects: Sequence[Connect]) -> Connection:
+async def _first(connects: Sequence[Connect]) -> httpcore2.AsyncNetworkStream:
     """The first connection that stands; each is tried when one before it has failed, or after that one's head start."""
-    if len(connects) == 1:
-        return await connects[0]()
     waiting = list(connects)
-    trying: set[asyncio.Future[Connection]] = set()
-    failure: BaseException = OSError("there is no address")
-    won: Connection | None = None
+    trying: set[asyncio.Future[httpcore2.AsyncNetworkStream]] = set()
+    failure: BaseException = httpcore2.ConnectError("there is no address")
+    won: httpcore2.AsyncNetworkStream | None = None
     try:
         while won is None and (waiting or trying):
             if waiting:
@@ -240,8 +266,8 @@ async def _first(connects: Sequence[Connect]) -> Connection:
         for task in trying:
             task.cancel()
         for late in await asyncio.gather(*trying, return_exceptions=True):
-            if isinstance(late, Connection):
-                late.close()
+            if isinstance(late, httpcore2.AsyncNetworkStream):
+                await late.aclose()
     if won is None:
         raise failure
     return won

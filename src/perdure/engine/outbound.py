@@ -7,17 +7,20 @@ answer.
 
 import asyncio
 import socket
-import ssl
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from perdure.engine.addresses import Address, Policy, Target, literal, means_this_machine, target
 from perdure.engine.calls import Answer, CallRefused
-from perdure.engine.network import Network
 from perdure.wire.errors import BadValue
+
+if TYPE_CHECKING:
+    import ssl
+
+    from perdure.engine.network import Network
 
 CALL_SECONDS: Final = 10.0
 CONNECT_SECONDS: Final = 5.0
@@ -32,14 +35,14 @@ _THIS_MACHINE: Final = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 
 
 class Outbound:
-    """Makes calls. What few need (threads, certificates) is there when it is first needed."""
+    """Makes calls. What that takes (the HTTP library, threads, certificates) is loaded when the first one is made."""
 
     def __init__(self, policy: Policy, *, look_up: Callable[[str], Sequence[str]] | None = None) -> None:
         self.policy = policy
         self._look_up = look_up or _look_up
         self._checked: OrderedDict[str, float] = OrderedDict()
         self._threads: ThreadPoolExecutor | None = None
-        self._network = Network(policy, self.resolve)
+        self._network: Network | None = None
         self._context: ssl.SSLContext | None = None
 
     async def check_url(self, url: str, where: str = "url") -> str:
@@ -95,6 +98,9 @@ class Outbound:
             self._check_scheme(to, "url")
         except BadValue as error:
             raise CallRefused(error.message) from None
+        if self._network is None:
+            await self._load()
+            assert self._network is not None
         if self._context is None and to.scheme == "https":
             await self._load_certificates()
         return await self._network.call(
@@ -130,7 +136,8 @@ class Outbound:
 
     async def close(self) -> None:
         """Close all connections; calls in flight fail."""
-        await self._network.close()
+        if self._network is not None:
+            await self._network.close()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -147,9 +154,25 @@ class Outbound:
             self._threads = ThreadPoolExecutor(LOOKUPS_MAX, "perdure-outbound")
         return self._threads
 
+    async def _load(self) -> None:
+        """In a thread: a tenth of a second in which the loop goes on."""
+
+        def load() -> "type[Network]":
+            from perdure.engine.network import Network
+
+            return Network
+
+        network = await asyncio.get_running_loop().run_in_executor(self._pool(), load)
+        if self._network is None:
+            self._network = network(self.policy, self.resolve)
+
     async def _load_certificates(self) -> None:
-        """In a thread: some hundredths of a second in which the loop goes on."""
-        context = await asyncio.get_running_loop().run_in_executor(self._pool(), ssl.create_default_context)
+        def load() -> "ssl.SSLContext":
+            import httpcore2
+
+            return httpcore2.default_ssl_context()
+
+        context = await asyncio.get_running_loop().run_in_executor(self._pool(), load)
         self._context = self._context or context
 
 
