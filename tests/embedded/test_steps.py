@@ -503,6 +503,7 @@ async def test_an_input_that_does_not_fit_its_hint_fails_the_execution(house: Ho
         handle = await p.start("typed", {"not": "a list"})
         with pytest.raises(ExecutionFailed, match="input"):
             await handle.result()
+        assert b"Traceback" not in bytes((await rows_of(handle))[-1].value), "it would lead through our code alone"
 
 
 async def test_a_step_that_calls_exit_fails_and_the_worker_lives_on(house: House) -> None:

@@ -29,6 +29,7 @@ from perdure.sdk.steps import StepInfo, running_step
 from perdure.sdk.transcripts import Unread
 from perdure.sdk.workflow import StepCall
 from perdure.wire.codec import scrub_text
+from perdure.wire.errors import BadValue
 from perdure.wire.records import Kind, Row
 from perdure.wire.requests import (
     Block,
@@ -149,7 +150,10 @@ class Runner:
             return None
         try:
             value = workflow.read_input(bytes(claimed.payload))
-        except Exception as error:  # a model's validators are user code
+        except BadValue as error:
+            self._finish(self._failed(error, with_detail=False))  # whose place is not in the code: it has not begun
+            return None
+        except Exception as error:  # a hint that cannot be read
             self._finish(self._failed(error))
             return None
         machine = Machine(lambda: workflow.begin(context, value), seed=claimed.id, strict=workflow.strict)
@@ -420,9 +424,9 @@ class Runner:
             return Cancelled()
         return self._failed(error)
 
-    def _failed(self, error: BaseException) -> Fail:
+    def _failed(self, error: BaseException, *, with_detail: bool = True) -> Fail:
         """The workflow's failure, and whether it is tried again."""
-        detail = error_to_json(error)
+        detail = error_to_json(error, with_detail=with_detail)
         workflow = self.worker.registry.workflows.get(self.claimed.workflow_id)
         delay: int | None = None
         cancelling = self.machine is not None and self.machine.cancel_requested
