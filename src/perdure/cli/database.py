@@ -163,7 +163,7 @@ def copy(
     target: Annotated[str, typer.Argument(metavar="TARGET", help="An empty database: postgresql://…")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Move a stopped installation from SQLite to PostgreSQL, verified by counts and hashes of all rows."""
+    """Copy a stopped installation from SQLite to PostgreSQL, verified by counts and hashes of all rows."""
     import asyncio
     import os
 

@@ -37,7 +37,7 @@ def create(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Have a URL hear of the ends of executions that have no parent."""
+    """Tell a URL of the ends of executions that have no parent."""
     made = _ask(url, "POST", PATH, {"url": target, "workflow_id": workflow, "description": description})
     if as_json:
         emit(made)
