@@ -187,6 +187,29 @@ async def test_a_session_has_a_timeline(served: Served, agent: Agent) -> None:
     assert [one["approval_count"] for one in await listed(served)] == [1]
 
 
+async def test_tokens_of_a_durable_agent_are_those_of_its_journal(served: Served, agent: Agent) -> None:
+    """Its result is its output alone. They are there while it works, with those of the agents that it hands over to."""
+
+    def answer(key: str, given: int, taken: int, name: str = "model.request") -> Any:
+        value = {"parts": [], "usage": {"input_tokens": given, "output_tokens": taken}, "kind": "response"}
+        step = {"type": "step", "key": key, "name": name, "fingerprint": None, "ok": True, "value": value}
+        return {**step, "started_at_us": 1}
+
+    id = await served.start(payload="hi")
+    item = await agent.claim()
+    strange = {**answer("odd", 0, 0), "value": {"usage": {"input_tokens": "many"}}}
+    await agent.report(item, 1, entries=[answer("model:1", 10, 5), answer("other", 99, 99, "step"), strange])
+    await served.start("plain", {}, parent_execution_id=id, step_key="c")
+    below = await agent.claim()
+    await agent.report(below, 1, entries=[answer("model:1", 100, 50)])
+    detail = (await served.client.get(f"/api/v1/sessions/{id}")).json()
+    assert [detail[f"total{name}_tokens"] for name in ("_input", "_output", "")] == [110, 55, 165]
+    assert [one["total_tokens"] for one in await listed(served)] == [165]
+    await agent.complete(below)
+    await agent.report(item, 2, seen=4, end={"type": "complete", "result": RESULT})
+    assert [one["total_tokens"] for one in await listed(served)] == [15], "a result that names them has the word"
+
+
 async def test_what_is_asked_below_a_run_belongs_to_it(served: Served, agent: Agent) -> None:
     id = await served.start(payload="hi")
     await agent.claim()

@@ -72,6 +72,27 @@ def model_answer(name: str | None, value: bytes | None) -> ModelAnswer | None:
     )
 
 
+def answer_tokens(value: bytes) -> tuple[int, int]:
+    """The tokens of an answer that a step recorded, input and output; read without the rest of it."""
+    try:
+        used = _ANSWER.decode(value).usage
+    except (msgspec.MsgspecError, ValueError):
+        return 0, 0
+    return max(used.input_tokens, 0), max(used.output_tokens, 0)
+
+
+class _Used(msgspec.Struct, frozen=True):
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    usage: _Used = _Used()
+
+
+_ANSWER: Final = msgspec.json.Decoder(_Answer)
+
+
 def tool_step(name: str | None, key: str | None) -> ToolStep | None:
     """The tool that a step called; None for other steps."""
     kind, _, tool = (name or "").partition(".")

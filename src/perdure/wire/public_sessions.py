@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from perdure.wire.agent_runs import assistant_message, decoded, preview, tool_calls, usage, user_message
+from perdure.wire.agent_runs import Usage, assistant_message, decoded, preview, tool_calls, usage, user_message
 from perdure.wire.public import Int64, Position, Time, Uuid, rfc3339
 from perdure.wire.records import NULL, MaybeRaw
 from perdure.wire.sessions import Question, Session, SessionRun
@@ -124,7 +124,7 @@ def _summary(runs: Sequence[SessionRun]) -> SessionSummary:
         first.workflow_id,
         STATUS[newest.phase].value,
         rfc3339(first.created_at_us),
-        sum(usage(result).total for result in results),
+        sum(_used(run, result).total for run, result in zip(runs, results, strict=True)),
         sum(len(tool_calls(result)) for result in results),
         sum(run.approvals for run in runs),
         len(runs),
@@ -138,7 +138,7 @@ def session_detail(session: Session) -> SessionDetail:
     """A session as the API shows it."""
     run = session.run
     results = [decoded(one.result) for one in session.runs]
-    used = [usage(result) for result in results]
+    used = [_used(one, result) for one, result in zip(session.runs, results, strict=True)]
     timeline = [entry for one, result in zip(session.runs, results, strict=True) for entry in _said(one, result)]
     for question in session.questions:
         timeline += _asked(question)
@@ -166,6 +166,14 @@ def session_detail(session: Session) -> SessionDetail:
         run.error,
         None if run.result is None else Raw(run.result),
     )
+
+
+def _used(run: SessionRun, result: Any) -> Usage:
+    """The tokens that a run's result names; of a durable agent, which gives its output alone, those of its journal."""
+    said = usage(result)
+    if said.total or not run.input_tokens + run.output_tokens:
+        return said
+    return Usage(run.input_tokens, run.output_tokens, run.input_tokens + run.output_tokens)
 
 
 def _said(run: SessionRun, result: Any) -> list[TimelineEntry]:

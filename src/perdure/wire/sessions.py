@@ -33,6 +33,9 @@ class SessionRun(Struct, frozen=True):
     result: bytes | None
     approvals: int
     """How many suspended steps asked something."""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    """What the models took that a durable agent asked, as far as it is recorded."""
 
 
 class Question(Struct, frozen=True):

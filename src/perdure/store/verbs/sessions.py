@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 from msgspec import Raw
 
 from perdure.store.interface import query, verb
+from perdure.wire.agent_steps import MODEL, answer_tokens
 from perdure.wire.codec import REPLY_BYTES_MAX
 from perdure.wire.errors import Conflict, NotFound
 from perdure.wire.sessions import Memory, Question, Session, SessionRun
@@ -19,6 +20,8 @@ RUNS_SHOWN_MAX: Final = 100
 QUESTIONS_MAX: Final = 500
 EVENTS_LOOKED_AT: Final = 20_000
 """How many of a run's newest events are searched for questions."""
+ANSWERS_MAX: Final = 1_000
+"""How many answers of models are looked at for a run's tokens."""
 VALUE_SHOWN_MAX: Final = 256 << 10
 
 
@@ -123,10 +126,17 @@ async def _runs(project_id: str, ids: Sequence[str]) -> list[SessionRun]:
     for id in ids:
         rows = await query("session_run", project_id=project_id, id=id, bytes_max=min(room // 2, VALUE_SHOWN_MAX))
         for row in rows:
-            run = _run(row)
+            run = _run(row, await _tokens(project_id, id))
             room -= min(room, len(run.payload or b"") + len(run.result or b""))
             found.append(run)
     return found
+
+
+async def _tokens(project_id: str, id: str) -> tuple[int, int]:
+    """What the models of a run and of all below it took: input and output."""
+    rows = await query("model_answers", project_id=project_id, id=id, name=MODEL, limit=ANSWERS_MAX)
+    used = [answer_tokens(value) for (value,) in rows]
+    return sum(given for given, _ in used), sum(taken for _, taken in used)
 
 
 async def _questions(project_id: str, run: SessionRun, limit: int) -> list[Question]:
@@ -155,7 +165,7 @@ async def _questions(project_id: str, run: SessionRun, limit: int) -> list[Quest
     return sorted(found.values(), key=lambda one: one.asked_at_us)[:limit]
 
 
-def _run(values: Sequence[Any]) -> SessionRun:
-    fields = list(values)
+def _run(values: Sequence[Any], tokens: tuple[int, int]) -> SessionRun:
+    fields = [*values, *tokens]
     fields[2] = Phase(fields[2])
     return SessionRun(*fields)
