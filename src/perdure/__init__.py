@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from perdure.sdk.budgets import Budget
     from perdure.sdk.children import ChildHandle, Mapped
     from perdure.sdk.client import Client, Handle
-    from perdure.sdk.context import Context, Event
+    from perdure.sdk.context import Context
     from perdure.sdk.errors import (
         BudgetExceeded,
         ChildCancelled,
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         RetryAfter,
         StepFailed,
     )
+    from perdure.sdk.events import Event
     from perdure.sdk.schedules import Schedule
     from perdure.sdk.steps import current_step
     from perdure.sdk.streams import StreamItem
@@ -66,7 +67,7 @@ _HOMES = {
     "perdure.sdk.budgets": ("Budget",),
     "perdure.sdk.children": ("ChildHandle", "Mapped"),
     "perdure.sdk.client": ("Client", "Handle"),
-    "perdure.sdk.context": ("Context", "Event"),
+    "perdure.sdk.context": ("Context",),
     "perdure.sdk.errors": (
         "BudgetExceeded",
         "ChildCancelled",
@@ -77,6 +78,7 @@ _HOMES = {
         "RetryAfter",
         "StepFailed",
     ),
+    "perdure.sdk.events": ("Event",),
     "perdure.sdk.schedules": ("Schedule",),
     "perdure.sdk.steps": ("current_step",),
     "perdure.sdk.streams": ("StreamItem",),

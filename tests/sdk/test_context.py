@@ -18,7 +18,7 @@ from msgspec import Raw
 from tests.sdk.fake_server import Journal, advance
 
 from perdure.sdk.children import ChildHandle, Mapped
-from perdure.sdk.context import Context, Event
+from perdure.sdk.context import Context
 from perdure.sdk.errors import (
     ChildCancelled,
     ChildFailed,
@@ -29,6 +29,7 @@ from perdure.sdk.errors import (
     RetryAfter,
     StepFailed,
 )
+from perdure.sdk.events import Event
 from perdure.sdk.logs import LogHandler, ReplayFilter
 from perdure.sdk.replay.calls import Call, Effects, State
 from perdure.sdk.replay.machine import Machine

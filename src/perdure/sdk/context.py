@@ -16,11 +16,8 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import (
     Any,
-    Generic,
-    NamedTuple,
     NoReturn,
     ParamSpec,
-    TypedDict,
     TypeVar,
     TypeVarTuple,
     Unpack,
@@ -41,10 +38,21 @@ from perdure.sdk.children import (
     run_all,
 )
 from perdure.sdk.errors import Misplaced
+from perdure.sdk.events import (
+    Event,
+    WaitOptions,
+    answer_call,
+    event_call,
+    publish,
+    publish_call,
+    question_call,
+    send_answer,
+    take_answer,
+    take_event,
+)
 from perdure.sdk.logs import add_line
-from perdure.sdk.payloads.errors import error_from_json
-from perdure.sdk.payloads.fingerprints import fingerprint, fingerprint_of_call
-from perdure.sdk.payloads.values import decode, encode
+from perdure.sdk.payloads.fingerprints import fingerprint_of_call
+from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.calls import Call
 from perdure.sdk.replay.machine import Machine
 from perdure.sdk.steps import StepChoices, fingerprint_of_step, not_a_function, running_step, step_result
@@ -60,44 +68,17 @@ from perdure.sdk.workflow import (
     Workflow,
     plan_of,
 )
-from perdure.wire.codec import TOPIC_BYTES_MAX, check_name
-from perdure.wire.errors import BadValue, from_code
-from perdure.wire.records import Event as WireEvent
-from perdure.wire.records import Kind, Row
-from perdure.wire.requests import Answer, Claimed, EventItem, LogLine, OpenWait, Publish
+from perdure.wire.codec import check_name
+from perdure.wire.records import Kind
+from perdure.wire.requests import Claimed, LogLine
 from perdure.wire.streams import ITEM_BYTES_MAX
 from perdure.wire.transcripts import Transcript
-
-FOREVER_SECONDS = 1e10
-"""A time-out from which on there is none."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741  # as in workflow.py
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
-T_co = TypeVar("T_co", covariant=True)
-
-
-class Event(NamedTuple, Generic[T_co]):
-    """An event that a workflow waited for. `sequence_id` is its number in its topic."""
-
-    id: str
-    sequence_id: int
-    topic: str
-    event_type: str | None
-    data: T_co
-    created_at: datetime
-
-
-class WaitOptions(TypedDict, total=False):
-    """Which event, and how long to wait for it."""
-
-    match: Mapping[str, object] | None
-    timeout: float | None
-    after: int | None
-    latest: bool
-    key: str | None
 
 
 class Context:
@@ -360,36 +341,7 @@ class Context:
         `match={"order_id": 7}` takes only events whose top-level fields equal these. `after=n` looks behind event
         number n, `latest=True` only at events yet to come. `timeout` in seconds raises TimeoutError, durably.
         """
-        check_name(topic, where="topic", max_bytes=TOPIC_BYTES_MAX)
-        wanted = None
-        if match is not None:
-            wanted = {name: Raw(encode(value, where=f"match.{name}")) for name, value in match.items()}
-        # Waits with the same fingerprint may inherit an event from each other, which `latest` does not want.
-        print_ = None if latest else fingerprint_of_call((topic, match, after), {})
-
-        def request(key: str) -> OpenWait:
-            return OpenWait(key, print_, topic=topic, match=wanted, after=after, latest=latest)
-
-        call = self.machine.new_call(Kind.EVENT, topic, print_, request, key=key)
-        return self._wait_for_event(call, data_type, timeout)
-
-    async def _wait_for_event(self, call: Call, data_type: Any, timeout: float | None) -> Event[Any]:
-        row = await self._wait(call, timeout)
-        event = msgspec.json.decode(row.value, type=WireEvent)
-        return Event(
-            event.id,
-            event.sequence_id,
-            event.topic,
-            event.event_type,
-            decode(bytes(event.data), data_type, where=f"the event of topic {event.topic!r}"),
-            datetime.fromtimestamp(event.created_at_us / 1e6, UTC),
-        )
-
-    async def _wait(self, call: Call, timeout: float | None) -> Row:
-        if timeout is None:
-            return await self.machine.wait(call)
-        async with asyncio.timeout(timeout):
-            return await self.machine.wait(call)
+        return take_event(self.machine, event_call(self.machine, topic, match, after, latest, key), data_type, timeout)
 
     @overload
     def suspend(
@@ -410,46 +362,17 @@ class Context:
         answer = await ctx.suspend("approve", {"amount": 120}, answer_type=Decision, timeout=86_400)
         """
         shown = Raw(encode(data, where="data"))
-        print_ = fingerprint(bytes(shown))
-        until_us = None
-        if timeout is not None and timeout < FOREVER_SECONDS:
-            # From then on the server takes no answer: nobody is told that one counts which the code will not see.
-            until_us = int((asyncio.get_running_loop().time() + timeout) * 1_000_000)
-        call = self.machine.new_call(
-            Kind.RESUME,
-            None,
-            print_,
-            lambda key: OpenWait(key, print_, data=shown, expires_at_us=until_us),
-            key=key,
-        )
+        call = question_call(self.machine, shown, timeout, key)
         if not self.machine.replaying:  # whoever follows the execution may be the one who is asked
             small = memoryview(shown).nbytes < ITEM_BYTES_MAX // 2
             self.outbox.add("question", {"step_key": call.key, "data": data if small else None}, call.key, 1)
-        return self._suspend(call, answer_type, timeout)
-
-    async def _suspend(self, call: Call, answer_type: Any, timeout: float | None) -> Any:
-        row = await self._wait(call, timeout)
-        try:
-            return decode(bytes(row.value), answer_type, where=f"the answer to {call.key!r}")
-        except BadValue as error:
-            raise BadValue(f"{error.message}; it stands, so catch BadValue and ask again under another key") from error
+        return take_answer(self.machine, call, answer_type, timeout)
 
     def resume(
         self, execution_id: str, step_key: str, data: object = None, *, key: str | None = None
     ) -> Coroutine[Any, Any, None]:
         """Answer a suspended step of another execution, exactly once."""
-        answer = Raw(encode(data, where="data"))
-        print_ = fingerprint_of_call((execution_id, step_key), {})
-        call = self.machine.new_call(
-            Kind.SENT, step_key, print_, lambda key: Answer(key, print_, execution_id, step_key, answer), key=key
-        )
-        return self._resume(call)
-
-    async def _resume(self, call: Call) -> None:
-        row = await self.machine.wait(call)
-        if not row.ok:
-            problem = error_from_json(bytes(row.value))
-            raise from_code(problem.type, problem.message)
+        return send_answer(self.machine, answer_call(self.machine, execution_id, step_key, data, key))
 
     def publish(
         self,
@@ -461,21 +384,7 @@ class Context:
         key: str | None = None,
     ) -> Coroutine[Any, Any, int]:
         """Publish an event, exactly once; gives its number in the topic."""
-        check_name(topic, where="topic", max_bytes=TOPIC_BYTES_MAX)
-        value = Raw(encode(data, where="data"))
-        print_ = fingerprint(bytes(value))
-        event = EventItem(value, event_type, dedup_key)
-        call = self.machine.new_call(
-            Kind.PUBLISHED, topic, print_, lambda key: Publish(key, print_, topic, [event]), key=key
-        )
-        return self._publish(call)
-
-    async def _publish(self, call: Call) -> int:
-        row = await self.machine.wait(call)
-        if not row.ok:
-            problem = error_from_json(bytes(row.value))
-            raise from_code(problem.type, problem.message)
-        return msgspec.json.decode(row.value, type=list[int])[0]
+        return publish(self.machine, publish_call(self.machine, topic, data, event_type, dedup_key, key))
 
     # --- children --------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,152 @@
+"""Events and answers as workflow code sees them: what is asked for under which key, and how the outcome is read.
+
+The functions that make a call allocate its key at once; the coroutines beside them ask for it when they are awaited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
+
+import msgspec
+from msgspec import Raw
+
+from perdure.sdk.payloads.errors import error_from_json
+from perdure.sdk.payloads.fingerprints import fingerprint, fingerprint_of_call
+from perdure.sdk.payloads.values import decode, encode
+from perdure.sdk.replay.calls import Call
+from perdure.sdk.replay.machine import Machine
+from perdure.wire.codec import TOPIC_BYTES_MAX, check_name
+from perdure.wire.errors import BadValue, from_code
+from perdure.wire.records import Event as WireEvent
+from perdure.wire.records import Kind, Row
+from perdure.wire.requests import Answer, EventItem, OpenWait, Publish
+
+FOREVER_SECONDS = 1e10
+"""A time-out from which on there is none."""
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Event(NamedTuple, Generic[T_co]):
+    """An event that a workflow waited for. `sequence_id` is its number in its topic."""
+
+    id: str
+    sequence_id: int
+    topic: str
+    event_type: str | None
+    data: T_co
+    created_at: datetime
+
+
+class WaitOptions(TypedDict, total=False):
+    """Which event, and how long to wait for it."""
+
+    match: Mapping[str, object] | None
+    timeout: float | None
+    after: int | None
+    latest: bool
+    key: str | None
+
+
+def event_call(
+    machine: Machine,
+    topic: str,
+    match: Mapping[str, object] | None,
+    after: int | None,
+    latest: bool,
+    key: str | None,
+) -> Call:
+    """Wait for an event."""
+    check_name(topic, where="topic", max_bytes=TOPIC_BYTES_MAX)
+    wanted = None
+    if match is not None:
+        wanted = {name: Raw(encode(value, where=f"match.{name}")) for name, value in match.items()}
+    # Waits with the same fingerprint may inherit an event from each other, which `latest` does not want.
+    print_ = None if latest else fingerprint_of_call((topic, match, after), {})
+
+    def request(key: str) -> OpenWait:
+        return OpenWait(key, print_, topic=topic, match=wanted, after=after, latest=latest)
+
+    return machine.new_call(Kind.EVENT, topic, print_, request, key=key)
+
+
+async def take_event(machine: Machine, call: Call, data_type: Any, timeout: float | None) -> Event[Any]:
+    row = await _wait(machine, call, timeout)
+    event = msgspec.json.decode(row.value, type=WireEvent)
+    return Event(
+        event.id,
+        event.sequence_id,
+        event.topic,
+        event.event_type,
+        decode(bytes(event.data), data_type, where=f"the event of topic {event.topic!r}"),
+        datetime.fromtimestamp(event.created_at_us / 1e6, UTC),
+    )
+
+
+def question_call(machine: Machine, shown: Raw, timeout: float | None, key: str) -> Call:
+    """Wait for an answer."""
+    print_ = fingerprint(bytes(shown))
+    until_us = None
+    if timeout is not None and timeout < FOREVER_SECONDS:
+        # From then on the server takes no answer: nobody is told that one counts which the code will not see.
+        until_us = int((asyncio.get_running_loop().time() + timeout) * 1_000_000)
+    return machine.new_call(
+        Kind.RESUME, None, print_, lambda key: OpenWait(key, print_, data=shown, expires_at_us=until_us), key=key
+    )
+
+
+async def take_answer(machine: Machine, call: Call, answer_type: Any, timeout: float | None) -> Any:
+    row = await _wait(machine, call, timeout)
+    try:
+        return decode(bytes(row.value), answer_type, where=f"the answer to {call.key!r}")
+    except BadValue as error:
+        raise BadValue(f"{error.message}; it stands, so catch BadValue and ask again under another key") from error
+
+
+async def _wait(machine: Machine, call: Call, timeout: float | None) -> Row:
+    if timeout is None:
+        return await machine.wait(call)
+    async with asyncio.timeout(timeout):
+        return await machine.wait(call)
+
+
+def answer_call(machine: Machine, execution_id: str, step_key: str, data: object, key: str | None) -> Call:
+    """Answer another execution's question."""
+    answer = Raw(encode(data, where="data"))
+    print_ = fingerprint_of_call((execution_id, step_key), {})
+    return machine.new_call(
+        Kind.SENT, step_key, print_, lambda key: Answer(key, print_, execution_id, step_key, answer), key=key
+    )
+
+
+async def send_answer(machine: Machine, call: Call) -> None:
+    await _accepted(machine, call)
+
+
+def publish_call(
+    machine: Machine, topic: str, data: object, event_type: str | None, dedup_key: str | None, key: str | None
+) -> Call:
+    """Publish an event."""
+    check_name(topic, where="topic", max_bytes=TOPIC_BYTES_MAX)
+    value = Raw(encode(data, where="data"))
+    print_ = fingerprint(bytes(value))
+    event = EventItem(value, event_type, dedup_key)
+    return machine.new_call(Kind.PUBLISHED, topic, print_, lambda key: Publish(key, print_, topic, [event]), key=key)
+
+
+async def publish(machine: Machine, call: Call) -> int:
+    """Its number in the topic."""
+    row = await _accepted(machine, call)
+    return msgspec.json.decode(row.value, type=list[int])[0]
+
+
+async def _accepted(machine: Machine, call: Call) -> Row:
+    """The outcome of what was sent, unless the server refused it."""
+    row = await machine.wait(call)
+    if not row.ok:
+        problem = error_from_json(bytes(row.value))
+        raise from_code(problem.type, problem.message)
+    return row
