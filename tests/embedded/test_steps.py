@@ -584,6 +584,35 @@ async def test_a_step_that_its_workflow_gave_up_is_cancelled(house: House) -> No
         assert await keys_of(handle, Kind.STEP) == ["quick"]
 
 
+async def test_a_step_that_was_given_up_is_not_tried_again_whatever_its_clean_up_raises(
+    house: House, count: Counter
+) -> None:
+    app = Registry()
+    running = asyncio.Event()
+
+    async def breaks_when_cancelled() -> None:
+        count("tries")
+        running.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise OSError("the connection cannot be closed")
+
+    @app.workflow
+    async def racing(ctx: Context) -> None:
+        slow = asyncio.create_task(ctx.step("slow", breaks_when_cancelled, retry=AT_ONCE))
+        await ctx.step("until it runs", running.wait)
+        slow.cancel()
+        for _ in range(3):  # time enough for another try
+            await ctx.step("go on", lambda: None)
+
+    async with house.open(app) as p:
+        handle = await p.start(racing)
+        await handle.result()
+        assert count["tries"] == 1
+        assert Kind.STEP_FAILED not in [row.kind for row in await rows_of(handle)]
+
+
 async def test_ctx_works_in_the_workflow_only(house: House) -> None:
     app = Registry()
 

@@ -19,6 +19,7 @@ from tests.sim.audit import Violation
 from tests.sim.worker import POISON_BODIES_MAX
 
 import perdure.sdk.runner
+import perdure.sdk.tries
 import perdure.sdk.worker
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ChildCancelled, ChildFailed, StepFailed
@@ -463,4 +464,5 @@ def patches(world: World) -> list[tuple[ModuleType, str, object]]:
         (perdure.sdk.worker, "_collect_less", lambda: None),
         (perdure.sdk.worker, "_LOG", _NoLog()),
         (perdure.sdk.runner, "random", world.random),
+        (perdure.sdk.tries, "random", world.random),
     ]

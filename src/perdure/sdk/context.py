@@ -51,7 +51,6 @@ from perdure.sdk.events import (
     take_event,
 )
 from perdure.sdk.logs import add_line
-from perdure.sdk.payloads.fingerprints import fingerprint_of_call
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.calls import Call
 from perdure.sdk.replay.machine import Machine

@@ -8,12 +8,11 @@ does the workflow's code see it.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import random
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Raw
@@ -25,9 +24,8 @@ from perdure.sdk.payloads.errors import error_from_json, error_to_json
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.calls import Call, Effects, State
 from perdure.sdk.replay.machine import Machine
-from perdure.sdk.steps import StepInfo, running_step
 from perdure.sdk.transcripts import Unread
-from perdure.sdk.workflow import StepCall
+from perdure.sdk.tries import Tries
 from perdure.wire.codec import scrub_text
 from perdure.wire.errors import BadValue
 from perdure.wire.records import Kind, Row
@@ -61,14 +59,6 @@ SLEPT_IN_WORKER_US = 10_000_000
 """Pauses between a step's tries up to this long are slept; longer ones suspend the execution."""
 
 
-class _Pause(NamedTuple):
-    """A step between two tries: what to do when it is over, and when that is."""
-
-    call: Call
-    until_us: int
-    handle: asyncio.TimerHandle | None
-
-
 class Runner:
     """One execution in this worker's hands, from claim to end, and (parked) from one claim to the next."""
 
@@ -86,10 +76,7 @@ class Runner:
         self.in_flight: ReportItem | None = None
         self.gone = False
         self._releasing = False
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._pauses: dict[str, _Pause] = {}
-        self._not_before: dict[str, int] = {}
-        self._tries: dict[str, int] = {}
+        self.tries = Tries(self)
         self._held_back: Sequence[Row] = ()
         self._timer: tuple[str, asyncio.TimerHandle] | None = None
         self._fired: dict[str, None] = {}
@@ -125,7 +112,7 @@ class Runner:
         self.number = 0
         self.end = None
         self.entries = []
-        self._tries.clear()
+        self.tries.forget_failed()
         self._fired.clear()
         if self.context is not None:
             self.context.claim = claimed
@@ -174,7 +161,7 @@ class Runner:
             self._rows_at = self.worker.loop.time()
             for row in rows:
                 if row.kind is Kind.STEP_FAILED and row.key is not None:
-                    self._note_failure(row)
+                    self.tries.note_failure(row)
                 elif row.kind is Kind.TRANSCRIPT:
                     speaks_of_transcripts = True
         if speaks_of_transcripts:
@@ -215,15 +202,6 @@ class Runner:
             return
         self._apply(effects)
 
-    def _note_failure(self, row: Row) -> None:
-        assert row.key is not None
-        try:
-            at_us = msgspec.json.decode(row.value, type=_RetryAt).retry_at_us
-        except msgspec.MsgspecError:
-            return
-        if at_us is not None:
-            self._not_before[row.key] = at_us
-
     def _apply(self, effects: Effects) -> None:
         state = effects.state
         if state is State.AGAIN:
@@ -233,7 +211,7 @@ class Runner:
             self._abandon(call)
         for call in effects.started:
             if call.kind is Kind.STEP:
-                self._start_step(call)
+                self.tries.start(call)
             else:
                 self.entries.append(call.request)  # type: ignore[arg-type]  # every other call carries its wire entry
         if state is State.DONE:
@@ -242,29 +220,24 @@ class Runner:
         self._set_timer(effects.timer)
         if state is State.SUSPENDED:
             self._suspend(effects.timer)
-        elif self._pauses and len(self._pauses) == len(self._tasks_wanted()):
+        elif self.tries.pauses and len(self.tries.pauses) == len(self._wanted()):
             self._suspend_for_pause(effects.timer)
         if self.has_news:
             self.worker.dirty(self)
 
-    def _tasks_wanted(self) -> list[Call]:
+    def _wanted(self) -> list[Call]:
         assert self.machine is not None
         return [call for call in self.machine.outstanding() if call.kind not in (Kind.EVENT, Kind.RESUME)]
 
     def _abandon(self, call: Call) -> None:
         if call.kind is Kind.STEP:
-            task = self._tasks.pop(call.key, None)
-            if task is not None:
-                task.cancel()
-            pause = self._pauses.pop(call.key, None)
-            if pause is not None and pause.handle is not None:
-                pause.handle.cancel()
+            self.tries.give_up(call)
         elif call.kind in (Kind.EVENT, Kind.RESUME):
             self.entries.append(CloseWait(call.key))
 
     # --- timers and suspension ---------------------------------------------------------------------------------------
 
-    def _now_us(self) -> int:
+    def now_us(self) -> int:
         """Store time as far as this worker knows: the last row's, plus what has passed here since it came."""
         assert self.machine is not None
         return self.machine.now_us + int((self.worker.loop.time() - self._rows_at) * 1_000_000)
@@ -274,7 +247,7 @@ class Runner:
             self._timer[1].cancel()
             self._timer = None
         if timer is not None and timer[0] not in self._fired:
-            delay = max(0.0, (timer[1] - self._now_us()) / 1_000_000)
+            delay = max(0.0, (timer[1] - self.now_us()) / 1_000_000)
             self._timer = (timer[0], self.worker.loop.call_later(delay, self._timer_due, timer))
 
     def _timer_due(self, timer: tuple[str, int]) -> None:
@@ -297,8 +270,8 @@ class Runner:
     def _suspend_for_pause(self, timer: tuple[str, int] | None) -> None:
         """Every step is between two tries, and the shortest pause is long: suspend until it is over."""
         assert self.machine is not None
-        first = min(pause.until_us for pause in self._pauses.values())
-        if first - self._now_us() <= SLEPT_IN_WORKER_US or self.machine.cancel_requested or self.in_flight is not None:
+        first = min(pause.until_us for pause in self.tries.pauses.values())
+        if first - self.now_us() <= SLEPT_IN_WORKER_US or self.machine.cancel_requested or self.in_flight is not None:
             return
         if any(type(entry) is not StepDone for entry in self.entries):
             return
@@ -313,99 +286,12 @@ class Runner:
             self._timer[1].cancel()
             self._timer = None
 
-    # --- steps -------------------------------------------------------------------------------------------------------
-
-    def _start_step(self, call: Call) -> None:
-        assert self.machine is not None
-        if self._not_before:
-            until_us = self._not_before.pop(call.key, 0)
-            if until_us > self._now_us():
-                self._pause(call, until_us)
-                return
-        worker = self.worker
-        task = worker.loop.create_task(self._step(call), context=contextvars.Context())
-        self._tasks[call.key] = task
-
-    def _pause(self, call: Call, until_us: int) -> None:
-        delay = max(0.0, (until_us - self._now_us()) / 1_000_000)
-        self._pauses[call.key] = _Pause(call, until_us, self.worker.loop.call_later(delay, self._pause_over, call))
-
-    def _pause_over(self, call: Call) -> None:
-        if self.gone or call.key not in self._pauses:
-            return
-        if self.end is not None:  # it is being handed back, and may not be: look again soon
-            self._pause(call, self._now_us() + 100_000)
-            return
-        del self._pauses[call.key]
-        self._start_step(call)
-
-    async def _step(self, call: Call) -> None:
-        """One try of a step. What comes of it is reported; the code sees it when it is recorded."""
-        assert self.machine is not None
-        step = call.request
-        assert isinstance(step, StepCall)
-        tries = max(self.machine.failed_tries(call.key), self._tries.get(call.key, 0)) + 1
-        worker = self.worker
-        if not worker.may_start_steps():
-            self._tasks.pop(call.key, None)
-            worker.hold_back(self, call)
-            return
-        task = self._tasks.get(call.key)  # as long as it stands there, somebody wants this outcome
-        started_at_us = self._now_us()
-        running_step.set(StepInfo(self.claimed.id, call.key, call.name or call.key, tries, self.context, worker))
-        try:
-            if step.timeout_seconds is None:
-                value = await (step.call() if step.is_async else worker.in_thread(step))
-            else:
-                async with asyncio.timeout(step.timeout_seconds):
-                    value = await (step.call() if step.is_async else worker.in_thread(step))
-            done = StepDone(
-                call.key,
-                call.name or call.key,
-                call.fingerprint,
-                True,
-                Raw(encode(value, step.result_type, where=f"result of step {call.key!r}")),
-                started_at_us,
-                tries,
-            )
-        except asyncio.CancelledError:
-            if self._tasks.get(call.key) is not task or self.gone:
-                return  # given up by the workflow, or by this worker
-            done = self._step_failed(
-                call, step, asyncio.CancelledError("the step cancelled itself"), started_at_us, tries
-            )
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # user code may raise anything; sys.exit() in a step does not end the worker
-            done = self._step_failed(call, step, error, started_at_us, tries)
-        if self.gone or self._tasks.get(call.key) is not task:
-            return
-        del self._tasks[call.key]
+    def step_done(self, done: StepDone) -> None:
+        """A try has come to its end; the next report says so."""
         self.entries.append(done)
-        worker.dirty(self)
+        self.worker.dirty(self)
         if self._releasing:
             self.release_when_quiet()
-
-    def _step_failed(
-        self, call: Call, step: StepCall, error: BaseException, started_at_us: int, tries: int
-    ) -> StepDone:
-        assert self.machine is not None
-        asked = error.seconds if isinstance(error, RetryAfter) else getattr(error, "retry_after", None)
-        delay: int | None = None
-        if not isinstance(error, asyncio.CancelledError) and not step.is_final(error):
-            seconds = float(asked) if isinstance(asked, int | float) else None
-            delay = delay_us(step.retry, tries, random.random(), seconds)
-        if isinstance(error, TimeoutError) and not str(error) and step.timeout_seconds is not None:
-            error = TimeoutError(f"step {call.key!r} took longer than its timeout of {step.timeout_seconds:g} s")
-        value = error_to_json(error)
-        if delay is not None:
-            until_us = self._now_us() + delay
-            record = msgspec.json.decode(value)
-            value = msgspec.json.encode({**record, "retry_at_us": until_us})
-            self._tries[call.key] = tries
-            self._pause(call, until_us)
-        name = call.name or call.key
-        return StepDone(call.key, name, call.fingerprint, False, Raw(value), started_at_us, tries, last=delay is None)
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
@@ -438,13 +324,7 @@ class Runner:
 
     def _finish(self, end: End) -> None:
         self._stop_timer()
-        for task in self._tasks.values():
-            task.cancel()
-        self._tasks.clear()
-        for pause in self._pauses.values():
-            if pause.handle is not None:
-                pause.handle.cancel()
-        self._pauses.clear()
+        self.tries.stop()
         self.end = end
         self.worker.dirty(self)
 
@@ -553,7 +433,7 @@ class Runner:
     def release_when_quiet(self) -> None:
         """Hand the execution back as soon as none of its steps runs (drain)."""
         self._releasing = True
-        if not self._tasks:
+        if not self.tries.running:
             self.release()
 
     def release(self) -> None:
@@ -569,13 +449,7 @@ class Runner:
         if self._unread is not None:
             self._unread.forget()
         self._stop_timer()
-        for task in self._tasks.values():
-            task.cancel()
-        self._tasks.clear()
-        for pause in self._pauses.values():
-            if pause.handle is not None:
-                pause.handle.cancel()
-        self._pauses.clear()
+        self.tries.stop()
         if self.machine is not None:
             self.machine.close()
         self.worker.forget(self)
@@ -585,7 +459,7 @@ class Runner:
         if self.gone or self.end is not None or self.machine is None:
             return
         if any(one is call for one in self.machine.outstanding()):
-            self._start_step(call)
+            self.tries.start(call)
 
     def broke(self, error: Exception) -> None:
         """This worker met an error of its own. An execution that nobody drives any more must not look as if it ran."""
@@ -631,7 +505,3 @@ def _step_to_blame(error: BaseException | None) -> str | None:
             ahead.extend(one.exceptions)
         ahead.append(one.__cause__ or (None if one.__suppress_context__ else one.__context__))
     return None
-
-
-class _RetryAt(msgspec.Struct):
-    retry_at_us: int | None = None

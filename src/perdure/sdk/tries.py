@@ -1,0 +1,175 @@
+"""Tries: the steps of one execution that run in this worker, and those that pause until they are tried again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import random
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+from msgspec import Raw
+
+from perdure.sdk.errors import RetryAfter
+from perdure.sdk.payloads.errors import error_to_json
+from perdure.sdk.payloads.values import encode
+from perdure.sdk.replay.calls import Call
+from perdure.sdk.steps import StepInfo, running_step
+from perdure.sdk.workflow import StepCall
+from perdure.wire.records import Row
+from perdure.wire.requests import StepDone
+from perdure.wire.retry import delay_us
+
+if TYPE_CHECKING:
+    from perdure.sdk.runner import Runner
+
+
+class _Pause(NamedTuple):
+    """A step between two tries: what to do when it is over, and when that is."""
+
+    call: Call
+    until_us: int
+    handle: asyncio.TimerHandle | None
+
+
+class Tries:
+    """Each running try is a task of the worker's loop. What comes of it goes to the runner, which reports it."""
+
+    __slots__ = ("_failed", "_not_before", "_runner", "_tasks", "pauses")
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.pauses: dict[str, _Pause] = {}
+        self._not_before: dict[str, int] = {}
+        """When a step that failed may be tried again, as the journal says."""
+        self._failed: dict[str, int] = {}
+        """How many tries failed here; the journal may not say so yet."""
+
+    @property
+    def running(self) -> bool:
+        return bool(self._tasks)
+
+    def note_failure(self, row: Row) -> None:
+        """The journal has a failed try, maybe of another worker."""
+        assert row.key is not None
+        try:
+            at_us = msgspec.json.decode(row.value, type=_RetryAt).retry_at_us
+        except msgspec.MsgspecError:
+            return
+        if at_us is not None:
+            self._not_before[row.key] = at_us
+
+    def forget_failed(self) -> None:
+        """From now on the journal alone says how many tries failed."""
+        self._failed.clear()
+
+    def start(self, call: Call) -> None:
+        """Try the step, after what is left of its pause."""
+        runner = self._runner
+        if self._not_before:
+            until_us = self._not_before.pop(call.key, 0)
+            if until_us > runner.now_us():
+                self._pause(call, until_us)
+                return
+        self._tasks[call.key] = runner.worker.loop.create_task(self._try(call), context=contextvars.Context())
+
+    def give_up(self, call: Call) -> None:
+        """Nobody wants the step's outcome any more."""
+        task = self._tasks.pop(call.key, None)
+        if task is not None:
+            task.cancel()
+        pause = self.pauses.pop(call.key, None)
+        if pause is not None and pause.handle is not None:
+            pause.handle.cancel()
+
+    def stop(self) -> None:
+        """Give up all of them."""
+        for task in self._tasks.values():
+            task.cancel()
+        self._tasks.clear()
+        for pause in self.pauses.values():
+            if pause.handle is not None:
+                pause.handle.cancel()
+        self.pauses.clear()
+
+    def _pause(self, call: Call, until_us: int) -> None:
+        runner = self._runner
+        delay = max(0.0, (until_us - runner.now_us()) / 1_000_000)
+        self.pauses[call.key] = _Pause(call, until_us, runner.worker.loop.call_later(delay, self._pause_over, call))
+
+    def _pause_over(self, call: Call) -> None:
+        runner = self._runner
+        if runner.gone or call.key not in self.pauses:
+            return
+        if runner.end is not None:  # it is being handed back, and may not be: look again soon
+            self._pause(call, runner.now_us() + 100_000)
+            return
+        del self.pauses[call.key]
+        self.start(call)
+
+    async def _try(self, call: Call) -> None:
+        """One try of a step. What comes of it is reported; the code sees it when it is recorded."""
+        runner = self._runner
+        worker, machine = runner.worker, runner.machine
+        assert machine is not None
+        step = call.request
+        assert isinstance(step, StepCall)
+        tries = max(machine.failed_tries(call.key), self._failed.get(call.key, 0)) + 1
+        if not worker.may_start_steps():
+            self._tasks.pop(call.key, None)
+            worker.hold_back(runner, call)
+            return
+        task = self._tasks.get(call.key)  # as long as it stands there, somebody wants this outcome
+        started_at_us = runner.now_us()
+        running_step.set(StepInfo(runner.claimed.id, call.key, call.name or call.key, tries, runner.context, worker))
+        try:
+            if step.timeout_seconds is None:
+                value = await (step.call() if step.is_async else worker.in_thread(step))
+            else:
+                async with asyncio.timeout(step.timeout_seconds):
+                    value = await (step.call() if step.is_async else worker.in_thread(step))
+            done = StepDone(
+                call.key,
+                call.name or call.key,
+                call.fingerprint,
+                True,
+                Raw(encode(value, step.result_type, where=f"result of step {call.key!r}")),
+                started_at_us,
+                tries,
+            )
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # user code may raise anything; sys.exit() in a step does not end the worker
+            if runner.gone or self._tasks.get(call.key) is not task:
+                return  # given up: what the clean-up raised is no failed try, and no reason for another one
+            if isinstance(error, asyncio.CancelledError):
+                error = asyncio.CancelledError("the step cancelled itself")
+            done = self._failure(call, step, error, started_at_us, tries)
+        if runner.gone or self._tasks.get(call.key) is not task:
+            return
+        del self._tasks[call.key]
+        runner.step_done(done)
+
+    def _failure(self, call: Call, step: StepCall, error: BaseException, started_at_us: int, tries: int) -> StepDone:
+        """The failed try, and the pause before the next one if there is one."""
+        asked = error.seconds if isinstance(error, RetryAfter) else getattr(error, "retry_after", None)
+        delay: int | None = None
+        if not isinstance(error, asyncio.CancelledError) and not step.is_final(error):
+            seconds = float(asked) if isinstance(asked, int | float) else None
+            delay = delay_us(step.retry, tries, random.random(), seconds)
+        if isinstance(error, TimeoutError) and not str(error) and step.timeout_seconds is not None:
+            error = TimeoutError(f"step {call.key!r} took longer than its timeout of {step.timeout_seconds:g} s")
+        value = error_to_json(error)
+        if delay is not None:
+            until_us = self._runner.now_us() + delay
+            record = msgspec.json.decode(value)
+            value = msgspec.json.encode({**record, "retry_at_us": until_us})
+            self._failed[call.key] = tries
+            self._pause(call, until_us)
+        name = call.name or call.key
+        return StepDone(call.key, name, call.fingerprint, False, Raw(value), started_at_us, tries, last=delay is None)
+
+
+class _RetryAt(msgspec.Struct):
+    retry_at_us: int | None = None
