@@ -443,6 +443,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "insert_stream_item": {"execution_id": done, "n": 1_000, "key": "model", "kind": "token"},
         "last_stream_item": {"execution_id": emitted},
         "read_stream_items": {"execution_id": emitted, "after": 0},
+        "stream_item_times": {"execution_id": emitted, "after": 0},
         "trim_stream": {"execution_id": emitted, "n": 2, "upto": 0},
         "delete_stream": {"id": emitted},
         "stream_state": {"id": emitted},

@@ -6,6 +6,7 @@ import pytest
 from msgspec import json
 from tests.store.world import PROJECT, World, child, raw, step
 
+from perdure.store.interface import Query, query
 from perdure.store.verbs import looks, streams
 from perdure.store.verbs.streams import BYTES_MAX, ITEMS_MAX
 from perdure.wire.errors import NotFound
@@ -98,6 +99,31 @@ async def test_children_join_with_their_path_and_each_is_read_from_its_own_place
     page = await read(world, id, {short_id(id): 1, short_id(kid): 1})
     assert said(page) == [(("research", "search#2"), 0), ((), 3)]
     assert said(await read(world, id, limit=1)) == [(("research", "search#2"), 0)]
+
+
+async def test_of_many_that_emitted_much_no_more_is_read_than_a_page_holds(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = await world.running()
+    kids = [json.decode(row.value) for row in (await world.report(id, [child(f"kid{n}") for n in range(3)])).rows]
+    for _ in kids:
+        await world.claim()
+    for kid in kids:
+        await world.acknowledge(kid)
+    for n in range(9):
+        world.advance(1)
+        await world.report(kids[n % 3], stream=[token(n)], stream_of=id)
+    asked: list[Any] = []
+
+    def counted(name: str, **values: object) -> Query:
+        if name == "read_stream_items":
+            asked.append(values["limit"])
+        return query(name, **values)
+
+    monkeypatch.setattr(streams, "query", counted)
+    page = await read(world, id, {short_id(kids[0]): 1}, limit=4)
+    assert said(page) == [(("kid1",), 1), (("kid2",), 2), (("kid0",), 3), (("kid1",), 4)]
+    assert sorted(asked) == [1, 1, 2]
 
 
 async def test_a_stream_goes_with_its_execution(world: World) -> None:

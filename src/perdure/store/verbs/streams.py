@@ -1,7 +1,10 @@
 """The streams of executions: part of a worker's report, and the look that merges an execution's with those below it."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from heapq import merge
+from itertools import islice
+from operator import itemgetter
 from typing import Any, Final
 
 from msgspec import Raw
@@ -57,13 +60,26 @@ async def read_stream(*, project_id: str, execution_id: str, seen: Mapping[str, 
     for id, _, _, newest in family:
         if _is_ahead(id, newest, seen) and (path := _path(id, execution_id, above)):
             ahead.append((id, path))
+    ids = [id for id, _ in ahead]
+    counts = await _next_of_each(ids, seen, limit) if len(ids) > 1 else dict.fromkeys(ids, limit)
     found: list[list[StreamItem]] = []
     for id, path in ahead:
-        rows = await query("read_stream_items", execution_id=id, after=seen.get(short_id(id), 0), limit=limit)
-        found.append([_item(id, path, row) for row in rows])
-    items = list(merge(*found, key=lambda item: item.at_us))[:limit]
+        if counts[id]:
+            rows = await query("read_stream_items", execution_id=id, after=seen.get(short_id(id), 0), limit=counts[id])
+            found.append([_item(id, path, row) for row in rows])
+    items = list(merge(*found, key=lambda item: item.at_us))
     ended = Phase(phase) if Phase(phase) in FINAL and not items else None
     return StreamPage(items, root_id, ended, error if ended is not None else None)
+
+
+async def _next_of_each(ids: Sequence[str], seen: Mapping[str, int], limit: int) -> Mapping[str, int]:
+    """How many of the next items are each execution's. Their data is not read for it: of many that emitted much, that
+    would be far more than a page."""
+    times = []
+    for id in ids:
+        rows = await query("stream_item_times", execution_id=id, after=seen.get(short_id(id), 0), limit=limit)
+        times.append([(at_us, id) for (at_us,) in rows])
+    return Counter(id for _, id in islice(merge(*times, key=itemgetter(0)), limit))
 
 
 def _is_ahead(id: str, newest: int | None, seen: Mapping[str, int]) -> bool:

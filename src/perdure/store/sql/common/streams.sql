@@ -17,6 +17,9 @@ DELETE FROM stream_items WHERE execution_id = :execution_id AND (n <= :n OR upto
 SELECT n, at_us, attempt, tries, key, kind, data FROM stream_items
 WHERE execution_id = :execution_id AND n > :after ORDER BY n LIMIT :limit;
 
+-- name: stream_item_times
+SELECT at_us FROM stream_items WHERE execution_id = :execution_id AND n > :after ORDER BY n LIMIT :limit;
+
 -- name: stream_state
 SELECT phase, error, root_execution_id, (SELECT MAX(n) FROM stream_items WHERE execution_id = :id) FROM executions
 WHERE project_id = :project_id AND id = :id;
