@@ -12,6 +12,7 @@ from perdure.sdk.client import Client
 from perdure.sdk.http import HttpTransport
 from perdure.sdk.sync import SyncClient
 from perdure.wire.access import Role
+from perdure.wire.errors import BadRequest
 
 
 def token(data: Any, key: str = "model", **more: Any) -> dict[str, Any]:
@@ -127,6 +128,21 @@ async def test_a_thread_follows_without_a_loop(served: Served, hand: Hand) -> No
             return next(client.handle(id).stream()).data
 
         assert await asyncio.to_thread(only_one) == 1
+
+
+async def test_a_place_that_somebody_made_up_is_refused_whatever_is_in_it(served: Served, hand: Hand) -> None:
+    id = await served.start()
+    item = await hand.claim()
+    await hand.report(item, stream=[token(1)], end={"type": "complete", "result": None})
+    client = Client(HttpTransport(served.server.url, served.key))
+    try:
+        for place in ("0\r\nPerdure-Project: other", "0\r\n\r\nGET / HTTP/1.1", "é", "0 0"):
+            with pytest.raises(BadRequest, match="place in this stream"):
+                await anext(client.stream(id, after=place))
+        assert [one.data async for one in client.stream(id, after="0")] == [1]
+        assert [one.data async for one in client.stream(id, after="1")] == []
+    finally:
+        await client.close()
 
 
 async def test_a_large_stream_is_read_at_the_readers_pace(served: Served, hand: Hand) -> None:

@@ -325,8 +325,9 @@ class HttpTransport:
         while True:
             turn = self._turn % len(self._servers)
             server = self._servers[turn]
-            place = "" if cursor is None else f"Last-Event-ID: {cursor}\r\n"
-            head = f"GET {server.prefix}{path} HTTP/1.1\r\n{place}".encode("ascii")
+            # Not as a header: it may be what a browser said, and could begin one of its own.
+            place = "" if cursor is None else f"?{urlencode({'last_event_id': cursor})}"
+            head = f"GET {server.prefix}{path}{place} HTTP/1.1\r\n".encode("ascii")
             try:
                 stream = await server.stream(b"".join((head, self._heads[turn], b"\r\n")))
                 try:
