@@ -46,6 +46,12 @@ def test_what_only_looks_alike_is_no_answer_or_an_empty_one(value: bytes) -> Non
     assert model_answer("something.else", ANSWER) is None
 
 
+@pytest.mark.parametrize("cost", [b'"n/a"', b'"NaN"', b"1e400", b"{}", b"true", b"null", b"9" * 400])
+def test_a_cost_that_is_no_amount_is_left_out(cost: bytes) -> None:
+    value = b'{"kind":"response","parts":[],"usage":{"cost":' + cost + b"}}"
+    assert not isinstance(genai_attributes("model.request", "model:1", value).get("operation.cost"), float)
+
+
 def test_a_tools_step_says_which_call_it_was() -> None:
     assert tool_step("tool.refund", "tool:refund:c1") == ToolStep("refund", "function", "c1")
     assert tool_step("mcp.search", "3.agent:a/mcp:search:c2:2") == ToolStep("search", "extension", "c2")

@@ -3,6 +3,7 @@
 `perdure.agents` writes them: a model's answer as its library has it, and what a tool gave with the kind of its outcome.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
@@ -52,7 +53,6 @@ def model_answer(name: str | None, value: bytes | None) -> ModelAnswer | None:
     parts = [one for one in said["parts"] if isinstance(one, dict)]
     usage = said.get("usage")
     usage = usage if isinstance(usage, dict) else {}
-    cost = usage.get("cost")
     return ModelAnswer(
         _text(said, "model_name"),
         _text(said, "provider_name"),
@@ -60,7 +60,7 @@ def model_answer(name: str | None, value: bytes | None) -> ModelAnswer | None:
         _text(said, "finish_reason"),
         _count(usage, "input_tokens"),
         _count(usage, "output_tokens"),
-        None if cost is None else str(cost),
+        _cost(usage),
         tuple(
             one["content"] for one in parts if one.get("part_kind") == "text" and isinstance(one.get("content"), str)
         ),
@@ -179,6 +179,17 @@ def _text(said: Mapping[str, Any], name: str) -> str | None:
 def _count(said: Mapping[str, Any], name: str) -> int:
     found = said.get(name)
     return found if isinstance(found, int) and found >= 0 else 0
+
+
+def _cost(usage: Mapping[str, Any]) -> str | None:
+    """As it stands there, if it is a number: the library writes text, so that no digit is lost."""
+    found = usage.get("cost")
+    if isinstance(found, bool) or not isinstance(found, str | int | float):
+        return None
+    try:
+        return str(found) if math.isfinite(float(found)) else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def _arguments(given: Any) -> Any:
