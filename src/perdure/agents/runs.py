@@ -36,11 +36,6 @@ class AgentRun:
             self.finishing = why
             self.ctx.log("The agent is to answer now: %s", why)
 
-    @property
-    def is_active(self) -> bool:
-        """Whether the code that asks is the run's own, not a step's."""
-        return self.ctx.is_active
-
     @contextmanager
     def entered(self) -> Iterator[None]:
         """While the block runs, it is the current one."""
@@ -57,4 +52,4 @@ _current: ContextVar[AgentRun | None] = ContextVar("perdure_agent_run", default=
 def current_run() -> AgentRun | None:
     """The durable run whose code is running: None in steps, and outside of executions."""
     run = _current.get()
-    return run if run is not None and run.is_active else None
+    return run if run is not None and run.ctx.is_active else None

@@ -213,9 +213,10 @@ class _Body(Generic[ParamsT]):
         if isinstance(params, ToolsetCallToolParams | DynamicToolsetCallToolParams):
             # A tool may count what it uses (`usage=ctx.usage` for an agent inside). It counts on a copy, and the
             # difference is recorded: so a replay, in which the tool does not run, counts the same.
-            before = params.ctx.usage
-            params = replace(params, ctx=replace(params.ctx, usage=copy(before)))
-            before = copy(before)
+            before = copy(params.ctx.usage)
+            own = copy(params.ctx)
+            own.usage = copy(before)
+            params = replace(params, ctx=own)
         call = _call_of(operation, params, run) if run.hooks else None
         try:
             if call is not None:
@@ -234,9 +235,8 @@ class _Body(Generic[ParamsT]):
         assert isinstance(payload, Raw)
         if before is not None:
             assert isinstance(params, ToolsetCallToolParams | DynamicToolsetCallToolParams)
-            used = params.ctx.usage - before
-            if used.has_values():
-                return Raw(encode(_WithUsage(JsonCodec().dump(RunUsage, used), payload)))
+            if params.ctx.usage != before:
+                return Raw(encode(_WithUsage(JsonCodec().dump(RunUsage, params.ctx.usage - before), payload)))
         return payload
 
 

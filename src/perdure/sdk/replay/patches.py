@@ -51,7 +51,7 @@ def patch_asyncio(loop_class: type[Any]) -> None:
 
 
 def patch_anyio(loop_class: type[Any]) -> None:
-    """anyio keeps cancel scopes in sets; those entered inside an inner loop get a number instead of their address."""
+    """anyio keeps cancel scopes in sets; those of an inner loop get a number instead of their address."""
     global anyio_is_patched
     anyio_is_patched = True
     from anyio._backends import _asyncio as backend  # An optional guest: never imported unless the user did.
@@ -59,13 +59,13 @@ def patch_anyio(loop_class: type[Any]) -> None:
     class NumberedScope(backend.CancelScope):
         __slots__ = ("_number",)
 
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            loop = _get_running_loop()
-            self._number = loop.next_number() if isinstance(loop, loop_class) else object.__hash__(self)
-            super().__init__(*args, **kwargs)
-
         def __hash__(self) -> int:
-            return self._number
+            try:
+                return self._number
+            except AttributeError:
+                loop = _get_running_loop()
+                self._number: int = loop.next_number() if isinstance(loop, loop_class) else object.__hash__(self)
+                return self._number
 
     plain_run = backend.AsyncIOBackend.run_sync_in_worker_thread
 
