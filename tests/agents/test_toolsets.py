@@ -1,5 +1,7 @@
 """Toolsets of other kinds: MCP servers and toolsets that a function makes for each run."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -17,15 +19,15 @@ from perdure.testing import embedded
 from perdure.wire.records import Kind
 
 
+def customer(number: int) -> str:
+    """The name of a customer."""
+    return f"customer {number}"
+
+
 @pytest.fixture
 def server() -> MCPServer:
     server = MCPServer("crm", instructions="Ask for the number first.")
-
-    @server.tool()
-    def customer(number: int) -> str:
-        """The name of a customer."""
-        return f"customer {number}"
-
+    server.tool()(customer)
     return server
 
 
@@ -44,6 +46,25 @@ async def test_an_mcp_servers_tools_and_calls_are_steps(server: MCPServer) -> No
         keys = await keys_of(handle, Kind.STEP)
     assert "tools:crm:1" in keys and "mcp:customer:c1" in keys
     assert seen == ["model script", "mcp customer", "model script"]
+
+
+@pytest.mark.parametrize("held", [False, True])
+async def test_a_session_that_the_workers_program_holds_serves_all_steps(held: bool) -> None:
+    sessions: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(server: MCPServer) -> AsyncIterator[None]:
+        sessions.append(server.name)
+        yield
+
+    server = MCPServer("crm", lifespan=lifespan)
+    server.tool()(customer)
+    script = Script(call("customer", "c1", number=7), call("customer", "c2", number=8), told)
+    toolset = MCPToolset(server, id="crm")
+    clerk = durable(Agent(script.model, name="clerk", toolsets=[toolset]))
+    async with toolset if held else nullcontext(), embedded(Registry(), parks=False) as p:
+        assert "customer 8" in str(await clerk.run(p, "Who is 7?"))
+    assert len(sessions) == 1 if held else len(sessions) > 2
 
 
 @pytest.mark.slow
