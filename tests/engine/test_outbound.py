@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from perdure.engine.addresses import Policy
 from perdure.engine.calls import CallFailed, CallRefused
+from perdure.engine.network import CALLS_MAX
 from perdure.engine.outbound import Outbound
 from perdure.wire.errors import BadValue
 
@@ -266,7 +267,7 @@ async def test_an_answer_that_does_not_come_is_not_waited_for(outbound: Outbound
             await outbound.request("GET", slow.url, seconds=0.2)
         assert failed.value.sent
         # Nor does it take anything from others, however many hang.
-        hanging = [asyncio.create_task(outbound.request("GET", slow.url, seconds=30)) for _ in range(200)]
+        hanging = [asyncio.create_task(outbound.request("GET", slow.url, seconds=30)) for _ in range(CALLS_MAX + 1)]
         await asyncio.sleep(0)
         assert (await outbound.request("GET", quick.url, seconds=5)).status == 200
         for call in hanging:

@@ -97,10 +97,11 @@ class _Guard(httpcore2.AsyncNetworkBackend):
 class _Host:
     """The connections to one host."""
 
-    __slots__ = ("calls", "pool", "used_at")
+    __slots__ = ("calls", "pool", "turns", "used_at")
 
     def __init__(self, pool: httpcore2.AsyncConnectionPool, now: float) -> None:
         self.pool = pool
+        self.turns = asyncio.Semaphore(HOST_CALLS_MAX)
         self.calls = 0
         self.used_at = now
 
@@ -143,16 +144,18 @@ class Network:
         )
         sent = False
         try:
-            async with asyncio.timeout(seconds), self._calls:
+            async with asyncio.timeout(seconds):
                 host = self._host(to, context)
                 host.calls += 1
                 try:
-                    sent = True
-                    response = await host.pool.handle_async_request(request)
-                    try:
-                        return await _answer(response, answer_bytes_max)
-                    finally:
-                        await response.aclose()
+                    # First the host's own turn: what waits for a host that hangs takes nothing from others.
+                    async with host.turns, self._calls:
+                        sent = True
+                        response = await host.pool.handle_async_request(request)
+                        try:
+                            return await _answer(response, answer_bytes_max)
+                        finally:
+                            await response.aclose()
                 finally:
                     host.calls -= 1
                     host.used_at = self._loop.time()
