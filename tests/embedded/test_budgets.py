@@ -222,6 +222,12 @@ def test_a_budget_that_cannot_be_is_refused() -> None:
         Budget()
     with pytest.raises(BadValue, match=r"budget\.tokens: must be 0 to"):
         Budget(tokens=-1)
+    for tokens in (1.5, True, "7"):
+        with pytest.raises(BadValue, match=r"budget\.tokens: must be 0 to .* and whole"):
+            Budget(tokens=tokens)  # type: ignore[arg-type]
+    for usd in (float("inf"), float("nan")):
+        with pytest.raises(BadValue, match="usd: must be an amount of money"):
+            Budget(usd=usd)
     with pytest.raises(ValueError, match="ask, finish, fail"):
         Budget(tokens=1, on_exceed="stop")  # type: ignore[arg-type]
     assert repr(Budget(usd=0.5, on_exceed="fail")) == "Budget(usd=0.5, on_exceed='fail')"

@@ -174,15 +174,18 @@ def check_amounts(amounts: Amounts, where: str = "amounts.") -> None:
 
 def check_amount(amount: int, path: str) -> None:
     """Refuse an amount out of bounds. Raises BadValue."""
-    if not 0 <= amount <= AMOUNT_MAX:
-        raise BadValue(f"{path}: must be 0 to {AMOUNT_MAX:,}, got {amount}", {"path": path})
+    if isinstance(amount, bool) or not isinstance(amount, int) or not 0 <= amount <= AMOUNT_MAX:
+        raise BadValue(f"{path}: must be 0 to {AMOUNT_MAX:,} and whole, got {amount!r}", {"path": path})
 
 
 def usd_micros(usd: float | Decimal) -> int:
-    """Money in millionths of a US dollar, rounded up: a call is never thought cheaper than it is.
+    """Money in millionths of a US dollar, rounded up: a call is never thought cheaper than it is. Raises BadValue for
+    what is no amount.
 
     >>> usd_micros(0.0000015)
     2
     """
     exact = Decimal(str(usd)) * 1_000_000
+    if not exact.is_finite():
+        raise BadValue(f"usd: must be an amount of money, got {usd!r}")
     return int(exact.to_integral_value("ROUND_CEILING"))
