@@ -114,14 +114,6 @@ class Outbound:
             answer_bytes_max=answer_bytes_max,
         )
 
-    async def post_json(
-        self, url: str, body: bytes, headers: Mapping[str, str] | None = None, *, seconds: float = CALL_SECONDS
-    ) -> Answer:
-        """`request` with a body that is JSON."""
-        return await self.request(
-            "POST", url, body, {"content-type": "application/json", **(headers or {})}, seconds=seconds
-        )
-
     async def resolve(self, host: str) -> Sequence[Address]:
         """A host's addresses. Raises OSError."""
         address = literal(host)

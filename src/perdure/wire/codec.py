@@ -20,7 +20,6 @@ import msgspec
 from perdure.wire.errors import BadValue
 
 VALUE_BYTES_MAX: Final = 8 << 20
-REQUEST_BYTES_MAX: Final = 32 << 20
 # A claim's reply and a worker's report are cut at this size; one item always passes, however large.
 REPLY_BYTES_MAX: Final = 8 << 20
 REPORT_ITEMS_MAX: Final = 500

@@ -20,9 +20,6 @@ VALUES (:project_id, :name, :concurrency_limit, :total_limit)
 ON CONFLICT (project_id, name) DO UPDATE
 SET concurrency_limit = excluded.concurrency_limit, total_limit = excluded.total_limit RETURNING name;
 
--- name: list_queues
-SELECT name, concurrency_limit, total_limit FROM queues WHERE project_id = :project_id ORDER BY name;
-
 -- name: mark_limited
 -- picks: executions of one queue; run when a queue gains or loses its limits, which is rare
 UPDATE executions SET limited = :limited
