@@ -26,7 +26,7 @@ from pydantic_ai.usage import RequestUsage
 from tests.agents.test_conversation import echo
 
 from perdure.agents import durable
-from perdure.agents.history import History
+from perdure.agents.history import History, json_of
 from perdure.embedded import embedded
 from perdure.sdk.workflow import Registry
 
@@ -55,11 +55,10 @@ MESSAGES: list[ModelMessage] = [
     ModelRequest([ToolReturnPart("find", {"found": [{"id": 7}]}, tool_call_id="c1")], timestamp=AT),
     ModelResponse([TextPart("Here.")], timestamp=AT),
 ]
-_MESSAGE: TypeAdapter[ModelMessage] = TypeAdapter(ModelMessage)
 
 
 def raws(messages: list[ModelMessage]) -> list[Raw]:
-    return [Raw(_MESSAGE.dump_json(message)) for message in messages]
+    return list(map(json_of, messages))
 
 
 def spoiled(value: object) -> None:
@@ -86,6 +85,11 @@ def test_it_reads_what_the_library_reads_and_hands_out_copies() -> None:
         assert found == expected
         assert [vars(one) for one in found] == [vars(one) for one in expected]
         spoiled(found)
+
+
+def test_a_message_is_stored_as_its_own_type_writes_it() -> None:
+    one = TypeAdapter[ModelMessage](ModelMessage)
+    assert [bytes(json_of(message)) for message in MESSAGES] == [one.dump_json(message) for message in MESSAGES]
 
 
 def test_each_message_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from msgspec import Raw
-from pydantic import TypeAdapter
 from pydantic_ai import Agent
 from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.capabilities import AbstractCapability
@@ -26,7 +24,7 @@ from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.tools import RunContext
 
 from perdure.agents.guards import InputGuard, guarded_prompt
-from perdure.agents.history import History
+from perdure.agents.history import History, json_of
 from perdure.agents.inputs import AgentPayload, as_input
 from perdure.agents.runs import AgentRun, current_run
 from perdure.sdk.payloads.values import decode
@@ -37,7 +35,6 @@ ASK: Final = (
     "Summarize the conversation so far for yourself, so that you can go on without it: what the user wants and told, "
     "what was done and found out, what is open. Names, numbers and ids exactly. Answer with the summary alone."
 )
-_MESSAGE: Final[TypeAdapter[ModelMessage]] = TypeAdapter(ModelMessage)
 _HISTORY: Final = History()
 
 
@@ -96,7 +93,7 @@ class Conversation:
 
     async def end(self, new: Sequence[ModelMessage]) -> None:
         """Add what was said. Whatever else was added meanwhile stays before it: nothing is lost."""
-        await append_messages(self._run.ctx, [Raw(_MESSAGE.dump_json(message)) for message in new])
+        await append_messages(self._run.ctx, list(map(json_of, new)))
 
     async def _compact(self, agent: AbstractAgent[Any, Any], compaction: Compaction) -> None:
         cut = _turn_before(self.history, len(self.history) - compaction.keep)
@@ -110,7 +107,7 @@ class Conversation:
         kept = [part for message in old if isinstance(message, ModelRequest) for part in message.parts]
         system = [part for part in kept if isinstance(part, SystemPromptPart)]
         summary = ModelRequest(parts=[*system, UserPromptPart(SUMMARY + text)])
-        await summarize(self._run.ctx, Raw(_MESSAGE.dump_json(summary)), entries[cut - 1].seq)
+        await summarize(self._run.ctx, json_of(summary), entries[cut - 1].seq)
         self.history = [summary, *self.history[cut:]]
 
 
