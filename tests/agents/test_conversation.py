@@ -18,6 +18,7 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel
 from tests.embedded.house import reaches, rows_of
 
 from perdure.agents import Compaction, durable
+from perdure.agents.conversation import ASK
 from perdure.cli.conversation import conversation
 from perdure.embedded import embedded
 from perdure.sdk.workflow import Registry
@@ -120,6 +121,34 @@ async def test_a_long_conversation_is_summarized_once(database: str) -> None:
         assert len(transcript.entries) == 5 and b"be brief" in bytes(transcript.entries[0].message)
         assert (await chat.run(p, "5", session_id="s")).endswith("they counted | 3 | 4 | 5")
         assert asked == [7]
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+async def test_an_agent_summarizes_by_its_own_model(by_name: bool) -> None:
+    """Also by one that only its worker knows, under the name that the agent has for it."""
+
+    def speaks(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        heard = said(messages)
+        if heard[-1] == ASK:
+            assert info.instructions is None and not info.function_tools, "it is asked for a text, and not as the agent"
+            return ModelResponse(parts=[TextPart(f"they said {heard[:-1]}")])
+        return echo(messages, info)
+
+    model = FunctionModel(speaks)
+    agent: Agent[None, str] = Agent(
+        "house:own" if by_name else model, name="chat", instructions="be brief", defer_model_check=True
+    )
+    agent.tool_plain(never)
+    chat = durable(agent, models={"house:own": model}, stream=False, compaction=Compaction(above=4, keep=1))
+    async with embedded(":memory:", Registry(chat)) as p:
+        for n in range(3):
+            await chat.run(p, f"{n}", session_id="s")
+        assert (await chat.run(p, "3", session_id="s")).endswith("they said ['0', '1'] | 2 | 3")
+
+
+def never() -> None:
+    """A tool that nobody calls."""
+    raise AssertionError
 
 
 def test_a_compaction_that_would_keep_everything_is_refused() -> None:

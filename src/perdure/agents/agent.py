@@ -240,7 +240,8 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         given = as_input(payload)
         deps = self._given_deps(ctx) if given.deps is None else given.dependencies(self.agent.deps_type)
         run = AgentRun(ctx, self.name, self._hooks, prefix)
-        conversation = None if prefix else await Conversation.begin(run, self.agent, self._compaction)
+        durability = self._durability()
+        conversation = None if prefix else await Conversation.begin(run, self._compaction, self._summarizer())
         history, capabilities = given.messages(), self._capabilities
         if conversation is not None:
             if conversation.is_over:
@@ -257,12 +258,17 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
                 message_history=history,
                 usage_limits=self._usage_limits,
                 toolsets=self._toolsets,
-                capabilities=[*capabilities, self._durability()],
+                capabilities=[*capabilities, durability],
                 infer_name=False,
             )
         if conversation is not None:
             await conversation.end(result.new_messages())
         return result.output
+
+    def _summarizer(self) -> Model | str | None:
+        """The model that shortens conversations; one that is named is looked up as the agent's own is."""
+        model = (self._compaction.by if self._compaction is not None else None) or self.agent.model
+        return self._models.get(model, model) if isinstance(model, str) else model
 
     def _given_deps(self, ctx: Context | None) -> Any:
         deps = self._deps

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic_ai import Agent
-from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.messages import (
     ModelMessage,
@@ -70,7 +69,7 @@ class Conversation:
 
     @classmethod
     async def begin(
-        cls, run: AgentRun, agent: AbstractAgent[Any, Any], compaction: Compaction | None
+        cls, run: AgentRun, compaction: Compaction | None, summarizer: Model | str | None
     ) -> Conversation | None:
         """Read what was said before; None when this run has no conversation. A long one is summarized first."""
         ctx = run.ctx
@@ -78,7 +77,7 @@ class Conversation:
             return None
         made = cls(run, await read_transcript(ctx))
         if compaction is not None and not made.is_over and len(made.history) > compaction.above:
-            await made._compact(agent, compaction)
+            await made._compact(compaction, summarizer)
         return made
 
     @property
@@ -95,12 +94,11 @@ class Conversation:
         """Add what was said. Whatever else was added meanwhile stays before it: nothing is lost."""
         await append_messages(self._run.ctx, list(map(json_of, new)))
 
-    async def _compact(self, agent: AbstractAgent[Any, Any], compaction: Compaction) -> None:
+    async def _compact(self, compaction: Compaction, model: Model | str | None) -> None:
         cut = _turn_before(self.history, len(self.history) - compaction.keep)
         if cut < 2:  # the first may be a summary already
             return
         old, entries = self.history[:cut], self.reading.entries
-        model = compaction.by or agent.model
         text = await self._run.ctx.step(
             "conversation.summarize", _summary_of, old, model, key=self._run.keys.again("conversation.summarize")
         )
