@@ -94,7 +94,7 @@ async def waiter(ctx: Context, order: str) -> str:
     await ctx.step("model:1", model)
     call = {"tool_name": "charge", "args": '{"euros": 3}'}
     ctx.emit("function_tool_call", {"part": call})
-    form = {"fields": [{"key": "approved"}, {"key": "arguments"}]}
+    form = {"title": "Allow charge?", "fields": [{"key": "approved"}, {"key": "arguments"}]}
     asked = {"tool": "charge", "arguments": {"euros": 3}, "_form": form}
     answer = await ctx.suspend("approve_charge_1", asked)
     ctx.emit("function_tool_result", {"part": {"tool_name": "charge", "content": answer}})

@@ -127,12 +127,26 @@ def test_show_tells_the_journal_and_what_is_waited_for(busy_house: House) -> Non
     assert busy_house.json("show", asking)["waits"] == []
 
 
+def test_show_says_what_an_agent_asks_and_how_to_answer(busy_house: House) -> None:
+    id = busy_house.run("run", "waiter", "--input", '"tea"', "--detach").stdout.strip()
+    until_true(lambda: busy_house.json("show", id)["execution"]["phase"] == "waiting")
+    shown = busy_house.run("show", id).stdout
+    assert "approve_charge_1: Allow charge?, since " in shown and '    arguments: {"euros": 3}\n' in shown
+    assert f"    perdure approve {id} approve_charge_1 --approve    (or --reject)\n" in shown
+    assert """    with other arguments: --approve --data '{"arguments": {"euros": 3}}'\n""" in shown
+    assert "or on its page: " in shown and "perdure resume" not in shown and "_form" not in shown
+    busy_house.run("approve", id, "approve_charge_1", "--approve")
+
+
 def test_a_run_may_be_a_turn_of_its_session(busy_house: House) -> None:
     first = busy_house.run("run", "asks", "--session", "turns", "--on-conflict", "reject", "--detach").stdout.strip()
     again = ("run", "asks", "--session", "turns", "--detach", "--on-conflict")
     assert f"{first!r} has its turn" in busy_house.run(*again, "reject", code=2).stderr
     second = busy_house.run(*again, "queue").stdout.strip()
-    assert busy_house.json("show", second)["execution"]["phase"] == "queued"
+    found = busy_house.json("show", second)
+    assert (found["execution"]["phase"], found["queued_behind"]["execution_ids"]) == ("queued", [first])
+    shown = busy_house.run("show", second).stdout
+    assert f"its turn in session 'turns', after {first}" in shown and "9999" not in shown
     busy_house.run("resume", first, "approve", "--data", "1")
     busy_house.run("resume", second, "approve", "--data", "2")
     until_true(lambda: busy_house.json("show", second)["execution"]["result"] == 2)

@@ -277,6 +277,8 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"execution_id": done, "key": "another", "state": "open"}
     for query in ("upsert_worker", "read_worker", "lock_worker", "beat_worker", "note_claim", "delete_worker"):
         found[query] = {"id": WORKER, "capacity": 500, "now_us": NOW_US}
+    for query in ("place_in_queue", "holders_of_queue", "holders_of_key"):
+        found[query] = {"id": ids["queued_limited"], "limit": 10}
     for query in ("upsert_queue", "insert_queue", "read_queue", "lock_queue"):
         found[query] = {"name": "narrow", "total_limit": 1_000}
     for query in ("lock_schedule", "lock_schedule_if_free", "read_schedule", "update_schedule", "advance_schedule"):
@@ -331,6 +333,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
     found |= {
         "insert_turn": {"session_id": "session-25", "execution_id": fresh, "state": "waiting"},
         "begin_turn": {"session_id": "session-26", "execution_id": name_of(104)},
+        "turn_before": {"execution_id": name_of(105)},
         "result_of": {"id": done},
         "release_turn": {"id": ids["delayed"]},
         "use_message": {"hash": b"another"},

@@ -203,6 +203,8 @@ EXPECTED = {
     "next_limited_group": "executions_ready_limited",
     "count_held_of_key": "executions_held_limited",
     "count_held_of_queue": "executions_held_limited",
+    "holders_of_key": "executions_held_limited",
+    "holders_of_queue": "executions_held_limited",
     "held_by": "executions_held",
     "claimed_before": "executions_held",
     "find_key": "executions_by_key",

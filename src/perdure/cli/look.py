@@ -1,7 +1,5 @@
 """Looking at executions, and stopping them: ls, show, logs, cancel."""
 
-import json
-import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,10 +22,6 @@ if TYPE_CHECKING:
     from perdure.sdk.client import Client
     from perdure.wire.records import Execution, Row
     from perdure.wire.requests import LogLine
-
-
-LINK_SECONDS = 3_600
-"""How long a link that `show` prints is good."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -133,11 +127,12 @@ def show(
 ) -> None:
     """Show one execution: its fields, its journal (of an agent: the conversation), what it waits for."""
     from perdure.cli.conversation import is_agent_run
+    from perdure.cli.waits import NOTHING, behind_words, page_link, print_waits, waits_of
     from perdure.wire.public import execution_response, step_response
 
     links: dict[str, str] = {}
 
-    async def work(client: "Client") -> "tuple[Execution, list[Row], list[dict[str, Any]], bool | None]":
+    async def work(client: "Client") -> "tuple[Execution, list[Row], dict[str, Any], bool | None]":
         execution = await client.get(id)
         rows: list[Row] = []
         while True:
@@ -145,75 +140,31 @@ def show(
             rows.extend(page)
             if len(page) < 1_000:
                 break
-        waits = [] if execution.completed_at_us is not None else await open_waits(client, id)
+        waiting = NOTHING if execution.completed_at_us is not None else await waits_of(client, id)
         if not as_json:
-            for wait in waits:
+            for wait in waiting["waits"]:
                 if wait["data"] is not None:
                     links[wait["key"]] = await page_link(client, id, wait["key"])
-        return execution, rows, waits, await is_served(client, execution)
+        return execution, rows, waiting, await is_served(client, execution)
 
-    execution, rows, waits, served = with_client(url, work)
+    execution, rows, waiting, served = with_client(url, work)
     if as_json:
         emit(
             {
                 "execution": execution_response(execution),
                 "steps": [step_response(row) for row in rows],
-                "waits": waits,
+                "waits": waiting["waits"],
+                "queued_behind": waiting["queued_behind"],
                 "served": served,
             }
         )
         return
-    _print_execution(execution, served)
+    _print_execution(execution, served, behind_words(waiting["queued_behind"]))
     if not journal and is_agent_run(rows):
         _print_conversation(execution, rows)
     else:
         _print_journal(rows, execution.created_at_us)
-    if waits:
-        say("\nWaits for")
-        for wait in waits:
-            what = f"an event of topic {wait['topic']!r}" if wait["topic"] else "an answer"
-            match = f" where {json.dumps(wait['match'])}" if wait["match"] else ""
-            shown = f", shows {json.dumps(wait['data'], ensure_ascii=False)}" if wait["data"] is not None else ""
-            say(f"  {wait['key']}: {what}{match}{shown}, since {wait['opened_at']}")
-            if not wait["topic"]:
-                say(f"    perdure resume {id} {shlex.quote(wait['key'])} --data JSON")
-            if wait["key"] in links:
-                say(f"    or on its page: {links[wait['key']]}")
-
-
-async def open_waits(client: "Client", id: str) -> list[dict[str, Any]]:
-    """The events and answers that an execution waits for."""
-    from urllib.parse import quote
-
-    import msgspec
-
-    body = await ask(client, "GET", f"/api/v1/executions/{quote(id, safe='')}/waits")
-    waits: list[dict[str, Any]] = msgspec.json.decode(body)["waits"]
-    return waits
-
-
-async def page_link(client: "Client", id: str, key: str) -> str:
-    """The page of a question: by a signed link or, if this key may make none, behind a sign-in."""
-    from urllib.parse import quote
-
-    import msgspec
-
-    from perdure.sdk.http import HttpTransport
-    from perdure.wire.errors import PerdureError
-
-    assert isinstance(client._transport, HttpTransport)
-    step = quote(key, safe="")
-    try:
-        body = await ask(
-            client,
-            "POST",
-            f"/api/v1/approvals/{quote(id, safe='')}/{step}/links",
-            msgspec.json.encode({"name": "link of `perdure show`", "expires_in_seconds": LINK_SECONDS}),
-        )
-        path: str = msgspec.json.decode(body)["path"]
-    except PerdureError:
-        path = f"/approve/{quote(id, safe='')}/{step}"
-    return f"{client._transport.urls[0]}{path}"
+    print_waits(id, waiting["waits"], links)
 
 
 async def is_served(client: "Client", execution: "Execution") -> bool | None:
@@ -233,7 +184,7 @@ async def is_served(client: "Client", execution: "Execution") -> bool | None:
     return bool(msgspec.json.decode(body)["has_workers"])
 
 
-def _print_execution(one: "Execution", served: bool | None) -> None:
+def _print_execution(one: "Execution", served: bool | None, behind: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -265,7 +216,8 @@ def _print_execution(one: "Execution", served: bool | None) -> None:
         ("root", one.root_execution_id),
         ("batch", one.batch_id),
         ("created", date_time(one.created_at_us)),
-        ("due", _due(one)),
+        ("waits for", behind),
+        ("due", "" if behind else _due(one)),
         ("took", took(one.started_at_us, one.completed_at_us)),
         ("attempt", str(one.attempt) + (f", {one.retry_count} retries" if one.retry_count else "")),
         ("worker", one.assigned_to_worker),

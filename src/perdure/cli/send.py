@@ -28,12 +28,12 @@ def resume(
     """Answer a suspended step, now or before it asks. The first answer stands; the same one again changes nothing."""
     from msgspec import Raw
 
-    from perdure.cli.look import open_waits
+    from perdure.cli.waits import waits_of
 
     answer = Raw(parse_json(data, "--data"))
 
     async def work(client: "Client") -> bool:
-        asked = any(wait["key"] == key and not wait["topic"] for wait in await open_waits(client, id))
+        asked = any(wait["key"] == key and not wait["topic"] for wait in (await waits_of(client, id))["waits"])
         await client._transport.resume(id, key, answer)
         return asked
 

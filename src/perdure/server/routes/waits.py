@@ -4,8 +4,10 @@ from msgspec import Raw, Struct
 
 from perdure.server.routing import Call, Routes
 from perdure.store.verbs import looks, waits
+from perdure.store.verbs.queued import queued_behind
 from perdure.wire.public import Int64, Time, rfc3339
 from perdure.wire.records import MaybeRaw
+from perdure.wire.status import Phase
 
 routes = Routes("Executions")
 
@@ -21,19 +23,39 @@ class WaitResponse(Struct, frozen=True):
     """What a suspended step shows to whoever answers it."""
 
 
+class QueuedBehindResponse(Struct, frozen=True):
+    """What a queued execution waits for that others have."""
+
+    what: str
+    """session: its turn in it; queue: room in it; concurrency_key: room in the queue for its key."""
+    name: str
+    """Of the session or queue."""
+    execution_ids: list[str]
+    """Who has it; up to ten."""
+    limit: Int64 | None = None
+    """How many may run there."""
+
+
 class WaitsResponse(Struct, frozen=True):
     """The open waits, oldest first."""
 
     waits: list[WaitResponse]
+    queued_behind: QueuedBehindResponse | None = None
 
 
 @routes.get("/api/v1/executions/{execution_id}/waits")
 async def get_waits(call: Call, execution_id: str) -> WaitsResponse:
-    """What the execution waits for: events and answers. Timers and children stand in its journal."""
+    """What the execution waits for: events and answers; a queued one, for its turn or for room. Timers and children
+    stand in its journal."""
     execution = await call.engine.executions.get(call.project_id, execution_id)
-    rows = await call.engine.store.read(waits.list_waits(project_id=call.project_id, execution_id=execution.id))
+    found = {"project_id": call.project_id, "execution_id": execution.id}
+    rows = await call.engine.store.read(waits.list_waits(**found))
+    behind = None
+    if execution.phase is Phase.QUEUED:
+        behind = await call.engine.store.read(queued_behind(**found))
     return WaitsResponse(
-        [WaitResponse(key, rfc3339(at_us), topic, _raw(match), _raw(data)) for key, topic, match, data, at_us in rows]
+        [WaitResponse(key, rfc3339(at_us), topic, _raw(match), _raw(data)) for key, topic, match, data, at_us in rows],
+        None if behind is None else QueuedBehindResponse(*behind),
     )
 
 

@@ -30,3 +30,19 @@ WHERE project_id = :project_id AND queue_name = :name AND limited <> :limited AN
   UNION SELECT id FROM executions WHERE phase = 'queued' AND due_at_us IS NOT NULL
   UNION SELECT id FROM executions WHERE phase IN ('running', 'cancelling'){)|))}
 RETURNING id;
+
+-- name: place_in_queue
+-- Of an execution that is ready and whose queue has limits.
+SELECT e.queue_name, COALESCE(e.concurrency_key, ''), q.concurrency_limit, q.total_limit
+FROM executions e JOIN queues q ON q.project_id = e.project_id AND q.name = e.queue_name
+WHERE e.project_id = :project_id AND e.id = :id AND COALESCE(e.phase = 'queued' AND e.limited = 1 AND e.due_at_us IS NULL, {0|FALSE});
+
+-- name: holders_of_queue
+SELECT id FROM executions
+WHERE project_id = :project_id AND queue_name = :queue_name AND phase IN ('running', 'cancelling') AND limited = 1
+LIMIT :limit;
+
+-- name: holders_of_key
+SELECT id FROM executions
+WHERE project_id = :project_id AND queue_name = :queue_name AND COALESCE(concurrency_key, '') = :concurrency_key
+  AND phase IN ('running', 'cancelling') AND limited = 1 LIMIT :limit;

@@ -70,3 +70,9 @@ SELECT MIN(read_version) FROM turns WHERE project_id = :project_id AND session_i
 
 -- name: any_turn
 SELECT execution_id FROM turns WHERE project_id = :project_id AND session_id = :session_id LIMIT 1;
+
+-- name: turn_before
+-- Whose end a waiting turn waits for: of whoever has its message, or has the session's turn.
+SELECT t.session_id, COALESCE(t.taken_by, (SELECT o.execution_id FROM turns o
+  WHERE o.project_id = t.project_id AND o.session_id = t.session_id AND o.state = 'open' LIMIT 1))
+FROM turns t WHERE t.execution_id = :execution_id AND t.state IN ('waiting', 'taken') LIMIT 1;

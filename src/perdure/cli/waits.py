@@ -1,0 +1,113 @@
+"""What an execution waits for, in words: answers, events, its turn, room in its queue."""
+
+import json
+import shlex
+from typing import TYPE_CHECKING, Any, Final
+
+from perdure.cli.common import ask, say
+
+if TYPE_CHECKING:
+    from perdure.sdk.client import Client
+
+LINK_SECONDS: Final = 3_600
+"""How long a link that `show` prints is good."""
+NOTHING: Final[dict[str, Any]] = {"waits": [], "queued_behind": None}
+
+
+async def waits_of(client: "Client", id: str) -> dict[str, Any]:
+    """The events and answers that an execution waits for (`waits`), and what it is queued behind (`queued_behind`)."""
+    from urllib.parse import quote
+
+    import msgspec
+
+    found: dict[str, Any] = msgspec.json.decode(
+        await ask(client, "GET", f"/api/v1/executions/{quote(id, safe='')}/waits")
+    )
+    return {**NOTHING, **found}
+
+
+async def page_link(client: "Client", id: str, key: str) -> str:
+    """The page of a question: by a signed link or, if this key may make none, behind a sign-in."""
+    from urllib.parse import quote
+
+    import msgspec
+
+    from perdure.sdk.http import HttpTransport
+    from perdure.wire.errors import PerdureError
+
+    assert isinstance(client._transport, HttpTransport)
+    step = quote(key, safe="")
+    try:
+        body = await ask(
+            client,
+            "POST",
+            f"/api/v1/approvals/{quote(id, safe='')}/{step}/links",
+            msgspec.json.encode({"name": "link of `perdure show`", "expires_in_seconds": LINK_SECONDS}),
+        )
+        path: str = msgspec.json.decode(body)["path"]
+    except PerdureError:
+        path = f"/approve/{quote(id, safe='')}/{step}"
+    return f"{client._transport.urls[0]}{path}"
+
+
+def behind_words(behind: dict[str, Any] | None) -> str:
+    """What a queued execution waits for, and who has it.
+
+    >>> behind_words({"what": "session", "name": "ann", "execution_ids": ["a"], "limit": None})
+    "its turn in session 'ann', after a"
+    >>> behind_words({"what": "queue", "name": "mail", "execution_ids": ["a", "b"], "limit": 2})
+    "room in queue 'mail', which runs 2 at a time: now a, b"
+    """
+    if behind is None:
+        return ""
+    ids = ", ".join(behind["execution_ids"])
+    if behind["what"] == "session":
+        return f"its turn in session {behind['name']!r}" + (f", after {ids}" if ids else "")
+    whose = "" if behind["what"] == "queue" else " of each concurrency key"
+    more = ", …" if len(behind["execution_ids"]) < behind["limit"] else ""
+    return f"room in queue {behind['name']!r}, which runs {behind['limit']}{whose} at a time: now {ids}{more}"
+
+
+def print_waits(id: str, waits: list[dict[str, Any]], links: dict[str, str]) -> None:
+    """The open waits, each with the command that ends it."""
+    if not waits:
+        return
+    say("\nWaits for")
+    for wait in waits:
+        step = shlex.quote(wait["key"])
+        form = wait["data"].get("_form") if isinstance(wait["data"], dict) else None
+        if isinstance(form, dict):
+            _print_question(f"{id} {step}", wait, form)
+        else:
+            what = f"an event of topic {wait['topic']!r}" if wait["topic"] else "an answer"
+            match = f" where {json.dumps(wait['match'])}" if wait["match"] else ""
+            shown = f", shows {json.dumps(wait['data'], ensure_ascii=False)}" if wait["data"] is not None else ""
+            say(f"  {wait['key']}: {what}{match}{shown}, since {wait['opened_at']}")
+            if not wait["topic"]:
+                say(f"    perdure resume {id} {step} --data JSON")
+        if wait["key"] in links:
+            say(f"    or on its page: {links[wait['key']]}")
+
+
+def _print_question(place: str, wait: dict[str, Any], form: dict[str, Any]) -> None:
+    """A question with a form, as agents ask them: its title, what it is about, and how it is answered."""
+    from perdure.cli.render import plain
+
+    say(f"  {wait['key']}: {plain(str(form.get('title') or 'An answer is wanted'))}, since {wait['opened_at']}")
+    if form.get("description"):
+        say(f"    {plain(str(form['description']))}")
+    for name, value in wait["data"].items():
+        if name not in _SAID_BY_THE_FORM and not name.startswith("_"):
+            say(f"    {plain(name)}: {plain(json.dumps(value, ensure_ascii=False))}")
+    keys = [str(field.get("key")) for field in form.get("fields") or () if isinstance(field, dict)]
+    if "approved" in keys:
+        say(f"    perdure approve {place} --approve    (or --reject)")
+        if "arguments" in keys:
+            edited = json.dumps({"arguments": wait["data"].get("arguments")}, ensure_ascii=False)
+            say(f"    with other arguments: --approve --data {shlex.quote(plain(edited))}")
+    else:
+        answer = json.dumps(dict.fromkeys(keys, "…"), ensure_ascii=False) if keys else "JSON"
+        say(f"    perdure approve {place} --data {shlex.quote(answer)}")
+
+
+_SAID_BY_THE_FORM: Final = frozenset({"tool", "tool_call_id", "question"})
