@@ -113,6 +113,8 @@ class _Screen:
 
     def words(self, text: str) -> None:
         """A piece of what somebody says."""
+        from perdure.cli.render import plain
+
         text = plain(text)
         if text:
             typer.echo(text, nl=False)
@@ -121,6 +123,8 @@ class _Screen:
 
     def aside(self, text: str, colour: str = "bright_black") -> None:
         """A line about it."""
+        from perdure.cli.render import plain
+
         self.line()
         typer.echo(typer.style(plain(text), fg=colour) if self._colours else plain(text))
 
@@ -294,12 +298,3 @@ def _short(value: object) -> str:
         text = ", ".join(f"{name}={json.dumps(one, ensure_ascii=False)}" for name, one in value.items())
     text = " ".join(text.split())
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
-
-
-def plain(text: str) -> str:
-    """What was sent to us, without the characters that move a terminal about.
-
-    >>> plain("a\\x1b[2Jb\\n\\tc")
-    'a�[2Jb\\n\\tc'
-    """
-    return "".join(one if one.isprintable() or one in "\n\t" else "�" for one in text)

@@ -152,7 +152,9 @@ def say(text: str = "") -> None:
 
 def note(text: str) -> None:
     """A line beside the output: it goes to stderr."""
-    typer.echo(text, err=True)
+    from perdure.cli.render import plain
+
+    typer.echo(plain(text), err=True)
 
 
 def emit(value: object) -> None:

@@ -56,7 +56,7 @@ def ls(
     as_json: JsonFlag = False,
 ) -> None:
     """List executions, newest first."""
-    from perdure.cli.render import PHASE_STYLE, date_time, took, value
+    from perdure.cli.render import PHASE_STYLE, date_time, plain, took, value
     from perdure.wire.public import execution_response
     from perdure.wire.requests import ListFilters
 
@@ -110,7 +110,7 @@ def ls(
             date_time(one.created_at_us),
             took(one.started_at_us, one.completed_at_us),
             Text(one.key or ""),
-            Text(says if len(says) <= 60 else says[:59] + "…"),
+            Text(plain(says if len(says) <= 60 else says[:59] + "…")),
         )
     console().print(table)
     if more:
@@ -188,7 +188,7 @@ def _print_execution(one: "Execution", served: bool | None, behind: str) -> None
     from rich.table import Table
     from rich.text import Text
 
-    from perdure.cli.render import PHASE_STYLE, date_time, took, value
+    from perdure.cli.render import PHASE_STYLE, date_time, plain, took, value
     from perdure.wire.status import Phase
 
     phase = Text(one.phase.value, style=PHASE_STYLE[one.phase])
@@ -224,7 +224,7 @@ def _print_execution(one: "Execution", served: bool | None, behind: str) -> None
         ("progress", _progress(one)),
         ("input", value(one.payload, 400)),
         ("result", None if one.result is None else value(one.result, 400)),
-        ("error", None if one.error is None else Text(one.error, style="red")),
+        ("error", None if one.error is None else Text(plain(one.error), style="red")),
         ("cancelled by", one.cancelled_by),
     ]
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -232,7 +232,7 @@ def _print_execution(one: "Execution", served: bool | None, behind: str) -> None
     table.add_column(overflow="fold")
     for name, fact in facts:
         if fact:
-            table.add_row(name, Text(fact) if isinstance(fact, str) else fact)
+            table.add_row(name, Text(plain(fact)) if isinstance(fact, str) else fact)
     console().print(table)
 
 
@@ -345,7 +345,7 @@ def text_line(item: "Row | LogLine") -> Any:
 
     from rich.text import Text
 
-    from perdure.cli.render import clock_time, kind_style, outcome, subject, traceback
+    from perdure.cli.render import clock_time, kind_style, outcome, plain, subject, traceback
     from perdure.wire.records import Row
 
     line = Text(clock_time(item.at_us) + "  ", style="dim")
@@ -362,7 +362,7 @@ def text_line(item: "Row | LogLine") -> Any:
         style = "red" if item.level >= logging.ERROR else "yellow" if item.level >= logging.WARNING else "default"
         line.append(f"{'log':<13} ", style="dim")
         name = logging.getLevelName(item.level)
-        line.append(item.text if item.level == logging.INFO else f"{name}: {item.text}", style=style)
+        line.append(plain(item.text if item.level == logging.INFO else f"{name}: {item.text}"), style=style)
     return line
 
 

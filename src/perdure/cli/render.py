@@ -82,7 +82,7 @@ def value(data: Raw | bytes | None, most: int = 80) -> str:
     """
     if data is None:
         return ""
-    text = " ".join(bytes(data).decode("utf-8", "replace").split("\n"))
+    text = plain(" ".join(bytes(data).decode("utf-8", "replace").split("\n")))
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
@@ -98,7 +98,7 @@ def outcome(row: Row, most: int = 80) -> str:
         text = value(row.value, most)
     if row.tries > 1:
         text = f"{text} (try {row.tries})" if not row.ok else f"{text} (after {row.tries} tries)"
-    return text.strip()
+    return plain(text.strip())
 
 
 def _error(row: Row, most: int) -> str:
@@ -126,7 +126,7 @@ def traceback(row: Row) -> str:
         return ""
     if not isinstance(found, dict) or found.get("type") in ("StepFailed", "ChildFailed"):
         return ""
-    return str(found.get("detail") or "").rstrip()
+    return plain(str(found.get("detail") or "").rstrip())
 
 
 def subject(row: Row) -> str:
@@ -136,8 +136,8 @@ def subject(row: Row) -> str:
     if row.kind in (Kind.CLAIMED, Kind.LOST, Kind.RELEASED):
         return f"{'with' if row.kind is Kind.LOST else 'by'} worker {(row.name or '')[:8]}"
     if row.key is None:
-        return row.name or ""
-    return row.key if not row.name or row.name == row.key else f"{row.key} ({row.name})"
+        return plain(row.name or "")
+    return plain(row.key if not row.name or row.name == row.key else f"{row.key} ({row.name})")
 
 
 def kind_style(kind: Kind, *, ok: bool = True) -> str:
@@ -151,12 +151,12 @@ def took(started_us: int | None, ended_us: int | None) -> str:
 
 
 def plain(text: str) -> str:
-    """A text that others have sent, without the characters that move a terminal about; its lines stay.
+    """A text that others have sent, without the characters that move a terminal about; its lines and columns stay.
 
-    >>> plain("a\\x1b[2J\\nb")
-    'a�[2J\\nb'
+    >>> plain("a\\x1b[2Jb\\n\\tc")
+    'a�[2Jb\\n\\tc'
     """
-    return "".join(one if one.isprintable() or one == "\n" else "�" for one in text)
+    return "".join(one if one.isprintable() or one in "\n\t" else "�" for one in text)
 
 
 def is_final(phase: Phase) -> bool:

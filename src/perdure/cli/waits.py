@@ -70,6 +70,8 @@ def behind_words(behind: dict[str, Any] | None) -> str:
 
 def print_waits(id: str, waits: list[dict[str, Any]], links: dict[str, str]) -> None:
     """The open waits, each with the command that ends it."""
+    from perdure.cli.render import plain
+
     if not waits:
         return
     say("\nWaits for")
@@ -82,7 +84,7 @@ def print_waits(id: str, waits: list[dict[str, Any]], links: dict[str, str]) -> 
             what = f"an event of topic {wait['topic']!r}" if wait["topic"] else "an answer"
             match = f" where {json.dumps(wait['match'])}" if wait["match"] else ""
             shown = f", shows {json.dumps(wait['data'], ensure_ascii=False)}" if wait["data"] is not None else ""
-            say(f"  {wait['key']}: {what}{match}{shown}, since {wait['opened_at']}")
+            say(plain(f"  {wait['key']}: {what}{match}{shown}, since {wait['opened_at']}"))
             if not wait["topic"]:
                 say(f"    perdure resume {id} {step} --data JSON")
         if wait["key"] in links:

@@ -1,0 +1,36 @@
+"""What others have sent is shown, and moves no terminal about."""
+
+import logging
+
+import pytest
+from msgspec import Raw, json
+
+from perdure.cli.common import note
+from perdure.cli.look import text_line
+from perdure.wire.records import Kind, Row
+from perdure.wire.requests import LogLine
+
+NASTY = "all is well\x1b]0;owned\x07\x1b[2J\x9b31m"
+ERROR = Raw(json.encode({"type": "ValueError", "message": NASTY, "detail": f"Traceback:\n\t{NASTY}"}))
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        LogLine(0, logging.INFO, NASTY),
+        LogLine(0, logging.ERROR, NASTY),
+        Row(1, 0, Kind.STEP, 1, NASTY, NASTY, ok=False, value=ERROR, tries=2),
+        Row(1, 0, Kind.STEP, 1, "key", "name", value=Raw(json.encode(NASTY))),
+        Row(1, 0, Kind.CANCEL, 1, None, NASTY),
+    ],
+)
+def test_a_line_of_a_log(item: Row | LogLine) -> None:
+    line = text_line(item).plain
+    assert all(one.isprintable() or one in "\n\t" for one in line), ascii(line)
+    assert "all is well" in line
+
+
+def test_a_note(capsys: pytest.CaptureFixture[str]) -> None:
+    note(NASTY)
+    said = capsys.readouterr().err
+    assert said.startswith("all is well") and "\x1b" not in said
