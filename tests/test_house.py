@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import doctest
+import importlib
 import re
 import subprocess
 import sys
@@ -34,6 +36,22 @@ def files_written_by_hand() -> Iterator[Path]:
         for path in (ROOT / room).rglob("*"):
             if path.suffix in WRITTEN_BY_HAND and not WRITTEN_ELSEWHERE & set(path.parts[len(ROOT.parts) :]):
                 yield path
+
+
+WITH_EXAMPLES = sorted(path for path in SOURCE.rglob("*.py") if ">>> " in path.read_text(encoding="utf-8"))
+AGENTS = [path for path in WITH_EXAMPLES if path.parent.name == "agents"]
+"""Left to their own tests: they take seconds to load."""
+
+
+def run_examples(path: Path) -> None:
+    """Run the examples in a module's docstrings."""
+    module = importlib.import_module(".".join(path.relative_to(SOURCE.parent).with_suffix("").parts))
+    assert doctest.testmod(module).failed == 0
+
+
+@pytest.mark.parametrize("path", sorted(set(WITH_EXAMPLES) - set(AGENTS)), ids=name_of)
+def test_the_examples_of_docstrings_give_what_they_say(path: Path) -> None:
+    run_examples(path)
 
 
 @pytest.mark.parametrize("door", DOORS, ids=name_of)

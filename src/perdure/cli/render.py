@@ -52,7 +52,7 @@ def _local(at_us: int) -> datetime:
 def duration(us: int | None) -> str:
     """How long something took.
 
-    >>> [duration(us) for us in (850, 12_345, 2_500_000, 125_000_000, 7_260_000_000, 200_000_000_000)]
+    >>> [duration(us) for us in (860, 12_345, 2_500_000, 125_000_000, 7_260_000_000, 200_000_000_000)]
     ['0.9 ms', '12 ms', '2.5 s', '2 min 5 s', '2 h 1 min', '2 d 7 h']
     """
     if us is None:

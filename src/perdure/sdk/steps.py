@@ -74,11 +74,11 @@ running_step: ContextVar[StepInfo | None] = ContextVar("perdure_step", default=N
 
 
 def current_step() -> StepInfo:
-    """The step whose body is running.
+    """The step whose body is running. Raises `Misplaced` elsewhere.
 
-    >>> @step
-    ... async def pay(order_id: int) -> None:
-    ...     await bank.pay(order_id, idempotency_key=current_step().idempotency_key)
+    @step
+    async def pay(order_id: int) -> None:
+        await bank.pay(order_id, idempotency_key=current_step().idempotency_key)
     """
     info = running_step.get()
     if info is None:
