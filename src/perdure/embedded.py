@@ -282,7 +282,7 @@ async def embedded(
 
     `registry` is where `@workflow` functions were collected (default: all of them). `capacity` is how many executions
     run at once; `parks` says whether suspended ones stay in memory and go on without a replay. Raises `StoreInUse` when
-    another process has the file open.
+    another process has the file open, `NotOurFile` when its folder is not there, or it is no store.
     """
     engine = Engine(await open_store(path), clock=clock, settings=settings)
     await engine.start()
