@@ -24,6 +24,8 @@ WAITING_MAX: Final = 10_000
 """Items that wait in a worker for its server; of more the oldest are dropped."""
 REPORT_BYTES: Final = 4 << 20
 """How much of them leaves with one report."""
+PLACES_MAX: Final = 10_000
+"""Of so many keys, those that emitted last, whoever follows knows the run: workflow code has a key for each item."""
 
 
 class StreamItem(NamedTuple):
@@ -101,8 +103,10 @@ async def follow(transport: Transport, execution_id: str, after: str | None) -> 
             seen[item.execution_id] = item.n
             run = (item.attempt, item.tries)
             place = (item.execution_id, item.key)
-            restarted = run > runs.get(place, run)
+            restarted = run > runs.pop(place, run)
             runs[place] = run
+            if len(runs) > PLACES_MAX:
+                del runs[next(iter(runs))]
             yield StreamItem(
                 item.kind,
                 msgspec.json.decode(item.data),
