@@ -35,6 +35,11 @@ _ROLE_RANK: Final = {Role.READ: 0, Role.WRITE: 1, Role.ADMIN: 2}
 Headers = Mapping[bytes, bytes]
 
 
+def _digest(secret: bytes) -> bytes:
+    """Under which a secret is remembered, so that it is not itself; each request asks, and this is the quickest."""
+    return hashlib.blake2b(secret, digest_size=32).digest()
+
+
 async def _no_sessions(token: str, project_id: str) -> Session:
     raise Unauthorized("There are no users here.")
 
@@ -139,7 +144,7 @@ class Gate:
             if not safe:
                 self.check_page(headers, told=True)
             return await self._user(token, project_id, alone)
-        hashed = hashlib.sha256(header).digest()
+        hashed = _digest(header)
         known = self._known.get(hashed)
         now = self._clock()
         if known is not None and known[1] > now:
@@ -194,7 +199,7 @@ class Gate:
     async def _user(self, token: str, project_id: str | None, alone: bool) -> Principal:
         """Who a session's token stands for, in the project that was named."""
         named = "" if alone or not project_id else project_id.lower()
-        hashed = hashlib.sha256(f"{named} {token}".encode("utf-8", "surrogatepass")).digest()
+        hashed = _digest(f"{named} {token}".encode("utf-8", "surrogatepass"))
         known = self._known.get(hashed)
         now = self._clock()
         if known is not None and known[1] > now:

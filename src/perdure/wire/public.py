@@ -34,14 +34,19 @@ _NEVER_US: Final = 253_402_300_799_000_000
 """The end of the year 9999: whatever is due then waits for something else."""
 
 
-@lru_cache(maxsize=256)  # the items of one batch share their time
 def rfc3339(at_us: int) -> str:
     """Microseconds since the epoch as RFC 3339 in UTC, always with microseconds.
 
     >>> rfc3339(1_750_000_000_000_000)
     '2025-06-15T15:06:40.000000+00:00'
     """
-    return (_EPOCH + timedelta(microseconds=at_us)).isoformat(timespec="microseconds")
+    seconds, us = divmod(at_us, 1_000_000)
+    return f"{_second(seconds)}.{us:06d}+00:00"
+
+
+@lru_cache(maxsize=256)  # what is told at one time is mostly of one time
+def _second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]
 
 
 def microseconds(moment: datetime) -> int:
