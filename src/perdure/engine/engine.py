@@ -63,8 +63,9 @@ logger = logging.getLogger("perdure.engine")
 
 NEWS_MAX = 10_000
 """Executions with news that are kept for one worker."""
-OWN_LOOKS = 60.0
-"""How much longer a wait may go without a look of its own where the lookout looks for it."""
+OWN_LOOKS = 300.0
+"""How much longer a wait may go without a look of its own where the lookout looks for it. One look a minute for each of
+hundreds of idle streams was most of what they cost."""
 TROUBLE_US = 5_000_000
 """For how long a change that the database refused is held against it."""
 TIME_QUESTIONS = 3
