@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from pydantic_ai import Agent
+from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.messages import (
     ModelMessage,
     ModelRequest,
@@ -15,13 +16,16 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 from pydantic_ai.models.function import AgentInfo, FunctionModel
+from pydantic_ai.usage import RequestUsage
 from tests.embedded.house import reaches, rows_of
 
+from perdure import Budget
 from perdure.agents import Compaction, durable
 from perdure.agents.conversation import ASK
 from perdure.cli.conversation import conversation
 from perdure.embedded import embedded
 from perdure.sdk.workflow import Registry
+from perdure.testing import embedded as bench
 from perdure.wire.errors import SessionBusy
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
@@ -144,6 +148,33 @@ async def test_an_agent_summarizes_by_its_own_model(by_name: bool) -> None:
         for n in range(3):
             await chat.run(p, f"{n}", session_id="s")
         assert (await chat.run(p, "3", session_id="s")).endswith("they said ['0', '1'] | 2 | 3")
+
+
+async def test_a_summary_is_charged_and_waits_for_its_provider() -> None:
+    asked: list[str] = []
+
+    def summarizes(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        assert info.model_settings == {"max_retries": 0}
+        asked.append(said(messages)[-1])
+        if len(asked) == 1:
+            raise ModelHTTPError(
+                429, "sums", headers={"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "1m"}
+            )
+        return ModelResponse(parts=[TextPart("they counted")], usage=RequestUsage(input_tokens=7_000, output_tokens=7))
+
+    compaction = Compaction(above=4, keep=1, by=FunctionModel(summarizes, model_name="sums"))
+    chat = durable(Agent(FunctionModel(echo), name="chat"), compaction=compaction)
+    async with bench(Registry(chat)) as p:
+        for n in range(3):
+            await chat.run(p, f"{n}", session_id="s")
+        before = p.clock.now_us()
+        handle = await chat.start(p, "3", session_id="s", budget=Budget(tokens=50_000))
+        assert (await handle.result()).endswith("they counted | 2 | 3")
+        assert asked == [ASK, ASK] and p.clock.now_us() - before >= 60_000_000
+        budget = await p.budget(handle.id)
+        assert (budget.calls.spent, budget.calls.reserved) == (2, 0) and budget.tokens.spent > 7_000
+        broke = await chat.start(p, "4", session_id="s", budget=Budget(calls=0, on_exceed="finish"))
+        assert await broke.result() == "The budget is used up: 0 of 0 calls."
 
 
 def never() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic_ai.durable_exec import ModelRequestParams
 from pydantic_ai.tools import RunContext
+
+T = TypeVar("T")
 
 CallKind = Literal["model", "tool", "mcp"]
 
@@ -28,6 +31,21 @@ class Call:
     arguments: dict[str, Any] | None = None
     request: ModelRequestParams | None = None
     """What the model is asked; None for tools."""
+
+
+async def hooked(hooks: Sequence[CallHook], call: Call, make: Callable[[], Awaitable[T]]) -> T:
+    """Make a call with its hooks around it."""
+    try:
+        for hook in hooks:
+            await hook.before(call)
+        result = await make()
+    except Exception as error:
+        for hook in hooks:
+            await hook.failed(call, error)
+        raise
+    for hook in hooks:
+        await hook.after(call, result)
+    return result
 
 
 class CallHook:

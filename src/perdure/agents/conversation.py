@@ -13,19 +13,28 @@ from typing import Any, Final
 
 from pydantic_ai import Agent
 from pydantic_ai.capabilities import AbstractCapability
+from pydantic_ai.durable_exec import ModelRequestParams
 from pydantic_ai.messages import (
     ModelMessage,
     ModelRequest,
+    ModelResponse,
     SystemPromptPart,
     UserPromptPart,
 )
-from pydantic_ai.models import Model, ModelRequestContext
+from pydantic_ai.models import Model, ModelRequestContext, ModelRequestParameters, infer_model
+from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import RunContext
+from pydantic_ai.usage import RunUsage
 
+from perdure.agents.calls import Call, hooked
+from perdure.agents.failures import is_transient
 from perdure.agents.guards import InputGuard, guarded_prompt
 from perdure.agents.history import History, json_of
 from perdure.agents.inputs import AgentPayload, as_input
 from perdure.agents.runs import AgentRun, current_run
+from perdure.agents.steps import MODEL_RETRY
+from perdure.sdk.budgets import admitted
+from perdure.sdk.errors import BudgetExceeded
 from perdure.sdk.payloads.values import decode
 from perdure.sdk.transcripts import Reading, append_messages, read_transcript, summarize, take_messages
 
@@ -99,9 +108,10 @@ class Conversation:
         if cut < 2:  # the first may be a summary already
             return
         old, entries = self.history[:cut], self.reading.entries
-        text = await self._run.ctx.step(
-            "conversation.summarize", _summary_of, old, model, key=self._run.keys.again("conversation.summarize")
-        )
+        try:
+            text = await _summarized(self._run, old, model)
+        except BudgetExceeded:
+            return  # the run's own first request will say so
         kept = [part for message in old if isinstance(message, ModelRequest) for part in message.parts]
         system = [part for part in kept if isinstance(part, SystemPromptPart)]
         summary = ModelRequest(parts=[*system, UserPromptPart(SUMMARY + text)])
@@ -129,8 +139,33 @@ class Delivered(AbstractCapability[Any]):
         return request_context
 
 
-async def _summary_of(messages: Sequence[ModelMessage], model: Model | str | None) -> str:
-    return (await Agent(model).run(ASK, message_history=list(messages))).output
+async def _summarized(run: AgentRun, messages: Sequence[ModelMessage], model: Model | str | None) -> str:
+    """What was said, in short: a request as all others are, with hooks, within budgets, at the provider's pace."""
+
+    async def summary() -> str:
+        asked = infer_model(model) if isinstance(model, str) else model
+        assert asked is not None, "an agent that runs has a model"
+        settings = ModelSettings(max_retries=0)
+        context = RunContext[Any](deps=None, model=asked, usage=RunUsage())
+        request = ModelRequestParams(
+            messages=list(messages),
+            model_settings=settings,
+            model_request_parameters=ModelRequestParameters(),
+            run_context=context,
+        )
+
+        async def made() -> ModelResponse:
+            said = await Agent(asked).run(ASK, message_history=list(messages), model_settings=settings)
+            return said.response
+
+        call = Call("model", asked.model_name, run.ctx.execution_id, run.agent_name, context, request=request)
+        return (await hooked(run.hooks, call, made)).text or ""
+
+    name = "conversation.summarize"
+    return await admitted(
+        run.ctx,
+        lambda: run.ctx.step(name, summary, key=run.keys.again(name), retry=MODEL_RETRY, retry_if=is_transient),
+    )
 
 
 def _turn_before(messages: Sequence[ModelMessage], at: int) -> int:

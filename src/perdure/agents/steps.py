@@ -37,7 +37,7 @@ from pydantic_ai.toolsets import ToolsetTool
 from pydantic_ai.usage import RunUsage
 
 from perdure.agents.budgets import ended_by, last_words
-from perdure.agents.calls import Call
+from perdure.agents.calls import Call, hooked
 from perdure.agents.failures import is_transient, recorded_failure
 from perdure.agents.limits import patient
 from perdure.agents.names import StepName, step_name
@@ -218,19 +218,10 @@ class _Body(Generic[ParamsT]):
             own.usage = copy(before)
             params = replace(params, ctx=own)
         call = _call_of(operation, params, run) if run.hooks else None
-        try:
-            if call is not None:
-                for hook in run.hooks:
-                    await hook.before(call)
-            value = await operation.handler(last_words(params))
-        except Exception as error:
-            if call is not None:
-                for hook in run.hooks:
-                    await hook.failed(call, error)
-            raise
-        if call is not None:
-            for hook in run.hooks:
-                await hook.after(call, value)
+        if call is None:
+            value = await operation.handler(params)
+        else:
+            value = await hooked(run.hooks, call, lambda: operation.handler(last_words(params)))
         payload = operation.result_codec.dump(value)
         assert isinstance(payload, Raw)
         if before is not None:
