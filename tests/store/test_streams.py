@@ -124,6 +124,10 @@ async def test_of_many_that_emitted_much_no_more_is_read_than_a_page_holds(
     page = await read(world, id, {short_id(kids[0]): 1}, limit=4)
     assert said(page) == [(("kid1",), 1), (("kid2",), 2), (("kid0",), 3), (("kid1",), 4)]
     assert sorted(asked) == [1, 1, 2]
+    asked.clear()
+    page = await read(world, id, {short_id(kid): 2 for kid in kids}, limit=4)
+    assert said(page) == [(("kid0",), 6), (("kid1",), 7), (("kid2",), 8)]
+    assert sorted(asked) == [1, 1, 1]
 
 
 async def test_a_stream_goes_with_its_execution(world: World) -> None:

@@ -52,20 +52,22 @@ async def read_stream(*, project_id: str, execution_id: str, seen: Mapping[str, 
         raise NotFound(f"Execution {execution_id!r} does not exist.")
     phase, error, root_id, newest = state[0]
     root_id = root_id or execution_id
-    ahead: list[tuple[str, tuple[str, ...]]] = []
-    if _is_ahead(execution_id, newest, seen):
-        ahead.append((execution_id, ()))
+    paths: dict[str, tuple[str, ...]] = {}
+    news: dict[str, int] = {}
+    if count := _news(execution_id, newest, seen):
+        paths[execution_id], news[execution_id] = (), count
     family = await query("stream_family", project_id=project_id, root_id=root_id, limit=FAMILY_MAX)
     above = {id: (parent_id, key) for id, parent_id, key, _ in family}
     for id, _, _, newest in family:
-        if _is_ahead(id, newest, seen) and (path := _path(id, execution_id, above)):
-            ahead.append((id, path))
-    ids = [id for id, _ in ahead]
-    counts = await _next_of_each(ids, seen, limit) if len(ids) > 1 else dict.fromkeys(ids, limit)
+        if (count := _news(id, newest, seen)) and (path := _path(id, execution_id, above)):
+            paths[id], news[id] = path, count
+    counts: Mapping[str, int] = news
+    if len(news) > 1 and sum(news.values()) > limit:
+        counts = await _next_of_each(list(news), seen, limit)
     found: list[list[StreamItem]] = []
-    for id, path in ahead:
-        if counts[id]:
-            rows = await query("read_stream_items", execution_id=id, after=seen.get(short_id(id), 0), limit=counts[id])
+    for id, path in paths.items():
+        if count := min(counts[id], limit):
+            rows = await query("read_stream_items", execution_id=id, after=seen.get(short_id(id), 0), limit=count)
             found.append([_item(id, path, row) for row in rows])
     items = list(merge(*found, key=lambda item: item.at_us))
     ended = Phase(phase) if Phase(phase) in FINAL and not items else None
@@ -82,8 +84,9 @@ async def _next_of_each(ids: Sequence[str], seen: Mapping[str, int], limit: int)
     return Counter(id for _, id in islice(merge(*times, key=itemgetter(0)), limit))
 
 
-def _is_ahead(id: str, newest: int | None, seen: Mapping[str, int]) -> bool:
-    return newest is not None and newest > seen.get(short_id(id), 0)
+def _news(id: str, newest: int | None, seen: Mapping[str, int]) -> int:
+    """How many items an execution has that were not seen; the oldest of them may be gone."""
+    return max(0, (newest or 0) - seen.get(short_id(id), 0))
 
 
 def _path(id: str, top_id: str, above: Mapping[str, tuple[str, str | None]]) -> tuple[str, ...]:
