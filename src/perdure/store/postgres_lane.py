@@ -172,6 +172,8 @@ class Lane:
         self._taken: list[Item] = []
         """The group that is being brought to its end."""
         self._closing = False
+        self._away = False
+        """Verbs were refused since there is no connection, which is said once."""
         self._hold = kind == "write"
         self._one_by_one = kind == "sweep"
         self._writes = kind in ("write", "sweep")
@@ -279,8 +281,8 @@ class Lane:
                 self._link.drop()
                 until = until or loop.time() + RECONNECT_SECONDS_MAX
                 if loop.time() >= until:
-                    self._refuse([item for one in parts for item in one], str(lost))
-                    self._refuse(list(self.inbox), str(lost))
+                    self._refuse([*(item for one in parts for item in one), *self.inbox], str(lost), said=self._away)
+                    self._away = True
                     self.inbox.clear()
                     return
                 await asyncio.sleep(random.uniform(0.01, 0.05))
@@ -320,6 +322,7 @@ class Lane:
             else:
                 parts.popleft()
             attempts, until, locks = 0, 0.0, {}
+            self._away = False
             # Only now is anything true: nobody hears of a write before it is on disk.
             for (_, answer), (result, error_) in zip(part, done.outcomes, strict=True):
                 answer(result, error_)
@@ -444,10 +447,11 @@ class Lane:
                 logger.error("Verb %s failed; nothing of it was kept.", verb.name, exc_info=error)
             answer(None, error)
 
-    def _refuse(self, part: Sequence[Item], why: str, *, trouble: bool = True) -> None:
+    def _refuse(self, part: Sequence[Item], why: str, *, trouble: bool = True, said: bool = False) -> None:
         if not part:
             return
-        logger.error("The database cannot be used: %s", why)
+        if not said:
+            logger.error("The database cannot be used: %s", why)
         _give(part, Unavailable(f"The store cannot be used at the moment ({why}); nothing happened, try again."))
         self._committed(0, 0.0, [Counted("failed_groups"), *([Trouble(why)] if trouble else [])])
 
