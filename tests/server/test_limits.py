@@ -345,3 +345,17 @@ async def test_a_peer_that_drops_a_workers_connection_cuts_its_lease(served: Ser
     again = await other.claim(10)
     assert again["id"] == id and again["attempt"] == 2
     assert time.monotonic() - began < 5, "a full lease is 12 s"
+
+
+async def test_a_connection_without_requests_is_let_go_in_the_end(served: Served) -> None:
+    protocol, keep = served.server._protocol, served.server.settings.keep_alive_seconds
+    async with wire(served) as line:
+        for _ in range(2):
+            await line.send(line.head("GET", "/health"))
+            assert (await line.reply())[0] == 200
+        now = asyncio.get_running_loop().time()
+        protocol.look_at_all(now + keep - 10)
+        assert protocol.idle
+        protocol.look_at_all(now + keep + 10)
+        assert not protocol.idle
+        assert await line.closed() == b""

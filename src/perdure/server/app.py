@@ -275,8 +275,7 @@ class Server(uvicorn.Server):
         now = loop.time()
         date = [(b"date", formatdate(usegmt=True).encode())]
         self.server_state.default_headers = date + self.config.encoded_headers
-        for watched in list(self._protocol.watched):
-            watched.look(now)
+        self._protocol.look_at_all(now)
         if self._exit.is_set():
             for connection in list(self.server_state.connections):
                 # Again: it may have been accepted, but not be known yet, when the others were told.

@@ -40,6 +40,8 @@ class Connection(HttpToolsProtocol):
     on_worker_gone: Callable[[str, int], None]
     watched: set["Connection"]
     """Those that `look` is for."""
+    idle: dict["Connection", float]
+    """Those that wait for another request, and until when they are kept; the first ones end first."""
 
     def __init__(
         self,
@@ -78,7 +80,17 @@ class Connection(HttpToolsProtocol):
         self._deadline = self.loop.time() + seconds
         self.watched.add(self)
 
+    def on_response_complete(self) -> None:
+        if self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+            return
+        # As the class above does, but for its timer: one for each answer, which the next request takes back.
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
+        self.idle[self] = self.loop.time() + self.settings.keep_alive_seconds
+
     def data_received(self, data: bytes) -> None:
+        self.idle.pop(self, None)
         if self._refusal is not None:
             return
         if self._in_headers:
@@ -210,6 +222,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._hang_up()
         self.watched.discard(self)
+        self.idle.pop(self, None)
         super().connection_lost(exc)
         if self._peer_left or exc is not None:
             for worker_id, granted_us in self.workers.items():
@@ -231,6 +244,18 @@ class Connection(HttpToolsProtocol):
             else:
                 self._refuse(RequestTimeout(f"The body did not arrive within {self.settings.body_seconds:g} s."))
 
+    @classmethod
+    def look_at_all(cls, now: float) -> None:
+        """Once a second: whose patience, or whose time without a request, is over?"""
+        for watched in list(cls.watched):
+            watched.look(now)
+        while cls.idle:
+            first, until = next(iter(cls.idle.items()))
+            if until > now:
+                return
+            del cls.idle[first]
+            first.transport.close()
+
     def _is_stuck(self, now: float) -> bool:
         left = self.transport.get_write_buffer_size()
         if left == 0 or left <= self._stuck_bytes - PROGRESS_BYTES or self._stuck_since == NEVER:
@@ -242,5 +267,5 @@ class Connection(HttpToolsProtocol):
 
 def protocol_class(settings: Settings, on_worker_gone: Callable[[str, int], None]) -> type[Connection]:
     """The protocol that uvicorn makes connections of."""
-    of_server = {"settings": settings, "on_worker_gone": staticmethod(on_worker_gone), "watched": set()}
+    of_server = {"settings": settings, "on_worker_gone": staticmethod(on_worker_gone), "watched": set(), "idle": {}}
     return type("Connection", (Connection,), of_server)
