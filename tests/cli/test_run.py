@@ -57,6 +57,7 @@ def test_run_with_json_prints_the_execution(busy_house: House) -> None:
     again = busy_house.run("run", "double", "--input", "[8]", "--key", "seven", "--json")
     assert json.loads(again.stdout)["id"] == found["id"]
     assert "with the key 'seven' exists already; it is shown, with its own input" in again.stderr
+    assert busy_house.run("run", "double", "--input", "[8]", "--key", "seven", "--quiet").stderr == ""
     detached = busy_house.run("run", "double", "--input", "[7]", "--detach").stdout.strip()
     assert busy_house.json("show", detached)["execution"]["id"] == detached
 
