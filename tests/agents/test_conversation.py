@@ -175,6 +175,7 @@ async def test_a_summary_is_charged_and_waits_for_its_provider() -> None:
         assert (budget.calls.spent, budget.calls.reserved) == (2, 0) and budget.tokens.spent > 7_000
         broke = await chat.start(p, "4", session_id="s", budget=Budget(calls=0, on_exceed="finish"))
         assert await broke.result() == "The budget is used up: 0 of 0 calls."
+        assert len(asked) == 2, "who cannot pay for a summary goes on without"
 
 
 def never() -> None:
