@@ -97,11 +97,9 @@ def run(
     item = msgspec.structs.replace(item, payload=Raw(parse_json(input, "--input")), accept_early=accept_early)
 
     id, existing = with_client(url, partial(_start, item=item))
-    if quiet:
-        pass
-    elif existing:
+    if existing and not quiet:
         note(f"An execution of {workflow!r} with the key {key!r} exists already; it is shown, with its own input: {id}")
-    elif not (detach or as_json):
+    elif not (quiet or detach or as_json):
         note(f"Started {id}")
     try:
         if not detach:
