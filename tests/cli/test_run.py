@@ -42,7 +42,8 @@ def test_run_says_by_its_exit_code_how_it_went(busy_house: House) -> None:
     cancelled = busy_house.run("run", "asks", "--key", "one", "--timeout", "0.5", code=4)
     assert "goes on (waiting)" in cancelled.stderr
     nobody = "0190a5f2-7c1e-7b3a-9d55-0242ac120002"
-    assert f"{nobody!r} does not exist" in busy_house.run("cancel", nobody, _newest(busy_house)["id"], code=2).stderr
+    refused = busy_house.run("cancel", nobody, watched["id"], _newest(busy_house)["id"], code=2).stderr
+    assert f"{nobody!r} does not exist" in refused and "it is cancelled already" in refused
     assert "was cancelled by user" in busy_house.run("run", "asks", "--key", "one", code=3).stderr
 
 

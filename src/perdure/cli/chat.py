@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import quote
 
@@ -81,6 +82,7 @@ def chat(
 def _follow(client: "SyncClient", handle: "SyncHandle[object]", agent: str, screen: "_Screen") -> None:
     """Show one execution to its end."""
     from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
+    from perdure.wire.errors import NotCancellable
 
     shown = _Shown(screen, agent)
     try:
@@ -90,7 +92,8 @@ def _follow(client: "SyncClient", handle: "SyncHandle[object]", agent: str, scre
                 _answer(client, item, screen)
         shown.result(handle.result())
     except KeyboardInterrupt:
-        handle.cancel()
+        with suppress(NotCancellable):  # it has just ended
+            handle.cancel()
         screen.aside("stopped")
     except ExecutionFailed as error:
         screen.aside(f"{handle.id} failed: {error}", "red")
