@@ -1,5 +1,6 @@
 """What ends a run, or keeps it from going on: stop conditions, guards, the watchdog."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -55,6 +56,12 @@ async def test_an_agent_that_has_done_enough_answers_with_what_it_has(condition:
     assert sum(script.asked.values()) == steps
     assert script.tools[-1] == [] and script.tools[0] == ["search", "publish"]
     assert "answer now" in str(script.instructions[-1]) and script.instructions[0] is None
+
+
+@pytest.mark.parametrize("make", [lambda: max_steps(0), lambda: max_tokens(0), called_tool, has_text])
+def test_a_condition_that_would_stop_an_agent_at_once_is_refused(make: Callable[[], StopCondition]) -> None:
+    with pytest.raises(ValueError, match="at least"):
+        make()
 
 
 @pytest.mark.slow

@@ -47,6 +47,8 @@ def max_tokens(count: int) -> StopCondition:
 
 def called_tool(*names: str) -> StopCondition:
     """Once each of these tools has given a result."""
+    if not names:
+        raise ValueError("called_tool wants the name of a tool at least; without one it would stop at once.")
 
     def stop(ctx: RunContext[Any]) -> str | None:
         done = {part.tool_name for message in _own(ctx) for part in message.parts if isinstance(part, ToolReturnPart)}
@@ -57,6 +59,8 @@ def called_tool(*names: str) -> StopCondition:
 
 def has_text(*texts: str) -> StopCondition:
     """Once the model has said each of these texts, beside its calls of tools."""
+    if not texts:
+        raise ValueError("has_text wants a text at least; without one it would stop at once.")
 
     def stop(ctx: RunContext[Any]) -> str | None:
         said = "\n".join(
