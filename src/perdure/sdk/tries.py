@@ -25,11 +25,10 @@ if TYPE_CHECKING:
 
 
 class _Pause(NamedTuple):
-    """A step between two tries: what to do when it is over, and when that is."""
+    """A step between two tries."""
 
-    call: Call
     until_us: int
-    handle: asyncio.TimerHandle | None
+    handle: asyncio.TimerHandle
 
 
 class Tries:
@@ -80,7 +79,7 @@ class Tries:
         if task is not None:
             task.cancel()
         pause = self.pauses.pop(call.key, None)
-        if pause is not None and pause.handle is not None:
+        if pause is not None:
             pause.handle.cancel()
 
     def stop(self) -> None:
@@ -89,14 +88,13 @@ class Tries:
             task.cancel()
         self._tasks.clear()
         for pause in self.pauses.values():
-            if pause.handle is not None:
-                pause.handle.cancel()
+            pause.handle.cancel()
         self.pauses.clear()
 
     def _pause(self, call: Call, until_us: int) -> None:
         runner = self._runner
         delay = max(0.0, (until_us - runner.now_us()) / 1_000_000)
-        self.pauses[call.key] = _Pause(call, until_us, runner.worker.loop.call_later(delay, self._pause_over, call))
+        self.pauses[call.key] = _Pause(until_us, runner.worker.loop.call_later(delay, self._pause_over, call))
 
     def _pause_over(self, call: Call) -> None:
         runner = self._runner
