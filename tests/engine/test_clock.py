@@ -192,7 +192,7 @@ async def test_no_live_lease_ends_when_the_database_s_clock_steps(url: str, hour
     await asyncio.gather(*beats)
 
     async def is_left() -> bool:
-        return bool(await engines[0].store.read(looks.list_named(name="workers", project_id=project_id)))
+        return bool(await engines[0].store.read(looks.list_workers(project_id=project_id)))
 
     async with asyncio.timeout(60):
         while await is_left():  # noqa: ASYNC110  # there is no event for it

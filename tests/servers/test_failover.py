@@ -205,7 +205,7 @@ async def test_a_server_waits_for_its_database(tmp_path: Path) -> None:
     )
     try:
         assert server.stdout is not None
-        assert b"Next try in a second" in await server.stdout.readline()
+        assert b"It is tried for 60 seconds" in await server.stdout.readline()
         await asyncio.to_thread(database.start)
         while b"Listening on" not in (line := await server.stdout.readline()):
             assert line, "the server ended"

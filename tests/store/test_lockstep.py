@@ -696,7 +696,7 @@ def test_every_verb_that_changes_something_says_what_it_names() -> None:
         "doctor",
         "counts",
         "unserved",
-        "list_named",
+        "list_workers",
         "next_due",
         "list_waits",
         "list_keys",
@@ -706,7 +706,7 @@ def test_every_verb_that_changes_something_says_what_it_names() -> None:
     reading |= {"watched_topics", "list_triggers", "topic_end"}
     reading |= {"get_memory", "list_agent_runs", "get_session", "list_traces", "get_trace", "journal_of"}
     reading |= {"find_question", "list_questions", "exporting", "project_ids", "read_transcript"}
-    reading |= {"budget_of"}
+    reading |= {"budget_of", "queued_behind"}
     reading |= {"untold", "active_workers", "watch_push_workers", "standing", "list_steps", "read_step"}
     reading |= {"due_schedules", "get_schedule", "list_schedules", "scheduled_workflows", "list_fires"}
     reading |= {"find_user", "read_user", "read_session", "read_project", "projects_of", "list_members"}

@@ -78,7 +78,7 @@ class WorkerStatusResponse(Struct, frozen=True):
 async def get_worker_status(call: Call, query: WorkerStatusQuery) -> WorkerStatusResponse:
     """Live workers of a deployment."""
     now_us = call.engine.clock.now_us()
-    rows = await call.engine.store.read(looks.list_named(name="workers", project_id=call.project_id))
+    rows = await call.engine.store.read(looks.list_workers(project_id=call.project_id))
     # id, deployment, python, capacity, embedded, lease until
     online = [row for row in rows if row[1] == query.deployment_id and (row[4] == 1 or row[5] > now_us)]
     return WorkerStatusResponse(len(online), bool(online))

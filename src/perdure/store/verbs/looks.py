@@ -337,6 +337,6 @@ async def old_snapshots(*, seconds: int, transactions: int) -> list[Snapshot]:
 
 
 @verb
-async def list_named(*, name: str, project_id: str) -> list[tuple[Any, ...]]:
-    """The rows of one of the small tables: workers, workflows, queues, keys."""
-    return await query(f"list_{name}", project_id=project_id)
+async def list_workers(*, project_id: str) -> list[tuple[Any, ...]]:
+    """A project's workers, as rows."""
+    return await query("list_workers", project_id=project_id)
