@@ -50,10 +50,10 @@ check: $(STAMP) ## Format, lint, types, import contracts; changes nothing
 	@$(PY) -m mypy $(TYPED)
 	@.venv/bin/lint-imports --no-logo
 
-# One more than there are cores: a third of the time tests wait for processes that they have started.
+# Two more than there are cores: much of the time tests wait for processes that they have started.
 .PHONY: test
 test: $(STAMP) ## The fast suite (ARGS="-k claim" narrows it, JOBS=4 for more cores)
-	@$(PY) -m pytest -m 'not slow and not long' -n $$(($(JOBS) + 1)) --dist worksteal $(ARGS)
+	@$(PY) -m pytest -m 'not slow and not long' -n $$(($(JOBS) + 2)) --dist worksteal $(ARGS)
 
 .PHONY: test-full
 test-full: $(STAMP) ## The slow tests too

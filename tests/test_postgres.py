@@ -47,6 +47,7 @@ async def test_a_killed_server_starts_again_with_what_it_had() -> None:
         await postgres.admin("SELECT * FROM kept", server)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel for it")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, None])
 def test_the_server_ends_with_the_process_that_started_it(how: signal.Signals | None) -> None:

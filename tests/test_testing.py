@@ -105,6 +105,7 @@ async def test_a_workflow_ends_alike_whatever_commit_it_crashes_at() -> None:
     assert "always the result 'receipt-7: 0,1'" in repr(report)
 
 
+@pytest.mark.slow
 async def test_children_are_started_once_whatever_commit_the_parent_crashes_at() -> None:
     report = await crash_everywhere(family, 2, registry=app)
     assert report.result == ["receipt-0: 0,1", "receipt-1: 0,1"]

@@ -124,6 +124,7 @@ def test_what_is_no_store_is_not_migrated(house: House, address: str) -> None:
 # --- db size ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_size_tells_what_each_workflow_uses(house: House, address: str) -> None:
     house.env["PERDURE_STORE"] = address
     house.env["PERDURE_API_KEY"] = house.run("keys", "create", "test", "--role", "admin").stdout.strip()

@@ -138,6 +138,7 @@ def test_a_change_is_reloaded_and_broken_code_waits_for_the_next(house: House) -
         assert house.run("run", "double", "--input", "[1]", "-q").stdout == "[2]\n"
 
 
+@pytest.mark.slow
 def test_code_that_no_longer_matches_its_journal_is_told_with_the_line(house: House) -> None:
     app = house.folder / "app.py"
     good = app.read_text()
@@ -166,6 +167,7 @@ def _key(house: House) -> str:
     return found[1]
 
 
+@pytest.mark.slow
 def test_dev_without_keys_needs_none(house: House) -> None:
     with developing(house, "--insecure-local") as terminal:
         shown = terminal.expect("serves")

@@ -223,6 +223,7 @@ def test_a_run_may_come_before_any_worker(house: House) -> None:
         assert house.json("show", id)["execution"]["phase"] == "queued"
 
 
+@pytest.mark.slow
 def test_a_run_outlives_its_watching_when_the_server_goes(house: House) -> None:
     with serving(house):
         with working(house, "--deployment", "green"):

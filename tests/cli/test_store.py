@@ -3,6 +3,7 @@
 import sqlite3
 from pathlib import Path
 
+import pytest
 from tests.cli.processes import House, serving, working
 
 
@@ -58,6 +59,7 @@ def test_a_store_that_is_not_there_is_told(house: House) -> None:
     assert "perdure.db" in house.run("doctor", code=2).stderr
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_and_a_store_that_is_open_are_told(house: House) -> None:
     with serving(house) as url:
         port = url.rpartition(":")[2]

@@ -135,6 +135,7 @@ async def _claim(world: World, ranges: Sequence[Range], capacity: int) -> tuple[
     return [one.id for one, _ in picked], looked.heads
 
 
+@pytest.mark.slow
 @on_postgres
 async def test_an_engine_on_a_crowded_database_claims_everything_the_late_included(url: str) -> None:
     async with engine_on(url, poll_seconds=0.1) as engine:

@@ -117,6 +117,7 @@ async def test_a_lease_is_in_doubt_once_its_connection_is_closed_even_if_the_nex
         server.server_close()
 
 
+@pytest.mark.slow
 async def test_a_silent_server_is_left_for_the_next_one_while_the_lease_holds() -> None:
     """The silence is never broken: only the time-out, a third of the lease at most, gets the beats to the other one."""
     over = threading.Event()

@@ -54,6 +54,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="freezes a process by a signal")
 @pytest.mark.parametrize("what", ["claim", pytest.param("cancel", marks=pytest.mark.slow)])
 async def test_rows_locked_by_a_frozen_server_are_free_within_its_transaction_s_timeout(url: str, what: str) -> None:

@@ -324,6 +324,7 @@ async def test_a_server_that_stops_and_starts_is_waited_for() -> None:
 # --- the database ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_server_that_ends_does_not_wait_for_a_database_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres_lane, "CLOSE_SECONDS_MAX", 0.2)
     with postgres.running() as server:

@@ -176,6 +176,7 @@ async def _wait_for(standby: str, primary: postgres.Server) -> None:
         await connection.close()
 
 
+@pytest.mark.slow
 async def test_a_failover_that_lost_commits_lets_nobody_build_upon_them() -> None:
     """An asynchronous standby takes over without the last step. Its worker must not go on as if it were recorded."""
     with postgres.running() as primary:

@@ -214,6 +214,7 @@ def _walked(
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     minutes=_numbers | st.sampled_from([7, 15, 30]),
