@@ -1,15 +1,19 @@
 """Server-sent events and long polls: where they begin, how they end, and what they leave behind."""
 
 import asyncio
+import gc
 import json
 import time
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import pytest
+from starlette.types import Message
 from tests.server.serving import Hand, Served, serving
 
+from perdure.server import streams
 from perdure.server.streams import ClientGone, Drain, Poll, Slots, frame
 from perdure.wire.errors import TooManyRequests
 
@@ -390,3 +394,27 @@ def test_slots() -> None:
     for key in ("a", "a", "b"):
         slots.give_back(key)
     assert slots.total == 0 and slots._by_key == {}
+
+
+async def test_a_poll_that_is_over_is_gone_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without waiting for the collector: a server holds thousands of polls, each for a minute."""
+    monkeypatch.setattr(streams, "_WATCH_AFTER_SECONDS", 0.0)
+    asked = asyncio.Event()
+
+    async def receive() -> Message:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError("nobody leaves")
+
+    gc.disable()
+    try:
+        poll = Poll(receive, Drain())
+        gone = weakref.ref(poll)
+        async with poll:
+            await asked.wait()
+        del poll
+        await asyncio.sleep(0)  # the watcher ends
+        await asyncio.sleep(0)
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -370,8 +370,7 @@ def run(settings: Settings) -> None:
 
 def _collect_less() -> None:
     """What a server has loaded lives as long as it does, and what a request makes is seldom a cycle: at its default
-    pace the collector walks all of it again and again. Five times more seldom than this, a server that holds thousands
-    of idle polls was seen to grow. A pace that somebody chose stays as it is."""
+    pace the collector walks all of it again and again. A pace that somebody chose stays as it is."""
     if gc.get_threshold()[0] in (700, 2_000):
         gc.collect()
         gc.freeze()

@@ -101,6 +101,8 @@ class Poll:
         self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
+            # Its traceback leads back to here: thousands of such circles would wait for the collector.
+            self._watcher = None
         self._drain.leave(self)
         self._over = True
         if self._why is None or self._task.uncancel() > self._cancelling or kind is not asyncio.CancelledError:
