@@ -50,14 +50,14 @@ check: $(STAMP) ## Format, lint, types, import contracts; changes nothing
 	@$(PY) -m mypy $(TYPED)
 	@.venv/bin/lint-imports --no-logo
 
-# Two more than there are cores: much of the time tests wait for processes that they have started.
+# More than there are cores: much of the time tests wait for processes that they have started.
 .PHONY: test
 test: $(STAMP) ## The fast suite (ARGS="-k claim" narrows it, JOBS=4 for more cores)
 	@$(PY) -m pytest -m 'not slow and not long' -n $$(($(JOBS) + 2)) --dist worksteal $(ARGS)
 
 .PHONY: test-full
 test-full: $(STAMP) ## The slow tests too
-	@$(PY) -m pytest -m 'not long' -n $(JOBS) --dist worksteal $(ARGS)
+	@$(PY) -m pytest -m 'not long' -n $$(($(JOBS) + 1)) --dist worksteal $(ARGS)
 
 .PHONY: test-long
 test-long: $(STAMP) ## Those that take minutes each: a million rows, thousands of programs, longer fault runs

@@ -2,6 +2,7 @@
 
 import signal
 
+import psutil
 import pytest
 from tests.cli.processes import House, Terminal, until_true
 
@@ -58,6 +59,8 @@ def test_ctrl_c_stops_what_the_agent_does_and_not_the_chat(busy_house: House) ->
     terminal.expect("you> ")
     terminal.press("soup\n")
     terminal.expect("[e]dit> ")
+    # Python reads the line once it has shown what it asks, and would not hear of a signal that comes in between.
+    until_true(lambda: psutil.Process(terminal.process.pid).status() == psutil.STATUS_SLEEPING)
     terminal.process.send_signal(signal.SIGINT)
     terminal.expect("stopped")
     terminal.expect("you> ")

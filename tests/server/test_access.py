@@ -15,6 +15,7 @@ from tests.server.people import PROJECTS, Person, member, person
 from tests.server.requests import IDS, NOBODY, PROTOCOL, ROUTES, URL, body_of, name_of, query_of, url_of
 from tests.server.serving import Hand, Served, serving
 
+from perdure.engine.calls import Answer
 from perdure.server.routing import Caller, Route
 from perdure.wire.access import Role
 
@@ -74,7 +75,14 @@ async def quiet(store: str) -> AsyncIterator[Served]:
         "auth_failures_max": 100_000,
     }
     async with serving(store, **values, outbound_hosts=[NOBODY]) as served:
+        # Nobody answers, and nobody says so: what is to be called must not change by itself while somebody looks.
+        served.engine.outbound.request = _silence  # type: ignore[method-assign]
         yield served
+
+
+async def _silence(*_: Any, **__: Any) -> Answer:
+    await asyncio.Event().wait()
+    raise AssertionError("nobody sets it")
 
 
 @asynccontextmanager
