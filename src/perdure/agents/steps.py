@@ -217,7 +217,7 @@ class _Body(Generic[ParamsT]):
             own = copy(params.ctx)
             own.usage = copy(before)
             params = replace(params, ctx=own)
-        call = _call_of(operation, params, run) if run.hooks else None
+        call = _call_of(operation, params, run)
         if call is None:
             value = await operation.handler(params)
         else:
