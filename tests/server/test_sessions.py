@@ -210,6 +210,56 @@ async def test_tokens_of_a_durable_agent_are_those_of_its_journal(served: Served
     assert [one["total_tokens"] for one in await listed(served)] == [15], "a result that names them has the word"
 
 
+async def test_tools_of_a_durable_agent_are_those_of_its_journal(served: Served, agent: Agent) -> None:
+    """Each at its own time, while it works, with those of the agents that it hands over to."""
+
+    def called(key: str, value: Any, name: str = "tool.refund", **more: Any) -> Any:
+        step = {"type": "step", "key": key, "name": name, "fingerprint": None, "ok": True, "value": value}
+        return {**step, "started_at_us": 1, **more}
+
+    def gave(value: Any) -> Any:
+        return {"kind": "tool_return", "result": value}
+
+    asks, again = {"kind": "approval_required"}, {"kind": "model_retry", "message": "Which order?"}
+    failure = {"type": "ValueError", "message": "no such order"}
+    id = await served.start(payload="hi")
+    item = await agent.claim()
+    first = [
+        called("tool:refund:call_1", {"usage": {}, "value": gave({"sum": 7})}),
+        called("tool:refund:call_2", again),
+        called("mcp:find:call_3", failure, "mcp.find", ok=False, last=False),
+        called("mcp:find:call_3", failure, "mcp.find", ok=False),
+        called("validate:refund:call_4", None, "tool.validate"),
+        called("tool.refund", None),
+        called("tool:refund:call_5", asks),
+        called("tool:large:call_6", gave("x" * 20_000), "tool.large"),
+    ]
+    await agent.report(item, 1, entries=first)
+    await served.start("plain", {}, parent_execution_id=id, step_key="c")
+    below = await agent.claim()
+    await agent.report(below, 1, entries=[called("agent:x/tool:refund:call_1", gave("below"))])
+
+    async def shown() -> list[tuple[Any, ...]]:
+        detail = (await served.client.get(f"/api/v1/sessions/{id}")).json()
+        found = [one["data"] for one in detail["timeline"] if one["entry_type"] == "tool_call"]
+        assert detail["tool_call_count"] == len(found) == (await listed(served))[0]["tool_call_count"]
+        assert {one["root_execution_id"] for one in found} == {id}
+        return [(one["tool_name"], one["status"], one["result"]) for one in found]
+
+    done = [
+        ("refund", "completed", {"sum": 7}),
+        ("refund", "failed", "Which order?"),
+        ("find", "failed", "no such order"),
+    ]
+    large, under = ("large", "completed", None), ("refund", "completed", "below")
+    assert await shown() == [*done, ("refund", "waiting", "waits for approval"), large, under]
+    await agent.report(item, 2, seen=9, entries=[called("tool:refund:call_5:2", gave("paid back"))])
+    assert await shown() == [*done, large, under, ("refund", "completed", "paid back")]
+    await agent.complete(below)
+    await agent.report(item, 3, seen=11, end={"type": "complete", "result": RESULT})
+    assert await shown() == [("weather", "completed", {"sun": True})], "a result that names them has the word"
+
+
 async def test_what_is_asked_below_a_run_belongs_to_it(served: Served, agent: Agent) -> None:
     id = await served.start(payload="hi")
     await agent.claim()

@@ -3,6 +3,7 @@
 from perdure import Context, Registry, step
 
 app = Registry()
+
 @step(retry=3)
 async def charge(order_id: int) -> str: ...
 

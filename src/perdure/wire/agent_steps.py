@@ -106,12 +106,7 @@ def tool_step(name: str | None, key: str | None) -> ToolStep | None:
 
 def tool_outcome(value: bytes) -> Any:
     """What a tool gave, as the model hears it."""
-    said = _object(value)
-    if said is not None and said.keys() == {"usage", "value"}:
-        inner = said["value"]
-        said = inner if isinstance(inner, dict) else None
-    if said is None:
-        return None
+    said = _tool_said(value)
     match said.get("kind"):
         case "tool_return" | "tool_content_result":
             result = said.get("result")
@@ -124,6 +119,14 @@ def tool_outcome(value: bytes) -> Any:
             return "waits for an answer"
         case _:
             return said.get("message") or said.get("title")
+
+
+def tool_status(ok: bool, value: bytes | None) -> str:
+    """How a call of a tool stands, in the words of executions: completed, failed, or waiting for somebody."""
+    kind = None if value is None else _tool_said(value).get("kind")
+    if kind in ("approval_required", "call_deferred"):
+        return "waiting"
+    return "completed" if ok and kind != "model_retry" else "failed"
 
 
 def genai_attributes(name: str | None, key: str | None, value: bytes | None) -> dict[str, Any]:
@@ -161,6 +164,15 @@ def genai_name(attributes: Mapping[str, Any]) -> str | None:
         return None
     subject = attributes.get("gen_ai.tool.name") or attributes.get("gen_ai.request.model")
     return operation if subject is None else f"{operation} {subject}"
+
+
+def _tool_said(value: bytes) -> dict[str, Any]:
+    """What a tool's step recorded, without the usage that may be put around it; nothing of what is no object."""
+    said = _object(value) or {}
+    if said.keys() == {"usage", "value"}:
+        inner = said["value"]
+        return inner if isinstance(inner, dict) else {}
+    return said
 
 
 def _object(value: bytes) -> dict[str, Any] | None:

@@ -1,16 +1,19 @@
 """The API's shapes of sessions, with the contract's names where it has them (see `wire/public.py`)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw, Struct
 
 from perdure.wire.agent_runs import Usage, assistant_message, decoded, preview, tool_calls, usage, user_message
+from perdure.wire.agent_steps import tool_outcome, tool_status
 from perdure.wire.public import Int64, Position, Time, Uuid, rfc3339
 from perdure.wire.records import NULL, MaybeRaw
 from perdure.wire.sessions import Question, Session, SessionRun
 from perdure.wire.status import STATUS
+
+TOOL_CALL: Final = "tool_call"
 
 
 class SessionMemoryResponse(Struct, frozen=True):
@@ -125,7 +128,7 @@ def _summary(runs: Sequence[SessionRun]) -> SessionSummary:
         STATUS[newest.phase].value,
         rfc3339(first.created_at_us),
         sum(_used(run, result).total for run, result in zip(runs, results, strict=True)),
-        sum(len(tool_calls(result)) for result in results),
+        sum(len(_tools(run, result)) for run, result in zip(runs, results, strict=True)),
         sum(run.approvals for run in runs),
         len(runs),
         newest.session_id,
@@ -155,7 +158,7 @@ def session_detail(session: Session) -> SessionDetail:
         sum(one.input for one in used),
         sum(one.output for one in used),
         sum(one.total for one in used),
-        sum(len(tool_calls(result)) for result in results),
+        sum(entry.entry_type == TOOL_CALL for entry in timeline),
         len(session.questions),
         timeline,
         [_approval(question) for question in session.questions],
@@ -182,14 +185,32 @@ def _said(run: SessionRun, result: Any) -> list[TimelineEntry]:
     message = user_message(decoded(run.payload))
     if message is not None:
         found.append(_message("user", message, run.created_at_us, run.id))
+    found += _tools(run, result)
     if run.completed_at_us is not None:
-        for call in tool_calls(result):
-            data = {"tool_name": call.name, "status": call.status, "result": call.result, "root_execution_id": run.id}
-            found.append(_entry("tool_call", run.completed_at_us, data))
         answer = assistant_message(result)
         if answer is not None:
             found.append(_message("assistant", answer, run.completed_at_us, run.id))
     return found
+
+
+def _tools(run: SessionRun, result: Any) -> list[TimelineEntry]:
+    """The tools that a run's result names, at its end; of a durable agent those of its journal, each at its time."""
+
+    def called(name: Any, status: Any, result: Any, at_us: int) -> TimelineEntry:
+        data = {"tool_name": name, "status": status, "result": result, "root_execution_id": run.id}
+        return _entry(TOOL_CALL, at_us, data)
+
+    if run.completed_at_us is not None and (calls := tool_calls(result)):
+        return [called(call.name, call.status, call.result, run.completed_at_us) for call in calls]
+    return [
+        called(
+            tool.name,
+            tool_status(tool.ok, tool.value),
+            None if tool.value is None else tool_outcome(tool.value),
+            tool.at_us,
+        )
+        for tool in run.tools
+    ]
 
 
 def _message(role: str, content: Any, at_us: int, run_id: str) -> TimelineEntry:

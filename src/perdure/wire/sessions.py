@@ -18,6 +18,15 @@ class Memory(Struct, frozen=True):
     version: int
 
 
+class SessionTool(Struct, frozen=True):
+    """A call of a tool by a durable agent, as its step recorded it; without its value when that is too large."""
+
+    name: str
+    ok: bool
+    at_us: int
+    value: bytes | None
+
+
 class SessionRun(Struct, frozen=True):
     """A root execution of a session. Payload and result are None when they are too large to be shown."""
 
@@ -36,6 +45,8 @@ class SessionRun(Struct, frozen=True):
     input_tokens: int = 0
     output_tokens: int = 0
     """What the models took that a durable agent asked, as far as it is recorded."""
+    tools: Sequence[SessionTool] = ()
+    """What a durable agent called, as far as it is recorded."""
 
 
 class Question(Struct, frozen=True):

@@ -7,10 +7,11 @@ from typing import Any, Final, NamedTuple
 from msgspec import Raw
 
 from perdure.store.interface import query, verb
-from perdure.wire.agent_steps import MODEL, answer_tokens
+from perdure.wire.agent_steps import MODEL, answer_tokens, tool_step
 from perdure.wire.codec import REPLY_BYTES_MAX
 from perdure.wire.errors import Conflict, NotFound
-from perdure.wire.sessions import Memory, Question, Session, SessionRun
+from perdure.wire.records import Kind
+from perdure.wire.sessions import Memory, Question, Session, SessionRun, SessionTool
 from perdure.wire.status import FINAL, Phase
 
 AGENTS_MAX: Final = 500
@@ -20,9 +21,10 @@ RUNS_SHOWN_MAX: Final = 100
 QUESTIONS_MAX: Final = 500
 EVENTS_LOOKED_AT: Final = 20_000
 """How many of a run's newest events are searched for questions."""
-ANSWERS_MAX: Final = 1_000
-"""How many answers of models are looked at for a run's tokens."""
+STEPS_MAX: Final = 1_000
+"""How many answers of models and calls of tools are looked at for a run."""
 VALUE_SHOWN_MAX: Final = 256 << 10
+TOOL_SHOWN_MAX: Final = 16 << 10
 
 
 @verb
@@ -126,17 +128,43 @@ async def _runs(project_id: str, ids: Sequence[str]) -> list[SessionRun]:
     for id in ids:
         rows = await query("session_run", project_id=project_id, id=id, bytes_max=min(room // 2, VALUE_SHOWN_MAX))
         for row in rows:
-            run = _run(row, await _tokens(project_id, id))
-            room -= min(room, len(run.payload or b"") + len(run.result or b""))
-            found.append(run)
+            room -= min(room, len(row[8] or b"") + len(row[9] or b""))
+            agents = await _agent_steps(project_id, id, room)
+            room -= sum(len(tool.value or b"") for tool in agents.tools)
+            found.append(_run(row, agents))
     return found
 
 
-async def _tokens(project_id: str, id: str) -> tuple[int, int]:
-    """What the models of a run and of all below it took: input and output."""
-    rows = await query("model_answers", project_id=project_id, id=id, name=MODEL, limit=ANSWERS_MAX)
-    used = [answer_tokens(value) for (value,) in rows]
-    return sum(given for given, _ in used), sum(taken for _, taken in used)
+class _AgentSteps(NamedTuple):
+    """What the models of durable agents took, and the tools that were called."""
+
+    input_tokens: int
+    output_tokens: int
+    tools: Sequence[SessionTool]
+
+
+async def _agent_steps(project_id: str, id: str, room: int) -> _AgentSteps:
+    """Of a run and of all below it, the values as far as there is room. A call that waited for approval has two steps,
+    and is told as the later one left it."""
+    rows = await query(
+        "agent_steps", project_id=project_id, id=id, model=MODEL, bytes_max=TOOL_SHOWN_MAX, limit=STEPS_MAX
+    )
+    given = taken = 0
+    tools: dict[tuple[str | None, ...], SessionTool] = {}
+    for execution_id, kind, key, name, ok, at_us, value in rows:
+        if kind != Kind.STEP:  # a try that was followed by others
+            continue
+        tool = tool_step(name, key)
+        if tool is not None:
+            if value is not None and len(value) > room:
+                value = None
+            room -= len(value or b"")
+            call = (execution_id, key.rpartition("/")[0], tool.name, tool.call_id)
+            tools[call] = SessionTool(tool.name, bool(ok), at_us, value)
+        elif name == MODEL and ok:
+            input_tokens, output_tokens = answer_tokens(value)
+            given, taken = given + input_tokens, taken + output_tokens
+    return _AgentSteps(given, taken, list(tools.values()))
 
 
 async def _questions(project_id: str, run: SessionRun, limit: int) -> list[Question]:
@@ -165,7 +193,7 @@ async def _questions(project_id: str, run: SessionRun, limit: int) -> list[Quest
     return sorted(found.values(), key=lambda one: one.asked_at_us)[:limit]
 
 
-def _run(values: Sequence[Any], tokens: tuple[int, int]) -> SessionRun:
-    fields = [*values, *tokens]
+def _run(values: Sequence[Any], agents: _AgentSteps) -> SessionRun:
+    fields = [*values, *agents]
     fields[2] = Phase(fields[2])
     return SessionRun(*fields)
