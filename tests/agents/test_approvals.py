@@ -230,6 +230,13 @@ async def test_the_question_is_answered_over_http_with_who_answered(
         listed = (await served.client.get("/api/v1/agents/refunds")).json()
         assert listed["metadata"]["output_schema_name"] == "str"
         assert [tool["name"] for tool in listed["tools"]] == ["refund"]
+        session = (await served.client.get(f"/api/v1/sessions/{handle.id}")).json()
+        timeline = [(one["entry_type"], one["data"].get("content")) for one in session["timeline"]]
+        said = [("user_message", "Money back!"), ("tool_call", None), ("assistant_message", "paid 8")]
+        assert [one for one in timeline if not one[0].startswith("approval_")] == said
+        [refund] = [one["data"] for one in session["timeline"] if one["entry_type"] == "tool_call"]
+        assert (refund["tool_name"], refund["status"], refund["result"]) == ("refund", "completed", "paid 8")
+        assert (session["tool_call_count"], session["approval_count"]) == (1, 1)
     finally:
         await worker.drain()
         await transport.close()

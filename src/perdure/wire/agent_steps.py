@@ -126,7 +126,7 @@ def tool_status(ok: bool, value: bytes | None) -> str:
     kind = None if value is None else _tool_said(value).get("kind")
     if kind in ("approval_required", "call_deferred"):
         return "waiting"
-    return "completed" if ok and kind != "model_retry" else "failed"
+    return "completed" if ok and kind in (None, "tool_return", "tool_content_result") else "failed"
 
 
 def genai_attributes(name: str | None, key: str | None, value: bytes | None) -> dict[str, Any]:
