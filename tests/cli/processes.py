@@ -15,8 +15,9 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import psutil
 from typer.testing import CliRunner
 
 from perdure.cli.main import app
@@ -261,7 +262,7 @@ def until_true(check: Any, process: subprocess.Popen[str] | None = None) -> None
 
 
 class Terminal:
-    """A command at a terminal: what it shows, and keys to press."""
+    """A command at a terminal: what it shows, and keys to press. In a `with` block it is over at its end, however."""
 
     def __init__(self, house: House, *arguments: str) -> None:
         self.master, terminal = pty.openpty()
@@ -276,6 +277,14 @@ class Terminal:
         )
         os.close(terminal)
         self.shown = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.returncode is None:  # the test has failed before it was closed
+            self.process.kill()
+            self.close()
 
     def press(self, key: str) -> None:
         os.write(self.master, key.encode())
@@ -299,6 +308,16 @@ class Terminal:
             return False
         self.shown += data.decode("utf-8", "replace").replace("\r\n", "\n")
         return bool(data)
+
+    def reads_keys(self) -> bool:
+        """Whether it waits for a key, not for a lock or a reply; where the system does not tell: whether it waits."""
+        try:
+            waits_in = Path(f"/proc/{self.process.pid}/wchan").read_text()
+        except OSError:
+            waits_in = ""
+        if waits_in in ("", "0"):
+            return psutil.Process(self.process.pid).status() == psutil.STATUS_SLEEPING
+        return "poll" in waits_in or "select" in waits_in
 
     def close(self) -> int:
         """Wait for the end and give the exit code."""

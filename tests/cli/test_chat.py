@@ -2,40 +2,39 @@
 
 import signal
 
-import psutil
 import pytest
 from tests.cli.processes import House, Terminal, until_true
 
 
 def test_a_chat_shows_words_tools_and_questions_as_they_come(busy_house: House) -> None:
-    terminal = Terminal(busy_house, "chat", "waiter", "--session", "table 7", "--user", "ann")
-    terminal.expect("session table 7")
-    terminal.expect("ann> ")
-    terminal.press("tea\n")
-    terminal.expect("waiter> One tea, coming.\n")
-    terminal.expect("  charge(euros=3)\n")
-    terminal.expect("allow charge(euros=3)?\n")
-    terminal.expect("[y]es, [n]o, [e]dit> ")
-    terminal.press("e\n")
-    terminal.expect("(a JSON object)> ")
-    terminal.press("3\n")
-    terminal.expect("that is no JSON object")
-    terminal.expect("[e]dit> ")
-    terminal.press("e\n")
-    terminal.expect("(a JSON object)> ")
-    terminal.press('{"euros": 2}\n')
-    terminal.expect('  charge → approved=true, arguments={"euros": 2}\n')
-    terminal.expect("waiter> Enjoy!\n")
-    terminal.expect("ann> ")
-    terminal.press("cake\n")
-    terminal.expect("[e]dit> ")
-    terminal.press("n\n")
-    terminal.expect("why not (may be empty)> ")
-    terminal.press("too dear\n")
-    terminal.expect('approved=false, feedback="too dear"')
-    terminal.expect("ann> ")
-    terminal.press("\x04")
-    assert terminal.close() == 0
+    with Terminal(busy_house, "chat", "waiter", "--session", "table 7", "--user", "ann") as terminal:
+        terminal.expect("session table 7")
+        terminal.expect("ann> ")
+        terminal.press("tea\n")
+        terminal.expect("waiter> One tea, coming.\n")
+        terminal.expect("  charge(euros=3)\n")
+        terminal.expect("allow charge(euros=3)?\n")
+        terminal.expect("[y]es, [n]o, [e]dit> ")
+        terminal.press("e\n")
+        terminal.expect("(a JSON object)> ")
+        terminal.press("3\n")
+        terminal.expect("that is no JSON object")
+        terminal.expect("[e]dit> ")
+        terminal.press("e\n")
+        terminal.expect("(a JSON object)> ")
+        terminal.press('{"euros": 2}\n')
+        terminal.expect('  charge → approved=true, arguments={"euros": 2}\n')
+        terminal.expect("waiter> Enjoy!\n")
+        terminal.expect("ann> ")
+        terminal.press("cake\n")
+        terminal.expect("[e]dit> ")
+        terminal.press("n\n")
+        terminal.expect("why not (may be empty)> ")
+        terminal.press("too dear\n")
+        terminal.expect('approved=false, feedback="too dear"')
+        terminal.expect("ann> ")
+        terminal.press("\x04")
+        assert terminal.close() == 0
     found = busy_house.lines("ls", "--session", "table 7")
     assert len(found) == 2 and {one["user_id"] for one in found} == {"ann"}
 
@@ -43,29 +42,29 @@ def test_a_chat_shows_words_tools_and_questions_as_they_come(busy_house: House) 
 @pytest.mark.slow
 def test_a_chat_may_be_refused_while_another_has_its_turn(busy_house: House) -> None:
     first = busy_house.run("run", "asks", "--session", "two", "--on-conflict", "queue", "--detach").stdout.strip()
-    terminal = Terminal(busy_house, "chat", "waiter", "--session", "two", "--on-conflict", "reject")
-    terminal.expect("you> ")
-    terminal.press("tea\n")
-    terminal.expect(f"Execution {first!r} has its turn in session 'two'")
-    terminal.expect("you> ")
-    terminal.press("\x04")
-    assert terminal.close() == 0
+    with Terminal(busy_house, "chat", "waiter", "--session", "two", "--on-conflict", "reject") as terminal:
+        terminal.expect("you> ")
+        terminal.press("tea\n")
+        terminal.expect(f"Execution {first!r} has its turn in session 'two'")
+        terminal.expect("you> ")
+        terminal.press("\x04")
+        assert terminal.close() == 0
     busy_house.run("cancel", first)
 
 
 @pytest.mark.slow
 def test_ctrl_c_stops_what_the_agent_does_and_not_the_chat(busy_house: House) -> None:
-    terminal = Terminal(busy_house, "chat", "waiter", "--session", "stopped")
-    terminal.expect("you> ")
-    terminal.press("soup\n")
-    terminal.expect("[e]dit> ")
-    # Python reads the line once it has shown what it asks, and would not hear of a signal that comes in between.
-    until_true(lambda: psutil.Process(terminal.process.pid).status() == psutil.STATUS_SLEEPING)
-    terminal.process.send_signal(signal.SIGINT)
-    terminal.expect("stopped")
-    terminal.expect("you> ")
-    terminal.press("exit\n")
-    assert terminal.close() == 0
+    with Terminal(busy_house, "chat", "waiter", "--session", "stopped") as terminal:
+        terminal.expect("you> ")
+        terminal.press("soup\n")
+        terminal.expect("[e]dit> ")
+        # Python reads the line once it has shown what it asks, and would not hear of a signal that comes in between.
+        until_true(terminal.reads_keys)
+        terminal.process.send_signal(signal.SIGINT)
+        terminal.expect("stopped")
+        terminal.expect("you> ")
+        terminal.press("exit\n")
+        assert terminal.close() == 0
     until_true(lambda: busy_house.lines("ls", "--session", "stopped")[0]["status"] == "cancelled")
 
 
