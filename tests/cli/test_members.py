@@ -1,21 +1,23 @@
 """Members, in the file of a stopped store and on a running server."""
 
 import json
+import urllib.error
 import urllib.request
 from typing import Any
 
+import pytest
 from tests.cli.processes import House, serving
+
+
+def post(url: str, body: Any) -> Any:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
+    with urllib.request.urlopen(request) as reply:
+        return json.load(reply)
 
 
 def sign_up(url: str, email: str, invitation: str) -> Any:
     body = {"first_name": "Ann", "last_name": "Lee", "email": email, "password": "correct horse"}
-    request = urllib.request.Request(
-        f"{url}/api/v1/auth/signup",
-        json.dumps(body | {"invitation": invitation}).encode(),
-        {"content-type": "application/json"},
-    )
-    with urllib.request.urlopen(request) as reply:
-        return json.load(reply)
+    return post(f"{url}/api/v1/auth/signup", body | {"invitation": invitation})
 
 
 def test_the_first_member_is_invited_before_there_is_a_server(house: House) -> None:
@@ -39,3 +41,21 @@ def test_the_first_member_is_invited_before_there_is_a_server(house: House) -> N
         assert "is a member with role write" in house.run("members", "add", "ann@example.com", "--role", "write").stdout
         assert "read, write or admin" in house.run("members", "add", "x@y.example", "--role", "owner", code=2).stderr
         assert "not an e-mail" in house.run("members", "add", "nobody", code=2).stderr
+
+
+def test_whoever_lost_a_password_gets_one_from_the_operator(house: House) -> None:
+    invitation = house.run("members", "add", "ann@example.com").stdout.strip()
+    with serving(house) as url:
+        sign_up(url, "ann@example.com", invitation)
+        assert "is open in another process" in house.run("members", "password", "ann@example.com", code=2).stderr
+    said = house.run("members", "password", "Ann@Example.com")
+    made = said.stdout.strip()
+    assert "All their sessions have ended" in said.stderr
+    assert (
+        "Nobody has signed up as bob@example.com" in house.run("members", "password", "bob@example.com", code=2).stderr
+    )
+    with serving(house) as url:
+        signed_in = post(f"{url}/api/v1/auth/signin", {"email": "ann@example.com", "password": made})
+        assert signed_in["user"]["email"] == "ann@example.com"
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            post(f"{url}/api/v1/auth/signin", {"email": "ann@example.com", "password": "correct horse"})

@@ -15,7 +15,7 @@ from perdure.store.verbs import accounts
 from perdure.store.verbs.accounts import NewSession
 from perdure.wire.access import Principal, Role
 from perdure.wire.accounts import Session
-from perdure.wire.errors import Forbidden
+from perdure.wire.errors import Forbidden, NotFound
 
 
 @pytest.fixture
@@ -320,6 +320,17 @@ async def test_another_password_ends_all_other_sessions(open_house: Served) -> N
         assert (await other.get(f"{AUTH}/me")).status_code == 401
         assert (await sign_in(other, somebody.email)).status_code == 401
         assert (await sign_in(other, somebody.email, "battery staple")).status_code == 200
+
+
+async def test_a_password_that_the_operator_made_ends_all_sessions(open_house: Served) -> None:
+    desk = open_house.engine.accounts
+    async with person(open_house) as somebody:
+        with pytest.raises(NotFound, match="Nobody has signed up"):
+            await desk.reset_password("nobody@example.com")
+        made = await desk.reset_password(somebody.email.upper())
+        assert (await somebody.client.get(f"{AUTH}/me")).status_code == 401
+        assert (await sign_in(somebody.client, somebody.email)).status_code == 401
+        assert (await sign_in(somebody.client, somebody.email, made)).status_code == 200
 
 
 async def test_a_key_is_no_user(served: Served) -> None:

@@ -35,6 +35,7 @@ def add_to(app: typer.Typer) -> None:
     command(members, "add")(add)
     command(members, "list")(list_)
     command(members, "remove")(remove)
+    command(members, "password")(password)
     command(members, "ls", hidden=True)(list_)
     command(members, "rm", hidden=True)(remove)
     app.add_typer(members, name="members", rich_help_panel="Operate")
@@ -116,6 +117,25 @@ def remove(
         emit({"email": email})
     else:
         say(f"{email} is no member any more, {where}.")
+
+
+def password(email: EmailArgument, database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
+    """Give somebody who has lost theirs a new password, and show it, this once.
+
+    It is the user's in all their projects, so no project's admin may do it: it takes the store itself, a stopped file
+    or a database.
+    """
+    from perdure.cli.store import offline
+
+    async def reset(engine: "Engine", _: str) -> str:
+        return await engine.accounts.reset_password(email)
+
+    made: str = offline(database, reset)
+    if as_json:
+        emit({"email": email, "password": made})
+        return
+    say(made)
+    note(f"Hand it to {email}: they sign in with it, and choose another. All their sessions have ended.")
 
 
 async def _members(client: "Client") -> str:

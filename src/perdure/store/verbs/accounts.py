@@ -128,12 +128,13 @@ async def change_user(
 
 
 @verb
-async def change_password(*, user_id: str, password_hash: str, session: NewSession, now_us: int) -> None:
-    """Another password from now on, and another session: all that were open end. Raises NotFound."""
+async def change_password(*, user_id: str, password_hash: str, session: NewSession | None, now_us: int) -> None:
+    """Another password from now on: all sessions that were open end, and another one may begin. Raises NotFound."""
     if not await query("update_password", user_id=user_id, password_hash=password_hash, now_us=now_us):
         raise _no_user(user_id)
-    await query("delete_other_sessions", user_id=user_id, token_hash=session.token_hash)
-    await _insert_session(user_id, session, now_us)
+    await query("delete_other_sessions", user_id=user_id, token_hash="" if session is None else session.token_hash)
+    if session is not None:
+        await _insert_session(user_id, session, now_us)
     await Tell(UserChanged(user_id))
 
 
