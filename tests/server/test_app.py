@@ -68,12 +68,11 @@ async def test_sigterm_ends_a_server_in_order(database: str) -> None:
         for n in range(20)
     ]
     await asyncio.sleep(0.05)
-    began = time.monotonic()
     server.process.send_signal(signal.SIGTERM)
-    assert (await poll).json()["status"] == "pending"
-    answers = await asyncio.gather(*starts, return_exceptions=True)
-    assert await server.process.wait() == 0
-    assert time.monotonic() - began < 5
+    async with asyncio.timeout(30):  # the poll alone would last longer
+        assert (await poll).json()["status"] == "pending"
+        answers = await asyncio.gather(*starts, return_exceptions=True)
+        assert await server.process.wait() == 0
     log = (await server.process.stderr.read()).decode()  # type: ignore[union-attr]  # piped
     assert '"level": "ERROR"' not in log and "Traceback" not in log
     await server.client.aclose()
@@ -89,7 +88,8 @@ async def test_sigterm_ends_a_server_in_order(database: str) -> None:
 
 async def test_who_takes_nothing_does_not_hold_up_the_end(database: str) -> None:
     writers = []
-    async with serving(database, drain_seconds=2.0) as served:
+    served_late = serving(database, drain_seconds=2.0, body_seconds=60.0, write_seconds=60.0)
+    async with asyncio.timeout(30), served_late as served:
         data = "x" * 1_000_000
         for _ in range(20):
             await served.client.post("/api/v1/events/publish", json={"topic": "t", "events": [{"data": data}]})
@@ -100,8 +100,6 @@ async def test_who_takes_nothing_does_not_hold_up_the_end(database: str) -> None
             writer.write(head.encode())
             writers.append(writer)
         await served.until_held()  # the stream; the start waits for its body
-        began = time.monotonic()
-    assert time.monotonic() - began < 5
     for writer in writers:
         writer.transport.abort()
 

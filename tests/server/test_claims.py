@@ -1,12 +1,11 @@
 """The worker protocol over HTTP. What the verbs do is tried in tests/store."""
 
 import asyncio
-import time
 from uuid import uuid4
 
 import httpx2
 import pytest
-from tests.server.serving import Hand, Served
+from tests.server.serving import Hand, Served, serving
 
 
 @pytest.mark.parametrize("what", ["register", "claim", "report", "beat", "drain"])
@@ -24,14 +23,16 @@ async def test_another_protocol_is_refused(served: Served, what: str, version: s
     assert reply.status_code == 400 and "Perdure-Protocol" in reply.json()["error"]
 
 
-async def test_a_claim_is_answered_as_soon_as_there_is_work(served: Served, hand: Hand) -> None:
-    claiming = asyncio.create_task(hand.claim(20))
-    await served.until_waiting(hand.id)
-    began = time.monotonic()
-    id = await served.start(payload={"n": 1}, tags={"a": "b"}, user_id="u")
-    item = await claiming
-    assert time.monotonic() - began < 2
-    assert item["id"] == id and item["attempt"] == 1 and item["user_id"] == "u" and item["tags"] == {"a": "b"}
+async def test_a_claim_is_answered_as_soon_as_there_is_work(database: str) -> None:
+    async with serving(database, poll_seconds=60.0) as served:  # so nobody looks without having been told
+        hand = Hand(served.client)
+        await hand.register()
+        claiming = asyncio.create_task(hand.claim(60))
+        await served.until_waiting(hand.id)
+        async with asyncio.timeout(25):
+            id = await served.start(payload={"n": 1}, tags={"a": "b"}, user_id="u")
+            item = await claiming
+        assert item["id"] == id and item["attempt"] == 1 and item["user_id"] == "u" and item["tags"] == {"a": "b"}
 
 
 async def test_a_claim_without_work_comes_back_empty(served: Served, hand: Hand) -> None:
@@ -110,7 +111,7 @@ async def test_a_closed_connection_cuts_the_lease_only_of_its_workers(served: Se
 async def test_a_claim_that_is_asked_again_lets_the_earlier_one_go_and_gets_its_batch(
     served: Served, hand: Hand
 ) -> None:
-    asked = hand.claiming(20)
+    asked = hand.claiming(60)
     first = asyncio.create_task(hand.say("claim", asked))
     await served.until_waiting(hand.id)
     second = asyncio.create_task(hand.say("claim", asked))
@@ -118,6 +119,4 @@ async def test_a_claim_that_is_asked_again_lets_the_earlier_one_go_and_gets_its_
     id = await served.start()
     handed = await second
     assert [item["id"] for item in handed["items"]] == [id]
-    began = time.monotonic()
     assert (await hand.say("claim", asked))["items"] == handed["items"]
-    assert time.monotonic() - began < 5

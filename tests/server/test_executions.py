@@ -1,7 +1,6 @@
 """The execution routes, against the real engine."""
 
 import asyncio
-import time
 from datetime import datetime
 from typing import Any
 
@@ -49,14 +48,13 @@ async def test_payload_and_result_come_back_byte_for_byte(served: Served, hand: 
 async def test_get_waits_until_final(served: Served, hand: Hand) -> None:
     id = await served.start()
     item = await hand.claim()
-    poll = asyncio.create_task(served.client.get(f"/api/v1/executions/{id}?wait=20"))
+    poll = asyncio.create_task(served.client.get(f"/api/v1/executions/{id}?wait=60"))
     await served.until_held()
     assert not poll.done()
     await hand.complete(item, 7)
-    assert (await poll).json()["result"] == 7
-    began = time.monotonic()
-    assert (await served.client.get(f"/api/v1/executions/{id}?wait=20")).json()["status"] == "completed"
-    assert time.monotonic() - began < 5
+    async with asyncio.timeout(30):
+        assert (await poll).json()["result"] == 7
+        assert (await served.client.get(f"/api/v1/executions/{id}?wait=60")).json()["status"] == "completed"
 
 
 async def test_a_wait_that_sees_no_end_answers_with_the_present(served: Served) -> None:

@@ -160,15 +160,21 @@ async def test_connections_are_counted(database: str) -> None:
 # --- slowness ------------------------------------------------------------------------------------------------------
 
 
+async def trickle(line: Wire, data: bytes, answer: asyncio.Task[object]) -> None:
+    """Send a little at a time until there is an answer; none for long means that each bit moved the deadline."""
+    for _ in range(200):
+        await line.send(data)
+        if (await asyncio.wait({answer}, timeout=0.1))[0]:
+            return
+    answer.cancel()
+
+
 async def test_headers_have_a_deadline_that_a_trickle_does_not_move(database: str) -> None:
     async with serving(database, header_seconds=0.5) as served, wire(served) as line:
-        began = time.monotonic()
         answer = asyncio.create_task(line.reply())
-        while not answer.done() and time.monotonic() - began < 10:
-            await line.send(b"GET" if time.monotonic() - began < 0.05 else b"X")
-            await asyncio.wait({answer}, timeout=0.1)
+        await line.send(b"GET")
+        await trickle(line, b"X", answer)
         assert (await answer)[0] in (400, 408)
-        assert time.monotonic() - began < 4
 
 
 async def test_a_silent_connection_is_closed(database: str) -> None:
@@ -180,13 +186,9 @@ async def test_a_body_has_a_deadline(database: str) -> None:
     async with serving(database, body_seconds=0.5) as served, wire(served) as line:
         await line.send(line.head("POST", RUN, "Content-Length: 1000"))
         answer = asyncio.create_task(line.reply())
-        began = time.monotonic()
-        while not answer.done() and time.monotonic() - began < 10:
-            await line.send(b" ")
-            await asyncio.wait({answer}, timeout=0.1)
+        await trickle(line, b" ", answer)
         status, headers, body = await answer
         assert (status, error_of(body)) == (408, "REQUEST_TIMEOUT") and headers["connection"] == "close"
-        assert time.monotonic() - began < 4
         await line.closed()
         assert (await served.client.get("/health")).status_code == 200
 
@@ -329,22 +331,23 @@ async def test_an_unread_body_does_not_spoil_the_next_request(served: Served) ->
         assert [(await line.reply())[0] for _ in range(2)] == [200, 404]
 
 
-async def test_a_peer_that_drops_a_workers_connection_cuts_its_lease(served: Served, hand: Hand) -> None:
-    id = await served.start()
-    item = await hand.claim()
-    assert item["id"] == id
-    body = json.dumps({"worker_id": hand.id, "epoch": hand.epoch}).encode()
-    async with wire(served) as line:
-        await line.send(
-            line.head("POST", "/worker/v1/beat", "Perdure-Protocol: 1", f"Content-Length: {len(body)}") + body
-        )
-        assert (await line.reply())[0] == 200
-    began = time.monotonic()
-    other = Hand(served.client)
-    await other.register()
-    again = await other.claim(10)
-    assert again["id"] == id and again["attempt"] == 2
-    assert time.monotonic() - began < 5, "a full lease is 12 s"
+async def test_a_peer_that_drops_a_workers_connection_cuts_its_lease(database: str) -> None:
+    async with serving(database, lease_seconds=300.0) as served:
+        hand = Hand(served.client)
+        await hand.register()
+        id = await served.start()
+        item = await hand.claim()
+        assert item["id"] == id
+        body = json.dumps({"worker_id": hand.id, "epoch": hand.epoch}).encode()
+        async with wire(served) as line:
+            await line.send(
+                line.head("POST", "/worker/v1/beat", "Perdure-Protocol: 1", f"Content-Length: {len(body)}") + body
+            )
+            assert (await line.reply())[0] == 200
+        other = Hand(served.client)
+        await other.register()
+        again = await other.claim(60)
+        assert again["id"] == id and again["attempt"] == 2
 
 
 async def test_a_connection_without_requests_is_let_go_in_the_end(served: Served) -> None:

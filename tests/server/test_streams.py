@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import json
-import time
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -133,14 +132,12 @@ async def test_line_breaks_between_tokens_do_not_break_a_stream(served: Served) 
 
 
 async def test_a_silent_stream_sends_comments(database: str) -> None:
-    async with serving(database, stream_comment_seconds=0.1, stream_seconds_max=0.6) as served:
+    async with serving(database, stream_comment_seconds=0.1, stream_seconds_max=1.5) as served:
         id = await served.start()
         for path in (f"/api/v1/executions/{id}/events", "/api/v1/events/stream?topic=t"):
-            began = time.monotonic()
             async with following(served, path) as stream:
-                assert await stream.rest() == []
-                assert 3 <= len(stream.comments) <= 6
-                assert 0.5 < time.monotonic() - began < 3, "and ends, so that its client comes back"
+                assert await stream.rest() == [], "and ends, so that its client comes back"
+                assert 3 <= len(stream.comments) <= 16
 
 
 async def test_who_only_waits_is_not_looked_at(served: Served) -> None:
@@ -319,9 +316,9 @@ async def test_polls_and_streams_end_cleanly_when_the_server_goes(database: str)
         ]
         await served.until_held(len(waiting) - 1 + len(streams))
         await served.until_waiting(hand.id)
-        began = time.monotonic()
         served.server.stop()
-        get, wait, steps, claimed = await asyncio.gather(*waiting)
+        async with asyncio.timeout(30):
+            get, wait, steps, claimed = await asyncio.gather(*waiting)
         assert get.json()["status"] == "pending"
         assert wait.json() == {"finished": [], "missing": []}
         assert steps.json()["steps"] == []
@@ -329,7 +326,6 @@ async def test_polls_and_streams_end_cleanly_when_the_server_goes(database: str)
         for events, stream_ in await asyncio.gather(*streams):
             assert events == []
             assert len(stream_.retries) == 2 and stream_.comments
-        assert time.monotonic() - began < 3
 
 
 # --- the parts -----------------------------------------------------------------------------------------------------
