@@ -212,7 +212,7 @@ async def test_an_errors_text_is_recorded_whatever_it_holds(served: Served, hand
 
 
 async def test_a_large_value_is_read_about_as_fast_as_any_json() -> None:
-    """It is read and checked in one go, so others wait for it: by the processor's time, not much longer than for that."""
+    """It is read in one go, so the others wait for it: by the processor's time, not much longer than for any JSON."""
     body = b'{"accept_early": true, "payload": [' + b"[]," * 2_000_000 + b"[]]}"
     gc.collect()
     gc.disable()  # its full collections walk all of pytest
