@@ -67,7 +67,7 @@ async def test_sigterm_ends_a_server_in_order(database: str) -> None:
         asyncio.create_task(server.client.post("/api/v1/workflows/w/run", json={**body, "key": str(n)}))
         for n in range(20)
     ]
-    await asyncio.sleep(0.05)
+    await asyncio.wait(starts, return_when=asyncio.FIRST_COMPLETED)  # the poll was sent before them
     server.process.send_signal(signal.SIGTERM)
     async with asyncio.timeout(30):  # the poll alone would last longer
         assert (await poll).json()["status"] == "pending"
