@@ -65,7 +65,7 @@ test-long: $(STAMP) ## Those that take minutes each: a million rows, thousands o
 
 .PHONY: faults
 faults: $(STAMP) ## Kill, freeze and cut off real processes for an hour (ARGS="--help" shows what)
-	@$(PY) -m tests.faults --jobs $(JOBS) $(ARGS)
+	@$(PY) -m tests.faults --jobs $$(($(JOBS) + 1)) $(ARGS)
 
 .PHONY: bench
 bench: $(STAMP) ## Measure (ARGS="--help" shows what)

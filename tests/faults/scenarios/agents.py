@@ -22,8 +22,8 @@ from perdure.sdk.client import Handle
 
 
 async def agents(run: Run) -> None:
-    executions = run.pick(20, 40, 600)
-    kills = run.pick(4, 8, 200)
+    executions = run.pick(20, 40, 300)
+    kills = run.pick(4, 8, 100)  # and as many on the other database
     log = run.folder / "provider.jsonl"
     scripts = run.folder / "scripts.json"
     scripts.write_text(json.dumps(agents_app.SCRIPTS))

@@ -65,8 +65,8 @@ def _limit(queue: str, key: str | None) -> int | None:
 
 
 async def limits(run: Run) -> None:
-    wanted = run.pick(1_500, 10_000, 100_000)
     postgres = run.database.servers_max > 1
+    wanted = run.pick(1_500, 10_000, 100_000 if postgres else 20_000)
     if postgres:
         await restart(run, track_commit_timestamp="on")
     slots = _Slots()
