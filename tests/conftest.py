@@ -5,7 +5,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from tests import databases
+
+# How long an example takes says something of the machine, not of the code.
+settings.register_profile("perdure", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("perdure")
 
 
 @pytest.fixture(params=databases.KINDS)

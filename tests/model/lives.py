@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 from tests.store.world import GRACE_US, LEASE_US, SECOND
 
@@ -302,8 +303,10 @@ class Model:
         count = life.losses if life.acked else life.undelivered
         self.move("lose", life)
         life.note(Kind.LOST, None)
-        delay_us = 0 if count == 1 else SECOND * 2 ** (count - 2)
-        self._requeued(life, self.now_us + min(delay_us, 300 * SECOND) if delay_us else None)
+        most_us = 0 if count == 1 else min(SECOND * 2 ** (count - 2), 300 * SECOND)
+        own = int.from_bytes(blake2b(f"{life.id} {count}".encode(), digest_size=4).digest())
+        less_us = most_us // 2 * own // 2**32  # up to half
+        self._requeued(life, self.now_us + most_us - less_us if most_us else None)
 
     def end_worker(self, worker: str, *, released: bool) -> None:
         del self.leases[worker]

@@ -24,7 +24,7 @@ from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.machine import Machine
 from perdure.wire.records import Row
 
-FAST = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+FAST = settings(max_examples=100, suppress_health_check=list(HealthCheck), derandomize=True)
 HUNT = settings(FAST, max_examples=1_000, phases=(Phase.generate,), report_multiple_bugs=False, database=None)
 SLOW = settings(FAST, max_examples=300, derandomize=False)
 seeds = st.integers(0, 2**32)

@@ -68,7 +68,20 @@ async def test_the_first_loss_is_handed_out_at_once_and_later_ones_wait_longer(w
         await world.register()
         assert await world.claim_ids() == [id]
         await world.acknowledge(id)
-    assert waits == [0, 1, 2, 4]
+    assert waits[0] == 0 and all(most / 2 <= wait <= most for wait, most in zip(waits[1:], (1, 2, 4), strict=True))
+
+
+async def test_those_that_were_lost_together_come_back_apart(world: World) -> None:
+    """Or one that kills its worker would take the same others with it each time, until they are given up, too."""
+    ids = [await world.running() for _ in range(5)]
+    await world.lose()
+    await world.register()
+    assert sorted(await world.claim_ids(capacity=5)) == sorted(ids), "the first time at once"
+    for id in ids:
+        await world.acknowledge(id)
+    await world.lose()
+    due = sorted([(await world.get(id)).due_at_us or 0 for id in ids])
+    assert due[-1] - due[0] > SECOND // 20 and len(set(due)) == 5
 
 
 async def test_five_losses_without_an_outcome_are_poison(world: World) -> None:

@@ -215,7 +215,7 @@ def _walked(
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     minutes=_numbers | st.sampled_from([7, 15, 30]),
     hours=_hours | st.none(),

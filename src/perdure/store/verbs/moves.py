@@ -1,6 +1,7 @@
 """What others do to an execution: cancel, time out, lose its worker; timers that come due."""
 
 import json
+from hashlib import blake2b
 from typing import Any
 
 from perdure.store.interface import Counted, Due, News, Ready, Tell, Written, query, query_many, verb
@@ -124,10 +125,10 @@ async def lose(
     if not released:
         if acked:
             losses += 1
-            delay_us = _backoff_us(losses)
+            delay_us = _backoff_us(execution_id, losses)
         else:
             undelivered += 1
-            delay_us = _backoff_us(undelivered)
+            delay_us = _backoff_us(execution_id, undelivered)
         if losses >= LOSSES_MAX or undelivered >= UNDELIVERED_MAX:
             await _poison(project_id, execution_id, attempt, worker_id, now_us, losses, undelivered)
             return
@@ -152,9 +153,18 @@ async def lose(
     await Tell(Due(now_us + delay_us) if delay_us else Ready(project_id, deployment_id), Written(execution_id))
 
 
-def _backoff_us(count: int) -> int:
-    """The first loss is handed out again at once, later ones after 1 s, 2 s, 4 s …, at most 5 minutes."""
-    return 0 if count <= 1 else min(1_000_000 << min(count - 2, 20), BACKOFF_MAX_US)
+def _backoff_us(execution_id: str, count: int) -> int:
+    """The first loss is handed out again at once, later ones after 1 s, 2 s, 4 s …, at most 5 minutes; or up to half
+    less, each execution by its own part.
+
+    Those that were lost with one worker would come back together otherwise, to one worker again: an execution that
+    kills its worker would take the same others with it each time, until they are given up like itself.
+    """
+    if count <= 1:
+        return 0
+    most = min(1_000_000 << min(count - 2, 20), BACKOFF_MAX_US)
+    part = int.from_bytes(blake2b(f"{execution_id} {count}".encode(), digest_size=4).digest())
+    return most - (most // 2) * part // (1 << 32)
 
 
 async def _poison(
