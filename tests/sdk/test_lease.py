@@ -25,8 +25,10 @@ def answering(handle: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
             handle(self)
+
+        do_GET = do_POST
 
         def log_message(self, format: str, *args: Any) -> None:
             pass
@@ -132,6 +134,38 @@ async def test_a_silent_server_is_left_for_the_next_one_while_the_lease_holds() 
             assert lease.is_good()
         finally:
             over.set()
+            await lease.end()
+
+
+async def test_a_worker_that_hears_nothing_does_not_renew_its_lease() -> None:
+    """Its requests arrive, the answers do not: it may not go by the lease, so others should get its work. Once it hears
+    again it goes on."""
+    beats = 0
+    again = threading.Event()
+    asked = threading.Semaphore(0)
+    listener = Listener()
+
+    def hear(request: BaseHTTPRequestHandler) -> None:
+        nonlocal beats
+        if request.command == "GET":
+            asked.release()
+        else:
+            beats += 1
+        again.wait(60)
+        with contextlib.suppress(OSError):  # it has not waited for this
+            accept(request)
+
+    with answering(hear) as url:
+        lease = HttpLease([url], None)
+        lease.begin(cast(Worker, listener), "w", RegisterReply("epoch", "p", 600_000, 150_000, 0), lease.now())
+        try:
+            for _ in range(3):
+                assert await asyncio.to_thread(asked.acquire, timeout=60)
+            assert beats == 1 and not lease.is_good()
+            again.set()
+            await asyncio.wait_for(listener.beats.get(), 60)
+        finally:
+            again.set()
             await lease.end()
 
 

@@ -4,7 +4,8 @@ A blocked event loop or a step that holds the interpreter for seconds is still a
 connection stays open between beats: when this process is killed the server sees it close at once, and cuts the lease
 to a second instead of waiting for it to run out; when the server closes it, this side beats again at once, to it or
 to another one. A server that gives no answer in a part of the lease is left for another one while the lease still
-holds, and the worker's requests leave it, too.
+holds, and the worker's requests leave it, too. After such a silence this side first asks whether it hears anything:
+where requests arrive and answers do not, a beat would renew a lease that nobody here may trust, and work would wait.
 
 The deadline is measured from the moment a beat was *sent*, on a clock that counts the machine's sleep; a frozen
 process that wakes up finds it passed and starts no step until a new beat was accepted.
@@ -139,11 +140,15 @@ class HttpLease(Lease):
     def _run(self) -> None:
         connection: http.client.HTTPConnection | None = None
         pause = 0.05
+        silent = False
         while not self._stop.is_set():
             assert self._reply is not None
             try:
                 if connection is None:
                     connection = self._connect()
+                if silent:
+                    self._hear(connection)
+                    silent = False
                 if not self._beat(connection):
                     continue
                 pause = 0.05
@@ -159,6 +164,7 @@ class HttpLease(Lease):
                 if connection is not None:
                     connection.close()
                 connection = None
+                silent = silent or isinstance(error, TimeoutError)
                 self._next_server(silent=isinstance(error, TimeoutError))
                 self._stop.wait(pause)
                 pause = min(pause * 2, 1.0)
@@ -189,14 +195,21 @@ class HttpLease(Lease):
             headers["Authorization"] = f"Bearer {self._key}"
         return headers
 
+    def _path(self, path: str) -> str:
+        return urlsplit(self._url()).path.rstrip("/") + path
+
+    def _hear(self, connection: http.client.HTTPConnection) -> None:
+        """Have anything answered; raises `OSError` or `HTTPException` when nothing is."""
+        connection.request("GET", self._path("/health"))
+        connection.getresponse().read()
+
     def _beat(self, connection: http.client.HTTPConnection) -> bool:
         """One beat; False when the registration is lost."""
         assert self._reply is not None and self._worker is not None
         worker_id, reply = self._worker_id, self._reply
         sent = boottime()
         body = msgspec.json.encode(BeatRequest(worker_id, reply.epoch))
-        path = urlsplit(self._url()).path.rstrip("/") + "/worker/v1/beat"
-        connection.request("POST", path, body, self._headers())
+        connection.request("POST", self._path("/worker/v1/beat"), body, self._headers())
         response = connection.getresponse()
         answer = response.read()
         if response.status >= 500 or response.status in (408, 429):
