@@ -102,34 +102,34 @@ async def list_agent_runs(*, project_id: str, filters: RunFilters, limit: int, o
                 limit=offset + limit,
             )
             ids += [row[0] for row in rows]
-    return await _runs(project_id, sorted(ids, reverse=True)[offset : offset + limit])
+    return await _runs(project_id, sorted(ids, reverse=True)[offset : offset + limit], tool_bytes_max=0)
 
 
 @verb
 async def get_session(*, project_id: str, execution_id: str) -> Session:
     """The session of a root execution. Raises NotFound, for one that is none too."""
-    found = await _runs(project_id, [execution_id])
+    found = await _runs(project_id, [execution_id], tool_bytes_max=0)
     if not found:
         raise NotFound(f"Session {execution_id!r} does not exist; name the root execution of one.")
     run = found[0]
     rows = await query("session_roots", project_id=project_id, session_id=run.session_id, limit=RUNS_SHOWN_MAX)
     ids = sorted({execution_id, *(row[0] for row in rows)})
-    runs = await _runs(project_id, ids)
+    runs = await _runs(project_id, ids, tool_bytes_max=TOOL_SHOWN_MAX)
     questions: list[Question] = []
     for one in runs:
         questions += await _questions(project_id, one, QUESTIONS_MAX - len(questions))
     return Session(run, runs, questions)
 
 
-async def _runs(project_id: str, ids: Sequence[str]) -> list[SessionRun]:
-    """The executions, with payloads and results as far as a reply has room."""
+async def _runs(project_id: str, ids: Sequence[str], *, tool_bytes_max: int) -> list[SessionRun]:
+    """The executions, with payloads, results and what tools gave as far as a reply has room."""
     room = REPLY_BYTES_MAX
     found: list[SessionRun] = []
     for id in ids:
         rows = await query("session_run", project_id=project_id, id=id, bytes_max=min(room // 2, VALUE_SHOWN_MAX))
         for row in rows:
             room -= min(room, len(row[8] or b"") + len(row[9] or b""))
-            agents = await _agent_steps(project_id, id, room)
+            agents = await _agent_steps(project_id, id, room, min(room, tool_bytes_max))
             room -= sum(len(tool.value or b"") for tool in agents.tools)
             found.append(_run(row, agents))
     return found
@@ -143,12 +143,10 @@ class _AgentSteps(NamedTuple):
     tools: Sequence[SessionTool]
 
 
-async def _agent_steps(project_id: str, id: str, room: int) -> _AgentSteps:
+async def _agent_steps(project_id: str, id: str, room: int, bytes_max: int) -> _AgentSteps:
     """Of a run and of all below it, the values as far as there is room. A call that waited for approval has two steps,
     and is told as the later one left it."""
-    rows = await query(
-        "agent_steps", project_id=project_id, id=id, model=MODEL, bytes_max=TOOL_SHOWN_MAX, limit=STEPS_MAX
-    )
+    rows = await query("agent_steps", project_id=project_id, id=id, model=MODEL, bytes_max=bytes_max, limit=STEPS_MAX)
     given = taken = 0
     tools: dict[tuple[str | None, ...], SessionTool] = {}
     for execution_id, kind, key, name, ok, at_us, value in rows:
