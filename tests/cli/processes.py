@@ -266,6 +266,8 @@ class Terminal:
 
     def __init__(self, house: House, *arguments: str) -> None:
         self.master, terminal = pty.openpty()
+        # A suite that runs in the background may have been told to ignore Ctrl-C, and what it starts would, too.
+        ignored = signal.signal(signal.SIGINT, signal.default_int_handler)
         self.process = subprocess.Popen(
             [*PERDURE, *arguments],
             cwd=house.folder,
@@ -275,6 +277,7 @@ class Terminal:
             stderr=terminal,
             start_new_session=True,
         )
+        signal.signal(signal.SIGINT, ignored)
         os.close(terminal)
         self.shown = ""
 
