@@ -96,6 +96,22 @@ async def test_a_claim_reply_carries_what_is_on_disk(world: World) -> None:
     assert claimed.rows[0].at_us == world.now_us
 
 
+async def test_times_are_in_order_whatever_the_order_of_the_stamps(world: World) -> None:
+    """A verb has its time before it has its turn, and two servers' clocks differ: a claim can be stamped before the
+    start that it finds."""
+    await world.register()
+    id = await world.start()
+    asked_at = world.now_us
+    world.now_us -= 700
+    [claimed] = await world.claim()
+    world.now_us -= 700
+    await world.finish(id)
+    execution = await world.get(id)
+    assert (execution.created_at_us, execution.started_at_us, execution.completed_at_us) == (asked_at,) * 3
+    assert claimed.rows[0].at_us == asked_at
+    assert [row.at_us for row in await world.journal(id)] == [asked_at] * 2
+
+
 async def test_only_registered_workers_of_the_project_claim(world: World) -> None:
     await world.register()
     with pytest.raises(LeaseLost):
