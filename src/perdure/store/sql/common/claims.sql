@@ -24,8 +24,9 @@ ORDER BY rank, ready_at_us, id LIMIT :capacity;
 
 -- text: claimed
 phase = CASE WHEN cancelled_by IS NULL THEN 'running' ELSE 'cancelling' END,
-  attempt = attempt + 1, assigned_to_worker = :worker_id, acked = 0,
-  started_at_us = COALESCE(started_at_us, {MAX|GREATEST}(moved_at_us, :now_us)), claim_id = :claim_id, report_number = 0, python = COALESCE(python, :python), next_seq = next_seq + 1,
+  attempt = attempt + 1, assigned_to_worker = :worker_id, acked = 0, claim_id = :claim_id, report_number = 0,
+  started_at_us = COALESCE(started_at_us, {MAX|GREATEST}(moved_at_us, :now_us)), python = COALESCE(python, :python),
+  next_seq = next_seq + 1,
   due_at_us = CASE WHEN cancelled_by IS NOT NULL THEN :now_us{::BIGINT} + :grace_us ELSE :now_us + run_timeout_seconds * 1000000 END,
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 
