@@ -28,7 +28,8 @@ from tests.faults.proxy import Proxy
 from perdure import Client, ExecutionFailed
 from perdure.sdk.client import Handle
 from perdure.sdk.workflow import Workflow
-from perdure.wire.records import Execution
+from perdure.store.verbs.moves import LOSSES_MAX
+from perdure.wire.records import OUTCOMES, Execution
 
 TURN_SECONDS = 120.0
 """How long any one thing may take to come about before the run is given up."""
@@ -279,6 +280,22 @@ class Run:
         if verdict.wrong:
             raise Broken("\n".join(verdict.wrong))
         return verdict
+
+    async def check_given_up(self, load: Load) -> None:
+        """Count those of a load that were given up as POISONED. Raises `Broken` when one of them had not lost five
+        workers since its last outcome."""
+        outcomes = ", ".join(f"'{kind}'" for kind in OUTCOMES)
+        lost = dict(
+            await self.database.rows(
+                "SELECT execution_id, COUNT(*) FROM journal j WHERE kind = 'lost' AND seq > COALESCE((SELECT MAX(seq) "
+                f"FROM journal o WHERE o.execution_id = j.execution_id AND o.kind IN ({outcomes})), 0) "
+                "GROUP BY execution_id"
+            )
+        )
+        # The last loss is told by the failure's row.
+        if early := [id for id in load.poisoned if lost.get(id, 0) + 1 < LOSSES_MAX]:
+            raise Broken(f"given up after less than {LOSSES_MAX} losses in a row: {early}")
+        self.figures[f"given up after {LOSSES_MAX} losses in a row"] = len(load.poisoned)
 
     def demand(self, verdict: Verdict, **least: int) -> None:
         """The run was not in vain: these counts (with `_` for spaces) reached at least so much. Raises `Broken`."""

@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 from tests.agents.asking import signature
@@ -41,7 +42,7 @@ async def agents(run: Run) -> None:
             environment={"FAULTS_PROVIDER": f"http://127.0.0.1:{port}/v1"},
         )
         await cluster.start()
-        load = run.load(agents_app.order, agents_app.expected, open_max=24, also=approve)
+        load = run.load(agents_app.order, agents_app.expected, open_max=24, also=approve, may_be_poisoned=True)
         loading = asyncio.create_task(load.run(executions))
         for n in range(kills):
             # Half of them while a tool runs, the others whenever it comes: most likely while a model is asked.
@@ -49,10 +50,11 @@ async def agents(run: Run) -> None:
             await (run.kill_worker() if n % 2 else kill_any(run))
         await loading
         verdict = await run.finish()
-        await check_calls(run, read_log(log))
+        await run.check_given_up(load)
+        await check_calls(run, read_log(log), load.poisoned)
     finally:
         provider.kill()
-    run.demand(verdict, faults=kills, completed=executions, rows_lost=kills // 3)
+    run.demand(verdict, faults=kills, completed=executions - executions // 20, rows_lost=kills // 3)
 
 
 async def approve(handle: Handle[Any], n: int) -> None:
@@ -70,8 +72,9 @@ async def kill_any(run: Run) -> None:
     worker.start()
 
 
-async def check_calls(run: Run, calls: list[Call]) -> None:
-    """No call of a model was made once its outcome was recorded, nor more often than its attempt was lost."""
+async def check_calls(run: Run, calls: list[Call], given_up: Collection[str]) -> None:
+    """No call of a model was made once its outcome was recorded, nor more often than its attempt was lost. Those that
+    were given up may have made one whose outcome never was."""
     recorded = {
         (execution_id, key): (attempt, at_us)
         for execution_id, key, attempt, at_us in await run.database.rows(
@@ -90,6 +93,8 @@ async def check_calls(run: Run, calls: list[Call]) -> None:
             continue
         execution_id, attempt, key = signature(call)
         made[execution_id, key] += 1
+        if (execution_id, key) not in recorded and execution_id in given_up:
+            continue
         by, at_us = recorded[execution_id, key]
         if attempt > by or call.at_us > at_us:
             again.append(f"{call} was recorded by attempt {by} at {at_us}")

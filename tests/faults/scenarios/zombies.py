@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.faults.run import Broken, Run, spread
+from tests.faults.run import Run, spread
 
 LEASE_SECONDS = 1.0
 FOR_EVER = 1_000_000
-LOSSES_MAX = 5
 
 
 async def zombies(run: Run) -> None:
@@ -34,13 +33,7 @@ async def zombies(run: Run) -> None:
     load.stopping = True
     await loading
     verdict = await run.finish()
-    lost = dict(
-        await run.database.rows("SELECT execution_id, COUNT(*) FROM journal WHERE kind = 'lost' GROUP BY execution_id")
-    )
-    early = [id for id in load.poisoned if lost[id] + 1 < LOSSES_MAX]  # the last loss is told by the failure's row
-    if early:
-        raise Broken(f"given up after less than {LOSSES_MAX} losses: {early}")
-    run.figures["given up after five losses in a row"] = len(load.poisoned)
+    await run.check_given_up(load)
     run.figures["frozen, a worker's work runs elsewhere"] = spread(run.recoveries("worker frozen"))
     run.demand(
         verdict,
