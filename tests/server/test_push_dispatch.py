@@ -145,6 +145,55 @@ async def test_a_full_worker_is_left_alone_for_a_moment(served: Served, worker: 
     assert "lost" not in await kinds(served, id)
 
 
+async def test_the_rests_of_a_full_worker_are_kept(
+    served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That the refused call itself is over ends no rest."""
+    loop = asyncio.get_running_loop()
+    brought: list[float] = []
+    rests: list[tuple[float, float]] = []
+    rest, deliver = dispatch.Lane.rest, dispatch.Lane._deliver
+
+    def noted_rest(self: dispatch.Lane, *asked: float, full: bool = False) -> None:
+        before = loop.time()
+        rest(self, *asked, full=full)
+        rests.append((self._rest_until - before, self._rest_until))
+
+    async def noted_deliver(self: dispatch.Lane, one: Any) -> None:
+        brought.append(loop.time())
+        await deliver(self, one)
+
+    monkeypatch.setattr(dispatch.Lane, "rest", noted_rest)
+    monkeypatch.setattr(dispatch.Lane, "_deliver", noted_deliver)
+    worker.answer = lambda body: 429
+    id = await start(served)
+    await worker.until_pushed(id, 4)
+    assert [asked for asked, _ in rests[:3]] == pytest.approx([0.1, 0.2, 0.4], abs=0.01)
+    for (_, until), again in zip(rests, brought[1:], strict=False):
+        assert again > until - 0.01, "a timer may be a little early"
+    worker.answer = lambda body: 200
+    await until_acknowledged(served, id)
+    assert (await kinds(served, id)).count("released") == len(brought) - 1
+
+
+async def test_an_end_before_the_rest_of_a_full_worker_began_is_not_missed(
+    served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "REST_SECONDS", 60.0)
+    monkeypatch.setattr(dispatch, "REST_SECONDS_MAX", 60.0)
+    rest = dispatch.Lane.rest
+
+    def rest_and_end(self: dispatch.Lane, *asked: float, full: bool = False) -> None:
+        rest(self, *asked, full=full)
+        served.engine.push.dispatcher.room_again(self.worker.id)
+
+    monkeypatch.setattr(dispatch.Lane, "rest", rest_and_end)
+    worker.answer = lambda body: 429 if len(worker.pushed()) < 2 else 200
+    id = await start(served)
+    await worker.until_pushed(id, 2)
+    await until_acknowledged(served, id)
+
+
 async def test_an_end_makes_room_in_a_full_worker_at_once(
     served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ from msgspec import Raw
 from uuid_utils import uuid7
 
 from perdure.engine.calls import Answer, CallFailed, CallRefused
+from perdure.engine.doorbell import Tickets
 from perdure.store.verbs import push_workers, saved_steps
 from perdure.store.verbs.push_workers import Pushed, PushWorker, Untold
 from perdure.wire.errors import NotFound, PerdureError
@@ -82,13 +83,16 @@ class Lane:
         self._calls: set[asyncio.Task[None]] = set()
         self._rest_until = 0.0
         self._rests = 0
-        self._full = False
-        """It said that it is at capacity: an end of something that it holds may change that."""
+        self._full: Tickets = ()
+        """It said that it is at capacity: an end of something that it holds, later than this, may change that."""
         self._after = ("", "")
         self._turn = 0
         self._opened_at = asyncio.get_running_loop().time()
         self.ready_bell = ("push", worker.project_id, worker.deployment_id)
         self.own_bell = ("push-worker", worker.id)
+        """Something that it held has ended."""
+        self.call_bell = ("push-call", worker.id)
+        """A call to it is over, whatever came of it."""
 
     async def run(self) -> None:
         """Claim and call, until it is cancelled."""
@@ -106,18 +110,18 @@ class Lane:
     async def _round(self) -> None:
         engine = self._engine
         loop = asyncio.get_running_loop()
-        tickets = engine.doorbell.tickets(self.own_bell, self.ready_bell)
+        tickets = engine.doorbell.tickets(self.own_bell, self.call_bell, self.ready_bell)
         rest = self._rest_until - loop.time()
         if rest > 0:
             if self._full:
-                await engine.doorbell.wait_any(tickets[:1], rest, loop.create_future())
-                self._full, self._rest_until = False, 0.0
+                await engine.doorbell.wait_any(self._full, rest, loop.create_future())
+                self._full, self._rest_until = (), 0.0
             else:
                 await asyncio.sleep(rest)
             return
         at_most = CALLS_MAX - len(self._calls)
-        if at_most <= 0:  # an end of each rings
-            await engine.doorbell.wait_any(tickets[:1], CALL_SECONDS, loop.create_future())
+        if at_most <= 0:
+            await engine.doorbell.wait_any(tickets[:2], CALL_SECONDS, loop.create_future())
             return
         self._turn += 1
         handed = await engine.store.write(
@@ -139,12 +143,12 @@ class Lane:
             return
         look = engine.own_look(engine.settings.poll_seconds)
         if handed.room > 0:  # nothing is ready: that a call ends, or something that the worker holds, changes nothing
-            await engine.doorbell.wait_any(tickets[1:], look, loop.create_future())
+            await engine.doorbell.wait_any(tickets[2:], look, loop.create_future())
             return
         engine.doorbell.ring_one(self.ready_bell)  # what this one cannot take, another may
         if not engine.store.alone:  # what it lets go of may be told to another server
             look = engine.settings.poll_seconds
-        await engine.doorbell.wait_any(tickets[:1], look, loop.create_future())
+        await engine.doorbell.wait_any(tickets[:2], look, loop.create_future())
 
     def close(self) -> list[asyncio.Task[None]]:
         """Claim no more; answers what is still under way."""
@@ -159,7 +163,7 @@ class Lane:
             return
         self._rest_until = now + min(seconds * 2**self._rests, REST_SECONDS_MAX)
         self._rests = min(self._rests + 1, 10)
-        self._full = full
+        self._full = self._engine.doorbell.tickets(self.own_bell) if full else ()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work, name=f"perdure-push-{self.worker.id}")
@@ -168,7 +172,7 @@ class Lane:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._calls.discard(task)
-        self._engine.doorbell.ring(self.own_bell)
+        self._engine.doorbell.ring(self.call_bell)
         if not task.cancelled() and task.exception() is not None:
             logger.warning("A delivery to worker %s is left to the sweep: %s", self.worker.id, task.exception())
 
@@ -225,7 +229,7 @@ class Lane:
         engine = self._engine
         if isinstance(failed, CallRefused):
             logger.warning("Worker %s is not to be called from here: %s", self.worker.id, failed.message)
-            self._rest_until = asyncio.get_running_loop().time() + BARRED_SECONDS
+            self._full, self._rest_until = (), asyncio.get_running_loop().time() + BARRED_SECONDS
             await engine.store.write(push_workers.hand_back(**fence, now_us=engine.clock.now_us()))
             return
         self.rest()
