@@ -71,7 +71,7 @@ async def test_a_client_goes_on_where_it_was_when_its_stream_ends(database: str)
         await hand.register()
         id = await served.start()
         item = await hand.claim()
-        client = Client(HttpTransport(served.server.url, served.key))
+        client = Client(HttpTransport(served.server.url, served.key, outage_seconds=0))
         stream = client.stream(id)
         try:
             for number in range(1, 4):

@@ -229,12 +229,16 @@ class HttpTransport:
         now = asyncio.get_running_loop().time()
         if tries.until is None:
             tries.until = now + patience
-        rounds = tries.failures // len(self._servers)
-        pause = random.uniform(0.2, 1.0) * min(PAUSE_SECONDS * 2 ** min(rounds - 1, 10), PAUSE_SECONDS_MAX)
+        pause = self._pause(tries)
         if now + pause >= tries.until:
             raise problem
         logger.debug("%s Next try in %.2f s.", problem, pause)
         await asyncio.sleep(pause)
+
+    def _pause(self, tries: _Tries) -> float:
+        """How long to wait when all servers were asked in vain."""
+        rounds = tries.failures // len(self._servers)
+        return random.uniform(0.2, 1.0) * min(PAUSE_SECONDS * 2.0 ** min(rounds - 1, 10), PAUSE_SECONDS_MAX)
 
     def _problem(self, response: Response, server: Server) -> PerdureError:
         """The error that an answer tells of."""
@@ -321,8 +325,10 @@ class HttpTransport:
 
     async def stream(self, execution_id: str, cursor: str | None) -> AsyncGenerator[tuple[str, StreamItem], None]:
         path = f"{_path(execution_id)}/stream"
+        loop = asyncio.get_running_loop()
         tries = _Tries()
         while True:
+            asked_at, is_followed = loop.time(), False
             turn = self._turn % len(self._servers)
             server = self._servers[turn]
             # Not as a header: it may be what a browser said, and could begin one of its own.
@@ -337,6 +343,11 @@ class HttpTransport:
                         if stream.status != 200:
                             refused += data
                             continue
+                        # Be it a comment: whatever ends this stream is the first failure since. Only the pauses go on
+                        # growing where streams end as soon as they began.
+                        is_followed, tries.until = True, None
+                        if loop.time() - asked_at > PAUSE_SECONDS_MAX:
+                            tries.failures = 0
                         for event in events.feed(data):
                             tries = _Tries()
                             cursor = event.id
@@ -345,7 +356,11 @@ class HttpTransport:
                             yield cursor, answers.stream_item(answers.read(_STREAM_ITEM, event.data))
                 finally:
                     stream.close()
-                if stream.status == 200:  # the server goes away, or thinks that it was long enough
+                if is_followed:  # the server goes away, or thinks that it was long enough; no other one is needed
+                    tries.failures += len(self._servers)
+                    await asyncio.sleep(self._pause(tries))
+                    continue
+                if stream.status == 200:
                     problem: PerdureError = Unavailable(f"{server.url} ended the stream; to go on is safe.")
                 else:
                     problem = self._problem(Response(stream.status, refused), server)
