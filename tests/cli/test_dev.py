@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
 import pytest
 from tests.cli.processes import House, Terminal, free_port, until_true
 
@@ -87,8 +88,6 @@ def test_dev_prints_a_curl_line_a_page_and_a_project_that_work(house: House) -> 
 
 def _processes(house: House) -> list[str]:
     """What still runs in this house."""
-    import psutil
-
     found = []
     for process in psutil.process_iter(["pid", "cmdline"]):
         try:
@@ -173,6 +172,58 @@ def test_dev_without_keys_needs_none(house: House) -> None:
         shown = terminal.expect("serves")
         assert "none is needed" in shown and "Authorization" not in shown
         assert house.run("run", "double", "--input", "[1]", "-q").stdout == "[2]\n"
+
+
+LOUD = """
+print("i" * 200_000, flush=True)
+
+
+@registry.workflow
+async def shouts(ctx: Context, letter: str) -> str:
+    await ctx.step("shout", lambda: print(letter * 300_000 + "!", end=""))
+    return "hoarse"
+"""
+
+
+def test_a_line_of_any_length_passes_through_and_the_worker_goes_on(house: House) -> None:
+    app = house.folder / "app.py"
+    loud = app.read_text() + LOUD
+    app.write_text(loud)
+    with developing(house) as terminal:
+        terminal.expect("i" * 200_000 + "\n")  # before the worker has said what it serves
+        terminal.expect("serves double")
+        for letter in "ab":
+            assert _shouts(house, terminal, letter) == '"hoarse"\n'
+        terminal.press("k")
+        terminal.expect("\n  Worker")
+        terminal.expect("is killed (SIGKILL); another one takes over.")
+        terminal.expect("serves double")
+        app.write_text(loud.replace("hoarse", "mute"))
+        terminal.expect("Changed: app.py")
+        terminal.expect("serves double")
+        assert _shouts(house, terminal, "c") == '"mute"\n'
+
+
+def _shouts(house: House, terminal: Terminal, letter: str) -> str:
+    """What a run gives that prints a long line, which no newline follows."""
+    run = house.start("run", "shouts", "--input", f'"{letter}"', "-q", stdout=subprocess.PIPE)
+    terminal.expect(letter * 300_000 + "!")  # meanwhile: a terminal that nobody reads holds up all that print
+    return run.communicate(timeout=30)[0]
+
+
+def test_dev_fails_when_its_server_ends(house: House) -> None:
+    port = free_port()
+    house.env["PERDURE_URL"] = f"http://127.0.0.1:{port}"
+    with Terminal(house, "dev", "app.py", "--port", str(port)) as terminal:
+        terminal.expect("serves")
+        (server,) = (
+            one for one in psutil.Process(terminal.process.pid).children() if "perdure.cli.dev_server" in one.cmdline()
+        )
+        server.kill()
+        terminal.expect("The server has ended (exit code -9)")
+        assert terminal.close() == 1
+        assert "Ended." not in terminal.shown
+    until_true(lambda: _processes(house) == [])
 
 
 def test_dev_ends_with_its_terminal_and_takes_its_processes_along(house: House) -> None:

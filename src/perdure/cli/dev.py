@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from perdure.cli.common import JsonFlag, Refused, command, console
+from perdure.cli.common import FAILED, JsonFlag, Refused, command, console
 
 if TYPE_CHECKING:
     import asyncio
@@ -26,6 +26,9 @@ GRACE_SECONDS: Final = 5.0
 """How long a worker's steps may take to end before a reload."""
 SETTLE_MS: Final = 100
 LOOK_SECONDS: Final = 0.5
+LINE_BYTES_MAX: Final = 1 << 20
+"""Of the line in which a worker says what it serves."""
+CHUNK_BYTES: Final = 65_536
 LINES_MAX: Final = 20
 """Lines about executions, per look."""
 
@@ -81,6 +84,9 @@ class _Dev:
         self._worker: asyncio.subprocess.Process | None = None
         self._killed = False
         self._shown = False
+        self._server_lost = False
+        self._within_line = False
+        """What was passed through last ended in the middle of a line."""
 
     async def run(self) -> None:
         import asyncio
@@ -95,13 +101,19 @@ class _Dev:
                     asyncio.create_task(one)
                     for one in (self._keep_worker(), self._reload(), self._watch_executions(), self._watch_server())
                 ]
+                stopping = asyncio.create_task(self._stop.wait())
                 try:
-                    await self._stop.wait()
+                    done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
                 finally:
+                    self._stop.set()
                     await self._end_worker()
-                    for task in tasks:
+                    for task in (stopping, *tasks):
                         task.cancel()
-                    await asyncio.gather(*tasks, return_exceptions=True)
+                    await asyncio.gather(stopping, *tasks, return_exceptions=True)
+                for task in done:
+                    await task  # one that failed says why, instead of leaving the others behind
+        if self._server_lost:
+            raise typer.Exit(FAILED)
         self._say("ended", "Ended. The store stays in .perdure; `perdure dev` goes on where this left off.")
 
     # --- the server --------------------------------------------------------------------------------------------------
@@ -137,7 +149,12 @@ class _Dev:
     async def _watch_server(self) -> None:
         code = await self._server_process.wait()
         if not self._stop.is_set():
-            self._say("server_ended", f"The server has ended (exit code {code}).")
+            self._server_lost = True
+            self._say(
+                "server_ended",
+                f"The server has ended (exit code {code}), and with it all of this. The store stays in .perdure.",
+                exit_code=code,
+            )
             self._stop.set()
 
     # --- the worker --------------------------------------------------------------------------------------------------
@@ -169,10 +186,9 @@ class _Dev:
                 stdout=asyncio.subprocess.PIPE,
                 start_new_session=True,
                 env=environ,
+                limit=LINE_BYTES_MAX,
             )
-            reading = asyncio.create_task(self._listen(process))
-            code = await process.wait()
-            await reading
+            code, _ = await asyncio.gather(process.wait(), self._listen(process))
             if self._stop.is_set():
                 return
             if self._killed:
@@ -184,18 +200,42 @@ class _Dev:
                 await self._again.wait()
 
     async def _listen(self, process: "asyncio.subprocess.Process") -> None:
-        """The worker's first line says what it serves; what workflows print follows."""
-        assert process.stdout is not None
-        async for line in process.stdout:
+        """One line says what the worker serves; whatever else it prints passes through, as long as it may be."""
+        import asyncio
+
+        stream = process.stdout
+        assert stream is not None
+        said = None
+        while said is None:
+            try:
+                line = await stream.readuntil()
+            except asyncio.IncompleteReadError as end:
+                self._pass_on(end.partial)
+                return
+            except asyncio.LimitOverrunError:  # too long to be that one
+                self._pass_on(await stream.read(CHUNK_BYTES))
+                continue
             said = _as_json(line)
             if said is None or "worker_id" not in said:
-                sys.stdout.buffer.write(line)
-                sys.stdout.flush()
-                continue
-            self.workflows = said["workflows"]
-            await self._show()
-            names = ", ".join(one["name"] for one in self.workflows)
-            self._say("worker", f"Worker {process.pid} serves {names}.", pid=process.pid, workflows=self.workflows)
+                said = None
+                self._pass_on(line)
+        self.workflows = said["workflows"]
+        await self._show()
+        names = ", ".join(one["name"] for one in self.workflows)
+        self._say("worker", f"Worker {process.pid} serves {names}.", pid=process.pid, workflows=self.workflows)
+        while chunk := await stream.read(CHUNK_BYTES):
+            self._pass_on(chunk)
+
+    def _pass_on(self, printed: bytes) -> None:
+        if printed:
+            sys.stdout.buffer.write(printed)
+            sys.stdout.flush()
+            self._within_line = not printed.endswith(b"\n")
+
+    def _begin_line(self) -> None:
+        """What is said here begins a line, even if a workflow has not ended its own."""
+        if self._within_line:
+            self._pass_on(b"\n")
 
     async def _end_worker(self) -> None:
         if self._worker is not None:
@@ -328,10 +368,12 @@ class _Dev:
         """A line of parts, each with its style; never wrapped."""
         from rich.text import Text
 
+        self._begin_line()
         self._out.print(Text.assemble(*parts), soft_wrap=True)
 
     def _say(self, event: str, text: str, **values: object) -> None:
         if self.as_json:
+            self._begin_line()
             typer.echo(json.dumps({"event": event, **values}, ensure_ascii=False))
             sys.stdout.flush()
         elif text:
