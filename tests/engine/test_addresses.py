@@ -18,6 +18,11 @@ from perdure.wire.errors import BadRequest, BadValue
         *((text, Reach.PRIVATE) for text in ("100.64.0.1", "198.18.0.1", "240.0.0.1", "fc00::1", "fd12::1")),
         *((text, Reach.PRIVATE) for text in ("::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "::7f00:1")),
         ("2002:7f00:1::", Reach.PRIVATE),
+        # NAT64 of a network's own, SIIT, and what was site-local: whatever the interpreter's tables say.
+        *((text, Reach.PRIVATE) for text in ("64:ff9b:1::7f00:1", "64:ff9b:1:ffff:ffff:ffff:10.0.0.1")),
+        *((text, Reach.PRIVATE) for text in ("64:ff9b:1::5db8:d822", "::ffff:0:127.0.0.1", "::ffff:0:93.184.216.34")),
+        *((text, Reach.PRIVATE) for text in ("fec0::1", "feff:ffff::1")),
+        *((text, Reach.NEVER) for text in ("64:ff9b:1::a9fe:a9fe", "::ffff:0:169.254.169.254", "::ffff:0:0:0")),
         *((text, Reach.NEVER) for text in ("169.254.169.254", "169.254.0.1", "fe80::1", "0.0.0.0", "::", "0.1.2.3")),
         *((text, Reach.NEVER) for text in ("224.0.0.1", "ff02::1", "100.100.100.200", "168.63.129.16")),
         *((text, Reach.NEVER) for text in ("192.0.0.192", "fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254")),

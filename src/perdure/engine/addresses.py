@@ -33,6 +33,11 @@ _NEVER: Final = tuple(
 )
 _COMPATIBLE: Final = ip_network("::/96")
 _TRANSLATED: Final = ip_network("64:ff9b::/96")
+_TRANSLATED_HERE: Final = (ip_network("64:ff9b:1::/48"), ip_network("::ffff:0:0:0/96"))
+"""By gateways of a network's own."""
+_GLOBAL: Final = ip_network("2000::/3")
+"""All of IPv6 that is given out for everybody. What Python calls global is more (fec0::/10), and not the same in all of
+its releases."""
 _NAME: Final = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 _PRINTABLE: Final = re.compile(r"[!#-;=?-\[\]_a-z~]+")
 """ASCII without controls, blanks, quotes, <, >, backslash, ^, `, {, | and }: what different readers of URLs disagree
@@ -65,12 +70,15 @@ def _reach(address: Address) -> Reach:
         return Reach.NEVER
     if any(address in network for network in _NEVER):
         return Reach.NEVER
+    if isinstance(address, IPv6Address) and address not in _GLOBAL:
+        return Reach.PRIVATE
     return Reach.PUBLIC if address.is_global else Reach.PRIVATE
 
 
 def _inside(address: IPv6Address) -> IPv4Address | None:
     """The IPv4 address that a gateway would make of this one."""
-    if address in _TRANSLATED or (address in _COMPATIBLE and int(address) > 1):
+    translated = address in _TRANSLATED or any(address in network for network in _TRANSLATED_HERE)
+    if translated or (address in _COMPATIBLE and int(address) > 1):
         return IPv4Address(int(address) & 0xFFFFFFFF)
     if address.teredo is not None:
         return address.teredo[1]
