@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 from tests.server.serving import Hand, Served
+
+from perdure.server import otlp
 
 BATCH = "/internal/spans/batch"
 TRACE = "0190a5f27c1e7b3a9d550242ac120002"
@@ -314,11 +317,129 @@ async def test_spans_come_in_by_opentelemetrys_protocol(served: Served, form: st
     assert one["events"][0]["name"] == "exception"
 
 
+def varint(value: int) -> bytes:
+    found = b""
+    while value > 127:
+        found += bytes([value & 127 | 128])
+        value >>= 7
+    return found + bytes([value])
+
+
+FORMS = [otlp.PROTOBUF, otlp.JSON]
+
+
+def many(form: str, count: int, fields: dict[str, Any] | None = None, resource: str = "") -> bytes:
+    """A request of so many spans, whose resource says something of that length."""
+    if form == otlp.JSON:
+        said = {"attributes": [{"key": "r", "value": {"stringValue": resource}}]} if resource else {}
+        spans = [fields or {}] * count
+        return json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": spans}], "resource": said}]}).encode()
+    sent = ExportTraceServiceRequest()
+    scope = sent.resource_spans.add().scope_spans.add()
+    for _ in range(count):
+        scope.spans.add(**(fields or {}))
+    group = sent.resource_spans[0].SerializeToString()
+    if resource:
+        late = ExportTraceServiceRequest().resource_spans.add()
+        late.resource.attributes.add(key="r").value.string_value = resource
+        group += late.SerializeToString()  # behind the spans, as is allowed
+    return b"\x0a" + varint(len(group)) + group
+
+
+def ids(form: str, n: int) -> dict[str, Any]:
+    """A span's own ids and its time, in either form."""
+    if form == otlp.JSON:
+        return {"traceId": TRACE, "spanId": f"{n:016x}", "name": "n", "startTimeUnixNano": "1767268800000000000"}
+    trace_id, span_id = bytes.fromhex(TRACE), n.to_bytes(8, "big")
+    return {"trace_id": trace_id, "span_id": span_id, "name": "n", "start_time_unix_nano": 1_767_268_800_000_000_000}
+
+
+async def export(served: Served, form: str, body: bytes) -> tuple[int, int, str]:
+    """The status, how many were rejected, and why."""
+    headers = {"content-type": form, "content-encoding": "gzip"}
+    reply = await served.client.post("/v1/traces", content=gzip.compress(body), headers=headers)
+    if reply.status_code != 200:
+        return reply.status_code, 0, reply.json()["error"]
+    if form == otlp.JSON:
+        partial = reply.json().get("partialSuccess", {})
+        return 200, int(partial.get("rejectedSpans", 0)), partial.get("errorMessage", "")
+    found = ExportTraceServiceResponse.FromString(reply.content).partial_success
+    return 200, found.rejected_spans, found.error_message
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_spans_beyond_the_limit_are_counted_and_not_read(
+    served: Served, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(otlp, "SPANS_MAX", 3)
+    read: list[int] = []
+    kept = otlp._kept
+
+    def noted(*asked: Any) -> Any:
+        read.append(1)
+        return kept(*asked)
+
+    monkeypatch.setattr(otlp, "_kept", noted)
+    status, rejected, why = await export(served, form, many(form, 8, ids(form, 1)))
+    assert (status, rejected, why) == (200, 5, "span: the request has more than 3")
+    assert len(read) == 3
+    assert len((await get(served))["spans"]) == 1
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_a_small_request_of_very_many_spans_is_refused_before_they_are_made(served: Served, form: str) -> None:
+    """A few thousand bytes that stand for millions of messages."""
+    if form == otlp.JSON:
+        begin = b'{"resourceSpans":['
+        scope = begin + b'{"scopeSpans":[{"spans":['
+        sent = [scope + b"{}," * n + b"{}]}]}]}" for n in (200_000, 2_700_000)]
+        sent.append(begin + b"{}," * 2_700_000 + b"{}]}")
+        tracemalloc.start()  # which sees nothing of protobuf's
+    else:
+        inner = b"\x12\x00" * (4_000_000 - 10)
+        size = varint(len(inner))
+        whole = b"\x12" + size + inner
+        sent = [b"\x0a" + varint(len(whole)) + whole, b"\x0a" + size + inner, b"\x0a\x00" * 4_000_000]
+    try:
+        for body in sent:
+            before, _ = tracemalloc.get_traced_memory()
+            tracemalloc.reset_peak()
+            status, _, why = await export(served, form, body)
+            assert status == 413, why
+            assert tracemalloc.get_traced_memory()[1] - before < 10 * otlp.REQUEST_BYTES_MAX
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_what_a_resource_says_is_not_repeated_without_end(
+    served: Served, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(otlp, "KEPT_BYTES_MAX", 10_000)
+    status, rejected, why = await export(served, form, many(form, 20, ids(form, 1), "x" * 1_000))
+    assert (status, rejected) == (200, 10)
+    assert "more than 10,000 bytes" in why
+    [one] = (await get(served))["spans"]
+    assert one["attributes"] == {"resource.r": "x" * 1_000}
+    monkeypatch.setattr(otlp, "ONE_BYTES_MAX", 999)
+    assert (await export(served, form, many(form, 20, ids(form, 2), "x" * 1_000)))[1] == 20
+    assert (await export(served, form, many(form, 2, {**ids(form, 2), "name": "n" * 1_000})))[1] == 2
+    assert (await export(served, form, many(form, 2, ids(form, 2), "x" * 900)))[1] == 0
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_a_span_of_very_many_events(served: Served, form: str) -> None:
+    fields = {**ids(form, 1), "events": [{}] * 16_385}
+    status, rejected, why = await export(served, form, many(form, 1, fields))
+    assert (status, rejected, why) == (200, 1, "span.events: holds 16,385 events; the limit is 16,384")
+
+
 async def test_what_is_no_trace_request(served: Served) -> None:
     as_json = {"content-type": "application/json"}
     packed = {**as_json, "content-encoding": "gzip"}
+    protobuf = {"content-type": "application/x-protobuf"}
     cases: list[tuple[bytes, dict[str, str], int]] = [
-        (b"\xff", {"content-type": "application/x-protobuf"}, 400),
+        (b"\xff", protobuf, 400),
         (b"{", as_json, 422),
         (b"[]", as_json, 400),
         (b"{}", {"content-type": "text/plain"}, 415),
@@ -326,6 +447,19 @@ async def test_what_is_no_trace_request(served: Served) -> None:
         (b"{}", packed, 400),
         (gzip.compress(b"{}")[:-4], packed, 400),
         (gzip.compress(bytes(33 << 20)), packed, 413),
+        (gzip.compress(b" " * (8 << 20) + b"{}"), packed, 413),
+        (b" " * (8 << 20) + b"{}", as_json, 413),
+        (b"\x0a\x02\x12\x05", protobuf, 400),
+        (b"\x0a\x80", protobuf, 400),
+        (b"\x0a\x02\x0a\x09", protobuf, 400),
+        (b"\x0a\x04\x12\x02\x12\x01", protobuf, 400),
+        (b"\x0a\x05\x12\x03\x12\x01\xff", protobuf, 400),
+        (b"\x0a\x03\x0a\x01\xff", protobuf, 400),
+        (b"\x02\x00", protobuf, 400),
+        (b"\x0b\x0c", protobuf, 400),
+        (b'{"resourceSpans":[1]}', as_json, 400),
+        (b'{"resourceSpans":[{"resource":1}]}', as_json, 400),
+        (b'{"resourceSpans":[{"scopeSpans":[1]}]}', as_json, 400),
         (b"{}", {**as_json, "authorization": ""}, 401),
         (b"{}", as_json, 200),
     ]

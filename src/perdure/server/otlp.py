@@ -1,6 +1,9 @@
 """OpenTelemetry's protocol for traces over HTTP: its requests, in protobuf or JSON, as spans; and its answers.
 
 Every span is judged alone. What a resource says of itself goes into the attributes of its spans, under `resource.`.
+
+A few bytes can stand for much: a packed body, a span of two bytes, a resource that is repeated in each of its spans. So
+a request is taken apart down to the bytes of its spans first, and each of these is read by itself, until enough was.
 """
 
 from __future__ import annotations
@@ -13,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 from msgspec import Raw, Struct
 
-from perdure.wire.codec import DEPTH_MAX, KEY_BYTES_MAX, check_json, scrub_text
+from perdure.wire.codec import DEPTH_MAX, KEY_BYTES_MAX, check_json, commas_in, scrub_text
 from perdure.wire.errors import BadRequest, BadValue, TooLarge, UnsupportedMediaType
 from perdure.wire.public import rfc3339
 from perdure.wire.public_traces import checked_span
+from perdure.wire.records import MaybeRaw
 from perdure.wire.traces import SPAN_BYTES_MAX, SPANS_MAX, Span, SpanValues
 
 if TYPE_CHECKING:
@@ -24,6 +28,18 @@ if TYPE_CHECKING:
 
 JSON: Final = "application/json"
 PROTOBUF: Final = "application/x-protobuf"
+REQUEST_BYTES_MAX: Final = 8 << 20
+"""The largest request, unpacked."""
+PARTS_MAX: Final = 100_000
+"""The most that is looked at to find the spans of a request."""
+COMMAS_MAX: Final = 1_000_000
+"""The most commas of a request in JSON; a list of spans has fewer by far, and each may stand for an object."""
+ONE_BYTES_MAX: Final = 2 * SPAN_BYTES_MAX
+"""The largest span or resource as it was sent: its attributes and its events may take as much as a span each."""
+EVENTS_MAX: Final = SPAN_BYTES_MAX // 64
+"""More events than the largest span has: an empty one takes 68 bytes of it."""
+KEPT_BYTES_MAX: Final = 32 << 20
+"""The most that the spans of a request may come to."""
 _KINDS: Final = ("internal", "internal", "server", "client", "producer", "consumer")
 _ERROR: Final = 2
 _encode: Final = msgspec.json.Encoder().encode
@@ -51,6 +67,27 @@ class _Span(NamedTuple):
     message: str
 
 
+class Rejected(NamedTuple):
+    """Spans that are not kept."""
+
+    why: str
+    spans: int = 1
+
+
+class _Left:
+    """What reading a request may still cost."""
+
+    def __init__(self) -> None:
+        self.parts = PARTS_MAX
+        self.bytes = KEPT_BYTES_MAX
+
+    def look(self, parts: int = 1) -> None:
+        """Look at so many parts. Raises TooLarge."""
+        self.parts -= parts
+        if self.parts < 0:
+            raise TooLarge(f"body: holds more than {PARTS_MAX:,} spans and parts of other kinds; send fewer at a time.")
+
+
 def media_type(content_type: bytes | None) -> str:
     """In which form the request is. Raises UnsupportedMediaType."""
     kind = (content_type or b"").partition(b";")[0].strip().lower()
@@ -66,6 +103,8 @@ def plain(body: bytes, encoding: bytes | None, bytes_max: int) -> bytes:
     """The body, unpacked if need be. Raises BadRequest, TooLarge, UnsupportedMediaType."""
     kind = (encoding or b"identity").strip().lower()
     if kind == b"identity":
+        if len(body) > bytes_max:
+            raise TooLarge(f"body: more than {bytes_max:,} bytes; send it in parts.")
         return body
     if kind != b"gzip":
         raise UnsupportedMediaType(f"Content-Encoding {kind.decode('latin-1')!r} is not taken; use gzip, or none.")
@@ -81,19 +120,30 @@ def plain(body: bytes, encoding: bytes | None, bytes_max: int) -> bytes:
     return data
 
 
-def spans_of(body: bytes, kind: str) -> Iterator[Span | BadValue]:
-    """The spans of a request, or what is wrong with each. Raises BadRequest for a body that is no such request."""
-    found = _of_json(body) if kind == JSON else _of_protobuf(body)
-    for number, (resource, one) in enumerate(found):
-        if number >= SPANS_MAX:
-            yield BadValue(f"span: the request has more than {SPANS_MAX:,}")
-        elif isinstance(one, BadValue):
-            yield one
-        else:
-            try:
-                yield _kept(one, resource)
-            except BadValue as error:
-                yield error
+def spans_of(body: bytes, kind: str) -> Iterator[Span | Rejected]:
+    """The spans of a request, or what is wrong with each; last, and as one, those that are too many.
+
+    Raises BadRequest for a body that is no such request, TooLarge.
+    """
+    left = _Left()
+    found, read = (_in_json(body, left), _json_span) if kind == JSON else (_in_protobuf(body, left), _protobuf_span)
+    why, surplus = "", 0
+    for number, (resource, raw) in enumerate(found):
+        if not why and number >= SPANS_MAX:
+            why = f"span: the request has more than {SPANS_MAX:,}"
+        elif not why and left.bytes <= 0:
+            why = f"span: with what their resources say, the request's spans take more than {KEPT_BYTES_MAX:,} bytes"
+        if why:
+            surplus += 1
+            continue
+        try:
+            if resource is None or len(raw) > ONE_BYTES_MAX:
+                raise BadValue(f"span: it, or its resource, takes more than {ONE_BYTES_MAX:,} bytes")
+            yield _kept(read(raw), resource, left)
+        except BadValue as error:
+            yield Rejected(error.message)
+    if surplus:
+        yield Rejected(why, surplus)
 
 
 def answer(kind: str, rejected: int, complaint: str) -> bytes:
@@ -112,8 +162,8 @@ def answer(kind: str, rejected: int, complaint: str) -> bytes:
     return data
 
 
-def _kept(span: _Span, resource: Mapping[str, Any]) -> Span:
-    attributes = {**{f"resource.{name}": value for name, value in resource.items()}, **span.attributes}
+def _kept(span: _Span, resource: Mapping[str, Any], left: _Left) -> Span:
+    attributes = {**resource, **span.attributes}
     events = [
         {"name": event.name, "timestamp": rfc3339(event.time_ns // 1_000), "attributes": event.attributes}
         for event in span.events
@@ -127,6 +177,9 @@ def _kept(span: _Span, resource: Mapping[str, Any]) -> Span:
     values = SpanValues(
         Raw(_encode(attributes)) if attributes else None, Raw(_encode(events)) if events else None, error=error
     )
+    for value in (values.attributes, values.events, values.error):
+        if value is not None:
+            left.bytes -= len(value)
     for value in (values.attributes, values.events, values.error):
         if value is not None:
             check_json(bytes(value), where="span", max_bytes=SPAN_BYTES_MAX)
@@ -143,6 +196,16 @@ def _kept(span: _Span, resource: Mapping[str, Any]) -> Span:
             values,
         )
     )
+
+
+def _of_resource(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a resource says, as attributes of its spans."""
+    return {f"resource.{name}": value for name, value in values.items()}
+
+
+def _check_events(count: int) -> None:
+    if count > EVENTS_MAX:
+        raise BadValue(f"span.events: holds {count:,} events; the limit is {EVENTS_MAX:,}")
 
 
 # --- JSON ----------------------------------------------------------------------------------------------------------
@@ -186,43 +249,66 @@ class _JsonScope(Struct, rename="camel"):
 
 
 class _JsonResourceSpans(Struct, rename="camel"):
-    resource: _JsonResource | None = None
-    scope_spans: list[_JsonScope] = []
+    resource: MaybeRaw = None
+    scope_spans: list[Raw] = []
 
 
 class _JsonRequest(Struct, rename="camel"):
-    resource_spans: list[_JsonResourceSpans] = []
+    resource_spans: list[Raw] = []
 
 
 _request: Final = msgspec.json.Decoder(_JsonRequest).decode
+_group: Final = msgspec.json.Decoder(_JsonResourceSpans).decode
+_resource: Final = msgspec.json.Decoder(_JsonResource | None).decode
+_scope: Final = msgspec.json.Decoder(_JsonScope).decode
 _span: Final = msgspec.json.Decoder(_JsonSpan).decode
 _STATUS_NAMES: Final = {"STATUS_CODE_UNSET": 0, "STATUS_CODE_OK": 1, "STATUS_CODE_ERROR": _ERROR}
 _KIND_NAMES: Final = {f"SPAN_KIND_{name.upper()}": number for number, name in enumerate(_KINDS)}
 
 
-def _of_json(body: bytes) -> Iterator[tuple[dict[str, Any], _Span | BadValue]]:
+def _in_json(body: bytes, left: _Left) -> Iterator[tuple[dict[str, Any] | None, bytes]]:
+    """The spans of a request, each with what its resource says; None: that is too large."""
     check_json(body, where="body", max_bytes=len(body))
+    if commas_in(body) > COMMAS_MAX:
+        raise TooLarge(f"body: more than {COMMAS_MAX:,} values; send it in parts.")
     try:
-        sent = _request(body)
+        groups = _request(body).resource_spans
+        left.look(len(groups))
+        for raw_group in groups:
+            group = _group(raw_group)
+            resource = _json_resource(group.resource)
+            left.look(len(group.scope_spans))
+            for raw_scope in group.scope_spans:
+                spans = _scope(raw_scope).spans
+                left.look(len(spans))
+                for raw in spans:
+                    yield resource, bytes(raw)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise BadRequest(f"body: is no trace request: {error}") from None
-    for group in sent.resource_spans:
-        try:
-            resource = _json_values(group.resource.attributes if group.resource else [])
-        except BadValue:
-            resource = {}
-        for scope in group.scope_spans:
-            for raw in scope.spans:
-                try:
-                    yield resource, _of_json_span(bytes(raw))
-                except BadValue as error:
-                    yield resource, error
-                except (msgspec.MsgspecError, ValueError, TypeError) as error:
-                    yield resource, BadValue(f"span: {error}")
+        raise _no_request(error) from None
+
+
+def _json_resource(raw: Raw | None) -> dict[str, Any] | None:
+    if raw is None:
+        return {}
+    if len(raw) > ONE_BYTES_MAX:
+        return None
+    found = _resource(raw)
+    try:
+        return _of_resource(_json_values(found.attributes if found else []))
+    except BadValue:
+        return {}
+
+
+def _json_span(raw: bytes) -> _Span:
+    try:
+        return _of_json_span(raw)
+    except (msgspec.MsgspecError, ValueError, TypeError) as error:
+        raise BadValue(f"span: {error}") from None
 
 
 def _of_json_span(raw: bytes) -> _Span:
     span = _span(raw)
+    _check_events(len(span.events))
     status = span.status or _JsonStatus()
     return _Span(
         span.trace_id,
@@ -271,35 +357,103 @@ def _list_in(inner: Any) -> list[Any]:
 # --- protobuf ------------------------------------------------------------------------------------------------------
 
 
-def _of_protobuf(body: bytes) -> Iterator[tuple[dict[str, Any], _Span | BadValue]]:
+# Field numbers of ExportTraceServiceRequest, ResourceSpans and ScopeSpans.
+_RESOURCE_SPANS: Final = 1
+_RESOURCE: Final = 1
+_SCOPE_SPANS: Final = 2
+_SPANS: Final = 2
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+def _in_protobuf(body: bytes, left: _Left) -> Iterator[tuple[dict[str, Any] | None, bytes]]:
+    """The spans of a request, each with what its resource says; None: that is too large.
+
+    Read by hand down to the spans: protobuf makes 200 bytes of each empty message, and all of them before any can be
+    looked at.
+    """
+    for group in _fields(body, (0, len(body)), _RESOURCE_SPANS, left):
+        # A message that is there several times is what its parts say together, and it may come behind the spans.
+        resource = _protobuf_resource([body[start:end] for start, end in _fields(body, group, _RESOURCE, left)])
+        for scope in _fields(body, group, _SCOPE_SPANS, left):
+            for start, end in _fields(body, scope, _SPANS, left):
+                yield resource, body[start:end]
+
+
+def _fields(data: bytes, within: tuple[int, int], wanted: int, left: _Left) -> Iterator[tuple[int, int]]:
+    """Where the messages of one field of a message lie. Raises BadRequest, TooLarge."""
+    at, end = within
+    while at < end:
+        left.look()
+        tag, at = _varint(data, at, end)
+        kind = tag & 7
+        if kind == _BYTES:
+            size, at = _varint(data, at, end)
+            if at + size <= end and tag >> 3 == wanted:
+                yield at, at + size
+            at += size
+        elif kind == _VARINT:
+            _, at = _varint(data, at, end)
+        elif kind in (_FIXED64, _FIXED32):
+            at += 8 if kind == _FIXED64 else 4
+        else:
+            raise _no_request(f"wire type {kind}")
+        if at > end or not tag >> 3:
+            raise _no_request("a field that does not fit" if at > end else "a field without a number")
+
+
+def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < end and shift < 64:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+    raise _no_request("a number that does not end")
+
+
+def _no_request(why: object) -> BadRequest:
+    return BadRequest(f"body: is no trace request: {why}")
+
+
+def _protobuf_resource(parts: Sequence[bytes]) -> dict[str, Any] | None:
+    if not parts:
+        return {}
     # Loaded when the first one comes: most servers never see one.
     from google.protobuf.message import DecodeError
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+    from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+
+    if sum(map(len, parts)) > ONE_BYTES_MAX:
+        return None
+    try:
+        return _of_resource(_values(Resource.FromString(b"".join(parts)).attributes))
+    except DecodeError as error:
+        raise _no_request(error) from None
+
+
+def _protobuf_span(raw: bytes) -> _Span:
+    from google.protobuf.message import DecodeError
+    from opentelemetry.proto.trace.v1.trace_pb2 import Span as Sent
 
     try:
-        sent = ExportTraceServiceRequest.FromString(body)
+        span = Sent.FromString(raw)
     except DecodeError as error:
-        raise BadRequest(f"body: is no trace request: {error}") from None
-    for group in sent.resource_spans:
-        resource = _values(group.resource.attributes)
-        for scope in group.scope_spans:
-            for span in scope.spans:
-                yield (
-                    resource,
-                    _Span(
-                        span.trace_id.hex(),
-                        span.span_id.hex(),
-                        span.parent_span_id.hex(),
-                        span.name,
-                        span.kind,
-                        span.start_time_unix_nano,
-                        span.end_time_unix_nano,
-                        _values(span.attributes),
-                        [_Event(event.name, event.time_unix_nano, _values(event.attributes)) for event in span.events],
-                        span.status.code,
-                        span.status.message,
-                    ),
-                )
+        raise _no_request(error) from None
+    _check_events(len(span.events))
+    return _Span(
+        span.trace_id.hex(),
+        span.span_id.hex(),
+        span.parent_span_id.hex(),
+        span.name,
+        span.kind,
+        span.start_time_unix_nano,
+        span.end_time_unix_nano,
+        _values(span.attributes),
+        [_Event(event.name, event.time_unix_nano, _values(event.attributes)) for event in span.events],
+        span.status.code,
+        span.status.message,
+    )
 
 
 def _values(pairs: Sequence[KeyValue]) -> dict[str, Any]:

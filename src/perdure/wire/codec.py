@@ -122,6 +122,11 @@ def scrub_text(text: str, max_bytes: int = ERROR_BYTES_MAX) -> str:
     return (data[: max_bytes - len(mark)] + mark).decode("utf-8", "ignore")
 
 
+def commas_in(data: bytes) -> int:
+    """How many commas JSON has outside its strings: no list in it has more than one item more."""
+    return _outside_strings(data).count(b",")
+
+
 def split_path(complaint: str) -> tuple[str, str]:
     """The path below the value, and what is wrong there, out of a complaint of msgspec.
 

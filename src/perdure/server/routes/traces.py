@@ -1,6 +1,7 @@
 """Traces: spans come in, traces are listed and shown."""
 
 import asyncio
+import time
 from typing import Final
 
 from msgspec import Struct
@@ -28,6 +29,8 @@ from perdure.wire.traces import SPANS_MAX, Span
 
 AT_ONCE: Final = 200
 """Spans decoded in one go, so that others get their turn between."""
+AT_ONCE_SECONDS: Final = 0.01
+"""The same where spans may be of any size."""
 
 routes = Routes("Traces")
 
@@ -62,24 +65,28 @@ async def export_traces(call: Call) -> Reply:
     """Take spans in OpenTelemetry's protocol (OTLP over HTTP).
 
     A trace request in protobuf (`application/x-protobuf`) or JSON, perhaps packed with gzip; the answer is in the same
-    form and says how many spans were rejected.
+    form and says how many spans were rejected. At most 8 MiB, unpacked.
     """
     kind = otlp.media_type(call.headers.get(b"content-type"))
-    body = otlp.plain(await call.raw_body(), call.headers.get(b"content-encoding"), call.settings.request_bytes_max)
+    bytes_max = min(otlp.REQUEST_BYTES_MAX, call.settings.request_bytes_max)
+    body = otlp.plain(await call.raw_body(), call.headers.get(b"content-encoding"), bytes_max)
     spans: list[Span] = []
-    complaints: list[str] = []
-    for number, span in enumerate(otlp.spans_of(body, kind)):
-        if number % AT_ONCE == AT_ONCE - 1:
-            await asyncio.sleep(0)
-        if isinstance(span, BadValue):
-            complaints.append(span.message)
+    rejected, complaint = 0, ""
+    since = time.monotonic()
+    for span in otlp.spans_of(body, kind):
+        if isinstance(span, otlp.Rejected):
+            rejected += span.spans
+            complaint = complaint or span.why
         else:
             spans.append(span)
+        if time.monotonic() > since + AT_ONCE_SECONDS:
+            await asyncio.sleep(0)
+            since = time.monotonic()
     left_out = await call.engine.traces.put(call.project_id, spans)
     if left_out:
-        complaints.append(f"span: its trace has {SPANS_MAX:,} spans already")
-    rejected = len(complaints) + max(len(left_out) - 1, 0)
-    answer = otlp.answer(kind, rejected, complaints[0] if complaints else "")
+        rejected += len(left_out)
+        complaint = complaint or f"span: its trace has {SPANS_MAX:,} spans already"
+    answer = otlp.answer(kind, rejected, complaint)
     headers = json_headers(len(answer))
     return Reply(200, answer, ((b"content-type", kind.encode()), *headers[1:]))
 
