@@ -258,6 +258,41 @@ async def test_good_keys_are_remembered_for_a_while_and_bad_ones_never() -> None
     assert len(asked) == 3
 
 
+async def test_wrong_keys_of_an_address_do_not_lock_out_keys_known_to_be_good() -> None:
+    good = {KEY}
+
+    async def answer(key: str) -> Principal:
+        if key not in good:
+            raise Unauthorized("no")
+        return Principal("p", Role.READ, "k")
+
+    def headers(key: str) -> dict[bytes, bytes]:
+        return {b"authorization": f"Bearer {key}".encode()}
+
+    clock = Clock()
+    gate = _gate(answer, clock=clock, cache_seconds=30.0, failures_max=2)
+
+    async def locked_out() -> None:
+        for refusal in (Unauthorized, Unauthorized, TooManyRequests):
+            with pytest.raises(refusal):
+                await gate.principal(headers(KEY[:-1] + "y"), "a")
+
+    await gate.principal(headers(KEY), "a")
+    for _ in range(2):
+        clock.now += 30.1
+        await locked_out()
+        await gate.principal(headers(KEY), "a")
+    gate.forget(None)  # word of a deletion may have been lost
+    await gate.principal(headers(KEY), "a")
+    good.clear()
+    await gate.principal(headers(KEY), "a")
+    clock.now += 30.1
+    await locked_out()
+    for refusal in (Unauthorized, TooManyRequests):  # it was deleted, and is a wrong key like others from now on
+        with pytest.raises(refusal):
+            await gate.principal(headers(KEY), "a")
+
+
 async def test_a_header_that_decides_is_there_once(served: Served) -> None:
     for name in ("authorization", "origin", "x-project-id", "idempotency-key"):
         reply = await served.client.get("/api/v1/executions", headers=[(name, "a"), (name, "a")])

@@ -1,6 +1,6 @@
 """Who is asking: API keys and users' sessions → Principal, and who may ask at all.
 
-A key is looked up by its id and compared as a hash; one that was found good is remembered for at most 30 seconds, so a
+A key is looked up by its id and compared as a hash; one that was found good is trusted for at most 30 seconds, so a
 deleted key stops within that time; at once on the server that was told to delete it, and on the others as soon as they
 hear of it. So it is with sessions, which come in a cookie or as a bearer's token, and with what a user may do in a
 project.
@@ -12,6 +12,7 @@ must come from one: otherwise any web page could reach a server that listens onl
 
 import hashlib
 import ipaddress
+import math
 import re
 import time
 from collections import OrderedDict
@@ -152,13 +153,15 @@ class Gate:
         key = _bearer(header)
         if key is not None and key.startswith(TOKEN_PREFIX):
             return await self._user(key, project_id, alone)
-        self._failures.check(address)
+        if known is None:  # others' wrong keys do not lock out one that was good at its last look-up
+            self._failures.check(address)
         forgotten = self._forgotten
         try:
             if key is None or not _KEY.fullmatch(key):
                 raise Unauthorized("This is not an API key; send `Authorization: Bearer sk_<id>_<secret>`.")
             principal = await self._authenticate(key)
         except Unauthorized:
+            self._known.pop(hashed, None)
             self._failures.note(address)
             raise
         if principal.development and not self._loopback:
@@ -224,7 +227,9 @@ class Gate:
         """A key was deleted: look it up again from now on. None: look all keys and users up again."""
         self._forgotten += 1
         if key_id is None:
-            self._known.clear()
+            for hashed, (principal, _) in self._known.items():
+                self._known[hashed] = (principal, -math.inf)
+            return
         for hashed in [hashed for hashed, (principal, _) in self._known.items() if principal.key_id == key_id]:
             del self._known[hashed]
 
