@@ -434,6 +434,14 @@ async def test_a_span_of_very_many_events(served: Served, form: str) -> None:
     assert (status, rejected, why) == (200, 1, "span.events: holds 16,385 events; the limit is 16,384")
 
 
+@pytest.mark.parametrize("value", [{"intValue": "abc"}, {"intValue": None}, {"intValue": "9" * 5_000}])
+async def test_a_resource_with_a_number_that_is_none_keeps_no_span_out(served: Served, value: Any) -> None:
+    resource = {"attributes": [{"key": "r", "value": value}]}
+    group = {"resource": resource, "scopeSpans": [{"spans": [ids(otlp.JSON, 1)]}]}
+    assert await export(served, otlp.JSON, json.dumps({"resourceSpans": [group]}).encode()) == (200, 0, "")
+    assert len((await get(served))["spans"]) == 1
+
+
 async def test_what_is_no_trace_request(served: Served) -> None:
     as_json = {"content-type": "application/json"}
     packed = {**as_json, "content-encoding": "gzip"}

@@ -295,7 +295,7 @@ def _json_resource(raw: Raw | None) -> dict[str, Any] | None:
     found = _resource(raw)
     try:
         return _of_resource(_json_values(found.attributes if found else []))
-    except BadValue:
+    except (BadValue, ValueError, TypeError):
         return {}
 
 
