@@ -180,6 +180,20 @@ async def test_a_waiting_execution_is_woken_once_to_clean_up(world: World) -> No
     assert (await world.kinds(id)).count("cancel_asked") == 1
 
 
+async def test_one_that_nobody_lets_clean_up_ends_with_a_cancel_after_the_grace(world: World) -> None:
+    """Its workers are gone for good: without this it could neither end nor be deleted."""
+    id = await world.running(workflow_id="cleans")
+    await world.wait_for(id, answer_wait("k"))
+    await world.cancel(id)
+    world.advance(GRACE_US / SECOND - 1)
+    assert await world.cancel(id) is Phase.CANCELLING
+    world.advance(1)
+    assert await world.cancel(id, by="ann") is Phase.CANCELLED
+    execution = await world.get(id)
+    assert (execution.phase, execution.cancelled_by) == (Phase.CANCELLED, "user")
+    await world.check()
+
+
 async def test_one_that_was_woken_to_clean_up_and_whose_worker_is_lost_is_cancelled(world: World) -> None:
     id = await world.running(workflow_id="cleans")
     await world.wait_for(id, answer_wait("k"))

@@ -234,7 +234,13 @@ def defaults(executions: int) -> dict[str, Any]:
         **dict.fromkeys(
             ("usd_micros_back", "tokens_back", "calls_back", "usd_micros_max", "tokens_max", "calls_max"), 0
         ),
-        **{"on_exceed": "ask", "root_id": "root", "asking_id": "asking", "budget_id": "budget"},
+        **{
+            "on_exceed": "ask",
+            "root_id": "root",
+            "asking_id": "asking",
+            "budget_id": "budget",
+            "started": b'"a child"',
+        },
     }
 
 
@@ -435,7 +441,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "find_key": {"workflow_id": "workflow-4", "key": "key-59"},
         "insert_idempotency": {"key": "another"},
         "read_idempotency": {"key": "key-12"},
-        "deliver_outcome": {"id": ids["waiting_for_event"]},
+        "deliver_outcome": {"id": ids["waiting_for_event"], "started": None},
         "cancel_idle": {"id": ids["queued"]},
         "cancel_waking": {"id": ids["waiting_for_timer"]},
         "delete_waits": {"id": name_of(46)},

@@ -3,13 +3,14 @@
 import asyncio
 
 import pytest
+from msgspec import json
 from tests.store.world import PROJECT, SECOND, World, child, raw
 
 from perdure.store.verbs import access, starts
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
 from perdure.wire.errors import DeploymentNotFound, KeyReused, NoDeployment, NotFound, WorkflowNotFound
-from perdure.wire.records import Problem
+from perdure.wire.records import Kind, Problem
 from perdure.wire.requests import QueueSpec, Started, StartItem, WorkflowSpec
 from perdure.wire.status import Phase
 
@@ -239,3 +240,37 @@ async def test_a_project_s_ids_mean_nothing_in_another(world: World) -> None:
             )
         )
     assert await world.start(key="k") == id
+
+
+async def test_only_the_child_that_its_parent_started_tells_it_of_its_end(world: World) -> None:
+    """Whoever starts by the API may name any parent and step: that says where an execution belongs, and no more."""
+    await world.register()
+    parent = await world.running()
+    [reply] = (await world.report(parent, [child("c")])).rows
+    kid = json.decode(bytes(reply.value), type=str)
+    others = [await world.start(parent_execution_id=parent, step_key=key) for key in ("c", "c", "d", "d")]
+    await world.claim(capacity=5)
+    await world.finish(others[0], result="a stranger's")
+    await world.finish(kid, result="its own")
+    for id in others[1:]:
+        await world.finish(id, result="a stranger's")
+        assert await world.phase(id) is Phase.COMPLETED
+    assert await world.outcomes(parent, Kind.CHILD) == ["its own"]
+    await world.check()
+
+
+async def test_nothing_is_started_below_what_is_cancelled(world: World) -> None:
+    """A cancel reaches all that is below: what came a moment later would run on."""
+    await world.register()
+    running, idle = await world.running(), await world.start()
+    for parent, phase in ((running, Phase.CANCELLING), (idle, Phase.CANCELLED)):
+        assert await world.cancel(parent) is phase
+        [refused] = await world.answers([StartItem("wf", parent_execution_id=parent)])
+        assert isinstance(refused, Problem)
+        assert (refused.error_type, refused.error) == (
+            "CONFLICT",
+            f"Parent execution {parent!r} was cancelled; nothing more is started below it.",
+        )
+    ended = await world.running()
+    await world.finish(ended)
+    await world.start(parent_execution_id=ended)

@@ -63,7 +63,9 @@ class Hands:
         await Tell(Counted("claimed", len(given)))
         self.given += given
 
-    async def wake(self, project_id: str, execution_id: str, now_us: int, outcome: Outcome) -> bool:
+    async def wake(
+        self, project_id: str, execution_id: str, now_us: int, outcome: Outcome, key: str | None, started: bytes | None
+    ) -> bool:
         """Give an outcome to an execution that waits for it, parked by this worker, and claim it. False: nothing was
         done, it is another's, or there is no room."""
         if self.room <= 0:
@@ -78,6 +80,8 @@ class Hands:
             claim_id=offer.claim_id,
             python=offer.python,
             now_us=now_us,
+            key=key,
+            started=started,
         )
         if not rows:
             return False

@@ -74,8 +74,8 @@ async def _cancel_one(project_id: str, execution_id: str, cancelled_by: str, now
         return Phase.CANCELLING
     if phase in (Phase.CANCELLING, *FINAL):
         return phase
-    if state[0][11] is not None and phase is Phase.QUEUED:
-        return Phase.CANCELLING  # woken to clean up, and on its way to a worker
+    if state[0][11] is not None and phase is Phase.QUEUED and now_us < state[0][17] + grace_us:
+        return Phase.CANCELLING  # woken to clean up, and on its way to a worker; later a second cancel ends it
     rows = await query("cancel_idle", project_id=project_id, id=execution_id, now_us=now_us, cancelled_by=cancelled_by)
     await note_cancelled(project_id, execution_id, rows[0], state[0][1], now_us, cancelled_by)
     return Phase.CANCELLED

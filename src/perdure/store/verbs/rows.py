@@ -104,8 +104,10 @@ Outcome = Callable[[int, int, int], JournalRow]
 class Taker(Protocol):
     """Whoever may take what an outcome wakes."""
 
-    async def wake(self, project_id: str, execution_id: str, now_us: int, outcome: Outcome) -> bool:
-        """Write the outcome and claim the execution. False: nothing was done."""
+    async def wake(
+        self, project_id: str, execution_id: str, now_us: int, outcome: Outcome, key: str | None, started: bytes | None
+    ) -> bool:
+        """Write the outcome and claim the execution. False: nothing was done. `key` and `started` as in `deliver`."""
 
 
 async def deliver(
@@ -118,16 +120,20 @@ async def deliver(
     name: str | None = None,
     ok: bool = True,
     value: bytes | Raw = NULL_BYTES,
+    started: bytes | None = None,
     taker: Taker | None = None,
 ) -> bool:
-    """Write an outcome into somebody's journal and wake it if it waits. False when it is final or unknown."""
+    """Write an outcome into somebody's journal and wake it if it waits. False when it is final or unknown, or when it
+    has not recorded, under this key, that it `started` that."""
 
     def outcome(seq: int, at_us: int, attempt: int) -> JournalRow:
         return journal_row(execution_id, seq, at_us, kind, attempt, key=key, name=name, ok=ok, value=value)
 
-    if taker is not None and await taker.wake(project_id, execution_id, now_us, outcome):
+    if taker is not None and await taker.wake(project_id, execution_id, now_us, outcome, key, started):
         return True
-    moved = await query("deliver_outcome", project_id=project_id, id=execution_id, now_us=now_us)
+    moved = await query(
+        "deliver_outcome", project_id=project_id, id=execution_id, now_us=now_us, key=key, started=started
+    )
     if not moved:
         return False
     seq, phase, worker_id, deployment_id, at_us, attempt = moved[0]
@@ -176,13 +182,16 @@ async def ended(
         await enqueue(project_id, execution_id, workflow_id, parent_execution_id is None, now_us)
     value = result if result is not None else detail if detail is not None else NULL_BYTES
     if parent_execution_id is not None and step_key is not None:
-        await _tell_parent(project_id, parent_execution_id, step_key, batch_id, phase, value, now_us, taker)
+        await _tell_parent(
+            project_id, execution_id, parent_execution_id, step_key, batch_id, phase, value, now_us, taker
+        )
     if told & SESSIONS:  # last: executions are locked before sessions
         await end_turns(project_id, execution_id, phase, now_us)
 
 
 async def _tell_parent(
     project_id: str,
+    child_id: str,
     parent_id: str,
     step_key: str,
     batch_id: str | None,
@@ -191,6 +200,8 @@ async def _tell_parent(
     now_us: int,
     taker: Taker | None,
 ) -> None:
+    """Whoever starts an execution by the API may name any parent and step of it. Only the one that the parent's own
+    journal says it started is the child whose end it hears of."""
     if (
         batch_id is not None
         and not _is_derived(batch_id)
@@ -207,6 +218,7 @@ async def _tell_parent(
         name=phase.value,
         ok=ok,
         value=value,
+        started=msgspec.json.encode(child_id),
         taker=taker,
     )
 

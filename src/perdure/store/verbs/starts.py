@@ -159,13 +159,18 @@ async def start_items(
             known = parents.get(item.parent_execution_id)
             if known is None:
                 found = await query("read_parent", project_id=project_id, id=item.parent_execution_id)
+                refusal: PerdureError | None = None
                 if not found:
-                    orphan = NotFound(f"Parent execution {item.parent_execution_id!r} does not exist.")
+                    refusal = NotFound(f"Parent execution {item.parent_execution_id!r} does not exist.")
+                elif found[0][4]:
+                    what = f"Parent execution {item.parent_execution_id!r} was cancelled"
+                    refusal = Conflict(f"{what}; nothing more is started below it.")
+                if refusal is not None:
                     if not independent:
-                        raise orphan
-                    answers.append(Problem(orphan.message, orphan.code))
+                        raise refusal
+                    answers.append(Problem(refusal.message, refusal.code))
                     continue
-                known = parents[item.parent_execution_id] = Parent(*found[0])
+                known = parents[item.parent_execution_id] = Parent(*found[0][:4])
             parent = known
         due_at_us = item.start_at_us
         if item.delay_seconds is not None:

@@ -32,6 +32,8 @@ SELECT e.id FROM executions e WHERE e.phase = 'waiting' AND e.due_at_us IS NULL
 SELECT c.id FROM executions c JOIN executions p ON p.project_id = c.project_id AND p.id = c.parent_execution_id
 WHERE c.step_key IS NOT NULL AND c.phase IN ('completed', 'failed', 'cancelled')
   AND p.phase IN ('queued', 'running', 'waiting', 'blocked')
+  AND EXISTS (SELECT 1 FROM journal s WHERE s.execution_id = p.id AND s.kind = 'child_started' AND s.key = c.step_key
+    AND {INSTR(s.value, c.id)|POSITION(c.id IN CONVERT_FROM(s.value, 'UTF8'))} > 0)
   AND NOT EXISTS (SELECT 1 FROM journal j WHERE j.execution_id = p.id AND j.kind = 'child' AND j.key = c.step_key)
   AND NOT EXISTS (SELECT 1 FROM waits w WHERE w.execution_id = p.id AND w.key = c.step_key AND w.batch_id = c.batch_id
     AND w.state = 'open') LIMIT 20;

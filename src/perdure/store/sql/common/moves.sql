@@ -7,19 +7,20 @@ CASE WHEN (parent_execution_id IS NULL AND (SELECT p.webhooks FROM projects p WH
 
 -- name: read_state
 SELECT phase, attempt, assigned_to_worker, report_number, next_seq, queue_name, workflow_id, parent_execution_id, step_key,
-  deployment_id, wake_on_cancel, cancelled_by, limited, acked, losses, undelivered, created_at_us
+  deployment_id, wake_on_cancel, cancelled_by, limited, acked, losses, undelivered, created_at_us, cancelled_at_us
 FROM executions WHERE project_id = :project_id AND id = :id;
 
 -- name: lock_state
 -- holds: execution=id
 -- As read_state, for what decides by it: the row stays as it is until the verb has ended.
 SELECT phase, attempt, assigned_to_worker, report_number, next_seq, queue_name, workflow_id, parent_execution_id, step_key,
-  deployment_id, wake_on_cancel, cancelled_by, limited, acked, losses, undelivered, created_at_us
+  deployment_id, wake_on_cancel, cancelled_by, limited, acked, losses, undelivered, created_at_us, cancelled_at_us
 FROM executions WHERE project_id = :project_id AND id = :id {FOR UPDATE};
 
 -- name: deliver_outcome
 -- holds: execution=id
--- An outcome reaches an execution: a waiting one goes back to its queue, a held one hears of it from its next report.
+-- An outcome reaches an execution: a waiting one goes back to its queue, a held one hears of it from its next report. The
+-- end of a child (`started`: its id, as a value) only reaches whoever recorded under this key that it started that very one.
 UPDATE executions SET next_seq = next_seq + 1, losses = 0, undelivered = 0,
   rank = CASE WHEN phase = 'waiting' THEN -priority ELSE rank END,
   ready_at_us = CASE WHEN phase = 'waiting' THEN :now_us ELSE ready_at_us END,
@@ -29,6 +30,8 @@ UPDATE executions SET next_seq = next_seq + 1, losses = 0, undelivered = 0,
   phase = CASE WHEN phase = 'waiting' THEN 'queued' ELSE phase END,
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase IN ('queued', 'running', 'waiting', 'cancelling', 'blocked')
+  AND (:started{::BYTEA} IS NULL OR EXISTS (SELECT 1 FROM journal s WHERE s.execution_id = executions.id AND s.key = :key
+    AND s.kind = 'child_started' AND s.value = :started))
 RETURNING next_seq - 1, phase, assigned_to_worker, deployment_id, moved_at_us, attempt;
 
 -- name: wake_timers

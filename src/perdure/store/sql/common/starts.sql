@@ -29,7 +29,8 @@ INSERT INTO execution_tags (project_id, name, value, execution_id) VALUES (:proj
 
 -- name: read_parent
 -- holds: execution=id
-SELECT COALESCE(e.root_execution_id, e.id), COALESCE(e.session_id, e.id), e.user_id, x.channel_context FROM executions e
+SELECT COALESCE(e.root_execution_id, e.id), COALESCE(e.session_id, e.id), e.user_id, x.channel_context,
+  CASE WHEN e.cancelled_by IS NOT NULL AND (e.completed_at_us IS NULL OR e.phase = 'cancelled') THEN 1 ELSE 0 END FROM executions e
 LEFT JOIN execution_extras x ON x.execution_id = e.id
 WHERE e.project_id = :project_id AND e.id = :id;
 
