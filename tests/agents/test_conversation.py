@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
+from pydantic import BaseModel
 from pydantic_ai import Agent
 from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.messages import (
@@ -24,6 +26,7 @@ from perdure.agents import Compaction, durable
 from perdure.agents.conversation import ASK
 from perdure.cli.conversation import conversation
 from perdure.embedded import embedded
+from perdure.sdk.errors import ExecutionFailed
 from perdure.sdk.workflow import Registry
 from perdure.testing import embedded as bench
 from perdure.wire.errors import SessionBusy
@@ -99,6 +102,81 @@ async def test_what_comes_while_it_works_is_rejected_or_delivered(database: str)
         assert took == ["read", "take", "append"]
         shown = [(line.who, line.text) for line in conversation(await first.get(), await rows_of(first))]
         assert [text for who, text in shown if who == "user"] == ["first", "second"]
+
+
+UNREADABLE: list[Any] = [42, ["a", "b"], {"input": 5}, {"input": [{"kind": "nonsense"}]}]
+SAYS_NOTHING: list[Any] = [{"order": 7}, {"input": []}, {"deps": 1}]
+
+
+@pytest.mark.parametrize("parks", [True, False], ids=["parked", "replayed"])
+async def test_what_the_open_turn_cannot_read_is_a_turn_of_its_own(database: str, parks: bool) -> None:
+    chat = durable(_holding("chat"))
+    async with embedded(database, Registry(chat), parks=parks) as p:
+        turn: dict[str, Any] = {"session_id": "s", "on_conflict": "deliver"}
+        first = await chat.start(p, "first", session_id="s")
+        await reaches(first, Phase.WAITING)
+        bad = [await p.start("chat", payload, **turn) for payload in UNREADABLE]
+        good = await p.start("chat", {"input": "good"}, **turn)
+        empty: list[Any] = [await p.start("chat", payload, **turn) for payload in SAYS_NOTHING]
+        await first.resume("approve_hold_call", True)
+        await reaches(first, Phase.WAITING)
+        took = [row.name for row in await rows_of(first) if row.kind is Kind.TRANSCRIPT]
+        assert took == ["read", "take", "leave"]
+        late = await p.start("chat", 42, **turn)
+        await first.resume("approve_hold_again", True)
+        assert await first.result() == "first | good"
+        assert await good.result() == "first | good"
+        for handle in (*bad, late):
+            with pytest.raises(ExecutionFailed) as failure:
+                await handle.result()
+            assert failure.value.type == "BadValue"
+        for handle in empty:
+            assert (await handle.result()).startswith("first | good")
+            assert [row.name for row in await rows_of(handle) if row.kind is Kind.TRANSCRIPT] == ["read", "append"]
+        shown = [(line.who, line.text) for line in conversation(await first.get(), await rows_of(first))]
+        assert [text for who, text in shown if who == "user"] == ["first", "good"]
+        logged = [line.text for _, line in await p.logs(first.id) if bad[0].id in line.text]
+        assert len(logged) == 1 and "cannot be read" in logged[0]
+
+
+async def test_agents_of_one_session_answer_what_they_were_asked(database: str) -> None:
+    class Count(BaseModel):
+        heard: int
+
+    def counts(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        return ModelResponse(parts=[ToolCallPart(info.output_tools[0].name, {"heard": len(said(messages))}, "out")])
+
+    chat = durable(_holding("chat"))
+    counter = durable(Agent(FunctionModel(counts), name="counter", output_type=Count))
+    async with embedded(database, Registry(chat, counter)) as p:
+        first = await chat.start(p, "first", session_id="s")
+        await reaches(first, Phase.WAITING)
+        other = await counter.start(p, "how many?", session_id="s", on_conflict="deliver")
+        second = await chat.start(p, "second", session_id="s", on_conflict="deliver")
+        await first.resume("approve_hold_call", True)
+        await reaches(first, Phase.WAITING)
+        await first.resume("approve_hold_again", True)
+        assert await first.result() == "first | second"
+        assert await second.result() == "first | second"
+        assert await other.result() == Count(heard=3)
+
+
+def _holding(name: str) -> Agent[None, str]:
+    """An agent that asks people twice before it answers."""
+
+    def works(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        calls = [part for message in messages for part in message.parts if isinstance(part, ToolCallPart)]
+        if len(calls) < 2:
+            return ModelResponse(parts=[ToolCallPart("hold", {}, ("call", "again")[len(calls)])])
+        return echo(messages, info)
+
+    agent = Agent(FunctionModel(works), name=name)
+
+    @agent.tool_plain(requires_approval=True)
+    def hold() -> str:
+        return "held"
+
+    return agent
 
 
 async def test_a_long_conversation_is_summarized_once(database: str) -> None:

@@ -322,7 +322,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"session_id": "session-25", "upto": 4}
     for query in ("open_turn", "next_turn", "messages_to_take", "taken_turns", "give_back_taken", "any_turn"):
         found[query] = {"session_id": "session-25"}
-    for query in ("take_turn", "delete_turn", "begin_turn", "turns_of_execution", "note_reading"):
+    for query in ("take_turn", "leave_turn", "delete_turn", "begin_turn", "turns_of_execution", "note_reading"):
         found[query] = {"session_id": "session-25", "execution_id": name_of(101)}
     for query in ("settle_delivery", "postpone_delivery", "read_delivery", "redeliver", "deliveries_of"):
         found[query] = {"execution_id": name_of(54), "webhook_id": "", "tries": 0, "status": 200, "answer": "ok"}

@@ -63,6 +63,7 @@ from perdure.wire.requests import (
     End,
     Entry,
     EventItem,
+    LeaveMessages,
     LogLine,
     OpenWait,
     Publish,
@@ -301,7 +302,7 @@ class Scene:
             case "summarize":
                 entries = [AppendMessages(f"m{n}", None, "s", [raw(n)]), Summarize(f"u{n}", None, "s", 1, raw("same"))]
             case "take":
-                entries = [TakeMessages(f"t{n}", "s")]
+                entries = [TakeMessages(f"t{n}", "s"), LeaveMessages(f"l{n}", "s", [self.ids["kid"]])]
             case "complete" | "end into a claim":
                 end = Complete(raw(n))
             case "fail":

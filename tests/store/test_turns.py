@@ -10,7 +10,7 @@ from tests.store.world import CANCELLED, LEASE_US, SECOND, World, answer_wait, c
 from perdure.engine.executions import AT_US_MAX
 from perdure.store.verbs.turns import HELD_US
 from perdure.wire.records import Kind, Problem
-from perdure.wire.requests import ReadTranscript, StartItem, TakeMessages
+from perdure.wire.requests import LeaveMessages, ReadTranscript, StartItem, TakeMessages
 from perdure.wire.status import Phase
 from perdure.wire.transcripts import OnConflict
 
@@ -202,6 +202,46 @@ async def test_only_the_open_turn_takes_messages(world: World) -> None:
     assert sorted(await world.claim_ids()) == sorted([first, stranger])
     assert await take(world, stranger) == []
     assert len(await take(world, first)) == 1
+
+
+async def test_a_turn_takes_messages_of_its_own_workflow_alone(world: World) -> None:
+    await world.register(workflows=("wf", "other"))
+    first = await start(world)
+    assert await world.claim_ids() == [first]
+    [other] = await world.start_all([StartItem("other", raw("to the other"), session_id="s", on_conflict=DELIVER)])
+    assert [row.kind for row in await world.journal(first)] == [Kind.CLAIMED], "it hears of what it may take"
+    second = await start(world, DELIVER, "second")
+    assert await take(world, first) == [{"execution_id": second, "message": "second"}]
+    await world.finish(first)
+    assert sorted(await world.claim_ids()) == sorted([second, other])
+    assert "taken_by" not in await read(world, other)
+    assert (await read(world, second))["taken_by"] == first
+    await world.check()
+
+
+@pytest.mark.parametrize("how", ["complete", "fail"])
+async def test_a_message_that_is_left_is_a_turn_of_its_own(world: World, how: str) -> None:
+    await world.register()
+    first, stranger = await start(world), await world.start("wf", session_id="s")
+    assert sorted(await world.claim_ids()) == sorted([first, stranger])
+    second, third, fourth = [await start(world, DELIVER, text) for text in ("second", "third", "fourth")]
+    assert len(await take(world, first)) == 3
+    await world.report(stranger, [LeaveMessages("l", "s", [third])])
+    await world.finish(stranger)
+    reply = await world.report(first, [LeaveMessages("l", "s", [second])])
+    assert [(row.name, bytes(row.value)) for row in reply.rows] == [("leave", msgspec.json.encode([second]))]
+    assert await take(world, first, "again") == []
+    await world.check()
+    if how == "fail":
+        await world.report(first, end=failure())
+        assert await world.claim_ids() == [second]
+        assert len(await take(world, second)) == 2
+    else:
+        await world.finish(first)
+        assert sorted(await world.claim_ids()) == sorted([second, third, fourth])
+        assert (await read(world, third))["taken_by"] == first
+    assert "taken_by" not in await read(world, second)
+    await world.check()
 
 
 async def test_a_message_wakes_a_turn_that_waits_and_is_not_lost_in_a_race(world: World) -> None:

@@ -7,6 +7,7 @@ while the agent works, and is to be delivered, goes to its next request to the m
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -30,13 +31,22 @@ from perdure.agents.calls import Call, hooked
 from perdure.agents.failures import is_transient
 from perdure.agents.guards import InputGuard, guarded_prompt
 from perdure.agents.history import History, json_of
-from perdure.agents.inputs import AgentPayload, as_input
+from perdure.agents.inputs import AgentPayload, Prompt, as_input
 from perdure.agents.runs import AgentRun, current_run
 from perdure.agents.steps import MODEL_RETRY
 from perdure.sdk.budgets import admitted
 from perdure.sdk.errors import BudgetExceeded
 from perdure.sdk.payloads.values import decode
-from perdure.sdk.transcripts import Reading, append_messages, read_transcript, summarize, take_messages
+from perdure.sdk.transcripts import (
+    Reading,
+    Taken,
+    append_messages,
+    leave_messages,
+    read_transcript,
+    summarize,
+    take_messages,
+)
+from perdure.wire.errors import BadValue
 
 SUMMARY: Final = "What was said so far, in short:\n\n"
 ASK: Final = (
@@ -121,7 +131,8 @@ class Conversation:
 
 class Delivered(AbstractCapability[Any]):
     """Hands the messages that came while a run was under way to its next request to the model, past the same guards as
-    the prompt it began with."""
+    the prompt it began with. One that it cannot read, or that has no prompt, it leaves to a turn of its own: that one
+    fails by itself, or does what it was started for."""
 
     def __init__(self, guards: Sequence[InputGuard]) -> None:
         self._guards = tuple(guards)
@@ -131,12 +142,25 @@ class Delivered(AbstractCapability[Any]):
     ) -> ModelRequestContext:
         run = current_run()
         if run is not None:
-            for taken in await take_messages(run.ctx):
-                prompt = as_input(decode(bytes(taken.message), AgentPayload, where="the message")).prompt()
-                prompt = await guarded_prompt(run, self._guards, prompt)
-                if prompt is not None:
-                    ctx.enqueue(*([prompt] if isinstance(prompt, str) else prompt))
+            read = [(taken, _prompt_of(run, taken)) for taken in await take_messages(run.ctx)]
+            left = [taken for taken, prompt in read if not prompt]
+            if left:
+                await leave_messages(run.ctx, left)
+            for _, prompt in read:
+                if prompt:
+                    prompt = await guarded_prompt(run, self._guards, prompt)
+                    ctx.enqueue(*([prompt] if isinstance(prompt, str) else prompt or []))
         return request_context
+
+
+def _prompt_of(run: AgentRun, taken: Taken) -> Prompt:
+    """What a message says; None for nothing, and for what cannot be read."""
+    try:
+        return as_input(decode(bytes(taken.message), AgentPayload, where="the message")).prompt()
+    except BadValue as error:
+        why = error.message
+        run.ctx.log("The message of %s cannot be read here: %s", taken.execution_id, why, level=logging.WARNING)
+        return None
 
 
 async def _summarized(run: AgentRun, messages: Sequence[ModelMessage], model: Model | str | None) -> str:

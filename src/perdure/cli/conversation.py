@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from perdure.wire.agent_steps import ModelAnswer, ToolUse, model_answer, tool_outcome, tool_step
 from perdure.wire.records import Kind
-from perdure.wire.transcripts import TAKE
+from perdure.wire.transcripts import LEAVE, TAKE
 
 if TYPE_CHECKING:
     from perdure.wire.records import Execution, Row
@@ -38,8 +38,9 @@ def conversation(one: Execution, rows: list[Row]) -> Iterator[Line]:
     said = user_message(decoded(bytes(one.payload)))
     if said is not None:
         yield Line("user", _text(said))
+    left = {id for row in rows if row.kind is Kind.TRANSCRIPT and row.name == LEAVE for id in _json(row)}
     for row in rows:
-        yield from _lines(row)
+        yield from _lines(row, left)
     if one.error is not None:
         yield Line("error", one.error, failed=True)
 
@@ -50,7 +51,8 @@ def tokens(rows: list[Row]) -> tuple[int, int, int]:
     return len(answers), sum(one.input_tokens for one in answers), sum(one.output_tokens for one in answers)
 
 
-def _lines(row: Row) -> Iterator[Line]:
+def _lines(row: Row, left: set[str]) -> Iterator[Line]:
+    """What one row says. `left` are messages that the run took and left again."""
     from perdure.cli.render import duration
 
     took = "" if row.started_at_us is None else duration(max(0, row.at_us - row.started_at_us))
@@ -63,7 +65,7 @@ def _lines(row: Row) -> Iterator[Line]:
     elif row.kind is Kind.CHILD and row.key is not None:
         yield Line("agent", f"{row.key} → {_text(_json(row))}", failed=not row.ok)
     elif row.kind is Kind.TRANSCRIPT and row.name == TAKE:
-        yield from (Line("user", text, "while it worked") for text in _taken(row))
+        yield from (Line("user", text, "while it worked") for text in _taken(row, left))
     elif row.kind is Kind.STEP and not row.ok:
         yield Line(row.key or "", _error(row), f"{took}{tries}", failed=True)
     elif row.kind is Kind.STEP:
@@ -80,11 +82,13 @@ def _lines(row: Row) -> Iterator[Line]:
             yield Line("guard", f"{row.name.removeprefix('guard.')}: {_text((_json(row) or {}).get('said', 'pass'))}")
 
 
-def _taken(row: Row) -> Iterator[str]:
-    """The messages that a run took from later turns."""
+def _taken(row: Row, left: set[str]) -> Iterator[str]:
+    """The messages that a run took from later turns, and kept."""
     from perdure.wire.agent_runs import user_message
 
     for taken in _json(row) or ():
+        if taken["execution_id"] in left:
+            continue
         said = user_message(taken["message"])
         yield _text(taken["message"] if said is None else said)
 

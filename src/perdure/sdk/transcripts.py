@@ -21,8 +21,8 @@ from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import fingerprint
 from perdure.wire.errors import NotFound, PerdureError, from_code
 from perdure.wire.records import Kind, MaybeRaw, Row
-from perdure.wire.requests import AppendMessages, ReadTranscript, Summarize, TakeMessages
-from perdure.wire.transcripts import APPEND, READ, SUMMARIZE, TAKE, Entry, Transcript, shown
+from perdure.wire.requests import AppendMessages, LeaveMessages, ReadTranscript, Summarize, TakeMessages
+from perdure.wire.transcripts import APPEND, LEAVE, READ, SUMMARIZE, TAKE, Entry, Transcript, shown
 
 if TYPE_CHECKING:
     from perdure.sdk.context import Context
@@ -119,8 +119,8 @@ async def _new_version(row: Coroutine[Any, Any, Row]) -> int:
 
 
 async def take_messages(ctx: Context) -> Sequence[Taken]:
-    """The messages that were sent to this execution's session, to be delivered to whoever works, since it began or last
-    took some. Nobody else gets them, unless this execution fails.
+    """The messages that were sent to this execution's session and workflow, to be delivered to whoever works, since it
+    began or last took some. Nobody else gets them, unless this execution fails, or leaves them with `leave_messages`.
 
     While there are none this does nothing, so it may be called before each call of a model.
     """
@@ -133,6 +133,14 @@ async def take_messages(ctx: Context) -> Sequence[Taken]:
     taken = msgspec.json.decode(row.value, type=list[Taken])
     ctx.taken.update(told, (one.execution_id for one in taken))
     return taken
+
+
+async def leave_messages(ctx: Context, taken: Sequence[Taken]) -> None:
+    """Leave messages that were taken and that this execution can do nothing with: each becomes a turn of its own, which
+    says by itself what is wrong with it."""
+    ids = [one.execution_id for one in taken]
+    session = _session(ctx, None)
+    await ctx.machine.call(Kind.TRANSCRIPT, LEAVE, None, lambda key: LeaveMessages(key, session, ids))
 
 
 def _session(ctx: Context, session_id: str | None) -> str:

@@ -403,13 +403,23 @@ class Summarize(Request, frozen=True, tag="summarize"):
 
 
 class TakeMessages(Request, frozen=True, tag="take_messages"):
-    """Take the messages of later turns that may be delivered to this one, which has its turn in the session."""
+    """Take the messages of later turns of its workflow that may be delivered to this one, which has its turn in the
+    session."""
 
     key: str
     session_id: str
 
 
-TranscriptEntry = ReadTranscript | AppendMessages | Summarize | TakeMessages
+class LeaveMessages(Request, frozen=True, tag="leave_messages"):
+    """Leave messages that this turn has taken and can do nothing with: each is a turn of its own again, which nobody
+    takes any more."""
+
+    key: str
+    session_id: str
+    execution_ids: list[str]
+
+
+TranscriptEntry = ReadTranscript | AppendMessages | Summarize | TakeMessages | LeaveMessages
 Entry = StepDone | TimerFired | StartChild | Publish | Answer | OpenWait | CloseWait | TranscriptEntry
 
 

@@ -18,6 +18,7 @@ READ: Final = "read"
 APPEND: Final = "append"
 SUMMARIZE: Final = "summarize"
 TAKE: Final = "take"
+LEAVE: Final = "leave"
 """Names of the journal's rows of kind `transcript`."""
 
 
@@ -29,7 +30,8 @@ class OnConflict(StrEnum):
     REJECT = "reject"
     """It is not started."""
     DELIVER = "deliver"
-    """It waits, too, but the one that is open may take its message into its own turn, and answers for both."""
+    """It waits, too, but the one that is open may, if it is of the same workflow, take its message into its own turn;
+    then it answers for both."""
 
 
 class Entry(NamedTuple):

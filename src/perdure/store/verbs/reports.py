@@ -32,6 +32,7 @@ from perdure.wire.requests import (
     End,
     Fail,
     ItemReply,
+    LeaveMessages,
     OpenWait,
     Publish,
     ReadTranscript,
@@ -55,7 +56,7 @@ REPORT_ENTRIES_MAX = 100_000
 TRY_NEWER_US = 1_000_000
 """How long what diverged on one worker waits before it is offered again, when a newer one is there to take it."""
 
-_TRANSCRIPT = (ReadTranscript, AppendMessages, Summarize, TakeMessages)
+_TRANSCRIPT = (ReadTranscript, AppendMessages, Summarize, TakeMessages, LeaveMessages)
 _ONE_ROW = (StepDone, TimerFired, StartChild, Publish, Answer, *_TRANSCRIPT)
 
 

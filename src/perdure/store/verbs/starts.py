@@ -11,7 +11,7 @@ from perdure.store.verbs.budgets import give_budget
 from perdure.store.verbs.hands import Hands, Offer
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.rows import NULL_BYTES, WOKEN_RANK, deliver
-from perdure.store.verbs.turns import HELD_US, ask_for_turn
+from perdure.store.verbs.turns import HELD_US, ask_for_turn, workflow_of
 from perdure.store.verbs.webhooks import host_of
 from perdure.wire.errors import (
     BadRequest,
@@ -118,8 +118,8 @@ async def start_items(
     tags: list[tuple[object, ...]] = []
     extras: list[tuple[object, ...]] = []
     told: list[tuple[object, ...]] = []
-    heard: list[tuple[str, str]] = []
-    """Executions that hear of another one's message, and that one."""
+    heard: list[tuple[str, str, str]] = []
+    """Executions that hear of another one's message, that one, and its workflow."""
     for id, item in news:
         where = (item.deployment_id, item.workflow_id, item.queue_name, item.accept_early)
         target = targets.get(where)
@@ -188,7 +188,7 @@ async def start_items(
             if holder is not None:
                 due_at_us = HELD_US
                 if item.on_conflict is OnConflict.DELIVER:
-                    heard.append((holder, id))
+                    heard.append((holder, id, item.workflow_id))
         if item.key is not None:
             keys[item.workflow_id, item.key] = Started(id, now_us)
         timeout = item.run_timeout_seconds if item.run_timeout_seconds is not None else target.run_timeout_seconds
@@ -265,8 +265,9 @@ async def start_items(
             await query_many("insert_extras", extras)
         if told:
             await query_many("insert_execution_webhook", told)
-        for holder, id in heard:
-            await deliver(project_id, holder, Kind.MESSAGE, now_us, name=id)
+        for holder, id, workflow_id in heard:
+            if await workflow_of(project_id, holder) == workflow_id:
+                await deliver(project_id, holder, Kind.MESSAGE, now_us, name=id)
         if hands is not None and given:
             await hands.note(given, now_us)
         if len(given) < len(rows):

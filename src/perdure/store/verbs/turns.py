@@ -4,10 +4,10 @@ A turn that has to wait is an execution that is queued and not to be claimed: it
 until the end of the turn before it takes that away, in its own last transaction. So a waiting turn holds nothing, and
 is cancelled, listed and counted like any other queued execution.
 
-With `deliver` the open turn is told of the waiting one by a row of its journal, and may take its message (exactly once:
-the row that says so and the turn's new state are one transaction). What was taken waits for the taker's end: when that
-has completed, the taken one is released and finds the taker's result; when not, it is a waiting turn again, with its
-message.
+With `deliver` the open turn, if it is of the same workflow, is told of the waiting one by a row of its journal, and may
+take its message (exactly once: the row that says so and the turn's new state are one transaction). What was taken waits
+for the taker's end: when that has completed, the taken one is released and finds the taker's result; when not, it is a
+waiting turn again, with its message. So it is at once when the taker leaves it, and then nobody else takes it.
 """
 
 from typing import Final
@@ -18,9 +18,16 @@ from msgspec import Raw
 from perdure.store.interface import Ready, Tell, query, query_many
 from perdure.store.verbs import transcripts
 from perdure.wire.errors import PerdureError, SessionBusy
-from perdure.wire.requests import AppendMessages, ReadTranscript, Summarize, TakeMessages, TranscriptEntry
+from perdure.wire.requests import (
+    AppendMessages,
+    LeaveMessages,
+    ReadTranscript,
+    Summarize,
+    TakeMessages,
+    TranscriptEntry,
+)
 from perdure.wire.status import Phase
-from perdure.wire.transcripts import APPEND, MESSAGES_MAX, READ, SUMMARIZE, TAKE, OnConflict
+from perdure.wire.transcripts import APPEND, LEAVE, MESSAGES_MAX, READ, SUMMARIZE, TAKE, OnConflict
 
 HELD_US: Final = 253_402_300_799_000_001
 """The start time of what waits for its turn: the end of the year 9999, a microsecond after the last that one may ask
@@ -85,6 +92,8 @@ async def answer(project_id: str, execution_id: str, entry: TranscriptEntry, now
         return READ, True, await _read(project_id, execution_id, entry.session_id)
     if isinstance(entry, TakeMessages):
         return TAKE, True, await _take(project_id, execution_id, entry.session_id)
+    if isinstance(entry, LeaveMessages):
+        return LEAVE, True, await _leave(project_id, execution_id, entry.session_id, entry.execution_ids)
     name = APPEND if isinstance(entry, AppendMessages) else SUMMARIZE
     try:
         if isinstance(entry, AppendMessages):
@@ -118,6 +127,13 @@ async def _read(project_id: str, execution_id: str, session_id: str) -> bytes:
     return msgspec.json.encode(value)
 
 
+async def workflow_of(project_id: str, execution_id: str) -> str | None:
+    """The workflow of an execution. Only turns of one workflow understand each other: what they are started with, and
+    what they answer."""
+    rows = await query("read_state", project_id=project_id, id=execution_id)
+    return rows[0][6] if rows else None
+
+
 async def _take(project_id: str, execution_id: str, session_id: str) -> bytes:
     """The messages of later turns, with the executions that they came in; from now on this turn has them."""
     session = {"project_id": project_id, "session_id": session_id}
@@ -125,6 +141,14 @@ async def _take(project_id: str, execution_id: str, session_id: str) -> bytes:
     found = await query("open_turn", **session)
     if not found or found[0][0] != execution_id:
         return b"[]"
-    rows = await query("messages_to_take", limit=MESSAGES_MAX, **session)
+    workflow_id = await workflow_of(project_id, execution_id)
+    rows = await query("messages_to_take", workflow_id=workflow_id, limit=MESSAGES_MAX, **session)
     await query_many("take_turn", [(execution_id, id, session_id) for id, _ in rows])
     return msgspec.json.encode([{"execution_id": id, "message": Raw(payload)} for id, payload in rows])
+
+
+async def _leave(project_id: str, execution_id: str, session_id: str, ids: list[str]) -> bytes:
+    """Messages that this turn has taken are turns of their own again."""
+    await query("lock_transcript", project_id=project_id, session_id=session_id)
+    await query_many("leave_turn", [(id, session_id, execution_id) for id in ids])
+    return msgspec.json.encode(ids)

@@ -28,13 +28,24 @@ RETURNING taken_by;
 SELECT phase, result FROM executions WHERE project_id = :project_id AND id = :id;
 
 -- name: messages_to_take
-SELECT t.execution_id, e.payload FROM turns t JOIN executions e ON e.project_id = t.project_id AND e.id = t.execution_id
-WHERE t.project_id = :project_id AND t.session_id = :session_id AND t.state = 'waiting' AND t.deliver = 1 ORDER BY t.n LIMIT :limit;
+-- Each execution by its key: of a join PostgreSQL might make a walk through all of a workflow.
+SELECT t.execution_id,
+  (SELECT e.payload FROM executions e WHERE e.project_id = t.project_id AND e.id = t.execution_id LIMIT 1)
+FROM turns t
+WHERE t.project_id = :project_id AND t.session_id = :session_id AND t.state = 'waiting' AND t.deliver = 1
+  AND (SELECT e.workflow_id FROM executions e WHERE e.project_id = t.project_id AND e.id = t.execution_id LIMIT 1) = :workflow_id
+ORDER BY t.n LIMIT :limit;
 
 -- name: take_turn
 -- holds: session=session_id
 UPDATE turns SET state = 'taken', taken_by = :taken_by
 WHERE execution_id = :execution_id AND session_id = :session_id AND state = 'waiting';
+
+-- name: leave_turn
+-- holds: session=session_id
+-- Nobody takes it any more.
+UPDATE turns SET state = 'waiting', taken_by = NULL, deliver = 0
+WHERE execution_id = :execution_id AND session_id = :session_id AND taken_by = :taken_by;
 
 -- name: turns_of_execution
 SELECT session_id, state FROM turns WHERE execution_id = :execution_id ORDER BY session_id;
