@@ -6,11 +6,13 @@ import asyncio
 from typing import Any
 
 import pytest
+from msgspec.json import decode
 from pydantic import BaseModel
 from pydantic_ai import Agent
 from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.messages import (
     ModelMessage,
+    ModelMessagesTypeAdapter,
     ModelRequest,
     ModelResponse,
     TextPart,
@@ -23,7 +25,7 @@ from tests.embedded.house import reaches, rows_of
 
 from perdure import Budget
 from perdure.agents import Compaction, durable
-from perdure.agents.conversation import ASK
+from perdure.agents.conversation import ASK, SUMMARY
 from perdure.cli.conversation import conversation
 from perdure.embedded import embedded
 from perdure.sdk.errors import ExecutionFailed
@@ -226,6 +228,42 @@ async def test_an_agent_summarizes_by_its_own_model(by_name: bool) -> None:
         for n in range(3):
             await chat.run(p, f"{n}", session_id="s")
         assert (await chat.run(p, "3", session_id="s")).endswith("they said ['0', '1'] | 2 | 3")
+
+
+@pytest.mark.parametrize("parks", [True, False], ids=["parked", "replayed"])
+async def test_runs_side_by_side_that_both_summarize_go_on(database: str, parks: bool) -> None:
+    asked: list[str] = []
+    both = asyncio.Event()
+
+    async def summarizes(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        asked.append(f"summary {len(asked)}")
+        own = asked[-1]
+        if len(asked) == 2:
+            both.set()
+        await asyncio.wait_for(both.wait(), 60)
+        return ModelResponse(parts=[TextPart(own)])
+
+    chat = durable(_holding("chat"), compaction=Compaction(above=4, keep=1, by=FunctionModel(summarizes)))
+    async with embedded(database, Registry(chat), parks=parks) as p:
+        for n in range(3):
+            turn: list[ModelMessage] = [
+                ModelRequest(parts=[UserPromptPart(f"{n}")]),
+                ModelResponse(parts=[TextPart(f"{n}")]),
+            ]
+            await p.append_messages("s", ModelMessagesTypeAdapter.dump_python(turn, mode="json"))
+        runs = {text: await p.start(chat, text, session_id="s") for text in ("a", "b")}
+        kept: list[bool] = []
+        for text, run in runs.items():
+            for question in ("approve_hold_call", "approve_hold_again"):
+                await reaches(run, Phase.WAITING)
+                await run.resume(question, True)
+            answer = await run.result()
+            rows = {row.name: row for row in await rows_of(run)}
+            assert answer == f"{SUMMARY}{decode(rows['conversation.summarize'].value)} | 2 | {text}"
+            kept.append(rows["summarize"].ok)
+        assert sorted(kept) == [False, True] and len(asked) == 2
+        entries = [bytes(entry.message) for entry in (await p.transcript("s")).entries]
+        assert len(entries) == 3 + 2 * 6 and SUMMARY.encode()[:9] in entries[0]
 
 
 async def test_a_summary_is_charged_and_waits_for_its_provider() -> None:

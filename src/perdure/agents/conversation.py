@@ -46,7 +46,7 @@ from perdure.sdk.transcripts import (
     summarize,
     take_messages,
 )
-from perdure.wire.errors import BadValue
+from perdure.wire.errors import BadRequest, BadValue
 
 SUMMARY: Final = "What was said so far, in short:\n\n"
 ASK: Final = (
@@ -125,7 +125,12 @@ class Conversation:
         kept = [part for message in old if isinstance(message, ModelRequest) for part in message.parts]
         system = [part for part in kept if isinstance(part, SystemPromptPart)]
         summary = ModelRequest(parts=[*system, UserPromptPart(SUMMARY + text)])
-        await summarize(self._run.ctx, json_of(summary), entries[cut - 1].seq)
+        try:
+            await summarize(self._run.ctx, json_of(summary), entries[cut - 1].seq)
+        except BadRequest as refused:
+            # A run beside this one was first; its summary stands for as much. This run goes on with what it has, and
+            # so does a replay: the refusal is in the journal.
+            self._run.ctx.log("The summary is kept for this run alone: %s", refused.message)
         self.history = [summary, *self.history[cut:]]
 
 
