@@ -120,3 +120,12 @@ async def test_a_claim_that_is_asked_again_lets_the_earlier_one_go_and_gets_its_
     handed = await second
     assert [item["id"] for item in handed["items"]] == [id]
     assert (await hand.say("claim", asked))["items"] == handed["items"]
+
+
+@pytest.mark.parametrize("url", ["http://[", "file:///etc/passwd"])
+async def test_where_a_reported_child_sends_its_end_is_a_url(served: Served, hand: Hand, url: str) -> None:
+    await served.start()
+    item = await hand.claim()
+    child = {"workflow_id": "w", "payload": None, "webhook_url": url}
+    reply = await hand.report(item, entries=[{"type": "child", "key": "c", "fingerprint": None, "item": child}])
+    assert reply["problem"]["details"] == {"path": "webhook_url"}

@@ -171,6 +171,20 @@ async def test_native_and_push_workers_do_not_share_a_deployment(served: Served,
     assert (reply.status_code, reply.json()["error_type"]) == (409, "CONFLICT")
 
 
+@pytest.mark.parametrize("url", ["http://[", "file:///etc/passwd", "http://169.254.169.254/", "https://a.example/\0"])
+async def test_where_a_child_sends_its_end_is_checked(served: Served, worker: PushWorker, url: str) -> None:
+    id = await held(served, worker)
+    child = {"payload": 1, "webhook_url": url}
+    of = {"parent_execution_id": id, "root_execution_id": id, "step_key": "c"}
+    for path, body in (
+        ("/api/v1/workflows/kid/run", {**child, **of}),
+        ("/api/v1/workflows/batch_run", {"workflows": [{"workflow_id": "kid", **child}], **of}),
+    ):
+        reply = await served.client.post(path, json=body)
+        assert (reply.status_code, reply.json()["details"]) == (422, {"path": "webhook_url"}), path
+    assert (await worker.step(id, "c")).status_code == 404
+
+
 async def test_any_workflow_may_be_started_for_push_workers(served: Served, worker: PushWorker) -> None:
     id = await served.start("never-registered", deployment_id="push", accept_early=False)
     assert (await worker.until_pushed(id))["workflow_id"] == "never-registered"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 from uuid_utils import uuid7
 
+from perdure.engine.addresses import target
 from perdure.store.verbs import looks, moves, starts, waits
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
@@ -303,6 +304,8 @@ def check_item(item: StartItem) -> None:
         raise BadValue(f"`queue_concurrency_limit` must be 1 to {INT32_MAX}, got {item.queue_concurrency_limit}.")
     if item.budget is not None:
         check_budget(item.budget)
+    if item.webhook_url is not None:
+        target(item.webhook_url, "webhook_url")
     if item.tags is not None:
         if len(item.tags) > 10:
             raise BadValue(f"`tags` may hold 10 entries, got {len(item.tags)}.")

@@ -281,9 +281,11 @@ class Push:
         `wait`: a push worker lets go of the parent until they have ended. Raises what starting raises, and Conflict.
         """
         check_name(step_key, where="body.step_key", max_bytes=KEY_BYTES_MAX)
+        engine = self._engine
         for item in items:
             check_item(item)
-        engine = self._engine
+            if item.webhook_url is not None:
+                await engine.outbound.check_url(item.webhook_url, "webhook_url")
         started = await engine.store.write(
             pushed.start_children(
                 project_id=project_id,
