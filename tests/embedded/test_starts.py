@@ -1,12 +1,15 @@
 """Starting: keys, queues, priorities, what is refused, and workflows that are made later."""
 
 import asyncio
+from decimal import Decimal
+from enum import IntEnum, StrEnum
 from typing import Any, cast
 
 import pytest
 from tests.embedded.house import Counter, House, ends, reaches, until
 
 from perdure.engine.clock import ManualClock
+from perdure.sdk.client import Handle
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed
 from perdure.sdk.workflow import Queue, Registry, workflow
@@ -296,6 +299,72 @@ async def test_bad_starts_are_refused_each_with_its_field(house: House) -> None:
             p.start(fine, 1), p.start(fine, 1, priority=5_000), p.start(fine, 2), return_exceptions=True
         )
         assert [isinstance(one, BadValue) for one in good] == [False, True, False]
+
+
+SOMETHING = object()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("key", "\ud800"),
+        ("key", 7),
+        ("user_id", SOMETHING),
+        ("concurrency_key", 7),
+        ("queue", b"lane"),
+        ("session_id", 1.5),
+        ("deployment_id", ["default"]),
+        ("webhook_url", "https://example.com/\udfff"),
+        ("webhook_url", SOMETHING),
+        ("tags", {"team": 7}),
+        ("tags", {"team": "\ud800"}),
+        ("tags", {None: "blue"}),
+        ("tags", ["team"]),
+        ("priority", None),
+        ("priority", "high"),
+        ("run_timeout_seconds", 1.5),
+        ("delay", Decimal(1)),
+        ("delay", 10**400),
+        ("at", "tomorrow"),
+    ],
+)
+async def test_a_wrong_value_is_told_to_whoever_gave_it_and_to_nobody_else(
+    house: House, name: str, value: object
+) -> None:
+    app = Registry()
+
+    @app.workflow
+    async def fine(ctx: Context, input: object) -> object:
+        return input
+
+    async with house.open(app) as p:
+        wrong: dict[str, Any] = {name: value}
+        before, refused, after = await asyncio.gather(
+            p.start(fine, 1), p.start(fine, 2, **wrong), p.start(fine, 3), return_exceptions=True
+        )
+        assert isinstance(refused, BadValue) and name in refused.message
+        assert [await cast(Handle[object], one).result() for one in (before, after)] == [1, 3]
+
+
+async def test_texts_and_numbers_of_classes_of_their_own_are_taken(house: House) -> None:
+    class Text(str):
+        pass
+
+    class Team(StrEnum):
+        BLUE = "blue"
+
+    class Level(IntEnum):
+        HIGH = 5
+
+    app = Registry()
+
+    @app.workflow
+    async def fine(ctx: Context) -> list[object]:
+        return [ctx.key, ctx.user_id, ctx.tags]
+
+    async with house.open(app) as p:
+        handle = await p.start(fine, key=Text("k"), user_id=Team.BLUE, tags={Text("t"): Team.BLUE}, priority=Level.HIGH)
+        assert await handle.result() == ["k", "blue", {"t": "blue"}]
 
 
 async def test_a_result_can_be_waited_for_with_a_timeout_and_the_execution_goes_on(house: House) -> None:

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec import Raw
 from tests.server.serving import Served, serving
@@ -30,10 +31,12 @@ from perdure.sdk.worker import Worker
 from perdure.sdk.workflow import Registry, step
 from perdure.wire.errors import (
     BadRequest,
+    BadValue,
     Conflict,
     NotCancellable,
     NotFound,
     PerdureError,
+    TooLarge,
     Unauthorized,
     Unavailable,
     UnknownOutcome,
@@ -320,6 +323,119 @@ async def test_many_starts_and_results_share_requests(served: Served) -> None:
     assert transport.paths["/api/v1/executions"] < 30
     assert transport.paths["/api/v1/executions/wait"] < 100
     assert transport.most["/api/v1/executions/wait"] <= 3
+
+
+class Sharing(HttpTransport):
+    """Refuses a body that holds a word, as a server may that knows less than this client."""
+
+    def __init__(self, *args: Any, word: bytes = b"poison", error: PerdureError | None = None, **values: Any) -> None:
+        super().__init__(*args, **values)
+        self.bodies: list[bytes] = []
+        self.keys: list[bytes] = []
+        self.word = word
+        self.error = error or BadRequest("not in here")
+
+    async def request(
+        self, method: str, path: str, body: bytes | None = None, *, headers: bytes = b"", **values: Any
+    ) -> bytes:
+        if method == "POST":
+            self.bodies.append(body or b"")
+            self.keys.append(headers)
+            if self.word in (body or b""):
+                raise self.error
+        return await super().request(method, path, body, headers=headers, **values)
+
+
+async def payloads_of(served: Served) -> list[Any]:
+    page = await served.engine.executions.list(served.project_id, ListFilters(), limit=500)
+    return sorted((msgspec.json.decode(one.payload) for one in page.executions), key=str)
+
+
+async def test_large_starts_leave_in_several_requests(served: Served) -> None:
+    transport = Sharing(served.server.url, served.key)
+    async with Client(transport) as client:
+        texts = [str(n) * (1 << 20) for n in range(9)] * 4  # 36 MiB, and a request may have 32
+        handles = await asyncio.gather(*[client.start(doubled.name, text) for text in texts])
+    assert len({handle.id for handle in handles}) == len(texts)
+    assert [body.count(b"workflow_id") for body in transport.bodies] == [7, 7, 7, 7, 7, 1]
+
+
+async def test_one_start_that_is_too_large_for_the_server_takes_no_other_with_it(database: str) -> None:
+    async with serving(database, request_bytes_max=100_000) as served:
+        async with Client(HttpTransport(served.server.url, served.key)) as client:
+            texts = ["a" * 40_000, "b" * 40_000, "c" * 150_000, "d" * 40_000]
+            answers = await asyncio.gather(*[client.start("w", text) for text in texts], return_exceptions=True)
+        assert [type(one) for one in answers] == [Handle, Handle, TooLarge, Handle]
+        assert await payloads_of(served) == [texts[0], texts[1], texts[3]]
+
+
+async def test_a_refused_request_is_repeated_item_by_item_under_new_keys(served: Served) -> None:
+    transport = Sharing(served.server.url, served.key)
+    async with Client(transport) as client:
+        answers = await asyncio.gather(
+            *[client.start("w", "poison" if n == 2 else n) for n in range(5)], return_exceptions=True
+        )
+    assert [type(one) for one in answers] == [Handle, Handle, BadRequest, Handle, Handle]
+    assert [body.count(b"workflow_id") for body in transport.bodies] == [5, 1, 1, 1, 1, 1]
+    assert len(set(transport.keys)) == 6
+    assert await payloads_of(served) == [0, 1, 3, 4]
+
+
+async def test_what_cannot_be_sent_at_all_takes_no_other_with_it(served: Served) -> None:
+    async with Client(HttpTransport(served.server.url, served.key)) as client:
+        answers = await asyncio.gather(
+            client.start("w", 0), client.start("w", 1, priority=10**5_000), client.start("w", 2), return_exceptions=True
+        )
+    assert [type(one) for one in answers] == [Handle, BadValue, Handle]
+    assert await payloads_of(served) == [0, 2]
+
+
+async def test_starts_whose_request_may_have_arrived_are_not_started_again_one_by_one(
+    served: Served, relay: Relay
+) -> None:
+    refusal = b'{"error":"unknown field","error_type":"BAD_REQUEST"}'
+    no = b"HTTP/1.1 400 No\r\ncontent-length: %d\r\n\r\n%s" % (len(refusal), refusal)
+    relay.spoil = lambda number, answer: None if number == 1 else no
+    async with Client(HttpTransport(relay.url, served.key)) as client:
+        answers = await asyncio.gather(*[client.start("w", n) for n in range(3)], return_exceptions=True)
+        assert [type(one) for one in answers] == [UnknownOutcome] * 3
+        with pytest.raises(BadRequest):
+            await client.start("w", 3)
+    assert len(relay.requests) == 3
+    assert await payloads_of(served) == [0, 1, 2, 3]  # the relay has passed on what it answered with a refusal
+
+
+async def test_a_server_that_goes_away_between_single_starts_is_told_to_all_that_are_left(served: Served) -> None:
+    class Leaving(Sharing):
+        async def request(self, *args: Any, **values: Any) -> bytes:
+            if len(self.bodies) == 2:
+                self.word, self.error = b"", Unavailable("gone")
+            return await super().request(*args, **values)
+
+    transport = Leaving(served.server.url, served.key)
+    async with Client(transport) as client:
+        answers = await asyncio.gather(
+            *[client.start("w", "poison" if n == 2 else n) for n in range(5)], return_exceptions=True
+        )
+    assert [type(one) for one in answers] == [Handle, *[Unavailable] * 4]
+    assert len(transport.bodies) == 3
+
+
+async def test_closing_a_client_between_single_starts_is_told_to_all_that_are_left(served: Served) -> None:
+    class Slow(Sharing):
+        async def request(self, *args: Any, **values: Any) -> bytes:
+            if len(self.bodies) == 2:
+                here.set()
+                await asyncio.Event().wait()
+            return await super().request(*args, **values)
+
+    here = asyncio.Event()
+    client = Client(Slow(served.server.url, served.key))
+    starts = [asyncio.ensure_future(client.start("w", "poison" if n == 2 else n)) for n in range(5)]
+    await here.wait()
+    await client.close()
+    answers = await asyncio.wait_for(asyncio.gather(*starts, return_exceptions=True), 30)
+    assert [type(one) for one in answers] == [Handle, *[Unavailable] * 4]
 
 
 async def test_a_lone_caller_pays_one_request_for_a_result(served: Served) -> None:

@@ -1,16 +1,18 @@
 """The client: start executions, wait for results, cancel, publish, answer.
 
 Concurrent starts share requests: whatever is started while a request is under way leaves with the next one, each item
-with its own answer. A lone caller pays one plain request.
+with its own answer. A lone caller pays one plain request. So that nobody pays for another one's mistake, values are
+checked before they share a request, and one that is refused as a whole is sent again item by item.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+import logging
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 from msgspec import Raw
 
@@ -19,9 +21,11 @@ from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.schedules import Schedules
 from perdure.sdk.streams import StreamItem, follow
+from perdure.sdk.transport import REFUSALS
 from perdure.sdk.workflow import Workflow, named, payload_of
 from perdure.wire.budgets import BudgetChange, OnExceed, usd_micros
-from perdure.wire.errors import BadValue, Unavailable, from_code
+from perdure.wire.codec import KEY_BYTES_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX, check_name, check_text
+from perdure.wire.errors import BadValue, PerdureError, Unavailable, from_code
 from perdure.wire.records import Event, Execution, Problem, Row
 from perdure.wire.requests import EventItem, ExecutionPage, Finished, ListFilters, LogLine, Started, StartItem
 from perdure.wire.status import Phase
@@ -39,7 +43,14 @@ if TYPE_CHECKING:
 I = TypeVar("I")  # noqa: E741  # input
 R = TypeVar("R")
 
+logger = logging.getLogger("perdure.client")
+
+_Start: TypeAlias = "tuple[StartItem, asyncio.Future[Started | Problem]]"
+"""What is to be started, and where its answer is awaited."""
+
 START_ITEMS_MAX = 500
+START_BYTES_MAX = 8 << 20
+"""How much leaves with one request; one item always does, however large."""
 STARTS_IN_FLIGHT = 2
 
 
@@ -146,7 +157,7 @@ class Client:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self._waiting: list[tuple[StartItem, asyncio.Future[Started | Problem]]] = []
+        self._waiting: list[_Start] = []
         self._scheduled = False
         self._starts: set[asyncio.Task[None]] = set()
         self.schedules = Schedules(self)
@@ -223,7 +234,7 @@ class Client:
     def _flush(self) -> None:
         self._scheduled = False
         while self._waiting and len(self._starts) < STARTS_IN_FLIGHT:
-            group, self._waiting = self._waiting[:START_ITEMS_MAX], self._waiting[START_ITEMS_MAX:]
+            group, self._waiting = _cut(self._waiting)
             task = asyncio.get_running_loop().create_task(self._start_group(group))
             self._starts.add(task)
             task.add_done_callback(self._started)
@@ -233,9 +244,9 @@ class Client:
         if self._waiting and not self._scheduled:
             self._flush()
 
-    async def _start_group(self, group: Sequence[tuple[StartItem, asyncio.Future[Started | Problem]]]) -> None:
+    async def _start_group(self, group: Sequence[_Start]) -> None:
         try:
-            answers = await self._transport.start([item for item, _ in group])
+            await self._send(group)
         except BaseException as error:
             for _, future in group:
                 if not future.done():
@@ -245,10 +256,28 @@ class Client:
                         future.set_exception(Unavailable("The client was closed while this start was under way."))
             if not isinstance(error, Exception):
                 raise
+
+    async def _send(self, group: Sequence[_Start]) -> None:
+        """Start them and tell each its answer. Raises what holds for all that were not told."""
+        try:
+            answers = await self._transport.start([item for item, _ in group])
+        except REFUSALS as error:
+            if len(group) == 1:
+                raise
+            logger.debug("%d starts were refused as one request; they are sent one by one: %s", len(group), error)
+        else:
+            for (_, future), answer in zip(group, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)
             return
-        for (_, future), answer in zip(group, answers, strict=True):
-            if not future.done():
-                future.set_result(answer)
+        for one in group:
+            try:
+                await self._send([one])
+            except Exception as error:
+                if isinstance(error, PerdureError) and error.retryable:
+                    raise  # it was tried for long: the others would wait as long for the same
+                if not one[1].done():
+                    one[1].set_exception(error)
 
     # --- the rest ----------------------------------------------------------------------------------------------------
 
@@ -374,6 +403,16 @@ def _change(
     return BudgetChange(usd_micros(usd), tokens, calls, seconds, what)
 
 
+def _cut(starts: list[_Start]) -> tuple[list[_Start], list[_Start]]:
+    """As many as fit into one request, and the rest."""
+    room = START_BYTES_MAX
+    for n, (item, _) in enumerate(starts[:START_ITEMS_MAX]):
+        room -= 400 + memoryview(item.payload).nbytes
+        if room < 0 and n:
+            return starts[:n], starts[n:]
+    return starts[:START_ITEMS_MAX], starts[START_ITEMS_MAX:]
+
+
 def start_item(
     workflow: Workflow[Any, Any] | str,
     input: object,
@@ -394,31 +433,75 @@ def start_item(
     budget: Budget | None = None,
 ) -> StartItem:
     """The request for one execution. Raises `BadValue` for what cannot be sent."""
+    # Whatever would spoil the whole request is found here: others may share it. How large numbers may be, and how many
+    # tags there may be, the server says of each item.
     name, _ = named(workflow)
     seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
-    if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
-        raise BadValue(f"`delay` must be a finite number of seconds, not negative; got {seconds!r}.")
+    if seconds is not None:
+        if not isinstance(seconds, int | float) or not 0 <= seconds <= sys.float_info.max:
+            raise BadValue(f"`delay` must be a finite number of seconds, not negative; got {seconds!r}.")
+        seconds = float(seconds)
     at_us = None
     if at is not None:
+        if not isinstance(at, datetime):
+            raise BadValue(f"at: must be a datetime, got a `{type(at).__name__}`")
         if at.tzinfo is None:
             raise BadValue(f"`at` needs a time zone; got {at!r}. Use datetime.now(UTC) or datetime(…, tzinfo=…).")
         at_us = (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    if webhook_url is not None:
+        webhook_url = _text(webhook_url, "webhook_url")
+        check_text(webhook_url, where="webhook_url", max_bytes=VALUE_BYTES_MAX)
     return StartItem(
-        workflow_id=name,
+        workflow_id=_name(name, "workflow", NAME_BYTES_MAX),
         payload=Raw(payload_of(workflow, input)),
-        deployment_id=deployment_id,
-        queue_name=queue,
-        concurrency_key=concurrency_key,
-        priority=priority,
-        session_id=session_id,
-        user_id=user_id,
-        tags=tags,
+        deployment_id=_name(deployment_id, "deployment_id"),
+        queue_name=_name(queue, "queue"),
+        concurrency_key=_name(concurrency_key, "concurrency_key"),
+        priority=_whole(priority, "priority"),
+        session_id=_name(session_id, "session_id"),
+        user_id=_name(user_id, "user_id"),
+        tags=None if tags is None else _tags(tags),
         delay_seconds=seconds,
         start_at_us=at_us,
-        run_timeout_seconds=run_timeout_seconds,
-        key=key,
+        run_timeout_seconds=None if run_timeout_seconds is None else _whole(run_timeout_seconds, "run_timeout_seconds"),
+        key=_name(key, "key"),
         accept_early=True,
         webhook_url=webhook_url,
         on_conflict=None if on_conflict is None else OnConflict(on_conflict),
         budget=None if budget is None else budget.spec(),
     )
+
+
+@overload
+def _name(value: str, where: str, max_bytes: int = ...) -> str: ...
+@overload
+def _name(value: str | None, where: str, max_bytes: int = ...) -> str | None: ...
+def _name(value: str | None, where: str, max_bytes: int = KEY_BYTES_MAX) -> str | None:
+    if value is None:
+        return None
+    value = _text(value, where)
+    check_name(value, where=where, max_bytes=max_bytes)
+    return value
+
+
+def _tags(given: dict[str, str]) -> dict[str, str]:
+    if not isinstance(given, Mapping):
+        raise BadValue(f"tags: must be a dict of texts, got a `{type(given).__name__}`")
+    tags = {_text(name, "tags"): _text(text, f"tags.{name}") for name, text in given.items()}
+    for name, text in tags.items():
+        check_name(name, where="tags")
+        check_text(text, where=f"tags.{name}", max_bytes=KEY_BYTES_MAX)
+    return tags
+
+
+def _text(value: str, where: str) -> str:
+    """The value as plain text: a subclass of `str` does not travel."""
+    if not isinstance(value, str):
+        raise BadValue(f"{where}: must be text, got a `{type(value).__name__}`")
+    return value if type(value) is str else str.__str__(value)
+
+
+def _whole(value: int, where: str) -> int:
+    if not isinstance(value, int):
+        raise BadValue(f"{where}: must be a whole number, got a `{type(value).__name__}`")
+    return int(value)

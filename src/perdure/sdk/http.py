@@ -31,9 +31,11 @@ from msgspec import Raw
 from perdure.sdk import answers, sse
 from perdure.sdk.connection import Lost, Response, Server
 from perdure.sdk.results import Results
+from perdure.sdk.transport import REFUSALS
 from perdure.wire.budgets import BudgetChange, ReserveReply, ReserveRequest, SettleRequest
 from perdure.wire.errors import (
     BadRequest,
+    BadValue,
     Conflict,
     NotCancellable,
     NotFound,
@@ -122,10 +124,12 @@ _encode: Final = msgspec.json.Encoder().encode
 class _Tries:
     """How often a request has failed, and until when it is tried again."""
 
-    __slots__ = ("failures", "until")
+    __slots__ = ("failures", "unsure", "until")
 
     def __init__(self) -> None:
         self.failures = 0
+        self.unsure = False
+        """One of them may have taken effect."""
         self.until: float | None = None
 
 
@@ -182,19 +186,20 @@ class HttpTransport:
         held_seconds: float | None = None,
         patience: float | None = None,
         ours: type[PerdureError] | None = None,
+        tries: _Tries | None = None,
     ) -> bytes:
         """Send a request until it is answered, and give the answer's body.
 
         `held_seconds`: the server may keep it that long. `ours`: a refusal that a request of ours may have caused
-        itself, when the answer to an earlier try was lost; the body is then empty. Raises what the server refuses, and
-        `Unavailable` or `UnknownOutcome` when there is no answer within the patience.
+        itself, when the answer to an earlier try was lost; the body is then empty. `tries`: for a caller who wants to
+        know of them. Raises what the server refuses, and `Unavailable` or `UnknownOutcome` when there is no answer
+        within the patience.
         """
         seconds = ANSWER_SECONDS if held_seconds is None else ANSWER_SECONDS + held_seconds
         content = _NO_BODY if body is None else b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
         tail = b"".join((content, headers, b"\r\n", body or b""))
         patience = self._patience if patience is None else patience
-        tries = _Tries()
-        unsure = False
+        tries = _Tries() if tries is None else tries
         while True:
             turn = self._turn % len(self._servers)
             server = self._servers[turn]
@@ -207,15 +212,15 @@ class HttpTransport:
                     return response.body
                 problem = self._problem(response, server)
                 if response.status not in _AGAIN:
-                    if unsure and ours is not None and isinstance(problem, ours):
+                    if tries.unsure and ours is not None and isinstance(problem, ours):
                         return b""
                     raise problem
-                unsure = unsure or isinstance(problem, UnknownOutcome)
+                tries.unsure = tries.unsure or isinstance(problem, UnknownOutcome)
             except Lost as lost:
-                unsure = unsure or lost.sent
+                tries.unsure = tries.unsure or lost.sent
                 if lost.stale:
                     continue
-                problem = self._unreachable(server, lost, unsure and method != "GET")
+                problem = self._unreachable(server, lost, tries.unsure and method != "GET")
             await self._failed(tries, turn, patience, problem)
 
     async def _failed(self, tries: _Tries, turn: int, patience: float, problem: PerdureError) -> None:
@@ -272,8 +277,20 @@ class HttpTransport:
     # --- the client's side -------------------------------------------------------------------------------------------
 
     async def start(self, items: Sequence[StartItem]) -> Sequence[Started | Problem]:
-        body = _encode(StartRequest(list(items)))
-        answer = await self.request("POST", "/api/v1/executions", body, headers=_fresh_key())
+        try:
+            body = _encode(StartRequest(list(items)))
+        except (TypeError, ValueError) as error:
+            raise BadValue(f"A start cannot be sent: {error}") from error
+        tries = _Tries()
+        try:
+            answer = await self.request("POST", "/api/v1/executions", body, headers=_fresh_key(), tries=tries)
+        except REFUSALS as refusal:
+            if len(items) > 1 and tries.unsure:  # by a server of another version: none may be started again by itself
+                raise UnknownOutcome(
+                    f"Starts that shared a request were refused ({refusal}) after an earlier try was lost; that one "
+                    "may have taken effect."
+                ) from refusal
+            raise
         return [one.outcome() for one in answers.read(_START_REPLY, answer).items]
 
     async def result(self, execution_id: str) -> Finished:

@@ -2,11 +2,12 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec import Raw
 
 from perdure.wire.budgets import BudgetChange, ReserveReply, ReserveRequest, SettleRequest
+from perdure.wire.errors import BadRequest, BadValue, TooLarge
 from perdure.wire.public_budgets import BudgetResponse
 from perdure.wire.records import Event, Execution, Problem, Row
 from perdure.wire.requests import (
@@ -32,6 +33,9 @@ from perdure.wire.requests import (
 from perdure.wire.schedules import Fire, StoredSchedule
 from perdure.wire.streams import StreamItem
 from perdure.wire.transcripts import Page
+
+REFUSALS: Final = (BadRequest, BadValue, TooLarge)
+"""What a request is refused with as a whole when something in it is wrong; then none of it was done."""
 
 
 class Transport(Protocol):
