@@ -165,6 +165,43 @@ async def test_a_webhook_hears_of_its_workflow_and_of_roots_only(house: House, r
     assert len(await house.deliveries()) == 1
 
 
+async def test_the_deliveries_of_one_execution_are_filtered_and_paged_like_all(
+    house: House, receiver: Receiver
+) -> None:
+    made = [await house.engine.webhooks.make(house.project_id, f"{receiver.url}{number}") for number in range(3)]
+    async with receiving(Receiver(b"HTTP/1.1 410 Gone\r\ncontent-length: 0\r\n\r\n")) as own:
+        id = await house.end(webhook_url=own.url)
+
+        async def told() -> bool:
+            return not await house.deliveries(state=DeliveryState.PENDING)
+
+        await house.until(told)
+    await house.end()
+    await house.until(told)
+
+    async def ids(**filters: Any) -> list[str]:
+        return [one.id for one in await house.deliveries(execution_id=id, **filters)]
+
+    made.sort(key=lambda one: one.id, reverse=True)
+    newest_first = [f"{id}.{one.id}" for one in made]
+    assert await ids() == [*newest_first, id]
+    assert await ids(state=DeliveryState.FAILED) == [id]
+    assert await ids(state=DeliveryState.DELIVERED) == newest_first
+    assert await ids(state=DeliveryState.PENDING) == []
+    assert await ids(webhook_id=made[1].id.upper(), state=DeliveryState.DELIVERED) == [newest_first[1]]
+    assert await ids(webhook_id=made[1].id, state=DeliveryState.FAILED) == []
+    pages, cursor = [], None
+    for _ in range(3):
+        page, cursor = await house.engine.webhooks.deliveries(
+            house.project_id, execution_id=id, state=DeliveryState.DELIVERED, limit=2, cursor=cursor
+        )
+        pages.append([one.id for one in page])
+        if cursor is None:
+            break
+    assert pages == [newest_first[:2], newest_first[2:]]
+    assert await ids(limit=4) == [*newest_first, id] and await ids(limit=1) == newest_first[:1]
+
+
 @pytest.mark.parametrize("how", ["failed", "cancelled"])
 async def test_every_kind_of_end_is_told(house: House, receiver: Receiver, how: str) -> None:
     [started] = await house.engine.executions.start(

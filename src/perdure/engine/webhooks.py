@@ -100,20 +100,30 @@ class Webhooks:
         """A page of what was sent and is to be sent, newest first, and where the next one starts."""
         if not 1 <= limit <= LIST_MAX:
             raise BadRequest(f"`limit` must be 1 to {LIST_MAX:,}, got {limit}.")
+        if webhook_id is not None:
+            webhook_id = checked_id(webhook_id, "webhook")
+        before = (1 << 62, "", "") if cursor is None else _read_cursor(cursor)
         if execution_id is not None:
-            found = await self._engine.store.read(
+            all_of_it = await self._engine.store.read(
                 webhooks.deliveries_of(project_id=project_id, execution_id=checked_id(execution_id))
             )
-            return [one for one in found if (webhook_id or one.webhook_id) == one.webhook_id], None
-        found = await self._engine.store.read(
-            webhooks.list_deliveries(
-                project_id=project_id,
-                webhook_id=None if webhook_id is None else checked_id(webhook_id, "webhook"),
-                state=None if state is None else state.value,
-                before=(1 << 62, "", "") if cursor is None else _read_cursor(cursor),
-                limit=limit + 1,
+            found = [
+                one
+                for one in sorted(all_of_it, key=_place, reverse=True)
+                if (webhook_id is None or one.webhook_id == webhook_id)
+                and (state is None or one.state is state)
+                and _place(one) < before
+            ]
+        else:
+            found = await self._engine.store.read(
+                webhooks.list_deliveries(
+                    project_id=project_id,
+                    webhook_id=webhook_id,
+                    state=None if state is None else state.value,
+                    before=before,
+                    limit=limit + 1,
+                )
             )
-        )
         page = found[:limit]
         return page, f"{page[-1].created_at_us}.{page[-1].id}" if len(found) > limit else None
 
@@ -268,6 +278,11 @@ def _text(answer: Answer) -> str:
 def _retry_after(answer: Answer) -> int | None:
     text = answer.headers.get("retry-after", "")
     return min(int(text), RETRY_AFTER_MAX) if text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
+def _place(one: Delivery) -> tuple[int, str, str]:
+    """Where a delivery stands in lists."""
+    return one.created_at_us, one.execution_id, one.webhook_id
 
 
 def _read_cursor(text: str) -> tuple[int, str, str]:
