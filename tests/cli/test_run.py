@@ -47,6 +47,17 @@ def test_run_says_by_its_exit_code_how_it_went(busy_house: House) -> None:
     assert "was cancelled by user" in busy_house.run("run", "asks", "--key", "one", code=3).stderr
 
 
+def test_cancel_goes_on_after_what_it_cannot_cancel(busy_house: House) -> None:
+    first, second = (busy_house.run("run", "asks", "--detach").stdout.strip() for _ in range(2))
+    nobody = "0190a5f2-7c1e-7b3a-9d55-0242ac120002"
+    done = busy_house.run("cancel", "bogus", first, "", "a/b?c#d", nobody, "..", second, code=2)
+    assert first in done.stdout and second in done.stdout
+    for id in ("bogus", "", "a/b?c#d", nobody, ".."):
+        assert f"{id!r}" in done.stderr
+    found = [busy_house.json("show", id)["execution"]["status"] for id in (first, second)]
+    assert found == ["cancelled", "cancelled"], "they wait: no worker has to be told"
+
+
 def _newest(house: House) -> Any:
     return house.json("ls", "-n", "1")
 

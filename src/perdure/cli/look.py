@@ -372,7 +372,7 @@ def cancel(
     as_json: JsonFlag = False,
 ) -> None:
     """Cancel executions and everything below them; one that cannot be cancelled does not stop the others."""
-    from perdure.wire.errors import NotCancellable, NotFound
+    from perdure.wire.errors import BadRequest, NotFound
     from perdure.wire.public import execution_response
     from perdure.wire.status import Phase
 
@@ -382,7 +382,7 @@ def cancel(
         for id in ids:
             try:
                 execution = await client.cancel(id)
-            except (NotCancellable, NotFound) as error:
+            except (BadRequest, NotFound) as error:
                 refused.append(error.message)
                 continue
             if as_json:
