@@ -132,6 +132,8 @@ class Approvals:
             link = msgspec.json.decode(said, type=Link)
         except (binascii.Error, ValueError):
             raise wrong from None
+        if not is_uuid(link.project_id):
+            raise wrong
         secrets = await self._engine.signing.known(link.project_id)
         if secrets is None or not hmac.compare_digest(_sign(secrets.links, said), signature):
             raise wrong

@@ -233,7 +233,11 @@ class Executions:
     async def erase(
         self, project_id: str, *, user_id: str | None = None, session_id: str | None = None
     ) -> tuple[int, int]:
-        """Delete what belongs to a user or a session; answers how many are gone and how many are still open."""
+        """Delete what belongs to a user or a session; answers how many are gone and how many are still open. Raises
+        BadValue."""
+        for name, value in (("user_id", user_id), ("session_id", session_id)):
+            if value is not None:
+                check_text(value, where=name, max_bytes=KEY_BYTES_MAX)
         gone = 0
         while True:
             deleted, still_open = await self._engine.store.write(

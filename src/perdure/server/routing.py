@@ -204,6 +204,8 @@ class Call:
             # A page's EventSource can send no headers. What cannot be read is refused when the query is decoded.
             for field, value in parse_qsl(self._scope["query_string"].decode("latin-1"), errors="replace"):
                 if field == "project_id":
+                    if "\0" in value:
+                        raise _holds_nul(field)
                     named.append(value)
         return named
 
@@ -304,7 +306,7 @@ class Route:
             raise BadRequest(f"The query is not one that can be read: {error}") from None
         for name, value in pairs:
             if "\0" in value:
-                raise BadRequest(f"query.{name}: holds a NUL character, which no name does", {"path": name})
+                raise _holds_nul(name)
             many = self._fields.get(name)
             if many is None:
                 if self.contract:
@@ -423,6 +425,10 @@ class Routes:
         self, path: str, *, role: Role | None = Role.WRITE, contract: bool = False
     ) -> Callable[[Handler], Handler]:
         return self.route("DELETE", path, role=role, contract=contract)
+
+
+def _holds_nul(name: str) -> BadRequest:
+    return BadRequest(f"query.{name}: holds a NUL character, which no name does", {"path": name})
 
 
 def _query_fields(query_type: type[Struct]) -> dict[str, bool]:
