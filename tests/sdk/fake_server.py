@@ -18,6 +18,7 @@ from msgspec import Raw
 
 from perdure.sdk.errors import Diverged, Stuck
 from perdure.sdk.replay.calls import Call, Effects, State
+from perdure.sdk.replay.failures import steps_to_blame
 from perdure.sdk.replay.machine import Machine
 from perdure.wire.records import Kind, Row
 
@@ -123,7 +124,7 @@ class World:
         while True:
             if effects.state is State.DONE:
                 error = machine.error
-                retried = self._retry(error) if error is not None else False
+                retried = self._retry(machine, error) if error is not None else False
                 if not retried:
                     seen = self._note(machine, effects, trace)
                     machine.close()
@@ -245,15 +246,22 @@ class World:
         ok = self.fate.random() < 0.8
         self.journal.add(Kind.CHILD, call.key, "completed" if ok else "failed", ok=ok, dt_us=dt_us, value=Raw(b"7"))
 
-    def _retry(self, error: BaseException) -> bool:
-        """Take back the step failure that ended the attempt, as the server does."""
-        key = failed_key(error)
-        if self.tries <= 1 or key is None:
+    def _retry(self, machine: Machine, error: BaseException) -> bool:
+        """Take back the step failures that the worker names, as the server does."""
+        keys = steps_to_blame(error)
+        if self.tries <= 1 or not keys:
             return False
         self.tries -= 1
-        at, row = next((n, row) for n, row in enumerate(self.journal.rows) if row.key == key and row.kind is Kind.STEP)
-        self.journal.rows[at] = msgspec.structs.replace(row, kind=Kind.STEP_FAILED)
-        self.journal.add(Kind.RETRIED, ok=False, value=Raw(str(row.seq).encode()))
+        wanted = {*keys, *machine.failed_beside(keys)}
+        rows = self.journal.rows
+        taken = [n for n, row in enumerate(rows) if row.key in wanted and row.kind is Kind.STEP and not row.ok]
+        assert len(taken) == len(wanted)
+        for n in taken:
+            rows[n] = msgspec.structs.replace(rows[n], kind=Kind.STEP_FAILED)
+        seqs = [rows[n].seq for n in taken]
+        self.journal.add(Kind.RETRIED, ok=False, value=Raw(msgspec.json.encode(seqs if seqs[1:] else seqs[0])))
+        self.events["several"] += len(seqs) > 1
+        at = taken[0]
         self.journal.add(Kind.CLAIMED)
         self.events["retry"] += 1
         if at + 2 < len(self.journal.rows) - 2:
@@ -355,10 +363,3 @@ def show(machine: Machine) -> str:
     if isinstance(machine.error, asyncio.CancelledError):
         return "cancelled"  # anyio puts addresses into its words.
     return f"{machine.outcome!r}"
-
-
-def failed_key(error: BaseException) -> str | None:
-    """The key of the first step failure in an error or a group of them."""
-    if isinstance(error, BaseExceptionGroup):
-        return next((key for inner in error.exceptions if (key := failed_key(inner)) is not None), None)
-    return getattr(error, "key", None)

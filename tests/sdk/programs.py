@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import anyio
 from hypothesis import strategies as st
 
+from perdure.sdk.errors import StepFailed
 from perdure.sdk.replay.machine import Machine
 from perdure.wire.records import Kind
 
@@ -31,12 +32,11 @@ class Op(NamedTuple):
         return f"Op({self.kind!r}, ({inner}{',' if len(self.parts) == 1 else ''}), {self.number})"
 
 
-class Boom(Exception):
+class Boom(StepFailed):
     """A step failed."""
 
     def __init__(self, key: str) -> None:
-        super().__init__(key)
-        self.key = key
+        super().__init__(key, key=key)
 
 
 LEAVES = ("step", "step", "caught", "flaky", "fails", "sleep", "event", "child", "handle", "publish", "time", "nap")
@@ -115,9 +115,11 @@ class _Run:
 
     async def _call(self, op: Op, how: str) -> Any:
         name = NAMES[op.number % 3]
+        asked = self.machine.seen
         row = await self.machine.call(Kind.STEP, name, None, how)
         if not row.ok:
             assert row.key is not None
+            self.machine.raised(row, asked)
             raise Boom(row.key)
         return int(bytes(row.value))
 

@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 from msgspec import Raw
 from tests.sdk.fake_server import Journal, advance
 
-from perdure.sdk.errors import Diverged, Outdated, Stuck
+from perdure.sdk.errors import Diverged, Outdated, StepFailed, Stuck
 from perdure.sdk.replay.calls import Effects, State
+from perdure.sdk.replay.failures import steps_to_blame
 from perdure.sdk.replay.machine import CALLBACKS_MAX, Machine
 from perdure.wire.records import Kind, Row
 
@@ -617,6 +619,95 @@ def test_a_step_whose_failure_was_taken_back_has_all_its_tries_again() -> None:
     assert live.machine.failed_tries("a") == 0
     live.step("a", 5)
     assert live.machine.result == 5
+
+
+@pytest.mark.parametrize("taken", [Raw(b"2"), Raw(b"[2]"), Raw(b"[2, 3]")])
+def test_a_retry_takes_back_one_failure_or_several(taken: Raw) -> None:
+    async def code(machine: Machine) -> list[int]:
+        return list(await asyncio.gather(risky(machine, "a"), risky(machine, "b")))
+
+    live = Live(code)
+    calls = live.effects.started
+    rows = live.journal.rows
+    live.feed([live.journal.answer(call, 1, ok=False) for call in calls])
+    for n in (1, 2) if b"3" in bytes(taken) else (1,):
+        rows[n] = msgspec.structs.replace(rows[n], kind=Kind.STEP_FAILED)
+    live.journal.add(Kind.RETRIED, ok=False, value=taken)
+    effects = live.replay()
+    if rows[2].kind is Kind.STEP:
+        assert isinstance(live.machine.error, Boom)
+        return
+    assert started(effects) == [call.key for call in calls]
+    assert [live.machine.failed_tries(call.key) for call in calls] == [0, 0]
+    live.machine.close()
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 100])
+def test_failures_that_came_too_late_for_the_code_are_named(chunk: int) -> None:
+    """However the journal is cut: the code may have ended before all of it is there."""
+
+    async def code(machine: Machine) -> list[int]:
+        return list(await asyncio.gather(*[risky(machine, name) for name in "abc"]))
+
+    journal = Journal()
+    live = Live(code)
+    for call in live.effects.started:
+        journal.answer(call, 1, ok=call.name == "b")
+    live.machine.close()
+    journal.add(Kind.LOST)
+    journal.add(Kind.CLAIMED)
+    machine, rows = machine_of(code), journal.rows
+    for at in range(0, len(rows), chunk):
+        effects = advance(machine, rows[at : at + chunk], more=at + chunk < len(rows))
+    assert effects.state is State.DONE
+    assert machine.failed_beside(["1/a"]) == ["3/c"]
+    assert machine.failed_beside([]) == ["3/c"]
+
+
+def test_what_failed_unseen_before_the_end_stays() -> None:
+    """The next attempt gives it up at the same place."""
+
+    async def code(machine: Machine) -> None:
+        try:
+            async with asyncio.timeout(1):
+                await risky(machine, "slow")
+        except TimeoutError:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(risky(machine, "a"))
+                group.create_task(risky(machine, "b"))
+
+    live = Live(code)
+    (slow,) = live.effects.started
+    live.timer()
+    live.feed([live.journal.answer(slow, 1, ok=False)])
+    live.feed([live.journal.answer(call, 1, ok=False) for call in live.machine.outstanding()])
+    assert isinstance(live.machine.error, ExceptionGroup)
+    assert live.machine.failed_beside(["1/a"]) == ["2/b"]
+    assert live.machine.failed_beside([]) == ["2/b"]
+
+
+def test_the_steps_that_an_error_came_from() -> None:
+    def failed(key: str | None) -> StepFailed:
+        return StepFailed("no", key=key)
+
+    def raised(error: BaseException, *, handling: BaseException, cause: BaseException | None = None) -> BaseException:
+        error.__context__ = handling
+        if cause is not None:
+            error.__cause__ = cause
+        return error
+
+    a, b, c = failed("a"), failed("b"), failed("c")
+    assert steps_to_blame(a) == ["a"]
+    assert steps_to_blame(failed(None)) == []
+    assert steps_to_blame(ValueError()) == []
+    assert steps_to_blame(raised(ValueError(), handling=a)) == ["a"]
+    assert steps_to_blame(raised(failed("d"), handling=a)) == ["d"]
+    assert steps_to_blame(raised(ValueError(), handling=a, cause=b)) == ["b"]
+    assert steps_to_blame(ExceptionGroup("", [a, ValueError(), ExceptionGroup("", [b, a])])) == ["a", "b"]
+    assert steps_to_blame(raised(ExceptionGroup("", [a, b]), handling=c)) == ["a", "b"]
+    assert steps_to_blame(raised(ExceptionGroup("", [ValueError()]), handling=c)) == ["c"]
+    in_a_circle = ValueError()
+    assert steps_to_blame(raised(in_a_circle, handling=in_a_circle)) == []
 
 
 async def with_cleanup(machine: Machine) -> str:

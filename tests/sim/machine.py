@@ -106,6 +106,8 @@ class Machine:
         self.done = False
         self.tries: dict[str, int] = {}
         self.not_before: dict[str, int] = {}
+        self.failed_beside: list[str] = []
+        """Steps whose failures came with the one that ended the script."""
         self._id = execution_id
         self._parent_id = parent_id
         self._version = version
@@ -160,10 +162,15 @@ class Machine:
             if at_us is not None:
                 self.not_before[row.key] = at_us
         elif row.kind is Kind.RETRIED and bytes(row.value) != b"null":
-            key = self._failed.get(int(bytes(row.value)))
-            if key is not None:
-                self.tries.pop(key, None)
-                self.not_before.pop(key, None)
+            found = msgspec.json.decode(row.value, type=int | list[int])
+            for seq in found if isinstance(found, list) else [found]:
+                key = self._failed.get(seq)
+                if key is not None:
+                    self.tries.pop(key, None)
+                    self.not_before.pop(key, None)
+        if self.done and row.kind is Kind.STEP and not row.ok and (row.kind, row.key) in self._given_up:
+            assert row.key is not None
+            self.failed_beside.append(row.key)
         if row.kind not in OUTCOMES or self.done:
             return
         if row.kind is Kind.CANCEL:

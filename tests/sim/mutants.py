@@ -136,6 +136,7 @@ _ALL = (
     _sql("start: idempotency keys are not looked up", nothing("read_idempotency")),
     _sql("publish: dedup keys are not looked up", nothing("find_event")),
     _sql("retry: the failure stands", nothing("take_back_step")),
+    Mutant("retry: the failure beside it stands", worker="takes_back_one"),
     # Cancel.
     _sql("cancel: spares children", nothing("children_to_cancel")),
     _sql("cancel: no end of grace", changed("overdue", ("WHERE ", "WHERE :phase <> 'cancelling' AND "))),

@@ -129,7 +129,9 @@ class Writer:
         if random.random() < 0.25:
             retries = random.randint(1, 2)
             at = random.randint(0, len(ops))
-            ops.insert(at, Step("fragile", takes=0.05, fragile=retries, tries=random.randint(1, 2), pause=0.2))
+            fragile = Step("fragile", takes=0.05, fragile=retries, tries=random.randint(1, 2), pause=0.2)
+            # As many are tried again as there are: two that fail together must not use up one try each.
+            ops.insert(at, Together(((fragile,), (fragile._replace(key="fragile2"),))) if at % 2 else fragile)
         if random.random() < 0.08 and self._blocks:
             ops.insert(random.randint(0, len(ops)), Needs(2))
         workflow = "wakes" if random.random() < 0.3 else "plain"

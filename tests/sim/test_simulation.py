@@ -30,6 +30,7 @@ INTERESTING = {
     "drained": 15,
     "early answers taken": 20,
     "failures taken back": 50,
+    "failures taken back together": 50,
     "killed: chance": 30,
     "killed: poison": 50,
     "lost replies acted on: claim": 20,

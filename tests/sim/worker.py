@@ -664,7 +664,14 @@ class Run:
             detail = Raw(b'{"type":"StepFailed"}')
             if self.claimed.retry_count < machine.script.retries and not machine.cancel_requested:
                 delay_us = self.world.random.choice((0, 0, 700_000, 3_000_000))
-                return Fail(f"step {error.key} failed", detail, delay_us, error.key)
+                unread = [*(self.in_flight.entries if self.in_flight is not None else ()), *self.entries]
+                failed = [one.key for one in unread if isinstance(one, StepDone) and one.last and not one.ok]
+                taken = [error.key, *machine.failed_beside, *failed]
+                if len(taken) > 1:
+                    self.world.count("failures taken back together")
+                if self.world.mutant("takes_back_one"):
+                    taken = taken[:1]
+                return Fail(f"step {error.key} failed", detail, delay_us, taken)
             return Fail(f"step {error.key} failed", detail)
         return Cancelled()
 

@@ -268,7 +268,7 @@ async def test_a_refused_effect_is_recorded_as_such_and_disturbs_nobody(world: W
 async def test_a_failure_that_is_retried_takes_the_step_s_failure_back(world: World) -> None:
     id = await world.running()
     await world.report(id, [step("a", 1)])
-    reply = await world.report(id, [step("s", "boom", ok=False)], failure(retry_delay_us=5 * SECOND, take_back="s"))
+    reply = await world.report(id, [step("s", "boom", ok=False)], failure(retry_delay_us=5 * SECOND, take_back=["s"]))
     assert reply.ended
     assert await world.kinds(id) == ["claimed", "step", "step_failed", "retried"]
     retried = (await world.journal(id))[-1]
@@ -286,9 +286,23 @@ async def test_a_failure_that_is_retried_takes_the_step_s_failure_back(world: Wo
 async def test_only_a_failure_can_be_taken_back(world: World) -> None:
     id = await world.running()
     await world.report(id, [step("s", 1)])
-    await world.report(id, end=failure(retry_delay_us=0, take_back="s"))
+    await world.report(id, end=failure(retry_delay_us=0, take_back=["s"]))
     assert await world.kinds(id) == ["claimed", "step", "retried"]
     assert await world.outcomes(id, Kind.RETRIED) == [None]
+
+
+async def test_failures_that_ended_an_attempt_together_are_taken_back_together(world: World) -> None:
+    id = await world.running()
+    await world.report(id, [step("stays", "caught", ok=False), step("a", "boom", ok=False)])
+    steps = [step("b", "boom", ok=False), step("fine", 1)]
+    await world.report(id, steps, failure(retry_delay_us=0, take_back=["b", "fine", "a", "unknown", "b"]))
+    assert await world.kinds(id) == ["claimed", "step", "step_failed", "step_failed", "step", "retried"]
+    assert await world.outcomes(id, Kind.RETRIED) == [[3, 4]]
+    await world.claim()
+    await world.report(id, [step("a", 2), step("b", 3)])
+    assert await world.outcomes(id, Kind.STEP) == ["caught", 1, 2, 3]
+    rows = await world.journal(id)
+    assert [row.seq for row in rows] == list(range(1, len(rows) + 1))
 
 
 async def test_the_journal_has_no_gap_and_its_time_never_goes_back(world: World) -> None:

@@ -19,10 +19,11 @@ from msgspec import Raw
 
 from perdure.sdk import reports
 from perdure.sdk.context import Context
-from perdure.sdk.errors import Diverged, Fatal, Outdated, RetryAfter, StepFailed, Stuck
+from perdure.sdk.errors import Diverged, Fatal, Outdated, RetryAfter, Stuck
 from perdure.sdk.payloads.errors import error_from_json, error_to_json
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.calls import Call, Effects, State
+from perdure.sdk.replay.failures import steps_to_blame
 from perdure.sdk.replay.machine import Machine
 from perdure.sdk.transcripts import Unread
 from perdure.sdk.tries import Tries
@@ -319,8 +320,20 @@ class Runner:
         if workflow is not None and not isinstance(error, Fatal | Stuck) and not cancelling:
             asked = error.seconds if isinstance(error, RetryAfter) else None
             delay = delay_us(workflow.retry, self.claimed.retry_count + 1, random.random(), asked)
-        taken = _step_to_blame(error) if delay is not None else None
+        taken = self._to_take_back(error) if delay is not None else []
         return Fail(str(error_from_json(detail)), Raw(detail), delay, taken)
+
+    def _to_take_back(self, error: BaseException) -> list[str]:
+        """The keys of the steps that run again in the next attempt: those that ended this one, and those that were
+        under way then and failed as well, whether that is recorded or about to be."""
+        taken = dict.fromkeys(steps_to_blame(error))
+        if self.machine is not None:
+            taken |= dict.fromkeys(self.machine.failed_beside(list(taken)))
+        unread = [*self.in_flight.entries, *self.entries] if self.in_flight is not None else self.entries
+        for entry in unread:
+            if type(entry) is StepDone and entry.last and not entry.ok:
+                taken[entry.key] = None
+        return list(taken)
 
     def _finish(self, end: End) -> None:
         self._stop_timer()
@@ -488,20 +501,3 @@ class Runner:
     def is_ending(self) -> bool:
         """Whether it has said its end, and hears from the answer whether that counts. No step of it starts."""
         return self.end is not None
-
-
-def _step_to_blame(error: BaseException | None) -> str | None:
-    """The key of the failed step that this error came from: itself, inside a group, or as what was being handled."""
-    seen: set[int] = set()
-    ahead = [error]
-    while ahead:
-        one = ahead.pop(0)
-        if one is None or id(one) in seen:
-            continue
-        if isinstance(one, StepFailed):
-            return one.key
-        seen.add(id(one))
-        if isinstance(one, BaseExceptionGroup):
-            ahead.extend(one.exceptions)
-        ahead.append(one.__cause__ or (None if one.__suppress_context__ else one.__context__))
-    return None

@@ -33,6 +33,7 @@ class StepChoices(TypedDict, total=False):
 
 async def step_result(machine: Machine, call: Call, result_type: Any) -> Any:
     """Ask for a step and read its outcome."""
+    asked = machine.seen
     try:
         row = await machine.ask(call)
     except BaseException:
@@ -41,6 +42,7 @@ async def step_result(machine: Machine, call: Call, result_type: Any) -> Any:
     if row.ok:
         return decode(bytes(row.value), result_type, where=f"the result of step {call.key!r}")
     error = error_from_json(bytes(row.value))
+    machine.raised(row, asked)
     raise StepFailed(error.message, type=error.type, key=call.key, name=call.name, tries=row.tries) from RecordedError(
         error.message, type=error.type, detail=error.detail, details=error.details
     )

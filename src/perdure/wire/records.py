@@ -54,7 +54,8 @@ class Kind(StrEnum):
     WOKEN = "woken"
     """The pause before a step's next try is over."""
     RETRIED = "retried"
-    """The workflow's code failed and will be tried again; the value: the `seq` of the failure taken back, or null."""
+    """The workflow's code failed and will be tried again; the value: the `seq` of the failure taken back, a list of
+    several, or null."""
     RELEASED = "released"
     LOST = "lost"
     BLOCKED = "blocked"

@@ -442,13 +442,13 @@ class Complete(Request, frozen=True, tag="complete"):
 
 
 class Fail(Request, frozen=True, tag="fail"):
-    """The workflow's function raised. With `retry_delay_us` it will be tried again: `take_back` is the key of the step
-    failure that ended this attempt and which the next one runs again."""
+    """The workflow's function raised. With `retry_delay_us` it will be tried again: `take_back` are the keys of the
+    steps whose failures are taken back, so that the next attempt runs them again."""
 
     error: str
     detail: Raw
     retry_delay_us: int | None = None
-    take_back: str | None = None
+    take_back: list[str] = []
 
 
 class Release(Request, frozen=True, tag="release"):

@@ -1,5 +1,7 @@
 """Outcomes that come when nobody waits for them: events of waits given up, and what failed attempts left behind."""
 
+import msgspec
+
 from perdure.sdk.errors import Outdated
 from perdure.sdk.replay.calls import Call
 from perdure.sdk.replay.complaints import side
@@ -91,6 +93,7 @@ class Leftovers:
             call.key = self.other_key(call.key)
 
 
-def taken_back_by(row: Row) -> int | None:
-    value = bytes(row.value)
-    return None if value == b"null" else int(value)
+def taken_back_by(row: Row) -> list[int]:
+    """The step failures that a `retried` row takes back, by their `seq`."""
+    found: int | list[int] | None = msgspec.json.decode(row.value, type=int | list[int] | None)
+    return found if isinstance(found, list) else [] if found is None else [found]

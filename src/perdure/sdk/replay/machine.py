@@ -16,21 +16,22 @@ The rules that make a replay take every branch that the live run took (the reaso
    the code that asks for the same.
 4. *Time* is `at_us` of the last row, and moves only when the code has settled.
 
-After a failed attempt of the workflow, the journal takes back the step failure that ended it (a row `retried`). What
-that attempt did after the failure (its clean-up, say) may or may not come up again, so those outcomes are kept aside:
+After a failed attempt of the workflow, the journal takes back the step failures that ended it (a row `retried`). What
+that attempt did after them (its clean-up, say) may or may not come up again, so those outcomes are kept aside:
 whoever asks for such a key gets its outcome at once, and asks that nobody repeats are no divergence.
 """
 
 import contextvars
 import random
 import uuid
-from asyncio import CancelledError, Future
+from asyncio import CancelledError, Future, current_task
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from perdure.sdk.errors import Diverged, Stuck
 from perdure.sdk.replay.calls import Call, Effects, State
 from perdure.sdk.replay.complaints import diverged, stuck
+from perdure.sdk.replay.failures import Failures
 from perdure.sdk.replay.handles import InnerTask
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.leftovers import LateEvents, Leftovers, same_question, taken_back_by
@@ -60,6 +61,7 @@ class Machine:
         "_children",
         "_context",
         "_done",
+        "_failures",
         "_fed",
         "_first_claim",
         "_fresh",
@@ -129,6 +131,8 @@ class Machine:
         self._child_waits: dict[str, list[Future[Row]]] | None = None
         self._late_events: LateEvents | None = None
         """Present once a wait for an event was given up."""
+        self._failures: Failures | None = None
+        """Present once a step has failed for good."""
         self._leftovers: Leftovers | None = None
         """Present once a step's try has failed."""
         self._random: random.Random | None = None
@@ -187,6 +191,12 @@ class Machine:
             self._late_events.waits[call.key] = call
         if call.issued:
             self._abandoned.append(call)
+
+    def raised(self, row: Row, asked: int) -> None:
+        """The failed outcome of a step is about to be raised in the task that asked for it, having seen row `asked`."""
+        task = current_task(self.loop)
+        if task is not None and task is not self._main and self._failures is not None and row.key is not None:
+            self._failures.raised_in(task, row.key, row.seq, asked)  # type: ignore[arg-type]  # all tasks here are ours
 
     async def wait(self, call: Call) -> Row:
         """Ask for `call` and wait for its outcome."""
@@ -266,6 +276,7 @@ class Machine:
         try:
             if self._main is None:
                 if self._done:
+                    self._pass_over()
                     return _DONE
                 self._main = self._begin()
             main = self._main
@@ -308,6 +319,10 @@ class Machine:
     def failed_tries(self, key: str) -> int:
         """How many tries of the step have failed so far, as the journal knows them."""
         return 0 if self._leftovers is None else self._leftovers.tries.get(key, 0)
+
+    def failed_beside(self, blamed: Sequence[str]) -> list[str]:
+        """The keys of steps that have failed as well when those in `blamed` ended the attempt (see `Failures`)."""
+        return [] if self._failures is None else list(self._failures.beside(blamed))
 
     def waits(self) -> list[str]:
         """The keys of all open waits for events and answers, in the order in which they were asked for."""
@@ -383,7 +398,10 @@ class Machine:
             if kind in _OURS:
                 self._ours -= 1
             assert call.future is not None
-            if not call.future.done():  # Cancelled in this very moment: `give_up` finds that the row has come.
+            wanted = not call.future.done()  # Cancelled in this very moment: `give_up` finds that the row has come.
+            if kind is Kind.STEP and not row.ok:
+                self._note_failure(row, seen=wanted)
+            if wanted:
                 call.future.set_result(row)
             return None
         if kind is Kind.CANCEL:
@@ -407,6 +425,8 @@ class Machine:
             return None
         if self._given_up.get(key) is kind:  # type: ignore[arg-type]
             del self._given_up[key]  # type: ignore[arg-type]
+            if kind is Kind.STEP and not row.ok:
+                self._note_failure(row, seen=False)
             if kind is Kind.EVENT and self._late_events is not None:
                 self._hand_on(row, self._late_events)
             return None
@@ -493,13 +513,9 @@ class Machine:
             self.error = error
         if self.error is None:
             self._result = main.result()
-        rows = self._rows
-        while self._next < len(rows):
-            row = rows[self._next]
-            self._next += 1
-            self.seen = row.seq
-            if row.kind in OUTCOMES and row.kind not in _UNASKED and not self._was_asked(row):
-                self._keep_aside(row, None)
+        if self._failures is not None:
+            self._failures.ended_at = self.seen
+        self._pass_over()
         abandoned = self._take_abandoned()
         for call in self._calls.values():
             self._given_up[call.key] = call.kind
@@ -513,6 +529,21 @@ class Machine:
         self._main = None  # With `close`, this leaves no cycle for the collector to find.
         return Effects((), abandoned, None, State.DONE)
 
+    def _pass_over(self) -> None:
+        """Rows that the code has not lived to see."""
+        rows = self._rows
+        while self._next < len(rows):
+            row = rows[self._next]
+            self._next += 1
+            self.seen = row.seq
+            if row.kind not in OUTCOMES or row.kind in _UNASKED:
+                continue
+            if self._was_asked(row):
+                if row.kind is Kind.STEP and not row.ok:
+                    self._note_failure(row, seen=False)
+            elif not self._done:
+                self._keep_aside(row, None)
+
     def _was_asked(self, row: Row) -> bool:
         key, kind = row.key, row.kind
         call = self._calls.get(key)  # type: ignore[arg-type]
@@ -525,22 +556,25 @@ class Machine:
 
     # --- tries and retries -----------------------------------------------------------------------------------------
 
+    def _note_failure(self, row: Row, *, seen: bool) -> None:
+        self._failures = self._failures or Failures()
+        self._failures.note(row, seen=seen)
+
     def _note_failed(self, row: Row) -> None:
         self._leftovers = self._leftovers or Leftovers()
         self._leftovers.note_failed(row)
 
     def _note_taken_back(self, row: Row) -> None:
-        """A `retried` row was fed, but not consumed yet: the step failure that it names was taken back."""
-        taken = taken_back_by(row)
-        if taken is not None:
+        """A `retried` row was fed, but not consumed yet: the step failures that it names were taken back."""
+        for taken in taken_back_by(row):
             self._leftovers = self._leftovers or Leftovers()
             self._leftovers.note_taken_back(taken, row, self.seen)
 
     def _note_retried(self, row: Row) -> None:
-        """The step whose failure was taken back has all its tries again."""
-        taken = taken_back_by(row)
-        if taken is not None and self._leftovers is not None:
-            self._leftovers.forget_tries(taken)
+        """The steps whose failures were taken back have all their tries again."""
+        if self._leftovers is not None:
+            for taken in taken_back_by(row):
+                self._leftovers.forget_tries(taken)
 
     def _is_excused(self, row: Row) -> bool:
         return self._leftovers is not None and self._leftovers.excuses(row)

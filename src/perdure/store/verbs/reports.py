@@ -508,10 +508,7 @@ async def _stop(at: _At, end: Fail | Release | Block, phase: str) -> bool:
         return False
     seq, _, deployment_id = moved[0]
     if type(end) is Fail:
-        taken = b"null"
-        if end.take_back is not None:
-            back = await query("take_back_step", execution_id=at.execution_id, key=end.take_back)
-            taken = str(back[0][0]).encode() if back else taken
+        taken = await _take_back(at.execution_id, end.take_back)
         row = journal_row(
             at.execution_id, seq - 1, at.at_us, Kind.RETRIED, at.attempt, name=end.error[:500], ok=False, value=taken
         )
@@ -520,6 +517,14 @@ async def _stop(at: _At, end: Fail | Release | Block, phase: str) -> bool:
     await query_many("insert_journal", [row])
     await Tell(Due(due_at_us) if due_at_us else Ready(at.project_id, deployment_id), Written(at.execution_id))
     return True
+
+
+async def _take_back(execution_id: str, keys: Sequence[str]) -> bytes:
+    """Make room for other outcomes of steps that failed. Answers with what the row `retried` says of it: their rows, as
+    one number or a list."""
+    back = await query_many("take_back_step", [(execution_id, key) for key in keys])
+    seqs = sorted(seq for (seq,) in back)
+    return msgspec.json.encode(seqs if len(seqs) > 1 else seqs[0] if seqs else None)
 
 
 async def _finish(
