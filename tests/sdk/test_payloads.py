@@ -650,6 +650,102 @@ def test_type_aliases_are_followed() -> None:
     assert decode(encode([ITEM], space["Things"]), space["Things"]) == [ITEM]
 
 
+# --- pydantic's dataclasses -------------------------------------------------------------------------------------------
+
+
+@pydantic.dataclasses.dataclass
+class Stock:
+    pieces: int = Field(ge=0)
+    shelf: Annotated[str, Field(pattern="^[A-Z]")] = "A"
+    notes: list[str] = Field(default_factory=list)
+    label: str = Field(default="none", alias="Label")
+    photo: bytes = b""
+    untested: int = Field(default=None)  # type: ignore[assignment]  # a default that its own type refuses, as people write
+    counted: int = dataclasses.field(init=False, default=0)
+
+    @pydantic.field_validator("shelf")
+    @classmethod
+    def _short(cls, shelf: str) -> str:
+        if len(shelf) > 3:
+            raise ValueError("too long")
+        return shelf
+
+
+@pydantic.dataclasses.dataclass(frozen=True, slots=True, config=ConfigDict(strict=True, extra="forbid"))
+class Rack:
+    stocks: list[Stock]
+    seen: datetime
+
+
+@dataclasses.dataclass
+class Hall:
+    racks: dict[str, Rack]
+    best: Stock | None = None
+
+
+class Houses(msgspec.Struct):
+    halls: tuple[Hall, ...]
+
+
+class Shelved(NamedTuple):
+    left: Stock
+    right: Stock | str
+
+
+class Slot(msgspec.Struct):
+    stock: Stock
+    next: "Slot | None" = None
+
+
+@pytest.mark.parametrize(
+    ("data", "type_", "complaint"),
+    [
+        (b'{"pieces":-1}', Stock, r"value\.pieces: .* greater than or equal to 0"),
+        (b'{"pieces":1,"shelf":"Long"}', Stock, r"value\.shelf: Value error, too long"),
+        (b"{}", Stock, r"value\.pieces: Field required"),
+        (b'[{"pieces":-1}]', list[Stock], r"value\[0\]\.pieces: .* greater than"),
+        (b'{"a":{"pieces":-1}}', dict[str, Stock], r"value\.a\.pieces: .* greater than"),
+        (b'{"pieces":-1}', Stock | None, r"value\.pieces: .* greater than"),
+        (b'{"pieces":-1}', Annotated[Stock, "wrapped"], r"value\.pieces: .* greater than"),
+        (b'[{"pieces":1},{"pieces":-1}]', Shelved, r"value\[1\]\.pieces: .* greater than"),
+        (
+            b'{"halls":[{"racks":{"r":{"seen":"2026-11-25T10:00:00Z","stocks":[{"pieces":1},{"pieces":-1}]}}}]}',
+            Houses,
+            r"value\.halls\[0\]\.racks\.r\.stocks\[1\]\.pieces: .* greater than",
+        ),
+        (
+            b'{"stock":{"pieces":1},"next":{"stock":{"pieces":-1}}}',
+            Slot,
+            r"value\.next\.stock\.pieces: .* greater than",
+        ),
+        (b'{"stocks":[{"pieces":-1}],"seen":"2026-11-25T10:00:00Z"}', Rack | Hall, r"pieces: .* greater than"),
+    ],
+)
+def test_a_dataclass_of_pydantic_is_validated(data: bytes, type_: Any, complaint: str) -> None:
+    with pytest.raises(BadValue, match=complaint):
+        decode(data, type_)
+
+
+def test_a_dataclass_of_pydantic_comes_back_as_it_was() -> None:
+    stock = Stock(pieces=3, shelf="B", notes=["n"], Label="mine", photo=b"\xff", untested=1)
+    stock.counted = 7
+    rack = Rack([stock, Stock(pieces=1, untested=2)], datetime(2026, 11, 25, tzinfo=dt.UTC))
+    for value, type_ in [
+        (stock, Stock),
+        (rack, Rack),
+        ([rack], list[Rack]),
+        (Houses((Hall({"r": rack}, stock),)), Houses),
+        (Shelved(stock, "none"), Shelved),
+        (rack, Rack | Hall),
+    ]:
+        assert decode(encode(value, type_), type_) == value
+    given = decode(b'{"pieces":1,"unknown":2}', Stock)
+    assert (given.notes, given.label, given.untested, given.counted) == ([], "none", None, 0)
+    with pytest.raises(BadValue, match=r"value\.pieces: .* greater than"):
+        stock.pieces = -1
+        encode(stock, Stock)
+
+
 def test_pydantic_is_not_imported_for_those_who_do_not_use_it() -> None:
     program = (
         "import sys; from perdure.sdk.payloads.values import decode, encode; "

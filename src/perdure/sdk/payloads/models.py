@@ -1,11 +1,16 @@
-"""Pydantic models, if the user has them."""
+"""Pydantic models and dataclasses, if the user has them."""
 
+import contextlib
+import dataclasses
 import functools
 import sys
-from collections.abc import Iterator
-from typing import Any
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 from perdure.sdk.payloads.faults import Fault, below
+
+_PLAIN: Final = frozenset({str, int, float, bool, bytes, type(None)})
 
 
 def is_model_type(type_: object) -> bool:
@@ -16,19 +21,87 @@ def is_model_type(type_: object) -> bool:
 
 def validate(model: Any, data: bytes) -> Any:
     """Our own JSON has field names; another client's may have aliases, so both are read."""
+    return _told(lambda: model.model_validate_json(data, by_alias=True, by_name=True))
+
+
+def is_validated_dataclass(type_: object) -> bool:
+    """Whether it is a dataclass of pydantic's. To others, msgspec among them, it looks like any dataclass."""
+    return isinstance(type_, type) and "__is_pydantic_dataclass__" in vars(type_) and dataclasses.is_dataclass(type_)
+
+
+def holds_validated(type_: Any) -> bool:
+    """Whether dataclasses of pydantic's may lie in what is read by this hint."""
+    return "pydantic" in sys.modules and _holds_validated(type_, {})
+
+
+def _holds_validated(type_: Any, seen: dict[int, Any]) -> bool:
+    if id(type_) in seen or is_model_type(type_):
+        return False
+    seen[id(type_)] = type_  # hints may be made as they are asked for, and compare in ways of their own
+    if is_validated_dataclass(type_):
+        return True
+    within = [*typing.get_args(type_), typing.get_origin(type_), getattr(type_, "__supertype__", None)]
+    with contextlib.suppress(Exception):  # evaluating an annotation may raise anything; msgspec says what is wrong
+        within.append(getattr(type_, "__value__", None))
+        if isinstance(type_, type):
+            within += typing.get_type_hints(type_, include_extras=True).values()
+    return any(_holds_validated(one, seen) for one in within if one is not None)
+
+
+def validate_within(value: Any, names_of: Callable[[Any], tuple[str, ...] | None], path: str = "") -> None:
+    """Have the dataclasses of pydantic's in what msgspec has made run their validators, the inner ones first.
+    `names_of` gives the fields of a class."""
+    cls: Any = type(value)
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if type(part) not in _PLAIN:
+                validate_within(part, names_of, below(path, key))
+    elif isinstance(value, list | tuple | set | frozenset):
+        for index, part in enumerate(value):
+            if type(part) not in _PLAIN:
+                validate_within(part, names_of, below(path, index))
+    elif cls not in _PLAIN:
+        for name in names_of(cls) or ():
+            validate_within(getattr(value, name, None), names_of, below(path, name))
+        if is_validated_dataclass(cls):
+            _validate_again(value, cls, path)
+
+
+def _validate_again(value: Any, cls: Any, path: str) -> None:
+    """Make an instance anew of what it was given, as its constructor would."""
+    from pydantic_core import ArgsKwargs
+
+    # What a field has as its default was not given: pydantic knows what it stands for. msgspec does not, and may have
+    # left the declaration in its place.
+    given: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        part, declared = getattr(value, field.name, field.default), cls.__pydantic_fields__.get(field.name)
+        if part is not field.default and part is not getattr(declared, "default", field.default):
+            given[field.name] = part
+    late = {
+        field.name: given.pop(field.name) for field in dataclasses.fields(cls) if not field.init and field.name in given
+    }
+    check = cls.__pydantic_validator__.validate_python
+    _told(lambda: check(ArgsKwargs((), given), self_instance=value, by_alias=True, by_name=True), path)
+    for name, part in late.items():
+        object.__setattr__(value, name, part)
+
+
+def _told(validate: Callable[[], Any], path: str = "") -> Any:
+    """What pydantic makes of it, and its complaint in our words."""
     try:
-        return model.model_validate_json(data, by_alias=True, by_name=True)
+        return validate()
     except TypeError:
         version: str = sys.modules["pydantic"].VERSION
         if tuple(map(int, version.split(".")[:2])) < (2, 11):
-            raise Fault("", f"models need pydantic 2.11 or later; this is {version}") from None
+            raise Fault(path, f"models need pydantic 2.11 or later; this is {version}") from None
         raise
     except ValueError as error:
         list_errors = getattr(error, "errors", None)
         if list_errors is None:
             raise
         first = list_errors(include_url=False, include_context=False, include_input=False)[0]
-        raise Fault(functools.reduce(below, first["loc"], ""), first["msg"]) from None
+        raise Fault(functools.reduce(below, first["loc"], path), first["msg"]) from None
 
 
 def secrets_in(value: Any, path: str) -> Iterator[str]:

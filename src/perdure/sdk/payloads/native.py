@@ -7,8 +7,8 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from perdure.sdk.payloads.faults import Fault, name_of, not_readable
-from perdure.sdk.payloads.models import is_model_type, validate
-from perdure.sdk.payloads.writing import write_plain
+from perdure.sdk.payloads.models import holds_validated, is_model_type, validate, validate_within
+from perdure.sdk.payloads.writing import field_names, write_plain
 
 _T = TypeVar("_T")
 _BASES: Final = (str, int, float, list, dict)
@@ -32,11 +32,18 @@ def remembered(make: Callable[[Any], _T]) -> Callable[[Any], _T]:
 def native_reader(type_: Any) -> Callable[[bytes], Any] | None:
     """msgspec's decoder for `type_`, or None if it declines the hint."""
     try:
-        return msgspec.json.Decoder(type_, dec_hook=_read_foreign).decode
+        read = msgspec.json.Decoder(type_, dec_hook=_read_foreign).decode
     except TypeError:
         return None
     except NameError as error:
         raise Fault("", f"the type hint {name_of(type_)!r} cannot be resolved: {error}") from None
+    return functools.partial(_read_and_validate, read) if holds_validated(type_) else read
+
+
+def _read_and_validate(read: Callable[[bytes], Any], data: bytes) -> Any:
+    value = read(data)
+    validate_within(value, field_names)
+    return value
 
 
 def _read_foreign(type_: Any, value: object) -> object:
