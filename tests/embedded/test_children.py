@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from tests.embedded.house import Counter, House, ends, keys_of, reaches, until
@@ -32,6 +33,22 @@ async def gated(ctx: Context, n: int) -> int:
 @app.workflow
 async def runs_one(ctx: Context, n: int) -> int:
     return await ctx.run_child(double, n)
+
+
+async def test_a_child_of_wrong_options_fails_its_run_and_takes_no_other_with_it(house: House) -> None:
+    own = Registry(double)
+    together = asyncio.Barrier(5)
+
+    @own.workflow
+    async def wrong(ctx: Context, n: int) -> object:
+        await ctx.step("meet", together.wait)
+        options: list[dict[str, Any]] = [{}, {"concurrency_key": 7}, {"priority": "high"}, {"tags": {"a": 1}}, {}]
+        return await ctx.run_child(double, n, **options[n])
+
+    async with house.open(own) as p:
+        handles = [await p.start(wrong, n) for n in range(5)]
+        ended = await asyncio.gather(*[handle.result(timeout=60) for handle in handles], return_exceptions=True)
+    assert [one if isinstance(one, int) else type(one) for one in ended] == [0, *[ExecutionFailed] * 3, 8]
 
 
 async def test_run_child_gives_the_result_or_raises_child_failed(house: House) -> None:

@@ -31,7 +31,7 @@ from perdure.sdk.runner import Runner
 from perdure.sdk.transcripts import TranscriptReader
 from perdure.sdk.transport import Transport
 from perdure.sdk.workflow import Registry, StepCall, Workflow
-from perdure.wire.errors import LeaseLost, PerdureError, error_classes
+from perdure.wire.errors import InternalError, LeaseLost, PerdureError, error_classes
 from perdure.wire.records import Problem
 from perdure.wire.requests import (
     Claimed,
@@ -402,6 +402,11 @@ class Worker:
                     await self._refused(runners, request.items, error)
                     return
                 problem = error
+            except Exception as error:  # a value of one execution that nobody on the way can read: the others go on
+                logger.error("A report failed.", exc_info=error)
+                what = InternalError(f"The report could not be made: {type(error).__name__}: {error}")
+                await self._refused(runners, request.items, what)
+                return
             else:
                 left: list[tuple[Runner, ReportItem]] = []
                 for runner, item, answer in zip(runners, request.items, reply.items, strict=True):
