@@ -1,12 +1,16 @@
 """The live page and signing in to it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import httpx2
-from tests.server.serving import Hand, Served
+import pytest
+from tests.server.people import AUTH, PROJECTS, Person, member
+from tests.server.serving import Hand, Served, serving
+from tests.server.test_auth import Clock
 
 from perdure.server.signin import LINK_SECONDS, SESSION_SECONDS, SignIns
+from perdure.store.verbs import access
 from perdure.wire.access import Principal, Role
 
 
@@ -103,3 +107,101 @@ def test_links_and_sessions_expire() -> None:
     assert sign_ins.principal(headers) == somebody
     now = SESSION_SECONDS + 1
     assert sign_ins.principal(headers) is None
+
+
+@asynccontextmanager
+async def without_hints(database: str) -> AsyncIterator[tuple[Served, Clock]]:
+    """A server that hears nothing of what others do; it remembers keys for 20 seconds."""
+    async with serving(database, auth_cache_seconds=20) as served:
+        clock = served.app.services.sign_ins._clock = Clock()
+        served.engine.key_deleted = lambda key_id: None
+        served.engine.user_changed = lambda user_id: None
+        yield served, clock
+
+
+async def test_a_sign_in_ends_soon_after_its_key(database: str) -> None:
+    async with without_hints(database) as (served, clock):
+        await served.start("secret-workflow")
+        key = await served.key_of(Role.READ)
+        link = await served.client.post("/api/v1/sign-in-links", headers={"authorization": f"Bearer {key}"})
+        async with browser(served) as client:
+            await client.get(link.json()["path"])
+            clock.now += 20.1
+            assert "secret-workflow" in (await client.get("/")).text, "it was looked up, and is there"
+            await served.engine.store.write(access.delete_key(project_id=served.project_id, id=key.split("_")[1]))
+            assert "secret-workflow" in (await client.get("/")).text
+            clock.now += 20.1
+            for _ in range(2):
+                page = (await client.get("/")).text
+                assert "Sign in" in page and "secret-workflow" not in page
+
+
+async def test_a_sign_in_whose_key_may_be_gone_is_looked_up_at_once(database: str) -> None:
+    async with without_hints(database) as (served, _):
+        await served.start("secret-workflow")
+        key = await served.key_of(Role.READ)
+        headers = {"authorization": f"Bearer {key}"}
+        link, unused = [(await served.client.post("/api/v1/sign-in-links", headers=headers)).json() for _ in range(2)]
+        async with browser(served) as client, browser(served) as late, signed_in(served) as other:
+            await client.get(link["path"])
+            await served.engine.store.write(access.delete_key(project_id=served.project_id, id=key.split("_")[1]))
+            served.app.services.forget_key(None)  # hints may have been lost
+            await late.get(unused["path"])
+            for gone in (client, late):
+                assert "secret-workflow" not in (await gone.get("/")).text
+            assert "secret-workflow" in (await other.get("/")).text
+
+
+async def sign_out(served: Served, ann: Person) -> None:
+    await ann.client.post(f"{AUTH}/signout")
+
+
+async def leave(served: Served, ann: Person) -> None:
+    await served.client.delete(f"{PROJECTS}/{served.project_id}/members/{ann.id}")
+
+
+async def get_another_role(served: Served, ann: Person) -> None:
+    await served.client.put(f"{PROJECTS}/{served.project_id}/members/{ann.id}", json={"role": "Read"})
+
+
+@pytest.mark.parametrize("change", [sign_out, leave, get_another_role])
+async def test_a_users_link_ends_soon_after_what_it_was_made_with(
+    database: str, change: Callable[[Served, Person], Awaitable[None]]
+) -> None:
+    async with without_hints(database) as (served, clock), member(served, "Write") as ann:
+        await served.start("secret-workflow")
+        headers = {"x-project-id": served.project_id}
+        link = (await ann.client.post("/api/v1/sign-in-links", headers=headers)).json()["path"]
+        async with browser(served) as client:
+            await client.get(link)
+            clock.now += 20.1
+            assert "secret-workflow" in (await client.get("/")).text
+            await change(served, ann)
+            assert "secret-workflow" in (await client.get("/")).text
+            clock.now += 20.1
+            assert "secret-workflow" not in (await client.get("/")).text
+
+
+async def test_a_change_during_the_look_is_not_overlooked() -> None:
+    now = 0.0
+    sign_ins = SignIns(lambda: now)
+    somebody = Principal("p", Role.READ, "k")
+    headers = {b"cookie": f"perdure_session={sign_ins.begin(somebody)}".encode()}
+    looks: list[str | None] = []
+
+    async def still(principal: Principal, session_hash: str | None) -> bool:
+        looks.append(session_hash)
+        if len(looks) == 1:
+            sign_ins.look_again()
+        elif len(looks) == 3:
+            sign_ins.forget("k")
+        return True
+
+    assert await sign_ins.checked(headers, still, 30.0) == somebody
+    assert looks == []
+    now = 30.0
+    for _ in range(3):
+        assert await sign_ins.checked(headers, still, 30.0) == somebody
+    assert looks == [None, None], "once more, since something changed during the first look"
+    now = 60.0
+    assert await sign_ins.checked(headers, still, 30.0) is None

@@ -117,6 +117,15 @@ class Accounts:
         principal = Principal(project_id, found.role or Role.READ, f"user {found.user_id}", user_id=found.user_id)
         return Session(principal, left_us / 1e6)
 
+    async def is_session_of(self, token_hash: str, principal: Principal) -> bool:
+        """Whether a session goes on, and its user may do in their project what they could."""
+        found = await self._engine.store.read(
+            accounts.read_session(token_hash=token_hash, project_id=principal.project_id)
+        )
+        if found is None or found.expires_at_us <= self._engine.clock.now_us():
+            return False
+        return (found.user_id, found.role) == (principal.user_id, principal.role)
+
     async def user(self, user_id: str) -> User:
         """A user. Raises NotFound."""
         return (await self._engine.store.read(accounts.read_user(user_id=user_id))).user

@@ -191,6 +191,11 @@ class Projects:
                 await self._engine.store.write(access.note_key_use(id=id, now_us=now_us))
         return Principal(found.project_id, Role(found.role), id, found.development)
 
+    async def is_key_of(self, principal: Principal) -> bool:
+        """Whether the key that a principal came with is still there, for the same project and role."""
+        found = await self._engine.store.read(access.read_key(id=principal.key_id))
+        return found is not None and (found.project_id, found.role) == (principal.project_id, principal.role.value)
+
 
 def is_key_id(text: str) -> bool:
     """Whether a text could be the id of a key."""

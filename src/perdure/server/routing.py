@@ -96,13 +96,26 @@ class Services:
         """A key was deleted, here or through another server: look it up again from now on, and end its sign-ins. None:
         look all of them up again, for word of some may have been lost."""
         self.gate.forget(key_id)
-        if key_id is not None:
+        if key_id is None:
+            self.sign_ins.look_again()
+        else:
             self.sign_ins.forget(key_id)
 
     def forget_user(self, user_id: str) -> None:
         """A user has signed out, or may do other things than before: look them up again from now on."""
         self.gate.forget_user(user_id)
         self.sign_ins.forget_user(user_id)
+
+    async def signed_in(self, headers: Mapping[bytes, bytes]) -> Principal | None:
+        """Who is signed in on a page by a link or a key, or may look without; None: nobody, or a user in a session."""
+        if self.gate.anyone is not None:
+            return self.gate.anyone
+        return await self.sign_ins.checked(headers, self._still, self.settings.auth_cache_seconds)
+
+    async def _still(self, principal: Principal, session_hash: str | None) -> bool:
+        if principal.user_id is None:
+            return await self.engine.projects.is_key_of(principal)
+        return await self.engine.accounts.is_session_of(session_hash or "", principal)
 
 
 class Call:

@@ -144,7 +144,7 @@ async def _look(call: Call, execution_id: str, step_key: str, link: str | None) 
 async def _signed_in(call: Call, execution_id: str) -> Principal:
     """Who has signed in, by a link or a key; or a user, in the project of theirs that has the execution."""
     gate = call.services.gate
-    principal = gate.anyone or call.services.sign_ins.principal(call.headers)
+    principal = await call.services.signed_in(call.headers)
     if principal is not None:
         return principal
     visitor = await gate.visitor(call.headers)

@@ -4,6 +4,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from perdure.engine.accounts import hash_of
 from perdure.server import pages
 from perdure.server.routing import Call, Routes, Text
 from perdure.server.signin import LINK_SECONDS, link_cookie
@@ -53,7 +54,8 @@ class PageQuery(Struct, frozen=True):
 async def make_sign_in_link(call: Call) -> SignInLink:
     """A link that signs a browser in to the live page, once, with the rights of this key."""
     assert call.principal is not None
-    token = call.services.sign_ins.make_link(call.principal)
+    session = None if call.principal.user_id is None else call.services.gate.token(call.headers)
+    token = call.services.sign_ins.make_link(call.principal, None if session is None else hash_of(session))
     return SignInLink(f"/sign-in?token={token}", int(LINK_SECONDS))
 
 
@@ -100,7 +102,7 @@ async def script(call: Call) -> Text:
 
 async def _project(call: Call, wanted: str | None) -> str | None:
     """The project to show to whoever is signed in, by a link or as a user; None: nobody is, or it is not theirs."""
-    principal = call.services.gate.anyone or call.services.sign_ins.principal(call.headers)
+    principal = await call.services.signed_in(call.headers)
     if principal is not None:
         return principal.project_id
     visitor = await call.services.gate.visitor(call.headers)
