@@ -168,7 +168,8 @@ async def test_the_rests_of_a_full_worker_are_kept(
     worker.answer = lambda body: 429
     id = await start(served)
     await worker.until_pushed(id, 4)
-    assert [asked for asked, _ in rests[:3]] == pytest.approx([0.1, 0.2, 0.4], abs=0.01)
+    for (asked, _), least in zip(rests, (0.1, 0.2, 0.4), strict=False):
+        assert asked > least - 0.001
     for (_, until), again in zip(rests, brought[1:], strict=False):
         assert again > until - 0.01, "a timer may be a little early"
     worker.answer = lambda body: 200
