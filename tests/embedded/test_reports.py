@@ -1,6 +1,7 @@
 """What leaves with one report, and what becomes of an execution whose report is refused."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ from perdure.sdk import reports
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed
 from perdure.sdk.workflow import Registry
-from perdure.wire.errors import PerdureError, TooLarge, Unavailable, UnknownOutcome
+from perdure.wire.errors import BadValue, PerdureError, TooLarge, Unavailable, UnknownOutcome
 from perdure.wire.records import Problem
 from perdure.wire.requests import ItemReply, ReportReply, ReportRequest, StepDone
 from perdure.wire.retry import RetryPolicy
@@ -97,6 +98,46 @@ async def test_a_refused_report_fails_the_execution_to_blame_and_no_other(
     failed = results.pop(13)
     assert isinstance(failed, ExecutionFailed) and "13 is too much" in failed.message
     assert results == [n for n in range(20) if n != 13]
+
+
+WRONG: dict[str, Callable[[Context, Any], Awaitable[object]]] = {
+    "event_type": lambda ctx, wrong: ctx.publish("t", 1, event_type=wrong),
+    "dedup_key": lambda ctx, wrong: ctx.publish("t", 1, dedup_key=wrong),
+    "execution_id": lambda ctx, wrong: ctx.resume(wrong, "k", 1),
+    "step_key": lambda ctx, wrong: ctx.resume("x", wrong, 1),
+    "queue": lambda ctx, wrong: ctx.run_child("one", 1, queue=wrong),
+    "concurrency_key": lambda ctx, wrong: ctx.run_child("one", 1, concurrency_key=wrong),
+    "session_id": lambda ctx, wrong: ctx.run_child("one", 1, session_id=wrong),
+    "user_id": lambda ctx, wrong: ctx.run_child("one", 1, user_id=wrong),
+    "tags.a": lambda ctx, wrong: ctx.run_child("one", 1, tags={"a": wrong}),
+    "execution_key": lambda ctx, wrong: ctx.run_child("one", 1, execution_key=wrong),
+}
+
+
+@pytest.mark.parametrize("where", WRONG)
+async def test_a_value_that_cannot_be_sent_is_refused_where_it_is_given(house: House, where: str) -> None:
+    """And not in the report, which others share: none of them would ever be recorded."""
+    app = Registry()
+
+    @app.workflow
+    async def one(ctx: Context, n: int) -> int:
+        return n
+
+    @app.workflow
+    async def wrong(ctx: Context) -> list[str]:
+        said: list[str] = []
+        for value in (object(), "\ud800"):
+            with pytest.raises(BadValue) as caught:
+                await WRONG[where](ctx, value)
+            said.append(str(caught.value))
+        return said
+
+    async with house.open(app) as p:
+        said = await asyncio.wait_for((await p.start(wrong)).result(), 60)
+    assert said == [
+        f"{where}: must be text, got a `object`",
+        f"{where}: holds a lone surrogate '\\ud800' (at position 0)",
+    ]
 
 
 @pytest.mark.parametrize("taken", [False, True], ids=["nothing happened", "only the answer was lost"])

@@ -648,3 +648,47 @@ async def test_now_uuid_and_random_are_alike_in_every_replay(house: House) -> No
         await handle.result()
     assert len(seen) == (1 if house.parks else 2)
     assert len(set(seen)) == 1
+
+
+@pytest.mark.parametrize("choice", ["retry_if", "fatal"])
+async def test_a_predicate_that_raises_fails_its_step(house: House, choice: str) -> None:
+    """And says what the step itself had met: whoever mends the predicate has not seen the reason for it yet."""
+    app = Registry()
+
+    def fetch() -> None:
+        raise ConnectionError("no route")
+
+    def judge(error: BaseException) -> bool:
+        return error.status_code >= 500  # type: ignore[attr-defined,no-any-return]  # the mistake
+
+    @app.workflow
+    async def asks(ctx: Context) -> None:
+        chosen: Any = {choice: judge}
+        await ctx.step("get", fetch, retry=AT_ONCE, **chosen)
+
+    async with house.open(app) as p:
+        handle = await p.start(asks)
+        with pytest.raises(ExecutionFailed) as caught:
+            await asyncio.wait_for(handle.result(), 60)
+    assert "ConnectionError: no route" in str(caught.value)
+    assert "'ConnectionError' object has no attribute 'status_code'" in str(caught.value)
+
+
+async def test_errors_are_named_by_classes_a_union_of_them_or_a_predicate(house: House, count: Counter) -> None:
+    app = Registry()
+
+    @step(retry=AT_ONCE, fatal=ValueError | KeyError)
+    async def get() -> None:
+        count("get")
+        raise KeyError("k")
+
+    @app.workflow
+    async def gets(ctx: Context) -> None:
+        await get()
+
+    async with house.open(app) as p:
+        with pytest.raises(ExecutionFailed):
+            await asyncio.wait_for((await p.start(gets)).result(), 60)
+    assert count["get"] == 1
+    with pytest.raises(TypeError, match=r"fatal wants an exception class, a tuple of them or a predicate, got \["):
+        step(fatal=[ValueError])  # type: ignore[call-overload]  # the mistake

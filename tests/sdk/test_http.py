@@ -43,7 +43,7 @@ from perdure.wire.errors import (
     WorkflowNotFound,
 )
 from perdure.wire.records import Kind
-from perdure.wire.requests import ListFilters, StartItem
+from perdure.wire.requests import EventItem, ListFilters, Publish, ReportItem, ReportRequest, StartItem
 from perdure.wire.status import Phase
 
 app = Registry()
@@ -743,3 +743,15 @@ async def test_a_plain_request_has_the_shape_of_the_public_api(served: Served, r
     head, _, body = relay.requests[0].partition(b"\r\n\r\n")
     assert head.startswith(b"POST /api/v1/executions HTTP/1.1\r\nHost: 127.0.0.1:")
     assert body == b'{"items":[{"workflow_id":"w","payload":{"a":1},"accept_early":true}]}'
+
+
+async def test_a_report_that_cannot_be_written_is_refused_like_any_other(served: Served) -> None:
+    """So that a worker sends its items one by one, and whoever is not to blame goes on."""
+    transport = HttpTransport(served.server.url, served.key)
+    event = EventItem(Raw(b"1"), dedup_key=object())  # type: ignore[arg-type]  # the mistake
+    item = ReportItem("01a21d68-a9e6-7078-b3f9-70ed5ca90289", 1, 1, 1, [Publish("k", None, "t", [event])])
+    try:
+        with pytest.raises(BadValue, match=r"A report cannot be sent: .*object"):
+            await transport.report(ReportRequest("w", "epoch", [item]))
+    finally:
+        await transport.close()

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import resource
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
@@ -117,6 +119,29 @@ async def test_a_lease_is_in_doubt_once_its_connection_is_closed_even_if_the_nex
         await asyncio.to_thread(server.shutdown)
         thread.join()
         server.server_close()
+
+
+async def test_beats_go_on_where_descriptors_have_large_numbers() -> None:
+    """A worker with many connections: `select` would end the thread, and with it all that the worker holds."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= hard < 2_048:
+        pytest.skip(f"only {hard} descriptors may be open here")
+    listener = Listener()
+    opened: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2_048), hard))
+    try:
+        with answering(accept) as url:
+            while not opened or opened[-1] < 1_100:
+                opened.append(os.open(os.devnull, os.O_RDONLY))
+            lease = HttpLease([url], None)
+            lease.begin(cast(Worker, listener), "w", RegisterReply("epoch", "p", LEASE_US, 50_000, 0), lease.now())
+            for _ in range(3):
+                await asyncio.wait_for(listener.beats.get(), 30)
+            await lease.end()
+    finally:
+        for one in opened:
+            os.close(one)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.slow

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypedDict, TypeV
 import msgspec
 from msgspec import Raw
 
+from perdure.sdk.checks import name_of, seconds_of, tags_of, whole_of
 from perdure.sdk.errors import ChildCancelled, ChildFailed
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import fingerprint
 from perdure.sdk.payloads.values import decode
 from perdure.sdk.workflow import Queue, Workflow, named, payload_of
+from perdure.wire.codec import NAME_BYTES_MAX
 from perdure.wire.records import Kind, Row
 from perdure.wire.requests import StartChild, StartItem
 from perdure.wire.transcripts import OnConflict
@@ -117,17 +119,19 @@ def child_call(
     payload = payload_of(workflow, input, where=f"the input of child {name!r}")
     print_ = fingerprint(payload)
     item = StartItem(
-        workflow_id=name,
+        workflow_id=name_of(name, "workflow", NAME_BYTES_MAX),
         payload=Raw(payload),
-        queue_name=queue.name if isinstance(queue, Queue) else queue,
-        concurrency_key=concurrency_key,
-        priority=priority,
-        session_id=context.session_id if session_id is None else session_id,
-        user_id=context.user_id if user_id is None else user_id,
-        tags=None if tags is None else dict(tags),
-        delay_seconds=delay,
-        run_timeout_seconds=run_timeout_seconds,
-        key=execution_key,
+        queue_name=name_of(queue.name if isinstance(queue, Queue) else queue, "queue"),
+        concurrency_key=name_of(concurrency_key, "concurrency_key"),
+        priority=whole_of(priority, "priority"),
+        session_id=context.session_id if session_id is None else name_of(session_id, "session_id"),
+        user_id=context.user_id if user_id is None else name_of(user_id, "user_id"),
+        tags=None if tags is None else tags_of(tags),
+        delay_seconds=None if delay is None else seconds_of(delay, "delay"),
+        run_timeout_seconds=None
+        if run_timeout_seconds is None
+        else whole_of(run_timeout_seconds, "run_timeout_seconds"),
+        key=name_of(execution_key, "execution_key"),
         budget=None if budget is None else budget.spec(),
         on_conflict=None if on_conflict is None else OnConflict(on_conflict),
         batch_id=batch_id,

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 from msgspec import Raw
 
+from perdure.sdk.checks import name_of, seconds_of, tags_of, text_of, whole_of
 from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.values import decode, encode
@@ -24,7 +24,7 @@ from perdure.sdk.streams import StreamItem, follow
 from perdure.sdk.transport import REFUSALS
 from perdure.sdk.workflow import Workflow, named, payload_of
 from perdure.wire.budgets import BudgetChange, OnExceed, usd_micros
-from perdure.wire.codec import KEY_BYTES_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX, check_name, check_text
+from perdure.wire.codec import NAME_BYTES_MAX, VALUE_BYTES_MAX, check_text
 from perdure.wire.errors import BadValue, PerdureError, Unavailable, from_code
 from perdure.wire.records import Event, Execution, Problem, Row
 from perdure.wire.requests import EventItem, ExecutionPage, Finished, ListFilters, LogLine, Started, StartItem
@@ -438,9 +438,7 @@ def start_item(
     name, _ = named(workflow)
     seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
     if seconds is not None:
-        if not isinstance(seconds, int | float) or not 0 <= seconds <= sys.float_info.max:
-            raise BadValue(f"`delay` must be a finite number of seconds, not negative; got {seconds!r}.")
-        seconds = float(seconds)
+        seconds = seconds_of(seconds, "delay")
     at_us = None
     if at is not None:
         if not isinstance(at, datetime):
@@ -449,59 +447,26 @@ def start_item(
             raise BadValue(f"`at` needs a time zone; got {at!r}. Use datetime.now(UTC) or datetime(…, tzinfo=…).")
         at_us = (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     if webhook_url is not None:
-        webhook_url = _text(webhook_url, "webhook_url")
+        webhook_url = text_of(webhook_url, "webhook_url")
         check_text(webhook_url, where="webhook_url", max_bytes=VALUE_BYTES_MAX)
     return StartItem(
-        workflow_id=_name(name, "workflow", NAME_BYTES_MAX),
+        workflow_id=name_of(name, "workflow", NAME_BYTES_MAX),
         payload=Raw(payload_of(workflow, input)),
-        deployment_id=_name(deployment_id, "deployment_id"),
-        queue_name=_name(queue, "queue"),
-        concurrency_key=_name(concurrency_key, "concurrency_key"),
-        priority=_whole(priority, "priority"),
-        session_id=_name(session_id, "session_id"),
-        user_id=_name(user_id, "user_id"),
-        tags=None if tags is None else _tags(tags),
+        deployment_id=name_of(deployment_id, "deployment_id"),
+        queue_name=name_of(queue, "queue"),
+        concurrency_key=name_of(concurrency_key, "concurrency_key"),
+        priority=whole_of(priority, "priority"),
+        session_id=name_of(session_id, "session_id"),
+        user_id=name_of(user_id, "user_id"),
+        tags=None if tags is None else tags_of(tags),
         delay_seconds=seconds,
         start_at_us=at_us,
-        run_timeout_seconds=None if run_timeout_seconds is None else _whole(run_timeout_seconds, "run_timeout_seconds"),
-        key=_name(key, "key"),
+        run_timeout_seconds=None
+        if run_timeout_seconds is None
+        else whole_of(run_timeout_seconds, "run_timeout_seconds"),
+        key=name_of(key, "key"),
         accept_early=True,
         webhook_url=webhook_url,
         on_conflict=None if on_conflict is None else OnConflict(on_conflict),
         budget=None if budget is None else budget.spec(),
     )
-
-
-@overload
-def _name(value: str, where: str, max_bytes: int = ...) -> str: ...
-@overload
-def _name(value: str | None, where: str, max_bytes: int = ...) -> str | None: ...
-def _name(value: str | None, where: str, max_bytes: int = KEY_BYTES_MAX) -> str | None:
-    if value is None:
-        return None
-    value = _text(value, where)
-    check_name(value, where=where, max_bytes=max_bytes)
-    return value
-
-
-def _tags(given: dict[str, str]) -> dict[str, str]:
-    if not isinstance(given, Mapping):
-        raise BadValue(f"tags: must be a dict of texts, got a `{type(given).__name__}`")
-    tags = {_text(name, "tags"): _text(text, f"tags.{name}") for name, text in given.items()}
-    for name, text in tags.items():
-        check_name(name, where="tags")
-        check_text(text, where=f"tags.{name}", max_bytes=KEY_BYTES_MAX)
-    return tags
-
-
-def _text(value: str, where: str) -> str:
-    """The value as plain text: a subclass of `str` does not travel."""
-    if not isinstance(value, str):
-        raise BadValue(f"{where}: must be text, got a `{type(value).__name__}`")
-    return value if type(value) is str else str.__str__(value)
-
-
-def _whole(value: int, where: str) -> int:
-    if not isinstance(value, int):
-        raise BadValue(f"{where}: must be a whole number, got a `{type(value).__name__}`")
-    return int(value)

@@ -13,6 +13,7 @@ from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 import msgspec
 from msgspec import Raw
 
+from perdure.sdk.checks import name_of
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import fingerprint, fingerprint_of_call
 from perdure.sdk.payloads.values import decode, encode
@@ -116,6 +117,8 @@ async def _wait(machine: Machine, call: Call, timeout: float | None) -> Row:
 def answer_call(machine: Machine, execution_id: str, step_key: str, data: object, key: str | None) -> Call:
     """Answer another execution's question."""
     answer = Raw(encode(data, where="data"))
+    execution_id = name_of(execution_id, "execution_id")
+    step_key = name_of(step_key, "step_key")
     print_ = fingerprint_of_call((execution_id, step_key), {})
     return machine.new_call(
         Kind.SENT, step_key, print_, lambda key: Answer(key, print_, execution_id, step_key, answer), key=key
@@ -133,7 +136,7 @@ def publish_call(
     check_name(topic, where="topic", max_bytes=TOPIC_BYTES_MAX)
     value = Raw(encode(data, where="data"))
     print_ = fingerprint(bytes(value))
-    event = EventItem(value, event_type, dedup_key)
+    event = EventItem(value, name_of(event_type, "event_type"), name_of(dedup_key, "dedup_key"))
     return machine.new_call(Kind.PUBLISHED, topic, print_, lambda key: Publish(key, print_, topic, [event]), key=key)
 
 

@@ -486,7 +486,11 @@ class HttpTransport:
         )
 
     async def report(self, request: ReportRequest) -> ReportReply:
-        return answers.read(_REPORTED, await self._worker("/worker/v1/report", request))
+        try:
+            body = _encode(request)
+        except (TypeError, ValueError) as error:  # of a field that nobody looked at
+            raise BadValue(f"A report cannot be sent: {error}") from error
+        return answers.read(_REPORTED, await self._worker("/worker/v1/report", body))
 
     async def beat(self, request: BeatRequest) -> BeatReply:
         return answers.read(_BEATEN, await self._worker("/worker/v1/beat", request))
@@ -500,10 +504,9 @@ class HttpTransport:
     async def settle(self, request: SettleRequest) -> None:
         await self._worker("/worker/v1/settle", request)
 
-    async def _worker(self, path: str, request: msgspec.Struct, *, held_seconds: float | None = None) -> bytes:
-        return await self.request(
-            "POST", path, _encode(request), headers=_PROTOCOL, held_seconds=held_seconds, patience=0.0
-        )
+    async def _worker(self, path: str, request: msgspec.Struct | bytes, *, held_seconds: float | None = None) -> bytes:
+        body = request if isinstance(request, bytes) else _encode(request)
+        return await self.request("POST", path, body, headers=_PROTOCOL, held_seconds=held_seconds, patience=0.0)
 
     async def close(self) -> None:
         await self._results.close()

@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import http.client
 import logging
-import select
+import selectors
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -157,7 +157,7 @@ class HttpLease(Lease):
                     self._unreachable_since = boottime()
                     connection.close()
                     connection = None
-            except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
+            except Exception as error:  # whatever it is: without this thread all that the worker holds is lost
                 if self._unreachable_since is None:
                     self._unreachable_since = boottime()
                 logger.debug("Beat failed: %s", error)
@@ -236,8 +236,9 @@ class HttpLease(Lease):
         if connection.sock is None:
             return True
         until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0 and not self._stop.is_set():
-            readable, _, _ = select.select([connection.sock], [], [], min(left, 0.5))
-            if readable and not connection.sock.recv(4096):
-                return True
+        with selectors.DefaultSelector() as selector:  # `select` knows no descriptors from 1024 on
+            selector.register(connection.sock, selectors.EVENT_READ)
+            while (left := until - time.monotonic()) > 0 and not self._stop.is_set():
+                if selector.select(min(left, 0.5)) and not connection.sock.recv(4096):
+                    return True
         return False

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 from msgspec import Raw
 
-from perdure.sdk.errors import RetryAfter
-from perdure.sdk.payloads.errors import error_to_json
+from perdure.sdk.errors import Fatal, RetryAfter
+from perdure.sdk.payloads.errors import error_from_json, error_to_json
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.calls import Call
 from perdure.sdk.steps import StepInfo, running_step
@@ -143,7 +143,12 @@ class Tries:
                 return  # given up: what the clean-up raised is no failed try, and no reason for another one
             if isinstance(error, asyncio.CancelledError):
                 error = asyncio.CancelledError("the step cancelled itself")
-            done = self._failure(call, step, error, started_at_us, tries)
+            try:
+                done = self._failure(call, step, error, started_at_us, tries)
+            except Exception as wrong:  # a predicate's, or what the error itself says of a pause
+                unclear = Fatal(f"{_words(error)}; and whether to try again could not be asked: {_words(wrong)}")
+                unclear.__cause__ = wrong
+                done = self._failure(call, step, unclear, started_at_us, tries)
         if runner.gone or self._tasks.get(call.key) is not task:
             return
         del self._tasks[call.key]
@@ -167,6 +172,11 @@ class Tries:
             self._pause(call, until_us)
         name = call.name or call.key
         return StepDone(call.key, name, call.fingerprint, False, Raw(value), started_at_us, tries, last=delay is None)
+
+
+def _words(error: BaseException) -> str:
+    """Its type and what it says, whatever it is."""
+    return str(error_from_json(error_to_json(error, with_detail=False)))
 
 
 class _RetryAt(msgspec.Struct):

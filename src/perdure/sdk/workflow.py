@@ -39,7 +39,9 @@ R_co = TypeVar("R_co", covariant=True)
 
 Retry: TypeAlias = RetryPolicy | int
 """A policy, or how often in all."""
-Errors: TypeAlias = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
+Errors: TypeAlias = (
+    type[BaseException] | tuple[type[BaseException], ...] | types.UnionType | Callable[[BaseException], bool]
+)
 """Which errors: a class, several, or a predicate."""
 
 
@@ -67,6 +69,9 @@ class StepOptions:
     ) -> None:
         if timeout is not None and not timeout > 0:
             raise ValueError(f"timeout must be more than 0 seconds, got {timeout!r}.")
+        for word, errors in (("retry_if", retry_if), ("fatal", fatal)):
+            if errors is not None and not isinstance(errors, tuple | types.UnionType) and not callable(errors):
+                raise TypeError(f"{word} wants an exception class, a tuple of them or a predicate, got {errors!r}.")
         self.name = name
         self.retry = as_policy(retry)
         self.timeout_seconds = timeout
@@ -131,7 +136,7 @@ class StepCall:
 
 
 def _is_one_of(error: BaseException, errors: Errors) -> bool:
-    if isinstance(errors, type | tuple):
+    if isinstance(errors, type | tuple | types.UnionType):
         return isinstance(error, errors)
     return errors(error)
 

@@ -1,0 +1,57 @@
+"""What callers pass beside payloads is checked at the call that gives it.
+
+It leaves with what others gave, and a request that cannot be written, or is refused for one field, is refused for all.
+Each check answers with what travels, and raises `BadValue` with `where` in front.
+"""
+
+import sys
+from collections.abc import Mapping
+from typing import overload
+
+from perdure.wire.codec import KEY_BYTES_MAX, check_name, check_text
+from perdure.wire.errors import BadValue
+
+
+@overload
+def name_of(value: str, where: str, max_bytes: int = ...) -> str: ...
+@overload
+def name_of(value: str | None, where: str, max_bytes: int = ...) -> str | None: ...
+def name_of(value: str | None, where: str, max_bytes: int = KEY_BYTES_MAX) -> str | None:
+    """A name or a key: text of one line."""
+    if value is None:
+        return None
+    value = text_of(value, where)
+    check_name(value, where=where, max_bytes=max_bytes)
+    return value
+
+
+def tags_of(given: Mapping[str, str]) -> dict[str, str]:
+    """Tags: names and texts."""
+    if not isinstance(given, Mapping):
+        raise BadValue(f"tags: must be a dict of texts, got a `{type(given).__name__}`")
+    tags = {text_of(name, "tags"): text_of(text, f"tags.{name}") for name, text in given.items()}
+    for name, text in tags.items():
+        check_name(name, where="tags")
+        check_text(text, where=f"tags.{name}", max_bytes=KEY_BYTES_MAX)
+    return tags
+
+
+def text_of(value: str, where: str) -> str:
+    """Plain text: a subclass of `str` does not travel."""
+    if not isinstance(value, str):
+        raise BadValue(f"{where}: must be text, got a `{type(value).__name__}`")
+    return value if type(value) is str else str.__str__(value)
+
+
+def seconds_of(value: float, where: str) -> float:
+    """A finite number of seconds, not negative."""
+    if not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
+        raise BadValue(f"`{where}` must be a finite number of seconds, not negative; got {value!r}.")
+    return float(value)
+
+
+def whole_of(value: int, where: str) -> int:
+    """A whole number: `True` is 1."""
+    if not isinstance(value, int):
+        raise BadValue(f"{where}: must be a whole number, got a `{type(value).__name__}`")
+    return int(value)
