@@ -471,11 +471,12 @@ def workflow(
 def workflow(fn: Callable[..., Coroutine[Any, Any, Any]] | None = None, /, **options: Any) -> Any:
     """Make an `async def f(ctx, input)` a workflow. `name` is what clients start it by, default the function's.
 
-    `retry`: how often the whole workflow is tried when its code fails (a step that failed for good is run again then,
-    what succeeded is not). `run_timeout_seconds` bounds running time; waiting does not count. `on_cancel="wake"` lets a
-    waiting execution run its clean-up when it is cancelled. `strict`: a step that is called with another input than the
-    journal's is an error, not only marked. `schedule` starts it by the clock: a `Schedule`, five fields of cron (in
-    UTC), or a list of them. `trigger_on` starts it from the events of a topic: an `EventTrigger`, a topic, or a list.
+    `retry`: how often the whole workflow is tried when its code fails (steps whose failures ended it run again then,
+    what succeeded does not, nor what failed and was caught). `run_timeout_seconds` bounds running time; waiting does
+    not count. `on_cancel="wake"` lets a waiting execution run its clean-up when it is cancelled. `strict`: a step that
+    is called with another input than the journal's is an error, not only marked. `schedule` starts it by the clock: a
+    `Schedule`, five fields of cron (in UTC), or a list of them. `trigger_on` starts it from the events of a topic: an
+    `EventTrigger`, a topic, or a list.
 
     >>> @workflow(retry=2)
     ... async def order(ctx: "Context", order_id: int) -> str:
