@@ -40,12 +40,13 @@ async def interrupt(run: Run, kind: str) -> float:
     assert isinstance(database, Postgres)
     await run.victim()
     at_us = time.time_ns() // 1_000
+    caught = run.cluster.all_in_flight()  # when it is over they have ended, and wait to be recorded
     if kind == "sessions":
         ended = await database.terminate_sessions()
-        run.hit(f"{ended} sessions terminated", run.cluster.all_in_flight(), at_us)
+        run.hit(f"{ended} sessions terminated", caught, at_us)
     else:
         await (database.stop_hard() if kind == "stop" else database.crash())
-        run.hit(f"PostgreSQL: {kind}", run.cluster.all_in_flight(), at_us)
+        run.hit(f"PostgreSQL: {kind}", caught, at_us)
         await asyncio.sleep(run.chance.uniform(0.1, 3.0))
         await database.start()
     back_us = time.time_ns() // 1_000
