@@ -3,9 +3,12 @@
 import asyncio
 import dataclasses
 import enum
+import functools
 import math
+import operator
 import re
 import threading
+import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -102,6 +105,26 @@ async def test_async_sync_and_decorated_steps_give_their_results(house: House) -
         handle = await p.start(sums, 5)
         assert await handle.result() == [10, 16, 25, 7]
         assert await keys_of(handle, Kind.STEP) == ["double", "triple", "square", "lambda"]
+
+
+async def test_builtins_are_steps_though_they_tell_nothing_of_their_result(house: House) -> None:
+    app = Registry()
+
+    @app.workflow
+    async def builtins(ctx: Context) -> list[object]:
+        now: float = await ctx.step("now", time.time)
+        return [
+            now > 0,
+            await ctx.step(max, 1, 3),
+            await ctx.step("smallest", functools.partial(min, 5), 4),
+            await ctx.step("second", operator.itemgetter(1), [7, 8]),
+            await ctx.step("text", str, 12),
+        ]
+
+    async with house.open(app) as p:
+        handle = await p.start(builtins)
+        assert await handle.result() == [True, 3, 4, 8, "12"]
+        assert await keys_of(handle, Kind.STEP) == ["now", "max", "smallest", "second", "text"]
 
 
 async def test_a_decorated_step_just_runs_outside_of_workflows_and_inside_steps(house: House) -> None:

@@ -26,7 +26,10 @@ def hints_of(fn: Callable[..., Any], *, context: bool = True) -> Hints:
     The input is the second parameter, or the first with `context=False`. Only these two annotations are resolved, so a
     Context that is imported under TYPE_CHECKING does no harm. `TypeError` names an annotation that cannot be resolved.
     """
-    signature = inspect.signature(fn)
+    try:
+        signature = inspect.signature(fn)
+    except ValueError:  # a builtin that does not say, like max, str or time.time
+        return Hints(input=Any, result=Any, takes_input=True)
     positional = [
         parameter
         for parameter in signature.parameters.values()
