@@ -337,6 +337,40 @@ async def test_each_try_has_its_timeout(house: House, count: Counter) -> None:
         ]
 
 
+async def test_a_steps_own_timeout_is_not_taken_for_that_of_its_try(house: House) -> None:
+    app = Registry()
+
+    async def impatient() -> None:
+        async with asyncio.timeout(0.01):
+            await asyncio.Event().wait()
+
+    def socket_like() -> None:
+        raise TimeoutError
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ValueError("not now")
+
+    @app.workflow
+    async def limited(ctx: Context) -> list[list[str]]:
+        found = []
+        for fn, seconds in ((impatient, 600), (socket_like, 600), (stubborn, 0.01)):
+            try:
+                await ctx.step(fn, timeout=seconds)
+            except StepFailed as error:
+                found.append([error.type, error.message])
+        return found
+
+    async with house.open(app) as p:
+        assert await (await p.start(limited)).result() == [
+            ["TimeoutError", ""],
+            ["TimeoutError", ""],
+            ["ValueError", "not now"],
+        ]
+
+
 async def test_a_long_pause_between_tries_suspends_and_the_count_of_tries_goes_on(house: House, count: Counter) -> None:
     app, clock = Registry(), ManualClock()
 

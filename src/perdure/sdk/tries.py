@@ -121,11 +121,12 @@ class Tries:
         task = self._tasks.get(call.key)  # as long as it stands there, somebody wants this outcome
         started_at_us = runner.now_us()
         running_step.set(StepInfo(runner.claimed.id, call.key, call.name or call.key, tries, runner.context, worker))
+        scope: asyncio.Timeout | None = None
         try:
             if step.timeout_seconds is None:
                 value = await (step.call() if step.is_async else worker.in_thread(step))
             else:
-                async with asyncio.timeout(step.timeout_seconds):
+                async with asyncio.timeout(step.timeout_seconds) as scope:
                     value = await (step.call() if step.is_async else worker.in_thread(step))
             done = StepDone(
                 call.key,
@@ -143,25 +144,29 @@ class Tries:
                 return  # given up: what the clean-up raised is no failed try, and no reason for another one
             if isinstance(error, asyncio.CancelledError):
                 error = asyncio.CancelledError("the step cancelled itself")
+            expired = scope is not None and scope.expired()
             try:
-                done = self._failure(call, step, error, started_at_us, tries)
+                done = self._failure(call, step, error, started_at_us, tries, expired=expired)
             except Exception as wrong:  # a predicate's, or what the error itself says of a pause
                 unclear = Fatal(f"{_words(error)}; and whether to try again could not be asked: {_words(wrong)}")
                 unclear.__cause__ = wrong
-                done = self._failure(call, step, unclear, started_at_us, tries)
+                done = self._failure(call, step, unclear, started_at_us, tries, expired=expired)
         if runner.gone or self._tasks.get(call.key) is not task:
             return
         del self._tasks[call.key]
         runner.step_done(done)
 
-    def _failure(self, call: Call, step: StepCall, error: BaseException, started_at_us: int, tries: int) -> StepDone:
-        """The failed try, and the pause before the next one if there is one."""
+    def _failure(
+        self, call: Call, step: StepCall, error: BaseException, started_at_us: int, tries: int, *, expired: bool
+    ) -> StepDone:
+        """The failed try, and the pause before the next one if there is one. `expired`: its own time-out was over, and
+        not one that its code has set."""
         asked = error.seconds if isinstance(error, RetryAfter) else getattr(error, "retry_after", None)
         delay: int | None = None
         if not isinstance(error, asyncio.CancelledError) and not step.is_final(error):
             seconds = float(asked) if isinstance(asked, int | float) else None
             delay = delay_us(step.retry, tries, random.random(), seconds)
-        if isinstance(error, TimeoutError) and not str(error) and step.timeout_seconds is not None:
+        if expired and isinstance(error, TimeoutError) and not str(error):
             error = TimeoutError(f"step {call.key!r} took longer than its timeout of {step.timeout_seconds:g} s")
         value = error_to_json(error)
         if delay is not None:
