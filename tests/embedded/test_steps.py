@@ -614,6 +614,107 @@ async def test_a_step_that_cancels_itself_fails(house: House) -> None:
         assert await (await p.start(odd)).result() == "CancelledError"
 
 
+async def test_a_sync_step_begins_when_a_thread_is_free(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = Registry()
+    go_on = threading.Event()
+    asked: list[bool] = []
+    begun: list[str] = []
+    sure = True
+
+    def blocks(name: str) -> None:
+        begun.append(name)
+        assert go_on.wait(60)
+
+    def queued() -> str:
+        begun.append("queued")
+        return "done"
+
+    def given_up() -> None:
+        begun.append("given up")
+
+    async def last() -> None:
+        begun.append("last")
+
+    @app.workflow
+    async def crowd(ctx: Context) -> str:
+        blocked = [asyncio.create_task(ctx.step(name, blocks, name)) for name in ("one", "two")]
+        unwanted = asyncio.create_task(ctx.step("unwanted", given_up))
+        waits = asyncio.create_task(ctx.step("queued", queued, timeout=60))
+        await ctx.step("last", last)
+        unwanted.cancel()
+        await asyncio.gather(*blocked)
+        return await waits
+
+    async with house.open(app, capacity=2) as p:
+
+        def may_start() -> bool:
+            asked.append(sure)
+            return sure
+
+        monkeypatch.setattr(p.worker, "may_start_steps", may_start)
+        try:
+            handle = await p.start(crowd)
+
+            async def is_recorded() -> bool:
+                return await keys_of(handle, Kind.STEP) == ["last"]
+
+            await until(is_recorded)
+            await until(lambda: len(begun) == 3)
+            assert asked == [True] * 3, "a step that waits for a thread has not begun"
+            sure = False  # the lease is in doubt
+        finally:
+            go_on.set()
+        await until(lambda: len(asked) == 4)
+        assert sorted(begun) == ["last", "one", "two"]
+        sure = True
+        p.worker.on_lease()
+        assert await handle.result() == "done"
+        assert sorted(begun) == ["last", "one", "queued", "two"]
+        # Each step gave its thread back, the one that was given up and the one that was held back, too.
+        assert await (await p.start(crowd)).result() == "done"
+
+
+async def test_a_timeout_does_not_free_the_thread_that_goes_on(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = Registry()
+    go_on = threading.Event()
+    asked: list[int] = []
+
+    def stuck() -> None:
+        assert go_on.wait(60)
+
+    async def last() -> None: ...
+
+    @app.workflow
+    async def late(ctx: Context) -> list[str]:
+        found = []
+        try:
+            await ctx.step(stuck, timeout=0.01)
+        except StepFailed as error:
+            found.append(error.type)
+        waits = asyncio.create_task(ctx.step("next", lambda: "done", timeout=60))
+        await ctx.step("last", last)
+        return [*found, await waits]
+
+    async with house.open(app, capacity=1) as p:
+
+        def may_start() -> bool:
+            asked.append(1)
+            return True
+
+        monkeypatch.setattr(p.worker, "may_start_steps", may_start)
+        try:
+            handle = await p.start(late)
+
+            async def is_recorded() -> bool:
+                return "last" in await keys_of(handle, Kind.STEP)
+
+            await until(is_recorded)
+            assert len(asked) == 2, "its successor waits for the thread"
+        finally:
+            go_on.set()
+        assert await handle.result() == ["TimeoutError", "done"]
+
+
 async def test_a_step_that_its_workflow_gave_up_is_cancelled(house: House) -> None:
     app = Registry()
     ended: list[str] = []

@@ -109,12 +109,16 @@ class Tries:
     async def _try(self, call: Call) -> None:
         """One try of a step. What comes of it is reported; the code sees it when it is recorded."""
         runner = self._runner
-        worker, machine = runner.worker, runner.machine
-        assert machine is not None
-        step = call.request
+        worker, step = runner.worker, call.request
         assert isinstance(step, StepCall)
+        if not step.is_async:
+            await worker.free_threads.acquire()  # before the lease is asked, and before the time-out begins
+        machine = runner.machine
+        assert machine is not None
         tries = max(machine.failed_tries(call.key), self._failed.get(call.key, 0)) + 1
         if not worker.may_start_steps():
+            if not step.is_async:
+                worker.free_threads.release()
             self._tasks.pop(call.key, None)
             worker.hold_back(runner, call)
             return

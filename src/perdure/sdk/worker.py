@@ -17,7 +17,7 @@ import logging
 import sys
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
@@ -49,6 +49,8 @@ logger = logging.getLogger("perdure.worker")
 REPORT_ITEMS_MAX = 500
 REPORTS_IN_FLIGHT = 2
 PARKED_MAX = 5_000
+THREADS_MAX = 64
+"""In which sync steps run; more of them wait for each other before they begin."""
 POLL_SECONDS = 20.0
 FULL_SECONDS = 0.25
 NEWS_SECONDS = 0.25
@@ -87,7 +89,10 @@ class Worker:
         self.grace_seconds = grace_seconds
         self.parks = parks
         self.transcripts = TranscriptReader(transport)
-        self.threads = ThreadPoolExecutor(min(capacity, 64), thread_name_prefix="perdure-step")
+        threads = min(capacity, THREADS_MAX)
+        self.threads = ThreadPoolExecutor(threads, thread_name_prefix="perdure-step")
+        self.free_threads = asyncio.Semaphore(threads)
+        """A sync step takes one before it begins; it is given back by `in_thread`."""
         self.id = ""
         self.loop: asyncio.AbstractEventLoop
         self._epoch = ""
@@ -195,10 +200,17 @@ class Worker:
         _LOG.end()
 
     async def in_thread(self, step: StepCall) -> Any:
-        """Run a sync step in a thread, with the context variables of its task."""
+        """Run a sync step in the thread that was taken for it, with the context variables of its task."""
         context = contextvars.copy_context()
-        value = await self.loop.run_in_executor(self.threads, context.run, _call, step)
+        thread = self.threads.submit(context.run, _call, step)
+        thread.add_done_callback(self._thread_ended)
+        value = await asyncio.wrap_future(thread)
         return await value if inspect.isawaitable(value) else value
+
+    def _thread_ended(self, thread: Future[Any]) -> None:
+        """A thread is free: only now, however long ago its step was given up."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: a thread that outlived the worker
+            self.loop.call_soon_threadsafe(self.free_threads.release)
 
     @property
     def epoch(self) -> str:
