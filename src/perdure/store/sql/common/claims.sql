@@ -98,7 +98,7 @@ WHERE project_id = :project_id AND id = :id AND COALESCE(phase = 'waiting' AND p
   AND cancelled_by IS NULL AND deployment_id = :deployment_id AND (python IS NULL OR python = :python)
   AND (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id AND q.name = executions.queue_name
     AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)) IS NULL, {0|FALSE})
-  AND (:started{::BYTEA} IS NULL OR EXISTS (SELECT 1 FROM journal s WHERE s.execution_id = executions.id AND s.key = :key
+  AND (:started{::BYTEA} IS NULL OR EXISTS (SELECT 1 FROM journal s WHERE s.execution_id = :id AND s.key = :key
     AND s.kind = 'child_started' AND s.value = :started))
 RETURNING {= handed_out};
 

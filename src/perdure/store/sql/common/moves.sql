@@ -30,7 +30,7 @@ UPDATE executions SET next_seq = next_seq + 1, losses = 0, undelivered = 0,
   phase = CASE WHEN phase = 'waiting' THEN 'queued' ELSE phase END,
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase IN ('queued', 'running', 'waiting', 'cancelling', 'blocked')
-  AND (:started{::BYTEA} IS NULL OR EXISTS (SELECT 1 FROM journal s WHERE s.execution_id = executions.id AND s.key = :key
+  AND (:started{::BYTEA} IS NULL OR EXISTS (SELECT 1 FROM journal s WHERE s.execution_id = :id AND s.key = :key
     AND s.kind = 'child_started' AND s.value = :started))
 RETURNING next_seq - 1, phase, assigned_to_worker, deployment_id, moved_at_us, attempt;
 
