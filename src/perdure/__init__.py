@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     )
     from perdure.sdk.events import Event
     from perdure.sdk.schedules import Schedule
-    from perdure.sdk.steps import current_step
+    from perdure.sdk.steps import current_step, step
     from perdure.sdk.streams import StreamItem
     from perdure.sdk.triggers import EventTrigger
-    from perdure.sdk.workflow import Queue, Registry, Workflow, step, workflow
+    from perdure.sdk.workflow import Queue, Registry, Workflow, workflow
     from perdure.wire.errors import BadValue, PerdureError
     from perdure.wire.retry import RetryPolicy
     from perdure.wire.schedules import ScheduledFor
@@ -80,10 +80,10 @@ _HOMES = {
     ),
     "perdure.sdk.events": ("Event",),
     "perdure.sdk.schedules": ("Schedule",),
-    "perdure.sdk.steps": ("current_step",),
+    "perdure.sdk.steps": ("current_step", "step"),
     "perdure.sdk.streams": ("StreamItem",),
     "perdure.sdk.triggers": ("EventTrigger",),
-    "perdure.sdk.workflow": ("Queue", "Registry", "Workflow", "step", "workflow"),
+    "perdure.sdk.workflow": ("Queue", "Registry", "Workflow", "workflow"),
     "perdure.wire.errors": ("BadValue", "PerdureError"),
     "perdure.wire.retry": ("RetryPolicy",),
     "perdure.wire.schedules": ("ScheduledFor",),

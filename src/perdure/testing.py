@@ -32,9 +32,9 @@ from perdure.engine.engine import Engine
 from perdure.engine.settings import EngineSettings
 from perdure.sdk.client import Client, Handle
 from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
-from perdure.sdk.steps import running_step
+from perdure.sdk.steps import StepCall, running_step
 from perdure.sdk.worker import Worker
-from perdure.sdk.workflow import Registry, StepCall, Workflow
+from perdure.sdk.workflow import Registry, Workflow
 from perdure.store.interface import Verb
 from perdure.store.sqlite import SQLiteStore
 from perdure.store.verbs import looks, moves, schedules, triggers

@@ -23,8 +23,8 @@ from tests.embedded.house import Counter, House, keys_of, pass_time, reaches, ro
 from perdure.engine.clock import ManualClock
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed, Fatal, RecordedError, RetryAfter, StepFailed
-from perdure.sdk.steps import current_step
-from perdure.sdk.workflow import Registry, step
+from perdure.sdk.steps import current_step, step
+from perdure.sdk.workflow import Registry
 from perdure.wire.errors import BadValue
 from perdure.wire.records import Kind
 from perdure.wire.retry import RetryPolicy

@@ -33,8 +33,8 @@ from perdure.sdk.events import Event
 from perdure.sdk.logs import LogHandler, ReplayFilter
 from perdure.sdk.replay.calls import Call, Effects, State
 from perdure.sdk.replay.machine import Machine
-from perdure.sdk.steps import StepInfo, current_step, running_step
-from perdure.sdk.workflow import Queue, Registry, StepCall, Workflow, step, workflow
+from perdure.sdk.steps import StepCall, StepInfo, current_step, running_step, step
+from perdure.sdk.workflow import Queue, Registry, Workflow, workflow
 from perdure.wire.errors import BadValue, Conflict, NotFound
 from perdure.wire.records import Event as WireEvent
 from perdure.wire.records import Kind, Row

@@ -26,9 +26,10 @@ from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
 from perdure.sdk.http import HttpTransport
 from perdure.sdk.lease import HttpLease
+from perdure.sdk.steps import step
 from perdure.sdk.sync import SyncClient
 from perdure.sdk.worker import Worker
-from perdure.sdk.workflow import Registry, step
+from perdure.sdk.workflow import Registry
 from perdure.wire.errors import (
     BadRequest,
     BadValue,
@@ -751,7 +752,7 @@ async def test_a_report_that_cannot_be_written_is_refused_like_any_other(served:
     event = EventItem(Raw(b"1"), dedup_key=object())  # type: ignore[arg-type]  # the mistake
     item = ReportItem("01a21d68-a9e6-7078-b3f9-70ed5ca90289", 1, 1, 1, [Publish("k", None, "t", [event])])
     try:
-        with pytest.raises(BadValue, match=r"A report cannot be sent: .*object"):
+        with pytest.raises(BadValue, match=r"The request cannot be sent: .*object"):
             await transport.report(ReportRequest("w", "epoch", [item]))
     finally:
         await transport.close()

@@ -17,7 +17,8 @@ from perdure.agents.steps import StepOptions
 from perdure.agents.stops import StopCondition
 from perdure.sdk.budgets import Budget
 from perdure.sdk.context import Context
-from perdure.sdk.workflow import Queue, Retry, Schedulings, Triggerings
+from perdure.sdk.steps import Retry
+from perdure.sdk.workflow import Queue, Schedulings, Triggerings
 
 DepsT = TypeVar("DepsT")
 

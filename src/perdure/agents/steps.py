@@ -44,8 +44,7 @@ from perdure.agents.names import StepName, step_name
 from perdure.agents.runs import AgentRun, current_run
 from perdure.sdk.budgets import admitted
 from perdure.sdk.errors import BudgetExceeded, Fatal, StepFailed
-from perdure.sdk.steps import step_result
-from perdure.sdk.workflow import ONCE, Retry, StepCall, as_policy
+from perdure.sdk.steps import ONCE, Retry, StepCall, as_policy, step_result
 from perdure.wire.records import Kind
 from perdure.wire.retry import RetryPolicy
 

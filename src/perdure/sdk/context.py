@@ -54,18 +54,24 @@ from perdure.sdk.logs import add_line
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.calls import Call
 from perdure.sdk.replay.machine import Machine
-from perdure.sdk.steps import StepChoices, fingerprint_of_step, not_a_function, running_step, step_result
-from perdure.sdk.streams import Outbox
-from perdure.sdk.workflow import (
+from perdure.sdk.steps import (
     ONCE,
     Errors,
-    Queue,
     Retry,
     StepCall,
+    StepChoices,
     StepOptions,
     StepPlan,
-    Workflow,
+    fingerprint_of_step,
+    not_a_function,
     plan_of,
+    running_step,
+    step_result,
+)
+from perdure.sdk.streams import Outbox
+from perdure.sdk.workflow import (
+    Queue,
+    Workflow,
 )
 from perdure.wire.codec import check_name
 from perdure.wire.records import Kind

@@ -118,7 +118,7 @@ PAUSE_SECONDS_MAX: Final = 2.0
 
 _AGAIN: Final = frozenset({408, 429, 502, 503, 504})
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
-_encode: Final = msgspec.json.Encoder().encode
+_ENCODER: Final = msgspec.json.Encoder()
 
 
 class _Tries:
@@ -277,10 +277,7 @@ class HttpTransport:
     # --- the client's side -------------------------------------------------------------------------------------------
 
     async def start(self, items: Sequence[StartItem]) -> Sequence[Started | Problem]:
-        try:
-            body = _encode(StartRequest(list(items)))
-        except (TypeError, ValueError) as error:
-            raise BadValue(f"A start cannot be sent: {error}") from error
+        body = _encode(StartRequest(list(items)))
         tries = _Tries()
         try:
             answer = await self.request("POST", "/api/v1/executions", body, headers=_fresh_key(), tries=tries)
@@ -486,11 +483,7 @@ class HttpTransport:
         )
 
     async def report(self, request: ReportRequest) -> ReportReply:
-        try:
-            body = _encode(request)
-        except (TypeError, ValueError) as error:  # of a field that nobody looked at
-            raise BadValue(f"A report cannot be sent: {error}") from error
-        return answers.read(_REPORTED, await self._worker("/worker/v1/report", body))
+        return answers.read(_REPORTED, await self._worker("/worker/v1/report", request))
 
     async def beat(self, request: BeatRequest) -> BeatReply:
         return answers.read(_BEATEN, await self._worker("/worker/v1/beat", request))
@@ -504,14 +497,23 @@ class HttpTransport:
     async def settle(self, request: SettleRequest) -> None:
         await self._worker("/worker/v1/settle", request)
 
-    async def _worker(self, path: str, request: msgspec.Struct | bytes, *, held_seconds: float | None = None) -> bytes:
-        body = request if isinstance(request, bytes) else _encode(request)
-        return await self.request("POST", path, body, headers=_PROTOCOL, held_seconds=held_seconds, patience=0.0)
+    async def _worker(self, path: str, request: msgspec.Struct, *, held_seconds: float | None = None) -> bytes:
+        return await self.request(
+            "POST", path, _encode(request), headers=_PROTOCOL, held_seconds=held_seconds, patience=0.0
+        )
 
     async def close(self) -> None:
         await self._results.close()
         for server in self._servers:
             await server.close()
+
+
+def _encode(request: msgspec.Struct) -> bytes:
+    """A request's body. Raises `BadValue`, as a server would that could read it, for a field that nobody looked at."""
+    try:
+        return _ENCODER.encode(request)
+    except (TypeError, ValueError) as error:
+        raise BadValue(f"The request cannot be sent: {error}") from error
 
 
 def _checked(execution_id: str) -> str:

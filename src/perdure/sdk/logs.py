@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from perdure.sdk.steps import running_step
-from perdure.sdk.workflow import current_context
+from perdure.sdk.steps import current_context, running_step
 from perdure.wire.codec import scrub_text
 from perdure.wire.requests import LogLine
 

@@ -1,24 +1,234 @@
-"""Steps as workflow code and their own bodies see them: what a call may choose, its outcome, and `current_step()`."""
+"""Steps: how they are declared, what a call of one is, and what its body may know of itself."""
 
 from __future__ import annotations
 
+import functools
 import inspect
+import types
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict, TypeVar, overload
 
 from msgspec import Struct
 
-from perdure.sdk.errors import Misplaced, RecordedError, StepFailed
+from perdure.sdk.errors import Fatal, Misplaced, RecordedError, StepFailed
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import fingerprint_of_call
+from perdure.sdk.payloads.hints import hints_of
 from perdure.sdk.payloads.values import decode
+from perdure.wire.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from perdure.sdk.context import Context
     from perdure.sdk.replay.calls import Call
     from perdure.sdk.replay.machine import Machine
     from perdure.sdk.worker import Worker
-    from perdure.sdk.workflow import Errors, Retry
+
+F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
+
+Retry: TypeAlias = RetryPolicy | int
+"""A policy, or how often in all."""
+Errors: TypeAlias = (
+    type[BaseException] | tuple[type[BaseException], ...] | types.UnionType | Callable[[BaseException], bool]
+)
+"""Which errors: a class, several, or a predicate."""
+
+# --- declared --------------------------------------------------------------------------------------------------------
+
+
+def as_policy(retry: Retry | None) -> RetryPolicy | None:
+    """`retry=3` is short for RetryPolicy(max_attempts=3)."""
+    return RetryPolicy(max_attempts=retry) if isinstance(retry, int) else retry
+
+
+class StepOptions:
+    """How a step is run. Options given at the call go before those given at the function."""
+
+    __slots__ = ("fatal", "name", "retry", "retry_if", "timeout_seconds")
+
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: float | None = None,
+        retry_if: Errors | None = None,
+        fatal: Errors | None = None,
+    ) -> None:
+        if timeout is not None and not timeout > 0:
+            raise ValueError(f"timeout must be more than 0 seconds, got {timeout!r}.")
+        for word, errors in (("retry_if", retry_if), ("fatal", fatal)):
+            if errors is not None and not isinstance(errors, tuple | types.UnionType) and not callable(errors):
+                raise TypeError(f"{word} wants an exception class, a tuple of them or a predicate, got {errors!r}.")
+        self.name = name
+        self.retry = as_policy(retry)
+        self.timeout_seconds = timeout
+        self.retry_if = retry_if
+        self.fatal = fatal
+
+    def replaced(
+        self, retry: Retry | None, timeout: float | None, retry_if: Errors | None, fatal: Errors | None
+    ) -> StepOptions:
+        return StepOptions(
+            name=self.name,
+            retry=self.retry if retry is None else retry,
+            timeout=self.timeout_seconds if timeout is None else timeout,
+            retry_if=self.retry_if if retry_if is None else retry_if,
+            fatal=self.fatal if fatal is None else fatal,
+        )
+
+
+ONCE: Final = RetryPolicy()
+_DEFAULT: Final = StepOptions()
+
+
+class StepPlan:
+    """What there is to know of a step's function, found out once."""
+
+    __slots__ = ("fn", "is_async", "name", "options", "result_type")
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self.options: StepOptions = getattr(fn, "_perdure_options", _DEFAULT)
+        self.fn = getattr(fn, "_perdure_fn", fn)
+        self.name = self.options.name or _name_of(self.fn)
+        self.is_async = inspect.iscoroutinefunction(self.fn)
+        self.result_type: Any = hints_of(self.fn, context=False).result if _has_hints(self.fn) else Any
+
+
+def plan_of(fn: Callable[..., Any]) -> StepPlan:
+    """The plan of a step's function, kept on the function."""
+    try:
+        plan = fn._perdure_plan  # type: ignore[attr-defined]  # set below
+    except AttributeError:
+        pass
+    else:
+        if isinstance(plan, StepPlan):
+            return plan
+    plan = StepPlan(fn)
+    if isinstance(fn, types.FunctionType):
+        fn._perdure_plan = plan  # type: ignore[attr-defined]  # any function takes attributes
+    return plan
+
+
+def _has_hints(fn: Callable[..., Any]) -> bool:
+    inner = fn
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    return bool(getattr(inner, "__annotations__", None) or not isinstance(inner, types.FunctionType | type))
+
+
+def _name_of(fn: Callable[..., Any]) -> str:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return getattr(fn, "__name__", None) or type(fn).__name__
+
+
+current_context: ContextVar[Context | None] = ContextVar("perdure_context", default=None)
+"""The Context of the workflow whose code is running; unset in steps and outside of workflows."""
+
+
+@overload
+def step(fn: F, /) -> F: ...
+@overload
+def step(
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+    timeout: float | None = None,
+    retry_if: Errors | None = None,
+    fatal: Errors | None = None,
+) -> Callable[[F], F]: ...
+def step(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+    timeout: float | None = None,
+    retry_if: Errors | None = None,
+    fatal: Errors | None = None,
+) -> Any:
+    """Make an async function a step: called in workflow code it is journalled, elsewhere it just runs.
+
+    Elsewhere is outside of a workflow (a test, a script) and inside another step. `retry` is a RetryPolicy or how often
+    the step is tried in all; `timeout` is for each try. `fatal` names errors that end the step at once, `retry_if` the
+    only ones that are worth another try: classes or a predicate.
+
+    >>> @step(retry=3, timeout=10)
+    ... async def fetch(url: str) -> bytes: ...
+    """
+    options = StepOptions(name=name, retry=retry, timeout=timeout, retry_if=retry_if, fatal=fatal)
+
+    def decorate(fn: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Coroutine[Any, Any, Any]]:
+        if not inspect.iscoroutinefunction(fn):
+            raise TypeError(
+                f"@step wants an `async def`, and {_name_of(fn)!r} is none. Sync functions run as steps with "
+                f'`await ctx.step("{_name_of(fn)}", {_name_of(fn)}, …)`, in a thread.'
+            )
+
+        @functools.wraps(fn)
+        def call(*args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+            context = current_context.get()
+            if context is None or not context.is_active:
+                return fn(*args, **kwargs)
+            plan = plan_of(call)
+            return context._step(plan, plan.name, plan.options, args, kwargs)
+
+        call._perdure_options = options  # type: ignore[attr-defined]  # any function takes attributes
+        call._perdure_fn = fn  # type: ignore[attr-defined]
+        return call
+
+    return decorate if fn is None else decorate(fn)
+
+
+# --- one call --------------------------------------------------------------------------------------------------------
+
+
+class StepCall:
+    """One call of a step as the runner runs it: `fn(*args, **kwargs)`, in the worker's loop or (sync) in a thread."""
+
+    __slots__ = ("args", "fatal", "fn", "is_async", "kwargs", "result_type", "retry", "retry_if", "timeout_seconds")
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        retry: RetryPolicy = ONCE,
+        timeout_seconds: float | None = None,
+        is_async: bool = True,
+        result_type: Any = Any,
+        retry_if: Errors | None = None,
+        fatal: Errors | None = None,
+    ) -> None:
+        self.fn = fn
+        self.args = args
+        self.kwargs = kwargs
+        self.retry = retry
+        self.timeout_seconds = timeout_seconds
+        self.is_async = is_async
+        """Whether calling `fn` gives a coroutine at once. A sync `fn` may still return an awaitable: await that too."""
+        self.result_type = result_type
+        self.retry_if = retry_if
+        self.fatal = fatal
+
+    def call(self) -> Any:
+        """Call the function: a coroutine if `is_async`."""
+        return self.fn(*self.args, **self.kwargs) if self.kwargs else self.fn(*self.args)
+
+    def is_final(self, error: BaseException) -> bool:
+        """Whether `error` ends the step, however many tries are left."""
+        if isinstance(error, Fatal):
+            return True
+        if self.fatal is not None and _is_one_of(error, self.fatal):
+            return True
+        return self.retry_if is not None and not _is_one_of(error, self.retry_if)
+
+
+def _is_one_of(error: BaseException, errors: Errors) -> bool:
+    if isinstance(errors, type | tuple | types.UnionType):
+        return isinstance(error, errors)
+    return errors(error)
 
 
 class StepChoices(TypedDict, total=False):
@@ -29,6 +239,27 @@ class StepChoices(TypedDict, total=False):
     key: str | None
     retry_if: Errors | None
     fatal: Errors | None
+
+
+def not_a_function(given: object) -> TypeError:
+    """What to say when a step is given something else to run, most often a call that was made already."""
+    what = repr(given)
+    if inspect.iscoroutine(given):
+        given.close()
+        what = "a coroutine, that is a call which was made already"
+    return TypeError(f'ctx.step wants a function and its arguments, as `ctx.step("name", fn, 1, 2)`; got {what}.')
+
+
+def fingerprint_of_step(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    """The hash of a step's input, if it can be encoded. Raises `TypeError` for an argument that somebody forgot to
+    await: the first try of the step would use it up."""
+    found = fingerprint_of_call(args, kwargs)
+    if found is None:
+        for place, value in (*enumerate(args, 1), *kwargs.items()):
+            if inspect.iscoroutine(value):
+                value.close()
+                raise TypeError(f"Argument {place} of step {name!r} is a coroutine; did you forget `await`?")
+    return found
 
 
 async def step_result(machine: Machine, call: Call, result_type: Any) -> Any:
@@ -46,6 +277,9 @@ async def step_result(machine: Machine, call: Call, result_type: Any) -> Any:
     raise StepFailed(error.message, type=error.type, key=call.key, name=call.name, tries=row.tries) from RecordedError(
         error.message, type=error.type, detail=error.detail, details=error.details
     )
+
+
+# --- in a step's body ------------------------------------------------------------------------------------------------
 
 
 class StepInfo(Struct, frozen=True):
@@ -86,24 +320,3 @@ def current_step() -> StepInfo:
     if info is None:
         raise Misplaced("current_step() works inside a step's body only.")
     return info
-
-
-def not_a_function(given: object) -> TypeError:
-    """What to say when a step is given something else to run, most often a call that was made already."""
-    what = repr(given)
-    if inspect.iscoroutine(given):
-        given.close()
-        what = "a coroutine, that is a call which was made already"
-    return TypeError(f'ctx.step wants a function and its arguments, as `ctx.step("name", fn, 1, 2)`; got {what}.')
-
-
-def fingerprint_of_step(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-    """The hash of a step's input, if it can be encoded. Raises `TypeError` for an argument that somebody forgot to
-    await: the first try of the step would use it up."""
-    found = fingerprint_of_call(args, kwargs)
-    if found is None:
-        for place, value in (*enumerate(args, 1), *kwargs.items()):
-            if inspect.iscoroutine(value):
-                value.close()
-                raise TypeError(f"Argument {place} of step {name!r} is a coroutine; did you forget `await`?")
-    return found

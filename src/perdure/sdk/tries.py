@@ -14,8 +14,7 @@ from perdure.sdk.errors import Fatal, RetryAfter
 from perdure.sdk.payloads.errors import error_from_json, error_to_json
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.calls import Call
-from perdure.sdk.steps import StepInfo, running_step
-from perdure.sdk.workflow import StepCall
+from perdure.sdk.steps import StepCall, StepInfo, running_step
 from perdure.wire.records import Row
 from perdure.wire.requests import StepDone
 from perdure.wire.retry import delay_us

@@ -28,9 +28,10 @@ from perdure.sdk.lease import Lease
 from perdure.sdk.logs import LogHandler
 from perdure.sdk.replay.calls import Call
 from perdure.sdk.runner import Runner
+from perdure.sdk.steps import StepCall
 from perdure.sdk.transcripts import TranscriptReader
 from perdure.sdk.transport import Transport
-from perdure.sdk.workflow import Registry, StepCall, Workflow
+from perdure.sdk.workflow import Registry, Workflow
 from perdure.wire.errors import InternalError, LeaseLost, PerdureError, error_classes
 from perdure.wire.records import Problem
 from perdure.wire.requests import (
