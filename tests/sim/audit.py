@@ -79,6 +79,8 @@ class Violation(AssertionError):
 class SimStore(SQLiteStore):
     """The real store in memory, watched; used for one run after the other."""
 
+    puts_off = False  # what is watched is the order of the verbs' own statements
+
     def __init__(self) -> None:
         super().__init__(":memory:")
         self.epoch = "epoch"  # alike in every run, as all ids are

@@ -20,7 +20,9 @@ from perdure.store.interface import Counted, Tell, Trouble, query, query_many, v
 from perdure.store.open import open_store
 from perdure.store.sqlite import NotOurFile, SQLiteStore, StoreInUse
 from perdure.store.verbs import access, looks
+from perdure.store.verbs.rows import journal_row
 from perdure.wire.errors import BadRequest, NotFound, Unavailable, UnknownOutcome
+from perdure.wire.records import Kind
 from perdure.wire.requests import StartItem
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,6 +128,50 @@ async def test_a_verb_that_fails_after_writing_fails_alone(
     assert heard == []
     assert bool(caplog.records) is (how != "refusal")
     assert (await store.write(note(name="c", value="3"))) == "3"
+
+
+@verb
+async def write_row(*, execution_id: str, seq: int) -> int:
+    """A row that may be written late, and a look at its table."""
+    await query_many("insert_journal", [journal_row(execution_id, seq, 1, Kind.CLAIMED, 1)])
+    return seq
+
+
+@verb
+async def rows_of(*, execution_id: str) -> list[int]:
+    return [row[0] for row in await query("read_journal", execution_id=execution_id, after=0, limit=9)]
+
+
+async def test_rows_of_many_verbs_are_written_together_and_seen_by_whoever_looks(store: SQLiteStore) -> None:
+    insert = store._queries["insert_journal"].sql
+    ran: list[str] = []
+    store._writer.trace_v2(apsw.SQLITE_TRACE_STMT, lambda event: ran.append(event["sql"]))
+    answers = await store.write_all(
+        [
+            *[write_row(execution_id="a", seq=seq) for seq in (1, 2)],
+            write_row(execution_id="b", seq=1),
+            rows_of(execution_id="a"),
+            write_row(execution_id="a", seq=3),
+        ]
+    )
+    assert answers == [1, 2, 1, [1, 2], 3]
+    writes = [sql == insert for sql in ran if sql == insert or "FROM journal" in sql]
+    assert writes == [True, True, True, False, True]  # the first three at the look, the last at the end
+    assert await store.read(rows_of(execution_id="a")) == [1, 2, 3]
+
+
+async def test_a_row_that_cannot_be_written_late_fails_its_own_verb_alone(store: SQLiteStore) -> None:
+    answers = await store.write_all(
+        [
+            write_row(execution_id="a", seq=1),
+            write_row(execution_id="a", seq=1),
+            note(name="n", value="1"),
+            write_row(execution_id="a", seq=2),
+        ]
+    )
+    assert [answers[0], *answers[2:]] == [1, "1", 2]
+    assert isinstance(answers[1], apsw.ConstraintError)
+    assert await store.read(rows_of(execution_id="a")) == [1, 2]
 
 
 async def test_a_lone_failing_verb_raises_what_it_met(store: SQLiteStore, caplog: pytest.LogCaptureFixture) -> None:

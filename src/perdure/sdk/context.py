@@ -101,18 +101,24 @@ class Context:
         "unlimited",
     )
 
-    def __init__(self, machine: Machine, claim: Claimed) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        claim: Claimed,
+        readings: dict[int, Transcript] | None = None,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
         self.machine = machine
         self.claim = claim
         self.logs: list[LogLine] = []
         """Lines for the runner to report; it empties the list."""
         self.progress_news: list[Raw] = []
         """The same for progress; the last one counts."""
-        self.readings: dict[int, Transcript] = {}
+        self.readings = {} if readings is None else readings
         """What was read of transcripts, by the `seq` of the row that says so; the runner brings it."""
-        self.taken: set[str] = set()
+        self.taken: dict[str, None] = {}
         """Executions whose messages were taken, or looked for."""
-        self.outbox = Outbox()
+        self.outbox = Outbox(claim.id, tell)
         self.unlimited = False
         """Whether the server said that there is no budget to spend from."""
         self.refused: dict[str, asyncio.Event] = {}
@@ -306,9 +312,9 @@ class Context:
 
     # --- time ------------------------------------------------------------------------------------------------------
 
-    async def sleep(self, duration: float | timedelta) -> None:
+    def sleep(self, duration: float | timedelta) -> Coroutine[Any, Any, None]:
         """Sleep durably, for seconds or for months; `asyncio.sleep` does the same in a workflow."""
-        await asyncio.sleep(duration.total_seconds() if isinstance(duration, timedelta) else duration)
+        return asyncio.sleep(duration.total_seconds() if isinstance(duration, timedelta) else duration)
 
     async def sleep_until(self, moment: datetime) -> None:
         """Sleep until a moment (with a time zone); returns at once when it has passed."""

@@ -11,7 +11,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -63,6 +62,29 @@ SLEPT_IN_WORKER_US = 10_000_000
 class Runner:
     """One execution in this worker's hands, from claim to end, and (parked) from one claim to the next."""
 
+    __slots__ = (
+        "_fired",
+        "_held_back",
+        "_readings",
+        "_releasing",
+        "_rows_at",
+        "_timer",
+        "_unread",
+        "claimed",
+        "context",
+        "end",
+        "entries",
+        "fetched",
+        "gone",
+        "in_flight",
+        "machine",
+        "number",
+        "taken_at",
+        "tries",
+        "wants_rows",
+        "worker",
+    )
+
     def __init__(self, worker: Worker, claimed: Claimed, taken_at: float) -> None:
         self.worker = worker
         self.claimed = claimed
@@ -104,6 +126,10 @@ class Runner:
             self.worker.dirty(self)
         else:
             self.feed(claimed.rows, more=claimed.more)
+        if len(claimed.rows) > 1:  # the machine's by now, which forgets what it has consumed
+            self.claimed = msgspec.structs.replace(claimed, rows=[])
+            if self.context is not None:
+                self.context.claim = self.claimed
 
     def again(self, claimed: Claimed, taken_at: float) -> None:
         """A parked execution was claimed again by this worker."""
@@ -145,9 +171,7 @@ class Runner:
             self._finish(self._failed(error))
             return None
         machine = Machine(lambda: workflow.begin(context, value), seed=claimed.id, strict=workflow.strict)
-        context = self.context = Context(machine, claimed)
-        context.readings = self._readings
-        context.outbox.tell = partial(self.worker.emitted_somewhere, self)
+        context = self.context = Context(machine, claimed, self._readings, self.worker.tell_of_emitted)
         return machine
 
     # --- rows in, effects out ----------------------------------------------------------------------------------------
@@ -461,8 +485,9 @@ class Runner:
         self.gone = True
         if self._unread is not None:
             self._unread.forget()
+            self._unread = None
         self._stop_timer()
-        self.tries.stop()
+        self.tries.close()
         if self.machine is not None:
             self.machine.close()
         self.worker.forget(self)

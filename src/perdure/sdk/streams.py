@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -51,16 +52,21 @@ class StreamItem(NamedTuple):
     """Where it stands: `handle.stream(after=item.cursor)` goes on behind it."""
 
 
+_making: Final = threading.Lock()
+
+
 class Outbox:
-    """What an execution has emitted until its runner reports it. Steps in threads put in, too."""
+    """What an execution has emitted until its runner reports it. Steps in threads put in, too. `tell` is called with
+    the execution's id, in whatever thread, when there is something again."""
 
-    __slots__ = ("_items", "_told", "tell")
+    __slots__ = ("_execution_id", "_items", "_tell", "_told")
 
-    def __init__(self) -> None:
-        self._items: deque[Emitted] = deque(maxlen=WAITING_MAX)
+    def __init__(self, execution_id: str, tell: Callable[[str], None] | None) -> None:
+        self._execution_id = execution_id
+        self._items: deque[Emitted] | None = None
+        """Made for the first item: an empty deque is as large as the rest of a small execution's context."""
         self._told = False
-        self.tell: Callable[[], None] = lambda: None
-        """Called, in whatever thread, when there is something again."""
+        self._tell = tell
 
     def __bool__(self) -> bool:
         return bool(self._items)
@@ -71,15 +77,20 @@ class Outbox:
         value = encode(data, where="data")
         if len(value) > ITEM_BYTES_MAX:
             raise BadValue(f"data: {len(value):,} bytes of JSON; an item of a stream may have {ITEM_BYTES_MAX:,}")
+        if self._items is None:
+            with _making:
+                if self._items is None:
+                    self._items = deque(maxlen=WAITING_MAX)
         self._items.append(Emitted(kind, key, Raw(value), tries))
         if not self._told:
             self._told = True
-            self.tell()
+            if self._tell is not None:
+                self._tell(self._execution_id)
 
     def take(self, *, last: bool) -> list[Emitted]:
         """What the next report carries: the oldest, or with `last`, when there will be no other report, the newest."""
         self._told = False
-        items = self._items
+        items = self._items or deque()
         taken: list[Emitted] = []
         room = REPORT_BYTES
         while items and room > 0:

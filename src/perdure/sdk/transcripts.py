@@ -125,13 +125,13 @@ async def take_messages(ctx: Context) -> Sequence[Taken]:
     While there are none this does nothing, so it may be called before each call of a model.
     """
     told, ctx.machine.messages[:] = set(ctx.machine.messages), []
-    if not told - ctx.taken:
+    if not told - ctx.taken.keys():
         return ()
     session = _session(ctx, None)
     call = ctx.machine.new_call(Kind.TRANSCRIPT, TAKE, None, lambda key: TakeMessages(key, session))
     row = await ctx.machine.wait(call)
     taken = msgspec.json.decode(row.value, type=list[Taken])
-    ctx.taken.update(told, (one.execution_id for one in taken))
+    ctx.taken |= dict.fromkeys([*told, *(one.execution_id for one in taken)])
     return taken
 
 

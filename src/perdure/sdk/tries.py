@@ -39,9 +39,10 @@ class Tries:
         self._runner = runner
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.pauses: dict[str, _Pause] = {}
-        self._not_before: dict[str, int] = {}
+        # Most executions never need these two, and those that wait in memory are many.
+        self._not_before: dict[str, int] | None = None
         """When a step that failed may be tried again, as the journal says."""
-        self._failed: dict[str, int] = {}
+        self._failed: dict[str, int] | None = None
         """How many tries failed here; the journal may not say so yet."""
 
     @property
@@ -56,11 +57,13 @@ class Tries:
         except msgspec.MsgspecError:
             return
         if at_us is not None:
+            if self._not_before is None:
+                self._not_before = {}
             self._not_before[row.key] = at_us
 
     def forget_failed(self) -> None:
         """From now on the journal alone says how many tries failed."""
-        self._failed.clear()
+        self._failed = None
 
     def start(self, call: Call) -> None:
         """Try the step, after what is left of its pause."""
@@ -90,6 +93,11 @@ class Tries:
             pause.handle.cancel()
         self.pauses.clear()
 
+    def close(self) -> None:
+        """Give up all of them, for good. No cycle is left for the collector to find."""
+        self.stop()
+        del self._runner
+
     def _pause(self, call: Call, until_us: int) -> None:
         runner = self._runner
         delay = max(0.0, (until_us - runner.now_us()) / 1_000_000)
@@ -114,7 +122,8 @@ class Tries:
             await worker.free_threads.acquire()  # before the lease is asked, and before the time-out begins
         machine = runner.machine
         assert machine is not None
-        tries = max(machine.failed_tries(call.key), self._failed.get(call.key, 0)) + 1
+        failed_here = self._failed.get(call.key, 0) if self._failed else 0
+        tries = max(machine.failed_tries(call.key), failed_here) + 1
         if not worker.may_start_steps():
             if not step.is_async:
                 worker.free_threads.release()
@@ -176,6 +185,8 @@ class Tries:
             until_us = self._runner.now_us() + delay
             record = msgspec.json.decode(value)
             value = msgspec.json.encode({**record, "retry_at_us": until_us})
+            if self._failed is None:
+                self._failed = {}
             self._failed[call.key] = tries
             self._pause(call, until_us)
         name = call.name or call.key

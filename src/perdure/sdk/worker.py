@@ -116,7 +116,9 @@ class Worker:
         self._draining = False
         self._registering: asyncio.Task[None] | None = None
         self._looking = False
-        self._emitting: dict[Runner, None] = {}
+        self._emitting: dict[str, None] = {}
+        self.tell_of_emitted = self._emitted_somewhere
+        """Bound once, and not for each execution."""
         self._emitted_at = 0.0
         self._emit_timer: asyncio.TimerHandle | None = None
 
@@ -336,13 +338,13 @@ class Worker:
 
     # --- what executions emit ----------------------------------------------------------------------------------------
 
-    def emitted_somewhere(self, runner: Runner) -> None:
+    def _emitted_somewhere(self, execution_id: str) -> None:
         """An execution has emitted something, in this thread or in that of a step."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: a thread that outlived the worker
-            self.loop.call_soon_threadsafe(self._emitted, runner)
+            self.loop.call_soon_threadsafe(self._emitted, execution_id)
 
-    def _emitted(self, runner: Runner) -> None:
-        self._emitting[runner] = None
+    def _emitted(self, execution_id: str) -> None:
+        self._emitting[execution_id] = None
         if self._emit_timer is None:
             pause = self._emitted_at + EMIT_SECONDS - self.loop.time()
             if pause <= 0:
@@ -354,8 +356,9 @@ class Worker:
         """A commit for each token would be one for each step and more: they leave in batches."""
         self._emit_timer = None
         self._emitted_at = self.loop.time()
-        for runner in self._emitting:
-            if not runner.gone:
+        for execution_id in self._emitting:
+            runner = self._running.get(execution_id)
+            if runner is not None:
                 self.dirty(runner)
         self._emitting.clear()
 
@@ -455,7 +458,7 @@ class Worker:
         if not runner.gone and runner.has_news:
             self.dirty(runner)
         elif not runner.gone and runner.has_emitted:
-            self._emitted(runner)
+            self._emitted(runner.claimed.id)
 
     # --- the lease ---------------------------------------------------------------------------------------------------
 

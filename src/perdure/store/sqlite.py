@@ -98,6 +98,8 @@ class SQLiteStore:
 
     alone = True
     hints_up = True
+    puts_off = True
+    """Whether rows that may be written late wait for those of other verbs."""
 
     def __init__(self, path: str) -> None:
         """Open (or make) the file. Raises `StoreInUse` or `NotOurFile`; never starts empty over what it cannot read."""
@@ -273,7 +275,7 @@ class SQLiteStore:
 
     def _run(self, group: Sequence[tuple[Verb[Any], Any]]) -> tuple[list[tuple[Any, Exception | None]], list[Hint]]:
         """The verbs' results inside the open transaction. With a savepoint each once one has failed after a write."""
-        run = _Run(self._writer, self._queries)
+        run = _Run(self._writer, self._queries, puts_off=self.puts_off)
         try:
             hints: list[Hint] = []
             outcomes: list[tuple[Any, Exception | None]] = []
@@ -286,12 +288,14 @@ class SQLiteStore:
                     if run.wrote:
                         raise _WroteFirst from error
                     outcomes.append((None, error))
+            run.write_late()
             return outcomes, hints
         except _OF_THE_DATABASE:
             raise
         except Exception:  # a verb is broken, or refused after it wrote
             self._writer.execute("ROLLBACK")
             self._writer.execute("BEGIN IMMEDIATE")
+            run = _Run(self._writer, self._queries)
         hints = []
         outcomes = []
         for verb, _ in group:
@@ -512,17 +516,39 @@ class _WroteFirst(Exception):
 
 
 class _Run:
-    """Runs verbs on one connection, one after another."""
+    """Runs verbs on one connection, one after another. With `puts_off`, what may be written late waits for the rows of
+    other verbs, until a statement looks at its table or `write_late` is called."""
 
-    __slots__ = ("_changes", "_execute", "_executemany", "_looks", "_queries", "hints", "wrote")
+    __slots__ = (
+        "_changes",
+        "_execute",
+        "_executemany",
+        "_late",
+        "_late_tables",
+        "_looks",
+        "_puts_off",
+        "_queries",
+        "hints",
+        "wrote",
+    )
 
-    def __init__(self, connection: apsw.Connection, queries: dict[str, Statement], *, looks: bool = False) -> None:
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        queries: dict[str, Statement],
+        *,
+        looks: bool = False,
+        puts_off: bool = False,
+    ) -> None:
         cursor = connection.cursor()  # one for all: each query is read to its end before the next
         self._execute = cursor.execute
         self._executemany = cursor.executemany
         self._changes = connection.changes
         self._queries = queries
         self._looks = looks
+        self._puts_off = puts_off
+        self._late: dict[str, list[tuple[Any, ...]]] = {}
+        self._late_tables: set[str] = set()
         self.begin()
 
     def begin(self) -> None:
@@ -541,6 +567,14 @@ class _Run:
                     statement = queries[asked.name]
                     if self._looks and statement.writes:
                         raise TypeError(f"A verb that only looks may not ask for {asked.name!r}, which writes.")
+                    if asked.many and statement.late is not None and self._puts_off:
+                        self._late.setdefault(asked.name, []).extend(asked.values)
+                        self._late_tables.add(statement.late)
+                        self.wrote = self.wrote or bool(asked.values)
+                        send = []
+                        continue
+                    if self._late and not self._late_tables.isdisjoint(statement.looks_at):
+                        self.write_late()
                     if not asked.many:
                         send = self._execute(statement.sql, statement.values(asked.values)).fetchall()
                         if statement.counted:
@@ -562,6 +596,13 @@ class _Run:
             return result
         finally:
             coroutine.close()
+
+    def write_late(self) -> None:
+        """Write what was put off."""
+        late, self._late = self._late, {}
+        self._late_tables.clear()
+        for name, rows in late.items():
+            self._executemany(self._queries[name].sql, rows).fetchall()
 
 
 class _FileLock:

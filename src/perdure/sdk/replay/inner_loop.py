@@ -85,7 +85,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         self._number = zlib.crc32(seed.encode()) << 16
         self._spun = 0
         self._root = Scope("")
-        self._loose = Scope("~/")
+        self._loose: Scope | None = None
         self._tasks: list[InnerTask] = []
         self._prune_at = 16
         if "anyio" in sys.modules and not patches.anyio_is_patched:
@@ -184,6 +184,9 @@ class InnerLoop(asyncio.AbstractEventLoop):
                             close(coro)
                         finally:
                             _leave_task(self, task)
+                    waited_for = getattr(task, "_fut_waiter", None)
+                    if waited_for is not None:
+                        waited_for.cancel()  # it holds the task, which holds it
         finally:
             self.leave(before)
             self._drop_ready()
@@ -198,13 +201,19 @@ class InnerLoop(asyncio.AbstractEventLoop):
         if _get_running_loop() is not self:
             raise misplaced(name)
         task = current_task(self)
-        scope = self._loose if task is None else task.scope  # type: ignore[attr-defined]  # all tasks here are ours
+        scope = self._loose_scope() if task is None else task.scope  # type: ignore[attr-defined]  # all tasks here are ours
         counts: dict[str, int] = scope.counts
         count = counts.get(name, 0) + 1
         counts[name] = count
         if "#" in name or "/" in name or "%" in name or len(name) > KEY_PART_MAX:
             name = quoted(name)
         return f"{scope.prefix}{name}" if count == 1 else f"{scope.prefix}{name}#{count}"
+
+    def _loose_scope(self) -> Scope:
+        """Of calls that no task makes."""
+        if self._loose is None:
+            self._loose = Scope("~/")
+        return self._loose
 
     def claim_key(self, key: str) -> str:
         """Take a key that the user chose; it counts for the whole execution, in whatever task."""
@@ -297,7 +306,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         **options: Any,
     ) -> asyncio.Task[_T]:
         parent = current_task(self)
-        above: Scope = self._loose if parent is None else parent.scope  # type: ignore[attr-defined]  # as in key_for
+        above: Scope = self._loose_scope() if parent is None else parent.scope  # type: ignore[attr-defined]  # as in key_for
         path = next_path(above)
         return self._add_task(coro, Scope(path + "/"), name or path, context)
 
@@ -373,7 +382,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
             finally:
                 _set_running_loop(running)
             return
-        path = next_path(self._loose)
+        path = next_path(self._loose_scope())
         self._add_task(generator.aclose(), Scope(path + "/"), path, None)
 
 

@@ -297,9 +297,10 @@ class Machine:
         self.loop.shut()
         self._calls.clear()
         self._fresh.clear()
+        self._abandoned = []
         self._children = self._child_waits = None
-        self._rows = []
-        self._next = 0
+        self._forget_rows()
+        self._main = None  # no cycle is left for the collector to find
 
     @property
     def is_done(self) -> bool:
@@ -349,9 +350,6 @@ class Machine:
 
     def _feed(self, rows: Sequence[Row], replay: bool) -> None:
         fed = self._fed
-        if self._next == len(self._rows):
-            self._rows = []
-            self._next = 0
         for row in rows:
             if row.seq <= fed:
                 continue  # Two replies may overlap.
@@ -386,6 +384,7 @@ class Machine:
                 self._note_failed(row)
             elif row.kind is Kind.RETRIED:
                 self._note_retried(row)
+        self._forget_rows()
         return False
 
     def _deliver(self, row: Row) -> None:
@@ -526,7 +525,6 @@ class Machine:
         self.close()
         self._children = children
         self._done = True
-        self._main = None  # With `close`, this leaves no cycle for the collector to find.
         return Effects((), abandoned, None, State.DONE)
 
     def _pass_over(self) -> None:
@@ -543,6 +541,12 @@ class Machine:
                     self._note_failure(row, seen=False)
             elif not self._done:
                 self._keep_aside(row, None)
+        self._forget_rows()
+
+    def _forget_rows(self) -> None:
+        """They are consumed. An execution that waits in memory must not keep a long journal there."""
+        self._rows.clear()
+        self._next = 0
 
     def _was_asked(self, row: Row) -> bool:
         key, kind = row.key, row.kind
