@@ -683,7 +683,7 @@ def test_more_random_lives(kind: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1_800)
-@pytest.mark.parametrize(("kind", "programs"), [("sqlite", 500), ("postgres", 100)])
-def test_random_lives_for_long(kind: str, programs: int) -> None:
-    live(kind, programs=programs, most=2 * programs, steps=120, enough=10)
+@pytest.mark.timeout(5_400)
+@pytest.mark.parametrize("kind", databases.KINDS)
+def test_two_thousand_random_lives(kind: str) -> None:
+    live(kind, programs=2_000, most=3_000, steps=60, enough=100)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from perdure.engine.clock import boottime_us
-from perdure.store.verbs import claims, looks, moves
+from perdure.store.verbs import claims, deployments, looks, moves
 from perdure.wire.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perdure.engine")
 
 BATCH = 500
+CATCH_UP_SECONDS = 60.0
 DAY_US = 86_400_000_000
 HOUR_US = 3_600_000_000
 
@@ -130,6 +131,15 @@ async def _alarm(engine: Engine) -> float:
     return engine.spread(60.0)
 
 
+async def _catch_up(engine: Engine) -> float:
+    """What starts and registrations of the same moment have not seen of each other. With one writer there is no such
+    moment."""
+    if engine.store.alone:
+        return HOUR_US / 1e6
+    await engine.store.write(deployments.catch_up())
+    return engine.spread(CATCH_UP_SECONDS)
+
+
 LOOPS = (
     Loop("wake", _wake),
     Loop("schedule", _schedule),
@@ -139,6 +149,7 @@ LOOPS = (
     Loop("deliver", _deliver),
     Loop("prune", _prune),
     Loop("alarm", _alarm),
+    Loop("catch up", _catch_up),
 )
 
 

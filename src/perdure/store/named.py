@@ -232,6 +232,7 @@ SWEEPS: Final = frozenset(
         "take_for_trigger",
         "use_deployment",
         "rotate_signing",
+        "catch_up",
         "register_push_worker",
         "retire_push_worker",
         "take_push_checks",

@@ -84,6 +84,22 @@ async def put_push_deployment(project_id: str, deployment_id: str, now_us: int) 
 
 
 @verb
+async def catch_up() -> int:
+    """Tell what was started while somebody registered of what was registered: where many write at once, a start may not
+    see the first limit of its queue, or the first deployment of its project, nor the registration that start. Answers
+    with how many were told."""
+    amount = 0
+    for project_id, name in await query("unmarked_queues"):
+        amount += len(await query("mark_limited", project_id=project_id, name=name, limited=1))
+        await Tell(Ready(project_id, None))
+    for project_id, deployment_id, push in await query("forgotten_early"):
+        adopt = "adopt_any_early" if push else "adopt_early"
+        amount += len(await query(adopt, project_id=project_id, deployment_id=deployment_id))
+        await Tell(Ready(project_id, deployment_id))
+    return amount
+
+
+@verb
 async def register_push_deployment(*, project_id: str, deployment_id: str, now_us: int) -> None:
     """Make a deployment of push workers, or keep it as it is. Raises Conflict while native workers serve it."""
     await put_push_deployment(project_id, deployment_id, now_us)

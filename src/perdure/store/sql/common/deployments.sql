@@ -25,6 +25,14 @@ RETURNING id;
 UPDATE executions SET deployment_id = :deployment_id
 WHERE project_id = :project_id AND phase = 'queued' AND deployment_id IS NULL RETURNING id;
 
+-- name: forgotten_early
+-- Executions that were accepted early, though their project has a deployment that would take them.
+SELECT e.project_id, d.id, d.push FROM executions e JOIN projects p ON p.id = e.project_id
+  JOIN deployments d ON d.project_id = p.id AND d.id = p.current_deployment_id
+WHERE e.deployment_id IS NULL AND e.phase = 'queued' AND (d.push = 1 OR EXISTS (SELECT 1 FROM workflows w
+  WHERE w.project_id = e.project_id AND w.deployment_id = d.id AND w.id = e.workflow_id))
+GROUP BY e.project_id, d.id, d.push;
+
 -- name: use_deployment
 -- holds: project=project_id
 UPDATE projects SET current_deployment_id = :deployment_id WHERE id = :project_id RETURNING id;

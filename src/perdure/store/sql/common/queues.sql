@@ -31,6 +31,15 @@ WHERE project_id = :project_id AND queue_name = :name AND limited <> :limited AN
   UNION SELECT id FROM executions WHERE phase IN ('running', 'cancelling'){)|))}
 RETURNING id;
 
+-- name: unmarked_queues
+-- Queues with a limit, and something open in them that does not know of it.
+SELECT e.project_id, e.queue_name FROM executions e JOIN queues q ON q.project_id = e.project_id AND q.name = e.queue_name
+WHERE e.phase = 'queued' AND e.limited = 0 AND e.due_at_us IS NULL AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)
+UNION SELECT e.project_id, e.queue_name FROM executions e JOIN queues q ON q.project_id = e.project_id AND q.name = e.queue_name
+WHERE e.phase = 'queued' AND e.limited = 0 AND e.due_at_us IS NOT NULL AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)
+UNION SELECT e.project_id, e.queue_name FROM executions e JOIN queues q ON q.project_id = e.project_id AND q.name = e.queue_name
+WHERE e.phase IN ('running', 'cancelling') AND e.limited = 0 AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL);
+
 -- name: place_in_queue
 -- Of an execution that is ready and whose queue has limits.
 SELECT e.queue_name, COALESCE(e.concurrency_key, ''), q.concurrency_limit, q.total_limit
