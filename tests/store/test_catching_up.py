@@ -17,7 +17,7 @@ from perdure.wire.requests import QueueSpec, StartItem
 
 @contextlib.asynccontextmanager
 async def a_start_under_way(database: str, *items: StartItem) -> AsyncIterator[asyncio.Task[list[str]]]:
-    """Executions are being started at another server: they are written, but not committed before the block has ended."""
+    """Executions are being started at another server: written, but not committed before the block has ended."""
     elsewhere = World(await open_store(database))
     elsewhere._ids = 1_000
     looking = await asyncpg.connect(database)
