@@ -115,6 +115,7 @@ ANSWERS_NOTHING: Final = {
     "adopt_early": "nothing waits for a first deployment",
     "adopt_any_early": "nothing waits for a first deployment",
     "take_back_step": "no step has failed",
+    "timer_fired": "no timer has",
     "take_over_early": "nobody answered early",
     "read_answer": "nobody answered",
     "reopen_wait": "none is closed",

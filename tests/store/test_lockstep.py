@@ -578,7 +578,7 @@ async def _on_postgresql() -> AsyncIterator[Callable[[Group], Awaitable[bool]]]:
         connection = await asyncpg.connect(url)
 
         async def is_serial(group: Group) -> bool:
-            await connection.execute(f"TRUNCATE {TABLES}")
+            await connection.execute(f"TRUNCATE {TABLES}; DELETE FROM meta WHERE name = 'touched_at_us'")
             store = await PostgresStore.open(url)
             for lane in store._reads:
                 lane._queries = lane._queries | parse(EXTRA, "test", "postgres")

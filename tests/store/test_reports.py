@@ -206,6 +206,24 @@ async def test_waiting_for_nothing_is_refused(world: World) -> None:
     assert (await world.report(id, end=Suspend([]))).ended
 
 
+async def test_a_timer_that_has_fired_is_not_waited_for_again(world: World) -> None:
+    """No worker of ours does so. When such a timer was due, the timers of all projects stood still."""
+    id, other = await world.running(), await world.running()
+    await world.report(id, [TimerFired("t", world.now_us)])
+    for reply in (
+        await world.report(id, end=Suspend([], ("t", world.now_us + SECOND)), seen=2),
+        await world.report(id, [TimerFired("u", world.now_us)], Suspend([], ("u", world.now_us + SECOND)), seen=2),
+    ):
+        assert not reply.ended
+        assert reply.problem is not None and reply.problem.error_type == "ILLEGAL_MOVE"
+        assert "has fired already" in reply.problem.error
+    assert (await world.report(id, end=Suspend([], ("v", world.now_us + SECOND)), seen=3)).ended
+    assert (await world.report(other, end=Suspend([], ("t", world.now_us + SECOND)))).ended
+    world.advance(2)
+    assert await world.wake_due() == 2
+    assert [await world.phase(one) for one in (id, other)] == [Phase.QUEUED] * 2
+
+
 async def test_an_execution_that_is_being_cancelled_does_not_go_back_to_a_queue(world: World) -> None:
     id = await world.running()
     await world.cancel(id)

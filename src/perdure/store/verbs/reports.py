@@ -186,7 +186,10 @@ async def _take(
         if type(end) is Suspend:
             if not more and not any(row.kind in OUTCOMES for row in found):
                 sure = end.timer is not None or child_started or phase != Phase.RUNNING
-                if not sure and not await _has_something_coming(at, end):
+                if end.timer is not None and await _has_fired(item.execution_id, end.timer[0]):
+                    message = f"Timer {end.timer[0]!r} has fired already; each timer of an execution has a key of its own."
+                    problem = Problem(message, IllegalMove.code)
+                elif not sure and not await _has_something_coming(at, end):
                     message = "The execution would wait for ever: nothing that is open can wake it."
                     problem = Problem(message, IllegalMove.code)
                 else:
@@ -423,6 +426,12 @@ async def _has_something_coming(at: _At, end: Suspend) -> bool:
     if wanted and any(key in wanted for (key,) in await query("open_waits", execution_id=at.execution_id)):
         return True
     return bool(await query("any_open_child", project_id=at.project_id, id=at.execution_id))
+
+
+async def _has_fired(execution_id: str, key: str | None) -> bool:
+    """Whether a timer's row is in the journal: there is no place for another one, and whoever wakes what is due would
+    stumble over it."""
+    return key is not None and bool(await query("timer_fired", execution_id=execution_id, key=key))
 
 
 async def _suspend_next(
