@@ -187,7 +187,9 @@ async def _take(
             if not more and not any(row.kind in OUTCOMES for row in found):
                 sure = end.timer is not None or child_started or phase != Phase.RUNNING
                 if end.timer is not None and await _has_fired(item.execution_id, end.timer[0]):
-                    message = f"Timer {end.timer[0]!r} has fired already; each timer of an execution has a key of its own."
+                    message = (
+                        f"Timer {end.timer[0]!r} has fired already; each timer of an execution has a key of its own."
+                    )
                     problem = Problem(message, IllegalMove.code)
                 elif not sure and not await _has_something_coming(at, end):
                     message = "The execution would wait for ever: nothing that is open can wake it."
