@@ -1,5 +1,6 @@
 """Cancel goes down and never up, is told to whoever runs, and comes to an end whatever the worker does."""
 
+import asyncpg
 import pytest
 from msgspec import json
 from tests.store.world import (
@@ -237,3 +238,19 @@ async def test_a_wide_tree_is_cancelled_in_one_go(world: World) -> None:
     await world.cancel(id)
     assert await world.claim_ids() == []
     assert len(await world.outcomes(id, Kind.CHILD)) == 300
+
+
+async def test_graces_that_end_at_the_same_moment_end_parents_first(world: World, database: str) -> None:
+    """Which one is first matters to nobody, but it is the same on every database, wherever in it their rows lie."""
+    parent = await world.running()
+    await started(world, parent, "c")
+    [below] = await world.claim_ids()
+    await world.cancel(parent)
+    if database.startswith("postgresql"):  # its row moves behind the child's
+        connection = await asyncpg.connect(database)
+        await connection.execute("UPDATE executions SET user_id = 'moved' WHERE id = $1", parent)
+        await connection.close()
+    world.advance(60)
+    assert await world.wake_due() == 2
+    assert await world.phase(below) is Phase.CANCELLED
+    assert await world.kinds(parent) == ["claimed", "child_started", "cancel_asked", "cancelled"]

@@ -59,7 +59,9 @@ WHERE phase = 'queued' AND due_at_us <= :now_us AND (project_id, id) IN (SELECT 
 RETURNING project_id, deployment_id;
 
 -- name: overdue
-SELECT project_id, id, phase FROM executions WHERE phase = :phase AND due_at_us <= :now_us ORDER BY due_at_us LIMIT :limit {FOR UPDATE SKIP LOCKED};
+-- Ties in one order: parents are older than their children.
+SELECT project_id, id, phase FROM executions WHERE phase = :phase AND due_at_us <= :now_us
+ORDER BY due_at_us, project_id, id LIMIT :limit {FOR UPDATE SKIP LOCKED};
 
 -- name: next_due
 SELECT MIN(at_us) FROM (
