@@ -91,6 +91,7 @@ class Report:
     """What the verification of one package, or of all together, found."""
 
     packages: int
+    without_record: int
     files: int
     bytes: int
     mismatches: list[str]
@@ -112,6 +113,7 @@ class Listing:
 
     entries: list[Entry]
     without_digest: int
+    has_record: bool = True
 
 
 @step(retry=RETRY)
@@ -123,7 +125,8 @@ async def find_packages() -> list[Package]:
 
 @step(retry=RETRY)
 async def read_record(record: str) -> Listing:
-    """The files that a RECORD names; those without a digest (the RECORD itself, bytecode) are only counted."""
+    """The files that a RECORD names; those without a digest (the RECORD itself, bytecode) are only counted, and so are
+    packages without a RECORD (the system's own, most often)."""
     note()
     return await asyncio.to_thread(parse_record, Path(record))
 
@@ -145,7 +148,7 @@ async def verify_package(ctx: Context, package: Package) -> Report:
         done, wrong = await verify_files(listing.entries[first : first + FILES_PER_STEP])
         size += done
         mismatches += wrong
-    return Report(1, len(listing.entries), size, mismatches, listing.without_digest)
+    return Report(1, int(not listing.has_record), len(listing.entries), size, mismatches, listing.without_digest)
 
 
 @workflow
@@ -156,9 +159,10 @@ async def verify_machine(ctx: Context) -> Report:
     done = await ctx.map_children(
         verify_package, packages, limit=OPEN_CHILDREN, concurrency_key=lambda package: package.interpreter
     )
-    total = Report(0, 0, 0, [], 0)
+    total = Report(0, 0, 0, 0, [], 0)
     for report in done.results():
         total.packages += 1
+        total.without_record += report.without_record
         total.files += report.files
         total.bytes += report.bytes
         total.mismatches += report.mismatches
@@ -205,7 +209,7 @@ found = []
 for distribution in importlib.metadata.distributions():
     folder = getattr(distribution, "_path", None)
     record = os.path.join(str(folder), "RECORD") if folder is not None else ""
-    if os.path.isfile(record):
+    if record:
         found.append([distribution.metadata["Name"] or "?", distribution.version or "?", record])
 print(json.dumps(found))
 """
@@ -219,6 +223,8 @@ def packages_of(interpreter: str) -> list[Package]:
 
 def parse_record(record: Path) -> Listing:
     """The rows of a RECORD file."""
+    if not record.is_file():
+        return Listing([], 0, has_record=False)
     base = record.parent.parent
     entries: list[Entry] = []
     without_digest = 0
@@ -419,6 +425,7 @@ def show(console: Console, result: Report, journals: dict[str, list[Row]], folde
     table = Table(title=f"Integrity of the Python packages on this machine ({seconds:.1f} s)", show_header=False)
     for name, value in (
         ("packages", f"{result.packages:,}"),
+        ("  of these, without a RECORD", f"{result.without_record:,}"),
         ("files verified", f"{result.files:,}"),
         ("bytes hashed", f"{result.bytes:,}"),
         ("files without a digest", f"{result.without_digest:,}"),

@@ -1,7 +1,7 @@
 """What every test shares."""
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,26 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
     """The address of an empty store; whoever takes it runs on each kind of database."""
     async with databases.lent(request.param, tmp_path) as address:
         yield address
+
+
+@pytest.fixture
+def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Put a line under the results: what a test has found out, though it passes."""
+
+    def note(text: str) -> None:
+        request.node.user_properties.append(("said", text))
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests have said, sorted: they end in any order."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
+    said = sorted({text for report in reports for name, text in report.user_properties if name == "said"})
+    if said:
+        terminalreporter.section("what tests have found out")
+        for text in said:
+            terminalreporter.write_line(text)
 
 
 def pytest_sessionfinish() -> None:

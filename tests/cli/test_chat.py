@@ -1,5 +1,6 @@
 """`perdure chat`, at a terminal."""
 
+import json
 import signal
 
 import pytest
@@ -37,6 +38,19 @@ def test_a_chat_shows_words_tools_and_questions_as_they_come(busy_house: House) 
         assert terminal.close() == 0
     found = busy_house.lines("ls", "--session", "table 7")
     assert len(found) == 2 and {one["user_id"] for one in found} == {"ann"}
+
+
+def test_a_program_may_chat_in_lines_of_json(busy_house: House) -> None:
+    said = 'tea\n{"approved": true, "arguments": {"euros": 2}}\n\n'
+    shown = busy_house.run("chat", "waiter", "--session", "table 8", "--json", input=said).stdout
+    events = [json.loads(line) for line in shown.splitlines()]
+    assert events[0] == {"event": "session", "session_id": "table 8"}
+    assert [one["event"] for one in events if one["event"] != "item"] == ["session", "question", "result"]
+    [asked] = [one for one in events if one["event"] == "question"]
+    assert asked["data"]["data"]["arguments"] == {"euros": 3}
+    assert {"function_tool_call", "function_tool_result"} <= {one.get("kind") for one in events}
+    [found] = busy_house.lines("ls", "--session", "table 8")
+    assert events[-1] == {"event": "result", "execution_id": found["id"], "result": "Enjoy!"}
 
 
 @pytest.mark.slow

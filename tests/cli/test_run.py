@@ -12,7 +12,7 @@ from tests.cli.processes import House, end, serving, until_true, working
 
 COMMANDS = (
     *("new", "dev", "run", "ls", "show", "logs", "cancel", "resume", "publish", "serve", "work"),
-    *("backup", "restore", "erase", "doctor", "keys"),
+    *("backup", "restore", "erase", "doctor", "keys", "chat"),
 )
 
 

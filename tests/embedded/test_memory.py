@@ -3,7 +3,7 @@
 import asyncio
 import gc
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 from tests.embedded.house import House, reaches, until
@@ -63,6 +63,46 @@ async def test_what_has_ended_leaves_nothing_to_the_collector(house: House, no_c
             assert there()["Machine"] >= 5
         await p.publish("go", 1)
         assert [await handle.result() for handle in handles] == [2 * n + 7 + 1 + 2 * n for n in range(5)]
+        await until(lambda: there() == before)
+
+
+async def sleeps_together(ctx: Context) -> None:
+    await asyncio.gather(ctx.sleep(0.02), ctx.sleep(0.03))
+
+
+async def sleeps_in_a_group(ctx: Context) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(ctx.sleep(0.02))
+        group.create_task(ctx.sleep(0.03))
+
+
+async def waits_for_a_task(ctx: Context) -> None:
+    await asyncio.create_task(ctx.sleep(0.02))
+
+
+async def waits_for_an_older_task(ctx: Context) -> None:
+    older = asyncio.create_task(ctx.sleep(0.02))
+
+    async def younger() -> None:
+        await older
+
+    await asyncio.create_task(younger())
+
+
+@pytest.mark.parametrize("wait", [sleeps_together, sleeps_in_a_group, waits_for_a_task, waits_for_an_older_task])
+async def test_what_is_let_go_while_it_waits_leaves_nothing_either(
+    house: House, wait: Callable[[Context], Awaitable[None]], no_collector: None
+) -> None:
+    app = Registry()
+
+    @app.workflow
+    async def waiting(ctx: Context) -> int:
+        await wait(ctx)
+        return 7
+
+    async with house.open(app, parks=False) as p:
+        before = there()
+        assert await (await p.start(waiting)).result() == 7
         await until(lambda: there() == before)
 
 

@@ -413,6 +413,31 @@ def test_a_dropped_generator_is_closed_in_its_own_loop() -> None:
     assert log == ["closing", "closed"]
 
 
+def test_a_task_that_others_wait_for_is_not_cancelled_when_it_is_evicted() -> None:
+    seen: list[object] = []
+
+    async def older() -> None:
+        try:
+            await asyncio.sleep(10)
+        finally:
+            task = asyncio.current_task()
+            assert task is not None
+            seen.append((task.cancelling(), type(sys.exc_info()[1]).__name__))
+
+    async def code(machine: Machine) -> None:
+        first = asyncio.create_task(older())
+
+        async def younger() -> None:
+            await first
+
+        await asyncio.create_task(younger())
+
+    machine = Machine(lambda: code(machine), seed="seed")
+    advance(machine, Journal().rows)
+    machine.close()
+    assert seen == [(0, "Evicted")]
+
+
 def test_a_generator_that_only_the_collector_finds_disturbs_nobody() -> None:
     log: list[str] = []
 

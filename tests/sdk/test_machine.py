@@ -12,7 +12,7 @@ import pytest
 from msgspec import Raw
 from tests.sdk.fake_server import Journal, advance
 
-from perdure.sdk.errors import Diverged, Outdated, StepFailed, Stuck
+from perdure.sdk.errors import Diverged, Fatal, Outdated, StepFailed, Stuck
 from perdure.sdk.replay.calls import Effects, State
 from perdure.sdk.replay.failures import steps_to_blame
 from perdure.sdk.replay.machine import CALLBACKS_MAX, Machine
@@ -815,6 +815,30 @@ def test_a_parked_execution_that_was_overtaken_by_a_retry_is_outdated() -> None:
     with pytest.raises(Outdated):
         advance(parked, live.journal.rows[seen:], replay=True)
     assert started(live.replay()) == ["a"]
+
+
+def test_a_step_too_many_is_refused_live_and_in_replay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure.sdk.replay.machine.STEPS_MAX", 3)
+
+    async def code(machine: Machine) -> str:
+        for _ in range(3):
+            await machine.call(Kind.STEP, "s", None, None)
+        try:
+            await machine.call(Kind.STEP, "s", None, None)
+        except Fatal as error:
+            return error.message
+        return "nothing"
+
+    rows = [Row(n, n, Kind.STEP, 1, "s" if n == 1 else f"s#{n}", "s") for n in (1, 2, 3)]
+
+    def in_pieces(*pieces: list[Row]) -> str:
+        machine = Machine(lambda: code(machine), seed="seed")
+        for piece in pieces:
+            machine.advance(piece)
+        return str(machine.result)
+
+    assert {in_pieces(rows[:cut], rows[cut:]) for cut in range(4)} == {in_pieces(rows)}
+    assert "may call 3 steps" in in_pieces(rows)
 
 
 def test_a_parked_execution_goes_on_after_a_retry_that_took_nothing_back() -> None:

@@ -205,7 +205,7 @@ MUTANTS: list[tuple[Callable[[pytest.MonkeyPatch], None], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("mutate", "options"), MUTANTS, ids=[mutate.__name__ for mutate, _ in MUTANTS])
 def test_a_mutant_is_caught(
-    mutate: Callable[[pytest.MonkeyPatch], None], options: dict[str, Any], record_property: Callable[..., None]
+    mutate: Callable[[pytest.MonkeyPatch], None], options: dict[str, Any], say: Callable[[str], None]
 ) -> None:
     tried = 0
 
@@ -220,5 +220,4 @@ def test_a_mutant_is_caught(
         mutate(patch)
         with pytest.raises(Broken) as caught:
             hunt()
-    record_property("caught by", caught.value.check)
-    print(f"{mutate.__name__}: caught by “{caught.value.check}” at program {tried}")  # noqa: T201  # for the reader
+    say(f"mutant {mutate.__name__!r} of the machine caught by {caught.value.check!r} at program {tried}")

@@ -1,6 +1,6 @@
 """Take a guard out and the simulation must notice: what no seed can tell apart is no guard."""
 
-import sys
+from collections.abc import Callable
 
 import pytest
 from tests.sim.audit import Violation
@@ -27,11 +27,11 @@ RARE = {
     "mutant",
     [pytest.param(one, id=name, marks=[pytest.mark.slow] if name in RARE else []) for name, one in MUTANTS.items()],
 )
-def test_every_guard_is_missed(mutant: Mutant) -> None:
+def test_every_guard_is_missed(mutant: Mutant, say: Callable[[str], None]) -> None:
     for seed in range(SEEDS_MAX):
         try:
             simulate(seed, mutant)
         except Violation as violation:
-            sys.stdout.write(f"mutant {mutant.name!r} caught by {violation.promise!r} after {seed + 1} seeds\n")
+            say(f"mutant {mutant.name!r} caught by {violation.promise!r} after {seed + 1} seeds")
             return
     pytest.fail(f"mutant {mutant.name!r} survived {SEEDS_MAX} seeds", pytrace=False)

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 from tests.faults.cluster import until
-from tests.store.world import PROJECT, World
+from tests.store.world import PROJECT, World, answer_wait
 
 from perdure.store.interface import Ready, query, verb
 from perdure.store.open import open_store
 from perdure.store.verbs import deployments
-from perdure.wire.requests import QueueSpec, StartItem
+from perdure.wire.requests import QueueSpec, StartItem, WorkflowSpec
 
 
 @contextlib.asynccontextmanager
@@ -84,6 +84,31 @@ async def test_what_a_limit_does_not_know_of_is_found_in_every_phase(world: Worl
     assert await world.claim_ids(capacity=5) == ready[:1]
     await world.finish(running)
     assert await world.claim_ids(capacity=5) == ready[1:]
+
+
+async def test_what_wakes_only_to_clean_up_is_not_held_back(world: World) -> None:
+    """A cancelled execution is admitted whatever the limit, and takes nobody's place."""
+    await world.register(
+        workflows=[WorkflowSpec("wf", wake_on_cancel=True)], queues=[QueueSpec("wf", concurrency_limit=1)]
+    )
+    first = await world.running()
+    await world.wait_for(first, answer_wait("k"))
+    second = await world.running()
+    await world.cancel(first)
+    missed = await world.start()
+    await world.store.write(unmark())
+    assert await world.store.write(deployments.catch_up()) == 2  # the second, and the one that was missed
+    assert await world.claim_ids(capacity=5) == [first]
+    assert await world.store.write(deployments.catch_up()) == 0
+    await world.finish(second)
+    assert await world.claim_ids(capacity=5) == [missed]
+
+
+async def test_a_queue_that_has_no_limit_any_more_is_left_alone(world: World) -> None:
+    await world.register(queues=[QueueSpec("wf", concurrency_limit=1)])
+    await world.register("v", queues=[QueueSpec("wf")])
+    await world.start()
+    assert await world.store.write(deployments.catch_up()) == 0
 
 
 async def test_early_ones_that_nobody_serves_stay_where_they_are(world: World) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from msgspec import json
-from tests.store.world import BLOCK, PROJECT, World, answer_wait, child, failure, raw, step
+from tests.store.world import BLOCK, CANCELLED, PROJECT, World, answer_wait, child, failure, raw, step
 
 from perdure.engine.clock import ManualClock
 from perdure.engine.engine import Engine
@@ -378,6 +378,36 @@ async def test_the_engine_s_loop_prunes_by_its_settings(world: World) -> None:
     clock.advance(8 * 86_400)
     await prune.round(engine)
     assert await listed(world) == []
+
+
+async def test_retention_differs_by_how_executions_ended(world: World) -> None:
+    clock = ManualClock(world.now_us)
+    settings = EngineSettings(
+        retention_days=10, retention_statuses={"cancelled": 2, "failed": 90}, retention_workflows={"other": 30}
+    )
+    engine = Engine(world.store, clock=clock, settings=settings)
+    [prune] = [loop for loop in LOOPS if loop.name == "prune"]
+    completed, failed, cancelled, other = await world.start_all([StartItem(name) for name in ("wf",) * 3 + ("other",)])
+    await world.claim(capacity=4)
+    await world.finish(completed)
+    await world.report(failed, end=failure())
+    await world.cancel(cancelled)
+    await world.report(cancelled, end=CANCELLED)
+    await world.cancel(other)
+    await world.report(other, end=CANCELLED)
+    left = {
+        0: [completed, failed, cancelled, other],
+        3: [completed, failed, other],
+        11: [failed, other],
+        31: [failed],
+        91: [],
+    }
+    day = 0
+    for until, ids in left.items():
+        clock.advance((until - day) * 86_400)
+        day = until
+        await prune.round(engine)
+        assert sorted(await listed(world)) == sorted(ids), f"day {until}"
 
 
 async def test_counts_are_by_phase_and_by_queue(world: World) -> None:

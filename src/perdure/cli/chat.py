@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import typer
 
-from perdure.cli.common import ON_CONFLICT, OnConflict, UrlOption, ask, command, with_client
+from perdure.cli.common import ON_CONFLICT, JsonFlag, OnConflict, UrlOption, ask, command, with_client
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
@@ -35,10 +35,12 @@ def chat(
     user: Annotated[str | None, typer.Option("--user", help="On whose behalf.")] = None,
     deployment: Annotated[str | None, typer.Option("--deployment", help="The deployment that runs it.")] = None,
     url: UrlOption = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Talk to an agent. Each message is an execution, and a turn of one session.
 
-    Ctrl-C stops what the agent is doing, Ctrl-D (or `exit`) ends the chat.
+    Ctrl-C stops what the agent is doing, Ctrl-D (or `exit`) ends the chat. With --json each line that is read is a
+    message, or the answer (as JSON) to the question before it, and each line that is written an event.
     """
     from uuid import uuid4
 
@@ -56,12 +58,12 @@ def chat(
     session_id = session or str(uuid4())
     if sys.stdin.isatty():
         import readline  # noqa: F401  # editing and history for `input`
-    screen = _Screen()
-    screen.aside(f"session {session_id}; Ctrl-D ends the chat")
+    screen = _Lines() if as_json else _Screen()
+    screen.begin(session_id)
     with SyncClient(url) as client:
         while True:
             try:
-                text = input(screen.prompt(f"{user or 'you'}> "))
+                text = screen.ask(f"{user or 'you'}> ")
             except (EOFError, KeyboardInterrupt):
                 screen.line()
                 return
@@ -84,7 +86,7 @@ def _follow(client: "SyncClient", handle: "SyncHandle[object]", agent: str, scre
     from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
     from perdure.wire.errors import NotCancellable
 
-    shown = _Shown(screen, agent)
+    shown = _ShownAsLines(screen, handle.id) if isinstance(screen, _Lines) else _Shown(screen, agent)
     try:
         for item in handle.stream():
             shown.show(item)
@@ -109,10 +111,14 @@ class _Screen:
         self._open = False
         """Whether the last line is not at its end."""
 
-    def prompt(self, text: str) -> str:
-        """A prompt for `input`, on a line of its own."""
+    def begin(self, session_id: str) -> None:
+        """The first line."""
+        self.aside(f"session {session_id}; Ctrl-D ends the chat")
+
+    def ask(self, prompt: str) -> str:
+        """A line from the person. Raises `EOFError` when there are no more."""
         self.line()
-        return text
+        return input(prompt)
 
     def words(self, text: str) -> None:
         """A piece of what somebody says."""
@@ -136,6 +142,24 @@ class _Screen:
         if self._open:
             typer.echo()
             self._open = False
+
+
+class _Lines(_Screen):
+    """For programs: one JSON object a line, and no prompts."""
+
+    def begin(self, session_id: str) -> None:
+        self.event("session", session_id=session_id)
+
+    def event(self, event: str, **values: object) -> None:
+        """One line."""
+        typer.echo(json.dumps({"event": event, **values}, ensure_ascii=False))
+        sys.stdout.flush()
+
+    def ask(self, prompt: str) -> str:
+        return input()
+
+    def aside(self, text: str, colour: str = "bright_black") -> None:
+        self.event("note", text=text)
 
 
 class _Shown:
@@ -197,6 +221,29 @@ class _Shown:
         self._screen.line()
 
 
+class _ShownAsLines(_Shown):
+    """What one execution says, as its stream has it."""
+
+    def __init__(self, screen: _Lines, execution_id: str) -> None:
+        super().__init__(screen, "")
+        self._lines = screen
+        self._id = execution_id
+
+    def show(self, item: "StreamItem") -> None:
+        self._lines.event(
+            "question" if item.kind == "question" else "item",
+            execution_id=item.execution_id,
+            path=item.path,
+            key=item.key,
+            kind=item.kind,
+            data=item.data,
+            restarted=item.restarted,
+        )
+
+    def result(self, result: object) -> None:
+        self._lines.event("result", execution_id=self._id, result=result)
+
+
 _SILENT: Final = (
     *("part_start", "part_delta", "part_end", "final_result", "question"),
     *("output_tool_call", "output_tool_result", "deferred_tool_requests", "deferred_tool_results"),
@@ -226,7 +273,10 @@ def _answer(client: "SyncClient", item: "StreamItem", screen: _Screen) -> None:
     question = item.data if isinstance(item.data, dict) else {}
     asked = question.get("data")
     try:
-        answer = _ask(asked if isinstance(asked, dict) else {"question": asked}, screen)
+        if isinstance(screen, _Lines):
+            answer = _as_json(screen.ask(""))
+        else:
+            answer = _ask(asked if isinstance(asked, dict) else {"question": asked}, screen)
     except EOFError:
         screen.aside(f"not answered; `perdure approve {item.execution_id} {item.key}` does so, too")
         return
@@ -250,12 +300,16 @@ def _ask(asked: dict[str, Any], screen: _Screen) -> object:
         options = field.get("options") or ()
         for n, option in enumerate(options, 1):
             screen.aside(f"  {n}. {option}", "cyan")
-        said = input(screen.prompt("answer> "))
+        said = screen.ask("answer> ")
         if said.isdigit() and 0 < int(said) <= len(options):
             said = str(options[int(said) - 1])
         return {"answer": said}
     screen.aside(f"{title}: {_short({name: one for name, one in asked.items() if not name.startswith('_')})}", "cyan")
-    said = input(screen.prompt("answer (JSON or text)> "))
+    return _as_json(screen.ask("answer (JSON or text)> "))
+
+
+def _as_json(said: str) -> object:
+    """JSON, or the text that it is."""
     try:
         return json.loads(said)
     except ValueError:
@@ -268,14 +322,14 @@ def _decision(asked: dict[str, Any], screen: _Screen) -> object:
         f"allow {asked.get('tool') or asked.get('_tool')}({_short(_arguments(asked.get('arguments')))})?", "cyan"
     )
     while True:
-        said = input(screen.prompt("[y]es, [n]o, [e]dit> ")).strip().lower()
+        said = screen.ask("[y]es, [n]o, [e]dit> ").strip().lower()
         if said in ("y", "yes"):
             return {"approved": True}
         if said in ("n", "no"):
-            why = input(screen.prompt("why not (may be empty)> ")).strip()
+            why = screen.ask("why not (may be empty)> ").strip()
             return {"approved": False, "feedback": why} if why else {"approved": False}
         if said in ("e", "edit"):
-            edited = input(screen.prompt("arguments (a JSON object)> "))
+            edited = screen.ask("arguments (a JSON object)> ")
             try:
                 arguments = json.loads(edited)
             except ValueError:
@@ -287,12 +341,7 @@ def _decision(asked: dict[str, Any], screen: _Screen) -> object:
 
 def _arguments(given: object) -> object:
     """Arguments as an object; models send them as text, too."""
-    if isinstance(given, str):
-        try:
-            return json.loads(given)
-        except ValueError:
-            return given
-    return given
+    return _as_json(given) if isinstance(given, str) else given
 
 
 def _short(value: object) -> str:

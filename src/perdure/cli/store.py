@@ -223,6 +223,9 @@ def reading(path: str) -> "Iterator[apsw.Connection]":
 
 
 def _no_store(path: str) -> str:
+    of_dev = ".perdure/perdure.db"
+    if os.path.exists(of_dev):
+        return f"There is no store at {path!r}; that of `perdure dev` is here: --database {of_dev}"
     return f"There is no store at {path!r}; name it with --database or PERDURE_STORE."
 
 

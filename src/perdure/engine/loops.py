@@ -104,6 +104,7 @@ async def _prune(engine: Engine) -> float:
             workflows={
                 workflow_id: now_us - int(days * DAY_US) for workflow_id, days in settings.retention_workflows.items()
             },
+            statuses={status: now_us - int(days * DAY_US) for status, days in settings.retention_statuses.items()},
         )
     )
     engine.prune_after = pruned.after

@@ -1,6 +1,6 @@
 """The engine's settings, each with its unit, default and bounds."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct, ValidationError, convert
 from msgspec.structs import fields
@@ -29,6 +29,8 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     """How long final executions are kept."""
     retention_workflows: dict[str, Days] = {}
     """Days by workflow id, where they differ."""
+    retention_statuses: dict[Literal["completed", "failed", "cancelled"], Days] = {}
+    """Days by how they ended, where they differ; what is said of a workflow goes before this."""
     idempotency_hours: Annotated[float, Meta(gt=0, le=8_784)] = 24.0
     """How long the answers to Idempotency-Keys are kept."""
 

@@ -281,8 +281,12 @@ class Client:
 
     # --- the rest ----------------------------------------------------------------------------------------------------
 
-    def handle(self, execution_id: str, workflow: Workflow[Any, R] | None = None) -> Handle[R]:
-        """A handle for an execution whose id is known."""
+    @overload
+    def handle(self, execution_id: str) -> Handle[object]: ...
+    @overload
+    def handle(self, execution_id: str, workflow: Workflow[Any, R]) -> Handle[R]: ...
+    def handle(self, execution_id: str, workflow: Workflow[Any, Any] | None = None) -> Handle[Any]:
+        """A handle for an execution whose id is known; with its workflow the result has that one's type."""
         return Handle(self, execution_id, Any if workflow is None else workflow.result_type)
 
     async def find(self, workflow: Workflow[Any, R], key: str) -> Handle[R]:

@@ -115,9 +115,14 @@ class SyncClient:
         started: Coroutine[Any, Any, Handle[Any]] = self._client.start(workflow, input, **options)
         return SyncHandle(self, self._call(started))
 
-    def handle(self, execution_id: str, workflow: Workflow[Any, R] | None = None) -> SyncHandle[R]:
-        """A handle for an execution whose id is known."""
-        return SyncHandle(self, self._client.handle(execution_id, workflow))
+    @overload
+    def handle(self, execution_id: str) -> SyncHandle[object]: ...
+    @overload
+    def handle(self, execution_id: str, workflow: Workflow[Any, R]) -> SyncHandle[R]: ...
+    def handle(self, execution_id: str, workflow: Workflow[Any, Any] | None = None) -> SyncHandle[Any]:
+        """A handle for an execution whose id is known; with its workflow the result has that one's type."""
+        client = self._client
+        return SyncHandle(self, client.handle(execution_id, workflow) if workflow else client.handle(execution_id))
 
     def find(self, workflow: Workflow[Any, R], key: str) -> SyncHandle[R]:
         """The execution that a workflow's key names. Raises `NotFound`."""

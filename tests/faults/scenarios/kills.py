@@ -11,8 +11,8 @@ HITS_MIN = 0.6
 
 async def kills(run: Run) -> None:
     executions = run.pick(100, 1_000, 10_000)
-    of_workers = run.pick(4, 20, 100)
-    of_servers = run.pick(1, 5, 20)
+    of_workers = run.pick(4, 40, 100)
+    of_servers = run.pick(1, 10, 20)
     workers = run.pick(3, 4, 6)
     cluster = run.make_cluster(
         servers=2, workers=workers, capacity=run.pick(4, 8, 12), settings={"lease_seconds": 4.0, "poll_seconds_max": 2}

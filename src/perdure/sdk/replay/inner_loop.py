@@ -170,11 +170,13 @@ class InnerLoop(asyncio.AbstractEventLoop):
         self.timers.clear()
         self._heap.clear()
         tasks, self._tasks = self._tasks, []
-        if not any(not task.done() for task in tasks):
+        if all(task.done() for task in tasks):
             return
+        pending = [task for task in tasks if not task.done()]
+        waited_for = [getattr(task, "_fut_waiter", None) for task in pending]
         before = self.enter()
         try:
-            for task in reversed(tasks):
+            for task in reversed(pending):
                 if not task.done():
                     task._log_destroy_pending = False  # type: ignore[attr-defined]  # as asyncio's own gather does
                     coro = task.get_coro()
@@ -184,10 +186,11 @@ class InnerLoop(asyncio.AbstractEventLoop):
                             close(coro)
                         finally:
                             _leave_task(self, task)
-                    waited_for = getattr(task, "_fut_waiter", None)
-                    if waited_for is not None:
-                        waited_for.cancel()  # it holds the task, which holds it
         finally:
+            # What is waited for holds its tasks, and they hold it. Nobody hears of this end: the loop is closed.
+            for future in (*pending, *waited_for):
+                if isinstance(future, asyncio.Future):
+                    asyncio.Future.cancel(future)  # not the cancel of tasks and of gather's, which only ask others
             self.leave(before)
             self._drop_ready()
 

@@ -28,13 +28,14 @@ from asyncio import CancelledError, Future, current_task
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
-from perdure.sdk.errors import Diverged, Stuck
+from perdure.sdk.errors import Diverged, Fatal, Stuck
 from perdure.sdk.replay.calls import Call, Effects, State
 from perdure.sdk.replay.complaints import diverged, stuck
 from perdure.sdk.replay.failures import Failures
 from perdure.sdk.replay.handles import InnerTask
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.leftovers import LateEvents, Leftovers, same_question, taken_back_by
+from perdure.wire.codec import STEPS_MAX
 from perdure.wire.records import OUTCOMES, Kind, Row
 
 CALLBACKS_MAX: Final = 10_000
@@ -85,6 +86,7 @@ class Machine:
         "messages",
         "seed",
         "seen",
+        "steps",
         "strict",
     )
 
@@ -100,6 +102,8 @@ class Machine:
         self.seed = seed
         self.strict = strict
         self.seen = 0
+        self.steps = 0
+        """How many its code has called."""
         self.cancel_requested = False
         self.messages: list[str] = []
         """Executions whose messages may be taken, as rows `message` told of them; whoever takes them empties it."""
@@ -145,9 +149,16 @@ class Machine:
     ) -> Call:
         """A call with its key, which is allocated now, in the scope of the current task. `ask` asks for it.
 
-        A callable `request` is called with the final key when the call is started.
+        A callable `request` is called with the final key when the call is started. Raises `Fatal` for one too many.
         """
         loop = self.loop
+        if kind is Kind.STEP:
+            self.steps += 1
+            if self.steps > STEPS_MAX:
+                raise Fatal(
+                    f"An execution may call {STEPS_MAX:,} steps, for a replay goes through all of them; give parts of "
+                    "the work to children (ctx.map_children), or do more in one step."
+                )
         return Call(
             loop.key_for(name or kind.value) if key is None else loop.claim_key(key), kind, name, fingerprint, request
         )

@@ -90,6 +90,9 @@ async def catch_up() -> int:
     with how many were told."""
     amount = 0
     for project_id, name in await query("unmarked_queues"):
+        limits = await query("lock_queue", project_id=project_id, name=name)
+        if not limits or limits[0] == (None, None):  # somebody counts at this moment, or it has just lost them
+            continue
         amount += len(await query("mark_limited", project_id=project_id, name=name, limited=1))
         await Tell(Ready(project_id, None))
     for project_id, deployment_id, push in await query("forgotten_early"):

@@ -222,22 +222,25 @@ async def prune(
     idempotency_before_us: int,
     limit: int,
     workflows: Mapping[str, int] | None = None,
+    statuses: Mapping[str, int] | None = None,
 ) -> Pruned:
     """Delete a batch of what is past its time: executions that ended long ago, events, fires of schedules, traces of no
     execution, memory and transcripts of sessions, answers to Idempotency-Keys, the names of registrations that ended.
 
-    `workflows` has the moments of those workflows whose executions are kept for a time of their own.
+    `workflows` and `statuses` have the moments of those workflows, and ends, whose executions are kept for a time of
+    their own; the workflow goes first.
     """
     answers = await query("prune_idempotency", before_us=idempotency_before_us, limit=limit)
     registrations = await query("prune_ended", before_us=idempotency_before_us, limit=limit)
-    by_workflow = workflows or {}
-    before_us = max(finished_before_us, *by_workflow.values(), 0)
+    by_workflow, by_status = workflows or {}, statuses or {}
+    before_us = max(finished_before_us, *by_workflow.values(), *by_status.values(), 0)
     rows = await query("oldest_executions", project_id=after[0], after=after[1], limit=limit)
     gone: dict[str, list[str]] = {}
     looked, room = 0, PRUNE_ROWS_MAX
-    for project_id, id, workflow_id, completed_at_us, _, size in rows:
+    for project_id, id, workflow_id, phase, completed_at_us, _, size in rows:
         looked += 1
-        if completed_at_us is not None and completed_at_us < by_workflow.get(workflow_id, finished_before_us):
+        kept_since_us = by_workflow.get(workflow_id, by_status.get(phase, finished_before_us))
+        if completed_at_us is not None and completed_at_us < kept_since_us:
             gone.setdefault(project_id, []).append(id)
             room -= size
             if room <= 0:
@@ -259,7 +262,7 @@ async def prune(
     after = ("", "")
     cut = looked < len(rows)
     if cut or len(rows) == limit:
-        project_id, id, _, _, created_at_us, _ = rows[looked - 1]
+        project_id, id, _, _, _, created_at_us, _ = rows[looked - 1]
         # Ids grow with time: behind one that is too young the project has nothing that is old enough.
         after = (project_id, id if created_at_us < before_us else _AFTER_EVERY_ID)
     gone_rows = (rows, events, fires, memory, traces, answers, registrations)

@@ -24,7 +24,7 @@ DELETE FROM execution_tags WHERE execution_id = :id;
 -- name: oldest_executions
 -- A window of the walk that retention makes: the rows are looked at, whatever they are, so that a store where nothing is
 -- past its time is not walked to its end to find that out.
-SELECT project_id, id, workflow_id, completed_at_us, created_at_us, next_seq + COALESCE((SELECT t.spans FROM traces t
+SELECT project_id, id, workflow_id, phase, completed_at_us, created_at_us, next_seq + COALESCE((SELECT t.spans FROM traces t
   WHERE t.project_id = executions.project_id AND t.trace_id = REPLACE(executions.id, '-', '')), 0)
   + {MIN|LEAST}(COALESCE((SELECT MAX(s.n) FROM stream_items s WHERE s.execution_id = executions.id), 0), 10000) FROM executions
 WHERE (project_id, id) > (:project_id, :after) ORDER BY project_id, id LIMIT :limit;

@@ -23,7 +23,7 @@ SET concurrency_limit = excluded.concurrency_limit, total_limit = excluded.total
 -- name: mark_limited
 -- picks: executions of one queue; run when a queue gains or loses its limits, which is rare
 UPDATE executions SET limited = :limited
-WHERE project_id = :project_id AND queue_name = :name AND limited <> :limited AND id {IN (|= ANY(ARRAY(}
+WHERE project_id = :project_id AND queue_name = :name AND limited <> :limited AND (:limited = 0 OR cancelled_by IS NULL) AND id {IN (|= ANY(ARRAY(}
   SELECT id FROM executions WHERE project_id = :project_id AND phase = 'queued' AND limited = 0 AND due_at_us IS NULL
   UNION SELECT id FROM executions WHERE project_id = :project_id AND phase = 'queued' AND limited = 1
     AND due_at_us IS NULL AND queue_name = :name
@@ -32,13 +32,17 @@ WHERE project_id = :project_id AND queue_name = :name AND limited <> :limited AN
 RETURNING id;
 
 -- name: unmarked_queues
--- Queues with a limit, and something open in them that does not know of it.
+-- Queues with a limit, and something open in them that does not know of it. What wakes only to clean up is admitted
+-- whatever the limit.
 SELECT e.project_id, e.queue_name FROM executions e JOIN queues q ON q.project_id = e.project_id AND q.name = e.queue_name
-WHERE e.phase = 'queued' AND e.limited = 0 AND e.due_at_us IS NULL AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)
+WHERE e.phase = 'queued' AND e.limited = 0 AND e.due_at_us IS NULL AND e.cancelled_by IS NULL
+  AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)
 UNION SELECT e.project_id, e.queue_name FROM executions e JOIN queues q ON q.project_id = e.project_id AND q.name = e.queue_name
-WHERE e.phase = 'queued' AND e.limited = 0 AND e.due_at_us IS NOT NULL AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)
+WHERE e.phase = 'queued' AND e.limited = 0 AND e.due_at_us IS NOT NULL AND e.cancelled_by IS NULL
+  AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)
 UNION SELECT e.project_id, e.queue_name FROM executions e JOIN queues q ON q.project_id = e.project_id AND q.name = e.queue_name
-WHERE e.phase IN ('running', 'cancelling') AND e.limited = 0 AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL);
+WHERE e.phase IN ('running', 'cancelling') AND e.limited = 0 AND e.cancelled_by IS NULL
+  AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL);
 
 -- name: place_in_queue
 -- Of an execution that is ready and whose queue has limits.

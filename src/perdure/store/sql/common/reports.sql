@@ -102,6 +102,7 @@ WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = 
 RETURNING next_seq, moved_at_us, limited, deployment_id, {= waits_open};
 
 -- name: timer_fired
+-- holds: execution=execution_id
 SELECT 1 FROM journal WHERE execution_id = :execution_id AND key = :key AND kind = 'timer';
 
 -- name: requeue
