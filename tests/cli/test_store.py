@@ -55,14 +55,14 @@ def test_a_store_that_is_not_there_is_told(house: House) -> None:
         ("erase", "--user", "x", "--database", "no.db"),
     ):
         assert "There is no store at" in house.run(*command, code=2).stderr
+    (house.folder / "perdure.db").write_text("noise")
+    assert "perdure.db" in house.run("doctor", code=2).stderr
 
 
 def test_the_store_of_dev_is_pointed_at(house: House) -> None:
     (house.folder / ".perdure").mkdir()
     (house.folder / ".perdure" / "perdure.db").touch()
     assert "--database .perdure/perdure.db" in house.run("doctor", code=2).stderr
-    (house.folder / "perdure.db").write_text("noise")
-    assert "perdure.db" in house.run("doctor", code=2).stderr
 
 
 @pytest.mark.slow

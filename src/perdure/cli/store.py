@@ -128,9 +128,12 @@ def doctor(database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
 
     from rich.text import Text
 
+    from perdure.store.open import is_postgres
     from perdure.store.outside import faults_in, state_of
 
     address = store_address(database)
+    if not is_postgres(address) and not os.path.exists(store_path(address)):
+        raise Refused(_no_store(store_path(address)))
 
     async def main() -> dict[str, list[str]]:
         if (await state_of(address)).pending:
