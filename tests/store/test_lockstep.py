@@ -363,11 +363,17 @@ EXTRA = "-- name: list_floor_all\nSELECT id FROM executions ORDER BY id;\n" + ""
 )
 
 
+BROKEN_CONSTRAINTS = (apsw.ConstraintError, asyncpg.IntegrityConstraintViolationError)
+"""What each database says of a second row in one place, in words of its own."""
+
+
 def _told(answers: Sequence[Any]) -> list[str]:
-    return [
-        f"{type(one).__name__}: {one}" if isinstance(one, Exception) else msgspec.json.encode(one).decode()
-        for one in answers
-    ]
+    def tell(one: object) -> str:
+        if isinstance(one, BROKEN_CONSTRAINTS):
+            return "a constraint was broken"
+        return f"{type(one).__name__}: {one}" if isinstance(one, Exception) else msgspec.json.encode(one).decode()
+
+    return [tell(one) for one in answers]
 
 
 class _Copy(SQLiteStore):
