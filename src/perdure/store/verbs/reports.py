@@ -441,6 +441,8 @@ async def _suspend_next(
 ) -> ItemReply | None:
     """The most frequent end of an attempt, one that waits for a timer or a child: one guarded write. None: nothing was
     written, it takes a closer look."""
+    if end.timer is not None and await _has_fired(item.execution_id, end.timer[0]):
+        return None
     at = _At(project_id, item.execution_id, item.attempt, worker_id, now_us, now_us)
     moved = await query("suspend_next", number=item.number, seq=item.seen + 1, **_parking(at, end, item.seen))
     if not moved:

@@ -98,7 +98,6 @@ WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = 
   AND assigned_to_worker = :worker_id AND report_number < :number AND next_seq = :seq
   AND (:due_at_us{::BIGINT} IS NOT NULL OR (SELECT c.completed_at_us IS NULL FROM executions c
     WHERE c.project_id = executions.project_id AND c.parent_execution_id = executions.id ORDER BY c.id DESC LIMIT 1))
-  AND NOT EXISTS (SELECT 1 FROM journal j WHERE j.execution_id = :id AND j.key = :timer_key AND j.kind = 'timer')
 RETURNING next_seq, moved_at_us, limited, deployment_id, {= waits_open};
 
 -- name: timer_fired
