@@ -21,7 +21,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -30,9 +30,10 @@ from typing import Any, TypeVar
 import apsw
 from uuid_utils import uuid4
 
-from perdure.store.interface import Counted, Hint, Query, Tell, Trouble, Verb
+from perdure.store.interface import Counted, Hint, Query, Trouble, Verb
 from perdure.store.migrate import Schema, migrations, planner_statistics, statements
-from perdure.store.queries import Statement, load
+from perdure.store.queries import load
+from perdure.store.sqlite_run import Run
 from perdure.wire.errors import PerdureError, Unavailable, UnknownOutcome
 
 if sys.platform == "win32":
@@ -275,7 +276,7 @@ class SQLiteStore:
 
     def _run(self, group: Sequence[tuple[Verb[Any], Any]]) -> tuple[list[tuple[Any, Exception | None]], list[Hint]]:
         """The verbs' results inside the open transaction. With a savepoint each once one has failed after a write."""
-        run = _Run(self._writer, self._queries, puts_off=self.puts_off)
+        run = Run(self._writer, self._queries, puts_off=self.puts_off)
         try:
             hints: list[Hint] = []
             outcomes: list[tuple[Any, Exception | None]] = []
@@ -295,7 +296,7 @@ class SQLiteStore:
         except Exception:  # a verb is broken, or refused after it wrote
             self._writer.execute("ROLLBACK")
             self._writer.execute("BEGIN IMMEDIATE")
-            run = _Run(self._writer, self._queries)
+            run = Run(self._writer, self._queries)
         hints = []
         outcomes = []
         for verb, _ in group:
@@ -443,7 +444,7 @@ class SQLiteStore:
         self._check_open()
         # Between two groups the writer's own connection sees the same, and still has in memory what was just written;
         # the reader's would read it back from the log.
-        return _Run(self._reader if self._busy else self._writer, self._queries, looks=True).drive(verb.start())
+        return Run(self._reader if self._busy else self._writer, self._queries, looks=True).drive(verb.start())
 
     async def scan(self, verb: Verb[T]) -> T:
         """As `read`, in a thread and over a connection of its own."""
@@ -454,7 +455,7 @@ class SQLiteStore:
             self._scanner = ThreadPoolExecutor(1, thread_name_prefix="perdure-scan")
             self._scan_reader = self._connect(apsw.SQLITE_OPEN_READONLY)
         return await asyncio.get_running_loop().run_in_executor(
-            self._scanner, lambda: _Run(self._scan_reader, self._queries, looks=True).drive(verb.start())
+            self._scanner, lambda: Run(self._scan_reader, self._queries, looks=True).drive(verb.start())
         )
 
     def listen(self, listener: Callable[[Sequence[Hint]], None]) -> None:
@@ -513,96 +514,6 @@ async def _vacuum(*, pages: int) -> None:
 
 class _WroteFirst(Exception):
     """A verb of the group refused after it had written: the group is run again with savepoints."""
-
-
-class _Run:
-    """Runs verbs on one connection, one after another. With `puts_off`, what may be written late waits for the rows of
-    other verbs, until a statement looks at its table or `write_late` is called."""
-
-    __slots__ = (
-        "_changes",
-        "_execute",
-        "_executemany",
-        "_late",
-        "_late_tables",
-        "_looks",
-        "_puts_off",
-        "_queries",
-        "hints",
-        "wrote",
-    )
-
-    def __init__(
-        self,
-        connection: apsw.Connection,
-        queries: dict[str, Statement],
-        *,
-        looks: bool = False,
-        puts_off: bool = False,
-    ) -> None:
-        cursor = connection.cursor()  # one for all: each query is read to its end before the next
-        self._execute = cursor.execute
-        self._executemany = cursor.executemany
-        self._changes = connection.changes
-        self._queries = queries
-        self._looks = looks
-        self._puts_off = puts_off
-        self._late: dict[str, list[tuple[Any, ...]]] = {}
-        self._late_tables: set[str] = set()
-        self.begin()
-
-    def begin(self) -> None:
-        """Forget what the verb before has left."""
-        self.hints: list[Hint] = []
-        self.wrote = False
-
-    def drive(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """The verb's result; raises what it raises."""
-        send: Any = None
-        queries = self._queries
-        try:
-            while True:
-                asked = coroutine.send(send)
-                if type(asked) is Query:
-                    statement = queries[asked.name]
-                    if self._looks and statement.writes:
-                        raise TypeError(f"A verb that only looks may not ask for {asked.name!r}, which writes.")
-                    if asked.many and statement.late is not None and self._puts_off:
-                        self._late.setdefault(asked.name, []).extend(asked.values)
-                        self._late_tables.add(statement.late)
-                        self.wrote = self.wrote or bool(asked.values)
-                        send = []
-                        continue
-                    if self._late and not self._late_tables.isdisjoint(statement.looks_at):
-                        self.write_late()
-                    if not asked.many:
-                        send = self._execute(statement.sql, statement.values(asked.values)).fetchall()
-                        if statement.counted:
-                            send = [()] * self._changes()
-                        if send and statement.writes:
-                            self.wrote = True
-                    elif asked.values:
-                        self.wrote = True
-                        send = self._executemany(statement.sql, asked.values).fetchall()
-                    else:
-                        send = []
-                elif type(asked) is Tell:
-                    self.hints.extend(asked.hints)
-                    send = None
-                else:
-                    raise TypeError(f"A verb may await queries and hints only, not {asked!r}.")
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-        finally:
-            coroutine.close()
-
-    def write_late(self) -> None:
-        """Write what was put off."""
-        late, self._late = self._late, {}
-        self._late_tables.clear()
-        for name, rows in late.items():
-            self._executemany(self._queries[name].sql, rows).fetchall()
 
 
 class _FileLock:

@@ -24,18 +24,18 @@ whoever asks for such a key gets its outcome at once, and asks that nobody repea
 import contextvars
 import random
 import uuid
-from asyncio import CancelledError, Future, current_task
+from asyncio import CancelledError, current_task
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
-from perdure.sdk.errors import Diverged, Fatal, Stuck
+from perdure.sdk.errors import Diverged, Stuck
+from perdure.sdk.replay.asked import OURS, Asked
 from perdure.sdk.replay.calls import Call, Effects, State
 from perdure.sdk.replay.complaints import diverged, stuck
 from perdure.sdk.replay.failures import Failures
 from perdure.sdk.replay.handles import InnerTask
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.leftovers import LateEvents, Leftovers, same_question, taken_back_by
-from perdure.wire.codec import STEPS_MAX
 from perdure.wire.records import OUTCOMES, Kind, Row
 
 CALLBACKS_MAX: Final = 10_000
@@ -46,33 +46,22 @@ TIMER_EARLY_US: Final = 60_000_000
 
 _AGAIN: Final = Effects((), (), None, State.AGAIN)
 _DONE: Final = Effects((), (), None, State.DONE)
-_OURS: Final = frozenset({Kind.STEP, Kind.CHILD_STARTED, Kind.PUBLISHED, Kind.SENT, Kind.TRANSCRIPT})
-_WAITS: Final = frozenset({Kind.EVENT, Kind.RESUME})
 _UNASKED: Final = frozenset({Kind.CANCEL, Kind.MESSAGE})
 
 
-class Machine:
+class Machine(Asked):
     """Drives one execution's code. Use it from one thread; `advance` may be called from a callback or inside a task of
     any other event loop."""
 
     __slots__ = (
-        "_abandoned",
-        "_calls",
-        "_child_waits",
-        "_children",
         "_context",
         "_done",
         "_failures",
         "_fed",
         "_first_claim",
-        "_fresh",
-        "_given_up",
-        "_late_events",
-        "_leftovers",
         "_main",
         "_more",
         "_next",
-        "_ours",
         "_random",
         "_replay_until",
         "_result",
@@ -82,11 +71,9 @@ class Machine:
         "cancel_requested",
         "changed_inputs",
         "error",
-        "loop",
         "messages",
         "seed",
         "seen",
-        "steps",
         "strict",
     )
 
@@ -98,12 +85,10 @@ class Machine:
         strict: bool = False,
         context: contextvars.Context | None = None,
     ) -> None:
-        self.loop = InnerLoop(seed, self)  # type: ignore[abstract]  # filled in by refuse_the_rest
+        super().__init__(InnerLoop(seed, self))  # type: ignore[abstract]  # filled in by refuse_the_rest
         self.seed = seed
         self.strict = strict
         self.seen = 0
-        self.steps = 0
-        """How many its code has called."""
         self.cancel_requested = False
         self.messages: list[str] = []
         """Executions whose messages may be taken, as rows `message` told of them; whoever takes them empties it."""
@@ -123,121 +108,18 @@ class Machine:
         self._more = False
         self._first_claim = True
         self._replay_until = 0
-        self._calls: dict[str, Call] = {}
-        """Asked for, not answered."""
-        self._given_up: dict[str, Kind] = {}
-        self._fresh: list[Call] = []
-        self._abandoned: list[Call] = []
-        self._ours = 0
-        """How many of `_calls` this worker has to do something for."""
-        self._children: dict[str, Row | None] | None = None
-        """By key, children whose start was asked for; their ends as far as they have come."""
-        self._child_waits: dict[str, list[Future[Row]]] | None = None
-        self._late_events: LateEvents | None = None
-        """Present once a wait for an event was given up."""
         self._failures: Failures | None = None
         """Present once a step has failed for good."""
-        self._leftovers: Leftovers | None = None
-        """Present once a step's try has failed."""
         self._random: random.Random | None = None
         self._uuids: random.Random | None = None
 
     # --- for workflow code -----------------------------------------------------------------------------------------
-
-    def new_call(
-        self, kind: Kind, name: str | None, fingerprint: str | None, request: object, *, key: str | None = None
-    ) -> Call:
-        """A call with its key, which is allocated now, in the scope of the current task. `ask` asks for it.
-
-        A callable `request` is called with the final key when the call is started. Raises `Fatal` for one too many.
-        """
-        loop = self.loop
-        if kind is Kind.STEP:
-            self.steps += 1
-            if self.steps > STEPS_MAX:
-                raise Fatal(
-                    f"An execution may call {STEPS_MAX:,} steps, for a replay goes through all of them; give parts of "
-                    "the work to children (ctx.map_children), or do more in one step."
-                )
-        return Call(
-            loop.key_for(name or kind.value) if key is None else loop.claim_key(key), kind, name, fingerprint, request
-        )
-
-    def ask(self, call: Call) -> "Future[Row]":
-        """Ask for `call`: await the future, and tell `give_up` when anything but a row comes out of it."""
-        if self.loop.closed:
-            return Future(loop=self.loop)  # A `finally` block of an execution that leaves memory: it waits in vain.
-        if self._leftovers is not None and call.key in self._leftovers.aside:
-            self._leftovers.ask(call)
-        future = call.future = Future(loop=self.loop)
-        if call.kind is Kind.EVENT and self._late_events is not None:
-            row = self._late_events.take(call)
-            if row is not None:
-                future.set_result(row)
-                return future
-        self._calls[call.key] = call
-        self._fresh.append(call)
-        if call.kind in _OURS:
-            self._ours += 1
-            if call.kind is Kind.CHILD_STARTED:
-                if self._children is None:
-                    self._children = {}
-                self._children.setdefault(call.key, None)
-        return future
-
-    def give_up(self, call: Call) -> None:
-        """The code that asked for `call` was cancelled (or its outcome was delivered; then this does nothing)."""
-        if self._calls.get(call.key) is not call:
-            return
-        del self._calls[call.key]
-        if call.kind in _OURS:
-            self._ours -= 1
-        self._let_go(call)
-
-    def _let_go(self, call: Call) -> None:
-        """`call` is no longer asked for, but its outcome may still come."""
-        self._given_up[call.key] = call.kind
-        if call.kind is Kind.EVENT:
-            self._late_events = self._late_events or LateEvents()
-            self._late_events.waits[call.key] = call
-        if call.issued:
-            self._abandoned.append(call)
 
     def raised(self, row: Row, asked: int) -> None:
         """The failed outcome of a step is about to be raised in the task that asked for it, having seen row `asked`."""
         task = current_task(self.loop)
         if task is not None and task is not self._main and self._failures is not None and row.key is not None:
             self._failures.raised_in(task, row.key, row.seq, asked)  # type: ignore[arg-type]  # all tasks here are ours
-
-    async def wait(self, call: Call) -> Row:
-        """Ask for `call` and wait for its outcome."""
-        try:
-            return await self.ask(call)
-        except BaseException:
-            self.give_up(call)
-            raise
-
-    def call(
-        self, kind: Kind, name: str | None, fingerprint: str | None, request: object, *, key: str | None = None
-    ) -> Coroutine[Any, Any, Row]:
-        """`new_call` now, and a coroutine that asks for it when it is awaited."""
-        return self.wait(self.new_call(kind, name, fingerprint, request, key=key))
-
-    def child_end(self, key: str) -> "Future[Row]":
-        """The end of the child that was started under `key`. Any number of branches may wait for it, at any time; one
-        that gives up cancels its future."""
-        future: Future[Row] = Future(loop=self.loop)
-        if self.loop.closed:
-            return future
-        assert self._children is not None and key in self._children, f"no child was started under {key!r}"
-        row = self._children[key]
-        if row is not None:
-            future.set_result(row)
-            return future
-        if self._child_waits is None:
-            self._child_waits = {}
-        self._child_waits.setdefault(key, []).append(future)
-        return future
 
     @property
     def now_us(self) -> int:
@@ -336,19 +218,6 @@ class Machine:
         """The keys of steps that have failed as well when those in `blamed` ended the attempt (see `Failures`)."""
         return [] if self._failures is None else list(self._failures.beside(blamed))
 
-    def waits(self) -> list[str]:
-        """The keys of all open waits for events and answers, in the order in which they were asked for."""
-        return [call.key for call in self._calls.values() if call.kind in _WAITS]
-
-    def children(self) -> list[str]:
-        """The keys of the children whose ends are awaited."""
-        waits = self._child_waits or {}
-        return [key for key, futures in waits.items() if not all(future.done() for future in futures)]
-
-    def outstanding(self) -> list[Call]:
-        """Everything that was asked for and not answered."""
-        return list(self._calls.values())
-
     # --- inside ----------------------------------------------------------------------------------------------------
 
     def _begin(self) -> InnerTask:
@@ -405,7 +274,7 @@ class Machine:
             if (call.name != row.name or call.fingerprint != row.fingerprint) and not self._fits(row, call):
                 return self._keep_aside(row, call)
             del self._calls[call.key]
-            if kind in _OURS:
+            if kind in OURS:
                 self._ours -= 1
             assert call.future is not None
             wanted = not call.future.done()  # Cancelled in this very moment: `give_up` finds that the row has come.
@@ -469,30 +338,13 @@ class Machine:
         self.changed_inputs.append(call.key)
         return True
 
-    def timer_asked(self, key: str) -> str:
-        if self._leftovers is not None:
-            key = self._leftovers.free_key(key)
-        return key
-
-    def timer_cancelled(self, key: str) -> None:
-        self._given_up[key] = Kind.TIMER
-
     # --- effects ---------------------------------------------------------------------------------------------------
 
     def _settle(self) -> Effects:
         """The code has settled: what does it need?"""
         if self._more:
             return Effects((), (), None, State.RUNNING if self._ours else State.SUSPENDED)
-        started: Sequence[Call] = ()
-        if self._fresh:
-            started = []
-            for call in self._fresh:
-                if self._calls.get(call.key) is call:
-                    call.issued = True
-                    if callable(call.request):
-                        call.request = call.request(call.key)
-                    started.append(call)
-            self._fresh = []
+        started = self._take_fresh() if self._fresh else ()
         abandoned = self._take_abandoned() if self._abandoned else ()
         first = self.loop.earliest() if self.loop.timers else None
         timer = None if first is None else (first.key, first.due_us)
@@ -501,19 +353,6 @@ class Machine:
         if not self._calls and timer is None and not self._waits_for_a_child():
             raise stuck(self.loop)
         return Effects(started, abandoned, timer, State.SUSPENDED)
-
-    def _waits_for_a_child(self) -> bool:
-        waits = self._child_waits
-        while waits:
-            key, futures = next(iter(waits.items()))
-            if not all(future.done() for future in futures):
-                return True
-            del waits[key]  # Given up since.
-        return False
-
-    def _take_abandoned(self) -> list[Call]:
-        abandoned, self._abandoned = self._abandoned, []
-        return [call for call in abandoned if call.key in self._given_up]  # The others' outcomes came all the same.
 
     def _finish(self, main: InnerTask) -> Effects:
         """The workflow's function is done. Rows left over must be of calls whose branches are dropped now."""
@@ -558,16 +397,6 @@ class Machine:
         """They are consumed. An execution that waits in memory must not keep a long journal there."""
         self._rows.clear()
         self._next = 0
-
-    def _was_asked(self, row: Row) -> bool:
-        key, kind = row.key, row.kind
-        call = self._calls.get(key)  # type: ignore[arg-type]
-        return (
-            (call is not None and call.kind is kind and call.name == row.name)
-            or (kind is Kind.TIMER and key in self.loop.timers)
-            or (kind is Kind.CHILD and self._children is not None and key in self._children)
-            or self._given_up.get(key) is kind  # type: ignore[arg-type]
-        )
 
     # --- tries and retries -----------------------------------------------------------------------------------------
 

@@ -11,12 +11,13 @@ from typing import Any, TypeGuard
 import msgspec
 from msgspec import Raw
 
-from perdure.store.interface import Counted, Due, Query, Ready, Tell, Written, query, query_many, verb
+from perdure.store.interface import Counted, Query, Tell, Written, query, query_many, verb
 from perdure.store.verbs import turns
 from perdure.store.verbs.events import open_wait, publish_events
 from perdure.store.verbs.hands import Hands, Offer
 from perdure.store.verbs.rows import JournalRow, as_row, ended, journal_after, journal_row, row_of
 from perdure.store.verbs.starts import New, Parent, start_items
+from perdure.store.verbs.stops import At, cannot_wait, stop, suspend, suspend_next
 from perdure.store.verbs.streams import append
 from perdure.store.verbs.waits import answer_wait
 from perdure.wire.errors import Conflict, IllegalMove
@@ -24,7 +25,6 @@ from perdure.wire.records import OUTCOMES, Kind, Problem, Row
 from perdure.wire.requests import (
     Answer,
     AppendMessages,
-    Block,
     Cancelled,
     Claimed,
     CloseWait,
@@ -36,7 +36,6 @@ from perdure.wire.requests import (
     OpenWait,
     Publish,
     ReadTranscript,
-    Release,
     ReportItem,
     StartChild,
     StepDone,
@@ -53,22 +52,9 @@ ROWS_MAX = 500
 BYTES_MAX = 8 * 1024 * 1024
 LOG_LINES_MAX = 1_000
 REPORT_ENTRIES_MAX = 100_000
-TRY_NEWER_US = 1_000_000
-"""How long what diverged on one worker waits before it is offered again, when a newer one is there to take it."""
 
 _TRANSCRIPT = (ReadTranscript, AppendMessages, Summarize, TakeMessages, LeaveMessages)
 _ONE_ROW = (StepDone, TimerFired, StartChild, Publish, Answer, *_TRANSCRIPT)
-
-
-class _At(msgspec.Struct, frozen=True, gc=False):
-    """Where a report's rows go."""
-
-    project_id: str
-    execution_id: str
-    attempt: int
-    worker_id: str
-    now_us: int
-    at_us: int
 
 
 @verb
@@ -85,7 +71,7 @@ async def report(
     if end is None and len(entries) == 1 and type(entries[0]) is StepDone and not (item.logs or item.stream):
         return await _record(project_id, worker_id, item, entries[0], now_us)
     if type(end) is Suspend and not (entries or end.waits or item.logs or item.progress or item.stream):
-        reply = await _suspend_next(project_id, worker_id, item, end, now_us)
+        reply = await suspend_next(project_id, worker_id, item, end, now_us)
         if reply is not None:
             return reply
     return await _take(project_id, worker_id, item, now_us, ids)
@@ -135,7 +121,7 @@ async def _take(
     if not guarded:
         return await _refused(project_id, worker_id, item)
     next_seq, phase, at_us, deployment_id, created_at_us, *family = guarded[0]
-    at = _At(project_id, item.execution_id, item.attempt, worker_id, now_us, at_us)
+    at = At(project_id, item.execution_id, item.attempt, worker_id, now_us, at_us)
     first = next_seq - own
     unseen, more = await _unseen(item, first)
     accepted: list[int] = []
@@ -185,19 +171,10 @@ async def _take(
     if end is not None:
         if type(end) is Suspend:
             if not more and not any(row.kind in OUTCOMES for row in found):
-                sure = end.timer is not None or child_started or phase != Phase.RUNNING
-                if end.timer is not None and await _has_fired(item.execution_id, end.timer[0]):
-                    message = (
-                        f"Timer {end.timer[0]!r} has fired already; each timer of an execution has a key of its own."
-                    )
-                    problem = Problem(message, IllegalMove.code)
-                elif not sure and not await _has_something_coming(at, end):
-                    message = "The execution would wait for ever: nothing that is open can wake it."
-                    problem = Problem(message, IllegalMove.code)
-                else:
-                    stopped = await _suspend(at, end, item.seen)
+                problem = await cannot_wait(at, end, sure=child_started or phase != Phase.RUNNING)
+                stopped = problem is None and await suspend(at, end, item.seen)
         elif type(end) is not Complete and type(end) is not Cancelled:
-            stopped = await _stop(at, end, phase)  # type: ignore[arg-type]  # a retried Fail, Release or Block
+            stopped = await stop(at, end, phase)  # type: ignore[arg-type]  # a retried Fail, Release or Block
     return ItemReply(rows=found, more=more, ended=stopped, accepted=accepted, at_us=at_us, problem=problem)
 
 
@@ -220,7 +197,7 @@ async def _record(project_id: str, worker_id: str, item: ReportItem, step: StepD
             return await _refused(project_id, worker_id, item)
         seq, at_us = guarded[0][0] - 1, guarded[0][2]
         unseen, more = await _unseen(item, seq)
-    at = _At(project_id, item.execution_id, item.attempt, worker_id, now_us, at_us)
+    at = At(project_id, item.execution_id, item.attempt, worker_id, now_us, at_us)
     await query_many("insert_journal", (_outcome(at, seq, step),))
     await Tell(Written(item.execution_id))
     return ItemReply(unseen, more, accepted=[seq], at_us=at_us)
@@ -230,7 +207,7 @@ def _bytes(value: Raw | None) -> bytes | None:
     return None if value is None else bytes(value)
 
 
-def _outcome(at: _At, seq: int, entry: StepDone | TimerFired) -> JournalRow:
+def _outcome(at: At, seq: int, entry: StepDone | TimerFired) -> JournalRow:
     if type(entry) is TimerFired:
         return journal_row(at.execution_id, seq, at.at_us, Kind.TIMER, at.attempt, key=entry.key)
     assert type(entry) is StepDone
@@ -326,7 +303,7 @@ def _kind_of(entry: object) -> Kind:
 
 
 async def _effect(
-    at: _At,
+    at: At,
     seq: int,
     entry: StartChild | Publish | Answer | TranscriptEntry,
     fresh: Iterator[str],
@@ -370,7 +347,7 @@ def _problem(problem: Problem | None) -> bytes:
 
 
 async def _start_children(
-    at: _At,
+    at: At,
     entries: Sequence[StartChild],
     fresh: Iterator[str],
     phase: str,
@@ -422,124 +399,6 @@ async def _log(item: ReportItem) -> None:
     await Tell(Written(item.execution_id))
 
 
-async def _has_something_coming(at: _At, end: Suspend) -> bool:
-    """Whether a wait or a child can wake an execution that suspends without a timer."""
-    wanted = set(end.waits)
-    if wanted and any(key in wanted for (key,) in await query("open_waits", execution_id=at.execution_id)):
-        return True
-    return bool(await query("any_open_child", project_id=at.project_id, id=at.execution_id))
-
-
-async def _has_fired(execution_id: str, key: str | None) -> bool:
-    """Whether a timer's row is in the journal: there is no place for another one, and whoever wakes what is due would
-    stumble over it."""
-    return key is not None and bool(await query("timer_fired", execution_id=execution_id, key=key))
-
-
-async def _suspend_next(
-    project_id: str, worker_id: str, item: ReportItem, end: Suspend, now_us: int
-) -> ItemReply | None:
-    """The most frequent end of an attempt, one that waits for a timer or a child: one guarded write. None: nothing was
-    written, it takes a closer look."""
-    if end.timer is not None and await _has_fired(item.execution_id, end.timer[0]):
-        return None
-    at = _At(project_id, item.execution_id, item.attempt, worker_id, now_us, now_us)
-    moved = await query("suspend_next", number=item.number, seq=item.seen + 1, **_parking(at, end, item.seen))
-    if not moved:
-        return None
-    at = msgspec.structs.replace(at, at_us=moved[0][1])
-    await _suspended(at, end, moved[0])
-    return ItemReply(ended=True, at_us=at.at_us)
-
-
-async def _suspend(at: _At, end: Suspend, seen: int) -> bool:
-    """Let go of an execution that waits. Its journal has no outcome that its code has not seen (I5)."""
-    moved = await query("suspend", **_parking(at, end, seen))
-    if moved:
-        await _suspended(at, end, moved[0])
-    return bool(moved)
-
-
-def _parking(at: _At, end: Suspend, seen: int) -> dict[str, object]:
-    return {
-        "project_id": at.project_id,
-        "id": at.execution_id,
-        "attempt": at.attempt,
-        "worker_id": at.worker_id,
-        "due_at_us": None if end.timer is None else end.timer[1],
-        "timer_key": None if end.timer is None else end.timer[0],
-        "parked_worker": at.worker_id if end.parked else None,
-        "parked_seq": seen,
-        "now_us": at.now_us,
-    }
-
-
-async def _suspended(at: _At, end: Suspend, moved: Sequence[Any]) -> None:
-    next_seq, _, limited, _, waits = moved
-    seq = next_seq - 1
-    wanted = set(end.waits)
-    for (key,) in await query("open_waits", execution_id=at.execution_id) if waits else ():
-        if key not in wanted:  # left open by an attempt that was lost before it could say so
-            await query("close_wait", execution_id=at.execution_id, key=key)
-    await query_many("insert_journal", [journal_row(at.execution_id, seq, at.at_us, Kind.WAITING, at.attempt)])
-    await Tell(Written(at.execution_id))
-    if end.timer is not None:
-        await Tell(Due(end.timer[1]))
-    if limited:
-        await Tell(Ready(at.project_id, None))
-
-
-async def _stop(at: _At, end: Fail | Release | Block, phase: str) -> bool:
-    """The attempt ends without an end of the execution: it is tried again, handed back or blocked."""
-    if phase == Phase.CANCELLING:
-        # Nothing goes back to a queue while it is being cancelled: the worker that lets go confirms the cancel.
-        return False
-    fence: dict[str, object] = {
-        "project_id": at.project_id,
-        "id": at.execution_id,
-        "attempt": at.attempt,
-        "worker_id": at.worker_id,
-        "now_us": at.now_us,
-    }
-    delay_us = end.retry_delay_us if type(end) is Fail else None
-    if type(end) is Block and await query("newer_registration", worker_id=at.worker_id):
-        delay_us = TRY_NEWER_US  # other code has registered since, which may match: this one's word is not the last
-    elif type(end) is Block:
-        moved = await query("block", error=end.error, **fence)
-        if not moved:
-            return False
-        row = journal_row(
-            at.execution_id, moved[0][0] - 1, at.at_us, Kind.BLOCKED, at.attempt, ok=False, value=end.detail
-        )
-        await query_many("insert_journal", [row])
-        await Tell(Written(at.execution_id), Counted("blocked"), *([Ready(at.project_id, None)] if moved[0][2] else []))
-        return True
-    retry = type(end) is Fail
-    due_at_us = at.now_us + delay_us if delay_us else None
-    moved = await query("requeue", due_at_us=due_at_us, retries=int(retry), **fence)
-    if not moved:
-        return False
-    seq, _, deployment_id = moved[0]
-    if type(end) is Fail:
-        taken = await _take_back(at.execution_id, end.take_back)
-        row = journal_row(
-            at.execution_id, seq - 1, at.at_us, Kind.RETRIED, at.attempt, name=end.error[:500], ok=False, value=taken
-        )
-    else:
-        row = journal_row(at.execution_id, seq - 1, at.at_us, Kind.RELEASED, at.attempt, name=at.worker_id)
-    await query_many("insert_journal", [row])
-    await Tell(Due(due_at_us) if due_at_us else Ready(at.project_id, deployment_id), Written(at.execution_id))
-    return True
-
-
-async def _take_back(execution_id: str, keys: Sequence[str]) -> bytes:
-    """Make room for other outcomes of steps that failed. Answers with what the row `retried` says of it: their rows, as
-    one number or a list."""
-    back = await query_many("take_back_step", [(execution_id, key) for key in keys])
-    seqs = sorted(seq for (seq,) in back)
-    return msgspec.json.encode(seqs if len(seqs) > 1 else seqs[0] if seqs else None)
-
-
 async def _finish(
     project_id: str,
     worker_id: str,
@@ -574,7 +433,7 @@ async def _finish(
     if not guarded:
         return await _refused(project_id, worker_id, item)
     next_seq, at_us, workflow_id, parent_id, step_key, limited, batch_id, waits, told = guarded[0]
-    at = _At(project_id, item.execution_id, item.attempt, worker_id, now_us, at_us)
+    at = At(project_id, item.execution_id, item.attempt, worker_id, now_us, at_us)
     seq = next_seq - len(outcomes) - 1
     rows = [_outcome(at, seq + n, entry) for n, entry in enumerate(outcomes)]
     rows.append(

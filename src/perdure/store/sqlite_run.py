@@ -1,0 +1,101 @@
+"""Runs verbs on one SQLite connection: each query they await is executed, its rows sent back into them."""
+
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import apsw
+
+from perdure.store.interface import Hint, Query, Tell
+from perdure.store.queries import Statement
+
+T = TypeVar("T")
+
+
+class Run:
+    """Runs verbs on one connection, one after another. With `puts_off`, what may be written late waits for the rows of
+    other verbs, until a statement looks at its table or `write_late` is called."""
+
+    __slots__ = (
+        "_changes",
+        "_execute",
+        "_executemany",
+        "_late",
+        "_late_tables",
+        "_looks",
+        "_puts_off",
+        "_queries",
+        "hints",
+        "wrote",
+    )
+
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        queries: dict[str, Statement],
+        *,
+        looks: bool = False,
+        puts_off: bool = False,
+    ) -> None:
+        cursor = connection.cursor()  # one for all: each query is read to its end before the next
+        self._execute = cursor.execute
+        self._executemany = cursor.executemany
+        self._changes = connection.changes
+        self._queries = queries
+        self._looks = looks
+        self._puts_off = puts_off
+        self._late: dict[str, list[tuple[Any, ...]]] = {}
+        self._late_tables: set[str] = set()
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what the verb before has left."""
+        self.hints: list[Hint] = []
+        self.wrote = False
+
+    def drive(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The verb's result; raises what it raises."""
+        send: Any = None
+        queries = self._queries
+        try:
+            while True:
+                asked = coroutine.send(send)
+                if type(asked) is Query:
+                    statement = queries[asked.name]
+                    if self._looks and statement.writes:
+                        raise TypeError(f"A verb that only looks may not ask for {asked.name!r}, which writes.")
+                    if asked.many and statement.late is not None and self._puts_off:
+                        self._late.setdefault(asked.name, []).extend(asked.values)
+                        self._late_tables.add(statement.late)
+                        self.wrote = self.wrote or bool(asked.values)
+                        send = []
+                        continue
+                    if self._late and not self._late_tables.isdisjoint(statement.looks_at):
+                        self.write_late()
+                    if not asked.many:
+                        send = self._execute(statement.sql, statement.values(asked.values)).fetchall()
+                        if statement.counted:
+                            send = [()] * self._changes()
+                        if send and statement.writes:
+                            self.wrote = True
+                    elif asked.values:
+                        self.wrote = True
+                        send = self._executemany(statement.sql, asked.values).fetchall()
+                    else:
+                        send = []
+                elif type(asked) is Tell:
+                    self.hints.extend(asked.hints)
+                    send = None
+                else:
+                    raise TypeError(f"A verb may await queries and hints only, not {asked!r}.")
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        finally:
+            coroutine.close()
+
+    def write_late(self) -> None:
+        """Write what was put off."""
+        late, self._late = self._late, {}
+        self._late_tables.clear()
+        for name, rows in late.items():
+            self._executemany(self._queries[name].sql, rows).fetchall()

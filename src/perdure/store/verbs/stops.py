@@ -1,0 +1,161 @@
+"""How an attempt stops without an end of the execution: it waits, is tried again, handed back or blocked.
+
+Whoever calls these has read nothing that another writer may have changed: each is a guarded write, or is called after
+one in the same transaction.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from perdure.store.interface import Counted, Due, Ready, Tell, Written, query, query_many
+from perdure.store.verbs.rows import journal_row
+from perdure.wire.errors import IllegalMove
+from perdure.wire.records import Kind, Problem
+from perdure.wire.requests import Block, Fail, ItemReply, Release, ReportItem, Suspend
+from perdure.wire.status import Phase
+
+TRY_NEWER_US = 1_000_000
+"""How long what diverged on one worker waits before it is offered again, when a newer one is there to take it."""
+
+
+class At(msgspec.Struct, frozen=True, gc=False):
+    """Where a report's rows go."""
+
+    project_id: str
+    execution_id: str
+    attempt: int
+    worker_id: str
+    now_us: int
+    at_us: int
+
+
+async def cannot_wait(at: At, end: Suspend, *, sure: bool) -> Problem | None:
+    """Why an execution may not suspend like this. `sure`: a child of this report, or its cancel, will wake it."""
+    if end.timer is not None:
+        if await _has_fired(at.execution_id, end.timer[0]):
+            message = f"Timer {end.timer[0]!r} has fired already; each timer of an execution has a key of its own."
+            return Problem(message, IllegalMove.code)
+    elif not sure and not await _has_something_coming(at, end):
+        message = "The execution would wait for ever: nothing that is open can wake it."
+        return Problem(message, IllegalMove.code)
+    return None
+
+
+async def _has_something_coming(at: At, end: Suspend) -> bool:
+    """Whether a wait or a child can wake an execution that suspends without a timer."""
+    wanted = set(end.waits)
+    if wanted and any(key in wanted for (key,) in await query("open_waits", execution_id=at.execution_id)):
+        return True
+    return bool(await query("any_open_child", project_id=at.project_id, id=at.execution_id))
+
+
+async def _has_fired(execution_id: str, key: str | None) -> bool:
+    """Whether a timer's row is in the journal: there is no place for another one, and whoever wakes what is due would
+    stumble over it."""
+    return key is not None and bool(await query("timer_fired", execution_id=execution_id, key=key))
+
+
+async def suspend_next(
+    project_id: str, worker_id: str, item: ReportItem, end: Suspend, now_us: int
+) -> ItemReply | None:
+    """The most frequent end of an attempt, one that waits for a timer or a child: one guarded write. None: nothing was
+    written, it takes a closer look."""
+    if end.timer is not None and await _has_fired(item.execution_id, end.timer[0]):
+        return None
+    at = At(project_id, item.execution_id, item.attempt, worker_id, now_us, now_us)
+    moved = await query("suspend_next", number=item.number, seq=item.seen + 1, **_parking(at, end, item.seen))
+    if not moved:
+        return None
+    at = msgspec.structs.replace(at, at_us=moved[0][1])
+    await _suspended(at, end, moved[0])
+    return ItemReply(ended=True, at_us=at.at_us)
+
+
+async def suspend(at: At, end: Suspend, seen: int) -> bool:
+    """Let go of an execution that waits. Its journal has no outcome that its code has not seen (I5)."""
+    moved = await query("suspend", **_parking(at, end, seen))
+    if moved:
+        await _suspended(at, end, moved[0])
+    return bool(moved)
+
+
+def _parking(at: At, end: Suspend, seen: int) -> dict[str, object]:
+    return {
+        "project_id": at.project_id,
+        "id": at.execution_id,
+        "attempt": at.attempt,
+        "worker_id": at.worker_id,
+        "due_at_us": None if end.timer is None else end.timer[1],
+        "timer_key": None if end.timer is None else end.timer[0],
+        "parked_worker": at.worker_id if end.parked else None,
+        "parked_seq": seen,
+        "now_us": at.now_us,
+    }
+
+
+async def _suspended(at: At, end: Suspend, moved: Sequence[Any]) -> None:
+    next_seq, _, limited, _, waits = moved
+    seq = next_seq - 1
+    wanted = set(end.waits)
+    for (key,) in await query("open_waits", execution_id=at.execution_id) if waits else ():
+        if key not in wanted:  # left open by an attempt that was lost before it could say so
+            await query("close_wait", execution_id=at.execution_id, key=key)
+    await query_many("insert_journal", [journal_row(at.execution_id, seq, at.at_us, Kind.WAITING, at.attempt)])
+    await Tell(Written(at.execution_id))
+    if end.timer is not None:
+        await Tell(Due(end.timer[1]))
+    if limited:
+        await Tell(Ready(at.project_id, None))
+
+
+async def stop(at: At, end: Fail | Release | Block, phase: str) -> bool:
+    """The attempt ends without an end of the execution: it is tried again, handed back or blocked."""
+    if phase == Phase.CANCELLING:
+        # Nothing goes back to a queue while it is being cancelled: the worker that lets go confirms the cancel.
+        return False
+    fence: dict[str, object] = {
+        "project_id": at.project_id,
+        "id": at.execution_id,
+        "attempt": at.attempt,
+        "worker_id": at.worker_id,
+        "now_us": at.now_us,
+    }
+    delay_us = end.retry_delay_us if type(end) is Fail else None
+    if type(end) is Block and await query("newer_registration", worker_id=at.worker_id):
+        delay_us = TRY_NEWER_US  # other code has registered since, which may match: this one's word is not the last
+    elif type(end) is Block:
+        moved = await query("block", error=end.error, **fence)
+        if not moved:
+            return False
+        row = journal_row(
+            at.execution_id, moved[0][0] - 1, at.at_us, Kind.BLOCKED, at.attempt, ok=False, value=end.detail
+        )
+        await query_many("insert_journal", [row])
+        await Tell(Written(at.execution_id), Counted("blocked"), *([Ready(at.project_id, None)] if moved[0][2] else []))
+        return True
+    retry = type(end) is Fail
+    due_at_us = at.now_us + delay_us if delay_us else None
+    moved = await query("requeue", due_at_us=due_at_us, retries=int(retry), **fence)
+    if not moved:
+        return False
+    seq, _, deployment_id = moved[0]
+    if type(end) is Fail:
+        taken = await _take_back(at.execution_id, end.take_back)
+        row = journal_row(
+            at.execution_id, seq - 1, at.at_us, Kind.RETRIED, at.attempt, name=end.error[:500], ok=False, value=taken
+        )
+    else:
+        row = journal_row(at.execution_id, seq - 1, at.at_us, Kind.RELEASED, at.attempt, name=at.worker_id)
+    await query_many("insert_journal", [row])
+    await Tell(Due(due_at_us) if due_at_us else Ready(at.project_id, deployment_id), Written(at.execution_id))
+    return True
+
+
+async def _take_back(execution_id: str, keys: Sequence[str]) -> bytes:
+    """Make room for other outcomes of steps that failed. Answers with what the row `retried` says of it: their rows, as
+    one number or a list."""
+    back = await query_many("take_back_step", [(execution_id, key) for key in keys])
+    seqs = sorted(seq for (seq,) in back)
+    return msgspec.json.encode(seqs if len(seqs) > 1 else seqs[0] if seqs else None)
