@@ -10,13 +10,21 @@ from typing import Any
 
 import pytest
 from tests.client.house import ClientError, House, house
+from tests.databases import KINDS, POSTGRES, lent
 
 Json = Any
 pytestmark = [
-    pytest.mark.long,
+    pytest.mark.slow,
     pytest.mark.timeout(600),  # they take turns: one worker per machine
     pytest.mark.skipif(sys.platform == "win32", reason="its worker's processes are driven by signals"),
 ]
+
+
+@pytest.fixture(params=[pytest.param(kind, marks=[pytest.mark.long] * (kind == POSTGRES)) for kind in KINDS])
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
+    """The address of an empty store. What the client sees is the same on both: on PostgreSQL it is told less often."""
+    async with lent(request.param, tmp_path) as address:
+        yield address
 
 
 @pytest.fixture
@@ -237,7 +245,8 @@ async def test_what_an_agent_did_can_be_looked_at(shop: House) -> None:
     async def whole() -> bool:  # its worker sends spans after the end; until then the journal's are there
         nonlocal trace
         trace = await shop.api("GET", f"/api/v1/traces/{id.replace('-', '')}")
-        return any(span["span_id"].startswith("linked_") and span["output"] is not None for span in trace["spans"])
+        linked = [span["name"] for span in trace["spans"] if span["span_id"].startswith("linked_") and span["output"]]
+        return sorted(linked) == ["agent.helper", "tool.remove"]
 
     await shop.until(whole)
     roots = [span for span in trace["spans"] if span["parent_span_id"] is None]

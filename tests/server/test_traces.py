@@ -146,6 +146,31 @@ async def test_a_run_that_went_on_after_waits_is_one_span(served: Served) -> Non
     assert (linked["started_at"][17:19], linked["ended_at"][17:19]) == ("01", "03")
 
 
+async def test_a_piece_that_was_told_nothing_goes_on_after_the_one_that_waits(served: Served) -> None:
+    """The id of the span to be continued is sent in the background, and comes too late for a quick answer."""
+
+    def piece(id: str, second: int, status: str, run: str = "1", **fields: Any) -> dict[str, Any]:
+        attributes = {"tool.execution_id": run, "tool.status": status}
+        at = f"2026-01-01T12:00:0{second}Z"
+        return span(id, started_at=at, ended_at=at, name="tool.t", span_type="tool", attributes=attributes, **fields)
+
+    await put(
+        served,
+        piece("a", 1, "waiting"),
+        piece("b", 2, "completed"),
+        piece("another's", 2, "completed", run="2"),
+        piece("elsewhere", 2, "completed", parent_span_id="a"),
+        piece("tried again", 3, "failed"),
+        piece("and again", 4, "completed"),
+        span("step", span_type="step", attributes={"step.execution_id": "1", "step.status": "waiting"}),
+    )
+    parents = {one["span_id"]: one["parent_span_id"] for one in (await get(served))["spans"]}
+    assert parents == {
+        **{"linked_a": None, "a": "linked_a", "b": "linked_a", "elsewhere": "a"},
+        **{"another's": None, "tried again": None, "and again": None, "step": None},
+    }
+
+
 async def test_traces_are_listed_by_the_end_of_their_root(served: Served) -> None:
     def trace(n: int) -> str:
         return f"{n:032x}"
@@ -217,6 +242,45 @@ async def test_a_journal_is_a_trace(served: Served, hand: Hand) -> None:
     await put(served, span("w", trace_id=trace_id, attributes={"workflow.execution_id": id}))
     assert sorted(one["span_id"] for one in (await get(served, trace_id))["spans"]) == ["o", "w"]
     assert len(await listed(served)) == 1
+
+
+async def test_spans_of_an_execution_come_home(served: Served, hand: Hand) -> None:
+    """A worker's web framework may have spans of its own, which take the place of an execution's parent and trace."""
+    id = await served.start()
+    await hand.claim()
+    child = await served.start("w", {"n": 2}, parent_execution_id=id, step_key="c")
+    given = await served.start(otel_traceparent=f"00-{'ab' * 16}-{'cd' * 8}-01")
+    _, other = await served.other_project()
+
+    def of(execution_id: str, span_id: str, kind: str = "workflow", **fields: Any) -> dict[str, Any]:
+        attributes = {f"{kind}.execution_id": execution_id}
+        return span(span_id, trace_id="f" * 32, name=f"{kind}.x", span_type=kind, attributes=attributes, **fields)
+
+    sent = (
+        span("request", trace_id="f" * 32, name="POST /execute", span_type="custom", attributes={"code": "run.py"}),
+        of(id, "root", parent_span_id="request"),
+        of(id, "step", "step", parent_span_id="root"),
+        of(child, "child", "tool", parent_span_id="root"),
+        of(given, "given", parent_span_id="request"),
+        of(given[:-1] + "~", "nobody", parent_span_id="request"),
+    )
+    assert (await put(served, *sent))["accepted"] == len(sent)
+    assert (await put(served, of(id, "root", parent_span_id="request", error={"message": "sent again"})))[
+        "accepted"
+    ] == 1
+    found = (await get(served, id.replace("-", "")))["spans"]
+    assert {one["span_id"]: one["parent_span_id"] for one in found} == {"root": None, "step": "root", "child": "root"}
+    assert next(one for one in found if one["span_id"] == "root")["error"] == {"message": "sent again"}
+    left = {one["span_id"]: one["parent_span_id"] for one in (await get(served, "f" * 32))["spans"]}
+    assert left == {"request": None, "given": "request", "nobody": "request"}
+    # It is no execution of another project's.
+    await put(served, of(id, "theirs"), headers=other)
+    assert [one["span_id"] for one in (await get(served, "f" * 32, headers=other))["spans"]] == ["theirs"]
+    # Where there is no room in the trace at home, that is said of the right one.
+    full = [span(str(n), trace_id=id.replace("-", "")) for n in range(10_000 - len(found))]
+    await put(served, *full)
+    reply = await put(served, sent[0], of(id, "one too many", parent_span_id="request"))
+    assert (reply["accepted"], [one["index"] for one in reply["rejected"]]) == (1, [1])
 
 
 async def test_waits_and_children_are_spans_of_the_tree(served: Served, hand: Hand) -> None:

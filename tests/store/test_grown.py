@@ -411,6 +411,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "insert_export_cursor": {"ended_at_us": NOW_US},
         "forget_exports": {"before_us": NOW_US},
         "traced_execution": {"id": done},
+        "homes_of": {"ids": json.dumps([done, has_children])},
         "traced_below": {"id": has_children, "after": ""},
         "traced_rows": {"execution_id": done, "after": 0},
         "traced_waits": {"execution_id": ids["waiting_for_event"]},

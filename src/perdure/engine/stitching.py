@@ -1,8 +1,9 @@
 """Spans of one run that went on after waits, stitched together: pure.
 
-A worker lets go of an execution that waits, and its next span for it says which one it continues: attribute
-`<type>.previous_span_id`, same parent. Whoever reads the trace wants to see one run: so a span is made that covers them
-all and becomes their parent.
+A worker lets go of an execution that waits, and its next span for it, under the same parent, goes on from there: it
+names the one before as `<type>.previous_span_id`, if it was told in time (workers say in the background which span is
+to be continued), and else is the next of the same execution after one whose status is `waiting`. Whoever reads the
+trace wants to see one run: so a span is made that covers them all and becomes their parent.
 """
 
 from collections.abc import Sequence
@@ -23,13 +24,19 @@ PREFIX: Final = "linked_"
 def stitched(spans: Sequence[Span]) -> list[Span]:
     """The spans by their start, with one more for each run that went on; that one before its pieces."""
     by_id = {span.span_id: span for span in spans}
+    in_order = sorted(spans, key=lambda span: (span.started_at_us, span.span_id))
     before: dict[str, str] = {}
-    for span in spans:
-        previous = by_id.get(_previous(span) or "")
+    waiting: dict[tuple[str | None, str | None], Span | None] = {}
+    for span in in_order:
+        previous = by_id.get(span.said("previous_span_id") or "")
+        if span.is_run:
+            of = span.execution_id, span.parent_span_id
+            previous = previous or waiting.get(of)
+            waiting[of] = span if span.said("status") == "waiting" else None
         if previous is not None and previous.parent_span_id == span.parent_span_id and previous is not span:
             before[span.span_id] = previous.span_id
     runs: dict[str, list[Span]] = {}
-    for span in sorted(spans, key=lambda span: (span.started_at_us, span.span_id)):
+    for span in in_order:
         first = _first(span.span_id, before)
         if first is not None:
             runs.setdefault(first, []).append(span)
@@ -43,17 +50,6 @@ def stitched(spans: Sequence[Span]) -> list[Span]:
     found = [replace(span, parent_span_id=parents[span.span_id]) if span.span_id in parents else span for span in found]
     found.sort(key=lambda span: (span.started_at_us, not span.span_id.startswith(PREFIX), span.span_id))
     return found
-
-
-def _previous(span: Span) -> str | None:
-    attributes = span.values.attributes
-    name = f"{span.span_type}.previous_span_id"
-    if attributes is None or b"previous_span_id" not in bytes(attributes):
-        return None
-    value = _object(bytes(attributes)).get(name)
-    if value is None or not bytes(value).startswith(b'"'):
-        return None
-    return str(msgspec.json.decode(value))
 
 
 def _first(span_id: str, before: dict[str, str]) -> str | None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-from msgspec import Raw
+from msgspec.structs import replace
 
 from perdure.engine.stitching import stitched
 from perdure.store.verbs import trace_looks, traces
 from perdure.store.verbs.trace_looks import TraceFilters, TraceRoot
 from perdure.wire.errors import BadRequest
-from perdure.wire.journal_spans import journal_spans
+from perdure.wire.journal_spans import journal_spans, trace_id_of
 from perdure.wire.status import Phase
 from perdure.wire.traces import Span
 
@@ -37,6 +36,17 @@ class Traces:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+
+    async def at_home(self, project_id: str, spans: Sequence[Span]) -> list[Span]:
+        """The spans, those of executions in the trace of their root execution.
+
+        Where a worker's web framework has spans of its own, an execution's run becomes one of the request that brought
+        it, and each piece between two waits lands in another trace. A root execution that was given a trace by its
+        caller is left there, and so is what says nothing of an execution.
+        """
+        ids = sorted({id for span in spans if (id := span.execution_id) is not None})
+        homes = await self._engine.store.read(trace_looks.homes(project_id=project_id, ids=ids)) if ids else {}
+        return [_moved(span, homes.get(span.execution_id or "")) for span in spans]
 
     async def put(self, project_id: str, spans: Sequence[Span]) -> list[tuple[str, str]]:
         """Keep spans, each instead of what was sent before under its ids; answers those (by trace and own id) for which
@@ -74,7 +84,7 @@ class Traces:
         An execution that spans of a worker describe (`<type>.execution_id`) is not shown a second time as its journal.
         """
         found = await self._engine.store.scan(trace_looks.get_trace(project_id=project_id, trace_id=trace_id))
-        described = {id for span in found.spans if (id := _execution_of(span)) is not None}
+        described = {id for span in found.spans if (id := span.execution_id) is not None}
         spans = [*found.spans]
         for execution in found.executions:
             if execution.id not in described:
@@ -82,18 +92,12 @@ class Traces:
         return WholeTrace(stitched(spans), found.phase)
 
 
-def _execution_of(span: Span) -> str | None:
-    """The execution that a worker's span says it is of."""
-    attributes = span.values.attributes
-    if attributes is None or b".execution_id" not in bytes(attributes):
-        return None
-    value = _object(bytes(attributes)).get(f"{span.span_type}.execution_id")
-    if value is None or not bytes(value).startswith(b'"'):
-        return None
-    return str(msgspec.json.decode(value)).lower()
-
-
-_object = msgspec.json.Decoder(dict[str, Raw]).decode
+def _moved(span: Span, root_id: str | None) -> Span:
+    """The span in the trace of that root execution. The root's own pieces have no parent there."""
+    if root_id is None or span.trace_id == trace_id_of(root_id):
+        return span
+    parent = None if span.is_run and span.execution_id == root_id else span.parent_span_id
+    return replace(span, trace_id=trace_id_of(root_id), parent_span_id=parent)
 
 
 def _parts(spans: Sequence[Span]) -> Iterator[dict[str, list[Span]]]:

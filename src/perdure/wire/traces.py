@@ -2,6 +2,7 @@
 
 from typing import Final
 
+import msgspec
 from msgspec import Raw, Struct
 
 from perdure.wire.records import MaybeRaw
@@ -10,6 +11,9 @@ SPAN_BYTES_MAX: Final = 1 << 20
 """The largest span, as JSON."""
 SPANS_MAX: Final = 10_000
 """The most spans of one trace, and of one request."""
+RUNS: Final = frozenset({"workflow", "agent", "tool"})
+"""The types of spans that are of a whole execution."""
+_object: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 class SpanValues(Struct, frozen=True, omit_defaults=True):
@@ -40,6 +44,25 @@ class Span(Struct, frozen=True):
     started_at_us: int
     ended_at_us: int | None
     values: SpanValues = NOTHING
+
+    def said(self, name: str) -> str | None:
+        """What a worker says of the execution that it ran, as attribute `<type>.<name>`; None when that is no text."""
+        attributes = self.values.attributes
+        if attributes is None or f".{name}".encode() not in bytes(attributes):
+            return None
+        value = _object(bytes(attributes)).get(f"{self.span_type}.{name}")
+        return None if value is None or not bytes(value).startswith(b'"') else str(msgspec.json.decode(value))
+
+    @property
+    def execution_id(self) -> str | None:
+        """The execution that a worker says this was in."""
+        id = self.said("execution_id")
+        return None if id is None else id.lower()
+
+    @property
+    def is_run(self) -> bool:
+        """Whether it is all of an execution, or a piece between two waits; not something in it."""
+        return self.span_type in RUNS and self.execution_id is not None
 
     @property
     def failed(self) -> bool:

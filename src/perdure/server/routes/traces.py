@@ -39,21 +39,22 @@ routes = Routes("Traces")
 async def put_spans(call: Call, body: SpansRequest) -> SpansResponse:
     """Keep spans. Each is judged alone, and one that comes again takes the place of the first.
 
-    Any trace id is taken. A trace has at most 10,000 spans, a span at most 1 MiB.
+    Any trace id is taken; what says that it is of an execution goes to the trace of its root. A trace has at most
+    10,000 spans, a span at most 1 MiB.
     """
     if len(body.spans) > SPANS_MAX:
         raise BadValue(f"body.spans: holds {len(body.spans):,} spans; the limit is {SPANS_MAX:,}", {"path": "spans"})
-    spans: dict[tuple[str, str], tuple[int, Span]] = {}
+    good: list[tuple[int, Span]] = []
     rejected: list[RejectedSpan] = []
     for index, raw in enumerate(body.spans):
         if index % AT_ONCE == AT_ONCE - 1:
             await asyncio.sleep(0)
         try:
-            span = span_of(raw)
+            good.append((index, span_of(raw)))
         except BadValue as error:
             rejected.append(RejectedSpan(index, error.message))
-        else:
-            spans[span.trace_id, span.span_id] = index, span
+    home = await call.engine.traces.at_home(call.project_id, [span for _, span in good])
+    spans = {(span.trace_id, span.span_id): (index, span) for (index, _), span in zip(good, home, strict=True)}
     full = f"span: its trace has {SPANS_MAX:,} spans already"
     left_out = await call.engine.traces.put(call.project_id, [span for _, span in spans.values()])
     rejected.extend(RejectedSpan(spans[ids][0], full) for ids in left_out)

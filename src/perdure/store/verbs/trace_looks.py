@@ -56,6 +56,13 @@ class TraceRoot(NamedTuple):
 
 
 @verb
+async def homes(*, project_id: str, ids: Sequence[str]) -> dict[str, str]:
+    """Of executions, those whose trace is that of their root's id, with that id."""
+    rows = await query("homes_of", project_id=project_id, ids=msgspec.json.encode(ids).decode())
+    return {id: root_id for id, root_id, traceparent in rows if traceparent is None}
+
+
+@verb
 async def list_traces(*, project_id: str, filters: TraceFilters, limit: int, offset: int) -> list[TraceRoot]:
     """A page of traces, those whose root ended last first: those that were sent in, and the journals of root executions
     that have ended. It looks at the newest LIST_DEPTH of each in the time that is asked for."""

@@ -61,6 +61,13 @@ id, workflow_id, phase, created_at_us, started_at_us, completed_at_us, parent_ex
   COALESCE((SELECT w.type FROM workflows w WHERE w.project_id = executions.project_id
     AND w.deployment_id = executions.deployment_id AND w.id = executions.workflow_id), 'workflow')
 
+-- name: homes_of
+-- The roots of executions, with the trace that their caller gave them.
+SELECT e.id, COALESCE(e.root_execution_id, e.id), x.otel_traceparent
+FROM executions e LEFT JOIN execution_extras x ON x.execution_id = COALESCE(e.root_execution_id, e.id)
+WHERE e.project_id = :project_id
+  AND e.id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))};
+
 -- name: traced_execution
 SELECT {= traced} FROM executions WHERE project_id = :project_id AND id = :id;
 
