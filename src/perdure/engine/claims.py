@@ -27,15 +27,9 @@ from perdure.engine.triggers import check_trigger
 from perdure.store.interface import Verb
 from perdure.store.verbs import claims, reports
 from perdure.store.verbs.hands import Offer, with_journal
-from perdure.wire.codec import (
-    KEY_BYTES_MAX,
-    REPLY_BYTES_MAX,
-    TOPIC_BYTES_MAX,
-    check_json,
-    check_name,
-    scrub_text,
-)
+from perdure.wire.codec import KEY_BYTES_MAX, TOPIC_BYTES_MAX, check_json, check_name, scrub_text
 from perdure.wire.errors import BadRequest, BadValue, LeaseLost, PerdureError
+from perdure.wire.limits import REPLY_BYTES_MAX, REPORT_ITEMS_MAX
 from perdure.wire.records import Problem, Row
 from perdure.wire.requests import (
     Answer,
@@ -69,7 +63,6 @@ if TYPE_CHECKING:
 
 CLAIM_MAX = 500
 POLL_SECONDS_MAX = 60.0
-REPORT_ITEMS_MAX = 500
 PRESENT_SECONDS = 5.0
 """A worker whose last claim ended longer ago does not ask here any more."""
 JOURNAL_ROWS_MAX = 10_000

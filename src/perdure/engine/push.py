@@ -21,6 +21,7 @@ from perdure.store.verbs.saved_steps import SavedStep
 from perdure.store.verbs.starts import New
 from perdure.wire.codec import KEY_BYTES_MAX, TOPIC_BYTES_MAX, check_json, check_name, scrub_text
 from perdure.wire.errors import BadRequest, BadValue, NotFound
+from perdure.wire.limits import STEPS_MAX
 from perdure.wire.public import microseconds, rfc3339
 from perdure.wire.public_push import (
     CompleteRequest,
@@ -38,7 +39,6 @@ CAPACITY = 100
 CAPACITY_MAX = 10_000
 POLL_SECONDS = 30.0
 POLL_MAX = 100
-STEPS_MAX = 100_000
 HEARD_SECONDS = 20.0
 """How often, at most, a call that a worker makes renews its lease."""
 

@@ -24,8 +24,9 @@ from perdure.sdk.streams import StreamItem, follow
 from perdure.sdk.transport import REFUSALS
 from perdure.sdk.workflow import Workflow, named, payload_of
 from perdure.wire.budgets import BudgetChange, OnExceed, usd_micros
-from perdure.wire.codec import NAME_BYTES_MAX, VALUE_BYTES_MAX, check_text
+from perdure.wire.codec import NAME_BYTES_MAX, check_text
 from perdure.wire.errors import BadValue, PerdureError, Unavailable, from_code
+from perdure.wire.limits import VALUE_BYTES_MAX
 from perdure.wire.records import Event, Execution, Problem, Row
 from perdure.wire.requests import EventItem, ExecutionPage, Finished, ListFilters, LogLine, Started, StartItem
 from perdure.wire.status import Phase

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import Kind, Row
 from perdure.wire.requests import (
     AppendMessages,
@@ -14,9 +15,6 @@ from perdure.wire.requests import (
     Summarize,
     TimerFired,
 )
-
-REPORT_BYTES_MAX = 8 * 1024 * 1024
-"""How much of one execution leaves with one report; what is more leaves with the next."""
 
 
 def size_of(entry: Entry) -> int:
@@ -48,7 +46,7 @@ def item_size(item: ReportItem) -> int:
 
 def cut(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
     """As many entries as fit into one report, and the rest."""
-    room = REPORT_BYTES_MAX
+    room = REPLY_BYTES_MAX
     for n, entry in enumerate(entries):
         room -= size_of(entry)
         if room < 0 and n:

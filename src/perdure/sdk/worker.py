@@ -33,6 +33,7 @@ from perdure.sdk.transcripts import TranscriptReader
 from perdure.sdk.transport import Transport
 from perdure.sdk.workflow import Registry, Workflow
 from perdure.wire.errors import InternalError, LeaseLost, PerdureError, error_classes
+from perdure.wire.limits import REPLY_BYTES_MAX, REPORT_ITEMS_MAX
 from perdure.wire.records import Problem
 from perdure.wire.requests import (
     Claimed,
@@ -47,7 +48,6 @@ from perdure.wire.requests import (
 
 logger = logging.getLogger("perdure.worker")
 
-REPORT_ITEMS_MAX = 500
 REPORTS_IN_FLIGHT = 2
 PARKED_MAX = 5_000
 THREADS_MAX = 64
@@ -372,12 +372,12 @@ class Worker:
             self.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        """Send what piled up, cut at 500 items or 8 MiB."""
+        """Send what piled up, cut at so many items or bytes."""
         self._flush_scheduled = False
         while self._dirty and len(self._reports) < REPORTS_IN_FLIGHT:
             runners: list[Runner] = []
             items: list[ReportItem] = []
-            room = reports.REPORT_BYTES_MAX
+            room = REPLY_BYTES_MAX
             for runner in list(self._dirty):
                 del self._dirty[runner]
                 item = runner.take_report()

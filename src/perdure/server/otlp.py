@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 from msgspec import Raw, Struct
 
-from perdure.wire.codec import DEPTH_MAX, KEY_BYTES_MAX, check_json, commas_in, scrub_text
+from perdure.wire.codec import KEY_BYTES_MAX, check_json, commas_in, scrub_text
 from perdure.wire.errors import BadRequest, BadValue, TooLarge, UnsupportedMediaType
+from perdure.wire.limits import DEPTH_MAX
 from perdure.wire.public import rfc3339
 from perdure.wire.public_traces import checked_span
 from perdure.wire.records import MaybeRaw

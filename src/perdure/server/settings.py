@@ -15,12 +15,13 @@ import msgspec
 from msgspec import Meta
 
 from perdure.engine.settings import EngineSettings, Seconds, check_setting
+from perdure.wire import limits
 from perdure.wire.errors import BadRequest
 
 PREFIX: Final = "PERDURE_"
 FILE_VARIABLE: Final = "PERDURE_SETTINGS"
-# Read by the client, the worker and the command line, not by the server.
-_OTHERS: Final = frozenset({"PERDURE_URL", "PERDURE_API_KEY", "PERDURE_DEPLOYMENT"})
+# Read by the client, the worker and the command line, or by all processes alike.
+_OTHERS: Final = frozenset({"PERDURE_URL", "PERDURE_API_KEY", "PERDURE_DEPLOYMENT", *limits.VARIABLES.values()})
 
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Bytes = Annotated[int, Meta(ge=1_024, le=1 << 30)]

@@ -18,13 +18,8 @@ from typing import Final
 import msgspec
 
 from perdure.wire.errors import BadValue
+from perdure.wire.limits import DEPTH_MAX, VALUE_BYTES_MAX
 
-VALUE_BYTES_MAX: Final = 8 << 20
-# A claim's reply and a worker's report are cut at this size; one item always passes, however large.
-REPLY_BYTES_MAX: Final = 8 << 20
-REPORT_ITEMS_MAX: Final = 500
-DEPTH_MAX: Final = 64
-STEPS_MAX: Final = 100_000
 # Python and msgspec read 4,300 digits (sign included, in msgspec); the margin keeps every worker able to read.
 INTEGER_DIGITS_MAX: Final = 4_000
 # Names and keys are parts of database indexes: PostgreSQL's B-tree takes about 2,700 bytes for all columns of a row.

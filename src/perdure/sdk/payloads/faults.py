@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from perdure.wire.codec import DEPTH_MAX, split_path
+from perdure.wire.codec import split_path
+from perdure.wire.limits import DEPTH_MAX
 
 
 class Fault(ValueError):

@@ -14,8 +14,9 @@ from perdure.sdk.payloads.faults import fault_of, name_of
 from perdure.sdk.payloads.inspection import refuse
 from perdure.sdk.payloads.reading import reader_of
 from perdure.sdk.payloads.writing import dump_foreign, read_plain, write
-from perdure.wire.codec import DEPTH_MAX, check_json, check_limits
+from perdure.wire.codec import check_json, check_limits
 from perdure.wire.errors import BadValue
+from perdure.wire.limits import DEPTH_MAX
 
 
 def encode(value: object, type_: Any = Any, *, where: str = "value") -> bytes:

@@ -12,7 +12,7 @@ from perdure.sdk.errors import Fatal
 from perdure.sdk.replay.calls import Call
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.leftovers import LateEvents, Leftovers
-from perdure.wire.codec import STEPS_MAX
+from perdure.wire.limits import STEPS_MAX
 from perdure.wire.records import Kind, Row
 
 OURS: Final = frozenset({Kind.STEP, Kind.CHILD_STARTED, Kind.PUBLISHED, Kind.SENT, Kind.TRANSCRIPT})

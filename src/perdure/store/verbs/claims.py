@@ -17,8 +17,8 @@ from perdure.store.verbs.queues import put_queue
 from perdure.store.verbs.rows import ROW_BYTES, journal_after, journal_row
 from perdure.store.verbs.schedules import declare
 from perdure.store.verbs.triggers import declare_triggers
-from perdure.wire.codec import REPLY_BYTES_MAX
 from perdure.wire.errors import Conflict, LeaseLost
+from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import Kind, Row
 from perdure.wire.requests import Claimed, RegisterRequest
 from perdure.wire.workflows import WorkflowType

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from msgspec import Raw
 
 from perdure.store.interface import query, verb
-from perdure.wire.codec import REPLY_BYTES_MAX
+from perdure.wire.limits import REPLY_BYTES_MAX
 
 MESSAGES_MAX = 10_000
 """How many messages of one agent in one conversation are kept, whatever their writer asks for."""

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 from perdure.store.interface import query, verb
 from perdure.store.verbs.deployments import active_deployment
-from perdure.wire.codec import REPLY_BYTES_MAX
 from perdure.wire.errors import BadRequest, NotFound
+from perdure.wire.limits import REPLY_BYTES_MAX
 
 
 class Definition(NamedTuple):

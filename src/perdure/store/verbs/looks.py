@@ -10,9 +10,9 @@ from perdure.store.interface import Rows, query, query_many, verb
 from perdure.store.verbs.rows import execution_of, row_of
 from perdure.store.verbs.traces import delete_traces
 from perdure.store.verbs.transcripts import DROPPED_AT_ONCE, delete_transcript, prune_transcripts
-from perdure.wire.codec import REPLY_BYTES_MAX
 from perdure.wire.errors import Conflict, NotFound
 from perdure.wire.journal_spans import trace_id_of
+from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import Execution, Row
 from perdure.wire.requests import Finished, ListFilters, LogLine
 from perdure.wire.status import FINAL, Phase

@@ -21,6 +21,7 @@ from perdure.store.verbs.stops import At, cannot_wait, stop, suspend, suspend_ne
 from perdure.store.verbs.streams import append
 from perdure.store.verbs.waits import answer_wait
 from perdure.wire.errors import Conflict, IllegalMove
+from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import OUTCOMES, Kind, Problem, Row
 from perdure.wire.requests import (
     Answer,
@@ -49,7 +50,6 @@ from perdure.wire.status import HELD, Phase
 
 LOST = ItemReply(lost=True)
 ROWS_MAX = 500
-BYTES_MAX = 8 * 1024 * 1024
 LOG_LINES_MAX = 1_000
 REPORT_ENTRIES_MAX = 100_000
 
@@ -231,7 +231,9 @@ async def _unseen(item: ReportItem, next_seq: int) -> tuple[list[Row], bool]:
     """The rows before `next_seq` that others wrote since the worker last looked."""
     if next_seq - 1 <= item.seen:
         return [], False
-    return await journal_after(item.execution_id, item.seen, rows_max=ROWS_MAX, bytes_max=BYTES_MAX, before=next_seq)
+    return await journal_after(
+        item.execution_id, item.seen, rows_max=ROWS_MAX, bytes_max=REPLY_BYTES_MAX, before=next_seq
+    )
 
 
 async def _rows_after(execution_id: str, seq: int) -> list[Row]:

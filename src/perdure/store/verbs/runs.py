@@ -6,8 +6,8 @@ from msgspec import Raw
 
 from perdure.store.interface import query, verb
 from perdure.store.verbs.looks import LIST_DEPTH
-from perdure.wire.codec import REPLY_BYTES_MAX
 from perdure.wire.errors import BadRequest
+from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.status import Phase
 from perdure.wire.workflows import WorkflowType
 

@@ -8,8 +8,8 @@ from msgspec import Raw
 
 from perdure.store.interface import query, verb
 from perdure.wire.agent_steps import MODEL, answer_tokens, tool_step
-from perdure.wire.codec import REPLY_BYTES_MAX
 from perdure.wire.errors import Conflict, NotFound
+from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import Kind
 from perdure.wire.sessions import Memory, Question, Session, SessionRun, SessionTool
 from perdure.wire.status import FINAL, Phase

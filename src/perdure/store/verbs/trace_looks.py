@@ -6,7 +6,6 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from perdure.store.interface import query, verb
-from perdure.wire.codec import REPLY_BYTES_MAX
 from perdure.wire.journal_spans import (
     OpenedWait,
     TracedExecution,
@@ -15,6 +14,7 @@ from perdure.wire.journal_spans import (
     execution_span,
     trace_id_of,
 )
+from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
 from perdure.wire.traces import SPANS_MAX, Span, SpanValues

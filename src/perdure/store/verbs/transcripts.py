@@ -13,8 +13,8 @@ from msgspec import Raw
 
 from perdure.store.interface import query, query_many, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
-from perdure.wire.codec import REPLY_BYTES_MAX
 from perdure.wire.errors import BadRequest, Conflict, NotFound, PerdureError
+from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.transcripts import Entry, Page
 
 DROPPED_AT_ONCE: Final = 2_000

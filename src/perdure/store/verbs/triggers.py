@@ -15,8 +15,8 @@ from msgspec import Raw
 
 from perdure.store.interface import Counted, Tell, query, verb
 from perdure.store.verbs.starts import New, start_items
-from perdure.wire.codec import VALUE_BYTES_MAX
 from perdure.wire.errors import DeploymentNotFound, NotFound, TooManyTriggers, WorkflowNotFound
+from perdure.wire.limits import VALUE_BYTES_MAX
 from perdure.wire.public import event_response
 from perdure.wire.records import Event, Problem
 from perdure.wire.requests import StartItem, TriggerSpec

@@ -1,0 +1,35 @@
+"""Limits that every door obeys alike: client, server, worker and journal.
+
+Each is a setting, read once from the environment: `PERDURE_` and the name, `PERDURE_VALUE_BYTES_MAX=16777216`. Give all
+processes of an installation the same: a value that one of them takes and another refuses is stuck between them.
+"""
+
+import os
+from typing import Final
+
+from perdure.wire.errors import BadRequest
+
+VARIABLES: Final[dict[str, str]] = {}
+"""The names in the environment, by those here."""
+
+
+def _limit(name: str, usual: int, *, least: int, most: int) -> int:
+    VARIABLES[name] = f"PERDURE_{name}"
+    text = os.environ.get(VARIABLES[name], "").strip()
+    if not text:
+        return usual
+    if text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most:
+        return int(text)
+    raise BadRequest(f"{VARIABLES[name]} must be a whole number from {least:,} to {most:,}, got {text!r}.")
+
+
+VALUE_BYTES_MAX: Final = _limit("VALUE_BYTES_MAX", 8 << 20, least=1 << 16, most=1 << 28)
+"""A payload, a result, an event or what else is one value, as JSON."""
+DEPTH_MAX: Final = _limit("DEPTH_MAX", 64, least=16, most=256)
+"""How deep a value may nest."""
+STEPS_MAX: Final = _limit("STEPS_MAX", 100_000, least=100, most=10_000_000)
+"""Steps that one execution may call."""
+REPLY_BYTES_MAX: Final = _limit("REPLY_BYTES_MAX", 8 << 20, least=1 << 16, most=1 << 28)
+"""What one reply carries, be it a claim's, a report's or a list; one item always passes, however large."""
+REPORT_ITEMS_MAX: Final = _limit("REPORT_ITEMS_MAX", 500, least=1, most=10_000)
+"""Executions in one report of a worker."""
