@@ -175,7 +175,12 @@ async def test_a_full_disk_is_seen_by_health_and_ready_and_forgotten_with_it(
                         await asyncio.sleep(0.02)
 
             assert (await becomes(200))["status"] == "healthy"
+            before = await served.start(payload={"n": 1})
             disk.full_from = "-wal"
+            refused = await served.client.post("/api/v1/workflows/w/run", json={"payload": 2, "accept_early": True})
+            assert (refused.status_code, refused.json()["error_type"]) == (503, "UNAVAILABLE")
+            assert "nothing happened, try again" in refused.json()["error"]
+            assert (await served.client.get(f"/api/v1/executions/{before}")).json()["payload"] == {"n": 1}
             red = await becomes(503)
             assert red["error_type"] == "UNAVAILABLE" and "store cannot write" in red["error"]
             assert (await served.client.get("/ready")).status_code == 503
@@ -183,6 +188,9 @@ async def test_a_full_disk_is_seen_by_health_and_ready_and_forgotten_with_it(
             disk.full_from = None
             await becomes(200)
             assert (await served.client.get("/ready")).status_code == 200
+            after = await served.start(payload=3)
+            listed = (await served.client.get("/api/v1/executions")).json()["executions"]
+            assert [one["id"] for one in listed] == [after, before], "what was refused did not happen"
 
 
 async def test_a_driver_that_breaks_is_a_store_that_cannot_write(caplog: pytest.LogCaptureFixture) -> None:
