@@ -378,6 +378,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
             "otel_traceparent": None,
             "initial_state": None,
             "channel_context": None,
+            "payload": None,
         },
         "delete_extras": {"id": name_of(31)},
         "push_details": {"id": name_of(31)},

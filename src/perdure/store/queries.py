@@ -74,7 +74,7 @@ def spelled_out(text: str, source: str) -> str:
     def include(match: re.Match[str]) -> str:
         if match[1] not in shared:
             raise ValueError(f"{source}: there is no text {match[1]!r}.")
-        return shared[match[1]]
+        return _INCLUDED.sub(include, shared[match[1]])
 
     return _INCLUDED.sub(include, _SHARED.sub("", text))
 

@@ -26,6 +26,8 @@ from perdure.wire.records import Kind, Problem, Row
 from perdure.wire.requests import Claimed, StartAnswer, Started, StartItem
 from perdure.wire.transcripts import OnConflict
 
+INLINE_BYTES_MAX = 64 << 10
+"""A larger payload is a row of its own: SQLite reads and writes all of an execution's at each of its steps."""
 _ANSWERS = msgspec.json.Decoder(list[StartAnswer])
 
 
@@ -212,6 +214,8 @@ async def start_items(
             if root_id is not None and root_id not in budgeted:
                 budgeted[root_id] = bool(await query("any_budget", root_id=root_id))
             given.append(_claimed(id, item, now_us, offer, queue_name, parent, budgeted.get(root_id, False)))
+        payload = bytes(item.payload)
+        apart = payload if len(payload) > INLINE_BYTES_MAX else None
         rows.append(
             (
                 project_id,
@@ -219,7 +223,7 @@ async def start_items(
                 item.workflow_id,
                 target.deployment_id,
                 phase,
-                bytes(item.payload),
+                b"" if apart else payload,
                 now_us,
                 item.parent_execution_id,
                 parent.root_id,
@@ -246,8 +250,8 @@ async def start_items(
             tags.extend((project_id, name, value, id) for name, value in item.tags.items())
         context = _value(item.channel_context) or parent.channel_context
         state = _value(item.initial_state)
-        if item.otel_traceparent is not None or state is not None or context is not None:
-            extras.append((id, item.otel_traceparent, state, context))
+        if apart or item.otel_traceparent is not None or state is not None or context is not None:
+            extras.append((id, item.otel_traceparent, state, context, apart))
         if item.budget is not None:
             await give_budget(project_id, id, parent.root_id or id, item.budget, now_us)
         if item.webhook_url is not None:

@@ -1,22 +1,30 @@
 -- Handing executions out. `rank` orders admission: what wakes before what is new, then by priority; a fresh execution has
 -- 1000000 - priority, a woken one -priority.
 
+-- text: payload
+CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN executions.payload
+    ELSE (SELECT x.payload FROM execution_extras x WHERE x.execution_id = executions.id) END
+
+-- text: payload_size
+CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN OCTET_LENGTH(executions.payload)
+    ELSE (SELECT OCTET_LENGTH(x.payload) FROM execution_extras x WHERE x.execution_id = executions.id) END
+
 -- name: ready_sizes
 -- How large the payloads are of those that claim_executions would pick.
-SELECT OCTET_LENGTH(payload) FROM executions
+SELECT {= payload_size} FROM executions
 WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND limited = 0
   AND due_at_us IS NULL AND (python IS NULL OR python = :python)
 ORDER BY rank, ready_at_us, id LIMIT :capacity;
 
 -- name: ready_sizes_between
-SELECT OCTET_LENGTH(payload) FROM executions
+SELECT {= payload_size} FROM executions
 WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND limited = 0
   AND due_at_us IS NULL AND (rank, ready_at_us) >= (:rank, :ready_from_us) AND rank < :rank_before
   AND (python IS NULL OR python = :python)
 ORDER BY rank, ready_at_us, id LIMIT :capacity;
 
 -- name: ready_sizes_limited
-SELECT OCTET_LENGTH(payload) FROM executions
+SELECT {= payload_size} FROM executions
 WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND limited = 1
   AND due_at_us IS NULL AND queue_name = :queue_name AND COALESCE(concurrency_key, '') = :concurrency_key
   AND (python IS NULL OR python = :python)
@@ -31,7 +39,7 @@ phase = CASE WHEN cancelled_by IS NULL THEN 'running' ELSE 'cancelling' END,
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 
 -- text: handed_out
-id, workflow_id, attempt, payload, created_at_us, next_seq - 1, losses + undelivered, retry_count, phase, key,
+id, workflow_id, attempt, {= payload}, created_at_us, next_seq - 1, losses + undelivered, retry_count, phase, key,
   queue_name, concurrency_key, parent_execution_id, root_execution_id, deployment_id, session_id, user_id, tags,
   parked_worker, parked_seq, moved_at_us,
   (SELECT 1 FROM budgets b WHERE b.root_id = COALESCE(executions.root_execution_id, executions.id) LIMIT 1), rank, ready_at_us

@@ -1,7 +1,11 @@
 -- Looking at executions.
 
+-- text: payload
+CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN executions.payload
+    ELSE (SELECT x.payload FROM execution_extras x WHERE x.execution_id = executions.id) END
+
 -- name: get_execution
-SELECT id, project_id, workflow_id, deployment_id, phase, payload, result, error, created_at_us, started_at_us,
+SELECT id, project_id, workflow_id, deployment_id, phase, {= payload}, result, error, created_at_us, started_at_us,
   completed_at_us, assigned_to_worker, parent_execution_id, root_execution_id, retry_count, step_key, queue_name,
   concurrency_key, batch_id, session_id, user_id, output_schema_name, cancelled_at_us, cancelled_by, run_timeout_seconds,
   key, attempt, tags, progress, due_at_us, next_seq
@@ -29,8 +33,12 @@ FROM executions e WHERE e.project_id = :project_id AND e.id = :id;
   AND (:created_after_us{::BIGINT} IS NULL OR created_at_us >= :created_after_us)
   AND (:created_before_us{::BIGINT} IS NULL OR created_at_us < :created_before_us)
 
+-- text: payload_size
+CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN OCTET_LENGTH(executions.payload)
+    ELSE (SELECT OCTET_LENGTH(x.payload) FROM execution_extras x WHERE x.execution_id = executions.id) END
+
 -- text: size
-OCTET_LENGTH(payload) + COALESCE(OCTET_LENGTH(result), 0)
+{= payload_size} + COALESCE(OCTET_LENGTH(result), 0)
 
 -- name: list_ids
 -- Which executions are on a page, newest first, and how large they are: one text for all filters, a NULL filter is none.
@@ -89,7 +97,7 @@ ORDER BY g.execution_id DESC LIMIT :limit;
 
 -- name: list_executions
 -- Those of a page.
-SELECT id, project_id, workflow_id, deployment_id, phase, payload, result, error, created_at_us, started_at_us,
+SELECT id, project_id, workflow_id, deployment_id, phase, {= payload}, result, error, created_at_us, started_at_us,
   completed_at_us, assigned_to_worker, parent_execution_id, root_execution_id, retry_count, step_key, queue_name,
   concurrency_key, batch_id, session_id, user_id, output_schema_name, cancelled_at_us, cancelled_by, run_timeout_seconds,
   key, attempt, tags, progress, due_at_us, next_seq

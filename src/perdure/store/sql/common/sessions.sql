@@ -53,10 +53,18 @@ SELECT id FROM (
     AND (session_id IS NULL OR session_id <> :session_id)) AS of_session
 ORDER BY id DESC LIMIT :limit;
 
+-- text: payload
+CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN executions.payload
+    ELSE (SELECT x.payload FROM execution_extras x WHERE x.execution_id = executions.id) END
+
+-- text: payload_size
+CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN OCTET_LENGTH(executions.payload)
+    ELSE (SELECT OCTET_LENGTH(x.payload) FROM execution_extras x WHERE x.execution_id = executions.id) END
+
 -- name: session_run
 -- Without what is larger than `bytes_max`. Questions are counted of the run and of the first thousand below it.
 SELECT id, workflow_id, phase, COALESCE(session_id, id), created_at_us, started_at_us, completed_at_us, error,
-  CASE WHEN OCTET_LENGTH(payload) <= :bytes_max THEN payload END, CASE WHEN OCTET_LENGTH(result) <= :bytes_max THEN result END,
+  CASE WHEN {= payload_size} <= :bytes_max THEN {= payload} END, CASE WHEN OCTET_LENGTH(result) <= :bytes_max THEN result END,
   (SELECT COUNT(*) FROM waits w WHERE w.execution_id = executions.id
     AND ((w.topic IS NULL AND w.data IS NOT NULL) OR w.topic = 'workflow/' || executions.workflow_id || '/' || executions.id))
   + (SELECT COUNT(*) FROM (SELECT c.id FROM executions c WHERE c.project_id = :project_id AND c.root_execution_id = :id

@@ -1,9 +1,13 @@
 -- What the space is used for (`perdure db size`); each reads whole tables.
 
+-- text: payload_size
+CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN OCTET_LENGTH(executions.payload)
+    ELSE (SELECT OCTET_LENGTH(x.payload) FROM execution_extras x WHERE x.execution_id = executions.id) END
+
 -- name: size_executions
 SELECT project_id, workflow_id, COUNT(*),
   CAST(SUM(CASE WHEN phase IN ('completed', 'failed', 'cancelled') THEN 0 ELSE 1 END) AS BIGINT),
-  CAST(SUM(OCTET_LENGTH(payload) + COALESCE(OCTET_LENGTH(result), 0) + COALESCE(OCTET_LENGTH(error), 0)
+  CAST(SUM({= payload_size} + COALESCE(OCTET_LENGTH(result), 0) + COALESCE(OCTET_LENGTH(error), 0)
     + COALESCE(OCTET_LENGTH(tags), 0) + COALESCE(OCTET_LENGTH(progress), 0)) AS BIGINT)
 FROM executions GROUP BY project_id, workflow_id;
 
