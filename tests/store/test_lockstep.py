@@ -711,7 +711,7 @@ def test_every_verb_that_changes_something_says_what_it_names() -> None:
     reading |= {"get_deployment", "list_workflows", "get_workflow", "list_runs", "get_definition", "list_definitions"}
     reading |= {"get_messages", "list_slack_apps", "look_out", "read_signing", "list_deployments"}
     reading |= {"watched_topics", "list_triggers", "topic_end"}
-    reading |= {"get_memory", "list_agent_runs", "get_session", "list_traces", "get_trace", "journal_of"}
+    reading |= {"get_memory", "list_agent_runs", "get_session", "list_traces", "get_trace", "journal_of", "homes"}
     reading |= {"find_question", "list_questions", "exporting", "project_ids", "read_transcript"}
     reading |= {"budget_of", "queued_behind"}
     reading |= {"untold", "active_workers", "watch_push_workers", "standing", "list_steps", "read_step"}
