@@ -1,7 +1,8 @@
 """An existing client, its worker and a real server: processes that talk over real sockets.
 
-The package is installed, unmodified, into an environment of its own beside the clone's; it is built once and kept. Its
-worker listens on port 8000 whatever it is told, so one such house stands at a time on a machine (a lock sees to that).
+The package is installed, unmodified and with what it needs pinned, into an environment of its own beside the clone's;
+it is built once and kept. Its worker listens on port 8000 whatever it is told, so one such house stands at a time on a
+machine (a lock sees to that).
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ import httpx2
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(__file__).with_name("programs")
-PACKAGE = "polos-sdk==0.1.15"
+PINS = ROOT / "requirements" / "existing-client.txt"
 CACHE = ROOT / ".cache"
-ENVIRONMENT = CACHE / f"{PACKAGE.replace('==', '-')}-py{sys.version_info[0]}.{sys.version_info[1]}"
+ENVIRONMENT = CACHE / f"existing-client-py{sys.version_info[0]}.{sys.version_info[1]}"
 WORKER_PORT = 8000
 Json = Any
 
@@ -40,16 +41,16 @@ async def locked(path: Path) -> AsyncIterator[None]:
 
 
 async def environment() -> Path:
-    """The interpreter of an environment with the package in it; made when it is not there."""
+    """The interpreter of an environment with the package in it; made when it is not there, or holds other pins."""
     CACHE.mkdir(exist_ok=True)
     python = ENVIRONMENT / "bin" / "python"
     done = ENVIRONMENT / "done"
     async with locked(CACHE / "environment.lock"):
-        if not done.exists():
+        if not done.exists() or done.read_text() != PINS.read_text():
             uv = [sys.executable, "-m", "uv"]
             await _run([*uv, "venv", "--clear", "--python", sys.executable, str(ENVIRONMENT)])
-            await _run([*uv, "pip", "install", "--python", str(python), PACKAGE])
-            done.touch()
+            await _run([*uv, "pip", "install", "--python", str(python), "--require-hashes", "-r", str(PINS)])
+            done.write_text(PINS.read_text())
     return python
 
 
