@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import select
 import subprocess
 import sys
+import time
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -43,16 +45,21 @@ def in_a_terminal(command: list[str]) -> tuple[int, str]:
     """How a program ends that writes to a terminal, and all that it wrote, without colours."""
     master, terminal = os.openpty()
     variables = {**os.environ, "TERM": "xterm", "COLUMNS": "140"}
-    with subprocess.Popen(command, stdout=terminal, stderr=terminal, cwd=ROOT, env=variables) as process:
-        os.close(terminal)
-        said = b""
-        while True:
+    process = subprocess.Popen(command, stdout=terminal, stderr=terminal, cwd=ROOT, env=variables)
+    os.close(terminal)
+    said, until = b"", time.monotonic() + 110
+    try:
+        while select.select([master], [], [], max(0.0, until - time.monotonic()))[0]:
             try:
-                said += (part := os.read(master, 1 << 16))
+                part = os.read(master, 1 << 16)
             except OSError:  # how a terminal says that nobody writes any more
                 break
             if not part:
                 break
+            said += part
+        status = process.wait(max(1.0, until - time.monotonic()))
+    finally:
+        process.kill()
+        process.wait()
         os.close(master)
-        status = process.wait(110)
     return status, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.decode())

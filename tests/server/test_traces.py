@@ -260,19 +260,28 @@ async def test_spans_of_an_execution_come_home(served: Served, hand: Hand) -> No
         span("request", trace_id="f" * 32, name="POST /execute", span_type="custom", attributes={"code": "run.py"}),
         of(id, "root", parent_span_id="request"),
         of(id, "step", "step", parent_span_id="root"),
+        span("inner", trace_id="f" * 32, name="db", span_type="custom", parent_span_id="step", attributes=None),
+        span("innermost", trace_id="f" * 32, name="db", span_type="custom", parent_span_id="inner", attributes=None),
+        span("round", trace_id="f" * 32, name="db", span_type="custom", parent_span_id="round", attributes=None),
         of(child, "child", "tool", parent_span_id="root"),
         of(given, "given", parent_span_id="request"),
         of(given[:-1] + "~", "nobody", parent_span_id="request"),
+        of("\0", "nothing", parent_span_id="request"),
     )
     assert (await put(served, *sent))["accepted"] == len(sent)
     assert (await put(served, of(id, "root", parent_span_id="request", error={"message": "sent again"})))[
         "accepted"
     ] == 1
     found = (await get(served, id.replace("-", "")))["spans"]
-    assert {one["span_id"]: one["parent_span_id"] for one in found} == {"root": None, "step": "root", "child": "root"}
+    assert {one["span_id"]: one["parent_span_id"] for one in found} == {
+        **{"root": None, "step": "root", "child": "root"},
+        **{"inner": "step", "innermost": "inner"},  # they say nothing of an execution, and are below one that does
+    }
     assert next(one for one in found if one["span_id"] == "root")["error"] == {"message": "sent again"}
     left = {one["span_id"]: one["parent_span_id"] for one in (await get(served, "f" * 32))["spans"]}
-    assert left == {"request": None, "given": "request", "nobody": "request"}
+    assert left == {
+        **{"request": None, "given": "request", "nobody": "request", "nothing": "request", "round": "round"},
+    }
     # It is no execution of another project's.
     await put(served, of(id, "theirs"), headers=other)
     assert [one["span_id"] for one in (await get(served, "f" * 32, headers=other))["spans"]] == ["theirs"]

@@ -90,6 +90,10 @@ WHERE names.n % 200 = 11 AND names.n < :executions;
 INSERT INTO execution_extras (execution_id, otel_traceparent, otel_span_id, initial_state)
 SELECT id, 'trace', 'span', :payload FROM names WHERE n % 10 = 1 AND n < :executions;
 
+-- name: large_payloads
+-- picks: a payload of its own for one finished execution in ten
+INSERT INTO large_payloads (execution_id, payload) SELECT id, :payload FROM names WHERE n % 10 = 2 AND n < :executions;
+
 -- name: topics
 -- picks: a topic for every thousand executions
 INSERT INTO topics (project_id, topic, last_seq) SELECT 'p', 'topic-' || n, 100 FROM numbers WHERE n <= :executions / 1000;

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
+from perdure.engine.executions import is_uuid
 from perdure.engine.stitching import stitched
 from perdure.store.verbs import trace_looks, traces
 from perdure.store.verbs.trace_looks import TraceFilters, TraceRoot
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from perdure.engine.engine import Engine
 
 AT_ONCE = 500
-"""Spans written in one go, so that others get their turn between."""
+"""Spans read or written in one go, so that others get their turn between."""
 LIST_MAX = 500
 OFFSET_MAX = 10_000
 
@@ -38,15 +40,34 @@ class Traces:
         self._engine = engine
 
     async def at_home(self, project_id: str, spans: Sequence[Span]) -> list[Span]:
-        """The spans, those of executions in the trace of their root execution.
+        """The spans, those of executions in the trace of their root execution, with those below them.
 
         Where a worker's web framework has spans of its own, an execution's run becomes one of the request that brought
         it, and each piece between two waits lands in another trace. A root execution that was given a trace by its
-        caller is left there, and so is what says nothing of an execution.
+        caller is left there, and so is what says nothing of an execution and is below no span of these that does.
         """
-        ids = sorted({id for span in spans if (id := span.execution_id) is not None})
-        homes = await self._engine.store.read(trace_looks.homes(project_id=project_id, ids=ids)) if ids else {}
-        return [_moved(span, homes.get(span.execution_id or "")) for span in spans]
+        of = [await _in_turn(n, span) for n, span in enumerate(spans)]
+        ids = sorted({id for id in of if id is not None and is_uuid(id)})
+        if not ids:
+            return list(spans)
+        roots = await self._engine.store.read(trace_looks.homes(project_id=project_id, ids=ids))
+        places = {(span.trace_id, span.span_id): n for n, span in enumerate(spans)}
+        home: list[str | None] = [roots.get(id or "") for id in of]
+        moved: list[Span] = []
+        for n, span in enumerate(spans):
+            above, seen = n, {n}
+            while of[above] is None:
+                found = places.get((span.trace_id, spans[above].parent_span_id or ""))
+                if found is None or found in seen:
+                    break
+                seen.add(above := found)
+            root_id = home[above]
+            if root_id is None or span.trace_id == trace_id_of(root_id):
+                moved.append(span)
+            else:  # the root's own pieces have no parent there
+                parent = None if of[n] == root_id and span.is_run else span.parent_span_id
+                moved.append(replace(span, trace_id=trace_id_of(root_id), parent_span_id=parent))
+        return moved
 
     async def put(self, project_id: str, spans: Sequence[Span]) -> list[tuple[str, str]]:
         """Keep spans, each instead of what was sent before under its ids; answers those (by trace and own id) for which
@@ -92,12 +113,11 @@ class Traces:
         return WholeTrace(stitched(spans), found.phase)
 
 
-def _moved(span: Span, root_id: str | None) -> Span:
-    """The span in the trace of that root execution. The root's own pieces have no parent there."""
-    if root_id is None or span.trace_id == trace_id_of(root_id):
-        return span
-    parent = None if span.is_run and span.execution_id == root_id else span.parent_span_id
-    return replace(span, trace_id=trace_id_of(root_id), parent_span_id=parent)
+async def _in_turn(n: int, span: Span) -> str | None:
+    """The execution that a span says it is of; others get their turn between many."""
+    if n % AT_ONCE == AT_ONCE - 1:
+        await asyncio.sleep(0)
+    return span.execution_id
 
 
 def _parts(spans: Sequence[Span]) -> Iterator[dict[str, list[Span]]]:

@@ -26,7 +26,7 @@ from perdure.sdk.workflow import Workflow, named, payload_of
 from perdure.wire.budgets import BudgetChange, OnExceed, usd_micros
 from perdure.wire.codec import NAME_BYTES_MAX, check_text
 from perdure.wire.errors import BadValue, PerdureError, Unavailable, from_code
-from perdure.wire.limits import VALUE_BYTES_MAX
+from perdure.wire.limits import REPLY_BYTES_MAX, VALUE_BYTES_MAX
 from perdure.wire.records import Event, Execution, Problem, Row
 from perdure.wire.requests import EventItem, ExecutionPage, Finished, ListFilters, LogLine, Started, StartItem
 from perdure.wire.status import Phase
@@ -50,7 +50,6 @@ _Start: TypeAlias = "tuple[StartItem, asyncio.Future[Started | Problem]]"
 """What is to be started, and where its answer is awaited."""
 
 START_ITEMS_MAX = 500
-START_BYTES_MAX = 8 << 20
 """How much leaves with one request; one item always does, however large."""
 STARTS_IN_FLIGHT = 2
 
@@ -410,7 +409,7 @@ def _change(
 
 def _cut(starts: list[_Start]) -> tuple[list[_Start], list[_Start]]:
     """As many as fit into one request, and the rest."""
-    room = START_BYTES_MAX
+    room = REPLY_BYTES_MAX
     for n, (item, _) in enumerate(starts[:START_ITEMS_MAX]):
         room -= 400 + memoryview(item.payload).nbytes
         if room < 0 and n:

@@ -4,7 +4,8 @@ Both databases run the same text, in `sql/common/` by noun. Where a word must di
 `a` on SQLite and `b` on PostgreSQL, `{b}` is said on PostgreSQL only: row locks, which SQLite's one writer does not
 need, and casts. What differs by more than a word stands in `sqlite.sql` and `postgres.sql`.
 
-What several queries of a file say alike stands once, under a line `-- text: …`, and is said by `{= …}`.
+What several queries of a file say alike stands once, under a line `-- text: …`, and is said by `{= …}`; what those of
+several files do, in `common/shared.sql`.
 
 Header lines that the loader enforces: every statement that writes says which rows it touches, `-- holds: table=value`
 when its arguments name them or `-- picks: …` when a predicate chooses them. Drivers that run many verbs in one
@@ -202,8 +203,10 @@ def texts(name: str) -> list[tuple[str, str]]:
 def load(dialect: str) -> dict[str, Statement]:
     """All queries for one dialect: the common ones and its own. Refuses a name that stands twice."""
     found: dict[str, Statement] = {}
-    for source, text in [*texts("common"), *texts(dialect)]:
-        more = parse(text, source, dialect)
+    common = dict(texts("common"))
+    shared = common.pop("shared.sql")
+    for source, text in [*common.items(), *texts(dialect)]:
+        more = parse(f"{shared}\n{text}", source, dialect)
         twice = found.keys() & more.keys()
         if twice:
             raise ValueError(f"{source} defines queries that stand elsewhere too: {', '.join(sorted(twice))}.")

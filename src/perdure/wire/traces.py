@@ -62,7 +62,7 @@ class Span(Struct, frozen=True):
     @property
     def is_run(self) -> bool:
         """Whether it is all of an execution, or a piece between two waits; not something in it."""
-        return self.span_type in RUNS and self.execution_id is not None
+        return self.span_type in RUNS and self.said("execution_id") is not None
 
     @property
     def failed(self) -> bool:

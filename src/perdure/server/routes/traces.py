@@ -39,8 +39,8 @@ routes = Routes("Traces")
 async def put_spans(call: Call, body: SpansRequest) -> SpansResponse:
     """Keep spans. Each is judged alone, and one that comes again takes the place of the first.
 
-    Any trace id is taken; what says that it is of an execution goes to the trace of its root. A trace has at most
-    10,000 spans, a span at most 1 MiB.
+    Any trace id is taken; what says that it is of an execution goes to the trace of its root, if that was given none
+    (`otel_traceparent`). A trace has at most 10,000 spans, a span at most 1 MiB.
     """
     if len(body.spans) > SPANS_MAX:
         raise BadValue(f"body.spans: holds {len(body.spans):,} spans; the limit is {SPANS_MAX:,}", {"path": "spans"})

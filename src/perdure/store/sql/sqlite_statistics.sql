@@ -65,6 +65,7 @@ INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
   ('push_workers', 'push_workers_by_url', '20 20 1'),
   ('push_workers', 'push_workers_to_check', '20 5'),
   ('execution_extras', 'execution_extras', '100000 1'),
+  ('large_payloads', 'sqlite_autoindex_large_payloads_1', '10000 1'),
   ('workflows', 'workflows', '100 100 50 1'),
   ('deployments', 'deployments', '10 10 1'),
   ('queues', 'queues', '100 100 1'),

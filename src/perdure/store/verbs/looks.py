@@ -37,6 +37,7 @@ _INDEXED: Final = {
 """Filters that have an index, the narrowest first, and the query that walks it."""
 
 _PARTS = (
+    "delete_large_payload",
     "delete_journal",
     "delete_waits",
     "delete_logs",
@@ -70,6 +71,7 @@ DOCTOR = (
     "doctor_turns_of_open_executions",
     "doctor_waits_for_a_turn",
     "doctor_budget_adds_up",
+    "doctor_payload_there",
     "doctor_orphan_rows",
 )
 

@@ -119,6 +119,7 @@ async def start_items(
     rows: list[tuple[object, ...]] = []
     tags: list[tuple[object, ...]] = []
     extras: list[tuple[object, ...]] = []
+    large: list[tuple[str, bytes]] = []
     told: list[tuple[object, ...]] = []
     heard: list[tuple[str, str, str]] = []
     """Executions that hear of another one's message, that one, and its workflow."""
@@ -215,7 +216,9 @@ async def start_items(
                 budgeted[root_id] = bool(await query("any_budget", root_id=root_id))
             given.append(_claimed(id, item, now_us, offer, queue_name, parent, budgeted.get(root_id, False)))
         payload = bytes(item.payload)
-        apart = payload if len(payload) > INLINE_BYTES_MAX else None
+        if len(payload) > INLINE_BYTES_MAX:
+            large.append((id, payload))
+            payload = b""
         rows.append(
             (
                 project_id,
@@ -223,7 +226,7 @@ async def start_items(
                 item.workflow_id,
                 target.deployment_id,
                 phase,
-                b"" if apart else payload,
+                payload,
                 now_us,
                 item.parent_execution_id,
                 parent.root_id,
@@ -250,8 +253,8 @@ async def start_items(
             tags.extend((project_id, name, value, id) for name, value in item.tags.items())
         context = _value(item.channel_context) or parent.channel_context
         state = _value(item.initial_state)
-        if apart or item.otel_traceparent is not None or state is not None or context is not None:
-            extras.append((id, item.otel_traceparent, state, context, apart))
+        if item.otel_traceparent is not None or state is not None or context is not None:
+            extras.append((id, item.otel_traceparent, state, context))
         if item.budget is not None:
             await give_budget(project_id, id, parent.root_id or id, item.budget, now_us)
         if item.webhook_url is not None:
@@ -267,6 +270,8 @@ async def start_items(
             await query_many("insert_tag", tags)
         if extras:
             await query_many("insert_extras", extras)
+        if large:
+            await query_many("insert_large_payload", large)
         if told:
             await query_many("insert_execution_webhook", told)
         for holder, id, workflow_id in heard:

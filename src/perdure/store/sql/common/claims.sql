@@ -1,14 +1,6 @@
 -- Handing executions out. `rank` orders admission: what wakes before what is new, then by priority; a fresh execution has
 -- 1000000 - priority, a woken one -priority.
 
--- text: payload
-CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN executions.payload
-    ELSE (SELECT x.payload FROM execution_extras x WHERE x.execution_id = executions.id) END
-
--- text: payload_size
-CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN OCTET_LENGTH(executions.payload)
-    ELSE (SELECT OCTET_LENGTH(x.payload) FROM execution_extras x WHERE x.execution_id = executions.id) END
-
 -- name: ready_sizes
 -- How large the payloads are of those that claim_executions would pick.
 SELECT {= payload_size} FROM executions

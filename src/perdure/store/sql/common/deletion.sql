@@ -5,6 +5,10 @@
 DELETE FROM executions WHERE project_id = :project_id AND id = :id AND phase IN ('completed', 'failed', 'cancelled')
 RETURNING id;
 
+-- name: delete_large_payload
+-- holds: execution=id
+DELETE FROM large_payloads WHERE execution_id = :id;
+
 -- name: delete_journal
 -- holds: execution=id
 DELETE FROM journal WHERE execution_id = :id;

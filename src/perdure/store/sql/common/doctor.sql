@@ -79,6 +79,10 @@ SELECT b.execution_id FROM budgets b JOIN reservations r ON r.budget_id = b.exec
 GROUP BY b.execution_id, b.usd_micros_reserved, b.tokens_reserved, b.calls_reserved
 HAVING SUM(r.usd_micros) > b.usd_micros_reserved OR SUM(r.tokens) > b.tokens_reserved OR SUM(r.calls) > b.calls_reserved LIMIT 20;
 
+-- name: doctor_payload_there
+SELECT id FROM executions WHERE OCTET_LENGTH(payload) = 0
+  AND NOT EXISTS (SELECT 1 FROM large_payloads x WHERE x.execution_id = executions.id) LIMIT 20;
+
 -- name: doctor_orphan_rows
 SELECT execution_id FROM journal WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = journal.execution_id)
 UNION SELECT execution_id FROM waits WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = waits.execution_id)
@@ -86,6 +90,7 @@ UNION SELECT execution_id FROM execution_webhooks x WHERE NOT EXISTS (SELECT 1 F
 UNION SELECT execution_id FROM deliveries WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = deliveries.execution_id)
 UNION SELECT execution_id FROM approvals WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = approvals.execution_id)
 UNION SELECT execution_id FROM execution_extras WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = execution_extras.execution_id)
+UNION SELECT execution_id FROM large_payloads WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = large_payloads.execution_id)
 UNION SELECT execution_id FROM logs WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = logs.execution_id)
 UNION SELECT execution_id FROM stream_items WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = stream_items.execution_id)
 UNION SELECT execution_id FROM budgets WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = budgets.execution_id)

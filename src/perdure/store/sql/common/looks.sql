@@ -1,9 +1,5 @@
 -- Looking at executions.
 
--- text: payload
-CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN executions.payload
-    ELSE (SELECT x.payload FROM execution_extras x WHERE x.execution_id = executions.id) END
-
 -- name: get_execution
 SELECT id, project_id, workflow_id, deployment_id, phase, {= payload}, result, error, created_at_us, started_at_us,
   completed_at_us, assigned_to_worker, parent_execution_id, root_execution_id, retry_count, step_key, queue_name,
@@ -32,10 +28,6 @@ FROM executions e WHERE e.project_id = :project_id AND e.id = :id;
     AND t.name = :tag_name AND t.value = :tag_value AND t.execution_id = executions.id))
   AND (:created_after_us{::BIGINT} IS NULL OR created_at_us >= :created_after_us)
   AND (:created_before_us{::BIGINT} IS NULL OR created_at_us < :created_before_us)
-
--- text: payload_size
-CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN OCTET_LENGTH(executions.payload)
-    ELSE (SELECT OCTET_LENGTH(x.payload) FROM execution_extras x WHERE x.execution_id = executions.id) END
 
 -- text: size
 {= payload_size} + COALESCE(OCTET_LENGTH(result), 0)

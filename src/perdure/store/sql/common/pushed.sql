@@ -3,8 +3,8 @@
 
 -- name: insert_extras
 -- holds: execution=execution_id
-INSERT INTO execution_extras (execution_id, otel_traceparent, initial_state, channel_context, payload)
-VALUES (:execution_id, :otel_traceparent, :initial_state, :channel_context, :payload);
+INSERT INTO execution_extras (execution_id, otel_traceparent, initial_state, channel_context)
+VALUES (:execution_id, :otel_traceparent, :initial_state, :channel_context);
 
 -- name: put_span_id
 -- holds: execution=execution_id

@@ -53,14 +53,6 @@ SELECT id FROM (
     AND (session_id IS NULL OR session_id <> :session_id)) AS of_session
 ORDER BY id DESC LIMIT :limit;
 
--- text: payload
-CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN executions.payload
-    ELSE (SELECT x.payload FROM execution_extras x WHERE x.execution_id = executions.id) END
-
--- text: payload_size
-CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN OCTET_LENGTH(executions.payload)
-    ELSE (SELECT OCTET_LENGTH(x.payload) FROM execution_extras x WHERE x.execution_id = executions.id) END
-
 -- name: session_run
 -- Without what is larger than `bytes_max`. Questions are counted of the run and of the first thousand below it.
 SELECT id, workflow_id, phase, COALESCE(session_id, id), created_at_us, started_at_us, completed_at_us, error,

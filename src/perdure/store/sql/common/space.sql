@@ -1,9 +1,5 @@
 -- What the space is used for (`perdure db size`); each reads whole tables.
 
--- text: payload_size
-CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN OCTET_LENGTH(executions.payload)
-    ELSE (SELECT OCTET_LENGTH(x.payload) FROM execution_extras x WHERE x.execution_id = executions.id) END
-
 -- name: size_executions
 SELECT project_id, workflow_id, COUNT(*),
   CAST(SUM(CASE WHEN phase IN ('completed', 'failed', 'cancelled') THEN 0 ELSE 1 END) AS BIGINT),

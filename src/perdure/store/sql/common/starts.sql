@@ -12,6 +12,10 @@ VALUES (:project_id, :id, :workflow_id, :deployment_id, :phase, :payload, :now_u
   :run_timeout_seconds, :key, :tags, :due_at_us, :priority, :rank, :ready_at_us, :limited, :wake_on_cancel, :now_us,
   :attempt, :assigned_to_worker, :started_at_us, :claim_id, :python, :next_seq);
 
+-- name: insert_large_payload
+-- holds: execution=execution_id
+INSERT INTO large_payloads (execution_id, payload) VALUES (:execution_id, :payload);
+
 -- name: check_offer
 -- holds: worker=worker_id
 -- A worker that offered to take work at once: is it still what it was, and is nothing ahead of what is started now?

@@ -53,14 +53,6 @@ SELECT span_id, parent_span_id, name, span_type, started_at_us, ended_at_us,
   CASE WHEN OCTET_LENGTH(body) <= :bytes_max THEN body END
 FROM spans WHERE project_id = :project_id AND trace_id = :trace_id ORDER BY span_id LIMIT :limit;
 
--- text: payload
-CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN executions.payload
-    ELSE (SELECT x.payload FROM execution_extras x WHERE x.execution_id = executions.id) END
-
--- text: payload_size
-CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN OCTET_LENGTH(executions.payload)
-    ELSE (SELECT OCTET_LENGTH(x.payload) FROM execution_extras x WHERE x.execution_id = executions.id) END
-
 -- text: traced
 id, workflow_id, phase, created_at_us, started_at_us, completed_at_us, parent_execution_id, root_execution_id, step_key,
   deployment_id, session_id, user_id, attempt, retry_count, error,

@@ -27,14 +27,10 @@ RETURNING taken_by;
 -- name: result_of
 SELECT phase, result FROM executions WHERE project_id = :project_id AND id = :id;
 
--- text: payload
-CASE WHEN OCTET_LENGTH(e.payload) > 0 THEN e.payload
-    ELSE (SELECT x.payload FROM execution_extras x WHERE x.execution_id = e.id) END
-
 -- name: messages_to_take
 -- Each execution by its key: of a join PostgreSQL might make a walk through all of a workflow.
 SELECT t.execution_id,
-  (SELECT {= payload} FROM executions e WHERE e.project_id = t.project_id AND e.id = t.execution_id LIMIT 1)
+  (SELECT {= payload} FROM executions WHERE project_id = t.project_id AND id = t.execution_id LIMIT 1)
 FROM turns t
 WHERE t.project_id = :project_id AND t.session_id = :session_id AND t.state = 'waiting' AND t.deliver = 1
   AND (SELECT e.workflow_id FROM executions e WHERE e.project_id = t.project_id AND e.id = t.execution_id LIMIT 1) = :workflow_id

@@ -1,0 +1,9 @@
+-- What queries of several files say alike. A large payload is a row of its own, and empty in `executions`.
+
+-- text: payload
+CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN executions.payload
+    ELSE (SELECT x.payload FROM large_payloads x WHERE x.execution_id = executions.id) END
+
+-- text: payload_size
+CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN OCTET_LENGTH(executions.payload)
+    ELSE (SELECT OCTET_LENGTH(x.payload) FROM large_payloads x WHERE x.execution_id = executions.id) END
