@@ -312,3 +312,12 @@ def test_the_frequent_writes_make_no_table_but_the_one_for_their_answer(planner:
     code = planner.execute("EXPLAIN " + query.sql, [None] * len(query.parameters))
     made = sum(row[1] == "OpenEphemeral" for row in code)
     assert made == ("RETURNING" in query.sql)
+
+
+def test_what_queries_share_may_name_more_of_it_and_stands_once() -> None:
+    shared = "-- text: a\n1 + 1\n\n-- text: b\n{= a} + 2\n\n"
+    assert parse(shared + "-- name: q\nSELECT {= b};\n", "file.sql")["q"].sql == "SELECT 1 + 1 + 2"
+    with pytest.raises(ValueError, match="no text 'c'"):
+        parse(shared + "-- name: q\nSELECT {= c};\n", "file.sql")
+    with pytest.raises(ValueError, match="twice"):
+        parse(shared + "-- text: a\n3\n\n-- name: q\nSELECT {= a};\n", "file.sql")

@@ -1,4 +1,4 @@
-"""The limits of all doors are settings of the environment; each test is a process of its own, as they are read once."""
+"""The limits are settings of the environment; each test is a process of its own, as they are read once."""
 
 import os
 import subprocess

@@ -69,8 +69,12 @@ class Statement(NamedTuple):
 
 
 def spelled_out(text: str, source: str) -> str:
-    """A file's text with what its queries share written where they name it; raises ValueError for an unknown name."""
-    shared = {match[1]: match[2] for match in _SHARED.finditer(text)}
+    """A file's text with what its queries share written where they name it; raises ValueError for a name that is not
+    known, or stands twice."""
+    found = [(match[1], match[2]) for match in _SHARED.finditer(text)]
+    shared = dict(found)
+    if len(shared) < len(found):
+        raise ValueError(f"{source}: a text stands there, or in shared.sql, twice: {[name for name, _ in found]}.")
 
     def include(match: re.Match[str]) -> str:
         if match[1] not in shared:
