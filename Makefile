@@ -48,6 +48,7 @@ check: $(STAMP) ## Format, lint, types, import contracts; changes nothing
 	@$(PY) -m ruff format --check .
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy $(TYPED)
+	@for system in darwin win32; do $(PY) -m mypy --platform $$system --cache-dir .mypy_cache/$$system src || exit 1; done
 	@.venv/bin/lint-imports --no-logo
 
 # More than there are cores: much of the time tests wait for processes that they have started.

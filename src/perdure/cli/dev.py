@@ -384,15 +384,12 @@ class _Dev:
     @contextmanager
     def _keys(self, loop: "asyncio.AbstractEventLoop") -> Iterator[None]:
         """Take single keys from the terminal, if there is one."""
-        try:
-            import termios
-            import tty
-        except ImportError:  # Windows
+        if sys.platform == "win32" or not sys.stdin.isatty():
             yield
             return
-        if not sys.stdin.isatty():
-            yield
-            return
+        import termios
+        import tty
+
         terminal = sys.stdin.fileno()
         before = termios.tcgetattr(terminal)
         tty.setcbreak(terminal)

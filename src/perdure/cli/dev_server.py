@@ -60,7 +60,8 @@ def _explained(error: StoreInUse, note: Path) -> PerdureError:
     try:
         said = json.loads(note.read_text())
         pid, url = int(said["pid"]), said["url"]
-        os.kill(pid, 0)
+        if sys.platform != "win32":  # there it would be a Ctrl-C for it
+            os.kill(pid, 0)
     except (OSError, ValueError, KeyError, TypeError):
         return error
     return StoreInUse(

@@ -127,8 +127,8 @@ async def _work(worker: "Worker", transport: "HttpTransport", deployment: str, *
     """Register as soon as there is a server, work until a signal comes, hand back what is left."""
     import asyncio
     import logging
-    import signal
 
+    from perdure.server.stopping import when_asked_to_stop
     from perdure.wire.errors import Unavailable, UnknownOutcome
 
     logger = logging.getLogger("perdure.worker")
@@ -140,8 +140,7 @@ async def _work(worker: "Worker", transport: "HttpTransport", deployment: str, *
             os._exit(1)  # asked twice: at once, and the lease tells the server
         stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ask)
+    forget = when_asked_to_stop(loop, ask)
     stopping = asyncio.create_task(stop.wait())
     try:
         told = False
@@ -171,8 +170,7 @@ async def _work(worker: "Worker", transport: "HttpTransport", deployment: str, *
             await worker.drain()
     finally:
         stopping.cancel()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+        forget()
         await transport.close()
 
 
@@ -200,7 +198,7 @@ def end_with_parent() -> None:
         # Not through sys.stdin: a thread that still reads it would disturb the interpreter's end.
         while os.read(0, 1024):
             pass
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)  # os.kill would end a process at once on Windows
 
     threading.Thread(target=watch, name="perdure-parent", daemon=True).start()
 

@@ -9,7 +9,6 @@ import gc
 import logging
 import math
 import random
-import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -57,6 +56,7 @@ from perdure.server.routes import (
 )
 from perdure.server.routing import Route, Services
 from perdure.server.settings import Settings
+from perdure.server.stopping import when_asked_to_stop
 from perdure.store.interface import Store
 from perdure.store.open import open_store
 from perdure.wire.access import Principal, Role
@@ -341,8 +341,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[Server], Awaitable[No
             server.force_exit = True
         server.stop()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+    forget = when_asked_to_stop(loop, stop)
     serving = asyncio.create_task(server.run_until_stopped())
     try:
         ready = asyncio.create_task(server.ready.wait())
@@ -356,8 +355,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[Server], Awaitable[No
         ready.cancel()
         await serving
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+        forget()
 
 
 def run(settings: Settings) -> None:

@@ -195,22 +195,21 @@ def _in_order(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], tuple[Any
 
 
 def texts(name: str) -> list[tuple[str, str]]:
-    """The files of `sql/` that are common, or a dialect's own, each with its text."""
+    """The files of `sql/` that are common, or a dialect's own, each with its text and what all of them share."""
     folder = files("perdure.store") / "sql"
     found = (
         [folder / f"{name}.sql"] if name != "common" else sorted((folder / name).iterdir(), key=lambda file: file.name)
     )
-    return [(file.name, file.read_text(encoding="utf-8")) for file in found]
+    shared = (folder / "common" / "shared.sql").read_text(encoding="utf-8")
+    return [(file.name, f"{shared}\n{file.read_text(encoding='utf-8')}") for file in found if file.name != "shared.sql"]
 
 
 @cache
 def load(dialect: str) -> dict[str, Statement]:
     """All queries for one dialect: the common ones and its own. Refuses a name that stands twice."""
     found: dict[str, Statement] = {}
-    common = dict(texts("common"))
-    shared = common.pop("shared.sql")
-    for source, text in [*common.items(), *texts(dialect)]:
-        more = parse(f"{shared}\n{text}", source, dialect)
+    for source, text in [*texts("common"), *texts(dialect)]:
+        more = parse(text, source, dialect)
         twice = found.keys() & more.keys()
         if twice:
             raise ValueError(f"{source} defines queries that stand elsewhere too: {', '.join(sorted(twice))}.")

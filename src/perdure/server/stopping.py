@@ -1,0 +1,27 @@
+"""The signals that ask a process to end."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from typing import Any, Final
+
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+def when_asked_to_stop(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> Callable[[], None]:
+    """Have `callback` called in the loop at each such signal. Answers with what takes that back."""
+    before: dict[signal.Signals, Any] = {}
+    for number in SIGNALS:
+        try:
+            loop.add_signal_handler(number, callback)
+        except NotImplementedError:  # Windows: loops there take no signals, but wake up for them
+            before[number] = signal.signal(number, lambda *_: loop.call_soon_threadsafe(callback) and None)
+
+    def undo() -> None:
+        for number in SIGNALS:
+            if number in before:
+                signal.signal(number, before[number])
+            else:
+                loop.remove_signal_handler(number)
+
+    return undo
