@@ -198,11 +198,11 @@ class Asked:
         return [call for call in abandoned if call.key in self._given_up]  # The others' outcomes came all the same.
 
     def _was_asked(self, row: Row) -> bool:
-        key, kind = row.key, row.kind
-        call = self._calls.get(key)  # type: ignore[arg-type]
+        key, kind = row.key or "", row.kind  # no key is empty
+        call = self._calls.get(key)
         return (
             (call is not None and call.kind is kind and call.name == row.name)
             or (kind is Kind.TIMER and key in self.loop.timers)
             or (kind is Kind.CHILD and self._children is not None and key in self._children)
-            or self._given_up.get(key) is kind  # type: ignore[arg-type]
+            or self._given_up.get(key) is kind
         )
