@@ -52,16 +52,17 @@ class Traces:
             return list(spans)
         roots = await self._engine.store.read(trace_looks.homes(project_id=project_id, ids=ids))
         places = {(span.trace_id, span.span_id): n for n, span in enumerate(spans)}
-        home: list[str | None] = [roots.get(id or "") for id in of]
+        home: dict[int, str | None] = {n: roots.get(id) for n, id in enumerate(of) if id is not None}
         moved: list[Span] = []
         for n, span in enumerate(spans):
-            above, seen = n, {n}
-            while of[above] is None:
-                found = places.get((span.trace_id, spans[above].parent_span_id or ""))
-                if found is None or found in seen:
-                    break
-                seen.add(above := found)
-            root_id = home[above]
+            above: int | None = n
+            way: list[int] = []
+            while above is not None and above not in home:
+                home[above] = None  # what is its own ancestor belongs nowhere
+                way.append(above)
+                above = places.get((span.trace_id, spans[above].parent_span_id or ""))
+            root_id = None if above is None else home[above]
+            home.update(dict.fromkeys(way, root_id))
             if root_id is None or span.trace_id == trace_id_of(root_id):
                 moved.append(span)
             else:  # the root's own pieces have no parent there

@@ -1,7 +1,6 @@
 """How an attempt stops without an end of the execution: it waits, is tried again, handed back or blocked.
 
-Whoever calls these has read nothing that another writer may have changed: each is a guarded write, or is called after
-one in the same transaction.
+Each of these moves is a guarded write: it happens to the attempt that asks for it, or not at all.
 """
 
 from collections.abc import Sequence
