@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from perdure.cli.main import app
 
 PERDURE = [sys.executable, "-m", "perdure.cli.main"]
-SECONDS = 30.0
+SECONDS = 60.0
 MAKE_KEY = ("keys", "create", "test", "--role", "admin", "--database", "perdure.db")
 
 APP = """

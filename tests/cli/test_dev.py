@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import psutil
 import pytest
-from tests.cli.processes import House, Terminal, free_port, until_true
+from tests.cli.processes import SECONDS, House, Terminal, free_port, until_true
 
 
 @contextmanager
@@ -109,7 +109,7 @@ def test_the_key_k_kills_the_worker_and_the_run_goes_on(house: House) -> None:
         terminal.press("k")
         terminal.expect("is killed (SIGKILL); another one takes over.")
         terminal.expect("serves")
-        out, shown = run.communicate(timeout=30)
+        out, shown = run.communicate(timeout=SECONDS)
         assert json.loads(out) == [2 * number for number in numbers]
         assert run.returncode == 0
         assert "lost" in shown and "attempt 2" in shown
@@ -208,7 +208,7 @@ def _shouts(house: House, terminal: Terminal, letter: str) -> str:
     """What a run gives that prints a long line, which no newline follows."""
     run = house.start("run", "shouts", "--input", f'"{letter}"', "-q", stdout=subprocess.PIPE)
     terminal.expect(letter * 300_000 + "!")  # meanwhile: a terminal that nobody reads holds up all that print
-    return run.communicate(timeout=30)[0]
+    return run.communicate(timeout=SECONDS)[0]
 
 
 def test_dev_fails_when_its_server_ends(house: House) -> None:

@@ -33,7 +33,7 @@ def app_with_a_gate() -> tuple[Registry, asyncio.Event]:
 async def answer_two_claims(p: Embedded, app: Registry) -> None:
     """The claim that is open now is answered, and one that was sent later."""
     for _ in range(2):
-        await (await p.start(app["quick"], None)).result(timeout=10)
+        await (await p.start(app["quick"], None)).result(timeout=60)
 
 
 def taken_at(p: Embedded, handle: Handle[Any]) -> float:
@@ -59,7 +59,7 @@ async def test_what_is_not_held_is_dropped_unless_it_was_taken_after_the_beat_wa
         await answer_two_claims(p, app)
         p.worker.on_beat(held, taken + 3)
         gate.set()
-        assert await handle.result(timeout=10) == "through"
+        assert await handle.result(timeout=60) == "through"
 
 
 async def test_what_a_later_attempt_of_this_worker_holds_is_dropped_at_once(house: House) -> None:
@@ -92,5 +92,5 @@ async def test_a_delivery_that_never_arrived_is_handed_back(house: House) -> Non
         assert (await handle.get()).attempt == 1  # a claim that was sent before may still bring it
         await answer_two_claims(p, app)
         p.worker.on_beat(held, 3.0)
-        assert await handle.result(timeout=10) == "through"
+        assert await handle.result(timeout=60) == "through"
         assert (await handle.get()).attempt == 2

@@ -172,7 +172,7 @@ def killed_and_restarted(store: str, side: Path, executions: int, kills: int, se
             time.sleep(0.002)
         process.kill()
         process.communicate()
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=100)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return done.stdout, side.read_text().splitlines()
 
 

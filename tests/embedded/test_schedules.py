@@ -148,7 +148,7 @@ async def test_over_http_it_is_the_same(database: str) -> None:
             assert (made.overlap.value, made.missed.value, made.missed_window_seconds) == ("skip", "all", 3_600)
             assert made.payload is not None and bytes(made.payload) == b'{"a":1}'
             assert len(await client.schedules.next(made.id)) == 10
-            await (await client.schedules.run(made.id)).result(timeout=20)
+            await (await client.schedules.run(made.id)).result(timeout=60)
             [fire] = await client.schedules.fires(made.id)
             assert fire.by_hand
             paused = await client.schedules.pause(made.id)

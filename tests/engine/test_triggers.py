@@ -59,7 +59,7 @@ async def taken(engine: Engine, project_id: str) -> list[list[int]]:
 
 
 async def until(true: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await true():  # noqa: ASYNC110  # the store has no event for it
             await asyncio.sleep(0.005)
 

@@ -60,7 +60,7 @@ class House:
         return list(found)
 
     async def until(self, true: Callable[[], Awaitable[bool]]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not await true():  # noqa: ASYNC110  # the store has no event for it
                 await asyncio.sleep(0.005)
 

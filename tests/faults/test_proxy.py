@@ -47,7 +47,7 @@ class Line:
 
     async def answer(self) -> bytes:
         """The next answer's body; empty when the connection ended before."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             return (await read_request(self.reader) or b"").partition(b"\r\n\r\n")[2]
 
     async def ask(self, body: bytes) -> bytes:
@@ -73,7 +73,7 @@ async def echo_behind_proxy() -> AsyncIterator[tuple[Echo, Proxy]]:
 async def until(condition: object) -> None:
     """Give the loop turns until it is so."""
     assert callable(condition)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110  # what it looks at are plain counts
             await asyncio.sleep(0.001)
 

@@ -26,6 +26,7 @@ from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
 from perdure.sdk.http import HttpTransport
 from perdure.sdk.lease import HttpLease
+from perdure.sdk.results import POLL_SECONDS
 from perdure.sdk.steps import step
 from perdure.sdk.sync import SyncClient
 from perdure.sdk.worker import Worker
@@ -154,7 +155,7 @@ async def relay(served: Served) -> AsyncIterator[Relay]:
 
 async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
     """Look again and again: the other side says nothing of what is looked for."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await check():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -248,7 +249,7 @@ async def test_a_journal_is_watched_to_its_end(served: Served, client: Client) -
 
     task = asyncio.create_task(watch())
     async with working(served):
-        kinds = await asyncio.wait_for(task, 10)
+        kinds = await asyncio.wait_for(task, 60)
     assert kinds[-1] is Kind.COMPLETED
     assert Kind.STEP in kinds
 
@@ -435,7 +436,7 @@ async def test_closing_a_client_between_single_starts_is_told_to_all_that_are_le
     starts = [asyncio.ensure_future(client.start("w", "poison" if n == 2 else n)) for n in range(5)]
     await here.wait()
     await client.close()
-    answers = await asyncio.wait_for(asyncio.gather(*starts, return_exceptions=True), 30)
+    answers = await asyncio.wait_for(asyncio.gather(*starts, return_exceptions=True), 60)
     assert [type(one) for one in answers] == [Handle, *[Unavailable] * 4]
 
 
@@ -454,7 +455,7 @@ async def test_results_asked_for_late_are_not_kept_waiting_by_quiet_ones(served:
             handle = await client.start(asks)
             quiet.append((handle, asyncio.create_task(handle.result())))
             await eventually(lambda handle=handle: _is(handle.get, Phase.WAITING))  # type: ignore[misc]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(POLL_SECONDS - 10):  # no quiet poll has ended by then
             assert await (await client.start(doubled, 4)).result() == 8
             for number, (handle, task) in enumerate(quiet):
                 await handle.resume("approve", number)
@@ -618,7 +619,7 @@ async def test_a_result_survives_a_server_that_is_replaced(database: str, unused
         result = asyncio.create_task((await client.start(doubled, 8)).result())
         await polling(client)
     async with serving(database, port=unused_tcp_port) as second, working(second):
-        assert await asyncio.wait_for(result, 10) == 16
+        assert await asyncio.wait_for(result, 60) == 16
     await client.close()
 
 
@@ -677,7 +678,7 @@ def test_the_file_of_keys_is_its_owners_alone(home: Path) -> None:
 async def test_threads_share_a_client_without_a_loop(served: Served) -> None:
     def use(client: SyncClient) -> list[int]:
         with ThreadPoolExecutor(8) as pool:
-            return list(pool.map(lambda number: client.start(doubled, number).result(timeout=20), range(40)))
+            return list(pool.map(lambda number: client.start(doubled, number).result(timeout=60), range(40)))
 
     def rest(client: SyncClient) -> None:
         handle = client.start(asks, key="one")

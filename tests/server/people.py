@@ -32,7 +32,7 @@ def browser(served: Served, **headers: str) -> httpx2.AsyncClient:
     """A browser on a page of the server's own: it has cookies, and no key."""
     host, port = served.address
     own = {"sec-fetch-site": "same-origin", **{name.replace("_", "-"): value for name, value in headers.items()}}
-    return httpx2.AsyncClient(base_url=f"http://{host}:{port}", headers=own, timeout=30)
+    return httpx2.AsyncClient(base_url=f"http://{host}:{port}", headers=own, timeout=60)
 
 
 def an_email() -> str:

@@ -94,7 +94,7 @@ class PushWorker:
 
     async def until(self, true: Callable[[], bool]) -> None:
         """Until something holds that depends on the calls that came."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not true():
                 self.came.clear()
                 try:

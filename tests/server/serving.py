@@ -55,7 +55,7 @@ class Served:
 
     async def until(self, true: Callable[[], bool]) -> None:
         """Until something is true that nobody is told of."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not true():  # noqa: ASYNC110  # there is no event for it
                 await asyncio.sleep(0.01)
 
@@ -166,7 +166,7 @@ async def serving(store: str, *, clock: Clock | None = None, **values: Any) -> A
     key = await engine.projects.create_key(project_id, "test", Role.ADMIN)
     try:
         async with httpx2.AsyncClient(
-            base_url=server.url, headers={"authorization": f"Bearer {key}"}, timeout=30
+            base_url=server.url, headers={"authorization": f"Bearer {key}"}, timeout=60
         ) as client:
             yield Served(server, project_id, key, client)
     finally:

@@ -156,7 +156,7 @@ class Everything:
 
     def __init__(self, owner: Person, project_id: str, key: str, address: str) -> None:
         headers = {"authorization": f"Bearer {key}", **PROTOCOL}
-        self.client = httpx2.AsyncClient(base_url=address, headers=headers, timeout=30)
+        self.client = httpx2.AsyncClient(base_url=address, headers=headers, timeout=60)
         self.ids: dict[str, str] = {"project_id": project_id, "user_id": owner.id, "key_id": key.split("_")[1]}
         self.secrets = {SECRET}
 
@@ -241,7 +241,7 @@ class Everything:
     async def settled(self) -> dict[str, Json]:
         """What is seen once nothing changes by itself any more."""
         before = await self.seen()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while (found := await self.seen()) != before:
                 before = found
         return before

@@ -47,8 +47,8 @@ async def start(store: str) -> Process:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PROGRAM, store, str(port), stderr=asyncio.subprocess.PIPE
     )
-    client = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30)
-    async with asyncio.timeout(20):
+    client = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60)
+    async with asyncio.timeout(60):
         while True:
             try:
                 if (await client.get("/ready")).status_code == 200:
@@ -167,7 +167,7 @@ async def test_a_full_disk_is_seen_by_health_and_ready_and_forgotten_with_it(
         async with serving(str(tmp_path / "perdure.db")) as served:
 
             async def becomes(status: int) -> Any:
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     while True:
                         reply = await served.client.get("/health")
                         if reply.status_code == status:

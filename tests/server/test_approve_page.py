@@ -62,7 +62,7 @@ FIELDS: Json = {
 async def browser(served: Served) -> AsyncIterator[httpx2.AsyncClient]:
     """Somebody with cookies and no key, who follows redirects."""
     host, port = served.address
-    async with httpx2.AsyncClient(base_url=f"http://{host}:{port}", follow_redirects=True, timeout=30) as client:
+    async with httpx2.AsyncClient(base_url=f"http://{host}:{port}", follow_redirects=True, timeout=60) as client:
         yield client
 
 

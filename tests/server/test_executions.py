@@ -52,7 +52,7 @@ async def test_get_waits_until_final(served: Served, hand: Hand) -> None:
     await served.until_held()
     assert not poll.done()
     await hand.complete(item, 7)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert (await poll).json()["result"] == 7
         assert (await served.client.get(f"/api/v1/executions/{id}?wait=60")).json()["status"] == "completed"
 

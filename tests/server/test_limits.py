@@ -41,7 +41,7 @@ class Wire:
     async def closed(self) -> bytes:
         """Whatever comes until the server closes."""
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 return await self.reader.read()
         except ConnectionResetError:
             return b""
@@ -148,12 +148,12 @@ async def test_connections_are_counted(database: str) -> None:
     async with serving(database, connections_max=3) as served:
         lines = [await asyncio.open_connection(*served.address) for _ in range(3)]
         reader, writer = await asyncio.open_connection(*served.address)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             with suppress(ConnectionResetError):
                 assert await reader.read() == b""
         for _, open_ in [*lines, (reader, writer)]:
             open_.transport.abort()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while served.server.server_state.connections:  # noqa: ASYNC110  # the server tells nobody of it
                 await asyncio.sleep(0.01)
         assert (await served.client.get("/health")).status_code == 200

@@ -50,7 +50,7 @@ async def until_phase(served: Served, id: str, phase: Phase) -> Json:
 
 async def until(true: Callable[[], Awaitable[bool]]) -> None:
     """Until something holds that the server does by itself."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await true():  # noqa: ASYNC110  # there is no event for it
             await asyncio.sleep(0.02)
 

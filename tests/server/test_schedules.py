@@ -219,7 +219,6 @@ async def test_metrics_tell_of_schedules(served: Served, hand: Hand) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(150)
 async def test_every_minute_for_real(served: Served, hand: Hand) -> None:
     """The one test that waits for the wall clock: up to two minutes."""
     await made(served, cron="* * * * *", timezone="UTC")

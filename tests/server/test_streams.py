@@ -34,7 +34,7 @@ class Stream:
     async def next(self) -> Event | None:
         """The next event; None when the stream has ended."""
         fields: dict[str, str] = {}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             async for line in self._lines:
                 if line.startswith(":"):
                     self.comments.append(line)
@@ -317,7 +317,7 @@ async def test_polls_and_streams_end_cleanly_when_the_server_goes(database: str)
         await served.until_held(len(waiting) - 1 + len(streams))
         await served.until_waiting(hand.id)
         served.server.stop()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             get, wait, steps, claimed = await asyncio.gather(*waiting)
         assert get.json()["status"] == "pending"
         assert wait.json() == {"finished": [], "missing": []}
