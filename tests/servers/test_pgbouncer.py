@@ -5,12 +5,16 @@ import logging
 from urllib.parse import quote
 
 import pytest
-from tests import pgbouncer
+from tests import pgbouncer, postgres
 from tests.servers.conftest import Pair, exchange, pair_on, until
 from tests.store.world import World, step
 
+from perdure.store import postgres_link
+from perdure.store.migrate import Migration, migrations
 from perdure.store.postgres import PostgresStore
-from perdure.store.verbs import looks
+from perdure.store.postgres_link import NotOurDatabase, schema_at
+from perdure.store.verbs import claims, looks
+from perdure.wire.errors import Unavailable
 from perdure.wire.requests import Complete
 
 pytestmark = pgbouncer.needed
@@ -78,3 +82,43 @@ async def test_without_a_direct_connection_the_dead_path_is_noticed_and_everythi
             await until(lambda: all(path._number >= number + 2 for path, number in zip(paths, numbers, strict=True)))
             assert not pair.a.store.hints_up and not pair.b.store.hints_up
             assert caplog.text.count("do not arrive") == 2
+
+
+async def test_a_database_that_was_a_standby_for_a_while_is_the_same_life() -> None:
+    """A pooler hides that its server has changed: each transaction looks where it is."""
+    with postgres.running() as server:
+        name = await postgres.make(server=server)
+        with pgbouncer.before(server.database_url(name), max_prepared_statements=200) as pooled:
+            store = await PostgresStore.open(pooled)
+            epoch = store.epoch
+            assert await store.write(claims.reap(now_us=1, limit=1)) is not None
+            standby = server.data_file("standby.signal")
+            server.kill()
+            standby.touch()
+            postgres.give_away(standby)
+            server.start()
+            with pytest.raises(Unavailable, match=r"standby|read-only"):
+                await store.write(claims.reap(now_us=1, limit=1))
+            server.kill()
+            standby.unlink()
+            server.start()
+            assert await store.write(claims.reap(now_us=1, limit=1)) is not None
+            assert store.epoch == epoch
+            await store.close()
+
+
+async def test_a_migration_waits_for_servers_and_not_for_the_poolers_idle_connections(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pgbouncer.before(url, max_prepared_statements=200) as pooled:
+        address = f"{pooled}&listen_dsn={quote(url, safe='')}"
+        async with pair_on(address) as pair:
+            await _round_trip(pair)
+            known = migrations("postgres")
+            more = [*known, Migration(len(known) + 1, "more", "SELECT 1", compatible=False)]
+            monkeypatch.setattr(postgres_link, "migrations", lambda dialect: more)
+            for way in (address, url):
+                with pytest.raises(NotOurDatabase, match="stop all of them first"):
+                    await PostgresStore.open(way)
+        await (await PostgresStore.open(address)).close()
+        assert (await schema_at(url)).number == len(more)

@@ -19,8 +19,10 @@ from perdure.engine.engine import Engine
 from perdure.engine.loops import BATCH
 from perdure.engine.settings import EngineSettings
 from perdure.store import postgres_lane, postgres_link
+from perdure.store.interface import query, verb
 from perdure.store.migrate import migrations
 from perdure.store.postgres import PostgresStore
+from perdure.store.queries import parse
 from perdure.wire.errors import Unavailable
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
@@ -121,8 +123,50 @@ async def test_what_may_lose_data_is_refused_unless_the_address_allows_it(guided
             await PostgresStore.open(role)
         await (await PostgresStore.open(f"{role}&allow_data_loss=on")).close()
     finally:
-        await postgres.admin("ALTER DATABASE guided SET synchronous_commit = on", server)
+        await postgres.admin("ALTER DATABASE guided RESET synchronous_commit", server)
     await (await PostgresStore.open(role)).close()
+
+
+async def test_what_may_lose_data_from_now_on_does_not_lose_ours() -> None:
+    """A connection was looked at when it was made; the server may be told otherwise since."""
+
+    @verb
+    async def setting() -> str:
+        ((found,),) = await query("setting")
+        return str(found)
+
+    asked = parse("-- name: setting\nSELECT current_setting('synchronous_commit');\n", "test", "postgres")
+    with postgres.running({"fsync": "off"}) as server:
+        url = server.database_url(await postgres.make(server=server))
+        ours, careless = [await PostgresStore.open(one) for one in (url, f"{url}&allow_data_loss=on")]
+        for store in (ours, careless):
+            store._write._queries = store._write._queries | asked
+            assert await store.write(setting()) == "on"
+        await postgres.admin("ALTER SYSTEM SET synchronous_commit = off", server)
+        await postgres.admin("SELECT pg_reload_conf()", server)
+
+        async def has_heard() -> bool:
+            return await careless.write(setting()) == "off"
+
+        await until(has_heard, 60, "the sessions have heard of it")
+        assert await ours.write(setting()) == "on"
+        await ours.close()
+        await careless.close()
+
+
+async def test_a_role_that_does_not_see_old_snapshots_is_told_so(
+    guided: tuple[postgres.Server, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    server, url = guided
+    await (await PostgresStore.open(as_role(url, "guided"))).close()
+    await (await PostgresStore.open(as_role(url, "guided_server"))).close()
+    assert "old snapshots" not in caplog.text
+    await postgres.admin("REVOKE pg_monitor FROM guided_server", server)
+    try:
+        await (await PostgresStore.open(as_role(url, "guided_server"))).close()
+    finally:
+        await postgres.admin("GRANT pg_monitor TO guided_server", server)
+    assert "GRANT pg_monitor TO guided_server" in caplog.text
 
 
 async def test_a_database_that_is_away_is_told_at_start(guided: tuple[postgres.Server, str]) -> None:

@@ -118,7 +118,7 @@ async def test_a_host_that_is_gone_without_a_word_does_not_hide_the_next(
         assert await (await link.get()).fetchval("SELECT 1") == 1
         link.drop()
         assert await (await link.get()).fetchval("SELECT 1") == 1  # the good one is asked first now
-        assert len(link._address.dsns) == 2
+        assert len(link.address.dsns) == 2
         await link.close()
 
 

@@ -29,6 +29,7 @@ from perdure.store.interface import Counted, Hint, Rows, Trouble, Verb
 from perdure.store.lockstep import Batch, Guilty, Lockstep, Stuck
 from perdure.store.named import rows_named, weight
 from perdure.store.postgres_link import (
+    COMMAND_SECONDS_MAX,
     RECONNECT_SECONDS_MAX,
     TIMELINE,
     Connection,
@@ -80,12 +81,16 @@ def _set(settings: dict[str, str]) -> str:
 # Said in each transaction, not once per connection: behind a pooler the connection may lead elsewhere the next time.
 # A transaction that is going to write leaves a mark and asks for its number in the same breath, in case its end is not
 # heard of, and on which timeline it is, which is another one when another server has taken over.
+_DURABLE: Final = (  # it may have become off since the connection was looked at
+    "set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' "
+    "ELSE current_setting('synchronous_commit') END, true)"
+)
 _MARK = "WITH mark AS (INSERT INTO commits (token) VALUES ($1)) SELECT pg_current_xact_id()::TEXT"
 PREPARE: Final = {
-    "write": f"{_MARK}, {TIMELINE}, {_set(_SETTINGS)}",
-    "sweep": f"SELECT NULL, {TIMELINE}, {_set(_SETTINGS)}",
+    "write": f"{_MARK}, {TIMELINE}, {_set(_SETTINGS)}, {_DURABLE}",
+    "sweep": f"SELECT NULL, {TIMELINE}, {_set(_SETTINGS)}, {_DURABLE}",
     "read": f"SELECT NULL, NULL, {_set(_SETTINGS)}",
-    "scan": f"SELECT NULL, NULL, {_set({'statement_timeout': '300s'})}",
+    "scan": f"SELECT NULL, NULL, {_set({'statement_timeout': f'{COMMAND_SECONDS_MAX - 3:.0f}s'})}",
 }
 # By the whole key: without the project, servers before PostgreSQL 18 would walk the index.
 _LOCK = (
@@ -344,8 +349,13 @@ class Lane:
         try:
             await connection.execute(BEGIN[self._kind])
             marks = (token,) if self._hold else ()
-            xid, timeline, *_ = await connection.fetchrow(PREPARE[self._kind], *marks) or (None, None)
+            prepare = PREPARE[self._kind]
+            if self._link.address.allow_data_loss:
+                prepare = prepare.replace(_DURABLE, "NULL")
+            xid, timeline, *_ = await connection.fetchrow(prepare, *marks) or (None, None)
             if timeline != self.timeline and timeline is not None:
+                if not timeline:
+                    raise Lost("it is a standby")
                 if self.timeline:
                     raise _Moved(timeline)
                 self.timeline = timeline

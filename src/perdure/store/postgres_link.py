@@ -37,6 +37,14 @@ LOOK_SECONDS_MAX = 86_400.0
 TIMELINE: Final = "CASE WHEN pg_is_in_recovery() THEN '' ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END"
 """The server's history: a standby that takes over begins a new one, and so does a restore from a base backup."""
 LOCK: Final = 0x50455244  # "PERD"
+_SERVERS: Final = (
+    # A pooler keeps connections, under the name of whoever used them last; a server that lives uses one every second,
+    # and listens on one of its own.
+    "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() "
+    "AND (application_name ~ '^perdure (write|sweep|read|scan|listen) ' "
+    "OR application_name ~ '^perdure pooled (write|sweep|read|scan) ' "
+    "AND (state <> 'idle' OR state_change > clock_timestamp() - $1 * INTERVAL '1 second'))"
+)
 _ON: Final = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
 
 
@@ -122,8 +130,8 @@ class Link:
     """A connection that is opened when it is needed and again when it is lost."""
 
     def __init__(self, address: Address, name: str) -> None:
-        self._address = address
-        self._name = name
+        self.address = address
+        self._name = name if address.listen_dsn is None else f"pooled {name}"
         self._connection: Connection | None = None
         self._host = 0
         """The host that was connected to last; the next look begins there."""
@@ -138,7 +146,7 @@ class Link:
         return connection
 
     async def _open(self) -> Connection:
-        dsns = self._address.dsns
+        dsns = self.address.dsns
         failures: list[str] = []
         for n in range(len(dsns)):
             host = (self._host + n) % len(dsns)
@@ -157,7 +165,7 @@ class Link:
                 dsn,
                 timeout=CONNECT_SECONDS_MAX,
                 command_timeout=COMMAND_SECONDS_MAX,
-                statement_cache_size=512 if self._address.prepared_statements else 0,
+                statement_cache_size=512 if self.address.prepared_statements else 0,
                 max_cached_statement_lifetime=0,
                 server_settings={"application_name": f"perdure {self._name}"},
             )
@@ -186,7 +194,7 @@ class Link:
             raise Lost("it is a standby, or read-only")
         if version < 150000:
             raise NotOurDatabase(f"The server is PostgreSQL {version // 10000}; Perdure needs 15 or newer.")
-        if synchronous == "off" and not self._address.allow_data_loss:
+        if synchronous == "off" and not self.address.allow_data_loss:
             raise NotOurDatabase(
                 "The server has synchronous_commit=off: a crash of it would take back what was acknowledged. Set it to "
                 "on for this database or role, or add allow_data_loss=on to the store's address."
@@ -241,6 +249,14 @@ async def prepare(link: Link) -> str:
         # What servers that were killed left behind; nobody asks after a commit for longer than some seconds.
         await connection.execute("DELETE FROM commits WHERE made_at < now() - INTERVAL '1 day'")
         epoch = await connection.fetchval("SELECT value FROM meta WHERE name = 'epoch'")
+        if not await connection.fetchval("SELECT pg_has_role('pg_read_all_stats', 'USAGE')"):
+            user = await connection.fetchval("SELECT current_user")
+            logger.warning(
+                "The role %r does not see what other users' sessions do, so nobody is told of old snapshots that make "
+                "claims slow: GRANT pg_monitor TO %s.",
+                user,
+                user,
+            )
         return str(epoch)
     except (Lost, OSError, asyncpg.InterfaceError) as error:
         raise Unavailable(f"The database cannot be used: {error}.") from error
@@ -325,13 +341,10 @@ async def _alone(connection: Connection, work: Callable[[], Awaitable[None]]) ->
 async def _no_servers(connection: Connection, pending: Sequence[Migration]) -> None:
     """Refuse a change that servers of the release before could not live with, while there are any."""
     loop = asyncio.get_running_loop()
-    until = loop.time() + GONE_SECONDS_MAX
+    until = loop.time() + GONE_SECONDS_MAX + 1.0
     while True:
         await connection.execute("SELECT pg_stat_clear_snapshot()")  # or the first look would be shown again
-        sessions = await connection.fetchval(
-            "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() "
-            "AND application_name ~ '^perdure (write|sweep|read|scan) '"
-        )
+        sessions = await connection.fetchval(_SERVERS, GONE_SECONDS_MAX)
         if not sessions:
             return
         if loop.time() > until:
