@@ -21,7 +21,7 @@ from perdure.store.moving import move
 from perdure.store.open import is_postgres, open_store
 from perdure.store.outside import state_of
 from perdure.store.verbs import looks
-from perdure.wire.errors import Conflict, PerdureError
+from perdure.wire.errors import Conflict, PerdureError, Unavailable
 
 ROOT = Path(__file__).parents[2]
 KNOWN = len(migrations("sqlite"))
@@ -258,3 +258,15 @@ async def test_a_store_is_not_moved_by_a_release_that_does_not_know_all_of_it(
         await move(source, empty, now_us=1, tell=lambda table, rows: None)
     pretend(COMPATIBLE)
     await move(source, empty, now_us=1, tell=lambda table, rows: None)
+
+
+async def test_a_file_stays_as_it_is_when_its_target_cannot_be_had(tmp_path: Path, pretend: Pretend) -> None:
+    source = str(tmp_path / "perdure.db")
+    pretend()
+    await opens(source)
+    pretend(COMPATIBLE)
+    with pytest.raises(Unavailable):
+        await move(source, "postgresql://nobody@127.0.0.1:1/none", now_us=1, tell=lambda table, rows: None)
+    file = apsw.Connection(source)
+    assert sqlite.schema_in(file).number == KNOWN
+    file.close()

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import apsw
 from uuid_utils import uuid4
 
-from perdure.store.postgres_link import Connection, Link, parse_url, prepare, schema_in
+from perdure.store.postgres_link import Connection, Link, look, parse_url, prepare, schema_at, schema_in
 from perdure.store.sqlite import SQLiteStore
 from perdure.store.sqlite import schema_in as schema_in_file
 from perdure.store.verbs import claims
@@ -24,6 +24,7 @@ from perdure.wire.errors import Conflict, PerdureError
 
 AT_ONCE: Final = 1_000
 SECONDS_MAX: Final = 86_400.0
+_TAKEN: Final = "The target holds a store already; name an empty database."
 
 
 class NotTheSame(PerdureError):
@@ -64,6 +65,7 @@ class Digest:
 async def move(source: str, target: str, *, now_us: int, tell: Callable[[str, int], None]) -> dict[str, Checked]:
     """Copy a file's store into a database, verified; answers each table's count and hash. `tell` hears of each table
     that is there. Raises StoreInUse, NotOurFile, NotOurDatabase, Conflict when the target is not empty, NotTheSame."""
+    await _empty(target)  # before the file is touched
     # Opened as a server would: it is locked, checked, and brought up to date.
     store = SQLiteStore(source)
     try:
@@ -90,6 +92,14 @@ async def move(source: str, target: str, *, now_us: int, tell: Callable[[str, in
         await store.close()
 
 
+async def _empty(target: str) -> None:
+    """Whether it can be reached and holds nothing; changes nothing. Raises Conflict, NotOurDatabase, Unavailable."""
+    if (await schema_at(target)).number:
+        found = await look(target, {"projects": "SELECT 1 FROM projects LIMIT 1"})
+        if found["projects"]:
+            raise Conflict(_TAKEN)
+
+
 async def _copy(file: apsw.Connection, connection: Connection, tell: Callable[[str, int], None]) -> dict[str, Checked]:
     tables = dict(_tables(file))
     quoted = ", ".join(f'"{table}"' for table in tables)
@@ -99,7 +109,7 @@ async def _copy(file: apsw.Connection, connection: Connection, tell: Callable[[s
     await connection.execute(f"LOCK TABLE {quoted} IN EXCLUSIVE MODE")
     for table in tables:
         if table != "meta" and await connection.fetchval(f'SELECT EXISTS (SELECT 1 FROM "{table}")'):
-            raise Conflict("The target holds a store already; name an empty database.")
+            raise Conflict(_TAKEN)
     found: dict[str, Checked] = {}
     for table, columns in tables.items():
         if table == "meta":
