@@ -12,6 +12,7 @@ from tests.faults.scenarios.clocks import clocks
 from tests.faults.scenarios.crossing import crossing
 from tests.faults.scenarios.due import due
 from tests.faults.scenarios.failover import failover
+from tests.faults.scenarios.failpoints import failpoints
 from tests.faults.scenarios.idle import idle
 from tests.faults.scenarios.kills import kills
 from tests.faults.scenarios.limits import limits
@@ -53,6 +54,7 @@ SCENARIOS = {
     "retention": Scenario(retention, BOTH),
     "idle": Scenario(idle, BOTH),
     "lives": Scenario(lives, BOTH),
+    "failpoints": Scenario(failpoints, BOTH),
     "zombies": Scenario(zombies, BOTH, medium=("postgres",)),
     "outages": Scenario(outages, ("postgres",), medium=("postgres",)),
     "partitions": Scenario(partitions, BOTH),
