@@ -489,3 +489,15 @@ async def test_a_worker_may_ask_for_work(served: Served) -> None:
         assert (one["execution_id"], one["payload"], one["root_execution_id"]) == (id, {"n": 1}, None)
         assert (await worker.complete(id)).status_code == 200
         assert worker.pushed() == []
+
+
+async def test_a_worker_whose_call_that_it_is_online_failed_gets_work_after_its_next_heartbeat(served: Served) -> None:
+    async with push_worker(served, register=False) as worker:
+        await worker.register(online=False)
+        id = await start(served)
+        reply = await served.client.post(f"/api/v1/workers/{worker.id}/heartbeat")
+        assert reply.json() == {"re_register": False}
+        await worker.until_pushed(id)
+        active = await served.client.get("/api/v1/workers/active")
+        assert active.json() == {"worker_ids": [worker.id]}
+        assert (await worker.complete(id)).status_code == 200

@@ -56,10 +56,15 @@ class PushWorld:
             )
         )
 
-    async def beat(self, id: str) -> bool:
+    async def beat(self, id: str, *, own: bool = True) -> bool:
         return await self.store.write(
             push_workers.push_worker_beat(
-                project_id=PROJECT, worker_id=id, now_us=self.world.now_us, lease_us=LEASE_US, check_us=CHECK_US
+                project_id=PROJECT,
+                worker_id=id,
+                now_us=self.world.now_us,
+                lease_us=LEASE_US,
+                check_us=CHECK_US,
+                own=own,
             )
         )
 

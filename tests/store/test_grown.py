@@ -265,7 +265,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
     for query in ("put_span_id", "put_final_state"):
         found[query] = {"execution_id": name_of(31), "otel_span_id": "span", "final_state": PAYLOAD}
     for query in ("push_online", "push_beat", "renew_push_lease", "push_refused", "hurry_check", "lock_push_worker"):
-        found[query] = {"id": WORKER, "check_at_us": NOW_US - 1, "young_us": 0, "lease_until_us": 1}
+        found[query] = {"id": WORKER, "check_at_us": NOW_US - 1, "young_us": 0, "lease_until_us": 1, "own": 1}
     for query in ("lapse_push_worker", "delete_push_worker", "end_push_lease"):
         found[query] = {"id": WORKER, "now_us": NOW_US}
     for query in ("batch_children", "any_open_of_batch"):

@@ -32,6 +32,40 @@ async def test_work_comes_to_whoever_is_online(pushes: PushWorld) -> None:
         await pushes.online(pushes.world.new_id())
 
 
+async def test_a_heartbeat_says_that_a_worker_is_online(pushes: PushWorld) -> None:
+    """Its call for that may have failed; its client goes on, and says nothing but its heartbeats from then on."""
+    id = await pushes.register(online=False)
+    execution = await pushes.world.start(deployment_id="p")
+    assert await pushes.beat(id, own=False)
+    assert await pushes.online_ids() == [], "it was heard of, no more"
+    assert await pushes.beat(id)
+    assert await pushes.online_ids() == [id]
+    assert [one.claimed.id for one in await pushes.claim(id)] == [execution]
+
+
+async def test_a_heartbeat_counts_for_the_registration_that_it_names(pushes: PushWorld) -> None:
+    old = await pushes.register(online=False)
+    new = await pushes.register(online=False)
+    assert not await pushes.beat(old)
+    assert await pushes.online_ids() == [], "who took its place has not said that it is online"
+    drained = await pushes.register("http://second.example")
+    await pushes.store.write(claims.drain(project_id=PROJECT, worker_id=drained, now_us=pushes.world.now_us))
+    assert not await pushes.beat(drained)
+    beats, _ = await asyncio.gather(pushes.beat(new), pushes.register())
+    assert new not in await pushes.online_ids(), f"it was heard of in time: {beats}"
+
+
+async def test_a_heartbeat_does_not_put_off_the_next_look_at_a_worker(pushes: PushWorld) -> None:
+    id = await pushes.register()
+    pushes.world.advance(3)
+    await pushes.beat(id)
+    pushes.world.advance(2)
+    taken = await pushes.store.write(
+        push_workers.take_push_checks(now_us=pushes.world.now_us, every_us=5 * SECOND, limit=10)
+    )
+    assert [worker for worker, _, _ in taken] == [id]
+
+
 async def test_a_new_deployment_is_the_current_one(pushes: PushWorld) -> None:
     with pytest.raises(BadRequest, match="no deployment"):
         await pushes.register(deployment=None)

@@ -102,7 +102,10 @@ class Push:
         self.dispatcher.ring()
 
     async def heartbeat(self, project_id: str, worker_id: str) -> bool:
-        """It is alive. Whether it has to register again: only a worker that nobody knows has to."""
+        """It is alive, and online. Whether it has to register again: only a worker that nobody knows has to."""
+        return not await self._beat(project_id, worker_id, own=True)
+
+    async def _beat(self, project_id: str, worker_id: str, *, own: bool) -> bool:
         known = await self._engine.store.write(
             push_workers.push_worker_beat(
                 project_id=project_id,
@@ -110,10 +113,11 @@ class Push:
                 now_us=self._engine.clock.now_us(),
                 lease_us=LEASE_US,
                 check_us=CHECK_US,
+                own=own,
             )
         )
         self.dispatcher.ring()
-        return not known
+        return known
 
     async def active(self, project_id: str) -> Sequence[str]:
         """The workers that hold a lease."""
@@ -128,7 +132,7 @@ class Push:
         if not at_most >= 1:
             raise BadRequest(f"`max_workflows` must be at least 1, got {at_most}.", {"path": "query.max_workflows"})
         worker_id = checked_id(worker_id, "worker")
-        if await self.heartbeat(project_id, worker_id):
+        if not await self._beat(project_id, worker_id, own=False):  # it asks: nothing is to be brought to it
             raise NotFound(f"Worker {worker_id!r} is not registered (any more); register again.")
         engine = self._engine
         loop = asyncio.get_running_loop()

@@ -126,9 +126,11 @@ async def push_worker_online(*, project_id: str, worker_id: str, now_us: int, le
 
 
 @verb
-async def push_worker_beat(*, project_id: str, worker_id: str, now_us: int, lease_us: int, check_us: int) -> bool:
-    """A worker is heard of. False: there is no such registration."""
-    known = await query("push_beat", id=worker_id, project_id=project_id, check_at_us=now_us + check_us)
+async def push_worker_beat(
+    *, project_id: str, worker_id: str, now_us: int, lease_us: int, check_us: int, own: bool = False
+) -> bool:
+    """A worker is heard of; by a heartbeat of its own it is online. False: there is no such registration."""
+    known = await query("push_beat", id=worker_id, project_id=project_id, own=int(own), check_at_us=now_us + check_us)
     if known:
         await query("renew_push_lease", id=worker_id, lease_until_us=now_us + lease_us)
     return bool(known)

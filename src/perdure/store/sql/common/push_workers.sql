@@ -20,9 +20,10 @@ WHERE id = :id AND project_id = :project_id RETURNING id;
 
 -- name: push_beat
 -- holds: worker=id
--- Whoever was given up and is heard of again is online again.
-UPDATE push_workers SET state = CASE WHEN state = 'lapsed' THEN 'online' ELSE state END, refused = 0,
-  check_at_us = CASE WHEN state = 'lapsed' THEN :check_at_us ELSE check_at_us END
+-- Whoever was given up and is heard of again is online again. One that has not said that it is online may only ask for
+-- work; by a heartbeat (`own`) it says so, too: the call for it may have failed.
+UPDATE push_workers SET state = CASE WHEN state = 'lapsed' OR :own = 1 THEN 'online' ELSE state END, refused = 0,
+  check_at_us = CASE WHEN state = 'online' THEN check_at_us ELSE :check_at_us END
 WHERE id = :id AND project_id = :project_id RETURNING id;
 
 -- name: renew_push_lease
