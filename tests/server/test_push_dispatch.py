@@ -501,3 +501,25 @@ async def test_a_worker_whose_call_that_it_is_online_failed_gets_work_after_its_
         active = await served.client.get("/api/v1/workers/active")
         assert active.json() == {"worker_ids": [worker.id]}
         assert (await worker.complete(id)).status_code == 200
+
+
+async def test_what_is_handed_back_each_time_is_not_brought_without_end(served: Served, worker: PushWorker) -> None:
+    loop = asyncio.get_running_loop()
+    brought: list[float] = []
+    said: list[asyncio.Task[Any]] = []
+
+    def take(body: Json) -> int:
+        brought.append(loop.time())
+        said.append(
+            loop.create_task(worker.say(body["execution_id"], "confirm-cancellation", {"worker_id": worker.id}))
+        )
+        return 200
+
+    worker.answer = take
+    id = await start(served)
+    await worker.until_pushed(id, 4)
+    worker.answer = lambda body: 200
+    _, second, third, fourth = brought[:4]
+    assert third - second >= 0.5 and fourth - third >= 1.0
+    await asyncio.gather(*said)
+    assert "lost" not in await kinds(served, id)

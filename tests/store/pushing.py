@@ -82,6 +82,12 @@ class PushWorld:
             )
         )
 
+    async def lapse(self, id: str) -> None:
+        """It is silent for as long as its lease runs, and is given up; then it is heard of again."""
+        self.world.advance(LEASE_US / SECOND)
+        assert await self.lapse_expired() >= 1
+        await self.beat(id)
+
     async def online_ids(self) -> list[str]:
         found = await self.store.read(push_workers.watch_push_workers(now_us=self.world.now_us))
         return [worker.id for worker in found.online]

@@ -9,8 +9,9 @@ from tests.store.pushing import PushWorld
 from tests.store.world import PROJECT, SECOND, START_US, World, raw
 from uuid_utils import uuid7
 
-from perdure.store.interface import Query
+from perdure.store.interface import Counted, Query
 from perdure.store.verbs import pushed, saved_steps
+from perdure.store.verbs.moves import LOSSES_MAX, UNDELIVERED_MAX
 from perdure.store.verbs.rows import ended
 from perdure.wire.errors import Conflict, NotFound
 from perdure.wire.public import rfc3339
@@ -147,6 +148,85 @@ async def test_a_worker_that_goes_away_hands_back_what_nobody_cancelled(pushes: 
     assert await pushes.world.phase(id) is Phase.QUEUED
     [one] = await pushes.claim(worker)
     assert (one.claimed.attempt, one.claimed.retry_count) == (2, 0)
+
+
+async def due_again(pushes: PushWorld, worker: str, id: str) -> float:
+    """After how many seconds it is brought again, which is done."""
+    world = pushes.world
+    due_us = (await world.get(id)).due_at_us
+    if due_us is None:
+        await again(pushes, worker, id)
+        return 0.0
+    seconds = (due_us - world.now_us) / SECOND
+    world.now_us = due_us - 1
+    await world.wake_due()
+    assert await pushes.claim(worker) == []
+    world.now_us = due_us
+    await world.wake_due()
+    await pushes.beat(worker)
+    await again(pushes, worker, id)
+    return seconds
+
+
+async def test_what_is_handed_back_again_and_again_comes_back_later_each_time(pushes: PushWorld, worker: str) -> None:
+    """Its code may raise what a cancel does, whoever runs it."""
+    id = await pushes.running(worker)
+
+    async def waits(times: int) -> list[float]:
+        found: list[float] = []
+        for _ in range(times):
+            await pushes.confirm(id, worker)
+            found.append(await due_again(pushes, worker, id))
+        return found
+
+    first, *later = await waits(12)
+    assert first == 0.0
+    for wait, most in zip(later, (1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300), strict=True):
+        assert most / 2 <= wait <= most
+    await pushes.save(id, "s", 1)
+    assert (await waits(2))[0] == 0.0, "a recorded step starts the count anew"
+    await pushes.save(id, "s", 2)
+    assert (await waits(1))[0] >= 1, "one that is there already does not"
+    assert (await pushes.world.kinds(id)).count("released") == 15
+    assert Counted("executions_lost") not in pushes.world.hints
+    assert Counted("deliveries_lost") not in pushes.world.hints
+
+
+async def test_even_hand_backs_have_a_bound(pushes: PushWorld, worker: str) -> None:
+    id = await pushes.running(worker)
+    for _ in range(UNDELIVERED_MAX - 1):
+        await pushes.confirm(id, worker)
+        await due_again(pushes, worker, id)
+    await pushes.confirm(id, worker)
+    ended = await pushes.world.get(id)
+    assert ended.phase is Phase.FAILED
+    assert (ended.error or "").startswith("POISONED: 100 deliveries in a row were never acknowledged, or were handed")
+    assert Counted("poisoned") in pushes.world.hints
+
+
+async def test_a_rolling_restart_is_no_poison_and_no_loss(pushes: PushWorld) -> None:
+    worker = await pushes.register("http://worker-0.example")
+    id = await pushes.running(worker)
+    for number in range(1, 31):
+        await pushes.confirm(id, worker)
+        worker = await pushes.register(f"http://worker-{number}.example")
+        await due_again(pushes, worker, id)
+    for _ in range(LOSSES_MAX - 1):
+        await pushes.lapse(worker)
+        await due_again(pushes, worker, id)
+    assert await pushes.world.phase(id) is Phase.RUNNING, "the losses that a crash may cost it are all there"
+
+
+async def test_what_asks_for_what_it_has_again_and_again_comes_back_later_each_time(
+    pushes: PushWorld, worker: str
+) -> None:
+    id = await pushes.running(worker)
+    await pushes.save(id, "nap", None)
+    waits: list[float] = []
+    for _ in range(3):
+        await pushes.wait(id, "nap", seconds=60)
+        waits.append(await due_again(pushes, worker, id))
+    assert waits[0] == 0.0 and all(wait >= 0.5 for wait in waits[1:])
 
 
 async def test_a_confirmation_about_the_time_out_is_the_time_out(pushes: PushWorld, worker: str) -> None:

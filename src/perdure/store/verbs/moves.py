@@ -13,7 +13,8 @@ from perdure.wire.status import FINAL, Phase
 LOSSES_MAX = 5
 """Lost workers without a newly recorded outcome after which an execution is POISONED."""
 UNDELIVERED_MAX = 100
-"""Deliveries that were never acknowledged, in a row: its own high bound, since a lost message is not a crash."""
+"""Deliveries in a row that came to nothing: never acknowledged, or handed back by a worker that had begun. Its own high
+bound: a lost message is not a crash, nor is a worker that goes away."""
 BACKOFF_MAX_US = 300_000_000
 
 
@@ -103,12 +104,19 @@ async def note_cancelled(
 
 
 async def lose(
-    project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int, *, released: bool = False
+    project_id: str,
+    execution_id: str,
+    attempt: int,
+    worker_id: str,
+    now_us: int,
+    *,
+    released: bool = False,
+    begun: bool = False,
 ) -> None:
     """Take an execution back from a worker that is gone (or, `released`, that handed it back).
 
     A delivery that was never acknowledged is a lost message. A crash is counted; the fifth without progress is the
-    last.
+    last. What a worker hands back that it had `begun` counts as a lost message does: its code may do so each time.
     """
     state = await query("lock_state", project_id=project_id, id=execution_id)
     if not state or state[0][1] != attempt or state[0][2] != worker_id:
@@ -122,16 +130,15 @@ async def lose(
     if phase is not Phase.RUNNING:
         return
     delay_us = 0
-    if not released:
-        if acked:
-            losses += 1
-            delay_us = _backoff_us(execution_id, losses)
-        else:
-            undelivered += 1
-            delay_us = _backoff_us(execution_id, undelivered)
-        if losses >= LOSSES_MAX or undelivered >= UNDELIVERED_MAX:
-            await _poison(project_id, execution_id, attempt, worker_id, now_us, losses, undelivered)
-            return
+    if acked and not released:
+        losses += 1
+        delay_us = _backoff_us(execution_id, losses)
+    elif begun or not released:
+        undelivered += 1
+        delay_us = _backoff_us(execution_id, undelivered)
+    if losses >= LOSSES_MAX or undelivered >= UNDELIVERED_MAX:
+        await _poison(project_id, execution_id, attempt, worker_id, now_us, losses, undelivered)
+        return
     rows = await query(
         "lose",
         project_id=project_id,
@@ -173,7 +180,7 @@ async def _poison(
     what = (
         f"{losses} workers were lost while they ran it, without a newly recorded outcome in between"
         if losses >= LOSSES_MAX
-        else f"{undelivered} deliveries in a row were never acknowledged"
+        else f"{undelivered} deliveries in a row were never acknowledged, or were handed back"
     )
     error = f"POISONED: {what}; the last was worker {worker_id}."
     detail = json.dumps({"type": "Poisoned", "code": "POISONED", "message": error, "worker": worker_id}).encode()

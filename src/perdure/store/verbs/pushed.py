@@ -184,13 +184,14 @@ async def confirm_cancel_pushed(
     """The worker has stopped working on it. Raises NotFound, Conflict.
 
     Nobody cancelled it? When its run time is up that is why; else the worker is going away, and others go on with it.
+    Or its code raises what a cancel does, each time: so hand-backs count.
     """
     held = await _lock_for(project_id, execution_id, worker_id, Phase.CANCELLED)
     if held is None:
         return
     if held.phase is Phase.RUNNING:
         if held.due_at_us is None or now_us < held.due_at_us - TIMED_OUT_US:
-            await lose(project_id, execution_id, held.attempt, worker_id, now_us, released=True)
+            await lose(project_id, execution_id, held.attempt, worker_id, now_us, released=True, begun=True)
             return
         await cancel_tree(project_id, execution_id, "system", now_us, grace_us)
     moved = await query("confirm_cancel", **_fence(project_id, execution_id, held, now_us))
@@ -348,7 +349,7 @@ async def _outcome_there(execution_id: str, key: str) -> bool:
 async def _go_on(project_id: str, execution_id: str, held: Held, now_us: int) -> None:
     """What it wants to wait for is there: back to its queue."""
     assert held.worker_id is not None
-    await lose(project_id, execution_id, held.attempt, held.worker_id, now_us, released=True)
+    await lose(project_id, execution_id, held.attempt, held.worker_id, now_us, released=True, begun=True)
 
 
 async def _let_go(
