@@ -1,18 +1,25 @@
 """Which server sends the spans of what: each execution is taken once, and again only if it was not sent."""
 
 import asyncio
+import functools
+from typing import Any
 
 import pytest
-from tests.store.world import PROJECT, SECOND, World
+from msgspec import structs
+from tests.store.world import GRACE_US, PROJECT, SECOND, World
 
-from perdure.store.verbs import exports
+from perdure.store.interface import Query, Verb, query, verb
+from perdure.store.verbs import exports, moves
 from perdure.store.verbs.exports import ToSend
 
 
+def claiming(world: World, limit: int) -> Verb[ToSend]:
+    until_us = world.now_us + 60 * SECOND
+    return exports.claim_exports(project_id=PROJECT, now_us=world.now_us, until_us=until_us, limit=limit)
+
+
 async def claim(world: World, limit: int = 10) -> ToSend:
-    return await world.store.write(
-        exports.claim_exports(project_id=PROJECT, now_us=world.now_us, until_us=world.now_us + 60 * SECOND, limit=limit)
-    )
+    return await world.store.write(claiming(world, limit))
 
 
 async def ended(world: World) -> str:
@@ -69,7 +76,111 @@ async def test_an_end_that_is_committed_late_is_not_missed(begun: World) -> None
     early = begun.now_us
     later = await ended(begun)
     assert (await claim(begun)).ids == [later]
+    await begun.store.write(exports.note_exports(project_id=PROJECT, ids=[later]))
     begun.now_us = early - 10 * SECOND
     late = await ended(begun)
-    begun.now_us = early + 60 * SECOND
+    begun.now_us = early - 11 * SECOND + exports.OVERLAP_US
+    assert (await claim(begun)).ids == [], "more may be committed that is as late"
+    begun.advance(1)
     assert (await claim(begun)).ids == [late]
+    await begun.store.write(exports.note_exports(project_id=PROJECT, ids=[late]))
+    for _ in range(3):
+        begun.advance(exports.OVERLAP_US / SECOND)
+        assert await claim(begun) == ToSend([], False)
+
+
+async def test_an_end_that_is_a_little_late_is_taken_in_order(begun: World) -> None:
+    begun.now_us += SECOND // 2
+    second = await begun.start(accept_early=True)
+    await begun.cancel(second)
+    assert (await claim(begun)).ids == [], "one that ended before it may be under way"
+    begun.now_us -= SECOND // 2
+    first = await ended(begun)
+    begun.advance(1)
+    assert (await claim(begun)).ids == [first, second]
+
+
+async def test_ends_of_one_moment_are_all_taken_whatever_is_taken_at_once(begun: World) -> None:
+    ids = [await begun.start(accept_early=True) for _ in range(9)]
+    for id in ids:
+        await begun.cancel(id)
+    begun.advance(1)
+    found: list[str] = []
+    while (taken := await claim(begun, 2)).ids:
+        found += taken.ids
+    assert found == sorted(ids)
+    await begun.store.write(exports.note_exports(project_id=PROJECT, ids=ids))
+    late = [await ended(begun) for _ in range(5)]
+    begun.now_us -= 5 * SECOND
+    late += [await ended(begun) for _ in range(5)]
+    begun.advance(2 * exports.OVERLAP_US / SECOND)
+    for _ in range(10):
+        taken = await claim(begun, 3)
+        await begun.store.write(exports.note_exports(project_id=PROJECT, ids=taken.ids))
+        found += taken.ids
+    assert sorted(found) == sorted(ids + late)
+
+
+@verb
+async def as_before(*, place: dict[str, Any]) -> None:
+    await query("move_export_cursor", project_id=PROJECT, **place)
+
+
+async def test_what_the_release_before_began_goes_on(begun: World) -> None:
+    """Its cursor has one time, and stands for all that ended within two minutes before that."""
+    store = begun.store
+    ids = [await ended(begun) for _ in range(4)]
+    begun.advance(1)
+    assert (await claim(begun)).ids == ids
+    await store.write(exports.note_exports(project_id=PROJECT, ids=ids))
+    begun.now_us -= 3 * SECOND
+    late = await ended(begun)
+    begun.advance(10)
+    place = {"ended_at_us": begun.now_us, "ended_id": "", "looked_at_us": None, "looked_id": None}
+    await store.write(as_before(place=place))
+    assert (await claim(begun)).ids == [late]
+    fresh = await ended(begun)
+    begun.advance(1)
+    assert (await claim(begun)).ids == [fresh]
+
+
+async def test_each_end_is_read_twice_however_much_has_ended(begun: World) -> None:
+    """How much of the store an answered row costs is seen in test_grown; here, that no claim asks for more of them."""
+    amount, limit = 600, 20
+    ids = [await begun.start(accept_early=True) for _ in range(amount)]
+    cancels: dict[str, Any] = {"project_id": PROJECT, "cancelled_by": "user", "grace_us": GRACE_US}
+    await begun.store.write_all(
+        [moves.cancel(execution_id=id, now_us=begun.now_us + n, **cancels) for n, id in enumerate(ids)]
+    )
+    read: list[int] = []
+    for _ in range(2):
+        begun.advance(2)
+        more = True
+        while more:
+            taken = await begun.store.write(counting(claiming(begun, limit), read))
+            await begun.store.write(exports.note_exports(project_id=PROJECT, ids=taken.ids))
+            more = taken.more
+        begun.advance(exports.OVERLAP_US / SECOND)
+    assert sum(read) == 2 * amount
+    assert max(read) <= 3 * limit
+
+
+def counting(counted: Verb[ToSend], read: list[int]) -> Verb[ToSend]:
+    """The verb, with how many ends it is answered noted."""
+
+    @functools.wraps(counted.function)
+    async def run(**values: Any) -> ToSend:
+        inner = counted.function(**values)
+        rows, answer = 0, None
+        while True:
+            try:
+                asked = inner.send(answer)
+            except StopIteration as end:
+                read.append(rows)
+                done: ToSend = end.value
+                return done
+            answer = await asked
+            if isinstance(asked, Query) and asked.name == "ended_exports":
+                rows += len(answer)
+
+    return structs.replace(counted, function=run)

@@ -234,7 +234,7 @@ EXPECTED = {
     "final_of_user": "executions_by_user",
     "prune_memory": "session_memory_by_age",
     "old_traces": "traces_by_age",
-    "fresh_exports": "executions_by_end",
+    "ended_exports": "executions_by_end",
     "list_ended_roots": "executions_by_end",
     "list_failed": "executions_failed",
     "list_of_user": "executions_by_user",

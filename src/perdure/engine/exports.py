@@ -75,6 +75,7 @@ class Exports:
             taken = await engine.store.write(
                 exports.claim_exports(project_id=project_id, now_us=now_us, until_us=now_us + CLAIM_US, limit=BATCH)
             )
+            more = more or taken.more
             if not taken.ids:
                 continue
             left = await self._send(project_id, taken.ids)
@@ -85,7 +86,6 @@ class Exports:
                 self._away_seconds = min(max(2 * self._away_seconds, 1.0), AWAY_SECONDS_MAX)
                 return self._away_seconds * random.uniform(0.5, 1.0)
             self._away_seconds = 0.0
-            more = more or taken.more
         return 0.0 if more else engine.spread(PAUSE_SECONDS)
 
     async def _send(self, project_id: str, ids: Sequence[str]) -> list[str]:

@@ -10,22 +10,27 @@ SELECT ended_at_us FROM export_cursors WHERE project_id = :project_id;
 -- name: lock_export_cursor
 -- holds: export=project_id
 -- No row: another server is choosing at this moment.
-SELECT ended_at_us FROM export_cursors WHERE project_id = :project_id {FOR UPDATE SKIP LOCKED};
+SELECT ended_at_us, ended_id, looked_at_us, looked_id FROM export_cursors WHERE project_id = :project_id {FOR UPDATE SKIP LOCKED};
 
 -- name: move_export_cursor
 -- holds: export=project_id
-UPDATE export_cursors SET ended_at_us = :ended_at_us WHERE project_id = :project_id RETURNING project_id;
+UPDATE export_cursors SET ended_at_us = :ended_at_us, ended_id = :ended_id, looked_at_us = :looked_at_us,
+  looked_id = :looked_id
+WHERE project_id = :project_id RETURNING project_id;
 
 -- name: lapsed_exports
 -- Claimed, and not sent in time.
 SELECT execution_id FROM trace_exports WHERE project_id = :project_id AND sent = 0 AND claimed_until_us <= :now_us
 ORDER BY claimed_until_us LIMIT :limit;
 
--- name: fresh_exports
-SELECT id, completed_at_us FROM executions
-WHERE project_id = :project_id AND completed_at_us > :after_us AND NOT EXISTS (
-  SELECT 1 FROM trace_exports x WHERE x.project_id = executions.project_id AND x.execution_id = executions.id)
-ORDER BY completed_at_us LIMIT :limit;
+-- name: ended_exports
+-- What ended after a place and up to a time, in order; with NULL where nobody has taken it. All that is read is answered with:
+-- what was taken already is not passed over here.
+SELECT completed_at_us, id, (
+  SELECT x.sent FROM trace_exports x WHERE x.project_id = executions.project_id AND x.execution_id = executions.id)
+FROM executions
+WHERE project_id = :project_id AND (completed_at_us, id) > (:after_us, :after_id) AND completed_at_us <= :upto_us
+ORDER BY completed_at_us, id LIMIT :limit;
 
 -- name: insert_export
 -- holds: export=project_id
