@@ -81,7 +81,7 @@ class LocalTransport:
         return await self.engine.executions.list(self.project_id, filters, cursor, limit)
 
     async def journal(self, execution_id: str, after: int, limit: int) -> Sequence[Row]:
-        return await self.engine.executions.journal(self.project_id, execution_id, after, limit)
+        return (await self.engine.executions.journal(self.project_id, execution_id, after, limit))[0]
 
     async def logs(self, execution_id: str, after: int, limit: int) -> Sequence[tuple[int, LogLine]]:
         return await self.engine.executions.logs(self.project_id, execution_id, after, limit)
@@ -89,7 +89,7 @@ class LocalTransport:
     async def watch(self, execution_id: str, after: int, after_log: int, seconds: float) -> None:
         executions = self.engine.executions
         ticket = executions.watch_ticket(execution_id)
-        if await executions.journal(self.project_id, execution_id, after, 1):
+        if (await executions.journal(self.project_id, execution_id, after, 1))[0]:
             return
         if await executions.logs(self.project_id, execution_id, after_log, 1):
             return
@@ -122,7 +122,7 @@ class LocalTransport:
         return await self.engine.events.publish(self.project_id, topic, events)
 
     async def read_events(self, topic: str, after: int, limit: int) -> Sequence[Event]:
-        return await self.engine.events.read(self.project_id, topic, after, limit)
+        return (await self.engine.events.read(self.project_id, topic, after, limit))[0]
 
     async def erase(self, user_id: str | None, session_id: str | None) -> tuple[int, int]:
         return await self.engine.executions.erase(self.project_id, user_id=user_id, session_id=session_id)

@@ -444,7 +444,7 @@ async def _recorded(file: str) -> set[tuple[str, str]]:
         found: set[tuple[str, str]] = set()
         for execution in await _all_executions(engine, project_id):
             after = 0
-            while rows := await engine.executions.journal(project_id, execution.id, after, 1_000):
+            while rows := (await engine.executions.journal(project_id, execution.id, after, 1_000))[0]:
                 after = rows[-1].seq
                 found.update((execution.id, row.key) for row in rows if row.kind is Kind.STEP and row.ok and row.key)
         return found

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from tests.server.serving import Served
 
+from perdure.wire.limits import REPLY_BYTES_MAX
+
 
 async def publish(served: Served, **body: Any) -> Any:
     return await served.client.post("/api/v1/events/publish", json=body)
@@ -75,6 +77,23 @@ async def test_reading(served: Served) -> None:
     assert (await read("sort=desc&last_sequence_id=9223372036854775807"))[0] == []
     none = (await served.client.get("/api/v1/events?topic=none&sort=desc")).json()
     assert none == {"events": [], "next_sequence_id": None, "has_more": False}
+
+
+async def test_a_page_ends_with_the_event_that_fills_it(served: Served) -> None:
+    large = "x" * (REPLY_BYTES_MAX // 2)
+    for _ in range(3):
+        assert (await publish(served, topic="a", events=[{"data": large}])).status_code == 200
+    for query, pages in (
+        ("last_sequence_id=0", [[1, 2], [3], []]),
+        ("last_sequence_id=1", [[2, 3], []]),
+        ("sort=desc", [[3, 2]]),  # a later page of it is asked for by numbers: they have no gaps
+        ("sort=desc&last_sequence_id=2", [[3]]),
+    ):
+        for page in pages:
+            body = (await served.client.get(f"/api/v1/events?topic=a&limit=1000&{query}")).json()
+            assert [event["sequence_id"] for event in body["events"]] == page
+            assert body["has_more"] is (len(page) == 2)
+            query = f"last_sequence_id={body['next_sequence_id']}"
 
 
 @pytest.mark.parametrize("amount", [0, 1, 2, 3, 5, 8, 13])

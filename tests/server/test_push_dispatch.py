@@ -56,7 +56,7 @@ async def until(true: Callable[[], Awaitable[bool]]) -> None:
 
 
 async def kinds(served: Served, id: str) -> list[str]:
-    return [row.kind.value for row in await served.engine.executions.journal(served.project_id, id)]
+    return [row.kind.value for row in (await served.engine.executions.journal(served.project_id, id))[0]]
 
 
 async def until_acknowledged(served: Served, id: str) -> None:

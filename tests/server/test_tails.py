@@ -9,6 +9,7 @@ import pytest
 from tests.server.serving import Hand, Served, serving
 
 from perdure.server import tails
+from perdure.server.streams import PIECE_BYTES
 from perdure.wire.records import Event
 
 STREAM = "/api/v1/events/stream"
@@ -76,11 +77,15 @@ class Reads:
 
     def __init__(self, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
         self.amount = 0
+        self.largest = 0
+        """The data of one read, in bytes."""
         read = served.engine.events.read
 
-        async def counted(*values: Any) -> list[Event]:
+        async def counted(*values: Any, **named: Any) -> tuple[list[Event], bool]:
             self.amount += 1
-            return await read(*values)
+            page, more = await read(*values, **named)
+            self.largest = max(self.largest, sum(len(bytes(event.data)) for event in page))
+            return page, more
 
         monkeypatch.setattr(served.engine.events, "read", counted)
 
@@ -120,6 +125,19 @@ async def test_who_falls_behind_what_the_tail_keeps_reads_the_store(
             await quick.read(number)
         await late.read(7)
         assert late.numbers == quick.numbers == list(range(1, 8))
+
+
+async def test_a_stream_reads_a_piece_at_a_time(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tails and streams alike: of a thousand streams, each holds what it reads until its client takes it."""
+    reads = Reads(served, monkeypatch)
+    large = "x" * 60_000
+    await publish(served, "t", 40, large)
+    async with streams(served, 1, "topic=t") as (one,):
+        await one.read(40)
+        await publish(served, "t", 40, large)
+        await one.read(80)
+        assert one.numbers == list(range(1, 81))
+    assert PIECE_BYTES <= reads.largest <= PIECE_BYTES + len(large) + 2
 
 
 async def test_a_place_beyond_the_end_waits_for_what_comes_after_it(served: Served) -> None:

@@ -102,13 +102,15 @@ async def test_whoever_follows_a_journal_at_a_sees_what_is_written_through_b(pai
         partial(hand.report, claimed, 1, (step("s", 1),)),
         partial(pair.b.executions.cancel, pair.project_id, id),
     ):
-        seen = len(await pair.a.executions.journal(pair.project_id, id))
+        seen = len((await pair.a.executions.journal(pair.project_id, id))[0])
         ticket = pair.a.executions.watch_ticket(id)
         watch = asyncio.ensure_future(pair.a.executions.watch(id, ticket, 60))
         await asyncio.sleep(0)
         await happens()
         assert await watch
-        while len(await pair.a.executions.journal(pair.project_id, id)) == seen:  # the lookout rings at first sight
+        while (
+            len((await pair.a.executions.journal(pair.project_id, id))[0]) == seen
+        ):  # the lookout rings at first sight
             assert await pair.a.executions.watch(id, pair.a.executions.watch_ticket(id), 60)
 
 

@@ -262,6 +262,8 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
     for query in ("record_pushed", "accept_push", "lock_pushed", "read_pushed", "next_row", "put_output_schema"):
         found[query] = {"id": ids["running"], "key": "another"}
     found["step_of_pushed"] = {"id": done, "key": "step-1"}
+    found["outcome_sizes"] = {"execution_id": done}
+    found["outcomes_at"] = {"execution_id": done, "seqs": "[1, 2, 3]"}
     for query in ("put_span_id", "put_final_state"):
         found[query] = {"execution_id": name_of(31), "otel_span_id": "span", "final_state": PAYLOAD}
     for query in ("push_online", "push_beat", "renew_push_lease", "push_refused", "hurry_check", "lock_push_worker"):
@@ -276,7 +278,15 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"id": ids["running"], "error": "e"}
     for query in ("confirm_cancel", "overrule"):
         found[query] = {"id": ids["cancelling"]}
-    for query in ("get_execution", "read_end", "read_parent", "children", "children_to_cancel", "any_open_child"):
+    for query in (
+        "get_execution",
+        "read_end",
+        "how_ended",
+        "read_parent",
+        "children",
+        "children_to_cancel",
+        "any_open_child",
+    ):
         found[query] = {"id": has_children}
     for query in ("delete_execution", "delete_journal"):
         found[query] = {"id": old}
@@ -284,7 +294,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"execution_id": ids["waiting_for_event"], "key": "wait-1", "event_seq": 1}
     for query in ("take_over_early", "reopen_wait", "taken_events", "read_answer"):
         found[query] = {"execution_id": ids["waiting_for_event"], "key": "wait-1"}
-    for query in ("insert_journal", "insert_log", "insert_wait", "last_log", "read_journal"):
+    for query in ("insert_journal", "insert_log", "insert_wait", "last_log", "read_journal", "journal_sizes"):
         found[query] = {"execution_id": done, "key": "another", "state": "open"}
     for query in ("upsert_worker", "read_worker", "lock_worker", "beat_worker", "note_claim", "delete_worker"):
         found[query] = {"id": WORKER, "capacity": 500, "now_us": NOW_US}

@@ -713,7 +713,7 @@ def test_every_verb_that_changes_something_says_what_it_names() -> None:
     reading |= {"watched_topics", "list_triggers", "topic_end"}
     reading |= {"get_memory", "list_agent_runs", "get_session", "list_traces", "get_trace", "journal_of", "homes"}
     reading |= {"find_question", "list_questions", "exporting", "project_ids", "read_transcript"}
-    reading |= {"budget_of", "queued_behind"}
+    reading |= {"budget_of", "queued_behind", "newest_events", "how_ended"}
     reading |= {"untold", "active_workers", "watch_push_workers", "standing", "list_steps", "read_step"}
     reading |= {"due_schedules", "get_schedule", "list_schedules", "scheduled_workflows", "list_fires"}
     reading |= {"find_user", "read_user", "read_session", "read_project", "projects_of", "list_members"}

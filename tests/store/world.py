@@ -130,7 +130,8 @@ class World:
         )
 
     async def read_topic(self, topic: str, after: int = 0) -> list[Event]:
-        return await self.store.read(events.read_events(project_id=PROJECT, topic=topic, after=after, limit=500))
+        found, _ = await self.store.read(events.read_events(project_id=PROJECT, topic=topic, after=after, limit=500))
+        return found
 
     async def resume(self, id: str, key: str, data: object = "yes") -> None:
         await self.store.write(
@@ -296,7 +297,8 @@ class World:
         return (await self.get(id)).phase
 
     async def journal(self, id: str, after: int = 0) -> list[Row]:
-        return await self.store.read(looks.journal(project_id=PROJECT, execution_id=id, after=after, limit=100_000))
+        whole = {"after": after, "limit": 100_000, "bytes_max": 1 << 40}
+        return (await self.store.read(looks.journal(project_id=PROJECT, execution_id=id, **whole)))[0]
 
     async def kinds(self, id: str) -> list[str]:
         return [row.kind.value for row in await self.journal(id)]

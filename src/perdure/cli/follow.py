@@ -33,9 +33,12 @@ async def follow(
         after = rows[-1].seq if rows else after
         after_log = lines[-1][0] if lines else after_log
         ended = any(row.kind.value in FINAL for row in rows)
+        is_last = execution.phase in FINAL or not to_the_end
         if len(rows) == PAGE or len(lines) == PAGE or (ended and execution.phase not in FINAL):
             continue
+        if is_last and rows:  # large values end a page early: what there is, is known when nothing more comes
+            continue
         yield execution
-        if execution.phase in FINAL or not to_the_end:
+        if is_last:
             return
         await client._transport.watch(execution_id, after, after_log, look_seconds)

@@ -135,11 +135,8 @@ def show(
     async def work(client: "Client") -> "tuple[Execution, list[Row], dict[str, Any], bool | None]":
         execution = await client.get(id)
         rows: list[Row] = []
-        while True:
-            page = await client.journal(id, after=rows[-1].seq if rows else 0, limit=1_000)
+        while page := await client.journal(id, after=rows[-1].seq if rows else 0, limit=1_000):
             rows.extend(page)
-            if len(page) < 1_000:
-                break
         waiting = NOTHING if execution.completed_at_us is not None else await waits_of(client, id)
         if not as_json:
             for wait in waiting["waits"]:

@@ -13,6 +13,7 @@ from perdure.store.verbs import events
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.codec import KEY_BYTES_MAX, TOPIC_BYTES_MAX, check_json, check_name
 from perdure.wire.errors import BadRequest
+from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import Event
 from perdure.wire.requests import EventItem
 
@@ -58,12 +59,21 @@ class Events:
             )
         )
 
-    async def read(self, project_id: str, topic: str, after: int = 0, limit: int = 100) -> list[Event]:
-        """The events after a sequence number, in order."""
-        if not 1 <= limit <= READ_MAX:
-            raise BadRequest(f"`limit` must be 1 to {READ_MAX}, got {limit}.")
+    async def read(
+        self, project_id: str, topic: str, after: int = 0, limit: int = 100, *, bytes_max: int = REPLY_BYTES_MAX
+    ) -> tuple[list[Event], bool]:
+        """The events after a sequence number, in order, none after the one that fills `bytes_max`; whether there may be
+        more."""
+        _check_limit(limit)
         return await self._engine.store.read(
-            events.read_events(project_id=project_id, topic=topic, after=after, limit=limit)
+            events.read_events(project_id=project_id, topic=topic, after=after, limit=limit, bytes_max=bytes_max)
+        )
+
+    async def read_newest(self, project_id: str, topic: str, after: int, limit: int) -> tuple[list[Event], bool]:
+        """As `read`, the newest first."""
+        _check_limit(limit)
+        return await self._engine.store.read(
+            events.newest_events(project_id=project_id, topic=topic, after=after, limit=limit)
         )
 
     async def last(self, project_id: str, topic: str) -> int:
@@ -81,6 +91,11 @@ class Events:
         """Wait until there is something new since the tickets, at most `seconds`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         return await self._engine.doorbell.wait_any(tickets, seconds, future)
+
+
+def _check_limit(limit: int) -> None:
+    if not 1 <= limit <= READ_MAX:
+        raise BadRequest(f"`limit` must be 1 to {READ_MAX}, got {limit}.")
 
 
 def _check(topic: str, items: Sequence[EventItem]) -> None:

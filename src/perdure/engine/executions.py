@@ -17,6 +17,7 @@ from perdure.store.verbs.starts import New
 from perdure.wire.budgets import check_budget
 from perdure.wire.codec import KEY_BYTES_MAX, check_json, check_name, check_text
 from perdure.wire.errors import BadRequest, BadValue, NotFound, PerdureError, Unavailable
+from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import Execution, Problem, Row
 from perdure.wire.requests import Claimed, ExecutionPage, Finished, ListFilters, LogLine, Started, StartItem, WaitReply
 
@@ -116,7 +117,8 @@ class Executions:
         return await self._engine.store.read(looks.find_by_key(project_id=project_id, workflow_id=workflow_id, key=key))
 
     async def wait(self, project_id: str, ids: Sequence[str], seconds: float) -> WaitReply:
-        """Answer as soon as one of the ids is final, or after `seconds`."""
+        """Answer as soon as one of the ids is final, or after `seconds`. Of many that are, with as many as a reply has
+        room for."""
         ids = [checked_id(id) for id in ids]
         found: list[Finished] = []
         some = asyncio.Event()
@@ -174,10 +176,26 @@ class Executions:
             self._awaited.discard(future)
             endings.forget(project_id, execution_id, tell)
 
-    async def journal(self, project_id: str, execution_id: str, after: int = 0, limit: int = 500) -> list[Row]:
-        """A page of an execution's journal: the rows after a seq."""
+    async def how_ended(self, project_id: str, execution_id: str) -> Finished | None:
+        """How an execution ended, without what came of it; None while it is open. Raises NotFound."""
         return await self._engine.store.read(
-            looks.journal(project_id=project_id, execution_id=checked_id(execution_id), after=after, limit=limit)
+            looks.how_ended(project_id=project_id, execution_id=checked_id(execution_id))
+        )
+
+    async def journal(
+        self,
+        project_id: str,
+        execution_id: str,
+        after: int = 0,
+        limit: int = 500,
+        *,
+        bytes_max: int = REPLY_BYTES_MAX,
+    ) -> tuple[list[Row], bool]:
+        """A page of an execution's journal: the rows after a seq, none after the one that fills `bytes_max`; whether
+        there may be more."""
+        id = checked_id(execution_id)
+        return await self._engine.store.read(
+            looks.journal(project_id=project_id, execution_id=id, after=after, limit=limit, bytes_max=bytes_max)
         )
 
     async def logs(

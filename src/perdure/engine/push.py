@@ -170,10 +170,12 @@ class Push:
             raise NotFound(f"Execution {execution_id!r} has no outcome of step {step_key!r} yet.")
         return step
 
-    async def steps(self, project_id: str, execution_id: str) -> Sequence[SavedStep]:
-        """All outcomes of an execution. Raises NotFound."""
-        return await self._engine.store.read(
-            saved_steps.list_steps(project_id=project_id, execution_id=checked_id(execution_id), limit=STEPS_MAX)
+    async def steps(self, project_id: str, execution_id: str, after: str | None) -> Sequence[SavedStep]:
+        """All outcomes of an execution, or a page of those after a key. Raises NotFound, and BadRequest when all of
+        them would be too large for an answer."""
+        id = checked_id(execution_id)
+        return await self._engine.store.scan(
+            saved_steps.list_steps(project_id=project_id, execution_id=id, after=after, limit=STEPS_MAX)
         )
 
     async def save_step(self, project_id: str, execution_id: str, request: SaveStepRequest) -> None:

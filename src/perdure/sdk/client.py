@@ -304,7 +304,8 @@ class Client:
         return await self._transport.list(filters or ListFilters(), cursor, limit)
 
     async def journal(self, execution_id: str, *, after: int = 0, limit: int = 500) -> Sequence[Row]:
-        """The rows of an execution's journal after a seq."""
+        """The rows of an execution's journal after a seq; fewer than `limit`, too, where values are large. Behind the
+        last row there are none."""
         return await self._transport.journal(execution_id, after, limit)
 
     async def logs(self, execution_id: str, *, after: int = 0, limit: int = 500) -> Sequence[tuple[int, LogLine]]:
@@ -349,7 +350,8 @@ class Client:
         return (await self._transport.publish(topic, [item]))[0]
 
     async def events(self, topic: str, *, after: int = 0, limit: int = 100) -> Sequence[Event]:
-        """The events of a topic after a number."""
+        """The events of a topic after a number; fewer than `limit`, too, where they are large. Behind the last one
+        there are none."""
         return await self._transport.read_events(topic, after, limit)
 
     async def transcript(self, session_id: str, *, version: int | None = None) -> Transcript:

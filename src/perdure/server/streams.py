@@ -18,6 +18,8 @@ from perdure.server.connections import Connection
 from perdure.wire.errors import TooManyRequests
 
 RETRY_MS: Final = 1_000
+PIECE_BYTES: Final = 1 << 20
+"""How much a stream reads at a time, or one item: of each whose client is slow a piece lies here."""
 # Most polls are over at once: the watch for a client that leaves begins only with those that are not.
 _WATCH_AFTER_SECONDS: Final = 0.05
 

@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from perdure.engine.engine import Engine
-from perdure.server.streams import frame
+from perdure.server.streams import PIECE_BYTES, frame
 from perdure.wire.errors import PerdureError
 from perdure.wire.public import event_response
 from perdure.wire.records import Event
@@ -80,8 +80,8 @@ class Tail:
             tickets = events.watch_tickets(self._project_id, self._topic, None if ended else self._run_id)
             if self._run_id is not None and ended is None:
                 # Asked first: what a run published before its end is read below.
-                ended = await self._end_of(self._run_id)
-            page = await events.read(self._project_id, self._topic, self.last, PAGE)
+                ended = await engine.executions.how_ended(self._project_id, self._run_id)
+            page, _ = await events.read(self._project_id, self._topic, self.last, PAGE, bytes_max=PIECE_BYTES)
             if page:
                 self._keep(page)
             elif ended is None:
@@ -89,10 +89,6 @@ class Tail:
             elif not await events.watch(tickets, LINGER_SECONDS):
                 self.ended = ended
                 return
-
-    async def _end_of(self, run_id: str) -> Finished | None:
-        reply = await self._engine.executions.wait(self._project_id, [run_id], 0)
-        return reply.finished[0] if reply.finished else None
 
     def _keep(self, page: list[Event]) -> None:
         for event in page:

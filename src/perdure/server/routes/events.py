@@ -1,6 +1,6 @@
 """Events: publish to a topic, read it, follow it."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from typing import Final, Literal
 
 import msgspec
@@ -9,7 +9,7 @@ from msgspec import Struct
 from perdure.engine.executions import checked_id, is_uuid
 from perdure.server.routes.executions import idempotency, page_limit
 from perdure.server.routing import Call, Routes
-from perdure.server.streams import EventStream, frame
+from perdure.server.streams import PIECE_BYTES, EventStream, frame
 from perdure.server.tails import event_frame
 from perdure.wire.errors import BadRequest, PerdureError
 from perdure.wire.public import (
@@ -58,19 +58,15 @@ class EventsQuery(Struct, frozen=True):
 
 @routes.get("/api/v1/events", contract=True)
 async def get_events(call: Call, query: EventsQuery) -> GetEventsResponse:
-    """Read a topic."""
+    """Read a topic. A page may hold fewer than `limit` and still say `has_more`."""
     call.check_project(query.project_id)
     limit = page_limit(query.limit)
     topic = _Topic(call, query.topic)
     after = await topic.start(query.last_sequence_id, query.last_timestamp)
-    if query.sort == "desc":
-        newest = await topic.newest(after)
-        events = [event for event in await topic.read(max(after, newest - limit), limit) if event.sequence_id <= newest]
-        events.reverse()
-    else:
-        events = await topic.read(after, limit)
+    read = call.engine.events.read if query.sort == "asc" else call.engine.events.read_newest
+    events, more = await read(call.project_id, topic.name, after, limit)
     last = events[-1].sequence_id if events else None
-    return GetEventsResponse([event_response(event) for event in events], len(events) == limit, last)
+    return GetEventsResponse([event_response(event) for event in events], more, last)
 
 
 class StreamEventsQuery(Struct, frozen=True):
@@ -122,12 +118,10 @@ async def _follow(call: Call, topic: "_Topic", after: int, run_id: str | None) -
             elif not tail.over or tail.ended is not None:
                 first = tail.first
                 try:
-                    page = await topic.read(after, STREAM_PAGE)
+                    after, chunk = await topic.frames(after)
                 except PerdureError:
                     return  # the store is closed
-                if page:
-                    after, chunk = page[-1].sequence_id, b"".join(map(event_frame, page))
-                elif first is not None:
+                if not chunk and first is not None:
                     after = max(after, first)  # what was there is gone; the tail has everything later
                     continue
             if chunk:
@@ -150,8 +144,14 @@ class _Topic:
         self.name = name
         self._call = call
 
-    async def read(self, after: int, limit: int) -> list[Event]:
-        return await self._call.engine.events.read(self._call.project_id, self.name, after, limit)
+    async def _read(self, after: int, limit: int) -> list[Event]:
+        read = self._call.engine.events.read
+        return (await read(self._call.project_id, self.name, after, limit, bytes_max=PIECE_BYTES))[0]
+
+    async def frames(self, after: int) -> tuple[int, bytes]:
+        """The frames after a number, a piece of them, and the number of the last."""
+        page = await self._read(after, STREAM_PAGE)
+        return (page[-1].sequence_id, b"".join(map(event_frame, page))) if page else (after, b"")
 
     async def start(self, last_sequence_id: int | None, last_timestamp: Moment | None) -> int:
         """The number after which a reader begins."""
@@ -160,25 +160,17 @@ class _Topic:
         if last_timestamp is None:
             return 0
         at_us = microseconds(last_timestamp)
-        return await self._last(0, lambda event: event.created_at_us <= at_us)
 
-    async def newest(self, after: int) -> int:
-        """The number of the newest event, or `after` when there is none later."""
-        return await self._last(after, lambda event: True)
+        async def next_until_then(number: int) -> int | None:
+            found = await self._read(number, 1)
+            return found[0].sequence_id if found and found[0].created_at_us <= at_us else None
 
-    async def _last(self, after: int, holds: Callable[[Event], bool]) -> int:
-        """The number of the last event for which something holds that holds for all before it."""
-
-        async def next_holds(number: int) -> int | None:
-            found = await self.read(number, 1)
-            return found[0].sequence_id if found and holds(found[0]) else None
-
-        low, step = after, 1
-        while low + step < INT64_MAX and (found := await next_holds(low + step - 1)) is not None:
+        low, step = 0, 1
+        while low + step < INT64_MAX and (found := await next_until_then(low + step - 1)) is not None:
             low, step = found, step * 2
         while step > 1:
             step //= 2
-            if low + step < INT64_MAX and (found := await next_holds(low + step - 1)) is not None:
+            if low + step < INT64_MAX and (found := await next_until_then(low + step - 1)) is not None:
                 low = found
         return low
 

@@ -13,7 +13,7 @@ from uuid_utils import UUID, uuid7
 from perdure.engine.executions import checked_id
 from perdure.server.routes.approvals import name_of
 from perdure.server.routing import Call, Routes
-from perdure.server.streams import EventStream, frame
+from perdure.server.streams import PIECE_BYTES, EventStream, frame
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.access import Role
 from perdure.wire.codec import KEY_BYTES_MAX, check_name
@@ -306,7 +306,8 @@ def _phases(statuses: list[str] | None, phases: list[str] | None) -> list[str] |
 
 @routes.post("/api/v1/executions/wait", role=Role.READ)
 async def wait_for_executions(call: Call, body: WaitRequest) -> WaitReply:
-    """Hold the answer until one of the executions is final; empty when none was."""
+    """Hold the answer until one of the executions is final; empty when none was. Large results may take several
+    answers: ask again for those that are in none."""
     _check_count(body.ids, "body.ids")
     seconds = wait_seconds(call, body.wait_seconds)
     async with call.poll():
@@ -339,7 +340,8 @@ class StepsQuery(Struct, frozen=True):
 
 @routes.get("/api/v1/executions/{execution_id}/steps")
 async def get_steps(call: Call, execution_id: str, query: StepsQuery) -> StepsResponse:
-    """The journal: what happened, with times, attempts, fingerprints of inputs, and outcomes."""
+    """The journal: what happened, with times, attempts, fingerprints of inputs, and outcomes. A page may hold fewer
+    than `limit` and still say `has_more`."""
     limit = page_limit(query.limit)
     executions = call.engine.executions
     loop = asyncio.get_running_loop()
@@ -356,12 +358,12 @@ async def get_steps(call: Call, execution_id: str, query: StepsQuery) -> StepsRe
 
 async def _page(call: Call, execution_id: str, query: StepsQuery, limit: int) -> StepsResponse:
     executions = call.engine.executions
-    rows = await executions.journal(call.project_id, execution_id, query.after, limit)
+    rows, full = await executions.journal(call.project_id, execution_id, query.after, limit)
     logs = None
     if query.after_log is not None:
         lines = await executions.logs(call.project_id, execution_id, query.after_log, limit)
         logs = [log_response(n, line) for n, line in lines]
-    full = len(rows) == limit or len(logs or ()) == limit
+        full = full or len(logs) == limit
     return StepsResponse([step_response(row) for row in rows], full, logs)
 
 
@@ -410,34 +412,41 @@ def _cursor(text: str) -> tuple[int, int]:
 
 
 async def _follow(call: Call, execution_id: str, after: int, after_log: int) -> AsyncGenerator[bytes, None]:
-    executions, project_id = call.engine.executions, call.project_id
+    executions = call.engine.executions
     while True:
         ticket = executions.watch_ticket(execution_id)
         try:
             # Asked first: what is final now has all its rows, and those below are read later.
-            ended = (await executions.wait(project_id, [execution_id], 0)).finished
-            rows = await executions.journal(project_id, execution_id, after, STREAM_PAGE)
-            lines = await executions.logs(project_id, execution_id, after_log, STREAM_PAGE)
+            ended = await executions.how_ended(call.project_id, execution_id)
+            after, after_log, piece = await _frames(call, execution_id, after, after_log)
         except PerdureError:
             return  # deleted meanwhile, or the store is closed
-        frames: list[bytes] = []
-        shown = merge(
-            ((row.at_us, 0, row.seq, "row", step_response(row)) for row in rows),
-            ((line.at_us, 1, n, "log", log_response(n, line)) for n, line in lines),
-            key=lambda item: item[:3],
-        )
-        for _, which, number, event, struct in shown:
-            after, after_log = (number, after_log) if which == 0 else (after, number)
-            frames.append(frame(msgspec.json.encode(struct), id=f"{after}-{after_log}", event=event))
-        if frames:
-            yield b"".join(frames)
-        elif ended:
-            end = {"id": execution_id, "status": STATUS[Phase(ended[0].phase)], "phase": ended[0].phase}
-            end["error"] = ended[0].error  # type: ignore[assignment]  # null when it did not fail
+        if piece:
+            yield piece
+        elif ended is not None:
+            end = {"id": execution_id, "status": STATUS[Phase(ended.phase)], "phase": ended.phase}
+            end["error"] = ended.error  # type: ignore[assignment]  # null when it did not fail
             yield frame(msgspec.json.encode(end), id=f"{after}-{after_log}", event="end")
             return
         else:
             await executions.watch(execution_id, ticket, call.engine.own_look(LOOK_SECONDS))
+
+
+async def _frames(call: Call, execution_id: str, after: int, after_log: int) -> tuple[int, int, bytes]:
+    """A piece of the stream, and where it ends."""
+    executions, project_id = call.engine.executions, call.project_id
+    rows, _ = await executions.journal(project_id, execution_id, after, STREAM_PAGE, bytes_max=PIECE_BYTES)
+    lines = await executions.logs(project_id, execution_id, after_log, STREAM_PAGE)
+    frames: list[bytes] = []
+    shown = merge(
+        ((row.at_us, 0, row.seq, "row", step_response(row)) for row in rows),
+        ((line.at_us, 1, n, "log", log_response(n, line)) for n, line in lines),
+        key=lambda item: item[:3],
+    )
+    for _, which, number, event, struct in shown:
+        after, after_log = (number, after_log) if which == 0 else (after, number)
+        frames.append(frame(msgspec.json.encode(struct), id=f"{after}-{after_log}", event=event))
+    return after, after_log, b"".join(frames)
 
 
 # --- change --------------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """What push workers say of the executions that they hold: steps, waits, ends."""
 
+from msgspec import Struct
+
 from perdure.server.routing import Call, Routes
 from perdure.wire.access import Role
 from perdure.wire.public import DONE, Done
@@ -64,10 +66,15 @@ async def save_step(call: Call, execution_id: str, body: SaveStepRequest) -> Don
     return DONE
 
 
+class SavedStepsQuery(Struct, frozen=True):
+    after: str | None = None
+    """Answer page by page: with the steps after this key, empty for the first page, until a page is empty."""
+
+
 @routes.get("/internal/executions/{execution_id}/steps", contract=True)
-async def list_saved_steps(call: Call, execution_id: str) -> SavedStepsResponse:
-    """All outcomes of an execution, by key."""
-    steps = await call.engine.push.steps(call.project_id, execution_id)
+async def list_saved_steps(call: Call, execution_id: str, query: SavedStepsQuery) -> SavedStepsResponse:
+    """All outcomes of an execution, by key. 400 when they are too large for an answer: then ask with `after`."""
+    steps = await call.engine.push.steps(call.project_id, execution_id, query.after)
     return SavedStepsResponse(
         [
             ListedStepResponse(step.key, step.outputs, step.error, step.success, step.source_execution_id)

@@ -80,11 +80,11 @@ async def live_page(call: Call, query: PageQuery) -> Text:
         return Text(pages.executions_page(page.executions, query.project), _HTML, _HEADERS)
     try:
         execution = await executions.get(project_id, query.execution)
-        rows = await executions.journal(project_id, query.execution, 0, ROWS_SHOWN + 1)
+        rows, more = await executions.journal(project_id, query.execution, 0, ROWS_SHOWN + 1)
         lines = await executions.logs(project_id, query.execution, 0, ROWS_SHOWN)
     except PerdureError as error:
         return Text(pages.sign_in_page(error.message), _HTML, _HEADERS)
-    html = pages.execution_page(execution, rows[:ROWS_SHOWN], lines, len(rows) > ROWS_SHOWN, query.project)
+    html = pages.execution_page(execution, rows[:ROWS_SHOWN], lines, more, query.project)
     return Text(html, _HTML, _HEADERS)
 
 

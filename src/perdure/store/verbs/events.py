@@ -12,7 +12,8 @@ import msgspec
 
 from perdure.store.interface import Published, Rows, Tell, Written, query, query_many, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
-from perdure.store.verbs.rows import JournalRow, deliver, journal_row
+from perdure.store.verbs.rows import JournalRow, deliver, fitting, journal_row, page_of
+from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import Event, Kind
 from perdure.wire.requests import EventItem, OpenWait
 
@@ -195,11 +196,11 @@ async def first_event(
     while after + 1 in taken:  # numbers have no gaps: what was taken in a row need not be read
         after += 1
     while True:
-        page = await query("read_events", project_id=project_id, topic=topic, after=after, limit=PAGE)
+        page, more = await _page(project_id, topic, after, PAGE, REPLY_BYTES_MAX)
         for event in page:
             if event[1] not in taken and matches(match, event[4]):
                 return event
-        if len(page) < PAGE:
+        if not page or not more:
             return None
         after = page[-1][1]
 
@@ -238,8 +239,44 @@ async def topic_end(*, project_id: str, topic: str) -> int:
     return rows[0][1] if rows else 0
 
 
+async def _page(project_id: str, topic: str, after: int, limit: int, bytes_max: int) -> tuple[Rows, bool]:
+    """Events after a number, none after the one that fills `bytes_max`; whether there may be more."""
+    where: dict[str, object] = {"project_id": project_id, "topic": topic}
+    fits, more = await page_of("event_sizes", after, limit, bytes_max, **where)
+    return await query("read_events", after=after, limit=fits, **where) if fits else [], more
+
+
 @verb
-async def read_events(*, project_id: str, topic: str, after: int, limit: int) -> list[Event]:
-    """The events of a topic after a sequence number, in order."""
-    rows = await query("read_events", project_id=project_id, topic=topic, after=after, limit=limit)
-    return [Event(id, seq, name, kind, msgspec.Raw(data), at_us) for id, seq, name, kind, data, at_us in rows]
+async def read_events(
+    *, project_id: str, topic: str, after: int, limit: int, bytes_max: int = REPLY_BYTES_MAX
+) -> tuple[list[Event], bool]:
+    """The events of a topic after a sequence number, in order, none after the one that fills `bytes_max`; whether there
+    may be more."""
+    rows, more = await _page(project_id, topic, after, limit, bytes_max)
+    return [_event_of(row) for row in rows], more
+
+
+@verb
+async def newest_events(
+    *, project_id: str, topic: str, after: int, limit: int, bytes_max: int = REPLY_BYTES_MAX
+) -> tuple[list[Event], bool]:
+    """As `read_events`, the newest first."""
+    newest: int = (await query("newest_event", project_id=project_id, topic=topic))[0][0] or 0
+    where: dict[str, object] = {"project_id": project_id, "topic": topic}
+    amount, ahead, first = 0, 2, newest + 1
+    while amount < limit and bytes_max > 0 and first - 1 > after:  # as `page_of` looks, from the other end
+        asked = min(ahead, limit - amount, first - 1 - after)
+        found = await query("event_sizes", after=first - 1 - asked, limit=asked, **where)
+        sizes = [row[1] for row in found if row[0] < first]
+        fits = fitting(reversed(sizes), bytes_max)
+        amount, first, ahead = amount + fits, first - fits, ahead * 8
+        bytes_max -= sum(sizes)
+        if fits < asked:
+            break
+    rows = await query("read_events", after=first - 1, limit=amount, **where) if amount else []
+    return [_event_of(row) for row in reversed(rows)], amount == limit or (bytes_max <= 0 and first - 1 > after)
+
+
+def _event_of(row: Sequence[Any]) -> Event:
+    id, seq, topic, event_type, data, at_us = row
+    return Event(id, seq, topic, event_type, msgspec.Raw(data), at_us)

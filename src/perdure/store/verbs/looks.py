@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 from msgspec import Raw
 
 from perdure.store.interface import Rows, query, query_many, verb
-from perdure.store.verbs.rows import execution_of, row_of
+from perdure.store.verbs.rows import execution_of, fitting, page_of, row_of
 from perdure.store.verbs.traces import delete_traces
 from perdure.store.verbs.transcripts import DROPPED_AT_ONCE, delete_transcript, prune_transcripts
 from perdure.wire.errors import Conflict, NotFound
@@ -96,22 +96,38 @@ async def find_by_key(*, project_id: str, workflow_id: str, key: str) -> str:
 
 
 @verb
-async def finished(*, project_id: str, ids: Sequence[str]) -> tuple[list[Finished], list[str]]:
-    """Those among the ids that are final, and those that name nothing."""
+async def finished(
+    *, project_id: str, ids: Sequence[str], bytes_max: int = REPLY_BYTES_MAX
+) -> tuple[list[Finished], list[str]]:
+    """Those among the ids that are final, and those that name nothing; no more after the result that fills `bytes_max`.
+    Whoever asks for the rest again gets the next ones."""
     done: list[Finished] = []
     missing: list[str] = []
     for id in ids:
+        if bytes_max <= 0:
+            break
         rows = await query("read_end", project_id=project_id, id=id)
         if not rows:
             missing.append(id)
         elif Phase(rows[0][1]) in FINAL:
             _, phase, result, error, detail = rows[0]
+            bytes_max -= len(result or b"")
             done.append(
                 Finished(
                     id, phase, None if result is None else Raw(result), error, None if detail is None else Raw(detail)
                 )
             )
     return done, missing
+
+
+@verb
+async def how_ended(*, project_id: str, execution_id: str) -> Finished | None:
+    """How an execution ended, without what came of it; None while it is open."""
+    rows = await query("how_ended", project_id=project_id, id=execution_id)
+    if not rows:
+        raise NotFound(f"Execution {execution_id!r} does not exist.")
+    phase, error = rows[0]
+    return Finished(execution_id, phase, error=error) if Phase(phase) in FINAL else None
 
 
 @verb
@@ -153,10 +169,7 @@ async def list_executions(
             break
     if name == "list_of_session":
         sizes = sorted([*sizes, *await query("list_head_of_session", **wanted)], reverse=True)[: limit + 1]
-    amount, room = 0, bytes_max
-    while amount < min(limit, len(sizes)) and room > 0:
-        room -= sizes[amount][1]
-        amount += 1
+    amount = fitting((row[1] for row in sizes[:limit]), bytes_max)
     ids = [row[0] for row in sizes[:amount]]
     page = [execution_of(row) for row in await query("list_executions", project_id=project_id, ids=json.dumps(ids))]
     if page and len(sizes) > amount:
@@ -165,11 +178,15 @@ async def list_executions(
 
 
 @verb
-async def journal(*, project_id: str, execution_id: str, after: int, limit: int) -> list[Row]:
-    """A page of an execution's journal."""
+async def journal(
+    *, project_id: str, execution_id: str, after: int, limit: int, bytes_max: int = REPLY_BYTES_MAX
+) -> tuple[list[Row], bool]:
+    """A page of an execution's journal, no row after the one that fills `bytes_max`; whether there may be more."""
     if not await query("read_state", project_id=project_id, id=execution_id):
         raise NotFound(f"Execution {execution_id!r} does not exist.")
-    return [row_of(row) for row in await query("read_journal", execution_id=execution_id, after=after, limit=limit)]
+    fits, more = await page_of("journal_sizes", after, limit, bytes_max, execution_id=execution_id)
+    rows = await query("read_journal", execution_id=execution_id, after=after, limit=fits) if fits else []
+    return [row_of(row) for row in rows], more
 
 
 @verb

@@ -1,6 +1,6 @@
 """Rows of the database as records, and the one way to write to a journal and to end an execution."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -67,6 +67,37 @@ def row_of(values: Sequence[Any]) -> Row:
 def as_row(row: JournalRow) -> Row:
     """The row that `insert_journal` has just written."""
     return row_of(row[1:])
+
+
+def fitting(sizes: Iterable[int], bytes_max: int) -> int:
+    """How many of the first ones go into a page: the one that fills it is the last. So the first always does."""
+    amount = 0
+    for size in sizes:
+        if bytes_max <= 0:
+            break
+        bytes_max -= size
+        amount += 1
+    return amount
+
+
+async def page_of(sizes: str, after: int, limit: int, bytes_max: int, **where: object) -> tuple[int, bool]:
+    """How many rows after a number go into a page, and whether there may be more; `sizes` names the query that tells
+    their numbers and sizes.
+
+    It asks of few first, of more while they are small: SQLite walks through a row's value to get to the next row. So
+    what that costs goes with the page, not with the limit.
+    """
+    amount, ahead = 0, 2
+    while amount < limit and bytes_max > 0:
+        asked = min(ahead, limit - amount)
+        found = await query(sizes, after=after, limit=asked, **where)
+        fits = fitting((row[1] for row in found), bytes_max)
+        amount += fits
+        if fits < len(found) or len(found) < asked:
+            return amount, fits < len(found)
+        after, ahead = found[-1][0], ahead * 8
+        bytes_max -= sum(row[1] for row in found)
+    return amount, True
 
 
 async def journal_after(
@@ -275,7 +306,9 @@ __all__ = [
     "deliver",
     "ended",
     "execution_of",
+    "fitting",
     "journal_after",
     "journal_row",
+    "page_of",
     "row_of",
 ]

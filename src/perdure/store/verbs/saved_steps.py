@@ -4,6 +4,7 @@ The journal is the one truth. A timer that was due, an event, an answer and the 
 kinds; here they get the shape that a worker expects under the key of its step.
 """
 
+import json
 from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -12,7 +13,9 @@ import msgspec
 from msgspec import Raw
 
 from perdure.store.interface import query, verb
-from perdure.wire.errors import NotFound
+from perdure.store.verbs.rows import fitting
+from perdure.wire.errors import BadRequest, NotFound
+from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.public import rfc3339
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
@@ -80,15 +83,35 @@ async def read_step(*, project_id: str, execution_id: str, step_key: str) -> tup
 
 
 @verb
-async def list_steps(*, project_id: str, execution_id: str, limit: int) -> list[SavedStep]:
-    """All outcomes of an execution, by key. Raises NotFound."""
+async def list_steps(
+    *, project_id: str, execution_id: str, after: str | None, limit: int, bytes_max: int = REPLY_BYTES_MAX
+) -> list[SavedStep]:
+    """The outcomes of an execution, by key: those after a key, none after the one that fills `bytes_max`.
+
+    Without `after` all of them: who asks so takes a step that is not there for one that has not run. Raises BadRequest
+    when that would be too large, and NotFound.
+    """
     await _standing(project_id, execution_id)
+    first: dict[str, tuple[int, int]] = {}
+    started: dict[str, int] = {}
+    for seq, kind, key, size in await query("outcome_sizes", execution_id=execution_id, limit=limit):
+        if kind in ENDS:
+            first[key] = min(first.get(key, (seq, size)), (seq, size))
+        elif kind == Kind.CHILD_STARTED:
+            started[key] = seq
+    keys = sorted(key for key in first if after is None or key > after)
+    fits = fitting((first[key][1] for key in keys), bytes_max)
+    if after is None and fits < len(keys):
+        raise BadRequest(
+            f"The outcomes of {len(keys)} steps of execution {execution_id!r} have more than the {bytes_max:,} bytes "
+            "of an answer. Ask page by page: with `after=`, then with the last step's key as `after`, until a page is "
+            "empty."
+        )
+    seqs = [first[key][0] for key in keys[:fits]] + [started[key] for key in keys[:fits] if key in started]
     by_key: dict[str, list[tuple[Any, ...]]] = {}
-    for row in await query("read_journal", execution_id=execution_id, after=0, limit=limit):
-        seq, at_us, kind, _, key, name, fingerprint, ok, value = row[:9]
-        if key is not None and (kind in ENDS or kind == Kind.CHILD_STARTED):
-            by_key.setdefault(key, []).append((seq, at_us, kind, key, name, fingerprint, ok, value))
-    found = [await _saved(project_id, execution_id, by_key[key]) for key in sorted(by_key)]
+    for row in await query("outcomes_at", execution_id=execution_id, seqs=json.dumps(seqs)):
+        by_key.setdefault(row[3], []).append(row)
+    found = [await _saved(project_id, execution_id, by_key.get(key, ())) for key in keys[:fits]]
     return [step for step in found if step is not None]
 
 

@@ -11,6 +11,11 @@ VALUES (:execution_id, :seq, :at_us, :kind, :attempt, :key, :name, :fingerprint,
 SELECT seq, at_us, kind, attempt, key, name, fingerprint, ok, value, started_at_us, tries FROM journal
 WHERE execution_id = :execution_id AND seq > :after ORDER BY seq LIMIT :limit;
 
+-- name: journal_sizes
+-- How large the values are of what read_journal would answer with.
+SELECT seq, OCTET_LENGTH(value) FROM journal
+WHERE execution_id = :execution_id AND seq > :after ORDER BY seq LIMIT :limit;
+
 -- name: take_back_step
 -- holds: execution=execution_id
 UPDATE journal SET kind = 'step_failed'

@@ -13,6 +13,9 @@ SELECT e.id, e.phase, e.result, e.error,
     (SELECT j.value FROM journal j WHERE j.execution_id = e.id AND j.kind = 'failed' ORDER BY j.seq DESC LIMIT 1) END
 FROM executions e WHERE e.project_id = :project_id AND e.id = :id;
 
+-- name: how_ended
+SELECT phase, error FROM executions WHERE project_id = :project_id AND id = :id;
+
 -- text: fits
 (:phases{::TEXT} IS NULL OR {INSTR|STRPOS}(:phases, ' ' || phase || ' ') > 0)
   AND (:workflow_id{::TEXT} IS NULL OR workflow_id = :workflow_id)

@@ -96,6 +96,16 @@ j.kind = 'step' OR j.kind = 'timer' OR j.kind = 'event' OR j.kind = 'resume'
 SELECT j.seq, j.at_us, j.kind, j.key, j.name, j.fingerprint, j.ok, j.value FROM journal j
 WHERE j.execution_id = :execution_id AND j.key = :key AND ({= outcomes});
 
+-- name: outcome_sizes
+-- All outcomes of an execution, with the sizes of their values.
+SELECT j.seq, j.kind, j.key, OCTET_LENGTH(j.value) FROM journal j
+WHERE j.execution_id = :execution_id AND j.key IS NOT NULL AND ({= outcomes}) LIMIT :limit;
+
+-- name: outcomes_at
+SELECT j.seq, j.at_us, j.kind, j.key, j.name, j.fingerprint, j.ok, j.value FROM journal j
+WHERE j.execution_id = :execution_id
+  AND j.seq {IN (SELECT value FROM json_each(:seqs))|= ANY(ARRAY(SELECT json_array_elements_text(:seqs::JSON)::BIGINT))};
+
 -- name: step_of_pushed
 -- Both at one look, for the question that push workers ask most: an execution, who has it, and what there is under a key;
 -- one row with NULL in front where there is nothing.

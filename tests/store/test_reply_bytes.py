@@ -1,0 +1,162 @@
+"""What a look brings into memory is bounded in bytes, not only in rows; and whoever goes on gets everything."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Generator
+from typing import Any, TypeVar
+
+import pytest
+from tests.store.pushing import PushWorld
+from tests.store.world import PROJECT, World, event_wait, step
+
+from perdure.store.interface import Verb
+from perdure.store.verbs import events, looks, saved_steps
+from perdure.wire.errors import BadRequest
+from perdure.wire.records import Kind
+
+T = TypeVar("T")
+
+SIZE = 1_000
+ROOM = 2_500
+"""Three values fill it."""
+
+
+class _Counting:
+    """Drives a verb's coroutine, and counts the bytes of the values that its queries answer with."""
+
+    def __init__(self, look: Coroutine[Any, Any, Any]) -> None:
+        self._look = look
+        self.bytes = 0
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        rows: Any = None
+        while True:
+            try:
+                asked = self._look.send(rows)
+            except StopIteration as end:
+                return end.value
+            rows = yield asked
+            self.bytes += sum(len(value) for row in rows or () for value in row if isinstance(value, bytes))
+
+
+async def bounded(world: World, look: Verb[T]) -> T:
+    """What a look answers, which has read no more than it may."""
+
+    async def counted() -> T:
+        counting = _Counting(look.start())
+        answer: T = await counting
+        assert counting.bytes <= ROOM + SIZE + 200
+        return answer
+
+    return await world.store.read(Verb(counted, {}))
+
+
+@pytest.fixture(autouse=True)
+async def _registered(world: World) -> None:
+    await world.register(workflows=["wf"])
+
+
+async def test_a_topic(world: World) -> None:
+    await world.publish("t", *["x" * SIZE] * 7, "y" * (ROOM + 100), "z")
+    pages, after, more = [], 0, True
+    while more:
+        page, more = await bounded(
+            world,
+            events.read_events(project_id=PROJECT, topic="t", after=after, limit=500, bytes_max=ROOM),
+        )
+        pages.append([event.sequence_id for event in page])
+        after = page[-1].sequence_id
+    assert pages == [[1, 2, 3], [4, 5, 6], [7, 8], [9]]
+
+
+async def test_of_what_is_small_a_page_has_as_many_as_are_asked_for(world: World) -> None:
+    await world.publish("t", *range(600))
+    for limit in (1, 2, 3, 18, 19, 146, 147, 500):
+        for after in (0, 1, 90):
+            where: dict[str, Any] = {"project_id": PROJECT, "topic": "t", "after": after, "limit": limit}
+            page, more = await world.store.read(events.read_events(**where))
+            numbers = list(range(1, 601))[after : after + limit]
+            assert ([event.sequence_id for event in page], more) == (numbers, len(numbers) == limit)
+            page, more = await world.store.read(events.newest_events(**where))
+            assert ([event.sequence_id for event in page], more) == (list(range(600, after, -1))[:limit], True)
+    where = {"project_id": PROJECT, "topic": "t", "after": 0, "limit": 601}
+    for look in (events.read_events, events.newest_events):
+        page, more = await world.store.read(look(**where))
+        assert (len(page), more) == (600, False)
+
+
+async def test_the_newest_of_a_topic(world: World) -> None:
+    await world.publish("t", *["x" * SIZE] * 7)
+
+    async def newest(after: int, limit: int) -> tuple[list[int], bool]:
+        look = events.newest_events(project_id=PROJECT, topic="t", after=after, limit=limit, bytes_max=ROOM)
+        page, more = await bounded(world, look)
+        return [event.sequence_id for event in page], more
+
+    assert await newest(0, 500) == ([7, 6, 5], True)
+    assert await newest(4, 500) == ([7, 6, 5], False)
+    assert await newest(0, 2) == ([7, 6], True)
+    assert await newest(6, 500) == ([7], False)
+    assert await newest(7, 500) == ([], False)
+
+
+async def test_a_journal(world: World) -> None:
+    id = await world.running()
+    for n in range(5):
+        await world.report(id, [step(f"s{n}", "x" * SIZE)])
+    pages, after, more = [], 0, True
+    while more:
+        page, more = await bounded(
+            world, looks.journal(project_id=PROJECT, execution_id=id, after=after, limit=500, bytes_max=ROOM)
+        )
+        pages.append([row.seq for row in page])
+        after = page[-1].seq
+    assert pages == [[1, 2, 3, 4], [5, 6]]
+
+
+async def test_results(world: World) -> None:
+    ids = [await world.running() for _ in range(5)]
+    for id in ids:
+        await world.finish(id, result="x" * SIZE)
+    left, replies = ["none", *ids], []
+    while left:
+        done, missing = await bounded(world, looks.finished(project_id=PROJECT, ids=left, bytes_max=ROOM))
+        replies.append((len(done), len(missing)))
+        left = [id for id in left if id not in missing and id not in [one.id for one in done]]
+    assert replies == [(3, 1), (2, 0)]
+
+
+async def test_how_an_execution_ended_is_told_without_its_result(world: World) -> None:
+    id = await world.running()
+    look = looks.how_ended(project_id=PROJECT, execution_id=id)
+    assert await bounded(world, look) is None
+    await world.finish(id, result="x" * 2 * ROOM)
+    ended = await bounded(world, look)
+    assert ended is not None and (ended.id, ended.phase, ended.error) == (id, "completed", None)
+
+
+async def test_saved_steps(world: World) -> None:
+    pushes = PushWorld(world)
+    id = await pushes.running(await pushes.register())
+
+    async def keys(after: str | None) -> list[str]:
+        look = saved_steps.list_steps(project_id=PROJECT, execution_id=id, after=after, limit=500, bytes_max=ROOM)
+        return [one.key for one in await bounded(world, look)]
+
+    for key in ("b", "é", "a", "a"):
+        await pushes.save(id, key, "x" * (SIZE - 200))
+    assert await keys(None) == await keys("") == ["a", "b", "é"]
+    await pushes.save(id, "c", "x" * SIZE)
+    await pushes.save(id, "Z", "x" * SIZE)
+    with pytest.raises(BadRequest, match="page by page"):
+        await keys(None)
+    assert [await keys(""), await keys("b"), await keys("é")] == [["Z", "a", "b"], ["c", "é"], []]
+
+
+async def test_a_wait_finds_its_event_behind_pages_of_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "REPLY_BYTES_MAX", ROOM)
+    id = await world.running()
+    await world.publish("t", *[{"n": n, "is": "x" * SIZE} for n in range(8)])
+    assert not (await world.report(id, [event_wait("none", "t", match={"n": 8})])).rows
+    [row] = (await world.report(id, [event_wait("w", "t", match={"n": 7})])).rows
+    assert row.kind is Kind.EVENT and b"x" * SIZE in bytes(row.value)
