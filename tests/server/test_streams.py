@@ -14,6 +14,7 @@ from tests.server.serving import Hand, Served, serving
 
 from perdure.server import streams
 from perdure.server.streams import ClientGone, Drain, Poll, Slots, frame
+from perdure.wire.access import Principal, Role
 from perdure.wire.errors import TooManyRequests
 
 
@@ -134,10 +135,60 @@ async def test_line_breaks_between_tokens_do_not_break_a_stream(served: Served) 
 async def test_a_silent_stream_sends_comments(database: str) -> None:
     async with serving(database, stream_comment_seconds=0.1, stream_seconds_max=1.5) as served:
         id = await served.start()
-        for path in (f"/api/v1/executions/{id}/events", "/api/v1/events/stream?topic=t"):
-            async with following(served, path) as stream:
+        for path, seen in ((f"/api/v1/executions/{id}/events", "0-0"), ("/api/v1/events/stream?topic=t", "0")):
+            async with following(served, path, **{"Last-Event-ID": seen}) as stream:
                 assert await stream.rest() == [], "and ends, so that its client comes back"
                 assert 3 <= len(stream.comments) <= 16
+
+
+class Looks:
+    """How often the server has looked who it is that calls."""
+
+    def __init__(self, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.amount = 0
+        gate = served.app.services.gate
+        principal = gate.principal
+
+        async def counted(*values: Any, **named: Any) -> Principal:
+            self.amount += 1
+            return await principal(*values, **named)
+
+        monkeypatch.setattr(gate, "principal", counted)
+
+
+async def test_a_client_that_never_came_back_is_not_sent_away(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Existing clients read `data:` lines up to the end, which is the run's."""
+    async with serving(database, stream_seconds_max=0.02) as served:
+        hand = Hand(served.client)
+        await hand.register()
+        id = await served.start()
+        item = await hand.claim()
+        run = f"/api/v1/events/stream?workflow_id=w&workflow_run_id={id}"
+        looks = Looks(served, monkeypatch)
+        async with following(served, run) as stream, following(served, "/api/v1/events/stream?topic=t") as topic:
+            await served.until(lambda: looks.amount > 8)
+            await _publish(served, f"workflow/w/{id}", "late")
+            await _publish(served, "t", "late")
+            for one in (stream, topic):
+                event = await one.next()
+                assert event is not None and event.data["data"] == "late"
+            await hand.complete(item)
+            assert await stream.rest() == []
+        async with following(served, run.replace(id, await served.start()), **{"Last-Event-ID": "0"}) as stream:
+            assert await stream.rest() == [], "who came back once does so again"
+        await _settle(served)
+
+
+async def test_a_key_that_was_deleted_follows_no_longer(database: str) -> None:
+    async with serving(database, stream_seconds_max=0.02) as served:
+        key = await served.key_of(Role.READ)
+        headers = {"authorization": f"Bearer {key}"}
+        async with following(served, "/api/v1/events/stream?topic=t", **headers) as stream:
+            keys = (await served.client.get("/api/v1/api-keys")).json()["keys"]
+            [id] = [one["id"] for one in keys if one["name"].startswith(f"{Role.READ}-")]
+            assert (await served.client.delete(f"/api/v1/api-keys/{id}")).status_code < 300
+            assert await stream.rest() == []
+        await _settle(served)
 
 
 async def test_who_only_waits_is_not_looked_at(served: Served) -> None:

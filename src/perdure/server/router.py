@@ -16,7 +16,7 @@ from perdure.server.connections import EXTENSION, Connection
 from perdure.server.problems import Reply, internal_problem, json_headers, problem_reply
 from perdure.server.routing import Call, Caller, Route, Services, Text
 from perdure.server.streams import ClientGone, EventStream
-from perdure.wire.errors import BadRequest, MethodNotAllowed, NotFound, PerdureError
+from perdure.wire.errors import BadRequest, Forbidden, MethodNotAllowed, NotFound, PerdureError, Unauthorized
 
 # A header that decides something must not be there twice: whoever stands before us may have read the other one.
 _ONCE: Final = (
@@ -134,7 +134,7 @@ class Router:
         if isinstance(result, Reply):
             return result
         if isinstance(result, EventStream):
-            return _Streaming(call, result)
+            return _Streaming(call, path_values, result)
         assert isinstance(result, Text)
         body = result.body.encode()
         return Reply(
@@ -179,8 +179,9 @@ class Router:
 class _Streaming:
     """A stream that has not begun."""
 
-    def __init__(self, call: Call, stream: EventStream) -> None:
+    def __init__(self, call: Call, path_values: tuple[str, ...], stream: EventStream) -> None:
         self._call = call
+        self._path_values = path_values
         self._stream = stream
 
     async def send(self, scope: Scope, receive: Receive, send: Send, connection: Connection | None) -> None:
@@ -200,11 +201,25 @@ class _Streaming:
             return
         try:
             seconds = services.settings.stream_seconds_max
-            await self._stream.send(receive, send, services.drain, seconds, services.comments, connection)
+            await self._stream.send(
+                receive, send, services.drain, seconds, self._may_go_on, services.comments, connection
+            )
         except ClientGone:
             pass
         finally:
             services.slots.give_back(key_id)
+
+    async def _may_go_on(self) -> bool:
+        """Whether the key or the user may still do what it began with."""
+        route = self._call.route
+        assert route.role is not None
+        try:
+            await self._call.identify(route.role, self._path_values, alone=route.caller is Caller.EITHER)
+        except (Unauthorized, Forbidden, NotFound):
+            return False
+        except PerdureError:
+            pass  # it cannot be said now; the next look may tell
+        return True
 
 
 def _refuse_doubled(headers: Iterable[tuple[bytes, bytes]]) -> None:

@@ -73,7 +73,8 @@ class Settings(EngineSettings, frozen=True, kw_only=True):
     poll_seconds_max: Seconds = 60.0
     """The longest wait of one request; who asks for more is answered then and asks again."""
     stream_seconds_max: Seconds = 900.0
-    """How long a stream lasts before its client has to come back (with `Last-Event-ID`)."""
+    """How long a stream lasts before its client has to come back (with `Last-Event-ID`), or, where it may not know how
+    to, before its key or user is looked at again."""
     stream_comment_seconds: Seconds = 15.0
     """How often a silent stream sends a comment, so that nobody on the way takes it for dead."""
     streams_max: Count = 5_000

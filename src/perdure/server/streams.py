@@ -7,7 +7,7 @@ a stream reads the journal or the topic at its client's pace, so a slow client c
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from types import TracebackType
 from typing import Final, Literal
 
@@ -186,10 +186,12 @@ class Comments:
 
 
 class EventStream:
-    """The answer of a route that streams: its frames, as they come."""
+    """The answer of a route that streams: its frames, as they come. `cut` says that its client goes on where it was
+    when the stream ends early; for others an end is the end."""
 
-    def __init__(self, frames: AsyncGenerator[bytes, None]) -> None:
+    def __init__(self, frames: AsyncGenerator[bytes, None], *, cut: bool = True) -> None:
         self._frames = frames
+        self._cut = cut
 
     async def drop(self) -> None:
         """It is not sent after all."""
@@ -207,10 +209,12 @@ class EventStream:
         send: Send,
         drain: Drain,
         seconds: float,
+        may_go_on: Callable[[], Awaitable[bool]],
         comments: Comments,
         connection: Connection | None,
     ) -> None:
-        """Send until the frames end, the client leaves, the server goes away or `seconds` have passed.
+        """Send until the frames end, the client leaves, the server goes away or `seconds` have passed; of a stream that
+        is not cut, until the client may have it no more, which is looked at each time that they have.
 
         A client that takes nothing is the connection's business (`server/connections.py`): it is cut, and `send` ends.
         Without a connection (in the same process) there is nobody on the way who needs comments.
@@ -227,11 +231,16 @@ class EventStream:
             async with Poll(receive, drain):
                 await say(b"retry: %d\n\n" % RETRY_MS)
                 try:
-                    async with asyncio.timeout(seconds):
-                        async for chunk in self._frames:
-                            await say(chunk)
+                    async with asyncio.timeout(seconds if self._cut else None) as limit:
+                        asking = None if self._cut else asyncio.create_task(_ask(may_go_on, seconds, limit))
+                        try:
+                            async for chunk in self._frames:
+                                await say(chunk)
+                        finally:
+                            if asking is not None:
+                                asking.cancel()
                 except TimeoutError:
-                    pass  # the client comes back and goes on where it was
+                    pass  # the client comes back and goes on where it was, or has no right to
         finally:
             if connection is not None:
                 comments.over(connection)
@@ -239,6 +248,14 @@ class EventStream:
         if drain.closing:
             await send(_part(b": the server is going away, come back\nretry: %d\n\n" % (2 * RETRY_MS)))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _ask(may_go_on: Callable[[], Awaitable[bool]], seconds: float, limit: asyncio.Timeout) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        if not await may_go_on():
+            limit.reschedule(asyncio.get_running_loop().time())
+            return
 
 
 def frame(data: bytes | Raw, *, id: str | None = None, event: str | None = None) -> bytes:

@@ -105,7 +105,9 @@ async def stream_events(call: Call, query: StreamEventsQuery) -> EventStream:
         after = int(seen)
     else:
         after = await topic.start(query.last_sequence_id, query.last_timestamp)
-    return EventStream(_follow(call, topic, after, run_id))
+    # Existing clients know nothing of `Last-Event-ID`, and take a stream's end for that of the run: only whoever came
+    # back with it is sent away to come back once more.
+    return EventStream(_follow(call, topic, after, run_id), cut=bool(seen))
 
 
 async def _follow(call: Call, topic: "_Topic", after: int, run_id: str | None) -> AsyncGenerator[bytes, None]:
