@@ -272,6 +272,44 @@ async def test_a_failed_runs_stream_says_why(served: Served, hand: Hand) -> None
     assert event == Event(None, None, {"type": "error", "message": "no luck"})
 
 
+async def test_a_run_that_is_not_there_has_no_stream(served: Served, hand: Hand) -> None:
+    id = await served.start()
+    _, other = await served.other_project()
+    unknown = "0190a5f2-7c1e-7b3a-9d55-0242ac120002"
+    for run, headers in ((unknown, {}), (id, other)):
+        path = f"/api/v1/events/stream?workflow_id=w&workflow_run_id={run}"
+        reply = await served.client.get(path, headers=headers)
+        assert (reply.status_code, reply.json()["error_type"]) == (404, "NOT_FOUND") and run in reply.text
+    await hand.complete(await hand.claim())
+    await served.client.delete(f"/api/v1/executions/{id}")
+    reply = await served.client.get(f"/api/v1/events/stream?workflow_id=w&workflow_run_id={id}")
+    assert reply.status_code == 404
+    assert served.app.services.slots.total == 0
+
+
+async def test_a_run_that_is_deleted_ends_its_streams(
+    served: Served, hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though nobody saw its end before."""
+    executions = served.engine.executions
+    how_ended, id = executions.how_ended, await served.start()
+    gone = asyncio.Event()
+
+    async def once_deleted(project_id: str, execution_id: str) -> Any:
+        if served.app.services.slots.total:
+            await gone.wait()
+        return await how_ended(project_id, execution_id)
+
+    monkeypatch.setattr(executions, "how_ended", once_deleted)
+    async with following(served, f"/api/v1/events/stream?workflow_id=w&workflow_run_id={id}") as stream:
+        await served.until_held()
+        await hand.complete(await hand.claim())
+        assert (await served.client.delete(f"/api/v1/executions/{id}")).status_code == 204
+        gone.set()
+        assert await stream.rest() == []
+    await _settle(served)
+
+
 @pytest.mark.parametrize(
     "query", ["", "topic=", "workflow_run_id=0190a5f2-7c1e-7b3a-9d55-0242ac120002", "workflow_id=w"]
 )

@@ -85,7 +85,7 @@ class StreamEventsQuery(Struct, frozen=True):
 
 @routes.get("/api/v1/events/stream", contract=True, headers=("Last-Event-ID",))
 async def stream_events(call: Call, query: StreamEventsQuery) -> EventStream:
-    """Follow a topic or a run as server-sent events."""
+    """Follow a topic or a run as server-sent events. 404 for a run that is not there."""
     call.check_project(query.project_id)
     run_id = None
     if query.workflow_run_id is not None and is_uuid(query.workflow_run_id):
@@ -105,6 +105,8 @@ async def stream_events(call: Call, query: StreamEventsQuery) -> EventStream:
         after = int(seen)
     else:
         after = await topic.start(query.last_sequence_id, query.last_timestamp)
+    if run_id is not None:
+        await call.engine.executions.how_ended(call.project_id, run_id)  # raises NotFound: it would never end
     # Existing clients know nothing of `Last-Event-ID`, and take a stream's end for that of the run: only whoever came
     # back with it is sent away to come back once more.
     return EventStream(_follow(call, topic, after, run_id), cut=bool(seen))

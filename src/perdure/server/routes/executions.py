@@ -400,7 +400,7 @@ async def stream_execution(call: Call, execution_id: str, query: StreamQuery) ->
     execution_id = checked_id(execution_id)
     cursor = call.header(b"last-event-id") or query.last_event_id
     after, after_log = _cursor(cursor) if cursor else (0, 0)
-    await call.engine.executions.get(call.project_id, execution_id)
+    await call.engine.executions.how_ended(call.project_id, execution_id)  # raises NotFound
     return EventStream(_follow(call, execution_id, after, after_log))
 
 
