@@ -107,9 +107,9 @@ FROM numbers WHERE n < :executions / 10;
 
 -- name: idempotency
 -- picks: an answer for one execution in fifty
-INSERT INTO idempotency (project_id, route, key, body_hash, answer, created_at_us)
-SELECT 'p', 'start', 'key-' || n, 'hash', :payload, :now_us{::BIGINT} - (:executions - n) * 1000000 FROM numbers
-WHERE n % 50 = 12 AND n < :executions;
+INSERT INTO idempotency (project_id, route, key, body_hash, answer, kept_since_us, executions)
+SELECT 'p', 'start', 'key-' || n, 'hash', :payload, :now_us{::BIGINT} - (:executions - n) * 1000000, '["' || id || '"]'
+FROM names WHERE n % 50 = 12 AND n < :executions;
 
 -- name: executions_open
 -- picks: the open executions, of every kind in turn: n % 10 says which

@@ -230,7 +230,7 @@ EXPECTED = {
     "settle_fires": "schedule_fires_open",
     "prune_fires": "schedule_fires_by_time",
     "prune_events": "events_by_time",
-    "prune_idempotency": "idempotency_by_time",
+    "oldest_answers": "idempotency_by_time",
     "final_of_user": "executions_by_user",
     "prune_memory": "session_memory_by_age",
     "old_traces": "traces_by_age",

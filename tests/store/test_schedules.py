@@ -619,7 +619,13 @@ async def test_fires_of_long_ago_are_deleted_and_open_ones_stay(planner: Planner
     assert [fire.state for fire in await planner.fires(id)] == ["done", "started", "waiting"]
     before_us = planner.world.now_us + 1
     await planner.world.store.write(
-        looks.prune(after=("", ""), finished_before_us=before_us, idempotency_before_us=before_us, limit=100)
+        looks.prune(
+            after=("", ""),
+            finished_before_us=before_us,
+            idempotency_before_us=before_us,
+            now_us=planner.world.now_us,
+            limit=100,
+        )
     )
     assert [fire.state for fire in await planner.fires(id)] == ["started", "waiting"]
 

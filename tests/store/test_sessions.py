@@ -87,7 +87,11 @@ async def test_memory_that_nobody_wrote_to_for_long_goes(world: World) -> None:
     await put(world, "new", "[1]")
     await world.store.write(
         looks.prune(
-            after=("", ""), finished_before_us=world.now_us - DAY_US, idempotency_before_us=world.now_us, limit=10
+            after=("", ""),
+            finished_before_us=world.now_us - DAY_US,
+            idempotency_before_us=world.now_us,
+            now_us=world.now_us,
+            limit=10,
         )
     )
     assert [(await get(world, session)).version for session in ("old", "new")] == [0, 1]

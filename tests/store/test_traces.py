@@ -44,7 +44,9 @@ async def known(world: World, trace: str = TRACE) -> set[str]:
 async def prune(world: World, days: float) -> int:
     before_us = world.now_us - int(days * DAY_US)
     pruned = await world.store.write(
-        looks.prune(after=("", ""), finished_before_us=before_us, idempotency_before_us=before_us, limit=10)
+        looks.prune(
+            after=("", ""), finished_before_us=before_us, idempotency_before_us=before_us, now_us=world.now_us, limit=10
+        )
     )
     return pruned.deleted
 

@@ -267,7 +267,11 @@ async def test_a_transcript_that_nobody_wrote_to_for_long_goes(
     await append(world, "new", 3)
     await world.store.write(
         looks.prune(
-            after=("", ""), finished_before_us=world.now_us - DAY_US, idempotency_before_us=world.now_us, limit=10
+            after=("", ""),
+            finished_before_us=world.now_us - DAY_US,
+            idempotency_before_us=world.now_us,
+            now_us=world.now_us,
+            limit=10,
         )
     )
     assert [(await page(world, name)).version for name in ("old", "read", "new")] == [0, 1, 1]

@@ -76,6 +76,7 @@ async def forget(world: World, seconds: float) -> None:
                 after=after,
                 finished_before_us=world.now_us - int(seconds * SECOND),
                 idempotency_before_us=0,
+                now_us=world.now_us,
                 limit=AT_ONCE,
             )
         )

@@ -100,6 +100,7 @@ async def _prune(engine: Engine) -> float:
             after=engine.prune_after,
             finished_before_us=now_us - int(settings.retention_days * DAY_US),
             idempotency_before_us=now_us - int(settings.idempotency_hours * HOUR_US),
+            now_us=now_us,
             limit=BATCH,
             workflows={
                 workflow_id: now_us - int(days * DAY_US) for workflow_id, days in settings.retention_workflows.items()

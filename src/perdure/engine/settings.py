@@ -32,7 +32,7 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     retention_statuses: dict[Literal["completed", "failed", "cancelled"], Days] = {}
     """Days by how they ended, where they differ; what is said of a workflow goes before this."""
     idempotency_hours: Annotated[float, Meta(gt=0, le=8_784)] = 24.0
-    """How long the answers to Idempotency-Keys are kept."""
+    """How long answers to Idempotency-Keys are kept; from the end of the executions on where they started some."""
 
     outbound_hosts: tuple[str, ...] = ()
     """Hosts that may be called (webhooks, push workers) although they are not public, and over plain HTTP: names

@@ -120,6 +120,7 @@ async def _prune(peer: Peer) -> int:
                 after=after,
                 finished_before_us=peer.now_us - DAYS * DAY_US,
                 idempotency_before_us=peer.now_us - DAY_US,
+                now_us=peer.now_us,
                 limit=500,
             )
         )

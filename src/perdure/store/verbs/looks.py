@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 from msgspec import Raw
 
 from perdure.store.interface import Rows, query, query_many, verb
+from perdure.store.verbs.idempotency import prune_answers
 from perdure.store.verbs.rows import execution_of, fitting, page_of, row_of
 from perdure.store.verbs.traces import delete_traces
 from perdure.store.verbs.transcripts import DROPPED_AT_ONCE, delete_transcript, prune_transcripts
@@ -239,6 +240,7 @@ async def prune(
     after: tuple[str, str],
     finished_before_us: int,
     idempotency_before_us: int,
+    now_us: int,
     limit: int,
     workflows: Mapping[str, int] | None = None,
     statuses: Mapping[str, int] | None = None,
@@ -249,7 +251,7 @@ async def prune(
     `workflows` and `statuses` have the moments of those workflows, and ends, whose executions are kept for a time of
     their own; the workflow goes first.
     """
-    answers = await query("prune_idempotency", before_us=idempotency_before_us, limit=limit)
+    answers, more_answers = await prune_answers(idempotency_before_us, now_us, limit)
     registrations = await query("prune_ended", before_us=idempotency_before_us, limit=limit)
     by_workflow, by_status = workflows or {}, statuses or {}
     before_us = max(finished_before_us, *by_workflow.values(), *by_status.values(), 0)
@@ -284,9 +286,10 @@ async def prune(
         project_id, id, _, _, _, created_at_us, _ = rows[looked - 1]
         # Ids grow with time: behind one that is too young the project has nothing that is old enough.
         after = (project_id, id if created_at_us < before_us else _AFTER_EVERY_ID)
-    gone_rows = (rows, events, fires, memory, traces, answers, registrations)
-    deleted += sum(map(len, gone_rows[1:]))
-    return Pruned(deleted, after, cut or room <= 0 or more_transcripts or limit in map(len, gone_rows))
+    gone_rows = (rows, events, fires, memory, traces, registrations)
+    deleted += answers + sum(map(len, gone_rows[1:]))
+    more = cut or room <= 0 or more_answers or more_transcripts or limit in map(len, gone_rows)
+    return Pruned(deleted, after, more)
 
 
 @verb

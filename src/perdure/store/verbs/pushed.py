@@ -421,7 +421,8 @@ async def start_children(
         else:
             told = msgspec.json.encode({"type": "child" if batch_id is None else "batch"})
             await _let_go(project_id, parent_id, held, step_key, told, None, now_us)
-    await remember(project_id, idempotency, msgspec.json.encode(answers), now_us)
+    ids = [answer.execution_id for answer in answers]
+    await remember(project_id, idempotency, msgspec.json.encode(answers), now_us, ids)
     return answers
 
 

@@ -325,7 +325,7 @@ async def run_schedule(
         reason=None,
         now_us=now_us,
     )
-    await remember(project_id, idempotency, msgspec.json.encode((id, now_us)), now_us)
+    await remember(project_id, idempotency, msgspec.json.encode((id, now_us)), now_us, [id])
     return answer
 
 

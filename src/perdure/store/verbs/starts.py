@@ -367,7 +367,9 @@ async def _once(
     if first is not None:
         return [answer.outcome() for answer in _ANSWERS.decode(first)]
     answers = await start_items(project_id, news, now_us, batch_id=batch_id, independent=batch_id is None, hands=hands)
-    if idempotency is not None and any(isinstance(answer, Started) for answer in answers):
-        given = msgspec.json.encode([StartAnswer.of(answer) for answer in answers])
-        await remember(project_id, idempotency, given, now_us)
+    if idempotency is not None:
+        ids = [answer.execution_id for answer in answers if isinstance(answer, Started)]
+        if ids:
+            given = msgspec.json.encode([StartAnswer.of(answer) for answer in answers])
+            await remember(project_id, idempotency, given, now_us, ids)
     return answers

@@ -40,13 +40,29 @@ WHERE e.project_id = :project_id AND e.id = :id;
 
 -- name: insert_idempotency
 -- holds: idempotency=key
-INSERT INTO idempotency (project_id, route, key, body_hash, answer, created_at_us)
-VALUES (:project_id, :route, :key, :body_hash, :answer, :now_us);
+INSERT INTO idempotency (project_id, route, key, body_hash, answer, executions, kept_since_us)
+VALUES (:project_id, :route, :key, :body_hash, :answer, :executions, :now_us);
 
 -- name: read_idempotency
 SELECT body_hash, answer FROM idempotency WHERE project_id = :project_id AND route = :route AND key = :key;
 
--- name: prune_idempotency
--- picks: idempotency rows past their time
-DELETE FROM idempotency WHERE (project_id, route, key) IN (
-  SELECT project_id, route, key FROM idempotency WHERE created_at_us < :before_us LIMIT :limit) RETURNING key;
+-- name: oldest_answers
+SELECT project_id, route, key, LENGTH(executions) FROM idempotency WHERE kept_since_us < :before_us
+ORDER BY kept_since_us LIMIT :limit {FOR UPDATE SKIP LOCKED};
+
+-- name: ends_of_answer
+-- The earliest and the latest end of the executions that an answer names, 0 for one that is open; and how many are gone.
+-- No JOIN: PostgreSQL would read all executions where it takes the list for a long one.
+SELECT MIN(ended_us), MAX(ended_us), COUNT(*) - COUNT(ended_us) FROM (
+  SELECT (SELECT COALESCE(completed_at_us, 0) FROM executions WHERE project_id = :project_id AND id = i.value) AS ended_us
+  FROM (SELECT executions FROM idempotency WHERE project_id = :project_id AND route = :route AND key = :key) a,
+    {json_each(a.executions) i|json_array_elements_text(a.executions::JSON) i (value)}) x;
+
+-- name: keep_answer
+-- holds: idempotency=key
+UPDATE idempotency SET kept_since_us = :since_us, executions = CASE WHEN :any_open = 1 THEN executions END
+WHERE project_id = :project_id AND route = :route AND key = :key;
+
+-- name: drop_answer
+-- holds: idempotency=key
+DELETE FROM idempotency WHERE project_id = :project_id AND route = :route AND key = :key;
