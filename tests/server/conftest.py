@@ -8,7 +8,14 @@ from tests import databases
 from tests.server.people import cheap_passwords
 from tests.server.serving import Hand, Served, serving
 
-ON_BOTH = {"test_claims.py", "test_events.py", "test_executions.py", "test_nul.py", "test_schedules.py"}
+ON_BOTH = {
+    "test_claims.py",
+    "test_events.py",
+    "test_executions.py",
+    "test_idempotency.py",
+    "test_nul.py",
+    "test_schedules.py",
+}
 """What the other files try of the store, tests/store tries on both databases: on PostgreSQL they are part of the full
 suite."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from perdure.engine.executions import checked_id
 from perdure.store.verbs import conversations
 from perdure.store.verbs.conversations import Message
+from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.codec import KEY_BYTES_MAX, check_json, check_name
 from perdure.wire.errors import BadRequest
 
@@ -35,6 +36,7 @@ class Conversations:
         *,
         agent_run_id: str | None = None,
         keep: int | None = None,
+        idempotency: Idempotency | None = None,
     ) -> int:
         """Append a message and keep the newest `keep` of this agent; answers its id. Raises BadRequest, BadValue."""
         check_name(conversation_id, where="conversation_id", max_bytes=KEY_BYTES_MAX)
@@ -53,6 +55,7 @@ class Conversations:
                 agent_run_id=None if agent_run_id is None else checked_id(agent_run_id),
                 keep=keep,
                 now_us=self._engine.clock.now_us(),
+                idempotency=idempotency,
             )
         )
 

@@ -15,6 +15,7 @@ from perdure.engine.accounts import hash_of
 from perdure.engine.executions import checked_id
 from perdure.store.verbs import access, accounts
 from perdure.store.verbs.access import ListedKey
+from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.access import Principal, Role
 from perdure.wire.accounts import DESCRIPTION_BYTES_MAX, Member, Project, email_of, project_name_of
 from perdure.wire.codec import KEY_BYTES_MAX, check_name, check_text
@@ -51,7 +52,9 @@ class Projects:
             access.default_project(id=str(uuid7()), now_us=self._engine.clock.now_us())
         )
 
-    async def make(self, user_id: str, name: str, description: str | None) -> Project:
+    async def make(
+        self, user_id: str, name: str, description: str | None, *, idempotency: Idempotency | None = None
+    ) -> Project:
         """A new project, whose admin is this user. Raises BadValue with the field, TooManyProjects."""
         return await self._engine.store.write(
             accounts.make_project(
@@ -61,6 +64,7 @@ class Projects:
                 user_id=user_id,
                 member_id=str(uuid7()),
                 now_us=self._engine.clock.now_us(),
+                idempotency=idempotency,
             )
         )
 
@@ -87,10 +91,12 @@ class Projects:
         """Who belongs to a project, oldest first."""
         return await self._engine.store.read(accounts.list_members(project_id=project_id))
 
-    async def add_member(self, project_id: str, email: str, role: Role) -> Added:
+    async def add_member(
+        self, project_id: str, email: str, role: Role, *, idempotency: Idempotency | None = None
+    ) -> Added:
         """Make a user a member at once, or invite somebody who is none yet, for a week.
 
-        Raises BadValue for what is no e-mail, AlreadyMember, TooManyMembers.
+        Raises BadValue for what is no e-mail, AlreadyMember, TooManyMembers, SecretShownOnce.
         """
         token = secrets.token_urlsafe(24)
         now_us = self._engine.clock.now_us()
@@ -104,6 +110,7 @@ class Projects:
                 token_hash=hash_of(token),
                 expires_at_us=expires_at_us,
                 now_us=now_us,
+                idempotency=idempotency,
             )
         )
         return Added(member, token if member is None else None, expires_at_us)
@@ -144,8 +151,13 @@ class Projects:
         )
         return f"sk_{id}_{secret}"
 
-    async def make_key(self, project_id: str, name: str, role: Role) -> tuple[str, ListedKey]:
-        """Make a key of a name of its own; answers the key, this once, and what is kept to be shown."""
+    async def make_key(
+        self, project_id: str, name: str, role: Role, *, idempotency: Idempotency | None = None
+    ) -> tuple[str, ListedKey]:
+        """Make a key of a name of its own; answers the key, this once, and what is kept to be shown.
+
+        Raises BadValue, KeyNameTaken, TooManyKeys, SecretShownOnce.
+        """
         check_name(name, where="name", max_bytes=KEY_BYTES_MAX)
         if not name.strip():
             raise BadValue("name: is blank; say what the key is for.")
@@ -161,6 +173,7 @@ class Projects:
                 secret_hash=_hash(secret),
                 last_four=secret[-4:],
                 now_us=now_us,
+                idempotency=idempotency,
             )
         )
         return f"sk_{id}_{secret}", made

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from perdure.engine.clock import boottime_us
 from perdure.store.verbs import signing
+from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.signing import Secrets
 from perdure.wire.errors import BadValue
 from perdure.wire.signatures import make_secret, signed_headers
@@ -54,8 +55,13 @@ class Signing:
             )
         return self._keep(project_id, found)
 
-    async def rotate(self, project_id: str, overlap_hours: float = OVERLAP_HOURS) -> Secrets:
-        """Replace the project's secret; for `overlap_hours` messages carry a signature of each. Raises BadValue."""
+    async def rotate(
+        self, project_id: str, overlap_hours: float = OVERLAP_HOURS, *, idempotency: Idempotency | None = None
+    ) -> Secrets:
+        """Replace the project's secret; for `overlap_hours` messages carry a signature of each.
+
+        Raises BadValue, SecretShownOnce.
+        """
         if not 0 <= overlap_hours <= OVERLAP_HOURS_MAX:
             raise BadValue(
                 f"overlap_hours: must be 0 to {OVERLAP_HOURS_MAX:g}, got {overlap_hours:g}.", {"path": "overlap_hours"}
@@ -68,6 +74,7 @@ class Signing:
                 links=make_secret(),
                 until_us=now_us + int(overlap_hours * 3_600_000_000),
                 now_us=now_us,
+                idempotency=idempotency,
             )
         )
         return self._keep(project_id, made)

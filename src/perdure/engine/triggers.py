@@ -9,6 +9,7 @@ from uuid_utils import uuid7
 
 from perdure.engine.executions import NEWEST, checked_id, is_uuid
 from perdure.store.verbs import triggers
+from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.codec import KEY_BYTES_MAX, TOPIC_BYTES_MAX, check_name
 from perdure.wire.errors import BadRequest, BadValue, PerdureError, Unavailable, UnknownOutcome
 from perdure.wire.requests import TriggerSpec
@@ -33,7 +34,9 @@ class Triggers:
         self.topics: frozenset[tuple[str, str]] = frozenset()
         """Project and topic of every trigger, as the latest look found them."""
 
-    async def register(self, project_id: str, deployment_id: str, spec: TriggerSpec) -> None:
+    async def register(
+        self, project_id: str, deployment_id: str, spec: TriggerSpec, *, idempotency: Idempotency | None = None
+    ) -> None:
         """Make a trigger, or bring the one of that (workflow, topic) up to date; it goes on where it was.
 
         Raises BadValue, DeploymentNotFound, WorkflowNotFound, TooManyTriggers.
@@ -47,6 +50,7 @@ class Triggers:
                 id=str(uuid7()),
                 spec=spec,
                 now_us=self._engine.clock.now_us(),
+                idempotency=idempotency,
             )
         )
         self.ring()

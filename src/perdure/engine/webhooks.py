@@ -20,6 +20,7 @@ from uuid_utils import uuid7
 from perdure.engine.calls import Answer, CallFailed
 from perdure.engine.executions import checked_id, is_uuid
 from perdure.store.verbs import looks, webhooks
+from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.webhooks import Taken
 from perdure.wire.codec import check_name, check_text, scrub_text
 from perdure.wire.errors import BadRequest, NotFound, PerdureError
@@ -58,7 +59,13 @@ class Webhooks:
         self._by_host: Counter[str] = Counter()
 
     async def make(
-        self, project_id: str, url: str, *, workflow_id: str | None = None, description: str | None = None
+        self,
+        project_id: str,
+        url: str,
+        *,
+        workflow_id: str | None = None,
+        description: str | None = None,
+        idempotency: Idempotency | None = None,
     ) -> Webhook:
         """Have a URL hear of the ends of the project's executions, those without a parent. Raises BadValue."""
         await self._engine.outbound.check_url(url)
@@ -74,6 +81,7 @@ class Webhooks:
                 workflow_id=workflow_id,
                 description=description,
                 now_us=self._engine.clock.now_us(),
+                idempotency=idempotency,
             )
         )
 

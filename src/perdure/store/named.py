@@ -127,6 +127,27 @@ def _user(values: Values) -> Iterator[Row]:
     yield "user", values["user_id"]
 
 
+def _make_key(values: Values) -> Iterator[Row]:
+    yield from _idempotency(values)
+    yield "api_key", ""
+
+
+def _make_project(values: Values) -> Iterator[Row]:
+    yield from _idempotency(values)
+    yield from _user(values)
+
+
+def _add_member(values: Values) -> Iterator[Row]:
+    yield from _idempotency(values)
+    yield from _project(values)
+    yield "user_email", values["email"]
+
+
+def _make_webhook(values: Values) -> Iterator[Row]:
+    yield from _idempotency(values)
+    yield from _project(values)
+
+
 def _reserve(values: Values) -> Iterator[Row]:
     yield "execution", values["request"].execution_id
     yield "reservation", values["request"].reservation_id
@@ -150,7 +171,7 @@ NAMED: Final[dict[str, Callable[[Values], Iterable[Row]]]] = {
     "change_budget": _change_budget,
     "cancel": _execution,
     "cut_lease": _worker,
-    "make_key": lambda values: [("api_key", "")],
+    "make_key": _make_key,
     "create_key": lambda values: [("api_key", values["id"])],
     "delete_key": lambda values: [("api_key", values["id"])],
     "note_key_use": lambda values: [("api_key", values["id"])],
@@ -159,8 +180,8 @@ NAMED: Final[dict[str, Callable[[Values], Iterable[Row]]]] = {
     "close_session": lambda values: [("session", values["token_hash"])],
     "change_user": _user,
     "change_password": _user,
-    "make_project": _user,
-    "add_member": lambda values: [("project", values["project_id"]), ("user_email", values["email"])],
+    "make_project": _make_project,
+    "add_member": _add_member,
     "change_member": _project,
     "remove_member": _project,
     "change_project": _project,
@@ -192,7 +213,7 @@ NAMED: Final[dict[str, Callable[[Values], Iterable[Row]]]] = {
     "push_worker_online": _worker,
     "push_worker_beat": _worker,
     "hurry_push_check": _worker,
-    "make_webhook": lambda values: [("project", values["project_id"])],
+    "make_webhook": _make_webhook,
     "delete_webhook": lambda values: [("project", values["project_id"])],
     "settle_delivery": lambda values: [("execution", values["taken"].execution_id)],
     "postpone_deliveries": lambda values: [("execution", one.execution_id) for one in values["taken"]],

@@ -21,6 +21,7 @@
     │   ├── IllegalMove         409
     │   ├── NoDeployment        409
     │   ├── KeyReused           409  same Idempotency-Key, other body
+    │   ├── SecretShownOnce     409  same Idempotency-Key; the first answer had a secret that is not kept
     │   ├── SessionBusy         409  another execution has its turn in the session
     │   ├── EmailTaken          409  somebody has signed up with this e-mail
     │   ├── AlreadyMember       409
@@ -144,6 +145,12 @@ class NoDeployment(Conflict):
 
 class KeyReused(Conflict):
     code = "IDEMPOTENCY_KEY_REUSED"
+
+
+class SecretShownOnce(Conflict):
+    """The request was done; its answer had a secret, which is not kept. `details` name what it made."""
+
+    code = "SECRET_SHOWN_ONCE"
 
 
 class SessionBusy(Conflict):

@@ -2,6 +2,7 @@
 
 from msgspec import Struct
 
+from perdure.server.routes.executions import idempotency
 from perdure.server.routing import Call, Routes
 from perdure.wire.public import DONE, Done, Int64, rfc3339
 from perdure.wire.public_conversations import AddMessageRequest, ConversationMessage, ConversationResponse
@@ -37,7 +38,7 @@ async def get_conversation_history(call: Call, conversation_id: str, query: Hist
     )
 
 
-@routes.post("/internal/conversation/{conversation_id}/add", contract=True)
+@routes.post("/internal/conversation/{conversation_id}/add", contract=True, idempotent=True)
 async def add_conversation_message(call: Call, conversation_id: str, body: AddMessageRequest) -> Done:
     """Append a message; the newest are kept: as many as it says, at most 10,000 of each agent."""
     await call.engine.conversations.add(
@@ -48,5 +49,6 @@ async def add_conversation_message(call: Call, conversation_id: str, body: AddMe
         body.content,
         agent_run_id=body.agent_run_id,
         keep=body.conversation_history_limit,
+        idempotency=idempotency(call),
     )
     return DONE

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from perdure.server.routes.executions import idempotency
 from perdure.server.routing import Call, Routes
 from perdure.store.verbs.access import ListedKey
 from perdure.wire.access import Role
@@ -70,11 +71,16 @@ async def get_api_keys(call: Call, project_id: str) -> list[ApiKeyResponse]:
     return await _listed(call)
 
 
-@routes.post("/api/v1/api-keys", role=Role.ADMIN, contract=True)
+@routes.post("/api/v1/api-keys", role=Role.ADMIN, contract=True, idempotent=True)
 async def create_api_key(call: Call, body: CreateApiKeyRequest) -> CreateApiKeyResponse:
-    """Make a key. Its secret is in this answer and nowhere else; only a hash of it is kept."""
+    """Make a key. Its secret is in this answer and nowhere else; only a hash of it is kept.
+
+    So the same request again, by its Idempotency-Key, is 409 `SECRET_SHOWN_ONCE`, with the id of the key that it made.
+    """
     call.check_project(body.project_id)
-    key, made = await call.engine.projects.make_key(call.project_id, body.name, body.role or Role.WRITE)
+    key, made = await call.engine.projects.make_key(
+        call.project_id, body.name, body.role or Role.WRITE, idempotency=idempotency(call)
+    )
     return CreateApiKeyResponse(made.id, made.name, key, made.last_four, rfc3339(made.created_at_us), role=made.role)
 
 

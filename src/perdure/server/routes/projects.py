@@ -1,5 +1,6 @@
 """Projects and their members."""
 
+from perdure.server.routes.executions import idempotency
 from perdure.server.routing import Call, Caller, Routes
 from perdure.wire.access import Role
 from perdure.wire.public import rfc3339
@@ -20,14 +21,15 @@ from perdure.wire.public_accounts import (
 routes = Routes("Projects")
 
 
-@routes.post("/api/v1/projects", role=None, caller=Caller.USER, contract=True)
+@routes.post("/api/v1/projects", role=None, caller=Caller.USER, contract=True, idempotent=True)
 async def create_project(call: Call, body: CreateProjectRequest) -> ProjectResponse:
     """Make a project; the caller becomes its admin.
 
     This is for users: a key belongs to one project and can make no other.
     """
     assert call.user_id is not None
-    return project_response(await call.engine.projects.make(call.user_id, body.name, body.description))
+    made = await call.engine.projects.make(call.user_id, body.name, body.description, idempotency=idempotency(call))
+    return project_response(made)
 
 
 @routes.get("/api/v1/projects", caller=Caller.EITHER, contract=True)
@@ -56,14 +58,17 @@ async def get_project_members(call: Call, project_id: str) -> list[ProjectMember
     return [member_response(one) for one in await call.engine.projects.members(call.project_id)]
 
 
-@routes.post("/api/v1/projects/{project_id}/members", role=Role.ADMIN)
+@routes.post("/api/v1/projects/{project_id}/members", role=Role.ADMIN, idempotent=True)
 async def add_project_member(call: Call, project_id: str, body: AddMemberRequest) -> AddMemberResponse:
     """Make a user a member, or invite somebody who is none yet.
 
     Whoever signs up with the invitation's token, for this e-mail and within a week, is a member from then on. Inviting
-    again makes the first token worthless.
+    again makes the first token worthless. The token is in this answer only: the same request again, by its
+    Idempotency-Key, is 409 `SECRET_SHOWN_ONCE` where it invited.
     """
-    added = await call.engine.projects.add_member(call.project_id, body.email, role_of(body.role))
+    added = await call.engine.projects.add_member(
+        call.project_id, body.email, role_of(body.role), idempotency=idempotency(call)
+    )
     if added.member is not None:
         return AddMemberResponse(member_response(added.member))
     return AddMemberResponse(None, added.invitation, rfc3339(added.expires_at_us))

@@ -3,6 +3,7 @@
 from msgspec import Struct
 
 from perdure.engine.signing import OVERLAP_HOURS
+from perdure.server.routes.executions import idempotency
 from perdure.server.routing import Call, Routes
 from perdure.store.verbs.signing import Secrets
 from perdure.wire.access import Role
@@ -35,11 +36,14 @@ async def get_signing_secret(call: Call) -> SigningSecretResponse:
     return _shown(await call.engine.signing.secrets(call.project_id))
 
 
-@routes.post("/api/v1/signing-secret/rotate", role=Role.ADMIN)
+@routes.post("/api/v1/signing-secret/rotate", role=Role.ADMIN, idempotent=True)
 async def rotate_signing_secret(call: Call, body: RotateSigningSecretRequest) -> SigningSecretResponse:
     """Replace the secret. While the two overlap, messages carry a signature of each, so receivers change in their own
-    time."""
-    return _shown(await call.engine.signing.rotate(call.project_id, body.overlap_hours))
+    time.
+
+    The same request again, by its Idempotency-Key, replaces nothing; 409 `SECRET_SHOWN_ONCE` once another one has.
+    """
+    return _shown(await call.engine.signing.rotate(call.project_id, body.overlap_hours, idempotency=idempotency(call)))
 
 
 def _shown(secrets: Secrets) -> SigningSecretResponse:

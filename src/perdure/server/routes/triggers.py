@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from perdure.server.routes.executions import page_limit
+from perdure.server.routes.executions import idempotency, page_limit
 from perdure.server.routing import Call, Routes
 from perdure.wire.public import DONE, Done
 from perdure.wire.public_triggers import EventTriggersResponse, RegisterEventTriggerRequest, trigger_response
@@ -11,7 +11,7 @@ from perdure.wire.requests import TriggerSpec
 routes = Routes("Event triggers")
 
 
-@routes.post("/api/v1/event-triggers/register", contract=True)
+@routes.post("/api/v1/event-triggers/register", contract=True, idempotent=True)
 async def register_event_trigger(call: Call, body: RegisterEventTriggerRequest) -> Done:
     """Make the trigger of a workflow and a topic, or bring it up to date.
 
@@ -19,7 +19,7 @@ async def register_event_trigger(call: Call, body: RegisterEventTriggerRequest) 
     one changes none that is there.
     """
     spec = TriggerSpec(body.workflow_id, body.event_topic, body.batch_size, body.batch_timeout_seconds, body.queue_name)
-    await call.engine.triggers.register(call.project_id, body.deployment_id, spec)
+    await call.engine.triggers.register(call.project_id, body.deployment_id, spec, idempotency=idempotency(call))
     return DONE
 
 

@@ -2,6 +2,7 @@
 
 from msgspec import Struct
 
+from perdure.server.routes.executions import idempotency
 from perdure.server.routing import Call, Routes
 from perdure.wire.access import Role
 from perdure.wire.public_webhooks import (
@@ -32,11 +33,15 @@ async def list_webhooks(call: Call) -> WebhooksResponse:
     return WebhooksResponse([webhook_response(one) for one in await call.engine.webhooks.list(call.project_id)])
 
 
-@routes.post("/api/v1/webhooks", role=Role.ADMIN)
+@routes.post("/api/v1/webhooks", role=Role.ADMIN, idempotent=True)
 async def create_webhook(call: Call, body: CreateWebhookRequest) -> WebhookResponse:
     """Have a URL hear of the ends of executions that have no parent, from now on."""
     made = await call.engine.webhooks.make(
-        call.project_id, body.url, workflow_id=body.workflow_id, description=body.description
+        call.project_id,
+        body.url,
+        workflow_id=body.workflow_id,
+        description=body.description,
+        idempotency=idempotency(call),
     )
     return webhook_response(made)
 

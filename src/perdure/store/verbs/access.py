@@ -2,8 +2,11 @@
 
 from typing import NamedTuple
 
+import msgspec
+
 from perdure.store.interface import KeyDeleted, Tell, query, verb
-from perdure.wire.errors import KeyNameTaken, TooManyKeys
+from perdure.store.verbs.idempotency import Idempotency, recall, remember
+from perdure.wire.errors import KeyNameTaken, SecretShownOnce, TooManyKeys
 
 
 class Key(NamedTuple):
@@ -74,9 +77,29 @@ async def create_key(
 
 @verb
 async def make_key(
-    *, id: str, project_id: str, name: str, role: str, secret_hash: str, last_four: str, now_us: int
+    *,
+    id: str,
+    project_id: str,
+    name: str,
+    role: str,
+    secret_hash: str,
+    last_four: str,
+    now_us: int,
+    idempotency: Idempotency | None = None,
 ) -> None:
-    """Keep a new key whose name no other key of the project has. Raises KeyNameTaken, TooManyKeys."""
+    """Keep a new key whose name no other key of the project has.
+
+    Raises KeyNameTaken, TooManyKeys, SecretShownOnce for a request that was answered before.
+    """
+    first = await recall(project_id, idempotency)
+    if first is not None:
+        made = msgspec.json.decode(first, type=str)
+        raise SecretShownOnce(
+            f"The first request with this Idempotency-Key made the API key {made!r}, and only its answer had the "
+            f"secret; if that is lost, delete it (DELETE /api/v1/api-keys/{made}) and make one with another "
+            "Idempotency-Key.",
+            {"id": made, "name": name},
+        )
     known = await query("list_keys", project_id=project_id)
     same = [row[0] for row in known if row[1] == name]
     if same:
@@ -94,6 +117,7 @@ async def make_key(
         development=0,
         now_us=now_us,
     )
+    await remember(project_id, idempotency, msgspec.json.encode(id), now_us)
 
 
 @verb

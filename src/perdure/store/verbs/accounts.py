@@ -7,7 +7,10 @@ away at the same moment do not leave a project without one.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from perdure.store.interface import Tell, UserChanged, query, verb
+from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.wire.access import Role
 from perdure.wire.accounts import INVITATION_PATH, Member, Project, User
 from perdure.wire.errors import (
@@ -16,6 +19,7 @@ from perdure.wire.errors import (
     EmailTaken,
     LastAdmin,
     NotFound,
+    SecretShownOnce,
     TooManyMembers,
     TooManyProjects,
 )
@@ -178,16 +182,28 @@ async def _insert_session(user_id: str, session: NewSession, now_us: int) -> Non
 
 @verb
 async def make_project(
-    *, id: str, name: str, description: str | None, user_id: str, member_id: str, now_us: int
+    *,
+    id: str,
+    name: str,
+    description: str | None,
+    user_id: str,
+    member_id: str,
+    now_us: int,
+    idempotency: Idempotency | None = None,
 ) -> Project:
-    """A new project whose admin is whoever makes it. Raises TooManyProjects."""
+    """A new project whose admin is whoever makes it. Idempotency-Keys are the user's here. Raises TooManyProjects."""
+    first = await recall(user_id, idempotency)
+    if first is not None:
+        return msgspec.json.decode(first, type=Project)
     if len(await query("projects_of_user", user_id=user_id)) >= PROJECTS_MAX:
         raise TooManyProjects(f"You belong to {PROJECTS_MAX:,} projects, the most there may be; leave some first.")
     await query("create_project", id=id, name=name, description=description, now_us=now_us)
     await query("insert_member", project_id=id, user_id=user_id, id=member_id, role=Role.ADMIN.value, now_us=now_us)
     # Somebody may have asked for it before it was there, and be remembered as no member.
     await Tell(UserChanged(user_id))
-    return Project(id, name, description, now_us, now_us)
+    made = Project(id, name, description, now_us, now_us)
+    await remember(user_id, idempotency, msgspec.json.encode(made), now_us)
+    return made
 
 
 @verb
@@ -225,12 +241,30 @@ async def list_members(*, project_id: str) -> list[Member]:
 
 @verb
 async def add_member(
-    *, project_id: str, email: str, role: Role, member_id: str, token_hash: str, expires_at_us: int, now_us: int
+    *,
+    project_id: str,
+    email: str,
+    role: Role,
+    member_id: str,
+    token_hash: str,
+    expires_at_us: int,
+    now_us: int,
+    idempotency: Idempotency | None = None,
 ) -> Member | None:
     """Make a user a member, or invite an e-mail that is no user's (None). The next invitation replaces the first.
 
-    Raises NotFound, AlreadyMember, TooManyMembers.
+    Raises NotFound, AlreadyMember, TooManyMembers, SecretShownOnce for an invitation that was answered before.
     """
+    first = await recall(project_id, idempotency)
+    if first is not None:
+        member = msgspec.json.decode(first, type=Member | None)
+        if member is None:
+            raise SecretShownOnce(
+                f"The first request with this Idempotency-Key invited {email!r}, and only its answer had the token; if "
+                "that is lost, invite again with another Idempotency-Key, which makes the first token worthless.",
+                {"email": email},
+            )
+        return member
     roles = await _roles(project_id)
     [[invited]] = await query("count_invitations", project_id=project_id, now_us=now_us)
     if max(len(roles), invited) >= MEMBERS_MAX:
@@ -246,13 +280,16 @@ async def add_member(
             token_hash=token_hash,
             expires_at_us=expires_at_us,
         )
+        await remember(project_id, idempotency, msgspec.json.encode(None), now_us)
         return None
     user = User(*rows[0][:5])
     if user.id in roles:
         raise AlreadyMember(f"{email!r} is a member already; change the role with PUT …/members/{user.id}.")
     await query("insert_member", project_id=project_id, user_id=user.id, id=member_id, role=role.value, now_us=now_us)
     await Tell(UserChanged(user.id))
-    return Member(member_id, user, role, now_us, now_us)
+    member = Member(member_id, user, role, now_us, now_us)
+    await remember(project_id, idempotency, msgspec.json.encode(member), now_us)
+    return member
 
 
 @verb

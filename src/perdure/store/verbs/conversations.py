@@ -2,9 +2,11 @@
 
 from typing import NamedTuple
 
+import msgspec
 from msgspec import Raw
 
 from perdure.store.interface import query, verb
+from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.wire.limits import REPLY_BYTES_MAX
 
 MESSAGES_MAX = 10_000
@@ -32,8 +34,12 @@ async def add_message(
     agent_run_id: str | None,
     keep: int | None,
     now_us: int,
+    idempotency: Idempotency | None = None,
 ) -> int:
     """Append a message, then drop all but the newest `keep` of this agent; answers the message's id."""
+    first = await recall(project_id, idempotency)
+    if first is not None:
+        return msgspec.json.decode(first, type=int)
     rows = await query("advance_conversation", project_id=project_id, conversation_id=conversation_id)
     id: int = rows[0][0]
     await query(
@@ -54,6 +60,7 @@ async def add_message(
         agent_id=agent_id,
         keep=MESSAGES_MAX if keep is None else min(keep, MESSAGES_MAX),
     )
+    await remember(project_id, idempotency, msgspec.json.encode(id), now_us)
     return id
 
 

@@ -2,7 +2,11 @@
 
 from typing import NamedTuple
 
+import msgspec
+
 from perdure.store.interface import query, verb
+from perdure.store.verbs.idempotency import Idempotency, recall, remember
+from perdure.wire.errors import SecretShownOnce
 
 
 class Secrets(NamedTuple):
@@ -38,9 +42,30 @@ async def make_signing(*, project_id: str, secret: str, links: str, now_us: int)
 
 
 @verb
-async def rotate_signing(*, project_id: str, secret: str, links: str, until_us: int, now_us: int) -> Secrets:
-    """Sign with `secret` from now on, and until `until_us` with the present one as well; an earlier one ends."""
+async def rotate_signing(
+    *,
+    project_id: str,
+    secret: str,
+    links: str,
+    until_us: int,
+    now_us: int,
+    idempotency: Idempotency | None = None,
+) -> Secrets:
+    """Sign with `secret` from now on, and until `until_us` with the present one as well; an earlier one ends.
+
+    Raises SecretShownOnce for a request that was answered before, with a secret that has been replaced since.
+    """
+    first = await recall(project_id, idempotency)
+    if first is not None:
+        [row] = await query("read_signing", project_id=project_id)
+        if Secrets(*row).made_at_us != msgspec.json.decode(first, type=int):
+            raise SecretShownOnce(
+                "The secret that the first request with this Idempotency-Key made has been replaced since; "
+                "GET /api/v1/signing-secret has the present one."
+            )
+        return Secrets(*row)
     if not await query("rotate_signing", project_id=project_id, secret=secret, until_us=until_us, now_us=now_us):
         await query("insert_signing", project_id=project_id, secret=secret, links=links, now_us=now_us)
+    await remember(project_id, idempotency, msgspec.json.encode(now_us), now_us)
     [row] = await query("read_signing", project_id=project_id)
     return Secrets(*row)

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from perdure.store.interface import Counted, Tell, query, verb
+from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.starts import New, start_items
 from perdure.wire.errors import DeploymentNotFound, NotFound, TooManyTriggers, WorkflowNotFound
 from perdure.wire.limits import VALUE_BYTES_MAX
@@ -32,12 +33,22 @@ _ENVELOPE = 1_024
 
 
 @verb
-async def register_trigger(*, project_id: str, deployment_id: str, id: str, spec: TriggerSpec, now_us: int) -> None:
+async def register_trigger(
+    *,
+    project_id: str,
+    deployment_id: str,
+    id: str,
+    spec: TriggerSpec,
+    now_us: int,
+    idempotency: Idempotency | None = None,
+) -> None:
     """Make a trigger, or bring the one of that (workflow, topic) up to date; it goes on where it was.
 
     A deployment that is not the current one changes none that is there: what it says is out of date.
     Raises DeploymentNotFound, WorkflowNotFound, TooManyTriggers.
     """
+    if await recall(project_id, idempotency) is not None:
+        return
     target = await query(
         "start_target",
         project_id=project_id,
@@ -51,6 +62,7 @@ async def register_trigger(*, project_id: str, deployment_id: str, id: str, spec
         raise WorkflowNotFound(f"Workflow {spec.workflow_id!r} is not registered in deployment {deployment_id!r}.")
     current = (await query("current_deployment", project_id=project_id))[0][0] == deployment_id
     await put_trigger(project_id, id, spec, now_us, declared=False, replace=current)
+    await remember(project_id, idempotency, msgspec.json.encode(None), now_us)
 
 
 async def put_trigger(

@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+import msgspec
+
 from perdure.store.interface import Enqueued, Rows, Tell, query, query_many, verb
+from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.wire.errors import BadRequest, NotFound
 from perdure.wire.webhooks import Delivery, DeliveryState, Webhook
 
@@ -35,13 +38,24 @@ def host_of(url: str) -> str:
 
 @verb
 async def make_webhook(
-    *, project_id: str, id: str, url: str, workflow_id: str | None, description: str | None, now_us: int
+    *,
+    project_id: str,
+    id: str,
+    url: str,
+    workflow_id: str | None,
+    description: str | None,
+    now_us: int,
+    idempotency: Idempotency | None = None,
 ) -> Webhook:
     """Have a URL hear of ends from now on. One that hears of the same already stays as it is. Raises BadRequest."""
+    first = await recall(project_id, idempotency)
+    if first is not None:
+        return msgspec.json.decode(first, type=Webhook)
     await query("lock_project", project_id=project_id)
     known = [Webhook(*row) for row in await query("list_webhooks", project_id=project_id)]
     for one in known:
         if (one.url, one.workflow_id) == (url, workflow_id):
+            await remember(project_id, idempotency, msgspec.json.encode(one), now_us)
             return one
     if len(known) >= WEBHOOKS_MAX:
         raise BadRequest(f"The project has {WEBHOOKS_MAX} webhooks, the most there may be; delete one first.")
@@ -56,7 +70,9 @@ async def make_webhook(
         now_us=now_us,
     )
     await query("count_webhooks", project_id=project_id)
-    return Webhook(id, url, workflow_id, description, now_us)
+    made = Webhook(id, url, workflow_id, description, now_us)
+    await remember(project_id, idempotency, msgspec.json.encode(made), now_us)
+    return made
 
 
 @verb

@@ -1,0 +1,164 @@
+"""Idempotency-Keys over HTTP: on every POST that creates, and what is told where a secret is not kept."""
+
+import re
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pytest
+from tests.server.people import PROJECTS, member, person
+from tests.server.requests import ROUTES
+from tests.server.serving import Hand, Served
+
+DOCS: Final = Path(__file__).parents[2] / "docs" / "http-api.md"
+POSTS: Final = [route for route in ROUTES if route.method == "POST"]
+ONCE: Final = {"idempotency-key": "once"}
+CONVERSATION: Final = "/internal/conversation/{conversation_id}/add"
+RUN: Final = {"payload": 1}
+KEYS: Final = "/api/v1/api-keys"
+MEMBERS: Final = f"{PROJECTS}/{{project_id}}/members"
+ROTATE: Final = "/api/v1/signing-secret/rotate"
+TRIGGER: Final = {"workflow_id": "w", "deployment_id": "default", "event_topic": "t", "batch_size": 1}
+SCHEDULE: Final = {"workflow_id": "w", "cron": "0 9 * * *", "timezone": "UTC", "key": "k"}
+
+
+class Case(NamedTuple):
+    """Two bodies of a route: the second one may not come under the first one's key."""
+
+    body: Any
+    other: Any
+    shown_once: bool = False
+
+
+CASES: Final[dict[str, Case]] = {
+    "/api/v1/workflows/{workflow_id}/run": Case(RUN, {"payload": 2}),
+    "/api/v1/workflows/batch_run": Case(
+        {"workflows": [{"workflow_id": "w", **RUN}]}, {"workflows": [{"workflow_id": "w", "payload": 2}]}
+    ),
+    "/api/v1/executions": Case({"items": [{"workflow_id": "w", **RUN}]}, {"items": [{"workflow_id": "w"}]}),
+    "/api/v1/executions/{execution_id}/budget/raise": Case({"tokens": 1}, {"tokens": 2}),
+    "/api/v1/events/publish": Case({"topic": "t", "events": [{"data": 1}]}, {"topic": "t", "events": [{"data": 2}]}),
+    "/api/v1/event-triggers/register": Case(TRIGGER, TRIGGER | {"batch_size": 2}),
+    "/api/v1/schedules": Case(SCHEDULE, SCHEDULE | {"cron": "0 8 * * *"}),
+    "/api/v1/schedules/{schedule_id}/run": Case(None, None),
+    "/internal/session/{session_id}/transcript": Case({"messages": [1]}, {"messages": [2]}),
+    CONVERSATION: Case(
+        {"agent_id": "a", "role": "user", "content": "hi"}, {"agent_id": "a", "role": "user", "content": "ho"}
+    ),
+    PROJECTS: Case({"name": "Shop"}, {"name": "Shops"}),
+    MEMBERS: Case({"email": "new@example.com", "role": "Read"}, {"email": "new@example.com", "role": "Write"}, True),
+    KEYS: Case({"name": "one"}, {"name": "two"}, True),
+    "/api/v1/webhooks": Case({"url": "https://1.1.1.1/a"}, {"url": "https://1.1.1.1/b"}),
+    ROTATE: Case({"overlap_hours": 1}, {"overlap_hours": 2}),
+}
+
+
+def test_every_post_keeps_to_the_key_or_is_documented_as_one_that_does_not() -> None:
+    section = DOCS.read_text(encoding="utf-8").partition("\n## Idempotency-Key\n")[2]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| /")]
+    documented = [path.strip() for row in rows for path in row.split("·")]
+    assert sorted(documented) == sorted(route.path for route in POSTS if not route.idempotent)
+    assert set(CASES) == {route.path for route in POSTS if route.idempotent}
+    assert not [route for route in ROUTES if route.idempotent and route.method != "POST"]
+
+
+@pytest.mark.parametrize("path", CASES)
+async def test_the_same_request_counts_once_and_another_body_is_refused(served: Served, hand: Hand, path: str) -> None:
+    case = CASES[path]
+    client = served.client
+    values = {"workflow_id": "w", "project_id": served.project_id}
+    if "{execution_id}" in path:
+        budgeted = {"payload": None, "budget": {"tokens": 9}}
+        values["execution_id"] = (await client.post("/api/v1/workflows/w/run", json=budgeted)).json()["execution_id"]
+    if "{schedule_id}" in path:
+        made = await client.post("/api/v1/schedules", json=SCHEDULE)
+        values["schedule_id"] = made.json()["schedule_id"]
+    url = re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], "x"), path)
+    async with member(served) as ann:
+        asker = ann.client if path == PROJECTS else client
+
+        async def ask(body: Any) -> Any:
+            more = {"project_id": served.project_id} if path == KEYS else {}
+            return await asker.post(url, json=body and body | more, headers=ONCE)
+
+        first, again = await ask(case.body), await ask(case.body)
+        assert first.status_code == 200, first.text
+        if case.shown_once:
+            assert (again.status_code, again.json()["error_type"]) == (409, "SECRET_SHOWN_ONCE")
+        else:
+            assert (again.status_code, again.json()) == (200, first.json())
+        if case.other is not None:
+            refused = await ask(case.other)
+            assert (refused.status_code, refused.json()["error_type"]) == (409, "IDEMPOTENCY_KEY_REUSED")
+
+
+async def test_a_project_that_is_made_again_is_the_first_and_keys_are_each_user_s_own(served: Served) -> None:
+    async with member(served) as ann, member(served) as bob:
+        for somebody in (ann, bob, ann):
+            assert (await somebody.client.post(PROJECTS, json={"name": "Shop"}, headers=ONCE)).status_code == 200
+        for somebody in (ann, bob):
+            names = [one["name"] for one in (await somebody.client.get(PROJECTS)).json()["projects"]]
+            assert names == ["Shop", "default"]
+
+
+async def test_a_repeated_key_says_what_the_first_request_made(served: Served) -> None:
+    body = {"name": "deploy", "project_id": served.project_id}
+    made = (await served.client.post(KEYS, json=body, headers=ONCE)).json()
+    again = (await served.client.post(KEYS, json=body, headers=ONCE)).json()
+    assert again["details"] == {"id": made["id"], "name": "deploy"}
+    assert f"DELETE /api/v1/api-keys/{made['id']}" in again["error"] and made["key"] not in str(again)
+    assert (await served.client.delete(f"{KEYS}/{made['id']}")).status_code == 200
+    other = await served.client.post(KEYS, json=body, headers={"idempotency-key": "another"})
+    assert other.status_code == 200, "as the message says"
+    assert len((await served.client.get(KEYS)).json()["keys"]) == 2, "it and the one of these tests"
+
+
+async def test_an_invitation_that_is_sent_again_leaves_the_first_token_good(served: Served) -> None:
+    url = MEMBERS.format(project_id=served.project_id)
+    body = {"email": "new@example.com", "role": "Read"}
+    token = (await served.client.post(url, json=body, headers=ONCE)).json()["invitation"]
+    again = (await served.client.post(url, json=body, headers=ONCE)).json()
+    assert again["details"] == {"email": "new@example.com"} and token not in str(again)
+    async with person(served, "new@example.com", invitation=token):
+        pass
+
+
+async def test_a_member_is_added_once(served: Served) -> None:
+    project_id, other = await served.other_project()
+    async with member(served) as ann:
+        url = MEMBERS.format(project_id=project_id)
+        body = {"email": ann.email, "role": "Read"}
+        first = await served.client.post(url, json=body, headers=other | ONCE)
+        again = await served.client.post(url, json=body, headers=other | ONCE)
+        assert first.json()["member"]["user_id"] == ann.id
+        assert (again.status_code, again.json()) == (200, first.json())
+        without = await served.client.post(url, json=body, headers=other)
+        assert without.json()["error_type"] == "ALREADY_MEMBER"
+
+
+async def test_a_secret_is_replaced_once_and_told_again_while_it_is_the_present_one(served: Served) -> None:
+    async def rotate(key: str) -> Any:
+        return await served.client.post(ROTATE, json={"overlap_hours": 1}, headers={"idempotency-key": key})
+
+    first = (await rotate("a")).json()
+    assert (await rotate("a")).json() == first == (await served.client.get("/api/v1/signing-secret")).json()
+    second = (await rotate("b")).json()
+    late = await rotate("a")
+    assert (late.status_code, late.json()["error_type"]) == (409, "SECRET_SHOWN_ONCE")
+    assert (await served.client.get("/api/v1/signing-secret")).json() == second
+
+
+async def test_a_message_is_appended_once(served: Served) -> None:
+    url = CONVERSATION.format(conversation_id="c")
+    for _ in range(2):
+        assert (await served.client.post(url, json=CASES[CONVERSATION].body, headers=ONCE)).status_code == 200
+    read = await served.client.get("/api/v1/conversation/c/get?agent_id=a")
+    assert len(read.json()["messages"]) == 1
+
+
+async def test_a_trigger_that_was_deleted_is_not_made_by_a_late_repeat(served: Served, hand: Hand) -> None:
+    register, where = "/api/v1/event-triggers/register", "/api/v1/event-triggers"
+    await served.client.post(register, json=TRIGGER, headers=ONCE)
+    [made] = (await served.client.get(where)).json()["triggers"]
+    assert (await served.client.delete(f"{where}/{made['id']}")).status_code == 204
+    assert (await served.client.post(register, json=TRIGGER, headers=ONCE)).json() == {}
+    assert (await served.client.get(where)).json()["triggers"] == []
