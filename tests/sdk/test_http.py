@@ -20,6 +20,7 @@ import pytest
 from msgspec import Raw
 from tests.server.serving import Served, serving
 
+from perdure.cli.common import ask
 from perdure.sdk import credentials
 from perdure.sdk.client import Client, Handle
 from perdure.sdk.context import Context
@@ -595,6 +596,17 @@ async def test_an_unknown_outcome_is_called_so(served: Served, relay: Relay) -> 
             await client.start(doubled, 1)
         with pytest.raises(Unavailable):
             await client.list()
+
+
+async def test_what_a_command_makes_is_made_once_though_the_answer_was_lost(served: Served, relay: Relay) -> None:
+    relay.spoil = lambda number, answer: None if number == 1 else answer
+    async with Client(HttpTransport(relay.url, served.key)) as client:
+        body = b'{"agent_id":"a","role":"user","content":"hi"}'
+        await ask(client, "POST", "/internal/conversation/c/add", body)
+        read = await ask(client, "GET", "/api/v1/conversation/c/get?agent_id=a")
+    first, again, look = relay.requests
+    assert relay.key_of(first) == relay.key_of(again) != b"" == relay.key_of(look)
+    assert len(msgspec.json.decode(read)["messages"]) == 1
 
 
 @pytest.mark.parametrize(

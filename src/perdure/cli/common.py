@@ -191,11 +191,11 @@ def with_client(url: str | None, work: "Callable[[Client], Awaitable[T]]", *, pa
 
 
 async def ask(client: "Client", method: str, path: str, body: bytes | None = None) -> bytes:
-    """A request for which the client has no method."""
-    from perdure.sdk.http import HttpTransport
+    """A request for which the client has no method. A POST has an Idempotency-Key, alike in every try."""
+    from perdure.sdk.http import HttpTransport, fresh_key
 
     assert isinstance(client._transport, HttpTransport)
-    return await client._transport.request(method, path, body)
+    return await client._transport.request(method, path, body, headers=fresh_key() if method == "POST" else b"")
 
 
 def store_address(given: str | None) -> str:

@@ -280,7 +280,7 @@ class HttpTransport:
         body = _encode(StartRequest(list(items)))
         tries = _Tries()
         try:
-            answer = await self.request("POST", "/api/v1/executions", body, headers=_fresh_key(), tries=tries)
+            answer = await self.request("POST", "/api/v1/executions", body, headers=fresh_key(), tries=tries)
         except REFUSALS as refusal:
             if len(items) > 1 and tries.unsure:  # by a server of another version: none may be started again by itself
                 raise UnknownOutcome(
@@ -399,7 +399,7 @@ class HttpTransport:
     async def publish(self, topic: str, events: Sequence[EventItem]) -> Sequence[int]:
         data = [EventData(event.data, event.event_type, dedup_key=event.dedup_key) for event in events]
         body = _encode(PublishEventRequest(topic, data))
-        answer = await self.request("POST", "/api/v1/events/publish", body, headers=_fresh_key())
+        answer = await self.request("POST", "/api/v1/events/publish", body, headers=fresh_key())
         return answers.read(_PUBLISHED, answer).sequence_ids
 
     async def read_events(self, topic: str, after: int, limit: int) -> Sequence[Event]:
@@ -420,13 +420,13 @@ class HttpTransport:
     async def append_messages(self, session_id: str, messages: Sequence[Raw], version: int | None) -> int:
         path = f"/internal/session/{quote(session_id, safe='')}/transcript"
         body = _encode(AppendMessagesRequest(list(messages), version))
-        return answers.read(_APPENDED, await self.request("POST", path, body, headers=_fresh_key())).version
+        return answers.read(_APPENDED, await self.request("POST", path, body, headers=fresh_key())).version
 
     # --- schedules ---------------------------------------------------------------------------------------------------
 
     async def put_schedule(self, spec: ScheduleSpec) -> str:
         body = _encode(spec)  # what is left out is not sent
-        answer = await self.request("POST", "/api/v1/schedules", body, headers=_fresh_key())
+        answer = await self.request("POST", "/api/v1/schedules", body, headers=fresh_key())
         return answers.read(_SCHEDULE_MADE, answer).schedule_id
 
     async def list_schedules(
@@ -448,7 +448,7 @@ class HttpTransport:
         await self.request("DELETE", _schedule_path(schedule_id), ours=NotFound)
 
     async def run_schedule(self, schedule_id: str) -> Started:
-        answer = await self.request("POST", f"{_schedule_path(schedule_id)}/run", headers=_fresh_key())
+        answer = await self.request("POST", f"{_schedule_path(schedule_id)}/run", headers=fresh_key())
         started = answers.read(_SUBMITTED, answer)
         return Started(started.execution_id, answers.to_us(started.created_at))
 
@@ -466,9 +466,7 @@ class HttpTransport:
         return answers.read(_BUDGET, await self._get(f"{_path(execution_id)}/budget", {}))
 
     async def raise_budget(self, execution_id: str, change: BudgetChange, key: str | None = None) -> BudgetResponse:
-        headers = (
-            _fresh_key() if key is None else b"Idempotency-Key: %s\r\n" % sha256(key.encode()).hexdigest().encode()
-        )
+        headers = fresh_key() if key is None else b"Idempotency-Key: %s\r\n" % sha256(key.encode()).hexdigest().encode()
         path = f"{_path(execution_id)}/budget/raise"
         return answers.read(_BUDGET, await self.request("POST", path, _encode(change), headers=headers))
 
@@ -529,7 +527,8 @@ def _path(execution_id: str) -> str:
     return f"/api/v1/executions/{_checked(execution_id)}"
 
 
-def _fresh_key() -> bytes:
+def fresh_key() -> bytes:
+    """The header of a request that must take effect once, however often it is sent."""
     return b"Idempotency-Key: %s\r\n" % uuid4().hex.encode()
 
 
