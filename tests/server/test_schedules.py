@@ -51,7 +51,7 @@ async def test_the_contracts_routes(served: Served, hand: Hand) -> None:
         "declared": False,
     }
     assert datetime.fromisoformat(shown["next_run_at"]) > datetime.fromisoformat(shown["created_at"])
-    assert (await served.client.get(f"{PATH}/workflows/other")).json() == {"schedules": []}
+    assert (await served.client.get(f"{PATH}/workflows/other")).json() == {"schedules": [], "next_cursor": None}
     again = await make(served, key="second", unknown="is ignored on contract routes")
     listed = (await served.client.get(f"{PATH}/workflows/w")).json()["schedules"]
     assert [one["id"] for one in listed] == [again.json()["schedule_id"], id], "newest first"

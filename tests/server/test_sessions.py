@@ -127,7 +127,7 @@ async def test_sessions_are_grouped_runs_of_agents(served: Served, agent: Agent)
         assert (await served.client.get(f"/api/v1/sessions?{query}")).status_code == 400, query
     _, other = await served.other_project()
     reply = await served.client.get("/api/v1/sessions", headers=other)
-    assert reply.json() == {"sessions": []}
+    assert reply.json() == {"sessions": [], "next_cursor": None}
     for unknown in (str(uuid4()), second):
         reply = await served.client.get(f"/api/v1/sessions/{unknown}", headers=other)
         assert (reply.status_code, reply.json()["error_type"]) == (404, "NOT_FOUND")

@@ -309,7 +309,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
     for query in ("put_definition", "read_definition"):
         found[query] = {"id": "agent-3", "kind": "agent"}
     for query in ("list_definitions", "definition_sizes"):
-        found[query] = {"kind": "agent"}
+        found[query] = {"kind": "agent", "before_us": NOW_US, "after": ""}
     for query in ("list_runs", "run_sizes"):
         found[query] = {"workflow_id": None, "type": "workflow"}
     for query in ("lock_trigger_if_free", "take_events", "delete_trigger"):

@@ -32,7 +32,7 @@ async def test_whoever_looks_sees_no_difference(world: World) -> None:
         looks.list_executions(project_id=PROJECT, filters=ListFilters(), before="~", limit=10)
     )
     assert [json.decode(one.payload) for one in page] == ["z", SMALL, LARGE]
-    found = await world.store.read(
+    found, _ = await world.store.read(
         runs.list_runs(
             project_id=PROJECT,
             type=WorkflowType.WORKFLOW,

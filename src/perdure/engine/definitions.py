@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from perdure.engine.deployments import LIST_MAX, check_page
+from perdure.engine.cursors import write_cursor
+from perdure.engine.deployments import LIST_MAX, check_page, registry_place
 from perdure.store.verbs import definitions
 from perdure.store.verbs.definitions import Definition
 from perdure.wire.codec import KEY_BYTES_MAX, check_json, check_name
@@ -45,9 +46,14 @@ class Definitions:
             definitions.get_definition(project_id=project_id, kind=kind, deployment_id=deployment_id, id=id)
         )
 
-    async def list(self, project_id: str, kind: str, limit: int = LIST_MAX, offset: int = 0) -> Sequence[Definition]:
-        """Definitions of every deployment that is not retired. Raises BadRequest for a page that is too large."""
+    async def list(
+        self, project_id: str, kind: str, cursor: str | None = None, limit: int = LIST_MAX, offset: int = 0
+    ) -> tuple[Sequence[Definition], str | None]:
+        """A page of definitions of every deployment that is not retired, and where the next one starts. Raises
+        BadRequest for a page that is too large."""
         check_page(limit, offset)
-        return await self._engine.store.read(
-            definitions.list_definitions(project_id=project_id, kind=kind, limit=limit, offset=offset)
+        after = registry_place(cursor)
+        page, following = await self._engine.store.read(
+            definitions.list_definitions(project_id=project_id, kind=kind, after=after, limit=limit, offset=offset)
         )
+        return page, None if following is None else write_cursor(following)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from perdure.engine.executions import INT32_MAX, NEWEST
+from perdure.engine.cursors import read_cursor, write_cursor
+from perdure.engine.executions import INT32_MAX, checked_cursor
 from perdure.store.verbs import deployments, runs
-from perdure.store.verbs.deployments import Draining, StoredDeployment
+from perdure.store.verbs.deployments import FIRST_REGISTERED, Draining, RegistryPlace, StoredDeployment
 from perdure.store.verbs.runs import Run
 from perdure.wire.codec import KEY_BYTES_MAX, check_name
 from perdure.wire.errors import BadRequest, BadValue
@@ -117,12 +118,17 @@ class Deployments:
             )
         )
 
-    async def workflows(self, project_id: str, limit: int = LIST_MAX, offset: int = 0) -> Sequence[RegisteredWorkflow]:
-        """Registered workflows, an entry for each deployment that has it."""
+    async def workflows(
+        self, project_id: str, cursor: str | None = None, limit: int = LIST_MAX, offset: int = 0
+    ) -> tuple[Sequence[RegisteredWorkflow], str | None]:
+        """A page of registered workflows, an entry for each deployment that has it; and where the next one starts.
+        Raises BadRequest."""
         check_page(limit, offset)
-        return await self._engine.store.read(
-            deployments.list_workflows(project_id=project_id, limit=limit, offset=offset)
+        after = registry_place(cursor)
+        page, following = await self._engine.store.read(
+            deployments.list_workflows(project_id=project_id, after=after, limit=limit, offset=offset)
         )
+        return page, None if following is None else write_cursor(following)
 
     async def workflow(self, project_id: str, workflow_id: str, deployment_id: str | None = None) -> RegisteredWorkflow:
         """One registered workflow, the newest unless a deployment is named. Raises NotFound."""
@@ -138,15 +144,17 @@ class Deployments:
         *,
         created_after_us: int | None = None,
         created_before_us: int | None = None,
+        cursor: str | None = None,
         limit: int = 50,
         offset: int = 0,
-    ) -> Sequence[Run]:
-        """A page of root executions of workflows of one type, newest first. Raises BadRequest."""
+    ) -> tuple[Sequence[Run], str | None]:
+        """A page of root executions of workflows of one type, newest first, and where the next one starts. Raises
+        BadRequest."""
         check_page(limit, offset)
-        before = NEWEST
+        before = checked_cursor(cursor)
         if created_before_us is not None:
             # Ids grow with time, but not to the microsecond, and not by the same clock.
-            before = _id_of(created_before_us + HOUR_US)
+            before = min(before, _id_of(created_before_us + HOUR_US))
         return await self._engine.store.scan(
             runs.list_runs(
                 project_id=project_id,
@@ -167,6 +175,11 @@ def check_page(limit: int, offset: int) -> None:
         raise BadRequest(f"`limit` must be 1 to {LIST_MAX:,}, got {limit}.")
     if not 0 <= offset <= OFFSET_MAX:
         raise BadRequest(f"`offset` must be 0 to {OFFSET_MAX:,}, got {offset}; narrow the list otherwise.")
+
+
+def registry_place(cursor: str | None) -> RegistryPlace:
+    """Where a list of what deployments register goes on. Raises BadRequest."""
+    return FIRST_REGISTERED if cursor is None else read_cursor(cursor, RegistryPlace, "first")
 
 
 def _id_of(at_us: int) -> str:

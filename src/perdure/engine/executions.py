@@ -271,16 +271,13 @@ class Executions:
         """A page of executions, newest first."""
         if not 1 <= limit <= LIST_MAX:
             raise BadRequest(f"`limit` must be 1 to {LIST_MAX}, got {limit}.")
-        if cursor is not None and not is_uuid(cursor):
-            raise BadRequest("`cursor` is not one that a list gave; leave it out to start with the newest.")
+        before = checked_cursor(cursor)
         for name in ("parent_execution_id", "root_execution_id"):
             id = getattr(filters, name)
             if id is not None and not id.islower():
                 filters = replace(filters, **{name: id.lower()})
         page, following = await self._engine.store.scan(
-            looks.list_executions(
-                project_id=project_id, filters=filters, before=(cursor or NEWEST).lower(), limit=limit
-            )
+            looks.list_executions(project_id=project_id, filters=filters, before=before, limit=limit)
         )
         return ExecutionPage(page, following)
 
@@ -288,6 +285,13 @@ class Executions:
 def is_uuid(text: str) -> bool:
     """Whether a text is a UUID, in lower or upper case."""
     return _UUID.fullmatch(text) is not None
+
+
+def checked_cursor(cursor: str | None) -> str:
+    """Where a list whose cursors are ids goes on. Raises BadRequest for one that is none."""
+    if cursor is not None and not is_uuid(cursor):
+        raise BadRequest("`cursor` is not one that a list gave; leave it out to start with the newest.")
+    return (cursor or NEWEST).lower()
 
 
 def checked_id(id: str, what: str = "execution") -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 from uuid_utils import uuid7
 
-from perdure.engine.executions import NEWEST, checked_id, is_uuid
+from perdure.engine.executions import checked_cursor, checked_id
 from perdure.store.verbs import schedules
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.codec import check_json, check_name
@@ -101,12 +101,9 @@ class Schedules:
         """A page of schedules, newest first, and where the next one starts."""
         if not 1 <= limit <= LIST_MAX:
             raise BadRequest(f"`limit` must be 1 to {LIST_MAX:,}, got {limit}.")
-        if cursor is not None and not is_uuid(cursor):
-            raise BadRequest("`cursor` is not one that a list gave; leave it out to start with the newest.")
+        before = checked_cursor(cursor)
         found = await self._engine.store.read(
-            schedules.list_schedules(
-                project_id=project_id, workflow_id=workflow_id, before=(cursor or NEWEST).lower(), limit=limit + 1
-            )
+            schedules.list_schedules(project_id=project_id, workflow_id=workflow_id, before=before, limit=limit + 1)
         )
         page = [self._shown(one) for one in found[:limit]]
         return page, page[-1].id if len(found) > limit else None

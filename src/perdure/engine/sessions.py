@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from perdure.engine.executions import checked_id
+from perdure.engine.executions import checked_cursor, checked_id
 from perdure.store.verbs import sessions
 from perdure.store.verbs.sessions import RunFilters
 from perdure.wire.codec import KEY_BYTES_MAX, check_json, check_name
@@ -54,15 +54,17 @@ class Sessions:
         )
 
     async def runs(
-        self, project_id: str, filters: RunFilters, limit: int = 50, offset: int = 0
-    ) -> Sequence[SessionRun]:
-        """A page of root executions of agents, newest first. Raises BadRequest for a page out of bounds."""
+        self, project_id: str, filters: RunFilters, cursor: str | None = None, limit: int = 50, offset: int = 0
+    ) -> tuple[Sequence[SessionRun], str | None]:
+        """A page of root executions of agents, newest first, and where the next one starts. Raises BadRequest for
+        a page out of bounds."""
         if not 1 <= limit <= LIST_MAX:
             raise BadRequest(f"`limit` must be 1 to {LIST_MAX}, got {limit}.")
         if not 0 <= offset <= OFFSET_MAX:
             raise BadRequest(f"`offset` must be 0 to {OFFSET_MAX:,}, got {offset}; ask for a time range instead.")
+        before = checked_cursor(cursor)
         return await self._engine.store.scan(
-            sessions.list_agent_runs(project_id=project_id, filters=filters, limit=limit, offset=offset)
+            sessions.list_agent_runs(project_id=project_id, filters=filters, before=before, limit=limit, offset=offset)
         )
 
     async def get(self, project_id: str, execution_id: str) -> Session:

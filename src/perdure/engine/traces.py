@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
+from perdure.engine.cursors import read_cursor, write_cursor
 from perdure.engine.executions import is_uuid
 from perdure.engine.stitching import stitched
 from perdure.store.verbs import trace_looks, traces
-from perdure.store.verbs.trace_looks import TraceFilters, TraceRoot
+from perdure.store.verbs.trace_looks import NEWEST, TraceFilters, TracePlace, TraceRoot
 from perdure.wire.errors import BadRequest
 from perdure.wire.journal_spans import journal_spans, trace_id_of
 from perdure.wire.status import Phase
@@ -89,16 +90,19 @@ class Traces:
         return left_out
 
     async def list(
-        self, project_id: str, filters: TraceFilters, limit: int = 50, offset: int = 0
-    ) -> Sequence[TraceRoot]:
-        """A page of traces, those whose root ended last first. Raises BadRequest for a page out of bounds."""
+        self, project_id: str, filters: TraceFilters, cursor: str | None = None, limit: int = 50, offset: int = 0
+    ) -> tuple[Sequence[TraceRoot], str | None]:
+        """A page of traces, those whose root ended last first, and where the next one starts. Raises BadRequest for a
+        page out of bounds."""
         if not 1 <= limit <= LIST_MAX:
             raise BadRequest(f"`limit` must be 1 to {LIST_MAX}, got {limit}.")
         if not 0 <= offset <= OFFSET_MAX:
             raise BadRequest(f"`offset` must be 0 to {OFFSET_MAX:,}, got {offset}; ask for a time range instead.")
-        return await self._engine.store.scan(
-            trace_looks.list_traces(project_id=project_id, filters=filters, limit=limit, offset=offset)
+        before = NEWEST if cursor is None else read_cursor(cursor, TracePlace, "newest")
+        page, following = await self._engine.store.scan(
+            trace_looks.list_traces(project_id=project_id, filters=filters, before=before, limit=limit, offset=offset)
         )
+        return page, None if following is None else write_cursor(following)
 
     async def get(self, project_id: str, trace_id: str) -> WholeTrace:
         """All spans of a trace; none when it is unknown.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from uuid_utils import uuid7
 
-from perdure.engine.executions import NEWEST, checked_id, is_uuid
+from perdure.engine.executions import checked_cursor, checked_id
 from perdure.store.verbs import triggers
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.codec import KEY_BYTES_MAX, TOPIC_BYTES_MAX, check_name
@@ -67,10 +67,9 @@ class Triggers:
         """A page of triggers, newest first, each with how many events wait for it; and where the next page starts."""
         if not 1 <= limit <= LIST_MAX:
             raise BadRequest(f"`limit` must be 1 to {LIST_MAX:,}, got {limit}.")
-        if cursor is not None and not is_uuid(cursor):
-            raise BadRequest("`cursor` is not one that a list gave; leave it out to start with the newest.")
+        before = checked_cursor(cursor)
         found = await self._engine.store.read(
-            triggers.list_triggers(project_id=project_id, before=(cursor or NEWEST).lower(), limit=limit + 1)
+            triggers.list_triggers(project_id=project_id, before=before, limit=limit + 1)
         )
         page = found[:limit]
         return page, page[-1][0].id if len(found) > limit else None

@@ -54,6 +54,10 @@ _HEADERS: Final[dict[str, Json]] = {
         "schema": {"type": "string", "enum": ["1"]},
     },
 }
+_NEXT_CURSOR: Final[Json] = {
+    "description": "The `cursor` of the following page; not there after the last",
+    "schema": {"type": "string"},
+}
 _PROBLEMS: Final[dict[int, str]] = {
     400: "Malformed, or against the rules",
     401: "No key and no session, or a wrong one",
@@ -168,6 +172,8 @@ def _responses(route: Route, schemas: Schemas) -> Json:
     ):
         content = {"application/json": {"schema": schemas.add(route.reply_type)}}
         responses["200"] = {"description": "Success", "content": content}
+        if route.paged:
+            responses["200"]["headers"] = {"Next-Cursor": _NEXT_CURSOR}
     else:
         responses["200"] = {"description": "Success", "content": {route.media_type: {}}}
     problem = {"application/json": {"schema": {"$ref": REF + "ErrorResponse"}}}

@@ -137,6 +137,11 @@ class Call:
         self._scope = scope
         self._receive = receive
 
+    def goes_on(self, cursor: str | None) -> None:
+        """Say where a list goes on whose answer, being an array, has no place for it."""
+        if cursor is not None:
+            self.extra = ((b"next-cursor", cursor.encode()),)
+
     @property
     def engine(self) -> Engine:
         return self.services.engine
@@ -255,8 +260,11 @@ class Route:
         raw_body: tuple[str, ...] = (),
         asks: bool = False,
         rest: bool = False,
+        paged: bool = False,
     ) -> None:
         self.rest = rest
+        self.paged = paged
+        """Whether its answers say in a header where the list goes on."""
         if (role is None) == (caller in (Caller.PROJECT, Caller.EITHER)):
             raise TypeError(f"{method} {path}: a role belongs to routes for keys and members, and to no others")
         self.method = method
@@ -362,6 +370,7 @@ class Routes:
         raw_body: tuple[str, ...] = (),
         asks: bool = False,
         rest: bool = False,
+        paged: bool = False,
     ) -> Callable[[Handler], Handler]:
         """A row of the table. Who may call it follows from its role, where `caller` does not say otherwise. `rest`: the
         last part of the path takes all that is left, slashes too."""
@@ -382,6 +391,7 @@ class Routes:
                     raw_body=raw_body,
                     asks=asks,
                     rest=rest,
+                    paged=paged,
                 )
             )
             return handler
@@ -399,6 +409,7 @@ class Routes:
         media_type: str = "application/json",
         asks: bool = False,
         rest: bool = False,
+        paged: bool = False,
     ) -> Callable[[Handler], Handler]:
         return self.route(
             "GET",
@@ -410,6 +421,7 @@ class Routes:
             media_type=media_type,
             asks=asks,
             rest=rest,
+            paged=paged,
         )
 
     def post(

@@ -82,9 +82,11 @@ def schedule_response(schedule: StoredSchedule) -> ScheduleResponse:
 
 
 class GetSchedulesResponse(Struct, frozen=True):
-    """The schedules of one workflow, newest first."""
+    """The schedules of one workflow, newest first; `next_cursor` asks for the following page and is null after the
+    last."""
 
     schedules: list[ScheduleResponse]
+    next_cursor: str | None = None
 
 
 class GetScheduledWorkflowsResponse(Struct, frozen=True):

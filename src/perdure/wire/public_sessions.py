@@ -63,9 +63,11 @@ class SessionSummary(Struct, frozen=True):
 
 
 class SessionsResponse(Struct, frozen=True):
-    """Sessions of agents, those with the newest runs first."""
+    """Sessions of agents, those with the newest runs first. `next_cursor` asks for the runs that follow and is null
+    after the last; a page may hold fewer than `limit` and still have one."""
 
     sessions: list[SessionSummary]
+    next_cursor: str | None = None
 
 
 class TimelineEntry(Struct, frozen=True):
@@ -111,12 +113,12 @@ class SessionDetail(Struct, frozen=True):
     result: MaybeRaw = None
 
 
-def sessions_response(runs: Sequence[SessionRun]) -> SessionsResponse:
+def sessions_response(runs: Sequence[SessionRun], next_cursor: str | None) -> SessionsResponse:
     """Runs, newest first, as sessions."""
     by_session: dict[str, list[SessionRun]] = {}
     for run in runs:
         by_session.setdefault(run.session_id, []).append(run)
-    return SessionsResponse([_summary(members) for members in by_session.values()])
+    return SessionsResponse([_summary(members) for members in by_session.values()], next_cursor)
 
 
 def _summary(runs: Sequence[SessionRun]) -> SessionSummary:

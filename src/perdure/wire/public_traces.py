@@ -112,9 +112,11 @@ class TraceSummary(Struct, frozen=True):
 
 
 class TracesResponse(Struct, frozen=True):
-    """Traces by the end of their root span, newest first."""
+    """Traces by the end of their root span, newest first. `next_cursor` asks for the following page and is null after
+    the last; a page may hold fewer than `limit` and still have one."""
 
     traces: list[TraceSummary]
+    next_cursor: str | None = None
 
 
 def trace_response(trace_id: str, spans: Sequence[StoredSpan], phase: Phase | None) -> TraceResponse:

@@ -3,10 +3,10 @@
 import msgspec
 from msgspec import Struct
 
-from perdure.engine.deployments import LIST_MAX
+from perdure.server.routes.workflows import PageQuery
 from perdure.server.routing import Call, Routes
 from perdure.store.verbs.definitions import Definition
-from perdure.wire.public import Int64, rfc3339
+from perdure.wire.public import rfc3339
 from perdure.wire.public_definitions import (
     AgentDefinition,
     RegisterAgentRequest,
@@ -22,13 +22,6 @@ _agent = msgspec.json.Decoder(RegisterAgentRequest).decode
 _tool = msgspec.json.Decoder(RegisterToolRequest).decode
 
 
-class DefinitionsQuery(Struct, frozen=True):
-    limit: Int64 = LIST_MAX
-    """1 to 1,000."""
-    offset: Int64 = 0
-    """How many to leave out; 0 to 100,000."""
-
-
 class DefinitionQuery(Struct, frozen=True):
     deployment_id: str | None = None
     """Default: the current one."""
@@ -42,10 +35,13 @@ async def register_agent(call: Call, body: RegisterAgentRequest) -> RegisterAgen
     return RegisterAgentResponse(True)
 
 
-@routes.get("/api/v1/agents", contract=True)
-async def get_agents(call: Call, query: DefinitionsQuery) -> list[AgentDefinition]:
+@routes.get("/api/v1/agents", contract=True, paged=True)
+async def get_agents(call: Call, query: PageQuery) -> list[AgentDefinition]:
     """Agents of every deployment that is not retired: by name, then the newest first."""
-    found = await call.engine.definitions.list(call.project_id, "agent", query.limit, query.offset)
+    found, cursor = await call.engine.definitions.list(
+        call.project_id, "agent", query.cursor, query.limit, query.offset
+    )
+    call.goes_on(cursor)
     return [_shown_agent(one) for one in found]
 
 
@@ -63,10 +59,11 @@ async def register_tool(call: Call, body: RegisterToolRequest) -> RegisterToolRe
     return RegisterToolResponse(True)
 
 
-@routes.get("/api/v1/tools", contract=True)
-async def get_tools(call: Call, query: DefinitionsQuery) -> list[ToolDefinition]:
+@routes.get("/api/v1/tools", contract=True, paged=True)
+async def get_tools(call: Call, query: PageQuery) -> list[ToolDefinition]:
     """Tools of every deployment that is not retired: by name, then the newest first."""
-    found = await call.engine.definitions.list(call.project_id, "tool", query.limit, query.offset)
+    found, cursor = await call.engine.definitions.list(call.project_id, "tool", query.cursor, query.limit, query.offset)
+    call.goes_on(cursor)
     return [_shown_tool(one) for one in found]
 
 

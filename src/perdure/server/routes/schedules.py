@@ -55,12 +55,21 @@ async def get_scheduled_workflows(call: Call, query: ProjectQuery) -> GetSchedul
     return GetScheduledWorkflowsResponse(list(await call.engine.schedules.workflows(call.project_id)))
 
 
+class OfWorkflowQuery(Struct, frozen=True):
+    project_id: str | None = None
+    """Instead of the header."""
+    cursor: str | None = None
+    """The `next_cursor` of the page before."""
+    limit: int = LIST_MAX
+    """1 to 1,000."""
+
+
 @routes.get("/api/v1/schedules/workflows/{workflow_id}", contract=True)
-async def get_schedules_for_workflow(call: Call, workflow_id: str, query: ProjectQuery) -> GetSchedulesResponse:
-    """Schedules of a workflow, newest first; at most 1,000. `GET /api/v1/schedules` has pages."""
+async def get_schedules_for_workflow(call: Call, workflow_id: str, query: OfWorkflowQuery) -> GetSchedulesResponse:
+    """Schedules of a workflow, newest first."""
     call.check_project(query.project_id)
-    page, _ = await call.engine.schedules.list(call.project_id, workflow_id, limit=LIST_MAX)
-    return GetSchedulesResponse([schedule_response(one) for one in page])
+    page, cursor = await call.engine.schedules.list(call.project_id, workflow_id, query.cursor, page_limit(query.limit))
+    return GetSchedulesResponse([schedule_response(one) for one in page], cursor)
 
 
 class SchedulesQuery(Struct, frozen=True):

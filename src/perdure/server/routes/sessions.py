@@ -28,7 +28,9 @@ class SessionsQuery(Struct, frozen=True):
     limit: Int64 = 50
     """Of runs, 1 to 500: they are grouped afterwards."""
     offset: Int64 = 0
-    """Of runs, up to 10,000."""
+    """Of runs after the cursor, up to 10,000. Those that begin meanwhile shift what follows; a cursor does not move."""
+    cursor: str | None = None
+    """The `next_cursor` of the page before."""
     start_time: Moment | None = None
     """Begun then or later."""
     end_time: Moment | None = None
@@ -53,8 +55,8 @@ async def get_sessions(call: Call, query: SessionsQuery) -> SessionsResponse:
         0 if query.start_time is None else microseconds(query.start_time),
         1 << 62 if query.end_time is None else microseconds(query.end_time),
     )
-    runs = await call.engine.sessions.runs(call.project_id, filters, query.limit, query.offset)
-    return sessions_response(runs)
+    runs, cursor = await call.engine.sessions.runs(call.project_id, filters, query.cursor, query.limit, query.offset)
+    return sessions_response(runs, cursor)
 
 
 @routes.get("/api/v1/sessions/{execution_id}", contract=True)

@@ -104,7 +104,9 @@ class TracesQuery(Struct, frozen=True):
     limit: Int64 = 50
     """1 to 500."""
     offset: Int64 = 0
-    """Up to 10,000; ask for a time range to go further."""
+    """Up to 10,000, after the cursor. What ends meanwhile shifts what follows; a cursor does not move."""
+    cursor: str | None = None
+    """The `next_cursor` of the page before."""
 
 
 @routes.get("/api/v1/traces", contract=True)
@@ -120,8 +122,8 @@ async def get_traces(call: Call, query: TracesQuery) -> TracesResponse:
         query.root_span_name or None,
         query.has_error,
     )
-    found = await call.engine.traces.list(call.project_id, filters, query.limit, query.offset)
-    return TracesResponse([_summary(root) for root in found])
+    found, cursor = await call.engine.traces.list(call.project_id, filters, query.cursor, query.limit, query.offset)
+    return TracesResponse([_summary(root) for root in found], cursor)
 
 
 def _summary(root: TraceRoot) -> TraceSummary:

@@ -19,15 +19,18 @@ class PageQuery(Struct, frozen=True):
     """1 to 1,000."""
     offset: Int64 = 0
     """How many to leave out; 0 to 100,000."""
+    cursor: str | None = None
+    """The header `Next-Cursor` of the page before."""
 
 
-@routes.get("/api/v1/workflows", contract=True)
+@routes.get("/api/v1/workflows", contract=True, paged=True)
 async def get_workflows(call: Call, query: PageQuery) -> list[DeploymentWorkflow]:
     """Registered workflows, one entry per deployment that has it: by name, then the newest first.
 
     Not those of type agent or tool, and not those of retired deployments.
     """
-    found = await call.engine.deployments.workflows(call.project_id, query.limit, query.offset)
+    found, cursor = await call.engine.deployments.workflows(call.project_id, query.cursor, query.limit, query.offset)
+    call.goes_on(cursor)
     return [workflow_response(one) for one in found]
 
 
@@ -43,25 +46,32 @@ class RunsQuery(Struct, frozen=True):
     limit: Int64 = 50
     """1 to 1,000."""
     offset: Int64 = 0
-    """How many to leave out; 0 to 100,000."""
+    """How many to leave out; 0 to 100,000. Those that begin meanwhile shift what follows; a cursor does not move."""
+    cursor: str | None = None
+    """The header `Next-Cursor` of the page before."""
     start_time: Moment | None = None
     """Created then or later."""
     end_time: Moment | None = None
     """Created then or before."""
 
 
-@routes.get("/api/v1/workflows/runs", contract=True)
+@routes.get("/api/v1/workflows/runs", contract=True, paged=True)
 async def get_workflow_runs(call: Call, query: RunsQuery) -> list[WorkflowRunSummary]:
-    """Root executions, newest first. `GET /api/v1/executions` has a cursor and more filters."""
-    found = await call.engine.deployments.runs(
+    """Root executions, newest first. `GET /api/v1/executions` has more filters.
+
+    A page may hold fewer than `limit` and still have a `Next-Cursor`.
+    """
+    found, cursor = await call.engine.deployments.runs(
         call.project_id,
         workflow_type(query.workflow_type, "query.workflow_type"),
         query.workflow_id,
         created_after_us=None if query.start_time is None else microseconds(query.start_time),
         created_before_us=None if query.end_time is None else microseconds(query.end_time),
+        cursor=query.cursor,
         limit=query.limit,
         offset=query.offset,
     )
+    call.goes_on(cursor)
     return [_summary(run) for run in found]
 
 

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from perdure.store.interface import query, verb
-from perdure.store.verbs.deployments import active_deployment
+from perdure.store.verbs.deployments import RegistryPlace, active_deployment
 from perdure.wire.errors import BadRequest, NotFound
 from perdure.wire.limits import REPLY_BYTES_MAX
 
@@ -48,19 +48,20 @@ async def get_definition(*, project_id: str, kind: str, deployment_id: str | Non
 
 @verb
 async def list_definitions(
-    *, project_id: str, kind: str, limit: int, offset: int, bytes_max: int = REPLY_BYTES_MAX
-) -> list[Definition]:
-    """The definitions of all deployments that are not retired: by name, then the newest first.
+    *, project_id: str, kind: str, after: RegistryPlace, limit: int, offset: int, bytes_max: int = REPLY_BYTES_MAX
+) -> tuple[list[Definition], RegistryPlace | None]:
+    """The definitions of all deployments that are not retired, after a place: by name, then the newest first; and where
+    the next page starts.
 
     The page cannot end early, since its reader counts on `limit`. Raises BadRequest when it would be too large.
     """
-    sizes = [
-        row[0] for row in await query("definition_sizes", project_id=project_id, kind=kind, limit=limit, offset=offset)
-    ]
+    wanted = {"project_id": project_id, "kind": kind, "offset": offset, **after._asdict()}
+    found = await query("definition_sizes", limit=limit + 1, **wanted)
+    sizes = [row[0] for row in found[:limit]]
     if len(sizes) > 1 and sum(sizes) > bytes_max:
         raise BadRequest(
             f"These {len(sizes)} definitions are {sum(sizes):,} bytes; an answer has at most {bytes_max:,}. Ask for "
-            "fewer at once with `limit` and `offset`."
+            "fewer at once with `limit`."
         )
-    rows = await query("list_definitions", project_id=project_id, kind=kind, limit=limit, offset=offset)
-    return [Definition(*row) for row in rows]
+    following = RegistryPlace(*found[limit - 1][1:]) if len(found) > limit else None
+    return [Definition(*row) for row in await query("list_definitions", limit=limit, **wanted)], following

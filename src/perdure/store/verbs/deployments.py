@@ -6,7 +6,7 @@ worker of the other kind is there.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from perdure.store.interface import Ready, Tell, Written, query, query_many, verb
 from perdure.store.verbs.queues import put_queue
@@ -188,11 +188,28 @@ def deployment_of(row: Sequence[Any]) -> StoredDeployment:
     return StoredDeployment(id, created_at_us, registered_at_us, bool(push), retired_at_us, bool(current))
 
 
+class RegistryPlace(NamedTuple):
+    """Where something that deployments register stands in lists: by its name, then the newest first."""
+
+    after_id: str
+    before_us: int
+    after: str
+    """Its deployment."""
+
+
+FIRST_REGISTERED: Final = RegistryPlace("", 0, "")
+
+
 @verb
-async def list_workflows(*, project_id: str, limit: int, offset: int) -> list[RegisteredWorkflow]:
-    """What deployments that are not retired have registered as workflows: by name, then the newest first."""
-    rows = await query("list_workflows", project_id=project_id, limit=limit, offset=offset)
-    return [_workflow_of(row) for row in rows]
+async def list_workflows(
+    *, project_id: str, after: RegistryPlace, limit: int, offset: int
+) -> tuple[list[RegisteredWorkflow], RegistryPlace | None]:
+    """What deployments that are not retired have registered as workflows, after a place; and where the next page
+    starts."""
+    rows = await query("list_workflows", project_id=project_id, limit=limit + 1, offset=offset, **after._asdict())
+    page = [_workflow_of(row) for row in rows[:limit]]
+    last = page[-1] if len(rows) > limit else None
+    return page, None if last is None else RegistryPlace(last.id, last.created_at_us, last.deployment_id)
 
 
 @verb

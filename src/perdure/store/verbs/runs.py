@@ -39,30 +39,33 @@ async def list_runs(
     limit: int,
     offset: int,
     bytes_max: int = REPLY_BYTES_MAX,
-) -> list[Run]:
-    """A page of runs with ids below `before`, newest first, among the newest LIST_DEPTH executions there.
+) -> tuple[list[Run], str | None]:
+    """A page of runs with ids below `before`, newest first, among the newest LIST_DEPTH executions there; and where the
+    next one starts.
 
     The page cannot end early, since its reader counts on `limit`. Raises BadRequest when it would be too large.
     """
     floor = await query("list_floor", project_id=project_id, before=before, depth=LIST_DEPTH)
+    floor_id = floor[0][0] if floor else ""
     wanted: dict[str, object] = {
         "project_id": project_id,
         "before": before,
-        "floor_id": floor[0][0] if floor else "",
+        "floor_id": floor_id,
         "type": type,
         "workflow_id": workflow_id,
         "created_after_us": created_after_us,
         "created_before_us": created_before_us,
-        "limit": limit,
         "offset": offset,
     }
-    sizes = [size for (size,) in await query("run_sizes", **wanted)]
+    found = await query("run_sizes", limit=limit + 1, **wanted)
+    sizes = [size for _, size in found[:limit]]
     if len(sizes) > 1 and sum(sizes) > bytes_max:
         raise BadRequest(
             f"Inputs and results of these {len(sizes)} runs are {sum(sizes):,} bytes; the limit of an answer is "
             f"{bytes_max:,}. Ask for fewer at once."
         )
-    return [_run_of(*row) for row in await query("list_runs", **wanted)]
+    following = found[limit - 1][0] if len(found) > limit else floor_id or None
+    return [_run_of(*row) for row in await query("list_runs", limit=limit, **wanted)], following
 
 
 def _run_of(

@@ -84,10 +84,13 @@ class RunFilters(NamedTuple):
 
 
 @verb
-async def list_agent_runs(*, project_id: str, filters: RunFilters, limit: int, offset: int) -> list[SessionRun]:
-    """A page of root executions of agents, newest first."""
+async def list_agent_runs(
+    *, project_id: str, filters: RunFilters, before: str, limit: int, offset: int
+) -> tuple[list[SessionRun], str | None]:
+    """A page of root executions of agents with ids below `before`, newest first, and where the next one starts."""
     names = [row[0] for row in await query("agent_names", project_id=project_id, limit=AGENTS_MAX)]
-    floor = await query("list_floor", project_id=project_id, before="~", depth=LIST_DEPTH)
+    floor = await query("list_floor", project_id=project_id, before=before, depth=LIST_DEPTH)
+    floor_id = floor[0][0] if floor else ""
     ids: list[str] = []
     for name in names:
         if filters.agent_id in (None, name):
@@ -95,14 +98,17 @@ async def list_agent_runs(*, project_id: str, filters: RunFilters, limit: int, o
                 "agent_runs",
                 project_id=project_id,
                 workflow_id=name,
-                floor_id=floor[0][0] if floor else "",
+                floor_id=floor_id,
+                before=before,
                 phases=None if filters.phases is None else f" {' '.join(filters.phases)} ",
                 from_us=filters.from_us,
                 to_us=filters.to_us,
-                limit=offset + limit,
+                limit=offset + limit + 1,
             )
             ids += [row[0] for row in rows]
-    return await _runs(project_id, sorted(ids, reverse=True)[offset : offset + limit], tool_bytes_max=0)
+    ids.sort(reverse=True)
+    following = ids[offset + limit - 1] if len(ids) > offset + limit else floor_id or None
+    return await _runs(project_id, ids[offset : offset + limit], tool_bytes_max=0), following
 
 
 @verb

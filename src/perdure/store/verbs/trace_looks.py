@@ -31,6 +31,18 @@ _LEFT_OUT: Final = SpanValues(msgspec.Raw(b'{"perdure.left_out":"values too larg
 _decode_values: Final = msgspec.json.Decoder(SpanValues).decode
 
 
+class TracePlace(NamedTuple):
+    """Where a trace stands in lists: by the end of its root, then by its id, both downwards."""
+
+    at_us: int
+    id: str
+
+
+AFTER_ALL: Final = "~"
+"""Greater than every id."""
+NEWEST: Final = TracePlace(1 << 62, AFTER_ALL)
+
+
 class TraceFilters(NamedTuple):
     """What a list shows: traces whose root ended (or, being open, began) in that time, and fits. None: whatever."""
 
@@ -63,34 +75,40 @@ async def homes(*, project_id: str, ids: Sequence[str]) -> dict[str, str]:
 
 
 @verb
-async def list_traces(*, project_id: str, filters: TraceFilters, limit: int, offset: int) -> list[TraceRoot]:
-    """A page of traces, those whose root ended last first: those that were sent in, and the journals of root executions
-    that have ended. It looks at the newest LIST_DEPTH of each in the time that is asked for."""
-    wanted: dict[str, Any] = {"project_id": project_id, "to_us": filters.to_us, "name": filters.name}
+async def list_traces(
+    *, project_id: str, filters: TraceFilters, before: TracePlace, limit: int, offset: int
+) -> tuple[list[TraceRoot], TracePlace | None]:
+    """A page of traces after a place, those whose root ended last first: those that were sent in, and the journals of
+    root executions that have ended; and where the next one starts. It looks no further than the newest LIST_DEPTH of
+    either in the time that is asked for."""
+    to_us = min(filters.to_us, before.at_us)
+    # What ended at that moment comes after the place only where the place is of that moment.
+    before_id = before.id if before.at_us <= filters.to_us else AFTER_ALL
+    wanted: dict[str, Any] = {"project_id": project_id, "to_us": to_us, "name": filters.name}
     wanted["span_type"] = filters.span_type
     wanted["failed"] = None if filters.failed is None else int(filters.failed)
     amount = offset + limit
 
     async def from_us(name: str) -> int:
         floor = await query(
-            name, project_id=project_id, from_us=filters.from_us, to_us=filters.to_us, depth=max(LIST_DEPTH, amount)
+            name, project_id=project_id, from_us=filters.from_us, to_us=to_us, depth=max(LIST_DEPTH, amount)
         )
         return floor[0][0] if floor else filters.from_us
 
-    found = [
-        (at_us, trace_id, True)
-        for trace_id, at_us in await query(
-            "list_traces",
-            from_us=await from_us("traces_floor"),
-            limit=amount,
-            **wanted,
-        )
-    ]
+    # One floor for both: what is beyond one of them would come too late on the next page, or twice.
+    floor_us = max(await from_us("traces_floor"), await from_us("ended_floor"))
+    wanted |= {"from_us": floor_us, "limit": amount + 1}
+    found = [(at_us, trace_id, True) for trace_id, at_us in await query("list_traces", before=before_id, **wanted)]
     found += [
         (at_us, trace_id_of(id), False)
-        for id, at_us in await query("list_ended_roots", from_us=await from_us("ended_floor"), limit=amount, **wanted)
+        for id, at_us in await query("list_ended_roots", before=execution_id_of(before_id), **wanted)
     ]
     found.sort(reverse=True)
+    following: TracePlace | None = None
+    if len(found) > amount:
+        following = TracePlace(*found[amount - 1][:2])
+    elif floor_us > filters.from_us:
+        following = TracePlace(floor_us - 1, AFTER_ALL)
     roots: list[TraceRoot] = []
     room = REPLY_BYTES_MAX
     for _, trace_id, sent in found[offset:amount]:
@@ -102,7 +120,7 @@ async def list_traces(*, project_id: str, filters: TraceFilters, limit: int, off
                 root = root._replace(values=SpanValues(error=values.error))
             room -= min(size, room)
             roots.append(root)
-    return roots
+    return roots, following
 
 
 async def _sent_root(project_id: str, trace_id: str, room: int) -> TraceRoot | None:

@@ -12,11 +12,12 @@ WHERE project_id = :project_id AND kind = :kind AND deployment_id = :deployment_
 
 -- text: listed
 FROM definitions f JOIN deployments d ON d.project_id = f.project_id AND d.id = f.deployment_id AND d.retired_at_us IS NULL
-WHERE f.project_id = :project_id AND f.kind = :kind
+WHERE f.project_id = :project_id AND f.kind = :kind AND (f.id > :after_id OR f.id = :after_id
+  AND (f.created_at_us < :before_us OR f.created_at_us = :before_us AND f.deployment_id > :after))
 ORDER BY f.id, f.created_at_us DESC, f.deployment_id LIMIT :limit OFFSET :offset
 
 -- name: definition_sizes
-SELECT OCTET_LENGTH(f.value) {= listed};
+SELECT OCTET_LENGTH(f.value), f.id, f.created_at_us, f.deployment_id {= listed};
 
 -- name: list_definitions
 SELECT f.deployment_id, f.value, f.created_at_us, f.updated_at_us {= listed};

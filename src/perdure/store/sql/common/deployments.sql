@@ -70,7 +70,9 @@ FROM workflows w JOIN deployments d ON d.project_id = w.project_id AND d.id = w.
 
 -- name: list_workflows
 SELECT {= workflow}
-WHERE w.project_id = :project_id AND w.type = 'workflow'
+WHERE w.project_id = :project_id AND w.type = 'workflow' AND (w.id > :after_id OR w.id = :after_id
+  AND (COALESCE(NULLIF(w.created_at_us, 0), d.created_at_us) < :before_us
+    OR COALESCE(NULLIF(w.created_at_us, 0), d.created_at_us) = :before_us AND w.deployment_id > :after))
 ORDER BY w.id, COALESCE(NULLIF(w.created_at_us, 0), d.created_at_us) DESC, w.deployment_id LIMIT :limit OFFSET :offset;
 
 -- name: read_workflow

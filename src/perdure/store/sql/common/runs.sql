@@ -19,5 +19,5 @@ SELECT executions.id, executions.root_execution_id, executions.workflow_id, COAL
 
 -- name: run_sizes
 -- How large they are that list_runs would answer with.
-SELECT {= payload_size} + COALESCE(OCTET_LENGTH(executions.result), 0)
+SELECT executions.id, {= payload_size} + COALESCE(OCTET_LENGTH(executions.result), 0)
 {= runs};

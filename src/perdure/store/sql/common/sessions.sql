@@ -40,7 +40,8 @@ SELECT id FROM workflows WHERE project_id = :project_id AND type = 'agent' GROUP
 -- name: agent_runs
 -- Root executions of an agent, newest first.
 SELECT id FROM executions
-WHERE project_id = :project_id AND workflow_id = :workflow_id AND id >= :floor_id AND root_execution_id IS NULL
+WHERE project_id = :project_id AND workflow_id = :workflow_id AND id >= :floor_id AND id < :before
+  AND root_execution_id IS NULL
   AND (:phases{::TEXT} IS NULL OR {INSTR|STRPOS}(:phases, ' ' || phase || ' ') > 0)
   AND created_at_us >= :from_us AND created_at_us <= :to_us
 ORDER BY id DESC LIMIT :limit;

@@ -6,11 +6,12 @@ SELECT sorted_at_us FROM traces WHERE project_id = :project_id AND sorted_at_us 
 ORDER BY sorted_at_us DESC LIMIT 1 OFFSET :depth;
 
 -- name: list_traces
+-- Of those that ended at `to_us` itself, the ones after the place `before`.
 SELECT trace_id, sorted_at_us FROM traces
 WHERE project_id = :project_id AND sorted_at_us >= :from_us AND sorted_at_us <= :to_us
   AND (:span_type{::TEXT} IS NULL OR root_span_type = :span_type)
   AND (:name{::TEXT} IS NULL OR {INSTR|STRPOS}(root_span_name, :name) > 0)
-  AND (:failed{::BIGINT} IS NULL OR failed = :failed)
+  AND (:failed{::BIGINT} IS NULL OR failed = :failed) AND (sorted_at_us < :to_us OR trace_id < :before)
 ORDER BY sorted_at_us DESC, trace_id DESC LIMIT :limit;
 
 -- name: ended_floor
@@ -24,7 +25,7 @@ ORDER BY completed_at_us DESC LIMIT 1 OFFSET :depth;
 SELECT e.id, e.completed_at_us FROM executions e LEFT JOIN workflows w ON w.project_id = e.project_id
   AND w.deployment_id = e.deployment_id AND w.id = e.workflow_id
 WHERE e.project_id = :project_id AND e.completed_at_us >= :from_us AND e.completed_at_us <= :to_us
-  AND e.root_execution_id IS NULL
+  AND e.root_execution_id IS NULL AND (e.completed_at_us < :to_us OR e.id < :before)
   AND (:span_type{::TEXT} IS NULL OR COALESCE(w.type, 'workflow') = :span_type)
   AND (:name{::TEXT} IS NULL OR {INSTR|STRPOS}(COALESCE(w.type, 'workflow') || '.' || e.workflow_id, :name) > 0)
   AND (:failed{::BIGINT} IS NULL OR :failed = CASE WHEN e.phase = 'failed' THEN 1 ELSE 0 END)

@@ -1,0 +1,32 @@
+"""Where a list goes on: the place of the last entry of a page, as a text that callers hand back unread."""
+
+import base64
+import binascii
+from typing import TypeVar
+
+import msgspec
+
+from perdure.wire.errors import BadRequest
+
+Place = TypeVar("Place", bound=tuple[int | str, ...])
+
+
+def write_cursor(place: tuple[int | str, ...]) -> str:
+    """The place as letters, digits, `-` and `_`."""
+    return base64.urlsafe_b64encode(msgspec.json.encode(place)).rstrip(b"=").decode()
+
+
+def read_cursor(cursor: str, type: type[Place], first: str) -> Place:
+    """The place that a cursor stands for. Raises BadRequest for what no list gave; `first` says where one starts."""
+    try:
+        said = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        place = msgspec.json.decode(said, type=type)
+    except (binascii.Error, ValueError):
+        raise _none_of_ours(first) from None
+    if not all("\0" not in part if isinstance(part, str) else 0 <= part <= 1 << 62 for part in place):
+        raise _none_of_ours(first)
+    return place
+
+
+def _none_of_ours(first: str) -> BadRequest:
+    return BadRequest(f"`cursor` is not one that a list gave; leave it out to start with the {first}.")
