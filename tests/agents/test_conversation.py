@@ -294,6 +294,57 @@ async def test_a_summary_is_charged_and_waits_for_its_provider() -> None:
         assert len(asked) == 2, "who cannot pay for a summary goes on without"
 
 
+@pytest.mark.parametrize("parks", [True, False], ids=["parked", "replayed"])
+async def test_a_run_goes_on_without_a_summary_that_fails(database: str, parks: bool) -> None:
+    """And so does every later one: each asks once more, since it may be put right."""
+    asked: list[str] = []
+
+    def summarizes(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        asked.append(said(messages)[-2])
+        if len(asked) < 3:
+            raise ModelHTTPError(400, "sums", "the context is too long")
+        return ModelResponse(parts=[TextPart("they held")])
+
+    def works(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        if isinstance(messages[-1].parts[-1], UserPromptPart):
+            return ModelResponse(parts=[ToolCallPart("hold", {}, "call")])
+        return echo(messages, info)
+
+    agent = Agent(FunctionModel(works), name="chat")
+
+    @agent.tool_plain(requires_approval=True)
+    def hold() -> str:
+        return "held"
+
+    chat = durable(agent, compaction=Compaction(above=6, keep=1, by=FunctionModel(summarizes)))
+    answers: list[str] = []
+    async with embedded(database, Registry(chat), parks=parks) as p:
+        for n in range(5):
+            run = await chat.start(p, f"{n}", session_id="s")
+            await reaches(run, Phase.WAITING)
+            await run.resume("approve_hold_call", True)
+            answers.append(await run.result())
+            logged = [line.text for _, line in await p.logs(run.id) if "without a summary" in line.text]
+            assert len(logged) == (n in (2, 3)) and all("the context is too long" in line for line in logged)
+    assert answers[:4] == ["0", "0 | 1", "0 | 1 | 2", "0 | 1 | 2 | 3"] and answers[4].endswith("they held | 3 | 4")
+    assert asked == ["0", "1", "2"]
+
+
+async def test_a_busy_model_is_asked_for_a_summary_twice_and_not_for_longer() -> None:
+    asked: list[int] = []
+
+    def summarizes(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        asked.append(len(messages))
+        raise ModelHTTPError(503, "sums")
+
+    compaction = Compaction(above=2, keep=1, by=FunctionModel(summarizes))
+    chat = durable(Agent(FunctionModel(echo), name="chat"), compaction=compaction)
+    async with embedded(":memory:", Registry(chat)) as p:
+        for n in range(3):
+            answer = await chat.run(p, f"{n}", session_id="s")
+    assert answer == "0 | 1 | 2" and len(asked) == 2
+
+
 def never() -> None:
     """A tool that nobody calls."""
     raise AssertionError

@@ -33,9 +33,8 @@ from perdure.agents.guards import InputGuard, guarded_prompt
 from perdure.agents.history import History, json_of
 from perdure.agents.inputs import AgentPayload, Prompt, as_input
 from perdure.agents.runs import AgentRun, current_run
-from perdure.agents.steps import MODEL_RETRY
 from perdure.sdk.budgets import admitted
-from perdure.sdk.errors import BudgetExceeded
+from perdure.sdk.errors import BudgetExceeded, StepFailed
 from perdure.sdk.payloads.values import decode
 from perdure.sdk.transcripts import (
     Reading,
@@ -47,12 +46,15 @@ from perdure.sdk.transcripts import (
     take_messages,
 )
 from perdure.wire.errors import BadRequest, BadValue
+from perdure.wire.retry import RetryPolicy
 
 SUMMARY: Final = "What was said so far, in short:\n\n"
 ASK: Final = (
     "Summarize the conversation so far for yourself, so that you can go on without it: what the user wants and told, "
     "what was done and found out, what is open. Names, numbers and ids exactly. Answer with the summary alone."
 )
+SUMMARY_RETRY: Final = RetryPolicy(max_attempts=2, initial_seconds=1.0)
+"""Fewer tries than a model has otherwise: each run waits for them whose conversation is long, and can do without."""
 _HISTORY: Final = History()
 
 
@@ -90,7 +92,8 @@ class Conversation:
     async def begin(
         cls, run: AgentRun, compaction: Compaction | None, summarizer: Model | str | None
     ) -> Conversation | None:
-        """Read what was said before; None when this run has no conversation. A long one is summarized first."""
+        """Read what was said before; None when this run has no conversation. A long one is summarized first, if it can
+        be."""
         ctx = run.ctx
         if ctx.parent_execution_id is not None or ctx.session_id in (None, ctx.execution_id):
             return None
@@ -122,6 +125,10 @@ class Conversation:
             text = await _summarized(self._run, old, model)
         except BudgetExceeded:
             return  # the run's own first request will say so
+        except StepFailed as failed:
+            # A run can do without, and the next one asks again. A replay comes by here, too: the failure is recorded.
+            self._run.ctx.log("The run goes on without a summary: %s", failed, level=logging.WARNING)
+            return
         kept = [part for message in old if isinstance(message, ModelRequest) for part in message.parts]
         system = [part for part in kept if isinstance(part, SystemPromptPart)]
         summary = ModelRequest(parts=[*system, UserPromptPart(SUMMARY + text)])
@@ -193,7 +200,7 @@ async def _summarized(run: AgentRun, messages: Sequence[ModelMessage], model: Mo
     name = "conversation.summarize"
     return await admitted(
         run.ctx,
-        lambda: run.ctx.step(name, summary, key=run.keys.again(name), retry=MODEL_RETRY, retry_if=is_transient),
+        lambda: run.ctx.step(name, summary, key=run.keys.again(name), retry=SUMMARY_RETRY, retry_if=is_transient),
     )
 
 
