@@ -10,6 +10,7 @@ import pytest
 from openai import AsyncOpenAI
 from pydantic import BaseModel
 from pydantic_ai import Agent
+from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 from tests.agents.provider import Provider, serving
@@ -26,6 +27,19 @@ SCRIPTS: dict[str, Any] = {
     "order": [{"text": "let me see", "tools": [["find", {}]]}, {"tools": [["find", {}]]}, {"text": "it is there"}],
     "full": [{"text": "hello", "faults": [{"status": 429, "headers": {"retry-after": "90"}}, {"status": 429}]}],
     "broken": [{"text": "one two three", "faults": [{"break_after": 0}]}],
+    "both-full": [
+        {
+            "text": "hello",
+            "faults": [
+                {"status": 429, "headers": {"retry-after": "900"}},
+                {"status": 429, "headers": {"retry-after": "90"}},
+            ],
+        }
+    ],
+    "one-full": [{"text": "hello", "faults": [{"status": 429, "headers": {"retry-after": "900"}}, {"status": 503}]}],
+    "both-busy": [{"text": "hello", "faults": [{"status": 503}, {"status": 503}]}],
+    "both-refuse": [{"text": "hello", "faults": [{"status": 400}, {"status": 404}]}],
+    "one-breaks": [{"text": "hello", "faults": [{"status": 503}, {"break_after": 0}]}],
 }
 OFTEN = "gpt-4o-mini"
 
@@ -49,10 +63,12 @@ class House:
 
 
 @asynccontextmanager
-async def house(model: str = OFTEN, **options: Any) -> AsyncIterator[House]:
+async def house(model: str = OFTEN, *, spare: bool = False, **options: Any) -> AsyncIterator[House]:
+    """`spare`: a second model stands in for the first."""
     provider = Provider(SCRIPTS)
     async with serving(provider) as url, AsyncOpenAI(base_url=url, api_key="none") as client:
-        agent = Agent(OpenAIChatModel(model, provider=OpenAIProvider(openai_client=client)), name="clerk")
+        asked = OpenAIChatModel(model, provider=OpenAIProvider(openai_client=client))
+        agent: Agent[None, str] = Agent(FallbackModel(asked, asked) if spare else asked, name="clerk")
 
         @agent.tool_plain
         def find() -> str:
@@ -161,3 +177,32 @@ async def test_what_a_broken_answer_took_stays_reserved() -> None:
         assert await h.run("broken", budget=Budget(calls=5)) == "one two three"
         budget = await h.bench.budget(h.id)
         assert (budget.calls.spent, budget.calls.reserved) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("script", "seconds", "steps"),
+    [
+        ("both-full", 90, ["model:1", "timer", "model:2"]),  # until the first of them may be asked again
+        ("one-full", 60, ["model:1", "timer", "model:2"]),  # the busy one is looked at earlier
+        ("both-busy", 0, ["model:1"]),  # another try of the same step
+    ],
+)
+async def test_models_that_all_refuse_are_waited_for_as_one_is(script: str, seconds: int, steps: list[str]) -> None:
+    async with house(spare=True) as h:
+        before = h.bench.clock.now_us()
+        assert await h.run(script, budget=Budget(calls=5)) == "hello"
+        waited = (h.bench.clock.now_us() - before) / 1e6
+        assert seconds <= waited < seconds + 20
+        assert [call.what for call in h.provider.calls] == ["begin", "fault", "begin", "fault", "begin", "end"]
+        assert [key and key.rpartition("/")[2] for key in await h.keys()] == steps
+        budget = await h.bench.budget(h.id)
+        assert (budget.calls.spent, budget.calls.reserved) == (1, 0), "what all refuse costs nothing"
+
+
+@pytest.mark.parametrize(("script", "reserved"), [("both-refuse", 0), ("one-breaks", 1)])
+async def test_models_that_all_fail_cost_what_one_of_them_may_have_taken(script: str, reserved: int) -> None:
+    async with house(spare=True, model_step={"retry": 1}) as h:
+        with pytest.raises(ExecutionFailed, match="All models from FallbackModel failed"):
+            await h.run(script, budget=Budget(calls=5))
+        budget = await h.bench.budget(h.id)
+        assert (budget.calls.spent, budget.calls.reserved) == (0, reserved)

@@ -16,11 +16,11 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 from pydantic_ai.durable_exec import ModelRequestParams
-from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.messages import ModelMessagesTypeAdapter, ModelResponse, TextPart
 from pydantic_ai.usage import RequestUsage
 
 from perdure.agents.calls import Call, CallHook
+from perdure.agents.failures import is_refusal
 from perdure.agents.stops import told_to_answer
 from perdure.sdk.budgets import Budget, Reservation, is_limited, reserve
 from perdure.sdk.errors import BudgetExceeded
@@ -88,7 +88,7 @@ class Spending(CallHook):
     async def failed(self, call: Call, error: Exception) -> None:
         """What a provider refused costs nothing."""
         reservation = _reservation.get()
-        if reservation is not None and isinstance(error, ModelHTTPError) and not error.in_stream:
+        if reservation is not None and is_refusal(error):
             await reservation.release()
 
     def _cost(self, response: ModelResponse) -> int | None:

@@ -1,6 +1,7 @@
 """Which failures of a model are worth another try, and how a recorded one comes back as what it was."""
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 from pydantic_ai import exceptions
@@ -20,8 +21,24 @@ _PLAIN: Final = {
 }
 
 
+def each_failure(error: BaseException) -> Iterator[BaseException]:
+    """What the models said of a request that failed: each of those that stood in for one another, or the one."""
+    if isinstance(error, exceptions.FallbackExceptionGroup):
+        for one in error.exceptions:
+            yield from each_failure(one)
+    else:
+        yield error
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether no model took the request, so that it cost nothing."""
+    return all(isinstance(one, exceptions.ModelHTTPError) and not one.in_stream for one in each_failure(error))
+
+
 def is_transient(error: BaseException) -> bool:
     """Whether a model may well answer when it is asked once more: it was busy, or could not be reached."""
+    if isinstance(error, exceptions.FallbackExceptionGroup):
+        return any(map(is_transient, each_failure(error)))
     if isinstance(error, exceptions.ModelHTTPError):
         return error.status_code in TRANSIENT_STATUS
     return isinstance(error, exceptions.ModelAPIError | ConnectionError | TimeoutError)

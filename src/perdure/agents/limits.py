@@ -2,6 +2,7 @@
 
 A 429 with a time (Retry-After, or headers that say when a quota is renewed) suspends the run: a timer in its journal,
 no worker and no slot held. One without a time is tried again as `model_step` says, as other failures that pass are.
+Where models stand in for one another and all refuse, the run waits for the one that may be asked again first.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.settings import ModelSettings
 
 from perdure.agents.calls import Call, CallHook
+from perdure.agents.failures import each_failure, is_transient
 from perdure.sdk.errors import Postponed
 
 BUSY: Final = frozenset({429, 503, 529})
 SECONDS_MAX: Final = 86_400.0
+SOON_SECONDS: Final = 60.0
+"""When a model that is busy without a time is asked again at the latest, beside one that names a later one."""
 _UNITS: Final = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|[dhms])")
 
@@ -28,10 +32,19 @@ class Limits(CallHook):
 
     async def failed(self, call: Call, error: Exception) -> None:
         """Raises Postponed in the place of such a refusal."""
-        if call.kind == "model" and isinstance(error, ModelHTTPError) and error.status_code in BUSY:
-            seconds = wait_of(error)
-            if seconds is not None:
-                raise Postponed(seconds, f"{error.model_name} is busy (status {error.status_code})") from error
+        if call.kind != "model":
+            return
+        waits: list[tuple[float, str]] = []
+        soon = False
+        for one in each_failure(error):
+            seconds = wait_of(one) if isinstance(one, ModelHTTPError) and one.status_code in BUSY else None
+            if isinstance(one, ModelHTTPError) and seconds is not None:
+                waits.append((seconds, f"{one.model_name} is busy (status {one.status_code})"))
+            else:
+                soon = soon or is_transient(one)
+        if waits:
+            seconds, why = min(waits)
+            raise Postponed(min(seconds, SOON_SECONDS) if soon else seconds, why) from error
 
 
 def wait_of(error: ModelHTTPError) -> float | None:
