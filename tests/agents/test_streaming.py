@@ -6,13 +6,18 @@ from typing import Any
 
 import pytest
 from pydantic_ai import Agent
-from pydantic_ai.messages import FunctionToolCallEvent, FunctionToolResultEvent, ModelMessage, ModelResponse
+from pydantic_ai.messages import FunctionToolCallEvent, FunctionToolResultEvent, ModelMessage, ModelResponse, TextPart
+from pydantic_ai.models import Model, ModelRequestParameters
+from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, DeltaToolCalls, FunctionModel
 from pydantic_ai.models.test import TestModel
+from pydantic_ai.models.wrapper import WrapperModel
+from pydantic_ai.settings import ModelSettings
 from tests.agents.scripted import Script, call, crashed
 
 from perdure import Context, Registry, workflow
 from perdure.agents import AgentItem, StepOptions, durable, events
+from perdure.sdk.errors import ExecutionFailed
 from perdure.testing import embedded
 from perdure.wire.records import Kind
 
@@ -148,6 +153,46 @@ async def test_a_model_that_cannot_stream_is_not_asked_to_and_one_need_not() -> 
         await handle.result()
         rows = await p.journal(handle.id)
     assert [row.key for row in rows if row.kind is Kind.STEP] == ["model:1", "tool:temperature:c1", "model:2"]
+
+
+class Mute(Model):
+    """A user's own model, which answers requests and no more."""
+
+    model_name = "mute"
+    system = "tests"
+
+    async def request(
+        self, messages: list[ModelMessage], settings: ModelSettings | None, parameters: ModelRequestParameters
+    ) -> ModelResponse:
+        return ModelResponse([TextPart("hi")])
+
+
+def says_hi(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+    return ModelResponse([TextPart("hi")])
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Mute(),
+        WrapperModel(Mute()),
+        FallbackModel(FunctionModel(says_hi), TestModel()),
+        FallbackModel(TestModel(custom_output_text="hi"), FallbackModel(Mute())),
+    ],
+    ids=["own", "wrapped", "fallback", "fallbacks"],
+)
+async def test_models_that_cannot_stream_run_as_they_do_elsewhere(model: Model) -> None:
+    plain = Agent(model, name="plain")
+    agent = durable(plain)
+    async with embedded(Registry()) as p:
+        assert await agent.run(p, "Hello?") == (await plain.run("Hello?")).output == "hi"
+
+
+async def test_who_asks_for_a_stream_hears_that_there_is_none() -> None:
+    mute = durable(Agent(Mute(), name="mute"), stream=True)
+    async with embedded(Registry()) as p:
+        with pytest.raises(ExecutionFailed, match="NotImplementedError: Streamed requests not supported by this Mute"):
+            await mute.run(p, "Hello?")
 
 
 async def test_a_tool_that_gives_much_is_told_of_without_it() -> None:

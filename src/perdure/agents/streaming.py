@@ -21,6 +21,7 @@ from pydantic_ai.messages import (
     TextPartDelta,
 )
 from pydantic_ai.models import Model
+from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.function import FunctionModel
 from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.tools import RunContext
@@ -97,7 +98,12 @@ def _beginning(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def can_stream(model: Model | str | None) -> bool:
-    """Whether a model may be asked to stream; of one that is made for tests, whether it was given what it takes."""
+    """Whether a model may be asked to stream: of several that stand in for one another all, and of one that is made
+    for tests, whether it was given what it takes. One that is known by its name alone can."""
     while isinstance(model, WrapperModel):
         model = model.wrapped
-    return not isinstance(model, FunctionModel) or model.stream_function is not None
+    if isinstance(model, FallbackModel):
+        return all(map(can_stream, model.models))
+    if isinstance(model, FunctionModel):
+        return model.stream_function is not None
+    return not isinstance(model, Model) or type(model).request_stream is not Model.request_stream
