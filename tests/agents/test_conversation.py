@@ -223,7 +223,7 @@ async def test_an_agent_summarizes_by_its_own_model(by_name: bool) -> None:
         "house:own" if by_name else model, name="chat", instructions="be brief", defer_model_check=True
     )
     agent.tool_plain(never)
-    chat = durable(agent, models={"house:own": model}, stream=False, compaction=Compaction(above=4, keep=1))
+    chat = durable(agent, models={"house:own": model}, compaction=Compaction(above=4, keep=1))
     async with embedded(":memory:", Registry(chat)) as p:
         for n in range(3):
             await chat.run(p, f"{n}", session_id="s")

@@ -136,7 +136,8 @@ async def test_agents_below_a_workflow_speak_with_their_path() -> None:
     }
 
 
-async def test_a_model_that_cannot_stream_is_not_asked_to_and_one_need_not() -> None:
+async def test_what_does_not_stream_is_live_with_whole_answers() -> None:
+    """A model that cannot stream is not asked to, and one that can need not."""
     script = Script(call("temperature", "c1", city="Rome"), "4 degrees")
     plain: Agent[None, str] = Agent(script.model, name="plain")
 
@@ -147,10 +148,22 @@ async def test_a_model_that_cannot_stream_is_not_asked_to_and_one_need_not() -> 
     quiet = durable(Agent(TestModel(custom_output_text="quiet"), name="quiet"), stream=False)
     spoken = durable(plain)
     async with embedded(Registry()) as p:
-        assert [one async for one in spoken.stream(p, "How warm?")] == []
-        assert [one async for one in quiet.stream(p, "How warm?")] == []
+        said = [one async for one in quiet.stream(p, "How warm?")]
+        assert [(one.item.kind, one.item.key, one.text) for one in said] == [
+            ("part_start", "model:1", "quiet"),
+            ("final_result", "model:1", ""),
+        ]
         handle = await spoken.start(p, "How warm?")
-        await handle.result()
+        items = [one async for one in events(handle)]
+        assert await handle.result() == text_of(items) == "4 degrees"
+        assert [one.item.kind for one in items] == [
+            "part_start",
+            "function_tool_call",
+            "function_tool_result",
+            "part_start",
+            "final_result",
+        ]
+        assert [one.event.part.content for one in items if isinstance(one.event, FunctionToolResultEvent)] == [4]
         rows = await p.journal(handle.id)
     assert [row.key for row in rows if row.kind is Kind.STEP] == ["model:1", "tool:temperature:c1", "model:2"]
 

@@ -31,7 +31,7 @@ from perdure.agents.outputs import output_hint, schema_name
 from perdure.agents.runs import AgentRun, current_run
 from perdure.agents.steps import TOOL_KEY, StepOptions
 from perdure.agents.stops import StopCondition
-from perdure.agents.streaming import AgentItem, can_stream, emit_events, events
+from perdure.agents.streaming import AgentItem, events
 from perdure.sdk.budgets import Budget
 from perdure.sdk.client import Client, Handle, StartOptions
 from perdure.sdk.context import Context
@@ -93,7 +93,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         self._usage_limits = usage_limits
         self._input_guards = tuple(input_guards)
         self._bounds: dict[str, Any] = {
-            "event_stream_handler": emit_events if stream or (stream is None and can_stream(agent.model)) else None,
+            "stream": stream,
             "model_step": model_step,
             "tool_step": tool_step,
             "stop": stop,

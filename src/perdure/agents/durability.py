@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from pydantic_ai.agent import AbstractAgent, EventStreamHandler
+from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.durable_exec import BaseDurabilityCapability, DurabilityEngineSpec, conversation_id_from_run_id
 from pydantic_ai.messages import ToolCallPart
@@ -16,6 +16,7 @@ from perdure.agents.approvals import Questions
 from perdure.agents.runs import current_run
 from perdure.agents.steps import TOOL_KEY, JsonCodec, StepBackend, StepOptions, not_recordable
 from perdure.agents.stops import StopCondition, answer_now, withheld
+from perdure.agents.streaming import Unstreamed, can_stream, emit_events
 from perdure.agents.watchdog import watched
 
 CODEC: Final = JsonCodec()
@@ -42,7 +43,7 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         self,
         *,
         models: Mapping[str, Model] | None = None,
-        event_stream_handler: EventStreamHandler[AgentDepsT] | None = None,
+        stream: bool | None = None,
         name: str | None = None,
         model_step: StepOptions | None = None,
         tool_step: StepOptions | None = None,
@@ -50,10 +51,11 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         watchdog: int | None = None,
         answer_timeout: float | None = None,
     ) -> None:
-        super().__init__(models=models, event_stream_handler=event_stream_handler, name=name)
+        super().__init__(models=models, event_stream_handler=emit_events, name=name)
         if watchdog is not None and watchdog < 2:
             raise ValueError(f"A loop has at least 2 rounds; got watchdog={watchdog!r}.")
         self._backend = StepBackend(model_step or {}, tool_step or {})
+        self._stream = stream
         self._stop = tuple(stop)
         self._watchdog = watchdog
         self._questions = Questions(answer_timeout)
@@ -76,6 +78,11 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
     def get_default_conversation_id(self, run_id: str) -> str | None:
         run = current_run()
         return None if run is None else run.ctx.session_id or conversation_id_from_run_id(run_id)
+
+    def get_wrapper_model(self, model: Model) -> Model | None:
+        """What a run does is told live in any case; whether its model streams is asked of each that it has."""
+        streams = can_stream(model) if self._stream is None else self._stream
+        return None if streams else Unstreamed(model)
 
     # What bounds a run and who is asked in it are here, not in capabilities of their own: each of those costs every run
     # time at each of its hooks. This one comes after all others of its kind, so what a program answers by itself does

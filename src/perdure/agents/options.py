@@ -65,7 +65,8 @@ class DurableOptions(WorkflowOptions, Generic[DepsT], total=False):
     ask_user: bool
     """Whether the agent gets a tool by which it asks its user."""
     stream: bool | None
-    """Whether its model is asked to stream, and what it says goes to the execution's stream. Default: if it can."""
+    """Whether its model is asked to stream. Default: if it can. What it says goes to the execution's stream in any
+    case, word by word or each answer in one piece."""
     answer_timeout: float | None
     """How many seconds people may take to answer (approvals, `ask_user`); None: as long as it takes."""
     model_step: StepOptions | None

@@ -1,29 +1,31 @@
 """What an agent does, while it does it: the library's events as items of the execution's stream.
 
 Words of a model are emitted inside the step that asks it, so they are live, and a step that begins anew takes them
-back. What follows from recorded answers (which tool is called, what it gave) is emitted by the agent's own code: once,
-because a replay is silent.
+back; those of a model that does not stream come there, too, all at once. What follows from recorded answers (which
+tool is called, what it gave) is emitted by the agent's own code: once, because a replay is silent.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final, NamedTuple
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_ai.messages import (
     AgentStreamEvent,
+    ModelMessage,
     PartDeltaEvent,
     PartEndEvent,
     PartStartEvent,
     TextPart,
     TextPartDelta,
 )
-from pydantic_ai.models import Model
+from pydantic_ai.models import CompletedStreamedResponse, Model, ModelRequestParameters, StreamedResponse
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.function import FunctionModel
 from pydantic_ai.models.wrapper import WrapperModel
+from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import RunContext
 
 from perdure.agents.runs import current_run
@@ -97,13 +99,28 @@ def _beginning(data: dict[str, Any]) -> dict[str, Any]:
     return {"event_kind": data.get("event_kind"), "part": kept, "cut": True}
 
 
-def can_stream(model: Model | str | None) -> bool:
+class Unstreamed(WrapperModel):
+    """A model that is asked for its answer as a whole: to whoever wants a stream, that comes in one piece."""
+
+    @asynccontextmanager
+    async def request_stream(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+        run_context: RunContext[Any] | None = None,
+    ) -> AsyncGenerator[StreamedResponse]:
+        said = await self.wrapped.request(messages, model_settings, model_request_parameters)
+        yield CompletedStreamedResponse(said, model_request_parameters=model_request_parameters, replay_events=True)
+
+
+def can_stream(model: Model) -> bool:
     """Whether a model may be asked to stream: of several that stand in for one another all, and of one that is made
-    for tests, whether it was given what it takes. One that is known by its name alone can."""
+    for tests, whether it was given what it takes."""
     while isinstance(model, WrapperModel):
         model = model.wrapped
     if isinstance(model, FallbackModel):
         return all(map(can_stream, model.models))
     if isinstance(model, FunctionModel):
         return model.stream_function is not None
-    return not isinstance(model, Model) or type(model).request_stream is not Model.request_stream
+    return type(model).request_stream is not Model.request_stream
