@@ -9,7 +9,7 @@ import pytest
 from msgspec.json import decode
 from pydantic import BaseModel
 from pydantic_ai import Agent
-from pydantic_ai.exceptions import ModelHTTPError
+from pydantic_ai.exceptions import ModelHTTPError, ModelRetry
 from pydantic_ai.messages import (
     ModelMessage,
     ModelMessagesTypeAdapter,
@@ -24,8 +24,9 @@ from pydantic_ai.usage import RequestUsage
 from tests.embedded.house import reaches, rows_of
 
 from perdure import Budget
-from perdure.agents import Compaction, durable
+from perdure.agents import Compaction, Tripped, durable
 from perdure.agents.conversation import ASK, SUMMARY
+from perdure.agents.inputs import Prompt
 from perdure.cli.conversation import conversation
 from perdure.embedded import embedded
 from perdure.sdk.errors import ExecutionFailed
@@ -139,6 +140,39 @@ async def test_what_the_open_turn_cannot_read_is_a_turn_of_its_own(database: str
         assert [text for who, text in shown if who == "user"] == ["first", "good"]
         logged = [line.text for _, line in await p.logs(first.id) if bad[0].id in line.text]
         assert len(logged) == 1 and "cannot be read" in logged[0]
+
+
+@pytest.mark.parametrize("parks", [True, False], ids=["parked", "replayed"])
+async def test_what_a_guard_does_not_let_into_the_open_turn_fails_as_a_turn_of_its_own(
+    database: str, parks: bool
+) -> None:
+    async def on_topic(prompt: Prompt) -> str | None:
+        if prompt == "poem":
+            raise Tripped("only parcels")
+        if prompt == "again":
+            raise ModelRetry("say it in other words")
+        return str(1 // 0) if prompt == "breaks" else None
+
+    chat = durable(_holding("chat"), input_guards=[on_topic])
+    async with embedded(database, Registry(chat), parks=parks) as p:
+        turn: dict[str, Any] = {"session_id": "s", "on_conflict": "deliver"}
+        first = await chat.start(p, "first", session_id="s")
+        await reaches(first, Phase.WAITING)
+        bad = [await chat.start(p, one, **turn) for one in ("poem", "again", "breaks")]
+        good = await chat.start(p, "good", **turn)
+        await first.resume("approve_hold_call", True)
+        await reaches(first, Phase.WAITING)
+        await first.resume("approve_hold_again", True)
+        assert await first.result() == "first | good"
+        assert await good.result() == "first | good"
+        for handle, type_ in zip(bad, ("Tripped", "ModelRetry", "StepFailed"), strict=True):
+            with pytest.raises(ExecutionFailed) as failure:
+                await handle.result()
+            assert failure.value.type == type_
+        logged = [line.text for _, line in await p.logs(first.id) if bad[0].id in line.text]
+        assert len(logged) == 1 and "only parcels" in logged[0]
+        shown = [(line.who, line.text) for line in conversation(await first.get(), await rows_of(first))]
+        assert [text for who, text in shown if who == "user"] == ["first", "good"]
 
 
 async def test_agents_of_one_session_answer_what_they_were_asked(database: str) -> None:

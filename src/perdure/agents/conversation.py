@@ -15,6 +15,7 @@ from typing import Any, Final
 from pydantic_ai import Agent
 from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.durable_exec import ModelRequestParams
+from pydantic_ai.exceptions import ModelRetry
 from pydantic_ai.messages import (
     ModelMessage,
     ModelRequest,
@@ -29,7 +30,7 @@ from pydantic_ai.usage import RunUsage
 
 from perdure.agents.calls import Call, hooked
 from perdure.agents.failures import is_transient
-from perdure.agents.guards import InputGuard, guarded_prompt
+from perdure.agents.guards import InputGuard, Tripped, guarded_prompt
 from perdure.agents.history import History, json_of
 from perdure.agents.inputs import AgentPayload, Prompt, as_input
 from perdure.agents.runs import AgentRun, current_run
@@ -143,8 +144,8 @@ class Conversation:
 
 class Delivered(AbstractCapability[Any]):
     """Hands the messages that came while a run was under way to its next request to the model, past the same guards as
-    the prompt it began with. One that it cannot read, or that has no prompt, it leaves to a turn of its own: that one
-    fails by itself, or does what it was started for."""
+    the prompt it began with. One that it cannot read, that has no prompt, or that a guard does not let pass, it leaves
+    to a turn of its own: that one fails by itself, or does what it was started for."""
 
     def __init__(self, guards: Sequence[InputGuard]) -> None:
         self._guards = tuple(guards)
@@ -158,10 +159,15 @@ class Delivered(AbstractCapability[Any]):
             left = [taken for taken, prompt in read if not prompt]
             if left:
                 await leave_messages(run.ctx, left)
-            for _, prompt in read:
+            for taken, prompt in read:
                 if prompt:
-                    prompt = await guarded_prompt(run, self._guards, prompt)
-                    ctx.enqueue(*([prompt] if isinstance(prompt, str) else prompt or []))
+                    try:
+                        prompt = await guarded_prompt(run, self._guards, prompt)
+                    except (Tripped, ModelRetry, StepFailed) as error:
+                        _left(run, taken, error)
+                        await leave_messages(run.ctx, [taken])
+                    else:
+                        ctx.enqueue(*([prompt] if isinstance(prompt, str) else prompt or []))
         return request_context
 
 
@@ -170,9 +176,12 @@ def _prompt_of(run: AgentRun, taken: Taken) -> Prompt:
     try:
         return as_input(decode(bytes(taken.message), AgentPayload, where="the message")).prompt()
     except BadValue as error:
-        why = error.message
-        run.ctx.log("The message of %s cannot be read here: %s", taken.execution_id, why, level=logging.WARNING)
+        _left(run, taken, f"it cannot be read: {error.message}")
         return None
+
+
+def _left(run: AgentRun, taken: Taken, why: object) -> None:
+    run.ctx.log("The message of %s is left to a turn of its own: %s", taken.execution_id, why, level=logging.WARNING)
 
 
 async def _summarized(run: AgentRun, messages: Sequence[ModelMessage], model: Model | str | None) -> str:
