@@ -4,7 +4,33 @@ import json
 import signal
 
 import pytest
-from tests.cli.processes import House, Terminal, until_true
+from tests.cli.processes import House, Terminal, serving, until_true, working
+
+LOOKS = """
+from pydantic_ai import Agent
+from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
+from pydantic_ai.models.function import FunctionModel
+
+from perdure import Budget
+from perdure.agents import durable
+
+
+def again_and_again(messages, info):
+    if info.function_tools:
+        return ModelResponse([ToolCallPart("look", {"n": 1}, f"call{len(messages)}")])
+    return ModelResponse([TextPart("I have seen it.")])
+
+
+agent = Agent(FunctionModel(again_and_again), name="looks")
+
+
+@agent.tool_plain
+def look(n: int) -> str:
+    return "nothing new"
+
+
+looks = durable(agent, budget=Budget(usd=7, calls=1), price=lambda model, usage: 0.5, watchdog=3)
+"""
 
 
 def test_a_chat_shows_words_tools_and_questions_as_they_come(busy_house: House) -> None:
@@ -38,6 +64,41 @@ def test_a_chat_shows_words_tools_and_questions_as_they_come(busy_house: House) 
         assert terminal.close() == 0
     found = busy_house.lines("ls", "--session", "table 7")
     assert len(found) == 2 and {one["user_id"] for one in found} == {"ann"}
+
+
+def test_a_chat_asks_what_a_budget_and_the_watchdog_ask_as_the_other_places_do(house: House) -> None:
+    (house.folder / "app.py").write_text(LOOKS)
+    with serving(house), working(house), Terminal(house, "chat", "looks") as terminal:
+        terminal.expect("you> ")
+        terminal.press("look at it\n")
+        shown = terminal.expect("[y]es, [n]o, [e]dit> ")
+        asks = "1 of 1 calls. Approve to raise it, reject to end with what there is."
+        assert f"The budget is used up\n  {asks}\n" in shown
+        assert "  Raise by (calls): 1\n" in shown
+        terminal.press("e\n")
+        terminal.expect("Raise by (US dollars)> ")
+        terminal.press("\n")
+        terminal.expect("Raise by (calls) [1]> ")
+        terminal.press("many\n")
+        terminal.expect("This must be a whole number.\n")
+        terminal.expect("Raise by (calls) [1]> ")
+        terminal.press("4\n")
+        shown = terminal.expect("[y]es, [n]o> ")
+        assert "look gave the same 3 times in a row. Go on?\n" in shown
+        assert '  arguments: "{\\"n\\":1}"\n' in shown and "  times: 3\n" in shown
+        assert "The budget is used up" not in shown
+        terminal.press("y\n")
+        terminal.expect("5 of 5 calls")
+        terminal.expect("  Raise by (calls): 5\n")
+        terminal.expect("[e]dit> ")
+        terminal.press("y\n")
+        terminal.expect("look gave the same 3 times in a row. Go on?\n")
+        terminal.expect("[y]es, [n]o> ")
+        terminal.press("n\n")
+        assert "why not" not in terminal.expect("looks> I have seen it.\n")
+        terminal.expect("you> ")
+        terminal.press("exit\n")
+        assert terminal.close() == 0
 
 
 def test_a_program_may_chat_in_lines_of_json(busy_house: House) -> None:

@@ -12,9 +12,12 @@ import typer
 from perdure.cli.common import ON_CONFLICT, JsonFlag, OnConflict, UrlOption, ask, command, with_client
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from perdure.sdk.client import Client
     from perdure.sdk.streams import StreamItem
     from perdure.sdk.sync import SyncClient, SyncHandle
+    from perdure.server.approval_form import Field, Form
 
 SHOWN_CHARACTERS: Final = 200
 """Of a tool's arguments and results."""
@@ -289,35 +292,89 @@ def _answer(client: "SyncClient", item: "StreamItem", screen: _Screen) -> None:
 
 
 def _ask(asked: dict[str, Any], screen: _Screen) -> object:
-    form = asked.get("_form") or {}
-    fields = {field.get("key"): field for field in form.get("fields", ()) if isinstance(field, dict)}
-    if "approved" in fields:
-        return _decision(asked, screen)
-    title = form.get("title") or asked.get("question") or "An answer is wanted"
-    field = fields.get("answer")
-    if field is not None:
+    from perdure.cli.waits import about
+    from perdure.server.approval_form import APPROVED, form_of
+
+    form = form_of(json.dumps(asked).encode())
+    fields = {field.key: field for field in form.fields or ()}
+    if APPROVED in fields and "arguments" in fields:
+        return _decision(asked, form, screen)
+    title = form.title or asked.get("question") or "An answer is wanted"
+    if "answer" in fields:
         screen.aside(str(title), "cyan")
-        options = field.get("options") or ()
+        options = fields["answer"].options
         for n, option in enumerate(options, 1):
-            screen.aside(f"  {n}. {option}", "cyan")
+            screen.aside(f"  {n}. {option.label}", "cyan")
         said = screen.ask("answer> ")
-        if said.isdigit() and 0 < int(said) <= len(options):
-            said = str(options[int(said) - 1])
-        return {"answer": said}
-    screen.aside(f"{title}: {_short({name: one for name, one in asked.items() if not name.startswith('_')})}", "cyan")
-    return _as_json(screen.ask("answer (JSON or text)> "))
+        return {"answer": options[int(said) - 1].value if said.isdigit() and 0 < int(said) <= len(options) else said}
+    if not fields:
+        shown = {name: one for name, one in asked.items() if not name.startswith("_")}
+        screen.aside(f"{title}: {_short(shown)}", "cyan")
+        return _as_json(screen.ask("answer (JSON or text)> "))
+    screen.aside(str(title), "cyan")
+    for line in about(asked, asked["_form"]):
+        screen.aside(f"  {line}", "cyan")
+    if APPROVED not in fields:
+        return _entered(fields.values(), screen)
+    return _approved([field for field in fields.values() if field.key != APPROVED], screen)
 
 
-def _as_json(said: str) -> object:
-    """JSON, or the text that it is."""
-    try:
-        return json.loads(said)
-    except ValueError:
-        return said
+def _approved(fields: "Sequence[Field]", screen: _Screen) -> dict[str, Any]:
+    """Whether the execution may go on, and what is asked for beside that."""
+    given = {field.key: field.default for field in fields if field.default is not None}
+    for field in fields:
+        if field.key in given:
+            screen.aside(f"  {field.label}: {_short(field.default)}", "cyan")
+    while True:
+        said = screen.ask("[y]es, [n]o, [e]dit> " if fields else "[y]es, [n]o> ").strip().lower()
+        if said in ("y", "yes"):
+            needed = [field for field in fields if field.required and field.key not in given]
+            return {"approved": True, **given, **_entered(needed, screen)}
+        if said in ("n", "no"):
+            return {"approved": False}
+        if said in ("e", "edit") and fields:
+            return {"approved": True, **_entered(fields, screen)}
 
 
-def _decision(asked: dict[str, Any], screen: _Screen) -> object:
+def _entered(fields: "Iterable[Field]", screen: _Screen) -> dict[str, Any]:
+    """What the person enters for each field, read as the approval page reads it. An empty line is its default."""
+    from perdure.server.approval_form import Form, read_answer
+
+    found: dict[str, Any] = {}
+    for field in fields:
+        if field.description:
+            screen.aside(f"  {field.description}", "cyan")
+        for n, option in enumerate(field.options, 1):
+            screen.aside(f"  {n}. {option.label}", "cyan")
+        default = "" if field.default is None else f" [{_short(field.default)}]"
+        while True:
+            said = screen.ask(f"{field.label}{default}> ").strip()
+            if not said and field.default is not None:
+                found[field.key] = field.default
+                break
+            form = Form(None, None, None, None, None, (field,), None)
+            read = read_answer(form, {"f0": _as_sent(field, said)})
+            if read.answer is not None:
+                found |= json.loads(read.answer)
+                break
+            screen.aside(read.errors["f0"], "red")
+    return found
+
+
+def _as_sent(field: "Field", said: str) -> list[str]:
+    """A line as a browser sends it: the number of an option counts from 0, yes and no are true and false."""
+    if field.options:
+        return [str(int(one) - 1) if one.strip().isdecimal() else one for one in said.split(",") if one.strip()]
+    if field.kind == "boolean":
+        said = {"y": "true", "yes": "true", "n": "false", "no": "false"}.get(said.lower(), said)
+    return [said]
+
+
+def _decision(asked: dict[str, Any], form: "Form", screen: _Screen) -> object:
     """Whether a tool may run, and with which arguments."""
+    for line in (form.description, None if form.context is None else f"because {_short(form.context)}"):
+        if line:
+            screen.aside(line, "cyan")
     screen.aside(
         f"allow {asked.get('tool') or asked.get('_tool')}({_short(_arguments(asked.get('arguments')))})?", "cyan"
     )
@@ -337,6 +394,14 @@ def _decision(asked: dict[str, Any], screen: _Screen) -> object:
             if isinstance(arguments, dict):
                 return {"approved": True, "arguments": arguments}
             screen.aside("that is no JSON object", "red")
+
+
+def _as_json(said: str) -> object:
+    """JSON, or the text that it is."""
+    try:
+        return json.loads(said)
+    except ValueError:
+        return said
 
 
 def _arguments(given: object) -> object:

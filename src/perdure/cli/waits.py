@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from perdure.cli.common import ask, say
@@ -96,11 +97,8 @@ def _print_question(place: str, wait: dict[str, Any], form: dict[str, Any]) -> N
     from perdure.cli.render import plain
 
     say(f"  {wait['key']}: {plain(str(form.get('title') or 'An answer is wanted'))}, since {wait['opened_at']}")
-    if form.get("description"):
-        say(f"    {plain(str(form['description']))}")
-    for name, value in wait["data"].items():
-        if name not in _SAID_BY_THE_FORM and not name.startswith("_"):
-            say(f"    {plain(name)}: {plain(json.dumps(value, ensure_ascii=False))}")
+    for line in about(wait["data"], form):
+        say(f"    {plain(line)}")
     keys = [str(field.get("key")) for field in form.get("fields") or () if isinstance(field, dict)]
     if "approved" in keys:
         say(f"    perdure approve {place} --approve    (or --reject)")
@@ -110,6 +108,15 @@ def _print_question(place: str, wait: dict[str, Any], form: dict[str, Any]) -> N
     else:
         answer = json.dumps(dict.fromkeys(keys, "…"), ensure_ascii=False) if keys else "JSON"
         say(f"    perdure approve {place} --data {shlex.quote(answer)}")
+
+
+def about(data: dict[str, Any], form: dict[str, Any]) -> Iterator[str]:
+    """What a question with a form is about, in lines below its title."""
+    if form.get("description"):
+        yield str(form["description"])
+    shown = {name: value for name, value in data.items() if name not in _SAID_BY_THE_FORM and not name.startswith("_")}
+    for name, value in shown.items():
+        yield f"{name}: {json.dumps(value, ensure_ascii=False)}"
 
 
 _SAID_BY_THE_FORM: Final = frozenset({"tool", "tool_call_id", "question"})
