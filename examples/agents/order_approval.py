@@ -4,6 +4,7 @@ Here the program answers itself; otherwise `perdure approvals`, the page of the 
 """
 
 import asyncio
+from contextlib import aclosing
 
 from pydantic_ai import Agent
 
@@ -41,9 +42,12 @@ orders = durable(agent, answer_timeout=3 * 86_400)
 async def main() -> str:
     async with embedded(Registry(orders), skip_time=False) as client:
         handle = await orders.start(client, "One desk, please.")
-        # A discount: the arguments that are allowed are the ones that run.
-        allowed = {"approved": True, "arguments": {"item": "desk", "euros": 400}}
-        await handle.resume("approve_charge_charge-desk-420", allowed)
+        async with aclosing(handle.stream()) as items:
+            async for item in items:
+                if item.kind == "question":
+                    # A discount: the arguments that are allowed are the ones that run.
+                    arguments = {**item.data["data"]["arguments"], "euros": 400}
+                    await handle.resume(item.data["step_key"], {"approved": True, "arguments": arguments})
         return await handle.result()
 
 

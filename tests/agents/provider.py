@@ -1,4 +1,5 @@
-"""A provider of models that speaks chat completions: plain, streamed, with tool calls; slow, full or broken if asked.
+"""A provider of models that speaks chat completions and responses: plain, streamed, with tool calls; slow, full or
+broken if asked.
 
 What it answers comes from scripts. The first word of a conversation's first user message names the script, and its
 answers follow one another: which one is wanted is the number of answers that the conversation has already. So a call
@@ -108,11 +109,17 @@ class Provider:
         elif scope["type"] == "http":
             body = await _body(receive)
             if scope["method"] == "POST" and scope["path"].endswith("/chat/completions"):
-                await self._complete(scope, json.loads(body), receive, send)
+                await self._complete(scope, json.loads(body), receive, send, _Said)
+            elif scope["method"] == "POST" and scope["path"].endswith("/responses"):
+                request = json.loads(body)
+                request["messages"] = _messages_of(request["input"])
+                await self._complete(scope, request, receive, send, _SaidAsResponse)
             else:
                 await _refuse(send, 404, f"nothing is served at {scope['path']}")
 
-    async def _complete(self, scope: Scope, request: dict[str, Any], receive: Receive, send: Send) -> None:
+    async def _complete(
+        self, scope: Scope, request: dict[str, Any], receive: Receive, send: Send, kind: type[_Said]
+    ) -> None:
         first = next((_text_of(one) for one in request["messages"] if one["role"] == "user"), "")
         name, _, rest = first.partition(" ")
         turn = sum(one["role"] == "assistant" for one in request["messages"])
@@ -139,7 +146,7 @@ class Provider:
             if fault is not None and fault.status is not None:
                 await _refuse(send, fault.status, "come back later", fault.headers)
                 return
-            said = _Said(request, answer, rest, turn)
+            said = kind(request, answer, rest, turn)
             if streamed:
                 await _stream(receive, send, said, answer.token_seconds, fault or Fault())
             else:
@@ -196,13 +203,95 @@ class _Said:
             found.append({"tool_calls": [{"index": n, "function": {"arguments": arguments[middle:]}}]})
         return found
 
+    def body(self) -> dict[str, Any]:
+        """The whole answer."""
+        message: dict[str, Any] = {"role": "assistant", "content": self.text}
+        if self.tools:
+            message["tool_calls"] = [self.call(n) for n in range(len(self.tools))]
+        choice = {"index": 0, "message": message, "finish_reason": self.finish}
+        return {**self.head, "object": "chat.completion", "choices": [choice], "usage": self.usage}
+
+    def chunks(self) -> Iterator[dict[str, Any]]:
+        """The answer as a stream."""
+        head = {**self.head, "object": "chat.completion.chunk"}
+        for piece in ({"role": "assistant", "content": ""}, *self.pieces()):
+            yield {**head, "choices": [{"index": 0, "delta": piece, "finish_reason": None}]}
+        yield {**head, "choices": [{"index": 0, "delta": {}, "finish_reason": self.finish}]}
+        if self.wants_usage:
+            yield {**head, "choices": [], "usage": self.usage}
+
+
+class _SaidAsResponse(_Said):
+    """The same as the other protocol has it: items in the place of messages, each begun and done in a stream."""
+
+    def items(self) -> list[dict[str, Any]]:
+        """What the answer consists of."""
+        found: list[dict[str, Any]] = []
+        if self.text is not None:
+            content = [{"type": "output_text", "text": self.text, "annotations": []}]
+            found.append({"type": "message", "id": f"msg-{self.turn}", "role": "assistant", "content": content})
+        for n, (name, arguments) in enumerate(self.tools):
+            ids = {"id": f"fc-{self.turn}-{n}", "call_id": f"call-{self.turn}-{n}"}
+            found.append({"type": "function_call", **ids, "name": name, "arguments": arguments})
+        return [{**item, "status": "completed"} for item in found]
+
+    def body(self) -> dict[str, Any]:
+        return self._response("completed", self.items())
+
+    def chunks(self) -> Iterator[dict[str, Any]]:
+        yield {"type": "response.created", "response": self._response("in_progress", [])}
+        for index, item in enumerate(self.items()):
+            at = {"item_id": item["id"], "output_index": index}
+            begun: dict[str, Any] = {"content": []} if item["type"] == "message" else {"arguments": ""}
+            yield {"type": "response.output_item.added", **at, "item": {**item, **begun, "status": "in_progress"}}
+            if item["type"] == "message":
+                text = {"type": "response.output_text.delta", **at, "content_index": 0, "logprobs": []}
+                for piece in self.pieces():
+                    if "content" in piece:
+                        yield {**text, "delta": piece["content"]}
+            else:
+                arguments = item["arguments"]
+                for half in (arguments[: len(arguments) // 2], arguments[len(arguments) // 2 :]):
+                    yield {"type": "response.function_call_arguments.delta", **at, "delta": half}
+            yield {"type": "response.output_item.done", **at, "item": item}
+        yield {"type": "response.completed", "response": self.body()}
+
+    def _response(self, status: str, items: list[dict[str, Any]]) -> dict[str, Any]:
+        used = {
+            "input_tokens": self.usage["prompt_tokens"],
+            "input_tokens_details": {"cached_tokens": 0},
+            "output_tokens": self.usage["completion_tokens"],
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": self.usage["total_tokens"],
+        }
+        return {
+            "id": f"resp-{self.turn}",
+            "object": "response",
+            "created_at": self.head["created"],
+            "model": self.head["model"],
+            "status": status,
+            "output": items,
+            "parallel_tool_calls": True,
+            "tool_choice": "auto",
+            "tools": [],
+            "usage": used if status == "completed" else None,
+        }
+
+
+def _messages_of(items: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The input of a response as messages: what stands between two results of tools or words of the user is one."""
+    if isinstance(items, str):
+        return [{"role": "user", "content": items}]
+    found: list[dict[str, Any]] = []
+    for item in items:
+        role = "assistant" if item.get("type") == "function_call" else item.get("role", "tool")
+        if role != "assistant" or not found or found[-1]["role"] != role:
+            found.append({"role": role, "content": item.get("content", "")})
+    return found
+
 
 async def _plain(send: Send, said: _Said, fault: Fault | None) -> None:
-    message: dict[str, Any] = {"role": "assistant", "content": said.text}
-    if said.tools:
-        message["tool_calls"] = [said.call(n) for n in range(len(said.tools))]
-    choice = {"index": 0, "message": message, "finish_reason": said.finish}
-    body = json.dumps({**said.head, "object": "chat.completion", "choices": [choice], "usage": said.usage}).encode()
+    body = json.dumps(said.body()).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     if fault is not None:  # the connection is closed before what was announced has come
@@ -214,14 +303,7 @@ async def _plain(send: Send, said: _Said, fault: Fault | None) -> None:
 async def _stream(receive: Receive, send: Send, said: _Said, token_seconds: float, fault: Fault) -> None:
     headers = [(b"content-type", b"text/event-stream")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-
-    async def chunk(delta: dict[str, Any] | None, finish: str | None = None) -> None:
-        choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}]
-        usage = {"usage": said.usage} if delta is None else {}
-        data = json.dumps({**said.head, "object": "chat.completion.chunk", "choices": choices, **usage})
-        await send({"type": "http.response.body", "body": f"data: {data}\n\n".encode(), "more_body": True})
-
-    for n, piece in enumerate([{"role": "assistant", "content": ""}, *said.pieces()]):
+    for n, chunk in enumerate(said.chunks()):
         if n == fault.silent_after:
             await receive()  # until the caller has had enough
             return
@@ -230,11 +312,8 @@ async def _stream(receive: Receive, send: Send, said: _Said, token_seconds: floa
             return
         if n == fault.break_after:
             raise _Broken
-        await chunk(piece)
+        await send({"type": "http.response.body", "body": f"data: {json.dumps(chunk)}\n\n".encode(), "more_body": True})
         await asyncio.sleep(token_seconds)
-    await chunk({}, said.finish)
-    if said.wants_usage:
-        await chunk(None)
     await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
 
 

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 from openai import APIConnectionError, AsyncOpenAI, RateLimitError
+from pydantic_ai import Agent
 from tests.agents.provider import Provider, read_log, serving
+from tests.embedded.house import keys_of
+
+from perdure.agents import durable, events
+from perdure.embedded import embedded
+from perdure.sdk.workflow import Registry
+from perdure.wire.records import Kind
 
 SCRIPTS: dict[str, Any] = {
     "greet": [{"text": "hello {rest} and all"}],
@@ -71,3 +78,31 @@ async def test_faults_come_once(stream: bool) -> None:
         assert (await ask(client, user("full"))).choices[0].message.content == "at last"
         assert (await ask(client, user("broken"))).choices[0].message.content == "one two three"
     assert [call.what for call in provider.calls if call.what != "begin"] == ["fault", "fault", "end", "end"]
+
+
+@pytest.mark.parametrize("name", ["openai:gpt-5.2", "openai-chat:gpt-5.2"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_agent_speaks_the_protocol_that_the_name_of_its_model_stands_for(
+    name: str, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = Agent(name, name="clerk", defer_model_check=True)
+
+    @agent.tool_plain
+    def find(id: str) -> str:
+        return f"order {id}"
+
+    @agent.tool_plain
+    def weigh() -> int:
+        return 3
+
+    clerk = durable(agent, stream=stream)
+    provider = Provider(SCRIPTS)
+    async with serving(provider) as url, embedded(":memory:", Registry(clerk), parks=False) as p:
+        monkeypatch.setenv("OPENAI_BASE_URL", url)
+        monkeypatch.setenv("OPENAI_API_KEY", "none")
+        handle = await clerk.start(p, "order 7")
+        assert await handle.result() == "found"
+        said = "".join([one.text async for one in events(handle)])
+        assert said == ("found" if stream else "")
+        assert await keys_of(handle, Kind.STEP) == ["model:1", "tool:find:call-0-0", "tool:weigh:call-0-1", "model:2"]
+    assert [call.streamed for call in provider.made()] == [stream, stream]

@@ -1,5 +1,10 @@
 """The examples of agents, run offline as they stand."""
 
+import asyncio
+import os
+import sys
+from typing import Any
+
 from examples.agents import (
     budget,
     chat_memory,
@@ -11,6 +16,7 @@ from examples.agents import (
     structured_output,
     tools,
 )
+from tests.agents.provider import Provider, serving
 
 
 async def test_tools() -> None:
@@ -27,6 +33,29 @@ async def test_guardrails() -> None:
 
 async def test_order_processing_with_approval() -> None:
     assert await order_approval.main() == "Done: desk for 400 euros."
+
+
+async def test_order_processing_with_a_model_whose_calls_have_ids_of_its_own() -> None:
+    desk: dict[str, Any] = {"item": "desk"}
+    said = [{"tools": [["price", desk]]}, {"tools": [["charge", {**desk, "euros": 420}]]}, {"text": "All done."}]
+    provider = Provider({"One": said})
+    async with serving(provider) as url:
+        told = {"AGENT_MODEL": "openai:gpt-5.2", "OPENAI_BASE_URL": url, "OPENAI_API_KEY": "none"}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "examples.agents.order_approval",
+            env={**os.environ, **told},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        try:
+            out, _ = await asyncio.wait_for(process.communicate(), 60)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+    assert out.decode().strip() == "All done."
+    assert len(provider.made()) == 3
 
 
 async def test_a_chat_with_memory() -> None:
