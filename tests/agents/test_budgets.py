@@ -16,7 +16,7 @@ from pydantic_ai.providers.openai import OpenAIProvider
 from tests.agents.provider import Provider, serving
 from tests.agents.scripted import Script, call
 
-from perdure import Budget, BudgetExceeded, Registry
+from perdure import Budget, BudgetExceeded, Context, Registry, workflow
 from perdure.agents import DurableAgent, durable
 from perdure.sdk.errors import ExecutionFailed
 from perdure.testing import Bench, embedded
@@ -206,3 +206,29 @@ async def test_models_that_all_fail_cost_what_one_of_them_may_have_taken(script:
             await h.run(script, budget=Budget(calls=5))
         budget = await h.bench.budget(h.id)
         assert (budget.calls.spent, budget.calls.reserved) == (0, reserved)
+
+
+async def test_an_agent_with_a_budget_of_its_own_runs_as_a_child_and_not_inside_another_execution() -> None:
+    """Two that ran inside one after the other would have shared the first one's."""
+    script = Script(call("find", "c1"), "one shelf")
+    agent = Agent(script.model, name="clerk")
+
+    @agent.tool_plain
+    def find() -> str:
+        return "on the shelf"
+
+    clerk = durable(agent, budget=Budget(calls=2, on_exceed="fail"))
+
+    @workflow
+    async def inside(ctx: Context, prompt: str) -> str:
+        return await clerk(ctx, prompt)
+
+    @workflow
+    async def below(ctx: Context, prompt: str) -> list[str]:
+        return [await ctx.run_child(clerk, prompt), await ctx.run_child(clerk, prompt)]
+
+    async with embedded(Registry(clerk, inside, below)) as bench:
+        with pytest.raises(ExecutionFailed, match="run_child") as failed:
+            await (await bench.start(inside, "Find it!")).result()
+        assert failed.value.type == "Misplaced" and not script.asked
+        assert await (await bench.start(below, "Find it!")).result() == ["one shelf", "one shelf"]

@@ -35,6 +35,7 @@ from perdure.agents.streaming import AgentItem, events
 from perdure.sdk.budgets import Budget
 from perdure.sdk.client import Client, Handle, StartOptions
 from perdure.sdk.context import Context
+from perdure.sdk.errors import Misplaced
 from perdure.sdk.replay.at_once import AtOnce
 from perdure.sdk.workflow import Workflow, declare
 from perdure.wire.requests import AgentSpec, WorkflowSpec
@@ -88,6 +89,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         self.agent = agent
         self._deps = deps
         self._models = dict(models or {})
+        self._budget = budget
         # The last to come before a call, so that nothing is reserved for one that is not made.
         self._hooks = (*hooks, Spending(budget, price), Limits())
         self._usage_limits = usage_limits
@@ -209,7 +211,15 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
                 yield item
 
     def __call__(self, ctx: Context, input: AgentPayload = None, /) -> Coroutine[Any, Any, OutT_co]:
-        """Run it inside the execution of the workflow that calls it."""
+        """Run it inside the execution of the workflow that calls it.
+
+        Raises `Misplaced` for an agent with a budget: an execution holds one, and this one may hold another's.
+        """
+        if self._budget is not None:
+            raise Misplaced(
+                f"Agent {self.name!r} has a budget of its own, and only an execution of its own can hold that: run it "
+                "by ctx.run_child(agent, …), or give the budget to the workflow that runs it."
+            )
         return self._run(ctx, input, prefix_of(ctx.machine.loop.key_for(f"agent:{self.name}")))
 
     def as_tool(self, *, name: str | None = None, description: str | None = None) -> Tool[Any]:
