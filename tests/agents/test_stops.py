@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 from pydantic_ai import Agent, ModelRetry
+from pydantic_ai.exceptions import ToolFailed
 from tests.agents.scripted import Script, call, crashed
 from tests.embedded.house import keys_of, reaches, rows_of
 
@@ -160,3 +161,25 @@ async def test_calls_that_differ_are_no_loop() -> None:
     _, agent = searching(*rounds(6), "done")
     async with embedded(Registry()) as p:
         assert await durable(agent, watchdog=2).run(p, "Find it!") == "done"
+
+
+@pytest.mark.parametrize("outcome", ["retried", "failed", "denied"])
+@pytest.mark.parametrize("parks", [True, False], ids=["parked", "replayed"])
+async def test_a_call_that_gives_nothing_again_and_again_is_a_loop_as_well(outcome: str, parks: bool) -> None:
+    script, _ = looping()
+    agent = Agent(script.model, name="searching", retries=20)
+
+    @agent.tool_plain(requires_approval=outcome == "denied")
+    async def search(query: str) -> str:
+        raise ModelRetry("not now") if outcome == "retried" else ToolFailed("not now")
+
+    async with embedded(Registry(), parks=parks) as p:
+        handle = await durable(agent, watchdog=3).start(p, "Find it!")
+        if outcome == "denied":
+            for n in (1, 3, 5):
+                await handle.resume(f"approve_search_c{n}", {"approved": False})
+        await reaches(handle, Phase.WAITING)
+        await handle.resume("watchdog_search", {"approved": False})
+        assert await handle.result() == "I give up"
+        asked = [row.key for row in await rows_of(handle) if row.kind is Kind.RESUME]
+    assert asked[-1] == "watchdog_search" and script.tools[-1] == [] and len(script.asked) == 4

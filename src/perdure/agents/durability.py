@@ -6,11 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pydantic_ai.agent import AbstractAgent
-from pydantic_ai.capabilities import AbstractCapability
+from pydantic_ai.capabilities import AbstractCapability, WrapToolExecuteHandler
 from pydantic_ai.durable_exec import BaseDurabilityCapability, DurabilityEngineSpec, conversation_id_from_run_id
+from pydantic_ai.exceptions import ModelRetry, ToolFailed, ToolFailedError, ToolRetryError
 from pydantic_ai.messages import ToolCallPart
 from pydantic_ai.models import Model, ModelRequestContext
-from pydantic_ai.tools import AgentDepsT, DeferredToolRequests, DeferredToolResults, RunContext, ToolDefinition
+from pydantic_ai.tools import (
+    AgentDepsT,
+    DeferredToolRequests,
+    DeferredToolResults,
+    RunContext,
+    ToolDefinition,
+    ToolDenied,
+)
 
 from perdure.agents.approvals import Questions
 from perdure.agents.runs import current_run
@@ -101,22 +109,37 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
             answer_now(run, request_context)
         return request_context
 
-    async def after_tool_execute(
+    async def wrap_tool_execute(
         self,
         ctx: RunContext[AgentDepsT],
         *,
         call: ToolCallPart,
         tool_def: ToolDefinition,
         args: dict[str, Any],
-        result: Any,
+        handler: WrapToolExecuteHandler,
     ) -> Any:
-        run = current_run()
-        if run is not None and self._watchdog is not None:
-            await watched(run, self._watchdog, ctx, call.tool_name, args, result)
+        try:
+            result = await handler(args)
+        except (ModelRetry, ToolRetryError, ToolFailed, ToolFailedError) as error:
+            await self._watched(ctx, call.tool_name, args, str(error))  # the model is told, and may do the same again
+            raise
+        await self._watched(ctx, call.tool_name, args, result)
         return result
 
     async def handle_deferred_tool_calls(
         self, ctx: RunContext[AgentDepsT], *, requests: DeferredToolRequests
     ) -> DeferredToolResults | None:
         run = current_run()
-        return None if run is None else await self._questions.answered(run, requests)
+        if run is None:
+            return None
+        results = await self._questions.answered(run, requests)
+        for one in requests.approvals:
+            decided = results.approvals[one.tool_call_id]
+            if isinstance(decided, ToolDenied):
+                await self._watched(ctx, one.tool_name, one.args_as_dict(), decided.message)
+        return results
+
+    async def _watched(self, ctx: RunContext[AgentDepsT], tool: str, args: dict[str, Any], outcome: Any) -> None:
+        run = current_run()
+        if run is not None and self._watchdog is not None:
+            await watched(run, self._watchdog, ctx, tool, args, outcome)

@@ -1,4 +1,5 @@
-"""A watchdog over loops: the same tool, the same arguments, the same result, again and again.
+"""A watchdog over loops: the same tool, the same arguments, the same outcome, again and again. An outcome is what the
+tool gave, its wish for another try, or that somebody denied the call.
 
 Then somebody is asked, with what the run has cost so far, and the run waits suspended: it costs nothing more until they
 say whether it goes on.
