@@ -1,10 +1,14 @@
 """Approvals through the API: what is asked, who may answer, the first answer, expiry, links."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx2
+import pytest
+from tests.server.push_worker import LOOPBACK, PushWorker, push_worker
 from tests.server.serving import Hand, Served, serving
 
 from perdure.engine.clock import ManualClock
@@ -252,34 +256,156 @@ async def test_the_list_has_pages(served: Served, hand: Hand) -> None:
 # --- push workers ----------------------------------------------------------------------------------------------------
 
 
-async def test_what_is_asked_by_an_event_is_answered_by_an_event(served: Served) -> None:
+class Asking:
+    """A push worker with an execution that asks as the existing client does."""
+
+    def __init__(self, served: Served, worker: PushWorker, id: str) -> None:
+        self.served = served
+        self.worker = worker
+        self.id = id
+        self.topic = f"workflow/agent/{id}"
+
+    async def publish(self, kind: str, data: Json, asking: str | None = None) -> None:
+        body = {"topic": self.topic, "events": [{"event_type": kind, "data": data}]}
+        if asking is not None:
+            body |= {"execution_id": asking, "root_execution_id": self.id}
+        assert (await self.served.client.post("/api/v1/events/publish", json=body)).status_code == 200
+
+    async def ask(self, data: Json, id: str | None = None, key: str = "approve") -> None:
+        await self.publish(f"suspend_{key}", data, id or self.id)
+
+    async def wait(self, id: str | None = None, key: str = "approve") -> None:
+        said = {
+            "step_key": key,
+            "wait_type": "suspend",
+            "wait_until": None,
+            "wait_topic": self.topic,
+            "expires_at": None,
+        }
+        assert (await self.worker.say(id or self.id, "wait", said)).status_code == 200
+
+    async def children(self, count: int) -> list[str]:
+        """Executions below it, in the worker's hands."""
+        body = {
+            "workflows": [{"workflow_id": "tool", "payload": n} for n in range(count)],
+            **{"parent_execution_id": self.id, "root_execution_id": self.id, "step_key": "tools"},
+            **{"wait_for_subworkflow": True, "deployment_id": "push"},
+        }
+        reply = await self.served.client.post("/api/v1/workflows/batch_run", json=body)
+        ids = [one["execution_id"] for one in reply.json()["executions"]]
+        for id in ids:
+            await self.worker.until_pushed(id)
+        return ids
+
+    async def shown(self, id: str | None = None, key: str = "approve") -> Json:
+        return (await self.served.client.get(path_of(id or self.id, key))).json()
+
+    async def answer(self, id: str | None = None, key: str = "approve") -> Json:
+        """What its step was given; None when it was given nothing."""
+        step = await self.worker.step(id or self.id, quote(key))
+        return None if step.status_code == 404 else step.json()["outputs"]["data"]
+
+
+@asynccontextmanager
+async def asking(database: str, **settings: Json) -> AsyncIterator[Asking]:
+    async with serving(database, outbound_hosts=LOOPBACK, **settings) as served, push_worker(served) as worker:
+        id = await served.start("agent", deployment_id="push")
+        await worker.until_pushed(id)
+        yield Asking(served, worker, id)
+
+
+async def test_what_is_asked_by_an_event_is_answered_by_an_event(database: str) -> None:
     """As push workers do it: `suspend_{key}` on the root's topic, and `resume_{key}` there."""
-    id = await served.start("agent")
-    topic = f"workflow/agent/{id}"
+    async with asking(database) as one:
+        client = one.served.client
+        await one.ask({"n": 1})
+        shown = await one.shown()
+        assert (shown["data"], shown["state"], shown["asked_by"]) == ({"n": 1}, "open", one.id)
+        [listed] = (await client.get("/api/v1/approvals")).json()["approvals"]
+        assert (listed["question"], listed["data"]) == (shown["question"], {"n": 1})
+        assert (await submit(client, one.id, {"approved": True})).status_code == 200
+        assert (await submit(client, one.id, {"approved": False})).status_code == 409
+        page = (await client.get("/api/v1/events", params={"topic": one.topic})).json()
+        assert [(event["event_type"], event["data"]) for event in page["events"]] == [
+            ("suspend_approve", {"n": 1}),
+            ("resume_approve", {"approved": True}),
+        ]
+        await one.ask({"n": 2}, key="another")
+        shown = await one.shown(key="another")
+        assert (shown["data"], shown["state"]) == ({"n": 2}, "open")
+        late = await client.post(
+            f"{path_of(one.id, 'another')}/submit", json={"data": 1, "question": listed["question"]}
+        )
+        assert late.status_code == 409
+        await one.publish("resume_another", "by another program")
+        shown = await one.shown(key="another")
+        assert (shown["state"], shown["data"], shown["answer"]) == ("answered", None, "by another program")
+        assert shown["answered_by"].startswith("key ") and shown["answered_at"] and shown["answered_how"] == "api"
+        assert (await client.post(f"{path_of(one.id, 'another')}/submit", json={"data": 1})).status_code == 409
 
-    async def publish(kind: str, data: Json) -> None:
-        body = {"topic": topic, "events": [{"event_type": kind, "data": data}]}
-        assert (await served.client.post("/api/v1/events/publish", json=body)).status_code == 200
 
-    await publish("suspend_approve", {"n": 1})
-    shown = (await served.client.get(path_of(id))).json()
-    assert (shown["data"], shown["state"]) == ({"n": 1}, "open")
-    old = shown["question"]
-    assert (await submit(served.client, id, {"approved": True})).status_code == 200
-    assert (await submit(served.client, id, {"approved": False})).status_code == 409
-    page = (await served.client.get("/api/v1/events", params={"topic": topic})).json()
-    assert [(event["event_type"], event["data"]) for event in page["events"]] == [
-        ("suspend_approve", {"n": 1}),
-        ("resume_approve", {"approved": True}),
-    ]
-    await publish("suspend_approve", {"n": 2})
-    shown = (await served.client.get(path_of(id))).json()
-    assert (shown["data"], shown["state"]) == ({"n": 2}, "open")
-    assert (await submit(served.client, id, 1, question=old)).status_code == 409
-    await publish("resume_approve", "by another program")
-    shown = (await served.client.get(path_of(id))).json()
-    assert (shown["state"], shown["data"]) == ("answered", None)
-    assert (await submit(served.client, id, 1)).status_code == 409
+@pytest.mark.parametrize("by_event", [False, True], ids=["by the API", "by an event"])
+async def test_an_answer_outlives_the_worker_that_asked(database: str, by_event: bool) -> None:
+    async with asking(database) as one:
+        await one.ask({"n": 1})
+        if by_event:
+            await one.publish("resume_approve", {"approved": True})
+        else:
+            assert (await submit(one.served.client, one.id, {"approved": True})).status_code == 200
+        await one.worker.register()  # it has died before its wait
+        await one.worker.until_pushed(one.id, 2)
+        assert await one.answer() == {"approved": True}
+        await one.ask({"n": 1})
+        await one.wait()
+        await one.worker.until_pushed(one.id, 3)
+        shown = await one.shown()
+        assert (shown["state"], shown["answer"]) == ("answered", {"approved": True})
+        assert (await submit(one.served.client, one.id, {"approved": False})).status_code == 409
+
+
+async def test_a_link_that_is_made_when_the_question_is_seen_stays_good(database: str) -> None:
+    async with asking(database) as one:
+        await one.ask({"n": 1})
+        link = await link_of(one.served, one.id)
+        before = await one.shown()
+        await one.wait()
+        assert (await one.shown())["question"] == before["question"]
+        nobody = {"authorization": ""}
+        page = await one.served.client.get(f"/approve/{one.id}/approve?link={link}", headers=nobody)
+        assert page.status_code == 200 and "An answer is wanted" in page.text
+        reply = await one.served.client.post(
+            f"{path_of(one.id)}/submit?link={link}", json={"data": True}, headers=nobody
+        )
+        assert reply.status_code == 200, reply.text
+        await one.worker.until_pushed(one.id, 2)
+
+
+async def test_of_two_who_ask_under_one_key_the_one_that_was_shown_is_answered(database: str) -> None:
+    async with asking(database, insecure_local=True) as one:
+        client = one.served.client
+        small, large = await one.children(2)
+        await one.ask({"_form": {"fields": [{"key": "small", "type": "boolean"}]}}, small)
+        await one.ask({"_form": {"fields": [{"key": "large", "type": "integer"}]}}, large)
+        for id in (small, large):
+            await one.wait(id)
+        questions = {id: (await one.shown(id))["question"] for id in (small, large)}
+        link = await client.post(f"{path_of(large)}/links", json={"name": "ann@example.com"})
+        # The page of the run shows the first; whoever has it open answers that one, whatever became of others.
+        page = f"/approve/{one.id}/approve"
+        assert questions[small] in (await client.get(page)).text
+        form = {"question": questions[large], "f0": "7"}
+        assert (await client.post(page, data=form)).status_code == 303
+        await one.worker.until_pushed(large, 2)
+        assert (await one.answer(large), await one.answer(small)) == ({"large": 7}, None)
+        late = await client.post(page, data={**form, "f0": "8"})
+        assert late.status_code == 409 and "has been answered" in late.text and "small" not in late.text
+        assert "has been answered" in (await client.get(link.json()["path"])).text
+        assert (await one.shown(small))["state"] == "open"
+        again = await submit(client, one.id, {"large": 7}, question=questions[large])
+        assert again.status_code == 409, "the page's answer is not the API's"
+        assert (await submit(client, one.id, {"small": True}, question=questions[small])).status_code == 200
+        await one.worker.until_pushed(small, 2)
+        assert (await one.answer(large), await one.answer(small)) == ({"large": 7}, {"small": True})
 
 
 async def test_step_keys_are_any_text(served: Served, hand: Hand) -> None:

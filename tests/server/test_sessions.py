@@ -5,6 +5,7 @@ from uuid import uuid4
 
 import pytest
 from tests.server.serving import Hand, Served
+from tests.server.test_approvals import asking, submit
 
 from perdure.wire import agent_runs
 
@@ -282,6 +283,21 @@ async def test_questions_of_push_workers_go_over_the_runs_topic(served: Served, 
     detail = (await served.client.get(f"/api/v1/sessions/{id}")).json()
     found = {one["step_key"]: (one["status"], one["data"]) for one in detail["approvals"]}
     assert found == {"ask": ("resolved", {"request": {"q": 1}, "response": 3}), "other": ("pending", {"request": 2})}
+
+
+async def test_questions_that_share_a_key_are_told_apart(database: str) -> None:
+    async with asking(database) as one:
+        small, large = await one.children(2)
+        for id, pay in ((small, 10), (large, 1_000_000)):
+            await one.ask({"pay": pay}, id)
+            await one.wait(id)
+        await submit(one.served.client, small, "yes")
+        detail = (await one.served.client.get(f"/api/v1/sessions/{one.id}")).json()
+        found = [(approval["status"], approval["data"]) for approval in detail["approvals"]]
+        assert found == [
+            ("resolved", {"request": {"pay": 10}, "response": "yes"}),
+            ("pending", {"request": {"pay": 1_000_000}}),
+        ]
 
 
 @pytest.mark.parametrize(

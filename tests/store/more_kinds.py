@@ -8,16 +8,28 @@ from typing import Any, Final
 from tests.store.world import GRACE_US, PROJECT, World, raw
 
 from perdure.store.interface import Verb
-from perdure.store.verbs import budgets, exports, push_workers, pushed, sessions, starts, traces, transcripts, webhooks
+from perdure.store.verbs import (
+    budgets,
+    events,
+    exports,
+    push_workers,
+    pushed,
+    sessions,
+    starts,
+    traces,
+    transcripts,
+    webhooks,
+)
 from perdure.store.verbs.starts import New
 from perdure.wire.budgets import Amounts, BudgetChange, BudgetSpec, ReserveRequest, SettleRequest
-from perdure.wire.requests import StartItem
+from perdure.wire.requests import EventItem, StartItem
 from perdure.wire.traces import Span
 from perdure.wire.transcripts import OnConflict
 from perdure.wire.webhooks import DeliveryState
 
 KINDS: Final = (
     *("pushed step", "pushed result", "pushed failure", "pushed cancel", "pushed wait", "pushed timer", "pushed span"),
+    *("pushed question", "pushed answer"),
     *("pushed child", "push taken", "push handed back", "push lost", "tell a cancel", "untell a cancel"),
     *("cancel of the absent", "push worker online", "push worker beats", "push worker hurries"),
     *("exports begin", "exports claimed", "exports noted", "exports released", "memory", "spans"),
@@ -26,7 +38,16 @@ KINDS: Final = (
     *("make a webhook", "delete a webhook", "settle a delivery", "postpone deliveries", "redeliver"),
 )
 TABLES: Final = (
-    *("execution_extras", "push_workers", "session_memory", "spans", "traces", "trace_exports", "export_cursors"),
+    *(
+        "approvals",
+        "execution_extras",
+        "push_workers",
+        "session_memory",
+        "spans",
+        "traces",
+        "trace_exports",
+        "export_cursors",
+    ),
     *("webhooks", "deliveries", "execution_webhooks"),
     *("messages", "transcripts", "transcript_entries", "turns"),
     *("budgets", "reservations"),
@@ -93,6 +114,10 @@ def verb_of(
             return pushed.wait_pushed(wait=pushed.Wait(f"e{n}", b"{}", topic="t"), now_us=now_us, **one)
         case "pushed timer":
             return pushed.wait_pushed(wait=pushed.Wait(f"t{n}", b"{}", now_us + 5), now_us=now_us, **one)
+        case "pushed question" | "pushed answer":
+            type = "suspend_q" if kind == "pushed question" else "resume_q"
+            said = {"topic": f"workflow/anything/{id}", "ids": [f"event{n}"], "idempotency": None, **same}
+            return events.publish_once(events=[EventItem(raw(n), type)], asked_by=id, answered_by=f"{n}", **said)
         case "pushed span":
             return pushed.put_span_id(otel_span_id=f"span{n}", **one)
         case "pushed child":

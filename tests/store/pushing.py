@@ -202,14 +202,29 @@ class PushWorld:
             pushed.wait_pushed(project_id=PROJECT, execution_id=id, wait=wait, now_us=self.world.now_us)
         )
 
-    async def publish(self, topic: str, type: str, data: object = None) -> int:
-        item = EventItem(raw(data), type)
-        numbers = await self.store.write(
-            events.publish(
-                project_id=PROJECT, topic=topic, events=[item], ids=[self.world.new_id()], now_us=self.world.now_us
+    async def publish(
+        self, topic: str, type: str, data: object = None, *, asked_by: str | None = None, by: str = "Kim"
+    ) -> int:
+        """Publish an event, as `asked_by`'s if it is a question; Kim's, if it is an answer."""
+        numbers, _ = await self.store.write(
+            events.publish_once(
+                project_id=PROJECT,
+                topic=topic,
+                events=[EventItem(raw(data), type)],
+                ids=[self.world.new_id()],
+                now_us=self.world.now_us,
+                idempotency=None,
+                asked_by=asked_by,
+                answered_by=by,
             )
         )
         return numbers[0]
+
+    async def ask(self, id: str, key: str, data: object = None, *, root: str | None = None) -> str:
+        """Publish a question as the existing client does, before it waits; answers the topic."""
+        topic = f"workflow/wf/{root or id}"
+        await self.publish(topic, f"suspend_{key}", data, asked_by=id)
+        return topic
 
     async def children(
         self, parent: str, key: str, items: Sequence[StartItem], *, batch: bool = False, wait: bool = True

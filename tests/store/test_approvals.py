@@ -1,5 +1,7 @@
 """Questions of native and of push workers, answered by people through one verb."""
 
+from typing import Any
+
 import pytest
 from msgspec import json
 from tests.store.pushing import PushWorld
@@ -9,15 +11,18 @@ from perdure.store.verbs import approvals
 from perdure.wire.approvals import Approval, How, Question, QuestionState
 from perdure.wire.errors import Conflict
 from perdure.wire.records import Kind
-from perdure.wire.requests import OpenWait
+from perdure.wire.requests import EventItem, OpenWait, Publish, StartItem
+from perdure.wire.status import Phase
 
-TOPIC = "workflow/wf/{}"
+
+async def looked(world: World, id: str, key: str = "ask", question_id: str | None = None) -> Question | None:
+    same: dict[str, Any] = {"project_id": PROJECT, "now_us": world.now_us, "question_id": question_id}
+    _, question = await world.store.read(approvals.find_question(execution_id=id, step_key=key, **same))
+    return question
 
 
-async def find(world: World, id: str, key: str = "ask") -> Question:
-    _, question = await world.store.read(
-        approvals.find_question(project_id=PROJECT, execution_id=id, step_key=key, now_us=world.now_us)
-    )
+async def find(world: World, id: str, key: str = "ask", question_id: str | None = None) -> Question:
+    question = await looked(world, id, key, question_id)
     assert question is not None
     return question
 
@@ -32,7 +37,6 @@ async def answer(world: World, id: str, data: object, by: str = "Ann", question_
             data=raw(data),
             answered_by=by,
             how=How.LINK,
-            event_id=world.new_id(),
             now_us=world.now_us,
         )
     )
@@ -57,8 +61,8 @@ async def ask_natively(world: World, seconds: int | None = None) -> str:
 async def ask_by_push(world: World, seconds: int | None = None) -> str:
     pushes = PushWorld(world)
     id = await pushes.running(await pushes.register())
-    await pushes.publish(TOPIC.format(id), "suspend_ask", {"n": 1})
-    await pushes.wait(id, "ask", "suspend", topic=TOPIC.format(id), seconds=seconds)
+    topic = await pushes.ask(id, "ask", {"n": 1})
+    await pushes.wait(id, "ask", "suspend", topic=topic, seconds=seconds)
     return id
 
 
@@ -108,17 +112,220 @@ async def test_an_answer_that_was_there_first_is_told_with_who_gave_it(world: Wo
     assert (await find(world, asked)).approval is None
 
 
-async def test_who_answers_between_question_and_wait_is_heard(world: World) -> None:
+# --- push workers ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pushes(world: World) -> PushWorld:
+    return PushWorld(world)
+
+
+@pytest.fixture
+async def worker(pushes: PushWorld) -> str:
+    return await pushes.register()
+
+
+async def kids(pushes: PushWorld, worker: str) -> tuple[str, str, str]:
+    """A root whose two children run; the three ids."""
+    root = await pushes.running(worker)
+    first, second = await pushes.children(root, "kids", [StartItem("kid"), StartItem("kid")], batch=True)
+    await pushes.claim(worker)
+    return root, first.execution_id, second.execution_id
+
+
+async def test_who_answers_between_question_and_wait_is_heard(pushes: PushWorld, worker: str) -> None:
     """A push worker publishes its question, and only then says that it waits."""
-    pushes = PushWorld(world)
-    id = await pushes.running(await pushes.register())
-    await pushes.publish(TOPIC.format(id), "suspend_ask", {"n": 1})
+    world = pushes.world
+    id = await pushes.running(worker)
+    topic = await pushes.ask(id, "ask", {"n": 1})
     assert (await find(world, id)).state is QuestionState.OPEN
+    assert await listed(world) == [id]
     await answer(world, id, "at once")
     world.advance(0.01)
-    await pushes.wait(id, "ask", "suspend", topic=TOPIC.format(id))
+    await pushes.wait(id, "ask", "suspend", topic=topic)
+    assert await world.phase(id) is Phase.QUEUED
     assert (await pushes.outputs(id, "ask"))["data"] == "at once"
     found = await find(world, id)
     assert found.state is QuestionState.ANSWERED
     assert found.approval is not None and found.approval.answered_by == "Ann"
     await world.check()
+
+
+@pytest.mark.parametrize("by_event", [False, True], ids=["by the API", "by an event"])
+async def test_an_answer_reaches_a_question_that_is_asked_again(pushes: PushWorld, worker: str, by_event: bool) -> None:
+    """The worker died between its question and its wait."""
+    world = pushes.world
+    id = await pushes.running(worker)
+    topic = await pushes.ask(id, "ask", {"n": 1})
+    if by_event:
+        await pushes.publish(topic, "resume_ask", "yes")
+    else:
+        await answer(world, id, "yes", "Kim")
+    await pushes.register()
+    again = (await pushes.online_ids())[-1]
+    assert [one.claimed.id for one in await pushes.claim(again)] == [id]
+    assert (await pushes.outputs(id, "ask"))["data"] == "yes"
+    for asked in ({"n": 1}, {"n": 2}):  # although it could know
+        await pushes.ask(id, "ask", asked)
+        await pushes.wait(id, "ask", "suspend", topic=topic)
+        assert await world.phase(id) is Phase.QUEUED
+        await pushes.claim(again)
+    found = await find(world, id)
+    assert (found.state, json.decode(found.data)) == (QuestionState.ANSWERED, {"n": 1})
+    assert found.approval is not None and found.approval.answered_by == "Kim"
+    with pytest.raises(Conflict, match="answered by 'Kim'"):
+        await answer(world, id, "no")
+    assert len([row for row in await world.journal(id) if row.kind is Kind.RESUME]) == 1
+    await world.check()
+
+
+async def test_a_question_is_the_same_from_its_event_on(pushes: PushWorld, worker: str) -> None:
+    world = pushes.world
+    id = await pushes.running(worker)
+    topic = await pushes.ask(id, "ask", {"n": 1})
+    first = await find(world, id)
+    assert first.execution_id == id
+    for _ in range(2):
+        world.advance(1)
+        await pushes.ask(id, "ask", {"n": 1})
+        assert (await find(world, id)).id == first.id, "the same again"
+    await pushes.wait(id, "ask", "suspend", topic=topic, seconds=60)
+    found = await find(world, id)
+    assert (found.id, found.asked_at_us) == (first.id, first.asked_at_us)
+    assert found.expires_at_us == world.now_us + 60 * SECOND
+    await answer(world, id, "yes", question_id=first.id)
+    assert (await find(world, id)).id == first.id
+
+
+async def test_who_asks_something_else_under_a_key_asks_anew(pushes: PushWorld, worker: str) -> None:
+    """What was shown is not what would be answered."""
+    world = pushes.world
+    id = await pushes.running(worker)
+    await pushes.ask(id, "ask", {"pay": 10})
+    shown = await find(world, id)
+    world.advance(1)
+    await pushes.ask(id, "ask", {"pay": 1_000_000})
+    with pytest.raises(Conflict, match="asks something else"):
+        await answer(world, id, "yes", question_id=shown.id)
+    found = await find(world, id)
+    assert json.decode(found.data) == {"pay": 1_000_000}
+    await answer(world, id, "no", question_id=found.id)
+
+
+@pytest.mark.parametrize("waiting", [False, True], ids=["before they wait", "while they wait"])
+async def test_an_answer_is_for_one_of_those_who_ask_under_a_key(pushes: PushWorld, worker: str, waiting: bool) -> None:
+    world = pushes.world
+    root, first, second = await kids(pushes, worker)
+    for id, pay in ((first, 10), (second, 1_000_000)):
+        topic = await pushes.ask(id, "ask", {"pay": pay}, root=root)
+        world.advance(0.01)
+    if waiting:
+        for id in (first, second):
+            await pushes.wait(id, "ask", "suspend", topic=topic)
+    assert await listed(world) == [first, second]
+    for id, pay in ((first, 10), (second, 1_000_000)):
+        assert json.decode((await find(world, id)).data) == {"pay": pay}
+    small, large = await find(world, first), await find(world, second)
+    assert (await find(world, root)).id == small.id, "the first that is open"
+    assert (await find(world, root, question_id=large.id)).id == large.id
+    await answer(world, root, "yes", question_id=large.id)
+    assert await answer(world, root, "yes", question_id=large.id) == (await find(world, second)).approval
+    if not waiting:
+        for id in (first, second):
+            await pushes.wait(id, "ask", "suspend", topic=topic)
+    assert await world.phase(first) is Phase.WAITING and await world.phase(second) is Phase.QUEUED
+    assert (await pushes.outputs(second, "ask"))["data"] == "yes"
+    assert await listed(world) == [first]
+    await world.resume(first, "ask", "no")
+    assert (await pushes.outputs(first, "ask"))["data"] == "no"
+    assert (await pushes.outputs(second, "ask"))["data"] == "yes"
+    events = [event for event in await world.read_topic(topic) if event.event_type == "resume_ask"]
+    assert [json.decode(event.data) for event in events] == ["yes", "no"], "whoever follows the run sees both"
+    await world.check()
+
+
+async def test_an_answer_by_an_event_is_for_all_who_wait_for_it_and_kept(pushes: PushWorld, worker: str) -> None:
+    world = pushes.world
+    root, first, second = await kids(pushes, worker)
+    for id in (first, second):
+        topic = await pushes.ask(id, "ask", root=root)
+        await pushes.wait(id, "ask", "suspend", topic=topic)
+    world.advance(1)
+    await pushes.publish(topic, "resume_ask", {"approved": True})
+    await pushes.publish(topic, "resume_ask", {"approved": False}, by="Lou")
+    for id in (first, second):
+        found = await find(world, id)
+        assert found.state is QuestionState.ANSWERED
+        assert found.approval == Approval(world.now_us, "Kim", How.API, raw({"approved": True}))
+        assert (await pushes.outputs(id, "ask"))["data"] == {"approved": True}
+
+
+async def test_a_program_that_answers_is_kept(world: World) -> None:
+    asked = await ask_by_push(world)
+    await world.register("native", deployment="n")
+    native = await world.running("native", deployment_id="n")
+    [topic] = [event.topic for event in await world.read_topic(f"workflow/wf/{asked}")]
+    await world.report(native, [Publish("p", "f", topic, [EventItem(raw("yes"), "resume_ask")])], worker="native")
+    said = (await find(world, asked)).approval
+    assert said is not None and said.answered_by == f"execution {native}"
+
+
+async def test_who_does_not_say_that_it_asks_asks_when_it_waits(pushes: PushWorld, worker: str) -> None:
+    """Its question is then the last one under the key, and an answer to somebody else's is none to it."""
+    world = pushes.world
+    root, first, second = await kids(pushes, worker)
+    topic = f"workflow/wf/{root}"
+    for id in (first, second):
+        await pushes.publish(topic, "suspend_ask", {"for": id})
+        assert await looked(world, id) is None
+        if id == first:
+            await pushes.wait(id, "ask", "suspend", topic=topic)
+    found = await find(world, root)
+    assert (found.execution_id, json.decode(found.data)) == (first, {"for": first})
+    await answer(world, root, "yes", question_id=found.id)
+    await pushes.wait(second, "ask", "suspend", topic=topic)
+    assert await world.phase(second) is Phase.WAITING
+    assert json.decode((await find(world, second)).data) == {"for": second}
+    third = await pushes.running(worker)
+    await pushes.publish(f"workflow/wf/{third}", "suspend_ask")
+    number = await pushes.publish(f"workflow/wf/{third}", "resume_ask", "at once")
+    await pushes.wait(third, "ask", "suspend", topic=f"workflow/wf/{third}")
+    assert (await pushes.outputs(third, "ask"))["sequence_id"] == number
+    said = (await find(world, third)).approval
+    assert said is not None and said.answered_by == f"event {number} of topic 'workflow/wf/{third}'"
+
+
+async def test_an_answer_that_came_before_its_question_is_delivered_with_it(pushes: PushWorld, worker: str) -> None:
+    world = pushes.world
+    id = await pushes.running(worker)
+    await world.resume(id, "ask", "early")
+    topic = await pushes.ask(id, "ask")
+    assert (await pushes.outputs(id, "ask"))["data"] == "early"
+    with pytest.raises(Conflict, match="answered before"):
+        await answer(world, id, "late")
+    await pushes.wait(id, "ask", "suspend", topic=topic)
+    assert await world.phase(id) is Phase.QUEUED
+
+
+async def test_only_an_open_execution_of_the_run_asks(pushes: PushWorld, worker: str) -> None:
+    world = pushes.world
+    id, other = await pushes.running(worker), await pushes.running(worker)
+    await world.register("native", deployment="n")
+    native = await world.running("native", deployment_id="n")
+    unknown = world.new_id()
+    for asking, topic_of in ((other, id), (unknown, id), (native, native), (unknown, unknown)):
+        await pushes.ask(asking, "ask", root=topic_of)
+        assert await looked_by(world, id, other, native) == []
+    await pushes.complete(id, worker)
+    await pushes.ask(id, "ask")
+    assert await looked_by(world, id) == []
+    await pushes.wait(other, "order", "event", topic="orders")
+    await pushes.ask(other, "order")
+    await pushes.publish("orders", "made", 1)
+    assert (await pushes.outputs(other, "order"))["data"] == 1, "what it waits for stays as it is"
+    await world.check()
+
+
+async def looked_by(world: World, *ids: str) -> list[Question]:
+    found = [await looked(world, id) for id in ids]
+    return [question for question in found if question is not None]

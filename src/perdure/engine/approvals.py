@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 from msgspec import Raw, Struct
-from uuid_utils import uuid7
 
 from perdure.engine.executions import checked_id, is_uuid
 from perdure.store.verbs import approvals
@@ -46,13 +45,19 @@ class Approvals:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def get(self, project_id: str, execution_id: str, step_key: str) -> tuple[Phase, Question | None]:
-        """What an execution, or one below it, asks under a key; and the execution's phase. Raises NotFound."""
+    async def get(
+        self, project_id: str, execution_id: str, step_key: str, question_id: str | None = None
+    ) -> tuple[Phase, Question | None]:
+        """What an execution, or one below it, asks under a key; and the execution's phase. Raises NotFound.
+
+        With `question_id` that very question, if it is there.
+        """
         return await self._engine.store.read(
             approvals.find_question(
                 project_id=project_id,
                 execution_id=checked_id(execution_id),
                 step_key=step_key,
+                question_id=question_id,
                 now_us=self._engine.clock.now_us(),
             )
         )
@@ -80,7 +85,6 @@ class Approvals:
                 data=data,
                 answered_by=answered_by,
                 how=how,
-                event_id=str(uuid7()),
                 now_us=self._engine.clock.now_us(),
             )
         )

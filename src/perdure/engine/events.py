@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from uuid_utils import uuid7
 
 from perdure.engine.doorbell import Tickets
+from perdure.engine.executions import is_uuid
 from perdure.store.verbs import events
 from perdure.store.verbs.idempotency import Idempotency
+from perdure.wire.approvals import ASKED
 from perdure.wire.codec import KEY_BYTES_MAX, TOPIC_BYTES_MAX, check_json, check_name
 from perdure.wire.errors import BadRequest
 from perdure.wire.limits import REPLY_BYTES_MAX
@@ -44,10 +46,22 @@ class Events:
         )
 
     async def publish_once(
-        self, project_id: str, topic: str, items: Sequence[EventItem], idempotency: Idempotency | None
+        self,
+        project_id: str,
+        topic: str,
+        items: Sequence[EventItem],
+        idempotency: Idempotency | None,
+        *,
+        asked_by: str | None = None,
+        answered_by: str | None = None,
     ) -> tuple[list[int], int]:
-        """As `publish`; the same request again gets its first answer again: the numbers, and when it was (in µs)."""
+        """As `publish`; the same request again gets its first answer again: the numbers, and when it was (in µs).
+
+        `asked_by`: the execution, if it is one, whose questions are among them (`suspend_…`). `answered_by`: who is
+        kept as having given the answers among them (`resume_…`).
+        """
         _check(topic, items)
+        asks = asked_by is not None and any((item.event_type or "").startswith(ASKED) for item in items)
         return await self._engine.store.write(
             events.publish_once(
                 project_id=project_id,
@@ -56,6 +70,8 @@ class Events:
                 ids=[str(uuid7()) for _ in items],
                 now_us=self._engine.clock.now_us(),
                 idempotency=idempotency,
+                asked_by=asked_by.lower() if asked_by is not None and asks and is_uuid(asked_by) else None,
+                answered_by=answered_by,
             )
         )
 

@@ -19,6 +19,7 @@ from perdure.store.verbs.push_workers import Pushed
 from perdure.store.verbs.pushed import Step, Wait
 from perdure.store.verbs.saved_steps import SavedStep
 from perdure.store.verbs.starts import New
+from perdure.wire.approvals import ANSWERED
 from perdure.wire.codec import KEY_BYTES_MAX, TOPIC_BYTES_MAX, check_json, check_name, scrub_text
 from perdure.wire.errors import BadRequest, BadValue, NotFound
 from perdure.wire.limits import STEPS_MAX
@@ -351,7 +352,7 @@ def _wait(request: SetWaitingRequest, run_topic: str) -> Wait:
         check_name(topic, where="body.wait_topic", max_bytes=TOPIC_BYTES_MAX)
         until_us = expires_us or until_us
     elif request.wait_type == "suspend":
-        topic, event_type = run_topic, f"resume_{request.step_key}"
+        topic, event_type = run_topic, f"{ANSWERED}{request.step_key}"
         until_us = expires_us or until_us
     else:
         raise BadValue(

@@ -61,6 +61,8 @@ def _start(values: Values) -> Iterator[Row]:
 def _publish(values: Values) -> Iterator[Row]:
     yield from _idempotency(values)
     yield "topic", values["topic"]
+    if values.get("asked_by") is not None:
+        yield "execution", values["asked_by"]
 
 
 def _report(values: Values) -> Iterator[Row]:

@@ -1,10 +1,15 @@
 """What a suspended step asks, and what became of it."""
 
 from enum import StrEnum
+from typing import Final
 
 from msgspec import Raw, Struct
 
 from perdure.wire.status import Phase
+
+ASKED: Final = "suspend_"
+ANSWERED: Final = "resume_"
+"""How the types of the events begin by which push workers ask, and are answered; the step's key is the rest."""
 
 
 class QuestionState(StrEnum):

@@ -59,7 +59,7 @@ async def get_approval(call: Call, execution_id: str, step_key: str, query: Appr
     Needs a key, or a signed link (`?link=`). The execution is the root; what those below it ask is found, too.
     """
     asker = await asker_of(call, execution_id, step_key, query.link, Role.READ)
-    phase, question = await call.engine.approvals.get(asker.project_id, execution_id, step_key)
+    phase, question = await call.engine.approvals.get(asker.project_id, execution_id, step_key, asker.question_id)
     return approval_response(execution_id.lower(), step_key, phase, question)
 
 

@@ -55,10 +55,14 @@ async def approval_page_of(call: Call, execution_id: str, step_key: str, query: 
 @routes.post("/approve/{execution_id}/{step_key}", role=None)
 async def answer_on_page(call: Call, execution_id: str, step_key: str, query: ApproveQuery) -> Reply:
     """An answer from the page. Leads to the page that says what was answered, by whom and when."""
+    shown = None
     try:
         check_same_site(call)
-        asker, question = await _look(call, execution_id, step_key, query.link)
+        asker, _ = await _look(call, execution_id, step_key, query.link)
         sent = await read_form(call)
+        # Others of the run may have asked under the same key since then.
+        shown = asker.question_id or sent.get("question", [""])[0]
+        question = await _question(call, asker, execution_id, step_key, shown)
         if question.state is not QuestionState.OPEN:
             return _html(approval_page.closed_page(question, mine=asker.name), 409)
         read = read_answer(form_of(bytes(question.data)), sent)
@@ -72,10 +76,10 @@ async def answer_on_page(call: Call, execution_id: str, step_key: str, query: Ap
             Raw(read.answer),
             answered_by=asker.name,
             how=asker.how,
-            question_id=asker.question_id or sent.get("question", [""])[0],
+            question_id=shown,
         )
     except Conflict:
-        _, late = await _look(call, execution_id, step_key, query.link)
+        late = await _question(call, asker, execution_id, step_key, shown)
         return _html(approval_page.closed_page(late), 409)
     except PerdureError as error:
         return _refused(call, error)
@@ -135,10 +139,15 @@ async def _look(call: Call, execution_id: str, step_key: str, link: str | None) 
         principal = await _signed_in(call, execution_id)
         check_role(principal, Role.WRITE)
         asker = Asker(principal.project_id, await name_of(call, principal), How.PAGE)
-    _, question = await call.engine.approvals.get(asker.project_id, execution_id, step_key)
+    return asker, await _question(call, asker, execution_id, step_key, asker.question_id)
+
+
+async def _question(call: Call, asker: Asker, execution_id: str, step_key: str, question_id: str | None) -> Question:
+    """What is asked under a key; of several the one that is named. Raises NotFound."""
+    _, question = await call.engine.approvals.get(asker.project_id, execution_id, step_key, question_id)
     if question is None:
         raise NotFound(f"Execution {execution_id!r} asks nothing under {step_key!r}, yet.")
-    return asker, question
+    return question
 
 
 async def _signed_in(call: Call, execution_id: str) -> Principal:

@@ -11,8 +11,10 @@ from typing import Any
 import msgspec
 
 from perdure.store.interface import Published, Rows, Tell, Written, query, query_many, verb
+from perdure.store.verbs.asking import ask, note_answer
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.rows import JournalRow, deliver, fitting, journal_row, page_of
+from perdure.wire.approvals import ASKED
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import Event, Kind
 from perdure.wire.requests import EventItem, OpenWait
@@ -38,20 +40,40 @@ async def publish_once(
     ids: Sequence[str],
     now_us: int,
     idempotency: Idempotency | None,
+    asked_by: str | None = None,
+    answered_by: str | None = None,
 ) -> tuple[list[int], int]:
-    """As `publish`, once per Idempotency-Key; answers the numbers and the time of the first request."""
+    """As `publish`, once per Idempotency-Key; answers the numbers and the time of the first request.
+
+    `asked_by`: the execution whose questions are among the events. `answered_by`: who is kept, of what they answer.
+    """
     first = await recall(project_id, idempotency)
     if first is not None:
         return _PUBLISHED.decode(first)
-    numbers = await publish_events(project_id, topic, events, ids, now_us)
+    numbers = await publish_events(project_id, topic, events, ids, now_us, answered_by=answered_by)
+    if asked_by is not None:
+        for number, event in zip(numbers, events, strict=True):
+            if event.event_type is not None and event.event_type.startswith(ASKED):
+                await ask(project_id, asked_by, topic, number, event, now_us)
     await remember(project_id, idempotency, msgspec.json.encode((numbers, now_us)), now_us)
     return numbers, now_us
 
 
 async def publish_events(
-    project_id: str, topic: str, events: Sequence[EventItem], ids: Sequence[str], now_us: int
+    project_id: str,
+    topic: str,
+    events: Sequence[EventItem],
+    ids: Sequence[str],
+    now_us: int,
+    *,
+    answers: str | None = None,
+    answered_by: str | None = None,
 ) -> list[int]:
-    """Append to the topic and resolve the waits that match; part of `publish` and of a worker's report."""
+    """Append to the topic and resolve the waits that match; part of `publish` and of a worker's report.
+
+    `answers`: the one execution whose question is answered; without it an answer is for all that wait for one of its
+    type. `answered_by`: who is kept as having given it.
+    """
     named = any(event.dedup_key is not None for event in events)
     if named:  # some may be there already: how many numbers it takes is seen under the topic's lock
         last: int = (await query("lock_topic", project_id=project_id, topic=topic))[0][0]
@@ -91,7 +113,7 @@ async def publish_events(
             if (
                 execution_id in taken
                 or seq <= (after or 0)
-                or (event_type is not None and event_type != event.event_type)
+                or (event_type is not None and (event_type != event.event_type or answers not in (None, execution_id)))
                 or not matches(match, bytes(event.data))
             ):
                 rest.append(wait)
@@ -101,6 +123,8 @@ async def publish_events(
             taken.add(execution_id)
             if event_type is not None:  # the answer to a suspended step of a push worker
                 await deliver(project_id, execution_id, Kind.RESUME, now_us, key=key, name=topic, value=event.data)
+                if answered_by is not None:
+                    await note_answer(project_id, execution_id, key, event.data, answered_by, now_us)
                 continue
             value = event_value(id, seq, topic, event.event_type, bytes(event.data), now_us)
             await deliver(project_id, execution_id, Kind.EVENT, now_us, key=key, name=topic, value=value)

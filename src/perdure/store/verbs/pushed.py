@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from perdure.store.interface import Due, Ready, Tell, Written, query, query_many, verb
+from perdure.store.interface import Due, Ready, Rows, Tell, Written, query, query_many, verb
+from perdure.store.verbs.asking import outcome_there, take_early
 from perdure.store.verbs.events import event_value, first_event, number_before
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.moves import cancel_tree, lose, note_cancelled
 from perdure.store.verbs.rows import deliver, ended, journal_row
 from perdure.store.verbs.saved_steps import ENDS
 from perdure.store.verbs.starts import New, start_items
+from perdure.wire.approvals import ASKED
 from perdure.wire.errors import BadRequest, Conflict, NotFound
 from perdure.wire.records import Kind
 from perdure.wire.requests import Started
@@ -279,53 +281,48 @@ async def wait_pushed(*, project_id: str, execution_id: str, wait: Wait, now_us:
         return
     if held.phase is not Phase.RUNNING or held.push_worker_id is None:
         return
-    if await _outcome_there(execution_id, wait.key):
+    if await outcome_there(execution_id, wait.key):
         await _go_on(project_id, execution_id, held, now_us)
         return
     if topic is None:
         await _let_go(project_id, execution_id, held, wait.key, wait.told, wait.until_us, now_us)
         return
-    known = await query("read_wait", execution_id=execution_id, key=wait.key)
-    await _open(project_id, execution_id, wait, held.created_at_us, now_us)
+    rows = await query("read_wait", execution_id=execution_id, key=wait.key)
+    known = rows[0] if rows else None
+    # A question that its own event has opened (`asking`): an answer to it would have ended the wait.
+    asked = wait.event_type is not None and known is not None and known[0] == "open" and known[4] is not None
+    await _open(project_id, execution_id, wait, asked, held.created_at_us, now_us)
     await _let_go(project_id, execution_id, held, wait.key, wait.told, wait.until_us, now_us)
-    if known and known[0][0] == "early" and wait.event_type is not None:  # answered before it asked
-        await query("meet_wait", execution_id=execution_id, key=wait.key, event_seq=None, data=None)
-        await deliver(project_id, execution_id, Kind.RESUME, now_us, key=wait.key, name=topic, value=known[0][4])
+    if asked:
         return
     after = (await query("read_wait", execution_id=execution_id, key=wait.key))[0][2] or 0
-    if wait.event_type is None:
-        event = await first_event(project_id, execution_id, topic, None, after)
-    else:
-        found = await query(
-            "first_event_of_type", project_id=project_id, topic=topic, after=after, event_type=wait.event_type
-        )
-        event = found[0] if found else None
+    if wait.event_type is not None:
+        await take_early(project_id, execution_id, wait.key, topic, wait.event_type, known, after, now_us)
+        return
+    event = await first_event(project_id, execution_id, topic, None, after)
     if event is None:
         return
     id, seq, _, event_type, data, at_us = event
     await query("meet_wait", execution_id=execution_id, key=wait.key, event_seq=seq, data=None)
-    if wait.event_type is not None:
-        await deliver(project_id, execution_id, Kind.RESUME, now_us, key=wait.key, name=topic, value=data)
-        return
     value = event_value(id, seq, topic, event_type, data, at_us)
     await deliver(project_id, execution_id, Kind.EVENT, now_us, key=wait.key, name=topic, value=value)
 
 
-async def _open(project_id: str, execution_id: str, wait: Wait, created_at_us: int, now_us: int) -> None:
+async def _open(project_id: str, execution_id: str, wait: Wait, asked: bool, created_at_us: int, now_us: int) -> None:
     """Open the wait, or open it again: what came since the first time counts."""
     assert wait.topic is not None
-    question: bytes | None = None
-    if wait.event_type is None:
-        after = await number_before(project_id, wait.topic, created_at_us)
-    else:
-        # Answers count from the question on; a question that was never published is as old as the execution.
-        asked = await query(
-            "last_event_of_type", project_id=project_id, topic=wait.topic, event_type=f"suspend_{wait.key}"
+    found: Rows = []
+    if wait.event_type is not None and not asked:
+        # Nobody said whose question it was, so it is the last one under this key. Answers count from there on.
+        found = await query(
+            "last_event_of_type", project_id=project_id, topic=wait.topic, event_type=f"{ASKED}{wait.key}"
         )
-        if asked:
-            after, question = asked[0]
-        else:
-            after = await number_before(project_id, wait.topic, created_at_us)
+    after: int | None = None
+    question: bytes | None = None
+    if found:
+        after, question = found[0]
+    elif not asked:
+        after = await number_before(project_id, wait.topic, created_at_us)
     await query(
         "open_typed_wait",
         execution_id=execution_id,
@@ -339,11 +336,6 @@ async def _open(project_id: str, execution_id: str, wait: Wait, created_at_us: i
         expires_at_us=wait.until_us,
         now_us=now_us,
     )
-
-
-async def _outcome_there(execution_id: str, key: str) -> bool:
-    rows = await query("outcomes_of_key", execution_id=execution_id, key=key)
-    return any(row[2] in ENDS for row in rows)
 
 
 async def _go_on(project_id: str, execution_id: str, held: Held, now_us: int) -> None:

@@ -321,7 +321,14 @@ async def _effect(
         kind, name = Kind.CHILD_STARTED, entry.item.workflow_id
     elif type(entry) is Publish:
         event_ids = [next(fresh) for _ in entry.events]
-        seqs = await publish_events(at.project_id, entry.topic, entry.events, event_ids, at.now_us)
+        seqs = await publish_events(
+            at.project_id,
+            entry.topic,
+            entry.events,
+            event_ids,
+            at.now_us,
+            answered_by=f"execution {at.execution_id}",
+        )
         ok, value, kind, name = True, msgspec.json.encode(seqs), Kind.PUBLISHED, entry.topic
     else:
         assert type(entry) is Answer

@@ -180,6 +180,7 @@ async def _questions(project_id: str, run: SessionRun, limit: int) -> list[Quest
     ):
         found[id, key] = Question(key, state == "open", opened_at_us, data, at_us, value)
     by_key = {key: (id, key) for id, key in found}
+    waited = set(found)
     end = await query("newest_event", project_id=project_id, topic=topic)
     after = max((end[0][0] or 0) - EVENTS_LOOKED_AT, 0)
     for event_type, data, at_us in await query(
@@ -188,6 +189,8 @@ async def _questions(project_id: str, run: SessionRun, limit: int) -> list[Quest
         what, _, key = event_type.partition("_")
         place = by_key.setdefault(key, (run.id, key))
         known = found.get(place)
+        if place in waited and found[place].request is not None:
+            continue  # whose question and answer it is, the waits say, of each that was asked under this key
         if what == "suspend":
             answer = (None, None) if known is None else (known.answered_at_us, known.response)
             is_open = run.phase not in FINAL if known is None else known.open

@@ -6,9 +6,9 @@ from uuid import UUID, uuid5
 from msgspec import Raw
 
 from perdure.store.interface import Rows, query, query_many, verb
+from perdure.store.verbs.asking import note_answer
 from perdure.store.verbs.events import publish_events
 from perdure.store.verbs.rows import deliver
-from perdure.wire.approvals import How
 from perdure.wire.errors import Conflict, NotFound
 from perdure.wire.records import Kind, Problem
 from perdure.wire.requests import EventItem
@@ -30,16 +30,7 @@ async def resume(
     if problem is not None:
         raise (NotFound if problem.error_type == NotFound.code else Conflict)(problem.error)
     if answered_by is not None:
-        await query(
-            "note_approval",
-            execution_id=execution_id,
-            key=step_key,
-            project_id=project_id,
-            answered_by=answered_by,
-            how=How.API.value,
-            data=bytes(data),
-            now_us=now_us,
-        )
+        await note_answer(project_id, execution_id, step_key, data, answered_by, now_us)
 
 
 async def answer_wait(project_id: str, execution_id: str, step_key: str, data: Raw, now_us: int) -> Problem | None:
@@ -69,10 +60,11 @@ async def answer_wait(project_id: str, execution_id: str, step_key: str, data: R
             Conflict.code,
         )
     if wait and wait[0][6] is not None:
-        # A push worker's step: its answer is an event of the run's topic, and whoever follows that sees it.
+        # A push worker's step: its answer is an event of the run's topic, and whoever follows that sees it. Others of
+        # the run may wait for one of the same type: an id of version 5 says that it is no answer to them.
         answer = EventItem(data, wait[0][6])
         event_id = str(uuid5(UUID(execution_id), wait[0][6]))  # there is but one answer
-        await publish_events(project_id, wait[0][1], [answer], [event_id], now_us)
+        await publish_events(project_id, wait[0][1], [answer], [event_id], now_us, answers=execution_id)
         return None
     if wait and wait[0][7] is not None:
         return Problem(

@@ -21,10 +21,6 @@ WHERE w.project_id = :project_id AND w.state = 'open' AND w.data IS NOT NULL
   AND (w.opened_at_us, w.execution_id, w.key) > (:after_us, :after_id, :after_key)
 ORDER BY w.opened_at_us, w.execution_id, w.key LIMIT :limit;
 
--- name: newest_of_type
-SELECT seq, data, created_at_us FROM events WHERE project_id = :project_id AND topic = :topic AND event_type = :event_type
-ORDER BY seq DESC LIMIT 1;
-
 -- name: read_approval
 SELECT answered_at_us, answered_by, how, data FROM approvals WHERE execution_id = :execution_id AND key = :key
 ORDER BY answered_at_us DESC LIMIT 1;

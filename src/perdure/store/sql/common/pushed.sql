@@ -143,13 +143,31 @@ ON CONFLICT (execution_id, key) DO UPDATE SET state = 'open', topic = excluded.t
   after_seq = COALESCE(waits.after_seq, excluded.after_seq), event_type = excluded.event_type, batch_id = excluded.batch_id,
   data = COALESCE(excluded.data, waits.data), expires_at_us = excluded.expires_at_us;
 
+-- name: lock_asking
+-- holds: execution=id
+-- Whether an execution of push workers may ask something on a topic: it is open, and the topic is its run's.
+SELECT e.id FROM executions e
+JOIN deployments d ON d.project_id = e.project_id AND d.id = e.deployment_id AND d.push = 1
+JOIN executions r ON r.project_id = e.project_id AND r.id = COALESCE(e.root_execution_id, e.id)
+WHERE e.project_id = :project_id AND e.id = :id AND e.completed_at_us IS NULL
+  AND :topic = 'workflow/' || r.workflow_id || '/' || r.id {FOR UPDATE OF e};
+
+-- name: ask_question
+-- holds: execution=execution_id
+INSERT INTO waits (execution_id, key, project_id, state, topic, after_seq, event_type, data, opened_at_us)
+VALUES (:execution_id, :key, :project_id, 'open', :topic, :after_seq, :event_type, :data, :now_us)
+ON CONFLICT (execution_id, key) DO UPDATE SET state = 'open', topic = excluded.topic, after_seq = excluded.after_seq,
+  event_type = excluded.event_type, data = excluded.data, opened_at_us = excluded.opened_at_us;
+
 -- name: last_event_of_type
 SELECT seq, data FROM events WHERE project_id = :project_id AND topic = :topic AND event_type = :event_type
 ORDER BY seq DESC LIMIT 1;
 
 -- name: first_event_of_type
-SELECT id, seq, topic, event_type, data, created_at_us FROM events
-WHERE project_id = :project_id AND topic = :topic AND seq > :after AND event_type = :event_type ORDER BY seq LIMIT 1;
+-- Not what answers the question of another: its id is a UUID of version 5 (`answer_wait`).
+SELECT seq, data FROM events
+WHERE project_id = :project_id AND topic = :topic AND seq > :after AND event_type = :event_type AND SUBSTR(id, 15, 1) <> '5'
+ORDER BY seq LIMIT 1;
 
 -- name: read_event
 SELECT id, event_type, created_at_us FROM events WHERE project_id = :project_id AND topic = :topic AND seq = :seq;

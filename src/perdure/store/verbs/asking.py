@@ -1,0 +1,95 @@
+"""Questions of push workers: a step that suspends publishes `suspend_{key}` on its run's topic, then says that it
+waits.
+
+The event alone opens the wait for its answer, in the name of the execution that published it. So an answer finds the
+very question that it is for, whatever becomes of the worker: it is an outcome in the journal at once, and the next
+attempt finds it before it would ask again. Who does not say whose question it is has none before the wait.
+"""
+
+from typing import Any
+
+from msgspec import Raw
+
+from perdure.store.interface import query
+from perdure.store.verbs.rows import deliver
+from perdure.store.verbs.saved_steps import ENDS
+from perdure.wire.approvals import ANSWERED, ASKED, How
+from perdure.wire.records import Kind
+from perdure.wire.requests import EventItem
+
+
+async def ask(project_id: str, execution_id: str, topic: str, seq: int, event: EventItem, now_us: int) -> None:
+    """Open the wait for the answer to a question that was published, if it is one of an execution of the topic's run.
+
+    The same again, by the next attempt, changes nothing. With other data it is another question under the same key.
+    """
+    assert event.event_type is not None
+    key = event.event_type.removeprefix(ASKED)
+    answer_type = f"{ANSWERED}{key}"
+    if not await query("lock_asking", project_id=project_id, id=execution_id, topic=topic):
+        return
+    if await outcome_there(execution_id, key):
+        return
+    known = await query("read_wait", execution_id=execution_id, key=key)
+    if known and known[0][0] == "open":
+        asked, event_type = known[0][4], known[0][6]
+        if event_type != answer_type or (asked is not None and bytes(asked) == bytes(event.data)):
+            return
+    await query(
+        "ask_question",
+        execution_id=execution_id,
+        key=key,
+        project_id=project_id,
+        topic=topic,
+        after_seq=seq,
+        event_type=answer_type,
+        data=bytes(event.data),
+        now_us=now_us,
+    )
+    await take_early(project_id, execution_id, key, topic, answer_type, known[0] if known else None, seq, now_us)
+
+
+async def take_early(
+    project_id: str,
+    execution_id: str,
+    key: str,
+    topic: str,
+    answer_type: str,
+    known: tuple[Any, ...] | None,
+    after: int,
+    now_us: int,
+) -> None:
+    """Deliver an answer that was there before the wait was open: kept under the key (`known`, the wait as it was read
+    before), or published after the question."""
+    if known is not None and known[0] == "early":
+        seq, data = None, known[4]
+    else:
+        found = await query(
+            "first_event_of_type", project_id=project_id, topic=topic, after=after, event_type=answer_type
+        )
+        if not found:
+            return
+        seq, data = found[0]
+        await note_answer(project_id, execution_id, key, Raw(data), f"event {seq} of topic {topic!r}", now_us)
+    await query("meet_wait", execution_id=execution_id, key=key, event_seq=seq, data=None)
+    await deliver(project_id, execution_id, Kind.RESUME, now_us, key=key, name=topic, value=data)
+
+
+async def outcome_there(execution_id: str, key: str) -> bool:
+    """Whether a step has its outcome."""
+    rows = await query("outcomes_of_key", execution_id=execution_id, key=key)
+    return any(row[2] in ENDS for row in rows)
+
+
+async def note_answer(project_id: str, execution_id: str, key: str, data: Raw, answered_by: str, now_us: int) -> None:
+    """Keep who gave the answer to a question, if that is not known yet."""
+    await query(
+        "note_approval",
+        execution_id=execution_id,
+        key=key,
+        project_id=project_id,
+        answered_by=answered_by,
+        how=How.API.value,
+        data=bytes(data),
+        now_us=now_us,
+    )
