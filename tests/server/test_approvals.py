@@ -408,6 +408,28 @@ async def test_of_two_who_ask_under_one_key_the_one_that_was_shown_is_answered(d
         assert (await one.answer(large), await one.answer(small)) == ({"large": 7}, {"small": True})
 
 
+async def test_the_link_that_the_existing_client_prints_leads_to_any_key(database: str) -> None:
+    key = "review/draft 1"
+    async with asking(database, insecure_local=True) as one:
+        client = one.served.client
+        await one.ask({"n": 1}, key=key)
+        for path in (f"/approve/{one.id}/{key}", f"/approve/{one.id}/{quote(key, safe='')}"):
+            page = await client.get(path)
+            assert page.status_code == 200 and "An answer is wanted" in page.text
+        plain = f"/api/v1/approvals/{one.id}/{key}"
+        shown = (await client.get(plain)).json()
+        assert (shown["step_key"], shown["data"]) == (key, {"n": 1})
+        link = (await client.post(f"{plain}/links", json={"name": "x"})).json()["path"]
+        assert (await client.get(link.replace("%2F", "/"))).status_code == 200
+        assert (await client.post(f"{plain}/submit", json={"data": "yes"})).status_code == 200
+        assert await one.answer(key=key) == "yes"
+        await one.ask({"n": 2}, key=f"{key}/")
+        sent = {"question": (await one.shown(key=f"{key}/"))["question"], "answer": '"on the page"'}
+        done = await client.post(f"/approve/{one.id}/{key}/", data=sent)
+        assert done.status_code == 303, done.text
+        assert await one.answer(key=f"{key}/") == "on the page"
+
+
 async def test_step_keys_are_any_text(served: Served, hand: Hand) -> None:
     for key in ("a/b", "ä ö", "<script>", "k" * 200):
         id = await asked(served, hand, key, key=key)

@@ -69,6 +69,24 @@ async def delete_part(call: Call, thing: str, part: str) -> None:
     """Delete a part."""
 
 
+@routes.get("/notes/{owner}/{note}", rest=True)
+async def get_note(call: Call, owner: str, note: str) -> Answer:
+    """Get a note."""
+    return Answer(0)
+
+
+@routes.post("/notes/{owner}/{note}/send", rest=True)
+async def send_note(call: Call, owner: str, note: str) -> Answer:
+    """Send a note."""
+    return Answer(0)
+
+
+@routes.post("/letters/{letter}/send", rest=True)
+async def send_letter(call: Call, letter: str) -> Answer:
+    """Send a letter."""
+    return Answer(0)
+
+
 def make_router() -> Router:
     async def nobody(key: str) -> Any:
         raise AssertionError
@@ -89,6 +107,23 @@ def test_a_path_finds_its_route() -> None:
     assert find("GET", "/things/sp%65cial") == ("special", ())
     assert find("DELETE", "/things/a%2Fb/parts/%E6%97%A5") == ("delete_part", ("a/b", "日"))
     assert find("DELETE", "/things/special/parts/1") == ("delete_part", ("special", "1"))
+
+
+def test_a_name_that_takes_the_rest_has_slashes() -> None:
+    for note in ("a", "a/b c", "/a", "a/", "a//b", "send/a"):
+        assert find("GET", f"/notes/me/{note}") == ("get_note", ("me", note))
+        assert find("POST", f"/notes/me/{note}/send") == ("send_note", ("me", note))
+        assert find("POST", f"/letters/{note}/send") == ("send_letter", (note,))
+    assert find("POST", "/notes/me/a%2Fsend/send") == ("send_note", ("me", "a/send"))
+    for method in ("GET", "HEAD"):
+        assert find(method, "/notes/me/a/send") == ("get_note", ("me", "a/send")), "it may end like that"
+    with pytest.raises(PerdureError, match="use POST"):
+        find("PUT", "/notes/me/a/send")
+    with pytest.raises(PerdureError, match="use GET"):
+        find("POST", "/notes/me/send")
+    for path in ("/notes/me", "/notes/me/", "/letters/a", "/letters/send", "/letters//send"):
+        with pytest.raises(NotFound):
+            find("POST", path)
 
 
 @pytest.mark.parametrize("path", ["", "/", "/things", "/things/", "/things//parts/1", "/things/1/parts", "/thingsx/1"])

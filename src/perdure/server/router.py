@@ -48,26 +48,39 @@ class _Node:
         self.rest: _Node | None = None
         self.methods: dict[str, Route] = {}
 
-    def find(self, parts: Sequence[str], at: int, values: list[str]) -> "_Node | None":
+    def find(self, parts: Sequence[str], at: int, values: list[str], method: str) -> "_Node | None":
         """The node at the end of a path; fills in the values of what it takes. What is spelled out goes first."""
         if at == len(parts):
             return self if self.methods else None
         part = parts[at]
         named = self.named.get(part)
         if named is not None:
-            found = named.find(parts, at + 1, values)
+            found = named.find(parts, at + 1, values, method)
             if found is not None:
                 return found
         if self.any is not None and part:
             values.append(part)
-            found = self.any.find(parts, at + 1, values)
+            found = self.any.find(parts, at + 1, values, method)
             if found is not None:
                 return found
             values.pop()
         if self.rest is None or not any(parts[at:]):
             return None
+        return self.rest._end(parts, at, values, method)
+
+    def _end(self, parts: Sequence[str], at: int, values: list[str], method: str) -> "_Node | None":
+        """As `find`, of what takes all that is left, or all before one part that is spelled out behind it.
+
+        A value may itself end with what is spelled out; then the method tells which of both is meant.
+        """
+        tail = self.named.get(parts[-1]) if any(parts[at:-1]) else None
+        if tail is not None and (method in tail.methods or method not in self.methods):
+            values.append("/".join(parts[at:-1]))
+            return tail
+        if not self.methods:
+            return None
         values.append("/".join(parts[at:]))
-        return self.rest
+        return self
 
 
 class Router:
@@ -80,14 +93,15 @@ class Router:
         self._root = _Node()
         for route in self.routes:
             node = self._root
-            *most, last = route.path.split("/")[1:]
-            for part in (*most, *([] if route.rest else [last])):
-                if part.startswith("{"):
+            parts = route.path.split("/")[1:]
+            last = max((at for at, part in enumerate(parts) if part.startswith("{")), default=None)
+            for at, part in enumerate(parts):
+                if route.rest and at == last:
+                    node.rest = node = node.rest or _Node()
+                elif part.startswith("{"):
                     node.any = node = node.any or _Node()
                 else:
                     node = node.named.setdefault(part, _Node())
-            if route.rest:
-                node.rest = node = node.rest or _Node()
             node.methods[route.method] = route
             if not route.path_names:
                 self._static[route.path.encode()] = node.methods
@@ -154,14 +168,14 @@ class Router:
         values: tuple[str, ...] = ()
         methods = self._static.get(raw)
         if methods is None:
-            methods, values = self._walk(raw)
+            methods, values = self._walk(raw, "GET" if method == "HEAD" else method)
         route = methods.get(method) or (methods.get("GET") if method == "HEAD" else None)
         if route is None:
             allowed = [*methods, *(["HEAD"] if "GET" in methods else [])]
             raise MethodNotAllowed(f"{method} is not served here; use {' or '.join(allowed)}.", {"allow": allowed})
         return route, values
 
-    def _walk(self, raw: bytes) -> tuple[dict[str, Route], tuple[str, ...]]:
+    def _walk(self, raw: bytes, method: str) -> tuple[dict[str, Route], tuple[str, ...]]:
         # Segments are split before they are decoded: a name may hold a slash, as %2F.
         try:
             parts = [(unquote_to_bytes(part) if b"%" in part else part).decode() for part in raw.split(b"/")[1:]]
@@ -170,7 +184,7 @@ class Router:
         if b"%00" in raw:  # PostgreSQL cannot even be asked for such a name
             raise BadRequest("The path holds a NUL character, which no name does.")
         values: list[str] = []
-        node = self._root.find(parts, 0, values)
+        node = self._root.find(parts, 0, values, method)
         if node is None:
             raise NotFound(f"There is nothing at {raw.decode('latin-1')!r}; /docs shows what there is.")
         return node.methods, tuple(values)

@@ -373,7 +373,7 @@ class Routes:
         paged: bool = False,
     ) -> Callable[[Handler], Handler]:
         """A row of the table. Who may call it follows from its role, where `caller` does not say otherwise. `rest`: the
-        last part of the path takes all that is left, slashes too."""
+        last name in the path takes slashes, too: all that is left, or all before one part that is spelled out."""
 
         def add(handler: Handler) -> Handler:
             self.all.append(
@@ -434,6 +434,7 @@ class Routes:
         idempotent: bool = False,
         headers: tuple[str, ...] = (),
         asks: bool = False,
+        rest: bool = False,
     ) -> Callable[[Handler], Handler]:
         return self.route(
             "POST",
@@ -444,6 +445,7 @@ class Routes:
             idempotent=idempotent,
             headers=headers,
             asks=asks,
+            rest=rest,
         )
 
     def delete(

@@ -52,18 +52,19 @@ async def list_approvals(call: Call, query: ApprovalListQuery) -> ApprovalListRe
     return ApprovalListResponse([open_approval(one) for one in found], cursor)
 
 
-@routes.get("/api/v1/approvals/{execution_id}/{step_key}", role=None, contract=True, asks=True)
+@routes.get("/api/v1/approvals/{execution_id}/{step_key}", role=None, contract=True, asks=True, rest=True)
 async def get_approval(call: Call, execution_id: str, step_key: str, query: ApprovalQuery) -> ApprovalResponse:
     """What a suspended execution asks.
 
-    Needs a key, or a signed link (`?link=`). The execution is the root; what those below it ask is found, too.
+    Needs a key, or a signed link (`?link=`). The execution is the root; what those below it ask is found, too. The key
+    may hold slashes as they are, here as everywhere below.
     """
     asker = await asker_of(call, execution_id, step_key, query.link, Role.READ)
     phase, question = await call.engine.approvals.get(asker.project_id, execution_id, step_key, asker.question_id)
     return approval_response(execution_id.lower(), step_key, phase, question)
 
 
-@routes.post("/api/v1/approvals/{execution_id}/{step_key}/submit", role=None, contract=True, asks=True)
+@routes.post("/api/v1/approvals/{execution_id}/{step_key}/submit", role=None, contract=True, asks=True, rest=True)
 async def submit_approval(
     call: Call, execution_id: str, step_key: str, query: ApprovalQuery, body: SubmitApprovalRequest
 ) -> SubmitApprovalResponse:
@@ -84,7 +85,7 @@ async def submit_approval(
     return SubmitApprovalResponse(execution_id.lower(), step_key, said.answered_by, rfc3339(said.answered_at_us))
 
 
-@routes.post("/api/v1/approvals/{execution_id}/{step_key}/links")
+@routes.post("/api/v1/approvals/{execution_id}/{step_key}/links", rest=True)
 async def make_approval_link(
     call: Call, execution_id: str, step_key: str, body: ApprovalLinkRequest
 ) -> ApprovalLinkResponse:

@@ -40,7 +40,7 @@ class ApproveQuery(Struct, frozen=True):
     """A signed link's token."""
 
 
-@routes.get("/approve/{execution_id}/{step_key}", role=None, media_type="text/html")
+@routes.get("/approve/{execution_id}/{step_key}", role=None, media_type="text/html", rest=True)
 async def approval_page_of(call: Call, execution_id: str, step_key: str, query: ApproveQuery) -> Reply:
     """The page where a person answers what a suspended step asks."""
     try:
@@ -52,7 +52,7 @@ async def approval_page_of(call: Call, execution_id: str, step_key: str, query: 
     return _html(approval_page.closed_page(question, mine=asker.name))
 
 
-@routes.post("/approve/{execution_id}/{step_key}", role=None)
+@routes.post("/approve/{execution_id}/{step_key}", role=None, rest=True)
 async def answer_on_page(call: Call, execution_id: str, step_key: str, query: ApproveQuery) -> Reply:
     """An answer from the page. Leads to the page that says what was answered, by whom and when."""
     shown = None
