@@ -17,7 +17,7 @@ from tests.faults.proxy import Proxy
 from tests.store.test_driver import HOWS, fail_after_writing, note, read_note, refuse
 from tests.store.world import World, step
 
-from perdure.store import postgres_lane, postgres_link
+from perdure.store import postgres_aside, postgres_lane, postgres_link
 from perdure.store.interface import Counted, Tell, Verb, query, verb
 from perdure.store.migrate import Migration, migrations
 from perdure.store.open import open_store
@@ -461,9 +461,10 @@ async def test_whoever_waits_too_long_for_a_lock_waits_again(store: PostgresStor
 
 
 async def test_a_lock_that_stays_is_told_and_keeps_nobody_else(
-    store: PostgresStore, impatient: str, caplog: pytest.LogCaptureFixture
+    store: PostgresStore, impatient: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One row of 64 is held for long: its verb alone is told to try again, and nothing of it happened."""
+    monkeypatch.setattr(postgres_aside, "WAIT_SECONDS_MAX", 0.5)
     await store.write_all([note(name=f"n{n}", value="1") for n in range(64)])
     async with _locked(store, "n40"):
         answers = await store.write_all([note(name=f"n{n}", value="2") for n in range(64)])

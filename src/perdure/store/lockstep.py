@@ -53,6 +53,15 @@ class Guilty(Exception):
         self.error = error
 
 
+class Barred(Exception):
+    """A verb needs a row that others are known to hold: it is not worth to wait for, with the whole group."""
+
+    def __init__(self, run: "Run", rows: Sequence[Row]) -> None:
+        super().__init__(f"{run.verb} needs what others hold.")
+        self.run = run
+        self.rows = rows
+
+
 class Run:
     """One run of a verb: where it is, what it holds, and what became of it."""
 
@@ -96,10 +105,13 @@ class Lockstep:
         verbs: Sequence[Verb[Any]],
         queries: Mapping[str, Statement],
         named: Callable[[Verb[Any]], Sequence[Row]] | None,
+        bars: Callable[[Sequence[Row]], bool] | None = None,
     ) -> None:
-        """`named` tells the rows that a verb's arguments name. Without it nothing is held (looks, and lone verbs)."""
+        """`named` tells the rows that a verb's arguments name. Without it nothing is held (looks, and lone verbs).
+        `bars` tells whether one of some rows must not be waited for; none of those that are named is."""
         self._queries = queries
         self._holds = named is not None
+        self._bars = bars
         self.runs = [Run(n, verb, named(verb) if named is not None else ()) for n, verb in enumerate(verbs)]
         self._waiting: list[Run] = list(self.runs)
         self._live: dict[int, Run] = {}
@@ -122,7 +134,8 @@ class Lockstep:
         return sorted({row for run in self.runs for row in run.named if row[0] == kind})
 
     def round(self) -> list[Batch]:
-        """What can be asked now, one batch per statement; empty once every verb has ended. Raises Stuck or Guilty."""
+        """What can be asked now, one batch per statement; empty once every verb has ended. Raises Stuck, Guilty or
+        Barred."""
         while True:
             self._start()
             asking: dict[str, list[Run]] = {}
@@ -130,6 +143,8 @@ class Lockstep:
                 run = self._live[number]
                 asked = run.asked
                 assert asked is not None
+                if self._bars is not None and self._bars(asked.rows):
+                    raise Barred(run, asked.rows)
                 if self._holds and not self._take(run, asked.rows):
                     continue
                 asking.setdefault(asked.statement.name, []).append(run)

@@ -1,10 +1,10 @@
 """Drives verbs on PostgreSQL: group commit in lockstep, any number of servers on one database.
 
-Five kinds of work, each on connections of its own, so that none keeps another waiting: *writes* advance in lockstep and
+Six kinds of work, each on connections of its own, so that none keeps another waiting: *writes* advance in lockstep and
 commit in groups (store/lockstep.py); *sweeps*, whose rows a predicate picks, run one after the other in a transaction
-of their own, because SKIP LOCKED keeps connections apart and not verbs of one transaction; *reads* are grouped like
-writes, without locks; *scans* may take long and see one moment; *hints* go to other servers and come from them
-(store/postgres_hints.py).
+of their own, because SKIP LOCKED keeps connections apart and not verbs of one transaction; writes and sweeps that would
+wait for somebody else's locks go *aside* (store/postgres_aside.py); *reads* are grouped like writes, without locks;
+*scans* may take long and see one moment; *hints* go to other servers and come from them (store/postgres_hints.py).
 
 No connection but the one that listens for hints keeps a state between transactions, so all others may lead through
 PgBouncer in transaction mode (with `prepared_statements=off` in the address where it is older than 1.21).
@@ -20,6 +20,7 @@ from uuid_utils import uuid4
 
 from perdure.store.interface import Hint, Verb
 from perdure.store.named import is_sweep
+from perdure.store.postgres_aside import AsideLane
 from perdure.store.postgres_hints import Exchange
 from perdure.store.postgres_lane import Item, Lane
 from perdure.store.postgres_link import Link, parse_url, prepare
@@ -47,8 +48,9 @@ class PostgresStore:
         self._closed = False
         self.server_id = str(uuid4())
         queries = load("postgres")
-        self._write = Lane(self._link("write"), "write", queries, self._committed, self._moved)
-        self._sweep = Lane(self._link("sweep"), "sweep", queries, self._committed, self._moved)
+        self._aside = AsideLane(self._link("aside"), queries, self._committed, self._moved)
+        self._write = Lane(self._link("write"), "write", queries, self._committed, self._moved, self._aside)
+        self._sweep = Lane(self._link("sweep"), "sweep", queries, self._committed, self._moved, self._aside)
         self._reads = [Lane(self._link("read"), "read", queries, self._looked) for _ in range(READ_LANES)]
         self._scan = Lane(self._link("scan"), "scan", queries, self._looked)
         self._next_read = itertools.cycle(self._reads)
@@ -67,7 +69,7 @@ class PostgresStore:
         link = store._link("open")
         try:
             store._life = await prepare(link)
-            store._write.timeline = store._sweep.timeline = store._timeline = link.timeline
+            store._write.timeline = store._sweep.timeline = store._aside.timeline = store._timeline = link.timeline
         finally:
             await link.close()
         return store
@@ -187,5 +189,7 @@ class PostgresStore:
         if self._closed:
             return
         self._closed = True
-        await asyncio.gather(*[lane.close() for lane in (self._write, self._sweep, *self._reads, self._scan)])
+        await asyncio.gather(
+            *[lane.close() for lane in (self._write, self._sweep, self._aside, *self._reads, self._scan)]
+        )
         await self._exchange.close()

@@ -7,7 +7,8 @@ What can go wrong with a group, and what follows:
 - deadlock, serialisation failure, somebody else's row under the same key: once more, after a random pause and with the
   rows locked in order beforehand;
 - a time-out, of a lock or of a statement: somebody holds what one of the verbs needs, and will for a while. The group
-  is halved, with little patience, until that one is alone: the others need not wait with it. Alone it is tried thrice;
+  is halved, with little patience, until that one is alone: the others need not wait with it. Alone it steps aside
+  (store/postgres_aside.py), and so does, at once, whatever needs a row that is known to be held;
 - the connection is gone before COMMIT: nothing happened, so connect again and run the group again;
 - the connection is gone during COMMIT: the server is asked whether that transaction was committed. When nobody can
   tell within the deadline, callers get `UnknownOutcome`.
@@ -21,12 +22,12 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import asyncpg
 
 from perdure.store.interface import Counted, Hint, Rows, Trouble, Verb
-from perdure.store.lockstep import Batch, Guilty, Lockstep, Stuck
+from perdure.store.lockstep import Barred, Batch, Guilty, Lockstep, Row, Stuck
 from perdure.store.named import rows_named, weight
 from perdure.store.postgres_link import (
     COMMAND_SECONDS_MAX,
@@ -104,11 +105,14 @@ LOCKS: Final = {
 MARKS_KEPT: Final = 256
 """A lane takes its marks back when there are so many."""
 _FORGET = "DELETE FROM commits WHERE token >= $1 AND token < $2"
-_TIMED_OUT: Final = {"55P03", "57014"}
+_LOCKED: Final = "55P03"
+_TIMED_OUT: Final = {_LOCKED, "57014"}
 CONFIRM: Final = "SELECT pg_logical_emit_message(true, 'perdure', '')"
 """A commit of nothing, which comes back when everything before it is as safe as a commit has to be: one that was ended
 while it waited for a synchronous standby is done on its own server only."""
 _AGAIN: Final = {"40001", "40P01", *_TIMED_OUT}
+_WARY: Final = "SET LOCAL lock_timeout = 500"
+"""While rows are known to be held that others may need, too."""
 _HURRY: Final = "SET LOCAL lock_timeout = 200; SET LOCAL statement_timeout = 1000"
 _UNREACHABLE: Final = (Lost, NotOurDatabase, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 _TROUBLE: Final = ("53", "58", "XX")
@@ -149,6 +153,27 @@ class _Done(NamedTuple):
     hints: list[Hint]
 
 
+class Aside(Protocol):
+    """Where verbs go that would keep all others waiting: somebody else holds what they need."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is known to be held."""
+        ...
+
+    def bars(self, rows: Sequence[Row]) -> bool:
+        """Whether one of these rows is held, or is awaited by a verb that came earlier."""
+        ...
+
+    def take(self, item: Item, rows: Sequence[Row], *, barred: bool = False) -> None:
+        """Take a verb in that waited in vain for one of these rows, or was barred since it needs them."""
+        ...
+
+    def sift(self, group: list[Item]) -> list[Item]:
+        """Take in those of a group that name what is held or awaited; answers with the others."""
+        ...
+
+
 class Lane:
     """Verbs of one kind on one connection."""
 
@@ -159,15 +184,18 @@ class Lane:
         queries: dict[str, Statement],
         committed: Callable[[int, float, Sequence[Hint]], None],
         moved: Callable[[str], None] = lambda timeline: None,
+        aside: Aside | None = None,
     ) -> None:
         """`kind` is one of BEGIN's. `committed` hears of each group: how many verbs, how long, its hints. `moved` hears
-        that the database is on another `timeline`, before anything of this lane is committed there."""
+        that the database is on another `timeline`, before anything of this lane is committed there. Without `aside` a
+        verb that waits in vain is tried thrice."""
         self.inbox: deque[Item] = deque()
         self._link = link
         self._kind = kind
         self._queries = queries
         self._committed = committed
         self._moved = moved
+        self._aside = aside
         self.timeline = ""
         """The database's, when the verbs that wait were accepted. Empty: not known, the next transaction tells."""
         self._wake = asyncio.Event()
@@ -206,13 +234,12 @@ class Lane:
 
     async def _work(self) -> None:
         while True:
-            if not self.inbox:
+            while not self.inbox:
                 if self._closing:
                     return
                 self._wake.clear()
                 await self._wake.wait()
-            await asyncio.sleep(0)  # those just answered can join
-            group = self._taken = self._take()
+            group = self._taken = await self._next()
             try:
                 await self._flush(group)
             except Exception as error:  # the lane must survive whatever one group met
@@ -220,7 +247,9 @@ class Lane:
                 _give(group, error)
             self._taken = []
 
-    def _take(self) -> list[Item]:
+    async def _next(self) -> list[Item]:
+        """The next group, of what is in the inbox."""
+        await asyncio.sleep(0)  # those just answered can join
         group: list[Item] = []
         room = GROUP_WEIGHT_MAX
         while self.inbox and len(group) < GROUP_VERBS_MAX:
@@ -232,6 +261,17 @@ class Lane:
 
     # --- one group ---------------------------------------------------------------------------------------------------
 
+    def _limits(self) -> str:
+        """What a group's transaction is told of its patience."""
+        return _WARY if self._aside is not None and self._aside.busy else ""
+
+    def _late(self, item: Item, rows: Sequence[Row], why: str) -> bool:
+        """A verb by itself has waited in vain for one of these rows. False: nobody has taken it, it is tried again."""
+        if self._aside is None:
+            return False
+        self._aside.take(item, rows)
+        return True
+
     async def _flush(self, group: list[Item]) -> None:
         """Bring every verb of the group to its end, in as few transactions as it takes."""
         loop = asyncio.get_running_loop()
@@ -239,13 +279,21 @@ class Lane:
         attempts = 0
         until = 0.0
         locks: dict[str, list[Any]] = {}
-        hurry = False
+        limits = self._limits()
         while parts:
-            part = parts[0]
+            part = parts[0] = parts[0] if self._aside is None else self._aside.sift(parts[0])
+            if not part:
+                parts.popleft()
+                continue
             started = time.perf_counter()
             stepper: list[Lockstep] = []
             try:
-                done = await self._transaction(part, locks, stepper, until, hurry=hurry and len(part) > 1)
+                patient = limits == _HURRY and len(part) == 1 and self._aside is None
+                done = await self._transaction(part, locks, stepper, until, "" if patient else limits)
+            except Barred as barred:
+                assert self._aside is not None
+                self._aside.take(part.pop(_index(part, barred.run.verb)), barred.rows, barred=True)
+                continue
             except Guilty as guilty:
                 parts.popleft()
                 if len(part) == 1:
@@ -263,9 +311,13 @@ class Lane:
                 continue
             except _Retry as error:
                 if error.timed_out and len(part) > 1:
-                    hurry, locks = True, {}
+                    limits, locks = _HURRY, {}
                     parts.popleft()
                     _halve(parts, part)
+                    continue
+                if error.timed_out and self._late(part[0], _waited_for(stepper, error), str(error.__cause__)):
+                    parts.popleft()
+                    attempts, locks = 0, {}
                     continue
                 attempts += RETRIES_MAX // 2 if error.timed_out else 1
                 if attempts > RETRIES_MAX or self._kind == "scan":
@@ -334,10 +386,10 @@ class Lane:
             self._committed(len(part), time.perf_counter() - started, done.hints)
 
     async def _transaction(
-        self, part: list[Item], locks: dict[str, list[Any]], stepper: list[Lockstep], until: float, *, hurry: bool
+        self, part: list[Item], locks: dict[str, list[Any]], stepper: list[Lockstep], until: float, limits: str
     ) -> _Done:
-        """Run the verbs and commit. Raises Lost, _Retry, _Moved, _Committing, Guilty, Stuck, or what the database
-        said."""
+        """Run the verbs and commit. Raises Lost, _Retry, _Moved, _Committing, Guilty, Stuck, Barred, or what the
+        database said."""
         connection = await (self._link.again(until) if until else self._link.get())
         verbs = [verb for verb, _ in part]
         one_each = self._one_by_one or len(verbs) == 1
@@ -359,12 +411,13 @@ class Lane:
                 if self.timeline:
                     raise _Moved(timeline)
                 self.timeline = timeline
-            if hurry:
-                await connection.execute(_HURRY)
+            if limits:
+                await connection.execute(limits)
             for kind, names in locks.items():
                 await connection.execute(LOCKS[kind], names)
             for group in groups:
-                steps = Lockstep(group, self._queries, rows_named if self._hold or self._writes else None)
+                bars = self._aside.bars if self._aside is not None and self._aside.busy else None
+                steps = Lockstep(group, self._queries, rows_named if self._hold or self._writes else None, bars)
                 stepper.append(steps)
                 try:
                     if topics := steps.named("topic"):
@@ -519,6 +572,17 @@ def _locks(steppers: Sequence[Lockstep]) -> dict[str, list[Any]]:
         for kind, name in steps.touched():
             locks.setdefault(kind, []).append(name)
     return {kind: sorted(set(locks[kind])) for kind in LOCKS if kind in locks}
+
+
+def _waited_for(steppers: Sequence[Lockstep], error: _Retry) -> Sequence[Row]:
+    """The rows that a verb by itself asked for when it was told that somebody has them."""
+    if not steppers or getattr(error.__cause__, "sqlstate", None) != _LOCKED:
+        return ()
+    steps = steppers[-1]
+    [run] = steps.runs
+    if run.coroutine is None:
+        return steps.named("topic")
+    return () if run.asked is None else run.asked.rows
 
 
 def _halve(parts: deque[list[Item]], part: list[Item]) -> None:

@@ -1,0 +1,216 @@
+"""Rows that somebody else holds, for long: whoever needs them waits by himself, in order, and nobody with him."""
+
+import asyncio
+import contextlib
+import re
+import sys
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+from tests import postgres
+from tests.databases import migrated
+from tests.faults.cluster import until
+from tests.store.test_driver import note, read_note
+from tests.store.world import LEASE_US, SECOND, World, step
+
+from perdure.store import postgres_aside, postgres_lane
+from perdure.store.interface import Verb, query, verb
+from perdure.store.postgres import PostgresStore
+from perdure.store.verbs import claims
+from perdure.wire.errors import Unavailable, UnknownOutcome
+from perdure.wire.requests import ItemReply, StartChild, StartItem
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[PostgresStore]:
+    async with postgres.fresh(migrated) as url:
+        opened = await PostgresStore.open(url)
+        yield opened
+        await opened.close()
+
+
+@contextlib.asynccontextmanager
+async def held(store: PostgresStore, table: str, name: str) -> AsyncIterator[None]:
+    """Somebody's transaction has a row, until the block ends."""
+    connection = await asyncpg.connect(store.url)
+    transaction = connection.transaction()
+    await transaction.start()
+    column = "name" if table == "meta" else "id"
+    assert await connection.fetchval(f"SELECT 1 FROM {table} WHERE {column} = $1 FOR UPDATE", name)
+    try:
+        yield
+    finally:
+        await transaction.rollback()
+        await connection.close()
+
+
+def patience(monkeypatch: pytest.MonkeyPatch, milliseconds: int) -> None:
+    """How long the lanes wait for a lock when nothing is known to be held."""
+    for kind, prepare in postgres_lane.PREPARE.items():
+        prepare = re.sub(r"(set_config\('lock_timeout'), '\w+'", rf"\1, '{milliseconds}ms'", prepare)
+        monkeypatch.setitem(postgres_lane.PREPARE, kind, prepare)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    patience(monkeypatch, 150)
+
+
+async def _writes(store: PostgresStore, amount: int) -> None:
+    for n in range(amount):
+        assert await store.write(note(name=f"other{n}", value=str(n))) == str(n)
+
+
+async def _is_aside(store: PostgresStore, verbs: int) -> None:
+    async def there() -> bool:
+        return len(store._aside.inbox) + len(store._aside._taken) == verbs
+
+    await until(there, 30, "the verbs wait aside")
+
+
+async def test_one_held_row_keeps_nobody_else_waiting(store: PostgresStore) -> None:
+    await store.write(note(name="a", value="1"))
+    async with held(store, "meta", "a"):
+        writing = asyncio.ensure_future(store.write(note(name="a", value="2")))
+        await _is_aside(store, 1)
+        await _writes(store, 50)
+        assert not writing.done()
+    assert await writing == "2"
+    assert await store.read(read_note(name="a")) == "2"
+
+
+async def test_what_is_known_to_be_held_is_not_waited_for_again(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever was told that others hold it asks again; nor does a verb that gets to the row only in its course keep
+    its group waiting."""
+
+    @verb
+    async def both(*, first: str, second: str) -> None:
+        await query("write_meta", name=first, value="x")
+        await query("write_meta", name=second, value="x")
+
+    await store.write(note(name="a", value="1"))
+    async with held(store, "meta", "a"):
+        monkeypatch.setattr(postgres_aside, "WAIT_SECONDS_MAX", 0.1)
+        with pytest.raises(Unavailable, match=r"others hold what it needs.*nothing happened"):
+            await store.write(note(name="a", value="2"))
+        monkeypatch.setattr(postgres_aside, "WAIT_SECONDS_MAX", 60.0)
+        monkeypatch.setattr(postgres_lane, "_WARY", "SET LOCAL lock_timeout = 60000")
+        verbs: list[Verb[object]] = [note(name="a", value="3"), both(first="b", second="a")]
+        waiting = [asyncio.ensure_future(store.write(one)) for one in verbs]
+        await _writes(store, 5)
+        await _is_aside(store, 2)
+        assert not any(one.done() for one in waiting)
+    await asyncio.gather(*waiting)
+    assert await store.read(read_note(name="b")) == "x"
+    assert not store._aside.busy  # they got through: it is not held any more
+
+
+async def test_nobody_overtakes_a_verb_that_waits_for_the_row_that_both_name(store: PostgresStore) -> None:
+    """Reports of one execution, some of them known only once the first waits, and a repeat of the first."""
+    world = await World.make(store)
+    await world.register()
+    id, other = await world.running(), await world.running()
+
+    def reports(*numbers: int) -> list[asyncio.Future[ItemReply]]:
+        entries = {n: [step(f"s{n}", n)] for n in numbers}
+        return [asyncio.ensure_future(world.report(id, entries[n], attempt=1, number=n, seen=2)) for n in numbers]
+
+    async with held(store, "executions", id):
+        waiting = reports(1, 2)
+        await _is_aside(store, 2)
+        waiting += reports(3, 1)
+        await world.report(other, [step("s", 1)])
+        await _is_aside(store, 4)
+        assert not any(one.done() for one in waiting)
+    assert not any(answer.ended for answer in await asyncio.gather(*waiting))
+    assert [row.key for row in await world.journal(id) if row.key] == ["s1", "s2", "s3"]
+    await world.check()
+
+
+async def test_what_an_earlier_one_names_is_not_taken_by_a_later_one(store: PostgresStore) -> None:
+    """It waits for a parent; the key that it names is free, and another start names it, too."""
+    world = await World.make(store)
+    await world.register()
+    parent = await world.running()
+    async with held(store, "executions", parent):
+        first = asyncio.ensure_future(
+            world.report(parent, [StartChild("c", None, StartItem("wf", key="k"))], attempt=1, number=1, seen=2)
+        )
+        await _is_aside(store, 1)
+        second = asyncio.ensure_future(world.answers([StartItem("wf", key="k")]))
+        await _is_aside(store, 2)
+    await first
+    [found] = await second
+    assert getattr(found, "existing", False)
+    await world.check()
+
+
+async def test_sweeps_step_aside_too(store: PostgresStore) -> None:
+    """A worker that ends holds an execution that somebody has locked: others are handed work meanwhile."""
+    world = await World.make(store)
+    await world.register()
+    await world.register("v")
+    id = await world.running()
+    async with held(store, "executions", id):
+        ending = asyncio.ensure_future(
+            store.write(claims.drain(project_id="project", worker_id="w", now_us=world.now_us))
+        )
+        await _is_aside(store, 1)
+        for _ in range(5):
+            assert await world.start() in await world.claim_ids("v")
+        assert not ending.done()
+    await ending
+    assert await world.claim_ids("v") == [id]
+    await world.check()
+
+
+async def test_many_that_wait_are_each_told_in_time(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(postgres_aside, "WAIT_SECONDS_MAX", 0.5)
+    await store.write_all([note(name=f"n{n}", value="1") for n in range(8)])
+    async with held(store, "meta", "n1"), held(store, "meta", "n3"), held(store, "meta", "n5"):
+        answers = await store.write_all([note(name=f"n{n}", value="2") for n in range(8)])
+        assert [n for n, answer in enumerate(answers) if isinstance(answer, Unavailable)] == [1, 3, 5]
+    assert [await store.read(read_note(name=f"n{n}")) for n in range(8)] == ["2", "1", "2", "1", "2", "1", "2", "2"]
+
+
+async def test_a_store_that_closes_does_not_wait_for_what_others_hold(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(postgres_lane, "CLOSE_SECONDS_MAX", 0.3)
+    await store.write(note(name="a", value="1"))
+    async with held(store, "meta", "a"):
+        waiting = asyncio.ensure_future(store.write(note(name="a", value="2")))
+        await _is_aside(store, 1)
+        async with asyncio.timeout(60):
+            await store.close()
+        with pytest.raises(UnknownOutcome, match="The server ended before"):
+            await waiting
+
+
+async def test_a_verb_that_comes_aside_while_the_store_closes_is_told_at_once(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await store.write(note(name="a", value="1"))
+    async with held(store, "meta", "a"):
+        waiting = asyncio.ensure_future(store.write(note(name="a", value="2")))
+        await asyncio.sleep(0)  # it is accepted, and waits on the lane
+        async with asyncio.timeout(60):
+            await store.close()
+        with pytest.raises(Unavailable, match="the server ends"):
+            await waiting
+
+
+def test_times_fit() -> None:
+    """A verb that waits aside lets go of what it has locked before anybody else would give up."""
+    limits = [
+        int(found) for found in re.findall(r"lock_timeout = (\d+)", postgres_lane._HURRY + postgres_aside._LIMITS)
+    ]
+    assert limits[0] > limits[1]
+    assert postgres_aside.WAIT_SECONDS_MAX < postgres_aside.BELIEVED_SECONDS < LEASE_US / SECOND
