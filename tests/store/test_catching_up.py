@@ -5,7 +5,6 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import asyncpg
-import pytest
 from tests.faults.cluster import until
 from tests.store.world import PROJECT, World, answer_wait
 
@@ -45,12 +44,6 @@ async def a_start_under_way(database: str, *items: StartItem) -> AsyncIterator[a
 async def unmark() -> None:
     """As that race leaves them."""
     await query("mark_limited", project_id=PROJECT, name="wf", limited=0)
-
-
-@pytest.fixture
-def on_postgresql(database: str) -> None:
-    if not database.startswith("postgresql"):
-        pytest.skip("here there is one writer")
 
 
 async def test_a_start_that_missed_its_queue_s_first_limit(world: World, database: str, on_postgresql: None) -> None:

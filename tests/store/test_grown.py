@@ -274,7 +274,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"batch_id": "batch-5"}
     for query in ("last_event_of_type", "first_event_of_type", "read_event"):
         found[query] = {"event_type": "made", "seq": 8}
-    for query in ("block", "ask_cancel", "lose", "poison", "count_outcome", "lock_state", "read_state"):
+    for query in ("block", "ask_cancel", "lose", "poison", "count_outcome", "lock_state", "lock_free", "read_state"):
         found[query] = {"id": ids["running"], "error": "e"}
     for query in ("confirm_cancel", "overrule"):
         found[query] = {"id": ids["cancelling"]}

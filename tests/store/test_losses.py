@@ -1,7 +1,13 @@
 """Lost workers: work goes on elsewhere, lost messages are no crashes, poison is contained (I9)."""
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import asyncpg
 import pytest
 from msgspec import json
+from tests.store.locks import held
 from tests.store.world import (
     LEASE_US,
     PROJECT,
@@ -307,3 +313,74 @@ async def test_the_reaper_does_not_touch_what_was_handed_on(world: World) -> Non
     assert await world.reap() == 1
     assert (await world.get(id)).assigned_to_worker == "w2"
     assert await world.phase(id) is Phase.RUNNING
+
+
+# --- what others have locked -----------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def _reaping_in_time() -> AsyncIterator[None]:
+    """Nobody waits for a lock: that would take two seconds, and end in an error."""
+    async with asyncio.timeout(1.9):
+        yield
+
+
+async def test_one_locked_execution_keeps_no_other_from_being_taken_back(
+    world: World, database: str, on_postgresql: None
+) -> None:
+    locked, free = await world.running(), await world.running()
+    await world.register("w2")
+    other = await world.running("w2")
+    world.advance(LEASE_US / SECOND)
+    async with held(database, "executions", locked):
+        async with _reaping_in_time():
+            assert await world.reap() == 1  # "w" is not done yet
+        assert [await world.phase(id) for id in (free, other)] == [Phase.QUEUED, Phase.QUEUED]
+        assert await world.phase(locked) is Phase.RUNNING
+        assert await world.beat() is None  # it is lost all the same
+        async with _reaping_in_time():
+            assert await world.reap() == 0
+    assert await world.reap() == 1
+    assert await world.phase(locked) is Phase.QUEUED
+    assert [row.kind for row in await world.journal(free)].count(Kind.LOST) == 1
+    assert await world.reap() == 0
+    await world.check()
+
+
+@pytest.mark.parametrize("how", ["cancelling", "poisoned"])
+async def test_an_end_that_a_locked_parent_would_hear_of_is_for_another_round(
+    world: World, database: str, how: str, on_postgresql: None
+) -> None:
+    parent = await world.running()
+    await world.report(parent, [child("c")])
+    [kid] = await world.claim_ids()
+    await world.acknowledge(kid)
+    if how == "cancelling":
+        await world.cancel(kid)
+    else:
+        connection = await asyncpg.connect(database)
+        await connection.execute("UPDATE executions SET losses = $1 WHERE id = $2", LOSSES_MAX - 1, kid)
+        await connection.close()
+    world.advance(LEASE_US / SECOND)
+    async with held(database, "executions", parent):
+        async with _reaping_in_time():
+            assert await world.reap() == 0
+        assert await world.phase(kid) in (Phase.RUNNING, Phase.CANCELLING)
+    assert await world.reap() == 1
+    assert await world.phase(kid) is (Phase.CANCELLED if how == "cancelling" else Phase.FAILED)
+    await world.check()
+
+
+async def test_a_loss_does_not_wait_for_a_parent_that_hears_nothing_of_it(
+    world: World, database: str, on_postgresql: None
+) -> None:
+    parent = await world.running()
+    await world.report(parent, [child("c")])
+    [kid] = await world.claim_ids()
+    await world.acknowledge(kid)
+    world.advance(LEASE_US / SECOND)
+    async with held(database, "executions", parent):
+        async with _reaping_in_time():
+            assert await world.reap() == 0
+        assert await world.phase(kid) is Phase.QUEUED
+    assert await world.reap() == 1

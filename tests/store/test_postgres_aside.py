@@ -1,16 +1,15 @@
 """Rows that somebody else holds, for long: whoever needs them waits by himself, in order, and nobody with him."""
 
 import asyncio
-import contextlib
 import re
 import sys
 from collections.abc import AsyncIterator
 
-import asyncpg
 import pytest
 from tests import postgres
 from tests.databases import migrated
 from tests.faults.cluster import until
+from tests.store.locks import held
 from tests.store.test_driver import note, read_note
 from tests.store.world import LEASE_US, SECOND, World, step
 
@@ -30,21 +29,6 @@ async def store() -> AsyncIterator[PostgresStore]:
         opened = await PostgresStore.open(url)
         yield opened
         await opened.close()
-
-
-@contextlib.asynccontextmanager
-async def held(store: PostgresStore, table: str, name: str) -> AsyncIterator[None]:
-    """Somebody's transaction has a row, until the block ends."""
-    connection = await asyncpg.connect(store.url)
-    transaction = connection.transaction()
-    await transaction.start()
-    column = "name" if table == "meta" else "id"
-    assert await connection.fetchval(f"SELECT 1 FROM {table} WHERE {column} = $1 FOR UPDATE", name)
-    try:
-        yield
-    finally:
-        await transaction.rollback()
-        await connection.close()
 
 
 def patience(monkeypatch: pytest.MonkeyPatch, milliseconds: int) -> None:
@@ -73,7 +57,7 @@ async def _is_aside(store: PostgresStore, verbs: int) -> None:
 
 async def test_one_held_row_keeps_nobody_else_waiting(store: PostgresStore) -> None:
     await store.write(note(name="a", value="1"))
-    async with held(store, "meta", "a"):
+    async with held(store.url, "meta", "a"):
         writing = asyncio.ensure_future(store.write(note(name="a", value="2")))
         await _is_aside(store, 1)
         await _writes(store, 50)
@@ -94,7 +78,7 @@ async def test_what_is_known_to_be_held_is_not_waited_for_again(
         await query("write_meta", name=second, value="x")
 
     await store.write(note(name="a", value="1"))
-    async with held(store, "meta", "a"):
+    async with held(store.url, "meta", "a"):
         monkeypatch.setattr(postgres_aside, "WAIT_SECONDS_MAX", 0.1)
         with pytest.raises(Unavailable, match=r"others hold what it needs.*nothing happened"):
             await store.write(note(name="a", value="2"))
@@ -120,7 +104,7 @@ async def test_nobody_overtakes_a_verb_that_waits_for_the_row_that_both_name(sto
         entries = {n: [step(f"s{n}", n)] for n in numbers}
         return [asyncio.ensure_future(world.report(id, entries[n], attempt=1, number=n, seen=2)) for n in numbers]
 
-    async with held(store, "executions", id):
+    async with held(store.url, "executions", id):
         waiting = reports(1, 2)
         await _is_aside(store, 2)
         waiting += reports(3, 1)
@@ -137,7 +121,7 @@ async def test_what_an_earlier_one_names_is_not_taken_by_a_later_one(store: Post
     world = await World.make(store)
     await world.register()
     parent = await world.running()
-    async with held(store, "executions", parent):
+    async with held(store.url, "executions", parent):
         first = asyncio.ensure_future(
             world.report(parent, [StartChild("c", None, StartItem("wf", key="k"))], attempt=1, number=1, seen=2)
         )
@@ -156,7 +140,7 @@ async def test_sweeps_step_aside_too(store: PostgresStore) -> None:
     await world.register()
     await world.register("v")
     id = await world.running()
-    async with held(store, "executions", id):
+    async with held(store.url, "executions", id):
         ending = asyncio.ensure_future(
             store.write(claims.drain(project_id="project", worker_id="w", now_us=world.now_us))
         )
@@ -174,7 +158,7 @@ async def test_many_that_wait_are_each_told_in_time(
 ) -> None:
     monkeypatch.setattr(postgres_aside, "WAIT_SECONDS_MAX", 0.5)
     await store.write_all([note(name=f"n{n}", value="1") for n in range(8)])
-    async with held(store, "meta", "n1"), held(store, "meta", "n3"), held(store, "meta", "n5"):
+    async with held(store.url, "meta", "n1"), held(store.url, "meta", "n3"), held(store.url, "meta", "n5"):
         answers = await store.write_all([note(name=f"n{n}", value="2") for n in range(8)])
         assert [n for n, answer in enumerate(answers) if isinstance(answer, Unavailable)] == [1, 3, 5]
     assert [await store.read(read_note(name=f"n{n}")) for n in range(8)] == ["2", "1", "2", "1", "2", "1", "2", "2"]
@@ -185,7 +169,7 @@ async def test_a_store_that_closes_does_not_wait_for_what_others_hold(
 ) -> None:
     monkeypatch.setattr(postgres_lane, "CLOSE_SECONDS_MAX", 0.3)
     await store.write(note(name="a", value="1"))
-    async with held(store, "meta", "a"):
+    async with held(store.url, "meta", "a"):
         waiting = asyncio.ensure_future(store.write(note(name="a", value="2")))
         await _is_aside(store, 1)
         async with asyncio.timeout(60):
@@ -198,7 +182,7 @@ async def test_a_verb_that_comes_aside_while_the_store_closes_is_told_at_once(
     store: PostgresStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     await store.write(note(name="a", value="1"))
-    async with held(store, "meta", "a"):
+    async with held(store.url, "meta", "a"):
         waiting = asyncio.ensure_future(store.write(note(name="a", value="2")))
         await asyncio.sleep(0)  # it is accepted, and waits on the lane
         async with asyncio.timeout(60):

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from tests.store.locks import held
 from tests.store.pushing import LEASE_US, URL, PushWorld
 from tests.store.world import PROJECT, SECOND, World
 
@@ -104,6 +105,21 @@ async def test_a_lease_that_runs_out_hands_the_work_on_and_a_beat_brings_the_wor
     assert await pushes.online_ids() == [] and await pushes.claim(id) == []
     assert await pushes.beat(id), "it is known: it must not take another id"
     assert [one.claimed.id for one in await pushes.claim(id)] == [execution]
+
+
+async def test_one_locked_execution_keeps_no_other_from_being_taken_back(
+    pushes: PushWorld, database: str, on_postgresql: None
+) -> None:
+    id = await pushes.register()
+    locked, free = await pushes.running(id), await pushes.running(id)
+    pushes.world.advance(LEASE_US / SECOND)
+    async with held(database, "executions", locked):
+        async with asyncio.timeout(1.9):  # nobody waits for a lock: that would take two seconds
+            assert await pushes.lapse_expired() == 0
+        assert await pushes.world.phase(free) is Phase.QUEUED
+        assert await pushes.claim(id) == []
+    assert await pushes.lapse_expired() == 1
+    assert await pushes.world.phase(locked) is Phase.QUEUED
 
 
 async def test_whoever_lapsed_long_ago_is_forgotten(pushes: PushWorld) -> None:

@@ -113,6 +113,7 @@ class Engine:
         self.push = Push(self)
         self.webhooks = Webhooks(self)
         self.reaped_at_us = 0
+        """Since boot: the end of the reaper's last round, if this server was there all the time."""
         self.granting_until_us = 0
         """Since boot: until then every round of the reaper grants, because the clock jumped."""
         self.prune_after = ("", "")

@@ -57,19 +57,38 @@ async def _trigger(engine: Engine) -> float:
 
 
 async def _reap(engine: Engine) -> float:
-    """End registrations whose lease ran out. After a gap in its own ticks it first grants everybody a full lease.
+    """A round of the reaper, and whether this server was there all the time.
+
+    A round that waits for the store is no gap: beats wait with it, and count as of when they came. A process or a
+    machine that stood still meanwhile is one, and so is a store that nobody could write to.
+    """
+    began = seen = boottime_us()
+    stood_still = False
+    round = asyncio.ensure_future(_reap_round(engine, away=began - engine.reaped_at_us > engine.lease_us // 2))
+    try:
+        while not round.done():
+            await asyncio.wait({round}, timeout=engine.lease_us / 4e6)
+            stood_still = stood_still or boottime_us() - seen > engine.lease_us // 2
+            seen = boottime_us()
+    finally:
+        round.cancel()
+    pause = round.result()
+    engine.reaped_at_us = began if stood_still else seen
+    return pause
+
+
+async def _reap_round(engine: Engine, *, away: bool) -> float:
+    """End registrations whose lease ran out. When this server was `away` it first grants everybody a full lease.
 
     After a jump of the clock it does so for as long as a lease lasts: another server may not have seen the jump yet and
     renew leases by the old time. Whoever is still ahead after that, because the clock went back, is brought in line.
     """
     now = boottime_us()
     tick_us = min(engine.lease_us // 4, 1_000_000)
-    away = now - engine.reaped_at_us
-    engine.reaped_at_us = now
     if await engine.follow_clock():
         engine.granting_until_us = now + engine.lease_us
     now_us = engine.clock.now_us()
-    if now < engine.granting_until_us or away > engine.lease_us // 2:
+    if away or now < engine.granting_until_us:
         await engine.store.write(claims.grant_leases(until_us=now_us + engine.lease_us))
         return tick_us / 1e6
     if engine.granting_until_us:

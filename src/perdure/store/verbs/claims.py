@@ -12,7 +12,7 @@ import msgspec
 from perdure.store.interface import Counted, Rows, Tell, Written, query, query_many, verb
 from perdure.store.verbs.deployments import enter_deployment, look_at_deployment, offer_work
 from perdure.store.verbs.hands import claimed_of
-from perdure.store.verbs.moves import lose
+from perdure.store.verbs.moves import lose, lose_free
 from perdure.store.verbs.queues import put_queue
 from perdure.store.verbs.rows import ROW_BYTES, journal_after, journal_row
 from perdure.store.verbs.schedules import declare
@@ -373,17 +373,27 @@ async def end_registration(worker_id: str, now_us: int, *, released: bool = Fals
 
 @verb
 async def reap(*, now_us: int, limit: int, by_database: bool = False) -> int:
-    """End the registrations whose lease ran out and hand their work to others. Answers how many ended.
+    """End the registrations whose lease ran out and hand their work to others. Answers how many ended; those that hold
+    what somebody has locked do not yet.
 
     `by_database`: none unless the database's clock agrees with `now_us`. Another server may have followed a jump of it
     that this one has not seen yet.
     """
-    expired = await query("expired_workers", now_us=now_us, limit=limit, by_database=int(by_database))
-    for worker_id, _ in expired:
-        await end_registration(worker_id, now_us)
-    if expired:
-        await Tell(Counted("workers_lost", len(expired)))
-    return len(expired)
+    ended = 0
+    for worker_id, _ in await query("expired_workers", now_us=now_us, limit=limit, by_database=int(by_database)):
+        if await take_back_free(worker_id, now_us):
+            await end_registration(worker_id, now_us)
+            ended += 1
+    if ended:
+        await Tell(Counted("workers_lost", ended))
+    return ended
+
+
+async def take_back_free(worker_id: str, now_us: int) -> bool:
+    """Hand on what a worker that is gone holds, as far as nobody else has locked it. False: the rest is for another
+    round, which finds the worker still there: nobody is kept waiting for one row."""
+    held = await query("held_by", worker_id=worker_id)
+    return all([await lose_free(project_id, id, attempt, worker_id, now_us) for project_id, id, attempt, _ in held])
 
 
 @verb

@@ -103,6 +103,25 @@ async def note_cancelled(
     )
 
 
+async def lose_free(project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int) -> bool:
+    """As `lose`, but wait for nobody. False: others hold what it needs, and nothing was done."""
+    if await _is_held(project_id, execution_id):
+        return False
+    for row in await query("read_state", project_id=project_id, id=execution_id):
+        phase, parent_id, losses, undelivered = row[0], row[7], row[14], row[15]
+        ends = phase != Phase.RUNNING or losses + 1 >= LOSSES_MAX or undelivered + 1 >= UNDELIVERED_MAX
+        if ends and parent_id is not None and await _is_held(project_id, parent_id):
+            return False
+    await lose(project_id, execution_id, attempt, worker_id, now_us)
+    return True
+
+
+async def _is_held(project_id: str, execution_id: str) -> bool:
+    """Lock an execution, unless somebody else has: then that is the answer."""
+    row = {"project_id": project_id, "id": execution_id}
+    return not await query("lock_free", **row) and bool(await query("read_state", **row))
+
+
 async def lose(
     project_id: str,
     execution_id: str,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from perdure.store.interface import Counted, Tell, query, verb
-from perdure.store.verbs.claims import PUSHED, Room, claim_values, end_registration, pick
+from perdure.store.verbs.claims import PUSHED, Room, claim_values, end_registration, pick, take_back_free
 from perdure.store.verbs.deployments import active_deployment, put_push_deployment
 from perdure.store.verbs.hands import claimed_of
 from perdure.store.verbs.moves import lose, note_cancelled
@@ -176,12 +176,14 @@ async def lapse(worker_id: str, now_us: int) -> None:
 @verb
 async def lapse_expired(*, now_us: int, forget_before_us: int, limit: int, by_database: bool = False) -> int:
     """Give up those whose lease ran out, and forget those that lapsed long ago; answers how many lapsed."""
-    expired = await query("expired_push_workers", now_us=now_us, limit=limit, by_database=int(by_database))
-    for (worker_id,) in expired:
-        await lapse(worker_id, now_us)
+    lapsed = 0
+    for (worker_id,) in await query("expired_push_workers", now_us=now_us, limit=limit, by_database=int(by_database)):
+        if await take_back_free(worker_id, now_us):
+            await lapse(worker_id, now_us)
+            lapsed += 1
     for (worker_id,) in await query("lapsed_long_ago", before_us=forget_before_us, limit=limit):
         await end_registration(worker_id, now_us)
-    return len(expired)
+    return lapsed
 
 
 @verb

@@ -17,6 +17,10 @@ SELECT phase, attempt, assigned_to_worker, report_number, next_seq, queue_name, 
   deployment_id, wake_on_cancel, cancelled_by, limited, acked, losses, undelivered, created_at_us, cancelled_at_us
 FROM executions WHERE project_id = :project_id AND id = :id {FOR UPDATE};
 
+-- name: lock_free
+-- picks: an execution, if nobody else has locked it
+SELECT id FROM executions WHERE project_id = :project_id AND id = :id {FOR UPDATE SKIP LOCKED};
+
 -- name: deliver_outcome
 -- holds: execution=id
 -- An outcome reaches an execution: a waiting one goes back to its queue, a held one hears of it from its next report. The
