@@ -19,7 +19,9 @@ from perdure.wire.requests import RegisterRequest, WorkflowSpec
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
 
-LEASE_SECONDS = 1.0
+LEASE_SECONDS = 2.0
+LONG_SECONDS = 30.0
+"""A lease of which half a lease is long for a busy machine, too."""
 
 
 @pytest.fixture
@@ -40,9 +42,9 @@ async def url() -> AsyncIterator[str]:
         await connection.close()
 
 
-async def _engine(url: str) -> Engine:
+async def _engine(url: str, lease_seconds: float = LONG_SECONDS) -> Engine:
     """A server whose reaper has gone round."""
-    engine = Engine(await open_store(url), settings=EngineSettings(lease_seconds=LEASE_SECONDS))
+    engine = Engine(await open_store(url), settings=EngineSettings(lease_seconds=lease_seconds))
     began = boottime_us()
     await engine.start()
 
@@ -61,7 +63,7 @@ async def _register(engine: Engine) -> None:
 
 async def test_a_round_that_waits_for_the_database_is_no_absence(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     looking, holding = await asyncpg.connect(url), await asyncpg.connect(url)
-    engine = await _engine(url)
+    engine = await _engine(url, LEASE_SECONDS)
     await _register(engine)
     lock = holding.transaction()
     await lock.start()
@@ -92,7 +94,7 @@ async def test_a_round_that_waits_for_the_database_is_no_absence(url: str, monke
 async def test_a_server_that_stood_still_in_the_middle_of_a_round_was_away(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = await _engine(url)
+    engine = await _engine(url, LEASE_SECONDS)
     slept_us = 0
     with monkeypatch.context() as patch:
         patch.setattr(loops, "boottime_us", lambda: boottime_us() + slept_us)
@@ -103,4 +105,71 @@ async def test_a_server_that_stood_still_in_the_middle_of_a_round_was_away(
         await round
         assert boottime_us() + slept_us - engine.reaped_at_us > LEASE_SECONDS / 2 * 1e6
         assert engine.reaped_at_us >= before
+    await engine.stop()
+
+
+# --- several servers -------------------------------------------------------------------------------------------------
+
+
+async def _mark(url: str, shift_us: int = 0) -> int | None:
+    """When a server last said that its reaper goes round; put forward or back by so much."""
+    connection = await asyncpg.connect(url)
+    try:
+        rows = await connection.fetch(
+            "UPDATE meta SET value = (value::BIGINT + $1)::TEXT WHERE name = 'reaped_at_us' RETURNING value::BIGINT",
+            shift_us,
+        )
+        return int(rows[0][0]) if rows else None
+    finally:
+        await connection.close()
+
+
+async def _renewed(url: str) -> int:
+    connection = await asyncpg.connect(url)
+    try:
+        return int(await connection.fetchval("SELECT COUNT(*) FROM test.renewed"))
+    finally:
+        await connection.close()
+
+
+async def _with_a_mark(url: str) -> Engine:
+    """A server that has a worker, and has said that it reaps."""
+    engine = await _engine(url)
+    await _register(engine)
+    await until(lambda: _is_marked(url), 60, "the reaper has left its mark")
+    return engine
+
+
+async def _is_marked(url: str) -> bool:
+    return await _mark(url) is not None
+
+
+async def test_a_server_that_starts_beside_another_one_renews_no_lease(url: str) -> None:
+    first = await _with_a_mark(url)
+    second = await _engine(url)
+    third = await _engine(url)
+    assert await _renewed(url) == 0
+    for engine in (first, second, third):
+        await engine.stop()
+
+
+@pytest.mark.parametrize("shift_us", [-int(LONG_SECONDS * 1e6), 3_600_000_000], ids=["long ago", "of another clock"])
+async def test_a_server_that_starts_when_none_was_there_grants_everybody_a_lease(url: str, shift_us: int) -> None:
+    first = await _with_a_mark(url)
+    await first.stop()
+    await _mark(url, shift_us)
+    second = await _engine(url)
+    assert await _renewed(url) >= 1
+    await second.stop()
+
+
+async def test_while_there_is_nobody_to_reap_nothing_is_written(url: str) -> None:
+    engine = await _engine(url)
+    rounds = engine.reaped_at_us
+
+    async def again() -> bool:
+        return engine.reaped_at_us > rounds
+
+    await until(again, 60, "another round")
+    assert await _mark(url) is None
     await engine.stop()

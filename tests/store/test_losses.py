@@ -276,6 +276,35 @@ async def test_after_an_absence_every_registration_gets_a_full_lease(world: Worl
     assert await world.beat() == [(id, 1, 1)]
 
 
+async def test_whoever_was_absent_alone_grants_nothing(world: World) -> None:
+    """A mark of the reaper's last round says that a server was there, if it is of the same time."""
+    half_us = LEASE_US // 2
+
+    async def grants() -> bool:
+        granted = claims.grant_leases(until_us=world.now_us + LEASE_US, unless_from_us=world.now_us - half_us)
+        return await world.store.write(granted)
+
+    async def mark() -> None:
+        await world.store.write(claims.reap(now_us=world.now_us, limit=500, marked_us=SECOND))
+
+    assert await grants()  # nobody has reaped yet
+    await mark()
+    world.advance(half_us / SECOND)
+    assert not await grants()
+    world.advance(1)
+    assert await grants()
+    await mark()
+    world.advance(-3_600)
+    assert await grants()  # the clock went back
+    await mark()
+    assert not await grants()
+    await mark()
+    world.advance(7_200)
+    assert await world.reap() == 1
+    await mark()  # for nobody
+    assert await grants()
+
+
 async def test_when_the_clock_goes_back_no_lease_is_left_an_hour_long(world: World) -> None:
     await world.running()
     world.advance(-3_600)

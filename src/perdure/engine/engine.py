@@ -140,7 +140,7 @@ class Engine:
         self.clock.adjust(min((span for span in spans if span is not None), key=_width, default=None))
         if self.store.alone:  # elsewhere they may belong to a process that runs
             await self.store.write(claims.end_embedded(now_us=self.clock.now_us()))
-        self.reaped_at_us = boottime_us() - self.lease_us  # its first round grants every registration a full lease
+        self.reaped_at_us = boottime_us() - self.lease_us  # until its first round it was away
         loops: tuple[Loop, ...] = LOOPS
         if not self.store.alone:
             loops = (*LOOPS, Loop("look", self.lookout.look), Loop("snapshots", self.snapshots.look))

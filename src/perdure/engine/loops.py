@@ -78,7 +78,8 @@ async def _reap(engine: Engine) -> float:
 
 
 async def _reap_round(engine: Engine, *, away: bool) -> float:
-    """End registrations whose lease ran out. When this server was `away` it first grants everybody a full lease.
+    """End registrations whose lease ran out. When this server was `away` it first grants everybody a full lease, unless
+    another one was there: servers that come and go would keep the work of dead workers from all others.
 
     After a jump of the clock it does so for as long as a lease lasts: another server may not have seen the jump yet and
     renew leases by the old time. Whoever is still ahead after that, because the clock went back, is brought in line.
@@ -88,14 +89,19 @@ async def _reap_round(engine: Engine, *, away: bool) -> float:
     if await engine.follow_clock():
         engine.granting_until_us = now + engine.lease_us
     now_us = engine.clock.now_us()
-    if away or now < engine.granting_until_us:
-        await engine.store.write(claims.grant_leases(until_us=now_us + engine.lease_us))
+    until_us, half_us = now_us + engine.lease_us, engine.lease_us // 2
+    if now < engine.granting_until_us:
+        await engine.store.write(claims.grant_leases(until_us=until_us))
+        return tick_us / 1e6
+    if away and await engine.store.write(claims.grant_leases(until_us=until_us, unless_from_us=now_us - half_us)):
         return tick_us / 1e6
     if engine.granting_until_us:
         engine.granting_until_us = 0
-        await engine.store.write(claims.limit_leases(until_us=now_us + engine.lease_us))
+        await engine.store.write(claims.limit_leases(until_us=until_us))
+    marked_us = None if engine.store.alone else engine.lease_us // 8
     by_database = engine.clock.of_database
-    if await engine.store.write(claims.reap(now_us=now_us, limit=BATCH, by_database=by_database)) == BATCH:
+    reaped = claims.reap(now_us=now_us, limit=BATCH, by_database=by_database, marked_us=marked_us)
+    if await engine.store.write(reaped) == BATCH:
         return 0.0
     return engine.spread(tick_us / 1e6)
 

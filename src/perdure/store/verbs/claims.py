@@ -24,6 +24,8 @@ from perdure.wire.requests import Claimed, RegisterRequest
 from perdure.wire.workflows import WorkflowType
 
 _AFTER_EVERY_KEY = "\U0010ffff"
+REAPED = "reaped_at_us"
+"""In `meta`: when a server last went round, where there may be others."""
 PUSHED = 2
 """`workers.embedded` of push workers, for which servers claim (`push_workers`)."""
 GROUPS_PER_CLAIM = 256
@@ -341,9 +343,18 @@ async def cut_lease(*, worker_id: str, until_us: int, granted_us: int | None = N
 
 
 @verb
-async def grant_leases(*, until_us: int) -> None:
-    """Give every registration one full lease before anything is taken from it: the server was away, not they."""
+async def grant_leases(*, until_us: int, unless_from_us: int | None = None) -> bool:
+    """Give every registration one full lease before anything is taken from it: the server was away, not they.
+
+    With `unless_from_us` only if no server has reaped since then: they could have beaten there. False: one has.
+    """
+    if unless_from_us is not None:
+        rows = await query("read_meta", name=REAPED)
+        # By the same clock: a mark from further ahead was made before that went back.
+        if rows and unless_from_us <= int(rows[0][0]) <= until_us:
+            return False
     await query("grant_leases", lease_until_us=until_us)
+    return True
 
 
 @verb
@@ -372,12 +383,15 @@ async def end_registration(worker_id: str, now_us: int, *, released: bool = Fals
 
 
 @verb
-async def reap(*, now_us: int, limit: int, by_database: bool = False) -> int:
+async def reap(*, now_us: int, limit: int, by_database: bool = False, marked_us: int | None = None) -> int:
     """End the registrations whose lease ran out and hand their work to others. Answers how many ended; those that hold
     what somebody has locked do not yet.
 
     `by_database`: none unless the database's clock agrees with `now_us`. Another server may have followed a jump of it
     that this one has not seen yet.
+
+    With `marked_us`, while there is anybody whose lease can run out, a mark tells other servers that one was here, at
+    most that long ago (`grant_leases`).
     """
     ended = 0
     for worker_id, _ in await query("expired_workers", now_us=now_us, limit=limit, by_database=int(by_database)):
@@ -386,7 +400,17 @@ async def reap(*, now_us: int, limit: int, by_database: bool = False) -> int:
             ended += 1
     if ended:
         await Tell(Counted("workers_lost", ended))
+    if marked_us is not None:
+        await _mark(now_us, marked_us)
     return ended
+
+
+async def _mark(now_us: int, marked_us: int) -> None:
+    rows = await query("read_meta", name=REAPED)
+    if rows and now_us - marked_us < int(rows[0][0]) <= now_us:
+        return
+    if await query("any_lease"):
+        await query("write_meta", name=REAPED, value=str(now_us))
 
 
 async def take_back_free(worker_id: str, now_us: int) -> bool:

@@ -39,6 +39,10 @@ UPDATE workers SET last_claim_id = :claim_id WHERE id = :id RETURNING id;
 -- picks: workers; a server that was away gives everybody one full lease before it takes anything from them
 UPDATE workers SET lease_until_us = :lease_until_us WHERE embedded <> 1 AND lease_until_us < :lease_until_us RETURNING id;
 
+-- name: any_lease
+-- Somebody whose lease can run out.
+SELECT id FROM workers WHERE embedded <> 1 LIMIT 1;
+
 -- name: limit_leases
 -- picks: workers; whose leases were granted before the clock went back
 UPDATE workers SET lease_until_us = :lease_until_us WHERE embedded = 0 AND lease_until_us > :lease_until_us RETURNING id;
