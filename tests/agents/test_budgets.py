@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec.json import decode
 from openai import AsyncOpenAI
 from pydantic import BaseModel
 from pydantic_ai import Agent
@@ -18,8 +20,10 @@ from tests.agents.scripted import Script, call
 
 from perdure import Budget, BudgetExceeded, Context, Registry, workflow
 from perdure.agents import DurableAgent, durable
+from perdure.cli.conversation import conversation, spent
 from perdure.sdk.errors import ExecutionFailed
 from perdure.testing import Bench, embedded
+from perdure.wire.agent_steps import genai_attributes, model_answer
 from perdure.wire.records import Kind
 
 SCRIPTS: dict[str, Any] = {
@@ -157,6 +161,35 @@ async def test_a_price_that_nobody_knows_is_asked_for() -> None:
     async with house(model="no-such-model", budget=Budget(usd=1), price=lambda model, usage: 0.25) as h:
         assert await h.run("greet") == "hello"
         assert (await h.bench.budget(h.id)).usd_micros.spent == 250_000
+
+
+@pytest.mark.parametrize("price", [None, lambda model, usage: 0.25], ids=["listed", "own"])
+async def test_what_each_request_cost_is_in_the_journal_and_shown(price: Any) -> None:
+    """Also where nothing is limited, and at the program's own price: the watchdog says it, too."""
+    async with house(price=price, watchdog=2) as h:
+        handle = await h.agent.start(h.bench, "order")
+        await h.bench.settle()
+        rows = [row for row in await h.bench.journal(handle.id) if row.name == "model.request"]
+        answers = [model_answer(row.name, bytes(row.value)) for row in rows]
+        costs = [Decimal(one.cost) for one in answers if one is not None and one.cost is not None]
+        assert len(costs) == 2 and all(0 < one < Decimal("0.3") for one in costs)
+        if price is not None:
+            assert costs == [Decimal("0.25")] * 2
+        spans = [genai_attributes(row.name, row.key, bytes(row.value)) for row in rows]
+        assert [one["operation.cost"] for one in spans] == list(map(float, costs))
+        shown = [line.note for line in conversation(await handle.get(), rows) if line.note]
+        assert [f", ${one:f}," in note for one, note in zip(costs, shown, strict=True)] == [True, True]
+        assert spent(rows).endswith(f" tokens, ${sum(costs):f}")
+        questions, _ = await h.bench.engine.approvals.list(await h.bench.engine.projects.default())
+        assert Decimal(decode(questions[0].data)["cost_usd"]) == sum(costs)
+
+
+async def test_an_answer_is_not_lost_over_its_price() -> None:
+    def unknown(model: str, usage: object) -> float:
+        raise KeyError(model)
+
+    async with house(price=unknown) as h:
+        assert await h.run("greet") == "hello"
 
 
 async def test_a_full_provider_is_waited_for_without_a_worker() -> None:

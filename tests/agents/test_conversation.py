@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from msgspec.json import decode
+from msgspec import Raw
 from pydantic import BaseModel
 from pydantic_ai import Agent
 from pydantic_ai.exceptions import ModelHTTPError, ModelRetry
@@ -25,7 +25,7 @@ from tests.embedded.house import reaches, rows_of
 
 from perdure import Budget
 from perdure.agents import Compaction, Tripped, durable
-from perdure.agents.conversation import ASK, SUMMARY
+from perdure.agents.conversation import ASK, SUMMARY, summary_text
 from perdure.agents.inputs import Prompt
 from perdure.cli.conversation import conversation
 from perdure.embedded import embedded
@@ -293,7 +293,7 @@ async def test_runs_side_by_side_that_both_summarize_go_on(database: str, parks:
                 await run.resume(question, True)
             answer = await run.result()
             rows = {row.name: row for row in await rows_of(run)}
-            assert answer == f"{SUMMARY}{decode(rows['conversation.summarize'].value)} | 2 | {text}"
+            assert answer == f"{SUMMARY}{summary_text(rows['conversation.summarize'].value)} | 2 | {text}"
             kept.append(rows["summarize"].ok)
         assert sorted(kept) == [False, True] and len(asked) == 2
         entries = [bytes(entry.message) for entry in (await p.transcript("s")).entries]
@@ -313,7 +313,7 @@ async def test_a_summary_is_charged_and_waits_for_its_provider() -> None:
         return ModelResponse(parts=[TextPart("they counted")], usage=RequestUsage(input_tokens=7_000, output_tokens=7))
 
     compaction = Compaction(above=4, keep=1, by=FunctionModel(summarizes, model_name="sums"))
-    chat = durable(Agent(FunctionModel(echo), name="chat"), compaction=compaction)
+    chat = durable(Agent(FunctionModel(echo), name="chat"), compaction=compaction, price=lambda model, usage: 0.0003)
     async with bench(Registry(chat)) as p:
         for n in range(3):
             await chat.run(p, f"{n}", session_id="s")
@@ -323,9 +323,17 @@ async def test_a_summary_is_charged_and_waits_for_its_provider() -> None:
         assert asked == [ASK, ASK] and p.clock.now_us() - before >= 60_000_000
         budget = await p.budget(handle.id)
         assert (budget.calls.spent, budget.calls.reserved) == (2, 0) and budget.tokens.spent > 7_000
+        notes = [line.note for line in conversation(await handle.get(), await rows_of(handle)) if line.who == "summary"]
+        assert [note.rpartition(",")[0] for note in notes] == ["sums, 7000 + 7 tokens, $0.0003"]
+        session = await p.engine.sessions.get(await p.engine.projects.default(), handle.id)
+        assert session.run.input_tokens > 7_000
         broke = await chat.start(p, "4", session_id="s", budget=Budget(calls=0, on_exceed="finish"))
         assert await broke.result() == "The budget is used up: 0 of 0 calls."
         assert len(asked) == 2, "who cannot pay for a summary goes on without"
+
+
+def test_a_summary_that_an_older_release_recorded_is_read() -> None:
+    assert summary_text(Raw(b'"they \\"counted\\""')) == 'they "counted"'
 
 
 @pytest.mark.parametrize("parks", [True, False], ids=["parked", "replayed"])

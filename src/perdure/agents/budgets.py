@@ -8,6 +8,7 @@ agent. Prices are those that the library knows (`genai-prices`), unless the agen
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import replace
@@ -26,6 +27,8 @@ from perdure.sdk.budgets import Budget, Reservation, is_limited, reserve
 from perdure.sdk.errors import BudgetExceeded
 from perdure.wire.budgets import OnExceed, ReserveReply, usd_micros
 
+logger = logging.getLogger("perdure.worker")
+
 ParamsT = TypeVar("ParamsT")
 
 Price: TypeAlias = Callable[[str, RequestUsage], float | Decimal]
@@ -39,7 +42,7 @@ _reservation: ContextVar[Reservation | None] = ContextVar("perdure_reservation",
 
 
 class Spending(CallHook):
-    """Reserves before each request to a model and settles after it.
+    """Reserves before each request to a model and settles after it; what that cost is recorded with its answer.
 
     What a request took whose answer broke stays reserved: it cost something, and nobody knows how much.
     """
@@ -57,7 +60,7 @@ class Spending(CallHook):
         model = call.run_context.model
         while models := getattr(model, "models", None):  # of fallbacks the first is thought to answer
             model = models[0]
-        cost = self._cost(
+        cost = self._dollars(
             ModelResponse(
                 [],
                 usage=usage,
@@ -68,7 +71,7 @@ class Spending(CallHook):
         )
         _reservation.set(
             await reserve(
-                usd_micros=cost or 0,
+                usd_micros=usd_micros(cost or 0),
                 tokens=usage.input_tokens + usage.output_tokens,
                 budget=self._budget,
                 unpriced=model.model_name if cost is None else None,
@@ -76,14 +79,20 @@ class Spending(CallHook):
         )
 
     async def after(self, call: Call, result: Any) -> None:
-        """Put what it took in the place of that."""
-        reservation = _reservation.get()
-        if reservation is None or not isinstance(result, ModelResponse):
-            return
-        usage = result.usage
-        if usage.unmeasured_requests:
+        """Put what it took in the place of that, and what it cost into the answer: so that is recorded with it."""
+        if not isinstance(result, ModelResponse) or result.usage.unmeasured_requests:
             return  # the provider did not say what it took
-        await reservation.settle(usd_micros=self._cost(result) or 0, tokens=usage.input_tokens + usage.output_tokens)
+        usage = result.usage
+        try:
+            cost = self._dollars(result)
+            micros = usd_micros(cost or 0)
+        except Exception as error:  # the program's own `price`: the answer is paid for, and not lost over it
+            logger.warning("Nobody knows what %s cost: its price cannot be had: %r", result.model_name, error)
+            return
+        usage.cost = cost
+        reservation = _reservation.get()
+        if reservation is not None:
+            await reservation.settle(usd_micros=micros, tokens=usage.input_tokens + usage.output_tokens)
 
     async def failed(self, call: Call, error: Exception) -> None:
         """What a provider refused costs nothing."""
@@ -91,15 +100,14 @@ class Spending(CallHook):
         if reservation is not None and is_refusal(error):
             await reservation.release()
 
-    def _cost(self, response: ModelResponse) -> int | None:
-        """In millionths of a US dollar; None: nobody knows."""
-        usage = response.usage
+    def _dollars(self, response: ModelResponse) -> Decimal | None:
+        """What an answer cost; None: nobody knows."""
         if self._price is not None:
-            return usd_micros(self._price(response.model_name or "", usage))
-        if usage.cost is not None:
-            return usd_micros(usage.cost)
+            return Decimal(str(self._price(response.model_name or "", response.usage)))
+        if response.usage.cost is not None:
+            return response.usage.cost
         try:
-            return usd_micros(response.cost().total_price)
+            return response.cost().total_price
         except (LookupError, ValueError, AssertionError):  # a model without a name, or one that is not listed
             return None
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from msgspec import Raw, json
 from pydantic_ai import Agent
 from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.durable_exec import ModelRequestParams
@@ -34,6 +35,7 @@ from perdure.agents.guards import InputGuard, Tripped, guarded_prompt
 from perdure.agents.history import History, json_of
 from perdure.agents.inputs import AgentPayload, Prompt, as_input
 from perdure.agents.runs import AgentRun, current_run
+from perdure.agents.steps import JsonCodec
 from perdure.sdk.budgets import admitted
 from perdure.sdk.errors import BudgetExceeded, StepFailed
 from perdure.sdk.payloads.values import decode
@@ -46,6 +48,7 @@ from perdure.sdk.transcripts import (
     summarize,
     take_messages,
 )
+from perdure.wire.agent_steps import SUMMARY as SUMMARY_STEP
 from perdure.wire.errors import BadRequest, BadValue
 from perdure.wire.retry import RetryPolicy
 
@@ -57,6 +60,7 @@ ASK: Final = (
 SUMMARY_RETRY: Final = RetryPolicy(max_attempts=2, initial_seconds=1.0)
 """Fewer tries than a model has otherwise: each run waits for them whose conversation is long, and can do without."""
 _HISTORY: Final = History()
+_CODEC: Final = JsonCodec()
 
 
 @dataclass(frozen=True)
@@ -187,7 +191,7 @@ def _left(run: AgentRun, taken: Taken, why: object) -> None:
 async def _summarized(run: AgentRun, messages: Sequence[ModelMessage], model: Model | str | None) -> str:
     """What was said, in short: a request as all others are, with hooks, within budgets, at the provider's pace."""
 
-    async def summary() -> str:
+    async def summary() -> Raw:
         asked = infer_model(model) if isinstance(model, str) else model
         assert asked is not None, "an agent that runs has a model"
         settings = ModelSettings(max_retries=0)
@@ -204,13 +208,23 @@ async def _summarized(run: AgentRun, messages: Sequence[ModelMessage], model: Mo
             return said.response
 
         call = Call("model", asked.model_name, run.ctx.execution_id, run.agent_name, context, request=request)
-        return (await hooked(run.hooks, call, made)).text or ""
+        return _CODEC.dump(ModelResponse, await hooked(run.hooks, call, made))
 
-    name = "conversation.summarize"
-    return await admitted(
+    recorded = await admitted(
         run.ctx,
-        lambda: run.ctx.step(name, summary, key=run.keys.again(name), retry=SUMMARY_RETRY, retry_if=is_transient),
+        lambda: run.ctx.step(
+            SUMMARY_STEP, summary, key=run.keys.again(SUMMARY_STEP), retry=SUMMARY_RETRY, retry_if=is_transient
+        ),
     )
+    return summary_text(recorded)
+
+
+def summary_text(recorded: Raw) -> str:
+    """The summary that a step recorded: an answer as all others are; older journals have its text alone."""
+    if bytes(recorded).startswith(b'"'):
+        return json.decode(recorded, type=str)
+    answer: ModelResponse = _CODEC.load(ModelResponse, recorded)
+    return answer.text or ""
 
 
 def _turn_before(messages: Sequence[ModelMessage], at: int) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from perdure.wire.agent_steps import ModelAnswer, ToolUse, model_answer, tool_outcome, tool_step
+from perdure.wire.agent_steps import SUMMARY, ModelAnswer, ToolUse, model_answer, tool_outcome, tool_step
 from perdure.wire.records import Kind
 from perdure.wire.transcripts import LEAVE, TAKE
 
@@ -45,10 +46,13 @@ def conversation(one: Execution, rows: list[Row]) -> Iterator[Line]:
         yield Line("error", one.error, failed=True)
 
 
-def tokens(rows: list[Row]) -> tuple[int, int, int]:
-    """Requests to models, and tokens in and out."""
+def spent(rows: list[Row]) -> str:
+    """Requests to models, tokens in and out, and what is known of their cost."""
     answers = [one for row in rows if (one := model_answer(row.name, _value(row))) is not None]
-    return len(answers), sum(one.input_tokens for one in answers), sum(one.output_tokens for one in answers)
+    given, taken = sum(one.input_tokens for one in answers), sum(one.output_tokens for one in answers)
+    costs = [Decimal(one.cost) for one in answers if one.cost is not None]
+    cost = f", ${sum(costs):f}" if costs else ""
+    return f"{len(answers)} request{'' if len(answers) == 1 else 's'} to models, {given} + {taken} tokens{cost}"
 
 
 def _lines(row: Row, left: set[str]) -> Iterator[Line]:
@@ -70,14 +74,17 @@ def _lines(row: Row, left: set[str]) -> Iterator[Line]:
         yield Line(row.key or "", _error(row), f"{took}{tries}", failed=True)
     elif row.kind is Kind.STEP:
         answer = model_answer(row.name, _value(row))
+        if row.name == SUMMARY:
+            # Older journals have its text alone.
+            text = _text(_json(row)) if answer is None else _text("".join(answer.texts))
+            yield Line("summary", text, f"{took}{tries}" if answer is None else _spent(answer, f"{took}{tries}"))
+            return
         if answer is not None:
             yield from _answer(answer, f"{took}{tries}")
             return
         tool = tool_step(row.name, row.key)
         if tool is not None:
             yield Line("tool", f"{tool.name} → {_text(tool_outcome(bytes(row.value)))}", f"{took}{tries}")
-        elif row.name == "conversation.summarize":
-            yield Line("summary", _text(_json(row)), f"{took}{tries}")
         elif row.name is not None and row.name.startswith("guard."):
             yield Line("guard", f"{row.name.removeprefix('guard.')}: {_text((_json(row) or {}).get('said', 'pass'))}")
 
@@ -93,9 +100,14 @@ def _taken(row: Row, left: set[str]) -> Iterator[str]:
         yield _text(taken["message"] if said is None else said)
 
 
+def _spent(answer: ModelAnswer, took: str) -> str:
+    """By which model, and what it took; small amounts without an exponent."""
+    cost = "" if answer.cost is None else f", ${Decimal(answer.cost):f}"
+    return f"{answer.model or 'model'}, {answer.input_tokens} + {answer.output_tokens} tokens{cost}, {took}"
+
+
 def _answer(answer: ModelAnswer, took: str) -> Iterator[Line]:
-    cost = "" if answer.cost is None else f", ${answer.cost}"
-    note = f"{answer.model or 'model'}, {answer.input_tokens} + {answer.output_tokens} tokens{cost}, {took}"
+    note = _spent(answer, took)
     said = [_text(text) for text in answer.texts if text] + [_called(one) for one in answer.calls]
     for number, text in enumerate(said or ["(nothing)"]):
         yield Line("model", text, note if number == 0 else "")

@@ -281,7 +281,7 @@ def _print_conversation(execution: "Execution", rows: "list[Row]") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from perdure.cli.conversation import conversation, tokens
+    from perdure.cli.conversation import conversation, spent
     from perdure.cli.render import plain
 
     styles = {"user": "bold cyan", "model": "bold green", "tool": "magenta", "person": "bold yellow", "guard": "yellow"}
@@ -293,11 +293,9 @@ def _print_conversation(execution: "Execution", rows: "list[Row]") -> None:
         if line.note:
             text.append(f"  {line.note}", style="dim")
         table.add_row(Text(plain(line.who), style="red" if line.failed else styles.get(line.who, "")), text)
-    requests, given, taken = tokens(rows)
     say()
     console().print(table)
-    asked = f"{requests} request{'' if requests == 1 else 's'} to models"
-    say(f"\n{asked}, {given} + {taken} tokens; --journal shows every row.")
+    say(f"\n{spent(rows)}; --journal shows every row.")
 
 
 def logs(

@@ -10,6 +10,9 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 MODEL: Final = "model.request"
+SUMMARY: Final = "conversation.summarize"
+"""A request, too: for what was said, in short."""
+_ANSWERS: Final = frozenset({MODEL, SUMMARY})
 _TOOLS: Final = {"tool": "function", "mcp": "extension"}
 
 
@@ -45,7 +48,7 @@ class ToolStep(NamedTuple):
 
 def model_answer(name: str | None, value: bytes | None) -> ModelAnswer | None:
     """The answer that a step recorded; None for a step that is no request to a model, or failed."""
-    if name != MODEL or value is None:
+    if name not in _ANSWERS or value is None:
         return None
     said = _object(value)
     if said is None or said.get("kind") != "response" or not isinstance(said.get("parts"), list):
@@ -139,7 +142,7 @@ def genai_attributes(name: str | None, key: str | None, value: bytes | None) -> 
             "gen_ai.tool.type": tool.kind,
             "gen_ai.tool.call.id": tool.call_id,
         }
-    if name != MODEL:
+    if name not in _ANSWERS:
         return {}
     answer = model_answer(name, value)
     if answer is None:

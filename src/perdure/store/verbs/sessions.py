@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 from msgspec import Raw
 
 from perdure.store.interface import query, verb
-from perdure.wire.agent_steps import MODEL, answer_tokens, tool_step
+from perdure.wire.agent_steps import MODEL, SUMMARY, answer_tokens, tool_step
 from perdure.wire.errors import Conflict, NotFound
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import Kind
@@ -152,7 +152,8 @@ class _AgentSteps(NamedTuple):
 async def _agent_steps(project_id: str, id: str, room: int, bytes_max: int) -> _AgentSteps:
     """Of a run and of all below it, the values as far as there is room. A call that waited for approval has two steps,
     and is told as the later one left it."""
-    rows = await query("agent_steps", project_id=project_id, id=id, model=MODEL, bytes_max=bytes_max, limit=STEPS_MAX)
+    values = {"model": MODEL, "summary": SUMMARY, "bytes_max": bytes_max, "limit": STEPS_MAX}
+    rows = await query("agent_steps", project_id=project_id, id=id, **values)
     given = taken = 0
     tools: dict[tuple[str | None, ...], SessionTool] = {}
     for execution_id, kind, key, name, ok, at_us, value in rows:
@@ -165,7 +166,7 @@ async def _agent_steps(project_id: str, id: str, room: int, bytes_max: int) -> _
             room -= len(value or b"")
             call = (execution_id, key.rpartition("/")[0], tool.name, tool.call_id)
             tools[call] = SessionTool(tool.name, bool(ok), at_us, value)
-        elif name == MODEL and ok:
+        elif name in (MODEL, SUMMARY) and ok:
             input_tokens, output_tokens = answer_tokens(value)
             given, taken = given + input_tokens, taken + output_tokens
     return _AgentSteps(given, taken, list(tools.values()))

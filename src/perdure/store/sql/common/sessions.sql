@@ -69,12 +69,12 @@ FROM executions WHERE project_id = :project_id AND id = :id AND root_execution_i
 -- What models answered and tools gave in a run and in the first thousand executions below it. A tool's value is left out where it is
 -- larger than `bytes_max`. By their kind PostgreSQL, as long as it has no statistics, would begin with the steps of all executions.
 SELECT j.execution_id, j.kind, j.key, j.name, j.ok, j.at_us,
-  CASE WHEN j.name = :model OR OCTET_LENGTH(j.value) <= :bytes_max THEN j.value END
+  CASE WHEN j.name = :model OR j.name = :summary OR OCTET_LENGTH(j.value) <= :bytes_max THEN j.value END
 FROM (SELECT id FROM executions WHERE project_id = :project_id AND id = :id
   UNION ALL SELECT id FROM (SELECT id FROM executions WHERE project_id = :project_id AND root_execution_id = :id
     ORDER BY id LIMIT 1000) AS rows) AS of_session
 JOIN journal j ON j.execution_id = of_session.id
-WHERE j.name = :model OR SUBSTR(j.name, 1, 5) = 'tool.' OR SUBSTR(j.name, 1, 4) = 'mcp.'
+WHERE j.name = :model OR j.name = :summary OR SUBSTR(j.name, 1, 5) = 'tool.' OR SUBSTR(j.name, 1, 4) = 'mcp.'
 ORDER BY j.execution_id, j.seq LIMIT :limit;
 
 -- name: questions_of
