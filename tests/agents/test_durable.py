@@ -18,6 +18,7 @@ from pydantic_ai.messages import (
     ToolReturnPart,
     UserPromptPart,
 )
+from pydantic_ai.models.function import AgentInfo
 from pydantic_ai.models.test import TestModel
 from pydantic_ai.toolsets import FunctionToolset
 from pydantic_ai.usage import UsageLimits
@@ -25,7 +26,8 @@ from tests.agents.scripted import Script, call, crashed
 from tests.embedded.house import reaches, rows_of
 
 from perdure import Context, ExecutionFailed, Registry, RetryPolicy, StepFailed, current_step, step, workflow
-from perdure.agents import Call, CallHook, durable
+from perdure.agents import Call, CallHook, DurableAgent, durable
+from perdure.sdk.errors import Misplaced
 from perdure.testing import embedded
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
@@ -431,6 +433,49 @@ async def test_an_agent_hands_over_to_others_by_tools_that_are_children() -> Non
         await handle.result()
         children = {row.key for row in await rows_of(handle) if row.kind is Kind.CHILD}
     assert children == {"child:weather:h1", "child:weather:h2"}
+
+
+def _told(messages: list[ModelMessage], info: AgentInfo) -> str:
+    """What the last tool gave."""
+    [given] = messages[-1].parts
+    assert isinstance(given, ToolReturnPart)
+    return str(given.content)
+
+
+def _shops(**options: Any) -> tuple[Agent[Shop, str], DurableAgent[Shop, str], DurableAgent[Shop, str]]:
+    """An agent that hands over to one that says which shop it is in; both of them, and the former as it is."""
+    inner = Script(call("where", "w1"), _told)
+    clerk = Agent(inner.model, name="clerk", deps_type=Shop)
+
+    @clerk.tool
+    async def where(ctx: RunContext[Shop]) -> str:
+        return ctx.deps.name
+
+    durable_clerk = durable(clerk, **options)
+    outer = Script(call("clerk", "h1", prompt="Where?"), _told)
+    desk = Agent(outer.model, name="desk", deps_type=Shop, tools=[durable_clerk.as_tool()])
+    return desk, durable(desk), durable_clerk
+
+
+async def test_an_agent_hands_its_dependencies_over_to_one_that_has_none_of_its_own() -> None:
+    desk, durable_desk, clerk = _shops()
+    async with embedded(Registry(durable_desk, clerk), parks=False) as p:
+        assert await durable_desk.run(p, "?", deps=Shop("Rome")) == "Rome"
+    assert (await desk.run("?", deps=Shop("Rome"))).output == "Rome"
+    desk, durable_desk, clerk = _shops(deps=Shop("Oslo"))
+    async with embedded(Registry(durable_desk, clerk), parks=False) as p:
+        assert await durable_desk.run(p, "?", deps=Shop("Rome")) == "Oslo"
+    assert (await desk.run("?", deps=Shop("Rome"))).output == "Oslo"
+
+
+async def test_dependencies_of_the_context_are_not_asked_for_where_there_is_none() -> None:
+    desk, durable_desk, clerk = _shops(deps=lambda ctx: Shop("Oslo"))
+    async with embedded(Registry(durable_desk, clerk), parks=False) as p:
+        assert await durable_desk.run(p, "?", deps=Shop("Rome")) == "Oslo"
+    assert (await desk.run("?", deps=Shop("Rome"))).output == "Rome"
+    other: Agent[None, str] = Agent(Script(call("clerk", "h1", prompt="?")).model, tools=[clerk.as_tool()])
+    with pytest.raises(Misplaced, match="function of the Context"):
+        await other.run("?")
 
 
 async def test_outside_of_executions_the_agent_is_the_plain_one() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Final, Generic, TypeVar, Unpack
+from typing import Any, Final, Generic, TypeGuard, TypeVar, Unpack, get_origin
 
 from pydantic_ai.agent import AbstractAgent, Agent
 from pydantic_ai.capabilities import AbstractCapability
@@ -225,15 +225,19 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
     def as_tool(self, *, name: str | None = None, description: str | None = None) -> Tool[Any]:
         """This agent as a tool of another one: each call is a child execution.
 
+        If it has no `deps` of its own and the other one's are of its `deps_type`, it gets them, as JSON. What JSON
+        cannot hold raises `BadValue`: then give it some of its own (`durable(agent, deps=…)`).
+
         >>> router = durable(Agent(MODEL, name="router", tools=[support.as_tool()]))        # doctest: +SKIP
         """
 
         async def hand_over(ctx: RunContext[Any], prompt: str) -> Any:
             run = current_run()
             if run is None:
-                return (await self.agent.run(prompt, deps=self._given_deps(None))).output
+                return (await self.agent.run(prompt, deps=self._deps_outside(ctx.deps))).output
             key = run.keys.again(f"child:{part(self.name)}:{part(ctx.tool_call_id or 'call')}")
-            return await run.ctx.run_child(self, prompt, key=key)
+            deps = self._taken(ctx.deps) if self._deps is None else None
+            return await run.ctx.run_child(self, self.input(prompt, deps=deps), key=key)
 
         said = description or self.agent.description
         return Tool(
@@ -280,11 +284,26 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         model = (self._compaction.by if self._compaction is not None else None) or self.agent.model
         return self._models.get(model, model) if isinstance(model, str) else model
 
-    def _given_deps(self, ctx: Context | None) -> Any:
+    def _given_deps(self, ctx: Context) -> Any:
         deps = self._deps
-        if callable(deps) and not isinstance(deps, type) and ctx is not None:
-            return deps(ctx)
-        return deps
+        return deps(ctx) if _is_function(deps) else deps
+
+    def _deps_outside(self, deps: Any) -> Any:
+        """The dependencies where there is no Context, of a call by an agent that has `deps`."""
+        if self._deps is not None and not _is_function(self._deps):
+            return self._deps
+        taken = self._taken(deps)
+        if taken is None and self._deps is not None:
+            raise Misplaced(
+                f"The dependencies of agent {self.name!r} are a function of the Context, and outside of executions "
+                "there is none: run the agent that hands over to it with dependencies that this one takes."
+            )
+        return taken
+
+    def _taken(self, deps: Any) -> Any:
+        """Another agent's dependencies, if they are of the type that this one takes."""
+        kind = get_origin(self.agent.deps_type) or self.agent.deps_type
+        return deps if isinstance(kind, type) and isinstance(deps, kind) else None
 
     def _durability(self) -> AbstractCapability[DepsT]:
         if not self._models_are_known:
@@ -300,6 +319,11 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
     def _bind(self, models: Mapping[str, Model]) -> AbstractCapability[DepsT]:
         made: PerdureDurability[DepsT] = PerdureDurability(models=models, name=self.name, **self._bounds)
         return made.for_agent(self.agent)
+
+
+def _is_function(deps: Any) -> TypeGuard[Callable[[Context], Any]]:
+    """Whether dependencies are made for each run, and are no dependencies themselves."""
+    return callable(deps) and not isinstance(deps, type)
 
 
 def durable(agent: AbstractAgent[DepsT, OutT], **options: Unpack[DurableOptions[DepsT]]) -> DurableAgent[DepsT, OutT]:

@@ -55,6 +55,9 @@ class CallHook:
     a replay finds recorded is not called again, and neither are these: they belong to the call, not to the code around
     it.
 
+    Tools that are no steps have none: those with `{"perdure": False}`, `ask_user`, and agents by `as_tool`. They are
+    code, which runs again in a replay; what such an agent calls has the hooks of that agent.
+
         class Log(CallHook):
             async def after(self, call: Call, result: Any) -> None:
                 print(call.kind, call.name)
