@@ -27,7 +27,7 @@ from perdure.agents.inputs import AgentPayload, Prompt, as_input, make_input
 from perdure.agents.limits import Limits
 from perdure.agents.names import part, prefix_of
 from perdure.agents.options import DurableOptions, WorkflowOptions
-from perdure.agents.outputs import output_hint, schema_name
+from perdure.agents.outputs import check_apart, output_hint, schema_name
 from perdure.agents.runs import AgentRun, current_run
 from perdure.agents.steps import TOOL_KEY, StepOptions
 from perdure.agents.stops import StopCondition
@@ -36,6 +36,7 @@ from perdure.sdk.budgets import Budget
 from perdure.sdk.client import Client, Handle, StartOptions
 from perdure.sdk.context import Context
 from perdure.sdk.errors import Misplaced
+from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.at_once import AtOnce
 from perdure.sdk.workflow import Workflow, declare
 from perdure.wire.requests import AgentSpec, WorkflowSpec
@@ -86,6 +87,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
                 "A durable agent needs a name: Agent(…, name='support') or durable(agent, name='support')."
             )
         hint = output_hint(agent.output_type)
+        check_apart(hint)
         self.agent = agent
         self._deps = deps
         self._models = dict(models or {})
@@ -276,6 +278,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
                 infer_name=False,
             )
         if conversation is not None:
+            encode(result.output, self._output_hint, where="result")  # else the run fails, and such a run adds nothing
             await conversation.end(result.new_messages())
         return result.output
 
@@ -331,7 +334,7 @@ def durable(agent: AbstractAgent[DepsT, OutT], **options: Unpack[DurableOptions[
 
     The agent stays as it is: functions, toolsets (each needs an `id`), output type, instructions and hooks. What may be
     told of it stands in `DurableOptions`. Raises `pydantic_ai.exceptions.UserError` for an agent that cannot be made
-    durable, and `ValueError` when it has no name.
+    durable, and `ValueError` when it has no name, or output types that JSON cannot tell apart.
 
     >>> support = durable(Agent(MODEL, name="support", output_type=Answer))         # doctest: +SKIP
     """

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Union
 
+from pydantic import BaseModel, TypeAdapter
 from pydantic_ai.output import NativeOutput, PromptedOutput, TextOutput, ToolOutput
 from pydantic_ai.tools import DeferredToolRequests
 
@@ -29,8 +31,37 @@ def schema_name(hint: Any) -> str:
     ('str', 'int | str')
     """
     if typing.get_origin(hint) in (Union, UnionType):
-        return " | ".join(described(member) for member in typing.get_args(hint))
+        return " | ".join(schema_name(member) for member in typing.get_args(hint))
+    if getattr(hint, "__is_model_like__", False):  # the library's StructuredDict: its schema has the name
+        return str(TypeAdapter(hint).json_schema().get("title") or "dict")
     return described(hint)
+
+
+def check_apart(hint: Any) -> None:
+    """Whether JSON can tell the members of an output type apart. Raises `ValueError` for two with the same fields: the
+    result of a run is read by its type, long after the model has chosen one by its tool."""
+    seen: list[tuple[Any, dict[str, Any]]] = []
+    for member in typing.get_args(hint) if typing.get_origin(hint) in (Union, UnionType) else ():
+        own = _fields(member)
+        for other, known in seen:
+            if own == known:
+                raise ValueError(
+                    f"The output types {described(other)} and {described(member)} have the same fields, so their JSON "
+                    f"is the same: give each a field that says which it is, as `kind: Literal[{described(member)!r}]`, "
+                    "with that as its default."
+                )
+        if own is not None:
+            seen.append((member, own))
+
+
+def _fields(member: Any) -> dict[str, Any] | None:
+    """The fields of a class whose values are written as objects; None for what is no such class."""
+    if isinstance(member, type) and issubclass(member, BaseModel):
+        return {name: field.annotation for name, field in member.model_fields.items()}
+    if isinstance(member, type) and is_dataclass(member):
+        hints = typing.get_type_hints(member)
+        return {field.name: hints[field.name] for field in fields(member)}
+    return None
 
 
 def _members(spec: Any) -> Iterator[Any]:
