@@ -7,6 +7,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic_ai import Agent, ModelRetry
 from pydantic_ai.exceptions import ToolFailed
+from pydantic_ai.messages import BinaryContent, UserPromptPart
 from tests.agents.scripted import Script, call, crashed
 from tests.embedded.house import keys_of, reaches, rows_of
 
@@ -65,6 +66,28 @@ def test_a_condition_that_would_stop_an_agent_at_once_is_refused(make: Callable[
         make()
 
 
+@pytest.mark.parametrize(
+    ("last", "answer"),
+    [
+        (call("search", "c9", query="more"), "thinking…"),
+        (["that is all", call("search", "c9", query="more")], "that is all"),
+    ],
+    ids=["only a call", "words and a call"],
+)
+async def test_a_model_that_calls_tools_all_the_same_ends_with_its_last_words(last: Any, answer: str) -> None:
+    script, agent = searching(*rounds(2), last, "never asked")
+    report = await crashed(durable(agent, stop=[max_steps(3)]), "Find it!")
+    assert report.result == answer
+    assert set(script.asked) == {0, 1, 2}
+
+
+async def test_one_that_has_said_nothing_says_why_it_ends() -> None:
+    script, agent = searching(call("search", "c1", query="it"), call("search", "c2", query="it"), "never asked")
+    async with embedded(Registry()) as p:
+        assert await durable(agent, stop=[max_steps(2)]).run(p, "Find it!") == "It has taken 2 steps."
+    assert set(script.asked) == {0, 1}
+
+
 @pytest.mark.slow
 async def test_a_structured_output_is_given_when_it_is_to_stop() -> None:
     script = Script(call("look", "c1"), call("final_result", "c2", text="enough"))
@@ -103,6 +126,23 @@ async def test_guards_are_steps_that_run_once() -> None:
         assert await keys_of(handle, Kind.STEP) == ["guard:on_topic", "guard:polite", "model:1", "guard:shorten"]
     assert ran == ["on_topic", "polite", "shorten"]
     assert "Please: Help!" in str(script.heard[0])
+
+
+async def test_a_guard_may_give_another_prompt_of_any_kind() -> None:
+    image = BinaryContent(b"x", media_type="image/png")
+
+    async def redacted(prompt: Any) -> Any:
+        return ("redacted", image) if prompt == "tuple" else ["redacted", image]
+
+    for prompt in ("list", "tuple"):
+        script = Script("ok")
+        async with embedded(Registry(), parks=False) as p:
+            guarded = durable(Agent(script.model, name="guarded"), input_guards=[redacted])
+            assert await guarded.run(p, prompt) == "ok"
+        [said] = script.heard[0][0].parts
+        assert isinstance(said, UserPromptPart) and isinstance(said.content, list)
+        text, shown = said.content
+        assert text == "redacted" and isinstance(shown, BinaryContent) and shown.data == b"x"
 
 
 async def test_a_guard_ends_the_run() -> None:

@@ -22,7 +22,7 @@ from pydantic_ai.usage import RequestUsage
 
 from perdure.agents.calls import Call, CallHook
 from perdure.agents.failures import is_refusal
-from perdure.agents.stops import told_to_answer
+from perdure.agents.stops import last_said, told_to_answer
 from perdure.sdk.budgets import Budget, Reservation, is_limited, reserve
 from perdure.sdk.errors import BudgetExceeded
 from perdure.wire.budgets import OnExceed, ReserveReply, usd_micros
@@ -145,9 +145,5 @@ def ended_by(error: BudgetExceeded, params: object) -> ModelResponse | None:
         return None
     if not params.model_request_parameters.allow_text_output:
         return None
-    words = error.message
-    for message in params.messages:
-        if isinstance(message, ModelResponse) and message.run_id == params.run_context.run_id:
-            said = [part.content for part in message.parts if isinstance(part, TextPart) and part.content]
-            words = "\n\n".join(said) or words
+    words = last_said(params.messages, params.run_context.run_id) or error.message
     return ModelResponse([TextPart(words)], finish_reason="length")

@@ -9,7 +9,7 @@ from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.capabilities import AbstractCapability, WrapToolExecuteHandler
 from pydantic_ai.durable_exec import BaseDurabilityCapability, DurabilityEngineSpec, conversation_id_from_run_id
 from pydantic_ai.exceptions import ModelRetry, ToolFailed, ToolFailedError, ToolRetryError
-from pydantic_ai.messages import ToolCallPart
+from pydantic_ai.messages import ModelResponse, ToolCallPart
 from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.tools import (
     AgentDepsT,
@@ -23,7 +23,7 @@ from pydantic_ai.tools import (
 from perdure.agents.approvals import Questions
 from perdure.agents.runs import current_run
 from perdure.agents.steps import TOOL_KEY, JsonCodec, StepBackend, StepOptions, not_recordable
-from perdure.agents.stops import StopCondition, answer_now, withheld
+from perdure.agents.stops import StopCondition, answer_now, withheld, without_calls
 from perdure.agents.streaming import Unstreamed, can_stream, emit_events
 from perdure.agents.watchdog import watched
 
@@ -108,6 +108,14 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         if run is not None and run.finishing is not None:
             answer_now(run, request_context)
         return request_context
+
+    async def after_model_request(
+        self, ctx: RunContext[AgentDepsT], *, request_context: ModelRequestContext, response: ModelResponse
+    ) -> ModelResponse:
+        run = current_run()
+        if run is None or run.finishing is None:
+            return response
+        return without_calls(run, request_context, response)
 
     async def wrap_tool_execute(
         self,

@@ -22,7 +22,7 @@ from pydantic_ai.exceptions import ModelRetry
 from pydantic_ai.output import OutputContext
 from pydantic_ai.tools import RunContext
 
-from perdure.agents.inputs import Prompt
+from perdure.agents.inputs import Prompt, prompt_json, read_prompt
 from perdure.agents.names import part
 from perdure.agents.runs import AgentRun, current_run
 from perdure.sdk.errors import Fatal
@@ -55,7 +55,9 @@ _PASS: Final = _Verdict()
 async def guarded_prompt(run: AgentRun, guards: Sequence[InputGuard], prompt: Prompt) -> Prompt:
     """The prompt as the guards let it pass. Raises `Tripped`."""
     for guard in guards:
-        replaced = await _asked(run, guard, (prompt,), str)
+        replaced = await _asked(
+            run, guard, (prompt,), lambda said, _: prompt_json(said), lambda said, _: read_prompt(said)
+        )
         prompt = prompt if replaced is None else replaced
     return prompt
 
@@ -71,12 +73,24 @@ class OutputGuards(AbstractCapability[Any]):
         run = current_run()
         if run is not None:
             for guard in self._guards:
-                replaced = await _asked(run, guard, (ctx, output), self._hint)
+                replaced = await _asked(run, guard, (ctx, output), self._written, self._read)
                 output = output if replaced is None else replaced
         return output
 
+    def _written(self, output: Any, where: str) -> bytes:
+        return values.encode(output, self._hint, where=where)
 
-async def _asked(run: AgentRun, guard: Callable[..., Any], given: tuple[Any, ...], hint: Any) -> Any:
+    def _read(self, data: bytes, where: str) -> Any:
+        return values.decode(data, self._hint, where=where)
+
+
+async def _asked(
+    run: AgentRun,
+    guard: Callable[..., Any],
+    given: tuple[Any, ...],
+    write: Callable[[Any, str], bytes],
+    read: Callable[[bytes, str], Any],
+) -> Any:
     """Ask a guard, as a step; what it wants to go on with instead, or None."""
     name = part(getattr(guard, "__name__", type(guard).__name__))
 
@@ -89,11 +103,11 @@ async def _asked(run: AgentRun, guard: Callable[..., Any], given: tuple[Any, ...
             return _Verdict("tripped", error.message)
         except ModelRetry as error:
             return _Verdict("retry", error.message)
-        return _PASS if value is None else _Verdict("replaced", None, Raw(values.encode(value, hint, where=name)))
+        return _PASS if value is None else _Verdict("replaced", None, Raw(write(value, name)))
 
     verdict = await run.ctx.step(f"guard.{name}", guarded, key=run.keys.again(f"guard:{name}"))
     if verdict.said == "tripped":
         raise Tripped(verdict.message or f"Guard {name} let it not pass.")
     if verdict.said == "retry":
         raise ModelRetry(verdict.message or "Answer again.")
-    return None if verdict.value is None else values.decode(bytes(verdict.value), hint, where=name)
+    return None if verdict.value is None else read(bytes(verdict.value), name)

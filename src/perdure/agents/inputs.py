@@ -34,10 +34,7 @@ class AgentInput(Struct, frozen=True, omit_defaults=True):
 
     def prompt(self) -> Prompt:
         """What the user says. Raises `BadValue` for what is no prompt."""
-        if self.input is None:
-            return None
-        said = decode(self.input)
-        return said if said is None or isinstance(said, str) else _read(list[UserContent], self.input, "input")
+        return None if self.input is None else read_prompt(bytes(self.input))
 
     def messages(self) -> list[ModelMessage] | None:
         """What was said before. Raises `BadValue`."""
@@ -68,12 +65,22 @@ def make_input(
     """What to start an execution with. Raises `BadValue` for dependencies that JSON cannot hold."""
     if deps is None and message_history is None and (prompt is None or isinstance(prompt, str)):
         return prompt
-    said = None if prompt is None else encode(prompt) if isinstance(prompt, str) else _write(list[UserContent], prompt)
     return AgentInput(
-        None if said is None else Raw(said),
+        None if prompt is None else Raw(prompt_json(prompt)),
         None if message_history is None else Raw(ModelMessagesTypeAdapter.dump_json(list(message_history))),
         None if deps is None else Raw(_write(deps_type, deps)),
     )
+
+
+def prompt_json(prompt: Prompt) -> bytes:
+    """A prompt as JSON. Raises `BadValue`."""
+    return encode(prompt) if prompt is None or isinstance(prompt, str) else _write(list[UserContent], list(prompt))
+
+
+def read_prompt(data: bytes) -> Prompt:
+    """The prompt that JSON is. Raises `BadValue` for what is none."""
+    said = decode(data)
+    return said if said is None or isinstance(said, str) else _read(list[UserContent], data, "input")
 
 
 @functools.lru_cache(maxsize=256)
@@ -88,7 +95,7 @@ def _write(type_: Any, value: Any) -> bytes:
         raise BadValue(f"`{getattr(type_, '__name__', type_)}` cannot be sent as JSON: {error}") from error
 
 
-def _read(type_: Any, data: Raw, where: str) -> Any:
+def _read(type_: Any, data: bytes | Raw, where: str) -> Any:
     try:
         return _adapter(type_).validate_json(bytes(data))
     except ValidationError as error:

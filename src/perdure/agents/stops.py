@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from pydantic_ai.messages import InstructionPart, ModelMessage, ModelResponse, TextPart, ToolReturnPart
+from pydantic_ai.messages import InstructionPart, ModelMessage, ModelResponse, TextPart, ToolCallPart, ToolReturnPart
 from pydantic_ai.models import ModelRequestContext, ModelRequestParameters
 from pydantic_ai.tools import RunContext, ToolDefinition
 
@@ -90,6 +90,30 @@ def withheld(
                 run.finish(why)
                 break
     return tools if run.finishing is None else []
+
+
+def without_calls(run: AgentRun, request: ModelRequestContext, response: ModelResponse) -> ModelResponse:
+    """The answer of a model that calls tools which it has not any more: its words, else the last ones that it has said
+    in this run, else why it was to stop. As it is where the agent owes another output than text."""
+    parameters = request.model_request_parameters
+    outputs = {tool.name for tool in parameters.output_tools}
+    calls = [part for part in response.parts if isinstance(part, ToolCallPart)]
+    if not calls or not parameters.allow_text_output or any(call.tool_name in outputs for call in calls):
+        return response
+    kept = [part for part in response.parts if not isinstance(part, ToolCallPart)]
+    if not any(isinstance(part, TextPart) and part.content for part in kept):
+        kept.append(TextPart(last_said(request.messages, run.id) or run.finishing or ""))
+    return replace(response, parts=kept)
+
+
+def last_said(messages: Sequence[ModelMessage], run_id: str | None) -> str | None:
+    """The last words of a run; None when it has said nothing."""
+    for message in reversed(messages):
+        if isinstance(message, ModelResponse) and message.run_id == run_id:
+            said = [part.content for part in message.parts if isinstance(part, TextPart) and part.content]
+            if said:
+                return "\n\n".join(said)
+    return None
 
 
 def answer_now(run: AgentRun, request: ModelRequestContext) -> None:
