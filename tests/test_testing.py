@@ -216,6 +216,6 @@ async def test_the_pages_examples_run() -> None:
     module = types.ModuleType("documented")
     exec(compile(source, "docs/testing.md", "exec"), vars(module))
     tests = [value for name, value in vars(module).items() if name.startswith("test_")]
-    assert len(tests) == 4
+    assert len(tests) == 5
     for test in tests:
         await test()

@@ -239,6 +239,8 @@ class SharedLease(Lease):
 class Embedded(Client):
     """A client with its engine and its worker inside."""
 
+    worker: Worker
+
     def __init__(self, engine: Engine, worker: Worker, transport: LocalTransport, *, declared: bool) -> None:
         super().__init__(transport)
         self.engine = engine

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Final, Generic, TypeGuard, TypeVar, Unpack, get_origin
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeGuard, TypeVar, Unpack, get_origin
 
 from pydantic_ai.agent import AbstractAgent, Agent
 from pydantic_ai.capabilities import AbstractCapability
@@ -28,6 +28,7 @@ from perdure.agents.limits import Limits
 from perdure.agents.names import part, prefix_of
 from perdure.agents.options import DurableOptions, WorkflowOptions
 from perdure.agents.outputs import check_apart, output_hint, schema_name
+from perdure.agents.overrides import Overrides
 from perdure.agents.runs import AgentRun, current_run
 from perdure.agents.steps import TOOL_KEY, StepOptions
 from perdure.agents.stops import StopCondition
@@ -42,11 +43,16 @@ from perdure.sdk.workflow import Workflow, declare
 from perdure.wire.requests import AgentSpec, WorkflowSpec
 from perdure.wire.workflows import WorkflowType
 
+if TYPE_CHECKING:
+    from perdure.sdk.worker import Worker
+
 DepsT = TypeVar("DepsT")
 OutT = TypeVar("OutT")
 OutT_co = TypeVar("OutT_co", covariant=True)
 
 WATCHDOG: Final = 5
+OVERRIDDEN: Final = "perdure.overridden"
+"""Under this name stands the model that the agent was given by `override`."""
 _AT_ONCE: Final = AtOnce()
 
 
@@ -89,6 +95,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         hint = output_hint(agent.output_type)
         check_apart(hint)
         self.agent = agent
+        self._overrides = Overrides(agent)
         self._deps = deps
         self._models = dict(models or {})
         self._budget = budget
@@ -122,6 +129,10 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         # Now, so that a toolset without an id is a mistake of the program and not of its first run.
         self._bound = self._bind(self._models)
         self._models_are_known = not isinstance(agent.model, str) or agent.root_capability.has_resolve_model_id
+
+    def starting(self, worker: Worker | None) -> None:
+        """Raises `Misplaced` when `agent.override(…)` holds here that does not reach that worker."""
+        self._overrides.check_start(self.name, worker)
 
     def spec(self) -> WorkflowSpec:
         """What a worker's registration says of it."""
@@ -253,10 +264,15 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
     # --- running it --------------------------------------------------------------------------------------------------
 
     async def _run(self, ctx: Context, payload: AgentPayload, prefix: str) -> Any:
+        with self._overrides.as_in(ctx.outside) as overridden:
+            return await self._run_here(ctx, payload, prefix, self._durability(overridden))
+
+    async def _run_here(
+        self, ctx: Context, payload: AgentPayload, prefix: str, durability: AbstractCapability[Any]
+    ) -> Any:
         given = as_input(payload)
         deps = self._given_deps(ctx) if given.deps is None else given.dependencies(self.agent.deps_type)
         run = AgentRun(ctx, self.name, self._hooks, prefix)
-        durability = self._durability()
         conversation = None if prefix else await Conversation.begin(run, self._compaction, self._summarizer())
         history, capabilities = given.messages(), self._capabilities
         if conversation is not None:
@@ -284,7 +300,11 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
 
     def _summarizer(self) -> Model | str | None:
         """The model that shortens conversations; one that is named is looked up as the agent's own is."""
-        model = (self._compaction.by if self._compaction is not None else None) or self.agent.model
+        model = (
+            self._overrides.model()
+            or (self._compaction.by if self._compaction is not None else None)
+            or self.agent.model
+        )
         return self._models.get(model, model) if isinstance(model, str) else model
 
     def _given_deps(self, ctx: Context) -> Any:
@@ -308,7 +328,10 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         kind = get_origin(self.agent.deps_type) or self.agent.deps_type
         return deps if isinstance(kind, type) and isinstance(deps, kind) else None
 
-    def _durability(self) -> AbstractCapability[DepsT]:
+    def _durability(self, overridden: bool) -> AbstractCapability[DepsT]:
+        if overridden:  # in a test: what is bound is what holds in this run
+            model = self._overrides.model()
+            return self._bind({**self._models, OVERRIDDEN: model} if isinstance(model, Model) else self._models)
         if not self._models_are_known:
             # A model that is given by name is made once, in the worker; otherwise each request would make its own,
             # with connections of its own.

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from perdure.sdk.budgets import Budget
     from perdure.sdk.sync import SyncClient
     from perdure.sdk.transport import Transport
+    from perdure.sdk.worker import Worker
     from perdure.wire.public_budgets import BudgetResponse
 
 I = TypeVar("I")  # noqa: E741  # input
@@ -155,6 +156,9 @@ class Client:
     >>> await handle.result()                                                   # doctest: +SKIP
     """
 
+    worker: Worker | None = None
+    """The worker inside, of an embedded client."""
+
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._waiting: list[_Start] = []
@@ -219,6 +223,8 @@ class Client:
         `WorkflowNotFound`, `DeploymentNotFound`.
         """
         item = start_item(workflow, input, **options)
+        if isinstance(workflow, Workflow):
+            workflow.starting(self.worker)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Started | Problem] = loop.create_future()
         self._waiting.append((item, future))

@@ -8,6 +8,7 @@ repeat.
 """
 
 import asyncio
+import contextvars
 import logging
 import random
 import uuid
@@ -16,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import (
     Any,
+    Final,
     NoReturn,
     ParamSpec,
     TypeVar,
@@ -86,6 +88,9 @@ R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
 
+_NOTHING: Final = contextvars.Context()
+
+
 class Context:
     """What a workflow's function gets as its first argument. It works in that function, not in steps."""
 
@@ -94,6 +99,7 @@ class Context:
         "logs",
         "machine",
         "outbox",
+        "outside",
         "progress_news",
         "readings",
         "refused",
@@ -107,6 +113,7 @@ class Context:
         claim: Claimed,
         readings: dict[int, Transcript] | None = None,
         tell: Callable[[str], None] | None = None,
+        outside: Mapping[contextvars.ContextVar[Any], Any] = _NOTHING,
     ) -> None:
         self.machine = machine
         self.claim = claim
@@ -119,6 +126,8 @@ class Context:
         self.taken: dict[str, None] = {}
         """Executions whose messages were taken, or looked for."""
         self.outbox = Outbox(claim.id, tell)
+        self.outside = outside
+        """The context variables around the worker when it was started."""
         self.unlimited = False
         """Whether the server said that there is no budget to spend from."""
         self.refused: dict[str, asyncio.Event] = {}

@@ -171,7 +171,9 @@ class Runner:
             self._finish(self._failed(error))
             return None
         machine = Machine(lambda: workflow.begin(context, value), seed=claimed.id, strict=workflow.strict)
-        context = self.context = Context(machine, claimed, self._readings, self.worker.tell_of_emitted)
+        context = self.context = Context(
+            machine, claimed, self._readings, self.worker.tell_of_emitted, self.worker.outside
+        )
         return machine
 
     # --- rows in, effects out ----------------------------------------------------------------------------------------

@@ -94,6 +94,8 @@ class Worker:
         self.threads = ThreadPoolExecutor(threads, thread_name_prefix="perdure-step")
         self.free_threads = asyncio.Semaphore(threads)
         """A sync step takes one before it begins; it is given back by `in_thread`."""
+        self.outside = contextvars.Context()
+        """The context variables around the worker when it was started: what it runs has contexts of its own."""
         self.id = ""
         self.loop: asyncio.AbstractEventLoop
         self._epoch = ""
@@ -128,6 +130,7 @@ class Worker:
         """Register and begin to claim. Raises what the server refuses (a bad key, a bad name), and `Unavailable` when
         it cannot be reached; with `wait` a server that is not there yet is waited for."""
         self.loop = asyncio.get_running_loop()
+        self.outside = contextvars.copy_context()
         _collect_less()
         if wait:
             await self._register_anew(refusals=True)

@@ -28,6 +28,7 @@ from perdure.wire.requests import QueueSpec, ScheduleSpec, TriggerSpec, Workflow
 
 if TYPE_CHECKING:
     from perdure.sdk.context import Context
+    from perdure.sdk.worker import Worker
 
 I = TypeVar("I")  # noqa: E741  # Input and Result: the two types that follow a workflow everywhere
 R = TypeVar("R")
@@ -166,6 +167,10 @@ class Workflow(Generic[I_contra, R_co]):
         """The coroutine of one execution; the function's `ctx` is found by steps that are called directly."""
         current_context.set(ctx)
         return self.fn(ctx, input) if self.takes_input and input is not NO_INPUT else self.fn(ctx)
+
+    def starting(self, worker: "Worker | None") -> None:
+        """It is about to be started by a client, whose own worker this is if it has one inside. Raises what speaks
+        against it."""
 
     def spec(self) -> WorkflowSpec:
         """What a worker's registration says of it."""
