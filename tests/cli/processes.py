@@ -66,6 +66,11 @@ async def asks(ctx: Context) -> object:
 
 
 @registry.workflow
+async def hands_over(ctx: Context) -> object:
+    return await ctx.run_child(asks)
+
+
+@registry.workflow
 async def naps(ctx: Context) -> None:
     await ctx.sleep(7_200)
 

@@ -38,3 +38,17 @@ def test_what_waits_is_listed_and_answered_with_a_name(busy_house: House) -> Non
 def test_an_answer_may_be_any_json(busy_house: House) -> None:
     id = ask(busy_house)
     assert f"{id} goes on" in busy_house.run("approve", id, "approve", "--data", "[1]").stdout
+
+
+def test_who_waits_for_a_child_that_asks_is_shown_the_way_to_the_question(busy_house: House) -> None:
+    id = busy_house.run("run", "hands_over", "--detach").stdout.strip()
+    until_true(lambda: busy_house.lines("ls", "--parent", id, "--phase", "waiting"))
+    [child] = busy_house.lines("ls", "--parent", id)
+    until_true(lambda: busy_house.json("show", id)["execution"]["phase"] == "waiting")
+    shown = busy_house.run("show", id).stdout
+    assert f"Waits for\n  its child {child['id']} (asks), which is waiting\n" in shown
+    assert f"    perdure show {child['id']}\n" in shown
+    assert f"perdure resume {child['id']} approve" in busy_house.run("show", child["id"]).stdout
+    busy_house.run("resume", child["id"], "approve", "--data", "1")
+    until_true(lambda: busy_house.json("show", id)["execution"]["status"] == "completed")
+    assert "Waits for" not in busy_house.run("show", id).stdout

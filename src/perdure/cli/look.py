@@ -1,6 +1,6 @@
 """Looking at executions, and stopping them: ls, show, logs, cancel."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from perdure.sdk.client import Client
     from perdure.wire.records import Execution, Row
     from perdure.wire.requests import LogLine
+
+CHILDREN_SHOWN: Final = 20
+"""Of those that an execution waits for, by `show`."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -129,8 +132,11 @@ def show(
     from perdure.cli.conversation import is_agent_run
     from perdure.cli.waits import NOTHING, behind_words, page_link, print_waits, waits_of
     from perdure.wire.public import execution_response, step_response
+    from perdure.wire.requests import ListFilters
+    from perdure.wire.status import FINAL, Phase
 
     links: dict[str, str] = {}
+    children: list[Execution] = []
 
     async def work(client: "Client") -> "tuple[Execution, list[Row], dict[str, Any], bool | None]":
         execution = await client.get(id)
@@ -142,6 +148,10 @@ def show(
             for wait in waiting["waits"]:
                 if wait["data"] is not None:
                     links[wait["key"]] = await page_link(client, id, wait["key"])
+            if execution.phase is Phase.WAITING:
+                open_ones = [phase.value for phase in Phase if phase not in FINAL]
+                found = await client.list(ListFilters(phases=open_ones, parent_execution_id=id), limit=CHILDREN_SHOWN)
+                children.extend(found.executions)
         return execution, rows, waiting, await is_served(client, execution)
 
     execution, rows, waiting, served = with_client(url, work)
@@ -161,7 +171,7 @@ def show(
         _print_conversation(execution, rows)
     else:
         _print_journal(rows, execution.created_at_us)
-    print_waits(id, waiting["waits"], links)
+    print_waits(id, waiting["waits"], links, children)
 
 
 async def is_served(client: "Client", execution: "Execution") -> bool | None:

@@ -2,13 +2,14 @@
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from perdure.cli.common import ask, say
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
+    from perdure.wire.records import Execution
 
 LINK_SECONDS: Final = 3_600
 """How long a link that `show` prints is good."""
@@ -69,13 +70,18 @@ def behind_words(behind: dict[str, Any] | None) -> str:
     return f"room in queue {behind['name']!r}, which runs {behind['limit']}{whose} at a time: now {ids}{more}"
 
 
-def print_waits(id: str, waits: list[dict[str, Any]], links: dict[str, str]) -> None:
-    """The open waits, each with the command that ends it."""
+def print_waits(
+    id: str, waits: list[dict[str, Any]], links: dict[str, str], children: "Sequence[Execution]" = ()
+) -> None:
+    """The open waits, each with the command that ends it, and the children that are under way."""
     from perdure.cli.render import plain
 
-    if not waits:
+    if not waits and not children:
         return
     say("\nWaits for")
+    for child in children:
+        say(f"  its child {child.id} ({plain(child.workflow_id)}), which is {child.phase.value}")
+        say(f"    perdure show {child.id}")
     for wait in waits:
         step = shlex.quote(wait["key"])
         form = wait["data"].get("_form") if isinstance(wait["data"], dict) else None
