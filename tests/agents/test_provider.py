@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from openai import APIConnectionError, AsyncOpenAI, RateLimitError
 from pydantic_ai import Agent
+from pydantic_ai.models import infer_model
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from tests.agents.provider import Provider, read_log, serving
 from tests.embedded.house import keys_of
 
@@ -86,6 +88,7 @@ async def test_an_agent_speaks_the_protocol_that_the_name_of_its_model_stands_fo
     name: str, stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agent = Agent(name, name="clerk", defer_model_check=True)
+    provider = Provider(SCRIPTS)
 
     @agent.tool_plain
     def find(id: str) -> str:
@@ -95,14 +98,20 @@ async def test_an_agent_speaks_the_protocol_that_the_name_of_its_model_stands_fo
     def weigh() -> int:
         return 3
 
-    clerk = durable(agent, stream=stream)
-    provider = Provider(SCRIPTS)
-    async with serving(provider) as url, embedded(":memory:", Registry(clerk), parks=False) as p:
+    async with serving(provider) as url:
         monkeypatch.setenv("OPENAI_BASE_URL", url)
         monkeypatch.setenv("OPENAI_API_KEY", "none")
-        handle = await clerk.start(p, "order 7")
-        assert await handle.result() == "found"
-        said = "".join([one.text async for one in events(handle)])
-        assert said == ("found" if stream else "")
-        assert await keys_of(handle, Kind.STEP) == ["model:1", "tool:find:call-0-0", "tool:weigh:call-0-1", "model:2"]
+        model = infer_model(name)
+        assert isinstance(model, OpenAIChatModel | OpenAIResponsesModel)
+        clerk = durable(agent, stream=stream, models={name: model})
+        async with model.client, embedded(":memory:", Registry(clerk), parks=False) as p:
+            handle = await clerk.start(p, "order 7")
+            assert await handle.result() == "found"
+            assert "".join([one.text async for one in events(handle)]) == "found"
+            assert await keys_of(handle, Kind.STEP) == [
+                "model:1",
+                "tool:find:call-0-0",
+                "tool:weigh:call-0-1",
+                "model:2",
+            ]
     assert [call.streamed for call in provider.made()] == [stream, stream]

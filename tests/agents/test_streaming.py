@@ -151,7 +151,6 @@ async def test_what_does_not_stream_is_live_with_whole_answers() -> None:
         said = [one async for one in quiet.stream(p, "How warm?")]
         assert [(one.item.kind, one.item.key, one.text) for one in said] == [
             ("part_start", "model:1", "quiet"),
-            ("final_result", "model:1", ""),
         ]
         handle = await spoken.start(p, "How warm?")
         items = [one async for one in events(handle)]
@@ -161,7 +160,6 @@ async def test_what_does_not_stream_is_live_with_whole_answers() -> None:
             "function_tool_call",
             "function_tool_result",
             "part_start",
-            "final_result",
         ]
         assert [one.event.part.content for one in items if isinstance(one.event, FunctionToolResultEvent)] == [4]
         rows = await p.journal(handle.id)

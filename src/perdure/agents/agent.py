@@ -343,7 +343,10 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         return self._bound
 
     def _bind(self, models: Mapping[str, Model]) -> AbstractCapability[DepsT]:
-        made: PerdureDurability[DepsT] = PerdureDurability(models=models, name=self.name, **self._bounds)
+        model = models.get(OVERRIDDEN, self.agent.model)
+        if isinstance(model, str):
+            model = models.get(model, model)
+        made: PerdureDurability[DepsT] = PerdureDurability(models=models, model=model, name=self.name, **self._bounds)
         return made.for_agent(self.agent)
 
 

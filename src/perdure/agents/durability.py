@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.capabilities import AbstractCapability, WrapToolExecuteHandler
 from pydantic_ai.durable_exec import BaseDurabilityCapability, DurabilityEngineSpec, conversation_id_from_run_id
 from pydantic_ai.exceptions import ModelRetry, ToolFailed, ToolFailedError, ToolRetryError
-from pydantic_ai.messages import ModelResponse, ToolCallPart
+from pydantic_ai.messages import (
+    FunctionToolCallEvent,
+    FunctionToolResultEvent,
+    ModelResponse,
+    ToolCallPart,
+    ToolReturn,
+    ToolReturnPart,
+)
 from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.tools import (
     AgentDepsT,
@@ -24,10 +31,12 @@ from perdure.agents.approvals import Questions
 from perdure.agents.runs import current_run
 from perdure.agents.steps import TOOL_KEY, JsonCodec, StepBackend, StepOptions, not_recordable
 from perdure.agents.stops import StopCondition, answer_now, withheld, without_calls
-from perdure.agents.streaming import Unstreamed, can_stream, emit_events
+from perdure.agents.streaming import Unstreamed, can_stream, emit_event, emit_events
 from perdure.agents.watchdog import watched
 
 CODEC: Final = JsonCodec()
+
+Outcome: TypeAlias = Literal["success", "failed", "retried"]
 
 
 class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
@@ -51,6 +60,7 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         self,
         *,
         models: Mapping[str, Model] | None = None,
+        model: Model | str | None = None,
         stream: bool | None = None,
         name: str | None = None,
         model_step: StepOptions | None = None,
@@ -59,11 +69,12 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         watchdog: int | None = None,
         answer_timeout: float | None = None,
     ) -> None:
-        super().__init__(models=models, event_stream_handler=emit_events, name=name)
+        self._streams = (not isinstance(model, Model) or can_stream(model)) if stream is None else stream
+        self._must_stream = stream is True
+        super().__init__(models=models, event_stream_handler=emit_events if self._streams else None, name=name)
         if watchdog is not None and watchdog < 2:
             raise ValueError(f"A loop has at least 2 rounds; got watchdog={watchdog!r}.")
-        self._backend = StepBackend(model_step or {}, tool_step or {})
-        self._stream = stream
+        self._backend = StepBackend(model_step or {}, tool_step or {}, tells_answers=not self._streams)
         self._stop = tuple(stop)
         self._watchdog = watchdog
         self._questions = Questions(answer_timeout)
@@ -88,9 +99,8 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         return None if run is None else run.ctx.session_id or conversation_id_from_run_id(run_id)
 
     def get_wrapper_model(self, model: Model) -> Model | None:
-        """What a run does is told live in any case; whether its model streams is asked of each that it has."""
-        streams = can_stream(model) if self._stream is None else self._stream
-        return None if streams else Unstreamed(model)
+        """Of several models that a run may have some may not stream."""
+        return Unstreamed(model) if self._streams and not self._must_stream and not can_stream(model) else None
 
     # What bounds a run and who is asked in it are here, not in capabilities of their own: each of those costs every run
     # time at each of its hooks. This one comes after all others of its kind, so what a program answers by itself does
@@ -126,11 +136,20 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         args: dict[str, Any],
         handler: WrapToolExecuteHandler,
     ) -> Any:
+        tells = not self._streams and current_run() is not None
+        if tells:
+            emit_event(FunctionToolCallEvent(call))
         try:
             result = await handler(args)
         except (ModelRetry, ToolRetryError, ToolFailed, ToolFailedError) as error:
+            if tells:
+                outcome: Outcome = "retried" if isinstance(error, ModelRetry | ToolRetryError) else "failed"
+                emit_event(_result_of(call, str(error), outcome))
             await self._watched(ctx, call.tool_name, args, str(error))  # the model is told, and may do the same again
             raise
+        if tells:
+            given = result.return_value if isinstance(result, ToolReturn) else result
+            emit_event(_result_of(call, given, "success"))
         await self._watched(ctx, call.tool_name, args, result)
         return result
 
@@ -151,3 +170,7 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         run = current_run()
         if run is not None and self._watchdog is not None:
             await watched(run, self._watchdog, ctx, tool, args, outcome)
+
+
+def _result_of(call: ToolCallPart, content: Any, outcome: Outcome) -> FunctionToolResultEvent:
+    return FunctionToolResultEvent(ToolReturnPart(call.tool_name, content, call.tool_call_id, outcome=outcome))

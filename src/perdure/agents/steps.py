@@ -33,6 +33,7 @@ from pydantic_ai.durable_exec import (
     record_durable_unit,
 )
 from pydantic_ai.exceptions import UserError
+from pydantic_ai.messages import ModelResponse
 from pydantic_ai.toolsets import ToolsetTool
 from pydantic_ai.usage import RunUsage
 
@@ -42,6 +43,7 @@ from perdure.agents.failures import is_transient, recorded_failure
 from perdure.agents.limits import patient
 from perdure.agents.names import StepName, step_name
 from perdure.agents.runs import AgentRun, current_run
+from perdure.agents.streaming import emit_answer
 from perdure.sdk.budgets import admitted
 from perdure.sdk.errors import BudgetExceeded, Fatal, StepFailed
 from perdure.sdk.steps import ONCE, Retry, StepCall, as_policy, step_result
@@ -91,13 +93,15 @@ def not_recordable(error: Exception) -> Fatal:
 class StepBackend(DurableOperationBackend[StepOptions]):
     """Binds an agent's operations to steps. `hooks` and names come from the run that is current at the call."""
 
-    def __init__(self, model: StepOptions, tool: StepOptions) -> None:
+    def __init__(self, model: StepOptions, tool: StepOptions, *, tells_answers: bool = False) -> None:
+        """`tells_answers`: models do not stream, so their steps tell what they said."""
         self._by_role: dict[str, StepOptions] = {"model": model, "tool": tool}
+        self._tells_answers = tells_answers
 
     def bind(
         self, operation: DurableOperation[ParamsT, WireT, ResultT]
     ) -> BoundDurableOperation[ParamsT, WireT, ResultT]:
-        return _Bound(operation, self._options(operation))
+        return _Bound(operation, self._options(operation), self._tells_answers)
 
     def _options(self, operation: DurableOperation[Any, Any, Any]) -> StepOptions:
         return self._by_role.get(operation.config_role, _PLAIN)
@@ -126,9 +130,12 @@ class StepBackend(DurableOperationBackend[StepOptions]):
 class _Bound(BoundDurableOperation[ParamsT, WireT, ResultT], Generic[ParamsT, WireT, ResultT]):
     """One operation: each call of it is a step of the current run's execution."""
 
-    def __init__(self, operation: DurableOperation[ParamsT, WireT, ResultT], options: StepOptions) -> None:
+    def __init__(
+        self, operation: DurableOperation[ParamsT, WireT, ResultT], options: StepOptions, tells_answers: bool
+    ) -> None:
         self._operation = operation
         self._options = options
+        self._tells_answers = tells_answers
 
     @property
     def operation(self) -> DurableOperation[ParamsT, WireT, ResultT]:
@@ -159,7 +166,7 @@ class _Bound(BoundDurableOperation[ParamsT, WireT, ResultT], Generic[ParamsT, Wi
     async def _step(self, params: ParamsT, run: AgentRun, named: StepName, options: Any) -> Raw:
         """The operation as the next step of its name."""
         is_model = self._operation.config_role == "model"
-        body = _Body(self._operation, params, run)
+        body = _Body(self._operation, params, run, self._tells_answers)
         machine = run.ctx.machine
         asked = machine.new_call(
             Kind.STEP,
@@ -187,7 +194,10 @@ class _Bound(BoundDurableOperation[ParamsT, WireT, ResultT], Generic[ParamsT, Wi
 class _Body(Generic[ParamsT]):
     """What runs as a step, in the worker's loop."""
 
-    def __init__(self, operation: DurableOperation[ParamsT, Any, Any], params: ParamsT, run: AgentRun) -> None:
+    def __init__(
+        self, operation: DurableOperation[ParamsT, Any, Any], params: ParamsT, run: AgentRun, tells_answers: bool
+    ) -> None:
+        self._tells_answers = tells_answers
         self._operation = operation
         self._params = params
         self._run = run
@@ -221,6 +231,8 @@ class _Body(Generic[ParamsT]):
             value = await operation.handler(params)
         else:
             value = await hooked(run.hooks, call, lambda: operation.handler(last_words(params)))
+        if self._tells_answers and isinstance(value, ModelResponse):
+            emit_answer(value)
         payload = operation.result_codec.dump(value)
         assert isinstance(payload, Raw)
         if before is not None:

@@ -2,7 +2,8 @@
 
 Words of a model are emitted inside the step that asks it, so they are live, and a step that begins anew takes them
 back; those of a model that does not stream come there, too, all at once. What follows from recorded answers (which
-tool is called, what it gave) is emitted by the agent's own code: once, because a replay is silent.
+tool is called, what it gave) is emitted by the agent's own code: once, because a replay is silent. The library tells of
+all that as a stream only, which takes its time; where no model streams, the same events are made here.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_ai.messages import (
     AgentStreamEvent,
     ModelMessage,
+    ModelResponse,
     PartDeltaEvent,
     PartEndEvent,
     PartStartEvent,
@@ -79,17 +81,27 @@ def _event_of(item: StreamItem) -> AgentStreamEvent | None:
 async def emit_events(ctx: RunContext[Any], events: AsyncIterable[AgentStreamEvent]) -> None:
     """The handler of an agent's events: each becomes an item of the stream."""
     async for event in events:
-        if isinstance(event, PartEndEvent):
-            continue  # says again what its parts have said
-        step, run = running_step.get(), current_run()
-        emit = step.emit if step is not None else run.ctx.emit if run is not None else None
-        if emit is None:
-            return
-        data = _EVENT.dump_python(event, mode="json")
-        try:
-            emit(event.event_kind, data)
-        except BadValue:  # too long: a tool may give megabytes. That it gave something is told
-            emit(event.event_kind, _beginning(data))
+        if not isinstance(event, PartEndEvent):  # says again what its parts have said
+            emit_event(event)
+
+
+def emit_event(event: AgentStreamEvent) -> None:
+    """An event as an item of the stream of the step, or of the run, whose code is running."""
+    step, run = running_step.get(), current_run()
+    emit = step.emit if step is not None else run.ctx.emit if run is not None else None
+    if emit is None:
+        return
+    data = _EVENT.dump_python(event, mode="json")
+    try:
+        emit(event.event_kind, data)
+    except BadValue:  # too long: a tool may give megabytes. That it gave something is told
+        emit(event.event_kind, _beginning(data))
+
+
+def emit_answer(response: ModelResponse) -> None:
+    """What a model said that does not stream, each part in one piece."""
+    for index, part in enumerate(response.parts):
+        emit_event(PartStartEvent(index=index, part=part))
 
 
 def _beginning(data: dict[str, Any]) -> dict[str, Any]:
@@ -100,7 +112,7 @@ def _beginning(data: dict[str, Any]) -> dict[str, Any]:
 
 
 class Unstreamed(WrapperModel):
-    """A model that is asked for its answer as a whole: to whoever wants a stream, that comes in one piece."""
+    """A model beside others that stream: it is asked for its answer as a whole, which comes in one piece."""
 
     @asynccontextmanager
     async def request_stream(
