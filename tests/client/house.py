@@ -68,8 +68,6 @@ class House:
         self.store = store
         self.folder = folder
         self.with_key = with_key
-        self.modules = "app"
-        """What the worker serves."""
         self.port = 0
         self.project_id = ""
         self.key = ""
@@ -118,7 +116,7 @@ class House:
             "POLOS_PROJECT_ID": self.project_id,
             "POLOS_DEPLOYMENT_ID": "shop",
             "POLOS_WAIT_THRESHOLD_SECONDS": "0",
-            "MODULES": self.modules,
+            "MODULES": "app triggers",
             "LOG": str(self.log),
             "GATES": str(self.gates),
             "PYTHONUNBUFFERED": "1",

@@ -118,9 +118,9 @@ async def fire_and_forget(ctx: WorkflowContext, payload: dict[str, Any]):
 
 @workflow(id="nap")
 async def nap(ctx: WorkflowContext, payload: dict[str, Any]):
-    note("nap begins")
+    note(f"nap {payload['name']} begins")
     await ctx.step.wait_for("rest", seconds=payload["seconds"])
-    note("nap ends")
+    note(f"nap {payload['name']} ends")
     return "rested"
 
 
@@ -162,6 +162,13 @@ async def narrow(ctx: WorkflowContext, payload: dict[str, Any]):
     return payload["n"]
 
 
+@workflow(id="keyed", queue={"concurrency_limit": 1})
+async def keyed(ctx: WorkflowContext, payload: dict[str, Any]):
+    note(f"keyed {payload['name']} enters")
+    await gate(payload["name"])
+    note(f"keyed {payload['name']} leaves")
+
+
 class Counter(BaseModel):
     count: int = 0
 
@@ -176,6 +183,11 @@ async def counts(ctx: WorkflowContext, payload: dict[str, Any]):
 async def scheduled(ctx: WorkflowContext, payload: dict[str, Any]):
     note(f"scheduled {payload['key']}")
     return "done"
+
+
+@workflow(id="ticks", schedule={"cron": "* * * * *", "timezone": "UTC", "key": "each minute"})
+async def ticks(ctx: WorkflowContext, payload: dict[str, Any]):
+    note(f"ticks {payload['timestamp']}")
 
 
 # --- agents, with a model that needs no network --------------------------------------------------------------------
@@ -248,7 +260,7 @@ async def add(ctx: WorkflowContext, payload: Sum):
 
 @tool(id="remove", description="removes, if somebody says yes", approval="always")
 async def remove(ctx: WorkflowContext, payload: Sum):
-    note("remove")
+    note(f"remove {payload.a}")
     return {"removed": payload.a}
 
 

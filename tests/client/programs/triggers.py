@@ -18,3 +18,10 @@ async def triggered_batch(ctx: WorkflowContext, payload: dict[str, Any]):
     numbers = [event["data"]["n"] for event in payload["events"]]
     note(f"batch {numbers}")
     return numbers
+
+
+@workflow(id="triggered_late", trigger_on_event="few", batch_size=3, batch_timeout_seconds=1)
+async def triggered_late(ctx: WorkflowContext, payload: dict[str, Any]):
+    numbers = [event["data"]["n"] for event in payload["events"]]
+    note(f"late {numbers}")
+    return numbers
