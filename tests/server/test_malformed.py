@@ -9,7 +9,7 @@ import json
 import random
 import re
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -19,7 +19,9 @@ import httpx2
 import psutil
 import pytest
 from tests.cli.processes import PERDURE, free_port
+from tests.server.other_doors import QUESTION, OtherDoors
 from tests.server.requests import NOBODY, ROUTES, body_of, query_of, url_of
+from tests.server.serving import Hand
 
 from perdure.server.routing import Route
 
@@ -65,9 +67,9 @@ WORDS: Final = (
 class Maker:
     """Makes malformed requests: a good one for some route, and then something that goes wrong."""
 
-    def __init__(self, seed: int, keys: tuple[str, ...]) -> None:
+    def __init__(self, seed: int, key: str, question: str) -> None:
         self.random = random.Random(seed)
-        self.keys = keys
+        self.key = key
         self.kinds: tuple[Callable[[], bytes], ...] = (
             self.request_line,
             self.first_bytes,
@@ -82,6 +84,7 @@ class Maker:
             self.flipped,
             self.cut,
             self.two_at_once,
+            *OtherDoors(self.random, key, question, WORDS).kinds,
         )
 
     def make(self) -> tuple[str, bytes]:
@@ -89,7 +92,7 @@ class Maker:
         return kind.__name__, kind()
 
     def route(self, *, with_body: bool = False) -> Route:
-        # Streams do not end, and the pages have no errors.
+        # Streams do not end, and the pages' errors are in HTML: see OtherDoors.
         found = [
             route
             for route in ROUTES
@@ -120,7 +123,7 @@ class Maker:
         target = url_of(route) + (f"?{query}" if query else "")
         lines = [line if line is not None else f"{route.method} {target} HTTP/1.1".encode()]
         lines += [b"Host: 127.0.0.1", b"Connection: close", b"Perdure-Protocol: 1"]
-        lines.append(b"Authorization: Bearer " + self.random.choice(self.keys).encode())
+        lines.append(b"Authorization: Bearer " + self.key.encode())
         lines += headers or []
         if length and (body or route.body_type is not None):
             lines += [b"Content-Type: application/json", b"Content-Length: %d" % len(body)]
@@ -429,7 +432,10 @@ def complaint(answer: bytes) -> str | None:
         if size is None:
             return None if code == 204 or chunked else f"{code} without a length: {head!r}"
         body, answer = rest[: int(size[1])], rest[int(size[1]) :]
-        if code >= 400 and body:
+        if code >= 400 and re.search(rb"\r\ncontent-type: text/html", head, re.IGNORECASE):  # on a page
+            if not body.startswith(b"<!doctype html>"):
+                return f"{code}: {body[:300]!r}"
+        elif code >= 400 and body:
             problem = json.loads(body)
             if not problem["error"] or not re.fullmatch("[A-Z_]+", problem["error_type"]):
                 return f"{code}: {body!r}"
@@ -437,8 +443,8 @@ def complaint(answer: bytes) -> str | None:
 
 
 @asynccontextmanager
-async def server(folder: Path) -> AsyncIterator[tuple[psutil.Process, int, tuple[str, ...]]]:
-    """A server with a key, its process and port."""
+async def server(folder: Path) -> AsyncIterator[tuple[psutil.Process, int, str, str]]:
+    """A server: its process and port, a key, and the address of a question that a link opens."""
     store = str(folder / "perdure.db")
     made = await asyncio.create_subprocess_exec(
         *PERDURE,
@@ -465,19 +471,35 @@ async def server(folder: Path) -> AsyncIterator[tuple[psutil.Process, int, tuple
             },
         )
     try:
-        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        headers = {"authorization": f"Bearer {key}"}
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers) as client:
             async with asyncio.timeout(60):
                 while True:
                     with suppress(httpx2.TransportError):
                         if (await client.get("/ready")).status_code == 200:
                             break
                     await asyncio.sleep(0.05)
-        yield psutil.Process(running.pid), port, (key,)
+            question = await asked(client)
+        yield psutil.Process(running.pid), port, key, question
         assert running.returncode is None, "it is still there"
     finally:
         if running.returncode is None:
             running.terminate()
         await running.wait()
+
+
+async def asked(client: httpx2.AsyncClient) -> str:
+    """A step asks something: the address that answers it."""
+    hand = Hand(client)
+    await hand.register()
+    run = await client.post("/api/v1/workflows/w/run", json={"payload": None})
+    wait = {"type": "wait", "key": "approve", "fingerprint": "f", "data": QUESTION, "expires_at_us": None}
+    await hand.report(await hand.claim(), entries=[wait], end={"type": "suspend", "waits": ["approve"], "timer": None})
+    path = f"/api/v1/approvals/{run.json()['execution_id']}/approve/links"
+    made = await client.post(path, json={"name": "ann"})
+    assert made.status_code == 200, made.text
+    address: str = made.json()["path"]
+    return address
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -486,9 +508,10 @@ def _environment(folder: Path) -> dict[str, str]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a process is ended by a signal")
 async def test_nothing_malformed_is_our_fault_or_hangs(tmp_path: Path) -> None:
-    async with server(tmp_path) as (process, port, keys):
-        maker = Maker(SEED, keys)
+    async with server(tmp_path) as (process, port, key, question):
+        maker = Maker(SEED, key, question)
         statuses: Counter[str] = Counter()
+        kinds: defaultdict[str, Counter[str]] = defaultdict(Counter)
         wrong: list[str] = []
         gate = asyncio.Semaphore(AT_ONCE)
 
@@ -501,8 +524,12 @@ async def test_nothing_malformed_is_our_fault_or_hangs(tmp_path: Path) -> None:
                 except TimeoutError:
                     wrong.append(f"{n} {kind}: hangs: {sent[:300]!r}")
                     return
-            statuses[answer[9:12].decode("latin-1") or "closed"] += 1
+            status = answer[9:12].decode("latin-1") or "closed"
+            statuses[status] += 1
+            kinds[kind][status] += 1
             found = complaint(answer)
+            if kind == "stream" and status == "200":
+                found = "is answered with a stream"
             if found is not None:
                 wrong.append(f"{n} {kind}: {found} after {sent[:500]!r}")
 
@@ -513,10 +540,13 @@ async def test_nothing_malformed_is_our_fault_or_hangs(tmp_path: Path) -> None:
         assert wrong[:5] == []
         assert statuses.keys() >= {"200", "400", "404", "405", "413", "414", "415", "422", "431"}, statuses
         assert statuses["closed"] < COUNT // 4, statuses
+        assert kinds["form"].keys() >= {"303", "400", "401", "403", "415", "422"}, kinds["form"]
+        assert kinds["stream"].keys() >= {"400", "404"}, kinds["stream"]
+        assert kinds["spans"].keys() >= {"200", "400", "413", "415"}, kinds["spans"]
         assert growth < GROWTH_BYTES_MAX, f"{growth >> 20} MiB more than before"
         async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             assert (await client.get("/health")).status_code == 200
-            metrics = await client.get("/metrics", headers={"authorization": f"Bearer {keys[0]}"})
+            metrics = await client.get("/metrics", headers={"authorization": f"Bearer {key}"})
             assert metrics.status_code == 200
     logged = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert [line for line in logged if line.get("level") == "ERROR"] == []
