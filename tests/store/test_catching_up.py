@@ -2,16 +2,22 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
 
 import asyncpg
+import pytest
 from tests.faults.cluster import until
+from tests.store.locks import held
 from tests.store.world import PROJECT, World, answer_wait
 
 from perdure.store.interface import Ready, query, verb
 from perdure.store.open import open_store
+from perdure.store.postgres import PostgresStore
 from perdure.store.verbs import deployments
 from perdure.wire.requests import QueueSpec, StartItem, WorkflowSpec
+
+T = TypeVar("T")
 
 
 @contextlib.asynccontextmanager
@@ -46,10 +52,106 @@ async def unmark() -> None:
     await query("mark_limited", project_id=PROJECT, name="wf", limited=0)
 
 
-async def test_a_start_that_missed_its_queue_s_first_limit(world: World, database: str, on_postgresql: None) -> None:
+@contextlib.asynccontextmanager
+async def once_it_waits(database: str, work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
+    """Until the end of the block, somebody waits for all who know of no limit."""
+    looking = await asyncpg.connect(database)
+    task = asyncio.create_task(work)
+
+    async def waits() -> bool:
+        waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND NOT granted"
+        return task.done() or bool(await looking.fetchval(waiting))
+
+    try:
+        await until(waits, 30, "it waits for what is under way")
+        yield task
+    finally:
+        await looking.close()
+
+
+async def test_a_queue_s_first_limit_waits_for_starts_under_way(
+    world: World, database: str, on_postgresql: None
+) -> None:
+    """A limit of one holds from its first moment (I8)."""
     await world.register()
-    async with a_start_under_way(database, *[StartItem("wf", tags={"a": "b"}) for _ in range(2)]):
-        await world.register("v", queues=[QueueSpec("wf", concurrency_limit=1)])
+    limiting = world.register("v", queues=[QueueSpec("wf", concurrency_limit=1)])
+    async with (
+        a_start_under_way(database, *[StartItem("wf", tags={"a": "b"}) for _ in range(4)]),
+        once_it_waits(database, limiting) as registering,
+    ):
+        assert not registering.done()
+    await registering
+    assert len(await world.claim_ids(capacity=10)) == 1
+    assert await world.store.write(deployments.catch_up()) == 0
+
+
+async def test_a_start_that_makes_its_queue_waits_for_those_that_know_none(
+    world: World, database: str, on_postgresql: None
+) -> None:
+    await world.register()
+    limiting = world.start(queue_name="wf", queue_concurrency_limit=1)
+    async with (
+        a_start_under_way(database, *[StartItem("wf", tags={"a": "b"}) for _ in range(4)]),
+        once_it_waits(database, limiting) as starting,
+    ):
+        assert not starting.done()
+    await starting
+    assert len(await world.claim_ids(capacity=10)) == 1
+
+
+async def test_servers_that_limit_a_queue_at_once_do_not_wait_for_each_other(
+    world: World, database: str, on_postgresql: None
+) -> None:
+    stores = [await open_store(database) for _ in range(3)]
+    queues = [QueueSpec(f"q{n}", concurrency_limit=1) for n in range(3)]
+    async with asyncio.timeout(60):
+        await asyncio.gather(*[World(store).register(f"w{n}", queues=queues) for n, store in enumerate(stores)])
+    for store in stores:
+        await store.close()
+
+
+async def test_only_a_first_limit_stops_the_others(world: World, on_postgresql: None) -> None:
+    assert isinstance(world.store, PostgresStore)
+    aside = world.store._aside
+    await world.register(queues=[QueueSpec("wf")])
+    await world.start(queue_name="wf")
+    assert aside._task is None, "nobody went aside"
+    await world.register("a", queues=[QueueSpec("wf", concurrency_limit=2)])
+    assert aside._task is not None
+    taken = aside._token
+    await world.register("b", queues=[QueueSpec("wf", concurrency_limit=2)])
+    await world.register("c", queues=[QueueSpec("wf", concurrency_limit=5)])
+    await world.start(queue_name="wf", queue_concurrency_limit=3)
+    await world.register("d", queues=[QueueSpec("wf")])
+    assert aside._token == taken
+    await world.register("e", queues=[QueueSpec("wf", concurrency_limit=1)])
+    assert aside._token == taken + 1
+
+
+async def test_a_first_limit_that_has_waited_for_a_row_waits_for_the_others_too(
+    world: World, database: str, monkeypatch: pytest.MonkeyPatch, on_postgresql: None
+) -> None:
+    await world.register()
+    async with held(database, "workers", "w"):
+        registering = asyncio.create_task(world.register("w", queues=[QueueSpec("wf", concurrency_limit=1)]))
+        looking = await asyncpg.connect(database)
+
+        async def waits() -> bool:
+            return bool(await looking.fetchval("SELECT 1 FROM pg_locks WHERE locktype <> 'advisory' AND NOT granted"))
+
+        await until(waits, 30, "the registration waits for its worker's row")
+        await looking.close()
+    await registering
+    for _ in range(3):
+        await world.start()
+    assert len(await world.claim_ids(capacity=10)) == 1
+
+
+async def test_what_a_server_of_the_release_before_has_missed_is_marked(world: World) -> None:
+    await world.register(queues=[QueueSpec("wf", concurrency_limit=1)])
+    for _ in range(2):
+        await world.start()
+    await world.store.write(unmark())
     assert await world.store.write(deployments.catch_up()) == 2
     assert len(await world.claim_ids(capacity=5)) == 1
 

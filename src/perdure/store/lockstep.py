@@ -62,6 +62,14 @@ class Barred(Exception):
         self.rows = rows
 
 
+class Alone(Exception):
+    """A verb must have a transaction to itself, in which no other of any server has any part."""
+
+    def __init__(self, run: "Run") -> None:
+        super().__init__(f"{run.verb} must run alone.")
+        self.run = run
+
+
 class Run:
     """One run of a verb: where it is, what it holds, and what became of it."""
 
@@ -106,12 +114,16 @@ class Lockstep:
         queries: Mapping[str, Statement],
         named: Callable[[Verb[Any]], Sequence[Row]] | None,
         bars: Callable[[Sequence[Row]], bool] | None = None,
+        *,
+        alone: bool = False,
     ) -> None:
         """`named` tells the rows that a verb's arguments name. Without it nothing is held (looks, and lone verbs).
-        `bars` tells whether one of some rows must not be waited for; none of those that are named is."""
+        `bars` tells whether one of some rows must not be waited for; none of those that are named is. `alone`: no other
+        transaction is under way."""
         self._queries = queries
         self._holds = named is not None
         self._bars = bars
+        self._alone = alone
         self.runs = [Run(n, verb, named(verb) if named is not None else ()) for n, verb in enumerate(verbs)]
         self._waiting: list[Run] = list(self.runs)
         self._live: dict[int, Run] = {}
@@ -134,8 +146,8 @@ class Lockstep:
         return sorted({row for run in self.runs for row in run.named if row[0] == kind})
 
     def round(self) -> list[Batch]:
-        """What can be asked now, one batch per statement; empty once every verb has ended. Raises Stuck, Guilty or
-        Barred."""
+        """What can be asked now, one batch per statement; empty once every verb has ended. Raises Stuck, Guilty,
+        Barred or Alone."""
         while True:
             self._start()
             asking: dict[str, list[Run]] = {}
@@ -143,6 +155,8 @@ class Lockstep:
                 run = self._live[number]
                 asked = run.asked
                 assert asked is not None
+                if asked.statement.alone and not self._alone:
+                    raise Alone(run)
                 if self._bars is not None and self._bars(asked.rows):
                     raise Barred(run, asked.rows)
                 if self._holds and not self._take(run, asked.rows):

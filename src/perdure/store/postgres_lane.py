@@ -26,8 +26,8 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import asyncpg
 
-from perdure.store.interface import Counted, Hint, Rows, Trouble, Verb
-from perdure.store.lockstep import Barred, Batch, Guilty, Lockstep, Row, Stuck
+from perdure.store.interface import Counted, Hint, Trouble, Verb
+from perdure.store.lockstep import Alone, Barred, Guilty, Lockstep, Row, Stuck
 from perdure.store.named import rows_named, weight
 from perdure.store.postgres_link import (
     COMMAND_SECONDS_MAX,
@@ -40,6 +40,7 @@ from perdure.store.postgres_link import (
     end,
     is_lost,
 )
+from perdure.store.postgres_send import send
 from perdure.store.queries import Statement
 from perdure.wire.errors import PerdureError, Unavailable, UnknownOutcome
 
@@ -57,6 +58,7 @@ Item = tuple[Verb[Any], Answer]
 BEGIN: Final = {
     "write": "BEGIN",
     "sweep": "BEGIN",
+    "aside": "BEGIN",
     "read": "BEGIN READ ONLY",
     "scan": "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
 }
@@ -86,10 +88,16 @@ _DURABLE: Final = (  # it may have become off since the connection was looked at
     "set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' "
     "ELSE current_setting('synchronous_commit') END, true)"
 )
+# Whether a queue has limits is read and acted upon in one transaction. All share this lock but those that give a queue
+# its first limit (`-- alone:`): such a one has it to itself, so all act before it, and are counted, or know of it.
+_LIMITS_LOCK: Final = 0x50455251  # "PERQ"
+SHARED: Final = f"pg_advisory_xact_lock_shared({_LIMITS_LOCK})"
+EXCLUSIVE: Final = f"pg_advisory_xact_lock({_LIMITS_LOCK})"
 _MARK = "WITH mark AS (INSERT INTO commits (token) VALUES ($1)) SELECT pg_current_xact_id()::TEXT"
 PREPARE: Final = {
-    "write": f"{_MARK}, {TIMELINE}, {_set(_SETTINGS)}, {_DURABLE}",
-    "sweep": f"SELECT NULL, {TIMELINE}, {_set(_SETTINGS)}, {_DURABLE}",
+    "write": f"{_MARK}, {TIMELINE}, {_set(_SETTINGS)}, {_DURABLE}, {SHARED}",
+    "sweep": f"SELECT NULL, {TIMELINE}, {_set(_SETTINGS)}, {_DURABLE}, {SHARED}",
+    "aside": f"{_MARK}, {TIMELINE}, {_set(_SETTINGS)}, {_DURABLE}",
     "read": f"SELECT NULL, NULL, {_set(_SETTINGS)}",
     "scan": f"SELECT NULL, NULL, {_set({'statement_timeout': f'{COMMAND_SECONDS_MAX - 3:.0f}s'})}",
 }
@@ -169,6 +177,10 @@ class Aside(Protocol):
         """Take a verb in that waited in vain for one of these rows, or was barred since it needs them."""
         ...
 
+    def take_alone(self, item: Item) -> None:
+        """Take a verb in that must have the lock to itself which all others share."""
+        ...
+
     def sift(self, group: list[Item]) -> list[Item]:
         """Take in those of a group that name what is held or awaited; answers with the others."""
         ...
@@ -207,9 +219,11 @@ class Lane:
         self._closing = False
         self._away = False
         """Verbs were refused since there is no connection, which is said once."""
-        self._hold = kind == "write"
+        self._hold = kind in ("write", "aside")
+        self._alone = False
+        """The next transaction has the lock to itself that all others share."""
         self._one_by_one = kind == "sweep"
-        self._writes = kind in ("write", "sweep")
+        self._writes = kind in ("write", "sweep", "aside")
 
     def submit(self, items: Sequence[Item]) -> None:
         """Take verbs in; their answers come after the commit."""
@@ -272,6 +286,11 @@ class Lane:
         self._aside.take(item, rows)
         return True
 
+    def _run_alone(self, item: Item) -> None:
+        """A verb must have the lock to itself that all others share."""
+        assert self._aside is not None
+        self._aside.take_alone(item)
+
     async def _flush(self, group: list[Item]) -> None:
         """Bring every verb of the group to its end, in as few transactions as it takes."""
         loop = asyncio.get_running_loop()
@@ -290,9 +309,13 @@ class Lane:
             try:
                 patient = limits == _HURRY and len(part) == 1 and self._aside is None
                 done = await self._transaction(part, locks, stepper, until, "" if patient else limits)
-            except Barred as barred:
-                assert self._aside is not None
-                self._aside.take(part.pop(_index(part, barred.run.verb)), barred.rows, barred=True)
+            except (Barred, Alone) as apart_from_all:
+                item = part.pop(_index(part, apart_from_all.run.verb))
+                if isinstance(apart_from_all, Alone):
+                    self._run_alone(item)
+                else:
+                    assert self._aside is not None
+                    self._aside.take(item, apart_from_all.rows, barred=True)
                 continue
             except Guilty as guilty:
                 parts.popleft()
@@ -388,7 +411,7 @@ class Lane:
     async def _transaction(
         self, part: list[Item], locks: dict[str, list[Any]], stepper: list[Lockstep], until: float, limits: str
     ) -> _Done:
-        """Run the verbs and commit. Raises Lost, _Retry, _Moved, _Committing, Guilty, Stuck, Barred, or what the
+        """Run the verbs and commit. Raises Lost, _Retry, _Moved, _Committing, Guilty, Stuck, Barred, Alone, or what the
         database said."""
         connection = await (self._link.again(until) if until else self._link.get())
         verbs = [verb for verb, _ in part]
@@ -417,7 +440,8 @@ class Lane:
                 await connection.execute(LOCKS[kind], names)
             for group in groups:
                 bars = self._aside.bars if self._aside is not None and self._aside.busy else None
-                steps = Lockstep(group, self._queries, rows_named if self._hold or self._writes else None, bars)
+                named = rows_named if self._hold or self._writes else None
+                steps = Lockstep(group, self._queries, named, bars, alone=self._alone)
                 stepper.append(steps)
                 try:
                     if topics := steps.named("topic"):
@@ -425,7 +449,7 @@ class Lane:
                         await connection.execute(LOCKS["topic"], [name for _, name in topics])
                     while batches := steps.round():
                         for batch in batches:
-                            steps.answer(batch, await _send(connection, batch))
+                            steps.answer(batch, await send(connection, batch))
                 finally:
                     steps.close()
                 wrote = wrote or steps.wrote
@@ -527,42 +551,6 @@ class Lane:
             ),
         )
         self._committed(0, 0.0, [Counted("failed_groups")])
-
-
-async def _send(connection: Connection, batch: Batch) -> list[Rows]:
-    """Run one statement for every run of a batch; the rows of each."""
-    statement, runs, values = batch
-    rows = sum(map(len, values))
-    if statement.bulk is not None and rows > 1 and (not statement.returns or rows == len(runs)):
-        return await _send_bulk(connection, batch)
-    if not statement.returns:
-        flat = [one for several in values for one in several]
-        if len(flat) == 1:
-            await connection.fetch(statement.sql, *flat[0])
-        else:
-            await connection.executemany(statement.sql, flat)
-        return [[] for _ in runs]
-    if statement.routed is None or (len(runs) == 1 and len(values[0]) == 1):
-        return [
-            [tuple(record) for one in several for record in await connection.fetch(statement.sql, *one)]
-            for several in values
-        ]
-    found: list[Rows] = [[] for _ in runs]
-    routed = [(*one, n) for n, several in enumerate(values) for one in several]
-    for record in await connection.fetchmany(statement.routed, routed):
-        found[record[0]].append(tuple(record)[1:])
-    return found
-
-
-async def _send_bulk(connection: Connection, batch: Batch) -> list[Rows]:
-    """Run a statement once for all rows: what it costs to begin one, it costs once."""
-    statement, runs, values = batch
-    assert statement.bulk is not None
-    arrays = zip(*(one for several in values for one in several), strict=True)
-    found: list[Rows] = [[] for _ in runs]
-    for record in await connection.fetch(statement.bulk, *arrays):
-        found[record[0] - 1].append(tuple(record)[1:])
-    return found
 
 
 def _locks(steppers: Sequence[Lockstep]) -> dict[str, list[Any]]:

@@ -14,7 +14,8 @@ too. `-- effect: none` stands at a write that only locks. `-- bulk: …` asks fo
 takes many rows of values at once, and names those that are no texts: `-- bulk: now_us seq; bytes value`.
 `-- answer: how many` says that of the answer only the number of rows counts: for RETURNING SQLite makes a table, which
 costs as much as the change. `-- late: table` stands at rows that nothing but looks at that table needs: a driver may
-write them at the end of the transaction, together.
+write them at the end of the transaction, together. `-- alone: why` stands at what no other transaction may be under way
+beside, of any server: a driver that runs several at once runs the verb again, alone.
 """
 
 import re
@@ -59,6 +60,8 @@ class Statement(NamedTuple):
     """Whether an empty row for each that it changed is its answer."""
     late: str | None = None
     """The table that it only adds rows to, which may be written later in the same transaction, with those of others."""
+    alone: bool = False
+    """Whether no other transaction may be under way, of any server."""
     looks_at: frozenset[str] = frozenset()
     """The words of its text: before it, what was put off for a table among them has to be written."""
     routed: str | None = None
@@ -125,6 +128,7 @@ def parse(text: str, source: str, dialect: str = "sqlite") -> dict[str, Statemen
             writes and "-- effect: none" not in comments,
             "-- answer: how many" in comments and not returns,
             _late(comments),
+            any(line.startswith("-- alone:") for line in comments),
             frozenset(_WORD.findall(plain)),
             _routed(text_of, len(names) + 1) if dialect == "postgres" and returns else None,
             _bulk(text_of, names, comments, f"{source}: query {name!r}") if dialect == "postgres" else None,

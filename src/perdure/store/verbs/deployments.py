@@ -86,8 +86,8 @@ async def put_push_deployment(project_id: str, deployment_id: str, now_us: int) 
 @verb
 async def catch_up() -> int:
     """Tell what was started while somebody registered of what was registered: where many write at once, a start may not
-    see the first limit of its queue, or the first deployment of its project, nor the registration that start. Answers
-    with how many were told."""
+    see the first deployment of its project, nor the registration that start; and servers of the release before may not
+    see the first limit of a queue. Answers with how many were told."""
     amount = 0
     for project_id, name in await query("unmarked_queues"):
         limits = await query("lock_queue", project_id=project_id, name=name)

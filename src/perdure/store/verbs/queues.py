@@ -8,6 +8,10 @@ async def put_queue(project_id: str, queue: QueueSpec, *, keep_total: bool = Fal
     """Make a queue, or change its limits; what is open in it is marked when it gains its first or loses its last."""
     before = await query("read_queue", project_id=project_id, name=queue.name)
     total_limit = before[0][1] if keep_total and before else queue.total_limit
+    limited = queue.concurrency_limit is not None or total_limit is not None
+    was_limited = bool(before) and before[0] != (None, None)
+    if limited and not was_limited:
+        await query("begin_limits")
     await query(
         "upsert_queue",
         project_id=project_id,
@@ -15,6 +19,5 @@ async def put_queue(project_id: str, queue: QueueSpec, *, keep_total: bool = Fal
         concurrency_limit=queue.concurrency_limit,
         total_limit=total_limit,
     )
-    limited = queue.concurrency_limit is not None or total_limit is not None
-    if limited != (bool(before) and before[0] != (None, None)):
+    if limited != was_limited:
         await query("mark_limited", project_id=project_id, name=queue.name, limited=int(limited))

@@ -150,6 +150,7 @@ async def start_items(
         limited = queues.get(queue_name, target.limited)
         if item.queue_concurrency_limit is not None and not target.queue_exists and queue_name not in queues:
             limited = queues[queue_name] = 1
+            await query("begin_limits")
             await query(
                 "insert_queue",
                 project_id=project_id,

@@ -8,6 +8,11 @@ SELECT concurrency_limit, total_limit FROM queues WHERE project_id = :project_id
 -- As read_queue, for whoever counts what a limit leaves room for. No row: another server is counting at this moment.
 SELECT concurrency_limit, total_limit FROM queues WHERE project_id = :project_id AND name = :name {FOR UPDATE SKIP LOCKED};
 
+-- name: begin_limits
+-- alone: whoever starts, wakes or claims something of the queue reads whether it has limits, and acts by it
+-- Said before a queue gets its first limit. What the lock is for is the driver's: it has it by now.
+SELECT 1;
+
 -- name: insert_queue
 -- holds: queue=name
 INSERT INTO queues (project_id, name, concurrency_limit, total_limit)
