@@ -108,10 +108,7 @@ async def test_an_agent_speaks_the_protocol_that_the_name_of_its_model_stands_fo
             handle = await clerk.start(p, "order 7")
             assert await handle.result() == "found"
             assert "".join([one.text async for one in events(handle)]) == "found"
-            assert await keys_of(handle, Kind.STEP) == [
-                "model:1",
-                "tool:find:call-0-0",
-                "tool:weigh:call-0-1",
-                "model:2",
-            ]
+            steps = await keys_of(handle, Kind.STEP)
+            assert (steps[0], steps[-1]) == ("model:1", "model:2")
+            assert set(steps[1:-1]) == {"tool:find:call-0-0", "tool:weigh:call-0-1"}  # in the order of their ends
     assert [call.streamed for call in provider.made()] == [stream, stream]
