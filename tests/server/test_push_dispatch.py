@@ -177,6 +177,39 @@ async def test_the_rests_of_a_full_worker_are_kept(
     assert (await kinds(served, id)).count("released") == len(brought) - 1
 
 
+async def test_a_rest_that_begins_while_a_claim_is_under_way_is_kept(
+    served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    until: list[float] = []
+    brought: list[float] = []
+    a_round, deliver = dispatch.Lane._round, dispatch.Lane._deliver
+
+    async def noted_round(self: dispatch.Lane) -> None:
+        write = self._engine.store.write
+
+        async def writing(verb: Any) -> Any:
+            answer = await write(verb)
+            if verb.name == "claim_pushed" and answer.picked and not until:
+                self.rest(0.3)
+                until.append(self._rest_until)
+            return answer
+
+        with monkeypatch.context() as patched:
+            patched.setattr(self._engine.store, "write", writing)
+            await a_round(self)
+
+    async def noted_deliver(self: dispatch.Lane, one: Any) -> None:
+        brought.append(loop.time())
+        await deliver(self, one)
+
+    monkeypatch.setattr(dispatch.Lane, "_round", noted_round)
+    monkeypatch.setattr(dispatch.Lane, "_deliver", noted_deliver)
+    id = await start(served)
+    await worker.until_pushed(id, 1)
+    assert brought[0] > until[0] - 0.01, "a timer may be a little early"
+
+
 async def test_an_end_before_the_rest_of_a_full_worker_began_is_not_missed(
     served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -136,6 +136,9 @@ class Lane:
             )
         )
         self._after = handed.after
+        rest = self._rest_until - loop.time()
+        if handed.picked and rest > 0:  # it began while the claim was under way
+            await asyncio.sleep(rest)
         for one in handed.picked:
             self._start(self._deliver(one))
         if len(handed.picked) == at_most or (handed.picked and handed.after != ("", "")):
