@@ -241,8 +241,8 @@ async def test_models_that_all_fail_cost_what_one_of_them_may_have_taken(script:
         assert (budget.calls.spent, budget.calls.reserved) == (0, reserved)
 
 
-async def test_an_agent_with_a_budget_of_its_own_runs_as_a_child_and_not_inside_another_execution() -> None:
-    """Two that ran inside one after the other would have shared the first one's."""
+async def test_an_execution_holds_the_budget_of_one_agent_that_runs_inside_of_it() -> None:
+    """A second one would have spent from the first one's: it is run as a child."""
     script = Script(call("find", "c1"), "one shelf")
     agent = Agent(script.model, name="clerk")
 
@@ -250,18 +250,26 @@ async def test_an_agent_with_a_budget_of_its_own_runs_as_a_child_and_not_inside_
     def find() -> str:
         return "on the shelf"
 
-    clerk = durable(agent, budget=Budget(calls=2, on_exceed="fail"))
+    clerk = durable(agent, budget=Budget(calls=4, on_exceed="fail"))
+    other = durable(agent, name="other", budget=Budget(calls=2, on_exceed="fail"))
 
     @workflow
     async def inside(ctx: Context, prompt: str) -> str:
         return await clerk(ctx, prompt)
 
     @workflow
-    async def below(ctx: Context, prompt: str) -> list[str]:
-        return [await ctx.run_child(clerk, prompt), await ctx.run_child(clerk, prompt)]
+    async def both(ctx: Context, prompt: str) -> list[str]:
+        return [await clerk(ctx, prompt), await other(ctx, prompt)]
 
-    async with embedded(Registry(clerk, inside, below)) as bench:
+    @workflow
+    async def below(ctx: Context, prompt: str) -> list[str]:
+        return [await clerk(ctx, prompt), await ctx.run_child(other, prompt)]
+
+    async with embedded(Registry(clerk, other, inside, both, below)) as bench:
+        handle = await bench.start(inside, "Find it!")
+        assert await handle.result() == "one shelf"
+        assert (await bench.budget(handle.id)).calls.spent == 2
         with pytest.raises(ExecutionFailed, match="run_child") as failed:
-            await (await bench.start(inside, "Find it!")).result()
-        assert failed.value.type == "Misplaced" and not script.asked
+            await (await bench.start(both, "Find it!")).result()
+        assert failed.value.type == "Misplaced"
         assert await (await bench.start(below, "Find it!")).result() == ["one shelf", "one shelf"]

@@ -226,13 +226,15 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
     def __call__(self, ctx: Context, input: AgentPayload = None, /) -> Coroutine[Any, Any, OutT_co]:
         """Run it inside the execution of the workflow that calls it.
 
-        Raises `Misplaced` for an agent with a budget: an execution holds one, and this one may hold another's.
+        With a budget of its own it is the execution's from then on. Raises `Misplaced` when that holds another agent's.
         """
         if self._budget is not None:
-            raise Misplaced(
-                f"Agent {self.name!r} has a budget of its own, and only an execution of its own can hold that: run it "
-                "by ctx.run_child(agent, …), or give the budget to the workflow that runs it."
-            )
+            if ctx.budget_of not in (None, self.name):
+                raise Misplaced(
+                    f"Agent {self.name!r} has a budget of its own, and this execution holds that of agent "
+                    f"{ctx.budget_of!r}: run one of them by ctx.run_child(agent, …), or give the workflow one budget."
+                )
+            ctx.budget_of = self.name
         return self._run(ctx, input, prefix_of(ctx.machine.loop.key_for(f"agent:{self.name}")))
 
     def as_tool(self, *, name: str | None = None, description: str | None = None) -> Tool[Any]:

@@ -95,6 +95,7 @@ class Context:
     """What a workflow's function gets as its first argument. It works in that function, not in steps."""
 
     __slots__ = (
+        "budget_of",
         "claim",
         "logs",
         "machine",
@@ -128,6 +129,8 @@ class Context:
         self.outbox = Outbox(claim.id, tell)
         self.outside = outside
         """The context variables around the worker when it was started."""
+        self.budget_of: str | None = None
+        """The agent whose budget this execution holds, of those that run inside of it."""
         self.unlimited = False
         """Whether the server said that there is no budget to spend from."""
         self.refused: dict[str, asyncio.Event] = {}
