@@ -27,7 +27,7 @@ pytestmark = [
 # What the client sees is the same on both databases: on PostgreSQL it is told less often.
 KEYED = [pytest.param(kind, marks=[pytest.mark.long] * (kind == POSTGRES)) for kind in KINDS]
 
-AT_ONCE = 4
+AT_ONCE = 2
 """Scenarios, so that the client's time limits (5 s to connect) do not count the machine's other work."""
 
 
