@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from tests.store.pushing import PushWorld
 from tests.store.world import World
 
 from perdure.store.interface import Store
@@ -32,3 +33,15 @@ async def world(store: Store) -> AsyncIterator[World]:
     world = await World.make(store)
     yield world
     await world.check()
+
+
+@pytest.fixture
+def pushes(world: World) -> PushWorld:
+    """The same store, as push workers see it."""
+    return PushWorld(world)
+
+
+@pytest.fixture
+async def worker(pushes: PushWorld) -> str:
+    """A push worker that is online; its id."""
+    return await pushes.register()

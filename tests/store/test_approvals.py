@@ -115,16 +115,6 @@ async def test_an_answer_that_was_there_first_is_told_with_who_gave_it(world: Wo
 # --- push workers ----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def pushes(world: World) -> PushWorld:
-    return PushWorld(world)
-
-
-@pytest.fixture
-async def worker(pushes: PushWorld) -> str:
-    return await pushes.register()
-
-
 async def kids(pushes: PushWorld, worker: str) -> tuple[str, str, str]:
     """A root whose two children run; the three ids."""
     root = await pushes.running(worker)

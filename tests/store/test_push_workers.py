@@ -8,17 +8,12 @@ from typing import Any
 import pytest
 from tests.store.locks import held
 from tests.store.pushing import LEASE_US, URL, PushWorld
-from tests.store.world import PROJECT, SECOND, World
+from tests.store.world import PROJECT, SECOND
 
 from perdure.store.verbs import claims, looks, push_workers
 from perdure.wire.errors import BadRequest, Conflict, LeaseLost, NotFound
 from perdure.wire.requests import QueueSpec
 from perdure.wire.status import Phase
-
-
-@pytest.fixture
-def pushes(world: World) -> PushWorld:
-    return PushWorld(world)
 
 
 async def test_work_comes_to_whoever_is_online(pushes: PushWorld) -> None:

@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 from tests.store.pushing import PushWorld
-from tests.store.world import PROJECT, SECOND, START_US, World, raw
+from tests.store.world import PROJECT, SECOND, START_US, raw
 from uuid_utils import uuid7
 
 from perdure.store.interface import Counted, Query
@@ -18,16 +18,6 @@ from perdure.wire.public import rfc3339
 from perdure.wire.records import Kind
 from perdure.wire.requests import StartItem
 from perdure.wire.status import Phase
-
-
-@pytest.fixture
-def pushes(world: World) -> PushWorld:
-    return PushWorld(world)
-
-
-@pytest.fixture
-async def worker(pushes: PushWorld) -> str:
-    return await pushes.register()
 
 
 async def again(pushes: PushWorld, worker: str, id: str) -> None:
