@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec import Raw, Struct
 
+from perdure.engine.cursors import none_of_ours, read_cursor, write_cursor
 from perdure.engine.executions import checked_id, is_uuid
 from perdure.store.verbs import approvals
 from perdure.wire.approvals import Approval, How, Question, QuestionState
@@ -95,16 +96,24 @@ class Approvals:
         """A page of open questions, oldest first, and where the next one starts."""
         if not 1 <= limit <= LIST_MAX:
             raise BadRequest(f"`limit` must be 1 to {LIST_MAX:,}, got {limit}.")
+        after = (0, "", "")
+        if cursor is not None:
+            after = read_cursor(cursor, tuple[int, str, str], "oldest")
+            if not is_uuid(after[1]):
+                raise none_of_ours("oldest")
         found = await self._engine.store.read(
             approvals.list_questions(
                 project_id=project_id,
-                after=(0, "", "") if cursor is None else _read_cursor(cursor),
+                after=after,
                 limit=limit + 1,
                 now_us=self._engine.clock.now_us(),
             )
         )
         page = found[:limit]
-        return page, _cursor(page[-1]) if len(found) > limit else None
+        if len(found) <= limit:
+            return page, None
+        last = page[-1]
+        return page, write_cursor((last.asked_at_us, last.execution_id, last.step_key))
 
     async def make_link(
         self, project_id: str, execution_id: str, step_key: str, *, name: str, seconds: int = LINK_SECONDS
@@ -158,17 +167,3 @@ def _encode(data: bytes) -> str:
 
 def _decode(text: str) -> bytes:
     return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-
-
-def _cursor(last: Question) -> str:
-    return _encode(msgspec.json.encode((last.asked_at_us, last.execution_id, last.step_key)))
-
-
-def _read_cursor(text: str) -> tuple[int, str, str]:
-    try:
-        at_us, id, key = msgspec.json.decode(_decode(text), type=tuple[int, str, str])
-    except (binascii.Error, ValueError):
-        at_us, id, key = -1, "", ""
-    if not 0 <= at_us < 1 << 62 or not is_uuid(id) or "\0" in key:
-        raise BadRequest("`cursor` is not one that a list gave; leave it out to start with the oldest.")
-    return at_us, id, key

@@ -22,11 +22,12 @@ def read_cursor(cursor: str, type: type[Place], first: str) -> Place:
         said = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         place = msgspec.json.decode(said, type=type)
     except (binascii.Error, ValueError):
-        raise _none_of_ours(first) from None
+        raise none_of_ours(first) from None
     if not all("\0" not in part if isinstance(part, str) else 0 <= part <= 1 << 62 for part in place):
-        raise _none_of_ours(first)
+        raise none_of_ours(first)
     return place
 
 
-def _none_of_ours(first: str) -> BadRequest:
+def none_of_ours(first: str) -> BadRequest:
+    """What is said of a cursor that no list gave."""
     return BadRequest(f"`cursor` is not one that a list gave; leave it out to start with the {first}.")
