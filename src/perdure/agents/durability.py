@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.capabilities import AbstractCapability, WrapToolExecuteHandler
-from pydantic_ai.durable_exec import BaseDurabilityCapability, DurabilityEngineSpec, conversation_id_from_run_id
+from pydantic_ai.durable_exec import (
+    BaseDurabilityCapability,
+    DurabilityEngineSpec,
+    conversation_id_from_run_id,
+    record_durable_unit,
+)
 from pydantic_ai.exceptions import ModelRetry, ToolFailed, ToolFailedError, ToolRetryError
 from pydantic_ai.messages import (
     FunctionToolCallEvent,
@@ -29,7 +34,7 @@ from pydantic_ai.tools import (
 
 from perdure.agents.approvals import Questions
 from perdure.agents.runs import current_run
-from perdure.agents.steps import TOOL_KEY, JsonCodec, StepBackend, StepOptions, not_recordable
+from perdure.agents.steps import TOOL_KEY, JsonCodec, StepBackend, StepOptions, is_code, not_recordable
 from perdure.agents.stops import StopCondition, answer_now, withheld, without_calls
 from perdure.agents.streaming import Unstreamed, can_stream, emit_event, emit_events
 from perdure.agents.watchdog import watched
@@ -140,7 +145,7 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         if tells:
             emit_event(FunctionToolCallEvent(call))
         try:
-            result = await handler(args)
+            result = await self._told_once(tool_def, handler(args))
         except (ModelRetry, ToolRetryError, ToolFailed, ToolFailedError) as error:
             if tells:
                 outcome: Outcome = "retried" if isinstance(error, ModelRetry | ToolRetryError) else "failed"
@@ -165,6 +170,15 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
             if isinstance(decided, ToolDenied):
                 await self._watched(ctx, one.tool_name, one.args_as_dict(), decided.message)
         return results
+
+    async def _told_once(self, tool_def: ToolDefinition, result: Awaitable[Any]) -> Any:
+        """The result of a tool; of one that is no step, telemetry learns whether it ran now or in an earlier life."""
+        try:
+            return await result
+        finally:
+            run = current_run()
+            if run is not None and is_code(tool_def):
+                record_durable_unit(executed=not run.ctx.machine.replaying)
 
     async def _watched(self, ctx: RunContext[AgentDepsT], tool: str, args: dict[str, Any], outcome: Any) -> None:
         run = current_run()

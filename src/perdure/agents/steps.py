@@ -34,6 +34,7 @@ from pydantic_ai.durable_exec import (
 )
 from pydantic_ai.exceptions import UserError
 from pydantic_ai.messages import ModelResponse
+from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.toolsets import ToolsetTool
 from pydantic_ai.usage import RunUsage
 
@@ -88,6 +89,11 @@ def _adapter(tp: Any) -> TypeAdapter[Any]:
 def not_recordable(error: Exception) -> Fatal:
     """A value that JSON cannot hold will not be better the next time."""
     return Fatal(f"what the call gave cannot be recorded as JSON: {error}")
+
+
+def is_code(tool_def: ToolDefinition) -> bool:
+    """Whether a tool is part of the agent's code, and no step."""
+    return (tool_def.metadata or {}).get(TOOL_KEY) is False
 
 
 class StepBackend(DurableOperationBackend[StepOptions]):
