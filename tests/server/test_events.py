@@ -146,3 +146,25 @@ async def test_what_cannot_be_published(served: Served) -> None:
         ({"topic": "a", "events": one, "durable": True, "execution_id": id, "root_execution_id": id}, 200),
     ):
         assert (await publish(served, **body)).status_code == status, body
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"topic": "a" * 9_000}, "query.topic"),
+        ({"topic": "a\nb"}, "query.topic"),
+        ({"workflow_id": "w" * 9_000, "workflow_run_id": "0190a5f2-7c1e-7b3a-9d55-0242ac120002"}, "query.workflow_id"),
+    ],
+)
+async def test_nobody_follows_what_nothing_can_be_published_to(
+    served: Served, query: dict[str, str], field: str
+) -> None:
+    for path in ("/api/v1/events", "/api/v1/events/stream"):
+        if path.endswith("events") and "topic" not in query:
+            continue
+        reply = await served.client.get(path, params=query)
+        assert (reply.status_code, reply.json()["error_type"]) == (422, "BAD_VALUE")
+        assert reply.json()["error"].startswith(f"{field}: ")
+    if "topic" in query:
+        refused = (await publish(served, topic=query["topic"], events=[{"data": 1}])).json()
+        assert f"query.{refused['error']}" == reply.json()["error"]

@@ -191,6 +191,8 @@ def _statuses(route: Route) -> list[int]:
         statuses |= {401, 429}  # signing in
     if route.path_names:
         statuses |= {404, 422}
+    if route.query_type is not None:
+        statuses |= {422}
     if route.body_type is not None or route.raw_body:
         statuses |= {408, 409, 413, 415, 422}
     if route.method != "GET":

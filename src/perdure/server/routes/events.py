@@ -13,6 +13,7 @@ from perdure.server.routing import Call, Routes
 from perdure.server.streams import PIECE_BYTES, EventStream, frame
 from perdure.server.tails import event_frame
 from perdure.wire.approvals import ANSWERED
+from perdure.wire.codec import TOPIC_BYTES_MAX, check_name
 from perdure.wire.errors import BadRequest, PerdureError
 from perdure.wire.public import (
     INT64_MAX,
@@ -102,6 +103,8 @@ async def stream_events(call: Call, query: StreamEventsQuery) -> EventStream:
     if query.workflow_run_id is not None and query.workflow_id is None:
         raise BadRequest("query.workflow_run_id: needs `workflow_id` too.", {"path": "query.workflow_id"})
     if run_id is not None:
+        assert query.workflow_id is not None
+        check_name(query.workflow_id, where="query.workflow_id")
         name = f"workflow/{query.workflow_id}/{run_id}"
     if not name:
         raise BadRequest("query.topic: name a topic, or a `workflow_id` with its `workflow_run_id`.")
@@ -153,6 +156,8 @@ class _Topic:
     """A topic of the caller's project, and places in it. Numbers have no gaps, so places are found by halving."""
 
     def __init__(self, call: Call, name: str) -> None:
+        """Raises BadValue for a name that nothing can be published to."""
+        check_name(name, where="query.topic", max_bytes=TOPIC_BYTES_MAX)
         self.name = name
         self._call = call
 
