@@ -6,16 +6,18 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpcore2
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from perdure.engine import network
 from perdure.engine.addresses import Policy
 from perdure.engine.calls import CallFailed, CallRefused
 from perdure.engine.network import CALLS_MAX
@@ -153,6 +155,47 @@ async def test_a_name_goes_on_to_its_next_address(receiver: Receiver) -> None:
     async with calling("two.example", names={"two.example": ["::1 127.0.0.1"]}) as outbound:
         assert (await outbound.request("GET", f"http://two.example:{receiver.port}/")).status == 200
     assert f"host: two.example:{receiver.port}\r\n" in receiver.heads[0].lower()
+
+
+@pytest.mark.parametrize("turns", range(10))
+async def test_whenever_a_caller_gives_up_no_connection_is_left_open(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    """Two addresses are tried side by side; the one that loses stands, too, before it hears of that."""
+    monkeypatch.setattr(network, "HEAD_START_SECONDS", 0.0)
+    made: list[httpcore2.AsyncNetworkStream] = []
+    second = asyncio.Event()
+
+    async def connect() -> httpcore2.AsyncNetworkStream:
+        made.append(await httpcore2.AnyIOBackend().connect_tcp("127.0.0.1", receiver.port))
+        return made[-1]
+
+    async def loses() -> httpcore2.AsyncNetworkStream:
+        stream = await connect()
+        second.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.sleep(0)
+        return stream
+
+    async def wins() -> httpcore2.AsyncNetworkStream:
+        await second.wait()
+        return await connect()
+
+    closing: set[asyncio.Task[None]] = set()
+    asking = asyncio.create_task(network._first([loses, wins], closing))
+    async with asyncio.timeout(60):
+        while len(made) < 2:  # noqa: ASYNC110  # there is no event for it
+            await asyncio.sleep(0)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    asking.cancel()
+    [answer] = await asyncio.gather(asking, return_exceptions=True)
+    await asyncio.gather(*closing)
+    left = [stream for stream in made if stream.get_extra_info("socket").fileno() != -1]
+    for stream in left:
+        await stream.aclose()
+    assert left == [one for one in made if one is answer]
 
 
 # --- what is not called ----------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ cannot.
 import asyncio
 import ssl
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Final
@@ -49,9 +49,10 @@ class _NoAddress(Exception):
 class _Guard(httpcore2.AsyncNetworkBackend):
     """Connects to what the policy allows, to the very address that it was asked about."""
 
-    def __init__(self, policy: Policy, resolve: Resolve) -> None:
+    def __init__(self, policy: Policy, resolve: Resolve, closing: set[asyncio.Task[None]]) -> None:
         self._policy = policy
         self._resolve = resolve
+        self._closing = closing
         self._network = httpcore2.AnyIOBackend()
 
     async def connect_tcp(
@@ -77,7 +78,8 @@ class _Guard(httpcore2.AsyncNetworkBackend):
                     [
                         partial(self._network.connect_tcp, str(address), port)
                         for address in _by_turns(allowed)[:ADDRESSES_MAX]
-                    ]
+                    ],
+                    self._closing,
                 )
         except TimeoutError:
             raise httpcore2.ConnectTimeout(f"nothing within {timeout:g} s") from None
@@ -110,12 +112,12 @@ class Network:
     """Makes calls; keeps the connections."""
 
     def __init__(self, policy: Policy, resolve: Resolve) -> None:
-        self._guard = _Guard(policy, resolve)
+        self._closing: set[asyncio.Task[None]] = set()
+        self._guard = _Guard(policy, resolve, self._closing)
         self._loop = asyncio.get_running_loop()
         self._hosts: OrderedDict[tuple[str, str, int], _Host] = OrderedDict()
         self._calls = asyncio.Semaphore(CALLS_MAX)
         self._sweep: asyncio.TimerHandle | None = None
-        self._closing: set[asyncio.Task[None]] = set()
 
     async def call(
         self,
@@ -208,9 +210,7 @@ class Network:
         now = self._loop.time()
         idle = [key for key, host in self._hosts.items() if not host.calls and host.used_at <= now - idle_seconds]
         for key in idle[:most]:
-            task = asyncio.ensure_future(self._hosts.pop(key).pool.aclose())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            _keep(asyncio.ensure_future(self._hosts.pop(key).pool.aclose()), self._closing)
 
 
 async def _answer(response: httpcore2.Response, bytes_max: int) -> Answer:
@@ -244,33 +244,44 @@ def _by_turns(addresses: Sequence[Address]) -> list[Address]:
     return sorted(keys, key=keys.__getitem__)
 
 
-async def _first(connects: Sequence[Connect]) -> httpcore2.AsyncNetworkStream:
-    """The first connection that stands; each is tried when one before it has failed, or after that one's head start."""
+async def _first(connects: Sequence[Connect], closing: set[asyncio.Task[None]]) -> httpcore2.AsyncNetworkStream:
+    """The first connection that stands; each is tried when one before it has failed, or after that one's head start.
+
+    The others are given up by a task in `closing`. Nothing is waited for once one has won: whoever is cancelled then
+    would leave it open.
+    """
     waiting = list(connects)
     trying: set[asyncio.Future[httpcore2.AsyncNetworkStream]] = set()
     failure: BaseException = httpcore2.ConnectError("there is no address")
-    won: httpcore2.AsyncNetworkStream | None = None
     try:
-        while won is None and (waiting or trying):
+        while waiting or trying:
             if waiting:
                 trying.add(asyncio.ensure_future(waiting.pop(0)()))
-            done, trying = await asyncio.wait(
+            done, _ = await asyncio.wait(
                 trying, timeout=HEAD_START_SECONDS if waiting else None, return_when=asyncio.FIRST_COMPLETED
             )
             for task in done:
+                trying.discard(task)
                 error = task.exception()
-                if error is not None:
-                    failure = error
-                elif won is None:
-                    won = task.result()
-                else:
-                    trying.add(task)  # a second one: closed below
+                if error is None:
+                    return task.result()
+                failure = error
     finally:
-        for task in trying:
-            task.cancel()
-        for late in await asyncio.gather(*trying, return_exceptions=True):
-            if isinstance(late, httpcore2.AsyncNetworkStream):
-                await late.aclose()
-    if won is None:
-        raise failure
-    return won
+        if trying:
+            _keep(asyncio.ensure_future(_give_up(trying)), closing)
+    raise failure
+
+
+async def _give_up(trying: Collection[asyncio.Future[httpcore2.AsyncNetworkStream]]) -> None:
+    """End attempts to connect, and close those connections that stand all the same."""
+    for task in trying:
+        task.cancel()
+    found = await asyncio.gather(*trying, return_exceptions=True)
+    streams = [late for late in found if isinstance(late, httpcore2.AsyncNetworkStream)]
+    await asyncio.gather(*(stream.aclose() for stream in streams), return_exceptions=True)
+
+
+def _keep(task: asyncio.Task[None], tasks: set[asyncio.Task[None]]) -> None:
+    """A loop knows its tasks by weak references only."""
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
