@@ -13,7 +13,7 @@ from tests.server.serving import Served
 
 Json = Any
 HANG = "hang"
-"""Take a call and never answer."""
+"""Take a call and do not answer."""
 DROP = "drop"
 """Take a call and close the connection."""
 LOOPBACK = ("127.0.0.1",)
@@ -43,8 +43,10 @@ class PushWorker:
         self.id = ""
         self.calls: list[Call] = []
         self.answer: Callable[[Json], int | str] = lambda body: 200
-        self.cancel_answer = 200
+        self.cancel_answer: int | str = 200
         self.came = asyncio.Event()
+        self.go_on = asyncio.Event()
+        """What hangs is answered with 200 once this is set."""
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
         self.port = 0
@@ -149,7 +151,8 @@ class PushWorker:
         if status == DROP:
             return False
         if status == HANG:
-            await asyncio.Event().wait()
+            await self.go_on.wait()
+            status = 200
         writer.write(f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{{}}".encode())
         await writer.drain()
         return True

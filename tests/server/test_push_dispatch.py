@@ -355,6 +355,68 @@ async def test_what_was_taken_is_written_down_at_the_end_of_the_server(
     await until_acknowledged(served, id)
 
 
+async def test_what_is_taken_while_the_server_ends_is_written_down(served: Served, worker: PushWorker) -> None:
+    worker.answer = lambda body: HANG
+    id = await start(served)
+    await worker.until_pushed(id)
+    served.engine.closing = True  # no lane is opened any more
+    closing = asyncio.create_task(served.engine.push.dispatcher.close())
+    await asyncio.sleep(0)
+    worker.go_on.set()
+    await closing
+    where = await served.engine.store.read(saved_steps.standing(project_id=served.project_id, execution_id=id))
+    assert where.acked == 1
+
+
+@pytest.mark.parametrize("resting", [False, True])
+async def test_what_was_claimed_when_the_server_ends_goes_back_at_once(
+    served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch, resting: bool
+) -> None:
+    dispatcher = served.engine.push.dispatcher
+    under_way, go_on = asyncio.Event(), asyncio.Event()
+    write = served.engine.store.write
+
+    async def writing(verb: Any) -> Any:
+        answer = await write(verb)
+        if verb.name == "claim_pushed" and answer.picked:
+            if resting:  # a call that was refused meanwhile: what is claimed waits for the end of the rest
+                dispatcher._lanes[worker.id].rest(60.0)
+            under_way.set()
+            await go_on.wait()
+        return answer
+
+    monkeypatch.setattr(served.engine.store, "write", writing)
+    id = await start(served)
+    await under_way.wait()
+    served.engine.closing = True  # no lane is opened any more
+    if resting:
+        go_on.set()
+        for _ in range(10):  # turns in which the lane hears of its claim, and rests
+            await asyncio.sleep(0)
+    closing = asyncio.create_task(dispatcher.close())
+    await asyncio.sleep(0)
+    go_on.set()
+    await closing
+    assert (await shown(served, id))["phase"] == "queued"
+    assert (await kinds(served, id))[-2:] == ["claimed", "released"]
+    assert worker.pushed(id) == []
+
+
+async def test_a_cancel_that_the_end_of_the_server_kept_from_its_worker_is_told_by_another(
+    served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "CLOSE_SECONDS", 0.05)
+    worker.cancel_answer = HANG
+    id = await start(served)
+    await until_acknowledged(served, id)
+    assert (await served.client.post(f"/api/v1/executions/{id}/cancel")).status_code == 200
+    await worker.until(lambda: worker.calls[-1].path == f"/cancel/{id}")
+    served.engine.closing = True
+    await served.engine.push.dispatcher.close()
+    where = await served.engine.store.read(saved_steps.standing(project_id=served.project_id, execution_id=id))
+    assert (where.phase, where.acked) == (Phase.CANCELLING, 1)
+
+
 async def test_a_delivery_whose_server_died_is_looked_after(
     served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,7 @@ from uuid_utils import uuid7
 from perdure.engine.calls import Answer, CallFailed, CallRefused
 from perdure.engine.doorbell import Tickets
 from perdure.store.verbs import push_workers, saved_steps
-from perdure.store.verbs.push_workers import Pushed, PushWorker, Untold
+from perdure.store.verbs.push_workers import Handed, Pushed, PushWorker, Untold
 from perdure.wire.errors import NotFound, PerdureError
 from perdure.wire.public import rfc3339
 from perdure.wire.public_push import PushedWork
@@ -124,21 +124,28 @@ class Lane:
             await engine.doorbell.wait_any(tickets[:2], CALL_SECONDS, loop.create_future())
             return
         self._turn += 1
-        handed = await engine.store.write(
-            push_workers.claim_pushed(
-                worker_id=self.worker.id,
-                claim_id=str(uuid7()),
-                at_most=at_most,
-                now_us=engine.clock.now_us(),
-                grace_us=engine.grace_us,
-                after=self._after,
-                limited_first=self._turn % 2 == 0,
+        claim = asyncio.ensure_future(
+            engine.store.write(
+                push_workers.claim_pushed(
+                    worker_id=self.worker.id,
+                    claim_id=str(uuid7()),
+                    at_most=at_most,
+                    now_us=engine.clock.now_us(),
+                    grace_us=engine.grace_us,
+                    after=self._after,
+                    limited_first=self._turn % 2 == 0,
+                )
             )
         )
-        self._after = handed.after
-        rest = self._rest_until - loop.time()
-        if handed.picked and rest > 0:  # it began while the claim was under way
-            await asyncio.sleep(rest)
+        try:
+            handed = await asyncio.shield(claim)
+            self._after = handed.after
+            rest = self._rest_until - loop.time()
+            if handed.picked and rest > 0:  # it began while the claim was under way
+                await asyncio.sleep(rest)
+        except asyncio.CancelledError:  # what the store has begun it ends
+            self._dispatcher.start(self._put_back(claim))
+            raise
         for one in handed.picked:
             self._start(self._deliver(one))
         if len(handed.picked) == at_most or (handed.picked and handed.after != ("", "")):
@@ -153,11 +160,27 @@ class Lane:
             look = engine.settings.poll_seconds
         await engine.doorbell.wait_any(tickets[:2], look, loop.create_future())
 
+    async def _put_back(self, claim: asyncio.Future[Handed]) -> None:
+        """Nobody is here any more to bring what a claim has picked."""
+        engine = self._engine
+        fences = [self._fence(one) for one in (await claim).picked]
+        now_us = engine.clock.now_us()
+        await engine.store.write_all([push_workers.hand_back(**fence, now_us=now_us) for fence in fences])
+
+    def _fence(self, one: Pushed) -> dict[str, Any]:
+        return {
+            "project_id": self.worker.project_id,
+            "execution_id": one.claimed.id,
+            "attempt": one.claimed.attempt,
+            "worker_id": self.worker.id,
+        }
+
     def close(self) -> list[asyncio.Task[None]]:
         """Claim no more; answers what is still under way."""
-        if self.task is not None:
-            self.task.cancel()
-        return list(self._calls)
+        if self.task is None:
+            return list(self._calls)
+        self.task.cancel()
+        return [self.task, *self._calls]
 
     def rest(self, seconds: float = REST_SECONDS, *, full: bool = False) -> None:
         """Bring nothing for a moment, which is longer each time until a call is accepted again."""
@@ -187,12 +210,7 @@ class Lane:
                 await asyncio.sleep(min(left_us, UNWIND_US) / 1e6)
         deliveries = self._dispatcher.deliveries
         heard = deliveries[claimed.id] = asyncio.Event()
-        fence = {
-            "project_id": worker.project_id,
-            "execution_id": claimed.id,
-            "attempt": claimed.attempt,
-            "worker_id": worker.id,
-        }
+        fence = self._fence(one)
         try:
             try:
                 body = msgspec.json.encode(work_of(one, worker.id))
@@ -295,7 +313,7 @@ class Dispatcher:
         if now > self._swept_at + SWEEP_SECONDS:
             self._swept_at = now
             for one in await engine.store.read(push_workers.untold(before_us=now_us - UNTOLD_US, limit=BATCH)):
-                self._start(self._look_after(one))
+                self.start(self._look_after(one))
         pause = engine.spread(1.0)
         if watched.next_check_us is None:
             return pause
@@ -303,7 +321,7 @@ class Dispatcher:
             for worker in await engine.store.write(
                 push_workers.take_push_checks(now_us=now_us, every_us=CHECK_US, limit=BATCH)
             ):
-                self._start(self._ask_after(*worker))
+                self.start(self._ask_after(*worker))
             return 0.05
         return min(pause, max((watched.next_check_us - now_us) / 1e6, 0.05))
 
@@ -325,17 +343,23 @@ class Dispatcher:
                 task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Claim no more, and give what is under way a moment to end."""
+        """Claim no more, and give what is under way a moment to end. The sweep of another server, or of the next one,
+        looks after deliveries that are cut off."""
         for id in list(self._lanes):
             self.drop(id)
-        self._note_accepted()
+        await self._settle()
+        self._note_accepted()  # by calls that have just ended, too
+        await self._settle()
+
+    async def _settle(self) -> None:
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside the lanes, which `close` waits for."""
         task = asyncio.get_running_loop().create_task(work, name="perdure-push")
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -371,7 +395,7 @@ class Dispatcher:
         """Something happened to an execution that a worker holds: it may have been cancelled."""
         lane = self._lanes.get(worker_id)
         if lane is not None:
-            self._start(self._tell(lane.worker, execution_id))
+            self.start(self._tell(lane.worker, execution_id))
 
     def room_again(self, worker_id: str | None) -> None:
         """A worker (None: some worker) has let go of something."""
@@ -401,7 +425,7 @@ class Dispatcher:
             self._noting = None
         if self._accepted:
             fences, self._accepted = list(self._accepted.values()), {}
-            self._start(self._write_accepted(fences))
+            self.start(self._write_accepted(fences))
 
     async def _write_accepted(self, fences: Sequence[dict[str, Any]]) -> None:
         await self.engine.store.write_all([push_workers.accept_push(**fence) for fence in fences])
@@ -421,7 +445,7 @@ class Dispatcher:
 
     def alive(self, project_id: str, worker_id: str) -> None:
         """A worker was heard of."""
-        self._start(self._renew(project_id, worker_id))
+        self.start(self._renew(project_id, worker_id))
 
     # --- calls -------------------------------------------------------------------------------------------------------
 
@@ -506,6 +530,9 @@ class Dispatcher:
             logger.warning("Worker %s was not told that %s is cancelled: %s", worker.id, execution_id, failed.message)
             await store.write(push_workers.untell_cancel(**fence))
             return
+        except asyncio.CancelledError:  # this server ends; another one tells it
+            self.start(store.write(push_workers.untell_cancel(**fence)))
+            raise
         if answer.status == 404:
             await store.write(push_workers.cancel_absent(**fence, now_us=self.engine.clock.now_us()))
             self.room_again(worker.id)
