@@ -10,7 +10,7 @@ from tests.store.pushing import PushWorld
 from tests.store.world import PROJECT, World, event_wait, step
 
 from perdure.store.interface import Verb
-from perdure.store.verbs import events, looks, saved_steps
+from perdure.store.verbs import claims, events, looks, reports, saved_steps
 from perdure.wire.errors import BadRequest
 from perdure.wire.records import Kind
 
@@ -39,13 +39,13 @@ class _Counting:
             self.bytes += sum(len(value) for row in rows or () for value in row if isinstance(value, bytes))
 
 
-async def bounded(world: World, look: Verb[T]) -> T:
+async def bounded(world: World, look: Verb[T], *, beside: int = 200) -> T:
     """What a look answers, which has read no more than it may."""
 
     async def counted() -> T:
         counting = _Counting(look.start())
         answer: T = await counting
-        assert counting.bytes <= ROOM + SIZE + 200
+        assert counting.bytes <= ROOM + SIZE + beside
         return answer
 
     return await world.store.read(Verb(counted, {}))
@@ -112,6 +112,47 @@ async def test_a_journal(world: World) -> None:
         pages.append([row.seq for row in page])
         after = page[-1].seq
     assert pages == [[1, 2, 3, 4], [5, 6]]
+
+
+async def test_the_journals_that_a_claim_hands_out(world: World) -> None:
+    id, other = await world.running(), await world.running()
+    for n in range(5):
+        await world.report(id, [step(f"s{n}", "x" * SIZE)])
+        await world.report(other, [step(f"s{n}", "y" * SIZE)])
+    seqs: dict[str, list[int]] = {id: [], other: []}
+    replies, wanted = [], [(id, 0), (other, 0)]
+    while wanted:
+        look = claims.journals(wanted=wanted, rows_max=10_000, bytes_max=ROOM)
+        found = await bounded(world, look, beside=SIZE + 200)  # and of each one row more
+        replies.append([len(rows) for rows, _ in found])
+        for (one, _), (rows, _) in zip(wanted, found, strict=True):
+            seqs[one] += [row.seq for row in rows]
+        wanted = [(one, seqs[one][-1]) for (one, _), (_, more) in zip(wanted, found, strict=True) if more]
+    assert seqs == {id: [1, 2, 3, 4, 5, 6], other: [1, 2, 3, 4, 5, 6]}
+    assert replies == [[3, 1], [2, 1], [1, 1], [2], [1]]
+
+
+async def test_of_a_journal_of_small_rows_a_claim_hands_out_as_many_as_may_be(world: World) -> None:
+    id = await world.running()
+    for n in range(20):
+        await world.report(id, [step(f"s{n}-{m}", m) for m in range(10)])
+    for rows_max in (1, 2, 16, 17, 144, 145, 200, 201, 202):
+        look = claims.journals(wanted=[(id, 0)], rows_max=rows_max, bytes_max=1 << 20)
+        [(rows, more)] = await world.store.read(look)
+        assert ([row.seq for row in rows], more) == (list(range(1, min(rows_max, 201) + 1)), rows_max < 201)
+
+
+async def test_the_news_that_a_report_is_answered_with(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reports, "REPLY_BYTES_MAX", ROOM)
+    id = await world.running()
+    await world.report(id, [event_wait(f"w{n}", "t") for n in range(5)])
+    await world.publish("t", *["x" * (SIZE - 300)] * 5)
+    pages, seen, more = [], 1, True
+    while more:
+        reply = await world.report(id, number=0, seen=seen)
+        pages.append([row.seq for row in reply.rows])
+        seen, more = reply.rows[-1].seq, reply.more
+    assert pages == [[2, 3], [4, 5], [6]]
 
 
 async def test_results(world: World) -> None:

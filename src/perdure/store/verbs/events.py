@@ -265,9 +265,10 @@ async def topic_end(*, project_id: str, topic: str) -> int:
 
 async def _page(project_id: str, topic: str, after: int, limit: int, bytes_max: int) -> tuple[Rows, bool]:
     """Events after a number, none after the one that fills `bytes_max`; whether there may be more."""
-    where: dict[str, object] = {"project_id": project_id, "topic": topic}
-    fits, more = await page_of("event_sizes", after, limit, bytes_max, **where)
-    return await query("read_events", after=after, limit=fits, **where) if fits else [], more
+    fits, more = await page_of("event_sizes", after, limit, bytes_max, project_id=project_id, topic=topic)
+    if not fits:
+        return [], more
+    return await query("read_events", after=after, limit=fits, project_id=project_id, topic=topic), more
 
 
 @verb

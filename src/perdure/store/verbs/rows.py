@@ -80,14 +80,16 @@ def fitting(sizes: Iterable[int], bytes_max: int) -> int:
     return amount
 
 
-async def page_of(sizes: str, after: int, limit: int, bytes_max: int, **where: object) -> tuple[int, bool]:
+async def page_of(
+    sizes: str, after: int, limit: int, bytes_max: int, *, ahead: int = 2, **where: object
+) -> tuple[int, bool]:
     """How many rows after a number go into a page, and whether there may be more; `sizes` names the query that tells
     their numbers and sizes.
 
-    It asks of few first, of more while they are small: SQLite walks through a row's value to get to the next row. So
-    what that costs goes with the page, not with the limit.
+    It asks of few first (`ahead`), of more while they are small: SQLite walks through a row's value to get to the next
+    row. So what that costs goes with the page, not with the limit.
     """
-    amount, ahead = 0, 2
+    amount = 0
     while amount < limit and bytes_max > 0:
         asked = min(ahead, limit - amount)
         found = await query(sizes, after=after, limit=asked, **where)
@@ -103,16 +105,21 @@ async def page_of(sizes: str, after: int, limit: int, bytes_max: int, **where: o
 async def journal_after(
     execution_id: str, seq: int, *, rows_max: int, bytes_max: int, before: int | None = None
 ) -> tuple[list[Row], bool]:
-    """The rows of a journal after a seq (and before another); whether some were left out to keep the answer small."""
+    """The rows of a journal after a seq (and before another), at least one; whether some were left out to keep the
+    answer small."""
+    left = rows_max + 1 if before is None else min(before - seq - 1, rows_max + 1)  # numbers have no gaps
+    fits, more = left, False
+    if left > 1:  # one always passes
+        fits, more = await page_of("journal_sizes", seq, left, max(bytes_max, 1), ahead=16, execution_id=execution_id)
+    if not fits:
+        return [], False
     rows: list[Row] = []
-    for values in await query("read_journal", execution_id=execution_id, after=seq, limit=rows_max + 1):
-        if before is not None and values[0] >= before:
-            break
+    for values in await query("read_journal", execution_id=execution_id, after=seq, limit=fits):
         bytes_max -= ROW_BYTES + len(values[8])
         if len(rows) == rows_max or (bytes_max < 0 and rows):
             return rows, True
         rows.append(row_of(values))
-    return rows, False
+    return rows, more and fits < left
 
 
 def execution_of(values: Sequence[Any]) -> Execution:
