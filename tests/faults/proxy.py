@@ -1,9 +1,10 @@
 """A TCP proxy of ours between clients or workers and a server: it delays, cuts, black-holes, duplicates and replays.
 
-Requests are read whole, so that each has a fate of its own; what the server answers passes as bytes. The fate of a
-request is drawn from the proxy's own seed. While the line is down nothing passes in either direction, and nothing is
-lost: as with TCP, what was sent meanwhile arrives when the line is back, which is how messages come late. Requests of
-several connections that are delayed overtake each other.
+Requests are read whole, so that each has a fate of its own; what the server answers passes as bytes, and is kept, so
+that answers to copies can be compared with it (`twice`). The fate of a request is drawn from the proxy's own seed.
+While the line is down nothing passes in either direction, and nothing is lost: as with TCP, what was sent meanwhile
+arrives when the line is back, which is how messages come late. Requests of several connections that are delayed
+overtake each other.
 
 In front of a socket that speaks another language (PostgreSQL's) there are no requests, only bytes: such a line can be
 slow, dead or cut.
@@ -15,16 +16,23 @@ import asyncio
 import contextlib
 import re
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from random import Random
 from typing import Final
+
+from tests.faults.duplicates import Reply, Twice
 
 HEAD_BYTES_MAX: Final = 1 << 20
 RECORDED_MAX: Final = 2_000
 ANSWER_SECONDS_MAX: Final = 1.0
 """How long the answer to a copy is waited for: a long poll would keep it for a minute."""
 
+ANSWER_BYTES_MAX: Final = 1 << 20
+"""Of a longer answer nothing is kept."""
+
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_ID: Final = re.compile(rb"[0-9a-f]{8}-[0-9a-f-]{27}|\?.*")
 
 
 @dataclass(slots=True)
@@ -47,6 +55,33 @@ class Faults:
     """What is sent arrives, what is answered waits."""
 
 
+class _Exchange:
+    """A request, and what came back so far."""
+
+    def __init__(self, request: bytes) -> None:
+        self.request = request
+        self.answer = b""
+
+    @property
+    def kind(self) -> bytes:
+        """Method and path, without ids."""
+        return _ID.sub(b"", self.request.partition(b" HTTP/")[0])
+
+    def add(self, data: bytes) -> None:
+        if len(self.answer) <= ANSWER_BYTES_MAX:
+            self.answer += data
+
+    @property
+    def reply(self) -> Reply | None:
+        """The answer, once it is there; None for ever of one without a length, as streams have."""
+        head, _, body = self.answer.partition(b"\r\n\r\n")
+        found = _LENGTH.search(head)
+        status = int(head.split(None, 2)[1]) if head[:5] == b"HTTP/" else 0
+        if status != 204 and (found is None or len(body) != int(found[1])):
+            return None
+        return Reply(status, body)
+
+
 class _Pair:
     """One client's connection and the one that carries it on."""
 
@@ -55,6 +90,7 @@ class _Pair:
         self.writer = writer
         self.upstream: asyncio.StreamWriter | None = None
         self.fate = "pass"
+        self.exchange: _Exchange | None = None
         self.hurt = False
         """Something of it was lost: its client waits for what never comes."""
         self.task: asyncio.Task[None] | None = None
@@ -73,12 +109,13 @@ class Proxy:
         self._socket = socket
         self.faults = Faults()
         self.counts: Counter[str] = Counter()
-        self.recorded: deque[bytes] = deque(maxlen=RECORDED_MAX)
+        self.recorded: deque[_Exchange] = deque(maxlen=RECORDED_MAX)
         """The requests that came, whole, as far as they are kept."""
+        self._copied: deque[tuple[_Exchange, Reply, bool]] = deque(maxlen=RECORDED_MAX)
         self._chance = Random(seed)
         self._server: asyncio.Server | None = None
         self._pairs: set[_Pair] = set()
-        self._copies: set[asyncio.Task[int | None]] = set()
+        self._copies: set[asyncio.Task[int]] = set()
         self._changed = asyncio.Event()
 
     async def __aenter__(self) -> Proxy:
@@ -132,18 +169,31 @@ class Proxy:
         self.counts["cut"] += len(pairs)
         return len(pairs)
 
-    async def replay(self, times: int) -> Counter[int]:
-        """Send requests that came before once more, in any order; how many were answered with which status (0: none
-        within a second)."""
-        if not self.recorded:
+    async def replay(self, times: int, *, ports: Sequence[int] = ()) -> Counter[int]:
+        """Send requests that came before once more, to any of the ports (this proxy's server's unless named), in any
+        order, rare ones as often as others; how many were answered with which status (0: none within a second)."""
+        kinds: dict[bytes, list[_Exchange]] = {}
+        for exchange in self.recorded:
+            kinds.setdefault(exchange.kind, []).append(exchange)
+        if not kinds:
             return Counter()
-        old = [self._chance.choice(self.recorded) for _ in range(times)]
+        old = [self._chance.choice(kinds[self._chance.choice(list(kinds))]) for _ in range(times)]
+        copies = [(exchange, self._chance.choice(ports or [self.upstream_port])) for exchange in old]
         answers: Counter[int] = Counter()
         for at in range(0, times, 20):
-            batch = [self._send_copy(request) for request in old[at : at + 20]]
-            answers.update(status or 0 for status in await asyncio.gather(*batch))
+            answers.update(await asyncio.gather(*[self._send_copy(*copy) for copy in copies[at : at + 20]]))
         self.counts["replayed"] += times
         return answers
+
+    def twice(self) -> list[Twice]:
+        """What was answered to requests and to their copies, as far as both answers are known; each is told once."""
+        copied = list(self._copied)
+        self._copied.clear()
+        return [
+            Twice(exchange.request, exchange.reply, again, late)
+            for exchange, again, late in copied
+            if exchange.reply is not None
+        ]
 
     def _tell(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
@@ -197,7 +247,8 @@ class Proxy:
         assert pair.upstream is not None
         while (request := await read_request(pair.reader)) is not None:
             self.counts["requests"] += 1
-            self.recorded.append(request)
+            exchange = _Exchange(request)
+            self.recorded.append(exchange)
             await self._while_down()
             faults = self.faults
             if faults.delay_seconds:
@@ -209,9 +260,10 @@ class Proxy:
                 continue
             if self._chance.random() < faults.duplicated:
                 self.counts["duplicated"] += 1
-                copy = asyncio.create_task(self._send_copy(request))
+                copy = asyncio.create_task(self._send_copy(exchange, self.upstream_port))
                 self._copies.add(copy)
                 copy.add_done_callback(self._copies.discard)
+            pair.exchange = exchange
             pair.upstream.write(request)
             await pair.upstream.drain()
 
@@ -231,6 +283,8 @@ class Proxy:
     async def _pass_answers(self, pair: _Pair, reader: asyncio.StreamReader) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(1 << 16):
+                if pair.exchange is not None:
+                    pair.exchange.add(data)
                 await self._while_down(replies=True)
                 if pair.fate == "reply lost":
                     pair.hurt = True
@@ -247,17 +301,22 @@ class Proxy:
         pair.writer.close()
         pair.reader.feed_eof()
 
-    async def _send_copy(self, request: bytes) -> int | None:
-        """Send a request over a connection of its own; the status of its answer."""
-        with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, ValueError):
+    async def _send_copy(self, exchange: _Exchange, port: int) -> int:
+        """Send a request over a connection of its own; the status of its answer, 0 of none."""
+        copy = _Exchange(exchange.request)
+        late = exchange.reply is not None
+        with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(ANSWER_SECONDS_MAX):
-                reader, writer = await asyncio.open_connection("127.0.0.1", self.upstream_port)
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 try:
-                    writer.write(request)
-                    return int((await reader.readuntil(b"\r\n")).split()[1])
+                    writer.write(copy.request)
+                    while copy.reply is None and (data := await reader.read(1 << 16)):
+                        copy.add(data)
                 finally:
                     writer.transport.abort()
-        return None
+        if copy.reply is not None:
+            self._copied.append((exchange, copy.reply, late))
+        return int(copy.answer.split(None, 2)[1]) if copy.answer else 0
 
 
 async def read_request(reader: asyncio.StreamReader) -> bytes | None:

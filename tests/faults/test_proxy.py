@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from tests.faults.duplicates import Reply
 from tests.faults.proxy import Proxy, read_request
 
 
@@ -141,7 +142,8 @@ async def test_duplicates_arrive_and_are_answered_once() -> None:
         line = await echo.connect(proxy)
         proxy.set(duplicated=1.0)
         assert [await line.ask(b"%d" % n) for n in range(5)] == [b"%d" % n for n in range(5)]
-        await until(lambda: len(echo.seen) == 10)
+        await until(lambda: len(echo.seen) == 10 and not proxy._copies)
+        assert all(one.first == one.again and one.first.body in one.request for one in proxy.twice())
         assert sorted(echo.seen) == sorted([b"%d" % n for n in range(5)] * 2)
 
 
@@ -160,6 +162,11 @@ async def test_old_requests_are_sent_again() -> None:
         await line.ask(b"old")
         assert await proxy.replay(30) == {200: 30}
         assert echo.seen == [b"old"] * 31
+        twice = proxy.twice()
+        assert [(one.first, one.again, one.late) for one in twice] == [
+            (Reply(200, b"old"), Reply(200, b"old"), True)
+        ] * 30
+        assert proxy.twice() == []
 
 
 async def test_a_cut_breaks_every_connection_and_new_ones_are_taken() -> None:

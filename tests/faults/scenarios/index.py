@@ -58,7 +58,7 @@ SCENARIOS = {
     "zombies": Scenario(zombies, BOTH, medium=("postgres",)),
     "outages": Scenario(outages, ("postgres",), medium=("postgres",)),
     "partitions": Scenario(partitions, BOTH),
-    "lines": Scenario(lines, BOTH, medium=("postgres",)),
+    "lines": Scenario(lines, BOTH, fast=("sqlite",), medium=("postgres",)),
     "failover": Scenario(failover, ("pair",)),
     "severed": Scenario(severed, ("postgres",)),
     "poisoned": Scenario(poisoned, BOTH),

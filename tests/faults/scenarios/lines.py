@@ -1,15 +1,24 @@
 """Bad lines: requests and replies are lost, cut, delayed, doubled and sent again much later, on the way to the servers;
-between servers and PostgreSQL the reply to a COMMIT is held up until the line breaks."""
+between servers and PostgreSQL the reply to a COMMIT is held up until the line breaks. What comes twice is answered as
+the first time."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import time
 from collections import Counter
 
+from tests.faults import app
 from tests.faults.database import Postgres
+from tests.faults.duplicates import REPORT, Twice, judge, stale
 from tests.faults.proxy import Proxy
-from tests.faults.run import Broken, Run
+from tests.faults.run import TURN_SECONDS, Broken, Run
+
+from perdure import Client
+from perdure.wire.errors import NotCancellable
+from perdure.wire.status import HELD
 
 BAD = {
     "delay_seconds": 0.05,
@@ -32,7 +41,11 @@ async def lines(run: Run) -> None:
     client = run.client(urls=urls)
     loads = [run.load(open_max=10, client=client), run.journeys(open_max=10, client=client)]
     loading = [asyncio.create_task(load.run(1_000_000)) for load in loads]
+    callers = Callers(run.client(patience_seconds=TURN_SECONDS, urls=urls))
+    calling = asyncio.create_task(callers.run())
     answers: Counter[int] = Counter()
+    compared: Counter[str] = Counter()
+    straight = run.client(patience_seconds=TURN_SECONDS)
     for _ in range(periods):
         await run.progress(20)
         run.hit("bad lines", cluster.all_in_flight(), time.time_ns() // 1_000)
@@ -44,20 +57,70 @@ async def lines(run: Run) -> None:
         await run.progress(60, at_most=2.0)  # all may be waiting for what was lost
         for way in ways:
             way.heal()  # breaks the connections on which somebody waits for what was lost
-            answers += await way.replay(30)
+            answers += await way.replay(40, ports=[other.upstream_port for other in ways])
+            await compare(way.twice(), compared, straight)
+    callers.stopping = True
     for load in loads:
         load.stopping = True
-    await asyncio.gather(*loading)
+    await asyncio.gather(*loading, calling)
+    await callers.check()
     verdict = await run.finish()
     made = sum((way.counts for way in ways), Counter[str]())
     run.figures["lines"] = dict(sorted(made.items()))
     run.figures["answers to what was sent again"] = dict(sorted(answers.items()))
+    run.figures["compared with the first answer"] = dict(sorted(compared.items()))
     if any(status >= 500 and status != 503 for status in answers):
         raise Broken(f"an old message was answered by a server's error: {answers}")
     for fault in ("request lost", "reply lost", "reply cut", "duplicated", "replayed"):
         if not made[fault]:
             raise Broken(f"the run proves too little: no {fault}")
+    for name in ("start", "publish", "resume", "cancel", REPORT, "claim"):
+        if compared[name] < periods:
+            raise Broken(f"the run proves too little: {compared[name]} answers to copies of a {name} were compared")
     run.demand(verdict, faults=periods, completed=10)
+
+
+class Callers:
+    """They publish, and start what they cancel, one after the other; each asks again until it is told."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.stopping = False
+        self.made = 0
+
+    async def run(self) -> None:
+        while not self.stopping:
+            n, self.made = self.made, self.made + 1
+            handle = await self.client.start(app.nap, n)
+            await self.client.publish("lines", n)
+            with contextlib.suppress(NotCancellable):  # it may be through
+                await handle.cancel()
+
+    async def check(self) -> None:
+        """Nothing was published twice, or not at all. Raises `Broken`."""
+        told: list[object] = []
+        while page := await self.client.events("lines", after=len(told)):
+            told += [json.loads(bytes(event.data)) for event in page]
+        if told != list(range(self.made)):
+            raise Broken(f"{self.made} events were published, these are there: {told}")
+
+
+async def compare(twice: list[Twice], compared: Counter[str], straight: Client) -> None:
+    """Hold the answers to copies to the first ones; count what was compared. Raises `Broken`."""
+    for one in twice:
+        name, wrong = judge(one)
+        if wrong is not None:
+            raise Broken(f"a copy of a {name} was answered otherwise: {wrong}")
+        if name is None:
+            continue
+        compared[name] += 1
+        if name != REPORT:
+            continue
+        for id, attempt, worker_id in stale(one):
+            compared["reports that came too late"] += 1
+            now = await straight.get(id)
+            if now.phase in HELD and (now.attempt, now.assigned_to_worker) == (attempt, worker_id):
+                raise Broken(f"a copy of a report was told that {id} is lost, which {worker_id} holds: {one}")
 
 
 async def break_commits(line: Proxy) -> None:
