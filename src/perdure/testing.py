@@ -57,7 +57,9 @@ QUIET_LOOKS: Final = 3
 BLOCKED_LOOK_SECONDS: Final = 0.02
 KEY: Final = "crash-everywhere"
 CRASHES_MAX: Final = 10_000
-CHANGES: Final = frozenset({"start", "report", "report_offered", "claim", "wake_due", "publish", "resume", "cancel"})
+CHANGES: Final = frozenset(
+    {"start", "report", "report_offered", "claim", "wake_due", "end_overdue", "publish", "resume", "cancel"}
+)
 """The verbs that move an execution; the others are housekeeping."""
 
 
@@ -412,11 +414,12 @@ class _Doomed(SQLiteStore):
         return result
 
     async def write_all(self, verbs: Sequence[Verb[T]]) -> Sequence[T | Exception]:
-        counts = any(verb.name in CHANGES for verb in verbs)
-        if self._is_due(counts, "before", "report"):
+        changes = [verb.name for verb in verbs if verb.name in CHANGES]
+        what = "end_overdue" if "end_overdue" in changes else "report"
+        if self._is_due(bool(changes), "before", what):
             await self._for_ever()
         result = await super().write_all(verbs)
-        if self._is_due(counts, "after", "report"):
+        if self._is_due(bool(changes), "after", what):
             await self._for_ever()
         return result
 

@@ -274,12 +274,13 @@ class Model:
             elif life.phase is Phase.QUEUED:
                 life.ready_us, life.due_us = life.due_us or 0, None
                 self.done["delay over"] += 1
-        for life in sorted(self.due(), key=lambda life: life.due_us or 0):
+        for life in sorted(self.due(), key=lambda life: (life.due_us or 0, life.id)):
+            if life.due_us is None or life.due_us > self.now_us:
+                continue  # it went with one before it
             if life.phase is Phase.RUNNING:
                 self.cancel(life, "system")
                 self.done["run timeout"] += 1
-        for life in self.due():
-            if life.phase is Phase.CANCELLING:
+            else:
                 self.overrule(life)
 
     def lose(self, life: Life, *, released: bool = False) -> None:

@@ -176,7 +176,11 @@ class World:
         yield perdure.engine.claims, "random", self.random
         for clocked in (perdure.engine.loops, perdure.engine.engine):
             yield clocked, "boottime_us", lambda: BOOTED_US + self.loop.us
-        yield perdure.engine.engine, "LOOPS", tuple(late(loop, self) for loop in LOOPS if loop.name in ("wake", "reap"))
+        yield (
+            perdure.engine.engine,
+            "LOOPS",
+            tuple(late(loop, self) for loop in LOOPS if loop.name in ("wake", "overdue", "reap")),
+        )
         if self.sdk:
             yield from sdk_worker.patches(self)
         if self.small_pages:

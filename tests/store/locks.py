@@ -12,7 +12,7 @@ async def held(url: str, table: str, name: str) -> AsyncIterator[None]:
     connection = await asyncpg.connect(url)
     transaction = connection.transaction()
     await transaction.start()
-    column = "name" if table == "meta" else "id"
+    column = {"meta": "name", "transcripts": "session_id"}.get(table, "id")
     assert await connection.fetchval(f"SELECT 1 FROM {table} WHERE {column} = $1 FOR UPDATE", name)
     try:
         yield

@@ -231,7 +231,7 @@ def defaults(executions: int) -> dict[str, Any]:
         **dict.fromkeys(("name", "role", "secret_hash", "last_four", "text", "state"), "text"),
         **dict.fromkeys(("secret", "links", "answered_by", "how"), "text"),
         **{"url": "https://example.com/x", "host": "example.com", "description": None, "is_root": 1, "busy": "[]"},
-        **{"after_us": 0, "after_id": "", "after_key": ""},
+        **{"after_us": 0, "after_id": "", "after_key": "", "after_project_id": ""},
         "until_us": NOW_US + 120_000_000,
         **{"hash": b"hash-253", "uses": 1, "entries": 1, "expected": None, "summarized": 0, "dropped": 4},
         **{"summary_of": None, "deliver": 1, "taken_by": "taker", "held_us": None},
@@ -326,6 +326,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"session_id": "session-25"}
     for query in (
         "lock_transcript",
+        "lock_transcript_free",
         "advance_transcript",
         "read_version",
         "newest_summary",

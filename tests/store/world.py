@@ -141,7 +141,23 @@ class World:
     # --- the clock's work --------------------------------------------------------------------------------------------
 
     async def wake_due(self, limit: int = 500) -> int:
-        return await self.store.write(moves.wake_due(now_us=self.now_us, limit=limit, grace_us=GRACE_US))
+        """What is due: timers wake, delayed starts become ready, and what is overdue ends. Answers how many."""
+        woken = await self.store.write(moves.wake_due(now_us=self.now_us, limit=limit))
+        return woken + await self.end_overdue(limit)
+
+    async def end_overdue(self, limit: int = 500, *, seconds: float = 0.0) -> int:
+        """End what is overdue so many seconds from now."""
+        now_us = self.now_us + int(seconds * SECOND)
+        ends = [
+            moves.end_overdue(project_id=project_id, execution_id=id, now_us=now_us, grace_us=GRACE_US)
+            for _, project_id, id in await self.store.read(moves.overdue(now_us=now_us, limit=limit))
+        ]
+        ended = 0
+        for answer in await self.store.write_all(ends):
+            if isinstance(answer, Exception):
+                raise answer
+            ended += answer
+        return ended
 
     async def reap(self) -> int:
         return await self.store.write(claims.reap(now_us=self.now_us, limit=500))

@@ -54,7 +54,7 @@ from perdure.store.interface import (
     UserChanged,
     Written,
 )
-from perdure.store.verbs import access, claims, looks
+from perdure.store.verbs import access, claims, looks, moves
 from perdure.store.verbs.lookout import Awaited, look_out
 from perdure.wire.errors import Unavailable
 
@@ -116,6 +116,7 @@ class Engine:
         """Since boot: the end of the reaper's last round, if this server was there all the time."""
         self.granting_until_us = 0
         """Since boot: until then every round of the reaper grants, because the clock jumped."""
+        self.overdue_after = moves.FIRST
         self.prune_after = ("", "")
         self.alarmed: set[tuple[str, str]] = set()
         self.refused: set[str] = set()
@@ -187,7 +188,7 @@ class Engine:
 
     def wake_loops(self) -> None:
         """Something is due sooner than the loops know."""
-        for loop in ("wake", "schedule", "trigger", "reap", "push"):
+        for loop in ("wake", "overdue", "schedule", "trigger", "reap", "push"):
             self.doorbell.ring(("loop", loop))
 
     def own_look(self, seconds: float) -> float:
@@ -238,7 +239,7 @@ class Engine:
                 self.note_news(hint.worker_id, hint.execution_id)
                 self.push.dispatcher.news(hint.worker_id, hint.execution_id)
             elif isinstance(hint, Due):
-                doorbell.ring(("loop", "wake"))
+                doorbell.ring(("loop", "overdue" if hint.ends else "wake"))
             elif isinstance(hint, Streamed):
                 doorbell.ring(("stream", hint.project_id, hint.root_id))
             elif isinstance(hint, Published):

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, NamedTuple
 
 from perdure.engine.clock import boottime_us
 from perdure.store.verbs import claims, deployments, looks, moves
 from perdure.wire.errors import Unavailable
+from perdure.wire.status import HELD, Phase
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
@@ -33,17 +34,47 @@ class Loop(NamedTuple):
 
 
 async def _wake(engine: Engine) -> float:
-    """Timers, delayed starts, run timeouts, graces."""
+    """Timers, delayed starts."""
+
+    async def wake(now_us: int) -> bool:
+        return await engine.store.write(moves.wake_due(now_us=now_us, limit=BATCH)) > 0
+
+    return await _do_due(engine, moves.RESTING, wake)
+
+
+async def _end_overdue(engine: Engine) -> float:
+    """Run timeouts, graces. A loop of its own: many executions may have to do with one end, each of which others may
+    hold, and timers do not wait for that."""
+
+    async def end(now_us: int) -> bool:
+        found = await engine.store.read(moves.overdue(now_us=now_us, limit=BATCH, after=engine.overdue_after))
+        more = len(found) == BATCH
+        engine.overdue_after = found[-1] if more else moves.FIRST  # behind those that are held there may be others
+        ends = [
+            moves.end_overdue(project_id=project_id, execution_id=id, now_us=now_us, grace_us=engine.grace_us)
+            for _, project_id, id in found
+        ]
+        answers = await engine.store.write_all(ends)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return more or any(answers)
+
+    return await _do_due(engine, HELD, end)
+
+
+async def _do_due(engine: Engine, phases: Collection[Phase], do: Callable[[int], Awaitable[bool]]) -> float:
+    """A round for what is due in these phases. When nothing of it could be done, others are at it, or hold it: what
+    comes due next is not kept waiting, and they are not asked without a pause."""
     now_us = engine.clock.now_us()
-    due = await engine.store.read(moves.next_due())
+    due = await engine.store.read(moves.next_due(phases=phases))
+    if due is not None and due <= now_us:
+        engine.stats.timer_lag_seconds = (now_us - due) / 1e6
+        if await do(now_us):
+            return 0.0
+        due = await engine.store.read(moves.next_due(phases=phases, after_us=now_us))
     pause = engine.spread(1.0)
-    if due is None:
-        return pause
-    if due > now_us:
-        return min((due - now_us) / 1e6, pause)
-    engine.stats.timer_lag_seconds = (now_us - due) / 1e6
-    await engine.store.write(moves.wake_due(now_us=now_us, limit=BATCH, grace_us=engine.grace_us))
-    return 0.0
+    return pause if due is None else min((due - now_us) / 1e6, pause)
 
 
 async def _schedule(engine: Engine) -> float:
@@ -169,6 +200,7 @@ async def _catch_up(engine: Engine) -> float:
 
 LOOPS = (
     Loop("wake", _wake),
+    Loop("overdue", _end_overdue),
     Loop("schedule", _schedule),
     Loop("trigger", _trigger),
     Loop("reap", _reap),

@@ -98,6 +98,8 @@ class Due(msgspec.Struct, frozen=True, gc=False):
     """Something is due at this time."""
 
     at_us: int
+    ends: bool = False
+    """An execution ends then; otherwise one goes on."""
 
 
 class Counted(msgspec.Struct, frozen=True, gc=False):

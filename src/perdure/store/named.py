@@ -261,6 +261,7 @@ SWEEPS: Final = frozenset(
         "take_push_checks",
         "take_deliveries",
         "wake_due",
+        "end_overdue",
     }
 )
 """Verbs whose rows a predicate picks, and what is rare."""

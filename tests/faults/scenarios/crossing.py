@@ -12,9 +12,9 @@ from typing import Any
 from tests.faults.checker import FINAL
 from tests.faults.run import Broken, Run
 from tests.faults.stores import Peer, Peers, yields
-from tests.store.world import child, raw, step
+from tests.store.world import GRACE_US, SECOND, child, raw, step
 
-from perdure.store.verbs import claims, moves
+from perdure.store.verbs import claims
 from perdure.wire.errors import Conflict, LeaseLost, NotCancellable, NotFound, PerdureError
 from perdure.wire.requests import Complete, Entry, EventItem, Publish, StartItem
 
@@ -86,8 +86,7 @@ async def _round(run: Run, peers: list[Peer], n: int, told: Counter[str]) -> Non
         work.append(("publish", peer.publish(f"topic{place % 3}", n)))
     for peer in peers:
         work.append(("reap", _lose(peer, worker)))
-        # Run timeouts and graces, whose rows a predicate picks too.
-        work.append(("wake", peer.store.write(moves.wake_due(now_us=peer.now_us + 1, limit=100, grace_us=1))))
+        work.append(("overdue", peer.end_overdue(seconds=GRACE_US / SECOND)))  # of those that are cancelled by then
     run.chance.shuffle(work)
     await asyncio.gather(*[_note(run, told, what, one) for what, one in work])
     await _end_all(run, first)

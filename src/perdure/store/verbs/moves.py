@@ -1,14 +1,16 @@
 """What others do to an execution: cancel, time out, lose its worker; timers that come due."""
 
 import json
+from collections.abc import Collection
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from perdure.store.interface import Counted, Due, News, Ready, Tell, Written, query, query_many, verb
+from perdure.store.verbs.free import below_is_held, end_is_held, is_held
 from perdure.store.verbs.rows import ended, journal_row
 from perdure.wire.errors import NotCancellable, NotFound
 from perdure.wire.records import Kind
-from perdure.wire.status import FINAL, Phase
+from perdure.wire.status import FINAL, HELD, Phase
 
 LOSSES_MAX = 5
 """Lost workers without a newly recorded outcome after which an execution is POISONED."""
@@ -16,6 +18,20 @@ UNDELIVERED_MAX = 100
 """Deliveries in a row that came to nothing: never acknowledged, or handed back by a worker that had begun. Its own high
 bound: a lost message is not a crash, nor is a worker that goes away."""
 BACKOFF_MAX_US = 300_000_000
+RESTING: Final = frozenset({Phase.WAITING, Phase.QUEUED})
+"""Whose time `wake_due` goes by; that of those that are held is `end_overdue`'s."""
+
+
+class Overdue(NamedTuple):
+    """An execution that should have ended; in this order they are looked at."""
+
+    due_at_us: int
+    project_id: str
+    id: str
+
+
+FIRST: Final = Overdue(-(1 << 62), "", "")
+"""Before all of them."""
 
 
 @verb
@@ -71,7 +87,7 @@ async def _cancel_one(project_id: str, execution_id: str, cancelled_by: str, now
         await query_many(
             "insert_journal", [journal_row(execution_id, seq, at_us, Kind.CANCEL, attempt, name=cancelled_by)]
         )
-        await Tell(News(worker_id, execution_id), Written(execution_id), Due(now_us + grace_us))
+        await Tell(News(worker_id, execution_id), Written(execution_id), Due(now_us + grace_us, ends=True))
         return Phase.CANCELLING
     if phase in (Phase.CANCELLING, *FINAL):
         return phase
@@ -105,21 +121,15 @@ async def note_cancelled(
 
 async def lose_free(project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int) -> bool:
     """As `lose`, but wait for nobody. False: others hold what it needs, and nothing was done."""
-    if await _is_held(project_id, execution_id):
+    if await is_held(project_id, execution_id):
         return False
     for row in await query("read_state", project_id=project_id, id=execution_id):
         phase, parent_id, losses, undelivered = row[0], row[7], row[14], row[15]
         ends = phase != Phase.RUNNING or losses + 1 >= LOSSES_MAX or undelivered + 1 >= UNDELIVERED_MAX
-        if ends and parent_id is not None and await _is_held(project_id, parent_id):
+        if ends and await end_is_held(project_id, execution_id, parent_id):
             return False
     await lose(project_id, execution_id, attempt, worker_id, now_us)
     return True
-
-
-async def _is_held(project_id: str, execution_id: str) -> bool:
-    """Lock an execution, unless somebody else has: then that is the answer."""
-    row = {"project_id": project_id, "id": execution_id}
-    return not await query("lock_free", **row) and bool(await query("read_state", **row))
 
 
 async def lose(
@@ -235,9 +245,8 @@ async def _poison(
 
 
 @verb
-async def wake_due(*, now_us: int, limit: int, grace_us: int) -> int:
-    """Do what is due: timers wake, delayed starts become ready, run timeouts cancel, graces end. Answers how many."""
-    done = 0
+async def wake_due(*, now_us: int, limit: int) -> int:
+    """Do what is due and others do not hold: timers wake, delayed starts become ready. Answers how many."""
     woken = await query("wake_timers", now_us=now_us, limit=limit)
     await query_many(
         "insert_journal",
@@ -248,27 +257,45 @@ async def wake_due(*, now_us: int, limit: int, grace_us: int) -> int:
     )
     # A wait of a push worker's execution and its time-out share a key: it is one or the other.
     await query_many("close_wait", [(row[0], row[4]) for row in woken if row[4] is not None])
-    done += len(woken)
     ready = await query("ready_delayed", now_us=now_us, limit=limit)
-    done += len(ready)
     hints = {Ready(row[-2], row[-1]) for row in woken} | {Ready(row[0], row[1]) for row in ready}
     await Tell(*hints, *[Written(row[0]) for row in woken])
-    for project_id, id, _ in await query("overdue", phase="running", now_us=now_us, limit=limit):
-        await cancel_tree(project_id, id, "system", now_us, grace_us)
-        done += 1
-    for project_id, id, _ in await query("overdue", phase="cancelling", now_us=now_us, limit=limit):
-        state = await query("lock_state", project_id=project_id, id=id)
-        rows = await query("overrule", project_id=project_id, id=id, now_us=now_us)
-        if rows:
-            await note_cancelled(project_id, id, rows[0], state[0][1], now_us, "grace over")
-            await Tell(News(state[0][2], id))
-        done += 1
-    return done
+    return len(woken) + len(ready)
 
 
 @verb
-async def next_due() -> int | None:
-    """The earliest moment at which `wake_due` has something to do."""
-    rows = await query("next_due")
-    due: int | None = rows[0][0]
-    return due
+async def overdue(*, now_us: int, limit: int, after: Overdue = FIRST) -> list[Overdue]:
+    """Whose run timeout or grace is over, the earliest first; those behind `after`, where the last look ended."""
+    after_us, after_project_id, after_id = after
+    where = {"now_us": now_us, "after_us": after_us, "after_project_id": after_project_id, "after_id": after_id}
+    running = await query("overdue", phase=Phase.RUNNING, limit=limit, **where)
+    cancelling = await query("overdue", phase=Phase.CANCELLING, limit=limit, **where)
+    return sorted(Overdue(*row) for row in (*running, *cancelling))[:limit]
+
+
+@verb
+async def end_overdue(*, project_id: str, execution_id: str, now_us: int, grace_us: int) -> bool:
+    """Cancel an execution whose run timeout is over, or end one whose grace is. False: it is not overdue any more, or
+    others hold what it needs; nobody waits for them."""
+    found = await query("lock_free", project_id=project_id, id=execution_id)
+    if not found or found[0][0] not in HELD or found[0][1] is None or found[0][1] > now_us:
+        return False
+    if found[0][0] == Phase.RUNNING:
+        if await below_is_held(project_id, execution_id):
+            return False
+        await cancel_tree(project_id, execution_id, "system", now_us, grace_us)
+        return True
+    state = await query("lock_state", project_id=project_id, id=execution_id)
+    if await end_is_held(project_id, execution_id, state[0][7]):
+        return False
+    rows = await query("overrule", project_id=project_id, id=execution_id, now_us=now_us)
+    await note_cancelled(project_id, execution_id, rows[0], state[0][1], now_us, "grace over")
+    await Tell(News(state[0][2], execution_id))
+    return True
+
+
+@verb
+async def next_due(*, phases: Collection[str] = RESTING | HELD, after_us: int = FIRST.due_at_us) -> int | None:
+    """The earliest moment, later than `after_us`, at which an execution of one of these phases is due."""
+    rows = await query("next_due", after_us=after_us)
+    return min((due_at_us for phase, due_at_us in rows if phase in phases and due_at_us is not None), default=None)

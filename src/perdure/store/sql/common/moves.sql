@@ -19,7 +19,7 @@ FROM executions WHERE project_id = :project_id AND id = :id {FOR UPDATE};
 
 -- name: lock_free
 -- picks: an execution, if nobody else has locked it
-SELECT id FROM executions WHERE project_id = :project_id AND id = :id {FOR UPDATE SKIP LOCKED};
+SELECT phase, due_at_us FROM executions WHERE project_id = :project_id AND id = :id {FOR UPDATE SKIP LOCKED};
 
 -- name: deliver_outcome
 -- holds: execution=id
@@ -64,15 +64,15 @@ RETURNING project_id, deployment_id;
 
 -- name: overdue
 -- Ties in one order: parents are older than their children.
-SELECT project_id, id, phase FROM executions WHERE phase = :phase AND due_at_us <= :now_us
-ORDER BY due_at_us, project_id, id LIMIT :limit {FOR UPDATE SKIP LOCKED};
+SELECT due_at_us, project_id, id FROM executions WHERE phase = :phase AND due_at_us BETWEEN :after_us AND :now_us
+  AND (due_at_us, project_id, id) > (:after_us, :after_project_id, :after_id)
+ORDER BY due_at_us, project_id, id LIMIT :limit;
 
 -- name: next_due
-SELECT MIN(at_us) FROM (
-  SELECT MIN(due_at_us) AS at_us FROM executions WHERE phase = 'waiting' AND due_at_us IS NOT NULL
-  UNION ALL SELECT MIN(due_at_us) FROM executions WHERE phase = 'queued' AND due_at_us IS NOT NULL
-  UNION ALL SELECT MIN(due_at_us) FROM executions WHERE phase = 'running' AND due_at_us IS NOT NULL
-  UNION ALL SELECT MIN(due_at_us) FROM executions WHERE phase = 'cancelling' AND due_at_us IS NOT NULL) AS times;
+SELECT 'waiting', MIN(due_at_us) FROM executions WHERE phase = 'waiting' AND due_at_us > :after_us
+UNION ALL SELECT 'queued', MIN(due_at_us) FROM executions WHERE phase = 'queued' AND due_at_us > :after_us
+UNION ALL SELECT 'running', MIN(due_at_us) FROM executions WHERE phase = 'running' AND due_at_us > :after_us
+UNION ALL SELECT 'cancelling', MIN(due_at_us) FROM executions WHERE phase = 'cancelling' AND due_at_us > :after_us;
 
 -- name: cancel_idle
 -- holds: execution=id

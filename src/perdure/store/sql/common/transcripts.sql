@@ -4,6 +4,10 @@
 -- holds: session=session_id
 SELECT version, turns, summarized, dropped, begun_at_us FROM transcripts WHERE project_id = :project_id AND session_id = :session_id {FOR UPDATE};
 
+-- name: lock_transcript_free
+-- picks: a transcript, if nobody else has locked it
+SELECT version FROM transcripts WHERE project_id = :project_id AND session_id = :session_id {FOR UPDATE SKIP LOCKED};
+
 -- name: advance_transcript
 -- holds: session=session_id
 -- With a version only that one is followed.

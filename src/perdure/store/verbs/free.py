@@ -1,0 +1,42 @@
+"""Locks for those that wait for nobody: each is taken unless somebody else has it, and then that is the answer.
+
+Who sweeps over many executions asks here first for all that it would wait for. So one held row keeps a sweep from one
+execution only, and that one is for a later round.
+"""
+
+from perdure.store.interface import query
+
+
+async def is_held(project_id: str, execution_id: str) -> bool:
+    """Lock an execution, unless somebody else has."""
+    row = {"project_id": project_id, "id": execution_id}
+    return not await query("lock_free", **row) and bool(await query("read_state", **row))
+
+
+async def end_is_held(project_id: str, execution_id: str, parent_id: str | None) -> bool:
+    """Lock what the end of an execution changes beside it: its parent, its sessions, and whose turn comes then."""
+    if parent_id is not None and await is_held(project_id, parent_id):
+        return True
+    for session_id, _ in await query("turns_of_execution", execution_id=execution_id):
+        session = {"project_id": project_id, "session_id": session_id}
+        if not await query("lock_transcript_free", **session) and await query("read_version", **session):
+            return True
+        taken = await query("taken_turns", taken_by=execution_id, **session)
+        for (id,) in [*taken, *await query("next_turn", **session)]:
+            if await is_held(project_id, id):
+                return True
+    return False
+
+
+async def below_is_held(project_id: str, execution_id: str) -> bool:
+    """Lock what is open below an execution, and what the ends there change."""
+    level = [execution_id]
+    while level:
+        below: list[str] = []
+        for parent_id in level:
+            for id, over in await query("children_to_cancel", project_id=project_id, id=parent_id):
+                below.append(id)
+                if not over and (await is_held(project_id, id) or await end_is_held(project_id, id, None)):
+                    return True
+        level = below
+    return False
