@@ -1,9 +1,12 @@
 """Looks and removals: lists, cursors, deletion, retention."""
 
+import asyncio
 from typing import Any
 
 import pytest
 from msgspec import json
+from tests.store.locks import held
+from tests.store.test_transcripts import append
 from tests.store.world import BLOCK, CANCELLED, PROJECT, World, answer_wait, child, failure, raw, step
 
 from perdure.engine.clock import ManualClock
@@ -251,6 +254,32 @@ async def _prune(world: World, days: float, limit: int = 500, workflows: dict[st
         if not pruned.more:
             assert after == ("", "")
             return total
+
+
+@verb
+async def _version(*, session_id: str) -> int:
+    """The version of a session's transcript; 0 when it has none."""
+    found = await query("read_version", project_id=PROJECT, session_id=session_id)
+    return found[0][0] if found else 0
+
+
+async def test_one_locked_row_keeps_no_other_from_being_deleted(
+    world: World, database: str, on_postgresql: None
+) -> None:
+    locked, *free = [await world.start() for _ in range(3)]
+    for id in (locked, *free):
+        await world.cancel(id)
+    for session in ("locked", "free"):
+        await append(world, session, "hello")
+    world.advance(10 * 86_400)
+    async with held(database, "executions", locked), held(database, "transcripts", "locked"):
+        async with asyncio.timeout(1.9):  # nobody waits for a lock
+            await _prune(world, 5)
+        assert await listed(world) == [locked]
+        assert [await world.store.read(_version(session_id=one)) for one in ("locked", "free")] == [1, 0]
+    await _prune(world, 5)
+    assert await listed(world) == []
+    assert await world.store.read(_version(session_id="locked")) == 0
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 500])

@@ -117,6 +117,21 @@ async def test_one_locked_execution_keeps_no_other_from_being_taken_back(
     assert await pushes.world.phase(locked) is Phase.QUEUED
 
 
+async def test_one_locked_worker_keeps_no_other_from_being_forgotten(
+    pushes: PushWorld, database: str, on_postgresql: None
+) -> None:
+    locked, free = await pushes.register(), await pushes.register(url="https://other.example")
+    pushes.world.advance(LEASE_US / SECOND)
+    await pushes.lapse_expired()
+    pushes.world.advance(86_401)
+    async with held(database, "workers", locked):
+        async with asyncio.timeout(1.9):  # nobody waits for a lock
+            await pushes.lapse_expired()
+        assert not await pushes.beat(free)
+    await pushes.lapse_expired()
+    assert not await pushes.beat(locked)
+
+
 async def test_whoever_lapsed_long_ago_is_forgotten(pushes: PushWorld) -> None:
     id = await pushes.register()
     pushes.world.advance(LEASE_US / SECOND)

@@ -13,14 +13,20 @@ async def is_held(project_id: str, execution_id: str) -> bool:
     return not await query("lock_free", **row) and bool(await query("read_state", **row))
 
 
+async def session_is_held(project_id: str, session_id: str) -> bool:
+    """Lock a session's transcript, unless somebody else has."""
+    session = {"project_id": project_id, "session_id": session_id}
+    return not await query("lock_transcript_free", **session) and bool(await query("read_version", **session))
+
+
 async def end_is_held(project_id: str, execution_id: str, parent_id: str | None) -> bool:
     """Lock what the end of an execution changes beside it: its parent, its sessions, and whose turn comes then."""
     if parent_id is not None and await is_held(project_id, parent_id):
         return True
     for session_id, _ in await query("turns_of_execution", execution_id=execution_id):
-        session = {"project_id": project_id, "session_id": session_id}
-        if not await query("lock_transcript_free", **session) and await query("read_version", **session):
+        if await session_is_held(project_id, session_id):
             return True
+        session = {"project_id": project_id, "session_id": session_id}
         taken = await query("taken_turns", taken_by=execution_id, **session)
         for (id,) in [*taken, *await query("next_turn", **session)]:
             if await is_held(project_id, id):

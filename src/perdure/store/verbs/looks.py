@@ -268,7 +268,8 @@ async def prune(
                 break
     deleted = 0
     for project_id, ids in gone.items():
-        deleted += await _delete(project_id, ids)
+        free = await query("lock_old", project_id=project_id, ids=json.dumps(ids))
+        deleted += await _delete(project_id, [id for (id,) in free])  # what others hold is for another walk
     events = await query("prune_events", before_us=finished_before_us, limit=limit)
     # Not before a clock that is wrong would be set right: a fire's row is what keeps its slot from a second one.
     fires = await query("prune_fires", before_us=min(finished_before_us, idempotency_before_us), limit=limit)

@@ -1,5 +1,10 @@
 -- Deleting executions.
 
+-- name: lock_old
+-- picks: executions of a list that nobody else has locked
+SELECT e.id FROM executions e WHERE e.project_id = :project_id
+  AND e.id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))} {FOR UPDATE SKIP LOCKED};
+
 -- name: delete_execution
 -- holds: execution=id
 DELETE FROM executions WHERE project_id = :project_id AND id = :id AND phase IN ('completed', 'failed', 'cancelled')

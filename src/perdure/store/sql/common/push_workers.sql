@@ -52,7 +52,7 @@ UPDATE workers SET lease_until_us = :now_us WHERE id = :id AND lease_until_us > 
 
 -- name: lapsed_long_ago
 SELECT p.id FROM push_workers p JOIN workers w ON w.id = p.id
-WHERE p.state = 'lapsed' AND w.lease_until_us < :before_us ORDER BY p.id LIMIT :limit;
+WHERE p.state = 'lapsed' AND w.lease_until_us < :before_us ORDER BY p.id LIMIT :limit {FOR UPDATE SKIP LOCKED};
 
 -- name: expired_push_workers
 -- The clock is read after the rows are seen, as in expired_workers.
