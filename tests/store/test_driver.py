@@ -47,6 +47,9 @@ async def refuse(*, name: str) -> None:
 
 @verb
 async def fail_after_writing(*, how: str, name: str) -> None:
+    if how == "refusal after a silent write":
+        await query("write_meta", name=name, value="1")
+        raise NotFound("too late")
     await query("insert_project", id=name, name=name, now_us=1)
     await Tell(Counted("never"))
     if how == "refusal":
@@ -69,6 +72,7 @@ async def fail_after_writing(*, how: str, name: str) -> None:
 
 HOWS = [
     "refusal",
+    "refusal after a silent write",
     "constraint",
     "bug",
     "unknown query",
@@ -125,8 +129,9 @@ async def test_a_verb_that_fails_after_writing_fails_alone(
     assert [answers[0], answers[2]] == ["1", "2"]
     assert isinstance(answers[1], Exception) and not isinstance(answers[1], Unavailable)
     assert await store.write(access.default_project(id="mine", now_us=1)) == "mine"  # "half" was never made
+    assert await store.read(read_note(name="half")) is None
     assert heard == []
-    assert bool(caplog.records) is (how != "refusal")
+    assert bool(caplog.records) is (not how.startswith("refusal"))
     assert (await store.write(note(name="c", value="3"))) == "3"
 
 

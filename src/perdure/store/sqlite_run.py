@@ -75,7 +75,8 @@ class Run:
                         send = self._execute(statement.sql, statement.values(asked.values)).fetchall()
                         if statement.counted:
                             send = [()] * self._changes()
-                        if send and statement.writes:
+                        # What has nothing to answer with has written, for all that is known.
+                        if statement.writes and (send or not (statement.returns or statement.counted)):
                             self.wrote = True
                     elif asked.values:
                         self.wrote = True
