@@ -12,6 +12,7 @@ from perdure.store.verbs import (
     budgets,
     events,
     exports,
+    moves,
     push_workers,
     pushed,
     sessions,
@@ -31,26 +32,12 @@ KINDS: Final = (
     *("pushed step", "pushed result", "pushed failure", "pushed cancel", "pushed wait", "pushed timer", "pushed span"),
     *("pushed question", "pushed answer"),
     *("pushed child", "push taken", "push handed back", "push lost", "tell a cancel", "untell a cancel"),
-    *("cancel of the absent", "push worker online", "push worker beats", "push worker hurries"),
+    *("cancel the pushed", "cancel of the absent"),
+    *("push worker online", "push worker beats", "push worker hurries"),
     *("exports begin", "exports claimed", "exports noted", "exports released", "memory", "spans"),
     *("messages", "a turn"),
     *("reserve", "settle", "raise a budget"),
     *("make a webhook", "delete a webhook", "settle a delivery", "postpone deliveries", "redeliver"),
-)
-TABLES: Final = (
-    *(
-        "approvals",
-        "execution_extras",
-        "push_workers",
-        "session_memory",
-        "spans",
-        "traces",
-        "trace_exports",
-        "export_cursors",
-    ),
-    *("webhooks", "deliveries", "execution_webhooks"),
-    *("messages", "transcripts", "transcript_entries", "turns"),
-    *("budgets", "reservations"),
 )
 PUSH_WORKER: Final = "push"
 
@@ -134,6 +121,8 @@ def verb_of(
             return push_workers.tell_cancel(**held)
         case "untell a cancel":
             return push_workers.untell_cancel(**held)
+        case "cancel the pushed":
+            return moves.cancel(cancelled_by="user", grace_us=GRACE_US, now_us=now_us, **one)
         case "cancel of the absent":
             return push_workers.cancel_absent(now_us=now_us, **held)
         case "push worker online":

@@ -1,0 +1,308 @@
+"""For test_lockstep.py: executions that have much to do with each other, and verbs of every kind to meet on them."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from msgspec import Raw
+from tests.store import more_kinds
+from tests.store.world import (
+    BLOCK,
+    CANCELLED,
+    GRACE_US,
+    PROJECT,
+    RELEASE,
+    World,
+    answer_wait,
+    child,
+    event_wait,
+    failure,
+    raw,
+    step,
+)
+
+from perdure.store.interface import Store, Verb
+from perdure.store.verbs import access, accounts, claims, events, moves, reports, schedules, starts, waits
+from perdure.store.verbs.accounts import NewSession
+from perdure.store.verbs.hands import Offer
+from perdure.store.verbs.idempotency import Idempotency
+from perdure.store.verbs.starts import New
+from perdure.wire.access import Role
+from perdure.wire.accounts import User
+from perdure.wire.requests import (
+    AgentSpec,
+    Answer,
+    AppendMessages,
+    CloseWait,
+    Complete,
+    Emitted,
+    End,
+    Entry,
+    EventItem,
+    LeaveMessages,
+    LogLine,
+    OpenWait,
+    Publish,
+    ReadTranscript,
+    ReportItem,
+    ScheduleChange,
+    ScheduleSpec,
+    StartChild,
+    StartItem,
+    Summarize,
+    Suspend,
+    TakeMessages,
+    TimerFired,
+    WorkflowSpec,
+)
+from perdure.wire.transcripts import OnConflict
+from perdure.wire.workflows import WorkflowType
+
+REPORTS = (
+    *("acknowledge", "step", "failed try", "log", "emit", "timer", "publish in", "open", "close", "answer", "child"),
+    *("read", "say", "summarize", "take"),
+    *("child into a claim", "end into a claim"),
+    *("complete", "fail", "retry", "release", "block", "cancelled", "suspend", "suspend on a timer"),
+)
+KINDS = (
+    *REPORTS,
+    *("cancel", "publish", "publish once", "resume", "start", "start into a claim", "start a batch", "cut a lease"),
+    *("touch", "new epoch", "make a key", "create a key", "delete a key"),
+    *("make a schedule", "change a schedule", "delete a schedule", "run a schedule", "fire a schedule"),
+    *("note a use", "sign up", "sign in", "sign out", "change a user", "change a password", "make a project"),
+    *("change a project", "add a member", "change a member", "remove a member"),
+    *more_kinds.KINDS,
+)
+"""Whatever may share a group with others; what a predicate picks has a transaction of its own (`is_sweep`)."""
+
+
+def _id(kind: int, n: int) -> str:
+    return f"0{kind}90a5f2-7c1e-7b3a-9d55-{n:012x}"
+
+
+def _spec(key: str, cron: str = "* * * * *") -> ScheduleSpec:
+    return ScheduleSpec("wf", cron, "UTC", key)
+
+
+def _key(id: str, name: str, now_us: int) -> dict[str, Any]:
+    given = {"id": id, "project_id": PROJECT, "name": name, "role": "admin", "secret_hash": "x", "last_four": "1234"}
+    return {**given, "development": False, "now_us": now_us}
+
+
+def _invitation(email: str, token: str, now_us: int) -> dict[str, Any]:
+    given = {"project_id": PROJECT, "email": email, "role": Role.ADMIN, "member_id": f"member {email}"}
+    return {**given, "token_hash": token, "expires_at_us": now_us + 9, "now_us": now_us}
+
+
+def _sign_up(email: str, token: str | None, now_us: int, n: int = 0) -> dict[str, Any]:
+    user = User(email, email, "first", "last", None)
+    session = NewSession(f"session of {email} {n}", now_us + 9)
+    given = {"user": user, "password_hash": f"hash {n}", "session": session, "invitation_hash": token}
+    return {**given, "member_id": f"m{n} {email}", "now_us": now_us}
+
+
+class Scene:
+    """Executions that have much to do with each other, alike in every store that it is set up in."""
+
+    def __init__(self, now_us: int) -> None:
+        self.now_us = now_us
+        self.ids: dict[str, str] = {}
+        self.seen: dict[str, int] = {}
+        self.pushed_ids = ("", "")
+
+    @classmethod
+    async def set_up(cls, store: Store) -> Scene:
+        world = await World.make(store)
+        scene = cls(world.now_us)
+        await store.write(access.new_epoch(epoch="epoch"))  # every store begins with one of its own
+        told = AgentSpec("helper", "openai", "gpt", tools=Raw(b"[]"))
+        await world.register(workflows=["wf", WorkflowSpec("helper", type=WorkflowType.AGENT, agent=told)])
+        for name in ("runs", "waits", "asks", "parent"):
+            turn: dict[str, Any] = {"session_id": "s", "on_conflict": OnConflict.QUEUE} if name == "runs" else {}
+            scene.ids[name] = await world.running(user_id="u", **turn)
+        await world.report(scene.ids["runs"], [event_wait("e", "t"), answer_wait("a")])
+        await world.wait_for(scene.ids["waits"], event_wait("e", "t"))
+        await world.wait_for(scene.ids["asks"], answer_wait("a"))
+        await world.report(scene.ids["parent"], [child("kid")])
+        [kid] = await world.claim_ids()
+        await world.acknowledge(kid)
+        scene.ids["kid"] = kid
+        for name, id in scene.ids.items():
+            scene.seen[name] = (await world.get(id)).next_seq - 1
+        made = schedules.make_schedule(project_id=PROJECT, id="schedule", spec=_spec("k"), now_us=world.now_us)
+        await store.write(made)
+        for n, email in enumerate(("ann", "bob")):
+            await store.write(accounts.add_member(**_invitation(email, f"invitation{n}", world.now_us)))
+            await store.write(accounts.sign_up(**_sign_up(email, f"invitation{n}", world.now_us)))
+        await store.write(accounts.add_member(**_invitation("new", "token", world.now_us)))
+        scene.pushed_ids = await more_kinds.set_up(world)
+        return scene
+
+    def of_kinds(self, *kinds: str) -> list[Verb[Any]]:
+        """Verbs of these kinds, on executions that are the same whenever the kinds are."""
+        dice = random.Random(" ".join(kinds))
+        return [self.verb(kind, dice, n) for n, kind in enumerate(kinds)]
+
+    def group(self, seed: int, amount: int, *, mixed: bool = False) -> list[Verb[Any]]:
+        """Verbs that often meet; mixed with as many of any kind, of which half are what push workers say."""
+        dice = random.Random(seed)
+        kinds = ["report"] * 6 + ["cancel", "publish", "publish", "resume", "start", "start"]
+        children, ends = dice.choice(["child", "child into a claim"]), dice.choice(["complete", "end into a claim"])
+        often = ["step", "publish in", "open", "close", "answer", children, ends, "suspend", "suspend"]
+        if mixed:
+            kinds += ["any"] * 6 + ["new"] * 6
+        several = {"report": often, "any": KINDS, "new": more_kinds.KINDS}
+        chosen = [dice.choice(several.get(kind := dice.choice(kinds), [kind])) for _ in range(amount)]
+        return [self.verb(kind, dice, n) for n, kind in enumerate(chosen)]
+
+    def verb(self, kind: str, dice: random.Random, n: int) -> Verb[Any]:
+        """One of KINDS, on executions that the dice choose."""
+        now_us = self.now_us
+        same: dict[str, Any] = {"project_id": PROJECT, "now_us": now_us}
+        once = dice.choice([None, Idempotency(kind.removesuffix(" into a claim"), "i", "hash")])
+        new = New(_id(2, n), StartItem("wf", key=dice.choice([None, "k"]), parent_execution_id=self.ids["parent"]))
+        items = [EventItem(raw(n), dedup_key=dice.choice([None, "d"]))]
+        other_kind = more_kinds.verb_of(kind, *self.pushed_ids, _id(8, n), dice, n, now_us)
+        if other_kind is not None:
+            return other_kind
+        match kind:
+            case "cancel":
+                id = self.ids[dice.choice(list(self.ids))]
+                return moves.cancel(execution_id=id, cancelled_by="user", grace_us=GRACE_US, **same)
+            case "publish":
+                return events.publish(topic="t", events=items, ids=[f"event{n}"], **same)
+            case "publish once":
+                return events.publish_once(topic="t", events=items, ids=[f"event{n}"], idempotency=once, **same)
+            case "resume":
+                id = self.ids[dice.choice(["asks", "runs"])]
+                return waits.resume(execution_id=id, step_key="a", data=raw(n), **same)
+            case "start":
+                return starts.start(news=[new], idempotency=once, **same)
+            case "start into a claim":
+                offer = Offer("w", "d", "3.12", f"claim{n}", 2)
+                return starts.start(news=[new], idempotency=once, offer=offer, **same)
+            case "start a batch":
+                other = New(_id(4, n), StartItem("wf", key="k2"))
+                return starts.start_batch(news=[new, other], batch_id=f"batch{n}", idempotency=once, **same)
+            case "make a schedule":
+                spec = _spec(dice.choice(["k", "l"]), f"{n} * * * *")
+                return schedules.make_schedule(id=f"schedule{n}", spec=spec, idempotency=once, **same)
+            case "change a schedule":
+                change = ScheduleChange(cron=f"{n} 1 * * *")
+                return schedules.change_schedule(schedule_id="schedule", change=change, **same)
+            case "delete a schedule":
+                return schedules.delete_schedule(project_id=PROJECT, schedule_id="schedule")
+            case "run a schedule":
+                return schedules.run_schedule(schedule_id="schedule", id=_id(5, n), idempotency=once, **same)
+            case "fire a schedule":
+                same["now_us"] += 90_000_000  # a minute has begun
+                return schedules.fire_schedule(schedule_id="schedule", ids=[_id(6, n), _id(7, n)], **same)
+            case "note a use":
+                return access.note_key_use(id="key0", now_us=now_us + n)
+            case "sign up":
+                return accounts.sign_up(**_sign_up("new", dice.choice(["token", None]), now_us, n))
+            case "sign in":
+                return accounts.open_session(user_id="ann", session=NewSession(f"s{n}", now_us + 9), now_us=now_us)
+            case "sign out":
+                return accounts.close_session(token_hash="session of ann 0")
+            case "change a user":
+                names = {"first_name": dice.choice([f"first{n}", None]), "last_name": f"last{n}", "display_name": None}
+                return accounts.change_user(user_id="ann", **names, now_us=now_us)
+            case "change a password":
+                session = NewSession(f"s{n}", now_us + 9)
+                return accounts.change_password(user_id="ann", password_hash=f"{n}", session=session, now_us=now_us)
+            case "make a project":
+                project: dict[str, Any] = {
+                    "id": f"project{n}",
+                    "name": f"project{n}",
+                    "description": None,
+                    "member_id": f"m{n}",
+                }
+                return accounts.make_project(**project, user_id="ann", now_us=now_us)
+            case "change a project":
+                return accounts.change_project(name=f"name{n}", description=None, **same)
+            case "add a member":
+                email = dice.choice(["new", "ann", "other"])
+                return accounts.add_member(**_invitation(email, f"token{n}", now_us))
+            case "change a member":
+                return accounts.change_member(user_id=dice.choice(["ann", "bob"]), role=Role.READ, **same)
+            case "remove a member":
+                return accounts.remove_member(project_id=PROJECT, user_id=dice.choice(["ann", "bob"]))
+            case "cut a lease":
+                return claims.cut_lease(worker_id="w", until_us=now_us + n)
+            case "touch":
+                return access.touch(now_us=now_us + n)
+            case "new epoch":
+                return access.new_epoch(epoch=f"epoch{n}")
+            case "make a key":
+                given = _key(f"key{n}", dice.choice(["one", "two"]), now_us)
+                return access.make_key(**{name: value for name, value in given.items() if name != "development"})
+            case "create a key":
+                return access.create_key(**_key(f"key{n}", f"name{n}", now_us))
+            case "delete a key":
+                return access.delete_key(project_id=PROJECT, id="key0")
+        return self._report(kind, dice, n, same)
+
+    def _report(self, kind: str, dice: random.Random, n: int, same: dict[str, Any]) -> Verb[Any]:
+        name = dice.choice(["runs", "runs", "parent", "kid", "kid"])
+        entries: list[Entry] = []
+        logs: list[LogLine] = []
+        stream: list[Emitted] = []
+        end: End | None = None
+        number = dice.randint(2, 4)
+        match kind:
+            case "acknowledge":
+                number = 0
+            case "step":
+                entries = [step(f"s{dice.randint(0, 1)}", n)]
+            case "failed try":
+                entries = [step(f"s{dice.randint(0, 1)}", n, ok=False, last=False)]
+            case "log":
+                logs = [LogLine(same["now_us"], 20, f"line {n}")]
+                entries = [step(f"s{dice.randint(0, 1)}", n)]
+            case "emit":
+                stream = [Emitted("token", f"s{n}", raw(n)), Emitted("token", f"s{n}", raw(n), 2)]
+            case "timer":
+                entries = [TimerFired("t", same["now_us"])]
+            case "publish in":
+                entries = [Publish(f"p{n}", None, "t", [EventItem(raw(n))])]
+            case "open":
+                entries = [OpenWait(f"e{n}", None, "t")]
+            case "close":
+                entries = [CloseWait("e")]
+            case "answer":
+                entries = [Answer(f"x{n}", None, self.ids[dice.choice(["asks", "runs"])], "a", raw(n))]
+            case "child" | "child into a claim":
+                entries = [StartChild(f"c{n}", None, StartItem("wf", key=dice.choice([None, "k"])))]
+            case "read":
+                entries = [ReadTranscript(f"r{n}", "s")]
+            case "say":
+                entries = [AppendMessages(f"m{n}", None, "s", [raw("same"), raw(n)], dice.choice([None, 0]))]
+            case "summarize":
+                entries = [AppendMessages(f"m{n}", None, "s", [raw(n)]), Summarize(f"u{n}", None, "s", 1, raw("same"))]
+            case "take":
+                entries = [TakeMessages(f"t{n}", "s"), LeaveMessages(f"l{n}", "s", [self.ids["kid"]])]
+            case "complete" | "end into a claim":
+                end = Complete(raw(n))
+            case "fail":
+                end = failure(f"failure {n}")
+            case "retry":
+                end = failure(f"failure {n}", retry_delay_us=dice.choice([0, 5]))
+            case "release":
+                end = RELEASE
+            case "block":
+                end = BLOCK
+            case "cancelled":
+                end = CANCELLED
+            case "suspend":
+                end = Suspend(dice.choice([[], ["e"], ["a"]]), None)
+            case "suspend on a timer":
+                end = Suspend([], ("t", same["now_us"] + 5))
+            case _:
+                raise ValueError(kind)
+        news = ReportItem(self.ids[name], 1, number, self.seen[name], entries, end, logs, stream=stream)
+        if kind in ("child into a claim", "end into a claim"):
+            offer = Offer("w", "d", "3.12", f"z{n}", 1)
+            return reports.report_offered(worker_id="w", item=news, ids=[_id(3, n)], offer=offer, **same)
+        return reports.report(worker_id="w", item=news, ids=[_id(3, n)], **same)
