@@ -248,7 +248,7 @@ def _sync(path: Path) -> None:
     """On disk before we say so."""
     if os.name == "nt" and path.is_dir():
         return  # Windows has no way to ask that of a folder
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows syncs only what may be written
     try:
         os.fsync(handle)
     finally:
