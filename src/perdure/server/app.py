@@ -10,6 +10,7 @@ import logging
 import math
 import random
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
@@ -298,7 +299,8 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise BadRequest(f"Address {host!r} is not one to listen on: {error}") from error
     try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sys.platform != "win32":  # there it would let a second server have the same address
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except OSError as error:
         bound.close()
