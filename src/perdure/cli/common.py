@@ -5,6 +5,7 @@ Whatever is slow to import is imported where it is used: `perdure --help` answer
 
 import functools
 import inspect
+import io
 import json
 import os
 import sys
@@ -75,6 +76,15 @@ class _Command(TyperCommand):
 
 
 class _Group(TyperGroup):
+    def main(self, *args: Any, **values: Any) -> Any:
+        """On Windows, what goes into a pipe is UTF-8, as JSON is, instead of the old code page, and arguments stay as
+        they are given: JSON like `[1]` is no pattern of file names, and `$HOME` in it no variable."""
+        if sys.platform == "win32":
+            for stream in (sys.stdout, sys.stderr):
+                if isinstance(stream, io.TextIOWrapper):
+                    stream.reconfigure(encoding="utf-8")
+        return super().main(*args, **{"windows_expand_args": False, **values})
+
     def get_params(self, ctx: Any) -> list[Any]:
         return _without_types_of_flags(super().get_params(ctx))
 
