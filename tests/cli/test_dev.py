@@ -237,6 +237,20 @@ def test_dev_ends_with_its_terminal_and_takes_its_processes_along(house: House) 
     until_true(lambda: _processes(house) == [])
 
 
+def test_a_worker_without_a_server_ends_with_the_dev_that_started_it(house: House) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    with house.start(
+        "work", "app.py", "--child", "--url", url, stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as worker:
+        assert worker.stdin is not None and worker.stderr is not None
+        try:
+            assert any("Trying until it is there" in line for line in worker.stderr)
+            worker.stdin.close()  # as the system does when the parent is gone
+            assert worker.wait(SECONDS) == 0
+        finally:
+            worker.kill()
+
+
 def test_dev_says_what_is_wrong_before_it_starts(house: House) -> None:
     assert "There is no file 'nothing.py'" in house.run("dev", "nothing.py", code=2).stderr
     import socket

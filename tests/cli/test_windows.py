@@ -10,6 +10,7 @@ import typer
 from tests.cli.processes import House
 
 from perdure.cli.common import group
+from perdure.cli.dev import _line
 
 
 def test_arguments_stay_as_they_are_given_and_pipes_carry_utf_8(
@@ -58,3 +59,10 @@ def test_a_copy_is_synced_by_a_handle_that_may_write(house: House, monkeypatch: 
     house.run("backup", "copy.db")
     house.run("restore", "copy.db", "--force")
     assert len(synced) == 2
+
+
+def test_lines_to_copy_are_quoted_as_the_command_prompt_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["perdure", "run", "order", "--input", '{"id": 7}']
+    assert _line(arguments) == """perdure run order --input '{"id": 7}'"""
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert _line(arguments) == r"""perdure run order --input "{\"id\": 7}" """.strip()

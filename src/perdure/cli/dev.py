@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -31,6 +32,13 @@ LINE_BYTES_MAX: Final = 1 << 20
 CHUNK_BYTES: Final = 65_536
 LINES_MAX: Final = 20
 """Lines about executions, per look."""
+KEYS_SECONDS: Final = 0.1
+"""How often Windows is asked for pressed keys."""
+if sys.platform == "win32":
+    APART: Final = subprocess.CREATE_NEW_PROCESS_GROUP
+else:
+    APART: Final = 0
+"""What Windows has in place of a session: Ctrl-C does not reach the children, for whoever gets it ends them."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -91,10 +99,12 @@ class _Dev:
     async def run(self) -> None:
         import asyncio
 
+        from perdure.server.stopping import when_asked_to_stop
+
         loop = asyncio.get_running_loop()
-        for name in ("SIGTERM", "SIGINT", "SIGHUP"):
-            with contextlib.suppress(AttributeError, NotImplementedError):  # Windows: no SIGHUP, and Ctrl-C cancels
-                loop.add_signal_handler(getattr(signal, name), self._stop.set)
+        when_asked_to_stop(loop, self._stop.set)
+        if sys.platform != "win32":
+            loop.add_signal_handler(signal.SIGHUP, self._stop.set)
         async with self._server():
             with self._keys(loop):
                 tasks = [
@@ -132,6 +142,7 @@ class _Dev:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,
+            creationflags=APART,
         )
         try:
             assert process.stdout is not None
@@ -185,6 +196,7 @@ class _Dev:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 start_new_session=True,
+                creationflags=APART,
                 env=environ,
                 limit=LINE_BYTES_MAX,
             )
@@ -267,6 +279,8 @@ class _Dev:
 
     async def _show(self) -> None:
         """Everything one needs to try it, once."""
+        from perdure.sdk.credentials import DEFAULT_URL
+
         if self._shown:
             return
         self._shown = True
@@ -278,6 +292,8 @@ class _Dev:
             curl += ["-H", f"Authorization: Bearer {self.key}"]
         curl += ["-H", "Content-Type: application/json", "-d", f'{{"payload": {given}}}']
         run = ["perdure", "run", first["name"], "--input", given]
+        if self.url != DEFAULT_URL:
+            run += ["--url", self.url]
         if self.as_json:
             self._say(
                 "ready",
@@ -286,11 +302,10 @@ class _Dev:
                 project_id=self.project_id,
                 api_key=self.key,
                 page=link,
-                curl=shlex.join(curl),
-                run=shlex.join(run),
+                curl=_line(curl),
+                run=_line(run),
             )
             return
-        elsewhere = "" if self.url == "http://127.0.0.1:8080" else f"PERDURE_URL={self.url} "
         lines = [
             ("Server", self.url),
             ("Store", STORE),
@@ -304,7 +319,7 @@ class _Dev:
         self._print()
         self._print(("  Try, in another terminal", "bold"))
         # Lines of their own: they are copied whole.
-        self._print((f"\n{elsewhere}{shlex.join(run)}\n\n{shlex.join(curl)}\n", ""))
+        self._print((f"\n{_line(run)}\n\n{_line(curl)}\n", ""))
         if sys.stdin.isatty():
             self._print(("  k kills the worker with SIGKILL and starts another, q ends.\n", ""))
 
@@ -384,8 +399,15 @@ class _Dev:
     @contextmanager
     def _keys(self, loop: "asyncio.AbstractEventLoop") -> Iterator[None]:
         """Take single keys from the terminal, if there is one."""
-        if sys.platform == "win32" or not sys.stdin.isatty():
+        if not sys.stdin.isatty():
             yield
+            return
+        if sys.platform == "win32":  # no loop there waits for a console
+            looking = loop.create_task(self._look_for_keys())
+            try:
+                yield
+            finally:
+                looking.cancel()
             return
         import termios
         import tty
@@ -407,21 +429,45 @@ class _Dev:
             keys = b""
         if not keys:
             self._stop.set()
-        for key in keys.decode("utf-8", "replace").lower():
-            if key == "k":
-                self._kill_worker()
-            elif key == "q":
-                self._stop.set()
+        for key in keys.decode("utf-8", "replace"):
+            self._obey(key)
+
+    if sys.platform == "win32":
+
+        async def _look_for_keys(self) -> None:
+            import asyncio
+            import msvcrt
+
+            while True:
+                while msvcrt.kbhit():
+                    key = msvcrt.getwch()
+                    if key in "\0\xe0":  # an arrow or a function key: what follows is its number, not a letter
+                        msvcrt.getwch()
+                    else:
+                        self._obey(key)
+                await asyncio.sleep(KEYS_SECONDS)
+
+    def _obey(self, key: str) -> None:
+        if key in "kK":
+            self._kill_worker()
+        elif key in "qQ":
+            self._stop.set()
+
+
+def _line(arguments: list[str]) -> str:
+    """Arguments as somebody would type them: in a shell, or in the command prompt of Windows."""
+    return subprocess.list2cmdline(arguments) if sys.platform == "win32" else shlex.join(arguments)
 
 
 async def _end(process: "asyncio.subprocess.Process", seconds: float) -> None:
-    """SIGTERM, and SIGKILL when that did not help in time."""
+    """Close its standard input, which asks it to end (see `end_with_parent`), and SIGKILL when that did not help in
+    time. No signal: Windows has none that would only ask."""
     import asyncio
 
     if process.returncode is not None:
         return
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
+    assert process.stdin is not None
+    process.stdin.close()
     try:
         async with asyncio.timeout(seconds):
             await process.wait()

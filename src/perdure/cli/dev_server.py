@@ -15,6 +15,8 @@ from perdure.store.sqlite import StoreInUse
 from perdure.wire.access import Role
 from perdure.wire.errors import PerdureError, Unauthorized
 
+KILL = "taskkill /F /PID" if sys.platform == "win32" else "kill"
+
 
 async def _keep_key(server: app.Server, url: str) -> tuple[str, str]:
     """The project, and the key that is kept for this address; a new one when that one is not of this store."""
@@ -66,7 +68,7 @@ def _explained(error: StoreInUse, note: Path) -> PerdureError:
         return error
     return StoreInUse(
         f"`perdure dev` runs in this folder already, as process {pid} at {url}; it takes changed code by itself. "
-        f"End it (q in its terminal, or `kill {pid}`), or start this one in another folder."
+        f"End it (q in its terminal, or `{KILL} {pid}`), or start this one in another folder."
     )
 
 

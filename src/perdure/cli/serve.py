@@ -106,6 +106,8 @@ def work(
     from perdure.sdk.lease import HttpLease
     from perdure.sdk.worker import Worker
 
+    if child:
+        end_with_parent()
     _log(as_json)
     os.environ.setdefault("PYDANTIC_AI_NO_BANNER", "1")  # whose agents run here; it would stand among a worker's lines
     registry = targets.load(target)
@@ -180,7 +182,6 @@ def _tell_parent(worker: "Worker") -> None:
 
     from perdure.cli.target import sample
 
-    end_with_parent()
     workflows = [
         {"name": one.name, "sample": sample(one.input_type) if one.takes_input else None}
         for one in worker.registry.workflows.values()
