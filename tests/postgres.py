@@ -68,10 +68,10 @@ class Server:
         assert self.folder is not None
         return self.folder / "data" / name
 
-    def kill(self, number: signal.Signals = signal.SIGQUIT) -> None:
+    def kill(self, number: signal.Signals | None = None) -> None:
         """Stop it hard, as a crash would: at once (SIGQUIT), or without a word to its children (SIGKILL)."""
         assert self._process is not None
-        self._process.send_signal(number)
+        self._process.send_signal(signal.SIGQUIT if number is None else number)
         self._process.wait()
 
     def start(self, environment: Mapping[str, str] | None = None) -> None:

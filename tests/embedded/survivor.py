@@ -9,6 +9,7 @@ step's body: `key step`.
 import asyncio
 import os
 import sys
+import threading
 from pathlib import Path
 
 from perdure.embedded import embedded
@@ -21,13 +22,15 @@ STEPS = 5
 SETTINGS = EngineSettings(lease_seconds=1.0)
 app = Registry()
 SIDE = Path(sys.argv[2]) if len(sys.argv) > 2 else Path(os.devnull)
+WRITING = threading.Lock()
 
 
 def note(line: str) -> None:
-    """One write, so that a kill tears no line."""
-    file = os.open(SIDE, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(file, line.encode() + b"\n")
-    os.close(file)
+    """One write, so that a kill tears no line; one at a time, since Windows seeks the end before it writes there."""
+    with WRITING:
+        file = os.open(SIDE, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(file, line.encode() + b"\n")
+        os.close(file)
 
 
 def say(text: str) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -395,7 +394,10 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="files have no such limit there")
 def test_a_limit_on_the_file_s_size_is_like_a_full_disk(tmp_path: Path) -> None:
+    import resource
+
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
     run = _run(LIMITED, str(tmp_path / "s.db"))
     assert run.returncode == 0, run.stderr
