@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import ctypes
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -298,6 +297,8 @@ def _die_with_parent() -> Callable[[], None] | None:
     """On Linux the kernel ends what we started when we die, however that happens."""
     if sys.platform != "linux":
         return None
+    import resource
+
     libc = ctypes.CDLL(None)
 
     def ask() -> None:
