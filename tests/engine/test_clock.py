@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator, Callable
 
 import asyncpg
 import pytest
-from tests import postgres
-from tests.databases import migrated
 
 from perdure.engine import clock as clocks
 from perdure.engine.clock import DATABASE_JUMP_US, Span, SystemClock
@@ -104,19 +102,18 @@ def _answer(hands: Hands, database_us: int, took_us: int) -> Span:
 
 
 @pytest.fixture
-async def url() -> AsyncIterator[str]:
+async def url(url: str) -> AsyncIterator[str]:
     """A database whose clock can be put forward and back: `clock_timestamp` is found in a schema of the test's."""
-    async with postgres.fresh(migrated) as url:
-        connection = await asyncpg.connect(url)
-        name = await connection.fetchval("SELECT current_database()")
-        await connection.execute(
-            "CREATE SCHEMA test; CREATE TABLE test.shift (seconds INTEGER); INSERT INTO test.shift VALUES (0);"
-            "CREATE FUNCTION test.clock_timestamp() RETURNS TIMESTAMPTZ LANGUAGE SQL VOLATILE AS "
-            "'SELECT pg_catalog.clock_timestamp() + make_interval(secs => seconds) FROM test.shift';"
-            f"ALTER DATABASE {name} SET search_path = public, test, pg_catalog"
-        )
-        await connection.close()
-        yield url
+    connection = await asyncpg.connect(url)
+    name = await connection.fetchval("SELECT current_database()")
+    await connection.execute(
+        "CREATE SCHEMA test; CREATE TABLE test.shift (seconds INTEGER); INSERT INTO test.shift VALUES (0);"
+        "CREATE FUNCTION test.clock_timestamp() RETURNS TIMESTAMPTZ LANGUAGE SQL VOLATILE AS "
+        "'SELECT pg_catalog.clock_timestamp() + make_interval(secs => seconds) FROM test.shift';"
+        f"ALTER DATABASE {name} SET search_path = public, test, pg_catalog"
+    )
+    await connection.close()
+    yield url
 
 
 async def _shift(url: str, seconds: int) -> None:

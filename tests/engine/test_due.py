@@ -4,8 +4,6 @@ import sys
 from collections.abc import AsyncIterator
 
 import pytest
-from tests import postgres
-from tests.databases import migrated
 from tests.store.locks import held
 from tests.store.world import GRACE_US, SECOND, World, child
 
@@ -16,12 +14,6 @@ from perdure.store.open import open_store
 from perdure.wire.status import Phase
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
-
-
-@pytest.fixture
-async def url() -> AsyncIterator[str]:
-    async with postgres.fresh(migrated) as url:
-        yield url
 
 
 @pytest.fixture

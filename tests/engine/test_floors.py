@@ -2,15 +2,13 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import asyncpg
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests import postgres
-from tests.databases import migrated
 from tests.servers.conftest import Pair, engine_on
 from tests.store.world import PROJECT, World
 
@@ -22,12 +20,6 @@ from perdure.store.verbs.claims import Range
 from perdure.wire.requests import StartItem
 
 on_postgres = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
-
-
-@pytest.fixture
-async def url() -> AsyncIterator[str]:
-    async with postgres.fresh(migrated) as url:
-        yield url
 
 
 def _within(rank: int, ready_at_us: int, place: Range) -> bool:

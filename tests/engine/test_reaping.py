@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
-from tests import postgres
-from tests.databases import migrated
 from tests.faults.cluster import until
 
 from perdure.engine import loops
@@ -25,21 +23,20 @@ LONG_SECONDS = 30.0
 
 
 @pytest.fixture
-async def url() -> AsyncIterator[str]:
+async def url(url: str) -> AsyncIterator[str]:
     """A database that counts the leases which are renewed, but not by beats: nobody beats here."""
-    async with postgres.fresh(migrated) as url:
-        connection = await asyncpg.connect(url)
-        await connection.execute(
-            "CREATE SCHEMA test; CREATE TABLE test.renewed (id TEXT);"
-            "CREATE FUNCTION test.note() RETURNS TRIGGER LANGUAGE plpgsql AS "
-            "'BEGIN INSERT INTO test.renewed VALUES (NEW.id); RETURN NEW; END';"
-            "CREATE TRIGGER note AFTER UPDATE OF lease_until_us ON workers FOR EACH ROW EXECUTE FUNCTION test.note()"
-        )
-        await connection.close()
-        yield url
-        connection = await asyncpg.connect(url)
-        await connection.execute("DROP SCHEMA test CASCADE")
-        await connection.close()
+    connection = await asyncpg.connect(url)
+    await connection.execute(
+        "CREATE SCHEMA test; CREATE TABLE test.renewed (id TEXT);"
+        "CREATE FUNCTION test.note() RETURNS TRIGGER LANGUAGE plpgsql AS "
+        "'BEGIN INSERT INTO test.renewed VALUES (NEW.id); RETURN NEW; END';"
+        "CREATE TRIGGER note AFTER UPDATE OF lease_until_us ON workers FOR EACH ROW EXECUTE FUNCTION test.note()"
+    )
+    await connection.close()
+    yield url
+    connection = await asyncpg.connect(url)
+    await connection.execute("DROP SCHEMA test CASCADE")
+    await connection.close()
 
 
 async def _engine(url: str, lease_seconds: float = LONG_SECONDS) -> Engine:

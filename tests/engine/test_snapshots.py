@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 from tests import postgres
-from tests.databases import migrated
 
 from perdure.engine import snapshots
 from perdure.engine.engine import Engine
@@ -15,12 +14,6 @@ from perdure.store.open import open_store
 from perdure.store.verbs.looks import Snapshot, old_snapshots
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
-
-
-@pytest.fixture
-async def url() -> AsyncIterator[str]:
-    async with postgres.fresh(migrated) as url:
-        yield url
 
 
 @pytest.fixture
