@@ -15,6 +15,8 @@ class Disk:
         """("sync" | "write", the file's name), in order."""
         self.full_from: str | None = None
         """Files whose names end like this cannot be written to."""
+        self.half_syncs = 0
+        """Those that would leave to a disk what it holds back, where that is a choice."""
         self.sync_fails = False
         self.on_write: Callable[[str], None] = lambda name: None
 
@@ -31,6 +33,7 @@ class _File(apsw.VFSFile):
 
     def xSync(self, flags: int) -> None:
         self._disk.log.append(("sync", self._name))
+        self._disk.half_syncs += flags & apsw.SQLITE_SYNC_FULL != apsw.SQLITE_SYNC_FULL
         if self._disk.sync_fails:
             error = apsw.IOError("the disk is gone")
             error.extendedresult = apsw.SQLITE_IOERR_FSYNC  # type: ignore[attr-defined]  # how apsw passes it on

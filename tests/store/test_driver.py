@@ -299,6 +299,15 @@ async def test_every_acknowledged_write_was_synced_before(on_disk: tuple[SQLiteS
     assert 1 <= disk.syncs("-wal") - before <= 3
 
 
+async def test_no_sync_leaves_to_the_disk_what_it_holds_back(on_disk: tuple[SQLiteStore, Disk]) -> None:
+    """Those of macOS do, unless they are asked for more."""
+    store, disk = on_disk
+    for n in range(20):
+        await store.write(note(name=f"n{n}", value="x" * 1_000_000))
+    assert disk.syncs("-wal") and disk.syncs("s.db")
+    assert disk.half_syncs == 0
+
+
 @pytest.mark.parametrize("amount", [1, 50])
 async def test_a_full_disk_refuses_and_goes_on_when_there_is_space(
     on_disk: tuple[SQLiteStore, Disk], amount: int, caplog: pytest.LogCaptureFixture

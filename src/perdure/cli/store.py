@@ -46,6 +46,8 @@ def backup(
     as_json: JsonFlag = False,
 ) -> None:
     """Copy a store, consistent as of one moment. The server may run meanwhile."""
+    from perdure.store.disk import sync
+
     path = store_path(database)
     if file.exists() and not force:
         raise Refused(f"{str(file)!r} is there already; name another file, or say --force.")
@@ -56,9 +58,9 @@ def backup(
     try:
         with reading(path) as connection:
             connection.execute("VACUUM INTO ?", (str(partial),))
-        _sync(partial)
+        sync(partial)
         os.replace(partial, file)
-        _sync(file.absolute().parent)
+        sync(file.absolute().parent)
     finally:
         partial.unlink(missing_ok=True)
     size = file.stat().st_size
@@ -79,6 +81,7 @@ def restore(
     import shutil
     from uuid import uuid4
 
+    from perdure.store.disk import sync
     from perdure.store.open import open_store
     from perdure.store.sqlite import NotOurFile
     from perdure.store.verbs import access
@@ -107,12 +110,12 @@ def restore(
         try:
             shutil.copyfile(file, fresh)
             asyncio.run(prepare())
-            _sync(fresh)
+            sync(fresh)
             # The old log first: it must never be read beside the new file.
             for ending in ("-wal", "-shm"):
                 Path(f"{target}{ending}").unlink(missing_ok=True)
             os.replace(fresh, target)
-            _sync(target.absolute().parent)
+            sync(target.absolute().parent)
         finally:
             for ending in ("", "-wal", "-shm", ".lock"):
                 Path(f"{fresh}{ending}").unlink(missing_ok=True)
@@ -242,14 +245,3 @@ def _nobody_else(target: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _sync(path: Path) -> None:
-    """On disk before we say so."""
-    if os.name == "nt" and path.is_dir():
-        return  # Windows has no way to ask that of a folder
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows syncs only what may be written
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -30,6 +30,7 @@ from typing import Any, TypeVar
 import apsw
 from uuid_utils import uuid4
 
+from perdure.store.disk import sync
 from perdure.store.interface import Counted, Hint, Query, Trouble, Verb
 from perdure.store.migrate import Schema, migrations, planner_statistics, statements
 from perdure.store.queries import load
@@ -172,6 +173,7 @@ class SQLiteStore:
         connection = apsw.Connection(self.path, flags=flags, statementcachesize=256)
         connection.set_busy_timeout(BUSY_MS)
         connection.execute("PRAGMA trusted_schema=OFF")
+        connection.execute("PRAGMA fullfsync=ON")  # for macOS, whose fsync leaves to the disk what that holds back
         # A plan must not depend on the values of one call: SQLite would then prepare the statement again for each.
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         if flags & apsw.SQLITE_OPEN_READONLY:
@@ -476,8 +478,7 @@ class SQLiteStore:
                 source.execute("VACUUM INTO ?", (target,))
             finally:
                 source.close()
-            with open(target, "rb+") as file:  # a copy that a power cut can take is none
-                os.fsync(file.fileno())
+            sync(target)  # a copy that a power cut can take is none
 
         await asyncio.get_running_loop().run_in_executor(None, copy)
 
