@@ -13,6 +13,7 @@ from perdure.engine import clock as clocks
 from perdure.engine.clock import DATABASE_JUMP_US, Span, SystemClock
 from perdure.engine.engine import Engine
 from perdure.engine.settings import EngineSettings
+from perdure.sdk.lease import boottime
 from perdure.store.open import open_store
 from perdure.store.verbs import claims, looks
 from perdure.wire.errors import LeaseLost
@@ -40,6 +41,16 @@ class Hands:
 @pytest.fixture
 def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
     return Hands(monkeypatch)
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_MONOTONIC_RAW"), reason="it knows no such clock")
+def test_on_macos_too_the_machines_sleep_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of its clocks CLOCK_MONOTONIC_RAW goes on then; the one of `time.monotonic` does not."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(time, "clock_gettime_ns", {time.CLOCK_MONOTONIC_RAW: 7_000_000_000}.__getitem__)
+    monkeypatch.setattr(time, "clock_gettime", {time.CLOCK_MONOTONIC_RAW: 7.0}.__getitem__)
+    assert clocks.boottime_us() == 7 * SECOND
+    assert boottime() == 7.0
 
 
 def test_a_small_step_of_the_wall_clock_is_followed_slowly(hands: Hands) -> None:

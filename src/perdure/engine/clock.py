@@ -1,8 +1,8 @@
 """The only place that asks what time it is.
 
-Store time is an anchor plus a clock that neither jumps nor stops while the machine sleeps (CLOCK_BOOTTIME). The anchor
-follows a wall clock by at most 1 % slew; a larger difference is taken over at once, and whoever holds leases is told so
-that every one of them is granted anew.
+Store time is an anchor plus a clock that neither jumps nor stops while the machine sleeps. The anchor follows a wall
+clock by at most 1 % slew; a larger difference is taken over at once, and whoever holds leases is told so that every one
+of them is granted anew.
 
 Whose wall clock: where the store has one server, its own. Where it has several, the database's: leases and timers are
 compared by all of them, so their times must be one, however wrong each machine's own clock is.
@@ -31,8 +31,10 @@ class Span(NamedTuple):
 
 def boottime_us() -> int:
     """Microseconds since boot, sleep included: what local deadlines are measured with."""
-    if sys.platform == "linux":  # elsewhere the monotonic clock is as near as it gets
+    if sys.platform == "linux":
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000
+    if sys.platform == "darwin":  # the monotonic clock stands still there while the machine sleeps
+        return time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW) // 1_000
     return time.monotonic_ns() // 1_000
 
 

@@ -45,8 +45,10 @@ CONNECTION_GONE_SECONDS = 0.8
 
 def boottime() -> float:
     """Seconds since boot, sleep included."""
-    if sys.platform == "linux":  # elsewhere the monotonic clock is as near as it gets
+    if sys.platform == "linux":
         return time.clock_gettime(time.CLOCK_BOOTTIME)
+    if sys.platform == "darwin":  # the monotonic clock stands still there while the machine sleeps
+        return time.clock_gettime(time.CLOCK_MONOTONIC_RAW)
     return time.monotonic()
 
 
