@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 import stat
 import sys
 import threading
@@ -24,6 +25,7 @@ from tests.server.serving import Served, serving
 from perdure.cli.common import ask
 from perdure.sdk import credentials
 from perdure.sdk.client import Client, Handle
+from perdure.sdk.connection import _keep_alive
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
 from perdure.sdk.http import HttpTransport
@@ -558,6 +560,18 @@ async def test_a_silent_server_that_is_the_only_one_is_not_left() -> None:
         assert not listing.done()
         listing.cancel()
         await asyncio.gather(listing, return_exceptions=True)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_KEEPIDLE"), reason="needs an option to give macOS' name to")
+def test_a_silent_machine_is_found_out_under_macos_names_of_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    idle = socket.TCP_KEEPIDLE
+    monkeypatch.delattr(socket, "TCP_KEEPIDLE")
+    monkeypatch.setattr(socket, "TCP_KEEPALIVE", idle, raising=False)
+    with socket.socket() as line:
+        _keep_alive(line)
+        assert line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert line.getsockopt(socket.IPPROTO_TCP, idle) == 5
+    _keep_alive(line)  # refused, and no complaint: macOS does that as soon as the peer has closed
 
 
 async def test_servers_that_are_all_away_are_all_named(unused_tcp_port: int) -> None:
