@@ -7,7 +7,7 @@
 # is installed is pinned and hashed in requirements/. Of the machine's own settings only its package index and its
 # certificates are respected; uv's configuration files are not read.
 set -eu
-cd "$(dirname "$0")/.."
+cd -P "$(dirname "$0")/.."  # make compares the path without links
 
 venv=.venv
 stamp=$venv/.perdure-setup

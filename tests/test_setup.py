@@ -1,4 +1,4 @@
-"""What `make setup` says on a machine that lacks something, before it has changed anything."""
+"""What `make setup` says on a machine that lacks something, before it has changed anything; and that once is enough."""
 
 import os
 import shutil
@@ -16,6 +16,14 @@ exec {sys.executable} "$@"
 """
 OLD = """#!/bin/sh
 exit 1
+"""
+UV = f"""#!{sys.executable}
+import os, sys
+if sys.argv[1] == "venv":
+    os.makedirs(".venv/bin")
+    os.symlink({sys.executable!r}, ".venv/bin/python")
+elif sys.argv[1] == "--version":
+    print("uv 99.0.0")
 """
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="make and sh are not a user's there")
 
@@ -78,3 +86,22 @@ def test_a_machine_without_a_python_that_will_do(machine: Path) -> None:
     assert "PYTHON=python9 is not a program" in setup(machine, PYTHON="python9")
     old = install(machine, "python3.9", OLD)
     assert f"PYTHON={old} is not Python 3.11, 3.12 or 3.13." in setup(machine, PYTHON=str(old))
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_a_clone_behind_a_link_is_set_up_once(machine: Path) -> None:
+    """On macOS whatever lies in /tmp is."""
+    install(machine, "uv", UV)
+    (machine / "bin" / "python3").symlink_to(sys.executable)
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, machine)
+    link = machine / "link"
+    link.symlink_to(machine, target_is_directory=True)
+    # As a shell leaves it that went there: the tools of this machine come after those of that one.
+    variables = {"PATH": f"{machine / 'bin'}:{os.environ['PATH']}", "PWD": str(link)}
+    said = [
+        subprocess.run(["make", "setup"], cwd=link, env=variables, capture_output=True, text=True, timeout=60)
+        for _ in range(2)
+    ]
+    assert [one.returncode for one in said] == [0, 0], said
+    assert "making .venv" in said[0].stdout and said[1].stdout.count("setup:") == 0
