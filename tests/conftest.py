@@ -8,6 +8,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from tests import databases
 
+from perdure.server.descriptors import allow_many
+
+allow_many()  # macOS lets a process have 256 files and connections open, until it asks for more
+
 # How long an example takes says something of the machine, not of the code.
 settings.register_profile("perdure", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("perdure")

@@ -105,10 +105,12 @@ def work(
     from perdure.sdk.http import HttpTransport
     from perdure.sdk.lease import HttpLease
     from perdure.sdk.worker import Worker
+    from perdure.server.descriptors import allow_many
 
     if child:
         end_with_parent()
     _log(as_json)
+    allow_many()
     os.environ.setdefault("PYDANTIC_AI_NO_BANNER", "1")  # whose agents run here; it would stand among a worker's lines
     registry = targets.load(target)
     access = find(url)

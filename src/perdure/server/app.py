@@ -25,6 +25,7 @@ from perdure.engine.engine import Engine
 from perdure.server import docs, logs, openapi
 from perdure.server.auth import Gate, is_loopback
 from perdure.server.connections import protocol_class
+from perdure.server.descriptors import allow_many
 from perdure.server.router import Router, lifespan
 from perdure.server.routes import (
     accounts,
@@ -363,6 +364,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[Server], Awaitable[No
 def run(settings: Settings) -> None:
     """A server process: log to stderr, uvloop, `serve`."""
     logs.set_up(settings.log_level, settings.log_format)
+    allow_many()
     _collect_less()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve(settings))
