@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import pytest
-from tests.postgres import _become, _unprivileged
+from tests.postgres import _become, _place, _unprivileged
 
 PORT = 6543
 START_SECONDS_MAX = 30
@@ -51,7 +51,7 @@ def before(url: str, **settings: object) -> Iterator[str]:
         "server_fast_close": 1,
         **settings,
     }
-    folder = Path(tempfile.mkdtemp(prefix="perdure-pgbouncer-"))
+    folder = Path(tempfile.mkdtemp(prefix="perdure-pgbouncer-", dir=_place()))
     try:
         user = _unprivileged()
         if user is not None:

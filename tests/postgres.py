@@ -31,6 +31,11 @@ import asyncpg
 
 PREFIX = "perdure-postgres-"
 START_SECONDS_MAX = 60
+SOCKET = Path("socket", ".s.PGSQL.5432")
+SOCKET_BYTES_MAX = 103
+"""Of a socket's path, on macOS; elsewhere a few more."""
+LOCALE = {"LC_ALL": "C"}
+"""Where the environment names none, macOS looks for one in a thread, and PostgreSQL does not start with a thread."""
 INITDB = ("-U", "perdure", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions")
 SAFE = {"fsync": "on", "synchronous_commit": "on"}
 FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "on"}
@@ -78,7 +83,7 @@ class Server:
         """Start it (again) on its folder, with these variables besides our own."""
         assert self.folder is not None
         # What a killed one left behind would look as if the new one were ready.
-        (self.folder / "socket" / ".s.PGSQL.5432").unlink(missing_ok=True)
+        (self.folder / SOCKET).unlink(missing_ok=True)
         self._process = _spawn(self._command, self.folder, environment)
 
     def stop(self) -> None:
@@ -115,7 +120,7 @@ def start_standby(primary: Server, settings: dict[str, str] = FAST) -> Server:
 def _start(settings: dict[str, str], fill: Callable[[Path, Path], Sequence[str | Path]]) -> Server:
     """A server on a folder of its own; `fill` is the command that puts the data there."""
     _sweep()
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_place()))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     (folder / "owner").write_text(str(os.getpid()))
     bin_folder = _binaries(folder)
@@ -133,6 +138,7 @@ def _start(settings: dict[str, str], fill: Callable[[Path, Path], Sequence[str |
         [str(part) for part in fill(bin_folder, data)],
         preexec_fn=_become(user),
         cwd=folder,
+        env={**os.environ, **LOCALE},
         capture_output=True,
         text=True,
         timeout=START_SECONDS_MAX,
@@ -150,14 +156,14 @@ def _start(settings: dict[str, str], fill: Callable[[Path, Path], Sequence[str |
 
 def _spawn(command: list[str], folder: Path, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
     """Start and wait until it answers."""
-    socket = folder / "socket" / ".s.PGSQL.5432"
+    socket = folder / SOCKET
     log = folder / "log"
     with open(log, "ab") as out:
         process = subprocess.Popen(
             command,
             preexec_fn=_become(_unprivileged()),
             cwd=folder,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, **LOCALE, **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
@@ -173,6 +179,13 @@ def _spawn(command: list[str], folder: Path, environment: Mapping[str, str] | No
         time.sleep(0.02)
     process.kill()
     raise RuntimeError(f"PostgreSQL did not start within {START_SECONDS_MAX} s.")
+
+
+def _place() -> str:
+    """Where our folders lie: where temporary ones do, unless that is so deep that a socket's path would be too long."""
+    place = tempfile.gettempdir()
+    longest = Path(place, f"{PREFIX}8letters", SOCKET)
+    return place if len(os.fsencode(longest)) <= SOCKET_BYTES_MAX else "/tmp"
 
 
 def _binaries(folder: Path) -> Path:
@@ -236,7 +249,7 @@ def _become(user: tuple[int, int] | None) -> Callable[[], None]:
 
 def _sweep() -> None:
     """Remove what processes that were killed could not."""
-    for owner in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/owner"):
+    for owner in Path(_place()).glob(f"{PREFIX}*/owner"):
         with contextlib.suppress(OSError, ValueError):
             pid = int(owner.read_text())
             try:

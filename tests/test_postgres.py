@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -45,6 +46,16 @@ async def test_a_killed_server_starts_again_with_what_it_had() -> None:
             await postgres.admin("SELECT * FROM kept", server)
         server.start()
         await postgres.admin("SELECT * FROM kept", server)
+
+
+async def test_a_server_starts_where_temporary_folders_are_deep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of macOS are half as long as a socket's path may be."""
+    with tempfile.TemporaryDirectory(prefix="deep" * 20) as deep:
+        os.chmod(deep, 0o755)
+        monkeypatch.setattr(tempfile, "tempdir", deep)
+        with postgres.running() as server:
+            await postgres.admin("SELECT 1", server)
+    assert server.folder is not None and not server.folder.exists()
 
 
 @pytest.mark.slow
