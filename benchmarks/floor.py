@@ -27,6 +27,7 @@ BATCH: Final = 1_000
 SCHEMA: Final = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
+PRAGMA fullfsync = ON;  -- for macOS: ours waits for what its disk holds back, too
 CREATE TABLE runs (id INTEGER PRIMARY KEY, state TEXT NOT NULL, input TEXT, output TEXT);
 CREATE TABLE records (
   n INTEGER PRIMARY KEY, run INTEGER NOT NULL, place INTEGER NOT NULL, what TEXT NOT NULL, value TEXT);
