@@ -323,6 +323,9 @@ class Terminal:
             waits_in = Path(f"/proc/{self.process.pid}/wchan").read_text()
         except OSError:
             waits_in = ""
+        if sys.platform == "darwin":  # of every process there psutil says that it runs
+            said = subprocess.run(["ps", "-o", "stat=", "-p", str(self.process.pid)], capture_output=True, text=True)
+            return said.stdout[:1] in ("S", "I")
         if waits_in in ("", "0"):
             return psutil.Process(self.process.pid).status() == psutil.STATUS_SLEEPING
         return "poll" in waits_in or "select" in waits_in
