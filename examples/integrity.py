@@ -184,8 +184,10 @@ def note() -> None:
 
 
 def interpreters() -> list[str]:
-    """This Python, and the system's."""
-    candidates = [sys.executable, *(f"/usr/bin/python3{minor}" for minor in ("", ".11", ".12", ".13"))]
+    """This Python, the system's, and those that a shell finds: on macOS python.org's and Homebrew's."""
+    places = ("/usr/bin", *os.get_exec_path())
+    installed = (os.path.join(place, f"python3{minor}") for place in places for minor in ("", ".11", ".12", ".13"))
+    candidates = [sys.executable, *installed]
     found: dict[str, str] = {}
     for path in candidates:
         if os.path.exists(path):
@@ -216,9 +218,13 @@ print(json.dumps(found))
 
 
 def packages_of(interpreter: str) -> list[Package]:
-    """The distributions that one interpreter's importlib.metadata finds."""
-    output = subprocess.run([interpreter, "-c", LIST_PACKAGES], capture_output=True, check=True, timeout=60).stdout
-    return [Package(name, version, record, interpreter) for name, version, record in json.loads(output)]
+    """The distributions that one interpreter's importlib.metadata finds; none for another one that does not run, or
+    is too old to tell."""
+    done = subprocess.run([interpreter, "-c", LIST_PACKAGES], capture_output=True, timeout=60)
+    if done.returncode and interpreter != sys.executable:
+        return []
+    done.check_returncode()
+    return [Package(name, version, record, interpreter) for name, version, record in json.loads(done.stdout)]
 
 
 def parse_record(record: Path) -> Listing:
