@@ -184,10 +184,9 @@ def note() -> None:
 
 
 def interpreters() -> list[str]:
-    """This Python, the system's, and those that a shell finds: on macOS python.org's and Homebrew's."""
-    places = ("/usr/bin", *os.get_exec_path())
-    installed = (os.path.join(place, f"python3{minor}") for place in places for minor in ("", ".11", ".12", ".13"))
-    candidates = [sys.executable, *installed]
+    """This Python, the system's, and the one that a shell finds: on macOS python.org's or Homebrew's."""
+    system = [f"/usr/bin/python3{minor}" for minor in ("", ".11", ".12", ".13")]
+    candidates = [sys.executable, *system, shutil.which("python3") or sys.executable]
     found: dict[str, str] = {}
     for path in candidates:
         if os.path.exists(path):
