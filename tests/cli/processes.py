@@ -306,6 +306,15 @@ class Terminal:
         before, _, self.shown = self.shown.partition(text)
         return before + text
 
+    def expect_all(self, sign: str, amount: int) -> None:
+        """Read until the screen has shown a sign so often, whatever else came in between; forgets all of it."""
+        until = time.monotonic() + SECONDS
+        while (found := self.shown.count(sign)) < amount:
+            left = until - time.monotonic()
+            assert left > 0 and self._read(left), f"{sign!r} was shown {found} times of {amount}."
+        assert found == amount
+        self.shown = ""
+
     def _read(self, seconds: float) -> bool:
         readable, _, _ = select.select([self.master], [], [], seconds)
         if not readable:
