@@ -13,6 +13,7 @@ from perdure.engine.clock import boottime_us
 from perdure.engine.engine import Engine
 from perdure.engine.settings import EngineSettings
 from perdure.store.open import open_store
+from perdure.store.verbs import claims
 from perdure.wire.requests import RegisterRequest, WorkflowSpec
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
@@ -86,6 +87,46 @@ async def test_a_round_that_waits_for_the_database_is_no_absence(url: str, monke
     await engine.stop()
     await looking.close()
     await holding.close()
+
+
+async def test_a_database_that_was_slow_to_write_takes_nothing_from_workers(url: str) -> None:
+    """Beats that came to other servers were slow, too, and may be written only after what would be reaped."""
+    connection = await asyncpg.connect(url)
+    await connection.execute(
+        "CREATE FUNCTION test.stall() RETURNS TRIGGER LANGUAGE plpgsql AS "
+        f"'BEGIN PERFORM pg_sleep({LEASE_SECONDS}); RETURN NEW; END';"
+        "CREATE TRIGGER stall BEFORE INSERT OR UPDATE ON meta FOR EACH ROW EXECUTE FUNCTION test.stall()"
+    )
+    engine = await _engine(url, LEASE_SECONDS)
+    await _register(engine)
+
+    for _ in range(3):  # each mark takes a lease
+        before = engine.reaped_at_us
+
+        async def has_been_round(before: int = before) -> bool:
+            return engine.reaped_at_us > before
+
+        await until(has_been_round, 60, "the reaper has gone round once more")
+    assert await connection.fetchval("SELECT COUNT(*) FROM workers") == 1
+    assert await _renewed(url) >= 2
+    await connection.execute("DROP TRIGGER stall ON meta")
+
+    async def is_gone() -> bool:
+        return not await connection.fetchval("SELECT 1 FROM workers")
+
+    await until(is_gone, 60, "the worker, which was silent all the time, is gone")
+    await engine.stop()
+    await connection.close()
+
+
+async def test_the_reaper_looks_when_the_rest_of_a_cut_lease_is_over(url: str) -> None:
+    engine = Engine(await open_store(url), settings=EngineSettings(lease_seconds=LONG_SECONDS))  # nobody reaps
+    await _register(engine)
+    ticket = engine.doorbell.ticket(("loop", "reap"))
+    await engine.claims.disconnected("w")
+    assert await engine.doorbell.wait(("loop", "reap"), ticket, 60)
+    assert await engine.store.write(claims.reap(now_us=engine.clock.now_us(), limit=1)) == 1
+    await engine.stop()
 
 
 async def test_a_server_that_stood_still_in_the_middle_of_a_round_was_away(

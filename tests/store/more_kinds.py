@@ -10,6 +10,7 @@ from tests.store.world import GRACE_US, PROJECT, World, raw
 from perdure.store.interface import Verb
 from perdure.store.verbs import (
     budgets,
+    claims,
     events,
     exports,
     moves,
@@ -38,6 +39,7 @@ KINDS: Final = (
     *("messages", "a turn"),
     *("reserve", "settle", "raise a budget"),
     *("make a webhook", "delete a webhook", "settle a delivery", "postpone deliveries", "redeliver"),
+    "reaper's mark",
 )
 PUSH_WORKER: Final = "push"
 
@@ -131,6 +133,8 @@ def verb_of(
             return push_workers.push_worker_beat(**leased)
         case "push worker hurries":
             return push_workers.hurry_push_check(worker_id=PUSH_WORKER, at_us=now_us + n)
+        case "reaper's mark":
+            return claims.mark_reaper(now_us=now_us + n, every_us=dice.choice([0, GRACE_US]))
         case "exports begin":
             return exports.begin_exports(**same)
         case "exports claimed":

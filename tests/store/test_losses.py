@@ -285,7 +285,7 @@ async def test_whoever_was_absent_alone_grants_nothing(world: World) -> None:
         return await world.store.write(granted)
 
     async def mark() -> None:
-        await world.store.write(claims.reap(now_us=world.now_us, limit=500, marked_us=SECOND))
+        await world.store.write(claims.mark_reaper(now_us=world.now_us, every_us=SECOND))
 
     assert await grants()  # nobody has reaped yet
     await mark()

@@ -63,6 +63,8 @@ if TYPE_CHECKING:
 
 CLAIM_MAX = 500
 POLL_SECONDS_MAX = 60.0
+CUT_SECONDS = 1.0
+"""What is left of a lease whose connection is gone."""
 PRESENT_SECONDS = 5.0
 """A worker whose last claim ended longer ago does not ask here any more."""
 JOURNAL_ROWS_MAX = 10_000
@@ -408,17 +410,16 @@ class Claims:
         return BeatReply(lost=held is None, holding=held or []), now_us + engine.lease_us
 
     async def disconnected(self, worker_id: str, granted_us: int | None = None) -> None:
-        """The connection that carried the beats is gone: cut the lease to a second unless a beat follows.
+        """The connection that carried the beats is gone: cut the lease to a second unless a beat follows. The reaper
+        looks when that is over.
 
         With `granted_us`, until when the last beat of that connection renewed it, a beat that came since over another
         connection, perhaps to another server, keeps the lease as it is.
         """
-        await self._engine.store.write(
-            claims.cut_lease(
-                worker_id=worker_id, until_us=self._engine.clock.now_us() + 1_000_000, granted_us=granted_us
-            )
-        )
-        self._engine.wake_loops()
+        engine = self._engine
+        until_us = engine.clock.now_us() + int(CUT_SECONDS * 1e6)
+        await engine.store.write(claims.cut_lease(worker_id=worker_id, until_us=until_us, granted_us=granted_us))
+        asyncio.get_running_loop().call_later(CUT_SECONDS, engine.doorbell.ring, ("loop", "reap"))
 
     async def drain(self, project_id: str, request: DrainRequest) -> None:
         """End a registration; what it holds goes back at once."""

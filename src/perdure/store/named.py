@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from perdure.store.interface import Verb
+from perdure.store.verbs.claims import REAPED
 from perdure.store.verbs.starts import New
 from perdure.wire.budgets import topic_of
 from perdure.wire.requests import (
@@ -221,6 +222,7 @@ NAMED: Final[dict[str, Callable[[Values], Iterable[Row]]]] = {
     "postpone_deliveries": lambda values: [("execution", one.execution_id) for one in values["taken"]],
     "redeliver": _execution,
     "new_epoch": lambda values: [("meta", "epoch")],
+    "mark_reaper": lambda values: [("meta", REAPED)],
     "default_project": lambda values: [("project", "")],
 }
 """By verb: the rows that its arguments name."""

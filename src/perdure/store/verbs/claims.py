@@ -383,15 +383,12 @@ async def end_registration(worker_id: str, now_us: int, *, released: bool = Fals
 
 
 @verb
-async def reap(*, now_us: int, limit: int, by_database: bool = False, marked_us: int | None = None) -> int:
+async def reap(*, now_us: int, limit: int, by_database: bool = False) -> int:
     """End the registrations whose lease ran out and hand their work to others. Answers how many ended; those that hold
     what somebody has locked do not yet.
 
     `by_database`: none unless the database's clock agrees with `now_us`. Another server may have followed a jump of it
     that this one has not seen yet.
-
-    With `marked_us`, while there is anybody whose lease can run out, a mark tells other servers that one was here, at
-    most that long ago (`grant_leases`).
     """
     ended = 0
     for worker_id, _ in await query("expired_workers", now_us=now_us, limit=limit, by_database=int(by_database)):
@@ -400,14 +397,15 @@ async def reap(*, now_us: int, limit: int, by_database: bool = False, marked_us:
             ended += 1
     if ended:
         await Tell(Counted("workers_lost", ended))
-    if marked_us is not None:
-        await _mark(now_us, marked_us)
     return ended
 
 
-async def _mark(now_us: int, marked_us: int) -> None:
+@verb
+async def mark_reaper(*, now_us: int, every_us: int) -> None:
+    """While there is anybody whose lease can run out, tell other servers that one was here, at most `every_us` ago
+    (`grant_leases`)."""
     rows = await query("read_meta", name=REAPED)
-    if rows and now_us - marked_us < int(rows[0][0]) <= now_us:
+    if rows and now_us - every_us < int(rows[0][0]) <= now_us:
         return
     if await query("any_lease"):
         await query("write_meta", name=REAPED, value=str(now_us))
