@@ -307,13 +307,14 @@ class Terminal:
         return before + text
 
     def expect_all(self, sign: str, amount: int) -> None:
-        """Read until the screen has shown a sign so often, whatever else came in between; forgets all of it."""
+        """Read until the screen has shown a sign so often, whatever else came in between; forgets what was shown up to
+        the last of them."""
         until = time.monotonic() + SECONDS
         while (found := self.shown.count(sign)) < amount:
             left = until - time.monotonic()
             assert left > 0 and self._read(left), f"{sign!r} was shown {found} times of {amount}."
         assert found == amount
-        self.shown = ""
+        _, _, self.shown = self.shown.rpartition(sign)
 
     def _read(self, seconds: float) -> bool:
         readable, _, _ = select.select([self.master], [], [], seconds)
