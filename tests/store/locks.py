@@ -2,8 +2,19 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Final
 
 import asyncpg
+
+_COLUMN: Final = {
+    "meta": "name",
+    "transcripts": "session_id",
+    "session_memory": "session_id",
+    "events": "topic",
+    "schedule_fires": "schedule_id",
+    "traces": "trace_id",
+}
+"""What a row is called by, where it is not its id."""
 
 
 @contextlib.asynccontextmanager
@@ -12,7 +23,7 @@ async def held(url: str, table: str, name: str) -> AsyncIterator[None]:
     connection = await asyncpg.connect(url)
     transaction = connection.transaction()
     await transaction.start()
-    column = {"meta": "name", "transcripts": "session_id"}.get(table, "id")
+    column = _COLUMN.get(table, "id")
     assert await connection.fetchval(f"SELECT 1 FROM {table} WHERE {column} = $1 FOR UPDATE", name)
     try:
         yield

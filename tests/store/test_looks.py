@@ -6,6 +6,11 @@ from typing import Any
 import pytest
 from msgspec import json
 from tests.store.locks import held
+from tests.store.test_sessions import get as get_memory
+from tests.store.test_sessions import put as put_memory
+from tests.store.test_traces import known as known_spans
+from tests.store.test_traces import put as put_spans
+from tests.store.test_traces import span
 from tests.store.test_transcripts import append
 from tests.store.world import BLOCK, CANCELLED, PROJECT, World, answer_wait, child, failure, raw, step
 
@@ -280,6 +285,33 @@ async def test_one_locked_row_keeps_no_other_from_being_deleted(
     await _prune(world, 5)
     assert await listed(world) == []
     assert await world.store.read(_version(session_id="locked")) == 0
+
+
+async def test_nor_does_a_locked_event_memory_or_trace(world: World, database: str, on_postgresql: None) -> None:
+    traces = {"locked": "1" * 32, "free": "2" * 32}
+
+    async def kept() -> list[set[str]]:
+        return [
+            {one for one in traces if await world.read_topic(one)},
+            {one for one in traces if (await get_memory(world, one)).version},
+            {one for one, trace in traces.items() if await known_spans(world, trace)},
+        ]
+
+    for one, trace in traces.items():
+        await world.publish(one, "hello")
+        await put_memory(world, one, "[1]")
+        await put_spans(world, span(world, trace=trace))
+    world.advance(10 * 86_400)
+    async with (
+        held(database, "events", "locked"),
+        held(database, "session_memory", "locked"),
+        held(database, "traces", traces["locked"]),
+    ):
+        async with asyncio.timeout(1.9):
+            assert await _prune(world, 5, limit=1) == 3
+        assert await kept() == [{"locked"}] * 3
+    assert await _prune(world, 5) == 3
+    assert await kept() == [set()] * 3
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 500])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from msgspec import Raw
+from tests.store.locks import held
 from tests.store.world import PROJECT, World, raw
 
 from perdure.store.interface import Verb
@@ -609,14 +611,8 @@ async def test_older_deployments_have_no_say_in_schedules(planner: Planner) -> N
 # --- keeping ---------------------------------------------------------------------------------------------------------
 
 
-async def test_fires_of_long_ago_are_deleted_and_open_ones_stay(planner: Planner) -> None:
-    id = await planner.make(overlap=Overlap.QUEUE)
-    for _ in range(3):
-        planner.world.advance(15 * MINUTE)
-        await planner.fire(id)
-    await planner.finish((await planner.executions())[0].id)
-    await planner.fire(id)
-    assert [fire.state for fire in await planner.fires(id)] == ["done", "started", "waiting"]
+async def prune(planner: Planner) -> None:
+    """Delete all that is over."""
     before_us = planner.world.now_us + 1
     await planner.world.store.write(
         looks.prune(
@@ -627,7 +623,37 @@ async def test_fires_of_long_ago_are_deleted_and_open_ones_stay(planner: Planner
             limit=100,
         )
     )
+
+
+async def test_fires_of_long_ago_are_deleted_and_open_ones_stay(planner: Planner) -> None:
+    id = await planner.make(overlap=Overlap.QUEUE)
+    for _ in range(3):
+        planner.world.advance(15 * MINUTE)
+        await planner.fire(id)
+    await planner.finish((await planner.executions())[0].id)
+    await planner.fire(id)
+    assert [fire.state for fire in await planner.fires(id)] == ["done", "started", "waiting"]
+    await prune(planner)
     assert [fire.state for fire in await planner.fires(id)] == ["started", "waiting"]
+
+
+async def test_a_locked_fire_keeps_no_other_from_being_deleted(
+    planner: Planner, database: str, on_postgresql: None
+) -> None:
+    locked, free = [await planner.make(key=key) for key in ("a", "b")]
+    planner.world.advance(15 * MINUTE)
+    for id in (locked, free):
+        await planner.fire(id)
+    for execution in await planner.executions():
+        await planner.world.cancel(execution.id)
+    for id in (locked, free):
+        await planner.world.store.write(planner.firing(id))
+    async with held(database, "schedule_fires", locked):
+        async with asyncio.timeout(1.9):  # nobody waits for a lock
+            await prune(planner)
+        assert [len(await planner.fires(id)) for id in (locked, free)] == [1, 0]
+    await prune(planner)
+    assert await planner.fires(locked) == []
 
 
 async def test_other_projects_schedules_do_not_exist(planner: Planner) -> None:

@@ -63,5 +63,6 @@ WHERE phase NOT IN ('completed', 'failed', 'cancelled');
 
 -- name: prune_events
 -- picks: events past their time
-DELETE FROM events WHERE (project_id, topic, seq) IN (
-  SELECT project_id, topic, seq FROM events WHERE created_at_us < :before_us LIMIT :limit) RETURNING seq;
+WITH due AS MATERIALIZED (
+  SELECT project_id, topic, seq FROM events WHERE created_at_us < :before_us LIMIT :limit {FOR UPDATE SKIP LOCKED})
+DELETE FROM events WHERE (project_id, topic, seq) IN (SELECT project_id, topic, seq FROM due) RETURNING seq;

@@ -119,6 +119,8 @@ DELETE FROM schedule_fires WHERE schedule_id = :schedule_id;
 
 -- name: prune_fires
 -- picks: fires of long ago that are over
-DELETE FROM schedule_fires WHERE (schedule_id, slot_us, by_hand) IN (
+WITH due AS MATERIALIZED (
   SELECT schedule_id, slot_us, by_hand FROM schedule_fires
-  WHERE fired_at_us < :before_us AND state IN ('done', 'skipped') LIMIT :limit) RETURNING slot_us;
+  WHERE fired_at_us < :before_us AND state IN ('done', 'skipped') LIMIT :limit {FOR UPDATE SKIP LOCKED})
+DELETE FROM schedule_fires WHERE (schedule_id, slot_us, by_hand) IN (SELECT schedule_id, slot_us, by_hand FROM due)
+RETURNING slot_us;

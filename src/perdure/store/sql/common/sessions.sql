@@ -30,8 +30,9 @@ DELETE FROM session_memory WHERE project_id = :project_id AND session_id = :sess
 
 -- name: prune_memory
 -- picks: memory that nobody has written to for long
-DELETE FROM session_memory WHERE (project_id, session_id) IN (
-  SELECT project_id, session_id FROM session_memory WHERE written_at_us < :before_us LIMIT :limit) RETURNING session_id;
+WITH due AS MATERIALIZED (
+  SELECT project_id, session_id FROM session_memory WHERE written_at_us < :before_us LIMIT :limit {FOR UPDATE SKIP LOCKED})
+DELETE FROM session_memory WHERE (project_id, session_id) IN (SELECT project_id, session_id FROM due) RETURNING session_id;
 
 -- name: agent_names
 -- The workflows that are agents, in any deployment.

@@ -42,4 +42,4 @@ DELETE FROM traces WHERE project_id = :project_id AND trace_id = :trace_id;
 -- name: old_traces
 -- Those of no execution, whose spans were sent long ago.
 SELECT project_id, trace_id, spans FROM traces WHERE of_execution = 0 AND written_at_us < :before_us
-ORDER BY written_at_us LIMIT :limit;
+ORDER BY written_at_us LIMIT :limit {FOR UPDATE SKIP LOCKED};

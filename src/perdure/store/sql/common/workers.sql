@@ -68,7 +68,8 @@ SELECT ended_at_us FROM ended_workers WHERE id = :id;
 
 -- name: prune_ended
 -- picks: registrations that ended long ago; no message of theirs is under way any more
-DELETE FROM ended_workers WHERE id IN (SELECT id FROM ended_workers WHERE ended_at_us < :before_us LIMIT :limit) RETURNING id;
+DELETE FROM ended_workers WHERE id {IN (|= ANY(ARRAY(}
+  SELECT id FROM ended_workers WHERE ended_at_us < :before_us LIMIT :limit {FOR UPDATE SKIP LOCKED}{)|))} RETURNING id;
 
 -- name: newer_registration
 SELECT w.id FROM workers me JOIN workers w ON w.project_id = me.project_id AND w.deployment_id = me.deployment_id
