@@ -13,6 +13,7 @@ _COLUMN: Final = {
     "events": "topic",
     "schedule_fires": "schedule_id",
     "traces": "trace_id",
+    "trace_exports": "execution_id",
 }
 """What a row is called by, where it is not its id."""
 

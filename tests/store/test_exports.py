@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from msgspec import structs
+from tests.store.locks import held
 from tests.store.world import GRACE_US, PROJECT, SECOND, World
 
 from perdure.store.interface import Query, Verb, query, verb
@@ -48,6 +49,22 @@ async def test_what_ended_is_taken_once(begun: World) -> None:
     assert await claim(begun) == ToSend([], False)
     third = await ended(begun)
     assert await claim(begun) == ToSend([third], False)
+
+
+async def test_one_locked_row_keeps_no_other_from_being_taken_or_forgotten(
+    begun: World, database: str, on_postgresql: None
+) -> None:
+    """What is claimed and not sent, and what was sent long ago."""
+    sent, unsent = await ended(begun), await ended(begun)
+    assert (await claim(begun)).ids == [sent, unsent]
+    await begun.store.write(exports.note_exports(project_id=PROJECT, ids=[sent]))
+    begun.advance(86_400)
+    fresh = await ended(begun)
+    begun.advance(1)
+    async with held(database, "trace_exports", sent), held(database, "trace_exports", unsent):
+        async with asyncio.timeout(1.9):  # nobody waits for a lock
+            assert (await claim(begun)).ids == [fresh]
+    assert (await claim(begun)).ids == [unsent]
 
 
 async def test_servers_that_look_at_once_take_different_ones(begun: World) -> None:

@@ -21,7 +21,7 @@ WHERE project_id = :project_id RETURNING project_id;
 -- name: lapsed_exports
 -- Claimed, and not sent in time.
 SELECT execution_id FROM trace_exports WHERE project_id = :project_id AND sent = 0 AND claimed_until_us <= :now_us
-ORDER BY claimed_until_us LIMIT :limit;
+ORDER BY claimed_until_us LIMIT :limit {FOR UPDATE SKIP LOCKED};
 
 -- name: ended_exports
 -- What ended after a place and up to a time, in order; with NULL where nobody has taken it. All that is read is answered with:
@@ -48,6 +48,7 @@ UPDATE trace_exports SET sent = 1 WHERE project_id = :project_id AND execution_i
 
 -- name: forget_exports
 -- picks: what was sent and ended long before the cursor
-DELETE FROM trace_exports WHERE (project_id, execution_id) IN (
+WITH due AS MATERIALIZED (
   SELECT project_id, execution_id FROM trace_exports WHERE project_id = :project_id AND sent = 1 AND ended_at_us < :before_us
-  LIMIT :limit);
+  LIMIT :limit {FOR UPDATE SKIP LOCKED})
+DELETE FROM trace_exports WHERE (project_id, execution_id) IN (SELECT project_id, execution_id FROM due);
