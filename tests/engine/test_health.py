@@ -1,9 +1,11 @@
 """Whether the store takes writes is judged by those that it refuses, too."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
+from tests.store.locks import held
 
 from perdure.engine import engine as engines
 from perdure.engine.engine import TROUBLE_US, Engine
@@ -68,3 +70,12 @@ async def test_an_outage_is_one_line_however_many_loops_meet_it(
         "Loop one: The database is away. The loops try again every second.",
         "The store answers all loops again.",
     ]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
+async def test_a_row_that_somebody_has_locked_makes_no_server_unwell(url: str) -> None:
+    engine = Engine(await open_store(url))
+    await engine.health()
+    async with held(url, "meta", "touched_at_us"):
+        await engine.health()
+    await engine.store.close()

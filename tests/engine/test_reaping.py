@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 from tests.faults.cluster import until
+from tests.store.locks import held
 
 from perdure.engine import loops
 from perdure.engine.clock import boottime_us
@@ -53,9 +54,9 @@ async def _engine(url: str, lease_seconds: float = LONG_SECONDS) -> Engine:
     return engine
 
 
-async def _register(engine: Engine) -> None:
+async def _register(engine: Engine, worker_id: str = "w") -> None:
     """A worker that never says a word again."""
-    request = RegisterRequest("w", "d", "3.12", [WorkflowSpec("wf")])
+    request = RegisterRequest(worker_id, "d", "3.12", [WorkflowSpec("wf")])
     await engine.claims.register(await engine.projects.default(), request)
 
 
@@ -108,7 +109,7 @@ async def test_a_database_that_was_slow_to_write_takes_nothing_from_workers(url:
 
         await until(has_been_round, 60, "the reaper has gone round once more")
     assert await connection.fetchval("SELECT COUNT(*) FROM workers") == 1
-    assert await _renewed(url) >= 2
+    assert len(await _renewed(url)) >= 2
     await connection.execute("DROP TRIGGER stall ON meta")
 
     async def is_gone() -> bool:
@@ -146,6 +147,41 @@ async def test_a_server_that_stood_still_in_the_middle_of_a_round_was_away(
     await engine.stop()
 
 
+# --- somebody has locked a row --------------------------------------------------------------------------------------
+
+
+async def test_a_locked_registration_is_granted_its_lease_when_it_is_free(url: str) -> None:
+    engine = Engine(await open_store(url), settings=EngineSettings(lease_seconds=LONG_SECONDS))
+    for worker_id in ("w", "free"):
+        await _register(engine, worker_id)
+    await engine.follow_clock()
+    async with held(url, "workers", "w"):
+        await loops._reap_round(engine, away=True)
+        assert await _renewed(url) == ["free"]
+    await loops._reap_round(engine, away=False)
+    assert "w" in await _renewed(url)
+    await engine.store.close()
+
+
+async def test_a_locked_registration_keeps_no_dead_worker_s_work_for_longer_than_a_lease(url: str) -> None:
+    looking = await asyncpg.connect(url)
+    first = await _engine(url)
+    for worker_id in ("w", "free"):
+        await _register(first, worker_id)
+    await first.stop()
+    await looking.execute("UPDATE workers SET lease_until_us = 0")
+    await looking.execute("DELETE FROM meta WHERE name = 'reaped_at_us'")
+    async with held(url, "workers", "w"):
+        second = await _engine(url, LEASE_SECONDS)
+
+        async def is_left() -> bool:
+            return [row[0] for row in await looking.fetch("SELECT id FROM workers")] == ["w"]
+
+        await until(is_left, 60, "the dead worker's registration has ended, and the locked one's has not")
+    await second.stop()
+    await looking.close()
+
+
 # --- several servers -------------------------------------------------------------------------------------------------
 
 
@@ -162,10 +198,10 @@ async def _mark(url: str, shift_us: int = 0) -> int | None:
         await connection.close()
 
 
-async def _renewed(url: str) -> int:
+async def _renewed(url: str) -> list[str]:
     connection = await asyncpg.connect(url)
     try:
-        return int(await connection.fetchval("SELECT COUNT(*) FROM test.renewed"))
+        return [row[0] for row in await connection.fetch("SELECT id FROM test.renewed")]
     finally:
         await connection.close()
 
@@ -186,7 +222,7 @@ async def test_a_server_that_starts_beside_another_one_renews_no_lease(url: str)
     first = await _with_a_mark(url)
     second = await _engine(url)
     third = await _engine(url)
-    assert await _renewed(url) == 0
+    assert await _renewed(url) == []
     for engine in (first, second, third):
         await engine.stop()
 
@@ -197,7 +233,7 @@ async def test_a_server_that_starts_when_none_was_there_grants_everybody_a_lease
     await first.stop()
     await _mark(url, shift_us)
     second = await _engine(url)
-    assert await _renewed(url) >= 1
+    assert await _renewed(url)
     await second.stop()
 
 

@@ -19,13 +19,13 @@ _COLUMN: Final = {
 
 
 @contextlib.asynccontextmanager
-async def held(url: str, table: str, name: str) -> AsyncIterator[None]:
+async def held(url: str, table: str, name: str, how: str = "UPDATE") -> AsyncIterator[None]:
     """Somebody's transaction has a row, until the block ends."""
     connection = await asyncpg.connect(url)
     transaction = connection.transaction()
     await transaction.start()
     column = _COLUMN.get(table, "id")
-    assert await connection.fetchval(f"SELECT 1 FROM {table} WHERE {column} = $1 FOR UPDATE", name)
+    assert await connection.fetchval(f"SELECT 1 FROM {table} WHERE {column} = $1 FOR {how}", name)
     try:
         yield
     finally:

@@ -134,7 +134,7 @@ def verb_of(
         case "push worker hurries":
             return push_workers.hurry_push_check(worker_id=PUSH_WORKER, at_us=now_us + n)
         case "reaper's mark":
-            return claims.mark_reaper(now_us=now_us + n, every_us=dice.choice([0, GRACE_US]))
+            return claims.mark_reaper(now_us=now_us + n, every_us=dice.choice([0, GRACE_US]), locked_us=2 * GRACE_US)
         case "exports begin":
             return exports.begin_exports(**same)
         case "exports claimed":

@@ -95,7 +95,7 @@ MAY_READ_MUCH: Final = {
     "ended_floor": "index entries of what ended last, at most LIST_DEPTH of them",
 }
 ANSWERS_NOTHING: Final = {
-    "read_meta": "only PostgreSQL's schema has rows there",
+    **dict.fromkeys(("read_meta", "lock_meta_free"), "only PostgreSQL's schema has rows there"),
     "delete_key": "there are no keys",
     "list_keys": "there are no keys",
     "read_key": "there are no keys",

@@ -282,10 +282,10 @@ async def test_whoever_was_absent_alone_grants_nothing(world: World) -> None:
 
     async def grants() -> bool:
         granted = claims.grant_leases(until_us=world.now_us + LEASE_US, unless_from_us=world.now_us - half_us)
-        return await world.store.write(granted)
+        return await world.store.write(granted) is not None
 
     async def mark() -> None:
-        await world.store.write(claims.mark_reaper(now_us=world.now_us, every_us=SECOND))
+        await world.store.write(claims.mark_reaper(now_us=world.now_us, every_us=SECOND, locked_us=LEASE_US))
 
     assert await grants()  # nobody has reaped yet
     await mark()
@@ -314,6 +314,66 @@ async def test_when_the_clock_goes_back_no_lease_is_left_an_hour_long(world: Wor
     assert await world.reap() == 0
     world.advance(2)
     assert await world.reap() == 1
+
+
+async def test_one_locked_registration_keeps_no_other_from_its_lease(
+    world: World, database: str, on_postgresql: None
+) -> None:
+    """Who was left out is told, to be granted one, or brought in line, before that can matter."""
+    await world.register("free")
+
+    async def grant() -> int | None:
+        return await world.store.write(claims.grant_leases(until_us=world.now_us + LEASE_US))
+
+    async def limit() -> int:
+        return await world.store.write(claims.limit_leases(until_us=world.now_us + LEASE_US))
+
+    world.advance(3_600)
+    async with held(database, "workers", "w"):
+        async with asyncio.timeout(1.9):  # nobody waits for a lock
+            assert await grant() == 1
+        assert await world.beat("free") == []
+    assert await grant() == 0
+    assert await world.beat("w") == []
+    world.advance(-3_600)
+    async with held(database, "workers", "w"):
+        async with asyncio.timeout(1.9):
+            assert await limit() == 1
+    assert await limit() == 0
+    world.advance(LEASE_US / SECOND)
+    assert await world.reap() == 2
+
+
+async def test_a_claim_under_way_keeps_no_registration_from_its_lease(
+    world: World, database: str, on_postgresql: None
+) -> None:
+    """Whoever hands a worker something holds its row only so that the registration cannot end."""
+    async with held(database, "workers", "w", "KEY SHARE"):
+        assert await world.store.write(claims.grant_leases(until_us=world.now_us + 2 * LEASE_US)) == 0
+
+
+async def test_a_locked_mark_is_another_server_s_and_after_a_while_somebody_s_lock(
+    world: World, database: str, on_postgresql: None
+) -> None:
+    """Where one server waits for a slow disk, the other must not reap; a lock by hand stops nobody for long."""
+
+    async def may_reap() -> bool:
+        marks = claims.mark_reaper(now_us=world.now_us, every_us=SECOND, locked_us=LEASE_US)
+        async with asyncio.timeout(1.9):  # nobody waits for a lock
+            return await world.store.write(marks)
+
+    assert await may_reap()
+    async with held(database, "meta", claims.REAPED):
+        assert await may_reap()  # the mark is fresh
+        world.advance(1)
+        assert not await may_reap()
+        world.advance(LEASE_US / SECOND - 1.5)
+        assert not await may_reap()
+        world.advance(0.5)
+        assert await may_reap()
+        world.advance(-3_600)  # a mark from further ahead says nothing
+        assert await may_reap()
+    assert await may_reap()
 
 
 async def test_embedded_workers_end_with_their_process_and_not_with_a_lease(world: World) -> None:

@@ -128,8 +128,10 @@ def test_every_query_is_asked_by_somebody() -> None:
 MAY_SCAN = {
     "list_projects": "a handful of rows",
     "grant_leases": "one row per worker",
+    "count_shorter_leases": "one row per worker",
     "any_lease": "one row, or none",
     "limit_leases": "one row per worker, after the clock went back",
+    "count_longer_leases": "one row per worker, after the clock went back",
     "expired_workers": "one row per worker",
     "embedded_workers": "one row per worker",
     "list_workers": "one row per worker",

@@ -115,7 +115,8 @@ class Engine:
         self.reaped_at_us = 0
         """Since boot: the end of the reaper's last round, if this server was there all the time."""
         self.granting_until_us = 0
-        """Since boot: until then every round of the reaper grants, because the clock jumped."""
+        """Since boot: until then every round of the reaper grants, because the clock jumped, or somebody has locked a
+        registration. Not 0 later: leases that are too long are still to be brought in line."""
         self.overdue_after = moves.FIRST
         self.prune_after = ("", "")
         self.alarmed: set[tuple[str, str]] = set()

@@ -114,6 +114,8 @@ async def _reap_round(engine: Engine, *, away: bool) -> float:
 
     After a jump of the clock it does so for as long as a lease lasts: another server may not have seen the jump yet and
     renew leases by the old time. Whoever is still ahead after that, because the clock went back, is brought in line.
+    So it does when others have locked a registration that it was to grant a lease: that one gets it as soon as it is
+    free, and when it is not for a whole lease, it could not have beaten to any server.
     """
     now = boottime_us()
     tick_us = min(engine.lease_us // 4, 1_000_000)
@@ -126,12 +128,9 @@ async def _reap_round(engine: Engine, *, away: bool) -> float:
         return tick_us / 1e6
     if away and await _grant_unless_another_was_there(engine):
         return tick_us / 1e6
-    if engine.granting_until_us:
+    if engine.granting_until_us and not await engine.store.write(claims.limit_leases(until_us=until_us)):
         engine.granting_until_us = 0
-        await engine.store.write(claims.limit_leases(until_us=until_us))
-    # Where writing is slow, beats that came to other servers may be written only after what would be reaped here.
-    slow = not engine.store.alone and await _is_slow_to_mark(engine, now_us)
-    if slow and await _grant_unless_another_was_there(engine):
+    if not engine.store.alone and not await _may_reap(engine, now_us):
         return tick_us / 1e6
     reaped = claims.reap(now_us=now_us, limit=BATCH, by_database=engine.clock.of_database)
     if await engine.store.write(reaped) == BATCH:
@@ -139,18 +138,24 @@ async def _reap_round(engine: Engine, *, away: bool) -> float:
     return engine.spread(tick_us / 1e6)
 
 
-async def _is_slow_to_mark(engine: Engine, now_us: int) -> bool:
-    """Say that this server was here; whether the database took half a lease to write that: as long as for a beat."""
-    asked_us = boottime_us()
-    await engine.store.write(claims.mark_reaper(now_us=now_us, every_us=engine.lease_us // 8))
-    return boottime_us() - asked_us > engine.lease_us // 2
+async def _may_reap(engine: Engine, now_us: int) -> bool:
+    """Say that this server was here. Where the database takes half a lease to write that, beats that came to other
+    servers may be written only after what would be reaped here: that is an absence, too."""
+    asked_us, lease_us = boottime_us(), engine.lease_us
+    marks = claims.mark_reaper(now_us=now_us, every_us=lease_us // 8, locked_us=2 * lease_us)
+    if not await engine.store.write(marks):
+        return False
+    return boottime_us() - asked_us <= lease_us // 2 or not await _grant_unless_another_was_there(engine)
 
 
 async def _grant_unless_another_was_there(engine: Engine) -> bool:
     """Within the last half of a lease: who could not beat here could have beaten there."""
-    now_us = engine.clock.now_us()
-    granted = claims.grant_leases(until_us=now_us + engine.lease_us, unless_from_us=now_us - engine.lease_us // 2)
-    return await engine.store.write(granted)
+    now_us, lease_us = engine.clock.now_us(), engine.lease_us
+    grants = claims.grant_leases(until_us=now_us + lease_us, unless_from_us=now_us - lease_us // 2)
+    left = await engine.store.write(grants)
+    if left:
+        engine.granting_until_us = boottime_us() + lease_us
+    return left is not None
 
 
 async def _push(engine: Engine) -> float:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import msgspec
 
 from perdure.store.interface import KeyDeleted, Tell, query, verb
+from perdure.store.verbs.free import write_free
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.wire.errors import KeyNameTaken, SecretShownOnce, TooManyKeys
 
@@ -161,4 +162,4 @@ async def new_epoch(*, epoch: str) -> None:
 @verb
 async def touch(*, now_us: int) -> None:
     """A small write that changes nothing anybody asks for: whether it lands tells whether others would."""
-    await query("write_meta", name="touched_at_us", value=str(now_us))
+    await write_free("touched_at_us", str(now_us))

@@ -11,6 +11,7 @@ import msgspec
 
 from perdure.store.interface import Counted, Rows, Tell, Written, query, query_many, verb
 from perdure.store.verbs.deployments import enter_deployment, look_at_deployment, offer_work
+from perdure.store.verbs.free import write_free
 from perdure.store.verbs.hands import claimed_of
 from perdure.store.verbs.moves import lose, lose_free
 from perdure.store.verbs.queues import put_queue
@@ -343,24 +344,29 @@ async def cut_lease(*, worker_id: str, until_us: int, granted_us: int | None = N
 
 
 @verb
-async def grant_leases(*, until_us: int, unless_from_us: int | None = None) -> bool:
+async def grant_leases(*, until_us: int, unless_from_us: int | None = None) -> int | None:
     """Give every registration one full lease before anything is taken from it: the server was away, not they.
 
-    With `unless_from_us` only if no server has reaped since then: they could have beaten there. False: one has.
+    Nobody waits for those that others have locked. Answers how many are left: the caller grants again before it reaps.
+    With `unless_from_us` only if no server has reaped since then: they could have beaten there. None: one has.
     """
     if unless_from_us is not None:
         rows = await query("read_meta", name=REAPED)
         # By the same clock: a mark from further ahead was made before that went back.
         if rows and unless_from_us <= int(rows[0][0]) <= until_us:
-            return False
+            return None
     await query("grant_leases", lease_until_us=until_us)
-    return True
+    left: int = (await query("count_shorter_leases", lease_until_us=until_us))[0][0]
+    return left
 
 
 @verb
-async def limit_leases(*, until_us: int) -> None:
-    """No lease runs for longer than to `until_us`: those from before the clock went back."""
+async def limit_leases(*, until_us: int) -> int:
+    """No lease runs for longer than to `until_us`: those from before the clock went back. Answers how many are left,
+    since others have locked them."""
     await query("limit_leases", lease_until_us=until_us)
+    left: int = (await query("count_longer_leases", lease_until_us=until_us))[0][0]
+    return left
 
 
 @verb
@@ -401,14 +407,18 @@ async def reap(*, now_us: int, limit: int, by_database: bool = False) -> int:
 
 
 @verb
-async def mark_reaper(*, now_us: int, every_us: int) -> None:
+async def mark_reaper(*, now_us: int, every_us: int, locked_us: int) -> bool:
     """While there is anybody whose lease can run out, tell other servers that one was here, at most `every_us` ago
-    (`grant_leases`)."""
+    (`grant_leases`).
+
+    False: another server is about to, and may be waiting for a slow disk with beats behind it; this one reaps later.
+    When the mark is older than `locked_us` it is somebody's lock, for which nobody waits.
+    """
     rows = await query("read_meta", name=REAPED)
-    if rows and now_us - every_us < int(rows[0][0]) <= now_us:
-        return
-    if await query("any_lease"):
-        await query("write_meta", name=REAPED, value=str(now_us))
+    age_us = now_us - int(rows[0][0]) if rows else locked_us
+    if 0 <= age_us < every_us or not await query("any_lease"):
+        return True
+    return await write_free(REAPED, str(now_us)) or not 0 <= age_us < locked_us
 
 
 async def take_back_free(worker_id: str, now_us: int) -> bool:

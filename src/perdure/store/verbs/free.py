@@ -46,3 +46,11 @@ async def below_is_held(project_id: str, execution_id: str) -> bool:
                     return True
         level = below
     return False
+
+
+async def write_free(name: str, value: str) -> bool:
+    """Write what is known under a name, unless somebody else has it: then that one writes it, or it stays as it is."""
+    free = bool(await query("lock_meta_free", name=name)) or not await query("read_meta", name=name)
+    if free:
+        await query("write_meta", name=name, value=value)
+    return free

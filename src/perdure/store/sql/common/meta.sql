@@ -3,6 +3,10 @@
 -- name: read_meta
 SELECT value FROM meta WHERE name = :name;
 
+-- name: lock_meta_free
+-- picks: what is known under a name, if nobody else has locked it
+SELECT value FROM meta WHERE name = :name {FOR UPDATE SKIP LOCKED};
+
 -- name: write_meta
 -- holds: meta=name
 INSERT INTO meta (name, value) VALUES (:name, :value) ON CONFLICT (name) DO UPDATE SET value = excluded.value;

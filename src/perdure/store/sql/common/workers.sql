@@ -37,7 +37,11 @@ UPDATE workers SET last_claim_id = :claim_id WHERE id = :id RETURNING id;
 
 -- name: grant_leases
 -- picks: workers; a server that was away gives everybody one full lease before it takes anything from them
-UPDATE workers SET lease_until_us = :lease_until_us WHERE embedded <> 1 AND lease_until_us < :lease_until_us RETURNING id;
+UPDATE workers SET lease_until_us = :lease_until_us WHERE id {IN (|= ANY(ARRAY(}
+  SELECT id FROM workers WHERE embedded <> 1 AND lease_until_us < :lease_until_us {FOR NO KEY UPDATE SKIP LOCKED}{)|))} RETURNING id;
+
+-- name: count_shorter_leases
+SELECT COUNT(*) FROM workers WHERE embedded <> 1 AND lease_until_us < :lease_until_us;
 
 -- name: any_lease
 -- Somebody whose lease can run out.
@@ -45,7 +49,11 @@ SELECT id FROM workers WHERE embedded <> 1 LIMIT 1;
 
 -- name: limit_leases
 -- picks: workers; whose leases were granted before the clock went back
-UPDATE workers SET lease_until_us = :lease_until_us WHERE embedded = 0 AND lease_until_us > :lease_until_us RETURNING id;
+UPDATE workers SET lease_until_us = :lease_until_us WHERE id {IN (|= ANY(ARRAY(}
+  SELECT id FROM workers WHERE embedded = 0 AND lease_until_us > :lease_until_us {FOR NO KEY UPDATE SKIP LOCKED}{)|))} RETURNING id;
+
+-- name: count_longer_leases
+SELECT COUNT(*) FROM workers WHERE embedded = 0 AND lease_until_us > :lease_until_us;
 
 -- name: expired_workers
 -- The clock is read after the rows are seen: where it agrees, no server has shortened a lease by a later time of it.
