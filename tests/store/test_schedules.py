@@ -608,6 +608,35 @@ async def test_older_deployments_have_no_say_in_schedules(planner: Planner) -> N
     assert await keys(planner) == {"a": "0 * * * *"}
 
 
+# --- somebody has locked a row --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("overlap", [Overlap.SKIP, Overlap.QUEUE])
+async def test_a_locked_fire_keeps_no_other_schedule_waiting(
+    planner: Planner, overlap: Overlap, database: str, on_postgresql: None
+) -> None:
+    """Its own is looked at when it is free, and then as if nothing had been: no slot is lost, or skipped, or fired
+    out of turn."""
+    locked, free = [await planner.make(key=key, overlap=overlap) for key in ("a", "b")]
+    for _ in range(2):  # with QUEUE one waits then
+        planner.world.advance(15 * MINUTE)
+        for id in (locked, free):
+            await planner.fire(id)
+    for execution in await planner.executions():
+        await planner.world.cancel(execution.id)
+    planner.world.advance(15 * MINUTE)
+    before = await planner.fires(locked)
+    async with held(database, "schedule_fires", locked):
+        async with asyncio.timeout(1.9):  # nobody waits for a lock
+            fired, other = await planner.world.store.write_all([planner.firing(id) for id in (locked, free)])
+        assert (fired, other) == (Fired(), Fired(1, True))
+        assert [one.slot_us for one in await planner.fires(locked)] == [one.slot_us for one in before]
+    assert await planner.fire(locked) == 1
+    assert [(one.slot_us, one.state) for one in await planner.fires(locked)] == [
+        (one.slot_us, one.state) for one in await planner.fires(free)
+    ]
+
+
 # --- keeping ---------------------------------------------------------------------------------------------------------
 
 

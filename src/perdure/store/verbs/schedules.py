@@ -199,7 +199,7 @@ class Fired(NamedTuple):
 
     started: int = 0
     looked: bool = False
-    """Whether it was ours to look at; otherwise another server has it."""
+    """Whether it was ours to look at; otherwise another server has it, or somebody has locked what it needs."""
 
 
 @verb
@@ -215,6 +215,8 @@ async def fire_schedule(*, project_id: str, schedule_id: str, ids: Sequence[str]
     schedule = schedule_of(rows[0])
     if schedule.status is ScheduleStatus.PAUSED:
         return Fired()
+    if (await query("locked_fires", schedule_id=schedule_id))[0][0]:
+        return Fired()  # whoever has locked one keeps this schedule waiting, and no other
     slots, next_at_us = due_slots(schedule, now_us, len(ids) - 1)
     await query("settle_fires", schedule_id=schedule_id)
     running, waiting, first = (await query("open_fires", schedule_id=schedule_id))[0]

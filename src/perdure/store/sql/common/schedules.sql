@@ -1,5 +1,10 @@
 -- Schedules.
 
+-- text: to_change
+schedule_id = :schedule_id AND (state = 'started' OR state = 'waiting') AND (state = 'waiting' OR NOT EXISTS (
+  SELECT 1 FROM executions e WHERE e.project_id = schedule_fires.project_id AND e.id = schedule_fires.execution_id
+    AND e.phase NOT IN ('completed', 'failed', 'cancelled')))
+
 -- name: insert_schedule
 -- holds: schedule=id
 INSERT INTO schedules (project_id, id, workflow_id, key, cron, timezone, status, overlap, missed, missed_window_seconds,
@@ -94,10 +99,13 @@ WHERE schedule_id = :schedule_id AND slot_us = :slot_us AND by_hand = '' RETURNI
 
 -- name: settle_fires
 -- holds: schedule=schedule_id
-UPDATE schedule_fires SET state = 'done'
-WHERE schedule_id = :schedule_id AND (state = 'started' OR state = 'waiting') AND state = 'started' AND NOT EXISTS (
-  SELECT 1 FROM executions e WHERE e.project_id = schedule_fires.project_id AND e.id = schedule_fires.execution_id
-    AND e.phase NOT IN ('completed', 'failed', 'cancelled')) RETURNING slot_us;
+UPDATE schedule_fires SET state = 'done' WHERE state = 'started' AND {= to_change} RETURNING slot_us;
+
+-- name: locked_fires
+-- holds: schedule=schedule_id
+-- How many of the fires that are over, or wait their turn, somebody else has locked. The others it locks.
+SELECT COUNT(*) - (SELECT COUNT(*) FROM (SELECT slot_us FROM schedule_fires WHERE {= to_change} {FOR UPDATE SKIP LOCKED}) AS free)
+FROM schedule_fires WHERE {= to_change};
 
 -- name: open_fires
 -- How many are started and have not ended, how many wait, and the first that waits.
