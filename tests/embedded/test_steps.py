@@ -4,12 +4,13 @@ import asyncio
 import dataclasses
 import enum
 import functools
+import gc
 import math
 import operator
 import re
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -147,6 +148,50 @@ async def test_a_decorated_step_just_runs_outside_of_workflows_and_inside_steps(
         handle = await p.start(nested)
         assert await handle.result() == "outer inner"
         assert await keys_of(handle, Kind.STEP) == ["outer"]
+
+
+async def test_a_decorated_step_in_a_finally_runs_in_the_workflow_only(house: House, count: Counter) -> None:
+    app = Registry()
+
+    @step
+    async def unlock(name: str) -> None:
+        count(name)
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            await unlock("generator")
+
+    @app.workflow
+    async def locked(ctx: Context) -> str:
+        async def branch() -> None:
+            try:
+                await ctx.wait_for_event("go")
+            finally:
+                await unlock("branch")
+
+        values = numbers()
+        await anext(values)
+        ring: list[Any] = [values]
+        ring.append(ring)  # only the collector finds it
+        del values, ring
+        gc.collect()
+        try:
+            await asyncio.gather(branch(), ctx.wait_for_event("on"))
+        finally:
+            await unlock("workflow")
+        return "unlocked"
+
+    async with house.open(app, parks=False) as p:
+        handle = await p.start(locked)
+        await reaches(handle, Phase.WAITING)
+        await until(lambda: not p.worker._running)
+        assert count.runs == {}  # it has left memory: its `finally` blocks ran, and their steps did not
+        await p.publish("go", None)
+        await p.publish("on", None)
+        assert await handle.result() == "unlocked"
+        assert count.runs == {"branch": 1, "workflow": 1}
 
 
 async def test_keys_count_within_their_scope_and_key_overrides(house: House) -> None:

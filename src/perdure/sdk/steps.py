@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict, TypeVar, ove
 
 from msgspec import Struct
 
-from perdure.sdk.errors import Fatal, Misplaced, RecordedError, StepFailed
+from perdure.sdk.errors import Evicted, Fatal, Misplaced, RecordedError, StepFailed
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import fingerprint_of_call
 from perdure.sdk.payloads.hints import hints_of
 from perdure.sdk.payloads.values import decode
+from perdure.sdk.replay.eviction import collected
 from perdure.wire.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -170,6 +171,8 @@ def step(
         def call(*args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
             context = current_context.get()
             if context is None or not context.is_active:
+                if collected.get():
+                    raise Evicted("No step runs while a forgotten generator is freed.")
                 return fn(*args, **kwargs)
             plan = plan_of(call)
             return context._step(plan, plan.name, plan.options, args, kwargs)

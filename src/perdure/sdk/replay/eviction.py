@@ -4,6 +4,7 @@ import gc
 import inspect
 import logging
 from collections.abc import AsyncGenerator
+from contextvars import ContextVar
 from typing import Any, Final
 
 from perdure.sdk.errors import Evicted
@@ -39,8 +40,21 @@ _undead: Final[list[Any]] = []
 """Coroutines that would not end: freeing one would run it again, in whatever code happens to let go of it."""
 
 
+collected: Final[ContextVar[bool]] = ContextVar("perdure_collected", default=False)
+"""Whether the code that runs is the `finally` of a generator that the collector found, in whatever code it came by: a
+step that is called there must not run."""
+
+
 def close_generator(generator: AsyncGenerator[Any, Any]) -> None:
     closing = generator.aclose()
+    before = collected.set(True)
+    try:
+        _close_generator(closing)
+    finally:
+        collected.reset(before)
+
+
+def _close_generator(closing: Any) -> None:
     try:
         closing.send(None)
     except KeyboardInterrupt:
