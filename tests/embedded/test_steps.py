@@ -10,10 +10,10 @@ import operator
 import re
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, ParamSpec
 from uuid import UUID
 
 import msgspec
@@ -31,6 +31,7 @@ from perdure.wire.records import Kind
 from perdure.wire.retry import RetryPolicy
 from perdure.wire.status import Phase
 
+P = ParamSpec("P")
 AT_ONCE = RetryPolicy(max_attempts=5, initial_seconds=0.0)
 
 
@@ -148,6 +149,80 @@ async def test_a_decorated_step_just_runs_outside_of_workflows_and_inside_steps(
         handle = await p.start(nested)
         assert await handle.result() == "outer inner"
         assert await keys_of(handle, Kind.STEP) == ["outer"]
+
+
+async def test_methods_partials_and_wrapped_functions_are_the_steps_that_they_are(house: House, count: Counter) -> None:
+    app = Registry()
+
+    class Shop:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        @step(retry=AT_ONCE)
+        async def pay(self, cents: int) -> str:
+            if count(f"pay {cents}") < 2:
+                raise OSError("busy")
+            return f"{self.name} {cents}"
+
+        @classmethod
+        @step
+        async def of_all(cls, cents: int) -> str:
+            return f"{cls.__name__} {cents}"
+
+        async def plain(self, cents: int) -> str:
+            return f"plain {self.name} {cents}"
+
+    def loudly(fn: Callable[P, Coroutine[Any, Any, str]]) -> Callable[P, Coroutine[Any, Any, str]]:
+        @functools.wraps(fn)
+        async def louder(*args: P.args, **kwargs: P.kwargs) -> str:
+            return (await fn(*args, **kwargs)).upper()
+
+        return louder
+
+    async def quiet(text: str) -> str:
+        return text
+
+    @step(name="flaky", retry=AT_ONCE)
+    async def fails_once(text: str) -> str:
+        if count(text) < 2:
+            raise OSError("busy")
+        return text
+
+    loud = loudly(fails_once)
+
+    @app.workflow
+    async def all_kinds(ctx: Context) -> list[str]:
+        shop = Shop("corner")
+        return [
+            await shop.pay(1),
+            await ctx.step(shop.pay, 2),
+            await ctx.step("pay", Shop.pay, shop, 3),
+            await ctx.step(Shop.of_all, 4),
+            await ctx.step("unbound", Shop.plain, shop, 5),
+            await ctx.step("bound", shop.plain, 6),
+            await ctx.step("plain", quiet, "a"),
+            await ctx.step("wrapped", loudly(quiet), "b"),
+            await ctx.step("a wrapped step", loud, "c"),
+            await ctx.step(functools.partial(fails_once, "d")),
+        ]
+
+    async with house.open(app) as p:
+        handle = await p.start(all_kinds)
+        assert await handle.result() == [
+            "corner 1",
+            "corner 2",
+            "corner 3",
+            "Shop 4",
+            "plain corner 5",
+            "plain corner 6",
+            "a",
+            "B",
+            "C",
+            "d",
+        ]
+        keys = ["pay", "pay#2", "pay#3", "of_all", "unbound", "bound", "plain", "wrapped", "a wrapped step", "flaky"]
+        assert await keys_of(handle, Kind.STEP) == keys
+    assert count.runs == {"pay 1": 2, "pay 2": 2, "pay 3": 2, "c": 2, "d": 2}
 
 
 async def test_a_decorated_step_in_a_finally_runs_in_the_workflow_only(house: House, count: Counter) -> None:

@@ -212,6 +212,8 @@ def test_options_are_checked() -> None:
         step(timeout=0)
     with pytest.raises(ValueError, match="max_attempts"):
         step(retry=0)
+    with pytest.raises(TypeError, match="retry wants a RetryPolicy or a number of tries, got 'often'"):
+        step(retry="often")  # type: ignore[call-overload]
     with pytest.raises(TypeError, match=r"ctx\.step\(\"weigh\", weigh"):
         step(weigh)  # type: ignore[type-var]
 

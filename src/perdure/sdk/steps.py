@@ -39,7 +39,11 @@ Errors: TypeAlias = (
 
 def as_policy(retry: Retry | None) -> RetryPolicy | None:
     """`retry=3` is short for RetryPolicy(max_attempts=3)."""
-    return RetryPolicy(max_attempts=retry) if isinstance(retry, int) else retry
+    if isinstance(retry, int):
+        return RetryPolicy(max_attempts=retry)
+    if retry is not None and not isinstance(retry, RetryPolicy):
+        raise TypeError(f"retry wants a RetryPolicy or a number of tries, got {retry!r}.")
+    return retry
 
 
 class StepOptions:
@@ -86,11 +90,12 @@ _DEFAULT: Final = StepOptions()
 class StepPlan:
     """What there is to know of a step's function, found out once."""
 
-    __slots__ = ("fn", "is_async", "name", "options", "result_type")
+    __slots__ = ("fn", "is_async", "name", "of", "options", "result_type")
 
     def __init__(self, fn: Callable[..., Any]) -> None:
-        self.options: StepOptions = getattr(fn, "_perdure_options", _DEFAULT)
-        self.fn = getattr(fn, "_perdure_fn", fn)
+        self.of = fn
+        self.options: StepOptions = getattr(_within_partials(fn), "_perdure_options", _DEFAULT)
+        self.fn = _body_of(fn)
         self.name = self.options.name or _name_of(self.fn)
         self.is_async = inspect.iscoroutinefunction(self.fn)
         self.result_type: Any = hints_of(self.fn, context=False).result if _has_hints(self.fn) else Any
@@ -103,24 +108,39 @@ def plan_of(fn: Callable[..., Any]) -> StepPlan:
     except AttributeError:
         pass
     else:
-        if isinstance(plan, StepPlan):
-            return plan
+        if plan.of is fn:  # and not of what `fn` wraps, or is a method of
+            return plan  # type: ignore[no-any-return]  # set below
     plan = StepPlan(fn)
     if isinstance(fn, types.FunctionType):
         fn._perdure_plan = plan  # type: ignore[attr-defined]  # any function takes attributes
     return plan
 
 
+def _body_of(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """What runs: the function that `@step` was put on, where `fn` is what `@step` made of it."""
+    if isinstance(fn, types.MethodType):
+        body = _body_of(fn.__func__)
+        return fn if body is fn.__func__ else types.MethodType(body, fn.__self__)
+    if isinstance(fn, functools.partial):
+        body = _body_of(fn.func)
+        return fn if body is fn.func else functools.partial(body, *fn.args, **fn.keywords)
+    made, body = getattr(fn, "_perdure_step", (None, fn))
+    return body if made is fn else fn  # functools.wraps gives the attributes of a step to what is around it
+
+
+def _within_partials(fn: Callable[..., Any]) -> Callable[..., Any]:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return fn
+
+
 def _has_hints(fn: Callable[..., Any]) -> bool:
-    inner = fn
-    while isinstance(inner, functools.partial):
-        inner = inner.func
+    inner = _within_partials(fn)
     return bool(getattr(inner, "__annotations__", None) or not isinstance(inner, types.FunctionType | type))
 
 
 def _name_of(fn: Callable[..., Any]) -> str:
-    while isinstance(fn, functools.partial):
-        fn = fn.func
+    fn = _within_partials(fn)
     return getattr(fn, "__name__", None) or type(fn).__name__
 
 
@@ -178,7 +198,7 @@ def step(
             return context._step(plan, plan.name, plan.options, args, kwargs)
 
         call._perdure_options = options  # type: ignore[attr-defined]  # any function takes attributes
-        call._perdure_fn = fn  # type: ignore[attr-defined]
+        call._perdure_step = (call, fn)  # type: ignore[attr-defined]
         return call
 
     return decorate if fn is None else decorate(fn)
