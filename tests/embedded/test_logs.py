@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import math
+from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -10,6 +12,7 @@ from tests.embedded.house import House, reaches, until
 from perdure.sdk.client import Client
 from perdure.sdk.context import Context
 from perdure.sdk.workflow import Registry
+from perdure.wire.errors import BadValue
 from perdure.wire.status import Phase
 
 log = logging.getLogger("tests.embedded")
@@ -154,3 +157,34 @@ async def test_progress_is_the_last_one_said(house: House) -> None:
         assert msgspec.json.decode(progress) == {"done": 3, "total": 3, "text": "part 3"}
         await p.publish("go", None)
         await handle.result()
+
+
+@pytest.mark.parametrize(
+    "say",
+    [
+        lambda ctx: ctx.log("%d", "no number"),
+        lambda ctx: ctx.progress(math.nan),
+        lambda ctx: ctx.emit("said", math.nan),
+        lambda ctx: ctx.emit("", 1),
+    ],
+)
+async def test_what_cannot_be_said_raises_in_a_replay_too(house: House, say: Callable[[Context], None]) -> None:
+    app = Registry()
+
+    @app.workflow
+    async def careful(ctx: Context) -> str:
+        try:
+            say(ctx)
+        except (BadValue, TypeError):
+            await ctx.step("make do", str, "without")
+        await ctx.sleep(0.01)
+        return "done"
+
+    async with house.open(app, parks=False) as p:
+        handle = await p.start(careful)
+
+        async def has_settled() -> bool:
+            return (await handle.get()).phase in (Phase.COMPLETED, Phase.BLOCKED)
+
+        await until(has_settled)
+        assert (await handle.get()).phase is Phase.COMPLETED

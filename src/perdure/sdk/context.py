@@ -52,7 +52,7 @@ from perdure.sdk.events import (
     take_answer,
     take_event,
 )
-from perdure.sdk.logs import add_line
+from perdure.sdk.logs import add_line, line_of
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.calls import Call
 from perdure.sdk.replay.machine import Machine
@@ -70,7 +70,7 @@ from perdure.sdk.steps import (
     running_step,
     step_result,
 )
-from perdure.sdk.streams import Outbox
+from perdure.sdk.streams import Outbox, item_of
 from perdure.sdk.workflow import (
     Queue,
     Workflow,
@@ -388,7 +388,7 @@ class Context:
         call = question_call(self.machine, shown, timeout, key)
         if not self.machine.replaying:  # whoever follows the execution may be the one who is asked
             small = memoryview(shown).nbytes < ITEM_BYTES_MAX // 2
-            self.outbox.add("question", {"step_key": call.key, "data": data if small else None}, call.key, 1)
+            self.outbox.add(item_of("question", {"step_key": call.key, "data": data if small else None}, call.key, 1))
         return take_answer(self.machine, call, answer_type, timeout)
 
     def resume(
@@ -511,13 +511,15 @@ class Context:
 
         `logging` works as well in workflow code and in steps (see `LogHandler`).
         """
+        line = line_of(self, level, text % args if args else text)  # raises in a replay, too, what it raised before
         if not self.machine.replaying:
-            add_line(self, level, text % args if args else text)
+            add_line(self, line)
 
     def progress(self, done: float, total: float | None = None, text: str | None = None) -> None:
         """Say how far the work has come; whoever watches the execution sees it."""
+        news = Raw(encode({"done": done, "total": total, "text": text}, where="progress"))  # as in `log`
         if not self.machine.replaying:
-            self.progress_news[:] = [Raw(encode({"done": done, "total": total, "text": text}, where="progress"))]
+            self.progress_news[:] = [news]
 
     def emit(self, kind: str, data: object = None) -> None:
         """Send an item to whoever follows the execution live; `handle.stream()` gives it there, within milliseconds.
@@ -533,8 +535,9 @@ class Context:
             step.emit(kind, data)
             return
         key = self.machine.loop.key_for("emit()")  # alike in every replay, so that a repeat is known as one
+        item = item_of(kind, data, key, 1)  # as in `log`
         if not self.machine.replaying:
-            self.outbox.add(kind, data, key, 1)
+            self.outbox.add(item)
 
     def __repr__(self) -> str:
         return f"<Context of {self.workflow_id} {self.execution_id}>"

@@ -16,12 +16,17 @@ LOG_TEXT_BYTES_MAX: Final = 8 << 10
 LOG_LINES_MAX: Final = 1_000
 
 
-def add_line(context: Context, level: int, text: str) -> None:
+def line_of(context: Context, level: int, text: str) -> LogLine:
+    """A line as it is sent."""
+    return LogLine(context.machine.now_us, level, scrub_text(text, LOG_TEXT_BYTES_MAX))
+
+
+def add_line(context: Context, line: LogLine) -> None:
     """A line for the runner to report; of too many, the oldest go."""
     lines = context.logs
     if len(lines) >= LOG_LINES_MAX:
         del lines[: LOG_LINES_MAX // 10]
-    lines.append(LogLine(context.machine.now_us, level, scrub_text(text, LOG_TEXT_BYTES_MAX)))
+    lines.append(line)
 
 
 class LogHandler(logging.Handler):
@@ -36,7 +41,7 @@ class LogHandler(logging.Handler):
         if context is None or (info is None and context.machine.replaying):
             return
         try:
-            add_line(context, record.levelno, self.format(record))
+            add_line(context, line_of(context, record.levelno, self.format(record)))
         except Exception:  # As every handler: logging must not end the program.
             self.handleError(record)
 

@@ -17,6 +17,7 @@ from perdure.sdk.payloads.fingerprints import fingerprint_of_call
 from perdure.sdk.payloads.hints import hints_of
 from perdure.sdk.payloads.values import decode
 from perdure.sdk.replay.eviction import collected
+from perdure.sdk.streams import item_of
 from perdure.wire.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -325,7 +326,7 @@ class StepInfo(Struct, frozen=True):
     def emit(self, kind: str, data: object = None) -> None:
         """Send an item to whoever follows the execution live, as `ctx.emit` does."""
         if self.context is not None:
-            self.context.outbox.add(kind, data, self.key, self.tries)
+            self.context.outbox.add(item_of(kind, data, self.key, self.tries))
 
 
 running_step: ContextVar[StepInfo | None] = ContextVar("perdure_step", default=None)

@@ -52,6 +52,15 @@ class StreamItem(NamedTuple):
     """Where it stands: `handle.stream(after=item.cursor)` goes on behind it."""
 
 
+def item_of(kind: str, data: object, key: str, tries: int) -> Emitted:
+    """What an outbox takes. Raises `BadValue` for an item that could not be sent."""
+    check_name(kind, where="kind")
+    value = encode(data, where="data")
+    if len(value) > ITEM_BYTES_MAX:
+        raise BadValue(f"data: {len(value):,} bytes of JSON; an item of a stream may have {ITEM_BYTES_MAX:,}")
+    return Emitted(kind, key, Raw(value), tries)
+
+
 _making: Final = threading.Lock()
 
 
@@ -71,17 +80,13 @@ class Outbox:
     def __bool__(self) -> bool:
         return bool(self._items)
 
-    def add(self, kind: str, data: object, key: str, tries: int) -> None:
-        """Put an item in. Raises `BadValue` for one that could not be sent."""
-        check_name(kind, where="kind")
-        value = encode(data, where="data")
-        if len(value) > ITEM_BYTES_MAX:
-            raise BadValue(f"data: {len(value):,} bytes of JSON; an item of a stream may have {ITEM_BYTES_MAX:,}")
+    def add(self, item: Emitted) -> None:
+        """Put an item in."""
         if self._items is None:
             with _making:
                 if self._items is None:
                     self._items = deque(maxlen=WAITING_MAX)
-        self._items.append(Emitted(kind, key, Raw(value), tries))
+        self._items.append(item)
         if not self._told:
             self._told = True
             if self._tell is not None:
