@@ -3,10 +3,11 @@
 import asyncio
 import functools
 import logging
+import re
 import threading
 import types
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -207,7 +208,68 @@ def test_options_of_a_step() -> None:
     assert not live.request("lambda").is_async
 
 
+class Text(str):
+    """A text of a class of its own, which does not travel as it is."""
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda ctx: ctx.step("pack", pack, key=5), "key: must be text, got a `int`"),
+        (lambda ctx: ctx.suspend(5), "key: must be text, got a `int`"),
+        (lambda ctx: ctx.wait_for_event(5), "topic: must be text, got a `int`"),
+        (lambda ctx: ctx.wait_for_event("t", match={5: 1}), "match: must be text, got a `int`"),
+        (lambda ctx: ctx.wait_for_event("t", match=5), "match: must be a dict, got a `int`"),
+        (lambda ctx: ctx.wait_for_event("t", after="5"), "after: must be a whole number, got a `str`"),
+        (lambda ctx: ctx.wait_for_event("t", after=2**63), "after: must be below 2**63, got 9223372036854775808"),
+        (lambda ctx: ctx.publish(5), "topic: must be text, got a `int`"),
+        (lambda ctx: ctx.emit(5), "kind: must be text, got a `int`"),
+        (lambda ctx: ctx.log(5), "text: must be text, got a `int`"),
+        (lambda ctx: ctx.log("packed", level="INFO"), "level: must be a whole number, got a `str`"),
+    ],
+)
+def test_what_is_no_name_is_told_where_it_is_given(call: Callable[[Context], Any], words: str) -> None:
+    @workflow
+    async def mistaken(ctx: Context) -> None:
+        await call(ctx)
+
+    with pytest.raises(BadValue, match=re.escape(words)):
+        _ = Live(mistaken).result
+
+
+def test_what_repeats_in_a_replay_cannot_be_asked_for_by_steps() -> None:
+    live = Live(packing, 1)
+    for ask in (live.ctx.uuid, lambda: live.ctx.random):
+        with pytest.raises(Misplaced, match="outside of its workflow's code"):
+            ask()
+
+
+def test_names_of_a_class_of_their_own_are_plain_text_for_others() -> None:
+    @step(name=Text("weighs"))
+    async def weigh() -> None: ...
+
+    @workflow
+    async def named(ctx: Context) -> None:
+        ctx.emit(Text("kind"))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ctx.step(Text("pack"), pack, 1, key=Text("first")))
+            group.create_task(weigh())
+            group.create_task(ctx.wait_for_event(Text("topic"), match={Text("size"): Text("big")}, key=Text("wait")))
+            group.create_task(ctx.publish(Text("topic"), Text("big"), key=Text("said")))
+            group.create_task(ctx.suspend(Text("ask")))
+
+    live = Live(named)
+    names = [(call.key, call.name) for call in live.machine.outstanding()]
+    assert names == [("first", "pack"), ("weighs", "weighs"), ("wait", "topic"), ("said", "topic"), ("ask", None)]
+    assert {type(text) for pair in names for text in pair} == {str, type(None)}
+    assert [type(one.kind) for one in live.ctx.outbox.take(last=True)] == [str, str]
+    entries = [call.request for call in live.machine.outstanding() if not isinstance(call.request, StepCall)]
+    assert msgspec.json.encode(entries)
+
+
 def test_options_are_checked() -> None:
+    with pytest.raises(BadValue, match="name of a step: holds"):
+        step(name="a\nb")
     with pytest.raises(ValueError, match="timeout"):
         step(timeout=0)
     with pytest.raises(ValueError, match="max_attempts"):

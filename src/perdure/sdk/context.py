@@ -29,6 +29,7 @@ from typing import (
 import msgspec
 from msgspec import Raw
 
+from perdure.sdk.checks import name_of, text_of, whole_of
 from perdure.sdk.children import (
     OPEN_CHILDREN,
     ChildHandle,
@@ -56,6 +57,7 @@ from perdure.sdk.logs import add_line, line_of
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.calls import Call
 from perdure.sdk.replay.machine import Machine
+from perdure.sdk.replay.refusals import misplaced
 from perdure.sdk.steps import (
     ONCE,
     Errors,
@@ -75,7 +77,7 @@ from perdure.sdk.workflow import (
     Queue,
     Workflow,
 )
-from perdure.wire.codec import check_name
+from perdure.wire.codec import NAME_BYTES_MAX
 from perdure.wire.records import Kind
 from perdure.wire.requests import Claimed, LogLine
 from perdure.wire.streams import ITEM_BYTES_MAX
@@ -221,12 +223,16 @@ class Context:
         return datetime.fromtimestamp(self.machine.now_us / 1e6, UTC)
 
     def uuid(self) -> uuid.UUID:
-        """A random UUID, alike in every replay."""
+        """A random UUID, alike in every replay. A step makes its own: it does not run in a replay."""
+        if not self.is_active:
+            raise misplaced("ctx.uuid()")
         return self.machine.uuid()
 
     @property
     def random(self) -> random.Random:
-        """A random number generator, alike in every replay: `ctx.random.choice(…)`."""
+        """A random number generator, alike in every replay: `ctx.random.choice(…)`. A step makes its own."""
+        if not self.is_active:
+            raise misplaced("ctx.random")
         return self.machine.random()
 
     # --- steps -----------------------------------------------------------------------------------------------------
@@ -285,10 +291,7 @@ class Context:
         if not callable(fn):
             raise not_a_function(fn)
         plan = plan_of(fn)
-        if name is None:
-            name = plan.name
-        else:
-            check_name(name, where="the name of a step")
+        name = plan.name if name is None else name_of(name, "the name of a step", NAME_BYTES_MAX)
         options = plan.options
         if retry is not None or timeout is not None or retry_if is not None or fatal is not None:
             options = options.replaced(retry, timeout, retry_if, fatal)
@@ -511,7 +514,8 @@ class Context:
 
         `logging` works as well in workflow code and in steps (see `LogHandler`).
         """
-        line = line_of(self, level, text % args if args else text)  # raises in a replay, too, what it raised before
+        # In a replay, too: what is wrong is raised again.
+        line = line_of(self, whole_of(level, "level"), text_of(text % args if args else text, "text"))
         if not self.machine.replaying:
             add_line(self, line)
 

@@ -13,13 +13,13 @@ from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 import msgspec
 from msgspec import Raw
 
-from perdure.sdk.checks import name_of
+from perdure.sdk.checks import name_of, whole_of
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import fingerprint, fingerprint_of_call
 from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.replay.calls import Call
 from perdure.sdk.replay.machine import Machine
-from perdure.wire.codec import TOPIC_BYTES_MAX, check_name
+from perdure.wire.codec import NAME_BYTES_MAX, TOPIC_BYTES_MAX
 from perdure.wire.errors import BadValue, from_code
 from perdure.wire.records import Event as WireEvent
 from perdure.wire.records import Kind, Row
@@ -61,10 +61,19 @@ def event_call(
     key: str | None,
 ) -> Call:
     """Wait for an event."""
-    check_name(topic, where="topic", max_bytes=TOPIC_BYTES_MAX)
+    topic = name_of(topic, "topic", TOPIC_BYTES_MAX)
     wanted = None
     if match is not None:
-        wanted = {name: Raw(encode(value, where=f"match.{name}")) for name, value in match.items()}
+        if not isinstance(match, Mapping):
+            raise BadValue(f"match: must be a dict, got a `{type(match).__name__}`")
+        wanted = {
+            name_of(name, "match", NAME_BYTES_MAX): Raw(encode(value, where=f"match.{name}"))
+            for name, value in match.items()
+        }
+    if after is not None:
+        after = whole_of(after, "after")
+        if after >= 1 << 63:
+            raise BadValue(f"after: must be below 2**63, got {after}")
     # Waits with the same fingerprint may inherit an event from each other, which `latest` does not want.
     print_ = None if latest else fingerprint_of_call((topic, match, after), {})
 
@@ -133,7 +142,7 @@ def publish_call(
     machine: Machine, topic: str, data: object, event_type: str | None, dedup_key: str | None, key: str | None
 ) -> Call:
     """Publish an event."""
-    check_name(topic, where="topic", max_bytes=TOPIC_BYTES_MAX)
+    topic = name_of(topic, "topic", TOPIC_BYTES_MAX)
     value = Raw(encode(data, where="data"))
     print_ = fingerprint(bytes(value))
     event = EventItem(value, name_of(event_type, "event_type"), name_of(dedup_key, "dedup_key"))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict, TypeVar, ove
 
 from msgspec import Struct
 
+from perdure.sdk.checks import name_of
 from perdure.sdk.errors import Evicted, Fatal, Misplaced, RecordedError, StepFailed
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import fingerprint_of_call
@@ -66,7 +67,7 @@ class StepOptions:
         for word, errors in (("retry_if", retry_if), ("fatal", fatal)):
             if errors is not None and not isinstance(errors, tuple | types.UnionType) and not callable(errors):
                 raise TypeError(f"{word} wants an exception class, a tuple of them or a predicate, got {errors!r}.")
-        self.name = name
+        self.name = name_of(name, "the name of a step")
         self.retry = as_policy(retry)
         self.timeout_seconds = timeout
         self.retry_if = retry_if

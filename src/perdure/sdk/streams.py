@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 from msgspec import Raw
 
+from perdure.sdk.checks import name_of
 from perdure.sdk.payloads.values import encode
-from perdure.wire.codec import check_name
+from perdure.wire.codec import NAME_BYTES_MAX
 from perdure.wire.errors import BadValue
 from perdure.wire.requests import Emitted
 from perdure.wire.streams import ITEM_BYTES_MAX
@@ -54,7 +55,7 @@ class StreamItem(NamedTuple):
 
 def item_of(kind: str, data: object, key: str, tries: int) -> Emitted:
     """What an outbox takes. Raises `BadValue` for an item that could not be sent."""
-    check_name(kind, where="kind")
+    kind = name_of(kind, "kind", NAME_BYTES_MAX)
     value = encode(data, where="data")
     if len(value) > ITEM_BYTES_MAX:
         raise BadValue(f"data: {len(value):,} bytes of JSON; an item of a stream may have {ITEM_BYTES_MAX:,}")

@@ -27,6 +27,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from concurrent.futures import Executor
 from typing import Any, Final, NoReturn, Protocol, TypeVar, TypeVarTuple
 
+from perdure.sdk.checks import name_of
 from perdure.sdk.errors import DuplicateKey, Misplaced
 from perdure.sdk.replay import patches
 from perdure.sdk.replay.at_once import AtOnce
@@ -34,7 +35,6 @@ from perdure.sdk.replay.eviction import close, close_generator, collecting
 from perdure.sdk.replay.handles import InnerFuture, InnerHandle, InnerTask, InnerTimer
 from perdure.sdk.replay.keys import GENERATED, KEY_PART_MAX, Scope, next_path, quoted
 from perdure.sdk.replay.refusals import misplaced, no_threads, refuse_the_rest
-from perdure.wire.codec import KEY_BYTES_MAX, check_name
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -222,7 +222,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         """Take a key that the user chose; it counts for the whole execution, in whatever task."""
         if _get_running_loop() is not self:
             raise misplaced(key)
-        check_name(key, where="key", max_bytes=KEY_BYTES_MAX)
+        key = name_of(key, "key")
         if GENERATED.search(key):
             raise ValueError(
                 f"The key {key!r} looks like one that Perdure makes ('3/fetch', 'fetch#2'); "
