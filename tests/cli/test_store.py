@@ -47,6 +47,39 @@ def test_what_is_no_copy_is_not_restored(house: House) -> None:
     assert len(house.lines("keys", "ls")) == 1
 
 
+def test_a_copy_never_takes_the_place_of_a_store_that_is_open(house: House) -> None:
+    """The server would go on with a file that has no name any more, and lose what it acknowledges."""
+    with serving(house):
+        (house.folder / "link.db").symlink_to("perdure.db")
+        inode = (house.folder / "perdure.db").stat().st_ino
+        for name in ("perdure.db", "link.db"):
+            assert "the same file" in house.run("backup", name, "--force", code=2).stderr
+        house.run("backup", "copy.db")
+        house.run("restore", "copy.db", "--database", "other.db")
+        refused = house.run("backup", "perdure.db", "--database", "other.db", "--force", code=2).stderr
+        assert "is open in another process" in refused
+        assert (house.folder / "perdure.db").stat().st_ino == inode
+    assert "the same file" in house.run("backup", "perdure.db", "--force", code=2).stderr
+    (house.folder / "folder").mkdir()
+    assert "is a folder" in house.run("backup", "folder", "--force", code=2).stderr
+
+
+def test_a_store_with_its_log_beside_it_is_no_copy(house: House) -> None:
+    """A copy is one file: what is in the log would be lost without a word."""
+    with serving(house):
+        house.run("publish", "news", "--data", "1")
+        for ending in ("", "-wal"):
+            (house.folder / f"taken.db{ending}").write_bytes((house.folder / f"perdure.db{ending}").read_bytes())
+    refused = house.run("restore", "taken.db", "--database", "other.db", code=2).stderr
+    assert "taken.db-wal" in refused and "perdure backup COPY --database taken.db" in refused
+    assert not (house.folder / "other.db").exists()
+    assert "not been closed" in house.run("backup", "taken.db", "--force", code=2).stderr
+    house.run("backup", "copy.db", "--database", "taken.db")
+    house.run("restore", "copy.db", "--database", "other.db")
+    assert house.json("doctor", "--database", "copy.db")["ok"]
+    house.run("backup", "copy.db", "--database", "other.db", "--force")  # a copy that was looked at is still a copy
+
+
 def test_a_store_that_is_not_there_is_told(house: House) -> None:
     for command in (
         ("doctor",),

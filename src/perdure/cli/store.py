@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from perdure.engine.engine import Engine
 
+_SAME: Final = "The copy and the store are the same file."
+
 ForceFlag = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
 
@@ -51,6 +53,9 @@ def backup(
     path = store_path(database)
     if file.exists() and not force:
         raise Refused(f"{str(file)!r} is there already; name another file, or say --force.")
+    if file.is_dir():
+        raise Refused(f"{str(file)!r} is a folder; name a file in it.")
+    _not_a_store_at_work(file, path)
     if not file.absolute().parent.is_dir():
         raise Refused(f"There is no folder {str(file.parent)!r} to put the copy in; make it first.")
     partial = file.with_name(f".{file.name}.partial")
@@ -90,7 +95,12 @@ def restore(
     if not file.is_file():
         raise Refused(f"There is no file {str(file)!r}.")
     if target.exists() and target.samefile(file):
-        raise Refused("The copy and the store are the same file.")
+        raise Refused(_SAME)
+    if _log_of(file):
+        raise Refused(
+            f"{str(file)!r} is a store and not a copy: what is in the log beside it ({file.name}-wal) would be lost. "
+            f"Make a copy with `perdure backup COPY --database {file}`, and restore that."
+        )
     target.absolute().parent.mkdir(parents=True, exist_ok=True)
     fresh = target.with_name(f".{target.name}.restoring")
 
@@ -233,6 +243,24 @@ def _no_store(path: str) -> str:
     if os.path.exists(of_dev):
         return f"There is no store at {path!r}; that of `perdure dev` is here: --database {of_dev}"
     return f"There is no store at {path!r}; name it with --database or PERDURE_STORE."
+
+
+def _not_a_store_at_work(file: Path, store: str) -> None:
+    """Refuse to put a copy in the place of the store itself, or of any that is open: its server would go on with a file
+    that has no name any more, and with a log that belongs to another."""
+    if file.exists() and os.path.exists(store) and file.samefile(store):
+        raise Refused(_SAME)
+    if Path(f"{file}.lock").exists():
+        with _nobody_else(file):
+            pass
+    if _log_of(file):
+        raise Refused(f"{str(file)!r} is a store that has not been closed, with a log beside it; name another file.")
+
+
+def _log_of(file: Path) -> bool:
+    """Whether changes of a file are still in the log beside it."""
+    log = Path(f"{file}-wal")
+    return log.exists() and log.stat().st_size > 0
 
 
 @contextmanager
