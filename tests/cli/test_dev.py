@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -253,13 +254,13 @@ def test_a_worker_without_a_server_ends_with_the_dev_that_started_it(house: Hous
 
 def test_dev_says_what_is_wrong_before_it_starts(house: House) -> None:
     assert "There is no file 'nothing.py'" in house.run("dev", "nothing.py", code=2).stderr
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         assert "choose another port" in house.run("dev", "app.py", "--port", str(port), code=2).stderr
+        house.env["PERDURE_PORT"] = str(port)
+        assert f"127.0.0.1:{port}" in house.run("dev", code=2).stderr
 
 
 def test_dev_speaks_json_to_programs(house: House) -> None:

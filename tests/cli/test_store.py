@@ -98,6 +98,21 @@ def test_the_store_of_dev_is_pointed_at(house: House) -> None:
     assert "--database .perdure/perdure.db" in house.run("doctor", code=2).stderr
 
 
+def test_the_store_of_the_settings_file_is_the_store_of_every_command(house: House) -> None:
+    """A key that were made in a file of its own would open no door of the server."""
+    (house.folder / "perdure.toml").write_text('store = "kept.db"\nlog_format = "text"\n')
+    house.env["PERDURE_SETTINGS"] = "perdure.toml"
+    made = house.json("keys", "create", "one", "--role", "admin")
+    assert (house.folder / "kept.db").exists() and not (house.folder / "perdure.db").exists()
+    house.env["PERDURE_API_KEY"] = made["api_key"]
+    with serving(house):
+        assert [one["name"] for one in house.lines("keys", "ls")] == ["one"]
+        assert house.json("backup", "copy.db")["bytes"] > 10_000 and house.json("doctor")["ok"]
+    house.env["PERDURE_STORE"] = "other.db"
+    assert "'other.db'" in house.run("doctor", code=2).stderr
+    assert "no_such" in house.run("serve", "--settings", "no_such.toml", code=2).stderr
+
+
 @pytest.mark.slow
 def test_a_port_that_is_taken_and_a_store_that_is_open_are_told(house: House) -> None:
     with serving(house) as url:

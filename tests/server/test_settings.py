@@ -31,6 +31,18 @@ def test_the_later_place_wins(tmp_path: Path) -> None:
     assert settings.retention_workflows == {"w": 2.5} and settings.store == "perdure.db"
 
 
+def test_what_nobody_says_is_decided_by_the_program(tmp_path: Path) -> None:
+    file = tmp_path / "perdure.toml"
+    file.write_text('log_format = "text"\n')
+    json = {"log_format": "json"}
+    assert load(environ={}, otherwise={"log_format": "text"}).log_format == "text"
+    assert load(environ={}, file=str(file), otherwise=json).log_format == "text"
+    assert load(environ={"PERDURE_LOG_FORMAT": "text"}, otherwise=json).log_format == "text"
+    assert (
+        load({"log_format": "json"}, environ={}, file=str(file), otherwise={"log_format": "text"}).log_format == "json"
+    )
+
+
 def test_the_environment_speaks_text() -> None:
     environ = {"PERDURE_INSECURE_LOCAL": "true", "PERDURE_HOSTS": "a, b,", "PERDURE_HEADER_SECONDS": "2.5"}
     settings = load(environ=environ)
@@ -47,6 +59,7 @@ def test_the_environment_speaks_text() -> None:
         ({"PERDURE_AUTH_CACHE_SECONDS": "31"}, "PERDURE_AUTH_CACHE_SECONDS"),
         ({"PERDURE_BODY_SECONDS": "0"}, "PERDURE_BODY_SECONDS"),
         ({"PERDURE_LOG_FORMAT": "xml"}, "log_format"),
+        ({"PERDURE_LOG_LEVEL": "loud"}, "log_level must be one of DEBUG, INFO, WARNING, ERROR, got 'loud'"),
         ({"PERDURE_SETTINGS": "/nowhere/x.toml"}, "/nowhere/x.toml"),
     ],
 )

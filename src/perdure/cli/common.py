@@ -52,7 +52,8 @@ DatabaseOption = Annotated[
     str | None,
     typer.Option(
         "--database",
-        help="The store: a path, sqlite:PATH, or postgresql://… Default: PERDURE_STORE, else perdure.db.",
+        help="The store: a path, sqlite:PATH, or postgresql://… Default: PERDURE_STORE, else the `store` of "
+        "PERDURE_SETTINGS, else perdure.db.",
         show_default=False,
     ),
 ]
@@ -210,7 +211,11 @@ async def ask(client: "Client", method: str, path: str, body: bytes | None = Non
 
 def store_address(given: str | None) -> str:
     """The store's address, as `perdure serve` finds it."""
-    return given or os.environ.get("PERDURE_STORE") or "perdure.db"
+    if given:
+        return given
+    from perdure.server.settings import load
+
+    return load().store
 
 
 def store_path(given: str | None) -> str:

@@ -51,8 +51,11 @@ def dev(
         str, typer.Argument(metavar="APP[:REGISTRY]", help="What to run: app.py, app.py:registry, shop.app:registry.")
     ] = "app.py",
     port: Annotated[
-        int, typer.Option("--port", "-p", help="The port to listen on; 0 takes a free one.", min=0, max=65_535)
-    ] = 8080,
+        int | None,
+        typer.Option(
+            "--port", "-p", help="The port to listen on; 0 takes a free one. Default: 8080.", min=0, max=65_535
+        ),
+    ] = None,
     insecure_local: Annotated[
         bool, typer.Option("--insecure-local", help="No keys: whoever reaches the loopback address may do everything.")
     ] = False,
@@ -73,7 +76,7 @@ def dev(
 class _Dev:
     """The parent of the two processes."""
 
-    def __init__(self, target: str, folder: str, port: int, insecure_local: bool, as_json: bool) -> None:
+    def __init__(self, target: str, folder: str, port: int | None, insecure_local: bool, as_json: bool) -> None:
         import asyncio
 
         self.target = target
@@ -133,7 +136,11 @@ class _Dev:
         """Start the server, and end it when the block ends."""
         import asyncio
 
-        arguments = ["--store", STORE, "--port", str(self.port), *(["--insecure-local"] if self.insecure_local else [])]
+        arguments = ["--store", STORE]
+        if self.port is not None:
+            arguments += ["--port", str(self.port)]
+        if self.insecure_local:
+            arguments.append("--insecure-local")
         self._server_process = process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",

@@ -81,7 +81,7 @@ def _say(what: dict[str, str | None]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--store", required=True)
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--port", type=int)
     parser.add_argument("--insecure-local", action="store_true")
     given = parser.parse_args()
     end_with_parent()

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from perdure.cli.common import DatabaseOption, JsonFlag, Refused, UrlOption, command
+from perdure.cli.common import DatabaseOption, JsonFlag, UrlOption, command
 
 if TYPE_CHECKING:
     from perdure.sdk.http import HttpTransport
     from perdure.sdk.worker import Worker
 
-LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 REACH_SECONDS = 1.0
 """How often a worker looks for a server that is not there yet."""
 
@@ -59,10 +58,6 @@ def serve(
     from perdure.server import app
     from perdure.server.settings import load
 
-    if log_level is not None and log_level.upper() not in LEVELS:
-        raise Refused(f"--log-level is one of {', '.join(LEVELS)}; got {log_level!r}.")
-    if log_format is None and "PERDURE_LOG_FORMAT" not in os.environ:
-        log_format = "text" if sys.stderr.isatty() and not as_json else "json"
     app.run(
         load(
             {
@@ -73,9 +68,10 @@ def serve(
                 "lease_seconds": lease_seconds,
                 "retention_days": retention_days,
                 "log_level": log_level,
-                "log_format": log_format,
+                "log_format": log_format or ("json" if as_json else None),
             },
             file=settings,
+            otherwise={"log_format": "text" if sys.stderr.isatty() else "json"},
         )
     )
 

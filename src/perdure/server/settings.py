@@ -23,6 +23,8 @@ FILE_VARIABLE: Final = "PERDURE_SETTINGS"
 # Read by the client, the worker and the command line, or by all processes alike.
 _OTHERS: Final = frozenset({"PERDURE_URL", "PERDURE_API_KEY", "PERDURE_DEPLOYMENT", *limits.VARIABLES.values()})
 
+LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
+
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Bytes = Annotated[int, Meta(ge=1_024, le=1 << 30)]
 
@@ -101,11 +103,13 @@ def load(
     *,
     file: str | None = None,
     environ: Mapping[str, str] | None = None,
+    otherwise: Mapping[str, object] | None = None,
 ) -> Settings:
-    """The settings of this process. `arguments` are the command line's; what is None there was not given."""
+    """The settings of this process. `arguments` are the command line's; what is None there was not given. `otherwise`
+    holds what nothing else says, in place of the defaults."""
     environ = os.environ if environ is None else environ
     file = file or environ.get(FILE_VARIABLE)
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = dict(otherwise or {})
     if file is not None:
         values.update(_from_file(Path(file)))
     values.update(_from_environment(environ))
@@ -115,6 +119,8 @@ def load(
     settings = msgspec.convert(values, Settings)
     if settings.log_format not in ("json", "text"):
         raise BadRequest(f"Setting log_format must be 'json' or 'text', got {settings.log_format!r}.")
+    if settings.log_level.upper() not in LEVELS:
+        raise BadRequest(f"Setting log_level must be one of {', '.join(LEVELS)}, got {settings.log_level!r}.")
     return settings
 
 
