@@ -1,6 +1,8 @@
 """`perdure approvals` and `perdure approve`."""
 
+from datetime import datetime
 from urllib.request import urlopen
+from zoneinfo import ZoneInfo
 
 from tests.cli.processes import House, until_true
 
@@ -33,6 +35,21 @@ def test_what_waits_is_listed_and_answered_with_a_name(busy_house: House) -> Non
     assert id not in house.run("approvals").stdout
     with urlopen(url) as page:
         assert b"This has been answered" in page.read()
+
+
+def test_times_are_those_of_the_clock_on_the_wall(busy_house: House) -> None:
+    """As `perdure show` tells them: who reads a time-out in another zone than it is in answers too late."""
+    house = busy_house
+    id = ask(house)
+    [listed] = [one for one in house.lines("approvals") if one["execution_id"] == id]
+    asked = datetime.fromisoformat(listed["asked_at"]).astimezone(ZoneInfo("Asia/Tokyo"))
+    house.env["TZ"] = "Asia/Tokyo"
+    try:
+        [line] = [line for line in house.run("approvals", apart=True).stdout.splitlines() if id in line]
+    finally:
+        del house.env["TZ"]
+    assert f"{asked:%Y-%m-%d %H:%M:%S}" in line
+    house.run("approve", id, "approve", "--approve")
 
 
 def test_an_answer_may_be_any_json(busy_house: House) -> None:

@@ -28,7 +28,7 @@ def approvals(
     from rich.table import Table
     from rich.text import Text
 
-    from perdure.cli.render import plain
+    from perdure.cli.render import local, plain
 
     async def work(client: "Client") -> list[dict[str, Any]]:
         body = await ask(client, "GET", f"/api/v1/approvals?{urlencode({'limit': limit})}")
@@ -52,8 +52,8 @@ def approvals(
             one["execution_id"],
             Text(one["step_key"]),
             Text(one["workflow_id"]),
-            one["asked_at"][:19].replace("T", " "),
-            (one["expires_at"] or "")[:19].replace("T", " "),
+            local(one["asked_at"]),
+            local(one["expires_at"]),
             Text(plain(shown if len(shown) <= 80 else shown[:79] + "…")),
         )
     console().print(table)

@@ -69,6 +69,8 @@ def raise_(
 def _print(budget: "BudgetResponse") -> None:
     from rich.table import Table
 
+    from perdure.cli.render import local
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("", "SPENT", "RESERVED", "LIMIT"):
         table.add_column(name, no_wrap=True, justify="left" if not name else "right")
@@ -87,6 +89,6 @@ def _print(budget: "BudgetResponse") -> None:
     say(f"Held by {budget.execution_id}; used up, it will {budget.on_exceed}.")
     if budget.paused_at is not None:
         say(
-            f"Paused since {budget.paused_at[:19].replace('T', ' ')}: answer what {budget.asking_execution_id} asks "
+            f"Paused since {local(budget.paused_at)}: answer what {budget.asking_execution_id} asks "
             f"(`perdure approvals`), or `perdure budget raise {budget.execution_id}`."
         )

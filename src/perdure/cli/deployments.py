@@ -34,7 +34,7 @@ def ls(
     from rich.table import Table
     from rich.text import Text
 
-    from perdure.cli.render import PHASE_STYLE, date_time
+    from perdure.cli.render import PHASE_STYLE, local
     from perdure.wire.status import Phase
 
     found = with_client(url, lambda client: _listing(client, retired))
@@ -62,7 +62,7 @@ def ls(
             one["served_by"],
             Text(str(one["workers"]), style="yellow" if unserved else ""),
             Text(", ").join(parts) if parts else Text("nothing", style="dim"),
-            date_time(_microseconds(one["created_at"])),
+            local(one["created_at"]),
         )
     console().print(table)
     for one in found:
@@ -111,11 +111,3 @@ async def _change(client: "Client", id: str, what: str) -> Json:
 
     changed: Json = msgspec.json.decode(await ask(client, "POST", f"{_PATH}/{quote(id, safe='')}/{what}"))
     return changed
-
-
-def _microseconds(text: str) -> int:
-    from datetime import datetime
-
-    from perdure.wire.public import microseconds
-
-    return microseconds(datetime.fromisoformat(text))

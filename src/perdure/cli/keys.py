@@ -77,7 +77,7 @@ def list_(url: UrlOption = None, database: DatabaseOption = None, as_json: JsonF
     from rich.table import Table
     from rich.text import Text
 
-    from perdure.cli.render import date_time
+    from perdure.cli.render import local
 
     async def online(client: "Client") -> list[Json]:
         found: list[Json] = (await _listing(client))["keys"]
@@ -111,7 +111,7 @@ def list_(url: UrlOption = None, database: DatabaseOption = None, as_json: JsonF
     for name in ("ID", "NAME", "ROLE", "ENDS IN", "MADE", ""):
         table.add_column(name)
     for key in keys:
-        made = date_time(_microseconds(key["created_at"]))
+        made = local(key["created_at"])
         said = "development" if key["development"] else ""
         table.add_row(key["id"], Text(key["name"]), key["role"], f"…{key['last_four_digits']}", made, said)
     console().print(table)
@@ -149,11 +149,3 @@ async def _listing(client: "Client") -> Json:
 
     listing: Json = msgspec.json.decode(await ask(client, "GET", _PATH))
     return listing
-
-
-def _microseconds(time: str) -> int:
-    from datetime import datetime
-
-    from perdure.wire.public import microseconds
-
-    return microseconds(datetime.fromisoformat(time))

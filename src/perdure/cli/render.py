@@ -45,6 +45,17 @@ def date_time(at_us: int | None) -> str:
     return "" if at_us is None else _local(at_us).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def local(text: str | None) -> str:
+    """The local date and time of a moment as the API tells it (RFC 3339).
+
+    >>> len(local("2026-06-01T09:30:00.000000+00:00"))
+    19
+    """
+    from perdure.wire.public import microseconds
+
+    return "" if text is None else date_time(microseconds(datetime.fromisoformat(text)))
+
+
 def _local(at_us: int) -> datetime:
     return datetime.fromtimestamp(at_us / 1e6, UTC).astimezone()
 

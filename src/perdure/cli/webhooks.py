@@ -84,6 +84,8 @@ def deliveries(
     as_json: JsonFlag = False,
 ) -> None:
     """List what was sent and is to be sent, newest first, with what came of it."""
+    from perdure.cli.render import local
+
     if state not in (None, "pending", "delivered", "failed"):
         raise Refused(f"--state is pending, delivered or failed; got {state!r}.")
     wanted = {"execution_id": execution, "webhook_id": webhook, "state": state, "limit": limit}
@@ -105,7 +107,7 @@ def deliveries(
                 one["state"],
                 str(one["tries"]),
                 str(one["status"] or ""),
-                (one["next_try_at"] or "")[:19].replace("T", " "),
+                local(one["next_try_at"]),
                 _short(one["answer"] or ""),
             ]
             for one in found
