@@ -110,8 +110,8 @@ def plan_of(fn: Callable[..., Any]) -> StepPlan:
     except AttributeError:
         pass
     else:
-        if plan.of is fn:  # and not of what `fn` wraps, or is a method of
-            return plan  # type: ignore[no-any-return]  # set below
+        if isinstance(plan, StepPlan) and plan.of is fn:  # and not of what `fn` wraps, or is a method of
+            return plan
     plan = StepPlan(fn)
     if isinstance(fn, types.FunctionType):
         fn._perdure_plan = plan  # type: ignore[attr-defined]  # any function takes attributes
