@@ -1,6 +1,7 @@
 """Starting, watching, looking and stopping, against a server and a worker in processes of their own."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -8,7 +9,7 @@ import sys
 from typing import Any
 
 import pytest
-from tests.cli.processes import House, end, serving, until_true, working
+from tests.cli.processes import SECONDS, House, end, serving, until_true, working
 
 COMMANDS = (
     *("new", "dev", "run", "ls", "show", "logs", "cancel", "resume", "publish", "serve", "work"),
@@ -82,9 +83,11 @@ def test_run_with_json_prints_the_execution(busy_house: House) -> None:
         (("run", "double", "--input", "@nothing.json"), "nothing.json: No such file"),
         (("run", "unheard_of"), "unheard_of"),
         (("run", "double", "--tag", "blue"), "NAME=VALUE"),
+        (("run", "double", "--tag", "team=blue", "--tag", "team=red"), "gives 'team' two values, 'blue' and 'red'"),
         (("show", "nonsense"), "is not an execution id"),
         (("show", "0190a5f2-7c1e-7b3a-9d55-0242ac120002"), "does not exist"),
         (("ls", "--status", "done"), "'done' is none of pending, running, completed, failed, cancelled"),
+        (("ls", "--phase", ""), "'' is none of queued"),
         (("ls", "--since", "yesterday"), "90s, 15m, 2h or 7d"),
         (("ls", "--url", "localhost"), "is not the address of a server"),
         (("erase",), "--user or --session"),
@@ -116,8 +119,19 @@ def test_ls_narrows_what_it_lists(busy_house: House) -> None:
     assert busy_house.lines("ls", "--user", "nobody") == []
     shown = busy_house.run("ls", "--session", "talk").stdout
     assert "WORKFLOW" in shown and "double" in shown and "no such luck" in shown
+    assert "  [2]" in shown, "the outcome of what is completed is its result, not how far it was"
     assert "No executions match." in busy_house.run("ls", "--user", "nobody").stdout
     assert "--limit shows more" in busy_house.run("ls", "-n", "1").stderr
+
+
+def test_a_reader_who_goes_away_is_no_failure(busy_house: House) -> None:
+    """As in `perdure run … 2>&1 | head -1`: 1 would say that the execution has failed."""
+    for arguments in (("run", "double", "--input", "[1]"), ("logs", _newest(busy_house)["id"])):
+        reader, writer = os.pipe()
+        os.close(reader)
+        process = busy_house.start(*arguments, stdout=writer, stderr=writer)
+        os.close(writer)
+        assert process.wait(SECONDS) == 130
 
 
 def test_show_tells_the_journal_and_what_is_waited_for(busy_house: House) -> None:

@@ -49,6 +49,7 @@ def test_an_end_is_told_and_told_again(tmp_path: Path, receiver: str) -> None:
         [one] = house.lines("webhooks", "deliveries", "--execution", id)
         assert (one["id"], one["status"], one["answer"]) == (f"{id}.{made['id']}", 200, "thanks")
         assert "thanks" in house.run("webhooks", "deliveries", "--state", "delivered").stdout
+        assert "No deliveries match." in house.run("webhooks", "deliveries", "--state", "failed").stdout
         assert "is sent again" in house.run("webhooks", "redeliver", one["id"]).stdout
         until_true(lambda: [one["id"]] * 2 == GOT)
         secret = house.run("webhooks", "secret").stdout.strip()

@@ -108,7 +108,8 @@ def command(app: typer.Typer, name: str, **options: Any) -> Callable[[Callable[P
             except Refused as error:
                 refuse(str(error), as_json=as_json)
             except BrokenPipeError:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: no complaint at exit
+                for stream in (sys.stdout, sys.stderr):  # nobody reads on: no complaint at exit
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
                 raise typer.Exit(INTERRUPTED) from None
             except Exception as error:
                 problem = _known(error)
@@ -179,7 +180,12 @@ def console(*, stderr: bool = False) -> "Console":
     """Where tables go. Without a terminal nothing is cut: whoever pipes it has more room than we can see."""
     from rich.console import Console
 
-    made = Console(stderr=stderr, highlight=False, soft_wrap=False)
+    class Ours(Console):
+        def on_broken_pipe(self) -> None:
+            """Rich would end the program with 1, which says here that what was asked about has failed."""
+            raise BrokenPipeError
+
+    made = Ours(stderr=stderr, highlight=False, soft_wrap=False)
     if not made.is_terminal and "COLUMNS" not in os.environ:
         made.width = 200
     return made

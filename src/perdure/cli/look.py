@@ -105,7 +105,7 @@ def ls(
     for name in ("ID", "WORKFLOW", "PHASE", "CREATED", "TOOK", "KEY", "OUTCOME"):
         table.add_column(name, no_wrap=name in ("ID", "PHASE", "CREATED", "TOOK"), overflow="fold")
     for one in found:
-        says = one.error or _progress(one) or (value(one.result, 40) if one.result is not None else "")
+        says = one.error or (_progress(one) if one.result is None else value(one.result, 40))
         table.add_row(
             one.id,
             Text(one.workflow_id),
@@ -411,7 +411,7 @@ def _phases(status: str | None, phase: str | None) -> list[str] | None:
     for words, known, of in ((status, [*Status], STATUS.get), (phase, [*Phase], None)):
         if words is None:
             continue
-        chosen = {word.strip() for word in words.split(",") if word.strip()}
+        chosen = {word.strip() for word in words.split(",") if word.strip()} or {words}
         if unknown := chosen - {*known}:
             raise Refused(f"{sorted(unknown)[0]!r} is none of {', '.join(known)}.")
         wanted = {one for one in wanted if (of(one) if of is not None else one) in chosen}

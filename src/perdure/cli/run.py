@@ -184,6 +184,8 @@ def _tags(given: list[str] | None) -> dict[str, str] | None:
         name, equals, text = one.partition("=")
         if not equals:
             raise Refused(f"--tag wants NAME=VALUE, got {one!r}.")
+        if name in tags:
+            raise Refused(f"--tag gives {name!r} two values, {tags[name]!r} and {text!r}; a tag has one.")
         tags[name] = text
     return tags
 

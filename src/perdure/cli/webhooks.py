@@ -96,7 +96,8 @@ def deliveries(
             emit(one)
         return
     if not found:
-        say("Nothing was sent, and nothing is to be.")
+        filtered = (execution, webhook, state) != (None, None, None)
+        say("No deliveries match." if filtered else "Nothing was sent, and nothing is to be.")
         return
     _print(
         ("ID", "URL", "STATE", "TRIES", "STATUS", "NEXT", "ANSWER"),
