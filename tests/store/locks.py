@@ -11,8 +11,10 @@ _COLUMN: Final = {
     "transcripts": "session_id",
     "session_memory": "session_id",
     "events": "topic",
+    "topics": "topic",
     "schedule_fires": "schedule_id",
     "traces": "trace_id",
+    "waits": "execution_id",
     "trace_exports": "execution_id",
 }
 """What a row is called by, where it is not its id."""

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 from tests.store.locks import held
+from tests.store.pushing import PushWorld
 from tests.store.test_turns import QUEUE, take, turn
-from tests.store.world import GRACE_US, LEASE_US, SECOND, World, child
+from tests.store.world import GRACE_US, LEASE_US, SECOND, World, child, event_wait
 
 from perdure.store.verbs import moves
 from perdure.wire.requests import StartItem
@@ -139,6 +140,61 @@ async def test_the_end_of_a_turn_waits_for_nobody_who_holds_its_session(
     assert await world.phase(first) is Phase.CANCELLED
     await world.register()
     assert await world.claim_ids() == [second]
+
+
+@pytest.mark.parametrize("how", ["overdue", "lost"])
+async def test_an_end_waits_for_nobody_who_holds_a_wait_that_it_closes(
+    world: World, database: str, on_postgresql: None, how: str
+) -> None:
+    await world.register("w2")
+    first, free = await world.running(), await world.running("w2")
+    await world.report(first, [event_wait("k", "t")])
+    for id in (first, free):
+        await world.cancel(id)
+    world.advance(max(GRACE_US, LEASE_US) / SECOND)
+    done = world.wake_due if how == "overdue" else world.reap
+    async with held(database, "waits", first):
+        async with _in_time():
+            assert await done() == 1
+        assert [await world.phase(id) for id in (first, free)] == [Phase.CANCELLING, Phase.CANCELLED]
+    assert await done() == 1
+    assert await world.phase(first) is Phase.CANCELLED
+
+
+async def test_nor_for_who_holds_the_wait_of_a_parent(
+    pushes: PushWorld, worker: str, database: str, on_postgresql: None
+) -> None:
+    """A batch is one wait of its parent; the last end of it is written there."""
+    world = pushes.world
+    parent = await pushes.running(worker)
+    [kid] = [one.execution_id for one in await pushes.children(parent, "all", [StartItem("wf")], batch=True)]
+    assert kid in [one.claimed.id for one in await pushes.claim(worker)]
+    free = await pushes.running(worker)
+    for id in (kid, free):
+        await world.cancel(id)
+    world.advance(GRACE_US / SECOND)
+    async with held(database, "waits", parent):
+        async with _in_time():
+            assert await world.wake_due() == 1
+        assert [await world.phase(id) for id in (kid, free)] == [Phase.CANCELLING, Phase.CANCELLED]
+    assert await world.wake_due() == 1
+    assert [await world.phase(id) for id in (kid, parent)] == [Phase.CANCELLED, Phase.QUEUED]
+
+
+async def test_a_time_out_waits_for_nobody_who_holds_the_wait_that_it_closes(
+    pushes: PushWorld, worker: str, database: str, on_postgresql: None
+) -> None:
+    world = pushes.world
+    locked, free = await pushes.running(worker), await pushes.running(worker)
+    for id in (locked, free):
+        await pushes.wait(id, "ask", "suspend", topic=f"workflow/wf/{id}", seconds=1)
+    world.advance(1)
+    async with held(database, "waits", locked):
+        async with _in_time():
+            assert await world.wake_due() == 1
+        assert [await world.phase(id) for id in (locked, free)] == [Phase.WAITING, Phase.QUEUED]
+    assert await world.wake_due() == 1
+    assert await world.phase(locked) is Phase.QUEUED
 
 
 async def test_a_look_for_what_is_overdue_goes_on_where_the_last_one_ended(world: World) -> None:

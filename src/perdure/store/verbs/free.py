@@ -19,9 +19,17 @@ async def session_is_held(project_id: str, session_id: str) -> bool:
     return not await query("lock_transcript_free", **session) and bool(await query("read_version", **session))
 
 
+async def _waits_are_held(execution_id: str) -> bool:
+    """Lock the open waits of an execution, unless somebody else has one."""
+    return bool((await query("locked_waits", execution_id=execution_id))[0][0])
+
+
 async def end_is_held(project_id: str, execution_id: str, parent_id: str | None) -> bool:
-    """Lock what the end of an execution changes beside it: its parent, its sessions, and whose turn comes then."""
-    if parent_id is not None and await is_held(project_id, parent_id):
+    """Lock what the end of an execution changes beside it: its waits, its parent and those of that one, its sessions,
+    and whose turn comes then."""
+    if parent_id is not None and (await is_held(project_id, parent_id) or await _waits_are_held(parent_id)):
+        return True
+    if await _waits_are_held(execution_id):
         return True
     for session_id, _ in await query("turns_of_execution", execution_id=execution_id):
         if await session_is_held(project_id, session_id):

@@ -42,9 +42,13 @@ RETURNING next_seq - 1, phase, assigned_to_worker, deployment_id, moved_at_us, a
 -- picks: executions whose timer is due
 -- `phase || ''` is the phase that no index knows: before there are statistics PostgreSQL takes the small index of what
 -- waits for a shorter way to one row than its key.
+-- A wait that is closed then (`close_wait`) is locked beforehand; while somebody else has it, its timer is not due.
 WITH due AS MATERIALIZED (
-  SELECT project_id, id FROM executions WHERE phase = 'waiting' AND due_at_us <= :now_us ORDER BY due_at_us LIMIT :limit
-  {FOR UPDATE SKIP LOCKED})
+  SELECT project_id, id FROM executions WHERE phase = 'waiting' AND due_at_us <= :now_us
+  {AND ((SELECT w.key FROM waits w WHERE w.execution_id = executions.id AND w.key = timer_key AND w.state = 'open') IS NULL
+    OR (SELECT w.key FROM waits w WHERE w.execution_id = executions.id AND w.key = timer_key AND w.state = 'open'
+      FOR UPDATE SKIP LOCKED) IS NOT NULL)}
+  ORDER BY due_at_us LIMIT :limit {FOR UPDATE SKIP LOCKED})
 UPDATE executions SET phase = 'queued', rank = -priority, ready_at_us = due_at_us, due_at_us = NULL,
   losses = CASE WHEN timer_key IS NULL THEN losses ELSE 0 END,
   undelivered = CASE WHEN timer_key IS NULL THEN undelivered ELSE 0 END, next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us),

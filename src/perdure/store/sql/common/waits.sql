@@ -42,6 +42,12 @@ UPDATE waits SET state = 'closed' WHERE execution_id = :execution_id AND key = :
 -- Whoever has ended waits for nothing: publishing need not look at it any more.
 UPDATE waits SET state = 'closed' WHERE execution_id = :execution_id AND state = 'open';
 
+-- name: locked_waits
+-- How many open waits of an execution somebody else has locked. The others it locks.
+SELECT COUNT(*) - (SELECT COUNT(*) FROM (
+  SELECT key FROM waits WHERE execution_id = :execution_id AND state = 'open' {FOR UPDATE SKIP LOCKED}) AS free)
+FROM waits WHERE execution_id = :execution_id AND state = 'open';
+
 -- name: open_waits
 SELECT key FROM waits WHERE execution_id = :execution_id AND state = 'open' ORDER BY key;
 
