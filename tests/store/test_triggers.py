@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from tests.store.locks import held
 from tests.store.world import PROJECT, World
 
 from perdure.store.interface import Store, Verb, query, verb
@@ -326,6 +327,21 @@ async def test_events_and_executions_are_one_change(puller: Puller) -> None:
         await puller.world.store.write(_dies_after(inner=puller.taking(id)))
     assert await puller.executions() == [] and (await puller.find()).taken_seq == 0
     assert await puller.take(id) == Taken(1)
+
+
+@pytest.mark.parametrize("table", ["event_triggers", "topics", "events"])
+async def test_nobody_takes_events_later_since_somebody_has_locked_a_row(
+    puller: Puller, table: str, database: str, on_postgresql: None
+) -> None:
+    """Of triggers only that one waits whose own row it is: events are read, and topics, not locked."""
+    locked, free = [await puller.make(topic=topic) for topic in ("a", "b")]
+    for topic in ("a", "b"):
+        await puller.world.publish(topic, 1)
+    async with held(database, table, locked if table == "event_triggers" else "a"):
+        async with asyncio.timeout(1.9):  # nobody waits for a lock
+            taken = await puller.world.store.write_all([puller.taking(id) for id in (locked, free)])
+        assert taken == [Taken(int(table != "event_triggers")), Taken(1)]
+    assert await puller.take(locked) == Taken(int(table == "event_triggers"))
 
 
 async def test_many_take_while_many_publish_and_each_event_is_taken_once(world: World, database: str) -> None:
