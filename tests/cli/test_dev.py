@@ -253,6 +253,10 @@ def test_a_worker_without_a_server_ends_with_the_dev_that_started_it(house: Hous
 
 
 def test_dev_says_what_is_wrong_before_it_starts(house: House) -> None:
+    (house.home / ".config").touch()
+    refused = house.run("dev", "app.py", "--port", "0", code=2).stderr
+    assert refused.startswith("perdure: ") and ".config" in refused and len(refused.splitlines()) == 1
+    (house.home / ".config").unlink()
     assert "There is no file 'nothing.py'" in house.run("dev", "nothing.py", code=2).stderr
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

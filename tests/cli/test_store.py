@@ -1,5 +1,6 @@
 """The operator's commands, on files and beside a running server."""
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -64,6 +65,44 @@ def test_a_copy_never_takes_the_place_of_a_store_that_is_open(house: House) -> N
     assert "is a folder" in house.run("backup", "folder", "--force", code=2).stderr
 
 
+def test_a_store_behind_a_link_is_restored_where_it_is(house: House) -> None:
+    (house.folder / "link.db").symlink_to("perdure.db")
+    with serving(house):
+        house.run("backup", "copy.db")
+        refused = house.run("restore", "copy.db", "--database", "link.db", "--force", code=2).stderr
+        assert "is open in another process" in refused
+    epoch = _epoch(house.folder / "perdure.db")
+    house.run("restore", "copy.db", "--database", "link.db", "--force")
+    assert (house.folder / "link.db").is_symlink() and _epoch(house.folder / "perdure.db") != epoch
+
+
+def test_what_cannot_be_opened_or_written_is_told_as_it_is(house: House) -> None:
+    house.run("keys", "create", "one")
+    (house.folder / "folder").mkdir()
+    for command in (
+        ("serve", "--port", "0"),
+        ("doctor",),
+        ("db", "size"),
+        ("migrate",),
+        ("backup", "c"),
+        ("keys", "ls"),
+    ):
+        assert "'folder' is a folder" in house.run(*command, "--database", "folder", code=2).stderr
+    (house.folder / ".copy.db.partial").mkdir()
+    assert "copy.db" in house.run("backup", "copy.db", code=2).stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_a_store_that_may_not_be_written_is_no_damaged_one(house: House) -> None:
+    house.run("keys", "create", "one")
+    (house.folder / "perdure.db").chmod(0o444)
+    refused = house.run("serve", "--port", "0", code=2).stderr
+    assert "may not read and write it" in refused and "backup" not in refused
+    house.folder.chmod(0o555)
+    assert "'perdure.db' cannot be copied to 'copy.db'" in house.run("backup", "copy.db", code=2).stderr
+    house.folder.chmod(0o755)
+
+
 def test_a_store_with_its_log_beside_it_is_no_copy(house: House) -> None:
     """A copy is one file: what is in the log would be lost without a word."""
     with serving(house):
@@ -83,11 +122,14 @@ def test_a_store_with_its_log_beside_it_is_no_copy(house: House) -> None:
 def test_a_store_that_is_not_there_is_told(house: House) -> None:
     for command in (
         ("doctor",),
+        ("db", "size"),
+        ("migrate",),
         ("backup", "copy.db"),
         ("keys", "ls"),
         ("erase", "--user", "x", "--database", "no.db"),
     ):
-        assert "There is no store at" in house.run(*command, code=2).stderr
+        refused = house.run(*command, code=2).stderr
+        assert "There is no store at" in refused and "--database" in refused
     (house.folder / "perdure.db").write_text("noise")
     assert "perdure.db" in house.run("doctor", code=2).stderr
 

@@ -1,6 +1,5 @@
 """The operator's commands: backup, restore, doctor, erase. Backups are of files; PostgreSQL has tools for its own."""
 
-import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,8 +25,6 @@ from perdure.cli.common import (
 )
 
 if TYPE_CHECKING:
-    import apsw
-
     from perdure.engine.engine import Engine
 
 _SAME: Final = "The copy and the store are the same file."
@@ -48,9 +45,14 @@ def backup(
     as_json: JsonFlag = False,
 ) -> None:
     """Copy a store, consistent as of one moment. The server may run meanwhile."""
+    import apsw
+
     from perdure.store.disk import sync
+    from perdure.store.outside import file_at
 
     path = store_path(database)
+    if not os.path.exists(path):
+        raise Refused(_no_store(path))
     if file.exists() and not force:
         raise Refused(f"{str(file)!r} is there already; name another file, or say --force.")
     if file.is_dir():
@@ -61,8 +63,11 @@ def backup(
     partial = file.with_name(f".{file.name}.partial")
     partial.unlink(missing_ok=True)
     try:
-        with reading(path) as connection:
-            connection.execute("VACUUM INTO ?", (str(partial),))
+        with file_at(path) as connection:
+            try:
+                connection.execute("VACUUM INTO ?", (str(partial),))
+            except apsw.Error as error:  # the store is damaged, or there is no room or no right to write
+                raise Refused(f"{path!r} cannot be copied to {str(file)!r}: {error}.") from None
         sync(partial)
         os.replace(partial, file)
         sync(file.absolute().parent)
@@ -91,7 +96,8 @@ def restore(
     from perdure.store.sqlite import NotOurFile
     from perdure.store.verbs import access
 
-    target = Path(store_path(database))
+    path = store_path(database)
+    target = Path(os.path.realpath(path))  # whose lock the store has, whatever links lead to it
     if not file.is_file():
         raise Refused(f"There is no file {str(file)!r}.")
     if target.exists() and target.samefile(file):
@@ -116,7 +122,7 @@ def restore(
 
     with _nobody_else(target):
         if target.exists() and target.stat().st_size and not force:
-            raise Refused(f"{str(target)!r} holds a store; move it away first, or say --force to replace it.")
+            raise Refused(f"{path!r} holds a store; move it away first, or say --force to replace it.")
         try:
             shutil.copyfile(file, fresh)
             asyncio.run(prepare())
@@ -130,9 +136,9 @@ def restore(
             for ending in ("", "-wal", "-shm", ".lock"):
                 Path(f"{fresh}{ending}").unlink(missing_ok=True)
     if as_json:
-        emit({"file": str(file), "store": str(target)})
+        emit({"file": str(file), "store": path})
     else:
-        say(f"Restored {target} from {file}. Workers register anew when the server runs.")
+        say(f"Restored {path} from {file}. Workers register anew when the server runs.")
 
 
 def doctor(database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
@@ -218,26 +224,6 @@ def offline(database: str | None, work: Any, *, make: bool = False) -> Any:
     return asyncio.run(main())
 
 
-@contextmanager
-def reading(path: str) -> "Iterator[apsw.Connection]":
-    """A read-only connection beside whatever has the store open."""
-    import apsw
-
-    from perdure.store.sqlite import APPLICATION_ID
-
-    if not os.path.exists(path):
-        raise Refused(_no_store(path))
-    try:
-        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
-        with contextlib.closing(connection):
-            connection.set_busy_timeout(5_000)
-            if connection.pragma("application_id") != APPLICATION_ID:
-                raise Refused(f"{path!r} is not a Perdure store.")
-            yield connection
-    except apsw.Error as error:
-        raise Refused(f"{path!r} cannot be read: {error}.") from None
-
-
 def _no_store(path: str) -> str:
     of_dev = ".perdure/perdure.db"
     if os.path.exists(of_dev):
@@ -248,7 +234,7 @@ def _no_store(path: str) -> str:
 def _not_a_store_at_work(file: Path, store: str) -> None:
     """Refuse to put a copy in the place of the store itself, or of any that is open: its server would go on with a file
     that has no name any more, and with a log that belongs to another."""
-    if file.exists() and os.path.exists(store) and file.samefile(store):
+    if file.exists() and file.samefile(store):
         raise Refused(_SAME)
     if Path(f"{file}.lock").exists():
         with _nobody_else(file):

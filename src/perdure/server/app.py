@@ -351,10 +351,13 @@ async def serve(settings: Settings, *, on_ready: Callable[[Server], Awaitable[No
         await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
         if server.ready.is_set():
             logger.info("Listening on %s.", server.url)
-            if on_ready is not None:
-                result = on_ready(server)
-                if result is not None:
+            try:
+                if on_ready is not None and (result := on_ready(server)) is not None:
                     await result
+            except BaseException:
+                server.stop()
+                await serving  # in order: a server that is cut off says so with a traceback
+                raise
         ready.cancel()
         await serving
     finally:

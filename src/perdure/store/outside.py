@@ -36,7 +36,7 @@ async def state_of(address: str) -> State:
         schema = await schema_at(address)
         return State(schema, tuple(migrations("postgres")[schema.number :]))
     known = migrations("sqlite")
-    with _file(address) as connection:
+    with file_at(address) as connection:
         schema = schema_in(connection)
     if problem := schema.too_new(len(known)):
         raise NotOurFile(f"{address!r} {problem}")
@@ -51,7 +51,7 @@ async def sizes_of(address: str) -> dict[str, Rows]:
         queries = load("postgres")
         return await look(address, {name: queries[name].sql for name in SIZES})
     queries = load("sqlite")
-    with _file(address) as connection:
+    with file_at(address) as connection:
         return {name: list(connection.execute(queries[name].sql)) for name in SIZES}
 
 
@@ -65,7 +65,7 @@ async def faults_in(address: str) -> dict[str, list[str]]:
         rows = await look(address, {name: queries[name].sql for name in DOCTOR})
         return {name.removeprefix("doctor_"): [str(row[0]) for row in rows[name]] for name in DOCTOR}
     queries = load("sqlite")
-    with _file(address) as connection:
+    with file_at(address) as connection:
         integrity = connection.pragma("quick_check", 1)
         found = {"the_file_is_whole": [] if integrity == "ok" else [str(integrity)]}
         for name in DOCTOR:
@@ -74,10 +74,13 @@ async def faults_in(address: str) -> dict[str, list[str]]:
 
 
 @contextmanager
-def _file(address: str) -> Iterator[apsw.Connection]:
+def file_at(address: str) -> Iterator[apsw.Connection]:
+    """A read-only connection to the file at an address, beside whatever has it open. Raises as `state_of`."""
     path = file_of(address)
     if not os.path.exists(path):
-        raise NotFound(f"There is no store at {path!r}.")
+        raise NotFound(f"There is no store at {path!r}; name it with --database or PERDURE_STORE.")
+    if os.path.isdir(path):
+        raise NotOurFile(f"{path!r} is a folder; name a file in it.")
     try:
         connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
         try:

@@ -149,6 +149,10 @@ class SQLiteStore:
         new = self._memory or not os.path.exists(self.path) or os.path.getsize(self.path) == 0
         if new and not self._memory and os.path.exists(self.path + "-wal") and os.path.getsize(self.path + "-wal"):
             raise NotOurFile(f"{self.path!r} is empty but has a write-ahead log; restore it from a backup.")
+        if os.path.isdir(self.path):
+            raise NotOurFile(f"{self.path!r} is a folder; name a file in it.")
+        if not new and not os.access(self.path, os.R_OK | os.W_OK):
+            raise NotOurFile(f"{self.path!r} cannot be opened: this user may not read and write it.")
         try:
             self._writer = self._connect(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
             execute = self._writer.execute
