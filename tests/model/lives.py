@@ -238,8 +238,9 @@ class Model:
             self.move("ask_cancel", life)
             life.note(Kind.CANCEL, None)
             life.due_us = self.now_us + GRACE_US
-        elif life.phase is Phase.WAITING and life.cleans:
-            self.move("wake", life)
+        elif life.cleans and (life.phase is Phase.WAITING or (life.phase is Phase.QUEUED and life.attempt)):
+            if life.phase is Phase.WAITING:
+                self.move("wake", life)
             life.note(Kind.CANCEL, None)
             self._requeued(life)
             life.limited = False

@@ -22,7 +22,7 @@ from perdure.store.interface import Ended, News, Ready
 from perdure.store.verbs import moves
 from perdure.wire.errors import NotCancellable, NotFound
 from perdure.wire.records import Kind
-from perdure.wire.requests import Complete, Suspend, WorkflowSpec
+from perdure.wire.requests import Complete, Release, Suspend, WorkflowSpec
 from perdure.wire.status import Phase
 
 
@@ -179,6 +179,32 @@ async def test_a_waiting_execution_is_woken_once_to_clean_up(world: World) -> No
     assert (await world.get(id)).due_at_us == world.now_us + GRACE_US
     assert (await world.report(id, end=CANCELLED)).ended
     assert (await world.kinds(id)).count("cancel_asked") == 1
+
+
+@pytest.mark.parametrize("how", ["woken", "released", "lost", "to be tried again"])
+async def test_one_that_is_back_in_its_queue_is_let_clean_up_as_well(world: World, how: str) -> None:
+    id = await world.running(workflow_id="cleans")
+    await world.report(id, [step("reserve", 1)])
+    if how == "woken":
+        await world.wait_for(id, answer_wait("k"))
+        await world.resume(id, "k")
+    elif how == "lost":
+        await world.lose()
+        await world.register(workflows=["wf", WorkflowSpec("cleans", wake_on_cancel=True)])
+    else:
+        await world.report(id, end=Release() if how == "released" else failure(retry_delay_us=60 * SECOND))
+    assert await world.phase(id) is Phase.QUEUED
+    assert await world.cancel(id) is Phase.CANCELLING
+    [claimed] = await world.claim()
+    assert claimed.cancelling
+    assert (await world.report(id, [step("give back", 1)], CANCELLED)).ended
+    assert await world.phase(id) is Phase.CANCELLED
+    await world.check()
+
+
+async def test_one_whose_code_has_not_begun_has_nothing_to_clean_up(world: World) -> None:
+    id = await world.start("cleans")
+    assert await world.cancel(id) is Phase.CANCELLED
 
 
 async def test_one_that_nobody_lets_clean_up_ends_with_a_cancel_after_the_grace(world: World) -> None:

@@ -270,10 +270,10 @@ def workflow(fn: Callable[..., Coroutine[Any, Any, Any]] | None = None, /, **opt
 
     `retry`: how often the whole workflow is tried when its code fails (steps whose failures ended it run again then,
     what succeeded does not, nor what failed and was caught). `run_timeout_seconds` bounds running time; waiting does
-    not count. `on_cancel="wake"` lets a waiting execution run its clean-up when it is cancelled. `strict`: a step that
-    is called with another input than the journal's is an error, not only marked. `schedule` starts it by the clock: a
-    `Schedule`, five fields of cron (in UTC), or a list of them. `trigger_on` starts it from the events of a topic: an
-    `EventTrigger`, a topic, or a list.
+    not count. `on_cancel="wake"` lets an execution that waits, or is back in its queue, run its clean-up when it is
+    cancelled. `strict`: a step that is called with another input than the journal's is an error, not only marked.
+    `schedule` starts it by the clock: a `Schedule`, five fields of cron (in UTC), or a list of them. `trigger_on`
+    starts it from the events of a topic: an `EventTrigger`, a topic, or a list.
 
     >>> @workflow(retry=2)
     ... async def order(ctx: "Context", order_id: int) -> str:

@@ -64,7 +64,8 @@ async def cancel_tree(project_id: str, execution_id: str, cancelled_by: str, now
 async def _cancel_one(project_id: str, execution_id: str, cancelled_by: str, now_us: int, grace_us: int) -> Phase:
     state = await query("lock_state", project_id=project_id, id=execution_id)
     phase = Phase(state[0][0])
-    if phase is Phase.WAITING and state[0][10] and state[0][11] is None:
+    has_begun = phase is Phase.WAITING or (phase is Phase.QUEUED and state[0][1])
+    if has_begun and state[0][10] and state[0][11] is None:
         rows = await query(
             "cancel_waking", project_id=project_id, id=execution_id, now_us=now_us, cancelled_by=cancelled_by
         )

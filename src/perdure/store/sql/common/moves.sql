@@ -88,10 +88,11 @@ RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, lim
 
 -- name: cancel_waking
 -- holds: execution=id
--- on_cancel="wake": the waiting execution runs once more so that its code can clean up. (`phase || ''`: see wake_timers.)
+-- on_cancel="wake": an execution that has begun, and that waits or is back in its queue, runs once more so that its code
+-- can clean up. (`phase || ''`: see wake_timers.)
 UPDATE executions SET phase = 'queued', rank = -priority, ready_at_us = :now_us, due_at_us = NULL, limited = 0,
   cancelled_at_us = :now_us, cancelled_by = :cancelled_by, next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
-WHERE project_id = :project_id AND id = :id AND phase || '' = 'waiting' AND cancelled_by IS NULL
+WHERE project_id = :project_id AND id = :id AND phase || '' IN ('waiting', 'queued') AND cancelled_by IS NULL
 RETURNING next_seq - 1, moved_at_us, deployment_id, attempt;
 
 -- name: ask_cancel
