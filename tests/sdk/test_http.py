@@ -471,7 +471,7 @@ async def test_a_result_nobody_waits_for_any_more_is_not_asked_for(served: Serve
     transport = HttpTransport(served.server.url, served.key)
     async with working(served), Client(transport) as client:
         handle = await client.start(asks)
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError, match=r"has not ended within 0\.05 seconds; it goes on"):
             await handle.result(timeout=0.05)
         assert transport._results._waiting == {}
         await handle.resume("approve", 1)

@@ -104,8 +104,15 @@ class Handle(Generic[R]):
         """
         if timeout is None:
             return self._value(await self._client._transport.result(self.id))
-        async with asyncio.timeout(timeout):
-            return self._value(await self._client._transport.result(self.id))
+        limit = asyncio.timeout(timeout)
+        try:
+            async with limit:
+                finished = await self._client._transport.result(self.id)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise TimeoutError(f"Execution {self.id} has not ended within {timeout:g} seconds; it goes on.") from None
+        return self._value(finished)
 
     def _value(self, finished: Finished) -> R:
         if finished.phase == Phase.COMPLETED:
