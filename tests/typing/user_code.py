@@ -4,6 +4,7 @@ Each `assert_type` is a promise. Each `type: ignore[code]` is a mistake that mus
 does not need.
 """
 
+import asyncio
 import functools
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -142,6 +143,25 @@ async def children(ctx: Context, order: Order) -> None:
     await ctx.run_child(order_flow, 7)  # type: ignore[misc]
     await ctx.run_child(order_flow, order, tag="a")  # type: ignore[call-overload]
     await ctx.map_children(order_flow, [7])  # type: ignore[misc]
+
+
+async def together(ctx: Context, order: Order) -> None:
+    receipt, total, _ = await asyncio.gather(charge(order), ctx.run_child(nightly), ctx.sleep(1))
+    assert_type(receipt, Receipt)
+    assert_type(total, int)
+    done, event = await asyncio.gather(ctx.step("named", plain, order), ctx.wait_for_event("topic", Order))
+    assert_type(done, bytes)
+    assert_type(event, Event[Order])
+    child, answer = await asyncio.gather(ctx.start_child(nightly), ctx.suspend("approve", answer_type=bool))
+    assert_type(child, ChildHandle[int])
+    assert_type(answer, bool)
+    inside, number = await asyncio.gather(order_flow(ctx, order), ctx.publish("topic", order))
+    assert_type(inside, Receipt)
+    assert_type(number, int)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(ctx.step("named", plain, order))
+    assert_type(task.result(), bytes)
+    assert_type(await asyncio.wait_for(ctx.run_child(nightly), 5), int)
 
 
 async def waits(ctx: Context) -> None:

@@ -223,7 +223,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
             async for item in items:
                 yield item
 
-    def __call__(self, ctx: Context, input: AgentPayload = None, /) -> Coroutine[Any, Any, OutT_co]:
+    def __call__(self, ctx: Context, input: AgentPayload = None, /) -> Coroutine[object, None, OutT_co]:
         """Run it inside the execution of the workflow that calls it.
 
         With a budget of its own it is the execution's from then on. Raises `Misplaced` when that holds another agent's.

@@ -3,6 +3,9 @@
 Everything here runs in the workflow's inner loop. A call allocates its key at once and asks when it is awaited, so
 `asyncio.gather(ctx.step(…), ctx.step(…))` and `tg.create_task(ctx.step(…))` mean what they say.
 
+What is to be awaited is a `Coroutine[object, None, T]`: with Any in it, mypy would take for Any what `asyncio.gather`
+makes of several that give different types.
+
 A step's body sees `current_step()` instead: which step it is, which try, and the key that makes outside effects safe to
 repeat.
 """
@@ -240,27 +243,33 @@ class Context:
     @overload
     def step(
         self, name: str, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Coroutine[Any, Any, T]: ...
+    ) -> Coroutine[object, None, T]: ...
     @overload
     def step(
         self, name: str, fn: Callable[[*Ts], Awaitable[T]], /, *args: *Ts, **options: Unpack[StepChoices]
-    ) -> Coroutine[Any, Any, T]: ...
+    ) -> Coroutine[object, None, T]: ...
     @overload
-    def step(self, name: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
+    def step(
+        self, name: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[object, None, T]: ...
     @overload
     def step(
         self, name: str, fn: Callable[[*Ts], T], /, *args: *Ts, **options: Unpack[StepChoices]
-    ) -> Coroutine[Any, Any, T]: ...
+    ) -> Coroutine[object, None, T]: ...
     @overload
-    def step(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
+    def step(
+        self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[object, None, T]: ...
     @overload
     def step(
         self, fn: Callable[[*Ts], Awaitable[T]], /, *args: *Ts, **options: Unpack[StepChoices]
-    ) -> Coroutine[Any, Any, T]: ...
+    ) -> Coroutine[object, None, T]: ...
     @overload
-    def step(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
+    def step(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, None, T]: ...
     @overload
-    def step(self, fn: Callable[[*Ts], T], /, *args: *Ts, **options: Unpack[StepChoices]) -> Coroutine[Any, Any, T]: ...
+    def step(
+        self, fn: Callable[[*Ts], T], /, *args: *Ts, **options: Unpack[StepChoices]
+    ) -> Coroutine[object, None, T]: ...
     def step(  # type: ignore[misc]  # mypy does not see that *args takes *Ts
         self,
         first: str | Callable[..., Any],
@@ -272,7 +281,7 @@ class Context:
         retry_if: Errors | None = None,
         fatal: Errors | None = None,
         **kwargs: Any,
-    ) -> Coroutine[Any, Any, Any]:
+    ) -> Coroutine[object, None, Any]:
         """Run `fn(*args)` as a step: its outcome is recorded before the next line runs, and replayed ever after.
 
         Async functions run in the worker's loop, sync ones in a thread. `ctx.step("name", fn, …)` names it, otherwise
@@ -305,7 +314,7 @@ class Context:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         key: str | None = None,
-    ) -> Coroutine[Any, Any, Any]:
+    ) -> Coroutine[object, None, Any]:
         call = self.machine.new_call(
             Kind.STEP,
             name,
@@ -327,7 +336,7 @@ class Context:
 
     # --- time ------------------------------------------------------------------------------------------------------
 
-    def sleep(self, duration: float | timedelta) -> Coroutine[Any, Any, None]:
+    def sleep(self, duration: float | timedelta) -> Coroutine[object, None, None]:
         """Sleep durably, for seconds or for months; `asyncio.sleep` does the same in a workflow."""
         return asyncio.sleep(duration.total_seconds() if isinstance(duration, timedelta) else duration)
 
@@ -346,11 +355,11 @@ class Context:
     # --- events and answers ----------------------------------------------------------------------------------------
 
     @overload
-    def wait_for_event(self, topic: str, **options: Unpack[WaitOptions]) -> Coroutine[Any, Any, Event[object]]: ...
+    def wait_for_event(self, topic: str, **options: Unpack[WaitOptions]) -> Coroutine[object, None, Event[object]]: ...
     @overload
     def wait_for_event(
         self, topic: str, data_type: type[T], **options: Unpack[WaitOptions]
-    ) -> Coroutine[Any, Any, Event[T]]: ...
+    ) -> Coroutine[object, None, Event[T]]: ...
     def wait_for_event(
         self,
         topic: str,
@@ -361,7 +370,7 @@ class Context:
         after: int | None = None,
         latest: bool = False,
         key: str | None = None,
-    ) -> Coroutine[Any, Any, Event[Any]]:
+    ) -> Coroutine[object, None, Event[Any]]:
         """The next event of `topic` that this execution has not taken yet, published since it was created.
 
         `match={"order_id": 7}` takes only events whose top-level fields equal these. `after=n` looks behind event
@@ -372,14 +381,14 @@ class Context:
     @overload
     def suspend(
         self, key: str, data: object = None, *, timeout: float | None = None
-    ) -> Coroutine[Any, Any, object]: ...
+    ) -> Coroutine[object, None, object]: ...
     @overload
     def suspend(
         self, key: str, data: object = None, *, answer_type: type[T], timeout: float | None = None
-    ) -> Coroutine[Any, Any, T]: ...
+    ) -> Coroutine[object, None, T]: ...
     def suspend(
         self, key: str, data: object = None, *, answer_type: Any = Any, timeout: float | None = None
-    ) -> Coroutine[Any, Any, Any]:
+    ) -> Coroutine[object, None, Any]:
         """Show `data` to whoever is asked, and wait for the answer that comes under `key`.
 
         Raises `TimeoutError` after `timeout` seconds, and `BadValue` for an answer that is no `answer_type`: the server
@@ -396,7 +405,7 @@ class Context:
 
     def resume(
         self, execution_id: str, step_key: str, data: object = None, *, key: str | None = None
-    ) -> Coroutine[Any, Any, None]:
+    ) -> Coroutine[object, None, None]:
         """Answer a suspended step of another execution, exactly once."""
         return send_answer(self.machine, answer_call(self.machine, execution_id, step_key, data, key))
 
@@ -408,7 +417,7 @@ class Context:
         event_type: str | None = None,
         dedup_key: str | None = None,
         key: str | None = None,
-    ) -> Coroutine[Any, Any, int]:
+    ) -> Coroutine[object, None, int]:
         """Publish an event, exactly once; gives its number in the topic."""
         return publish(self.machine, publish_call(self.machine, topic, data, event_type, dedup_key, key))
 
@@ -417,21 +426,21 @@ class Context:
     @overload
     def start_child(
         self, workflow: Workflow[None, R], input: None = None, **options: Unpack[ChildOptions]
-    ) -> Coroutine[Any, Any, ChildHandle[R]]: ...
+    ) -> Coroutine[object, None, ChildHandle[R]]: ...
     @overload
     def start_child(
         self, workflow: Workflow[I, R], input: I, **options: Unpack[ChildOptions]
-    ) -> Coroutine[Any, Any, ChildHandle[R]]: ...
+    ) -> Coroutine[object, None, ChildHandle[R]]: ...
     @overload
     def start_child(
         self, workflow: str, input: object = None, **options: Unpack[ChildOptions]
-    ) -> Coroutine[Any, Any, ChildHandle[object]]: ...
+    ) -> Coroutine[object, None, ChildHandle[object]]: ...
     def start_child(
         self,
         workflow: Workflow[Any, Any] | str,
         input: Any = None,
         **options: Any,
-    ) -> Coroutine[Any, Any, ChildHandle[Any]]:
+    ) -> Coroutine[object, None, ChildHandle[Any]]:
         """Start a child execution, exactly once, and go on; `await handle.result()` when it is needed.
 
         It gets the session and the user of this execution unless others are given. `execution_key` is the readable key
@@ -446,21 +455,21 @@ class Context:
     @overload
     def run_child(
         self, workflow: Workflow[None, R], input: None = None, **options: Unpack[ChildOptions]
-    ) -> Coroutine[Any, Any, R]: ...
+    ) -> Coroutine[object, None, R]: ...
     @overload
     def run_child(
         self, workflow: Workflow[I, R], input: I, **options: Unpack[ChildOptions]
-    ) -> Coroutine[Any, Any, R]: ...
+    ) -> Coroutine[object, None, R]: ...
     @overload
     def run_child(
         self, workflow: str, input: object = None, **options: Unpack[ChildOptions]
-    ) -> Coroutine[Any, Any, object]: ...
+    ) -> Coroutine[object, None, object]: ...
     def run_child(
         self,
         workflow: Workflow[Any, Any] | str,
         input: Any = None,
         **options: Any,
-    ) -> Coroutine[Any, Any, Any]:
+    ) -> Coroutine[object, None, Any]:
         """Start a child execution and wait for its result. Options as for `start_child`.
 
         Giving up the wait (a time-out, a cancelled branch) does not cancel the child.

@@ -61,7 +61,7 @@ class Taken(Struct, frozen=True):
     message: Raw
 
 
-def read_transcript(ctx: Context, session_id: str | None = None) -> Coroutine[Any, Any, Reading]:
+def read_transcript(ctx: Context, session_id: str | None = None) -> Coroutine[object, None, Reading]:
     """Read the transcript of this execution's session, or of another one, as it is now; alike in every replay.
 
     history = (await read_transcript(ctx)).messages
@@ -80,7 +80,7 @@ async def _read(ctx: Context, row: Coroutine[Any, Any, Row]) -> Reading:
 
 def append_messages(
     ctx: Context, messages: Sequence[Raw], *, session_id: str | None = None, version: int | None = None
-) -> Coroutine[Any, Any, int]:
+) -> Coroutine[object, None, int]:
     """Add messages to the end of a transcript, exactly once; gives its new version.
 
     With `version` only if that is the newest, else raises `Conflict`: somebody has added to it since it was read.
@@ -96,7 +96,7 @@ def append_messages(
 
 def summarize(
     ctx: Context, summary: Raw, upto: int, *, session_id: str | None = None, version: int | None = None
-) -> Coroutine[Any, Any, int]:
+) -> Coroutine[object, None, int]:
     """Let a summary stand for all of a transcript up to entry `upto`; gives the new version.
 
     What it stands for is gone once no open execution can read it any more. Raises `Conflict` as `append_messages`,

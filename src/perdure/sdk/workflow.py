@@ -191,10 +191,10 @@ class Workflow(Generic[I_contra, R_co]):
         return [one.spec(self.name) for one in self.triggers]
 
     @overload
-    def __call__(self: "Workflow[None, R]", ctx: "Context", /) -> Coroutine[Any, Any, R]: ...
+    def __call__(self: "Workflow[None, R]", ctx: "Context", /) -> Coroutine[object, None, R]: ...
     @overload
-    def __call__(self: "Workflow[I, R]", ctx: "Context", input: I, /) -> Coroutine[Any, Any, R]: ...
-    def __call__(self, ctx: "Context", *args: Any) -> Coroutine[Any, Any, Any]:
+    def __call__(self: "Workflow[I, R]", ctx: "Context", input: I, /) -> Coroutine[object, None, R]: ...
+    def __call__(self, ctx: "Context", *args: Any) -> Coroutine[object, None, Any]:
         return self.fn(ctx, *args)
 
     def __repr__(self) -> str:
