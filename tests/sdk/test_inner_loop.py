@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import contextvars
 import gc
 import math
 import socket
@@ -105,6 +104,8 @@ def test_a_machine_may_be_driven_inside_another_ones_code() -> None:
 
 
 def test_context_variables_of_the_worker_do_not_leak_in() -> None:
+    import contextvars
+
     variable = contextvars.ContextVar("variable", default="clean")
     variable.set("of the worker")
 
@@ -493,29 +494,6 @@ def test_closing_runs_no_handler_and_lets_nothing_be_asked_for() -> None:
     assert log == ["second", "evicted", "first", "evicted"]
     assert not machine.outstanding()
     gc.collect()
-
-
-def test_closing_finds_the_context_variables_of_each_task() -> None:
-    variable = contextvars.ContextVar("variable", default="clean")
-    log: list[str] = []
-
-    async def branch(name: str) -> None:
-        token = variable.set(name)
-        try:
-            await asyncio.sleep(100)
-        finally:
-            log.append(variable.get())
-            variable.reset(token)
-            log.append(variable.get())
-
-    async def code(machine: Machine) -> None:
-        variable.set("main")
-        await asyncio.gather(branch("first"), branch("second"))
-
-    machine = Machine(lambda: code(machine), seed="seed")
-    advance(machine, Journal().rows)
-    machine.close()
-    assert log == ["second", "main", "first", "main"]
 
 
 def test_closing_before_the_first_line_and_after_the_last() -> None:

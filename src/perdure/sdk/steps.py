@@ -17,7 +17,7 @@ from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import fingerprint_of_call
 from perdure.sdk.payloads.hints import hints_of
 from perdure.sdk.payloads.values import decode
-from perdure.sdk.replay.eviction import collected
+from perdure.sdk.replay.eviction import leaving
 from perdure.sdk.streams import item_of
 from perdure.wire.retry import RetryPolicy
 
@@ -193,8 +193,8 @@ def step(
         def call(*args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
             context = current_context.get()
             if context is None or not context.is_active:
-                if collected.get():
-                    raise Evicted("No step runs while a forgotten generator is freed.")
+                if leaving.get():
+                    raise Evicted("No step runs while its execution leaves memory.")
                 return fn(*args, **kwargs)
             plan = plan_of(call)
             return context._step(plan, plan.name, plan.options, args, kwargs)

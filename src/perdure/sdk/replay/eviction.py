@@ -11,6 +11,10 @@ from perdure.sdk.errors import Evicted
 
 _log = logging.getLogger("perdure.workflow")
 
+leaving: Final[ContextVar[bool]] = ContextVar("perdure_leaving", default=False)
+"""Whether the code that runs is a `finally` block of something that leaves memory. It runs in the context variables of
+whoever closes it, where no step finds its execution: so this says that a step must not run."""
+
 
 def close(coro: Any) -> None:
     """End a coroutine by `Evicted`, thrown in again at each await of its `finally` blocks.
@@ -23,6 +27,14 @@ def close(coro: Any) -> None:
             if inspect.iscoroutine(inner):
                 inner.close()
         return coro.close()
+    before = leaving.set(True)
+    try:
+        return _throw(coro)
+    finally:
+        leaving.reset(before)
+
+
+def _throw(coro: Any) -> None:
     for _ in range(1_000):
         try:
             coro.throw(Evicted("The execution leaves memory; it goes on elsewhere."))
@@ -40,27 +52,17 @@ _undead: Final[list[Any]] = []
 """Coroutines that would not end: freeing one would run it again, in whatever code happens to let go of it."""
 
 
-collected: Final[ContextVar[bool]] = ContextVar("perdure_collected", default=False)
-"""Whether the code that runs is the `finally` of a generator that the collector found, in whatever code it came by: a
-step that is called there must not run."""
-
-
 def close_generator(generator: AsyncGenerator[Any, Any]) -> None:
     closing = generator.aclose()
-    before = collected.set(True)
-    try:
-        _close_generator(closing)
-    finally:
-        collected.reset(before)
-
-
-def _close_generator(closing: Any) -> None:
+    before = leaving.set(True)
     try:
         closing.send(None)
     except KeyboardInterrupt:
         raise
     except BaseException:  # Closed (StopIteration), or user code failed and there is nobody left to tell.
         return
+    finally:
+        leaving.reset(before)
     close(closing)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class InnerTask(asyncio.Task[Any]):
     """A task of workflow code. Its name is the path of its scope, alike in every replay."""
 
-    __slots__ = ("_number", "context", "failure", "scope")
+    __slots__ = ("_number", "failure", "scope")
 
     def __init__(
         self,
@@ -24,11 +24,10 @@ class InnerTask(asyncio.Task[Any]):
         loop: InnerLoop,
         scope: Scope,
         name: str,
-        context: contextvars.Context,
+        context: contextvars.Context | None,
     ) -> None:
         self._number = loop.next_number()
         self.scope = scope
-        self.context = context
         self.failure: tuple[str, int, int] | None = None
         """The last failure of a step that was raised in it (see `Failures.raised_in`)."""
         super().__init__(coro, loop=loop, name=name, context=context)

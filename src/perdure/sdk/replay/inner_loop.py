@@ -183,7 +183,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
                     if coro is not None:
                         _enter_task(self, task)  # anyio's scopes want to be left by the task that entered them.
                         try:
-                            task.context.run(close, coro)
+                            close(coro)
                         finally:
                             _leave_task(self, task)
         finally:
@@ -317,7 +317,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         return self._add_task(coro, self._root, "workflow", context)
 
     def _add_task(self, coro: Any, scope: Scope, name: str, context: contextvars.Context | None) -> InnerTask:
-        task = InnerTask(coro, self, scope, name, contextvars.copy_context() if context is None else context)
+        task = InnerTask(coro, self, scope, name, context)
         if self.closed:  # Started by a `finally` block during eviction: it never runs.
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # as in shut
             close(coro)
