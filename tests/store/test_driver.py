@@ -548,7 +548,7 @@ def test_somebody_else_s_file_is_refused(tmp_path: Path) -> None:
     text.write_text("these are notes, not a database\n" * 100)
     _refused(text, "cannot be opened as a Perdure store")
     (tmp_path / "folder").mkdir()
-    _refused(tmp_path / "folder", "cannot be opened")
+    _refused(tmp_path / "folder", "is a folder; name a file in it")
     below = text / "s.db"
     with pytest.raises(NotOurFile, match="cannot be opened"):
         SQLiteStore(str(below))
