@@ -11,14 +11,16 @@ from tests.databases import migrated
 from tests.faults.cluster import until
 from tests.store.locks import held
 from tests.store.test_driver import note, read_note
-from tests.store.world import LEASE_US, SECOND, World, step
+from tests.store.world import LEASE_US, PROJECT, SECOND, World, step
 
 from perdure.store import postgres_aside, postgres_lane
 from perdure.store.interface import Verb, query, verb
 from perdure.store.postgres import PostgresStore
-from perdure.store.verbs import claims
+from perdure.store.verbs import claims, starts
+from perdure.store.verbs.hands import Offer
+from perdure.store.verbs.starts import New
 from perdure.wire.errors import Unavailable, UnknownOutcome
-from perdure.wire.requests import ItemReply, StartChild, StartItem
+from perdure.wire.requests import Claimed, ItemReply, StartChild, StartItem
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
 
@@ -92,6 +94,30 @@ async def test_what_is_known_to_be_held_is_not_waited_for_again(
     await asyncio.gather(*waiting)
     assert await store.read(read_note(name="b")) == "x"
     assert not store._aside.busy  # they got through: it is not held any more
+
+
+async def test_a_start_does_not_wait_for_the_worker_that_would_take_it(store: PostgresStore) -> None:
+    """Its row is held, known to be or not: then the worker's offer does not stand."""
+    world = await World.make(store)
+    await world.register()
+
+    async def start(n: int) -> list[Claimed]:
+        news = [New(world.new_id(), StartItem("wf"))]
+        offer = Offer("w", "d", "3.12", f"c{n}", 1)
+        _, handed = await store.write(starts.start(project_id=PROJECT, news=news, now_us=world.now_us, offer=offer))
+        return handed
+
+    [claimed] = await start(1)
+    async with held(store.url, "workers", "w"):
+        assert await start(2) == []
+        assert not store._aside.busy
+        cutting = asyncio.ensure_future(store.write(claims.cut_lease(worker_id="w", until_us=world.now_us + SECOND)))
+        await _is_aside(store, 1)
+        assert await start(3) == []
+        assert not cutting.done()
+    await cutting
+    assert len(await world.claim(capacity=2, claim_id="c4")) == 2
+    await world.finish(claimed.id)
 
 
 async def test_nobody_overtakes_a_verb_that_waits_for_the_row_that_both_name(store: PostgresStore) -> None:

@@ -157,7 +157,7 @@ class Lockstep:
                 assert asked is not None
                 if asked.statement.alone and not self._alone:
                     raise Alone(run)
-                if self._bars is not None and self._bars(asked.rows):
+                if self._bars is not None and asked.statement.waits and self._bars(asked.rows):
                     raise Barred(run, asked.rows)
                 if self._holds and not self._take(run, asked.rows):
                     continue

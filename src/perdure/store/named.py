@@ -50,10 +50,7 @@ def _idempotency(values: Values) -> Iterator[Row]:
 
 
 def _start(values: Values) -> Iterator[Row]:
-    yield from _idempotency(values)
-    offer = values.get("offer")
-    if offer is not None:
-        yield "worker", offer.worker_id
+    yield from _idempotency(values)  # not the worker of an offer: whoever starts something does not wait for that one
     news: Sequence[New] = values["news"]
     for new in news:
         yield from _item(new.item)
@@ -101,11 +98,6 @@ def _make_schedule(values: Values) -> Iterator[Row]:
 
 def _worker(values: Values) -> Iterator[Row]:
     yield "worker", values["worker_id"]
-
-
-def _report_offered(values: Values) -> Iterator[Row]:
-    yield "worker", values["offer"].worker_id
-    yield from _report(values)
 
 
 def _wait_pushed(values: Values) -> Iterator[Row]:
@@ -167,7 +159,7 @@ NAMED: Final[dict[str, Callable[[Values], Iterable[Row]]]] = {
     "publish": _publish,
     "publish_once": _publish,
     "report": _report,
-    "report_offered": _report_offered,
+    "report_offered": _report,
     "resume": _execution,
     "reserve": _reserve,
     "settle": lambda values: [("reservation", values["request"].reservation_id)],

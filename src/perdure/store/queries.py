@@ -62,6 +62,8 @@ class Statement(NamedTuple):
     """The table that it only adds rows to, which may be written later in the same transaction, with those of others."""
     alone: bool = False
     """Whether no other transaction may be under way, of any server."""
+    waits: bool = True
+    """Whether it waits for rows that somebody else has locked; otherwise it does without them."""
     looks_at: frozenset[str] = frozenset()
     """The words of its text: before it, what was put off for a table among them has to be written."""
     routed: str | None = None
@@ -129,6 +131,7 @@ def parse(text: str, source: str, dialect: str = "sqlite") -> dict[str, Statemen
             "-- answer: how many" in comments and not returns,
             _late(comments),
             any(line.startswith("-- alone:") for line in comments),
+            "SKIP LOCKED" not in sql,
             frozenset(_WORD.findall(plain)),
             _routed(text_of, len(names) + 1) if dialect == "postgres" and returns else None,
             _bulk(text_of, names, comments, f"{source}: query {name!r}") if dialect == "postgres" else None,
