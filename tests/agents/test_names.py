@@ -1,6 +1,7 @@
 """The names of an agent's steps, word by word: they are in journals of users, and a changed one blocks their runs."""
 
 import pytest
+from pydantic_ai import Agent
 from pydantic_ai.durable_exec import (
     CapabilityOperationId,
     DurableOperationId,
@@ -13,8 +14,10 @@ from pydantic_ai.durable_exec import (
     ToolsetGetToolsId,
     ToolsetValidateToolArgumentsId,
 )
+from pydantic_ai.models.test import TestModel
 
-from perdure.agents.names import Keys, StepName, part, prefix_of, step_name
+from perdure.agents import durable
+from perdure.agents.names import Keys, StepName, as_tool_name, part, prefix_of, step_name
 
 NAMES: list[tuple[DurableOperationId, StepName]] = [
     (ModelRequestId(None, model_name="m"), StepName("model.request", "model", True)),
@@ -62,3 +65,11 @@ def test_whatever_a_provider_calls_its_calls_makes_a_key() -> None:
     assert part("") == "-"
     long, other = part("x" * 5_000 + "a"), part("x" * 5_000 + "b")
     assert len(long) <= 100 and long != other
+
+
+@pytest.mark.parametrize(
+    ("agent", "tool"),
+    [("support desk", "support_desk"), ("Café/Billing v1.2", "Caf__Billing_v1_2"), ("x" * 100, "x" * 64)],
+)
+def test_an_agent_as_a_tool_has_a_name_that_providers_take(agent: str, tool: str) -> None:
+    assert as_tool_name(agent) == durable(Agent(TestModel(), name=agent)).as_tool().name == tool

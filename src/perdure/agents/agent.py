@@ -25,7 +25,7 @@ from perdure.agents.durability import PerdureDurability
 from perdure.agents.guards import InputGuard, OutputGuard, OutputGuards, guarded_prompt
 from perdure.agents.inputs import AgentPayload, Prompt, as_input, make_input
 from perdure.agents.limits import Limits
-from perdure.agents.names import part, prefix_of
+from perdure.agents.names import as_tool_name, part, prefix_of
 from perdure.agents.options import DurableOptions, WorkflowOptions
 from perdure.agents.outputs import check_apart, output_hint, schema_name
 from perdure.agents.overrides import Overrides
@@ -240,6 +240,8 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
     def as_tool(self, *, name: str | None = None, description: str | None = None) -> Tool[Any]:
         """This agent as a tool of another one: each call is a child execution.
 
+        The tool has the agent's name, with `_` for what providers do not take in one, unless it is given another.
+
         If it has no `deps` of its own and the other one's are of its `deps_type`, it gets them, as JSON. What JSON
         cannot hold raises `BadValue`: then give it some of its own (`durable(agent, deps=…)`).
 
@@ -257,7 +259,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         said = description or self.agent.description
         return Tool(
             hand_over,
-            name=name or self.name.replace(" ", "_").replace("-", "_"),
+            name=name or as_tool_name(self.name),
             description=said if isinstance(said, str) else f"Hand over to the agent {self.name!r}.",
             takes_ctx=True,
             metadata={TOOL_KEY: False},

@@ -29,6 +29,9 @@ from pydantic_ai.durable_exec import (
 PART_MAX: Final = 100
 """Characters of a tool's name or of a call's id that go into a key; of longer ones a hash does."""
 _UNSAFE: Final = re.compile(r"[^\w.\-]")
+TOOL_NAME_MAX: Final = 64
+"""Characters of a tool's name that all providers take."""
+_NO_TOOL_NAME: Final = re.compile(r"\W", re.ASCII)
 
 
 class StepName(NamedTuple):
@@ -76,6 +79,15 @@ def part(text: str) -> str:
     if len(safe) <= PART_MAX:
         return safe or "-"
     return f"{safe[: PART_MAX // 2]}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
+
+
+def as_tool_name(text: str) -> str:
+    """A text as the name of a tool: providers refuse a request for any other letter in one.
+
+    >>> as_tool_name("support-desk"), as_tool_name("Café/Billing 2")
+    ('support_desk', 'Caf__Billing_2')
+    """
+    return _NO_TOOL_NAME.sub("_", text)[:TOOL_NAME_MAX]
 
 
 class Keys:
