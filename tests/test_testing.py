@@ -93,6 +93,28 @@ async def test_without_skipping_time_is_in_the_tests_hands() -> None:
         assert await p.skip_to_due() is False
 
 
+@app.workflow
+async def asked(ctx: Context, turn: int) -> object:
+    return await ctx.suspend("answer", {"turn": turn})
+
+
+@app.workflow
+async def endless(ctx: Context) -> None:
+    await asyncio.sleep(float("inf"))
+
+
+async def test_time_does_not_go_on_to_what_waits_for_something_else() -> None:
+    async with embedded(app, skip_time=False) as p:
+        began_us = p.clock.now_us()
+        await p.start(endless)
+        first = await p.start(asked, 1, session_id="s", on_conflict="queue")
+        second = await p.start(asked, 2, session_id="s", on_conflict="queue")
+        await p.settle()
+        assert await p.skip_to_due() is False and p.clock.now_us() == began_us
+        await p.settle()
+        assert [(await turn.get()).phase for turn in (first, second)] == [Phase.WAITING, Phase.QUEUED]
+
+
 async def test_a_workflow_ends_alike_whatever_commit_it_crashes_at() -> None:
     report = await crash_everywhere(order, Order(7), registry=app)
     assert report.result == "receipt-7: 0,1"

@@ -32,6 +32,7 @@ from perdure.engine.engine import Engine
 from perdure.engine.settings import EngineSettings
 from perdure.sdk.client import Client, Handle
 from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
+from perdure.sdk.replay.inner_loop import FAR_US
 from perdure.sdk.steps import StepCall, running_step
 from perdure.sdk.worker import Worker
 from perdure.sdk.workflow import Registry, Workflow
@@ -52,7 +53,6 @@ T = TypeVar("T")
 During = Callable[[Client, Handle[Any]], Awaitable[None]]
 
 LOOK_SECONDS: Final = 0.002
-_NEVER: Final = 1 << 62
 QUIET_LOOKS: Final = 3
 BLOCKED_LOOK_SECONDS: Final = 0.02
 KEY: Final = "crash-everywhere"
@@ -86,8 +86,8 @@ class Bench(Embedded):
         Schedules that come due on the way fire on the way; alone they do not move time, since they have no end.
         """
         next_due = await self.engine.store.read(moves.next_due())
-        due_us = min([*await self._batches_due(), _NEVER if next_due is None else next_due])
-        if due_us == _NEVER:
+        due_us = min([*await self._batches_due(), FAR_US if next_due is None else next_due])
+        if due_us >= FAR_US:  # a timer without end, or a turn of a session, which begins when those before it end
             return False
         slots = await self.engine.store.read(schedules.due_schedules(now_us=self.clock.now_us(), limit=1))
         if slots.next_at_us is not None:
