@@ -375,6 +375,18 @@ def test_a_toolset_without_an_id_is_refused_when_the_agent_is_made_durable() -> 
         durable(Agent(TestModel()))
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"tool_step": {"timeout_seconds": 30}}, r"tool_step may have only \['retry', 'timeout'\]"),
+        ({"model_step": {"retry": 0}}, "max_attempts must be"),
+    ],
+)
+def test_step_options_that_nobody_knows_are_refused_when_the_agent_is_made_durable(options: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        durable(Agent(TestModel(), name="a"), **options)
+
+
 async def test_a_cancelled_run_stops_its_tool() -> None:
     begun, stopped = asyncio.Event(), asyncio.Event()
     agent = Agent(Script(call("slow", "c1"), "done").model, name="slow")

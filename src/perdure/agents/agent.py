@@ -364,7 +364,8 @@ def durable(agent: AbstractAgent[DepsT, OutT], **options: Unpack[DurableOptions[
 
     The agent stays as it is: functions, toolsets (each needs an `id`), output type, instructions and hooks. What may be
     told of it stands in `DurableOptions`. Raises `pydantic_ai.exceptions.UserError` for an agent that cannot be made
-    durable, and `ValueError` when it has no name, or output types that JSON cannot tell apart.
+    durable, and `ValueError` when it has no name, output types that JSON cannot tell apart, or step options that are
+    none.
 
     >>> support = durable(Agent(MODEL, name="support", output_type=Answer))         # doctest: +SKIP
     """

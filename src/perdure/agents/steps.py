@@ -100,7 +100,12 @@ class StepBackend(DurableOperationBackend[StepOptions]):
     """Binds an agent's operations to steps. `hooks` and names come from the run that is current at the call."""
 
     def __init__(self, model: StepOptions, tool: StepOptions, *, tells_answers: bool = False) -> None:
-        """`tells_answers`: models do not stream, so their steps tell what they said."""
+        """`tells_answers`: models do not stream, so their steps tell what they said. Raises `ValueError` for options
+        that are none."""
+        for name, given in (("model_step", model), ("tool_step", tool)):
+            if not given.keys() <= StepOptions.__annotations__.keys():
+                raise ValueError(f"{name} may have only {sorted(StepOptions.__annotations__)}; got {given!r}.")
+            as_policy(given.get("retry"))
         self._by_role: dict[str, StepOptions] = {"model": model, "tool": tool}
         self._tells_answers = tells_answers
 
