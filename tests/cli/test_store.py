@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,15 +93,18 @@ def test_what_cannot_be_opened_or_written_is_told_as_it_is(house: House) -> None
     assert "copy.db" in house.run("backup", "copy.db", code=2).stderr
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="nothing is forbidden to root")
 def test_a_store_that_may_not_be_written_is_no_damaged_one(house: House) -> None:
     house.run("keys", "create", "one")
     (house.folder / "perdure.db").chmod(0o444)
     refused = house.run("serve", "--port", "0", code=2).stderr
     assert "may not read and write it" in refused and "backup" not in refused
     house.folder.chmod(0o555)
-    assert "'perdure.db' cannot be copied to 'copy.db'" in house.run("backup", "copy.db", code=2).stderr
+    assert "this user may not write in its folder" in house.run("backup", "../copy.db", code=2).stderr
     house.folder.chmod(0o755)
+    closed = house.folder / "closed"
+    closed.mkdir(mode=0o555)
+    assert "'perdure.db' cannot be copied to 'closed/copy.db'" in house.run("backup", "closed/copy.db", code=2).stderr
 
 
 def test_a_store_with_its_log_beside_it_is_no_copy(house: House) -> None:

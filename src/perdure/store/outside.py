@@ -90,5 +90,10 @@ def file_at(address: str) -> Iterator[apsw.Connection]:
             yield connection
         finally:
             connection.close()
+    except apsw.ReadOnlyError as error:
+        raise NotOurFile(
+            f"{path!r} cannot be read: SQLite keeps beside it what its readers share, and this user may not write in "
+            "its folder."
+        ) from error
     except apsw.Error as error:
         raise NotOurFile(f"{path!r} cannot be read: {error}.") from error
