@@ -29,6 +29,7 @@ from perdure.sdk.errors import (
     RecordedError,
     RetryAfter,
     StepFailed,
+    asked_pause,
 )
 from perdure.sdk.events import Event
 from perdure.sdk.logs import LogHandler, ReplayFilter
@@ -294,6 +295,38 @@ def test_options_are_checked() -> None:
         _ = Live(bad_name).result
 
 
+async def _two_inputs(ctx: Context, first: int, second: int) -> None: ...
+
+
+async def _no_context() -> None: ...
+
+
+async def _only_by_name(ctx: Context, *, amount: int) -> None: ...
+
+
+def _not_async(ctx: Context) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("fn", "said"),
+    [
+        (_two_inputs, "_two_inputs.*cannot be called so. Several values go into one input"),
+        (_no_context, "_no_context.*cannot be called so"),
+        (_only_by_name, "_only_by_name.*cannot be called so"),
+        (_not_async, "is not async"),
+    ],
+)
+def test_what_no_worker_could_call_is_no_workflow(fn: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        workflow(fn)
+
+
+def test_a_workflow_may_have_further_parameters_with_defaults() -> None:
+    async def flow(ctx: Context, order: int, retries: int = 3, *, loud: bool = False) -> None: ...
+
+    assert workflow(flow).takes_input
+
+
 @pytest.mark.parametrize(
     ("options", "error", "final"),
     [
@@ -307,10 +340,32 @@ def test_options_are_checked() -> None:
         ({"retry_if": TimeoutError}, TimeoutError(), False),
         ({"retry_if": TimeoutError}, ValueError(), True),
         ({"retry_if": lambda error: True, "fatal": ValueError}, ValueError(), True),
+        ({}, ExceptionGroup("", [KeyError(), ValueError()]), False),
+        ({}, ExceptionGroup("", [KeyError(), ExceptionGroup("", [Fatal("no")])]), True),
+        ({"fatal": ValueError}, ExceptionGroup("", [KeyError(), ValueError()]), True),
+        ({"fatal": ValueError}, ExceptionGroup("", [KeyError()]), False),
+        ({"fatal": ExceptionGroup}, ExceptionGroup("", [KeyError()]), True),
+        ({"retry_if": TimeoutError}, ExceptionGroup("", [TimeoutError(), TimeoutError()]), False),
+        ({"retry_if": TimeoutError}, ExceptionGroup("", [TimeoutError(), ValueError()]), True),
+        ({"retry_if": ExceptionGroup}, ExceptionGroup("", [ValueError()]), False),
+        ({"retry_if": ExceptionGroup}, ExceptionGroup("", [Fatal("no")]), True),
     ],
 )
 def test_errors_that_end_a_step(options: dict[str, Any], error: BaseException, final: bool) -> None:
     assert StepCall(pack, **options).is_final(error) is final
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        (ValueError(), None),
+        (RetryAfter(5), 5.0),
+        (ExceptionGroup("", [ValueError(), RetryAfter(5), ExceptionGroup("", [RetryAfter(7)])]), 7.0),
+        (ExceptionGroup("", [ValueError()]), None),
+    ],
+)
+def test_the_longest_pause_that_was_asked_for_counts(error: BaseException, seconds: float | None) -> None:
+    assert asked_pause(error) == seconds
 
 
 async def test_a_decorated_step_just_runs_outside_of_a_workflow_and_inside_a_step() -> None:

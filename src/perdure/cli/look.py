@@ -1,5 +1,6 @@
 """Looking at executions, and stopping them: ls, show, logs, cancel."""
 
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -204,7 +205,7 @@ def _print_execution(one: "Execution", served: bool | None, behind: str) -> None
     elif served is False:
         phase.append(
             f"  nobody serves deployment {one.deployment_id!r}; start a worker with `perdure work --deployment "
-            f"{one.deployment_id} …`",
+            f"{shlex.quote(one.deployment_id or '')} …`",
             style="yellow",
         )
     elif one.phase is Phase.BLOCKED:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shlex
 from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -205,7 +206,7 @@ async def _alarm(engine: Engine) -> float:
                 amount,
                 deployment_id,
                 waited,
-                deployment_id,
+                shlex.quote(deployment_id),
             )
     return engine.spread(60.0)
 

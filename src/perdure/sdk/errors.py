@@ -135,7 +135,8 @@ class ExecutionCancelled(ExecutionFailed):
 
 
 class Fatal(PerdureError):
-    """Raise it in a step when trying again is pointless: the step fails at once, whatever its retry policy says."""
+    """Raise it in a step when trying again is pointless: the step fails at once, whatever its retry policy says. So it
+    does when it is one of a group, as a `TaskGroup` raises it."""
 
     code: ClassVar[str] = "FATAL"
 
@@ -143,7 +144,8 @@ class Fatal(PerdureError):
 class RetryAfter(PerdureError):
     """Raise it in a step to say when to try again, as a service does with its Retry-After header.
 
-    It replaces the delay that the policy would have drawn; the number of tries stays the policy's.
+    It replaces the delay that the policy would have drawn; the number of tries stays the policy's. Of a group, as a
+    `TaskGroup` raises it, the longest counts.
     """
 
     code: ClassVar[str] = "RETRY_AFTER"
@@ -151,6 +153,21 @@ class RetryAfter(PerdureError):
     def __init__(self, seconds: float, message: str = "") -> None:
         super().__init__(message or f"try again in {seconds:g} s")
         self.seconds = seconds
+
+
+def is_fatal(error: BaseException) -> bool:
+    """Whether it is `Fatal`, or a group with one."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(is_fatal, error.exceptions))
+    return isinstance(error, Fatal)
+
+
+def asked_pause(error: BaseException) -> float | None:
+    """How many seconds an error asks for before the next try, as `RetryAfter` or by an attribute `retry_after`."""
+    if isinstance(error, BaseExceptionGroup):
+        return max((asked for one in error.exceptions if (asked := asked_pause(one)) is not None), default=None)
+    asked = error.seconds if isinstance(error, RetryAfter) else getattr(error, "retry_after", None)
+    return float(asked) if isinstance(asked, int | float) else None
 
 
 class Postponed(PerdureError):

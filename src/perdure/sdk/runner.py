@@ -18,7 +18,7 @@ from msgspec import Raw
 
 from perdure.sdk import reports
 from perdure.sdk.context import Context
-from perdure.sdk.errors import Diverged, Fatal, Outdated, RetryAfter, Stuck
+from perdure.sdk.errors import Diverged, Outdated, RetryAfter, Stuck, is_fatal
 from perdure.sdk.payloads.errors import error_from_json, error_to_json
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.calls import Call, Effects, State
@@ -343,7 +343,7 @@ class Runner:
         workflow = self.worker.registry.workflows.get(self.claimed.workflow_id)
         delay: int | None = None
         cancelling = self.machine is not None and self.machine.cancel_requested
-        if workflow is not None and not isinstance(error, Fatal | Stuck) and not cancelling:
+        if workflow is not None and not is_fatal(error) and not isinstance(error, Stuck) and not cancelling:
             asked = error.seconds if isinstance(error, RetryAfter) else None
             delay = delay_us(workflow.retry, self.claimed.retry_count + 1, random.random(), asked)
         taken = self._to_take_back(error) if delay is not None else []

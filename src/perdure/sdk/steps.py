@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict, TypeVar, ove
 from msgspec import Struct
 
 from perdure.sdk.checks import name_of
-from perdure.sdk.errors import Evicted, Fatal, Misplaced, RecordedError, StepFailed
+from perdure.sdk.errors import Evicted, Misplaced, RecordedError, StepFailed, is_fatal
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import fingerprint_of_call
 from perdure.sdk.payloads.hints import hints_of
@@ -242,12 +242,15 @@ class StepCall:
         return self.fn(*self.args, **self.kwargs) if self.kwargs else self.fn(*self.args)
 
     def is_final(self, error: BaseException) -> bool:
-        """Whether `error` ends the step, however many tries are left."""
-        if isinstance(error, Fatal):
+        """Whether `error` ends the step, however many tries are left. Of a group, as a `TaskGroup` raises it, one is
+        enough, unless the group itself is meant."""
+        if is_fatal(error) or (self.fatal is not None and _is_one_of(error, self.fatal)):
             return True
-        if self.fatal is not None and _is_one_of(error, self.fatal):
-            return True
-        return self.retry_if is not None and not _is_one_of(error, self.retry_if)
+        if self.retry_if is not None and _is_one_of(error, self.retry_if):
+            return False
+        if isinstance(error, BaseExceptionGroup):
+            return any(map(self.is_final, error.exceptions))
+        return self.retry_if is not None
 
 
 def _is_one_of(error: BaseException, errors: Errors) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 from msgspec import Raw
 
-from perdure.sdk.errors import Fatal, RetryAfter
+from perdure.sdk.errors import Fatal, asked_pause
 from perdure.sdk.payloads.errors import error_from_json, error_to_json
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.calls import Call
@@ -173,11 +173,10 @@ class Tries:
     ) -> StepDone:
         """The failed try, and the pause before the next one if there is one. `expired`: its own time-out was over, and
         not one that its code has set."""
-        asked = error.seconds if isinstance(error, RetryAfter) else getattr(error, "retry_after", None)
+        asked = asked_pause(error)
         delay: int | None = None
         if not isinstance(error, asyncio.CancelledError) and not step.is_final(error):
-            seconds = float(asked) if isinstance(asked, int | float) else None
-            delay = delay_us(step.retry, tries, random.random(), seconds)
+            delay = delay_us(step.retry, tries, random.random(), asked)
         if expired and isinstance(error, TimeoutError) and not str(error):
             error = TimeoutError(f"step {call.key!r} took longer than its timeout of {step.timeout_seconds:g} s")
         value = error_to_json(error)

@@ -12,6 +12,7 @@ async def order(ctx: Context, order_id: int) -> str:
     return await charge(order_id)
 """
 
+import contextlib
 import functools
 import inspect
 import types
@@ -92,6 +93,20 @@ class Queue:
         return f"Queue({self.name!r}, concurrency_limit={self.concurrency_limit}, total_limit={self.total_limit})"
 
 
+def _check_parameters(fn: Callable[..., Any]) -> None:
+    """Raise `TypeError` unless a worker can call it with a context, or with one and an input."""
+    signature = inspect.signature(fn)
+    for given in ((None,), (None, None)):
+        with contextlib.suppress(TypeError):
+            signature.bind(*given)
+            return
+    what = f"{getattr(fn, '__name__', repr(fn))}{signature}"
+    raise TypeError(
+        f"A workflow is an `async def f(ctx, input)` or `f(ctx)`; {what} cannot be called so. Several values go into "
+        "one input: a dataclass, a dict."
+    )
+
+
 class Workflow(Generic[I_contra, R_co]):
     """A workflow: an `async def f(ctx, input)` and how it is to be run. Made by `@workflow`.
 
@@ -115,6 +130,7 @@ class Workflow(Generic[I_contra, R_co]):
     ) -> None:
         if not inspect.iscoroutinefunction(fn):
             raise TypeError(f"A workflow is an `async def f(ctx, input)`; {fn!r} is not async.")
+        _check_parameters(fn)
         if on_cancel not in ("cancel", "wake"):
             raise ValueError(f"on_cancel must be 'cancel' or 'wake', got {on_cancel!r}.")
         if run_timeout_seconds is not None and run_timeout_seconds < 1:

@@ -1,5 +1,6 @@
 """Starting executions: one by one, many independent ones, a batch, a child."""
 
+import shlex
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -74,7 +75,7 @@ async def _target(project_id: str, item: StartItem) -> _Target:
         if item.deployment_id is not None:
             raise DeploymentNotFound(
                 f"Deployment {item.deployment_id!r} does not exist, or is retired; "
-                f"start a worker with `--deployment {item.deployment_id}`."
+                f"start a worker with `--deployment {shlex.quote(item.deployment_id)}`."
             )
         if not item.accept_early:
             raise NoDeployment(
