@@ -316,6 +316,19 @@ async def test_when_the_clock_goes_back_no_lease_is_left_an_hour_long(world: Wor
     assert await world.reap() == 1
 
 
+@pytest.mark.parametrize("step", [3_600, -3_600])
+async def test_a_beat_to_a_server_that_has_not_seen_the_clock_step_shortens_no_lease(world: World, step: int) -> None:
+    await world.running()
+    for seconds in (step, -step, step, -step):  # the worker goes from one to the other
+        assert await world.beat() is not None
+        world.advance(seconds)
+        await world.store.write(claims.grant_leases(until_us=world.now_us + LEASE_US))
+        assert await world.beat() is not None
+        world.advance(-seconds)
+        assert await world.beat() is not None
+        world.advance(seconds)
+
+
 async def test_one_locked_registration_keeps_no_other_from_its_lease(
     world: World, database: str, on_postgresql: None
 ) -> None:

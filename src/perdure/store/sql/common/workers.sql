@@ -22,7 +22,7 @@ WHERE project_id = :project_id ORDER BY registered_at_us, id;
 
 -- name: beat_worker
 -- holds: worker=id
-UPDATE workers SET lease_until_us = :lease_until_us WHERE id = :id AND project_id = :project_id AND lease_until_us > :now_us
+UPDATE workers SET lease_until_us = {MAX|GREATEST}(lease_until_us, :lease_until_us) WHERE id = :id AND project_id = :project_id AND lease_until_us > :now_us
 RETURNING id;
 
 -- name: cut_lease
