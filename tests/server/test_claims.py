@@ -6,6 +6,11 @@ from uuid import uuid4
 import httpx2
 import pytest
 from tests.server.serving import Hand, Served, serving
+from uuid_utils import uuid7
+
+from perdure.store.verbs import access, starts
+from perdure.store.verbs.starts import New
+from perdure.wire.requests import StartItem
 
 
 @pytest.mark.parametrize("what", ["register", "claim", "report", "beat", "drain"])
@@ -120,6 +125,26 @@ async def test_a_claim_that_is_asked_again_lets_the_earlier_one_go_and_gets_its_
     handed = await second
     assert [item["id"] for item in handed["items"]] == [id]
     assert (await hand.say("claim", asked))["items"] == handed["items"]
+
+
+async def test_what_is_handed_over_while_its_claim_looks_comes_once(served: Served, hand: Hand) -> None:
+    claims = served.engine.claims
+    claiming = asyncio.create_task(hand.say("claim", hand.claiming(60)))
+    await served.until_waiting(hand.id)
+    poll = claims.take_offer(served.project_id)
+    assert poll is not None
+    new = New(str(uuid7()), StartItem("w", accept_early=True))
+    start = starts.start(
+        project_id=served.project_id, news=[new], now_us=served.engine.clock.now_us(), offer=poll.offer
+    )
+    _, handed = await served.engine.store.write(start)
+    looked = claims._turn
+    claims.stir(served.project_id)
+    poll.wake()  # a hint, before the start has said what it handed over
+    await served.until(lambda: claims._turn > looked)
+    await served.engine.store.write(access.touch(now_us=0))  # behind the look
+    claims.settle(poll, handed)
+    assert [item["id"] for item in (await claiming)["items"]] == [new.id]
 
 
 @pytest.mark.parametrize("url", ["http://[", "file:///etc/passwd"])

@@ -199,8 +199,9 @@ class Claims:
                         engine.doorbell.ring_one(poll.bells[0])  # there may be more for others
                 if poll.taken:  # executions are being started right into this claim's hands
                     await poll.settled.wait()
-                if poll.handed:
-                    items = [*items, *poll.handed]
+                if poll.handed:  # what the look found may be the same, if it looked while that was on its way
+                    found = {one.id for one in items}
+                    items += [one for one in poll.handed if one.id not in found]
                 left = until - asyncio.get_running_loop().time()
                 if items or news or left <= 0 or engine.closing:
                     return ClaimReply(items, news)
