@@ -481,4 +481,4 @@ def _bodies(ran: Counter[tuple[str, str]]) -> Iterator[None]:
     try:
         yield
     finally:
-        StepCall.call = call  # type: ignore[method-assign]
+        StepCall.call = call  # type: ignore[method-assign]  # back again

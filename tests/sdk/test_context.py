@@ -349,6 +349,8 @@ def test_a_workflow_may_have_further_parameters_with_defaults() -> None:
         ({"retry_if": TimeoutError}, ExceptionGroup("", [TimeoutError(), ValueError()]), True),
         ({"retry_if": ExceptionGroup}, ExceptionGroup("", [ValueError()]), False),
         ({"retry_if": ExceptionGroup}, ExceptionGroup("", [Fatal("no")]), True),
+        ({"retry_if": lambda error: True, "fatal": ValueError}, ExceptionGroup("", [ValueError()]), True),
+        ({"retry_if": lambda error: True, "fatal": ValueError}, ExceptionGroup("", [KeyError()]), False),
     ],
 )
 def test_errors_that_end_a_step(options: dict[str, Any], error: BaseException, final: bool) -> None:

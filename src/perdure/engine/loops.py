@@ -115,8 +115,8 @@ async def _reap_round(engine: Engine, *, away: bool) -> float:
 
     After a jump of the clock it does so for as long as a lease lasts: another server may not have seen the jump yet and
     renew leases by the old time. Whoever is still ahead after that, because the clock went back, is brought in line.
-    So it does when others have locked a registration that it was to grant a lease: that one gets it as soon as it is
-    free, and when it is not for a whole lease, it could not have beaten to any server.
+    It grants for a lease, too, when others have locked a registration that was to get one: that one gets it as soon as
+    it is free, and when it is not for a whole lease, it could not have beaten to any server.
     """
     now = boottime_us()
     tick_us = min(engine.lease_us // 4, 1_000_000)

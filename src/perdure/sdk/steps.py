@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict, TypeVar, ove
 from msgspec import Struct
 
 from perdure.sdk.checks import name_of
-from perdure.sdk.errors import Evicted, Misplaced, RecordedError, StepFailed, is_fatal
+from perdure.sdk.errors import Evicted, Fatal, Misplaced, RecordedError, StepFailed
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import fingerprint_of_call
 from perdure.sdk.payloads.hints import hints_of
@@ -200,7 +200,7 @@ def step(
             return context._step(plan, plan.name, plan.options, args, kwargs)
 
         call._perdure_options = options  # type: ignore[attr-defined]  # any function takes attributes
-        call._perdure_step = (call, fn)  # type: ignore[attr-defined]
+        call._perdure_step = (call, fn)  # type: ignore[attr-defined]  # as above
         return call
 
     return decorate if fn is None else decorate(fn)
@@ -243,14 +243,18 @@ class StepCall:
 
     def is_final(self, error: BaseException) -> bool:
         """Whether `error` ends the step, however many tries are left. Of a group, as a `TaskGroup` raises it, one is
-        enough, unless the group itself is meant."""
-        if is_fatal(error) or (self.fatal is not None and _is_one_of(error, self.fatal)):
+        enough, unless the group itself may be tried again."""
+        return self._is_fatal(error) or not self._may_be_tried_again(error)
+
+    def _is_fatal(self, error: BaseException) -> bool:
+        if isinstance(error, Fatal) or (self.fatal is not None and _is_one_of(error, self.fatal)):
             return True
-        if self.retry_if is not None and _is_one_of(error, self.retry_if):
-            return False
-        if isinstance(error, BaseExceptionGroup):
-            return any(map(self.is_final, error.exceptions))
-        return self.retry_if is not None
+        return isinstance(error, BaseExceptionGroup) and any(map(self._is_fatal, error.exceptions))
+
+    def _may_be_tried_again(self, error: BaseException) -> bool:
+        if self.retry_if is None or _is_one_of(error, self.retry_if):
+            return True
+        return isinstance(error, BaseExceptionGroup) and all(map(self._may_be_tried_again, error.exceptions))
 
 
 def _is_one_of(error: BaseException, errors: Errors) -> bool:

@@ -291,7 +291,7 @@ class Machine(Asked):
         if kind is Kind.MESSAGE:
             self.messages.append(row.name or "")
             return None
-        timer = self.loop.timers.get(key) if kind is Kind.TIMER else None  # type: ignore[arg-type]
+        timer = self.loop.timers.get(key) if kind is Kind.TIMER else None  # type: ignore[arg-type]  # has one
         if timer is not None:
             if self._is_excused(row) and row.at_us < timer.due_us - TIMER_EARLY_US:
                 return self._keep_aside(row, None)
@@ -302,8 +302,8 @@ class Machine(Asked):
                 if not future.done():
                     future.set_result(row)
             return None
-        if self._given_up.get(key) is kind:  # type: ignore[arg-type]
-            del self._given_up[key]  # type: ignore[arg-type]
+        if self._given_up.get(key) is kind:  # type: ignore[arg-type]  # None is no key
+            del self._given_up[key]  # type: ignore[arg-type]  # found there
             if kind is Kind.STEP and not row.ok:
                 self._note_failure(row, seen=False)
             if kind is Kind.EVENT and self._late_events is not None:

@@ -31,7 +31,7 @@ def patch_asyncio(loop_class: type[Any]) -> None:
             number = self._perdure_number = loop.next_number()
         return number
 
-    asyncio.tasks._GatheringFuture.__hash__ = number_gathered  # type: ignore[attr-defined]
+    asyncio.tasks._GatheringFuture.__hash__ = number_gathered  # type: ignore[attr-defined]  # typeshed does not know it
 
     there = vars(asyncio.tasks)
     original = asyncio.as_completed
@@ -76,6 +76,6 @@ def patch_anyio(loop_class: type[Any]) -> None:
             loop.call_soon_threadsafe(lambda: None)
         return await plain_run(*args, **kwargs)
 
-    backend.AsyncIOBackend.run_sync_in_worker_thread = run_sync_in_worker_thread  # type: ignore[method-assign]
+    backend.AsyncIOBackend.run_sync_in_worker_thread = run_sync_in_worker_thread  # type: ignore[method-assign]  # a patch
     NumberedScope.__name__ = NumberedScope.__qualname__ = "CancelScope"
     backend.CancelScope = NumberedScope  # type: ignore[misc]  # the name by which anyio makes its scopes
