@@ -58,7 +58,10 @@ BLOCKED_LOOK_SECONDS: Final = 0.02
 KEY: Final = "crash-everywhere"
 CRASHES_MAX: Final = 10_000
 CHANGES: Final = frozenset(
-    {"start", "report", "report_offered", "claim", "wake_due", "end_overdue", "publish", "resume", "cancel"}
+    {
+        *("start", "report", "report_offered", "record_steps", "claim", "wake_due", "end_overdue"),
+        *("publish", "resume", "cancel"),
+    }
 )
 """The verbs that move an execution; the others are housekeeping."""
 

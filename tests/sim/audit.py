@@ -232,6 +232,10 @@ class Audit:
                 raise Violation("no verb breaks", f"{verb.name} raised {error!r}")
             if verb.name == "report":
                 self._reported(verb.values, answer, error)
+            elif verb.name == "record_steps":
+                items: list[ReportItem] = verb.values["items"]
+                for item, reply in zip(items, answer or [None] * len(items), strict=True):
+                    self._reported({**verb.values, "item": item}, reply, error)
             elif verb.name == "report_offered":
                 self._reported(verb.values, None if answer is None else answer[0], error)
             elif verb.name == "beat" and answer is not None and "grant_leases" not in names:

@@ -60,7 +60,20 @@ from perdure.wire.transcripts import OnConflict
 from perdure.wire.workflows import WorkflowType
 
 REPORTS = (
-    *("acknowledge", "step", "failed try", "log", "emit", "timer", "publish in", "open", "close", "answer", "child"),
+    *(
+        "acknowledge",
+        "step",
+        "steps together",
+        "failed try",
+        "log",
+        "emit",
+        "timer",
+        "publish in",
+        "open",
+        "close",
+        "answer",
+        "child",
+    ),
     *("read", "say", "summarize", "take"),
     *("child into a claim", "end into a claim"),
     *("complete", "fail", "retry", "release", "block", "cancelled", "suspend", "suspend on a timer"),
@@ -231,6 +244,12 @@ class Scene:
                 return accounts.remove_member(project_id=PROJECT, user_id=dice.choice(["ann", "bob"]))
             case "cut a lease":
                 return claims.cut_lease(worker_id="w", until_us=now_us + n)
+            case "steps together":
+                two = dice.sample(["runs", "parent", "kid"], 2)
+                said = [
+                    ReportItem(self.ids[one], 1, dice.randint(2, 4), self.seen[one], [step("s1", n)]) for one in two
+                ]
+                return reports.record_steps(worker_id="w", items=said, **same)
             case "touch":
                 return access.touch(now_us=now_us + n)
             case "new epoch":

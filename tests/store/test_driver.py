@@ -12,17 +12,17 @@ from pathlib import Path
 import apsw
 import pytest
 from tests.store.disk import Disk, watched_disk
-from tests.store.world import World, raw
+from tests.store.world import World, raw, step
 
 from perdure.store import sqlite
 from perdure.store.interface import Counted, Tell, Trouble, query, query_many, verb
 from perdure.store.open import open_store
 from perdure.store.sqlite import NotOurFile, SQLiteStore, StoreInUse
-from perdure.store.verbs import access, looks
+from perdure.store.verbs import access, looks, reports
 from perdure.store.verbs.rows import journal_row
 from perdure.wire.errors import BadRequest, NotFound, Unavailable, UnknownOutcome
 from perdure.wire.records import Kind
-from perdure.wire.requests import StartItem
+from perdure.wire.requests import ReportItem, StartItem
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -106,6 +106,16 @@ async def test_a_group_is_bounded(store: SQLiteStore) -> None:
     assert len(answers) == 2_500
     assert store.groups == 3
     assert await store.read(read_note(name="n")) == "2499"
+
+
+async def test_a_group_is_bounded_by_what_its_verbs_write_too(store: SQLiteStore) -> None:
+    """A worker's report is one verb, however many steps it brings."""
+    items = [ReportItem("nothing", 1, 1, 1, [step("s")])] * 300
+    many = [reports.record_steps(project_id="p", worker_id="w", items=items, now_us=1) for _ in range(7)]
+    for replies in await store.write_all(many):
+        assert not isinstance(replies, Exception)
+        assert all(reply.lost for reply in replies)
+    assert (store.group_verbs, store.groups) == (7, 2)
 
 
 async def test_a_refusal_in_a_group_disturbs_nobody(store: SQLiteStore) -> None:

@@ -118,7 +118,10 @@ def _queries() -> dict[str, Statement]:
 
 def _rows(store: SQLiteStore, statement: Statement, values: Sequence[Any]) -> Sequence[Any]:
     rows = store._writer.execute(statement.sql, values).fetchall()
-    return [()] * store._writer.changes() if statement.counted else rows
+    if statement.counted:
+        assert statement.holds is not None
+        return [(values[statement.holds[1]],)] * store._writer.changes()  # as by RETURNING
+    return rows
 
 
 async def _in_lockstep(verbs: Sequence[Verb[Any]], named: Named, store: SQLiteStore) -> list[Any]:

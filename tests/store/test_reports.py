@@ -5,6 +5,7 @@ from msgspec import Raw, json
 from tests.store.world import (
     BLOCK,
     CANCELLED,
+    PROJECT,
     RELEASE,
     SECOND,
     World,
@@ -16,7 +17,7 @@ from tests.store.world import (
     step,
 )
 
-from perdure.store.verbs import looks
+from perdure.store.verbs import looks, reports
 from perdure.wire.records import Kind
 from perdure.wire.requests import (
     Answer,
@@ -394,3 +395,37 @@ async def test_a_step_gets_the_next_number_and_no_earlier_time_whatever_its_work
     assert ([row.seq for row in told.rows], told.accepted, told.at_us) == ([3], [4], world.now_us)
     assert (await world.report(id, [step("d")], seen=9)).accepted == [5]
     assert [(row.seq, row.key) for row in (await world.journal(id))[1:]] == [(2, "a"), (3, "b"), (4, "c"), (5, "d")]
+
+
+async def test_steps_that_are_recorded_together_are_answered_as_each_by_itself(world: World) -> None:
+    """Whatever became of some of them: a repeat, a stale attempt, rows that the worker has not seen, an early clock."""
+
+    async def scene() -> list[ReportItem]:
+        plain, later, stale, again, ended, ahead = [await world.running() for _ in range(6)]
+        await world.report(later, [answer_wait("k")])
+        await world.resume(later, "k")
+        repeat = ReportItem(again, 1, 1, 1, [step("s", 3)])
+        await world.send(repeat)
+        await world.finish(ended)
+        world.advance(10)
+        await world.report(ahead, [step("r")])
+        world.advance(-10)
+        return [
+            ReportItem(plain, 1, 1, 1, [step("s", 1)]),
+            ReportItem(later, 1, 2, 1, [step("s", 2, ok=False)]),
+            ReportItem(stale, 2, 1, 1, [step("s")]),
+            repeat,
+            ReportItem(ended, 1, 2, 1, [step("s")]),
+            ReportItem(ahead, 1, 2, 2, [step("s")]),
+        ]
+
+    one_by_one = await scene()
+    expected = [await world.send(item) for item in one_by_one]
+    items = await scene()
+    assert all(map(reports.is_next_step, items))
+    together = reports.record_steps(project_id=PROJECT, worker_id="w", items=items, now_us=world.now_us)
+    assert await world.store.write(together) == expected
+    for item, other in zip(items, one_by_one, strict=True):
+        assert await world.journal(item.execution_id) == await world.journal(other.execution_id)
+        assert await world.phase(item.execution_id) == await world.phase(other.execution_id)
+    assert [reply.accepted for reply in expected] == [[2], [3], [], [2], [], [3]]

@@ -363,28 +363,29 @@ class Claims:
         engine = self._engine
         now_us = engine.clock.now_us()
         problems = [check_report(item) for item in request.items]
+        items = [item for item, problem in zip(request.items, problems, strict=True) if problem is None]
+        steps = _steps_of(items) if engine.store.alone else {}
+        others = [item for item in items if item.execution_id not in steps] if steps else items
         # A claim that waits takes at once what one item makes ready; what several do is left to the next claim.
-        offered = self.take_offer(project_id) if sum(map(_makes_ready, request.items)) == 1 else None
+        offered = self.take_offer(project_id) if sum(map(_makes_ready, others)) == 1 else None
         offer = None if offered is None else offered.offer
         verbs: list[Verb[Any]] = []
-        for item, problem in zip(request.items, problems, strict=True):
-            if problem is not None:
-                continue
-            same: dict[str, Any] = {
-                "project_id": project_id,
-                "worker_id": request.worker_id,
-                "item": recordable(item),
-                "now_us": now_us,
-                "ids": fresh_ids(item),
-            }
+        same: dict[str, Any] = {"project_id": project_id, "worker_id": request.worker_id, "now_us": now_us}
+        for item in others:
+            its: dict[str, Any] = {**same, "item": recordable(item), "ids": fresh_ids(item)}
             if offer is not None and _makes_ready(item):
-                verbs.append(reports.report_offered(**same, offer=offer))
+                verbs.append(reports.report_offered(**its, offer=offer))
             else:
-                verbs.append(reports.report(**same))
+                verbs.append(reports.report(**its))
+        if steps:
+            verbs.append(reports.record_steps(**same, items=list(steps.values())))
         handed: list[Claimed] = []
         replies: list[ItemReply] = []
+        recorded: Any = ()
         try:
             answers: Sequence[Any] = await engine.store.write_all(verbs)
+            if steps:
+                *answers, recorded = answers
             for answer in answers:
                 if isinstance(answer, tuple):
                     answer, handed = answer
@@ -392,8 +393,20 @@ class Claims:
         finally:
             if offered is not None:
                 self.settle(offered, handed)
-        rest = iter(replies)
-        return ReportReply([next(rest) if p is None else ItemReply(problem=p) for p in problems])
+        if isinstance(recorded, PerdureError):
+            recorded = [_reply(recorded)] * len(steps)
+        elif isinstance(recorded, Exception):  # whichever is to blame, the others are taken without it
+            alone = [reports.report(**same, item=item) for item in steps.values()]
+            recorded = [_reply(answer) for answer in await engine.store.write_all(alone)]
+        rest, taken = iter(replies), iter(recorded)
+        return ReportReply(
+            [
+                ItemReply(problem=problem)
+                if problem is not None
+                else next(taken if item.execution_id in steps else rest)
+                for item, problem in zip(request.items, problems, strict=True)
+            ]
+        )
 
     async def beat(self, project_id: str, request: BeatRequest) -> BeatReply:
         """Renew a registration's lease; tells what it holds, and whether it lost everything."""
@@ -454,6 +467,16 @@ def _check_triggers(request: RegisterRequest) -> None:
             raise BadValue(f"`triggers` names workflow {spec.workflow_id!r}, which is not among `workflows`.")
     if len({(spec.workflow_id, spec.topic) for spec in request.triggers}) != len(request.triggers):
         raise BadValue("`triggers` names a trigger twice; a workflow has one for each topic.")
+
+
+def _steps_of(items: Sequence[ReportItem]) -> dict[str, ReportItem]:
+    """By execution, the items that can be recorded together: each says the outcome of a step, and nothing else. None
+    where an execution has several items: their order counts."""
+    by_execution = {item.execution_id: item for item in items}
+    if len(by_execution) < len(items):
+        return {}
+    steps = {id: item for id, item in by_execution.items() if reports.is_next_step(item)}
+    return steps if len(steps) > 1 else {}
 
 
 def _makes_ready(item: ReportItem) -> bool:

@@ -160,6 +160,7 @@ NAMED: Final[dict[str, Callable[[Values], Iterable[Row]]]] = {
     "publish_once": _publish,
     "report": _report,
     "report_offered": _report,
+    "record_steps": lambda values: [("execution", item.execution_id) for item in values["items"]],
     "resume": _execution,
     "reserve": _reserve,
     "settle": lambda values: [("reservation", values["request"].reservation_id)],
@@ -288,4 +289,6 @@ def weight(verb: Verb[Any]) -> int:
         return 1 + len(verb.values["item"].entries)
     if verb.name in ("start", "start_batch", "start_children"):
         return len(verb.values["news"])
+    if verb.name == "record_steps":
+        return 2 * len(verb.values["items"])
     return 1

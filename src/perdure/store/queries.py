@@ -13,7 +13,8 @@ transaction need that; a statement without it is refused at start. A look that a
 too. `-- effect: none` stands at a write that only locks. `-- bulk: …` asks for a second text, for PostgreSQL, that
 takes many rows of values at once, and names those that are no texts: `-- bulk: now_us seq; bytes value`.
 `-- answer: how many` says that of the answer only the number of rows counts: for RETURNING SQLite makes a table, which
-costs as much as the change. `-- late: table` stands at rows that nothing but looks at that table needs: a driver may
+costs as much as the change. Asked with many rows of values, it answers with the value that names what it holds for each
+row that it changed. `-- late: table` stands at rows that nothing but looks at that table needs: a driver may
 write them at the end of the transaction, together. `-- alone: why` stands at what no other transaction may be under way
 beside, of any server: a driver that runs several at once runs the verb again, alone.
 """
@@ -57,7 +58,7 @@ class Statement(NamedTuple):
     effect: bool = False
     """Whether it changes anything when it answers with a row, or has no rows to answer with."""
     counted: bool = False
-    """Whether an empty row for each that it changed is its answer."""
+    """Whether an empty row for each that it changed is its answer (of many, the value that names what it holds)."""
     late: str | None = None
     """The table that it only adds rows to, which may be written later in the same transaction, with those of others."""
     alone: bool = False

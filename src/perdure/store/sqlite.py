@@ -33,6 +33,7 @@ from uuid_utils import uuid4
 from perdure.store.disk import sync
 from perdure.store.interface import Counted, Hint, Query, Trouble, Verb
 from perdure.store.migrate import Schema, migrations, planner_statistics, statements
+from perdure.store.named import weight
 from perdure.store.queries import load
 from perdure.store.sqlite_run import Run
 from perdure.wire.errors import PerdureError, Unavailable, UnknownOutcome
@@ -54,6 +55,9 @@ SETTINGS = (
     "temp_store=MEMORY",
 )
 GROUP_MAX = 1_000
+"""Verbs in a group."""
+GROUP_ROWS_MAX = 2_000
+"""About how many rows a group writes, more than one verb provided."""
 BUSY_MS = 1_000
 """How long a statement waits for somebody else's program that has the file open (none should)."""
 CHECKPOINT_PAGES = 2_000
@@ -264,7 +268,8 @@ class SQLiteStore:
         if self._busy or not self._inbox:
             return
         self._busy = True
-        group, self._inbox = self._inbox[:GROUP_MAX], self._inbox[GROUP_MAX:]
+        amount = self._group_size()
+        group, self._inbox = self._inbox[:amount], self._inbox[amount:]
         started = time.perf_counter()
         try:
             self._writer.execute("BEGIN IMMEDIATE")
@@ -279,6 +284,15 @@ class SQLiteStore:
             self._thread = threading.Thread(target=self._work, name="perdure-commit", daemon=True)
             self._thread.start()
         self._jobs.put(lambda: self._commit(group, outcomes, hints, started))
+
+    def _group_size(self) -> int:
+        """How many of the verbs that wait may run at once: the loop does nothing else meanwhile."""
+        rows = 0
+        for amount, (verb, _) in enumerate(self._inbox[:GROUP_MAX]):
+            if rows >= GROUP_ROWS_MAX:
+                return amount
+            rows += weight(verb)
+        return GROUP_MAX
 
     def _run(self, group: Sequence[tuple[Verb[Any], Any]]) -> tuple[list[tuple[Any, Exception | None]], list[Hint]]:
         """The verbs' results inside the open transaction. With a savepoint each once one has failed after a write."""

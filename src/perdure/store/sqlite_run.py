@@ -1,6 +1,6 @@
 """Runs verbs on one SQLite connection: each query they await is executed, its rows sent back into them."""
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 import apsw
@@ -78,6 +78,9 @@ class Run:
                         # What has nothing to answer with has written, for all that is known.
                         if statement.writes and (send or not (statement.returns or statement.counted)):
                             self.wrote = True
+                    elif statement.counted:
+                        send = self._moved(statement, asked.values)
+                        self.wrote = self.wrote or bool(send)
                     elif asked.values:
                         self.wrote = True
                         send = self._executemany(statement.sql, asked.values).fetchall()
@@ -93,6 +96,18 @@ class Run:
             return result
         finally:
             coroutine.close()
+
+    def _moved(self, statement: Statement, rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """Run a counted statement for each of `rows`; the values that name what it changed."""
+        execute, changes, sql = self._execute, self._changes, statement.sql
+        assert statement.holds is not None
+        place = statement.holds[1]
+        found: list[tuple[Any, ...]] = []
+        for row in rows:
+            execute(sql, row)
+            if changes():
+                found.append((row[place],))
+        return found
 
     def write_late(self) -> None:
         """Write what was put off."""

@@ -31,6 +31,7 @@ from perdure.wire.requests import (
     CloseWait,
     Complete,
     End,
+    Entry,
     Fail,
     ItemReply,
     LeaveMessages,
@@ -68,8 +69,8 @@ async def report(
     if is_final(end):
         return await _finish(project_id, worker_id, item, end, now_us)
     entries = item.entries
-    if end is None and len(entries) == 1 and type(entries[0]) is StepDone and not (item.logs or item.stream):
-        return await _record(project_id, worker_id, item, entries[0], now_us)
+    if is_next_step(item):
+        return await _record(project_id, worker_id, item, now_us)
     if type(end) is Suspend and not (entries or end.waits or item.logs or item.progress or item.stream):
         reply = await suspend_next(project_id, worker_id, item, end, now_us)
         if reply is not None:
@@ -88,6 +89,40 @@ async def report_offered(
     if is_final(item.end):
         return await _finish(project_id, worker_id, item, item.end, now_us, hands), hands.given
     return await _take(project_id, worker_id, item, now_us, ids, hands), hands.given
+
+
+@verb
+async def record_steps(
+    *, project_id: str, worker_id: str, items: Sequence[ReportItem], now_us: int
+) -> Sequence[ItemReply]:
+    """As `report` for each of `items`, which are by far the most frequent ones (`is_next_step`) and of an execution
+    each. A driver that sends one statement at a time is asked for two by all of them together."""
+    fences = [
+        (item.number, now_us, project_id, item.execution_id, item.attempt, worker_id, item.seen + 1) for item in items
+    ]
+    moved = {row[0] for row in await query_many("advance_next", fences)}
+    recorded = [item for item in items if item.execution_id in moved]
+    await query_many("insert_journal", [_outcome(item, item.seen + 1, now_us, item.entries[0]) for item in recorded])
+    await Tell(*[Written(item.execution_id) for item in recorded])
+    return [
+        ItemReply(accepted=[item.seen + 1], at_us=now_us)
+        if item.execution_id in moved
+        else await _record_later(project_id, worker_id, item, now_us)
+        for item in items
+    ]
+
+
+def is_next_step(item: ReportItem) -> bool:
+    """Whether an item says the outcome of one step, and nothing else."""
+    return (
+        item.end is None
+        and len(item.entries) == 1
+        and type(item.entries[0]) is StepDone
+        and item.entries[0].last
+        and item.number != 0
+        and item.progress is None
+        and not (item.logs or item.stream)
+    )
 
 
 def is_final(end: End | None) -> TypeGuard[Complete | Fail | Cancelled]:
@@ -136,7 +171,7 @@ async def _take(
     seq = first
     for entry in entries:
         if type(entry) is StepDone or type(entry) is TimerFired:
-            rows.append(_outcome(at, seq, entry))
+            rows.append(_outcome(at, seq, at_us, entry))
             accepted.append(seq)
             seq += 1
         elif type(entry) is CloseWait:
@@ -178,27 +213,44 @@ async def _take(
     return ItemReply(rows=found, more=more, ended=stopped, accepted=accepted, at_us=at_us, problem=problem)
 
 
-async def _record(project_id: str, worker_id: str, item: ReportItem, step: StepDone, now_us: int) -> ItemReply:
-    """By far the most frequent report, one step's outcome: the same guarded write and insert without the way around."""
-    fence: dict[str, object] = {
-        "project_id": project_id,
-        "id": item.execution_id,
-        "attempt": item.attempt,
-        "worker_id": worker_id,
-        "number": item.number,
-        "now_us": now_us,
-    }
-    seq, at_us = item.seen + 1, now_us
-    unseen: list[Row] = []
-    more = False
-    if not step.last or item.progress is not None or not await query("advance_next", seq=seq, **fence):
-        guarded = await query("advance", rows=1, outcomes=int(step.last), progress=_bytes(item.progress), **fence)
-        if not guarded:
-            return await _refused(project_id, worker_id, item)
-        seq, at_us = guarded[0][0] - 1, guarded[0][2]
-        unseen, more = await _unseen(item, seq)
-    at = At(project_id, item.execution_id, item.attempt, worker_id, now_us, at_us)
-    await query_many("insert_journal", (_outcome(at, seq, step),))
+async def _record(project_id: str, worker_id: str, item: ReportItem, now_us: int) -> ItemReply:
+    """One step's outcome: the same guarded write and insert as `_take`, without the way around."""
+    moved = await query(
+        "advance_next",
+        number=item.number,
+        now_us=now_us,
+        project_id=project_id,
+        id=item.execution_id,
+        attempt=item.attempt,
+        worker_id=worker_id,
+        seq=item.seen + 1,
+    )
+    if not moved:
+        return await _record_later(project_id, worker_id, item, now_us)
+    await query_many("insert_journal", (_outcome(item, item.seen + 1, now_us, item.entries[0]),))
+    await Tell(Written(item.execution_id))
+    return ItemReply(accepted=[item.seen + 1], at_us=now_us)
+
+
+async def _record_later(project_id: str, worker_id: str, item: ReportItem, now_us: int) -> ItemReply:
+    """As `_record`, where others have written to the journal since the worker looked, or the clock has gone back."""
+    guarded = await query(
+        "advance",
+        project_id=project_id,
+        id=item.execution_id,
+        attempt=item.attempt,
+        worker_id=worker_id,
+        number=item.number,
+        rows=1,
+        outcomes=1,
+        progress=None,
+        now_us=now_us,
+    )
+    if not guarded:
+        return await _refused(project_id, worker_id, item)
+    seq, at_us = guarded[0][0] - 1, guarded[0][2]
+    unseen, more = await _unseen(item, seq)
+    await query_many("insert_journal", (_outcome(item, seq, at_us, item.entries[0]),))
     await Tell(Written(item.execution_id))
     return ItemReply(unseen, more, accepted=[seq], at_us=at_us)
 
@@ -207,16 +259,17 @@ def _bytes(value: Raw | None) -> bytes | None:
     return None if value is None else bytes(value)
 
 
-def _outcome(at: At, seq: int, entry: StepDone | TimerFired) -> JournalRow:
+def _outcome(of: At | ReportItem, seq: int, at_us: int, entry: Entry) -> JournalRow:
+    """The row of a step or a timer of an execution that `of` names."""
     if type(entry) is TimerFired:
-        return journal_row(at.execution_id, seq, at.at_us, Kind.TIMER, at.attempt, key=entry.key)
+        return journal_row(of.execution_id, seq, at_us, Kind.TIMER, of.attempt, key=entry.key)
     assert type(entry) is StepDone
     return (
-        at.execution_id,
+        of.execution_id,
         seq,
-        at.at_us,
+        at_us,
         "step" if entry.last else "step_failed",
-        at.attempt,
+        of.attempt,
         entry.key,
         entry.name,
         entry.fingerprint,
@@ -442,9 +495,8 @@ async def _finish(
     if not guarded:
         return await _refused(project_id, worker_id, item)
     next_seq, at_us, workflow_id, parent_id, step_key, limited, batch_id, waits, told = guarded[0]
-    at = At(project_id, item.execution_id, item.attempt, worker_id, now_us, at_us)
     seq = next_seq - len(outcomes) - 1
-    rows = [_outcome(at, seq + n, entry) for n, entry in enumerate(outcomes)]
+    rows = [_outcome(item, seq + n, at_us, entry) for n, entry in enumerate(outcomes)]
     rows.append(
         journal_row(
             item.execution_id, next_seq - 1, at_us, kind, item.attempt, ok=detail is None, value=detail or b"null"
