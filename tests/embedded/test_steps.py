@@ -25,6 +25,7 @@ from perdure.engine.clock import ManualClock
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed, Fatal, RecordedError, RetryAfter, StepFailed
 from perdure.sdk.steps import current_step, step
+from perdure.sdk.tries import READ_BYTES_MAX
 from perdure.sdk.workflow import Registry
 from perdure.wire.errors import BadValue
 from perdure.wire.records import Kind
@@ -617,6 +618,32 @@ async def test_values_come_back_as_their_hints_say(house: House) -> None:
             b"\x00\xff",
             Colour.RED,
         )
+
+
+async def test_a_value_is_read_back_once_and_is_the_code_s_own(house: House) -> None:
+    """What it was read back as when it was written; a large one does not wait in memory, and is read again."""
+    app = Registry()
+    made: list[object] = []
+
+    class Text(msgspec.Struct):
+        text: str
+
+        def __post_init__(self) -> None:
+            made.append(self)
+
+    async def write(length: int) -> Text:
+        return Text("x" * length)
+
+    @app.workflow
+    async def one(ctx: Context, length: int) -> int:
+        made.clear()
+        text = await ctx.step(write, length)
+        assert text is made[-1] and text == made[0] and text is not made[0]
+        return len(made)
+
+    async with house.open(app) as p:
+        assert await (await p.start(one, 5)).result() == 2
+        assert await (await p.start(one, READ_BYTES_MAX)).result() == 3
 
 
 async def test_big_values_pass_and_too_big_ones_fail_their_step(house: House) -> None:

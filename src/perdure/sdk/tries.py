@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 from msgspec import Raw
 
 from perdure.sdk.errors import Fatal, asked_pause
 from perdure.sdk.payloads.errors import error_from_json, error_to_json
-from perdure.sdk.payloads.values import encode
+from perdure.sdk.payloads.values import encode_and_read
 from perdure.sdk.replay.calls import Call
 from perdure.sdk.steps import StepCall, StepInfo, running_step
 from perdure.wire.records import Row
@@ -21,6 +21,9 @@ from perdure.wire.retry import delay_us
 
 if TYPE_CHECKING:
     from perdure.sdk.runner import Runner
+
+READ_BYTES_MAX: Final = 1 << 18
+"""What a larger value was read back as does not stay in memory until it is recorded; it is read again."""
 
 
 class _Pause(NamedTuple):
@@ -140,15 +143,10 @@ class Tries:
             else:
                 async with asyncio.timeout(step.timeout_seconds) as scope:
                     value = await (step.call() if step.is_async else worker.in_thread(step))
-            done = StepDone(
-                call.key,
-                call.name or call.key,
-                call.fingerprint,
-                True,
-                Raw(encode(value, step.result_type, where=f"result of step {call.key!r}")),
-                started_at_us,
-                tries,
-            )
+            data, read = encode_and_read(value, step.result_type, where=f"result of step {call.key!r}")
+            done = StepDone(call.key, call.name or call.key, call.fingerprint, True, Raw(data), started_at_us, tries)
+            if len(data) <= READ_BYTES_MAX:
+                call.read = (done.value, read)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # user code may raise anything; sys.exit() in a step does not end the worker

@@ -28,10 +28,15 @@ def encode(value: object, type_: Any = Any, *, where: str = "value") -> bytes:
     Traceback (most recent call last):
     perdure.wire.errors.BadValue: input.items[0].price: nan is not JSON; only finite numbers are
     """
+    return encode_and_read(value, type_, where=where)[0]
+
+
+def encode_and_read(value: object, type_: Any = Any, *, where: str = "value") -> tuple[bytes, Any]:
+    """As `encode`; with what `decode` would make of it."""
     if type(value) is msgspec.Raw and type_ is msgspec.Raw:
         # JSON that somebody else has written, for a reader who takes it as it is: nothing can be lost on the way.
         check_json(memoryview(value), where=where)
-        return bytes(value)
+        return bytes(value), value
     reader = reader_of(type_, where)
     try:
         data = write(value)
@@ -51,13 +56,13 @@ def encode(value: object, type_: Any = Any, *, where: str = "value") -> bytes:
         raise BadValue(_complaint(where, error)) from error
     same = _equal(twin, value)
     if same and (reader.is_plain or _is_finite(value, data)):
-        return data
+        return data, twin
     refuse(value, value if same else twin, where)
     if reader.guesses and not same:
         raise BadValue(
             f"{where}: would come back as another member of `{name_of(type_)}`, which JSON cannot tell apart"
         )
-    return data
+    return data, twin
 
 
 def decode(data: bytes, type_: Any = Any, *, where: str = "value") -> Any:

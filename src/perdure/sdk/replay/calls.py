@@ -3,8 +3,9 @@
 from asyncio import Future
 from collections.abc import Sequence
 from enum import Enum
+from typing import Any
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.whereabouts import where
@@ -14,7 +15,7 @@ from perdure.wire.records import Kind, Row
 class Call:
     """One thing that workflow code asked for."""
 
-    __slots__ = ("fingerprint", "future", "issued", "key", "kind", "name", "request")
+    __slots__ = ("fingerprint", "future", "issued", "key", "kind", "name", "read", "request")
 
     def __init__(self, key: str, kind: Kind, name: str | None, fingerprint: str | None, request: object) -> None:
         self.key = key
@@ -24,6 +25,9 @@ class Call:
         self.request = request
         self.future: Future[Row] | None = None
         self.issued = False
+        self.read: tuple[Raw, Any] | None = None
+        """Of a step that ran here: its value as it was reported, and what was read back from that. The code gets it, if
+        that is the value which is recorded."""
 
     @property
     def source(self) -> str | None:
