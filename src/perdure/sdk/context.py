@@ -58,7 +58,7 @@ from perdure.sdk.events import (
 )
 from perdure.sdk.logs import add_line, line_of
 from perdure.sdk.payloads.values import encode
-from perdure.sdk.replay.calls import Call
+from perdure.sdk.replay.calls import STEP, Call
 from perdure.sdk.replay.machine import Machine
 from perdure.sdk.replay.refusals import misplaced
 from perdure.sdk.steps import (
@@ -81,7 +81,6 @@ from perdure.sdk.workflow import (
     Workflow,
 )
 from perdure.wire.codec import NAME_BYTES_MAX
-from perdure.wire.records import Kind
 from perdure.wire.requests import Claimed, LogLine
 from perdure.wire.streams import ITEM_BYTES_MAX
 from perdure.wire.transcripts import Transcript
@@ -316,7 +315,7 @@ class Context:
         key: str | None = None,
     ) -> Coroutine[object, None, Any]:
         call = self.machine.new_call(
-            Kind.STEP,
+            STEP,
             name,
             fingerprint_of_step(name, args, kwargs) if args or kwargs else None,
             StepCall(

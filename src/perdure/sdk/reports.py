@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from perdure.sdk.replay.calls import STEP, STEP_FAILED
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import Kind, Row
 from perdure.wire.requests import (
@@ -66,7 +67,7 @@ def merge(item: ReportItem, reply: ItemReply) -> list[Row]:
                 Row(
                     seq,
                     reply.at_us,
-                    Kind.STEP if entry.last else Kind.STEP_FAILED,
+                    STEP if entry.last else STEP_FAILED,
                     item.attempt,
                     entry.key,
                     entry.name,

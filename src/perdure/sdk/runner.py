@@ -21,7 +21,7 @@ from perdure.sdk.context import Context
 from perdure.sdk.errors import Diverged, Outdated, RetryAfter, Stuck, is_fatal
 from perdure.sdk.payloads.errors import error_from_json, error_to_json
 from perdure.sdk.payloads.values import encode
-from perdure.sdk.replay.calls import Call, Effects, State
+from perdure.sdk.replay.calls import AGAIN, DONE, STEP, STEP_FAILED, SUSPENDED, TRANSCRIPT, Call, Effects
 from perdure.sdk.replay.failures import steps_to_blame
 from perdure.sdk.replay.machine import Machine
 from perdure.sdk.transcripts import Unread
@@ -187,9 +187,9 @@ class Runner:
             self.fetched = rows[-1].seq
             self._rows_at = self.worker.loop.time()
             for row in rows:
-                if row.kind is Kind.STEP_FAILED and row.key is not None:
+                if row.kind is STEP_FAILED and row.key is not None:
                     self.tries.note_failure(row)
-                elif row.kind is Kind.TRANSCRIPT:
+                elif row.kind is TRANSCRIPT:
                     speaks_of_transcripts = True
         if speaks_of_transcripts:
             if self._unread is None:
@@ -231,21 +231,21 @@ class Runner:
 
     def _apply(self, effects: Effects) -> None:
         state = effects.state
-        if state is State.AGAIN:
+        if state is AGAIN:
             self.worker.loop.call_soon(self.feed, ())
             return
         for call in effects.abandoned:
             self._abandon(call)
         for call in effects.started:
-            if call.kind is Kind.STEP:
+            if call.kind is STEP:
                 self.tries.start(call)
             else:
                 self.entries.append(call.request)  # type: ignore[arg-type]  # every other call carries its wire entry
-        if state is State.DONE:
+        if state is DONE:
             self._finish(self._outcome())
             return
         self._set_timer(effects.timer)
-        if state is State.SUSPENDED:
+        if state is SUSPENDED:
             self._suspend(effects.timer)
         elif self.tries.pauses and len(self.tries.pauses) == len(self._wanted()):
             self._suspend_for_pause(effects.timer)
@@ -257,7 +257,7 @@ class Runner:
         return [call for call in self.machine.outstanding() if call.kind not in (Kind.EVENT, Kind.RESUME)]
 
     def _abandon(self, call: Call) -> None:
-        if call.kind is Kind.STEP:
+        if call.kind is STEP:
             self.tries.give_up(call)
         elif call.kind in (Kind.EVENT, Kind.RESUME):
             self.entries.append(CloseWait(call.key))

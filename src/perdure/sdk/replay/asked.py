@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from typing import Any, Final
 
 from perdure.sdk.errors import Fatal
-from perdure.sdk.replay.calls import Call
+from perdure.sdk.replay.calls import CHILD_STARTED, EVENT, STEP, Call
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.leftovers import LateEvents, Leftovers
 from perdure.wire.limits import STEPS_MAX
@@ -66,7 +66,7 @@ class Asked:
         A callable `request` is called with the final key when the call is started. Raises `Fatal` for one too many.
         """
         loop = self.loop
-        if kind is Kind.STEP:
+        if kind is STEP:
             self.steps += 1
             if self.steps > STEPS_MAX:
                 raise Fatal(
@@ -84,7 +84,7 @@ class Asked:
         if self._leftovers is not None and call.key in self._leftovers.aside:
             self._leftovers.ask(call)
         future = call.future = Future(loop=self.loop)
-        if call.kind is Kind.EVENT and self._late_events is not None:
+        if call.kind is EVENT and self._late_events is not None:
             row = self._late_events.take(call)
             if row is not None:
                 future.set_result(row)
@@ -93,7 +93,7 @@ class Asked:
         self._fresh.append(call)
         if call.kind in OURS:
             self._ours += 1
-            if call.kind is Kind.CHILD_STARTED:
+            if call.kind is CHILD_STARTED:
                 if self._children is None:
                     self._children = {}
                 self._children.setdefault(call.key, None)
@@ -111,7 +111,7 @@ class Asked:
     def _let_go(self, call: Call) -> None:
         """`call` is no longer asked for, but its outcome may still come."""
         self._given_up[call.key] = call.kind
-        if call.kind is Kind.EVENT:
+        if call.kind is EVENT:
             self._late_events = self._late_events or LateEvents()
             self._late_events.waits[call.key] = call
         if call.issued:

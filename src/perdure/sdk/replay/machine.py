@@ -30,7 +30,19 @@ from typing import Any, Final
 
 from perdure.sdk.errors import Diverged, Stuck
 from perdure.sdk.replay.asked import OURS, Asked
-from perdure.sdk.replay.calls import Call, Effects, State
+from perdure.sdk.replay.calls import (
+    AGAIN,
+    CHILD_STARTED,
+    DONE,
+    EVENT,
+    RETRIED,
+    RUNNING,
+    STEP,
+    STEP_FAILED,
+    SUSPENDED,
+    Call,
+    Effects,
+)
 from perdure.sdk.replay.complaints import diverged, stuck
 from perdure.sdk.replay.failures import Failures
 from perdure.sdk.replay.handles import InnerTask
@@ -44,8 +56,8 @@ CALLBACKS_MAX: Final = 10_000
 TIMER_EARLY_US: Final = 60_000_000
 """By how much a timer's row may be earlier than the timer is due before it is taken for another timer's."""
 
-_AGAIN: Final = Effects((), (), None, State.AGAIN)
-_DONE: Final = Effects((), (), None, State.DONE)
+_AGAIN: Final = Effects((), (), None, AGAIN)
+_DONE: Final = Effects((), (), None, DONE)
 _UNASKED: Final = frozenset({Kind.CANCEL, Kind.MESSAGE})
 
 
@@ -237,7 +249,7 @@ class Machine(Asked):
                 raise ValueError(f"The journal has a gap: row {row.seq} came after row {fed}.")
             fed += 1
             self._rows.append(row)
-            if row.kind is Kind.RETRIED:
+            if row.kind is RETRIED:
                 self._note_taken_back(row)
             elif replay and row.kind in OUTCOMES:
                 self._replay_until = fed
@@ -252,17 +264,17 @@ class Machine(Asked):
         rows = self._rows
         while self._next < len(rows):
             row = rows[self._next]
-            if row.kind is Kind.STEP_FAILED and self._more:
+            if row.kind is STEP_FAILED and self._more:
                 return False  # A row still to come may say that this one was taken back.
             self._next += 1
             self.seen = row.seq
             self.loop.move(row.at_us)
-            if row.kind is Kind.STEP or row.kind in OUTCOMES:
+            if row.kind is STEP or row.kind in OUTCOMES:
                 self._deliver(row)
                 return True
-            if row.kind is Kind.STEP_FAILED:
+            if row.kind is STEP_FAILED:
                 self._note_failed(row)
-            elif row.kind is Kind.RETRIED:
+            elif row.kind is RETRIED:
                 self._note_retried(row)
         self._forget_rows()
         return False
@@ -278,7 +290,7 @@ class Machine(Asked):
                 self._ours -= 1
             assert call.future is not None
             wanted = not call.future.done()  # Cancelled in this very moment: `give_up` finds that the row has come.
-            if kind is Kind.STEP and not row.ok:
+            if kind is STEP and not row.ok:
                 self._note_failure(row, seen=wanted)
             if wanted:
                 call.future.set_result(row)
@@ -304,9 +316,9 @@ class Machine(Asked):
             return None
         if self._given_up.get(key) is kind:  # type: ignore[arg-type]  # None is no key
             del self._given_up[key]  # type: ignore[arg-type]  # found there
-            if kind is Kind.STEP and not row.ok:
+            if kind is STEP and not row.ok:
                 self._note_failure(row, seen=False)
-            if kind is Kind.EVENT and self._late_events is not None:
+            if kind is EVENT and self._late_events is not None:
                 self._hand_on(row, self._late_events)
             return None
         return self._keep_aside(row, call)
@@ -316,7 +328,7 @@ class Machine(Asked):
         assert row.key is not None
         wait = late.waits.pop(row.key)
         for call in self._calls.values():
-            if call.kind is Kind.EVENT and same_question(call, wait):
+            if call.kind is EVENT and same_question(call, wait):
                 del self._calls[call.key]
                 self._let_go(call)  # Its own wait is open, and another event may meet it: that one goes on as well.
                 assert call.future is not None
@@ -343,16 +355,16 @@ class Machine(Asked):
     def _settle(self) -> Effects:
         """The code has settled: what does it need?"""
         if self._more:
-            return Effects((), (), None, State.RUNNING if self._ours else State.SUSPENDED)
+            return Effects((), (), None, RUNNING if self._ours else SUSPENDED)
         started = self._take_fresh() if self._fresh else ()
         abandoned = self._take_abandoned() if self._abandoned else ()
         first = self.loop.earliest() if self.loop.timers else None
         timer = None if first is None else (first.key, first.due_us)
         if self._ours:
-            return Effects(started, abandoned, timer, State.RUNNING)
+            return Effects(started, abandoned, timer, RUNNING)
         if not self._calls and timer is None and not self._waits_for_a_child():
             raise stuck(self.loop)
-        return Effects(started, abandoned, timer, State.SUSPENDED)
+        return Effects(started, abandoned, timer, SUSPENDED)
 
     def _finish(self, main: InnerTask) -> Effects:
         """The workflow's function is done. Rows left over must be of calls whose branches are dropped now."""
@@ -375,7 +387,7 @@ class Machine(Asked):
         self.close()
         self._children = children
         self._done = True
-        return Effects((), abandoned, None, State.DONE)
+        return Effects((), abandoned, None, DONE)
 
     def _pass_over(self) -> None:
         """Rows that the code has not lived to see."""
@@ -387,7 +399,7 @@ class Machine(Asked):
             if row.kind not in OUTCOMES or row.kind in _UNASKED:
                 continue
             if self._was_asked(row):
-                if row.kind is Kind.STEP and not row.ok:
+                if row.kind is STEP and not row.ok:
                     self._note_failure(row, seen=False)
             elif not self._done:
                 self._keep_aside(row, None)
@@ -435,7 +447,7 @@ class Machine(Asked):
             del self._calls[key]
             call.key = left.other_key(key, row.seq)
             self._calls[call.key] = call
-            if call.kind is Kind.CHILD_STARTED and self._children is not None:
+            if call.kind is CHILD_STARTED and self._children is not None:
                 del self._children[key]
                 self._children[call.key] = None
         elif key in self.loop.timers:
