@@ -318,6 +318,51 @@ def test_a_second_signal_ends_a_worker_at_once(house: House) -> None:
         assert end(worker) in (0, 1)
 
 
+STUBBORN = """
+import asyncio
+import time
+from pathlib import Path
+
+from perdure import Context, Registry
+
+registry = Registry()
+
+
+async def swallows() -> None:
+    Path("task").touch()
+    while True:
+        try:
+            await asyncio.sleep(3_600)
+        except BaseException:
+            pass
+
+
+def sleeps(name: str) -> None:
+    Path(name).touch()
+    time.sleep(3_600)
+
+
+async def leaves_it_to_a_thread() -> None:
+    await asyncio.to_thread(sleeps, "another thread")
+
+
+@registry.workflow
+async def stubborn(ctx: Context) -> None:
+    steps = ctx.step("task", swallows), ctx.step("thread", sleeps, "thread"), ctx.step("other", leaves_it_to_a_thread)
+    await asyncio.gather(*steps)
+"""
+
+
+def test_step_code_that_cannot_be_stopped_does_not_keep_a_worker_from_its_end(house: House) -> None:
+    (house.folder / "app.py").write_text(STUBBORN)
+    with serving(house), working(house, "--grace", "0.2") as worker:
+        id = house.run("run", "stubborn", "--detach").stdout.strip()
+        until_true(lambda: all((house.folder / name).exists() for name in ("task", "thread", "another thread")))
+        assert end(worker) == 0
+        kinds = [line["kind"] for line in house.lines("logs", id) if "kind" in line]
+        assert "released" in kinds and "lost" not in kinds
+
+
 def test_a_code_that_cannot_be_imported_is_told_with_its_line(house: House) -> None:
     for text, says in (
         ("def f(:\n", "app.py:1: invalid syntax"),

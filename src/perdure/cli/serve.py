@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 REACH_SECONDS = 1.0
 """How often a worker looks for a server that is not there yet."""
+CLEAN_UP_SECONDS = 5.0
+"""How long step code that was told to stop may take for that, if the grace is not shorter."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -127,7 +129,9 @@ async def _work(worker: "Worker", transport: "HttpTransport", deployment: str, *
     """Register as soon as there is a server, work until a signal comes, hand back what is left."""
     import asyncio
     import logging
+    from concurrent.futures import ThreadPoolExecutor
 
+    from perdure.sdk.worker import THREAD_NAME
     from perdure.server.stopping import when_asked_to_stop
     from perdure.wire.errors import Unavailable, UnknownOutcome
 
@@ -140,6 +144,9 @@ async def _work(worker: "Worker", transport: "HttpTransport", deployment: str, *
             os._exit(1)  # asked twice: at once, and the lease tells the server
         stop.set()
 
+    # Ours to end: the loop would wait for what a step has begun by asyncio.to_thread() and nobody can stop.
+    threads = ThreadPoolExecutor(thread_name_prefix=THREAD_NAME)
+    loop.set_default_executor(threads)
     forget = when_asked_to_stop(loop, ask)
     stopping = asyncio.create_task(stop.wait())
     try:
@@ -172,6 +179,33 @@ async def _work(worker: "Worker", transport: "HttpTransport", deployment: str, *
         stopping.cancel()
         forget()
         await transport.close()
+        threads.shutdown(wait=False, cancel_futures=True)
+    if left := await _left(THREAD_NAME, min(worker.grace_seconds, CLEAN_UP_SECONDS)):
+        # Tasks that swallow their cancel, and threads, would keep the process for ever.
+        logger.warning(
+            "%d tasks or threads of steps go on though they were told to stop; the worker ends all the same.", left
+        )
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)
+
+
+async def _left(thread_name: str, seconds: float) -> int:
+    """Wait until the code of steps has ended: how many tasks and threads have not after so long."""
+    import asyncio
+    import threading
+    import time
+
+    until = time.monotonic() + seconds
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        _, tasks = await asyncio.wait(tasks, timeout=seconds)
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith(thread_name)]
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
+    return len(tasks) + sum(thread.is_alive() for thread in threads)
 
 
 def _tell_parent(worker: "Worker") -> None:

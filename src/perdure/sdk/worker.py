@@ -58,6 +58,7 @@ NEWS_SECONDS = 0.25
 EMIT_SECONDS = 0.01
 """What the executions of a worker emit leaves at once when nothing has left for so long, else at the end of it."""
 BACKOFF_SECONDS_MAX = 5.0
+THREAD_NAME = "perdure-step"
 RETRYABLE = frozenset(kind.code for kind in error_classes() if kind.retryable)
 """What may be said of one item of a report, too: the store was not able to take it, or nobody knows whether it did."""
 LAST_NUMBER = 1 << 40
@@ -91,7 +92,7 @@ class Worker:
         self.parks = parks
         self.transcripts = TranscriptReader(transport)
         threads = min(capacity, THREADS_MAX)
-        self.threads = ThreadPoolExecutor(threads, thread_name_prefix="perdure-step")
+        self.threads = ThreadPoolExecutor(threads, thread_name_prefix=THREAD_NAME)
         self.free_threads = asyncio.Semaphore(threads)
         """A sync step takes one before it begins; it is given back by `in_thread`."""
         self.outside = contextvars.Context()
