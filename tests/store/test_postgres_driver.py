@@ -496,6 +496,25 @@ async def test_a_scan_that_takes_too_long_is_not_tried_again(
     assert store.epoch.startswith(str(await store.scan(read_note(name="epoch"))))
 
 
+async def test_the_isolation_that_a_database_prefers_is_not_ours() -> None:
+    """Each look has to see what was committed before its transaction got its locks."""
+
+    @verb
+    async def level() -> str:
+        ((found,),) = await query("level")
+        return str(found)
+
+    asked = parse("-- name: level\nSELECT current_setting('transaction_isolation');\n", "test", "postgres")
+    async with postgres.fresh(migrated) as url:
+        name = urlsplit(url).path.lstrip("/")
+        await postgres.admin(f"ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'")
+        store = await PostgresStore.open(url)
+        for lane in (store._write, store._sweep, *store._reads):
+            lane._queries = lane._queries | asked
+            assert await store._one(lane, level()) == "read committed"
+        await store.close()
+
+
 # --- migrations of a database that has grown -------------------------------------------------------------------------
 
 

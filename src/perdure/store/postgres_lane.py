@@ -55,11 +55,13 @@ CLOSE_SECONDS_MAX = 5.0
 Answer = Callable[[Any, Exception | None], None]
 Item = tuple[Verb[Any], Answer]
 
+# Each look sees what was committed before the locks were there, whatever the database or the role has for its default.
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 BEGIN: Final = {
-    "write": "BEGIN",
-    "sweep": "BEGIN",
-    "aside": "BEGIN",
-    "read": "BEGIN READ ONLY",
+    "write": _BEGIN,
+    "sweep": _BEGIN,
+    "aside": _BEGIN,
+    "read": f"{_BEGIN} READ ONLY",
     "scan": "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
 }
 _SETTINGS: Final = {

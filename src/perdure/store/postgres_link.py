@@ -327,7 +327,7 @@ async def _alone(connection: Connection, work: Callable[[], Awaitable[None]]) ->
     while True:
         why = "another server is at it"
         try:
-            async with connection.transaction():
+            async with connection.transaction(isolation="read_committed"):
                 if await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", LOCK):
                     await work()
                     return
