@@ -357,6 +357,30 @@ async def test_a_file_that_became_read_only_refuses_and_goes_on(
     assert await store.write(note(name="a", value="3")) == "3"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a file that is open stays where it is")
+@pytest.mark.parametrize("ending", ["", "-wal"])
+@pytest.mark.parametrize("instead", [None, b"another"])
+async def test_a_file_that_is_not_in_its_place_any_more_takes_nothing(
+    tmp_path: Path, ending: str, instead: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is written into a file that was deleted or replaced is gone with the process."""
+    store = SQLiteStore(str(tmp_path / "s.db"))
+    await store.write(note(name="a", value="1"))
+    place = tmp_path / f"s.db{ending}"
+    place.rename(tmp_path / "elsewhere")
+    if instead is not None:
+        place.write_bytes(instead)
+    with pytest.raises(Unavailable, match=r"moved, deleted or replaced.*nothing happened"):
+        await store.write(note(name="a", value="2"))
+    assert await store.read(read_note(name="a")) == "1"
+    (tmp_path / "elsewhere").rename(place)
+    await store.write(note(name="a", value="3"))
+    await store.close()
+    again = SQLiteStore(str(tmp_path / "s.db"))
+    assert await again.read(read_note(name="a")) == "3"
+    await again.close()
+
+
 async def test_a_full_disk_under_the_checkpoint_loses_nothing(
     on_disk: tuple[SQLiteStore, Disk], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -169,6 +169,7 @@ class SQLiteStore:
                 list(execute(f"PRAGMA {setting}"))
             self._migrate()
             self._reader = self._writer if self._memory else self._connect(apsw.SQLITE_OPEN_READONLY)
+            self._files = () if self._memory else _files(self.path)
         except NotOurFile:
             self._writer.close()
             raise
@@ -348,6 +349,12 @@ class SQLiteStore:
     ) -> None:
         """In the committing thread: make it durable, then tell; the next group starts when nothing is left to do."""
         try:
+            # SQLite would go on in a file that nobody finds again, and all of it be gone with this process.
+            if self._files and _files(self.path) != self._files:
+                raise apsw.CantOpenError(
+                    f"{self.path!r} or its log was moved, deleted or replaced while it was open; put it back, or stop "
+                    "this server and restore a backup"
+                )
             self._writer.execute("COMMIT")
         except Exception as error:
             self._on_loop(self._give_up, group, error)
@@ -533,6 +540,18 @@ async def _vacuum(*, pages: int) -> None:
 
 class _WroteFirst(Exception):
     """A verb of the group refused after it had written: the group is run again with savepoints."""
+
+
+def _files(path: str) -> tuple[tuple[int, int] | None, ...]:
+    """Which files the store and its log are, whatever they are called."""
+    found: list[tuple[int, int] | None] = []
+    for name in (path, path + "-wal"):
+        try:
+            status = os.stat(name)
+            found.append((status.st_dev, status.st_ino))
+        except OSError:
+            found.append(None)
+    return tuple(found)
 
 
 class _FileLock:
