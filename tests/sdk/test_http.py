@@ -597,6 +597,28 @@ def unused_tcp_port() -> int:
         return port
 
 
+async def test_workers_that_lost_their_server_together_do_not_come_back_together(
+    unused_tcp_port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    dead = f"http://127.0.0.1:{unused_tcp_port}"
+    transports = [HttpTransport([dead], "key", patience_seconds=0) for _ in range(10)]
+    workers = [Worker(transport, Registry(doubled)) for transport in transports]
+    starting = [asyncio.create_task(worker.start(wait=True)) for worker in workers]
+
+    def pauses() -> list[str]:
+        return [record.getMessage().partition(":")[0] for record in caplog.records if record.name == "perdure.worker"]
+
+    async with asyncio.timeout(60):
+        while len(pauses()) < 10:  # noqa: ASYNC110  # they tell nobody but the log
+            await asyncio.sleep(0.01)
+    for task in starting:
+        task.cancel()
+    await asyncio.gather(*starting, return_exceptions=True)
+    for transport in transports:
+        await transport.close()
+    assert len(set(pauses())) > 3, pauses()
+
+
 async def test_a_server_that_is_not_there_is_named(unused_tcp_port: int) -> None:
     url = f"http://127.0.0.1:{unused_tcp_port}"
     async with Client(HttpTransport(url, patience_seconds=0)) as client:

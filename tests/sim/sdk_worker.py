@@ -464,5 +464,6 @@ def patches(world: World) -> list[tuple[ModuleType, str, object]]:
         (perdure.sdk.worker, "_collect_less", lambda: None),
         (perdure.sdk.worker, "_LOG", _NoLog()),
         (perdure.sdk.runner, "random", world.random),
+        (perdure.sdk.worker, "random", world.random),
         (perdure.sdk.tries, "random", world.random),
     ]

@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import http.client
 import logging
+import random
 import selectors
 import sys
 import threading
@@ -169,7 +170,7 @@ class HttpLease(Lease):
                 connection = None
                 silent = silent or isinstance(error, TimeoutError)
                 self._next_server(silent=isinstance(error, TimeoutError))
-                self._stop.wait(pause)
+                self._stop.wait(pause * random.uniform(0.2, 1.0))  # not all workers of a server at once
                 pause = min(pause * 2, 1.0)
         if connection is not None:
             connection.close()

@@ -14,6 +14,7 @@ import contextvars
 import gc
 import inspect
 import logging
+import random
 import sys
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -259,8 +260,7 @@ class Worker:
                     await self.start_over()
                 continue
             except PerdureError as error:
-                logger.warning("Claim failed, next try in %.1f s: %s", pause, error)
-                await asyncio.sleep(pause)
+                await _fall_back("Claim", pause, error)
                 pause = min(pause * 2, BACKOFF_SECONDS_MAX)
                 continue
             pause = 0.1
@@ -440,8 +440,7 @@ class Worker:
                 runners = [runner for runner, _ in left]
                 request = structs.replace(request, items=[item for _, item in left])
             why = problem.error if isinstance(problem, Problem) else problem
-            logger.warning("Report failed, next try in %.2f s: %s", pause, why)
-            await asyncio.sleep(pause)
+            await _fall_back("Report", pause, why)
             pause = min(pause * 2, BACKOFF_SECONDS_MAX)
 
     async def _refused(self, runners: Sequence[Runner], items: Sequence[ReportItem], error: PerdureError) -> None:
@@ -545,9 +544,15 @@ class Worker:
             except PerdureError as error:
                 if refusals and not error.retryable:
                     raise
-                logger.warning("Registration failed, next try in %.1f s: %s", pause, error)
-                await asyncio.sleep(pause)
+                await _fall_back("Registration", pause, error)
                 pause = min(pause * 2, BACKOFF_SECONDS_MAX)
+
+
+async def _fall_back(what: str, pause: float, why: object) -> None:
+    """Wait for a part of the pause: workers that lost their server together must not ask it together again."""
+    part = pause * random.uniform(0.2, 1.0)
+    logger.warning("%s failed, next try in %.2f s: %s", what, part, why)
+    await asyncio.sleep(part)
 
 
 def _call(step: StepCall) -> Any:
