@@ -1,6 +1,8 @@
 """The execution routes, against the real engine."""
 
 import asyncio
+import random
+import string
 from datetime import datetime
 from typing import Any
 
@@ -32,6 +34,39 @@ async def test_run_get_and_complete(served: Served, hand: Hand) -> None:
     assert done["user_id"] == "u" and done["attempt"] == 1 and done["retry_count"] == 0
     for name in ("created_at", "started_at", "completed_at"):
         assert datetime.fromisoformat(done[name]).tzinfo is not None
+
+
+async def test_the_longest_names_fit_into_every_index_and_longer_ones_are_refused(served: Served) -> None:
+    """PostgreSQL takes no more than 2,704 bytes for a row of an index, when it cannot compress them."""
+    dice = random.Random(1)
+
+    def text(count: int) -> str:
+        return "".join(dice.choices(string.ascii_letters + string.digits, k=count))
+
+    name, key, topic, conversation = text(256), text(512), text(512), text(512)
+    keys = ("queue_name", "concurrency_key", "session_id", "user_id", "key", "otel_traceparent")
+    fields: dict[str, Any] = dict.fromkeys(keys, key)
+    whole = {**fields, "tags": {name: key}, "queue_concurrency_limit": 1, "on_conflict": "queue"}
+    header = {"idempotency-key": text(512)}
+    body = {"payload": 1, "accept_early": True, **whole}
+    started = await served.client.post(f"/api/v1/workflows/{name}/run", json=body, headers=header)
+    assert started.status_code == 200, started.text
+    for one in (*keys, "tags"):
+        longer = {**body, one: {name: text(513)} if one == "tags" else text(513)}
+        reply = await served.client.post(f"/api/v1/workflows/{name}/run", json=longer)
+        assert reply.status_code == 422 and one in reply.json()["error"], reply.text
+    hand = Hand(served.client, (name,))
+    await hand.register()
+    item = await hand.claim()
+    assert item["id"] == started.json()["execution_id"]
+    step = {"type": "step", "key": key, "name": key, "fingerprint": None, "ok": True, "value": 1, "started_at_us": 1}
+    wait = {"type": "wait", "key": text(512), "fingerprint": None, "topic": topic}
+    told = {"type": "publish", "key": text(512), "fingerprint": None, "topic": topic, "events": [{"dedup_key": key}]}
+    child = {"type": "child", "key": text(512), "fingerprint": None, "item": {"workflow_id": name, **fields}}
+    assert (await hand.report(item, entries=[step, wait, told, child], end={"type": "complete", "result": 1}))["ended"]
+    message = {"agent_id": name, "role": "user", "content": "x"}
+    reply = await served.client.post(f"/internal/conversation/{conversation}/add", json=message)
+    assert reply.status_code == 200, reply.text
 
 
 async def test_payload_and_result_come_back_byte_for_byte(served: Served, hand: Hand) -> None:

@@ -42,6 +42,17 @@ def test_what_is_held_is_named_by_a_value(header: str) -> None:
     assert query.holds == ("meta", 1)
 
 
+def test_no_lock_of_ours_outlives_its_transaction_and_no_write_begins_as_a_read() -> None:
+    """Behind a pooler a session's lock stays with a connection that others are given; and SQLite refuses at once, for
+    all its busy time-out, to make a writer of whoever began to read before somebody else wrote."""
+    for path in VERBS.parent.rglob("*"):
+        if path.suffix in (".py", ".sql"):
+            text = path.read_text(encoding="utf-8")
+            assert not re.search(r"advisory_(un)?lock", text.replace("advisory_xact_lock", "")), path
+            if path.name.startswith("sqlite"):
+                assert set(re.findall(r'"(BEGIN[^"]*)"', text)) <= {"BEGIN IMMEDIATE"}, path
+
+
 def test_a_word_in_braces_is_said_by_one_database() -> None:
     text = "-- name: q\nSELECT {MAX|GREATEST}(a, :b{::BIGINT}) FROM t\n"
     text += "WHERE id {IN (|= ANY(ARRAY(}SELECT 1{)|))} {FOR UPDATE};\n"
