@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,16 +10,17 @@ import pytest
 from pydantic import BaseModel
 from pydantic_ai import Agent, ModelRetry, RunContext
 from pydantic_ai.capabilities import Hooks
-from pydantic_ai.exceptions import ModelHTTPError, UsageLimitExceeded, UserError
+from pydantic_ai.exceptions import ApprovalRequired, ModelHTTPError, ToolFailed, UsageLimitExceeded, UserError
 from pydantic_ai.messages import (
     BinaryContent,
     ModelMessage,
     ModelRequest,
     ModelResponse,
+    TextPart,
     ToolReturnPart,
     UserPromptPart,
 )
-from pydantic_ai.models.function import AgentInfo
+from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.models.test import TestModel
 from pydantic_ai.toolsets import FunctionToolset
 from pydantic_ai.usage import UsageLimits
@@ -277,6 +279,117 @@ async def test_call_hooks_come_inside_the_steps_and_not_in_a_replay() -> None:
         "before tool broken tool:broken:c2",
         "failed broken: out of order",
     ]
+
+
+async def test_hooks_see_what_a_tool_gave_and_what_it_told_the_library() -> None:
+    seen: list[Any] = []
+
+    class Watch(CallHook):
+        async def after(self, call: Call, result: Any) -> None:
+            if call.kind == "tool":
+                seen.append((call.tool_call_id, result))
+
+        async def failed(self, call: Call, error: Exception) -> None:
+            seen.append((call.tool_call_id, error))
+
+    script = Script(call("look", "c1", at=0), call("look", "c2", at=1), call("look", "c3", at=2), "done")
+    agent = Agent(script.model, name="looks")
+
+    @agent.tool_plain
+    async def look(at: int) -> Any:
+        match at:
+            case 0:
+                raise ModelRetry("not there")
+            case 1:
+                raise ToolFailed("never")
+            case _:
+                return {"kind": "tool-return", "at": at}
+
+    async with embedded(Registry(), parks=False) as p:
+        assert await durable(agent, hooks=[Watch()]).run(p, "?") == "done"
+    assert seen[0] == ("c1", ModelRetry("not there")) and seen[2] == ("c3", {"kind": "tool-return", "at": 2})
+    assert isinstance(seen[1][1], ToolFailed)
+
+
+class Refuses(CallHook):
+    """Refuses the first call of a kind, before or after it."""
+
+    def __init__(self, kind: str, error: Exception, moment: str = "before") -> None:
+        self.kind, self.error, self.moment = kind, error, moment
+        self.asked = 0
+
+    def _said(self, moment: str, call: Call) -> None:
+        if call.kind == self.kind and moment == self.moment:
+            self.asked += 1
+            if self.asked == 1:
+                raise self.error
+
+    async def before(self, call: Call) -> None:
+        self._said("before", call)
+
+    async def after(self, call: Call, result: Any) -> None:
+        self._said("after", call)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("error", [ModelRetry("another city"), ToolFailed("another city")], ids=["retry", "failed"])
+async def test_what_a_hook_tells_the_library_of_a_tools_call_is_the_calls_outcome(
+    moment: str, error: Exception
+) -> None:
+    ran: Counter[str] = Counter()
+    hook = Refuses("tool", error, moment)
+    script = Script(call("temperature", "c1", city="Rome"), call("temperature", "c2", city="Oslo"), "4")
+    async with embedded(Registry(), parks=False) as p:
+        handle = await durable(weather_agent(script, ran), hooks=[hook], tool_step={"retry": 3}).start(p, "?")
+        assert await handle.result() == "4"
+        assert [key for key, _ in await steps_of(handle)] == [
+            "model:1",
+            "tool:temperature:c1",
+            "model:2",
+            "tool:temperature:c2",
+            "model:3",
+        ]
+    assert ran == ({"Oslo": 1} if moment == "before" else {"Oslo": 1, "Rome": 1})
+    assert "another city" in str(script.heard[1][-1]) and script.asked == {0: 1, 1: 1, 2: 1}
+
+
+async def test_a_hook_that_wants_a_tool_approved_has_somebody_asked() -> None:
+    class Careful(CallHook):
+        async def before(self, call: Call) -> None:
+            if call.kind == "tool" and not call.run_context.tool_call_approved:
+                raise ApprovalRequired({"why": "far away"})
+
+    ran: Counter[str] = Counter()
+    weather = durable(weather_agent(Script(call("temperature", "c1", city="Rome"), "4"), ran), hooks=[Careful()])
+    async with embedded(Registry(), parks=False) as p:
+        handle = await weather.start(p, "?")
+        await reaches(handle, Phase.WAITING)
+        assert not ran
+        await handle.resume("approve_temperature_c1", {"approved": True})
+        assert await handle.result() == "4"
+    assert ran == {"Rome": 1}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_a_hook_may_have_the_model_asked_again(moment: str, stream: bool) -> None:
+    hook = Refuses("model", ModelRetry("be brief"), moment)
+    heard: list[Any] = []
+
+    async def words(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[str]:
+        heard.append(messages[-1])
+        yield "4"
+
+    def whole(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        heard.append(messages[-1])
+        return ModelResponse([TextPart("4")])
+
+    model = FunctionModel(whole, stream_function=words) if stream else FunctionModel(whole)
+    async with embedded(Registry(), parks=False) as p:
+        handle = await durable(Agent(model, name="brief"), hooks=[hook]).start(p, "?")
+        assert await handle.result() == "4"
+        assert [key for key, _ in await steps_of(handle)] == ["model:1", "model:2"]
+    assert "be brief" in str(heard[-1]) and len(heard) == (1 if moment == "before" else 2)
 
 
 # --- failures ------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from pydantic_ai import Agent
 from pydantic_ai.capabilities import Instrumentation
 from pydantic_ai.models.instrumented import InstrumentationSettings
 from tests.agents.scripted import Script, call
+from tests.agents.test_code_hooks import Clock
 from tests.embedded.house import reaches, until
 
 from perdure import Registry
@@ -30,11 +31,12 @@ async def test_the_library_s_spans_are_emitted_once(database: str, parks: bool) 
         call("look", "call_1", order=7),
         call("clerk", "call_2", prompt="Where is it?"),
         call("nap", "call_3"),
+        call("clock", "call_6"),
         call("ask_user", "call_4", question="Again?"),
         call("refund", "call_5"),
         "Sorry.",
     )
-    desk = Agent(script.model, name="desk", tools=[clerk.as_tool()], capabilities=[telemetry])
+    desk = Agent(script.model, name="desk", tools=[clerk.as_tool()], toolsets=[Clock()], capabilities=[telemetry])
 
     @desk.tool_plain
     async def look(order: int) -> str:
@@ -52,20 +54,21 @@ async def test_the_library_s_spans_are_emitted_once(database: str, parks: bool) 
     support = durable(desk, ask_user=True)
     async with embedded(database, Registry(support, clerk), parks=parks) as p:
         handle = await support.start(p, "?")
-        await until(lambda: script.asked[3] == 1)
+        await until(lambda: script.asked[4] == 1)
         await reaches(handle, Phase.WAITING)
         await handle.resume("ask_user_call_4", {"answer": "yes"})
-        await until(lambda: script.asked[4] == 1)
+        await until(lambda: script.asked[5] == 1)
         await reaches(handle, Phase.WAITING)
         await handle.resume("approve_refund_call_5", True)
         assert await handle.result() == "Sorry."
     assert Counter(span.name for span in kept.get_finished_spans()) == {
         "invoke_agent desk": 1,
         "invoke_agent clerk": 1,
-        "chat script": 7,
+        "chat script": 8,
         "execute_tool look": 1,
         "execute_tool clerk": 1,
         "execute_tool nap": 1,
         "execute_tool ask_user": 1,
         "execute_tool refund": 1,
+        "execute_tool clock": 1,
     }

@@ -22,6 +22,7 @@ from perdure.agents.calls import CallHook
 from perdure.agents.conversation import Compaction, Conversation, Delivered
 from perdure.agents.definitions import agent_spec
 from perdure.agents.durability import PerdureDurability
+from perdure.agents.failures import AskedAgain
 from perdure.agents.guards import InputGuard, OutputGuard, OutputGuards, guarded_prompt
 from perdure.agents.inputs import AgentPayload, Prompt, as_input, make_input
 from perdure.agents.limits import Limits
@@ -99,6 +100,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         self._deps = deps
         self._models = dict(models or {})
         self._budget = budget
+        self._own_hooks = tuple(hooks)
         # The last to come before a call, so that nothing is reserved for one that is not made.
         self._hooks = (*hooks, Spending(budget, price), Limits())
         self._usage_limits = usage_limits
@@ -116,7 +118,8 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         self._output_hint = hint
         self._toolsets = [FunctionToolset([ask_user_tool(answer_timeout)], id="perdure")] if ask_user else None
         guards = [OutputGuards(output_guards, hint)] if output_guards else []
-        self._capabilities: list[AbstractCapability[Any]] = [*capabilities, *guards]
+        again = [AskedAgain()] if hooks else []
+        self._capabilities: list[AbstractCapability[Any]] = [*capabilities, *guards, *again]
 
         async def run(ctx: Context, input: Any) -> Any:
             return await self._run(ctx, input, "")
@@ -276,7 +279,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
     ) -> Any:
         given = as_input(payload)
         deps = self._given_deps(ctx) if given.deps is None else given.dependencies(self.agent.deps_type)
-        run = AgentRun(ctx, self.name, self._hooks, prefix)
+        run = AgentRun(ctx, self.name, self._hooks, self._own_hooks, prefix)
         conversation = None if prefix else await Conversation.begin(run, self._compaction, self._summarizer())
         history, capabilities = given.messages(), self._capabilities
         if conversation is not None:

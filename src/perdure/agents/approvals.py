@@ -10,14 +10,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final, cast
 
 from pydantic import JsonValue
+from pydantic_ai.exceptions import ModelRetry, ToolFailed
 from pydantic_ai.external_events import ExternalEventError, ExternalEventWaiter
 from pydantic_ai.messages import ToolCallPart
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, RunContext, Tool, ToolApproved, ToolDenied
 
+from perdure.agents.code_calls import hooked_code
 from perdure.agents.names import part
 from perdure.agents.runs import AgentRun, current_run
 from perdure.agents.steps import TOOL_KEY
@@ -33,10 +36,12 @@ class Questions:
         self.timeout = timeout
         """How many seconds an answer may take; None: as long as it takes."""
 
-    async def answered(self, run: AgentRun, requests: DeferredToolRequests) -> DeferredToolResults:
+    async def answered(
+        self, run: AgentRun, ctx: RunContext[Any], requests: DeferredToolRequests
+    ) -> DeferredToolResults:
         """What became of the calls that the agent cannot make by itself."""
         decisions = asyncio.gather(*(self._decision(run, one, requests.metadata) for one in requests.approvals))
-        answers = asyncio.gather(*(self._answer(run, one, requests) for one in requests.calls))
+        answers = asyncio.gather(*(self._answer(run, ctx, one, requests) for one in requests.calls))
         await asyncio.gather(decisions, answers)
         return requests.build_results(
             approvals=dict(zip((one.tool_call_id for one in requests.approvals), decisions.result(), strict=True)),
@@ -65,7 +70,26 @@ class Questions:
                 continue  # asked again: what was approved is not what could run
             return ToolApproved(override_args=edited)
 
-    async def _answer(self, run: AgentRun, call: ToolCallPart, requests: DeferredToolRequests) -> Any:
+    async def _answer(
+        self, run: AgentRun, ctx: RunContext[Any], call: ToolCallPart, requests: DeferredToolRequests
+    ) -> Any:
+        tool = ctx.tools.get(call.tool_name)
+        if tool is None or tool.kind != "external":  # its own code ran, with its hooks, and said that it waits
+            return await self._said(run, call, requests)
+        ctx = replace(ctx, tool_name=call.tool_name, tool_call_id=call.tool_call_id)
+        try:
+            return await hooked_code(
+                run,
+                ctx,
+                call.tool_name,
+                call.tool_call_id,
+                call.args_as_dict(),
+                lambda: self._said(run, call, requests),
+            )
+        except (ModelRetry, ToolFailed) as told:  # by a hook, for the model
+            return told
+
+    async def _said(self, run: AgentRun, call: ToolCallPart, requests: DeferredToolRequests) -> Any:
         if requests.kind(call.tool_call_id) == "question":
             question = (requests.metadata.get(call.tool_call_id) or {}).get("question") or call.args_as_dict()
             return await ask_person(run, question, call.tool_call_id, self.timeout)

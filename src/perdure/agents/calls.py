@@ -16,7 +16,7 @@ CallKind = Literal["model", "tool", "mcp"]
 
 @dataclass(frozen=True)
 class Call:
-    """One call that is about to be made, inside its step.
+    """One call that is about to be made.
 
     `name` is the model's or the tool's. `current_step()` names the step, its try, and the key by which outside effects
     can be told apart from repeats.
@@ -51,12 +51,14 @@ async def hooked(hooks: Sequence[CallHook], call: Call, make: Callable[[], Await
 class CallHook:
     """Comes before and after each call of a model and of a tool, inside the call's step.
 
-    A subclass overrides what it needs. An exception of `before` is the call's outcome, and the call is not made. What
-    a replay finds recorded is not called again, and neither are these: they belong to the call, not to the code around
-    it.
+    A subclass overrides what it needs. An exception of `before` is the call's outcome, and the call is not made; one of
+    `after` takes the place of its result. `ModelRetry` is what the library means by it: of a tool's call the model
+    hears it as the call's result, and for its own call it is asked again, without the answer that `after` had seen. For
+    a tool `ToolFailed`, `ApprovalRequired` and `CallDeferred` count, too. Any other fails the call's step.
 
-    Tools that are no steps have none: those with `{"perdure": False}`, `ask_user`, and agents by `as_tool`. They are
-    code, which runs again in a replay; what such an agent calls has the hooks of that agent.
+    What a replay finds recorded is not called again, and neither are these: they belong to the call, not to the code
+    around it. A tool that is no step (one with `{"perdure": False}`, `ask_user`, an agent by `as_tool`, an external
+    one) has each of them as a step of its own, if they override it.
 
         class Log(CallHook):
             async def after(self, call: Call, result: Any) -> None:
@@ -69,7 +71,7 @@ class CallHook:
         """The call is about to be made."""
 
     async def after(self, call: Call, result: Any) -> None:
-        """It was made; `result` is the model's answer, or what the tool gave as it will be recorded."""
+        """It was made; `result` is the model's answer, or what the tool gave."""
 
     async def failed(self, call: Call, error: Exception) -> None:
-        """It, or a `before`, raised."""
+        """It, or a `before`, raised: a failure, or what it told the library (`ModelRetry` and its like)."""

@@ -31,8 +31,10 @@ from pydantic_ai.tools import (
     ToolDefinition,
     ToolDenied,
 )
+from pydantic_ai.toolsets import AbstractToolset
 
 from perdure.agents.approvals import Questions
+from perdure.agents.code_calls import HookedCode, marked_as_code
 from perdure.agents.runs import current_run
 from perdure.agents.steps import TOOL_KEY, JsonCodec, StepBackend, StepOptions, is_code, not_recordable
 from perdure.agents.stops import StopCondition, answer_now, withheld, without_calls
@@ -79,7 +81,9 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         super().__init__(models=models, event_stream_handler=emit_events if self._streams else None, name=name)
         if watchdog is not None and watchdog < 2:
             raise ValueError(f"A loop has at least 2 rounds; got watchdog={watchdog!r}.")
-        self._backend = StepBackend(model_step or {}, tool_step or {}, tells_answers=not self._streams)
+        self._backend = StepBackend(
+            model_step or {}, tool_step or {}, self._unwrap_tool_result, tells_answers=not self._streams
+        )
         self._stop = tuple(stop)
         self._watchdog = watchdog
         self._questions = Questions(answer_timeout)
@@ -106,6 +110,15 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
     def get_wrapper_model(self, model: Model) -> Model | None:
         """Of several models that a run may have some may not stream."""
         return Unstreamed(model) if self._streams and not self._must_stream and not can_stream(model) else None
+
+    def get_wrapper_toolset(self, toolset: AbstractToolset[AgentDepsT]) -> AbstractToolset[AgentDepsT] | None:
+        """The toolsets of a run: those whose calls are steps, and the others as code, with the agent's hooks."""
+        wrapped = super().get_wrapper_toolset(toolset)
+        run = current_run()
+        if run is None:
+            return wrapped
+        marked = (wrapped or toolset).visit_and_replace(marked_as_code)
+        return HookedCode(marked) if run.own_hooks else marked
 
     # What bounds a run and who is asked in it are here, not in capabilities of their own: each of those costs every run
     # time at each of its hooks. This one comes after all others of its kind, so what a program answers by itself does
@@ -164,7 +177,7 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         run = current_run()
         if run is None:
             return None
-        results = await self._questions.answered(run, requests)
+        results = await self._questions.answered(run, ctx, requests)
         for one in requests.approvals:
             decided = results.approvals[one.tool_call_id]
             if isinstance(decided, ToolDenied):

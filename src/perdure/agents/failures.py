@@ -2,9 +2,13 @@
 
 import re
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from pydantic_ai import exceptions
+from pydantic_ai.capabilities import AbstractCapability
+from pydantic_ai.messages import ModelResponse
+from pydantic_ai.models import ModelRequestContext
+from pydantic_ai.tools import RunContext
 
 from perdure.sdk.errors import StepFailed
 
@@ -62,3 +66,18 @@ def recorded_failure(failure: StepFailed, model_name: str) -> Exception:
         return failure
     error.__cause__ = failure
     return error
+
+
+class AskedAgain(AbstractCapability[Any]):
+    """Has the model asked again when a hook of its call raised `ModelRetry`.
+
+    Here, and not in `recorded_failure`: of a model that streams the library takes that word from this method alone.
+    Only agents with hooks have it, since with it streams are opened in another way, which takes its time.
+    """
+
+    async def on_model_request_error(
+        self, ctx: RunContext[Any], *, request_context: ModelRequestContext, error: Exception
+    ) -> ModelResponse:
+        if isinstance(error, StepFailed) and error.type == exceptions.ModelRetry.__name__:
+            raise exceptions.ModelRetry(error.message) from error
+        raise error

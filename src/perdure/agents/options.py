@@ -46,7 +46,7 @@ class DurableOptions(WorkflowOptions, Generic[DepsT], total=False):
     capabilities: Sequence[AbstractCapability[DepsT]]
     """Capabilities of the library for durable runs only."""
     hooks: Sequence[CallHook]
-    """What comes before and after each call of a model or a tool, inside its step."""
+    """What comes before and after each call of a model or a tool, once, whatever is replayed."""
     budget: Budget | None
     """What each run and all below it may spend, unless one is given at its start."""
     price: Price | None

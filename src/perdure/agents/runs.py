@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 class AgentRun:
     """One run of a durable agent. All it holds is a function of the execution's journal, so a replay makes it again."""
 
-    def __init__(self, ctx: Context, agent_name: str, hooks: Sequence[CallHook], prefix: str = "") -> None:
+    def __init__(
+        self, ctx: Context, agent_name: str, hooks: Sequence[CallHook], own_hooks: Sequence[CallHook], prefix: str = ""
+    ) -> None:
         self.ctx = ctx
         self.agent_name = agent_name
         self.hooks = hooks
+        self.own_hooks = own_hooks
+        """Those that the program gave, without ours, which look at models only."""
         self.keys = Keys(prefix)
         self.id = f"{ctx.execution_id}/{prefix}".rstrip("/")
         """The run's id among messages: the execution's, unless the agent runs inside another workflow."""

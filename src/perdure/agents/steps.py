@@ -19,6 +19,7 @@ from opentelemetry import context as telemetry
 from pydantic import TypeAdapter
 from pydantic_ai.durable_exec import (
     BoundDurableOperation,
+    CallToolResult,
     DurabilityCodec,
     DurableOperation,
     DurableOperationBackend,
@@ -43,6 +44,7 @@ from perdure.agents.calls import Call, hooked
 from perdure.agents.failures import is_transient, recorded_failure
 from perdure.agents.limits import patient
 from perdure.agents.names import StepName, step_name
+from perdure.agents.outcomes import signal_of
 from perdure.agents.runs import AgentRun, current_run
 from perdure.agents.streaming import emit_answer
 from perdure.sdk.budgets import admitted
@@ -99,20 +101,28 @@ def is_code(tool_def: ToolDefinition) -> bool:
 class StepBackend(DurableOperationBackend[StepOptions]):
     """Binds an agent's operations to steps. `hooks` and names come from the run that is current at the call."""
 
-    def __init__(self, model: StepOptions, tool: StepOptions, *, tells_answers: bool = False) -> None:
-        """`tells_answers`: models do not stream, so their steps tell what they said. Raises `ValueError` for options
-        that are none."""
+    def __init__(
+        self,
+        model: StepOptions,
+        tool: StepOptions,
+        unwrap: Callable[[CallToolResult], Any],
+        *,
+        tells_answers: bool = False,
+    ) -> None:
+        """`unwrap` gives or raises what a tool's record holds. `tells_answers`: models do not stream, so their steps
+        tell what they said. Raises `ValueError` for options that are none."""
         for name, given in (("model_step", model), ("tool_step", tool)):
             if not given.keys() <= StepOptions.__annotations__.keys():
                 raise ValueError(f"{name} may have only {sorted(StepOptions.__annotations__)}; got {given!r}.")
             as_policy(given.get("retry"))
         self._by_role: dict[str, StepOptions] = {"model": model, "tool": tool}
-        self._tells_answers = tells_answers
+        self.unwrap = unwrap
+        self.tells_answers = tells_answers
 
     def bind(
         self, operation: DurableOperation[ParamsT, WireT, ResultT]
     ) -> BoundDurableOperation[ParamsT, WireT, ResultT]:
-        return _Bound(operation, self._options(operation), self._tells_answers)
+        return _Bound(operation, self._options(operation), self)
 
     def _options(self, operation: DurableOperation[Any, Any, Any]) -> StepOptions:
         return self._by_role.get(operation.config_role, _PLAIN)
@@ -142,11 +152,11 @@ class _Bound(BoundDurableOperation[ParamsT, WireT, ResultT], Generic[ParamsT, Wi
     """One operation: each call of it is a step of the current run's execution."""
 
     def __init__(
-        self, operation: DurableOperation[ParamsT, WireT, ResultT], options: StepOptions, tells_answers: bool
+        self, operation: DurableOperation[ParamsT, WireT, ResultT], options: StepOptions, backend: StepBackend
     ) -> None:
         self._operation = operation
         self._options = options
-        self._tells_answers = tells_answers
+        self._backend = backend
 
     @property
     def operation(self) -> DurableOperation[ParamsT, WireT, ResultT]:
@@ -177,7 +187,7 @@ class _Bound(BoundDurableOperation[ParamsT, WireT, ResultT], Generic[ParamsT, Wi
     async def _step(self, params: ParamsT, run: AgentRun, named: StepName, options: Any) -> Raw:
         """The operation as the next step of its name."""
         is_model = self._operation.config_role == "model"
-        body = _Body(self._operation, params, run, self._tells_answers)
+        body = _Body(self._operation, params, run, self._backend)
         machine = run.ctx.machine
         asked = machine.new_call(
             Kind.STEP,
@@ -206,9 +216,9 @@ class _Body(Generic[ParamsT]):
     """What runs as a step, in the worker's loop."""
 
     def __init__(
-        self, operation: DurableOperation[ParamsT, Any, Any], params: ParamsT, run: AgentRun, tells_answers: bool
+        self, operation: DurableOperation[ParamsT, Any, Any], params: ParamsT, run: AgentRun, backend: StepBackend
     ) -> None:
-        self._tells_answers = tells_answers
+        self._backend = backend
         self._operation = operation
         self._params = params
         self._run = run
@@ -239,18 +249,44 @@ class _Body(Generic[ParamsT]):
             params = replace(params, ctx=own)
         call = _call_of(operation, params, run)
         if call is None:
-            value = await operation.handler(params)
+            payload = operation.result_codec.dump(await operation.handler(params))
+        elif call.kind != "model":
+            payload = await self._tool(params, call)
         else:
             value = await hooked(run.hooks, call, lambda: operation.handler(last_words(params)))
-        if self._tells_answers and isinstance(value, ModelResponse):
-            emit_answer(value)
-        payload = operation.result_codec.dump(value)
+            if self._backend.tells_answers and isinstance(value, ModelResponse):
+                emit_answer(value)
+            payload = operation.result_codec.dump(value)
         assert isinstance(payload, Raw)
         if before is not None:
             assert isinstance(params, ToolsetCallToolParams | DynamicToolsetCallToolParams)
             if params.ctx.usage != before:
                 return Raw(encode(_WithUsage(JsonCodec().dump(RunUsage, params.ctx.usage - before), payload)))
         return payload
+
+    async def _tool(self, params: ParamsT, call: Call) -> Any:
+        """What a tool's call comes to, as it is recorded. What a hook tells the library counts as said by the tool."""
+        operation = self._operation
+        record: Any = None
+        said: Exception | None = None
+
+        async def made() -> Any:
+            nonlocal record, said
+            record = await operation.handler(params)
+            try:
+                return self._backend.unwrap(record)
+            except Exception as error:  # what the tool told the library, with its name: hooks see that
+                said = error
+                raise
+
+        try:
+            await hooked(self._run.hooks, call, made)
+        except Exception as error:  # a hook's own, or the tool's
+            if error is not said:
+                if (signal := signal_of(error)) is None:
+                    raise
+                return Raw(encode(signal))
+        return operation.result_codec.dump(record)
 
 
 class _WithUsage(Struct, frozen=True):

@@ -1,0 +1,90 @@
+"""Hooks around the calls of tools that are no steps: those that are the agent's code, and those answered outside.
+
+The code around a recorded call runs again in a replay, and a hook must not. So each of them is a step of its own, for
+agents that have hooks, and for those hooks that do something at that moment:
+
+    hook.before:pause:c1       the call is about to be made
+    hook.after:pause:c1        it was made
+    hook.failed:pause:c1       it raised
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from pydantic_ai.tools import RunContext
+from pydantic_ai.toolsets import AbstractToolset, FunctionToolset, ToolsetTool, WrapperToolset
+
+from perdure.agents.calls import Call, CallHook
+from perdure.agents.names import part
+from perdure.agents.outcomes import error_of, signal_of
+from perdure.agents.runs import AgentRun, current_run
+from perdure.agents.steps import TOOL_KEY, is_code
+
+T = TypeVar("T")
+
+Moment = Literal["before", "after", "failed"]
+
+
+async def hooked_code(
+    run: AgentRun,
+    ctx: RunContext[Any],
+    tool: str,
+    tool_call_id: str | None,
+    arguments: dict[str, Any],
+    make: Callable[[], Awaitable[T]],
+) -> T:
+    """Make a call of a tool that is no step with the agent's hooks around it."""
+    call = Call("tool", tool, run.ctx.execution_id, run.agent_name, ctx, tool_call_id, arguments)
+    try:
+        await _told(run, "before", call, lambda hook: hook.before(call))
+        result = await make()
+    except Exception as error:
+        failure = error
+        await _told(run, "failed", call, lambda hook: hook.failed(call, failure))
+        raise
+    await _told(run, "after", call, lambda hook: hook.after(call, result))
+    return result
+
+
+async def _told(run: AgentRun, moment: Moment, call: Call, tell: Callable[[CallHook], Awaitable[None]]) -> None:
+    """Tell those hooks that look at that moment, as a step. Raises what one of them tells the library."""
+    hooks = [one for one in run.own_hooks if getattr(type(one), moment) is not getattr(CallHook, moment)]
+    if not hooks:
+        return
+
+    async def told() -> dict[str, Any] | None:
+        try:
+            for hook in hooks:
+                await tell(hook)
+        except Exception as error:  # a hook's own: told to the library, or the step's failure
+            if (signal := signal_of(error)) is None:
+                raise
+            return signal
+        return None
+
+    key = run.keys.again(f"hook.{moment}:{part(call.name)}:{part(call.tool_call_id or 'call')}")
+    signal = await run.ctx.step(f"hook.{moment}", told, key=key)
+    if signal is not None:
+        raise error_of(signal)
+
+
+@dataclass
+class HookedCode(WrapperToolset[Any]):
+    """An agent's toolsets, with its hooks around the calls of those tools that are its code."""
+
+    async def call_tool(
+        self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: ToolsetTool[Any]
+    ) -> Any:
+        run = current_run()
+        if run is None or not is_code(tool.tool_def):
+            return await super().call_tool(name, tool_args, ctx, tool)
+        made = super().call_tool
+        return await hooked_code(run, ctx, name, ctx.tool_call_id, tool_args, lambda: made(name, tool_args, ctx, tool))
+
+
+def marked_as_code(toolset: AbstractToolset[Any]) -> AbstractToolset[Any]:
+    """A toolset of a class that the library has no steps for, so that its tools are known to be the agent's code."""
+    return toolset if isinstance(toolset, FunctionToolset) else toolset.with_metadata(**{TOOL_KEY: False})
