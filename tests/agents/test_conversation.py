@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec import Raw
 from pydantic import BaseModel
-from pydantic_ai import Agent
+from pydantic_ai import Agent, RunContext
 from pydantic_ai.exceptions import ModelHTTPError, ModelRetry
 from pydantic_ai.messages import (
     ModelMessage,
@@ -17,6 +17,7 @@ from pydantic_ai.messages import (
     ModelResponse,
     TextPart,
     ToolCallPart,
+    ToolReturnPart,
     UserPromptPart,
 )
 from pydantic_ai.models.function import AgentInfo, FunctionModel
@@ -173,6 +174,46 @@ async def test_what_a_guard_does_not_let_into_the_open_turn_fails_as_a_turn_of_i
         assert len(logged) == 1 and "only parcels" in logged[0]
         shown = [(line.who, line.text) for line in conversation(await first.get(), await rows_of(first))]
         assert [text for who, text in shown if who == "user"] == ["first", "good"]
+
+
+@pytest.mark.parametrize("parks", [True, False], ids=["parked", "replayed"])
+async def test_a_message_with_surroundings_of_its_own_is_a_turn_of_its_own(database: str, parks: bool) -> None:
+    def works(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        parts = [part for message in messages for part in message.parts]
+        answered = max((n for n, part in enumerate(parts) if isinstance(part, TextPart)), default=0)
+        given = [str(part.content) for part in parts[answered:] if isinstance(part, ToolReturnPart)]
+        if given and given[-1] != "held":
+            return ModelResponse(parts=[TextPart(f"{given[-1]}: {' | '.join(said(messages))}")])
+        return ModelResponse(parts=[ToolCallPart("order" if given or answered else "hold", {}, f"call_{len(parts)}")])
+
+    agent = Agent(FunctionModel(works), name="chat", deps_type=dict[str, int])
+
+    @agent.tool_plain(requires_approval=True)
+    def hold() -> str:
+        return "held"
+
+    @agent.tool
+    def order(ctx: RunContext[dict[str, int]]) -> str:
+        return f"order {ctx.deps['order']}"
+
+    chat = durable(agent, deps={"order": 1})
+    async with embedded(database, Registry(chat), parks=parks) as p:
+        turn: dict[str, Any] = {"session_id": "s", "on_conflict": "deliver"}
+        first = await chat.start(p, "first", deps={"order": 7, "of": 2}, session_id="s")
+        await reaches(first, Phase.WAITING)
+        other = await chat.start(p, "other", deps={"order": 8}, **turn)
+        apart = await chat.start(p, "apart", message_history=[], **turn)
+        same = await chat.start(p, "same", deps={"of": 2, "order": 7}, **turn)
+        plain = await chat.start(p, "plain", **turn)
+        await first.resume("approve_hold_call_1", True)
+        assert await first.result() == "order 7: first | same | plain"
+        assert await same.result() == await plain.result() == await first.result()
+        assert await other.result() == "order 8: first | same | plain | other"
+        await reaches(apart, Phase.WAITING)
+        await apart.resume("approve_hold_call_1", True)
+        assert await apart.result() == "order 1: apart"
+        logged = "\n".join([line.text for _, line in await p.logs(first.id)])
+        assert "has dependencies of its own" in logged and "has a message history of its own" in logged
 
 
 async def test_agents_of_one_session_answer_what_they_were_asked(database: str) -> None:

@@ -182,7 +182,8 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
 
         With a `session_id` it is a turn of that conversation: it knows what was said before, and waits for the turns
         before it. `on_conflict` says what to do instead while one is open: `"reject"` raises `SessionBusy`, `"deliver"`
-        gives the message to the one that works, whose output is then that of both.
+        gives the message to the one that works, whose output is then that of both; with `deps` that are not that one's,
+        or a history, it waits all the same.
 
         `deps` travel as JSON, by the agent's `deps_type`; what cannot (connections, clients) is given to `durable`.
 
@@ -279,7 +280,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
     ) -> Any:
         given = as_input(payload)
         deps = self._given_deps(ctx) if given.deps is None else given.dependencies(self.agent.deps_type)
-        run = AgentRun(ctx, self.name, self._hooks, self._own_hooks, prefix)
+        run = AgentRun(ctx, self.name, self._hooks, self._own_hooks, given, prefix)
         conversation = None if prefix else await Conversation.begin(run, self._compaction, self._summarizer())
         history, capabilities = given.messages(), self._capabilities
         if conversation is not None:

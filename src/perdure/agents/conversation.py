@@ -148,8 +148,9 @@ class Conversation:
 
 class Delivered(AbstractCapability[Any]):
     """Hands the messages that came while a run was under way to its next request to the model, past the same guards as
-    the prompt it began with. One that it cannot read, that has no prompt, or that a guard does not let pass, it leaves
-    to a turn of its own: that one fails by itself, or does what it was started for."""
+    the prompt it began with. One that it cannot read, that has no prompt, that has dependencies or a history of its
+    own, or that a guard does not let pass, it leaves to a turn of its own: that one fails by itself, or does what it
+    was started for."""
 
     def __init__(self, guards: Sequence[InputGuard]) -> None:
         self._guards = tuple(guards)
@@ -176,12 +177,18 @@ class Delivered(AbstractCapability[Any]):
 
 
 def _prompt_of(run: AgentRun, taken: Taken) -> Prompt:
-    """What a message says; None for nothing, and for what cannot be read."""
+    """What a message says; None for nothing, and for what cannot be read or was sent with surroundings that this run
+    has not."""
     try:
-        return as_input(decode(bytes(taken.message), AgentPayload, where="the message")).prompt()
+        given = as_input(decode(bytes(taken.message), AgentPayload, where="the message"))
+        prompt = given.prompt()
     except BadValue as error:
         _left(run, taken, f"it cannot be read: {error.message}")
         return None
+    if prompt and (why := given.differs_from(run.given)) is not None:
+        _left(run, taken, why)
+        return None
+    return prompt
 
 
 def _left(run: AgentRun, taken: Taken, why: object) -> None:

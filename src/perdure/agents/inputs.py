@@ -48,6 +48,13 @@ class AgentInput(Struct, frozen=True, omit_defaults=True):
         assert self.deps is not None
         return _read(deps_type, self.deps, "deps")
 
+    def differs_from(self, other: AgentInput) -> str | None:
+        """What it brings along that a run with the other one has not; None: it may be had in that."""
+        if _plain(self.message_history) is not None:
+            return "it has a message history of its own"
+        deps = _plain(self.deps)
+        return None if deps is None or deps == _plain(other.deps) else "it has dependencies of its own"
+
 
 AgentPayload: TypeAlias = str | AgentInput | None
 
@@ -81,6 +88,10 @@ def read_prompt(data: bytes) -> Prompt:
     """The prompt that JSON is. Raises `BadValue` for what is none."""
     said = decode(data)
     return said if said is None or isinstance(said, str) else _read(list[UserContent], data, "input")
+
+
+def _plain(value: MaybeRaw) -> Any:
+    return None if value is None else decode(value)
 
 
 @functools.lru_cache(maxsize=256)

@@ -11,6 +11,7 @@ from perdure.agents.names import Keys
 
 if TYPE_CHECKING:
     from perdure.agents.calls import CallHook
+    from perdure.agents.inputs import AgentInput
     from perdure.sdk.context import Context
 
 
@@ -18,13 +19,21 @@ class AgentRun:
     """One run of a durable agent. All it holds is a function of the execution's journal, so a replay makes it again."""
 
     def __init__(
-        self, ctx: Context, agent_name: str, hooks: Sequence[CallHook], own_hooks: Sequence[CallHook], prefix: str = ""
+        self,
+        ctx: Context,
+        agent_name: str,
+        hooks: Sequence[CallHook],
+        own_hooks: Sequence[CallHook],
+        given: AgentInput,
+        prefix: str = "",
     ) -> None:
         self.ctx = ctx
         self.agent_name = agent_name
         self.hooks = hooks
         self.own_hooks = own_hooks
         """Those that the program gave, without ours, which look at models only."""
+        self.given = given
+        """What it was started with."""
         self.keys = Keys(prefix)
         self.id = f"{ctx.execution_id}/{prefix}".rstrip("/")
         """The run's id among messages: the execution's, unless the agent runs inside another workflow."""
