@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from pydantic_ai import Agent
+from pydantic_ai import Agent, RunContext
+from pydantic_ai.exceptions import ApprovalRequired
 from pydantic_ai.messages import FunctionToolCallEvent, FunctionToolResultEvent, ModelMessage, ModelResponse, TextPart
 from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.models.fallback import FallbackModel
@@ -13,6 +14,8 @@ from pydantic_ai.models.function import AgentInfo, DeltaToolCall, DeltaToolCalls
 from pydantic_ai.models.test import TestModel
 from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings
+from pydantic_ai.tools import ToolDefinition
+from pydantic_ai.toolsets import ExternalToolset
 from tests.agents.scripted import Script, call, crashed
 
 from perdure import Context, Registry, workflow
@@ -164,6 +167,62 @@ async def test_what_does_not_stream_is_live_with_whole_answers() -> None:
         assert [one.event.part.content for one in items if isinstance(one.event, FunctionToolResultEvent)] == [4]
         rows = await p.journal(handle.id)
     assert [row.key for row in rows if row.kind is Kind.STEP] == ["model:1", "tool:temperature:c1", "model:2"]
+
+
+CALLED = ["refund", "transfer", "deny", "outside"]
+"""One that waits for approval, one that asks for it by itself, one that is denied, one that is answered outside."""
+
+
+def calls_all(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+    return ModelResponse([TextPart("hi")] if answers(messages) else [call(tool, f"c_{tool}") for tool in CALLED])
+
+
+async def streams_all(messages: list[ModelMessage], info: AgentInfo) -> Pieces:
+    if answers(messages):
+        yield "hi"
+    else:
+        yield {n: DeltaToolCall(tool, "{}", tool_call_id=f"c_{tool}") for n, tool in enumerate(CALLED)}
+
+
+@pytest.mark.parametrize("model", [FunctionModel(calls_all), FunctionModel(stream_function=streams_all)])
+@pytest.mark.parametrize("parks", [True, False], ids=["parked", "replayed"])
+async def test_a_call_that_people_answer_is_told_once_whether_the_model_streams_or_not(
+    model: Model, parks: bool
+) -> None:
+    outside = ToolDefinition(name="outside", parameters_json_schema={"type": "object", "properties": {}})
+    agent = Agent(model, name="asks", toolsets=[ExternalToolset[object]([outside], id="ext")])
+
+    @agent.tool
+    async def transfer(ctx: RunContext[object]) -> str:
+        if not ctx.tool_call_approved:
+            raise ApprovalRequired
+        return "sent"
+
+    @agent.tool_plain(requires_approval=True)
+    def refund() -> str:
+        return "paid"
+
+    @agent.tool_plain(requires_approval=True)
+    def deny() -> str:
+        raise AssertionError("nobody allowed it")
+
+    async with embedded(Registry(), parks=parks) as p:
+        handle = await durable(agent).start(p, "?")
+        told: list[tuple[str, str, str | None]] = []
+        async for one in events(handle):
+            if one.item.kind == "question":
+                key = one.item.key
+                await handle.resume(key, {"approved": "deny" not in key} if key.startswith("approve") else "there")
+            elif one.item.kind in ("function_tool_call", "function_tool_result"):
+                part = one.item.data["part"]
+                told.append((part["tool_name"], one.item.kind, part.get("outcome")))
+    assert sorted(told, key=str) == sorted(
+        [
+            *((tool, "function_tool_call", None) for tool in CALLED),
+            *((tool, "function_tool_result", "denied" if tool == "deny" else "success") for tool in CALLED),
+        ],
+        key=str,
+    )
 
 
 class Mute(Model):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal
 
 from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.capabilities import AbstractCapability, WrapToolExecuteHandler
@@ -42,8 +42,6 @@ from perdure.agents.streaming import Unstreamed, can_stream, emit_event, emit_ev
 from perdure.agents.watchdog import watched
 
 CODEC: Final = JsonCodec()
-
-Outcome: TypeAlias = Literal["success", "failed", "retried"]
 
 
 class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
@@ -154,20 +152,14 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         args: dict[str, Any],
         handler: WrapToolExecuteHandler,
     ) -> Any:
-        tells = not self._streams and current_run() is not None
-        if tells:
-            emit_event(FunctionToolCallEvent(call))
+        self._tell_call(call)
         try:
             result = await self._told_once(tool_def, handler(args))
         except (ModelRetry, ToolRetryError, ToolFailed, ToolFailedError) as error:
-            if tells:
-                outcome: Outcome = "retried" if isinstance(error, ModelRetry | ToolRetryError) else "failed"
-                emit_event(_result_of(call, str(error), outcome))
+            self._tell_result(call, error)
             await self._watched(ctx, call.tool_name, args, str(error))  # the model is told, and may do the same again
             raise
-        if tells:
-            given = result.return_value if isinstance(result, ToolReturn) else result
-            emit_event(_result_of(call, given, "success"))
+        self._tell_result(call, result)
         await self._watched(ctx, call.tool_name, args, result)
         return result
 
@@ -177,10 +169,15 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         run = current_run()
         if run is None:
             return None
+        for one in (*requests.approvals, *requests.calls):
+            self._tell_call(one)
         results = await self._questions.answered(run, ctx, requests)
+        for one in requests.calls:
+            self._tell_result(one, results.calls[one.tool_call_id])
         for one in requests.approvals:
             decided = results.approvals[one.tool_call_id]
             if isinstance(decided, ToolDenied):
+                self._tell_result(one, decided)
                 await self._watched(ctx, one.tool_name, one.args_as_dict(), decided.message)
         return results
 
@@ -198,6 +195,30 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         if run is not None and self._watchdog is not None:
             await watched(run, self._watchdog, ctx, tool, args, outcome)
 
+    def _tell_call(self, call: ToolCallPart) -> None:
+        """Tell of a call, once, where the library does not: it may wait for people before it is made."""
+        run = current_run()
+        if run is not None and not self._streams and call.tool_call_id not in run.told:
+            run.told.add(call.tool_call_id)
+            emit_event(FunctionToolCallEvent(call))
 
-def _result_of(call: ToolCallPart, content: Any, outcome: Outcome) -> FunctionToolResultEvent:
-    return FunctionToolResultEvent(ToolReturnPart(call.tool_name, content, call.tool_call_id, outcome=outcome))
+    def _tell_result(self, call: ToolCallPart, result: Any) -> None:
+        """Tell what came of a call: a value, or what the model is told instead of one."""
+        run = current_run()
+        if run is not None and not self._streams:
+            run.told.discard(call.tool_call_id)  # a provider may use it again
+            emit_event(FunctionToolResultEvent(_returned(call, result)))
+
+
+def _returned(call: ToolCallPart, result: Any) -> ToolReturnPart:
+    content: Any = result
+    outcome: Literal["success", "failed", "denied", "retried"] = "success"
+    if isinstance(result, ToolReturn):
+        content = result.return_value
+    elif isinstance(result, ToolDenied):
+        content, outcome = result.message, "denied"
+    elif isinstance(result, ModelRetry | ToolRetryError):
+        content, outcome = str(result), "retried"
+    elif isinstance(result, ToolFailed | ToolFailedError):
+        content, outcome = str(result), "failed"
+    return ToolReturnPart(call.tool_name, content, call.tool_call_id, outcome=outcome)

@@ -39,6 +39,8 @@ class AgentRun:
         """The run's id among messages: the execution's, unless the agent runs inside another workflow."""
         self.finishing: str | None = None
         """Why the agent is to answer now, with what it has: it gets no tools any more."""
+        self.told: set[str] = set()
+        """The calls of which the stream says that they are made, and not yet what came of them, where we tell that."""
         self.last_call = b""
         """What the watchdog saw last, and how often in a row."""
         self.rounds = 0
