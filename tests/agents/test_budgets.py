@@ -11,7 +11,7 @@ import pytest
 from msgspec.json import decode
 from openai import AsyncOpenAI
 from pydantic import BaseModel
-from pydantic_ai import Agent
+from pydantic_ai import Agent, ModelRetry
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
@@ -19,7 +19,7 @@ from tests.agents.provider import Provider, serving
 from tests.agents.scripted import Script, call
 
 from perdure import Budget, BudgetExceeded, Context, Registry, workflow
-from perdure.agents import DurableAgent, durable
+from perdure.agents import Call, CallHook, DurableAgent, durable
 from perdure.cli.conversation import conversation, spent
 from perdure.sdk.errors import ExecutionFailed
 from perdure.testing import Bench, embedded
@@ -273,3 +273,33 @@ async def test_an_execution_holds_the_budget_of_one_agent_that_runs_inside_of_it
             await (await bench.start(both, "Find it!")).result()
         assert failed.value.type == "Misplaced"
         assert await (await bench.start(below, "Find it!")).result() == ["one shelf", "one shelf"]
+
+
+async def test_hooks_come_after_a_call_in_reverse_so_they_see_what_it_cost_and_it_counts_whatever_they_say() -> None:
+    seen: list[str] = []
+
+    class Strict(CallHook):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        async def before(self, call: Call) -> None:
+            seen.append(f"before {self.name}")
+
+        async def after(self, call: Call, result: Any) -> None:
+            seen.append(f"after {self.name}: {result.usage.cost}")
+            if self.name == "outer" and seen.count("after outer: 0.5") == 1:
+                raise ModelRetry("again")
+
+    agent = Agent(Script("no", "yes").model, name="strict")
+    strict = durable(
+        agent,
+        hooks=[Strict("outer"), Strict("inner")],
+        price=lambda model, usage: 0.5,
+        budget=Budget(tokens=10_000),
+    )
+    async with embedded(Registry()) as p:
+        handle = await strict.start(p, "?")
+        await handle.result()
+        spent = await p.budget(handle.id)
+    assert seen == ["before outer", "before inner", "after inner: 0.5", "after outer: 0.5"] * 2
+    assert (spent.calls.spent, spent.calls.reserved, spent.tokens.reserved) == (2, 0, 0)

@@ -43,7 +43,7 @@ async def hooked(hooks: Sequence[CallHook], call: Call, make: Callable[[], Await
         for hook in hooks:
             await hook.failed(call, error)
         raise
-    for hook in hooks:
+    for hook in reversed(hooks):  # what it cost is known, and settled, before a hook of the program's may object
         await hook.after(call, result)
     return result
 
@@ -71,7 +71,8 @@ class CallHook:
         """The call is about to be made."""
 
     async def after(self, call: Call, result: Any) -> None:
-        """It was made; `result` is the model's answer, or what the tool gave."""
+        """It was made; `result` is the model's answer (`result.usage.cost` in dollars, where it is known), or what the
+        tool gave. The last hook that came before it is the first that comes after it."""
 
     async def failed(self, call: Call, error: Exception) -> None:
         """It, or a `before`, raised: a failure, or what it told the library (`ModelRetry` and its like)."""

@@ -57,7 +57,7 @@ async def _told(run: AgentRun, moment: Moment, call: Call, tell: Callable[[CallH
 
     async def told() -> dict[str, Any] | None:
         try:
-            for hook in hooks:
+            for hook in reversed(hooks) if moment == "after" else hooks:
                 await tell(hook)
         except Exception as error:  # a hook's own: told to the library, or the step's failure
             if (signal := signal_of(error)) is None:
