@@ -8,6 +8,7 @@ the library builds its tasks. The *name* beside it says what ran, and a replay c
     tool:refund:call_7          tool.refund         a call of a function tool
     mcp:search:call_8           mcp.search          a call of an MCP server's tool
     tools:crm:1                 tools.list          which tools a dynamic or MCP toolset has
+    hook.before:nap:call_9      hook.before         a hook of a tool that is no step (`code_calls`)
 """
 
 import hashlib
