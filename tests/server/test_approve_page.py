@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from html import unescape
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -254,6 +255,14 @@ async def test_plain_data_is_shown_as_it_is_and_answered_with_json(served: Serve
         done = await client.post(path, data={**fields_of(page.text), "answer": ' {"n": 1.50} '})
         assert "This has been answered" in done.text
     assert (await served.client.get(path_of(id))).json()["answer"] == {"n": 1.5}
+
+
+async def test_the_title_of_the_page_is_the_one_of_the_question(served: Served, hand: Hand) -> None:
+    id = await asked(served, hand, {"_form": {"title": "R&D's \u202e<5%?"}})
+    async with browser(served) as client:
+        page = await client.get(f"/approve/{id}/approve?link={await link_of(served, id)}")
+    [title] = re.findall(r"<title>(.*?)</title>", page.text)
+    assert unescape(title) == "R&D's \ufffd<5%?" and "<" not in title
 
 
 HOSTILE = "</textarea></pre><script>alert(1)</script><img src=x onerror=alert(2)>'\"&[click](javascript:alert(3))"

@@ -71,7 +71,7 @@ def question_page(
         heading = f"<h1 dir='auto'>{shown(form.title, LINE_MAX)}</h1>"
     body = [heading, _what(form), _form(question, form, answering_as, sent, errors), _facts(question, form)]
     said = "Error: " if errors else ""
-    return _page(f"{said}{_plain(title)}", "".join(body))
+    return _page(f"{said}{title}", "".join(body))
 
 
 def closed_page(question: Question, *, mine: str | None = None) -> str:
@@ -103,7 +103,7 @@ def closed_page(question: Question, *, mine: str | None = None) -> str:
 
 def message_page(title: str, text: str) -> str:
     """A page that only says something."""
-    return _page(_plain(title), f"<h1>{shown(title, LINE_MAX)}</h1><p>{shown(text, LINE_MAX * 4)}</p>")
+    return _page(title, f"<h1>{shown(title, LINE_MAX)}</h1><p>{shown(text, LINE_MAX * 4)}</p>")
 
 
 def sign_in_page(next_path: str, *, error: str | None = None, with_key: bool = False) -> str:
@@ -141,7 +141,7 @@ def _page(title: str, body: str) -> str:
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>{escape(title[:LINE_MAX])}</title><link rel='stylesheet' href='/assets/approve.css'></head>"
+        f"<title>{_plain(title)}</title><link rel='stylesheet' href='/assets/approve.css'></head>"
         f"<body><main>{body}</main></body></html>"
     )
 
