@@ -244,6 +244,17 @@ async def test_what_is_refused_is_tried_again_under_the_same_id_with_longer_paus
         await house.engine.webhooks.redeliver("another", one.id)
 
 
+async def test_a_webhook_that_was_deleted_is_told_nothing_more(house: House, receiver: Receiver) -> None:
+    receiver.answer = b"HTTP/1.1 500 No\r\ncontent-length: 5\r\n\r\nsorry"
+    made = await house.engine.webhooks.make(house.project_id, receiver.url)
+    await house.end()
+    await house.until_state(DeliveryState.PENDING)
+    await house.engine.webhooks.delete(house.project_id, made.id)
+    await house.advance(60)
+    one = await house.until_state(DeliveryState.FAILED, 2)
+    assert (one.answer, len(receiver.bodies)) == ("The webhook was deleted.", 1)
+
+
 @pytest.mark.parametrize(
     ("answer", "state"),
     [

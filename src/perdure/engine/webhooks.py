@@ -213,8 +213,8 @@ class Webhooks:
                     answer_bytes_max=ANSWER_BYTES_MAX,
                 )
                 await self._settle(taken, answer.status, _text(answer), _retry_after(answer))
-            except NotFound:
-                await self._settle(taken, None, "The execution was deleted.", None, last=True)
+            except NotFound as error:
+                await self._settle(taken, None, error.message, None, last=True)
             except CallFailed as error:
                 await self._settle(taken, None, error.message, None)
         except PerdureError as error:  # the store is away: it comes again when it is not ours any more
@@ -256,7 +256,9 @@ class Webhooks:
         )
 
     async def _body(self, taken: Taken) -> bytes:
-        """What is told: the execution, as the API shows it. Raises NotFound."""
+        """What is told: the execution, as the API shows it. Raises NotFound, also of a deleted webhook."""
+        if taken.webhook_id and all(one.id != taken.webhook_id for one in await self.list(taken.project_id)):
+            raise NotFound("The webhook was deleted.")
         execution = await self._engine.store.read(
             looks.get(project_id=taken.project_id, execution_id=taken.execution_id)
         )

@@ -77,7 +77,7 @@ async def make_webhook(
 
 @verb
 async def delete_webhook(*, project_id: str, webhook_id: str) -> None:
-    """Tell a URL nothing more; what is under way to it goes on. Raises NotFound."""
+    """Tell a URL nothing more: what is pending for it fails when it is due. Raises NotFound."""
     await query("lock_project", project_id=project_id)
     if not await query("delete_webhook", project_id=project_id, id=webhook_id):
         raise NotFound(f"Webhook {webhook_id!r} does not exist; `perdure webhooks ls` shows them.")
