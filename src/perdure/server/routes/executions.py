@@ -406,7 +406,7 @@ async def stream_execution(call: Call, execution_id: str, query: StreamQuery) ->
 
 def _cursor(text: str) -> tuple[int, int]:
     rows, dash, logs = text.partition("-")
-    if not (dash and rows.isascii() and logs.isascii() and rows.isdigit() and logs.isdigit() and len(text) < 38):
+    if not dash or not all(part.isascii() and part.isdigit() and len(part) < 19 for part in (rows, logs)):
         raise BadRequest(f"Last-Event-ID {text!r} is not one of this stream's; leave it out to start at the beginning.")
     return int(rows), int(logs)
 
