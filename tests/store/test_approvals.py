@@ -141,12 +141,16 @@ async def test_who_answers_between_question_and_wait_is_heard(pushes: PushWorld,
     await world.check()
 
 
+@pytest.mark.parametrize("named", [True, False], ids=["named", "alone in its run"])
 @pytest.mark.parametrize("by_event", [False, True], ids=["by the API", "by an event"])
-async def test_an_answer_reaches_a_question_that_is_asked_again(pushes: PushWorld, worker: str, by_event: bool) -> None:
+async def test_an_answer_reaches_a_question_that_is_asked_again(
+    pushes: PushWorld, worker: str, by_event: bool, named: bool
+) -> None:
     """The worker died between its question and its wait."""
     world = pushes.world
     id = await pushes.running(worker)
-    topic = await pushes.ask(id, "ask", {"n": 1})
+    topic = f"workflow/wf/{id}"
+    await pushes.publish(topic, "suspend_ask", {"n": 1}, asked_by=id if named else None)
     if by_event:
         await pushes.publish(topic, "resume_ask", "yes")
     else:
@@ -156,7 +160,7 @@ async def test_an_answer_reaches_a_question_that_is_asked_again(pushes: PushWorl
     assert [one.claimed.id for one in await pushes.claim(again)] == [id]
     assert (await pushes.outputs(id, "ask"))["data"] == "yes"
     for asked in ({"n": 1}, {"n": 2}):  # although it could know
-        await pushes.ask(id, "ask", asked)
+        await pushes.publish(topic, "suspend_ask", asked, asked_by=id if named else None)
         await pushes.wait(id, "ask", "suspend", topic=topic)
         assert await world.phase(id) is Phase.QUEUED
         await pushes.claim(again)
@@ -277,6 +281,7 @@ async def test_who_does_not_say_that_it_asks_asks_when_it_waits(pushes: PushWorl
     assert await world.phase(second) is Phase.WAITING
     assert json.decode((await find(world, second)).data) == {"for": second}
     third = await pushes.running(worker)
+    await pushes.children(third, "kid", [StartItem("kid")], wait=False)
     await pushes.publish(f"workflow/wf/{third}", "suspend_ask")
     number = await pushes.publish(f"workflow/wf/{third}", "resume_ask", "at once")
     await pushes.wait(third, "ask", "suspend", topic=f"workflow/wf/{third}")

@@ -402,6 +402,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "open_typed_wait": {"execution_id": ids["waiting_for_event"], "key": "wait-1"},
         "ask_question": {"execution_id": ids["running"], "key": "ask"},
         "lock_asking": {"id": ids["running"]},
+        "alone_in_run": {"id": ids["running"]},
         "insert_push_worker": {"id": "another", "url": "https://another.example", "check_at_us": 1},
         "push_worker_at": {"url": "https://worker-3.example"},
         "lapsed_long_ago": {"before_us": 1 << 60},

@@ -57,11 +57,11 @@ class Events:
     ) -> tuple[list[int], int]:
         """As `publish`; the same request again gets its first answer again: the numbers, and when it was (in µs).
 
-        `asked_by`: the execution, if it is one, whose questions are among them (`suspend_…`). `answered_by`: who is
-        kept as having given the answers among them (`resume_…`).
+        `asked_by`: the execution whose questions are among them (`suspend_…`); what is no id counts as none.
+        `answered_by`: who is kept as having given the answers among them (`resume_…`).
         """
         _check(topic, items)
-        asks = asked_by is not None and any((item.event_type or "").startswith(ASKED) for item in items)
+        asks = any((item.event_type or "").startswith(ASKED) for item in items)
         return await self._engine.store.write(
             events.publish_once(
                 project_id=project_id,

@@ -38,16 +38,18 @@ routes = Routes("Events")
 
 @routes.post("/api/v1/events/publish", contract=True, idempotent=True)
 async def publish_event(call: Call, body: PublishEventRequest) -> PublishEventResponse:
-    """Append events to a topic, in order, in one transaction. `execution_id` says whose question a `suspend_…` is."""
+    """Append events to a topic, in order, in one transaction. `execution_id`, or that of the first event, says whose
+    question a `suspend_…` is."""
     if body.durable and not (is_uuid(body.execution_id or "") and is_uuid(body.root_execution_id or "")):
         raise BadRequest("body.durable: needs `execution_id` and `root_execution_id`, both UUIDs.")
     items = [EventItem(event.data, event.event_type, event.dedup_key) for event in body.events]
+    asked_by = body.execution_id or (body.events[0].execution_id if body.events else None)
     answered_by = None
     if any((item.event_type or "").startswith(ANSWERED) for item in items):
         assert call.principal is not None
         answered_by = await name_of(call, call.principal)
     numbers, at_us = await call.engine.events.publish_once(
-        call.project_id, body.topic, items, idempotency(call), asked_by=body.execution_id, answered_by=answered_by
+        call.project_id, body.topic, items, idempotency(call), asked_by=asked_by, answered_by=answered_by
     )
     return PublishEventResponse(numbers, rfc3339(at_us))
 

@@ -3,7 +3,8 @@ waits.
 
 The event alone opens the wait for its answer, in the name of the execution that published it. So an answer finds the
 very question that it is for, whatever becomes of the worker: it is an outcome in the journal at once, and the next
-attempt finds it before it would ask again. Who does not say whose question it is has none before the wait.
+attempt finds it before it would ask again. Who does not say whose question it is has none before the wait, unless its
+run is one execution.
 """
 
 from typing import Any
@@ -16,6 +17,12 @@ from perdure.store.verbs.saved_steps import ENDS
 from perdure.wire.approvals import ANSWERED, ASKED, How
 from perdure.wire.records import Kind
 from perdure.wire.requests import EventItem
+
+
+async def alone_in(project_id: str, topic: str) -> str | None:
+    """The execution that is all of a topic's run: what is asked there, it asks."""
+    rows = await query("alone_in_run", project_id=project_id, id=topic.rpartition("/")[2])
+    return rows[0][0] if rows else None
 
 
 async def ask(project_id: str, execution_id: str, topic: str, seq: int, event: EventItem, now_us: int) -> None:

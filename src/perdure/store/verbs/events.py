@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from perdure.store.interface import Published, Rows, Tell, Written, query, query_many, verb
-from perdure.store.verbs.asking import ask, note_answer
+from perdure.store.verbs.asking import alone_in, ask, note_answer
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.rows import JournalRow, deliver, fitting, journal_row, page_of
 from perdure.wire.approvals import ASKED
@@ -45,15 +45,17 @@ async def publish_once(
 ) -> tuple[list[int], int]:
     """As `publish`, once per Idempotency-Key; answers the numbers and the time of the first request.
 
-    `asked_by`: the execution whose questions are among the events. `answered_by`: who is kept, of what they answer.
+    `asked_by`: the execution whose questions are among the events; without it the one that is all of the run, if there
+    is one. `answered_by`: who is kept, of what they answer.
     """
     first = await recall(project_id, idempotency)
     if first is not None:
         return _PUBLISHED.decode(first)
     numbers = await publish_events(project_id, topic, events, ids, now_us, answered_by=answered_by)
-    if asked_by is not None:
-        for number, event in zip(numbers, events, strict=True):
-            if event.event_type is not None and event.event_type.startswith(ASKED):
+    for number, event in zip(numbers, events, strict=True):
+        if event.event_type is not None and event.event_type.startswith(ASKED):
+            asked_by = asked_by or await alone_in(project_id, topic)
+            if asked_by is not None:
                 await ask(project_id, asked_by, topic, number, event, now_us)
     await remember(project_id, idempotency, msgspec.json.encode((numbers, now_us)), now_us)
     return numbers, now_us

@@ -152,6 +152,11 @@ JOIN executions r ON r.project_id = e.project_id AND r.id = COALESCE(e.root_exec
 WHERE e.project_id = :project_id AND e.id = :id AND e.completed_at_us IS NULL
   AND :topic = 'workflow/' || r.workflow_id || '/' || r.id {FOR UPDATE OF e};
 
+-- name: alone_in_run
+-- A root that nothing is below of.
+SELECT e.id FROM executions e WHERE e.project_id = :project_id AND e.id = :id AND NOT EXISTS (
+  SELECT 1 FROM executions c WHERE c.project_id = :project_id AND c.root_execution_id = :id);
+
 -- name: ask_question
 -- holds: execution=execution_id
 INSERT INTO waits (execution_id, key, project_id, state, topic, after_seq, event_type, data, opened_at_us)
