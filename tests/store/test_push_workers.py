@@ -233,9 +233,19 @@ async def test_what_was_not_taken_goes_back_as_if_nothing_had_been(pushes: PushW
     execution = await pushes.world.start(deployment_id="p")
     for _ in range(10):
         [one] = await pushes.claim(id, accept=False)
+        pushes.world.advance(1)
         await pushes.store.write(push_workers.hand_back(**pushes.fence(one), now_us=pushes.world.now_us))
+        assert (await pushes.world.get(execution)).started_at_us is None
     [one] = await pushes.claim(id)
     assert (one.claimed.id, one.claimed.retry_count) == (execution, 0)
+    began_us = pushes.world.now_us
+    assert (await pushes.world.get(execution)).started_at_us == began_us
+    await pushes.wait(execution, "t", "time", seconds=1)
+    pushes.world.advance(2)
+    await pushes.world.wake_due()
+    [one] = await pushes.claim(id, accept=False)
+    await pushes.store.write(push_workers.hand_back(**pushes.fence(one), now_us=pushes.world.now_us))
+    assert (await pushes.world.get(execution)).started_at_us == began_us, "it ran before"
 
 
 async def test_a_lost_delivery_counts_apart(pushes: PushWorld) -> None:

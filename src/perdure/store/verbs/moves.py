@@ -142,8 +142,10 @@ async def lose(
     *,
     released: bool = False,
     begun: bool = False,
+    refused: bool = False,
 ) -> None:
-    """Take an execution back from a worker that is gone (or, `released`, that handed it back).
+    """Take an execution back from a worker that is gone (or, `released`, that handed it back; `refused`, that never
+    took it).
 
     A delivery that was never acknowledged is a lost message. A crash is counted; the fifth without progress is the
     last. What a worker hands back that it had `begun` counts as a lost message does: its code may do so each time.
@@ -179,6 +181,7 @@ async def lose(
         due_at_us=now_us + delay_us if delay_us else None,
         losses=losses,
         undelivered=undelivered,
+        refused=int(refused),
     )
     if not rows:
         return

@@ -276,7 +276,7 @@ async def accept_push(*, project_id: str, execution_id: str, attempt: int, worke
 @verb
 async def hand_back(*, project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int) -> None:
     """The worker did not take it: back to its queue, as if nothing had been."""
-    await lose(project_id, execution_id, attempt, worker_id, now_us, released=True)
+    await lose(project_id, execution_id, attempt, worker_id, now_us, released=True, refused=True)
 
 
 @verb

@@ -111,7 +111,9 @@ RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, lim
 
 -- name: lose
 -- holds: execution=id
+-- Refused by the one to whom it went first, it has not run yet.
 UPDATE executions SET phase = 'queued', due_at_us = :due_at_us, rank = -priority,
+  started_at_us = CASE WHEN :refused = 1 AND started_at_us = moved_at_us THEN NULL ELSE started_at_us END,
   ready_at_us = COALESCE(:due_at_us, :now_us{::BIGINT}), losses = :losses, undelivered = :undelivered, next_seq = next_seq + 1,
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us),
   limited = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
