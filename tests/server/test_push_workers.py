@@ -41,6 +41,7 @@ async def held(served: Served, worker: PushWorker) -> str:
         ({"mode": "pull"}, 400, "body.mode: must be 'push'"),
         ({"push_endpoint_url": None}, 400, "body.push_endpoint_url"),
         ({"push_endpoint_url": "ftp://a.example"}, 400, "body.push_endpoint_url"),
+        ({"push_endpoint_url": "https://a.example/in?token=x"}, 400, "body.push_endpoint_url: must have no query"),
         ({"push_endpoint_url": "http://169.254.169.254/"}, 422, "body.push_endpoint_url"),
         ({"max_concurrent_executions": 0}, 400, "body.max_concurrent_executions"),
         ({"deployment_id": None}, 400, "no deployment"),

@@ -64,6 +64,11 @@ class Push:
                 f"body.push_endpoint_url: must start with http:// or https://, got {url!r}.",
                 {"path": "body.push_endpoint_url"},
             )
+        if "?" in url:
+            raise BadRequest(
+                f"body.push_endpoint_url: must have no query, since /execute is put behind it, got {url!r}.",
+                {"path": "body.push_endpoint_url"},
+            )
         capacity = CAPACITY if request.max_concurrent_executions is None else request.max_concurrent_executions
         if not 1 <= capacity <= CAPACITY_MAX:
             raise BadRequest(
