@@ -242,3 +242,12 @@ async def test_head_answers_as_get_without_a_body(served: Served) -> None:
         reply = await served.client.head(path)
         assert reply.status_code == 200 and reply.content == b""
     assert (await served.client.head("/api/v1/executions/x")).status_code == 400
+
+
+async def test_head_takes_nothing(served: Served) -> None:
+    """Programs that look at links ask so: a link that is good once stays good, and work is handed to nobody."""
+    link = (await served.client.post("/api/v1/sign-in-links")).json()["path"]
+    for path in (link, f"/api/v1/workers/{UNKNOWN}/poll"):
+        reply = await served.client.head(path)
+        assert reply.status_code == 405 and "HEAD" not in reply.headers["allow"]
+    assert "set-cookie" in (await served.client.get(link)).headers

@@ -169,10 +169,14 @@ class Router:
         methods = self._static.get(raw)
         if methods is None:
             methods, values = self._walk(raw, "GET" if method == "HEAD" else method)
-        route = methods.get(method) or (methods.get("GET") if method == "HEAD" else None)
+        route = methods.get(method)
         if route is None:
-            allowed = [*methods, *(["HEAD"] if "GET" in methods else [])]
-            raise MethodNotAllowed(f"{method} is not served here; use {' or '.join(allowed)}.", {"allow": allowed})
+            get = methods.get("GET")
+            head = get if get is not None and not get.acts else None
+            if head is None or method != "HEAD":
+                allowed = [*methods, *(["HEAD"] if head is not None else [])]
+                raise MethodNotAllowed(f"{method} is not served here; use {' or '.join(allowed)}.", {"allow": allowed})
+            route = head
         return route, values
 
     def _walk(self, raw: bytes, method: str) -> tuple[dict[str, Route], tuple[str, ...]]:

@@ -261,7 +261,10 @@ class Route:
         asks: bool = False,
         rest: bool = False,
         paged: bool = False,
+        acts: bool = False,
     ) -> None:
+        self.acts = acts
+        """Whether a GET takes something: HEAD, whose answer nobody gets, is not served then."""
         self.rest = rest
         self.paged = paged
         """Whether its answers say in a header where the list goes on."""
@@ -371,6 +374,7 @@ class Routes:
         asks: bool = False,
         rest: bool = False,
         paged: bool = False,
+        acts: bool = False,
     ) -> Callable[[Handler], Handler]:
         """A row of the table. Who may call it follows from its role, where `caller` does not say otherwise. `rest`: the
         last name in the path takes slashes, too: all that is left, or all before one part that is spelled out."""
@@ -392,6 +396,7 @@ class Routes:
                     asks=asks,
                     rest=rest,
                     paged=paged,
+                    acts=acts,
                 )
             )
             return handler
@@ -410,6 +415,7 @@ class Routes:
         asks: bool = False,
         rest: bool = False,
         paged: bool = False,
+        acts: bool = False,
     ) -> Callable[[Handler], Handler]:
         return self.route(
             "GET",
@@ -422,6 +428,7 @@ class Routes:
             asks=asks,
             rest=rest,
             paged=paged,
+            acts=acts,
         )
 
     def post(

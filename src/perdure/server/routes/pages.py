@@ -59,7 +59,7 @@ async def make_sign_in_link(call: Call) -> SignInLink:
     return SignInLink(f"/sign-in?token={token}", int(LINK_SECONDS))
 
 
-@routes.get("/sign-in", role=None, media_type="text/html")
+@routes.get("/sign-in", role=None, media_type="text/html", acts=True)
 async def sign_in(call: Call, query: SignInQuery) -> Text:
     """Use a sign-in link: sets the session's cookie and goes on to the live page."""
     session = call.services.sign_ins.use_link(query.token)

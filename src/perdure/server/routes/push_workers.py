@@ -54,7 +54,7 @@ class PollQuery(Struct, frozen=True):
     """At least 1."""
 
 
-@routes.get("/api/v1/workers/{worker_id}/poll", contract=True, role=Role.WRITE)
+@routes.get("/api/v1/workers/{worker_id}/poll", contract=True, role=Role.WRITE, acts=True)
 async def poll_workflow(call: Call, worker_id: str, query: PollQuery) -> list[PollWorkflowResponse]:
     """Ask for work: the old way, waits up to 30 s. Deprecated: register a URL, to which work is brought."""
     async with call.poll():
