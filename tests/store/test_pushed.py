@@ -10,7 +10,7 @@ from tests.store.world import PROJECT, SECOND, START_US, raw
 from uuid_utils import uuid7
 
 from perdure.store.interface import Counted, Query
-from perdure.store.verbs import pushed, saved_steps
+from perdure.store.verbs import looks, pushed, saved_steps
 from perdure.store.verbs.moves import LOSSES_MAX, UNDELIVERED_MAX
 from perdure.store.verbs.rows import ended
 from perdure.wire.errors import Conflict, NotFound
@@ -417,6 +417,23 @@ async def test_a_parent_goes_on_when_none_of_its_batch_is_open(pushes: PushWorld
     ]
     assert (await world.kinds(parent)).count("child") == 1
     await again(pushes, worker, parent)
+
+
+async def test_what_is_deleted_keeps_its_place_in_its_batch(pushes: PushWorld, worker: str) -> None:
+    parent = await pushes.running(worker)
+    started = await pushes.children(parent, "all", [StartItem("a"), StartItem("b"), StartItem("c")], batch=True)
+    first, second, third = (one.execution_id for one in started)
+    await pushes.claim(worker)
+    await pushes.complete(second, worker, 2)
+    await pushes.store.write(looks.delete(project_id=PROJECT, execution_id=second))
+    await pushes.complete(first, worker, 1)
+    await pushes.complete(third, worker, 3)
+    deleted = "The execution was deleted before the batch had ended."
+    assert await pushes.outputs(parent, "all") == [
+        {"workflow_id": "a", "success": True, "result": 1, "result_schema_name": None},
+        {"workflow_id": "", "success": False, "error": deleted},
+        {"workflow_id": "c", "success": True, "result": 3, "result_schema_name": None},
+    ]
 
 
 @pytest.mark.parametrize(

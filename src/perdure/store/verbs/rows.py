@@ -282,15 +282,27 @@ async def _ended_in_batch(project_id: str, parent_id: str, step_key: str, batch_
     if await query("any_open_of_batch", project_id=project_id, batch_id=batch_id):
         return True
     if await query("meet_wait", execution_id=parent_id, key=step_key, event_seq=None, data=None):
-        value = batch_value(await query("batch_children", project_id=project_id, batch_id=batch_id))
+        children = await query("batch_children", project_id=project_id, batch_id=batch_id)
+        rows = await query("outcomes_of_key", execution_id=parent_id, key=step_key)
+        started = [row[7] for row in rows if row[2] == Kind.CHILD_STARTED]
+        value = batch_value(children, msgspec.json.decode(started[0]) if started else [row[0] for row in children])
         await deliver(project_id, parent_id, Kind.CHILD, now_us, key=step_key, name=Phase.COMPLETED, value=value)
     return True
 
 
-def batch_value(children: Rows) -> bytes:
-    """How the executions of a batch ended, in the order in which they were asked for."""
+_DELETED = "The execution was deleted before the batch had ended."
+
+
+def batch_value(children: Rows, ids: Sequence[str]) -> bytes:
+    """How the executions of a batch ended, in the order in which they were asked for: who reads them counts on it. One
+    that is gone by now has its place, too."""
+    by_id = {id: rest for id, *rest in children}
     ends = []
-    for workflow_id, phase, result, error, schema in children:
+    for id in ids:
+        if id not in by_id:
+            ends.append({"workflow_id": "", "success": False, "error": _DELETED})
+            continue
+        workflow_id, phase, result, error, schema = by_id[id]
         if phase == Phase.COMPLETED:
             ends.append(
                 {"workflow_id": workflow_id, "success": True, "result": Raw(result), "result_schema_name": schema}

@@ -123,7 +123,7 @@ SELECT value FROM journal WHERE execution_id = :execution_id AND kind = 'waiting
 SELECT output_schema_name FROM executions WHERE project_id = :project_id AND id = :id;
 
 -- name: batch_children
-SELECT workflow_id, phase, result, error, output_schema_name FROM executions
+SELECT id, workflow_id, phase, result, error, output_schema_name FROM executions
 WHERE project_id = :project_id AND batch_id = :batch_id ORDER BY id;
 
 -- name: any_open_of_batch
