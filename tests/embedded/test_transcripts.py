@@ -13,7 +13,7 @@ from perdure.sdk.errors import ChildFailed, ExecutionFailed
 from perdure.sdk.transcripts import append_messages, read_transcript, summarize, take_messages
 from perdure.sdk.workflow import Registry
 from perdure.testing import crash_everywhere
-from perdure.wire.errors import Conflict, SessionBusy
+from perdure.wire.errors import BadValue, Conflict, SessionBusy
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
 
@@ -46,6 +46,24 @@ async def test_turns_of_one_session_at_once_lose_nothing_and_see_all_before_them
         assert said[1::2] == [f"to {text}" for text in said[::2]]
         assert sorted(map(len, seen)) == [2 * n for n in range(8)]
         assert all(said[: len(one)] == one for one in seen)
+
+
+async def test_messages_are_any_values_that_json_can_hold(house: House) -> None:
+    app = Registry()
+
+    @app.workflow
+    async def say(ctx: Context, text: str) -> None:
+        version = await append_messages(ctx, ["old", {"role": "user", "content": text}, as_raw([1])])
+        await summarize(ctx, {"summary": text}, version - 2)
+        with pytest.raises(BadValue, match=r"messages\[1\].*nan"):
+            await append_messages(ctx, [1, float("nan")])
+        with pytest.raises(BadValue, match="summary"):
+            await summarize(ctx, object(), version)
+
+    async with house.open(app) as p:
+        await (await p.start(say, "hello", session_id="s")).result()
+        said = values([entry.message for entry in (await p.transcript("s")).entries])
+        assert said == [{"summary": "hello"}, {"role": "user", "content": "hello"}, [1]]
 
 
 async def test_a_child_may_be_a_turn_of_a_session_of_its_own(house: House) -> None:

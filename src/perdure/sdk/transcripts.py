@@ -19,6 +19,7 @@ from msgspec import Raw, Struct
 
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import fingerprint
+from perdure.sdk.payloads.values import encode
 from perdure.wire.errors import NotFound, PerdureError, from_code
 from perdure.wire.records import Kind, MaybeRaw, Row
 from perdure.wire.requests import AppendMessages, LeaveMessages, ReadTranscript, Summarize, TakeMessages
@@ -79,14 +80,16 @@ async def _read(ctx: Context, row: Coroutine[Any, Any, Row]) -> Reading:
 
 
 def append_messages(
-    ctx: Context, messages: Sequence[Raw], *, session_id: str | None = None, version: int | None = None
+    ctx: Context, messages: Sequence[object], *, session_id: str | None = None, version: int | None = None
 ) -> Coroutine[object, None, int]:
     """Add messages to the end of a transcript, exactly once; gives its new version.
 
-    With `version` only if that is the newest, else raises `Conflict`: somebody has added to it since it was read.
+    A message is any value that JSON can hold (`BadValue` otherwise, with its path), or a `msgspec.Raw` that is JSON.
+    With `version` they are added only if that is the newest, else this raises `Conflict`: somebody has added to it
+    since it was read.
     """
     session = _session(ctx, session_id)
-    given = list(messages)
+    given = [_json_of(message, f"messages[{n}]") for n, message in enumerate(messages)]
     print_ = fingerprint(b"\n".join(map(bytes, given)))
     call = ctx.machine.new_call(
         Kind.TRANSCRIPT, APPEND, print_, lambda key: AppendMessages(key, print_, session, given, version)
@@ -95,17 +98,18 @@ def append_messages(
 
 
 def summarize(
-    ctx: Context, summary: Raw, upto: int, *, session_id: str | None = None, version: int | None = None
+    ctx: Context, summary: object, upto: int, *, session_id: str | None = None, version: int | None = None
 ) -> Coroutine[object, None, int]:
     """Let a summary stand for all of a transcript up to entry `upto`; gives the new version.
 
-    What it stands for is gone once no open execution can read it any more. Raises `Conflict` as `append_messages`,
-    and `BadRequest` when an earlier summary stands for as much.
+    What it stands for is gone once no open execution can read it any more. Raises `BadValue` and `Conflict` as
+    `append_messages`, and `BadRequest` when an earlier summary stands for as much.
     """
     session = _session(ctx, session_id)
-    print_ = fingerprint(bytes(summary))
+    given = _json_of(summary, "summary")
+    print_ = fingerprint(bytes(given))
     call = ctx.machine.new_call(
-        Kind.TRANSCRIPT, SUMMARIZE, print_, lambda key: Summarize(key, print_, session, upto, summary, version)
+        Kind.TRANSCRIPT, SUMMARIZE, print_, lambda key: Summarize(key, print_, session, upto, given, version)
     )
     return _new_version(ctx.machine.wait(call))
 
@@ -141,6 +145,10 @@ async def leave_messages(ctx: Context, taken: Sequence[Taken]) -> None:
     ids = [one.execution_id for one in taken]
     session = _session(ctx, None)
     await ctx.machine.call(Kind.TRANSCRIPT, LEAVE, None, lambda key: LeaveMessages(key, session, ids))
+
+
+def _json_of(value: object, where: str) -> Raw:
+    return value if isinstance(value, Raw) else Raw(encode(value, where=where))
 
 
 def _session(ctx: Context, session_id: str | None) -> str:
