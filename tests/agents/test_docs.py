@@ -1,0 +1,22 @@
+"""The Python blocks of docs/agents.md."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic_ai.models.test import TestModel
+from tests.documented import Page
+
+from perdure import Registry
+from perdure.testing import embedded
+
+
+async def test_agents(capsys: pytest.CaptureFixture[str]) -> None:
+    page = Page("agents")
+    module = await page.run()
+    answers = TestModel(call_tools=[], custom_output_args={"text": "On its way.", "sure": True})
+    with module.agent.override(model=answers):
+        async with embedded(Registry(module.support)) as p:
+            await page.run(client=p)
+    assert module.answer == module.Answer(text="On its way.", sure=True)
+    assert capsys.readouterr().out == ""  # as the page says: an Answer does not come as text
+    assert page.all_ran
