@@ -47,6 +47,9 @@ def test_the_environment_speaks_text() -> None:
     environ = {"PERDURE_INSECURE_LOCAL": "true", "PERDURE_HOSTS": "a, b,", "PERDURE_HEADER_SECONDS": "2.5"}
     settings = load(environ=environ)
     assert settings.insecure_local is True and settings.hosts == ("a", "b") and settings.header_seconds == 2.5
+    days = {"PERDURE_RETENTION_WORKFLOWS": "a=b=2.5, report=7", "PERDURE_RETENTION_STATUSES": "failed=90"}
+    settings = load(environ=days)
+    assert settings.retention_workflows == {"a=b": 2.5, "report": 7} and settings.retention_statuses == {"failed": 90}
     load(environ={"PERDURE_URL": "x", "PERDURE_API_KEY": "x", "PERDURE_DEPLOYMENT": "x"})
 
 
@@ -58,6 +61,9 @@ def test_the_environment_speaks_text() -> None:
         ({"PERDURE_PORT": "70000"}, "PERDURE_PORT"),
         ({"PERDURE_AUTH_CACHE_SECONDS": "31"}, "PERDURE_AUTH_CACHE_SECONDS"),
         ({"PERDURE_BODY_SECONDS": "0"}, "PERDURE_BODY_SECONDS"),
+        ({"PERDURE_RETENTION_WORKFLOWS": "a=1,b"}, r"PERDURE_RETENTION_WORKFLOWS: Expected NAME=VALUE.*, got 'b'"),
+        ({"PERDURE_RETENTION_WORKFLOWS": "a=x"}, "PERDURE_RETENTION_WORKFLOWS: Expected `float`"),
+        ({"PERDURE_RETENTION_STATUSES": "lost=1"}, "PERDURE_RETENTION_STATUSES: .*'lost'"),
         ({"PERDURE_LOG_FORMAT": "xml"}, "log_format"),
         ({"PERDURE_LOG_LEVEL": "loud"}, "log_level must be one of DEBUG, INFO, WARNING, ERROR, got 'loud'"),
         ({"PERDURE_SETTINGS": "/nowhere/x.toml"}, "/nowhere/x.toml"),

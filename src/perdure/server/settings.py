@@ -1,7 +1,8 @@
 """Every setting of a server: its unit, its default and what it means. Read once, at start, from three places.
 
 A TOML file, then the environment (`PERDURE_` and the name in capitals: `PERDURE_LEASE_SECONDS=5`), then the command
-line; the later wins. An unknown name is refused, with the one that was probably meant. Names end in their unit.
+line; the later wins. An unknown name is refused, with the one that was probably meant. Names end in their unit. In the
+environment lists have commas, and what has names is `NAME=VALUE`: `PERDURE_RETENTION_WORKFLOWS=report=7,order=90`.
 """
 
 import difflib
@@ -9,7 +10,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, get_origin
 
 import msgspec
 from msgspec import Meta
@@ -142,9 +143,22 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         kind = _TYPES[name]
         value: object = text
         if kind == tuple[str, ...]:
-            value = [part.strip() for part in text.split(",") if part.strip()]
+            value = _parts(text)
+        elif get_origin(kind) is dict:
+            value = dict(_pair(part, variable) for part in _parts(text))
         values[name] = _convert(name, value, variable, strict=False)
     return values
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _pair(part: str, variable: str) -> tuple[str, str]:
+    name, said, value = part.rpartition("=")
+    if not said:
+        raise BadRequest(f"Setting {variable}: Expected NAME=VALUE, with commas between several, got {part!r}.")
+    return name.strip(), value.strip()
 
 
 def _convert(name: str, value: object, where: str, *, strict: bool) -> object:
