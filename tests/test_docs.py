@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import ast
+import itertools
+import re
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
+import msgspec
 import pytest
 from tests.documented import DOCS, Page, blocks
 
 from perdure import Budget, Registry
+from perdure.server.settings import Settings, load
 from perdure.testing import embedded
+from perdure.wire import limits
 from perdure.wire.errors import BadRequest
 from perdure.wire.requests import ListFilters
 from perdure.wire.signatures import make_secret, signed_headers
+
+SOURCE = DOCS.parent / "src" / "perdure"
 
 RUN = {"agents", "budgets", "schedules", "sessions", "streams", "testing", "triggers", "webhooks", "workflows"}
 """Pages whose blocks are run: below, in tests/agents (agents) and in tests/test_testing.py (testing)."""
@@ -106,3 +115,66 @@ async def test_webhooks() -> None:
     with pytest.raises(BadRequest):
         module.receive(secret, headers, body + b" ")
     assert page.all_ran
+
+
+def text_of(page: str) -> str:
+    return (DOCS / f"{page}.md").read_text(encoding="utf-8")
+
+
+def noted() -> dict[str, str]:
+    """What the code says of each setting, in the text below it."""
+    found: dict[str, str] = {}
+    for path in ("server/settings.py", "engine/settings.py", "wire/limits.py"):
+        tree = ast.parse((SOURCE / path).read_text(encoding="utf-8"))
+        bodies = [tree.body, *(node.body for node in tree.body if isinstance(node, ast.ClassDef))]
+        for one, below in (pair for body in bodies for pair in itertools.pairwise(body)):
+            match one, below:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(note))):
+                    found[name] = " ".join(note.split())
+    return found
+
+
+def shown(name: str, value: object) -> str:
+    """A default as the page has it."""
+    match value:
+        case None | "" | () | {}:
+            return "–"
+        case bool():
+            return f"`{str(value).lower()}`"
+        case int() if "bytes" in name.lower():
+            return f"{value >> 20} MiB" if value % (1 << 20) == 0 else f"{value >> 10} KiB"
+        case int() | float() if name != "port":
+            return f"{value:,.15g}"
+        case _:
+            return f"`{value}`"
+
+
+def rows(page: str) -> list[tuple[str, ...]]:
+    """The rows of a page's tables, cell by cell, without their heads."""
+    lines = [line for line in text_of(page).splitlines() if line.startswith("| ")]
+    return [tuple(cell.strip() for cell in line.strip("|").split(" | ")) for line in lines]
+
+
+def test_the_page_of_settings_has_all_with_default_and_meaning() -> None:
+    notes = noted()
+    fields = {field.name: field for field in msgspec.structs.fields(Settings)}
+    defaults = {
+        name: field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+        for name, field in fields.items()
+    }
+    expected = {(f"`{name}`", shown(name, value), notes[name]) for name, value in defaults.items()}
+    expected |= {
+        (f"`{variable}`", shown(name, getattr(limits, name)), notes[name])
+        for name, variable in limits.VARIABLES.items()
+    }
+    found = {row for row in rows("settings") if len(row) == 3 and row[1] != "default"}
+    assert found == expected
+
+
+def test_a_file_and_the_environment_say_the_same(tmp_path: Path) -> None:
+    fences = dict(re.findall(r"^```(toml|sh)\n(.*?)^```", text_of("settings"), re.MULTILINE | re.DOTALL))
+    file = tmp_path / "perdure.toml"
+    file.write_text(fences["toml"])
+    settings = load(file=str(file), environ={})
+    assert settings == load(environ=dict(line.split("=", 1) for line in fences["sh"].splitlines()))
+    assert settings.retention_workflows == {"report": 7, "order": 90}
