@@ -14,15 +14,19 @@ import pytest
 from tests.documented import DOCS, Page, blocks
 
 from perdure import Budget, Registry
+from perdure.server.app import all_routes
+from perdure.server.metrics import exposition
+from perdure.server.pulse import Pulse
 from perdure.server.settings import Settings, load
 from perdure.testing import embedded
 from perdure.wire import limits
-from perdure.wire.errors import BadRequest
+from perdure.wire.errors import BadRequest, PerdureError, error_classes
 from perdure.wire.requests import ListFilters
 from perdure.wire.signatures import make_secret, signed_headers
 
 SOURCE = DOCS.parent / "src" / "perdure"
 
+METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}
 RUN = {"agents", "budgets", "schedules", "sessions", "streams", "testing", "triggers", "webhooks", "workflows"}
 """Pages whose blocks are run: below, in tests/agents (agents) and in tests/test_testing.py (testing)."""
 
@@ -178,3 +182,28 @@ def test_a_file_and_the_environment_say_the_same(tmp_path: Path) -> None:
     settings = load(file=str(file), environ={})
     assert settings == load(environ=dict(line.split("=", 1) for line in fences["sh"].splitlines()))
     assert settings.retention_workflows == {"report": 7, "order": 90}
+
+
+def test_the_page_of_the_api_has_all_errors() -> None:
+    kinds = {kind for kind in error_classes() if kind is not PerdureError}
+    expected = {(f"{kind.status}", f"`{kind.code}`", f"`{kind.__name__}`", kind.retryable) for kind in kinds}
+    assert {(*row[:3], row[3].startswith("↻")) for row in rows("http-api") if len(row) == 4} - {
+        ("status", "`error_type`", "class", False)
+    } == expected
+
+
+async def test_the_page_of_operations_has_all_metrics() -> None:
+    async with embedded(Registry()) as p:
+        page = await exposition(p.engine, None, Pulse(p.engine.health), 0, 0)
+    told = dict(re.findall(r"^# HELP (\w+) (.*)$", page, re.MULTILINE))
+    assert {(f"`{name}`", note) for name, note in told.items()} <= set(rows("operating"))
+    known = {row[0] for row in rows("operating") if row[0].startswith("`perdure_")}
+    assert known == {f"`{name}`" for name in told}
+
+
+def test_the_tables_of_routes_have_all_that_programs_call() -> None:
+    """Those of other programs than ours: not what our worker and clients of the contract say among themselves."""
+    tables = {re.sub(r"{\w+}", "{}", cell) for page in ("http-api", "accounts") for cell, *_ in rows(page)}
+    shown = {path for cell in tables if cell.split()[0] in METHODS for path in re.findall(r"/[^ ?]*", cell)}
+    paths = {re.sub(r"{\w+}", "{}", route.path) for route in all_routes() if route.path.startswith(("/api/", "/v1/"))}
+    assert paths - shown == set()
