@@ -36,7 +36,7 @@ async def test_without_a_session_nothing_is_shown(served: Served) -> None:
         for path in ("/", f"/?execution={id}"):
             page = await client.get(path)
             assert "secret-workflow" not in page.text
-            assert "Sign in" in page.text
+            assert "Sign in" in page.text and "POST /api/v1/sign-in-links" in page.text
 
 
 async def test_a_link_signs_in_once(served: Served) -> None:

@@ -25,7 +25,10 @@ _HEADERS: Final = (
     (b"cache-control", b"no-store"),
 )
 _ASSET_HEADERS: Final = ((b"cache-control", b"no-cache"),)
-_SIGN_IN: Final = "Sign in with the link that `perdure dev` printed; a fresh one comes with every start."
+_SIGN_IN: Final = (
+    "Sign in with the link that `perdure dev` printed (a fresh one comes with every start), or with one of "
+    "POST /api/v1/sign-in-links on this server."
+)
 
 routes = Routes("Pages")
 
