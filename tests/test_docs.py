@@ -13,7 +13,10 @@ import msgspec
 import pytest
 from tests.documented import DOCS, Page, blocks
 
-from perdure import Budget, Registry
+from perdure import Budget, Client, Context, Handle, Registry, workflow
+from perdure.sdk.client import StartOptions
+from perdure.sdk.schedules import Schedules
+from perdure.sdk.sync import SyncClient, SyncHandle
 from perdure.server.app import all_routes
 from perdure.server.metrics import exposition
 from perdure.server.pulse import Pulse
@@ -27,12 +30,13 @@ from perdure.wire.signatures import make_secret, signed_headers
 SOURCE = DOCS.parent / "src" / "perdure"
 
 METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}
-RUN = {"agents", "budgets", "schedules", "sessions", "streams", "testing", "triggers", "webhooks", "workflows"}
-"""Pages whose blocks are run: below, in tests/agents (agents) and in tests/test_testing.py (testing)."""
+RUN = {"budgets", "client", "schedules", "sessions", "streams", "triggers", "webhooks", "workflows"}
+RUN_ELSEWHERE = {"agents", "testing"}
+"""Pages whose blocks are run: below, and in tests/agents/test_docs.py and tests/test_testing.py."""
 
 
 def test_a_page_with_python_blocks_has_a_test_that_runs_them() -> None:
-    assert {page.stem for page in DOCS.glob("*.md") if blocks(page.stem)} == RUN
+    assert {page.stem for page in DOCS.glob("*.md") if blocks(page.stem)} == RUN | RUN_ELSEWHERE
 
 
 async def test_workflows() -> None:
@@ -207,3 +211,29 @@ def test_the_tables_of_routes_have_all_that_programs_call() -> None:
     shown = {path for cell in tables if cell.split()[0] in METHODS for path in re.findall(r"/[^ ?]*", cell)}
     paths = {re.sub(r"{\w+}", "{}", route.path) for route in all_routes() if route.path.startswith(("/api/", "/v1/"))}
     assert paths - shown == set()
+
+
+async def test_clients() -> None:
+    @workflow
+    async def order(ctx: Context, order_id: int) -> str:
+        if order_id < 0:
+            raise ValueError("no such order")
+        return f"receipt-{order_id}"
+
+    page = Page("client")
+    module = await page.run()
+    await module.client.close()
+    async with embedded(Registry(order)) as p:
+        module = await page.run(client=p, order=order)
+        await page.run()
+        assert module.receipt == "receipt-7"
+    assert page.all_ran
+
+
+def test_the_page_of_clients_has_every_call_and_option() -> None:
+    page = text_of("client")
+    for kind in (Client, Handle, SyncClient, SyncHandle, Schedules):
+        names = {name for name in vars(kind) if not name.startswith("_")} - {"worker"}
+        assert {name for name in names if not re.search(rf"\b{name}\b", page)} == set(), kind
+    options = {name for row in rows("client") for name in re.findall(r"`(\w+)`", row[0])}
+    assert set(StartOptions.__annotations__) <= options

@@ -34,7 +34,7 @@ OPEN_CHILDREN: Final = 100
 
 
 class ChildOptions(TypedDict, total=False):
-    """How a child is started. `execution_key` is its readable key in the project, `key` the call's in the journal.
+    """How a child is started. `execution_key` is its readable key within its workflow, `key` the call's in the journal.
 
     `on_conflict` makes it a turn of a session of its own (`session_id`); `ChildFailed` says when that was refused.
     """

@@ -443,7 +443,7 @@ class Context:
         """Start a child execution, exactly once, and go on; `await handle.result()` when it is needed.
 
         It gets the session and the user of this execution unless others are given. `execution_key` is the readable key
-        of the child in its project; `key` is the key of this call in the journal.
+        of the child within its workflow; `key` is the key of this call in the journal.
         """
         return self._start_child(*child_call(self, workflow, input, **options))
 
