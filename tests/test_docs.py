@@ -6,14 +6,17 @@ import ast
 import itertools
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+import typer
 from tests.documented import DOCS, Page, blocks
 
 from perdure import Budget, Client, Context, Handle, Registry, workflow
+from perdure.cli.main import app
 from perdure.sdk.client import StartOptions
 from perdure.sdk.schedules import Schedules
 from perdure.sdk.sync import SyncClient, SyncHandle
@@ -27,8 +30,12 @@ from perdure.wire.errors import BadRequest, PerdureError, error_classes
 from perdure.wire.requests import ListFilters
 from perdure.wire.signatures import make_secret, signed_headers
 
-SOURCE = DOCS.parent / "src" / "perdure"
+ROOT = DOCS.parent
+PAGES = sorted(DOCS.rglob("*.md"))
+SOURCE = ROOT / "src" / "perdure"
 
+EVERYWHERE = {"--help", "--json", "--url", "--database"}
+"""Options that docs/commands.md explains once."""
 METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}
 RUN = {"budgets", "client", "schedules", "sessions", "streams", "triggers", "webhooks", "workflows"}
 RUN_ELSEWHERE = {"agents", "testing"}
@@ -237,3 +244,36 @@ def test_the_page_of_clients_has_every_call_and_option() -> None:
         assert {name for name in names if not re.search(rf"\b{name}\b", page)} == set(), kind
     options = {name for row in rows("client") for name in re.findall(r"`(\w+)`", row[0])}
     assert set(StartOptions.__annotations__) <= options
+
+
+def commands(group: Any, path: str = "perdure") -> Iterator[tuple[str, str, str]]:
+    """Each command with its arguments, what it does, and its options, as the page has them."""
+    for name, one in group.commands.items():
+        if one.hidden:
+            continue
+        if hasattr(one, "commands"):
+            yield from commands(one, f"{path} {name}")
+            continue
+        shown = [param for param in one.params if not getattr(param, "hidden", False)]
+        arguments = [param.metavar for param in shown if param.param_type_name == "argument"]
+        options = [param.opts[0] for param in shown if param.param_type_name == "option"]
+        usage = " ".join([path, name, *arguments])
+        says = " ".join(one.help.partition("\n\n")[0].split())
+        yield f"`{usage}`", says, " ".join(f"`{option}`" for option in options if option not in EVERYWHERE)
+
+
+def test_the_page_of_commands_has_all_with_their_options() -> None:
+    expected = set(commands(typer.main.get_command(app)))
+    assert {row for row in rows("commands") if row[0].startswith("`perdure ")} == expected
+
+
+def test_commands_on_the_pages_have_the_options_that_they_name() -> None:
+    root = typer.main.get_command(app)
+    for page in (ROOT / "README.md", *PAGES):
+        for called in re.finditer(r"\bperdure (?=[a-z])([^`\n#]*)", page.read_text(encoding="utf-8")):
+            command: Any = root
+            words = called[1].split()
+            while words and words[0] in getattr(command, "commands", {}):
+                command = command.commands[words.pop(0)]
+            known = {option for param in command.params for option in (*param.opts, *param.secondary_opts)} | {"--help"}
+            assert set(re.findall(r"(?<!\S)--[a-z-]+", called[1])) <= known, f"{page.name}: {called[0]}"
