@@ -15,6 +15,7 @@ import pytest
 import typer
 from tests.documented import DOCS, Page, blocks
 
+import perdure.testing
 from perdure import Budget, Client, Context, Handle, Registry, workflow
 from perdure.cli.main import app
 from perdure.sdk.client import StartOptions
@@ -277,3 +278,34 @@ def test_commands_on_the_pages_have_the_options_that_they_name() -> None:
                 command = command.commands[words.pop(0)]
             known = {option for param in command.params for option in (*param.opts, *param.secondary_opts)} | {"--help"}
             assert set(re.findall(r"(?<!\S)--[a-z-]+", called[1])) <= known, f"{page.name}: {called[0]}"
+
+
+def slug(heading: str) -> str:
+    """The anchor of a heading, as those who show the pages make it."""
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading.replace("`", "")).strip().lower()
+    return re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+
+
+def test_links_lead_somewhere() -> None:
+    for page in (*ROOT.glob("*.md"), *PAGES, *ROOT.glob("benchmarks/*.md")):
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            if link.startswith(("http://", "https://")):
+                continue
+            name, _, anchor = link.partition("#")
+            target = (page.parent / name).resolve() if name else page
+            assert target.exists(), f"{page.name}: {link}"
+            if anchor:
+                text = re.sub(r"^```.*?^```", "", target.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+                assert anchor in map(slug, re.findall(r"^#+ (.*)$", text, re.MULTILINE)), f"{page.name}: {link}"
+
+
+def test_every_page_is_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [page.name for page in DOCS.glob("*.md") if f"(docs/{page.name})" not in readme] == []
+
+
+def test_public_names_are_on_a_page() -> None:
+    """Those of `perdure.agents` are looked for by tests/agents/test_docs.py: loading them takes seconds."""
+    text = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "README.md", *PAGES))
+    names = {*perdure.__all__, *perdure.testing.__all__, "embedded"}
+    assert {name for name in names if not re.search(rf"\b{name}\b", text)} == set()
