@@ -227,7 +227,8 @@ def test_the_copy_has_an_epoch_of_its_own(house: House, target: str) -> None:
         return store.epoch
 
     house.run("keys", "create", "one")
-    house.run("store", "copy", "perdure.db", target)
+    told = house.run("store", "copy", "perdure.db", target).stdout.splitlines()
+    assert len({line.index(" rows, the same in both") for line in told[:-1]}) == 1  # one below the other
     assert asyncio.run(epoch(target)) != asyncio.run(epoch(str(house.folder / "perdure.db")))
     assert [key["name"] for key in house.lines("keys", "list", "--database", target)] == ["one"]
 

@@ -182,7 +182,7 @@ def copy(
 
     def tell(table: str, rows: int) -> None:
         if not as_json:
-            say(f"{table:<16} {rows:>12,} rows, the same in both")
+            say(f"{table:<21} {rows:>12,} rows, the same in both")
 
     found = asyncio.run(move(path, target, now_us=SystemClock().now_us(), tell=tell))
     if as_json:
