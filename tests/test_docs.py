@@ -18,18 +18,23 @@ from tests.documented import DOCS, Page, blocks
 import perdure.testing
 from perdure import Budget, Client, Context, Handle, Registry, workflow
 from perdure.cli.main import app
+from perdure.engine import dispatch, signing, webhooks
 from perdure.sdk.client import StartOptions
 from perdure.sdk.schedules import Schedules
 from perdure.sdk.sync import SyncClient, SyncHandle
+from perdure.sdk.worker import THREADS_MAX
 from perdure.server.app import all_routes
 from perdure.server.metrics import exposition
 from perdure.server.pulse import Pulse
 from perdure.server.settings import Settings, load
+from perdure.store.verbs import streams
 from perdure.testing import embedded
-from perdure.wire import limits
+from perdure.wire import limits, schedules
+from perdure.wire.accounts import PASSWORD_CHARACTERS_MIN
 from perdure.wire.errors import BadRequest, PerdureError, error_classes
 from perdure.wire.requests import ListFilters
 from perdure.wire.signatures import make_secret, signed_headers
+from perdure.wire.streams import ITEM_BYTES_MAX
 
 ROOT = DOCS.parent
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -309,3 +314,36 @@ def test_public_names_are_on_a_page() -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "README.md", *PAGES))
     names = {*perdure.__all__, *perdure.testing.__all__, "embedded"}
     assert {name for name in names if not re.search(rf"\b{name}\b", text)} == set()
+
+
+def test_the_numbers_of_the_pages_are_those_of_the_code() -> None:
+    """Of docs/postgresql.md: tests/store/test_guide.py."""
+    first, second, third, *_ = webhooks.PAUSES_SECONDS
+    settings = Settings()
+    for page, said in (
+        (
+            "webhooks",
+            f"answered with 2xx within {webhooks.CALL_SECONDS:.0f} s: at once, then after {first} s, {second} s",
+        ),
+        ("webhooks", f"{third // 60} min and longer pauses, eleven times in about two days"),
+        ("webhooks", f"of more than {webhooks.BODY_BYTES_MAX >> 10} KiB together are left out"),
+        ("webhooks", f"For `overlap_hours` ({signing.OVERLAP_HOURS:.0f})"),
+        ("push-workers", f"up to {dispatch.CALLS_MAX} calls at a time"),
+        ("push-workers", f"for {dispatch.REST_SECONDS} s, then 0.2 s, up to {dispatch.REST_SECONDS_MAX:.0f} s"),
+        ("push-workers", f"none came within {dispatch.ACKNOWLEDGED_SECONDS:.0f} s"),
+        ("push-workers", f"every {dispatch.CHECK_US / 1e6:.0f} s"),
+        ("push-workers", f"after {dispatch.LEASE_US / 1e6:.0f} s without a word"),
+        ("streams", f"the newest {streams.ITEMS_MAX:,} items of each execution, or {streams.BYTES_MAX >> 20} MiB"),
+        ("streams", f"at most {ITEM_BYTES_MAX >> 10} KiB of JSON"),
+        ("streams", f"the newest {streams.FAMILY_MAX:,} are followed"),
+        ("streams", f"after {settings.stream_seconds_max / 60:.0f} minutes"),
+        ("schedules", f"at most {schedules.WAITING_MAX} wait"),
+        ("accounts", f"at least {PASSWORD_CHARACTERS_MIN} characters"),
+        ("accounts", f"After {settings.auth_failures_max} wrong ones"),
+        ("operating", f"its lease ({settings.lease_seconds:.0f} s) runs out"),
+        ("workflows", f"{THREADS_MAX} at once in a worker"),
+        ("workflows", f"clean-up steps for {settings.grace_seconds:.0f} s"),
+        ("workflows", f"may call {limits.STEPS_MAX:,} steps"),
+    ):
+        assert said in " ".join(text_of(page).split()), f"{page}: {said}"
+    assert len(webhooks.PAUSES_SECONDS) + 1 == 11 and round(sum(webhooks.PAUSES_SECONDS) / 86_400) == 2
