@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import itertools
 import re
 import time
@@ -16,11 +17,14 @@ import typer
 from tests.documented import DOCS, Page, blocks
 
 import perdure.testing
-from perdure import Budget, Client, Context, Handle, Registry, workflow
+from perdure import Budget, Client, Context, Handle, Registry, Workflow, workflow
 from perdure.cli.main import app
 from perdure.engine import dispatch, signing, webhooks
+from perdure.sdk.children import ChildOptions
 from perdure.sdk.client import StartOptions
+from perdure.sdk.events import WaitOptions
 from perdure.sdk.schedules import Schedules
+from perdure.sdk.steps import StepChoices
 from perdure.sdk.sync import SyncClient, SyncHandle
 from perdure.sdk.worker import THREADS_MAX
 from perdure.server.app import all_routes
@@ -347,3 +351,14 @@ def test_the_numbers_of_the_pages_are_those_of_the_code() -> None:
     ):
         assert said in " ".join(text_of(page).split()), f"{page}: {said}"
     assert len(webhooks.PAUSES_SECONDS) + 1 == 11 and round(sum(webhooks.PAUSES_SECONDS) / 86_400) == 2
+
+
+def test_the_page_of_workflows_has_every_option_and_all_of_the_context() -> None:
+    """Those of the context that users have; the rest is for the runner."""
+    page = text_of("workflows")
+    ours = {"budget_of", "claim", "is_active", "logs", "machine", "outbox", "outside", "progress_news", "readings"}
+    ours |= {"refused", "taken", "unlimited"}
+    names = {name for name in dir(Context) if not name.startswith("_")} - ours
+    names |= {*inspect.signature(Workflow).parameters} - {"fn"}
+    names |= {*ChildOptions.__annotations__, *WaitOptions.__annotations__, *StepChoices.__annotations__}
+    assert {name for name in names if not re.search(rf"\b{name}\b", page)} == set()
