@@ -144,6 +144,9 @@ def test_show_tells_the_journal_and_what_is_waited_for(busy_house: House) -> Non
     assert found["served"] is True
     assert [step["kind"] for step in found["steps"]] == ["claimed", "waiting"]
     shown = busy_house.run("show", asking).stdout
+    assert re.search(
+        r"approve: an answer.*, since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d$", shown, re.MULTILINE
+    )  # as all times there
     assert "approve: an answer" in shown and "SEQ" in shown and "claimed" in shown
     assert f"perdure resume {asking} approve --data JSON" in shown and 'an answer, shows {"amount": 120}' in shown
     assert "an event of topic 'orders' where {\"id\": 7}" in busy_house.run("show", listening).stdout
@@ -158,7 +161,8 @@ def test_show_says_what_an_agent_asks_and_how_to_answer(busy_house: House) -> No
     id = busy_house.run("run", "waiter", "--input", '"tea"', "--detach").stdout.strip()
     until_true(lambda: busy_house.json("show", id)["execution"]["phase"] == "waiting")
     shown = busy_house.run("show", id).stdout
-    assert "approve_charge_1: Allow charge?, since " in shown and '    arguments: {"euros": 3}\n' in shown
+    assert re.search(r"approve_charge_1: Allow charge\?, since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d$", shown, re.MULTILINE)
+    assert '    arguments: {"euros": 3}\n' in shown
     assert f"    perdure approve {id} approve_charge_1 --approve    (or --reject)\n" in shown
     assert """    with other arguments: --approve --data '{"arguments": {"euros": 3}}'\n""" in shown
     assert "or on its page: " in shown and "perdure resume" not in shown and "_form" not in shown

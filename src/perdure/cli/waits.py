@@ -74,7 +74,7 @@ def print_waits(
     id: str, waits: list[dict[str, Any]], links: dict[str, str], children: "Sequence[Execution]" = ()
 ) -> None:
     """The open waits, each with the command that ends it, and the children that are under way."""
-    from perdure.cli.render import plain
+    from perdure.cli.render import local, plain
 
     if not waits and not children:
         return
@@ -91,7 +91,7 @@ def print_waits(
             what = f"an event of topic {wait['topic']!r}" if wait["topic"] else "an answer"
             match = f" where {json.dumps(wait['match'])}" if wait["match"] else ""
             shown = f", shows {json.dumps(wait['data'], ensure_ascii=False)}" if wait["data"] is not None else ""
-            say(plain(f"  {wait['key']}: {what}{match}{shown}, since {wait['opened_at']}"))
+            say(plain(f"  {wait['key']}: {what}{match}{shown}, since {local(wait['opened_at'])}"))
             if not wait["topic"]:
                 say(f"    perdure resume {id} {step} --data JSON")
         if wait["key"] in links:
@@ -100,9 +100,9 @@ def print_waits(
 
 def _print_question(place: str, wait: dict[str, Any], form: dict[str, Any]) -> None:
     """A question with a form, as agents ask them: its title, what it is about, and how it is answered."""
-    from perdure.cli.render import plain
+    from perdure.cli.render import local, plain
 
-    say(f"  {wait['key']}: {plain(str(form.get('title') or 'An answer is wanted'))}, since {wait['opened_at']}")
+    say(f"  {wait['key']}: {plain(str(form.get('title') or 'An answer is wanted'))}, since {local(wait['opened_at'])}")
     for line in about(wait["data"], form):
         say(f"    {plain(line)}")
     keys = [str(field.get("key")) for field in form.get("fields") or () if isinstance(field, dict)]
