@@ -6,12 +6,15 @@ import re
 
 import pytest
 from pydantic_ai.models.test import TestModel
+from tests.agents.scripted import Script, call
 from tests.documented import DOCS, Page
+from tests.embedded.house import reaches
 
 import perdure.agents
 from perdure import Registry
 from perdure.agents.options import DurableOptions, WorkflowOptions
 from perdure.testing import embedded
+from perdure.wire.status import Phase
 
 
 async def test_agents(capsys: pytest.CaptureFixture[str]) -> None:
@@ -23,6 +26,21 @@ async def test_agents(capsys: pytest.CaptureFixture[str]) -> None:
             await page.run(client=p)
     assert module.answer == module.Answer(text="On its way.", sure=True)
     assert capsys.readouterr().out == ""  # as the page says: an Answer does not come as text
+
+    module = await page.run()
+
+    async def refund(euros: int) -> str:
+        return f"{euros} euros are on their way"
+
+    module.agent.tool_plain(refund)
+    calls = Script(call("refund", "c1", euros=400), call("final_result", "c2", text="Done.", sure=True))
+    with module.agent.override(model=calls.model):
+        async with embedded(Registry(module.support)) as p:
+            handle = await module.support.start(p, "My parcel has not come.")
+            await reaches(handle, Phase.WAITING)
+            await handle.resume("approve_refund_c1", {"approved": True})
+            assert (await handle.result()).text == "Done."
+    assert "400 euros" in str(calls.heard[1][-1])
     assert page.all_ran
 
 
