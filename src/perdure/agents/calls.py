@@ -54,7 +54,8 @@ class CallHook:
     A subclass overrides what it needs. An exception of `before` is the call's outcome, and the call is not made; one of
     `after` takes the place of its result. `ModelRetry` is what the library means by it: of a tool's call the model
     hears it as the call's result, and for its own call it is asked again, without the answer that `after` had seen. For
-    a tool `ToolFailed`, `ApprovalRequired` and `CallDeferred` count, too. Any other fails the call's step.
+    a tool `ToolFailed`, `ApprovalRequired` and `CallDeferred` count, too (the last two not for one that is external: it
+    waits for somebody as it is). Any other fails the call's step.
 
     What a replay finds recorded is not called again, and neither are these: they belong to the call, not to the code
     around it. A tool that is no step (one with `{"perdure": False}`, `ask_user`, an agent by `as_tool`, an external
