@@ -17,7 +17,7 @@ import random
 import uuid
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from typing import (
     Any,
     Final,
@@ -93,6 +93,12 @@ Ts = TypeVarTuple("Ts")
 
 
 _NOTHING: Final = contextvars.Context()
+
+
+@lru_cache(maxsize=4_096)
+def _step_name(name: str) -> str:
+    """Names stand in the code, and are asked for again and again."""
+    return name_of(name, "the name of a step", NAME_BYTES_MAX)
 
 
 class Context:
@@ -299,7 +305,7 @@ class Context:
         if not callable(fn):
             raise not_a_function(fn)
         plan = plan_of(fn)
-        name = plan.name if name is None else name_of(name, "the name of a step", NAME_BYTES_MAX)
+        name = plan.name if name is None else _step_name(name)
         options = plan.options
         if retry is not None or timeout is not None or retry_if is not None or fatal is not None:
             options = options.replaced(retry, timeout, retry_if, fatal)
