@@ -102,6 +102,7 @@ def work(
     from perdure.sdk.credentials import find
     from perdure.sdk.http import HttpTransport
     from perdure.sdk.lease import HttpLease
+    from perdure.sdk.standstill import watched
     from perdure.sdk.worker import Worker
     from perdure.server.descriptors import allow_many
 
@@ -121,7 +122,7 @@ def work(
         lease=HttpLease(transport.urls, access.api_key, transport.leave),
         grace_seconds=grace,
     )
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner, watched(runner.get_loop()):
         runner.run(_work(worker, transport, deployment, child=child))
 
 

@@ -1,0 +1,77 @@
+"""Tells when code keeps the event loop from running, and where that code is.
+
+What blocks the loop of a worker holds up all that the worker has: other steps, time-outs, reports. Its lease does not
+run out (`lease.py`), so nothing else would say why it is slow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final
+
+logger = logging.getLogger("perdure.worker")
+
+LOOK_SECONDS: Final = 1.0
+"""How often the loop is asked whether it runs."""
+BLOCKED_SECONDS: Final = 2.0
+"""How long its answer may take before that is told."""
+_NOT_THEIRS: Final = frozenset({"perdure", "asyncio", "selectors", "uvloop"})
+"""Packages that call users' code, or wait for the loop: what lies further in than they do is the users'."""
+
+
+@contextmanager
+def watched(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Watch `loop`, which runs in this thread, for the length of the block."""
+    stop = threading.Event()
+    thread = threading.Thread(
+        target=_watch, args=(loop, threading.get_ident(), stop), name="perdure-standstill", daemon=True
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+
+
+def _watch(loop: asyncio.AbstractEventLoop, thread_id: int, stop: threading.Event) -> None:
+    while not stop.wait(LOOK_SECONDS):
+        ran = threading.Event()
+        asked = time.monotonic()
+        try:
+            loop.call_soon_threadsafe(ran.set)
+        except RuntimeError:  # it is closed
+            return
+        told = False
+        while not ran.wait(BLOCKED_SECONDS) and not stop.is_set():
+            if not told and (stack := blocking_code(thread_id)):
+                first = stack[0]
+                logger.warning(
+                    "The event loop of this worker stands still: %r (%s:%s) does not let go of it, so no other step, "
+                    "time-out or report goes on. Code that blocks belongs into a sync function, which "
+                    '`await ctx.step("name", function, …)` runs in a thread.\n%s',
+                    first.name,
+                    first.filename,
+                    first.lineno,
+                    "".join(stack.format()).rstrip(),
+                )
+                told = True
+        if told and not stop.is_set():
+            logger.warning("The event loop of this worker runs again, after %.1f s.", time.monotonic() - asked)
+
+
+def blocking_code(thread_id: int) -> traceback.StackSummary:
+    """What a thread runs of its users' code, outermost first; nothing where its loop waits, as it should."""
+    frame = sys._current_frames().get(thread_id)
+    places: list[tuple[FrameType, int]] = []
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] not in _NOT_THEIRS:
+        places.append((frame, frame.f_lineno))
+        frame = frame.f_back
+    return traceback.StackSummary.extract(iter(reversed(places)))
