@@ -494,6 +494,26 @@ async def test_a_long_read_does_not_hold_up_commits(tmp_path: Path, monkeypatch:
     await store.close()
 
 
+async def test_a_log_that_a_reader_keeps_growing_is_told_of_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sqlite, "CHECKPOINT_PAGES", 20)
+    monkeypatch.setattr(sqlite, "WAL_PAGES_ALARM", 60)
+    store = SQLiteStore(str(tmp_path / "s.db"))
+    reader = apsw.Connection(store.path, flags=apsw.SQLITE_OPEN_READONLY)
+    for told in (1, 2):
+        reader.execute("BEGIN").execute("SELECT COUNT(*) FROM meta").fetchall()
+        for n in range(100):
+            await store.write(note(name=f"n{n % 7}", value=f"{n:04000}"))
+        assert caplog.text.count("another program reads the store") == told
+        reader.execute("COMMIT")
+        for n in range(60):
+            await store.write(note(name=f"n{n % 7}", value=f"{n:04000}"))
+    assert caplog.text.count("another program reads the store") == 2
+    reader.close()
+    await store.close()
+
+
 async def test_a_backup_while_writing_is_of_one_moment(world: World, tmp_path: Path) -> None:
     """I1, restored: a consistent store, with everything acknowledged before the backup began."""
     await world.register()

@@ -1,8 +1,15 @@
-"""To the disk, with what is no statement of SQLite's."""
+"""To the disk, with what is no statement of SQLite's; and which kind of disk that is."""
 
 import os
+import re
 import sys
 from contextlib import suppress
+from typing import Final
+
+_NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs"})
+"""File systems of other machines, as Linux calls them."""
+_ESCAPED: Final = re.compile(r"\\([0-7]{3})")
+"""A space, for instance, in the list of what is mounted."""
 
 
 def sync(path: str | os.PathLike[str]) -> None:
@@ -20,3 +27,17 @@ def sync(path: str | os.PathLike[str]) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def network_file_system(path: str | os.PathLike[str], mounts: str = "/proc/self/mountinfo") -> str | None:
+    """The kind of the file system that a path lies in, if that is another machine's. None, too, where nobody says:
+    outside of Linux."""
+    place, deepest, kind = os.path.realpath(path), "", ""
+    with suppress(OSError, IndexError, ValueError), open(mounts, encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            mount, _, file_system = line.partition(" - ")
+            point = _ESCAPED.sub(lambda found: chr(int(found[1], 8)), mount.split(" ")[4])
+            # Of several at one place the last hides the others.
+            if len(point) >= len(deepest) and os.path.commonpath([point, place]) == point:
+                deepest, kind = point, file_system.split(" ")[0]
+    return kind if kind in _NETWORK else None

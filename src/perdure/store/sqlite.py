@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 import apsw
 from uuid_utils import uuid4
 
-from perdure.store.disk import sync
+from perdure.store.disk import network_file_system, sync
 from perdure.store.interface import Counted, Hint, Query, Trouble, Verb
 from perdure.store.migrate import Schema, migrations, planner_statistics, statements
 from perdure.store.named import weight
@@ -62,6 +62,8 @@ BUSY_MS = 1_000
 """How long a statement waits for somebody else's program that has the file open (none should)."""
 CHECKPOINT_PAGES = 2_000
 WAL_PAGES_TRUNCATE = 16_000
+WAL_PAGES_ALARM = 65_536
+"""256 MiB: somebody else's program must be reading, and has for long."""
 APPLICATION_ID = 0x50455244  # "PERD"
 _OF_THE_DATABASE = (
     apsw.FullError,
@@ -123,6 +125,13 @@ class SQLiteStore:
                 self._lock = _FileLock(os.path.realpath(path) + ".lock")
             except OSError as error:
                 raise NotOurFile(f"{path!r} cannot be opened: {error}.") from error
+            if kind := network_file_system(path):
+                logger.warning(
+                    "%s lies on another machine's disk (%s), whose locks and syncs SQLite cannot count on: what was "
+                    "acknowledged may be lost. Put it on a disk of this machine, or use PostgreSQL.",
+                    path,
+                    kind,
+                )
         try:
             self._open()
         except BaseException:
@@ -141,6 +150,7 @@ class SQLiteStore:
         self._scanner: ThreadPoolExecutor | None = None
         self._listener: Callable[[Sequence[Hint]], None] = lambda hints: None
         self._wal_pages = 0
+        self._wal_told = False
         self._checkpoint_at = CHECKPOINT_PAGES
         self._writer.set_wal_hook(self._note_wal)
         self.groups = 0
@@ -383,10 +393,20 @@ class SQLiteStore:
             logger.warning("Checkpoint of %s postponed: %s", self.path, error)
         finally:
             self._writer.set_busy_timeout(BUSY_MS)
+        if self._wal_pages > WAL_PAGES_ALARM and not self._wal_told:
+            self._wal_told = True
+            logger.warning(
+                "The log of %s grows, and is %d MiB: another program reads the store in a transaction that does not "
+                "end. `fuser -v %s` finds it; end it, and the log is moved into the file.",
+                self.path,
+                os.path.getsize(self.path + "-wal") >> 20,
+                self.path,
+            )
 
     def _note_wal(self, connection: apsw.Connection, name: str, pages: int) -> int:
         if pages < self._wal_pages:  # all of it was moved, and it begins anew
             self._checkpoint_at = CHECKPOINT_PAGES
+            self._wal_told = False
         self._wal_pages = pages
         return apsw.SQLITE_OK
 
