@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tests.faults.run import Broken, Run, spread
+from tests.faults.scenarios.zombies import FOR_EVER
 
 HITS_MIN = 0.6
 
@@ -19,13 +20,16 @@ async def kills(run: Run) -> None:
     )
     await cluster.start()
     load = run.load(open_max=run.pick(60, 200, 300))
-    loading = asyncio.create_task(load.run(executions))
+    loading = asyncio.create_task(load.run(FOR_EVER))  # each fault is to meet some that run, however late it comes
     faults = [run.kill_worker] * of_workers + [run.kill_server] * of_servers
     run.chance.shuffle(faults)
     pace = executions * 5 * 0.85 / len(faults)
     for fault in faults:
         await run.progress(int(pace * run.chance.uniform(0.5, 1.5)))
         await fault()
+    while load.started < executions:
+        await run.progress(5)
+    load.stopping = True
     await loading
     verdict = await run.finish()
     recoveries = run.recoveries("worker killed")
