@@ -53,6 +53,7 @@ class Life:
     undelivered: int = 0
     retries: int = 0
     cancelled_by: str | None = None
+    cancelled_us: int = 0
     timer_key: str | None = None
     rows: list[Told] = field(default_factory=list)
     waits: dict[str, Wait] = field(default_factory=dict)
@@ -231,9 +232,14 @@ class Model:
             level = [child.id for child in below]
 
     def _cancel_one(self, life: Life, by: str) -> None:
-        if life.phase in FINAL or life.cancelled_by is not None:
+        if life.phase in FINAL:
             return
-        life.cancelled_by = by
+        if life.cancelled_by is not None:
+            if life.phase is Phase.QUEUED and self.now_us >= life.cancelled_us + GRACE_US:
+                self.move("cancel", life)  # nobody has taken it for its clean-up, in all that time
+                self.ended(life, Kind.CANCELLED)
+            return
+        life.cancelled_by, life.cancelled_us = by, self.now_us
         if life.phase is Phase.RUNNING:
             self.move("ask_cancel", life)
             life.note(Kind.CANCEL, None)
