@@ -77,7 +77,8 @@ class Side:
 
     def lines(self) -> list[tuple[str, str, str]]:
         found = []
-        for line in self.path.read_text(encoding="ascii").splitlines():
+        whole, _, _ = self.path.read_text(encoding="ascii").rpartition("\n")  # the rest is still being written
+        for line in whole.splitlines():
             pid, execution, key = line.split(" ")
             found.append((pid, execution, key))
         return found

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.killed import Side
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -23,6 +24,15 @@ def run(folder: Path, *arguments: str) -> tuple[dict[str, Any], str]:
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
     return found, done.stdout
+
+
+def test_a_line_that_is_still_being_written_is_no_line_yet(tmp_path: Path) -> None:
+    side = Side(tmp_path / "side")
+    assert side.lines() == []
+    for text, lines in (("7 a slow\n8 a", 1), (" slow#2\n", 2)):
+        with side.path.open("a") as file:
+            file.write(text)
+        assert side.lines() == [("7", "a", "slow"), ("8", "a", "slow#2")][:lines]
 
 
 # In three parts, so that none takes minutes where many tests share a slow machine.
