@@ -324,7 +324,7 @@ def test_a_second_signal_ends_a_worker_at_once(house: House) -> None:
 
 STUBBORN = """
 import asyncio
-import threading
+import time
 from pathlib import Path
 
 from perdure import Context, Registry
@@ -336,23 +336,23 @@ async def swallows() -> None:
     Path("task").touch()
     while True:
         try:
-            await asyncio.Event().wait()
+            await asyncio.sleep(3_600)
         except BaseException:
             pass
 
 
-def waits(name: str) -> None:
+def sleeps(name: str) -> None:
     Path(name).touch()
-    threading.Event().wait()
+    time.sleep(3_600)
 
 
 async def leaves_it_to_a_thread() -> None:
-    await asyncio.to_thread(waits, "another thread")
+    await asyncio.to_thread(sleeps, "another thread")
 
 
 @registry.workflow
 async def stubborn(ctx: Context) -> None:
-    steps = ctx.step("task", swallows), ctx.step("thread", waits, "thread"), ctx.step("other", leaves_it_to_a_thread)
+    steps = ctx.step("task", swallows), ctx.step("thread", sleeps, "thread"), ctx.step("other", leaves_it_to_a_thread)
     await asyncio.gather(*steps)
 """
 

@@ -28,16 +28,11 @@ _NOT_THEIRS: Final = frozenset({"perdure", "asyncio", "selectors", "uvloop"})
 
 
 @contextmanager
-def watched(
-    loop: asyncio.AbstractEventLoop, *, look_seconds: float = LOOK_SECONDS, blocked_seconds: float = BLOCKED_SECONDS
-) -> Iterator[None]:
+def watched(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     """Watch `loop`, which runs in this thread, for the length of the block."""
     stop = threading.Event()
     thread = threading.Thread(
-        target=_watch,
-        args=(loop, threading.get_ident(), stop, look_seconds, blocked_seconds),
-        name="perdure-standstill",
-        daemon=True,
+        target=_watch, args=(loop, threading.get_ident(), stop), name="perdure-standstill", daemon=True
     )
     thread.start()
     try:
@@ -46,14 +41,8 @@ def watched(
         stop.set()
 
 
-def _watch(
-    loop: asyncio.AbstractEventLoop,
-    thread_id: int,
-    stop: threading.Event,
-    look_seconds: float,
-    blocked_seconds: float,
-) -> None:
-    while not stop.wait(look_seconds):
+def _watch(loop: asyncio.AbstractEventLoop, thread_id: int, stop: threading.Event) -> None:
+    while not stop.wait(LOOK_SECONDS):
         ran = threading.Event()
         asked = time.monotonic()
         try:
@@ -61,7 +50,7 @@ def _watch(
         except RuntimeError:  # it is closed
             return
         told = False
-        while not ran.wait(blocked_seconds) and not stop.is_set():
+        while not ran.wait(BLOCKED_SECONDS) and not stop.is_set():
             if not told and (stack := blocking_code(thread_id)):
                 first = stack[0]
                 logger.warning(
