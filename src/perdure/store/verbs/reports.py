@@ -107,7 +107,7 @@ async def record_steps(
     return [
         ItemReply(accepted=[item.seen + 1], at_us=now_us)
         if item.execution_id in moved
-        else await _record_later(project_id, worker_id, item, now_us)
+        else await _take(project_id, worker_id, item, now_us, ())
         for item in items
     ]
 
@@ -214,7 +214,8 @@ async def _take(
 
 
 async def _record(project_id: str, worker_id: str, item: ReportItem, now_us: int) -> ItemReply:
-    """One step's outcome: the same guarded write and insert as `_take`, without the way around."""
+    """One step's outcome: the same guarded write and insert as `_take`, without the way around, unless others have
+    written to the journal since the worker looked, or the clock has gone back."""
     moved = await query(
         "advance_next",
         number=item.number,
@@ -226,33 +227,10 @@ async def _record(project_id: str, worker_id: str, item: ReportItem, now_us: int
         seq=item.seen + 1,
     )
     if not moved:
-        return await _record_later(project_id, worker_id, item, now_us)
+        return await _take(project_id, worker_id, item, now_us, ())
     await query_many("insert_journal", (_outcome(item, item.seen + 1, now_us, item.entries[0]),))
     await Tell(Written(item.execution_id))
     return ItemReply(accepted=[item.seen + 1], at_us=now_us)
-
-
-async def _record_later(project_id: str, worker_id: str, item: ReportItem, now_us: int) -> ItemReply:
-    """As `_record`, where others have written to the journal since the worker looked, or the clock has gone back."""
-    guarded = await query(
-        "advance",
-        project_id=project_id,
-        id=item.execution_id,
-        attempt=item.attempt,
-        worker_id=worker_id,
-        number=item.number,
-        rows=1,
-        outcomes=1,
-        progress=None,
-        now_us=now_us,
-    )
-    if not guarded:
-        return await _refused(project_id, worker_id, item)
-    seq, at_us = guarded[0][0] - 1, guarded[0][2]
-    unseen, more = await _unseen(item, seq)
-    await query_many("insert_journal", (_outcome(item, seq, at_us, item.entries[0]),))
-    await Tell(Written(item.execution_id))
-    return ItemReply(unseen, more, accepted=[seq], at_us=at_us)
 
 
 def _bytes(value: Raw | None) -> bytes | None:
