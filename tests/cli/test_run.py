@@ -324,7 +324,7 @@ def test_a_second_signal_ends_a_worker_at_once(house: House) -> None:
 
 STUBBORN = """
 import asyncio
-import time
+import threading
 from pathlib import Path
 
 from perdure import Context, Registry
@@ -336,23 +336,23 @@ async def swallows() -> None:
     Path("task").touch()
     while True:
         try:
-            await asyncio.sleep(3_600)
+            await asyncio.Event().wait()
         except BaseException:
             pass
 
 
-def sleeps(name: str) -> None:
+def waits(name: str) -> None:
     Path(name).touch()
-    time.sleep(3_600)
+    threading.Event().wait()
 
 
 async def leaves_it_to_a_thread() -> None:
-    await asyncio.to_thread(sleeps, "another thread")
+    await asyncio.to_thread(waits, "another thread")
 
 
 @registry.workflow
 async def stubborn(ctx: Context) -> None:
-    steps = ctx.step("task", swallows), ctx.step("thread", sleeps, "thread"), ctx.step("other", leaves_it_to_a_thread)
+    steps = ctx.step("task", swallows), ctx.step("thread", waits, "thread"), ctx.step("other", leaves_it_to_a_thread)
     await asyncio.gather(*steps)
 """
 

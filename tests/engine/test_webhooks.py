@@ -334,7 +334,7 @@ async def main():
     else:  # it is sent, and that is not noted
         engine.webhooks._settle = lambda *args, **options: os.kill(os.getpid(), signal.SIGKILL)
     await engine.webhooks.deliver_due()
-    await asyncio.sleep(30)
+    await asyncio.Event().wait()
 
 asyncio.run(main())
 """

@@ -40,11 +40,7 @@ def heard() -> Iterator[Callable[[str], Heard]]:
         standstill.logger.removeHandler(handler)
 
 
-async def test_code_that_does_not_let_go_of_the_loop_is_named_once(
-    heard: Callable[[str], Heard], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(standstill, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(standstill, "BLOCKED_SECONDS", 0.01)
+async def test_code_that_does_not_let_go_of_the_loop_is_named_once(heard: Callable[[str], Heard]) -> None:
     told, ended = heard("stands still"), heard("runs again")
 
     def asks_a_slow_service() -> None:
@@ -53,7 +49,7 @@ async def test_code_that_does_not_let_go_of_the_loop_is_named_once(
     async def body() -> None:
         asks_a_slow_service()
 
-    with watched(asyncio.get_running_loop()):
+    with watched(asyncio.get_running_loop(), look_seconds=0.01, blocked_seconds=0.01):
         await asyncio.create_task(body())
         await asyncio.to_thread(ended.came.wait, 60)
     [text] = [text for text in told.texts if "stands still" in text]

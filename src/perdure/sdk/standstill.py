@@ -28,11 +28,16 @@ _NOT_THEIRS: Final = frozenset({"perdure", "asyncio", "selectors", "uvloop"})
 
 
 @contextmanager
-def watched(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+def watched(
+    loop: asyncio.AbstractEventLoop, *, look_seconds: float = LOOK_SECONDS, blocked_seconds: float = BLOCKED_SECONDS
+) -> Iterator[None]:
     """Watch `loop`, which runs in this thread, for the length of the block."""
     stop = threading.Event()
     thread = threading.Thread(
-        target=_watch, args=(loop, threading.get_ident(), stop), name="perdure-standstill", daemon=True
+        target=_watch,
+        args=(loop, threading.get_ident(), stop, look_seconds, blocked_seconds),
+        name="perdure-standstill",
+        daemon=True,
     )
     thread.start()
     try:
@@ -41,8 +46,14 @@ def watched(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
         stop.set()
 
 
-def _watch(loop: asyncio.AbstractEventLoop, thread_id: int, stop: threading.Event) -> None:
-    while not stop.wait(LOOK_SECONDS):
+def _watch(
+    loop: asyncio.AbstractEventLoop,
+    thread_id: int,
+    stop: threading.Event,
+    look_seconds: float,
+    blocked_seconds: float,
+) -> None:
+    while not stop.wait(look_seconds):
         ran = threading.Event()
         asked = time.monotonic()
         try:
@@ -50,7 +61,7 @@ def _watch(loop: asyncio.AbstractEventLoop, thread_id: int, stop: threading.Even
         except RuntimeError:  # it is closed
             return
         told = False
-        while not ran.wait(BLOCKED_SECONDS) and not stop.is_set():
+        while not ran.wait(blocked_seconds) and not stop.is_set():
             if not told and (stack := blocking_code(thread_id)):
                 first = stack[0]
                 logger.warning(

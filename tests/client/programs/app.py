@@ -146,7 +146,7 @@ async def asks(ctx: WorkflowContext, payload: dict[str, Any]):
 async def sleeps(ctx: WorkflowContext, payload: dict[str, Any]):
     async def long():
         note(f"sleeps {ctx.execution_id}")
-        await asyncio.sleep(600)
+        await asyncio.Event().wait()
 
     await ctx.step.run("long", long)
 
