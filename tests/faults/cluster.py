@@ -163,7 +163,9 @@ class Cluster:
         app: str = "tests.faults.app",
         settings: Mapping[str, object] | None = None,
         environment: Mapping[str, str] | None = None,
+        restart: bool = False,
     ) -> None:
+        """`restart`: each worker has a parent, which is the process that is known here."""
         self.folder = folder
         self.database = database
         self.effects = Effects(folder / "effects.tsv")
@@ -172,6 +174,7 @@ class Cluster:
         """More of it, for workers."""
         self.app = app
         self.capacity = capacity
+        self.restart = restart
         self.step_seconds = step_seconds
         self.key = ""
         self.server_stores = [database.url] * min(servers, database.servers_max)
@@ -229,7 +232,10 @@ class Cluster:
             "FAULTS_STEP_SECONDS": str(self.step_seconds),
             **self.environment,
         }
-        return Worker(f"worker-{n}", self.folder, ["work", self.app, "--capacity", str(self.capacity)], environment)
+        command = ["work", self.app, "--capacity", str(self.capacity)]
+        if self.restart:
+            command.append("--restart")
+        return Worker(f"worker-{n}", self.folder, command, environment)
 
     def client(self, urls: Sequence[str] | None = None, *, patience_seconds: float = 5.0) -> Client:
         """A client of all servers."""

@@ -577,12 +577,12 @@ class Lives(RuleBasedStateMachine):
         self._register(worker)
 
     @precondition(lambda self: len(self.model.leases) == len(WORKERS))
-    @rule(worker=st.sampled_from(WORKERS))
-    def drain(self, worker: str) -> None:
-        drain = claims.drain(project_id=PROJECT, worker_id=worker, now_us=self.model.now_us)
+    @rule(worker=st.sampled_from(WORKERS), died=st.booleans())
+    def drain(self, worker: str, died: bool) -> None:
+        drain = claims.drain(project_id=PROJECT, worker_id=worker, now_us=self.model.now_us, died=died)
         self._do(self.world.store.write(drain))
         if worker in self.model.leases:
-            self.model.end_worker(worker, released=True)
+            self.model.end_worker(worker, released=not died)
             self.model.done["drain"] += 1
 
     # --- after every step ---------------------------------------------------------------------------------------------

@@ -226,6 +226,19 @@ async def test_a_drained_worker_hands_back_what_it_holds_and_counts_no_loss(worl
     assert not any(claimed.ack_first for claimed in await world.claim("w2", 10))
 
 
+async def test_what_a_worker_held_whose_process_died_is_lost_at_once(world: World) -> None:
+    held = [await world.running() for _ in range(2)]
+    await world.store.write(claims.drain(project_id="another", worker_id="w", now_us=world.now_us, died=True))
+    assert await world.phase(held[0]) is Phase.RUNNING
+    for _ in range(2):  # told twice, it counts once
+        await world.store.write(claims.drain(project_id=PROJECT, worker_id="w", now_us=world.now_us, died=True))
+    assert [await world.phase(id) for id in held] == [Phase.QUEUED, Phase.QUEUED]
+    assert [(await world.journal(id))[-1].kind for id in held] == [Kind.LOST, Kind.LOST]
+    assert world.hints.count(Counted("workers_lost")) == 1
+    await world.register("w2")
+    assert all(claimed.ack_first for claimed in await world.claim("w2", 10))
+
+
 async def test_a_beat_keeps_the_lease_and_a_late_one_does_not(world: World) -> None:
     id = await world.running()
     world.advance(LEASE_US / SECOND - 1)

@@ -9,6 +9,9 @@ import typer
 from perdure.cli.common import DatabaseOption, JsonFlag, UrlOption, command
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from signal import Signals
+
     from perdure.sdk.http import HttpTransport
     from perdure.sdk.worker import Worker
 
@@ -91,6 +94,14 @@ def work(
     grace: Annotated[
         float, typer.Option("--grace", help="Seconds that steps may take to end after SIGTERM.", min=0)
     ] = 25.0,
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart",
+            help="Start another worker when its process dies (killed, no memory left, crashed); what it held goes on "
+            "elsewhere at once.",
+        ),
+    ] = False,
     url: UrlOption = None,
     as_json: JsonFlag = False,
     child: Annotated[bool, typer.Option("--child", hidden=True)] = False,
@@ -98,6 +109,7 @@ def work(
     """Run the workflows of an application for a server, until SIGTERM."""
     import asyncio
 
+    from perdure.cli import restarting
     from perdure.cli import target as targets
     from perdure.sdk.credentials import find
     from perdure.sdk.http import HttpTransport
@@ -105,28 +117,34 @@ def work(
     from perdure.sdk.standstill import watched
     from perdure.sdk.worker import Worker
     from perdure.server.descriptors import allow_many
+    from perdure.server.stopping import SIGNALS
 
     if child:
         end_with_parent()
     _log(as_json)
     allow_many()
     os.environ.setdefault("PYDANTIC_AI_NO_BANNER", "1")  # whose agents run here; it would stand among a worker's lines
-    registry = targets.load(target)
     access = find(url)
+    # From here on in a process of its own, which loads the application anew each time.
+    begun = restarting.keep_alive(access) if restart else None
+    registry = targets.load(target)
     transport = HttpTransport(access.urls, access.api_key)
     worker = Worker(
         transport,
         registry,
         deployment=deployment,
         capacity=capacity,
-        lease=HttpLease(transport.urls, access.api_key, transport.leave),
+        lease=HttpLease(transport.urls, access.api_key, transport.leave, begun),
         grace_seconds=grace,
     )
     with asyncio.Runner(loop_factory=loop_factory()) as runner, watched(runner.get_loop()):
-        runner.run(_work(worker, transport, deployment, child=child))
+        signals = SIGNALS if begun is None else restarting.PASSED_ON
+        runner.run(_work(worker, transport, deployment, signals, child=child))
 
 
-async def _work(worker: "Worker", transport: "HttpTransport", deployment: str, *, child: bool) -> None:
+async def _work(
+    worker: "Worker", transport: "HttpTransport", deployment: str, signals: "Sequence[Signals]", *, child: bool
+) -> None:
     """Register as soon as there is a server, work until a signal comes, hand back what is left."""
     import asyncio
     import logging
@@ -148,7 +166,7 @@ async def _work(worker: "Worker", transport: "HttpTransport", deployment: str, *
     # Ours to end: the loop would wait for what a step has begun by asyncio.to_thread() and nobody can stop.
     threads = ThreadPoolExecutor(thread_name_prefix=THREAD_NAME)
     loop.set_default_executor(threads)
-    forget = when_asked_to_stop(loop, ask)
+    forget = when_asked_to_stop(loop, ask, signals)
     stopping = asyncio.create_task(stop.wait())
     try:
         told = False
@@ -223,14 +241,14 @@ def _tell_parent(worker: "Worker") -> None:
     sys.stdout.flush()
 
 
-def end_with_parent() -> None:
-    """Drain as after SIGTERM when the parent is gone: it holds the other end of the standard input."""
+def end_with_parent(descriptor: int = 0) -> None:
+    """Drain as after SIGTERM when the parent is gone: it holds the other end of this (the standard input)."""
     import signal
     import threading
 
     def watch() -> None:
         # Not through sys.stdin: a thread that still reads it would disturb the interpreter's end.
-        while os.read(0, 1024):
+        while os.read(descriptor, 1024):
             pass
         signal.raise_signal(signal.SIGTERM)  # os.kill would end a process at once on Windows
 

@@ -436,10 +436,11 @@ class Claims:
         asyncio.get_running_loop().call_later(CUT_SECONDS, engine.doorbell.ring, ("loop", "reap"))
 
     async def drain(self, project_id: str, request: DrainRequest) -> None:
-        """End a registration; what it holds goes back at once."""
+        """End a registration; what it holds goes back at once, or is lost at once when the worker's process died."""
         self._check_epoch(request.epoch)
+        now_us = self._engine.clock.now_us()
         await self._engine.store.write(
-            claims.drain(project_id=project_id, worker_id=request.worker_id, now_us=self._engine.clock.now_us())
+            claims.drain(project_id=project_id, worker_id=request.worker_id, now_us=now_us, died=request.died)
         )
 
     def _check_epoch(self, epoch: str) -> None:

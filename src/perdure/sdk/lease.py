@@ -25,11 +25,11 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import msgspec
 
-from perdure.wire.requests import PROTOCOL_VERSION, BeatReply, BeatRequest, RegisterReply
+from perdure.sdk.blocking import Line
+from perdure.wire.requests import BeatReply, BeatRequest, RegisterReply
 
 if TYPE_CHECKING:
     from perdure.sdk.worker import Worker
@@ -116,18 +116,30 @@ class Lease(ABC):
 class HttpLease(Lease):
     """Renewed by a thread over HTTP.
 
-    `urls` are servers of one store; the next is taken when one fails. `leave` is called, on the worker's loop, with the
-    address of a server that was silent.
+    `urls` are servers of one store; the next is taken when one fails. On the worker's loop, `leave` is called with the
+    address of a server that was silent, `begun` with each registration: its worker id and its epoch.
     """
 
-    def __init__(self, urls: Sequence[str], key: str | None, leave: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        urls: Sequence[str],
+        key: str | None,
+        leave: Callable[[str], None] | None = None,
+        begun: Callable[[str, str], None] | None = None,
+    ) -> None:
         super().__init__()
         self._urls = urls
         self._leave = leave
+        self._begun = begun
         self._turn = 0
         self._key = key
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
+
+    def begin(self, worker: Worker, worker_id: str, reply: RegisterReply, sent: float) -> None:
+        super().begin(worker, worker_id, reply, sent)
+        if self._begun is not None:
+            self._begun(worker_id, reply.epoch)
 
     def _keep(self) -> None:
         if self._thread is None:
@@ -142,38 +154,38 @@ class HttpLease(Lease):
     # --- in the thread -----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        connection: http.client.HTTPConnection | None = None
+        line: Line | None = None
         pause = 0.05
         silent = False
         while not self._stop.is_set():
             assert self._reply is not None
             try:
-                if connection is None:
-                    connection = self._connect()
+                if line is None:
+                    line = self._connect()
                 if silent:
-                    self._hear(connection)
+                    line.hear()
                     silent = False
-                if not self._beat(connection):
+                if not self._beat(line):
                     continue
                 pause = 0.05
-                if self._until_closed(connection, self._reply.beat_us / 1e6):
+                if self._until_closed(line, self._reply.beat_us / 1e6):
                     # The server has seen it, too, and cut the lease; the next beat may find a line that is silent.
                     self._unreachable_since = boottime()
-                    connection.close()
-                    connection = None
+                    line.close()
+                    line = None
             except Exception as error:  # whatever it is: without this thread all that the worker holds is lost
                 if self._unreachable_since is None:
                     self._unreachable_since = boottime()
                 logger.debug("Beat failed: %s", error)
-                if connection is not None:
-                    connection.close()
-                connection = None
+                if line is not None:
+                    line.close()
+                line = None
                 silent = silent or isinstance(error, TimeoutError)
                 self._next_server(silent=isinstance(error, TimeoutError))
                 self._stop.wait(pause * random.uniform(0.2, 1.0))  # not all workers of a server at once
                 pause = min(pause * 2, 1.0)
-        if connection is not None:
-            connection.close()
+        if line is not None:
+            line.close()
 
     def _url(self) -> str:
         return self._urls[self._turn % len(self._urls)]
@@ -184,41 +196,20 @@ class HttpLease(Lease):
                 self._worker.loop.call_soon_threadsafe(self._leave, self._url())
         self._turn += 1
 
-    def _connect(self) -> http.client.HTTPConnection:
+    def _connect(self) -> Line:
         assert self._reply is not None
-        parts = urlsplit(self._url())
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        seconds = min(ANSWER_SECONDS, self._reply.lease_us / 3e6)
-        connection = kind(parts.hostname or "127.0.0.1", parts.port, timeout=seconds)
-        connection.connect()
-        return connection
+        return Line(self._url(), self._key, seconds=min(ANSWER_SECONDS, self._reply.lease_us / 3e6))
 
-    def _headers(self) -> dict[str, str]:
-        headers = {"Content-Type": "application/json", "Perdure-Protocol": str(PROTOCOL_VERSION)}
-        if self._key is not None:
-            headers["Authorization"] = f"Bearer {self._key}"
-        return headers
-
-    def _path(self, path: str) -> str:
-        return urlsplit(self._url()).path.rstrip("/") + path
-
-    def _hear(self, connection: http.client.HTTPConnection) -> None:
-        """Have anything answered; raises `OSError` or `HTTPException` when nothing is."""
-        connection.request("GET", self._path("/health"))
-        connection.getresponse().read()
-
-    def _beat(self, connection: http.client.HTTPConnection) -> bool:
+    def _beat(self, line: Line) -> bool:
         """One beat; False when the registration is lost."""
         assert self._reply is not None and self._worker is not None
         worker_id, reply = self._worker_id, self._reply
         sent = boottime()
         body = msgspec.json.encode(BeatRequest(worker_id, reply.epoch))
-        connection.request("POST", self._path("/worker/v1/beat"), body, self._headers())
-        response = connection.getresponse()
-        answer = response.read()
-        if response.status >= 500 or response.status in (408, 429):
-            raise http.client.HTTPException(f"beat: status {response.status}")
-        lost = response.status != 200 or (beat := msgspec.json.decode(answer, type=BeatReply)).lost
+        status, answer = line.post("/worker/v1/beat", body)
+        if status >= 500 or status in (408, 429):
+            raise http.client.HTTPException(f"beat: status {status}")
+        lost = status != 200 or (beat := msgspec.json.decode(answer, type=BeatReply)).lost
         loop = self._worker.loop
         try:
             if lost:
@@ -235,14 +226,14 @@ class HttpLease(Lease):
             self._stop.set()
         return True
 
-    def _until_closed(self, connection: http.client.HTTPConnection, seconds: float) -> bool:
+    def _until_closed(self, line: Line, seconds: float) -> bool:
         """Wait for the next beat's time; True when the peer closed the connection before."""
-        if connection.sock is None:
+        if line.socket is None:
             return True
         until = time.monotonic() + seconds
         with selectors.DefaultSelector() as selector:  # `select` knows no descriptors from 1024 on
-            selector.register(connection.sock, selectors.EVENT_READ)
+            selector.register(line.socket, selectors.EVENT_READ)
             while (left := until - time.monotonic()) > 0 and not self._stop.is_set():
-                if selector.select(min(left, 0.5)) and not connection.sock.recv(4096):
+                if selector.select(min(left, 0.5)) and not line.socket.recv(4096):
                     return True
         return False

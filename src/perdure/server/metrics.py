@@ -27,7 +27,7 @@ COUNTED: Final[dict[str, tuple[str, str]]] = {
     "stale_rejections": ("stale_rejections", "Messages of attempts that no longer hold their execution"),
     "deliveries_lost": ("deliveries_lost", "Executions handed out whose message never arrived"),
     "executions_lost": ("executions_lost", "Executions taken back from workers that vanished"),
-    "workers_lost": ("workers_lost", "Registrations whose lease ran out"),
+    "workers_lost": ("workers_lost", "Registrations whose lease ran out, or whose process died"),
     "poisoned": ("executions_poisoned", "Executions failed because they kept taking their workers with them"),
     "schedule_fires": ("schedule_fires", "Executions started for due times of schedules"),
     "schedule_skips": ("schedule_skips", "Due times skipped because an execution of the schedule was open"),

@@ -2,23 +2,25 @@
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
-def when_asked_to_stop(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> Callable[[], None]:
+def when_asked_to_stop(
+    loop: asyncio.AbstractEventLoop, callback: Callable[[], None], signals: Sequence[signal.Signals] = SIGNALS
+) -> Callable[[], None]:
     """Have `callback` called in the loop at each such signal. Answers with what takes that back."""
     before: dict[signal.Signals, Any] = {}
-    for number in SIGNALS:
+    for number in signals:
         try:
             loop.add_signal_handler(number, callback)
         except NotImplementedError:  # Windows: loops there take no signals, but wake up for them
             before[number] = signal.signal(number, lambda *_: loop.call_soon_threadsafe(callback) and None)
 
     def undo() -> None:
-        for number in SIGNALS:
+        for number in signals:
             if number in before:
                 signal.signal(number, before[number])
             else:

@@ -556,3 +556,5 @@ class DrainRequest(Request, frozen=True):
 
     worker_id: str
     epoch: str
+    died: bool = False
+    """Said by who saw the worker's process end without a word of its own: what it held is lost, not handed back."""

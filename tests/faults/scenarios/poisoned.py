@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 from tests.faults import app
 from tests.faults.run import Broken, Run, spread
@@ -13,20 +12,19 @@ KILLS_MAX = 6
 
 async def poisoned(run: Run) -> None:
     healthy = run.pick(60, 200, 1_000)
-    cluster = run.make_cluster(servers=2, workers=4, capacity=5, settings={"lease_seconds": 4.0, "poll_seconds_max": 2})
+    settings = {"lease_seconds": 4.0, "poll_seconds_max": 2}
+    cluster = run.make_cluster(servers=2, workers=4, capacity=5, settings=settings, restart=True)
     await cluster.start()
     alone = run.load(open_max=20)
     await alone.run(healthy)
     beside = run.load(open_max=20, first=healthy)
-    keeping = asyncio.create_task(keep_alive(run))
     loading = asyncio.create_task(beside.run(healthy))
     # It is urgent, so that all five losses fall into the time of the others.
     handle = await run.client(patience_seconds=30.0).start(app.poison, key="poison", priority=10)
     execution = await run.ended(handle)
     await loading
-    keeping.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await keeping
+    if not all(worker.alive for worker in cluster.workers):
+        raise Broken("a worker's parent has ended with it")
     verdict = await run.finish()
     kills = sum(effect.execution_id == handle.id for effect in cluster.effects.begun())
     run.figures["kills"] = kills
@@ -38,13 +36,3 @@ async def poisoned(run: Run) -> None:
     if not (execution.error or "").startswith("POISONED") or not 5 <= kills <= KILLS_MAX:
         raise Broken(f"after {kills} kills the execution is {execution.phase}: {execution.error}")
     run.demand(verdict, completed=2 * healthy, failed=1, rows_lost=5)
-
-
-async def keep_alive(run: Run) -> None:
-    """Start a worker again as soon as it has ended, as a supervisor would."""
-    while True:
-        for worker in run.cluster.workers:
-            if not worker.alive:
-                run.note(f"{worker.name} has ended")
-                worker.start()
-        await asyncio.sleep(0.05)

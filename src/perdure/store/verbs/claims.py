@@ -370,12 +370,14 @@ async def limit_leases(*, until_us: int) -> int:
 
 
 @verb
-async def drain(*, project_id: str, worker_id: str, now_us: int) -> None:
-    """End a registration; what it still holds goes back at once and counts no loss."""
+async def drain(*, project_id: str, worker_id: str, now_us: int, died: bool = False) -> None:
+    """End a registration; what it still holds goes back at once and counts no loss, unless its process `died`."""
     rows = await query("read_worker", id=worker_id)
     if not rows or rows[0][0] != project_id:
         return
-    await end_registration(worker_id, now_us, released=True)
+    await end_registration(worker_id, now_us, released=not died)
+    if died:
+        await Tell(Counted("workers_lost"))
 
 
 async def end_registration(worker_id: str, now_us: int, *, released: bool = False) -> None:

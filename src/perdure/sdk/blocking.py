@@ -1,0 +1,43 @@
+"""One server, asked by calls that block: for a thread of its own, and for a process that has no event loop."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+from urllib.parse import urlsplit
+
+from perdure.wire.requests import PROTOCOL_VERSION
+
+
+class Line:
+    """One connection to one server; whatever fails raises `OSError` or `http.client.HTTPException`."""
+
+    def __init__(self, url: str, key: str | None, *, seconds: float) -> None:
+        """Connect. `seconds` is the time for that, and for each answer."""
+        parts = urlsplit(url)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._prefix = parts.path.rstrip("/")
+        self._headers = {"Content-Type": "application/json", "Perdure-Protocol": str(PROTOCOL_VERSION)}
+        if key is not None:
+            self._headers["Authorization"] = f"Bearer {key}"
+        self._connection = kind(parts.hostname or "127.0.0.1", parts.port, timeout=seconds)
+        self._connection.connect()
+
+    @property
+    def socket(self) -> socket.socket | None:
+        """What it goes over; None when the server closed it after an answer."""
+        return self._connection.sock
+
+    def post(self, path: str, body: bytes) -> tuple[int, bytes]:
+        """The status and the body of the answer."""
+        self._connection.request("POST", self._prefix + path, body, self._headers)
+        response = self._connection.getresponse()
+        return response.status, response.read()
+
+    def hear(self) -> None:
+        """Have anything answered."""
+        self._connection.request("GET", self._prefix + "/health")
+        self._connection.getresponse().read()
+
+    def close(self) -> None:
+        self._connection.close()
