@@ -24,14 +24,16 @@ from tests.databases import migrated
 from tests.store.scene import KINDS, Scene
 
 from perdure.store import postgres_lane
-from perdure.store.interface import Query, Verb, query, verb
+from perdure.store.interface import Query, Verb, query, query_many, verb
 from perdure.store.lockstep import Guilty, Lockstep, Stuck
 from perdure.store.named import NAMED, is_sweep, rows_named
 from perdure.store.postgres import PostgresStore
 from perdure.store.queries import Statement, load, parse
 from perdure.store.sqlite import SQLiteStore
 from perdure.store.verbs import moves
+from perdure.store.verbs.rows import journal_row
 from perdure.wire.errors import NotFound
+from perdure.wire.records import Kind
 
 Named = Callable[[Verb[Any]], Sequence[tuple[str, Any]]] | None
 BROKEN_CONSTRAINTS = (apsw.ConstraintError, asyncpg.IntegrityConstraintViolationError)
@@ -347,6 +349,24 @@ def test_what_the_arguments_name_is_taken_at_once_and_in_order() -> None:
     steps = Lockstep(verbs, load("postgres"), lambda verb: [("meta", name) for name in verb.values["names"]])
     assert [_names(steps) for _ in range(5)] == [[["a"]], [["b"]], [["x"]], [["b"]], [["x"]]]
     assert _names(steps) == []
+
+
+@pytest.mark.parametrize(("key", "waits"), [("a", False), ("b", True)])
+def test_a_look_at_one_key_lets_the_rows_of_others_wait(key: str, waits: bool) -> None:
+    @verb
+    async def write_and_look() -> None:
+        await query_many("insert_journal", [journal_row("x", 1, 1, Kind.CHILD_STARTED, 1, key="a")])
+        await query("note_claim", id="w", claim_id="c")
+        await query("deliver_outcome", project_id="p", id="x", now_us=1, key=key, started=b"1")
+
+    steps = Lockstep([write_and_look()], load("postgres"), rows_named)
+    first = steps.round()
+    looked = ["deliver_outcome"]
+    assert [batch.statement.name for batch in first] == (looked if waits else ["insert_journal", *looked])
+    for batch in first:
+        steps.answer(batch, [[]])
+    late = [batch.statement.name for batch in steps.round()]
+    assert late == (["insert_journal", "note_claim"] if waits else ["note_claim"])
 
 
 def test_a_lookless_verb_ends_at_once() -> None:

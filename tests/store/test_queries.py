@@ -42,6 +42,14 @@ def test_what_is_held_is_named_by_a_value(header: str) -> None:
     assert query.holds == ("meta", 1)
 
 
+@pytest.mark.parametrize("header", ["-- sees: journal", "-- sees: journal key", "-- sees: journal key=name"])
+def test_what_is_seen_of_a_table_is_named_by_values(header: str) -> None:
+    with pytest.raises(ValueError, match="sees"):
+        parse(f"-- name: q\n{header}\nSELECT 1 FROM journal WHERE key = :key;\n", "file.sql")
+    text = "-- name: q\n-- sees: journal key=key seq=n\nSELECT 1 FROM journal WHERE seq = :n AND key = :key;\n"
+    assert parse(text, "file.sql")["q"].sees == ("journal", [("key", 1), ("seq", 0)])
+
+
 def test_no_lock_of_ours_outlives_its_transaction_and_no_write_begins_as_a_read() -> None:
     """Behind a pooler a session's lock stays with a connection that others are given; and SQLite refuses at once, for
     all its busy time-out, to make a writer of whoever began to read before somebody else wrote."""

@@ -16,13 +16,14 @@ and a group equals some serial order. What a verb's arguments name is taken befo
 arrival: two verbs for one execution keep their order.
 
 **Late.** Rows that only looks at their table need (`-- late:`, the journal's) are written when such a look comes, or at
-the end of the transaction, those of all verbs by one statement. Their verbs go on meanwhile.
+the end of the transaction, those of all verbs by one statement. Their verbs go on meanwhile. A look that sees only rows
+of one key (`-- sees:`) lets those of all others wait on.
 
 **A verb that fails** before it wrote concerns only its caller. After a write there is no savepoint to go back to:
 `Guilty` names the run, and the driver rolls the group back and runs it again without that verb.
 """
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from perdure.store.interface import Hint, Query, Rows, Tell, Verb
@@ -145,7 +146,7 @@ class Lockstep:
         """The rows of a kind that the verbs' arguments name."""
         return sorted({row for run in self.runs for row in run.named if row[0] == kind})
 
-    def round(self) -> list[Batch]:
+    def round(self) -> Sequence[Batch]:
         """What can be asked now, one batch per statement; empty once every verb has ended. Raises Stuck, Guilty,
         Barred or Alone."""
         while True:
@@ -163,7 +164,7 @@ class Lockstep:
                     continue
                 asking.setdefault(asked.statement.name, []).append(run)
             if asking:
-                return [*self._take_late(self._queries[name] for name in asking), *self._batches(asking)]
+                return [*self._take_late(asking), *self._batches(asking)]
             if not self._live and not self._waiting:
                 return [Batch(self._queries[name], (), [self._late.pop(name)]) for name in list(self._late)]
             if not self._freed:
@@ -260,10 +261,28 @@ class Lockstep:
         run.wrote = True
         return True
 
-    def _take_late(self, asking: Iterable[Statement]) -> list[Batch]:
+    def _take_late(self, asking: Mapping[str, Sequence[Run]]) -> list[Batch]:
         """What was put off and must be there before these statements."""
-        due = [name for name in self._late if any(self._queries[name].late in one.looks_at for one in asking)]
+        if not self._late:
+            return []
+        due = [late for late in self._late if any(self._needs(name, runs, late) for name, runs in asking.items())]
         return [Batch(self._queries[name], (), [self._late.pop(name)]) for name in due]
+
+    def _needs(self, name: str, runs: Sequence[Run], late: str) -> bool:
+        """Whether what runs ask for looks at rows of those that were put off."""
+        statement, written = self._queries[name], self._queries[late]
+        if written.late not in statement.looks_at:
+            return False
+        if statement.sees is None or statement.sees[0] != written.late:
+            return True
+        places = [(written.parameters.index(column), place) for column, place in statement.sees[1]]
+        seen = {
+            tuple(values[place] for _, place in places)
+            for run in runs
+            if run.asked is not None
+            for values in run.asked.values
+        }
+        return any(tuple(row[place] for place, _ in places) in seen for row in self._late[late])
 
     def _ask(self, asked: Query) -> _Asked:
         statement = self._queries[asked.name]

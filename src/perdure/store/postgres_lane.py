@@ -40,7 +40,7 @@ from perdure.store.postgres_link import (
     end,
     is_lost,
 )
-from perdure.store.postgres_send import send
+from perdure.store.postgres_send import send, send_late
 from perdure.store.queries import Statement
 from perdure.wire.errors import PerdureError, Unavailable, UnknownOutcome
 
@@ -450,6 +450,8 @@ class Lane:
                         # Topics before executions, on every connection, or two of them wait for each other.
                         await connection.execute(LOCKS["topic"], [name for _, name in topics])
                     while batches := steps.round():
+                        if len(batches) > 1 and not batches[1].runs:
+                            batches = await send_late(connection, batches)
                         for batch in batches:
                             steps.answer(batch, await send(connection, batch))
                 finally:

@@ -1,8 +1,47 @@
 """How a round's batch is sent: in as few statements as its text allows, with the rows of each run told apart."""
 
+import re
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Final
+
 from perdure.store.interface import Rows
 from perdure.store.lockstep import Batch
 from perdure.store.postgres_link import Connection
+
+_NUMBERED: Final = re.compile(r"\$(\d+)")
+
+
+async def send_late(connection: Connection, batches: Sequence[Batch]) -> Sequence[Batch]:
+    """Write what was put off, as one statement where it can be, and answer with what is left to send."""
+    late = [batch for batch in batches if not batch.runs]
+    if len(late) < 2:
+        return batches
+    texts: list[tuple[str, int]] = []
+    values: list[Any] = []
+    for statement, _, rows in late:
+        flat = [one for several in rows for one in several]
+        if len(flat) > 1 and statement.bulk is None:
+            return batches
+        texts.append((statement.sql if len(flat) == 1 else str(statement.bulk), len(statement.parameters)))
+        values += flat[0] if len(flat) == 1 else zip(*flat, strict=True)
+    await connection.fetch(_together(tuple(texts)), *values)
+    return batches[len(late) :]
+
+
+@cache
+def _together(texts: tuple[tuple[str, int], ...]) -> str:
+    """One statement that does what several do, which change different tables: each with how many values it has."""
+    parts: list[str] = []
+    before = 0
+
+    def shifted(number: re.Match[str]) -> str:
+        return f"${int(number[1]) + before}"
+
+    for n, (text, amount) in enumerate(texts):
+        parts.append(f"w{n} AS ({_NUMBERED.sub(shifted, text)})")
+        before += amount
+    return f"WITH {', '.join(parts)} SELECT 1"
 
 
 async def send(connection: Connection, batch: Batch) -> list[Rows]:

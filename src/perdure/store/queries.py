@@ -15,12 +15,13 @@ takes many rows of values at once, and names those that are no texts: `-- bulk: 
 `-- answer: how many` says that of the answer only the number of rows counts: for RETURNING SQLite makes a table, which
 costs as much as the change. Asked with many rows of values, it answers with the value that names what it holds for each
 row that it changed. `-- late: table` stands at rows that nothing but looks at that table needs: a driver may
-write them at the end of the transaction, together. `-- alone: why` stands at what no other transaction may be under way
-beside, of any server: a driver that runs several at once runs the verb again, alone.
+write them at the end of the transaction, together. `-- sees: journal key=key` stands at a statement that looks at such
+a table for rows with these values only: others may go on waiting. `-- alone: why` stands at what no other transaction
+may be under way beside, of any server: a driver that runs several at once runs the verb again, alone.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from operator import itemgetter
@@ -37,6 +38,7 @@ _WRITES = re.compile(
 )
 _CHOICE = re.compile(r"\s?\{([^{}|]*)\}|\{([^{}|]*)\|([^{}|]*)\}")
 _HOLDS = re.compile(r"-- holds: (\w+)=(\w+)")
+_SEES = re.compile(r"-- sees: (\w+)((?: \w+=\w+)+)$")
 _BULK = re.compile(r"-- bulk:([ \w]*)(?:; bytes([ \w]+))?$")
 _NUMBERED = re.compile(r"\$(\d+)")
 _MARK: Final = {"sqlite": "?", "postgres": "$"}
@@ -67,6 +69,8 @@ class Statement(NamedTuple):
     """Whether it waits for rows that somebody else has locked; otherwise it does without them."""
     looks_at: frozenset[str] = frozenset()
     """The words of its text: before it, what was put off for a table among them has to be written."""
+    sees: tuple[str, Sequence[tuple[str, int]]] | None = None
+    """The table of which it sees only some rows, and those: by column the place of its value."""
     routed: str | None = None
     """The text with one more value, which comes back as the first column of each row; None where that cannot be."""
     bulk: str | None = None
@@ -134,6 +138,7 @@ def parse(text: str, source: str, dialect: str = "sqlite") -> dict[str, Statemen
             any(line.startswith("-- alone:") for line in comments),
             "SKIP LOCKED" not in sql,
             frozenset(_WORD.findall(plain)),
+            _sees(comments, names, f"{source}: query {name!r}"),
             _routed(text_of, len(names) + 1) if dialect == "postgres" and returns else None,
             _bulk(text_of, names, comments, f"{source}: query {name!r}") if dialect == "postgres" else None,
         )
@@ -142,6 +147,17 @@ def parse(text: str, source: str, dialect: str = "sqlite") -> dict[str, Statemen
 
 def _late(comments: list[str]) -> str | None:
     return next((line.partition(": ")[2] for line in comments if line.startswith("-- late: ")), None)
+
+
+def _sees(comments: list[str], names: list[str], where: str) -> tuple[str, Sequence[tuple[str, int]]] | None:
+    header = next((line for line in comments if line.startswith("-- sees:")), None)
+    if header is None:
+        return None
+    match = _SEES.match(header)
+    pairs = [] if match is None else [pair.split("=") for pair in match[2].split()]
+    if match is None or any(value not in names for _, value in pairs):
+        raise ValueError(f"{where}: {header!r} names none of its values.")
+    return match[1], [(column, names.index(value)) for column, value in pairs]
 
 
 def _said(sql: str, dialect: str) -> str:

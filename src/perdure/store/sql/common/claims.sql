@@ -87,6 +87,7 @@ WHERE project_id = :project_id AND queue_name = :queue_name AND COALESCE(concurr
 
 -- name: deliver_and_claim
 -- holds: execution=id
+-- sees: journal execution_id=id key=key
 -- An outcome reaches an execution whose worker has it parked and waits for work: it is woken (deliver_outcome) and claimed
 -- (claim_executions) at once. `next_seq` counts both; `ready_at_us` still says since when it waited.
 -- The guards stand in COALESCE so that no other index is thought to serve.

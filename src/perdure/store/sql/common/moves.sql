@@ -23,6 +23,7 @@ SELECT phase, due_at_us FROM executions WHERE project_id = :project_id AND id = 
 
 -- name: deliver_outcome
 -- holds: execution=id
+-- sees: journal execution_id=id key=key
 -- An outcome reaches an execution: a waiting one goes back to its queue, a held one hears of it from its next report. The
 -- end of a child (`started`: its id, as a value) only reaches whoever recorded under this key that it started that very one.
 UPDATE executions SET next_seq = next_seq + 1, losses = 0, undelivered = 0,

@@ -33,7 +33,8 @@ RETURNING id;
 
 -- name: note_claim
 -- holds: worker=id
-UPDATE workers SET last_claim_id = :claim_id WHERE id = :id RETURNING id;
+-- late: workers
+UPDATE workers SET last_claim_id = :claim_id WHERE id = :id;
 
 -- name: grant_leases
 -- picks: workers; a server that was away gives everybody one full lease before it takes anything from them
