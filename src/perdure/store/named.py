@@ -80,6 +80,11 @@ def _report(values: Values) -> Iterator[Row]:
             yield "session", entry.session_id
 
 
+def _report_offered(values: Values) -> Iterator[Row]:
+    yield from _report(values)
+    yield "offer", values["offer"].worker_id
+
+
 def _append_messages(values: Values) -> Iterator[Row]:
     yield from _idempotency(values)
     yield "session", values["session_id"]
@@ -159,7 +164,7 @@ NAMED: Final[dict[str, Callable[[Values], Iterable[Row]]]] = {
     "publish": _publish,
     "publish_once": _publish,
     "report": _report,
-    "report_offered": _report,
+    "report_offered": _report_offered,
     "record_steps": lambda values: [("execution", item.execution_id) for item in values["items"]],
     "resume": _execution,
     "reserve": _reserve,

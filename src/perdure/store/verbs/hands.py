@@ -46,15 +46,20 @@ class Hands:
 
     async def open(self, project_id: str) -> None:
         """See whether the worker is still what it was when it offered, and whether anybody waits already."""
-        if self._opened:
-            return
+        if not self._opened:
+            worker = await query("check_offer", worker_id=self.offer.worker_id)
+            self.see(project_id, worker[0] if worker else None)
+
+    def see(self, project_id: str, worker: Sequence[Any] | None) -> None:
+        """`open`, by whoever has asked already; None: the worker is gone, or somebody has locked it."""
         self._opened = True
         offer = self.offer
-        worker = await query("check_offer", worker_id=offer.worker_id)
-        stands = bool(worker) and worker[0][:3] == (project_id, offer.deployment_id, offer.python)
-        if stands and not worker[0][4] and (worker[0][5] is None or worker[0][5] < offer.claim_id):
+        if worker is None or tuple(worker[:3]) != (project_id, offer.deployment_id, offer.python):
+            return
+        embedded, anything, last_claim_id = worker[3:]
+        if not anything and (last_claim_id is None or last_claim_id < offer.claim_id):
             self.room = offer.capacity
-            self._keeps = not worker[0][3]
+            self._keeps = not embedded
 
     async def note(self, given: Sequence[Claimed], now_us: int) -> None:
         """Write down what was started into them."""
@@ -67,8 +72,8 @@ class Hands:
         self, project_id: str, execution_id: str, now_us: int, outcome: Outcome, key: str | None, started: bytes | None
     ) -> bool:
         """Give an outcome to an execution that waits for it, parked by this worker, and claim it. False: nothing was
-        done, it is another's, or there is no room."""
-        if self.room <= 0:
+        done, it is another's, or there is no room. Opens the hands by the way."""
+        if (self.room if self._opened else self.offer.capacity) <= 0:
             return False
         offer = self.offer
         rows = await query(
@@ -85,14 +90,17 @@ class Hands:
         )
         if not rows:
             return False
+        *row, embedded = rows[0]
+        if not self._opened:
+            self._opened, self.room, self._keeps = True, offer.capacity, not embedded
         self.room -= 1
-        claimed, parked = claimed_of(rows[0], offer.worker_id)
-        seq, at_us, attempt = claimed.base, rows[0][20], claimed.attempt
+        claimed, parked = claimed_of(row, offer.worker_id)
+        seq, at_us, attempt = claimed.base, row[20], claimed.attempt
         claim = journal_row(execution_id, seq, at_us, Kind.CLAIMED, attempt, name=offer.worker_id)
         news = [outcome(seq - 1, at_us, attempt - 1), claim]
         await self._note(news)
         if seq == parked + 3:  # all that came before these is the row that says it waits
-            waits = journal_row(execution_id, parked + 1, rows[0][-1], Kind.WAITING, attempt - 1)
+            waits = journal_row(execution_id, parked + 1, row[-1], Kind.WAITING, attempt - 1)
             found, more = [as_row(row) for row in (waits, *news)], False
         else:
             found, more = await journal_after(execution_id, parked, rows_max=WOKEN_ROWS_MAX, bytes_max=WOKEN_BYTES_MAX)

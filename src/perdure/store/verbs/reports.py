@@ -84,8 +84,7 @@ async def report_offered(
 ) -> tuple[ItemReply, list[Claimed]]:
     """As `report`, for news that start children or end a child; also answers with what the offer took at once, be it
     children or the parent that waited."""
-    hands = Hands(offer)
-    await hands.open(project_id)  # first the worker's row, then executions, as whoever ends a worker locks them
+    hands = Hands(offer)  # who ends a worker locks its row first; here it is locked when it comes, if it is free
     if is_final(item.end):
         return await _finish(project_id, worker_id, item, item.end, now_us, hands), hands.given
     return await _take(project_id, worker_id, item, now_us, ids, hands), hands.given

@@ -89,8 +89,10 @@ WHERE project_id = :project_id AND queue_name = :queue_name AND COALESCE(concurr
 -- holds: execution=id
 -- sees: journal execution_id=id key=key
 -- An outcome reaches an execution whose worker has it parked and waits for work: it is woken (deliver_outcome) and claimed
--- (claim_executions) at once. `next_seq` counts both; `ready_at_us` still says since when it waited.
--- The guards stand in COALESCE so that no other index is thought to serve.
+-- (claim_executions) at once. `next_seq` counts both; `ready_at_us` still says since when it waited. Whether the offer stands
+-- is seen as by check_offer.
+-- The guards stand in COALESCE so that no other index is thought to serve, and what is ready does so that PostgreSQL makes
+-- no join of it, which costs as much as the rest when it locks.
 UPDATE executions SET phase = 'running', attempt = attempt + 1, assigned_to_worker = :worker_id, acked = 0,
   claim_id = :claim_id, report_number = 0, python = COALESCE(python, :python), next_seq = next_seq + 2,
   due_at_us = :now_us + run_timeout_seconds * 1000000, rank = -priority,
@@ -101,7 +103,10 @@ WHERE project_id = :project_id AND id = :id AND COALESCE(phase = 'waiting' AND p
     AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)) IS NULL, {0|FALSE})
   AND (:started{::BYTEA} IS NULL OR EXISTS (SELECT 1 FROM journal s WHERE s.execution_id = :id AND s.key = :key
     AND s.kind = 'child_started' AND s.value = :started))
-RETURNING {= handed_out};
+  AND (SELECT 1 FROM workers w WHERE w.id = :worker_id AND w.project_id = :project_id AND w.deployment_id = :deployment_id
+    AND w.python = :python AND COALESCE(w.last_claim_id, '') < :claim_id AND NOT COALESCE({= anything_ready}, {0|FALSE})
+    {FOR KEY SHARE OF w SKIP LOCKED}) = 1
+RETURNING {= handed_out}, (SELECT w.embedded FROM workers w WHERE w.id = :worker_id);
 
 -- name: claimed_before
 -- The batch of a claim that is asked for again because its reply was lost.

@@ -7,3 +7,7 @@ CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN executions.payload
 -- text: payload_size
 CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN OCTET_LENGTH(executions.payload)
     ELSE (SELECT OCTET_LENGTH(x.payload) FROM large_payloads x WHERE x.execution_id = executions.id) END
+
+-- text: anything_ready
+EXISTS (SELECT 1 FROM executions e WHERE e.project_id = w.project_id AND e.deployment_id = w.deployment_id
+    AND e.phase = 'queued' AND e.limited = 0 AND e.due_at_us IS NULL)

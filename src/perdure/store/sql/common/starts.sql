@@ -17,12 +17,10 @@ VALUES (:project_id, :id, :workflow_id, :deployment_id, :phase, :payload, :now_u
 INSERT INTO large_payloads (execution_id, payload) VALUES (:execution_id, :payload);
 
 -- name: check_offer
--- holds: worker=worker_id
+-- holds: offer=worker_id
 -- A worker that offered to take work at once: is it still what it was, and is nothing ahead of what is started now? No row:
 -- it is gone, or somebody has locked it; nobody waits for that to start something.
-SELECT w.project_id, w.deployment_id, w.python, w.embedded, EXISTS (
-  SELECT 1 FROM executions e WHERE e.project_id = w.project_id AND e.deployment_id = w.deployment_id
-    AND e.phase = 'queued' AND e.limited = 0 AND e.due_at_us IS NULL), w.last_claim_id
+SELECT w.project_id, w.deployment_id, w.python, w.embedded, {= anything_ready}, w.last_claim_id
 FROM workers w WHERE w.id = :worker_id {FOR KEY SHARE OF w SKIP LOCKED};
 
 -- name: find_key
