@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.embedded.house import Counter, House, ends, reaches
+from tests.embedded.house import Counter, House, ends, reaches, rows_of
 
 from perdure.embedded import LocalTransport
 from perdure.engine.clock import ManualClock
@@ -15,8 +15,8 @@ from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed
 from perdure.sdk.workflow import Registry
 from perdure.wire.errors import BadValue, PerdureError, TooLarge, Unavailable, UnknownOutcome
-from perdure.wire.records import Problem
-from perdure.wire.requests import ItemReply, ReportReply, ReportRequest, StepDone
+from perdure.wire.records import Kind, Problem
+from perdure.wire.requests import ItemReply, ReportReply, ReportRequest, StartChild, StepDone, Suspend
 from perdure.wire.retry import RetryPolicy
 from perdure.wire.status import Phase
 
@@ -53,6 +53,75 @@ async def test_outcomes_too_big_for_one_report_leave_with_several(house: House) 
         assert await (await p.start(bulky)).result() == [40 * BIG, 40 * BIG]
     assert max(sizes) < 10_000_000
     assert sum(sizes) > 40_000_000
+
+
+@pytest.mark.parametrize(
+    "how", ["run", "with a time limit", "map", "start", "beside a step", "refused", "refused and caught"]
+)
+async def test_whoever_only_waits_for_children_says_so_when_it_starts_them(house: House, how: str) -> None:
+    app = Registry()
+    said: list[tuple[int, str]] = []
+    went_on: list[str] = []
+
+    @app.workflow
+    async def nothing(ctx: Context, n: int) -> int:
+        return n
+
+    @app.workflow
+    async def parent(ctx: Context) -> int:
+        async def body() -> int:
+            return 1
+
+        match how:
+            case "run":
+                first = await ctx.run_child(nothing, 1)
+                return first + await ctx.run_child(nothing, 1)
+            case "with a time limit":
+                async with asyncio.timeout(3_600):
+                    return 1 + await ctx.run_child(nothing, 1)
+            case "map":
+                return sum((await ctx.map_children(nothing, [1, 1])).results())
+            case "start":
+                handle = await ctx.start_child(nothing, 1)
+                went_on.append(handle.id)
+                return await ctx.step("one", body) + await handle.result()
+            case "beside a step":
+                return sum(await asyncio.gather(ctx.step("one", body), ctx.run_child(nothing, 1)))
+            case _:
+                try:
+                    return await ctx.run_child("unknown", 1)  # type: ignore[return-value]  # it never returns
+                except ExecutionFailed:
+                    raise
+                except Exception:
+                    if how == "refused":
+                        return 2
+                    return 1 + await ctx.step("one", body)
+
+    async with house.open(app) as p:
+        report = p.worker.transport.report
+
+        async def heard(request: ReportRequest) -> ReportReply:
+            for item in request.items:
+                starts = sum(type(entry) is StartChild for entry in item.entries)
+                if starts or type(item.end) is Suspend:
+                    said.append((starts, type(item.end).__name__))
+            return await report(request)
+
+        p.worker.transport.report = heard  # type: ignore[method-assign]  # to look at what leaves
+        handle = await p.start(parent)
+        assert await handle.result() == 2
+        kinds = [row.kind for row in await rows_of(handle)]
+    waits = said.count((0, "Suspend"))
+    together = [one for one in said if one[0]]
+    if how in ("run", "with a time limit", "map"):
+        assert together == [(2, "Suspend")] if how == "map" else set(together) == {(1, "Suspend")}
+        assert kinds.count(Kind.WAITING) == len(together) + waits
+        assert waits <= (how == "map"), "of two that end one after the other, the first may find it waiting"
+    elif how.startswith("refused"):
+        assert together == [(1, "Suspend")]
+        assert Kind.WAITING not in kinds
+    else:
+        assert together == [(1, "NoneType")]
 
 
 async def test_big_outcomes_that_end_with_the_workflow_are_all_recorded(house: House) -> None:

@@ -13,7 +13,7 @@ from msgspec import Raw
 from tests.sdk.fake_server import Journal, advance
 
 from perdure.sdk.errors import Diverged, Fatal, Outdated, StepFailed, Stuck
-from perdure.sdk.replay.calls import Effects, State
+from perdure.sdk.replay.calls import AwaitedStart, Call, Effects, State
 from perdure.sdk.replay.failures import steps_to_blame
 from perdure.sdk.replay.machine import CALLBACKS_MAX, Machine
 from perdure.wire.records import Kind, Row
@@ -384,6 +384,36 @@ async def start(machine: Machine, name: str = "child") -> str:
     call = machine.new_call(Kind.CHILD_STARTED, name, None, "start")
     await machine.wait(call)
     return call.key
+
+
+@pytest.mark.parametrize("beside", ["nothing", "another", "a wait", "a step", "a start that is not awaited"])
+def test_starts_of_children_that_are_awaited_are_told_apart(beside: str) -> None:
+    """Once these have begun, the code waits."""
+
+    async def child(machine: Machine, key: str, of: type[Call]) -> None:
+        await machine.wait(machine.new_call(Kind.CHILD_STARTED, "child", None, None, key=key, of=of))
+        await machine.child_end(key)
+
+    async def code(machine: Machine) -> None:
+        branches: list[Any] = [child(machine, "a", AwaitedStart)]
+        match beside:
+            case "another":
+                branches.append(child(machine, "b", AwaitedStart))
+            case "a wait":
+                branches.append(machine.call(Kind.EVENT, "topic", None, None))
+            case "a step":
+                branches.append(step(machine, "s"))
+            case "a start that is not awaited":
+                branches.append(child(machine, "b", Call))
+        await asyncio.gather(*branches)
+
+    live = Live(code)
+    alone = beside in ("nothing", "another")
+    assert live.effects.state is (State.STARTING if alone else State.RUNNING)
+    effects = live.add(Kind.CHILD_STARTED, "a", "child")
+    if alone:
+        assert effects.state is (State.RUNNING if beside == "another" else State.SUSPENDED)
+        assert not effects.started
 
 
 def test_a_childs_end_is_held_until_somebody_asks() -> None:

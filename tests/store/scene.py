@@ -75,7 +75,7 @@ REPORTS = (
         "child",
     ),
     *("read", "say", "summarize", "take"),
-    *("child into a claim", "end into a claim"),
+    *("child into a claim", "child and wait", "child and wait into a claim", "end into a claim"),
     *("complete", "fail", "retry", "release", "block", "cancelled", "suspend", "suspend on a timer"),
 )
 KINDS = (
@@ -161,7 +161,8 @@ class Scene:
         """Verbs that often meet; mixed with as many of any kind, of which half are what push workers say."""
         dice = random.Random(seed)
         kinds = ["report"] * 6 + ["cancel", "publish", "publish", "resume", "start", "start"]
-        children, ends = dice.choice(["child", "child into a claim"]), dice.choice(["complete", "end into a claim"])
+        children = dice.choice(["child", "child into a claim", "child and wait", "child and wait into a claim"])
+        ends = dice.choice(["complete", "end into a claim"])
         often = ["step", "publish in", "open", "close", "answer", children, ends, "suspend", "suspend"]
         if mixed:
             kinds += ["any"] * 6 + ["new"] * 6
@@ -294,6 +295,9 @@ class Scene:
                 entries = [Answer(f"x{n}", None, self.ids[dice.choice(["asks", "runs"])], "a", raw(n))]
             case "child" | "child into a claim":
                 entries = [StartChild(f"c{n}", None, StartItem("wf", key=dice.choice([None, "k"])))]
+            case "child and wait" | "child and wait into a claim":
+                entries = [StartChild(f"c{n}", None, StartItem("wf", key=dice.choice([None, None, "k"])))]
+                end = Suspend([], None, parked=True)
             case "read":
                 entries = [ReadTranscript(f"r{n}", "s")]
             case "say":
@@ -321,7 +325,7 @@ class Scene:
             case _:
                 raise ValueError(kind)
         news = ReportItem(self.ids[name], 1, number, self.seen[name], entries, end, logs, stream=stream)
-        if kind in ("child into a claim", "end into a claim"):
+        if kind in ("child into a claim", "child and wait into a claim", "end into a claim"):
             offer = Offer("w", "d", "3.12", f"z{n}", 1)
             return reports.report_offered(worker_id="w", item=news, ids=[_id(3, n)], offer=offer, **same)
         return reports.report(worker_id="w", item=news, ids=[_id(3, n)], **same)

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 from msgspec import json
@@ -27,8 +28,11 @@ from perdure.wire.records import Kind
 from perdure.wire.requests import (
     Claimed,
     Complete,
+    Entry,
+    EventItem,
     ItemReply,
     ListFilters,
+    Publish,
     QueueSpec,
     RegisterRequest,
     ReportItem,
@@ -36,6 +40,7 @@ from perdure.wire.requests import (
     StartItem,
     StepDone,
     Suspend,
+    TimerFired,
     WorkflowSpec,
 )
 from perdure.wire.status import Phase
@@ -521,6 +526,77 @@ async def test_children_of_a_report_that_comes_again_are_handed_out_once(world: 
     assert await world.claim(capacity=10) == []
 
 
+@pytest.mark.parametrize("offered", [False, True])
+@pytest.mark.parametrize("amount", [1, 2])
+async def test_a_report_starts_children_and_waits_for_them(world: World, amount: int, offered: bool) -> None:
+    await world.register()
+    parent = await world.running(session_id="s", user_id="u")
+    entries = [child(f"c{n}") for n in range(amount)]
+    capacity = amount if offered else 0
+    offer = Offer("w", "d", "3.12", world.new_id(), capacity)
+    world.advance(1)
+    reply, handed = await _report_offered(world, parent, entries, offer, end=Suspend([], parked=True))
+    kinds = [Kind.CHILD_STARTED] * amount
+    assert (reply.ended, reply.problem, [row.kind for row in reply.rows]) == (True, None, kinds)
+    assert reply.accepted == [row.seq for row in reply.rows]
+    assert [row.kind for row in await world.journal(parent, after=1)] == [*kinds, Kind.WAITING]
+    assert (await world.journal(parent, after=1))[:-1] == reply.rows, "what the worker is told and has parked"
+    assert await world.phase(parent) is Phase.WAITING
+    children = handed or await world.claim(capacity=5)
+    assert [(one.session_id, one.user_id, one.parent_execution_id) for one in children] == [("s", "u", parent)] * amount
+    assert [one.id for one in children] == [json.decode(row.value) for row in reply.rows]
+    assert len(handed) == capacity
+    for one in children:
+        assert one.rows == await world.journal(one.id)
+    _, [woken] = await _end_offered(world, children[0].id, Offer("w", "d", "3.12", world.new_id(), 1))
+    assert (woken.id, woken.base) == (parent, reply.rows[-1].seq)
+    assert [row.kind for row in woken.rows] == [Kind.WAITING, Kind.CHILD, Kind.CLAIMED]
+    assert woken.rows == await world.journal(parent, after=woken.base)
+
+
+async def test_a_start_and_wait_that_is_told_again_is_answered_alike(world: World) -> None:
+    await world.register()
+    parent = await world.running()
+    offer = Offer("w", "d", "3.12", world.new_id(), 1)
+    first, handed = await _report_offered(world, parent, [child("a")], offer, end=Suspend([], parked=True))
+    again, more = await _report_offered(
+        world, parent, [child("a")], offer._replace(claim_id=world.new_id()), end=Suspend([], parked=True)
+    )
+    assert (first.ended, again.ended, len(handed), more) == (True, True, 1, [])
+    assert len(await world.journal(parent)) == 3
+
+
+@pytest.mark.parametrize(
+    "why", ["refused", "refused for its key", "an outcome", "an unseen outcome", "a cancel", "a fired timer"]
+)
+async def test_whoever_has_to_see_something_first_does_not_wait_for_its_child(world: World, why: str) -> None:
+    await world.register()
+    parent = await world.running()
+    entries: list[Entry] = [child("a")]
+    timer = None
+    if why == "refused":
+        entries = [child("a", workflow_id="unknown")]
+    elif why == "refused for its key":
+        await world.start(key="k")
+        entries = [StartChild("a", None, StartItem("wf", key="k"))]
+    elif why == "an outcome":
+        entries.append(Publish("p", None, "topic", [EventItem(raw(1))]))
+    elif why == "an unseen outcome":
+        await world.report(parent, [step("s")], number=1)
+    elif why == "a cancel":
+        await world.cancel(parent)
+    else:
+        await world.report(parent, [TimerFired("t", world.now_us)], number=1)
+        timer = ("t", world.now_us + SECOND)
+    offer = Offer("w", "d", "3.12", world.new_id(), 1)
+    seen = 2 if timer is not None else 1
+    reply, _ = await _report_offered(world, parent, entries, offer, 2, end=Suspend([], timer, parked=True), seen=seen)
+    assert not reply.ended
+    assert (reply.problem is not None) is (timer is not None)
+    assert await world.phase(parent) is (Phase.CANCELLING if why == "a cancel" else Phase.RUNNING)
+    assert {row.seq for row in reply.rows} == {row.seq for row in await world.journal(parent, after=seen)}
+
+
 async def test_the_end_of_a_child_wakes_its_parent_into_a_waiting_claim(world: World) -> None:
     await world.register()
     parent, child_id, parked = await _parked(world)
@@ -598,9 +674,16 @@ async def _end_offered(world: World, id: str, offer: Offer) -> tuple[ItemReply, 
 
 
 async def _report_offered(
-    world: World, parent: str, entries: list[StartChild], offer: Offer, number: int = 1
+    world: World,
+    parent: str,
+    entries: Sequence[Entry],
+    offer: Offer,
+    number: int = 1,
+    *,
+    end: Suspend | None = None,
+    seen: int = 1,
 ) -> tuple[ItemReply, list[Claimed]]:
-    item = ReportItem(parent, 1, number, 1, list(entries))
+    item = ReportItem(parent, 1, number, seen, list(entries), end)
     ids = [world.new_id() for _ in entries]
     return await world.store.write(
         reports.report_offered(project_id=PROJECT, worker_id="w", item=item, now_us=world.now_us, ids=ids, offer=offer)

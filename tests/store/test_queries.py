@@ -289,6 +289,7 @@ BY_KEY = [
     "fail",
     "suspend",
     "suspend_next",
+    "start_and_wait",
     "deliver_outcome",
     "deliver_and_claim",
     "read_state",

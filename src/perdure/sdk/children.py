@@ -14,6 +14,7 @@ from perdure.sdk.errors import ChildCancelled, ChildFailed
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import fingerprint
 from perdure.sdk.payloads.values import decode
+from perdure.sdk.replay.calls import AwaitedStart, Call
 from perdure.sdk.workflow import Queue, Workflow, named, payload_of
 from perdure.wire.codec import NAME_BYTES_MAX
 from perdure.wire.records import Kind, Row
@@ -23,7 +24,6 @@ from perdure.wire.transcripts import OnConflict
 if TYPE_CHECKING:
     from perdure.sdk.budgets import Budget
     from perdure.sdk.context import Context
-    from perdure.sdk.replay.calls import Call
 
 I = TypeVar("I")  # noqa: E741  # as in workflow.py
 R = TypeVar("R")
@@ -114,6 +114,7 @@ def child_call(
     execution_key: str | None = None,
     key: str | None = None,
     batch_id: str | None = None,
+    awaited: bool = False,
 ) -> tuple[Call, str, Any]:
     name, result_type = named(workflow)
     payload = payload_of(workflow, input, where=f"the input of child {name!r}")
@@ -137,7 +138,12 @@ def child_call(
         batch_id=batch_id,
     )
     call = context.machine.new_call(
-        Kind.CHILD_STARTED, name, print_, lambda key: StartChild(key, print_, item), key=key
+        Kind.CHILD_STARTED,
+        name,
+        print_,
+        lambda key: StartChild(key, print_, item),
+        key=key,
+        of=AwaitedStart if awaited else Call,
     )
     return call, name, result_type
 

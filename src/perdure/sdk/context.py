@@ -479,7 +479,7 @@ class Context:
 
         Giving up the wait (a time-out, a cancelled branch) does not cancel the child.
         """
-        return self._run_child(*child_call(self, workflow, input, **options))
+        return self._run_child(*child_call(self, workflow, input, **options, awaited=True))
 
     async def _run_child(self, call: Call, name: str, result_type: Any) -> Any:
         row = await self.machine.wait(call)
@@ -518,6 +518,7 @@ class Context:
             tags=tags,
             run_timeout_seconds=run_timeout_seconds,
             batch_id=str(uuid.uuid5(uuid.NAMESPACE_OID, place)),
+            awaited=True,
         )
         return await run_all(self, call_for, inputs, limit, concurrency_key)
 

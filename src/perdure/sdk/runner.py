@@ -21,7 +21,7 @@ from perdure.sdk.context import Context
 from perdure.sdk.errors import Diverged, Outdated, RetryAfter, Stuck, is_fatal
 from perdure.sdk.payloads.errors import error_from_json, error_to_json
 from perdure.sdk.payloads.values import encode
-from perdure.sdk.replay.calls import AGAIN, DONE, STEP, STEP_FAILED, SUSPENDED, TRANSCRIPT, Call, Effects
+from perdure.sdk.replay.calls import AGAIN, DONE, STARTING, STEP, STEP_FAILED, SUSPENDED, TRANSCRIPT, Call, Effects
 from perdure.sdk.replay.failures import steps_to_blame
 from perdure.sdk.replay.machine import Machine
 from perdure.sdk.transcripts import Unread
@@ -41,8 +41,10 @@ from perdure.wire.requests import (
     Fail,
     ItemReply,
     LogLine,
+    OpenWait,
     Release,
     ReportItem,
+    StartChild,
     StepDone,
     Suspend,
     TimerFired,
@@ -245,7 +247,7 @@ class Runner:
             self._finish(self._outcome())
             return
         self._set_timer(effects.timer)
-        if state is SUSPENDED:
+        if state is SUSPENDED or (state is STARTING and self._only_starts()):
             self._suspend(effects.timer)
         elif self.tries.pauses and len(self.tries.pauses) == len(self._wanted()):
             self._suspend_for_pause(effects.timer)
@@ -284,8 +286,15 @@ class Runner:
             self.entries.append(TimerFired(timer[0], timer[1]))
             self.worker.dirty(self)
 
+    def _only_starts(self) -> bool:
+        """Whether nothing but starts of children, and waits, is to be reported."""
+        return all(type(entry) is StartChild or type(entry) in (OpenWait, CloseWait) for entry in self.entries)
+
     def _suspend(self, timer: tuple[str, int] | None) -> None:
-        """Let go, unless an answer is on its way or the execution is being cancelled (then its clean-up waits here)."""
+        """Let go, unless an answer is on its way or the execution is being cancelled (then its clean-up waits here).
+
+        It may wait for children that the same report starts: the server lets go only if all of them were started, which
+        is then news that changes nothing."""
         assert self.machine is not None
         if self.machine.cancel_requested or self.in_flight is not None:
             return
@@ -395,6 +404,8 @@ class Runner:
             entries, rest = reports.cut(entries)
             if rest:
                 end = None  # it leaves with what is left
+                if type(self.end) is Suspend:
+                    self.end = None  # or once the answer was seen
         number = 0
         if entries or end is not None or stream or progress is not None:
             self.number += 1
@@ -433,7 +444,7 @@ class Runner:
             self._refused(item, reply)
             return
         if reply.ended:
-            if type(item.end) is Suspend and item.end.parked:
+            if type(item.end) is Suspend and item.end.parked and self._waits_on(item, reply):
                 self.end = None
                 self.wants_rows = False
                 self.worker.park(self)
@@ -452,6 +463,21 @@ class Runner:
             rows = [*held, *rows]
             self.fetched = held[0].seq - 1
         self.feed(rows, more=reply.more)
+
+    def _waits_on(self, item: ReportItem, reply: ItemReply) -> bool:
+        """Show the code which children this item has started. False: it does more than to wait for them, so it is
+        forgotten, and does that when it is claimed again."""
+        rows = reports.merge(item, reply)
+        if not rows or not any(type(entry) is StartChild for entry in item.entries):
+            return True
+        assert self.machine is not None
+        self.fetched = rows[-1].seq
+        self._rows_at = self.worker.loop.time()
+        try:
+            effects = self.machine.advance(rows)
+        except Exception:  # whatever it is, it comes up again
+            return False
+        return effects.state is SUSPENDED and not effects.started and not effects.abandoned
 
     def _end_did_not_count(self, end: End) -> None:
         if type(end) is Release:

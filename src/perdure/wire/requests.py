@@ -426,7 +426,9 @@ Entry = StepDone | TimerFired | StartChild | Publish | Answer | OpenWait | Close
 class Suspend(Request, frozen=True, tag="suspend"):
     """Every branch waits. `waits` are the keys of all open waits, `timer` the earliest timer, if any.
 
-    Refused (the reply has rows and no `ended`) when the journal has outcomes that the worker has not seen.
+    Refused (the reply has rows and no `ended`) when the journal has outcomes that the worker has not seen. That its own
+    item has started all of its children is none: whoever says both waits for them whatever their ids are. The worker is
+    then told of their rows, and has them parked as well.
     """
 
     waits: list[str]

@@ -59,7 +59,14 @@ class Asked:
     # --- for workflow code -----------------------------------------------------------------------------------------
 
     def new_call(
-        self, kind: Kind, name: str | None, fingerprint: str | None, request: object, *, key: str | None = None
+        self,
+        kind: Kind,
+        name: str | None,
+        fingerprint: str | None,
+        request: object,
+        *,
+        key: str | None = None,
+        of: type[Call] = Call,
     ) -> Call:
         """A call with its key, which is allocated now, in the scope of the current task. `ask` asks for it.
 
@@ -73,7 +80,7 @@ class Asked:
                     f"An execution may call {STEPS_MAX:,} steps, for a replay goes through all of them; give parts of "
                     "the work to children (ctx.map_children), or do more in one step."
                 )
-        return Call(
+        return of(
             loop.key_for(name or kind.value) if key is None else loop.claim_key(key), kind, name, fingerprint, request
         )
 

@@ -53,6 +53,12 @@ class Call:
         return f"<Call {self.kind.value} {self.key!r}>"
 
 
+class AwaitedStart(Call):
+    """The start of a child for whose end the code waits as soon as it has begun: nothing else comes in between."""
+
+    __slots__ = ()
+
+
 class State(Enum):
     """What an execution needs next."""
 
@@ -60,6 +66,8 @@ class State(Enum):
     """Something that this worker does is outstanding: a step, or a call to report."""
     SUSPENDED = "suspended"
     """Only events, answers, children and timers are."""
+    STARTING = "starting"
+    """Suspended, as soon as the children are started that are to be started now."""
     DONE = "done"
     AGAIN = "again"
     """The code has not settled yet: call `advance(())` again from a fresh callback."""
@@ -75,6 +83,7 @@ CHILD_STARTED: Final = Kind.CHILD_STARTED
 TRANSCRIPT: Final = Kind.TRANSCRIPT
 RUNNING: Final = State.RUNNING
 SUSPENDED: Final = State.SUSPENDED
+STARTING: Final = State.STARTING
 DONE: Final = State.DONE
 AGAIN: Final = State.AGAIN
 

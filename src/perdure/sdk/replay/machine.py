@@ -37,9 +37,11 @@ from perdure.sdk.replay.calls import (
     EVENT,
     RETRIED,
     RUNNING,
+    STARTING,
     STEP,
     STEP_FAILED,
     SUSPENDED,
+    AwaitedStart,
     Call,
     Effects,
 )
@@ -361,6 +363,13 @@ class Machine(Asked):
         first = self.loop.earliest() if self.loop.timers else None
         timer = None if first is None else (first.key, first.due_us)
         if self._ours:
+            if (
+                started
+                and len(started) == self._ours
+                and type(started[0]) is AwaitedStart
+                and all(type(call) is AwaitedStart for call in started)
+            ):
+                return Effects(started, abandoned, timer, STARTING)
             return Effects(started, abandoned, timer, RUNNING)
         if not self._calls and timer is None and not self._waits_for_a_child():
             raise stuck(self.loop)

@@ -17,7 +17,7 @@ from perdure.store.verbs.events import open_wait, publish_events
 from perdure.store.verbs.hands import Hands, Offer
 from perdure.store.verbs.rows import JournalRow, as_row, ended, journal_after, journal_row, row_of
 from perdure.store.verbs.starts import New, Parent, start_items
-from perdure.store.verbs.stops import At, cannot_wait, stop, suspend, suspend_next
+from perdure.store.verbs.stops import At, cannot_wait, start_and_wait, stop, suspend, suspend_next
 from perdure.store.verbs.streams import append
 from perdure.store.verbs.waits import answer_wait
 from perdure.wire.errors import Conflict, IllegalMove
@@ -85,8 +85,13 @@ async def report_offered(
     """As `report`, for news that start children or end a child; also answers with what the offer took at once, be it
     children or the parent that waited."""
     hands = Hands(offer)  # who ends a worker locks its row first; here it is locked when it comes, if it is free
-    if is_final(item.end):
-        return await _finish(project_id, worker_id, item, item.end, now_us, hands), hands.given
+    end = item.end
+    if is_final(end):
+        return await _finish(project_id, worker_id, item, end, now_us, hands), hands.given
+    if type(end) is Suspend:
+        reply = await start_and_wait(project_id, worker_id, item, end, now_us, ids, hands)
+        if reply is not None:
+            return reply, hands.given
     return await _take(project_id, worker_id, item, now_us, ids, hands), hands.given
 
 
@@ -164,7 +169,6 @@ async def _take(
     fresh = iter(ids)
     children = [entry for entry in entries if type(entry) is StartChild]
     started = list(await _start_children(at, children, fresh, phase, deployment_id, family, hands) if children else ())
-    child_started = any(ok for ok, _ in started)
     told_of = iter(started)
     touched = False
     seq = first
@@ -204,12 +208,18 @@ async def _take(
     problem = None
     if end is not None:
         if type(end) is Suspend:
-            if not more and not any(row.kind in OUTCOMES for row in found):
-                problem = await cannot_wait(at, end, sure=child_started or phase != Phase.RUNNING)
-                stopped = problem is None and await suspend(at, end, item.seen)
+            if not more and not any(_is_news(row, first) for row in found):
+                problem = await cannot_wait(at, end, sure=bool(children) or phase != Phase.RUNNING)
+                stopped = problem is None and await suspend(at, end, next_seq - 1 if children else item.seen)
         elif type(end) is not Complete and type(end) is not Cancelled:
             stopped = await stop(at, end, phase)  # type: ignore[arg-type]  # a retried Fail, Release or Block
     return ItemReply(rows=found, more=more, ended=stopped, accepted=accepted, at_us=at_us, problem=problem)
+
+
+def _is_news(row: Row, first: int) -> bool:
+    """Whether the code of a worker that says it waits has to see a row before; not that a child was started which it
+    has asked for with the same breath, in a row from `first` on."""
+    return row.kind in OUTCOMES and not (row.kind is Kind.CHILD_STARTED and row.ok and row.seq >= first)
 
 
 async def _record(project_id: str, worker_id: str, item: ReportItem, now_us: int) -> ItemReply:

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -39,7 +39,9 @@ class New(NamedTuple):
     item: StartItem
 
 
-class _Target(NamedTuple):
+class Target(NamedTuple):
+    """Where an item runs, and as what."""
+
     deployment_id: str | None
     queue_name: str
     output_schema_name: str | None
@@ -47,6 +49,14 @@ class _Target(NamedTuple):
     wake_on_cancel: int
     limited: int
     queue_exists: bool
+
+
+Where = tuple[str | None, str, str | None, bool]
+
+
+def where_of(item: StartItem) -> Where:
+    """What an item says of its target: those that say the same have the same."""
+    return item.deployment_id, item.workflow_id, item.queue_name, item.accept_early
 
 
 class Parent(msgspec.Struct, frozen=True, gc=False):
@@ -58,18 +68,38 @@ class Parent(msgspec.Struct, frozen=True, gc=False):
     channel_context: bytes | None = None
 
 
-async def _target(project_id: str, item: StartItem) -> _Target:
+async def target_of(project_id: str, item: StartItem) -> Target:
     """Where an item runs; refuses what nobody could run."""
-    rows = await query(
-        "start_target",
-        project_id=project_id,
-        deployment_id=item.deployment_id,
-        workflow_id=item.workflow_id,
-        queue_name=item.queue_name,
-    )
+    rows = await query("start_target", **_asked_of(project_id, item))
     if not rows:
         raise NotFound(f"Project {project_id!r} does not exist.")
-    deployment_id, workflow_id, queue_name, schema, timeout, wake, queue, key_limit, total_limit, push = rows[0]
+    return _target(item, rows[0])
+
+
+async def offered_target(project_id: str, item: StartItem, hands: Hands) -> Target:
+    """As `target_of`, and opens the hands."""
+    rows = await query("offered_target", worker_id=hands.offer.worker_id, **_asked_of(project_id, item))
+    if not rows:
+        raise NotFound(f"Project {project_id!r} does not exist.")
+    hands.see(project_id, rows[0][_TARGET:])
+    return _target(item, rows[0][:_TARGET])
+
+
+_TARGET = 10
+"""How many columns the target has."""
+
+
+def _asked_of(project_id: str, item: StartItem) -> dict[str, object]:
+    return {
+        "project_id": project_id,
+        "deployment_id": item.deployment_id,
+        "workflow_id": item.workflow_id,
+        "queue_name": item.queue_name,
+    }
+
+
+def _target(item: StartItem, row: Sequence[Any]) -> Target:
+    deployment_id, workflow_id, queue_name, schema, timeout, wake, queue, key_limit, total_limit, push = row
     limited = int(key_limit is not None or total_limit is not None)
     if deployment_id is None:
         if item.deployment_id is not None:
@@ -82,13 +112,13 @@ async def _target(project_id: str, item: StartItem) -> _Target:
                 f"Workflow {item.workflow_id!r} cannot be started: the project has no deployment yet. Start a worker, "
                 'or let the execution wait for one: "accept_early": true, or `perdure run --accept-early`.'
             )
-        return _Target(None, queue_name, None, None, 0, limited, queue is not None)
+        return Target(None, queue_name, None, None, 0, limited, queue is not None)
     if workflow_id is None and not push:  # push workers run whatever their program defines, registered or not
         raise WorkflowNotFound(
             f"Workflow {item.workflow_id!r} is not registered in deployment {deployment_id!r}; check its name, or "
             "restart the worker that should serve it."
         )
-    return _Target(deployment_id, queue_name, schema, timeout, wake or 0, limited, queue is not None)
+    return Target(deployment_id, queue_name, schema, timeout, wake or 0, limited, queue is not None)
 
 
 async def start_items(
@@ -100,22 +130,24 @@ async def start_items(
     independent: bool = True,
     hands: Hands | None = None,
     parents: dict[str, Parent] | None = None,
+    targets: dict[Where, Target | PerdureError] | None = None,
+    budgeted: dict[str | None, bool] | None = None,
 ) -> list[Started | Problem]:
     """Insert the items; of independent ones a refused item answers for itself and does not disturb the others.
 
     Part of the verbs below and of a worker's report. Refusals of a whole request come before the first write. What
-    `hands` can take is born claimed.
+    `hands` can take is born claimed. What is known already is given: `parents` by their ids, `targets`, and by their
+    roots which trees are `budgeted`: whether something in them holds a budget.
     """
     given: list[Claimed] = []
     if hands is not None:
         await hands.open(project_id)
-    targets: dict[tuple[str | None, str, str | None, bool], _Target | PerdureError] = {}
+    targets = {} if targets is None else targets
     queues: dict[str, int] = {}
     """Queues that these items make, and whether they are limited."""
     parents = {} if parents is None else parents
     keys: dict[tuple[str, str], Started] = {}
-    budgeted: dict[str | None, bool] = {}
-    """Trees of which something holds a budget."""
+    budgeted = {} if budgeted is None else budgeted
     answers: list[Started | Problem] = []
     rows: list[tuple[object, ...]] = []
     tags: list[tuple[object, ...]] = []
@@ -125,11 +157,11 @@ async def start_items(
     heard: list[tuple[str, str, str]] = []
     """Executions that hear of another one's message, that one, and its workflow."""
     for id, item in news:
-        where = (item.deployment_id, item.workflow_id, item.queue_name, item.accept_early)
+        where = where_of(item)
         target = targets.get(where)
         if target is None:
             try:
-                target = await _target(project_id, item)
+                target = await target_of(project_id, item)
             except PerdureError as error:
                 target = error
             targets[where] = target

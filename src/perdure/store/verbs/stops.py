@@ -9,10 +9,12 @@ from typing import Any
 import msgspec
 
 from perdure.store.interface import Counted, Due, Ready, Tell, Written, query, query_many
-from perdure.store.verbs.rows import journal_row
-from perdure.wire.errors import IllegalMove
+from perdure.store.verbs.hands import Hands
+from perdure.store.verbs.rows import as_row, journal_row
+from perdure.store.verbs.starts import New, Parent, offered_target, start_items, where_of
+from perdure.wire.errors import IllegalMove, PerdureError
 from perdure.wire.records import Kind, Problem
-from perdure.wire.requests import Block, Fail, ItemReply, Release, ReportItem, Suspend
+from perdure.wire.requests import Block, Fail, ItemReply, Release, ReportItem, StartChild, Started, Suspend
 from perdure.wire.status import Phase
 
 TRY_NEWER_US = 1_000_000
@@ -72,6 +74,69 @@ async def suspend_next(
     return ItemReply(ended=True, at_us=at.at_us)
 
 
+async def start_and_wait(
+    project_id: str, worker_id: str, item: ReportItem, end: Suspend, now_us: int, ids: Sequence[str], hands: Hands
+) -> ItemReply | None:
+    """The most frequent start of a child, by a report that starts one and waits for it: one guarded write for its
+    parent. None: nothing was written, it takes a closer look."""
+    if len(item.entries) != 1 or item.logs or item.progress or item.stream:
+        return None
+    entry = item.entries[0]
+    if type(entry) is not StartChild:
+        return None
+    child = entry.item
+    if child.key or child.budget or child.on_conflict or child.queue_concurrency_limit is not None:
+        return None
+    deployment_id = hands.offer.deployment_id
+    child = msgspec.structs.replace(
+        child,
+        parent_execution_id=item.execution_id,
+        step_key=entry.key,
+        deployment_id=child.deployment_id or deployment_id,
+    )
+    try:
+        target = await offered_target(project_id, child, hands)
+    except PerdureError:
+        return None
+    if not hands.room:
+        return None
+    if end.timer is not None and await _has_fired(item.execution_id, end.timer[0]):
+        return None
+    seq = item.seen + 1
+    at = At(project_id, item.execution_id, item.attempt, worker_id, now_us, now_us)
+    moved = await query(
+        "start_and_wait", number=item.number, seq=seq, deployment_id=deployment_id, **_parking(at, end, seq)
+    )
+    if not moved:
+        return None
+    root_id, session_id, user_id, budgeted = moved[0][5:]
+    at = msgspec.structs.replace(at, at_us=moved[0][1])
+    [started] = await start_items(
+        project_id,
+        [New(ids[0], child)],
+        now_us,
+        hands=hands,
+        parents={item.execution_id: Parent(root_id, session_id, user_id)},
+        targets={where_of(child): target},
+        budgeted={root_id: bool(budgeted)},
+    )
+    assert isinstance(started, Started)  # nothing is left that could be refused
+    row = journal_row(
+        item.execution_id,
+        seq,
+        at.at_us,
+        Kind.CHILD_STARTED,
+        item.attempt,
+        key=entry.key,
+        name=child.workflow_id,
+        fingerprint=entry.fingerprint,
+        value=msgspec.json.encode(started.execution_id),
+    )
+    await query_many("insert_journal", [row])
+    await _suspended(at, end, moved[0])
+    return ItemReply(rows=[as_row(row)], ended=True, accepted=[seq], at_us=at.at_us)
+
+
 async def suspend(at: At, end: Suspend, seen: int) -> bool:
     """Let go of an execution that waits. Its journal has no outcome that its code has not seen (I5)."""
     moved = await query("suspend", **_parking(at, end, seen))
@@ -95,7 +160,7 @@ def _parking(at: At, end: Suspend, seen: int) -> dict[str, object]:
 
 
 async def _suspended(at: At, end: Suspend, moved: Sequence[Any]) -> None:
-    next_seq, _, limited, _, waits = moved
+    next_seq, _, limited, _, waits = moved[:5]
     seq = next_seq - 1
     wanted = set(end.waits)
     for (key,) in await query("open_waits", execution_id=at.execution_id) if waits else ():

@@ -82,15 +82,31 @@ WHERE w.project_id = :project_id AND w.id = :workflow_id AND w.type = 'workflow'
   AND (:deployment_id{::TEXT} IS NULL OR w.deployment_id = :deployment_id)
 ORDER BY COALESCE(NULLIF(w.created_at_us, 0), d.created_at_us) DESC, w.deployment_id LIMIT 1;
 
--- name: start_target
--- Where a new execution goes: its deployment (asked for, or the current one) and what that says of the workflow.
-SELECT d.id, w.id, COALESCE(:queue_name, w.queue_name, :workflow_id), w.output_schema_name, w.run_timeout_seconds,
+-- text: target
+d.id, w.id, COALESCE(:queue_name, w.queue_name, :workflow_id), w.output_schema_name, w.run_timeout_seconds,
   w.wake_on_cancel, q.name, q.concurrency_limit, q.total_limit, d.push
-FROM projects p
+
+-- text: target_place
+projects p
 LEFT JOIN deployments d ON d.project_id = p.id AND d.id = COALESCE(:deployment_id, p.current_deployment_id)
   AND d.retired_at_us IS NULL
 LEFT JOIN workflows w ON w.project_id = p.id AND w.deployment_id = d.id AND w.id = :workflow_id
 LEFT JOIN queues q ON q.project_id = p.id AND q.name = COALESCE(:queue_name, w.queue_name, :workflow_id)
+
+-- name: start_target
+-- Where a new execution goes: its deployment (asked for, or the current one) and what that says of the workflow.
+SELECT {= target}
+FROM {= target_place}
+WHERE p.id = :project_id;
+
+-- name: offered_target
+-- holds: offer=worker_id
+-- As start_target, and check_offer with it.
+SELECT {= target}, o.project_id, o.deployment_id, o.python, o.embedded, o.anything, o.last_claim_id
+FROM {= target_place}
+LEFT JOIN (
+  SELECT w.id, w.project_id, w.deployment_id, w.python, w.embedded, {= anything_ready} AS anything, w.last_claim_id
+  FROM workers w WHERE w.id = :worker_id {FOR KEY SHARE OF w SKIP LOCKED}) o ON o.id = :worker_id
 WHERE p.id = :project_id;
 
 -- name: list_deployments

@@ -100,6 +100,20 @@ WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = 
     WHERE c.project_id = executions.project_id AND c.parent_execution_id = executions.id ORDER BY c.id DESC LIMIT 1))
 RETURNING next_seq, moved_at_us, limited, deployment_id, {= waits_open};
 
+-- name: start_and_wait
+-- holds: execution=id
+-- bulk: due_at_us parked_seq now_us attempt number seq
+-- `advance` and `suspend` at once, for a report that starts a child and waits for it, of an execution whose worker has seen
+-- everything and waits for work of the same deployment. `next_seq` counts the child's start, too, an outcome.
+UPDATE executions SET phase = 'waiting', acked = 1, report_number = :number, due_at_us = :due_at_us, timer_key = :timer_key,
+  next_seq = next_seq + 2, parked_worker = :parked_worker, parked_seq = :parked_seq, losses = 0, undelivered = 0,
+  {= waits_since}
+WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt
+  AND assigned_to_worker = :worker_id AND report_number < :number AND next_seq = :seq AND deployment_id = :deployment_id
+RETURNING next_seq, moved_at_us, limited, deployment_id, {= waits_open}, COALESCE(root_execution_id, id),
+  COALESCE(session_id, id), user_id,
+  COALESCE((SELECT 1 FROM budgets b WHERE b.root_id = COALESCE(executions.root_execution_id, executions.id) LIMIT 1), 0);
+
 -- name: timer_fired
 -- holds: execution=execution_id
 SELECT 1 FROM journal WHERE execution_id = :execution_id AND key = :key AND kind = 'timer';
