@@ -130,6 +130,8 @@ class Lockstep:
         self._live: dict[int, Run] = {}
         self._holders: dict[Row, Run] = {}
         self._late: dict[str, list[tuple[Any, ...]]] = {}
+        self._known: dict[tuple[str, tuple[int, ...]], tuple[int, set[tuple[Any, ...]]]] = {}
+        """Of what was put off, the values of some columns, and of how many rows: each look reads only the newest."""
         self._freed = True
 
     @property
@@ -266,6 +268,8 @@ class Lockstep:
         if not self._late:
             return []
         due = [late for late in self._late if any(self._needs(name, runs, late) for name, runs in asking.items())]
+        for key in [key for key in self._known if key[0] in due]:
+            del self._known[key]
         return [Batch(self._queries[name], (), [self._late.pop(name)]) for name in due]
 
     def _needs(self, name: str, runs: Sequence[Run], late: str) -> bool:
@@ -282,7 +286,12 @@ class Lockstep:
             if run.asked is not None
             for values in run.asked.values
         }
-        return any(tuple(row[place] for place, _ in places) in seen for row in self._late[late])
+        columns = tuple(column for column, _ in places)
+        rows = self._late[late]
+        read, known = self._known.get((late, columns), (0, set()))
+        known.update(tuple(row[column] for column in columns) for row in rows[read:])
+        self._known[late, columns] = (len(rows), known)
+        return not seen.isdisjoint(known)
 
     def _ask(self, asked: Query) -> _Asked:
         statement = self._queries[asked.name]
