@@ -92,9 +92,9 @@ class _Parent:
         raise typer.Exit(0)
 
     def _fork(self) -> bool:
-        """Whether this is still the parent."""
+        """Whether this is still the parent. Raises Refused."""
         if sys.platform == "win32":
-            raise NotImplementedError("keep_alive() has refused this.")
+            raise Refused("--restart needs a system that can fork processes, and Windows cannot; leave it out.")
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         self._child = os.fork()
         if self._child:
@@ -126,8 +126,6 @@ def keep_alive(access: Access) -> Callable[[str, str], None]:
     """Comes back in processes of their own only, one after the other, each of which is to be the worker; with what has
     to be called with each of its registrations (worker id, epoch). The parent stays here until it is asked to end or a
     worker cannot serve, and exits as that one did. Raises Refused where processes cannot be forked."""
-    if sys.platform == "win32":
-        raise Refused("--restart needs a system that can fork processes, and Windows cannot; leave it out.")
     return _Parent(access).keep_alive()
 
 
