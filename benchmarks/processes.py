@@ -88,23 +88,11 @@ class Process:
         return self._log.read_text(encoding="utf-8", errors="replace")
 
 
-class Server(Process):
-    """`perdure serve` on a port of its own, which it keeps when it is started again."""
+class Listening(Process):
+    """A server on a port of its own, which it keeps when it is started again."""
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        store: str | None = None,
-        key: str | None = None,
-        options: Sequence[str] = (),
-        environment: Mapping[str, str] | None = None,
-    ) -> None:
-        self.store = store or str(folder / "perdure.db")
-        self.port = free_port()
-        self.key = key or make_key(self.store)
-        command = [*PERDURE, "serve", "--database", self.store, "--port", str(self.port), "--log-level", "WARNING"]
-        super().__init__([*command, *options], folder / "server.log", environment or {})
+    port: int
+    key: str
 
     @property
     def url(self) -> str:
@@ -127,6 +115,35 @@ class Server(Process):
                 connection.close()
             time.sleep(0.002)
         raise RuntimeError(f"The server is not ready after {seconds:g} s:\n{self.said()}")
+
+
+class Server(Listening):
+    """`perdure serve`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        store: str | None = None,
+        key: str | None = None,
+        options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.store = store or str(folder / "perdure.db")
+        self.port = free_port()
+        self.key = key or make_key(self.store)
+        command = [*PERDURE, "serve", "--database", self.store, "--port", str(self.port), "--log-level", "WARNING"]
+        super().__init__([*command, *options], folder / "server.log", environment or {})
+
+
+class FloorServer(Listening):
+    """benchmarks/floor_http.py."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.key = ""
+        command = [sys.executable, "-m", "benchmarks.floor_http", str(folder / "floor.db"), str(self.port)]
+        super().__init__(command, folder / "floor.log", {})
 
 
 class Worker(Process):

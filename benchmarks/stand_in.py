@@ -3,7 +3,8 @@
 It sends what the worker of `polos-sdk` 0.1.15 sends for a run (benchmarks/existing.py has the real one), over new
 connections as often as that does when it is busy, and at a rate that is given: so two servers, the one of this clone
 and one of another (`--other`, its folder `src`), can be asked the same at the same moment. Only what they cost then is
-comparable on a machine that others use as well.
+comparable on a machine that others use as well. `--floor` asks benchmarks/floor_http.py, too, which does as little as a
+server of this kind can.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from typing import Any, Final
 
 from benchmarks.existing import DEPLOYMENT, project_of
 from benchmarks.figures import cpu_seconds, run_loop
-from benchmarks.processes import Server, free_port
+from benchmarks.processes import FloorServer, Listening, Server, free_port
 
 KEPT_MAX: Final = 20
 """Connections that the worker keeps."""
@@ -26,7 +27,7 @@ KEPT_MAX: Final = 20
 class Worker:
     """Registers at one server, takes what it brings, and starts runs itself."""
 
-    def __init__(self, server: Server, project_id: str, steps: int, fresh: float) -> None:
+    def __init__(self, server: Listening, project_id: str, steps: int, fresh: float) -> None:
         self._server = server
         self._project_id = project_id
         self._steps = steps
@@ -146,7 +147,7 @@ async def _read(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
     return head, await reader.readexactly(int(rest.partition(b"\r\n")[0])) if found else b""
 
 
-async def measure(given: argparse.Namespace, workers: list[Worker], servers: list[Server]) -> list[dict[str, Any]]:
+async def measure(given: argparse.Namespace, workers: list[Worker], servers: list[Listening]) -> list[dict[str, Any]]:
     async def many(runs: int) -> None:
         loop = asyncio.get_running_loop()
         begin = loop.time()
@@ -169,6 +170,7 @@ async def measure(given: argparse.Namespace, workers: list[Worker], servers: lis
     for server, one, (cpu, requests, connections) in zip(servers, workers, before, strict=True):
         found.append(
             {
+                "server": type(server).__name__,
                 "server_cpu_ms_per_run": 1e3 * (cpu_seconds(server.pid) - cpu) / given.runs,
                 "requests_per_run": (one.requests - requests) / given.runs,
                 "connections_per_run": (one.connections - connections) / given.runs,
@@ -185,9 +187,10 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=15.0, help="runs a second, at each server")
     parser.add_argument("--fresh", type=float, default=0.7, help="the share of requests over new connections")
     parser.add_argument("--other", help="the folder `src` of another clone, whose server is asked the same")
+    parser.add_argument("--floor", action="store_true", help="the same of a server that does as little as it can")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="perdure-bench-") as name:
-        servers: list[Server] = []
+        servers: list[Listening] = []
         workers: list[Worker] = []
         for source in [None, *([given.other] if given.other else [])]:
             folder = Path(name) / str(len(servers))
@@ -195,9 +198,12 @@ def main() -> None:
             environment = {"PERDURE_OUTBOUND_HOSTS": "localhost"}
             if source is not None:
                 environment["PYTHONPATH"] = source
-            server = Server(folder, environment=environment)
-            workers.append(Worker(server, run_loop(project_of(server.store)), given.steps, given.fresh))
-            servers.append(server)
+            ours = Server(folder, environment=environment)
+            workers.append(Worker(ours, run_loop(project_of(ours.store)), given.steps, given.fresh))
+            servers.append(ours)
+        if given.floor:
+            servers.append(FloorServer(Path(name)))
+            workers.append(Worker(servers[-1], "", given.steps, given.fresh))
         try:
             for server in servers:
                 server.start()

@@ -100,3 +100,14 @@ def test_runs_of_an_existing_client_are_measured() -> None:
     assert found["requests_per_run"]["POST /internal/executions/{id}/complete"] == 1
     assert found["statements_per_run"]["all"] > found["changes_per_run"] > found["commits_per_run"] > 0
     assert found["dispatch_busy"]["calls"] == 20
+
+
+@pytest.mark.slow
+def test_a_stand_in_for_its_worker_asks_a_server_that_does_the_least() -> None:
+    command = [sys.executable, "-m", "benchmarks.stand_in", "--runs", "10", "--rate", "50", "--floor"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ours, floor = map(json.loads, done.stdout.splitlines())
+    assert (ours["server"], floor["server"]) == ("Server", "FloorServer")
+    assert ours["requests_per_run"] == floor["requests_per_run"] == 17
+    assert floor["server_cpu_ms_per_run"] > 0
