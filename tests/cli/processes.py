@@ -257,6 +257,15 @@ def is_ready(url: str) -> bool:
         return False
 
 
+def ask_server(house: House, method: str, path: str, body: Any = None) -> Any:
+    """A request of another program, with the key of the house."""
+    headers = {"authorization": f"Bearer {house.env['PERDURE_API_KEY']}", "content-type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(house.env["PERDURE_URL"] + path, data, headers, method=method)
+    with urllib.request.urlopen(request, timeout=SECONDS) as reply:
+        return json.load(reply)
+
+
 def until_true(check: Any, process: subprocess.Popen[str] | None = None) -> None:
     """Look until something holds: the other process says nothing of it."""
     until = time.monotonic() + SECONDS

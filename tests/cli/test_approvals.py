@@ -4,7 +4,7 @@ from datetime import datetime
 from urllib.request import urlopen
 from zoneinfo import ZoneInfo
 
-from tests.cli.processes import House, until_true
+from tests.cli.processes import House, ask_server, serving, until_true
 
 
 def ask(house: House) -> str:
@@ -69,3 +69,24 @@ def test_who_waits_for_a_child_that_asks_is_shown_the_way_to_the_question(busy_h
     busy_house.run("resume", child["id"], "approve", "--data", "1")
     until_true(lambda: busy_house.json("show", id)["execution"]["status"] == "completed")
     assert "Waits for" not in busy_house.run("show", id).stdout
+
+
+def test_what_a_push_worker_asks_is_shown_with_the_way_to_answer_it(house: House) -> None:
+    house.env["PERDURE_OUTBOUND_HOSTS"] = "192.0.2.1"
+    with serving(house):
+        (project,) = ask_server(house, "GET", "/api/v1/projects")["projects"]
+        place = {"project_id": project["id"], "push_endpoint_url": "https://192.0.2.1/", "deployment_id": "pushed"}
+        worker_id = ask_server(house, "POST", "/api/v1/workers/register", place)["worker_id"]
+        id = house.run("run", "buy", "--detach").stdout.strip()
+        assert ask_server(house, "GET", f"/api/v1/workers/{worker_id}/poll")[0]["execution_id"] == id
+        topic = f"workflow/buy/{id}"
+        question = {"event_type": "suspend_ask", "data": {"amount": 120}, "execution_id": id}
+        ask_server(house, "POST", "/api/v1/events/publish", {"topic": topic, "events": [question]})
+        wait = {"step_key": "ask", "wait_type": "suspend", "wait_topic": topic}
+        ask_server(house, "POST", f"/internal/executions/{id}/wait", wait)
+        shown = house.run("show", id).stdout
+        assert 'ask: an answer, shows {"amount": 120}' in shown
+        assert f"    perdure resume {id} ask --data JSON\n    or on its page: " in shown
+        house.run("resume", id, "ask", "--data", "1")
+        step = ask_server(house, "GET", f"/internal/executions/{id}/steps/ask")
+        assert (step["outputs"]["event_type"], step["outputs"]["data"]) == ("resume_ask", 1)

@@ -138,8 +138,10 @@ def show(
 
     links: dict[str, str] = {}
     children: list[Execution] = []
+    pushed = False
 
     async def work(client: "Client") -> "tuple[Execution, list[Row], dict[str, Any], bool | None]":
+        nonlocal pushed
         execution = await client.get(id)
         rows: list[Row] = []
         while page := await client.journal(id, after=rows[-1].seq if rows else 0, limit=1_000):
@@ -153,7 +155,10 @@ def show(
                 open_ones = [phase.value for phase in Phase if phase not in FINAL]
                 found = await client.list(ListFilters(phases=open_ones, parent_execution_id=id), limit=CHILDREN_SHOWN)
                 children.extend(found.executions)
-        return execution, rows, waiting, await is_served(client, execution)
+        served = await is_served(client, execution)
+        if served is False and execution.deployment_id is not None:
+            pushed = await _is_pushed(client, execution.deployment_id)
+        return execution, rows, waiting, served
 
     execution, rows, waiting, served = with_client(url, work)
     if as_json:
@@ -167,7 +172,7 @@ def show(
             }
         )
         return
-    _print_execution(execution, served, behind_words(waiting["queued_behind"]))
+    _print_execution(execution, served, behind_words(waiting["queued_behind"]), pushed=pushed)
     if not journal and is_agent_run(rows):
         _print_conversation(execution, rows)
     else:
@@ -192,7 +197,17 @@ async def is_served(client: "Client", execution: "Execution") -> bool | None:
     return bool(msgspec.json.decode(body)["has_workers"])
 
 
-def _print_execution(one: "Execution", served: bool | None, behind: str) -> None:
+async def _is_pushed(client: "Client", deployment_id: str) -> bool:
+    """Whether a deployment is one of push workers: a native one in their place would keep them out."""
+    from urllib.parse import quote
+
+    import msgspec
+
+    body = await ask(client, "GET", f"/api/v1/deployments/{quote(deployment_id, safe='')}")
+    return bool(msgspec.json.decode(body)["served_by"] == "push")
+
+
+def _print_execution(one: "Execution", served: bool | None, behind: str, *, pushed: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -202,6 +217,8 @@ def _print_execution(one: "Execution", served: bool | None, behind: str) -> None
     phase = Text(one.phase.value, style=PHASE_STYLE[one.phase])
     if served is False and one.deployment_id is None:
         phase.append("  no worker has registered yet; start one with `perdure work`", style="yellow")
+    elif served is False and pushed:
+        phase.append(f"  nobody serves deployment {one.deployment_id!r}; start its push worker", style="yellow")
     elif served is False:
         phase.append(
             f"  nobody serves deployment {one.deployment_id!r}; start a worker with `perdure work --deployment "

@@ -88,11 +88,13 @@ def print_waits(
         if isinstance(form, dict):
             _print_question(f"{id} {step}", wait, form)
         else:
-            what = f"an event of topic {wait['topic']!r}" if wait["topic"] else "an answer"
+            # What a push worker asks is answered by an event, so its wait names a topic; only questions show anything.
+            asks = not wait["topic"] or wait["data"] is not None
+            what = "an answer" if asks else f"an event of topic {wait['topic']!r}"
             match = f" where {json.dumps(wait['match'])}" if wait["match"] else ""
             shown = f", shows {json.dumps(wait['data'], ensure_ascii=False)}" if wait["data"] is not None else ""
             say(plain(f"  {wait['key']}: {what}{match}{shown}, since {local(wait['opened_at'])}"))
-            if not wait["topic"]:
+            if asks:
                 say(f"    perdure resume {id} {step} --data JSON")
         if wait["key"] in links:
             say(f"    or on its page: {links[wait['key']]}")

@@ -13,7 +13,8 @@ routes = Routes("Executions")
 
 
 class WaitResponse(Struct, frozen=True):
-    """One open wait: for an event of `topic` whose top-level fields equal `match`, or (no topic) for an answer."""
+    """One open wait: for an event of `topic` whose top-level fields equal `match`, or (no topic, or `data`) for an
+    answer: what a push worker asks is answered by an event of the run's topic."""
 
     key: str
     opened_at: Time
