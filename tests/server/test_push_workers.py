@@ -79,6 +79,17 @@ async def test_a_worker_is_known_until_it_is_replaced(served: Served, worker: Pu
     assert status.json() == {"online_count": 1, "has_workers": True}
 
 
+async def test_a_worker_serves_once_it_has_said_that_it_is_online(served: Served) -> None:
+    async with push_worker(served, register=False) as worker:
+        await worker.register(online=False)
+        for ids in ([], [worker.id]):
+            active = (await served.client.get("/api/v1/workers/active")).json()
+            status = (await served.client.get("/api/v1/workers/status?deployment_id=push")).json()
+            assert active == {"worker_ids": ids}
+            assert status == {"online_count": len(ids), "has_workers": bool(ids)}
+            await worker.online()
+
+
 async def test_workers_of_another_project_do_not_exist(served: Served, worker: PushWorker) -> None:
     id = await held(served, worker)
     _, other = await served.other_project()

@@ -17,8 +17,10 @@ SELECT project_id, deployment_id, python, last_claim_id, embedded FROM workers W
 SELECT project_id, deployment_id, python, last_claim_id, embedded FROM workers WHERE id = :id {FOR KEY SHARE};
 
 -- name: list_workers
+-- Without the push workers that have not said yet that they are online: nothing is brought to them.
 SELECT id, deployment_id, python, capacity, embedded, lease_until_us FROM workers
-WHERE project_id = :project_id ORDER BY registered_at_us, id;
+WHERE project_id = :project_id AND NOT EXISTS (SELECT 1 FROM push_workers p WHERE p.id = workers.id AND p.state = 'registered')
+ORDER BY registered_at_us, id;
 
 -- name: beat_worker
 -- holds: worker=id
