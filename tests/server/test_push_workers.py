@@ -197,6 +197,17 @@ async def test_where_a_child_sends_its_end_is_checked(served: Served, worker: Pu
     assert (await worker.step(id, "c")).status_code == 404
 
 
+@pytest.mark.parametrize("end", ["complete", "fail"])
+async def test_the_state_of_an_execution_is_shown_in_its_trace(served: Served, worker: PushWorker, end: str) -> None:
+    id = await served.start("w", deployment_id="push", initial_state={"count": 40})
+    await worker.until_pushed(id)
+    said = {"result": 1} if end == "complete" else {"error": "no", "retryable": False}
+    reply = await worker.say(id, end, {**said, "worker_id": worker.id, "final_state": {"count": 42}})
+    assert reply.status_code == 200, reply.text
+    (root,) = (await served.client.get(f"/api/v1/traces/{id.replace('-', '')}")).json()["spans"]
+    assert (root["initial_state"], root["final_state"]) == ({"count": 40}, {"count": 42})
+
+
 async def test_any_workflow_may_be_started_for_push_workers(served: Served, worker: PushWorker) -> None:
     id = await served.start("never-registered", deployment_id="push", accept_early=False)
     assert (await worker.until_pushed(id))["workflow_id"] == "never-registered"

@@ -48,7 +48,7 @@ class OpenedWait(NamedTuple):
 
 
 class TracedExecution(Struct, frozen=True):
-    """What the spans of an execution are made of. `cut`: payload or result is too large to be shown."""
+    """What the spans of an execution are made of. `cut`: payload, result or a state is too large to be shown."""
 
     id: str
     workflow_id: str
@@ -70,6 +70,8 @@ class TracedExecution(Struct, frozen=True):
     cut: bool
     kind: str = "workflow"
     """workflow, agent or tool."""
+    initial_state: bytes | None = None
+    final_state: bytes | None = None
     rows: Sequence[TracedRow] = ()
     waits: dict[str, OpenedWait] = {}
 
@@ -133,6 +135,8 @@ def execution_span(execution: TracedExecution) -> Span:
             input=None if e.payload is None else Raw(e.payload),
             output=None if e.result is None else Raw(e.result),
             error=error,
+            initial_state=None if e.initial_state is None else Raw(e.initial_state),
+            final_state=None if e.final_state is None else Raw(e.final_state),
         ),
     )
 

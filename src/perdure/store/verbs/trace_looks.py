@@ -220,7 +220,8 @@ async def _tree(project_id: str, id: str) -> list[TracedExecution]:
 
 async def _with_rows(execution: TracedExecution, room: int) -> tuple[TracedExecution, int]:
     """The execution with its journal and its waits, and the room that is left after it."""
-    room -= min(room, len(execution.payload or b"") + len(execution.result or b""))
+    values = (execution.payload, execution.result, execution.initial_state, execution.final_state)
+    room -= min(room, sum(len(value or b"") for value in values))
     rows: list[TracedRow] = []
     while len(rows) < ROWS_SHOWN_MAX:
         page = await query(

@@ -58,9 +58,12 @@ FROM spans WHERE project_id = :project_id AND trace_id = :trace_id ORDER BY span
 id, workflow_id, phase, created_at_us, started_at_us, completed_at_us, parent_execution_id, root_execution_id, step_key,
   deployment_id, session_id, user_id, attempt, retry_count, error,
   CASE WHEN {= payload_size} <= :bytes_max THEN {= payload} END, CASE WHEN OCTET_LENGTH(result) <= :bytes_max THEN result END,
-  CASE WHEN {= payload_size} > :bytes_max OR OCTET_LENGTH(result) > :bytes_max THEN 1 ELSE 0 END,
+  CASE WHEN {= payload_size} > :bytes_max OR OCTET_LENGTH(result) > :bytes_max OR OCTET_LENGTH(x.initial_state) > :bytes_max
+    OR OCTET_LENGTH(x.final_state) > :bytes_max THEN 1 ELSE 0 END,
   COALESCE((SELECT w.type FROM workflows w WHERE w.project_id = executions.project_id
-    AND w.deployment_id = executions.deployment_id AND w.id = executions.workflow_id), 'workflow')
+    AND w.deployment_id = executions.deployment_id AND w.id = executions.workflow_id), 'workflow'),
+  CASE WHEN OCTET_LENGTH(x.initial_state) <= :bytes_max THEN x.initial_state END,
+  CASE WHEN OCTET_LENGTH(x.final_state) <= :bytes_max THEN x.final_state END
 
 -- name: homes_of
 -- The roots of executions, with the trace that their caller gave them.
@@ -70,11 +73,12 @@ WHERE e.project_id = :project_id
   AND e.id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))};
 
 -- name: traced_execution
-SELECT {= traced} FROM executions WHERE project_id = :project_id AND id = :id;
+SELECT {= traced} FROM executions LEFT JOIN execution_extras x ON x.execution_id = executions.id
+WHERE project_id = :project_id AND id = :id;
 
 -- name: traced_below
-SELECT {= traced} FROM executions WHERE project_id = :project_id AND root_execution_id = :id AND id > :after
-ORDER BY id LIMIT :limit;
+SELECT {= traced} FROM executions LEFT JOIN execution_extras x ON x.execution_id = executions.id
+WHERE project_id = :project_id AND root_execution_id = :id AND id > :after ORDER BY id LIMIT :limit;
 
 -- name: traced_rows
 -- The rows that spans are made of, without the values that are larger than `bytes_max`.
