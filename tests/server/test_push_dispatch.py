@@ -568,8 +568,8 @@ async def test_a_batch_is_one_wait(served: Served, worker: PushWorker) -> None:
 
 async def test_a_limit_of_one_never_shows_two(served: Served, worker: PushWorker) -> None:
     limits = {"deployment_id": "push", "queue_name": "narrow", "queue_concurrency_limit": 1, "payload": None}
-    await asyncio.gather(*[served.client.post("/api/v1/workflows/w/run", json=limits) for _ in range(20)])
-    for done in range(20):
+    await asyncio.gather(*[served.client.post("/api/v1/workflows/w/run", json=limits) for _ in range(50)])
+    for done in range(50):
         await worker.until(lambda done=done: len(worker.pushed()) >= done + 1)  # type: ignore[misc]  # bound now
         assert len(worker.pushed()) == done + 1
         await worker.complete(worker.pushed()[done]["execution_id"])

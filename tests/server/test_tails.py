@@ -37,6 +37,13 @@ class Reader:
         found = (await self._reader.read()).decode().splitlines()
         return [line for line in found if line.startswith("data: ")]
 
+    async def is_cut(self) -> bool:
+        """Read to the end, which is no proper one: the last chunk is missing."""
+        try:
+            return not (await self._reader.read()).endswith(b"0\r\n\r\n")
+        except ConnectionResetError:
+            return True
+
     def close(self) -> None:
         self._writer.close()
 
@@ -125,6 +132,19 @@ async def test_who_falls_behind_what_the_tail_keeps_reads_the_store(
             await quick.read(number)
         await late.read(7)
         assert late.numbers == quick.numbers == list(range(1, 8))
+
+
+async def test_a_client_that_takes_nothing_is_cut_and_keeps_nobody_waiting(database: str) -> None:
+    """More than what lies in sockets and buffers on the way: whoever publishes and whoever reads goes on at once."""
+    async with serving(database, write_seconds=0.5) as served, streams(served, 2, "topic=t") as (stuck, quick):
+        for number in range(100, 600, 100):
+            await publish(served, "t", 100, "x" * 60_000)
+            await quick.read(number)
+        assert quick.numbers == list(range(1, 501))
+        await served.until(lambda: served.app.services.slots.total == 1)
+        await publish(served, "t")
+        await quick.read(501)
+        assert await stuck.is_cut()
 
 
 async def test_a_stream_reads_a_piece_at_a_time(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
