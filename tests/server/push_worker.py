@@ -44,6 +44,7 @@ class PushWorker:
         self.calls: list[Call] = []
         self.answer: Callable[[Json], int | str] = lambda body: 200
         self.cancel_answer: int | str = 200
+        self.health_answer: int | str = 200
         self.came = asyncio.Event()
         self.go_on = asyncio.Event()
         """What hangs is answered with 200 once this is set."""
@@ -147,6 +148,8 @@ class PushWorker:
             status = self.answer(json.loads(body))
         elif path.startswith("/cancel/"):
             status = self.cancel_answer
+        elif path == "/health":
+            status = self.health_answer
         self.came.set()
         if status == DROP:
             return False

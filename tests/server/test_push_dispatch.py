@@ -12,8 +12,8 @@ import pytest
 from tests.server.push_worker import DROP, HANG, LOOPBACK, PushWorker, push_worker
 from tests.server.serving import Served, serving
 
-from perdure.engine import dispatch
-from perdure.store.verbs import saved_steps
+from perdure.engine import dispatch, push
+from perdure.store.verbs import looks, saved_steps
 from perdure.wire.signatures import verify
 from perdure.wire.status import Phase
 
@@ -453,6 +453,33 @@ async def test_somebody_else_under_the_url_ends_the_registration(
     await until(forgotten)
     await worker.register()
     await worker.until(lambda: any(body["worker_id"] == worker.id for body in worker.pushed(id)))
+
+
+@pytest.mark.parametrize("status", [404, 503])
+async def test_whoever_else_answers_under_the_url_is_not_taken_for_the_worker(
+    served: Served, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """It is gone, and its port is another program's, which knows nothing of its health: that renews no lease."""
+    for module in (dispatch, push):
+        monkeypatch.setattr(module, "CHECK_US", 100_000)
+
+    async def lease_until_us() -> int:
+        ((*_, until_us),) = await served.engine.store.read(looks.list_workers(project_id=served.project_id))
+        return int(until_us)
+
+    async def asked(worker: PushWorker, times: int) -> None:
+        so_far = len(worker.calls)
+        await worker.until(lambda: [call.path for call in worker.calls[so_far:]].count("/health") >= times)
+
+    async with push_worker(served) as worker:
+        began_us = await lease_until_us()
+        await asked(worker, 4)
+        assert await lease_until_us() > began_us
+        worker.health_answer = status
+        await asked(worker, 3)
+        told_us = await lease_until_us()
+        await asked(worker, 4)
+        assert await lease_until_us() == told_us
 
 
 async def test_a_worker_that_starts_anew_takes_the_place_of_its_old_self(served: Served, worker: PushWorker) -> None:

@@ -474,7 +474,7 @@ class Dispatcher:
                 logger.warning("Push worker %s at %s is gone: %s", worker_id, url, failed.message)
             self.ring()
             return
-        if answer.status < 500:
+        if 200 <= answer.status < 300:  # anything else may be said by another program that has its port now
             await self._renew(project_id, worker_id)
 
     async def _renew(self, project_id: str, worker_id: str) -> None:
