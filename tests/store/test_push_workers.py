@@ -301,3 +301,20 @@ async def test_native_and_push_workers_leave_each_others_work_alone(pushes: Push
     ours, theirs = await world.start(deployment_id="n"), await world.start(deployment_id="p")
     assert await world.claim_ids("native") == [ours]
     assert [one.claimed.id for one in await pushes.claim(pusher)] == [theirs]
+
+
+async def test_a_push_worker_that_was_away_does_not_come_back_beside_native_ones(pushes: PushWorld) -> None:
+    """Its deployment is theirs now: it is told to register, and then that it cannot be."""
+    world = pushes.world
+    away = await pushes.register()
+    elsewhere = await pushes.register("http://elsewhere.example", deployment="q")
+    world.now_us += LEASE_US
+    assert await pushes.lapse_expired() == 2
+    await world.register("native", deployment="p")
+    ours = await world.start(deployment_id="p")
+    assert not await pushes.beat(away)
+    assert await pushes.beat(elsewhere)
+    assert await pushes.claim(away) == []
+    assert await world.claim_ids("native") == [ours]
+    with pytest.raises(Conflict, match="served by native workers"):
+        await pushes.register()

@@ -125,6 +125,9 @@ async def register(
         await put_queue(project_id, queue)
     await declare(project_id, request.deployment_id, request.schedules, schedule_ids, now_us)
     await query("adopt_early", project_id=project_id, deployment_id=request.deployment_id)
+    if standing.changes_sides:  # push workers that were given up would come back, with their next beat, beside these
+        for (id,) in await query("push_workers_of", project_id=project_id, deployment_id=request.deployment_id):
+            await end_registration(id, now_us)
     await offer_work(project_id, request.deployment_id, now_us)
 
 

@@ -9,6 +9,11 @@ VALUES (:id, :project_id, :url, 'registered', 0, :check_at_us);
 -- The registration under a URL.
 SELECT id FROM push_workers WHERE project_id = :project_id AND url = :url {FOR UPDATE};
 
+-- name: push_workers_of
+-- The registrations for a deployment, those that were given up among them.
+SELECT p.id FROM workers w JOIN push_workers p ON p.id = w.id
+WHERE w.project_id = :project_id AND w.deployment_id = :deployment_id ORDER BY p.id {FOR UPDATE OF p};
+
 -- name: delete_push_worker
 -- holds: worker=id
 DELETE FROM push_workers WHERE id = :id RETURNING id;
