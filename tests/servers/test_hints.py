@@ -6,6 +6,7 @@ from functools import partial
 
 import asyncpg
 import pytest
+from msgspec import json
 from tests import postgres
 from tests.databases import migrated
 from tests.servers.conftest import NEVER, Pair, engine_on, exchange, pair_on, raw, until
@@ -29,7 +30,9 @@ from perdure.store.interface import (
     UserChanged,
     Written,
 )
+from perdure.store.postgres import PostgresStore
 from perdure.wire.access import Role
+from perdure.wire.records import Event
 from perdure.wire.requests import Emitted, EventItem, OpenWait, ReportItem, ReportRequest, Suspend
 
 
@@ -263,6 +266,55 @@ async def test_a_server_that_is_alone_keeps_its_hints_to_itself(url: str, monkey
             await works(a)
             await until(lambda: path.sent > sent)
         await until(lambda: a.store.hints_up and not path._somebody_listens())
+
+
+async def test_what_is_committed_together_is_told_by_one_message(url: str) -> None:
+    async with pair_on(url) as pair:
+        path, store = exchange(pair.a), pair.a.store
+        assert isinstance(store, PostgresStore)
+        await pair.hand(pair.b)
+        heard: list[Hint] = []
+        pair.b.store.listen(heard.extend)
+        sent, groups = path.sent, store.groups
+        await asyncio.gather(*[pair.start(pair.a) for _ in range(100)])
+        await pair.a.events.publish(pair.project_id, "last", [EventItem(raw(1))])
+        await until(lambda: Published(pair.project_id, "last") in heard)
+        assert Ready(pair.project_id, None) in heard
+        assert path.sent - sent <= store.groups - groups < 50, (path.sent - sent, store.groups - groups)
+
+
+async def test_no_two_looks_are_equally_far_apart(url: str) -> None:
+    """Servers that were started together do not go on asking together; and none asks later than it may."""
+    async with engine_on(url, poll_seconds=10.0) as engine:
+        await until(lambda: engine.store.hints_up)
+        for pauses in ([await engine.lookout.look(engine) for _ in range(3)], [engine.spread(10.0) for _ in range(3)]):
+            assert len({*pauses}) == 3 and 5.0 <= min(pauses) <= max(pauses) <= 10.0
+
+
+async def test_readers_of_a_topic_that_many_publish_to_at_two_servers_miss_nothing(url: str) -> None:
+    """Who reads on behind the last event that it has seen would never see one that comes later with a lower number."""
+    async with pair_on(url) as pair:
+
+        async def publish(n: int) -> None:
+            for i in range(10):
+                await (pair.a, pair.b)[n % 2].events.publish(pair.project_id, "topic", [EventItem(raw([n, i]))])
+
+        async def follow(engine: Engine) -> list[Event]:
+            seen: list[Event] = []
+            while len(seen) < 160:
+                tickets = engine.events.watch_tickets(pair.project_id, "topic")
+                page, _ = await engine.events.read(pair.project_id, "topic", seen[-1].sequence_id if seen else 0)
+                seen += page
+                if not page:
+                    await engine.events.watch(tickets, 60)
+            return seen
+
+        async with asyncio.timeout(60):
+            seen = await asyncio.gather(follow(pair.a), follow(pair.b), *[publish(n) for n in range(16)])
+        for events in seen[:2]:
+            assert events is not None and [event.sequence_id for event in events] == list(range(1, 161))
+            told = [json.decode(bytes(event.data)) for event in events]
+            assert all([i for m, i in told if m == n] == list(range(10)) for n in range(16))
 
 
 # --- the message -----------------------------------------------------------------------------------------------------

@@ -515,6 +515,34 @@ async def test_the_isolation_that_a_database_prefers_is_not_ours() -> None:
         await store.close()
 
 
+# --- what the database asks to do again ------------------------------------------------------------------------------
+
+# A sequence is not rolled back: it is the first two tries that meet this.
+REFUSES_TWICE = """
+CREATE SEQUENCE tries;
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  IF NEW.name = 'n3' AND nextval('tries') <= 2 THEN RAISE EXCEPTION 'once more' USING ERRCODE = '{state}'; END IF;
+  RETURN NEW; END $$;
+CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON meta DEFERRABLE INITIALLY {when} FOR EACH ROW EXECUTE FUNCTION refuse()
+"""
+
+
+@pytest.mark.parametrize("when", ["IMMEDIATE", "DEFERRED"], ids=["in a statement", "at the commit"])
+@pytest.mark.parametrize("state", ["40P01", "40001"], ids=["deadlock", "serialisation"])
+async def test_nobody_hears_of_a_deadlock_or_a_serialisation_failure(
+    own: str, when: str, state: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await postgres.admin(REFUSES_TWICE.format(state=state, when=when), url=own)
+    store = await PostgresStore.open(own)
+    answers = await store.write_all([note(name=f"n{n}", value=str(n)) for n in range(6)])
+    assert answers == ["0", "1", "2", "3", "4", "5"]
+    assert store.groups == 1 and caplog.records == []
+    looking = await asyncpg.connect(own)
+    assert await looking.fetchval("SELECT last_value FROM tries") == 3
+    await looking.close()
+    await store.close()
+
+
 # --- migrations of a database that has grown -------------------------------------------------------------------------
 
 
