@@ -54,9 +54,8 @@ def main() -> int:
             show(result)
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
-    broken = [f"{one['scenario']} on {one['database']}" for one in results if one["wrong"]]
-    print(f"\n{len(results)} runs, seed {options.seed}: {'broken: ' + ', '.join(broken) if broken else 'all sound'}")
-    return 1 if broken else 0
+    print(f"\n{len(results)} runs, seed {options.seed}: {summary(results)}")
+    return 1 if any(one["wrong"] for one in results) else 0
 
 
 def play_apart(name: str, database: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -96,10 +95,24 @@ async def play(name: str, database: str, size: Size, seed: int, keep: bool) -> d
     }
 
 
+def outcome(result: dict[str, Any]) -> str:
+    """What came of a run, in a word or two. What this machine cannot play proves nothing."""
+    return "BROKEN" if result["wrong"] else "not played" if "not played" in result else "sound"
+
+
+def summary(results: list[dict[str, Any]]) -> str:
+    """All runs that were not sound, by name."""
+    said = []
+    for word in ("BROKEN", "not played"):
+        names = [f"{one['scenario']} on {one['database']}" for one in results if outcome(one) == word]
+        said += [f"{word.lower()}: {', '.join(names)}"] if names else []
+    return "; ".join(said) or "all sound"
+
+
 def show(result: dict[str, Any]) -> None:
     """A block of the table."""
-    said = "BROKEN" if result["wrong"] else "sound"
-    print(f"\n{result['scenario']:<12} {result['database']:<9} {said:<7} {result['seconds']:>7.1f} s", flush=True)
+    said = outcome(result)
+    print(f"\n{result['scenario']:<12} {result['database']:<9} {said:<10} {result['seconds']:>7.1f} s", flush=True)
     for name, value in result.items():
         if name == "counts":
             print("  " + " · ".join(f"{what} {count:,}" for what, count in value.items()))

@@ -34,6 +34,12 @@ from perdure.wire.records import OUTCOMES, Execution
 TURN_SECONDS = 120.0
 """How long any one thing may take to come about before the run is given up."""
 
+QUIET_SECONDS = 1.0
+"""How long nobody asks for anything after the last fault: what would happen late happens before the checks."""
+
+SOON_SECONDS = 2.0
+"""How long after a fault what happens may still come from it."""
+
 TAIL_FIRST = 10_000_000
 """The inputs of the executions that prove, at the end, that each server works again."""
 
@@ -251,10 +257,10 @@ class Run:
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
-    async def finish(self, *, quiet_seconds: float = 0.0, one_clock: bool = True) -> Verdict:
+    async def finish(self, *, one_clock: bool = True) -> Verdict:
         """Heal is done and all callers have their results: a quiet period, one more execution by way of each server,
         an orderly end, and the checks. Raises `Broken` with everything that was found."""
-        await asyncio.sleep(quiet_seconds)
+        await asyncio.sleep(QUIET_SECONDS)
         self.note("all is healed")
         for n, server in enumerate(self.cluster.servers):
             client = self.client(patience_seconds=TURN_SECONDS, urls=[server.url])
@@ -307,20 +313,25 @@ class Run:
         if short:
             raise Broken(f"the run proves too little: {', '.join(short)}")
 
-    def recoveries(self, kind: str, *, apart_seconds: float = 0.0) -> list[float]:
+    def recoveries(self, kind: str, *, alone: bool = False) -> list[float]:
         """How long each execution that was caught by a fault of this kind took until another process went on with
-        it; those that had nothing left to do are left out. `apart_seconds`: leave out what was hit by another fault
-        not long before, or before it went on."""
+        it; those that had nothing left to do are left out. `alone`: leave out what another one of this kind had caught
+        before it went on (each loss more makes it wait longer), and what waited while a fault of another kind happened,
+        or soon after one."""
         found: list[float] = []
+        others = [(what, at_us, {effect.execution_id for effect in caught}) for what, at_us, caught in self.faults]
         for n, (what, at_us, caught) in enumerate(self.faults):
             if what != kind:
                 continue
-            others = [other for m, (_, other, _) in enumerate(self.faults) if m != n]
-            for seconds in self.cluster.effects.gone_on(caught, at_us).values():
+            for id, seconds in self.cluster.effects.gone_on(caught, at_us).items():
                 if seconds is None:
                     continue
                 until_us = at_us + seconds * 1e6
-                if not apart_seconds or not any(at_us - apart_seconds * 1e6 < one < until_us for one in others):
+                if not alone or not any(
+                    other_us < until_us and (id in ids if other == kind else other_us > at_us - SOON_SECONDS * 1e6)
+                    for m, (other, other_us, ids) in enumerate(others)
+                    if m != n
+                ):
                     found.append(seconds)
         return sorted(found)
 

@@ -40,7 +40,7 @@ async def chaos(run: Run) -> None:
     for load in loads:
         load.stopping = True
     await asyncio.gather(*loading)
-    verdict = await run.finish(quiet_seconds=1.0)
+    verdict = await run.finish()
     run.figures["faults"] = dict(sorted(monkey.made.items()))
     run.demand(verdict, completed=10, faults=times // 2, rows_lost=1)
 

@@ -34,8 +34,8 @@ async def kills(run: Run) -> None:
     verdict = await run.finish()
     recoveries = run.recoveries("worker killed")
     run.figures["a killed worker's work runs elsewhere"] = f"{spread(recoveries)} ({len(recoveries)})"
-    clean = run.recoveries("worker killed", apart_seconds=2.0)
-    run.figures["of those not hit twice"] = spread(clean)
+    clean = run.recoveries("worker killed", alone=True)
+    run.figures["of those that nothing else hit"] = spread(clean)
     run.figures["within 3 s"] = f"{sum(one <= 3 for one in clean)} of {len(clean)}"
     hits = verdict.counts["faults that caught a step in flight"]
     if hits < HITS_MIN * len(faults):
