@@ -15,6 +15,8 @@ from perdure.sdk.workflow import Workflow
 from perdure.wire.errors import PerdureError, Unavailable, UnknownOutcome
 
 PAUSE_SECONDS = 0.1
+STUCK_SECONDS = 300.0
+"""What has not ended so long after it was asked for is told as stuck: who waits for it would hang the run."""
 Extra = Callable[[Handle[Any], int], Awaitable[object]]
 
 
@@ -63,22 +65,29 @@ class Load:
                 group.create_task(self._one(n))
 
     async def _one(self, n: int) -> None:
-        began = time.monotonic()
+        key = f"{self.workflow.name}-{n}"
         try:
-            key = f"{self.workflow.name}-{n}"
-            handle = await self._told("start", key, lambda: self.client.start(self.workflow, n, key=key))
-            if self.also is not None:
-                also = self.also
-                await self._told("also", key, lambda: also(handle, n))
-            result = await self._result(handle)
-            if self.may_be_poisoned and str(result).startswith("EXECUTION_FAILED: POISONED"):
-                self.poisoned.append(handle.id)
-            elif result != self.expected(n):
-                self.wrong.append(f"{key} ({handle.id}) came to {result!r}, not to {self.expected(n)!r}")
-            self.seconds[handle.id] = time.monotonic() - began
-            self.done += 1
+            async with asyncio.timeout(STUCK_SECONDS):
+                await self._life(n, key)
+        except TimeoutError:
+            self.wrong.append(f"{key} has not ended after {STUCK_SECONDS:g} s")
         finally:
             self._room.release()
+        self.done += 1
+
+    async def _life(self, n: int, key: str) -> None:
+        """From the first attempt to start it to its result."""
+        began = time.monotonic()
+        handle = await self._told("start", key, lambda: self.client.start(self.workflow, n, key=key))
+        if self.also is not None:
+            also = self.also
+            await self._told("also", key, lambda: also(handle, n))
+        result = await self._result(handle)
+        if self.may_be_poisoned and str(result).startswith("EXECUTION_FAILED: POISONED"):
+            self.poisoned.append(handle.id)
+        elif result != self.expected(n):
+            self.wrong.append(f"{key} ({handle.id}) came to {result!r}, not to {self.expected(n)!r}")
+        self.seconds[handle.id] = time.monotonic() - began
 
     async def _told(self, what: str, key: str, ask: Callable[[], Awaitable[Any]]) -> Any:
         """Ask until the answer is yes: each try is one line in the ledger."""
