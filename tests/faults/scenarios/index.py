@@ -64,7 +64,7 @@ SCENARIOS = {
     "poisoned": Scenario(poisoned, BOTH),
     "restarts": Scenario(restarts, BOTH, medium=("postgres",)),
     "chaos": Scenario(chaos, BOTH, medium=("postgres",)),
-    "clocks": Scenario(clocks, ("postgres",)),
+    "clocks": Scenario(clocks, BOTH),
     "full-disk": Scenario(full_disk, BOTH),
     "read-only": Scenario(read_only, ("postgres",)),
 }
