@@ -95,6 +95,24 @@ async def test_arguments_from_the_page_are_read_and_asked_for_again_when_they_ar
         assert await handle.result() == "paid 9"
 
 
+async def test_arguments_that_the_tool_does_not_take_are_asked_for_again(paid: list[tuple[int, str]]) -> None:
+    """Somebody's slip is not the model's: it hears nothing of it, and has its retries for slips of its own."""
+    script = Script(call("refund", "c1", order="seven"), call("refund", "c2", order=7, reason="late"), told)
+    async with embedded(Registry()) as p:
+        handle = await refunds(paid, script).start(p, "Money back!")
+        slip = {"approved": True, "arguments": {"order": "nine", "reason": "x"}}
+        await handle.resume("approve_refund_c2", slip)
+        await until(lambda: script.asked[1] == 1)
+        await reaches(handle, Phase.WAITING)
+        [asked], _ = await p.engine.approvals.list(await p.engine.projects.default())
+        assert asked.step_key == "approve_refund_c2:2"
+        shown = msgspec.json.decode(asked.data)
+        assert "order: " in shown["_form"]["description"] and shown["arguments"] == {"order": 7, "reason": "late"}
+        await handle.resume(asked.step_key, {"approved": True, "arguments": {"order": 9, "reason": "x"}})
+        assert (await handle.result()).endswith("; paid 9")
+    assert paid == [(9, "x")]
+
+
 @pytest.mark.parametrize(
     ("answer", "heard"),
     [

@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final, cast
 
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 from pydantic_ai.exceptions import ModelRetry, ToolFailed
 from pydantic_ai.external_events import ExternalEventError, ExternalEventWaiter
 from pydantic_ai.messages import ToolCallPart
@@ -40,7 +40,7 @@ class Questions:
         self, run: AgentRun, ctx: RunContext[Any], requests: DeferredToolRequests
     ) -> DeferredToolResults:
         """What became of the calls that the agent cannot make by itself."""
-        decisions = asyncio.gather(*(self._decision(run, one, requests.metadata) for one in requests.approvals))
+        decisions = asyncio.gather(*(self._decision(run, ctx, one, requests.metadata) for one in requests.approvals))
         answers = asyncio.gather(*(self._answer(run, ctx, one, requests) for one in requests.calls))
         await asyncio.gather(decisions, answers)
         return requests.build_results(
@@ -49,7 +49,7 @@ class Questions:
         )
 
     async def _decision(
-        self, run: AgentRun, call: ToolCallPart, metadata: Mapping[str, dict[str, Any]]
+        self, run: AgentRun, ctx: RunContext[Any], call: ToolCallPart, metadata: Mapping[str, dict[str, Any]]
     ) -> ToolApproved | ToolDenied:
         arguments = call.args_as_dict()
         note: str | None = None
@@ -65,6 +65,8 @@ class Questions:
                 return ToolDenied(_denial(said.get(FEEDBACK)))
             try:
                 edited = _edited(said.get(ARGUMENTS), arguments)
+                if edited is not None:
+                    await _check(ctx, call, edited)
             except ValueError as error:
                 note = str(error)
                 continue  # asked again: what was approved is not what could run
@@ -143,6 +145,25 @@ def _edited(given: object, arguments: dict[str, Any]) -> dict[str, Any] | None:
     if not isinstance(given, dict):
         raise ValueError("The arguments must be a JSON object; they are asked for again.")
     return given
+
+
+async def _check(ctx: RunContext[Any], call: ToolCallPart, arguments: dict[str, Any]) -> None:
+    """Raises ValueError for arguments that the tool does not take: the library would hold them against the model."""
+    if ctx.tool_manager is None:
+        return
+    edited = replace(call, args=arguments)
+    try:
+        await ctx.tool_manager.validate_tool_call(edited, approved=True, wrap_validation_errors=False)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        said = ": ".join([".".join(map(str, first["loc"])), first["msg"]])
+    except ModelRetry as error:  # of a validator that the program has
+        said = error.message
+    except ToolFailed:
+        return  # what the tool's own code wants the model to hear
+    else:
+        return
+    raise ValueError(f"The tool does not take these arguments ({said}); they are asked for again.")
 
 
 def _denial(feedback: object) -> str:
