@@ -59,6 +59,8 @@ class Answer(Struct, frozen=True, forbid_unknown_fields=True):
 
     text: str | None = None
     tools: list[tuple[str, dict[str, Any]]] = []
+    model: str | None = None
+    """Which model says that it is, if not the one that was asked for: gateways have names of their own."""
     faults: list[Fault] = []
     wait_seconds: float = 0.0
     """Before anything is said."""
@@ -176,7 +178,7 @@ class _Said:
         self.text = None if answer.text is None else answer.text.replace("{rest}", rest)
         quoted = json.dumps(rest)[1:-1]
         self.tools = [(name, json.dumps(arguments).replace("{rest}", quoted)) for name, arguments in answer.tools]
-        self.head = {"id": f"chatcmpl-{turn}", "created": 1_750_000_000, "model": request["model"]}
+        self.head = {"id": f"chatcmpl-{turn}", "created": 1_750_000_000, "model": answer.model or request["model"]}
         self.turn = turn
         asked = len(json.dumps(request["messages"])) // 4 + 1
         told = len(self.pieces())

@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 from msgspec.json import decode
 from openai import AsyncOpenAI
-from pydantic import BaseModel
-from pydantic_ai import Agent, ModelRetry
+from pydantic import BaseModel, Field
+from pydantic_ai import Agent, ModelRetry, NativeOutput, PromptedOutput, ToolOutput
+from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
 from pydantic_ai.models.fallback import FallbackModel
+from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 from tests.agents.provider import Provider, serving
 from tests.agents.scripted import Script, call
 
-from perdure import Budget, BudgetExceeded, Context, Registry, workflow
+from perdure import Budget, BudgetExceeded, Context, Registry, current_step, workflow
 from perdure.agents import Call, CallHook, DurableAgent, durable
 from perdure.cli.conversation import conversation, spent
 from perdure.sdk.errors import ExecutionFailed
@@ -43,6 +45,7 @@ SCRIPTS: dict[str, Any] = {
     "one-full": [{"text": "hello", "faults": [{"status": 429, "headers": {"retry-after": "900"}}, {"status": 503}]}],
     "both-busy": [{"text": "hello", "faults": [{"status": 503}, {"status": 503}]}],
     "both-refuse": [{"text": "hello", "faults": [{"status": 400}, {"status": 404}]}],
+    "other": [{"text": "hello", "model": "no-such-model"}],
     "one-breaks": [{"text": "hello", "faults": [{"status": 503}, {"break_after": 0}]}],
 }
 OFTEN = "gpt-4o-mini"
@@ -67,12 +70,13 @@ class House:
 
 
 @asynccontextmanager
-async def house(model: str = OFTEN, *, spare: bool = False, **options: Any) -> AsyncIterator[House]:
-    """`spare`: a second model stands in for the first."""
+async def house(model: str = OFTEN, *, spare: str | None = None, **options: Any) -> AsyncIterator[House]:
+    """`spare`: a second model, which stands in for the first."""
     provider = Provider(SCRIPTS)
     async with serving(provider) as url, AsyncOpenAI(base_url=url, api_key="none") as client:
-        asked = OpenAIChatModel(model, provider=OpenAIProvider(openai_client=client))
-        agent: Agent[None, str] = Agent(FallbackModel(asked, asked) if spare else asked, name="clerk")
+        provided = OpenAIProvider(openai_client=client)
+        asked, *spares = [OpenAIChatModel(one, provider=provided) for one in (model, spare) if one is not None]
+        agent: Agent[None, str] = Agent(FallbackModel(asked, *spares) if spares else asked, name="clerk")
 
         @agent.tool_plain
         def find() -> str:
@@ -158,6 +162,10 @@ async def test_a_price_that_nobody_knows_is_asked_for() -> None:
         with pytest.raises(ExecutionFailed, match="no price is known of 'no-such-model'"):
             await h.run("greet")
         assert h.provider.calls == []
+    async with house(spare="no-such-model", budget=Budget(usd=1)) as h:
+        with pytest.raises(ExecutionFailed, match="no price is known of 'no-such-model'"):
+            await h.run("greet")
+        assert h.provider.calls == []
     async with house(model="no-such-model", budget=Budget(usd=1), price=lambda model, usage: 0.25) as h:
         assert await h.run("greet") == "hello"
         assert (await h.bench.budget(h.id)).usd_micros.spent == 250_000
@@ -221,7 +229,7 @@ async def test_what_a_broken_answer_took_stays_reserved() -> None:
     ],
 )
 async def test_models_that_all_refuse_are_waited_for_as_one_is(script: str, seconds: int, steps: list[str]) -> None:
-    async with house(spare=True) as h:
+    async with house(spare=OFTEN) as h:
         before = h.bench.clock.now_us()
         assert await h.run(script, budget=Budget(calls=5)) == "hello"
         waited = (h.bench.clock.now_us() - before) / 1e6
@@ -234,11 +242,46 @@ async def test_models_that_all_refuse_are_waited_for_as_one_is(script: str, seco
 
 @pytest.mark.parametrize(("script", "reserved"), [("both-refuse", 0), ("one-breaks", 1)])
 async def test_models_that_all_fail_cost_what_one_of_them_may_have_taken(script: str, reserved: int) -> None:
-    async with house(spare=True, model_step={"retry": 1}) as h:
+    async with house(spare=OFTEN, model_step={"retry": 1}) as h:
         with pytest.raises(ExecutionFailed, match="All models from FallbackModel failed"):
             await h.run(script, budget=Budget(calls=5))
         budget = await h.bench.budget(h.id)
         assert (budget.calls.spent, budget.calls.reserved) == (0, reserved)
+
+
+async def test_an_answer_under_a_name_that_nobody_has_a_price_for_costs_what_the_asked_model_takes() -> None:
+    async with house() as h:
+        assert await h.run("greet", budget=Budget(usd=1)) == "hello"
+        expected = (await h.bench.budget(h.id)).usd_micros
+        assert await h.run("other", budget=Budget(usd=1)) == "hello"
+        assert (await h.bench.budget(h.id)).usd_micros == expected
+    assert expected.spent > 0 and expected.reserved == 0
+
+
+async def test_of_models_that_stand_in_for_one_another_the_dearest_is_reserved() -> None:
+    async with house(spare="gpt-4o", model_step={"retry": 1}) as h:
+        with pytest.raises(ExecutionFailed, match="All models from FallbackModel failed"):
+            await h.run("one-breaks", budget=Budget(usd=5))
+        # 4,096 tokens of output at 10 dollars for a million; at the first one's price they are 2,458.
+        assert (await h.bench.budget(h.id)).usd_micros.reserved > 40_000
+
+
+class Long(BaseModel):
+    text: str = Field(description="as long as a book, " * 2_000)
+
+
+@pytest.mark.parametrize("output", [ToolOutput, NativeOutput, PromptedOutput])
+async def test_the_form_of_an_answer_is_reserved_however_it_is_asked_for(output: Any) -> None:
+    reserved: list[int] = []
+
+    async def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        reserved.append((await bench.budget(current_step().execution_id)).tokens.reserved)
+        return ModelResponse([call("final_result", "f1", text="x") if info.output_tools else TextPart('{"text": "x"}')])
+
+    clerk = durable(Agent(FunctionModel(answer), name="clerk", output_type=output(Long)), budget=Budget(tokens=50_000))
+    async with embedded(Registry(clerk)) as bench:
+        assert (await clerk.run(bench, "?")).text == "x"
+    assert reserved and min(reserved) > 12_000 + 4_096
 
 
 async def test_an_execution_holds_the_budget_of_one_agent_that_runs_inside_of_it() -> None:

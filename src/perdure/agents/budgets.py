@@ -9,7 +9,7 @@ agent. Prices are those that the library knows (`genai-prices`), unless the agen
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import replace
 from decimal import Decimal
@@ -18,6 +18,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 import msgspec
 from pydantic_ai.durable_exec import ModelRequestParams
 from pydantic_ai.messages import ModelMessagesTypeAdapter, ModelResponse, TextPart
+from pydantic_ai.models import Model
 from pydantic_ai.usage import RequestUsage
 
 from perdure.agents.calls import Call, CallHook
@@ -57,24 +58,13 @@ class Spending(CallHook):
         if call.kind != "model" or not is_limited(self._budget):
             return
         usage = estimate(call)
-        model = call.run_context.model
-        while models := getattr(model, "models", None):  # of fallbacks the first is thought to answer
-            model = models[0]
-        cost = self._dollars(
-            ModelResponse(
-                [],
-                usage=usage,
-                model_name=model.model_name,
-                provider_name=model.system,
-                provider_url=getattr(model, "base_url", None),
-            )
-        )
+        costs = self._asked(call, usage)
         _reservation.set(
             await reserve(
-                usd_micros=usd_micros(cost or 0),
+                usd_micros=_dearest(costs),
                 tokens=usage.input_tokens + usage.output_tokens,
                 budget=self._budget,
-                unpriced=model.model_name if cost is None else None,
+                unpriced=next((name for name, cost in costs if cost is None), None),
             )
         )
 
@@ -85,7 +75,8 @@ class Spending(CallHook):
         usage = result.usage
         try:
             cost = self._dollars(result)
-            micros = usd_micros(cost or 0)
+            # One that answers under a name of its own costs no less than what was asked.
+            micros = _dearest(self._asked(call, usage)) if cost is None else usd_micros(cost)
         except Exception as error:  # the program's own `price`: the answer is paid for, and not lost over it
             logger.warning("Nobody knows what %s cost: its price cannot be had: %r", result.model_name, error)
             return
@@ -100,6 +91,24 @@ class Spending(CallHook):
         if reservation is not None and is_refusal(error):
             await reservation.release()
 
+    def _asked(self, call: Call, usage: RequestUsage) -> list[tuple[str, Decimal | None]]:
+        """What so much costs at each of the models of which one answers the call; None: nobody knows."""
+        return [
+            (
+                model.model_name,
+                self._dollars(
+                    ModelResponse(
+                        [],
+                        usage=usage,
+                        model_name=model.model_name,
+                        provider_name=model.system,
+                        provider_url=model.base_url,
+                    )
+                ),
+            )
+            for model in each_model(call.run_context.model)
+        ]
+
     def _dollars(self, response: ModelResponse) -> Decimal | None:
         """What an answer cost; None: nobody knows."""
         if self._price is not None:
@@ -112,6 +121,19 @@ class Spending(CallHook):
             return None
 
 
+def _dearest(costs: list[tuple[str, Decimal | None]]) -> int:
+    return usd_micros(max(cost or Decimal(0) for _, cost in costs))
+
+
+def each_model(model: Any) -> Iterator[Model]:
+    """The models of which one answers: those that stand in for one another, or the one."""
+    models = getattr(model, "models", None)
+    if not models:
+        yield model
+    for one in models or ():
+        yield from each_model(one)
+
+
 def estimate(call: Call) -> RequestUsage:
     """What a request may take: its messages and tools by their size, the answer by `max_tokens`."""
     request = call.request
@@ -121,6 +143,8 @@ def estimate(call: Call) -> RequestUsage:
     parameters = request.model_request_parameters
     for tool in (*parameters.function_tools, *parameters.output_tools):
         size += len(tool.description or "") + len(str(tool.parameters_json_schema))
+    if parameters.output_object is not None:
+        size += len(str(parameters.output_object.json_schema))
     most = (request.model_settings or {}).get("max_tokens") or OUTPUT_TOKENS
     return RequestUsage(input_tokens=size // BYTES_PER_TOKEN + 1, output_tokens=most)
 
