@@ -57,7 +57,7 @@ class Questions:
             question = _approval(call, arguments, metadata.get(call.tool_call_id), note)
             key = run.keys.again(f"approve_{part(call.tool_name)}_{part(call.tool_call_id)}")
             try:
-                answer = await run.ctx.suspend(key, question, timeout=self.timeout)
+                answer = await run.ask(key, question, self.timeout)
             except TimeoutError:
                 return ToolDenied("Nobody allowed this call in time, so it was not made.")
             said = answer if isinstance(answer, dict) else {"approved": answer}
@@ -98,7 +98,7 @@ class Questions:
         key = run.keys.again(f"call_{part(call.tool_name)}_{part(call.tool_call_id)}")
         asked = {"tool": call.tool_name, "tool_call_id": call.tool_call_id, ARGUMENTS: call.args_as_dict()}
         try:
-            return await run.ctx.suspend(key, asked, timeout=self.timeout)
+            return await run.ask(key, asked, self.timeout)
         except TimeoutError:
             return "The call was not answered in time."
 
@@ -180,7 +180,7 @@ async def ask_person(run: AgentRun, question: object, call_id: str | None, timeo
     title = asked.get("question")
     shown = {**asked, "_form": {"title": str(title or "The agent asks"), "fields": [field]}, "_source": "agent"}
     try:
-        answer = await run.ctx.suspend(run.keys.again(f"ask_user_{part(call_id or 'call')}"), shown, timeout=timeout)
+        answer = await run.ask(run.keys.again(f"ask_user_{part(call_id or 'call')}"), shown, timeout)
     except TimeoutError:
         return "The user did not answer in time."
     if isinstance(answer, dict) and "answer" in answer:
@@ -234,7 +234,7 @@ class Waiter(ExternalEventWaiter):
             return answered
         seconds = None if timeout is None else timeout.total_seconds()
         try:
-            answer = await run.ctx.suspend(key, {"event": name, "token": token}, timeout=seconds)
+            answer = await run.ask(key, {"event": name, "token": token}, seconds)
         except TimeoutError:
             raise ExternalEventError(f"No answer came within {timeout}.") from None
         return cast(JsonValue, answer)  # JSON, whoever answered

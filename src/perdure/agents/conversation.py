@@ -160,20 +160,24 @@ class Delivered(AbstractCapability[Any]):
     ) -> ModelRequestContext:
         run = current_run()
         if run is not None:
-            read = [(taken, _prompt_of(run, taken)) for taken in await take_messages(run.ctx)]
-            left = [taken for taken, prompt in read if not prompt]
-            if left:
-                await leave_messages(run.ctx, left)
-            for taken, prompt in read:
-                if prompt:
-                    try:
-                        prompt = await guarded_prompt(run, self._guards, prompt)
-                    except (Tripped, ModelRetry, StepFailed) as error:
-                        _left(run, taken, error)
-                        await leave_messages(run.ctx, [taken])
-                    else:
-                        ctx.enqueue(*([prompt] if isinstance(prompt, str) else prompt or []))
+            with run.apart("messages"):
+                await self._deliver(run, ctx)
         return request_context
+
+    async def _deliver(self, run: AgentRun, ctx: RunContext[Any]) -> None:
+        read = [(taken, _prompt_of(run, taken)) for taken in await take_messages(run.ctx)]
+        left = [taken for taken, prompt in read if not prompt]
+        if left:
+            await leave_messages(run.ctx, left)
+        for taken, prompt in read:
+            if prompt:
+                try:
+                    prompt = await guarded_prompt(run, self._guards, prompt)
+                except (Tripped, ModelRetry, StepFailed) as error:
+                    _left(run, taken, error)
+                    await leave_messages(run.ctx, [taken])
+                else:
+                    ctx.enqueue(*([prompt] if isinstance(prompt, str) else prompt or []))
 
 
 def _prompt_of(run: AgentRun, taken: Taken) -> Prompt:
@@ -222,6 +226,7 @@ async def _summarized(run: AgentRun, messages: Sequence[ModelMessage], model: Mo
         lambda: run.ctx.step(
             SUMMARY_STEP, summary, key=run.keys.again(SUMMARY_STEP), retry=SUMMARY_RETRY, retry_if=is_transient
         ),
+        apart=True,
     )
     return summary_text(recorded)
 

@@ -154,7 +154,7 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
     ) -> Any:
         self._tell_call(call)
         try:
-            result = await self._told_once(tool_def, handler(args))
+            result = await self._told_once(call, tool_def, handler(args))
         except (ModelRetry, ToolRetryError, ToolFailed, ToolFailedError) as error:
             self._tell_result(call, error)
             await self._watched(ctx, call.tool_name, args, str(error))  # the model is told, and may do the same again
@@ -181,14 +181,16 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
                 await self._watched(ctx, one.tool_name, one.args_as_dict(), decided.message)
         return results
 
-    async def _told_once(self, tool_def: ToolDefinition, result: Awaitable[Any]) -> Any:
+    async def _told_once(self, call: ToolCallPart, tool_def: ToolDefinition, result: Awaitable[Any]) -> Any:
         """The result of a tool; of one that is no step, telemetry learns whether it ran now or in an earlier life."""
-        try:
+        run = current_run()
+        if run is None or not is_code(tool_def):
             return await result
+        try:
+            with run.apart(f"code:{call.tool_name}:{call.tool_call_id}"):
+                return await result
         finally:
-            run = current_run()
-            if run is not None and is_code(tool_def):
-                record_durable_unit(executed=not run.ctx.machine.replaying)
+            record_durable_unit(executed=not run.ctx.machine.replaying)
 
     async def _watched(self, ctx: RunContext[AgentDepsT], tool: str, args: dict[str, Any], outcome: Any) -> None:
         run = current_run()

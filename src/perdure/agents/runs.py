@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from perdure.agents.names import Keys
 
@@ -50,6 +50,16 @@ class AgentRun:
         if self.finishing is None:
             self.finishing = why
             self.ctx.log("The agent is to answer now: %s", why)
+
+    async def ask(self, key: str, shown: object, timeout: float | None = None) -> Any:
+        """Show something to whoever is asked, and wait for the answer, suspended. Raises `TimeoutError`."""
+        with self.apart(key):
+            return await self.ctx.suspend(key, shown, timeout=timeout)
+
+    def apart(self, name: str) -> AbstractContextManager[None]:
+        """What waits or asks inside of the block under no key of its own is named by this. It stands in tasks of the
+        library, and how many of those there are changes with its releases, with toolsets and with hooks."""
+        return self.ctx.machine.loop.within(name)
 
     @contextmanager
     def entered(self) -> Iterator[None]:

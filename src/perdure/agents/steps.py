@@ -173,7 +173,7 @@ class _Bound(BoundDurableOperation[ParamsT, WireT, ResultT], Generic[ParamsT, Wi
         if operation.config_role != "model":
             return operation.result_codec.load(_taken_apart(await self._step(params, run, named, options), params))
         try:
-            recorded = await admitted(run.ctx, lambda: self._step(params, run, named, options))
+            recorded = await admitted(run.ctx, lambda: self._step(params, run, named, options), apart=True)
         except StepFailed as failure:
             raise recorded_failure(failure, getattr(operation.operation_id, "model_name", "")) from failure
         except BudgetExceeded as error:

@@ -47,7 +47,7 @@ async def watched(run: AgentRun, repeats: int, ctx: RunContext[Any], tool: str, 
         "_source": "watchdog",
         "_tool": tool,
     }
-    answer = await run.ctx.suspend(run.keys.again(f"watchdog_{part(tool)}"), question)
+    answer = await run.ask(run.keys.again(f"watchdog_{part(tool)}"), question)
     if (answer.get("approved") if isinstance(answer, dict) else answer) is not True:
         run.finish(f"You called {tool} {repeats} times and it gave the same each time.")
 

@@ -21,6 +21,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 from uuid import uuid4
@@ -214,11 +215,13 @@ def _dollars(micros: int) -> str:
     return f"${micros / 1e6:,.{2 if micros % 10_000 == 0 else 4}f}"
 
 
-async def admitted(ctx: Context, call: Callable[[], Awaitable[T]]) -> T:
+async def admitted(ctx: Context, call: Callable[[], Awaitable[T]], *, apart: bool = False) -> T:
     """In workflow code: make a call by a step that reserves, or that may be postponed, as often as it takes.
 
     A postponed one is made again later; the execution holds no worker meanwhile. Where a budget is used up that asks,
     it waits until somebody has raised it. Raises `BudgetExceeded` where there is nothing to wait for.
+
+    `apart`: its waits are named by the step, and not by the task in which they stand.
     """
     while True:
         try:
@@ -228,12 +231,13 @@ async def admitted(ctx: Context, call: Callable[[], Awaitable[T]]) -> T:
             details = None if cause is None else cause.details
             if details is None:
                 raise
-            if failed.type == Postponed.__name__:
-                await ctx.sleep(float(str(details["seconds"])))
-            elif failed.type == BudgetExceeded.__name__:
-                await _more(ctx, msgspec.convert(details, ReserveReply))
-            else:
-                raise
+            with ctx.machine.loop.within(failed.key) if apart and failed.key else nullcontext():
+                if failed.type == Postponed.__name__:
+                    await ctx.sleep(float(str(details["seconds"])))
+                elif failed.type == BudgetExceeded.__name__:
+                    await _more(ctx, msgspec.convert(details, ReserveReply))
+                else:
+                    raise
 
 
 async def _more(ctx: Context, refused: ReserveReply) -> None:
@@ -262,7 +266,7 @@ async def _changed(ctx: Context, budget: StoredBudget, refused: ReserveReply) ->
         await changed
         return
     # A key that is chosen, since people see it, and another one each time.
-    key = ctx.machine.loop.key_for("over budget").translate(_PLAIN)
+    key = ctx.machine.loop.key_for("over budget").translate(_PLAIN).lstrip("-")
     asked = ctx.suspend(key, question(budget, refused.reached))
     waits = [asyncio.ensure_future(changed), asyncio.ensure_future(asked)]
     try:

@@ -23,8 +23,9 @@ import sys
 import zlib
 from asyncio import current_task
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from typing import Any, Final, NoReturn, Protocol, TypeVar, TypeVarTuple
 
 from perdure.sdk.checks import name_of
@@ -33,7 +34,7 @@ from perdure.sdk.replay import patches
 from perdure.sdk.replay.at_once import AtOnce
 from perdure.sdk.replay.eviction import close, close_generator, collecting
 from perdure.sdk.replay.handles import InnerFuture, InnerHandle, InnerTask, InnerTimer
-from perdure.sdk.replay.keys import GENERATED, KEY_PART_MAX, Scope, next_path, quoted
+from perdure.sdk.replay.keys import GENERATED, KEY_PART_MAX, Scope, named_path, next_path, quoted
 from perdure.sdk.replay.refusals import misplaced, no_threads, refuse_the_rest
 
 _T = TypeVar("_T")
@@ -86,6 +87,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         self._spun = 0
         self._root = Scope("")
         self._loose: Scope | None = None
+        self._named: dict[str, Scope] = {}
         self._tasks: list[InnerTask] = []
         self._prune_at = 16
         if "anyio" in sys.modules and not patches.anyio_is_patched:
@@ -211,6 +213,19 @@ class InnerLoop(asyncio.AbstractEventLoop):
         if "#" in name or "/" in name or "%" in name or len(name) > KEY_PART_MAX:
             name = quoted(name)
         return f"{scope.prefix}{name}" if count == 1 else f"{scope.prefix}{name}#{count}"
+
+    @contextmanager
+    def within(self, name: str) -> Iterator[None]:
+        """While the block runs, the keys of its task are counted under `name`: they are the same, however many tasks
+        were made before. For code that stands inside of a library's, whose tasks are none of our business."""
+        task: Any = current_task(self)
+        before = task.scope
+        path = named_path(name)
+        task.scope = self._named.setdefault(path, Scope(f"{path}/"))
+        try:
+            yield
+        finally:
+            task.scope = before
 
     def _loose_scope(self) -> Scope:
         """Of calls that no task makes."""

@@ -9,6 +9,8 @@ KEY_PART_MAX: Final = 120
 KEY_BYTES_MAX, whatever the alphabet."""
 GENERATED: Final = re.compile(r"^(?:\d+|~\w*)/|#\d+$|%")
 
+_NO_WORD: Final = re.compile(r"\W")
+
 
 class Scope:
     """Where keys are counted. Belongs to a task; calls made by bare callbacks share the scope `~/`."""
@@ -35,6 +37,16 @@ def next_path(above: Scope) -> str:
     above.children += 1
     path = f"{above.prefix}{above.children}"
     return path if len(path) <= KEY_PART_MAX else f"~{_hash(path)}"
+
+
+def named_path(name: str) -> str:
+    """The path of a scope that has a name, whatever stands in it.
+
+    >>> named_path("model:3")
+    '~model_3'
+    """
+    path = f"~{_NO_WORD.sub('_', name)}"
+    return path if len(path) <= KEY_PART_MAX else f"~{_hash(name)}"
 
 
 def _hash(text: str) -> str:
