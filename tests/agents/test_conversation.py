@@ -21,6 +21,7 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 from pydantic_ai.models.function import AgentInfo, FunctionModel
+from pydantic_ai.toolsets import FunctionToolset
 from pydantic_ai.usage import RequestUsage
 from tests.embedded.house import reaches, rows_of
 
@@ -28,7 +29,7 @@ from perdure import Budget
 from perdure.agents import Compaction, Tripped, durable
 from perdure.agents.conversation import ASK, SUMMARY, summary_text
 from perdure.agents.inputs import Prompt
-from perdure.cli.conversation import conversation
+from perdure.cli.conversation import conversation, is_agent_run
 from perdure.embedded import embedded
 from perdure.sdk.errors import ExecutionFailed
 from perdure.sdk.workflow import Registry
@@ -106,6 +107,28 @@ async def test_what_comes_while_it_works_is_rejected_or_delivered(database: str)
         assert took == ["read", "take", "append"]
         shown = [(line.who, line.text) for line in conversation(await first.get(), await rows_of(first))]
         assert [text for who, text in shown if who == "user"] == ["first", "second"]
+
+
+@pytest.mark.parametrize("what", ["model", "server"])
+async def test_a_run_that_fails_before_its_model_has_said_anything_is_shown_as_one(what: str) -> None:
+    def refuses(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        raise ModelHTTPError(401, "m", "no such key")
+
+    agent = Agent(FunctionModel(refuses if what == "model" else echo), name="chat")
+    if what == "server":
+
+        @agent.toolset(id="crm")
+        def away(ctx: RunContext[object]) -> FunctionToolset[object]:
+            raise ConnectionError("nobody is there")
+
+    async with bench(Registry(chat := durable(agent))) as p:
+        handle = await chat.start(p, "hello?")
+        with pytest.raises(ExecutionFailed):
+            await handle.result()
+        rows = await rows_of(handle)
+        assert is_agent_run(rows)
+        shown = [line.who for line in conversation(await handle.get(), rows)]
+        assert shown == ["user", "model:1" if what == "model" else "tools:crm:1", "error"]
 
 
 UNREADABLE: list[Any] = [42, ["a", "b"], {"input": 5}, {"input": [{"kind": "nonsense"}]}]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from perdure.wire.agent_steps import SUMMARY, ModelAnswer, ToolUse, model_answer, tool_outcome, tool_step
+from perdure.wire.agent_steps import LIST, MODEL, SUMMARY, ModelAnswer, ToolUse, model_answer, tool_outcome, tool_step
 from perdure.wire.records import Kind
 from perdure.wire.transcripts import LEAVE, TAKE
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 SHOWN_MAX: Final = 2_000
 """Characters of one thing that was said."""
+_STEPS: Final = (Kind.STEP, Kind.STEP_FAILED)
+_FIRST: Final = (MODEL, LIST)
 
 
 class Line(NamedTuple):
@@ -28,8 +30,11 @@ class Line(NamedTuple):
 
 
 def is_agent_run(rows: list[Row]) -> bool:
-    """Whether an agent ran in this execution."""
-    return any(row.kind is Kind.STEP and model_answer(row.name, _value(row)) is not None for row in rows)
+    """Whether an agent ran in this execution, or failed at its first request."""
+    return any(
+        row.kind in _STEPS and (model_answer(row.name, _value(row)) is not None or (not row.ok and row.name in _FIRST))
+        for row in rows
+    )
 
 
 def conversation(one: Execution, rows: list[Row]) -> Iterator[Line]:

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 MODEL: Final = "model.request"
+LIST: Final = "tools.list"
 SUMMARY: Final = "conversation.summarize"
 """A request, too: for what was said, in short."""
 _ANSWERS: Final = frozenset({MODEL, SUMMARY})
