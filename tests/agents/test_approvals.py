@@ -246,7 +246,7 @@ async def test_the_question_is_answered_over_http_with_who_answered(
         assert answered.status_code == 200, answered.text
         assert await handle.result() == "paid 8"
         listed = (await served.client.get("/api/v1/agents/refunds")).json()
-        assert listed["metadata"]["output_schema_name"] == "str"
+        assert listed["metadata"] == {"output_schema_name": "str", "output_schema": {"type": "string"}}
         assert [tool["name"] for tool in listed["tools"]] == ["refund"]
         session = (await served.client.get(f"/api/v1/sessions/{handle.id}")).json()
         timeline = [(one["entry_type"], one["data"].get("content")) for one in session["timeline"]]

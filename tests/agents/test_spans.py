@@ -40,7 +40,8 @@ async def test_the_library_s_spans_are_emitted_once(database: str, parks: bool) 
 
     @desk.tool_plain
     async def look(order: int) -> str:
-        return "on its way"
+        with provider.get_tracer("shop").start_as_current_span("query"):
+            return "on its way"
 
     @desk.tool_plain(metadata={"perdure": False})
     async def nap() -> str:
@@ -66,9 +67,13 @@ async def test_the_library_s_spans_are_emitted_once(database: str, parks: bool) 
         "invoke_agent clerk": 1,
         "chat script": 8,
         "execute_tool look": 1,
+        "query": 1,
         "execute_tool clerk": 1,
         "execute_tool nap": 1,
         "execute_tool ask_user": 1,
         "execute_tool refund": 1,
         "execute_tool clock": 1,
     }
+    spans = {span.name: span for span in kept.get_finished_spans()}
+    below, above = spans["query"].parent, spans["execute_tool look"].context
+    assert below is not None and below.span_id == above.span_id, "what a tool opens stands below its call"

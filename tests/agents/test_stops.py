@@ -44,8 +44,15 @@ def rounds(count: int) -> list[Any]:
 
 @pytest.mark.parametrize(
     ("condition", "steps"),
-    [(max_steps(3), 3), (max_tokens(46), 4), (called_tool("publish"), 2), (has_text("thinking", "…"), 2)],
-    ids=["steps", "tokens", "tool", "text"],
+    # Two requests take 30 tokens in and 10 out.
+    [
+        (max_steps(3), 3),
+        (max_tokens(40), 3),
+        (max_tokens(41), 4),
+        (called_tool("publish"), 2),
+        (has_text("thinking", "…"), 2),
+    ],
+    ids=["steps", "tokens", "more tokens", "tool", "text"],
 )
 async def test_an_agent_that_has_done_enough_answers_with_what_it_has(condition: StopCondition, steps: int) -> None:
     script, agent = searching(*rounds(steps - 1), "that is all", "never asked")
@@ -197,10 +204,20 @@ async def test_the_same_call_with_the_same_result_again_and_again_pauses_the_run
     assert keys == ["watchdog_search", "watchdog_search:2"]
 
 
-async def test_calls_that_differ_are_no_loop() -> None:
-    _, agent = searching(*rounds(6), "done")
+@pytest.mark.parametrize("differ", ["arguments", "results"])
+async def test_calls_that_differ_are_no_loop(differ: str) -> None:
+    same = differ == "results"
+    script = Script(*[call("look", f"c{n}", place=0 if same else n) for n in range(6)], "done")
+    agent = Agent(script.model, name="looking")
+
+    @agent.tool_plain
+    async def look(place: int) -> int:
+        return sum(script.asked.values()) if same else 0
+
     async with embedded(Registry()) as p:
-        assert await durable(agent, watchdog=2).run(p, "Find it!") == "done"
+        handle = await durable(agent, watchdog=2).start(p, "Find it!")
+        await p.settle()
+        assert (await handle.get()).phase is Phase.COMPLETED
 
 
 @pytest.mark.parametrize("outcome", ["retried", "failed", "denied"])
