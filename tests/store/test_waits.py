@@ -1,9 +1,10 @@
 """Waits wake (I5): events, answers and children, before, while and after somebody waits for them."""
 
 import itertools
+from json import loads
 
 import pytest
-from msgspec import json
+from msgspec import Raw, json
 from tests.store.world import (
     BLOCK,
     PROJECT,
@@ -260,6 +261,43 @@ async def test_match_skips_what_does_not_fit_and_leaves_it_for_others(world: Wor
     assert await events_of(world, id) == [fitting]
     await world.report(id, [event_wait("rest", "topic")])
     assert (await events_of(world, id))[1] == others[0]
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["before", "after"])
+async def test_what_a_match_asks_for_is_found_in_whatever_an_event_holds(world: World, early: bool) -> None:
+    id = await world.running()
+    wait = event_wait("k", "topic", match={"n": raw(1.0), 'ä"\n': raw([2**70])})
+    fitting = ' \n{"n":2,"\\u00e4\\"\\n":[1180591620717411303424],"n":10e-1}'
+    others = ["null", "[1]", '"{}"', "{}", '{"n":1}', '{"n":1,"\u00e4\\"\\n":[1.18059162071742e21]}', '{"n":true}']
+    publish = world.publish("topic", *(Raw(text.encode()) for text in [*others, fitting]))
+    if early:
+        await publish
+        await world.report(id, [wait])
+    else:
+        await world.report(id, [wait])
+        await publish
+    [row] = [row for row in await world.journal(id) if row.kind is Kind.EVENT]
+    assert json.decode(row.value)["sequence_id"] == len(others) + 1
+
+
+async def test_a_large_event_is_not_read_once_for_each_that_waits(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event loop would stand still for as long as that takes, and so would everybody's beats."""
+    waiting = [await world.running() for _ in range(20)]
+    for n, id in enumerate(waiting):
+        await world.wait_for(id, event_wait("k", "topic", match={"n": raw(n)}))
+    read: list[int] = []
+
+    def counting(data: bytes) -> object:
+        read.append(len(data))
+        return loads(data)
+
+    monkeypatch.setattr("json.loads", counting)
+    await world.publish("topic", {"n": 7, "much": list(range(10_000))}, {"n": "nobody", "much": list(range(10_000))})
+    monkeypatch.undo()
+    assert [len(await events_of(world, id)) for id in waiting] == [int(n == 7) for n in range(20)]
+    assert sum(read) < 1_000
 
 
 async def test_an_event_that_was_taken_out_of_turn_is_not_taken_again(world: World) -> None:

@@ -5,7 +5,7 @@ sequence, so that nothing falls between (I5) and readers see numbers without gap
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -21,6 +21,7 @@ from perdure.wire.requests import EventItem, OpenWait
 
 PAGE = 500
 _PUBLISHED = msgspec.json.Decoder(tuple[list[int], int])
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 @verb
@@ -107,7 +108,9 @@ async def publish_events(
     await query_many("insert_event", rows)
     await Tell(Published(project_id, topic))
     waits = await query("waiting_for", project_id=project_id, topic=topic)
+    wanted = {match: wanted_by(match) for _, _, match, *_ in waits}
     for seq, event, id in fresh:
+        fields = Fields(bytes(event.data))
         taken: set[str] = set()  # one execution takes an event once, with its oldest wait that matches
         rest: Rows = []
         for wait in waits:
@@ -116,7 +119,7 @@ async def publish_events(
                 execution_id in taken
                 or seq <= (after or 0)
                 or (event_type is not None and (event_type != event.event_type or answers not in (None, execution_id)))
-                or not matches(match, bytes(event.data))
+                or not fields.match(wanted[match])
             ):
                 rest.append(wait)
                 continue
@@ -134,15 +137,39 @@ async def publish_events(
     return numbers
 
 
-def matches(match: bytes | None, data: bytes) -> bool:
-    """Whether an event's top-level fields equal those asked for."""
-    if match is None:
-        return True
-    value = json.loads(data)
-    wanted = json.loads(match)
-    return isinstance(value, dict) and all(
-        name in value and _same(value[name], expected) for name, expected in wanted.items()
-    )
+Wanted = Mapping[str, object] | None
+
+
+def wanted_by(match: bytes | None) -> Wanted:
+    """The top-level fields that a wait asks for; None: any event will do."""
+    return None if match is None else json.loads(match)
+
+
+class Fields:
+    """The top-level fields of an event, for many waits: a large one is not read whole, and no field of it twice."""
+
+    __slots__ = ("_data", "_raw", "_read")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._raw: dict[str, msgspec.Raw] | None = None
+        self._read: dict[str, object] = {}
+
+    def match(self, wanted: Wanted) -> bool:
+        """Whether they equal those asked for."""
+        if wanted is None:
+            return True
+        if self._raw is None:
+            if not self._data.lstrip().startswith(b"{"):
+                return False
+            self._raw = _FIELDS.decode(self._data)
+        return all(name in self._raw and _same(self._value(name), value) for name, value in wanted.items())
+
+    def _value(self, name: str) -> object:
+        assert self._raw is not None
+        if name not in self._read:
+            self._read[name] = json.loads(bytes(self._raw[name]))
+        return self._read[name]
 
 
 def _same(left: object, right: object) -> bool:
@@ -218,13 +245,14 @@ async def first_event(
     project_id: str, execution_id: str, topic: str, match: bytes | None, after: int
 ) -> tuple[Any, ...] | None:
     """The first event after a number that matches and that the execution has not taken, as `read_events` selects it."""
+    wanted = wanted_by(match)
     taken = {seq for (seq,) in await query("taken_events", execution_id=execution_id, topic=topic)}
     while after + 1 in taken:  # numbers have no gaps: what was taken in a row need not be read
         after += 1
     while True:
         page, more = await _page(project_id, topic, after, PAGE, REPLY_BYTES_MAX)
         for event in page:
-            if event[1] not in taken and matches(match, event[4]):
+            if event[1] not in taken and Fields(bytes(event[4])).match(wanted):
                 return event
         if not page or not more:
             return None
