@@ -30,9 +30,12 @@ SELECT id, seq, topic, event_type, data, created_at_us FROM events
 WHERE project_id = :project_id AND topic = :topic AND seq > :after ORDER BY seq LIMIT :limit;
 
 -- name: last_event_before
--- The newest event older than a moment: everything after it is what an execution of that age may take.
-SELECT seq FROM events WHERE project_id = :project_id AND topic = :topic AND created_at_us < :before_us
-ORDER BY seq DESC LIMIT 1;
+-- The newest event older than a moment: everything after it is what an execution of that age may take. A server says what
+-- time it is before it has the topic: another one's event that is younger may have got a lower number, and is not passed over.
+SELECT {seq|LEAST(seq, (SELECT MIN(n.seq) - 1 FROM events n WHERE n.project_id = :project_id AND n.topic = :topic
+    AND n.seq > v.seq - 1000 AND n.seq < v.seq AND n.created_at_us >= :before_us AND n.created_at_us < :before_us + 60000000))}
+FROM (SELECT seq FROM events WHERE project_id = :project_id AND topic = :topic AND created_at_us < :before_us
+  ORDER BY seq DESC LIMIT 1) AS v;
 
 -- name: newest_event
 SELECT MAX(seq) FROM events WHERE project_id = :project_id AND topic = :topic;
