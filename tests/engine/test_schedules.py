@@ -257,6 +257,33 @@ async def test_a_zone_that_only_other_servers_know_stops_nobody_else(
         assert await started(engine, project_id, stuck) == slots(15)
 
 
+async def test_many_that_cannot_be_fired_here_keep_no_place_of_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perdure.engine.schedules.BATCH", 3)
+    async with servers(f"sqlite:{tmp_path / 'store.db'}", 1) as [engine]:
+        project_id = await engine.projects.default()
+        stuck = [await engine.schedules.put(project_id, spec(key=f"stuck {n}")) for n in range(7)]
+        for id in stuck:
+            await engine.store.write(_move(project_id=project_id, id=id, timezone="Mars/Olympus"))
+        clock_of(engine).advance(MINUTE)
+        fine = await engine.schedules.put(project_id, spec("*/20 * * * *", key="fine"))
+        with caplog.at_level(logging.ERROR, "perdure.engine"):
+            for minutes in (19, 20):
+                clock_of(engine).advance(minutes * MINUTE)
+                for _ in range(4):
+                    await look(engine)
+            assert await started(engine, project_id, fine) == slots(20), "the second one waits its turn"
+            assert len(caplog.records) == len(stuck), "each says so once"
+            # What could be fired meanwhile says so again when it cannot be any more.
+            await engine.store.write(_move(project_id=project_id, id=stuck[0], timezone="UTC"))
+            await look(engine)
+            await engine.store.write(_move(project_id=project_id, id=stuck[0], timezone="Mars/Olympus"))
+            clock_of(engine).advance(15 * MINUTE)
+            await look(engine)
+        assert len(caplog.records) == len(stuck) + 1 and stuck[0] in caplog.records[-1].getMessage()
+
+
 async def test_what_comes_next_is_shown_in_the_schedules_zone(engine: Engine) -> None:
     project_id = await engine.projects.default()
     autumn = ScheduleSpec("wf", "30 1 * * *", "America/New_York", "k")

@@ -35,6 +35,7 @@ class Schedules:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._stuck: set[str] = set()
+        """Those that could not be fired here when they were looked at last."""
         self.waiting_workflows: frozenset[str] = frozenset()
         """Whose executions' ends are waited for: a schedule's next one is started then."""
 
@@ -156,7 +157,9 @@ class Schedules:
         """
         engine = self._engine
         now_us = engine.clock.now_us()
-        due = await engine.store.read(schedules.due_schedules(now_us=now_us, limit=BATCH))
+        # What cannot be fired stays due the longest: it is to take no place of others.
+        limit = BATCH + len(self._stuck)
+        due = await engine.store.read(schedules.due_schedules(now_us=now_us, limit=limit))
         self.waiting_workflows = due.waiting_workflows
         if not due.schedules:
             return 1.0 if due.next_at_us is None else min(max((due.next_at_us - now_us) / 1e6, 0.0), 1.0)
@@ -179,8 +182,9 @@ class Schedules:
                 raise answer
             if isinstance(answer, Exception):
                 self._complain(schedule_id, answer)
-            else:
-                went_on = went_on or answer.looked
+            elif answer.looked:
+                self._stuck.discard(schedule_id)
+                went_on = True
         return 0.0 if went_on else 1.0
 
     def _complain(self, schedule_id: str, error: Exception) -> None:
