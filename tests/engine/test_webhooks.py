@@ -74,6 +74,12 @@ class House:
         await self.until(reached)
         return (await self.deliveries())[0]
 
+    async def until_delivered(self, execution_id: str) -> None:
+        async def reached() -> bool:
+            return [one.state for one in await self.deliveries(execution_id=execution_id)] == [DeliveryState.DELIVERED]
+
+        await self.until(reached)
+
     async def advance(self, seconds: float) -> None:
         for engine in self.engines:
             assert isinstance(engine.clock, ManualClock)
@@ -298,6 +304,20 @@ async def test_a_slow_receiver_does_not_hold_up_others(house: House, receiver: R
 
         await house.until(all_told)
         assert len(slow.bodies) == 30, "each of them once"
+
+
+async def test_many_receivers_that_hang_leave_room_for_one_that_answers(house: House, receiver: Receiver) -> None:
+    async with AsyncExitStack() as stack:
+        for _ in range(desk.AT_ONCE // desk.AT_ONCE_PER_HOST + 1):
+            slow = await stack.enter_async_context(receiving(Receiver()))
+            slow.hang.clear()
+            stack.callback(slow.hang.set)
+            for _ in range(desk.AT_ONCE_PER_HOST):
+                await house.end(webhook_url=slow.url)
+        told = await house.end(webhook_url=receiver.url)
+        await house.until_delivered(told)
+        answered = [one.execution_id for one in await house.deliveries(limit=200) if one.answer is not None]
+        assert answered == [told], "none of the others was given up for it"
 
 
 async def test_three_servers_share_the_work_and_send_each_message_once(database: str, receiver: Receiver) -> None:

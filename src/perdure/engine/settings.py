@@ -26,7 +26,7 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     poll_seconds: Seconds = 1.0
     """How often the store is asked when no hint came."""
     retention_days: Days = 30.0
-    """How long final executions are kept."""
+    """How long final executions are kept, and events of topics."""
     retention_workflows: dict[str, Days] = {}
     """Days by workflow id, where they differ."""
     retention_statuses: dict[Literal["completed", "failed", "cancelled"], Days] = {}

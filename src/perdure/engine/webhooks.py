@@ -40,10 +40,11 @@ OURS_US: Final = 60_000_000
 AT_ONCE: Final = 100
 """Messages under way from one server."""
 AT_ONCE_PER_HOST: Final = 8
+"""To one receiver at most; fewer the less room there is, so that many that hang leave some for those that answer."""
 BATCH: Final = 50
 POLL_SECONDS: Final = 2.0
 PAUSES_SECONDS: Final = (5, 30, 120, 600, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000)
-"""Before each further try: about two days and a half in all, then it is given up."""
+"""Before each further try: about two days in all, then it is given up."""
 RETRY_AFTER_MAX: Final = 86_400
 ANSWER_BYTES_MAX: Final = 1_024
 BODY_BYTES_MAX: Final = 256 << 10
@@ -166,7 +167,7 @@ class Webhooks:
         if due_us is None or due_us > now_us:
             pause = engine.spread(POLL_SECONDS)
             return pause if due_us is None else min((due_us - now_us) / 1e6, pause)
-        busy = [host for host, calls in self._by_host.items() if calls >= AT_ONCE_PER_HOST]
+        busy = [host for host, calls in self._by_host.items() if calls >= self._most_per_host()]
         taken = await engine.store.write(
             webhooks.take_deliveries(
                 busy=msgspec.json.encode(busy).decode(),
@@ -177,7 +178,7 @@ class Webhooks:
         )
         back: list[Taken] = []
         for one in taken:
-            if self._by_host[one.host] >= AT_ONCE_PER_HOST:
+            if self._by_host[one.host] >= self._most_per_host():
                 back.append(one)
                 continue
             self._by_host[one.host] += 1
@@ -188,6 +189,10 @@ class Webhooks:
             await engine.store.write(webhooks.postpone_deliveries(taken=back, next_at_us=now_us))
         # What is due and was not taken is of busy hosts: each call that ends rings.
         return 0.0 if taken else POLL_SECONDS
+
+    def _most_per_host(self) -> int:
+        room = AT_ONCE - len(self._under_way)
+        return max(1, min(AT_ONCE_PER_HOST, room // AT_ONCE_PER_HOST))
 
     async def close(self) -> None:
         """Break off what is under way: another server, or the next start, sends it again."""

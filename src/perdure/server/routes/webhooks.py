@@ -48,7 +48,7 @@ async def create_webhook(call: Call, body: CreateWebhookRequest) -> WebhookRespo
 
 @routes.delete("/api/v1/webhooks/{webhook_id}", role=Role.ADMIN)
 async def delete_webhook(call: Call, webhook_id: str) -> None:
-    """Tell a URL nothing more. What was to be sent to it already is sent."""
+    """Tell a URL nothing more. What was to be sent to it already fails when it is due."""
     await call.engine.webhooks.delete(call.project_id, webhook_id)
 
 
