@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import types
+from collections.abc import Generator
 from typing import Any
 
 import pytest
 from tests.store.locks import held
 from tests.store.world import PROJECT, World
 
-from perdure.store.interface import Store, Verb, query, verb
+from perdure.store.interface import Query, Store, Verb, query, verb
 from perdure.store.open import is_postgres, open_store
 from perdure.store.verbs import deployments, looks, triggers
 from perdure.store.verbs.triggers import Taken
@@ -312,6 +314,36 @@ async def test_what_was_deleted_with_age_is_passed_over(puller: Puller) -> None:
     await world.publish("t", 3, 4)
     assert await puller.take(id) == Taken(1)
     assert await puller.batches() == [[3, 4]]
+
+
+@types.coroutine
+def _deleting_before_events_are_read(inner: Verb[Taken], upto: int) -> Generator[Any, Any, Taken]:
+    taking, rows = inner.start(), None
+    while True:
+        try:
+            asked = taking.send(rows)
+        except StopIteration as end:
+            taken: Taken = end.value
+            return taken
+        if isinstance(asked, Query) and asked.name == "read_events":
+            yield query("prune_events", before_us=upto, limit=100)
+        rows = yield asked
+
+
+@verb
+async def _take_while_events_are_deleted(*, inner: Verb[Taken], upto: int) -> Taken:
+    return await _deleting_before_events_are_read(inner, upto)
+
+
+async def test_what_is_deleted_with_age_meanwhile_leaves_no_empty_batch(puller: Puller) -> None:
+    world, id = puller.world, await puller.make(2)
+    await world.publish("t", 1, 2, 3)
+    world.advance(60)
+    await world.publish("t", 4, 5)
+    taking = _take_while_events_are_deleted(inner=puller.taking(id), upto=world.now_us)
+    assert (await world.store.write(taking)).started == 0
+    assert await puller.take(id) == Taken(1)
+    assert await puller.batches() == [[4, 5]]
 
 
 @verb

@@ -144,6 +144,8 @@ async def take_for_trigger(
     sizes, more = batches(trigger, waiting, len(ids), now_us, bytes_max, whole=len(waiting) < limit)
     if sizes:
         events = [_event(row) for row in await query("read_events", limit=sum(sizes), **where)]
+        if len(events) < sum(sizes):  # deleted with age since the look: batches are made of what is there
+            return Taken(more=True)
         ends = accumulate(sizes)
         news = [
             New(id, _item(trigger, events[end - size : end])) for id, size, end in zip(ids, sizes, ends, strict=False)
