@@ -19,8 +19,8 @@ from perdure.store.interface import Store, query, verb
 from perdure.store.open import is_postgres, open_store
 from perdure.store.verbs import looks
 from perdure.wire.cron import as_us
-from perdure.wire.requests import ListFilters, ScheduleSpec
-from perdure.wire.schedules import FireState, Missed, Overlap
+from perdure.wire.requests import ListFilters, ScheduleChange, ScheduleSpec
+from perdure.wire.schedules import FireState, Missed, Overlap, ScheduleStatus
 
 MINUTE = 60.0
 HOUR = 3_600.0
@@ -255,6 +255,17 @@ async def test_a_zone_that_only_other_servers_know_stops_nobody_else(
         await engine.store.write(_move(project_id=project_id, id=stuck, timezone="UTC"))
         await look(engine)
         assert await started(engine, project_id, stuck) == slots(15)
+
+
+async def test_a_paused_one_with_a_zone_that_only_other_servers_know_is_listed(tmp_path: Path) -> None:
+    async with servers(f"sqlite:{tmp_path / 'store.db'}", 1) as [engine]:
+        project_id = await engine.projects.default()
+        ids = [await engine.schedules.put(project_id, spec(key=key)) for key in "ab"]
+        paused = await engine.schedules.change(project_id, ids[0], ScheduleChange(status=ScheduleStatus.PAUSED))
+        await engine.store.write(_move(project_id=project_id, id=ids[0], timezone="Mars/Olympus"))
+        page, _ = await engine.schedules.list(project_id)
+        assert [one.id for one in page] == ids[::-1]
+        assert (await engine.schedules.get(project_id, ids[0])).next_at_us == paused.next_at_us
 
 
 async def test_many_that_cannot_be_fired_here_keep_no_place_of_others(

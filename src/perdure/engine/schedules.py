@@ -141,7 +141,10 @@ class Schedules:
         """As it is shown: what is next of a paused one is what would be next if it went on now."""
         if schedule.status is ScheduleStatus.ACTIVE:
             return schedule
-        return replace(schedule, next_at_us=schedule.following(self._engine.clock.now_us()))
+        try:
+            return replace(schedule, next_at_us=schedule.following(self._engine.clock.now_us()))
+        except BadValue:  # a zone that only other servers know
+            return schedule
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
