@@ -123,6 +123,21 @@ def test_a_store_with_its_log_beside_it_is_no_copy(house: House) -> None:
     house.run("backup", "copy.db", "--database", "other.db", "--force")  # a copy that was looked at is still a copy
 
 
+def test_what_a_restore_that_was_killed_left_is_not_read_into_the_next(house: House) -> None:
+    """A log lies beside the file that was being prepared, and is that of another copy."""
+    house.run("keys", "create", "one")
+    house.run("backup", "copy.db")
+    with serving(house):
+        house.run("publish", "news", "--data", "1")
+        for ending in ("", "-wal"):
+            left = (house.folder / f"perdure.db{ending}").read_bytes()
+            (house.folder / f".other.db.restoring{ending}").write_bytes(left)
+    house.run("restore", "copy.db", "--database", "other.db")
+    assert house.json("doctor", "--database", "other.db")["ok"]
+    assert [one["name"] for one in house.lines("keys", "ls", "--database", "other.db")] == ["one"]
+    assert sorted(path.name for path in house.folder.glob(".*")) == []
+
+
 def test_a_store_that_is_not_there_is_told(house: House) -> None:
     for command in (
         ("doctor",),

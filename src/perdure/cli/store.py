@@ -123,6 +123,7 @@ def restore(
     with _nobody_else(target):
         if target.exists() and target.stat().st_size and not force:
             raise Refused(f"{path!r} holds a store; move it away first, or say --force to replace it.")
+        _forget(fresh)  # a restore that was killed may have left a log, which would be read into this copy
         try:
             shutil.copyfile(file, fresh)
             asyncio.run(prepare())
@@ -133,8 +134,7 @@ def restore(
             os.replace(fresh, target)
             sync(target.absolute().parent)
         finally:
-            for ending in ("", "-wal", "-shm", ".lock"):
-                Path(f"{fresh}{ending}").unlink(missing_ok=True)
+            _forget(fresh)
     if as_json:
         emit({"file": str(file), "store": path})
     else:
@@ -241,6 +241,12 @@ def _not_a_store_at_work(file: Path, store: str) -> None:
             pass
     if _log_of(file):
         raise Refused(f"{str(file)!r} is a store that has not been closed, with a log beside it; name another file.")
+
+
+def _forget(store: Path) -> None:
+    """Delete a store that nobody is to have, with all that lies beside it."""
+    for ending in ("", "-wal", "-shm", ".lock"):
+        Path(f"{store}{ending}").unlink(missing_ok=True)
 
 
 def _log_of(file: Path) -> bool:
