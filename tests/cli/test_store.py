@@ -115,6 +115,8 @@ def test_a_store_with_its_log_beside_it_is_no_copy(house: House) -> None:
             (house.folder / f"taken.db{ending}").write_bytes((house.folder / f"perdure.db{ending}").read_bytes())
     refused = house.run("restore", "taken.db", "--database", "other.db", code=2).stderr
     assert "taken.db-wal" in refused and "perdure backup COPY --database taken.db" in refused
+    (house.folder / "link.db").symlink_to("taken.db")  # the log lies beside what it leads to
+    assert "-wal" in house.run("restore", "link.db", "--database", "other.db", code=2).stderr
     assert not (house.folder / "other.db").exists()
     assert "not been closed" in house.run("backup", "taken.db", "--force", code=2).stderr
     house.run("backup", "copy.db", "--database", "taken.db")

@@ -104,8 +104,8 @@ def restore(
         raise Refused(_SAME)
     if _log_of(file):
         raise Refused(
-            f"{str(file)!r} is a store and not a copy: what is in the log beside it ({file.name}-wal) would be lost. "
-            f"Make a copy with `perdure backup COPY --database {file}`, and restore that."
+            f"{str(file)!r} is a store and not a copy: what is in the log beside it ({file.resolve().name}-wal) would "
+            f"be lost. Make a copy with `perdure backup COPY --database {file}`, and restore that."
         )
     target.absolute().parent.mkdir(parents=True, exist_ok=True)
     fresh = target.with_name(f".{target.name}.restoring")
@@ -250,8 +250,8 @@ def _forget(store: Path) -> None:
 
 
 def _log_of(file: Path) -> bool:
-    """Whether changes of a file are still in the log beside it."""
-    log = Path(f"{file}-wal")
+    """Whether changes of a file are still in the log beside it, wherever a link leads."""
+    log = Path(f"{os.path.realpath(file)}-wal")
     return log.exists() and log.stat().st_size > 0
 
 
