@@ -335,6 +335,23 @@ async def test_retention_takes_what_ended_long_ago_and_nothing_else(world: World
     assert await _prune(world, 0, limit, {"wf": 5}) == 0
 
 
+async def test_what_is_open_keeps_its_ancestors(world: World) -> None:
+    """A cancel comes to it by way of them, and so does what it spends to their budgets."""
+    root = await world.running()
+    await world.report(root, [child("middle")])
+    [middle] = await world.claim_ids()
+    await world.report(middle, [child("leaf")])
+    leaf = next(one for one in await listed(world) if one not in (root, middle))
+    await world.finish(middle)
+    world.advance(40 * 86_400)
+    assert await _prune(world, 30) == 0
+    await world.cancel(root)
+    assert await world.phase(leaf) is Phase.CANCELLED
+    world.advance(40 * 86_400)
+    assert await _prune(world, 30) == 2
+    assert await listed(world) == [root]  # its worker has not confirmed
+
+
 async def test_one_batch_is_bounded_by_the_rows_of_its_journals(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Never a long transaction, however long the executions were."""
     monkeypatch.setattr(looks, "PRUNE_ROWS_MAX", 25)

@@ -436,6 +436,39 @@ async def test_what_is_deleted_keeps_its_place_in_its_batch(pushes: PushWorld, w
     ]
 
 
+async def prune(pushes: PushWorld) -> int:
+    """Retention of thirty days; answers how much is gone."""
+    before_us = pushes.world.now_us - 30 * 86_400 * SECOND
+    pruned = await pushes.store.write(
+        looks.prune(
+            after=("", ""),
+            finished_before_us=before_us,
+            idempotency_before_us=before_us,
+            now_us=pushes.world.now_us,
+            limit=500,
+        )
+    )
+    return pruned.deleted
+
+
+async def test_retention_leaves_what_a_batch_still_waits_for(pushes: PushWorld, worker: str) -> None:
+    """Its result is nowhere else: that of a batch is written when all of it has ended."""
+    world = pushes.world
+    parent = await pushes.running(worker)
+    started = await pushes.children(parent, "all", [StartItem("a"), StartItem("b")], batch=True)
+    first, second = (one.execution_id for one in started)
+    await pushes.claim(worker)
+    await pushes.complete(first, worker, 1)
+    world.advance(40 * 86_400)
+    assert await prune(pushes) == 0
+    await pushes.complete(second, worker, 2)
+    assert await pushes.outputs(parent, "all") == [
+        {"workflow_id": "a", "success": True, "result": 1, "result_schema_name": None},
+        {"workflow_id": "b", "success": True, "result": 2, "result_schema_name": None},
+    ]
+    assert await prune(pushes) == 1
+
+
 @pytest.mark.parametrize(
     ("batch_id", "first"),
     [

@@ -269,7 +269,7 @@ async def prune(
     deleted = 0
     for project_id, ids in gone.items():
         free = await query("lock_old", project_id=project_id, ids=json.dumps(ids))
-        deleted += await _delete(project_id, [id for (id,) in free])  # what others hold is for another walk
+        deleted += await _delete(project_id, [id for (id,) in free])  # what others hold or need is for another walk
     events = await query("prune_events", before_us=finished_before_us, limit=limit)
     # Not before a clock that is wrong would be set right: a fire's row is what keeps its slot from a second one.
     fires = await query("prune_fires", before_us=min(finished_before_us, idempotency_before_us), limit=limit)

@@ -2,8 +2,18 @@
 
 -- name: lock_old
 -- picks: executions of a list that nobody else has locked
+-- Not those with something open below them: a cancel comes to it by way of them, and what it spends to their budgets. Nor
+-- those whose end is told with that of their batch: until then it is nowhere else.
 SELECT e.id FROM executions e WHERE e.project_id = :project_id
-  AND e.id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))} {FOR UPDATE SKIP LOCKED};
+  AND e.id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))}
+  AND NOT EXISTS (
+    WITH RECURSIVE rows (id, ended_at_us) AS (
+      SELECT c.id, c.completed_at_us FROM executions c WHERE c.project_id = :project_id AND c.parent_execution_id = e.id
+      UNION ALL SELECT c.id, c.completed_at_us FROM rows
+      JOIN executions c ON c.project_id = :project_id AND c.parent_execution_id = rows.id)
+    SELECT 1 FROM rows WHERE ended_at_us IS NULL)
+  AND NOT EXISTS (SELECT 1 FROM waits w WHERE w.execution_id = e.parent_execution_id AND w.key = e.step_key
+    AND w.batch_id = e.batch_id AND w.state = 'open') {FOR UPDATE SKIP LOCKED};
 
 -- name: delete_execution
 -- holds: execution=id
