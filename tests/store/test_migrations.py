@@ -168,6 +168,11 @@ import asyncio, sys
 from perdure.store import migrate, postgres_link, sqlite
 from perdure.store.open import open_store
 
+if sys.argv[2:]:
+    known, more = migrate.migrations, migrate.Migration(int(sys.argv[2]), "more", *sys.argv[3:])
+    for module in (postgres_link, sqlite):
+        module.migrations = lambda dialect: [*known(dialect), more]
+
 def stopping(sql):
     for n, statement in enumerate(migrate.statements(sql)):
         if n == 1:
@@ -184,13 +189,17 @@ asyncio.run(open_store(sys.argv[1]))
 class Stopped:
     """A process that has done the first statement of a migration, and goes no further."""
 
-    def __init__(self, place: str) -> None:
-        command = [sys.executable, "-c", STOPS, place]
+    def __init__(self, place: str, more: Migration | None = None) -> None:
+        named = [] if more is None else [str(more.number), more.sql, "yes" if more.compatible else ""]
+        command = [sys.executable, "-c", STOPS, place, *named]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
         assert self._process.stdout is not None and self._process.stdout.readline() == "in the middle\n"
 
     def __enter__(self) -> "Stopped":
         return self
+
+    def go_on(self) -> None:
+        self._process.communicate()
 
     def kill(self) -> None:
         self._process.kill()
@@ -228,6 +237,32 @@ async def test_who_comes_while_another_migrates_waits_and_does_it_when_that_one_
         store = await opening
     await works(store)
     await store.close()
+
+
+@on_postgres
+async def test_who_comes_while_a_change_is_made_that_it_could_not_live_with_is_refused(url: str) -> None:
+    with Stopped(url, INCOMPATIBLE._replace(sql=ADDS)) as stopped:
+        opening = asyncio.create_task(open_store(url))
+        await until(lambda: _asked(url), 10, "the lock was asked for")
+        assert not opening.done()
+        stopped.go_on()
+        with pytest.raises(PerdureError, match=f"has schema {KNOWN + 1}, .* install a newer Perdure"):
+            await opening
+
+
+@on_postgres
+async def test_who_had_just_started_before_such_a_change_is_seen_at_its_end(url: str) -> None:
+    with Stopped(url, INCOMPATIBLE._replace(sql=ADDS)) as stopped:
+        session = await asyncpg.connect(url, server_settings={"application_name": "perdure write 1"})
+        stopped.go_on()
+        await session.close()
+    assert (await state_of(url)).schema == Schema(KNOWN, LEAST)
+
+
+@on_postgres
+async def test_nobody_waits_for_a_change_that_it_can_live_with(url: str) -> None:
+    with Stopped(url, COMPATIBLE):
+        await opens(url)
 
 
 async def _asked(url: str) -> bool:

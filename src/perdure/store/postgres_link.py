@@ -37,6 +37,11 @@ LOOK_SECONDS_MAX = 86_400.0
 TIMELINE: Final = "CASE WHEN pg_is_in_recovery() THEN '' ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END"
 """The server's history: a standby that takes over begins a new one, and so does a restore from a base backup."""
 LOCK: Final = 0x50455244  # "PERD"
+_MIGRATES: Final = f"pg_try_advisory_xact_lock({LOCK})"
+_STERN_LOCK: Final = 0x50455253  # "PERS"
+_CHANGES: Final = f"pg_try_advisory_xact_lock({_STERN_LOCK})"
+"""Held while the schema is changed such that the release before could not go on."""
+_STARTS: Final = f"pg_try_advisory_xact_lock_shared({_STERN_LOCK})"
 _SERVERS: Final = (
     # A pooler keeps connections, under the name of whoever used them last; a server that lives uses one every second,
     # and listens on one of its own.
@@ -245,7 +250,9 @@ async def prepare(link: Link) -> str:
     try:
         connection = await link.get()
         if (await _known_schema(connection)).number < len(migrations("postgres")):
-            await _alone(connection, lambda: _migrate(connection))
+            await _holding(_MIGRATES, connection, lambda: _migrate(connection))
+        else:  # a newer release may be about to change it
+            await _holding(_STARTS, connection, lambda: _known_schema(connection))
         # What servers that were killed left behind; nobody asks after a commit for longer than some seconds.
         await connection.execute("DELETE FROM commits WHERE made_at < now() - INTERVAL '1 day'")
         epoch = await connection.fetchval("SELECT value FROM meta WHERE name = 'epoch'")
@@ -319,16 +326,16 @@ async def _known_schema(connection: Connection) -> Schema:
     return schema
 
 
-async def _alone(connection: Connection, work: Callable[[], Awaitable[None]]) -> None:
-    """Do something while no other server does it. The lock is asked for again and again, never waited for: whoever
-    waits for a lock inside a transaction holds up those that build indexes beside it."""
+async def _holding(lock: str, connection: Connection, work: Callable[[], Awaitable[object]]) -> None:
+    """Do something while no other server is at what does not go with it. The lock is asked for again and again, never
+    waited for: whoever waits for a lock inside a transaction holds up those that build indexes beside it."""
     loop = asyncio.get_running_loop()
     until = loop.time() + MIGRATE_SECONDS_MAX
     while True:
         why = "another server is at it"
         try:
             async with connection.transaction(isolation="read_committed"):
-                if await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", LOCK):
+                if await connection.fetchval(f"SELECT {lock}"):
                     await work()
                     return
         except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
@@ -359,7 +366,10 @@ async def _no_servers(connection: Connection, pending: Sequence[Migration]) -> N
 async def _migrate(connection: Connection) -> None:
     schema = await _known_schema(connection)  # again: another server may have been faster
     pending = migrations("postgres")[schema.number :]
-    if schema.number and not all(migration.compatible for migration in pending):
+    stern = bool(schema.number) and not all(migration.compatible for migration in pending)
+    if stern:
+        if not await connection.fetchval(f"SELECT {_CHANGES}"):
+            raise asyncpg.LockNotAvailableError("a server is starting")
         await _no_servers(connection, pending)
     # To build an index on a large table takes as long as it takes; but nobody else is to wait long before it begins.
     waits = f"{MIGRATE_LOCK_SECONDS * 1_000:.0f}ms"
@@ -368,6 +378,8 @@ async def _migrate(connection: Connection) -> None:
         for statement in statements(migration.sql):
             await connection.execute(statement, timeout=LOOK_SECONDS_MAX)
         logger.info("The database has schema %d now (%s).", migration.number, migration.name)
+    if stern:  # who had just started when it began has a session by now
+        await _no_servers(connection, pending)
     if pending:
         schema = schema.after(pending)
         for statement in statements(postgres_settings()):
