@@ -161,6 +161,40 @@ async def test_servers_that_could_not_live_with_a_change_are_not_surprised_by_it
     assert (await state_of(url)).schema == Schema(KNOWN + 1, KNOWN + 1)
 
 
+@on_postgres
+async def test_a_server_that_was_cut_off_meanwhile_does_not_come_back_to_what_it_does_not_know(
+    url: str, pretend: Pretend
+) -> None:
+    running = await open_store(url)
+    await works(running)
+    pretend(INCOMPATIBLE)
+    with pytest.raises(PerdureError, match="stop all of them"):
+        await open_store(url)
+    async with asyncio.TaskGroup() as group:
+        newer = group.create_task(open_store(url))
+        while not newer.done():  # as if the network to it were cut
+            await _cut_off(url)
+    pretend()
+    with pytest.raises(PerdureError, match="install a newer Perdure"):
+        await World.make(running)
+    await running.close()
+    pretend(INCOMPATIBLE)
+    await works(newer.result())
+    await newer.result().close()
+
+
+async def _cut_off(url: str) -> None:
+    """End the sessions of servers."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND application_name ~ '^perdure (write|sweep|read|scan|listen) '"
+        )
+    finally:
+        await connection.close()
+
+
 # --- a death in the middle --------------------------------------------------------------------------------------------
 
 STOPS = """

@@ -204,6 +204,9 @@ class Link:
                 "The server has synchronous_commit=off: a crash of it would take back what was acknowledged. Set it to "
                 "on for this database or role, or add allow_data_loss=on to the store's address."
             )
+        # Each time: a newer release may have changed it while this connection was lost.
+        if problem := (await schema_in(connection)).too_new(len(migrations("postgres"))):
+            raise NotOurDatabase(f"The database {problem}")
 
     async def again(self, until: float) -> Connection:
         """The connection, tried again with growing pauses until that time of the loop. Raises Lost."""
@@ -308,7 +311,7 @@ async def schema_in(connection: Connection) -> Schema:
         return Schema(0, 0)
     try:
         rows = await connection.fetch("SELECT name, value FROM meta WHERE name IN ('schema', 'schema_least')")
-    except asyncpg.PostgresError:
+    except (asyncpg.SyntaxOrAccessError, asyncpg.DataError):  # no such column, of another type, or not for us
         rows = []
     found = {name: int(value) for name, value in rows}
     if "schema" not in found:
