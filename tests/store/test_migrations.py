@@ -2,8 +2,10 @@
 
 import asyncio
 import itertools
+import os
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from tests import databases, postgres
 from tests.faults.cluster import until
 from tests.store.world import World, step
 
-from perdure.store import outside, postgres_link, sqlite
+from perdure.store import moving, outside, postgres_link, sqlite
 from perdure.store.interface import Store
 from perdure.store.migrate import Migration, Schema, migrations
 from perdure.store.moving import move
@@ -327,6 +329,27 @@ async def test_a_store_is_not_moved_by_a_release_that_does_not_know_all_of_it(
         await move(source, empty, now_us=1, tell=lambda table, rows: None)
     pretend(COMPATIBLE)
     await move(source, empty, now_us=1, tell=lambda table, rows: None)
+
+
+@on_postgres
+async def test_large_payloads_are_moved_a_few_at_a_time(
+    empty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = str(tmp_path / "perdure.db")
+    await opens(source)
+    with apsw.Connection(source) as file:
+        for n in range(60):
+            file.execute("INSERT INTO large_payloads VALUES (?, ?)", (f"e{n}", os.urandom(200_000)))
+    file.close()
+    monkeypatch.setattr(moving, "BYTES_AT_ONCE", 1 << 20)
+    tracemalloc.start()
+    try:
+        found = await move(source, empty, now_us=1, tell=lambda table, rows: None)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found["large_payloads"].rows == 60
+    assert peak < 6_000_000, "half of them"
 
 
 async def test_a_file_stays_as_it_is_when_its_target_cannot_be_had(tmp_path: Path, pretend: Pretend) -> None:

@@ -23,6 +23,8 @@ from perdure.store.verbs import claims
 from perdure.wire.errors import Conflict, PerdureError
 
 AT_ONCE: Final = 1_000
+BYTES_AT_ONCE: Final = 64 << 20
+"""How much is read back at once: a row may have a payload of megabytes."""
 SECONDS_MAX: Final = 86_400.0
 _TAKEN: Final = "The target holds a store already; name an empty database."
 
@@ -45,17 +47,23 @@ class Digest:
 
     def __init__(self) -> None:
         self.rows = 0
+        self.largest = 0
+        """The bytes of the largest row."""
         self._sum = 0
 
     def add(self, row: Iterable[object]) -> None:
         one = hashlib.blake2b(digest_size=32)
+        size = 0
         for value in row:
             if isinstance(value, bytes):
                 one.update(b"b%d:" % len(value) + value)
+                size += len(value)
             else:
                 text = str(value).encode("utf-8", "surrogatepass")
                 one.update(f"{type(value).__name__}{len(text)}:".encode() + text)
+                size += len(text)
         self.rows += 1
+        self.largest = max(self.largest, size)
         self._sum = (self._sum + int.from_bytes(one.digest())) % (1 << 256)
 
     def checked(self) -> Checked:
@@ -117,7 +125,7 @@ async def _copy(file: apsw.Connection, connection: Connection, tell: Callable[[s
         there = Digest()
         rows = _rows(file, table, columns, there)
         await connection.copy_records_to_table(table, records=rows, columns=columns, timeout=SECONDS_MAX)
-        here = await _read_back(connection, table, columns)
+        here = await _read_back(connection, table, columns, at_once=BYTES_AT_ONCE // max(there.largest, 1))
         if here != there.checked():
             raise NotTheSame(
                 f"Table {table!r} has {there.rows} rows in the file and {here.rows} in the database, or they differ; "
@@ -148,10 +156,10 @@ async def _rows(
         yield row
 
 
-async def _read_back(connection: Connection, table: str, columns: list[str]) -> Checked:
+async def _read_back(connection: Connection, table: str, columns: list[str], *, at_once: int) -> Checked:
     digest = Digest()
     cursor = await connection.cursor(_select(table, columns), timeout=SECONDS_MAX)
-    while rows := await cursor.fetch(AT_ONCE, timeout=SECONDS_MAX):
+    while rows := await cursor.fetch(min(max(at_once, 1), AT_ONCE), timeout=SECONDS_MAX):
         for row in rows:
             digest.add(row)
     return digest.checked()
