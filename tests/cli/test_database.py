@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -245,6 +246,35 @@ def test_a_copy_that_differs_is_not_kept(house: House, target: str) -> None:
     assert "'api_keys'" in house.run("store", "copy", "perdure.db", target, code=2).stderr
     execute(target, "DROP TRIGGER spoil ON api_keys")
     assert house.json("store", "copy", "perdure.db", target)["tables"]["api_keys"]["rows"] == 1
+
+
+@on_postgres
+@pytest.mark.parametrize(
+    "fails", ["RAISE EXCEPTION ''no space''", "PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW"]
+)
+def test_a_copy_that_the_database_breaks_off_is_told_and_repeated(house: House, target: str, fails: str) -> None:
+    house.run("keys", "create", "one")
+    house.run("migrate", "--database", target)
+    execute(
+        target,
+        f"CREATE FUNCTION fails() RETURNS trigger AS 'BEGIN {fails}; END' LANGUAGE plpgsql",
+        "CREATE TRIGGER fails BEFORE INSERT ON api_keys FOR EACH ROW EXECUTE FUNCTION fails()",
+    )
+    assert "nothing was kept" in house.run("store", "copy", "perdure.db", target, code=2).stderr
+    execute(target, "DROP TRIGGER fails ON api_keys")
+    assert house.json("store", "copy", "perdure.db", target)["tables"]["api_keys"]["rows"] == 1
+
+
+@on_postgres
+def test_a_role_that_may_not_look_is_told(house: House, target: str) -> None:
+    house.run("migrate", "--database", target)
+    role = "onlooker"
+    execute(target, f"DROP ROLE IF EXISTS {role}", f"CREATE ROLE {role} LOGIN", f"GRANT SELECT ON meta TO {role}")
+    address = re.sub("//([^/]*@)?", f"//{role}@", target, count=1)
+    try:
+        assert "permission denied" in house.run("db", "size", "--database", address, code=2).stderr
+    finally:
+        execute(target, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
 
 @on_postgres

@@ -16,11 +16,11 @@ from typing import Any, Final, NamedTuple
 import apsw
 from uuid_utils import uuid4
 
-from perdure.store.postgres_link import Connection, Link, look, parse_url, prepare, schema_at, schema_in
+from perdure.store.postgres_link import BROKEN, Connection, Link, look, parse_url, prepare, schema_at, schema_in
 from perdure.store.sqlite import SQLiteStore
 from perdure.store.sqlite import schema_in as schema_in_file
 from perdure.store.verbs import claims
-from perdure.wire.errors import Conflict, PerdureError
+from perdure.wire.errors import Conflict, PerdureError, Unavailable
 
 AT_ONCE: Final = 1_000
 BYTES_AT_ONCE: Final = 64 << 20
@@ -72,7 +72,8 @@ class Digest:
 
 async def move(source: str, target: str, *, now_us: int, tell: Callable[[str, int], None]) -> dict[str, Checked]:
     """Copy a file's store into a database, verified; answers each table's count and hash. `tell` hears of each table
-    that is there. Raises StoreInUse, NotOurFile, NotOurDatabase, Conflict when the target is not empty, NotTheSame."""
+    that is there. Raises StoreInUse, NotOurFile, NotOurDatabase, Conflict when the target is not empty, NotTheSame,
+    Unavailable."""
     await _empty(target)  # before the file is touched
     # Opened as a server would: it is locked, checked, and brought up to date.
     store = SQLiteStore(source)
@@ -93,6 +94,11 @@ async def move(source: str, target: str, *, now_us: int, tell: Callable[[str, in
                 found = await _copy(file, connection, tell)
             await connection.execute("ANALYZE", timeout=SECONDS_MAX)
             return found
+        except BROKEN as error:
+            raise Unavailable(
+                f"The database failed ({type(error).__name__}: {error}), and nothing was kept, unless its copy was "
+                "complete: copy again, and you are told."
+            ) from error
         finally:
             await link.close()
             file.close()

@@ -131,6 +131,10 @@ def is_lost(error: BaseException, connection: Connection | None = None) -> bool:
     return connection is not None and connection.is_closed()
 
 
+BROKEN: Final = (Lost, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""What may come of asking the database, with an end of the connection or without."""
+
+
 class Link:
     """A connection that is opened when it is needed and again when it is lost."""
 
@@ -281,7 +285,7 @@ async def schema_at(url: str) -> Schema:
     link = Link(parse_url(url), "look")
     try:
         return await _known_schema(await link.get())
-    except Lost as error:
+    except BROKEN as error:
         raise Unavailable(f"The database cannot be used: {error}.") from error
     finally:
         await link.close()
@@ -298,7 +302,7 @@ async def look(url: str, texts: Mapping[str, str]) -> dict[str, Rows]:
             async with connection.transaction(readonly=True):
                 await connection.execute("SET LOCAL statement_timeout = 0")
                 found[name] = [tuple(row) for row in await connection.fetch(text, timeout=LOOK_SECONDS_MAX)]
-    except Lost as error:
+    except BROKEN as error:
         raise Unavailable(f"The database cannot be used: {error}.") from error
     finally:
         await link.close()
