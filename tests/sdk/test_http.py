@@ -807,3 +807,27 @@ async def test_a_report_that_cannot_be_written_is_refused_like_any_other(served:
             await transport.report(ReportRequest("w", "epoch", [item]))
     finally:
         await transport.close()
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 500, 502, 504])
+async def test_what_somebody_on_the_way_says_is_no_failure_of_what_a_worker_runs(
+    served: Served, client: Client, relay: Relay, status: int
+) -> None:
+    """A load balancer whose server is away, or that lets nobody through at the moment."""
+    page = b"<html>not now</html>"
+    no = b"HTTP/1.1 %d No\r\ncontent-length: %d\r\n\r\n%s" % (status, len(page), page)
+    barred = iter([no, no])
+
+    def spoil(number: int, answer: bytes) -> bytes:
+        return next(barred, answer) if b"/report " in relay.requests[number - 1] else answer
+
+    relay.spoil = spoil
+    transport = HttpTransport(relay.url, served.key)
+    worker = Worker(transport, app, lease=HttpLease([served.server.url], served.key), grace_seconds=5)
+    await worker.start()
+    try:
+        assert await (await client.start(doubled, 3)).result() == 6
+    finally:
+        await worker.drain()
+        await transport.close()
+    assert next(barred, None) is None

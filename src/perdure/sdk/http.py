@@ -253,6 +253,8 @@ class HttpTransport:
             what = (
                 f"{server.url} answered with status {response.status} and no word of Perdure's; is it the right server?"
             )
+            if response.status in (502, 504):  # said by somebody on the way, who may have passed it on
+                return UnknownOutcome(what)
             return from_code("", what, status=response.status)
         text = found.error
         if response.status == 401 and not self._has_key:

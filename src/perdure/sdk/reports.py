@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from perdure.sdk.replay.calls import STEP, STEP_FAILED
+from perdure.wire.errors import Forbidden, NotFound, PerdureError, Unauthorized
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import Kind, Row
 from perdure.wire.requests import (
@@ -16,6 +17,14 @@ from perdure.wire.requests import (
     Summarize,
     TimerFired,
 )
+
+
+def is_refused(error: PerdureError) -> bool:
+    """Whether an error says something about what was reported. Others are about the worker, whose key may be gone, or
+    come from somebody on the way who knows nothing of Perdure."""
+    return not (
+        error.retryable or type(error) is PerdureError or isinstance(error, (Unauthorized, Forbidden, NotFound))
+    )
 
 
 def size_of(entry: Entry) -> int:

@@ -418,7 +418,7 @@ class Worker:
                     await self.start_over()
                 return
             except PerdureError as error:
-                if not error.retryable:
+                if reports.is_refused(error):
                     await self._refused(runners, request.items, error)
                     return
                 problem = error
