@@ -519,7 +519,24 @@ async def test_work_that_nobody_serves_is_told(world: World) -> None:
     look = looks.unserved(before_us=world.now_us + 1)
     assert await world.store.scan(look) == []
     await world.lose()
-    assert await world.store.scan(look) == [(PROJECT, "d", 3, world.now_us - 13_000_000)]
+    assert await world.store.scan(look) == [(PROJECT, "d", None, 3, world.now_us - 13_000_000)]
+
+
+async def test_work_that_began_on_a_python_that_nobody_runs_any_more_is_told(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Workers of its deployment are there, and none of them may take it: it would wait without a word."""
+    await world.running()
+    await world.lose()
+    await world.register("newer", python="3.13")
+    await world.start()
+    world.advance(100)
+    engine = Engine(world.store, clock=ManualClock(world.now_us))
+    (alarm,) = [loop for loop in LOOPS if loop.name == "alarm"]
+    for _ in range(2):
+        await alarm.round(engine)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("1 executions of deployment 'd' began on Python 3.12,")
 
 
 async def test_an_execution_of_long_ago_reads_like_a_new_one(world: World) -> None:

@@ -119,7 +119,7 @@ class Engine:
         registration. Not 0 later: leases that are too long are still to be brought in line."""
         self.overdue_after = moves.FIRST
         self.prune_after = ("", "")
-        self.alarmed: set[tuple[str, str]] = set()
+        self.alarmed: set[tuple[str, str, str | None]] = set()
         self.refused: set[str] = set()
         """Loops whose last round found no store."""
         self._news: dict[str, set[str]] = {}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from perdure.engine.clock import boottime_us
 from perdure.store.verbs import claims, deployments, looks, moves
+from perdure.store.verbs.push_workers import PYTHON as PUSHED
 from perdure.wire.errors import Unavailable
 from perdure.wire.status import HELD, Phase
 
@@ -194,19 +195,23 @@ async def _prune(engine: Engine) -> float:
 
 async def _alarm(engine: Engine) -> float:
     """One log line for ready work that no worker serves."""
-    for project_id, deployment_id, amount, since_us in await engine.store.scan(
+    for project_id, deployment_id, python, amount, since_us in await engine.store.scan(
         looks.unserved(before_us=engine.clock.now_us() - 60_000_000)
     ):
-        if (project_id, deployment_id) not in engine.alarmed:
-            engine.alarmed.add((project_id, deployment_id))
+        if (project_id, deployment_id, python) not in engine.alarmed:
+            engine.alarmed.add((project_id, deployment_id, python))
             waited = (engine.clock.now_us() - since_us) / 1e6
+            began = python not in (None, PUSHED)
             logger.warning(
-                "%d executions of deployment %r are ready for up to %.0f s and no worker serves it; start one with "
-                "`perdure work --deployment %s …`.",
+                "%d executions of deployment %r %sare ready for up to %.0f s and no worker %s; start one with "
+                "`perdure work --deployment %s …`%s.",
                 amount,
                 deployment_id,
+                f"began on Python {python}, " if began else "",
                 waited,
+                "of it runs that" if began else "serves it",
                 shlex.quote(deployment_id),
+                f" on Python {python}" if began else "",
             )
     return engine.spread(60.0)
 

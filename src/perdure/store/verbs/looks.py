@@ -330,7 +330,8 @@ async def counts() -> dict[str, Rows]:
 
 @verb
 async def unserved(*, before_us: int) -> Rows:
-    """Deployments with ready work and without a worker: project, deployment, how many, since when."""
+    """Deployments with ready work and without a worker: project, deployment, the Python that it began on (None: it has
+    not begun), how many, since when."""
     return await query("unserved", before_us=before_us)
 
 
