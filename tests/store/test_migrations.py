@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import apsw
@@ -252,6 +252,25 @@ async def test_a_migration_that_is_killed_leaves_nothing(place: str) -> None:
     store = await open_store(place)
     await works(store)
     await store.close()
+
+
+def test_a_first_start_that_ends_at_any_statement_leaves_what_the_next_one_can_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for last in range(1, 20):
+        path, left = str(tmp_path / f"{last}.db"), itertools.count(-last, 1)
+
+        def ends(cursor: apsw.Cursor, sql: str, values: object, left: Iterator[int] = left) -> bool:
+            return next(left) < 0
+
+        monkeypatch.setattr(apsw, "connection_hooks", [lambda one, ends=ends: setattr(one, "exec_trace", ends)])
+        with pytest.raises(sqlite.NotOurFile, match="cannot be opened"):
+            sqlite.SQLiteStore(path)
+        monkeypatch.undo()
+        asyncio.run(opens(path))
+        file = apsw.Connection(path)
+        assert (file.pragma("auto_vacuum"), sqlite.schema_in(file).number) == (2, KNOWN), last
+        file.close()
 
 
 def place_is_empty(path: str) -> bool:

@@ -171,7 +171,8 @@ class SQLiteStore:
             self._writer = self._connect(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
             execute = self._writer.execute
             if new:
-                execute(f"PRAGMA auto_vacuum=INCREMENTAL; PRAGMA application_id={APPLICATION_ID}")
+                # Both or none: a file that is not marked is nobody's, or somebody else's.
+                execute(f"BEGIN; PRAGMA auto_vacuum=INCREMENTAL; PRAGMA application_id={APPLICATION_ID}; COMMIT")
             else:
                 self._check()
             # One at a time: a text of several statements stops at the first that answers with a row.
