@@ -1,7 +1,12 @@
 """The error tree: every code that may travel is known on the other side."""
 
+import copy
+import pickle
+from collections.abc import Callable
+
 import pytest
 
+from perdure.sdk.errors import ExecutionFailed, Fatal, RetryAfter, StepFailed
 from perdure.wire import errors
 from perdure.wire.errors import PerdureError, error_classes, from_code
 
@@ -44,3 +49,30 @@ def test_the_docstring_draws_the_whole_tree() -> None:
     assert set(drawn) == {kind.__name__ for kind in error_classes()} - {"PerdureError"}
     for kind in error_classes()[1:]:
         assert str(kind.status) in drawn[kind.__name__]
+
+
+class OutOfStock(Fatal):
+    def __init__(self, sku: int) -> None:  # and not that of `Fatal`
+        self.sku = sku
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.BadValue("input.n: no", {"path": "n"}),
+        RetryAfter(30),
+        RetryAfter(30, "busy"),
+        StepFailed("no route", type="OSError", key="get", name="get", tries=3),
+        ExecutionFailed("no route", execution_id="e-1", type="OSError"),
+        OutOfStock(7),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("copied", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))], ids=["copy", "pickle"])
+def test_an_error_comes_out_of_another_process_as_it_went_in(
+    error: PerdureError, copied: Callable[[PerdureError], PerdureError]
+) -> None:
+    """As out of a step that hands its work to a pool of processes, which breaks by an error that cannot be read."""
+    again = copied(error)
+    assert type(again) is type(error)
+    assert (str(again), again.args, vars(again)) == (str(error), error.args, vars(error))

@@ -56,6 +56,14 @@ class PerdureError(Exception):
         self.message = message
         self.details = details
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Copies, and those that come out of another process, are not made by `__init__`: each class has its own."""
+        return _made_again, (type(self), self.args), vars(self)
+
+
+def _made_again(kind: type[PerdureError], args: tuple[object, ...]) -> PerdureError:
+    return kind.__new__(kind, *args)
+
 
 class BadRequest(PerdureError):
     code = "BAD_REQUEST"
