@@ -44,7 +44,7 @@ from perdure.sdk.payloads.fingerprints import fingerprint
 from perdure.sdk.payloads.hints import Hints, hints_of
 from perdure.sdk.payloads.values import decode, encode
 from perdure.wire.codec import check_json
-from perdure.wire.errors import BadValue
+from perdure.wire.errors import BadValue, PerdureError
 
 if TYPE_CHECKING:
     from elsewhere import Context  # type: ignore[import-not-found]
@@ -891,6 +891,11 @@ class Wordless(Exception):
         return 5  # type: ignore[return-value]
 
 
+class Forgetful(PerdureError):
+    def __init__(self, order_id: int) -> None:  # and not that of its base
+        self.order_id = order_id
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [
@@ -898,6 +903,7 @@ class Wordless(Exception):
         (ValueError("two\nlines"), "two\nlines"),
         (Unspeakable(), "(the error's text could not be read)"),
         (Wordless(), "(the error's text could not be read)"),
+        (Forgetful(7), "7"),
         (type("Odd\x1bName" * 100, (Exception,), {})("x"), "x"),
         (ExceptionGroup("several", [ValueError("a"), Unspeakable()]), "several (2 sub-exceptions)"),
         (ValueError(Plain), None),

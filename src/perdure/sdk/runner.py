@@ -25,7 +25,7 @@ from perdure.sdk.replay.calls import AGAIN, DONE, STARTING, STEP, STEP_FAILED, S
 from perdure.sdk.replay.failures import steps_to_blame
 from perdure.sdk.replay.machine import Machine
 from perdure.sdk.transcripts import Unread
-from perdure.sdk.tries import Tries
+from perdure.sdk.tries import Tries, unclear
 from perdure.wire.codec import scrub_text
 from perdure.wire.errors import BadValue
 from perdure.wire.records import Kind, Row
@@ -348,15 +348,24 @@ class Runner:
 
     def _failed(self, error: BaseException, *, with_detail: bool = True) -> Fail:
         """The workflow's failure, and whether it is tried again."""
-        detail = error_to_json(error, with_detail=with_detail)
-        workflow = self.worker.registry.workflows.get(self.claimed.workflow_id)
         delay: int | None = None
-        cancelling = self.machine is not None and self.machine.cancel_requested
-        if workflow is not None and not is_fatal(error) and not isinstance(error, Stuck) and not cancelling:
-            asked = error.seconds if isinstance(error, RetryAfter) else None
-            delay = delay_us(workflow.retry, self.claimed.retry_count + 1, random.random(), asked)
-        taken = self._to_take_back(error) if delay is not None else []
+        taken: list[str] = []
+        try:
+            delay = self._delay_us(error)
+            taken = self._to_take_back(error) if delay is not None else []
+        except Exception as wrong:  # what the error itself says of a pause, or of the group that it is
+            delay, error = None, unclear(error, wrong)
+        detail = error_to_json(error, with_detail=with_detail)
         return Fail(str(error_from_json(detail)), Raw(detail), delay, taken)
+
+    def _delay_us(self, error: BaseException) -> int | None:
+        """How long to wait before the workflow is tried again; None if it is not."""
+        workflow = self.worker.registry.workflows.get(self.claimed.workflow_id)
+        cancelling = self.machine is not None and self.machine.cancel_requested
+        if workflow is None or is_fatal(error) or isinstance(error, Stuck) or cancelling:
+            return None
+        asked = error.seconds if isinstance(error, RetryAfter) else None
+        return delay_us(workflow.retry, self.claimed.retry_count + 1, random.random(), asked)
 
     def _to_take_back(self, error: BaseException) -> list[str]:
         """The keys of the steps that run again in the next attempt: those that ended this one, and those that were

@@ -158,9 +158,7 @@ class Tries:
             try:
                 done = self._failure(call, step, error, started_at_us, tries, expired=expired)
             except Exception as wrong:  # a predicate's, or what the error itself says of a pause
-                unclear = Fatal(f"{_words(error)}; and whether to try again could not be asked: {_words(wrong)}")
-                unclear.__cause__ = wrong
-                done = self._failure(call, step, unclear, started_at_us, tries, expired=expired)
+                done = self._failure(call, step, unclear(error, wrong), started_at_us, tries, expired=expired)
         if runner.gone or self._tasks.get(call.key) is not task:
             return
         del self._tasks[call.key]
@@ -188,6 +186,13 @@ class Tries:
             self._pause(call, until_us)
         name = call.name or call.key
         return StepDone(call.key, name, call.fingerprint, False, Raw(value), started_at_us, tries, last=delay is None)
+
+
+def unclear(error: BaseException, wrong: Exception) -> Fatal:
+    """What to record for an error of which it could not be found out whether it may be tried again."""
+    final = Fatal(f"{_words(error)}; and whether to try again could not be asked: {_words(wrong)}")
+    final.__cause__ = wrong
+    return final
 
 
 def _words(error: BaseException) -> str:

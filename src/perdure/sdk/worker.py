@@ -17,7 +17,7 @@ import logging
 import random
 import sys
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
@@ -285,14 +285,25 @@ class Worker:
         parked = self._parked.pop(claimed.id, None)
         if parked is not None:
             self._running[claimed.id] = parked
-            parked.again(claimed, now)
+            with self._outliving(parked):
+                parked.again(claimed, now)
             return
         runner = Runner(self, claimed, now)
         self._running[claimed.id] = runner
         if not self._looking:
             self._looking = True
             self.loop.call_later(NEWS_SECONDS, self._look_for_news)
-        runner.begin()
+        with self._outliving(runner):
+            runner.begin()
+
+    @contextlib.contextmanager
+    def _outliving(self, runner: Runner) -> Iterator[None]:
+        """One execution's trouble must not take the worker's other ones with it."""
+        try:
+            yield
+        except Exception as error:
+            logger.exception("Execution %s: the worker cannot go on with it.", runner.claimed.id)
+            runner.broke(error)
 
     def _look_for_news(self) -> None:
         """What a long step logs, and the progress it makes, leave before it ends."""
@@ -453,11 +464,8 @@ class Worker:
             self._answer(runners[0], items[0], ItemReply(problem=Problem(error.message, error.code)))
 
     def _answer(self, runner: Runner, item: ReportItem, answer: ItemReply) -> None:
-        try:
+        with self._outliving(runner):
             runner.on_reply(item, answer)
-        except Exception as error:  # one execution's trouble must not take the worker's other ones with it
-            logger.exception("Execution %s: the worker cannot go on with it.", runner.claimed.id)
-            runner.broke(error)
         if not runner.gone and runner.has_news:
             self.dirty(runner)
         elif not runner.gone and runner.has_emitted:

@@ -41,10 +41,12 @@ def error_to_json(error: BaseException, *, with_detail: bool = True) -> bytes:
 
 def _details(error: BaseException) -> dict[str, object] | None:
     """The details of one of our errors, if they can be recorded."""
-    details = error.details if isinstance(error, PerdureError) else None
-    if not details:
+    if not isinstance(error, PerdureError):
         return None
     try:
+        details = error.details  # a user's class may have forgotten to call ours, which sets them
+        if not details:
+            return None
         data = msgspec.json.encode(details)
         check_json(data, where="details")
     except Exception:  # whoever raised it may have put anything there; the error must be recorded all the same
