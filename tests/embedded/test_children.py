@@ -316,3 +316,39 @@ async def test_calling_a_workflow_runs_it_inside_the_caller(house: House) -> Non
         handle = await p.start(inline)
         assert await handle.result() == 14
         assert await keys_of(handle, Kind.STEP) == ["double", "double#2"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"priority": 1_001}, "`priority` must be -1000 to 1000, got 1001"),
+        ({"delay": 1e12}, "`delay_seconds` must be 0 to 316224000"),
+        ({"run_timeout_seconds": 0}, "`run_timeout_seconds` must be 1 to "),
+        ({"tags": {str(n): "" for n in range(11)}}, "`tags` may hold 10 entries, got 11"),
+        ({"session_id": "s", "on_conflict": "queue", "delay": 5}, "`on_conflict`: a turn begins at once"),
+    ],
+    ids=["priority", "delay", "run_timeout_seconds", "tags", "on_conflict"],
+)
+async def test_a_child_that_cannot_be_asked_for_is_refused_where_the_code_asks(
+    house: House, count: Counter, options: dict[str, Any], words: str
+) -> None:
+    """And not with the report, in which the outcomes of steps beside it would be lost, too."""
+    own = Registry()
+
+    @own.workflow
+    async def child(ctx: Context) -> None: ...
+
+    def note() -> int:
+        return count("note")
+
+    async def asks(ctx: Context) -> None:
+        await ctx.run_child(child, **options)
+
+    @own.workflow
+    async def parent(ctx: Context) -> str:
+        beside, refused = await asyncio.gather(ctx.step(note), asks(ctx), return_exceptions=True)
+        return f"{beside}: {type(refused).__name__}: {refused}"
+
+    async with house.open(own) as p:
+        said = await asyncio.wait_for((await p.start(parent)).result(), 60)
+    assert said.startswith(f"1: BadValue: {words}")

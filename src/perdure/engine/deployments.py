@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from perdure.engine.cursors import read_cursor, write_cursor
-from perdure.engine.executions import INT32_MAX, checked_cursor
+from perdure.engine.executions import checked_cursor
 from perdure.store.verbs import deployments, runs
 from perdure.store.verbs.deployments import FIRST_REGISTERED, Draining, RegistryPlace, StoredDeployment
 from perdure.store.verbs.runs import Run
 from perdure.wire.codec import KEY_BYTES_MAX, check_name
 from perdure.wire.errors import BadRequest, BadValue
 from perdure.wire.requests import QueueSpec
+from perdure.wire.starts import INT32_MAX
 from perdure.wire.workflows import RegisteredWorkflow, WorkflowType
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from msgspec import UNSET, structs
 from uuid_utils import uuid7
 
 from perdure.engine.dispatch import CHECK_US, LEASE_US, Dispatcher
-from perdure.engine.executions import AT_US_MAX, check_item, checked_id
+from perdure.engine.executions import check_item, checked_id
 from perdure.store.verbs import push_workers, pushed, saved_steps
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.push_workers import Pushed
@@ -32,6 +32,7 @@ from perdure.wire.public_push import (
     SetWaitingRequest,
 )
 from perdure.wire.requests import Started, StartItem
+from perdure.wire.starts import AT_US_MAX
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine

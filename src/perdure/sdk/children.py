@@ -19,6 +19,7 @@ from perdure.sdk.workflow import Queue, Workflow, named, payload_of
 from perdure.wire.codec import NAME_BYTES_MAX
 from perdure.wire.records import Kind, Row
 from perdure.wire.requests import StartChild, StartItem
+from perdure.wire.starts import check_options
 from perdure.wire.transcripts import OnConflict
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ def child_call(
         on_conflict=None if on_conflict is None else OnConflict(on_conflict),
         batch_id=batch_id,
     )
+    check_options(item)
     call = context.machine.new_call(
         Kind.CHILD_STARTED,
         name,
