@@ -130,6 +130,35 @@ async def test_builtins_are_steps_though_they_tell_nothing_of_their_result(house
         assert await keys_of(handle, Kind.STEP) == ["now", "max", "smallest", "second", "text"]
 
 
+async def test_a_class_is_a_step_that_gives_what_it_makes(house: House) -> None:
+    app = Registry()
+
+    @dataclasses.dataclass
+    class Stamp:
+        n: int
+        at: datetime = dataclasses.field(default_factory=lambda: datetime.now(UTC))
+
+    class Model(pydantic.BaseModel):
+        n: int
+
+    class Smaller(Model): ...
+
+    @app.workflow
+    async def makes(ctx: Context) -> list[str]:
+        made = [
+            await ctx.step(Stamp, 1),
+            await ctx.step("half", functools.partial(Stamp, at=datetime(2026, 1, 1, tzinfo=UTC)), 2),
+            await ctx.step(Model, n=3),
+            await ctx.step(Smaller, n=4),
+            await ctx.step(Decimal, "0.50"),
+            await ctx.step("text", str, 12),
+        ]
+        return [type(one).__name__ for one in made]
+
+    async with house.open(app) as p:
+        assert await (await p.start(makes)).result() == ["Stamp", "Stamp", "Model", "Smaller", "Decimal", "str"]
+
+
 async def test_a_decorated_step_just_runs_outside_of_workflows_and_inside_steps(house: House) -> None:
     app = Registry()
 

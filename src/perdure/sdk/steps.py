@@ -100,7 +100,7 @@ class StepPlan:
         self.fn = _body_of(fn)
         self.name = self.options.name or _name_of(self.fn)
         self.is_async = inspect.iscoroutinefunction(self.fn)
-        self.result_type: Any = hints_of(self.fn, context=False).result if _has_hints(self.fn) else Any
+        self.result_type: Any = _result_of(self.fn)
 
 
 def plan_of(fn: Callable[..., Any]) -> StepPlan:
@@ -136,9 +136,13 @@ def _within_partials(fn: Callable[..., Any]) -> Callable[..., Any]:
     return fn
 
 
-def _has_hints(fn: Callable[..., Any]) -> bool:
+def _result_of(fn: Callable[..., Any]) -> Any:
     inner = _within_partials(fn)
-    return bool(getattr(inner, "__annotations__", None) or not isinstance(inner, types.FunctionType | type))
+    if isinstance(inner, type):
+        return Any if inner.__module__ == "builtins" else inner  # its signature tells of `__init__`, which gives None
+    if isinstance(inner, types.FunctionType) and not inner.__annotations__:
+        return Any
+    return hints_of(fn, context=False).result
 
 
 def _name_of(fn: Callable[..., Any]) -> str:
