@@ -1,6 +1,7 @@
 """The helpers for users' tests: that they find what they promise to find, and let pass what is right."""
 
 import asyncio
+import contextlib
 import doctest
 import re
 import time
@@ -11,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from perdure import Client, Context, ExecutionFailed, Fatal, Handle, Registry, step
+from perdure import Client, Context, ExecutionCancelled, ExecutionFailed, Fatal, Handle, Registry, step
 from perdure import testing as testing_module
 from perdure.sdk.steps import current_step
 from perdure.testing import ManualClock, StepRanAgain, crash_everywhere, embedded
+from perdure.wire.errors import NotCancellable
 from perdure.wire.status import Phase
 
 app = Registry()
@@ -146,6 +148,39 @@ async def test_the_outside_world_may_take_part() -> None:
 async def test_a_failure_is_an_outcome_too() -> None:
     report = await crash_everywhere(fails, 1, registry=app)
     with pytest.raises(ExecutionFailed, match="no such luck"):
+        _ = report.result
+
+
+async def test_a_failure_that_names_an_execution_is_an_outcome_too() -> None:
+    """Each run's executions have ids of their own."""
+    app = Registry()
+
+    @app.workflow
+    async def fails(ctx: Context) -> None:
+        raise ValueError("no route")
+
+    @app.workflow
+    async def parent(ctx: Context) -> None:
+        await ctx.run_child(fails)
+
+    report = await crash_everywhere(parent, registry=app)
+    with pytest.raises(ExecutionFailed, match=r"child fails \([0-9a-f-]{36}\) failed: ValueError: no route"):
+        _ = report.result
+
+
+async def test_a_cancel_is_an_outcome_too() -> None:
+    app = Registry()
+
+    @app.workflow
+    async def waits(ctx: Context) -> None:
+        await ctx.suspend("question")
+
+    async def during(client: Client, handle: Handle[Any]) -> None:
+        with contextlib.suppress(NotCancellable):
+            await handle.cancel()
+
+    report = await crash_everywhere(waits, during=during, registry=app)
+    with pytest.raises(ExecutionCancelled):
         _ = report.result
 
 

@@ -21,7 +21,7 @@ import asyncio
 import contextlib
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final, Generic, Literal, TypeVar
@@ -274,12 +274,19 @@ async def crash_everywhere(
 class _Outcome:
     """How an execution ended."""
 
-    def __init__(self, result: Any, error: ExecutionFailed | None) -> None:
+    def __init__(self, result: Any, error: ExecutionFailed | None, ids: Iterable[str] = ()) -> None:
         self.result = result
         self.error = error
+        self._ids = ids
+        """Of all executions of the run: another one's have others, and an error may name them."""
 
     def key(self) -> object:
-        return self.result if self.error is None else (type(self.error), self.error.type, str(self.error))
+        if self.error is None:
+            return self.result
+        said = str(self.error)
+        for id in self._ids:
+            said = said.replace(id, "(id)")
+        return type(self.error), self.error.type, said
 
     def words(self) -> str:
         if self.error is None:
@@ -362,7 +369,8 @@ class _Plan:
                 await helping
             return _Outcome(await waiting, None)
         except ExecutionFailed as error:
-            return _Outcome(None, error)
+            executions = await _all_executions(bench.engine, await bench.engine.projects.default())
+            return _Outcome(None, error, [one.id for one in executions])
         finally:
             for task in (helping, waiting):
                 task.cancel()
