@@ -1002,6 +1002,14 @@ def wrapped(*args: Any, **kwargs: Any) -> Any:
     raise NotImplementedError
 
 
+async def gathered(ctx: object, *inputs: Item) -> int:
+    raise NotImplementedError
+
+
+async def unwrapped(*args: object, **kwargs: object) -> int:
+    raise NotImplementedError
+
+
 @pytest.mark.parametrize(
     ("fn", "context", "hints"),
     [
@@ -1015,6 +1023,8 @@ def wrapped(*args: Any, **kwargs: Any) -> Any:
         (wrapped, True, Hints(Item, list[Customer], True)),
         (functools.partial(order, input=ITEM), True, Hints(Any, list[Customer], False)),
         (functools.partial(step, loud=True), False, Hints(Item, UUID, True)),
+        (gathered, True, Hints(Item, int, True, has_default=True)),
+        (unwrapped, True, Hints(Any, int, True, has_default=True)),
     ],
     ids=[
         "workflow",
@@ -1027,6 +1037,8 @@ def wrapped(*args: Any, **kwargs: Any) -> Any:
         "wrapped",
         "partial workflow",
         "partial step",
+        "gathered",
+        "unwrapped",
     ],
 )
 def test_hints_are_read_from_the_function(fn: Callable[..., Any], context: bool, hints: Hints) -> None:

@@ -36,11 +36,17 @@ def hints_of(fn: Callable[..., Any], *, context: bool = True) -> Hints:
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
     ]
     inputs = positional[1 if context else 0 :]
+    rest = next((one for one in signature.parameters.values() if one.kind is one.VAR_POSITIONAL), None)
+    if not inputs and rest is not None:
+        # It goes into `*args`; so may the context, as in a decorator's wrapper, and their hint is not the input's then.
+        inputs = [rest if positional or not context else rest.replace(annotation=Any)]
     hint = _resolve(fn, f"parameter {inputs[0].name!r}", inputs[0].annotation) if inputs else Any
     result = _resolve(fn, "the result", signature.return_annotation)
     if not inspect.iscoroutinefunction(fn) and typing.get_origin(result) in _AWAITABLES:
         result = typing.get_args(result)[-1]
-    has_default = bool(inputs) and inputs[0].default is not inspect.Parameter.empty
+    has_default = bool(inputs) and (
+        inputs[0].default is not inspect.Parameter.empty or inputs[0].kind is inputs[0].VAR_POSITIONAL
+    )
     return Hints(input=hint, result=result, takes_input=bool(inputs), has_default=has_default)
 
 
