@@ -4,8 +4,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
+import anyio
+import httpx2
 import pytest
+from mcp import MCPError
 from mcp.server.mcpserver import MCPServer
+from mcp.types import CONNECTION_CLOSED, INTERNAL_ERROR, INVALID_PARAMS, REQUEST_TIMEOUT
 from pydantic_ai import Agent, RunContext
 from pydantic_ai.mcp import MCPToolset
 from pydantic_ai.toolsets import AbstractToolset, DynamicToolset, FunctionToolset
@@ -15,8 +19,12 @@ from tests.embedded.house import keys_of
 
 from perdure import Registry
 from perdure.agents import Call, CallHook, durable
+from perdure.agents.failures import is_out_of_reach
+from perdure.sdk.errors import ExecutionFailed
 from perdure.testing import embedded
 from perdure.wire.records import Kind
+
+ASKED = httpx2.Request("GET", "http://crm.test/sse")
 
 
 def customer(number: int) -> str:
@@ -65,6 +73,78 @@ async def test_a_session_that_the_workers_program_holds_serves_all_steps(held: b
     async with toolset if held else nullcontext(), embedded(Registry(), parks=False) as p:
         assert "customer 8" in str(await clerk.run(p, "Who is 7?"))
     assert len(sessions) == 1 if held else len(sessions) > 2
+
+
+@pytest.mark.parametrize("broken", [{1, 2, 4}, {5}], ids=["looks", "call"])
+async def test_a_look_at_what_a_server_offers_is_tried_again_and_a_call_is_not(broken: set[int]) -> None:
+    """Each step opens a session: two at the first request's begin, the fifth for the second call."""
+    sessions = 0
+
+    @asynccontextmanager
+    async def lifespan(server: MCPServer) -> AsyncIterator[None]:
+        nonlocal sessions
+        sessions += 1
+        if sessions in broken:
+            raise ConnectionError("its database is away")
+        yield
+
+    server = MCPServer("crm", instructions="Ask for the number first.", lifespan=lifespan)
+    server.tool()(customer)
+    script = Script(call("customer", "c1", number=7), call("customer", "c2", number=8), told)
+    toolset = MCPToolset(server, id="crm", include_instructions=True)
+    async with embedded(Registry(clerk := durable(Agent(script.model, name="clerk", toolsets=[toolset])))) as p:
+        handle = await clerk.start(p, "Who is 7?")
+        if 5 in broken:
+            with pytest.raises(ExecutionFailed, match="its database is away"):
+                await handle.result()
+            assert set(script.asked.values()) == {1} and "mcp:customer:c2" in await keys_of(handle, Kind.STEP)
+        else:
+            assert "customer 8" in str(await handle.result())
+            again = await keys_of(handle, Kind.STEP_FAILED)
+            assert again == ["tools:crm:1", "tools:crm:1", "instructions:crm:1"]
+            assert all("Ask for the number first." in str(one) for one in script.instructions)
+
+
+async def test_a_mistake_in_the_function_of_a_toolset_fails_at_once() -> None:
+    made: list[Exception] = [KeyError("no such tenant"), ConnectionError("its registry is away")]
+    left = list(made)
+
+    def tools(ctx: RunContext[object]) -> AbstractToolset[Any]:
+        raise left.pop()
+
+    agent = Agent(Script("never").model, name="dynamic", toolsets=[DynamicToolset(tools, id="made")])
+    async with embedded(Registry(dynamic := durable(agent))) as p:
+        with pytest.raises(ExecutionFailed, match="no such tenant"):
+            await dynamic.run(p, "?")
+    assert not left
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (MCPError(CONNECTION_CLOSED, "Connection closed"), True),
+        (MCPError(REQUEST_TIMEOUT, "timed out"), True),
+        (MCPError(INTERNAL_ERROR, "Server returned an error response"), True),
+        (MCPError(INVALID_PARAMS, "no such cursor"), False),
+        (caused(RuntimeError("Client failed to connect"), httpx2.ConnectError("refused")), True),
+        (caused(RuntimeError("Client failed to connect"), FileNotFoundError("no such program")), False),
+        (caused(RuntimeError("Failed to initialize server session"), TimeoutError()), True),
+        (httpx2.HTTPStatusError("busy", request=ASKED, response=httpx2.Response(503)), True),
+        (httpx2.HTTPStatusError("no key", request=ASKED, response=httpx2.Response(401)), False),
+        (ExceptionGroup("", [httpx2.ReadTimeout("slow")]), True),
+        (ExceptionGroup("", [httpx2.ReadTimeout("slow"), TypeError("a mistake")]), False),
+        (anyio.ClosedResourceError(), True),
+        (AttributeError("a mistake"), False),
+    ],
+    ids=repr,
+)
+def test_which_failures_of_a_look_are_worth_another_try(error: Exception, again: bool) -> None:
+    assert is_out_of_reach(error) is again
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
-"""Which failures of a model are worth another try, and how a recorded one comes back as what it was."""
+"""Which failures of a model or of a toolset's server are worth another try, and how a recorded one comes back as what
+it was."""
 
 import re
 from collections.abc import Iterator
@@ -13,6 +14,12 @@ from pydantic_ai.tools import RunContext
 from perdure.sdk.errors import StepFailed
 
 TRANSIENT_STATUS: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_BROKEN: Final = frozenset({"TransportError", "BrokenResourceError", "ClosedResourceError", "EndOfStream"})
+"""Classes of broken connections, of the HTTP clients and streams that MCP's releases are made with. By name: each has
+its own, and none needs to be installed."""
+_MCP_TRANSIENT: Final = frozenset({-32000, -32001, -32603, 408})
+"""Codes of MCP: the connection is closed, the request timed out (-32001; 408 of older clients), or the server failed.
+The last is all that its client says of a status such as 503."""
 _HTTP: Final = re.compile(r"status_code: (\d{3}), model_name: (.*?), body: (.*)", re.DOTALL)
 _PLAIN: Final = {
     kind.__name__: kind
@@ -46,6 +53,26 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, exceptions.ModelHTTPError):
         return error.status_code in TRANSIENT_STATUS
     return isinstance(error, exceptions.ModelAPIError | ConnectionError | TimeoutError)
+
+
+def is_out_of_reach(error: BaseException) -> bool:
+    """Whether a server may well say what it offers when it is asked once more: it could not be reached, took too long,
+    or failed itself. Clients say that by a class, a status or a code, and wrap what they caught."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(is_out_of_reach, error.exceptions))
+    if is_transient(error) or any(kind.__name__ in _BROKEN for kind in type(error).__mro__):
+        return True
+    if (
+        _number(error, "response", "status_code") in TRANSIENT_STATUS
+        or _number(error, "error", "code") in _MCP_TRANSIENT
+    ):
+        return True
+    return error.__cause__ is not None and is_out_of_reach(error.__cause__)
+
+
+def _number(error: BaseException, part: str, name: str) -> int | None:
+    found = getattr(getattr(error, part, None), name, None)
+    return found if isinstance(found, int) else None
 
 
 def recorded_failure(failure: StepFailed, model_name: str) -> Exception:

@@ -30,6 +30,8 @@ from pydantic_ai.durable_exec import (
     ModelRequestParams,
     ToolsetCallToolId,
     ToolsetCallToolParams,
+    ToolsetGetInstructionsId,
+    ToolsetGetToolsId,
     durable_unit_scope,
     record_durable_unit,
 )
@@ -41,7 +43,7 @@ from pydantic_ai.usage import RunUsage
 
 from perdure.agents.budgets import ended_by, last_words
 from perdure.agents.calls import Call, hooked
-from perdure.agents.failures import is_transient, recorded_failure
+from perdure.agents.failures import is_out_of_reach, is_transient, recorded_failure
 from perdure.agents.limits import patient
 from perdure.agents.names import StepName, step_name
 from perdure.agents.outcomes import signal_of
@@ -60,6 +62,8 @@ ResultT = TypeVar("ResultT")
 TOOL_KEY: Final = "perdure"
 """Under this name a tool's metadata say how its calls are run: StepOptions, or False for a part of the agent's code."""
 MODEL_RETRY: Final = RetryPolicy(max_attempts=4, initial_seconds=1.0, max_seconds=60.0)
+"""Of a look at what a server offers, too: it may be repeated, unlike a call."""
+_LOOKS: Final = (ToolsetGetToolsId, ToolsetGetInstructionsId)
 
 
 class StepOptions(TypedDict, total=False):
@@ -187,6 +191,8 @@ class _Bound(BoundDurableOperation[ParamsT, WireT, ResultT], Generic[ParamsT, Wi
     async def _step(self, params: ParamsT, run: AgentRun, named: StepName, options: Any) -> Raw:
         """The operation as the next step of its name."""
         is_model = self._operation.config_role == "model"
+        chosen = as_policy(options.get("retry"))
+        looks = chosen is None and isinstance(self._operation.operation_id, _LOOKS)
         body = _Body(self._operation, params, run, self._backend)
         machine = run.ctx.machine
         asked = machine.new_call(
@@ -196,10 +202,10 @@ class _Bound(BoundDurableOperation[ParamsT, WireT, ResultT], Generic[ParamsT, Wi
             StepCall(
                 body.run,
                 (),
-                retry=as_policy(options.get("retry")) or (MODEL_RETRY if is_model else ONCE),
+                retry=chosen or (MODEL_RETRY if is_model or looks else ONCE),
                 timeout_seconds=options.get("timeout"),
                 result_type=Raw,
-                retry_if=is_transient if is_model else None,
+                retry_if=is_transient if is_model else is_out_of_reach if looks else None,
             ),
             key=run.keys.of(named),
         )
