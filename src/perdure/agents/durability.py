@@ -35,11 +35,13 @@ from pydantic_ai.toolsets import AbstractToolset
 
 from perdure.agents.approvals import Questions
 from perdure.agents.code_calls import HookedCode, marked_as_code
+from perdure.agents.refusals import refused
 from perdure.agents.runs import current_run
 from perdure.agents.steps import TOOL_KEY, JsonCodec, StepBackend, StepOptions, is_code, not_recordable
 from perdure.agents.stops import StopCondition, answer_now, withheld, without_calls
 from perdure.agents.streaming import Unstreamed, can_stream, emit_event, emit_events
 from perdure.agents.watchdog import watched
+from perdure.wire.agent_steps import ASKED_AGAIN
 
 CODEC: Final = JsonCodec()
 
@@ -131,8 +133,11 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
     ) -> ModelRequestContext:
         request_context = await super().before_model_request(ctx, request_context)
         run = current_run()
-        if run is not None and run.finishing is not None:
-            answer_now(run, request_context)
+        if run is not None:
+            for why in refused(request_context.messages, request_context.model_request_parameters):
+                run.ctx.log("%s%s", ASKED_AGAIN, why)
+            if run.finishing is not None:
+                answer_now(run, request_context)
         return request_context
 
     async def after_model_request(

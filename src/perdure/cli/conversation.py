@@ -3,21 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections import deque
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from perdure.wire.agent_steps import LIST, MODEL, SUMMARY, ModelAnswer, ToolUse, model_answer, tool_outcome, tool_step
+from perdure.wire.agent_steps import (
+    ASKED_AGAIN,
+    INSTRUCTIONS,
+    LIST,
+    MODEL,
+    SUMMARY,
+    ModelAnswer,
+    ToolUse,
+    model_answer,
+    tool_outcome,
+    tool_step,
+)
 from perdure.wire.records import Kind
-from perdure.wire.transcripts import LEAVE, TAKE
+from perdure.wire.transcripts import LEAVE, READ, TAKE
 
 if TYPE_CHECKING:
     from perdure.wire.records import Execution, Row
+    from perdure.wire.requests import LogLine
 
 SHOWN_MAX: Final = 2_000
 """Characters of one thing that was said."""
 _STEPS: Final = (Kind.STEP, Kind.STEP_FAILED)
-_FIRST: Final = (MODEL, LIST)
+_FIRST: Final = (MODEL, LIST, INSTRUCTIONS)
+_EXPIRED: Final = re.compile(r"~(?!code_)(?:.*?_)??((approve|ask_user|call|event)_.*)/timer(?:#\d+)?")
+"""The key of the timer of a question that an agent asked; it is in the journal once it is due."""
+_UNANSWERED: Final = {
+    "approve": "nobody allowed it in time, so the call was not made",
+    "ask_user": "the user did not answer in time",
+    "call": "it was not answered in time",
+    "event": "no answer came in time",
+}
 
 
 class Line(NamedTuple):
@@ -30,23 +52,31 @@ class Line(NamedTuple):
 
 
 def is_agent_run(rows: list[Row]) -> bool:
-    """Whether an agent ran in this execution, or failed at its first request."""
-    return any(
-        row.kind in _STEPS and (model_answer(row.name, _value(row)) is not None or (not row.ok and row.name in _FIRST))
-        for row in rows
-    )
+    """Whether an agent ran in this execution, failed at its first request, or had its message taken by another turn."""
+    return any(_is_an_agents(row) or _taken_by(row) is not None for row in rows)
 
 
-def conversation(one: Execution, rows: list[Row]) -> Iterator[Line]:
-    """What was said in an agent's run, in order."""
+def _is_an_agents(row: Row) -> bool:
+    if row.kind not in _STEPS:
+        return False
+    return model_answer(row.name, _value(row)) is not None or (not row.ok and row.name in _FIRST)
+
+
+def conversation(one: Execution, rows: list[Row], logged: Sequence[LogLine] = ()) -> Iterator[Line]:
+    """What was said in an agent's run, in order; with its log, also why the model was asked again."""
     from perdure.wire.agent_runs import decoded, user_message
 
     said = user_message(decoded(bytes(one.payload)))
     if said is not None:
         yield Line("user", _text(said))
     left = {id for row in rows if row.kind is Kind.TRANSCRIPT and row.name == LEAVE for id in _json(row)}
+    refusals = deque(line for line in logged if line.text.startswith(ASKED_AGAIN))
     for row in rows:
+        # What was refused came before the request that was made again, but may have been told after its row was.
+        while row.name == MODEL and refusals and refusals[0].at_us <= (row.started_at_us or row.at_us):
+            yield _refusal(refusals.popleft())
         yield from _lines(row, left)
+    yield from map(_refusal, refusals)
     if one.error is not None:
         yield Line("error", one.error, failed=True)
 
@@ -67,10 +97,14 @@ def _lines(row: Row, left: set[str]) -> Iterator[Line]:
     took = "" if row.started_at_us is None else duration(max(0, row.at_us - row.started_at_us))
     tries = f", {row.tries} tries" if row.tries > 1 else ""
     if row.kind is Kind.STEP_FAILED:
-        if row.name == "model.request" or tool_step(row.name, row.key) is not None:
+        if row.name in _FIRST or tool_step(row.name, row.key) is not None:
             yield Line(row.key or "", _error(row), f"{took}, is tried again", failed=True)
     elif row.kind is Kind.RESUME:
         yield Line("person", f"{row.key}: {_text(_json(row))}")
+    elif row.kind is Kind.TIMER and (expired := unanswered(row.key or "")) is not None:
+        yield Line("person", expired, failed=True)
+    elif (taker := _taken_by(row)) is not None:
+        yield Line("agent", f"answered together with an earlier message, in {taker}; the result is that of both")
     elif row.kind is Kind.CHILD and row.key is not None:
         yield Line("agent", f"{row.key} → {_text(_json(row))}", failed=not row.ok)
     elif row.kind is Kind.TRANSCRIPT and row.name == TAKE:
@@ -91,7 +125,31 @@ def _lines(row: Row, left: set[str]) -> Iterator[Line]:
         if tool is not None:
             yield Line("tool", f"{tool.name} → {_text(tool_outcome(bytes(row.value)))}", f"{took}{tries}")
         elif row.name is not None and row.name.startswith("guard."):
-            yield Line("guard", f"{row.name.removeprefix('guard.')}: {_text((_json(row) or {}).get('said', 'pass'))}")
+            verdict = _json(row) or {}
+            said = ": ".join(_text(verdict[one]) for one in ("said", "message") if verdict.get(one)) or "pass"
+            yield Line("guard", f"{row.name.removeprefix('guard.')}: {said}")
+
+
+def unanswered(key: str) -> str | None:
+    """What it means that the timer with this key was due; None for what is no question's.
+
+    >>> unanswered("~approve_refund_c1/timer")
+    'approve_refund_c1: nobody allowed it in time, so the call was not made'
+    """
+    found = _EXPIRED.fullmatch(key)
+    return None if found is None else f"{found[1]}: {_UNANSWERED[found[2]]}"
+
+
+def _refusal(line: LogLine) -> Line:
+    return Line("refused", _text(line.text.removeprefix(ASKED_AGAIN)), "the model is asked again")
+
+
+def _taken_by(row: Row) -> str | None:
+    """The run that took this one's message into its own turn."""
+    if row.kind is not Kind.TRANSCRIPT or row.name != READ or not row.ok:
+        return None
+    said = _json(row)
+    return said.get("taken_by") if isinstance(said, dict) else None
 
 
 def _taken(row: Row, left: set[str]) -> Iterator[str]:

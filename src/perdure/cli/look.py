@@ -138,6 +138,7 @@ def show(
 
     links: dict[str, str] = {}
     children: list[Execution] = []
+    logged: list[LogLine] = []
     pushed = False
 
     async def work(client: "Client") -> "tuple[Execution, list[Row], dict[str, Any], bool | None]":
@@ -146,6 +147,11 @@ def show(
         rows: list[Row] = []
         while page := await client.journal(id, after=rows[-1].seq if rows else 0, limit=1_000):
             rows.extend(page)
+        if not as_json and not journal and is_agent_run(rows):
+            after = 0
+            while lines := await client.logs(id, after=after, limit=1_000):
+                logged.extend(line for _, line in lines)
+                after = lines[-1][0]
         waiting = NOTHING if execution.completed_at_us is not None else await waits_of(client, id)
         if not as_json:
             for wait in waiting["waits"]:
@@ -174,7 +180,7 @@ def show(
         return
     _print_execution(execution, served, behind_words(waiting["queued_behind"]), pushed=pushed)
     if not journal and is_agent_run(rows):
-        _print_conversation(execution, rows)
+        _print_conversation(execution, rows, logged)
     else:
         _print_journal(rows, execution.created_at_us)
     print_waits(id, waiting["waits"], links, children)
@@ -305,18 +311,19 @@ def _print_journal(rows: "list[Row]", created_at_us: int) -> None:
         console().print(Text(told[-1], style="dim"), soft_wrap=True)
 
 
-def _print_conversation(execution: "Execution", rows: "list[Row]") -> None:
+def _print_conversation(execution: "Execution", rows: "list[Row]", logged: "list[LogLine]") -> None:
     from rich.table import Table
     from rich.text import Text
 
     from perdure.cli.conversation import conversation, spent
     from perdure.cli.render import plain
 
-    styles = {"user": "bold cyan", "model": "bold green", "tool": "magenta", "person": "bold yellow", "guard": "yellow"}
+    styles = {"user": "bold cyan", "model": "bold green", "tool": "magenta", "person": "bold yellow"}
+    styles |= dict.fromkeys(("guard", "refused"), "yellow")
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for line in conversation(execution, rows):
+    for line in conversation(execution, rows, logged):
         text = Text(plain(line.text), style="red" if line.failed else "")
         if line.note:
             text.append(f"  {line.note}", style="dim")

@@ -11,8 +11,11 @@ import msgspec
 
 MODEL: Final = "model.request"
 LIST: Final = "tools.list"
+INSTRUCTIONS: Final = "tools.instructions"
 SUMMARY: Final = "conversation.summarize"
 """A request, too: for what was said, in short."""
+ASKED_AGAIN: Final = "The model is asked again: "
+"""With this a line of the log begins that says why: the journal has its next answer alone."""
 _ANSWERS: Final = frozenset({MODEL, SUMMARY})
 _TOOLS: Final = {"tool": "function", "mcp": "extension"}
 
