@@ -305,6 +305,17 @@ async def test_a_long_conversation_is_summarized_once(database: str) -> None:
         assert asked == [7]
 
 
+async def test_a_summary_may_stand_for_all_that_was_said() -> None:
+    def summarizes(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        return ModelResponse(parts=[TextPart(f"they said {said(messages)[:-1]}")])
+
+    compaction = Compaction(above=2, keep=0, by=FunctionModel(summarizes))
+    async with bench(Registry(chat := durable(Agent(FunctionModel(echo), name="chat"), compaction=compaction))) as p:
+        for n in range(2):
+            await chat.run(p, f"{n}", session_id="s")
+        assert await chat.run(p, "2", session_id="s") == f"{SUMMARY}they said ['0', '1'] | 2"
+
+
 @pytest.mark.parametrize("by_name", [False, True])
 async def test_an_agent_summarizes_by_its_own_model(by_name: bool) -> None:
     """Also by one that only its worker knows, under the name that the agent has for it."""

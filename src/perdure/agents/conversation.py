@@ -240,8 +240,9 @@ def summary_text(recorded: Raw) -> str:
 
 
 def _turn_before(messages: Sequence[ModelMessage], at: int) -> int:
-    """Where the turn begins that message `at` is part of: a request in which the user speaks and no tool does."""
-    while at > 0 and not _begins_turn(messages[at]):
+    """Where the turn begins that message `at` is part of: a request in which the user speaks and no tool does. Behind
+    the last message the next one begins."""
+    while 0 < at < len(messages) and not _begins_turn(messages[at]):
         at -= 1
     return at
 
