@@ -1,44 +1,64 @@
 """Record the journals of this release: `python -m tests.journals.record VERSION`. Run once per release, then never
-again."""
+again: what it has recorded stays as it is, and only what is new is added."""
 
 import asyncio
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import msgspec
+from tests.journals.agents import SESSION, around_helpdesk, helpdesk, said_before
 from tests.journals.workflows import INPUTS, app, outside
 
+from perdure import Client, Handle, Registry
 from perdure.embedded import embedded
 from perdure.wire.errors import PerdureError
+from perdure.wire.records import Kind
+from perdure.wire.transcripts import READ, Transcript
 
 ROOT = Path(__file__).parents[2]
 
 
 async def record(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as store:
-        async with embedded(f"{store}/journals.db", app) as p:
+        async with embedded(f"{store}/journals.db", Registry(*app, helpdesk)) as p:
             for name, value in INPUTS.items():
-                handle = await p.start(app[name], value)
-                asyncio.get_running_loop().create_task(outside(p, handle, name))
-                try:
-                    await handle.result(timeout=30)
-                except PerdureError as error:
-                    sys.stderr.write(f"{name}: {error}\n")
-                execution = await handle.get()
-                rows = await p.journal(handle.id, limit=500)
-                kept = {
-                    "workflow": name,
-                    "python": f"{sys.version_info.major}.{sys.version_info.minor}",
-                    "id": execution.id,
-                    "payload": execution.payload,
-                    "phase": execution.phase.value,
-                    "result": execution.result,
-                    "rows": rows,
-                }
-                data = msgspec.json.format(msgspec.json.encode(kept), indent=1)
-                data = data.replace(f"{ROOT}/".encode(), b"")  # tracebacks name files; not where they lie here
-                (folder / f"{name}.json").write_bytes(data + b"\n")
+                if not (folder / f"{name}.json").exists():
+                    handle = await p.start(app[name], value)
+                    asyncio.get_running_loop().create_task(outside(p, handle, name))
+                    await keep(folder, p, handle, name)
+            if not (folder / f"{helpdesk.name}.json").exists():
+                before = await said_before(p)
+                first = await helpdesk.start(p, "Where is my money?", session_id=SESSION, on_conflict="queue")
+                asyncio.get_running_loop().create_task(around_helpdesk(p, first))
+                await keep(folder, p, first, helpdesk.name, before)
+
+
+async def keep(folder: Path, client: Client, handle: Handle[Any], name: str, before: Transcript | None = None) -> None:
+    """Write down an execution when it has ended. `before` is what it read of its session: its journal has the version
+    alone, and a summary ends that."""
+    try:
+        await handle.result(timeout=30)
+    except PerdureError as error:
+        sys.stderr.write(f"{name}: {error}\n")
+    execution = await handle.get()
+    rows = await client.journal(handle.id, limit=500)
+    kept: dict[str, Any] = {
+        "workflow": name,
+        "python": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "id": execution.id,
+        "payload": execution.payload,
+        "phase": execution.phase.value,
+        "result": execution.result,
+        "rows": rows,
+    }
+    if before is not None:
+        kept["session_id"] = execution.session_id
+        kept["readings"] = {row.seq: before for row in rows if row.kind is Kind.TRANSCRIPT and row.name == READ}
+    data = msgspec.json.format(msgspec.json.encode(kept), indent=1)
+    data = data.replace(f"{ROOT}/".encode(), b"")  # tracebacks name files; not where they lie here
+    (folder / f"{name}.json").write_bytes(data + b"\n")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from msgspec import Raw
+from tests.journals.agents import helpdesk
 from tests.journals.workflows import app
 
 from perdure.sdk.context import Context
@@ -14,7 +15,9 @@ from perdure.sdk.replay.calls import State
 from perdure.sdk.replay.machine import Machine
 from perdure.wire.records import Row
 from perdure.wire.requests import Claimed
+from perdure.wire.transcripts import Transcript
 
+WORKFLOWS = {one.name: one for one in (*app, helpdesk)}
 RECORDED = sorted(Path(__file__).parent.glob("*/*.json"))
 
 
@@ -26,20 +29,24 @@ class Kept(msgspec.Struct):
     phase: str
     result: Raw
     rows: list[Row]
+    session_id: str | None = None
+    readings: dict[int, Transcript] = {}
+    """What was read of transcripts, by the row that says so."""
 
 
 def test_there_are_journals() -> None:
-    assert len(RECORDED) >= 5
+    assert {path.stem for path in RECORDED} >= WORKFLOWS.keys() - {"small"}
 
 
 @pytest.mark.parametrize("path", RECORDED, ids=[f"{path.parent.name}-{path.stem}" for path in RECORDED])
 @pytest.mark.parametrize("chunk", [1, 3, 1_000])
 def test_a_recorded_journal_replays(path: Path, chunk: int) -> None:
     kept = msgspec.json.decode(path.read_bytes(), type=Kept)
-    workflow = app[kept.workflow]
+    workflow = WORKFLOWS[kept.workflow]
     value = decode(bytes(kept.payload), workflow.input_type)
     machine = Machine(lambda: workflow.begin(context, value), seed=kept.id)
-    context = Context(machine, Claimed(kept.id, kept.workflow, 1, kept.payload, 0))
+    claim = Claimed(kept.id, kept.workflow, 1, kept.payload, 0, session_id=kept.session_id)
+    context = Context(machine, claim, dict(kept.readings))
     last = len(kept.rows) - 1
     for first in range(0, len(kept.rows), chunk):
         more = first + chunk <= last
