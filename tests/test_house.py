@@ -71,6 +71,20 @@ def test_importing_perdure_loads_no_server_code() -> None:
     assert [name for name in loaded if name.startswith(server_wing)] == []
 
 
+def test_nothing_but_agents_loads_the_library_of_agents() -> None:
+    """It takes seconds to load, and who has no agents need not have it."""
+    paths = [path for path in SOURCE.rglob("*.py") if not path.is_relative_to(SOURCE / "agents")]
+    names = [
+        ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__") for path in paths
+    ]
+    assert {"perdure", "perdure.cli.main", "perdure.cli.conversation", "perdure.server.app"} <= set(names)
+    program = (
+        f"import importlib, sys\nfor name in {names}: importlib.import_module(name)\nprint(*sys.modules, sep='\\n')"
+    )
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert [name for name in loaded if name.split(".")[0] in ("pydantic", "pydantic_core", "pydantic_ai")] == []
+
+
 def test_no_file_knows_the_machine_it_was_written_on() -> None:
     found = [
         f"{name_of(path)}:{number}: {line.strip()[:80]}"
