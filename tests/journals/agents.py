@@ -52,8 +52,8 @@ agent = Agent(FunctionModel(answers, model_name="script"), name="helpdesk")
 
 
 @agent.toolset(id="orders")
-def orders(ctx: RunContext[None]) -> FunctionToolset[None]:
-    found = FunctionToolset[None](id="found")
+def orders(ctx: RunContext[object]) -> FunctionToolset[object]:
+    found = FunctionToolset[object](id="found")
 
     @found.tool_plain
     def find_order(number: int) -> str:
