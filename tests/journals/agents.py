@@ -71,7 +71,7 @@ async def polite(prompt: Prompt) -> None:
     return
 
 
-async def short(ctx: RunContext[None], output: str) -> None:
+async def short(ctx: RunContext[object], output: str) -> None:
     return
 
 
