@@ -1,7 +1,7 @@
 """Errors of users' own classes: whatever they are, they end their execution, and nobody else's."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 from tests.embedded.house import House
@@ -76,3 +76,34 @@ async def test_an_error_that_cannot_be_asked_ends_its_execution_and_no_other(
             await asyncio.wait_for((await p.start(odd)).result(), 60)
         assert words in str(caught.value)
         assert await asyncio.wait_for((await p.start(plain)).result(), 60) == "done"
+
+
+@pytest.mark.parametrize("kind", ["no JSON", "of another type", "whose type cannot be read"])
+async def test_a_step_that_has_run_and_whose_result_cannot_be_recorded_is_not_tried_again(
+    house: House, kind: str
+) -> None:
+    app = Registry()
+    charged: list[str] = []
+
+    def charge() -> object:
+        charged.append(kind)
+        return object()
+
+    def charge_in_cents() -> int:
+        charged.append(kind)
+        return "five"  # type: ignore[return-value]  # that is what is wrong with it
+
+    def charge_each() -> Iterable[int]:
+        charged.append(kind)
+        return [5]
+
+    step = {"no JSON": charge, "of another type": charge_in_cents, "whose type cannot be read": charge_each}[kind]
+
+    @app.workflow
+    async def order(ctx: Context) -> None:
+        await ctx.step("charge", step, retry=AT_ONCE)
+
+    async with house.open(app) as p:
+        with pytest.raises(ExecutionFailed, match=r"result of step 'charge'.*has run, so it is not tried again"):
+            await asyncio.wait_for((await p.start(order)).result(), 60)
+    assert charged == [kind]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -143,7 +143,7 @@ class Tries:
             else:
                 async with asyncio.timeout(step.timeout_seconds) as scope:
                     value = await (step.call() if step.is_async else worker.in_thread(step))
-            data, read = encode_and_read(value, step.result_type, where=f"result of step {call.key!r}")
+            data, read = _recordable(value, step, call.key)
             done = StepDone(call.key, call.name or call.key, call.fingerprint, True, Raw(data), started_at_us, tries)
             if len(data) <= READ_BYTES_MAX:
                 call.read = (done.value, read)
@@ -186,6 +186,15 @@ class Tries:
             self._pause(call, until_us)
         name = call.name or call.key
         return StepDone(call.key, name, call.fingerprint, False, Raw(value), started_at_us, tries, last=delay is None)
+
+
+def _recordable(value: object, step: StepCall, key: str) -> tuple[bytes, Any]:
+    """What a step gave, as it is recorded and as it is read again. What it did is done: where that is not possible,
+    another try would do it once more."""
+    try:
+        return encode_and_read(value, step.result_type, where=f"result of step {key!r}")
+    except Exception as error:
+        raise Fatal(f"{error} The step has run, so it is not tried again.") from error
 
 
 def unclear(error: BaseException, wrong: Exception) -> Fatal:
