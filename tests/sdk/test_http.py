@@ -49,7 +49,16 @@ from perdure.wire.errors import (
     WorkflowNotFound,
 )
 from perdure.wire.records import Kind
-from perdure.wire.requests import EventItem, ListFilters, Publish, ReportItem, ReportRequest, StartItem
+from perdure.wire.requests import (
+    ClaimReply,
+    ClaimRequest,
+    EventItem,
+    ListFilters,
+    Publish,
+    ReportItem,
+    ReportRequest,
+    StartItem,
+)
 from perdure.wire.status import Phase
 
 app = Registry()
@@ -89,9 +98,9 @@ async def listens(ctx: Context) -> object:
 
 
 @asynccontextmanager
-async def working(served: Served) -> AsyncIterator[Worker]:
+async def working(served: Served, kind: type[HttpTransport] = HttpTransport) -> AsyncIterator[Worker]:
     """A worker over HTTP for the length of the block."""
-    url, transport = served.server.url, HttpTransport(served.server.url, served.key)
+    url, transport = served.server.url, kind(served.server.url, served.key)
     worker = Worker(transport, app, lease=HttpLease([url], served.key), grace_seconds=5)
     await worker.start()
     try:
@@ -329,6 +338,26 @@ async def test_many_starts_and_results_share_requests(served: Served) -> None:
     assert transport.paths["/api/v1/executions"] < 30
     assert transport.paths["/api/v1/executions/wait"] < 100
     assert transport.most["/api/v1/executions/wait"] <= 3
+
+
+class Stumbling(HttpTransport):
+    """Its first claim fails as no transport should."""
+
+    stumbled = False
+
+    async def claim(self, request: ClaimRequest) -> ClaimReply:
+        if not self.stumbled:
+            self.stumbled = True
+            raise RuntimeError("nobody thought of this")
+        return await super().claim(request)
+
+
+async def test_a_claim_that_fails_as_none_should_is_not_the_workers_last(
+    served: Served, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with working(served, Stumbling):
+        assert await (await client.start(doubled, 4)).result() == 8
+    assert "nobody thought of this" in caplog.text
 
 
 class Sharing(HttpTransport):

@@ -259,7 +259,9 @@ class Worker:
                 if worker_id == self.id:
                     await self.start_over()
                 continue
-            except PerdureError as error:
+            except Exception as error:
+                if not isinstance(error, PerdureError):  # of a claim as of a report: the worker outlives it
+                    logger.error("A claim failed.", exc_info=error)
                 await _fall_back("Claim", pause, error)
                 pause = min(pause * 2, BACKOFF_SECONDS_MAX)
                 continue
