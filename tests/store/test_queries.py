@@ -50,6 +50,10 @@ def test_what_is_seen_of_a_table_is_named_by_values(header: str) -> None:
     assert parse(text, "file.sql")["q"].sees == ("journal", [("key", 1), ("seq", 0)])
 
 
+NEW_FILE = "BEGIN; PRAGMA auto_vacuum="
+"""Of a file that nobody else has: with IMMEDIATE its first page would be written before this is said."""
+
+
 def test_no_lock_of_ours_outlives_its_transaction_and_no_write_begins_as_a_read() -> None:
     """Behind a pooler a session's lock stays with a connection that others are given; and SQLite refuses at once, for
     all its busy time-out, to make a writer of whoever began to read before somebody else wrote."""
@@ -58,7 +62,8 @@ def test_no_lock_of_ours_outlives_its_transaction_and_no_write_begins_as_a_read(
             text = path.read_text(encoding="utf-8")
             assert not re.search(r"advisory_(un)?lock", text.replace("advisory_xact_lock", "")), path
             if path.name.startswith("sqlite"):
-                assert set(re.findall(r'"(BEGIN[^"]*)"', text)) <= {"BEGIN IMMEDIATE"}, path
+                begins = set(re.findall(r'"(BEGIN[^"]*)"', text))
+                assert {begin for begin in begins if not begin.startswith(NEW_FILE)} <= {"BEGIN IMMEDIATE"}, path
 
 
 def test_a_word_in_braces_is_said_by_one_database() -> None:

@@ -171,7 +171,8 @@ class SQLiteStore:
             self._writer = self._connect(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
             execute = self._writer.execute
             if new:
-                # Both or none: a file that is not marked is nobody's, or somebody else's.
+                # Both or none: a file that is not marked is nobody's, or somebody else's. Not IMMEDIATE, which would
+                # write the first page before it is said how.
                 execute(f"BEGIN; PRAGMA auto_vacuum=INCREMENTAL; PRAGMA application_id={APPLICATION_ID}; COMMIT")
             else:
                 self._check()
