@@ -462,7 +462,7 @@ def patches(world: World) -> list[tuple[ModuleType, str, object]]:
     return [
         (perdure.sdk.worker, "uuid4", world.new_id),
         (perdure.sdk.worker, "_collect_less", lambda: None),
-        (perdure.sdk.worker, "_LOG", _NoLog()),
+        (perdure.sdk.worker, "WORKERS_LOG", _NoLog()),
         (perdure.sdk.runner, "random", world.random),
         (perdure.sdk.worker, "random", world.random),
         (perdure.sdk.tries, "random", world.random),

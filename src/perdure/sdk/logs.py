@@ -52,3 +52,26 @@ class ReplayFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         context = current_context.get()
         return context is None or not context.machine.replaying
+
+
+class WorkersLog:
+    """Brings `logging` to the executions' logs: one handler for all workers of the process, while there are any."""
+
+    def __init__(self) -> None:
+        self._handler = LogHandler()
+        self._workers = 0
+
+    def begin(self) -> None:
+        """A worker begins."""
+        if self._workers == 0:
+            logging.getLogger().addHandler(self._handler)
+        self._workers += 1
+
+    def end(self) -> None:
+        """It has ended."""
+        self._workers -= 1
+        if self._workers == 0:
+            logging.getLogger().removeHandler(self._handler)
+
+
+WORKERS_LOG: Final = WorkersLog()

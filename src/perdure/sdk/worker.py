@@ -26,7 +26,7 @@ from msgspec import structs
 
 from perdure.sdk import reports
 from perdure.sdk.lease import Lease
-from perdure.sdk.logs import LogHandler
+from perdure.sdk.logs import WORKERS_LOG
 from perdure.sdk.replay.calls import Call
 from perdure.sdk.runner import Runner
 from perdure.sdk.steps import StepCall
@@ -138,7 +138,7 @@ class Worker:
             await self._register_anew(refusals=True)
         else:
             await self._register(str(uuid4()))
-        _LOG.begin()
+        WORKERS_LOG.begin()
         self._claiming = self.loop.create_task(self._claim(), name="perdure-claim")
 
     async def _register(self, worker_id: str) -> None:
@@ -205,7 +205,7 @@ class Worker:
         with contextlib.suppress(PerdureError):
             await self.transport.drain(DrainRequest(self.id, self._epoch))
         self.threads.shutdown(wait=False, cancel_futures=True)
-        _LOG.end()
+        WORKERS_LOG.end()
 
     async def in_thread(self, step: StepCall) -> Any:
         """Run a sync step in the thread that was taken for it, with the context variables of its task."""
@@ -571,28 +571,6 @@ def _call(step: StepCall) -> Any:
         return step.call()
     except StopIteration as error:  # no future takes it, and the step would never end
         raise RuntimeError("the step raised StopIteration") from error
-
-
-class _Log:
-    """The handler that brings `logging` to the executions' logs: one for all workers of the process, while there are
-    any."""
-
-    def __init__(self) -> None:
-        self._handler = LogHandler()
-        self._workers = 0
-
-    def begin(self) -> None:
-        if self._workers == 0:
-            logging.getLogger().addHandler(self._handler)
-        self._workers += 1
-
-    def end(self) -> None:
-        self._workers -= 1
-        if self._workers == 0:
-            logging.getLogger().removeHandler(self._handler)
-
-
-_LOG = _Log()
 
 
 def _collect_less() -> None:
