@@ -119,3 +119,44 @@ async def test_a_later_registration_of_another_workflow_unblocks_in_the_same_pro
         await (await p.start(unrelated)).result()
         assert await handle.result() == "done"
         await asyncio.sleep(0)
+
+
+async def test_coroutines_from_a_set_get_their_own_results(house: House) -> None:
+    app = Registry()
+
+    async def fetch(item: str) -> str:
+        return item
+
+    @app.workflow
+    async def gathered(ctx: Context) -> dict[str, str]:
+        got: dict[str, str] = {}
+
+        async def one(item: str) -> None:
+            got[item] = await ctx.step("fetch", fetch, item)
+            await ctx.wait_for_event("go")
+
+        await asyncio.gather(*{one(item) for item in "abcdef"})
+        return got
+
+    async with house.open(app, parks=False) as p:
+        handles = [await p.start("gathered") for _ in range(10)]
+        for handle in handles:
+            await reaches(handle, Phase.WAITING)
+        for _ in "abcdef":  # each execution takes an event once, for one of its waits
+            await p.publish("go", None)
+        assert [await handle.result() for handle in handles] == [{item: item for item in "abcdef"}] * 10
+
+
+async def test_a_changed_input_is_told_in_the_log_and_counted(house: House, count: Counter) -> None:
+    async with house.open(version(count, ["a", "b", "c"])) as p:
+        handle = await p.start("changing")
+        await reaches(handle, Phase.WAITING)
+    async with house.open(version(count, ["a", "b", "c"], input=2)) as p:
+        await p.publish("go", None)
+        assert await p.handle(handle.id).result() == ["a", "b", "c"]
+        lines = [line.text for _, line in await p.logs(handle.id)]
+        assert len(lines) == 1
+        assert "another input than the recorded one" in lines[0]
+        assert "'a', 'b'" in lines[0]
+        stats = p.worker.transport.engine.stats  # type: ignore[attr-defined]  # the embedded one has an engine
+        assert stats.counted["changed_inputs"] == 2

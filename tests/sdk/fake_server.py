@@ -20,7 +20,7 @@ from perdure.sdk.errors import Diverged, Stuck
 from perdure.sdk.replay.calls import Call, Effects, State
 from perdure.sdk.replay.failures import steps_to_blame
 from perdure.sdk.replay.machine import Machine
-from perdure.wire.records import Kind, Row
+from perdure.wire.records import Kind, Row, fingerprint_of_timer
 
 Program = Callable[[Machine, list[Any]], Coroutine[Any, Any, Any]]
 """The code under test; it writes what it does into the list."""
@@ -209,7 +209,8 @@ class World:
             elif what == "timer":
                 key, due_us = which
                 wait_us = max(due_us - self.journal.rows[-1].at_us, 0)
-                self.journal.add(Kind.TIMER, key, dt_us=wait_us + self.fate.choice((0, 0, 1, 50_000)))
+                dt_us = wait_us + self.fate.choice((0, 0, 1, 50_000))
+                self.journal.add(Kind.TIMER, key, fingerprint=fingerprint_of_timer(due_us), dt_us=dt_us)
                 timer = None
             else:
                 self._answer(which, dt_us)

@@ -39,7 +39,7 @@ from perdure.sdk.steps import StepCall, StepInfo, current_step, running_step, st
 from perdure.sdk.workflow import Queue, Registry, Workflow, workflow
 from perdure.wire.errors import BadValue, Conflict, NotFound
 from perdure.wire.records import Event as WireEvent
-from perdure.wire.records import Kind, Row
+from perdure.wire.records import Kind, Row, fingerprint_of_timer
 from perdure.wire.requests import Answer, Claimed, OpenWait, Publish, StartChild
 from perdure.wire.retry import RetryPolicy
 
@@ -80,7 +80,8 @@ class Live:
     def timer(self) -> Effects:
         assert self.effects.timer is not None
         key, due_us = self.effects.timer
-        return self.feed(self.journal.add(Kind.TIMER, key, dt_us=due_us - self.journal.rows[-1].at_us))
+        dt_us = due_us - self.journal.rows[-1].at_us
+        return self.feed(self.journal.add(Kind.TIMER, key, fingerprint=fingerprint_of_timer(due_us), dt_us=dt_us))
 
     @property
     def result(self) -> Any:
@@ -142,7 +143,9 @@ def test_a_changed_input_is_marked() -> None:
     live = Live(packing, 7)
     live.answer("pack it", {"id": 7, "size": "l", "packed": "2026-01-01T00:00:00Z"})
     live.input = 8
-    assert live.replay().machine.changed_inputs == ["pack it"]
+    changed = live.replay().machine.changed_inputs
+    assert changed is not None
+    assert changed.keys == ["pack it"]
 
 
 def test_inputs_that_cannot_be_encoded_go_unmarked_and_sets_have_no_order() -> None:

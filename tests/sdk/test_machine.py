@@ -16,7 +16,7 @@ from perdure.sdk.errors import Diverged, Fatal, Outdated, StepFailed, Stuck
 from perdure.sdk.replay.calls import AwaitedStart, Call, Effects, State
 from perdure.sdk.replay.failures import steps_to_blame
 from perdure.sdk.replay.machine import CALLBACKS_MAX, Machine
-from perdure.wire.records import Kind, Row
+from perdure.wire.records import Kind, Row, fingerprint_of_timer
 
 Code = Callable[[Machine], Any]
 
@@ -62,7 +62,9 @@ class Live:
     def timer(self) -> Effects:
         assert self.effects.timer is not None
         key, due_us = self.effects.timer
-        return self.add(Kind.TIMER, key, dt_us=due_us - self.journal.rows[-1].at_us)
+        return self.add(
+            Kind.TIMER, key, fingerprint=fingerprint_of_timer(due_us), dt_us=due_us - self.journal.rows[-1].at_us
+        )
 
     def feed(self, rows: Sequence[Row]) -> Effects:
         self.effects = advance(self.machine, rows)
@@ -578,7 +580,9 @@ async def changed_input(machine: Machine) -> None:
 
 
 def test_a_changed_input_is_marked() -> None:
-    assert replay_with(two_steps, changed_input).changed_inputs == ["b"]
+    changed = replay_with(two_steps, changed_input).changed_inputs
+    assert changed is not None
+    assert changed.keys == ["b"]
 
 
 def test_a_changed_input_diverges_when_strict() -> None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 CHILDREN_SHOWN: Final = 20
 """Of those that an execution waits for, by `show`."""
 
+WARNINGS_SHOWN: Final = 5
+
 
 def add_to(app: typer.Typer) -> None:
     """Put these commands into the application."""
@@ -147,7 +149,7 @@ def show(
         rows: list[Row] = []
         while page := await client.journal(id, after=rows[-1].seq if rows else 0, limit=1_000):
             rows.extend(page)
-        if not as_json and not journal and is_agent_run(rows):
+        if not as_json:
             after = 0
             while lines := await client.logs(id, after=after, limit=1_000):
                 logged.extend(line for _, line in lines)
@@ -183,6 +185,7 @@ def show(
         _print_conversation(execution, rows, logged)
     else:
         _print_journal(rows, execution.created_at_us)
+    _print_warnings(logged)
     print_waits(id, waiting["waits"], links, children)
 
 
@@ -309,6 +312,25 @@ def _print_journal(rows: "list[Row]", created_at_us: int) -> None:
     if told := [where for row in rows if (where := traceback(row))]:
         say()
         console().print(Text(told[-1], style="dim"), soft_wrap=True)
+
+
+def _print_warnings(logged: "list[LogLine]") -> None:
+    """The latest warnings and errors of the execution's log. A replay may write the same one again."""
+    import logging
+
+    from rich.text import Text
+
+    from perdure.cli.render import clock_time, plain
+
+    grave = {line.text: line for line in logged if line.level >= logging.WARNING}
+    if not grave:
+        return
+    say()
+    for line in list(grave.values())[-WARNINGS_SHOWN:]:
+        style = "red" if line.level >= logging.ERROR else "yellow"
+        console().print(Text(f"{clock_time(line.at_us)}  {plain(line.text)}", style=style), soft_wrap=True)
+    if len(grave) > WARNINGS_SHOWN:
+        say(f"and {len(grave) - WARNINGS_SHOWN} warnings before these; `perdure logs` shows all lines.")
 
 
 def _print_conversation(execution: "Execution", rows: "list[Row]", logged: "list[LogLine]") -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from perdure.sdk.replay.calls import STEP, STEP_FAILED
 from perdure.wire.errors import Forbidden, NotFound, PerdureError, Unauthorized
 from perdure.wire.limits import REPLY_BYTES_MAX
-from perdure.wire.records import Kind, Row
+from perdure.wire.records import Kind, Row, fingerprint_of_timer
 from perdure.wire.requests import (
     AppendMessages,
     Entry,
@@ -88,7 +88,8 @@ def merge(item: ReportItem, reply: ItemReply) -> list[Row]:
                 )
             )
         elif type(entry) is TimerFired:
-            own.append(Row(seq, reply.at_us, Kind.TIMER, item.attempt, entry.key))
+            due = fingerprint_of_timer(entry.at_us)
+            own.append(Row(seq, reply.at_us, Kind.TIMER, item.attempt, entry.key, fingerprint=due))
     if not rows:
         return own
     return sorted([*rows, *own], key=lambda row: row.seq)

@@ -19,11 +19,13 @@ from msgspec import Raw
 from perdure.sdk import reports
 from perdure.sdk.context import Context
 from perdure.sdk.errors import Diverged, Outdated, RetryAfter, Stuck, is_fatal
+from perdure.sdk.logs import add_line, line_of
 from perdure.sdk.payloads.errors import error_from_json, error_to_json
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.calls import AGAIN, DONE, STARTING, STEP, STEP_FAILED, SUSPENDED, TRANSCRIPT, Call, Effects
 from perdure.sdk.replay.failures import steps_to_blame
 from perdure.sdk.replay.machine import Machine
+from perdure.sdk.replay.places import ChangedInputs
 from perdure.sdk.transcripts import Unread
 from perdure.sdk.tries import Tries, unclear
 from perdure.wire.codec import scrub_text
@@ -72,6 +74,7 @@ class Runner:
         "_rows_at",
         "_timer",
         "_unread",
+        "changed_inputs",
         "claimed",
         "context",
         "end",
@@ -109,6 +112,8 @@ class Runner:
         self._rows_at = 0.0
         self._readings: dict[int, Transcript] = {}
         self._unread: Unread | None = None
+        self.changed_inputs = 0
+        """How many changed inputs the next report tells of."""
 
     # --- from claim to the first line --------------------------------------------------------------------------------
 
@@ -225,11 +230,24 @@ class Runner:
             logger.exception("Execution %s: the machine failed.", self.claimed.id)
             self._finish(self._failed(error))
             return
+        if self.machine.changed_inputs is not None:
+            self._tell_of(self.machine.changed_inputs)
         if more:
             self.wants_rows = True
             self.worker.dirty(self)
             return
         self._apply(effects)
+
+    def _tell_of(self, changed: ChangedInputs) -> None:
+        """Calls got outcomes that were recorded for other inputs: the logs, and the server's metrics, say so."""
+        keys, changed.told = changed.keys[changed.told :], len(changed.keys)
+        if not keys or self.context is None:
+            return
+        self.changed_inputs += len(keys)
+        named = ", ".join(map(repr, keys[:10])) + (f" and {len(keys) - 10} more" if len(keys) > 10 else "")
+        text = f"These calls have another input than the recorded one and got the recorded outcome: {named}."
+        logger.warning("Execution %s: %s", self.claimed.id, text)
+        add_line(self.context, line_of(self.context, logging.WARNING, text))
 
     def _apply(self, effects: Effects) -> None:
         state = effects.state
@@ -435,7 +453,10 @@ class Runner:
             child,
             stream,
             claimed.root_execution_id if stream else None,
+            self.changed_inputs if logs else 0,
         )
+        if logs:
+            self.changed_inputs = 0
         self.in_flight = item
         return item
 

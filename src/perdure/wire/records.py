@@ -93,11 +93,16 @@ class Row(Struct, frozen=True, omit_defaults=True, gc=False):
     name: str | None = None
     """The step's function, the child's workflow or the topic."""
     fingerprint: str | None = None
-    """Short hash of the encoded input; a change is marked, not refused (unless the workflow is strict)."""
+    """Short hash of the encoded input, of a timer its due time. The worker compares it with what the code asks for."""
     ok: bool = True
     value: Raw = NULL
     started_at_us: int | None = None
     tries: int = 0
+
+
+def fingerprint_of_timer(due_us: int) -> str:
+    """What tells the timers of an execution apart: when they are due."""
+    return str(due_us)
 
 
 class Execution(Struct, frozen=True, gc=False):

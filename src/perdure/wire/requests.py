@@ -506,6 +506,8 @@ class ReportItem(Request, frozen=True):
     """An item that brings any has a number, so that a repeat brings none."""
     stream_of: str | None = None
     """The root whose stream they join, of an execution that has one. A hint, too."""
+    changed_inputs: int = 0
+    """How many calls were given outcomes that were recorded for other inputs; a line of `logs` names them."""
 
 
 class ReportRequest(Request, frozen=True):

@@ -12,6 +12,7 @@ from perdure.sdk.errors import Fatal
 from perdure.sdk.replay.calls import CHILD_STARTED, EVENT, STEP, Call
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.leftovers import LateEvents, Leftovers
+from perdure.sdk.replay.places import Swap, swapped
 from perdure.wire.limits import STEPS_MAX
 from perdure.wire.records import Kind, Row
 
@@ -33,6 +34,7 @@ class Asked:
         "_late_events",
         "_leftovers",
         "_ours",
+        "_swaps",
         "loop",
         "steps",
     )
@@ -55,6 +57,8 @@ class Asked:
         """Present once a wait for an event was given up."""
         self._leftovers: Leftovers | None = None
         """Present once a step's try has failed."""
+        self._swaps: tuple[Swap, ...] = ()
+        """Scopes and keys that have changed places (see `places`)."""
 
     # --- for workflow code -----------------------------------------------------------------------------------------
 
@@ -80,14 +84,20 @@ class Asked:
                     f"An execution may call {STEPS_MAX:,} steps, for a replay goes through all of them; give parts of "
                     "the work to children (ctx.map_children), or do more in one step."
                 )
-        return of(
+        call = of(
             loop.key_for(name or kind.value) if key is None else loop.claim_key(key), kind, name, fingerprint, request
         )
+        if self._swaps:
+            call.made_after = len(self._swaps)
+        return call
 
     def ask(self, call: Call) -> "Future[Row]":
         """Ask for `call`: await the future, and tell `give_up` when anything but a row comes out of it."""
         if self.loop.closed:
             return Future(loop=self.loop)  # A `finally` block of an execution that leaves memory: it waits in vain.
+        if self._swaps:
+            for swap in self._swaps[call.made_after :]:
+                call.key = swapped(call.key, swap)
         if self._leftovers is not None and call.key in self._leftovers.aside:
             self._leftovers.ask(call)
         future = call.future = Future(loop=self.loop)
@@ -178,6 +188,21 @@ class Asked:
         return list(self._calls.values())
 
     # --- for the machine -------------------------------------------------------------------------------------------
+
+    def _swap(self, swap: Swap) -> None:
+        """Two scopes, or two calls of one scope, change places. None of their calls has been issued."""
+        self._swaps += (swap,)
+        for call in self._calls.values():
+            call.key = swapped(call.key, swap)
+        self._calls = {call.key: call for call in self._calls.values()}
+        self._given_up = {swapped(key, swap): kind for key, kind in self._given_up.items()}
+        if self._children is not None:
+            self._children = {swapped(key, swap): row for key, row in self._children.items()}
+        if self._child_waits is not None:
+            self._child_waits = {swapped(key, swap): futures for key, futures in self._child_waits.items()}
+        if self._late_events is not None:
+            self._late_events.waits = {swapped(key, swap): call for key, call in self._late_events.waits.items()}
+        self.loop.swap(swap)
 
     def _take_fresh(self) -> list[Call]:
         """What was asked for since, to be started."""

@@ -15,7 +15,7 @@ from perdure.wire.records import Kind, Row
 class Call:
     """One thing that workflow code asked for."""
 
-    __slots__ = ("fingerprint", "future", "issued", "key", "kind", "name", "read", "request")
+    __slots__ = ("fingerprint", "future", "issued", "key", "kind", "made_after", "name", "read", "request")
 
     def __init__(self, key: str, kind: Kind, name: str | None, fingerprint: str | None, request: object) -> None:
         self.key = key
@@ -25,6 +25,8 @@ class Call:
         self.request = request
         self.future: Future[Row] | None = None
         self.issued = False
+        self.made_after = 0
+        """How many swaps the machine had made when this call got its key (see `places`)."""
         self.read: tuple[Raw, Any] | None = None
         """Of a step that ran here: its value as it was reported, and what was read back from that. The code gets it, if
         that is the value which is recorded."""

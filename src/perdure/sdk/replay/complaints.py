@@ -1,37 +1,55 @@
 """What to say when code and journal differ."""
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Final
 
 from perdure.sdk.errors import Diverged, Stuck
 from perdure.sdk.replay.calls import Call
 from perdure.sdk.replay.handles import InnerTask
 from perdure.sdk.replay.inner_loop import InnerLoop
+from perdure.sdk.replay.places import scopes_of
 from perdure.sdk.replay.whereabouts import where
 from perdure.wire.records import Kind, Row
+
+MIXED_UP: Final = "Create concurrent tasks in the same order in every run: from a list, not from a set. "
 
 
 def diverged(row: Row, call: Call | None, calls: Iterable[Call], main: InnerTask | None, loop: InnerLoop) -> Diverged:
     """`row` is not what the code asks for: `call` in its place, or else any of the open `calls`."""
-    if call is None:
-        open_calls = list(calls)
+    open_calls = list(calls)
+    timer = loop.timers.get(row.key) if row.kind is Kind.TIMER and row.key is not None else None
+    if call is None and timer is None:
         call = next((one for one in open_calls if not one.issued), open_calls[0] if open_calls else None)
     is_done = main is not None and main.done()
     source = None if call is None else call.source
+    mixed_up = False
     if is_done:
         asks = "has already ended"
     elif call is None:
-        timer = loop.earliest()
+        timer = timer or loop.earliest()
         asks = "asks for nothing" if timer is None else f"asks for {_describe(Kind.TIMER, timer.key, None)}"
+        if timer is not None and timer.key == row.key:
+            asks += f" with another due time ({_time(timer.due_us)} instead of {_time(int(row.fingerprint or 0))})"
+            mixed_up = any(scopes_of(timer.key))
     else:
         asks = f"asks for {_describe(call.kind, call.key, call.name)}"
-        if call.key == row.key and call.kind is row.kind and call.name == row.name:
-            asks += f" with another input ({call.fingerprint} instead of {row.fingerprint})"
+        if call.kind is row.kind and call.name == row.name:
+            if call.key == row.key:
+                other = next((one for one in open_calls if _asks_for(one, row)), None)
+                asks += f" with another input ({call.fingerprint} instead of {row.fingerprint})"
+                asks += "" if other is None else f", and for the recorded input as {other.key!r}"
+                mixed_up = other is not None or any(scopes_of(call.key))
+            elif _asks_for(call, row):
+                asks += f", with the input of row {row.seq}, under another key"
+                mixed_up = True
     if source is None and main is not None and not is_done:
         source = where(main.get_coro())
     recorded = _describe(row.kind, row.key, row.name)
     return Diverged(
         f"The code does not match the journal: row {row.seq} is {recorded}, but the code {asks}"
-        f"{f' ({source})' if source else ''}. Bring the old code back, or cancel the execution and start it anew.",
+        f"{f' ({source})' if source else ''}. {MIXED_UP if mixed_up else ''}"
+        "Bring the old code back, or cancel the execution and start it anew.",
         seq=row.seq,
         recorded=side(row.kind, row.key, row.name),
         asked=None if call is None else side(call.kind, call.key, call.name),
@@ -55,6 +73,14 @@ def stuck(loop: InnerLoop) -> Stuck:
 def _describe(kind: Kind, key: str | None, name: str | None) -> str:
     words = f"{kind.value} {key!r}"
     return words if name is None or name == key else f"{words} of {name!r}"
+
+
+def _asks_for(call: Call, row: Row) -> bool:
+    return (call.kind, call.name, call.fingerprint) == (row.kind, row.name, row.fingerprint)
+
+
+def _time(at_us: int) -> str:
+    return datetime.fromtimestamp(at_us / 1e6, UTC).isoformat()
 
 
 def side(kind: Kind, key: str | None, name: str | None) -> dict[str, object]:

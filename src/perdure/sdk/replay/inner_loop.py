@@ -35,6 +35,7 @@ from perdure.sdk.replay.at_once import AtOnce
 from perdure.sdk.replay.eviction import close, close_generator, collecting
 from perdure.sdk.replay.handles import InnerFuture, InnerHandle, InnerTask, InnerTimer
 from perdure.sdk.replay.keys import GENERATED, KEY_PART_MAX, Scope, named_path, next_path, quoted
+from perdure.sdk.replay.places import Swap, swapped
 from perdure.sdk.replay.refusals import misplaced, no_threads, refuse_the_rest
 
 _T = TypeVar("_T")
@@ -311,6 +312,21 @@ class InnerLoop(asyncio.AbstractEventLoop):
         timer = self.timers.pop(key)
         timer.key = new_key
         self.timers[new_key] = timer
+
+    def has_task(self, scope: str) -> bool:
+        """Whether a task of this scope was made, as far as the loop still knows."""
+        return any(task.scope.prefix == scope for task in self._tasks)
+
+    def swap(self, swap: Swap) -> None:
+        """Two scopes, or two timers of one scope, change places (see `places`)."""
+        for timer in self.timers.values():
+            timer.key = swapped(timer.key, swap)
+        self.timers = {timer.key: timer for timer in self.timers.values()}
+        for task in self._tasks:
+            scope = task.scope
+            if task.get_name() == scope.prefix[:-1]:
+                task.set_name(swapped(scope.prefix, swap)[:-1])
+            scope.prefix = swapped(scope.prefix, swap)
 
     def create_future(self) -> asyncio.Future[Any]:
         return InnerFuture(loop=self)

@@ -15,6 +15,9 @@ The rules that make a replay take every branch that the live run took (the reaso
    all the same it is consumed and ignored, live and in replay. Only an event is not lost: it goes to the next wait of
    the code that asks for the same.
 4. *Time* is `at_us` of the last row, and moves only when the code has settled.
+5. *No call takes another one's outcome.* If tasks were created in another order than recorded, the fingerprints of
+   their inputs say who is who (`places`): before anything new is started, such tasks change places. Where that leaves a
+   doubt the code has diverged. Only an input that no other call has, nor had, counts as changed, and that is marked.
 
 After a failed attempt of the workflow, the journal takes back the step failures that ended it (a row `retried`). What
 that attempt did after them (its clean-up, say) may or may not come up again, so those outcomes are kept aside:
@@ -50,7 +53,8 @@ from perdure.sdk.replay.failures import Failures
 from perdure.sdk.replay.handles import InnerTask
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.leftovers import LateEvents, Leftovers, same_question, taken_back_by
-from perdure.wire.records import OUTCOMES, Kind, Row
+from perdure.sdk.replay.places import ChangedInputs, History, What, number_of, scopes_of, swaps
+from perdure.wire.records import OUTCOMES, Kind, Row, fingerprint_of_timer
 
 CALLBACKS_MAX: Final = 10_000
 """Callbacks per `advance`; then the worker's own loop has its turn (some tens of milliseconds)."""
@@ -73,6 +77,8 @@ class Machine(Asked):
         "_failures",
         "_fed",
         "_first_claim",
+        "_has_started",
+        "_history",
         "_main",
         "_more",
         "_next",
@@ -108,8 +114,12 @@ class Machine(Asked):
         """Executions whose messages may be taken, as rows `message` told of them; whoever takes them empties it."""
         self.error: BaseException | None = None
         """What the workflow's function raised, once DONE; `asyncio.CancelledError` if it was cancelled."""
-        self.changed_inputs: list[str] | None = None
-        """Keys that were asked for with another input than the recorded one (strict workflows diverge instead)."""
+        self.changed_inputs: ChangedInputs | None = None
+        """Calls with another input than the recorded one (strict workflows diverge instead)."""
+        self._history: History | None = None
+        """Present while calls of a replay may have to change places."""
+        self._has_started = False
+        """Whether anything was started: from then on keys stay as they are."""
         self._start: Callable[[], Coroutine[Any, Any, Any]] | None = start
         self._context = context
         self._main: InnerTask | None = None
@@ -285,8 +295,11 @@ class Machine(Asked):
         kind, key = row.kind, row.key
         call = self._calls.get(key)  # type: ignore[arg-type]  # None is in no dict of keys
         if call is not None and call.kind is kind:
-            if (call.name != row.name or call.fingerprint != row.fingerprint) and not self._fits(row, call):
-                return self._keep_aside(row, call)
+            if (call.name != row.name or call.fingerprint != row.fingerprint) and not _fits(row, call):
+                if self._finds_its_place(row):
+                    return self._deliver(row)
+                if not self._is_a_changed_input(row, call):
+                    return self._keep_aside(row, call)
             del self._calls[call.key]
             if kind in OURS:
                 self._ours -= 1
@@ -307,8 +320,12 @@ class Machine(Asked):
             return None
         timer = self.loop.timers.get(key) if kind is Kind.TIMER else None  # type: ignore[arg-type]  # has one
         if timer is not None:
-            if self._is_excused(row) and row.at_us < timer.due_us - TIMER_EARLY_US:
-                return self._keep_aside(row, None)
+            if row.fingerprint is None:
+                is_another = self._is_excused(row) and row.at_us < timer.due_us - TIMER_EARLY_US
+            else:
+                is_another = row.fingerprint != fingerprint_of_timer(timer.due_us)
+            if is_another:
+                return self._deliver(row) if self._finds_its_place(row) else self._keep_aside(row, None)
             return self.loop.fire(timer)
         if kind is Kind.CHILD and self._children is not None and key in self._children:
             self._children[key] = row
@@ -323,7 +340,7 @@ class Machine(Asked):
             if kind is EVENT and self._late_events is not None:
                 self._hand_on(row, self._late_events)
             return None
-        return self._keep_aside(row, call)
+        return self._deliver(row) if self._finds_its_place(row) else self._keep_aside(row, call)
 
     def _hand_on(self, row: Row, late: LateEvents) -> None:
         """The event of a wait that was given up: for the next that asks for the same, now or later."""
@@ -339,18 +356,68 @@ class Machine(Asked):
                 return
         late.rows.append((wait, row))
 
-    def _fits(self, row: Row, call: Call) -> bool:
-        """Whether `row` is the outcome of `call`, its key and kind being the same."""
-        if row.name is not None and row.name != call.name:
-            return False  # Rows of some kinds carry no name.
-        if row.fingerprint is None or row.fingerprint == call.fingerprint:
+    # --- calls in another order than recorded ----------------------------------------------------------------------
+
+    def _finds_its_place(self, row: Row) -> bool:
+        """Let the call that `row` is the outcome of take the key of `row`, if that leaves no doubt."""
+        key = row.key
+        if key is None or self._has_started:
+            return False
+        found = [path for other in self._keys_of(row) if (path := swaps(other, key))]
+        for path in sorted(found, key=len):
+            if all(self._may_swap(one, other) for one, other in path):
+                for swap in path:
+                    self._swap(swap)
+                return True
+        return False
+
+    def _keys_of(self, row: Row) -> list[str]:
+        """The keys of open calls that ask for what `row` is the outcome of."""
+        if row.kind is Kind.TIMER:
+            timers = self.loop.timers.values()
+            return [timer.key for timer in timers if fingerprint_of_timer(timer.due_us) == row.fingerprint]
+        if row.fingerprint is None and row.kind in (EVENT, Kind.RESUME):
+            return []  # Rows of the first releases say nothing of what was asked for.
+        return [call.key for call in self._calls.values() if _what(call) == _what(row)]
+
+    def _may_swap(self, one: str, other: str) -> bool:
+        """Whether two calls of a scope, or the tasks of two scopes, can take each other's place."""
+        if number_of(one) < number_of(other) and not self._was_made(other):
+            return False  # It would come up under the same number later.
+        if not one.endswith("/"):
             return True
-        if self.strict or self._is_excused(row):
+        self._history = self._history or History()
+        self._history.read(self._rows, self._next - 1)
+        return self._history.same(one, other)
+
+    def _was_made(self, place: str) -> bool:
+        """Whether the code has a task of this scope, or has asked under this key, so far as is known."""
+        if place.endswith("/"):
+            return self.loop.has_task(place)
+        return place in self._calls or place in self._given_up or place in self.loop.timers
+
+    def _is_a_changed_input(self, row: Row, call: Call) -> bool:
+        """Whether `call` is the one of `row`, only with another input, and nothing speaks for a mix-up."""
+        if call.name != (row.name or call.name) or self.strict or self._is_excused(row):
+            return False
+        recorded: What = (call.kind, call.name, row.fingerprint)
+        asked = _what(call)
+        others = [_what(other) for other in self._calls.values()]
+        if recorded in others or self._has_a_sibling(call.key):
             return False
         if self.changed_inputs is None:
-            self.changed_inputs = []
-        self.changed_inputs.append(call.key)
+            self.changed_inputs = ChangedInputs()
+        elif self.changed_inputs.speak_against(asked, recorded):
+            return False
+        self.changed_inputs.add(call.key, asked, recorded, row)
         return True
+
+    def _has_a_sibling(self, key: str) -> bool:
+        """Whether another task runs beside the one that asks for `key`: the two may be mixed up."""
+        own = list(scopes_of(key))
+        parents = {scope[: scope[:-1].rfind("/") + 1] for scope in own}
+        others = (scope for task in self.loop.living_tasks() for scope in scopes_of(task.scope.prefix))
+        return any(scope not in own and scope[: scope[:-1].rfind("/") + 1] in parents for scope in others)
 
     # --- effects ---------------------------------------------------------------------------------------------------
 
@@ -359,6 +426,12 @@ class Machine(Asked):
         if self._more:
             return Effects((), (), None, RUNNING if self._ours else SUSPENDED)
         started = self._take_fresh() if self._fresh else ()
+        self._has_started = True
+        self._history = None
+        if self.changed_inputs is not None:
+            for call in started:
+                if (row := self.changed_inputs.recorded.get(_what(call))) is not None:
+                    raise self._diverged(row, call)
         abandoned = self._take_abandoned() if self._abandoned else ()
         first = self.loop.earliest() if self.loop.timers else None
         timer = None if first is None else (first.key, first.due_us)
@@ -416,6 +489,10 @@ class Machine(Asked):
 
     def _forget_rows(self) -> None:
         """They are consumed. An execution that waits in memory must not keep a long journal there."""
+        if self._more:
+            self._history = self._history or History()
+            self._history.read(self._rows, self._next)
+            self._history.turn_the_page()
         self._rows.clear()
         self._next = 0
 
@@ -465,3 +542,13 @@ class Machine(Asked):
 
     def _diverged(self, row: Row, call: Call | None) -> Diverged:
         return diverged(row, call, self._calls.values(), self._main, self.loop)
+
+
+def _fits(row: Row, call: Call) -> bool:
+    """Whether `row` is the outcome of `call`, its key and kind being the same."""
+    # Rows of some kinds carry no name, old rows of some kinds no fingerprint.
+    return (row.name is None or row.name == call.name) and (row.fingerprint in (None, call.fingerprint))
+
+
+def _what(one: Call | Row) -> What:
+    return one.kind, one.name, one.fingerprint

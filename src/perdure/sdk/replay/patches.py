@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Any
+
+from perdure.sdk.errors import Misplaced
 
 _get_running_loop = asyncio._get_running_loop
 anyio_is_patched = False
@@ -18,8 +20,9 @@ def patch_asyncio(loop_class: type[Any]) -> None:
     """`gather`'s futures hash by number.
 
     `as_completed` makes its tasks in the order of a set of coroutines, that is, of addresses. Inside an inner loop
-    it gets tasks made in the order of the list. The function's code is exchanged, so that `from asyncio import
-    as_completed` gets it too, however early it ran.
+    it gets tasks made in the order of the list, and refuses a set of coroutines, which has no order that a replay could
+    repeat. The function's code is exchanged, so that `from asyncio import as_completed` gets it too, however early it
+    ran.
     """
 
     def number_gathered(self: Any) -> int:
@@ -40,6 +43,14 @@ def patch_asyncio(loop_class: type[Any]) -> None:
 
     def in_order(fs: Any, *, timeout: float | None = None) -> Any:
         if isinstance(asyncio._get_running_loop(), loop_class) and isinstance(fs, Iterable):
+            if isinstance(fs, Set) and any(asyncio.iscoroutine(one) for one in fs):
+                for one in fs:
+                    if asyncio.iscoroutine(one):
+                        one.close()
+                raise Misplaced(
+                    "as_completed() got a set of coroutines, whose order differs in every run of a workflow; give it a "
+                    "list, or a set of tasks."
+                )
             fs = [asyncio.ensure_future(one) for one in dict.fromkeys(fs)]
         return stdlib(fs, timeout=timeout)
 

@@ -114,7 +114,7 @@ async def publish_events(
         taken: set[str] = set()  # one execution takes an event once, with its oldest wait that matches
         rest: Rows = []
         for wait in waits:
-            execution_id, key, match, after, event_type = wait
+            execution_id, key, match, after, event_type, print_ = wait
             if (
                 execution_id in taken
                 or seq <= (after or 0)
@@ -132,7 +132,9 @@ async def publish_events(
                     await note_answer(project_id, execution_id, key, event.data, answered_by, now_us)
                 continue
             value = event_value(id, seq, topic, event.event_type, bytes(event.data), now_us)
-            await deliver(project_id, execution_id, Kind.EVENT, now_us, key=key, name=topic, value=value)
+            await deliver(
+                project_id, execution_id, Kind.EVENT, now_us, key=key, name=topic, fingerprint=print_, value=value
+            )
         waits = rest
     return numbers
 

@@ -9,7 +9,7 @@ from perdure.store.interface import Counted, Due, News, Ready, Tell, Written, qu
 from perdure.store.verbs.free import below_is_held, end_is_held, is_held
 from perdure.store.verbs.rows import ended, journal_row
 from perdure.wire.errors import NotCancellable, NotFound
-from perdure.wire.records import Kind
+from perdure.wire.records import Kind, fingerprint_of_timer
 from perdure.wire.status import FINAL, HELD, Phase
 
 LOSSES_MAX = 5
@@ -255,8 +255,10 @@ async def wake_due(*, now_us: int, limit: int) -> int:
     await query_many(
         "insert_journal",
         [
-            journal_row(id, seq, at_us, Kind.WOKEN if key is None else Kind.TIMER, attempt, key=key)
-            for id, seq, at_us, attempt, key, _, _ in woken
+            journal_row(id, seq, at_us, Kind.WOKEN, attempt)
+            if key is None
+            else journal_row(id, seq, at_us, Kind.TIMER, attempt, key=key, fingerprint=fingerprint_of_timer(due_us))
+            for id, seq, at_us, attempt, key, due_us, _, _ in woken
         ],
     )
     # A wait of a push worker's execution and its time-out share a key: it is one or the other.

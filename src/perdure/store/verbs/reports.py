@@ -22,7 +22,7 @@ from perdure.store.verbs.streams import append
 from perdure.store.verbs.waits import answer_wait
 from perdure.wire.errors import Conflict, IllegalMove
 from perdure.wire.limits import REPLY_BYTES_MAX
-from perdure.wire.records import OUTCOMES, Kind, Problem, Row
+from perdure.wire.records import OUTCOMES, Kind, Problem, Row, fingerprint_of_timer
 from perdure.wire.requests import (
     Answer,
     AppendMessages,
@@ -249,7 +249,8 @@ def _bytes(value: Raw | None) -> bytes | None:
 def _outcome(of: At | ReportItem, seq: int, at_us: int, entry: Entry) -> JournalRow:
     """The row of a step or a timer of an execution that `of` names."""
     if type(entry) is TimerFired:
-        return journal_row(of.execution_id, seq, at_us, Kind.TIMER, of.attempt, key=entry.key)
+        due = fingerprint_of_timer(entry.at_us)
+        return journal_row(of.execution_id, seq, at_us, Kind.TIMER, of.attempt, key=entry.key, fingerprint=due)
     assert type(entry) is StepDone
     return (
         of.execution_id,
@@ -443,6 +444,8 @@ async def _log(item: ReportItem) -> None:
         for n, line in enumerate(item.logs[-LOG_LINES_MAX:], 1)
     ]
     await query_many("insert_log", lines)
+    if item.changed_inputs:
+        await Tell(Counted("changed_inputs", item.changed_inputs))
     if last + len(lines) > LOG_LINES_MAX:
         await query("trim_logs", execution_id=item.execution_id, upto=last + len(lines) - LOG_LINES_MAX)
     await Tell(Written(item.execution_id))

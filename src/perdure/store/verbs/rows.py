@@ -156,6 +156,7 @@ async def deliver(
     *,
     key: str | None = None,
     name: str | None = None,
+    fingerprint: str | None = None,
     ok: bool = True,
     value: bytes | Raw = NULL_BYTES,
     started: bytes | None = None,
@@ -165,7 +166,9 @@ async def deliver(
     has not recorded, under this key, that it `started` that."""
 
     def outcome(seq: int, at_us: int, attempt: int) -> JournalRow:
-        return journal_row(execution_id, seq, at_us, kind, attempt, key=key, name=name, ok=ok, value=value)
+        return journal_row(
+            execution_id, seq, at_us, kind, attempt, key=key, name=name, fingerprint=fingerprint, ok=ok, value=value
+        )
 
     if taker is not None and await taker.wake(project_id, execution_id, now_us, outcome, key, started):
         return True

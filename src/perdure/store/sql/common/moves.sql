@@ -56,7 +56,7 @@ UPDATE executions SET phase = 'queued', rank = -priority, ready_at_us = due_at_u
   limited = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
     AND q.name = executions.queue_name AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)) THEN 1 ELSE 0 END
 WHERE phase || '' = 'waiting' AND due_at_us <= :now_us AND (project_id, id) IN (SELECT project_id, id FROM due)
-RETURNING id, next_seq - 1, moved_at_us, attempt, timer_key, project_id, deployment_id;
+RETURNING id, next_seq - 1, moved_at_us, attempt, timer_key, ready_at_us, project_id, deployment_id;
 
 -- name: ready_delayed
 -- picks: queued executions whose start time has come

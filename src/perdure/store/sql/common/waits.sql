@@ -59,5 +59,5 @@ ORDER BY opened_at_us, key;
 SELECT event_seq FROM waits WHERE execution_id = :execution_id AND topic = :topic AND event_seq IS NOT NULL;
 
 -- name: waiting_for
-SELECT execution_id, key, match, after_seq, event_type FROM waits
+SELECT execution_id, key, match, after_seq, event_type, fingerprint FROM waits
 WHERE project_id = :project_id AND topic = :topic AND state = 'open' ORDER BY execution_id, opened_at_us, key;

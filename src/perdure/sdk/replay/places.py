@@ -1,0 +1,138 @@
+"""Which of the code's calls a recorded outcome belongs to, when tasks were created in another order than recorded.
+
+A set of coroutines (or of strings) is walked in another order in each process. Tasks that are created in that order get
+each other's numbers, and so their calls get each other's keys. In a replay the fingerprint of the input tells them
+apart: the task that asks for the recorded input takes the recorded number.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from perdure.wire.records import OUTCOMES, Kind, Row
+
+_PATH: Final = re.compile(r"(?:(?:\d+|~\w*)/)*")
+_COUNT: Final = re.compile(r"#\d+\Z")
+
+Swap = tuple[str, str]
+"""Two scopes (`1/`, `3/`) or two keys (`fetch`, `fetch#2`) that change places."""
+
+What = tuple[Kind, str | None, str | None]
+"""What a call asks for: its kind, its name and the fingerprint of its input."""
+
+
+def swaps(asked: str, recorded: str) -> list[Swap] | None:
+    """The swaps, outermost first, that turn the key `asked` into `recorded`. None if more than numbers differs.
+
+    >>> swaps("1/fetch#2", "3/fetch")
+    [('1/', '3/'), ('3/fetch#2', '3/fetch')]
+    >>> swaps("1/fetch", "1/load") is None
+    True
+    """
+    asked_path, asked_name = _split(asked)
+    path, name = _split(recorded)
+    if len(asked_path) != len(path) or _COUNT.sub("", asked_name) != _COUNT.sub("", name):
+        return None
+    found: list[Swap] = []
+    prefix = ""
+    for one, other in zip(asked_path, path, strict=True):
+        if one != other:
+            if one.startswith("~") or other.startswith("~"):
+                return None
+            found.append((f"{prefix}{one}/", f"{prefix}{other}/"))
+        prefix += f"{other}/"
+    if asked_name != name:
+        found.append((prefix + asked_name, prefix + name))
+    return found
+
+
+def swapped(key: str, swap: Swap) -> str:
+    """`key`, or the prefix of a scope, after `swap`."""
+    one, other = swap
+    if not one.endswith("/"):
+        return other if key == one else one if key == other else key
+    if key.startswith(one):
+        return other + key[len(one) :]
+    return one + key[len(other) :] if key.startswith(other) else key
+
+
+def number_of(place: str) -> int:
+    """The number of a scope among the tasks of its parent, or of a key among those of its name.
+
+    >>> number_of("2/13/"), number_of("2/fetch#4"), number_of("2/fetch")
+    (13, 4, 1)
+    """
+    if place.endswith("/"):
+        return int(place[:-1].rpartition("/")[2])
+    count = _COUNT.search(place)
+    return 1 if count is None else int(count.group()[1:])
+
+
+def scopes_of(key: str) -> Iterator[str]:
+    """The scopes of numbered tasks that a key is in, outermost first.
+
+    >>> list(scopes_of("2/~model_1/3/fetch"))
+    ['2/', '2/~model_1/3/']
+    """
+    prefix = ""
+    for part in _split(key)[0]:
+        prefix += f"{part}/"
+        if not part.startswith("~"):
+            yield prefix
+
+
+class History:
+    """What the tasks of each scope were given. Two tasks with the same history can take each other's place."""
+
+    __slots__ = ("_digests", "_read")
+
+    def __init__(self) -> None:
+        self._digests: dict[str, int] = {}
+        self._read = 0
+        """How many of the rows at hand are in it."""
+
+    def read(self, rows: Sequence[Row], end: int) -> None:
+        """Take in the rows before `end` that are not in it yet."""
+        for row in rows[self._read : end]:
+            if row.key is not None and row.kind in OUTCOMES:
+                outcome = (row.kind, row.name, row.fingerprint, row.ok, bytes(row.value))
+                for scope in scopes_of(row.key):
+                    before = self._digests.get(scope)
+                    self._digests[scope] = hash((before, row.key[len(scope) :], outcome))
+        self._read = end
+
+    def turn_the_page(self) -> None:
+        """The rows at hand are forgotten; further ones come."""
+        self._read = 0
+
+    def same(self, one: str, other: str) -> bool:
+        return self._digests.get(one) == self._digests.get(other)
+
+
+class ChangedInputs:
+    """Calls that were given the outcome of another input, because the code has changed since."""
+
+    __slots__ = ("asked", "keys", "recorded", "told")
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+        self.told = 0
+        """How many of them the runner has told of."""
+        self.asked: set[What] = set()
+        self.recorded: dict[What, Row] = {}
+
+    def add(self, key: str, asked: What, recorded: What, row: Row) -> None:
+        self.keys.append(key)
+        self.asked.add(asked)
+        self.recorded[recorded] = row
+
+    def speak_against(self, asked: What, recorded: What) -> bool:
+        """Whether one input was recorded where the other is asked for, and the other way round."""
+        return asked in self.recorded or recorded in self.asked
+
+
+def _split(key: str) -> tuple[list[str], str]:
+    match = _PATH.match(key)
+    assert match is not None  # it matches the empty text
+    path = match.group()
+    return path.split("/")[:-1], key[len(path) :]

@@ -1,0 +1,308 @@
+"""Tasks that are created in another order than recorded: no call ever gets another one's outcome without a word.
+
+Each program runs live with its tasks in one order. It then crashes after each row, is replayed with its tasks in every
+other order, as if they came from a set, and goes on to its end.
+"""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
+
+import anyio
+import msgspec
+import pytest
+from msgspec import Raw
+from tests.sdk.fake_server import Journal, advance
+
+from perdure.sdk.errors import Diverged, Misplaced
+from perdure.sdk.replay.calls import Call, Effects, State
+from perdure.sdk.replay.machine import Machine
+from perdure.wire.records import Kind, fingerprint_of_timer
+
+Got = list[tuple[str, str]]
+Code = Callable[[Machine, Sequence[str], Got], Awaitable[Any]]
+ITEMS = ("a", "b", "c")
+
+
+async def fetch(machine: Machine, got: Got, item: str, name: str = "fetch", told: str = "") -> str:
+    row = await machine.call(Kind.STEP, name, f"{name}({item}{told})", None)
+    value: str = msgspec.json.decode(row.value)
+    got.append((f"{name}({item}{told})", value))
+    return value
+
+
+class Run(NamedTuple):
+    got: Got
+    journal: Journal
+    machine: Machine
+    again: list[str]
+    """What was started although its outcome was recorded."""
+
+
+def run(code: Code, order: Sequence[str], journal: Journal | None = None, rows_max: int = 100, page: int = 100) -> Run:
+    """Run `code` with its tasks in this order over a journal, and on to its end or to so many rows."""
+    journal = journal or Journal()
+    got: Got = []
+    machine = Machine(lambda: code(machine, order, got), seed="seed")  # type: ignore[arg-type, return-value]  # async def
+    known = {(row.name, row.fingerprint) for row in journal.rows if row.kind is Kind.STEP and row.fingerprint}
+    rows = list(journal.rows)
+    again: list[str] = []
+    while True:
+        for at in range(0, len(rows), page):
+            effects = advance(machine, rows[at : at + page], more=at + page < len(rows))
+        again += [call.key for call in effects.started if call.kind is Kind.STEP and _what(call) in known]
+        if effects.state is State.DONE or len(journal.rows) >= rows_max:
+            return Run(got, journal, machine, again)
+        rows = [_next_row(journal, machine, effects)]
+
+
+def _what(call: Call) -> tuple[str | None, str | None]:
+    return call.name, call.fingerprint
+
+
+def _next_row(journal: Journal, machine: Machine, effects: Effects) -> Any:
+    """The outcome of the oldest open call, or else the next timer. A step's value says what it was asked."""
+    steps = [call for call in machine.outstanding() if call.kind is not Kind.EVENT]
+    if steps:
+        nonce = len(journal.rows) if steps[0].name == "token" else None
+        value = steps[0].fingerprint if nonce is None else f"token {nonce}"
+        return journal.answer(steps[0], Raw(msgspec.json.encode(value)))
+    events = machine.outstanding()
+    if events:
+        return journal.answer(events[0], Raw(msgspec.json.encode(events[0].fingerprint)))
+    assert effects.timer is not None
+    key, due_us = effects.timer
+    return journal.add(
+        Kind.TIMER, key, fingerprint=fingerprint_of_timer(due_us), dt_us=max(1, due_us - journal.rows[-1].at_us)
+    )
+
+
+def verdicts(code: Code, page: int = 100) -> dict[str, int]:
+    """How the replays in other orders end, at every crash point: right, diverged, or with inputs that are marked."""
+    whole = run(code, ITEMS)
+    assert whole.machine.error is None
+    found = {"right": 0, "diverged": 0, "marked": 0}
+    for until in range(1, len(whole.journal.rows) + 1):
+        for order in itertools.permutations(ITEMS):
+            try:
+                replayed = run(code, order, Journal(*whole.journal.rows[:until]), page=page)
+            except Diverged as error:
+                assert order != ITEMS, error
+                found["diverged"] += 1
+                continue
+            if replayed.machine.changed_inputs is not None:
+                assert order != ITEMS
+                found["marked"] += 1
+                continue
+            found["right"] += 1
+            assert replayed.machine.error is None
+            assert all(asked == value for asked, value in replayed.got), (order, until, replayed.got)
+            assert replayed.again == [], (order, until)
+    return found
+
+
+def gathered(one: Callable[[Machine, Got, str], Awaitable[Any]]) -> Code:
+    async def code(machine: Machine, order: Sequence[str], got: Got) -> None:
+        await asyncio.gather(*[one(machine, got, item) for item in order])
+
+    return code
+
+
+async def one_step(machine: Machine, got: Got, item: str) -> None:
+    await fetch(machine, got, item)
+
+
+async def two_steps(machine: Machine, got: Got, item: str) -> None:
+    await fetch(machine, got, item)
+    await fetch(machine, got, item, "store")
+
+
+async def own_sleep(machine: Machine, got: Got, item: str) -> None:
+    await asyncio.sleep(1 + ITEMS.index(item))
+    await two_steps(machine, got, item)
+
+
+async def own_name(machine: Machine, got: Got, item: str) -> None:
+    await fetch(machine, got, item, f"fetch-{item}")
+    await two_steps(machine, got, item)
+
+
+async def kept_for_later(machine: Machine, got: Got, item: str) -> None:
+    later = fetch(machine, got, item, "later")
+    call = machine.new_call(
+        Kind.STEP, "held", f"held({item})", None
+    )  # its key is given before the task's number changes
+    await fetch(machine, got, item)
+    row = await machine.wait(call)
+    got.append((f"held({item})", msgspec.json.decode(row.value)))
+    await later
+
+
+async def within_a_time(machine: Machine, got: Got, item: str) -> None:
+    async with asyncio.timeout(60):
+        await two_steps(machine, got, item)
+
+
+async def nested(machine: Machine, got: Got, item: str) -> None:
+    order = [f"{item}{other}" for other in (ITEMS if item == "a" else ITEMS[::-1])]
+    await asyncio.gather(*[two_steps(machine, got, other) for other in order])
+
+
+async def event(machine: Machine, got: Got, item: str) -> None:
+    row = await machine.call(Kind.EVENT, "orders", f"orders({item})", None)
+    got.append((f"orders({item})", msgspec.json.decode(row.value)))
+    await fetch(machine, got, item)
+
+
+@pytest.mark.parametrize("page", [100, 3])
+@pytest.mark.parametrize(
+    "one",
+    [one_step, two_steps, own_sleep, own_name, kept_for_later, within_a_time, nested, event],
+    ids=lambda one: one.__name__,
+)
+def test_tasks_in_another_order_get_their_own_outcomes(one: Any, page: int) -> None:
+    found = verdicts(gathered(one), page)
+    assert found["right"] > 0
+    assert found["diverged"] == found["marked"] == 0
+
+
+async def token_first(machine: Machine, got: Got, item: str) -> None:
+    """Tasks that cannot be told apart get different values, with which they go on."""
+    row = await machine.call(Kind.STEP, "token", None, None)
+    token: str = msgspec.json.decode(row.value)
+    await fetch(machine, got, item, told=token)
+    await fetch(machine, got, item, "store", told=token)
+
+
+async def same_sleep(machine: Machine, got: Got, item: str) -> None:
+    await asyncio.sleep(1)
+    await two_steps(machine, got, item)
+
+
+def few_at_a_time() -> Code:
+    async def code(machine: Machine, order: Sequence[str], got: Got) -> None:
+        room = asyncio.Semaphore(2)
+
+        async def one(item: str) -> None:
+            async with room:
+                await two_steps(machine, got, item)
+
+        await asyncio.gather(*[one(item) for item in order])
+
+    return code
+
+
+@pytest.mark.parametrize(
+    "code",
+    [gathered(token_first), gathered(same_sleep), few_at_a_time()],
+    ids=["token_first", "same_sleep", "few_at_a_time"],
+)
+def test_tasks_that_cannot_be_told_apart_diverge(code: Code) -> None:
+    found = verdicts(code)
+    assert found["marked"] == 0
+    assert found["diverged"] > 0
+
+
+async def in_a_group(machine: Machine, order: Sequence[str], got: Got) -> None:
+    async with asyncio.TaskGroup() as group:
+        for item in order:
+            group.create_task(two_steps(machine, got, item))
+
+
+async def in_anyio(machine: Machine, order: Sequence[str], got: Got) -> None:
+    async with anyio.create_task_group() as group:
+        for item in order:
+            group.start_soon(two_steps, machine, got, item)
+
+
+async def waited_for(machine: Machine, order: Sequence[str], got: Got) -> None:
+    open_tasks = {asyncio.create_task(two_steps(machine, got, item)) for item in order}
+    while open_tasks:
+        _, open_tasks = await asyncio.wait(open_tasks, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def as_completed(machine: Machine, order: Sequence[str], got: Got) -> None:
+    for each in asyncio.as_completed([two_steps(machine, got, item) for item in order]):
+        await each
+
+
+async def steps_themselves(machine: Machine, order: Sequence[str], got: Got) -> None:
+    calls = [machine.call(Kind.STEP, "fetch", f"fetch({item})", None) for item in order]
+    rows = await asyncio.gather(*calls)
+    got += [(f"fetch({item})", msgspec.json.decode(row.value)) for item, row in zip(order, rows, strict=True)]
+
+
+@pytest.mark.parametrize(
+    "code", [in_a_group, in_anyio, waited_for, as_completed, steps_themselves], ids=lambda code: code.__name__
+)
+def test_it_does_not_matter_how_the_tasks_are_created(code: Code) -> None:
+    found = verdicts(code)
+    assert found["right"] > 0
+    assert found["diverged"] == found["marked"] == 0
+
+
+async def one_after_the_other(machine: Machine, order: Sequence[str], got: Got) -> None:
+    for item in order:
+        await two_steps(machine, got, item)
+
+
+def test_a_loop_in_another_order_diverges() -> None:
+    found = verdicts(one_after_the_other)
+    assert found["diverged"] > 0
+    assert found["marked"] == 0
+
+
+async def edited(machine: Machine, order: Sequence[str], got: Got) -> None:
+    await fetch(machine, got, order[0])
+    await fetch(machine, got, "x", "store")
+
+
+def test_an_input_that_was_edited_is_marked_only() -> None:
+    journal = run(edited, ITEMS).journal
+    replayed = run(edited, ("edited",), journal)
+    assert replayed.machine.changed_inputs is not None
+    assert replayed.machine.changed_inputs.keys == ["fetch"]
+
+
+def test_a_divergence_of_tasks_names_both_sides_and_says_what_to_do() -> None:
+    journal = run(gathered(token_first), ITEMS).journal
+    with pytest.raises(Diverged, match=r"row \d+ is step '1/fetch'.*from a list, not from a set"):
+        run(gathered(token_first), ITEMS[::-1], journal)
+
+
+async def naps(machine: Machine, seconds: Sequence[str], got: Got) -> None:
+    await asyncio.sleep(float(seconds[0]))
+    await fetch(machine, got, "a")
+
+
+def test_a_timer_does_not_take_the_row_of_another_due_time() -> None:
+    journal = run(naps, ["60"]).journal
+    with pytest.raises(Diverged, match=r"asks for timer 'timer' with another due time \(.* instead of .*\)"):
+        run(naps, ["61"], journal)
+
+
+async def a_set_of_coroutines(machine: Machine, order: Sequence[str], got: Got) -> None:
+    for each in asyncio.as_completed({asyncio.sleep(1, item) for item in order}):
+        got.append(("first", await each))
+
+
+def test_as_completed_refuses_a_set_of_coroutines() -> None:
+    result = run(a_set_of_coroutines, ITEMS)
+    assert isinstance(result.machine.error, Misplaced)
+    assert "a list" in str(result.machine.error)
+
+
+async def a_set_of_tasks(machine: Machine, order: Sequence[str], got: Got) -> None:
+    tasks = {asyncio.create_task(asyncio.sleep(1, item)) for item in order}
+    async for value in _values(tasks):
+        got.append(("first", value))
+
+
+async def _values(tasks: Any) -> AsyncIterator[str]:
+    for each in asyncio.as_completed(tasks):
+        yield await each
+
+
+def test_as_completed_takes_a_set_of_tasks() -> None:
+    assert run(a_set_of_tasks, ITEMS).got == [("first", item) for item in ITEMS]
