@@ -367,6 +367,64 @@ def test_step_code_that_cannot_be_stopped_does_not_keep_a_worker_from_its_end(ho
         assert "released" in kinds and "lost" not in kinds
 
 
+EXITS = """
+import asyncio
+import sys
+
+from perdure import Context, Registry
+
+registry = Registry()
+
+
+def leaves() -> None:
+    sys.exit(3)
+
+
+def interrupts() -> None:
+    raise KeyboardInterrupt
+
+
+END = {"exit": leaves, "interrupt": interrupts}
+
+
+async def in_a_task(end: str) -> None:
+    async def child() -> None:
+        END[end]()
+
+    await asyncio.create_task(child())
+
+
+async def in_a_callback(end: str) -> str:
+    asyncio.get_running_loop().call_soon(END[end])
+    await asyncio.sleep(0)
+    return "went on"
+
+
+@registry.workflow
+async def ends(ctx: Context, end: str) -> str:
+    try:
+        await ctx.step(END[end], retry=2)
+    except Exception as error:
+        ctx.log("%s", error)
+    said = await ctx.step(in_a_callback, end)
+    try:
+        await ctx.step(in_a_task, end)
+    except Exception as error:
+        return f"{said}, {error}"
+    return "not told"
+"""
+
+
+def test_steps_that_would_end_the_process_end_no_worker_and_ctrl_c_still_does(house: House) -> None:
+    (house.folder / "app.py").write_text(EXITS)
+    with serving(house), working(house) as worker:
+        for end_by, name in (("interrupt", "KeyboardInterrupt"), ("exit", "SystemExit: 3")):
+            done = house.run("run", "ends", "--input", json.dumps(end_by), "--quiet")
+            assert f"went on, step 'in_a_task' failed: {name}" in done.stdout
+        assert worker.poll() is None
+        assert end(worker, signal.SIGINT) == 0
+
+
 def test_a_code_that_cannot_be_imported_is_told_with_its_line(house: House) -> None:
     for text, says in (
         ("def f(:\n", "app.py:1: invalid syntax"),

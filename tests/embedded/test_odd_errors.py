@@ -1,10 +1,13 @@
 """Errors of users' own classes: whatever they are, they end their execution, and nobody else's."""
 
 import asyncio
+import dataclasses
+import signal
+import sys
 from collections.abc import Callable, Iterable
 
 import pytest
-from tests.embedded.house import House
+from tests.embedded.house import Counter, House
 
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed, Fatal, RetryAfter
@@ -76,6 +79,143 @@ async def test_an_error_that_cannot_be_asked_ends_its_execution_and_no_other(
             await asyncio.wait_for((await p.start(odd)).result(), 60)
         assert words in str(caught.value)
         assert await asyncio.wait_for((await p.start(plain)).result(), 60) == "done"
+
+
+def interrupts() -> None:
+    raise KeyboardInterrupt
+
+
+def leaves() -> None:
+    sys.exit(3)
+
+
+@pytest.mark.parametrize("end", [interrupts, leaves])
+async def test_code_that_ends_programs_ends_its_execution_and_not_the_worker(
+    house: House, count: Counter, end: Callable[[], None]
+) -> None:
+    app = Registry()
+    kind = "KeyboardInterrupt" if end is interrupts else "SystemExit"
+
+    async def ends() -> None:
+        count("step")
+        end()
+
+    def refuses(error: BaseException) -> bool:
+        end()
+        return True
+
+    @dataclasses.dataclass
+    class Checked:
+        value: int
+
+        def __post_init__(self) -> None:
+            if self.value == 13:
+                end()
+
+    class Unreadable(Exception):
+        def __str__(self) -> str:
+            end()
+            return "never"
+
+    @app.workflow
+    async def in_a_step(ctx: Context) -> None:
+        await ctx.step(ends, retry=AT_ONCE)
+
+    @app.workflow
+    async def in_a_thread(ctx: Context) -> None:
+        await ctx.step(end, retry=AT_ONCE)
+
+    @app.workflow
+    async def in_a_predicate(ctx: Context) -> None:
+        await ctx.step("one more", int, "x", retry_if=refuses, retry=AT_ONCE)
+
+    @app.workflow
+    async def in_words(ctx: Context) -> None:
+        async def fails() -> None:
+            raise Unreadable
+
+        await ctx.step(fails)
+
+    @app.workflow
+    async def in_the_code(ctx: Context) -> None:
+        await ctx.sleep(0.001)
+        end()
+
+    @app.workflow
+    async def in_a_task(ctx: Context) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ctx.sleep(0.001)).add_done_callback(lambda _: end())
+            await asyncio.create_task(in_the_code(ctx))
+
+    @app.workflow
+    async def in_its_input(ctx: Context, value: Checked) -> None: ...
+
+    @app.workflow
+    async def in_a_step_result(ctx: Context) -> None:
+        def wrong() -> Checked:
+            made = Checked(7)
+            made.value = 13
+            return made
+
+        await ctx.step(wrong)
+
+    @app.workflow
+    async def in_its_result(ctx: Context) -> Checked:
+        made = Checked(7)
+        made.value = 13
+        return made
+
+    @app.workflow
+    async def in_a_clean_up(ctx: Context) -> None:
+        try:
+            await asyncio.gather(ctx.sleep(100), in_the_code(ctx))
+        finally:
+            end()
+
+    @app.workflow
+    async def plain(ctx: Context) -> str:
+        return await ctx.step("greet", str, "done")
+
+    async with house.open(app) as p:
+        for odd in app:
+            if odd is plain:
+                continue
+            handle = await p.start(odd.name, {"value": 13} if odd is in_its_input else None)
+            with pytest.raises(ExecutionFailed) as caught:
+                await asyncio.wait_for(handle.result(), 60)
+            words = "text could not be read" if odd is in_words else kind
+            assert words in str(caught.value), odd.name
+        assert await asyncio.wait_for((await p.start(plain)).result(), 60) == "done"
+    assert count["step"] == AT_ONCE.max_attempts
+
+
+def test_ctrl_c_during_a_step_ends_the_program_and_the_execution_goes_on_in_the_next(
+    house: House, count: Counter
+) -> None:
+    app = Registry()
+
+    async def stopped() -> str:
+        count("step")
+        signal.raise_signal(signal.SIGINT)
+        return "ended in time"
+
+    @app.workflow
+    async def plain(ctx: Context) -> str:
+        said = await ctx.step(stopped)
+        return f"{said}, {await ctx.step(str, count('code'))}"
+
+    async def first() -> None:
+        async with house.open(app) as p:
+            await (await p.start(plain, key="one")).result()
+
+    async def second() -> str:
+        async with house.open(app) as p:
+            return await (await p.find(plain, "one")).result()
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(first())
+    assert asyncio.run(second()).startswith("ended in time, ")
+    assert count["step"] == 1
 
 
 @pytest.mark.parametrize("kind", ["no JSON", "of another type", "whose type cannot be read"])

@@ -181,24 +181,6 @@ def test_every_method_of_a_loop_is_there_or_refuses() -> None:
             assert getattr(type(loop), name) is not vars(asyncio.AbstractEventLoop)[name], name
 
 
-def test_a_system_exit_in_workflow_code_does_not_end_the_worker() -> None:
-    async def code(machine: Machine) -> None:
-        sys.exit(3)
-
-    with pytest.raises(SystemExit):
-        outcome_of(code)  # raised by us from machine.error, not by advance
-
-
-def test_an_interrupt_does_end_the_worker() -> None:
-    async def code(machine: Machine) -> None:
-        raise KeyboardInterrupt
-
-    machine = Machine(lambda: code(machine), seed="seed")
-    with pytest.raises(KeyboardInterrupt):
-        machine.advance(Journal().rows)
-    machine.close()
-
-
 # --- keys ----------------------------------------------------------------------------------------------------------
 
 

@@ -113,6 +113,7 @@ def work(
     from perdure.cli import target as targets
     from perdure.sdk.credentials import find
     from perdure.sdk.http import HttpTransport
+    from perdure.sdk.interrupts import run_until_complete
     from perdure.sdk.lease import HttpLease
     from perdure.sdk.standstill import watched
     from perdure.sdk.worker import Worker
@@ -139,7 +140,8 @@ def work(
     )
     with asyncio.Runner(loop_factory=loop_factory()) as runner, watched(runner.get_loop()):
         signals = SIGNALS if begun is None else restarting.PASSED_ON
-        runner.run(_work(worker, transport, deployment, signals, child=child))
+        main = runner.get_loop().create_task(_work(worker, transport, deployment, signals, child=child))
+        run_until_complete(runner.get_loop(), main)
 
 
 async def _work(

@@ -11,6 +11,7 @@ from msgspec import Raw
 
 from perdure.sdk.checks import name_of, seconds_of, tags_of, whole_of
 from perdure.sdk.errors import ChildCancelled, ChildFailed
+from perdure.sdk.interrupts import is_interrupt
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import fingerprint
 from perdure.sdk.payloads.values import decode
@@ -273,10 +274,12 @@ class _MappedChild:
             return
         try:
             self._end(child_result(future.result(), self._id, self._name, self._result_type))
-        except Exception as error:  # As above; validators of the result's type are user code.
+        except BaseException as error:  # As above; validators of the result's type are user code.
+            if is_interrupt(error):
+                raise
             self._fail(error)
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         if not isinstance(error, ChildFailed):
             error = ChildFailed(
                 str(error),

@@ -19,6 +19,7 @@ from msgspec import Raw
 from perdure.sdk import reports
 from perdure.sdk.context import Context
 from perdure.sdk.errors import Diverged, Outdated, RetryAfter, Stuck, is_fatal
+from perdure.sdk.interrupts import is_interrupt
 from perdure.sdk.logs import add_line, line_of
 from perdure.sdk.payloads.errors import error_from_json, error_to_json
 from perdure.sdk.payloads.values import encode
@@ -174,7 +175,9 @@ class Runner:
         except BadValue as error:
             self._finish(self._failed(error, with_detail=False))  # whose place is not in the code: it has not begun
             return None
-        except Exception as error:  # a hint that cannot be read
+        except BaseException as error:  # a hint that cannot be read, or a validator of the user's
+            if is_interrupt(error):
+                raise
             self._finish(self._failed(error))
             return None
         machine = Machine(lambda: workflow.begin(context, value), seed=claimed.id, strict=workflow.strict)
@@ -226,7 +229,9 @@ class Runner:
         except Stuck as error:
             self._finish(self._failed(error))
             return
-        except Exception as error:
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
             logger.exception("Execution %s: the machine failed.", self.claimed.id)
             self._finish(self._failed(error))
             return
@@ -358,7 +363,9 @@ class Runner:
             assert workflow is not None
             try:
                 return Complete(Raw(encode(machine.result, workflow.result_type, where="result")))
-            except Exception as problem:
+            except BaseException as problem:  # user code serializes
+                if is_interrupt(problem):
+                    raise
                 return self._failed(problem)
         if isinstance(error, asyncio.CancelledError) and machine.cancel_requested:
             return Cancelled()
@@ -371,7 +378,9 @@ class Runner:
         try:
             delay = self._delay_us(error)
             taken = self._to_take_back(error) if delay is not None else []
-        except Exception as wrong:  # what the error itself says of a pause, or of the group that it is
+        except BaseException as wrong:  # what the error itself says of a pause, or of the group that it is
+            if is_interrupt(wrong):
+                raise
             delay, error = None, unclear(error, wrong)
         detail = error_to_json(error, with_detail=with_detail)
         return Fail(str(error_from_json(detail)), Raw(detail), delay, taken)

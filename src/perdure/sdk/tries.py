@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Raw
 
 from perdure.sdk.errors import Fatal, asked_pause
+from perdure.sdk.interrupts import is_interrupt
 from perdure.sdk.payloads.errors import error_from_json, error_to_json
 from perdure.sdk.payloads.values import encode_and_read
 from perdure.sdk.replay.calls import Call
@@ -147,9 +148,9 @@ class Tries:
             done = StepDone(call.key, call.name or call.key, call.fingerprint, True, Raw(data), started_at_us, tries)
             if len(data) <= READ_BYTES_MAX:
                 call.read = (done.value, read)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # user code may raise anything; sys.exit() in a step does not end the worker
+        except BaseException as error:  # user code may raise anything
+            if is_interrupt(error):
+                raise
             if runner.gone or self._tasks.get(call.key) is not task:
                 return  # given up: what the clean-up raised is no failed try, and no reason for another one
             if isinstance(error, asyncio.CancelledError):
@@ -157,7 +158,9 @@ class Tries:
             expired = scope is not None and scope.expired()
             try:
                 done = self._failure(call, step, error, started_at_us, tries, expired=expired)
-            except Exception as wrong:  # a predicate's, or what the error itself says of a pause
+            except BaseException as wrong:  # a predicate's, or what the error itself says of a pause
+                if is_interrupt(wrong):
+                    raise
                 done = self._failure(call, step, unclear(error, wrong), started_at_us, tries, expired=expired)
         if runner.gone or self._tasks.get(call.key) is not task:
             return
@@ -193,11 +196,14 @@ def _recordable(value: object, step: StepCall, key: str) -> tuple[bytes, Any]:
     another try would do it once more."""
     try:
         return encode_and_read(value, step.result_type, where=f"result of step {key!r}")
-    except Exception as error:
-        raise Fatal(f"{error} The step has run, so it is not tried again.") from error
+    except BaseException as error:
+        if is_interrupt(error):
+            raise
+        what = error if isinstance(error, Exception) else f"result of step {key!r}: {_words(error)}."
+        raise Fatal(f"{what} The step has run, so it is not tried again.") from error
 
 
-def unclear(error: BaseException, wrong: Exception) -> Fatal:
+def unclear(error: BaseException, wrong: BaseException) -> Fatal:
     """What to record for an error of which it could not be found out whether it may be tried again."""
     final = Fatal(f"{_words(error)}; and whether to try again could not be asked: {_words(wrong)}")
     final.__cause__ = wrong

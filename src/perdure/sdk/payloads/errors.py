@@ -65,5 +65,5 @@ def error_from_json(data: bytes) -> ErrorRecord:
 def _guarded(read: Callable[[], str], otherwise: _T) -> str | _T:
     try:
         return read()
-    except Exception:  # A user's __str__ may raise anything; the error must be recorded all the same.
+    except BaseException:  # A user's __str__ may raise anything; the error must be recorded all the same.
         return otherwise

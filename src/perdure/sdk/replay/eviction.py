@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from perdure.sdk.errors import Evicted
+from perdure.sdk.interrupts import is_interrupt
 
 _log = logging.getLogger("perdure.workflow")
 
@@ -38,11 +39,11 @@ def _throw(coro: Any) -> None:
     for _ in range(1_000):
         try:
             coro.throw(Evicted("The execution leaves memory; it goes on elsewhere."))
-        except KeyboardInterrupt:
-            raise
         except (StopIteration, StopAsyncIteration, Evicted):
             return None
         except BaseException as error:  # User code; there is nobody left to tell.
+            if is_interrupt(error):
+                raise
             return _log.debug("Error while an execution left memory", exc_info=error)
     _undead.append(coro)
     return _log.warning("%r does not end: it swallows every exception.", coro)
@@ -57,9 +58,9 @@ def close_generator(generator: AsyncGenerator[Any, Any]) -> None:
     before = leaving.set(True)
     try:
         closing.send(None)
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # Closed (StopIteration), or user code failed and there is nobody left to tell.
+    except BaseException as error:  # Closed (StopIteration), or user code failed and there is nobody left to tell.
+        if is_interrupt(error):
+            raise
         return
     finally:
         leaving.reset(before)

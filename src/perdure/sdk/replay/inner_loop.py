@@ -30,6 +30,7 @@ from typing import Any, Final, NoReturn, Protocol, TypeVar, TypeVarTuple
 
 from perdure.sdk.checks import name_of
 from perdure.sdk.errors import DuplicateKey, Misplaced
+from perdure.sdk.interrupts import is_interrupt
 from perdure.sdk.replay import patches
 from perdure.sdk.replay.at_once import AtOnce
 from perdure.sdk.replay.eviction import close, close_generator, collecting
@@ -118,11 +119,11 @@ class InnerLoop(asyncio.AbstractEventLoop):
                 continue
             try:
                 handle._context.run(handle._callback, *handle._args)
-            except SystemExit:
-                pass  # The task that raised it carries it as its outcome; a workflow does not end the worker.
-            except KeyboardInterrupt:
-                raise
             except BaseException as error:  # A callback is user code; the loop outlives it.
+                if is_interrupt(error):
+                    raise
+                if isinstance(getattr(handle._callback, "__self__", None), InnerTask):
+                    continue  # A task's outcome is KeyboardInterrupt or SystemExit: asyncio raises these here as well.
                 self.call_exception_handler({"message": f"Exception in callback {handle!r}", "exception": error})
         if not self.ready:
             self.ready = None

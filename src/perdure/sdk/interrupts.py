@@ -1,0 +1,54 @@
+"""Tells a person's Ctrl-C from an exception that user code raises.
+
+User code may raise anything, `KeyboardInterrupt` and `SystemExit` too: that is the outcome of the step, callback or
+workflow that raised it, and the worker goes on. Every `except` around user code therefore catches `BaseException` and
+asks `is_interrupt` first.
+"""
+
+import functools
+import logging
+import signal
+import threading
+from asyncio import AbstractEventLoop, Task
+from types import FunctionType, MethodType
+from typing import TypeVar
+
+T = TypeVar("T")
+
+logger = logging.getLogger("perdure.worker")
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """True if the process's handler of SIGINT raised `error`, so the program is to end.
+
+    Python's default handler leaves no frame in a traceback. Where it is in place, each `KeyboardInterrupt` in the main
+    thread counts as a Ctrl-C. `perdure work` and `asyncio.run` replace it.
+    """
+    if not isinstance(error, KeyboardInterrupt) or threading.current_thread() is not threading.main_thread():
+        return False
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:
+        return True
+    while isinstance(handler, functools.partial | MethodType):
+        handler = handler.func if isinstance(handler, functools.partial) else handler.__func__
+    traceback = error.__traceback__
+    while traceback is not None:
+        if isinstance(handler, FunctionType) and traceback.tb_frame.f_code is handler.__code__:
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+def run_until_complete(loop: AbstractEventLoop, main: Task[T]) -> T:
+    """Run `main` to its end, past each `KeyboardInterrupt` and `SystemExit` that stops the loop and is not a Ctrl-C.
+
+    asyncio stops the loop when a task or a callback raises one of these: for instance a task that a step's body made.
+    Whoever awaits the task gets its exception as of any other task.
+    """
+    while True:
+        try:
+            return loop.run_until_complete(main)
+        except (KeyboardInterrupt, SystemExit) as error:
+            if main.done() or is_interrupt(error):
+                raise
+            logger.error("A task or a callback of a step raised %s; the worker goes on.", type(error).__name__)
