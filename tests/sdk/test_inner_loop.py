@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import math
 import socket
@@ -11,6 +12,7 @@ from asyncio import (
     as_completed as early_as_completed,
 )  # before anything of ours: must be the replayable one all the same
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import anyio
@@ -104,8 +106,6 @@ def test_a_machine_may_be_driven_inside_another_ones_code() -> None:
 
 
 def test_context_variables_of_the_worker_do_not_leak_in() -> None:
-    import contextvars
-
     variable = contextvars.ContextVar("variable", default="clean")
     variable.set("of the worker")
 
@@ -138,6 +138,14 @@ async def executor(machine: Machine) -> None:
     await asyncio.get_running_loop().run_in_executor(None, len, "x")
 
 
+async def future_of_a_thread(machine: Machine) -> None:
+    pool = ThreadPoolExecutor(1)
+    try:
+        await asyncio.wrap_future(pool.submit(len, "x"))
+    finally:
+        pool.shutdown()
+
+
 async def shell(machine: Machine) -> None:
     await asyncio.create_subprocess_exec("true", stdout=subprocess.DEVNULL)
 
@@ -166,12 +174,87 @@ async def factory(machine: Machine) -> None:
 @pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
 @pytest.mark.parametrize(
     "code",
-    [open_socket, resolve, to_thread, anyio_thread, executor, shell, signals, reader, threadsafe, nested_run, factory],
+    [
+        *(
+            open_socket,
+            resolve,
+            to_thread,
+            anyio_thread,
+            executor,
+            future_of_a_thread,
+            shell,
+            signals,
+            reader,
+            threadsafe,
+        ),
+        *(nested_run, factory),
+    ],
     ids=lambda code: code.__name__,
 )
 def test_input_and_output_say_where_they_belong(code: Callable[[Machine], Any]) -> None:
     with pytest.raises(Misplaced, match="step"):
         outcome_of(code)
+
+
+def test_the_future_of_a_thread_is_refused_by_name_and_works_outside() -> None:
+    with pytest.raises(Misplaced, match="future of a thread cannot be awaited in workflow code"):
+        outcome_of(future_of_a_thread)
+
+    async def outside() -> int:
+        with ThreadPoolExecutor(1) as pool:
+            return await asyncio.wrap_future(pool.submit(len, "x")) + await asyncio.to_thread(len, "y")
+
+    assert asyncio.run(outside()) == 2
+
+
+def test_the_code_may_set_an_exception_handler() -> None:
+    async def code(machine: Machine) -> tuple[list[str], str]:
+        loop = asyncio.get_running_loop()
+        told: list[str] = []
+        variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+
+        def handler(its_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+            assert its_loop is loop
+            told.append(f"{variable.get()} {type(context['exception']).__name__}")
+            if isinstance(context["exception"], KeyError):
+                raise RuntimeError("of the handler")
+
+        variable.set("set")
+        assert loop.get_exception_handler() is None
+        loop.set_exception_handler(handler)
+        assert loop.get_exception_handler() is handler
+        for error in (ValueError, KeyError):
+            loop.call_soon(raises, error)
+        await asyncio.sleep(0)
+        loop.set_exception_handler(None)
+        loop.call_soon(raises, TypeError)
+        await asyncio.sleep(0)
+        with pytest.raises(TypeError, match="callable"):
+            loop.set_exception_handler(7)  # type: ignore[arg-type]  # the mistake
+        return told, "done"
+
+    def raises(error: type[Exception]) -> None:
+        raise error
+
+    assert outcome_of(code) == (["set ValueError", "set KeyError"], "done")
+
+
+def test_what_the_collector_finds_is_logged_and_not_told_to_the_code(caplog: pytest.LogCaptureFixture) -> None:
+    async def code(machine: Machine) -> list[object]:
+        told: list[object] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: told.append(context))
+        for in_a_cycle in (False, True):
+            future = loop.create_future()
+            future.set_exception(ValueError("of a future"))
+            if in_a_cycle:
+                future.cycle = future  # type: ignore[attr-defined]  # a future takes attributes
+            del future
+        gc.collect()
+        return told
+
+    assert len(outcome_of(code)) == 1
+    assert caplog.text.count("ValueError: of a future") == 1
 
 
 def test_every_method_of_a_loop_is_there_or_refuses() -> None:
@@ -318,6 +401,49 @@ def test_far_and_impossible_times() -> None:
     machine.close()
 
 
+def test_time_outs_with_one_deadline_are_over_together() -> None:
+    async def code(machine: Machine) -> tuple[bool, bool, list[str]]:
+        loop = asyncio.get_running_loop()
+        log: list[str] = []
+        when = loop.time() + 1
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(when) as outer, asyncio.timeout_at(when) as inner:
+                await asyncio.gather(
+                    *(asyncio.create_task(wait_until(when, log, name)) for name in "ab"),
+                    wait_until(when + 1e-6, log, "later"),
+                )
+        return outer.expired(), inner.expired(), log
+
+    async def wait_until(when: float, log: list[str], name: str) -> None:
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        loop.call_at(when, done.set_result, None)
+        loop.call_at(when, log.append, name)
+        await done
+
+    machine = Machine(lambda: code(machine), seed="seed")
+    journal = Journal()
+    effects = advance(machine, journal.rows)
+    first = effects.timer
+    assert first is not None
+    advance(machine, [journal.add(Kind.TIMER, first[0], dt_us=first[1] - journal.rows[-1].at_us)])
+    assert machine.result == (True, True, ["a", "b"])
+
+
+def test_a_journal_that_has_a_row_for_each_timer_of_a_moment_replays() -> None:
+    async def code(machine: Machine) -> float:
+        await asyncio.gather(*(asyncio.sleep(1) for _ in range(3)))
+        await asyncio.sleep(1)
+        return asyncio.get_running_loop().time()
+
+    machine = Machine(lambda: code(machine), seed="seed")
+    journal = Journal()
+    for key in ("1/timer", "2/timer", "3/timer", "timer"):
+        journal.add(Kind.TIMER, key, dt_us=1_000_000)
+    advance(machine, journal.rows)
+    assert machine.result == 1_004.0
+
+
 def test_cancelled_timers_cost_nothing_in_the_long_run() -> None:
     async def code(machine: Machine) -> int:
         for _ in range(5_000):
@@ -353,6 +479,29 @@ def test_tasks_futures_and_scopes_iterate_alike_in_every_replay() -> None:
     assert all(one == keep[0] for one in keep)
 
 
+def test_as_completed_takes_no_future_nor_coroutine() -> None:
+    async def code(machine: Machine) -> None:
+        coro = asyncio.sleep(0)
+        for wrong in (asyncio.get_running_loop().create_future(), coro):
+            with pytest.raises(TypeError, match="expect an iterable of futures, not"):
+                list(asyncio.as_completed(wrong))  # type: ignore[arg-type]  # the mistake
+        coro.close()
+
+    outcome_of(code)
+
+
+def test_a_task_has_the_name_that_it_was_given() -> None:
+    async def code(machine: Machine) -> list[str]:
+        async def name() -> str:
+            task = asyncio.current_task()
+            assert task is not None
+            return task.get_name()
+
+        return [await asyncio.create_task(name(), name=given) for given in ("", None, "mine")]
+
+    assert outcome_of(code) == ["", "2", "mine"]
+
+
 async def test_as_completed_is_the_usual_one_outside() -> None:
     async def one(n: int) -> int:
         for _ in range(n):
@@ -362,6 +511,8 @@ async def test_as_completed_is_the_usual_one_outside() -> None:
     assert [await one for one in asyncio.as_completed([one(3), one(1), one(2)])] == [1, 2, 3]
     with pytest.raises(TypeError):
         list(asyncio.as_completed(one))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="expect an iterable"):
+        list(asyncio.as_completed(asyncio.get_running_loop().create_future()))
     with pytest.raises(TimeoutError):
         for slow in asyncio.as_completed([asyncio.sleep(10)], timeout=0.001):
             await slow

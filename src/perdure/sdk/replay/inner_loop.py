@@ -26,10 +26,10 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from typing import Any, Final, NoReturn, Protocol, TypeVar, TypeVarTuple
+from typing import Any, Final, NoReturn, Protocol, TypeAlias, TypeVar, TypeVarTuple
 
 from perdure.sdk.checks import name_of
-from perdure.sdk.errors import DuplicateKey, Misplaced
+from perdure.sdk.errors import DuplicateKey
 from perdure.sdk.interrupts import is_interrupt
 from perdure.sdk.replay import patches
 from perdure.sdk.replay.at_once import AtOnce
@@ -37,7 +37,7 @@ from perdure.sdk.replay.eviction import close, close_generator, collecting
 from perdure.sdk.replay.handles import InnerFuture, InnerHandle, InnerTask, InnerTimer
 from perdure.sdk.replay.keys import GENERATED, KEY_PART_MAX, Scope, named_path, next_path, quoted
 from perdure.sdk.replay.places import Swap, swapped
-from perdure.sdk.replay.refusals import misplaced, no_threads, refuse_the_rest
+from perdure.sdk.replay.refusals import misplaced, no_threads, refuse_the_rest, threads_misplaced
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -53,6 +53,9 @@ busy loop (`while not ready: await asyncio.sleep(0)`) behaves alike in every rep
 
 FAR_US: Final = 253_402_300_799_000_000
 """The last second of the year 9999: what a timer without end is due at."""
+
+
+ExceptionHandler: TypeAlias = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
 
 
 class TimerKeeper(Protocol):
@@ -75,6 +78,8 @@ _NOBODY: Final = _Nobody()
 
 class InnerLoop(asyncio.AbstractEventLoop):
     """One execution's loop. Its `keeper` may change the key of a new timer, and hears of timers that were given up."""
+
+    _exception_handler: tuple[ExceptionHandler, contextvars.Context] | None = None
 
     def __init__(self, seed: str, keeper: TimerKeeper) -> None:
         self.now_us = 0
@@ -124,7 +129,9 @@ class InnerLoop(asyncio.AbstractEventLoop):
                     raise
                 if isinstance(getattr(handle._callback, "__self__", None), InnerTask):
                     continue  # A task's outcome is KeyboardInterrupt or SystemExit: asyncio raises these here as well.
-                self.call_exception_handler({"message": f"Exception in callback {handle!r}", "exception": error})
+                self.call_exception_handler(
+                    {"message": f"Exception in callback {handle!r}", "exception": error, "handle": handle}
+                )
         if not self.ready:
             self.ready = None
         self._spun += budget_here - left
@@ -151,10 +158,15 @@ class InnerLoop(asyncio.AbstractEventLoop):
             self.now_us = at_us
 
     def fire(self, timer: InnerTimer) -> None:
-        """The journal says that `timer` is due."""
+        """The journal says that `timer` is due. As in asyncio, all timers of one moment fire before a task runs."""
+        due_us = timer.due_us
         del self.timers[timer.key]
-        self.move(timer.due_us)  # The clock that noticed may be ahead of the one that stamped the row.
+        self.move(due_us)  # The clock that noticed may be ahead of the one that stamped the row.
         self._make_ready(timer)
+        while (other := self.earliest()) is not None and other.due_us == due_us:
+            del self.timers[other.key]
+            self._keeper.timer_cancelled(other.key)  # A journal of 0.1.0 has a row for it.
+            self._make_ready(other)
 
     def earliest(self) -> InnerTimer | None:
         """The timer that is due first."""
@@ -343,7 +355,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         parent = current_task(self)
         above: Scope = self._loose_scope() if parent is None else parent.scope  # type: ignore[attr-defined]  # as in key_for
         path = next_path(above)
-        return self._add_task(coro, Scope(path + "/"), name or path, context)
+        return self._add_task(coro, Scope(path + "/"), path if name is None else name, context)
 
     def create_main(self, coro: Coroutine[Any, Any, Any], context: contextvars.Context) -> InnerTask:
         return self._add_task(coro, self._root, "workflow", context)
@@ -376,24 +388,37 @@ class InnerLoop(asyncio.AbstractEventLoop):
     def get_task_factory(self) -> None:
         return None
 
-    def get_exception_handler(self) -> None:
-        return None
+    def set_exception_handler(self, handler: ExceptionHandler | None) -> None:
+        if handler is not None and not callable(handler):
+            raise TypeError(f"A callable object or None is expected, got {handler!r}")
+        self._exception_handler = handler and (handler, contextvars.copy_context())
+
+    def get_exception_handler(self) -> ExceptionHandler | None:
+        return self._exception_handler and self._exception_handler[0]
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:
         _log.error("%s", context.get("message", "Unhandled error in workflow code"), exc_info=context.get("exception"))
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        if not self.closed:
-            self.default_exception_handler(context)
+        """Call the handler of the code, or log. The handler is not called at a moment that no replay repeats: when the
+        garbage collector runs, or when the code does not run."""
+        if self.closed:
+            return
+        if self._exception_handler is None or collecting() or _get_running_loop() is not self:
+            return self.default_exception_handler(context)
+        handler, variables = self._exception_handler
+        try:
+            variables.copy().run(handler, self, context)
+        except BaseException as error:  # As of any callback.
+            if is_interrupt(error):
+                raise
+            self.default_exception_handler({"message": "Unhandled error in exception handler", "exception": error})
 
     def call_soon_threadsafe(
         self, callback: Callable[[*_Ts], object], *args: *_Ts, context: contextvars.Context | None = None
     ) -> NoReturn:
         self.threads_seen = True
-        raise Misplaced(
-            "A thread cannot reach into a workflow's code, because a replay has no threads. "
-            'Put the threaded work into a step: `await ctx.step("name", function, …)` runs sync functions in a thread.'
-        )
+        raise threads_misplaced("A thread cannot reach into a workflow's code")
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[*_Ts], _T], *args: *_Ts) -> asyncio.Future[_T]:
         """Only an executor that has no threads works here: what it runs is a part of the workflow's code."""

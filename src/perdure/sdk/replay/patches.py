@@ -1,4 +1,4 @@
-"""asyncio and anyio keep some things in sets, by their addresses. Inside an inner loop they get an order that replays.
+"""What asyncio and anyio do otherwise inside an inner loop: sets iterate in an order that replays, threads are refused.
 
 Outside of inner loops nothing changes.
 """
@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import types
 from collections.abc import Iterable, Set
+from concurrent.futures import Future
 from typing import Any
 
 from perdure.sdk.errors import Misplaced
+from perdure.sdk.replay.refusals import threads_misplaced
 
 _get_running_loop = asyncio._get_running_loop
 anyio_is_patched = False
@@ -21,8 +23,9 @@ def patch_asyncio(loop_class: type[Any]) -> None:
 
     `as_completed` makes its tasks in the order of a set of coroutines, that is, of addresses. Inside an inner loop
     it gets tasks made in the order of the list, and refuses a set of coroutines, which has no order that a replay could
-    repeat. The function's code is exchanged, so that `from asyncio import as_completed` gets it too, however early it
-    ran.
+    repeat.
+
+    `wrap_future` refuses futures of threads there: nothing that a thread does could wake the code again.
     """
 
     def number_gathered(self: Any) -> int:
@@ -36,17 +39,11 @@ def patch_asyncio(loop_class: type[Any]) -> None:
 
     asyncio.tasks._GatheringFuture.__hash__ = number_gathered  # type: ignore[attr-defined]  # typeshed does not know it
 
-    there = vars(asyncio.tasks)
-    original = asyncio.as_completed
-    stdlib = types.FunctionType(original.__code__, there, "as_completed", original.__defaults__)
-    stdlib.__kwdefaults__ = original.__kwdefaults__
-
     def in_order(fs: Any, *, timeout: float | None = None) -> Any:
-        if isinstance(asyncio._get_running_loop(), loop_class) and isinstance(fs, Iterable):
-            if isinstance(fs, Set) and any(asyncio.iscoroutine(one) for one in fs):
-                for one in fs:
-                    if asyncio.iscoroutine(one):
-                        one.close()
+        if isinstance(_get_running_loop(), loop_class) and isinstance(fs, Iterable) and not asyncio.isfuture(fs):
+            if isinstance(fs, Set) and (found := [one for one in fs if asyncio.iscoroutine(one)]):
+                for coroutine in found:
+                    coroutine.close()  # it would warn that it was never awaited
                 raise Misplaced(
                     "as_completed() got a set of coroutines, whose order differs in every run of a workflow; give it a "
                     "list, or a set of tasks."
@@ -55,10 +52,31 @@ def patch_asyncio(loop_class: type[Any]) -> None:
         return stdlib(fs, timeout=timeout)
 
     def as_completed(fs: Any, *, timeout: float | None = None) -> Any:
-        return _perdure_as_completed(fs, timeout=timeout)  # type: ignore[name-defined]  # noqa: F821  # found in asyncio.tasks
+        return _perdure_as_completed(fs, timeout=timeout)  # type: ignore[name-defined]  # noqa: F821  # see _exchange
 
-    there["_perdure_as_completed"] = in_order
-    original.__code__ = as_completed.__code__
+    def of_no_thread(future: Any, *, loop: Any = None) -> Any:
+        if isinstance(loop or _get_running_loop(), loop_class) and isinstance(future, Future):
+            raise threads_misplaced("The future of a thread cannot be awaited in workflow code")
+        return plain_wrap_future(future, loop=loop)
+
+    def wrap_future(future: Any, *, loop: Any = None) -> Any:
+        return _perdure_wrap_future(future, loop=loop)  # type: ignore[name-defined]  # noqa: F821  # see _exchange
+
+    stdlib = _exchange(asyncio.as_completed, as_completed, in_order)
+    plain_wrap_future = _exchange(asyncio.wrap_future, wrap_future, of_no_thread)
+
+
+def _exchange(function: Any, caller: Any, replacement: Any) -> Any:
+    """Have `function` call `replacement`, also where it was imported before. Returns the function as it was.
+
+    `function` gets the code of `caller`, which finds `replacement` in the globals of the function's module.
+    """
+    there = function.__globals__
+    was = types.FunctionType(function.__code__, there, function.__name__, function.__defaults__)
+    was.__kwdefaults__ = function.__kwdefaults__
+    there[f"_perdure_{function.__name__}"] = replacement
+    function.__code__ = caller.__code__
+    return was
 
 
 def patch_anyio(loop_class: type[Any]) -> None:

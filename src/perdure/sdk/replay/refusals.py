@@ -31,6 +31,14 @@ def no_threads() -> Misplaced:
     return Misplaced(_message("run_in_executor"))
 
 
+def threads_misplaced(what: str) -> Misplaced:
+    """`what` needs a thread beside the workflow's code."""
+    return Misplaced(
+        f"{what}, because a replay has no threads. Put the threaded work into a step: "
+        '`await ctx.step("name", function, …)` runs sync functions in a thread.'
+    )
+
+
 def refuse_the_rest(loop_class: type[Any]) -> None:
     """Everything that a loop can do and `loop_class` does not raises, and says where it belongs."""
     for name, member in vars(asyncio.AbstractEventLoop).items():
