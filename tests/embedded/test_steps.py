@@ -649,6 +649,65 @@ async def test_values_come_back_as_their_hints_say(house: House) -> None:
         )
 
 
+async def test_without_an_annotation_a_value_that_would_change_is_refused_at_once(house: House, count: Counter) -> None:
+    """Live as in a replay: the workflow never sees a value that a replay would not give it."""
+    app = Registry()
+
+    @step(retry=AT_ONCE)
+    async def find():  # type: ignore[no-untyped-def]
+        count("find")
+        return {"lines": [Money(Decimal("1.5"))]}
+
+    @step
+    async def count_up():  # type: ignore[no-untyped-def]
+        return {"n": [1, 2.5, None, "a"]}
+
+    @app.workflow
+    async def finds(ctx: Context) -> Any:
+        await find()  # type: ignore[no-untyped-call]
+
+    @app.workflow
+    async def counts(ctx: Context) -> Any:
+        return await count_up()  # type: ignore[no-untyped-call]
+
+    @app.workflow
+    async def gives(ctx: Context):  # type: ignore[no-untyped-def]
+        return Money(Decimal("1.5"))
+
+    @app.workflow
+    async def takes(ctx: Context, input) -> Any:  # type: ignore[no-untyped-def]
+        return input["amount"]
+
+    @app.workflow
+    async def asks_for_any(ctx: Context) -> Any:
+        return Money(Decimal("1.5"))
+
+    @app.workflow
+    async def parent(ctx: Context) -> None:
+        await ctx.run_child(takes, Money(Decimal("1.5")))
+
+    wrong = [
+        (
+            finds,
+            r"result of step 'find'\.lines\[0\]: a `Money` would come back as a `dict`; annotate the return type of",
+        ),
+        (gives, r"result: a `Money` would come back as a `dict`; annotate the return type of"),
+        (parent, r"the input of child 'takes': a `Money` would come back as a `dict`; annotate parameter 'input' of"),
+    ]
+    async with house.open(app) as p:
+        for workflow, words in wrong:
+            with pytest.raises(ExecutionFailed, match=words):
+                await (await p.start(workflow)).result()
+        with pytest.raises(
+            BadValue, match=r"^input: a `Money` would come back as a `dict`; annotate parameter 'input'"
+        ):
+            await p.start(takes, Money(Decimal("1.5")))
+        assert await (await p.start("takes", Money(Decimal("1.5")))).result() == "1.5", "by name: JSON is what is sent"
+        assert await (await p.start(counts)).result() == {"n": [1, 2.5, None, "a"]}
+        assert await (await p.start(asks_for_any)).result() == {"amount": "1.5", "currency": "EUR"}
+    assert count["find"] == 1
+
+
 async def test_a_value_is_read_back_once_and_is_the_code_s_own(house: House) -> None:
     """What it was read back as when it was written; a large one does not wait in memory, and is read again."""
     app = Registry()

@@ -33,6 +33,7 @@ from perdure.sdk.errors import (
 )
 from perdure.sdk.events import Event
 from perdure.sdk.logs import LogHandler, ReplayFilter
+from perdure.sdk.payloads.hints import Unannotated
 from perdure.sdk.replay.calls import Call, Effects, State
 from perdure.sdk.replay.machine import Machine
 from perdure.sdk.steps import StepCall, StepInfo, current_step, running_step, step
@@ -137,6 +138,23 @@ def test_steps_come_back_as_their_type_hints_say() -> None:
     live.answer("weigh", 2.5)
     assert live.result == 2.5
     assert live.replay().result == 2.5
+
+
+def test_a_recorded_result_without_an_annotation_is_read_as_plain_json() -> None:
+    """However it was recorded: by a release that took a dataclass there, or another client."""
+
+    @step
+    async def find():  # type: ignore[no-untyped-def]
+        raise NotImplementedError
+
+    @workflow
+    async def flow(ctx: Context) -> list[object]:
+        return [await find(), await ctx.step("again", lambda: None)]  # type: ignore[no-untyped-call]
+
+    live = Live(flow)
+    live.answer("find", {"id": 7, "size": "l"})
+    live.answer("again", "2026-01-01T00:00:00Z")
+    assert live.result == [{"id": 7, "size": "l"}, "2026-01-01T00:00:00Z"]
 
 
 def test_a_changed_input_is_marked() -> None:
@@ -863,7 +881,7 @@ def test_options_of_a_workflow() -> None:
     async def untyped(ctx, input):  # type: ignore[no-untyped-def]
         return input
 
-    assert (untyped.output_schema_name, untyped.input_type) == (None, Any)
+    assert (untyped.output_schema_name, untyped.input_type) == (None, Unannotated(untyped.fn, "input"))
 
 
 @pytest.mark.parametrize(

@@ -483,7 +483,7 @@ def test_as_completed_takes_no_future_nor_coroutine() -> None:
     async def code(machine: Machine) -> None:
         coro = asyncio.sleep(0)
         for wrong in (asyncio.get_running_loop().create_future(), coro):
-            with pytest.raises(TypeError, match="expects? an iterable of"):
+            with pytest.raises(TypeError, match=r"expects? an iterable of"):
                 list(asyncio.as_completed(wrong))  # type: ignore[arg-type]  # the mistake
         coro.close()
 
@@ -511,7 +511,7 @@ async def test_as_completed_is_the_usual_one_outside() -> None:
     assert [await one for one in asyncio.as_completed([one(3), one(1), one(2)])] == [1, 2, 3]
     with pytest.raises(TypeError):
         list(asyncio.as_completed(one))  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="expects? an iterable of"):
+    with pytest.raises(TypeError, match=r"expects? an iterable of"):
         list(asyncio.as_completed(asyncio.get_running_loop().create_future()))
     with pytest.raises(TimeoutError):
         for slow in asyncio.as_completed([asyncio.sleep(10)], timeout=0.001):

@@ -10,7 +10,7 @@ import math
 import subprocess
 import sys
 import typing
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -41,7 +41,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from perdure.sdk.payloads import values as values_module
 from perdure.sdk.payloads.errors import ErrorRecord, error_from_json, error_to_json
 from perdure.sdk.payloads.fingerprints import fingerprint
-from perdure.sdk.payloads.hints import Hints, hints_of
+from perdure.sdk.payloads.hints import Hints, Unannotated, hints_of
 from perdure.sdk.payloads.values import decode, encode
 from perdure.wire.codec import check_json
 from perdure.wire.errors import BadValue, PerdureError
@@ -406,6 +406,112 @@ def test_without_a_hint_a_value_comes_back_as_plain_json(value: Any, plain: Any)
     data = encode(value, where="input")
     assert decode(data) == plain
     assert encode(value, object) == data
+
+
+def total(order):  # type: ignore[no-untyped-def]
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        7,
+        2**70,
+        1.0,
+        -0.0,
+        "a",
+        [],
+        {},
+        [1, "a", None, [2.5, {"b": [True]}]],
+        {"a": 1, "b": {"c": [None, {}]}},
+    ],
+    ids=repr,
+)
+def test_without_an_annotation_plain_json_comes_back_as_it_was(value: Any) -> None:
+    hint = Unannotated(total)
+    back = decode(encode(value, hint), hint)
+    assert repr(back) == repr(value), "equality would take 1 for True and 0.0 for -0.0"
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "was", "becomes"),
+    [
+        (ITEM, "", "Item", "dict"),
+        (Order(1, [ITEM]), "", "Order", "dict"),
+        (CUSTOMER, "", "Customer", "dict"),
+        ((1, 2), "", "tuple", "list"),
+        (Pair(1), "", "Pair", "list"),
+        ({1}, "", "set", "list"),
+        (frozenset("a"), "", "frozenset", "list"),
+        (NOON, "", "datetime", "str"),
+        (date(2026, 1, 2), "", "date", "str"),
+        (time(1), "", "time", "str"),
+        (timedelta(1), "", "timedelta", "str"),
+        (UUID(int=1), "", "UUID", "str"),
+        (Decimal("1.50"), "", "Decimal", "str"),
+        (b"a", "", "bytes", "str"),
+        (bytearray(b"a"), "", "bytearray", "str"),
+        (Colour.RED, "", "Colour", "str"),
+        (Corner.TOP, "", "Corner", "list"),
+        (Mixed.NOTHING, "", "Mixed", "NoneType"),
+        (Rights.READ, "", "Rights", "int"),
+        (msgspec.Raw(b"[1]"), "", "Raw", "list"),
+        # These are equal to what they would come back as.
+        (Place.HOME, "", "Place", "str"),
+        (Size.L, "", "Size", "int"),
+        (Shout("a"), "", "Shout", "str"),
+        (OrderedDict(a=1), "", "OrderedDict", "dict"),
+        (defaultdict(int, a=1), "", "defaultdict", "dict"),
+        (Counter(a=1), "", "Counter", "dict"),
+        ({Place.HOME: 1}, "", "Place", "str"),
+        # Deeper
+        ({"order": {"id": 7, "total": Decimal("1.50")}}, ".order.total", "Decimal", "str"),
+        ([1, [2, {"at of it": [NOON]}]], "[1][1]['at of it'][0]", "datetime", "str"),
+        ([{"a": 1}, {"a": 1, "b": (1,)}], "[1].b", "tuple", "list"),
+    ],
+    ids=name_of,
+)
+def test_without_an_annotation_what_would_come_back_as_another_type_is_refused(
+    value: Any, path: str, was: str, becomes: str
+) -> None:
+    hint = Unannotated(total)
+    with pytest.raises(BadValue) as refusal:
+        encode(value, hint, where="result")
+    assert refusal.value.message == (
+        f"result{path}: a `{was}` would come back as a `{becomes}`; annotate the return type of total(), "
+        "or use plain JSON values"
+    )
+    assert encode(value, Any), "who says Any takes plain JSON"
+
+
+def test_what_json_cannot_hold_is_named_before_what_would_change() -> None:
+    with pytest.raises(BadValue, match=r"^result\[1\]: nan is not JSON"):
+        encode((1, math.nan), Unannotated(total), where="result")
+    with pytest.raises(BadValue, match=r"^result\.a: the key 1 is `int`"):
+        encode({"a": {1: 2}}, Unannotated(total), where="result")
+
+
+@pytest.mark.parametrize(
+    ("hint", "advice"),
+    [
+        (Unannotated(total), "annotate the return type of total()"),
+        (Unannotated(total, "order"), "annotate parameter 'order' of total()"),
+        (Unannotated(functools.partial(total, 1)), "annotate the return type of total()"),
+        (
+            Unannotated(lambda: ITEM),
+            "call <lambda>() in a function of your own and annotate the return type of that",
+        ),
+        (
+            Unannotated(datetime.now),
+            "call datetime.now() in a function of your own and annotate the return type of that",
+        ),
+    ],
+    ids=["function", "parameter", "partial", "lambda", "builtin"],
+)
+def test_an_unannotated_place_says_what_to_annotate(hint: Unannotated, advice: str) -> None:
+    assert hint.advice() == advice
 
 
 def test_subclasses_of_plain_types_are_written_bare_and_read_by_their_hint() -> None:
@@ -1014,7 +1120,8 @@ async def unwrapped(*args: object, **kwargs: object) -> int:
     ("fn", "context", "hints"),
     [
         (order, True, Hints(Item, list[Customer], True)),
-        (bare, True, Hints(Any, Any, True)),
+        (bare, True, Hints(Unannotated(bare, "input"), Unannotated(bare), True)),
+        (max, False, Hints(Any, Unannotated(max), True)),
         (nothing_in, True, Hints(Any, type(None), False)),
         (returns_awaitable, False, Hints(Annotated[int, "kept"], str, True)),
         (step, False, Hints(Item, UUID, True)),
@@ -1029,6 +1136,7 @@ async def unwrapped(*args: object, **kwargs: object) -> int:
     ids=[
         "workflow",
         "bare",
+        "builtin",
         "nothing in",
         "awaitable",
         "step",

@@ -13,7 +13,7 @@ from pydantic_ai.output import NativeOutput, PromptedOutput, TextOutput, ToolOut
 from pydantic_ai.tools import DeferredToolRequests
 
 from perdure.agents.names import described
-from perdure.sdk.payloads.hints import hints_of
+from perdure.sdk.payloads.hints import Unannotated, hints_of
 
 
 def output_hint(spec: Any) -> Any:
@@ -89,6 +89,7 @@ def _members(spec: Any) -> Iterator[Any]:
 
 def _result_of(function: Any) -> Any:
     try:
-        return hints_of(function, context=False).result
+        result = hints_of(function, context=False).result
+        return Any if isinstance(result, Unannotated) else result
     except TypeError:  # an annotation that cannot be resolved: its result is read as plain JSON
         return Any

@@ -99,6 +99,10 @@ def sample(hint: Any, depth: int = 0) -> Any:
 
     import msgspec
 
+    from perdure.sdk.payloads.hints import Unannotated
+
+    if isinstance(hint, Unannotated):
+        return {}
     origin = typing.get_origin(hint)
     if origin is typing.Annotated:
         return sample(typing.get_args(hint)[0], depth)

@@ -15,7 +15,7 @@ from perdure.sdk.checks import name_of
 from perdure.sdk.errors import Evicted, Fatal, Misplaced, RecordedError, StepFailed
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import fingerprint_of_call
-from perdure.sdk.payloads.hints import hints_of
+from perdure.sdk.payloads.hints import Unannotated, hints_of
 from perdure.sdk.payloads.values import decode
 from perdure.sdk.replay.eviction import leaving
 from perdure.sdk.streams import item_of
@@ -139,9 +139,10 @@ def _within_partials(fn: Callable[..., Any]) -> Callable[..., Any]:
 def _result_of(fn: Callable[..., Any]) -> Any:
     inner = _within_partials(fn)
     if isinstance(inner, type):
-        return Any if inner.__module__ == "builtins" else inner  # its signature tells of `__init__`, which gives None
+        # A class's signature tells of `__init__`, which gives None.
+        return Unannotated(fn) if inner.__module__ == "builtins" else inner
     if isinstance(inner, types.FunctionType) and not inner.__annotations__:
-        return Any
+        return Unannotated(fn)
     return hints_of(fn, context=False).result
 
 

@@ -199,8 +199,8 @@ def _recordable(value: object, step: StepCall, key: str) -> tuple[bytes, Any]:
     except BaseException as error:
         if is_interrupt(error):
             raise
-        what = error if isinstance(error, Exception) else f"result of step {key!r}: {_words(error)}."
-        raise Fatal(f"{what} The step has run, so it is not tried again.") from error
+        what = error if isinstance(error, Exception) else f"result of step {key!r}: {_words(error)}"
+        raise Fatal(f"{what}. The step has run, so it is not tried again.") from error
 
 
 def unclear(error: BaseException, wrong: BaseException) -> Fatal:

@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar, overload
 
-from perdure.sdk.payloads.hints import Hints, hints_of
+from perdure.sdk.payloads.hints import Hints, Unannotated, hints_of
 from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.schedules import NO_INPUT, Schedule
 from perdure.sdk.steps import ONCE, Retry, as_policy, current_context
@@ -170,7 +170,7 @@ class Workflow(Generic[I_contra, R_co]):
         if self._output_schema_name is not None:
             return self._output_schema_name
         hint = self.result_type
-        if hint is Any:
+        if hint is Any or isinstance(hint, Unannotated):
             return None
         return hint.__name__ if isinstance(hint, type) and not isinstance(hint, types.GenericAlias) else str(hint)
 

@@ -4,15 +4,37 @@ import collections.abc
 import contextlib
 import functools
 import inspect
+import types
 import typing
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
+from msgspec import Struct
+
 _AWAITABLES: Final = (collections.abc.Coroutine, collections.abc.Awaitable)
 
 
+class Unannotated(Struct, frozen=True):
+    """The hint of a result or parameter without an annotation: read as plain JSON. Unlike `Any`, it takes no value that
+    would come back as something else."""
+
+    fn: Callable[..., Any]
+    parameter: str | None = None
+    """The parameter's name; None for the result."""
+
+    def advice(self) -> str:
+        """What to do about it."""
+        function = _function(self.fn)
+        name = f"{function.__qualname__}()"
+        if self.parameter is not None:
+            return f"annotate parameter {self.parameter!r} of {name}"
+        if isinstance(function, types.FunctionType) and function.__name__ != "<lambda>":
+            return f"annotate the return type of {name}"
+        return f"call {name} in a function of your own and annotate the return type of that"
+
+
 class Hints(NamedTuple):
-    """What a function takes and gives; `Any` where it does not say."""
+    """What a function takes and gives."""
 
     input: Any
     result: Any
@@ -29,7 +51,7 @@ def hints_of(fn: Callable[..., Any], *, context: bool = True) -> Hints:
     try:
         signature = inspect.signature(fn)
     except ValueError:  # a builtin that does not say, like max, str or time.time
-        return Hints(input=Any, result=Any, takes_input=True)
+        return Hints(input=Any, result=Unannotated(fn), takes_input=True)
     positional = [
         parameter
         for parameter in signature.parameters.values()
@@ -40,8 +62,8 @@ def hints_of(fn: Callable[..., Any], *, context: bool = True) -> Hints:
     if not inputs and rest is not None:
         # It goes into `*args`; so may the context, as in a decorator's wrapper, and their hint is not the input's then.
         inputs = [rest if positional or not context else rest.replace(annotation=Any)]
-    hint = _resolve(fn, f"parameter {inputs[0].name!r}", inputs[0].annotation) if inputs else Any
-    result = _resolve(fn, "the result", signature.return_annotation)
+    hint = _resolve(fn, inputs[0].name, inputs[0].annotation) if inputs else Any
+    result = _resolve(fn, None, signature.return_annotation)
     if not inspect.iscoroutinefunction(fn) and typing.get_origin(result) in _AWAITABLES:
         result = typing.get_args(result)[-1]
     has_default = bool(inputs) and (
@@ -50,9 +72,10 @@ def hints_of(fn: Callable[..., Any], *, context: bool = True) -> Hints:
     return Hints(input=hint, result=result, takes_input=bool(inputs), has_default=has_default)
 
 
-def _resolve(fn: Callable[..., Any], place: str, annotation: Any) -> Any:
+def _resolve(fn: Callable[..., Any], parameter: str | None, annotation: Any) -> Any:
+    """The type that the annotation of a parameter names; of the result, if `parameter` is None."""
     if annotation is inspect.Parameter.empty:
-        return Any
+        return Unannotated(fn, parameter)
     function = _function(fn)
     names = {parameter.__name__: parameter for parameter in getattr(function, "__type_params__", ())}
     cells = getattr(function, "__closure__", None) or ()
@@ -66,6 +89,7 @@ def _resolve(fn: Callable[..., Any], place: str, annotation: Any) -> Any:
     try:
         return typing.get_type_hints(holder, getattr(function, "__globals__", {}), names, include_extras=True)["it"]
     except Exception as error:  # Evaluating an annotation may raise anything.
+        place = "the result" if parameter is None else f"parameter {parameter!r}"
         raise TypeError(
             f"The type hint {annotation!r} of {place} of {function.__qualname__}() cannot be resolved: {error}. "
             "Values are read by their type hints, so the types must be there at run time, in the function's own module "

@@ -1,12 +1,12 @@
 """JSON → values: the reader that a type hint asks for, made once for each hint."""
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from perdure.sdk.payloads.conversion import convert
 from perdure.sdk.payloads.faults import Fault
+from perdure.sdk.payloads.hints import Unannotated
 from perdure.sdk.payloads.models import is_model_type, validate
 from perdure.sdk.payloads.native import native_reader, remembered
 from perdure.sdk.payloads.writing import read_plain
@@ -24,7 +24,7 @@ _PLAIN: Final = Reader(read_plain, is_plain=True)
 
 
 def reader_of(type_: Any, where: str) -> Reader:
-    if type_ is Any:
+    if type_ is Any or type(type_) is Unannotated:
         return _PLAIN
     try:
         return _make_reader(type_)
@@ -34,7 +34,7 @@ def reader_of(type_: Any, where: str) -> Reader:
 
 @remembered
 def _make_reader(type_: Any) -> Reader:
-    if type_ in (object, inspect.Parameter.empty):
+    if type_ is object:
         return _PLAIN
     if is_model_type(type_):
         return Reader(functools.partial(validate, type_))

@@ -10,7 +10,9 @@ from typing import Any
 
 import msgspec
 
+from perdure.sdk.payloads.changes import JSON_SCALARS, refuse_changes
 from perdure.sdk.payloads.faults import fault_of, name_of
+from perdure.sdk.payloads.hints import Unannotated
 from perdure.sdk.payloads.inspection import refuse
 from perdure.sdk.payloads.reading import reader_of
 from perdure.sdk.payloads.writing import dump_foreign, read_plain, write
@@ -55,13 +57,14 @@ def encode_and_read(value: object, type_: Any = Any, *, where: str = "value") ->
         refuse(value, value, where)
         raise BadValue(_complaint(where, error)) from error
     same = _equal(twin, value)
-    if same and (reader.is_plain or _is_finite(value, data)):
-        return data, twin
-    refuse(value, value if same else twin, where)
-    if reader.guesses and not same:
-        raise BadValue(
-            f"{where}: would come back as another member of `{name_of(type_)}`, which JSON cannot tell apart"
-        )
+    if not (same and (reader.is_plain or _is_finite(value, data))):
+        refuse(value, value if same else twin, where)
+        if reader.guesses and not same:
+            raise BadValue(
+                f"{where}: would come back as another member of `{name_of(type_)}`, which JSON cannot tell apart"
+            )
+    if type(type_) is Unannotated and type(value) not in JSON_SCALARS:
+        refuse_changes(value, twin, type_, where)
     return data, twin
 
 

@@ -14,6 +14,9 @@ from perdure.wire.records import OUTCOMES, Kind, Row
 _PATH: Final = re.compile(r"(?:(?:\d+|~\w*)/)*")
 _COUNT: Final = re.compile(r"#\d+\Z")
 
+_TOLD: Final = OUTCOMES - {Kind.TIMER}
+"""Outcomes that tell tasks apart. One row of a timer stands for all timers of its moment."""
+
 Swap = tuple[str, str]
 """Two scopes (`1/`, `3/`) or two keys (`fetch`, `fetch#2`) that change places."""
 
@@ -94,7 +97,7 @@ class History:
     def read(self, rows: Sequence[Row], end: int) -> None:
         """Take in the rows before `end` that are not in it yet."""
         for row in rows[self._read : end]:
-            if row.key is not None and row.kind in OUTCOMES:
+            if row.key is not None and row.kind in _TOLD:
                 outcome = (row.kind, row.name, row.fingerprint, row.ok, bytes(row.value))
                 for scope in scopes_of(row.key):
                     before = self._digests.get(scope)
