@@ -500,6 +500,19 @@ def test_step_options_that_nobody_knows_are_refused_when_the_agent_is_made_durab
         durable(Agent(TestModel(), name="a"), **options)
 
 
+async def _made_elsewhere(*given: Any) -> Any:
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("option", "given"), [("deps", _made_elsewhere), ("price", _made_elsewhere), ("stop", [_made_elsewhere])]
+)
+def test_an_async_function_is_refused_where_nobody_awaits_it(option: str, given: Any) -> None:
+    options: Any = {option: given}
+    with pytest.raises(TypeError, match=f"{option} of agent 'a' wants a function that answers at once"):
+        durable(Agent(TestModel(), name="a"), **options)
+
+
 async def test_a_cancelled_run_stops_its_tool() -> None:
     begun, stopped = asyncio.Event(), asyncio.Event()
     agent = Agent(Script(call("slow", "c1"), "done").model, name="slow")

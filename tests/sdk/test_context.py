@@ -391,6 +391,42 @@ def test_the_longest_pause_that_was_asked_for_counts(error: BaseException, secon
     assert asked_pause(error) == seconds
 
 
+async def _asks_elsewhere(error: BaseException) -> bool:
+    raise NotImplementedError
+
+
+class _AsksElsewhere:
+    async def __call__(self, error: BaseException) -> bool:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("option", ["retry_if", "fatal"])
+@pytest.mark.parametrize(
+    "predicate",
+    [_asks_elsewhere, _AsksElsewhere(), functools.partial(_asks_elsewhere)],
+    ids=["def", "object", "partial"],
+)
+def test_an_async_predicate_is_refused_where_it_is_given(option: str, predicate: Any) -> None:
+    """Its coroutine would count as true."""
+    choice: Any = {option: predicate}
+    with pytest.raises(TypeError, match=rf"{option} wants a predicate that answers at once, and '_.*' is async"):
+        step(**choice)
+
+    @workflow
+    async def flow(ctx: Context) -> None:
+        await ctx.step("weigh", lambda: None, **choice)
+
+    with pytest.raises(TypeError, match=f"{option} wants a predicate"):
+        _ = Live(flow).result
+
+
+@pytest.mark.parametrize("option", ["retry_if", "fatal"])
+def test_a_predicate_that_gives_a_coroutine_decides_nothing(option: str) -> None:
+    choice: Any = {option: lambda error: _asks_elsewhere(error)}
+    with pytest.raises(TypeError, match="the predicate '<lambda>' gave a `coroutine`; it must answer at once"):
+        StepCall(pack, **choice).is_final(ValueError())
+
+
 async def test_a_decorated_step_just_runs_outside_of_a_workflow_and_inside_a_step() -> None:
     @step
     async def inner(x: int) -> int:

@@ -40,6 +40,7 @@ from perdure.sdk.context import Context
 from perdure.sdk.errors import Misplaced
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.at_once import AtOnce
+from perdure.sdk.steps import is_async_callable
 from perdure.sdk.workflow import Workflow, declare
 from perdure.wire.requests import AgentSpec, WorkflowSpec
 from perdure.wire.workflows import WorkflowType
@@ -93,6 +94,12 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
             raise ValueError(
                 "A durable agent needs a name: Agent(…, name='support') or durable(agent, name='support')."
             )
+        functions = [("deps", deps), ("price", price), *(("stop", condition) for condition in stop)]
+        for option, function in functions:
+            if callable(function) and is_async_callable(function):
+                raise TypeError(
+                    f"{option} of agent {name!r} wants a function that answers at once; {function!r} is async."
+                )
         hint = output_hint(agent.output_type)
         check_apart(hint)
         self.agent = agent

@@ -65,8 +65,15 @@ class StepOptions:
         if timeout is not None and not timeout > 0:
             raise ValueError(f"timeout must be more than 0 seconds, got {timeout!r}.")
         for word, errors in (("retry_if", retry_if), ("fatal", fatal)):
-            if errors is not None and not isinstance(errors, tuple | types.UnionType) and not callable(errors):
+            if errors is None or isinstance(errors, tuple | types.UnionType):
+                continue
+            if not callable(errors):
                 raise TypeError(f"{word} wants an exception class, a tuple of them or a predicate, got {errors!r}.")
+            if is_async_callable(errors):
+                raise TypeError(
+                    f"{word} wants a predicate that answers at once, and {_name_of(errors)!r} is async. Await "
+                    "in the step what it needs, and raise an error that says what came of it."
+                )
         self.name = name_of(name, "the name of a step")
         self.retry = as_policy(retry)
         self.timeout_seconds = timeout
@@ -128,6 +135,12 @@ def _body_of(fn: Callable[..., Any]) -> Callable[..., Any]:
         return fn if body is fn.func else functools.partial(body, *fn.args, **fn.keywords)
     made, body = getattr(fn, "_perdure_step", (None, fn))
     return body if made is fn else fn  # functools.wraps gives the attributes of a step to what is around it
+
+
+def is_async_callable(fn: Callable[..., Any]) -> bool:
+    """Whether calling it gives a coroutine: an `async def`, or an object whose `__call__` is one."""
+    inner = _within_partials(fn)
+    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(type(inner).__call__)
 
 
 def _within_partials(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -265,7 +278,12 @@ class StepCall:
 def _is_one_of(error: BaseException, errors: Errors) -> bool:
     if isinstance(errors, type | tuple | types.UnionType):
         return isinstance(error, errors)
-    return errors(error)
+    answer: object = errors(error)
+    if inspect.isawaitable(answer):  # it would count as true
+        if inspect.iscoroutine(answer):
+            answer.close()
+        raise TypeError(f"the predicate {_name_of(errors)!r} gave a `{type(answer).__name__}`; it must answer at once")
+    return bool(answer)
 
 
 class StepChoices(TypedDict, total=False):
