@@ -13,12 +13,12 @@ from perdure.sdk.client import Handle
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed
 from perdure.sdk.workflow import Queue, Registry, workflow
-from perdure.wire.errors import BadValue, DeploymentNotFound, NotFound, Unavailable, WorkflowNotFound
+from perdure.wire.errors import BadValue, Conflict, DeploymentNotFound, NotFound, Unavailable, WorkflowNotFound
 from perdure.wire.requests import ListFilters
 from perdure.wire.status import Phase
 
 
-async def test_a_key_names_one_execution_whatever_the_input(house: House, count: Counter) -> None:
+async def test_a_key_names_one_execution_with_one_input(house: House, count: Counter) -> None:
     app = Registry()
 
     @app.workflow
@@ -29,11 +29,14 @@ async def test_a_key_names_one_execution_whatever_the_input(house: House, count:
 
     async with house.open(app) as p:
         first = await p.start(order, 7, key="order-7")
-        again = await asyncio.gather(*[p.start(order, 8, key="order-7") for _ in range(20)])
+        again = await asyncio.gather(*[p.start(order, 7, key="order-7") for _ in range(20)])
         assert not first.existing and all(handle.existing and handle.id == first.id for handle in again)
         assert await again[0].result() == 7
-        late = await p.start(order, 9, key="order-7")
+        late = await p.start(order, 7, key="order-7")
         assert (late.id, late.existing, await late.result()) == (first.id, True, 7)
+        with pytest.raises(Conflict, match=first.id) as refused:
+            await p.start(order, 8, key="order-7")
+        assert refused.value.details == {"key": "order-7", "execution_id": first.id}
         found = await p.find(order, "order-7")
         assert (found.id, await found.result()) == (first.id, 7)
         with pytest.raises(NotFound):
@@ -79,7 +82,7 @@ async def test_the_same_key_in_one_request_is_one_execution(house: House) -> Non
         return n
 
     async with house.open(app) as p:
-        handles = await asyncio.gather(*[p.start(one, n, key="same") for n in range(50)])
+        handles = await asyncio.gather(*[p.start(one, 1, key="same") for _ in range(50)])
         assert len({handle.id for handle in handles}) == 1
         assert [handle.existing for handle in handles].count(False) == 1
 

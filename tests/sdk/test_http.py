@@ -189,8 +189,10 @@ async def test_a_workflow_runs_on_a_worker_elsewhere(served: Served, client: Cli
     async with working(served):
         handle = await client.start(doubled, 21, key="answer", tags={"team": "blue"})
         assert await handle.result() == 42
-        again = await client.start(doubled, 5, key="answer")
+        again = await client.start(doubled, 21, key="answer")
         assert (again.id, again.existing) == (handle.id, True)
+        with pytest.raises(Conflict, match=handle.id):
+            await client.start(doubled, 5, key="answer")
         assert (await client.find(doubled, "answer")).id == handle.id
         execution = await handle.get()
         assert (execution.phase, execution.result, execution.payload) == (Phase.COMPLETED, Raw(b"42"), Raw(b"21"))

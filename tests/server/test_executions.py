@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from httpx2 import Response
 from tests.server.serving import Hand, Served
 
 from perdure.wire.access import Role
@@ -128,6 +129,21 @@ async def test_independent_starts_answer_each_for_itself(served: Served, hand: H
     assert answers[3]["execution_id"] == answers[4]["execution_id"] and answers[4]["existing"]
     assert await hand.claim() is not None
     assert await hand.claim(0.2) is None, "it starts in 2999"
+
+
+async def test_a_key_with_another_input_is_409_and_names_its_execution(served: Served, hand: Hand) -> None:
+    async def run(payload: object) -> Response:
+        return await served.client.post("/api/v1/workflows/w/run", json={"key": "k", "payload": payload})
+
+    first = await run({"a": 1, "b": 2})
+    again = await run({"b": 2, "a": 1})
+    assert (again.status_code, again.json()["execution_id"]) == (200, first.json()["execution_id"])
+    other = await run([])
+    assert (other.status_code, other.json()["error_type"]) == (409, "CONFLICT")
+    assert other.json()["details"] == {"key": "k", "execution_id": first.json()["execution_id"]}
+    item = {"workflow_id": "w", "key": "k", "payload": {"a": 1, "b": 2}}
+    batch = await _batch(served, {"workflows": [item, item | {"payload": 0}]})
+    assert (batch.status_code, batch.json()["error_type"]) == (409, "CONFLICT")
 
 
 async def test_a_batch_is_all_or_nothing(served: Served, hand: Hand) -> None:

@@ -132,7 +132,7 @@ _ALL = (
     _sql("timers: none is due", nothing("wake_timers")),
     _sql("unblock: nothing", nothing("unblock")),
     # Effects and starts happen once (I1, I6).
-    _sql("start: keys are not looked up", nothing("find_key")),
+    _sql("start: keys are not looked up", nothing("find_started")),
     _sql("start: idempotency keys are not looked up", nothing("read_idempotency")),
     _sql("publish: dedup keys are not looked up", nothing("find_event")),
     _sql("retry: the failure stands", nothing("take_back_step")),

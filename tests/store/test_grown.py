@@ -463,6 +463,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "read_ended": {"id": "worker-99"},
         "insert_execution": {"id": fresh, "queue_name": "workflow-1"},
         "find_key": {"workflow_id": "workflow-4", "key": "key-59"},
+        "find_started": {"workflow_id": "workflow-4", "key": "key-59", "payload_bytes": 4, "compared_bytes": 16_384},
         "insert_idempotency": {"key": "another", "executions": json.dumps([fresh])},
         "read_idempotency": {"key": "key-12"},
         "ends_of_answer": {"key": "key-12"},

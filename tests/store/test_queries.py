@@ -233,6 +233,7 @@ EXPECTED = {
     "held_by": "executions_held",
     "claimed_before": "executions_held",
     "find_key": "executions_by_key",
+    "find_started": "executions_by_key",
     "children": "executions_by_parent",
     "any_open_child": "executions_by_parent",
     "wake_timers": "executions_due",

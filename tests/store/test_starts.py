@@ -3,15 +3,15 @@
 import asyncio
 
 import pytest
-from msgspec import json
+from msgspec import Raw, json
 from tests.store.world import PROJECT, SECOND, World, child, raw
 
 from perdure.store.verbs import access, starts
 from perdure.store.verbs.idempotency import Idempotency
-from perdure.store.verbs.starts import New
-from perdure.wire.errors import DeploymentNotFound, KeyReused, NoDeployment, NotFound, WorkflowNotFound
+from perdure.store.verbs.starts import COMPARED_BYTES_MAX, INLINE_BYTES_MAX, New
+from perdure.wire.errors import Conflict, DeploymentNotFound, KeyReused, NoDeployment, NotFound, WorkflowNotFound
 from perdure.wire.records import Kind, Problem
-from perdure.wire.requests import QueueSpec, Started, StartItem, WorkflowSpec
+from perdure.wire.requests import Fail, QueueSpec, Started, StartItem, WorkflowSpec
 from perdure.wire.status import Phase
 
 
@@ -101,7 +101,7 @@ async def test_the_same_key_is_the_same_execution(world: World) -> None:
     await world.register(workflows=["wf", "other"])
     first = await world.start(key="k", payload=raw(1))
     world.advance(5)
-    answers = await world.answers([StartItem("wf", key="k", payload=raw(2)), StartItem("other", key="k")])
+    answers = await world.answers([StartItem("wf", key="k", payload=raw(1)), StartItem("other", key="k")])
     assert answers[0] == Started(first, world.now_us - 5 * SECOND, existing=True)
     assert isinstance(answers[1], Started) and not answers[1].existing
     answers = await world.answers([StartItem("wf", key="new"), StartItem("wf", key="new")])
@@ -109,6 +109,64 @@ async def test_the_same_key_is_the_same_execution(world: World) -> None:
     assert answers[0].execution_id == answers[1].execution_id
     assert (answers[0].existing, answers[1].existing) == (False, True)
     assert len(await world.claim(capacity=10)) == 3
+
+
+async def test_the_same_key_with_another_input_is_refused_and_names_both(world: World) -> None:
+    await world.register()
+    first = await world.start(key="k", payload=raw({"a": 1}))
+    items = [StartItem("wf", key="k", payload=raw({"a": 2})), StartItem("wf"), StartItem("wf", key="k", payload=raw(1))]
+    refused, fine, also = await world.answers(items)
+    assert isinstance(refused, Problem) and isinstance(also, Problem) and isinstance(fine, Started)
+    assert (refused.error_type, refused.details) == (Conflict.code, {"key": "k", "execution_id": first})
+    assert "'k'" in refused.error and first in refused.error and "another input" in refused.error
+    with pytest.raises(Conflict, match=first):
+        await world.batch([StartItem("wf"), StartItem("wf", key="k", payload=raw(3))])
+    started, same, other = await world.answers(
+        [StartItem("wf", key="new", payload=raw(n), priority=p) for n, p in ((1, 0), (1, 5), (2, 0))]
+    )
+    assert isinstance(started, Started) and same == Started(started.execution_id, world.now_us, existing=True)
+    assert isinstance(other, Problem) and started.execution_id in other.error
+    assert len(await world.claim(capacity=10)) == 3
+
+
+async def test_a_failed_execution_keeps_its_key(world: World) -> None:
+    await world.register()
+    id = await world.running(key="k", payload=raw(1))
+    await world.report(id, end=Fail("Broken", raw({})))
+    assert await world.start_all([StartItem("wf", key="k", payload=raw(1))]) == [id]
+    [answer] = await world.answers([StartItem("wf", key="k", payload=raw(2))])
+    assert isinstance(answer, Problem) and answer.error_type == Conflict.code
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_same"),
+    [
+        ('{"a": 1, "b": [1.5, "é"]}', '{"b":[1.5,"\\u00e9"],"a":1}', True),
+        ("[1e2]", "[100.0]", True),
+        ("[1]", "[1.0]", False),
+        ("[1]", "[true]", False),
+        ("[1, 2]", "[2, 1]", False),
+        ("null", '""', False),
+    ],
+)
+async def test_inputs_that_differ_in_their_formatting_only_are_the_same(
+    world: World, before: str, after: str, is_same: bool
+) -> None:
+    await world.register()
+    await world.start(key="k", payload=Raw(before.encode()))
+    [answer] = await world.answers([StartItem("wf", key="k", payload=Raw(after.encode()))])
+    assert isinstance(answer, Started) == is_same
+
+
+@pytest.mark.parametrize("size", [COMPARED_BYTES_MAX + 1, INLINE_BYTES_MAX + 1])
+async def test_large_inputs_are_the_same_byte_for_byte(world: World, size: int) -> None:
+    await world.register()
+    large = raw("x" * (size - 2))
+    first = await world.start(key="k", payload=large)
+    assert await world.start_all([StartItem("wf", key="k", payload=large)]) == [first]
+    others = [raw("y" * (size - 2)), raw("x" * size), raw("x"), Raw(bytes(large) + b" ")]
+    answers = await world.answers([StartItem("wf", key="k", payload=other) for other in others])
+    assert all(isinstance(answer, Problem) and answer.error_type == Conflict.code for answer in answers)
 
 
 async def test_a_key_outlives_the_end_of_its_execution(world: World) -> None:

@@ -45,7 +45,7 @@ def run(
         str, typer.Option("--input", "-i", help="Its input: JSON, @FILE, or - for the standard input.")
     ] = "null",
     key: Annotated[
-        str | None, typer.Option("--key", "-k", help="A readable key; the same key gives the same execution.")
+        str | None, typer.Option("--key", "-k", help="A readable key; the same key and input give the same execution.")
     ] = None,
     timeout: Annotated[
         float | None,
@@ -98,7 +98,7 @@ def run(
 
     id, existing = with_client(url, partial(_start, item=item))
     if existing and not quiet:
-        note(f"An execution of {workflow!r} with the key {key!r} exists already; it is shown, with its own input: {id}")
+        note(f"An execution of {workflow!r} with the key {key!r} and this input exists already; it is shown: {id}")
     elif not (quiet or detach or as_json):
         note(f"Started {id}")
     try:

@@ -224,10 +224,10 @@ class Client:
     ) -> Handle[Any]:
         """Start an execution; when this returns it is on disk and will run.
 
-        `key` is a readable name within the workflow: while its execution is kept, the same key gives that execution,
-        whatever the input. `delay` (seconds) or `at` put the start off. `budget` is what it and all below it may
-        spend on calls to models. Raises `BadValue` with the path of a value that JSON cannot hold,
-        `WorkflowNotFound`, `DeploymentNotFound`.
+        `key` is a readable name within the workflow: while its execution is kept, the same key with the same input
+        gives that execution; with another input it raises `Conflict`. `delay` (seconds) or `at` put the start off.
+        `budget` is what it and all below it may spend on calls to models. Raises `BadValue` with the path of a value
+        that JSON cannot hold, `WorkflowNotFound`, `DeploymentNotFound`.
         """
         item = start_item(workflow, input, **options)
         if isinstance(workflow, Workflow):

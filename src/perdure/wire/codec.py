@@ -33,6 +33,7 @@ _SKIM_BYTES_MIN: Final = 16 << 10
 _INFINITE_DIGITS: Final = 309
 
 _decode = msgspec.json.Decoder().decode
+_sorted = msgspec.json.Encoder(order="sorted").encode
 _skim = msgspec.json.Decoder(msgspec.Raw).decode
 
 
@@ -58,6 +59,12 @@ def check_json(
         raise BadValue(_complaint(where, data, error, max_depth)) from None
     if len(data) > 2 * max_depth:
         _check_shape(data, outside, where, max_depth)
+
+
+def same_json(a: bytes, b: bytes) -> bool:
+    """Whether two documents hold the same value: spaces and the order of an object's names do not count. 1 and 1.0
+    differ."""
+    return _sorted(_decode(a)) == _sorted(_decode(b))
 
 
 def check_limits(data: bytes, *, where: str, max_bytes: int = VALUE_BYTES_MAX, max_depth: int = DEPTH_MAX) -> None:

@@ -14,6 +14,7 @@ from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.rows import NULL_BYTES, WOKEN_RANK, deliver
 from perdure.store.verbs.turns import HELD_US, ask_for_turn, workflow_of
 from perdure.store.verbs.webhooks import host_of
+from perdure.wire.codec import same_json
 from perdure.wire.errors import (
     BadRequest,
     Conflict,
@@ -29,6 +30,8 @@ from perdure.wire.transcripts import OnConflict
 
 INLINE_BYTES_MAX = 64 << 10
 """A larger payload is a row of its own: SQLite reads and writes all of an execution's at each of its steps."""
+COMPARED_BYTES_MAX = 16 << 10
+"""Two inputs up to this size are the same if their values are; larger ones if their bytes are."""
 _ANSWERS = msgspec.json.Decoder(list[StartAnswer])
 
 
@@ -146,7 +149,8 @@ async def start_items(
     queues: dict[str, int] = {}
     """Queues that these items make, and whether they are limited."""
     parents = {} if parents is None else parents
-    keys: dict[tuple[str, str], Started] = {}
+    keys: dict[tuple[str, str], tuple[Started, Raw]] = {}
+    """What these items start under a key, and with which input."""
     budgeted = {} if budgeted is None else budgeted
     answers: list[Started | Problem] = []
     rows: list[tuple[object, ...]] = []
@@ -171,13 +175,15 @@ async def start_items(
             answers.append(Problem(target.message, target.code, target.details))
             continue
         if item.key is not None:
-            named = (item.workflow_id, item.key)
-            before = keys.get(named)
-            if before is None:
-                found = await query("find_key", project_id=project_id, workflow_id=item.workflow_id, key=item.key)
-                before = Started(found[0][0], found[0][1], existing=True) if found else None
+            try:
+                before = await _holder_of_key(project_id, item, keys.get((item.workflow_id, item.key)))
+            except Conflict as error:
+                if not independent:
+                    raise
+                answers.append(Problem(error.message, error.code, error.details))
+                continue
             if before is not None:
-                answers.append(Started(before.execution_id, before.created_at_us, existing=True))
+                answers.append(before)
                 continue
         queue_name = target.queue_name
         limited = queues.get(queue_name, target.limited)
@@ -227,7 +233,7 @@ async def start_items(
                 if item.on_conflict is OnConflict.DELIVER:
                     heard.append((holder, id, item.workflow_id))
         if item.key is not None:
-            keys[item.workflow_id, item.key] = Started(id, now_us)
+            keys[item.workflow_id, item.key] = Started(id, now_us), item.payload
         timeout = item.run_timeout_seconds if item.run_timeout_seconds is not None else target.run_timeout_seconds
         born: tuple[object, ...] = _QUEUED
         phase = "queued"
@@ -316,6 +322,38 @@ async def start_items(
         if len(given) < len(rows):
             await Tell(*{Ready(project_id, row[3]) for row in rows if row[4] == "queued"})  # type: ignore[arg-type]  # text
     return answers
+
+
+async def _holder_of_key(
+    project_id: str, item: StartItem, before: tuple[Started, Raw | bytes | None] | None
+) -> Started | None:
+    """The execution that has the item's key: the one `before` it in the same request, or one in the store. None: the
+    key is free. Raises Conflict if that execution has another input."""
+    if before is None:
+        found = await query(
+            "find_started",
+            project_id=project_id,
+            workflow_id=item.workflow_id,
+            key=item.key,
+            payload_bytes=len(item.payload),
+            compared_bytes=COMPARED_BYTES_MAX,
+        )
+        if not found:
+            return None
+        id, created_at_us, payload = found[0]
+        before = Started(id, created_at_us), payload
+    started, payload = before
+    if payload is None or not _is_same(bytes(payload), bytes(item.payload)):
+        raise Conflict(
+            f"Key {item.key!r} of workflow {item.workflow_id!r} belongs to execution {started.execution_id!r}, which "
+            "was started with another input. Start with the same input to get that execution, or use another key.",
+            {"key": item.key, "execution_id": started.execution_id},
+        )
+    return Started(started.execution_id, started.created_at_us, existing=True)
+
+
+def _is_same(a: bytes, b: bytes) -> bool:
+    return a == b or (max(len(a), len(b)) <= COMPARED_BYTES_MAX and same_json(a, b))
 
 
 async def _ask_for_turn(

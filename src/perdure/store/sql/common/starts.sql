@@ -26,6 +26,11 @@ FROM workers w WHERE w.id = :worker_id {FOR KEY SHARE OF w SKIP LOCKED};
 -- name: find_key
 SELECT id, created_at_us FROM executions WHERE project_id = :project_id AND workflow_id = :workflow_id AND key = :key;
 
+-- name: find_started
+-- As find_key, with the payload, unless it is too large to be the same as one of :payload_bytes.
+SELECT id, created_at_us, CASE WHEN {= payload_size} = :payload_bytes OR {= payload_size} <= :compared_bytes THEN {= payload} END
+FROM executions WHERE project_id = :project_id AND workflow_id = :workflow_id AND key = :key;
+
 -- name: insert_tag
 -- holds: execution=execution_id
 INSERT INTO execution_tags (project_id, name, value, execution_id) VALUES (:project_id, :name, :value, :execution_id);
