@@ -1,6 +1,7 @@
 """The worker protocol over HTTP. What the verbs do is tried in tests/store."""
 
 import asyncio
+import time
 from uuid import uuid4
 
 import httpx2
@@ -10,6 +11,7 @@ from uuid_utils import uuid7
 
 from perdure.store.verbs import access, starts
 from perdure.store.verbs.starts import New
+from perdure.wire.limits import REGISTERED_MAX
 from perdure.wire.requests import StartItem
 
 
@@ -42,6 +44,41 @@ async def test_a_claim_is_answered_as_soon_as_there_is_work(database: str) -> No
 
 async def test_a_claim_without_work_comes_back_empty(served: Served, hand: Hand) -> None:
     assert await hand.claim(0.1) is None
+
+
+@pytest.mark.parametrize("what", ["workflows", "queues", "schedules", "triggers"])
+async def test_a_registration_with_too_many_items_is_refused_before_anything_is_done(served: Served, what: str) -> None:
+    items: dict[str, list[object]] = {
+        "workflows": [{"id": f"w{n}"} for n in range(REGISTERED_MAX + 1)],
+        "queues": [{"name": f"q{n}"} for n in range(REGISTERED_MAX + 1)],
+        "schedules": [
+            {"workflow_id": "w", "key": "k", "cron": "no cron", "timezone": "UTC"} for n in range(REGISTERED_MAX + 1)
+        ],
+        "triggers": [{"workflow_id": "w", "topic": f"t{n}"} for n in range(REGISTERED_MAX + 1)],
+    }
+    body = {"worker_id": "x", "deployment_id": "d", "python": "3.11", "workflows": [], what: items[what]}
+    reply = await served.client.post("/worker/v1/register", json=body, headers={"perdure-protocol": "1"})
+    assert (reply.status_code, reply.json()["details"]) == (422, {"path": what})
+    assert f"{what}: holds 1,001 entries; a registration may have 1,000" in reply.json()["error"]
+    assert "PERDURE_REGISTERED_MAX" in reply.json()["error"]
+
+
+async def test_a_thousand_rare_schedules_of_one_registration_take_little_of_the_processor(served: Served) -> None:
+    schedules = [
+        {"workflow_id": "w", "key": f"k{n}", "cron": f"{n % 60} {n // 60} 29 2 */7", "timezone": "America/New_York"}
+        for n in range(1_000)
+    ]
+    body = {
+        "worker_id": "x",
+        "deployment_id": "d",
+        "python": "3.11",
+        "workflows": [{"id": "w"}],
+        "schedules": schedules,
+    }
+    began = time.process_time()
+    reply = await served.client.post("/worker/v1/register", json=body, headers={"perdure-protocol": "1"})
+    assert reply.status_code == 200, reply.text
+    assert time.process_time() - began < 2.5  # with a walk by days it is 4 s and more
 
 
 async def test_a_remote_worker_is_never_embedded(served: Served) -> None:

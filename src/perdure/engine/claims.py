@@ -29,7 +29,7 @@ from perdure.store.verbs import claims, reports
 from perdure.store.verbs.hands import Offer, with_journal
 from perdure.wire.codec import KEY_BYTES_MAX, TOPIC_BYTES_MAX, check_json, check_name, scrub_text
 from perdure.wire.errors import BadRequest, BadValue, LeaseLost, PerdureError
-from perdure.wire.limits import REPLY_BYTES_MAX, REPORT_ITEMS_MAX
+from perdure.wire.limits import REGISTERED_MAX, REPLY_BYTES_MAX, REPORT_ITEMS_MAX, VARIABLES
 from perdure.wire.records import Problem, Row
 from perdure.wire.requests import (
     Answer,
@@ -68,6 +68,8 @@ CUT_SECONDS = 1.0
 PRESENT_SECONDS = 5.0
 """A worker whose last claim ended longer ago does not ask here any more."""
 JOURNAL_ROWS_MAX = 10_000
+SCHEDULES_AT_ONCE = 50
+"""How many schedules of a registration are looked at before other requests have their turn."""
 
 
 class _Looked(NamedTuple):
@@ -143,6 +145,7 @@ class Claims:
 
     async def register(self, project_id: str, request: RegisterRequest) -> RegisterReply:
         """Open a registration, or open the same one again."""
+        _check_counts(request)
         check_name(request.deployment_id, where="deployment_id")
         for spec in request.workflows:
             check_name(spec.id, where="workflows.id")
@@ -158,7 +161,7 @@ class Claims:
                     raise BadValue(f"Queue {queue.name!r}: `{name}` must not be negative, got {limit}.")
         if len({spec.id for spec in request.workflows}) != len(request.workflows):
             raise BadValue("`workflows` names a workflow twice; each id stands for one function.")
-        _check_schedules(request)
+        await _check_schedules(request)
         _check_triggers(request)
         engine = self._engine
         await engine.store.write(
@@ -448,10 +451,24 @@ class Claims:
             raise LeaseLost("The store was restored or replaced since this worker registered; register again.")
 
 
-def _check_schedules(request: RegisterRequest) -> None:
+def _check_counts(request: RegisterRequest) -> None:
+    """Refuse a registration that is too large before anything is done for it. Raises BadValue."""
+    for name in ("workflows", "queues", "schedules", "triggers"):
+        count = len(getattr(request, name))
+        if count > REGISTERED_MAX:
+            raise BadValue(
+                f"{name}: holds {count:,} entries; a registration may have {REGISTERED_MAX:,} "
+                f"({VARIABLES['REGISTERED_MAX']}). Divide them among several projects, or raise the limit.",
+                {"path": name},
+            )
+
+
+async def _check_schedules(request: RegisterRequest) -> None:
     """Each of a workflow that is registered with it, and named once. Raises BadValue."""
     workflows = {spec.id for spec in request.workflows}
-    for spec in request.schedules:
+    for n, spec in enumerate(request.schedules):
+        if n % SCHEDULES_AT_ONCE == 0:
+            await asyncio.sleep(0)  # a new expression takes up to a third of a millisecond: others have their turn
         check_spec(spec)
         if spec.workflow_id not in workflows:
             raise BadValue(f"`schedules` names workflow {spec.workflow_id!r}, which is not among `workflows`.")

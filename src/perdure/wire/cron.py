@@ -1,7 +1,7 @@
 """When a schedule fires: a cron expression in a time zone, and the pure functions that list its due times.
 
-cronsim reads the expression and walks the calendar, with Debian cron's rules; it is only ever shown local times without
-a zone. What a clock change does to them is decided here, in one place:
+`crontab` lists the local times that an expression names, without a zone. What a clock change does to them is decided
+here, in one place:
 
 - A local time that a clock change skips is due once, at the first instant after the gap; several of them, too.
 - A local time that happens twice is due once, the first time.
@@ -19,9 +19,10 @@ from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo, available_timezones
 
-from cronsim import CronSim, CronSimError
+from cronsim import CronSimError
 
 from perdure.wire.codec import check_name
+from perdure.wire.crontab import Crontab
 from perdure.wire.errors import BadValue
 
 NEXT_MAX: Final = 100
@@ -31,7 +32,6 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _MINUTE: Final = timedelta(minutes=1)
 # Names that mean another zone on another machine, or none.
 _NOT_ZONES: Final = frozenset({"localtime", "Factory"})
-_ANY_DAY: Final = datetime(2000, 1, 1, tzinfo=UTC)  # an expression reads the same on all days
 
 
 class Cron:
@@ -44,15 +44,14 @@ class Cron:
     '2026-03-08T03:00:00-04:00'
     """
 
-    __slots__ = ("_follows_hours", "_zone", "expression", "timezone")
+    __slots__ = ("_follows_hours", "_table", "_zone", "expression", "timezone")
 
     def __init__(self, expression: str, timezone: str) -> None:
         self.expression = expression
         self.timezone = timezone
         self._zone = ZoneInfo(timezone)
-        minute, hour = expression.split()[:2]
-        every_hour = CronSim(f"0 {hour} * * *", _ANY_DAY).hours == set(range(24))
-        self._follows_hours = minute.startswith("*") or every_hour
+        self._table = Crontab(expression)
+        self._follows_hours = expression.lstrip().startswith("*") or self._table.is_hourly
 
     def local(self, at_us: int) -> datetime:
         """A moment as the zone's clocks show it."""
@@ -105,7 +104,11 @@ class Cron:
         return wall - (first - second) - _MINUTE if first > second else wall
 
     def _walls(self, start: datetime, *, back: bool = False) -> Iterator[datetime]:
-        return CronSim(self.expression, start, reverse=back)
+        following = self._table.before if back else self._table.after
+        wall = following(start)
+        while wall is not None:
+            yield wall
+            wall = following(wall)
 
     def _due(self, wall: datetime) -> tuple[int, ...]:
         """When a wall time is due: never, once, or twice."""
@@ -170,7 +173,7 @@ def cron(expression: str, timezone: str) -> Cron:
             {"path": "cron"},
         )
     try:
-        CronSim(expression, _ANY_DAY)
+        made = Cron(expression, timezone)
     except CronSimError as error:
         if str(error) == "Bad day-of-month" and _reads(["0", "0", fields[2], "*", "*"]):
             raise _never(expression) from None
@@ -178,7 +181,6 @@ def cron(expression: str, timezone: str) -> Cron:
         raise BadValue(
             f"cron: {expression!r} cannot be read: its {what} is not one; see `man 5 crontab`.", {"path": "cron"}
         ) from None
-    made = Cron(expression, timezone)
     if made.next_after(0) is None:
         raise _never(expression)
     return made
@@ -190,7 +192,7 @@ def _never(expression: str) -> BadValue:
 
 def _reads(fields: list[str]) -> bool:
     try:
-        CronSim(" ".join(fields), _ANY_DAY)
+        Crontab(" ".join(fields))
     except CronSimError:
         return False
     return True

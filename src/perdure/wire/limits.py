@@ -33,3 +33,5 @@ REPLY_BYTES_MAX: Final = _limit("REPLY_BYTES_MAX", 8 << 20, least=1 << 16, most=
 """What one reply carries, be it a claim's, a report's or a list; one item always passes, however large."""
 REPORT_ITEMS_MAX: Final = _limit("REPORT_ITEMS_MAX", 500, least=1, most=10_000)
 """Executions in one report of a worker."""
+REGISTERED_MAX: Final = _limit("REGISTERED_MAX", 1_000, least=1, most=100_000)
+"""Workflows, queues, schedules or event triggers in one registration of a worker: at most so many of each."""

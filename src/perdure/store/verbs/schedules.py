@@ -59,7 +59,6 @@ async def make_schedule(
 async def put_schedule(project_id: str, id: str, spec: ScheduleSpec, now_us: int, *, declared: bool) -> str:
     """Part of `make_schedule` and of a registration. The same definition again changes nothing; what is paused stays
     so."""
-    next_at_us = cron(spec.cron, spec.timezone).next_after(now_us)
     while True:
         found = await query("find_schedule", project_id=project_id, workflow_id=spec.workflow_id, key=spec.key)
         if found:
@@ -84,7 +83,7 @@ async def put_schedule(project_id: str, id: str, spec: ScheduleSpec, now_us: int
             missed_window_seconds=spec.missed_window_seconds or WINDOW_SECONDS,
             payload=_bytes(_payload(spec.payload, None)),
             declared=int(declared),
-            next_at_us=next_at_us,
+            next_at_us=cron(spec.cron, spec.timezone).next_after(now_us),
             now_us=now_us,
         )
         if made:

@@ -1,0 +1,91 @@
+"""The wall times of expressions: they are those that cronsim walks to, found without its walk."""
+
+from datetime import datetime
+from time import thread_time
+
+import pytest
+from cronsim import CronSim, CronSimError
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from perdure.wire.cron import as_us, cron
+from perdure.wire.crontab import Crontab
+from perdure.wire.errors import BadValue
+
+_wall = datetime.fromisoformat
+_NOW_US = as_us(_wall("2026-11-29T12:00Z"))
+
+
+def _field(least: int, most: int, *others: str) -> st.SearchStrategy[str]:
+    number = st.integers(least, most)
+    one = st.one_of(
+        st.just("*"),
+        number.map(str),
+        number.map(lambda step: f"*/{step or 1}"),
+        st.tuples(number, number).map(lambda ends: f"{min(ends)}-{max(ends)}"),
+        st.tuples(number, number, st.integers(1, 9)).map(lambda n: f"{min(n[:2])}-{max(n[:2])}/{n[2]}"),
+        *[st.just(other) for other in others],
+    )
+    return st.lists(one, min_size=1, max_size=3).map(",".join)
+
+
+_expressions = st.tuples(
+    _field(0, 59),
+    _field(0, 23),
+    _field(1, 31, "L", "LW", "29", "31"),
+    _field(1, 12, "2", "FEB"),
+    _field(0, 7, "MON#5", "SUN#5", "7#1", "5L", "7L", "SUN"),
+).map(" ".join)
+_moments = st.datetimes(_wall("1970-01-01"), _wall("2110-01-01"))
+
+
+@given(_expressions, _moments)
+@example("7 3 29 2 */7", _wall("2028-12-31T23:59:30"))
+@example("0 0 29 2 */7", _wall("2072-02-29"))
+@example("0 0 29 2 *", _wall("2096-02-29"))
+@example("59 23 31 12 *", _wall("2027-01-01T00:00:00.000001"))
+@example("0 0 1 1 *", _wall("2027-01-01"))
+@example("0 0 */31 2 SUN#5", _wall("2026-01-01"))
+def test_wall_times_are_those_that_cronsim_walks_to(expression: str, moment: datetime) -> None:
+    try:
+        walks = [CronSim(expression, moment, reverse=back) for back in (False, True)]
+    except CronSimError:
+        with pytest.raises(CronSimError):
+            Crontab(expression)
+        return
+    table = Crontab(expression)
+    for walk, step in zip(walks, (table.after, table.before), strict=True):
+        wall = moment
+        for _ in range(3):
+            following = step(wall)
+            assert following == next(walk, None)
+            if following is None:
+                break
+            wall = following
+
+
+def _cost(expressions: list[str], count: int) -> float:
+    """The processor's seconds for reading expressions anew, and for so many due times of each."""
+    began = thread_time()
+    for expression in expressions:
+        try:
+            read = cron(expression, "America/New_York")
+        except BadValue:
+            continue
+        assert len(read.slots(_NOW_US, 1 << 62, count)) == count
+    return thread_time() - began
+
+
+def test_no_expression_costs_more_than_a_millisecond() -> None:
+    cron("0 0 * * *", "America/New_York")  # the zone is read once
+    rare = [f"{minute} {hour} 29 2 */7" for minute in range(10) for hour in range(10)]
+    never = ["0 0 */31 2 SUN#5", "0 0 LW * */7", "0 0 */31 * MON#5", "0 0 31 4,6,9,11 *", "0 0 */31 */1 5L"]
+    often = [f"{n} */{n} */{n} */{n} */7" for n in range(1, 24)]
+    long = [",".join(["*"] * 60) + f" {hour} " + ",".join(["*"] * 30) + " * *" for hour in range(20)]
+    expressions = [*rare, *never * 20, *often, *long]
+    assert _cost(expressions, 1) < len(expressions) * 1e-3
+
+
+def test_a_hundred_rare_due_times_cost_a_few_milliseconds() -> None:
+    rare = [f"{minute} 5 29 2 */7" for minute in range(20)]
+    assert _cost(rare, 100) < len(rare) * 20e-3  # a walk by days takes 300
