@@ -36,6 +36,21 @@ def _epoch(path: Path) -> str:
         connection.close()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes")
+def test_only_the_owner_may_read_a_copy_unless_the_file_was_there_with_another_mode(house: House) -> None:
+    store, copy = house.folder / "perdure.db", house.folder / "copy.db"
+    house.run("keys", "create", "one")
+    house.run("backup", "copy.db")
+    store.unlink()
+    house.run("restore", "copy.db")
+    assert (store.stat().st_mode & 0o777, copy.stat().st_mode & 0o777) == (0o600, 0o600)
+    store.chmod(0o640)
+    copy.chmod(0o640)
+    house.run("backup", "copy.db", "--force")
+    house.run("restore", "copy.db", "--force")
+    assert (store.stat().st_mode & 0o777, copy.stat().st_mode & 0o777) == (0o640, 0o640)
+
+
 def test_what_is_no_copy_is_not_restored(house: House) -> None:
     house.run("keys", "create", "one")
     before = (house.folder / "perdure.db").read_bytes()

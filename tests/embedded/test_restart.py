@@ -16,7 +16,7 @@ from perdure.embedded import embedded
 from perdure.engine.clock import ManualClock
 from perdure.sdk.context import Context
 from perdure.sdk.workflow import Registry
-from perdure.store.sqlite import StoreInUse
+from perdure.store.file_lock import StoreInUse
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
 

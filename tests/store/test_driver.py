@@ -15,9 +15,10 @@ from tests.store.disk import Disk, watched_disk
 from tests.store.world import World, raw, step
 
 from perdure.store import sqlite
+from perdure.store.file_lock import StoreInUse
 from perdure.store.interface import Counted, Tell, Trouble, query, query_many, verb
 from perdure.store.open import open_store
-from perdure.store.sqlite import NotOurFile, SQLiteStore, StoreInUse
+from perdure.store.sqlite import NotOurFile, SQLiteStore
 from perdure.store.verbs import access, looks, reports
 from perdure.store.verbs.rows import journal_row
 from perdure.wire.errors import BadRequest, NotFound, Unavailable, UnknownOutcome
@@ -558,7 +559,7 @@ def test_one_server_per_file(tmp_path: Path) -> None:
     store = SQLiteStore(str(path))
     (tmp_path / "link.db").symlink_to(path)
     for name in ("s.db", "link.db", "../" + tmp_path.name + "/s.db"):
-        with pytest.raises(StoreInUse, match="open in another process"):
+        with pytest.raises(StoreInUse, match="is open in this process"):
             SQLiteStore(str(tmp_path / name))
     run = _run("import sys; from perdure.store.sqlite import *; SQLiteStore(sys.argv[1])", str(path))
     assert "StoreInUse" in run.stderr

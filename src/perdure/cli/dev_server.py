@@ -12,7 +12,7 @@ from perdure.sdk import credentials
 from perdure.server import app, logs
 from perdure.server.descriptors import allow_many
 from perdure.server.settings import Settings, load
-from perdure.store.sqlite import StoreInUse
+from perdure.store.file_lock import StoreInUse
 from perdure.wire.access import Role
 from perdure.wire.errors import PerdureError, Unauthorized
 

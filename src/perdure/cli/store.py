@@ -45,9 +45,12 @@ def backup(
     as_json: JsonFlag = False,
 ) -> None:
     """Copy a store, consistent as of one moment. The server may run meanwhile."""
+    import shutil
+
     import apsw
 
     from perdure.store.disk import sync
+    from perdure.store.file_lock import make_private
     from perdure.store.outside import file_at
 
     path = store_path(database)
@@ -65,9 +68,12 @@ def backup(
     try:
         with file_at(path) as connection:
             try:
+                make_private(partial)
                 connection.execute("VACUUM INTO ?", (str(partial),))
-            except apsw.Error as error:  # the store is damaged, or there is no room or no right to write
+            except (apsw.Error, OSError) as error:  # the store is damaged, or there is no room or no right to write
                 raise Refused(f"{path!r} cannot be copied to {str(file)!r}: {error}.") from None
+        if file.exists():
+            shutil.copymode(file, partial)
         sync(partial)
         os.replace(partial, file)
         sync(file.absolute().parent)
@@ -92,6 +98,7 @@ def restore(
     from uuid import uuid4
 
     from perdure.store.disk import sync
+    from perdure.store.file_lock import make_private
     from perdure.store.open import open_store
     from perdure.store.sqlite import NotOurFile
     from perdure.store.verbs import access
@@ -125,7 +132,10 @@ def restore(
             raise Refused(f"{path!r} holds a store; move it away first, or say --force to replace it.")
         _forget(fresh)  # a restore that was killed may have left a log, which would be read into this copy
         try:
+            make_private(fresh)
             shutil.copyfile(file, fresh)
+            if target.exists():
+                shutil.copymode(target, fresh)
             asyncio.run(prepare())
             sync(fresh)
             # The old log first: it must never be read beside the new file.
@@ -258,9 +268,9 @@ def _log_of(file: Path) -> bool:
 @contextmanager
 def _nobody_else(target: Path) -> Iterator[None]:
     """Keep servers out while the file is replaced."""
-    from perdure.store.sqlite import _FileLock
+    from perdure.store.file_lock import FileLock
 
-    lock = _FileLock(f"{target}.lock")
+    lock = FileLock(str(target))
     try:
         yield
     finally:

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 import apsw
 
+from perdure.store.file_lock import several_names
 from perdure.store.interface import Rows
 from perdure.store.migrate import Migration, Schema, migrations
 from perdure.store.open import file_of, is_postgres, no_driver
@@ -81,6 +82,8 @@ def file_at(address: str) -> Iterator[apsw.Connection]:
         raise NotFound(f"There is no store at {path!r}; name it with --database or PERDURE_STORE.")
     if os.path.isdir(path):
         raise NotOurFile(f"{path!r} is a folder; name a file in it.")
+    if not os.path.exists(f"{os.path.realpath(path)}-wal") and (problem := several_names(path)):
+        raise NotOurFile(problem)
     try:
         connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
         try:

@@ -18,7 +18,6 @@ was answered, in the committing thread, so that no caller waits for one.
 import asyncio
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -31,17 +30,13 @@ import apsw
 from uuid_utils import uuid4
 
 from perdure.store.disk import network_file_system, sync
+from perdure.store.file_lock import FileLock, make_private, readable_by_others, several_names
 from perdure.store.interface import Counted, Hint, Query, Trouble, Verb
 from perdure.store.migrate import Schema, migrations, planner_statistics, statements
 from perdure.store.named import weight
 from perdure.store.queries import load
 from perdure.store.sqlite_run import Run
 from perdure.wire.errors import PerdureError, Unavailable, UnknownOutcome
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
 
 T = TypeVar("T")
 logger = logging.getLogger("perdure.store")
@@ -81,15 +76,8 @@ _OF_THE_DATABASE = (
 """Errors that say nothing about the verb that meets them; everything else is that verb's own doing."""
 
 
-class StoreInUse(PerdureError):
-    """Another process has the file open."""
-
-    code = "STORE_IN_USE"
-    status = 503
-
-
 class NotOurFile(PerdureError):
-    """The file is no store of ours, is damaged, or is of a version that this release does not know."""
+    """The file is no store of ours, is damaged, has hard links, or is of a version that this release does not know."""
 
     code = "NOT_OUR_FILE"
 
@@ -113,18 +101,26 @@ class SQLiteStore:
         """Open (or make) the file. Raises `StoreInUse` or `NotOurFile`; never starts empty over what it cannot read."""
         self.path = path
         self._memory = path == ":memory:"
-        self._lock: _FileLock | None = None
+        self._lock: FileLock | None = None
         if not self._memory:
             folder = Path(path).parent
             if not folder.exists():
                 raise NotOurFile(
                     f"There is no folder {str(folder)!r} for the store {path!r}; make it, or mend the path."
                 )
+            self._check_path()
             try:
-                # Whatever links lead to it, one file has one lock.
-                self._lock = _FileLock(os.path.realpath(path) + ".lock")
+                self._lock = FileLock(path, make=True)
             except OSError as error:
                 raise NotOurFile(f"{path!r} cannot be opened: {error}.") from error
+            if mode := readable_by_others(path):
+                logger.warning(
+                    "%s can be read by other users of this machine (mode %o). It holds payloads, password hashes and "
+                    "signing secrets; `chmod go= %s*` takes that away.",
+                    path,
+                    mode,
+                    path,
+                )
             if kind := network_file_system(path):
                 logger.warning(
                     "%s lies on another machine's disk (%s), whose locks and syncs SQLite cannot count on: what was "
@@ -159,14 +155,19 @@ class SQLiteStore:
 
     # --- opening -----------------------------------------------------------------------------------------------------
 
-    def _open(self) -> None:
-        new = self._memory or not os.path.exists(self.path) or os.path.getsize(self.path) == 0
-        if new and not self._memory and os.path.exists(self.path + "-wal") and os.path.getsize(self.path + "-wal"):
-            raise NotOurFile(f"{self.path!r} is empty but has a write-ahead log; restore it from a backup.")
+    def _check_path(self) -> None:
         if os.path.isdir(self.path):
             raise NotOurFile(f"{self.path!r} is a folder; name a file in it.")
-        if not new and not os.access(self.path, os.R_OK | os.W_OK):
+        if not os.path.exists(self.path) or os.path.getsize(self.path) == 0:
+            if os.path.exists(self.path + "-wal") and os.path.getsize(self.path + "-wal"):
+                raise NotOurFile(f"{self.path!r} is empty but has a write-ahead log; restore it from a backup.")
+        elif not os.access(self.path, os.R_OK | os.W_OK):
             raise NotOurFile(f"{self.path!r} cannot be opened: this user may not read and write it.")
+
+    def _open(self) -> None:
+        if not self._memory and (problem := several_names(self.path)):
+            raise NotOurFile(problem)
+        new = self._memory or os.path.getsize(self.path) == 0
         try:
             self._writer = self._connect(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
             execute = self._writer.execute
@@ -521,6 +522,7 @@ class SQLiteStore:
             # Not by `_connect`: a connection that may only query refuses VACUUM, though this one writes elsewhere.
             source = apsw.Connection(self.path, flags=apsw.SQLITE_OPEN_READONLY)
             try:
+                make_private(target)
                 source.set_busy_timeout(BUSY_MS)
                 source.execute("VACUUM INTO ?", (target,))
             finally:
@@ -574,24 +576,3 @@ def _files(path: str) -> tuple[tuple[int, int] | None, ...]:
         except OSError:
             found.append(None)
     return tuple(found)
-
-
-class _FileLock:
-    """An operating system's lock on a file beside the store: one process at a time, gone with the process."""
-
-    def __init__(self, path: str) -> None:
-        self._file = open(path, "a+b")  # noqa: SIM115  # held open as long as the store
-        try:
-            if sys.platform == "win32":
-                msvcrt.locking(self._file.fileno(), msvcrt.LK_NBLCK, 1)
-            else:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.close()
-            raise StoreInUse(
-                f"{path.removesuffix('.lock')!r} is open in another process. One server per SQLite file: stop the "
-                "other one, talk to it over HTTP, or use PostgreSQL."
-            ) from error
-
-    def release(self) -> None:
-        self._file.close()

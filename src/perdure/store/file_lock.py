@@ -1,0 +1,140 @@
+"""The lock by which one process has an SQLite store, and the modes of the files of a store.
+
+**Two locks.** One is on the file `STORE.lock`, found by the resolved path. The other is on the database file itself, so
+it holds on every path to that file: a bind mount, another container. The first one stays because a restore replaces the
+database file, and because the second one is not there everywhere.
+
+**Why flock(2) on the database file.** SQLite takes POSIX record locks on it. On Linux the two kinds do not see each
+other, and an flock ends with its own descriptor. POSIX locks end when the process closes any descriptor of the file, so
+this module never opens a database file that this process has open. Only Linux gets the second lock, and only on local
+file systems: NFS and SMB turn flock into record locks, as macOS does, and these would lock SQLite out.
+
+**One name.** SQLite finds the write-ahead log by the name of the database file. After a crash the newest changes are in
+the log of one name. Opening the file by another name loses them and may corrupt it. So a file with hard links is
+refused.
+"""
+
+import os
+import sys
+from typing import Final
+
+from perdure.store.disk import network_file_system
+from perdure.wire.errors import PerdureError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+PRIVATE: Final = 0o600
+"""The mode of new files: a store holds payloads, password hashes and signing secrets."""
+_opened: Final[set[tuple[int, int]]] = set()
+"""Device and inode of each database file that this process has locked."""
+
+
+class StoreInUse(PerdureError):
+    """Another process has the file open."""
+
+    code = "STORE_IN_USE"
+    status = 503
+
+
+class FileLock:
+    """One process at a time has a database file, until it releases the lock or ends.
+
+    `make` creates the file if it is not there. Raises StoreInUse, OSError.
+    """
+
+    def __init__(self, path: str, *, make: bool = False) -> None:
+        self._path = os.path.realpath(path)
+        self._handles: list[int] = []
+        self._inode: tuple[int, int] | None = None
+        try:
+            if os.path.exists(self._path) and _inode(self._path) in _opened:
+                raise _in_use(self._path, os.getpid())
+            self._lock(_open(f"{self._path}.lock"))
+            if make or os.path.exists(self._path):
+                self._lock_database()
+        except BaseException:
+            self.release()
+            raise
+
+    def _lock_database(self) -> None:
+        if sys.platform == "linux" and network_file_system(self._path) is None:
+            self._lock(_open(self._path))
+        elif not os.path.exists(self._path):
+            os.close(_open(self._path))
+        self._inode = _inode(self._path)
+        _opened.add(self._inode)
+
+    def _lock(self, handle: int) -> None:
+        self._handles.append(handle)
+        try:
+            if sys.platform == "win32":
+                msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+            else:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise _in_use(self._path, _holder(handle)) from error
+
+    def release(self) -> None:
+        """Let other processes have the file. SQLite must have closed it."""
+        if self._inode is not None:
+            _opened.discard(self._inode)
+            self._inode = None
+        while self._handles:
+            os.close(self._handles.pop())
+
+
+def several_names(path: str) -> str | None:
+    """Why a database file with hard links must not be opened; None if it has none."""
+    links = os.stat(path).st_nlink
+    if links == 1:
+        return None
+    return (
+        f"{path!r} has {links} names (hard links). SQLite keeps a log (`-wal`) beside each name, so changes made under "
+        "one name can be lost under another. Keep the name that has a log beside it, or any name if none has, and "
+        f"delete the others: `find FOLDER -samefile {path}` lists them. `perdure backup` makes a copy that is its own "
+        "file."
+    )
+
+
+def make_private(path: str | os.PathLike[str]) -> None:
+    """Create an empty file that only its owner may read. A file that is there stays as it is."""
+    os.close(_open(path))
+
+
+def readable_by_others(path: str) -> int | None:
+    """The mode of a file that its group or others may read; always None on Windows."""
+    mode = os.stat(path).st_mode & 0o777
+    return mode if sys.platform != "win32" and mode & 0o044 else None
+
+
+def _open(path: str | os.PathLike[str]) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), PRIVATE)
+
+
+def _inode(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+def _in_use(path: str, pid: int | None) -> StoreInUse:
+    who = "this process" if pid == os.getpid() else "another process" if pid is None else f"another process ({pid})"
+    return StoreInUse(
+        f"{path!r} is open in {who}. One server per SQLite file: stop the other one, talk to it over HTTP, or use "
+        "PostgreSQL."
+    )
+
+
+def _holder(handle: int) -> int | None:
+    """The process that has an flock on a file. None if the system does not tell: outside of Linux, or if the process
+    is in another container."""
+    status = os.fstat(handle)
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}" if os.name == "posix" else ""
+    try:
+        with open("/proc/locks", encoding="ascii") as lines:
+            found = [line.split() for line in lines]
+    except OSError:
+        return None
+    return next((int(line[4]) for line in found if line[1] == "FLOCK" and line[5] == place and int(line[4]) > 0), None)
