@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.resources import files
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final
 
@@ -268,6 +269,12 @@ def test_probes_ask_what_answers_without_a_key() -> None:
     assert paths == {"startupProbe": "/ready", "readinessProbe": "/ready", "livenessProbe": "/openapi.json"}
     assert set(paths.values()) <= open_paths()
     assert {"name": "http", "containerPort": Settings().port} in server["ports"]
+
+
+def test_servers_know_callers_behind_the_ingress_apart() -> None:
+    [container] = pod_of(named("Deployment", "perdure-server"))["containers"]
+    proxies = load(environ={one["name"]: one["value"] for one in container["env"]}).proxies
+    assert proxies and all(ip_network(proxy).is_private for proxy in proxies)
 
 
 def test_a_pod_is_given_the_time_to_drain() -> None:

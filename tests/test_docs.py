@@ -343,7 +343,7 @@ def test_the_numbers_of_the_pages_are_those_of_the_code() -> None:
         ("streams", f"after {settings.stream_seconds_max / 60:.0f} minutes"),
         ("schedules", f"at most {schedules.WAITING_MAX} wait"),
         ("accounts", f"at least {PASSWORD_CHARACTERS_MIN} characters"),
-        ("accounts", f"After {settings.auth_failures_max} wrong ones"),
+        ("accounts", f"After {settings.auth_failures_max} wrong passwords"),
         ("operating", f"its lease ({settings.lease_seconds:.0f} s) runs out"),
         ("workflows", f"{THREADS_MAX} at once in a worker"),
         ("workflows", f"clean-up steps for {settings.grace_seconds:.0f} s"),

@@ -11,6 +11,7 @@ from tests.server.serving import Served, serving
 from perdure.engine import passwords, projects
 from perdure.engine.accounts import hash_of
 from perdure.server.auth import Failures, Gate
+from perdure.server.routes import accounts as routes
 from perdure.store.verbs import accounts
 from perdure.store.verbs.accounts import NewSession
 from perdure.wire.access import Principal, Role
@@ -159,37 +160,80 @@ async def test_a_wrong_password_is_told_like_an_unknown_email(
         assert client.cookies["perdure_session"] != somebody.token
 
 
-async def test_wrong_passwords_have_to_wait(database: str) -> None:
+async def test_wrong_passwords_have_to_wait_and_right_ones_of_their_address_do_not(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By address, whoever is asked about; and by e-mail, wherever it is asked from."""
+    monkeypatch.setattr(routes, "SLOWED_SECONDS", 0.0)
+    checked: list[str] = []
+    real = passwords._is
+
+    def counted(password: str, kept: str) -> bool:
+        checked.append(kept)
+        return real(password, kept)
+
     async with serving(database, signup=True, auth_failures_max=3, proxies=["127.0.0.1"]) as served:
 
         async def status(email: str, address: str, password: str = "wrong one") -> int:
             return (await sign_in(client, email, password, **{"x-forwarded-for": address})).status_code
 
         async with person(served) as ann, person(served) as bob, browser(served) as client:
+            monkeypatch.setattr(passwords, "_is", counted)
             for _ in range(5):
                 assert await status(ann.email, "198.51.100.1", PASSWORD) == 200, "what was right does not count"
-            assert [await status(an_email(), "198.51.100.2") for _ in range(5)] == [401, 401, 401, 429, 429]
-            assert await status(ann.email, "198.51.100.2", PASSWORD) == 429
-            assert [await status(ann.email, f"203.0.113.{n}") for n in range(5)] == [401, 401, 401, 429, 429]
+            checked.clear()
+            assert [await status(an_email(), "198.51.100.2") for _ in range(20)] == [401] * 3 + [429] * 17
+            assert len(checked) == 3, "hashes stay few"
+            assert await status(ann.email, "198.51.100.2", PASSWORD) == 200, "others share the address"
+            assert await status(ann.email, "198.51.100.2") == 429
+            assert [await status(ann.email, f"203.0.113.{n}") for n in range(4)] == [401, 401, 429, 429]
             assert await status(bob.email, "203.0.113.9", PASSWORD) == 200
             assert (await ann.client.get(f"{AUTH}/me")).status_code == 200, "who is signed in stays so"
 
 
+async def test_a_sign_up_that_cannot_succeed_costs_no_hash_and_stops_nobody_elses(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "SLOWED_SECONDS", 0.0)
+    async with serving(database, auth_failures_max=3) as served, browser(served) as client:
+        hashed: list[str] = []
+        real = served.engine.accounts._passwords.hash
+
+        async def counted(password: str) -> str:
+            hashed.append(password)
+            return await real(password)
+
+        monkeypatch.setattr(served.engine.accounts._passwords, "hash", counted)
+        bodies = [signing_up(an_email(), invitation="no token") for _ in range(5)]
+        statuses = [(await client.post(f"{AUTH}/signup", json=body)).status_code for body in bodies]
+        assert statuses == [422, 422, 422, 429, 429] and not hashed
+        async with member(served) as ann:
+            again = await client.post(f"{AUTH}/signup", json=signing_up(ann.email))
+            assert (again.status_code, again.json()["error_type"]) == (422, "SIGNUP_DISABLED")
+        assert len(hashed) == 1
+
+
+async def test_a_failure_of_a_slowed_address_is_answered_late(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    async with serving(database, auth_failures_max=1) as served, member(served) as ann, browser(served) as client:
+        monkeypatch.setattr(routes, "sleep", sleep)
+        for email in (an_email(), an_email(), ann.email):
+            await sign_in(client, email, "wrong one")
+        assert len(slept) == 2 and all(0 < seconds <= routes.SLOWED_SECONDS for seconds in slept)
+
+
 def test_an_attempt_counts_while_it_is_under_way() -> None:
     failures = Failures(2, lambda: 1.0, "wrong passwords")
-    for _ in range(2):
-        failures.note("a")
-    with pytest.raises(Exception, match="Too many wrong passwords"):
-        failures.check("a")
-    failures.forgive("a")
-    failures.check("a")
+    assert [failures.take("a") for _ in range(3)] == [True, True, False]
+    assert "Too many wrong passwords" in failures.refusal().message
     for _ in range(5):
-        failures.forgive("a")
-    failures.forgive("never seen")
-    for _ in range(2):
-        failures.check("a")
-        failures.note("a")
+        failures.give_back("a")
+    failures.give_back("never seen")
+    assert [failures.take("a") for _ in range(3)] == [True, True, False]
 
 
 # --- sessions ------------------------------------------------------------------------------------------------------

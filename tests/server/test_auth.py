@@ -1,13 +1,16 @@
 """Keys, projects, hosts and origins."""
 
+import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 
+import httpx2
 import pytest
 from tests.server.serving import Served, serving
 
 from perdure.server import auth
 from perdure.server.app import check_exposure
-from perdure.server.auth import Failures, Gate, is_loopback
+from perdure.server.auth import Failures, Gate, is_loopback, to_network
 from perdure.server.settings import Settings
 from perdure.store.verbs import access
 from perdure.wire.access import Principal, Role
@@ -99,39 +102,96 @@ async def test_a_revoked_key_stops_within_the_caches_time(database: str) -> None
         assert (await served.client.get("/api/v1/executions", headers=headers)).status_code == 401
 
 
-async def test_many_wrong_keys_from_one_address_have_to_wait(database: str) -> None:
+async def test_many_wrong_keys_from_one_address_have_to_wait_and_good_ones_never(database: str) -> None:
     async with serving(database, auth_failures_max=3) as served:
-        await served.client.get("/api/v1/executions")
-        wrong = {"authorization": f"Bearer {KEY}"}
-        statuses = [(await served.client.get("/api/v1/executions", headers=wrong)).status_code for _ in range(5)]
-        assert statuses == [401, 401, 401, 429, 429]
+        for key in (KEY, "no key at all"):
+            wrong = {"authorization": f"Bearer {key}"}
+            statuses = [(await served.client.get("/api/v1/executions", headers=wrong)).status_code for _ in range(5)]
+            assert statuses == ([401, 401, 401, 429, 429] if key == KEY else [429] * 5)
         reply = await served.client.get("/api/v1/executions")
-        assert reply.status_code == 200, "a key that is known to be good goes on"
+        assert reply.status_code == 200, "a key that the server has not seen since its start"
+
+
+async def test_a_key_that_cannot_be_one_is_never_looked_up() -> None:
+    async def answer(key: str) -> Principal:
+        raise AssertionError(key)
+
+    gate = _gate(answer, failures_max=2)
+    for refusal in (Unauthorized, Unauthorized, TooManyRequests):
+        with pytest.raises(refusal):
+            await gate.principal({b"authorization": b"Bearer sk_short"}, "a")
 
 
 def test_failures_are_forgiven_slowly_and_forgotten_first() -> None:
     clock = Clock()
     failures = Failures(2, clock)
-    for _ in range(2):
-        failures.check("1.2.3.4")
-        failures.note("1.2.3.4")
-    with pytest.raises(TooManyRequests):
-        failures.check("1.2.3.4")
-    failures.check("1.2.3.5")
+    assert [failures.take("1.2.3.4") for _ in range(4)] == [True, True, False, False]
+    assert failures.take("1.2.3.5")
     clock.now += auth.REFILL_SECONDS + 0.1
-    failures.check("1.2.3.4")
-    failures.note("1.2.3.4")
-    with pytest.raises(TooManyRequests):
-        failures.check("1.2.3.4")
+    assert [failures.take("1.2.3.4") for _ in range(2)] == [True, False]
 
-    for n in range(2):
-        failures.note(f"2001:db8:1:2::{n}")
-    with pytest.raises(TooManyRequests):
-        failures.check("2001:db8:1:2:ffff::1")
+    assert [failures.take(f"2001:db8:1:2:{n}::{n}") for n in range(3)] == [True, True, False]
     for n in range(auth.ADDRESSES_MAX + 10):
-        failures.note(f"10.{n // 65536}.{n // 256 % 256}.{n % 256}")
-    assert len(failures._by_address) == auth.ADDRESSES_MAX
-    failures.check("1.2.3.4")
+        failures.take(f"10.{n // 65536}.{n // 256 % 256}.{n % 256}")
+    assert len(failures._by_name) == auth.ADDRESSES_MAX
+    assert failures.take("1.2.3.4")
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("::FFFF:c000:201", "192.0.2.1"),
+        ("2001:db8::1", "2001:db8::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::1", "::/64"),
+        ("ann@example.com", "ann@example.com"),
+        ("no:address", "no:address"),
+        ("", ""),
+    ],
+)
+def test_what_counts_as_one_caller(address: str, network: str) -> None:
+    assert to_network(address) == network
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
+async def test_a_server_of_both_kinds_of_addresses_knows_ipv4_callers_by_their_own(database: str) -> None:
+    """On `::` the system writes them as IPv6, and the proxies of the settings are written as they are."""
+    async with serving(database, auth_failures_max=1, proxies=["127.0.0.1"]) as served:
+        both = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+        loop = asyncio.get_running_loop()
+        listener = await loop.create_server(
+            lambda: served.server._protocol(served.server.config, served.server.server_state, {}), sock=both
+        )
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{both.getsockname()[1]}") as client:
+            for address, status in (("198.51.100.1", 401), ("198.51.100.1", 429), ("198.51.100.2", 401)):
+                headers = {"authorization": f"Bearer {KEY}", "x-forwarded-for": address}
+                assert (await client.get("/api/v1/executions", headers=headers)).status_code == status
+        listener.close()
+
+
+async def test_a_proxy_that_the_settings_do_not_name_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def answer(key: str) -> Principal:
+        return Principal("p", Role.READ, "k")
+
+    forwarded = {b"authorization": f"Bearer {KEY}".encode(), b"x-forwarded-for": b"198.51.100.1"}
+    plain = {name: value for name, value in forwarded.items() if name == b"authorization"}
+    told = _gate(answer, proxies=True)
+    gate = _gate(answer)
+    for asked, headers, address in (
+        (told, forwarded, "10.0.0.1"),
+        (gate, plain, "10.0.0.1"),
+        (gate, forwarded, "8.8.8.8"),
+    ):
+        await asked.principal(headers, address)
+        asked.forget(None)
+    assert not caplog.records
+    for address in ("10.0.0.1", "10.0.0.2"):
+        await gate.principal(forwarded, address)
+        gate.forget(None)
+    [record] = caplog.records
+    assert "a proxy at 10.0.0.1" in record.getMessage() and "`proxies`" in record.getMessage()
 
 
 @pytest.mark.parametrize(
@@ -258,7 +318,7 @@ async def test_good_keys_are_remembered_for_a_while_and_bad_ones_never() -> None
     assert len(asked) == 3
 
 
-async def test_wrong_keys_of_an_address_do_not_lock_out_keys_known_to_be_good() -> None:
+async def test_wrong_keys_of_an_address_do_not_lock_out_good_ones() -> None:
     good = {KEY}
 
     async def answer(key: str) -> Principal:
@@ -271,24 +331,16 @@ async def test_wrong_keys_of_an_address_do_not_lock_out_keys_known_to_be_good() 
 
     clock = Clock()
     gate = _gate(answer, clock=clock, cache_seconds=30.0, failures_max=2)
-
-    async def locked_out() -> None:
+    for _ in range(2):
         for refusal in (Unauthorized, Unauthorized, TooManyRequests):
             with pytest.raises(refusal):
                 await gate.principal(headers(KEY[:-1] + "y"), "a")
-
-    await gate.principal(headers(KEY), "a")
-    for _ in range(2):
-        clock.now += 30.1
-        await locked_out()
         await gate.principal(headers(KEY), "a")
-    gate.forget(None)  # word of a deletion may have been lost
-    await gate.principal(headers(KEY), "a")
+        gate.forget(None)  # word of a deletion may have been lost
+        await gate.principal(headers(KEY), "a")
+        clock.now += 30.1
     good.clear()
-    await gate.principal(headers(KEY), "a")
-    clock.now += 30.1
-    await locked_out()
-    for refusal in (Unauthorized, TooManyRequests):  # it was deleted, and is a wrong key like others from now on
+    for refusal in (Unauthorized, Unauthorized, TooManyRequests):  # a deleted key is a wrong key like others
         with pytest.raises(refusal):
             await gate.principal(headers(KEY), "a")
 

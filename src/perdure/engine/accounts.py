@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 TOKEN_PREFIX: Final = "us_"
 """What a session's token begins with; an API key begins with `sk_`."""
+_WRONG: Final = "The e-mail or the password is wrong."
 
 
 class SignedIn(NamedTuple):
@@ -73,26 +74,35 @@ class Accounts:
         display_name = f"{first_name} {last_name}".strip()
         user = User(str(uuid7()), address, first_name, last_name, display_name or None)
         token, session = self._new_session(session_seconds)
+        invitation_hash = None if invitation is None else hash_of(invitation)
+        now_us = self._engine.clock.now_us()
+        # What cannot succeed is refused before the password is hashed: a hash is the dear part.
+        await self._engine.store.read(
+            accounts.check_sign_up(email=address, invitation_hash=invitation_hash, now_us=now_us)
+        )
         await self._engine.store.write(
             accounts.sign_up(
                 user=user,
                 password_hash=await self._passwords.hash(chosen),
                 session=session,
-                invitation_hash=None if invitation is None else hash_of(invitation),
+                invitation_hash=invitation_hash,
                 member_id=str(uuid7()),
                 now_us=self._engine.clock.now_us(),
             )
         )
         return SignedIn(user, token)
 
-    async def sign_in(self, *, email: str, password: str, session_seconds: float) -> SignedIn:
+    async def sign_in(self, *, email: str, password: str, session_seconds: float, known_only: bool = False) -> SignedIn:
         """Begin a session. Raises Unauthorized, which does not tell an unknown e-mail from a wrong password and takes
-        as long for both; BadValue for what can be neither; TooManyRequests."""
+        as long for both, except with `known_only`: then an unknown e-mail costs no hash, and the caller has to hide
+        the time that it took. Raises BadValue for what can be neither; TooManyRequests."""
         address = email_of(email)
         given = password_of(password)
         found = await self._engine.store.read(accounts.find_user(email=address))
+        if found is None and known_only:
+            raise Unauthorized(_WRONG)
         if not await self._passwords.check(given, None if found is None else found.password_hash) or found is None:
-            raise Unauthorized("The e-mail or the password is wrong.")
+            raise Unauthorized(_WRONG)
         token, session = self._new_session(session_seconds)
         await self._engine.store.write(
             accounts.open_session(user_id=found.user.id, session=session, now_us=self._engine.clock.now_us())

@@ -119,6 +119,7 @@ class App:
             origins=settings.origins,
             cache_seconds=settings.auth_cache_seconds,
             failures_max=settings.auth_failures_max,
+            proxies=bool(settings.proxies),
         )
         self.failure: Exception | None = None
         """Why it could not start."""

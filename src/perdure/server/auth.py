@@ -12,7 +12,7 @@ must come from one: otherwise any web page could reach a server that listens onl
 
 import hashlib
 import ipaddress
-import math
+import logging
 import re
 import time
 from collections import OrderedDict
@@ -25,6 +25,8 @@ from perdure.server.signin import session_token
 from perdure.wire.access import Principal, Role
 from perdure.wire.accounts import Session
 from perdure.wire.errors import BadRequest, Forbidden, NotFound, TooManyRequests, Unauthorized
+
+logger = logging.getLogger("perdure.server")
 
 CACHED_MAX: Final = 10_000
 ADDRESSES_MAX: Final = 10_000
@@ -58,6 +60,7 @@ class Gate:
         origins: tuple[str, ...] = (),
         cache_seconds: float = 30.0,
         failures_max: int = 20,
+        proxies: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._authenticate = authenticate
@@ -70,6 +73,7 @@ class Gate:
         self._known: OrderedDict[bytes, tuple[Principal, float]] = OrderedDict()
         self._forgotten = 0
         self._failures = Failures(failures_max, clock)
+        self._proxies_set = proxies
         self._good_hosts: set[bytes] = set()
         self.anyone: Principal | None = None
         """Set in `--insecure-local`: who everybody is."""
@@ -153,21 +157,33 @@ class Gate:
         key = _bearer(header)
         if key is not None and key.startswith(TOKEN_PREFIX):
             return await self._user(key, project_id, alone)
-        if known is None:  # others' wrong keys do not lock out one that was good at its last look-up
-            self._failures.check(address)
+        self._warn_of_proxy(headers, address)
         forgotten = self._forgotten
         try:
             if key is None or not _KEY.fullmatch(key):
                 raise Unauthorized("This is not an API key; send `Authorization: Bearer sk_<id>_<secret>`.")
             principal = await self._authenticate(key)
         except Unauthorized:
+            # Only a wrong key has to wait. Many callers may share an address, and a good key costs one look-up by id.
             self._known.pop(hashed, None)
-            self._failures.note(address)
+            if not self._failures.take(address):
+                raise self._failures.refusal() from None
             raise
         if principal.development and not self._loopback:
             raise Forbidden("This is a development key; it works only on a server that listens to its own machine.")
         self._remember(hashed, principal, now + self._cache_seconds, forgotten)
         return principal
+
+    def _warn_of_proxy(self, headers: Headers, address: str) -> None:
+        """Log once that a proxy of this network stands in front of a server whose setting `proxies` is empty."""
+        if self._proxies_set or b"x-forwarded-for" not in headers or not _is_private(address):
+            return
+        self._proxies_set = True
+        logger.warning(
+            "Requests come through a proxy at %s, and the setting `proxies` is empty: all callers behind it count as "
+            "one address. Name the proxy's address or network in `proxies`.",
+            address,
+        )
 
     async def user(self, headers: Headers, address: str, *, safe: bool = True) -> Principal:
         """Which user has signed in, whatever project: as `principal`; raises `Forbidden` for a key, which is nobody."""
@@ -227,8 +243,7 @@ class Gate:
         """A key was deleted: look it up again from now on. None: look all keys and users up again."""
         self._forgotten += 1
         if key_id is None:
-            for hashed, (principal, _) in self._known.items():
-                self._known[hashed] = (principal, -math.inf)
+            self._known.clear()
             return
         for hashed in [hashed for hashed, (principal, _) in self._known.items() if principal.key_id == key_id]:
             del self._known[hashed]
@@ -253,40 +268,39 @@ def check_role(principal: Principal, needed: Role) -> None:
 
 
 class Failures:
-    """Wrong keys by address, or wrong passwords by address and e-mail: a burst is free, then one more every few
-    seconds. Forgets the oldest."""
+    """Counts failures by name (the network of an address, an e-mail): a burst is free, then one more every few seconds.
+    Forgets the oldest."""
 
     def __init__(self, burst: int, clock: Callable[[], float], what: str = "wrong API keys from this address") -> None:
         self._burst = burst
         self._clock = clock
         self._what = what
-        self._by_address: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._by_name: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def check(self, address: str) -> None:
-        """Raises `TooManyRequests` while the address has to wait."""
-        found = self._by_address.get(_network(address))
-        if found is None:
-            return
-        level, at = found
-        if level - (self._clock() - at) / REFILL_SECONDS > self._burst - 1:
-            raise TooManyRequests(f"Too many {self._what}; wait a few seconds.")
-
-    def forgive(self, address: str) -> None:
-        """One less: what was noted before it was tried has turned out well."""
-        network = _network(address)
-        found = self._by_address.get(network)
-        if found is not None:
-            self._by_address[network] = (max(0.0, found[0] - 1), found[1])
-
-    def note(self, address: str) -> None:
-        """One more wrong key."""
-        network = _network(address)
+    def take(self, name: str) -> bool:
+        """Count one more failure; False, and not counted, if there were too many."""
+        name = to_network(name)
         now = self._clock()
-        level, at = self._by_address.get(network, (0.0, now))
-        self._by_address[network] = (max(0.0, level - (now - at) / REFILL_SECONDS) + 1, now)
-        self._by_address.move_to_end(network)
-        if len(self._by_address) > ADDRESSES_MAX:
-            self._by_address.popitem(last=False)
+        level, at = self._by_name.get(name, (0.0, now))
+        level = max(0.0, level - (now - at) / REFILL_SECONDS)
+        if level > self._burst - 1:
+            return False
+        self._by_name[name] = (level + 1, now)
+        self._by_name.move_to_end(name)
+        if len(self._by_name) > ADDRESSES_MAX:
+            self._by_name.popitem(last=False)
+        return True
+
+    def give_back(self, name: str) -> None:
+        """One failure less: what was counted before it was tried turned out well."""
+        name = to_network(name)
+        found = self._by_name.get(name)
+        if found is not None:
+            self._by_name[name] = (max(0.0, found[0] - 1), found[1])
+
+    def refusal(self) -> TooManyRequests:
+        """The error for a failure that was one too many."""
+        return TooManyRequests(f"Too many {self._what}; wait a few seconds.")
 
 
 def _bearer(header: bytes) -> str | None:
@@ -319,14 +333,25 @@ def _is_local_origin(origin: str) -> bool:
         return False
 
 
-def _network(address: str) -> str:
-    """An IPv6 caller owns a /64 at least: all its addresses count as one."""
-    if ":" in address:
-        try:
-            return str(ipaddress.ip_network((address.partition("%")[0], 64), strict=False))
-        except ValueError:
-            return address
-    return address
+def to_network(address: str) -> str:
+    """What counts as one caller: an IPv4 address, also where IPv6 carries it, or the /64 of an IPv6 address. Any other
+    text stays as it is."""
+    if ":" not in address:
+        return address
+    try:
+        found = ipaddress.IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((found, 64), strict=False))
+
+
+def _is_private(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(to_network(address).partition("/")[0]).is_private
+    except ValueError:
+        return False
 
 
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")

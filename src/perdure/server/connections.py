@@ -70,7 +70,7 @@ class Connection(HttpToolsProtocol):
         self.transport = transport
         self.flow = FlowControl(transport)
         peer = transport.get_extra_info("peername")
-        self.client = (str(peer[0]), int(peer[1])) if isinstance(peer, tuple) else None
+        self.client = (_plain(str(peer[0])), int(peer[1])) if isinstance(peer, tuple) else None
         self.scheme = "http"
         self._set_deadline(self.settings.header_seconds)
         if len(self.connections) > self.settings.connections_max:
@@ -263,6 +263,11 @@ class Connection(HttpToolsProtocol):
             self._stuck_bytes = left
         self._stuck_bytes = max(self._stuck_bytes, left)
         return now > self._stuck_since + self.settings.write_seconds
+
+
+def _plain(address: str) -> str:
+    """An IPv4 address as itself, also where a socket that takes both kinds writes it as `::ffff:192.0.2.1`."""
+    return address[7:] if address.startswith("::ffff:") and "." in address else address
 
 
 def protocol_class(settings: Settings, on_worker_gone: Callable[[str, int], None]) -> type[Connection]:

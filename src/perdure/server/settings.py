@@ -46,7 +46,7 @@ class Settings(EngineSettings, frozen=True, kw_only=True):
     origins: tuple[str, ...] = ()
     """Origins of web pages that may call, besides loopback ones; like `https://app.example.com`."""
     proxies: tuple[str, ...] = ()
-    """Addresses of proxies whose `X-Forwarded-For` tells the caller's address."""
+    """Addresses or networks of proxies whose `X-Forwarded-For` tells the caller's address."""
     metrics_open: bool = False
     """Show `/metrics` without a key, with the workflows of all projects."""
     log_level: str = "INFO"

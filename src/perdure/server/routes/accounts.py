@@ -1,7 +1,9 @@
 """Signing up, in and out; and what a user sees and changes of themselves."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from asyncio import get_running_loop, sleep
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
 
 from perdure.engine.accounts import SignedIn
 from perdure.server.routing import Call, Caller, Routes
@@ -19,6 +21,10 @@ from perdure.wire.public_accounts import (
     user_out,
 )
 
+SLOWED_SECONDS: Final = 2.0
+"""How late a failure is answered after too many failures of its address. A hash takes less, so the time does not tell a
+known e-mail from an unknown one, whose password is not hashed then."""
+
 routes = Routes("Auth")
 
 
@@ -29,7 +35,7 @@ async def signup(call: Call, body: SignUpRequest) -> AuthResponse:
     Where the setting `signup` is off, as it is by default, this needs an invitation: e-mails are not verified.
     """
     call.services.gate.check_page(call.headers, told=False)
-    with attempt(call):
+    async with attempt(call):
         signed_in = await call.engine.accounts.sign_up(
             first_name=body.first_name,
             last_name=body.last_name,
@@ -46,10 +52,7 @@ async def signup(call: Call, body: SignUpRequest) -> AuthResponse:
 async def signin(call: Call, body: SignInRequest) -> AuthResponse:
     """Sign in with a password."""
     call.services.gate.check_page(call.headers, told=False)
-    with attempt(call, email_of(body.email)):
-        signed_in = await call.engine.accounts.sign_in(
-            email=body.email, password=body.password, session_seconds=session_seconds(call)
-        )
+    signed_in = await sign_in_with_password(call, body.email, body.password)
     return _answer(call, "Signed in", signed_in)
 
 
@@ -86,7 +89,7 @@ async def update_me(call: Call, body: UpdateMeRequest) -> UserOut:
 async def change_password(call: Call, body: ChangePasswordRequest) -> AuthResponse:
     """Change my password. All my sessions end; this one goes on with a new cookie."""
     user_id = _user(call)
-    with attempt(call, user_id):
+    async with attempt(call, user_id):
         signed_in = await call.engine.accounts.change_password(
             user_id,
             current=body.current_password,
@@ -96,34 +99,49 @@ async def change_password(call: Call, body: ChangePasswordRequest) -> AuthRespon
     return _answer(call, "Password changed", signed_in)
 
 
-@contextmanager
-def attempt(call: Call, *names: str) -> Iterator[None]:
-    """Count an attempt against the caller's address, and whom it is about. It counts while it is under way, so that
-    many at once are many, and afterwards if it was wrong."""
+@asynccontextmanager
+async def attempt(call: Call, name: str | None = None) -> AsyncIterator[bool]:
+    """Count an attempt against the caller's address and against `name`, the e-mail or user that it is about. It counts
+    while it is under way, so that many at once are many, and afterwards if it failed.
+
+    After too many failures for the name the attempt is refused. After too many from the address it still goes on, since
+    many people may share the address: yields True, which means that only passwords of known users are worth hashing. If
+    it fails then, the answer comes late and is 429.
+    """
     failures = call.services.wrong_passwords
-    counted = (call.address, *names)
-    for name in counted:
-        failures.check(name)
-    for name in counted:
-        failures.note(name)
-    wrong = False
+    if name is not None and not failures.take(name):
+        raise failures.refusal()
+    slowed = not failures.take(call.address)
+    loop = get_running_loop()
+    until = loop.time() + SLOWED_SECONDS
+    failed = False
     try:
-        yield
-    except (Unauthorized, Forbidden, EmailTaken):
-        wrong = True
-        raise
-    except BadValue as error:
-        wrong = error.details == {"path": INVITATION_PATH}
+        yield slowed
+    except (Unauthorized, Forbidden, EmailTaken, BadValue) as error:
+        failed = not isinstance(error, BadValue) or error.details == {"path": INVITATION_PATH}
+        if failed and slowed:
+            await sleep(until - loop.time())
+            raise failures.refusal() from None
         raise
     finally:
-        if not wrong:
-            for name in counted:
-                failures.forgive(name)
+        if not failed:
+            if name is not None:
+                failures.give_back(name)
+            if not slowed:
+                failures.give_back(call.address)
 
 
 def _user(call: Call) -> str:
     assert call.user_id is not None
     return call.user_id
+
+
+async def sign_in_with_password(call: Call, email: str, password: str) -> SignedIn:
+    """Begin a user's session. Raises what `Accounts.sign_in` does."""
+    async with attempt(call, email_of(email)) as slowed:
+        return await call.engine.accounts.sign_in(
+            email=email, password=password, session_seconds=session_seconds(call), known_only=slowed
+        )
 
 
 def session_seconds(call: Call) -> float:

@@ -9,12 +9,11 @@ from perdure.server import approval_page
 from perdure.server.approval_form import form_of, read_answer
 from perdure.server.auth import check_role
 from perdure.server.problems import Header, Reply
-from perdure.server.routes.accounts import attempt, session_seconds
+from perdure.server.routes.accounts import session_seconds, sign_in_with_password
 from perdure.server.routes.approvals import Asker, link_asker, name_of
 from perdure.server.routing import Call, Routes, Text
 from perdure.server.signin import link_cookie, user_cookie
 from perdure.wire.access import Principal, Role
-from perdure.wire.accounts import email_of
 from perdure.wire.approvals import How, Question, QuestionState
 from perdure.wire.errors import BadRequest, BadValue, Conflict, Forbidden, NotFound, PerdureError, Unauthorized
 
@@ -104,13 +103,8 @@ async def sign_in_with_key(call: Call) -> Reply:
 
 
 async def _user_session(call: Call, sent: dict[str, list[str]]) -> Header:
-    email = sent["email"][0].strip()
-    seconds = session_seconds(call)
-    with attempt(call, email_of(email)):
-        signed_in = await call.engine.accounts.sign_in(
-            email=email, password=sent.get("password", [""])[0], session_seconds=seconds
-        )
-    return user_cookie(signed_in.token, seconds, secure=call.services.cookie_secure)
+    signed_in = await sign_in_with_password(call, sent["email"][0].strip(), sent.get("password", [""])[0])
+    return user_cookie(signed_in.token, session_seconds(call), secure=call.services.cookie_secure)
 
 
 async def _key_session(call: Call, sent: dict[str, list[str]]) -> Header:

@@ -71,14 +71,7 @@ async def sign_up(
 
     Raises EmailTaken, BadValue for an invitation that is none.
     """
-    invited: Sequence[Any] = ()
-    if invitation_hash is not None:
-        invited = await query("read_invitation", email=user.email, token_hash=invitation_hash)
-        if not invited or invited[0][2] <= now_us:
-            raise BadValue(
-                f"{INVITATION_PATH}: is none for this e-mail, was used, or has expired; ask for a new one.",
-                {"path": INVITATION_PATH},
-            )
+    invited = await _invited(user.email, invitation_hash, now_us)
     made = await query(
         "insert_user",
         id=user.id,
@@ -90,11 +83,33 @@ async def sign_up(
         now_us=now_us,
     )
     if not made:
-        raise EmailTaken(f"Somebody has signed up with {user.email!r} already; sign in, or use another e-mail.")
+        raise _email_taken(user.email)
     await _insert_session(user.id, session, now_us)
     for project_id, role, _ in invited:
         await query("insert_member", project_id=project_id, user_id=user.id, id=member_id, role=role, now_us=now_us)
         await query("delete_invitation", project_id=project_id, email=user.email)
+
+
+@verb
+async def check_sign_up(*, email: str, invitation_hash: str | None, now_us: int) -> None:
+    """Refuse a sign-up that could not succeed now. Raises as `sign_up` does."""
+    await _invited(email, invitation_hash, now_us)
+    if await query("find_user", email=email):
+        raise _email_taken(email)
+
+
+async def _invited(email: str, invitation_hash: str | None, now_us: int) -> Sequence[Any]:
+    """The project and role of an invitation; nothing without one. Raises BadValue for an invitation that is not
+    valid."""
+    if invitation_hash is None:
+        return ()
+    rows = await query("read_invitation", email=email, token_hash=invitation_hash)
+    if not rows or rows[0][2] <= now_us:
+        raise BadValue(
+            f"{INVITATION_PATH}: is none for this e-mail, was used, or has expired; ask for a new one.",
+            {"path": INVITATION_PATH},
+        )
+    return rows
 
 
 @verb
@@ -336,6 +351,10 @@ def _member(row: Sequence[Any]) -> Member:
 
 def _no_user(user_id: str) -> NotFound:
     return NotFound(f"User {user_id!r} does not exist.")
+
+
+def _email_taken(email: str) -> EmailTaken:
+    return EmailTaken(f"Somebody has signed up with {email!r} already; sign in, or use another e-mail.")
 
 
 def _no_project(project_id: str) -> NotFound:
