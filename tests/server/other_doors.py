@@ -99,7 +99,10 @@ class OtherDoors:
         path = self.random.choice(
             [self.question] * 3 + [b"/sign-in"] * 3 + [b"/approve/" + UNKNOWN.encode() + b"/%00", self.question[:-3]]
         )
-        site = self.random.choice([[], [], [b"Sec-Fetch-Site: cross-site"], [b"Sec-Fetch-Site: " + self.words[0]]])
+        good = [b"Sec-Fetch-Site: same-origin"]
+        site = self.random.choice(
+            [good] * 6 + [[], [b"Sec-Fetch-Site: cross-site"], [b"Sec-Fetch-Site: " + self.words[0]]]
+        )
         return self._request(b"POST " + path, [b"Content-Type: " + kind, *site], body)
 
     def spans(self) -> bytes:

@@ -1,5 +1,6 @@
 """Users for tests: they sign up, have a browser with a cookie of its own, and belong to projects."""
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -33,6 +34,14 @@ def browser(served: Served, **headers: str) -> httpx2.AsyncClient:
     host, port = served.address
     own = {"sec-fetch-site": "same-origin", **{name.replace("_", "-"): value for name, value in headers.items()}}
     return httpx2.AsyncClient(base_url=f"http://{host}:{port}", headers=own, timeout=60)
+
+
+async def use_link(client: httpx2.AsyncClient, path: str) -> httpx2.Response:
+    """Open a sign-in link in a browser and press its button; the answer to that."""
+    page = await client.get(path)
+    assert page.status_code == 200 and "set-cookie" not in page.headers, page.text
+    found = re.search(r"name='link' value='([^']*)'", page.text)
+    return await client.post("/sign-in", data={"link": "" if found is None else found[1]})
 
 
 def an_email() -> str:

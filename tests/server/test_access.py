@@ -34,12 +34,13 @@ WITHOUT_A_ROLE: Final = {
     "approval_page_of": "looks for a session itself, or for a signed link",
     "answer_on_page": "looks for a session itself, or for a signed link",
     "approve_style": "the same for everybody",
-    "sign_in_with_key": "the key, or the password, is the proof",
+    "sign_in_with_key": "the key, the password or the link is the proof",
+    "sign_out_on_page": "ends the session of its cookie",
     "live_page": "looks for a session itself, and shows a page without one",
-    "sign_in": "its link is the proof",
+    "sign_in": "shows a button",
     "signup": "has a setting, and invitations",
     "signin": "the password is the proof",
-    "signout": "a user, whatever project",
+    "signout": "ends the session that it is asked with",
     "get_me": "a user, whatever project",
     "update_me": "a user, whatever project",
     "change_password": "a user, whatever project",
@@ -132,7 +133,7 @@ async def test_each_route_takes_the_roles_it_says(database: str) -> None:
 async def test_a_users_route_takes_no_key(database: str) -> None:
     async with quiet(database) as served:
         for route in ROUTES:
-            if route.caller is Caller.USER:
+            if route.caller in (Caller.USER, Caller.SESSION):
                 for role in Role:
                     headers = {"authorization": f"Bearer {await served.key_of(role)}"}
                     status, text = await ask(

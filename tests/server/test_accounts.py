@@ -1,5 +1,6 @@
 """Signing up, in and out: what a session is good for, how it ends, and what another site's page cannot do with it."""
 
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from tests.server.serving import Served, serving
 from perdure.engine import passwords, projects
 from perdure.engine.accounts import hash_of
 from perdure.server.auth import Failures, Gate
+from perdure.server.cookies import TOKENS_MAX, Cookies
 from perdure.server.routes import accounts as routes
 from perdure.store.verbs import accounts
 from perdure.store.verbs.accounts import NewSession
@@ -310,10 +312,63 @@ async def test_a_cookie_that_is_no_session_is_nobody(served: Served) -> None:
             assert (reply.status_code, reply.json()["error_type"]) == (401, "UNAUTHORIZED")
 
 
-async def test_two_cookies_are_nobody(open_house: Served) -> None:
-    async with person(open_house) as somebody, browser(open_house) as client:
-        twice = f"perdure_session={somebody.token}; perdure_session={somebody.token}"
-        assert (await client.get(f"{AUTH}/me", headers={"cookie": twice})).status_code == 401
+async def test_a_cookie_that_another_server_set_beside_ours_signs_nobody_out(open_house: Served) -> None:
+    """A server on another port, or under a sibling name, can set a cookie of our name for us."""
+    async with person(open_house) as ann, person(open_house) as eve, browser(open_house) as client:
+
+        async def asked(*tokens: str) -> Any:
+            cookie = "; ".join(f"perdure_session={token}" for token in tokens)
+            return await client.get(f"{AUTH}/me", headers={"cookie": cookie})
+
+        for tokens in ((ann.token, "us_tossed"), ("us_tossed", ann.token), (ann.token, ann.token), ("", ann.token)):
+            assert (await asked(*tokens)).json() == ann.user
+        assert (await asked(ann.token, eve.token)).status_code == 401, "whose request it is, nobody can say"
+        assert (await asked(*[f"us_{n}" for n in range(TOKENS_MAX)], ann.token)).status_code == 401, "they are counted"
+
+
+@pytest.mark.parametrize(
+    ("values", "host", "tls", "name", "secure"),
+    [
+        ({}, "127.0.0.1:8080", False, "perdure_session", False),
+        ({}, "localhost", True, "__Host-perdure_session", True),
+        ({"loopback": False}, "perdure.example", False, "__Host-perdure_session", True),
+        ({"loopback": False}, "perdure.example", True, "__Host-perdure_session", True),
+        ({"loopback": False}, "[::1]:8080", False, "perdure_session", True),
+        ({"secure": True}, "perdure.example", False, "__Host-perdure_session", True),
+        ({"secure": False, "loopback": False}, "perdure.example", True, "perdure_session", False),
+        ({"loopback": False}, "[", False, "__Host-perdure_session", True),
+    ],
+)
+def test_one_policy_for_every_cookie(values: Any, host: str, tls: bool, name: str, secure: bool) -> None:
+    cookies = Cookies(**values)
+    headers = {b"host": host.encode()}
+    key, said = cookies.header(headers, "us_x", 60.0, tls=tls)
+    wanted = f"{name}=us_x; Path=/; Max-Age=60; HttpOnly; SameSite=Lax" + ("; Secure" if secure else "")
+    assert (key, said.decode()) == (b"set-cookie", wanted)
+    sent = headers | {b"cookie": f"perdure_session=us_plain; {name}=us_x".encode()}
+    assert "us_x" in cookies.tokens(sent)
+    if name.startswith("__Host-"):
+        assert cookies.tokens(sent) == ["us_x"]
+        plain = headers | {b"cookie": b"perdure_session=us_plain"}
+        assert cookies.tokens(plain) == ([] if not tls or host != "localhost" else ["us_plain"])
+
+
+async def test_all_kinds_of_sessions_get_the_same_cookie(database: str) -> None:
+    async with serving(database, cookie_secure=True, hosts=["perdure.example"]) as served, member(served) as ann:
+        headers = {"host": "perdure.example"}
+        link = (await served.client.post("/api/v1/sign-in-links")).json()["path"].partition("=")[2]
+        kinds = ({"key": served.key}, {"link": link}, {"email": ann.email, "password": PASSWORD})
+        for sent in kinds:
+            async with browser(served, **headers) as client:
+                cookie = (await client.post("/sign-in", data=sent)).headers["set-cookie"]
+                name, *attributes = re.sub(r"Max-Age=\d+; ", "", cookie).split("; ")
+                assert name.startswith("__Host-perdure_session=")
+                assert attributes == ["Path=/", "HttpOnly", "SameSite=Lax", "Secure"]
+                page = await client.get("/", headers={"cookie": name})
+                assert "sign-out" in page.text
+                ended = await client.post("/sign-out", headers={"cookie": name})
+                assert "__Host-perdure_session=; Path=/; Max-Age=0;" in ended.headers["set-cookie"]
+                assert "sign-out" not in (await client.get("/", headers={"cookie": name})).text
 
 
 async def test_a_program_may_send_a_sessions_token(open_house: Served) -> None:

@@ -16,6 +16,8 @@ from perdure.wire.access import Role
 
 Json = Any
 UNKNOWN = "0190a5f2-7c1e-7b3a-9d55-0242ac120002"
+OURS = {"sec-fetch-site": "same-origin"}
+"""What a browser says of a form of one of our pages."""
 
 
 async def asked(
@@ -394,10 +396,10 @@ async def test_of_two_who_ask_under_one_key_the_one_that_was_shown_is_answered(d
         page = f"/approve/{one.id}/approve"
         assert questions[small] in (await client.get(page)).text
         form = {"question": questions[large], "f0": "7"}
-        assert (await client.post(page, data=form)).status_code == 303
+        assert (await client.post(page, data=form, headers=OURS)).status_code == 303
         await one.worker.until_pushed(large, 2)
         assert (await one.answer(large), await one.answer(small)) == ({"large": 7}, None)
-        late = await client.post(page, data={**form, "f0": "8"})
+        late = await client.post(page, data={**form, "f0": "8"}, headers=OURS)
         assert late.status_code == 409 and "has been answered" in late.text and "small" not in late.text
         assert "has been answered" in (await client.get(link.json()["path"])).text
         assert (await one.shown(small))["state"] == "open"
@@ -425,7 +427,7 @@ async def test_the_link_that_the_existing_client_prints_leads_to_any_key(databas
         assert await one.answer(key=key) == "yes"
         await one.ask({"n": 2}, key=f"{key}/")
         sent = {"question": (await one.shown(key=f"{key}/"))["question"], "answer": '"on the page"'}
-        done = await client.post(f"/approve/{one.id}/{key}/", data=sent)
+        done = await client.post(f"/approve/{one.id}/{key}/", data=sent, headers=OURS)
         assert done.status_code == 303, done.text
         assert await one.answer(key=f"{key}/") == "on the page"
 

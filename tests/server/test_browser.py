@@ -148,6 +148,7 @@ async def test_the_live_page_keeps_itself_up_to_date(served: Served, chromium: B
     link = (await served.client.post("/api/v1/sign-in-links")).json()["path"]
     async with page_of(chromium, served, scripts=True) as (page, heard):
         await page.goto(link)
+        await page.keyboard.press("Enter")  # the button
         await page.locator("tbody tr").first.wait_for()
         assert await page.locator("tbody tr").count() == 50
         assert await page.locator("tbody tr").first.locator("td").nth(3).inner_text() == "order-54"
@@ -160,4 +161,6 @@ async def test_the_live_page_keeps_itself_up_to_date(served: Served, chromium: B
         await page.locator("tbody tr").first.wait_for()
         assert "claimed" in await page.inner_text("tbody")
         assert await page.locator("script:not([src])").count() == 0
+        await page.get_by_role("button", name="Sign out").click()
+        await page.get_by_text("Sign in with the link").wait_for()
         assert heard == []

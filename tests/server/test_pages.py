@@ -5,28 +5,23 @@ from contextlib import asynccontextmanager
 
 import httpx2
 import pytest
-from tests.server.people import AUTH, PROJECTS, Person, member
+from tests.server.people import AUTH, PROJECTS, Person, browser, member, use_link
 from tests.server.serving import Hand, Served, serving
 from tests.server.test_auth import Clock
 
+from perdure.server import signin
 from perdure.server.signin import LINK_SECONDS, SESSION_SECONDS, SignIns
 from perdure.store.verbs import access
 from perdure.wire.access import Principal, Role
-
-
-def browser(served: Served) -> httpx2.AsyncClient:
-    """Somebody with cookies and no key."""
-    host, port = served.address
-    return httpx2.AsyncClient(base_url=f"http://{host}:{port}")
+from perdure.wire.errors import TooManyRequests
 
 
 @asynccontextmanager
 async def signed_in(served: Served) -> AsyncIterator[httpx2.AsyncClient]:
     link = (await served.client.post("/api/v1/sign-in-links")).json()
     async with browser(served) as client:
-        page = await client.get(link["path"])
-        assert page.status_code == 200
-        assert "url=/" in page.text
+        reply = await use_link(client, link["path"])
+        assert (reply.status_code, reply.headers["location"]) == (303, "/")
         yield client
 
 
@@ -42,13 +37,67 @@ async def test_without_a_session_nothing_is_shown(served: Served) -> None:
 async def test_a_link_signs_in_once(served: Served) -> None:
     link = (await served.client.post("/api/v1/sign-in-links")).json()
     async with browser(served) as first, browser(served) as second:
-        cookie = (await first.get(link["path"])).headers["set-cookie"]
+        cookie = (await use_link(first, link["path"])).headers["set-cookie"]
         assert "HttpOnly" in cookie
-        assert "SameSite=Strict" in cookie
+        assert "SameSite=Lax" in cookie
         assert "Newest" in (await first.get("/")).text or "No executions" in (await first.get("/")).text
-        late = await second.get(link["path"])
-        assert "used or has expired" in late.text
+        assert "used or has expired" in (await second.get(link["path"])).text
+        late = await second.post("/sign-in", data={"link": link["path"].partition("=")[2]})
+        assert late.status_code == 401 and "used or has expired" in late.text
         assert "set-cookie" not in late.headers
+
+
+async def test_a_preview_uses_no_link_up(served: Served) -> None:
+    """Chats open links to show what they lead to, with HEAD or GET and without cookies; some run the page's scripts."""
+    link = (await served.client.post("/api/v1/sign-in-links")).json()["path"]
+    async with browser(served) as preview, browser(served) as person:
+        for method in ("GET", "HEAD", "GET"):
+            page = await preview.request(method, link)
+            assert page.status_code == 200 and "set-cookie" not in page.headers
+            assert "script" not in page.text and "refresh" not in page.text
+            assert page.headers["cache-control"] == "no-store" and page.headers["referrer-policy"] == "same-origin"
+            assert "form-action 'self'" in page.headers["content-security-policy"]
+        assert (await use_link(person, link)).status_code == 303
+
+
+async def test_another_sites_page_signs_nobody_in_with_a_link(served: Served) -> None:
+    token = (await served.client.post("/api/v1/sign-in-links")).json()["path"].partition("=")[2]
+    async with browser(served) as client:
+        for headers in ({"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "", "origin": "https://evil.example"}):
+            reply = await client.post("/sign-in", data={"link": token}, headers=headers)
+            assert reply.status_code == 403 and "set-cookie" not in reply.headers
+        assert (await client.post("/sign-in", data={"link": token})).status_code == 303
+
+
+@pytest.mark.parametrize("way", [f"{AUTH}/signout", "/sign-out"])
+async def test_a_session_of_a_link_or_a_key_ends_at_sign_out(served: Served, way: str) -> None:
+    await served.start("secret-workflow")
+    async with signed_in(served) as by_link, signed_in(served) as other, browser(served) as by_key:
+        assert (await by_key.post("/sign-in", data={"key": served.key})).status_code == 303
+        for client in (by_link, by_key):
+            assert "secret-workflow" in (await client.get("/")).text
+            cookie = {"cookie": f"perdure_session={client.cookies['perdure_session']}"}
+            refused = await client.post(way, headers={"sec-fetch-site": "cross-site"})
+            assert refused.status_code == 403
+            reply = await client.post(way)
+            assert reply.status_code in (200, 303), reply.text
+            assert reply.headers["set-cookie"].startswith("perdure_session=; Path=/; Max-Age=0; ")
+            async with browser(served, **cookie) as thief:
+                assert "secret-workflow" not in (await thief.get("/")).text
+            assert (await client.post(way)).status_code in (401, 303), "it has ended"
+        assert "secret-workflow" in (await other.get("/")).text, "of the same key, in another browser"
+
+
+async def test_a_user_signs_out_on_the_page(served: Served) -> None:
+    async with member(served) as ann:
+        assert "action='/sign-out'" in (await ann.client.get("/")).text
+        assert (await ann.client.post("/sign-out")).headers["location"] == "/"
+        assert (await ann.client.get(f"{AUTH}/me")).status_code == 401
+
+
+async def test_without_keys_there_is_nothing_to_sign_out_of(database: str) -> None:
+    async with serving(database, insecure_local=True) as served, browser(served) as client:
+        assert "sign-out" not in (await client.get("/")).text
 
 
 async def test_making_a_link_needs_a_key(served: Served) -> None:
@@ -96,17 +145,41 @@ async def test_another_projects_execution_is_not_shown(served: Served) -> None:
 
 def test_links_and_sessions_expire() -> None:
     now = 0.0
-    sign_ins = SignIns(lambda: now)
+    sign_ins = SignIns(clock=lambda: now)
     somebody = Principal("p", Role.READ, "k")
     late = sign_ins.make_link(somebody)
     session = sign_ins.use_link(sign_ins.make_link(somebody))
     assert session is not None
     headers = {b"cookie": f"perdure_session={session}".encode()}
     now = LINK_SECONDS + 1
-    assert sign_ins.use_link(late) is None
+    assert not sign_ins.is_link(late) and sign_ins.use_link(late) is None
     assert sign_ins.principal(headers) == somebody
     now = SESSION_SECONDS + 1
     assert sign_ins.principal(headers) is None
+    sign_ins.begin(somebody)
+    assert len(sign_ins._sessions._all) == 1, "what has expired takes no room"
+
+
+def test_nobodys_links_and_sessions_end_for_those_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signin, "SHARE_MAX", 3)
+    sign_ins = SignIns()
+    ann, bob = Principal("a", Role.READ, "ann"), Principal("b", Role.READ, "bob")
+    of_ann = [sign_ins.make_link(ann), sign_ins.begin(ann)]
+    links = [sign_ins.make_link(bob) for _ in range(10)]
+    sessions = [sign_ins.begin(bob) for _ in range(10)]
+    assert [sign_ins.is_link(link) for link in links] == [False] * 7 + [True] * 3
+    found = [sign_ins.principal({b"cookie": b"perdure_session=" + one.encode()}) for one in sessions]
+    assert found == [None] * 7 + [bob] * 3
+    assert sign_ins.is_link(of_ann[0])
+    assert sign_ins.principal({b"cookie": b"perdure_session=" + of_ann[1].encode()}) == ann
+    sign_ins.forget("bob")
+    assert sign_ins._links._shares.keys() == {"ann"} and len(sign_ins._links._all) == 1
+    monkeypatch.setattr(signin, "KEPT_MAX", 1)
+    with pytest.raises(TooManyRequests):
+        sign_ins.make_link(bob)
+    with pytest.raises(TooManyRequests):
+        sign_ins.begin(bob)
+    assert sign_ins.is_link(of_ann[0])
 
 
 @asynccontextmanager
@@ -125,7 +198,7 @@ async def test_a_sign_in_ends_soon_after_its_key(database: str) -> None:
         key = await served.key_of(Role.READ)
         link = await served.client.post("/api/v1/sign-in-links", headers={"authorization": f"Bearer {key}"})
         async with browser(served) as client:
-            await client.get(link.json()["path"])
+            await use_link(client, link.json()["path"])
             clock.now += 20.1
             assert "secret-workflow" in (await client.get("/")).text, "it was looked up, and is there"
             await served.engine.store.write(access.delete_key(project_id=served.project_id, id=key.split("_")[1]))
@@ -143,10 +216,10 @@ async def test_a_sign_in_whose_key_may_be_gone_is_looked_up_at_once(database: st
         headers = {"authorization": f"Bearer {key}"}
         link, unused = [(await served.client.post("/api/v1/sign-in-links", headers=headers)).json() for _ in range(2)]
         async with browser(served) as client, browser(served) as late, signed_in(served) as other:
-            await client.get(link["path"])
+            await use_link(client, link["path"])
             await served.engine.store.write(access.delete_key(project_id=served.project_id, id=key.split("_")[1]))
             served.app.services.forget_key(None)  # hints may have been lost
-            await late.get(unused["path"])
+            await use_link(late, unused["path"])
             for gone in (client, late):
                 assert "secret-workflow" not in (await gone.get("/")).text
             assert "secret-workflow" in (await other.get("/")).text
@@ -173,7 +246,7 @@ async def test_a_users_link_ends_soon_after_what_it_was_made_with(
         headers = {"x-project-id": served.project_id}
         link = (await ann.client.post("/api/v1/sign-in-links", headers=headers)).json()["path"]
         async with browser(served) as client:
-            await client.get(link)
+            await use_link(client, link)
             clock.now += 20.1
             assert "secret-workflow" in (await client.get("/")).text
             await change(served, ann)
@@ -184,7 +257,7 @@ async def test_a_users_link_ends_soon_after_what_it_was_made_with(
 
 async def test_a_change_during_the_look_is_not_overlooked() -> None:
     now = 0.0
-    sign_ins = SignIns(lambda: now)
+    sign_ins = SignIns(clock=lambda: now)
     somebody = Principal("p", Role.READ, "k")
     headers = {b"cookie": f"perdure_session={sign_ins.begin(somebody)}".encode()}
     looks: list[str | None] = []

@@ -25,6 +25,7 @@ from perdure.engine.engine import Engine
 from perdure.server import docs, logs, openapi
 from perdure.server.auth import Gate, is_loopback
 from perdure.server.connections import protocol_class
+from perdure.server.cookies import Cookies
 from perdure.server.descriptors import allow_many
 from perdure.server.router import Router, lifespan
 from perdure.server.routes import (
@@ -120,6 +121,7 @@ class App:
             cache_seconds=settings.auth_cache_seconds,
             failures_max=settings.auth_failures_max,
             proxies=bool(settings.proxies),
+            cookies=Cookies(settings.cookie_secure, loopback=is_loopback(settings.host)),
         )
         self.failure: Exception | None = None
         """Why it could not start."""

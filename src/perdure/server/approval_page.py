@@ -59,10 +59,12 @@ def question_page(
     question: Question,
     *,
     answering_as: str,
+    signed_in: bool = False,
     sent: Mapping[str, list[str]] | None = None,
     errors: Mapping[str, str] | None = None,
 ) -> str:
-    """The question with its form. After a mistake `sent` is what was entered, `errors` what is wrong with it."""
+    """The question with its form. After a mistake `sent` is what was entered, `errors` what is wrong with it. With
+    `signed_in` there is a button to sign out."""
     form = form_of(bytes(question.data))
     errors = errors or {}
     title = form.title or question.step_key
@@ -70,6 +72,8 @@ def question_page(
     if form.title:
         heading = f"<h1 dir='auto'>{shown(form.title, LINE_MAX)}</h1>"
     body = [heading, _what(form), _form(question, form, answering_as, sent, errors), _facts(question, form)]
+    if signed_in:
+        body.append("<form method='post' action='/sign-out'><button type='submit'>Sign out</button></form>")
     said = "Error: " if errors else ""
     return _page(f"{said}{title}", "".join(body))
 
@@ -120,8 +124,7 @@ def sign_in_page(next_path: str, *, error: str | None = None, with_key: bool = F
         "<button class='send' type='submit'>Sign in</button></form>"
         f"<h2>Or with an API key that may write</h2><form method='post' action='/sign-in'>{hidden}"
         f"{_sign_in_field('key', 'API key', 'password', 'off', mistakes)}"
-        "<button class='send' type='submit'>Sign in with the key</button></form>"
-        f"<p><a href='{here}'>I have signed in already</a>: a browser that comes from elsewhere does not say so.</p>",
+        "<button class='send' type='submit'>Sign in with the key</button></form>",
     )
 
 

@@ -5,9 +5,10 @@ deleted key stops within that time; at once on the server that was told to delet
 hear of it. So it is with sessions, which come in a cookie or as a bearer's token, and with what a user may do in a
 project.
 
-A browser sends its cookie whoever wrote the page: so a request that changes something by it has to say that it comes
-from a page of this server. On a loopback address every request must also name a loopback host, and a page in a browser
-must come from one: otherwise any web page could reach a server that listens only to its own machine.
+A browser sends its cookie whoever wrote the page: so a request that changes something by it, and a form of one of our
+pages, has to say that it comes from a page of this server. On a loopback address every request must also name a
+loopback host, and a page in a browser must come from one: otherwise any web page could reach a server that listens only
+to its own machine.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from perdure.engine.accounts import TOKEN_PREFIX
-from perdure.server.signin import session_token
+from perdure.server.cookies import Cookies
 from perdure.wire.access import Principal, Role
 from perdure.wire.accounts import Session
 from perdure.wire.errors import BadRequest, Forbidden, NotFound, TooManyRequests, Unauthorized
@@ -61,6 +62,7 @@ class Gate:
         cache_seconds: float = 30.0,
         failures_max: int = 20,
         proxies: bool = False,
+        cookies: Cookies | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._authenticate = authenticate
@@ -74,6 +76,7 @@ class Gate:
         self._forgotten = 0
         self._failures = Failures(failures_max, clock)
         self._proxies_set = proxies
+        self.cookies = cookies or Cookies()
         self._good_hosts: set[bytes] = set()
         self.anyone: Principal | None = None
         """Set in `--insecure-local`: who everybody is."""
@@ -106,7 +109,7 @@ class Gate:
 
     def check_page(self, headers: Headers, *, told: bool) -> None:
         """Refuse what a browser sends because another site's page told it to; raises `Forbidden`. With `told` the
-        request has to say where it comes from: it acts by a cookie."""
+        request has to say where it comes from: it acts by a cookie, or is a form of a page."""
         origin = headers.get(b"origin")
         if origin is not None and origin.decode("latin-1").lower() in self._origins:
             return
@@ -119,8 +122,9 @@ class Gate:
             fine = not told
         if not fine:
             raise Forbidden(
-                "A request that changes something by a session's cookie has to come from a page of this server: its "
-                "`Origin` or `Sec-Fetch-Site` must say so. The setting `origins` names pages of others that may."
+                "A request that changes something by a session's cookie, or is a page's form, has to come from a page "
+                "of this server: its `Origin` or `Sec-Fetch-Site` must say so. The setting `origins` names pages that "
+                "may, too."
             )
 
     async def principal(
@@ -143,7 +147,7 @@ class Gate:
             return self.anyone
         header = headers.get(b"authorization")
         if header is None:
-            token = session_token(headers)
+            token = await self._cookie_token(headers)
             if token is None:
                 raise Unauthorized("No API key; send `Authorization: Bearer sk_…`.")
             if not safe:
@@ -188,7 +192,7 @@ class Gate:
     async def user(self, headers: Headers, address: str, *, safe: bool = True) -> Principal:
         """Which user has signed in, whatever project: as `principal`; raises `Forbidden` for a key, which is nobody."""
         if self.anyone is not None:
-            token = self.token(headers)
+            token = await self.token(headers)
             if token is None:
                 raise Unauthorized("Nobody has signed in here.")
             if not safe:
@@ -199,17 +203,32 @@ class Gate:
             raise Forbidden("This is for users who have signed in; an API key is no user.")
         return principal
 
-    def token(self, headers: Headers) -> str | None:
-        """The session's token that a request brings; None: it brings none."""
+    async def token(self, headers: Headers) -> str | None:
+        """The user session's token that a request brings; None: it brings none."""
         header = headers.get(b"authorization")
-        if header is None:
-            return session_token(headers)
-        token = _bearer(header)
-        return token if token is not None and token.startswith(TOKEN_PREFIX) else None
+        if header is not None:
+            token = _bearer(header)
+            return token if token is not None and token.startswith(TOKEN_PREFIX) else None
+        return await self._cookie_token(headers)
+
+    async def _cookie_token(self, headers: Headers) -> str | None:
+        tokens = self.cookies.tokens(headers)
+        if len(tokens) < 2:
+            return tokens[0] if tokens else None
+        # Another server may have set the others. Of two that are sessions nobody can say whose request it is.
+        found = [token for token in tokens if await self._is_session(token)]
+        return found[0] if len(found) == 1 else None
+
+    async def _is_session(self, token: str) -> bool:
+        try:
+            await self._user(token, None, alone=True)
+        except Unauthorized:
+            return False
+        return True
 
     async def visitor(self, headers: Headers) -> Principal | None:
         """The user who looks at a page, in no project yet; None: nobody, or a session that has ended."""
-        token = session_token(headers)
+        token = await self._cookie_token(headers)
         try:
             return None if token is None else await self._user(token, None, alone=True)
         except Unauthorized:

@@ -5,10 +5,10 @@ from typing import Final, get_origin
 
 from msgspec import Struct
 
+from perdure.server.cookies import COOKIE
 from perdure.server.problems import Reply
 from perdure.server.routing import Caller, Route, Text
 from perdure.server.schemas import REF, Json, Schemas
-from perdure.server.signin import COOKIE
 from perdure.server.streams import EventStream
 
 _ERROR: Final[Json] = {
@@ -99,8 +99,9 @@ def document(routes: Sequence[Route], *, version: str) -> Json:
                     "type": "apiKey",
                     "in": "cookie",
                     "name": COOKIE,
-                    "description": "The session of a user who has signed in; X-Project-ID names the project. What "
-                    "changes something needs an Origin or Sec-Fetch-Site of this server",
+                    "description": "The session of a user who has signed in, over TLS with the prefix __Host-; "
+                    "X-Project-ID names the project. What changes something needs an Origin or Sec-Fetch-Site of this "
+                    "server",
                 },
             },
             "schemas": schemas.named,

@@ -19,6 +19,7 @@ STYLE: Final = """
 :root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; --line: #8884; --soft: #8882; }
 body { max-width: 84rem; margin: 1.5rem auto; padding: 0 1rem; }
 header { display: flex; align-items: baseline; gap: 1rem; }
+header form { margin-left: auto; }
 h1 { font-size: 1.25rem; margin: 0; }
 h2 { font-size: 1rem; margin: 1.5rem 0 0.5rem; }
 a { color: LinkText; text-decoration: none; }
@@ -60,8 +61,9 @@ setTimeout(refresh, 1000);
 """
 
 
-def executions_page(executions: Sequence[Execution], project: str | None = None) -> str:
-    """The newest executions. `project` goes on into the links: a user may have several."""
+def executions_page(executions: Sequence[Execution], project: str | None = None, *, signed_in: bool = True) -> str:
+    """The newest executions. `project` goes on into the links: a user may have several. With `signed_in` there is a
+    button to sign out."""
     rows = "".join(_execution_row(execution, project) for execution in executions)
     body = (
         "<h2>Newest executions</h2><table><thead><tr><th>execution</th><th>workflow</th><th>phase</th><th>key</th>"
@@ -70,7 +72,7 @@ def executions_page(executions: Sequence[Execution], project: str | None = None)
         if executions
         else "<p class='note'>No executions yet. Start one: <code>perdure run WORKFLOW --input JSON</code></p>"
     )
-    return _page("Perdure", body, project=project)
+    return _page("Perdure", body, project=project, signed_in=signed_in)
 
 
 def execution_page(
@@ -79,6 +81,8 @@ def execution_page(
     logs: Sequence[tuple[int, LogLine]],
     more: bool,
     project: str | None = None,
+    *,
+    signed_in: bool = True,
 ) -> str:
     """One execution: its fields, journal and log."""
     facts = [
@@ -110,7 +114,8 @@ def execution_page(
             for _, line in logs
         )
         body += f"<h2>Log</h2><table><tbody>{lines}</tbody></table>"
-    return _page(f"{execution.workflow_id} {execution.id}", body, back=True, project=project)
+    title = f"{execution.workflow_id} {execution.id}"
+    return _page(title, body, back=True, project=project, signed_in=signed_in)
 
 
 def sign_in_page(message: str) -> str:
@@ -118,16 +123,26 @@ def sign_in_page(message: str) -> str:
     return _page("Perdure: sign in", f"<p>{escape(message)}</p>", live=False)
 
 
-def signed_in_page() -> str:
-    """Goes on to the page at once; the token leaves the address with it."""
-    return (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Perdure</title>"
-        "<meta http-equiv='refresh' content='0;url=/'></head>"
-        "<body><p>Signed in. <a href='/'>Go on</a></p></body></html>"
+def link_page(token: str) -> str:
+    """Asks whether to sign in with a link's token."""
+    return _page(
+        "Perdure: sign in",
+        "<form method='post' action='/sign-in'><p>This link signs this browser in, once.</p>"
+        f"<input type='hidden' name='link' value='{escape(token, quote=True)}'>"
+        "<button type='submit' autofocus>Sign in</button></form>",
+        live=False,
     )
 
 
-def _page(title: str, body: str, *, back: bool = False, live: bool = True, project: str | None = None) -> str:
+def _page(
+    title: str,
+    body: str,
+    *,
+    back: bool = False,
+    live: bool = True,
+    project: str | None = None,
+    signed_in: bool = False,
+) -> str:
     top = "/" if project is None else f"/?project={quote(project)}"
     moving = (
         "<script src='/assets/live.js' defer></script><noscript><meta http-equiv='refresh' content='2'></noscript>"
@@ -135,6 +150,8 @@ def _page(title: str, body: str, *, back: bool = False, live: bool = True, proje
         else ""
     )
     home = f"<a href='{top}'>all executions</a>" if back else "<span class='note'>live</span>" if live else ""
+    if signed_in:
+        home += "<form method='post' action='/sign-out'><button type='submit'>Sign out</button></form>"
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
         f"<title>{escape(title)}</title><link rel='stylesheet' href='/assets/page.css'>{moving}</head>"

@@ -24,7 +24,7 @@ from starlette.types import Receive, Scope
 
 from perdure.engine.engine import Engine
 from perdure.engine.executions import checked_id
-from perdure.server.auth import Failures, Gate, check_role, is_loopback
+from perdure.server.auth import Failures, Gate, check_role
 from perdure.server.bodies import read_body, read_bytes
 from perdure.server.connections import EXTENSION, Connection
 from perdure.server.problems import (
@@ -59,6 +59,8 @@ class Caller(Enum):
     """The same, but a user need not name a project."""
     USER = "user"
     """A user; no key."""
+    SESSION = "session"
+    """A session, whether a user, a key or a link began it; the handler looks for it."""
 
 
 class Text(Struct, frozen=True):
@@ -78,14 +80,11 @@ class Services:
         self.gate = gate
         self.pulse = Pulse(lambda: engine.health())
         self.drain = Drain()
-        self.sign_ins = SignIns()
+        self.sign_ins = SignIns(gate.cookies)
         self.tails = Tails(engine)
         self.key_names: dict[str, str] = {}
         """How keys are named in what is kept, by their ids; names do not change."""
         self.wrong_passwords = Failures(settings.auth_failures_max, time.monotonic, "wrong passwords")
-        self.cookie_secure = (
-            not is_loopback(settings.host) if settings.cookie_secure is None else settings.cookie_secure
-        )
         self.comments = Comments(settings.stream_comment_seconds)
         self.slots = Slots(settings.streams_max, settings.streams_per_key_max)
         self.connections: Callable[[], int] = lambda: 0
@@ -155,6 +154,11 @@ class Call:
         """Where it came from."""
         client = self._scope.get("client")
         return client[0] if client else ""
+
+    def session_cookie(self, token: str, seconds: float) -> Header:
+        """The header that gives the caller's browser a session, or (with no seconds) takes it away."""
+        tls = self._scope.get("scheme") == "https"
+        return self.services.gate.cookies.header(self.headers, token, seconds, tls=tls)
 
     @property
     def user_id(self) -> str | None:

@@ -96,7 +96,8 @@ class Settings(EngineSettings, frozen=True, kw_only=True):
     session_hours: Annotated[float, Meta(gt=0, le=8_784)] = 24.0
     """How long a user stays signed in."""
     cookie_secure: bool | None = None
-    """Whether browsers send a user's cookie over TLS only; by default everywhere but on loopback addresses."""
+    """Whether browsers send a session's cookie over TLS only; by default everywhere but on loopback addresses without
+    TLS."""
 
 
 def load(

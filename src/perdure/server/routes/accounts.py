@@ -7,7 +7,6 @@ from typing import Final
 
 from perdure.engine.accounts import SignedIn
 from perdure.server.routing import Call, Caller, Routes
-from perdure.server.signin import user_cookie
 from perdure.wire.accounts import INVITATION_PATH, email_of
 from perdure.wire.errors import BadValue, EmailTaken, Forbidden, Unauthorized
 from perdure.wire.public_accounts import (
@@ -56,18 +55,30 @@ async def signin(call: Call, body: SignInRequest) -> AuthResponse:
     return _answer(call, "Signed in", signed_in)
 
 
-@routes.post("/api/v1/auth/signout", role=None, caller=Caller.USER, contract=True)
+@routes.post("/api/v1/auth/signout", role=None, caller=Caller.SESSION, contract=True)
 async def signout(call: Call) -> MessageResponse:
-    """End the session, and clear its cookie.
+    """End the session, and clear its cookie: a user's, and one that an API key or a link began on the pages.
 
-    This server refuses it from its next request on, others of the store as soon as they hear of it, and within
-    `auth_cache_seconds` at the latest.
+    This server refuses it from its next request on. Other servers of the store refuse a user's as soon as they hear of
+    it, and within `auth_cache_seconds` at the latest.
     """
-    token = call.services.gate.token(call.headers)
-    if token is not None:
-        await call.engine.accounts.sign_out(token)
-    call.extra = (user_cookie("", 0, secure=call.services.cookie_secure),)
+    await end_session(call)
     return MessageResponse("Signed out")
+
+
+async def end_session(call: Call) -> None:
+    """Sign out, and clear the cookie. Raises Unauthorized without a session, Forbidden for a key in a header and for
+    another site's page."""
+    gate, sign_ins = call.services.gate, call.services.sign_ins
+    if b"authorization" not in call.headers and sign_ins.principal(call.headers) is not None:
+        gate.check_page(call.headers, told=True)
+        sign_ins.end(call.headers)
+    else:
+        await gate.user(call.headers, call.address, safe=False)
+        token = await gate.token(call.headers)
+        if token is not None:
+            await call.engine.accounts.sign_out(token)
+    call.extra = (call.session_cookie("", 0),)
 
 
 @routes.get("/api/v1/auth/me", role=None, caller=Caller.USER, contract=True)
@@ -150,5 +161,5 @@ def session_seconds(call: Call) -> float:
 
 
 def _answer(call: Call, message: str, signed_in: SignedIn) -> AuthResponse:
-    call.extra = (user_cookie(signed_in.token, session_seconds(call), secure=call.services.cookie_secure),)
+    call.extra = (call.session_cookie(signed_in.token, session_seconds(call)),)
     return AuthResponse(message, user_out(signed_in.user))

@@ -9,10 +9,10 @@ from perdure.server import approval_page
 from perdure.server.approval_form import form_of, read_answer
 from perdure.server.auth import check_role
 from perdure.server.problems import Header, Reply
-from perdure.server.routes.accounts import session_seconds, sign_in_with_password
+from perdure.server.routes.accounts import end_session, session_seconds, sign_in_with_password
 from perdure.server.routes.approvals import Asker, link_asker, name_of
 from perdure.server.routing import Call, Routes, Text
-from perdure.server.signin import link_cookie, user_cookie
+from perdure.server.signin import SESSION_SECONDS
 from perdure.wire.access import Principal, Role
 from perdure.wire.approvals import How, Question, QuestionState
 from perdure.wire.errors import BadRequest, BadValue, Conflict, Forbidden, NotFound, PerdureError, Unauthorized
@@ -47,7 +47,9 @@ async def approval_page_of(call: Call, execution_id: str, step_key: str, query: 
     except PerdureError as error:
         return _refused(call, error)
     if question.state is QuestionState.OPEN and asker.question_id in (None, question.id):
-        return _html(approval_page.question_page(question, answering_as=asker.name))
+        return _html(
+            approval_page.question_page(question, answering_as=asker.name, signed_in=_has_session(call, asker))
+        )
     return _html(approval_page.closed_page(question, mine=asker.name))
 
 
@@ -56,7 +58,7 @@ async def answer_on_page(call: Call, execution_id: str, step_key: str, query: Ap
     """An answer from the page. Leads to the page that says what was answered, by whom and when."""
     shown = None
     try:
-        check_same_site(call)
+        call.services.gate.check_page(call.headers, told=True)
         asker, _ = await _look(call, execution_id, step_key, query.link)
         sent = await read_form(call)
         # Others of the run may have asked under the same key since then.
@@ -66,7 +68,13 @@ async def answer_on_page(call: Call, execution_id: str, step_key: str, query: Ap
             return _html(approval_page.closed_page(question, mine=asker.name), 409)
         read = read_answer(form_of(bytes(question.data)), sent)
         if read.answer is None:
-            page = approval_page.question_page(question, answering_as=asker.name, sent=sent, errors=read.errors)
+            page = approval_page.question_page(
+                question,
+                answering_as=asker.name,
+                signed_in=_has_session(call, asker),
+                sent=sent,
+                errors=read.errors,
+            )
             return _html(page, 422)
         await call.engine.approvals.answer(
             asker.project_id,
@@ -87,11 +95,14 @@ async def answer_on_page(call: Call, execution_id: str, step_key: str, query: Ap
 
 @routes.post("/sign-in", role=None)
 async def sign_in_with_key(call: Call) -> Reply:
-    """Sign in on a page, with an e-mail and a password or with an API key; goes on to the page that asked for it."""
+    """Sign in on a page, with an e-mail and a password, with an API key or with a sign-in link's token; goes on to the
+    page that asked for it."""
     try:
-        check_same_site(call)
+        call.services.gate.check_page(call.headers, told=True)
         sent = await read_form(call)
         path = _local(sent.get("next", ["/"])[0])
+        if "link" in sent:
+            return _see_other(path, (_link_session(call, sent["link"][0]),))
         try:
             cookie = await (_user_session(call, sent) if "email" in sent else _key_session(call, sent))
         except (Unauthorized, Forbidden, BadValue) as error:
@@ -102,9 +113,28 @@ async def sign_in_with_key(call: Call) -> Reply:
     return _see_other(path, (cookie,))
 
 
+@routes.post("/sign-out", role=None)
+async def sign_out_on_page(call: Call) -> Reply:
+    """End the session of a page, whatever began it, and clear its cookie."""
+    try:
+        await end_session(call)
+    except Unauthorized:
+        pass  # it has ended already
+    except PerdureError as error:
+        return _refused(call, error)
+    return _see_other("/", (call.session_cookie("", 0),))
+
+
+def _link_session(call: Call, token: str) -> Header:
+    session = call.services.sign_ins.use_link(token)
+    if session is None:
+        raise Unauthorized("This link was used or has expired; make a new one.")
+    return call.session_cookie(session, SESSION_SECONDS)
+
+
 async def _user_session(call: Call, sent: dict[str, list[str]]) -> Header:
     signed_in = await sign_in_with_password(call, sent["email"][0].strip(), sent.get("password", [""])[0])
-    return user_cookie(signed_in.token, session_seconds(call), secure=call.services.cookie_secure)
+    return call.session_cookie(signed_in.token, session_seconds(call))
 
 
 async def _key_session(call: Call, sent: dict[str, list[str]]) -> Header:
@@ -116,7 +146,7 @@ async def _key_session(call: Call, sent: dict[str, list[str]]) -> Header:
         raise Unauthorized("This is not an API key of this server; check that it was copied whole.") from None
     if principal.user_id is not None:
         raise Unauthorized("This is a session's token, not an API key.")
-    return link_cookie(call.services.sign_ins.begin(principal))
+    return call.session_cookie(call.services.sign_ins.begin(principal), SESSION_SECONDS)
 
 
 @routes.get("/assets/approve.css", role=None, media_type="text/css")
@@ -166,11 +196,8 @@ class _NotSignedIn(Unauthorized):
     """Nobody has signed in."""
 
 
-def check_same_site(call: Call) -> None:
-    """A browser sends what another site's page tells it to: that is no answer of the person. Raises Forbidden."""
-    site = call.headers.get(b"sec-fetch-site", b"same-origin")
-    if site not in (b"same-origin", b"none"):
-        raise Forbidden("This came from a page of another site.")
+def _has_session(call: Call, asker: Asker) -> bool:
+    return asker.how is How.PAGE and call.services.gate.anyone is None
 
 
 async def read_form(call: Call) -> dict[str, list[str]]:

@@ -7,7 +7,7 @@ from msgspec import Struct
 from perdure.engine.accounts import hash_of
 from perdure.server import pages
 from perdure.server.routing import Call, Routes, Text
-from perdure.server.signin import LINK_SECONDS, link_cookie
+from perdure.server.signin import LINK_SECONDS
 from perdure.wire.access import Role
 from perdure.wire.errors import PerdureError
 from perdure.wire.requests import ListFilters
@@ -19,9 +19,10 @@ _HEADERS: Final = (
     (
         b"content-security-policy",
         b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; "
-        b"form-action 'none'; frame-ancestors 'none'",
+        b"form-action 'self'; frame-ancestors 'none'",
     ),
-    (b"referrer-policy", b"no-referrer"),
+    # Not no-referrer: with that a browser does not say in `Origin` that a form comes from this server.
+    (b"referrer-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
 )
 _ASSET_HEADERS: Final = ((b"cache-control", b"no-cache"),)
@@ -57,18 +58,18 @@ class PageQuery(Struct, frozen=True):
 async def make_sign_in_link(call: Call) -> SignInLink:
     """A link that signs a browser in to the live page, once, with the rights of this key."""
     assert call.principal is not None
-    session = None if call.principal.user_id is None else call.services.gate.token(call.headers)
+    session = None if call.principal.user_id is None else await call.services.gate.token(call.headers)
     token = call.services.sign_ins.make_link(call.principal, None if session is None else hash_of(session))
     return SignInLink(f"/sign-in?token={token}", int(LINK_SECONDS))
 
 
-@routes.get("/sign-in", role=None, media_type="text/html", acts=True)
+@routes.get("/sign-in", role=None, media_type="text/html")
 async def sign_in(call: Call, query: SignInQuery) -> Text:
-    """Use a sign-in link: sets the session's cookie and goes on to the live page."""
-    session = call.services.sign_ins.use_link(query.token)
-    if session is None:
+    """Where a sign-in link leads to: a page with a button, which signs in (`POST /sign-in`). To look at it uses nothing
+    up."""
+    if not call.services.sign_ins.is_link(query.token):
         return Text(pages.sign_in_page("This link was used or has expired. " + _SIGN_IN), _HTML, _HEADERS)
-    return Text(pages.signed_in_page(), _HTML, (*_HEADERS, link_cookie(session)))
+    return Text(pages.link_page(query.token), _HTML, _HEADERS)
 
 
 @routes.get("/", role=None, media_type="text/html")
@@ -77,17 +78,18 @@ async def live_page(call: Call, query: PageQuery) -> Text:
     project_id = await _project(call, query.project)
     if project_id is None:
         return Text(pages.sign_in_page(_SIGN_IN), _HTML, _HEADERS)
+    signed_in = call.services.gate.anyone is None
     executions = call.engine.executions
     if query.execution is None:
         page = await executions.list(project_id, ListFilters(), limit=SHOWN)
-        return Text(pages.executions_page(page.executions, query.project), _HTML, _HEADERS)
+        return Text(pages.executions_page(page.executions, query.project, signed_in=signed_in), _HTML, _HEADERS)
     try:
         execution = await executions.get(project_id, query.execution)
         rows, more = await executions.journal(project_id, query.execution, 0, ROWS_SHOWN + 1)
         lines = await executions.logs(project_id, query.execution, 0, ROWS_SHOWN)
     except PerdureError as error:
         return Text(pages.sign_in_page(error.message), _HTML, _HEADERS)
-    html = pages.execution_page(execution, rows[:ROWS_SHOWN], lines, more, query.project)
+    html = pages.execution_page(execution, rows[:ROWS_SHOWN], lines, more, query.project, signed_in=signed_in)
     return Text(html, _HTML, _HEADERS)
 
 

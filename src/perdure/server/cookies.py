@@ -1,0 +1,65 @@
+"""The one policy for the cookies of sessions, whether a user, an API key or a sign-in link began them.
+
+A cookie is HttpOnly and SameSite=Lax: scripts do not read it, and another site's links arrive signed in, but not its
+forms and scripts. Where TLS is spoken it is Secure and its name begins with `__Host-`, so neither a plain-HTTP server
+nor a server under a sibling name can set it in a browser. A browser on the server's own machine that speaks plain HTTP
+gets no prefix: browsers differ in whether they take it there.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+from perdure.engine.addresses import means_this_machine
+
+COOKIE: Final = "perdure_session"
+PREFIXED: Final = "__Host-" + COOKIE
+TOKENS_MAX: Final = 5
+"""How many cookies of the name are looked at."""
+
+
+class Cookies:
+    """Reads and writes them. `secure` is the setting `cookie_secure`; None decides by `loopback`, which says that the
+    server listens to its own machine only, and by each request."""
+
+    def __init__(self, secure: bool | None = None, *, loopback: bool = True) -> None:
+        self._secure = secure
+        self._loopback = loopback
+
+    def tokens(self, headers: Mapping[bytes, bytes]) -> list[str]:
+        """The tokens that a request's cookies bring. Several may come where another server can set cookies for this
+        one: then only one of them is a session."""
+        sent = headers.get(b"cookie")
+        if sent is None:
+            return []
+        pairs = [part.strip().partition(b"=") for part in sent.split(b";")]
+        found = [value for name, _, value in pairs if name == _PREFIXED]
+        if not found and not self._prefixes(headers, tls=False):
+            found = [value for name, _, value in pairs if name == _COOKIE]
+        return [token.decode("latin-1") for token in dict.fromkeys(found) if token][:TOKENS_MAX]
+
+    def header(self, headers: Mapping[bytes, bytes], token: str, seconds: float, *, tls: bool) -> tuple[bytes, bytes]:
+        """The header that gives a browser a session, or (with no seconds) takes it away. `tls` says that the request
+        came over TLS."""
+        name = PREFIXED if self._prefixes(headers, tls=tls) else COOKIE
+        secure = "; Secure" if self._is_secure(tls) else ""
+        value = f"{name}={token}; Path=/; Max-Age={int(seconds)}; HttpOnly; SameSite=Lax{secure}"
+        return b"set-cookie", value.encode()
+
+    def _is_secure(self, tls: bool) -> bool:
+        return (tls or not self._loopback) if self._secure is None else self._secure
+
+    def _prefixes(self, headers: Mapping[bytes, bytes], *, tls: bool) -> bool:
+        return self._is_secure(tls) and (tls or not _names_this_machine(headers.get(b"host", b"")))
+
+
+def _names_this_machine(host: bytes) -> bool:
+    try:
+        name = urlsplit("//" + host.decode("latin-1")).hostname
+    except ValueError:
+        return False
+    return name is not None and means_this_machine(name)
+
+
+_COOKIE: Final = COOKIE.encode()
+_PREFIXED: Final = PREFIXED.encode()
