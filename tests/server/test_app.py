@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import sys
@@ -19,6 +20,7 @@ from perdure.server.app import bind
 from perdure.server.connections import Connection
 from perdure.store.interface import Store
 from perdure.store.open import open_store
+from perdure.wire.access import Role
 from perdure.wire.errors import BadRequest, Unavailable
 
 PROGRAM = """
@@ -243,6 +245,24 @@ async def test_metrics(served: Served) -> None:
     ):
         assert name in text
     assert (await served.client.get("/metrics", headers={"authorization": ""})).status_code == 401
+
+
+async def test_a_project_sees_no_metrics_of_others(served: Served) -> None:
+    """Counters of the process tell what all projects do: they are for operators, who have the default project."""
+    _, other = await served.other_project()
+    await served.client.post("/api/v1/workflows/theirs/run", json={"payload": 1, "accept_early": True}, headers=other)
+    text = (await served.client.get("/metrics", headers=other)).text
+    names = set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
+    assert names == {
+        "perdure_executions_open",
+        "perdure_executions_ended_total",
+        "perdure_queue_depth",
+        "perdure_queue_oldest_seconds",
+    }
+    assert 'workflow="theirs"' in text and not re.search(r"^perdure_\w+ ", text, re.MULTILINE)
+    reader = {"authorization": f"Bearer {await served.key_of(Role.READ)}"}
+    text = (await served.client.get("/metrics", headers=reader)).text
+    assert "perdure_claims_total 0.0" in text and "theirs" not in text
 
 
 async def test_open_metrics_need_no_key(database: str) -> None:

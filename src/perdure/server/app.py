@@ -148,7 +148,7 @@ class App:
         """Start the engine. Raises `BadRequest` when others could reach a server that is not meant for them."""
         try:
             await self.engine.start()
-            project_id = await self.engine.projects.default()
+            self.services.default_project_id = project_id = await self.engine.projects.default()
             made = await self.engine.projects.keys(project_id)
             check_exposure(self.settings, [(key.id, key.development) for key in made])
         except Exception as error:

@@ -1,8 +1,9 @@
 """The metrics page: what the engine counted and what the database says, in Prometheus' words.
 
 Nothing here is on the way of a request. The engine keeps plain numbers (`engine.stats`, the store's group counters);
-this module names them when somebody asks. With a key the page shows that key's project: other projects' workflow and
-queue names are none of its business. The process-wide numbers carry no names; everyone who may look sees them.
+this module names them when a scraper asks. With a key the page shows that key's project. The numbers of the process as
+a whole tell what all projects do, so only operators see them: keys and members of the default project, the first of the
+store, whose keys are made by who has the store.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -51,20 +52,15 @@ class _Page(Collector):
         return self._metrics
 
 
-async def exposition(engine: "Engine", project_id: str | None, pulse: "Pulse", streams: int, connections: int) -> str:
-    """The page. Without a project it shows all of them."""
+async def exposition(
+    engine: "Engine", project_id: str | None, pulse: "Pulse", streams: int, connections: int, *, process: bool = True
+) -> str:
+    """The page. Without a project it shows all of them; with `process` also the process as a whole."""
     counts = await engine.store.scan(looks.counts())
     metrics = [*_executions(engine, counts["phases"], project_id), *_queues(engine, counts["queued"], project_id)]
-    metrics.extend(_engine(engine))
-    metrics.append(
-        _gauge("loop_lag_seconds", "How late the event loop was, at worst in ten seconds", pulse.lag_seconds)
-    )
-    metrics.append(_gauge("store_writable", "1 while the store takes writes", 0 if pulse.problem else 1))
-    metrics.append(
-        _gauge("hints_up", "1 while hints of other servers of the database arrive", int(engine.store.hints_up))
-    )
-    metrics.append(_gauge("streams_open", "Open server-sent event streams", streams))
-    metrics.append(_gauge("connections_open", "Open HTTP connections", connections))
+    if process:
+        metrics.extend(_engine(engine))
+        metrics.extend(_server(engine, pulse, streams, connections))
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Page(metrics))
     return generate_latest(registry).decode()
@@ -127,6 +123,14 @@ def _engine(engine: "Engine") -> Iterator[Metric]:
     yield _gauge("old_snapshots", "Snapshots of the database that others have held for minutes", stats.old_snapshots)
     yield _gauge("timer_lag_seconds", "How late the latest due timers were woken", stats.timer_lag_seconds)
     yield _gauge("schedule_lag_seconds", "How late the latest due schedules were fired", stats.schedule_lag_seconds)
+
+
+def _server(engine: "Engine", pulse: "Pulse", streams: int, connections: int) -> Iterator[Metric]:
+    yield _gauge("loop_lag_seconds", "How late the event loop was, at worst in ten seconds", pulse.lag_seconds)
+    yield _gauge("store_writable", "1 while the store takes writes", 0 if pulse.problem else 1)
+    yield _gauge("hints_up", "1 while hints of other servers of the database arrive", int(engine.store.hints_up))
+    yield _gauge("streams_open", "Open server-sent event streams", streams)
+    yield _gauge("connections_open", "Open HTTP connections", connections)
 
 
 def _gauge(name: str, note: str, value: float) -> Metric:

@@ -82,6 +82,8 @@ class Services:
         self.drain = Drain()
         self.sign_ins = SignIns(gate.cookies)
         self.tails = Tails(engine)
+        self.default_project_id = ""
+        """The operators' project: its keys and members see the server as a whole."""
         self.key_names: dict[str, str] = {}
         """How keys are named in what is kept, by their ids; names do not change."""
         self.wrong_passwords = Failures(settings.auth_failures_max, time.monotonic, "wrong passwords")

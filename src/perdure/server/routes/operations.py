@@ -47,7 +47,10 @@ async def ready(call: Call) -> ReadyResponse:
 
 @routes.get("/metrics", role=None, media_type=metrics.CONTENT_TYPE)
 async def show_metrics(call: Call) -> Text:
-    """Prometheus metrics. With a key: of its project; without one where the setting `metrics_open` allows it."""
+    """Prometheus metrics. With a key: of its project, and of the process as a whole with a key of the default project.
+
+    Without a key, of all projects, where the setting `metrics_open` allows it.
+    """
     project_id: str | None = None
     if not call.settings.metrics_open:
         named = call.header(b"x-project-id")
@@ -56,7 +59,12 @@ async def show_metrics(call: Call) -> Text:
         project_id = principal.project_id
     services = call.services
     page = await metrics.exposition(
-        call.engine, project_id, services.pulse, services.slots.total, services.connections()
+        call.engine,
+        project_id,
+        services.pulse,
+        services.slots.total,
+        services.connections(),
+        process=project_id in (None, services.default_project_id),
     )
     return Text(page, metrics.CONTENT_TYPE)
 
