@@ -230,10 +230,10 @@ async def test_a_body_is_counted_while_it_comes() -> None:
         return {"type": "http.request", "body": b"x" * 10, "more_body": True}
 
     with pytest.raises(PerdureError, match="more than 100 bytes"):
-        await read_body(receive, {}, 100)
+        await read_body(receive, {}, 100, lambda size: None)
     assert asked == 11
     with pytest.raises(PerdureError, match="more than 100 bytes"):
-        await read_body(receive, {b"content-length": b"101"}, 100)
+        await read_body(receive, {b"content-length": b"101"}, 100, lambda size: None)
     assert asked == 11
 
 

@@ -58,6 +58,9 @@ class Connection(HttpToolsProtocol):
         self._stuck_since = NEVER
         self._stuck_bytes = 0
         self._peer_left = False
+        self._lingers = False
+        """The last answer went out before the request's body was here: what still comes of it is dropped until the peer
+        closes. Closed at once, the system would reset the connection, and the peer might never see the answer."""
         self._running: RequestResponseCycle | None = None
         """The request that is being answered; those behind it wait."""
         self.workers: dict[str, int] = {}
@@ -81,6 +84,9 @@ class Connection(HttpToolsProtocol):
         self.watched.add(self)
 
     def on_response_complete(self) -> None:
+        if self._lingers:
+            self.flow.resume_reading()
+            return
         if self.pipeline or self.transport.is_closing():
             super().on_response_complete()
             return
@@ -91,7 +97,7 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self.idle.pop(self, None)
-        if self._refusal is not None:
+        if self._refusal is not None or self._lingers:
             return
         if self._in_headers:
             # The parser keeps an unfinished header to itself, however long it gets.
@@ -191,7 +197,8 @@ class Connection(HttpToolsProtocol):
         self.transport.write(b"".join(parts))
         self.watched.add(self)
         cycle.message_event.set()
-        if closes:
+        self._lingers = closes and cycle.more_body
+        if closes and not cycle.more_body:
             self.transport.close()
         cycle.on_response()
 
@@ -237,8 +244,8 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
         elif now > self._deadline and not self.transport.is_closing():
             self._deadline = NEVER
-            if self.scope is None:
-                self.transport.close()  # it never said a word
+            if self.scope is None or self._lingers:
+                self.transport.close()  # it never said a word, or it has its answer
             elif self._in_headers:
                 self._refuse(RequestTimeout(f"The headers did not arrive within {self.settings.header_seconds:g} s."))
             else:

@@ -5,6 +5,7 @@ from typing import Final, get_origin
 
 from msgspec import Struct
 
+from perdure.server.bodies import VALUES
 from perdure.server.cookies import COOKIE
 from perdure.server.problems import Reply
 from perdure.server.routing import Caller, Route, Text
@@ -180,6 +181,8 @@ def _responses(route: Route, schemas: Schemas) -> Json:
     problem = {"application/json": {"schema": {"$ref": REF + "ErrorResponse"}}}
     for status in _statuses(route):
         responses[str(status)] = {"description": _PROBLEMS[status], "content": problem}
+    if "413" in responses and route.body_bytes_max < VALUES:
+        responses["413"]["description"] += f": more than {route.body_bytes_max:,} bytes"
     responses["500"] = {"description": "Server fault", "content": problem}
     return responses
 

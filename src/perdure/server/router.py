@@ -138,8 +138,12 @@ class Router:
         if route.role is not None:
             await call.identify(route.role, path_values, alone=route.caller is Caller.EITHER)
         elif route.caller is Caller.USER:
-            call.principal = await services.gate.user(headers, call.address, safe=route.safe)
-        result = await route.answer(call, path_values)
+            await call.identify_user()
+        try:
+            result = await route.answer(call, path_values)
+        finally:
+            if call.held is not None:
+                call.held.release()
         if (isinstance(result, Struct) and type(result) not in (Text, Reply)) or isinstance(result, list):
             body = _encode(result)
             return Reply(200, body, json_headers(len(body), call.extra))

@@ -15,7 +15,7 @@ import inspect
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
-from typing import Any, Final, Literal, get_type_hints
+from typing import Any, Final, Literal, TypeVar, get_type_hints
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -25,8 +25,9 @@ from starlette.types import Receive, Scope
 from perdure.engine.engine import Engine
 from perdure.engine.executions import checked_id
 from perdure.server.auth import Failures, Gate, check_role
-from perdure.server.bodies import read_body, read_bytes
+from perdure.server.bodies import USUAL, read_body, read_bytes
 from perdure.server.connections import EXTENSION, Connection
+from perdure.server.in_flight import InFlight, Share
 from perdure.server.problems import (
     Header,
     shape_problem,
@@ -44,6 +45,7 @@ from perdure.wire.errors import (
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 Handler = Callable[..., Awaitable[object]]
+S = TypeVar("S", bound=Struct)
 
 QUERY_FIELDS_MAX: Final = 100
 
@@ -89,6 +91,7 @@ class Services:
         self.wrong_passwords = Failures(settings.auth_failures_max, time.monotonic, "wrong passwords")
         self.comments = Comments(settings.stream_comment_seconds)
         self.slots = Slots(settings.streams_max, settings.streams_per_key_max)
+        self.in_flight = InFlight(settings.in_flight_bytes_max, settings.in_flight_per_address_bytes_max)
         self.connections: Callable[[], int] = lambda: 0
         self.openapi_json: Callable[[], str] = str
         self.docs_html: Callable[[], str] = str
@@ -122,7 +125,19 @@ class Services:
 class Call:
     """One request, as its handler sees it."""
 
-    __slots__ = ("_receive", "_scope", "body", "extra", "headers", "principal", "project_id", "route", "services")
+    __slots__ = (
+        "_receive",
+        "_scope",
+        "body",
+        "extra",
+        "headers",
+        "held",
+        "known",
+        "principal",
+        "project_id",
+        "route",
+        "services",
+    )
 
     def __init__(
         self, services: Services, route: "Route", scope: Scope, receive: Receive, headers: Mapping[bytes, bytes]
@@ -134,6 +149,10 @@ class Call:
         self.extra: tuple[Header, ...] = ()
         """Headers that the answer has besides those of every answer."""
         self.principal: Principal | None = None
+        self.known = False
+        """Whether the caller has shown a key, a session or a signed link."""
+        self.held: Share | None = None
+        """What of its body the server holds."""
         self.project_id = ""
         self._scope = scope
         self._receive = receive
@@ -195,7 +214,17 @@ class Call:
 
     async def read_body(self, content_type: bytes, bytes_max: int) -> bytes:
         """The body of a route that takes no JSON: of this type, and at most so long."""
-        return await read_body(self._receive, self.headers, bytes_max, content_type)
+        return await read_body(self._receive, self.headers, bytes_max, self._hold(), content_type)
+
+    async def read(self, kind: type[S]) -> S:
+        """The body of a route whose handler finds out first who calls. Raises what is wrong with the body."""
+        body = await self.route.read(self)
+        assert isinstance(body, kind)
+        return body
+
+    def _hold(self) -> Callable[[int], None]:
+        self.held = held = Share(self.services.in_flight, self.address, known=self.known)
+        return held.add
 
     async def identify(self, role: Role, path_values: tuple[str, ...] = (), *, alone: bool = False) -> Principal:
         """Who calls: a key, or a user in the project that they name, of this role; `alone` needs no project of a user.
@@ -210,8 +239,14 @@ class Call:
             for project_id in named:
                 gate.check_project(principal, project_id)
         self.principal = principal
+        self.known = True
         self.project_id = principal.project_id
         return principal
+
+    async def identify_user(self) -> None:
+        """Which user calls, without a project. Raises what `Gate.user` does."""
+        self.principal = await self.services.gate.user(self.headers, self.address, safe=self.route.safe)
+        self.known = True
 
     def _projects_named(self, path_values: tuple[str, ...]) -> list[str]:
         """The projects that a request names, in its path and its headers, and in the query where no key tells it."""
@@ -239,7 +274,7 @@ class Call:
 
     async def raw_body(self) -> bytes:
         """The body of a route that has none in the table, whatever it is. Raises `TooLarge`."""
-        return await read_bytes(self._receive, self.headers, self.settings.request_bytes_max)
+        return await read_bytes(self._receive, self.headers, self.route.bytes_max(self.settings), self._hold())
 
     def check_project(self, project_id: str | None) -> None:
         """A request may repeat its project, in the query or the body. Raises `NotFound` for another."""
@@ -264,6 +299,8 @@ class Route:
         headers: tuple[str, ...],
         media_type: str,
         raw_body: tuple[str, ...] = (),
+        body: type[Struct] | None = None,
+        body_bytes_max: int = USUAL,
         asks: bool = False,
         rest: bool = False,
         paged: bool = False,
@@ -289,6 +326,7 @@ class Route:
         self.media_type = media_type
         self.raw_body = raw_body
         """The forms of a body that the handler reads for itself."""
+        self.body_bytes_max = body_bytes_max
         self.asks = asks
         """Whether its handler finds out itself who calls: a key, or something that stands in for one."""
         self.name = handler.__name__
@@ -296,7 +334,9 @@ class Route:
         types = get_type_hints(handler, include_extras=True)
         self.path_names = tuple(part[1:-1] for part in path.split("/") if part.startswith("{"))
         self.project_at = self.path_names.index("project_id") if "project_id" in self.path_names else None
-        self.body_type: type[Struct] | None = types.get("body")
+        self.body_type: type[Struct] | None = body or types.get("body")
+        self._reads = "body" in types
+        """Whether the body is read before the handler is called; otherwise the handler does it (`Call.read`)."""
         self.query_type: type[Struct] | None = types.get("query")
         self.reply_type: Any = types["return"]
         parameters = list(inspect.signature(handler).parameters)[1:]
@@ -311,15 +351,25 @@ class Route:
         values: tuple[object, ...] = path_values
         if self.query_type is not None:
             values = (*values, self.decode_query(call._scope["query_string"]))
-        if self._decode is not None:
-            call.body = body = await read_body(call._receive, call.headers, call.settings.request_bytes_max)
-            try:
-                if not body.isascii():
-                    body.decode()  # fields that nobody knows are skipped unread
-                values = (*values, self._decode(body))
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                raise undecodable(body, error) from None
+        if self._reads:
+            values = (*values, await self.read(call))
         return await self.handler(call, *values)
+
+    def bytes_max(self, settings: Settings) -> int:
+        """The largest body it takes."""
+        return min(self.body_bytes_max, settings.request_bytes_max)
+
+    async def read(self, call: Call) -> Struct:
+        """The body as its struct. Raises what is wrong with it."""
+        assert self._decode is not None
+        call.body = body = await read_body(call._receive, call.headers, self.bytes_max(call.settings), call._hold())
+        try:
+            if not body.isascii():
+                body.decode()  # fields that nobody knows are skipped unread
+            decoded: Struct = self._decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise undecodable(body, error) from None
+        return decoded
 
     def decode_query(self, query_string: bytes) -> Struct:
         """The query as its struct. Raises `BadRequest` with the name of the parameter."""
@@ -377,13 +427,16 @@ class Routes:
         headers: tuple[str, ...] = (),
         media_type: str = "application/json",
         raw_body: tuple[str, ...] = (),
+        body: type[Struct] | None = None,
+        body_bytes_max: int = USUAL,
         asks: bool = False,
         rest: bool = False,
         paged: bool = False,
         acts: bool = False,
     ) -> Callable[[Handler], Handler]:
         """A row of the table. Who may call it follows from its role, where `caller` does not say otherwise. `rest`: the
-        last name in the path takes slashes, too: all that is left, or all before one part that is spelled out."""
+        last name in the path takes slashes, too: all that is left, or all before one part that is spelled out. `body`:
+        what the handler reads by `Call.read`, once it knows who calls."""
 
         def add(handler: Handler) -> Handler:
             self.all.append(
@@ -399,6 +452,8 @@ class Routes:
                     headers=headers,
                     media_type=media_type,
                     raw_body=raw_body,
+                    body=body,
+                    body_bytes_max=body_bytes_max,
                     asks=asks,
                     rest=rest,
                     paged=paged,
@@ -446,6 +501,8 @@ class Routes:
         contract: bool = False,
         idempotent: bool = False,
         headers: tuple[str, ...] = (),
+        body: type[Struct] | None = None,
+        body_bytes_max: int = USUAL,
         asks: bool = False,
         rest: bool = False,
     ) -> Callable[[Handler], Handler]:
@@ -457,6 +514,8 @@ class Routes:
             contract=contract,
             idempotent=idempotent,
             headers=headers,
+            body=body,
+            body_bytes_max=body_bytes_max,
             asks=asks,
             rest=rest,
         )

@@ -55,7 +55,11 @@ class Settings(EngineSettings, frozen=True, kw_only=True):
     """`json` (one object a line) or `text`."""
 
     request_bytes_max: Bytes = 32 << 20
-    """The largest body of a request."""
+    """The largest body of a request that carries values. All others may have 1 MiB, and sign-ins 16 KiB."""
+    in_flight_bytes_max: Bytes = 256 << 20
+    """The bodies of all requests that are not answered yet. Callers without a key share one eighth of it."""
+    in_flight_per_address_bytes_max: Bytes = 128 << 20
+    """The same for the requests of one address."""
     url_bytes_max: Bytes = 16 << 10
     """The longest address of a request."""
     header_bytes_max: Bytes = 64 << 10

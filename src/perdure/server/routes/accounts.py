@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from perdure.engine.accounts import SignedIn
+from perdure.server.bodies import SMALL
 from perdure.server.routing import Call, Caller, Routes
 from perdure.wire.accounts import INVITATION_PATH, email_of
 from perdure.wire.errors import BadValue, EmailTaken, Forbidden, Unauthorized
@@ -27,7 +28,7 @@ known e-mail from an unknown one, whose password is not hashed then."""
 routes = Routes("Auth")
 
 
-@routes.post("/api/v1/auth/signup", role=None, contract=True)
+@routes.post("/api/v1/auth/signup", role=None, contract=True, body_bytes_max=SMALL)
 async def signup(call: Call, body: SignUpRequest) -> AuthResponse:
     """Make a user and sign in.
 
@@ -47,7 +48,7 @@ async def signup(call: Call, body: SignUpRequest) -> AuthResponse:
     return _answer(call, "User created", signed_in)
 
 
-@routes.post("/api/v1/auth/signin", role=None, contract=True)
+@routes.post("/api/v1/auth/signin", role=None, contract=True, body_bytes_max=SMALL)
 async def signin(call: Call, body: SignInRequest) -> AuthResponse:
     """Sign in with a password."""
     call.services.gate.check_page(call.headers, told=False)
@@ -87,7 +88,7 @@ async def get_me(call: Call) -> UserOut:
     return user_out(await call.engine.accounts.user(_user(call)))
 
 
-@routes.route("PUT", "/api/v1/auth/me", role=None, caller=Caller.USER, contract=True)
+@routes.route("PUT", "/api/v1/auth/me", role=None, caller=Caller.USER, contract=True, body_bytes_max=SMALL)
 async def update_me(call: Call, body: UpdateMeRequest) -> UserOut:
     """Change my names."""
     changed = await call.engine.accounts.change_user(
@@ -96,7 +97,7 @@ async def update_me(call: Call, body: UpdateMeRequest) -> UserOut:
     return user_out(changed)
 
 
-@routes.post("/api/v1/auth/password", role=None, caller=Caller.USER)
+@routes.post("/api/v1/auth/password", role=None, caller=Caller.USER, body_bytes_max=SMALL)
 async def change_password(call: Call, body: ChangePasswordRequest) -> AuthResponse:
     """Change my password. All my sessions end; this one goes on with a new cookie."""
     user_id = _user(call)

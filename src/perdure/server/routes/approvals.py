@@ -5,6 +5,7 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
+from perdure.server.bodies import VALUES
 from perdure.server.routing import Call, Routes
 from perdure.wire.access import Principal, Role
 from perdure.wire.approvals import How
@@ -64,15 +65,22 @@ async def get_approval(call: Call, execution_id: str, step_key: str, query: Appr
     return approval_response(execution_id.lower(), step_key, phase, question)
 
 
-@routes.post("/api/v1/approvals/{execution_id}/{step_key}/submit", role=None, contract=True, asks=True, rest=True)
-async def submit_approval(
-    call: Call, execution_id: str, step_key: str, query: ApprovalQuery, body: SubmitApprovalRequest
-) -> SubmitApprovalResponse:
+@routes.post(
+    "/api/v1/approvals/{execution_id}/{step_key}/submit",
+    role=None,
+    contract=True,
+    body=SubmitApprovalRequest,
+    body_bytes_max=VALUES,
+    asks=True,
+    rest=True,
+)
+async def submit_approval(call: Call, execution_id: str, step_key: str, query: ApprovalQuery) -> SubmitApprovalResponse:
     """Answer and resume. The first answer stands; a later one is 409, unless it is the same by the same.
 
     Needs a key that may write, or a signed link (`?link=`).
     """
     asker = await asker_of(call, execution_id, step_key, query.link, Role.WRITE)
+    body = await call.read(SubmitApprovalRequest)
     said = await call.engine.approvals.answer(
         asker.project_id,
         execution_id,
@@ -108,6 +116,7 @@ async def asker_of(call: Call, execution_id: str, step_key: str, link: str | Non
 async def link_asker(call: Call, execution_id: str, step_key: str, token: str) -> Asker:
     """Whom a link was made for. Raises Unauthorized."""
     link = await call.engine.approvals.read_link(token, execution_id, step_key)
+    call.known = True
     return Asker(link.project_id, link.name, How.LINK, link.question_id)
 
 

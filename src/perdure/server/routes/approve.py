@@ -8,6 +8,7 @@ from msgspec import Raw, Struct
 from perdure.server import approval_page
 from perdure.server.approval_form import form_of, read_answer
 from perdure.server.auth import check_role
+from perdure.server.bodies import SMALL
 from perdure.server.problems import Header, Reply
 from perdure.server.routes.accounts import end_session, session_seconds, sign_in_with_password
 from perdure.server.routes.approvals import Asker, link_asker, name_of
@@ -60,7 +61,7 @@ async def answer_on_page(call: Call, execution_id: str, step_key: str, query: Ap
     try:
         call.services.gate.check_page(call.headers, told=True)
         asker, _ = await _look(call, execution_id, step_key, query.link)
-        sent = await read_form(call)
+        sent = await read_form(call, FORM_BYTES_MAX)
         # Others of the run may have asked under the same key since then.
         shown = asker.question_id or sent.get("question", [""])[0]
         question = await _question(call, asker, execution_id, step_key, shown)
@@ -99,7 +100,7 @@ async def sign_in_with_key(call: Call) -> Reply:
     page that asked for it."""
     try:
         call.services.gate.check_page(call.headers, told=True)
-        sent = await read_form(call)
+        sent = await read_form(call, SMALL)
         path = _local(sent.get("next", ["/"])[0])
         if "link" in sent:
             return _see_other(path, (_link_session(call, sent["link"][0]),))
@@ -162,6 +163,7 @@ async def _look(call: Call, execution_id: str, step_key: str, link: str | None) 
     else:
         principal = await _signed_in(call, execution_id)
         check_role(principal, Role.WRITE)
+        call.known = True
         asker = Asker(principal.project_id, await name_of(call, principal), How.PAGE)
     return asker, await _question(call, asker, execution_id, step_key, asker.question_id)
 
@@ -200,9 +202,9 @@ def _has_session(call: Call, asker: Asker) -> bool:
     return asker.how is How.PAGE and call.services.gate.anyone is None
 
 
-async def read_form(call: Call) -> dict[str, list[str]]:
+async def read_form(call: Call, bytes_max: int) -> dict[str, list[str]]:
     """The fields that a browser sent. Raises BadRequest, TooLarge, UnsupportedMediaType."""
-    body = await call.read_body(b"application/x-www-form-urlencoded", FORM_BYTES_MAX)
+    body = await call.read_body(b"application/x-www-form-urlencoded", bytes_max)
     try:
         pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=FORM_FIELDS_MAX, errors="strict")
     except ValueError as error:

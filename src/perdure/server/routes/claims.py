@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from perdure.server.bodies import VALUES
 from perdure.server.routing import Call, Routes
 from perdure.wire.errors import BadRequest
 from perdure.wire.requests import (
@@ -24,7 +25,7 @@ HEADERS: Final = (VERSION_HEADER,)
 routes = Routes("Workers")
 
 
-@routes.post("/worker/v1/register", headers=HEADERS)
+@routes.post("/worker/v1/register", headers=HEADERS, body_bytes_max=VALUES)
 async def register(call: Call, body: RegisterRequest) -> RegisterReply:
     """Open a registration, or open the same one again."""
     check_version(call)
@@ -43,7 +44,7 @@ async def claim(call: Call, body: ClaimRequest) -> ClaimReply:
     return reply
 
 
-@routes.post("/worker/v1/report", headers=HEADERS)
+@routes.post("/worker/v1/report", headers=HEADERS, body_bytes_max=VALUES)
 async def report(call: Call, body: ReportRequest) -> ReportReply:
     """Bring what piled up in a worker; each item has its own answer."""
     check_version(call)

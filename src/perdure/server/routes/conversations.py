@@ -2,6 +2,7 @@
 
 from msgspec import Struct
 
+from perdure.server.bodies import VALUES
 from perdure.server.routes.executions import idempotency
 from perdure.server.routing import Call, Routes
 from perdure.wire.public import DONE, Done, Int64, rfc3339
@@ -38,7 +39,7 @@ async def get_conversation_history(call: Call, conversation_id: str, query: Hist
     )
 
 
-@routes.post("/internal/conversation/{conversation_id}/add", contract=True, idempotent=True)
+@routes.post("/internal/conversation/{conversation_id}/add", contract=True, idempotent=True, body_bytes_max=VALUES)
 async def add_conversation_message(call: Call, conversation_id: str, body: AddMessageRequest) -> Done:
     """Append a message; the newest are kept: as many as it says, at most 10,000 of each agent."""
     await call.engine.conversations.add(

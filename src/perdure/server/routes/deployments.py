@@ -1,7 +1,10 @@
 """Deployments: what push workers register of them, and how they are looked at."""
 
+from typing import Final
+
 from msgspec import Struct, structs
 
+from perdure.server.bodies import USUAL
 from perdure.server.routes.executions import page_limit
 from perdure.server.routes.workflows import workflow_type
 from perdure.server.routing import Call, Routes
@@ -18,6 +21,9 @@ from perdure.wire.public_deployments import (
 from perdure.wire.requests import QueueSpec
 
 routes = Routes("Deployments")
+
+QUEUES_BYTES_MAX: Final = 4 * USUAL
+"""Room for as many queues as one request may name, with long names."""
 
 
 class DeploymentsQuery(Struct, frozen=True):
@@ -87,7 +93,7 @@ async def register_deployment_workflow(call: Call, deployment_id: str, body: Reg
     return DONE
 
 
-@routes.post("/api/v1/workers/queues", contract=True)
+@routes.post("/api/v1/workers/queues", contract=True, body_bytes_max=QUEUES_BYTES_MAX)
 async def register_queues(call: Call, body: RegisterQueuesRequest) -> Done:
     """Make queues, or change how many run at once for each concurrency key."""
     queues = [QueueSpec(queue.name, queue.concurrency_limit) for queue in body.queues]

@@ -11,6 +11,7 @@ from msgspec import Struct
 from uuid_utils import UUID, uuid7
 
 from perdure.engine.executions import checked_id
+from perdure.server.bodies import VALUES
 from perdure.server.routes.approvals import name_of
 from perdure.server.routing import Call, Routes
 from perdure.server.streams import PIECE_BYTES, EventStream, frame
@@ -67,7 +68,7 @@ routes = Routes("Executions")
 # --- start ---------------------------------------------------------------------------------------------------------
 
 
-@routes.post("/api/v1/workflows/{workflow_id}/run", contract=True, idempotent=True)
+@routes.post("/api/v1/workflows/{workflow_id}/run", contract=True, idempotent=True, body_bytes_max=VALUES)
 async def submit_workflow(call: Call, workflow_id: str, body: SubmitWorkflowRequest) -> SubmitWorkflowResponse:
     """Start one execution."""
     item = _item(workflow_id, body, body.deployment_id, body.session_id, body.user_id)
@@ -93,7 +94,7 @@ async def submit_workflow(call: Call, workflow_id: str, body: SubmitWorkflowRequ
     return _submitted(_or_raise(answers[0]))
 
 
-@routes.post("/api/v1/workflows/batch_run", contract=True, idempotent=True)
+@routes.post("/api/v1/workflows/batch_run", contract=True, idempotent=True, body_bytes_max=VALUES)
 async def submit_workflows(call: Call, body: SubmitWorkflowsRequest) -> SubmitWorkflowsResponse:
     """Start several executions in one transaction: all or none, under one batch id."""
     if not body.workflows:
@@ -127,7 +128,7 @@ async def submit_workflows(call: Call, body: SubmitWorkflowsRequest) -> SubmitWo
     return SubmitWorkflowsResponse([_submitted(answer) for answer in answers])
 
 
-@routes.post("/api/v1/executions", idempotent=True)
+@routes.post("/api/v1/executions", idempotent=True, body_bytes_max=VALUES)
 async def start_executions(call: Call, body: StartManyRequest) -> StartReply:
     """Start many independent executions; each item has its own answer."""
     _check_count(body.items, "body.items")
@@ -460,7 +461,7 @@ async def cancel_execution(call: Call, execution_id: str) -> CancelExecutionResp
     return CancelExecutionResponse(execution.id, STATUS[execution.phase].value, rfc3339(at_us))
 
 
-@routes.post("/api/v1/executions/{execution_id}/resume/{step_key}")
+@routes.post("/api/v1/executions/{execution_id}/resume/{step_key}", body_bytes_max=VALUES)
 async def resume_execution(call: Call, execution_id: str, step_key: str, body: ResumeRequest) -> ResumeResponse:
     """Answer a suspended step, now or before it asks.
 

@@ -2,6 +2,7 @@
 
 from msgspec import Struct
 
+from perdure.server.bodies import VALUES
 from perdure.server.routing import Call, Routes
 from perdure.wire.access import Role
 from perdure.wire.public import DONE, Done
@@ -21,14 +22,14 @@ from perdure.wire.public_push import (
 routes = Routes("Push workers")
 
 
-@routes.post("/internal/executions/{execution_id}/complete", contract=True)
+@routes.post("/internal/executions/{execution_id}/complete", contract=True, body_bytes_max=VALUES)
 async def complete_execution(call: Call, execution_id: str, body: CompleteRequest) -> Done:
     """End an execution with its result. 409: the worker does not hold it any more, and has to stop."""
     await call.engine.push.complete(call.project_id, execution_id, body)
     return DONE
 
 
-@routes.post("/internal/executions/{execution_id}/fail", contract=True)
+@routes.post("/internal/executions/{execution_id}/fail", contract=True, body_bytes_max=VALUES)
 async def fail_execution(call: Call, execution_id: str, body: FailRequest) -> Done:
     """Tell that an execution's code failed: it is tried again, twice at most, unless `retryable` is false."""
     await call.engine.push.fail(call.project_id, execution_id, body)
@@ -59,7 +60,7 @@ async def put_otel_span_id(call: Call, execution_id: str, body: SpanIdRequest) -
     return DONE
 
 
-@routes.post("/internal/executions/{execution_id}/steps", contract=True)
+@routes.post("/internal/executions/{execution_id}/steps", contract=True, body_bytes_max=VALUES)
 async def save_step(call: Call, execution_id: str, body: SaveStepRequest) -> Done:
     """Record a step's outcome; the first one stands."""
     await call.engine.push.save_step(call.project_id, execution_id, body)

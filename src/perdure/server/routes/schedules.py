@@ -3,6 +3,7 @@
 from msgspec import Struct
 
 from perdure.engine.schedules import LIST_MAX
+from perdure.server.bodies import VALUES
 from perdure.server.routes.executions import idempotency, page_limit
 from perdure.server.routing import Call, Routes
 from perdure.wire.access import Role
@@ -24,7 +25,7 @@ from perdure.wire.requests import ScheduleChange, ScheduleSpec
 routes = Routes("Schedules")
 
 
-@routes.post("/api/v1/schedules", contract=True, idempotent=True)
+@routes.post("/api/v1/schedules", contract=True, idempotent=True, body_bytes_max=VALUES)
 async def create_schedule(call: Call, body: CreateScheduleRequest) -> CreateScheduleResponse:
     """Make or replace a schedule.
 
@@ -95,7 +96,7 @@ async def get_schedule(call: Call, schedule_id: str) -> ScheduleResponse:
     return schedule_response(await call.engine.schedules.get(call.project_id, schedule_id))
 
 
-@routes.route("PATCH", "/api/v1/schedules/{schedule_id}", role=Role.WRITE)
+@routes.route("PATCH", "/api/v1/schedules/{schedule_id}", role=Role.WRITE, body_bytes_max=VALUES)
 async def change_schedule(call: Call, schedule_id: str, body: ScheduleChange) -> ScheduleResponse:
     """Change, pause or resume a schedule; what is left out stays.
 

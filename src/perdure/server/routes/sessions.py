@@ -5,6 +5,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from perdure.server.bodies import VALUES
 from perdure.server.routing import Call, Routes
 from perdure.store.verbs.sessions import RunFilters
 from perdure.wire.access import Role
@@ -72,7 +73,14 @@ async def get_session_memory(call: Call, session_id: str) -> SessionMemoryRespon
     return SessionMemoryResponse(found.messages, found.version, found.summary)
 
 
-@routes.route("PUT", "/internal/session/{session_id}/memory", role=Role.WRITE, contract=True, headers=("If-Match",))
+@routes.route(
+    "PUT",
+    "/internal/session/{session_id}/memory",
+    role=Role.WRITE,
+    contract=True,
+    headers=("If-Match",),
+    body_bytes_max=VALUES,
+)
 async def put_session_memory(call: Call, session_id: str, body: PutSessionMemoryRequest) -> PutSessionMemoryResponse:
     """Replace what an agent remembers of a session.
 

@@ -7,6 +7,7 @@ from typing import Final
 from msgspec import Struct
 
 from perdure.server import otlp
+from perdure.server.bodies import VALUES
 from perdure.server.problems import Reply, json_headers
 from perdure.server.routing import Call, Routes
 from perdure.store.verbs.trace_looks import TraceFilters, TraceRoot
@@ -35,7 +36,7 @@ AT_ONCE_SECONDS: Final = 0.01
 routes = Routes("Traces")
 
 
-@routes.post("/internal/spans/batch", contract=True)
+@routes.post("/internal/spans/batch", contract=True, body_bytes_max=VALUES)
 async def put_spans(call: Call, body: SpansRequest) -> SpansResponse:
     """Keep spans. Each is judged alone, and one that comes again takes the place of the first.
 
@@ -61,7 +62,14 @@ async def put_spans(call: Call, body: SpansRequest) -> SpansResponse:
     return SpansResponse(len(body.spans) - len(rejected), rejected)
 
 
-@routes.route("POST", "/v1/traces", role=Role.WRITE, headers=("Content-Encoding",), raw_body=(otlp.PROTOBUF, otlp.JSON))
+@routes.route(
+    "POST",
+    "/v1/traces",
+    role=Role.WRITE,
+    headers=("Content-Encoding",),
+    raw_body=(otlp.PROTOBUF, otlp.JSON),
+    body_bytes_max=otlp.REQUEST_BYTES_MAX,
+)
 async def export_traces(call: Call) -> Reply:
     """Take spans in OpenTelemetry's protocol (OTLP over HTTP).
 
@@ -69,7 +77,7 @@ async def export_traces(call: Call) -> Reply:
     form and says how many spans were rejected. At most 8 MiB, unpacked.
     """
     kind = otlp.media_type(call.headers.get(b"content-type"))
-    bytes_max = min(otlp.REQUEST_BYTES_MAX, call.settings.request_bytes_max)
+    bytes_max = call.route.bytes_max(call.settings)
     body = otlp.plain(await call.raw_body(), call.headers.get(b"content-encoding"), bytes_max)
     spans: list[Span] = []
     rejected, complaint = 0, ""

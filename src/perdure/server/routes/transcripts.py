@@ -2,6 +2,7 @@
 
 from msgspec import Struct
 
+from perdure.server.bodies import VALUES
 from perdure.server.routes.executions import idempotency
 from perdure.server.routing import Call, Routes
 from perdure.wire.public import Position
@@ -25,7 +26,7 @@ async def get_transcript(call: Call, session_id: str, query: TranscriptQuery) ->
     )
 
 
-@routes.post("/internal/session/{session_id}/transcript", idempotent=True)
+@routes.post("/internal/session/{session_id}/transcript", idempotent=True, body_bytes_max=VALUES)
 async def append_messages(call: Call, session_id: str, body: AppendMessagesRequest) -> AppendMessagesResponse:
     """Add messages to the end of a session's transcript. 409: `version` is not the newest any more."""
     version = await call.engine.transcripts.append(

@@ -1,0 +1,96 @@
+"""Bodies in flight: how many bytes of request bodies the server holds at a time."""
+
+from functools import lru_cache
+from typing import Final
+
+from perdure.server.auth import _network
+from perdure.wire.errors import TooManyRequests, Unavailable
+
+STRANGERS_PART: Final = 8
+"""Callers without a key share one eighth of the limit."""
+RESERVED_PART: Final = 4
+"""One quarter of each limit is for small bodies, so that large ones do not keep beats and claims out."""
+LIGHT_BYTES: Final = 64 << 10
+"""The largest of these small bodies."""
+
+
+class InFlight:
+    """The bytes of all bodies in flight, with the share of each address and of callers without a key.
+
+    A body counts from its first byte until its request is answered. A body that is the only one is never refused: it
+    would be refused again at each try.
+    """
+
+    def __init__(self, bytes_max: int, per_address_bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._per_address_bytes_max = per_address_bytes_max
+        self._strangers_bytes_max = bytes_max // STRANGERS_PART
+        self._by_owner: dict[str, int] = {}
+        self.bytes = 0
+        self.strangers_bytes = 0
+
+    def add(self, share: "Share", size: int) -> None:
+        """Count `size` bytes more. Raises `TooManyRequests` or `Unavailable`, and counts nothing then."""
+        own = share.bytes
+        light = own + size <= LIGHT_BYTES
+        total = self.bytes + size
+        if total > _limit(self._bytes_max, light) and self.bytes > own:
+            raise Unavailable(f"The bodies of other requests take {self.bytes:,} bytes already; try again later.")
+        of_owner = self._by_owner.get(share.owner, 0) + size
+        limit = _limit(self._per_address_bytes_max, light)
+        if of_owner > limit and of_owner - size > own:
+            raise TooManyRequests(
+                f"The bodies of requests from this address take more than {limit:,} bytes; wait until some of these "
+                "requests are answered."
+            )
+        if not share.known:
+            strangers = self.strangers_bytes + size
+            if strangers > self._strangers_bytes_max and strangers - size > own:
+                raise TooManyRequests(
+                    f"The bodies of requests without a key take more than {self._strangers_bytes_max:,} bytes; try "
+                    "again later."
+                )
+            self.strangers_bytes = strangers
+        self.bytes = total
+        self._by_owner[share.owner] = of_owner
+        share.bytes = own + size
+
+    def release(self, share: "Share") -> None:
+        """The request of this share is answered."""
+        self.bytes -= share.bytes
+        if not share.known:
+            self.strangers_bytes -= share.bytes
+        left = self._by_owner.pop(share.owner, 0) - share.bytes
+        if left > 0:
+            self._by_owner[share.owner] = left
+        share.bytes = 0
+
+
+class Share:
+    """The bytes in flight of one request. `known`: the caller has shown a key, a session or a signed link."""
+
+    __slots__ = ("_in_flight", "bytes", "known", "owner")
+
+    def __init__(self, in_flight: InFlight, address: str, *, known: bool) -> None:
+        self._in_flight = in_flight
+        self.owner = _owner(address)
+        self.known = known
+        self.bytes = 0
+
+    def add(self, size: int) -> None:
+        """A part of the body came. Raises `TooManyRequests` or `Unavailable`."""
+        self._in_flight.add(self, size)
+
+    def release(self) -> None:
+        """The request is answered."""
+        self._in_flight.release(self)
+
+
+def _limit(bytes_max: int, light: bool) -> int:
+    return bytes_max if light else bytes_max - bytes_max // RESERVED_PART
+
+
+@lru_cache(maxsize=1_000)
+def _owner(address: str) -> str:
+    """The addresses of an IPv6 network are one owner."""
+    return _network(address)

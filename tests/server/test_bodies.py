@@ -1,0 +1,198 @@
+"""Bodies of requests: the limit of each route, and how much of them a server holds at a time."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from tests.server.requests import ROUTES, UNKNOWN, name_of, operation_of
+from tests.server.serving import Served, serving
+from tests.server.test_limits import RUN, Wire, error_of, wire
+
+from perdure.server.bodies import SMALL, USUAL, VALUES
+from perdure.server.in_flight import LIGHT_BYTES, InFlight, Share
+from perdure.server.routing import Caller
+from perdure.wire.errors import TooManyRequests, Unavailable
+
+MIB = 1 << 20
+SIGN_IN = "/api/v1/auth/signin"
+LINKS = f"/api/v1/approvals/{UNKNOWN}/k/links"
+SUBMIT = f"/api/v1/approvals/{UNKNOWN}/k/submit"
+
+
+async def until_held(served: Served, size: int) -> None:
+    await served.until(lambda: served.app.services.in_flight.bytes == size)
+
+
+# --- limits of routes ----------------------------------------------------------------------------------------------
+
+
+def test_a_body_that_is_read_before_the_caller_is_known_is_small() -> None:
+    for route in ROUTES:
+        if route.caller is Caller.ANYONE and route._reads:
+            assert route.body_bytes_max == SMALL, name_of(route)
+
+
+def test_only_routes_that_take_values_of_users_have_no_limit_of_their_own() -> None:
+    large = {name_of(route) for route in ROUTES if route.body_bytes_max == VALUES}
+    assert large == {
+        "POST /api/v1/workflows/{workflow_id}/run",
+        "POST /api/v1/workflows/batch_run",
+        "POST /api/v1/executions",
+        "POST /api/v1/executions/{execution_id}/resume/{step_key}",
+        "POST /api/v1/approvals/{execution_id}/{step_key}/submit",
+        "POST /api/v1/events/publish",
+        "POST /api/v1/schedules",
+        "PATCH /api/v1/schedules/{schedule_id}",
+        "PUT /internal/session/{session_id}/memory",
+        "POST /internal/session/{session_id}/transcript",
+        "POST /internal/conversation/{conversation_id}/add",
+        "POST /internal/spans/batch",
+        "POST /internal/executions/{execution_id}/complete",
+        "POST /internal/executions/{execution_id}/fail",
+        "POST /internal/executions/{execution_id}/steps",
+        "POST /worker/v1/register",
+        "POST /worker/v1/report",
+    }
+
+
+def test_the_document_names_the_limit_of_each_body() -> None:
+    for route in ROUTES:
+        if route.body_type is not None and route.body_bytes_max < VALUES:
+            told = operation_of(route)["responses"]["413"]["description"]
+            assert f"{route.body_bytes_max:,} bytes" in told, name_of(route)
+
+
+@pytest.mark.parametrize(("path", "limit"), [(SIGN_IN, SMALL), ("/sign-in", SMALL), (LINKS, USUAL)])
+async def test_a_body_beyond_its_routes_limit_is_refused_unread(served: Served, path: str, limit: int) -> None:
+    form = ("Content-Type: application/x-www-form-urlencoded",) if path == "/sign-in" else ()
+    async with wire(served) as line:
+        await line.send(line.head("POST", path, f"Content-Length: {limit + 1}", *form))
+        status, _, body = await line.reply()
+        assert status == 413 and f"{limit:,} bytes" in body.decode()
+
+
+@pytest.mark.parametrize(("path", "limit"), [(SIGN_IN, SMALL), (LINKS, USUAL)])
+async def test_a_chunked_body_is_refused_once_it_is_beyond_the_limit(served: Served, path: str, limit: int) -> None:
+    async with wire(served) as line:
+        await line.send(line.head("POST", path, "Transfer-Encoding: chunked"))
+        piece = b"%x\r\n%b\r\n" % (limit // 4, b" " * (limit // 4))
+        for _ in range(5):
+            await line.send(piece)
+        status, _, body = await line.reply()
+        assert (status, error_of(body)) == (413, "TOO_LARGE") and f"{limit:,} bytes" in body.decode()
+    await until_held(served, 0)
+
+
+async def test_a_caller_that_sends_a_body_beyond_the_limit_whole_still_gets_the_answer(served: Served) -> None:
+    async with wire(served) as line:
+        await line.send(line.head("POST", SIGN_IN, f"Content-Length: {16 * MIB}"))
+        await line.send(b" " * (16 * MIB))
+        assert (await line.reply())[0] == 413
+
+
+async def test_the_setting_is_the_limit_of_routes_that_take_values(database: str) -> None:
+    async with serving(database, request_bytes_max=3 * MIB) as served:
+        fine = await served.client.post(RUN, json={"accept_early": True, "payload": "x" * 2 * MIB})
+        assert fine.status_code == 200
+        refused = await served.client.post(RUN, json={"accept_early": True, "payload": "x" * 3 * MIB})
+        assert refused.status_code == 413 and f"{3 * MIB:,} bytes" in refused.json()["error"]
+
+
+@pytest.mark.parametrize("path", [SUBMIT, RUN, LINKS, "/api/v1/auth/password"])
+async def test_who_calls_is_found_out_before_the_body_is_read(served: Served, path: str) -> None:
+    async with wire(served) as line:
+        line.key = "sk_00000000_" + "0" * 32
+        await line.send(line.head("POST", path, "Content-Length: 100", "Expect: 100-continue"))
+        assert (await line.reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 401")
+
+
+# --- bytes in flight -----------------------------------------------------------------------------------------------
+
+
+async def halves(stack: AsyncExitStack, served: Served, count: int, path: str, sent: int, key: str = "") -> list[Wire]:
+    """Callers that send so much of a body and stop."""
+    lines = []
+    for _ in range(count):
+        line = await stack.enter_async_context(wire(served))
+        line.key = key or line.key
+        await line.send(line.head("POST", path, f"Content-Length: {sent + 1}") + b" " * sent)
+        lines.append(line)
+    return lines
+
+
+async def test_callers_without_a_key_hold_little(served: Served) -> None:
+    in_flight = served.app.services.in_flight
+    async with AsyncExitStack() as stack:
+        lines = await halves(stack, served, 40, SIGN_IN, 31 * MIB, "sk_none")
+        assert {(await line.reply())[0] for line in lines} == {413}
+        assert in_flight.bytes == 0
+        await halves(stack, served, 40, SIGN_IN, SMALL - 1)
+        await until_held(served, 40 * (SMALL - 1))
+        assert in_flight.strangers_bytes == in_flight.bytes
+    await until_held(served, 0)
+    assert in_flight.strangers_bytes == 0 and not in_flight._by_owner
+
+
+async def test_callers_without_a_key_have_a_share_of_all(database: str) -> None:
+    async with serving(database, in_flight_bytes_max=10 * 8 * SMALL) as served, AsyncExitStack() as stack:
+        await halves(stack, served, 10, SIGN_IN, SMALL - 1)
+        await until_held(served, 10 * (SMALL - 1))
+        [late] = await halves(stack, served, 1, SIGN_IN, SMALL - 1)
+        status, headers, body = await late.reply()
+        assert (status, error_of(body), headers["retry-after"]) == (429, "TOO_MANY_REQUESTS", "1")
+        known = await served.client.post(RUN, json={"accept_early": True, "payload": "x" * SMALL})
+        assert known.status_code == 200
+
+
+async def test_an_address_holds_no_more_than_its_share_and_small_bodies_still_pass(database: str) -> None:
+    limits: dict[str, Any] = {"in_flight_bytes_max": 64 * MIB, "in_flight_per_address_bytes_max": 8 * MIB}
+    async with serving(database, **limits) as served, AsyncExitStack() as stack:
+        lines = await halves(stack, served, 40, RUN, MIB)
+        answers = [asyncio.create_task(line.reply()) for line in lines]
+        await served.until(lambda: sum(answer.done() for answer in answers) == 34)
+        assert {answer.result()[0] for answer in answers if answer.done()} == {429}
+        assert served.app.services.in_flight.bytes <= 6 * MIB  # a quarter of 8 MiB is for small bodies
+        small = await served.client.post(RUN, json={"accept_early": True, "payload": "x" * 1_000})
+        assert small.status_code == 200
+        for answer in answers:
+            answer.cancel()
+    async with asyncio.timeout(60):
+        await until_held(served, 0)
+
+
+async def test_a_slow_body_gives_its_bytes_back_when_its_time_is_over(database: str) -> None:
+    async with serving(database, body_seconds=0.3) as served, AsyncExitStack() as stack:
+        [line] = await halves(stack, served, 1, RUN, MIB)
+        await until_held(served, MIB)
+        assert (await line.reply())[0] == 408
+        await until_held(served, 0)
+
+
+def test_all_addresses_share_one_limit() -> None:
+    in_flight = InFlight(8 * MIB, 8 * MIB)
+    for n in range(6):
+        Share(in_flight, f"192.0.2.{n}", known=True).add(MIB)
+    large = Share(in_flight, "192.0.2.9", known=True)
+    with pytest.raises(Unavailable, match="6,291,456 bytes"):
+        large.add(MIB)
+    Share(in_flight, "192.0.2.9", known=True).add(LIGHT_BYTES)
+    assert in_flight.bytes == 6 * MIB + LIGHT_BYTES
+
+
+def test_a_body_that_is_alone_is_taken_whatever_its_size() -> None:
+    in_flight = InFlight(2 * MIB, MIB)
+    share = Share(in_flight, "192.0.2.1", known=False)
+    for _ in range(32):
+        share.add(MIB)
+    assert (in_flight.bytes, in_flight.strangers_bytes) == (32 * MIB, 32 * MIB)
+    share.release()
+    assert (in_flight.bytes, in_flight.strangers_bytes) == (0, 0)
+
+
+def test_the_addresses_of_a_network_share_its_limit() -> None:
+    in_flight = InFlight(64 * MIB, 4 * MIB)
+    Share(in_flight, "2001:db8::1", known=True).add(3 * MIB)
+    with pytest.raises(TooManyRequests, match="3,145,728"):
+        Share(in_flight, "2001:db8::2", known=True).add(MIB)
+    Share(in_flight, "2001:db8:0:1::1", known=True).add(MIB)
