@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeGuard, TypeVar, Unpack, get_origin
 
 from pydantic_ai.agent import AbstractAgent, Agent
-from pydantic_ai.capabilities import AbstractCapability
+from pydantic_ai.capabilities import AbstractCapability, ModelFallback
 from pydantic_ai.durable_exec import external_event_scope, replay_scope
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models import Model, infer_model
@@ -25,7 +25,7 @@ from perdure.agents.durability import PerdureDurability
 from perdure.agents.failures import AskedAgain
 from perdure.agents.guards import InputGuard, OutputGuard, OutputGuards, guarded_prompt
 from perdure.agents.inputs import AgentPayload, Prompt, as_input, make_input
-from perdure.agents.limits import Limits
+from perdure.agents.limits import Waits
 from perdure.agents.names import as_tool_name, part, prefix_of
 from perdure.agents.options import DurableOptions, WorkflowOptions
 from perdure.agents.outputs import check_apart, output_hint, schema_name
@@ -105,11 +105,12 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         self.agent = agent
         self._overrides = Overrides(agent)
         self._deps = deps
-        self._models = dict(models or {})
+        self._given_capabilities = tuple(capabilities)
+        self._models = {**self._fallback_models(), **(models or {})}
         self._budget = budget
         self._own_hooks = tuple(hooks)
         # The last to come before a call, so that nothing is reserved for one that is not made.
-        self._hooks = (*hooks, Spending(budget, price), Limits())
+        self._hooks = (*hooks, Spending(budget, price))
         self._usage_limits = usage_limits
         self._input_guards = tuple(input_guards)
         self._bounds: dict[str, Any] = {
@@ -287,7 +288,8 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
     ) -> Any:
         given = as_input(payload)
         deps = self._given_deps(ctx) if given.deps is None else given.dependencies(self.agent.deps_type)
-        run = AgentRun(ctx, self.name, self._hooks, self._own_hooks, given, prefix)
+        has_error_hooks = self._has_error_hooks()
+        run = AgentRun(ctx, self.name, self._hooks, self._own_hooks, given, prefix, has_error_hooks=has_error_hooks)
         conversation = None if prefix else await Conversation.begin(run, self._compaction, self._summarizer())
         history, capabilities = given.messages(), self._capabilities
         if conversation is not None:
@@ -295,6 +297,8 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
                 return conversation.output(self._output_hint)
             history = conversation.history if history is None else history
             capabilities = [*capabilities, self._delivered]
+        if has_error_hooks:
+            capabilities = [*capabilities, Waits()]
         prompt = given.prompt()
         if self._input_guards:
             prompt = await guarded_prompt(run, self._input_guards, prompt)
@@ -312,6 +316,24 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
             encode(result.output, self._output_hint, where="result")  # else the run fails, and such a run adds nothing
             await conversation.end(result.new_messages())
         return result.output
+
+    def _fallback_models(self) -> dict[str, Model]:
+        """The models of `ModelFallback`, under names of ours: a step finds its model by a name."""
+        found: list[Model] = []
+
+        def look(capability: AbstractCapability[Any]) -> None:
+            if isinstance(capability, ModelFallback):
+                found.extend(one for one in capability.models if isinstance(one, Model))
+
+        for one in (self.agent.root_capability, *self._given_capabilities):
+            one.apply(look)
+        return {f"perdure.fallback.{number}": model for number, model in enumerate(found, 1)}
+
+    def _has_error_hooks(self) -> bool:
+        """Whether a capability of the program handles failed requests to the model. Asked at each run: hooks may be
+        added to one at any time."""
+        given = (self.agent.root_capability, *self._given_capabilities)
+        return any(one._has_on_model_request_error for one in given)  # the library has no other way to ask for it
 
     def _summarizer(self) -> Model | str | None:
         """The model that shortens conversations; one that is named is looked up as the agent's own is."""

@@ -30,13 +30,12 @@ from pydantic_ai.tools import RunContext
 from pydantic_ai.usage import RunUsage
 
 from perdure.agents.calls import Call, hooked
-from perdure.agents.failures import is_transient
 from perdure.agents.guards import InputGuard, Tripped, guarded_prompt
 from perdure.agents.history import History, json_of
 from perdure.agents.inputs import AgentPayload, Prompt, as_input
+from perdure.agents.limits import admitted_request, failed_request, is_tried_again
 from perdure.agents.runs import AgentRun, current_run
 from perdure.agents.steps import JsonCodec
-from perdure.sdk.budgets import admitted
 from perdure.sdk.errors import BudgetExceeded, StepFailed
 from perdure.sdk.payloads.values import decode
 from perdure.sdk.transcripts import (
@@ -219,15 +218,20 @@ async def _summarized(run: AgentRun, messages: Sequence[ModelMessage], model: Mo
             return said.response
 
         call = Call("model", asked.model_name, run.ctx.execution_id, run.agent_name, context, request=request)
-        return _CODEC.dump(ModelResponse, await hooked(run.hooks, call, made))
+        try:
+            return _CODEC.dump(ModelResponse, await hooked(run.hooks, call, made))
+        except Exception as error:
+            raise failed_request(error, run, None)  # noqa: B904  # it has its cause
 
-    recorded = await admitted(
-        run.ctx,
-        lambda: run.ctx.step(
-            SUMMARY_STEP, summary, key=run.keys.again(SUMMARY_STEP), retry=SUMMARY_RETRY, retry_if=is_transient
-        ),
-        apart=True,
-    )
+    try:
+        recorded = await admitted_request(
+            run,
+            lambda: run.ctx.step(
+                SUMMARY_STEP, summary, key=run.keys.again(SUMMARY_STEP), retry=SUMMARY_RETRY, retry_if=is_tried_again
+            ),
+        )
+    finally:
+        run.refusals = 0
     return summary_text(recorded)
 
 

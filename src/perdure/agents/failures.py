@@ -1,7 +1,5 @@
-"""Which failures of a model or of a toolset's server are worth another try, and how a recorded one comes back as what
-it was."""
+"""Which failures of a model or of a toolset's server are worth another try."""
 
-import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -20,16 +18,6 @@ its own, and none needs to be installed."""
 _MCP_TRANSIENT: Final = frozenset({-32000, -32001, -32603, 408})
 """Codes of MCP: the connection is closed, the request timed out (-32001; 408 of older clients), or the server failed.
 The last is all that its client says of a status such as 503."""
-_HTTP: Final = re.compile(r"status_code: (\d{3}), model_name: (.*?), body: (.*)", re.DOTALL)
-_PLAIN: Final = {
-    kind.__name__: kind
-    for kind in (
-        exceptions.UnexpectedModelBehavior,
-        exceptions.ContentFilterError,
-        exceptions.UsageLimitExceeded,
-        exceptions.UserError,
-    )
-}
 
 
 def each_failure(error: BaseException) -> Iterator[BaseException]:
@@ -75,31 +63,11 @@ def _number(error: BaseException, part: str, name: str) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def recorded_failure(failure: StepFailed, model_name: str) -> Exception:
-    """The exception of a model's step as the library raises it, so that its fallbacks and hooks know it.
-
-    Journals hold words, never objects: what no hook needs to tell apart stays a StepFailed.
-    """
-    error: Exception | None = None
-    if (http := _HTTP.match(failure.message)) is not None:
-        error = exceptions.ModelHTTPError(int(http[1]), http[2], http[3])
-    elif failure.type in _PLAIN:
-        error = _PLAIN[failure.type](failure.message)
-    else:
-        kind = getattr(exceptions, failure.type, None)
-        if isinstance(kind, type) and issubclass(kind, exceptions.ModelAPIError):
-            error = exceptions.ModelAPIError(model_name, failure.message)
-    if error is None:
-        return failure
-    error.__cause__ = failure
-    return error
-
-
 class AskedAgain(AbstractCapability[Any]):
     """Has the model asked again when a hook of its call raised `ModelRetry`.
 
-    Here, and not in `recorded_failure`: of a model that streams the library takes that word from this method alone.
-    Only agents with hooks have it, since with it streams are opened in another way, which takes its time.
+    Here, and not where the step's failure is raised: of a model that streams the library takes that word from this
+    method alone. Only agents with hooks have it, since with it streams are opened in another way, which takes its time.
     """
 
     async def on_model_request_error(

@@ -26,6 +26,8 @@ class AgentRun:
         own_hooks: Sequence[CallHook],
         given: AgentInput,
         prefix: str = "",
+        *,
+        has_error_hooks: bool = False,
     ) -> None:
         self.ctx = ctx
         self.agent_name = agent_name
@@ -34,6 +36,10 @@ class AgentRun:
         """Those that the program gave, without ours, which look at models only."""
         self.given = given
         """What it was started with."""
+        self.has_error_hooks = has_error_hooks
+        """Whether the program does something about failed requests to the model: it comes before our waits."""
+        self.refusals = 0
+        """How often the run has waited for the provider in the request that it is making."""
         self.keys = Keys(prefix)
         self.id = f"{ctx.execution_id}/{prefix}".rstrip("/")
         """The run's id among messages: the execution's, unless the agent runs inside another workflow."""

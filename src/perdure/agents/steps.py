@@ -43,13 +43,13 @@ from pydantic_ai.usage import RunUsage
 
 from perdure.agents.budgets import ended_by, last_words
 from perdure.agents.calls import Call, hooked
-from perdure.agents.failures import is_out_of_reach, is_transient, recorded_failure
-from perdure.agents.limits import patient
+from perdure.agents.failures import is_out_of_reach
+from perdure.agents.limits import admitted_request, failed_request, is_tried_again, patient
+from perdure.agents.model_errors import recorded_failure
 from perdure.agents.names import StepName, step_name
 from perdure.agents.outcomes import signal_of
 from perdure.agents.runs import AgentRun, current_run
 from perdure.agents.streaming import emit_answer
-from perdure.sdk.budgets import admitted
 from perdure.sdk.errors import BudgetExceeded, Fatal, StepFailed
 from perdure.sdk.steps import ONCE, Retry, StepCall, as_policy, step_result
 from perdure.wire.records import Kind
@@ -177,9 +177,9 @@ class _Bound(BoundDurableOperation[ParamsT, WireT, ResultT], Generic[ParamsT, Wi
         if operation.config_role != "model":
             return operation.result_codec.load(_taken_apart(await self._step(params, run, named, options), params))
         try:
-            recorded = await admitted(run.ctx, lambda: self._step(params, run, named, options), apart=True)
+            recorded = await admitted_request(run, lambda: self._step(params, run, named, options))
         except StepFailed as failure:
-            raise recorded_failure(failure, getattr(operation.operation_id, "model_name", "")) from failure
+            raise recorded_failure(failure, getattr(operation.operation_id, "model_name", "")).error from failure
         except BudgetExceeded as error:
             ending = ended_by(error, params)
             if ending is None:
@@ -193,7 +193,7 @@ class _Bound(BoundDurableOperation[ParamsT, WireT, ResultT], Generic[ParamsT, Wi
         is_model = self._operation.config_role == "model"
         chosen = as_policy(options.get("retry"))
         looks = chosen is None and isinstance(self._operation.operation_id, _LOOKS)
-        body = _Body(self._operation, params, run, self._backend)
+        body = _Body(self._operation, params, run, self._backend, chosen)
         machine = run.ctx.machine
         asked = machine.new_call(
             Kind.STEP,
@@ -205,7 +205,7 @@ class _Bound(BoundDurableOperation[ParamsT, WireT, ResultT], Generic[ParamsT, Wi
                 retry=chosen or (MODEL_RETRY if is_model or looks else ONCE),
                 timeout_seconds=options.get("timeout"),
                 result_type=Raw,
-                retry_if=is_transient if is_model else is_out_of_reach if looks else None,
+                retry_if=is_tried_again if is_model else is_out_of_reach if looks else None,
             ),
             key=run.keys.of(named),
         )
@@ -222,12 +222,18 @@ class _Body(Generic[ParamsT]):
     """What runs as a step, in the worker's loop."""
 
     def __init__(
-        self, operation: DurableOperation[ParamsT, Any, Any], params: ParamsT, run: AgentRun, backend: StepBackend
+        self,
+        operation: DurableOperation[ParamsT, Any, Any],
+        params: ParamsT,
+        run: AgentRun,
+        backend: StepBackend,
+        retry: RetryPolicy | None,
     ) -> None:
         self._backend = backend
         self._operation = operation
         self._params = params
         self._run = run
+        self._retry = retry
         self._telemetry = telemetry.get_current()
         self.has_run = False
 
@@ -238,6 +244,11 @@ class _Body(Generic[ParamsT]):
         try:
             with durable_unit_scope():
                 return await self._called()
+        except Exception as error:
+            if self._operation.config_role != "model":
+                raise
+            run = self._run
+            raise failed_request(error, run, self._retry, hooks_first=run.has_error_hooks)  # noqa: B904  # has its cause
         finally:
             telemetry.detach(token)
 

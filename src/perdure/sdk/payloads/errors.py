@@ -10,6 +10,7 @@ from perdure.wire.codec import ERROR_BYTES_MAX, NAME_BYTES_MAX, check_json, scru
 from perdure.wire.errors import PerdureError
 
 DETAIL_BYTES_MAX: Final = 16 << 10
+_NOTED: Final = "_perdure_details"
 _T = TypeVar("_T")
 
 
@@ -20,7 +21,7 @@ class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str
     detail: str | None = None
     details: dict[str, object] | None = None
-    """What an error of Perdure's says to programs."""
+    """What an error of Perdure's says to programs, or what `note_details` noted on another one."""
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}" if self.message else self.type
@@ -39,12 +40,18 @@ def error_to_json(error: BaseException, *, with_detail: bool = True) -> bytes:
     return msgspec.json.encode(record)
 
 
+def note_details(error: BaseException, details: dict[str, object]) -> None:
+    """Have an error of another library recorded with these details."""
+    setattr(error, _NOTED, details)
+
+
 def _details(error: BaseException) -> dict[str, object] | None:
-    """The details of one of our errors, if they can be recorded."""
-    if not isinstance(error, PerdureError):
-        return None
+    """The details of one of our errors, or those noted on another one, if they can be recorded."""
     try:
-        details = error.details  # a user's class may have forgotten to call ours, which sets them
+        # A user's class may have forgotten to call ours, which sets them.
+        details: dict[str, object] | None = (
+            error.details if isinstance(error, PerdureError) else getattr(error, _NOTED, None)
+        )
         if not details:
             return None
         data = msgspec.json.encode(details)

@@ -1,0 +1,233 @@
+"""A model's failure in a journal: which of the library's classes it was, with its fields, and how it comes back.
+
+The journal holds a name and values. `_KINDS` alone says which class a name stands for; a class of the program's or of a
+provider's client comes back as the first class of the library that it derives from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from pydantic_ai import exceptions
+from pydantic_core import to_json
+
+from perdure.sdk.errors import RecordedError, StepFailed
+from perdure.sdk.payloads.errors import note_details
+
+FAILURE: Final = "model_error"
+"""Under this name the details of a step's error hold the failure."""
+WAIT: Final = "wait_seconds"
+"""Under this one, how long the run is to wait for a busy provider if no hook of the program does something else."""
+BODY_BYTES_MAX: Final = 4_000
+"""A longer body is cut: a provider may answer with a page of HTML."""
+_HEADERS: Final = re.compile(r"retry-after(-ms)?|x-should-retry|.*ratelimit.*|.*request-id")
+"""The response headers that are kept: others hold cookies, and nobody asks a failure for them."""
+
+_HTTP_KINDS: Final = (
+    exceptions.ModelRateLimitError,
+    exceptions.ModelQuotaExceededError,
+    exceptions.ModelOverloadedError,
+    exceptions.ModelUnavailableError,
+    exceptions.ModelServerError,
+    exceptions.ModelContextWindowExceededError,
+    exceptions.ModelAuthenticationError,
+    exceptions.ModelNotFoundError,
+    exceptions.ModelRequestRejectedError,
+)
+"""The categories of `ModelHTTPError`: such an error is one of its category as well."""
+_KINDS: Final = {
+    kind.__name__: kind
+    for kind in (
+        *_HTTP_KINDS,
+        exceptions.ModelTimeoutError,
+        exceptions.ModelConnectionError,
+        exceptions.ModelRequestTimeout,
+        exceptions.ModelHTTPError,
+        exceptions.ModelAPIError,
+        exceptions.IncompleteToolCall,
+        exceptions.OutputTokenLimitExceeded,
+        exceptions.ContentFilterError,
+        exceptions.UnexpectedModelBehavior,
+        exceptions.UsageLimitExceeded,
+        exceptions.ConcurrencyLimitExceeded,
+        exceptions.SuspendedResponseExpired,
+        exceptions.FallbackExceptionGroup,
+        exceptions.UserError,
+    )
+}
+_PLAIN: Final = {
+    kind.__name__: kind
+    for kind in (
+        exceptions.UnexpectedModelBehavior,
+        exceptions.ContentFilterError,
+        exceptions.UsageLimitExceeded,
+        exceptions.UserError,
+    )
+}
+"""What journals without fields are read for, and no others: their runs replay as they ran."""
+_HTTP: Final = re.compile(r"status_code: (\d{3}), model_name: (.*?), body: (.*)", re.DOTALL)
+
+
+class _Failure(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A failure as it is recorded. `kind` is a name of `_KINDS`, or that of any class among `exceptions`."""
+
+    kind: str
+    message: str
+    model_name: str = ""
+    status_code: int | None = None
+    body: Any = None
+    headers: dict[str, str] | None = None
+    suggested_model_id: str | None = None
+    hint: str | None = None
+    provider_error_code: str | None = None
+    provider_error_type: str | None = None
+    retry_after: float | None = None
+    in_stream: bool = False
+    phase: str | None = None
+    timeout: float | None = None
+    setting: str | None = None
+    exceptions: tuple[_Failure, ...] = ()
+
+
+class Recorded(NamedTuple):
+    """What a step's failure says of a request: the error, and how long to wait for a busy provider."""
+
+    error: Exception
+    wait_seconds: float | None
+
+
+# --- written ---------------------------------------------------------------------------------------------------------
+
+
+def note_failure(error: Exception, wait_seconds: float | None = None) -> None:
+    """Have a model's failure recorded with its class and fields. An error that is not the library's stays words."""
+    if _kind_of(error) is None:
+        return
+    details = {FAILURE: msgspec.to_builtins(_written(error, BODY_BYTES_MAX))}
+    note_details(error, details if wait_seconds is None else {**details, WAIT: wait_seconds})
+
+
+def _written(error: BaseException, body_bytes: int) -> _Failure:
+    kind = _kind_of(error)
+    if isinstance(error, exceptions.FallbackExceptionGroup):
+        share = body_bytes // len(error.exceptions)
+        return _Failure(str(kind), error.message, exceptions=tuple(_written(one, share) for one in error.exceptions))
+    if kind is None:
+        return _Failure(type(error).__name__, str(error))
+    if not isinstance(error, exceptions.ModelAPIError):
+        body = getattr(error, "body", None)
+        return _Failure(kind, getattr(error, "message", str(error)), body=_cut(body, body_bytes))
+    headers: Mapping[str, str] = getattr(error, "headers", None) or {}
+    return _Failure(
+        kind,
+        error.message,
+        model_name=error.model_name,
+        status_code=getattr(error, "status_code", None),
+        body=_cut(error.body, body_bytes),
+        headers={name: value for name, value in headers.items() if _HEADERS.fullmatch(name)} or None,
+        suggested_model_id=getattr(error, "suggested_model_id", None),
+        hint=getattr(error, "hint", None),
+        provider_error_code=error.provider_error_code,
+        provider_error_type=error.provider_error_type,
+        retry_after=error.retry_after,
+        in_stream=error.in_stream,
+        phase=getattr(error, "phase", None),
+        timeout=getattr(error, "timeout", None),
+        setting=getattr(error, "setting", None),
+    )
+
+
+def _kind_of(error: BaseException) -> str | None:
+    """The name of the class that an error comes back as; of an HTTP error, that of its category."""
+    kinds = [kind.__name__ for kind in type(error).__mro__ if _KINDS.get(kind.__name__) is kind]
+    if isinstance(error, exceptions.ModelHTTPError):
+        return next((name for name in kinds if _KINDS[name] in _HTTP_KINDS), exceptions.ModelHTTPError.__name__)
+    return kinds[0] if kinds else None
+
+
+def _cut(body: object, bytes_max: int) -> Any:
+    """A body as JSON can hold it: as it is, or the beginning of its text."""
+    data = to_json(body, fallback=str, inf_nan_mode="strings")
+    if len(data) <= bytes_max:
+        return msgspec.json.decode(data)
+    return (body if isinstance(body, str) else data.decode())[: bytes_max // 4] + "…"
+
+
+# --- read ------------------------------------------------------------------------------------------------------------
+
+
+def recorded_failure(failure: StepFailed, model_name: str) -> Recorded:
+    """The exception of a model's step as the library raises it, so that its fallbacks and hooks know it. What the
+    library does not raise stays a StepFailed."""
+    details = {} if failure.cause is None else failure.cause.details or {}
+    error: Exception | None
+    try:
+        error = _read(msgspec.convert(details[FAILURE], _Failure))
+    except (KeyError, msgspec.ValidationError):  # an error of the program's, or a journal of an older release
+        error = _from_words(failure, model_name)
+    if error is None:
+        return Recorded(failure, None)
+    error.__cause__ = failure
+    wait = details.get(WAIT)
+    return Recorded(error, float(wait) if isinstance(wait, int | float) else None)
+
+
+def _read(failure: _Failure) -> Exception:
+    kind: Any = _KINDS.get(failure.kind)
+    error: Any
+    if kind is None:
+        return RecordedError(failure.message, type=failure.kind)
+    if kind is exceptions.FallbackExceptionGroup:
+        return exceptions.FallbackExceptionGroup(failure.message, [_read(one) for one in failure.exceptions])
+    if not issubclass(kind, exceptions.ModelAPIError):
+        return _other(kind, failure)
+    common: dict[str, Any] = {
+        "body": failure.body,
+        "provider_error_code": failure.provider_error_code,
+        "provider_error_type": failure.provider_error_type,
+        "retry_after": failure.retry_after,
+        "in_stream": failure.in_stream,
+    }
+    if failure.status_code is not None:
+        error = exceptions.ModelHTTPError.for_category(
+            kind if kind in _HTTP_KINDS else None,
+            status_code=failure.status_code,
+            model_name=failure.model_name,
+            headers=failure.headers,
+            suggested_model_id=failure.suggested_model_id,
+            hint=failure.hint,
+            **common,
+        )
+    elif kind is exceptions.ModelRequestTimeout:
+        setting: Any = failure.setting or "request_timeout"
+        return exceptions.ModelRequestTimeout(failure.model_name, failure.timeout or 0.0, setting=setting)
+    elif issubclass(kind, exceptions.ModelConnectionError):
+        error = kind(failure.model_name, failure.message, phase=failure.phase, **common)
+    else:
+        error = kind(failure.model_name, failure.message, **common)
+    error.message, error.args = failure.message, (failure.message,)  # with all of the body
+    return error  # type: ignore[no-any-return]  # made of classes that are looked up
+
+
+def _other(kind: Any, failure: _Failure) -> Exception:
+    error: Exception
+    if issubclass(kind, exceptions.UnexpectedModelBehavior):
+        error = kind(failure.message, failure.body)
+    else:
+        error = kind(failure.message)
+    return error
+
+
+def _from_words(failure: StepFailed, model_name: str) -> Exception | None:
+    """The exception of a step whose record has words alone."""
+    if (http := _HTTP.match(failure.message)) is not None:
+        return exceptions.ModelHTTPError(int(http[1]), http[2], http[3])
+    if failure.type in _PLAIN:
+        return _PLAIN[failure.type](failure.message)
+    kind = getattr(exceptions, failure.type, None)
+    if isinstance(kind, type) and issubclass(kind, exceptions.ModelAPIError):
+        return exceptions.ModelAPIError(model_name, failure.message)
+    return None
