@@ -30,6 +30,7 @@ from perdure.agents.names import as_tool_name, part, prefix_of
 from perdure.agents.options import DurableOptions, WorkflowOptions
 from perdure.agents.outputs import check_apart, output_hint, schema_name
 from perdure.agents.overrides import Overrides
+from perdure.agents.plain_runs import refuse_plain_runs
 from perdure.agents.runs import AgentRun, current_run
 from perdure.agents.steps import TOOL_KEY, StepOptions
 from perdure.agents.stops import StopCondition
@@ -56,6 +57,7 @@ WATCHDOG: Final = 5
 OVERRIDDEN: Final = "perdure.overridden"
 """Under this name stands the model that the agent was given by `override`."""
 _AT_ONCE: Final = AtOnce()
+refuse_plain_runs()
 
 
 class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):

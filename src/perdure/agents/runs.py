@@ -43,6 +43,8 @@ class AgentRun:
         self.keys = Keys(prefix)
         self.id = f"{ctx.execution_id}/{prefix}".rstrip("/")
         """The run's id among messages: the execution's, unless the agent runs inside another workflow."""
+        self.has_begun = False
+        """Whether the library runs its agent: another agent's run in its code is not this one."""
         self.finishing: str | None = None
         """Why the agent is to answer now, with what it has: it gets no tools any more."""
         self.told: set[str] = set()
