@@ -1,5 +1,6 @@
-"""Toolsets of other kinds: MCP servers and toolsets that a function makes for each run."""
+"""Toolsets of other kinds: MCP servers, toolsets that a function makes for each run, those that capabilities bring."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any
@@ -11,6 +12,7 @@ from mcp import MCPError
 from mcp.server.mcpserver import MCPServer
 from mcp.types import CONNECTION_CLOSED, INTERNAL_ERROR, INVALID_PARAMS, REQUEST_TIMEOUT
 from pydantic_ai import Agent, RunContext
+from pydantic_ai.capabilities import AbstractCapability, Toolset, WebFetch, WebSearch
 from pydantic_ai.mcp import MCPToolset
 from pydantic_ai.toolsets import AbstractToolset, DynamicToolset, FunctionToolset
 from tests.agents.scripted import Script, call, crashed
@@ -166,3 +168,82 @@ async def test_a_toolset_that_is_made_for_each_run_is_listed_and_called_in_steps
     report = await crashed(durable(agent, deps="Hello"), "?")
     assert report.result == "Hello, Ann"
     assert set(calls) == {"Ann"}
+
+
+# --- toolsets that capabilities bring ------------------------------------------------------------------------------
+
+
+class Lookup(AbstractCapability[Any]):
+    """Makes its toolset anew each time it is asked, and one without an id for its other tool."""
+
+    def __init__(self, ran: list[str], id: str | None) -> None:
+        self.ran = ran
+        self.toolset_id = id
+
+    def get_toolset(self) -> FunctionToolset[Any]:
+        toolset = FunctionToolset[Any](id=self.toolset_id)
+
+        @toolset.tool_plain
+        async def look(query: str) -> str:
+            self.ran.append(query)
+            return f"found {query}"
+
+        return toolset
+
+
+def search_by(ran: list[str]) -> list[Any]:
+    async def look(query: str) -> str:
+        ran.append(query)
+        return f"found {query}"
+
+    return [
+        WebSearch(local=look),
+        WebSearch(native=False, local=look),
+        WebFetch(native=False, local=look),
+        Lookup(ran, "lookup"),
+    ]
+
+
+@pytest.mark.parametrize("of_agent", [True, False], ids=["agent", "durable"])
+@pytest.mark.parametrize("which", range(4), ids=["search", "local search", "fetch", "own"])
+async def test_tools_that_a_capability_brings_are_steps(which: int, of_agent: bool) -> None:
+    ran: list[str] = []
+    capability = search_by(ran)[which]
+    script = Script(call("look", "c1", query="it"), call("pause", "c2"), told)
+    agent = Agent(script.model, name="clerk", capabilities=[capability] if of_agent else [])
+
+    @agent.tool_plain(metadata={"perdure": False})
+    async def pause() -> str:
+        await asyncio.sleep(3_600)
+        return "an hour later"
+
+    clerk = durable(agent, capabilities=[] if of_agent else [capability])
+    async with embedded(Registry(clerk), parks=False) as p:
+        handle = await clerk.start(p, "?")
+        assert "found it" in str(await handle.result())
+        assert await keys_of(handle, Kind.STEP) == ["model:1", "tool:look:c1", "model:2", "model:3"]
+    assert ran == ["it"], "a replay has what is recorded"
+
+
+async def test_a_function_toolset_that_comes_with_the_run_needs_no_id() -> None:
+    ran: list[str] = []
+    script = Script(call("look", "c1", query="it"), told)
+    clerk = durable(Agent(script.model, name="clerk"), capabilities=[Lookup(ran, None)])
+    async with embedded(Registry(clerk), parks=False) as p:
+        assert "found it" in str(await clerk.run(p, "?"))
+    assert ran == ["it"]
+
+
+async def test_two_toolsets_of_a_run_with_the_same_id_are_refused() -> None:
+    agent = Agent(Script("never").model, name="clerk", capabilities=[Lookup([], "lookup")])
+    clerk = durable(agent, capabilities=[Toolset(FunctionToolset[Any](id="lookup"))])
+    async with embedded(Registry(clerk)) as p:
+        with pytest.raises(ExecutionFailed, match="Two toolsets of a run have the id 'lookup'"):
+            await clerk.run(p, "?")
+
+
+async def test_a_server_that_comes_with_the_run_needs_an_id(server: MCPServer) -> None:
+    clerk = durable(Agent(Script("never").model, name="clerk"), capabilities=[Toolset(MCPToolset(server))])
+    async with embedded(Registry(clerk)) as p:
+        with pytest.raises(ExecutionFailed, match="needs an `id`"):
+            await clerk.run(p, "?")

@@ -13,7 +13,7 @@ from pydantic_ai.durable_exec import (
     conversation_id_from_run_id,
     record_durable_unit,
 )
-from pydantic_ai.exceptions import ModelRetry, ToolFailed, ToolFailedError, ToolRetryError
+from pydantic_ai.exceptions import ModelRetry, ToolFailed, ToolFailedError, ToolRetryError, UserError
 from pydantic_ai.messages import (
     FunctionToolCallEvent,
     FunctionToolResultEvent,
@@ -31,7 +31,7 @@ from pydantic_ai.tools import (
     ToolDefinition,
     ToolDenied,
 )
-from pydantic_ai.toolsets import AbstractToolset
+from pydantic_ai.toolsets import AbstractToolset, FunctionToolset
 
 from perdure.agents.approvals import Questions
 from perdure.agents.code_calls import HookedCode, marked_as_code
@@ -113,12 +113,31 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
 
     def get_wrapper_toolset(self, toolset: AbstractToolset[AgentDepsT]) -> AbstractToolset[AgentDepsT] | None:
         """The toolsets of a run: those whose calls are steps, and the others as code, with the agent's hooks."""
-        wrapped = super().get_wrapper_toolset(toolset)
         run = current_run()
         if run is None:
-            return wrapped
-        marked = (wrapped or toolset).visit_and_replace(marked_as_code)
+            return super().get_wrapper_toolset(toolset)
+        leaves: dict[str, AbstractToolset[AgentDepsT]] = {}
+        wrapped = toolset.visit_and_replace(lambda leaf: self._as_steps(leaf, leaves))
+        marked = wrapped.visit_and_replace(marked_as_code)
         return HookedCode(marked) if run.own_hooks else marked
+
+    def _as_steps(
+        self, leaf: AbstractToolset[AgentDepsT], leaves: dict[str, AbstractToolset[AgentDepsT]]
+    ) -> AbstractToolset[AgentDepsT]:
+        """A toolset whose calls are steps. One that came with the run is bound here: some capabilities make a new one
+        each time they are asked. Steps need no registration before the run, so that is as good."""
+        leaf_id = leaf._explicit_id  # as the library does: an id made of a URL would change with it
+        registered = None if leaf_id is None else self._toolsets_by_id.get(leaf_id)
+        wrapped = registered if registered is not None and registered.wrapped is leaf else self._wrap_leaf_toolset(leaf)
+        if wrapped is None:
+            return leaf
+        if leaf_id is None:
+            if isinstance(leaf, FunctionToolset):
+                return wrapped  # the keys of its calls do not name it
+            raise UserError(f"{leaf.label} needs an `id`: it is part of the keys of its steps.")
+        if leaves.setdefault(leaf_id, leaf) is not leaf:
+            raise UserError(f"Two toolsets of a run have the id {leaf_id!r}: it is part of the keys of their steps.")
+        return wrapped
 
     # What bounds a run and who is asked in it are here, not in capabilities of their own: each of those costs every run
     # time at each of its hooks. This one comes after all others of its kind, so what a program answers by itself does
