@@ -3,7 +3,7 @@
 from functools import lru_cache
 from typing import Final
 
-from perdure.server.auth import _network
+from perdure.server.auth import to_network
 from perdure.wire.errors import TooManyRequests, Unavailable
 
 STRANGERS_PART: Final = 8
@@ -93,4 +93,4 @@ def _limit(bytes_max: int, light: bool) -> int:
 @lru_cache(maxsize=1_000)
 def _owner(address: str) -> str:
     """The addresses of an IPv6 network are one owner."""
-    return _network(address)
+    return to_network(address)
