@@ -16,6 +16,7 @@ from msgspec import Raw
 from tests.sdk.fake_server import Journal, advance
 
 from perdure.sdk.errors import Diverged, Misplaced
+from perdure.sdk.payloads.fingerprints import fingerprint_of_captured
 from perdure.sdk.replay.calls import Call, Effects, State
 from perdure.sdk.replay.machine import Machine
 from perdure.wire.records import Kind, fingerprint_of_timer
@@ -40,11 +41,13 @@ class Run(NamedTuple):
     """What was started although its outcome was recorded."""
 
 
-def run(code: Code, order: Sequence[str], journal: Journal | None = None, rows_max: int = 100, page: int = 100) -> Run:
-    """Run `code` with its tasks in this order over a journal, and on to its end or to so many rows."""
+def run(
+    code: Code, order: Sequence[str], journal: Journal | None = None, *, page: int = 100, strict: bool = False
+) -> Run:
+    """Run `code` with its tasks in this order over a journal, and on to its end."""
     journal = journal or Journal()
     got: Got = []
-    machine = Machine(lambda: code(machine, order, got), seed="seed")  # type: ignore[arg-type, return-value]  # async def
+    machine = Machine(lambda: code(machine, order, got), seed="seed", strict=strict)  # type: ignore[arg-type, return-value]  # async def
     known = {(row.name, row.fingerprint) for row in journal.rows if row.kind is Kind.STEP and row.fingerprint}
     rows = list(journal.rows)
     again: list[str] = []
@@ -52,7 +55,7 @@ def run(code: Code, order: Sequence[str], journal: Journal | None = None, rows_m
         for at in range(0, len(rows), page):
             effects = advance(machine, rows[at : at + page], more=at + page < len(rows))
         again += [call.key for call in effects.started if call.kind is Kind.STEP and _what(call) in known]
-        if effects.state is State.DONE or len(journal.rows) >= rows_max:
+        if effects.state is State.DONE:
             return Run(got, journal, machine, again)
         rows = [_next_row(journal, machine, effects)]
 
@@ -160,10 +163,18 @@ async def event(machine: Machine, got: Got, item: str) -> None:
     await fetch(machine, got, item)
 
 
+async def captured(machine: Machine, got: Got, item: str) -> None:
+    """A step without arguments that brings its item along."""
+    print_ = fingerprint_of_captured(lambda: item)
+    row = await machine.call(Kind.STEP, "brought", print_, None)
+    assert msgspec.json.decode(row.value) == print_
+    await two_steps(machine, got, item)
+
+
 @pytest.mark.parametrize("page", [100, 3])
 @pytest.mark.parametrize(
     "one",
-    [one_step, two_steps, same_sleep, own_sleep, own_name, kept_for_later, within_a_time, nested, event],
+    [one_step, two_steps, same_sleep, own_sleep, own_name, kept_for_later, within_a_time, nested, event, captured],
     ids=lambda one: one.__name__,
 )
 def test_tasks_in_another_order_get_their_own_outcomes(one: Any, page: int) -> None:
@@ -251,6 +262,22 @@ def test_a_loop_in_another_order_diverges() -> None:
     found = verdicts(one_after_the_other)
     assert found["diverged"] > 0
     assert found["marked"] == 0
+
+
+async def captures_and_goes_on(machine: Machine, order: Sequence[str], got: Got) -> None:
+    where = order[0]
+    await asyncio.gather(
+        machine.call(Kind.STEP, "pack", fingerprint_of_captured(lambda: where), None), one_step(machine, got, "a")
+    )
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_captured_values_may_change(strict: bool) -> None:
+    journal = run(captures_and_goes_on, ["/run/1"]).journal
+    replayed = run(captures_and_goes_on, ["/run/2"], journal, strict=strict)
+    assert replayed.machine.error is None
+    assert replayed.machine.changed_inputs is not None
+    assert replayed.machine.changed_inputs.keys == []
 
 
 async def edited(machine: Machine, order: Sequence[str], got: Got) -> None:

@@ -323,7 +323,7 @@ class Context:
         call = self.machine.new_call(
             STEP,
             name,
-            fingerprint_of_step(name, args, kwargs) if args or kwargs else None,
+            fingerprint_of_step(plan, name, args, kwargs),
             StepCall(
                 plan.fn,
                 args,

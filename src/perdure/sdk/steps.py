@@ -14,7 +14,7 @@ from msgspec import Struct
 from perdure.sdk.checks import name_of
 from perdure.sdk.errors import Evicted, Fatal, Misplaced, RecordedError, StepFailed
 from perdure.sdk.payloads.errors import error_from_json
-from perdure.sdk.payloads.fingerprints import fingerprint_of_call
+from perdure.sdk.payloads.fingerprints import fingerprint_of_call, fingerprint_of_captured
 from perdure.sdk.payloads.hints import Unannotated, hints_of
 from perdure.sdk.payloads.values import decode
 from perdure.sdk.replay.eviction import leaving
@@ -99,7 +99,7 @@ _DEFAULT: Final = StepOptions()
 class StepPlan:
     """What there is to know of a step's function, found out once."""
 
-    __slots__ = ("fn", "is_async", "name", "of", "options", "result_type")
+    __slots__ = ("captures", "fn", "is_async", "name", "of", "options", "result_type")
 
     def __init__(self, fn: Callable[..., Any]) -> None:
         self.of = fn
@@ -107,6 +107,10 @@ class StepPlan:
         self.fn = _body_of(fn)
         self.name = self.options.name or _name_of(self.fn)
         self.is_async = inspect.iscoroutinefunction(self.fn)
+        self.captures = isinstance(self.fn, functools.partial) or any(
+            getattr(self.fn, name, None) for name in ("__defaults__", "__closure__")
+        )
+        """Whether it brings values along."""
         self.result_type: Any = _result_of(self.fn)
 
 
@@ -305,9 +309,11 @@ def not_a_function(given: object) -> TypeError:
     return TypeError(f'ctx.step wants a function and its arguments, as `ctx.step("name", fn, 1, 2)`; got {what}.')
 
 
-def fingerprint_of_step(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+def fingerprint_of_step(plan: StepPlan, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
     """The hash of a step's input, if it can be encoded. Raises `TypeError` for an argument that somebody forgot to
     await: the first try of the step would use it up."""
+    if not args and not kwargs:
+        return fingerprint_of_captured(plan.fn) if plan.captures else None
     found = fingerprint_of_call(args, kwargs)
     if found is None:
         for place, value in (*enumerate(args, 1), *kwargs.items()):

@@ -53,7 +53,7 @@ from perdure.sdk.replay.failures import Failures
 from perdure.sdk.replay.handles import InnerTask
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.leftovers import LateEvents, Leftovers, same_question, taken_back_by
-from perdure.sdk.replay.places import ChangedInputs, History, What, number_of, scopes_of, swaps
+from perdure.sdk.replay.places import ChangedInputs, History, What, is_captured, number_of, scopes_of, swaps
 from perdure.wire.records import OUTCOMES, Kind, Row, fingerprint_of_timer
 
 CALLBACKS_MAX: Final = 10_000
@@ -398,19 +398,19 @@ class Machine(Asked):
 
     def _is_a_changed_input(self, row: Row, call: Call) -> bool:
         """Whether `call` is the one of `row`, only with another input, and nothing speaks for a mix-up."""
-        if call.name != (row.name or call.name) or self.strict or self._is_excused(row):
+        if call.name != (row.name or call.name):
+            return False
+        captured = is_captured(row.fingerprint) or is_captured(call.fingerprint)
+        if self._is_excused(row):
+            return captured
+        if not captured and (self.strict or self._has_a_sibling(call.key)):
             return False
         recorded: What = (call.kind, call.name, row.fingerprint)
-        asked = _what(call)
-        others = [_what(other) for other in self._calls.values()]
-        if recorded in others or self._has_a_sibling(call.key):
+        if any(_what(other) == recorded for other in self._calls.values()):
             return False
         if self.changed_inputs is None:
             self.changed_inputs = ChangedInputs()
-        elif self.changed_inputs.speak_against(asked, recorded):
-            return False
-        self.changed_inputs.add(call.key, asked, recorded, row)
-        return True
+        return self.changed_inputs.add(None if captured else call.key, _what(call), recorded, row)
 
     def _has_a_sibling(self, key: str) -> bool:
         """Whether another task runs beside the one that asks for `key`: the two may be mixed up."""

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from perdure.sdk.payloads.fingerprints import CAPTURED
 from perdure.wire.records import OUTCOMES, Kind, Row
 
 _PATH: Final = re.compile(r"(?:(?:\d+|~\w*)/)*")
@@ -124,14 +125,21 @@ class ChangedInputs:
         self.asked: set[What] = set()
         self.recorded: dict[What, Row] = {}
 
-    def add(self, key: str, asked: What, recorded: What, row: Row) -> None:
-        self.keys.append(key)
+    def add(self, key: str | None, asked: What, recorded: What, row: Row) -> bool:
+        """False if `asked` was recorded where `recorded` was asked for: then it is a mix-up. `key` is None for a change
+        that nobody need hear of."""
+        if asked in self.recorded or recorded in self.asked:
+            return False
+        if key is not None:
+            self.keys.append(key)
         self.asked.add(asked)
         self.recorded[recorded] = row
+        return True
 
-    def speak_against(self, asked: What, recorded: What) -> bool:
-        """Whether one input was recorded where the other is asked for, and the other way round."""
-        return asked in self.recorded or recorded in self.asked
+
+def is_captured(fingerprint: str | None) -> bool:
+    """Whether a fingerprint is that of captured values (`fingerprint_of_captured`), which may change by themselves."""
+    return fingerprint is not None and fingerprint.startswith(CAPTURED)
 
 
 def _split(key: str) -> tuple[list[str], str]:
