@@ -2,7 +2,9 @@
 
     uvicorn examples.fastapi_app:app
 
-A request starts an execution and may be gone before it ends; a restart of the application goes on where it was.
+A request starts an execution and may be gone before it ends; a restart of the application goes on where it was. One
+process has the file. With several (`--workers 2`) run `perdure serve` and `perdure work` instead and use
+`perdure.Client`, or let the processes share a PostgreSQL database: ORDERS_DB=postgresql://…
 """
 
 import asyncio

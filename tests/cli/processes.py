@@ -55,6 +55,27 @@ async def double(ctx: Context, numbers: list[int]) -> list[int]:
     return found
 
 
+@step
+async def unlucky() -> None:
+    raise ValueError("no luck yet")
+
+
+@registry.workflow
+async def second_luck(ctx: Context) -> str:
+    try:
+        await unlucky()
+    except Exception:
+        return "luck"
+    return "none"
+
+
+@registry.workflow
+async def changes(ctx: Context, order: int) -> int:
+    found = await body(order)
+    await ctx.wait_for_event("go")
+    return found
+
+
 @registry.workflow
 async def fails(ctx: Context) -> None:
     raise Fatal("no such luck")

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 import pytest
-from tests.cli.processes import SECONDS, House, end, serving, until_true, working
+from tests.cli.processes import APP, SECONDS, House, end, serving, until_true, working
 
 COMMANDS = (
     *("new", "dev", "run", "ls", "show", "logs", "cancel", "resume", "publish", "serve", "work"),
@@ -67,10 +67,12 @@ def test_run_with_json_prints_the_execution(busy_house: House) -> None:
     found = busy_house.json("run", "double", "--input", "[7]", "--tag", "team=blue", "--user", "ada", "--key", "seven")
     assert (found["status"], found["result"], found["user_id"]) == ("completed", [14], "ada")
     assert found["tags"] == {"team": "blue"}
-    again = busy_house.run("run", "double", "--input", "[8]", "--key", "seven", "--json")
+    again = busy_house.run("run", "double", "--input", "[7]", "--key", "seven", "--json")
     assert json.loads(again.stdout)["id"] == found["id"]
-    assert "with the key 'seven' exists already; it is shown, with its own input" in again.stderr
-    assert busy_house.run("run", "double", "--input", "[8]", "--key", "seven", "--quiet").stderr == ""
+    assert "with the key 'seven' and this input exists already; it is shown" in again.stderr
+    assert busy_house.run("run", "double", "--input", "[7]", "--key", "seven", "--quiet").stderr == ""
+    other = busy_house.run("run", "double", "--input", "[8]", "--key", "seven", code=2)
+    assert f"Key 'seven' of workflow 'double' belongs to execution {found['id']!r}" in other.stderr
     detached = busy_house.run("run", "double", "--input", "[7]", "--detach").stdout.strip()
     assert busy_house.json("show", detached)["execution"]["id"] == detached
 
@@ -155,6 +157,32 @@ def test_show_tells_the_journal_and_what_is_waited_for(busy_house: House) -> Non
     assert re.search(r"wakes at .+ \(in (2 h 0|1 h 59) min\)", busy_house.run("show", napping).stdout)
     busy_house.run("cancel", asking, listening, napping)
     assert busy_house.json("show", asking)["waits"] == []
+
+
+def test_a_run_without_the_input_that_it_needs_says_how_to_give_one(busy_house: House) -> None:
+    said = busy_house.run("run", "double", code=1).stderr
+    assert "perdure run double --input JSON" in said
+
+
+def test_show_of_what_has_completed_ends_with_no_traceback(busy_house: House) -> None:
+    again = busy_house.run("run", "second_luck", "--detach").stdout.strip()
+    until_true(lambda: busy_house.json("show", again)["execution"]["phase"] == "completed")
+    shown = busy_house.run("show", again).stdout
+    assert "no luck yet" in shown
+    assert "Traceback" not in shown
+
+
+def test_show_names_calls_whose_input_has_changed(house: House) -> None:
+    with serving(house):
+        with working(house):
+            changed = house.run("run", "changes", "--detach", "--input", "1").stdout.strip()
+            until_true(lambda: house.json("show", changed)["execution"]["phase"] == "waiting")
+        (house.folder / "app.py").write_text(APP.replace("body(order)", "body(order + 1)"))
+        with working(house):
+            house.run("publish", "go")
+            until_true(lambda: house.json("show", changed)["execution"]["phase"] == "completed")
+        shown = house.run("show", changed).stdout
+    assert "another input than the recorded one and got the recorded outcome: 'body'" in shown
 
 
 def test_show_says_what_an_agent_asks_and_how_to_answer(busy_house: House) -> None:

@@ -44,7 +44,8 @@ UrlOption = Annotated[
     str | None,
     typer.Option(
         "--url",
-        help="The server, or several of one store: URL,URL. Default: PERDURE_URL, else http://127.0.0.1:8080.",
+        help="The server, or several of one store: URL,URL. Default: PERDURE_URL, else the `perdure dev` of this "
+        "folder, else http://127.0.0.1:8080.",
         show_default=False,
     ),
 ]

@@ -55,18 +55,15 @@ async def _serve(settings: Settings) -> None:
 
 def _note(store: str) -> Path:
     """Where the `perdure dev` that has a store says which process it is, and at which address."""
-    return Path(store).with_name("dev.json")
+    return Path(store).with_name(credentials.DEV_NOTE.name)
 
 
 def _explained(error: StoreInUse, note: Path) -> PerdureError:
     """Who has the store, if it is another `perdure dev`; one that was killed may have left its note."""
-    try:
-        said = json.loads(note.read_text())
-        pid, url = int(said["pid"]), said["url"]
-        if sys.platform != "win32":  # there it would be a Ctrl-C for it
-            os.kill(pid, 0)
-    except (OSError, ValueError, KeyError, TypeError):
+    running = credentials.running_dev(note)
+    if running is None:
         return error
+    url, pid = running
     return StoreInUse(
         f"`perdure dev` runs in this folder already, as process {pid} at {url}; it takes changed code by itself. "
         f"End it (q in its terminal, or `{KILL} {pid}`), or start this one in another folder."

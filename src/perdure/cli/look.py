@@ -184,7 +184,7 @@ def show(
     if not journal and is_agent_run(rows):
         _print_conversation(execution, rows, logged)
     else:
-        _print_journal(rows, execution.created_at_us)
+        _print_journal(rows, execution)
     _print_warnings(logged)
     print_waits(id, waiting["waits"], links, children)
 
@@ -284,11 +284,12 @@ def _due(one: "Execution") -> str:
     return f"{what} at {date_time(one.due_at_us)}" + (f" (in {duration(left_us)})" if left_us > 0 else "")
 
 
-def _print_journal(rows: "list[Row]", created_at_us: int) -> None:
+def _print_journal(rows: "list[Row]", execution: "Execution") -> None:
     from rich.table import Table
     from rich.text import Text
 
     from perdure.cli.render import clock_time, duration, kind_style, outcome, subject, traceback
+    from perdure.wire.status import Phase
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("SEQ", "AT", "AFTER", "ATT", "WHAT", "KEY", "TOOK", "OUTCOME"):
@@ -300,7 +301,7 @@ def _print_journal(rows: "list[Row]", created_at_us: int) -> None:
         table.add_row(
             str(row.seq),
             clock_time(row.at_us),
-            duration(row.at_us - created_at_us),
+            duration(row.at_us - execution.created_at_us),
             str(row.attempt or ""),
             Text(row.kind.value, style=kind_style(row.kind, ok=row.ok)),
             Text(subject(row)),
@@ -309,6 +310,8 @@ def _print_journal(rows: "list[Row]", created_at_us: int) -> None:
         )
     say()
     console().print(table)
+    if execution.phase is Phase.COMPLETED:
+        return  # a failure that was made good, or caught, is no end of it
     if told := [where for row in rows if (where := traceback(row))]:
         say()
         console().print(Text(told[-1], style="dim"), soft_wrap=True)

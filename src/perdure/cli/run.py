@@ -42,8 +42,8 @@ def add_to(app: typer.Typer) -> None:
 def run(
     workflow: Annotated[str, typer.Argument(metavar="WORKFLOW", help="The workflow's name.")],
     input: Annotated[
-        str, typer.Option("--input", "-i", help="Its input: JSON, @FILE, or - for the standard input.")
-    ] = "null",
+        str | None, typer.Option("--input", "-i", help="Its input: JSON, @FILE, or - for the standard input.")
+    ] = None,
     key: Annotated[
         str | None, typer.Option("--key", "-k", help="A readable key; the same key and input give the same execution.")
     ] = None,
@@ -94,7 +94,7 @@ def run(
         on_conflict=on_conflict,
         deployment_id=deployment,
     )
-    item = msgspec.structs.replace(item, payload=Raw(parse_json(input, "--input")), accept_early=accept_early)
+    item = msgspec.structs.replace(item, payload=Raw(parse_json(input or "null", "--input")), accept_early=accept_early)
 
     id, existing = with_client(url, partial(_start, item=item))
     if existing and not quiet:
@@ -121,6 +121,8 @@ def run(
         say(_pretty(execution.result))
     elif execution.phase is Phase.FAILED:
         note(f"{execution.id} failed: {execution.error}")
+        if input is None and (execution.error or "").startswith("BadValue: input"):
+            note(f"{workflow!r} takes an input: perdure run {workflow} --input JSON")
     elif execution.phase is Phase.CANCELLED:
         note(f"{execution.id} was cancelled by {execution.cancelled_by or 'somebody'}.")
     else:

@@ -1,6 +1,9 @@
-"""Where a program finds its server and its key: arguments, the environment, then the file that `perdure dev` writes.
+"""Where a program finds its server and its key: arguments, the environment, then the files that `perdure dev` writes.
 
-The file is `~/.config/perdure/credentials.toml`, readable by its owner only, with one table per server:
+While `perdure dev` runs, `.perdure/dev.json` in its folder has the server's address. Programs that start in that folder
+or below it find the server by that.
+
+The file of keys is `~/.config/perdure/credentials.toml`, readable by its owner only, with one table per server:
 
     ["http://127.0.0.1:8080"]
     api_key = "sk_…"
@@ -12,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -23,6 +27,8 @@ from perdure.wire.errors import BadRequest
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 URL_VARIABLE: Final = "PERDURE_URL"
 KEY_VARIABLE: Final = "PERDURE_API_KEY"
+DEV_NOTE: Final = Path(".perdure") / "dev.json"
+"""What `perdure dev` writes into its folder while it runs: its process and its address."""
 
 
 class Access(NamedTuple):
@@ -35,9 +41,9 @@ class Access(NamedTuple):
 def find(
     url: str | Sequence[str] | None = None, api_key: str | None = None, *, environ: Mapping[str, str] | None = None
 ) -> Access:
-    """What was given, completed from the environment and from the file. Several servers: a list, or commas."""
+    """What was given, completed from the environment and from the files. Several servers: a list, or commas."""
     environ = os.environ if environ is None else environ
-    given = url or environ.get(URL_VARIABLE) or DEFAULT_URL
+    given = url or environ.get(URL_VARIABLE) or dev_server() or DEFAULT_URL
     urls = tuple(
         part.strip().rstrip("/") for part in (given.split(",") if isinstance(given, str) else given) if part.strip()
     )
@@ -50,8 +56,30 @@ def find(
     return Access(urls, key or None)
 
 
+def dev_server() -> str | None:
+    """The address of the `perdure dev` that runs in this folder or in one above it."""
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:  # the folder is gone
+        return None
+    found = (running_dev(folder / DEV_NOTE) for folder in (here, *here.parents))
+    return next((url for url, _ in filter(None, found)), None)
+
+
+def running_dev(note: Path) -> tuple[str, int] | None:
+    """The address and the process that a note of `perdure dev` names, if that process runs."""
+    try:
+        said = json.loads(note.read_text(encoding="utf-8"))
+        url, pid = str(said["url"]), int(said["pid"])
+        if sys.platform != "win32":  # there it would be a Ctrl-C for it
+            os.kill(pid, 0)
+    except (OSError, ValueError, KeyError, TypeError):  # there is none, or one that was killed has left it
+        return None
+    return url, pid
+
+
 def path() -> Path:
-    """The file of this user."""
+    """The file of keys of this user."""
     return Path.home() / ".config" / "perdure" / "credentials.toml"
 
 

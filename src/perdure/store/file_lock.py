@@ -122,8 +122,8 @@ def _inode(path: str) -> tuple[int, int]:
 def _in_use(path: str, pid: int | None) -> StoreInUse:
     who = "this process" if pid == os.getpid() else "another process" if pid is None else f"another process ({pid})"
     return StoreInUse(
-        f"{path!r} is open in {who}. One server per SQLite file: stop the other one, talk to it over HTTP, or use "
-        "PostgreSQL."
+        f"{path!r} is open in {who}. An SQLite file belongs to one process: stop the other one, let it serve this one "
+        "over HTTP (`perdure serve`, `perdure.Client`), or use PostgreSQL, which several processes share."
     )
 
 
