@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import itertools
+import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -9,14 +11,17 @@ import pytest
 from tests.embedded.house import House, reaches, until
 
 from perdure.sdk.context import Context
+from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed, StepFailed
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.machine import Machine
 from perdure.sdk.runner import Runner
 from perdure.sdk.tries import Tries
 from perdure.sdk.workflow import Registry
+from perdure.wire.retry import RetryPolicy
 from perdure.wire.status import Phase
 
 PARTS = (Runner, Tries, Machine, InnerLoop, Context)
+TWICE = RetryPolicy(max_attempts=2, initial_seconds=0.0)
 
 
 @pytest.fixture
@@ -66,22 +71,22 @@ async def test_what_has_ended_leaves_nothing_to_the_collector(house: House, no_c
         await until(lambda: there() == before)
 
 
-async def sleeps_together(ctx: Context) -> None:
-    await asyncio.gather(ctx.sleep(0.02), ctx.sleep(0.03))
+async def sleeps_together(ctx: Context, seconds: float = 0.02) -> None:
+    await asyncio.gather(ctx.sleep(seconds), ctx.sleep(1.5 * seconds))
 
 
-async def sleeps_in_a_group(ctx: Context) -> None:
+async def sleeps_in_a_group(ctx: Context, seconds: float = 0.02) -> None:
     async with asyncio.TaskGroup() as group:
-        group.create_task(ctx.sleep(0.02))
-        group.create_task(ctx.sleep(0.03))
+        group.create_task(ctx.sleep(seconds))
+        group.create_task(ctx.sleep(1.5 * seconds))
 
 
-async def waits_for_a_task(ctx: Context) -> None:
-    await asyncio.create_task(ctx.sleep(0.02))
+async def waits_for_a_task(ctx: Context, seconds: float = 0.02) -> None:
+    await asyncio.create_task(ctx.sleep(seconds))
 
 
-async def waits_for_an_older_task(ctx: Context) -> None:
-    older = asyncio.create_task(ctx.sleep(0.02))
+async def waits_for_an_older_task(ctx: Context, seconds: float = 0.02) -> None:
+    older = asyncio.create_task(ctx.sleep(seconds))
 
     async def younger() -> None:
         await older
@@ -89,7 +94,10 @@ async def waits_for_an_older_task(ctx: Context) -> None:
     await asyncio.create_task(younger())
 
 
-@pytest.mark.parametrize("wait", [sleeps_together, sleeps_in_a_group, waits_for_a_task, waits_for_an_older_task])
+WAITS = (sleeps_together, sleeps_in_a_group, waits_for_a_task, waits_for_an_older_task)
+
+
+@pytest.mark.parametrize("wait", WAITS)
 async def test_what_is_let_go_while_it_waits_leaves_nothing_either(
     house: House, wait: Callable[[Context], Awaitable[None]], no_collector: None
 ) -> None:
@@ -104,6 +112,152 @@ async def test_what_is_let_go_while_it_waits_leaves_nothing_either(
         before = there()
         assert await (await p.start(waiting)).result() == 7
         await until(lambda: there() == before)
+
+
+async def fails() -> None:
+    raise ValueError("of a step")
+
+
+def fails_in_a_thread() -> None:
+    raise ValueError("of a thread")
+
+
+async def keeps_its_error() -> None:
+    try:
+        await fails()
+    except ValueError as error:
+        kept = error
+    raise kept
+
+
+async def hangs() -> None:
+    await (
+        asyncio.Event().wait()
+    )  # not a sleep: asyncio keeps cancelled timers, and their context variables, for a while
+
+
+async def fails_together() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(fails())
+        group.create_task(hangs())
+
+
+async def is_too_late() -> None:
+    async with asyncio.timeout(0.001):
+        await hangs()
+
+
+async def code_of_a_step(ctx: Context, body: Callable[[], object]) -> None:
+    await ctx.step(body)
+
+
+async def code_of_a_retried_step(ctx: Context, body: Callable[[], object]) -> None:
+    await ctx.step(body, retry=TWICE)
+
+
+async def code_of_a_group(ctx: Context, body: Callable[[], object]) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(ctx.sleep(100))
+        group.create_task(code_of_a_step(ctx, body))
+
+
+async def code_of_a_time_out(ctx: Context, body: Callable[[], object]) -> None:
+    async with asyncio.timeout(0.001):
+        await asyncio.wait_for(ctx.wait_for_event("never"), 50)
+
+
+async def code_that_keeps_an_error(ctx: Context, body: Callable[[], object]) -> None:
+    me = asyncio.current_task()
+    try:
+        await asyncio.gather(ctx.step(body), ctx.sleep(100))
+    except StepFailed as error:
+        kept = error
+    raise RuntimeError(f"of {me}") from kept
+
+
+BODIES = (fails, fails_in_a_thread, keeps_its_error, fails_together, is_too_late)
+CODES = (code_of_a_step, code_of_a_retried_step, code_of_a_group, code_of_a_time_out, code_that_keeps_an_error)
+
+
+def ours() -> dict[str, int]:
+    """How many objects of the SDK's own types there are in this process."""
+    return dict(
+        Counter(type(one).__name__ for one in gc.get_objects() if str(type(one).__module__).startswith("perdure.sdk"))
+    )
+
+
+@pytest.mark.parametrize("retried", [False, True], ids=["once", "retried"])
+async def test_what_has_failed_leaves_nothing_either(house: House, retried: bool, no_collector: None) -> None:
+    app = Registry()
+
+    @app.workflow(retry=TWICE if retried else None)
+    async def failing(ctx: Context, which: tuple[int, int]) -> None:
+        await CODES[which[0]](ctx, BODIES[which[1]])
+
+    async def run_all() -> None:
+        for which in itertools.product(range(len(CODES)), range(len(BODIES))):
+            with pytest.raises(ExecutionFailed):
+                await (await p.start(failing, which)).result()
+
+    async with house.open(app) as p:
+        await run_all()  # what is made once for a function is there now
+        await until(lambda: there() == {})
+        before = ours()
+        await run_all()
+        await until(lambda: ours() == before)
+
+
+@pytest.mark.parametrize("wait", [*WAITS, "step", "step in a group", "thread"])
+async def test_what_was_cancelled_leaves_nothing_either(
+    house: House, wait: Callable[[Context, float], Awaitable[None]] | str, no_collector: None
+) -> None:
+    app = Registry()
+    began, go_on = asyncio.Event(), threading.Event()
+
+    async def begins_and_hangs() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(hangs())
+            began.set()
+
+    def hangs_in_a_thread() -> None:
+        loop.call_soon_threadsafe(began.set)
+        go_on.wait()
+
+    @app.workflow(on_cancel="wake")
+    async def cancelled(ctx: Context) -> None:
+        try:
+            async with asyncio.timeout(1_000):
+                if wait == "step":
+                    await ctx.step(begins_and_hangs)
+                elif wait == "thread":
+                    await ctx.step(hangs_in_a_thread)
+                elif not isinstance(wait, str):
+                    await wait(ctx, 100)
+                else:
+                    async with asyncio.TaskGroup() as group:
+                        group.create_task(ctx.step(begins_and_hangs))
+                        group.create_task(ctx.sleep(100))
+        finally:
+            await ctx.step("clean up", double, 1)
+
+    async def run() -> None:
+        began.clear()
+        go_on.clear()
+        handle = await p.start(cancelled)
+        await (began.wait() if isinstance(wait, str) else reaches(handle, Phase.WAITING))
+        await handle.cancel()
+        with pytest.raises(ExecutionCancelled):
+            await handle.result()
+        go_on.set()
+
+    loop = asyncio.get_running_loop()
+    async with house.open(app) as p:
+        await run()
+        await until(lambda: there() == {})
+        before = ours()
+        for _ in range(3):
+            await run()
+        await until(lambda: ours() == before)
 
 
 async def test_an_execution_that_waits_keeps_no_journal_in_memory(house: House) -> None:

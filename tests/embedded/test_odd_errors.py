@@ -36,6 +36,11 @@ class Vague(Fatal):
     def details(self, given: object) -> None: ...
 
 
+@dataclasses.dataclass(frozen=True)
+class Unchangeable(Exception):
+    words: str
+
+
 def nested() -> Exception:
     error: Exception = ValueError("at the bottom")
     for _ in range(990):
@@ -50,9 +55,10 @@ def nested() -> Exception:
         (lambda: OutOfStock(7), "OutOfStock: 7"),
         (lambda: Busy(7), "Busy: 7; and whether to try again could not be asked: AttributeError: "),
         (lambda: Vague("who knows"), "Vague: who knows"),
+        (lambda: Unchangeable("as it is"), "Unchangeable: as it is"),
         (nested, "ExceptionGroup: a group (1 sub-exception); and whether to try again could not be asked: Recursion"),
     ],
-    ids=["no init", "no seconds", "no details", "deeply nested"],
+    ids=["no init", "no seconds", "no details", "frozen", "deeply nested"],
 )
 async def test_an_error_that_cannot_be_asked_ends_its_execution_and_no_other(
     house: House, make: Callable[[], Exception], words: str, where: str

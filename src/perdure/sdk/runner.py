@@ -24,6 +24,7 @@ from perdure.sdk.logs import add_line, line_of
 from perdure.sdk.payloads.errors import error_from_json, error_to_json
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.calls import AGAIN, DONE, STARTING, STEP, STEP_FAILED, SUSPENDED, TRANSCRIPT, Call, Effects
+from perdure.sdk.replay.eviction import let_go
 from perdure.sdk.replay.failures import steps_to_blame
 from perdure.sdk.replay.machine import Machine
 from perdure.sdk.replay.places import ChangedInputs
@@ -557,6 +558,7 @@ class Runner:
         self.tries.close()
         if self.machine is not None:
             self.machine.close()
+            let_go(self.machine.error)
         self.worker.forget(self)
 
     def restart_step(self, call: Call) -> None:

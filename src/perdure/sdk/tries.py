@@ -15,6 +15,7 @@ from perdure.sdk.interrupts import is_interrupt
 from perdure.sdk.payloads.errors import error_from_json, error_to_json
 from perdure.sdk.payloads.values import encode_and_read
 from perdure.sdk.replay.calls import Call
+from perdure.sdk.replay.eviction import let_go
 from perdure.sdk.steps import StepCall, StepInfo, running_step
 from perdure.wire.records import Row
 from perdure.wire.requests import StepDone
@@ -152,16 +153,19 @@ class Tries:
             if is_interrupt(error):
                 raise
             if runner.gone or self._tasks.get(call.key) is not task:
+                let_go(error)
                 return  # given up: what the clean-up raised is no failed try, and no reason for another one
-            if isinstance(error, asyncio.CancelledError):
-                error = asyncio.CancelledError("the step cancelled itself")
+            cancelled = isinstance(error, asyncio.CancelledError)
+            told = asyncio.CancelledError("the step cancelled itself") if cancelled else error
             expired = scope is not None and scope.expired()
             try:
-                done = self._failure(call, step, error, started_at_us, tries, expired=expired)
+                done = self._failure(call, step, told, started_at_us, tries, expired=expired)
             except BaseException as wrong:  # a predicate's, or what the error itself says of a pause
                 if is_interrupt(wrong):
                     raise
-                done = self._failure(call, step, unclear(error, wrong), started_at_us, tries, expired=expired)
+                done = self._failure(call, step, unclear(told, wrong), started_at_us, tries, expired=expired)
+                let_go(wrong)
+            let_go(error)
         if runner.gone or self._tasks.get(call.key) is not task:
             return
         del self._tasks[call.key]

@@ -212,7 +212,10 @@ class Worker:
         context = contextvars.copy_context()
         thread = self.threads.submit(context.run, _call, step)
         thread.add_done_callback(self._thread_ended)
-        value = await asyncio.wrap_future(thread)
+        try:
+            value = await asyncio.wrap_future(thread)
+        finally:
+            del thread  # It holds the error, whose traceback holds this frame.
         return await value if inspect.isawaitable(value) else value
 
     def _thread_ended(self, thread: Future[Any]) -> None:

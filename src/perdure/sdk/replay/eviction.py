@@ -67,6 +67,25 @@ def close_generator(generator: AsyncGenerator[Any, Any]) -> None:
     close(closing)
 
 
+def let_go(error: BaseException | None) -> None:
+    """Cut `error`, and all errors that it came from, off the frames that they passed.
+
+    The variables of these frames lead back to the error or to what holds it, as `ctx` does to the machine. Such a cycle
+    stays in memory until the garbage collector comes by.
+    """
+    seen: set[int] = set()
+    left = [error]
+    while left:
+        one = left.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        BaseException.with_traceback(one, None)  # also where the user's class refuses to be changed
+        left += (one.__cause__, one.__context__)
+        if isinstance(one, BaseExceptionGroup):
+            left += one.exceptions
+
+
 def collecting() -> bool:
     """Whether the garbage collector is at work: what it frees, it frees at a moment that no replay repeats."""
     return _collecting

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -34,6 +35,16 @@ class InnerTask(asyncio.Task[Any]):
 
     def __hash__(self) -> int:
         return self._number
+
+    def let_go(self) -> None:
+        """Once it is done: give up the reference to the traceback of its error, which asyncio keeps until `result` is
+        called. The frames in it often hold the task: those of `asyncio.timeout` and `TaskGroup` do."""
+        error = self._exception
+        traceback = None if error is None else error.__traceback__
+        with suppress(BaseException):
+            self.result()
+        if error is not None:
+            BaseException.with_traceback(error, traceback)
 
 
 class InnerFuture(asyncio.Future[Any]):

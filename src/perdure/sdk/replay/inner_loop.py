@@ -186,6 +186,9 @@ class InnerLoop(asyncio.AbstractEventLoop):
         self.timers.clear()
         self._heap.clear()
         tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            if task.done():
+                task.let_go()
         if all(task.done() for task in tasks):
             return
         pending = [task for task in tasks if not task.done()]
