@@ -253,3 +253,49 @@ async def test_a_step_that_has_run_and_whose_result_cannot_be_recorded_is_not_tr
         with pytest.raises(ExecutionFailed, match=r"result of step 'charge'.*has run, so it is not tried again"):
             await asyncio.wait_for((await p.start(order)).result(), 60)
     assert charged == [kind]
+
+
+async def test_what_failed_is_told_once_with_its_causes(house: House) -> None:
+    app = Registry()
+
+    class CardDeclined(Exception):
+        pass
+
+    async def pay(n: int) -> None:
+        raise CardDeclined(f"card {n} has expired")
+
+    @app.workflow
+    async def declines(ctx: Context) -> None:
+        raise CardDeclined("the card has expired")
+
+    @app.workflow
+    async def says_nothing(ctx: Context) -> None:
+        raise CardDeclined
+
+    @app.workflow
+    async def grouped(ctx: Context) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ctx.step("first", pay, 1))
+
+    @app.workflow
+    async def parent(ctx: Context) -> None:
+        await ctx.run_child(declines)
+
+    told = []
+    rows = []
+    async with house.open(app) as p:
+        for workflow in (declines, says_nothing, grouped, parent):
+            handle = await p.start(workflow)
+            with pytest.raises(ExecutionFailed) as caught:
+                await handle.result()
+            told.append((caught.value.type, caught.value.message))
+            rows.append((await handle.get()).error)
+            assert str(caught.value) == rows[-1]
+    assert told[0] == ("CardDeclined", "the card has expired") and rows[0] == "CardDeclined: the card has expired"
+    assert told[1] == ("CardDeclined", "") and rows[1] == "CardDeclined"
+    assert told[2] == (
+        "ExceptionGroup",
+        "unhandled errors in a TaskGroup (1 sub-exception): "
+        "StepFailed: step 'first' failed: CardDeclined: card 1 has expired",
+    )
+    assert told[3][0] == "ChildFailed" and told[3][1].endswith(") failed: CardDeclined: the card has expired")

@@ -1064,6 +1064,31 @@ def test_fingerprints_are_short_and_stable() -> None:
     assert fingerprint(b"1") == fingerprint(b"1") != fingerprint(b"2")
 
 
+def test_a_group_names_its_causes() -> None:
+    group = BaseExceptionGroup(
+        "unhandled errors in a TaskGroup", [ValueError("bad id"), ExceptionGroup("deeper", [OSError(), KeyError("k")])]
+    )
+    record = error_from_json(error_to_json(group))
+    assert (
+        record.message
+        == "unhandled errors in a TaskGroup (2 sub-exceptions): ValueError: bad id; OSError; KeyError: 'k'"
+    )
+
+
+def test_the_causes_of_a_group_are_bounded() -> None:
+    many = ExceptionGroup("of all", [ValueError(f"{n} " + "x" * 5_000) for n in range(1_000)])
+    message = error_from_json(error_to_json(many)).message
+    assert message.startswith("of all (1000 sub-exceptions): ValueError: 0 xxx") and "ValueError: 7 x" in message
+    assert message.endswith("; and 992 more") and len(message.encode()) < 10_000
+    deep: Exception = ValueError("at the bottom")
+    for _ in range(3_000):
+        deep = ExceptionGroup("in", [deep])
+    assert (
+        error_from_json(error_to_json(deep, with_detail=False)).message
+        == "in (1 sub-exception): ValueError: at the bottom"
+    )
+
+
 # --- hints ---
 
 

@@ -122,12 +122,12 @@ class Handle(Generic[R]):
             return value
         if finished.phase == Phase.CANCELLED:
             raise ExecutionCancelled(f"Execution {self.id} was cancelled.", execution_id=self.id)
-        record = error_from_json(bytes(finished.detail)) if finished.detail is not None else None
-        raise ExecutionFailed(
-            finished.error or "no reason was recorded",
-            type=record.type if record else "Exception",
-            execution_id=self.id,
-        )
+        words = finished.error or "no reason was recorded"
+        if finished.detail is None:
+            raise ExecutionFailed(words, execution_id=self.id)
+        record = error_from_json(bytes(finished.detail))
+        message = record.message if words == str(record) else words
+        raise ExecutionFailed(message, type=record.type, execution_id=self.id)
 
     async def get(self) -> Execution:
         """The execution as it stands now."""

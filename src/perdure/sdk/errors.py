@@ -118,7 +118,8 @@ class ChildCancelled(ChildFailed):
 
 
 class ExecutionFailed(PerdureError):
-    """The execution whose result was asked for has failed; `type` is the class of the error it failed with."""
+    """The execution whose result was asked for has failed. `type` is the name of the error's class, `message` its
+    words."""
 
     code: ClassVar[str] = "EXECUTION_FAILED"
 
@@ -127,11 +128,17 @@ class ExecutionFailed(PerdureError):
         self.execution_id = execution_id
         self.type = type
 
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}" if self.message else self.type
+
 
 class ExecutionCancelled(ExecutionFailed):
     """The execution whose result was asked for was cancelled."""
 
     code: ClassVar[str] = "EXECUTION_CANCELLED"
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class Fatal(PerdureError):

@@ -1,7 +1,8 @@
 """Exceptions ↔ JSON: words only, so reading them can never run code."""
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Final, TypeVar
 
 import msgspec
@@ -11,6 +12,10 @@ from perdure.wire.errors import PerdureError
 
 DETAIL_BYTES_MAX: Final = 16 << 10
 _NOTED: Final = "_perdure_details"
+
+CAUSES_MAX: Final = 8
+"""How many errors of a group its message names."""
+CAUSE_BYTES_MAX: Final = 1 << 10
 _T = TypeVar("_T")
 
 
@@ -29,10 +34,12 @@ class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def error_to_json(error: BaseException, *, with_detail: bool = True) -> bytes:
     """`error` as recordable JSON, whatever it is: never raises. `detail` is its traceback, cut to 16 KiB."""
-    message = _guarded(lambda: str(error), "(the error's text could not be read)")
+    message = _text_of(error)
+    if isinstance(error, BaseExceptionGroup):
+        message = f"{message}: {_guarded(lambda: _causes_of(error), '(its errors could not be read)')}"
     detail = _guarded(lambda: "".join(traceback.format_exception(error, limit=-20)), None) if with_detail else None
     record = ErrorRecord(
-        type=scrub_text(type(error).__name__, NAME_BYTES_MAX),
+        type=_type_of(error),
         message=scrub_text(message, ERROR_BYTES_MAX),
         detail=None if detail is None else scrub_text(detail, DETAIL_BYTES_MAX),
         details=_details(error),
@@ -43,6 +50,35 @@ def error_to_json(error: BaseException, *, with_detail: bool = True) -> bytes:
 def note_details(error: BaseException, details: dict[str, object]) -> None:
     """Have an error of another library recorded with these details."""
     setattr(error, _NOTED, details)
+
+
+def _type_of(error: BaseException) -> str:
+    return scrub_text(type(error).__name__, NAME_BYTES_MAX)
+
+
+def _text_of(error: BaseException) -> str:
+    return _guarded(lambda: str(error), "(the error's text could not be read)")
+
+
+def _causes_of(group: BaseExceptionGroup[BaseException]) -> str:
+    """The first errors of a group, in words. A group says only how many it has."""
+    causes = _leaves_of(group)
+    words = [
+        str(ErrorRecord(_type_of(cause), scrub_text(_text_of(cause), CAUSE_BYTES_MAX)))
+        for cause in islice(causes, CAUSES_MAX)
+    ]
+    rest = sum(1 for _ in causes)
+    return "; ".join([*words, f"and {rest:,} more"] if rest else words)
+
+
+def _leaves_of(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    waiting: list[BaseException] = [group]
+    while waiting:  # no recursion: groups may be nested deeper than the interpreter's stack
+        error = waiting.pop()
+        if isinstance(error, BaseExceptionGroup):
+            waiting.extend(reversed(error.exceptions))
+        else:
+            yield error
 
 
 def _details(error: BaseException) -> dict[str, object] | None:
