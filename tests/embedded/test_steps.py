@@ -110,6 +110,60 @@ async def test_async_sync_and_decorated_steps_give_their_results(house: House) -
         assert await keys_of(handle, Kind.STEP) == ["double", "triple", "square", "lambda"]
 
 
+async def test_a_plain_function_is_a_step_that_runs_in_a_thread(house: House, count: Counter) -> None:
+    app = Registry()
+    main_thread = threading.current_thread()
+
+    @step
+    def weigh(n: int) -> list[Decimal]:
+        assert threading.current_thread() is not main_thread
+        return [Decimal(n)]
+
+    @step(name="flaky", retry=AT_ONCE)
+    def fails_once(text: str) -> str:
+        if count(text) < 2:
+            raise OSError("busy")
+        assert current_step().tries == 2
+        return f"{text} {current_step().key}"
+
+    @step
+    def later(n: int) -> Coroutine[Any, Any, list[Decimal]]:
+        return outer(n)
+
+    @step
+    async def outer(n: int) -> list[Decimal]:
+        return await weigh(n)
+
+    class Shop:
+        @step
+        def price(self, n: int) -> int:
+            return n * 2
+
+        @staticmethod
+        @step
+        def tax(n: int) -> int:
+            return n // 5
+
+    @app.workflow
+    async def sums(ctx: Context) -> tuple[list[Decimal], str, list[Decimal], list[Decimal], int, int]:
+        weights, text = await asyncio.gather(weigh(5), fails_once("a"))
+        return weights, text, await outer(6), await later(7), await Shop().price(4), await ctx.step(Shop.tax, 10)
+
+    assert await weigh(1) == await outer(1) == await later(1) == [Decimal(1)], "outside of a workflow"
+    async with house.open(app) as p:
+        handle = await p.start(sums)
+        assert await handle.result() == ([Decimal(5)], "a flaky", [Decimal(6)], [Decimal(7)], 8, 2)
+        assert sorted(map(str, await keys_of(handle, Kind.STEP))) == [
+            "flaky",
+            "later",
+            "outer",
+            "price",
+            "tax",
+            "weigh",
+        ]
+    assert count["a"] == 2
+
+
 async def test_builtins_are_steps_though_they_tell_nothing_of_their_result(house: House) -> None:
     app = Registry()
 

@@ -298,8 +298,6 @@ def test_options_are_checked() -> None:
         step(retry=0)
     with pytest.raises(TypeError, match="retry wants a RetryPolicy or a number of tries, got 'often'"):
         step(retry="often")  # type: ignore[call-overload]
-    with pytest.raises(TypeError, match=r"ctx\.step\(\"weigh\", weigh"):
-        step(weigh)  # type: ignore[type-var]
 
     @workflow
     async def nameless(ctx: Context) -> None:
@@ -340,6 +338,53 @@ def _not_async(ctx: Context) -> None: ...
 def test_what_no_worker_could_call_is_no_workflow(fn: Any, said: str) -> None:
     with pytest.raises(TypeError, match=said):
         workflow(fn)
+
+
+class _Shop:
+    async def order(self, ctx: Context) -> None: ...
+
+    async def order_one(self, ctx: Context, id: int) -> None: ...
+
+    @classmethod
+    async def of_all(cls, ctx: Context) -> None: ...
+
+    @staticmethod
+    async def alone(ctx: Context) -> None: ...
+
+
+@pytest.mark.parametrize("name", ["order", "order_one", "of_all", "alone"])
+def test_a_method_is_no_workflow(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"^_Shop\.{name}\(\) is a method, and a worker has no object to call it on"):
+        workflow(vars(_Shop)[name])
+
+
+def test_a_method_of_an_object_that_is_there_may_be_a_workflow() -> None:
+    live = Live(workflow(_Shop().order))
+    assert live.result is None
+
+
+def _yields(n: int) -> Any:
+    yield n
+
+
+async def _yields_later(n: int) -> Any:
+    yield n
+
+
+@pytest.mark.parametrize(
+    ("fn", "said"),
+    [
+        (staticmethod(weigh), "was put on the staticmethod 'weigh'; write @staticmethod above @step"),
+        (vars(_Shop)["of_all"], "was put on the classmethod 'of_all'; write @classmethod above @step"),
+        (_yields, "returns its result, and '_yields' yields"),
+        (_yields_later, "returns its result, and '_yields_later' yields"),
+        (_Shop, "wants a function, got <class"),
+        (7, "wants a function, got 7"),
+    ],
+)
+def test_what_gives_no_result_is_no_step(fn: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=f"^@step.*{said}"):
+        step(fn)
 
 
 def test_a_workflow_may_have_further_parameters_with_defaults() -> None:

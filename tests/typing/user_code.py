@@ -49,6 +49,22 @@ async def ship(order: Order) -> list[str]:
     return []
 
 
+@step
+def render(receipt: Receipt, *, loud: bool = False) -> str:  # a plain function: it runs in a thread
+    return ""
+
+
+@step(retry=3)
+def weigh(order: Order) -> Sequence[float]:
+    return []
+
+
+class Shop:
+    @step
+    def price(self, order: Order) -> int:
+        return 1
+
+
 async def plain(order: Order, times: int = 1) -> bytes:
     return b""
 
@@ -102,6 +118,10 @@ assert_type(added_with_options, Workflow[int, None])
 async def steps(ctx: Context, order: Order) -> None:
     assert_type(await charge(order, "USD"), Receipt)
     assert_type(await ship(order), list[str])
+    assert_type(await render(Receipt(1.0), loud=True), str)
+    assert_type(await weigh(order), Sequence[float])
+    assert_type(await Shop().price(order), int)
+    assert_type(await ctx.step(weigh, order, retry=2), Sequence[float])
     assert_type(await ctx.step(plain, order), bytes)
     assert_type(await ctx.step("named", plain, order, times=2), bytes)
     assert_type(await ctx.step("named", plain, order, retry=3, timeout=1.5, key="k"), bytes)
@@ -113,6 +133,8 @@ async def steps(ctx: Context, order: Order) -> None:
     assert_type(await ctx.step("partial", functools.partial(plain, order)), bytes)
 
     await charge("7")  # type: ignore[arg-type]
+    await render("7")  # type: ignore[arg-type]
+    await weigh()  # type: ignore[call-arg]
     await ctx.step("named", plain, "7")  # type: ignore[arg-type]
     await ctx.step("named", plain, "7", retry=3)  # type: ignore[arg-type,call-arg]
     await ctx.step("named", sync, 1)  # type: ignore[arg-type]
@@ -146,6 +168,9 @@ async def children(ctx: Context, order: Order) -> None:
 
 
 async def together(ctx: Context, order: Order) -> None:
+    weights, page = await asyncio.gather(weigh(order), render(Receipt(1.0)))
+    assert_type(weights, Sequence[float])
+    assert_type(page, str)
     receipt, total, _ = await asyncio.gather(charge(order), ctx.run_child(nightly), ctx.sleep(1))
     assert_type(receipt, Receipt)
     assert_type(total, int)
@@ -207,6 +232,6 @@ def not_async(ctx: Context) -> int:
     return 1
 
 
-@step  # type: ignore[type-var]
-def not_async_either() -> int:
+@step(retry="often")  # type: ignore[call-overload,untyped-decorator]
+def tried_often() -> int:
     return 1

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import types
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeAlias, TypedDict, TypeVar, overload
 
 from msgspec import Struct
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from perdure.sdk.worker import Worker
 
 F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
+P = ParamSpec("P")
+R = TypeVar("R")
 
 Retry: TypeAlias = RetryPolicy | int
 """A policy, or how often in all."""
@@ -172,8 +175,19 @@ current_context: ContextVar[Context | None] = ContextVar("perdure_context", defa
 """The Context of the workflow whose code is running; unset in steps and outside of workflows."""
 
 
+class _Decorator(Protocol):
+    """What `@step(…)` with options returns."""
+
+    @overload
+    def __call__(self, fn: F, /) -> F: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> Callable[P, Coroutine[object, None, R]]: ...
+
+
 @overload
 def step(fn: F, /) -> F: ...
+@overload
+def step(fn: Callable[P, R], /) -> Callable[P, Coroutine[object, None, R]]: ...
 @overload
 def step(
     *,
@@ -182,7 +196,7 @@ def step(
     timeout: float | None = None,
     retry_if: Errors | None = None,
     fatal: Errors | None = None,
-) -> Callable[[F], F]: ...
+) -> _Decorator: ...
 def step(
     fn: Callable[..., Any] | None = None,
     /,
@@ -193,23 +207,21 @@ def step(
     retry_if: Errors | None = None,
     fatal: Errors | None = None,
 ) -> Any:
-    """Make an async function a step: called in workflow code it is journalled, elsewhere it just runs.
+    """Make a function a step: called in workflow code it is journalled, elsewhere it just runs.
 
-    Elsewhere is outside of a workflow (a test, a script) and inside another step. `retry` is a RetryPolicy or how often
+    Elsewhere is outside of a workflow (a test, a script) and inside another step. A plain `def` runs in a thread, and
+    is awaited like an `async def`; `fetch.__wrapped__` is the function itself. `retry` is a RetryPolicy or how often
     the step is tried in all; `timeout` is for each try. `fatal` names errors that end the step at once, `retry_if` the
-    only ones that are worth another try: classes or a predicate.
+    only ones that are worth another try: classes or a predicate. Raises `TypeError` for what cannot be a step.
 
     >>> @step(retry=3, timeout=10)
     ... async def fetch(url: str) -> bytes: ...
     """
     options = StepOptions(name=name, retry=retry, timeout=timeout, retry_if=retry_if, fatal=fatal)
 
-    def decorate(fn: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Coroutine[Any, Any, Any]]:
-        if not inspect.iscoroutinefunction(fn):
-            raise TypeError(
-                f"@step wants an `async def`, and {_name_of(fn)!r} is none. Sync functions run as steps with "
-                f'`await ctx.step("{_name_of(fn)}", {_name_of(fn)}, …)`, in a thread.'
-            )
+    def decorate(fn: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
+        _check_function(fn)
+        run = fn if inspect.iscoroutinefunction(fn) else functools.partial(_in_thread, fn)
 
         @functools.wraps(fn)
         def call(*args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
@@ -217,7 +229,8 @@ def step(
             if context is None or not context.is_active:
                 if leaving.get():
                     raise Evicted("No step runs while its execution leaves memory.")
-                return fn(*args, **kwargs)
+                made: Coroutine[Any, Any, Any] = run(*args, **kwargs)
+                return made
             plan = plan_of(call)
             return context._step(plan, plan.name, plan.options, args, kwargs)
 
@@ -226,6 +239,23 @@ def step(
         return call
 
     return decorate if fn is None else decorate(fn)
+
+
+def _check_function(fn: object) -> None:
+    """Raise `TypeError` unless it is a function that gives one value."""
+    if isinstance(fn, staticmethod | classmethod):
+        kind = type(fn).__name__
+        raise TypeError(f"@step was put on the {kind} {_name_of(fn.__func__)!r}; write @{kind} above @step.")
+    if not callable(fn) or isinstance(fn, type):
+        raise TypeError(f"@step wants a function, got {fn!r}.")
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise TypeError(f"@step wants a function that returns its result, and {_name_of(fn)!r} yields.")
+
+
+async def _in_thread(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Run the plain function of a step where there is no workflow."""
+    value = await asyncio.to_thread(fn, *args, **kwargs)
+    return await value if inspect.isawaitable(value) else value
 
 
 # --- one call --------------------------------------------------------------------------------------------------------

@@ -93,9 +93,15 @@ class Queue:
         return f"Queue({self.name!r}, concurrency_limit={self.concurrency_limit}, total_limit={self.total_limit})"
 
 
-def _check_parameters(fn: Callable[..., Any]) -> None:
-    """Raise `TypeError` unless a worker can call it with a context, or with one and an input."""
+def _check_function(fn: Callable[..., Any]) -> None:
+    """Raise `TypeError` unless it is an `async def` that a worker can call with a context, or with one and an input."""
+    if isinstance(fn, staticmethod | classmethod):
+        raise _is_method(fn.__func__)
+    if not inspect.iscoroutinefunction(fn):
+        raise TypeError(f"A workflow is an `async def f(ctx, input)`; {fn!r} is not async.")
     signature = inspect.signature(fn)
+    if next(iter(signature.parameters), None) in ("self", "cls"):
+        raise _is_method(fn)
     for given in ((None,), (None, None)):
         with contextlib.suppress(TypeError):
             signature.bind(*given)
@@ -104,6 +110,13 @@ def _check_parameters(fn: Callable[..., Any]) -> None:
     raise TypeError(
         f"A workflow is an `async def f(ctx, input)` or `f(ctx)`; {what} cannot be called so. Several values go into "
         "one input: a dataclass, a dict."
+    )
+
+
+def _is_method(fn: Callable[..., Any]) -> TypeError:
+    return TypeError(
+        f"{fn.__qualname__}() is a method, and a worker has no object to call it on. Make the workflow a function of "
+        "its module. What it needs goes into its input, or is made in its steps."
     )
 
 
@@ -128,9 +141,7 @@ class Workflow(Generic[I_contra, R_co]):
         schedule: Schedulings | None = None,
         trigger_on: Triggerings | None = None,
     ) -> None:
-        if not inspect.iscoroutinefunction(fn):
-            raise TypeError(f"A workflow is an `async def f(ctx, input)`; {fn!r} is not async.")
-        _check_parameters(fn)
+        _check_function(fn)
         if on_cancel not in ("cancel", "wake"):
             raise ValueError(f"on_cancel must be 'cancel' or 'wake', got {on_cancel!r}.")
         if run_timeout_seconds is not None and run_timeout_seconds < 1:
