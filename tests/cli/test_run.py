@@ -459,6 +459,10 @@ def test_a_code_that_cannot_be_imported_is_told_with_its_line(house: House) -> N
         ("import perdure\n\nnonsense\n", "app.py:3: NameError: name 'nonsense' is not defined"),
         ("import no_such_thing\n", "app.py:1: No module named 'no_such_thing'"),
         ("x = 1\n", "has no workflows"),
+        (
+            "from perdure import workflow\n\n@workflow\nasync def orders(ctx, order: 'Nowhere') -> None: ...\n",
+            "perdure: Workflow 'orders' of module app: The type hint 'Nowhere' of parameter 'order'",
+        ),
     ):
         (house.folder / "app.py").write_text(text)
         assert says in house.run("work", "app.py", code=2).stderr

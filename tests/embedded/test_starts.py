@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 from tests.embedded.house import Counter, House, ends, reaches, until
 
+from perdure.embedded import Embedded
 from perdure.engine.clock import ManualClock
 from perdure.sdk.client import Handle
 from perdure.sdk.context import Context
@@ -72,6 +73,40 @@ async def test_no_input_gives_the_default_of_the_function(house: House) -> None:
         given: list[Any] = [counts, may_be_none, says_no_type, "counts"]  # whoever names one does not know its types
         handles = [*[await p.start(one) for one in given], await p.start(counts, 3), await p.start(parent)]
         assert [await one.result() for one in handles] == [10, 11, 12, 10, 3, [10, 3, 10]]
+
+
+async def test_an_input_that_the_workflow_does_not_take_is_refused(house: House) -> None:
+    app = Registry()
+
+    @app.workflow(trigger_on="parcels")
+    async def nightly(ctx: Context) -> str:
+        return "done"
+
+    @app.workflow
+    async def parent(ctx: Context) -> str:
+        return await ctx.run_child(nightly, 7)  # type: ignore[misc]  # the mistake
+
+    says = "input: workflow 'nightly' takes no input, got a `int`; start it without one, or give its function a second"
+    async with house.open(app) as p:
+        with pytest.raises(BadValue, match=f"^{says}"):
+            await p.start(nightly, 7)  # type: ignore[misc]  # the mistake
+        with pytest.raises(ExecutionFailed, match="the input of child 'nightly': workflow 'nightly' takes no input"):
+            await (await p.start(parent)).result()
+        with pytest.raises(ExecutionFailed, match=says):
+            await (await p.start("nightly", 7)).result()
+        empty: list[Handle[Any]] = [await p.start(nightly), await p.start("nightly"), await p.start("nightly", {})]
+        assert [await one.result() for one in empty] == ["done"] * 3
+        # A schedule and an event trigger give an input to whoever takes one.
+        made = await p.schedules.create(nightly, "0 9 * * *")
+        fired: Handle[object] = await p.schedules.run(made.id)
+        assert await fired.result() == "done"
+        await p.publish("parcels", {"n": 7})
+        await until(lambda: _ended(p, "nightly", 5))
+
+
+async def _ended(p: Embedded, workflow_id: str, count: int) -> bool:
+    page = await p.list(ListFilters(workflow_id=workflow_id))
+    return sum(one.phase is Phase.COMPLETED for one in page.executions) == count
 
 
 async def test_the_same_key_in_one_request_is_one_execution(house: House) -> None:

@@ -387,6 +387,35 @@ def test_what_gives_no_result_is_no_step(fn: Any, said: str) -> None:
         step(fn)
 
 
+def test_an_execution_that_has_begun_with_an_input_that_nobody_takes_goes_on() -> None:
+    """A release before dropped the input."""
+
+    @workflow
+    async def flow(ctx: Context) -> float:
+        return await ctx.step("weigh", lambda: 2.5)
+
+    with pytest.raises(BadValue, match="workflow 'flow' takes no input, got a `dict`"):
+        _ = Live(flow, {"id": 7}).result
+    live = Live(flow)
+    live.answer("weigh", 2.5)
+    live.input = {"id": 7}
+    assert live.replay().result == 2.5
+
+
+def test_a_hint_that_cannot_be_resolved_names_its_workflow() -> None:
+    @workflow(name="orders")
+    async def flow(ctx: Context, order: "Nowhere") -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+    with pytest.raises(TypeError) as refusal:
+        Registry(flow).specs()
+    assert re.fullmatch(
+        r"Workflow 'orders' of module tests\.sdk\.test_context: The type hint 'Nowhere' of parameter 'order' of "
+        r".*flow\(\) cannot be resolved: name 'Nowhere' is not defined\. .* take @workflow off its function, or give "
+        r"the worker a Registry that does not have it\.",
+        str(refusal.value),
+    )
+
+
 def test_a_workflow_may_have_further_parameters_with_defaults() -> None:
     async def flow(ctx: Context, order: int, retries: int = 3, *, loud: bool = False) -> None: ...
 

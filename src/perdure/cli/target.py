@@ -46,6 +46,11 @@ def load(target: str) -> "Registry":
             raise Refused(f"{target!r} is a {type(found).__name__}; name a Registry, a workflow or a module.")
     if not registry.workflows:
         raise Refused(f"{target!r} has no workflows; make one with @workflow, or name the Registry that has them.")
+    for one in registry:
+        try:
+            one.check_hints()
+        except TypeError as error:
+            raise Refused(str(error)) from None
     return registry
 
 

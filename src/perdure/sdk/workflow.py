@@ -18,14 +18,19 @@ import inspect
 import types
 import weakref
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, Protocol, TypeAlias, TypeVar, overload
+
+import msgspec
 
 from perdure.sdk.payloads.hints import Hints, Unannotated, hints_of
 from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.schedules import NO_INPUT, Schedule
 from perdure.sdk.steps import ONCE, Retry, as_policy, current_context
 from perdure.sdk.triggers import EventTrigger
+from perdure.wire.errors import BadValue
 from perdure.wire.requests import QueueSpec, ScheduleSpec, TriggerSpec, WorkflowSpec
+from perdure.wire.schedules import ScheduledFor
+from perdure.wire.triggers import EventBatch, TopicEvent
 
 if TYPE_CHECKING:
     from perdure.sdk.context import Context
@@ -161,7 +166,17 @@ class Workflow(Generic[I_contra, R_co]):
 
     @functools.cached_property
     def _hints(self) -> Hints:
-        return hints_of(self.fn)
+        try:
+            return hints_of(self.fn)
+        except TypeError as error:
+            raise TypeError(
+                f"Workflow {self.name!r} of module {self.fn.__module__}: {error} To serve the others without it, "
+                "take @workflow off its function, or give the worker a Registry that does not have it."
+            ) from None
+
+    def check_hints(self) -> None:
+        """Raise `TypeError` if a type hint of the function cannot be resolved."""
+        _ = self._hints
 
     @functools.cached_property
     def input_type(self) -> Any:
@@ -193,7 +208,21 @@ class Workflow(Generic[I_contra, R_co]):
     def begin(self, ctx: "Context", input: Any) -> Coroutine[Any, Any, R_co]:
         """The coroutine of one execution; the function's `ctx` is found by steps that are called directly."""
         current_context.set(ctx)
-        return self.fn(ctx, input) if self.takes_input and input is not NO_INPUT else self.fn(ctx)
+        if self.takes_input:
+            return self.fn(ctx) if input is NO_INPUT else self.fn(ctx, input)
+        # What has begun with an input goes on: a release before this one has dropped it.
+        if not (_is_empty(input) or ctx.machine.replaying or _is_from_server(input)):
+            return self._refuse_input(input)
+        return self.fn(ctx)
+
+    async def _refuse_input(self, input: Any) -> NoReturn:
+        raise self._takes_none(input, "input")
+
+    def _takes_none(self, input: object, where: str) -> BadValue:
+        return BadValue(
+            f"{where}: workflow {self.name!r} takes no input, got a `{type(input).__name__}`; start it without one, or "
+            "give its function a second parameter"
+        )
 
     def starting(self, worker: "Worker | None") -> None:
         """It is about to be started by a client, whose own worker this is if it has one inside. Raises what speaks
@@ -239,10 +268,30 @@ def named(workflow: "Workflow[Any, Any] | str") -> tuple[str, Any]:
 
 
 def payload_of(workflow: "Workflow[Any, Any] | str", input: object, *, where: str = "input") -> bytes:
-    """The input of what somebody starts as JSON. Raises `BadValue` with the path of what cannot be sent."""
+    """The input of what somebody starts as JSON. Raises `BadValue` with the path of what cannot be sent, and for a
+    workflow that takes no input."""
     if isinstance(workflow, str) or (input is None and workflow._hints.has_default):
         return encode(input, where=where)
+    if not (workflow.takes_input or _is_empty(input)):
+        raise workflow._takes_none(input, where)
     return encode(input, workflow.input_type, where=where)
+
+
+def _is_empty(input: object) -> bool:
+    """Clients that always send an input send one of these when there is none."""
+    return input is None or input == {}
+
+
+_FROM_SERVER: Final = (ScheduledFor, TopicEvent, EventBatch)
+
+
+def _is_from_server(input: object) -> bool:
+    """Whether it is what schedules and event triggers give: nobody chose it, so a workflow may leave it out."""
+    for kind in _FROM_SERVER:
+        with contextlib.suppress(msgspec.ValidationError):
+            msgspec.convert(input, kind)
+            return True
+    return False
 
 
 class _WithDefault(Protocol[I_contra, R_co]):
