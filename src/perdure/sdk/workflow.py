@@ -279,7 +279,7 @@ def payload_of(workflow: "Workflow[Any, Any] | str", input: object, *, where: st
 
 def _is_empty(input: object) -> bool:
     """Clients that always send an input send one of these when there is none."""
-    return input is None or input == {}
+    return input is None or (isinstance(input, dict) and not input)
 
 
 _FROM_SERVER: Final = (ScheduledFor, TopicEvent, EventBatch)
