@@ -122,12 +122,12 @@ class Handle(Generic[R]):
             return value
         if finished.phase == Phase.CANCELLED:
             raise ExecutionCancelled(f"Execution {self.id} was cancelled.", execution_id=self.id)
-        words = finished.error or "no reason was recorded"
+        shown = finished.error or "no reason was recorded"
         if finished.detail is None:
-            raise ExecutionFailed(words, execution_id=self.id)
+            raise ExecutionFailed(shown, execution_id=self.id)
         record = error_from_json(bytes(finished.detail))
-        message = record.message if words == str(record) else words
-        raise ExecutionFailed(message, type=record.type, execution_id=self.id)
+        message = record.message if shown == str(record) else shown
+        raise ExecutionFailed(message, type=record.type, execution_id=self.id, shown=shown)
 
     async def get(self) -> Execution:
         """The execution as it stands now."""

@@ -119,26 +119,21 @@ class ChildCancelled(ChildFailed):
 
 class ExecutionFailed(PerdureError):
     """The execution whose result was asked for has failed. `type` is the name of the error's class, `message` its
-    words."""
+    words, and `str()` what the execution shows as its error: mostly both."""
 
     code: ClassVar[str] = "EXECUTION_FAILED"
 
-    def __init__(self, message: str, *, execution_id: str, type: str = "Exception") -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, execution_id: str, type: str = "Exception", shown: str | None = None) -> None:
+        super().__init__(message if shown is None else shown)
+        self.message = message
         self.execution_id = execution_id
         self.type = type
-
-    def __str__(self) -> str:
-        return f"{self.type}: {self.message}" if self.message else self.type
 
 
 class ExecutionCancelled(ExecutionFailed):
     """The execution whose result was asked for was cancelled."""
 
     code: ClassVar[str] = "EXECUTION_CANCELLED"
-
-    def __str__(self) -> str:
-        return self.message
 
 
 class Fatal(PerdureError):
