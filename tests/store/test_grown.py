@@ -24,6 +24,7 @@ from perdure.store.open import open_store
 from perdure.store.outside import SIZES
 from perdure.store.postgres_lane import BEGIN, LOCKS, PREPARE
 from perdure.store.queries import Statement, load
+from perdure.store.sqlite_numbers import Numbers
 from perdure.store.verbs.looks import DOCTOR, LIST_DEPTH
 
 SMALL: Final = (20_000, 1_000)
@@ -508,7 +509,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "list_tagged": nothing | {"tag_name": "shop", "tag_value": "value-1", "floor_id": ""},
         "unserved": {"before_us": 1 << 60},
         "count_early": {"execution_id": ids["waiting_for_event"]},
-        "last_event_before": {"before_us": NOW_US},
+        "last_event_before": {"execution_id": ids["running"]},
     }
     return found
 
@@ -684,6 +685,7 @@ async def test_what_postgresql_reads_does_not_grow_with_a_million_finished(quiet
 def judge_sqlite(path: Path, executions: int, open_: int) -> None:
     """The same for a file: the pages that each query asks the cache for."""
     connection = apsw.Connection(str(path))
+    Numbers(connection)
     seen: list[Seen] = []
     for name in asked():
         query = load("sqlite")[name]

@@ -11,6 +11,7 @@ from perdure.store import queries
 from perdure.store.migrate import migrations, planner_statistics, statements
 from perdure.store.outside import SIZES
 from perdure.store.queries import load, parse
+from perdure.store.sqlite_numbers import Numbers
 from perdure.store.verbs import looks
 
 VERBS = Path(looks.__file__).parent
@@ -193,6 +194,7 @@ def planner() -> apsw.Connection:
             connection.execute(statement)
     connection.execute(planner_statistics())
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)  # as the store has it
+    Numbers(connection)
     connection.execute("ANALYZE sqlite_schema")
     return connection
 

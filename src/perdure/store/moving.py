@@ -92,6 +92,7 @@ async def move(source: str, target: str, *, now_us: int, tell: Callable[[str, in
                 )
             async with connection.transaction():
                 found = await _copy(file, connection, tell)
+                await connection.execute("SELECT setval('created_numbers', $1)", store.numbers.end)
             await connection.execute("ANALYZE", timeout=SECONDS_MAX)
             return found
         except BROKEN as error:

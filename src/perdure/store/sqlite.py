@@ -35,6 +35,7 @@ from perdure.store.interface import Counted, Hint, Query, Trouble, Verb
 from perdure.store.migrate import Schema, migrations, planner_statistics, statements
 from perdure.store.named import weight
 from perdure.store.queries import load
+from perdure.store.sqlite_numbers import Numbers
 from perdure.store.sqlite_run import Run
 from perdure.wire.errors import PerdureError, Unavailable, UnknownOutcome
 
@@ -230,6 +231,8 @@ class SQLiteStore:
                 )
                 self._writer.execute(planner_statistics())
             self._writer.execute("INSERT INTO meta VALUES ('epoch', ?) ON CONFLICT DO NOTHING", (str(uuid4()),))
+            self.numbers = Numbers(self._writer)
+            self.numbers.reserve()
         self.epoch: str = self._writer.execute("SELECT value FROM meta WHERE name = 'epoch'").get
 
     # --- writing -----------------------------------------------------------------------------------------------------
@@ -286,6 +289,7 @@ class SQLiteStore:
         group, self._inbox = self._inbox[:amount], self._inbox[amount:]
         started = time.perf_counter()
         try:
+            self.numbers.reserve()
             self._writer.execute("BEGIN IMMEDIATE")
             outcomes, hints = self._run(group)
         except Exception as error:

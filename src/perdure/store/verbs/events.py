@@ -191,7 +191,7 @@ def event_value(id: str, seq: int, topic: str, event_type: str | None, data: byt
 
 
 async def open_wait(
-    project_id: str, execution_id: str, attempt: int, wait: OpenWait, created_at_us: int, now_us: int, at_us: int
+    project_id: str, execution_id: str, attempt: int, wait: OpenWait, now_us: int, at_us: int
 ) -> JournalRow | None:
     """Register a wait; when its event or answer is there already, resolve it in the same transaction.
 
@@ -211,7 +211,7 @@ async def open_wait(
     after: int | None = None
     if topic is not None:
         reopened = bool(known) and known[0][0] == "closed" and known[0][1] == topic
-        after = known[0][2] if reopened else await _start_of(project_id, topic, wait, created_at_us)
+        after = known[0][2] if reopened else await _start_of(project_id, execution_id, topic, wait)
     data = None if wait.data is None else bytes(wait.data)
     if known and known[0][0] == "closed":
         await query("reopen_wait", execution_id=execution_id, key=wait.key, expires_at_us=wait.expires_at_us)
@@ -261,19 +261,19 @@ async def first_event(
         after = page[-1][1]
 
 
-async def _start_of(project_id: str, topic: str, wait: OpenWait, created_at_us: int) -> int:
-    """The number after which a wait looks: from the execution's creation on, unless it says otherwise."""
+async def _start_of(project_id: str, execution_id: str, topic: str, wait: OpenWait) -> int:
+    """The number after which a wait looks: from the execution's start on, unless it says otherwise."""
     if wait.after is not None:
         return wait.after
     if wait.latest:
         newest: int | None = (await query("newest_event", project_id=project_id, topic=topic))[0][0]
         return newest or 0
-    return await number_before(project_id, topic, created_at_us)
+    return await number_before(project_id, execution_id, topic)
 
 
-async def number_before(project_id: str, topic: str, created_at_us: int) -> int:
+async def number_before(project_id: str, execution_id: str, topic: str) -> int:
     """The number after which the events of an execution's lifetime come."""
-    found = await query("last_event_before", project_id=project_id, topic=topic, before_us=created_at_us)
+    found = await query("last_event_before", project_id=project_id, topic=topic, execution_id=execution_id)
     start: int = found[0][0] if found else 0
     return start
 

@@ -38,7 +38,6 @@ class Held(NamedTuple):
     report_number: int
     retry_count: int
     acked: int
-    created_at_us: int
     due_at_us: int | None
     moved_at_us: int
     push_worker_id: str | None
@@ -291,7 +290,7 @@ async def wait_pushed(*, project_id: str, execution_id: str, wait: Wait, now_us:
     known = rows[0] if rows else None
     # A question that its own event has opened (`asking`): an answer to it would have ended the wait.
     asked = wait.event_type is not None and known is not None and known[0] == "open" and known[4] is not None
-    await _open(project_id, execution_id, wait, asked, held.created_at_us, now_us)
+    await _open(project_id, execution_id, wait, asked, now_us)
     await _let_go(project_id, execution_id, held, wait.key, wait.told, wait.until_us, now_us)
     if asked:
         return
@@ -308,7 +307,7 @@ async def wait_pushed(*, project_id: str, execution_id: str, wait: Wait, now_us:
     await deliver(project_id, execution_id, Kind.EVENT, now_us, key=wait.key, name=topic, value=value)
 
 
-async def _open(project_id: str, execution_id: str, wait: Wait, asked: bool, created_at_us: int, now_us: int) -> None:
+async def _open(project_id: str, execution_id: str, wait: Wait, asked: bool, now_us: int) -> None:
     """Open the wait, or open it again: what came since the first time counts."""
     assert wait.topic is not None
     found: Rows = []
@@ -322,7 +321,7 @@ async def _open(project_id: str, execution_id: str, wait: Wait, asked: bool, cre
     if found:
         after, question = found[0]
     elif not asked:
-        after = await number_before(project_id, wait.topic, created_at_us)
+        after = await number_before(project_id, execution_id, wait.topic)
     await query(
         "open_typed_wait",
         execution_id=execution_id,

@@ -159,7 +159,7 @@ async def _take(
     )
     if not guarded:
         return await _refused(project_id, worker_id, item)
-    next_seq, phase, at_us, deployment_id, created_at_us, *family = guarded[0]
+    next_seq, phase, at_us, deployment_id, *family = guarded[0]
     at = At(project_id, item.execution_id, item.attempt, worker_id, now_us, at_us)
     first = next_seq - own
     unseen, more = await _unseen(item, first)
@@ -181,7 +181,7 @@ async def _take(
             await query("close_wait", execution_id=item.execution_id, key=entry.key)
             accepted.append(0)
         elif type(entry) is OpenWait:
-            met = await open_wait(at.project_id, at.execution_id, at.attempt, entry, created_at_us, at.now_us, at_us)
+            met = await open_wait(at.project_id, at.execution_id, at.attempt, entry, at.now_us, at_us)
             if met is not None:
                 shown.append(as_row(met))
             accepted.append(0)

@@ -19,8 +19,8 @@ ON CONFLICT (project_id, topic) DO UPDATE SET last_seq = topics.last_seq + exclu
 
 -- name: insert_event
 -- holds: topic=topic
-INSERT INTO events (project_id, topic, seq, id, event_type, data, dedup_key, created_at_us)
-VALUES (:project_id, :topic, :seq, :id, :event_type, :data, :dedup_key, :now_us);
+INSERT INTO events (project_id, topic, seq, id, event_type, data, dedup_key, created_at_us{, created_number|})
+VALUES (:project_id, :topic, :seq, :id, :event_type, :data, :dedup_key, :now_us{, created_number()|});
 
 -- name: find_event
 SELECT seq FROM events WHERE project_id = :project_id AND topic = :topic AND dedup_key = :dedup_key;
@@ -30,12 +30,14 @@ SELECT id, seq, topic, event_type, data, created_at_us FROM events
 WHERE project_id = :project_id AND topic = :topic AND seq > :after ORDER BY seq LIMIT :limit;
 
 -- name: last_event_before
--- The newest event older than a moment: everything after it is what an execution of that age may take. A server says what
--- time it is before it has the topic: another one's event that is younger may have got a lower number, and is not passed over.
-SELECT {seq|LEAST(seq, (SELECT MIN(n.seq) - 1 FROM events n WHERE n.project_id = :project_id AND n.topic = :topic
-    AND n.seq > v.seq - 1000 AND n.seq < v.seq AND n.created_at_us >= :before_us AND n.created_at_us < :before_us + 60000000))}
-FROM (SELECT seq FROM events WHERE project_id = :project_id AND topic = :topic AND created_at_us < :before_us
-  ORDER BY seq DESC LIMIT 1) AS v;
+-- The newest event that was published before an execution was started: what comes after it is for that execution.
+SELECT seq FROM events WHERE project_id = :project_id AND topic = :topic AND CASE
+  WHEN created_number IS NULL
+    OR (SELECT x.created_number FROM executions x WHERE x.project_id = :project_id AND x.id = :execution_id) IS NULL
+  THEN created_at_us < (SELECT x.created_at_us FROM executions x WHERE x.project_id = :project_id AND x.id = :execution_id)
+  ELSE created_number < (SELECT x.created_number FROM executions x WHERE x.project_id = :project_id AND x.id = :execution_id)
+  END
+ORDER BY seq DESC LIMIT 1;
 
 -- name: newest_event
 SELECT MAX(seq) FROM events WHERE project_id = :project_id AND topic = :topic;

@@ -36,8 +36,8 @@ WHERE e.project_id = :project_id AND e.id = :id;
 -- name: lock_pushed
 -- holds: execution=id
 -- Where an execution stands, for what its push worker says of it; `p.id` is NULL where no push worker holds it.
-SELECT e.phase, e.attempt, e.assigned_to_worker, e.report_number, e.retry_count, e.acked, e.created_at_us, e.due_at_us,
-  e.moved_at_us, p.id, COALESCE(d.push, 0), e.deployment_id
+SELECT e.phase, e.attempt, e.assigned_to_worker, e.report_number, e.retry_count, e.acked, e.due_at_us, e.moved_at_us,
+  p.id, COALESCE(d.push, 0), e.deployment_id
 FROM executions e
 LEFT JOIN push_workers p ON p.id = e.assigned_to_worker
 LEFT JOIN deployments d ON d.project_id = e.project_id AND d.id = e.deployment_id

@@ -28,7 +28,7 @@ UPDATE executions SET next_seq = next_seq + :rows, acked = 1, report_number = :n
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling') AND attempt = :attempt
   AND assigned_to_worker = :worker_id AND report_number < :number
-RETURNING next_seq, phase, moved_at_us, deployment_id, created_at_us, COALESCE(root_execution_id, id),
+RETURNING next_seq, phase, moved_at_us, deployment_id, COALESCE(root_execution_id, id),
   COALESCE(session_id, id), user_id;
 
 -- name: advance_next

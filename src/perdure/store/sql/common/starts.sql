@@ -6,11 +6,11 @@
 INSERT INTO executions (project_id, id, workflow_id, deployment_id, phase, payload, created_at_us, parent_execution_id,
   root_execution_id, step_key, queue_name, concurrency_key, batch_id, session_id, user_id, output_schema_name,
   run_timeout_seconds, key, tags, due_at_us, priority, rank, ready_at_us, limited, wake_on_cancel, moved_at_us,
-  attempt, assigned_to_worker, started_at_us, claim_id, python, next_seq)
+  attempt, assigned_to_worker, started_at_us, claim_id, python, next_seq{, created_number|})
 VALUES (:project_id, :id, :workflow_id, :deployment_id, :phase, :payload, :now_us, :parent_execution_id,
   :root_execution_id, :step_key, :queue_name, :concurrency_key, :batch_id, :session_id, :user_id, :output_schema_name,
   :run_timeout_seconds, :key, :tags, :due_at_us, :priority, :rank, :ready_at_us, :limited, :wake_on_cancel, :now_us,
-  :attempt, :assigned_to_worker, :started_at_us, :claim_id, :python, :next_seq);
+  :attempt, :assigned_to_worker, :started_at_us, :claim_id, :python, :next_seq{, created_number()|});
 
 -- name: insert_large_payload
 -- holds: execution=execution_id
