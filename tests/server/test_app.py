@@ -1,10 +1,12 @@
 """The server as a process: ready, drained, refused."""
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,6 +14,9 @@ from typing import Any
 
 import httpx2
 import pytest
+from tests.faults.cluster import until
+from tests.faults.disk import small_disk
+from tests.faults.run import NotHere
 from tests.server.serving import Served, serving
 from tests.store.disk import watched_disk
 
@@ -288,6 +293,36 @@ async def test_a_database_that_is_not_there_yet_is_told_once(
         "The database is not there. It is tried for 60 seconds.",
         "The database answers.",
     ]
+
+
+@pytest.mark.parametrize("before", ["nothing", "a store", "a store that was killed"])
+async def test_a_server_that_starts_on_a_full_disk_waits_for_room(
+    before: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("random.uniform", lambda least, most: 0.01)
+    with contextlib.ExitStack() as stack:
+        try:
+            disk = stack.enter_context(small_disk(8))
+        except NotHere as error:
+            pytest.skip(str(error))
+        path = str(disk.path / "s.db")
+        if before == "a store that was killed":
+            killed = "import os, sys; from perdure.store.sqlite import *; s = SQLiteStore(sys.argv[1]); os._exit(0)"
+            subprocess.run([sys.executable, "-c", killed, path], check=True)
+        elif before == "a store":
+            await (await open_store(path)).close()
+        disk.fill()
+        there = set(disk.path.iterdir())
+        opening = asyncio.create_task(app._open_store(path))
+        await until(lambda: bool(caplog.records), 30, "the server says that it waits")
+        assert "s.db' is full; make room on it. It is tried for 60 seconds." in caplog.text
+        assert set(disk.path.iterdir()) == there, "nothing was begun that there is no room for"
+        disk.free()
+        await (await opening).close()
+        monkeypatch.setattr(app, "STORE_SECONDS_MAX", 0.0)
+        disk.fill()
+        with pytest.raises(Unavailable, match="is full; make room on it"):
+            await app._open_store(path)
 
 
 def test_an_address_that_cannot_be_had_is_named() -> None:

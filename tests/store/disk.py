@@ -15,6 +15,8 @@ class Disk:
         """("sync" | "write", the file's name), in order."""
         self.full_from: str | None = None
         """Files whose names end like this cannot be written to."""
+        self.full_after = 0
+        """How many bytes of such a file still can."""
         self.half_syncs = 0
         """Those that would leave to a disk what it holds back, where that is a choice."""
         self.sync_fails = False
@@ -42,7 +44,8 @@ class _File(apsw.VFSFile):
 
     def xWrite(self, data: bytes, offset: int) -> None:
         self._disk.log.append(("write", self._name))
-        if self._disk.full_from is not None and self._name.endswith(self._disk.full_from):
+        full = self._disk.full_from is not None and self._name.endswith(self._disk.full_from)
+        if full and offset + len(data) > self._disk.full_after:
             raise apsw.FullError("no space left")
         super().xWrite(data, offset)
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import secrets
 from collections.abc import Callable, Sequence
 
 from perdure.engine.accounts import Accounts
@@ -66,8 +67,8 @@ NEWS_MAX = 10_000
 OWN_LOOKS = 300.0
 """How much longer a wait may go without a look of its own where the lookout looks for it. One look a minute for each of
 hundreds of idle streams was most of what they cost."""
-TROUBLE_US = 5_000_000
-"""For how long a change that the database refused is held against it."""
+PROBE_BYTES = 256 << 10
+"""After the database refused a change: how large a write must land before it counts as well again."""
 TIME_QUESTIONS = 3
 """How often the database is asked at the start what time it is; the quickest answer counts."""
 
@@ -131,7 +132,6 @@ class Engine:
         """Called with the id of a user whose sessions or places in projects are not what they were."""
         self._asking: set[asyncio.Task[None]] = set()
         self._trouble: str | None = None
-        self._trouble_us = 0
         self.closing = False
         self._tasks: list[asyncio.Task[None]] = []
         store.listen(self._hear)
@@ -168,15 +168,21 @@ class Engine:
         await self.store.close()
 
     async def health(self) -> None:
-        """Write to the database. Raises Unavailable when it does not within a second, or has just refused a change: a
-        small write may find room on a disk that is full for all others."""
+        """Write to the database. Raises Unavailable when it does not within a second. After it has refused a change
+        the write is a larger one: a small one may find room on a disk that is full for all others."""
+        trouble, ballast = self._trouble, ""
+        if trouble is not None:
+            ballast = " " + secrets.token_hex(PROBE_BYTES // 2)  # nothing that a database could compress
         try:
             async with asyncio.timeout(1.0):
-                await self.store.write(access.touch(now_us=self.clock.now_us()))
+                written = await self.store.write(access.touch(now_us=self.clock.now_us(), ballast=ballast))
         except TimeoutError as error:
             raise Unavailable("The store did not commit within a second.") from error
-        if self._trouble is not None and boottime_us() - self._trouble_us < TROUBLE_US:
+        if trouble is None:
+            return
+        if not written or self._trouble is not trouble:
             raise Unavailable(f"The store has just refused a change ({self._trouble}).")
+        self._trouble = None
 
     async def follow_clock(self) -> bool:
         """Keep with the clock that the store goes by; True when it jumped. Raises Unavailable."""
@@ -247,7 +253,7 @@ class Engine:
                 doorbell.ring(("topic", hint.project_id, hint.topic))
                 self.triggers.published(hint.project_id, hint.topic)
             elif isinstance(hint, Trouble):
-                self._trouble, self._trouble_us = hint.why, boottime_us()
+                self._trouble = hint.why
             elif isinstance(hint, Counted):
                 self.stats.count(hint.what, hint.amount)
             elif isinstance(hint, EndedElsewhere):

@@ -18,6 +18,7 @@ was answered, in the committing thread, so that no caller waits for one.
 import asyncio
 import logging
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -58,6 +59,8 @@ BUSY_MS = 1_000
 """How long a statement waits for somebody else's program that has the file open (none should)."""
 CHECKPOINT_PAGES = 2_000
 WAL_PAGES_TRUNCATE = 16_000
+SPACE_MIN = 1 << 20
+"""How many bytes must be free for a store to be opened."""
 WAL_PAGES_ALARM = 65_536
 """256 MiB: somebody else's program must be reading, and has for long."""
 APPLICATION_ID = 0x50455244  # "PERD"
@@ -99,7 +102,8 @@ class SQLiteStore:
     """Whether rows that may be written late wait for those of other verbs."""
 
     def __init__(self, path: str) -> None:
-        """Open (or make) the file. Raises `StoreInUse` or `NotOurFile`; never starts empty over what it cannot read."""
+        """Open (or make) the file; never start empty over what cannot be read. Raises `StoreInUse`, `NotOurFile`, or
+        `Unavailable` if the disk is full."""
         self.path = path
         self._memory = path == ":memory:"
         self._lock: FileLock | None = None
@@ -110,6 +114,9 @@ class SQLiteStore:
                     f"There is no folder {str(folder)!r} for the store {path!r}; make it, or mend the path."
                 )
             self._check_path()
+            # With less SQLite may fail to open the file, or open it and refuse the first change.
+            if shutil.disk_usage(folder).free < SPACE_MIN:
+                raise _full(path)
             try:
                 self._lock = FileLock(path, make=True)
             except OSError as error:
@@ -187,6 +194,8 @@ class SQLiteStore:
         except NotOurFile:
             self._writer.close()
             raise
+        except apsw.FullError as error:
+            raise _full(self.path) from error
         except apsw.Error as error:
             raise NotOurFile(
                 f"{self.path!r} cannot be opened as a Perdure store: {error}. If it was one, restore it from a backup."
@@ -568,6 +577,10 @@ async def _vacuum(*, pages: int) -> None:
 
 class _WroteFirst(Exception):
     """A verb of the group refused after it had written: the group is run again with savepoints."""
+
+
+def _full(path: str) -> Unavailable:
+    return Unavailable(f"The disk of {path!r} is full; make room on it.")
 
 
 def _files(path: str) -> tuple[tuple[int, int] | None, ...]:

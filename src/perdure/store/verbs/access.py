@@ -160,6 +160,7 @@ async def new_epoch(*, epoch: str) -> None:
 
 
 @verb
-async def touch(*, now_us: int) -> None:
-    """A small write that changes nothing anybody asks for: whether it lands tells whether others would."""
-    await write_free("touched_at_us", str(now_us))
+async def touch(*, now_us: int, ballast: str = "") -> bool:
+    """A small write that changes nothing anybody asks for: whether it lands tells whether others would. `ballast` makes
+    it larger. False: another server was at it, and nothing was written."""
+    return await write_free("touched_at_us", f"{now_us}{ballast}")
