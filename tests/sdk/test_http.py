@@ -539,6 +539,43 @@ async def test_a_cancel_and_a_resume_whose_answers_were_lost_are_done(served: Se
         assert await second.result() == "yes"
 
 
+async def test_two_different_answers_are_never_both_acknowledged_although_a_reply_was_lost(
+    served: Served, relay: Relay, client: Client
+) -> None:
+    async with working(served), Client(HttpTransport(relay.url, served.key)) as unlucky:
+        handle = await client.start(asks)
+        await eventually(lambda: _is(handle.get, Phase.WAITING))
+        await handle.resume("approve", "yes")
+        relay.spoil = lambda number, answer: None if number in (1, 3) else answer
+        with pytest.raises(Conflict):
+            await unlucky.resume(handle.id, "approve", "no")
+        assert len(relay.requests) == 2
+        await unlucky.resume(handle.id, "approve", "yes")
+        assert len(relay.requests) == 4
+        assert await handle.result() == "yes"
+
+
+async def test_a_cancel_whose_answer_was_lost_does_not_claim_an_end_of_another_kind(
+    served: Served, relay: Relay, client: Client
+) -> None:
+    async with working(served), Client(HttpTransport(relay.url, served.key)) as unlucky:
+        handle = await client.start(nothing)
+        await handle.result()
+        relay.spoil = lambda number, answer: None if number == 1 else answer
+        with pytest.raises(NotCancellable):
+            await unlucky.cancel(handle.id)
+
+
+async def test_a_deletion_whose_answer_was_lost_is_done(served: Served, relay: Relay, client: Client) -> None:
+    async with working(served), Client(HttpTransport(relay.url, served.key)) as unlucky:
+        handle = await client.start(nothing)
+        await handle.result()
+        relay.spoil = lambda number, answer: None if number == 1 else answer
+        await unlucky.delete(handle.id)
+        with pytest.raises(NotFound):
+            await unlucky.delete(handle.id)
+
+
 async def test_a_busy_server_is_asked_again(served: Served, relay: Relay) -> None:
     busy = b'{"error":"The server is going away.","error_type":"UNAVAILABLE"}'
     answer_busy = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: %d\r\n\r\n" % len(busy) + busy

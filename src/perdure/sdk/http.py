@@ -36,7 +36,6 @@ from perdure.wire.budgets import BudgetChange, ReserveReply, ReserveRequest, Set
 from perdure.wire.errors import (
     BadRequest,
     BadValue,
-    Conflict,
     NotCancellable,
     NotFound,
     PerdureError,
@@ -185,15 +184,12 @@ class HttpTransport:
         headers: bytes = b"",
         held_seconds: float | None = None,
         patience: float | None = None,
-        ours: type[PerdureError] | None = None,
         tries: _Tries | None = None,
     ) -> bytes:
         """Send a request until it is answered, and give the answer's body.
 
-        `held_seconds`: the server may keep it that long. `ours`: a refusal that a request of ours may have caused
-        itself, when the answer to an earlier try was lost; the body is then empty. `tries`: for a caller who wants to
-        know of them. Raises what the server refuses, and `Unavailable` or `UnknownOutcome` when there is no answer
-        within the patience.
+        `held_seconds`: the server may keep it that long. `tries`: for a caller who wants to know of them. Raises what
+        the server refuses, and `Unavailable` or `UnknownOutcome` when there is no answer within the patience.
         """
         seconds = ANSWER_SECONDS if held_seconds is None else ANSWER_SECONDS + held_seconds
         content = _NO_BODY if body is None else b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
@@ -212,8 +208,6 @@ class HttpTransport:
                     return response.body
                 problem = self._problem(response, server)
                 if response.status not in _AGAIN:
-                    if tries.unsure and ours is not None and isinstance(problem, ours):
-                        return b""
                     raise problem
                 tries.unsure = tries.unsure or isinstance(problem, UnknownOutcome)
             except Lost as lost:
@@ -387,16 +381,33 @@ class HttpTransport:
             await self._failed(tries, turn, self._outage, problem)
 
     async def cancel(self, execution_id: str) -> Execution:
-        await self.request("POST", f"{_path(execution_id)}/cancel", ours=NotCancellable)
+        tries = _Tries()
+        try:
+            await self.request("POST", f"{_path(execution_id)}/cancel", tries=tries)
+        except NotCancellable:
+            execution = await self.get(execution_id)
+            if not tries.unsure or execution.cancelled_at_us is None:
+                raise
+            return execution  # cancelled, by an earlier try or by another caller
         return await self.get(execution_id)
 
     async def delete(self, execution_id: str) -> None:
-        await self.request("DELETE", _path(execution_id), ours=NotFound)
+        await self._delete(_path(execution_id))
+
+    async def _delete(self, path: str) -> None:
+        """Delete something by its id, which nothing gets again. If it is gone after a lost try, it is deleted, by that
+        try or by another caller: there is no other outcome that the caller could have asked for."""
+        tries = _Tries()
+        try:
+            await self.request("DELETE", path, tries=tries)
+        except NotFound:
+            if not tries.unsure:
+                raise
 
     async def resume(self, execution_id: str, step_key: str, data: Raw) -> None:
-        # A second answer is refused; when the reply to ours was lost, the one that stands is ours.
+        # The server answers the same bytes like the first time. A refusal means that another answer stands.
         body = _encode(ResumeRequest(data))
-        await self.request("POST", f"{_path(execution_id)}/resume/{quote(step_key, safe='')}", body, ours=Conflict)
+        await self.request("POST", f"{_path(execution_id)}/resume/{quote(step_key, safe='')}", body)
 
     async def publish(self, topic: str, events: Sequence[EventItem]) -> Sequence[int]:
         data = [EventData(event.data, event.event_type, dedup_key=event.dedup_key) for event in events]
@@ -447,7 +458,7 @@ class HttpTransport:
         )
 
     async def delete_schedule(self, schedule_id: str) -> None:
-        await self.request("DELETE", _schedule_path(schedule_id), ours=NotFound)
+        await self._delete(_schedule_path(schedule_id))
 
     async def run_schedule(self, schedule_id: str) -> Started:
         answer = await self.request("POST", f"{_schedule_path(schedule_id)}/run", headers=fresh_key())
