@@ -43,6 +43,25 @@ def test_the_first_member_is_invited_before_there_is_a_server(house: House) -> N
         assert "not an e-mail" in house.run("members", "add", "nobody", code=2).stderr
 
 
+def test_invitations_are_listed_and_withdrawn(house: House) -> None:
+    house.run("members", "add", "ann@example.com", "--role", "admin")
+    (listed,) = house.lines("members", "invitations")
+    assert (listed["email"], listed["role"]) == ("ann@example.com", "Admin")
+    assert (
+        "invitation of ann@example.com is withdrawn, in perdure.db"
+        in house.run("members", "withdraw", "ann@example.com").stdout
+    )
+    assert "No open invitations in perdure.db" in house.run("members", "invitations").stdout
+    with serving(house) as url:
+        invitation = house.run("members", "add", "bob@example.com").stdout.strip()
+        table = house.run("members", "invitations").stdout
+        assert "bob@example.com" in table and "Read" in table
+        assert f"is withdrawn, on {url}" in house.run("members", "withdraw", "Bob@Example.com").stdout
+        assert "Nobody is invited" in house.run("members", "withdraw", "bob@example.com", code=2).stderr
+        with pytest.raises(urllib.error.HTTPError, match="422"):
+            sign_up(url, "bob@example.com", invitation)
+
+
 def test_whoever_lost_a_password_gets_one_from_the_operator(house: House) -> None:
     invitation = house.run("members", "add", "ann@example.com").stdout.strip()
     with serving(house) as url:

@@ -131,6 +131,36 @@ async def test_an_invitation_opens_it_for_one_email_once(served: Served, monkeyp
         assert again.status_code == 422, "it was used"
 
 
+async def test_open_invitations_are_listed_and_can_be_withdrawn(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invitations = f"{PROJECTS}/{served.project_id}/invitations"
+    token, kept = await invite(served, "zoe@example.com", "Write"), await invite(served, "bob@example.com")
+    monkeypatch.setattr(projects, "INVITATION_SECONDS", 0)
+    await invite(served, "late@example.com")
+    listed = (await served.client.get(invitations)).json()
+    assert [(one["email"], one["role"]) for one in listed] == [
+        ("bob@example.com", "Admin"),
+        ("zoe@example.com", "Write"),
+    ]
+    assert all(set(one) == {"email", "role", "expires_at"} for one in listed), "no token"
+    for role in (Role.READ, Role.WRITE):
+        other = {"authorization": f"Bearer {await served.key_of(role)}"}
+        assert (await served.client.get(invitations, headers=other)).status_code == 403
+        assert (await served.client.delete(f"{invitations}/zoe@example.com", headers=other)).status_code == 403
+    _, other = await served.other_project()
+    assert (await served.client.delete(f"{invitations}/zoe@example.com", headers=other)).status_code == 404
+    assert (await served.client.delete(f"{invitations}/ZOE%40example.com")).status_code == 204
+    again = await served.client.delete(f"{invitations}/zoe@example.com")
+    assert (again.status_code, again.json()["error_type"]) == (404, "NOT_FOUND")
+    assert (await served.client.delete(f"{invitations}/nobody")).status_code == 422
+    async with browser(served) as client:
+        for email, invitation, status in (("zoe@example.com", token, 422), ("bob@example.com", kept, 200)):
+            reply = await client.post(f"{AUTH}/signup", json=signing_up(email, invitation=invitation))
+            assert reply.status_code == status, reply.text
+    assert (await served.client.get(invitations)).json() == [], "an invitation that was used is gone"
+
+
 async def test_a_provider_of_identities_is_not_asked(served: Served) -> None:
     body = {"provider": "x", "user_id": "x", "email": "a@b.example"}
     assert (await served.client.post(f"{AUTH}/oauth-signin", json=body)).status_code == 404

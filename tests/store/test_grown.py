@@ -107,7 +107,10 @@ ANSWERS_NOTHING: Final = {
     ),
     **dict.fromkeys(("delete_old_sessions", "delete_other_sessions", "projects_of_user"), "there are no users"),
     **dict.fromkeys(("member_roles", "list_members", "update_member", "delete_member"), "there are no members"),
-    **dict.fromkeys(("read_invitation", "delete_invitation", "delete_old_invitations"), "there are no invitations"),
+    **dict.fromkeys(
+        ("read_invitation", "list_invitations", "delete_invitation", "delete_old_invitations"),
+        "there are no invitations",
+    ),
     "embedded_workers": "there are none",
     "count_live_workers": "all leases have run out at the time that is asked about",
     "live_worker_of": "all leases have run out at the time that is asked about",

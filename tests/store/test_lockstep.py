@@ -411,6 +411,7 @@ def test_every_verb_that_changes_something_says_what_it_names() -> None:
     reading |= {"untold", "active_workers", "watch_push_workers", "standing", "list_steps", "read_step"}
     reading |= {"due_schedules", "get_schedule", "list_schedules", "scheduled_workflows", "list_fires"}
     reading |= {"find_user", "read_user", "read_session", "read_project", "projects_of", "list_members"}
+    reading |= {"check_sign_up", "list_invitations"}
     reading |= {"read_stream", "list_webhooks", "next_delivery", "list_deliveries", "deliveries_of"}
     nothing = {"touch"}
     found = set()

@@ -35,6 +35,8 @@ def add_to(app: typer.Typer) -> None:
     command(members, "add")(add)
     command(members, "list")(list_)
     command(members, "remove")(remove)
+    command(members, "invitations")(invitations)
+    command(members, "withdraw")(withdraw)
     command(members, "password")(password)
     command(members, "ls", hidden=True)(list_)
     command(members, "rm", hidden=True)(remove)
@@ -58,7 +60,7 @@ def add(
 
     async def online(client: "Client") -> str | None:
         body = msgspec.json.encode({"email": email, "role": role.capitalize()})
-        added: Json = msgspec.json.decode(await ask(client, "POST", await _members(client), body))
+        added: Json = msgspec.json.decode(await ask(client, "POST", await _of_project(client, "members"), body))
         invitation: str | None = added["invitation"]
         return invitation
 
@@ -107,7 +109,7 @@ def remove(
     """End a member's place in the project, at once. The last admin stays."""
 
     async def online(client: "Client") -> None:
-        await ask(client, "DELETE", f"{await _members(client)}/{_id_of(email, await _listed(client))}")
+        await ask(client, "DELETE", f"{await _of_project(client, 'members')}/{_id_of(email, await _listed(client))}")
 
     async def offline(engine: "Engine", project_id: str) -> None:
         await engine.projects.remove_member(project_id, _id_of(email, await _listed_offline(engine, project_id)))
@@ -117,6 +119,65 @@ def remove(
         emit({"email": email})
     else:
         say(f"{email} is no member any more, {where}.")
+
+
+def invitations(url: UrlOption = None, database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
+    """List invitations that nobody has used yet, by e-mail."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from perdure.cli.render import local
+
+    async def online(client: "Client") -> list[Json]:
+        import msgspec
+
+        found: list[Json] = msgspec.json.decode(await ask(client, "GET", await _of_project(client, "invitations")))
+        return found
+
+    async def offline(engine: "Engine", project_id: str) -> list[Json]:
+        import msgspec
+
+        from perdure.wire.public_accounts import invitation_response
+
+        return [msgspec.to_builtins(invitation_response(one)) for one in await engine.projects.invitations(project_id)]
+
+    found, where = in_either(url, database, online, offline)
+    if as_json:
+        for one in found:
+            emit(one)
+        return
+    if not found:
+        say(f"No open invitations {where}.")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("EMAIL", "ROLE", "EXPIRES"):
+        table.add_column(name)
+    for one in found:
+        table.add_row(Text(one["email"]), one["role"], local(one["expires_at"]))
+    console().print(table)
+
+
+def withdraw(
+    email: EmailArgument,
+    url: UrlOption = None,
+    database: DatabaseOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Withdraw an invitation: its token is worthless from now on."""
+
+    async def online(client: "Client") -> None:
+        from urllib.parse import quote
+
+        await ask(client, "DELETE", f"{await _of_project(client, 'invitations')}/{quote(email.strip(), safe='')}")
+
+    async def offline(engine: "Engine", project_id: str) -> None:
+        await engine.projects.withdraw_invitation(project_id, email)
+
+    _, where = in_either(url, database, online, offline)
+    if as_json:
+        emit({"email": email})
+    else:
+        say(f"The invitation of {email} is withdrawn, {where}.")
 
 
 def password(email: EmailArgument, database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
@@ -138,18 +199,18 @@ def password(email: EmailArgument, database: DatabaseOption = None, as_json: Jso
     note(f"Hand it to {email}: they sign in with it, and choose another. All their sessions have ended.")
 
 
-async def _members(client: "Client") -> str:
-    """The path of the members of the key's project."""
+async def _of_project(client: "Client", what: str) -> str:
+    """The path of the members, or of something else, of the key's project."""
     import msgspec
 
     (project,) = msgspec.json.decode(await ask(client, "GET", _PATH))["projects"]
-    return f"{_PATH}/{project['id']}/members"
+    return f"{_PATH}/{project['id']}/{what}"
 
 
 async def _listed(client: "Client") -> list[Json]:
     import msgspec
 
-    found: list[Json] = msgspec.json.decode(await ask(client, "GET", await _members(client)))
+    found: list[Json] = msgspec.json.decode(await ask(client, "GET", await _of_project(client, "members")))
     return found
 
 

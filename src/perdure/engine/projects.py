@@ -17,7 +17,7 @@ from perdure.store.verbs import access, accounts
 from perdure.store.verbs.access import ListedKey
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.access import Principal, Role
-from perdure.wire.accounts import DESCRIPTION_BYTES_MAX, Member, Project, email_of, project_name_of
+from perdure.wire.accounts import DESCRIPTION_BYTES_MAX, Invitation, Member, Project, email_of, project_name_of
 from perdure.wire.codec import KEY_BYTES_MAX, check_name, check_text
 from perdure.wire.errors import BadRequest, BadValue, NotFound, PerdureError, Unauthorized
 
@@ -130,6 +130,18 @@ class Projects:
         """End a member's place in the project. Raises NotFound, LastAdmin."""
         await self._engine.store.write(
             accounts.remove_member(project_id=project_id, user_id=checked_id(user_id, "user"))
+        )
+
+    async def invitations(self, project_id: str) -> list[Invitation]:
+        """Invitations that can still be used, by e-mail."""
+        return await self._engine.store.read(
+            accounts.list_invitations(project_id=project_id, now_us=self._engine.clock.now_us())
+        )
+
+    async def withdraw_invitation(self, project_id: str, email: str) -> None:
+        """Make an invitation's token worthless. Raises NotFound, and BadValue for what is no e-mail."""
+        await self._engine.store.write(
+            accounts.withdraw_invitation(project_id=project_id, email=email_of(email, "email"))
         )
 
     async def create_key(

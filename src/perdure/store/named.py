@@ -185,6 +185,7 @@ NAMED: Final[dict[str, Callable[[Values], Iterable[Row]]]] = {
     "add_member": _add_member,
     "change_member": _project,
     "remove_member": _project,
+    "withdraw_invitation": _project,
     "change_project": _project,
     "make_schedule": _make_schedule,
     "change_schedule": _schedule,

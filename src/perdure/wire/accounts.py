@@ -53,6 +53,14 @@ class Member(Struct, frozen=True):
     updated_at_us: int
 
 
+class Invitation(Struct, frozen=True):
+    """Who may sign up as a member of a project, and until when."""
+
+    email: str
+    role: Role
+    expires_at_us: int
+
+
 class Session(NamedTuple):
     """Who a session's token stands for, and for how long."""
 

@@ -5,7 +5,7 @@ from typing import Final, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from perdure.wire.access import Role
-from perdure.wire.accounts import Member, Project, User
+from perdure.wire.accounts import Invitation, Member, Project, User
 from perdure.wire.public import Time, Uuid, rfc3339
 from perdure.wire.requests import Request
 
@@ -185,6 +185,20 @@ class AddMemberResponse(Struct, frozen=True):
     """A token to hand to that person, who signs up with it; shown here and never again."""
     expires_at: Time | None = None
     """Of the invitation."""
+
+
+class InvitationResponse(Struct, frozen=True):
+    """An invitation that can still be used. Its token is not kept."""
+
+    email: str
+    role: str
+    """`Admin`, `Write` or `Read`: what they will be."""
+    expires_at: Time
+
+
+def invitation_response(invitation: Invitation) -> InvitationResponse:
+    """An invitation as the API shows it."""
+    return InvitationResponse(invitation.email, _ROLE_NAMES[invitation.role], rfc3339(invitation.expires_at_us))
 
 
 class ChangeMemberRequest(Request, frozen=True):

@@ -10,9 +10,11 @@ from perdure.wire.public_accounts import (
     ChangeMemberRequest,
     ChangeProjectRequest,
     CreateProjectRequest,
+    InvitationResponse,
     ProjectMemberResponse,
     ProjectResponse,
     ProjectsResponse,
+    invitation_response,
     member_response,
     project_response,
     role_of,
@@ -72,6 +74,18 @@ async def add_project_member(call: Call, project_id: str, body: AddMemberRequest
     if added.member is not None:
         return AddMemberResponse(member_response(added.member))
     return AddMemberResponse(None, added.invitation, rfc3339(added.expires_at_us))
+
+
+@routes.get("/api/v1/projects/{project_id}/invitations", role=Role.ADMIN)
+async def get_project_invitations(call: Call, project_id: str) -> list[InvitationResponse]:
+    """Invitations that nobody has used yet, by e-mail. Those that have expired are left out."""
+    return [invitation_response(one) for one in await call.engine.projects.invitations(call.project_id)]
+
+
+@routes.delete("/api/v1/projects/{project_id}/invitations/{email}", role=Role.ADMIN)
+async def withdraw_project_invitation(call: Call, project_id: str, email: str) -> None:
+    """Withdraw an invitation: its token is worthless from now on."""
+    await call.engine.projects.withdraw_invitation(call.project_id, email)
 
 
 @routes.route("PUT", "/api/v1/projects/{project_id}/members/{user_id}", role=Role.ADMIN)

@@ -12,7 +12,7 @@ import msgspec
 from perdure.store.interface import Tell, UserChanged, query, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.wire.access import Role
-from perdure.wire.accounts import INVITATION_PATH, Member, Project, User
+from perdure.wire.accounts import INVITATION_PATH, Invitation, Member, Project, User
 from perdure.wire.errors import (
     AlreadyMember,
     BadValue,
@@ -329,6 +329,21 @@ async def remove_member(*, project_id: str, user_id: str) -> None:
         raise _no_member(user_id)
     await query("delete_member", project_id=project_id, user_id=user_id)
     await Tell(UserChanged(user_id))
+
+
+@verb
+async def list_invitations(*, project_id: str, now_us: int) -> list[Invitation]:
+    """Invitations that can still be used, by e-mail."""
+    rows = await query("list_invitations", project_id=project_id, now_us=now_us)
+    return [Invitation(email, Role(role), expires_at_us) for email, role, expires_at_us in rows]
+
+
+@verb
+async def withdraw_invitation(*, project_id: str, email: str) -> None:
+    """Make an invitation's token worthless. Raises NotFound."""
+    await _roles(project_id)
+    if not await query("delete_invitation", project_id=project_id, email=email):
+        raise NotFound(f"Nobody is invited as {email!r}; GET …/invitations lists who is.")
 
 
 async def _roles(project_id: str) -> dict[str, str]:

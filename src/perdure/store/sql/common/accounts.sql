@@ -101,6 +101,10 @@ DELETE FROM members WHERE project_id = :project_id AND user_id = :user_id RETURN
 -- name: count_invitations
 SELECT COUNT(*) FROM invitations WHERE project_id = :project_id AND expires_at_us > :now_us;
 
+-- name: list_invitations
+SELECT email, role, expires_at_us FROM invitations
+WHERE project_id = :project_id AND expires_at_us > :now_us ORDER BY email;
+
 -- name: upsert_invitation
 -- holds: project=project_id
 INSERT INTO invitations (project_id, email, role, token_hash, expires_at_us)
