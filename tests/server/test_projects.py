@@ -209,6 +209,17 @@ async def test_two_admins_who_remove_each_other_leave_one(served: Served) -> Non
         assert [one["role"] for one in (await served.client.get(members)).json()] == ["Admin"]
 
 
+async def test_a_key_that_only_reads_sees_no_whole_emails(served: Served) -> None:
+    members = f"{PROJECTS}/{served.project_id}/members"
+    async with member(served, "Read") as ann:
+        for role, email in ((Role.READ, f"{ann.email[0]}***@example.com"), (Role.WRITE, ann.email)):
+            key = {"authorization": f"Bearer {await served.key_of(role)}"}
+            (one,) = (await served.client.get(members, headers=key)).json()
+            assert (one["user"]["email"], one["user"]["display_name"]) == (email, "Ann Lee")
+        (one,) = (await ann.client.get(members)).json()
+        assert one["user"]["email"] == ann.email, "members know each other"
+
+
 async def test_so_many_members_and_no_more(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accounts, "MEMBERS_MAX", 1)
     await invite(served, an_email())

@@ -1,5 +1,7 @@
 """The routes of webhooks and deliveries."""
 
+import asyncio
+
 from tests.engine.test_outbound import Receiver, receiving
 from tests.server.serving import Hand, Served, serving
 
@@ -54,6 +56,38 @@ async def test_a_webhook_from_its_first_day_to_its_last(database: str) -> None:
             assert wrong.status_code == 404
         assert (await client.delete(f"/api/v1/webhooks/{hook['id']}")).status_code == 204
         assert (await client.get("/api/v1/webhooks")).json() == {"webhooks": []}
+
+
+async def test_secrets_of_urls_are_for_those_who_could_have_given_them(database: str) -> None:
+    async with serving(database, outbound_hosts=["127.0.0.1"]) as served, receiving(Receiver()) as receiver:
+        hand = Hand(served.client)
+        await hand.register()
+        secret = receiver.url + "T0/S3CRET?token=S3CRET"
+        hook = (await served.client.post("/api/v1/webhooks", json={"url": secret})).json()
+        assert hook["url"] == secret
+        run = {"payload": 1, "webhook_url": secret}
+        own = (await served.client.post("/api/v1/workflows/w/run", json=run)).json()["execution_id"]
+        await hand.complete(await hand.claim(), {"done": True})
+        await served.until(lambda: len(receiver.bodies) == 2)
+        deliveries = "/api/v1/webhooks/deliveries"
+
+        async def seen(role: Role) -> tuple[list[str], dict[str | None, tuple[str, str | None]]]:
+            key = {"authorization": f"Bearer {await served.key_of(role)}"}
+            hooks = (await served.client.get("/api/v1/webhooks", headers=key)).json()["webhooks"]
+            found = (await served.client.get(deliveries, headers=key)).json()["deliveries"]
+            return [one["url"] for one in hooks], {one["webhook_id"]: (one["url"], one["answer"]) for one in found}
+
+        async with asyncio.timeout(60):
+            while [answer for _, answer in (await seen(Role.ADMIN))[1].values()] != ["ok", "ok"]:
+                pass
+        origin = f"http://127.0.0.1:{receiver.port}/…"
+        assert await seen(Role.READ) == ([origin], {None: (origin, None), hook["id"]: (origin, None)})
+        assert await seen(Role.WRITE) == ([origin], {None: (secret, "ok"), hook["id"]: (origin, None)})
+        assert await seen(Role.ADMIN) == ([secret], {None: (secret, "ok"), hook["id"]: (secret, "ok")})
+        for role, url in ((Role.WRITE, origin), (Role.ADMIN, secret)):
+            key = {"authorization": f"Bearer {await served.key_of(role)}"}
+            again = await served.client.post(f"{deliveries}/{own}.{hook['id']}/redeliver", headers=key)
+            assert again.json()["url"] == url
 
 
 async def test_what_is_wrong_is_told(served: Served) -> None:

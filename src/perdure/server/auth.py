@@ -279,9 +279,14 @@ class Gate:
             raise NotFound(f"Project {project_id!r} does not exist.")
 
 
+def has_role(principal: Principal, needed: Role) -> bool:
+    """Whether the key, or the user in this project, may do what needs this role."""
+    return _ROLE_RANK[principal.role] >= _ROLE_RANK[needed]
+
+
 def check_role(principal: Principal, needed: Role) -> None:
     """Raises `Forbidden` when the key, or the user in this project, may not do this."""
-    if _ROLE_RANK[principal.role] < _ROLE_RANK[needed]:
+    if not has_role(principal, needed):
         whose = "key" if principal.user_id is None else "member of the project"
         raise Forbidden(f"This needs a {whose} with the role {needed.value!r}; this one has {principal.role.value!r}.")
 

@@ -24,7 +24,7 @@ from starlette.types import Receive, Scope
 
 from perdure.engine.engine import Engine
 from perdure.engine.executions import checked_id
-from perdure.server.auth import Failures, Gate, check_role
+from perdure.server.auth import Failures, Gate, check_role, has_role
 from perdure.server.bodies import USUAL, read_body, read_bytes
 from perdure.server.connections import EXTENSION, Connection
 from perdure.server.in_flight import InFlight, Share
@@ -275,6 +275,10 @@ class Call:
     async def raw_body(self) -> bytes:
         """The body of a route that has none in the table, whatever it is. Raises `TooLarge`."""
         return await read_bytes(self._receive, self.headers, self.route.bytes_max(self.settings), self._hold())
+
+    def has_role(self, role: Role) -> bool:
+        """Whether the caller may do what needs this role."""
+        return self.principal is not None and has_role(self.principal, role)
 
     def check_project(self, project_id: str | None) -> None:
         """A request may repeat its project, in the query or the body. Raises `NotFound` for another."""

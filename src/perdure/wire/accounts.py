@@ -77,6 +77,15 @@ def email_of(text: str, where: str = "body.email") -> str:
     return email
 
 
+def masked(email: str) -> str:
+    """An e-mail of which only the first character and the domain can be read.
+
+    >>> masked("ann@example.com")
+    'a***@example.com'
+    """
+    return f"{email[0]}***@{email.rpartition('@')[2]}"
+
+
 def check_person(name: str | None, where: str) -> None:
     """Refuse what cannot be a person's name; it may be empty. Raises BadValue."""
     if name:

@@ -5,7 +5,7 @@ from typing import Final, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from perdure.wire.access import Role
-from perdure.wire.accounts import Invitation, Member, Project, User
+from perdure.wire.accounts import Invitation, Member, Project, User, masked
 from perdure.wire.public import Time, Uuid, rfc3339
 from perdure.wire.requests import Request
 
@@ -156,10 +156,16 @@ class ProjectMemberResponse(Struct, frozen=True):
     user: UserInfo | None = None
 
 
-def member_response(member: Member) -> ProjectMemberResponse:
-    """A member as the API shows them."""
+def member_response(member: Member, *, whole: bool = True) -> ProjectMemberResponse:
+    """A member as the API shows them; `whole`: with their e-mail."""
     u = member.user
-    info = UserInfo(u.id, u.email, u.first_name or UNSET, u.last_name or UNSET, u.display_name or UNSET)
+    info = UserInfo(
+        u.id,
+        u.email if whole else masked(u.email),
+        u.first_name or UNSET,
+        u.last_name or UNSET,
+        u.display_name or UNSET,
+    )
     return ProjectMemberResponse(
         member.id,
         u.id,

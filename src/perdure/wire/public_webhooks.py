@@ -1,5 +1,7 @@
 """The public API's shapes of webhooks; all of it added to the contract."""
 
+import re
+
 from msgspec import Struct
 
 from perdure.wire.public import Int32, Time, Uuid, rfc3339
@@ -21,6 +23,7 @@ class WebhookResponse(Struct, frozen=True):
 
     id: Uuid
     url: str
+    """Only admins read it whole; for others the path, which may hold a secret, is left out."""
     workflow_id: str | None
     description: str | None
     created_at: Time
@@ -41,6 +44,8 @@ class DeliveryResponse(Struct, frozen=True):
     webhook_id: str | None
     """Null for the URL that came with the execution."""
     url: str
+    """Without its path for a caller who could not have given it: admins give those of webhooks, and the role `write`
+    those that come with executions."""
     state: DeliveryState
     tries: Int32
     created_at: Time
@@ -49,7 +54,7 @@ class DeliveryResponse(Struct, frozen=True):
     status: Int32 | None
     """Of the last answer; null when none came."""
     answer: str | None
-    """The beginning of the last answer, or why there is none."""
+    """The beginning of the last answer, or why there is none. Null where the URL is not shown whole."""
 
 
 class DeliveriesResponse(Struct, frozen=True):
@@ -59,23 +64,31 @@ class DeliveriesResponse(Struct, frozen=True):
     next_cursor: str | None
 
 
-def webhook_response(one: Webhook) -> WebhookResponse:
-    """A webhook as the API shows it."""
-    return WebhookResponse(one.id, one.url, one.workflow_id, one.description, rfc3339(one.created_at_us))
+def webhook_response(one: Webhook, *, whole: bool) -> WebhookResponse:
+    """A webhook as the API shows it; `whole`: with what may be secret in its URL."""
+    return WebhookResponse(
+        one.id, one.url if whole else _origin(one.url), one.workflow_id, one.description, rfc3339(one.created_at_us)
+    )
 
 
-def delivery_response(one: Delivery) -> DeliveryResponse:
-    """A delivery as the API shows it."""
+def delivery_response(one: Delivery, *, whole: bool) -> DeliveryResponse:
+    """A delivery as the API shows it; `whole`: with what may be secret in its URL, and with what its receiver said."""
     return DeliveryResponse(
         one.id,
         one.execution_id,
         one.webhook_id or None,
-        one.url,
+        one.url if whole else _origin(one.url),
         one.state,
         one.tries,
         rfc3339(one.created_at_us),
         None if one.tried_at_us is None else rfc3339(one.tried_at_us),
         None if one.next_at_us is None else rfc3339(one.next_at_us),
         one.status,
-        one.answer,
+        one.answer if whole else None,
     )
+
+
+def _origin(url: str) -> str:
+    """A URL without its path and query, which may hold a secret: chats give out such addresses."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{re.split('[/?]', rest, maxsplit=1)[0]}/…"

@@ -56,8 +56,9 @@ async def change_project(call: Call, project_id: str, body: ChangeProjectRequest
 
 @routes.get("/api/v1/projects/{project_id}/members", contract=True)
 async def get_project_members(call: Call, project_id: str) -> list[ProjectMemberResponse]:
-    """Members, oldest first."""
-    return [member_response(one) for one in await call.engine.projects.members(call.project_id)]
+    """Members, oldest first. A key that only reads gets their e-mails masked, like `a***@example.com`."""
+    whole = call.user_id is not None or call.has_role(Role.WRITE)
+    return [member_response(one, whole=whole) for one in await call.engine.projects.members(call.project_id)]
 
 
 @routes.post("/api/v1/projects/{project_id}/members", role=Role.ADMIN, idempotent=True)

@@ -14,7 +14,7 @@ from perdure.wire.public_webhooks import (
     delivery_response,
     webhook_response,
 )
-from perdure.wire.webhooks import DeliveryState
+from perdure.wire.webhooks import Delivery, DeliveryState
 
 routes = Routes("Webhooks")
 
@@ -30,7 +30,9 @@ class DeliveriesQuery(Struct, frozen=True):
 @routes.get("/api/v1/webhooks")
 async def list_webhooks(call: Call) -> WebhooksResponse:
     """The URLs that hear of the ends of this project's executions."""
-    return WebhooksResponse([webhook_response(one) for one in await call.engine.webhooks.list(call.project_id)])
+    whole = call.has_role(Role.ADMIN)
+    found = await call.engine.webhooks.list(call.project_id)
+    return WebhooksResponse([webhook_response(one, whole=whole) for one in found])
 
 
 @routes.post("/api/v1/webhooks", role=Role.ADMIN, idempotent=True)
@@ -43,7 +45,7 @@ async def create_webhook(call: Call, body: CreateWebhookRequest) -> WebhookRespo
         description=body.description,
         idempotency=idempotency(call),
     )
-    return webhook_response(made)
+    return webhook_response(made, whole=True)
 
 
 @routes.delete("/api/v1/webhooks/{webhook_id}", role=Role.ADMIN)
@@ -63,10 +65,16 @@ async def list_deliveries(call: Call, query: DeliveriesQuery) -> DeliveriesRespo
         cursor=query.cursor,
         limit=query.limit,
     )
-    return DeliveriesResponse([delivery_response(one) for one in found], cursor)
+    return DeliveriesResponse([_shown(call, one) for one in found], cursor)
 
 
 @routes.post("/api/v1/webhooks/deliveries/{delivery_id}/redeliver")
 async def redeliver(call: Call, delivery_id: str) -> DeliveryResponse:
     """Send a message again now, under the same id, whatever became of it."""
-    return delivery_response(await call.engine.webhooks.redeliver(call.project_id, delivery_id))
+    return _shown(call, await call.engine.webhooks.redeliver(call.project_id, delivery_id))
+
+
+def _shown(call: Call, one: Delivery) -> DeliveryResponse:
+    """As much of a delivery as the caller's role could have given it."""
+    giver = Role.ADMIN if one.webhook_id else Role.WRITE
+    return delivery_response(one, whole=call.has_role(giver))
