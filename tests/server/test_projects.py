@@ -220,6 +220,15 @@ async def test_a_key_that_only_reads_sees_no_whole_emails(served: Served) -> Non
         assert one["user"]["email"] == ann.email, "members know each other"
 
 
+async def test_a_project_asks_for_many_emails_only_slowly(database: str) -> None:
+    """Each answer tells whether somebody has signed up with an e-mail."""
+    async with serving(database, auth_failures_max=3) as served, member(served) as ann:
+        other = await ann.project()
+        statuses = [(await add(ann, other, an_email())).status_code for _ in range(5)]
+        assert statuses == [200, 200, 200, 429, 429]
+        assert (await add(ann, await ann.project(), an_email())).status_code == 200, "each project by itself"
+
+
 async def test_so_many_members_and_no_more(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accounts, "MEMBERS_MAX", 1)
     await invite(served, an_email())

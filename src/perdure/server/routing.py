@@ -89,6 +89,7 @@ class Services:
         self.key_names: dict[str, str] = {}
         """How keys are named in what is kept, by their ids; names do not change."""
         self.wrong_passwords = Failures(settings.auth_failures_max, time.monotonic, "wrong passwords")
+        self.added_members = Failures(settings.auth_failures_max, time.monotonic, "people added to this project")
         self.comments = Comments(settings.stream_comment_seconds)
         self.slots = Slots(settings.streams_max, settings.streams_per_key_max)
         self.in_flight = InFlight(settings.in_flight_bytes_max, settings.in_flight_per_address_bytes_max)

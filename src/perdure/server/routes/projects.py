@@ -68,7 +68,12 @@ async def add_project_member(call: Call, project_id: str, body: AddMemberRequest
     Whoever signs up with the invitation's token, for this e-mail and within a week, is a member from then on. Inviting
     again makes the first token worthless. The token is in this answer only: the same request again, by its
     Idempotency-Key, is 409 `SECRET_SHOWN_ONCE` where it invited.
+
+    The answer tells whether somebody has signed up with an e-mail. So a project adds at most `auth_failures_max` people
+    in a burst, and one more every few seconds.
     """
+    if not call.services.added_members.take(call.project_id):
+        raise call.services.added_members.refusal()
     added = await call.engine.projects.add_member(
         call.project_id, body.email, role_of(body.role), idempotency=idempotency(call)
     )
