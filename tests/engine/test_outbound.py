@@ -214,6 +214,7 @@ async def test_whenever_a_caller_gives_up_no_connection_is_left_open(
         ("https://[::ffff:169.254.169.254]/", "leads to ::ffff:"),
         ("https://user@public.example/", "user"),
         ("gopher://public.example/", "must start with https"),
+        *((f"https://public.example:{port}/", f"port {port} belongs") for port in (22, 25, 6379, 6697, 11211)),
     ],
 )
 async def test_a_url_is_checked_when_it_is_given(url: str, why: str) -> None:
@@ -226,6 +227,23 @@ async def test_a_url_is_checked_when_it_is_given(url: str, why: str) -> None:
         assert await outbound.check_url("https://public.example/x") == "https://public.example/x"
         with pytest.raises(BadValue, match=f"push_endpoint_url: .*{why}"):
             await outbound.check_url(url, "push_endpoint_url")
+
+
+async def test_a_port_of_another_protocol_is_called_only_where_the_configuration_names_the_host() -> None:
+    for outbound, url, fine in (
+        (Outbound(Policy()), "https://93.184.216.34:22/", False),
+        (Outbound(Policy()), "https://93.184.216.34:8443/", True),
+        (Outbound(Policy(("93.184.216.34",))), "https://93.184.216.34:22/", True),
+        (Outbound(Policy((), loopback=True)), "http://127.0.0.1:6666/", True),
+    ):
+        if fine:
+            assert await outbound.check_url(url) == url
+        else:
+            with pytest.raises(BadValue, match="outbound_hosts"):
+                await outbound.check_url(url)
+            with pytest.raises(CallRefused, match="port 22"):  # also one that was kept before there was this rule
+                await outbound.request("GET", url)
+        await outbound.close()
 
 
 async def test_a_name_server_that_is_away_refuses_no_url() -> None:

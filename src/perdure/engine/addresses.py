@@ -38,6 +38,41 @@ _TRANSLATED_HERE: Final = (ip_network("64:ff9b:1::/48"), ip_network("::ffff:0:0:
 _GLOBAL: Final = ip_network("2000::/3")
 """All of IPv6 that is given out for everybody. What Python calls global is more (fec0::/10), and not the same in all of
 its releases."""
+BAD_PORTS: Final = frozenset(
+    (
+        # The bad ports of the Fetch standard, which browsers do not connect to: https://fetch.spec.whatwg.org/#port-blocking
+        *(0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104),
+        *(109, 110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526),
+        *(
+            530,
+            531,
+            532,
+            540,
+            548,
+            554,
+            556,
+            563,
+            587,
+            601,
+            636,
+            989,
+            990,
+            993,
+            995,
+            1719,
+            1720,
+            1723,
+            2049,
+            3659,
+            4045,
+        ),
+        *(4190, 5060, 5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080),
+        # Databases, caches, queues and remote desktops by their names at IANA: ms-sql-s, oracle, mysql, rdp,
+        # postgresql, amqp, vnc, redis, cassandra, memcached, mongodb.
+        *(1433, 1521, 3306, 3389, 5432, 5672, 5900, 6379, 9042, 11211, 27017),
+    )
+)
+"""Ports that other protocols than HTTP have for themselves: a request could be taken for commands there."""
 _NAME: Final = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 _PRINTABLE: Final = re.compile(r"[!#-;=?-\[\]_a-z~]+")
 """ASCII without controls, blanks, quotes, <, >, backslash, ^, `, {, | and }: what different readers of URLs disagree

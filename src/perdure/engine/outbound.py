@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Final
 
-from perdure.engine.addresses import Address, Policy, Target, literal, means_this_machine, target
+from perdure.engine.addresses import BAD_PORTS, Address, Policy, Target, literal, means_this_machine, target
 from perdure.engine.calls import Answer, CallRefused
 from perdure.wire.errors import BadValue
 
@@ -52,7 +52,7 @@ class Outbound:
         check when it is called.
         """
         to = target(url, where)
-        self._check_scheme(to, where)
+        self._check_door(to, where)
         now = asyncio.get_running_loop().time()
         if self._checked.get(to.host, 0.0) > now:
             return url
@@ -95,7 +95,7 @@ class Outbound:
         """
         try:
             to = target(url)
-            self._check_scheme(to, "url")
+            self._check_door(to, "url")
         except BadValue as error:
             raise CallRefused(error.message) from None
         if self._network is None:
@@ -133,7 +133,14 @@ class Outbound:
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _check_scheme(self, to: Target, where: str) -> None:
+    def _check_door(self, to: Target, where: str) -> None:
+        """Refuse plain HTTP and ports of other protocols, except at hosts that the configuration names."""
+        if to.port in BAD_PORTS and not self.policy.plain(to.host):
+            raise BadValue(
+                f"{where}: port {to.port} belongs to another protocol than HTTP, and is called only at hosts that the "
+                "server's setting `outbound_hosts` names; use another port.",
+                {"path": where},
+            )
         if to.scheme == "http" and not self.policy.plain(to.host):
             raise BadValue(
                 f"{where}: must start with https://; plain http:// is for hosts that the server's setting "
