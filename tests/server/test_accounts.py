@@ -83,6 +83,7 @@ NO_USER = [
     ("password", "1234567"),
     ("password", "x" * 1_025),
     ("password", "12345678\0"),
+    *(("password", common) for common in ("password", "PassWord1", "12345678", "qwertyuiop", "iloveyou")),
     ("first_name", "x" * 257),
     ("last_name", "a\nb"),
     ("first_name", None),
@@ -444,6 +445,8 @@ async def test_another_password_ends_all_other_sessions(open_house: Served) -> N
         assert (wrong.status_code, wrong.json()["error_type"]) == (403, "FORBIDDEN")
         short = await somebody.client.post(f"{AUTH}/password", json={**body, "new_password": "short"})
         assert short.status_code == 422 and "body.new_password" in short.json()["error"]
+        common = await somebody.client.post(f"{AUTH}/password", json={**body, "new_password": "Sunshine1"})
+        assert common.status_code == 422 and "most common passwords" in common.json()["error"]
         assert (await somebody.client.post(f"{AUTH}/password", json=body)).status_code == 200
         assert (await somebody.client.get(f"{AUTH}/me")).status_code == 200, "with its new cookie"
         assert (await other.get(f"{AUTH}/me")).status_code == 401

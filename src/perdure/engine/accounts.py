@@ -80,6 +80,7 @@ class Accounts:
         await self._engine.store.read(
             accounts.check_sign_up(email=address, invitation_hash=invitation_hash, now_us=now_us)
         )
+        await self._passwords.check_choice(chosen, "body.password")
         await self._engine.store.write(
             accounts.sign_up(
                 user=user,
@@ -154,6 +155,7 @@ class Accounts:
     async def change_password(self, user_id: str, *, current: str, new: str, session_seconds: float) -> SignedIn:
         """Another password; all sessions end, and a new one begins. Raises BadValue, Forbidden, TooManyRequests."""
         chosen = new_password_of(new, "body.new_password")
+        await self._passwords.check_choice(chosen, "body.new_password")
         given = password_of(current, "body.current_password")
         found = await self._engine.store.read(accounts.read_user(user_id=user_id))
         if not await self._passwords.check(given, found.password_hash):

@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from perdure.wire.errors import TooManyRequests
+from perdure.wire.accounts import PASSWORD_CHARACTERS_MIN
+from perdure.wire.errors import BadValue, TooManyRequests
 
 if TYPE_CHECKING:
     from argon2 import PasswordHasher
@@ -38,6 +39,15 @@ class Passwords:
         """What is kept of a password. Raises TooManyRequests."""
         return await self._run(lambda: _hasher().hash(password))
 
+    async def check_choice(self, password: str, where: str) -> None:
+        """Refuse one of the most common passwords, which are the first to be guessed. Raises BadValue, naming `where`;
+        TooManyRequests."""
+        if await self._run(lambda: password.casefold() in _common()):
+            raise BadValue(
+                f"{where}: is one of the most common passwords, which are the first to be guessed; choose another",
+                {"path": where},
+            )
+
     async def check(self, password: str, kept: str | None) -> bool:
         """Whether a password is the one of which this was kept; None takes as long and is nobody's. Raises
         TooManyRequests."""
@@ -55,6 +65,14 @@ class Passwords:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         finally:
             self._under_way -= 1
+
+
+@cache
+def _common() -> frozenset[str]:
+    # It loads a few megabytes: only for a server where people choose passwords.
+    from zxcvbn.frequency_lists import FREQUENCY_LISTS  # type: ignore[import-untyped]  # ships no types
+
+    return frozenset(one for one in FREQUENCY_LISTS["passwords"] if len(one) >= PASSWORD_CHARACTERS_MIN)
 
 
 @cache
