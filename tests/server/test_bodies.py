@@ -1,18 +1,21 @@
 """Bodies of requests: the limit of each route, and how much of them a server holds at a time."""
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 from typing import Any
 
+import msgspec
 import pytest
 from tests.server.requests import ROUTES, UNKNOWN, name_of, operation_of
 from tests.server.serving import Served, serving
 from tests.server.test_limits import RUN, Wire, error_of, wire
 
-from perdure.server.bodies import SMALL, USUAL, VALUES
+from perdure.server.bodies import SMALL, USUAL, VALUES, Most, check_lists
 from perdure.server.in_flight import LIGHT_BYTES, InFlight, Share
 from perdure.server.routing import Caller
-from perdure.wire.errors import TooManyRequests, Unavailable
+from perdure.wire.errors import BadValue, TooManyRequests, Unavailable
+from perdure.wire.public import PublishEventRequest
 
 MIB = 1 << 20
 SIGN_IN = "/api/v1/auth/signin"
@@ -105,6 +108,56 @@ async def test_who_calls_is_found_out_before_the_body_is_read(served: Served, pa
         line.key = "sk_00000000_" + "0" * 32
         await line.send(line.head("POST", path, "Content-Length: 100", "Expect: 100-continue"))
         assert (await line.reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 401")
+
+
+# --- lists ---------------------------------------------------------------------------------------------------------
+
+
+def body_with(name: str, item: bytes, count: int) -> bytes:
+    return b'{"topic":"t","%b":[%b]}' % (name.encode(), b",".join([item] * count))
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "status"),
+    [
+        ("/api/v1/events/publish", "events", 400),
+        ("/api/v1/executions", "items", 422),
+        ("/api/v1/workflows/batch_run", "workflows", 422),
+        ("/internal/spans/batch", "spans", 422),
+        ("/internal/session/s/transcript", "messages", 422),
+        ("/api/v1/workers/queues", "queues", 422),
+        ("/worker/v1/register", "workflows", 422),
+        ("/worker/v1/report", "items", 400),
+    ],
+)
+async def test_a_list_without_end_is_refused_before_it_is_decoded(
+    served: Served, path: str, name: str, status: int
+) -> None:
+    body = body_with(name, b"{}", 1_000_000)  # no item is of the right shape, and none is looked at
+    refused = await served.client.post(path, content=body, headers={"perdure-protocol": "1"})
+    assert refused.status_code == status and "holds more than" in refused.json()["error"]
+    assert refused.json()["details"] == {"path": f"body.{name}"}
+
+
+def test_counting_a_list_takes_a_small_part_of_what_decoding_it_takes() -> None:
+    body = body_with("events", b'{"data":1}', 1_000_000)
+    decode = msgspec.json.Decoder(PublishEventRequest).decode
+    check_lists(body_with("events", b"1", 10), {"events": Most(10_000)})  # what is made once
+    begun = time.thread_time()
+    with pytest.raises(BadValue, match="more than 10,000"):
+        check_lists(body, {"events": Most(10_000)})
+    counted = time.thread_time() - begun
+    begun = time.thread_time()
+    decode(body)
+    assert counted * 5 < time.thread_time() - begun
+
+
+def test_a_list_of_as_many_items_as_it_may_have_is_taken() -> None:
+    limits = {"events": Most(3)}
+    for body in (b'{"events":[1,2,3]}', b'{"events":[]}', b'{"events":null}', b'{"events":{}}', b"{}", b"[", b"\xff"):
+        check_lists(body, limits)
+    with pytest.raises(BadValue, match=r"^body\.events: holds more than 3 entries"):
+        check_lists(b'{"events":[1,[2,2,2,2],3,4', limits)
 
 
 # --- bytes in flight -----------------------------------------------------------------------------------------------

@@ -1,12 +1,16 @@
 """Bodies of requests, counted while they come."""
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from functools import cache
+from typing import Final, NamedTuple
 
+import msgspec
+from msgspec import Raw
 from starlette.types import Receive
 
 from perdure.server.streams import ClientGone
-from perdure.wire.errors import TooLarge, UnsupportedMediaType
+from perdure.wire.errors import BadValue, PerdureError, TooLarge, UnsupportedMediaType
+from perdure.wire.records import NULL
 
 SMALL: Final = 16 << 10
 """The limit of routes that take an e-mail, a password or a key, from callers who are not known yet."""
@@ -14,6 +18,44 @@ USUAL: Final = 1 << 20
 """The limit of routes that take names and numbers."""
 VALUES: Final = 1 << 30
 """Routes that take payloads, results and other values have no limit but the setting `request_bytes_max`."""
+
+COUNTED_BYTES_MIN: Final = 256 << 10
+"""Lists of a smaller body are counted when they are decoded, which takes some milliseconds at most."""
+
+
+class Most(NamedTuple):
+    """The most items that a list of a body may have, and the error for more."""
+
+    items: int
+    refusal: type[PerdureError] = BadValue
+
+
+def check_lists(body: bytes, lists: Mapping[str, Most]) -> None:
+    """Count the items of a body's lists before they become objects. Raises the refusal of a list that is too long.
+
+    Decoding millions of small items takes seconds, and the event loop waits for it: msgspec does not let go of the
+    interpreter, so a thread would not help.
+    """
+    for name, most in lists.items():
+        try:
+            _count(name, most.items)(body)
+        except msgspec.ValidationError as error:
+            if "at most length" in str(error):
+                raise most.refusal(
+                    f"body.{name}: holds more than {most.items:,} entries, which is the limit; send fewer at a time",
+                    {"path": f"body.{name}"},
+                ) from None
+        except (msgspec.DecodeError, RecursionError):
+            return  # decoding the body says what is wrong with it
+
+
+@cache
+def _count(name: str, items_max: int) -> Callable[[bytes], object]:
+    """A decoder that skips everything but one list, and stops when that is too long: a struct of so many fields, in the
+    form of an array, has no room for more."""
+    fields = [(f"item_{n}", Raw, NULL) for n in range(items_max)]
+    items = msgspec.defstruct("Items", fields, array_like=True, forbid_unknown_fields=True)
+    return msgspec.json.Decoder(msgspec.defstruct("Body", [(name, items | None, None)])).decode
 
 
 async def read_body(

@@ -25,7 +25,7 @@ from starlette.types import Receive, Scope
 from perdure.engine.engine import Engine
 from perdure.engine.executions import checked_id
 from perdure.server.auth import Failures, Gate, check_role, has_role
-from perdure.server.bodies import USUAL, read_body, read_bytes
+from perdure.server.bodies import COUNTED_BYTES_MIN, USUAL, Most, check_lists, read_body, read_bytes
 from perdure.server.connections import EXTENSION, Connection
 from perdure.server.in_flight import InFlight, Share
 from perdure.server.problems import (
@@ -306,6 +306,7 @@ class Route:
         raw_body: tuple[str, ...] = (),
         body: type[Struct] | None = None,
         body_bytes_max: int = USUAL,
+        lists: Mapping[str, Most] | None = None,
         asks: bool = False,
         rest: bool = False,
         paged: bool = False,
@@ -332,6 +333,8 @@ class Route:
         self.raw_body = raw_body
         """The forms of a body that the handler reads for itself."""
         self.body_bytes_max = body_bytes_max
+        self.lists = lists or {}
+        """Lists of the body that have a limit: they are counted before a large body is decoded."""
         self.asks = asks
         """Whether its handler finds out itself who calls: a key, or something that stands in for one."""
         self.name = handler.__name__
@@ -368,6 +371,8 @@ class Route:
         """The body as its struct. Raises what is wrong with it."""
         assert self._decode is not None
         call.body = body = await read_body(call._receive, call.headers, self.bytes_max(call.settings), call._hold())
+        if len(body) >= COUNTED_BYTES_MIN and self.lists:
+            check_lists(body, self.lists)
         try:
             if not body.isascii():
                 body.decode()  # fields that nobody knows are skipped unread
@@ -434,6 +439,7 @@ class Routes:
         raw_body: tuple[str, ...] = (),
         body: type[Struct] | None = None,
         body_bytes_max: int = USUAL,
+        lists: Mapping[str, Most] | None = None,
         asks: bool = False,
         rest: bool = False,
         paged: bool = False,
@@ -459,6 +465,7 @@ class Routes:
                     raw_body=raw_body,
                     body=body,
                     body_bytes_max=body_bytes_max,
+                    lists=lists,
                     asks=asks,
                     rest=rest,
                     paged=paged,
@@ -508,6 +515,7 @@ class Routes:
         headers: tuple[str, ...] = (),
         body: type[Struct] | None = None,
         body_bytes_max: int = USUAL,
+        lists: Mapping[str, Most] | None = None,
         asks: bool = False,
         rest: bool = False,
     ) -> Callable[[Handler], Handler]:
@@ -521,6 +529,7 @@ class Routes:
             headers=headers,
             body=body,
             body_bytes_max=body_bytes_max,
+            lists=lists,
             asks=asks,
             rest=rest,
         )

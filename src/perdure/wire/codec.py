@@ -11,6 +11,7 @@ bytes says that it could be there. A document above 16 KiB is skimmed instead of
 containers takes 1.6 s, most of it in the garbage collector, and the server's event loop would stand still for it.
 """
 
+import math
 import re
 from itertools import accumulate
 from typing import Final
@@ -29,8 +30,8 @@ TOPIC_BYTES_MAX: Final = 512
 ERROR_BYTES_MAX: Final = 16 << 10
 
 _SKIM_BYTES_MIN: Final = 16 << 10
-# 1.7976931348623157e308 is the largest float: without an exponent it takes 309 digits to pass it.
-_INFINITE_DIGITS: Final = 309
+# 1.7976931348623157e308 is the largest float: with an exponent of two digits it takes 210 digits to pass it.
+_LARGE_DIGITS: Final = b"0" * 200
 
 _decode = msgspec.json.Decoder().decode
 _sorted = msgspec.json.Encoder(order="sorted").encode
@@ -45,7 +46,6 @@ def check_json(
         raise BadValue(_too_large(where, len(data), max_bytes))
     if type(data) is not bytes:
         data = bytes(data)
-    outside = None
     try:
         if len(data) < _SKIM_BYTES_MIN:
             _decode(data)
@@ -53,12 +53,11 @@ def check_json(
             # msgspec validates the syntax of what it skips, but neither its UTF-8 nor the range of its numbers.
             _skim(data)
             data.decode()
-            outside = _outside_strings(data)
-            _check_numbers(outside)
+            _check_numbers(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadValue(_complaint(where, data, error, max_depth)) from None
     if len(data) > 2 * max_depth:
-        _check_shape(data, outside, where, max_depth)
+        _check_shape(data, where, max_depth)
 
 
 def same_json(a: bytes, b: bytes) -> bool:
@@ -72,7 +71,7 @@ def check_limits(data: bytes, *, where: str, max_bytes: int = VALUE_BYTES_MAX, m
     if len(data) > max_bytes:
         raise BadValue(_too_large(where, len(data), max_bytes))
     if len(data) > 2 * max_depth:
-        _check_shape(data, None, where, max_depth)
+        _check_shape(data, where, max_depth)
 
 
 def check_text(value: str, *, where: str, max_bytes: int) -> None:
@@ -126,7 +125,7 @@ def scrub_text(text: str, max_bytes: int = ERROR_BYTES_MAX) -> str:
 
 def commas_in(data: bytes) -> int:
     """How many commas JSON has outside its strings: no list in it has more than one item more."""
-    return _outside_strings(data).count(b",")
+    return _outside_strings(data, _NOT_COMMAS).count(b",")
 
 
 def split_path(complaint: str) -> tuple[str, str]:
@@ -141,47 +140,63 @@ def split_path(complaint: str) -> tuple[str, str]:
     return found[2], complaint[: found.start()] + (" (in a key)" if found[1] else "")
 
 
-def _check_shape(data: bytes, outside: bytes | None, where: str, max_depth: int) -> None:
-    """Depth and long integers; `outside` is what `_outside_strings` says of `data`, if it was asked already."""
-    if data.count(b"[") + data.count(b"{") > max_depth:
-        outside = outside if outside is not None else _outside_strings(data)
-        if _depth(outside) > max_depth:
-            raise BadValue(_too_deep(where, max_depth))
-    if _may_have_digits(data, INTEGER_DIGITS_MAX + 1):
-        outside = outside if outside is not None else _outside_strings(data)
-        if _has_long_integer(outside):
-            raise BadValue(_long_integer(where))
+def _check_shape(data: bytes, where: str, max_depth: int) -> None:
+    """Depth and long integers."""
+    if data.count(b"[") + data.count(b"{") > max_depth and _depth(_outside_strings(data, _NOT_BRACKETS)) > max_depth:
+        raise BadValue(_too_deep(where, max_depth))
+    if _has_digits(data, INTEGER_DIGITS_MAX + 1) and _LONG_INTEGER.search(_outside_strings(data)):
+        raise BadValue(_long_integer(where))
 
 
-def _check_numbers(outside: bytes) -> None:
-    """Let msgspec judge the numbers of a document, given without its strings, if one of them could be infinite."""
-    names = outside.count(b"true") + outside.count(b"false")
-    has_exponents = outside.count(b"e") + outside.count(b"E") > names
-    if has_exponents or _may_have_digits(outside, _INFINITE_DIGITS):
-        _decode(b"[" + b",".join(_NUMBER.findall(outside)) + b"]")
+def _check_numbers(data: bytes) -> None:
+    """Raise `DecodeError` if a number of the document overflows to infinity."""
+    if not _may_be_infinite(data):
+        return
+    outside = _outside_strings(data)
+    if not _may_be_infinite(outside):
+        return
+    # Each number once: a list of a million is often a million times the same.
+    numbers = set(outside.replace(b"true", b" ").replace(b"false", b" ").translate(_BLANKS_BETWEEN_NUMBERS).split())
+    # Integers never overflow, however long they are.
+    if any(map(math.isinf, map(float, numbers))) and any(
+        math.isinf(float(number)) for number in numbers if not number.lstrip(b"-").isdigit()
+    ):
+        raise msgspec.DecodeError("Number out of range")
 
 
-def _outside_strings(data: bytes) -> bytes:
-    """`data`, known to be JSON, without its strings."""
+def _may_be_infinite(data: bytes) -> bool:
+    """Whether there is an exponent of three digits, or a long run of digits; it may stand in a string."""
+    digits = data.translate(_DIGITS_AS_ZEROS, b"+")
+    return b"e000" in digits or _LARGE_DIGITS in digits
+
+
+def _outside_strings(data: bytes, leaving_out: bytes = b"") -> bytes:
+    """`data`, known to be JSON, without its strings and without the bytes of `leaving_out`, which has no quote."""
     if b"\\" in data:
         # Backslashes come in pairs from the left, as `replace` takes them; after that no quote is escaped.
         data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if leaving_out:
+        # Most strings are empty then. Between two quotes side by side there is nothing, be it a string or not.
+        data = data.translate(None, leaving_out).replace(b'""', b"")
     return b"".join(data.split(b'"')[::2])
 
 
-def _depth(outside: bytes) -> int:
-    steps = outside.translate(_BRACKET_STEPS, _NOT_BRACKETS)
-    return max(accumulate(memoryview(steps).cast("b")), default=0)
+def _depth(brackets: bytes) -> int:
+    """How deep brackets nest."""
+    brackets = brackets.translate(_SQUARE)
+    height = 0
+    while brackets.count(b"[]") * 8 > len(brackets):  # most containers are small
+        brackets = brackets.replace(b"[]", b"")
+        height += 1
+    steps = brackets.translate(_BRACKET_STEPS)
+    return height + max(accumulate(memoryview(steps).cast("b")), default=0)
 
 
-def _may_have_digits(data: bytes, length: int) -> bool:
-    """Whether a run of `length` digits is possible, by a look at few bytes: such a run covers four samples in a row."""
-    return len(data) >= length and _FOUR_DIGITS.search(data[:: length // 4]) is not None
-
-
-def _has_long_integer(outside: bytes) -> bool:
-    numbers: list[bytes] = _NUMBER.findall(outside)
-    return any(len(number) > INTEGER_DIGITS_MAX and number.isdigit() for number in numbers)
+def _has_digits(data: bytes, length: int) -> bool:
+    """Whether there is a run of `length` digits. Such a run covers four samples in a row, which are looked at first."""
+    if len(data) < length or _FOUR_DIGITS.search(data[:: length // 4]) is None:
+        return False
+    return b"0" * length in data.translate(_DIGITS_AS_ZEROS)
 
 
 def _utf8_bytes(value: str, where: str) -> int:
@@ -222,7 +237,7 @@ def _complaint(where: str, data: bytes, error: Exception, max_depth: int) -> str
     if "Integer value out of range" in message:
         return _long_integer(where)
     if "Number out of range" in message:
-        # A skimmed document's numbers were judged in a list of their own: its index means nothing to the sender.
+        # A skimmed document's numbers were judged apart from their places.
         path = split_path(message)[0] if len(data) < _SKIM_BYTES_MIN else ""
         return f"{where}{path}: holds a number that overflows to infinity"
     found = _MSGSPEC_BYTE.search(message)
@@ -237,11 +252,15 @@ def _complaint(where: str, data: bytes, error: Exception, max_depth: int) -> str
     return f"{where}: is not JSON: {message.removeprefix('JSON is malformed: ').lower()}"
 
 
-_NUMBER: Final = re.compile(rb"[0-9][0-9.eE+-]*")
+_LONG_INTEGER: Final = re.compile(rb"(?<![0-9.eE+])(?<![eE]-)[0-9]{%d,}(?![0-9.eE])" % (INTEGER_DIGITS_MAX + 1))
 _FOUR_DIGITS: Final = re.compile(rb"[0-9]{4}")
-_NOT_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_NOT_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b'[]{}"')
+_NOT_COMMAS: Final = bytes(byte for byte in range(256) if byte not in b',"')
+_SQUARE: Final = bytes.maketrans(b"{}", b"[]")
 # Read as signed bytes: an opening bracket is +1, a closing one -1.
-_BRACKET_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_BRACKET_STEPS: Final = bytes.maketrans(b"[]", b"\x01\xff")
+_DIGITS_AS_ZEROS: Final = bytes.maketrans(b"123456789E", b"000000000e")
+_BLANKS_BETWEEN_NUMBERS: Final = bytes(byte if byte in b"0123456789.eE+-" else 0x20 for byte in range(256))
 _MSGSPEC_PATH: Final = re.compile(r" - at (`key` in )?`\$(.*)`$", re.DOTALL)
 _MSGSPEC_BYTE: Final = re.compile(r"\(byte (\d+)\)$")
 _SURROGATE_AT_END: Final = re.compile(rb'\\u[dD][89abAB][0-9a-fA-F]{2}[^\\]{0,6}["\]}\s]*$')

@@ -2,9 +2,10 @@
 
 from typing import Final
 
-from perdure.server.bodies import VALUES
+from perdure.server.bodies import VALUES, Most
 from perdure.server.routing import Call, Routes
 from perdure.wire.errors import BadRequest
+from perdure.wire.limits import REPORT_ITEMS_MAX
 from perdure.wire.requests import (
     PROTOCOL_VERSION,
     BeatReply,
@@ -21,11 +22,12 @@ from perdure.wire.requests import (
 VERSION_HEADER: Final = "Perdure-Protocol"
 _VERSION: Final = str(PROTOCOL_VERSION).encode()
 HEADERS: Final = (VERSION_HEADER,)
+REGISTERED: Final = {name: Most(10_000) for name in ("workflows", "queues", "schedules", "triggers")}
 
 routes = Routes("Workers")
 
 
-@routes.post("/worker/v1/register", headers=HEADERS, body_bytes_max=VALUES)
+@routes.post("/worker/v1/register", headers=HEADERS, body_bytes_max=VALUES, lists=REGISTERED)
 async def register(call: Call, body: RegisterRequest) -> RegisterReply:
     """Open a registration, or open the same one again."""
     check_version(call)
@@ -44,7 +46,9 @@ async def claim(call: Call, body: ClaimRequest) -> ClaimReply:
     return reply
 
 
-@routes.post("/worker/v1/report", headers=HEADERS, body_bytes_max=VALUES)
+@routes.post(
+    "/worker/v1/report", headers=HEADERS, body_bytes_max=VALUES, lists={"items": Most(REPORT_ITEMS_MAX, BadRequest)}
+)
 async def report(call: Call, body: ReportRequest) -> ReportReply:
     """Bring what piled up in a worker; each item has its own answer."""
     check_version(call)

@@ -4,7 +4,8 @@ from typing import Final
 
 from msgspec import Struct, structs
 
-from perdure.server.bodies import USUAL
+from perdure.engine.deployments import QUEUES_MAX
+from perdure.server.bodies import USUAL, Most
 from perdure.server.routes.executions import page_limit
 from perdure.server.routes.workflows import workflow_type
 from perdure.server.routing import Call, Routes
@@ -93,7 +94,9 @@ async def register_deployment_workflow(call: Call, deployment_id: str, body: Reg
     return DONE
 
 
-@routes.post("/api/v1/workers/queues", contract=True, body_bytes_max=QUEUES_BYTES_MAX)
+@routes.post(
+    "/api/v1/workers/queues", contract=True, body_bytes_max=QUEUES_BYTES_MAX, lists={"queues": Most(QUEUES_MAX)}
+)
 async def register_queues(call: Call, body: RegisterQueuesRequest) -> Done:
     """Make queues, or change how many run at once for each concurrency key."""
     queues = [QueueSpec(queue.name, queue.concurrency_limit) for queue in body.queues]

@@ -6,8 +6,9 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Struct
 
+from perdure.engine.events import PUBLISH_MAX
 from perdure.engine.executions import checked_id, is_uuid
-from perdure.server.bodies import VALUES
+from perdure.server.bodies import VALUES, Most
 from perdure.server.routes.approvals import name_of
 from perdure.server.routes.executions import idempotency, page_limit
 from perdure.server.routing import Call, Routes
@@ -37,7 +38,13 @@ STREAM_PAGE: Final = 100
 routes = Routes("Events")
 
 
-@routes.post("/api/v1/events/publish", contract=True, idempotent=True, body_bytes_max=VALUES)
+@routes.post(
+    "/api/v1/events/publish",
+    contract=True,
+    idempotent=True,
+    body_bytes_max=VALUES,
+    lists={"events": Most(PUBLISH_MAX, BadRequest)},
+)
 async def publish_event(call: Call, body: PublishEventRequest) -> PublishEventResponse:
     """Append events to a topic, in order, in one transaction. `execution_id`, or that of the first event, says whose
     question a `suspend_…` is."""

@@ -11,7 +11,7 @@ from msgspec import Struct
 from uuid_utils import UUID, uuid7
 
 from perdure.engine.executions import checked_id
-from perdure.server.bodies import VALUES
+from perdure.server.bodies import VALUES, Most
 from perdure.server.routes.approvals import name_of
 from perdure.server.routing import Call, Routes
 from perdure.server.streams import PIECE_BYTES, EventStream, frame
@@ -94,7 +94,13 @@ async def submit_workflow(call: Call, workflow_id: str, body: SubmitWorkflowRequ
     return _submitted(_or_raise(answers[0]))
 
 
-@routes.post("/api/v1/workflows/batch_run", contract=True, idempotent=True, body_bytes_max=VALUES)
+@routes.post(
+    "/api/v1/workflows/batch_run",
+    contract=True,
+    idempotent=True,
+    body_bytes_max=VALUES,
+    lists={"workflows": Most(ITEMS_MAX)},
+)
 async def submit_workflows(call: Call, body: SubmitWorkflowsRequest) -> SubmitWorkflowsResponse:
     """Start several executions in one transaction: all or none, under one batch id."""
     if not body.workflows:
@@ -128,7 +134,7 @@ async def submit_workflows(call: Call, body: SubmitWorkflowsRequest) -> SubmitWo
     return SubmitWorkflowsResponse([_submitted(answer) for answer in answers])
 
 
-@routes.post("/api/v1/executions", idempotent=True, body_bytes_max=VALUES)
+@routes.post("/api/v1/executions", idempotent=True, body_bytes_max=VALUES, lists={"items": Most(ITEMS_MAX)})
 async def start_executions(call: Call, body: StartManyRequest) -> StartReply:
     """Start many independent executions; each item has its own answer."""
     _check_count(body.items, "body.items")

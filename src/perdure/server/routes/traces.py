@@ -7,7 +7,7 @@ from typing import Final
 from msgspec import Struct
 
 from perdure.server import otlp
-from perdure.server.bodies import VALUES
+from perdure.server.bodies import VALUES, Most
 from perdure.server.problems import Reply, json_headers
 from perdure.server.routing import Call, Routes
 from perdure.store.verbs.trace_looks import TraceFilters, TraceRoot
@@ -36,7 +36,7 @@ AT_ONCE_SECONDS: Final = 0.01
 routes = Routes("Traces")
 
 
-@routes.post("/internal/spans/batch", contract=True, body_bytes_max=VALUES)
+@routes.post("/internal/spans/batch", contract=True, body_bytes_max=VALUES, lists={"spans": Most(SPANS_MAX)})
 async def put_spans(call: Call, body: SpansRequest) -> SpansResponse:
     """Keep spans. Each is judged alone, and one that comes again takes the place of the first.
 

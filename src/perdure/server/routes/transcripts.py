@@ -2,11 +2,12 @@
 
 from msgspec import Struct
 
-from perdure.server.bodies import VALUES
+from perdure.server.bodies import VALUES, Most
 from perdure.server.routes.executions import idempotency
 from perdure.server.routing import Call, Routes
 from perdure.wire.public import Position
 from perdure.wire.public_transcripts import AppendMessagesRequest, AppendMessagesResponse, TranscriptResponse
+from perdure.wire.transcripts import MESSAGES_MAX
 
 routes = Routes("Sessions")
 
@@ -26,7 +27,12 @@ async def get_transcript(call: Call, session_id: str, query: TranscriptQuery) ->
     )
 
 
-@routes.post("/internal/session/{session_id}/transcript", idempotent=True, body_bytes_max=VALUES)
+@routes.post(
+    "/internal/session/{session_id}/transcript",
+    idempotent=True,
+    body_bytes_max=VALUES,
+    lists={"messages": Most(MESSAGES_MAX)},
+)
 async def append_messages(call: Call, session_id: str, body: AppendMessagesRequest) -> AppendMessagesResponse:
     """Add messages to the end of a session's transcript. 409: `version` is not the newest any more."""
     version = await call.engine.transcripts.append(
