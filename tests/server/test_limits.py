@@ -132,6 +132,35 @@ async def test_a_header_without_end_is_refused_while_it_comes(served: Served) ->
         assert (await answer)[0] == 431
 
 
+async def test_a_trailer_is_no_header(served: Served) -> None:
+    id = await served.start()
+    end = f"2\r\n{{}}\r\n0\r\nAuthorization: Bearer {served.key}\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n"
+    async with wire(served) as line:
+        head = (
+            f"POST /api/v1/executions/{id}/resume/s HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        await line.send((head + end).encode())
+        assert (await line.reply())[0] == 401
+        # The connection goes on, and so does a request whose trailers nobody asked for.
+        await line.send(line.head("POST", RUN, "Transfer-Encoding: chunked"))
+        body = b'{"payload": 1, "accept_early": true}'
+        await line.send(b"%x\r\n%b\r\n0\r\nX-Sum: 1\r\nContent-Type: text/plain\r\n\r\n" % (len(body), body))
+        assert (await line.reply())[0] == 200
+
+
+@pytest.mark.parametrize("piece", [b"y" * 10_000, b"y: z\r\n" * 1_000])
+async def test_trailers_without_end_are_refused_while_they_come(served: Served, piece: bytes) -> None:
+    async with wire(served) as line:
+        await line.send(line.head("POST", RUN, "Transfer-Encoding: chunked") + b"2\r\n{}\r\n0\r\nX: ")
+        answer = asyncio.create_task(line.reply())
+        sent = 0
+        while not answer.done() and sent < 200:
+            await line.send(piece)
+            sent += 1
+            await asyncio.sleep(0.001)
+        assert (await answer)[0] == 431
+
+
 async def test_many_fields_and_many_items(served: Served) -> None:
     large = {str(n): n for n in range(10_000)}
     assert (await served.client.post(RUN, json={"payload": large, "accept_early": True})).status_code == 200

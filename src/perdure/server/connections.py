@@ -54,6 +54,7 @@ class Connection(HttpToolsProtocol):
         self._deadline = NEVER
         self._in_headers = False
         self._header_bytes = 0
+        self._trailer_bytes = 0
         self._refusal: PerdureError | None = None
         self._stuck_since = NEVER
         self._stuck_bytes = 0
@@ -105,8 +106,13 @@ class Connection(HttpToolsProtocol):
             if self._header_bytes > self.settings.url_bytes_max + self.settings.header_bytes_max:
                 self._refuse(HeadersTooLarge("The request's headers are too large."))
                 return
+        elif self._trailer_bytes > self.settings.header_bytes_max:
+            # Behind a chunked body there may be trailers, which the parser keeps to itself as well.
+            self._refuse(HeadersTooLarge("The request's trailers are too large."))
+            return
         elif self._deadline == NEVER and (self.cycle is None or self.cycle.response_complete):
             self._set_deadline(self.settings.header_seconds)
+        self._trailer_bytes += len(data)
         super().data_received(data)
 
     def on_message_begin(self) -> None:
@@ -130,15 +136,21 @@ class Connection(HttpToolsProtocol):
                 f"The request has more than {HEADERS_MAX} headers or {self.settings.header_bytes_max:,} bytes of them."
             )
             raise _Refused
-        super().on_header(name, value)
+        if self._in_headers:  # a trailer is no header: what is in front of the server has not looked at it
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
         self._set_deadline(self.settings.body_seconds)
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._trailer_bytes = 0
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         self._deadline = NEVER
+        self._trailer_bytes = 0
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
