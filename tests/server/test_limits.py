@@ -4,12 +4,14 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import pytest
 from tests.server.serving import Hand, Served, serving
 
 from perdure.server.connections import Connection
+from perdure.server.crowd import Crowd
 
 RUN = "/api/v1/workflows/w/run"
 
@@ -173,19 +175,92 @@ async def test_many_fields_and_many_items(served: Served) -> None:
     assert (await served.client.get(f"/api/v1/executions?{query}")).status_code == 400
 
 
-async def test_connections_are_counted(database: str) -> None:
-    async with serving(database, connections_max=3) as served:
-        lines = [await asyncio.open_connection(*served.address) for _ in range(3)]
-        reader, writer = await asyncio.open_connection(*served.address)
-        async with asyncio.timeout(60):
-            with suppress(ConnectionResetError):
-                assert await reader.read() == b""
-        for _, open_ in [*lines, (reader, writer)]:
-            open_.transport.abort()
-        async with asyncio.timeout(60):
-            while served.server.server_state.connections:  # noqa: ASYNC110  # the server tells nobody of it
-                await asyncio.sleep(0.01)
-        assert (await served.client.get("/health")).status_code == 200
+def connected(served: Served, line: Wire) -> bool:
+    """Whether the server still has this connection."""
+    mine = line.writer.get_extra_info("sockname")
+    return any(one.client == mine for one in served.server.server_state.connections if isinstance(one, Connection))
+
+
+async def anonymous(stack: AsyncExitStack, served: Served) -> Wire:
+    """A connection that has asked something without a key, and is idle."""
+    line = await stack.enter_async_context(wire(served))
+    await line.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert (await line.reply())[0] == 200
+    return line
+
+
+async def known(stack: AsyncExitStack, served: Served) -> Wire:
+    """A connection that has shown a key, and is idle."""
+    line = await stack.enter_async_context(wire(served))
+    await line.send(line.head("GET", "/api/v1/executions"))
+    assert (await line.reply())[0] == 200
+    return line
+
+
+@pytest.mark.parametrize("setting", ["connections_max", "connections_per_address_max"])
+async def test_the_oldest_anonymous_connection_makes_room(database: str, setting: str) -> None:
+    limits: dict[str, Any] = {setting: 4}
+    async with serving(database, **limits) as served, AsyncExitStack() as stack:
+        friend = await known(stack, served)
+        oldest = await anonymous(stack, served)
+        silent = await stack.enter_async_context(wire(served))
+        await served.until(lambda: connected(served, silent))
+        newest = await anonymous(stack, served)
+        await anonymous(stack, served)
+        assert await oldest.closed() == b"" and not connected(served, oldest)
+        await known(stack, served)
+        assert await silent.closed() == b""
+        assert connected(served, friend) and connected(served, newest)
+
+
+async def test_where_all_callers_are_known_the_new_connection_is_closed(database: str) -> None:
+    async with serving(database, connections_max=3) as served, AsyncExitStack() as stack:
+        lines = [await known(stack, served) for _ in range(3)]
+        late = await stack.enter_async_context(wire(served))
+        assert await late.closed() == b""
+        assert all(connected(served, line) for line in lines)
+        lines[0].writer.transport.abort()
+        await served.until(lambda: not connected(served, lines[0]))
+        await known(stack, served)
+
+
+async def test_a_proxy_may_have_all_connections(database: str) -> None:
+    limits: dict[str, Any] = {"connections_per_address_max": 1, "proxies": ["127.0.0.0/8"]}
+    async with serving(database, **limits) as served, AsyncExitStack() as stack:
+        lines = [await anonymous(stack, served) for _ in range(5)]
+        assert all(connected(served, line) for line in lines)
+
+
+class Standing:
+    """A connection that is only counted."""
+
+    def __init__(self, *, evictable: bool = True) -> None:
+        self.evictable = evictable
+        self.evicted = False
+
+    def evict(self) -> None:
+        self.evicted = True
+
+
+def test_a_request_that_waits_for_its_answer_is_not_cut_for_another() -> None:
+    crowd = Crowd(2, 2, lambda address: False)
+    waits, idle, late, later = Standing(evictable=False), Standing(), Standing(evictable=False), Standing()
+    assert crowd.enter(waits, "192.0.2.1") and crowd.enter(idle, "192.0.2.2") and crowd.enter(late, "192.0.2.3")
+    assert (idle.evicted, waits.evicted) == (True, False)
+    assert not crowd.enter(later, "192.0.2.4") and len(crowd) == 2
+    for one in (idle, later, late, late, waits):
+        crowd.leave(one)
+    assert len(crowd) == 0 and not crowd._counts and not crowd._anonymous
+
+
+def test_the_addresses_of_a_network_are_counted_together() -> None:
+    crowd = Crowd(100, 2, lambda address: False)
+    first, second, third, other = (Standing() for _ in range(4))
+    assert crowd.enter(other, "192.0.2.1")
+    assert (
+        crowd.enter(first, "2001:db8::1") and crowd.enter(second, "2001:db8::2") and crowd.enter(third, "2001:db8::3")
+    )
+    assert first.evicted and not other.evicted and not second.evicted
 
 
 # --- slowness ------------------------------------------------------------------------------------------------------

@@ -218,9 +218,11 @@ class Server(uvicorn.Server):
         self.application = build_app(engine, settings)
         self.settings = settings
         app: ASGIApp = self.application
-        if settings.proxies:
-            app = ProxyHeadersMiddleware(app, trusted_hosts=list(settings.proxies))  # type: ignore[arg-type, assignment]  # uvicorn's types
         self._protocol = protocol_class(settings, self.application.worker_gone)
+        if settings.proxies:
+            proxied = ProxyHeadersMiddleware(app, trusted_hosts=list(settings.proxies))  # type: ignore[arg-type]  # uvicorn's types
+            self._protocol = protocol_class(settings, self.application.worker_gone, proxied.trusted_hosts.__contains__)
+            app = proxied  # type: ignore[assignment]
         config = uvicorn.Config(
             app,
             http=self._protocol,

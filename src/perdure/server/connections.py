@@ -17,6 +17,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HEADER_VALUE_RE, STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from perdure.server.crowd import Crowd
 from perdure.server.problems import Header, problem_reply
 from perdure.server.settings import Settings
 from perdure.wire.errors import BadRequest, HeadersTooLarge, PerdureError, RequestTimeout, UriTooLong
@@ -42,6 +43,8 @@ class Connection(HttpToolsProtocol):
     """Those that `look` is for."""
     idle: dict["Connection", float]
     """Those that wait for another request, and until when they are kept; the first ones end first."""
+    crowd: Crowd
+    """All of them."""
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class Connection(HttpToolsProtocol):
         self._stuck_since = NEVER
         self._stuck_bytes = 0
         self._peer_left = False
+        self._recognized = False
         self._lingers = False
         """The last answer went out before the request's body was here: what still comes of it is dropped until the peer
         closes. Closed at once, the system would reset the connection, and the peer might never see the answer."""
@@ -77,8 +81,24 @@ class Connection(HttpToolsProtocol):
         self.client = (_plain(str(peer[0])), int(peer[1])) if isinstance(peer, tuple) else None
         self.scheme = "http"
         self._set_deadline(self.settings.header_seconds)
-        if len(self.connections) > self.settings.connections_max:
+        if not self.crowd.enter(self, "" if self.client is None else self.client[0]):
             transport.abort()
+
+    def recognize(self) -> None:
+        """The caller of a request on this connection is known."""
+        if not self._recognized:
+            self._recognized = True
+            self.crowd.recognize(self)
+
+    @property
+    def evictable(self) -> bool:
+        """Whether it may be closed for another one: no request on it is here whole and waits for its answer."""
+        cycle = self._running
+        return cycle is None or cycle.more_body or cycle.response_complete
+
+    def evict(self) -> None:
+        """Close it: its caller is not known, and another one needs the room."""
+        self.transport.abort()
 
     def _set_deadline(self, seconds: float) -> None:
         self._deadline = self.loop.time() + seconds
@@ -242,6 +262,7 @@ class Connection(HttpToolsProtocol):
         self._hang_up()
         self.watched.discard(self)
         self.idle.pop(self, None)
+        self.crowd.leave(self)
         super().connection_lost(exc)
         if self._peer_left or exc is not None:
             for worker_id, granted_us in self.workers.items():
@@ -289,7 +310,15 @@ def _plain(address: str) -> str:
     return address[7:] if address.startswith("::ffff:") and "." in address else address
 
 
-def protocol_class(settings: Settings, on_worker_gone: Callable[[str, int], None]) -> type[Connection]:
+def protocol_class(
+    settings: Settings, on_worker_gone: Callable[[str, int], None], is_proxy: Callable[[str], bool] = lambda _: False
+) -> type[Connection]:
     """The protocol that uvicorn makes connections of."""
-    of_server = {"settings": settings, "on_worker_gone": staticmethod(on_worker_gone), "watched": set(), "idle": {}}
+    of_server = {
+        "settings": settings,
+        "on_worker_gone": staticmethod(on_worker_gone),
+        "watched": set(),
+        "idle": {},
+        "crowd": Crowd(settings.connections_max, settings.connections_per_address_max, is_proxy),
+    }
     return type("Connection", (Connection,), of_server)

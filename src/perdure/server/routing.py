@@ -240,14 +240,20 @@ class Call:
             for project_id in named:
                 gate.check_project(principal, project_id)
         self.principal = principal
-        self.known = True
+        self.recognize()
         self.project_id = principal.project_id
         return principal
 
     async def identify_user(self) -> None:
         """Which user calls, without a project. Raises what `Gate.user` does."""
         self.principal = await self.services.gate.user(self.headers, self.address, safe=self.route.safe)
+        self.recognize()
+
+    def recognize(self) -> None:
+        """The caller has shown a key, a session or a signed link."""
         self.known = True
+        if self.connection is not None:
+            self.connection.recognize()
 
     def _projects_named(self, path_values: tuple[str, ...]) -> list[str]:
         """The projects that a request names, in its path and its headers, and in the query where no key tells it."""

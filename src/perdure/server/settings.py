@@ -75,7 +75,9 @@ class Settings(EngineSettings, frozen=True, kw_only=True):
     drain_seconds: Seconds = 20.0
     """How long requests in flight may take to finish after SIGTERM."""
     connections_max: Count = 10_000
-    """Open connections; one more is closed at once."""
+    """Open connections. For one more the oldest one closes whose caller is not known; if there is none, the new one."""
+    connections_per_address_max: Count = 5_000
+    """The same for one address. Addresses in `proxies` have no limit of their own."""
 
     poll_seconds_max: Seconds = 60.0
     """The longest wait of one request; who asks for more is answered then and asks again."""

@@ -163,7 +163,7 @@ async def _look(call: Call, execution_id: str, step_key: str, link: str | None) 
     else:
         principal = await _signed_in(call, execution_id)
         check_role(principal, Role.WRITE)
-        call.known = True
+        call.recognize()
         asker = Asker(principal.project_id, await name_of(call, principal), How.PAGE)
     return asker, await _question(call, asker, execution_id, step_key, asker.question_id)
 

@@ -1,0 +1,80 @@
+"""The open connections of a server: how many in all, how many of each address, and which one makes room for another."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Protocol
+
+from perdure.server.auth import _network
+
+
+class Member(Protocol):
+    """A connection, as it is counted."""
+
+    @property
+    def evictable(self) -> bool: ...
+
+    def evict(self) -> None: ...
+
+
+class Crowd:
+    """Counts open connections.
+
+    A connection is anonymous until a request on it shows a key, a session or a signed link. Where there is no room, the
+    oldest anonymous connection that is not waiting for an answer is closed; if there is none, the new one is.
+    """
+
+    def __init__(self, most: int, per_address_most: int, exempt: Callable[[str], bool]) -> None:
+        self._most = most
+        self._per_address_most = per_address_most
+        self._exempt = exempt
+        """Addresses of proxies: the connections of all their clients come from there."""
+        self._owners: dict[Member, str] = {}
+        self._counts: dict[str, int] = {}
+        self._anonymous: dict[Member, None] = {}
+        """In the order in which they came."""
+
+    def __len__(self) -> int:
+        return len(self._owners)
+
+    def enter(self, member: Member, address: str) -> bool:
+        """Let a new connection in. False: there is no room."""
+        owner = _owner(address)
+        count = self._counts.get(owner, 0)
+        if count >= self._per_address_most and not self._exempt(address):
+            if not self._make_room(owner):
+                return False
+        elif len(self._owners) >= self._most and not self._make_room(None):
+            return False
+        self._owners[member] = owner
+        self._counts[owner] = self._counts.get(owner, 0) + 1
+        self._anonymous[member] = None
+        return True
+
+    def recognize(self, member: Member) -> None:
+        """Its caller is known from now on."""
+        self._anonymous.pop(member, None)
+
+    def leave(self, member: Member) -> None:
+        """It is closed. A connection that has left already, or was never let in, changes nothing."""
+        owner = self._owners.pop(member, None)
+        if owner is None:
+            return
+        self._anonymous.pop(member, None)
+        left = self._counts.pop(owner) - 1
+        if left:
+            self._counts[owner] = left
+
+    def _make_room(self, owner: str | None) -> bool:
+        """Close the oldest anonymous connection, of this owner or of any."""
+        for member in self._anonymous:
+            if member.evictable and owner in (None, self._owners[member]):
+                self.leave(member)
+                member.evict()
+                return True
+        return False
+
+
+@lru_cache(maxsize=1_000)
+def _owner(address: str) -> str:
+    """The addresses of an IPv6 network are one owner."""
+    return _network(address)
