@@ -26,6 +26,7 @@ from perdure.server import docs, logs, openapi
 from perdure.server.auth import Gate, is_loopback
 from perdure.server.connections import protocol_class
 from perdure.server.cookies import Cookies
+from perdure.server.cors import checked_origins, with_cors
 from perdure.server.descriptors import allow_many
 from perdure.server.router import Router, lifespan
 from perdure.server.routes import (
@@ -218,6 +219,8 @@ class Server(uvicorn.Server):
         self.application = build_app(engine, settings)
         self.settings = settings
         app: ASGIApp = self.application
+        if settings.origins:
+            app = with_cors(app, checked_origins(settings.origins))
         self._protocol = protocol_class(settings, self.application.worker_gone)
         if settings.proxies:
             proxied = ProxyHeadersMiddleware(app, trusted_hosts=list(settings.proxies))  # type: ignore[arg-type]  # uvicorn's types

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any, Final
 
+from starlette.types import Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HEADER_VALUE_RE, STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -202,6 +203,10 @@ class Connection(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
         super()._start_asgi_task(cycle, app)
+
+    def sends_by(self, send: Send) -> bool:
+        """Whether `send` leads here directly, so that `answer` may take its place: no middleware looks at answers."""
+        return getattr(send, "__self__", None) is self._running
 
     async def answer(self, status: int, headers: Iterable[Header], body: bytes) -> None:
         """Answer the request that runs, whole: as its `send` would in two messages, but written at once. Two writes are

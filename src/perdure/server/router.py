@@ -118,7 +118,7 @@ class Router:
             answer = problem_reply(internal_problem(error, f"{scope['method']} {scope['path']}"))
         connection: Connection | None = scope.get("extensions", {}).get(EXTENSION)
         if type(answer) is Reply:
-            if connection is not None:
+            if connection is not None and connection.sends_by(send):
                 await connection.answer(answer.status, answer.headers, answer.body)
                 return
             start: Message = {"type": "http.response.start", "status": answer.status, "headers": answer.headers}

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from perdure.engine.settings import EngineSettings, Seconds, check_setting
+from perdure.server.cors import checked_origins
 from perdure.wire import limits
 from perdure.wire.errors import BadRequest
 
@@ -44,7 +45,8 @@ class Settings(EngineSettings, frozen=True, kw_only=True):
     hosts: tuple[str, ...] = ()
     """Names under which a server on a loopback address is also reached (a proxy in front of it)."""
     origins: tuple[str, ...] = ()
-    """Origins of web pages that may call, besides loopback ones; like `https://app.example.com`."""
+    """Origins of web pages that may call and read answers (CORS), like `https://app.example.com`. A server on a
+    loopback address takes requests from loopback origins, too; but these pages read answers only if they are listed."""
     proxies: tuple[str, ...] = ()
     """Addresses or networks of proxies whose `X-Forwarded-For` tells the caller's address."""
     metrics_open: bool = False
@@ -104,6 +106,10 @@ class Settings(EngineSettings, frozen=True, kw_only=True):
     cookie_secure: bool | None = None
     """Whether browsers send a session's cookie over TLS only; by default everywhere but on loopback addresses without
     TLS."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checked_origins(self.origins)
 
 
 def load(
