@@ -56,6 +56,24 @@ async def test_an_execution_has_every_field(served: Served) -> None:
     assert set(found) == set(contract()["components"]["schemas"]["ExecutionResponse"]["properties"]) | ADDED
 
 
+@pytest.mark.parametrize("path", ["/openapi.json", "/api-docs/openapi.json", "/docs"])
+async def test_a_document_is_sent_packed_and_only_once(served: Served, path: str) -> None:
+    packed = await served.client.get(path, headers={"accept-encoding": "br, gzip;q=0.5"})
+    assert packed.headers["content-encoding"] == "gzip" and int(packed.headers["content-length"]) < 100_000
+    plain = await served.client.get(path, headers={"accept-encoding": "gzip;q=0.0"})
+    assert "content-encoding" not in plain.headers and plain.text == packed.text
+    assert plain.headers["etag"] != packed.headers["etag"] and plain.headers["vary"] == "Accept-Encoding"
+    for reply in (packed, plain):
+        known = {"accept-encoding": reply.request.headers["accept-encoding"], "if-none-match": reply.headers["etag"]}
+        again = await served.client.get(path, headers=known)
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", reply.headers["etag"])
+    assert (await served.client.head(path)).headers["etag"] == packed.headers["etag"]
+
+
+async def test_the_contracts_place_has_the_same_document(served: Served, document: Any) -> None:
+    assert (await served.client.get("/api-docs/openapi.json", headers={"authorization": ""})).json() == document
+
+
 async def test_the_page_names_every_route_and_loads_nothing(served: Served) -> None:
     reply = await served.client.get("/docs", headers={"authorization": ""})
     assert reply.headers["content-type"].startswith("text/html")

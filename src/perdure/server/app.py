@@ -61,6 +61,7 @@ from perdure.server.routes import (
 from perdure.server.routing import Route, Services
 from perdure.server.settings import Settings
 from perdure.server.stopping import when_asked_to_stop
+from perdure.server.written import Written
 from perdure.store.interface import Store
 from perdure.store.open import open_store
 from perdure.wire.access import Principal, Role
@@ -134,8 +135,10 @@ class App:
         self.router = Router(self.services, all_routes())
         # Written when first asked for: a start should not wait for them.
         document = cache(lambda: openapi.document(self.router.routes, version=API_VERSION))
-        self.services.openapi_json = cache(lambda: msgspec.json.encode(document()).decode())
-        self.services.docs_html = cache(lambda: docs.page(document()))
+        self.services.openapi_json = cache(
+            lambda: Written(msgspec.json.encode(document()).decode(), "application/json")
+        )
+        self.services.docs_html = cache(lambda: Written(docs.page(document()), "text/html; charset=utf-8"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

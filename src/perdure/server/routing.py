@@ -38,6 +38,7 @@ from perdure.server.settings import Settings
 from perdure.server.signin import SignIns
 from perdure.server.streams import Comments, Drain, Poll, Slots
 from perdure.server.tails import Tails
+from perdure.server.written import Written
 from perdure.wire.access import Principal, Role
 from perdure.wire.errors import (
     BadRequest,
@@ -94,8 +95,8 @@ class Services:
         self.slots = Slots(settings.streams_max, settings.streams_per_key_max)
         self.in_flight = InFlight(settings.in_flight_bytes_max, settings.in_flight_per_address_bytes_max)
         self.connections: Callable[[], int] = lambda: 0
-        self.openapi_json: Callable[[], str] = str
-        self.docs_html: Callable[[], str] = str
+        self.openapi_json: Callable[[], Written] = lambda: Written("", "application/json")
+        self.docs_html: Callable[[], Written] = lambda: Written("", "text/html; charset=utf-8")
 
     def forget_key(self, key_id: str | None) -> None:
         """A key was deleted, here or through another server: look it up again from now on, and end its sign-ins. None:

@@ -6,6 +6,7 @@ from typing import Final
 
 from perdure.server import docs, metrics
 from perdure.server.auth import check_role
+from perdure.server.problems import Reply
 from perdure.server.routing import Call, Routes, Text
 from perdure.wire.access import Role
 from perdure.wire.errors import Unavailable
@@ -70,12 +71,18 @@ async def show_metrics(call: Call) -> Text:
 
 
 @routes.get("/openapi.json", role=None, media_type="application/json")
-async def openapi_document(call: Call) -> Text:
+async def openapi_document(call: Call) -> Reply:
     """This API as an OpenAPI 3.1 document."""
-    return Text(call.services.openapi_json(), "application/json")
+    return call.services.openapi_json().reply(call.headers)
+
+
+@routes.get("/api-docs/openapi.json", role=None, media_type="application/json")
+async def openapi_document_of_contract(call: Call) -> Reply:
+    """The same document, at the place where existing clients look for it."""
+    return call.services.openapi_json().reply(call.headers)
 
 
 @routes.get("/docs", role=None, media_type="text/html")
-async def docs_page(call: Call) -> Text:
+async def docs_page(call: Call) -> Reply:
     """This API as a page to read."""
-    return Text(call.services.docs_html(), "text/html; charset=utf-8", _PAGE_HEADERS)
+    return call.services.docs_html().reply(call.headers, _PAGE_HEADERS)

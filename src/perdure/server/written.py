@@ -1,0 +1,42 @@
+"""Documents that a server writes once and hands out as they are."""
+
+import gzip
+import hashlib
+from collections.abc import Mapping
+
+from perdure.server.problems import Header, Reply
+
+
+class Written:
+    """A document as bytes, and the same bytes packed; callers that have it already are told so."""
+
+    def __init__(self, text: str, content_type: str) -> None:
+        self._body = text.encode()
+        self._packed = gzip.compress(self._body, mtime=0)
+        self._name = hashlib.blake2b(self._body, digest_size=16).hexdigest().encode()
+        self._headers: tuple[Header, ...] = (
+            (b"content-type", content_type.encode()),
+            (b"cache-control", b"no-cache"),  # to be kept, and asked for again
+            (b"vary", b"Accept-Encoding"),
+            (b"x-content-type-options", b"nosniff"),
+        )
+
+    def reply(self, asked: Mapping[bytes, bytes], more: tuple[Header, ...] = ()) -> Reply:
+        """The answer to a request with the headers `asked`; it has the headers `more` besides its own."""
+        packs = _takes_gzip(asked.get(b"accept-encoding", b""))
+        etag = b'"%b%b"' % (self._name, b"-gzip" if packs else b"")
+        headers = (*self._headers, *more, (b"etag", etag))
+        if etag in (one.strip() for one in asked.get(b"if-none-match", b"").replace(b"W/", b"").split(b",")):
+            return Reply(304, b"", headers)
+        body = self._packed if packs else self._body
+        if packs:
+            headers = (*headers, (b"content-encoding", b"gzip"))
+        return Reply(200, body, (*headers, (b"content-length", b"%d" % len(body))))
+
+
+def _takes_gzip(accepted: bytes) -> bool:
+    for one in accepted.lower().split(b","):
+        coding, _, weight = one.partition(b";")
+        if coding.strip() == b"gzip":
+            return weight.replace(b" ", b"").rstrip(b"0") not in (b"q=", b"q=0.")
+    return False
