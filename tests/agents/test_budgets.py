@@ -21,7 +21,7 @@ from tests.agents.provider import Provider, serving
 from tests.agents.scripted import Script, call
 
 from perdure import Budget, BudgetExceeded, Context, Registry, current_step, workflow
-from perdure.agents import Call, CallHook, DurableAgent, durable
+from perdure.agents import Call, CallHook, DurableAgent, durable, stop_reason
 from perdure.cli.conversation import conversation, spent
 from perdure.sdk.errors import ExecutionFailed
 from perdure.testing import Bench, embedded
@@ -143,7 +143,9 @@ async def test_the_last_request_of_a_budget_has_no_tools_and_is_asked_for_an_ans
 
     clerk = durable(agent, budget=Budget(calls=2, on_exceed="finish"))
     async with embedded(Registry(clerk)) as bench:
-        output = await clerk.run(bench, "Find all of them!")
+        handle = await clerk.start(bench, "Find all of them!")
+        output = await handle.result()
+        assert stop_reason(await handle.get()) == "budget"
     assert (output if output_type is str else output.text) == "one shelf"
     assert script.tools == [["find"], []]
     assert script.instructions[0] is None and "The budget is used up." in str(script.instructions[1])
@@ -153,8 +155,15 @@ async def test_a_model_that_calls_tools_all_the_same_ends_with_its_last_words() 
     async with house(budget=Budget(calls=2, on_exceed="finish")) as h:
         assert await h.run("order") == "let me see"
         assert len(h.provider.made()) == 2
+        assert stop_reason(await h.bench.get(h.id)) == "budget"
     async with house(budget=Budget(calls=0, on_exceed="finish")) as h:
         assert await h.run("greet") == "The budget is used up: 0 of 0 calls."
+        one = await h.bench.get(h.id)
+        assert stop_reason(one) == "budget"
+        assert one.progress is not None and b"ended early (budget)" in bytes(one.progress)
+    async with house(budget=Budget(calls=2, on_exceed="finish")) as h:
+        assert await h.run("greet") == "hello"
+        assert stop_reason(await h.bench.get(h.id)) is None, "it was done"
 
 
 async def test_a_price_that_nobody_knows_is_asked_for() -> None:

@@ -12,7 +12,7 @@ from tests.agents.scripted import Script, call, crashed
 from tests.embedded.house import keys_of, reaches, rows_of
 
 from perdure import ExecutionFailed, Registry
-from perdure.agents import Tripped, called_tool, durable, has_text, max_steps, max_tokens
+from perdure.agents import Tripped, called_tool, durable, has_text, max_steps, max_tokens, stop_reason
 from perdure.agents.stops import StopCondition
 from perdure.testing import embedded
 from perdure.wire.records import Kind
@@ -62,6 +62,7 @@ async def test_an_agent_that_has_done_enough_answers_with_what_it_has(condition:
     async with embedded(Registry(), parks=False) as p:
         handle = await researcher.start(p, "Find it!")
         assert await handle.result() == "that is all"
+        assert stop_reason(await handle.get()) == "stop"
     assert sum(script.asked.values()) == steps
     assert script.tools[-1] == [] and script.tools[0] == ["search", "publish"]
     assert "answer now" in str(script.instructions[-1]) and script.instructions[0] is None
@@ -238,5 +239,6 @@ async def test_a_call_that_gives_nothing_again_and_again_is_a_loop_as_well(outco
         await reaches(handle, Phase.WAITING)
         await handle.resume("watchdog_search", {"approved": False})
         assert await handle.result() == "I give up"
+        assert stop_reason(await handle.get()) == "watchdog"
         asked = [row.key for row in await rows_of(handle) if row.kind is Kind.RESUME]
     assert asked[-1] == "watchdog_search" and script.tools[-1] == [] and len(script.asked) == 4

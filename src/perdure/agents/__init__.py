@@ -26,7 +26,7 @@ from perdure.agents.guards import Tripped
 from perdure.agents.inputs import AgentInput
 from perdure.agents.options import DurableOptions
 from perdure.agents.steps import StepOptions
-from perdure.agents.stops import called_tool, has_text, max_steps, max_tokens
+from perdure.agents.stops import called_tool, has_text, max_steps, max_tokens, stop_reason
 from perdure.agents.streaming import AgentItem, events
 from perdure.sdk.budgets import Budget
 
@@ -48,4 +48,5 @@ __all__ = [
     "has_text",
     "max_steps",
     "max_tokens",
+    "stop_reason",
 ]

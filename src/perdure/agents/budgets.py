@@ -39,6 +39,8 @@ OUTPUT_TOKENS: Final = 4_096
 """How many tokens an answer is thought to have at most when the model settings do not say so (`max_tokens`)."""
 BYTES_PER_TOKEN: Final = 3
 """So many bytes of a request are thought to be a token: more than most texts have."""
+USED_UP: Final = "The budget is used up."
+_LAST: Final = "perdure_last_of_budget"
 _reservation: ContextVar[Reservation | None] = ContextVar("perdure_reservation", default=None)
 
 
@@ -157,7 +159,17 @@ def last_words(params: ParamsT) -> ParamsT:
     if not params.model_request_parameters.function_tools:
         return params
     parameters = replace(params.model_request_parameters, function_tools=[])
-    return replace(params, model_request_parameters=told_to_answer(parameters, "The budget is used up."))
+    return replace(params, model_request_parameters=told_to_answer(parameters, USED_UP))
+
+
+def mark_last(answer: ModelResponse) -> None:
+    """Have the record of an answer say that its request was the last one of a budget."""
+    answer.metadata = {**(answer.metadata or {}), _LAST: True}
+
+
+def is_last(answer: ModelResponse) -> bool:
+    """Whether an answer was recorded as that to the last request of a budget."""
+    return bool((answer.metadata or {}).get(_LAST))
 
 
 def ended_by(error: BudgetExceeded, params: object) -> ModelResponse | None:

@@ -34,6 +34,7 @@ from pydantic_ai.tools import (
 from pydantic_ai.toolsets import AbstractToolset, FunctionToolset
 
 from perdure.agents.approvals import Questions
+from perdure.agents.budgets import USED_UP, is_last
 from perdure.agents.code_calls import HookedCode, marked_as_code
 from perdure.agents.refusals import refused
 from perdure.agents.runs import current_run
@@ -163,6 +164,8 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         self, ctx: RunContext[AgentDepsT], *, request_context: ModelRequestContext, response: ModelResponse
     ) -> ModelResponse:
         run = current_run()
+        if run is not None and is_last(response):
+            run.finish("budget", USED_UP)
         if run is None or run.finishing is None:
             return response
         return without_calls(run, request_context, response)

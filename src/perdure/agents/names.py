@@ -99,13 +99,14 @@ class Keys:
     """
 
     def __init__(self, prefix: str) -> None:
-        self._prefix = prefix
+        self.prefix = prefix
+        """What stands before each: empty for the agent whose execution it is."""
         self._given: dict[str, int] = {}
 
     def of(self, step: StepName) -> str:
         """The next key of such a step."""
         number = self._given[step.key] = self._given.get(step.key, 0) + 1
-        return f"{self._prefix}{step.key}:{number}" if step.counted or number > 1 else f"{self._prefix}{step.key}"
+        return f"{self.prefix}{step.key}:{number}" if step.counted or number > 1 else f"{self.prefix}{step.key}"
 
     def again(self, key: str) -> str:
         """The next key of a question or a child that a tool call asks for."""

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from perdure.agents.names import Keys
+
+StopReason: TypeAlias = Literal["stop", "watchdog", "budget"]
+"""What made an agent answer before it was done, by the name of the option that says when."""
+STOPPED: Final = "stopped"
+"""Under this name the progress of an agent's execution says what stopped it."""
 
 if TYPE_CHECKING:
     from perdure.agents.calls import CallHook
@@ -53,11 +58,17 @@ class AgentRun:
         """What the watchdog saw last, and how often in a row."""
         self.rounds = 0
 
-    def finish(self, why: str) -> None:
+    def finish(self, by: StopReason, why: str) -> None:
         """Have the agent answer now. Part of its code: a replay says so again, at the same place."""
         if self.finishing is None:
             self.finishing = why
             self.ctx.log("The agent is to answer now: %s", why)
+            self.tell_stop(by, why)
+
+    def tell_stop(self, by: StopReason, why: str) -> None:
+        """Have the execution say that the agent did not end by itself; inside another workflow that has its own say."""
+        if not self.keys.prefix:
+            self.ctx.tell_progress({STOPPED: by, "text": f"ended early ({by}): {why}"})
 
     async def ask(self, key: str, shown: object, timeout: float | None = None) -> Any:
         """Show something to whoever is asked, and wait for the answer, suspended. Raises `TimeoutError`."""

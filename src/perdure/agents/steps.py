@@ -41,7 +41,7 @@ from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.toolsets import ToolsetTool
 from pydantic_ai.usage import RunUsage
 
-from perdure.agents.budgets import ended_by, last_words
+from perdure.agents.budgets import ended_by, last_words, mark_last
 from perdure.agents.calls import Call, hooked
 from perdure.agents.failures import is_out_of_reach
 from perdure.agents.limits import admitted_request, failed_request, is_tried_again, patient
@@ -185,6 +185,7 @@ class _Bound(BoundDurableOperation[ParamsT, WireT, ResultT], Generic[ParamsT, Wi
             if ending is None:
                 raise
             run.ctx.log("The agent ends with what it has: %s", error.message)
+            run.tell_stop("budget", error.message)
             return ending  # type: ignore[return-value]  # to a request for an answer it is one
         return operation.result_codec.load(recorded)
 
@@ -270,7 +271,16 @@ class _Body(Generic[ParamsT]):
         elif call.kind != "model":
             payload = await self._tool(params, call)
         else:
-            value = await hooked(run.hooks, call, lambda: operation.handler(last_words(params)))
+            asked = params
+
+            async def made() -> Any:
+                nonlocal asked
+                asked = last_words(params)  # now that the request is reserved
+                return await operation.handler(asked)
+
+            value = await hooked(run.hooks, call, made)
+            if asked is not params and isinstance(value, ModelResponse):
+                mark_last(value)
             if self._backend.tells_answers and isinstance(value, ModelResponse):
                 emit_answer(value)
             payload = operation.result_codec.dump(value)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
+from msgspec import MsgspecError, json
 from pydantic_ai.messages import InstructionPart, ModelMessage, ModelResponse, TextPart, ToolCallPart, ToolReturnPart
 from pydantic_ai.models import ModelRequestContext, ModelRequestParameters
 from pydantic_ai.tools import RunContext, ToolDefinition
 
-from perdure.agents.runs import AgentRun
+from perdure.agents.runs import STOPPED, AgentRun, StopReason
+from perdure.wire.records import Execution
 
 StopCondition: TypeAlias = Callable[[RunContext[Any]], str | None]
 """Looked at before each request to the model: a reason to stop, or None. A function of the run and nothing else, since
@@ -87,7 +89,7 @@ def withheld(
     if run.finishing is None:
         for condition in conditions:
             if (why := condition(ctx)) is not None:
-                run.finish(why)
+                run.finish("stop", why)
                 break
     return tools if run.finishing is None else []
 
@@ -114,6 +116,22 @@ def last_said(messages: Sequence[ModelMessage], run_id: str | None) -> str | Non
             if said:
                 return "\n\n".join(said)
     return None
+
+
+def stop_reason(execution: Execution) -> StopReason | None:
+    """What made an agent answer before it was done; None when it ended by itself, or has not ended.
+
+    >>> stop_reason(await handle.get())                                                 # doctest: +SKIP
+    'budget'
+    """
+    if execution.progress is None:
+        return None
+    try:
+        said = json.decode(execution.progress)
+    except MsgspecError:
+        return None
+    by = said.get(STOPPED) if isinstance(said, dict) else None
+    return by if by in get_args(StopReason) else None
 
 
 def answer_now(run: AgentRun, request: ModelRequestContext) -> None:

@@ -49,7 +49,7 @@ async def watched(run: AgentRun, repeats: int, ctx: RunContext[Any], tool: str, 
     }
     answer = await run.ask(run.keys.again(f"watchdog_{part(tool)}"), question)
     if (answer.get("approved") if isinstance(answer, dict) else answer) is not True:
-        run.finish(f"You called {tool} {repeats} times and it gave the same each time.")
+        run.finish("watchdog", f"You called {tool} {repeats} times and it gave the same each time.")
 
 
 def _shown(value: Any) -> bytes:
