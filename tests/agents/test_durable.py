@@ -29,8 +29,10 @@ from tests.embedded.house import reaches, rows_of
 
 from perdure import Context, ExecutionFailed, Registry, RetryPolicy, StepFailed, current_step, step, workflow
 from perdure.agents import Call, CallHook, DurableAgent, durable
+from perdure.agents.inputs import as_input
 from perdure.sdk.errors import Misplaced
 from perdure.testing import embedded
+from perdure.wire.errors import BadValue
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
 
@@ -628,3 +630,57 @@ async def test_a_model_by_name_is_made_once_in_the_worker() -> None:
     async with embedded(Registry()) as p:
         assert await named.run(p, "?") == "success (no tool calls)"
         assert await named.run(p, "?") == "success (no tool calls)"
+
+
+# --- what one run is given -----------------------------------------------------------------------------------------
+
+
+async def test_a_run_may_name_its_model_and_its_limits() -> None:
+    usual, other = Script("usual"), Script("other")
+    clerk = durable(Agent(usual.model, name="clerk"), models={"other": other.model}, usage_limits=UsageLimits())
+    none = UsageLimits(request_limit=0)
+    async with embedded(Registry(clerk), parks=False) as p:
+        assert await clerk.run(p, "?") == "usual"
+        assert await clerk.run(p, "?", model="other") == "other"
+        assert await (await p.start("clerk", {"input": "?", "model": "other"})).result() == "other"
+        with pytest.raises(ExecutionFailed, match="request_limit of 0"):
+            await clerk.run(p, "?", usage_limits=none)
+        with pytest.raises(ExecutionFailed, match="request_limit of 0"):
+            await (await p.start("clerk", {"input": "?", "usage_limits": {"request_limit": 0}})).result()
+    assert usual.asked == {0: 1} and other.asked == {0: 2}
+
+
+async def test_a_model_or_a_limit_that_nobody_knows_is_refused() -> None:
+    clerk = durable(Agent(Script("never").model, name="clerk"), models={"other": TestModel()})
+    async with embedded(Registry(clerk)) as p:
+        with pytest.raises(BadValue, match=r"'third' is no model of agent 'clerk'.*it has 'other'"):
+            await clerk.start(p, "?", model="third")
+        with pytest.raises(ExecutionFailed, match="'third' is no model of agent 'clerk'"):
+            await (await p.start("clerk", {"input": "?", "model": "third"})).result()
+        with pytest.raises(ExecutionFailed, match="'request_limt' is no field of UsageLimits"):
+            await (await p.start("clerk", {"input": "?", "usage_limits": {"request_limt": 1}})).result()
+
+
+def test_a_message_with_a_model_or_limits_of_its_own_is_not_for_a_run_without_them() -> None:
+    clerk = durable(Agent(TestModel(), name="clerk"), models={"other": TestModel()})
+    plain, other = as_input(clerk.input("?")), as_input(clerk.input("?", model="other"))
+    limited = as_input(clerk.input("?", usage_limits=UsageLimits(request_limit=1)))
+    assert other.differs_from(plain) == "it has a model of its own"
+    assert limited.differs_from(plain) == "it has limits of its own"
+    assert plain.differs_from(other) is plain.differs_from(limited) is limited.differs_from(limited) is None
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"output_type": int}, r"takes no output_type=\. Its result is read"),
+        ({"toolsets": []}, r"takes no toolsets=\. Give them to Agent"),
+        ({"usage": None}, r"takes no usage=\. Give it to Agent"),
+    ],
+)
+async def test_other_options_of_a_plain_run_are_refused_with_what_to_do(option: dict[str, Any], words: str) -> None:
+    clerk = durable(Agent(Script("never").model, name="clerk"))
+    async with embedded(Registry(clerk)) as p:
+        for begin in (clerk.start, clerk.run):
+            with pytest.raises(TypeError, match=words):
+                await begin(p, "?", **option)

@@ -27,7 +27,7 @@ from perdure.agents.guards import InputGuard, OutputGuard, OutputGuards, guarded
 from perdure.agents.inputs import AgentPayload, Prompt, as_input, make_input
 from perdure.agents.limits import Waits
 from perdure.agents.names import as_tool_name, part, prefix_of
-from perdure.agents.options import DurableOptions, WorkflowOptions
+from perdure.agents.options import DurableOptions, WorkflowOptions, check_start_options
 from perdure.agents.outputs import check_apart, output_hint, schema_name
 from perdure.agents.overrides import Overrides
 from perdure.agents.plain_runs import refuse_plain_runs
@@ -43,6 +43,7 @@ from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.at_once import AtOnce
 from perdure.sdk.steps import is_async_callable
 from perdure.sdk.workflow import Workflow, declare
+from perdure.wire.errors import BadValue
 from perdure.wire.requests import AgentSpec, WorkflowSpec
 from perdure.wire.workflows import WorkflowType
 
@@ -108,7 +109,8 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         self._overrides = Overrides(agent)
         self._deps = deps
         self._given_capabilities = tuple(capabilities)
-        self._models = {**self._fallback_models(), **(models or {})}
+        self._given_models = dict(models or {})
+        self._models = {**self._fallback_models(), **self._given_models}
         self._budget = budget
         self._own_hooks = tuple(hooks)
         # The last to come before a call, so that nothing is reserved for one that is not made.
@@ -172,12 +174,15 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         *,
         deps: DepsT | None = None,
         message_history: Sequence[ModelMessage] | None = None,
+        model: str | None = None,
+        usage_limits: UsageLimits | None = None,
     ) -> AgentPayload:
         """What to start it with, for `client.start` and `ctx.run_child`. Raises `BadValue`.
 
         >>> await ctx.run_child(support, support.input("Where is it?", deps=Shop(7)))       # doctest: +SKIP
         """
-        return make_input(prompt, deps, self.agent.deps_type, message_history)
+        self._check_model(model)
+        return make_input(prompt, deps, self.agent.deps_type, message_history, model, usage_limits)
 
     async def start(
         self,
@@ -186,6 +191,8 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         *,
         deps: DepsT | None = None,
         message_history: Sequence[ModelMessage] | None = None,
+        model: str | None = None,
+        usage_limits: UsageLimits | None = None,
         **options: Unpack[StartOptions],
     ) -> Handle[OutT_co]:
         """Start a run; when this returns it is on disk and will run. Options are those of `client.start`.
@@ -196,11 +203,13 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         or a history, it waits all the same.
 
         `deps` travel as JSON, by the agent's `deps_type`; what cannot (connections, clients) is given to `durable`.
+        `model` is a name of `durable(agent, models={…})`. Other options of the library's `run` raise `TypeError`.
 
         >>> handle = await support.start(client, "Where is my parcel?", session_id="ann")     # doctest: +SKIP
         >>> (await handle.result()).text                                                    # doctest: +SKIP
         """
-        payload = self.input(prompt, deps=deps, message_history=message_history)
+        check_start_options(options)
+        payload = self.input(prompt, deps=deps, message_history=message_history, model=model, usage_limits=usage_limits)
         if options.get("session_id") is not None and "delay" not in options and "at" not in options:
             options.setdefault("on_conflict", "queue")
         return await client.start(self, payload, **options)
@@ -212,10 +221,20 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         *,
         deps: DepsT | None = None,
         message_history: Sequence[ModelMessage] | None = None,
+        model: str | None = None,
+        usage_limits: UsageLimits | None = None,
         **options: Unpack[StartOptions],
     ) -> OutT_co:
         """Start a run and wait for its output. Raises `ExecutionFailed` or `ExecutionCancelled`."""
-        handle = await self.start(client, prompt, deps=deps, message_history=message_history, **options)
+        handle = await self.start(
+            client,
+            prompt,
+            deps=deps,
+            message_history=message_history,
+            model=model,
+            usage_limits=usage_limits,
+            **options,
+        )
         return await handle.result()
 
     async def stream(
@@ -225,6 +244,8 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         *,
         deps: DepsT | None = None,
         message_history: Sequence[ModelMessage] | None = None,
+        model: str | None = None,
+        usage_limits: UsageLimits | None = None,
         **options: Unpack[StartOptions],
     ) -> AsyncGenerator[AgentItem, None]:
         """Start a run and give what it does while it does it, to its end; for its output, `start` it and read `events`.
@@ -232,7 +253,15 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         >>> async for item in support.stream(client, "Where is my parcel?"):               # doctest: +SKIP
         ...     print(item.text, end="")
         """
-        handle = await self.start(client, prompt, deps=deps, message_history=message_history, **options)
+        handle = await self.start(
+            client,
+            prompt,
+            deps=deps,
+            message_history=message_history,
+            model=model,
+            usage_limits=usage_limits,
+            **options,
+        )
         async with aclosing(events(handle)) as items:
             async for item in items:
                 yield item
@@ -301,7 +330,8 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
             capabilities = [*capabilities, self._delivered]
         if has_error_hooks:
             capabilities = [*capabilities, Waits()]
-        prompt = given.prompt()
+        prompt, limits = given.prompt(), given.limits()
+        self._check_model(given.model)
         if self._input_guards:
             prompt = await guarded_prompt(run, self._input_guards, prompt)
         with run.entered(), Agent.using_thread_executor(_AT_ONCE), external_event_scope(Waiter(run)), replay_scope():
@@ -309,7 +339,8 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
                 prompt,
                 deps=deps,
                 message_history=history,
-                usage_limits=self._usage_limits,
+                model=given.model,
+                usage_limits=self._usage_limits if limits is None else limits,
                 toolsets=self._toolsets,
                 capabilities=[*capabilities, durability],
                 infer_name=False,
@@ -318,6 +349,16 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
             encode(result.output, self._output_hint, where="result")  # else the run fails, and such a run adds nothing
             await conversation.end(result.new_messages())
         return result.output
+
+    def _check_model(self, name: str | None) -> None:
+        """Raises `BadValue` for a model that no run of this agent may have, whoever starts it."""
+        if name is None or name in self._given_models or name == self.agent.model:
+            return
+        said = ", ".join(map(repr, self._given_models)) or "none"
+        raise BadValue(
+            f"model: {name!r} is no model of agent {self.name!r}. A run names one of durable(agent, models={{…}}); "
+            f"it has {said}."
+        )
 
     def _fallback_models(self) -> dict[str, Model]:
         """The models of `ModelFallback`, under names of ours: a step finds its model by a name."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, TypeAlias, TypeVar
 
 from msgspec import Raw, Struct
 from msgspec.json import decode, encode
 from pydantic import TypeAdapter, ValidationError
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, UserContent
+from pydantic_ai.usage import UsageLimits
 
 from perdure.wire.errors import BadValue
 from perdure.wire.records import MaybeRaw
@@ -31,6 +33,10 @@ class AgentInput(Struct, frozen=True, omit_defaults=True):
     message_history: MaybeRaw = None
     deps: MaybeRaw = None
     """The dependencies, as the agent's `deps_type` is written."""
+    model: str | None = None
+    """The model that is asked in this run: its own, or a name of `durable(agent, models={…})`."""
+    usage_limits: MaybeRaw = None
+    """The library's `UsageLimits` for this run, in the place of the agent's."""
 
     def prompt(self) -> Prompt:
         """What the user says. Raises `BadValue` for what is no prompt."""
@@ -48,10 +54,25 @@ class AgentInput(Struct, frozen=True, omit_defaults=True):
         assert self.deps is not None
         return _read(deps_type, self.deps, "deps")
 
+    def limits(self) -> UsageLimits | None:
+        """The limits of this run. Raises `BadValue`, also for a name that is no limit: it would limit nothing."""
+        given = _plain(self.usage_limits)
+        if given is None:
+            return None
+        if isinstance(given, dict) and (unknown := given.keys() - {one.name for one in fields(UsageLimits)}):
+            raise BadValue(f"usage_limits: {min(unknown)!r} is no field of UsageLimits.")
+        assert self.usage_limits is not None
+        limits: UsageLimits = _read(UsageLimits, self.usage_limits, "usage_limits")
+        return limits
+
     def differs_from(self, other: AgentInput) -> str | None:
         """What it brings along that a run with the other one has not; None: it may be had in that."""
         if _plain(self.message_history) is not None:
             return "it has a message history of its own"
+        if self.model not in (None, other.model):
+            return "it has a model of its own"
+        if _plain(self.usage_limits) not in (None, _plain(other.usage_limits)):
+            return "it has limits of its own"
         deps = _plain(self.deps)
         return None if deps is None or deps == _plain(other.deps) else "it has dependencies of its own"
 
@@ -67,15 +88,23 @@ def as_input(payload: AgentPayload) -> AgentInput:
 
 
 def make_input(
-    prompt: Prompt, deps: Any, deps_type: Any, message_history: Sequence[ModelMessage] | None
+    prompt: Prompt,
+    deps: Any,
+    deps_type: Any,
+    message_history: Sequence[ModelMessage] | None,
+    model: str | None = None,
+    usage_limits: UsageLimits | None = None,
 ) -> AgentPayload:
     """What to start an execution with. Raises `BadValue` for dependencies that JSON cannot hold."""
-    if deps is None and message_history is None and (prompt is None or isinstance(prompt, str)):
+    others = (deps, message_history, model, usage_limits)
+    if all(one is None for one in others) and (prompt is None or isinstance(prompt, str)):
         return prompt
     return AgentInput(
         None if prompt is None else Raw(prompt_json(prompt)),
         None if message_history is None else Raw(ModelMessagesTypeAdapter.dump_json(list(message_history))),
         None if deps is None else Raw(_write(deps_type, deps)),
+        model,
+        None if usage_limits is None else Raw(_write(UsageLimits, usage_limits)),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, Literal, TypedDict, TypeVar
+from typing import Final, Generic, Literal, TypedDict, TypeVar
 
 from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.models import Model
@@ -16,11 +16,33 @@ from perdure.agents.guards import InputGuard, OutputGuard
 from perdure.agents.steps import StepOptions
 from perdure.agents.stops import StopCondition
 from perdure.sdk.budgets import Budget
+from perdure.sdk.client import StartOptions
 from perdure.sdk.context import Context
 from perdure.sdk.steps import Retry
 from perdure.sdk.workflow import Queue, Schedulings, Triggerings
 
 DepsT = TypeVar("DepsT")
+
+
+_ELSEWHERE: Final = {
+    "output_type": "Its result is read by the agent's own type: make a second agent with another one.",
+    "toolsets": "Give them to Agent(…, toolsets=[…]); a function with @agent.toolset makes others for each run.",
+    "capabilities": "Give them to Agent(…, capabilities=[…]) or to durable(agent, capabilities=[…]).",
+    "event_stream_handler": "Read `events(handle)` instead, or `agent.stream(client, …)`.",
+    "timeout": "Give it as run_timeout_seconds=.",
+    "instructions": "A function with @agent.instructions makes them for each run, from its dependencies.",
+    "model_settings": "Agent(…, model_settings=…) takes a function of the run as well.",
+}
+"""What to do instead of giving an option of the library's `run` to a start."""
+
+
+def check_start_options(options: Mapping[str, object]) -> None:
+    """Raises `TypeError` for what is no option of a start, and says where an option of the library's `run` belongs: a
+    run happens in a worker, and what it is started with is JSON."""
+    for name in options:
+        if name not in StartOptions.__annotations__:
+            instead = _ELSEWHERE.get(name, "Give it to Agent(…) or to durable(…), if they take it.")
+            raise TypeError(f"A start of a durable agent takes no {name}=. {instead}")
 
 
 class WorkflowOptions(TypedDict, total=False):
