@@ -1,13 +1,22 @@
 """What an agent does reaches whoever follows it while it does it, and what was cut off is taken back."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any
 
 import pytest
 from pydantic_ai import Agent, RunContext
+from pydantic_ai.capabilities import ProcessEventStream
 from pydantic_ai.exceptions import ApprovalRequired
-from pydantic_ai.messages import FunctionToolCallEvent, FunctionToolResultEvent, ModelMessage, ModelResponse, TextPart
+from pydantic_ai.messages import (
+    AgentStreamEvent,
+    FunctionToolCallEvent,
+    FunctionToolResultEvent,
+    ModelMessage,
+    ModelResponse,
+    PartDeltaEvent,
+    TextPart,
+)
 from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, DeltaToolCalls, FunctionModel
@@ -18,7 +27,7 @@ from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.toolsets import ExternalToolset
 from tests.agents.scripted import Script, call, crashed
 
-from perdure import Context, Registry, workflow
+from perdure import Context, Registry, current_step, workflow
 from perdure.agents import AgentItem, StepOptions, durable, events
 from perdure.sdk.errors import ExecutionFailed
 from perdure.testing import embedded
@@ -284,3 +293,63 @@ async def test_a_tool_that_gives_much_is_told_of_without_it() -> None:
     [gave] = [one.item.data for one in items if one.item.kind == "function_tool_result"]
     assert gave["cut"] and gave["part"]["tool_name"] == "read" and "content" not in gave["part"]
     assert text_of(items) == "Much."
+
+
+async def test_a_handler_in_the_worker_hears_each_word_live_and_not_in_a_replay() -> None:
+    heard: list[str] = []
+
+    async def hears(ctx: RunContext[None], said: AsyncIterable[AgentStreamEvent]) -> None:
+        deltas = [event.delta async for event in said if isinstance(event, PartDeltaEvent)]
+        heard.extend(f"{current_step().key} {getattr(one, 'content_delta', '')}" for one in deltas)
+
+    agent = weather_agent()
+
+    async def once_more(messages: list[ModelMessage], info: AgentInfo) -> Pieces:
+        if answers(messages) == 1:
+            yield {0: DeltaToolCall("pause", "{}", tool_call_id="c2")}
+            return
+        async for word in weather_words(messages, info):
+            yield word
+
+    @agent.tool_plain(metadata={"perdure": False})
+    async def pause() -> str:
+        await asyncio.sleep(3_600)
+        return "an hour later"
+
+    with agent.override(model=FunctionModel(stream_function=once_more)):
+        weather = durable(agent, event_stream_handler=hears)
+        async with embedded(Registry(weather), parks=False) as p:
+            handle = await weather.start(p, "How warm is it?")
+            assert await handle.result() == "It is warm."
+            assert text_of([one async for one in events(handle)]) == "It is warm."
+    assert [one for one in heard if one.startswith("model:3")] == ["model:3 is ", "model:3 warm."]
+    assert not any(one.startswith("model:2 ") and one != "model:2 " for one in heard)
+
+
+async def test_a_handler_may_leave_words_and_its_failure_is_the_steps() -> None:
+    async def leaves(ctx: RunContext[None], said: AsyncIterable[AgentStreamEvent]) -> None:
+        async for _ in said:
+            return
+
+    async def fails(ctx: RunContext[None], said: AsyncIterable[AgentStreamEvent]) -> None:
+        raise ValueError("deaf")
+
+    left = durable(weather_agent(), name="left", event_stream_handler=leaves)
+    failed = durable(weather_agent(), name="failed", event_stream_handler=fails)
+    async with embedded(Registry(left, failed)) as p:
+        handle = await left.start(p, "How warm is it?")
+        assert await handle.result() == "It is warm."
+        assert text_of([one async for one in events(handle)]) == "It is warm."
+        with pytest.raises(ExecutionFailed, match="deaf"):
+            await failed.run(p, "How warm is it?")
+
+
+def test_a_capability_that_listens_is_warned_of() -> None:
+    async def hears(ctx: RunContext[None], said: AsyncIterable[AgentStreamEvent]) -> None:
+        return
+
+    agent = Agent(TestModel(), name="heard", capabilities=[ProcessEventStream[None](hears)])
+    with pytest.warns(UserWarning, match="in one piece") as warned:
+        durable(agent)
+    assert warned[0].filename == __file__
+    durable(agent, event_stream_handler=hears)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeGuard, TypeVar, Unpack, get_origin
 
-from pydantic_ai.agent import AbstractAgent, Agent
-from pydantic_ai.capabilities import AbstractCapability, ModelFallback
+from pydantic_ai.agent import AbstractAgent, Agent, EventStreamHandler
+from pydantic_ai.capabilities import AbstractCapability, ModelFallback, ProcessEventStream
 from pydantic_ai.durable_exec import external_event_scope, replay_scope
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models import Model, infer_model
@@ -87,6 +88,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         ask_user: bool = False,
         answer_timeout: float | None = None,
         stream: bool | None = None,
+        event_stream_handler: EventStreamHandler[DepsT] | None = None,
         model_step: StepOptions | None = None,
         tool_step: StepOptions | None = None,
         compaction: Compaction | None = None,
@@ -119,6 +121,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         self._input_guards = tuple(input_guards)
         self._bounds: dict[str, Any] = {
             "stream": stream,
+            "event_stream_handler": event_stream_handler,
             "model_step": model_step,
             "tool_step": tool_step,
             "stop": stop,
@@ -141,6 +144,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         run.__doc__ = agent.description if isinstance(agent.description, str) else None
         run.__annotations__ = {"ctx": Context, "input": AgentPayload, "return": hint}
         super().__init__(run, name=name, output_schema_name=schema_name(hint), **options)
+        self._check_listeners(event_stream_handler is not None)
         # Now, so that a toolset without an id is a mistake of the program and not of its first run.
         self._bound = self._bind(self._models)
         self._models_are_known = not isinstance(agent.model, str) or agent.root_capability.has_resolve_model_id
@@ -350,6 +354,23 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
             await conversation.end(result.new_messages())
         return result.output
 
+    def _check_listeners(self, has_handler: bool) -> None:
+        """Warns of a capability that waits for words which it gets in one piece."""
+        found = [one for one in self._capabilities_given() if isinstance(one, ProcessEventStream)]
+        if found and not has_handler:
+            warnings.warn(
+                f"ProcessEventStream of agent {self.name!r} gets each answer of a durable run in one piece, in code "
+                "that a replay runs again. durable(agent, event_stream_handler=…) gets it word by word.",
+                stacklevel=4,
+            )
+
+    def _capabilities_given(self) -> list[AbstractCapability[Any]]:
+        """Those of the agent, and those of durable runs."""
+        found: list[AbstractCapability[Any]] = []
+        for one in (self.agent.root_capability, *self._given_capabilities):
+            one.apply(found.append)
+        return found
+
     def _check_model(self, name: str | None) -> None:
         """Raises `BadValue` for a model that no run of this agent may have, whoever starts it."""
         if name is None or name in self._given_models or name == self.agent.model:
@@ -362,14 +383,8 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
 
     def _fallback_models(self) -> dict[str, Model]:
         """The models of `ModelFallback`, under names of ours: a step finds its model by a name."""
-        found: list[Model] = []
-
-        def look(capability: AbstractCapability[Any]) -> None:
-            if isinstance(capability, ModelFallback):
-                found.extend(one for one in capability.models if isinstance(one, Model))
-
-        for one in (self.agent.root_capability, *self._given_capabilities):
-            one.apply(look)
+        fallbacks = [one for one in self._capabilities_given() if isinstance(one, ModelFallback)]
+        found = [model for one in fallbacks for model in one.models if isinstance(model, Model)]
         return {f"perdure.fallback.{number}": model for number, model in enumerate(found, 1)}
 
     def _has_error_hooks(self) -> bool:

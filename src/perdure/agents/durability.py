@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final, Literal
 
-from pydantic_ai.agent import AbstractAgent
+from pydantic_ai.agent import AbstractAgent, EventStreamHandler
 from pydantic_ai.capabilities import AbstractCapability, WrapToolExecuteHandler
 from pydantic_ai.durable_exec import (
     BaseDurabilityCapability,
@@ -40,7 +40,7 @@ from perdure.agents.refusals import refused
 from perdure.agents.runs import current_run
 from perdure.agents.steps import TOOL_KEY, JsonCodec, StepBackend, StepOptions, is_code, not_recordable
 from perdure.agents.stops import StopCondition, answer_now, withheld, without_calls
-from perdure.agents.streaming import Unstreamed, can_stream, emit_event, emit_events
+from perdure.agents.streaming import Unstreamed, can_stream, emit_event, emit_events, telling
 from perdure.agents.watchdog import watched
 from perdure.wire.agent_steps import ASKED_AGAIN
 
@@ -70,6 +70,7 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         models: Mapping[str, Model] | None = None,
         model: Model | str | None = None,
         stream: bool | None = None,
+        event_stream_handler: EventStreamHandler[AgentDepsT] | None = None,
         name: str | None = None,
         model_step: StepOptions | None = None,
         tool_step: StepOptions | None = None,
@@ -80,6 +81,7 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         self._streams = (not isinstance(model, Model) or can_stream(model)) if stream is None else stream
         self._must_stream = stream is True
         super().__init__(models=models, event_stream_handler=emit_events if self._streams else None, name=name)
+        self._live_handler = emit_events if event_stream_handler is None else telling(event_stream_handler)
         if watchdog is not None and watchdog < 2:
             raise ValueError(f"A loop has at least 2 rounds; got watchdog={watchdog!r}.")
         self._backend = StepBackend(
@@ -92,6 +94,10 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
     def for_agent(self, agent: AbstractAgent[AgentDepsT, Any]) -> AbstractCapability[AgentDepsT]:
         """This capability as bound to `agent`: bound once, and handed to each run."""
         return self if self.agent is agent else super().for_agent(agent)
+
+    def _model_stream_event_handler(self) -> EventStreamHandler[AgentDepsT]:
+        """Who hears what a model says while it says it, in the step that asks it."""
+        return self._live_handler
 
     @property
     def in_durable_context(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Generic, Literal, TypedDict, TypeVar
 
+from pydantic_ai.agent import EventStreamHandler
 from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.models import Model
 from pydantic_ai.usage import UsageLimits
@@ -28,7 +29,7 @@ _ELSEWHERE: Final = {
     "output_type": "Its result is read by the agent's own type: make a second agent with another one.",
     "toolsets": "Give them to Agent(…, toolsets=[…]); a function with @agent.toolset makes others for each run.",
     "capabilities": "Give them to Agent(…, capabilities=[…]) or to durable(agent, capabilities=[…]).",
-    "event_stream_handler": "Read `events(handle)` instead, or `agent.stream(client, …)`.",
+    "event_stream_handler": "Give it to durable(agent, event_stream_handler=…), or read `events(handle)`.",
     "timeout": "Give it as run_timeout_seconds=.",
     "instructions": "A function with @agent.instructions makes them for each run, from its dependencies.",
     "model_settings": "Agent(…, model_settings=…) takes a function of the run as well.",
@@ -89,6 +90,8 @@ class DurableOptions(WorkflowOptions, Generic[DepsT], total=False):
     stream: bool | None
     """Whether its model is asked to stream. Default: if it can. What it says goes to the execution's stream in any
     case, word by word or each answer in one piece."""
+    event_stream_handler: EventStreamHandler[DepsT] | None
+    """Hears what a streaming model says while it says it, in the step that asks the model: once for each try of it."""
     answer_timeout: float | None
     """How many seconds people may take to answer (approvals, `ask_user`); None: as long as it takes."""
     model_step: StepOptions | None

@@ -13,6 +13,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final, NamedTuple
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_ai.agent import EventStreamHandler
 from pydantic_ai.messages import (
     AgentStreamEvent,
     ModelMessage,
@@ -83,6 +84,24 @@ async def emit_events(ctx: RunContext[Any], events: AsyncIterable[AgentStreamEve
     async for event in events:
         if not isinstance(event, PartEndEvent):  # says again what its parts have said
             emit_event(event)
+
+
+def telling(handler: EventStreamHandler[Any]) -> EventStreamHandler[Any]:
+    """A handler that has each event in the execution's stream, and gives it to another one."""
+
+    async def told(events: AsyncIterable[AgentStreamEvent]) -> AsyncGenerator[AgentStreamEvent, None]:
+        async for event in events:
+            if not isinstance(event, PartEndEvent):
+                emit_event(event)
+            yield event
+
+    async def tell(ctx: RunContext[Any], events: AsyncIterable[AgentStreamEvent]) -> None:
+        all_events = told(events)
+        await handler(ctx, all_events)
+        async for _ in all_events:  # what the handler left
+            pass
+
+    return tell
 
 
 def emit_event(event: AgentStreamEvent) -> None:
