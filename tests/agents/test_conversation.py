@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -467,6 +468,59 @@ def never() -> None:
     raise AssertionError
 
 
+def turns(*tokens: int) -> list[ModelMessage]:
+    """A conversation whose answers took so many tokens, with all before them."""
+    return [
+        message
+        for took in tokens
+        for message in (
+            ModelRequest(parts=[UserPromptPart("?")]),
+            ModelResponse(parts=[TextPart("!")], usage=RequestUsage(input_tokens=took - 5, output_tokens=5)),
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("compaction", "history", "cut"),
+    [
+        (Compaction(tokens=100), turns(40, 80, 100), 0),
+        (Compaction(tokens=100), turns(40, 80, 101), 4),  # 21 are left
+        (Compaction(tokens=100), turns(40, 60, 80, 101), 4),  # 41 are left
+        (Compaction(tokens=100), turns(20, 500), 4),  # even the last turn has more than half
+        (Compaction(above=4, keep=2, tokens=1_000), turns(10, 20, 30), 4),
+        (Compaction(above=4, keep=2, tokens=100), turns(10, 20, 200), 6),
+        (Compaction(), turns(10**9), 0),
+        (Compaction(tokens=1), [ModelRequest(parts=[UserPromptPart("?")]), ModelResponse(parts=[])], 0),
+    ],
+)
+def test_a_cut_leaves_at_most_half_of_the_tokens(compaction: Compaction, history: list[ModelMessage], cut: int) -> None:
+    assert compaction.cut(history) == cut
+
+
+async def test_a_conversation_of_many_tokens_is_summarized_once(database: str) -> None:
+    asked: list[int] = []
+
+    def speaks(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        answer = echo(messages, info)
+        return replace(answer, usage=RequestUsage(input_tokens=1_000 * len(said(messages)), output_tokens=1))
+
+    def summarizes(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        asked.append(len(messages))
+        return ModelResponse(parts=[TextPart("they counted")])
+
+    compaction = Compaction(tokens=3_500, by=FunctionModel(summarizes))
+    chat = durable(Agent(FunctionModel(speaks), name="chat"), compaction=compaction)
+    async with embedded(database, Registry(chat)) as p:
+        for n in range(4):
+            await chat.run(p, f"{n}", session_id="s")
+        assert not asked
+        assert (await chat.run(p, "4", session_id="s")).endswith("they counted | 3 | 4")
+        assert (await chat.run(p, "5", session_id="s")).endswith("they counted | 3 | 4 | 5")
+    assert len(asked) == 1
+
+
 def test_a_compaction_that_would_keep_everything_is_refused() -> None:
     with pytest.raises(ValueError, match="keeps fewer"):
         Compaction(above=5, keep=5)
+    with pytest.raises(ValueError, match="1 token at least"):
+        Compaction(tokens=0)

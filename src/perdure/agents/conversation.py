@@ -68,7 +68,8 @@ class Compaction:
 
     Once it has more than `above` messages, the next run begins with a step that has all but the last `keep` of them
     summarized; from then on the model is shown the summary in their place. A cut never parts a tool's call from its
-    result.
+    result. With `tokens`, that also happens once its last answer took more tokens, in and out, as the model reports
+    them; what is kept then has at most half as many.
 
         support = durable(agent, compaction=Compaction(above=200, keep=20, by="openai:gpt-5-mini"))
     """
@@ -77,10 +78,25 @@ class Compaction:
     keep: int = 20
     by: Model | str | None = None
     """The model that writes the summary; None: the agent's own."""
+    tokens: int | None = None
+    """Above how many tokens it begins as well; None: messages alone count."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.keep < self.above:
             raise ValueError(f"Compaction keeps fewer messages than those above which it begins; got {self!r}.")
+        if self.tokens is not None and self.tokens < 1:
+            raise ValueError(f"Compaction begins above 1 token at least; got {self!r}.")
+
+    def cut(self, history: Sequence[ModelMessage]) -> int:
+        """How many messages a summary is to stand for; 0: none is due."""
+        cut = 0
+        if len(history) > self.above:
+            cut = _turn_before(history, len(history) - self.keep)
+        if self.tokens is not None and (used := _tokens(history)) > self.tokens:
+            turns = (at for at in range(1, len(history)) if _begins_turn(history[at]))
+            half = self.tokens // 2
+            cut = max(cut, next((at for at in turns if used - _tokens(history[:at]) <= half), len(history)))
+        return cut
 
 
 class Conversation:
@@ -102,8 +118,10 @@ class Conversation:
         if ctx.parent_execution_id is not None or ctx.session_id in (None, ctx.execution_id):
             return None
         made = cls(run, await read_transcript(ctx))
-        if compaction is not None and not made.is_over and len(made.history) > compaction.above:
-            await made._compact(compaction, summarizer)
+        if compaction is not None and not made.is_over:
+            cut = compaction.cut(made.history)
+            if cut >= 2:  # the first may be a summary already
+                await made._compact(cut, summarizer)
         return made
 
     @property
@@ -120,10 +138,7 @@ class Conversation:
         """Add what was said. Whatever else was added meanwhile stays before it: nothing is lost."""
         await append_messages(self._run.ctx, list(map(json_of, new)))
 
-    async def _compact(self, compaction: Compaction, model: Model | str | None) -> None:
-        cut = _turn_before(self.history, len(self.history) - compaction.keep)
-        if cut < 2:  # the first may be a summary already
-            return
+    async def _compact(self, cut: int, model: Model | str | None) -> None:
         old, entries = self.history[:cut], self.reading.entries
         try:
             text = await _summarized(self._run, old, model)
@@ -241,6 +256,12 @@ def summary_text(recorded: Raw) -> str:
         return json.decode(recorded, type=str)
     answer: ModelResponse = _CODEC.load(ModelResponse, recorded)
     return answer.text or ""
+
+
+def _tokens(messages: Sequence[ModelMessage]) -> int:
+    """How many tokens the last answer among them took whose model says it: with all that was said before."""
+    answers = (one.usage for one in reversed(messages) if isinstance(one, ModelResponse))
+    return next((took for one in answers if (took := one.input_tokens + one.output_tokens)), 0)
 
 
 def _turn_before(messages: Sequence[ModelMessage], at: int) -> int:
