@@ -18,6 +18,7 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -357,6 +358,7 @@ def _is_local_origin(origin: str) -> bool:
         return False
 
 
+@lru_cache(maxsize=1_000)
 def to_network(address: str) -> str:
     """What counts as one caller: an IPv4 address, also where IPv6 carries it, or the /64 of an IPv6 address. Any other
     text stays as it is."""

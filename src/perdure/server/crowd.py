@@ -1,10 +1,9 @@
 """The open connections of a server: how many in all, how many of each address, and which one makes room for another."""
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Protocol
 
-from perdure.server.auth import _network
+from perdure.server.auth import to_network
 
 
 class Member(Protocol):
@@ -38,7 +37,7 @@ class Crowd:
 
     def enter(self, member: Member, address: str) -> bool:
         """Let a new connection in. False: there is no room."""
-        owner = _owner(address)
+        owner = to_network(address)
         count = self._counts.get(owner, 0)
         if count >= self._per_address_most and not self._exempt(address):
             if not self._make_room(owner):
@@ -72,9 +71,3 @@ class Crowd:
                 member.evict()
                 return True
         return False
-
-
-@lru_cache(maxsize=1_000)
-def _owner(address: str) -> str:
-    """The addresses of an IPv6 network are one owner."""
-    return _network(address)

@@ -1,6 +1,5 @@
 """Bodies in flight: how many bytes of request bodies the server holds at a time."""
 
-from functools import lru_cache
 from typing import Final
 
 from perdure.server.auth import to_network
@@ -73,7 +72,7 @@ class Share:
 
     def __init__(self, in_flight: InFlight, address: str, *, known: bool) -> None:
         self._in_flight = in_flight
-        self.owner = _owner(address)
+        self.owner = to_network(address)
         self.known = known
         self.bytes = 0
 
@@ -88,9 +87,3 @@ class Share:
 
 def _limit(bytes_max: int, light: bool) -> int:
     return bytes_max if light else bytes_max - bytes_max // RESERVED_PART
-
-
-@lru_cache(maxsize=1_000)
-def _owner(address: str) -> str:
-    """The addresses of an IPv6 network are one owner."""
-    return to_network(address)
