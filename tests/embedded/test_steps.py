@@ -1,6 +1,7 @@
 """Steps: what they give, how often they are tried, and what the journal remembers of them."""
 
 import asyncio
+import contextvars
 import dataclasses
 import enum
 import functools
@@ -19,12 +20,14 @@ from uuid import UUID
 import msgspec
 import pydantic
 import pytest
+from opentelemetry import baggage
+from opentelemetry import context as telemetry
 from tests.embedded.house import Counter, House, keys_of, pass_time, reaches, rows_of, until
 
 from perdure.engine.clock import ManualClock
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed, Fatal, RecordedError, RetryAfter, StepFailed
-from perdure.sdk.steps import current_step, step
+from perdure.sdk.steps import current_context, current_step, step
 from perdure.sdk.tries import READ_BYTES_MAX
 from perdure.sdk.workflow import Registry
 from perdure.wire.errors import BadValue
@@ -34,6 +37,62 @@ from perdure.wire.status import Phase
 
 P = ParamSpec("P")
 AT_ONCE = RetryPolicy(max_attempts=5, initial_seconds=0.0)
+
+
+tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="nobody")
+
+
+async def test_a_step_sees_the_context_variables_of_the_code_that_awaits_it(house: House, count: Counter) -> None:
+    app = Registry()
+    seen: dict[str, str] = {}
+
+    def look(name: str) -> str:
+        seen[name] = f"{tenant.get()} {baggage.get_baggage('order')} {current_step().name}"
+        tenant.set("changed by a step")
+        return seen[name]
+
+    async def look_in_a_task(name: str) -> str:
+        if count(name) < 3:
+            tenant.set("changed by a try")
+            raise ValueError("again")
+        assert current_context.get() is None
+        return await asyncio.create_task(asyncio.to_thread(look, name))
+
+    @step
+    async def decorated(name: str) -> str:
+        return look(name)
+
+    async def branch(ctx: Context, name: str) -> None:
+        tenant.set(name)
+        telemetry.attach(baggage.set_baggage("order", f"of {name}"))
+        await ctx.step(look, f"{name} after {tenant.get()}")
+
+    @app.workflow
+    async def order(ctx: Context) -> str:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(branch(ctx, "ann"))
+            group.create_task(branch(ctx, "bob"))
+        before = ctx.step("early", look, "made before")
+        tenant.set("workflow")
+        telemetry.attach(baggage.set_baggage("order", 7))
+        await before
+        await ctx.sleep(0.001)  # replayed from here, where nothing is parked
+        await ctx.step("thread", look, "in a thread")
+        await ctx.step("task", look_in_a_task, "in a task", retry=AT_ONCE)
+        await decorated("decorated")
+        return f"{tenant.get()} {baggage.get_baggage('order')}"
+
+    tenant.set("worker")
+    async with house.open(app) as p:
+        assert await (await p.start(order)).result() == "workflow 7"
+    assert seen == {
+        "ann after ann": "ann of ann look",
+        "bob after bob": "bob of bob look",
+        "made before": "workflow 7 early",
+        "in a thread": "workflow 7 thread",
+        "in a task": "workflow 7 task",
+        "decorated": "workflow 7 decorated",
+    }
 
 
 async def test_a_forgotten_await_is_named(house: House) -> None:

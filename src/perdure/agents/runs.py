@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from perdure.agents.names import Keys
+from perdure.sdk.steps import step_variables
 
 StopReason: TypeAlias = Literal["stop", "watchdog", "budget"]
 """What made an agent answer before it was done, by the name of the option that says when."""
@@ -82,12 +83,16 @@ class AgentRun:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """While the block runs, it is the current one."""
+        """While the block runs, it is the current one. Its steps see the context variables from before the block: the
+        library sets some that are for the agent's own code, such as the executor of its sync functions."""
+        outer = step_variables.get()
+        variables = step_variables.set(copy_context() if outer is None else outer)
         token = _current.set(self)
         try:
             yield
         finally:
             _current.reset(token)
+            step_variables.reset(variables)
 
 
 _current: ContextVar[AgentRun | None] = ContextVar("perdure_agent_run", default=None)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import inspect
 import types
 from collections.abc import Callable, Coroutine
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeAlias, TypedDict, TypeVar, overload
 
 from msgspec import Struct
@@ -184,6 +185,10 @@ class _Decorator(Protocol):
     def __call__(self, fn: Callable[P, R], /) -> Callable[P, Coroutine[object, None, R]]: ...
 
 
+step_variables: ContextVar[contextvars.Context | None] = ContextVar("perdure_step_variables", default=None)
+"""The context variables that steps see, where a library sets some that are not for them."""
+
+
 @overload
 def step(fn: F, /) -> F: ...
 @overload
@@ -356,6 +361,8 @@ def fingerprint_of_step(plan: StepPlan, name: str, args: tuple[Any, ...], kwargs
 async def step_result(machine: Machine, call: Call, result_type: Any) -> Any:
     """Ask for a step and read its outcome."""
     asked = machine.seen
+    variables = step_variables.get()
+    call.variables = copy_context() if variables is None else variables
     try:
         row = await machine.ask(call)
     except BaseException:

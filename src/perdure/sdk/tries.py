@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -16,7 +15,7 @@ from perdure.sdk.payloads.errors import error_from_json, error_to_json
 from perdure.sdk.payloads.values import encode_and_read
 from perdure.sdk.replay.calls import Call
 from perdure.sdk.replay.eviction import let_go
-from perdure.sdk.steps import StepCall, StepInfo, running_step
+from perdure.sdk.steps import StepCall, StepInfo, current_context, running_step
 from perdure.wire.records import Row
 from perdure.wire.requests import StepDone
 from perdure.wire.retry import delay_us
@@ -78,7 +77,9 @@ class Tries:
             if until_us > runner.now_us():
                 self._pause(call, until_us)
                 return
-        self._tasks[call.key] = runner.worker.loop.create_task(self._try(call), context=contextvars.Context())
+        assert call.variables is not None
+        # A copy for each try, as asyncio.create_task gives one to each task.
+        self._tasks[call.key] = runner.worker.loop.create_task(self._try(call), context=call.variables.copy())
 
     def give_up(self, call: Call) -> None:
         """Nobody wants the step's outcome any more."""
@@ -137,6 +138,7 @@ class Tries:
             return
         task = self._tasks.get(call.key)  # as long as it stands there, somebody wants this outcome
         started_at_us = runner.now_us()
+        current_context.set(None)
         running_step.set(StepInfo(runner.claimed.id, call.key, call.name or call.key, tries, runner.context, worker))
         scope: asyncio.Timeout | None = None
         try:

@@ -2,6 +2,7 @@
 
 from asyncio import Future
 from collections.abc import Sequence
+from contextvars import Context
 from enum import Enum
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from perdure.wire.records import Kind, Row
 class Call:
     """One thing that workflow code asked for."""
 
-    __slots__ = ("fingerprint", "future", "issued", "key", "kind", "made_after", "name", "read", "request")
+    __slots__ = ("fingerprint", "future", "issued", "key", "kind", "made_after", "name", "read", "request", "variables")
 
     def __init__(self, key: str, kind: Kind, name: str | None, fingerprint: str | None, request: object) -> None:
         self.key = key
@@ -27,6 +28,8 @@ class Call:
         self.issued = False
         self.made_after = 0
         """How many swaps the machine had made when this call got its key (see `places`)."""
+        self.variables: Context | None = None
+        """Of a step: the context variables of the code that asked for it."""
         self.read: tuple[Raw, Any] | None = None
         """Of a step that ran here: its value as it was reported, and what was read back from that. The code gets it, if
         that is the value which is recorded."""
