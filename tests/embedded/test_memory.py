@@ -260,18 +260,19 @@ async def test_what_was_cancelled_leaves_nothing_either(
         await until(lambda: ours() == before)
 
 
-async def test_an_execution_that_waits_keeps_no_journal_in_memory(house: House) -> None:
+async def test_an_execution_that_waits_keeps_neither_journal_nor_input_in_memory(house: House) -> None:
     app = Registry()
 
     @app.workflow
-    async def waiting(ctx: Context) -> int:
+    async def waiting(ctx: Context, text: str) -> int:
         total = sum([await ctx.step(double, n) for n in range(40)])
         await ctx.wait_for_event("now")
         await ctx.wait_for_event("then")
+        assert ctx.tags == {"kind": text[:4]}
         return total
 
     async with house.open(app) as p:
-        handle = await p.start(waiting)
+        handle = await p.start(waiting, "long" * 1_000, tags={"kind": "long"})
         await reaches(handle, Phase.WAITING)
     async with house.open(app, parks=True) as p:  # which replays it all, and waits again
         await p.publish("now", None)
@@ -279,6 +280,8 @@ async def test_an_execution_that_waits_keeps_no_journal_in_memory(house: House) 
         runner = p.worker._parked[handle.id]
         assert runner.fetched > 40
         assert runner.machine is not None and runner.machine._rows == []
-        assert runner.context is not None and runner.context.claim.rows == runner.claimed.rows == []
+        assert runner.context is not None and runner.context.claim is runner.claimed
+        assert runner.claimed.rows == [] and bytes(runner.claimed.payload) == b"null"
+        assert runner.context.tags == {"kind": "long"}
         await p.publish("then", None)
         assert await p.handle(handle.id, waiting).result() == sum(2 * n for n in range(40))

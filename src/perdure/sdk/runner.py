@@ -32,7 +32,7 @@ from perdure.sdk.transcripts import Unread
 from perdure.sdk.tries import Tries, unclear
 from perdure.wire.codec import scrub_text
 from perdure.wire.errors import BadValue
-from perdure.wire.records import Kind, Row
+from perdure.wire.records import NULL, Kind, Row
 from perdure.wire.requests import (
     Block,
     Cancelled,
@@ -136,13 +136,23 @@ class Runner:
         else:
             self.feed(claimed.rows, more=claimed.more)
         if len(claimed.rows) > 1:  # the machine's by now, which forgets what it has consumed
-            self.claimed = msgspec.structs.replace(claimed, rows=[])
-            if self.context is not None:
-                self.context.claim = self.claimed
+            self._keep(msgspec.structs.replace(claimed, rows=[]))
+
+    def parked(self) -> None:
+        """It stays in memory until its next claim, which brings its input again. Input, tags and rows are views of the
+        reply that brought them. They would keep that reply whole, with all other executions in it."""
+        claimed = self.claimed
+        tags = None if claimed.tags is None else claimed.tags.copy()
+        self._keep(msgspec.structs.replace(claimed, payload=NULL, tags=tags, rows=[]))
+
+    def _keep(self, claimed: Claimed) -> None:
+        self.claimed = claimed
+        if self.context is not None:
+            self.context.claim = claimed
 
     def again(self, claimed: Claimed, taken_at: float) -> None:
         """A parked execution was claimed again by this worker."""
-        self.claimed = claimed
+        self._keep(claimed)
         self.taken_at = taken_at
         self.in_flight = None
         self.number = 0
@@ -150,8 +160,6 @@ class Runner:
         self.entries = []
         self.tries.forget_failed()
         self._fired.clear()
-        if self.context is not None:
-            self.context.claim = claimed
         self.begin()
 
     def _forget_machine(self) -> None:

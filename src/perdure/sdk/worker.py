@@ -332,6 +332,7 @@ class Worker:
         if self._draining:
             runner.drop()
         else:
+            runner.parked()
             self._parked[runner.claimed.id] = runner
             if len(self._parked) > PARKED_MAX:
                 self._parked.popitem(last=False)[1].drop()
