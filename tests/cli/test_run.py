@@ -86,6 +86,8 @@ def test_run_with_json_prints_the_execution(busy_house: House) -> None:
         (("run", "unheard_of"), "unheard_of"),
         (("run", "double", "--tag", "blue"), "NAME=VALUE"),
         (("run", "double", "--tag", "team=blue", "--tag", "team=red"), "gives 'team' two values, 'blue' and 'red'"),
+        (("run", "double", "--budget", "dollars=2"), "--budget dollars=2: Object contains unknown field `dollars`"),
+        (("run", "double", "--budget", "usd=2,usd_micros=3"), "Give either `usd` or `usd_micros`"),
         (("show", "nonsense"), "is not an execution id"),
         (("show", "0190a5f2-7c1e-7b3a-9d55-0242ac120002"), "does not exist"),
         (("ls", "--status", "done"), "'done' is none of pending, running, completed, failed, cancelled"),
@@ -147,7 +149,7 @@ def test_show_tells_the_journal_and_what_is_waited_for(busy_house: House) -> Non
     assert [step["kind"] for step in found["steps"]] == ["claimed", "waiting"]
     shown = busy_house.run("show", asking).stdout
     assert re.search(
-        r"approve: an answer.*, since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d$", shown, re.MULTILINE
+        r"approve: an answer.*, since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d\d:\d\d$", shown, re.MULTILINE
     )  # as all times there
     assert "approve: an answer" in shown and "SEQ" in shown and "claimed" in shown
     assert f"perdure resume {asking} approve --data JSON" in shown and 'an answer, shows {"amount": 120}' in shown
@@ -189,7 +191,9 @@ def test_show_says_what_an_agent_asks_and_how_to_answer(busy_house: House) -> No
     id = busy_house.run("run", "waiter", "--input", '"tea"', "--detach").stdout.strip()
     until_true(lambda: busy_house.json("show", id)["execution"]["phase"] == "waiting")
     shown = busy_house.run("show", id).stdout
-    assert re.search(r"approve_charge_1: Allow charge\?, since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d$", shown, re.MULTILINE)
+    assert re.search(
+        r"approve_charge_1: Allow charge\?, since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d\d:\d\d$", shown, re.MULTILINE
+    )
     assert '    arguments: {"euros": 3}\n' in shown
     assert f"    perdure approve {id} approve_charge_1 --approve    (or --reject)\n" in shown
     assert """    with other arguments: --approve --data '{"arguments": {"euros": 3}}'\n""" in shown

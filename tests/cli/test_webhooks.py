@@ -52,6 +52,7 @@ def test_an_end_is_told_and_told_again(tmp_path: Path, receiver: str) -> None:
         assert "No deliveries match." in house.run("webhooks", "deliveries", "--state", "failed").stdout
         assert "is sent again" in house.run("webhooks", "redeliver", one["id"]).stdout
         until_true(lambda: [one["id"]] * 2 == GOT)
+        until_true(lambda: "delivered, 2 tries, status 200, thanks" in house.run("webhooks", "deliveries").stdout)
         secret = house.run("webhooks", "secret").stdout.strip()
         assert secret.startswith("whsec_")
         rotated = house.run("webhooks", "secret", "--rotate", "--overlap-hours", "1")

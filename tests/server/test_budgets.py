@@ -63,7 +63,13 @@ async def test_executions_without_one_have_none(served: Served) -> None:
         ({"tokens": 1 << 60}, "budget.tokens: must be 0 to"),
         ({"tokens": 1.5}, "body.budget.tokens: Expected `int | null`, got `float`"),
         ({"tokens": 1, "on_exceed": "stop"}, "body.budget.on_exceed: Invalid enum value 'stop'"),
-        ({"dollars": 1}, "body.budget: Object contains unknown field `dollars`"),
+        (
+            {"dollars": 1},
+            "body.budget: Object contains unknown field `dollars`; it takes `usd_micros`, `tokens`, `calls`, "
+            "`seconds`, `on_exceed`, `usd`",
+        ),
+        ({"usd": 1, "usd_micros": 1}, "body.budget: Give either `usd` or `usd_micros`"),
+        ({"usd": -1}, "body.budget.usd: Expected `float` >= 0.0"),
     ],
 )
 async def test_a_budget_that_cannot_be_is_refused(served: Served, budget: Any, says: str) -> None:
@@ -71,6 +77,13 @@ async def test_a_budget_that_cannot_be_is_refused(served: Served, budget: Any, s
     reply = await served.client.post("/api/v1/workflows/w/run", json=body)
     assert (reply.status_code, reply.json()["error_type"]) == (422, "BAD_VALUE")
     assert says in reply.json()["error"]
+
+
+async def test_money_may_be_given_in_dollars(served: Served) -> None:
+    id = await served.start(budget={"usd": 1.5})
+    assert (await served.client.get(path(id))).json()["usd_micros"]["limit"] == 1_500_000
+    raised = await served.client.post(path(id, "/raise"), json={"usd": 0.0000015})
+    assert raised.json()["usd_micros"]["limit"] == 1_500_002
 
 
 async def test_what_cannot_be_changed_is_refused(served: Served) -> None:

@@ -8,10 +8,11 @@ import inspect
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, ParamSpec, TypeVar
+from typing import IO, TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, ParamSpec, TextIO, TypeVar, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
@@ -187,9 +188,27 @@ def console(*, stderr: bool = False) -> "Console":
             raise BrokenPipeError
 
     made = Ours(stderr=stderr, highlight=False, soft_wrap=False)
-    if not made.is_terminal and "COLUMNS" not in os.environ:
-        made.width = 200
+    if not made.is_terminal:
+        made.file = cast("IO[str]", _Unpadded(sys.stderr if stderr else sys.stdout))
+        if "COLUMNS" not in os.environ:
+            made.width = 200
     return made
+
+
+class _Unpadded:
+    """Writes lines without the blanks that fill a table's last column."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        return self._file.write(re.sub(r" +(?=\n)", "", text))
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def with_client(url: str | None, work: "Callable[[Client], Awaitable[T]]", *, patience: float = PATIENCE_SECONDS) -> T:
@@ -251,8 +270,6 @@ def place(address: str) -> str:
 
 def seconds_of(text: str, option: str) -> int:
     """A duration from the command line in seconds: 90s, 15m, 2h, 7d. Raises `Refused`."""
-    import re
-
     found = re.fullmatch(r"([0-9]{1,12})([smhd])", text)
     if found is None:
         raise Refused(f"{option} wants a number with a unit, as 90s, 15m, 2h or 7d; got {text!r}.")

@@ -288,11 +288,12 @@ def _print_journal(rows: "list[Row]", execution: "Execution") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from perdure.cli.render import clock_time, duration, kind_style, outcome, subject, traceback
+    from perdure.cli.render import clock_time, duration, kind_style, outcome, subject, traceback, zone
     from perdure.wire.status import Phase
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("SEQ", "AT", "AFTER", "ATT", "WHAT", "KEY", "TOOK", "OUTCOME"):
+    at = f"AT {zone(execution.created_at_us)}"
+    for name in ("SEQ", at, "AFTER", "ATT", "WHAT", "KEY", "TOOK", "OUTCOME"):
         right = name in ("SEQ", "AFTER", "ATT", "TOOK")
         table.add_column(
             name, justify="right" if right else "left", no_wrap=name not in ("KEY", "OUTCOME"), overflow="fold"
@@ -366,18 +367,23 @@ def logs(
 ) -> None:
     """Show what an execution logged, with its moves and steps."""
     from perdure.cli.follow import follow
+    from perdure.cli.render import day_of
     from perdure.wire.records import Row
     from perdure.wire.requests import LogLine
 
     async def work(client: "Client") -> None:
         out = console()
+        day = ""
         async for item in follow(client, id, to_the_end=following):
             if not isinstance(item, Row | LogLine):
                 continue
             if as_json:
                 emit(json_line(item))
-            else:
-                out.print(text_line(item), soft_wrap=True)
+                continue
+            if day_of(item.at_us) != day:
+                day = day_of(item.at_us)
+                out.print(day, style="dim")
+            out.print(text_line(item), soft_wrap=True)
 
     with_client(url, work, patience=30.0 if following else 3.0)
 

@@ -41,15 +41,25 @@ def clock_time(at_us: int | None) -> str:
 
 
 def date_time(at_us: int | None) -> str:
-    """The local date and time."""
-    return "" if at_us is None else _local(at_us).strftime("%Y-%m-%d %H:%M:%S")
+    """The local date and time, with the zone."""
+    return "" if at_us is None else f"{_local(at_us):%Y-%m-%d %H:%M:%S} {zone(at_us)}"
+
+
+def day_of(at_us: int) -> str:
+    """The local date, with the zone."""
+    return f"{_local(at_us):%Y-%m-%d} {zone(at_us)}"
+
+
+def zone(at_us: int) -> str:
+    """How far the local time is from UTC: `+01:00`."""
+    return _local(at_us).isoformat()[-6:]
 
 
 def local(text: str | None) -> str:
     """The local date and time of a moment as the API tells it (RFC 3339).
 
     >>> len(local("2026-06-01T09:30:00.000000+00:00"))
-    19
+    26
     """
     from perdure.wire.public import microseconds
 

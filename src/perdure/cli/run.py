@@ -26,6 +26,7 @@ from perdure.cli.common import (
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
+    from perdure.wire.budgets import BudgetSpec
     from perdure.wire.records import Execution
     from perdure.wire.requests import StartItem
 
@@ -61,6 +62,10 @@ def run(
     user: Annotated[str | None, typer.Option("--user", help="On whose behalf.")] = None,
     tag: Annotated[list[str] | None, typer.Option("--tag", help="NAME=VALUE; as often as needed.")] = None,
     deployment: Annotated[str | None, typer.Option("--deployment", help="The deployment that runs it.")] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", help="What it may spend: usd=2,tokens=100000,calls=50,seconds=600,on_exceed=finish."),
+    ] = None,
     accept_early: Annotated[
         bool, typer.Option("--accept-early", help="Start it even before any worker has registered; it waits for one.")
     ] = False,
@@ -89,12 +94,13 @@ def run(
         priority=priority,
         session_id=session,
         user_id=user,
-        tags=_tags(tag),
+        tags=_pairs(tag, "--tag") if tag else None,
         delay=delay,
         on_conflict=on_conflict,
         deployment_id=deployment,
     )
-    item = msgspec.structs.replace(item, payload=Raw(parse_json(input or "null", "--input")), accept_early=accept_early)
+    payload = Raw(parse_json(input or "null", "--input"))
+    item = msgspec.structs.replace(item, payload=payload, accept_early=accept_early, budget=_budget(budget))
 
     id, existing = with_client(url, partial(_start, item=item))
     if existing and not quiet:
@@ -178,18 +184,35 @@ async def _watch(client: "Client", id: str, timeout: float | None, quiet: bool) 
         pass
 
 
-def _tags(given: list[str] | None) -> dict[str, str] | None:
-    if not given:
+def _budget(given: str | None) -> "BudgetSpec | None":
+    import msgspec
+
+    from perdure.wire.budgets import BudgetSpec, check_budget
+    from perdure.wire.errors import BadValue
+
+    if given is None:
         return None
-    tags: dict[str, str] = {}
+    try:
+        budget = msgspec.convert(
+            _pairs([part.strip() for part in given.split(",")], "--budget"), BudgetSpec, strict=False
+        )
+        check_budget(budget)
+    except (msgspec.ValidationError, BadValue) as error:
+        raise Refused(f"--budget {given}: {error}. It takes usd, tokens, calls, seconds and on_exceed.") from None
+    return budget
+
+
+def _pairs(given: list[str], option: str) -> dict[str, str]:
+    """NAME=VALUE, each name once. Raises `Refused`."""
+    pairs: dict[str, str] = {}
     for one in given:
         name, equals, text = one.partition("=")
         if not equals:
-            raise Refused(f"--tag wants NAME=VALUE, got {one!r}.")
-        if name in tags:
-            raise Refused(f"--tag gives {name!r} two values, {tags[name]!r} and {text!r}; a tag has one.")
-        tags[name] = text
-    return tags
+            raise Refused(f"{option} wants NAME=VALUE, got {one!r}.")
+        if name in pairs:
+            raise Refused(f"{option} gives {name!r} two values, {pairs[name]!r} and {text!r}; give one.")
+        pairs[name] = text
+    return pairs
 
 
 def _pretty(result: Any) -> str:

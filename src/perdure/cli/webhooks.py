@@ -84,7 +84,7 @@ def deliveries(
     as_json: JsonFlag = False,
 ) -> None:
     """List what was sent and is to be sent, newest first, with what came of it."""
-    from perdure.cli.render import local
+    from perdure.cli.render import local, plain
 
     if state not in (None, "pending", "delivered", "failed"):
         raise Refused(f"--state is pending, delivered or failed; got {state!r}.")
@@ -99,21 +99,12 @@ def deliveries(
         filtered = (execution, webhook, state) != (None, None, None)
         say("No deliveries match." if filtered else "Nothing was sent, and nothing is to be.")
         return
-    _print(
-        ("ID", "URL", "STATE", "TRIES", "STATUS", "NEXT", "ANSWER"),
-        [
-            [
-                one["id"],
-                one["url"],
-                one["state"],
-                str(one["tries"]),
-                str(one["status"] or ""),
-                local(one["next_try_at"]),
-                _short(one["answer"] or ""),
-            ]
-            for one in found
-        ],
-    )
+    for one in found:
+        tried = f"{one['tries']} {'try' if one['tries'] == 1 else 'tries'}"
+        next_try = "" if one["next_try_at"] is None else f"next try at {local(one['next_try_at'])}"
+        status = "" if one["status"] is None else f"status {one['status']}"
+        say(f"{one['id']}\n  to {plain(one['url'])}")
+        say("  " + ", ".join(filter(None, (one["state"], tried, status, next_try, _short(one["answer"] or "")))))
 
 
 def redeliver(
@@ -140,6 +131,8 @@ def secret(
     as_json: JsonFlag = False,
 ) -> None:
     """Show what messages are signed with, or replace it. Needs a key with the role admin."""
+    from perdure.cli.render import local
+
     if not rotate and overlap_hours is not None:
         raise Refused("--overlap-hours goes with --rotate.")
     if rotate:
@@ -152,7 +145,7 @@ def secret(
         return
     say(found["secret"])
     if found["previous_expires_at"]:
-        note(f"The one before it signs, too, until {found['previous_expires_at']}.")
+        note(f"The one before it signs, too, until {local(found['previous_expires_at'])}.")
 
 
 def _ask(url: str | None, method: str, path: str, body: object = None) -> Any:
@@ -171,7 +164,7 @@ def _print(names: tuple[str, ...], rows: list[list[str | None]]) -> None:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in names:
-        table.add_column(name, no_wrap=name in ("ID", "STATE", "TRIES", "STATUS", "NEXT"), overflow="fold")
+        table.add_column(name, no_wrap=name == "ID", overflow="fold")
     for row in rows:
         table.add_row(*(Text(value or "") for value in row))
     console().print(table)

@@ -58,10 +58,10 @@ def internal_problem(error: Exception, doing: str) -> InternalError:
     return InternalError(f"The server failed; its log says why under {id}.", {"error_id": id})
 
 
-def undecodable(body: bytes, error: Exception, where: str = "body") -> PerdureError:
-    """What is wrong with a request's body: not JSON (400), or not of the shape that was asked for (422)."""
+def undecodable(body: bytes, error: Exception, kind: type | None = None, where: str = "body") -> PerdureError:
+    """What is wrong with a request's body: not JSON (400), or not of the shape `kind` that was asked for (422)."""
     if isinstance(error, msgspec.ValidationError):
-        return shape_problem(error, where)
+        return shape_problem(error, where, kind)
     try:
         check_json(body, where=where, max_bytes=len(body))
     except BadValue as complaint:
@@ -69,16 +69,38 @@ def undecodable(body: bytes, error: Exception, where: str = "body") -> PerdureEr
     return BadRequest(f"{where}: is not JSON that can be read: {error}")
 
 
-def shape_problem(error: msgspec.ValidationError, where: str) -> BadValue:
-    """A validation error with the path of the field, `body.items[3].priority: Expected `int`, got `str``."""
+def shape_problem(error: msgspec.ValidationError, where: str, kind: type | None = None) -> BadValue:
+    """A validation error with the path of the field, `body.items[3].priority: Expected `int`, got `str``. Of an unknown
+    field it names those that there are, if the request's `kind` is known."""
     text = str(error)
     found = _PATH.search(text)
     path = where + found[1] if found else where
     what = text[: found.start()] if found else text
+    if kind is not None and "unknown field" in what:
+        fields = _fields_at(msgspec.inspect.type_info(kind), _PARTS.findall(found[1] if found else ""))
+        what += f"; it takes {', '.join(f'`{name}`' for name in fields)}" if fields else ""
     return BadValue(f"{path}: {what}", {"path": path})
 
 
+def _fields_at(kind: msgspec.inspect.Type, parts: list[str]) -> list[str]:
+    """The fields of the struct at a path below `kind`; none where several structs may stand."""
+    if isinstance(kind, msgspec.inspect.Metadata):
+        return _fields_at(kind.type, parts)
+    if isinstance(kind, msgspec.inspect.UnionType):
+        found = [fields for one in kind.types if (fields := _fields_at(one, parts))]
+        return found[0] if len(found) == 1 else []
+    if isinstance(kind, msgspec.inspect.StructType):
+        if not parts:
+            return [field.encode_name for field in kind.fields]
+        below = [field.type for field in kind.fields if field.encode_name == parts[0].lstrip(".")]
+        return _fields_at(below[0], parts[1:]) if below else []
+    if isinstance(kind, msgspec.inspect.ListType) and parts:
+        return _fields_at(kind.item_type, parts[1:])
+    return []
+
+
 _encode: Final = msgspec.json.Encoder().encode
+_PARTS: Final = re.compile(r"\.[^.\[]+|\[[^\]]*\]")
 _PATH: Final = re.compile(r" - at (?:`key` in )?`\$(.*)`$", re.DOTALL)
 _JSON: Final = (b"content-type", b"application/json")
 _NO_STORE: Final = (b"cache-control", b"no-store")

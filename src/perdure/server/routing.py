@@ -385,7 +385,7 @@ class Route:
                 body.decode()  # fields that nobody knows are skipped unread
             decoded: Struct = self._decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise undecodable(body, error) from None
+            raise undecodable(body, error, self.body_type) from None
         return decoded
 
     def decode_query(self, query_string: bytes) -> Struct:

@@ -10,9 +10,10 @@ can tell what it cost.
 
 from decimal import Decimal
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, Final
 
-from msgspec import Struct
+import msgspec
+from msgspec import Meta, Struct
 
 from perdure.wire.errors import BadValue
 
@@ -53,6 +54,11 @@ class BudgetSpec(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=
     seconds: int | None = None
     """From when the budget is given; the time in which it waits for somebody to raise it does not count."""
     on_exceed: OnExceed = OnExceed.ASK
+    usd: Annotated[float, Meta(ge=0)] | None = None
+    """In US dollars, instead of `usd_micros`."""
+
+    def __post_init__(self) -> None:
+        take_dollars(self)
 
 
 class StoredBudget(Struct, frozen=True):
@@ -163,7 +169,7 @@ def check_budget(spec: BudgetSpec, where: str = "budget.") -> None:
         if limit is not None:
             check_amount(limit, where + name)
     if all(limit is None for limit in limits.values()):
-        raise BadValue(f"{where.rstrip('.')}: has no limit; give `usd_micros`, `tokens`, `calls` or `seconds`.")
+        raise BadValue(f"{where.rstrip('.')}: has no limit; give `usd`, `tokens`, `calls` or `seconds`.")
 
 
 def check_amounts(amounts: Amounts, where: str = "amounts.") -> None:
@@ -189,3 +195,14 @@ def usd_micros(usd: float | Decimal) -> int:
     if not exact.is_finite():
         raise BadValue(f"usd: must be an amount of money, got {usd!r}")
     return int(exact.to_integral_value("ROUND_CEILING"))
+
+
+def take_dollars(request: Struct) -> None:
+    """Turn a request's `usd` into its `usd_micros`. Raises ValueError for both, which msgspec tells with the path."""
+    usd: float | None = request.usd  # type: ignore[attr-defined]  # of requests that have both fields
+    if usd is None:
+        return
+    if request.usd_micros:  # type: ignore[attr-defined]  # as above
+        raise ValueError("Give either `usd` or `usd_micros`")
+    msgspec.structs.force_setattr(request, "usd_micros", usd_micros(usd))
+    msgspec.structs.force_setattr(request, "usd", None)

@@ -1,8 +1,10 @@
 """The public API's shapes of budgets (see `wire/public.py`). Money is in millionths of a US dollar."""
 
-from msgspec import Struct
+from typing import Annotated
 
-from perdure.wire.budgets import OnExceed, StoredBudget
+from msgspec import Meta, Struct
+
+from perdure.wire.budgets import OnExceed, StoredBudget, take_dollars
 from perdure.wire.public import Int64, Time, Uuid, rfc3339
 
 
@@ -42,6 +44,11 @@ class ChangeBudgetRequest(Struct, frozen=True, forbid_unknown_fields=True):
     seconds: Int64 = 0
     on_exceed: OnExceed | None = None
     """What shall happen when it is used up: `ask`, `finish` or `fail`."""
+    usd: Annotated[float, Meta(ge=0)] | None = None
+    """In US dollars, instead of `usd_micros`."""
+
+    def __post_init__(self) -> None:
+        take_dollars(self)
 
 
 def budget_response(budget: StoredBudget, now_us: int) -> BudgetResponse:

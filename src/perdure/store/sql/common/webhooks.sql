@@ -61,22 +61,26 @@ WHERE execution_id = :execution_id AND webhook_id = :webhook_id AND state = 'pen
 
 -- name: redeliver
 -- holds: execution=execution_id
-UPDATE deliveries SET state = 'pending', tries = 0, next_at_us = :now_us
+-- It has all its tries again; those before still count for people.
+UPDATE deliveries SET state = 'pending', earlier_tries = earlier_tries + tries, tries = 0, next_at_us = :now_us
 WHERE project_id = :project_id AND execution_id = :execution_id AND webhook_id = :webhook_id RETURNING execution_id;
 
 -- name: read_delivery
-SELECT execution_id, webhook_id, url, state, tries, next_at_us, created_at_us, tried_at_us, status, answer FROM deliveries
+SELECT execution_id, webhook_id, url, state, earlier_tries + tries, next_at_us, created_at_us, tried_at_us, status, answer
+FROM deliveries
 WHERE project_id = :project_id AND execution_id = :execution_id AND webhook_id = :webhook_id;
 
 -- name: list_deliveries
-SELECT execution_id, webhook_id, url, state, tries, next_at_us, created_at_us, tried_at_us, status, answer FROM deliveries
+SELECT execution_id, webhook_id, url, state, earlier_tries + tries, next_at_us, created_at_us, tried_at_us, status, answer
+FROM deliveries
 WHERE project_id = :project_id AND (created_at_us, execution_id, webhook_id) < (:before_us, :before_id, :before_webhook)
   AND (:state{::TEXT} IS NULL OR state = :state) AND (:webhook_id{::TEXT} IS NULL OR webhook_id = :webhook_id)
 ORDER BY created_at_us DESC, execution_id DESC, webhook_id DESC LIMIT :limit;
 
 -- name: deliveries_of
 -- `project_id || ''` is one that no index knows: as long as there are no statistics PostgreSQL takes the project's index.
-SELECT execution_id, webhook_id, url, state, tries, next_at_us, created_at_us, tried_at_us, status, answer FROM deliveries
+SELECT execution_id, webhook_id, url, state, earlier_tries + tries, next_at_us, created_at_us, tried_at_us, status, answer
+FROM deliveries
 WHERE execution_id = :execution_id AND project_id || '' = :project_id ORDER BY webhook_id;
 
 -- name: delete_deliveries
