@@ -56,7 +56,11 @@ def nested() -> Exception:
         (lambda: Busy(7), "Busy: 7; and whether to try again could not be asked: AttributeError: "),
         (lambda: Vague("who knows"), "Vague: who knows"),
         (lambda: Unchangeable("as it is"), "Unchangeable: as it is"),
-        (nested, "ExceptionGroup: a group (1 sub-exception); and whether to try again could not be asked: Recursion"),
+        (
+            nested,
+            "ExceptionGroup: a group (1 sub-exception): ValueError: at the bottom; "
+            "and whether to try again could not be asked: Recursion",
+        ),
     ],
     ids=["no init", "no seconds", "no details", "frozen", "deeply nested"],
 )
