@@ -35,6 +35,8 @@ from perdure.sdk.steps import step
 from perdure.sdk.sync import SyncClient
 from perdure.sdk.worker import Worker
 from perdure.sdk.workflow import Registry
+from perdure.store.interface import query, verb
+from perdure.store.verbs import claims
 from perdure.wire.errors import (
     BadRequest,
     BadValue,
@@ -340,6 +342,47 @@ async def test_many_starts_and_results_share_requests(served: Served) -> None:
     assert transport.paths["/api/v1/executions"] < 30
     assert transport.paths["/api/v1/executions/wait"] < 100
     assert transport.most["/api/v1/executions/wait"] <= 3
+
+
+async def test_a_worker_that_was_given_up_says_that_it_is_alive(served: Served, client: Client) -> None:
+    """What it lost is no crash: on a machine that starves five such losses would poison a healthy execution."""
+    engine = served.engine
+    begun, gate = asyncio.Semaphore(0), asyncio.Event()
+
+    @step
+    async def waits() -> None:
+        begun.release()
+        await gate.wait()
+
+    @app.workflow
+    async def healthy(ctx: Context) -> str:
+        await double(1)
+        await waits()
+        return "done"
+
+    @verb
+    async def counts(id: str) -> tuple[int, int]:
+        row = (await query("read_state", project_id=served.project_id, id=id))[0]
+        return row[14], row[15]
+
+    try:
+        async with working(served) as worker:
+            handle = await client.start(healthy)
+            await begun.acquire()
+            first = worker.id
+            late_us = engine.clock.now_us() + 10 * engine.lease_us
+            assert await engine.store.write(claims.reap(now_us=late_us, limit=10)) == 1
+            await begun.acquire()
+
+            async def forgiven() -> bool:
+                return await engine.store.read(counts(id=handle.id)) == (0, 1)
+
+            await eventually(forgiven)
+            assert worker.id != first
+            gate.set()
+            assert await handle.result() == "done"
+    finally:
+        app.workflows.pop("healthy")
 
 
 class Stumbling(HttpTransport):

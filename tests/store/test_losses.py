@@ -107,6 +107,107 @@ async def test_five_losses_without_an_outcome_are_poison(world: World) -> None:
     assert await world.claim_ids() == []
 
 
+# --- workers that were given up and are alive ------------------------------------------------------------------------
+
+
+async def _is_alive(world: World, project: str = PROJECT) -> None:
+    """The worker that was given up says itself that this registration is over."""
+    await world.store.write(claims.drain(project_id=project, worker_id="w", now_us=world.now_us))
+
+
+async def test_a_loss_does_not_count_once_its_worker_says_that_it_is_alive(world: World) -> None:
+    """A machine that starves lets leases run out whose workers are alive."""
+    id = await world.running()
+    for _ in range(LOSSES_MAX + 3):
+        await world.lose()
+        assert [row.kind for row in await world.journal(id)][-1] is Kind.LOST
+        await _is_alive(world)
+        await _is_alive(world)  # it counts once, however often it speaks
+        world.advance(BACKOFF_MAX_US / SECOND)
+        await world.wake_due()
+        await world.register()
+        assert await world.claim_ids() == [id]
+        await world.acknowledge(id)
+    assert await world.phase(id) is Phase.RUNNING
+    for _ in range(LOSSES_MAX - 1):
+        await again(world, id)
+    await world.lose()
+    assert (await world.get(id)).error is not None, "workers that stay away count"
+    await world.check()
+
+
+async def test_an_execution_whose_workers_always_come_back_too_late_is_given_up(world: World) -> None:
+    """Its code may keep their processes from beating each time."""
+    id = await world.running()
+    for _ in range(UNDELIVERED_MAX - 1):
+        await world.lose()
+        await _is_alive(world)
+        world.advance(BACKOFF_MAX_US / SECOND)
+        await world.wake_due()
+        await world.register()
+        assert await world.claim_ids() == [id]
+        await world.acknowledge(id)
+    assert await world.phase(id) is Phase.RUNNING
+    await world.beat("nobody")
+    for _ in range(LOSSES_MAX):
+        await world.lose()
+        world.advance(BACKOFF_MAX_US / SECOND)
+        await world.wake_due()
+        await world.register()
+        if not await world.claim_ids():
+            break
+        await world.acknowledge(id)
+    assert (await world.get(id)).error is not None
+    await world.check()
+
+
+async def test_the_loss_that_poisons_waits_for_its_worker(world: World) -> None:
+    id = await world.running()
+    for _ in range(LOSSES_MAX - 1):
+        await again(world, id)
+    beside = await world.running()
+    world.advance(LEASE_US / SECOND)
+    assert await world.reap(patience_us=LEASE_US) == 0
+    assert [await world.phase(one) for one in (id, beside)] == [Phase.RUNNING, Phase.QUEUED]
+    await _is_alive(world)
+    assert await world.phase(id) is Phase.QUEUED
+    assert await world.reap(patience_us=LEASE_US) == 0
+    for silent in (2 * LEASE_US,):
+        world.advance(BACKOFF_MAX_US / SECOND)
+        await world.wake_due()
+        await world.register()
+        assert id in await world.claim_ids(capacity=5)
+        await world.acknowledge(id)
+        assert (await world.get(id)).error is None
+        world.advance(silent / SECOND)
+        assert await world.reap(patience_us=LEASE_US) == 1
+    assert ((await world.get(id)).error or "").startswith("POISONED: 5 workers")
+    await world.check()
+
+
+async def test_another_project_takes_no_loss_back(world: World) -> None:
+    id = await world.running()
+    for _ in range(LOSSES_MAX - 1):
+        await again(world, id)
+        await _is_alive(world, "another")
+    assert await world.phase(id) is Phase.RUNNING, "nor does it end the registration"
+    await world.lose()
+    await _is_alive(world, "another")
+    assert (await world.get(id)).error is not None
+
+
+async def test_what_has_ended_stays_as_it_is_when_its_worker_says_that_it_is_alive(world: World) -> None:
+    id = await world.running()
+    await world.lose()
+    await world.register("w2")
+    assert await world.claim_ids("w2") == [id]
+    await world.finish(id, "w2")
+    before = await world.get(id)
+    await _is_alive(world)
+    assert await world.get(id) == before
+    await world.check()
+
+
 @pytest.mark.parametrize("what", ["step", "child", "event", "answer", "early event", "child's end", "timer"])
 async def test_every_recorded_outcome_starts_the_count_anew(world: World, what: str) -> None:
     id = await world.running()

@@ -159,8 +159,8 @@ class World:
             ended += answer
         return ended
 
-    async def reap(self) -> int:
-        return await self.store.write(claims.reap(now_us=self.now_us, limit=500))
+    async def reap(self, *, patience_us: int = 0) -> int:
+        return await self.store.write(claims.reap(now_us=self.now_us, limit=500, patience_us=patience_us))
 
     async def lose(self, worker: str = "w") -> None:
         """The worker is silent until its lease has run out; it is reaped, and comes back with a new registration."""

@@ -15,21 +15,18 @@ from collections.abc import Iterator, Sequence, Set
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec import structs
-from msgspec.json import encode
 from uuid_utils import uuid7
 
-from perdure.engine.definitions import DEFINITION_BYTES_MAX
 from perdure.engine.executions import check_item, checked_id
 from perdure.engine.floors import Floors
-from perdure.engine.schedules import check_spec
+from perdure.engine.registrations import check_registration
 from perdure.engine.transcripts import check_transcript_entry
-from perdure.engine.triggers import check_trigger
 from perdure.store.interface import Verb
 from perdure.store.verbs import claims, reports
 from perdure.store.verbs.hands import Offer, with_journal
 from perdure.wire.codec import KEY_BYTES_MAX, TOPIC_BYTES_MAX, check_json, check_name, scrub_text
 from perdure.wire.errors import BadRequest, BadValue, LeaseLost, PerdureError
-from perdure.wire.limits import REGISTERED_MAX, REPLY_BYTES_MAX, REPORT_ITEMS_MAX, VARIABLES
+from perdure.wire.limits import REPLY_BYTES_MAX, REPORT_ITEMS_MAX
 from perdure.wire.records import Problem, Row
 from perdure.wire.requests import (
     Answer,
@@ -56,7 +53,6 @@ from perdure.wire.requests import (
     TranscriptEntry,
 )
 from perdure.wire.streams import ITEM_BYTES_MAX
-from perdure.wire.workflows import WorkflowType
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
@@ -68,8 +64,6 @@ CUT_SECONDS = 1.0
 PRESENT_SECONDS = 5.0
 """A worker whose last claim ended longer ago does not ask here any more."""
 JOURNAL_ROWS_MAX = 10_000
-SCHEDULES_AT_ONCE = 50
-"""How many schedules of a registration are looked at before other requests have their turn."""
 
 
 class _Looked(NamedTuple):
@@ -145,24 +139,7 @@ class Claims:
 
     async def register(self, project_id: str, request: RegisterRequest) -> RegisterReply:
         """Open a registration, or open the same one again."""
-        _check_counts(request)
-        check_name(request.deployment_id, where="deployment_id")
-        for spec in request.workflows:
-            check_name(spec.id, where="workflows.id")
-            if spec.agent is not None:
-                if spec.type is not WorkflowType.AGENT or spec.agent.id != spec.id:
-                    raise BadValue(f"Workflow {spec.id!r}: `agent` is the definition of that agent, and of no other.")
-                check_json(encode(spec.agent), where="workflows.agent", max_bytes=DEFINITION_BYTES_MAX)
-        for queue in request.queues:
-            check_name(queue.name, where="queues.name")
-            for name in ("concurrency_limit", "total_limit"):
-                limit = getattr(queue, name)
-                if limit is not None and limit < 0:
-                    raise BadValue(f"Queue {queue.name!r}: `{name}` must not be negative, got {limit}.")
-        if len({spec.id for spec in request.workflows}) != len(request.workflows):
-            raise BadValue("`workflows` names a workflow twice; each id stands for one function.")
-        await _check_schedules(request)
-        _check_triggers(request)
+        await check_registration(request)
         engine = self._engine
         await engine.store.write(
             claims.register(
@@ -449,42 +426,6 @@ class Claims:
     def _check_epoch(self, epoch: str) -> None:
         if epoch != self._engine.store.epoch:
             raise LeaseLost("The store was restored or replaced since this worker registered; register again.")
-
-
-def _check_counts(request: RegisterRequest) -> None:
-    """Refuse a registration that is too large before anything is done for it. Raises BadValue."""
-    for name in ("workflows", "queues", "schedules", "triggers"):
-        count = len(getattr(request, name))
-        if count > REGISTERED_MAX:
-            raise BadValue(
-                f"{name}: holds {count:,} entries; a registration may have {REGISTERED_MAX:,} "
-                f"({VARIABLES['REGISTERED_MAX']}). Divide them among several projects, or raise the limit.",
-                {"path": name},
-            )
-
-
-async def _check_schedules(request: RegisterRequest) -> None:
-    """Each of a workflow that is registered with it, and named once. Raises BadValue."""
-    workflows = {spec.id for spec in request.workflows}
-    for n, spec in enumerate(request.schedules):
-        if n % SCHEDULES_AT_ONCE == 0:
-            await asyncio.sleep(0)  # a new expression takes up to a third of a millisecond: others have their turn
-        check_spec(spec)
-        if spec.workflow_id not in workflows:
-            raise BadValue(f"`schedules` names workflow {spec.workflow_id!r}, which is not among `workflows`.")
-    if len({(spec.workflow_id, spec.key) for spec in request.schedules}) != len(request.schedules):
-        raise BadValue("`schedules` names a schedule twice; those of one workflow need different keys.")
-
-
-def _check_triggers(request: RegisterRequest) -> None:
-    """Each of a workflow that is registered with it, and named once. Raises BadValue."""
-    workflows = {spec.id for spec in request.workflows}
-    for n, spec in enumerate(request.triggers):
-        check_trigger(spec, f"triggers[{n}].")
-        if spec.workflow_id not in workflows:
-            raise BadValue(f"`triggers` names workflow {spec.workflow_id!r}, which is not among `workflows`.")
-    if len({(spec.workflow_id, spec.topic) for spec in request.triggers}) != len(request.triggers):
-        raise BadValue("`triggers` names a trigger twice; a workflow has one for each topic.")
 
 
 def _steps_of(items: Sequence[ReportItem]) -> dict[str, ReportItem]:

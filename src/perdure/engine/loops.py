@@ -134,7 +134,7 @@ async def _reap_round(engine: Engine, *, away: bool) -> float:
         engine.granting_until_us = 0
     if not engine.store.alone and not await _may_reap(engine, now_us):
         return tick_us / 1e6
-    reaped = claims.reap(now_us=now_us, limit=BATCH, by_database=engine.clock.of_database)
+    reaped = claims.reap(now_us=now_us, limit=BATCH, patience_us=engine.lease_us, by_database=engine.clock.of_database)
     if await engine.store.write(reaped) == BATCH:
         return 0.0
     return engine.spread(tick_us / 1e6)

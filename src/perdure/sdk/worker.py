@@ -540,12 +540,16 @@ class Worker:
             self._registering = None
 
     async def _start_over(self) -> None:
+        lost = DrainRequest(self.id, self._epoch)
         logger.warning("Worker %s lost its lease; it drops what it runs and registers anew.", self.id)
         for runner in [*self._running.values(), *self._parked.values()]:
             runner.drop()
         self._held_back.clear()
         self._strangers.clear()
         await self._register_anew(refusals=False)
+        # The server took this process for dead. What it lost is no crash, and does not count towards POISONED.
+        with contextlib.suppress(PerdureError):
+            await self.transport.drain(lost)
 
     async def _register_anew(self, *, refusals: bool) -> None:
         """Open a new registration, as soon as the server can be reached. A refusal ends a worker that begins; one that

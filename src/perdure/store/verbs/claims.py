@@ -374,8 +374,13 @@ async def limit_leases(*, until_us: int) -> int:
 
 @verb
 async def drain(*, project_id: str, worker_id: str, now_us: int, died: bool = False) -> None:
-    """End a registration; what it still holds goes back at once and counts no loss, unless its process `died`."""
+    """End a registration; what it still holds goes back at once and counts no loss, unless its process `died`. A worker
+    whose registration was ended without it says so, too: what it lost counts as deliveries in vain from then on."""
     rows = await query("read_worker", id=worker_id)
+    if not rows and not died:  # it was given up, and says itself that it is alive
+        worker = {"project_id": project_id, "worker_id": worker_id}
+        await query("forgive_losses", **worker)
+        await query("drop_losses", **worker)
     if not rows or rows[0][0] != project_id:
         return
     await end_registration(worker_id, now_us, released=not died)
@@ -384,7 +389,7 @@ async def drain(*, project_id: str, worker_id: str, now_us: int, died: bool = Fa
 
 
 async def end_registration(worker_id: str, now_us: int, *, released: bool = False) -> None:
-    """End a registration for good, and hand what it holds to others."""
+    """End a registration for good, and hand what it holds to others (`lose`)."""
     await query("delete_push_worker", id=worker_id)
     await query("delete_worker", id=worker_id)  # first: from here on nothing is handed to it
     held = await query("held_by", worker_id=worker_id)
@@ -394,16 +399,18 @@ async def end_registration(worker_id: str, now_us: int, *, released: bool = Fals
 
 
 @verb
-async def reap(*, now_us: int, limit: int, by_database: bool = False) -> int:
+async def reap(*, now_us: int, limit: int, patience_us: int = 0, by_database: bool = False) -> int:
     """End the registrations whose lease ran out and hand their work to others. Answers how many ended; those that hold
-    what somebody has locked do not yet.
+    what somebody has locked do not yet. An execution is poisoned only `patience_us` after the end of the last lease:
+    until then its worker may say that it is alive (`drain`).
 
     `by_database`: none unless the database's clock agrees with `now_us`. Another server may have followed a jump of it
     that this one has not seen yet.
     """
     ended = 0
-    for worker_id, _ in await query("expired_workers", now_us=now_us, limit=limit, by_database=int(by_database)):
-        if await take_back_free(worker_id, now_us):
+    expired = await query("expired_workers", now_us=now_us, limit=limit, by_database=int(by_database))
+    for worker_id, lease_until_us in expired:
+        if await take_back_free(worker_id, now_us, sure=now_us >= lease_until_us + patience_us):
             await end_registration(worker_id, now_us)
             ended += 1
     if ended:
@@ -426,11 +433,13 @@ async def mark_reaper(*, now_us: int, every_us: int, locked_us: int) -> bool:
     return await write_free(REAPED, str(now_us)) or not 0 <= age_us < locked_us
 
 
-async def take_back_free(worker_id: str, now_us: int) -> bool:
-    """Hand on what a worker that is gone holds, as far as nobody else has locked it. False: the rest is for another
-    round, which finds the worker still there: nobody is kept waiting for one row."""
+async def take_back_free(worker_id: str, now_us: int, *, sure: bool = True) -> bool:
+    """Hand on what a worker that is gone holds, as far as nobody else has locked it (`lose_free`). False: the rest is
+    for another round, which finds the worker still there: nobody is kept waiting for one row."""
     held = await query("held_by", worker_id=worker_id)
-    return all([await lose_free(project_id, id, attempt, worker_id, now_us) for project_id, id, attempt, _ in held])
+    return all(
+        [await lose_free(project_id, id, attempt, worker_id, now_us, sure=sure) for project_id, id, attempt, _ in held]
+    )
 
 
 @verb

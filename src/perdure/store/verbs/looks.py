@@ -253,6 +253,7 @@ async def prune(
     """
     answers, more_answers = await prune_answers(idempotency_before_us, now_us, limit)
     registrations = await query("prune_ended", before_us=idempotency_before_us, limit=limit)
+    losses = await query("prune_losses", before_us=idempotency_before_us, limit=limit)
     by_workflow, by_status = workflows or {}, statuses or {}
     before_us = max(finished_before_us, *by_workflow.values(), *by_status.values(), 0)
     rows = await query("oldest_executions", project_id=after[0], after=after[1], limit=limit)
@@ -287,7 +288,7 @@ async def prune(
         project_id, id, _, _, _, created_at_us, _ = rows[looked - 1]
         # Ids grow with time: behind one that is too young the project has nothing that is old enough.
         after = (project_id, id if created_at_us < before_us else _AFTER_EVERY_ID)
-    gone_rows = (rows, events, fires, memory, traces, registrations)
+    gone_rows = (rows, events, fires, memory, traces, registrations, losses)
     deleted += answers + sum(map(len, gone_rows[1:]))
     more = cut or room <= 0 or more_answers or more_transcripts or limit in map(len, gone_rows)
     return Pruned(deleted, after, more)

@@ -15,8 +15,8 @@ from perdure.wire.status import FINAL, HELD, Phase
 LOSSES_MAX = 5
 """Lost workers without a newly recorded outcome after which an execution is POISONED."""
 UNDELIVERED_MAX = 100
-"""Deliveries in a row that came to nothing: never acknowledged, or handed back by a worker that had begun. Its own high
-bound: a lost message is not a crash, nor is a worker that goes away."""
+"""Deliveries in a row that came to nothing: never acknowledged, handed back by a worker that had begun, or lost with a
+worker that came back. Its own high bound: a lost message is not a crash, nor is a worker that goes away."""
 BACKOFF_MAX_US = 300_000_000
 RESTING: Final = frozenset({Phase.WAITING, Phase.QUEUED})
 """Whose time `wake_due` goes by; that of those that are held is `end_overdue`'s."""
@@ -120,12 +120,20 @@ async def note_cancelled(
     )
 
 
-async def lose_free(project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int) -> bool:
-    """As `lose`, but wait for nobody. False: others hold what it needs, and nothing was done."""
+async def lose_free(
+    project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int, *, sure: bool = True
+) -> bool:
+    """As `lose`, but wait for nobody. False: others hold what it needs, and nothing was done.
+
+    Nor is anything done when this would be the loss that poisons the execution and it is not `sure` that the worker is
+    gone.
+    """
     if await is_held(project_id, execution_id):
         return False
     for row in await query("read_state", project_id=project_id, id=execution_id):
-        phase, parent_id, losses, undelivered = row[0], row[7], row[14], row[15]
+        phase, parent_id, acked, losses, undelivered = row[0], row[7], row[13], row[14], row[15]
+        if phase == Phase.RUNNING and acked and losses + 1 >= LOSSES_MAX and not sure:
+            return False
         ends = phase != Phase.RUNNING or losses + 1 >= LOSSES_MAX or undelivered + 1 >= UNDELIVERED_MAX
         if ends and await end_is_held(project_id, execution_id, parent_id):
             return False
@@ -148,7 +156,8 @@ async def lose(
     took it).
 
     A delivery that was never acknowledged is a lost message. A crash is counted; the fifth without progress is the
-    last. What a worker hands back that it had `begun` counts as a lost message does: its code may do so each time.
+    last. The count is taken back if the worker says later that it is alive (`claims.drain`). What a worker hands back
+    that it had `begun` counts as a lost message does: its code may do so each time.
     """
     state = await query("lock_state", project_id=project_id, id=execution_id)
     if not state or state[0][1] != attempt or state[0][2] != worker_id:
@@ -190,6 +199,10 @@ async def lose(
     await query_many("insert_journal", [journal_row(execution_id, next_seq - 1, at_us, kind, attempt, name=worker_id)])
     if not released:
         await Tell(Counted("executions_lost" if acked else "deliveries_lost"))
+        if acked:
+            await query(
+                "note_loss", worker_id=worker_id, project_id=project_id, execution_id=execution_id, now_us=now_us
+            )
     await Tell(Due(now_us + delay_us) if delay_us else Ready(project_id, deployment_id), Written(execution_id))
 
 
@@ -213,7 +226,7 @@ async def _poison(
     what = (
         f"{losses} workers were lost while they ran it, without a newly recorded outcome in between"
         if losses >= LOSSES_MAX
-        else f"{undelivered} deliveries in a row were never acknowledged, or were handed back"
+        else f"{undelivered} deliveries in a row were never acknowledged, or were handed back, or lost by live workers"
     )
     error = f"POISONED: {what}; the last was worker {worker_id}."
     detail = json.dumps({"type": "Poisoned", "code": "POISONED", "message": error, "worker": worker_id}).encode()

@@ -60,7 +60,7 @@ SELECT COUNT(*) FROM workers WHERE embedded = 0 AND lease_until_us > :lease_unti
 
 -- name: expired_workers
 -- The clock is read after the rows are seen: where it agrees, no server has shortened a lease by a later time of it.
-SELECT id, project_id FROM workers WHERE embedded = 0 AND lease_until_us <= :now_us
+SELECT id, lease_until_us FROM workers WHERE embedded = 0 AND lease_until_us <= :now_us
   AND (:by_database = 0 OR {1 = 1|ABS(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 - :now_us) < 2000000}) ORDER BY lease_until_us, id LIMIT :limit {FOR UPDATE SKIP LOCKED};
 
 -- name: embedded_workers
@@ -81,6 +81,30 @@ SELECT ended_at_us FROM ended_workers WHERE id = :id;
 -- picks: registrations that ended long ago; no message of theirs is under way any more
 DELETE FROM ended_workers WHERE id {IN (|= ANY(ARRAY(}
   SELECT id FROM ended_workers WHERE ended_at_us < :before_us LIMIT :limit {FOR UPDATE SKIP LOCKED}{)|))} RETURNING id;
+
+-- name: note_loss
+-- holds: execution=execution_id
+INSERT INTO counted_losses (worker_id, project_id, execution_id, lost_at_us)
+VALUES (:worker_id, :project_id, :execution_id, :now_us) ON CONFLICT (worker_id, project_id, execution_id) DO NOTHING;
+
+-- name: forgive_losses
+-- picks: the open executions that a worker was counted to have lost, as far as nobody else has locked them
+-- It was a delivery in vain.
+WITH rows AS MATERIALIZED (
+  SELECT e.project_id, e.id FROM counted_losses c JOIN executions e ON e.project_id = c.project_id AND e.id = c.execution_id
+  WHERE c.worker_id = :worker_id AND c.project_id = :project_id AND e.losses > 0 AND e.completed_at_us IS NULL {FOR UPDATE OF e SKIP LOCKED})
+UPDATE executions SET losses = losses - 1, undelivered = undelivered + 1
+WHERE (project_id, id) IN (SELECT project_id, id FROM rows) RETURNING id;
+
+-- name: drop_losses
+-- picks: the counted losses of a worker
+DELETE FROM counted_losses WHERE worker_id = :worker_id AND project_id = :project_id;
+
+-- name: prune_losses
+-- picks: losses that were counted long ago
+DELETE FROM counted_losses WHERE (worker_id, project_id, execution_id) IN (
+  SELECT worker_id, project_id, execution_id FROM counted_losses WHERE lost_at_us < :before_us LIMIT :limit
+  {FOR UPDATE SKIP LOCKED}) RETURNING execution_id;
 
 -- name: newer_registration
 SELECT w.id FROM workers me JOIN workers w ON w.project_id = me.project_id AND w.deployment_id = me.deployment_id

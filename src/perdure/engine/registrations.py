@@ -1,0 +1,76 @@
+"""What a worker may register."""
+
+import asyncio
+from typing import Final
+
+from msgspec.json import encode
+
+from perdure.engine.definitions import DEFINITION_BYTES_MAX
+from perdure.engine.schedules import check_spec
+from perdure.engine.triggers import check_trigger
+from perdure.wire.codec import check_json, check_name
+from perdure.wire.errors import BadValue
+from perdure.wire.limits import REGISTERED_MAX, VARIABLES
+from perdure.wire.requests import RegisterRequest
+from perdure.wire.workflows import WorkflowType
+
+SCHEDULES_AT_ONCE: Final = 50
+"""How many schedules of a registration are looked at before other requests have their turn."""
+
+
+async def check_registration(request: RegisterRequest) -> None:
+    """Refuse a registration that is too large, or says what cannot be. Raises BadValue."""
+    _check_counts(request)
+    check_name(request.deployment_id, where="deployment_id")
+    for spec in request.workflows:
+        check_name(spec.id, where="workflows.id")
+        if spec.agent is not None:
+            if spec.type is not WorkflowType.AGENT or spec.agent.id != spec.id:
+                raise BadValue(f"Workflow {spec.id!r}: `agent` is the definition of that agent, and of no other.")
+            check_json(encode(spec.agent), where="workflows.agent", max_bytes=DEFINITION_BYTES_MAX)
+    for queue in request.queues:
+        check_name(queue.name, where="queues.name")
+        for name in ("concurrency_limit", "total_limit"):
+            limit = getattr(queue, name)
+            if limit is not None and limit < 0:
+                raise BadValue(f"Queue {queue.name!r}: `{name}` must not be negative, got {limit}.")
+    if len({spec.id for spec in request.workflows}) != len(request.workflows):
+        raise BadValue("`workflows` names a workflow twice; each id stands for one function.")
+    await _check_schedules(request)
+    _check_triggers(request)
+
+
+def _check_counts(request: RegisterRequest) -> None:
+    """Refuse a registration that is too large before anything is done for it. Raises BadValue."""
+    for name in ("workflows", "queues", "schedules", "triggers"):
+        count = len(getattr(request, name))
+        if count > REGISTERED_MAX:
+            raise BadValue(
+                f"{name}: holds {count:,} entries; a registration may have {REGISTERED_MAX:,} "
+                f"({VARIABLES['REGISTERED_MAX']}). Divide them among several projects, or raise the limit.",
+                {"path": name},
+            )
+
+
+async def _check_schedules(request: RegisterRequest) -> None:
+    """Each of a workflow that is registered with it, and named once. Raises BadValue."""
+    workflows = {spec.id for spec in request.workflows}
+    for n, spec in enumerate(request.schedules):
+        if n % SCHEDULES_AT_ONCE == 0:
+            await asyncio.sleep(0)  # a new expression takes up to a third of a millisecond: others have their turn
+        check_spec(spec)
+        if spec.workflow_id not in workflows:
+            raise BadValue(f"`schedules` names workflow {spec.workflow_id!r}, which is not among `workflows`.")
+    if len({(spec.workflow_id, spec.key) for spec in request.schedules}) != len(request.schedules):
+        raise BadValue("`schedules` names a schedule twice; those of one workflow need different keys.")
+
+
+def _check_triggers(request: RegisterRequest) -> None:
+    """Each of a workflow that is registered with it, and named once. Raises BadValue."""
+    workflows = {spec.id for spec in request.workflows}
+    for n, spec in enumerate(request.triggers):
+        check_trigger(spec, f"triggers[{n}].")
+        if spec.workflow_id not in workflows:
+            raise BadValue(f"`triggers` names workflow {spec.workflow_id!r}, which is not among `workflows`.")
+    if len({(spec.workflow_id, spec.topic) for spec in request.triggers}) != len(request.triggers):
+        raise BadValue("`triggers` names a trigger twice; a workflow has one for each topic.")
