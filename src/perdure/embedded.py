@@ -25,6 +25,7 @@ from perdure.sdk.lease import Lease
 from perdure.sdk.worker import Worker
 from perdure.sdk.workflow import Registry, Workflow
 from perdure.store.open import open_store
+from perdure.wire.approvals import Became
 from perdure.wire.budgets import BudgetChange, ReserveReply, ReserveRequest, SettleRequest
 from perdure.wire.errors import PerdureError, Unavailable
 from perdure.wire.public_budgets import BudgetResponse, budget_response
@@ -56,6 +57,7 @@ from perdure.wire.transcripts import Page
 logger = logging.getLogger("perdure")
 
 STREAM_PAGE = 200
+ANSWERED_BY = "the embedding program"
 
 
 class LocalTransport:
@@ -115,8 +117,11 @@ class LocalTransport:
     async def delete(self, execution_id: str) -> None:
         await self.engine.executions.delete(self.project_id, execution_id)
 
-    async def resume(self, execution_id: str, step_key: str, data: Raw) -> None:
-        await self.engine.executions.resume(self.project_id, execution_id, step_key, data)
+    async def resume(self, execution_id: str, step_key: str, data: Raw, question: str | None = None) -> Became:
+        resumed = await self.engine.executions.resume(
+            self.project_id, execution_id, step_key, data, answered_by=ANSWERED_BY, question_id=question
+        )
+        return resumed.became
 
     async def publish(self, topic: str, events: Sequence[EventItem]) -> Sequence[int]:
         return await self.engine.events.publish(self.project_id, topic, events)

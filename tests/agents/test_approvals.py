@@ -13,7 +13,7 @@ from pydantic_ai.messages import ModelMessage, ToolReturnPart
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, ToolDefinition
 from pydantic_ai.toolsets import ExternalToolset
 from tests.agents.scripted import Script, call, crashed
-from tests.embedded.house import keys_of, reaches, until
+from tests.embedded.house import answer_when_asked, keys_of, reaches, until
 from tests.server.serving import Served
 
 from perdure.agents import DurableAgent, durable
@@ -56,7 +56,7 @@ async def test_a_tool_runs_when_somebody_has_allowed_it_and_nothing_is_held_mean
         await reaches(handle, Phase.WAITING)
         await until(lambda: p.worker.running == 0)
         assert paid == []
-        await handle.resume("approve_refund_c1", {"approved": True})
+        await answer_when_asked(handle, "approve_refund_c1", {"approved": True})
         assert await handle.result() == "paid 7"
         assert await keys_of(handle, Kind.STEP, Kind.RESUME) == [
             "model:1",
@@ -70,7 +70,9 @@ async def test_a_tool_runs_when_somebody_has_allowed_it_and_nothing_is_held_mean
 @pytest.mark.slow
 async def test_the_edited_arguments_are_what_runs(paid: list[tuple[int, str]]) -> None:
     async def during(client: Client, handle: Any) -> None:
-        await handle.resume("approve_refund_c1", {"approved": True, "arguments": {"order": 8, "reason": "kind"}})
+        await answer_when_asked(
+            handle, "approve_refund_c1", {"approved": True, "arguments": {"order": 8, "reason": "kind"}}
+        )
 
     report = await crashed(refunds(paid), "Money back!", during=during)
     assert report.result == "paid 8"
@@ -80,7 +82,9 @@ async def test_the_edited_arguments_are_what_runs(paid: list[tuple[int, str]]) -
 async def test_the_edited_arguments_reach_the_tool(paid: list[tuple[int, str]]) -> None:
     async with embedded(Registry()) as p:
         handle = await refunds(paid).start(p, "Money back!")
-        await handle.resume("approve_refund_c1", {"approved": True, "arguments": {"order": 8, "reason": "kind"}})
+        await answer_when_asked(
+            handle, "approve_refund_c1", {"approved": True, "arguments": {"order": 8, "reason": "kind"}}
+        )
         assert await handle.result() == "paid 8"
     assert paid == [(8, "kind")]
 
@@ -90,8 +94,10 @@ async def test_arguments_from_the_page_are_read_and_asked_for_again_when_they_ar
 ) -> None:
     async with embedded(Registry()) as p:
         handle = await refunds(paid).start(p, "Money back!")
-        await handle.resume("approve_refund_c1", {"approved": True, "arguments": "{oops"})
-        await handle.resume("approve_refund_c1:2", {"approved": True, "arguments": '{"order": 9, "reason": "x"}'})
+        await answer_when_asked(handle, "approve_refund_c1", {"approved": True, "arguments": "{oops"})
+        await answer_when_asked(
+            handle, "approve_refund_c1:2", {"approved": True, "arguments": '{"order": 9, "reason": "x"}'}
+        )
         assert await handle.result() == "paid 9"
 
 
@@ -101,14 +107,14 @@ async def test_arguments_that_the_tool_does_not_take_are_asked_for_again(paid: l
     async with embedded(Registry()) as p:
         handle = await refunds(paid, script).start(p, "Money back!")
         slip = {"approved": True, "arguments": {"order": "nine", "reason": "x"}}
-        await handle.resume("approve_refund_c2", slip)
+        await answer_when_asked(handle, "approve_refund_c2", slip)
         await until(lambda: script.asked[1] == 1)
         await reaches(handle, Phase.WAITING)
         [asked], _ = await p.engine.approvals.list(await p.engine.projects.default())
         assert asked.step_key == "approve_refund_c2:2"
         shown = msgspec.json.decode(asked.data)
         assert "order: " in shown["_form"]["description"] and shown["arguments"] == {"order": 7, "reason": "late"}
-        await handle.resume(asked.step_key, {"approved": True, "arguments": {"order": 9, "reason": "x"}})
+        await answer_when_asked(handle, asked.step_key, {"approved": True, "arguments": {"order": 9, "reason": "x"}})
         assert (await handle.result()).endswith("; paid 9")
     assert paid == [(9, "x")]
 
@@ -126,7 +132,7 @@ async def test_whoever_does_not_allow_it_tells_the_model_why(
 ) -> None:
     async with embedded(Registry()) as p:
         handle = await refunds(paid).start(p, "Money back!")
-        await handle.resume("approve_refund_c1", answer)
+        await answer_when_asked(handle, "approve_refund_c1", answer)
         assert await handle.result() == heard
     assert paid == []
 
@@ -142,9 +148,9 @@ async def test_several_questions_stand_at_the_same_time(paid: list[tuple[int, st
     async with embedded(Registry()) as p:
         handle = await refunds(paid, Script(calls, told)).start(p, "All of it!")
         for n in (3, 1):
-            await handle.resume(f"approve_refund_c{n}", {"approved": True})
+            await answer_when_asked(handle, f"approve_refund_c{n}", {"approved": True})
         await reaches(handle, Phase.WAITING)
-        await handle.resume("approve_refund_c2", {"approved": False})
+        await answer_when_asked(handle, "approve_refund_c2", {"approved": False})
         result = await handle.result()
     assert "paid 1" in result and "denied" in result and "paid 3" in result
     assert sorted(paid) == [(1, "r"), (3, "r")]
@@ -163,7 +169,7 @@ async def test_a_tool_may_ask_for_approval_itself() -> None:
         return f"spent {cents}"
 
     async def during(client: Client, handle: Any) -> None:
-        await handle.resume("approve_spend_c1", {"approved": True})
+        await answer_when_asked(handle, "approve_spend_c1", {"approved": True})
 
     report = await crashed(durable(agent), "Buy!", during=during)
     assert report.result == "spent 900" and spent
@@ -175,7 +181,7 @@ async def test_the_agent_asks_its_user() -> None:
     asker = durable(Agent(script.model, name="asker"), ask_user=True)
 
     async def during(client: Client, handle: Any) -> None:
-        await handle.resume("ask_user_q1", {"answer": "blue"})
+        await answer_when_asked(handle, "ask_user_q1", {"answer": "blue"})
 
     report = await crashed(asker, "Paint!", during=during)
     assert report.result == "blue"
@@ -189,7 +195,7 @@ async def test_calls_that_are_made_outside_are_answered_from_outside() -> None:
     async with embedded(Registry()) as p:
         handle = await shipping.start(p, "Ship it!")
         await reaches(handle, Phase.WAITING)
-        await handle.resume("call_ship_c1", "parcel 9")
+        await answer_when_asked(handle, "call_ship_c1", "parcel 9")
         assert await handle.result() == "parcel 9"
 
 
@@ -202,7 +208,7 @@ async def test_questions_of_the_librarys_own_kind_are_asked_too() -> None:
 
     async with embedded(Registry()) as p:
         handle = await durable(agent).start(p, "?")
-        await handle.resume("ask_user_c1", {"answer": "because"})
+        await answer_when_asked(handle, "ask_user_c1", {"answer": "because"})
         assert await handle.result() == "because"
 
 

@@ -11,7 +11,7 @@ from pydantic_ai.toolsets import AbstractToolset, ExternalToolset
 from pydantic_ai.toolsets.abstract import ToolsetTool
 from pydantic_ai.toolsets.external import TOOL_SCHEMA_VALIDATOR
 from tests.agents.scripted import Script, call, crashed
-from tests.embedded.house import keys_of, reaches
+from tests.embedded.house import answer_when_asked, keys_of, reaches
 
 from perdure import ExecutionFailed, Registry, current_step
 from perdure.agents import Call, CallHook, durable
@@ -104,8 +104,8 @@ async def test_people_other_agents_and_toolsets_of_other_classes_have_them_too()
     async with embedded(Registry(desk, clerk), parks=False) as p:
         handle = await desk.start(p, "?")
         await reaches(handle, Phase.WAITING)
-        await handle.resume("ask_user_c1", {"answer": "Ann"})
-        await handle.resume("call_outside_c3", 49)
+        await answer_when_asked(handle, "ask_user_c1", {"answer": "Ann"})
+        await answer_when_asked(handle, "call_outside_c3", 49)
         assert await handle.result() == "done"
     assert sorted(watch.seen) == [
         "after ask_user: Ann",
@@ -157,7 +157,7 @@ async def test_what_a_hook_tells_the_library_is_the_calls_outcome(error: Excepti
         handle = await durable(agent, hooks=[Refuses(error)]).start(p, "?")
         if outside:
             await reaches(handle, Phase.WAITING)
-            await handle.resume("call_pause_c2", "2 h later")
+            await answer_when_asked(handle, "call_pause_c2", "2 h later")
         assert await handle.result() == "done"
     assert "not now" in str(script.heard[1][-1]) and "2 h later" in str(script.heard[2][-1])
 
@@ -167,7 +167,7 @@ async def test_a_hook_may_want_somebody_to_allow_it() -> None:
     async with embedded(Registry(), parks=False) as p:
         handle = await durable(pausing(script), hooks=[Refuses(ApprovalRequired())]).start(p, "?")
         await reaches(handle, Phase.WAITING)
-        await handle.resume("approve_pause_c1", {"approved": True})
+        await answer_when_asked(handle, "approve_pause_c1", {"approved": True})
         assert await handle.result() == "done"
     assert "1 h later" in str(script.heard[1][-1])
 

@@ -24,7 +24,7 @@ from pydantic_ai.messages import (
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.toolsets import FunctionToolset
 from pydantic_ai.usage import RequestUsage
-from tests.embedded.house import reaches, rows_of
+from tests.embedded.house import answer_when_asked, reaches, rows_of
 
 from perdure import Budget
 from perdure.agents import Compaction, Tripped, durable
@@ -100,7 +100,7 @@ async def test_what_comes_while_it_works_is_rejected_or_delivered(database: str)
             await anext(chat.stream(p, "rejected", session_id="s", on_conflict="reject"))
         second = await chat.start(p, "second", session_id="s", on_conflict="deliver")
         queued = await chat.start(p, "queued", session_id="s")
-        await first.resume("approve_hold_call", True)
+        await answer_when_asked(first, "approve_hold_call", True)
         assert await first.result() == "first | second"
         assert await second.result() == "first | second"
         assert await queued.result() == "first | second | queued"
@@ -146,12 +146,12 @@ async def test_what_the_open_turn_cannot_read_is_a_turn_of_its_own(database: str
         bad = [await p.start("chat", payload, **turn) for payload in UNREADABLE]
         good = await p.start("chat", {"input": "good"}, **turn)
         empty: list[Any] = [await p.start("chat", payload, **turn) for payload in SAYS_NOTHING]
-        await first.resume("approve_hold_call", True)
+        await answer_when_asked(first, "approve_hold_call", True)
         await reaches(first, Phase.WAITING)
         took = [row.name for row in await rows_of(first) if row.kind is Kind.TRANSCRIPT]
         assert took == ["read", "take", "leave"]
         late = await p.start("chat", 42, **turn)
-        await first.resume("approve_hold_again", True)
+        await answer_when_asked(first, "approve_hold_again", True)
         assert await first.result() == "first | good"
         assert await good.result() == "first | good"
         for handle in (*bad, late):
@@ -185,9 +185,9 @@ async def test_what_a_guard_does_not_let_into_the_open_turn_fails_as_a_turn_of_i
         await reaches(first, Phase.WAITING)
         bad = [await chat.start(p, one, **turn) for one in ("poem", "again", "breaks")]
         good = await chat.start(p, "good", **turn)
-        await first.resume("approve_hold_call", True)
+        await answer_when_asked(first, "approve_hold_call", True)
         await reaches(first, Phase.WAITING)
-        await first.resume("approve_hold_again", True)
+        await answer_when_asked(first, "approve_hold_again", True)
         assert await first.result() == "first | good"
         assert await good.result() == "first | good"
         for handle, type_ in zip(bad, ("Tripped", "ModelRetry", "StepFailed"), strict=True):
@@ -229,12 +229,12 @@ async def test_a_message_with_surroundings_of_its_own_is_a_turn_of_its_own(datab
         apart = await chat.start(p, "apart", message_history=[], **turn)
         same = await chat.start(p, "same", deps={"of": 2, "order": 7}, **turn)
         plain = await chat.start(p, "plain", **turn)
-        await first.resume("approve_hold_call_1", True)
+        await answer_when_asked(first, "approve_hold_call_1", True)
         assert await first.result() == "order 7: first | same | plain"
         assert await same.result() == await plain.result() == await first.result()
         assert await other.result() == "order 8: first | same | plain | other"
         await reaches(apart, Phase.WAITING)
-        await apart.resume("approve_hold_call_1", True)
+        await answer_when_asked(apart, "approve_hold_call_1", True)
         assert await apart.result() == "order 1: apart"
         logged = "\n".join([line.text for _, line in await p.logs(first.id)])
         assert "has dependencies of its own" in logged and "has a message history of its own" in logged
@@ -254,9 +254,9 @@ async def test_agents_of_one_session_answer_what_they_were_asked(database: str) 
         await reaches(first, Phase.WAITING)
         other = await counter.start(p, "how many?", session_id="s", on_conflict="deliver")
         second = await chat.start(p, "second", session_id="s", on_conflict="deliver")
-        await first.resume("approve_hold_call", True)
+        await answer_when_asked(first, "approve_hold_call", True)
         await reaches(first, Phase.WAITING)
-        await first.resume("approve_hold_again", True)
+        await answer_when_asked(first, "approve_hold_again", True)
         assert await first.result() == "first | second"
         assert await second.result() == "first | second"
         assert await other.result() == Count(heard=3)
@@ -366,7 +366,7 @@ async def test_runs_side_by_side_that_both_summarize_go_on(database: str, parks:
         for text, run in runs.items():
             for question in ("approve_hold_call", "approve_hold_again"):
                 await reaches(run, Phase.WAITING)
-                await run.resume(question, True)
+                await answer_when_asked(run, question, True)
             answer = await run.result()
             rows = {row.name: row for row in await rows_of(run)}
             assert answer == f"{SUMMARY}{summary_text(rows['conversation.summarize'].value)} | 2 | {text}"
@@ -440,7 +440,7 @@ async def test_a_run_goes_on_without_a_summary_that_fails(database: str, parks: 
         for n in range(5):
             run = await chat.start(p, f"{n}", session_id="s")
             await reaches(run, Phase.WAITING)
-            await run.resume("approve_hold_call", True)
+            await answer_when_asked(run, "approve_hold_call", True)
             answers.append(await run.result())
             logged = [line.text for _, line in await p.logs(run.id) if "without a summary" in line.text]
             assert len(logged) == (n in (2, 3)) and all("the context is too long" in line for line in logged)

@@ -8,7 +8,7 @@ import pytest
 from pydantic_ai.models.test import TestModel
 from tests.agents.scripted import Script, call
 from tests.documented import DOCS, Page
-from tests.embedded.house import reaches
+from tests.embedded.house import answer_when_asked, reaches
 
 import perdure.agents
 from perdure import Registry
@@ -38,7 +38,7 @@ async def test_agents(capsys: pytest.CaptureFixture[str]) -> None:
         async with embedded(Registry(module.support)) as p:
             handle = await module.support.start(p, "My parcel has not come.")
             await reaches(handle, Phase.WAITING)
-            await handle.resume("approve_refund_c1", {"approved": True})
+            await answer_when_asked(handle, "approve_refund_c1", {"approved": True})
             assert (await handle.result()).text == "Done."
     assert "400 euros" in str(calls.heard[1][-1])
     assert page.all_ran

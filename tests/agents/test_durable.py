@@ -25,7 +25,7 @@ from pydantic_ai.models.test import TestModel
 from pydantic_ai.toolsets import FunctionToolset
 from pydantic_ai.usage import UsageLimits
 from tests.agents.scripted import Script, call, crashed
-from tests.embedded.house import reaches, rows_of
+from tests.embedded.house import answer_when_asked, reaches, rows_of
 
 from perdure import Context, ExecutionFailed, Registry, RetryPolicy, StepFailed, current_step, step, workflow
 from perdure.agents import Call, CallHook, DurableAgent, durable
@@ -367,7 +367,7 @@ async def test_a_hook_that_wants_a_tool_approved_has_somebody_asked() -> None:
         handle = await weather.start(p, "?")
         await reaches(handle, Phase.WAITING)
         assert not ran
-        await handle.resume("approve_temperature_c1", {"approved": True})
+        await answer_when_asked(handle, "approve_temperature_c1", {"approved": True})
         assert await handle.result() == "4"
     assert ran == {"Rome": 1}
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic_ai import Agent, RunContext
 from pydantic_ai.exceptions import ModelRetry
 from tests.agents.scripted import Script, call
-from tests.embedded.house import reaches
+from tests.embedded.house import answer_when_asked, reaches
 from tests.server.serving import Served
 from typer.testing import CliRunner
 
@@ -104,7 +104,7 @@ async def test_a_message_that_another_turn_took_says_so(served: Served) -> None:
         first = await chat.start(client, "first", session_id="s", on_conflict="queue")
         await reaches(first, Phase.WAITING)
         second = await chat.start(client, "second", session_id="s", on_conflict="deliver")
-        await first.resume("approve_hold_c1", True)
+        await answer_when_asked(first, "approve_hold_c1", True)
         assert await second.result() == "both"
         lines = await shown(served, second.id)
     assert "user second" in lines

@@ -12,7 +12,7 @@ from pydantic_ai.capabilities import Instrumentation
 from pydantic_ai.models.instrumented import InstrumentationSettings
 from tests.agents.scripted import Script, call
 from tests.agents.test_code_hooks import Clock
-from tests.embedded.house import reaches, until
+from tests.embedded.house import answer_when_asked, reaches, until
 
 from perdure import Registry
 from perdure.agents import durable
@@ -57,10 +57,10 @@ async def test_the_library_s_spans_are_emitted_once(database: str, parks: bool) 
         handle = await support.start(p, "?")
         await until(lambda: script.asked[4] == 1)
         await reaches(handle, Phase.WAITING)
-        await handle.resume("ask_user_call_4", {"answer": "yes"})
+        await answer_when_asked(handle, "ask_user_call_4", {"answer": "yes"})
         await until(lambda: script.asked[5] == 1)
         await reaches(handle, Phase.WAITING)
-        await handle.resume("approve_refund_call_5", True)
+        await answer_when_asked(handle, "approve_refund_call_5", True)
         assert await handle.result() == "Sorry."
     assert Counter(span.name for span in kept.get_finished_spans()) == {
         "invoke_agent desk": 1,

@@ -9,7 +9,7 @@ from pydantic_ai import Agent, ModelRetry
 from pydantic_ai.exceptions import ToolFailed
 from pydantic_ai.messages import BinaryContent, UserPromptPart
 from tests.agents.scripted import Script, call, crashed
-from tests.embedded.house import keys_of, reaches, rows_of
+from tests.embedded.house import answer_when_asked, keys_of, reaches, rows_of
 
 from perdure import ExecutionFailed, Registry
 from perdure.agents import Tripped, called_tool, durable, has_text, max_steps, max_tokens, stop_reason
@@ -198,8 +198,8 @@ async def test_the_same_call_with_the_same_result_again_and_again_pauses_the_run
         [question], _ = await p.engine.approvals.list(project_id)
         asked = bytes(question.data)
         assert b'"times":3' in asked and b'"input_tokens":60' in asked
-        await handle.resume("watchdog_search", {"approved": True})
-        await handle.resume("watchdog_search:2", {"approved": False})
+        await answer_when_asked(handle, "watchdog_search", {"approved": True})
+        await answer_when_asked(handle, "watchdog_search:2", {"approved": False})
         assert await handle.result() == "I give up"
         keys = [row.key for row in await rows_of(handle) if row.kind is Kind.RESUME]
     assert keys == ["watchdog_search", "watchdog_search:2"]
@@ -235,9 +235,9 @@ async def test_a_call_that_gives_nothing_again_and_again_is_a_loop_as_well(outco
         handle = await durable(agent, watchdog=3).start(p, "Find it!")
         if outcome == "denied":
             for n in (1, 3, 5):
-                await handle.resume(f"approve_search_c{n}", {"approved": False})
+                await answer_when_asked(handle, f"approve_search_c{n}", {"approved": False})
         await reaches(handle, Phase.WAITING)
-        await handle.resume("watchdog_search", {"approved": False})
+        await answer_when_asked(handle, "watchdog_search", {"approved": False})
         assert await handle.result() == "I give up"
         assert stop_reason(await handle.get()) == "watchdog"
         asked = [row.key for row in await rows_of(handle) if row.kind is Kind.RESUME]

@@ -156,7 +156,7 @@ def test_show_tells_the_journal_and_what_is_waited_for(busy_house: House) -> Non
     assert "an event of topic 'orders' where {\"id\": 7}" in busy_house.run("show", listening).stdout
     napping = busy_house.run("run", "naps", "--detach").stdout.strip()
     until_true(lambda: busy_house.json("show", napping)["execution"]["phase"] == "waiting")
-    assert re.search(r"wakes at .+ \(in (2 h 0|1 h 59) min\)", busy_house.run("show", napping).stdout)
+    assert re.search(r"due +wakes at .+ \(in (2 h 0|1 h 59) min\)", busy_house.run("show", napping).stdout)
     busy_house.run("cancel", asking, listening, napping)
     assert busy_house.json("show", asking)["waits"] == []
 
@@ -221,17 +221,26 @@ def test_answers_and_events_are_sent(busy_house: House) -> None:
     said = busy_house.run("resume", asking, "approve", "--data", '{"yes": true}')
     assert said.stdout == f"{asking} goes on with the answer to 'approve'.\n" and said.stderr == ""
     until_true(lambda: busy_house.json("show", asking)["execution"]["result"] == {"yes": True})
-    busy_house.run("resume", asking.upper(), "approve", "--data", '{"yes": true}')
+    again = busy_house.run("resume", asking.upper(), "approve", "--data", '{"yes": true}')
+    assert re.search(r"has this answer to 'approve' already: key .+ gave it at \d{4}-", again.stdout)
     for wrong in ("x", "é", "a b", "a/b", ""):
         assert busy_house.run("resume", wrong, "approve", code=2).stderr.startswith("perdure: ")
     refused = busy_house.run("resume", asking, "approve", "--data", "no", code=2)
     assert "a text needs its quotes" in refused.stderr
-    assert "completed already" in busy_house.run("resume", asking, "approve", "--data", "1", code=2).stderr
+    late = busy_house.run("resume", asking, "approve", "--data", "1", code=2).stderr
+    assert "completed already" in late and "was answered by" in late
+    assert "No step has asked for it" in busy_house.run("resume", asking, "other", "--data", "1", code=2).stderr
 
     early = busy_house.run("run", "asks", "--delay", "0.5", "--detach").stdout.strip()
     said = busy_house.run("resume", early, "approve", "-d", "-", input="[1]")
-    assert "has the answer to 'approve'" in said.stdout and "waits until one does" in said.stderr
-    until_true(lambda: busy_house.json("show", early)["execution"]["result"] == [1])
+    assert "keeps the answer to 'approve'" in said.stdout and "one that asks a question will not" in said.stderr
+    until_true(lambda: any(one["execution_id"] == early for one in busy_house.lines("approvals")))
+    [shown] = [one for one in busy_house.lines("approvals") if one["execution_id"] == early]
+    for command in ("resume", "approve"):
+        unseen = busy_house.run(command, early, "approve", "-d", "[1]", code=2)
+        assert "was answered before it asked" in unseen.stderr
+    busy_house.run("approve", early, "approve", "-d", "[2]", "--question", shown["question"])
+    until_true(lambda: busy_house.json("show", early)["execution"]["result"] == [2])
 
     listening = busy_house.run("run", "listens", "--detach").stdout.strip()
     assert busy_house.run("publish", "orders", "--data", '{"id": 6}').stdout == "Event 1 of topic 'orders'.\n"

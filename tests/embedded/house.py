@@ -81,6 +81,16 @@ async def reaches(handle: Handle[Any], phase: Phase) -> None:
     await until(is_there)
 
 
+async def answer_when_asked(handle: Handle[Any], key: str, data: object) -> None:
+    """Answer a question once it is asked."""
+    async with contextlib.aclosing(handle.stream()) as items:
+        async for item in items:
+            if item.kind == "question" and item.data["step_key"] == key:
+                await handle.resume(key, data)
+                return
+    raise AssertionError(f"the execution has ended and asked nothing under {key!r}")
+
+
 async def ends(handle: Handle[Any]) -> Phase:
     """Wait for the end, of whatever kind."""
 

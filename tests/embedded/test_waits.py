@@ -306,6 +306,7 @@ async def test_one_execution_answers_another(house: House) -> None:
 
     async with house.open(app) as p:
         asked = await p.start(asking)
+        await reaches(asked, Phase.WAITING)
         assert await (await p.start(answering, asked.id)).result() == "once"
         assert await asked.result() == 42
 

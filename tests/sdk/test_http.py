@@ -95,6 +95,11 @@ async def asks(ctx: Context) -> object:
 
 
 @app.workflow
+async def waits_for_a_word(ctx: Context) -> object:
+    return await ctx.suspend("word")
+
+
+@app.workflow
 async def listens(ctx: Context) -> object:
     return (await ctx.wait_for_event("orders/new", match={"id": 7})).data
 
@@ -242,9 +247,10 @@ async def _is(get: Callable[[], Awaitable[Any]], phase: Phase) -> bool:
 async def test_answers_and_events_reach_who_waits(served: Served, client: Client) -> None:
     async with working(served):
         asking, listening = await client.start(asks), await client.start(listens)
-        await asking.resume("approve", {"ok": True})
-        with pytest.raises(Conflict, match="answered before"):
-            await eventually(lambda: _resumed(asking.resume))
+        await eventually(lambda: _is(asking.get, Phase.WAITING))
+        assert await asking.resume("approve", {"ok": True}) == "answered"
+        with pytest.raises(Conflict, match="was answered by"):
+            await asking.resume("approve", {"ok": False})
         assert await asking.result() == {"ok": True}
         numbers = [await client.publish("orders/new", {"id": id}) for id in (6, 7)]
         assert numbers == [1, 2]
@@ -253,9 +259,25 @@ async def test_answers_and_events_reach_who_waits(served: Served, client: Client
         assert [(event.sequence_id, event.data) for event in events] == [(2, Raw(b'{"id":7}'))]
 
 
-async def _resumed(resume: Callable[[str, object], Awaitable[None]]) -> bool:
-    await resume("approve", {"ok": False})
-    return False
+async def test_a_step_that_shows_nothing_can_be_answered_before_it_asks(served: Served, client: Client) -> None:
+    handle = await client.start(waits_for_a_word)
+    assert await handle.resume("word", "go") == "early"
+    async with working(served):
+        assert await handle.result() == "go"
+
+
+async def test_an_answer_that_names_its_question_is_for_no_other(served: Served, client: Client) -> None:
+    handle = await client.start(asks)
+    assert await handle.resume("approve", "unseen") == "early"
+    async with working(served):
+        await eventually(lambda: _is(handle.get, Phase.WAITING))
+        with pytest.raises(Conflict, match="was answered before it asked"):
+            await handle.resume("approve", "unseen")
+        [shown] = msgspec.json.decode(await ask(client, "GET", "/api/v1/approvals"))["approvals"]
+        with pytest.raises(Conflict, match="asks something else by now"):
+            await handle.resume("approve", "seen", question=f"{handle.id}.1")
+        assert await handle.resume("approve", "seen", question=shown["question"]) == "answered"
+        assert await handle.result() == "seen"
 
 
 async def test_a_journal_is_watched_to_its_end(served: Served, client: Client) -> None:
@@ -548,6 +570,7 @@ async def test_a_result_nobody_waits_for_any_more_is_not_asked_for(served: Serve
         with pytest.raises(TimeoutError, match=r"has not ended within 0\.05 seconds; it goes on"):
             await handle.result(timeout=0.05)
         assert transport._results._waiting == {}
+        await eventually(lambda: _is(handle.get, Phase.WAITING))
         await handle.resume("approve", 1)
         assert await handle.result() == 1
 
@@ -590,7 +613,7 @@ async def test_two_different_answers_are_never_both_acknowledged_although_a_repl
         await eventually(lambda: _is(handle.get, Phase.WAITING))
         await handle.resume("approve", "yes")
         relay.spoil = lambda number, answer: None if number in (1, 3) else answer
-        with pytest.raises(Conflict):
+        with pytest.raises(Conflict, match="was answered by"):
             await unlucky.resume(handle.id, "approve", "no")
         assert len(relay.requests) == 2
         await unlucky.resume(handle.id, "approve", "yes")
@@ -842,10 +865,10 @@ async def test_threads_share_a_client_without_a_loop(served: Served) -> None:
             return list(pool.map(lambda number: client.start(doubled, number).result(timeout=60), range(40)))
 
     def rest(client: SyncClient) -> None:
-        handle = client.start(asks, key="one")
-        handle.resume("approve", "fine")
+        handle = client.start(waits_for_a_word, key="one")
+        assert handle.resume("word", "fine") in ("early", "answered")
         assert client.result(handle.id) == "fine"
-        assert client.find(asks, "one").id == handle.id
+        assert client.find(waits_for_a_word, "one").id == handle.id
         assert client.publish("t", {"a": 1}) == 1
         assert client.append_messages("s", [{"said": 1}, "two"]) == 2
         assert [bytes(entry.message) for entry in client.transcript("s").entries] == [b'{"said":1}', b'"two"']

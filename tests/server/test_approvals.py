@@ -46,7 +46,7 @@ async def submit(client: httpx2.AsyncClient, id: str, data: Json, **more: Json) 
 async def test_a_question_is_shown_while_it_is_open_and_answered_once(served: Served, hand: Hand) -> None:
     id = await asked(served, hand, {"amount": 120})
     shown = (await served.client.get(path_of(id))).json()
-    assert (shown["execution_id"], shown["step_key"], shown["status"]) == (id, "approve", "running")
+    assert (shown["execution_id"], shown["step_key"], shown["status"]) == (id, "approve", "waiting")
     assert (shown["data"], shown["state"], shown["asked_by"]) == ({"amount": 120}, "open", id)
     assert shown["answered_by"] is None
     [listed] = (await served.client.get("/api/v1/approvals")).json()["approvals"]
@@ -56,6 +56,7 @@ async def test_a_question_is_shown_while_it_is_open_and_answered_once(served: Se
     assert first.status_code == 200, first.text
     shown = (await served.client.get(path_of(id))).json()
     assert (shown["data"], shown["state"], shown["answer"]) == (None, "answered", {"approved": True})
+    assert (shown["status"], shown["asked"]) == ("pending", {"amount": 120})
     assert shown["answered_by"].startswith("key ") and shown["answered_how"] == "api"
     assert shown["answered_at"] == first.json()["answered_at"]
     assert (await served.client.get("/api/v1/approvals")).json() == {"approvals": [], "next_cursor": None}

@@ -315,7 +315,9 @@ async def test_a_suspended_step_is_answered(served: Served, hand: Hand) -> None:
     item = await hand.claim()
     await hand.report(item, entries=[{"type": "wait", "key": "ask/a", "fingerprint": None}])
     reply = await served.client.post(f"/api/v1/executions/{id}/resume/ask%2Fa", json={"data": {"yes": True}})
-    assert reply.json() == {"execution_id": id, "step_key": "ask/a"}
+    said = reply.json()
+    assert (said["execution_id"], said["step_key"], said["state"]) == (id, "ask/a", "answered")
+    assert said["answered_by"].startswith("key ") and said["answered_at"]
     rows = (await served.client.get(f"/api/v1/executions/{id}/steps")).json()["steps"]
     assert [(row["kind"], row["key"], row["value"]) for row in rows if row["kind"] == "resume"] == [
         ("resume", "ask/a", {"yes": True})
@@ -324,7 +326,26 @@ async def test_a_suspended_step_is_answered(served: Served, hand: Hand) -> None:
     assert (again.status_code, again.json()) == (200, reply.json())
     assert (await served.client.get(f"/api/v1/executions/{id}/steps")).json()["steps"] == rows
     other = await served.client.post(f"/api/v1/executions/{id}/resume/ask%2Fa", json={"data": 1})
-    assert other.status_code == 409
+    assert other.status_code == 409 and "was answered by" in other.json()["error"]
+
+
+async def test_whoever_answers_before_a_step_asks_is_told(served: Served, hand: Hand) -> None:
+    id = await served.start()
+    item = await hand.claim()
+    path = f"/api/v1/executions/{id}/resume/approve_refund_call_7"
+    reply = await served.client.post(path, json={"data": {"approved": True}})
+    assert (reply.status_code, reply.json()["state"]) == (200, "early")
+    wait = {"type": "wait", "key": "approve_refund_call_7", "fingerprint": None, "data": {"euros": 1_000_000}}
+    await hand.report(item, entries=[wait])
+    shown = (await served.client.get(f"/api/v1/approvals/{id}/approve_refund_call_7")).json()
+    assert (shown["state"], shown["answer"], shown["asked"]) == ("open", None, {"euros": 1_000_000})
+    assert shown["early"]["answer"] == {"approved": True} and shown["early"]["answered_by"].startswith("key ")
+    refused = await served.client.post(path, json={"data": {"approved": True}})
+    assert refused.status_code == 409 and "`question`" in refused.json()["error"]
+    named = {"data": {"approved": False}, "question": shown["question"]}
+    assert (await served.client.post(path, json=named)).json()["state"] == "answered"
+    shown = (await served.client.get(f"/api/v1/approvals/{id}/approve_refund_call_7")).json()
+    assert (shown["asked"], shown["answer"]) == ({"euros": 1_000_000}, {"approved": False})
 
 
 async def test_a_tree_is_listed_without_its_root(served: Served) -> None:
@@ -352,7 +373,7 @@ async def test_ids_in_upper_case_name_the_same(served: Served, hand: Hand) -> No
     shown = (await served.client.get(f"/api/v1/executions/{started['execution_id']}")).json()
     assert shown["parent_execution_id"] == id
     reply = await served.client.post(f"{loud}/resume/k", json={"data": 1})
-    assert reply.json() == {"execution_id": id, "step_key": "k"}
+    assert reply.json()["execution_id"] == id
     headers = {"x-project-id": served.project_id.upper()}
     assert (await served.client.post(f"{loud}/cancel", headers=headers)).json()["execution_id"] == id
     waited = await served.client.post("/api/v1/executions/wait", json={"ids": [id.upper()], "wait_seconds": 0})

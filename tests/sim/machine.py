@@ -331,7 +331,7 @@ class Machine:
             found = yield from self._wait(Ask(Kind.EVENT, op.key, op.topic, entry=wait), op.timeout)
             return "timeout" if found is None else msgspec.json.decode(found.value)["sequence_id"]
         if isinstance(op, scripts.Suspended):
-            wait = OpenWait(op.key, None, data=Raw(b'"please"'))
+            wait = OpenWait(op.key, None, data=Raw(b"null"))
             found = yield from self._wait(Ask(Kind.RESUME, op.key, entry=wait), op.timeout)
             return "timeout" if found is None else msgspec.json.decode(found.value)
         if isinstance(op, scripts.Publish):

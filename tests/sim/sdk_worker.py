@@ -383,7 +383,7 @@ def registry(world: World, process: SdkWorker) -> Registry:
             return event.sequence_id
         if isinstance(op, scripts.Suspended):
             try:
-                return await ctx.suspend(op.key, "please", timeout=op.timeout)
+                return await ctx.suspend(op.key, timeout=op.timeout)
             except TimeoutError:
                 return "timeout"
         if isinstance(op, scripts.Publish):

@@ -126,7 +126,8 @@ class Server:
         if name == "publish":
             return await engine.events.publish(project, request.topic, request.events)
         if name == "resume":
-            await engine.executions.resume(project, request.execution_id, request.step_key, request.data)
+            id, key, data = request.execution_id, request.step_key, request.data
+            await engine.executions.resume(project, id, key, data, answered_by="the simulation")
             return None
         assert name == "cancel"
         return await engine.executions.cancel(project, request.execution_id)

@@ -11,7 +11,7 @@ from perdure.store.verbs import approvals
 from perdure.wire.approvals import Approval, How, Question, QuestionState
 from perdure.wire.errors import Conflict
 from perdure.wire.records import Kind
-from perdure.wire.requests import EventItem, OpenWait, Publish, StartItem
+from perdure.wire.requests import CloseWait, EventItem, OpenWait, Publish, StartItem
 from perdure.wire.status import Phase
 
 
@@ -106,10 +106,109 @@ async def test_after_its_time_no_answer_is_taken(world: World, asked: str) -> No
 
 
 async def test_an_answer_that_was_there_first_is_told_with_who_gave_it(world: World, asked: str) -> None:
-    await world.resume(asked, "ask", "by a program")
-    with pytest.raises(Conflict, match="answered before"):
+    await world.resume(asked, "ask", "an answer")
+    with pytest.raises(Conflict, match="answered by 'a program'"):
         await answer(world, asked, 1)
-    assert (await find(world, asked)).approval is None
+    assert (await find(world, asked)).approval == Approval(world.now_us, "a program", How.API, raw("an answer"))
+
+
+# --- an answer is for the question that was seen --------------------------------------------------------------------
+
+
+ONE_QUESTION = "asked something else before, was answered before it asked, or several"
+
+
+async def asked_after_an_early_answer(world: World, how: str) -> str:
+    """An execution whose step asks after somebody has answered it."""
+    if how == "native":
+        await world.register()
+        id = await world.running()
+        await world.resume(id, "ask", {"approved": True})
+        assert (await world.wait_for(id, OpenWait("ask", "f", data=raw({"euros": 1_000_000})))).ended
+        return id
+    pushes = PushWorld(world)
+    id = await pushes.running(await pushes.register())
+    await world.resume(id, "ask", {"approved": True})
+    topic = f"workflow/wf/{id}"
+    if how == "push, by its event":
+        await pushes.ask(id, "ask", {"euros": 1_000_000})
+    else:
+        world.advance(1)
+        await pushes.publish(topic, "suspend_ask", {"euros": 1_000_000}, asked_by=world.new_id())
+    await pushes.wait(id, "ask", "suspend", topic=topic)
+    return id
+
+
+@pytest.mark.parametrize("how", ["native", "push, by its event", "push, by its wait"])
+async def test_an_answer_that_comes_before_the_question_does_not_count_and_is_shown(world: World, how: str) -> None:
+    early_at_us = world.now_us
+    id = await asked_after_an_early_answer(world, how)
+    assert await world.phase(id) is Phase.WAITING
+    found = await find(world, id)
+    assert (found.state, found.approval) == (QuestionState.OPEN, None)
+    assert found.early is not None and found.asked_at_us > found.early.answered_at_us >= early_at_us
+    assert (found.early.answered_by, found.early.data) == ("a program", raw({"approved": True}))
+    assert await listed(world) == [id]
+    for data in ({"approved": True}, {"approved": False}):  # the early one sent again has not seen the question either
+        with pytest.raises(Conflict, match="send the answer with its `question`"):
+            await world.resume(id, "ask", data)
+        with pytest.raises(Conflict, match=ONE_QUESTION):
+            await answer(world, id, data)
+    said = await answer(world, id, {"approved": True}, question_id=found.id)
+    again = await find(world, id)
+    assert (again.state, again.approval, again.early) == (QuestionState.ANSWERED, said, found.early)
+    assert json.decode(again.data) == {"euros": 1_000_000}, "what was approved is kept"
+    assert await answer(world, id, {"approved": True}) == said
+    assert await world.phase(id) is Phase.QUEUED
+    await world.check()
+
+
+@pytest.mark.parametrize("shown", [None, raw(None)], ids=["no data", "null"])
+async def test_a_step_that_shows_nothing_takes_an_early_answer(world: World, shown: Any) -> None:
+    await world.register()
+    id = await world.running()
+    await world.resume(id, "ask", "early")
+    [row] = (await world.report(id, [OpenWait("ask", "f", data=shown)])).rows
+    assert (row.kind, json.decode(row.value)) == (Kind.RESUME, "early")
+    with pytest.raises(Conflict, match="answered by 'a program'"):
+        await world.resume(id, "ask", "late")
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["open", "closed meanwhile"])
+async def test_a_step_that_asks_something_else_under_its_key_asks_anew(world: World, closed: bool) -> None:
+    await world.register()
+    id = await world.running()
+    await world.report(id, [OpenWait("ask", "f", data=raw({"pay": 10}))])
+    shown = await find(world, id)
+    assert not (await world.report(id, [OpenWait("ask", "f", data=raw({"pay": 10}))])).rows
+    assert (await find(world, id)).id == shown.id, "the same again"
+    if closed:
+        await world.report(id, [CloseWait("ask")])
+    await world.wait_for(id, OpenWait("ask", "g", data=raw({"pay": 1_000_000})))
+    found = await find(world, id)
+    assert (found.id != shown.id, json.decode(found.data)) == (True, {"pay": 1_000_000})
+    with pytest.raises(Conflict, match="asks something else by now"):
+        await world.resume(id, "ask", "yes", shown.id)
+    with pytest.raises(Conflict, match="asks something else"):
+        await answer(world, id, "yes", question_id=shown.id)
+    with pytest.raises(Conflict, match="with its `question`"):
+        await world.resume(id, "ask", "yes")
+    assert await listed(world) == [id]
+    await world.resume(id, "ask", "no", found.id)
+    assert await world.outcomes(id, Kind.RESUME) == ["no"]
+    await world.check()
+
+
+async def test_what_nobody_asks_is_not_answered_by_its_name(world: World) -> None:
+    await world.register()
+    id = await world.running()
+    with pytest.raises(Conflict, match="asks nothing under 'ask', yet"):
+        await world.resume(id, "ask", "yes", f"{id}.1")
+    with pytest.raises(Conflict, match="asks nothing under 'ask', yet"):
+        await answer(world, id, "yes")
+    await world.finish(id)
+    with pytest.raises(Conflict, match="is completed, and asked nothing under 'ask'"):
+        await answer(world, id, "yes")
 
 
 # --- push workers ----------------------------------------------------------------------------------------------------
@@ -201,6 +300,8 @@ async def test_who_asks_something_else_under_a_key_asks_anew(pushes: PushWorld, 
     await pushes.ask(id, "ask", {"pay": 1_000_000})
     with pytest.raises(Conflict, match="asks something else"):
         await answer(world, id, "yes", question_id=shown.id)
+    with pytest.raises(Conflict, match=ONE_QUESTION):
+        await answer(world, id, "yes")
     found = await find(world, id)
     assert json.decode(found.data) == {"pay": 1_000_000}
     await answer(world, id, "no", question_id=found.id)
@@ -222,6 +323,8 @@ async def test_an_answer_is_for_one_of_those_who_ask_under_a_key(pushes: PushWor
     small, large = await find(world, first), await find(world, second)
     assert (await find(world, root)).id == small.id, "the first that is open"
     assert (await find(world, root, question_id=large.id)).id == large.id
+    with pytest.raises(Conflict, match=ONE_QUESTION):
+        await answer(world, root, "yes")
     await answer(world, root, "yes", question_id=large.id)
     assert await answer(world, root, "yes", question_id=large.id) == (await find(world, second)).approval
     if not waiting:
@@ -290,16 +393,32 @@ async def test_who_does_not_say_that_it_asks_asks_when_it_waits(pushes: PushWorl
     assert said is not None and said.answered_by == f"event {number} of topic 'workflow/wf/{third}'"
 
 
-async def test_an_answer_that_came_before_its_question_is_delivered_with_it(pushes: PushWorld, worker: str) -> None:
+async def test_a_question_that_shows_nothing_takes_an_early_answer(pushes: PushWorld, worker: str) -> None:
     world = pushes.world
     id = await pushes.running(worker)
     await world.resume(id, "ask", "early")
     topic = await pushes.ask(id, "ask")
     assert (await pushes.outputs(id, "ask"))["data"] == "early"
-    with pytest.raises(Conflict, match="answered before"):
+    with pytest.raises(Conflict, match="answered by 'a program'"):
         await answer(world, id, "late")
     await pushes.wait(id, "ask", "suspend", topic=topic)
     assert await world.phase(id) is Phase.QUEUED
+
+
+async def test_an_answer_between_a_question_that_names_nobody_and_its_wait_counts(
+    pushes: PushWorld, worker: str
+) -> None:
+    world = pushes.world
+    id = await pushes.running(worker)
+    topic = f"workflow/wf/{id}"
+    await pushes.publish(topic, "suspend_ask", {"n": 1}, asked_by=world.new_id())
+    world.advance(0.01)
+    await world.resume(id, "ask", "at once")
+    await pushes.wait(id, "ask", "suspend", topic=topic)
+    assert (await pushes.outputs(id, "ask"))["data"] == "at once"
+    found = await find(world, id)
+    assert (found.early, json.decode(found.data)) == (None, {"n": 1})
+    assert found.approval is not None and found.approval.answered_by == "a program"
 
 
 async def test_only_an_open_execution_of_the_run_asks(pushes: PushWorld, worker: str) -> None:

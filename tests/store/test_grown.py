@@ -122,7 +122,7 @@ ANSWERS_NOTHING: Final = {
     "adopt_any_early": "nothing waits for a first deployment",
     "take_back_step": "no step has failed",
     "timer_fired": "no timer has",
-    "take_over_early": "nobody answered early",
+    "ask_anew": "nothing is asked anew",
     "read_answer": "nobody answered",
     "reopen_wait": "none is closed",
     "deliver_and_claim": "nothing is parked",
@@ -155,7 +155,7 @@ ANSWERS_NOTHING: Final = {
     "questions_of": "nothing was asked",
     "asked_on_topic": "nothing was asked",
     "question_below": "only what is open is asked there",
-    "read_approval": "nobody answered",
+    "read_approvals": "nobody answered",
     "release_turn": "nothing waits for its turn",
 }
 
@@ -298,7 +298,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"id": old}
     for query in ("read_wait", "meet_wait", "close_wait", "close_waits", "open_waits", "list_waits", "count_early"):
         found[query] = {"execution_id": ids["waiting_for_event"], "key": "wait-1", "event_seq": 1}
-    for query in ("take_over_early", "reopen_wait", "taken_events", "read_answer"):
+    for query in ("ask_anew", "reopen_wait", "taken_events", "read_answer"):
         found[query] = {"execution_id": ids["waiting_for_event"], "key": "wait-1"}
     for query in ("insert_journal", "insert_log", "insert_wait", "last_log", "read_journal", "journal_sizes"):
         found[query] = {"execution_id": done, "key": "another", "state": "open"}
@@ -350,7 +350,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"execution_id": name_of(54), "webhook_id": "", "tries": 0, "status": 200, "answer": "ok"}
         found[query] |= {"state": "delivered", "next_at_us": None}
     found["postpone_delivery"] |= {"next_at_us": NOW_US}
-    for query in ("question_of", "read_approval", "insert_approval", "note_approval"):
+    for query in ("question_of", "read_approvals", "note_approval"):
         found[query] = {"execution_id": ids["waiting_for_answer"], "key": "wait-1"}
     for query in ("lock_budget", "read_budget", "reserve_budget", "pause_budget", "settle_budget", "raise_budget"):
         found[query] = {"id": has_children}
@@ -406,7 +406,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "last_wait_of_key": {"execution_id": done, "key": "step-1"},
         "batch_waited_for": {"execution_id": ids["waiting_for_event"], "key": "wait-1", "batch_id": "batch"},
         "open_typed_wait": {"execution_id": ids["waiting_for_event"], "key": "wait-1"},
-        "ask_question": {"execution_id": ids["running"], "key": "ask"},
+        "ask_question": {"execution_id": ids["running"], "key": "ask", "must_name": 0},
         "lock_asking": {"id": ids["running"]},
         "alone_in_run": {"id": ids["running"]},
         "insert_push_worker": {"id": "another", "url": "https://another.example", "check_at_us": 1},

@@ -21,6 +21,7 @@ from tests.store.world import (
 
 from perdure.store.interface import News, Ready
 from perdure.store.verbs import waits
+from perdure.wire.approvals import Became
 from perdure.wire.errors import Conflict, NotFound
 from perdure.wire.records import Kind
 from perdure.wire.requests import Answer, CloseWait, Complete, End, ItemReply, StartChild, StartItem, Suspend
@@ -95,11 +96,11 @@ async def test_whatever_comes_first_nothing_is_missed(world: World, what: str, o
 async def test_the_first_answer_stands(world: World) -> None:
     id = await world.running()
     await world.resume(id, "early", 1)
-    with pytest.raises(Conflict, match="answered before"):
+    with pytest.raises(Conflict, match=r"answered by 'a program' at 2025-.*; the first answer stands"):
         await world.resume(id, "early", 2)
     await world.report(id, [answer_wait("early"), answer_wait("k")])
     await world.resume(id, "k", 1)
-    with pytest.raises(Conflict, match="answered before"):
+    with pytest.raises(Conflict, match="answered by 'a program'"):
         await world.resume(id, "k", 2)
     assert await world.outcomes(id, Kind.RESUME) == [1, 1]
 
@@ -107,21 +108,24 @@ async def test_the_first_answer_stands(world: World) -> None:
 async def test_the_same_answer_again_changes_nothing_and_is_no_conflict(world: World) -> None:
     """The reply to the first may have been lost; meanwhile the code may ask, go on, or end."""
     id = await world.running()
-    await world.resume(id, "early", {"yes": True})
-    await world.resume(id, "early", {"yes": True})
+    assert (await world.resume(id, "early", {"yes": True})).became is Became.EARLY
+    assert (await world.resume(id, "early", {"yes": True})).became is Became.EARLY
     await world.report(id, [answer_wait("early"), answer_wait("k")])
     await world.resume(id, "early", {"yes": True})
-    await world.resume(id, "k", [1])
+    first = await world.resume(id, "k", [1])
+    assert first.became is Became.ANSWERED and first.approval is not None
     before = await world.journal(id)
-    await world.resume(id, "k", [1])
+    assert await world.resume(id, "k", [1]) == first
     assert await world.journal(id) == before
     assert await world.outcomes(id, Kind.RESUME) == [{"yes": True}, [1]]
     await world.resume(id, "unasked", 1)
     await world.finish(id)
     for key, data in (("early", {"yes": True}), ("k", [1]), ("unasked", 1)):
         await world.resume(id, key, data)
-        with pytest.raises(Conflict, match="completed already"):
+        with pytest.raises(Conflict, match=r"completed already.* was answered by 'a program' at"):
             await world.resume(id, key, "another")
+    with pytest.raises(Conflict, match=r"completed already and takes no answers. No step has asked for it"):
+        await world.resume(id, "never asked", 1)
 
 
 async def test_early_answers_are_bounded_by_execution(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +149,7 @@ async def test_an_answer_is_not_taken_for_an_event_that_says_the_same(world: Wor
     id = await world.running()
     await world.report(id, [event_wait("e", "topic")])
     await world.publish("topic", 1)
-    with pytest.raises(Conflict):
+    with pytest.raises(Conflict, match="waited for an event, and goes on"):
         await world.resume(id, "e", 1)
 
 
@@ -181,6 +185,8 @@ async def test_an_answer_from_another_execution_is_recorded_on_both_sides(world:
     assert reply.rows[0].ok
     assert await world.phase(one) is Phase.QUEUED
     assert await world.outcomes(one, Kind.RESUME) == ["hello"]
+    with pytest.raises(Conflict, match=f"answered by 'execution {other}'"):
+        await world.resume(one, "k", "from outside")
     assert await world.kinds(other) == ["claimed", "sent"]
     reply = await world.report(other, [Answer("b", None, one, "k", raw("again"))])
     assert not reply.rows[0].ok

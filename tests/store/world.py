@@ -15,6 +15,7 @@ from perdure.store.interface import Hint, Store, query, verb
 from perdure.store.verbs import access, claims, events, hands, looks, moves, reports, starts, waits
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
+from perdure.wire.approvals import Resumed
 from perdure.wire.records import Event, Execution, Kind, Problem, Row
 from perdure.wire.requests import (
     Block,
@@ -133,9 +134,17 @@ class World:
         found, _ = await self.store.read(events.read_events(project_id=PROJECT, topic=topic, after=after, limit=500))
         return found
 
-    async def resume(self, id: str, key: str, data: object = "yes") -> None:
-        await self.store.write(
-            waits.resume(project_id=PROJECT, execution_id=id, step_key=key, data=raw(data), now_us=self.now_us)
+    async def resume(self, id: str, key: str, data: object = "yes", question_id: str | None = None) -> Resumed:
+        return await self.store.write(
+            waits.resume(
+                project_id=PROJECT,
+                execution_id=id,
+                step_key=key,
+                data=raw(data),
+                now_us=self.now_us,
+                answered_by="a program",
+                question_id=question_id,
+            )
         )
 
     # --- the clock's work --------------------------------------------------------------------------------------------

@@ -234,7 +234,8 @@ class Waiter(ExternalEventWaiter):
             return answered
         seconds = None if timeout is None else timeout.total_seconds()
         try:
-            answer = await run.ask(key, {"event": name, "token": token}, seconds)
+            # It shows nothing: whoever has the token may answer before this line.
+            answer = await run.ask(key, None, seconds)
         except TimeoutError:
             raise ExternalEventError(f"No answer came within {timeout}.") from None
         return cast(JsonValue, answer)  # JSON, whoever answered

@@ -7,6 +7,8 @@ from urllib.parse import quote, urlencode
 import typer
 
 from perdure.cli.common import JsonFlag, Refused, UrlOption, ask, command, console, emit, parse_json, say, with_client
+from perdure.cli.send import QuestionOption
+from perdure.cli.waits import about
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
@@ -47,7 +49,7 @@ def approvals(
     for name in ("ID", "STEP", "WORKFLOW", "ASKED", "UNTIL", "ASKS"):
         table.add_column(name, no_wrap=name in ("ID", "ASKED", "UNTIL"), overflow="fold")
     for one in found:
-        shown = json.dumps(one["data"], ensure_ascii=False)
+        shown = asked_words(one["data"])
         table.add_row(
             one["execution_id"],
             Text(one["step_key"]),
@@ -57,6 +59,20 @@ def approvals(
             Text(plain(shown if len(shown) <= 80 else shown[:79] + "…")),
         )
     console().print(table)
+
+
+def asked_words(data: Any) -> str:
+    """What a question asks, in words where it has a form.
+
+    >>> asked_words({"arguments": {"euros": 3}, "_form": {"title": "Allow charge?"}, "_source": "agent"})
+    'Allow charge? arguments: {"euros": 3}'
+    >>> asked_words({"amount": 120})
+    '{"amount": 120}'
+    """
+    form = data.get("_form") if isinstance(data, dict) else None
+    if not isinstance(form, dict):
+        return json.dumps(data, ensure_ascii=False)
+    return " ".join([str(form.get("title") or "An answer is wanted:"), *about(data, form)])
 
 
 def approve(
@@ -69,6 +85,7 @@ def approve(
         typer.Option("--data", "-d", help="The answer itself: JSON, @FILE, or -. With --approve: more fields."),
     ] = None,
     feedback: Annotated[str | None, typer.Option("--feedback", help="A word to go with it.")] = None,
+    question: QuestionOption = None,
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -78,12 +95,11 @@ def approve(
     if yes and no:
         raise Refused("Say --approve or --reject, not both.")
     answer = _answer(yes if yes or no else None, data, feedback)
+    body = msgspec.json.encode({"data": msgspec.Raw(answer), "question": question})
     path = f"/api/v1/approvals/{quote(id, safe='')}/{quote(step, safe='')}"
 
     async def work(client: "Client") -> dict[str, Any]:
-        said: dict[str, Any] = msgspec.json.decode(
-            await ask(client, "POST", f"{path}/submit", b'{"data":' + answer + b"}")
-        )
+        said: dict[str, Any] = msgspec.json.decode(await ask(client, "POST", f"{path}/submit", body))
         return said
 
     said = with_client(url, work)

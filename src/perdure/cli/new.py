@@ -117,7 +117,10 @@ from perdure.testing import crash_everywhere
 
 
 async def allow(client: Any, handle: Any) -> None:
-    await handle.resume("approve_refund_pyd_ai_tool_call_id__refund", {"approved": True})
+    async for item in handle.stream():
+        if item.kind == "question":
+            await handle.resume(item.data["step_key"], {"approved": True})
+            return
 
 
 def test_support_survives_a_crash_at_every_commit() -> None:

@@ -1,14 +1,19 @@
 """Telling running executions something: resume answers a step, publish appends an event."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import typer
 
-from perdure.cli.common import JsonFlag, UrlOption, command, emit, note, parse_json, say, with_client
+from perdure.cli.common import JsonFlag, UrlOption, ask, command, emit, note, parse_json, say, with_client
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
 
+QuestionOption = Annotated[
+    str | None,
+    typer.Option("--question", help="The question that is answered, as `perdure approvals --json` names it."),
+]
 DataOption = Annotated[str, typer.Option("--data", "-d", help="JSON, @FILE, or - for the standard input.")]
 
 
@@ -22,29 +27,35 @@ def resume(
     id: Annotated[str, typer.Argument(metavar="ID", help="The execution.")],
     key: Annotated[str, typer.Argument(metavar="KEY", help="The suspended step, as `perdure show ID` names it.")],
     data: DataOption = "null",
+    question: QuestionOption = None,
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Answer a suspended step, now or before it asks. The first answer stands; the same one again changes nothing."""
-    from msgspec import Raw
+    """Answer a suspended step. The first answer stands; the same one again changes nothing."""
+    import msgspec
 
+    from perdure.cli.render import local
     from perdure.cli.waits import waits_of
 
-    answer = Raw(parse_json(data, "--data"))
+    body = msgspec.json.encode({"data": msgspec.Raw(parse_json(data, "--data")), "question": question})
 
-    async def work(client: "Client") -> bool:
-        asked = any(wait["key"] == key and not wait["topic"] for wait in (await waits_of(client, id))["waits"])
-        await client._transport.resume(id, key, answer)
-        return asked
+    async def work(client: "Client") -> tuple[bool, dict[str, Any]]:
+        waits = (await waits_of(client, id))["waits"]
+        asked = any(wait["key"] == key and (not wait["topic"] or wait["data"] is not None) for wait in waits)
+        path = f"/api/v1/executions/{quote(id, safe='')}/resume/{quote(key, safe='')}"
+        return asked, msgspec.json.decode(await ask(client, "POST", path, body))
 
-    asked = with_client(url, work)
+    asked, said = with_client(url, work)
+    by = "" if said.get("answered_by") is None else f": {said['answered_by']} gave it at {local(said['answered_at'])}"
     if as_json:
-        emit({"execution_id": id, "step_key": key, "asked": asked})
+        emit({**said, "asked": asked})
+    elif said.get("state") == "early":
+        say(f"{id} keeps the answer to {key!r}.")
+        note("No step has asked for it yet. A step that shows nothing will take it; one that asks a question will not.")
     elif asked:
         say(f"{id} goes on with the answer to {key!r}.")
     else:
-        say(f"{id} has the answer to {key!r}.")
-        note("No step asks for it at the moment; unless it was answered before, the answer waits until one does.")
+        say(f"{id} has this answer to {key!r} already{by}.")
 
 
 def publish(

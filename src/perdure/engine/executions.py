@@ -14,6 +14,7 @@ from perdure.engine.addresses import target
 from perdure.store.verbs import looks, moves, starts, waits
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
+from perdure.wire.approvals import Resumed
 from perdure.wire.codec import KEY_BYTES_MAX, check_json, check_name, check_text
 from perdure.wire.errors import BadRequest, BadValue, NotFound, PerdureError, Unavailable
 from perdure.wire.limits import REPLY_BYTES_MAX
@@ -229,12 +230,20 @@ class Executions:
         await self._engine.store.write(looks.delete(project_id=project_id, execution_id=checked_id(execution_id)))
 
     async def resume(
-        self, project_id: str, execution_id: str, step_key: str, data: Raw, *, answered_by: str | None = None
-    ) -> None:
-        """Answer a suspended step, now or before it asks. Raises Conflict when another answer stands already."""
+        self,
+        project_id: str,
+        execution_id: str,
+        step_key: str,
+        data: Raw,
+        *,
+        answered_by: str,
+        question_id: str | None = None,
+    ) -> Resumed:
+        """Answer a suspended step, now or before it asks; with `question_id` only that very question. Raises Conflict
+        when another answer stands already."""
         check_name(step_key, where="step_key", max_bytes=KEY_BYTES_MAX)
         check_json(bytes(data), where="data")
-        await self._engine.store.write(
+        return await self._engine.store.write(
             waits.resume(
                 project_id=project_id,
                 execution_id=checked_id(execution_id),
@@ -242,6 +251,7 @@ class Executions:
                 data=data,
                 now_us=self._engine.clock.now_us(),
                 answered_by=answered_by,
+                question_id=question_id,
             )
         )
 

@@ -23,6 +23,7 @@ from perdure.sdk.schedules import Schedules
 from perdure.sdk.streams import StreamItem, follow
 from perdure.sdk.transport import REFUSALS
 from perdure.sdk.workflow import Workflow, named, payload_of
+from perdure.wire.approvals import Became
 from perdure.wire.budgets import BudgetChange, OnExceed, usd_micros
 from perdure.wire.codec import NAME_BYTES_MAX, check_text
 from perdure.wire.errors import BadValue, PerdureError, Unavailable, from_code
@@ -147,9 +148,9 @@ class Handle(Generic[R]):
         """Cancel it and everything below it."""
         return await self._client.cancel(self.id)
 
-    async def resume(self, key: str, data: object = None) -> None:
-        """Answer its suspended step `key`."""
-        await self._client.resume(self.id, key, data)
+    async def resume(self, key: str, data: object = None, *, question: str | None = None) -> Became:
+        """Answer its suspended step `key`, as `Client.resume`."""
+        return await self._client.resume(self.id, key, data, question=question)
 
     def __repr__(self) -> str:
         return f"<Handle {self.id}>"
@@ -351,9 +352,14 @@ class Client:
         """Delete a final execution and its descendants."""
         await self._transport.delete(execution_id)
 
-    async def resume(self, execution_id: str, key: str, data: object = None) -> None:
-        """Answer a suspended step, now or before it asks. Raises `Conflict` when another answer stands already."""
-        await self._transport.resume(execution_id, key, Raw(encode(data, where="data")))
+    async def resume(self, execution_id: str, key: str, data: object = None, *, question: str | None = None) -> Became:
+        """Answer a suspended step. Raises `Conflict` when another answer stands already.
+
+        Gives `"answered"`, or `"early"` if no step asks under the key yet: a step that shows nothing
+        (`ctx.suspend(key)`) will take the answer, and a question that is asked later will not. `question` names what is
+        answered, as `GET /api/v1/approvals` shows it; if the step asks something else by now, that raises `Conflict`.
+        """
+        return await self._transport.resume(execution_id, key, Raw(encode(data, where="data")), question)
 
     async def publish(
         self, topic: str, data: object, *, event_type: str | None = None, dedup_key: str | None = None

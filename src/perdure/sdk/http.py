@@ -32,6 +32,7 @@ from perdure.sdk import answers, sse
 from perdure.sdk.connection import Lost, Response, Server
 from perdure.sdk.results import Results
 from perdure.sdk.transport import REFUSALS
+from perdure.wire.approvals import Became
 from perdure.wire.budgets import BudgetChange, ReserveReply, ReserveRequest, SettleRequest
 from perdure.wire.errors import (
     BadRequest,
@@ -54,6 +55,7 @@ from perdure.wire.public import (
     PublishEventRequest,
     PublishEventResponse,
     ResumeRequest,
+    ResumeResponse,
     StepsResponse,
     SubmitWorkflowResponse,
     rfc3339,
@@ -404,10 +406,11 @@ class HttpTransport:
             if not tries.unsure:
                 raise
 
-    async def resume(self, execution_id: str, step_key: str, data: Raw) -> None:
+    async def resume(self, execution_id: str, step_key: str, data: Raw, question: str | None = None) -> Became:
         # The server answers the same bytes like the first time. A refusal means that another answer stands.
-        body = _encode(ResumeRequest(data))
-        await self.request("POST", f"{_path(execution_id)}/resume/{quote(step_key, safe='')}", body)
+        body = _encode(ResumeRequest(data, question))
+        answer = await self.request("POST", f"{_path(execution_id)}/resume/{quote(step_key, safe='')}", body)
+        return Became(answers.read(_RESUMED, answer).state)
 
     async def publish(self, topic: str, events: Sequence[EventItem]) -> Sequence[int]:
         data = [EventData(event.data, event.event_type, dedup_key=event.dedup_key) for event in events]
@@ -579,6 +582,7 @@ _SCHEDULES: Final = msgspec.json.Decoder(SchedulesResponse)
 _NEXT_RUNS: Final = msgspec.json.Decoder(NextRunsResponse)
 _FIRES: Final = msgspec.json.Decoder(FiresResponse)
 _SUBMITTED: Final = msgspec.json.Decoder(SubmitWorkflowResponse)
+_RESUMED: Final = msgspec.json.Decoder(ResumeResponse)
 _ERASED: Final = msgspec.json.Decoder(EraseResponse)
 _TRANSCRIPT: Final = msgspec.json.Decoder(TranscriptResponse)
 _APPENDED: Final = msgspec.json.Decoder(AppendMessagesResponse)

@@ -22,6 +22,7 @@ from perdure.sdk.http import HttpTransport
 from perdure.sdk.schedules import SyncSchedules
 from perdure.sdk.streams import StreamItem
 from perdure.sdk.workflow import Workflow
+from perdure.wire.approvals import Became
 from perdure.wire.errors import Unavailable
 from perdure.wire.public_budgets import BudgetResponse
 from perdure.wire.records import Execution
@@ -69,9 +70,9 @@ class SyncHandle(Generic[R]):
         """Cancel it and everything below it."""
         return self._client.cancel(self.id)
 
-    def resume(self, key: str, data: object = None) -> None:
-        """Answer its suspended step `key`."""
-        self._client.resume(self.id, key, data)
+    def resume(self, key: str, data: object = None, *, question: str | None = None) -> Became:
+        """Answer its suspended step `key`, as `Client.resume`."""
+        return self._client.resume(self.id, key, data, question=question)
 
     def __repr__(self) -> str:
         return f"<SyncHandle {self.id}>"
@@ -141,9 +142,9 @@ class SyncClient:
         """Cancel an execution and everything below it. Raises `NotCancellable` when it is final."""
         return self._call(self._client.cancel(execution_id))
 
-    def resume(self, execution_id: str, key: str, data: object = None) -> None:
-        """Answer a suspended step, now or before it asks. Raises `Conflict` when it was answered before."""
-        self._call(self._client.resume(execution_id, key, data))
+    def resume(self, execution_id: str, key: str, data: object = None, *, question: str | None = None) -> Became:
+        """Answer a suspended step, as `Client.resume`. Raises `Conflict` when another answer stands already."""
+        return self._call(self._client.resume(execution_id, key, data, question=question))
 
     def publish(self, topic: str, data: object, *, event_type: str | None = None, dedup_key: str | None = None) -> int:
         """Publish an event; answers its number in the topic."""

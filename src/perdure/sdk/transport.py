@@ -6,6 +6,7 @@ from typing import Final, Protocol
 
 from msgspec import Raw
 
+from perdure.wire.approvals import Became
 from perdure.wire.budgets import BudgetChange, ReserveReply, ReserveRequest, SettleRequest
 from perdure.wire.errors import BadRequest, BadValue, TooLarge
 from perdure.wire.public_budgets import BudgetResponse
@@ -74,7 +75,7 @@ class Transport(Protocol):
 
     async def delete(self, execution_id: str) -> None: ...
 
-    async def resume(self, execution_id: str, step_key: str, data: Raw) -> None: ...
+    async def resume(self, execution_id: str, step_key: str, data: Raw, question: str | None = None) -> Became: ...
 
     async def publish(self, topic: str, events: Sequence[EventItem]) -> Sequence[int]: ...
 

@@ -33,6 +33,15 @@ class How(StrEnum):
     """By whoever had the signed link."""
 
 
+class Became(StrEnum):
+    """What became of an answer."""
+
+    ANSWERED = "answered"
+    """It stands, and the step goes on with it."""
+    EARLY = "early"
+    """No step has asked yet. A step that shows nothing takes it; to a question that comes later it is no answer."""
+
+
 class Approval(Struct, frozen=True):
     """Who answered what, and when."""
 
@@ -40,6 +49,14 @@ class Approval(Struct, frozen=True):
     answered_by: str
     how: How
     data: Raw
+
+
+class Resumed(Struct, frozen=True):
+    """What became of an answer, and the one that stands."""
+
+    became: Became
+    approval: Approval | None
+    """None: nobody has noted who gave it."""
 
 
 class Question(Struct, frozen=True):
@@ -62,3 +79,7 @@ class Question(Struct, frozen=True):
     topic: str | None = None
     """Where the answer is published, if the one who asks looks for it there."""
     approval: Approval | None = None
+    early: Approval | None = None
+    """One that came before the question, and does not count."""
+    must_name: bool = False
+    """Whether an answer has to name the question, since it could be meant for another one."""

@@ -329,13 +329,20 @@ class ResumeRequest(Request, frozen=True):
     """The answer to a suspended step."""
 
     data: Raw = NULL
+    question: str | None = None
+    """The question that is answered, as it was shown; null: whatever the step asks."""
 
 
 class ResumeResponse(Struct, frozen=True):
-    """The answer is recorded; the execution goes on with it."""
+    """The answer that stands."""
 
     execution_id: Uuid
     step_key: str
+    state: str = "answered"
+    """`answered`: the step goes on with it. `early`: no step has asked yet. A step that shows nothing will take the
+    answer; a question that is asked later will not."""
+    answered_by: str | None = None
+    answered_at: Time | None = None
 
 
 class EraseRequest(Request, frozen=True):

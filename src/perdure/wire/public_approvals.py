@@ -2,18 +2,27 @@
 
 from msgspec import Raw, Struct
 
-from perdure.wire.approvals import Question, QuestionState
-from perdure.wire.public import Int32, Time, Uuid, rfc3339
+from perdure.wire.approvals import Question, QuestionState, Resumed
+from perdure.wire.public import Int32, ResumeResponse, Time, Uuid, rfc3339
 from perdure.wire.records import MaybeRaw
 from perdure.wire.status import STATUS, Phase
 
 
+class EarlyAnswer(Struct, frozen=True):
+    """An answer that came before the question, and does not count."""
+
+    answer: Raw
+    answered_by: str
+    answered_at: Time
+
+
 class ApprovalResponse(Struct, frozen=True):
-    """What an execution asks under a key, and what became of it. `status` is the execution's."""
+    """What an execution asks under a key, and what became of it."""
 
     execution_id: Uuid
     step_key: str
     status: str
+    """`waiting` while the question is open, whatever the execution does meanwhile; otherwise the execution's."""
     data: MaybeRaw = None
     """What is asked, while it is open; null otherwise."""
     question: str | None = None
@@ -30,6 +39,9 @@ class ApprovalResponse(Struct, frozen=True):
     answered_at: Time | None = None
     answered_how: str | None = None
     """`api`, `page` or `link`."""
+    asked: MaybeRaw = None
+    """What is or was asked, also once it is answered."""
+    early: EarlyAnswer | None = None
 
 
 class SubmitApprovalRequest(Struct, frozen=True):
@@ -37,7 +49,7 @@ class SubmitApprovalRequest(Struct, frozen=True):
 
     data: Raw
     question: str | None = None
-    """The question that is answered, as it was shown; null: whatever is asked at the moment."""
+    """The question that is answered, as it was shown. May be left out while there is only one that could be meant."""
 
 
 class SubmitApprovalResponse(Struct, frozen=True):
@@ -93,11 +105,13 @@ def approval_response(execution_id: str, step_key: str, phase: Phase, question: 
     if question is None:
         return ApprovalResponse(execution_id, step_key, status)
     said = question.approval
+    early = question.early
+    is_open = question.state is QuestionState.OPEN
     return ApprovalResponse(
         execution_id,
         step_key,
-        status,
-        question.data if question.state is QuestionState.OPEN else None,
+        "waiting" if is_open else status,
+        question.data if is_open else None,
         question.id,
         question.state.value,
         question.execution_id,
@@ -107,6 +121,8 @@ def approval_response(execution_id: str, step_key: str, phase: Phase, question: 
         None if said is None else said.answered_by,
         None if said is None else rfc3339(said.answered_at_us),
         None if said is None else said.how.value,
+        question.data,
+        None if early is None else EarlyAnswer(early.data, early.answered_by, rfc3339(early.answered_at_us)),
     )
 
 
@@ -121,4 +137,16 @@ def open_approval(question: Question) -> OpenApproval:
         question.data,
         rfc3339(question.asked_at_us),
         None if question.expires_at_us is None else rfc3339(question.expires_at_us),
+    )
+
+
+def resume_response(execution_id: str, step_key: str, resumed: Resumed) -> ResumeResponse:
+    """What became of an answer by a step's key."""
+    said = resumed.approval
+    return ResumeResponse(
+        execution_id,
+        step_key,
+        resumed.became.value,
+        None if said is None else said.answered_by,
+        None if said is None else rfc3339(said.answered_at_us),
     )

@@ -124,6 +124,6 @@ async def _caller(run: Run, worker: _Worker, there: Engine, times: int) -> None:
         if event:
             await there.events.publish(worker.project_id, id, [EventItem(raw(n))])
         else:
-            await there.executions.resume(worker.project_id, id, "k", raw(n))
+            await there.executions.resume(worker.project_id, id, "k", raw(n), answered_by="the test")
         worker.sent[id] = time.perf_counter()
         await worker.back[id].wait()

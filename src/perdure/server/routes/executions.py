@@ -44,6 +44,7 @@ from perdure.wire.public import (
     rfc3339,
     step_response,
 )
+from perdure.wire.public_approvals import resume_response
 from perdure.wire.records import Problem
 from perdure.wire.requests import (
     ListFilters,
@@ -469,14 +470,17 @@ async def cancel_execution(call: Call, execution_id: str) -> CancelExecutionResp
 
 @routes.post("/api/v1/executions/{execution_id}/resume/{step_key}", body_bytes_max=VALUES)
 async def resume_execution(call: Call, execution_id: str, step_key: str, body: ResumeRequest) -> ResumeResponse:
-    """Answer a suspended step, now or before it asks.
+    """Answer a suspended step.
 
     The first answer stands. The same one again is answered like the first time, whenever it comes; another one is 409.
+    Before a step asks, its answer is kept, and taken only if the step shows nothing.
     """
     assert call.principal is not None
     who = await name_of(call, call.principal)
-    await call.engine.executions.resume(call.project_id, execution_id, step_key, body.data, answered_by=who)
-    return ResumeResponse(checked_id(execution_id), step_key)
+    resumed = await call.engine.executions.resume(
+        call.project_id, execution_id, step_key, body.data, answered_by=who, question_id=body.question
+    )
+    return resume_response(checked_id(execution_id), step_key, resumed)
 
 
 @routes.delete("/api/v1/executions/{execution_id}")

@@ -22,6 +22,8 @@ class WaitResponse(Struct, frozen=True):
     match: MaybeRaw = None
     data: MaybeRaw = None
     """What a suspended step shows to whoever answers it."""
+    expires_at: Time | None = None
+    """From then on no answer is taken."""
 
 
 class QueuedBehindResponse(Struct, frozen=True):
@@ -55,7 +57,12 @@ async def get_waits(call: Call, execution_id: str) -> WaitsResponse:
     if execution.phase is Phase.QUEUED:
         behind = await call.engine.store.read(queued_behind(**found))
     return WaitsResponse(
-        [WaitResponse(key, rfc3339(at_us), topic, _raw(match), _raw(data)) for key, topic, match, data, at_us in rows],
+        [
+            WaitResponse(
+                key, rfc3339(at_us), topic, _raw(match), _raw(data), None if until_us is None else rfc3339(until_us)
+            )
+            for key, topic, match, data, at_us, until_us in rows
+        ],
         None if behind is None else QueuedBehindResponse(*behind),
     )
 

@@ -10,10 +10,12 @@ from typing import Any
 from msgspec import Raw
 
 from perdure.store.interface import Rows, query, verb
-from perdure.store.verbs.waits import answer_wait
+from perdure.store.verbs.asking import note_answer
+from perdure.store.verbs.waits import answer_wait, approval_from_row, question_name, said_by
 from perdure.wire.approvals import Approval, How, Question, QuestionState
 from perdure.wire.errors import Conflict, NotFound
-from perdure.wire.status import Phase
+from perdure.wire.records import Problem
+from perdure.wire.status import FINAL, Phase
 
 
 @verb
@@ -46,10 +48,10 @@ async def _find(
         waits = await query("question_below", project_id=project_id, id=execution_id, key=step_key)
     if not waits:
         return phase, None
-    asking, state, topic, data, asked_at_us, expires_at_us = waits[0]
-    said = await query("read_approval", execution_id=asking, key=step_key)
+    asking, state, topic, data, asked_at_us, expires_at_us, must_name = waits[0]
+    said = [approval_from_row(row) for row in await query("read_approvals", execution_id=asking, key=step_key)]
     return phase, Question(
-        f"{asking}.{asked_at_us}",
+        question_name(asking, asked_at_us),
         asking,
         root_id or execution_id,
         workflow_id,
@@ -60,7 +62,9 @@ async def _find(
         asked_at_us,
         expires_at_us,
         topic,
-        Approval(said[0][0], said[0][1], How(said[0][2]), Raw(said[0][3])) if said else None,
+        next((one for one in said if one.answered_at_us >= asked_at_us), None),
+        next((one for one in said if one.answered_at_us < asked_at_us), None),
+        bool(must_name) or (len(waits) > 1 and waits[1][1] == "open"),
     )
 
 
@@ -89,14 +93,18 @@ async def answer_question(
 
     The first answer stands; the same one again, of the same person, is told so. Raises NotFound, Conflict.
     """
-    _, found = await _find(project_id, execution_id, step_key, question_id, now_us)
+    phase, found = await _find(project_id, execution_id, step_key, question_id, now_us)
+    several = False
     if found is not None:
         if found.topic is not None:  # topics are locked before executions
             await query("lock_topic", project_id=project_id, topic=found.topic)
         await query("lock_state", project_id=project_id, id=found.execution_id)
+        several = found.must_name
         _, found = await _find(project_id, execution_id, step_key, found.id, now_us)  # as it stays until this has ended
     if found is None:
-        raise Conflict(f"Execution {execution_id!r} asks nothing under {step_key!r}.")
+        if phase in FINAL:
+            raise Conflict(f"Execution {execution_id!r} is {phase.value}, and asked nothing under {step_key!r}.")
+        raise Conflict(f"Execution {execution_id!r} asks nothing under {step_key!r}, yet.")
     if question_id is not None and question_id != found.id:
         raise Conflict(f"Step {step_key!r} of execution {execution_id!r} asks something else by now; look again.")
     again = _again(found, answered_by, data)
@@ -104,27 +112,16 @@ async def answer_question(
         return again
     if found.state is not QuestionState.OPEN:
         raise _late(found)
-    problem = await answer_wait(project_id, found.execution_id, step_key, data, now_us)
-    if problem is not None:
-        raise Conflict(problem.error)
-    await record(project_id, found.execution_id, step_key, data, answered_by, how, now_us)
-    return Approval(now_us, answered_by, how, data)
-
-
-async def record(
-    project_id: str, execution_id: str, step_key: str, data: Raw, answered_by: str, how: How, now_us: int
-) -> None:
-    """Keep who answered."""
-    await query(
-        "insert_approval",
-        execution_id=execution_id,
-        key=step_key,
-        project_id=project_id,
-        answered_by=answered_by,
-        how=how.value,
-        data=bytes(data),
-        now_us=now_us,
-    )
+    if question_id is None and (several or found.must_name):
+        raise Conflict(
+            f"Under {step_key!r} execution {execution_id!r} asked something else before, was answered before it asked, "
+            "or several of its run ask. Look at what is asked now, and send the answer with its `question`."
+        )
+    became = await answer_wait(project_id, found.execution_id, step_key, data, now_us, found.id)
+    if isinstance(became, Problem):
+        raise Conflict(became.error)
+    await note_answer(project_id, found.execution_id, step_key, data, answered_by, now_us, how)
+    return Approval(max(now_us, found.asked_at_us), answered_by, how, data)
 
 
 def _again(found: Question, answered_by: str, data: Raw) -> Approval | None:
@@ -139,10 +136,8 @@ def _late(found: Question) -> Conflict:
     what = f"Step {found.step_key!r} of execution {found.execution_id!r}"
     if found.state is QuestionState.EXPIRED:
         return Conflict(f"{what} waits no longer for an answer: its time is over.")
-    if found.approval is not None:
-        return Conflict(f"{what} was answered by {found.approval.answered_by!r} before; the first answer stands.")
     if found.state is QuestionState.ANSWERED:
-        return Conflict(f"{what} was answered before; the first answer stands.")
+        return Conflict(f"{what} was answered {said_by(found.approval)}; the first answer stands.")
     return Conflict(f"{what} no longer waits for an answer.")
 
 
@@ -154,7 +149,7 @@ async def list_questions(*, project_id: str, after: tuple[int, str, str], limit:
     )
     return [
         Question(
-            f"{execution_id}.{asked_at_us}",
+            question_name(execution_id, asked_at_us),
             execution_id,
             root_id,
             workflow_id,

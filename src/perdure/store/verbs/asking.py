@@ -11,12 +11,17 @@ from typing import Any
 
 from msgspec import Raw
 
-from perdure.store.interface import query
+from perdure.store.interface import Rows, query
 from perdure.store.verbs.rows import deliver
 from perdure.store.verbs.saved_steps import ENDS
 from perdure.wire.approvals import ANSWERED, ASKED, How
 from perdure.wire.records import Kind
 from perdure.wire.requests import EventItem
+
+
+def asks(data: bytes | None) -> bool:
+    """Whether a wait shows a question. If it does, it takes no answer that came before the question."""
+    return data is not None and data != b"null"
 
 
 async def alone_in(project_id: str, topic: str) -> str | None:
@@ -28,7 +33,8 @@ async def alone_in(project_id: str, topic: str) -> str | None:
 async def ask(project_id: str, execution_id: str, topic: str, seq: int, event: EventItem, now_us: int) -> None:
     """Open the wait for the answer to a question that was published, if it is one of an execution of the topic's run.
 
-    The same again, by the next attempt, changes nothing. With other data it is another question under the same key.
+    The same again, by the next attempt, changes nothing. With other data it is another question under the same key, and
+    an answer has to name it. So it has if an answer came before the question, which then does not count.
     """
     assert event.event_type is not None
     key = event.event_type.removeprefix(ASKED)
@@ -38,10 +44,12 @@ async def ask(project_id: str, execution_id: str, topic: str, seq: int, event: E
     if await outcome_there(execution_id, key):
         return
     known = await query("read_wait", execution_id=execution_id, key=key)
-    if known and known[0][0] == "open":
-        asked, event_type = known[0][4], known[0][6]
-        if event_type != answer_type or (asked is not None and bytes(asked) == bytes(event.data)):
-            return
+    asked = known[0][4] if known else None
+    same = asked is not None and bytes(asked) == bytes(event.data)
+    if known and known[0][0] == "open" and (same or known[0][6] != answer_type):
+        return
+    early = bool(known) and known[0][0] == "early"
+    taken = early and not asks(bytes(event.data))
     await query(
         "ask_question",
         execution_id=execution_id,
@@ -51,9 +59,16 @@ async def ask(project_id: str, execution_id: str, topic: str, seq: int, event: E
         after_seq=seq,
         event_type=answer_type,
         data=bytes(event.data),
-        now_us=now_us,
+        now_us=known[0][8] if taken else later(known, now_us),
+        must_name=int(asked is not None and not taken),
     )
-    await take_early(project_id, execution_id, key, topic, answer_type, known[0] if known else None, seq, now_us)
+    await take_early(project_id, execution_id, key, topic, answer_type, known[0] if taken else None, seq, now_us)
+
+
+def later(known: Rows, now_us: int) -> int:
+    """When a question is asked, after what there was under its key: its time is part of its id, and of all answers
+    older than it none is for it."""
+    return max(now_us, known[0][8] + 1) if known else now_us
 
 
 async def take_early(
@@ -88,7 +103,9 @@ async def outcome_there(execution_id: str, key: str) -> bool:
     return any(row[2] in ENDS for row in rows)
 
 
-async def note_answer(project_id: str, execution_id: str, key: str, data: Raw, answered_by: str, now_us: int) -> None:
+async def note_answer(
+    project_id: str, execution_id: str, key: str, data: Raw, answered_by: str, now_us: int, how: How = How.API
+) -> None:
     """Keep who gave the answer to a question, if that is not known yet."""
     await query(
         "note_approval",
@@ -96,7 +113,7 @@ async def note_answer(project_id: str, execution_id: str, key: str, data: Raw, a
         key=key,
         project_id=project_id,
         answered_by=answered_by,
-        how=How.API.value,
+        how=how.value,
         data=bytes(data),
         now_us=now_us,
     )

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from perdure.store.interface import Published, Rows, Tell, Written, query, query_many, verb
-from perdure.store.verbs.asking import alone_in, ask, note_answer
+from perdure.store.verbs.asking import alone_in, ask, asks, later, note_answer
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.rows import JournalRow, deliver, fitting, journal_row, page_of
 from perdure.wire.approvals import ASKED
@@ -196,28 +196,30 @@ async def open_wait(
     """Register a wait; when its event or answer is there already, resolve it in the same transaction.
 
     Answers with the outcome's row in that case. Opening a wait again (a later attempt of the same code) changes
-    nothing.
+    nothing, unless it shows something else: that is another question, and an answer has to name it.
     """
     topic = wait.topic
     if topic is not None:
         await query("lock_topic", project_id=project_id, topic=topic)
     known = await query("read_wait", execution_id=execution_id, key=wait.key)
-    if known and known[0][0] == "early" and topic is None:
+    data = None if wait.data is None else bytes(wait.data)
+    if known and known[0][0] == "early" and topic is None and not asks(data):
         await query("meet_wait", execution_id=execution_id, key=wait.key, event_seq=None, data=None)
         return await _met(project_id, execution_id, attempt, Kind.RESUME, wait, known[0][4], at_us)
-    if known and known[0][0] not in ("closed", "early"):
+    state = known[0][0] if known else None
+    changed = state in ("open", "closed") and _shows_another(known[0], topic, data)
+    if state == "met" or (state == "open" and not changed):
         return None
     match = None if wait.match is None else msgspec.json.encode(wait.match)
     after: int | None = None
     if topic is not None:
-        reopened = bool(known) and known[0][0] == "closed" and known[0][1] == topic
+        reopened = state == "closed" and known[0][1] == topic
         after = known[0][2] if reopened else await _start_of(project_id, execution_id, topic, wait)
-    data = None if wait.data is None else bytes(wait.data)
-    if known and known[0][0] == "closed":
+    if state == "closed" and not changed:
         await query("reopen_wait", execution_id=execution_id, key=wait.key, expires_at_us=wait.expires_at_us)
     elif known:
         await query(
-            "take_over_early",
+            "ask_anew",
             execution_id=execution_id,
             key=wait.key,
             topic=topic,
@@ -226,7 +228,7 @@ async def open_wait(
             after_seq=after,
             data=data,
             expires_at_us=wait.expires_at_us,
-            now_us=now_us,
+            now_us=later(known, now_us),
         )
     else:
         row = (execution_id, wait.key, project_id, "open", topic, match, wait.fingerprint, after, data, now_us)
@@ -241,6 +243,12 @@ async def open_wait(
     await query("meet_wait", execution_id=execution_id, key=wait.key, event_seq=seq, data=None)
     value = event_value(id, seq, topic, event_type, data, event_at_us)
     return await _met(project_id, execution_id, attempt, Kind.EVENT, wait, value, at_us)
+
+
+def _shows_another(known: tuple[Any, ...], topic: str | None, data: bytes | None) -> bool:
+    """Whether a wait for an answer, of a native worker, shows something else than it did before."""
+    shown, is_plain = known[4], known[1] is None and known[6] is None and known[7] is None
+    return topic is None and is_plain and data != (None if shown is None else bytes(shown))
 
 
 async def first_event(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from perdure.store.interface import Due, Ready, Rows, Tell, Written, query, query_many, verb
-from perdure.store.verbs.asking import outcome_there, take_early
+from perdure.store.verbs.asking import asks, later, outcome_there, take_early
 from perdure.store.verbs.events import event_value, first_event, number_before
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.moves import cancel_tree, lose, note_cancelled
@@ -290,7 +290,8 @@ async def wait_pushed(*, project_id: str, execution_id: str, wait: Wait, now_us:
     known = rows[0] if rows else None
     # A question that its own event has opened (`asking`): an answer to it would have ended the wait.
     asked = wait.event_type is not None and known is not None and known[0] == "open" and known[4] is not None
-    await _open(project_id, execution_id, wait, asked, now_us)
+    if await _open(project_id, execution_id, wait, asked, rows, now_us):
+        known = None  # an answer that was there before the question is none to it
     await _let_go(project_id, execution_id, held, wait.key, wait.told, wait.until_us, now_us)
     if asked:
         return
@@ -307,8 +308,9 @@ async def wait_pushed(*, project_id: str, execution_id: str, wait: Wait, now_us:
     await deliver(project_id, execution_id, Kind.EVENT, now_us, key=wait.key, name=topic, value=value)
 
 
-async def _open(project_id: str, execution_id: str, wait: Wait, asked: bool, now_us: int) -> None:
-    """Open the wait, or open it again: what came since the first time counts."""
+async def _open(project_id: str, execution_id: str, wait: Wait, asked: bool, known: Rows, now_us: int) -> bool:
+    """Open the wait, or open it again: what came since the first time counts. Answers whether an early answer that was
+    kept under the key does not count, since a question was asked."""
     assert wait.topic is not None
     found: Rows = []
     if wait.event_type is not None and not asked:
@@ -318,10 +320,25 @@ async def _open(project_id: str, execution_id: str, wait: Wait, asked: bool, now
         )
     after: int | None = None
     question: bytes | None = None
+    asked_at_us = 0
     if found:
-        after, question = found[0]
+        after, question, asked_at_us = found[0]
     elif not asked:
         after = await number_before(project_id, execution_id, wait.topic)
+    dropped = bool(known) and known[0][0] == "early" and known[0][8] < asked_at_us and asks(question)
+    if dropped:
+        await query(
+            "ask_question",
+            execution_id=execution_id,
+            key=wait.key,
+            project_id=project_id,
+            topic=wait.topic,
+            after_seq=after,
+            event_type=wait.event_type,
+            data=question,
+            now_us=later(known, now_us),
+            must_name=1,
+        )
     await query(
         "open_typed_wait",
         execution_id=execution_id,
@@ -335,6 +352,7 @@ async def _open(project_id: str, execution_id: str, wait: Wait, asked: bool, now
         expires_at_us=wait.until_us,
         now_us=now_us,
     )
+    return dropped
 
 
 async def _go_on(project_id: str, execution_id: str, held: Held, now_us: int) -> None:

@@ -13,6 +13,7 @@ from msgspec import Raw
 
 from perdure.store.interface import Counted, Query, Tell, Written, query, query_many, verb
 from perdure.store.verbs import turns
+from perdure.store.verbs.asking import note_answer
 from perdure.store.verbs.events import open_wait, publish_events
 from perdure.store.verbs.hands import Hands, Offer
 from perdure.store.verbs.rows import JournalRow, as_row, ended, journal_after, journal_row, row_of
@@ -373,7 +374,11 @@ async def _effect(
         ok, value, kind, name = True, msgspec.json.encode(seqs), Kind.PUBLISHED, entry.topic
     else:
         assert type(entry) is Answer
-        problem = await answer_wait(at.project_id, entry.execution_id, entry.step_key, entry.data, at.now_us)
+        became = await answer_wait(at.project_id, entry.execution_id, entry.step_key, entry.data, at.now_us)
+        problem = became if isinstance(became, Problem) else None
+        if problem is None:
+            who = f"execution {at.execution_id}"
+            await note_answer(at.project_id, entry.execution_id, entry.step_key, entry.data, who, at.now_us)
         ok, value = problem is None, _problem(problem)
         kind, name = Kind.SENT, entry.step_key
     return journal_row(

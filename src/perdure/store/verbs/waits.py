@@ -9,31 +9,44 @@ from perdure.store.interface import Rows, query, query_many, verb
 from perdure.store.verbs.asking import note_answer
 from perdure.store.verbs.events import publish_events
 from perdure.store.verbs.rows import deliver
+from perdure.wire.approvals import Approval, Became, How, Resumed
 from perdure.wire.errors import Conflict, NotFound
+from perdure.wire.public import rfc3339
 from perdure.wire.records import Kind, Problem
 from perdure.wire.requests import EventItem
 from perdure.wire.status import FINAL, Phase
 
+Row = tuple[Any, ...]
 EARLY_MAX = 1_000
 """How many answers one execution keeps for steps that have not asked yet: keys may be mistyped, or invented."""
 
 
 @verb
 async def resume(
-    *, project_id: str, execution_id: str, step_key: str, data: Raw, now_us: int, answered_by: str | None = None
-) -> None:
-    """Answer a suspended step; an answer that comes early is kept until its wait is opened."""
+    *,
+    project_id: str,
+    execution_id: str,
+    step_key: str,
+    data: Raw,
+    now_us: int,
+    answered_by: str,
+    question_id: str | None = None,
+) -> Resumed:
+    """Answer a suspended step. An answer that comes early is kept until its wait is opened; see `open_wait` for what
+    becomes of it then. With `question_id` only that very question is answered."""
     wait = await query("read_wait", execution_id=execution_id, key=step_key)
     if wait and wait[0][6] is not None:  # its answer will be an event: topics are locked before executions
         await query("lock_topic", project_id=project_id, topic=wait[0][1])
-    problem = await answer_wait(project_id, execution_id, step_key, data, now_us)
-    if problem is not None:
-        raise (NotFound if problem.error_type == NotFound.code else Conflict)(problem.error)
-    if answered_by is not None:
-        await note_answer(project_id, execution_id, step_key, data, answered_by, now_us)
+    became = await answer_wait(project_id, execution_id, step_key, data, now_us, question_id)
+    if isinstance(became, Problem):
+        raise (NotFound if became.error_type == NotFound.code else Conflict)(became.error)
+    await note_answer(project_id, execution_id, step_key, data, answered_by, now_us)
+    return Resumed(became, await standing(execution_id, step_key))
 
 
-async def answer_wait(project_id: str, execution_id: str, step_key: str, data: Raw, now_us: int) -> Problem | None:
+async def answer_wait(
+    project_id: str, execution_id: str, step_key: str, data: Raw, now_us: int, question_id: str | None = None
+) -> Became | Problem:
     """The answer as an outcome in the waiter's journal; the first one stands. Refusals are told, not raised.
 
     The same answer again, byte for byte, changes nothing and is told what the first one was: its reply may be lost,
@@ -42,57 +55,98 @@ async def answer_wait(project_id: str, execution_id: str, step_key: str, data: R
     state = await query("lock_state", project_id=project_id, id=execution_id)
     if not state:
         return Problem(f"Execution {execution_id!r} does not exist.", NotFound.code)
-    wait = await query("read_wait", execution_id=execution_id, key=step_key)
-    if wait and await _stands(execution_id, step_key, wait[0], bytes(data)):
-        return None
-    if Phase(state[0][0]) in FINAL:
-        return Problem(f"Execution {execution_id!r} is {state[0][0]} already and takes no answers.", Conflict.code)
-    if wait and wait[0][0] != "open":
-        return Problem(
-            f"Step {step_key!r} of execution {execution_id!r} was answered before; the first answer stands."
-            if wait[0][0] in ("met", "early")
-            else f"Step {step_key!r} of execution {execution_id!r} no longer waits for an answer.",
-            Conflict.code,
-        )
-    if wait and wait[0][5] is not None and wait[0][5] <= now_us:
-        return Problem(
-            f"Step {step_key!r} of execution {execution_id!r} waits no longer for an answer: its time is over.",
-            Conflict.code,
-        )
-    if wait and wait[0][6] is not None:
-        # A push worker's step: its answer is an event of the run's topic, and whoever follows that sees it. Others of
-        # the run may wait for one of the same type: an id of version 5 says that it is no answer to them.
-        answer = EventItem(data, wait[0][6])
-        event_id = str(uuid5(UUID(execution_id), wait[0][6]))  # there is but one answer
-        await publish_events(project_id, wait[0][1], [answer], [event_id], now_us, answers=execution_id)
-        return None
-    if wait and wait[0][7] is not None:
-        return Problem(
-            f"Step {step_key!r} of execution {execution_id!r} waits for executions to end, not for an answer.",
-            Conflict.code,
-        )
-    if wait and wait[0][1] is not None:
-        return Problem(
-            f"Step {step_key!r} of execution {execution_id!r} waits for an event of topic {wait[0][1]!r}, "
-            "not for an answer.",
-            Conflict.code,
-        )
-    if not wait and (await query("count_early", execution_id=execution_id))[0][0] >= EARLY_MAX:
-        return Problem(
-            f"Execution {execution_id!r} holds {EARLY_MAX:,} early answers, for which no step has asked yet: that is "
-            f"the most it may hold. Check the step key {step_key!r}, or answer once the step asks.",
-            Conflict.code,
-        )
-    if wait:
-        await query("meet_wait", execution_id=execution_id, key=step_key, event_seq=None, data=None)
-        await deliver(project_id, execution_id, Kind.RESUME, now_us, key=step_key, value=data)
-    else:
+    rows = await query("read_wait", execution_id=execution_id, key=step_key)
+    wait = rows[0] if rows else None
+    if wait is not None and await _stands(execution_id, step_key, wait, bytes(data)):
+        return Became.EARLY if wait[0] == "early" else Became.ANSWERED
+    problem = await _refusal(execution_id, step_key, wait, Phase(state[0][0]), now_us, question_id)
+    if problem is not None:
+        return Problem(problem, Conflict.code)
+    if wait is None:
         early = (execution_id, step_key, project_id, "early", None, None, None, None, bytes(data), now_us, None)
         await query_many("insert_wait", [early])
+        return Became.EARLY
+    if wait[6] is not None:
+        # A push worker's step: its answer is an event of the run's topic, and whoever follows that sees it. Others of
+        # the run may wait for one of the same type: an id of version 5 says that it is no answer to them.
+        answer = EventItem(data, wait[6])
+        event_id = str(uuid5(UUID(execution_id), wait[6]))  # there is but one answer
+        await publish_events(project_id, wait[1], [answer], [event_id], now_us, answers=execution_id)
+        return Became.ANSWERED
+    await query("meet_wait", execution_id=execution_id, key=step_key, event_seq=None, data=None)
+    await deliver(project_id, execution_id, Kind.RESUME, now_us, key=step_key, value=data)
+    return Became.ANSWERED
+
+
+async def _refusal(
+    execution_id: str, step_key: str, wait: Row | None, phase: Phase, now_us: int, question_id: str | None
+) -> str | None:
+    """Why an answer is not taken; None: it is."""
+    what = f"Step {step_key!r} of execution {execution_id!r}"
+    state = None if wait is None else wait[0]
+    if phase in FINAL or state in ("met", "early", "closed"):
+        before = ""
+        if wait is not None and state == "met" and wait[6] is None and (wait[1] is not None or wait[7] is not None):
+            before = f"{what} waited for {'executions to end' if wait[1] is None else 'an event'}, and goes on."
+        elif state in ("met", "early"):
+            before = f"{what} was answered {said_by(await standing(execution_id, step_key))}; the first answer stands."
+        elif state == "closed":
+            before = f"{what} no longer waits for an answer."
+        elif wait is None:
+            before = "No step has asked for it."
+        if phase in FINAL:
+            return f"Execution {execution_id!r} is {phase.value} already and takes no answers. {before}".rstrip()
+        return before
+    if wait is None:
+        if question_id is not None:
+            return f"Execution {execution_id!r} asks nothing under {step_key!r}, yet."
+        if (await query("count_early", execution_id=execution_id))[0][0] >= EARLY_MAX:
+            return (
+                f"Execution {execution_id!r} holds {EARLY_MAX:,} early answers, for which no step has asked yet: that "
+                f"is the most it may hold. Check the step key {step_key!r}, or answer once the step asks."
+            )
+        return None
+    _, topic, _, _, _, expires_at_us, event_type, batch_id, opened_at_us, must_name = wait
+    if expires_at_us is not None and expires_at_us <= now_us:
+        return f"{what} waits no longer for an answer: its time is over."
+    if event_type is None and batch_id is not None:
+        return f"{what} waits for executions to end, not for an answer."
+    if event_type is None and topic is not None:
+        return f"{what} waits for an event of topic {topic!r}, not for an answer."
+    if question_id is None and must_name:
+        return (
+            f"{what} asked something else before, or was answered before it asked. Look at what it asks now, and send "
+            "the answer with its `question`."
+        )
+    if question_id not in (None, question_name(execution_id, opened_at_us)):
+        return f"{what} asks something else by now; look again."
     return None
 
 
-async def _stands(execution_id: str, step_key: str, wait: tuple[Any, ...], data: bytes) -> bool:
+def question_name(execution_id: str, asked_at_us: int) -> str:
+    """The id of a question: what is asked later under the same key has another one."""
+    return f"{execution_id}.{asked_at_us}"
+
+
+async def standing(execution_id: str, step_key: str) -> Approval | None:
+    """The newest answer that was given under a key."""
+    rows = await query("read_approvals", execution_id=execution_id, key=step_key)
+    return approval_from_row(rows[0]) if rows else None
+
+
+def approval_from_row(row: Row) -> Approval:
+    answered_at_us, answered_by, how, data = row
+    return Approval(answered_at_us, answered_by, How(how), Raw(data))
+
+
+def said_by(approval: Approval | None) -> str:
+    """Who answered, and when, as a part of a sentence."""
+    if approval is None:
+        return "before"
+    return f"by {approval.answered_by!r} at {rfc3339(approval.answered_at_us)}"
+
+
+async def _stands(execution_id: str, step_key: str, wait: Row, data: bytes) -> bool:
     """Whether the answer that stands is this one."""
     state, early = wait[0], wait[4]
     if state == "early":
@@ -105,7 +159,7 @@ async def _stands(execution_id: str, step_key: str, wait: tuple[Any, ...], data:
 
 @verb
 async def list_waits(*, project_id: str, execution_id: str) -> Rows:
-    """The open waits of an execution: key, topic, match, data, opened_at_us."""
+    """The open waits of an execution: key, topic, match, data, opened_at_us, expires_at_us."""
     if not await query("read_state", project_id=project_id, id=execution_id):
         raise NotFound(f"Execution {execution_id!r} does not exist.")
     return await query("list_waits", execution_id=execution_id)

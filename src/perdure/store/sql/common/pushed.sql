@@ -141,7 +141,8 @@ INSERT INTO waits (execution_id, key, project_id, state, topic, after_seq, event
 VALUES (:execution_id, :key, :project_id, 'open', :topic, :after_seq, :event_type, :batch_id, :data, :expires_at_us, :now_us)
 ON CONFLICT (execution_id, key) DO UPDATE SET state = 'open', topic = excluded.topic,
   after_seq = COALESCE(waits.after_seq, excluded.after_seq), event_type = excluded.event_type, batch_id = excluded.batch_id,
-  data = COALESCE(excluded.data, waits.data), expires_at_us = excluded.expires_at_us;
+  data = CASE WHEN waits.state = 'early' THEN excluded.data ELSE COALESCE(excluded.data, waits.data) END,
+  expires_at_us = excluded.expires_at_us;
 
 -- name: lock_asking
 -- holds: execution=id
@@ -159,13 +160,14 @@ SELECT e.id FROM executions e WHERE e.project_id = :project_id AND e.id = :id AN
 
 -- name: ask_question
 -- holds: execution=execution_id
-INSERT INTO waits (execution_id, key, project_id, state, topic, after_seq, event_type, data, opened_at_us)
-VALUES (:execution_id, :key, :project_id, 'open', :topic, :after_seq, :event_type, :data, :now_us)
+INSERT INTO waits (execution_id, key, project_id, state, topic, after_seq, event_type, data, opened_at_us, must_name)
+VALUES (:execution_id, :key, :project_id, 'open', :topic, :after_seq, :event_type, :data, :now_us, :must_name)
 ON CONFLICT (execution_id, key) DO UPDATE SET state = 'open', topic = excluded.topic, after_seq = excluded.after_seq,
-  event_type = excluded.event_type, data = excluded.data, opened_at_us = excluded.opened_at_us;
+  event_type = excluded.event_type, data = excluded.data, opened_at_us = excluded.opened_at_us,
+  must_name = excluded.must_name;
 
 -- name: last_event_of_type
-SELECT seq, data FROM events WHERE project_id = :project_id AND topic = :topic AND event_type = :event_type
+SELECT seq, data, created_at_us FROM events WHERE project_id = :project_id AND topic = :topic AND event_type = :event_type
 ORDER BY seq DESC LIMIT 1;
 
 -- name: first_event_of_type

@@ -1,7 +1,7 @@
 -- Waits.
 
 -- name: read_wait
-SELECT state, topic, after_seq, event_seq, data, expires_at_us, event_type, batch_id FROM waits
+SELECT state, topic, after_seq, event_seq, data, expires_at_us, event_type, batch_id, opened_at_us, must_name FROM waits
 WHERE execution_id = :execution_id AND key = :key;
 
 -- name: read_answer
@@ -16,12 +16,12 @@ INSERT INTO waits (execution_id, key, project_id, state, topic, match, fingerpri
   expires_at_us)
 VALUES (:execution_id, :key, :project_id, :state, :topic, :match, :fingerprint, :after_seq, :data, :now_us, :expires_at_us);
 
--- name: take_over_early
+-- name: ask_anew
 -- holds: execution=execution_id
--- Somebody answered under this key, but the code waits for an event: the answer was meant for nobody.
+-- An answer came before the question, or the code asks something else than before: an answer has to say what it answers.
 UPDATE waits SET state = 'open', topic = :topic, match = :match, fingerprint = :fingerprint, after_seq = :after_seq,
-  data = :data, opened_at_us = :now_us, expires_at_us = :expires_at_us
-WHERE execution_id = :execution_id AND key = :key AND state = 'early' RETURNING key;
+  data = :data, opened_at_us = :now_us, expires_at_us = :expires_at_us, must_name = 1
+WHERE execution_id = :execution_id AND key = :key AND state <> 'met' RETURNING key;
 
 -- name: reopen_wait
 -- holds: execution=execution_id
@@ -52,7 +52,7 @@ FROM waits WHERE execution_id = :execution_id AND state = 'open';
 SELECT key FROM waits WHERE execution_id = :execution_id AND state = 'open' ORDER BY key;
 
 -- name: list_waits
-SELECT key, topic, match, data, opened_at_us FROM waits WHERE execution_id = :execution_id AND state = 'open'
+SELECT key, topic, match, data, opened_at_us, expires_at_us FROM waits WHERE execution_id = :execution_id AND state = 'open'
 ORDER BY opened_at_us, key;
 
 -- name: taken_events
