@@ -147,8 +147,6 @@ async def test_a_users_route_takes_no_key(database: str) -> None:
 
 TOLD_ANYWAY: Final = {"worker_heartbeat": "a worker that is not known is told to register anew"}
 """What is no 404 where there is nothing, and why."""
-TAKEN_OVER: Final = {"register_slack_app": "an app belongs to the project that binds it last, as the contract says"}
-"""What one project may take from another, and why."""
 DESTRUCTIVE: Final = ("erase", "cancel", "drain", "rotate", "retire", "remove", "delete", "claim", "report", "beat")
 
 
@@ -302,7 +300,7 @@ async def test_what_belongs_to_a_project_does_not_exist_for_another(database: st
         for route in (*KEYED, *(route for route in ROUTES if route.asks)):
             named = not IDS.isdisjoint(route.path_names) and route.name not in TOLD_ANYWAY
             for who, headers in others.items():
-                if (route.caller is Caller.EITHER and "names A" in who) or route.name in TAKEN_OVER:
+                if route.caller is Caller.EITHER and "names A" in who:
                     continue  # the former asks for no project
                 for body in (body_of(route), aimed(body_of(route), everything.ids)):
                     status, text = await ask(

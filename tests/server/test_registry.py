@@ -333,6 +333,13 @@ async def test_a_slack_app_belongs_to_one_project(served: Served) -> None:
     assert await post(served, path, {"api_app_id": "A1"}) == {}
     assert await post(served, path, {"api_app_id": "A2"}) == {}
     assert [app["api_app_id"] for app in (await get(served, "slack/apps"))["apps"]] == ["A1", "A2"]
+    refused = await served.client.post(path, json={"api_app_id": "A1"}, headers=other)
+    assert refused.status_code == 409 and served.project_id not in refused.text
+    assert (await served.client.delete(f"{path}/A1", headers=other)).status_code == 404
+    assert await post(served, path, {"api_app_id": "A1"}) == {}, "its own again"
+    assert [app["api_app_id"] for app in (await get(served, "slack/apps"))["apps"]] == ["A1", "A2"]
+    assert (await served.client.delete(f"{path}/A1")).status_code == 204
+    assert (await served.client.delete(f"{path}/A1")).status_code == 404
     assert await post(served, path, {"api_app_id": "A1"}, headers=other) == {}
     assert [app["api_app_id"] for app in (await get(served, "slack/apps"))["apps"]] == ["A2"]
     assert [app["api_app_id"] for app in (await get(served, "slack/apps", headers=other))["apps"]] == ["A1"]

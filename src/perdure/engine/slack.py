@@ -21,11 +21,15 @@ class Slack:
         self._engine = engine
 
     async def bind(self, project_id: str, api_app_id: str) -> None:
-        """Bind an app to a project; an app is bound to one. Raises BadValue."""
+        """Bind an app to a project; an app is bound to one. Raises BadValue, Conflict."""
         check_name(api_app_id, where="api_app_id")
         await self._engine.store.write(
             slack.bind_slack_app(project_id=project_id, api_app_id=api_app_id, now_us=self._engine.clock.now_us())
         )
+
+    async def release(self, project_id: str, api_app_id: str) -> None:
+        """End an app's binding to the project. Raises NotFound."""
+        await self._engine.store.write(slack.release_slack_app(project_id=project_id, api_app_id=api_app_id))
 
     async def apps(self, project_id: str) -> Sequence[tuple[str, int]]:
         """The project's apps, each with the time since which it is bound."""

@@ -252,6 +252,7 @@ SWEEPS: Final = frozenset(
         "register_push_workflow",
         "register_queues",
         "register_trigger",
+        "release_slack_app",
         "retire_deployment",
         "take_for_trigger",
         "use_deployment",

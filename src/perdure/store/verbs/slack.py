@@ -1,12 +1,24 @@
 """Slack apps: which project hears of what comes in through one."""
 
 from perdure.store.interface import query, verb
+from perdure.wire.errors import Conflict, NotFound
 
 
 @verb
 async def bind_slack_app(*, project_id: str, api_app_id: str, now_us: int) -> None:
-    """Bind an app to the project, and to no other any more."""
-    await query("bind_slack_app", project_id=project_id, api_app_id=api_app_id, now_us=now_us)
+    """Bind an app to the project. Raises Conflict while it belongs to another one."""
+    if not await query("bind_slack_app", project_id=project_id, api_app_id=api_app_id, now_us=now_us):
+        raise Conflict(
+            f"Slack app {api_app_id!r} is bound to another project. Release it there first: "
+            f"DELETE /api/v1/slack/apps/{api_app_id}."
+        )
+
+
+@verb
+async def release_slack_app(*, project_id: str, api_app_id: str) -> None:
+    """Release an app, so that any project may bind it. Raises NotFound."""
+    if not await query("release_slack_app", project_id=project_id, api_app_id=api_app_id):
+        raise NotFound(f"Slack app {api_app_id!r} is not bound to this project.")
 
 
 @verb
