@@ -298,7 +298,8 @@ async def test_hostile_data_is_text(served: Served, hand: Hand) -> None:
         page = await client.get(path)
         check_page_of_hostile(page)
         assert "U+202E" in page.text and "\u202e" not in page.text and "\u2066" not in page.text
-        assert "more characters)" in page.text and len(page.text) < 150_000
+        assert "more characters)" in page.text and len(page.text) < 300_000
+        assert "does not show all that is asked" in page.text and f"GET /api/v1/approvals/{id}/" in page.text
         wrong = await client.post(path, data={**fields_of(page.text), "f1": HOSTILE, "f0": HOSTILE})
         assert wrong.status_code == 422
         check_page_of_hostile(wrong)
@@ -307,6 +308,66 @@ async def test_hostile_data_is_text(served: Served, hand: Hand) -> None:
         assert "This has been answered" in done.text
     answer = (await served.client.get(path_of(id, key))).json()["answer"]
     assert answer == {HOSTILE: HOSTILE, "s": HOSTILE}
+
+
+FULLWIDTH_SPACE, FAMILY, KEYCAP = "\u3000", "\U0001f468\u200d\U0001f469", "1\ufe0f\u20e3"
+
+
+@pytest.mark.parametrize("kind", ["textarea", "text"])
+async def test_what_cannot_be_seen_in_a_field_is_named_and_spelled_out_below_it(
+    served: Served, hand: Hand, kind: str
+) -> None:
+    text = (
+        f'{{"to": "ann\u202ecod.exe", "pay\u200bpal": 1, "a\u200db": "\u3164", "{FAMILY}{FULLWIDTH_SPACE}{KEYCAP}": 2}}'
+    )
+    fields = [
+        {"key": "arguments", "type": kind, "label": "Arguments", "default": text},
+        {"key": "plain", "type": kind, "default": "two\n\tlines, naïve שלום 🙂"},
+    ]
+    id = await asked(served, hand, {"_form": {"fields": fields}})
+    async with browser(served) as client:
+        path = f"/approve/{id}/approve?link={await link_of(served, id)}"
+        page = await client.get(path)
+        check_page(page)
+        assert page.text.count("cannot be seen") == 1 and " aria-describedby='f0-odd'" in page.text
+        [warning] = re.findall(r"<div class='warning' id='f0-odd'>(.*?)</div>", page.text, re.DOTALL)
+        for name in (
+            "U+202E right-to-left override (1)",
+            "U+200B zero width space (1)",
+            "U+200D zero width joiner (1)",
+            "U+3164 hangul filler (1)",
+        ):
+            assert name in warning
+        spelled = unescape(re.sub(r"<[^>]*>", "", warning.partition("<pre")[2].partition(">")[2]))
+        assert spelled == text.replace("\u202e", "U+202E").replace("\u200b", "U+200B").replace(
+            "a\u200db", "aU+200Db"
+        ).replace("\u3164", "U+3164")
+        done = await client.post(path, data={**fields_of(page.text), "f0": text})
+        assert "This has been answered" in done.text
+    assert (await served.client.get(path_of(id))).json()["answer"] == {"arguments": text}
+
+
+async def test_data_of_any_length_that_a_person_reads_is_shown_whole(served: Served, hand: Hand) -> None:
+    id = await asked(served, hand, {**TOOL, "arguments": {"text": "x" * 100_000 + " the end"}})
+    async with browser(served) as client:
+        page = await client.get(f"/approve/{id}/approve?link={await link_of(served, id)}")
+        assert "x the end" in page.text and "does not show all" not in page.text
+
+
+async def test_an_answer_that_came_before_the_question_is_shown_on_its_page(served: Served, hand: Hand) -> None:
+    id = await served.start("w")
+    early = await served.client.post(f"/api/v1/executions/{id}/resume/approve", json={"data": {"approved": True}})
+    assert early.json()["state"] == "early"
+    wait = {"type": "wait", "key": "approve", "fingerprint": "f", "data": TOOL}
+    await hand.report(await hand.claim(), entries=[wait], end={"type": "suspend", "waits": ["approve"]})
+    async with browser(served) as client:
+        path = f"/approve/{id}/approve?link={await link_of(served, id)}"
+        page = await client.get(path)
+        check_page(page)
+        assert "before this was asked. That answer does not count." in page.text
+        done = await client.post(path, data={**fields_of(page.text), "f0": "false"})
+        assert "Rejected" in done.text
+    assert (await served.client.get(path_of(id))).json()["answer"] == {"approved": False}
 
 
 def check_page_of_hostile(page: httpx2.Response) -> None:

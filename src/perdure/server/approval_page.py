@@ -1,21 +1,32 @@
 """The page that asks a person what a suspended step asks. No script, and no style but its own.
 
 Whatever the step shows is text: nothing in it becomes markup or a link, what turns the writing direction or cannot be
-seen is spelled out, and what is very long is cut with a word of how long it was.
+seen is spelled out, and what is very long is cut with a word of how long it was, also beside the buttons. A field shows
+its text as it is, since that is what is sent; below it the text is spelled out where that makes a difference.
 """
 
 import json
+import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from html import escape
 from typing import Any, Final
 
-from perdure.server.approval_form import APPROVED, JSON_ANSWER, Field, Form, form_of
+from perdure.server.approval_form import APPROVED, JSON_ANSWER, TEXT_CHARACTERS_MAX, Field, Form, form_of
 from perdure.wire.approvals import How, Question, QuestionState
 
-SHOWN_MAX: Final = 20_000
+SHOWN_MAX: Final = 200_000
 LINE_MAX: Final = 300
+NAMED_MAX: Final = 10
+"""How many kinds of unseen characters are named below a field."""
+_CUT: Final = "<span class='cut'>"
+_UNSEEN: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0d\uffa0\U000e0100-\U000e01ef]"
+)
+"""What fonts show as nothing although it counts as printable: fillers, and selectors that no emoji needs."""
+_BREAKS: Final = {ord("\n"): None, ord("\t"): None}
 
 STYLE: Final = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; --line: #8886; --soft: #8882; --bad: #b00020; }
@@ -51,6 +62,8 @@ button.no { background: #a3182c; border-color: #a3182c; color: #fff; }
 button.send { background: #1f5fbf; border-color: #1f5fbf; color: #fff; }
 :focus-visible { outline: 3px solid #4c8dff; outline-offset: 2px; }
 .odd { background: #fc06; border-radius: 0.2rem; padding: 0 0.15rem; font: 0.8em ui-monospace, monospace; }
+.cut { font-weight: 700; color: var(--bad); }
+.warning { border: 2px solid #b8860b; border-radius: 0.4rem; padding: 0.5rem 1rem; margin: 0.5rem 0; }
 .said { border: 1px solid var(--line); border-radius: 0.4rem; padding: 0.75rem 1rem; margin: 1rem 0; }
 """
 
@@ -71,7 +84,8 @@ def question_page(
     heading = "<h1>An answer is wanted</h1>"
     if form.title:
         heading = f"<h1 dir='auto'>{shown(form.title, LINE_MAX)}</h1>"
-    body = [heading, _what(form), _form(question, form, answering_as, sent, errors), _facts(question, form)]
+    asked = f"{heading}{_what(form)}"
+    body = [asked, _early(question), _form(question, form, answering_as, sent, errors, asked), _facts(question, form)]
     if signed_in:
         body.append("<form method='post' action='/sign-out'><button type='submit'>Sign out</button></form>")
     said = "Error: " if errors else ""
@@ -173,6 +187,7 @@ def _form(
     answering_as: str,
     sent: Mapping[str, list[str]] | None,
     errors: Mapping[str, str],
+    asked: str,
 ) -> str:
     fields: list[str] = []
     names: dict[str, str] = {}
@@ -197,8 +212,31 @@ def _form(
     return (
         f"{_summary(errors, names)}<form method='post' accept-charset='utf-8' novalidate>"
         f"<input type='hidden' name='question' value='{escape(question.id, quote=True)}'>{''.join(fields)}"
+        f"{_unfinished(question, asked)}"
         f"<p class='hint'>You answer as <bdi>{shown(answering_as, LINE_MAX)}</bdi>. The first answer stands.</p>"
         f"<div{decision}>{buttons}</div></form>"
+    )
+
+
+def _early(question: Question) -> str:
+    """That somebody answered before this was asked."""
+    early = question.early
+    if early is None:
+        return ""
+    return (
+        f"<p class='warning'><bdi>{shown(early.answered_by, LINE_MAX)}</bdi> answered on "
+        f"{_time(early.answered_at_us)}, before this was asked. That answer does not count.</p>"
+    )
+
+
+def _unfinished(question: Question, asked: str) -> str:
+    """That the page does not show all that is asked; said where the answer is given."""
+    if _CUT not in asked:
+        return ""
+    path = f"/api/v1/approvals/{question.execution_id}/{question.step_key}"
+    return (
+        "<p class='warning' role='note'>This page does not show all that is asked. Read the rest before you answer: "
+        f"<code>GET {shown(path, LINE_MAX * 4)}</code> has it whole.</p>"
     )
 
 
@@ -220,7 +258,8 @@ def _json_field(sent: Mapping[str, list[str]] | None, errors: Mapping[str, str])
         f"<p class='hint' id='{JSON_ANSWER}-hint'>What the workflow expects, such as <code>true</code>, "
         "<code>&quot;a text&quot;</code> or <code>{&quot;approved&quot;: true}</code>.</p>"
         f"{_error(JSON_ANSWER, error)}<textarea id='{JSON_ANSWER}' name='{JSON_ANSWER}' spellcheck='false' required"
-        f"{_described(JSON_ANSWER, hint=True, error=error)}>\n{escape(text)}</textarea></div>"
+        f"{_described(JSON_ANSWER, hint=True, error=error, spelled=bool(_unseen(text)))}>\n{escape(text)}</textarea>"
+        f"{_spelled(JSON_ANSWER, text)}</div>"
     )
 
 
@@ -248,14 +287,17 @@ def _field(name: str, field: Field, sent: list[str] | None, error: str | None) -
         options = f"<option value=''>–</option>{options}"
         return f"{head}<select id='{name}' name='{name}'{needs}{described}>{options}</select></div>"
     text = sent[0] if sent else "" if sent is not None else _default(field.default)
+    described = _described(name, hint=bool(hint), error=error, spelled=bool(_unseen(text)))
     if field.kind == "textarea":
         return (
-            f"{head}<textarea id='{name}' name='{name}' dir='auto'{needs}{described}>\n{escape(text)}</textarea></div>"
+            f"{head}<textarea id='{name}' name='{name}' dir='auto'{needs}{described}>\n{escape(text)}</textarea>"
+            f"{_spelled(name, text)}</div>"
         )
     kind = "date" if field.kind == "date" else "text"
     mode = {"integer": " inputmode='numeric'", "number": " inputmode='decimal'"}.get(field.kind, " dir='auto'")
     value = escape(text, quote=True)
-    return f"{head}<input id='{name}' name='{name}' type='{kind}' value='{value}'{mode}{needs}{described}></div>"
+    entry = f"<input id='{name}' name='{name}' type='{kind}' value='{value}'{mode}{needs}{described}>"
+    return f"{head}{entry}{_spelled(name, text)}</div>"
 
 
 def _choices(name: str, field: Field, sent: list[str] | None) -> str:
@@ -285,8 +327,30 @@ def _error(name: str, error: str | None) -> str:
     return "" if error is None else f"<p class='error' id='{name}-error'>{shown(error, LINE_MAX)}</p>"
 
 
-def _described(name: str, *, hint: bool, error: str | None) -> str:
-    ids = [*([f"{name}-hint"] if hint else []), *([f"{name}-error"] if error else [])]
+def _spelled(name: str, text: str) -> str:
+    """Which characters of a field's text are not seen in it, and the text with them spelled out."""
+    found = _unseen(text)
+    if not found:
+        return ""
+    named = [f"U+{ord(one):04X} {unicodedata.name(one, '').lower()} ({count:,})" for one, count in found.most_common()]
+    more = f", and {len(named) - NAMED_MAX} others" if len(named) > NAMED_MAX else ""
+    return (
+        f"<div class='warning' id='{name}-odd'><p>This text has characters that cannot be seen, or that turn the "
+        f"writing direction: {shown(', '.join(named[:NAMED_MAX]), SHOWN_MAX)}{more}. Spelled out, it is:</p>"
+        f"<pre tabindex='0'>{shown(text, SHOWN_MAX)}</pre></div>"
+    )
+
+
+def _unseen(text: str) -> Counter[str]:
+    """The characters of a field's text that are not seen in it. What is longer than a field may be cannot be sent."""
+    text = text[:TEXT_CHARACTERS_MAX]
+    if _is_clear(text):
+        return Counter()
+    return Counter(one for n, one in enumerate(text) if _is_odd(text, n))
+
+
+def _described(name: str, *, hint: bool, error: str | None, spelled: bool = False) -> str:
+    ids = [f"{name}-{what}" for what, there in (("hint", hint), ("error", error), ("odd", spelled)) if there]
     described = f" aria-describedby='{' '.join(ids)}'" if ids else ""
     return f"{described} aria-invalid='true'" if error else described
 
@@ -344,19 +408,35 @@ def _time(at_us: int) -> str:
 def shown(text: str, most: int) -> str:
     """Somebody's text as HTML: escaped, cut, and with what cannot be seen spelled out."""
     left = len(text) - most
-    return "".join(map(_character, text[:most])) + (f" … ({left:,} more characters)" if left > 0 else "")
+    text = text[:most]
+    if _is_clear(text):
+        said = escape(text, quote=True)
+    else:
+        said = "".join(
+            f"<span class='odd'>U+{ord(one):04X}</span>" if _is_odd(text, n) else escape(one, quote=True)
+            for n, one in enumerate(text)
+        )
+    return said + (f"{_CUT} … ({left:,} more characters)</span>" if left > 0 else "")
 
 
-def _character(one: str) -> str:
-    if one in "\n\t" or (one.isprintable() and one not in "<>&'\""):
-        return one
-    if one in "<>&'\"":
-        return escape(one, quote=True)
-    if unicodedata.category(one) == "Zs" or one in "\u200c\u200d":
-        return one  # blanks of other scripts, and what joins letters and emoji
-    return f"<span class='odd'>U+{ord(one):04X}</span>"
+def _is_clear(text: str) -> bool:
+    """Whether surely nothing in it is odd; fast."""
+    return text.translate(_BREAKS).isprintable() and _UNSEEN.search(text) is None
+
+
+def _is_odd(text: str, n: int) -> bool:
+    """Whether a character cannot be seen, or turns the writing direction."""
+    one = text[n]
+    if one == "\r":
+        return text[n + 1 : n + 2] != "\n"
+    if one in "\n\t" or (one.isprintable() and not _UNSEEN.match(one)):
+        return False
+    if one in "\u200c\u200d":  # joins letters of some scripts, and emoji; beside ASCII there is nothing to join
+        return any(beside.isascii() for beside in (text[n - 1 : n], text[n + 1 : n + 2]))
+    return unicodedata.category(one) != "Zs"  # blanks of other scripts
 
 
 def _plain(text: str) -> str:
     """As `shown`, where there is no room for markup."""
-    return escape("".join(one if one.isprintable() else "\ufffd" for one in text[:LINE_MAX]), quote=True)
+    said = "".join("\ufffd" if _is_odd(text, n) else one for n, one in enumerate(text[:LINE_MAX]))
+    return escape(f"{said}…" if len(text) > LINE_MAX else said, quote=True)

@@ -1,6 +1,8 @@
 """The page of a question: behind a sign-in, or a signed link. Plain forms: it works without JavaScript."""
 
-from typing import Final
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
 from urllib.parse import parse_qsl, quote
 
 from msgspec import Raw, Struct
@@ -21,6 +23,7 @@ from perdure.wire.errors import BadRequest, BadValue, Conflict, Forbidden, NotFo
 routes = Routes("Pages")
 
 FORM_BYTES_MAX: Final = 4 << 20
+DRAWN_BESIDE_BYTES: Final = 64 << 10
 FORM_FIELDS_MAX: Final = 2_000
 _HEADERS: Final = (
     (b"content-type", b"text/html; charset=utf-8"),
@@ -48,10 +51,11 @@ async def approval_page_of(call: Call, execution_id: str, step_key: str, query: 
     except PerdureError as error:
         return _refused(call, error)
     if question.state is QuestionState.OPEN and asker.question_id in (None, question.id):
+        signed_in = _has_session(call, asker)
         return _html(
-            approval_page.question_page(question, answering_as=asker.name, signed_in=_has_session(call, asker))
+            await _drawn(approval_page.question_page, question, answering_as=asker.name, signed_in=signed_in)
         )
-    return _html(approval_page.closed_page(question, mine=asker.name))
+    return _html(await _drawn(approval_page.closed_page, question, mine=asker.name))
 
 
 @routes.post("/approve/{execution_id}/{step_key}", role=None, rest=True)
@@ -66,10 +70,11 @@ async def answer_on_page(call: Call, execution_id: str, step_key: str, query: Ap
         shown = asker.question_id or sent.get("question", [""])[0]
         question = await _question(call, asker, execution_id, step_key, shown)
         if question.state is not QuestionState.OPEN:
-            return _html(approval_page.closed_page(question, mine=asker.name), 409)
+            return _html(await _drawn(approval_page.closed_page, question, mine=asker.name), 409)
         read = read_answer(form_of(bytes(question.data)), sent)
         if read.answer is None:
-            page = approval_page.question_page(
+            page = await _drawn(
+                approval_page.question_page,
                 question,
                 answering_as=asker.name,
                 signed_in=_has_session(call, asker),
@@ -88,7 +93,7 @@ async def answer_on_page(call: Call, execution_id: str, step_key: str, query: Ap
         )
     except Conflict:
         late = await _question(call, asker, execution_id, step_key, shown)
-        return _html(approval_page.closed_page(late), 409)
+        return _html(await _drawn(approval_page.closed_page, late), 409)
     except PerdureError as error:
         return _refused(call, error)
     return _see_other(_here(call))
@@ -192,6 +197,13 @@ async def _signed_in(call: Call, execution_id: str) -> Principal:
             continue
         return await gate.principal(call.headers, call.address, project.id, safe=call.route.safe)
     raise NotFound(f"Execution {execution_id!r} does not exist.")
+
+
+async def _drawn(draw: Callable[..., str], question: Question, **values: Any) -> str:
+    """The page of a question. A large one is drawn beside the event loop."""
+    if memoryview(question.data).nbytes > DRAWN_BESIDE_BYTES:
+        return await asyncio.to_thread(draw, question, **values)
+    return draw(question, **values)
 
 
 class _NotSignedIn(Unauthorized):
