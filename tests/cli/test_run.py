@@ -153,10 +153,13 @@ def test_show_tells_the_journal_and_what_is_waited_for(busy_house: House) -> Non
     )  # as all times there
     assert "approve: an answer" in shown and "SEQ" in shown and "claimed" in shown
     assert f"perdure resume {asking} approve --data JSON" in shown and 'an answer, shows {"amount": 120}' in shown
+    assert re.search(r"waiting +for an answer to approve\b", shown)
     assert "an event of topic 'orders' where {\"id\": 7}" in busy_house.run("show", listening).stdout
+    assert re.search(r"waiting +for an event of topic 'orders'", busy_house.run("show", listening).stdout)
     napping = busy_house.run("run", "naps", "--detach").stdout.strip()
     until_true(lambda: busy_house.json("show", napping)["execution"]["phase"] == "waiting")
     assert re.search(r"due +wakes at .+ \(in (2 h 0|1 h 59) min\)", busy_house.run("show", napping).stdout)
+    assert re.search(r"waiting +wakes at \d{4}-\d\d-\d\d ", busy_house.run("show", napping).stdout)
     busy_house.run("cancel", asking, listening, napping)
     assert busy_house.json("show", asking)["waits"] == []
 
@@ -191,6 +194,8 @@ def test_show_says_what_an_agent_asks_and_how_to_answer(busy_house: House) -> No
     id = busy_house.run("run", "waiter", "--input", '"tea"', "--detach").stdout.strip()
     until_true(lambda: busy_house.json("show", id)["execution"]["phase"] == "waiting")
     shown = busy_house.run("show", id).stdout
+    listed = busy_house.run("approvals").stdout
+    assert 'Allow charge? arguments: {"euros": 3}' in " ".join(listed.split()) and "_form" not in listed
     assert re.search(
         r"approve_charge_1: Allow charge\?, since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d\d:\d\d$", shown, re.MULTILINE
     )
@@ -221,6 +226,7 @@ def test_answers_and_events_are_sent(busy_house: House) -> None:
     said = busy_house.run("resume", asking, "approve", "--data", '{"yes": true}')
     assert said.stdout == f"{asking} goes on with the answer to 'approve'.\n" and said.stderr == ""
     until_true(lambda: busy_house.json("show", asking)["execution"]["result"] == {"yes": True})
+    assert re.search(r"waiting +went on with resume approve\b", busy_house.run("show", asking).stdout)
     again = busy_house.run("resume", asking.upper(), "approve", "--data", '{"yes": true}')
     assert re.search(r"has this answer to 'approve' already: key .+ gave it at \d{4}-", again.stdout)
     for wrong in ("x", "é", "a b", "a/b", ""):

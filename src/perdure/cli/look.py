@@ -133,7 +133,7 @@ def show(
 ) -> None:
     """Show one execution: its fields, its journal (of an agent: the conversation), what it waits for."""
     from perdure.cli.conversation import is_agent_run
-    from perdure.cli.waits import NOTHING, behind_words, page_link, print_waits, waits_of
+    from perdure.cli.waits import NOTHING, behind_words, page_link, print_waits, waiting_words, waits_of
     from perdure.wire.public import execution_response, step_response
     from perdure.wire.requests import ListFilters
     from perdure.wire.status import FINAL, Phase
@@ -184,7 +184,8 @@ def show(
     if not journal and is_agent_run(rows):
         _print_conversation(execution, rows, logged)
     else:
-        _print_journal(rows, execution)
+        present = waiting_words(waiting["waits"], children, _due(execution))
+        _print_journal(rows, execution, present if execution.phase is Phase.WAITING else "")
     _print_warnings(logged)
     print_waits(id, waiting["waits"], links, children)
 
@@ -284,11 +285,14 @@ def _due(one: "Execution") -> str:
     return f"{what} at {date_time(one.due_at_us)}" + (f" (in {duration(left_us)})" if left_us > 0 else "")
 
 
-def _print_journal(rows: "list[Row]", execution: "Execution") -> None:
+def _print_journal(rows: "list[Row]", execution: "Execution", present: str) -> None:
+    """The journal's rows. `present` is what the execution waits for, if it waits."""
     from rich.table import Table
     from rich.text import Text
 
-    from perdure.cli.render import clock_time, duration, kind_style, outcome, subject, traceback, zone
+    from perdure.cli.render import clock_time, duration, kind_style, outcome, plain, subject, traceback, zone
+    from perdure.cli.waits import went_on_with
+    from perdure.wire.records import Kind
     from perdure.wire.status import Phase
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -298,7 +302,10 @@ def _print_journal(rows: "list[Row]", execution: "Execution") -> None:
         table.add_column(
             name, justify="right" if right else "left", no_wrap=name not in ("KEY", "OUTCOME"), overflow="fold"
         )
-    for row in rows:
+    for n, row in enumerate(rows):
+        said = outcome(row)
+        if row.kind is Kind.WAITING:
+            said = plain(went_on_with(rows, n + 1) or (present if n + 1 == len(rows) else ""))
         table.add_row(
             str(row.seq),
             clock_time(row.at_us),
@@ -307,7 +314,7 @@ def _print_journal(rows: "list[Row]", execution: "Execution") -> None:
             Text(row.kind.value, style=kind_style(row.kind, ok=row.ok)),
             Text(subject(row)),
             "" if row.started_at_us is None else duration(max(0, row.at_us - row.started_at_us)),
-            Text(outcome(row), style="" if row.ok else "red"),
+            Text(said, style="" if row.ok else "red"),
         )
     say()
     console().print(table)

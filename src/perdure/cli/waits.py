@@ -9,7 +9,7 @@ from perdure.cli.common import ask, say
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
-    from perdure.wire.records import Execution
+    from perdure.wire.records import Execution, Row
 
 LINK_SECONDS: Final = 3_600
 """How long a link that `show` prints is good."""
@@ -70,6 +70,47 @@ def behind_words(behind: dict[str, Any] | None) -> str:
     return f"room in queue {behind['name']!r}, which runs {behind['limit']}{whose} at a time: now {ids}{more}"
 
 
+def asks(wait: dict[str, Any]) -> bool:
+    """Whether a wait is for an answer. What a push worker asks is answered by an event, so its wait names a topic; only
+    questions show anything."""
+    return not wait["topic"] or wait["data"] is not None
+
+
+def until(wait: dict[str, Any]) -> str:
+    """When a wait's time is over, as the rest of a sentence."""
+    from perdure.cli.render import local
+
+    return f", until {local(wait['expires_at'])}" if wait.get("expires_at") else ""
+
+
+def waiting_words(waits: list[dict[str, Any]], children: "Sequence[Execution]", due: str) -> str:
+    """What an execution waits for at present, on one line.
+
+    >>> wait = {"key": "approve", "topic": None, "data": {"amount": 120}, "expires_at": None}
+    >>> waiting_words([wait, {**wait, "key": "paid", "topic": "orders", "data": None}], [], "wakes at 10:00")
+    "for an answer to approve; an event of topic 'orders'; wakes at 10:00"
+    """
+    found = [
+        (f"an answer to {wait['key']}" if asks(wait) else f"an event of topic {wait['topic']!r}") + until(wait)
+        for wait in waits
+    ]
+    found += [f"its child {child.id}" for child in children]
+    return "; ".join([*([f"for {'; '.join(found)}"] if found else []), *([due] if due else [])])
+
+
+def went_on_with(rows: "Sequence[Row]", at: int) -> str:
+    """What ended a wait that is over: one of the rows from `at` on."""
+    from perdure.cli.render import subject
+    from perdure.wire.records import OUTCOMES, Kind
+
+    for n in range(at, len(rows)):
+        if rows[n].kind is Kind.CLAIMED:
+            break
+        if rows[n].kind in OUTCOMES:
+            return f"went on with {rows[n].kind.value} {subject(rows[n])}".rstrip()
+    return ""
+
+
 def print_waits(
     id: str, waits: list[dict[str, Any]], links: dict[str, str], children: "Sequence[Execution]" = ()
 ) -> None:
@@ -88,13 +129,11 @@ def print_waits(
         if isinstance(form, dict):
             _print_question(f"{id} {step}", wait, form)
         else:
-            # What a push worker asks is answered by an event, so its wait names a topic; only questions show anything.
-            asks = not wait["topic"] or wait["data"] is not None
-            what = "an answer" if asks else f"an event of topic {wait['topic']!r}"
+            what = "an answer" if asks(wait) else f"an event of topic {wait['topic']!r}"
             match = f" where {json.dumps(wait['match'])}" if wait["match"] else ""
             shown = f", shows {json.dumps(wait['data'], ensure_ascii=False)}" if wait["data"] is not None else ""
-            say(plain(f"  {wait['key']}: {what}{match}{shown}, since {local(wait['opened_at'])}"))
-            if asks:
+            say(plain(f"  {wait['key']}: {what}{match}{shown}, since {local(wait['opened_at'])}{until(wait)}"))
+            if asks(wait):
                 say(f"    perdure resume {id} {step} --data JSON")
         if wait["key"] in links:
             say(f"    or on its page: {links[wait['key']]}")
@@ -104,7 +143,8 @@ def _print_question(place: str, wait: dict[str, Any], form: dict[str, Any]) -> N
     """A question with a form, as agents ask them: its title, what it is about, and how it is answered."""
     from perdure.cli.render import local, plain
 
-    say(f"  {wait['key']}: {plain(str(form.get('title') or 'An answer is wanted'))}, since {local(wait['opened_at'])}")
+    title = plain(str(form.get("title") or "An answer is wanted"))
+    say(f"  {wait['key']}: {title}, since {local(wait['opened_at'])}{until(wait)}")
     for line in about(wait["data"], form):
         say(f"    {plain(line)}")
     keys = [str(field.get("key")) for field in form.get("fields") or () if isinstance(field, dict)]
