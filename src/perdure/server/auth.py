@@ -76,7 +76,7 @@ class Gate:
         self._known: OrderedDict[bytes, tuple[Principal, float]] = OrderedDict()
         self._forgotten = 0
         self._failures = Failures(failures_max, clock)
-        self._proxies_set = proxies
+        self._proxy_told = proxies
         self.cookies = cookies or Cookies()
         self._good_hosts: set[bytes] = set()
         self.anyone: Principal | None = None
@@ -181,9 +181,9 @@ class Gate:
 
     def _warn_of_proxy(self, headers: Headers, address: str) -> None:
         """Log once that a proxy of this network stands in front of a server whose setting `proxies` is empty."""
-        if self._proxies_set or b"x-forwarded-for" not in headers or not _is_private(address):
+        if self._proxy_told or b"x-forwarded-for" not in headers or not _is_private(address):
             return
-        self._proxies_set = True
+        self._proxy_told = True
         logger.warning(
             "Requests come through a proxy at %s, and the setting `proxies` is empty: all callers behind it count as "
             "one address. Name the proxy's address or network in `proxies`.",

@@ -2,8 +2,8 @@
 
 Nothing here is on the way of a request. The engine keeps plain numbers (`engine.stats`, the store's group counters);
 this module names them when a scraper asks. With a key the page shows that key's project. The numbers of the process as
-a whole tell what all projects do, so only operators see them: keys and members of the default project, the first of the
-store, whose keys are made by who has the store.
+a whole tell what all projects do, so only operators see them: keys and members of the default project, which is the
+first of the store.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
