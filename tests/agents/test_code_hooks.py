@@ -1,10 +1,15 @@
 """Hooks around tools that are no steps: each comes once, whatever is replayed, and what it says is recorded."""
 
 import asyncio
+import threading
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
+from opentelemetry import baggage
+from opentelemetry import context as telemetry
 from pydantic_ai import Agent, ModelRetry, RunContext
+from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.exceptions import ApprovalRequired, ToolFailed
 from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.toolsets import AbstractToolset, ExternalToolset
@@ -15,6 +20,7 @@ from tests.embedded.house import answer_when_asked, keys_of, reaches
 
 from perdure import ExecutionFailed, Registry, current_step
 from perdure.agents import Call, CallHook, durable
+from perdure.agents.runs import current_run
 from perdure.testing import embedded
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
@@ -194,3 +200,69 @@ async def test_hooks_see_how_the_code_failed() -> None:
         "failed breaks: ModelRetry('again')",
         "failed breaks: ValueError('broken')",
     ]
+
+
+# --- context variables ---------------------------------------------------------------------------------------------
+
+caller: ContextVar[str] = ContextVar("caller", default="nobody")
+
+
+def sees() -> str:
+    return f"{caller.get()} {baggage.get_baggage('tenant')}"
+
+
+class Names(AbstractCapability[None]):
+    """Says in context variables whose run, and whose call it is."""
+
+    async def before_run(self, ctx: RunContext[None]) -> None:
+        caller.set("run")
+        telemetry.attach(baggage.set_baggage("tenant", "ann"))
+
+    async def before_tool_execute(self, ctx: Any, *, call: Any, tool_def: Any, args: Any) -> Any:
+        caller.set(f"{caller.get()} {call.tool_call_id}")
+        return args
+
+
+async def test_tools_see_the_context_variables_that_hooks_set_as_in_a_plain_run() -> None:
+    seen: dict[str, list[str]] = {}
+    where: set[bool] = set()
+    script = Script([call("look", "c1"), call("gaze", "c2")], call("pause", "c3"), call("look", "c4"), "done")
+    agent = Agent(script.model, name="looks", capabilities=[Names()])
+
+    @agent.tool
+    async def look(ctx: RunContext[None]) -> None:
+        seen.setdefault(str(ctx.tool_call_id), []).append(sees())
+
+    @agent.tool
+    def gaze(ctx: RunContext[None]) -> None:
+        where.add(threading.current_thread() is threading.main_thread())
+        seen.setdefault(str(ctx.tool_call_id), []).append(sees())
+
+    @agent.tool_plain(metadata={"perdure": False})
+    async def pause() -> None:
+        await asyncio.sleep(0 if current_run() is None else 3_600)
+
+    async with embedded(Registry(clerk := durable(agent)), parks=False) as p:
+        assert await clerk.run(p, "?") == "done"
+    assert (await agent.run("?")).output == "done"
+    assert seen == {one: [f"run {one} ann"] * 2 for one in ("c1", "c2", "c4")}
+    assert where == {False} and caller.get() == "nobody"
+
+
+async def test_a_tool_sees_what_a_hook_of_its_call_set_and_no_other_call_does() -> None:
+    seen: list[str] = []
+
+    class Names(CallHook):
+        async def before(self, call: Call) -> None:
+            caller.set(f"{caller.get()} {call.tool_call_id or call.kind}")
+
+    script = Script(call("look", "c1"), call("look", "c2"), "done")
+    agent = Agent(script.model, name="looks")
+
+    @agent.tool_plain
+    def look() -> None:
+        seen.append(caller.get())
+
+    async with embedded(Registry(clerk := durable(agent, hooks=[Names()]))) as p:
+        assert await clerk.run(p, "?") == "done"
+    assert seen == ["nobody c1", "nobody c2"]

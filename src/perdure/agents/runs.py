@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from perdure.agents.names import Keys
 from perdure.sdk.steps import step_variables
 
-StopReason: TypeAlias = Literal["stop", "watchdog", "budget"]
-"""What made an agent answer before it was done, by the name of the option that says when."""
-STOPPED: Final = "stopped"
-"""Under this name the progress of an agent's execution says what stopped it."""
-
 if TYPE_CHECKING:
     from perdure.agents.calls import CallHook
     from perdure.agents.inputs import AgentInput
     from perdure.sdk.context import Context
+
+StopReason: TypeAlias = Literal["stop", "watchdog", "budget"]
+"""What made an agent answer before it was done, by the name of the option that says when."""
+STOPPED: Final = "stopped"
+"""Under this name the progress of an agent's execution says what stopped it."""
 
 
 class AgentRun:

@@ -8,15 +8,17 @@ in every replay the agent reads the same bytes.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import copy_context
 from copy import copy
 from dataclasses import replace
 from typing import Any, Final, Generic, Literal, TypedDict, TypeVar
 
 from msgspec import Raw, Struct
 from msgspec.json import decode, encode
-from opentelemetry import context as telemetry
 from pydantic import TypeAdapter
+from pydantic_ai.agent import Agent
 from pydantic_ai.durable_exec import (
     BoundDurableOperation,
     CallToolResult,
@@ -33,6 +35,7 @@ from pydantic_ai.durable_exec import (
     ToolsetGetInstructionsId,
     ToolsetGetToolsId,
     durable_unit_scope,
+    external_event_scope,
     record_durable_unit,
 )
 from pydantic_ai.exceptions import UserError
@@ -51,7 +54,7 @@ from perdure.agents.outcomes import signal_of
 from perdure.agents.runs import AgentRun, current_run
 from perdure.agents.streaming import emit_answer
 from perdure.sdk.errors import BudgetExceeded, Fatal, StepFailed
-from perdure.sdk.steps import ONCE, Retry, StepCall, as_policy, step_result
+from perdure.sdk.steps import ONCE, Retry, StepCall, as_policy, current_context, running_step, step_result
 from perdure.wire.records import Kind
 from perdure.wire.retry import RetryPolicy
 
@@ -235,23 +238,23 @@ class _Body(Generic[ParamsT]):
         self._params = params
         self._run = run
         self._retry = retry
-        self._telemetry = telemetry.get_current()
+        self._variables = copy_context()
         self.has_run = False
 
     async def run(self) -> Raw:
         self.has_run = True
-        # Steps start with a fresh context; spans of the library belong below the one that is open in the agent's code.
-        token = telemetry.attach(self._telemetry)
+        # What hooks set in the agent's code counts in its steps as it does in a plain run, and its open span is theirs.
+        for variable, value in self._variables.items():
+            if variable not in _OF_CODE:
+                variable.set(value)
         try:
-            with durable_unit_scope():
+            with durable_unit_scope(), _worker_scopes():
                 return await self._called()
         except Exception as error:
             if self._operation.config_role != "model":
                 raise
             run = self._run
             raise failed_request(error, run, self._retry, hooks_first=run.has_error_hooks)  # noqa: B904  # has its cause
-        finally:
-            telemetry.detach(token)
 
     async def _called(self) -> Raw:
         operation, params, run = self._operation, self._params, self._run
@@ -314,6 +317,18 @@ class _Body(Generic[ParamsT]):
                     raise
                 return Raw(encode(signal))
         return operation.result_codec.dump(record)
+
+
+_OF_CODE: Final = frozenset({running_step, current_context})
+"""They say whether code is a step's or a workflow's."""
+
+
+@contextmanager
+def _worker_scopes() -> Iterator[None]:
+    """The scopes of the library that are for the agent's code alone, undone: its steps have threads, and no waits."""
+    nothing: Any = None
+    with Agent.using_thread_executor(nothing), external_event_scope(nothing):
+        yield
 
 
 class _WithUsage(Struct, frozen=True):
