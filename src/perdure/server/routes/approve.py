@@ -52,9 +52,7 @@ async def approval_page_of(call: Call, execution_id: str, step_key: str, query: 
         return _refused(call, error)
     if question.state is QuestionState.OPEN and asker.question_id in (None, question.id):
         signed_in = _has_session(call, asker)
-        return _html(
-            await _drawn(approval_page.question_page, question, answering_as=asker.name, signed_in=signed_in)
-        )
+        return _html(await _drawn(approval_page.question_page, question, answering_as=asker.name, signed_in=signed_in))
     return _html(await _drawn(approval_page.closed_page, question, mine=asker.name))
 
 
