@@ -33,7 +33,8 @@ class Wait:
 @dataclass
 class Life:
     id: str
-    created_us: int
+    events_before: dict[str, int]
+    """By topic: how many events it had when the execution was started."""
     queue: str
     key: str | None
     priority: int
@@ -197,8 +198,7 @@ class Model:
             return
         events = self.topics.get(topic, []) if topic is not None else []
         if known is None:
-            before = sum(1 for at_us, _ in events if at_us < life.created_us)
-            known = life.waits[key] = Wait("open", topic, match, before)
+            known = life.waits[key] = Wait("open", topic, match, life.events_before.get(topic or "", 0))
         known.state = "open"
         for seq, (_, number) in enumerate(events, 1):
             if (topic or "", seq) not in life.taken and self._fits(known, seq, number):

@@ -201,7 +201,7 @@ class Lives(RuleBasedStateMachine):
         due_us = None if delay is None else now_us + int(delay * SECOND)
         self.model.lives[id] = Life(
             id=id,
-            created_us=now_us,
+            events_before={topic: len(events) for topic, events in self.model.topics.items()},
             queue=queue or workflow_id,
             key=key,
             priority=priority,

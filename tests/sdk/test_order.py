@@ -314,6 +314,18 @@ async def a_set_of_coroutines(machine: Machine, order: Sequence[str], got: Got) 
         got.append(("first", await each))
 
 
+def test_a_timer_that_woke_the_execution_is_known_by_its_suspension() -> None:
+    journal = Journal()
+    machine = Machine(lambda: naps(machine, ["60"], []), seed="seed")
+    timer = advance(machine, journal.rows).timer
+    assert timer is not None
+    journal.add(Kind.WAITING, fingerprint=fingerprint_of_timer(timer[1]))
+    journal.add(Kind.TIMER, timer[0], dt_us=60_000_000)
+    assert run(naps, ["60"], Journal(*journal.rows)).machine.error is None
+    with pytest.raises(Diverged, match="another due time"):
+        run(naps, ["61"], Journal(*journal.rows))
+
+
 def test_as_completed_refuses_a_set_of_coroutines() -> None:
     result = run(a_set_of_coroutines, ITEMS)
     assert isinstance(result.machine.error, Misplaced)

@@ -97,6 +97,7 @@ MAY_READ_MUCH: Final = {
 }
 ANSWERS_NOTHING: Final = {
     **dict.fromkeys(("read_meta", "lock_meta_free"), "only PostgreSQL's schema has rows there"),
+    "bring_forward": "no clock was put back",
     "delete_key": "there are no keys",
     "list_keys": "there are no keys",
     "read_key": "there are no keys",
@@ -171,7 +172,7 @@ def defaults(executions: int) -> dict[str, Any]:
         **dict.fromkeys(("fingerprint", "phases", "user_id", "tag_name", "tag_value", "assigned_to_worker"), None),
         **dict.fromkeys(("created_after_us", "created_before_us", "event_type", "concurrency_limit"), None),
         **dict.fromkeys(("priority", "rank", "limited", "wake_on_cancel", "attempt", "after", "after_seq"), 0),
-        **dict.fromkeys(("losses", "undelivered", "refused", "outcomes", "retries", "tries"), 0),
+        **dict.fromkeys(("losses", "undelivered", "refused", "outcomes", "retries", "tries", "passed_us"), 0),
         **dict.fromkeys(("embedded", "development"), 0),
         **dict.fromkeys(("now_us", "ready_at_us", "lease_until_us", "at_us"), NOW_US + 60_000_000),
         **dict.fromkeys(("ok", "rows", "events", "n", "upto", "attempt", "total_limit"), 1),

@@ -398,6 +398,7 @@ def test_every_verb_that_changes_something_says_what_it_names() -> None:
         "unserved",
         "list_workers",
         "next_due",
+        "set_ahead",
         "overdue",
         "list_waits",
         "list_keys",

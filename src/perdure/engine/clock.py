@@ -4,13 +4,6 @@ Store time is an anchor plus a clock that neither jumps nor stops while the mach
 clock by at most 1 % slew; a larger difference is taken over at once, and whoever holds leases is told so that every one
 of them is granted anew.
 
-If the wall clock of a store's only server goes back by up to a day, store time does not. It runs at half speed until
-the wall clock has caught up. A timer that was set by the earlier clock takes twice its time at most, instead of the
-whole difference more, and no schedule stands still. Leases only get longer by it. This is right because nothing
-compares store time with another clock while there is one server. Where there are several, one that starts has the
-database's time at once, so the others must step back with it. The order of starts and events does not depend on any of
-this: see store/sqlite_numbers.py.
-
 Whose wall clock: where the store has one server, its own. Where it has several, the database's: leases and timers are
 compared by all of them, so their times must be one, however wrong each machine's own clock is.
 """
@@ -22,12 +15,9 @@ from typing import NamedTuple, Protocol
 
 logger = logging.getLogger("perdure.engine")
 
-SECOND_US = 1_000_000
 JUMP_US = 60_000_000
 DATABASE_JUMP_US = 500_000
 """A server that starts now has the database's time at once, so those that run must not be far from it for long."""
-BACK_MAX_US = 86_400_000_000
-"""More than a wrong time zone can be. What is further ahead would take too long to come right."""
 SLEW = 0.01
 
 
@@ -71,7 +61,6 @@ class SystemClock:
         self._offset_us = time.time_ns() // 1_000 - boottime_us()
         self._adjusted_us = boottime_us()
         self._last_us = 0
-        self._slow = False
         self.of_database = False
 
     def now_us(self) -> int:
@@ -91,41 +80,17 @@ class SystemClock:
         else:  # within the span it may be right already
             wanted, jump_us = min(max(self._offset_us, database.least_us), database.most_us), DATABASE_JUMP_US
         away = wanted - self._offset_us
-        if database is None and self._slow_down(away, passed):
-            return False
         if abs(away) > jump_us:
             logger.warning(
-                "The %s clock jumped by %.1f s; store time follows, all leases are granted anew.%s",
+                "The %s clock jumped by %.1f s; store time follows, all leases are granted anew.",
                 "wall" if database is None else "database's",
                 away / 1e6,
-                " Timers that were set before may end that much later, and schedules fire again when the time of their "
-                "last slot has passed."
-                if away < 0
-                else "",
             )
             self._offset_us, self._last_us = wanted, 0
             return True
         most = int(passed * SLEW)
         self._offset_us += max(-most, min(most, away))
         return False
-
-    def _slow_down(self, away_us: int, passed_us: int) -> bool:
-        """Run at half speed if the wall clock has gone back, until it has caught up."""
-        slow = -BACK_MAX_US <= away_us < (0 if self._slow else -JUMP_US)
-        if slow and not self._slow:
-            logger.warning(
-                "The wall clock went back by %.1f s. Store time never goes back: it runs at half speed until the wall "
-                "clock has caught up, for %.0f s. Until then timers may take twice as long, and what is due at a time "
-                "of day comes early.",
-                -away_us / 1e6,
-                -away_us / 5e5,
-            )
-        elif self._slow and not slow:
-            logger.warning("Store time runs at full speed again.")
-        self._slow = slow
-        if slow:  # a process that stood still must not stand still in store time, too
-            self._offset_us -= min(-away_us, passed_us // 2, SECOND_US)
-        return slow
 
 
 class ManualClock:

@@ -118,6 +118,10 @@ class Engine:
         self.granting_until_us = 0
         """Since boot: until then every round of the reaper grants, because the clock jumped, or somebody has locked a
         registration. Not 0 later: leases that are too long are still to be brought in line."""
+        self.stepped_back_at_us = boottime_us()
+        """Since boot: when the clock went back, as far as is known; it may have while no server ran. 0: whatever an
+        earlier clock has left is dealt with."""
+        self.told_of_ahead = False
         self.overdue_after = moves.FIRST
         self.prune_after = ("", "")
         self.alarmed: set[tuple[str, str, str | None]] = set()
@@ -186,7 +190,12 @@ class Engine:
 
     async def follow_clock(self) -> bool:
         """Keep with the clock that the store goes by; True when it jumped. Raises Unavailable."""
-        return self.clock.adjust(await self._ask_time())
+        before_us = self.clock.now_us()
+        jumped = self.clock.adjust(await self._ask_time())
+        if jumped and self.clock.now_us() < before_us:
+            self.stepped_back_at_us, self.told_of_ahead = boottime_us(), False
+            self.doorbell.ring(("loop", "bring forward"))
+        return jumped
 
     async def _ask_time(self) -> Span | None:
         sent_us = boottime_us()

@@ -44,6 +44,35 @@ async def _wake(engine: Engine) -> float:
     return await _do_due(engine, moves.RESTING, wake)
 
 
+async def _bring_forward(engine: Engine) -> float:
+    """Timers that were set before the clock went back, for as long as there are any.
+
+    Such a timer bears a time that the clock has not reached again, so it was set before the step (or before this
+    process started, which may have missed one). When its own length has passed since then, it has lasted long enough:
+    never less than asked for, and twice that at most. Until then its row stays as it is. So a clock that was wrong for
+    a moment only, and is put forward again, changes nothing.
+    """
+    if engine.stepped_back_at_us == 0:
+        return HOUR_US / 1e6
+    found = await engine.store.scan(moves.set_ahead(now_us=engine.clock.now_us()))
+    if found is None:
+        engine.stepped_back_at_us = 0
+        return HOUR_US / 1e6
+    if not engine.told_of_ahead:
+        engine.told_of_ahead = True
+        logger.warning(
+            "The clock was put back: %d executions went to sleep at a time that is still to come. Each wakes after its "
+            "full duration, counted from now. Delayed starts, retries of workflows and schedules that were set before "
+            "wait until the clock has caught up.",
+            found.amount,
+        )
+    passed_us = boottime_us() - engine.stepped_back_at_us
+    if found.shortest_us <= passed_us:
+        forward = moves.bring_forward(now_us=engine.clock.now_us(), passed_us=passed_us, limit=BATCH)
+        return 0.0 if await engine.store.write(forward) else 1.0
+    return min(max((found.shortest_us - passed_us) / 1e6, 0.01), 60.0)
+
+
 async def _end_overdue(engine: Engine) -> float:
     """Run timeouts, graces. A loop of its own: many executions may have to do with one end, each of which others may
     hold, and timers do not wait for that."""
@@ -227,6 +256,7 @@ async def _catch_up(engine: Engine) -> float:
 
 LOOPS = (
     Loop("wake", _wake),
+    Loop("bring forward", _bring_forward),
     Loop("overdue", _end_overdue),
     Loop("schedule", _schedule),
     Loop("trigger", _trigger),

@@ -232,6 +232,7 @@ SWEEPS: Final = frozenset(
         "answer_question",
         "beat",  # looks at all that a worker holds
         "bind_slack_app",
+        "bring_forward",
         "claim",
         "claim_pushed",
         "delete",

@@ -51,6 +51,7 @@ class Kind(StrEnum):
     """One failed try of a step that will be tried again."""
     CLAIMED = "claimed"
     WAITING = "waiting"
+    """It was suspended. Where it waits for a timer the fingerprint is that timer's, whose own row may bear none."""
     WOKEN = "woken"
     """The pause before a step's next try is over."""
     RETRIED = "retried"

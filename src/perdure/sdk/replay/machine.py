@@ -31,6 +31,8 @@ from asyncio import CancelledError, current_task
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
+from msgspec import structs
+
 from perdure.sdk.errors import Diverged, Stuck
 from perdure.sdk.replay.asked import OURS, Asked
 from perdure.sdk.replay.calls import (
@@ -88,6 +90,7 @@ class Machine(Asked):
         "_rows",
         "_start",
         "_uuids",
+        "_waits_until",
         "cancel_requested",
         "changed_inputs",
         "error",
@@ -136,6 +139,8 @@ class Machine(Asked):
         """Present once a step has failed for good."""
         self._random: random.Random | None = None
         self._uuids: random.Random | None = None
+        self._waits_until: str | None = None
+        """The fingerprint of the timer that the last suspension waited for."""
 
     # --- for workflow code -----------------------------------------------------------------------------------------
 
@@ -282,14 +287,20 @@ class Machine(Asked):
             self.seen = row.seq
             self.loop.move(row.at_us)
             if row.kind is STEP or row.kind in OUTCOMES:
-                self._deliver(row)
+                self._deliver(row if row.kind is not Kind.TIMER else self._with_due_time(row))
                 return True
+            if row.kind is Kind.WAITING:
+                self._waits_until = row.fingerprint
             if row.kind is STEP_FAILED:
                 self._note_failed(row)
             elif row.kind is RETRIED:
                 self._note_retried(row)
         self._forget_rows()
         return False
+
+    def _with_due_time(self, row: Row) -> Row:
+        """A timer's row says when it was due, or the suspension before it does."""
+        return row if row.fingerprint is not None else structs.replace(row, fingerprint=self._waits_until)
 
     def _deliver(self, row: Row) -> None:
         kind, key = row.kind, row.key

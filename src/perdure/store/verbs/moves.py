@@ -9,7 +9,7 @@ from perdure.store.interface import Counted, Due, News, Ready, Tell, Written, qu
 from perdure.store.verbs.free import below_is_held, end_is_held, is_held
 from perdure.store.verbs.rows import ended, journal_row
 from perdure.wire.errors import NotCancellable, NotFound
-from perdure.wire.records import Kind, fingerprint_of_timer
+from perdure.wire.records import Kind
 from perdure.wire.status import FINAL, HELD, Phase
 
 LOSSES_MAX = 5
@@ -268,10 +268,8 @@ async def wake_due(*, now_us: int, limit: int) -> int:
     await query_many(
         "insert_journal",
         [
-            journal_row(id, seq, at_us, Kind.WOKEN, attempt)
-            if key is None
-            else journal_row(id, seq, at_us, Kind.TIMER, attempt, key=key, fingerprint=fingerprint_of_timer(due_us))
-            for id, seq, at_us, attempt, key, due_us, _, _ in woken
+            journal_row(id, seq, at_us, Kind.WOKEN if key is None else Kind.TIMER, attempt, key=key)
+            for id, seq, at_us, attempt, key, _, _ in woken
         ],
     )
     # A wait of a push worker's execution and its time-out share a key: it is one or the other.
@@ -280,6 +278,30 @@ async def wake_due(*, now_us: int, limit: int) -> int:
     hints = {Ready(row[-2], row[-1]) for row in woken} | {Ready(row[0], row[1]) for row in ready}
     await Tell(*hints, *[Written(row[0]) for row in woken])
     return len(woken) + len(ready)
+
+
+class SetAhead(NamedTuple):
+    """Timers that were set by a clock that was ahead, and how long the shortest of them lasts."""
+
+    amount: int
+    shortest_us: int
+
+
+@verb
+async def set_ahead(*, now_us: int) -> SetAhead | None:
+    """What the clock's step back has left behind; None: nothing, or nothing more."""
+    amount, shortest_us = (await query("set_ahead", now_us=now_us))[0]
+    return SetAhead(amount, shortest_us) if amount else None
+
+
+@verb
+async def bring_forward(*, now_us: int, passed_us: int, limit: int) -> bool:
+    """Make timers due that were set by a clock that was ahead, before its step back, if they last no longer than what
+    has passed since that step. Whether there may be more."""
+    found = await query("bring_forward", now_us=now_us, passed_us=passed_us, limit=limit)
+    if found:
+        await Tell(Due(now_us))
+    return len(found) == limit
 
 
 @verb

@@ -13,7 +13,7 @@ from perdure.store.verbs.hands import Hands
 from perdure.store.verbs.rows import as_row, journal_row
 from perdure.store.verbs.starts import New, Parent, offered_target, start_items, where_of
 from perdure.wire.errors import IllegalMove, PerdureError
-from perdure.wire.records import Kind, Problem
+from perdure.wire.records import Kind, Problem, fingerprint_of_timer
 from perdure.wire.requests import Block, Fail, ItemReply, Release, ReportItem, StartChild, Started, Suspend
 from perdure.wire.status import Phase
 
@@ -166,7 +166,9 @@ async def _suspended(at: At, end: Suspend, moved: Sequence[Any]) -> None:
     for (key,) in await query("open_waits", execution_id=at.execution_id) if waits else ():
         if key not in wanted:  # left open by an attempt that was lost before it could say so
             await query("close_wait", execution_id=at.execution_id, key=key)
-    await query_many("insert_journal", [journal_row(at.execution_id, seq, at.at_us, Kind.WAITING, at.attempt)])
+    due = None if end.timer is None or end.timer[0] is None else fingerprint_of_timer(end.timer[1])
+    row = journal_row(at.execution_id, seq, at.at_us, Kind.WAITING, at.attempt, fingerprint=due)
+    await query_many("insert_journal", [row])
     await Tell(Written(at.execution_id))
     if end.timer is not None:
         await Tell(Due(end.timer[1]))

@@ -43,6 +43,7 @@ RETURNING next_seq - 1, phase, assigned_to_worker, deployment_id, moved_at_us, a
 -- picks: executions whose timer is due
 -- `phase || ''` is the phase that no index knows: before there are statistics PostgreSQL takes the small index of what
 -- waits for a shorter way to one row than its key.
+-- An execution whose own time is ahead of the clock sees the time that it has asked for: see `suspend`.
 -- A wait that is closed then (`close_wait`) is locked beforehand; while somebody else has it, its timer is not due.
 WITH due AS MATERIALIZED (
   SELECT project_id, id FROM executions WHERE phase = 'waiting' AND due_at_us <= :now_us
@@ -52,11 +53,28 @@ WITH due AS MATERIALIZED (
   ORDER BY due_at_us LIMIT :limit {FOR UPDATE SKIP LOCKED})
 UPDATE executions SET phase = 'queued', rank = -priority, ready_at_us = due_at_us, due_at_us = NULL,
   losses = CASE WHEN timer_key IS NULL THEN losses ELSE 0 END,
-  undelivered = CASE WHEN timer_key IS NULL THEN undelivered ELSE 0 END, next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us),
+  undelivered = CASE WHEN timer_key IS NULL THEN undelivered ELSE 0 END, next_seq = next_seq + 1,
+  moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us, CASE WHEN {= time_is_ahead}
+    THEN due_at_us + moved_at_us - COALESCE(ready_at_us, moved_at_us) ELSE 0 END),
   limited = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
     AND q.name = executions.queue_name AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)) THEN 1 ELSE 0 END
 WHERE phase || '' = 'waiting' AND due_at_us <= :now_us AND (project_id, id) IN (SELECT project_id, id FROM due)
-RETURNING id, next_seq - 1, moved_at_us, attempt, timer_key, ready_at_us, project_id, deployment_id;
+RETURNING id, next_seq - 1, moved_at_us, attempt, timer_key, project_id, deployment_id;
+
+-- name: set_ahead
+-- The timers that were set by a clock that was ahead of the present one: how many, and how long the shortest lasts.
+SELECT COUNT(*), MIN(due_at_us - ready_at_us) FROM executions
+WHERE phase = 'waiting' AND due_at_us > :now_us AND ready_at_us - 60000000 > :now_us;
+
+-- name: bring_forward
+-- picks: executions whose timer was set by a clock that was ahead, and lasts no longer than what has passed since then
+WITH due AS MATERIALIZED (
+  SELECT project_id, id FROM executions WHERE phase = 'waiting' AND due_at_us > :now_us AND ready_at_us - 60000000 > :now_us
+    AND due_at_us - ready_at_us <= :passed_us LIMIT :limit {FOR UPDATE SKIP LOCKED})
+UPDATE executions SET ready_at_us = :now_us - (due_at_us - ready_at_us), due_at_us = :now_us
+WHERE phase || '' = 'waiting' AND ready_at_us - 60000000 > :now_us AND due_at_us - ready_at_us <= :passed_us
+  AND (project_id, id) IN (SELECT project_id, id FROM due)
+RETURNING id;
 
 -- name: ready_delayed
 -- picks: queued executions whose start time has come

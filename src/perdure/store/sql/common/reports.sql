@@ -1,7 +1,14 @@
 -- What workers report of executions; all fenced by attempt, worker and report number.
 
+-- An execution's own time never goes back. After the clock did, its code counts from a time that is ahead of the clock: what
+-- it asked for then begins now, and lasts as long as it meant. Less than a minute is a difference between servers.
+
+-- text: due
+due_at_us = :due_at_us{::BIGINT} - CASE WHEN {= time_is_ahead} THEN moved_at_us - :now_us ELSE 0 END
+
 -- text: waits_since
-ready_at_us = {MAX|GREATEST}(moved_at_us, :now_us), moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
+ready_at_us = CASE WHEN {= time_is_ahead} THEN :now_us ELSE {MAX|GREATEST}(moved_at_us, :now_us) END,
+  moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 
 -- text: waits_open
 COALESCE((SELECT 1 FROM waits WHERE waits.execution_id = executions.id AND waits.state = 'open' LIMIT 1), 0)
@@ -81,7 +88,7 @@ RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, lim
 -- holds: execution=id
 -- bulk: due_at_us parked_seq now_us attempt
 -- `ready_at_us` keeps since when it waits.
-UPDATE executions SET phase = 'waiting', due_at_us = :due_at_us, timer_key = :timer_key, next_seq = next_seq + 1,
+UPDATE executions SET phase = 'waiting', {= due}, timer_key = :timer_key, next_seq = next_seq + 1,
   parked_worker = :parked_worker, parked_seq = :parked_seq, {= waits_since}
 WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt
   AND assigned_to_worker = :worker_id
@@ -92,7 +99,7 @@ RETURNING next_seq, moved_at_us, limited, deployment_id, {= waits_open};
 -- bulk: due_at_us parked_seq now_us attempt number seq
 -- `advance` and `suspend` at once, for a report that only says so, of an execution whose worker has seen everything and for
 -- which something is to come: a timer, or the end of its newest child.
-UPDATE executions SET phase = 'waiting', acked = 1, report_number = :number, due_at_us = :due_at_us, timer_key = :timer_key,
+UPDATE executions SET phase = 'waiting', acked = 1, report_number = :number, {= due}, timer_key = :timer_key,
   next_seq = next_seq + 1, parked_worker = :parked_worker, parked_seq = :parked_seq, {= waits_since}
 WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt
   AND assigned_to_worker = :worker_id AND report_number < :number AND next_seq = :seq
@@ -105,7 +112,7 @@ RETURNING next_seq, moved_at_us, limited, deployment_id, {= waits_open};
 -- bulk: due_at_us parked_seq now_us attempt number seq
 -- `advance` and `suspend` at once, for a report that starts a child and waits for it, of an execution whose worker has seen
 -- everything and waits for work of the same deployment. `next_seq` counts the child's start, too, an outcome.
-UPDATE executions SET phase = 'waiting', acked = 1, report_number = :number, due_at_us = :due_at_us, timer_key = :timer_key,
+UPDATE executions SET phase = 'waiting', acked = 1, report_number = :number, {= due}, timer_key = :timer_key,
   next_seq = next_seq + 2, parked_worker = :parked_worker, parked_seq = :parked_seq, losses = 0, undelivered = 0,
   {= waits_since}
 WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt

@@ -11,3 +11,6 @@ CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN OCTET_LENGTH(executions.payl
 -- text: anything_ready
 EXISTS (SELECT 1 FROM executions e WHERE e.project_id = w.project_id AND e.deployment_id = w.deployment_id
     AND e.phase = 'queued' AND e.limited = 0 AND e.due_at_us IS NULL)
+
+-- text: time_is_ahead
+moved_at_us - 60000000 > :now_us
