@@ -11,9 +11,12 @@ import signal
 import threading
 from asyncio import AbstractEventLoop, Task
 from types import FunctionType, MethodType
-from typing import TypeVar
+from typing import Final, TypeVar
 
 T = TypeVar("T")
+
+ENDINGS: Final = (KeyboardInterrupt, SystemExit)
+"""What asyncio raises out of its loop when a task or a callback raises it."""
 
 logger = logging.getLogger("perdure.worker")
 
@@ -42,13 +45,13 @@ def is_interrupt(error: BaseException) -> bool:
 def run_until_complete(loop: AbstractEventLoop, main: Task[T]) -> T:
     """Run `main` to its end, past each `KeyboardInterrupt` and `SystemExit` that stops the loop and is not a Ctrl-C.
 
-    asyncio stops the loop when a task or a callback raises one of these: for instance a task that a step's body made.
-    Whoever awaits the task gets its exception as of any other task.
+    asyncio stops its loop when a task or a callback raises one of these, for instance a task that a step's body made.
+    The code that awaits such a task gets the exception like any other.
     """
     while True:
         try:
             return loop.run_until_complete(main)
-        except (KeyboardInterrupt, SystemExit) as error:
+        except ENDINGS as error:
             if main.done() or is_interrupt(error):
                 raise
             logger.error("A task or a callback of a step raised %s; the worker goes on.", type(error).__name__)

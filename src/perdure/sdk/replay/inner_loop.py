@@ -30,7 +30,7 @@ from typing import Any, Final, NoReturn, Protocol, TypeAlias, TypeVar, TypeVarTu
 
 from perdure.sdk.checks import name_of
 from perdure.sdk.errors import DuplicateKey
-from perdure.sdk.interrupts import is_interrupt
+from perdure.sdk.interrupts import ENDINGS, is_interrupt
 from perdure.sdk.replay import patches
 from perdure.sdk.replay.at_once import AtOnce
 from perdure.sdk.replay.eviction import close, close_generator, collecting
@@ -127,8 +127,8 @@ class InnerLoop(asyncio.AbstractEventLoop):
             except BaseException as error:  # A callback is user code; the loop outlives it.
                 if is_interrupt(error):
                     raise
-                if isinstance(getattr(handle._callback, "__self__", None), InnerTask):
-                    continue  # A task's outcome is KeyboardInterrupt or SystemExit: asyncio raises these here as well.
+                if isinstance(error, ENDINGS) and isinstance(getattr(handle._callback, "__self__", None), InnerTask):
+                    continue  # It is the task's outcome, and asyncio raises it here as well.
                 self.call_exception_handler(
                     {"message": f"Exception in callback {handle!r}", "exception": error, "handle": handle}
                 )
@@ -394,10 +394,10 @@ class InnerLoop(asyncio.AbstractEventLoop):
     def set_exception_handler(self, handler: ExceptionHandler | None) -> None:
         if handler is not None and not callable(handler):
             raise TypeError(f"A callable object or None is expected, got {handler!r}")
-        self._exception_handler = handler and (handler, contextvars.copy_context())
+        self._exception_handler = None if handler is None else (handler, contextvars.copy_context())
 
     def get_exception_handler(self) -> ExceptionHandler | None:
-        return self._exception_handler and self._exception_handler[0]
+        return None if self._exception_handler is None else self._exception_handler[0]
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:
         _log.error("%s", context.get("message", "Unhandled error in workflow code"), exc_info=context.get("exception"))
