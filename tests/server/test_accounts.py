@@ -217,6 +217,7 @@ async def test_wrong_passwords_have_to_wait_and_right_ones_of_their_address_do_n
             checked.clear()
             assert [await status(an_email(), "198.51.100.2") for _ in range(20)] == [401] * 3 + [429] * 17
             assert len(checked) == 3, "hashes stay few"
+            assert len(served.app.services.wrong_passwords._by_name) == 4, "and so does what is remembered"
             assert await status(ann.email, "198.51.100.2", PASSWORD) == 200, "others share the address"
             assert await status(ann.email, "198.51.100.2") == 429
             assert [await status(ann.email, f"203.0.113.{n}") for n in range(4)] == [401, 401, 429, 429]

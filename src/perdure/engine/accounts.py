@@ -30,6 +30,10 @@ TOKEN_PREFIX: Final = "us_"
 _WRONG: Final = "The e-mail or the password is wrong."
 
 
+class UnknownEmail(Unauthorized):
+    """Nobody has signed up with an e-mail. Callers are told the same as of a wrong password."""
+
+
 class SignedIn(NamedTuple):
     """Who has signed in, and the token that says so from now on."""
 
@@ -95,13 +99,13 @@ class Accounts:
 
     async def sign_in(self, *, email: str, password: str, session_seconds: float, known_only: bool = False) -> SignedIn:
         """Begin a session. Raises Unauthorized, which does not tell an unknown e-mail from a wrong password and takes
-        as long for both, except with `known_only`: then an unknown e-mail costs no hash, and the caller has to hide
-        the time that it took. Raises BadValue for what can be neither; TooManyRequests."""
+        as long for both, except with `known_only`: then an unknown e-mail costs no hash and raises UnknownEmail, and
+        the caller has to hide the time that it took. Raises BadValue for what can be neither; TooManyRequests."""
         address = email_of(email)
         given = password_of(password)
         found = await self._engine.store.read(accounts.find_user(email=address))
         if found is None and known_only:
-            raise Unauthorized(_WRONG)
+            raise UnknownEmail(_WRONG)
         if not await self._passwords.check(given, None if found is None else found.password_hash) or found is None:
             raise Unauthorized(_WRONG)
         token, session = self._new_session(session_seconds)

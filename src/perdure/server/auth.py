@@ -320,8 +320,12 @@ class Failures:
         """One failure less: what was counted before it was tried turned out well."""
         name = to_network(name)
         found = self._by_name.get(name)
-        if found is not None:
-            self._by_name[name] = (max(0.0, found[0] - 1), found[1])
+        if found is None:
+            return
+        if found[0] <= 1:
+            del self._by_name[name]
+        else:
+            self._by_name[name] = (found[0] - 1, found[1])
 
     def refusal(self) -> TooManyRequests:
         """The error for a failure that was one too many."""

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from perdure.engine.accounts import SignedIn
+from perdure.engine.accounts import SignedIn, UnknownEmail
 from perdure.server.bodies import SMALL
 from perdure.server.routing import Call, Caller, Routes
 from perdure.wire.accounts import INVITATION_PATH, email_of
@@ -132,6 +132,8 @@ async def attempt(call: Call, name: str | None = None) -> AsyncIterator[bool]:
     except (Unauthorized, Forbidden, EmailTaken, BadValue) as error:
         failed = not isinstance(error, BadValue) or error.details == {"path": INVITATION_PATH}
         if failed and slowed:
+            if name is not None and isinstance(error, UnknownEmail):
+                failures.give_back(name)  # made-up e-mails must not push out what is counted of others
             await sleep(until - loop.time())
             raise failures.refusal() from None
         raise
