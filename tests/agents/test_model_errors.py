@@ -97,6 +97,17 @@ def test_failures_of_models_that_stood_in_for_one_another_come_back_as_a_group()
     assert isinstance(unreachable, exceptions.ModelConnectionError) and unreachable.phase == "connect"
 
 
+def test_a_failure_with_a_long_body_keeps_its_class_and_its_message() -> None:
+    page = "<html>ü" * 20_000
+    for error in (http(exceptions.ModelUnavailableError, 503, body=page), http(None, 400, body={"page": page})):
+        found = recorded_failure(recorded(error), "m").error
+        assert type(found) is type(error) and isinstance(found, ModelHTTPError)
+        assert len(str(found)) > 5_000 and str(error).startswith(str(found)[:5_000])
+        assert 500 < len(str(found.body)) < 4_000
+    odd = recorded_failure(recorded(exceptions.UnexpectedModelBehavior(page, page)), "m").error
+    assert type(odd) is exceptions.UnexpectedModelBehavior
+
+
 def test_a_class_of_the_programs_own_comes_back_as_the_librarys_that_it_is() -> None:
     class Mine(exceptions.ModelRateLimitError):
         pass

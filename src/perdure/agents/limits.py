@@ -4,8 +4,8 @@ A 429 with a time (Retry-After, or headers that say when a quota is renewed) sus
 no worker and no slot held. One without a time is tried again as `model_step` says, as other failures that pass are.
 Where models stand in for one another and all refuse, the run waits for the one that may be asked again first.
 
-How often a request waits is bounded, and each wait is longer than the one before, whatever the provider says. Where a
-program has hooks for failed requests (`ModelFallback` is one), they get the refusal at once. The run waits for what
+How often a request waits is bounded, and the waits grow, however soon the provider says to come back. Where a program
+has hooks for failed requests (`ModelFallback` is one), they get the refusal at once. The run waits for what
 they let through. Both are decided in the step and recorded with its failure, so that a replay decides nothing.
 """
 

@@ -116,14 +116,14 @@ def _written(error: BaseException, body_bytes: int) -> _Failure:
         share = body_bytes // len(error.exceptions)
         return _Failure(str(kind), error.message, exceptions=tuple(_written(one, share) for one in error.exceptions))
     if kind is None:
-        return _Failure(type(error).__name__, str(error))
+        return _Failure(type(error).__name__, _cut(str(error), body_bytes))
     if not isinstance(error, exceptions.ModelAPIError):
-        body = getattr(error, "body", None)
-        return _Failure(kind, getattr(error, "message", str(error)), body=_cut(body, body_bytes))
+        message, body = getattr(error, "message", str(error)), getattr(error, "body", None)
+        return _Failure(kind, _cut(message, body_bytes), body=_cut(body, body_bytes))
     headers: Mapping[str, str] = getattr(error, "headers", None) or {}
     return _Failure(
         kind,
-        error.message,
+        _cut(error.message, body_bytes),  # it has the body in it; of the step's own error the record has all of it
         model_name=error.model_name,
         status_code=getattr(error, "status_code", None),
         body=_cut(error.body, body_bytes),
@@ -170,6 +170,8 @@ def recorded_failure(failure: StepFailed, model_name: str) -> Recorded:
         error = _from_words(failure, model_name)
     if error is None:
         return Recorded(failure, None)
+    if isinstance(error, exceptions.ModelAPIError):
+        error.message, error.args = failure.message, (failure.message,)
     error.__cause__ = failure
     wait = details.get(WAIT)
     return Recorded(error, float(wait) if isinstance(wait, int | float) else None)
@@ -208,7 +210,7 @@ def _read(failure: _Failure) -> Exception:
         error = kind(failure.model_name, failure.message, phase=failure.phase, **common)
     else:
         error = kind(failure.model_name, failure.message, **common)
-    error.message, error.args = failure.message, (failure.message,)  # with all of the body
+    error.message, error.args = failure.message, (failure.message,)  # the body may be cut otherwise
     return error  # type: ignore[no-any-return]  # made of classes that are looked up
 
 

@@ -7,7 +7,10 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+from msgspec import Raw
+
 from perdure.agents.names import Keys
+from perdure.sdk.payloads.values import encode
 from perdure.sdk.steps import step_variables
 
 if TYPE_CHECKING:
@@ -68,8 +71,9 @@ class AgentRun:
 
     def tell_stop(self, by: StopReason, why: str) -> None:
         """Have the execution say that the agent did not end by itself; inside another workflow that has its own say."""
-        if not self.keys.prefix:
-            self.ctx.tell_progress({STOPPED: by, "text": f"ended early ({by}): {why}"})
+        if not self.keys.prefix and not self.ctx.machine.replaying:
+            said = {STOPPED: by, "text": f"ended early ({by}): {why}"}
+            self.ctx.progress_news[:] = [Raw(encode(said, where="progress"))]
 
     async def ask(self, key: str, shown: object, timeout: float | None = None) -> Any:
         """Show something to whoever is asked, and wait for the answer, suspended. Raises `TimeoutError`."""

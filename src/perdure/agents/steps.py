@@ -182,13 +182,14 @@ class _Bound(BoundDurableOperation[ParamsT, WireT, ResultT], Generic[ParamsT, Wi
         try:
             recorded = await admitted_request(run, lambda: self._step(params, run, named, options))
         except StepFailed as failure:
-            raise recorded_failure(failure, getattr(operation.operation_id, "model_name", "")).error from failure
-        except BudgetExceeded as error:
-            ending = ended_by(error, params)
+            error = recorded_failure(failure, getattr(operation.operation_id, "model_name", "")).error
+            raise error from error.__cause__
+        except BudgetExceeded as exceeded:
+            ending = ended_by(exceeded, params)
             if ending is None:
                 raise
-            run.ctx.log("The agent ends with what it has: %s", error.message)
-            run.tell_stop("budget", error.message)
+            run.ctx.log("The agent ends with what it has: %s", exceeded.message)
+            run.tell_stop("budget", exceeded.message)
             return ending  # type: ignore[return-value]  # to a request for an answer it is one
         return operation.result_codec.load(recorded)
 

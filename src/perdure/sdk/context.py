@@ -536,11 +536,7 @@ class Context:
 
     def progress(self, done: float, total: float | None = None, text: str | None = None) -> None:
         """Say how far the work has come; whoever watches the execution sees it."""
-        self.tell_progress({"done": done, "total": total, "text": text})
-
-    def tell_progress(self, progress: dict[str, object]) -> None:
-        """The same in a shape of the caller's. `text` is what people are shown of it."""
-        news = Raw(encode(progress, where="progress"))  # as in `log`
+        news = Raw(encode({"done": done, "total": total, "text": text}, where="progress"))  # as in `log`
         if not self.machine.replaying:
             self.progress_news[:] = [news]
 
