@@ -1011,7 +1011,10 @@ class Forgetful(PerdureError):
         (Wordless(), "(the error's text could not be read)"),
         (Forgetful(7), "7"),
         (type("Odd\x1bName" * 100, (Exception,), {})("x"), "x"),
-        (ExceptionGroup("several", [ValueError("a"), Unspeakable()]), "several (2 sub-exceptions)"),
+        (
+            ExceptionGroup("several", [ValueError("a"), Unspeakable()]),
+            "several (2 sub-exceptions): ValueError: a; Unspeakable: (the error's text could not be read)",
+        ),
         (ValueError(Plain), None),
     ],
     ids=name_of,
