@@ -25,6 +25,7 @@ WITHOUT_A_ROLE: Final = {
     "health": "tells nothing",
     "ready": "tells nothing",
     "openapi_document": "the same for everybody",
+    "openapi_document_of_contract": "the same for everybody",
     "docs_page": "the same for everybody",
     "style": "the same for everybody",
     "script": "the same for everybody",

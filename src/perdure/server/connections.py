@@ -162,6 +162,7 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
+        self._trailer_bytes = 0
         self._set_deadline(self.settings.body_seconds)
         super().on_headers_complete()
 
