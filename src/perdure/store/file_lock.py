@@ -16,6 +16,7 @@ refused.
 
 import os
 import sys
+from contextlib import suppress
 from typing import Final
 
 from perdure.store.disk import network_file_system
@@ -62,8 +63,8 @@ class FileLock:
     def _lock_database(self) -> None:
         if sys.platform == "linux" and network_file_system(self._path) is None:
             self._lock(_open(self._path))
-        elif not os.path.exists(self._path):
-            os.close(_open(self._path))
+        else:
+            make_private(self._path)
         self._inode = _inode(self._path)
         _opened.add(self._inode)
 
@@ -75,6 +76,8 @@ class FileLock:
             else:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            if sys.platform != "win32" and not isinstance(error, BlockingIOError):
+                raise  # this file system has no locks
             raise _in_use(self._path, _holder(handle)) from error
 
     def release(self) -> None:
@@ -100,8 +103,9 @@ def several_names(path: str) -> str | None:
 
 
 def make_private(path: str | os.PathLike[str]) -> None:
-    """Create an empty file that only its owner may read. A file that is there stays as it is."""
-    os.close(_open(path))
+    """Create an empty file that only its owner may read. A file that is there is not even opened: see above."""
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE))
 
 
 def readable_by_others(path: str) -> int | None:
@@ -110,7 +114,7 @@ def readable_by_others(path: str) -> int | None:
     return mode if sys.platform != "win32" and mode & 0o044 else None
 
 
-def _open(path: str | os.PathLike[str]) -> int:
+def _open(path: str) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), PRIVATE)
 
 
@@ -130,8 +134,10 @@ def _in_use(path: str, pid: int | None) -> StoreInUse:
 def _holder(handle: int) -> int | None:
     """The process that has an flock on a file. None if the system does not tell: outside of Linux, or if the process
     is in another container."""
+    if sys.platform != "linux":
+        return None
     status = os.fstat(handle)
-    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}" if os.name == "posix" else ""
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     try:
         with open("/proc/locks", encoding="ascii") as lines:
             found = [line.split() for line in lines]

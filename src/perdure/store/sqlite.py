@@ -114,10 +114,10 @@ class SQLiteStore:
                     f"There is no folder {str(folder)!r} for the store {path!r}; make it, or mend the path."
                 )
             self._check_path()
-            # With less SQLite may fail to open the file, or open it and refuse the first change.
-            if shutil.disk_usage(folder).free < SPACE_MIN:
-                raise _full(path)
             try:
+                # With less SQLite may fail to open the file, or open it and refuse the first change.
+                if shutil.disk_usage(os.path.dirname(os.path.realpath(path))).free < SPACE_MIN:
+                    raise _full(path)
                 self._lock = FileLock(path, make=True)
             except OSError as error:
                 raise NotOurFile(f"{path!r} cannot be opened: {error}.") from error
