@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from msgspec import Raw
+from msgspec import Raw, structs
 from tests.server.serving import Served, serving
 
 from perdure.cli.common import ask
@@ -405,6 +405,63 @@ async def test_a_worker_that_was_given_up_says_that_it_is_alive(served: Served, 
             assert await handle.result() == "done"
     finally:
         app.workflows.pop("healthy")
+
+
+class Watching(HttpTransport):
+    """Notes how much each claim asks for; its answers are as late on their way as is said."""
+
+    late_us = 0
+
+    def __init__(self, url: str, key: str | None) -> None:
+        super().__init__(url, key)
+        self.asked: list[int] = []
+
+    async def claim(self, request: ClaimRequest) -> ClaimReply:
+        self.asked.append(request.capacity)
+        reply = await super().claim(request)
+        assert reply.held_us is not None
+        return structs.replace(reply, held_us=reply.held_us - self.late_us)
+
+
+@pytest.mark.parametrize("late_us", [0, 1_000_000])
+async def test_work_that_came_late_is_acknowledged_before_it_begins(
+    served: Served, client: Client, monkeypatch: pytest.MonkeyPatch, late_us: int
+) -> None:
+    """The server may have given it to another worker meanwhile."""
+    monkeypatch.setattr(Watching, "late_us", late_us)
+
+    @verb
+    async def acknowledged(id: str) -> bool:
+        return bool((await query("read_state", project_id=served.project_id, id=id))[0][13])
+
+    @app.workflow
+    async def looks(ctx: Context) -> bool:
+        return await ctx.step("look", lambda: served.engine.store.read(acknowledged(id=ctx.execution_id)))
+
+    try:
+        async with working(served, Watching):
+            assert await (await client.start(looks)).result() == (late_us > 0)
+    finally:
+        app.workflows.pop("looks")
+
+
+async def test_a_worker_without_room_asks_on_before_its_work_begins(served: Served, client: Client) -> None:
+    """Its next claim says that the work has arrived, even if that keeps its loop from running from then on."""
+    transport = Watching(served.server.url, served.key)
+    worker = Worker(transport, app, lease=HttpLease([served.server.url], served.key), capacity=1, grace_seconds=5)
+
+    @app.workflow
+    async def counts(ctx: Context) -> list[int]:
+        return await ctx.step("count", lambda: list(transport.asked))
+
+    await worker.start()
+    try:
+        asked = await (await client.start(counts)).result()
+        assert asked == [1, 0]
+    finally:
+        await worker.drain()
+        await transport.close()
+        app.workflows.pop("counts")
 
 
 class Stumbling(HttpTransport):

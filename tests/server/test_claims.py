@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from typing import Any
 from uuid import uuid4
 
 import httpx2
@@ -44,6 +45,58 @@ async def test_a_claim_is_answered_as_soon_as_there_is_work(database: str) -> No
 
 async def test_a_claim_without_work_comes_back_empty(served: Served, hand: Hand) -> None:
     assert await hand.claim(0.1) is None
+
+
+# --- work that a worker does not take up -----------------------------------------------------------------------------
+
+
+async def _takes_all(hand: Hand, wait_seconds: float = 20.0) -> list[Any]:
+    reply = await hand.say("claim", {**hand.claiming(wait_seconds), "capacity": 10})
+    items: list[Any] = reply["items"]
+    return items
+
+
+async def test_work_that_a_worker_does_not_take_up_goes_to_one_that_waits(database: str) -> None:
+    """Its event loop stands still: its lease holds, and it would keep the work for as long."""
+    async with serving(database) as served:
+        stuck, idle = Hand(served.client), Hand(served.client)
+        await stuck.register()
+        await idle.register()
+        ids = [await served.start() for _ in range(3)]
+        assert sorted(item["id"] for item in await _takes_all(stuck)) == ids
+        waiting = asyncio.create_task(_takes_all(idle))
+        await served.until_waiting(idle.id)
+        if not served.engine.store.alone:  # the worker may ask another server
+            await served.start()
+            assert [item["attempt"] for item in await waiting] == [1]
+            return
+        taken = await waiting
+        assert sorted(item["id"] for item in taken) == ids
+        assert all(item["attempt"] == 2 and item["ack_first"] for item in taken)
+        late = await stuck.say(
+            "report",
+            {
+                "worker_id": stuck.id,
+                "epoch": stuck.epoch,
+                "items": [{"execution_id": ids[0], "attempt": 1, "number": 1, "seen": 1}],
+            },
+        )
+        assert late["items"][0]["lost"]
+        steps = (await served.client.get(f"/api/v1/executions/{ids[0]}/steps")).json()["steps"]
+        assert [row["kind"] for row in steps] == ["claimed", "released", "claimed"]
+
+
+async def test_work_stays_with_a_worker_that_asks_on(served: Served) -> None:
+    busy, idle = Hand(served.client), Hand(served.client)
+    await busy.register()
+    await idle.register()
+    await served.start()
+    assert len(await _takes_all(busy)) == 1
+    asking = asyncio.create_task(_takes_all(busy))
+    await served.until_waiting(busy.id)
+    assert await idle.claim(2.0) is None
+    await served.start()
+    assert [item["attempt"] for item in await asking] == [1]
 
 
 @pytest.mark.parametrize("what", ["workflows", "queues", "schedules", "triggers"])

@@ -56,6 +56,7 @@ SLEPT_IN_WORKER_US = 10_000_000
 REPORTS_IN_FLIGHT = 2
 POLL_SECONDS = 10.0
 FULL_US = 1_000_000
+OURS_US = 750_000
 POISON_BODIES_MAX = 6
 """Five crashes, and the first delivery, which starts before it is acknowledged."""
 RELEASE_NUMBER = 1_000_000
@@ -268,6 +269,7 @@ class Worker:
         request = ClaimRequest(id, self.epoch, self._claim_id, room, wait)
         self._claims_sent += 1
         number = self._claims_sent
+        sent_us = self.world.loop.us
 
         def answered(outcome: object) -> None:
             if (id != self.id and not self.world.mutant("takes_old_answers")) or self.draining:
@@ -284,17 +286,18 @@ class Worker:
             # An answer ends this id, an empty one too: had it a batch that is gone by now, it would never get another.
             if outcome.items or not self.world.mutant("keeps_claim_id"):
                 self._claim_id = self.world.new_id()
+            ours_until_us = sent_us + (outcome.held_us or 0) + OURS_US
             for claimed in outcome.items:
-                self._take(claimed)
+                self._take(claimed, ours_until_us)
             for execution_id in sorted(outcome.news):
                 self.fetch_news(execution_id)
-            self._claim_soon(0 if len(self.running) < self.capacity else FULL_US)
+            self._claim_soon(0 if outcome.items or len(self.running) < self.capacity else FULL_US)
 
         self._claiming = self.world.network.call(
             self, "claim", request, answered, timeout_us=int(wait * 1e6) + 2_000_000
         )
 
-    def _take(self, claimed: Claimed) -> None:
+    def _take(self, claimed: Claimed, ours_until_us: int) -> None:
         known = self.running.get(claimed.id)
         if known is not None:
             if known.claimed.attempt == claimed.attempt:
@@ -303,6 +306,7 @@ class Worker:
         self.log("takes", claimed.id, claimed.attempt, claimed.base, len(claimed.rows), claimed.ack_first)
         parked = self.parked.pop(claimed.id, None)
         run = parked if parked is not None else Run(self)
+        run.ours_until_us = ours_until_us
         self.running[claimed.id] = run
         run.begin(claimed)
 
@@ -439,6 +443,9 @@ class Run:
         self.world = worker.world
         self.claimed: Claimed
         self.taken_us = 0
+        self.ours_until_us = 0
+        """From then on no step begins before the server has acknowledged a report."""
+        self._unsure: list[Ask] = []
         self.machine: Machine | None = None
         self.number = 0
         self.fetched = 0
@@ -464,6 +471,7 @@ class Run:
         self.number = 0
         self.end = None
         self.entries = []
+        self._unsure.clear()
         self._tries.clear()
         self._fired.clear()
         if self.machine is not None and self.fetched != claimed.base:
@@ -611,6 +619,13 @@ class Run:
         step = ask.step
         if self.gone or self._steps.get(ask.key) is not mark:
             return
+        if self.world.loop.us >= self.ours_until_us:
+            del self._steps[ask.key]
+            self.world.count("steps that waited for an acknowledgement")
+            self._unsure.append(ask)
+            self.wants_rows = True
+            self.worker.dirty(self)
+            return
         if not self.worker.is_sure():
             del self._steps[ask.key]
             self.worker.hold_back(self, ask)
@@ -717,6 +732,10 @@ class Run:
             else:
                 self.drop()
             return
+        self.ours_until_us = 1 << 62
+        unsure, self._unsure = self._unsure, []
+        for ask in unsure:
+            self.restart(ask)
         if item.end is not None:
             self.end = None
             if not isinstance(item.end, Suspend):
@@ -757,6 +776,8 @@ class Run:
 
 def merge(item: ReportItem, reply: ItemReply) -> list[Row]:
     """All rows that a reply stands for, in order: those it carries, and the item's own steps and timers."""
+    if reply.more:
+        return reply.rows
     own: list[Row] = []
     for entry, seq in zip(item.entries, reply.accepted, strict=False):
         if not seq:

@@ -107,6 +107,23 @@ async def test_five_losses_without_an_outcome_are_poison(world: World) -> None:
     assert await world.claim_ids() == []
 
 
+async def test_only_what_was_never_acknowledged_is_taken_back_from_a_worker_that_is_silent(world: World) -> None:
+    ids = [await world.start() for _ in range(3)]
+    assert await world.claim(capacity=2, claim_id="1") and await world.claim(capacity=2, claim_id="2")
+    await world.acknowledge(ids[0])
+    taken = [
+        claims.recall(project_id=PROJECT, worker_id="w", claim_id=id, now_us=world.now_us) for id in ("1", "1", "x")
+    ]
+    assert [await world.store.write(verb) for verb in taken] == [1, 0, 0]
+    assert [await world.phase(id) for id in ids] == [Phase.RUNNING, Phase.QUEUED, Phase.RUNNING]
+    assert (await world.get(ids[1])).started_at_us is None, "it has not begun"
+    await world.register("w2")
+    [again] = await world.claim("w2")
+    assert (again.id, again.attempt, again.ack_first) == (ids[1], 2, True)
+    assert (await world.report(ids[1], [step("s", 1)], attempt=1)).lost
+    await world.check()
+
+
 # --- workers that were given up and are alive ------------------------------------------------------------------------
 
 

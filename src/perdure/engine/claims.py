@@ -21,6 +21,7 @@ from perdure.engine.executions import check_item, checked_id
 from perdure.engine.floors import Floors
 from perdure.engine.registrations import check_registration
 from perdure.engine.transcripts import check_transcript_entry
+from perdure.engine.unheard import Unheard
 from perdure.store.interface import Verb
 from perdure.store.verbs import claims, reports
 from perdure.store.verbs.hands import Offer, with_journal
@@ -136,6 +137,7 @@ class Claims:
         self._floors: dict[tuple[str, str], Floors] = {}
         """By project and deployment, while the database is crowded."""
         self._latest: OrderedDict[str, Poll] = OrderedDict()
+        self._unheard = Unheard(engine, self._polls)
 
     async def register(self, project_id: str, request: RegisterRequest) -> RegisterReply:
         """Open a registration, or open the same one again."""
@@ -160,15 +162,22 @@ class Claims:
     async def claim(self, project_id: str, request: ClaimRequest) -> ClaimReply:
         """Hand out work: at once when there is some, else as soon as there is, at most `wait_seconds` from now."""
         self._check_epoch(request.epoch)
+        began = asyncio.get_running_loop().time()
+        poll = Poll(project_id, request, max(0, min(request.capacity, CLAIM_MAX)))
+        items, news = await self._wait_for_work(poll, request, began)
+        if items and not poll.superseded:
+            self._unheard.add(poll)
+        return ClaimReply(items, news, int((asyncio.get_running_loop().time() - began) * 1e6))
+
+    async def _wait_for_work(self, poll: Poll, request: ClaimRequest, began: float) -> tuple[list[Claimed], list[str]]:
         engine = self._engine
-        capacity = max(0, min(request.capacity, CLAIM_MAX))
-        poll = Poll(project_id, request, capacity)
+        project_id, capacity = poll.project_id, poll.capacity
         again = self._supersede(poll)
-        until = asyncio.get_running_loop().time() + min(max(request.wait_seconds, 0.0), POLL_SECONDS_MAX)
+        until = began + min(max(request.wait_seconds, 0.0), POLL_SECONDS_MAX)
         try:
             while True:
                 if poll.superseded:
-                    return ClaimReply(poll.handed, [])
+                    return poll.handed, []
                 bells = engine.doorbell.tickets(*poll.bells)
                 news = engine.take_news(request.worker_id)
                 items: list[Claimed] = []
@@ -184,9 +193,10 @@ class Claims:
                     items += [one for one in poll.handed if one.id not in found]
                 left = until - asyncio.get_running_loop().time()
                 if items or news or left <= 0 or engine.closing:
-                    return ClaimReply(items, news)
+                    return items, news
                 if capacity and poll not in self._polls.setdefault(project_id, deque()):
                     self._polls[project_id].append(poll)
+                    self._unheard.look_soon()  # here is a worker that could take what others have not taken up
                 look = engine.settings.poll_seconds
                 pause = min(left, (look if engine.store.alone else engine.own_look(look)) * random.uniform(0.5, 1.5))
                 if not await engine.doorbell.wait_any(bells, pause, poll.sleep()):
@@ -194,7 +204,7 @@ class Claims:
                     if looked is not None:  # no hint for a while: look without one, from where the last look stopped
                         self._looked[request.worker_id] = looked._replace(stirred=-1)
                 if poll.handed and not poll.taken:
-                    return ClaimReply(poll.handed, engine.take_news(request.worker_id))
+                    return poll.handed, engine.take_news(request.worker_id)
         finally:
             poll.ended_at = asyncio.get_running_loop().time()
             polls = self._polls.get(project_id)
@@ -204,6 +214,7 @@ class Claims:
     def _supersede(self, poll: Poll) -> bool:
         """Let the worker's earlier claim, should it be open still, go: its connection is gone. Answers whether this is
         the same claim again, whose batch the store must be asked for."""
+        self._unheard.discard(poll.worker_id)
         earlier = self._latest.pop(poll.worker_id, None)
         self._latest[poll.worker_id] = poll
         if len(self._latest) > 10_000:

@@ -67,6 +67,8 @@ def cut(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
 def merge(item: ReportItem, reply: ItemReply) -> list[Row]:
     """All rows that the reply stands for, in order: those it carries, and this item's own steps and timers."""
     rows = reply.rows
+    if reply.more:  # what lies between comes first; its own rows come with that
+        return rows
     own: list[Row] = []
     for entry, seq in zip(item.entries, reply.accepted, strict=False):
         if not seq:

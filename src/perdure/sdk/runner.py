@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -86,16 +87,19 @@ class Runner:
         "in_flight",
         "machine",
         "number",
+        "ours_until",
         "taken_at",
         "tries",
         "wants_rows",
         "worker",
     )
 
-    def __init__(self, worker: Worker, claimed: Claimed, taken_at: float) -> None:
+    def __init__(self, worker: Worker, claimed: Claimed, taken_at: float, ours_until: float) -> None:
         self.worker = worker
         self.claimed = claimed
         self.taken_at = taken_at
+        self.ours_until = ours_until
+        """On the lease's clock: from then on a step begins only once the server has acknowledged a report."""
         self.machine: Machine | None = None
         self.context: Context | None = None
         self.number = 0
@@ -150,10 +154,11 @@ class Runner:
         if self.context is not None:
             self.context.claim = claimed
 
-    def again(self, claimed: Claimed, taken_at: float) -> None:
+    def again(self, claimed: Claimed, taken_at: float, ours_until: float) -> None:
         """A parked execution was claimed again by this worker."""
         self._keep(claimed)
         self.taken_at = taken_at
+        self.ours_until = ours_until
         self.in_flight = None
         self.number = 0
         self.end = None
@@ -499,6 +504,8 @@ class Runner:
             else:
                 self.drop()
             return
+        self.ours_until = math.inf
+        self.tries.go_on()
         if item.end is not None:
             self.end = None
             if type(item.end) is not Suspend:

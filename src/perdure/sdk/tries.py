@@ -37,17 +37,19 @@ class _Pause(NamedTuple):
 class Tries:
     """Each running try is a task of the worker's loop. What comes of it goes to the runner, which reports it."""
 
-    __slots__ = ("_failed", "_not_before", "_runner", "_tasks", "pauses")
+    __slots__ = ("_failed", "_not_before", "_runner", "_tasks", "_unsure", "pauses")
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.pauses: dict[str, _Pause] = {}
-        # Most executions never need these two, and those that wait in memory are many.
+        # Most executions never need these, and those that wait in memory are many.
         self._not_before: dict[str, int] | None = None
         """When a step that failed may be tried again, as the journal says."""
         self._failed: dict[str, int] | None = None
         """How many tries failed here; the journal may not say so yet."""
+        self._unsure: list[Call] | None = None
+        """Steps that begin when the server has acknowledged that the execution is this worker's."""
 
     @property
     def running(self) -> bool:
@@ -64,6 +66,13 @@ class Tries:
             if self._not_before is None:
                 self._not_before = {}
             self._not_before[row.key] = at_us
+
+    def go_on(self) -> None:
+        """The execution is surely this worker's: what waited for that begins."""
+        if self._unsure is not None:
+            calls, self._unsure = self._unsure, None
+            for call in calls:
+                self._runner.restart_step(call)
 
     def forget_failed(self) -> None:
         """From now on the journal alone says how many tries failed."""
@@ -130,11 +139,17 @@ class Tries:
         assert machine is not None
         failed_here = self._failed.get(call.key, 0) if self._failed else 0
         tries = max(machine.failed_tries(call.key), failed_here) + 1
-        if not worker.may_start_steps():
+        is_ours = worker.lease is None or worker.lease.now() < runner.ours_until
+        if not (is_ours and worker.may_start_steps()):
             if not step.is_async:
                 worker.free_threads.release()
             self._tasks.pop(call.key, None)
-            worker.hold_back(runner, call)
+            if is_ours:
+                worker.hold_back(runner, call)
+            else:
+                self._unsure = [*(self._unsure or ()), call]
+                runner.wants_rows = True
+                worker.dirty(runner)
             return
         task = self._tasks.get(call.key)  # as long as it stands there, somebody wants this outcome
         started_at_us = runner.now_us()

@@ -14,6 +14,7 @@ import contextvars
 import gc
 import inspect
 import logging
+import math
 import random
 import sys
 from collections import OrderedDict
@@ -55,6 +56,8 @@ THREADS_MAX = 64
 """In which sync steps run; more of them wait for each other before they begin."""
 POLL_SECONDS = 20.0
 FULL_SECONDS = 0.25
+OURS_SECONDS = 0.75
+"""How long work is surely this worker's before the server has heard that it arrived: less than the server waits."""
 NEWS_SECONDS = 0.25
 EMIT_SECONDS = 0.01
 """What the executions of a worker emit leaves at once when nothing has left for so long, else at the end of it."""
@@ -236,8 +239,13 @@ class Worker:
     # --- claims ------------------------------------------------------------------------------------------------------
 
     async def _claim(self) -> None:
-        """Keep a claim open as long as there is room; a lost reply is asked for again under the same claim id."""
+        """Keep a claim open as long as there is room; a lost reply is asked for again under the same claim id.
+
+        The next claim tells the server that the work of the one before has arrived. So it leaves at once, also when
+        there is no room any more.
+        """
         pause = 0.1
+        arrived = False
         while not self._draining:
             if self.lease is not None and not self.lease.is_good():
                 await self.lease.wait_good()
@@ -245,11 +253,14 @@ class Worker:
             if room <= 0:
                 # Full: ask for news only, and claim as soon as there is room.
                 self._room.clear()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(FULL_SECONDS):
-                        await self._room.wait()
+                if not arrived:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(FULL_SECONDS):
+                            await self._room.wait()
                 room = max(self.capacity - len(self._running), 0)
+            arrived = False
             worker_id = self.id
+            sent = 0.0 if self.lease is None else self.lease.now()
             self._claims_sent += 1
             number = self._claims_sent
             try:
@@ -275,13 +286,16 @@ class Worker:
             if room:
                 self._claims_answered = number
             if reply.items:
+                arrived = True
                 now = 0.0 if self.lease is None else self.lease.now()
+                held_us = reply.held_us
+                ours_until = math.inf if held_us is None else sent + held_us / 1e6 + OURS_SECONDS
                 for claimed in reply.items:
-                    self._take(claimed, now)
+                    self._take(claimed, now, ours_until)
             for execution_id in reply.news:
                 self.fetch_news(execution_id)
 
-    def _take(self, claimed: Claimed, now: float) -> None:
+    def _take(self, claimed: Claimed, now: float, ours_until: float) -> None:
         known = self._running.get(claimed.id)
         if known is not None:
             if known.claimed.attempt >= claimed.attempt:
@@ -291,9 +305,9 @@ class Worker:
         if parked is not None:
             self._running[claimed.id] = parked
             with self._outliving(parked):
-                parked.again(claimed, now)
+                parked.again(claimed, now, ours_until)
             return
-        runner = Runner(self, claimed, now)
+        runner = Runner(self, claimed, now, ours_until)
         self._running[claimed.id] = runner
         if not self._looking:
             self._looking = True

@@ -247,6 +247,7 @@ SWEEPS: Final = frozenset(
         "prune",
         "push_worker_refused",
         "reap",
+        "recall",
         "register",
         "register_definition",
         "register_push_deployment",

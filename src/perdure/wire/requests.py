@@ -299,10 +299,12 @@ class Claimed(Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class ClaimReply(Struct, frozen=True):
-    """`news` names executions held whose journals have rows this worker has not seen: an empty report fetches them."""
+    """`news` names executions held whose journals have rows this worker has not seen: an empty report fetches them.
+    `held_us` is for how long the server held the claim: the rest of the time it was on its way."""
 
     items: list[Claimed]
     news: list[str] = []
+    held_us: int | None = None
 
 
 class StepDone(Request, frozen=True, tag="step"):

@@ -316,6 +316,20 @@ async def _claim_limited(values: dict[str, Any], room: Room, after: tuple[str, s
 
 
 @verb
+async def recall(*, project_id: str, worker_id: str, claim_id: str, now_us: int) -> int:
+    """Take back what a claim brought to a worker that has not asked on since, as far as it was never acknowledged.
+    Answers how many executions.
+
+    They count as deliveries in vain, so the next worker acknowledges them before their code runs: code that stops an
+    event loop stops no third one.
+    """
+    held = await query("unheard_of", worker_id=worker_id, claim_id=claim_id)
+    for id, attempt in held:
+        await lose(project_id, id, attempt, worker_id, now_us, released=True, begun=True, refused=True)
+    return len(held)
+
+
+@verb
 async def journals(*, wanted: Sequence[tuple[str, int]], rows_max: int, bytes_max: int) -> list[tuple[list[Row], bool]]:
     """The journals of many executions, each after a given seq; whether rows were left out to keep the whole small."""
     found: list[tuple[list[Row], bool]] = []

@@ -114,3 +114,9 @@ SELECT {= handed_out}
 FROM executions
 WHERE assigned_to_worker = :worker_id AND phase IN ('running', 'cancelling') AND claim_id = :claim_id AND acked = 0
 ORDER BY id;
+
+-- name: unheard_of
+-- picks: what a claim brought and its worker has not acknowledged
+SELECT id, attempt FROM executions
+WHERE assigned_to_worker = :worker_id AND phase IN ('running', 'cancelling') AND phase || '' = 'running' AND claim_id = :claim_id AND acked = 0
+ORDER BY id {FOR UPDATE SKIP LOCKED};
