@@ -82,7 +82,7 @@ async def test_a_delivery_that_never_arrived_is_handed_back(house: House) -> Non
     async with house.open(app) as p:
         take = p.worker._take
         lost = asyncio.Event()
-        p.worker._take = lambda claimed, now: lost.set()  # type: ignore[method-assign]  # the reply is lost on its way
+        p.worker._take = lambda claimed, now, ours_until: lost.set()  # type: ignore[method-assign]  # the reply is lost on its way
         handle = await p.start(app["gated"], None)
         await lost.wait()
         p.worker._take = take  # type: ignore[method-assign]

@@ -5,7 +5,7 @@ from typing import Final
 from perdure.server.bodies import VALUES, Most
 from perdure.server.routing import Call, Routes
 from perdure.wire.errors import BadRequest
-from perdure.wire.limits import REPORT_ITEMS_MAX
+from perdure.wire.limits import REGISTERED_MAX, REPORT_ITEMS_MAX
 from perdure.wire.requests import (
     PROTOCOL_VERSION,
     BeatReply,
@@ -22,7 +22,7 @@ from perdure.wire.requests import (
 VERSION_HEADER: Final = "Perdure-Protocol"
 _VERSION: Final = str(PROTOCOL_VERSION).encode()
 HEADERS: Final = (VERSION_HEADER,)
-REGISTERED: Final = {name: Most(10_000) for name in ("workflows", "queues", "schedules", "triggers")}
+REGISTERED: Final = {name: Most(REGISTERED_MAX) for name in ("workflows", "queues", "schedules", "triggers")}
 
 routes = Routes("Workers")
 
