@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
@@ -9,7 +10,9 @@ from uuid import uuid4
 import pytest
 from tests.server.push_worker import LOOPBACK, PushWorker, push_worker
 from tests.server.serving import Served, serving
+from tests.server.test_streams import following
 
+from perdure.server import tails
 from perdure.wire.access import Role
 
 Json = Any
@@ -218,3 +221,98 @@ async def test_a_rest_of_a_path_is_one_name(served: Served) -> None:
     for path in (f"/internal/executions/{id}/steps/", f"/internal/executions/{id}/steps//"):
         assert (await served.client.get(path)).status_code == 404
     assert (await served.client.post(f"/internal/executions/{id}/steps/a/b", json={})).status_code == 405
+
+
+# --- the finish event, which a worker publishes before it reports the result ---------------------------------------
+
+
+def run_stream(id: str) -> str:
+    return f"/api/v1/events/stream?workflow_id=w&workflow_run_id={id}"
+
+
+async def publish(served: Served, id: str, event_type: str, data: Json) -> None:
+    body = {"topic": f"workflow/w/{id}", "events": [{"event_type": event_type, "data": data}], "execution_id": id}
+    assert (await served.client.post("/api/v1/events/publish", json=body)).status_code == 200
+
+
+def of(id: str) -> Json:
+    return {"result": 1, "_metadata": {"execution_id": id, "workflow_id": "w"}}
+
+
+@pytest.mark.parametrize("published", ["before it is followed", "while it is followed"])
+async def test_a_program_that_leaves_at_the_finish_event_leaves_a_completed_run(
+    served: Served, worker: PushWorker, published: str
+) -> None:
+    """Such a program runs its own worker. A run that it hands back stays in the queue: no other worker is there."""
+    id = await held(served, worker)
+    await publish(served, id, "workflow_start", of(id))
+    if published == "before it is followed":
+        await publish(served, id, "workflow_finish", of(id))
+
+    async def program() -> None:
+        async with following(served, run_stream(id)) as stream:
+            for event_type in ("workflow_start", "workflow_finish"):
+                event = await stream.next()
+                assert event is not None and (event.data["event_type"], event.data["data"]) == (event_type, of(id))
+                read.append(event_type)
+        await worker.say(id, "confirm-cancellation", {"worker_id": worker.id})
+        await worker.die()
+
+    def is_kept() -> bool:
+        """Whether a stream waits for the end of the run, and not for an event."""
+        waiting = served.engine.doorbell._waiting
+        of_run, of_topic = ("written", id), ("topic", served.project_id, f"workflow/w/{id}")
+        return len(waiting.get(of_run, ())) > len(waiting.get(of_topic, ()))
+
+    read: list[str] = []
+    leaving = asyncio.create_task(program())
+    await served.until(lambda: bool(read))
+    if published == "while it is followed":
+        await publish(served, id, "workflow_finish", of(id))
+    await served.until(lambda: leaving.done() or is_kept())
+    assert read == ["workflow_start"]
+    await worker.say(id, "steps", {"step_key": "publish_finish", "success": True})
+    assert (await worker.complete(id, {"n": 1})).status_code == 200
+    await leaving
+    found = (await served.client.get(f"/api/v1/executions/{id}")).json()
+    assert (found["phase"], found["result"]) == ("completed", {"n": 1})
+
+
+async def test_a_run_that_is_handed_back_keeps_its_finish_event_no_longer(
+    served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tails, "REPORT_SECONDS", 600.0)
+    id = await held(served, worker)
+    worker.answer = lambda body: 429
+    async with following(served, run_stream(id)) as stream:
+        await publish(served, id, "agent_finish", of(id))
+        await worker.say(id, "confirm-cancellation", {"worker_id": worker.id})
+        event = await stream.next()
+        assert event is not None and event.data["event_type"] == "agent_finish"
+
+
+async def test_a_finish_event_is_not_kept_for_long(
+    served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tails, "REPORT_SECONDS", 0.02)
+    id = await held(served, worker)
+    async with following(served, run_stream(id)) as stream:
+        await publish(served, id, "workflow_finish", of(id))
+        event = await stream.next()
+        assert event is not None and event.data["event_type"] == "workflow_finish"
+    assert (await served.client.get(f"/api/v1/executions/{id}")).json()["phase"] == "running"
+
+
+async def test_other_events_of_a_run_are_sent_at_once(
+    served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of children, and those that only look like the run's finish event."""
+    monkeypatch.setattr(tails, "REPORT_SECONDS", 600.0)
+    id = await held(served, worker)
+    child = str(uuid4())
+    events = [("step_finish", of(id)), ("tool_finish", of(child)), ("workflow_finish", None), ("agent_finish", [id])]
+    async with following(served, run_stream(id)) as stream:
+        for event_type, data in events:
+            await publish(served, id, event_type, data)
+            event = await stream.next()
+            assert event is not None and (event.data["event_type"], event.data["data"]) == (event_type, data)

@@ -33,6 +33,7 @@ from perdure.wire.public_push import (
 )
 from perdure.wire.requests import Started, StartItem
 from perdure.wire.starts import AT_US_MAX
+from perdure.wire.status import HELD
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
@@ -256,6 +257,21 @@ class Push:
             )
         )
         self._freed(execution_id, worker_id)
+
+    async def until_let_go(self, project_id: str, execution_id: str, seconds: float) -> None:
+        """Wait until no push worker holds an execution, at most so long."""
+        engine = self._engine
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while (left := until - loop.time()) > 0 and not engine.closing:
+            tickets = engine.doorbell.tickets(("written", execution_id))
+            try:
+                where = await engine.store.read(saved_steps.standing(project_id=project_id, execution_id=execution_id))
+            except NotFound:
+                return
+            if where.phase not in HELD or where.push_worker_id is None:
+                return
+            await engine.doorbell.wait_any(tickets, left, loop.create_future())
 
     async def wait(self, project_id: str, execution_id: str, request: SetWaitingRequest) -> None:
         """Let go of an execution until something happens. Raises NotFound, BadValue."""

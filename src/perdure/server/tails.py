@@ -32,6 +32,10 @@ KEPT_BYTES: Final = 1 << 20
 LINGER_SECONDS: Final = 0.25
 """How long a run's stream stays open after the run has ended: what its worker published last may come after its end."""
 LOOK_SECONDS: Final = 1.0
+FINISHES: Final = frozenset({"workflow_finish", "agent_finish", "tool_finish"})
+"""The events by which a push worker says that an execution's code has returned. It reports the result after them."""
+REPORT_SECONDS: Final = 5.0
+"""How long, at most, a run's streams keep back its finish event until the worker has reported the result."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -82,6 +86,7 @@ class Tail:
                 # Asked first: what a run published before its end is read below.
                 ended = await engine.executions.how_ended(self._project_id, self._run_id)
             page, _ = await events.read(self._project_id, self._topic, self.last, PAGE, bytes_max=PIECE_BYTES)
+            page = await until_reported(engine, self._project_id, self._run_id, page)
             if page:
                 self._keep(page)
             elif ended is None:
@@ -158,6 +163,43 @@ class Tails:
                 task.cancel()
                 if self._tails.get(key) == known:
                     del self._tails[key]
+
+
+class _Source(msgspec.Struct):
+    execution_id: str
+
+
+class _Finish(msgspec.Struct):
+    """The part of a finish event's data that names its execution."""
+
+    source: _Source = msgspec.field(name="_metadata")
+
+
+_decode: Final = msgspec.json.Decoder(_Finish).decode
+
+
+async def until_reported(engine: Engine, project_id: str, run_id: str | None, page: list[Event]) -> list[Event]:
+    """The events of a page that a stream of this run may send now. They stop before the run's finish event. If the page
+    begins with that event, wait until the push worker has let go of the run, then go on.
+
+    A program that runs its own worker ends when it reads this event. If the report came later, the worker would hand
+    the run back to a queue that no worker serves any more.
+    """
+    for index, event in enumerate(page):
+        if run_id is None or event.event_type not in FINISHES or not _is_of(run_id, event):
+            continue
+        if index:
+            return page[:index]
+        age = (engine.clock.now_us() - event.created_at_us) / 1e6
+        await engine.push.until_let_go(project_id, run_id, REPORT_SECONDS - max(age, 0.0))
+    return page
+
+
+def _is_of(run_id: str, event: Event) -> bool:
+    try:
+        return _decode(bytes(event.data)).source.execution_id == run_id
+    except (msgspec.DecodeError, RecursionError):  # another program's event of the same type
+        return False
 
 
 def event_frame(event: Event) -> bytes:

@@ -13,7 +13,7 @@ from perdure.server.routes.approvals import name_of
 from perdure.server.routes.executions import idempotency, page_limit
 from perdure.server.routing import Call, Routes
 from perdure.server.streams import PIECE_BYTES, EventStream, frame
-from perdure.server.tails import event_frame
+from perdure.server.tails import event_frame, until_reported
 from perdure.wire.approvals import ANSWERED
 from perdure.wire.codec import TOPIC_BYTES_MAX, check_name
 from perdure.wire.errors import BadRequest, PerdureError
@@ -143,7 +143,7 @@ async def _follow(call: Call, topic: "_Topic", after: int, run_id: str | None) -
             elif not tail.over or tail.ended is not None:
                 first = tail.first
                 try:
-                    after, chunk = await topic.frames(after)
+                    after, chunk = await topic.frames(after, run_id)
                 except PerdureError:
                     return  # the store is closed
                 if not chunk and first is not None:
@@ -175,9 +175,10 @@ class _Topic:
         read = self._call.engine.events.read
         return (await read(self._call.project_id, self.name, after, limit, bytes_max=PIECE_BYTES))[0]
 
-    async def frames(self, after: int) -> tuple[int, bytes]:
+    async def frames(self, after: int, run_id: str | None) -> tuple[int, bytes]:
         """The frames after a number, a piece of them, and the number of the last."""
-        page = await self._read(after, STREAM_PAGE)
+        call = self._call
+        page = await until_reported(call.engine, call.project_id, run_id, await self._read(after, STREAM_PAGE))
         return (page[-1].sequence_id, b"".join(map(event_frame, page))) if page else (after, b"")
 
     async def start(self, last_sequence_id: int | None, last_timestamp: Moment | None) -> int:
