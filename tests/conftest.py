@@ -1,5 +1,6 @@
 """What every test shares."""
 
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -11,6 +12,10 @@ from tests import databases
 from perdure.server.descriptors import allow_many
 
 allow_many()  # macOS lets a process have 256 files and connections open, until it asks for more
+
+# A shell has SIGINT ignored in what it starts in the background, and its children inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says something of the machine, not of the code.
 settings.register_profile("perdure", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -1,6 +1,7 @@
 """What a request that comes once more must be answered: as the first time, as far as that is promised.
 
-- What carries an Idempotency-Key (starts, publishes), and an answer to a question: the same status and the same body.
+- What carries an Idempotency-Key (starts, publishes): the same status and the same body.
+- An answer to a question: the same; but one that came early may have been taken since.
 - A cancel: the same execution, or the refusal of what has ended.
 - A report, item by item: the same rows under the same numbers, and whatever was written since; `lost` once the attempt
   is over, and then for ever.
@@ -56,6 +57,15 @@ def _same(twice: Twice) -> str | None:
     if twice.first.status >= 400:
         return None
     return None if twice.again == twice.first else _said(twice)
+
+
+def _answered(twice: Twice) -> str | None:
+    if twice.first.status >= 400 or twice.again.status != twice.first.status:
+        return _same(twice)
+    first, again = _json(twice.first), _json(twice.again)
+    if first.get("state") == "early":
+        first["state"] = again.get("state")
+    return None if first == again else _said(twice)
 
 
 def _cancelled(twice: Twice) -> str | None:
@@ -156,7 +166,7 @@ REPORT = "report"
 JUDGES = (
     Judge("start", re.compile(rb"POST /api/v1/executions"), _same),
     Judge("publish", re.compile(rb"POST /api/v1/events/publish"), _same),
-    Judge("resume", re.compile(rb"POST /api/v1/executions/[^/]+/resume/[^/]+"), _same),
+    Judge("resume", re.compile(rb"POST /api/v1/executions/[^/]+/resume/[^/]+"), _answered),
     Judge("cancel", re.compile(rb"POST /api/v1/executions/[^/]+/cancel"), _cancelled),
     Judge(REPORT, re.compile(rb"POST /worker/v1/report"), _reported),
     Judge("claim", re.compile(rb"POST /worker/v1/claim"), _claimed),

@@ -18,6 +18,8 @@ each project; of a trace that nobody wrote there is nothing to see."""
 NOBODY = "192.0.2.1"
 """An address that nobody has: no name to look up. A server is to be told that it may be called (`outbound_hosts`)."""
 URL = f"https://{NOBODY}/"
+INSTEAD = frozenset({"usd"})
+"""Fields that stand for another one: a body has either."""
 FITTING: Json = {
     "missed_window_seconds": 60,
     "cron": "0 9 * * *",
@@ -88,7 +90,8 @@ def sample(schema: Json, name: str = "", values: Json = None) -> Json:
         return 0.01
     if kind == "object":
         if "properties" in schema:
-            return {field: sample(inner, field, values) for field, inner in schema["properties"].items()}
+            fields = schema["properties"].items()
+            return {field: sample(inner, field, values) for field, inner in fields if field not in INSTEAD}
         return {"a": sample(schema["additionalProperties"], "", values)}
     if kind == "array":
         return [sample(schema["items"], "", values)]

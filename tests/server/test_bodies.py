@@ -68,7 +68,9 @@ def test_the_document_names_the_limit_of_each_body() -> None:
 
 @pytest.mark.parametrize(("path", "limit"), [(SIGN_IN, SMALL), ("/sign-in", SMALL), (LINKS, USUAL)])
 async def test_a_body_beyond_its_routes_limit_is_refused_unread(served: Served, path: str, limit: int) -> None:
-    form = ("Content-Type: application/x-www-form-urlencoded",) if path == "/sign-in" else ()
+    form = (
+        ("Content-Type: application/x-www-form-urlencoded", "Sec-Fetch-Site: same-origin") if path == "/sign-in" else ()
+    )
     async with wire(served) as line:
         await line.send(line.head("POST", path, f"Content-Length: {limit + 1}", *form))
         status, _, body = await line.reply()

@@ -90,6 +90,7 @@ _ALL = (
     Mutant("worker: lease counts from the answer", worker="deadline_from_reply", focus="late beats"),
     Mutant("worker: keeps what it does not know", worker="strangers_are_kept"),
     Mutant("worker: hands back what is still on its way", worker="hands_back_early", focus="late claims"),
+    Mutant("worker: begins what may have been taken back", worker="begins_unsure", focus="late claims"),
     Mutant("worker: asks on under an id that was answered", worker="keeps_claim_id", focus="lost claims"),
     Mutant("worker: takes what an earlier registration was handed", worker="takes_old_answers", focus="late claims"),
     Mutant("worker: reports a timer twice", worker="fires_twice"),

@@ -84,7 +84,7 @@ KINDS = (
     *("touch", "new epoch", "make a key", "create a key", "delete a key"),
     *("make a schedule", "change a schedule", "delete a schedule", "run a schedule", "fire a schedule"),
     *("note a use", "sign up", "sign in", "sign out", "change a user", "change a password", "make a project"),
-    *("change a project", "add a member", "change a member", "remove a member"),
+    *("change a project", "add a member", "change a member", "remove a member", "withdraw an invitation"),
     *more_kinds.KINDS,
 )
 """Whatever may share a group with others; what a predicate picks has a transaction of its own (`is_sweep`)."""
@@ -243,6 +243,8 @@ class Scene:
                 return accounts.change_member(user_id=dice.choice(["ann", "bob"]), role=Role.READ, **same)
             case "remove a member":
                 return accounts.remove_member(project_id=PROJECT, user_id=dice.choice(["ann", "bob"]))
+            case "withdraw an invitation":
+                return accounts.withdraw_invitation(project_id=PROJECT, email=dice.choice(["new", "other"]))
             case "cut a lease":
                 return claims.cut_lease(worker_id="w", until_us=now_us + n)
             case "steps together":
