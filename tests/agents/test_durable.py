@@ -653,11 +653,11 @@ async def test_a_run_may_name_its_model_and_its_limits() -> None:
 async def test_a_model_or_a_limit_that_nobody_knows_is_refused() -> None:
     clerk = durable(Agent(Script("never").model, name="clerk"), models={"other": TestModel()})
     async with embedded(Registry(clerk)) as p:
-        with pytest.raises(BadValue, match=r"'third' is no model of agent 'clerk'.*it has 'other'"):
+        with pytest.raises(BadValue, match=r"'third' is not a model of agent 'clerk'.*it has 'other'"):
             await clerk.start(p, "?", model="third")
-        with pytest.raises(ExecutionFailed, match="'third' is no model of agent 'clerk'"):
+        with pytest.raises(ExecutionFailed, match="'third' is not a model of agent 'clerk'"):
             await (await p.start("clerk", {"input": "?", "model": "third"})).result()
-        with pytest.raises(ExecutionFailed, match="'request_limt' is no field of UsageLimits"):
+        with pytest.raises(ExecutionFailed, match="'request_limt' is not a field of UsageLimits"):
             await (await p.start("clerk", {"input": "?", "usage_limits": {"request_limt": 1}})).result()
 
 

@@ -372,12 +372,12 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         return found
 
     def _check_model(self, name: str | None) -> None:
-        """Raises `BadValue` for a model that no run of this agent may have, whoever starts it."""
+        """Raises `BadValue` for a model that runs of this agent may not have."""
         if name is None or name in self._given_models or name == self.agent.model:
             return
         said = ", ".join(map(repr, self._given_models)) or "none"
         raise BadValue(
-            f"model: {name!r} is no model of agent {self.name!r}. A run names one of durable(agent, models={{…}}); "
+            f"model: {name!r} is not a model of agent {self.name!r}. A run names one of durable(agent, models={{…}}); "
             f"it has {said}."
         )
 

@@ -234,7 +234,7 @@ class Waiter(ExternalEventWaiter):
             return answered
         seconds = None if timeout is None else timeout.total_seconds()
         try:
-            # It shows nothing: whoever has the token may answer before this line.
+            # It shows nothing: the holder of the token may answer before this line.
             answer = await run.ask(key, None, seconds)
         except TimeoutError:
             raise ExternalEventError(f"No answer came within {timeout}.") from None

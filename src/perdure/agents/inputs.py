@@ -55,12 +55,12 @@ class AgentInput(Struct, frozen=True, omit_defaults=True):
         return _read(deps_type, self.deps, "deps")
 
     def limits(self) -> UsageLimits | None:
-        """The limits of this run. Raises `BadValue`, also for a name that is no limit: it would limit nothing."""
+        """The limits of this run. Raises `BadValue`, also for an unknown limit."""
         given = _plain(self.usage_limits)
         if given is None:
             return None
         if isinstance(given, dict) and (unknown := given.keys() - {one.name for one in fields(UsageLimits)}):
-            raise BadValue(f"usage_limits: {min(unknown)!r} is no field of UsageLimits.")
+            raise BadValue(f"usage_limits: {min(unknown)!r} is not a field of UsageLimits.")
         assert self.usage_limits is not None
         limits: UsageLimits = _read(UsageLimits, self.usage_limits, "usage_limits")
         return limits

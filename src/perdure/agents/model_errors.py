@@ -24,7 +24,7 @@ WAIT: Final = "wait_seconds"
 BODY_BYTES_MAX: Final = 4_000
 """A longer body is cut: a provider may answer with a page of HTML."""
 _HEADERS: Final = re.compile(r"retry-after(-ms)?|x-should-retry|.*ratelimit.*|.*request-id")
-"""The response headers that are kept: others hold cookies, and nobody asks a failure for them."""
+"""The response headers that are kept. Others may hold cookies."""
 
 _HTTP_KINDS: Final = (
     exceptions.ModelRateLimitError,

@@ -319,7 +319,7 @@ def _print_journal(rows: "list[Row]", execution: "Execution", present: str) -> N
     say()
     console().print(table)
     if execution.phase is Phase.COMPLETED:
-        return  # a failure that was made good, or caught, is no end of it
+        return  # its failures were caught, or tried again
     if told := [where for row in rows if (where := traceback(row))]:
         say()
         console().print(Text(told[-1], style="dim"), soft_wrap=True)

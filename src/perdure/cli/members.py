@@ -122,7 +122,7 @@ def remove(
 
 
 def invitations(url: UrlOption = None, database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
-    """List invitations that nobody has used yet, by e-mail."""
+    """List open invitations, by e-mail."""
     from rich.table import Table
     from rich.text import Text
 

@@ -139,7 +139,7 @@ class Projects:
         )
 
     async def withdraw_invitation(self, project_id: str, email: str) -> None:
-        """Make an invitation's token worthless. Raises NotFound, and BadValue for what is no e-mail."""
+        """Make an invitation's token worthless. Raises NotFound, and BadValue for what is not an e-mail."""
         await self._engine.store.write(
             accounts.withdraw_invitation(project_id=project_id, email=email_of(email, "email"))
         )

@@ -11,6 +11,9 @@ from perdure.wire.requests import LogLine
 
 if TYPE_CHECKING:
     from perdure.sdk.context import Context
+    from perdure.sdk.replay.places import ChangedInputs
+
+logger = logging.getLogger("perdure.worker")
 
 LOG_TEXT_BYTES_MAX: Final = 8 << 10
 LOG_LINES_MAX: Final = 1_000
@@ -27,6 +30,18 @@ def add_line(context: Context, line: LogLine) -> None:
     if len(lines) >= LOG_LINES_MAX:
         del lines[: LOG_LINES_MAX // 10]
     lines.append(line)
+
+
+def tell_of_changed_inputs(context: Context | None, changed: ChangedInputs) -> int:
+    """Log the calls that were given the outcome of another input since the last time. Answers how many there are."""
+    keys, changed.told = changed.keys[changed.told :], len(changed.keys)
+    if not keys or context is None:
+        return 0
+    named = ", ".join(map(repr, keys[:10])) + (f" and {len(keys) - 10} more" if len(keys) > 10 else "")
+    text = f"These calls have another input than the recorded one and got the recorded outcome: {named}."
+    logger.warning("Execution %s: %s", context.execution_id, text)
+    add_line(context, line_of(context, logging.WARNING, text))
+    return len(keys)
 
 
 class LogHandler(logging.Handler):

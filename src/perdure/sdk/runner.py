@@ -21,14 +21,13 @@ from perdure.sdk import reports
 from perdure.sdk.context import Context
 from perdure.sdk.errors import Diverged, Outdated, RetryAfter, Stuck, is_fatal
 from perdure.sdk.interrupts import is_interrupt
-from perdure.sdk.logs import add_line, line_of
+from perdure.sdk.logs import tell_of_changed_inputs
 from perdure.sdk.payloads.errors import error_from_json, error_to_json
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.calls import AGAIN, DONE, STARTING, STEP, STEP_FAILED, SUSPENDED, TRANSCRIPT, Call, Effects
 from perdure.sdk.replay.eviction import let_go
 from perdure.sdk.replay.failures import steps_to_blame
 from perdure.sdk.replay.machine import Machine
-from perdure.sdk.replay.places import ChangedInputs
 from perdure.sdk.transcripts import Unread
 from perdure.sdk.tries import Tries, unclear
 from perdure.wire.codec import scrub_text
@@ -250,23 +249,12 @@ class Runner:
             self._finish(self._failed(error))
             return
         if self.machine.changed_inputs is not None:
-            self._tell_of(self.machine.changed_inputs)
+            self.changed_inputs += tell_of_changed_inputs(self.context, self.machine.changed_inputs)
         if more:
             self.wants_rows = True
             self.worker.dirty(self)
             return
         self._apply(effects)
-
-    def _tell_of(self, changed: ChangedInputs) -> None:
-        """Calls got outcomes that were recorded for other inputs: the logs, and the server's metrics, say so."""
-        keys, changed.told = changed.keys[changed.told :], len(changed.keys)
-        if not keys or self.context is None:
-            return
-        self.changed_inputs += len(keys)
-        named = ", ".join(map(repr, keys[:10])) + (f" and {len(keys) - 10} more" if len(keys) > 10 else "")
-        text = f"These calls have another input than the recorded one and got the recorded outcome: {named}."
-        logger.warning("Execution %s: %s", self.claimed.id, text)
-        add_line(self.context, line_of(self.context, logging.WARNING, text))
 
     def _apply(self, effects: Effects) -> None:
         state = effects.state

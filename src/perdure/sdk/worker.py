@@ -239,11 +239,8 @@ class Worker:
     # --- claims ------------------------------------------------------------------------------------------------------
 
     async def _claim(self) -> None:
-        """Keep a claim open as long as there is room; a lost reply is asked for again under the same claim id.
-
-        The next claim tells the server that the work of the one before has arrived. So it leaves at once, also when
-        there is no room any more.
-        """
+        """Keep a claim open as long as there is room; a lost reply is asked for again under the same claim id. The next
+        claim tells the server that the work of the one before has arrived, so it leaves at once, also without room."""
         pause = 0.1
         arrived = False
         while not self._draining:
@@ -288,8 +285,7 @@ class Worker:
             if reply.items:
                 arrived = True
                 now = 0.0 if self.lease is None else self.lease.now()
-                held_us = reply.held_us
-                ours_until = math.inf if held_us is None else sent + held_us / 1e6 + OURS_SECONDS
+                ours_until = math.inf if reply.held_us is None else sent + reply.held_us / 1e6 + OURS_SECONDS
                 for claimed in reply.items:
                     self._take(claimed, now, ours_until)
             for execution_id in reply.news:
@@ -561,7 +557,7 @@ class Worker:
         self._held_back.clear()
         self._strangers.clear()
         await self._register_anew(refusals=False)
-        # The server took this process for dead. What it lost is no crash, and does not count towards POISONED.
+        # The server took this process for dead. What it lost does not count towards POISONED.
         with contextlib.suppress(PerdureError):
             await self.transport.drain(lost)
 

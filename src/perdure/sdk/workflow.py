@@ -286,7 +286,7 @@ _FROM_SERVER: Final = (ScheduledFor, TopicEvent, EventBatch)
 
 
 def _is_from_server(input: object) -> bool:
-    """Whether it is what schedules and event triggers give: nobody chose it, so a workflow may leave it out."""
+    """Whether it is what schedules and event triggers give: a workflow may leave it out."""
     for kind in _FROM_SERVER:
         with contextlib.suppress(msgspec.ValidationError):
             msgspec.convert(input, kind)

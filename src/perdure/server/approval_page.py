@@ -219,7 +219,7 @@ def _form(
 
 
 def _early(question: Question) -> str:
-    """That somebody answered before this was asked."""
+    """Says that an answer came before the question."""
     early = question.early
     if early is None:
         return ""

@@ -5,8 +5,8 @@ deleted key stops within that time; at once on the server that was told to delet
 hear of it. So it is with sessions, which come in a cookie or as a bearer's token, and with what a user may do in a
 project.
 
-A browser sends its cookie whoever wrote the page: so a request that changes something by it, and a form of one of our
-pages, has to say that it comes from a page of this server. On a loopback address every request must also name a
+A browser sends its cookie with requests of any page. So a request that changes something by it, and a form of one of
+our pages, has to say that it comes from a page of this server. On a loopback address every request must also name a
 loopback host, and a page in a browser must come from one: otherwise any web page could reach a server that listens only
 to its own machine.
 """
@@ -216,7 +216,7 @@ class Gate:
         tokens = self.cookies.tokens(headers)
         if len(tokens) < 2:
             return tokens[0] if tokens else None
-        # Another server may have set the others. Of two that are sessions nobody can say whose request it is.
+        # Another server may have set the others. If two are sessions, the request could be of either user.
         found = [token for token in tokens if await self._is_session(token)]
         return found[0] if len(found) == 1 else None
 

@@ -157,7 +157,7 @@ class Connection(HttpToolsProtocol):
                 f"The request has more than {HEADERS_MAX} headers or {self.settings.header_bytes_max:,} bytes of them."
             )
             raise _Refused
-        if self._in_headers:  # a trailer is no header: what is in front of the server has not looked at it
+        if self._in_headers:  # a proxy in front of the server has not checked trailers
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:

@@ -39,7 +39,7 @@ class Became(StrEnum):
     ANSWERED = "answered"
     """It stands, and the step goes on with it."""
     EARLY = "early"
-    """No step has asked yet. A step that shows nothing takes it; to a question that comes later it is no answer."""
+    """No step has asked yet. A step that shows nothing takes it; a question that comes later does not."""
 
 
 class Approval(Struct, frozen=True):
@@ -56,7 +56,7 @@ class Resumed(Struct, frozen=True):
 
     became: Became
     approval: Approval | None
-    """None: nobody has noted who gave it."""
+    """None: it is not known who gave it."""
 
 
 class Question(Struct, frozen=True):

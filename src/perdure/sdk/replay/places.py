@@ -126,8 +126,8 @@ class ChangedInputs:
         self.recorded: dict[What, Row] = {}
 
     def add(self, key: str | None, asked: What, recorded: What, row: Row) -> bool:
-        """False if `asked` was recorded where `recorded` was asked for: then it is a mix-up. `key` is None for a change
-        that nobody need hear of."""
+        """False if `asked` was recorded where `recorded` was asked for: then it is a mix-up. A change without a key is
+        not reported."""
         if asked in self.recorded or recorded in self.asked:
             return False
         if key is not None:

@@ -119,7 +119,7 @@ async def sign_in_with_key(call: Call) -> Reply:
 
 @routes.post("/sign-out", role=None)
 async def sign_out_on_page(call: Call) -> Reply:
-    """End the session of a page, whatever began it, and clear its cookie."""
+    """End the session of a page and clear its cookie."""
     try:
         await end_session(call)
     except Unauthorized:

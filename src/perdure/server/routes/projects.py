@@ -69,7 +69,7 @@ async def add_project_member(call: Call, project_id: str, body: AddMemberRequest
     again makes the first token worthless. The token is in this answer only: the same request again, by its
     Idempotency-Key, is 409 `SECRET_SHOWN_ONCE` where it invited.
 
-    The answer tells whether somebody has signed up with an e-mail. So a project adds at most `auth_failures_max` people
+    The answer tells whether an e-mail has an account. So a project adds at most `auth_failures_max` people
     in a burst, and one more every few seconds.
     """
     if not call.services.added_members.take(call.project_id):
@@ -84,7 +84,7 @@ async def add_project_member(call: Call, project_id: str, body: AddMemberRequest
 
 @routes.get("/api/v1/projects/{project_id}/invitations", role=Role.ADMIN)
 async def get_project_invitations(call: Call, project_id: str) -> list[InvitationResponse]:
-    """Invitations that nobody has used yet, by e-mail. Those that have expired are left out."""
+    """Open invitations, by e-mail. Expired ones are left out."""
     return [invitation_response(one) for one in await call.engine.projects.invitations(call.project_id)]
 
 

@@ -343,7 +343,7 @@ async def withdraw_invitation(*, project_id: str, email: str) -> None:
     """Make an invitation's token worthless. Raises NotFound."""
     await _roles(project_id)
     if not await query("delete_invitation", project_id=project_id, email=email):
-        raise NotFound(f"Nobody is invited as {email!r}; GET …/invitations lists who is.")
+        raise NotFound(f"There is no invitation for {email!r}; GET …/invitations lists them.")
 
 
 async def _roles(project_id: str) -> dict[str, str]:
