@@ -345,3 +345,113 @@ async def _values(tasks: Any) -> AsyncIterator[str]:
 
 def test_as_completed_takes_a_set_of_tasks() -> None:
     assert run(a_set_of_tasks, ITEMS).got == [("first", item) for item in ITEMS]
+
+
+async def one_is_cancelled(machine: Machine, order: Sequence[str], got: Got) -> None:
+    decision = asyncio.create_task(fetch(machine, got, "x", "decide"))
+    await asyncio.sleep(0)
+    tasks = {item: asyncio.create_task(two_steps(machine, got, item)) for item in order}
+    await decision
+    tasks["c"].cancel()
+    await asyncio.wait(tasks.values())
+
+
+async def one_wait_is_cancelled(machine: Machine, order: Sequence[str], got: Got) -> None:
+    decision = asyncio.create_task(fetch(machine, got, "x", "decide"))
+    await asyncio.sleep(0)
+    tasks = {item: asyncio.create_task(event(machine, got, item)) for item in order}
+    await decision
+    tasks["c"].cancel()
+    await asyncio.wait(tasks.values())
+    await event(machine, got, "c")  # takes the late event of its own kind only
+
+
+async def one_sleep_is_cancelled(machine: Machine, order: Sequence[str], got: Got) -> None:
+    decision = asyncio.create_task(fetch(machine, got, "x", "decide"))
+    await asyncio.sleep(0)
+    tasks = {item: asyncio.create_task(own_sleep(machine, got, item)) for item in order}
+    await decision
+    tasks["c"].cancel()
+    await asyncio.wait(tasks.values())
+
+
+async def one_time_out_is_left(machine: Machine, order: Sequence[str], got: Got) -> None:
+    """The timer that one task has left must not be taken for that of the task it changes places with."""
+    decision = asyncio.create_task(fetch(machine, got, "x", "decide"))
+    await asyncio.sleep(0)
+    gate = asyncio.Event()
+
+    async def one(item: str) -> None:
+        try:
+            async with asyncio.timeout(30 if item == "a" else 60):
+                await (gate.wait() if item == "a" else asyncio.Event().wait())
+        except TimeoutError:
+            pass
+        await fetch(machine, got, item)
+
+    tasks = [asyncio.create_task(one(item)) for item in order]
+    await decision
+    gate.set()
+    await asyncio.gather(*tasks)
+
+
+async def within_a_name(machine: Machine, order: Sequence[str], got: Got) -> None:
+    """Tasks change places while one of them stands in a scope that has a name."""
+
+    async def one(item: str) -> None:
+        if item != "a":
+            with machine.loop.within(f"model:{item}"):
+                await fetch(machine, got, item, "ask")
+        await two_steps(machine, got, item)
+
+    await asyncio.gather(*[one(item) for item in order])
+
+
+async def named_with_a_slash(machine: Machine, order: Sequence[str], got: Got) -> None:
+    calls = [machine.call(Kind.EVENT, "orders/", f"orders({item})", None) for item in order]
+    rows = await asyncio.gather(*calls)
+    got += [(f"orders({item})", msgspec.json.decode(row.value)) for item, row in zip(order, rows, strict=True)]
+
+
+@pytest.mark.parametrize("page", [100, 3])
+@pytest.mark.parametrize(
+    "code",
+    [
+        one_is_cancelled,
+        one_wait_is_cancelled,
+        one_sleep_is_cancelled,
+        one_time_out_is_left,
+        within_a_name,
+        named_with_a_slash,
+    ],
+    ids=lambda code: code.__name__,
+)
+def test_tasks_change_places_when_some_are_cancelled_or_named(code: Code, page: int) -> None:
+    found = verdicts(code, page)
+    assert found["right"] > 0
+    assert found["diverged"] == found["marked"] == 0
+
+
+async def a_child_comes_later(machine: Machine, order: Sequence[str], got: Got) -> None:
+    """The tasks that `a` makes come in another order as well, and the second one of them late."""
+    decision = asyncio.create_task(fetch(machine, got, "x", "decide"))
+    await asyncio.sleep(0)
+
+    async def one(item: str) -> None:
+        parts = [f"{item}1", f"{item}2"] if order[0] == "a" else [f"{item}2", f"{item}1"]
+        first = asyncio.create_task(two_steps(machine, got, parts[0]))
+        if item == "a" and order[0] != "a":
+            await decision
+        await asyncio.gather(first, two_steps(machine, got, parts[1]))
+
+    await asyncio.gather(decision, *[one(item) for item in order])
+
+
+def test_a_task_does_not_take_the_place_of_one_that_is_still_to_be_made() -> None:
+    rows = run(a_child_comes_later, ITEMS).journal.rows
+    place = next(row for row in rows if row.fingerprint == "fetch(a2)")
+    assert place.key is not None
+    journal = Journal()
+    journal.add(place.kind, place.key, place.name, fingerprint=place.fingerprint, value=place.value)
+    with pytest.raises(Diverged):
+        run(a_child_comes_later, ITEMS[::-1], journal)

@@ -12,9 +12,9 @@ from perdure.sdk.errors import Fatal
 from perdure.sdk.replay.calls import CHILD_STARTED, EVENT, STEP, Call
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.leftovers import LateEvents, Leftovers
-from perdure.sdk.replay.places import Swap, swapped
+from perdure.sdk.replay.places import Swap, What, swapped
 from perdure.wire.limits import STEPS_MAX
-from perdure.wire.records import Kind, Row
+from perdure.wire.records import Kind, Row, fingerprint_of_timer
 
 OURS: Final = frozenset({Kind.STEP, Kind.CHILD_STARTED, Kind.PUBLISHED, Kind.SENT, Kind.TRANSCRIPT})
 """What this worker has to do something for; everything else comes by itself."""
@@ -31,6 +31,7 @@ class Asked:
         "_children",
         "_fresh",
         "_given_up",
+        "_given_up_asked",
         "_late_events",
         "_leftovers",
         "_ours",
@@ -46,6 +47,8 @@ class Asked:
         self._calls: dict[str, Call] = {}
         """Asked for, not answered."""
         self._given_up: dict[str, Kind] = {}
+        self._given_up_asked: dict[str, What] | None = {}
+        """What those asked for. None once anything was started: keys stay as they are then."""
         self._fresh: list[Call] = []
         self._abandoned: list[Call] = []
         self._ours = 0
@@ -128,6 +131,8 @@ class Asked:
     def _let_go(self, call: Call) -> None:
         """`call` is no longer asked for, but its outcome may still come."""
         self._given_up[call.key] = call.kind
+        if self._given_up_asked is not None:
+            self._given_up_asked[call.key] = (call.kind, call.name, call.fingerprint)
         if call.kind is EVENT:
             self._late_events = self._late_events or LateEvents()
             self._late_events.waits[call.key] = call
@@ -169,8 +174,10 @@ class Asked:
             key = self._leftovers.free_key(key)
         return key
 
-    def timer_cancelled(self, key: str) -> None:
+    def timer_cancelled(self, key: str, due_us: int) -> None:
         self._given_up[key] = Kind.TIMER
+        if self._given_up_asked is not None:
+            self._given_up_asked[key] = (Kind.TIMER, None, fingerprint_of_timer(due_us))
 
     # --- for the runner --------------------------------------------------------------------------------------------
 
@@ -196,6 +203,8 @@ class Asked:
             call.key = swapped(call.key, swap)
         self._calls = {call.key: call for call in self._calls.values()}
         self._given_up = {swapped(key, swap): kind for key, kind in self._given_up.items()}
+        if self._given_up_asked is not None:
+            self._given_up_asked = {swapped(key, swap): asked for key, asked in self._given_up_asked.items()}
         if self._children is not None:
             self._children = {swapped(key, swap): row for key, row in self._children.items()}
         if self._child_waits is not None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class InnerTask(asyncio.Task[Any]):
     """A task of workflow code. Its name is the path of its scope, alike in every replay."""
 
-    __slots__ = ("_number", "failure", "scope")
+    __slots__ = ("_number", "failure", "own_scope", "scope")
 
     def __init__(
         self,
@@ -29,6 +29,8 @@ class InnerTask(asyncio.Task[Any]):
     ) -> None:
         self._number = loop.next_number()
         self.scope = scope
+        """Where its keys are counted now: in its own scope, or in one that has a name (see `InnerLoop.within`)."""
+        self.own_scope = scope
         self.failure: tuple[str, int, int] | None = None
         """The last failure of a step that was raised in it (see `Failures.raised_in`)."""
         super().__init__(coro, loop=loop, name=name, context=context)

@@ -60,7 +60,7 @@ ExceptionHandler: TypeAlias = Callable[[asyncio.AbstractEventLoop, dict[str, Any
 
 class TimerKeeper(Protocol):
     def timer_asked(self, key: str) -> str: ...
-    def timer_cancelled(self, key: str) -> None: ...
+    def timer_cancelled(self, key: str, due_us: int) -> None: ...
 
 
 class _Nobody:
@@ -69,7 +69,7 @@ class _Nobody:
     def timer_asked(self, key: str) -> str:
         return key
 
-    def timer_cancelled(self, key: str) -> None:
+    def timer_cancelled(self, key: str, due_us: int) -> None:
         return
 
 
@@ -165,13 +165,13 @@ class InnerLoop(asyncio.AbstractEventLoop):
         self._make_ready(timer)
         while (other := self.earliest()) is not None and other.due_us == due_us:
             del self.timers[other.key]
-            self._keeper.timer_cancelled(other.key)  # A journal of 0.1.0 has a row for it.
+            self._keeper.timer_cancelled(other.key, due_us)  # A journal of 0.1.0 has a row for it.
             self._make_ready(other)
 
     def earliest(self) -> InnerTimer | None:
         """The timer that is due first."""
         heap = self._heap
-        while heap and heap[0][2].key not in self.timers:
+        while heap and not self._is_open(heap[0][2]):
             heapq.heappop(heap)
         return heap[0][2] if heap else None
 
@@ -316,12 +316,17 @@ class InnerLoop(asyncio.AbstractEventLoop):
         heapq.heappush(self._heap, (due_us, self.next_number(), timer))
         return timer
 
+    def _is_open(self, timer: InnerTimer) -> bool:
+        """Whether it has neither fired nor was given up. Its key may be another timer's since (see `swap`)."""
+        return self.timers.get(timer.key) is timer
+
     def forget_timer(self, timer: InnerTimer) -> None:
-        if self.timers.pop(timer.key, None) is None:
+        if not self._is_open(timer):
             return  # It has fired, or was due when it was made.
-        self._keeper.timer_cancelled(timer.key)
+        del self.timers[timer.key]
+        self._keeper.timer_cancelled(timer.key, timer.due_us)
         if len(self._heap) > 64 and len(self._heap) > 2 * len(self.timers):
-            self._heap = [entry for entry in self._heap if entry[2].key in self.timers]
+            self._heap = [entry for entry in self._heap if self._is_open(entry[2])]
             heapq.heapify(self._heap)
 
     def rename_timer(self, key: str, new_key: str) -> None:
@@ -331,7 +336,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
 
     def has_task(self, scope: str) -> bool:
         """Whether a task of this scope was made, as far as the loop still knows."""
-        return any(task.scope.prefix == scope for task in self._tasks)
+        return any(task.own_scope.prefix == scope for task in self._tasks)
 
     def swap(self, swap: Swap) -> None:
         """Two scopes, or two timers of one scope, change places (see `places`)."""
@@ -339,7 +344,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
             timer.key = swapped(timer.key, swap)
         self.timers = {timer.key: timer for timer in self.timers.values()}
         for task in self._tasks:
-            scope = task.scope
+            scope = task.own_scope  # The other one, if it is `within` a name, has no number.
             if task.get_name() == scope.prefix[:-1]:
                 task.set_name(swapped(scope.prefix, swap)[:-1])
             scope.prefix = swapped(scope.prefix, swap)

@@ -55,7 +55,18 @@ from perdure.sdk.replay.failures import Failures
 from perdure.sdk.replay.handles import InnerTask
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.leftovers import LateEvents, Leftovers, same_question, taken_back_by
-from perdure.sdk.replay.places import ChangedInputs, History, What, is_captured, number_of, scopes_of, swaps
+from perdure.sdk.replay.places import (
+    ChangedInputs,
+    History,
+    Swap,
+    What,
+    is_captured,
+    is_scope,
+    number_of,
+    scopes_of,
+    swapped,
+    swaps,
+)
 from perdure.wire.records import OUTCOMES, Kind, Row, fingerprint_of_timer
 
 CALLBACKS_MAX: Final = 10_000
@@ -306,10 +317,10 @@ class Machine(Asked):
         kind, key = row.kind, row.key
         call = self._calls.get(key)  # type: ignore[arg-type]  # None is in no dict of keys
         if call is not None and call.kind is kind:
-            if (call.name != row.name or call.fingerprint != row.fingerprint) and not _fits(row, call):
+            if (call.name != row.name or call.fingerprint != row.fingerprint) and not _fits(row, _what(call)):
                 if self._finds_its_place(row):
                     return self._deliver(row)
-                if not self._is_a_changed_input(row, call):
+                if not self._is_a_changed_input(row, call.key, _what(call)):
                     return self._keep_aside(row, call)
             del self._calls[call.key]
             if kind in OURS:
@@ -345,6 +356,13 @@ class Machine(Asked):
                     future.set_result(row)
             return None
         if self._given_up.get(key) is kind:  # type: ignore[arg-type]  # None is no key
+            asked = None if self._given_up_asked is None else self._given_up_asked.get(key)  # type: ignore[arg-type]
+            if asked is not None and not _fits(row, asked):
+                # Another call's outcome, perhaps: that call must get it, and no later wait may take it as a late event.
+                if self._finds_its_place(row):
+                    return self._deliver(row)
+                if kind is Kind.TIMER or not self._is_a_changed_input(row, key, asked):  # type: ignore[arg-type]
+                    return self._keep_aside(row, None)
             del self._given_up[key]  # type: ignore[arg-type]  # found there
             if kind is STEP and not row.ok:
                 self._note_failure(row, seen=False)
@@ -376,7 +394,7 @@ class Machine(Asked):
             return False
         found = [path for other in self._keys_of(row) if (path := swaps(other, key))]
         for path in sorted(found, key=len):
-            if all(self._may_swap(one, other) for one, other in path):
+            if all(self._may_swap(swap, path[:at]) for at, swap in enumerate(path)):
                 for swap in path:
                     self._swap(swap)
                 return True
@@ -391,11 +409,17 @@ class Machine(Asked):
             return []  # Rows of the first releases say nothing of what was asked for.
         return [call.key for call in self._calls.values() if _what(call) == _what(row)]
 
-    def _may_swap(self, one: str, other: str) -> bool:
-        """Whether two calls of a scope, or the tasks of two scopes, can take each other's place."""
-        if number_of(one) < number_of(other) and not self._was_made(other):
-            return False  # It would come up under the same number later.
-        if not one.endswith("/"):
+    def _may_swap(self, swap: Swap, above: list[Swap]) -> bool:
+        """Whether two calls of a scope, or the tasks of two scopes, can take each other's place. The swaps `above`, of
+        the scopes that they are in, come first."""
+        one, other = swap
+        if number_of(one) < number_of(other):
+            now = other
+            for outer in reversed(above):
+                now = swapped(now, outer)
+            if not self._was_made(now):
+                return False  # It would come up under the same number later.
+        if not is_scope(one):
             return True
         self._history = self._history or History()
         self._history.read(self._rows, self._next - 1)
@@ -403,31 +427,32 @@ class Machine(Asked):
 
     def _was_made(self, place: str) -> bool:
         """Whether the code has a task of this scope, or has asked under this key, so far as is known."""
-        if place.endswith("/"):
+        if is_scope(place):
             return self.loop.has_task(place)
         return place in self._calls or place in self._given_up or place in self.loop.timers
 
-    def _is_a_changed_input(self, row: Row, call: Call) -> bool:
-        """Whether `call` is the one of `row`, only with another input, and nothing speaks for a mix-up."""
-        if call.name != (row.name or call.name):
+    def _is_a_changed_input(self, row: Row, key: str, asked: What) -> bool:
+        """Whether `row` is the outcome of `key`, only with another input, and nothing speaks for a mix-up."""
+        kind, name, fingerprint = asked
+        if name != (row.name or name):
             return False
-        captured = is_captured(row.fingerprint) or is_captured(call.fingerprint)
+        captured = is_captured(row.fingerprint) or is_captured(fingerprint)
         if self._is_excused(row):
             return captured
-        if not captured and (self.strict or self._has_a_sibling(call.key)):
+        if not captured and (self.strict or self._has_a_sibling(key)):
             return False
-        recorded: What = (call.kind, call.name, row.fingerprint)
+        recorded: What = (kind, name, row.fingerprint)
         if any(_what(other) == recorded for other in self._calls.values()):
             return False
         if self.changed_inputs is None:
             self.changed_inputs = ChangedInputs()
-        return self.changed_inputs.add(None if captured else call.key, _what(call), recorded, row)
+        return self.changed_inputs.add(None if captured else key, asked, recorded, row)
 
     def _has_a_sibling(self, key: str) -> bool:
         """Whether another task runs beside the one that asks for `key`: the two may be mixed up."""
         own = list(scopes_of(key))
         parents = {scope[: scope[:-1].rfind("/") + 1] for scope in own}
-        others = (scope for task in self.loop.living_tasks() for scope in scopes_of(task.scope.prefix))
+        others = (scope for task in self.loop.living_tasks() for scope in scopes_of(task.own_scope.prefix))
         return any(scope not in own and scope[: scope[:-1].rfind("/") + 1] in parents for scope in others)
 
     # --- effects ---------------------------------------------------------------------------------------------------
@@ -439,6 +464,7 @@ class Machine(Asked):
         started = self._take_fresh() if self._fresh else ()
         self._has_started = True
         self._history = None
+        self._given_up_asked = None
         if self.changed_inputs is not None:
             for call in started:
                 if (row := self.changed_inputs.recorded.get(_what(call))) is not None:
@@ -555,10 +581,11 @@ class Machine(Asked):
         return diverged(row, call, self._calls.values(), self._main, self.loop)
 
 
-def _fits(row: Row, call: Call) -> bool:
-    """Whether `row` is the outcome of `call`, its key and kind being the same."""
+def _fits(row: Row, asked: What) -> bool:
+    """Whether `row` is the outcome of a call, its key and kind being the same."""
     # Rows of some kinds carry no name, old rows of some kinds no fingerprint.
-    return (row.name is None or row.name == call.name) and (row.fingerprint in (None, call.fingerprint))
+    _, name, fingerprint = asked
+    return (row.name is None or row.name == name) and (row.fingerprint in (None, fingerprint))
 
 
 def _what(one: Call | Row) -> What:

@@ -53,11 +53,20 @@ def swaps(asked: str, recorded: str) -> list[Swap] | None:
 def swapped(key: str, swap: Swap) -> str:
     """`key`, or the prefix of a scope, after `swap`."""
     one, other = swap
-    if not one.endswith("/"):
+    if not is_scope(one):
         return other if key == one else one if key == other else key
     if key.startswith(one):
         return other + key[len(one) :]
     return one + key[len(other) :] if key.startswith(other) else key
+
+
+def is_scope(place: str) -> bool:
+    """Whether a place is a scope, not a key. The name of a step or a topic may end with a slash, too.
+
+    >>> is_scope("2/13/"), is_scope("2/fetch"), is_scope("orders/")
+    (True, False, False)
+    """
+    return _PATH.fullmatch(place) is not None
 
 
 def number_of(place: str) -> int:
@@ -66,7 +75,7 @@ def number_of(place: str) -> int:
     >>> number_of("2/13/"), number_of("2/fetch#4"), number_of("2/fetch")
     (13, 4, 1)
     """
-    if place.endswith("/"):
+    if is_scope(place):
         return int(place[:-1].rpartition("/")[2])
     count = _COUNT.search(place)
     return 1 if count is None else int(count.group()[1:])
