@@ -200,7 +200,8 @@ class Asked:
         """Two scopes, or two calls of one scope, change places. None of their calls has been issued."""
         self._swaps += (swap,)
         for call in self._calls.values():
-            call.key = swapped(call.key, swap)
+            if call.key.startswith(swap):
+                call.key = swapped(call.key, swap)
         self._calls = {call.key: call for call in self._calls.values()}
         self._given_up = {swapped(key, swap): kind for key, kind in self._given_up.items()}
         if self._given_up_asked is not None:

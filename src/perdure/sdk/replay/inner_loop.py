@@ -345,6 +345,8 @@ class InnerLoop(asyncio.AbstractEventLoop):
         self.timers = {timer.key: timer for timer in self.timers.values()}
         for task in self._tasks:
             scope = task.own_scope  # The other one, if it is `within` a name, has no number.
+            if not scope.prefix.startswith(swap):
+                continue
             if task.get_name() == scope.prefix[:-1]:
                 task.set_name(swapped(scope.prefix, swap)[:-1])
             scope.prefix = swapped(scope.prefix, swap)

@@ -407,7 +407,9 @@ class Machine(Asked):
             return [timer.key for timer in timers if fingerprint_of_timer(timer.due_us) == row.fingerprint]
         if row.fingerprint is None and row.kind in (EVENT, Kind.RESUME):
             return []  # Rows of the first releases say nothing of what was asked for.
-        return [call.key for call in self._calls.values() if _what(call) == _what(row)]
+        kind, name, fingerprint = _what(row)
+        calls = [call for call in self._calls.values() if call.fingerprint == fingerprint]
+        return [call.key for call in calls if call.kind is kind and call.name == name]
 
     def _may_swap(self, swap: Swap, above: list[Swap]) -> bool:
         """Whether two calls of a scope, or the tasks of two scopes, can take each other's place. The swaps `above`, of
@@ -442,7 +444,7 @@ class Machine(Asked):
         if not captured and (self.strict or self._has_a_sibling(key)):
             return False
         recorded: What = (kind, name, row.fingerprint)
-        if any(_what(other) == recorded for other in self._calls.values()):
+        if any(other.fingerprint == row.fingerprint and _what(other) == recorded for other in self._calls.values()):
             return False
         if self.changed_inputs is None:
             self.changed_inputs = ChangedInputs()
@@ -451,6 +453,8 @@ class Machine(Asked):
     def _has_a_sibling(self, key: str) -> bool:
         """Whether another task runs beside the one that asks for `key`: the two may be mixed up."""
         own = list(scopes_of(key))
+        if not own:
+            return False
         parents = {scope[: scope[:-1].rfind("/") + 1] for scope in own}
         others = (scope for task in self.loop.living_tasks() for scope in scopes_of(task.own_scope.prefix))
         return any(scope not in own and scope[: scope[:-1].rfind("/") + 1] in parents for scope in others)

@@ -52,6 +52,8 @@ def swaps(asked: str, recorded: str) -> list[Swap] | None:
 
 def swapped(key: str, swap: Swap) -> str:
     """`key`, or the prefix of a scope, after `swap`."""
+    if not key.startswith(swap):
+        return key  # Most are neither.
     one, other = swap
     if not is_scope(one):
         return other if key == one else one if key == other else key
