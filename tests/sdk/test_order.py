@@ -5,6 +5,7 @@ other order, as if they came from a set, and goes on to its end.
 """
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from msgspec import Raw
 from tests.sdk.fake_server import Journal, advance
 
 from perdure.sdk.errors import Diverged, Misplaced
+from perdure.sdk.events import event_call
 from perdure.sdk.payloads.fingerprints import fingerprint_of_captured
 from perdure.sdk.replay.calls import Call, Effects, State
 from perdure.sdk.replay.machine import Machine
@@ -455,3 +457,40 @@ def test_a_task_does_not_take_the_place_of_one_that_is_still_to_be_made() -> Non
     journal.add(place.kind, place.key, place.name, fingerprint=place.fingerprint, value=place.value)
     with pytest.raises(Diverged):
         run(a_child_comes_later, ITEMS[::-1], journal)
+
+
+async def latest_events(machine: Machine, order: Sequence[str], got: Got) -> None:
+    async def one(item: str) -> None:
+        row = await machine.wait(event_call(machine, "orders", {"item": item}, None, True, None))
+        got.append((item, msgspec.json.decode(row.value)))
+
+    await asyncio.gather(*[one(item) for item in order])
+
+
+def test_waits_for_the_latest_event_are_told_apart() -> None:
+    journal = Journal()
+    machine = Machine(lambda: latest_events(machine, ITEMS, []), seed="seed")
+    calls = advance(machine, journal.rows).started
+    for item, call in zip(ITEMS, calls, strict=True):
+        journal.answer(call, Raw(msgspec.json.encode(item)))
+    for order in itertools.permutations(ITEMS):
+        assert sorted(run(latest_events, order, Journal(*journal.rows)).got) == [(item, item) for item in ITEMS]
+
+
+async def latest_event_again(machine: Machine, order: Sequence[str], got: Got) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1):
+            await machine.wait(event_call(machine, "orders", None, None, True, None))
+    await machine.wait(event_call(machine, "orders", None, None, True, None))
+
+
+def test_a_wait_for_the_latest_event_takes_none_that_met_an_earlier_wait() -> None:
+    journal = Journal()
+    machine = Machine(lambda: latest_event_again(machine, ITEMS, []), seed="seed")
+    effects = advance(machine, journal.rows)
+    assert effects.timer is not None
+    key, due_us = effects.timer
+    timer = journal.add(Kind.TIMER, key, fingerprint=fingerprint_of_timer(due_us), dt_us=1_000_000)
+    late = journal.answer(effects.started[0], 1)
+    assert advance(machine, [timer, late]).state is State.SUSPENDED
+    assert machine.waits() == ["orders#2"]

@@ -15,7 +15,7 @@ from msgspec import Raw
 
 from perdure.sdk.checks import name_of, whole_of
 from perdure.sdk.payloads.errors import error_from_json
-from perdure.sdk.payloads.fingerprints import fingerprint, fingerprint_of_call
+from perdure.sdk.payloads.fingerprints import LATEST, fingerprint, fingerprint_of_call
 from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.replay.calls import Call
 from perdure.sdk.replay.machine import Machine
@@ -74,8 +74,9 @@ def event_call(
         after = whole_of(after, "after")
         if after >= 1 << 63:
             raise BadValue(f"after: must be below 2**63, got {after}")
-    # Waits with the same fingerprint may inherit an event from each other, which `latest` does not want.
-    print_ = None if latest else fingerprint_of_call((topic, match, after), {})
+    print_ = fingerprint_of_call((topic, match, after), {})
+    if latest and print_ is not None:
+        print_ = LATEST + print_  # Such a wait takes no event that met an earlier one (see `same_question`).
 
     def request(key: str) -> OpenWait:
         return OpenWait(key, print_, topic=topic, match=wanted, after=after, latest=latest)

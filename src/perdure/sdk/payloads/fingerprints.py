@@ -11,6 +11,8 @@ from perdure.sdk.payloads.values import encode
 
 CAPTURED: Final = "~"
 """What the fingerprint of captured values begins with."""
+LATEST: Final = "!"
+"""What the fingerprint of a wait for the latest event begins with."""
 _CAPTURED_LEN_MAX: Final = 64
 
 

@@ -3,6 +3,7 @@
 import msgspec
 
 from perdure.sdk.errors import Outdated
+from perdure.sdk.payloads.fingerprints import LATEST
 from perdure.sdk.replay.calls import Call
 from perdure.sdk.replay.complaints import side
 from perdure.sdk.replay.places import is_captured
@@ -29,7 +30,11 @@ class LateEvents:
 
 
 def same_question(call: Call, other: Call) -> bool:
-    return call.name == other.name and call.fingerprint == other.fingerprint is not None
+    """Whether the event of one of two waits may go to the other."""
+    asked = call.fingerprint
+    if asked is None or asked.startswith(LATEST):
+        return False
+    return (call.name, asked) == (other.name, other.fingerprint)
 
 
 class Leftovers:
