@@ -494,3 +494,26 @@ def test_a_wait_for_the_latest_event_takes_none_that_met_an_earlier_wait() -> No
     late = journal.answer(effects.started[0], 1)
     assert advance(machine, [timer, late]).state is State.SUSPENDED
     assert machine.waits() == ["orders#2"]
+
+
+async def waits_and_naps(machine: Machine, order: Sequence[str], got: Got) -> None:
+    async with asyncio.timeout(60):
+        await event(machine, got, "a")
+    await asyncio.sleep(5)
+
+
+def test_a_timer_that_an_older_server_recorded_is_not_known_by_a_suspension_that_ended_before() -> None:
+    journal = Journal()
+    machine = Machine(lambda: waits_and_naps(machine, ITEMS, []), seed="seed")
+    effects = advance(machine, journal.rows)
+    assert effects.timer is not None
+    rows = [
+        journal.add(Kind.WAITING, fingerprint=fingerprint_of_timer(effects.timer[1])),
+        journal.answer(effects.started[0], 1),
+        journal.add(Kind.CLAIMED),
+    ]
+    (call,) = advance(machine, rows).started
+    effects = advance(machine, [journal.answer(call, 1)])
+    assert effects.timer is not None
+    journal.add(Kind.TIMER, effects.timer[0], dt_us=5_000_000)
+    assert run(waits_and_naps, ITEMS, Journal(*journal.rows)).machine.error is None

@@ -302,6 +302,8 @@ class Machine(Asked):
                 return True
             if row.kind is Kind.WAITING:
                 self._waits_until = row.fingerprint
+            elif row.kind is Kind.CLAIMED:
+                self._waits_until = None  # It is awake: a later timer's row is not of that suspension.
             if row.kind is STEP_FAILED:
                 self._note_failed(row)
             elif row.kind is RETRIED:
