@@ -619,8 +619,9 @@ class Run:
         step = ask.step
         if self.gone or self._steps.get(ask.key) is not mark:
             return
-        # Handing back early does harm only without this rule, too.
-        waits = not (self.world.mutant("hands_back_early") or self.world.mutant("begins_unsure"))
+        # The first two do harm only without this rule, too.
+        mutants = ("hands_back_early", "takes_old_answers", "begins_unsure")
+        waits = not any(self.world.mutant(one) for one in mutants)
         if self.world.loop.us >= self.ours_until_us and waits:
             del self._steps[ask.key]
             self.world.count("steps that waited for an acknowledgement")

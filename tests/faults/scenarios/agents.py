@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.agents.asking import signature
 from tests.agents.provider import Call, read_log
+from tests.embedded.house import answer_when_asked
 from tests.faults import agents_app
 from tests.faults.cluster import Node, free_port
 from tests.faults.run import Broken, Run
@@ -58,9 +59,8 @@ async def agents(run: Run) -> None:
 
 
 async def approve(handle: Handle[Any], n: int) -> None:
-    """Allow the refund, at some time: before it is asked for, or after."""
-    await asyncio.sleep(n % 10 / 10)
-    await handle.resume(agents_app.APPROVAL, {"approved": True})
+    """Allow the refund once it is asked for. An answer that comes before its question does not count."""
+    await answer_when_asked(handle, agents_app.APPROVAL, {"approved": True})
 
 
 async def kill_any(run: Run) -> None:
