@@ -286,7 +286,7 @@ class Worker:
             # An answer ends this id, an empty one too: had it a batch that is gone by now, it would never get another.
             if outcome.items or not self.world.mutant("keeps_claim_id"):
                 self._claim_id = self.world.new_id()
-            ours_until_us = sent_us + (outcome.held_us or 0) + OURS_US
+            ours_until_us = 1 << 62 if outcome.held_us is None else sent_us + outcome.held_us + OURS_US
             for claimed in outcome.items:
                 self._take(claimed, ours_until_us)
             for execution_id in sorted(outcome.news):

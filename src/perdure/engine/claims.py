@@ -165,9 +165,10 @@ class Claims:
         began = asyncio.get_running_loop().time()
         poll = Poll(project_id, request, max(0, min(request.capacity, CLAIM_MAX)))
         items, news = await self._wait_for_work(poll, request, began)
-        if items and not poll.superseded:
-            self._unheard.add(poll)
-        return ClaimReply(items, news, int((asyncio.get_running_loop().time() - began) * 1e6))
+        held_us = None
+        if items and not poll.superseded and self._unheard.add(poll):
+            held_us = int((asyncio.get_running_loop().time() - began) * 1e6)
+        return ClaimReply(items, news, held_us)
 
     async def _wait_for_work(self, poll: Poll, request: ClaimRequest, began: float) -> tuple[list[Claimed], list[str]]:
         engine = self._engine

@@ -46,14 +46,16 @@ class Unheard:
         self._timer: asyncio.TimerHandle | None = None
         self._recalls: set[asyncio.Task[None]] = set()
 
-    def add(self, poll: Poll) -> None:
-        """A claim was answered with work."""
-        if not self._engine.store.alone:
-            return
+    def add(self, poll: Poll) -> bool:
+        """A claim is answered with work. Whether the work may be taken back: only if another worker waits now. Then the
+        answer says so, and the worker has to ask on at once, which costs a request where it is full."""
+        if not self._engine.store.alone or not self._is_wanted(poll):
+            return False
         self._answered[poll.worker_id] = poll
         if len(self._answered) > WORKERS_MAX:
             self._answered.popitem(last=False)
         self.look_soon()
+        return True
 
     def discard(self, worker_id: str) -> None:
         """A worker asks on: what it got has arrived."""

@@ -283,7 +283,7 @@ class Worker:
             if room:
                 self._claims_answered = number
             if reply.items:
-                arrived = True
+                arrived = reply.held_us is not None
                 now = 0.0 if self.lease is None else self.lease.now()
                 ours_until = math.inf if reply.held_us is None else sent + reply.held_us / 1e6 + OURS_SECONDS
                 for claimed in reply.items:

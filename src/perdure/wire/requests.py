@@ -300,7 +300,8 @@ class Claimed(Struct, frozen=True, omit_defaults=True, gc=False):
 
 class ClaimReply(Struct, frozen=True):
     """`news` names executions held whose journals have rows this worker has not seen: an empty report fetches them.
-    `held_us` is for how long the server held the claim: the rest of the time it was on its way."""
+    `held_us` is for how long the server held the claim: the rest of the time it was on its way. None: what it brings is
+    not taken back while the worker's lease holds."""
 
     items: list[Claimed]
     news: list[str] = []
