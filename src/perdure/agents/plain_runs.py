@@ -26,7 +26,7 @@ def refuse_plain_runs() -> None:
         return iterate(self, *args, **kwargs)
 
     checked._perdure_checked = True  # type: ignore[attr-defined]  # any function takes attributes
-    Agent.iter = checked  # type: ignore[method-assign]
+    Agent.iter = checked  # type: ignore[method-assign]  # each run passes it
 
 
 def _check(agent: Agent[Any, Any]) -> None:
