@@ -65,9 +65,11 @@ class Hand:
         request = RegisterRequest(self.id, "default", "3.11", [WorkflowSpec("w")], [])
         await self.engine.claims.register(self.project_id, request)
 
-    async def claim(self, wait_seconds: float = 60.0, *, at: Engine | None = None, claim_id: str = "") -> ClaimReply:
+    async def claim(
+        self, wait_seconds: float = 60.0, *, at: Engine | None = None, claim_id: str = "", arrived: str | None = None
+    ) -> ClaimReply:
         claim_id = claim_id or f"{next(self._numbers):012d}"
-        request = ClaimRequest(self.id, self.epoch, claim_id, 1, wait_seconds)
+        request = ClaimRequest(self.id, self.epoch, claim_id, 1, wait_seconds, arrived)
         return await (at or self.engine).claims.claim(self.project_id, request)
 
     def waits(self) -> bool:

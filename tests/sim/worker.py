@@ -88,6 +88,7 @@ class Worker:
         self._reports = 0
         self._held_back: list[tuple[Run, Ask]] = []
         self._claim_id = ""
+        self._arrived: str | None = None
         self._claiming: Pending | None = None
         self._claims_sent = 0
         self._claim_due = False
@@ -148,6 +149,7 @@ class Worker:
             self.unreachable_since_us = None
             self.later(outcome.beat_us, lambda: self._beat(id, outcome.beat_us, 100_000))
             self._claim_id = self.world.new_id()
+            self._arrived = None
             self._claim_soon()
 
         self.world.network.call(self, "register", request, registered, timeout_us=2_500_000)
@@ -266,7 +268,8 @@ class Worker:
         room = max(self.capacity - len(self.running), 0)
         id = self.id
         wait = POLL_SECONDS if room else 0.0
-        request = ClaimRequest(id, self.epoch, self._claim_id, room, wait)
+        claim_id = self._claim_id
+        request = ClaimRequest(id, self.epoch, claim_id, room, wait, self._arrived)
         self._claims_sent += 1
         number = self._claims_sent
         sent_us = self.world.loop.us
@@ -281,6 +284,7 @@ class Worker:
             if not isinstance(outcome, ClaimReply):
                 self._claim_soon(200_000)
                 return
+            self._arrived = None if outcome.held_us is None else claim_id
             if room:
                 self._claims_answered = number
             # An answer ends this id, an empty one too: had it a batch that is gone by now, it would never get another.

@@ -75,10 +75,13 @@ class PushWorld:
             )
         )
 
-    async def lapse_expired(self) -> int:
+    async def lapse_expired(self, patience_us: int = 0) -> int:
         return await self.store.write(
             push_workers.lapse_expired(
-                now_us=self.world.now_us, forget_before_us=self.world.now_us - 86_400 * SECOND, limit=100
+                now_us=self.world.now_us,
+                forget_before_us=self.world.now_us - 86_400 * SECOND,
+                limit=100,
+                patience_us=patience_us,
             )
         )
 

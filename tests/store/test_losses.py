@@ -107,15 +107,34 @@ async def test_five_losses_without_an_outcome_are_poison(world: World) -> None:
     assert await world.claim_ids() == []
 
 
-async def test_only_what_was_never_acknowledged_is_taken_back_from_a_worker_that_is_silent(world: World) -> None:
+async def _recall(world: World, claim_id: str) -> int:
+    return await world.store.write(
+        claims.recall(project_id=PROJECT, worker_id="w", claim_id=claim_id, now_us=world.now_us)
+    )
+
+
+async def test_nothing_is_taken_back_from_a_worker_that_has_asked_on(world: World) -> None:
+    """Another server may have heard it: what tells is in the store."""
     ids = [await world.start() for _ in range(3)]
-    assert await world.claim(capacity=2, claim_id="1") and await world.claim(capacity=2, claim_id="2")
+    assert len(await world.claim(capacity=1, claim_id="01")) == 1
+    await world.store.write(claims.note_arrival(project_id=PROJECT, worker_id="w", claim_id="01"))
+    assert await _recall(world, "01") == 0
+    assert await world.claim(capacity=1, claim_id="01") == [], "a late copy"
+    assert len(await world.claim(capacity=1, claim_id="02")) == 1
+    await world.store.write(claims.note_arrival(project_id=PROJECT, worker_id="w", claim_id="01"))
+    assert await _recall(world, "01") == 0
+    assert len(await world.claim(capacity=1, claim_id="03")) == 1
+    assert [await world.phase(id) for id in ids] == [Phase.RUNNING] * 3
+    with pytest.raises(LeaseLost):
+        await world.store.write(claims.note_arrival(project_id="other", worker_id="w", claim_id="03"))
+
+
+async def test_only_what_was_never_acknowledged_is_taken_back_from_a_worker_that_is_silent(world: World) -> None:
+    ids = [await world.start() for _ in range(2)]
+    assert await world.claim(capacity=2, claim_id="1")
     await world.acknowledge(ids[0])
-    taken = [
-        claims.recall(project_id=PROJECT, worker_id="w", claim_id=id, now_us=world.now_us) for id in ("1", "1", "x")
-    ]
-    assert [await world.store.write(verb) for verb in taken] == [1, 0, 0]
-    assert [await world.phase(id) for id in ids] == [Phase.RUNNING, Phase.QUEUED, Phase.RUNNING]
+    assert [await _recall(world, claim) for claim in ("0", "1", "1")] == [0, 1, 0]
+    assert [await world.phase(id) for id in ids] == [Phase.RUNNING, Phase.QUEUED]
     assert (await world.get(ids[1])).started_at_us is None, "it has not begun"
     await world.register("w2")
     [again] = await world.claim("w2")

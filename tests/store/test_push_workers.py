@@ -11,6 +11,7 @@ from tests.store.pushing import LEASE_US, URL, PushWorld
 from tests.store.world import PROJECT, SECOND
 
 from perdure.store.verbs import claims, looks, push_workers
+from perdure.store.verbs.moves import LOSSES_MAX
 from perdure.wire.errors import BadRequest, Conflict, LeaseLost, NotFound
 from perdure.wire.requests import QueueSpec
 from perdure.wire.status import Phase
@@ -100,6 +101,31 @@ async def test_a_lease_that_runs_out_hands_the_work_on_and_a_beat_brings_the_wor
     assert await pushes.online_ids() == [] and await pushes.claim(id) == []
     assert await pushes.beat(id), "it is known: it must not take another id"
     assert [one.claimed.id for one in await pushes.claim(id)] == [execution]
+
+
+@pytest.mark.parametrize("alive", [True, False])
+async def test_a_loss_does_not_count_once_its_worker_is_heard_of_again(pushes: PushWorld, alive: bool) -> None:
+    """A starved machine sends heartbeats late; a worker that never sends another one was really lost."""
+    world = pushes.world
+    id = await pushes.register()
+    execution = await pushes.running(id)
+    for _ in range(LOSSES_MAX - 1):
+        world.advance(LEASE_US / SECOND)
+        assert await pushes.lapse_expired() == 1
+        if alive:
+            await pushes.beat(id)
+        else:
+            await pushes.beat(id, own=False)  # something answers at its URL
+        due_us = (await world.get(execution)).due_at_us
+        if due_us is not None:
+            world.now_us = due_us
+            await world.wake_due()
+        assert [one.claimed.id for one in await pushes.claim(id)] == [execution]
+    world.advance(LEASE_US / SECOND)
+    assert await pushes.lapse_expired(patience_us=10 * SECOND) == int(alive), "the loss that would be the last one waits"
+    world.advance(10)
+    await pushes.lapse_expired(patience_us=10 * SECOND)
+    assert await world.phase(execution) is (Phase.QUEUED if alive else Phase.FAILED)
 
 
 async def test_one_locked_execution_keeps_no_other_from_being_taken_back(

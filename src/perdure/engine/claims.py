@@ -163,6 +163,10 @@ class Claims:
         """Hand out work: at once when there is some, else as soon as there is, at most `wait_seconds` from now."""
         self._check_epoch(request.epoch)
         began = asyncio.get_running_loop().time()
+        if request.arrived is not None and not self._was_here(request.worker_id, request.arrived):
+            await self._engine.store.write(
+                claims.note_arrival(project_id=project_id, worker_id=request.worker_id, claim_id=request.arrived)
+            )
         poll = Poll(project_id, request, max(0, min(request.capacity, CLAIM_MAX)))
         items, news = await self._wait_for_work(poll, request, began)
         held_us = None
@@ -228,6 +232,11 @@ class Claims:
             waiting.remove(earlier)
         earlier.wake()
         return earlier.claim_id == poll.claim_id
+
+    def _was_here(self, worker_id: str, claim_id: str) -> bool:
+        """Whether the worker's last claim that reached this server is that one."""
+        poll = self._latest.get(worker_id)
+        return poll is not None and poll.claim_id == claim_id
 
     def is_present(self, worker_id: str) -> bool:
         """Whether a worker claims here at the moment."""

@@ -305,7 +305,11 @@ class Dispatcher:
             by_database = engine.clock.of_database
             await engine.store.write(
                 push_workers.lapse_expired(
-                    now_us=now_us, forget_before_us=now_us - FORGET_US, limit=BATCH, by_database=by_database
+                    now_us=now_us,
+                    forget_before_us=now_us - FORGET_US,
+                    limit=BATCH,
+                    patience_us=LEASE_US,
+                    by_database=by_database,
                 )
             )
         if not watched.online:

@@ -5,7 +5,8 @@ still, or the answer is lost. Its lease holds all the same, because a thread of 
 wait for as long as the loop does. So the server takes it back after a second, but only while another worker waits for
 work. The attempt is the fence, as everywhere: what the worker still says of it is refused.
 
-Where several servers may share the store nothing is taken back: the worker may have sent its next claim to another one.
+Where several servers share the store the next claim may reach another one. It names the claim whose answer arrived, and
+that server notes it in the store, where the one that would take the work back looks.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Unheard:
     def add(self, poll: Poll) -> bool:
         """A claim is answered with work. Whether the work may be taken back: only if another worker waits now. Then the
         answer says so, and the worker has to ask on at once, which costs a request where it is full."""
-        if not self._engine.store.alone or not self._is_wanted(poll):
+        if not self._is_wanted(poll):
             return False
         self._answered[poll.worker_id] = poll
         if len(self._answered) > WORKERS_MAX:

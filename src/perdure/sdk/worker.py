@@ -242,7 +242,7 @@ class Worker:
         """Keep a claim open as long as there is room; a lost reply is asked for again under the same claim id. The next
         claim tells the server that the work of the one before has arrived, so it leaves at once, also without room."""
         pause = 0.1
-        arrived = False
+        arrived: str | None = None
         while not self._draining:
             if self.lease is not None and not self.lease.is_good():
                 await self.lease.wait_good()
@@ -250,12 +250,11 @@ class Worker:
             if room <= 0:
                 # Full: ask for news only, and claim as soon as there is room.
                 self._room.clear()
-                if not arrived:
+                if arrived is None:
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(FULL_SECONDS):
                             await self._room.wait()
                 room = max(self.capacity - len(self._running), 0)
-            arrived = False
             worker_id = self.id
             sent = 0.0 if self.lease is None else self.lease.now()
             self._claims_sent += 1
@@ -263,10 +262,16 @@ class Worker:
             try:
                 reply = await self.transport.claim(
                     ClaimRequest(
-                        worker_id, self._epoch, f"{self._claim_number:012d}", room, POLL_SECONDS if room else 0.0
+                        worker_id,
+                        self._epoch,
+                        (claim_id := f"{self._claim_number:012d}"),
+                        room,
+                        POLL_SECONDS if room else 0.0,
+                        arrived,
                     )
                 )
             except LeaseLost:
+                arrived = None
                 if worker_id == self.id:
                     await self.start_over()
                 continue
@@ -277,13 +282,14 @@ class Worker:
                 pause = min(pause * 2, BACKOFF_SECONDS_MAX)
                 continue
             pause = 0.1
+            arrived = None
             if worker_id != self.id:
                 continue  # what an earlier registration was handed is lost with it
             self._claim_number += 1  # an answer ends it, an empty one too: its batch may be gone by now
             if room:
                 self._claims_answered = number
             if reply.items:
-                arrived = reply.held_us is not None
+                arrived = None if reply.held_us is None else claim_id
                 now = 0.0 if self.lease is None else self.lease.now()
                 ours_until = math.inf if reply.held_us is None else sent + reply.held_us / 1e6 + OURS_SECONDS
                 for claimed in reply.items:

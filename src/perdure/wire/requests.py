@@ -264,6 +264,8 @@ class ClaimRequest(Request, frozen=True):
     claim_id: str
     capacity: int
     wait_seconds: float = 20.0
+    arrived: str | None = None
+    """The claim whose answer is here, if that had a `held_us`: its work is not taken back any more."""
 
 
 class Claimed(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -300,8 +302,8 @@ class Claimed(Struct, frozen=True, omit_defaults=True, gc=False):
 
 class ClaimReply(Struct, frozen=True):
     """`news` names executions held whose journals have rows this worker has not seen: an empty report fetches them.
-    `held_us` is for how long the server held the claim: the rest of the time it was on its way. None: what it brings is
-    not taken back while the worker's lease holds."""
+    `held_us` is for how long the server held the claim: the rest of the time it was on its way. If it is set, the work
+    may be taken back unless the worker sends its next claim within a second."""
 
     items: list[Claimed]
     news: list[str] = []

@@ -25,6 +25,8 @@ from perdure.wire.requests import Claimed, RegisterRequest
 from perdure.wire.workflows import WorkflowType
 
 _AFTER_EVERY_KEY = "\U0010ffff"
+_ARRIVED = "+"
+"""Makes of a claim's id one that follows it and comes before the next claim's."""
 REAPED = "reaped_at_us"
 """In `meta`: when a server last went round, where there may be others."""
 PUSHED = 2
@@ -316,6 +318,14 @@ async def _claim_limited(values: dict[str, Any], room: Room, after: tuple[str, s
 
 
 @verb
+async def note_arrival(*, project_id: str, worker_id: str, claim_id: str) -> None:
+    """The worker has the answer of that claim, its last one: nothing of it is taken back, or given to a late copy."""
+    worker = await _worker(project_id, worker_id)
+    if worker[3] == claim_id:
+        await query("note_claim", id=worker_id, claim_id=claim_id + _ARRIVED)
+
+
+@verb
 async def recall(*, project_id: str, worker_id: str, claim_id: str, now_us: int) -> int:
     """Take back what a claim brought to a worker that has not asked on since, as far as it was never acknowledged.
     Answers how many executions.
@@ -323,6 +333,9 @@ async def recall(*, project_id: str, worker_id: str, claim_id: str, now_us: int)
     They count as deliveries in vain, so the next worker acknowledges them before their code runs: code that stops an
     event loop stops no third one.
     """
+    worker = await query("read_worker", id=worker_id)
+    if not worker or worker[0][3] != claim_id:  # it has asked on, maybe at another server
+        return 0
     held = await query("unheard_of", worker_id=worker_id, claim_id=claim_id)
     for id, attempt in held:
         await lose(project_id, id, attempt, worker_id, now_us, released=True, begun=True, refused=True)
@@ -392,14 +405,18 @@ async def drain(*, project_id: str, worker_id: str, now_us: int, died: bool = Fa
     whose registration was ended without it says so, too: what it lost counts as deliveries in vain from then on."""
     rows = await query("read_worker", id=worker_id)
     if not rows and not died:  # it was given up, and says itself that it is alive
-        worker = {"project_id": project_id, "worker_id": worker_id}
-        await query("forgive_losses", **worker)
-        await query("drop_losses", **worker)
+        await forgive(project_id, worker_id)
     if not rows or rows[0][0] != project_id:
         return
     await end_registration(worker_id, now_us, released=not died)
     if died:
         await Tell(Counted("workers_lost"))
+
+
+async def forgive(project_id: str, worker_id: str) -> None:
+    """A worker that was given up is alive: the losses that were counted for it become deliveries in vain."""
+    await query("forgive_losses", project_id=project_id, worker_id=worker_id)
+    await query("drop_losses", project_id=project_id, worker_id=worker_id)
 
 
 async def end_registration(worker_id: str, now_us: int, *, released: bool = False) -> None:

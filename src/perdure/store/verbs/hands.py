@@ -153,7 +153,7 @@ def claimed_of(row: Sequence[Any], worker_id: str, *, again: bool = False) -> tu
         # The whole journal of a fresh execution is this claim.
         rows=[Row(seq, at_us, Kind.CLAIMED, attempt, name=worker_id)] if seq == 1 else [],
         base=seq if seq > 1 else 0,
-        ack_first=lost > 0,
+        ack_first=lost > 0 or again,  # the server whose answer was lost may take it back meanwhile
         retry_count=retry_count,
         cancelling=phase == Phase.CANCELLING,
         key=key,

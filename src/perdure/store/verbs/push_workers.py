@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from perdure.store.interface import Counted, Tell, query, verb
-from perdure.store.verbs.claims import PUSHED, Room, claim_values, end_registration, pick, take_back_free
+from perdure.store.verbs.claims import PUSHED, Room, claim_values, end_registration, forgive, pick, take_back_free
 from perdure.store.verbs.deployments import active_deployment, put_push_deployment
 from perdure.store.verbs.hands import claimed_of
 from perdure.store.verbs.moves import lose, note_cancelled
@@ -129,7 +129,10 @@ async def push_worker_online(*, project_id: str, worker_id: str, now_us: int, le
 async def push_worker_beat(
     *, project_id: str, worker_id: str, now_us: int, lease_us: int, check_us: int, own: bool = False
 ) -> bool:
-    """A worker is heard of; by a heartbeat of its own it is online. False: there is no such registration."""
+    """A worker is heard of; by a heartbeat of its own it is online, and if it had lapsed its losses count no more
+    (`forgive`). False: there is no such registration."""
+    if own and await query("has_lapsed", id=worker_id):
+        await forgive(project_id, worker_id)
     known = await query("push_beat", id=worker_id, project_id=project_id, own=int(own), check_at_us=now_us + check_us)
     if known:
         await query("renew_push_lease", id=worker_id, lease_until_us=now_us + lease_us)
@@ -174,11 +177,15 @@ async def lapse(worker_id: str, now_us: int) -> None:
 
 
 @verb
-async def lapse_expired(*, now_us: int, forget_before_us: int, limit: int, by_database: bool = False) -> int:
-    """Give up those whose lease ran out, and forget those that lapsed long ago; answers how many lapsed."""
+async def lapse_expired(
+    *, now_us: int, forget_before_us: int, limit: int, patience_us: int = 0, by_database: bool = False
+) -> int:
+    """Give up those whose lease ran out, and forget those that lapsed long ago; answers how many lapsed. An execution is
+    poisoned only `patience_us` after the end of the last lease, as in `claims.reap`."""
     lapsed = 0
-    for (worker_id,) in await query("expired_push_workers", now_us=now_us, limit=limit, by_database=int(by_database)):
-        if await take_back_free(worker_id, now_us):
+    expired = await query("expired_push_workers", now_us=now_us, limit=limit, by_database=int(by_database))
+    for worker_id, lease_until_us in expired:
+        if await take_back_free(worker_id, now_us, sure=now_us >= lease_until_us + patience_us):
             await lapse(worker_id, now_us)
             lapsed += 1
     for (worker_id,) in await query("lapsed_long_ago", before_us=forget_before_us, limit=limit):

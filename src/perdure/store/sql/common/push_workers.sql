@@ -55,13 +55,16 @@ UPDATE push_workers SET state = 'lapsed' WHERE id = :id AND (state = 'online' OR
 -- holds: worker=id
 UPDATE workers SET lease_until_us = :now_us WHERE id = :id AND lease_until_us > :now_us RETURNING id;
 
+-- name: has_lapsed
+SELECT 1 FROM push_workers WHERE id = :id AND state = 'lapsed';
+
 -- name: lapsed_long_ago
 SELECT p.id FROM push_workers p JOIN workers w ON w.id = p.id
 WHERE p.state = 'lapsed' AND w.lease_until_us < :before_us ORDER BY p.id LIMIT :limit {FOR UPDATE SKIP LOCKED};
 
 -- name: expired_push_workers
 -- The clock is read after the rows are seen, as in expired_workers.
-SELECT p.id FROM push_workers p JOIN workers w ON w.id = p.id
+SELECT p.id, w.lease_until_us FROM push_workers p JOIN workers w ON w.id = p.id
 WHERE (p.state = 'online' OR p.state = 'registered') AND w.lease_until_us <= :now_us
   AND (:by_database = 0 OR {1 = 1|ABS(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 - :now_us) < 2000000})
 ORDER BY p.id LIMIT :limit {FOR UPDATE OF p SKIP LOCKED};

@@ -1,0 +1,46 @@
+"""Work that a worker at A has not taken up, while it may have asked on at B."""
+
+import asyncio
+
+from tests.servers.conftest import Hand, Pair, until
+
+from perdure.wire.requests import ClaimReply
+
+
+async def _answered(pair: Pair) -> tuple[Hand, ClaimReply, str, "asyncio.Future[ClaimReply]"]:
+    """A worker that got work at A, where another one waits: it, the answer, the claim's id, and what the other gets."""
+    first, second = await pair.hand(pair.a), await pair.hand(pair.a)
+    claims = {asyncio.ensure_future(hand.claim(claim_id="01")): hand for hand in (first, second)}
+    await until(lambda: first.waits() and second.waits())
+    await pair.start(pair.a)
+    done, waiting = await asyncio.wait(claims, return_when=asyncio.FIRST_COMPLETED)
+    (got,), (other,) = done, waiting
+    return claims[got], got.result(), "01", other
+
+
+async def test_work_goes_to_another_worker_at_a_if_its_own_asks_on_nowhere(pair: Pair) -> None:
+    _, reply, _, other = await _answered(pair)
+    assert reply.held_us is not None
+    (taken,) = (await other).items
+    assert (taken.id, taken.attempt, taken.ack_first) == (reply.items[0].id, 2, True)
+
+
+async def test_work_stays_with_a_worker_that_asks_on_at_b(pair: Pair) -> None:
+    hand, reply, claim_id, other = await _answered(pair)
+    asking = asyncio.ensure_future(hand.claim(at=pair.b, arrived=claim_id, claim_id="02"))
+    await until(lambda: not pair.a.claims._unheard._answered)  # A has looked
+    assert not other.done()
+    await hand.complete(reply.items[0])
+    id = await pair.start(pair.b)
+    done, _ = await asyncio.wait({asking, other}, return_when=asyncio.FIRST_COMPLETED)
+    assert [(one.id, one.attempt) for one in done.pop().result().items] == [(id, 1)]
+    for one in (asking, other):
+        one.cancel()
+
+
+async def test_a_batch_asked_for_again_at_b_is_acknowledged_before_it_begins(pair: Pair) -> None:
+    """Its first answer was lost: A may take the work back, since nothing tells it that B's has arrived."""
+    hand, reply, claim_id, other = await _answered(pair)
+    (again,) = (await hand.claim(at=pair.b, claim_id=claim_id)).items
+    assert (again.id, again.attempt, again.ack_first) == (reply.items[0].id, 1, True)
+    other.cancel()
