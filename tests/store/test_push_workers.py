@@ -122,7 +122,7 @@ async def test_a_loss_does_not_count_once_its_worker_is_heard_of_again(pushes: P
             await world.wake_due()
         assert [one.claimed.id for one in await pushes.claim(id)] == [execution]
     world.advance(LEASE_US / SECOND)
-    assert await pushes.lapse_expired(patience_us=10 * SECOND) == int(alive), "the loss that would be the last one waits"
+    assert await pushes.lapse_expired(patience_us=10 * SECOND) == int(alive), "the last loss waits"
     world.advance(10)
     await pushes.lapse_expired(patience_us=10 * SECOND)
     assert await world.phase(execution) is (Phase.QUEUED if alive else Phase.FAILED)

@@ -561,7 +561,8 @@ class Runner:
         self.tries.close()
         if self.machine is not None:
             self.machine.close()
-            let_go(self.machine.error)
+            if self.machine.error is not None:
+                let_go(self.machine.error)
         self.worker.forget(self)
 
     def restart_step(self, call: Call) -> None:

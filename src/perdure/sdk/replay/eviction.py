@@ -67,14 +67,14 @@ def close_generator(generator: AsyncGenerator[Any, Any]) -> None:
     close(closing)
 
 
-def let_go(error: BaseException | None) -> None:
+def let_go(error: BaseException) -> None:
     """Cut `error`, and all errors that it came from, off the frames that they passed.
 
     The variables of these frames lead back to the error or to what holds it, as `ctx` does to the machine. Such a cycle
     stays in memory until the garbage collector comes by.
     """
     seen: set[int] = set()
-    left = [error]
+    left: list[BaseException | None] = [error]
     while left:
         one = left.pop()
         if one is None or id(one) in seen:

@@ -42,6 +42,8 @@ class InnerTask(asyncio.Task[Any]):
         """Once it is done: give up the reference to the traceback of its error, which asyncio keeps until `result` is
         called. The frames in it often hold the task: those of `asyncio.timeout` and `TaskGroup` do."""
         error = self._exception
+        if error is None and not self.cancelled():
+            return  # Most tasks end so, and it is the path of each execution.
         traceback = None if error is None else error.__traceback__
         with suppress(BaseException):
             self.result()

@@ -186,12 +186,14 @@ class InnerLoop(asyncio.AbstractEventLoop):
         self.timers.clear()
         self._heap.clear()
         tasks, self._tasks = self._tasks, []
+        pending: list[InnerTask] = []
         for task in tasks:
             if task.done():
                 task.let_go()
-        if all(task.done() for task in tasks):
+            else:
+                pending.append(task)
+        if not pending:
             return
-        pending = [task for task in tasks if not task.done()]
         waited_for = [getattr(task, "_fut_waiter", None) for task in pending]
         before = self.enter()
         try:

@@ -180,8 +180,9 @@ async def lapse(worker_id: str, now_us: int) -> None:
 async def lapse_expired(
     *, now_us: int, forget_before_us: int, limit: int, patience_us: int = 0, by_database: bool = False
 ) -> int:
-    """Give up those whose lease ran out, and forget those that lapsed long ago; answers how many lapsed. An execution is
-    poisoned only `patience_us` after the end of the last lease, as in `claims.reap`."""
+    """Give up those whose lease ran out, and forget those that lapsed long ago; answers how many lapsed.
+
+    As in `claims.reap`, an execution is poisoned only `patience_us` after the end of the last lease."""
     lapsed = 0
     expired = await query("expired_push_workers", now_us=now_us, limit=limit, by_database=int(by_database))
     for worker_id, lease_until_us in expired:
