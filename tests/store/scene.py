@@ -80,7 +80,17 @@ REPORTS = (
 )
 KINDS = (
     *REPORTS,
-    *("cancel", "publish", "publish once", "resume", "start", "start into a claim", "start a batch", "cut a lease"),
+    *(
+        "cancel",
+        "publish",
+        "publish once",
+        "resume",
+        "start",
+        "start into a claim",
+        "start a batch",
+        "cut a lease",
+        "arrival",
+    ),
     *("touch", "new epoch", "make a key", "create a key", "delete a key"),
     *("make a schedule", "change a schedule", "delete a schedule", "run a schedule", "fire a schedule"),
     *("note a use", "sign up", "sign in", "sign out", "change a user", "change a password", "make a project"),
@@ -245,6 +255,8 @@ class Scene:
                 return accounts.remove_member(project_id=PROJECT, user_id=dice.choice(["ann", "bob"]))
             case "withdraw an invitation":
                 return accounts.withdraw_invitation(project_id=PROJECT, email=dice.choice(["new", "other"]))
+            case "arrival":
+                return claims.note_arrival(project_id=PROJECT, worker_id="w", claim_id="c1")
             case "cut a lease":
                 return claims.cut_lease(worker_id="w", until_us=now_us + n)
             case "steps together":

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pytest
-from msgspec import json
+from msgspec import json, structs
 from tests.store.world import (
     BLOCK,
     LEASE_US,
@@ -55,6 +55,11 @@ async def held_by(world: World, queue: str, key: str | None = None, *, every_key
     return sum(1 for execution in page if every_key or execution.concurrency_key == key)
 
 
+def _repeated(batch: Sequence[Claimed]) -> list[Claimed]:
+    """A batch as it is handed out again: the server whose answer was lost may take it back meanwhile."""
+    return [structs.replace(claimed, ack_first=True) for claimed in batch]
+
+
 # --- who gets what ----------------------------------------------------------------------------------------------------
 
 
@@ -74,7 +79,7 @@ async def test_the_same_claim_id_gets_the_same_batch(world: World) -> None:
     await world.start_all([StartItem("wf") for _ in range(5)])
     first = await world.claim(capacity=3, claim_id="c")
     again = await world.claim(capacity=3, claim_id="c")
-    assert again == first
+    assert again == _repeated(first)
     await world.acknowledge(first[0].id)
     assert [claimed.id for claimed in await world.claim(capacity=3, claim_id="c")] == [one.id for one in first[1:]]
     assert len(await world.claim(capacity=3, claim_id="d")) == 2
@@ -87,7 +92,7 @@ async def test_a_repeated_claim_of_journals_gets_them_whole(world: World) -> Non
     await world.report(id, [step("s", 1), answer_wait("k")])
     await world.report(id, end=RELEASE)
     first = await world.claim(claim_id="c")
-    assert await world.claim(claim_id="c") == first
+    assert await world.claim(claim_id="c") == _repeated(first)
     assert [row.seq for row in first[0].rows] == [1, 2, 3, 4]
 
 
@@ -451,7 +456,7 @@ async def test_a_start_into_a_waiting_claim_is_a_claim(world: World) -> None:
         assert await world.phase(claimed.id) is Phase.RUNNING
     assert (await world.get(handed[0].id)).due_at_us == world.now_us + 5 * SECOND
     again = await world.claim(capacity=2, claim_id=claim_id)
-    assert sorted(again, key=lambda one: one.id) == handed
+    assert sorted(again, key=lambda one: one.id) == _repeated(handed)
     assert len(await world.claim(capacity=10)) == 2
     await world.finish(handed[0].id)
 
@@ -509,7 +514,7 @@ async def test_children_are_started_into_a_waiting_claim(world: World) -> None:
         assert claimed.parent_execution_id == claimed.root_execution_id == parent
         assert claimed.rows == await world.journal(claimed.id)
         assert await world.phase(claimed.id) is Phase.RUNNING
-    assert await world.claim(capacity=2, claim_id=claim_id) == sorted(handed, key=lambda one: one.id)
+    assert await world.claim(capacity=2, claim_id=claim_id) == _repeated(sorted(handed, key=lambda one: one.id))
     assert len(await world.claim(capacity=10)) == 2
     await world.finish(handed[0].id)
     assert [row.kind for row in await world.journal(parent)][-1] is Kind.CHILD

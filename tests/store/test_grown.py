@@ -119,6 +119,7 @@ ANSWERS_NOTHING: Final = {
     "prune_ended": "none has ended",
     **dict.fromkeys(("forgive_losses", "prune_losses"), "no loss was counted"),
     "unheard_of": "all that was handed out was acknowledged",
+    "has_lapsed": "no push worker has",
     "newer_registration": "all are as old",
     "adopt_early": "nothing waits for a first deployment",
     "adopt_any_early": "nothing waits for a first deployment",

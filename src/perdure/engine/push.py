@@ -114,18 +114,21 @@ class Push:
         return not await self._beat(project_id, worker_id, own=True)
 
     async def _beat(self, project_id: str, worker_id: str, *, own: bool) -> bool:
-        known = await self._engine.store.write(
+        worker_id = checked_id(worker_id, "worker")
+        heard = await self._engine.store.write(
             push_workers.push_worker_beat(
                 project_id=project_id,
-                worker_id=checked_id(worker_id, "worker"),
+                worker_id=worker_id,
                 now_us=self._engine.clock.now_us(),
                 lease_us=LEASE_US,
                 check_us=CHECK_US,
                 own=own,
             )
         )
+        if heard.had_lapsed:
+            await self._engine.store.write(push_workers.forgive_push_worker(project_id=project_id, worker_id=worker_id))
         self.dispatcher.ring()
-        return known
+        return heard.known
 
     async def active(self, project_id: str) -> Sequence[str]:
         """The workers that hold a lease."""

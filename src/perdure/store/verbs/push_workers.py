@@ -125,18 +125,29 @@ async def push_worker_online(*, project_id: str, worker_id: str, now_us: int, le
     await query("renew_push_lease", id=worker_id, lease_until_us=now_us + lease_us)
 
 
+class Heard(NamedTuple):
+    known: bool
+    """Whether there is such a registration."""
+    had_lapsed: bool
+    """Whether it had been given up."""
+
+
 @verb
 async def push_worker_beat(
     *, project_id: str, worker_id: str, now_us: int, lease_us: int, check_us: int, own: bool = False
-) -> bool:
-    """A worker is heard of; by a heartbeat of its own it is online, and if it had lapsed its losses count no more
-    (`forgive`). False: there is no such registration."""
-    if own and await query("has_lapsed", id=worker_id):
-        await forgive(project_id, worker_id)
+) -> Heard:
+    """A worker is heard of; by a heartbeat of its own it is online."""
+    had_lapsed = own and bool(await query("has_lapsed", id=worker_id))
     known = await query("push_beat", id=worker_id, project_id=project_id, own=int(own), check_at_us=now_us + check_us)
     if known:
         await query("renew_push_lease", id=worker_id, lease_until_us=now_us + lease_us)
-    return bool(known)
+    return Heard(bool(known), had_lapsed)
+
+
+@verb
+async def forgive_push_worker(*, project_id: str, worker_id: str) -> None:
+    """A worker that had lapsed sent a heartbeat: the losses that were counted for it become deliveries in vain."""
+    await forgive(project_id, worker_id)
 
 
 @verb
