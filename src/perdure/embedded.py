@@ -11,14 +11,14 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Raw
 
 from perdure.engine.budgets import once
 from perdure.engine.clock import Clock
 from perdure.engine.engine import Engine
+from perdure.engine.service import Scope
 from perdure.engine.settings import EngineSettings
 from perdure.sdk.client import Client, Handle
 from perdure.sdk.lease import Lease
@@ -28,6 +28,7 @@ from perdure.store.open import open_store
 from perdure.wire.approvals import Became
 from perdure.wire.budgets import BudgetChange, ReserveReply, ReserveRequest, SettleRequest
 from perdure.wire.errors import PerdureError, Unavailable
+from perdure.wire.operation import Operation
 from perdure.wire.public_budgets import BudgetResponse, budget_response
 from perdure.wire.records import Event, Execution, Problem, Row
 from perdure.wire.requests import (
@@ -45,16 +46,15 @@ from perdure.wire.requests import (
     RegisterRequest,
     ReportReply,
     ReportRequest,
-    ScheduleChange,
-    ScheduleSpec,
     Started,
     StartItem,
 )
-from perdure.wire.schedules import Fire, StoredSchedule
 from perdure.wire.streams import StreamItem
 from perdure.wire.transcripts import Page
 
 logger = logging.getLogger("perdure")
+
+R = TypeVar("R")
 
 STREAM_PAGE = 200
 ANSWERED_BY = "the embedding program"
@@ -66,6 +66,9 @@ class LocalTransport:
     def __init__(self, engine: Engine, project_id: str) -> None:
         self.engine = engine
         self.project_id = project_id
+
+    async def call(self, op: Operation[R]) -> R:
+        return await self.engine.serve(Scope(self.project_id), op)
 
     async def start(self, items: Sequence[StartItem]) -> Sequence[Started | Problem]:
         return await self.engine.executions.start(self.project_id, items)
@@ -137,32 +140,6 @@ class LocalTransport:
 
     async def append_messages(self, session_id: str, messages: Sequence[Raw], version: int | None) -> int:
         return await self.engine.transcripts.append(self.project_id, session_id, messages, version)
-
-    async def put_schedule(self, spec: ScheduleSpec) -> str:
-        return await self.engine.schedules.put(self.project_id, spec)
-
-    async def list_schedules(
-        self, workflow_id: str | None, cursor: str | None, limit: int
-    ) -> tuple[Sequence[StoredSchedule], str | None]:
-        return await self.engine.schedules.list(self.project_id, workflow_id, cursor, limit)
-
-    async def get_schedule(self, schedule_id: str) -> StoredSchedule:
-        return await self.engine.schedules.get(self.project_id, schedule_id)
-
-    async def change_schedule(self, schedule_id: str, change: ScheduleChange) -> StoredSchedule:
-        return await self.engine.schedules.change(self.project_id, schedule_id, change)
-
-    async def delete_schedule(self, schedule_id: str) -> None:
-        await self.engine.schedules.delete(self.project_id, schedule_id)
-
-    async def run_schedule(self, schedule_id: str) -> Started:
-        return await self.engine.schedules.run(self.project_id, schedule_id)
-
-    async def next_runs(self, schedule_id: str, count: int) -> Sequence[datetime]:
-        return await self.engine.schedules.next(self.project_id, schedule_id, count)
-
-    async def schedule_fires(self, schedule_id: str, limit: int) -> Sequence[Fire]:
-        return await self.engine.schedules.fires(self.project_id, schedule_id, limit=limit)
 
     async def budget(self, execution_id: str) -> BudgetResponse:
         budget = await self.engine.budgets.get(self.project_id, execution_id)

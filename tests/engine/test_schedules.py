@@ -15,20 +15,37 @@ import pytest
 
 from perdure.engine.clock import ManualClock
 from perdure.engine.engine import Engine
-from perdure.store.interface import Store, query, verb
+from perdure.engine.service import Scope
+from perdure.store.interface import Store, query, record, verb
 from perdure.store.open import is_postgres, open_store
 from perdure.store.verbs import looks
 from perdure.wire.cron import as_us
-from perdure.wire.requests import ListFilters, ScheduleChange, ScheduleSpec
-from perdure.wire.schedules import FireState, Missed, Overlap, ScheduleStatus
+from perdure.wire.requests import ListFilters
+from perdure.wire.schedules import (
+    ChangeSchedule,
+    CreateSchedule,
+    FireState,
+    GetFires,
+    GetNextRuns,
+    GetSchedule,
+    ListSchedules,
+    Missed,
+    Overlap,
+    ScheduleStatus,
+    StoredSchedule,
+)
 
 MINUTE = 60.0
 HOUR = 3_600.0
 NOON_US = as_us(datetime(2026, 6, 1, 12, tzinfo=UTC))
 
 
-def spec(cron: str = "*/15 * * * *", key: str = "k", **fields: object) -> ScheduleSpec:
-    return ScheduleSpec("wf", cron, "UTC", key, **fields)  # type: ignore[arg-type]  # a test names them well
+def spec(cron: str = "*/15 * * * *", key: str = "k", **fields: object) -> CreateSchedule:
+    return CreateSchedule("wf", cron, "UTC", key, **fields)  # type: ignore[arg-type]  # a test names them well
+
+
+async def put(engine: Engine, project_id: str, spec: CreateSchedule) -> str:
+    return (await engine.serve(Scope(project_id), spec)).schedule_id
 
 
 @asynccontextmanager
@@ -55,7 +72,7 @@ async def look(engine: Engine) -> None:
 
 async def started(engine: Engine, project_id: str, schedule_id: str) -> list[int]:
     """The slots that have an execution, oldest first; each has one of its own."""
-    fires = await engine.schedules.fires(project_id, schedule_id, limit=1_000)
+    fires = (await engine.serve(Scope(project_id), GetFires(schedule_id, limit=1_000))).fires
     page = await engine.executions.list(project_id, ListFilters(workflow_id="wf"), limit=500)
     by_fire = [fire.execution_id for fire in fires if fire.execution_id is not None]
     mine = {one.id for one in page.executions}
@@ -70,9 +87,7 @@ def slots(*minutes: int) -> list[int]:
 async def test_three_servers_fire_each_due_time_once(database: str) -> None:
     async with servers(database, 3) as engines:
         project_id = await engines[0].projects.default()
-        ids = [
-            await engines[n % 3].schedules.put(project_id, spec(key=f"k{n}", overlap=Overlap.ALLOW)) for n in range(8)
-        ]
+        ids = [await put(engines[n % 3], project_id, spec(key=f"k{n}", overlap=Overlap.ALLOW)) for n in range(8)]
         for _ in range(6):
             for engine in engines:
                 clock_of(engine).advance(15 * MINUTE)
@@ -93,7 +108,7 @@ async def test_a_server_whose_clock_is_an_hour_off_fires_nothing_twice_and_loses
     async with servers(database, 3) as engines:
         project_id = await engines[0].projects.default()
         fields = {"overlap": Overlap.ALLOW, "missed": Missed.ALL}
-        id = await engines[0].schedules.put(project_id, spec("*/20 * * * *", **fields))
+        id = await put(engines[0], project_id, spec("*/20 * * * *", **fields))
         for minute in range(1, 181):
             for engine in engines:
                 clock_of(engine).advance(MINUTE)
@@ -109,6 +124,7 @@ KILLED = """
 import asyncio, os, signal, sys
 from perdure.engine.clock import ManualClock
 from perdure.engine.engine import Engine
+from perdure.engine.service import Scope
 from perdure.store.open import open_store
 from perdure.store.verbs import schedules
 
@@ -136,7 +152,7 @@ asyncio.run(main())
 async def test_a_server_killed_while_it_fires_leaves_all_of_it_or_nothing(database: str, moment: str) -> None:
     async with servers(database, 1) as [engine]:
         project_id = await engine.projects.default()
-        id = await engine.schedules.put(project_id, spec())
+        id = await put(engine, project_id, spec())
     now_us = slots(15)[0]
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, database, moment, str(now_us)], env={**os.environ, "PYTHONWARNINGS": ""}
@@ -173,7 +189,7 @@ async def until(true: Callable[[], Awaitable[bool]]) -> None:
 
 async def test_every_minute_is_every_minute(engine: Engine) -> None:
     project_id = await engine.projects.default()
-    id = await engine.schedules.put(project_id, spec("* * * * *", overlap=Overlap.ALLOW))
+    id = await put(engine, project_id, spec("* * * * *", overlap=Overlap.ALLOW))
     for minute in range(1, 11):
         clock_of(engine).advance(MINUTE)
         engine.wake_loops()
@@ -188,7 +204,7 @@ async def test_every_minute_is_every_minute(engine: Engine) -> None:
 async def test_the_loop_sleeps_until_something_is_due(engine: Engine) -> None:
     project_id = await engine.projects.default()
     assert await engine.schedules.fire_due() == 1.0
-    await engine.schedules.put(project_id, spec("* * * * *"))
+    await put(engine, project_id, spec("* * * * *"))
     assert await engine.schedules.fire_due() == 1.0
     clock_of(engine).advance(MINUTE - 0.25)
     assert await engine.schedules.fire_due() == 0.25
@@ -197,7 +213,7 @@ async def test_the_loop_sleeps_until_something_is_due(engine: Engine) -> None:
 async def test_the_next_in_turn_starts_when_the_one_before_it_ends(engine: Engine) -> None:
     """Nothing but the end itself tells the loop: time stands still."""
     project_id = await engine.projects.default()
-    id = await engine.schedules.put(project_id, spec(overlap=Overlap.QUEUE))
+    id = await put(engine, project_id, spec(overlap=Overlap.QUEUE))
     clock_of(engine).advance(15 * MINUTE)
     engine.wake_loops()
 
@@ -209,7 +225,7 @@ async def test_the_next_in_turn_starts_when_the_one_before_it_ends(engine: Engin
     engine.wake_loops()
 
     async def waits() -> bool:
-        return (await engine.schedules.fires(project_id, id))[0].state is FireState.WAITING
+        return (await engine.serve(Scope(project_id), GetFires(id))).fires[0].state is FireState.WAITING
 
     await until(waits)
 
@@ -228,10 +244,8 @@ async def test_the_next_in_turn_starts_when_the_one_before_it_ends(engine: Engin
 
 @verb
 async def _move(*, project_id: str, id: str, timezone: str) -> None:
-    [row] = await query("lock_schedule", project_id=project_id, id=id)
-    names = ("cron", "timezone", "status", "overlap", "missed", "missed_window_seconds", "payload", "declared")
-    values = dict(zip(names, row[4:12], strict=True)) | {"timezone": timezone}
-    await query("update_schedule", project_id=project_id, id=id, next_at_us=row[12], now_us=row[15], **values)
+    schedule = await record(StoredSchedule, "lock_schedule", project_id=project_id, id=id)
+    await query("update_schedule", schedule, project_id=project_id, timezone=timezone)
 
 
 async def test_a_zone_that_only_other_servers_know_stops_nobody_else(
@@ -239,8 +253,8 @@ async def test_a_zone_that_only_other_servers_know_stops_nobody_else(
 ) -> None:
     async with servers(f"sqlite:{tmp_path / 'store.db'}", 1) as [engine]:
         project_id = await engine.projects.default()
-        stuck = await engine.schedules.put(project_id, spec(key="stuck"))
-        fine = await engine.schedules.put(project_id, spec(key="fine"))
+        stuck = await put(engine, project_id, spec(key="stuck"))
+        fine = await put(engine, project_id, spec(key="fine"))
         await engine.store.write(_move(project_id=project_id, id=stuck, timezone="Mars/Olympus"))
         clock_of(engine).advance(15 * MINUTE)
         with caplog.at_level(logging.ERROR, "perdure.engine"):
@@ -260,12 +274,12 @@ async def test_a_zone_that_only_other_servers_know_stops_nobody_else(
 async def test_a_paused_one_with_a_zone_that_only_other_servers_know_is_listed(tmp_path: Path) -> None:
     async with servers(f"sqlite:{tmp_path / 'store.db'}", 1) as [engine]:
         project_id = await engine.projects.default()
-        ids = [await engine.schedules.put(project_id, spec(key=key)) for key in "ab"]
-        paused = await engine.schedules.change(project_id, ids[0], ScheduleChange(status=ScheduleStatus.PAUSED))
+        ids = [await put(engine, project_id, spec(key=key)) for key in "ab"]
+        paused = await engine.serve(Scope(project_id), ChangeSchedule(ids[0], ScheduleStatus.PAUSED))
         await engine.store.write(_move(project_id=project_id, id=ids[0], timezone="Mars/Olympus"))
-        page, _ = await engine.schedules.list(project_id)
-        assert [one.id for one in page] == ids[::-1]
-        assert (await engine.schedules.get(project_id, ids[0])).next_at_us == paused.next_at_us
+        page = await engine.serve(Scope(project_id), ListSchedules())
+        assert [one.id for one in page.schedules] == ids[::-1]
+        assert (await engine.serve(Scope(project_id), GetSchedule(ids[0]))).next_at_us == paused.next_at_us
 
 
 async def test_many_that_cannot_be_fired_here_keep_no_place_of_others(
@@ -274,11 +288,11 @@ async def test_many_that_cannot_be_fired_here_keep_no_place_of_others(
     monkeypatch.setattr("perdure.engine.schedules.BATCH", 3)
     async with servers(f"sqlite:{tmp_path / 'store.db'}", 1) as [engine]:
         project_id = await engine.projects.default()
-        stuck = [await engine.schedules.put(project_id, spec(key=f"stuck {n}")) for n in range(7)]
+        stuck = [await put(engine, project_id, spec(key=f"stuck {n}")) for n in range(7)]
         for id in stuck:
             await engine.store.write(_move(project_id=project_id, id=id, timezone="Mars/Olympus"))
         clock_of(engine).advance(MINUTE)
-        fine = await engine.schedules.put(project_id, spec("*/20 * * * *", key="fine"))
+        fine = await put(engine, project_id, spec("*/20 * * * *", key="fine"))
         with caplog.at_level(logging.ERROR, "perdure.engine"):
             for minutes in (19, 20):
                 clock_of(engine).advance(minutes * MINUTE)
@@ -297,13 +311,13 @@ async def test_many_that_cannot_be_fired_here_keep_no_place_of_others(
 
 async def test_what_comes_next_is_shown_in_the_schedules_zone(engine: Engine) -> None:
     project_id = await engine.projects.default()
-    autumn = ScheduleSpec("wf", "30 1 * * *", "America/New_York", "k")
+    autumn = CreateSchedule("wf", "30 1 * * *", "America/New_York", "k")
     clock_of(engine).advance((as_us(datetime(2026, 10, 31, 4, tzinfo=UTC)) - NOON_US) / 1e6)
-    id = await engine.schedules.put(project_id, autumn)
-    coming = await engine.schedules.next(project_id, id, 3)
-    assert [one.isoformat() for one in coming] == [
+    id = await put(engine, project_id, autumn)
+    coming = await engine.serve(Scope(project_id), GetNextRuns(id, 3))
+    assert [one.isoformat() for one in coming.next] == [
         "2026-10-31T01:30:00-04:00",
         "2026-11-01T01:30:00-04:00",
         "2026-11-02T01:30:00-05:00",
     ]
-    assert len(await engine.schedules.next(project_id, id)) == 10
+    assert len((await engine.serve(Scope(project_id), GetNextRuns(id))).next) == 10

@@ -46,7 +46,6 @@ from perdure.wire.requests import (
     Publish,
     ReadTranscript,
     ReportItem,
-    ScheduleChange,
     ScheduleSpec,
     StartChild,
     StartItem,
@@ -56,6 +55,7 @@ from perdure.wire.requests import (
     TimerFired,
     WorkflowSpec,
 )
+from perdure.wire.schedules import ChangeSchedule
 from perdure.wire.transcripts import OnConflict
 from perdure.wire.workflows import WorkflowType
 
@@ -213,8 +213,8 @@ class Scene:
                 spec = _spec(dice.choice(["k", "l"]), f"{n} * * * *")
                 return schedules.make_schedule(id=f"schedule{n}", spec=spec, idempotency=once, **same)
             case "change a schedule":
-                change = ScheduleChange(cron=f"{n} 1 * * *")
-                return schedules.change_schedule(schedule_id="schedule", change=change, **same)
+                change = ChangeSchedule("schedule", cron=f"{n} 1 * * *")
+                return schedules.change_schedule(change=change, **same)
             case "delete a schedule":
                 return schedules.delete_schedule(project_id=PROJECT, schedule_id="schedule")
             case "run a schedule":

@@ -172,6 +172,7 @@ def defaults(executions: int) -> dict[str, Any]:
         **dict.fromkeys(("parent_execution_id", "root_execution_id", "step_key", "batch_id", "session_id"), None),
         **dict.fromkeys(("output_schema_name", "run_timeout_seconds", "key", "started_at_us", "match"), None),
         **dict.fromkeys(("fingerprint", "phases", "user_id", "tag_name", "tag_value", "assigned_to_worker"), None),
+        **dict.fromkeys(("created_at_us", "updated_at_us"), NOW_US),
         **dict.fromkeys(("created_after_us", "created_before_us", "event_type", "concurrency_limit"), None),
         **dict.fromkeys(("priority", "rank", "limited", "wake_on_cancel", "attempt", "after", "after_seq"), 0),
         **dict.fromkeys(("losses", "undelivered", "refused", "outcomes", "retries", "tries", "passed_us"), 0),

@@ -21,8 +21,18 @@ from perdure.store.verbs.schedules import Fired
 from perdure.wire.cron import as_us
 from perdure.wire.errors import BadRequest, BadValue, KeyReused, NotFound, TooManySchedules, WorkflowNotFound
 from perdure.wire.records import Execution
-from perdure.wire.requests import Complete, ListFilters, ScheduleChange, ScheduleSpec
-from perdure.wire.schedules import WAITING_MAX, Fire, FireState, Missed, Overlap, ScheduleStatus, StoredSchedule
+from perdure.wire.requests import Complete, ListFilters
+from perdure.wire.schedules import (
+    WAITING_MAX,
+    ChangeSchedule,
+    Fire,
+    FireState,
+    Missed,
+    Overlap,
+    ScheduleSpec,
+    ScheduleStatus,
+    StoredSchedule,
+)
 from perdure.wire.status import Phase
 
 MINUTE = 60
@@ -52,9 +62,7 @@ class Planner:
 
     async def change(self, id: str, **fields: Any) -> StoredSchedule:
         return await self.world.store.write(
-            schedules.change_schedule(
-                project_id=PROJECT, schedule_id=id, change=ScheduleChange(**fields), now_us=self.world.now_us
-            )
+            schedules.change_schedule(project_id=PROJECT, change=ChangeSchedule(id, **fields), now_us=self.world.now_us)
         )
 
     def firing(self, id: str, ids: int = 100) -> Verb[Fired]:
@@ -199,7 +207,7 @@ async def test_what_is_deleted_fires_no_more_and_leaves_its_executions(planner: 
     assert len(await planner.executions()) == 1
     for verb in (
         schedules.delete_schedule(project_id=PROJECT, schedule_id=id),
-        schedules.change_schedule(project_id=PROJECT, schedule_id=id, change=ScheduleChange(), now_us=1),
+        schedules.change_schedule(project_id=PROJECT, change=ChangeSchedule(id), now_us=1),
         schedules.run_schedule(project_id=PROJECT, schedule_id=id, id="x", now_us=1),
     ):
         with pytest.raises(NotFound):
@@ -690,7 +698,7 @@ async def test_other_projects_schedules_do_not_exist(planner: Planner) -> None:
     for verb in (
         schedules.get_schedule(project_id="other", schedule_id=id),
         schedules.list_fires(project_id="other", schedule_id=id, before_us=1 << 62, limit=1),
-        schedules.change_schedule(project_id="other", schedule_id=id, change=ScheduleChange(), now_us=1),
+        schedules.change_schedule(project_id="other", change=ChangeSchedule(id), now_us=1),
         schedules.delete_schedule(project_id="other", schedule_id=id),
         schedules.run_schedule(project_id="other", schedule_id=id, id="x", now_us=1),
     ):

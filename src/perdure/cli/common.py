@@ -172,10 +172,12 @@ def note(text: str) -> None:
 
 
 def emit(value: object) -> None:
-    """A value as one line of JSON."""
+    """A value as one line of JSON; a record as the API shows it."""
     import msgspec
 
-    typer.echo(msgspec.json.encode(value).decode())
+    from perdure.wire.record import to_json
+
+    typer.echo(msgspec.json.encode(to_json(value)).decode())
 
 
 def console(*, stderr: bool = False) -> "Console":

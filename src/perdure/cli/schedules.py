@@ -73,13 +73,12 @@ def create(
     """Make a schedule, or replace the one of that workflow and key."""
     from msgspec import Raw
 
-    from perdure.wire.requests import ScheduleSpec
-    from perdure.wire.schedules import Missed, Overlap
+    from perdure.wire.schedules import CreateSchedule, Missed, Overlap
 
     for option, word, kind in (("--overlap", overlap, Overlap), ("--missed", missed, Missed)):
         if word is not None and word not in [*kind]:
             raise Refused(f"{option} is {', '.join(kind)}; got {word!r}.")
-    spec = ScheduleSpec(
+    spec = CreateSchedule(
         workflow,
         cron,
         timezone,
@@ -91,11 +90,11 @@ def create(
     )
 
     async def work(client: "Client") -> "StoredSchedule":
-        return await client.schedules.get(await client._transport.put_schedule(spec))
+        return await client.schedules.get((await client._transport.call(spec)).schedule_id)
 
     made = with_client(url, work)
     if as_json:
-        _emit(made)
+        emit(made)
         return
     say(made.id)
     note(f"Next: {_when(made.next_at_us, made.timezone)}. `perdure schedules next {made.id}` shows more.")
@@ -113,7 +112,7 @@ def ls(
     found = with_client(url, lambda client: client.schedules.list(workflow))
     if as_json:
         for one in found:
-            _emit(one)
+            emit(one)
         return
     if not found:
         say("No schedules; make one with `perdure schedules create WORKFLOW CRON`.")
@@ -144,15 +143,7 @@ def show(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> No
 
     one, coming, fires = with_client(url, work)
     if as_json:
-        from perdure.wire.public_schedules import fire_response, schedule_response
-
-        emit(
-            {
-                "schedule": schedule_response(one),
-                "next": [moment.isoformat() for moment in coming],
-                "fires": [fire_response(fire) for fire in fires],
-            }
-        )
+        emit({"schedule": one, "next": [moment.isoformat() for moment in coming], "fires": fires})
         return
     _print_schedule(one, coming)
     if fires:
@@ -188,7 +179,7 @@ def pause(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> N
     """Fire no more until it is resumed; what passes meanwhile is not missed."""
     changed = with_client(url, lambda client: client.schedules.pause(id))
     if as_json:
-        _emit(changed)
+        emit(changed)
     else:
         say(f"{id} is paused; `perdure schedules resume {id}` lets it go on.")
 
@@ -197,7 +188,7 @@ def resume(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> 
     """Let a paused schedule go on with the next due time."""
     changed = with_client(url, lambda client: client.schedules.resume(id))
     if as_json:
-        _emit(changed)
+        emit(changed)
     else:
         say(f"{id} goes on; next: {_when(changed.next_at_us, changed.timezone)}.")
 
@@ -290,9 +281,3 @@ def _text(moment: "datetime") -> str:
     'Mon 2026-06-01 09:30 +00:00'
     """
     return f"{moment:%a %Y-%m-%d %H:%M} {moment.isoformat()[-6:]}"
-
-
-def _emit(one: "StoredSchedule") -> None:
-    from perdure.wire.public_schedules import schedule_response
-
-    emit(schedule_response(one))

@@ -4,7 +4,8 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from perdure.engine.accounts import Accounts
 from perdure.engine.addresses import Policy
@@ -26,6 +27,7 @@ from perdure.engine.outbound import Outbound
 from perdure.engine.projects import Projects
 from perdure.engine.push import Push
 from perdure.engine.schedules import Schedules
+from perdure.engine.service import Scope, Services
 from perdure.engine.sessions import Sessions
 from perdure.engine.settings import EngineSettings
 from perdure.engine.signing import Signing
@@ -58,8 +60,11 @@ from perdure.store.interface import (
 from perdure.store.verbs import access, claims, looks, moves
 from perdure.store.verbs.lookout import Awaited, look_out
 from perdure.wire.errors import Unavailable
+from perdure.wire.operation import Operation
 
 logger = logging.getLogger("perdure.engine")
+
+R = TypeVar("R")
 
 
 NEWS_MAX = 10_000
@@ -113,6 +118,7 @@ class Engine:
         self.budgets = Budgets(self)
         self.push = Push(self)
         self.webhooks = Webhooks(self)
+        self.services = Services(self.schedules)
         self.reaped_at_us = 0
         """Since boot: the end of the reaper's last round, if this server was there all the time."""
         self.granting_until_us = 0
@@ -139,6 +145,10 @@ class Engine:
         self.closing = False
         self._tasks: list[asyncio.Task[None]] = []
         store.listen(self._hear)
+
+    def serve(self, scope: Scope, op: Operation[R]) -> Awaitable[R]:
+        """Do an operation. Raises the errors of its checks and of its service."""
+        return self.services.serve(scope, op)
 
     async def start(self) -> None:
         """Take the store's time, take back what embedded workers of earlier processes held, then run the loops."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,9 @@ from perdure.store.verbs.starts import New
 from perdure.wire.approvals import Resumed
 from perdure.wire.codec import KEY_BYTES_MAX, check_json, check_name, check_text
 from perdure.wire.errors import BadRequest, BadValue, NotFound, PerdureError, Unavailable
+from perdure.wire.fields import checked_cursor as checked_cursor  # while not every desk asks `fields` itself
+from perdure.wire.fields import checked_id as checked_id
+from perdure.wire.fields import is_uuid as is_uuid
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import Execution, Problem, Row
 from perdure.wire.requests import Claimed, ExecutionPage, Finished, ListFilters, LogLine, Started, StartItem, WaitReply
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
 
 LIST_MAX = 500
 CLOSED = "The engine was closed while the result was awaited; the execution goes on when the store is opened again."
-NEWEST = "~"  # sorts after every id
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 class Executions:
@@ -287,26 +287,6 @@ class Executions:
             looks.list_executions(project_id=project_id, filters=filters, before=before, limit=limit)
         )
         return ExecutionPage(page, following)
-
-
-def is_uuid(text: str) -> bool:
-    """Whether a text is a UUID, in lower or upper case."""
-    return _UUID.fullmatch(text) is not None
-
-
-def checked_cursor(cursor: str | None) -> str:
-    """Where a list whose cursors are ids goes on. Raises BadRequest for one that is none."""
-    if cursor is not None and not is_uuid(cursor):
-        raise BadRequest("`cursor` is not one that a list gave; leave it out to start with the newest.")
-    return (cursor or NEWEST).lower()
-
-
-def checked_id(id: str, what: str = "execution") -> str:
-    """The id as the store has it, if it could be one: UUIDs in upper case name the same."""
-    if not is_uuid(id):
-        a = "an" if what[0] in "aeiou" else "a"
-        raise BadRequest(f"{id!r} is not {a} {what} id; ids look like 0190a5f2-7c1e-7b3a-9d55-0242ac120002.")
-    return id.lower()
 
 
 def check_item(item: StartItem) -> None:

@@ -6,11 +6,11 @@ from typing import Final
 from msgspec.json import encode
 
 from perdure.engine.definitions import DEFINITION_BYTES_MAX
-from perdure.engine.schedules import check_spec
 from perdure.engine.triggers import check_trigger
 from perdure.wire.codec import check_json, check_name
 from perdure.wire.errors import BadValue
 from perdure.wire.limits import REGISTERED_MAX, VARIABLES
+from perdure.wire.operation import validated
 from perdure.wire.requests import RegisterRequest
 from perdure.wire.workflows import WorkflowType
 
@@ -58,7 +58,7 @@ async def _check_schedules(request: RegisterRequest) -> None:
     for n, spec in enumerate(request.schedules):
         if n % SCHEDULES_AT_ONCE == 0:
             await asyncio.sleep(0)  # a new expression takes up to a third of a millisecond: others have their turn
-        check_spec(spec)
+        validated(spec)
         if spec.workflow_id not in workflows:
             raise BadValue(f"`schedules` names workflow {spec.workflow_id!r}, which is not among `workflows`.")
     if len({(spec.workflow_id, spec.key) for spec in request.schedules}) != len(request.schedules):

@@ -1,141 +1,156 @@
-"""Desk: schedules are made, changed, deleted, previewed, run by hand; and what is due is fired."""
+"""Serves the operations of schedules, and fires the due times."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec.structs import replace
 from uuid_utils import uuid7
 
-from perdure.engine.executions import checked_cursor, checked_id
+from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import schedules
-from perdure.store.verbs.idempotency import Idempotency
-from perdure.wire.codec import check_json, check_name
-from perdure.wire.cron import NEXT_MAX, cron
-from perdure.wire.errors import BadRequest, BadValue, PerdureError, Unavailable, UnknownOutcome
-from perdure.wire.requests import ScheduleChange, ScheduleSpec, Started
-from perdure.wire.schedules import WINDOW_SECONDS_MAX, WINDOW_SECONDS_MIN, Fire, ScheduleStatus, StoredSchedule
+from perdure.wire.cron import cron
+from perdure.wire.errors import BadValue, PerdureError, Unavailable, UnknownOutcome
+from perdure.wire.fields import NEWEST
+from perdure.wire.schedules import (
+    ChangeSchedule,
+    CreateSchedule,
+    DeleteSchedule,
+    Fires,
+    GetFires,
+    GetNextRuns,
+    GetSchedule,
+    GetScheduledWorkflows,
+    GetSchedulesForWorkflow,
+    ListSchedules,
+    NextRuns,
+    RunSchedule,
+    ScheduledWorkflows,
+    ScheduleMade,
+    SchedulePage,
+    ScheduleRun,
+    SchedulesOfWorkflow,
+    ScheduleStatus,
+    StoredSchedule,
+)
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
 
+P = TypeVar("P", bound=SchedulePage)
+
 logger = logging.getLogger("perdure.engine")
 
-LIST_MAX = 1_000
 BATCH = 100
 """Schedules fired in one go, and executions started in one go for one that is behind."""
 
 
-class Schedules:
+class Schedules(Service):
     """What callers may ask of schedules, and what the loop does with them."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._stuck: set[str] = set()
         """Those that could not be fired here when they were looked at last."""
         self.waiting_workflows: frozenset[str] = frozenset()
         """Whose executions' ends are waited for: a schedule's next one is started then."""
 
-    async def put(self, project_id: str, spec: ScheduleSpec, *, idempotency: Idempotency | None = None) -> str:
-        """Make a schedule, or bring the one of that (workflow, key) up to date; answers its id. Raises BadValue."""
-        check_spec(spec)
-        id = await self._engine.store.write(
+    @serves(CreateSchedule)
+    async def create(self, scope: Scope, op: CreateSchedule) -> ScheduleMade:
+        """Raises BadValue, BadRequest, TooManySchedules."""
+        id = await self.write(
             schedules.make_schedule(
-                project_id=project_id,
-                id=str(uuid7()),
-                spec=spec,
-                now_us=self._engine.clock.now_us(),
-                idempotency=idempotency,
+                project_id=scope.project_id,
+                id=self.new_id(),
+                spec=op,
+                now_us=self.now_us(),
+                idempotency=scope.idempotency,
             )
         )
         self.ring()
-        return id
+        return ScheduleMade(id)
 
-    async def change(self, project_id: str, schedule_id: str, change: ScheduleChange) -> StoredSchedule:
-        """Change, pause or resume a schedule; answers what it is now. Raises NotFound, BadValue."""
-        check_window(change.missed_window_seconds)
-        if change.payload is not None:
-            check_json(bytes(change.payload), where="payload")
-        changed = await self._engine.store.write(
-            schedules.change_schedule(
-                project_id=project_id,
-                schedule_id=checked_id(schedule_id, "schedule"),
-                change=change,
-                now_us=self._engine.clock.now_us(),
-            )
+    @serves(ChangeSchedule)
+    async def change(self, scope: Scope, op: ChangeSchedule) -> StoredSchedule:
+        """Raises NotFound, BadValue."""
+        changed = await self.write(
+            schedules.change_schedule(project_id=scope.project_id, change=op, now_us=self.now_us())
         )
         self.ring()
         return changed
 
-    async def delete(self, project_id: str, schedule_id: str) -> None:
-        """Delete a schedule; executions that it started stay. Raises NotFound."""
-        await self._engine.store.write(
-            schedules.delete_schedule(project_id=project_id, schedule_id=checked_id(schedule_id, "schedule"))
-        )
+    @serves(DeleteSchedule)
+    async def delete(self, scope: Scope, op: DeleteSchedule) -> None:
+        """Raises NotFound."""
+        await self.write(schedules.delete_schedule(project_id=scope.project_id, schedule_id=op.schedule_id))
 
-    async def run(self, project_id: str, schedule_id: str, *, idempotency: Idempotency | None = None) -> Started:
-        """Start an execution of a schedule now. Raises NotFound, WorkflowNotFound."""
-        return await self._engine.store.write(
+    @serves(RunSchedule)
+    async def run(self, scope: Scope, op: RunSchedule) -> ScheduleRun:
+        """Raises NotFound, WorkflowNotFound."""
+        started = await self.write(
             schedules.run_schedule(
-                project_id=project_id,
-                schedule_id=checked_id(schedule_id, "schedule"),
-                id=str(uuid7()),
-                now_us=self._engine.clock.now_us(),
-                idempotency=idempotency,
+                project_id=scope.project_id,
+                schedule_id=op.schedule_id,
+                id=self.new_id(),
+                now_us=self.now_us(),
+                idempotency=scope.idempotency,
             )
         )
+        return ScheduleRun(started.execution_id, started.created_at_us)
 
-    async def get(self, project_id: str, schedule_id: str) -> StoredSchedule:
-        """One schedule. Raises NotFound."""
+    @serves(GetSchedule)
+    async def get(self, scope: Scope, op: GetSchedule) -> StoredSchedule:
+        """Raises NotFound."""
         return self._shown(
-            await self._engine.store.read(
-                schedules.get_schedule(project_id=project_id, schedule_id=checked_id(schedule_id, "schedule"))
+            await self.read(schedules.get_schedule(project_id=scope.project_id, schedule_id=op.schedule_id))
+        )
+
+    @serves(ListSchedules)
+    async def list(self, scope: Scope, op: ListSchedules) -> SchedulePage:
+        return await self._page(scope, op, SchedulePage)
+
+    @serves(GetSchedulesForWorkflow)
+    async def list_of_workflow(self, scope: Scope, op: GetSchedulesForWorkflow) -> SchedulesOfWorkflow:
+        return await self._page(scope, op, SchedulesOfWorkflow)
+
+    async def _page(self, scope: Scope, op: ListSchedules | GetSchedulesForWorkflow, page: type[P]) -> P:
+        """Newest first, and where the next one starts."""
+        found = await self.read(
+            schedules.list_schedules(
+                project_id=scope.project_id,
+                workflow_id=op.workflow_id,
+                before=op.cursor or NEWEST,
+                limit=op.limit + 1,
             )
         )
+        shown = [self._shown(one) for one in found[: op.limit]]
+        return page(shown, shown[-1].id if len(found) > op.limit else None)
 
-    async def list(
-        self, project_id: str, workflow_id: str | None = None, cursor: str | None = None, limit: int = 100
-    ) -> tuple[list[StoredSchedule], str | None]:
-        """A page of schedules, newest first, and where the next one starts."""
-        if not 1 <= limit <= LIST_MAX:
-            raise BadRequest(f"`limit` must be 1 to {LIST_MAX:,}, got {limit}.")
-        before = checked_cursor(cursor)
-        found = await self._engine.store.read(
-            schedules.list_schedules(project_id=project_id, workflow_id=workflow_id, before=before, limit=limit + 1)
-        )
-        page = [self._shown(one) for one in found[:limit]]
-        return page, page[-1].id if len(found) > limit else None
+    @serves(GetScheduledWorkflows)
+    async def workflows(self, scope: Scope, op: GetScheduledWorkflows) -> ScheduledWorkflows:
+        return ScheduledWorkflows(await self.read(schedules.scheduled_workflows(project_id=scope.project_id)))
 
-    async def workflows(self, project_id: str) -> Sequence[str]:
-        """The workflows that have an active schedule."""
-        return await self._engine.store.read(schedules.scheduled_workflows(project_id=project_id))
-
-    async def fires(
-        self, project_id: str, schedule_id: str, *, before_us: int = 1 << 62, limit: int = 50
-    ) -> Sequence[Fire]:
-        """What became of a schedule's due times, newest first. Raises NotFound."""
-        if not 1 <= limit <= LIST_MAX:
-            raise BadRequest(f"`limit` must be 1 to {LIST_MAX:,}, got {limit}.")
-        return await self._engine.store.read(
+    @serves(GetFires)
+    async def fires(self, scope: Scope, op: GetFires) -> Fires:
+        """Raises NotFound."""
+        found = await self.read(
             schedules.list_fires(
-                project_id=project_id,
-                schedule_id=checked_id(schedule_id, "schedule"),
-                before_us=before_us,
-                limit=limit,
+                project_id=scope.project_id,
+                schedule_id=op.schedule_id,
+                before_us=1 << 62 if op.before is None else op.before,
+                limit=op.limit,
             )
         )
+        return Fires(found, len(found) == op.limit)
 
-    async def next(self, project_id: str, schedule_id: str, count: int = 10) -> Sequence[datetime]:
-        """The coming due times, in the schedule's zone; of a paused one those that would be. Raises NotFound."""
-        if not 1 <= count <= NEXT_MAX:
-            raise BadRequest(f"`count` must be 1 to {NEXT_MAX}, got {count}.")
-        schedule = await self.get(project_id, schedule_id)
+    @serves(GetNextRuns)
+    async def next(self, scope: Scope, op: GetNextRuns) -> NextRuns:
+        """In the schedule's zone; of a paused one those that would be. Raises NotFound."""
+        schedule = await self.get(scope, GetSchedule(op.schedule_id))
         read = cron(schedule.cron, schedule.timezone)
         first = schedule.next_at_us
-        return [read.local(at_us) for at_us in [first, *read.slots(first, 1 << 62, count - 1)]]
+        return NextRuns([read.local(at_us) for at_us in [first, *read.slots(first, 1 << 62, op.count - 1)]])
 
     def _shown(self, schedule: StoredSchedule) -> StoredSchedule:
         """As it is shown: what is next of a paused one is what would be next if it went on now."""
@@ -197,21 +212,3 @@ class Schedules:
         self._stuck.add(schedule_id)
         known = error if not isinstance(error, PerdureError) else None
         logger.error("Schedule %s cannot be fired here: %s", schedule_id, error, exc_info=known)
-
-
-def check_spec(spec: ScheduleSpec) -> None:
-    """Refuse what could not be kept or would never be due. Raises BadValue with the field."""
-    check_name(spec.workflow_id, where="workflow_id")
-    check_name(spec.key, where="key")
-    cron(spec.cron, spec.timezone)
-    check_window(spec.missed_window_seconds)
-    if spec.payload is not None:
-        check_json(bytes(spec.payload), where="payload")
-
-
-def check_window(seconds: int | None) -> None:
-    if seconds is not None and not WINDOW_SECONDS_MIN <= seconds <= WINDOW_SECONDS_MAX:
-        raise BadValue(
-            f"missed_window_seconds: must be {WINDOW_SECONDS_MIN} to {WINDOW_SECONDS_MAX:,}, got {seconds}.",
-            {"path": "missed_window_seconds"},
-        )

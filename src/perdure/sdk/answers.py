@@ -10,11 +10,9 @@ from msgspec import Raw
 
 from perdure.wire.errors import PerdureError
 from perdure.wire.public import EventResponse, ExecutionResponse, LogResponse, StepResponse, microseconds
-from perdure.wire.public_schedules import FireResponse, ScheduleResponse
 from perdure.wire.public_streams import StreamItemResponse
 from perdure.wire.records import Event, Execution, Kind, Row
 from perdure.wire.requests import LogLine
-from perdure.wire.schedules import WINDOW_SECONDS, Fire, FireState, Missed, Overlap, ScheduleStatus, StoredSchedule
 from perdure.wire.status import Phase
 from perdure.wire.streams import StreamItem
 
@@ -105,40 +103,6 @@ def line(shown: LogResponse) -> tuple[int, LogLine]:
 def event(shown: EventResponse) -> Event:
     """An event of a topic."""
     return Event(shown.id, shown.sequence_id, shown.topic, shown.event_type, shown.data, to_us(shown.created_at))
-
-
-def schedule(shown: ScheduleResponse) -> StoredSchedule:
-    """A schedule; the API does not say of which project."""
-    return StoredSchedule(
-        id=shown.id,
-        project_id="",
-        workflow_id=shown.workflow_id,
-        key=shown.key,
-        cron=shown.cron,
-        timezone=shown.timezone,
-        status=ScheduleStatus(shown.status),
-        overlap=Overlap(shown.overlap or Overlap.QUEUE),
-        missed=Missed(shown.missed or Missed.LATEST),
-        missed_window_seconds=shown.missed_window_seconds or WINDOW_SECONDS,
-        payload=_maybe(shown.payload),
-        declared=bool(shown.declared),
-        next_at_us=to_us(shown.next_run_at),
-        last_slot_us=_maybe_to_us(shown.last_run_at),
-        created_at_us=to_us(shown.created_at),
-        updated_at_us=to_us(shown.updated_at),
-    )
-
-
-def fire(shown: FireResponse) -> Fire:
-    """One firing of a schedule."""
-    return Fire(
-        to_us(shown.due_at),
-        shown.by_hand,
-        FireState(shown.state),
-        shown.execution_id,
-        shown.reason,
-        to_us(shown.fired_at),
-    )
 
 
 def stream_item(shown: StreamItemResponse) -> StreamItem:

@@ -18,9 +18,10 @@ import asyncio
 import logging
 import random
 import re
-from collections.abc import AsyncGenerator, Sequence
-from datetime import datetime
+from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import cache
 from hashlib import sha256
+from types import NoneType
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 from uuid import uuid4
@@ -44,6 +45,7 @@ from perdure.wire.errors import (
     UnknownOutcome,
     from_code,
 )
+from perdure.wire.operation import Operation, client_form, reply_type
 from perdure.wire.public import (
     EraseRequest,
     EraseResponse,
@@ -57,19 +59,12 @@ from perdure.wire.public import (
     ResumeRequest,
     ResumeResponse,
     StepsResponse,
-    SubmitWorkflowResponse,
     rfc3339,
 )
 from perdure.wire.public_budgets import BudgetResponse
-from perdure.wire.public_schedules import (
-    CreateScheduleResponse,
-    FiresResponse,
-    NextRunsResponse,
-    ScheduleResponse,
-    SchedulesResponse,
-)
 from perdure.wire.public_streams import StreamItemResponse
 from perdure.wire.public_transcripts import AppendMessagesRequest, AppendMessagesResponse, TranscriptResponse
+from perdure.wire.record import reader
 from perdure.wire.records import Event, Execution, Problem, Row
 from perdure.wire.requests import (
     PROTOCOL_VERSION,
@@ -87,23 +82,18 @@ from perdure.wire.requests import (
     RegisterRequest,
     ReportReply,
     ReportRequest,
-    ScheduleChange,
-    ScheduleSpec,
     Started,
     StartItem,
     StartReply,
     StartRequest,
     WaitRequest,
 )
-from perdure.wire.schedules import (
-    Fire,
-    StoredSchedule,
-)
 from perdure.wire.streams import StreamItem
 from perdure.wire.transcripts import Page
 
 logger = logging.getLogger("perdure.client")
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 PATIENCE_SECONDS: Final = 30.0
@@ -272,6 +262,23 @@ class HttpTransport:
         given = {name: value for name, value in query.items() if value is not None}
         return await self.request("GET", f"{path}?{urlencode(given)}" if given else path, held_seconds=held_seconds)
 
+    # --- operations ------------------------------------------------------------------------------------------------
+
+    async def call(self, op: Operation[R]) -> R:
+        how, endpoint = client_form(type(op)), op.endpoint
+        body = None if how.body is None else _encode(how.body(op))
+        headers = fresh_key() if endpoint.idempotent else b""
+        tries = _Tries()
+        try:
+            answer = await self.request(endpoint.method, how.head(op), body, headers=headers, tries=tries)
+        except NotFound:
+            # A repeat finds nothing to delete. An id is never given again, so the deletion is done, by whichever try.
+            if endpoint.method != "DELETE" or not tries.unsure:
+                raise
+            answer = b""
+        reply: R = _reader(type(op))(answer)
+        return reply
+
     # --- the client's side -------------------------------------------------------------------------------------------
 
     async def start(self, items: Sequence[StartItem]) -> Sequence[Started | Problem]:
@@ -438,44 +445,6 @@ class HttpTransport:
         body = _encode(AppendMessagesRequest(list(messages), version))
         return answers.read(_APPENDED, await self.request("POST", path, body, headers=fresh_key())).version
 
-    # --- schedules ---------------------------------------------------------------------------------------------------
-
-    async def put_schedule(self, spec: ScheduleSpec) -> str:
-        body = _encode(spec)  # what is left out is not sent
-        answer = await self.request("POST", "/api/v1/schedules", body, headers=fresh_key())
-        return answers.read(_SCHEDULE_MADE, answer).schedule_id
-
-    async def list_schedules(
-        self, workflow_id: str | None, cursor: str | None, limit: int
-    ) -> tuple[Sequence[StoredSchedule], str | None]:
-        query = {"workflow_id": workflow_id, "cursor": cursor, "limit": limit}
-        page = answers.read(_SCHEDULES, await self._get("/api/v1/schedules", query))
-        return [answers.schedule(one) for one in page.schedules], page.next_cursor
-
-    async def get_schedule(self, schedule_id: str) -> StoredSchedule:
-        return answers.schedule(answers.read(_SCHEDULE, await self._get(_schedule_path(schedule_id), {})))
-
-    async def change_schedule(self, schedule_id: str, change: ScheduleChange) -> StoredSchedule:
-        return answers.schedule(
-            answers.read(_SCHEDULE, await self.request("PATCH", _schedule_path(schedule_id), _encode(change)))
-        )
-
-    async def delete_schedule(self, schedule_id: str) -> None:
-        await self._delete(_schedule_path(schedule_id))
-
-    async def run_schedule(self, schedule_id: str) -> Started:
-        answer = await self.request("POST", f"{_schedule_path(schedule_id)}/run", headers=fresh_key())
-        started = answers.read(_SUBMITTED, answer)
-        return Started(started.execution_id, answers.to_us(started.created_at))
-
-    async def next_runs(self, schedule_id: str, count: int) -> Sequence[datetime]:
-        answer = await self._get(f"{_schedule_path(schedule_id)}/next", {"count": count})
-        return [datetime.fromisoformat(one) for one in answers.read(_NEXT_RUNS, answer).next]
-
-    async def schedule_fires(self, schedule_id: str, limit: int) -> Sequence[Fire]:
-        answer = await self._get(f"{_schedule_path(schedule_id)}/fires", {"limit": limit})
-        return [answers.fire(one) for one in answers.read(_FIRES, answer).fires]
-
     # --- budgets -----------------------------------------------------------------------------------------------------
 
     async def budget(self, execution_id: str) -> BudgetResponse:
@@ -522,6 +491,16 @@ class HttpTransport:
             await server.close()
 
 
+@cache
+def _reader(operation: type[Operation[Any]]) -> Callable[[bytes], Any]:
+    reply = reply_type(operation)
+    if reply is NoneType:
+        return lambda body: None
+    twin = reader(reply)
+    decoder = msgspec.json.Decoder(twin.type)
+    return lambda body: twin(answers.read(decoder, body))
+
+
 def _encode(request: msgspec.Struct) -> bytes:
     """A request's body. Raises `BadValue`, as a server would that could read it, for a field that nobody looked at."""
     try:
@@ -548,12 +527,6 @@ def fresh_key() -> bytes:
     return b"Idempotency-Key: %s\r\n" % uuid4().hex.encode()
 
 
-def _schedule_path(schedule_id: str) -> str:
-    if _UUID.fullmatch(schedule_id) is None:
-        raise BadRequest(f"{schedule_id!r} is not a schedule id; ids look like 0190a5f2-7c1e-7b3a-9d55-0242ac120002.")
-    return f"/api/v1/schedules/{schedule_id}"
-
-
 _NO_BODY: Final = b"Content-Length: 0\r\n"
 _PROTOCOL: Final = b"Perdure-Protocol: %d\r\n" % PROTOCOL_VERSION
 _PLAIN_FILTERS: Final = (
@@ -576,12 +549,6 @@ _LOGS: Final = msgspec.json.Decoder(LogsResponse)
 _STREAM_ITEM: Final = msgspec.json.Decoder(StreamItemResponse)
 _PUBLISHED: Final = msgspec.json.Decoder(PublishEventResponse)
 _EVENTS: Final = msgspec.json.Decoder(GetEventsResponse)
-_SCHEDULE_MADE: Final = msgspec.json.Decoder(CreateScheduleResponse)
-_SCHEDULE: Final = msgspec.json.Decoder(ScheduleResponse)
-_SCHEDULES: Final = msgspec.json.Decoder(SchedulesResponse)
-_NEXT_RUNS: Final = msgspec.json.Decoder(NextRunsResponse)
-_FIRES: Final = msgspec.json.Decoder(FiresResponse)
-_SUBMITTED: Final = msgspec.json.Decoder(SubmitWorkflowResponse)
 _RESUMED: Final = msgspec.json.Decoder(ResumeResponse)
 _ERASED: Final = msgspec.json.Decoder(EraseResponse)
 _TRANSCRIPT: Final = msgspec.json.Decoder(TranscriptResponse)

@@ -10,20 +10,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, TypeVar, Unpack
 
 from msgspec import Raw
 
 from perdure.sdk.payloads.values import encode
+from perdure.sdk.sync_methods import Blocking, blocking
 from perdure.wire.cron import cron as read_cron
 from perdure.wire.errors import BadValue
-from perdure.wire.requests import ScheduleChange, ScheduleSpec
-from perdure.wire.schedules import Fire, Missed, Overlap, ScheduleStatus, StoredSchedule
+from perdure.wire.fields import PAGE_MAX
+from perdure.wire.schedules import (
+    ChangeSchedule,
+    CreateSchedule,
+    DeleteSchedule,
+    Fire,
+    GetFires,
+    GetNextRuns,
+    GetSchedule,
+    ListSchedules,
+    Missed,
+    Overlap,
+    RunSchedule,
+    ScheduleSpec,
+    ScheduleStatus,
+    StoredSchedule,
+)
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client, Handle
-    from perdure.sdk.sync import SyncClient, SyncHandle
+    from perdure.sdk.sync import SyncHandle
     from perdure.sdk.workflow import Workflow
+
+S = TypeVar("S", bound=ScheduleSpec)
 
 OverlapWord = Literal["skip", "queue", "allow"]
 MissedWord = Literal["skip", "latest", "all"]
@@ -35,7 +53,6 @@ class _NoInput:
 
 
 NO_INPUT: Final = _NoInput()
-PAGE: Final = 1_000
 
 
 class ScheduleOptions(TypedDict, total=False):
@@ -79,20 +96,26 @@ class Schedule:
 
     def spec(self, workflow: Workflow[Any, Any]) -> ScheduleSpec:
         """What a worker's registration says of it."""
-        return schedule_spec(workflow, self.cron, self.timezone, self.key, self.input, self.options)
+        return schedule_spec(ScheduleSpec, workflow, self.cron, self.timezone, self.key, self.input, self.options)
 
     def __repr__(self) -> str:
         return f"Schedule({self.cron!r}, timezone={self.timezone!r})"
 
 
 def schedule_spec(
-    workflow: Workflow[Any, Any] | str, cron: str, timezone: str, key: str, input: object, options: ScheduleOptions
-) -> ScheduleSpec:
-    """The request for a schedule. Raises `BadValue` for what cannot be sent."""
+    kind: type[S],
+    workflow: Workflow[Any, Any] | str,
+    cron: str,
+    timezone: str,
+    key: str,
+    input: object,
+    options: ScheduleOptions,
+) -> S:
+    """The request for a schedule, or what a registration says of one. Raises `BadValue` for what cannot be sent."""
     from perdure.sdk.workflow import named, payload_of  # which imports this module
 
     name, _ = named(workflow)
-    return ScheduleSpec(
+    return kind(
         workflow_id=name,
         cron=cron,
         timezone=timezone,
@@ -137,8 +160,8 @@ class Schedules:
 
         The same definition again changes nothing. Raises `BadValue` with the field that is wrong.
         """
-        spec = schedule_spec(workflow, cron, timezone, key, input, options)
-        return await self.get(await self._client._transport.put_schedule(spec))
+        spec = schedule_spec(CreateSchedule, workflow, cron, timezone, key, input, options)
+        return await self.get((await self._client._transport.call(spec)).schedule_id)
 
     async def list(self, workflow: Workflow[Any, Any] | str | None = None) -> list[StoredSchedule]:
         """The project's schedules, or one workflow's, newest first."""
@@ -146,14 +169,15 @@ class Schedules:
         found: list[StoredSchedule] = []
         cursor: str | None = None
         while True:
-            page, cursor = await self._client._transport.list_schedules(name, cursor, PAGE)
-            found.extend(page)
+            page = await self._client._transport.call(ListSchedules(name, cursor, PAGE_MAX))
+            found.extend(page.schedules)
+            cursor = page.next_cursor
             if cursor is None:
                 return found
 
     async def get(self, schedule_id: str) -> StoredSchedule:
         """One schedule. Raises `NotFound`."""
-        return await self._client._transport.get_schedule(schedule_id)
+        return await self._client._transport.call(GetSchedule(schedule_id))
 
     async def change(
         self,
@@ -166,97 +190,47 @@ class Schedules:
     ) -> StoredSchedule:
         """Change a schedule; what is left out stays."""
         payload = None if input is NO_INPUT else Raw(encode(input, where="input"))
-        change = ScheduleChange(cron=cron, timezone=timezone, payload=payload, **_words(options))
-        return await self._client._transport.change_schedule(schedule_id, change)
+        change = ChangeSchedule(schedule_id, cron=cron, timezone=timezone, payload=payload, **_words(options))
+        return await self._client._transport.call(change)
 
     async def pause(self, schedule_id: str) -> StoredSchedule:
         """Fire no more until `resume`. What passes meanwhile is not missed."""
-        return await self._client._transport.change_schedule(schedule_id, ScheduleChange(status=ScheduleStatus.PAUSED))
+        return await self._client._transport.call(ChangeSchedule(schedule_id, ScheduleStatus.PAUSED))
 
     async def resume(self, schedule_id: str) -> StoredSchedule:
         """Go on with the next due time from now."""
-        return await self._client._transport.change_schedule(schedule_id, ScheduleChange(status=ScheduleStatus.ACTIVE))
+        return await self._client._transport.call(ChangeSchedule(schedule_id, ScheduleStatus.ACTIVE))
 
     async def delete(self, schedule_id: str) -> None:
         """Delete a schedule; executions that it started stay. Raises `NotFound`."""
-        await self._client._transport.delete_schedule(schedule_id)
+        await self._client._transport.call(DeleteSchedule(schedule_id))
 
     async def run(self, schedule_id: str) -> Handle[object]:
         """Start an execution of it now, whatever its overlap policy; its due times stay as they are."""
-        started = await self._client._transport.run_schedule(schedule_id)
-        return self._client.handle(started.execution_id)
+        return self._client.handle((await self._client._transport.call(RunSchedule(schedule_id))).execution_id)
 
     async def next(self, schedule_id: str, count: int = 10) -> Sequence[datetime]:
         """The coming due times, in the schedule's zone; at most 100."""
-        return await self._client._transport.next_runs(schedule_id, count)
+        return (await self._client._transport.call(GetNextRuns(schedule_id, count))).next
 
     async def fires(self, schedule_id: str, *, limit: int = 50) -> Sequence[Fire]:
         """What became of its latest due times, newest first."""
-        return await self._client._transport.schedule_fires(schedule_id, limit)
+        return (await self._client._transport.call(GetFires(schedule_id, limit=limit))).fires
 
 
-class SyncSchedules:
+class SyncSchedules(Blocking[Schedules]):
     """`client.schedules` of a `SyncClient`: the same with plain calls."""
 
-    def __init__(self, client: SyncClient) -> None:
-        self._client = client
-        self._schedules = client._client.schedules
-
-    def create(
-        self,
-        workflow: Workflow[Any, Any] | str,
-        cron: str,
-        *,
-        timezone: str = "UTC",
-        key: str = "default",
-        input: object = NO_INPUT,
-        **options: Unpack[ScheduleOptions],
-    ) -> StoredSchedule:
-        """As `Schedules.create`."""
-        made = self._schedules.create(workflow, cron, timezone=timezone, key=key, input=input, **options)
-        return self._client._call(made)
-
-    def list(self, workflow: Workflow[Any, Any] | str | None = None) -> list[StoredSchedule]:
-        """As `Schedules.list`."""
-        return self._client._call(self._schedules.list(workflow))
-
-    def get(self, schedule_id: str) -> StoredSchedule:
-        """As `Schedules.get`."""
-        return self._client._call(self._schedules.get(schedule_id))
-
-    def change(
-        self,
-        schedule_id: str,
-        *,
-        cron: str | None = None,
-        timezone: str | None = None,
-        input: object = NO_INPUT,
-        **options: Unpack[ScheduleOptions],
-    ) -> StoredSchedule:
-        """As `Schedules.change`."""
-        changed = self._schedules.change(schedule_id, cron=cron, timezone=timezone, input=input, **options)
-        return self._client._call(changed)
-
-    def pause(self, schedule_id: str) -> StoredSchedule:
-        """As `Schedules.pause`."""
-        return self._client._call(self._schedules.pause(schedule_id))
-
-    def resume(self, schedule_id: str) -> StoredSchedule:
-        """As `Schedules.resume`."""
-        return self._client._call(self._schedules.resume(schedule_id))
-
-    def delete(self, schedule_id: str) -> None:
-        """As `Schedules.delete`."""
-        self._client._call(self._schedules.delete(schedule_id))
+    create = blocking(Schedules.create)
+    list = blocking(Schedules.list)
+    get = blocking(Schedules.get)
+    change = blocking(Schedules.change)
+    pause = blocking(Schedules.pause)
+    resume = blocking(Schedules.resume)
+    delete = blocking(Schedules.delete)
+    next = blocking(Schedules.next)
+    fires = blocking(Schedules.fires)
 
     def run(self, schedule_id: str) -> SyncHandle[object]:
         """As `Schedules.run`."""
-        return self._client.handle(self._client._call(self._schedules.run(schedule_id)).id)
-
-    def next(self, schedule_id: str, count: int = 10) -> Sequence[datetime]:
-        """As `Schedules.next`."""
-        return self._client._call(self._schedules.next(schedule_id, count))
-
-    def fires(self, schedule_id: str, *, limit: int = 50) -> Sequence[Fire]:
-        """As `Schedules.fires`."""
-        return self._client._call(self._schedules.fires(schedule_id, limit=limit))
+        return self._client.handle(self._client._call(self._twin.run(schedule_id)).id)

@@ -94,7 +94,7 @@ class SyncClient:
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
         self._closed = False
-        self.schedules = SyncSchedules(self)
+        self.schedules = SyncSchedules(self, self._client.schedules)
         """As `Client.schedules`."""
         _open_clients.add(self)
 

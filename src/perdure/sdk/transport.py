@@ -1,14 +1,14 @@
 """The one seam between the wings: what the SDK asks of a server, whichever way it travels."""
 
 from collections.abc import AsyncGenerator, Sequence
-from datetime import datetime
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from msgspec import Raw
 
 from perdure.wire.approvals import Became
 from perdure.wire.budgets import BudgetChange, ReserveReply, ReserveRequest, SettleRequest
 from perdure.wire.errors import BadRequest, BadValue, TooLarge
+from perdure.wire.operation import Operation
 from perdure.wire.public_budgets import BudgetResponse
 from perdure.wire.records import Event, Execution, Problem, Row
 from perdure.wire.requests import (
@@ -26,14 +26,13 @@ from perdure.wire.requests import (
     RegisterRequest,
     ReportReply,
     ReportRequest,
-    ScheduleChange,
-    ScheduleSpec,
     Started,
     StartItem,
 )
-from perdure.wire.schedules import Fire, StoredSchedule
 from perdure.wire.streams import StreamItem
 from perdure.wire.transcripts import Page
+
+R = TypeVar("R")
 
 REFUSALS: Final = (BadRequest, BadValue, TooLarge)
 """What a request is refused with as a whole when something in it is wrong; then none of it was done."""
@@ -41,6 +40,10 @@ REFUSALS: Final = (BadRequest, BadValue, TooLarge)
 
 class Transport(Protocol):
     """One connection to one project. Every call is safe to repeat; failures are the errors of `perdure.wire.errors`."""
+
+    async def call(self, op: Operation[R]) -> R:
+        """Send an operation and return its reply."""
+        ...
 
     async def start(self, items: Sequence[StartItem]) -> Sequence[Started | Problem]:
         """Start independent executions; an answer for each, in order."""
@@ -90,28 +93,6 @@ class Transport(Protocol):
     async def append_messages(self, session_id: str, messages: Sequence[Raw], version: int | None) -> int:
         """Add to the end of a session's transcript; answers its new version."""
         ...
-
-    async def put_schedule(self, spec: ScheduleSpec) -> str:
-        """Make a schedule, or bring the one of that workflow and key up to date; answers its id."""
-        ...
-
-    async def list_schedules(
-        self, workflow_id: str | None, cursor: str | None, limit: int
-    ) -> tuple[Sequence[StoredSchedule], str | None]:
-        """A page of schedules, and where the next one starts."""
-        ...
-
-    async def get_schedule(self, schedule_id: str) -> StoredSchedule: ...
-
-    async def change_schedule(self, schedule_id: str, change: ScheduleChange) -> StoredSchedule: ...
-
-    async def delete_schedule(self, schedule_id: str) -> None: ...
-
-    async def run_schedule(self, schedule_id: str) -> Started: ...
-
-    async def next_runs(self, schedule_id: str, count: int) -> Sequence[datetime]: ...
-
-    async def schedule_fires(self, schedule_id: str, limit: int) -> Sequence[Fire]: ...
 
     async def budget(self, execution_id: str) -> BudgetResponse:
         """The budget that an execution spends from. Raises `NotFound`."""

@@ -28,6 +28,7 @@ from perdure.server.connections import protocol_class
 from perdure.server.cookies import Cookies
 from perdure.server.cors import checked_origins, with_cors
 from perdure.server.descriptors import allow_many
+from perdure.server.mount import mount
 from perdure.server.router import Router, lifespan
 from perdure.server.routes import (
     accounts,
@@ -46,7 +47,6 @@ from perdure.server.routes import (
     pages,
     projects,
     push_workers,
-    schedules,
     sessions,
     signing,
     slack,
@@ -64,8 +64,10 @@ from perdure.server.stopping import when_asked_to_stop
 from perdure.server.written import Written
 from perdure.store.interface import Store
 from perdure.store.open import open_store
+from perdure.wire import schedules
 from perdure.wire.access import Principal, Role
 from perdure.wire.errors import BadRequest, PerdureError, Unavailable
+from perdure.wire.operation import Noun
 
 logger = logging.getLogger("perdure.server")
 
@@ -86,7 +88,7 @@ def all_routes() -> list[Route]:
         approvals,
         budgets,
         events,
-        schedules,
+        schedules.schedules,
         triggers,
         sessions,
         transcripts,
@@ -105,7 +107,7 @@ def all_routes() -> list[Route]:
         pages,
         approve,
     )
-    return [route for noun in nouns for route in noun.routes.all]
+    return [route for noun in nouns for route in (mount(noun) if isinstance(noun, Noun) else noun.routes).all]
 
 
 class App:

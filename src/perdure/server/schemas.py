@@ -9,6 +9,8 @@ from typing import Any, Final
 from msgspec import Struct
 from msgspec import inspect as types
 
+from perdure.wire.record import schema_name
+
 Json = dict[str, Any]
 
 REF: Final = "#/components/schemas/"
@@ -34,7 +36,7 @@ class Schemas:
         schema = self._schema(types.type_info(struct))
         while self._open:
             one = self._open.pop()
-            self.named[one.cls.__name__] = self._struct(one)
+            self.named[schema_name(one.cls)] = self._struct(one)
         return schema
 
     def parameters(self, struct: type[Struct]) -> list[tuple[str, bool, Json]]:
@@ -53,8 +55,8 @@ class Schemas:
         required = [] if info.tag_field is None else [info.tag_field]
         for field in info.fields:
             schema = self._schema(field.type)
-            if field.encode_name in notes and "$ref" not in schema:
-                schema = {**schema, "description": notes[field.encode_name]}
+            if field.name in notes and "$ref" not in schema:
+                schema = {**schema, "description": notes[field.name]}
             if isinstance(field.default, bool | int | float | str):
                 schema = {**schema, "default": field.default}
             properties[field.encode_name] = schema
@@ -74,7 +76,7 @@ class Schemas:
             case types.Metadata():
                 return {**self._schema(info.type), **(info.extra_json_schema or {})}
             case types.StructType():
-                name = info.cls.__name__
+                name = schema_name(info.cls)
                 if name not in self.named:
                     self.named[name] = {}
                     self._open.append(info)
@@ -125,13 +127,17 @@ def _not_null(schema: Json) -> Json:
     return schema
 
 
+def _written_by_hand(struct: type[Struct]) -> list[type[Struct]]:
+    """The classes whose source says what a struct's fields mean: for a twin that is what it shows."""
+    found = [*struct.__mro__, *(cls for shown in getattr(struct, "shows", ()) for cls in shown.__mro__)]
+    return [cls for cls in found if issubclass(cls, Struct) and cls is not Struct and "shows" not in vars(cls)]
+
+
 @cache
 def field_notes(struct: type[Struct]) -> dict[str, str]:
     """The docstring under each field of a struct, out of its source; none where the sources are not installed."""
     notes: dict[str, str] = {}
-    for cls in reversed(struct.__mro__):
-        if not issubclass(cls, Struct) or cls is Struct:
-            continue
+    for cls in reversed(_written_by_hand(struct)):
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
         except OSError:

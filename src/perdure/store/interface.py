@@ -19,6 +19,8 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 import msgspec
 
+from perdure.store.records import to_values
+
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 P = ParamSpec("P")
@@ -32,19 +34,46 @@ class Query(msgspec.Struct, gc=False):
     name: str
     values: Any
     many: bool
+    record: type | None = None
+    """The class of its rows. None: tuples."""
 
     def __await__(self) -> "Generator[Query, Rows, Rows]":
         rows = yield self
         return rows
 
 
-def query(name: str, /, **values: object) -> Query:
-    """Run the named query once."""
-    return Query(name, values, False)
+class Records(Generic[T]):
+    """A named query whose rows are records."""
+
+    __slots__ = ("_query",)
+
+    def __init__(self, query: Query) -> None:
+        self._query = query
+
+    def __await__(self) -> Generator[Query, Any, list[T]]:
+        found: list[T] = yield self._query
+        return found
 
 
-def query_many(name: str, rows: Sequence[tuple[object, ...]], /) -> Query:
-    """Run the named query once per tuple; the values stand in the order in which the SQL first names them."""
+def query(name: str, record: msgspec.Struct | None = None, /, **values: object) -> Query:
+    """Run the named query once. The fields of `record` are values, too."""
+    return Query(name, values if record is None else to_values(record) | values, False)
+
+
+def records(cls: type[T], name: str, /, **values: object) -> Records[T]:
+    """Run the named query once, and make a record from each row by the names of its columns."""
+    return Records(Query(name, values, False, cls))
+
+
+async def record(cls: type[T], name: str, /, **values: object) -> T | None:
+    """The first of `records`, or None."""
+    found = await records(cls, name, **values)
+    return found[0] if found else None
+
+
+def query_many(name: str, rows: Sequence[object], /) -> Query:
+    """Run the named query once for each row of values: records, or dicts. Older code has tuples, in the order in which
+    the SQL first names the values."""
     return Query(name, rows, True)
 
 

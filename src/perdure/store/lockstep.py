@@ -95,6 +95,7 @@ class _Asked(NamedTuple):
     rows: Sequence[Row]
     """What it touches."""
     many: bool
+    record: type | None = None
 
 
 class Batch(NamedTuple):
@@ -221,7 +222,8 @@ class Lockstep:
             if effect and (found or not returns):
                 run.wrote = True
             del self._live[run.number]
-            self._advance(run, found)
+            record = run.asked.record if run.asked is not None else None
+            self._advance(run, found if record is None else batch.statement.records(record, found))
 
     def _advance(self, run: Run, send: Rows | None) -> None:
         coroutine = run.coroutine
@@ -295,13 +297,13 @@ class Lockstep:
 
     def _ask(self, asked: Query) -> _Asked:
         statement = self._queries[asked.name]
-        values = asked.values if asked.many else (statement.values(asked.values),)
+        values = statement.many(asked.values) if asked.many else (statement.values(asked.values),)
         holds = statement.holds
         if holds is None or not self._holds:
-            return _Asked(statement, values, (), asked.many)
+            return _Asked(statement, values, (), asked.many, asked.record)
         kind, place = holds
         rows = [(kind, one[place]) for one in values] if len(values) > 1 else ((kind, values[0][place]),)
-        return _Asked(statement, values, rows, asked.many)
+        return _Asked(statement, values, rows, asked.many, asked.record)
 
     def _free(self, run: Run) -> None:
         self._freed = True

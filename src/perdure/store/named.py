@@ -190,7 +190,7 @@ NAMED: Final[dict[str, Callable[[Values], Iterable[Row]]]] = {
     "withdraw_invitation": _project,
     "change_project": _project,
     "make_schedule": _make_schedule,
-    "change_schedule": _schedule,
+    "change_schedule": lambda values: [("schedule", values["change"].schedule_id)],
     "delete_schedule": _schedule,
     "run_schedule": _schedule,
     "fire_schedule": _schedule,

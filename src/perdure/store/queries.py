@@ -5,7 +5,8 @@ Both databases run the same text, in `sql/common/` by noun. Where a word must di
 need, and casts. What differs by more than a word stands in `sqlite.sql` and `postgres.sql`.
 
 What several queries of a file say alike stands once, under a line `-- text: …`, and is said by `{= …}`; what those of
-several files do, in `common/shared.sql`.
+several files do, in `common/shared.sql`. `{columns X}` and `{values X}` list the columns of a record
+(`store/records.py`).
 
 Header lines that the loader enforces: every statement that writes says which rows it touches, `-- holds: table=value`
 when its arguments name them or `-- picks: …` when a predicate chooses them. Drivers that run many verbs in one
@@ -26,6 +27,8 @@ from functools import cache
 from importlib.resources import files
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
+
+from perdure.store.records import expand_columns, row_reader, to_values
 
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 _SHARED = re.compile(r"^-- text: (\w+)\n(.+?)\n(?=\n|\Z)", re.MULTILINE | re.DOTALL)
@@ -76,6 +79,21 @@ class Statement(NamedTuple):
     bulk: str | None = None
     """The text for many rows of values, one array for each parameter. Where the statement answers with rows, each has
     in front the place of its values, counted from 1. It changes no row twice, so no two of them may name the same."""
+    readers: dict[type, Callable[[tuple[Any, ...]], Any]] | None = None
+    """By class: the function that makes a record from a row. It is compiled at the first use."""
+
+    def records(self, cls: type[Any], rows: Sequence[tuple[Any, ...]]) -> list[Any]:
+        assert self.readers is not None
+        make = self.readers.get(cls)
+        if make is None:
+            make = self.readers[cls] = row_reader(cls, self.sql)
+        return [make(row) for row in rows]
+
+    def many(self, rows: Sequence[Any]) -> Sequence[tuple[Any, ...]]:
+        """Put records, or dicts, into the order of the parameters. Tuples have it already."""
+        if not rows or isinstance(rows[0], tuple):
+            return rows
+        return [self.values(row if isinstance(row, Mapping) else to_values(row)) for row in rows]
 
 
 def spelled_out(text: str, source: str) -> str:
@@ -96,7 +114,7 @@ def spelled_out(text: str, source: str) -> str:
 
 def parse(text: str, source: str, dialect: str = "sqlite") -> dict[str, Statement]:
     """The statements of one file; raises ValueError when one is ill-formed or lacks its header."""
-    parts = _NAME.split(spelled_out(text, source))
+    parts = _NAME.split(expand_columns(spelled_out(text, source), source))
     found: dict[str, Statement] = {}
     for name, body in zip(parts[1::2], parts[2::2], strict=True):
         comments = [line for line in body.splitlines() if line.startswith("--")]
@@ -141,6 +159,7 @@ def parse(text: str, source: str, dialect: str = "sqlite") -> dict[str, Statemen
             _sees(comments, names, f"{source}: query {name!r}"),
             _routed(text_of, len(names) + 1) if dialect == "postgres" and returns else None,
             _bulk(text_of, names, comments, f"{source}: query {name!r}") if dialect == "postgres" else None,
+            {},
         )
     return found
 

@@ -63,29 +63,32 @@ class Run:
                     statement = queries[asked.name]
                     if self._looks and statement.writes:
                         raise TypeError(f"A verb that only looks may not ask for {asked.name!r}, which writes.")
+                    values: Any = statement.many(asked.values) if asked.many else asked.values
                     if asked.many and statement.late is not None and self._puts_off:
-                        self._late.setdefault(asked.name, []).extend(asked.values)
+                        self._late.setdefault(asked.name, []).extend(values)
                         self._late_tables.add(statement.late)
-                        self.wrote = self.wrote or bool(asked.values)
+                        self.wrote = self.wrote or bool(values)
                         send = []
                         continue
                     if self._late and not self._late_tables.isdisjoint(statement.looks_at):
                         self.write_late()
                     if not asked.many:
-                        send = self._execute(statement.sql, statement.values(asked.values)).fetchall()
+                        send = self._execute(statement.sql, statement.values(values)).fetchall()
                         if statement.counted:
                             send = [()] * self._changes()
                         # What has nothing to answer with has written, for all that is known.
                         if statement.writes and (send or not (statement.returns or statement.counted)):
                             self.wrote = True
                     elif statement.counted:
-                        send = self._moved(statement, asked.values)
+                        send = self._moved(statement, values)
                         self.wrote = self.wrote or bool(send)
-                    elif asked.values:
+                    elif values:
                         self.wrote = True
-                        send = self._executemany(statement.sql, asked.values).fetchall()
+                        send = self._executemany(statement.sql, values).fetchall()
                     else:
                         send = []
+                    if asked.record is not None:
+                        send = statement.records(asked.record, send)
                 elif type(asked) is Tell:
                     self.hints.extend(asked.hints)
                     send = None

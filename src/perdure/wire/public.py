@@ -4,58 +4,28 @@ Contract requests take unknown fields in silence, as clients of other versions s
 refuse them (`wire/requests.py`). A reply's fields with defaults are the ones a reader may find null.
 """
 
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Annotated, Final
 
 from msgspec import Meta, Raw, Struct
 
 from perdure.wire.budgets import BudgetSpec
+from perdure.wire.fields import INT64_MAX as INT64_MAX  # these while not every room asks `fields` and `times` itself
+from perdure.wire.fields import Double as Double
+from perdure.wire.fields import Int32 as Int32
+from perdure.wire.fields import Int64 as Int64
+from perdure.wire.fields import Moment as Moment
+from perdure.wire.fields import Position as Position
+from perdure.wire.fields import Uuid as Uuid
 from perdure.wire.records import NULL, Event, Execution, MaybeRaw, Row
 from perdure.wire.requests import LogLine, Request, StartItem
 from perdure.wire.status import STATUS
+from perdure.wire.times import microseconds as microseconds
+from perdure.wire.times import rfc3339 as rfc3339
 from perdure.wire.transcripts import OnConflict
 
-INT64_MAX: Final = 2**63 - 1
-
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
-Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
-Moment = Annotated[datetime, Meta(tz=True)]
-"""A time as a caller sends it: RFC 3339, the offset is required."""
-Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1, extra_json_schema={"format": "int32"})]
-Double = Annotated[float, Meta(extra_json_schema={"format": "double"})]
-Int64 = Annotated[int, Meta(extra_json_schema={"format": "int64"})]
-Position = Annotated[int, Meta(ge=0, le=INT64_MAX, extra_json_schema={"format": "int64"})]
-"""A cursor that counts: exclusive, 0 is the beginning."""
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 _NEVER_US: Final = 253_402_300_799_000_000
 """The end of the year 9999: whatever is due then waits for something else."""
-
-
-def rfc3339(at_us: int) -> str:
-    """Microseconds since the epoch as RFC 3339 in UTC, always with microseconds.
-
-    >>> rfc3339(1_750_000_000_000_000)
-    '2025-06-15T15:06:40.000000+00:00'
-    """
-    seconds, us = divmod(at_us, 1_000_000)
-    return f"{_second(seconds)}.{us:06d}+00:00"
-
-
-@lru_cache(maxsize=256)  # what is told at one time is mostly of one time
-def _second(seconds: int) -> str:
-    return (_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]
-
-
-def microseconds(moment: datetime) -> int:
-    """Microseconds since the epoch, exact.
-
-    >>> microseconds(datetime.fromisoformat("2025-06-15T17:06:40+02:00"))
-    1750000000000000
-    """
-    return (moment - _EPOCH) // _MICROSECOND
 
 
 class Done(Struct, frozen=True):

@@ -10,7 +10,7 @@ from msgspec import Raw, Struct
 
 from perdure.wire.budgets import BudgetSpec
 from perdure.wire.records import NULL, Execution, MaybeRaw, Problem, Row
-from perdure.wire.schedules import Missed, Overlap, ScheduleStatus
+from perdure.wire.schedules import ScheduleSpec as ScheduleSpec
 from perdure.wire.transcripts import OnConflict
 from perdure.wire.workflows import WorkflowType
 
@@ -189,31 +189,6 @@ class QueueSpec(Request, frozen=True):
     name: str
     concurrency_limit: int | None = None
     total_limit: int | None = None
-
-
-class ScheduleSpec(Request, frozen=True):
-    """A schedule to make, or to bring up to date: (workflow, key) names it. None: as it is, or the default."""
-
-    workflow_id: str
-    cron: str
-    timezone: str
-    key: str
-    overlap: Overlap | None = None
-    missed: Missed | None = None
-    missed_window_seconds: int | None = None
-    payload: MaybeRaw = None
-
-
-class ScheduleChange(Request, frozen=True):
-    """PATCH of a schedule: what is left out, or null, stays. A `payload` of null is the due time again."""
-
-    status: ScheduleStatus | None = None
-    cron: str | None = None
-    timezone: str | None = None
-    overlap: Overlap | None = None
-    missed: Missed | None = None
-    missed_window_seconds: int | None = None
-    payload: MaybeRaw = None
 
 
 class TriggerSpec(Request, frozen=True):

@@ -1,4 +1,4 @@
-"""What the server remembers of schedules, and the pure function that says which due times are fired.
+"""Schedules: what is kept of them, what may be asked, and the pure function that says which due times are fired.
 
 A *slot* is a due time. Each slot of a schedule is fired once: an execution is started for it, or waits for the one
 before it to end, or the slot is skipped, as the schedule's `overlap` says. Slots that passed while nobody looked are
@@ -7,12 +7,29 @@ before it to end, or the slot is skipped, as the schedule's `overlap` says. Slot
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, ClassVar, Final
 
-from msgspec import Raw, Struct, json
+from msgspec import Raw, Struct, field, json
 
-from perdure.wire.cron import cron
-from perdure.wire.records import MaybeRaw
+from perdure.wire.cron import NEXT_MAX, cron
+from perdure.wire.errors import BadValue
+from perdure.wire.fields import (
+    PAGE_MAX,
+    Check,
+    Cursor,
+    Int32,
+    Json,
+    Limit,
+    Name,
+    Time,
+    Uuid,
+    Value,
+    ZonedTime,
+    between,
+    id_check,
+)
+from perdure.wire.operation import Noun, Operation
+from perdure.wire.record import Record
 
 MISSED_AFTER_US: Final = 60_000_000
 """How late a due time may be found and still be fired as if it were on time; the minute is the finest step of cron."""
@@ -62,25 +79,45 @@ class FireState(StrEnum):
     SKIPPED = "skipped"
 
 
-class StoredSchedule(Struct, frozen=True):
-    """A schedule as stored. `next_at_us` is the first due time that was not looked at yet."""
+def _window(seconds: int, where: str) -> int:
+    if not WINDOW_SECONDS_MIN <= seconds <= WINDOW_SECONDS_MAX:
+        raise BadValue(
+            f"{where}: must be {WINDOW_SECONDS_MIN} to {WINDOW_SECONDS_MAX:,}, got {seconds}.", {"path": where}
+        )
+    return seconds
 
-    id: str
-    project_id: str
+
+ScheduleId = Annotated[str, id_check("schedule")]
+Window = Annotated[Int32, Check(_window)]
+
+
+# --- records -------------------------------------------------------------------------------------------------------
+
+
+class StoredSchedule(Record, frozen=True):
+    """One schedule."""
+
+    shown_as: ClassVar[str] = "ScheduleResponse"
+
+    id: Uuid
     workflow_id: str
-    key: str
     cron: str
     timezone: str
+    key: str
     status: ScheduleStatus
-    overlap: Overlap
-    missed: Missed
-    missed_window_seconds: int
-    payload: MaybeRaw
-    declared: bool
-    next_at_us: int
-    last_slot_us: int | None
-    created_at_us: int
-    updated_at_us: int
+    next_at_us: Time = field(name="next_run_at")
+    """The first due time that was not looked at yet. Of a paused one: what it would be if it went on now."""
+    created_at_us: Time = field(name="created_at")
+    updated_at_us: Time = field(name="updated_at")
+    last_slot_us: Time | None = field(default=None, name="last_run_at")
+    """The last due time for which an execution was started."""
+    overlap: Overlap = Overlap.QUEUE
+    missed: Missed = Missed.LATEST
+    missed_window_seconds: Int32 = WINDOW_SECONDS
+    payload: Value = None
+    """What its executions get; null: the due time and what there is to say of it."""
+    declared: bool = False
+    """Whether code declares it: it goes when a registration of the current deployment no longer does."""
 
     def following(self, at_us: int) -> int:
         """The first due time after a moment and after all that were fired: a clock that goes back repeats none."""
@@ -88,15 +125,205 @@ class StoredSchedule(Struct, frozen=True):
         return cron(self.cron, self.timezone).next_after(at_us) or _FAR_US
 
 
-class Fire(Struct, frozen=True):
-    """What became of one due time; `by_hand`: it was run when somebody asked, due or not."""
+class Fire(Record, frozen=True):
+    """What became of one due time, or (`by_hand`) of a run that somebody asked for."""
 
-    slot_us: int
+    shown_as: ClassVar[str] = "FireResponse"
+
+    slot_us: Time = field(name="due_at")
+    fired_at_us: Time = field(name="fired_at")
     by_hand: bool
     state: FireState
-    execution_id: str | None
-    reason: str | None
-    fired_at_us: int
+    """`started`, `waiting` for the one before it, `done` once its execution has ended, or `skipped`."""
+    execution_id: str | None = None
+    reason: str | None = None
+    """Why it was skipped."""
+
+
+class SchedulePage(Record, frozen=True):
+    """One page, newest first; `next_cursor` asks for the following one and is null after the last."""
+
+    shown_as: ClassVar[str] = "SchedulesResponse"
+
+    schedules: list[StoredSchedule]
+    next_cursor: str | None = None
+
+
+class SchedulesOfWorkflow(SchedulePage, frozen=True):
+    """The schedules of one workflow, newest first; `next_cursor` asks for the following page and is null after the
+    last."""
+
+    shown_as: ClassVar[str] = "GetSchedulesResponse"
+
+
+class ScheduledWorkflows(Record, frozen=True):
+    """The workflows that have an active schedule, by name."""
+
+    shown_as: ClassVar[str] = "GetScheduledWorkflowsResponse"
+
+    workflow_ids: list[str]
+
+
+class ScheduleMade(Record, frozen=True):
+    """The schedule, new or known."""
+
+    shown_as: ClassVar[str] = "CreateScheduleResponse"
+
+    schedule_id: Uuid
+
+
+class ScheduleRun(Record, frozen=True):
+    """The execution that was started, or that the request's key already named."""
+
+    shown_as: ClassVar[str] = "SubmitWorkflowResponse"
+
+    execution_id: Uuid
+    created_at_us: Time = field(name="created_at")
+
+
+class NextRuns(Record, frozen=True):
+    """The coming due times, with the offset that the schedule's zone has then."""
+
+    shown_as: ClassVar[str] = "NextRunsResponse"
+
+    next: list[ZonedTime]
+
+
+class Fires(Record, frozen=True):
+    """The latest fires, newest first; `has_more`: the page was full."""
+
+    shown_as: ClassVar[str] = "FiresResponse"
+
+    fires: list[Fire]
+    has_more: bool
+
+
+# --- operations ----------------------------------------------------------------------------------------------------
+
+
+class ScheduleSpec(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A schedule to make, or to bring up to date: (workflow, key) names it. What is left out, or null, stays as it is;
+    of a new schedule it is the default."""
+
+    workflow_id: Name
+    cron: str
+    """Five fields: minute, hour, day of month, month, day of week; 0 and 7 are Sunday, names work too."""
+    timezone: str
+    """An IANA name."""
+    key: Name
+    """Its name within the workflow."""
+    overlap: Overlap | None = None
+    """What happens to a due time while an execution of the schedule is open; `queue` by default."""
+    missed: Missed | None = None
+    """What happens to due times that passed while no server ran; `latest` by default."""
+    missed_window_seconds: Window | None = None
+    """How far back `all` reaches: 60 to 2,678,400, a day by default."""
+    payload: Json = None
+    """What its executions get; null: the due time and what there is to say of it."""
+
+    def check(self) -> None:
+        """Refuse an expression that cannot be read or is never due. Raises BadValue."""
+        cron(self.cron, self.timezone)
+
+
+schedules: Final = Noun("Schedules")
+
+
+@schedules.post("/api/v1/schedules", contract=True, idempotent=True, body="CreateScheduleRequest")
+class CreateSchedule(ScheduleSpec, Operation[ScheduleMade], frozen=True, forbid_unknown_fields=False):
+    """Make or replace a schedule.
+
+    The same definition again changes nothing. Another one starts anew from now; a paused schedule stays paused.
+    """
+
+
+@schedules.get("/api/v1/schedules/workflows", contract=True, project_in_query=True)
+class GetScheduledWorkflows(Operation[ScheduledWorkflows], frozen=True):
+    """Workflows that have an active schedule."""
+
+
+@schedules.get("/api/v1/schedules/workflows/{workflow_id}", contract=True, project_in_query=True)
+class GetSchedulesForWorkflow(Operation[SchedulesOfWorkflow], frozen=True):
+    """Schedules of a workflow, newest first."""
+
+    workflow_id: str
+    cursor: Cursor | None = None
+    """The `next_cursor` of the page before."""
+    limit: Limit = PAGE_MAX
+    """1 to 1,000."""
+
+
+@schedules.get("/api/v1/schedules")
+class ListSchedules(Operation[SchedulePage], frozen=True):
+    """The project's schedules, newest first."""
+
+    workflow_id: str | None = None
+    cursor: Cursor | None = None
+    """The `next_cursor` of the page before."""
+    limit: Limit = 100
+    """1 to 1,000."""
+
+
+@schedules.get("/api/v1/schedules/{schedule_id}")
+class GetSchedule(Operation[StoredSchedule], frozen=True):
+    """One schedule."""
+
+    schedule_id: ScheduleId
+
+
+@schedules.patch("/api/v1/schedules/{schedule_id}", body="ScheduleChange")
+class ChangeSchedule(Operation[StoredSchedule], frozen=True):
+    """Change, pause or resume a schedule; what is left out stays.
+
+    So does what is null, but for a `payload` of null, which is the due time again. What passes while it is
+    paused is not missed: it goes on with the next due time after the pause.
+    """
+
+    schedule_id: ScheduleId
+    status: ScheduleStatus | None = None
+    cron: str | None = None
+    timezone: str | None = None
+    overlap: Overlap | None = None
+    missed: Missed | None = None
+    missed_window_seconds: Window | None = None
+    payload: Json = None
+
+
+@schedules.delete("/api/v1/schedules/{schedule_id}")
+class DeleteSchedule(Operation[None], frozen=True):
+    """Delete a schedule and the list of its fires; executions that it started stay."""
+
+    schedule_id: ScheduleId
+
+
+@schedules.get("/api/v1/schedules/{schedule_id}/next")
+class GetNextRuns(Operation[NextRuns], frozen=True):
+    """The coming due times of a schedule."""
+
+    schedule_id: ScheduleId
+    count: Annotated[int, between(1, NEXT_MAX)] = 10
+    """1 to 100."""
+
+
+@schedules.get("/api/v1/schedules/{schedule_id}/fires")
+class GetFires(Operation[Fires], frozen=True):
+    """What became of a schedule's due times, newest first."""
+
+    schedule_id: ScheduleId
+    before: Time | None = None
+    """Due before that: the `due_at` of the last one of the page before."""
+    limit: Limit = 50
+    """1 to 1,000."""
+
+
+@schedules.post("/api/v1/schedules/{schedule_id}/run", idempotent=True)
+class RunSchedule(Operation[ScheduleRun], frozen=True):
+    """Start an execution of a schedule now, whatever its overlap policy; its due times stay as they are."""
+
+    schedule_id: ScheduleId
+
+
+# --- which due times are fired -------------------------------------------------------------------------------------
 
 
 class ScheduledFor(Struct, frozen=True):

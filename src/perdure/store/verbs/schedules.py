@@ -7,31 +7,33 @@ schedule's next slot are one transaction.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Raw
 
-from perdure.store.interface import Counted, Rows, Tell, query, verb
+from perdure.store.interface import Counted, Tell, query, record, records, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.starts import New, start_items
 from perdure.wire.cron import cron
 from perdure.wire.errors import BadRequest, NotFound, TooManySchedules, from_code
-from perdure.wire.public import rfc3339
+from perdure.wire.record import not_null
 from perdure.wire.records import Problem
-from perdure.wire.requests import ScheduleChange, ScheduleSpec, Started, StartItem
+from perdure.wire.requests import Started, StartItem
 from perdure.wire.schedules import (
     WAITING_MAX,
-    WINDOW_SECONDS,
+    ChangeSchedule,
     Fire,
     FireState,
     Missed,
     Overlap,
+    ScheduleSpec,
     ScheduleStatus,
     StoredSchedule,
     due_slots,
     input_of,
 )
+from perdure.wire.times import rfc3339
 
 SCHEDULES_MAX = 10_000
 """How many schedules a project has at most."""
@@ -62,31 +64,28 @@ async def put_schedule(project_id: str, id: str, spec: ScheduleSpec, now_us: int
     while True:
         found = await query("find_schedule", project_id=project_id, workflow_id=spec.workflow_id, key=spec.key)
         if found:
-            rows = await query("lock_schedule", project_id=project_id, id=found[0][0])
-            if not rows:
+            before = await record(StoredSchedule, "lock_schedule", project_id=project_id, id=found[0][0])
+            if before is None:
                 continue  # deleted since the look
-            before = schedule_of(rows[0])
-            await _update(before, _with(before, spec, declared=declared), now_us)
+            await _update(project_id, before, _with(before, spec, declared=declared), now_us)
             return before.id
         if not declared:
             await _check_new(project_id, spec.workflow_id)
-        made = await query(
-            "insert_schedule",
-            project_id=project_id,
+        next_at_us = cron(spec.cron, spec.timezone).next_after(now_us)
+        assert next_at_us is not None  # `ScheduleSpec.check` refused one that is never due
+        new = StoredSchedule(
             id=id,
             workflow_id=spec.workflow_id,
             key=spec.key,
             cron=spec.cron,
             timezone=spec.timezone,
-            overlap=spec.overlap or Overlap.QUEUE,
-            missed=spec.missed or Missed.LATEST,
-            missed_window_seconds=spec.missed_window_seconds or WINDOW_SECONDS,
-            payload=_bytes(_payload(spec.payload, None)),
-            declared=int(declared),
-            next_at_us=cron(spec.cron, spec.timezone).next_after(now_us),
-            now_us=now_us,
+            status=ScheduleStatus.ACTIVE,
+            next_at_us=next_at_us,
+            created_at_us=now_us,
+            updated_at_us=now_us,
         )
-        if made:
+        new = _with(new, spec, declared=declared)
+        if await query("insert_schedule", new, project_id=project_id):
             return id
 
 
@@ -105,33 +104,17 @@ def _with(before: StoredSchedule, spec: ScheduleSpec, *, declared: bool) -> Stor
 
 def _payload(given: Raw | None, before: Raw | None) -> Raw | None:
     """JSON null stands for what there is to say of the due time."""
-    if given is None:
-        return before
-    return None if bytes(given) == b"null" else given
+    return before if given is None else not_null(given)
 
 
-async def _update(before: StoredSchedule, after: StoredSchedule, now_us: int) -> None:
+async def _update(project_id: str, before: StoredSchedule, after: StoredSchedule, now_us: int) -> None:
     """Write what has changed. Another expression or zone, or an end of the pause, starts anew from this moment."""
     anew = (before.cron, before.timezone) != (after.cron, after.timezone)
     if anew or (before.status, after.status) == (ScheduleStatus.PAUSED, ScheduleStatus.ACTIVE):
         after = msgspec.structs.replace(after, next_at_us=after.following(now_us))
     if after == before:
         return
-    await query(
-        "update_schedule",
-        project_id=after.project_id,
-        id=after.id,
-        cron=after.cron,
-        timezone=after.timezone,
-        status=after.status,
-        overlap=after.overlap,
-        missed=after.missed,
-        missed_window_seconds=after.missed_window_seconds,
-        payload=_bytes(after.payload),
-        declared=int(after.declared),
-        next_at_us=after.next_at_us,
-        now_us=now_us,
-    )
+    await query("update_schedule", msgspec.structs.replace(after, updated_at_us=now_us), project_id=project_id)
 
 
 async def _check_new(project_id: str, workflow_id: str) -> None:
@@ -154,15 +137,15 @@ async def _check_new(project_id: str, workflow_id: str) -> None:
 
 
 @verb
-async def change_schedule(*, project_id: str, schedule_id: str, change: ScheduleChange, now_us: int) -> StoredSchedule:
+async def change_schedule(*, project_id: str, change: ChangeSchedule, now_us: int) -> StoredSchedule:
     """Change a schedule; answers what it is now. Raises NotFound, BadValue."""
-    before = _found(await query("lock_schedule", project_id=project_id, id=schedule_id), schedule_id)
+    before = await _schedule("lock_schedule", project_id, change.schedule_id)
     given = {name: value for name, value in msgspec.structs.asdict(change).items() if value is not None}
     given["payload"] = _payload(change.payload, before.payload)
-    after = msgspec.structs.replace(before, **given)
+    after = msgspec.structs.replace(before, **{name: given[name] for name in given if name != "schedule_id"})
     cron(after.cron, after.timezone)
-    await _update(before, after, now_us)
-    return _found(await query("read_schedule", project_id=project_id, id=schedule_id), schedule_id)
+    await _update(project_id, before, after, now_us)
+    return await _schedule("read_schedule", project_id, change.schedule_id)
 
 
 @verb
@@ -208,11 +191,8 @@ async def fire_schedule(*, project_id: str, schedule_id: str, ids: Sequence[str]
     There are at least two: one for what waited, one for what is due. What is left for want of ids is still due
     afterwards. Raises BadValue when this machine does not know the zone.
     """
-    rows = await query("lock_schedule_if_free", project_id=project_id, id=schedule_id)
-    if not rows:
-        return Fired()
-    schedule = schedule_of(rows[0])
-    if schedule.status is ScheduleStatus.PAUSED:
+    schedule = before = await record(StoredSchedule, "lock_schedule_if_free", project_id=project_id, id=schedule_id)
+    if schedule is None or before is None or schedule.status is ScheduleStatus.PAUSED:
         return Fired()
     if (await query("locked_fires", schedule_id=schedule_id))[0][0]:
         return Fired()  # whoever has locked one keeps this schedule waiting, and no other
@@ -222,7 +202,7 @@ async def fire_schedule(*, project_id: str, schedule_id: str, ids: Sequence[str]
     started = 0
     in_turn = schedule.overlap is not Overlap.ALLOW
     while waiting and not (in_turn and running) and started < len(ids) - len(slots):
-        schedule, did = await _start(schedule, first, ids[started], now_us)
+        schedule, did = await _start(project_id, schedule, first, ids[started], now_us)
         started += did
         running, waiting, first = (await query("open_fires", schedule_id=schedule_id))[0]
     for slot_us in slots:
@@ -243,14 +223,14 @@ async def fire_schedule(*, project_id: str, schedule_id: str, ids: Sequence[str]
         if not fresh:
             continue  # fired before
         if state is FireState.STARTED:
-            schedule, did = await _start(schedule, slot_us, ids[started], now_us)
+            schedule, did = await _start(project_id, schedule, slot_us, ids[started], now_us)
             running += did
             started += did
         elif state is FireState.WAITING:
             waiting += 1
         else:
             await Tell(Counted("schedule_skips"))
-    if (next_at_us, schedule.last_slot_us) != (rows[0][12], rows[0][13]):
+    if (next_at_us, schedule.last_slot_us) != (before.next_at_us, before.last_slot_us):
         await query(
             "advance_schedule",
             project_id=project_id,
@@ -270,9 +250,11 @@ def _blocked(schedule: StoredSchedule, waiting: int) -> tuple[FireState, str | N
     return FireState.WAITING, None
 
 
-async def _start(schedule: StoredSchedule, slot_us: int, id: str, now_us: int) -> tuple[StoredSchedule, int]:
+async def _start(
+    project_id: str, schedule: StoredSchedule, slot_us: int, id: str, now_us: int
+) -> tuple[StoredSchedule, int]:
     """Start the execution of a slot whose row is there; answers whether one was started, and the schedule after it."""
-    [answer] = await start_items(schedule.project_id, [New(id, _item(schedule, slot_us))], now_us)
+    [answer] = await start_items(project_id, [New(id, _item(schedule, slot_us))], now_us)
     refused = isinstance(answer, Problem)
     await query(
         "update_fire",
@@ -311,7 +293,7 @@ async def run_schedule(
     first = await recall(project_id, idempotency)
     if first is not None:
         return Started(*_RUN.decode(first))
-    schedule = _found(await query("lock_schedule", project_id=project_id, id=schedule_id), schedule_id)
+    schedule = await _schedule("lock_schedule", project_id, schedule_id)
     [answer] = await start_items(project_id, [New(id, _item(schedule, now_us, by_hand=True))], now_us)
     if isinstance(answer, Problem):
         raise from_code(answer.error_type, answer.error, answer.details)
@@ -364,14 +346,14 @@ async def due_schedules(*, now_us: int, limit: int) -> Due:
 @verb
 async def get_schedule(*, project_id: str, schedule_id: str) -> StoredSchedule:
     """One schedule. Raises NotFound."""
-    return _found(await query("read_schedule", project_id=project_id, id=schedule_id), schedule_id)
+    return await _schedule("read_schedule", project_id, schedule_id)
 
 
 @verb
 async def list_schedules(*, project_id: str, workflow_id: str | None, before: str, limit: int) -> list[StoredSchedule]:
     """A page of schedules, newest first."""
-    rows = await query("list_schedules", project_id=project_id, workflow_id=workflow_id, before=before, limit=limit)
-    return [schedule_of(row) for row in rows]
+    values = {"project_id": project_id, "workflow_id": workflow_id, "before": before, "limit": limit}
+    return await records(StoredSchedule, "list_schedules", **values)
 
 
 @verb
@@ -383,33 +365,16 @@ async def scheduled_workflows(*, project_id: str) -> list[str]:
 @verb
 async def list_fires(*, project_id: str, schedule_id: str, before_us: int, limit: int) -> list[Fire]:
     """What became of a schedule's slots, newest first. Raises NotFound."""
-    _found(await query("read_schedule", project_id=project_id, id=schedule_id), schedule_id)
-    rows: Rows = await query("list_fires", schedule_id=schedule_id, before_us=before_us, limit=limit)
-    return [
-        Fire(slot_us, bool(by_hand), FireState(state), execution_id, reason, fired_at_us)
-        for slot_us, by_hand, state, execution_id, reason, fired_at_us in rows
-    ]
+    await _schedule("read_schedule", project_id, schedule_id)
+    return await records(Fire, "list_fires", schedule_id=schedule_id, before_us=before_us, limit=limit)
 
 
-def schedule_of(values: Sequence[Any]) -> StoredSchedule:
-    """A schedule as the queries select it."""
-    fields = list(values)
-    fields[6] = ScheduleStatus(fields[6])
-    fields[7] = Overlap(fields[7])
-    fields[8] = Missed(fields[8])
-    fields[10] = None if fields[10] is None else Raw(fields[10])
-    fields[11] = bool(fields[11])
-    return StoredSchedule(*fields)
-
-
-def _bytes(value: Raw | None) -> bytes | None:
-    return None if value is None else bytes(value)
-
-
-def _found(rows: Rows, schedule_id: str) -> StoredSchedule:
-    if not rows:
+async def _schedule(name: str, project_id: str, schedule_id: str) -> StoredSchedule:
+    """What one of the queries for a schedule finds. Raises NotFound."""
+    found = await record(StoredSchedule, name, project_id=project_id, id=schedule_id)
+    if found is None:
         raise _unknown(schedule_id)
-    return schedule_of(rows[0])
+    return found
 
 
 def _unknown(schedule_id: str) -> NotFound:

@@ -7,10 +7,7 @@ schedule_id = :schedule_id AND (state = 'started' OR state = 'waiting') AND (sta
 
 -- name: insert_schedule
 -- holds: schedule=id
-INSERT INTO schedules (project_id, id, workflow_id, key, cron, timezone, status, overlap, missed, missed_window_seconds,
-  payload, declared, next_at_us, created_at_us, updated_at_us)
-VALUES (:project_id, :id, :workflow_id, :key, :cron, :timezone, 'active', :overlap, :missed, :missed_window_seconds,
-  :payload, :declared, :next_at_us, :now_us, :now_us)
+INSERT INTO schedules (project_id, {columns StoredSchedule}) VALUES (:project_id, {values StoredSchedule})
 ON CONFLICT (project_id, workflow_id, key) DO NOTHING RETURNING id;
 
 -- name: find_schedule
@@ -20,29 +17,23 @@ SELECT id FROM schedules WHERE project_id = :project_id AND workflow_id = :workf
 SELECT COUNT(*) FROM schedules WHERE project_id = :project_id;
 
 -- name: read_schedule
-SELECT id, project_id, workflow_id, key, cron, timezone, status, overlap, missed, missed_window_seconds, payload, declared,
-  next_at_us, last_slot_us, created_at_us, updated_at_us
-FROM schedules WHERE project_id = :project_id AND id = :id;
+SELECT {columns StoredSchedule} FROM schedules WHERE project_id = :project_id AND id = :id;
 
 -- name: lock_schedule
 -- holds: schedule=id
 -- As read_schedule, for whoever changes it.
-SELECT id, project_id, workflow_id, key, cron, timezone, status, overlap, missed, missed_window_seconds, payload, declared,
-  next_at_us, last_slot_us, created_at_us, updated_at_us
-FROM schedules WHERE project_id = :project_id AND id = :id {FOR UPDATE};
+SELECT {columns StoredSchedule} FROM schedules WHERE project_id = :project_id AND id = :id {FOR UPDATE};
 
 -- name: lock_schedule_if_free
 -- holds: schedule=id
 -- As read_schedule, for whoever fires it. No row: another server is at it at this moment, or it is gone.
-SELECT id, project_id, workflow_id, key, cron, timezone, status, overlap, missed, missed_window_seconds, payload, declared,
-  next_at_us, last_slot_us, created_at_us, updated_at_us
-FROM schedules WHERE project_id = :project_id AND id = :id {FOR UPDATE SKIP LOCKED};
+SELECT {columns StoredSchedule} FROM schedules WHERE project_id = :project_id AND id = :id {FOR UPDATE SKIP LOCKED};
 
 -- name: update_schedule
 -- holds: schedule=id
 UPDATE schedules SET cron = :cron, timezone = :timezone, status = :status, overlap = :overlap, missed = :missed,
   missed_window_seconds = :missed_window_seconds, payload = :payload, declared = :declared, next_at_us = :next_at_us,
-  updated_at_us = :now_us
+  updated_at_us = :updated_at_us
 WHERE project_id = :project_id AND id = :id RETURNING id;
 
 -- name: advance_schedule
@@ -58,9 +49,7 @@ DELETE FROM schedules WHERE project_id = :project_id AND id = :id RETURNING id;
 SELECT id, workflow_id, key FROM schedules WHERE project_id = :project_id AND declared = 1 ORDER BY id;
 
 -- name: list_schedules
-SELECT id, project_id, workflow_id, key, cron, timezone, status, overlap, missed, missed_window_seconds, payload, declared,
-  next_at_us, last_slot_us, created_at_us, updated_at_us
-FROM schedules WHERE project_id = :project_id AND id < :before AND (:workflow_id{::TEXT} IS NULL OR workflow_id = :workflow_id)
+SELECT {columns StoredSchedule} FROM schedules WHERE project_id = :project_id AND id < :before AND (:workflow_id{::TEXT} IS NULL OR workflow_id = :workflow_id)
 ORDER BY id DESC LIMIT :limit;
 
 -- name: scheduled_workflows
@@ -115,11 +104,11 @@ FROM schedule_fires WHERE schedule_id = :schedule_id AND (state = 'started' OR s
 
 -- name: list_fires
 -- A fire is settled when its schedule is looked at again; whoever reads it before sees what is true all the same.
-SELECT slot_us, by_hand, CASE WHEN state = 'started' AND NOT EXISTS (
+SELECT slot_us, fired_at_us, by_hand <> '' AS by_hand, CASE WHEN state = 'started' AND NOT EXISTS (
     SELECT 1 FROM executions e WHERE e.project_id = schedule_fires.project_id AND e.id = schedule_fires.execution_id
-      AND e.phase NOT IN ('completed', 'failed', 'cancelled')) THEN 'done' ELSE state END,
-  execution_id, reason, fired_at_us FROM schedule_fires
-WHERE schedule_id = :schedule_id AND slot_us < :before_us ORDER BY slot_us DESC, by_hand DESC LIMIT :limit;
+      AND e.phase NOT IN ('completed', 'failed', 'cancelled')) THEN 'done' ELSE state END AS state,
+  execution_id, reason FROM schedule_fires
+WHERE schedule_id = :schedule_id AND slot_us < :before_us ORDER BY slot_us DESC, schedule_fires.by_hand DESC LIMIT :limit;
 
 -- name: delete_fires
 -- holds: schedule=schedule_id

@@ -1,0 +1,90 @@
+"""A service is a class whose methods serve the operations of one noun.
+
+    class Schedules(Service):
+        @serves(GetSchedule)
+        async def get(self, scope: Scope, op: GetSchedule) -> StoredSchedule: ...
+
+`Engine.serve` finds the method by the operation's type. HTTP requests and calls in the same process both end there, so
+it is the one place that runs the checks of operations.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from uuid_utils import uuid7
+
+from perdure.store.interface import Verb
+from perdure.store.verbs.idempotency import Idempotency
+from perdure.wire.errors import BadRequest
+from perdure.wire.operation import Operation, validated
+
+if TYPE_CHECKING:
+    from perdure.engine.engine import Engine
+
+T = TypeVar("T")
+R = TypeVar("R")
+S = TypeVar("S")
+O = TypeVar("O")  # noqa: E741  # an operation
+
+
+class Scope(NamedTuple):
+    """The caller of an operation."""
+
+    project_id: str
+    idempotency: Idempotency | None = None
+
+
+Serve = Callable[[Scope, Any], Awaitable[Any]]
+
+
+def serves(
+    operation: type[Operation[R]],
+) -> Callable[[Callable[[S, Scope, O], Coroutine[Any, Any, R]]], Callable[[S, Scope, O], Coroutine[Any, Any, R]]]:
+    """Mark the method that serves an operation. mypy checks the reply, a test the parameter."""
+
+    def mark(
+        method: Callable[[S, Scope, O], Coroutine[Any, Any, R]],
+    ) -> Callable[[S, Scope, O], Coroutine[Any, Any, R]]:
+        method.operation = operation  # type: ignore[attr-defined]  # read below
+        return method
+
+    return mark
+
+
+class Service:
+    """The store, the clock and new ids, for the methods of one noun."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def write(self, verb: Verb[T]) -> T:
+        return await self._engine.store.write(verb)
+
+    async def read(self, verb: Verb[T]) -> T:
+        return await self._engine.store.read(verb)
+
+    def now_us(self) -> int:
+        return self._engine.clock.now_us()
+
+    def new_id(self) -> str:
+        return str(uuid7())
+
+
+class Services:
+    def __init__(self, *services: Service) -> None:
+        self.methods: dict[type, Serve] = {}
+        for service in services:
+            for _, method in inspect.getmembers(service, inspect.iscoroutinefunction):
+                operation = getattr(method, "operation", None)
+                if operation is not None:
+                    self.methods[operation] = method
+
+    def serve(self, scope: Scope, op: Operation[R]) -> Awaitable[R]:
+        """Check an operation and serve it. Raises the errors of its checks and of its service."""
+        method = self.methods.get(type(op))
+        if method is None:
+            raise BadRequest(f"Nothing serves {type(op).__name__} here.")
+        return method(scope, validated(op))

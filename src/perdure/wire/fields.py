@@ -1,0 +1,104 @@
+"""Types of fields, with their JSON schema and their checks."""
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Any, Final, NamedTuple
+
+from msgspec import Meta, Raw
+
+from perdure.wire.codec import check_json, check_name
+from perdure.wire.errors import BadRequest
+from perdure.wire.records import MaybeRaw
+
+INT64_MAX: Final = 2**63 - 1
+PAGE_MAX: Final = 1_000
+NEWEST: Final = "~"
+"""Before every id: where a list starts that shows the newest first."""
+
+
+class Kind(NamedTuple):
+    """Marks the type of a field whose JSON differs from its value (`wire/record.py`)."""
+
+    name: str
+
+
+class Check(NamedTuple):
+    """Marks the type of an operation's field. `run` takes its value and name, and returns the value to use."""
+
+    run: Callable[[Any, str], Any]
+
+
+Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
+Moment = Annotated[datetime, Meta(tz=True)]
+"""A time as a caller sends it: RFC 3339, the offset is required."""
+Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1, extra_json_schema={"format": "int32"})]
+Double = Annotated[float, Meta(extra_json_schema={"format": "double"})]
+Int64 = Annotated[int, Meta(extra_json_schema={"format": "int64"})]
+Position = Annotated[int, Meta(ge=0, le=INT64_MAX, extra_json_schema={"format": "int64"})]
+"""A cursor that counts: exclusive, 0 is the beginning."""
+
+Time = Annotated[int, Kind("time")]
+"""Microseconds since the epoch in memory and in rows; RFC 3339 in UTC in JSON. Callers may send any offset."""
+ZonedTime = Annotated[datetime, Kind("zoned")]
+"""A time whose offset JSON keeps."""
+Value = Annotated[MaybeRaw, Kind("value")]
+"""A user's JSON in a record, byte for byte. None stands for null."""
+
+
+# --- checks ----------------------------------------------------------------------------------------------------------
+
+
+def is_uuid(text: str) -> bool:
+    """Whether a text is a UUID, in lower or upper case."""
+    return _UUID.fullmatch(text) is not None
+
+
+def checked_id(id: str, what: str = "execution") -> str:
+    """The id as the store has it, if it could be one: UUIDs in upper case name the same."""
+    if not is_uuid(id):
+        a = "an" if what[0] in "aeiou" else "a"
+        raise BadRequest(f"{id!r} is not {a} {what} id; ids look like 0190a5f2-7c1e-7b3a-9d55-0242ac120002.")
+    return id.lower()
+
+
+def checked_cursor(cursor: str | None) -> str:
+    """Where a list whose cursors are ids goes on. Raises BadRequest for one that is none."""
+    if cursor is not None and not is_uuid(cursor):
+        raise BadRequest("`cursor` is not one that a list gave; leave it out to start with the newest.")
+    return (cursor or NEWEST).lower()
+
+
+def id_check(what: str) -> Check:
+    """Check an id, and name the thing in the error. Raises BadRequest."""
+    return Check(lambda value, where: checked_id(value, what))
+
+
+def between(least: int, most: int) -> Check:
+    """Check the bounds of a number in a query. Raises BadRequest."""
+
+    def run(value: int, where: str) -> int:
+        if not least <= value <= most:
+            raise BadRequest(f"query.{where}: must be {least} to {most}, got {value}", {"path": f"query.{where}"})
+        return value
+
+    return Check(run)
+
+
+def _name(value: str, where: str) -> str:
+    check_name(value, where=where)
+    return value
+
+
+def _json(value: Raw, where: str) -> Raw:
+    check_json(bytes(value), where=where)
+    return value
+
+
+Name = Annotated[str, Check(_name)]
+Cursor = Annotated[str, Check(lambda value, where: checked_cursor(value))]
+Limit = Annotated[int, between(1, PAGE_MAX)]
+Json = Annotated[MaybeRaw, Check(_json)]
+"""A user's JSON in a request. null is a value of its own."""
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)

@@ -1,0 +1,201 @@
+"""One struct per noun. It is a row of the store, JSON of the API, and the record of the SDK.
+
+    class Fire(Record, frozen=True):
+        slot_us: Time = field(name="due_at")
+
+A field has the name of its column; `field(name=…)` gives the API's word if that differs. A time is a number of
+microseconds in memory and in rows, and RFC 3339 in JSON. msgspec converts by type and not by field, so a record whose
+JSON differs from its fields has a twin: a struct that `writer` or `reader` derives once from the class, and a compiled
+function that copies. A record without such a field is its own twin and needs no copy.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import NODEFAULT, Meta, Raw, Struct
+from msgspec.structs import FieldInfo
+
+from perdure.wire.fields import Kind, Moment
+from perdure.wire.records import MaybeRaw
+from perdure.wire.times import microseconds, rfc3339
+
+AS_IT_IS = "{}"
+
+
+def not_null(value: Raw | None) -> Raw | None:
+    """Rows hold None where JSON has null."""
+    return None if value is None or bytes(value) == b"null" else value
+
+
+class Record(Struct, frozen=True):
+    """A noun, or a page of one. A field with a default may be missing in the answer of an older server."""
+
+    shown_as: ClassVar[str] = ""
+    """Its name in the API's document, if that differs from the class's."""
+
+
+class derived(property):
+    """A property that JSON shows beside the fields. Its type is the return annotation."""
+
+
+class Twin(NamedTuple):
+    """The struct that msgspec encodes or decodes for a record, and the copy between both. None: it is the record."""
+
+    type: type[Struct]
+    convert: Callable[[Any], Any] | None
+
+    def __call__(self, value: Any) -> Any:
+        return value if self.convert is None else self.convert(value)
+
+
+class _Manner(NamedTuple):
+    """The JSON type of a kind of field and the expression that converts `{}`, for writing and for reading."""
+
+    written: Any
+    out: str
+    read: Any
+    back: str
+
+
+_MOMENT = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+_MANNERS = {
+    "time": _Manner(_MOMENT, "rfc3339({})", Moment, "microseconds({})"),
+    "zoned": _Manner(_MOMENT, "{}.isoformat(timespec='microseconds')", Moment, AS_IT_IS),
+    "value": _Manner(MaybeRaw, AS_IT_IS, MaybeRaw, "not_null({})"),
+}
+_TOOLS = {"rfc3339": rfc3339, "microseconds": microseconds, "not_null": not_null}
+
+
+@cache
+def writer(cls: type[Record]) -> Twin:
+    """The twin that the server encodes."""
+    hints = {name: get_type_hints(one.fget)["return"] for name, one in vars(cls).items() if isinstance(one, derived)}
+    fields = [*msgspec.structs.fields(cls), *(FieldInfo(name, name, kind) for name, kind in hints.items())]
+    fields.sort(key=is_optional)
+    return make_twin(cls, fields, schema_name(cls), writing=True, same=not hints)
+
+
+@cache
+def reader(cls: type[Record]) -> Twin:
+    """The twin that a client decodes."""
+    fields = msgspec.structs.fields(cls)
+    made = make_twin(cls, fields, schema_name(cls), writing=False)
+    if made.type is cls:
+        return made
+    env: dict[str, Any] = {"Cls": cls}
+    values = [expression(one.type, f"x.{one.name}", env, writing=False)[1] for one in fields]
+    return Twin(made.type, function("x", f"Cls({', '.join(values)})", env))
+
+
+def to_json(value: Any) -> Any:
+    """Replace each record in `value` by its twin, so that msgspec encodes it as the API shows it."""
+    if isinstance(value, Record):
+        return writer(type(value))(value)
+    if isinstance(value, dict):
+        return {name: to_json(one) for name, one in value.items()}
+    return [to_json(one) for one in value] if isinstance(value, list) else value
+
+
+def make_twin(
+    cls: type[Struct],
+    fields: Sequence[FieldInfo],
+    name: str,
+    *,
+    writing: bool,
+    same: bool = True,
+    also: type[Struct] | None = None,
+    **config: Any,
+) -> Twin:
+    """Derive the struct that JSON has for these fields of `cls` (and of `also`). With `same` it may be `cls` itself."""
+    env: dict[str, Any] = {}
+    kinds, values = [], []
+    for one in fields:
+        kind, value = expression(one.type, f"x.{one.name}", env, writing=writing)
+        kinds.append(kind)
+        values.append(value)
+    if same and kinds == [one.type for one in fields] and len(fields) == len(cls.__struct_fields__):
+        return Twin(cls, None)
+    made = msgspec.defstruct(
+        name,
+        [(one.name, kind, _field(one)) for one, kind in zip(fields, kinds, strict=True)],
+        namespace={"__doc__": cls.__doc__, "shows": (cls,) if also is None else (cls, also)},
+        frozen=True,
+        **config,
+    )
+    env["Twin"] = made
+    return Twin(made, function("x", f"Twin({', '.join(values)})", env) if writing else None)
+
+
+def expression(kind: Any, value: str, env: dict[str, Any], *, writing: bool) -> tuple[Any, str]:
+    """The JSON type of a field, and the Python text that converts `value` to it, or back."""
+    found, text = _edge(kind, env, writing)
+    return found, text.format(value)
+
+
+def function(parameters: str, text: str, env: dict[str, Any]) -> Callable[..., Any]:
+    """Compile a lambda. It copies as fast as code written by hand, like the `__init__` of a dataclass."""
+    code = compile(f"lambda {parameters}: {text}", f"<made of {', '.join(env)}>", "eval")
+    made: Callable[..., Any] = eval(code, _TOOLS | env)
+    return made
+
+
+def schema_name(cls: type[Struct]) -> str:
+    shown: str = getattr(cls, "shown_as", "")
+    return shown or cls.__name__
+
+
+def choices(kind: Any) -> list[Any]:
+    """The types that a field's type allows.
+
+    >>> choices(Annotated[int, "unit"] | None)
+    [<class 'int'>, <class 'NoneType'>]
+    """
+    if get_origin(kind) is Annotated:
+        return choices(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return [part for one in get_args(kind) for part in choices(one)]
+    return [kind]
+
+
+def is_optional(one: FieldInfo) -> bool:
+    return one.default is not NODEFAULT or one.default_factory is not NODEFAULT
+
+
+def _field(one: FieldInfo) -> Any:
+    name = None if one.encode_name == one.name else one.encode_name
+    if one.default_factory is not NODEFAULT:
+        return msgspec.field(default_factory=one.default_factory, name=name)
+    return msgspec.field(name=name) if one.default is NODEFAULT else msgspec.field(default=one.default, name=name)
+
+
+def _edge(kind: Any, env: dict[str, Any], writing: bool) -> tuple[Any, str]:
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        named = next((one.name for one in args[1:] if isinstance(one, Kind)), None)
+        if named is not None:
+            manner = _MANNERS[named]
+            found, text = (manner.written, manner.out) if writing else (manner.read, manner.back)
+            return (kind if text == AS_IT_IS else found), text
+        inner, text = _edge(args[0], env, writing)
+        return (kind, text) if text == AS_IT_IS else (Annotated[(inner, *args[1:])], text)
+    if origin is list:
+        inner, text = _edge(args[0], env, writing)
+        return (kind, text) if inner is args[0] else (list[inner], f"[{text.format('one')} for one in {{}}]")  # type: ignore[valid-type]  # made here
+    if origin in (Union, UnionType):
+        edges = [_edge(one, env, writing) for one in args]
+        if [one for one, _ in edges] == list(args):
+            return kind, AS_IT_IS
+        (text,) = (text for _, text in edges if text != AS_IT_IS)  # only `X | None` can be converted
+        if set(args) - {NoneType} == set(args) or len(args) > 2:
+            raise TypeError(f"{kind} cannot be told apart in JSON")
+        return Union[tuple(one for one, _ in edges)], f"(None if (it := {{}}) is None else {text.format('it')})"  # noqa: UP007  # made here
+    if isinstance(kind, type) and issubclass(kind, Record):
+        made = writer(kind) if writing else reader(kind)
+        if made.convert is None:
+            return made.type, AS_IT_IS
+        env[f"to_{kind.__name__}"] = made.convert
+        return made.type, f"to_{kind.__name__}({{}})"
+    return kind, AS_IT_IS

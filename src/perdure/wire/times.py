@@ -1,0 +1,32 @@
+"""Moments: microseconds since the epoch inside, RFC 3339 in JSON."""
+
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Final
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def rfc3339(at_us: int) -> str:
+    """Microseconds since the epoch as RFC 3339 in UTC, always with microseconds.
+
+    >>> rfc3339(1_750_000_000_000_000)
+    '2025-06-15T15:06:40.000000+00:00'
+    """
+    seconds, us = divmod(at_us, 1_000_000)
+    return f"{_second(seconds)}.{us:06d}+00:00"
+
+
+@lru_cache(maxsize=256)  # what is told at one time is mostly of one time
+def _second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]
+
+
+def microseconds(moment: datetime) -> int:
+    """Microseconds since the epoch, exact.
+
+    >>> microseconds(datetime.fromisoformat("2025-06-15T17:06:40+02:00"))
+    1750000000000000
+    """
+    return (moment - _EPOCH) // _MICROSECOND

@@ -1,0 +1,25 @@
+"""Every operation is served, by a method that takes it and answers with its reply."""
+
+import importlib
+import pkgutil
+from pathlib import Path
+from typing import get_type_hints
+
+from perdure import wire
+from perdure.engine.engine import Engine
+from perdure.store.open import open_store
+from perdure.wire.operation import Noun, reply_type
+
+
+async def test_every_operation_is_served(tmp_path: Path) -> None:
+    store = await open_store(f"sqlite:{tmp_path / 'store.db'}")
+    methods = Engine(store).services.methods
+    await store.close()
+    modules = [importlib.import_module(f"perdure.wire.{one.name}") for one in pkgutil.iter_modules(wire.__path__)]
+    nouns = {value for module in modules for value in vars(module).values() if isinstance(value, Noun)}
+    operations = {operation for noun in nouns for operation in noun.all}
+    assert methods.keys() == operations
+    for operation in operations:
+        hints = get_type_hints(methods[operation])
+        assert hints["op"] is operation
+        assert hints["return"] == reply_type(operation)
