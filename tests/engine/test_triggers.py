@@ -14,10 +14,12 @@ import pytest
 
 from perdure.engine.clock import ManualClock
 from perdure.engine.engine import Engine
+from perdure.engine.service import Scope
 from perdure.store.interface import Store
 from perdure.store.open import is_postgres, open_store
 from perdure.store.verbs import looks
-from perdure.wire.requests import EventItem, ListFilters, RegisterRequest, TriggerSpec, WorkflowSpec
+from perdure.wire.requests import EventItem, ListFilters, RegisterRequest, WorkflowSpec
+from perdure.wire.triggers import RegisterEventTrigger, TriggerSpec
 
 NOW_US = 1_780_000_000_000_000
 WORKER = "0190a5f2-7c1e-7b3a-9d55-0242ac120002"
@@ -112,7 +114,7 @@ async def test_a_publish_rings_the_loop(database: str) -> None:
 async def test_the_loop_sleeps_until_a_batch_is_due(database: str) -> None:
     async with servers(database, 1) as [engine]:
         project_id = await registered(engine)
-        await engine.triggers.register(project_id, "d", TriggerSpec("wf", "t", 9, 10))
+        await engine.serve(Scope(project_id), RegisterEventTrigger("wf", "d", "t", 9, 10))
         await publish(engine, project_id, 1)
         assert isinstance(engine.clock, ManualClock)
         engine.clock.advance(9.75)
@@ -124,6 +126,7 @@ KILLED = """
 import asyncio, os, signal, sys
 from perdure.engine.clock import ManualClock
 from perdure.engine.engine import Engine
+from perdure.engine.service import Scope
 from perdure.store.open import open_store
 from perdure.store.verbs import triggers
 

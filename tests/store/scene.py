@@ -46,7 +46,6 @@ from perdure.wire.requests import (
     Publish,
     ReadTranscript,
     ReportItem,
-    ScheduleSpec,
     StartChild,
     StartItem,
     Summarize,
@@ -55,7 +54,7 @@ from perdure.wire.requests import (
     TimerFired,
     WorkflowSpec,
 )
-from perdure.wire.schedules import ChangeSchedule
+from perdure.wire.schedules import ChangeSchedule, ScheduleSpec
 from perdure.wire.transcripts import OnConflict
 from perdure.wire.workflows import WorkflowType
 

@@ -10,7 +10,8 @@ from perdure.store.interface import query, verb
 from perdure.store.verbs import events, idempotency, looks, pushed, schedules
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
-from perdure.wire.requests import EventItem, ScheduleSpec, Started, StartItem
+from perdure.wire.requests import EventItem, Started, StartItem
+from perdure.wire.schedules import ScheduleSpec
 
 DAY_US = 86_400_000_000
 HOUR = 3_600

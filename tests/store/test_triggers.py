@@ -18,8 +18,8 @@ from perdure.store.verbs import deployments, looks, triggers
 from perdure.store.verbs.triggers import Taken
 from perdure.wire.errors import DeploymentNotFound, NotFound, TooManyTriggers, WorkflowNotFound
 from perdure.wire.records import Execution
-from perdure.wire.requests import ListFilters, TriggerSpec
-from perdure.wire.triggers import StoredTrigger
+from perdure.wire.requests import ListFilters
+from perdure.wire.triggers import ListedTrigger, TriggerSpec
 
 
 class Puller:
@@ -43,12 +43,12 @@ class Puller:
         )
         return (await self.find(spec.topic, spec.workflow_id)).id
 
-    async def all(self) -> list[tuple[StoredTrigger, int]]:
+    async def all(self) -> list[ListedTrigger]:
         listed = triggers.list_triggers(project_id=PROJECT, before="~", limit=100)
         return await self.world.store.read(listed)
 
-    async def find(self, topic: str = "t", workflow_id: str = "wf") -> StoredTrigger:
-        [one] = [one for one, _ in await self.all() if (one.topic, one.workflow_id) == (topic, workflow_id)]
+    async def find(self, topic: str = "t", workflow_id: str = "wf") -> ListedTrigger:
+        [one] = [one for one in await self.all() if (one.topic, one.workflow_id) == (topic, workflow_id)]
         return one
 
     def taking(self, id: str, ids: int = 10, **options: Any) -> Verb[Taken]:
@@ -166,16 +166,16 @@ async def test_code_declares_triggers_and_takes_them_back(world: World) -> None:
     spec = TriggerSpec("wf", "t", 3, 10)
     await world.register(triggers=[spec, TriggerSpec("wf", "u")])
     await puller.make(topic="by hand")
-    declared = {one.topic: one.declared for one, _ in await puller.all()}
+    declared = {one.topic: one.declared for one in await puller.all()}
     assert declared == {"t": True, "u": True, "by hand": False}
     before = await puller.find()
     await world.register(triggers=[spec])
-    assert {one.topic for one, _ in await puller.all()} == {"t", "by hand"}
+    assert {one.topic for one in await puller.all()} == {"t", "by hand"}
     assert await puller.find() == before
     await world.register("v", deployment="newer")
-    assert {one.topic for one, _ in await puller.all()} == {"by hand"}
+    assert {one.topic for one in await puller.all()} == {"by hand"}
     await world.register(triggers=[spec])
-    assert {one.topic for one, _ in await puller.all()} == {"by hand"}, "it is not the current one"
+    assert {one.topic for one in await puller.all()} == {"by hand"}, "it is not the current one"
 
 
 # --- take ------------------------------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ async def test_a_batch_waits_until_it_is_full(puller: Puller) -> None:
     assert await puller.due(id) == 0
     assert await puller.take(id) == Taken(2)
     assert await puller.batches() == [[1, 2, 3], [4, 5, 6]]
-    assert [waiting for _, waiting in await puller.all()] == [1]
+    assert [one.waiting for one in await puller.all()] == [1]
     assert list((await puller.payloads())[0]) == ["events"]
 
 
@@ -258,7 +258,7 @@ async def test_a_batch_is_no_larger_than_an_input_may_be(puller: Puller) -> None
     assert await puller.take(id, bytes_max=15_000) == Taken(2, more=True)
     assert await puller.take(id, bytes_max=15_000) == Taken()
     assert await puller.batches() == [[1, 2], [3]]
-    assert [waiting for _, waiting in await puller.all()] == [2]
+    assert [one.waiting for one in await puller.all()] == [2]
 
 
 async def test_each_workflow_and_topic_has_a_cursor_of_its_own(puller: Puller) -> None:

@@ -35,16 +35,16 @@ from perdure.wire.requests import (
     RegisterRequest,
     Release,
     ReportItem,
-    ScheduleSpec,
     StartChild,
     Started,
     StartItem,
     StepDone,
     Suspend,
-    TriggerSpec,
     WorkflowSpec,
 )
+from perdure.wire.schedules import ScheduleSpec
 from perdure.wire.status import Phase
+from perdure.wire.triggers import TriggerSpec
 
 SECOND = 1_000_000
 LEASE_US = 12 * SECOND

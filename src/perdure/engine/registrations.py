@@ -6,7 +6,6 @@ from typing import Final
 from msgspec.json import encode
 
 from perdure.engine.definitions import DEFINITION_BYTES_MAX
-from perdure.engine.triggers import check_trigger
 from perdure.wire.codec import check_json, check_name
 from perdure.wire.errors import BadValue
 from perdure.wire.limits import REGISTERED_MAX, VARIABLES
@@ -69,7 +68,7 @@ def _check_triggers(request: RegisterRequest) -> None:
     """Each of a workflow that is registered with it, and named once. Raises BadValue."""
     workflows = {spec.id for spec in request.workflows}
     for n, spec in enumerate(request.triggers):
-        check_trigger(spec, f"triggers[{n}].")
+        validated(spec, f"triggers[{n}].")
         if spec.workflow_id not in workflows:
             raise BadValue(f"`triggers` names workflow {spec.workflow_id!r}, which is not among `workflows`.")
     if len({(spec.workflow_id, spec.topic) for spec in request.triggers}) != len(request.triggers):

@@ -1,4 +1,4 @@
-"""Desk: event triggers are made, listed, deleted; and what their topics have is started."""
+"""Event triggers: the service, and the loop that starts executions for their events."""
 
 from __future__ import annotations
 
@@ -7,72 +7,66 @@ from typing import TYPE_CHECKING, Final
 
 from uuid_utils import uuid7
 
-from perdure.engine.executions import checked_cursor, checked_id
+from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import triggers
-from perdure.store.verbs.idempotency import Idempotency
-from perdure.wire.codec import KEY_BYTES_MAX, TOPIC_BYTES_MAX, check_name
-from perdure.wire.errors import BadRequest, BadValue, PerdureError, Unavailable, UnknownOutcome
-from perdure.wire.requests import TriggerSpec
-from perdure.wire.triggers import BATCH_MAX, TIMEOUT_SECONDS_MAX, StoredTrigger
+from perdure.wire.errors import PerdureError, Unavailable, UnknownOutcome
+from perdure.wire.fields import NEWEST
+from perdure.wire.record import DONE, Done
+from perdure.wire.triggers import (
+    DeleteEventTrigger,
+    ListEventTriggers,
+    RegisterEventTrigger,
+    TriggerPage,
+    TriggerSpec,
+)
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
 
 logger = logging.getLogger("perdure.engine")
 
-LIST_MAX: Final = 1_000
 STARTS: Final = 100
 """How many executions one verb starts for a trigger."""
 
 
-class Triggers:
-    """What callers may ask of event triggers, and what the loop does with them."""
+class Triggers(Service):
+    """Serves the operations of event triggers, and starts executions for the events of their topics."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._stuck: set[str] = set()
         self.topics: frozenset[tuple[str, str]] = frozenset()
         """Project and topic of every trigger, as the latest look found them."""
 
-    async def register(
-        self, project_id: str, deployment_id: str, spec: TriggerSpec, *, idempotency: Idempotency | None = None
-    ) -> None:
-        """Make a trigger, or bring the one of that (workflow, topic) up to date; it goes on where it was.
-
-        Raises BadValue, DeploymentNotFound, WorkflowNotFound, TooManyTriggers.
-        """
-        check_name(deployment_id, where="deployment_id", max_bytes=KEY_BYTES_MAX)
-        check_trigger(spec)
-        await self._engine.store.write(
+    @serves(RegisterEventTrigger)
+    async def register(self, scope: Scope, op: RegisterEventTrigger) -> Done:
+        """Raises DeploymentNotFound, WorkflowNotFound, TooManyTriggers."""
+        spec = TriggerSpec(op.workflow_id, op.topic, op.batch_size, op.batch_timeout_seconds, op.queue_name)
+        await self.write(
             triggers.register_trigger(
-                project_id=project_id,
-                deployment_id=deployment_id,
-                id=str(uuid7()),
+                project_id=scope.project_id,
+                deployment_id=op.deployment_id,
+                id=self.new_id(),
                 spec=spec,
-                now_us=self._engine.clock.now_us(),
-                idempotency=idempotency,
+                now_us=self.now_us(),
+                idempotency=scope.idempotency,
             )
         )
         self.ring()
+        return DONE
 
-    async def delete(self, project_id: str, trigger_id: str) -> None:
-        """Delete a trigger; executions that it started stay. Raises NotFound."""
-        await self._engine.store.write(
-            triggers.delete_trigger(project_id=project_id, trigger_id=checked_id(trigger_id, "event trigger"))
+    @serves(ListEventTriggers)
+    async def list(self, scope: Scope, op: ListEventTriggers) -> TriggerPage:
+        found = await self.read(
+            triggers.list_triggers(project_id=scope.project_id, before=op.cursor or NEWEST, limit=op.limit + 1)
         )
+        page = found[: op.limit]
+        return TriggerPage(page, page[-1].id if len(found) > op.limit else None)
 
-    async def list(
-        self, project_id: str, cursor: str | None = None, limit: int = 100
-    ) -> tuple[list[tuple[StoredTrigger, int]], str | None]:
-        """A page of triggers, newest first, each with how many events wait for it; and where the next page starts."""
-        if not 1 <= limit <= LIST_MAX:
-            raise BadRequest(f"`limit` must be 1 to {LIST_MAX:,}, got {limit}.")
-        before = checked_cursor(cursor)
-        found = await self._engine.store.read(
-            triggers.list_triggers(project_id=project_id, before=before, limit=limit + 1)
-        )
-        page = found[:limit]
-        return page, page[-1][0].id if len(found) > limit else None
+    @serves(DeleteEventTrigger)
+    async def delete(self, scope: Scope, op: DeleteEventTrigger) -> None:
+        """Raises NotFound."""
+        await self.write(triggers.delete_trigger(project_id=scope.project_id, trigger_id=op.trigger_id))
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
@@ -129,19 +123,3 @@ class Triggers:
         if trigger_id not in self._stuck:
             self._stuck.add(trigger_id)
             logger.error("Event trigger %s cannot start anything: %s", trigger_id, why, exc_info=error)
-
-
-def check_trigger(spec: TriggerSpec, where: str = "") -> None:
-    """Refuse what could not be kept. Raises BadValue with the field."""
-    check_name(spec.workflow_id, where=f"{where}workflow_id")
-    check_name(spec.topic, where=f"{where}event_topic", max_bytes=TOPIC_BYTES_MAX)
-    if spec.queue_name is not None:
-        check_name(spec.queue_name, where=f"{where}queue_name", max_bytes=KEY_BYTES_MAX)
-    if not 1 <= spec.batch_size <= BATCH_MAX:
-        raise BadValue(
-            f"{where}batch_size: must be 1 to {BATCH_MAX:,}, got {spec.batch_size}", {"path": f"{where}batch_size"}
-        )
-    seconds = spec.batch_timeout_seconds
-    if seconds is not None and not 1 <= seconds <= TIMEOUT_SECONDS_MAX:
-        path = f"{where}batch_timeout_seconds"
-        raise BadValue(f"{path}: must be 1 to {TIMEOUT_SECONDS_MAX:,}, got {seconds}", {"path": path})

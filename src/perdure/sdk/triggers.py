@@ -9,8 +9,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from perdure.wire.errors import BadValue
-from perdure.wire.requests import TriggerSpec
-from perdure.wire.triggers import BATCH_MAX, TIMEOUT_SECONDS_MAX
+from perdure.wire.triggers import BATCH_MAX, TIMEOUT_SECONDS_MAX, TriggerSpec
 
 
 class EventTrigger:

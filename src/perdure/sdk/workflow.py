@@ -28,9 +28,9 @@ from perdure.sdk.schedules import NO_INPUT, Schedule
 from perdure.sdk.steps import ONCE, Retry, as_policy, current_context
 from perdure.sdk.triggers import EventTrigger
 from perdure.wire.errors import BadValue
-from perdure.wire.requests import QueueSpec, ScheduleSpec, TriggerSpec, WorkflowSpec
-from perdure.wire.schedules import ScheduledFor
-from perdure.wire.triggers import EventBatch, TopicEvent
+from perdure.wire.requests import QueueSpec, WorkflowSpec
+from perdure.wire.schedules import ScheduledFor, ScheduleSpec
+from perdure.wire.triggers import EventBatch, TopicEvent, TriggerSpec
 
 if TYPE_CHECKING:
     from perdure.sdk.context import Context

@@ -53,7 +53,6 @@ from perdure.server.routes import (
     streams,
     traces,
     transcripts,
-    triggers,
     waits,
     webhooks,
     workflows,
@@ -64,7 +63,7 @@ from perdure.server.stopping import when_asked_to_stop
 from perdure.server.written import Written
 from perdure.store.interface import Store
 from perdure.store.open import open_store
-from perdure.wire import schedules
+from perdure.wire import schedules, triggers
 from perdure.wire.access import Principal, Role
 from perdure.wire.errors import BadRequest, PerdureError, Unavailable
 from perdure.wire.operation import Noun
@@ -89,7 +88,7 @@ def all_routes() -> list[Route]:
         budgets,
         events,
         schedules.schedules,
-        triggers,
+        triggers.triggers,
         sessions,
         transcripts,
         traces,

@@ -17,11 +17,11 @@ from perdure.wire.requests import (
     OpenWait,
     Publish,
     ReportItem,
-    ScheduleSpec,
     StartChild,
     StartItem,
     TranscriptEntry,
 )
+from perdure.wire.schedules import ScheduleSpec
 
 Row = tuple[str, Any]
 Values = dict[str, Any]

@@ -14,10 +14,11 @@ from msgspec import Raw, Struct
 
 from perdure.wire.record import choices, function
 from perdure.wire.schedules import Fire, StoredSchedule
+from perdure.wire.triggers import StoredTrigger
 
 R = TypeVar("R")
 
-STORED: Final[dict[str, type[Struct]]] = {cls.__name__: cls for cls in (StoredSchedule, Fire)}
+STORED: Final[dict[str, type[Struct]]] = {cls.__name__: cls for cls in (StoredSchedule, Fire, StoredTrigger)}
 """The records that SQL may name."""
 
 _LIST: Final = re.compile(r"\{(columns|values) (\w+)\}")
@@ -65,7 +66,7 @@ def row_reader(cls: type[R], sql: str) -> Callable[[tuple[Any, ...]], R]:
     if missing or len(columns) > len(fields):
         raise TypeError(f"{cls.__name__} does not fit: the columns are {columns}, {sorted(missing)} are missing: {sql}")
     env: dict[str, Any] = {"Cls": cls, "Raw": Raw}
-    values = [_read(fields[name].type, f"row[{columns.index(name)}]", env) for name in fields]
+    values = [f"{name}={_read(fields[name].type, f'row[{columns.index(name)}]', env)}" for name in fields]
     made: Callable[[tuple[Any, ...]], R] = function("row", f"Cls({', '.join(values)})", env)
     return made
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Final, NamedTuple
 
 from msgspec import Meta, Raw
 
-from perdure.wire.codec import check_json, check_name
-from perdure.wire.errors import BadRequest
+from perdure.wire.codec import KEY_BYTES_MAX, NAME_BYTES_MAX, TOPIC_BYTES_MAX, check_json, check_name
+from perdure.wire.errors import BadRequest, BadValue
 from perdure.wire.records import MaybeRaw
 
 INT64_MAX: Final = 2**63 - 1
@@ -85,9 +85,25 @@ def between(least: int, most: int) -> Check:
     return Check(run)
 
 
-def _name(value: str, where: str) -> str:
-    check_name(value, where=where)
-    return value
+def within(least: int, most: int) -> Check:
+    """Check the bounds of a number in a body. Raises BadValue."""
+
+    def run(value: int, where: str) -> int:
+        if not least <= value <= most:
+            raise BadValue(f"{where}: must be {least:,} to {most:,}, got {value}", {"path": where})
+        return value
+
+    return Check(run)
+
+
+def name_check(bytes_max: int = NAME_BYTES_MAX) -> Check:
+    """Check a name: not empty, not too long, no control characters. Raises BadValue."""
+
+    def run(value: str, where: str) -> str:
+        check_name(value, where=where, max_bytes=bytes_max)
+        return value
+
+    return Check(run)
 
 
 def _json(value: Raw, where: str) -> Raw:
@@ -95,7 +111,9 @@ def _json(value: Raw, where: str) -> Raw:
     return value
 
 
-Name = Annotated[str, Check(_name)]
+Name = Annotated[str, name_check()]
+KeyName = Annotated[str, name_check(KEY_BYTES_MAX)]
+Topic = Annotated[str, name_check(TOPIC_BYTES_MAX)]
 Cursor = Annotated[str, Check(lambda value, where: checked_cursor(value))]
 Limit = Annotated[int, between(1, PAGE_MAX)]
 Json = Annotated[MaybeRaw, Check(_json)]

@@ -124,13 +124,16 @@ class Noun:
 # --- checks ----------------------------------------------------------------------------------------------------------
 
 
-def validated(given: S) -> S:
-    """Run the checks of an operation's fields and its own. Returns it with the values that the checks normalized."""
+def validated(given: S, where: str = "") -> S:
+    """Run the checks of an operation's fields and its own. Returns it with the values that the checks normalized.
+
+    `where` stands before the names of fields in errors: `triggers[2].`.
+    """
     changes = {}
-    for name, check in _checks(type(given)):
-        value = getattr(given, name)
-        if value is not None and (kept := check.run(value, name)) is not value:
-            changes[name] = kept
+    for field, check in _checks(type(given)):
+        value = getattr(given, field.name)
+        if value is not None and (kept := check.run(value, where + field.encode_name)) is not value:
+            changes[field.name] = kept
     whole = getattr(given, "check", None)
     if whole is not None:
         whole()
@@ -138,8 +141,8 @@ def validated(given: S) -> S:
 
 
 @cache
-def _checks(cls: type[Struct]) -> list[tuple[str, Check]]:
-    return [(one.name, check) for one in msgspec.structs.fields(cls) for check in _checks_in(one.type)]
+def _checks(cls: type[Struct]) -> list[tuple[FieldInfo, Check]]:
+    return [(one, check) for one in msgspec.structs.fields(cls) for check in _checks_in(one.type)]
 
 
 def _checks_in(kind: Any) -> Iterator[Check]:
@@ -221,7 +224,7 @@ class ClientForm(NamedTuple):
 def client_form(cls: type[Operation[Any]]) -> ClientForm:
     found, endpoint = parts(cls), cls.endpoint
     pieces = _NAMED.split(endpoint.path)[::2]
-    checks = {name: check for name, check in _checks(cls) if name in endpoint.path_names}
+    checks = {one.name: check for one, check in _checks(cls) if one.name in endpoint.path_names}
     query = body = None
     if found.query:
         query = make_twin(cls, found.query, cls.__name__, writing=True, same=False, omit_defaults=True)

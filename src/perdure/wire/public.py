@@ -16,6 +16,8 @@ from perdure.wire.fields import Int64 as Int64
 from perdure.wire.fields import Moment as Moment
 from perdure.wire.fields import Position as Position
 from perdure.wire.fields import Uuid as Uuid
+from perdure.wire.record import DONE as DONE
+from perdure.wire.record import Done as Done
 from perdure.wire.records import NULL, Event, Execution, MaybeRaw, Row
 from perdure.wire.requests import LogLine, Request, StartItem
 from perdure.wire.status import STATUS
@@ -26,13 +28,6 @@ from perdure.wire.transcripts import OnConflict
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 _NEVER_US: Final = 253_402_300_799_000_000
 """The end of the year 9999: whatever is due then waits for something else."""
-
-
-class Done(Struct, frozen=True):
-    """It is done; there is nothing to tell."""
-
-
-DONE: Final = Done()
 
 
 def _time(at_us: int | None) -> str | None:

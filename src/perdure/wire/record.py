@@ -12,7 +12,7 @@ function that copies. A record without such a field is its own twin and needs no
 from collections.abc import Callable, Sequence
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Final, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import NODEFAULT, Meta, Raw, Struct
@@ -35,6 +35,13 @@ class Record(Struct, frozen=True):
 
     shown_as: ClassVar[str] = ""
     """Its name in the API's document, if that differs from the class's."""
+
+
+class Done(Record, frozen=True):
+    """It is done; there is nothing to tell."""
+
+
+DONE: Final = Done()
 
 
 class derived(property):
@@ -74,7 +81,6 @@ def writer(cls: type[Record]) -> Twin:
     """The twin that the server encodes."""
     hints = {name: get_type_hints(one.fget)["return"] for name, one in vars(cls).items() if isinstance(one, derived)}
     fields = [*msgspec.structs.fields(cls), *(FieldInfo(name, name, kind) for name, kind in hints.items())]
-    fields.sort(key=is_optional)
     return make_twin(cls, fields, schema_name(cls), writing=True, same=not hints)
 
 
@@ -86,7 +92,7 @@ def reader(cls: type[Record]) -> Twin:
     if made.type is cls:
         return made
     env: dict[str, Any] = {"Cls": cls}
-    values = [expression(one.type, f"x.{one.name}", env, writing=False)[1] for one in fields]
+    values = [f"{one.name}={expression(one.type, f'x.{one.name}', env, writing=False)[1]}" for one in fields]
     return Twin(made.type, function("x", f"Cls({', '.join(values)})", env))
 
 
@@ -115,7 +121,7 @@ def make_twin(
     for one in fields:
         kind, value = expression(one.type, f"x.{one.name}", env, writing=writing)
         kinds.append(kind)
-        values.append(value)
+        values.append(f"{one.name}={value}")
     if same and kinds == [one.type for one in fields] and len(fields) == len(cls.__struct_fields__):
         return Twin(cls, None)
     made = msgspec.defstruct(
@@ -123,6 +129,7 @@ def make_twin(
         [(one.name, kind, _field(one)) for one, kind in zip(fields, kinds, strict=True)],
         namespace={"__doc__": cls.__doc__, "shows": (cls,) if also is None else (cls, also)},
         frozen=True,
+        kw_only=True,
         **config,
     )
     env["Twin"] = made
@@ -158,10 +165,6 @@ def choices(kind: Any) -> list[Any]:
     if get_origin(kind) in (Union, UnionType):
         return [part for one in get_args(kind) for part in choices(one)]
     return [kind]
-
-
-def is_optional(one: FieldInfo) -> bool:
-    return one.default is not NODEFAULT or one.default_factory is not NODEFAULT
 
 
 def _field(one: FieldInfo) -> Any:

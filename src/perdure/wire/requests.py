@@ -10,8 +10,9 @@ from msgspec import Raw, Struct
 
 from perdure.wire.budgets import BudgetSpec
 from perdure.wire.records import NULL, Execution, MaybeRaw, Problem, Row
-from perdure.wire.schedules import ScheduleSpec as ScheduleSpec
+from perdure.wire.schedules import ScheduleSpec
 from perdure.wire.transcripts import OnConflict
+from perdure.wire.triggers import TriggerSpec
 from perdure.wire.workflows import WorkflowType
 
 PROTOCOL_VERSION: Final = 1
@@ -189,16 +190,6 @@ class QueueSpec(Request, frozen=True):
     name: str
     concurrency_limit: int | None = None
     total_limit: int | None = None
-
-
-class TriggerSpec(Request, frozen=True):
-    """An event trigger to make, or to bring up to date: (workflow, topic) names it."""
-
-    workflow_id: str
-    topic: str
-    batch_size: int = 1
-    batch_timeout_seconds: int | None = None
-    queue_name: str | None = None
 
 
 class RegisterRequest(Request, frozen=True):

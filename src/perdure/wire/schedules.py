@@ -12,10 +12,8 @@ from typing import Annotated, ClassVar, Final
 from msgspec import Raw, Struct, field, json
 
 from perdure.wire.cron import NEXT_MAX, cron
-from perdure.wire.errors import BadValue
 from perdure.wire.fields import (
     PAGE_MAX,
-    Check,
     Cursor,
     Int32,
     Json,
@@ -27,6 +25,7 @@ from perdure.wire.fields import (
     ZonedTime,
     between,
     id_check,
+    within,
 )
 from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record
@@ -79,16 +78,8 @@ class FireState(StrEnum):
     SKIPPED = "skipped"
 
 
-def _window(seconds: int, where: str) -> int:
-    if not WINDOW_SECONDS_MIN <= seconds <= WINDOW_SECONDS_MAX:
-        raise BadValue(
-            f"{where}: must be {WINDOW_SECONDS_MIN} to {WINDOW_SECONDS_MAX:,}, got {seconds}.", {"path": where}
-        )
-    return seconds
-
-
 ScheduleId = Annotated[str, id_check("schedule")]
-Window = Annotated[Int32, Check(_window)]
+Window = Annotated[Int32, within(WINDOW_SECONDS_MIN, WINDOW_SECONDS_MAX)]
 
 
 # --- records -------------------------------------------------------------------------------------------------------

@@ -1,34 +1,119 @@
-"""What the server remembers of event triggers, and the pure rule that says when a batch is complete."""
+"""Event triggers: their record, their operations, and the pure rule that says when a batch is complete."""
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
-from msgspec import Struct
+from msgspec import Struct, field
+
+from perdure.wire.fields import Cursor, Int32, Int64, KeyName, Limit, Name, Time, Topic, Uuid, id_check, within
+from perdure.wire.operation import Noun, Operation
+from perdure.wire.record import Done, Record
 
 BATCH_MAX: Final = 10_000
-"""How many events a batch has at most."""
+"""The most events of one batch."""
 TIMEOUT_SECONDS_MAX: Final = 31 * 86_400
 
+BatchSize = Annotated[Int32, within(1, BATCH_MAX)]
+BatchTimeout = Annotated[Int32, within(1, TIMEOUT_SECONDS_MAX)]
 
-class StoredTrigger(Struct, frozen=True):
-    """A trigger as stored: events of `topic` start `workflow_id`. Those up to `taken_seq` were taken."""
 
-    id: str
-    project_id: str
+# --- records -------------------------------------------------------------------------------------------------------
+
+
+class StoredTrigger(Record, frozen=True):
+    """One event trigger."""
+
+    id: Uuid
     workflow_id: str
-    topic: str
-    batch_size: int
-    batch_timeout_seconds: int | None
-    queue_name: str | None
-    declared: bool
-    taken_seq: int
-    created_at_us: int
-    updated_at_us: int
+    topic: str = field(name="event_topic")
+    batch_size: Int32
+    taken_seq: Int64 = field(name="last_sequence_id")
+    """The last event that was taken, or that was there before the trigger."""
+    created_at_us: Time = field(name="created_at")
+    updated_at_us: Time = field(name="updated_at")
+    batch_timeout_seconds: Int32 | None = None
+    queue_name: str | None = None
+    declared: bool = False
+    """Whether code declares it: it goes when a registration of the current deployment no longer does."""
 
     @property
     def takes_single_events(self) -> bool:
         """Whether its executions get an event as it is, rather than a list of events."""
         return self.batch_size == 1 and self.batch_timeout_seconds is None
+
+
+class ListedTrigger(StoredTrigger, frozen=True, kw_only=True):
+    """One event trigger, and the events that it has not taken yet."""
+
+    shown_as: ClassVar[str] = "EventTriggerResponse"
+
+    waiting: Int64
+    """How many events came after it."""
+
+
+class TriggerPage(Record, frozen=True):
+    """One page, newest first; `next_cursor` asks for the following one and is null after the last."""
+
+    shown_as: ClassVar[str] = "EventTriggersResponse"
+
+    triggers: list[ListedTrigger]
+    next_cursor: str | None = None
+
+
+# --- operations ----------------------------------------------------------------------------------------------------
+
+
+class TriggerSpec(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The definition of a trigger. (workflow, topic) names it."""
+
+    workflow_id: Name
+    topic: Topic
+    batch_size: BatchSize = 1
+    batch_timeout_seconds: BatchTimeout | None = None
+    queue_name: KeyName | None = None
+
+
+triggers: Final = Noun("Event triggers")
+
+
+@triggers.post("/api/v1/event-triggers/register", contract=True, idempotent=True)
+class RegisterEventTrigger(Operation[Done], frozen=True):
+    """Make the trigger of a workflow and a topic, or bring it up to date.
+
+    A new one starts at the topic's end; one that is there goes on where it was. A deployment that is not the current
+    one changes none that is there.
+    """
+
+    workflow_id: Name
+    deployment_id: KeyName
+    """Whose worker says so. The current deployment runs what is started, whichever it is then."""
+    topic: Topic = field(name="event_topic")
+    batch_size: BatchSize
+    """How many events an execution gets: 1 to 10,000."""
+    batch_timeout_seconds: BatchTimeout | None = None
+    """How long the first event of a batch waits for the others; null: until they come."""
+    queue_name: KeyName | None = None
+    """Default: the workflow's own."""
+
+
+@triggers.get("/api/v1/event-triggers")
+class ListEventTriggers(Operation[TriggerPage], frozen=True):
+    """The project's event triggers, newest first."""
+
+    cursor: Cursor | None = None
+    """The `next_cursor` of the page before."""
+    limit: Limit = 100
+    """1 to 1,000."""
+
+
+@triggers.delete("/api/v1/event-triggers/{trigger_id}")
+class DeleteEventTrigger(Operation[None], frozen=True):
+    """Delete an event trigger; executions that it started stay."""
+
+    trigger_id: Annotated[str, id_check("event trigger")]
+
+
+# --- batches -------------------------------------------------------------------------------------------------------
 
 
 def due_at_us(batch_size: int, timeout_seconds: int | None, waiting: int, since_us: int | None) -> int | None:

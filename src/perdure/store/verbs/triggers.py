@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Raw
 
-from perdure.store.interface import Counted, Tell, query, verb
+from perdure.store.interface import Counted, Tell, query, record, records, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.starts import New, start_items
 from perdure.wire.errors import DeploymentNotFound, NotFound, TooManyTriggers, WorkflowNotFound
 from perdure.wire.limits import VALUE_BYTES_MAX
 from perdure.wire.public import event_response
 from perdure.wire.records import Event, Problem
-from perdure.wire.requests import StartItem, TriggerSpec
-from perdure.wire.triggers import BATCH_MAX, StoredTrigger, due_at_us
+from perdure.wire.requests import StartItem
+from perdure.wire.triggers import BATCH_MAX, ListedTrigger, StoredTrigger, TriggerSpec, due_at_us
 
 TRIGGERS_MAX = 10_000
 """How many event triggers a project has at most."""
@@ -70,24 +70,37 @@ async def put_trigger(
 ) -> None:
     """Part of `register_trigger` and of a registration. The same definition again changes nothing."""
     last: int = (await query("lock_topic", project_id=project_id, topic=spec.topic))[0][0]
-    where = {"project_id": project_id, "topic": spec.topic, "workflow_id": spec.workflow_id}
-    found = await query("find_trigger", **where)
-    said = {
-        "batch_size": spec.batch_size,
-        "batch_timeout_seconds": spec.batch_timeout_seconds,
-        "queue_name": spec.queue_name,
-    }
-    if not found:
+    before = await record(
+        StoredTrigger, "find_trigger", project_id=project_id, topic=spec.topic, workflow_id=spec.workflow_id
+    )
+    if before is None:
         if not declared and (await query("count_triggers", project_id=project_id))[0][0] >= TRIGGERS_MAX:
             raise TooManyTriggers(
                 f"The project has {TRIGGERS_MAX:,} event triggers, the most there may be; delete some first."
             )
-        await query("insert_trigger", id=id, declared=int(declared), taken_seq=last, now_us=now_us, **where, **said)
+        new = StoredTrigger(
+            id=id,
+            workflow_id=spec.workflow_id,
+            topic=spec.topic,
+            batch_size=spec.batch_size,
+            taken_seq=last,
+            created_at_us=now_us,
+            updated_at_us=now_us,
+            batch_timeout_seconds=spec.batch_timeout_seconds,
+            queue_name=spec.queue_name,
+            declared=declared,
+        )
+        await query("insert_trigger", new, project_id=project_id)
         return
-    before = trigger_of(found[0])
-    after = msgspec.structs.replace(before, declared=before.declared or declared, **said)
+    after = msgspec.structs.replace(
+        before,
+        batch_size=spec.batch_size,
+        batch_timeout_seconds=spec.batch_timeout_seconds,
+        queue_name=spec.queue_name,
+        declared=before.declared or declared,
+    )
     if replace and after != before:
-        await query("update_trigger", declared=int(after.declared), now_us=now_us, **where, **said)
+        await query("update_trigger", msgspec.structs.replace(after, updated_at_us=now_us), project_id=project_id)
 
 
 @verb
@@ -133,11 +146,10 @@ async def take_for_trigger(
     """Start the executions that a trigger's topic has events for, at most as many as there are `ids`, on the project's
     current deployment, and move its cursor behind the events. A batch ends early with the event that would not fit into
     `bytes_max`."""
-    rows = await query("lock_trigger_if_free", project_id=project_id, id=trigger_id)
-    if not rows:
+    trigger = await record(StoredTrigger, "lock_trigger_if_free", project_id=project_id, id=trigger_id)
+    if trigger is None:
         return Taken()
-    trigger = trigger_of(rows[0])
-    taken_seq = await _skip_deleted(trigger)
+    taken_seq = await _skip_deleted(project_id, trigger)
     where = {"project_id": project_id, "topic": trigger.topic, "after": taken_seq}
     limit = min(trigger.batch_size * len(ids), BATCH_MAX)
     waiting = await query("event_sizes", limit=limit, **where)
@@ -160,13 +172,11 @@ async def take_for_trigger(
     return Taken(len(sizes), more)
 
 
-async def _skip_deleted(trigger: StoredTrigger) -> int:
+async def _skip_deleted(project_id: str, trigger: StoredTrigger) -> int:
     """The cursor, moved behind what was deleted with age before anybody took it. The topic's end is read first: what is
     not there afterwards, up to that number, is gone."""
-    end = await query("topic_end", project_id=trigger.project_id, topic=trigger.topic)
-    left = await query(
-        "event_sizes", project_id=trigger.project_id, topic=trigger.topic, after=trigger.taken_seq, limit=1
-    )
+    end = await query("topic_end", project_id=project_id, topic=trigger.topic)
+    left = await query("event_sizes", project_id=project_id, topic=trigger.topic, after=trigger.taken_seq, limit=1)
     gone_seq: int = left[0][0] - 1 if left else end[0][0]
     return max(trigger.taken_seq, gone_seq)
 
@@ -241,14 +251,6 @@ async def watched_topics() -> list[Watched]:
 
 
 @verb
-async def list_triggers(*, project_id: str, before: str, limit: int) -> list[tuple[StoredTrigger, int]]:
-    """A page of triggers, newest first, each with how many events wait for it."""
-    rows = await query("list_triggers", project_id=project_id, before=before, limit=limit)
-    return [(trigger_of(row), row[11]) for row in rows]
-
-
-def trigger_of(row: Sequence[Any]) -> StoredTrigger:
-    """A trigger as the queries select it."""
-    fields = list(row[:11])
-    fields[7] = bool(fields[7])
-    return StoredTrigger(*fields)
+async def list_triggers(*, project_id: str, before: str, limit: int) -> list[ListedTrigger]:
+    """A page of triggers, newest first."""
+    return await records(ListedTrigger, "list_triggers", project_id=project_id, before=before, limit=limit)

@@ -1,31 +1,23 @@
 -- Event triggers.
 
--- text: trigger
-id, project_id, workflow_id, topic, batch_size, batch_timeout_seconds, queue_name, declared, taken_seq, created_at_us,
-  updated_at_us
-FROM event_triggers
-
 -- name: find_trigger
 -- holds: topic=topic
-SELECT {= trigger} WHERE project_id = :project_id AND topic = :topic AND workflow_id = :workflow_id {FOR UPDATE};
+SELECT {columns StoredTrigger} FROM event_triggers WHERE project_id = :project_id AND topic = :topic AND workflow_id = :workflow_id {FOR UPDATE};
 
 -- name: insert_trigger
 -- holds: topic=topic
-INSERT INTO event_triggers (project_id, id, workflow_id, topic, batch_size, batch_timeout_seconds, queue_name, declared,
-  taken_seq, created_at_us, updated_at_us)
-VALUES (:project_id, :id, :workflow_id, :topic, :batch_size, :batch_timeout_seconds, :queue_name, :declared, :taken_seq,
-  :now_us, :now_us);
+INSERT INTO event_triggers (project_id, {columns StoredTrigger}) VALUES (:project_id, {values StoredTrigger});
 
 -- name: update_trigger
 -- holds: topic=topic
 UPDATE event_triggers SET batch_size = :batch_size, batch_timeout_seconds = :batch_timeout_seconds,
-  queue_name = :queue_name, declared = :declared, updated_at_us = :now_us
+  queue_name = :queue_name, declared = :declared, updated_at_us = :updated_at_us
 WHERE project_id = :project_id AND topic = :topic AND workflow_id = :workflow_id RETURNING id;
 
 -- name: lock_trigger_if_free
 -- holds: trigger=id
 -- For whoever takes events for it. No row: another server is at it at this moment, or it is gone.
-SELECT {= trigger} WHERE project_id = :project_id AND id = :id {FOR UPDATE SKIP LOCKED};
+SELECT {columns StoredTrigger} FROM event_triggers WHERE project_id = :project_id AND id = :id {FOR UPDATE SKIP LOCKED};
 
 -- name: take_events
 -- holds: trigger=id
@@ -42,8 +34,8 @@ SELECT id, workflow_id, topic FROM event_triggers WHERE project_id = :project_id
 SELECT COUNT(*) FROM event_triggers WHERE project_id = :project_id;
 
 -- name: list_triggers
-SELECT g.id, g.project_id, g.workflow_id, g.topic, g.batch_size, g.batch_timeout_seconds, g.queue_name, g.declared,
-  g.taken_seq, g.created_at_us, g.updated_at_us, COALESCE(t.last_seq, g.taken_seq) - g.taken_seq
+SELECT g.id, g.workflow_id, g.topic, g.batch_size, g.batch_timeout_seconds, g.queue_name, g.declared, g.taken_seq,
+  g.created_at_us, g.updated_at_us, COALESCE(t.last_seq, g.taken_seq) - g.taken_seq AS waiting
 FROM event_triggers g LEFT JOIN topics t ON t.project_id = g.project_id AND t.topic = g.topic
 WHERE g.project_id = :project_id AND g.id < :before ORDER BY g.id DESC LIMIT :limit;
 
