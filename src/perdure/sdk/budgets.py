@@ -1,8 +1,7 @@
-"""Budgets in user code: what an execution and all below it may spend on calls to models.
+"""Budgets: limits on what an execution and its descendants spend on calls to models.
 
-A budget is given at a start (`client.start(…, budget=Budget(usd=2))`) or by the code of the execution itself. A step
-that makes a call reserves before it and settles after it; the workflow makes that step by way of `admitted`, which
-waits as long as it has to:
+A budget is given at a start (`client.start(…, budget=Budget(usd=2))`) or by the execution's code. A step reserves
+before its call and settles after it. The workflow makes that step through `admitted`, which waits as long as needed:
 
     async def ask_model(question: str) -> str:
         reservation = await reserve(usd_micros=20_000, tokens=3_000)
@@ -12,7 +11,7 @@ waits as long as it has to:
 
     text = await admitted(ctx, lambda: ctx.step("ask", ask_model, question))
 
-What an attempt reserved before it was lost stays reserved: the call may have been made, and nobody knows what it cost.
+The reservations of a lost attempt stay: its calls may have been made, at an unknown cost.
 """
 
 from __future__ import annotations
@@ -55,22 +54,22 @@ logger = logging.getLogger("perdure.worker")
 T = TypeVar("T")
 
 BUSY_SECONDS: Final = 3.0
-"""How long a call waits in its worker until others have settled; after that its execution lets go of the worker."""
+"""How long a call waits in its worker for other calls to settle. Then its execution leaves the worker."""
 LATER_SECONDS: Final = (2.0, 8.0)
-"""When it then looks again, drawn by lot: many wait for the same rest."""
+"""The range of the random wait after that, since many executions wait for the same rest."""
 PAUSE_SECONDS_MAX: Final = 5.0
 
 
 class Budget:
-    """What an execution and all below it may spend. None: no limit of that kind.
+    """What an execution and its descendants may spend. None is no limit of that kind.
 
-    `usd` is money, `tokens` input and output together, `calls` calls to models, `seconds` time since the budget was
-    given. A limit is passed by one call at most. When nothing is left, the run pauses and asks for more ("ask"), ends
-    with what it has ("finish"), or fails with `BudgetExceeded` ("fail"). Raises `BadValue` for a limit that nobody can
-    keep, and when there is none.
+    `usd` is money, `tokens` are input and output tokens, `calls` are calls to models, `seconds` count from the start of
+    the budget. At most one call exceeds a limit. When nothing is left, `on_exceed` decides: "ask" pauses the run and
+    asks for more, "finish" ends it with its results so far, "fail" raises `BudgetExceeded`. Raises `BadValue` for an
+    impossible limit, or without any limit.
 
-    >>> Budget(usd=2, calls=50)
-    Budget(usd=2, calls=50, on_exceed='ask')
+        >>> Budget(usd=2, calls=50)
+        Budget(usd=2, calls=50, on_exceed='ask')
     """
 
     def __init__(
@@ -89,7 +88,6 @@ class Budget:
         check_budget(self._spec)
 
     def spec(self) -> BudgetSpec:
-        """The budget as it travels."""
         return self._spec
 
     def __repr__(self) -> str:
@@ -98,19 +96,18 @@ class Budget:
 
 
 class Reservation:
-    """A call's share of the budgets that it is charged to. Settle it when the call is over; what is not settled stays
-    spent."""
+    """A call's share of its budgets. Settle it when the call is over; an unsettled one stays spent."""
 
     def __init__(self, worker: Worker | None, execution_id: str, id: str, *, is_last: bool = False) -> None:
         self._worker = worker
         self._execution_id = execution_id
         self._id = id
         self.is_last = is_last
-        """Whether a budget with `on_exceed="finish"` is used up by this call: time to come to an end with it."""
+        """True if this call uses up a budget with `on_exceed="finish"`, so that the run should end with it."""
 
     async def settle(self, *, usd_micros: int = 0, tokens: int = 0, calls: int = 1) -> None:
-        """Say what the call really took. Where the server refuses to hear it (it goes to the log) the reservation
-        stays: the call was made, and its outcome counts all the same."""
+        """Report the real cost of the call. If the server refuses it, that is logged and the reservation stays, since
+        the call was made."""
         worker = self._worker
         if worker is None:
             return
@@ -127,7 +124,7 @@ class Reservation:
 
 
 def is_limited(budget: Budget | None = None) -> bool:
-    """In a step: whether there may be a budget to spend from, so that an estimate is worth its while."""
+    """In a step: true if there may be a budget, so that an estimate is needed."""
     context = current_step().context
     return budget is not None or (context is not None and context.claim.budgeted and not context.unlimited)
 
@@ -135,12 +132,12 @@ def is_limited(budget: Budget | None = None) -> bool:
 async def reserve(
     *, usd_micros: int = 0, tokens: int = 0, calls: int = 1, budget: Budget | None = None, unpriced: str | None = None
 ) -> Reservation:
-    """In a step: set a call's share aside in every budget that the execution spends from.
+    """In a step: reserve a call's share in every budget of the execution.
 
-    `budget` gives the execution one of its own, unless it has one. Without any budget nothing is asked or counted.
-    `unpriced` names what is called when nobody knows its price: where a budget is in money, that is a `BadRequest`.
-    Raises `BudgetExceeded` when nothing is left and `Postponed` when others have reserved what is left; `admitted`
-    knows what to do about both.
+    `budget` gives the execution a budget of its own, unless it has one. Without any budget this does nothing.
+    `unpriced` names a model without a known price, which raises `BadRequest` if a budget is in money. Raises
+    `BudgetExceeded` when nothing is left, and `Postponed` when other calls have reserved the rest; `admitted` handles
+    both.
     """
     info = current_step()
     context, worker = info.context, info.worker
@@ -175,7 +172,7 @@ async def reserve(
 
 
 async def _told(ask: Callable[[], Awaitable[T]]) -> T:
-    """Ask the server until it answers: a call that was made must be counted, however long it is away."""
+    """Repeat until the server answers: a call that was made must be counted."""
     pause = 0.1
     while True:
         try:
@@ -196,7 +193,6 @@ def _exceeded(refused: ReserveReply) -> BudgetExceeded:
 
 
 def spent_words(budget: StoredBudget, reached: list[str]) -> str:
-    """What is spent of the limits that are reached."""
     words: list[str] = []
     for name in reached:
         limit = getattr(budget.limits, name)
@@ -216,12 +212,12 @@ def _dollars(micros: int) -> str:
 
 
 async def admitted(ctx: Context, call: Callable[[], Awaitable[T]], *, apart: bool = False) -> T:
-    """In workflow code: make a call by a step that reserves, or that may be postponed, as often as it takes.
+    """In workflow code: make a call by a step that reserves or may be postponed, until it succeeds.
 
-    A postponed one is made again later; the execution holds no worker meanwhile. Where a budget is used up that asks,
-    it waits until somebody has raised it. Raises `BudgetExceeded` where there is nothing to wait for.
+    While a call is postponed, the execution holds no worker. If a budget with "ask" is used up, it waits for a raise.
+    Raises `BudgetExceeded` for other budgets.
 
-    `apart`: its waits are named by the step, and not by the task in which they stand.
+    With `apart`, the step names these waits, not the task that makes them.
     """
     while True:
         try:
@@ -241,7 +237,7 @@ async def admitted(ctx: Context, call: Callable[[], Awaitable[T]], *, apart: boo
 
 
 async def _more(ctx: Context, refused: ReserveReply) -> None:
-    """Wait until a budget is changed. Of an execution's branches one does, since an event goes to one of its waits."""
+    """Wait until a budget is changed. Only one branch of an execution does, since one wait takes each event."""
     budget = refused.budget
     assert budget is not None
     if budget.limits.on_exceed is not OnExceed.ASK:
@@ -259,13 +255,13 @@ async def _more(ctx: Context, refused: ReserveReply) -> None:
 
 
 async def _changed(ctx: Context, budget: StoredBudget, refused: ReserveReply) -> None:
-    """Whoever changes it publishes that. Who asks takes the answer there, too."""
-    # Looked for from the last change on: the next may have come before this line.
+    """A change is published in the budget's topic. The execution that asks also takes the answer to its question."""
+    # Counted from the last change, since the next may come before this line.
     changed = ctx.wait_for_event(topic_of(budget.execution_id), after=budget.raises)
     if not refused.asks:
         await changed
         return
-    # A key that is chosen, since people see it, and another one each time.
+    # A chosen key, since people see it, and another one for each question.
     key = ctx.machine.loop.key_for("over budget").translate(_PLAIN).lstrip("-")
     asked = ctx.suspend(key, question(budget, refused.reached))
     waits = [asyncio.ensure_future(changed), asyncio.ensure_future(asked)]
@@ -290,7 +286,7 @@ async def _change(budget_id: str, change: BudgetChange) -> None:
 
 
 def question(budget: StoredBudget, reached: list[str]) -> dict[str, Any]:
-    """What whoever may raise a budget is shown and asked."""
+    """The form for a person who may raise the budget."""
     limits = budget.limits
     fields: list[dict[str, Any]] = [{"key": "approved", "type": "boolean", "label": "Go on?"}]
     for name, label in (("usd", "US dollars"), ("tokens", "tokens"), ("calls", "calls"), ("seconds", "seconds")):
@@ -312,9 +308,9 @@ def question(budget: StoredBudget, reached: list[str]) -> dict[str, Any]:
 
 
 def change_of(answer: object, budget: StoredBudget, reached: list[str]) -> BudgetChange | None:
-    """The change that an answer asks for; None when it says nothing that can be done, and has to be asked for again.
+    """The change that an answer asks for. None if it must be asked for again.
 
-    An approval without a number raises the limits that were reached by as much again.
+    An approval without a number raises the limits that were reached by their own amount.
     """
     if not isinstance(answer, dict) or not isinstance(answer.get("approved"), bool):
         return None
@@ -331,5 +327,5 @@ def change_of(answer: object, budget: StoredBudget, reached: list[str]) -> Budge
 
 
 _PLAIN: Final = str.maketrans("#/~% ", "----_")
-"""A key that Perdure made as one that is chosen may look."""
+"""Turns a generated key into one that may be chosen."""
 _NAMES: Final = ("usd_micros", "tokens", "calls", "seconds")

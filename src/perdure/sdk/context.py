@@ -1,13 +1,10 @@
 """Context, the handle that workflow code holds.
 
-Everything here runs in the workflow's inner loop. A call allocates its key at once and asks when it is awaited, so
-`asyncio.gather(ctx.step(…), ctx.step(…))` and `tg.create_task(ctx.step(…))` mean what they say.
+A call allocates its key at once and asks when it is awaited, so `asyncio.gather(ctx.step(…), ctx.step(…))` and
+`tg.create_task(ctx.step(…))` work as in plain asyncio.
 
-What is to be awaited is a `Coroutine[object, None, T]`: with Any in it, mypy would take for Any what `asyncio.gather`
-makes of several that give different types.
-
-A step's body sees `current_step()` instead: which step it is, which try, and the key that makes outside effects safe to
-repeat.
+Methods return `Coroutine[object, None, T]`. With Any in it, mypy would infer Any for an `asyncio.gather` of several
+types.
 """
 
 import asyncio
@@ -97,12 +94,11 @@ _NOTHING: Final = contextvars.Context()
 
 @lru_cache(maxsize=4_096)
 def _step_name(name: str) -> str:
-    """Names stand in the code, and are asked for again and again."""
     return name_of(name, "the name of a step", NAME_BYTES_MAX)
 
 
 class Context:
-    """What a workflow's function gets as its first argument. It works in that function, not in steps."""
+    """The first argument of a workflow's function. It works in that function, not in steps."""
 
     __slots__ = (
         "budget_of",
@@ -129,24 +125,25 @@ class Context:
         self.machine = machine
         self.claim = claim
         self.logs: list[LogLine] = []
-        """Lines for the runner to report; it empties the list."""
+        """Lines for the runner to report and remove."""
         self.progress_news: list[Raw] = []
-        """The same for progress; the last one counts."""
+        """Progress for the runner to report and remove; only the last one counts."""
         self.readings = {} if readings is None else readings
-        """What was read of transcripts, by the `seq` of the row that says so; the runner brings it."""
+        """Transcripts that the runner has read, by the `seq` of their row."""
         self.taken: dict[str, None] = {}
-        """Executions whose messages were taken, or looked for."""
+        """Executions whose messages were taken or looked for."""
         self.outbox = Outbox(claim.id, tell)
         self.outside = outside
-        """The context variables around the worker when it was started."""
+        """The worker's context variables from its start."""
         self.budget_of: str | None = None
-        """The agent whose budget this execution holds, of those that run inside of it."""
+        """The agent, inside this execution, whose budget it holds."""
         self.unlimited = False
-        """Whether the server said that there is no budget to spend from."""
+        """True if the server said that there is no budget."""
         self.refused: dict[str, asyncio.Event] = {}
-        """Budgets that are used up: one branch waits for more, the others for that branch."""
+        """Exhausted budgets: one branch waits for a raise, and the other branches wait for that one."""
 
-    # --- which execution this is -----------------------------------------------------------------------------------
+    # --- identity
+    # ------------------------------------------------------------------------------------------------------
 
     @property
     def execution_id(self) -> str:
@@ -170,7 +167,7 @@ class Context:
 
     @property
     def key(self) -> str | None:
-        """The readable key that the execution was started with."""
+        """The readable key from the start of the execution."""
         return self.claim.key
 
     @property
@@ -196,27 +193,27 @@ class Context:
 
     @property
     def attempt(self) -> int:
-        """How often the execution was handed to a worker. It differs from replay to replay: do not branch on it."""
+        """How often a worker claimed the execution. It changes between replays: do not branch on it."""
         return self.claim.attempt
 
     @property
     def retry_count(self) -> int:
-        """How often the workflow was tried again after its code failed. Do not branch on it either."""
+        """How often the workflow was retried after its code failed. Do not branch on it."""
         return self.claim.retry_count
 
     @property
     def is_active(self) -> bool:
-        """Whether the code that asks is this workflow's (and not a step's, a thread's)."""
+        """True in this workflow's code, false in a step or a thread."""
         return asyncio._get_running_loop() is self.machine.loop
 
     @property
     def is_cancelling(self) -> bool:
-        """Whether a cancel was asked for; the workflow's main task got its CancelledError."""
+        """True once a cancel was requested. The workflow's main task then gets CancelledError."""
         return self.machine.cancel_requested
 
     @property
     def idempotency_key(self) -> str:
-        """Inside a step: its key for services that drop repeats, the same in every try and every attempt."""
+        """In a step: a key for services that drop repeats. It is the same in every try and attempt."""
         info = running_step.get()
         if info is None:
             raise Misplaced(
@@ -224,21 +221,23 @@ class Context:
             )
         return info.idempotency_key
 
-    # --- what every replay sees alike ------------------------------------------------------------------------------
+    # --- the same in every replay
+    # --------------------------------------------------------------------------------------
 
     def now(self) -> datetime:
-        """The time, as the journal has it: alike in every replay."""
+        """The journal's time, the same in every replay."""
         return datetime.fromtimestamp(self.machine.now_us / 1e6, UTC)
 
     def uuid(self) -> uuid.UUID:
-        """A random UUID, alike in every replay. A step makes its own: it does not run in a replay."""
+        """A random UUID, the same in every replay. In a step use the standard library's, since steps are not
+        replayed."""
         if not self.is_active:
             raise misplaced("ctx.uuid()")
         return self.machine.uuid()
 
     @property
     def random(self) -> random.Random:
-        """A random number generator, alike in every replay: `ctx.random.choice(…)`. A step makes its own."""
+        """A random number generator with the same numbers in every replay: `ctx.random.choice(…)`. Not for steps."""
         if not self.is_active:
             raise misplaced("ctx.random")
         return self.machine.random()
@@ -287,11 +286,11 @@ class Context:
         fatal: Errors | None = None,
         **kwargs: Any,
     ) -> Coroutine[object, None, Any]:
-        """Run `fn(*args)` as a step: its outcome is recorded before the next line runs, and replayed ever after.
+        """Run `fn(*args)` as a step. Its outcome is recorded before the next line runs, and replays return it.
 
-        Async functions run in the worker's loop, sync ones in a thread. `ctx.step("name", fn, …)` names it, otherwise
-        the function's name does. `retry` is a RetryPolicy or how often it is tried in all, `timeout` is for each try;
-        a step that fails for good raises `StepFailed`. `key` replaces the key that is made from the name and its count.
+        Async functions run in the worker's loop, sync ones in a thread. The step has the function's name, or the one in
+        `ctx.step("name", fn, …)`. `retry` is a RetryPolicy or the number of tries. `timeout` is in seconds for each
+        try. `key` replaces the key made from the name and its count. Raises `StepFailed` when the last try fails.
 
             total = await ctx.step("sum up", add, 1, 2, retry=3)
         """
@@ -342,11 +341,11 @@ class Context:
     # --- time ------------------------------------------------------------------------------------------------------
 
     def sleep(self, duration: float | timedelta) -> Coroutine[object, None, None]:
-        """Sleep durably, for seconds or for months; `asyncio.sleep` does the same in a workflow."""
+        """Sleep durably, for seconds or months. `asyncio.sleep` does the same in a workflow."""
         return asyncio.sleep(duration.total_seconds() if isinstance(duration, timedelta) else duration)
 
     async def sleep_until(self, moment: datetime) -> None:
-        """Sleep until a moment (with a time zone); returns at once when it has passed."""
+        """Sleep until a moment with a time zone. Returns at once if it has passed."""
         if moment.tzinfo is None:
             raise ValueError(f"sleep_until wants a datetime with a time zone, got {moment!r}.")
         loop = asyncio.get_running_loop()
@@ -376,10 +375,10 @@ class Context:
         latest: bool = False,
         key: str | None = None,
     ) -> Coroutine[object, None, Event[Any]]:
-        """The next event of `topic` that this execution has not taken yet, published since it was created.
+        """Wait for the next event of `topic` since this execution was created that it has not taken yet.
 
-        `match={"order_id": 7}` takes only events whose top-level fields equal these. `after=n` looks behind event
-        number n, `latest=True` only at events yet to come. `timeout` in seconds raises TimeoutError, durably.
+        `match={"order_id": 7}` takes only events with these top-level fields. `after=n` skips events up to number n,
+        and `latest=True` all that are already published. Raises `TimeoutError` after `timeout` seconds, durably.
         """
         return take_event(self.machine, event_call(self.machine, topic, match, after, latest, key), data_type, timeout)
 
@@ -394,16 +393,16 @@ class Context:
     def suspend(
         self, key: str, data: object = None, *, answer_type: Any = Any, timeout: float | None = None
     ) -> Coroutine[object, None, Any]:
-        """Show `data` to whoever is asked, and wait for the answer that comes under `key`.
+        """Show the question `data`, and wait for the answer under `key`.
 
-        Raises `TimeoutError` after `timeout` seconds, and `BadValue` for an answer that is no `answer_type`: the server
-        does not know that type, and the first answer stands. Ask again under another key.
+        Raises `TimeoutError` after `timeout` seconds, and `BadValue` if the answer does not fit `answer_type`. The
+        server does not know that type, and the first answer stands: ask again under another key.
 
-        answer = await ctx.suspend("approve", {"amount": 120}, answer_type=Decision, timeout=86_400)
+            answer = await ctx.suspend("approve", {"amount": 120}, answer_type=Decision, timeout=86_400)
         """
         shown = Raw(encode(data, where="data"))
         call = question_call(self.machine, shown, timeout, key)
-        if not self.machine.replaying:  # whoever follows the execution may be the one who is asked
+        if not self.machine.replaying:  # a person who follows the stream may be the one to answer
             small = memoryview(shown).nbytes < ITEM_BYTES_MAX // 2
             self.outbox.add(item_of("question", {"step_key": call.key, "data": data if small else None}, call.key, 1))
         return take_answer(self.machine, call, answer_type, timeout)
@@ -423,7 +422,7 @@ class Context:
         dedup_key: str | None = None,
         key: str | None = None,
     ) -> Coroutine[object, None, int]:
-        """Publish an event, exactly once; gives its number in the topic."""
+        """Publish an event, exactly once. Returns its number in the topic."""
         return publish(self.machine, publish_call(self.machine, topic, data, event_type, dedup_key, key))
 
     # --- children --------------------------------------------------------------------------------------------------
@@ -446,10 +445,10 @@ class Context:
         input: Any = None,
         **options: Any,
     ) -> Coroutine[object, None, ChildHandle[Any]]:
-        """Start a child execution, exactly once, and go on; `await handle.result()` when it is needed.
+        """Start a child execution, exactly once. `await handle.result()` gives its result.
 
-        It gets the session and the user of this execution unless others are given. `execution_key` is the readable key
-        of the child within its workflow; `key` is the key of this call in the journal.
+        By default the child gets this execution's session and user. `execution_key` is the readable key of the child
+        within its workflow; `key` is the key of this call in the journal.
         """
         return self._start_child(*child_call(self, workflow, input, **options))
 
@@ -477,7 +476,7 @@ class Context:
     ) -> Coroutine[object, None, Any]:
         """Start a child execution and wait for its result. Options as for `start_child`.
 
-        Giving up the wait (a time-out, a cancelled branch) does not cancel the child.
+        A time-out or a cancelled branch ends the wait, but does not cancel the child.
         """
         return self._run_child(*child_call(self, workflow, input, **options, awaited=True))
 
@@ -498,10 +497,11 @@ class Context:
         tags: Mapping[str, str] | None = None,
         run_timeout_seconds: int | None = None,
     ) -> Mapped[R]:
-        """Run a child for each input, at most `limit` at a time, and wait for all. Outcomes in the order of the inputs.
+        """Run a child for each input, at most `limit` at a time, and wait for all. Outcomes are in the order of the
+        inputs.
 
-        The inputs may come from an async generator, which may itself run steps. Children that fail do not stop the
-        others. They share a batch id; `concurrency_key` is one for all of them, or made from each input.
+        The inputs may come from an async generator, which may run steps. A failed child does not stop the others. The
+        children share a batch id. `concurrency_key` is one key for all, or a function of the input.
 
             done = await ctx.map_children(verify, packages, limit=20)
             sizes = done.results()          # or look at done.outcomes and done.failures
@@ -522,30 +522,30 @@ class Context:
         )
         return await run_all(self, call_for, inputs, limit, concurrency_key)
 
-    # --- what people see -------------------------------------------------------------------------------------------
+    # --- output
+    # --------------------------------------------------------------------------------------------------------
 
     def log(self, text: str, *args: object, level: int = logging.INFO) -> None:
-        """Write a line to the execution's log, once: not again when the code is replayed.
+        """Write a line to the execution's log, once: a replay does not repeat it.
 
-        `logging` works as well in workflow code and in steps (see `LogHandler`).
+        `logging` works as well, in workflow code and in steps (see `LogHandler`).
         """
-        # In a replay, too: what is wrong is raised again.
+        # Checked in a replay, too, so that the same errors are raised again.
         line = line_of(self, whole_of(level, "level"), text_of(text % args if args else text, "text"))
         if not self.machine.replaying:
             add_line(self, line)
 
     def progress(self, done: float, total: float | None = None, text: str | None = None) -> None:
-        """Say how far the work has come; whoever watches the execution sees it."""
+        """Report progress, for clients that watch the execution."""
         news = Raw(encode({"done": done, "total": total, "text": text}, where="progress"))  # as in `log`
         if not self.machine.replaying:
             self.progress_news[:] = [news]
 
     def emit(self, kind: str, data: object = None) -> None:
-        """Send an item to whoever follows the execution live; `handle.stream()` gives it there, within milliseconds.
+        """Send an item to clients that follow the execution live (`handle.stream()`), within milliseconds.
 
-        It works in workflow code, where a replay is silent, and in steps (also as `current_step().emit`). Items are
-        kept apart from the journal, the newest 10,000 of an execution. `data` is whatever JSON can say, at most 64 KiB.
-        Raises `BadValue` for what it cannot.
+        Works in workflow code, without repeats in a replay, and in steps (also as `current_step().emit`). Items are not
+        in the journal; an execution keeps its newest 10,000. `data` is JSON of at most 64 KiB, else `BadValue`.
 
             ctx.emit("token", "Hel")
         """
@@ -553,7 +553,7 @@ class Context:
         if step is not None:
             step.emit(kind, data)
             return
-        key = self.machine.loop.key_for("emit()")  # alike in every replay, so that a repeat is known as one
+        key = self.machine.loop.key_for("emit()")  # the same in every replay, so that a repeat is recognized
         item = item_of(kind, data, key, 1)  # as in `log`
         if not self.machine.replaying:
             self.outbox.add(item)

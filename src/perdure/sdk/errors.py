@@ -1,26 +1,26 @@
-"""What goes wrong in workflow code, beside the errors of the API (`perdure.wire.errors`).
+"""Errors in workflow code. The API's errors are in `perdure.wire.errors`.
 
     PerdureError
-    ├── StepFailed         a step failed and has no tries left; workflow code may catch it
-    ├── ChildFailed        a child execution failed
+    ├── StepFailed         a step has failed and has no tries left
+    ├── ChildFailed        a child execution has failed
     │   └── ChildCancelled a child execution was cancelled
-    ├── RecordedError      the `__cause__` of a StepFailed: what the step raised, as the journal remembers it
-    ├── ExecutionFailed    what a client waits for has failed
+    ├── RecordedError      the `__cause__` of a StepFailed, as recorded in the journal
+    ├── ExecutionFailed    an execution that a client waits for has failed
     │   └── ExecutionCancelled
     ├── Fatal              raise it in a step: no further try
-    ├── RetryAfter         raise it in a step: the next try not before so many seconds
-    ├── Postponed          raise it in a step: not now; the workflow makes it again later and holds no worker meanwhile
+    ├── RetryAfter         raise it in a step: the next try after so many seconds
+    ├── Postponed          raise it in a step: make it again later, and hold no worker meanwhile
     ├── BudgetExceeded     a budget is used up
     ├── DuplicateKey       a `key=` was used twice in one execution
-    ├── Misplaced          called where it cannot work: input/output in a workflow's body, ctx outside of it
-    ├── Stuck              every branch waits for something that can never come
+    ├── Misplaced          called where it cannot work, such as input/output in a workflow's body
+    ├── Stuck              nothing can wake any branch of the workflow
     └── Diverged           the code does not match the journal; the execution is blocked, not failed
-        └── Outdated       a parked execution was overtaken elsewhere: replay it from its first row
+        └── Outdated       a parked execution is out of date: replay it from its first row
 
     BaseException
     └── Evicted            ends the coroutines of an execution that leaves memory
 
-`Diverged`, `Outdated` and `Stuck` are raised by the machine, never through workflow code, so no `except` can hide them.
+The machine raises `Diverged`, `Outdated` and `Stuck` outside of workflow code, so no `except` can hide them.
 """
 
 from collections.abc import Mapping
@@ -30,8 +30,11 @@ from perdure.wire.errors import PerdureError
 
 
 class StepFailed(PerdureError):
-    """A step failed for good. `type` is the name of the exception's class, `message` its words, `key` the step's key,
-    `tries` how often it was tried. `cause` is what the journal remembers of the exception."""
+    """A step failed for good.
+
+    `type` and `message` are the exception's class and text, `key` is the step's key, `tries` the number of its tries.
+    `cause` is the exception as recorded.
+    """
 
     code: ClassVar[str] = "STEP_FAILED"
 
@@ -61,8 +64,8 @@ class StepFailed(PerdureError):
 
 
 class RecordedError(PerdureError):
-    """An exception as the journal remembers it: words, never an object of its class. `detail` is its traceback,
-    `details` are those of an error of Perdure's."""
+    """An exception as recorded: text, never an object of its class. `detail` is its traceback, and `details` are those
+    of an error of Perdure."""
 
     code: ClassVar[str] = "RECORDED_ERROR"
 
@@ -84,7 +87,7 @@ class RecordedError(PerdureError):
 
 
 class ChildFailed(PerdureError):
-    """A child execution failed; `execution_id` names it, `type` is the class of the error it failed with."""
+    """A child execution failed. `execution_id` is its id, `type` the class of its error."""
 
     code: ClassVar[str] = "CHILD_FAILED"
 
@@ -109,8 +112,6 @@ class ChildFailed(PerdureError):
 
 
 class ChildCancelled(ChildFailed):
-    """A child execution was cancelled."""
-
     code: ClassVar[str] = "CHILD_CANCELLED"
 
     def __str__(self) -> str:
@@ -118,8 +119,10 @@ class ChildCancelled(ChildFailed):
 
 
 class ExecutionFailed(PerdureError):
-    """The execution whose result was asked for has failed. `type` is the name of the error's class, `message` its
-    words, and `str()` what the execution shows as its error: mostly both."""
+    """The execution whose result was awaited has failed.
+
+    `type` is the error's class and `message` its text. `str()` gives the error as the execution shows it, mostly both.
+    """
 
     code: ClassVar[str] = "EXECUTION_FAILED"
 
@@ -131,23 +134,25 @@ class ExecutionFailed(PerdureError):
 
 
 class ExecutionCancelled(ExecutionFailed):
-    """The execution whose result was asked for was cancelled."""
+    """The execution whose result was awaited was cancelled."""
 
     code: ClassVar[str] = "EXECUTION_CANCELLED"
 
 
 class Fatal(PerdureError):
-    """Raise it in a step when trying again is pointless: the step fails at once, whatever its retry policy says. So it
-    does when it is one of a group, as a `TaskGroup` raises it."""
+    """Raise it in a step to end the step at once, regardless of its retry policy.
+
+    A group with one, such as a `TaskGroup` raises, does the same.
+    """
 
     code: ClassVar[str] = "FATAL"
 
 
 class RetryAfter(PerdureError):
-    """Raise it in a step to say when to try again, as a service does with its Retry-After header.
+    """Raise it in a step to set the delay before the next try, as a Retry-After header does.
 
-    It replaces the delay that the policy would have drawn; the number of tries stays the policy's. Of a group, as a
-    `TaskGroup` raises it, the longest counts.
+    It replaces the policy's delay, not its number of tries. In a group, such as a `TaskGroup` raises, the longest
+    counts.
     """
 
     code: ClassVar[str] = "RETRY_AFTER"
@@ -158,14 +163,14 @@ class RetryAfter(PerdureError):
 
 
 def is_fatal(error: BaseException) -> bool:
-    """Whether it is `Fatal`, or a group with one."""
+    """True for `Fatal` and for a group with one."""
     if isinstance(error, BaseExceptionGroup):
         return any(map(is_fatal, error.exceptions))
     return isinstance(error, Fatal)
 
 
 def asked_pause(error: BaseException) -> float | None:
-    """How many seconds an error asks for before the next try, as `RetryAfter` or by an attribute `retry_after`."""
+    """The seconds before the next try, from `RetryAfter` or an attribute `retry_after`."""
     if isinstance(error, BaseExceptionGroup):
         return max((asked for one in error.exceptions if (asked := asked_pause(one)) is not None), default=None)
     asked = error.seconds if isinstance(error, RetryAfter) else getattr(error, "retry_after", None)
@@ -173,8 +178,10 @@ def asked_pause(error: BaseException) -> float | None:
 
 
 class Postponed(PerdureError):
-    """Raise it in a step that cannot do its work now, as when a provider says to come back later. `admitted` makes the
-    step again after so many seconds; until then the execution holds no worker and no slot."""
+    """Raise it in a step that cannot do its work now, for example when a provider is overloaded.
+
+    `admitted` makes the step again after `seconds`. Until then the execution holds no worker and no slot.
+    """
 
     code: ClassVar[str] = "POSTPONED"
 
@@ -184,31 +191,31 @@ class Postponed(PerdureError):
 
 
 class BudgetExceeded(PerdureError):
-    """A budget that the execution spends from is used up. `details` say which one, and what is spent of it."""
+    """A budget of the execution is used up. `details` say which one, and what is spent of it."""
 
     code: ClassVar[str] = "BUDGET_EXCEEDED"
 
 
 class DuplicateKey(PerdureError):
-    """A `key=` names one call of an execution; two calls with the same one would share an outcome."""
+    """Two calls of an execution have the same `key=`. They would share an outcome."""
 
     code: ClassVar[str] = "DUPLICATE_KEY"
 
 
 class Misplaced(PerdureError, RuntimeError):
-    """Something was called where it cannot work; the message says where it belongs."""
+    """A call in a place where it cannot work. The message says where it belongs."""
 
     code: ClassVar[str] = "MISPLACED"
 
 
 class Stuck(PerdureError):
-    """Every branch of the workflow waits, and nothing outside can ever wake one."""
+    """Every branch of the workflow waits, and nothing can wake one."""
 
     code: ClassVar[str] = "STUCK"
 
 
 class Diverged(PerdureError):
-    """The code on offer asks for other things than its journal holds. The message and `details` name both sides."""
+    """The code does not match its journal. The message and `details` describe both sides."""
 
     code: ClassVar[str] = "DIVERGED"
 
@@ -232,10 +239,12 @@ class Diverged(PerdureError):
 
 
 class Outdated(Diverged):
-    """The journal took back a step failure that this parked execution has already seen. Nothing is wrong with the
-    code: drop the machine and replay from the first row."""
+    """The journal took back a step failure that this parked execution has seen. The code is fine: drop the machine and
+    replay from the first row."""
 
 
 class Evicted(BaseException):
-    """The execution is leaving this process's memory and will go on elsewhere: `finally` blocks that run now are not
-    part of it. Not an `Exception`, so that no handler takes it for a failure."""
+    """The execution leaves this process's memory and goes on elsewhere.
+
+    `finally` blocks that run now are not part of it. Not an `Exception`, so that no handler takes it for a failure.
+    """

@@ -1,14 +1,15 @@
 """The lease of a worker's registration, renewed by a thread of its own over a connection of its own.
 
-A blocked event loop or a step that holds the interpreter for seconds is still alive, and its beats say so. The
-connection stays open between beats: when this process is killed the server sees it close at once, and cuts the lease
-to a second instead of waiting for it to run out; when the server closes it, this side beats again at once, to it or
-to another one. A server that gives no answer in a part of the lease is left for another one while the lease still
-holds, and the worker's requests leave it, too. After such a silence this side first asks whether it hears anything:
-where requests arrive and answers do not, a beat would renew a lease that nobody here may trust, and work would wait.
+Beats go on while a step blocks the event loop or holds the interpreter for seconds. The connection stays open between
+beats. When this process is killed, the server sees it close and cuts the lease to a second. When the server closes it,
+this side beats again at once, to the same or another server.
 
-The deadline is measured from the moment a beat was *sent*, on a clock that counts the machine's sleep; a frozen
-process that wakes up finds it passed and starts no step until a new beat was accepted.
+If a server is silent for part of the lease, the thread leaves it for another one while the lease still holds, and the
+worker's requests leave it too. After such a silence it first checks that it can receive anything: if requests arrive
+but answers do not, a beat would renew a lease that this side cannot trust, and work would wait.
+
+The deadline counts from the moment a beat was *sent*, on a clock that includes the machine's sleep. A frozen process
+that wakes up finds it passed, and starts no step before a new beat is accepted.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perdure.worker")
 
 MARGIN = 0.1
-"""The part of the lease before its end in which no step is started any more."""
+"""In this last part of the lease no step is started."""
 ANSWER_SECONDS = 5.0
-"""How long a beat waits for its answer, and at most a third of the lease: time for two other servers is left."""
+"""A beat waits this long for its answer, and at most a third of the lease, which leaves time for two other servers."""
 CONNECTION_GONE_SECONDS = 0.8
-"""How long a lease without a connection is trusted: less than the second that the server leaves it."""
+"""How long a lease without a connection is trusted. The server leaves it a second."""
 
 
 def boottime() -> float:
@@ -54,7 +55,7 @@ def boottime() -> float:
 
 
 class Lease(ABC):
-    """One registration's lease; `is_good` is asked right before each step. A subclass renews it."""
+    """A registration's lease, checked right before each step. A subclass renews it."""
 
     def __init__(self) -> None:
         self._reply: RegisterReply | None = None
@@ -65,11 +66,11 @@ class Lease(ABC):
         self._good = asyncio.Event()
 
     def now(self) -> float:
-        """Seconds on the clock that leases are measured with; any thread may ask."""
+        """Seconds on the clock of leases; thread-safe."""
         return boottime()
 
     def begin(self, worker: Worker, worker_id: str, reply: RegisterReply, sent: float) -> None:
-        """A registration was opened: its lease runs from the moment at which it was asked for."""
+        """Begin the lease of a new registration, which was requested at `sent`."""
         self._worker, self._worker_id, self._reply = worker, worker_id, reply
         self._deadline = sent + reply.lease_us / 1e6
         self._unreachable_since = None
@@ -78,14 +79,14 @@ class Lease(ABC):
 
     @abstractmethod
     def _keep(self) -> None:
-        """Begin to beat, unless that has begun."""
+        """Begin to beat, if not done yet."""
 
     @abstractmethod
     async def end(self) -> None:
         """Stop beating."""
 
     def is_good(self) -> bool:
-        """Whether the lease surely holds: not about to run out, and the server was reachable a moment ago."""
+        """False if the lease is about to run out, or the server was not reachable a moment ago."""
         if self._reply is None:
             return False
         now = boottime()
@@ -99,12 +100,10 @@ class Lease(ABC):
         return True
 
     async def wait_good(self) -> None:
-        """Wait until the server has confirmed the lease again."""
         await self._good.wait()
 
     def _accepted(self, worker_id: str, holding: list[tuple[str, int, int]], sent: float) -> None:
-        """On the worker's loop: the lease is sure, for what the server says is held. What is not goes first, so that
-        no step of it starts."""
+        """On the worker's loop: drop executions that the server does not list before their steps can start."""
         assert self._worker is not None
         if worker_id != self._worker_id:
             return
@@ -114,10 +113,10 @@ class Lease(ABC):
 
 
 class HttpLease(Lease):
-    """Renewed by a thread over HTTP.
+    """A lease renewed by a thread over HTTP.
 
-    `urls` are servers of one store; the next is taken when one fails. On the worker's loop, `leave` is called with the
-    address of a server that was silent, `begun` with each registration: its worker id and its epoch.
+    `urls` are servers of one store; after a failure the next one is used. On the worker's loop, `leave` gets the
+    address of a silent server, and `begun` the worker id and epoch of each registration.
     """
 
     def __init__(
@@ -151,8 +150,6 @@ class HttpLease(Lease):
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, timeout=5.0)
 
-    # --- in the thread -----------------------------------------------------------------------------------------------
-
     def _run(self) -> None:
         line: Line | None = None
         pause = 0.05
@@ -169,11 +166,11 @@ class HttpLease(Lease):
                     continue
                 pause = 0.05
                 if self._until_closed(line, self._reply.beat_us / 1e6):
-                    # The server has seen it, too, and cut the lease; the next beat may find a line that is silent.
+                    # The server has seen it too, and cut the lease. The next beat may find a silent line.
                     self._unreachable_since = boottime()
                     line.close()
                     line = None
-            except Exception as error:  # whatever it is: without this thread all that the worker holds is lost
+            except Exception as error:  # without this thread the worker would lose everything
                 if self._unreachable_since is None:
                     self._unreachable_since = boottime()
                 logger.debug("Beat failed: %s", error)
@@ -201,7 +198,7 @@ class HttpLease(Lease):
         return Line(self._url(), self._key, seconds=min(ANSWER_SECONDS, self._reply.lease_us / 3e6))
 
     def _beat(self, line: Line) -> bool:
-        """One beat; False when the registration is lost."""
+        """Send one beat; false if the registration is lost."""
         assert self._reply is not None and self._worker is not None
         worker_id, reply = self._worker_id, self._reply
         sent = boottime()
@@ -227,11 +224,11 @@ class HttpLease(Lease):
         return True
 
     def _until_closed(self, line: Line, seconds: float) -> bool:
-        """Wait for the next beat's time; True when the peer closed the connection before."""
+        """Wait for the next beat; true if the peer closed the connection first."""
         if line.socket is None:
             return True
         until = time.monotonic() + seconds
-        with selectors.DefaultSelector() as selector:  # `select` knows no descriptors from 1024 on
+        with selectors.DefaultSelector() as selector:  # `select` cannot handle descriptors from 1024 on
             selector.register(line.socket, selectors.EVENT_READ)
             while (left := until - time.monotonic()) > 0 and not self._stop.is_set():
                 if selector.select(min(left, 0.5)) and not line.socket.recv(4096):

@@ -1,8 +1,7 @@
-"""Runs one claimed execution: feeds the journal's rows to the machine, runs the steps it asks for, reports the outcome.
+"""Runs one claimed execution: feeds rows to the machine, runs its steps, reports outcomes.
 
-Everything happens in callbacks of the worker's event loop, so that an execution costs a few objects and no task of
-its own; only steps are tasks. An outcome goes into the next report, and only when the reply says that it is recorded
-does the workflow's code see it.
+All of it runs in callbacks of the worker's event loop, so an execution costs a few objects and no task; only steps are
+tasks. Workflow code sees an outcome only after the reply to the report says that it is recorded.
 """
 
 from __future__ import annotations
@@ -62,11 +61,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perdure.worker")
 
 SLEPT_IN_WORKER_US = 10_000_000
-"""Pauses between a step's tries up to this long are slept; longer ones suspend the execution."""
+"""Longer pauses between a step's tries suspend the execution."""
 
 
 class Runner:
-    """One execution in this worker's hands, from claim to end, and (parked) from one claim to the next."""
+    """One execution in this worker, from claim to end, and while parked from one claim to the next."""
 
     __slots__ = (
         "_fired",
@@ -98,7 +97,7 @@ class Runner:
         self.claimed = claimed
         self.taken_at = taken_at
         self.ours_until = ours_until
-        """On the lease's clock: from then on a step begins only once the server has acknowledged a report."""
+        """On the lease's clock. Later steps begin only after the server has answered a report."""
         self.machine: Machine | None = None
         self.context: Context | None = None
         self.number = 0
@@ -113,22 +112,20 @@ class Runner:
         self._held_back: Sequence[Row] = ()
         self._timer: tuple[str, asyncio.TimerHandle] | None = None
         self._fired: dict[str, None] = {}
-        """Timers that were reported and whose rows have not come yet. No set: an empty one is thrice an empty dict."""
+        """Reported timers whose rows have not come yet. A dict, since an empty set is three times as large."""
         self._rows_at = 0.0
         self._readings: dict[int, Transcript] = {}
         self._unread: Unread | None = None
         self.changed_inputs = 0
-        """How many changed inputs the next report tells of."""
-
-    # --- from claim to the first line --------------------------------------------------------------------------------
+        """Changed inputs for the next report."""
 
     def begin(self) -> None:
-        """Start (or, parked before, go on) with the journal that came with the claim."""
+        """Start, or go on after parking, with the claim's rows."""
         claimed = self.claimed
         if self.machine is not None and self.fetched != claimed.base:
             self._forget_machine()
         if claimed.base and self.machine is None:
-            # What came before `base` has left this process's memory: read everything.
+            # The rows before `base` are no longer in memory: read everything.
             self.wants_rows = True
             self.worker.dirty(self)
         elif claimed.ack_first:
@@ -138,12 +135,12 @@ class Runner:
             self.worker.dirty(self)
         else:
             self.feed(claimed.rows, more=claimed.more)
-        if len(claimed.rows) > 1:  # the machine's by now, which forgets what it has consumed
+        if len(claimed.rows) > 1:  # the machine has them, and forgets them once consumed
             self._keep(msgspec.structs.replace(claimed, rows=[]))
 
     def parked(self) -> None:
-        """It stays in memory until its next claim, which brings its input again. Input, tags and rows are views of the
-        reply that brought them. They would keep that reply whole, with all other executions in it."""
+        """Drop what the next claim brings again. Input, tags and rows are views of a whole reply, with other executions
+        in it, and would keep it in memory."""
         claimed = self.claimed
         tags = None if claimed.tags is None else claimed.tags.copy()
         self._keep(msgspec.structs.replace(claimed, payload=NULL, tags=tags, rows=[]))
@@ -154,7 +151,7 @@ class Runner:
             self.context.claim = claimed
 
     def again(self, claimed: Claimed, taken_at: float, ours_until: float) -> None:
-        """A parked execution was claimed again by this worker."""
+        """The same worker has claimed a parked execution again."""
         self._keep(claimed)
         self.taken_at = taken_at
         self.ours_until = ours_until
@@ -176,7 +173,7 @@ class Runner:
             self._unread.forget()
 
     def _make_machine(self) -> Machine | None:
-        """The machine with the workflow's code in it; None when there is no code or no input for it."""
+        """None if the workflow is unknown or its input cannot be read."""
         claimed = self.claimed
         workflow = self.worker.registry.workflows.get(claimed.workflow_id)
         if workflow is None:
@@ -186,9 +183,9 @@ class Runner:
         try:
             value = workflow.read_input(bytes(claimed.payload))
         except BadValue as error:
-            self._finish(self._failed(error, with_detail=False))  # whose place is not in the code: it has not begun
+            self._finish(self._failed(error, with_detail=False))  # no traceback: the code has not begun
             return None
-        except BaseException as error:  # a hint that cannot be read, or a validator of the user's
+        except BaseException as error:  # an unreadable hint, or a user's validator
             if is_interrupt(error):
                 raise
             self._finish(self._failed(error))
@@ -199,10 +196,7 @@ class Runner:
         )
         return machine
 
-    # --- rows in, effects out ----------------------------------------------------------------------------------------
-
     def feed(self, rows: Sequence[Row], *, more: bool = False, replay: bool | None = None) -> None:
-        """Give rows to the machine and do what it asks for."""
         if self.gone or self.end is not None:
             return
         speaks_of_transcripts = self._unread is not None and self._unread.waits
@@ -289,10 +283,8 @@ class Runner:
         elif call.kind in (Kind.EVENT, Kind.RESUME):
             self.entries.append(CloseWait(call.key))
 
-    # --- timers and suspension ---------------------------------------------------------------------------------------
-
     def now_us(self) -> int:
-        """Store time as far as this worker knows: the last row's, plus what has passed here since it came."""
+        """The store's time, estimated: the last row's, plus the time since it came."""
         assert self.machine is not None
         return self.machine.now_us + int((self.worker.loop.time() - self._rows_at) * 1_000_000)
 
@@ -312,14 +304,15 @@ class Runner:
             self.worker.dirty(self)
 
     def _only_starts(self) -> bool:
-        """Whether nothing but starts of children, and waits, is to be reported."""
+        """True if only starts of children, and waits, are to be reported."""
         return all(type(entry) is StartChild or type(entry) in (OpenWait, CloseWait) for entry in self.entries)
 
     def _suspend(self, timer: tuple[str, int] | None) -> None:
-        """Let go, unless an answer is on its way or the execution is being cancelled (then its clean-up waits here).
+        """Suspend, unless a reply is outstanding or a cancelled execution is cleaning up.
 
-        It may wait for children that the same report starts: the server lets go only if all of them were started, which
-        is then news that changes nothing."""
+        It may wait for children that the same report starts. The server suspends only if all of them were started, so
+        their rows bring nothing new.
+        """
         assert self.machine is not None
         if self.machine.cancel_requested or self.in_flight is not None:
             return
@@ -329,7 +322,7 @@ class Runner:
         self.end = Suspend(self.machine.waits(), timer, self.worker.parks)
 
     def _suspend_for_pause(self, timer: tuple[str, int] | None) -> None:
-        """Every step is between two tries, and the shortest pause is long: suspend until it is over."""
+        """Suspend if all steps are between two tries and the shortest pause is long."""
         assert self.machine is not None
         first = min(pause.until_us for pause in self.tries.pauses.values())
         if first - self.now_us() <= SLEPT_IN_WORKER_US or self.machine.cancel_requested or self.in_flight is not None:
@@ -348,13 +341,10 @@ class Runner:
             self._timer = None
 
     def step_done(self, done: StepDone) -> None:
-        """A try has come to its end; the next report says so."""
         self.entries.append(done)
         self.worker.dirty(self)
         if self._releasing:
             self.release_when_quiet()
-
-    # --- the end -----------------------------------------------------------------------------------------------------
 
     def _outcome(self) -> End:
         machine = self.machine
@@ -374,13 +364,13 @@ class Runner:
         return self._failed(error)
 
     def _failed(self, error: BaseException, *, with_detail: bool = True) -> Fail:
-        """The workflow's failure, and whether it is tried again."""
+        """The workflow's failure, with the delay of a retry if there is one."""
         delay: int | None = None
         taken: list[str] = []
         try:
             delay = self._delay_us(error)
             taken = self._to_take_back(error) if delay is not None else []
-        except BaseException as wrong:  # what the error itself says of a pause, or of the group that it is
+        except BaseException as wrong:  # raised by the error's own pause, or by its group
             if is_interrupt(wrong):
                 raise
             delay, error = None, unclear(error, wrong)
@@ -388,7 +378,7 @@ class Runner:
         return Fail(str(error_from_json(detail)), Raw(detail), delay, taken)
 
     def _delay_us(self, error: BaseException) -> int | None:
-        """How long to wait before the workflow is tried again; None if it is not."""
+        """The delay before a retry of the workflow; None without a retry."""
         workflow = self.worker.registry.workflows.get(self.claimed.workflow_id)
         cancelling = self.machine is not None and self.machine.cancel_requested
         if workflow is None or is_fatal(error) or isinstance(error, Stuck) or cancelling:
@@ -397,8 +387,8 @@ class Runner:
         return delay_us(workflow.retry, self.claimed.retry_count + 1, random.random(), asked)
 
     def _to_take_back(self, error: BaseException) -> list[str]:
-        """The keys of the steps that run again in the next attempt: those that ended this one, and those that were
-        under way then and failed as well, whether that is recorded or about to be."""
+        """The keys of steps that the next attempt runs again: those that ended this attempt, and those that were under
+        way then and failed as well, even if their failure is not recorded yet."""
         taken = dict.fromkeys(steps_to_blame(error))
         if self.machine is not None:
             taken |= dict.fromkeys(self.machine.failed_beside(list(taken)))
@@ -414,10 +404,8 @@ class Runner:
         self.end = end
         self.worker.dirty(self)
 
-    # --- reports -----------------------------------------------------------------------------------------------------
-
     def take_report(self) -> ReportItem | None:
-        """What there is to report now; None when an item is on its way already, or there is nothing."""
+        """The next report; None if one is in flight or there is nothing to report."""
         if self.in_flight is not None or self.gone:
             return None
         context = self.context
@@ -435,15 +423,15 @@ class Runner:
         end = self.end
         entries = self.entries
         if type(end) is Complete or type(end) is Fail or type(end) is Cancelled or type(end) is Block:
-            # Branches that still ran are dropped with the end; what they asked for was never promised.
+            # Branches that still ran end with the workflow. Their calls were never promised.
             entries = [entry for entry in entries if type(entry) is StepDone]
         rest: list[Entry] = []
         if len(entries) > 1:
             entries, rest = reports.cut(entries)
             if rest:
-                end = None  # it leaves with what is left
+                end = None  # leaves with the rest
                 if type(self.end) is Suspend:
-                    self.end = None  # or once the answer was seen
+                    self.end = None  # or after the reply
         number = 0
         if entries or end is not None or stream or progress is not None:
             self.number += 1
@@ -472,7 +460,7 @@ class Runner:
         return item
 
     def on_reply(self, item: ReportItem, reply: ItemReply) -> None:
-        """The server's answer to an item; one of an earlier attempt says nothing about this one."""
+        """Handle the server's reply, unless it belongs to an earlier attempt."""
         if item is not self.in_flight:
             return
         self.in_flight = None
@@ -497,7 +485,7 @@ class Runner:
         if item.end is not None:
             self.end = None
             if type(item.end) is not Suspend:
-                # The end did not count: the journal has news for the code, or a cancel came first.
+                # The journal has news for the code, or a cancel came first.
                 self._end_did_not_count(item.end)
                 return
         rows = reports.merge(item, reply)
@@ -508,8 +496,10 @@ class Runner:
         self.feed(rows, more=reply.more)
 
     def _waits_on(self, item: ReportItem, reply: ItemReply) -> bool:
-        """Show the code which children this item has started. False: it does more than to wait for them, so it is
-        forgotten, and does that when it is claimed again."""
+        """Show the code the children that this item has started.
+
+        False if the code does more than wait for them. The execution is then forgotten, and goes on at its next claim.
+        """
         rows = reports.merge(item, reply)
         if not rows or not any(type(entry) is StartChild for entry in item.entries):
             return True
@@ -518,7 +508,7 @@ class Runner:
         self._rows_at = self.worker.loop.time()
         try:
             effects = self.machine.advance(rows)
-        except Exception:  # whatever it is, it comes up again
+        except Exception:  # any error comes up again there
             return False
         return effects.state is SUSPENDED and not effects.started and not effects.abandoned
 
@@ -532,25 +522,24 @@ class Runner:
         assert reply.problem is not None
         logger.error("Execution %s: the server refused a report: %s", self.claimed.id, reply.problem.error)
         if type(item.end) is Fail:
-            self.drop()  # not even the failure is accepted: the lease runs out and others try
+            self.drop()  # The failure itself is refused: the lease runs out and another worker tries.
             return
         message = scrub_text(reply.problem.error)
         detail = msgspec.json.encode({"type": reply.problem.error_type, "message": message})
         self._finish(Fail(message, Raw(detail)))
 
     def release_when_quiet(self) -> None:
-        """Hand the execution back as soon as none of its steps runs (drain)."""
+        """Hand the execution back once none of its steps runs."""
         self._releasing = True
         if not self.tries.running:
             self.release()
 
     def release(self) -> None:
-        """Hand the execution back unfinished (drain)."""
         if self.end is None and not self.gone:
             self._finish(Release())
 
     def drop(self) -> None:
-        """Forget the execution: it is done, or somebody else's by now."""
+        """Forget the execution: it has ended here, or belongs to another worker."""
         if self.gone:
             return
         self.gone = True
@@ -566,14 +555,14 @@ class Runner:
         self.worker.forget(self)
 
     def restart_step(self, call: Call) -> None:
-        """A step that was held back may start now, unless the code has given it up meanwhile."""
+        """Start a step that was held back, unless the code has given it up."""
         if self.gone or self.end is not None or self.machine is None:
             return
         if any(one is call for one in self.machine.outstanding()):
             self.tries.start(call)
 
     def broke(self, error: Exception) -> None:
-        """This worker met an error of its own. An execution that nobody drives any more must not look as if it ran."""
+        """An error in the worker itself. Without a driver the execution must not seem to run."""
         self.in_flight = None
         if self.end is None:
             self._finish(self._failed(error))
@@ -582,7 +571,6 @@ class Runner:
 
     @property
     def has_news(self) -> bool:
-        """Whether there is something to report."""
         return bool(
             self.entries
             or self.end is not None
@@ -592,10 +580,9 @@ class Runner:
 
     @property
     def has_emitted(self) -> bool:
-        """Whether there is something for those who follow the execution."""
         return self.context is not None and bool(self.context.outbox)
 
     @property
     def is_ending(self) -> bool:
-        """Whether it has said its end, and hears from the answer whether that counts. No step of it starts."""
+        """True once it has reported its end and waits for the reply. It starts no steps."""
         return self.end is not None

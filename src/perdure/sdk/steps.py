@@ -1,4 +1,4 @@
-"""Steps: how they are declared, what a call of one is, and what its body may know of itself."""
+"""Steps: their declaration, their calls, and what their bodies know."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Retry: TypeAlias = RetryPolicy | int
-"""A policy, or how often in all."""
+"""A policy, or the number of tries."""
 Errors: TypeAlias = (
     type[BaseException] | tuple[type[BaseException], ...] | types.UnionType | Callable[[BaseException], bool]
 )
-"""Which errors: a class, several, or a predicate."""
+"""A class, several classes, or a predicate."""
 
 # --- declared --------------------------------------------------------------------------------------------------------
 
@@ -53,7 +53,7 @@ def as_policy(retry: Retry | None) -> RetryPolicy | None:
 
 
 class StepOptions:
-    """How a step is run. Options given at the call go before those given at the function."""
+    """How a step runs. Options of the call override those of the function."""
 
     __slots__ = ("fatal", "name", "retry", "retry_if", "timeout_seconds")
 
@@ -101,7 +101,7 @@ _DEFAULT: Final = StepOptions()
 
 
 class StepPlan:
-    """What there is to know of a step's function, found out once."""
+    """The options and properties of a step's function, computed once."""
 
     __slots__ = ("captures", "fn", "is_async", "name", "of", "options", "result_type")
 
@@ -114,18 +114,18 @@ class StepPlan:
         self.captures = isinstance(self.fn, functools.partial) or any(
             getattr(self.fn, name, None) for name in ("__defaults__", "__closure__")
         )
-        """Whether it brings values along."""
+        """True if it brings values along, as defaults, a closure or a partial."""
         self.result_type: Any = _result_of(self.fn)
 
 
 def plan_of(fn: Callable[..., Any]) -> StepPlan:
-    """The plan of a step's function, kept on the function."""
+    """The plan of a step's function, cached on the function."""
     try:
         plan = fn._perdure_plan  # type: ignore[attr-defined]  # set below
     except AttributeError:
         pass
     else:
-        if isinstance(plan, StepPlan) and plan.of is fn:  # and not of what `fn` wraps, or is a method of
+        if isinstance(plan, StepPlan) and plan.of is fn:  # not the plan of a wrapped function or of a method's function
             return plan
     plan = StepPlan(fn)
     if isinstance(fn, types.FunctionType):
@@ -134,7 +134,7 @@ def plan_of(fn: Callable[..., Any]) -> StepPlan:
 
 
 def _body_of(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """What runs: the function that `@step` was put on, where `fn` is what `@step` made of it."""
+    """The original function if `fn` was made by `@step`."""
     if isinstance(fn, types.MethodType):
         body = _body_of(fn.__func__)
         return fn if body is fn.__func__ else types.MethodType(body, fn.__self__)
@@ -142,11 +142,11 @@ def _body_of(fn: Callable[..., Any]) -> Callable[..., Any]:
         body = _body_of(fn.func)
         return fn if body is fn.func else functools.partial(body, *fn.args, **fn.keywords)
     made, body = getattr(fn, "_perdure_step", (None, fn))
-    return body if made is fn else fn  # functools.wraps gives the attributes of a step to what is around it
+    return body if made is fn else fn  # functools.wraps copies a step's attributes to its wrapper
 
 
 def is_async_callable(fn: Callable[..., Any]) -> bool:
-    """Whether calling it gives a coroutine: an `async def`, or an object whose `__call__` is one."""
+    """True if a call gives a coroutine: an `async def`, or an object whose `__call__` is one."""
     inner = _within_partials(fn)
     return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(type(inner).__call__)
 
@@ -160,7 +160,7 @@ def _within_partials(fn: Callable[..., Any]) -> Callable[..., Any]:
 def _result_of(fn: Callable[..., Any]) -> Any:
     inner = _within_partials(fn)
     if isinstance(inner, type):
-        # A class's signature tells of `__init__`, which gives None.
+        # The signature of a class is that of `__init__`, which returns None.
         return Unannotated(fn) if inner.__module__ == "builtins" else inner
     if isinstance(inner, types.FunctionType) and not inner.__annotations__:
         return Unannotated(fn)
@@ -173,12 +173,10 @@ def _name_of(fn: Callable[..., Any]) -> str:
 
 
 current_context: ContextVar[Context | None] = ContextVar("perdure_context", default=None)
-"""The Context of the workflow whose code is running; unset in steps and outside of workflows."""
+"""The Context of the running workflow code; None in steps and outside of workflows."""
 
 
 class _Decorator(Protocol):
-    """What `@step(…)` with options returns."""
-
     @overload
     def __call__(self, fn: F, /) -> F: ...
     @overload
@@ -186,7 +184,7 @@ class _Decorator(Protocol):
 
 
 step_variables: ContextVar[contextvars.Context | None] = ContextVar("perdure_step_variables", default=None)
-"""The context variables that steps see, where a library sets some that are not for them."""
+"""Replaces the context variables for steps, if a library sets some that are not for them."""
 
 
 @overload
@@ -212,15 +210,15 @@ def step(
     retry_if: Errors | None = None,
     fatal: Errors | None = None,
 ) -> Any:
-    """Make a function a step: called in workflow code it is journalled, elsewhere it just runs.
+    """Make a function a step. A call in workflow code is recorded; elsewhere the function just runs.
 
-    Elsewhere is outside of a workflow (a test, a script) and inside another step. A plain `def` runs in a thread, and
-    is awaited like an `async def`; `fetch.__wrapped__` is the function itself. `retry` is a RetryPolicy or how often
-    the step is tried in all; `timeout` is for each try. `fatal` names errors that end the step at once, `retry_if` the
-    only ones that are worth another try: classes or a predicate. Raises `TypeError` for what cannot be a step.
+    Elsewhere is outside of workflows (a test, a script) and inside another step. A plain `def` runs in a thread and is
+    awaited like an `async def`; `fetch.__wrapped__` is the function itself. `retry` is a RetryPolicy or the number of
+    tries, `timeout` is in seconds for each try. An error in `fatal` ends the step at once. With `retry_if` only these
+    errors are retried. Both are classes or a predicate. Raises `TypeError` for an object that cannot be a step.
 
-    >>> @step(retry=3, timeout=10)
-    ... async def fetch(url: str) -> bytes: ...
+        >>> @step(retry=3, timeout=10)
+        ... async def fetch(url: str) -> bytes: ...
     """
     options = StepOptions(name=name, retry=retry, timeout=timeout, retry_if=retry_if, fatal=fatal)
 
@@ -247,7 +245,7 @@ def step(
 
 
 def _check_function(fn: object) -> None:
-    """Raise `TypeError` unless it is a function that gives one value."""
+    """Raise `TypeError` unless `fn` is a function that returns one value."""
     if isinstance(fn, staticmethod | classmethod):
         kind = type(fn).__name__
         raise TypeError(f"@step was put on the {kind} {_name_of(fn.__func__)!r}; write @{kind} above @step.")
@@ -258,7 +256,7 @@ def _check_function(fn: object) -> None:
 
 
 async def _in_thread(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """Run the plain function of a step where there is no workflow."""
+    """Run a plain function outside of workflows."""
     value = await asyncio.to_thread(fn, *args, **kwargs)
     return await value if inspect.isawaitable(value) else value
 
@@ -267,7 +265,7 @@ async def _in_thread(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> An
 
 
 class StepCall:
-    """One call of a step as the runner runs it: `fn(*args, **kwargs)`, in the worker's loop or (sync) in a thread."""
+    """One call of a step for the runner: in the worker's loop, or in a thread if sync."""
 
     __slots__ = ("args", "fatal", "fn", "is_async", "kwargs", "result_type", "retry", "retry_if", "timeout_seconds")
 
@@ -289,18 +287,20 @@ class StepCall:
         self.retry = retry
         self.timeout_seconds = timeout_seconds
         self.is_async = is_async
-        """Whether calling `fn` gives a coroutine at once. A sync `fn` may still return an awaitable: await that too."""
+        """A sync `fn` may still return an awaitable: await that too."""
         self.result_type = result_type
         self.retry_if = retry_if
         self.fatal = fatal
 
     def call(self) -> Any:
-        """Call the function: a coroutine if `is_async`."""
         return self.fn(*self.args, **self.kwargs) if self.kwargs else self.fn(*self.args)
 
     def is_final(self, error: BaseException) -> bool:
-        """Whether `error` ends the step, however many tries are left. Of a group, as a `TaskGroup` raises it, one is
-        enough, unless the group itself may be tried again."""
+        """True if `error` ends the step regardless of the tries left.
+
+        One fatal error in a group, such as a `TaskGroup` raises, is enough. The group is retried only if all its errors
+        may be, or if the group itself may be.
+        """
         return self._is_fatal(error) or not self._may_be_tried_again(error)
 
     def _is_fatal(self, error: BaseException) -> bool:
@@ -326,7 +326,7 @@ def _is_one_of(error: BaseException, errors: Errors) -> bool:
 
 
 class StepChoices(TypedDict, total=False):
-    """How one call of a step is run; what is given here goes before what `@step` says."""
+    """Options of one call; they override those of `@step`."""
 
     retry: Retry | None
     timeout: float | None
@@ -336,7 +336,7 @@ class StepChoices(TypedDict, total=False):
 
 
 def not_a_function(given: object) -> TypeError:
-    """What to say when a step is given something else to run, most often a call that was made already."""
+    """The error for a step without a function, most often with a call that was made already."""
     what = repr(given)
     if inspect.iscoroutine(given):
         given.close()
@@ -345,8 +345,8 @@ def not_a_function(given: object) -> TypeError:
 
 
 def fingerprint_of_step(plan: StepPlan, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-    """The hash of a step's input, if it can be encoded. Raises `TypeError` for an argument that somebody forgot to
-    await: the first try of the step would use it up."""
+    """The hash of a step's input if it can be encoded. Raises `TypeError` for a coroutine as an argument: a missing
+    `await`. The first try of the step would use it up."""
     if not args and not kwargs:
         return fingerprint_of_captured(plan.fn) if plan.captures else None
     found = fingerprint_of_call(args, kwargs)
@@ -383,30 +383,30 @@ async def step_result(machine: Machine, call: Call, result_type: Any) -> Any:
 
 
 class StepInfo(Struct, frozen=True):
-    """What a step's body may know of its call."""
+    """What a step's body knows of its call."""
 
     execution_id: str
     key: str
     name: str
     tries: int
-    """Which try this is, counted from 1."""
+    """Counted from 1."""
     context: Context | None = None
     worker: Worker | None = None
-    """Who runs it, and asks the server for it."""
+    """The worker that runs the step and asks the server for it."""
 
     @property
     def idempotency_key(self) -> str:
-        """The same in every try and every attempt: give it to services that drop repeats."""
+        """The same in every try and attempt. Pass it to services that drop repeats."""
         return f"{self.execution_id}:{self.key}"
 
     def emit(self, kind: str, data: object = None) -> None:
-        """Send an item to whoever follows the execution live, as `ctx.emit` does."""
+        """Send an item to clients that follow the execution live, as `ctx.emit` does."""
         if self.context is not None:
             self.context.outbox.add(item_of(kind, data, self.key, self.tries))
 
 
 running_step: ContextVar[StepInfo | None] = ContextVar("perdure_step", default=None)
-"""Set by the runner around a step's body."""
+"""Set around a step's body."""
 
 
 def current_step() -> StepInfo:

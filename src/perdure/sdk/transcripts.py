@@ -1,8 +1,7 @@
-"""The transcript of a session, for workflow code that talks to a model: read it, add to it, summarize it, and take the
-messages of those who could not wait.
+"""The transcript of a session in workflow code: read, append, summarize, and take messages that came during a turn.
 
-What is read is known by its version: that, and not what was said, is in the journal, and a replay reads the same
-version again. A worker keeps what it has read lately, so that it fetches of a long transcript only what was added.
+The journal records the version that was read, not its messages, and a replay reads the same version again. A worker
+caches recent transcripts, so it fetches only new entries of a long one.
 """
 
 from __future__ import annotations
@@ -32,38 +31,35 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perdure.worker")
 
 KEPT_BYTES_MAX: Final = 64 << 20
-"""How much of transcripts a worker keeps, those that it read last."""
+"""The size of a worker's cache of transcripts; the least recently read leave first."""
 ENTRY_BYTES: Final = 200
-"""About what an entry takes beside its message."""
+"""The approximate size of an entry without its message."""
 BACKOFF_SECONDS_MAX: Final = 5.0
 
 
 class Reading(NamedTuple):
-    """A transcript as an execution has read it."""
-
     version: int
     entries: Sequence[Entry]
-    """What a model is to be shown: the newest summary, if there is one, and what it does not stand for."""
+    """The newest summary, if any, and the entries after it: a model's view."""
     taken_by: str | None = None
-    """The execution that took this one's message into its own turn, and has completed; there is nothing left to do."""
+    """The completed execution that took this one's message into its own turn. Then nothing is left to do."""
     result: Raw | None = None
-    """Its result."""
+    """The result of `taken_by`."""
 
     @property
     def messages(self) -> list[Raw]:
-        """The messages, in order, as they were appended."""
         return [entry.message for entry in self.entries]
 
 
 class Taken(Struct, frozen=True):
-    """A message that came while the turn was under way: the input of the execution that brought it."""
+    """A message that came during the turn: the input of the execution that brought it."""
 
     execution_id: str
     message: Raw
 
 
 def read_transcript(ctx: Context, session_id: str | None = None) -> Coroutine[object, None, Reading]:
-    """Read the transcript of this execution's session, or of another one, as it is now; alike in every replay.
+    """Read the transcript of this execution's session, or of `session_id`. The same in every replay.
 
     history = (await read_transcript(ctx)).messages
     """
@@ -82,11 +78,10 @@ async def _read(ctx: Context, row: Coroutine[Any, Any, Row]) -> Reading:
 def append_messages(
     ctx: Context, messages: Sequence[object], *, session_id: str | None = None, version: int | None = None
 ) -> Coroutine[object, None, int]:
-    """Add messages to the end of a transcript, exactly once; gives its new version.
+    """Append messages to a transcript, exactly once. Returns its new version.
 
-    A message is any value that JSON can hold (`BadValue` otherwise, with its path), or a `msgspec.Raw` that is JSON.
-    With `version` they are added only if that is the newest, else this raises `Conflict`: somebody has added to it
-    since it was read.
+    A message is any JSON value, else `BadValue` with its path, or a `msgspec.Raw` of JSON. Raises `Conflict` if
+    `version` is given and is not the newest, because entries were added since it was read.
     """
     session = _session(ctx, session_id)
     given = [_json_of(message, f"messages[{n}]") for n, message in enumerate(messages)]
@@ -100,10 +95,10 @@ def append_messages(
 def summarize(
     ctx: Context, summary: object, upto: int, *, session_id: str | None = None, version: int | None = None
 ) -> Coroutine[object, None, int]:
-    """Let a summary stand for all of a transcript up to entry `upto`; gives the new version.
+    """Replace a transcript up to entry `upto` by a summary. Returns the new version.
 
-    What it stands for is gone once no open execution can read it any more. Raises `BadValue` and `Conflict` as
-    `append_messages`, and `BadRequest` when an earlier summary stands for as much.
+    The replaced entries are deleted once no open execution can read them. Raises `BadValue` and `Conflict` as
+    `append_messages`, and `BadRequest` if an earlier summary replaces as much.
     """
     session = _session(ctx, session_id)
     given = _json_of(summary, "summary")
@@ -123,10 +118,10 @@ async def _new_version(row: Coroutine[Any, Any, Row]) -> int:
 
 
 async def take_messages(ctx: Context) -> Sequence[Taken]:
-    """The messages that were sent to this execution's session and workflow, to be delivered to whoever works, since it
-    began or last took some. Nobody else gets them, unless this execution fails, or leaves them with `leave_messages`.
+    """Take the messages that were sent to a running turn of this session and workflow since the last call.
 
-    While there are none this does nothing, so it may be called before each call of a model.
+    No other execution gets them, unless this one fails or returns them with `leave_messages`. Without messages this
+    does nothing, so call it before each call of a model.
     """
     told, ctx.machine.messages[:] = set(ctx.machine.messages), []
     if not told - ctx.taken.keys():
@@ -140,8 +135,7 @@ async def take_messages(ctx: Context) -> Sequence[Taken]:
 
 
 async def leave_messages(ctx: Context, taken: Sequence[Taken]) -> None:
-    """Leave messages that were taken and that this execution can do nothing with: each becomes a turn of its own, which
-    says by itself what is wrong with it."""
+    """Return messages that this execution cannot use. Each becomes a turn of its own, which reports its own error."""
     ids = [one.execution_id for one in taken]
     session = _session(ctx, None)
     await ctx.machine.call(Kind.TRANSCRIPT, LEAVE, None, lambda key: LeaveMessages(key, session, ids))
@@ -168,7 +162,7 @@ def _said(row: Row) -> _Version:
 
 
 class _Kept:
-    """Entries of one transcript, without gaps: whatever versions from `least` to the last entry need."""
+    """Entries of one transcript without gaps, as needed for all versions from `least` to the last entry."""
 
     __slots__ = ("entries", "least", "size")
 
@@ -183,22 +177,22 @@ class _Kept:
 
 
 class TranscriptReader:
-    """What a worker has read of transcripts: entries never change, so of one that it knows it fetches the rest."""
+    """A worker's cache of transcripts. Entries never change, so only new ones are fetched."""
 
     def __init__(self, transport: Transport, bytes_max: int = KEPT_BYTES_MAX) -> None:
         self._transport = transport
         self._bytes_max = bytes_max
         self._kept: OrderedDict[tuple[str, int], _Kept] = OrderedDict()
-        """By the session, and since when its transcript is there: one that was erased may begin again."""
+        """By the session and the start of its transcript, since an erased transcript may begin again."""
         self._size = 0
 
     def forget(self) -> None:
-        """Forget everything: the store is not what it was (it was restored, or another database server took over)."""
+        """Forget everything: the store was restored, or another database server took over."""
         self._kept.clear()
         self._size = 0
 
     def known(self, session_id: str, begun_at_us: int, version: int) -> Transcript | None:
-        """A transcript at a version, if nothing has to be fetched for it."""
+        """The transcript if the cache has it."""
         if version == 0:
             return Transcript(0, ())
         kept = self._kept.get((session_id, begun_at_us))
@@ -208,8 +202,10 @@ class TranscriptReader:
         return shown(version, kept.entries)
 
     async def read(self, session_id: str, begun_at_us: int, version: int) -> Transcript:
-        """A transcript at a version. A server that cannot be reached is asked again, for as long as the caller waits.
-        Raises what it refuses, and `NotFound` for a transcript that was erased meanwhile."""
+        """Read a transcript. Retries an unreachable server for as long as the caller waits.
+
+        Raises refusals of the server, and `NotFound` if the transcript was erased.
+        """
         found = self.known(session_id, begun_at_us, version)
         if found is not None:
             return found
@@ -246,7 +242,7 @@ class TranscriptReader:
                 return found
 
     def _keep(self, place: tuple[str, int], kept: _Kept) -> None:
-        """Keep what was read, without what its newest summary stands for; and let go of what was read long ago."""
+        """Keep entries after the newest summary, and drop transcripts that were read long ago."""
         summary = next((entry for entry in reversed(kept.entries) if entry.summary_of is not None), None)
         if summary is not None and summary.summary_of is not None and kept.entries[0].seq <= summary.summary_of:
             rest = [entry for entry in kept.entries if entry.seq > (summary.summary_of or 0)]
@@ -263,13 +259,12 @@ def _size_of(entries: Sequence[Entry]) -> int:
 
 
 def _has_all(entries: Sequence[Entry], version: int) -> bool:
-    """Whether entries go up to a version without a gap."""
+    """True if the entries reach `version` without a gap."""
     return bool(entries) and entries[-1].seq == version and entries[-1].seq - entries[0].seq == len(entries) - 1
 
 
 class Unread:
-    """Rows of one execution that wait until what they say was read of transcripts is here. Then they go to the machine,
-    in order; meanwhile the worker does other things."""
+    """Rows of one execution that wait for their transcripts, and then go to the machine in order."""
 
     def __init__(
         self,
@@ -287,11 +282,11 @@ class Unread:
 
     @property
     def waits(self) -> bool:
-        """Whether rows wait: others may not overtake them."""
+        """Later rows must not overtake waiting ones."""
         return bool(self._waiting)
 
     def holds(self, rows: Sequence[Row], more: bool, replay: bool | None) -> bool:
-        """Keep these rows, unless all that they need is here."""
+        """Keep these rows, unless their transcripts are here."""
         if not self._waiting and all(map(self._is_here, rows)):
             return False
         self._waiting.append((rows, more, replay))
@@ -300,7 +295,6 @@ class Unread:
         return True
 
     def forget(self) -> None:
-        """Nobody wants these rows any more."""
         self._waiting.clear()
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
@@ -326,7 +320,7 @@ class Unread:
                 if self._waiting and self._waiting[0] is first:
                     self._waiting.popleft()
                     self._give(*first)
-        except Exception as error:  # it was erased, or is not for this worker
+        except Exception as error:  # it was erased, or refused to this worker
             logger.error("A transcript cannot be read: %s", error)
             self._waiting.clear()
             self._failed(error)

@@ -1,4 +1,4 @@
-"""Tries: the steps of one execution that run in this worker, and those that pause until they are tried again."""
+"""The steps of one execution that run in this worker, or pause between two tries."""
 
 from __future__ import annotations
 
@@ -24,18 +24,16 @@ if TYPE_CHECKING:
     from perdure.sdk.runner import Runner
 
 READ_BYTES_MAX: Final = 1 << 18
-"""What a larger value was read back as does not stay in memory until it is recorded; it is read again."""
+"""A larger value is not kept until it is recorded, but read again."""
 
 
 class _Pause(NamedTuple):
-    """A step between two tries."""
-
     until_us: int
     handle: asyncio.TimerHandle
 
 
 class Tries:
-    """Each running try is a task of the worker's loop. What comes of it goes to the runner, which reports it."""
+    """Runs steps, each try as a task of the worker's loop, and hands outcomes to the runner."""
 
     __slots__ = ("_failed", "_not_before", "_runner", "_tasks", "_unsure", "pauses")
 
@@ -43,20 +41,20 @@ class Tries:
         self._runner = runner
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.pauses: dict[str, _Pause] = {}
-        # Most executions never need these, and those that wait in memory are many.
+        # None until needed: many executions wait in memory.
         self._not_before: dict[str, int] | None = None
-        """When a step that failed may be tried again, as the journal says."""
+        """From the journal: the earliest next try of a failed step."""
         self._failed: dict[str, int] | None = None
-        """How many tries failed here; the journal may not say so yet."""
+        """Failed tries here; the journal may not have them yet."""
         self._unsure: list[Call] | None = None
-        """Steps that begin when the server has acknowledged that the execution is this worker's."""
+        """Steps that begin once the server has acknowledged this worker's claim."""
 
     @property
     def running(self) -> bool:
         return bool(self._tasks)
 
     def note_failure(self, row: Row) -> None:
-        """The journal has a failed try, maybe of another worker."""
+        """The journal has a failed try, perhaps of another worker."""
         assert row.key is not None
         try:
             at_us = msgspec.json.decode(row.value, type=_RetryAt).retry_at_us
@@ -68,18 +66,17 @@ class Tries:
             self._not_before[row.key] = at_us
 
     def go_on(self) -> None:
-        """The execution is surely this worker's: what waited for that begins."""
+        """The claim is acknowledged: start the steps that waited for it."""
         if self._unsure is not None:
             calls, self._unsure = self._unsure, None
             for call in calls:
                 self._runner.restart_step(call)
 
     def forget_failed(self) -> None:
-        """From now on the journal alone says how many tries failed."""
         self._failed = None
 
     def start(self, call: Call) -> None:
-        """Try the step, after what is left of its pause."""
+        """Try the step, after the rest of its pause."""
         runner = self._runner
         if self._not_before:
             until_us = self._not_before.pop(call.key, 0)
@@ -87,11 +84,10 @@ class Tries:
                 self._pause(call, until_us)
                 return
         assert call.variables is not None
-        # A copy for each try, as asyncio.create_task gives one to each task.
+        # A copy for each try, as asyncio.create_task gives to each task.
         self._tasks[call.key] = runner.worker.loop.create_task(self._try(call), context=call.variables.copy())
 
     def give_up(self, call: Call) -> None:
-        """Nobody wants the step's outcome any more."""
         task = self._tasks.pop(call.key, None)
         if task is not None:
             task.cancel()
@@ -100,7 +96,7 @@ class Tries:
             pause.handle.cancel()
 
     def stop(self) -> None:
-        """Give up all of them."""
+        """Give up all steps."""
         for task in self._tasks.values():
             task.cancel()
         self._tasks.clear()
@@ -109,7 +105,7 @@ class Tries:
         self.pauses.clear()
 
     def close(self) -> None:
-        """Give up all of them, for good. No cycle is left for the collector to find."""
+        """Give up all steps for good, without a cycle for the garbage collector."""
         self.stop()
         del self._runner
 
@@ -122,19 +118,19 @@ class Tries:
         runner = self._runner
         if runner.gone or call.key not in self.pauses:
             return
-        if runner.end is not None:  # it is being handed back, and may not be: look again soon
+        if runner.end is not None:  # its end may not count: look again soon
             self._pause(call, runner.now_us() + 100_000)
             return
         del self.pauses[call.key]
         self.start(call)
 
     async def _try(self, call: Call) -> None:
-        """One try of a step. What comes of it is reported; the code sees it when it is recorded."""
+        """One try of a step. The code sees its outcome once it is recorded."""
         runner = self._runner
         worker, step = runner.worker, call.request
         assert isinstance(step, StepCall)
         if not step.is_async:
-            await worker.free_threads.acquire()  # before the lease is asked, and before the time-out begins
+            await worker.free_threads.acquire()  # before the lease check and the time-out
         machine = runner.machine
         assert machine is not None
         failed_here = self._failed.get(call.key, 0) if self._failed else 0
@@ -151,7 +147,7 @@ class Tries:
                 runner.wants_rows = True
                 worker.dirty(runner)
             return
-        task = self._tasks.get(call.key)  # as long as it stands there, somebody wants this outcome
+        task = self._tasks.get(call.key)  # while it is listed, its outcome is wanted
         started_at_us = runner.now_us()
         current_context.set(None)
         running_step.set(StepInfo(runner.claimed.id, call.key, call.name or call.key, tries, runner.context, worker))
@@ -171,13 +167,13 @@ class Tries:
                 raise
             if runner.gone or self._tasks.get(call.key) is not task:
                 let_go(error)
-                return  # given up: what the clean-up raised is no failed try, and no reason for another one
+                return  # given up: an error of its clean-up is not a failed try
             cancelled = isinstance(error, asyncio.CancelledError)
             told = asyncio.CancelledError("the step cancelled itself") if cancelled else error
             expired = scope is not None and scope.expired()
             try:
                 done = self._failure(call, step, told, started_at_us, tries, expired=expired)
-            except BaseException as wrong:  # a predicate's, or what the error itself says of a pause
+            except BaseException as wrong:  # raised by a predicate, or by the error's own pause
                 if is_interrupt(wrong):
                     raise
                 done = self._failure(call, step, unclear(told, wrong), started_at_us, tries, expired=expired)
@@ -191,8 +187,8 @@ class Tries:
     def _failure(
         self, call: Call, step: StepCall, error: BaseException, started_at_us: int, tries: int, *, expired: bool
     ) -> StepDone:
-        """The failed try, and the pause before the next one if there is one. `expired`: its own time-out was over, and
-        not one that its code has set."""
+        """The failed try, and the pause before the next one if any. `expired`: the step's own time-out is over, not one
+        that its code has set."""
         asked = asked_pause(error)
         delay: int | None = None
         if not isinstance(error, asyncio.CancelledError) and not step.is_final(error):
@@ -213,8 +209,7 @@ class Tries:
 
 
 def _recordable(value: object, step: StepCall, key: str) -> tuple[bytes, Any]:
-    """What a step gave, as it is recorded and as it is read again. What it did is done: where that is not possible,
-    another try would do it once more."""
+    """A step's value as recorded and as read back. If that fails, the step must not run again: it has done its work."""
     try:
         return encode_and_read(value, step.result_type, where=f"result of step {key!r}")
     except BaseException as error:
@@ -225,14 +220,14 @@ def _recordable(value: object, step: StepCall, key: str) -> tuple[bytes, Any]:
 
 
 def unclear(error: BaseException, wrong: BaseException) -> Fatal:
-    """What to record for an error of which it could not be found out whether it may be tried again."""
+    """The failure for an error whose retry could not be decided."""
     final = Fatal(f"{_words(error)}; and whether to try again could not be asked: {_words(wrong)}")
     final.__cause__ = wrong
     return final
 
 
 def _words(error: BaseException) -> str:
-    """Its type and what it says, whatever it is."""
+    """Type and text of any error."""
     return str(error_from_json(error_to_json(error, with_detail=False)))
 
 

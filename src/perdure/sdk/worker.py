@@ -1,9 +1,8 @@
-"""The worker: claims executions, runs them, reports for all of them together, keeps its lease, and drains.
+"""The worker claims executions, runs them, reports for all of them together, keeps its lease, and drains.
 
-One claim is always open while there is room. What the executions have to say piles up and leaves with the next
-report: at most two requests in flight, never two with items of the same execution. A worker that cannot reach its
-server goes on with what runs, starts no step once its lease is in doubt, and sends its reports again until they are
-taken or too late.
+One claim is open while there is room. Items pile up and leave with the next report. At most two reports are in flight,
+never with items of the same execution. If the server is unreachable, running steps go on, no step starts once the lease
+is in doubt, and reports are sent again until they are taken or too late.
 """
 
 from __future__ import annotations
@@ -53,27 +52,27 @@ logger = logging.getLogger("perdure.worker")
 REPORTS_IN_FLIGHT = 2
 PARKED_MAX = 5_000
 THREADS_MAX = 64
-"""In which sync steps run; more of them wait for each other before they begin."""
+"""Threads for sync steps. Further sync steps wait before they begin."""
 POLL_SECONDS = 20.0
 FULL_SECONDS = 0.25
 OURS_SECONDS = 0.75
-"""How long work is surely this worker's before the server has heard that it arrived: less than the server waits."""
+"""For so long unacknowledged work is surely this worker's. The server waits longer before it takes it back."""
 NEWS_SECONDS = 0.25
 EMIT_SECONDS = 0.01
-"""What the executions of a worker emit leaves at once when nothing has left for so long, else at the end of it."""
+"""Emitted items leave at once if none have left for so long, else at the end of it."""
 BACKOFF_SECONDS_MAX = 5.0
 THREAD_NAME = "perdure-step"
 RETRYABLE = frozenset(kind.code for kind in error_classes() if kind.retryable)
-"""What may be said of one item of a report, too: the store was not able to take it, or nobody knows whether it did."""
+"""Codes that one item of a report may get, too, if the store could not take it or the outcome is unknown."""
 LAST_NUMBER = 1 << 40
-"""Greater than the number of any report that was sent, or the seq of any row."""
+"""Greater than any report's number and any row's seq."""
 
 
 class Worker:
     """Runs the workflows of a registry for one deployment.
 
-    `capacity` is how many executions run at once here; suspended ones do not count. `lease` is None for an embedded
-    worker whose store nobody else uses: it lives as long as its process.
+    `capacity` is how many executions may run at once; suspended ones do not count. `lease` is None for an embedded
+    worker with a store of its own, which lives as long as its process.
     """
 
     def __init__(
@@ -98,9 +97,9 @@ class Worker:
         threads = min(capacity, THREADS_MAX)
         self.threads = ThreadPoolExecutor(threads, thread_name_prefix=THREAD_NAME)
         self.free_threads = asyncio.Semaphore(threads)
-        """A sync step takes one before it begins; it is given back by `in_thread`."""
+        """A sync step acquires it before it begins; the end of its thread releases it."""
         self.outside = contextvars.Context()
-        """The context variables around the worker when it was started: what it runs has contexts of its own."""
+        """The context variables around `start`. Executions run in contexts of their own."""
         self.id = ""
         self.loop: asyncio.AbstractEventLoop
         self._epoch = ""
@@ -108,11 +107,11 @@ class Worker:
         self._parked: OrderedDict[str, Runner] = OrderedDict()
         self._dirty: dict[Runner, None] = {}
         self._strangers: dict[tuple[str, int], int] = {}
-        """(execution, attempt) that the server says is held here and that never came: the last claim that was sent
-        when a beat first said so."""
+        """Attempts that the server says are held here but that never came, each with the last claim sent when a beat
+        first said so."""
         self._claims_sent = 0
         self._claims_answered = 0
-        """The last claim, in the order of sending, whose answer came."""
+        """The last claim, in the order of sending, that was answered."""
         self._claim_number = 0
         self._held_back: list[tuple[Runner, Call]] = []
         self._flush_scheduled = False
@@ -125,15 +124,16 @@ class Worker:
         self._looking = False
         self._emitting: dict[str, None] = {}
         self.tell_of_emitted = self._emitted_somewhere
-        """Bound once, and not for each execution."""
+        """Bound once, not for each execution."""
         self._emitted_at = 0.0
         self._emit_timer: asyncio.TimerHandle | None = None
 
-    # --- life --------------------------------------------------------------------------------------------------------
-
     async def start(self, *, wait: bool = False) -> None:
-        """Register and begin to claim. Raises what the server refuses (a bad key, a bad name), and `Unavailable` when
-        it cannot be reached; with `wait` a server that is not there yet is waited for."""
+        """Register and begin to claim.
+
+        Raises the server's refusals (a bad key, a bad name), and `Unavailable` if it cannot be reached. With `wait` it
+        waits for the server instead.
+        """
         self.loop = asyncio.get_running_loop()
         self.outside = contextvars.copy_context()
         _collect_less()
@@ -167,7 +167,7 @@ class Worker:
             self.lease.begin(self, self.id, reply, sent)
 
     async def add(self, workflow: Workflow[Any, Any], *, replace: bool = False) -> None:
-        """Serve one more workflow from now on; with `replace`, in the place of another one of its name."""
+        """Serve one more workflow. `replace` replaces one of the same name."""
         if replace:
             self.registry.workflows.pop(workflow.name, None)
         self.registry.add(workflow)
@@ -177,7 +177,7 @@ class Worker:
             await self.start_over()
 
     async def drain(self) -> None:
-        """Stop claiming, let steps end within the grace, hand the rest back, end the registration."""
+        """Stop claiming, let steps end within the grace period, hand the rest back, end the registration."""
         if self._draining:
             return
         self._draining = True
@@ -211,7 +211,7 @@ class Worker:
         WORKERS_LOG.end()
 
     async def in_thread(self, step: StepCall) -> Any:
-        """Run a sync step in the thread that was taken for it, with the context variables of its task."""
+        """Run a sync step in a thread, with the context variables of its task."""
         context = contextvars.copy_context()
         thread = self.threads.submit(context.run, _call, step)
         thread.add_done_callback(self._thread_ended)
@@ -222,25 +222,24 @@ class Worker:
         return await value if inspect.isawaitable(value) else value
 
     def _thread_ended(self, thread: Future[Any]) -> None:
-        """A thread is free: only now, however long ago its step was given up."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed: a thread that outlived the worker
+        """Only the end of the thread frees it, however long ago its step was given up."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the thread outlived the worker
             self.loop.call_soon_threadsafe(self.free_threads.release)
 
     @property
     def epoch(self) -> str:
-        """The life of the store that this registration belongs to."""
+        """The store's life that this registration belongs to."""
         return self._epoch
 
     @property
     def running(self) -> int:
-        """How many executions run here now."""
         return len(self._running)
 
-    # --- claims ------------------------------------------------------------------------------------------------------
-
     async def _claim(self) -> None:
-        """Keep a claim open as long as there is room; a lost reply is asked for again under the same claim id. The next
-        claim tells the server that the work of the one before has arrived, so it leaves at once, also without room."""
+        """Keep a claim open while there is room. After a lost reply, ask again with the same claim id.
+
+        A claim also acknowledges the work of the one before, so it leaves at once, even without room.
+        """
         pause = 0.1
         arrived: str | None = None
         while not self._draining:
@@ -248,7 +247,7 @@ class Worker:
                 await self.lease.wait_good()
             room = self.capacity - len(self._running)
             if room <= 0:
-                # Full: ask for news only, and claim as soon as there is room.
+                # Full: ask for news only, and claim when there is room.
                 self._room.clear()
                 if arrived is None:
                     with contextlib.suppress(TimeoutError):
@@ -276,7 +275,7 @@ class Worker:
                     await self.start_over()
                 continue
             except Exception as error:
-                if not isinstance(error, PerdureError):  # of a claim as of a report: the worker outlives it
+                if not isinstance(error, PerdureError):  # as for a report: the worker outlives it
                     logger.error("A claim failed.", exc_info=error)
                 await _fall_back("Claim", pause, error)
                 pause = min(pause * 2, BACKOFF_SECONDS_MAX)
@@ -284,8 +283,8 @@ class Worker:
             pause = 0.1
             arrived = None
             if worker_id != self.id:
-                continue  # what an earlier registration was handed is lost with it
-            self._claim_number += 1  # an answer ends it, an empty one too: its batch may be gone by now
+                continue  # an earlier registration has lost its work
+            self._claim_number += 1  # An answer ends the claim, even an empty one: its batch may be gone.
             if room:
                 self._claims_answered = number
             if reply.items:
@@ -319,7 +318,7 @@ class Worker:
 
     @contextlib.contextmanager
     def _outliving(self, runner: Runner) -> Iterator[None]:
-        """One execution's trouble must not take the worker's other ones with it."""
+        """An error in one execution must not stop the worker's others."""
         try:
             yield
         except Exception as error:
@@ -327,7 +326,7 @@ class Worker:
             runner.broke(error)
 
     def _look_for_news(self) -> None:
-        """What a long step logs, and the progress it makes, leave before it ends."""
+        """Report logs and progress of long steps before they end."""
         for runner in self._running.values():
             if runner.has_news and runner.in_flight is None and runner not in self._dirty:
                 self.dirty(runner)
@@ -336,14 +335,14 @@ class Worker:
             self.loop.call_later(NEWS_SECONDS, self._look_for_news)
 
     def fetch_news(self, execution_id: str) -> None:
-        """The journal of an execution has rows that this worker has not seen."""
+        """The journal has rows that this worker has not seen."""
         runner = self._running.get(execution_id)
         if runner is not None:
             runner.wants_rows = True
             self.dirty(runner)
 
     def park(self, runner: Runner) -> None:
-        """Keep a suspended execution in memory for its next claim, as long as there is space."""
+        """Keep a suspended execution in memory for its next claim, up to PARKED_MAX."""
         self._running.pop(runner.claimed.id, None)
         if self._draining:
             runner.drop()
@@ -355,7 +354,6 @@ class Worker:
         self._freed()
 
     def forget(self, runner: Runner) -> None:
-        """An execution left this worker."""
         id = runner.claimed.id
         if self._running.get(id) is runner:
             del self._running[id]
@@ -373,11 +371,12 @@ class Worker:
         if not self._running and not self._dirty:
             self._quiet.set()
 
-    # --- what executions emit ----------------------------------------------------------------------------------------
+    # --- emitted items
+    # -------------------------------------------------------------------------------------------------
 
     def _emitted_somewhere(self, execution_id: str) -> None:
-        """An execution has emitted something, in this thread or in that of a step."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed: a thread that outlived the worker
+        """Called in the loop's thread or in a step's."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the thread outlived the worker
             self.loop.call_soon_threadsafe(self._emitted, execution_id)
 
     def _emitted(self, execution_id: str) -> None:
@@ -390,7 +389,7 @@ class Worker:
                 self._emit_timer = self.loop.call_later(pause, self._report_emitted)
 
     def _report_emitted(self) -> None:
-        """A commit for each token would be one for each step and more: they leave in batches."""
+        """Report in batches: one commit for each token would cost more than the steps do."""
         self._emit_timer = None
         self._emitted_at = self.loop.time()
         for execution_id in self._emitting:
@@ -402,14 +401,13 @@ class Worker:
     # --- reports -----------------------------------------------------------------------------------------------------
 
     def dirty(self, runner: Runner) -> None:
-        """The runner has something to report."""
         self._dirty[runner] = None
         if not self._flush_scheduled and len(self._reports) < REPORTS_IN_FLIGHT:
             self._flush_scheduled = True
             self.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        """Send what piled up, cut at so many items or bytes."""
+        """Send what piled up, within the limits of items and bytes."""
         self._flush_scheduled = False
         while self._dirty and len(self._reports) < REPORTS_IN_FLIGHT:
             runners: list[Runner] = []
@@ -439,7 +437,7 @@ class Worker:
             self._flush()
 
     async def _report(self, runners: Sequence[Runner], items: list[ReportItem]) -> None:
-        """Send a report until all of it is taken, or too late. What the store could not take is sent again alone."""
+        """Send a report until all of it is taken or too late. Items that the store could not take are sent again."""
         request = ReportRequest(self.id, self._epoch, items)
         pause = 0.05
         while True:
@@ -455,7 +453,7 @@ class Worker:
                     await self._refused(runners, request.items, error)
                     return
                 problem = error
-            except Exception as error:  # a value of one execution that nobody on the way can read: the others go on
+            except Exception as error:  # one execution's value cannot be encoded; the others go on
                 logger.error("A report failed.", exc_info=error)
                 what = InternalError(f"The report could not be made: {type(error).__name__}: {error}")
                 await self._refused(runners, request.items, what)
@@ -477,7 +475,7 @@ class Worker:
             pause = min(pause * 2, BACKOFF_SECONDS_MAX)
 
     async def _refused(self, runners: Sequence[Runner], items: Sequence[ReportItem], error: PerdureError) -> None:
-        """A whole report was refused: whichever item is to blame, the others leave without it."""
+        """Resend the items of a refused report one by one, so that only the guilty one fails."""
         logger.error("A report was refused: %s", error)
         if len(items) > 1:
             for runner, item in zip(runners, items, strict=True):
@@ -493,31 +491,28 @@ class Worker:
         elif not runner.gone and runner.has_emitted:
             self._emitted(runner.claimed.id)
 
-    # --- the lease ---------------------------------------------------------------------------------------------------
-
     def may_start_steps(self) -> bool:
-        """Whether this worker is sure enough to hold its executions to begin a step."""
+        """False if the lease is in doubt, or the worker drains."""
         return not self._draining and (self.lease is None or self.lease.is_good())
 
     def hold_back(self, runner: Runner, call: Call) -> None:
-        """A step that may not start now: it waits for the lease, or goes back with its execution."""
+        """Keep a step until the lease is good again, or release its execution if the worker drains."""
         if self._draining:
             self.loop.call_soon(runner.release_when_quiet)
         else:
             self._held_back.append((runner, call))
 
     def on_lease(self) -> None:
-        """The lease is sure: what waited for it goes on."""
         held, self._held_back = self._held_back, []
         for runner, call in held:
             runner.restart_step(call)
 
     def on_beat(self, holding: Sequence[tuple[str, int, int]], sent: float) -> None:
-        """What the server says this worker holds, asked at `sent` on the lease's clock.
+        """Compare with the server's list of executions held here, asked at `sent` on the lease's clock.
 
-        What was taken before and is not held, or is held by a later attempt, is dropped. Executions whose journals are
-        ahead are fetched. What is held and never came is handed back, but not before a claim that was sent after the
-        first such beat has been answered: until then its delivery may be on its way.
+        Executions that were taken before and are not in it, or with a later attempt, are dropped. Journals with more
+        rows are fetched. Unknown executions are handed back, but only once a claim sent after the first such beat was
+        answered: until then their delivery may be under way.
         """
         held = {id: (attempt, seq) for id, attempt, seq in holding}
         for id, runner in list(self._running.items()):
@@ -538,14 +533,14 @@ class Worker:
                     self.loop.create_task(self._hand_back(id, attempt))
 
     async def _hand_back(self, execution_id: str, attempt: int) -> None:
-        """Release what this worker holds without having it; when that fails, the next beat says so again."""
+        """Release an execution that never came. If that fails, the next beat brings it up again."""
         logger.warning("Execution %s, attempt %d, never arrived here; it is handed back.", execution_id, attempt)
         item = ReportItem(execution_id, attempt, LAST_NUMBER, LAST_NUMBER, end=Release())
         with contextlib.suppress(PerdureError):
             await self.transport.report(ReportRequest(self.id, self._epoch, [item]))
 
     async def start_over(self) -> None:
-        """The registration is gone: whatever ran here is somebody else's; open a new one."""
+        """The registration is lost, and with it all executions here. Open a new one."""
         if self._registering is not None:
             await asyncio.shield(self._registering)
             return
@@ -563,13 +558,16 @@ class Worker:
         self._held_back.clear()
         self._strangers.clear()
         await self._register_anew(refusals=False)
-        # The server took this process for dead. What it lost does not count towards POISONED.
+        # The server took this process for dead. This drain keeps its losses from counting towards POISONED.
         with contextlib.suppress(PerdureError):
             await self.transport.drain(lost)
 
     async def _register_anew(self, *, refusals: bool) -> None:
-        """Open a new registration, as soon as the server can be reached. A refusal ends a worker that begins; one that
-        ran asks again, since nobody would hear of it and its key or its server may be put right."""
+        """Register again as soon as the server can be reached.
+
+        With `refusals`, at the worker's start, a refusal is raised. Later the worker asks again, since the key or the
+        server may be put right.
+        """
         pause = 0.1
         while not self._draining:
             try:
@@ -583,22 +581,23 @@ class Worker:
 
 
 async def _fall_back(what: str, pause: float, why: object) -> None:
-    """Wait for a part of the pause: workers that lost their server together must not ask it together again."""
+    """Wait for a random part of the pause, so that workers that lost their server together do not return together."""
     part = pause * random.uniform(0.2, 1.0)
     logger.warning("%s failed, next try in %.2f s: %s", what, part, why)
     await asyncio.sleep(part)
 
 
 def _call(step: StepCall) -> Any:
-    """In a thread: call the step's function."""
     try:
         return step.call()
-    except StopIteration as error:  # no future takes it, and the step would never end
+    except StopIteration as error:  # a future cannot hold it, and the step would never end
         raise RuntimeError("the step raised StopIteration") from error
 
 
 def _collect_less() -> None:
-    """Thousands of executions are in memory at once and live on: at its default pace the collector walks them again and
-    again (measured: a sixth of all time). A pace that somebody chose stays as it is."""
+    """Slow the garbage collector down, unless the user has set its pace.
+
+    Thousands of executions stay in memory, and walking them at the default pace took a sixth of all time.
+    """
     if gc.get_threshold()[0] in (700, 2_000):
         gc.set_threshold(50_000, 20, 100)

@@ -1,4 +1,4 @@
-"""What users declare beside steps: workflows, queues, and the registry that a worker serves.
+"""Workflows, queues, and the registry that a worker serves.
 
 from perdure import Context, Registry, step
 
@@ -42,11 +42,11 @@ I_contra = TypeVar("I_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
 
 Schedulings: TypeAlias = Schedule | str | Sequence[Schedule | str]
-"""One schedule or several; a text is an expression in UTC."""
+"""A text is a cron expression in UTC."""
 
 
 def as_schedules(schedule: Schedulings | None) -> list[Schedule]:
-    """The schedules of one workflow; no two have the same key."""
+    """The schedules of one workflow, with distinct keys."""
     if schedule is None:
         return []
     several = [schedule] if isinstance(schedule, Schedule | str) else schedule
@@ -59,11 +59,11 @@ def as_schedules(schedule: Schedulings | None) -> list[Schedule]:
 
 
 Triggerings: TypeAlias = EventTrigger | str | Sequence[EventTrigger | str]
-"""One event trigger or several; a text is a topic whose events start the workflow one by one."""
+"""A text is a topic whose events start the workflow one by one."""
 
 
 def as_triggers(trigger_on: Triggerings | None) -> list[EventTrigger]:
-    """The event triggers of one workflow; no two have the same topic."""
+    """The event triggers of one workflow, with distinct topics."""
     if trigger_on is None:
         return []
     several = [trigger_on] if isinstance(trigger_on, EventTrigger | str) else trigger_on
@@ -76,11 +76,13 @@ def as_triggers(trigger_on: Triggerings | None) -> list[EventTrigger]:
 
 
 class Queue:
-    """A queue as declared in code: at most `concurrency_limit` executions per value of `concurrency_key` run at the
-    same time, and at most `total_limit` of all. None: no limit. The declaration that registered last holds.
+    """A queue, with limits on the executions that run at once.
 
-    >>> Queue("mail", concurrency_limit=5, total_limit=50)
-    Queue('mail', concurrency_limit=5, total_limit=50)
+    `concurrency_limit` is for each value of `concurrency_key`, `total_limit` for all together; None is no limit. The
+    last registered declaration counts.
+
+        >>> Queue("mail", concurrency_limit=5, total_limit=50)
+        Queue('mail', concurrency_limit=5, total_limit=50)
     """
 
     def __init__(self, name: str, *, concurrency_limit: int | None = None, total_limit: int | None = None) -> None:
@@ -99,7 +101,7 @@ class Queue:
 
 
 def _check_function(fn: Callable[..., Any]) -> None:
-    """Raise `TypeError` unless it is an `async def` that a worker can call with a context, or with one and an input."""
+    """Raise `TypeError` unless `fn` is an `async def` that takes a context, or a context and an input."""
     if isinstance(fn, staticmethod | classmethod):
         raise _is_method(fn.__func__)
     if not inspect.iscoroutinefunction(fn):
@@ -126,10 +128,9 @@ def _is_method(fn: Callable[..., Any]) -> TypeError:
 
 
 class Workflow(Generic[I_contra, R_co]):
-    """A workflow: an `async def f(ctx, input)` and how it is to be run. Made by `@workflow`.
+    """A workflow: an `async def f(ctx, input)` and its options. Made by `@workflow`.
 
-    Calling it runs the function as it is, inside the workflow that calls it; `ctx.run_child` runs it as an execution
-    of its own.
+    A call runs the function inside the calling workflow; `ctx.run_child` runs it as an execution of its own.
     """
 
     def __init__(
@@ -192,7 +193,6 @@ class Workflow(Generic[I_contra, R_co]):
 
     @property
     def output_schema_name(self) -> str | None:
-        """The name of the declared result type."""
         if self._output_schema_name is not None:
             return self._output_schema_name
         hint = self.result_type
@@ -201,16 +201,16 @@ class Workflow(Generic[I_contra, R_co]):
         return hint.__name__ if isinstance(hint, type) and not isinstance(hint, types.GenericAlias) else str(hint)
 
     def read_input(self, payload: bytes) -> Any:
-        """The input of an execution; `NO_INPUT` for null where the function has a default. Raises `BadValue`."""
+        """The input of an execution; `NO_INPUT` for null if the function has a default. Raises `BadValue`."""
         has_none = payload == b"null" and self._hints.has_default
         return NO_INPUT if has_none else decode(payload, self.input_type, where="input")
 
     def begin(self, ctx: "Context", input: Any) -> Coroutine[Any, Any, R_co]:
-        """The coroutine of one execution; the function's `ctx` is found by steps that are called directly."""
+        """The coroutine of one execution. Steps that the code calls directly find `ctx`."""
         current_context.set(ctx)
         if self.takes_input:
             return self.fn(ctx) if input is NO_INPUT else self.fn(ctx, input)
-        # What has begun with an input goes on: a release before this one has dropped it.
+        # A started execution with an input goes on: the release before dropped that input.
         if not (_is_empty(input) or ctx.machine.replaying or _is_from_server(input)):
             return self._refuse_input(input)
         return self.fn(ctx)
@@ -225,11 +225,10 @@ class Workflow(Generic[I_contra, R_co]):
         )
 
     def starting(self, worker: "Worker | None") -> None:
-        """It is about to be started by a client, whose own worker this is if it has one inside. Raises what speaks
-        against it."""
+        """Called before a client starts the workflow, with the client's own worker if any. Raises if it must not
+        start."""
 
     def spec(self) -> WorkflowSpec:
-        """What a worker's registration says of it."""
         return WorkflowSpec(
             id=self.name,
             queue_name=None if self.queue is None else self.queue.name,
@@ -239,11 +238,9 @@ class Workflow(Generic[I_contra, R_co]):
         )
 
     def schedule_specs(self) -> list[ScheduleSpec]:
-        """What a worker's registration says of its schedules."""
         return [one.spec(self) for one in self.schedules]
 
     def trigger_specs(self) -> list[TriggerSpec]:
-        """What a worker's registration says of its event triggers."""
         return [one.spec(self.name) for one in self.triggers]
 
     @overload
@@ -258,7 +255,7 @@ class Workflow(Generic[I_contra, R_co]):
 
 
 def named(workflow: "Workflow[Any, Any] | str") -> tuple[str, Any]:
-    """Name and result type of what somebody starts. Raises `TypeError` for what is no workflow."""
+    """The name and the result type of a workflow. Raises `TypeError` for any other object."""
     if isinstance(workflow, str):
         return workflow, Any
     if not isinstance(workflow, Workflow):
@@ -268,8 +265,7 @@ def named(workflow: "Workflow[Any, Any] | str") -> tuple[str, Any]:
 
 
 def payload_of(workflow: "Workflow[Any, Any] | str", input: object, *, where: str = "input") -> bytes:
-    """The input of what somebody starts as JSON. Raises `BadValue` with the path of what cannot be sent, and for a
-    workflow that takes no input."""
+    """The input of a workflow as JSON. Raises `BadValue`, also for a workflow that takes no input."""
     if isinstance(workflow, str) or (input is None and workflow._hints.has_default):
         return encode(input, where=where)
     if not (workflow.takes_input or _is_empty(input)):
@@ -278,7 +274,7 @@ def payload_of(workflow: "Workflow[Any, Any] | str", input: object, *, where: st
 
 
 def _is_empty(input: object) -> bool:
-    """Clients that always send an input send one of these when there is none."""
+    """True for the inputs that clients send to mean none."""
     return input is None or (isinstance(input, dict) and not input)
 
 
@@ -286,7 +282,7 @@ _FROM_SERVER: Final = (ScheduledFor, TopicEvent, EventBatch)
 
 
 def _is_from_server(input: object) -> bool:
-    """Whether it is what schedules and event triggers give: a workflow may leave it out."""
+    """True for the input of a schedule or an event trigger, which a workflow need not take."""
     for kind in _FROM_SERVER:
         with contextlib.suppress(msgspec.ValidationError):
             msgspec.convert(input, kind)
@@ -295,14 +291,12 @@ def _is_from_server(input: object) -> bool:
 
 
 class _WithDefault(Protocol[I_contra, R_co]):
-    """A workflow's function whose input has a default: it may be started without one."""
+    """The input has a default, so the workflow may be started without one."""
 
     def __call__(self, ctx: "Context", input: I_contra = ..., /) -> Coroutine[Any, Any, R_co]: ...
 
 
 class _Decorator:
-    """What `@workflow(…)` with options returns."""
-
     def __init__(self, options: dict[str, Any], registry: "Registry | None") -> None:
         self._options = options
         self._registry = registry
@@ -342,18 +336,19 @@ def workflow(
     trigger_on: Triggerings | None = None,
 ) -> _Decorator: ...
 def workflow(fn: Callable[..., Coroutine[Any, Any, Any]] | None = None, /, **options: Any) -> Any:
-    """Make an `async def f(ctx, input)` a workflow. `name` is what clients start it by, default the function's.
+    """Make an `async def f(ctx, input)` a workflow. `name` is its name for clients, by default the function's.
 
-    `retry`: how often the whole workflow is tried when its code fails (steps whose failures ended it run again then,
-    what succeeded does not, nor what failed and was caught). `run_timeout_seconds` bounds running time; waiting does
-    not count. `on_cancel="wake"` lets an execution that waits, or is back in its queue, run its clean-up when it is
-    cancelled. `strict`: a step that is called with another input than the journal's is an error, not only marked.
-    `schedule` starts it by the clock: a `Schedule`, five fields of cron (in UTC), or a list of them. `trigger_on`
-    starts it from the events of a topic: an `EventTrigger`, a topic, or a list.
+    - `retry`: tries of the whole workflow if its code fails. Steps whose failures ended it run again. Steps that
+      succeeded, or whose failures were caught, do not.
+    - `run_timeout_seconds`: bounds the running time, without waits.
+    - `on_cancel="wake"`: a cancelled execution that waits or is queued again runs its clean-up.
+    - `strict`: a step with another input than recorded is an error; by default it is only marked.
+    - `schedule`: starts it by the clock. A `Schedule`, five fields of cron (in UTC), or a list.
+    - `trigger_on`: starts it from events of a topic. An `EventTrigger`, a topic, or a list.
 
-    >>> @workflow(retry=2)
-    ... async def order(ctx: "Context", order_id: int) -> str:
-    ...     return "done"
+        >>> @workflow(retry=2)
+        ... async def order(ctx: "Context", order_id: int) -> str:
+        ...     return "done"
     """
     decorator = _Decorator(options, None)
     return decorator if fn is None else decorator(fn)
@@ -363,7 +358,7 @@ _declared: list[weakref.ref[Workflow[Any, Any]]] = []
 
 
 def declare(made: Workflow[Any, Any]) -> None:
-    """Count a workflow among those that `Registry.declared()` finds, for as long as it exists."""
+    """Let `Registry.declared()` find a workflow while it exists."""
     _declared.append(weakref.ref(made))
 
 
@@ -386,7 +381,7 @@ class Registry:
 
     @classmethod
     def of(cls, module: types.ModuleType) -> "Registry":
-        """All workflows and queues that a module has under a name of its own, or in a Registry of its own."""
+        """All workflows and queues in a module's variables, and in its registries."""
         found = cls()
         for member in vars(module).values():
             if isinstance(member, Workflow | Queue):
@@ -400,7 +395,7 @@ class Registry:
 
     @classmethod
     def declared(cls) -> "Registry":
-        """Every workflow made by a plain `@workflow` in this process; of two with one name, the one made last."""
+        """All workflows from a plain `@workflow` in this process. Of equal names the newest counts."""
         found = cls()
         _declared[:] = [one for one in _declared if one() is not None]
         for one in _declared:
@@ -468,7 +463,6 @@ class Registry:
         return self.workflows[name]
 
     def specs(self) -> tuple[list[WorkflowSpec], list[QueueSpec], list[ScheduleSpec], list[TriggerSpec]]:
-        """What a worker's registration says."""
         return (
             [one.spec() for one in self.workflows.values()],
             [one.spec() for one in self.queues.values()],

@@ -1,4 +1,4 @@
-"""Results and inputs without an annotation: only JSON's own types come back as they were."""
+"""Refuses results and inputs without an annotation that JSON would bring back as other types."""
 
 from typing import Any, Final
 
@@ -11,8 +11,10 @@ _KEYS: Final = frozenset({str})
 
 
 def refuse_changes(value: object, twin: object, hint: Unannotated, where: str) -> None:
-    """Raise `BadValue` with the path of the first part of `value` that would come back as another type. `twin` is what
-    `value` comes back as. The caller has looked at scalars."""
+    """Raise `BadValue` with the path of the first part of `value` whose type differs in `twin`, the value read back.
+
+    The caller has checked scalars.
+    """
     found = _first_change(value, twin)
     if found is not None:
         path, was, becomes = found
@@ -23,8 +25,8 @@ def refuse_changes(value: object, twin: object, hint: Unannotated, where: str) -
 
 
 def _first_change(value: Any, twin: Any) -> tuple[str, type, type] | None:
-    """Its path, its type and the type that it would come back as. `value` is none of JSON's scalars."""
-    # By the exact type. Equality cannot tell: a StrEnum equals its text, a defaultdict a dict.
+    """The path, the type and the type read back. `value` is not a scalar."""
+    # Compare exact types: a StrEnum equals its text, a defaultdict a dict.
     kind = type(value)
     if kind is list:
         parts = enumerate(value)

@@ -1,6 +1,6 @@
-"""The slow way in: hints that msgspec declines, such as a union of two dataclasses, are read member by member.
+"""Reads hints that msgspec declines, such as a union of two dataclasses, which it reads member by member.
 
-The first member that gives the same JSON back is taken.
+The first member that gives the same JSON back wins.
 """
 
 import collections.abc
@@ -71,7 +71,7 @@ def _convert_union(value: Any, type_: Any, members: tuple[Any, ...], path: str) 
         fits.append(candidate)
     if fits:
         return fits[0]
-    # Whoever got furthest knows best what is wrong.
+    # The deepest fault says best what is wrong.
     furthest = max(faults, key=lambda fault: len(fault.path))
     raise Fault(furthest.path, f"fits no member of `{name_of(type_)}` ({furthest})")
 
@@ -118,7 +118,7 @@ def _convert_tuple(value: Any, cls: type, args: tuple[Any, ...], type_: Any, pat
 
 
 def _convert_record(value: Any, cls: Any, type_: Any, path: str) -> Any:
-    """A dataclass, Struct or TypedDict from an object; unknown names are ignored, as msgspec does."""
+    """A dataclass, Struct or TypedDict from an object. Unknown names are ignored, as in msgspec."""
     given = _expect(value, dict, "object", path)
     hints = _field_hints(cls, type_)
     names = {name: name for name in field_names(cls) or hints}
@@ -146,7 +146,7 @@ def _convert_record(value: Any, cls: Any, type_: Any, path: str) -> Any:
 
 
 def _field_hints(cls: Any, type_: Any) -> dict[str, Any]:
-    """The hints of a class, with the parameters of a generic filled in: T of Box[T] is int for Box[int]."""
+    """The hints of a class with a generic's parameters filled in: for Box[int], T is int."""
     hints = typing.get_type_hints(cls, include_extras=True)
     filled = dict(zip(getattr(cls, "__parameters__", ()), typing.get_args(type_), strict=False))
 
@@ -160,7 +160,7 @@ def _field_hints(cls: Any, type_: Any) -> dict[str, Any]:
 
 
 def _unwrapped(type_: Any) -> Any:
-    """`type_` without NewType, `type X = …` and Annotated, Required, NotRequired, Final around it."""
+    """`type_` without NewType, `type X = …`, Annotated, Required, NotRequired and Final."""
     if hasattr(type_, "__supertype__"):
         return type_.__supertype__
     if hasattr(type_, "__value__"):

@@ -1,4 +1,4 @@
-"""Exceptions ↔ JSON: words only, so reading them can never run code."""
+"""Exceptions to JSON and back. Only text is recorded, so reading it cannot run code."""
 
 import traceback
 from collections.abc import Callable, Iterator
@@ -20,20 +20,18 @@ _T = TypeVar("_T")
 
 
 class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An exception as it is recorded: words only, so reading it can never run code."""
-
     type: str
     message: str
     detail: str | None = None
     details: dict[str, object] | None = None
-    """What an error of Perdure's says to programs, or what `note_details` noted on another one."""
+    """From an error of Perdure, or from `note_details`."""
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}" if self.message else self.type
 
 
 def error_to_json(error: BaseException, *, with_detail: bool = True) -> bytes:
-    """`error` as recordable JSON, whatever it is: never raises. `detail` is its traceback, cut to 16 KiB."""
+    """Any `error` as JSON. Never raises. `detail` is its traceback, cut to 16 KiB."""
     message = _text_of(error)
     if isinstance(error, BaseExceptionGroup):
         message = f"{message}: {_guarded(lambda: _causes_of(error), '(its errors could not be read)')}"
@@ -48,7 +46,7 @@ def error_to_json(error: BaseException, *, with_detail: bool = True) -> bytes:
 
 
 def note_details(error: BaseException, details: dict[str, object]) -> None:
-    """Have an error of another library recorded with these details."""
+    """Record these details with an error of another library."""
     setattr(error, _NOTED, details)
 
 
@@ -61,7 +59,7 @@ def _text_of(error: BaseException) -> str:
 
 
 def _causes_of(group: BaseExceptionGroup[BaseException]) -> str:
-    """The first errors of a group, in words. A group says only how many it has."""
+    """The first errors of a group, whose own text says only how many it has."""
     causes = _leaves_of(group)
     words = [
         str(ErrorRecord(_type_of(cause), scrub_text(_text_of(cause), CAUSE_BYTES_MAX)))
@@ -73,7 +71,7 @@ def _causes_of(group: BaseExceptionGroup[BaseException]) -> str:
 
 def _leaves_of(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
     waiting: list[BaseException] = [group]
-    while waiting:  # no recursion: groups may be nested deeper than the interpreter's stack
+    while waiting:  # no recursion: groups may be nested deeper than the stack
         error = waiting.pop()
         if isinstance(error, BaseExceptionGroup):
             waiting.extend(reversed(error.exceptions))
@@ -82,9 +80,8 @@ def _leaves_of(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseExcepti
 
 
 def _details(error: BaseException) -> dict[str, object] | None:
-    """The details of one of our errors, or those noted on another one, if they can be recorded."""
     try:
-        # A user's class may have forgotten to call ours, which sets them.
+        # A subclass may not call `__init__`, which sets them.
         details: dict[str, object] | None = (
             error.details if isinstance(error, PerdureError) else getattr(error, _NOTED, None)
         )
@@ -92,13 +89,13 @@ def _details(error: BaseException) -> dict[str, object] | None:
             return None
         data = msgspec.json.encode(details)
         check_json(data, where="details")
-    except Exception:  # whoever raised it may have put anything there; the error must be recorded all the same
+    except Exception:  # details may hold anything
         return None
     return details if len(data) <= DETAIL_BYTES_MAX else None
 
 
 def error_from_json(data: bytes) -> ErrorRecord:
-    """The reverse of `error_to_json`; what another client recorded in a shape of its own is shown as its message."""
+    """The reverse of `error_to_json`. Other JSON, from another client, becomes the message."""
     try:
         return msgspec.json.decode(data, type=ErrorRecord)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -108,5 +105,5 @@ def error_from_json(data: bytes) -> ErrorRecord:
 def _guarded(read: Callable[[], str], otherwise: _T) -> str | _T:
     try:
         return read()
-    except BaseException:  # A user's __str__ may raise anything; the error must be recorded all the same.
+    except BaseException:  # a user's __str__ may raise anything
         return otherwise

@@ -1,5 +1,3 @@
-"""What is wrong with a value, and where in it: the path and the words of a complaint."""
-
 import inspect
 import typing
 from typing import Any
@@ -11,7 +9,7 @@ from perdure.wire.limits import DEPTH_MAX
 
 
 class Fault(ValueError):
-    """What is wrong with a value, and where in it. A ValueError, so that msgspec adds the path of a hook to it."""
+    """Why a value does not fit, and its path. A ValueError, so that msgspec adds the path of a hook to it."""
 
     def __init__(self, path: str, complaint: str) -> None:
         super().__init__(complaint)
@@ -19,7 +17,7 @@ class Fault(ValueError):
 
 
 def fault_of(error: Exception) -> Fault:
-    """What a reader raised, as a path below the value and words."""
+    """A reader's exception as a `Fault`."""
     if isinstance(error, Fault):
         return error
     if isinstance(error, RecursionError):
@@ -45,7 +43,7 @@ def name_of(type_: Any) -> str:
 def not_json(value: object) -> str:
     if inspect.isawaitable(value):
         return f"a `{type(value).__name__}` is not JSON; did you forget `await`?"
-    hint = getattr(type(value), "_perdure_hint", None)  # what a type of ours has instead
+    hint = getattr(type(value), "_perdure_hint", None)  # names the alternative to a type of ours
     if hint is not None:
         return f"a `{type(value).__name__}` is not JSON; {hint}"
     return (

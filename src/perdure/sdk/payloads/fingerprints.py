@@ -1,4 +1,4 @@
-"""Fingerprints: was a call made with the same input as in the journal?"""
+"""Fingerprints tell whether a call has the same input as in the journal."""
 
 import functools
 import hashlib
@@ -10,14 +10,14 @@ import msgspec
 from perdure.sdk.payloads.values import encode
 
 CAPTURED: Final = "~"
-"""What the fingerprint of captured values begins with."""
+"""Prefix for captured values."""
 LATEST: Final = "!"
-"""What the fingerprint of a wait for the latest event begins with."""
+"""Prefix for a wait for the latest event."""
 _CAPTURED_LEN_MAX: Final = 64
 
 
 def fingerprint(data: bytes) -> str:
-    """A short stable hash: tells whether a step was called with the same input as in the journal."""
+    """A short hash that is stable across processes."""
     return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
@@ -25,26 +25,26 @@ _encode_arguments = msgspec.json.Encoder(order="deterministic").encode  # sets o
 
 
 def fingerprint_of_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
-    """A hash of a call's input, or None if it cannot be encoded: then a change goes unnoticed, nothing worse."""
+    """A hash of a call's input. None if it cannot be encoded: then a changed input goes unnoticed."""
     try:
         return fingerprint(_encode_arguments((args, kwargs) if kwargs else args))
-    except Exception:  # Something that msgspec does not know, or user code that raises.
+    except Exception:  # a type that msgspec does not know, or user code that raises
         pass
     try:
         return fingerprint(encode([*args, *kwargs.items()]))
-    except Exception:  # As above.
+    except Exception:  # as above
         return None
 
 
 def fingerprint_of_captured(fn: Callable[..., Any]) -> str | None:
-    """A hash of the values that a function brings along (`lambda: charge(order)`), as far as they can be encoded.
+    """A hash of the values that a function captures (`lambda: charge(order)`), as far as they can be encoded.
 
-    It tells calls without arguments apart. A worker may capture other values at each replay, such as a path or a time,
-    so a change alone says nothing. Large collections are left out.
+    It tells calls without arguments apart. A replay may capture another path or time, so a change alone proves nothing.
+    Large collections are left out.
 
-    >>> order = 7
-    >>> fingerprint_of_captured(lambda: order) == fingerprint_of_captured(lambda: order)
-    True
+        >>> order = 7
+        >>> fingerprint_of_captured(lambda: order) == fingerprint_of_captured(lambda: order)
+        True
     """
     parts = []
     for value in _captured(fn):
@@ -52,7 +52,7 @@ def fingerprint_of_captured(fn: Callable[..., Any]) -> str | None:
             continue
         try:
             parts.append(_encode_arguments(value))
-        except Exception:  # Something that msgspec does not know: a client, the Context, a function.
+        except Exception:  # a type that msgspec does not know: a client, the Context, a function
             continue
     return CAPTURED + fingerprint(b",".join(parts)) if parts else None
 
@@ -66,5 +66,5 @@ def _captured(fn: Callable[..., Any]) -> Iterator[Any]:
     for cell in getattr(fn, "__closure__", None) or ():
         try:
             yield cell.cell_contents
-        except ValueError:  # it has no value yet
+        except ValueError:  # not assigned yet
             continue

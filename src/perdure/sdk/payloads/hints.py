@@ -1,4 +1,4 @@
-"""What a workflow's function takes and gives, by its annotations."""
+"""Type hints of a workflow's input and result, from its annotations."""
 
 import collections.abc
 import contextlib
@@ -15,15 +15,16 @@ _AWAITABLES: Final = (collections.abc.Coroutine, collections.abc.Awaitable)
 
 
 class Unannotated(Struct, frozen=True):
-    """The hint of a result or parameter without an annotation: read as plain JSON. Unlike `Any`, it takes no value that
-    would come back as something else."""
+    """The hint of a result or parameter without an annotation, read as plain JSON.
+
+    Unlike `Any`, it refuses values that would come back as another type.
+    """
 
     fn: Callable[..., Any]
     parameter: str | None = None
-    """The parameter's name; None for the result."""
+    """None for the result."""
 
     def advice(self) -> str:
-        """What to do about it."""
         function = _function(self.fn)
         name = f"{function.__qualname__}()"
         if self.parameter is not None:
@@ -34,8 +35,6 @@ class Unannotated(Struct, frozen=True):
 
 
 class Hints(NamedTuple):
-    """What a function takes and gives."""
-
     input: Any
     result: Any
     takes_input: bool
@@ -45,12 +44,12 @@ class Hints(NamedTuple):
 def hints_of(fn: Callable[..., Any], *, context: bool = True) -> Hints:
     """The type hints of the input and the result of a workflow, `async def f(ctx, input)`.
 
-    The input is the second parameter, or the first with `context=False`. Only these two annotations are resolved, so a
-    Context that is imported under TYPE_CHECKING does no harm. `TypeError` names an annotation that cannot be resolved.
+    The input is the second parameter, or the first with `context=False`. Other annotations are not resolved, so a
+    Context may be imported under TYPE_CHECKING. `TypeError` names an annotation that cannot be resolved.
     """
     try:
         signature = inspect.signature(fn)
-    except ValueError:  # a builtin that does not say, like max, str or time.time
+    except ValueError:  # a builtin without a signature, like max, str or time.time
         return Hints(input=Any, result=Unannotated(fn), takes_input=True)
     positional = [
         parameter
@@ -60,7 +59,8 @@ def hints_of(fn: Callable[..., Any], *, context: bool = True) -> Hints:
     inputs = positional[1 if context else 0 :]
     rest = next((one for one in signature.parameters.values() if one.kind is one.VAR_POSITIONAL), None)
     if not inputs and rest is not None:
-        # It goes into `*args`; so may the context, as in a decorator's wrapper, and their hint is not the input's then.
+        # The input goes into `*args`. If the context does as well, as in a decorator's wrapper, their hint is not the
+        # input's.
         inputs = [rest if positional or not context else rest.replace(annotation=Any)]
     hint = _resolve(fn, inputs[0].name, inputs[0].annotation) if inputs else Any
     result = _resolve(fn, None, signature.return_annotation)
@@ -73,14 +73,14 @@ def hints_of(fn: Callable[..., Any], *, context: bool = True) -> Hints:
 
 
 def _resolve(fn: Callable[..., Any], parameter: str | None, annotation: Any) -> Any:
-    """The type that the annotation of a parameter names; of the result, if `parameter` is None."""
+    """Evaluate the annotation of a parameter, or of the result if `parameter` is None."""
     if annotation is inspect.Parameter.empty:
         return Unannotated(fn, parameter)
     function = _function(fn)
     names = {parameter.__name__: parameter for parameter in getattr(function, "__type_params__", ())}
     cells = getattr(function, "__closure__", None) or ()
     for name, cell in zip(function.__code__.co_freevars if cells else (), cells, strict=True):
-        with contextlib.suppress(ValueError):  # Not assigned yet.
+        with contextlib.suppress(ValueError):  # not assigned yet
             names[name] = cell.cell_contents
 
     def holder() -> None: ...
@@ -88,7 +88,7 @@ def _resolve(fn: Callable[..., Any], parameter: str | None, annotation: Any) -> 
     holder.__annotations__ = {"it": annotation}
     try:
         return typing.get_type_hints(holder, getattr(function, "__globals__", {}), names, include_extras=True)["it"]
-    except Exception as error:  # Evaluating an annotation may raise anything.
+    except Exception as error:  # evaluating an annotation may raise anything
         place = "the result" if parameter is None else f"parameter {parameter!r}"
         raise TypeError(
             f"The type hint {annotation!r} of {place} of {function.__qualname__}() cannot be resolved: {error}. "
@@ -98,7 +98,7 @@ def _resolve(fn: Callable[..., Any], parameter: str | None, annotation: Any) -> 
 
 
 def _function(fn: Any) -> Any:
-    """The function behind decorators, partials, methods and objects with __call__: it knows its names."""
+    """The function behind decorators, partials, methods and objects with __call__."""
     fn = inspect.unwrap(fn)
     if isinstance(fn, functools.partial):
         return _function(fn.func)

@@ -1,4 +1,4 @@
-"""The slow way out: where in a value is the fault that keeps it from being recorded?"""
+"""Walks a value to find the fault that keeps it from being recorded. Slow, so `encode` does it only when needed."""
 
 import enum
 import math
@@ -17,13 +17,13 @@ from perdure.wire.codec import INTEGER_DIGITS_MAX, check_json
 from perdure.wire.errors import BadValue
 from perdure.wire.limits import DEPTH_MAX
 
-# What msgspec can write as a key of an object, beside strings.
+# Types that msgspec can write as a key, besides strings.
 _KEYS: Final = (int, float, Decimal, enum.Enum, UUID, date, time, timedelta, bytes)
 _INTEGER_LIMIT: Final = 10**INTEGER_DIGITS_MAX
 
 
 def refuse(value: object, twin: object, where: str) -> None:
-    """Raise `BadValue` with the path of the first part of `value` that JSON cannot hold; return if there is none."""
+    """Raise `BadValue` with the path of the first part of `value` that JSON cannot hold. Return if all parts fit."""
     try:
         _inspect(value, twin, ())
     except Fault as fault:
@@ -31,7 +31,7 @@ def refuse(value: object, twin: object, where: str) -> None:
 
 
 def _inspect(value: Any, twin: Any, around: tuple[int, ...]) -> None:
-    """Walk `value` beside its `twin`, what a reader gets; `around` are the ids of the containers it lies in."""
+    """Walk `value` beside its `twin`, which a reader gets; `around` are the ids of the containers around it."""
     if value is None or isinstance(value, bool | bytes | bytearray | memoryview):
         return
     if isinstance(value, enum.Enum):
@@ -65,18 +65,18 @@ def _inspect(value: Any, twin: Any, around: tuple[int, ...]) -> None:
 
 def _inspect_parts(value: Any, twin: Any, around: tuple[int, ...]) -> None:
     for name, part, part_twin in _parts(value, twin):
-        if type(part) is str and part.isprintable():  # The usual case, for speed.
+        if type(part) is str and part.isprintable():  # the usual case, for speed
             continue
         try:
             _inspect(part, part_twin, around)
         except Fault as fault:
-            # The path grows on the way out, so that a value without a fault pays nothing for it.
+            # The path grows on the way out, at no cost for a value without a fault.
             fault.path = below("", name) + fault.path
             raise
 
 
 def _parts(value: Any, twin: Any) -> Iterator[tuple[object, Any, Any]]:
-    """What lies directly in `value`: name or index, part, and the part's twin where there is one."""
+    """The direct parts of `value`: name or index, part, and the part's twin if any."""
     if isinstance(value, dict):
         twins = twin if isinstance(twin, dict) else {}
         for key, part in value.items():
@@ -134,7 +134,7 @@ def _inspect_model(value: Any, around: tuple[int, ...]) -> None:
         raise Fault(path, "a secret is recorded as asterisks; pass a reference to it, such as its name")
     try:
         dumped = value.model_dump(mode="json", by_alias=False, round_trip=True)
-    except Exception as error:  # Serializers are user code and may raise anything.
+    except Exception as error:  # serializers may raise anything
         for name in type(value).model_fields:
             try:
                 value.model_dump(mode="json", by_alias=False, round_trip=True, include={name})

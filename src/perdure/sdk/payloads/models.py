@@ -14,34 +14,34 @@ _PLAIN: Final = frozenset({str, int, float, bool, bytes, type(None)})
 
 
 def is_model_type(type_: object) -> bool:
-    # Whoever has a model has imported pydantic; nobody else should pay for that import.
+    # Only a user with models has imported pydantic, and the import is slow.
     pydantic = sys.modules.get("pydantic")
     return pydantic is not None and isinstance(type_, type) and issubclass(type_, pydantic.BaseModel)
 
 
 def validate(model: Any, data: bytes) -> Any:
-    """Our own JSON has field names; another client's may have aliases, so both are read."""
+    """Read field names, which our JSON has, and aliases, which another client's may have."""
     return _told(lambda: model.model_validate_json(data, by_alias=True, by_name=True))
 
 
 def is_validated_dataclass(type_: object) -> bool:
-    """Whether it is a dataclass of pydantic's. To others, msgspec among them, it looks like any dataclass."""
+    """True for a pydantic dataclass, which msgspec treats like any other dataclass."""
     return isinstance(type_, type) and "__is_pydantic_dataclass__" in vars(type_) and dataclasses.is_dataclass(type_)
 
 
 def holds_validated(type_: Any) -> bool:
-    """Whether dataclasses of pydantic's may lie in what is read by this hint."""
+    """True if a value of this hint may contain pydantic dataclasses."""
     return "pydantic" in sys.modules and _holds_validated(type_, {})
 
 
 def _holds_validated(type_: Any, seen: dict[int, Any]) -> bool:
     if id(type_) in seen or is_model_type(type_):
         return False
-    seen[id(type_)] = type_  # hints may be made as they are asked for, and compare in ways of their own
+    seen[id(type_)] = type_  # hints may be made on demand, and compare in ways of their own
     if is_validated_dataclass(type_):
         return True
     within = [*typing.get_args(type_), typing.get_origin(type_), getattr(type_, "__supertype__", None)]
-    with contextlib.suppress(Exception):  # evaluating an annotation may raise anything; msgspec says what is wrong
+    with contextlib.suppress(Exception):  # evaluating an annotation may raise anything; msgspec reports it
         within.append(getattr(type_, "__value__", None))
         if isinstance(type_, type):
             within += typing.get_type_hints(type_, include_extras=True).values()
@@ -49,8 +49,10 @@ def _holds_validated(type_: Any, seen: dict[int, Any]) -> bool:
 
 
 def validate_within(value: Any, names_of: Callable[[Any], tuple[str, ...] | None], path: str = "") -> None:
-    """Have the dataclasses of pydantic's in what msgspec has made run their validators, the inner ones first.
-    `names_of` gives the fields of a class."""
+    """Run the validators of pydantic dataclasses in a value that msgspec made, the inner ones first.
+
+    `names_of` gives the fields of a class.
+    """
     cls: Any = type(value)
     if isinstance(value, dict):
         for key, part in value.items():
@@ -68,10 +70,10 @@ def validate_within(value: Any, names_of: Callable[[Any], tuple[str, ...] | None
 
 
 def _validate_again(value: Any, cls: Any, path: str) -> None:
-    """Make an instance anew of what it was given, as its constructor would."""
+    """Initialize an instance again with its arguments, as its constructor would."""
     from pydantic_core import ArgsKwargs
 
-    # What a field has as its default was not given: pydantic knows what it stands for. msgspec does not, and may have
+    # A field that holds its default was not given. Only pydantic knows what the default stands for; msgspec may have
     # left the declaration in its place.
     given: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
@@ -88,7 +90,7 @@ def _validate_again(value: Any, cls: Any, path: str) -> None:
 
 
 def _told(validate: Callable[[], Any], path: str = "") -> Any:
-    """What pydantic makes of it, and its complaint in our words."""
+    """Turn pydantic's error into a `Fault`."""
     try:
         return validate()
     except TypeError:
@@ -105,7 +107,7 @@ def _told(validate: Callable[[], Any], path: str = "") -> Any:
 
 
 def secrets_in(value: Any, path: str) -> Iterator[str]:
-    """Where pydantic's SecretStr and the like lie in a model."""
+    """The paths of pydantic's SecretStr and the like in a model."""
     if hasattr(value, "get_secret_value"):
         yield path
     elif is_model_type(type(value)):

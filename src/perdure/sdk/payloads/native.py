@@ -1,4 +1,4 @@
-"""JSON → values by msgspec's own decoders, made once for each type hint."""
+"""JSON to values by msgspec's own decoders, one for each type hint."""
 
 import functools
 from collections.abc import Callable
@@ -15,14 +15,13 @@ _BASES: Final = (str, int, float, list, dict)
 
 
 def remembered(make: Callable[[Any], _T]) -> Callable[[Any], _T]:
-    """`make`, asked once for each type hint."""
-    # Hints come from code, so they are few; the bound is for programs that make types as they go.
+    # Hints are few. The bound is for programs that create types at run time.
     cached = functools.lru_cache(maxsize=4_096)(make)
 
     def get(type_: Any) -> _T:
         try:
             return cached(type_)
-        except TypeError:  # An unhashable hint, such as Annotated with a list in it.
+        except TypeError:  # an unhashable hint, such as Annotated with a list
             return make(type_)
 
     return get
@@ -47,8 +46,8 @@ def _read_and_validate(read: Callable[[bytes], Any], data: bytes) -> Any:
 
 
 def _read_foreign(type_: Any, value: object) -> object:
-    """What msgspec asks for when a hint names a type that it does not know."""
-    if type_ is object:  # as good as Any, and what strict type checkers ask people to write
+    """msgspec's hook for types that it does not know."""
+    if type_ is object:  # as good as Any, and strict type checkers ask for it
         return value
     if is_model_type(type_):
         return validate(type_, write_plain(value))

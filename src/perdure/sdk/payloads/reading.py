@@ -1,5 +1,3 @@
-"""JSON → values: the reader that a type hint asks for, made once for each hint."""
-
 import functools
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple

@@ -1,9 +1,8 @@
-"""`encode` and `decode`: a value to JSON and back, by the type hint of whoever reads it.
+"""`encode` and `decode`: a value to JSON and back, by the reader's type hint.
 
-`encode` reads back what it wrote and compares: equal means that nothing was lost, which costs less than walking the
-value (msgspec writes NaN as null without a word). Only when they differ is the value walked, to find out whether that
-matters and where. Reading back also shows at once a result that does not fit its own hint, which a replay would stumble
-over much later.
+`encode` reads its own output back and compares, which costs less than a walk through the value. msgspec would silently
+write NaN as null. Only a difference makes it walk, to find where the fault is. A result that does not fit its own hint
+is refused at once, instead of at a later replay.
 """
 
 from typing import Any
@@ -22,7 +21,7 @@ from perdure.wire.limits import DEPTH_MAX
 
 
 def encode(value: object, type_: Any = Any, *, where: str = "value") -> bytes:
-    """`value` as JSON that `decode` with the same `type_` reads back; `BadValue` with the path if there is none.
+    """`value` as JSON that `decode` with the same `type_` reads back. Raises `BadValue` with the path of the fault.
 
     >>> encode({"id": 7, "tags": ["new"]}, where="input")
     b'{"id":7,"tags":["new"]}'
@@ -34,15 +33,14 @@ def encode(value: object, type_: Any = Any, *, where: str = "value") -> bytes:
 
 
 def encode_and_read(value: object, type_: Any = Any, *, where: str = "value") -> tuple[bytes, Any]:
-    """As `encode`; with what `decode` would make of it."""
+    """As `encode`, with the value that `decode` would return."""
     if type(value) is msgspec.Raw and type_ is msgspec.Raw:
-        # JSON that somebody else has written, for a reader who takes it as it is: nothing can be lost on the way.
         check_json(memoryview(value), where=where)
         return bytes(value), value
     reader = reader_of(type_, where)
     try:
         data = write(value)
-    except Exception as error:  # A model's serializers are user code and may raise anything.
+    except Exception as error:  # a model's serializers may raise anything
         refuse(value, value, where)
         raise BadValue(f"{where}: {error}") from error
     if len(data) > 2 * DEPTH_MAX:
@@ -53,7 +51,7 @@ def encode_and_read(value: object, type_: Any = Any, *, where: str = "value") ->
             raise
     try:
         twin = reader.read(data)
-    except Exception as error:  # A type's __post_init__ and validators are user code and may raise anything.
+    except Exception as error:  # validators may raise anything
         refuse(value, value, where)
         raise BadValue(_complaint(where, error)) from error
     same = _equal(twin, value)
@@ -69,7 +67,7 @@ def encode_and_read(value: object, type_: Any = Any, *, where: str = "value") ->
 
 
 def decode(data: bytes, type_: Any = Any, *, where: str = "value") -> Any:
-    """The value that `data` holds for a reader whose type hint is `type_`; `BadValue` with the path if it does not fit.
+    """Read `data` by the type hint `type_`. Raises `BadValue` with the path if it does not fit.
 
     >>> from datetime import date
     >>> decode(b'{"2026-11-25":["YQ=="]}', dict[date, list[bytes]], where="result")
@@ -78,29 +76,26 @@ def decode(data: bytes, type_: Any = Any, *, where: str = "value") -> Any:
     reader = reader_of(type_, where)
     try:
         return reader.read(data)
-    except Exception as error:  # As above: user code may raise anything.
+    except Exception as error:  # as above
         raise BadValue(_complaint(where, error)) from error
 
 
 def _is_finite(value: object, data: bytes) -> bool:
-    """Whether `value`, which was written as `data`, surely holds no NaN or infinity.
-
-    Its type has called it equal to what was read back, but a type may leave a field out of that comparison.
-    """
-    if b"NaN" in data or b"Infinity" in data:  # As a string, by Decimal and pydantic.
+    """False if `value` may hold NaN or infinity, in a field that its type leaves out of comparisons."""
+    if b"NaN" in data or b"Infinity" in data:  # as a string, by Decimal and pydantic
         return False
     if b"null" not in data:
         return True
     try:
         return bool(msgspec.to_builtins(value, str_keys=True, enc_hook=dump_foreign) == read_plain(data))
-    except Exception:  # As in `encode`; look closely.
+    except Exception:  # as in `encode`
         return False
 
 
 def _equal(twin: object, value: object) -> bool:
     try:
         return bool(twin == value)
-    except Exception:  # A user's __eq__, or Decimal's sNaN: cannot tell, so look closely.
+    except Exception:  # a user's __eq__, or Decimal's sNaN
         return False
 
 

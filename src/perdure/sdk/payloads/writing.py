@@ -1,5 +1,3 @@
-"""Values → JSON, without a look at type hints."""
-
 import dataclasses
 import functools
 from typing import Any
@@ -11,7 +9,7 @@ from perdure.sdk.payloads.models import is_model_type
 
 
 def _write_foreign(value: Any) -> object:
-    """What msgspec asks for when it does not know the type of `value`."""
+    """msgspec's hook for types that it does not know."""
     if is_model_type(type(value)):
         return msgspec.Raw(value.model_dump_json(by_alias=False, round_trip=True).encode())
     return dump_foreign(value)
@@ -20,7 +18,7 @@ def _write_foreign(value: Any) -> object:
 def dump_foreign(value: Any) -> object:
     if is_model_type(type(value)):
         return value.model_dump(mode="json", by_alias=False, round_trip=True)
-    # Subclasses: the methods of the base give the bare value, whatever the class makes of them.
+    # A subclass may override these methods; the base's give the bare value.
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):

@@ -1,8 +1,9 @@
-"""The deterministic machine: runs a workflow's plain asyncio code so that every replay takes the same branches.
+"""The deterministic machine: runs plain asyncio code so that every replay takes the same branches.
 
-`machine` reads the journal and says what to do next; `calls` are what code asks for, `leftovers` the outcomes that
-nobody waits for, `complaints` the words when code and journal differ. The code runs in an `inner_loop` of its own, made
-of `handles` (tasks, futures, timers) that hash alike in every replay, with `keys` counted in scopes. `refusals` says
-what cannot be replayed, `eviction` drops an execution from memory, `patches` puts order into asyncio's and anyio's
-sets, and `whereabouts` finds the user's line.
+- `machine` reads the journal and says what to do next, by its record of calls in `asked` and `calls`
+- `places`, `leftovers`, `failures` match rows and calls in the hard cases; `complaints` words the errors
+- `inner_loop` runs the code, with tasks, futures and timers from `handles` and keys from `keys`
+- `refusals` and `patches` keep asyncio and anyio deterministic
+- `eviction` drops an execution from memory
+- `whereabouts` finds the user's line
 """

@@ -1,7 +1,7 @@
-"""What the code of one execution has asked for, and what of it is still to come.
+"""The calls that one execution's code has made, and the outcomes that are still to come.
 
-A call is *made* when the code calls (its key is allocated in the scope of the task), *asked for* when the code awaits
-it, *issued* once the runner was told to start it, and *given up* when the code lets go of it before its outcome came.
+A call is *made* when the code calls (it gets a key in the scope of its task), *asked for* when the code awaits it,
+*issued* when the runner starts it, and *given up* when the code drops it before its outcome came.
 """
 
 from asyncio import Future
@@ -17,12 +17,12 @@ from perdure.wire.limits import STEPS_MAX
 from perdure.wire.records import Kind, Row, fingerprint_of_timer
 
 OURS: Final = frozenset({Kind.STEP, Kind.CHILD_STARTED, Kind.PUBLISHED, Kind.SENT, Kind.TRANSCRIPT})
-"""What this worker has to do something for; everything else comes by itself."""
+"""Kinds for which this worker must act. Outcomes of other kinds come by themselves."""
 _WAITS: Final = frozenset({Kind.EVENT, Kind.RESUME})
 
 
 class Asked:
-    """The machine's books of calls: `Machine` delivers rows to them."""
+    """The calls to which `Machine` delivers rows."""
 
     __slots__ = (
         "_abandoned",
@@ -43,18 +43,18 @@ class Asked:
     def __init__(self, loop: InnerLoop) -> None:
         self.loop = loop
         self.steps = 0
-        """How many its code has called."""
+        """Steps called so far."""
         self._calls: dict[str, Call] = {}
-        """Asked for, not answered."""
+        """Asked for, without an outcome yet."""
         self._given_up: dict[str, Kind] = {}
         self._given_up_asked: dict[str, What] | None = {}
-        """What those asked for. None once anything was started: keys stay as they are then."""
+        """Present until a call is started: from then on keys are fixed."""
         self._fresh: list[Call] = []
         self._abandoned: list[Call] = []
         self._ours = 0
-        """How many of `_calls` this worker has to do something for."""
+        """How many of `_calls` are of a kind in OURS."""
         self._children: dict[str, Row | None] | None = None
-        """By key, children whose start was asked for; their ends as far as they have come."""
+        """Children whose start was asked for, by key, with their ends so far."""
         self._child_waits: dict[str, list[Future[Row]]] | None = None
         self._late_events: LateEvents | None = None
         """Present once a wait for an event was given up."""
@@ -75,9 +75,9 @@ class Asked:
         key: str | None = None,
         of: type[Call] = Call,
     ) -> Call:
-        """A call with its key, which is allocated now, in the scope of the current task. `ask` asks for it.
+        """A call with a key in the scope of the current task. `ask` asks for it.
 
-        A callable `request` is called with the final key when the call is started. Raises `Fatal` for one too many.
+        When the call is started, a callable `request` is called with the final key. Raises `Fatal` beyond STEPS_MAX.
         """
         loop = self.loop
         if kind is STEP:
@@ -95,9 +95,9 @@ class Asked:
         return call
 
     def ask(self, call: Call) -> "Future[Row]":
-        """Ask for `call`: await the future, and tell `give_up` when anything but a row comes out of it."""
+        """Await the future. If it gives anything but a row, call `give_up`."""
         if self.loop.closed:
-            return Future(loop=self.loop)  # A `finally` block of an execution that leaves memory: it waits in vain.
+            return Future(loop=self.loop)  # A `finally` block during eviction: it waits in vain.
         if self._swaps:
             for swap in self._swaps[call.made_after :]:
                 call.key = swapped(call.key, swap)
@@ -120,7 +120,7 @@ class Asked:
         return future
 
     def give_up(self, call: Call) -> None:
-        """The code that asked for `call` was cancelled (or its outcome was delivered; then this does nothing)."""
+        """The code was cancelled. Does nothing if the outcome was delivered."""
         if self._calls.get(call.key) is not call:
             return
         del self._calls[call.key]
@@ -129,7 +129,7 @@ class Asked:
         self._let_go(call)
 
     def _let_go(self, call: Call) -> None:
-        """`call` is no longer asked for, but its outcome may still come."""
+        """Its outcome may still come."""
         self._given_up[call.key] = call.kind
         if self._given_up_asked is not None:
             self._given_up_asked[call.key] = (call.kind, call.name, call.fingerprint)
@@ -140,7 +140,6 @@ class Asked:
             self._abandoned.append(call)
 
     async def wait(self, call: Call) -> Row:
-        """Ask for `call` and wait for its outcome."""
         try:
             return await self.ask(call)
         except BaseException:
@@ -150,12 +149,12 @@ class Asked:
     def call(
         self, kind: Kind, name: str | None, fingerprint: str | None, request: object, *, key: str | None = None
     ) -> Coroutine[Any, Any, Row]:
-        """`new_call` now, and a coroutine that asks for it when it is awaited."""
+        """Make the call now; the coroutine asks for it when awaited."""
         return self.wait(self.new_call(kind, name, fingerprint, request, key=key))
 
     def child_end(self, key: str) -> "Future[Row]":
-        """The end of the child that was started under `key`. Any number of branches may wait for it, at any time; one
-        that gives up cancels its future."""
+        """The end of the child that was started under `key`. Several branches may wait for it; one that gives up
+        cancels its future."""
         future: Future[Row] = Future(loop=self.loop)
         if self.loop.closed:
             return future
@@ -182,22 +181,21 @@ class Asked:
     # --- for the runner --------------------------------------------------------------------------------------------
 
     def waits(self) -> list[str]:
-        """The keys of all open waits for events and answers, in the order in which they were asked for."""
+        """Open waits for events and answers, in the order of the code's questions."""
         return [call.key for call in self._calls.values() if call.kind in _WAITS]
 
     def children(self) -> list[str]:
-        """The keys of the children whose ends are awaited."""
+        """Children whose ends are awaited."""
         waits = self._child_waits or {}
         return [key for key, futures in waits.items() if not all(future.done() for future in futures)]
 
     def outstanding(self) -> list[Call]:
-        """Everything that was asked for and not answered."""
         return list(self._calls.values())
 
     # --- for the machine -------------------------------------------------------------------------------------------
 
     def _swap(self, swap: Swap) -> None:
-        """Two scopes, or two calls of one scope, change places. None of their calls has been issued."""
+        """Exchange two scopes, or two calls of one scope. None of their calls has been issued."""
         self._swaps += (swap,)
         for call in self._calls.values():
             if call.key.startswith(swap):
@@ -215,7 +213,6 @@ class Asked:
         self.loop.swap(swap)
 
     def _take_fresh(self) -> list[Call]:
-        """What was asked for since, to be started."""
         started = []
         for call in self._fresh:
             if self._calls.get(call.key) is call:
@@ -237,7 +234,7 @@ class Asked:
 
     def _take_abandoned(self) -> list[Call]:
         abandoned, self._abandoned = self._abandoned, []
-        return [call for call in abandoned if call.key in self._given_up]  # The others' outcomes came all the same.
+        return [call for call in abandoned if call.key in self._given_up]  # The other outcomes came all the same.
 
     def _was_asked(self, row: Row) -> bool:
         key, kind = row.key or "", row.kind  # no key is empty

@@ -1,4 +1,4 @@
-"""What workflow code asks for, and what the world has to do about it."""
+"""Calls of workflow code, and the effects that they need."""
 
 from asyncio import Future
 from collections.abc import Sequence
@@ -14,8 +14,6 @@ from perdure.wire.records import Kind, Row
 
 
 class Call:
-    """One thing that workflow code asked for."""
-
     __slots__ = ("fingerprint", "future", "issued", "key", "kind", "made_after", "name", "read", "request", "variables")
 
     def __init__(self, key: str, kind: Kind, name: str | None, fingerprint: str | None, request: object) -> None:
@@ -27,16 +25,16 @@ class Call:
         self.future: Future[Row] | None = None
         self.issued = False
         self.made_after = 0
-        """How many swaps the machine had made when this call got its key (see `places`)."""
+        """How many swaps the machine had made when the call got its key (see `places`)."""
         self.variables: Context | None = None
-        """Of a step: the context variables of the code that asked for it."""
+        """The context variables of the code that asked for a step."""
         self.read: tuple[Raw, Any] | None = None
-        """Of a step that ran here: its value as it was reported, and what was read back from that. The code gets it, if
-        that is the value which is recorded."""
+        """For a step that ran here, its reported value and the object read back from it. The code gets that object if
+        the same value is recorded."""
 
     @property
     def source(self) -> str | None:
-        """The user's line that waits for this call (`file:line`), searched when somebody wants to know."""
+        """The user's line that waits for this call, as `file:line`. Searched on demand."""
         if self.future is None:
             return None
         loop = self.future.get_loop()
@@ -59,27 +57,24 @@ class Call:
 
 
 class AwaitedStart(Call):
-    """The start of a child for whose end the code waits as soon as it has begun: nothing else comes in between."""
+    """The start of a child whose end the code awaits at once."""
 
     __slots__ = ()
 
 
 class State(Enum):
-    """What an execution needs next."""
-
     RUNNING = "running"
-    """Something that this worker does is outstanding: a step, or a call to report."""
+    """A step, or a call to report, is outstanding on this worker."""
     SUSPENDED = "suspended"
-    """Only events, answers, children and timers are."""
+    """Only events, answers, children and timers are outstanding."""
     STARTING = "starting"
-    """Suspended, as soon as the children are started that are to be started now."""
+    """Suspended as soon as the children to be started now are started."""
     DONE = "done"
     AGAIN = "again"
-    """The code has not settled yet: call `advance(())` again from a fresh callback."""
+    """The code has not settled: call `advance(())` again from a fresh callback."""
 
 
-# For what runs with each step: up to Python 3.11 a member that is looked up in its class takes twenty times as long as
-# a name of the module.
+# For the path of each step: up to Python 3.11 a look-up of a class's member takes twenty times as long.
 STEP: Final = Kind.STEP
 STEP_FAILED: Final = Kind.STEP_FAILED
 RETRIED: Final = Kind.RETRIED
@@ -94,8 +89,6 @@ AGAIN: Final = State.AGAIN
 
 
 class Effects(Struct, frozen=True, gc=False):
-    """What the world has to do after an `advance`."""
-
     started: Sequence[Call]
     """Newly asked for and not recorded: run or report them."""
     abandoned: Sequence[Call]

@@ -1,4 +1,4 @@
-"""What to say when code and journal differ."""
+"""Errors for code and journal that differ."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ MIXED_UP: Final = "Create concurrent tasks in the same order in every run: from 
 
 
 def diverged(row: Row, call: Call | None, calls: Iterable[Call], main: InnerTask | None, loop: InnerLoop) -> Diverged:
-    """`row` is not what the code asks for: `call` in its place, or else any of the open `calls`."""
+    """`row` does not match the code's call: `call` if given, else one of the open `calls`."""
     open_calls = list(calls)
     timer = loop.timers.get(row.key) if row.kind is Kind.TIMER and row.key is not None else None
     if call is None and timer is None:
@@ -58,7 +58,6 @@ def diverged(row: Row, call: Call | None, calls: Iterable[Call], main: InnerTask
 
 
 def stuck(loop: InnerLoop) -> Stuck:
-    """Nothing that the journal could bring would wake the code."""
     lines = [f"{task.get_name()} at {where(task.get_coro()) or '?'}" for task in loop.living_tasks()[:10]]
     why = (
         "A thread tried to reach into it; put threaded work into a step."

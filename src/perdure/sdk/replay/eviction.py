@@ -1,4 +1,4 @@
-"""How code leaves memory half-way: coroutines and generators are ended by `Evicted`."""
+"""Drops code from memory half-way: `Evicted` ends its coroutines and generators."""
 
 import gc
 import inspect
@@ -13,18 +13,18 @@ from perdure.sdk.interrupts import is_interrupt
 _log = logging.getLogger("perdure.workflow")
 
 leaving: Final[ContextVar[bool]] = ContextVar("perdure_leaving", default=False)
-"""Whether the code that runs is a `finally` block of something that leaves memory. It runs in the context variables of
-whoever closes it, where no step finds its execution: so this says that a step must not run."""
+"""True in `finally` blocks during an eviction. They run in the caller's context variables, where a step does not find
+its execution; this flag keeps the step from running."""
 
 
 def close(coro: Any) -> None:
-    """End a coroutine by `Evicted`, thrown in again at each await of its `finally` blocks.
+    """End a coroutine by `Evicted`, thrown again at each await of its `finally` blocks.
 
-    Not by `close()`: when an inner coroutine awaits while it is closed, that leaves it suspended and goes on outside.
+    `coro.close()` would leave an inner coroutine suspended if that awaits while it is closed.
     """
     if inspect.iscoroutine(coro) and inspect.getcoroutinestate(coro) == inspect.CORO_CREATED:
         for held in [] if coro.cr_frame is None else list(coro.cr_frame.f_locals.values()):
-            inner = getattr(held, "_coro", held)  # anyio's wrapper holds the coroutine that it never began.
+            inner = getattr(held, "_coro", held)  # anyio's wrapper holds the coroutine that it never began
             if inspect.iscoroutine(inner):
                 inner.close()
         return coro.close()
@@ -41,7 +41,7 @@ def _throw(coro: Any) -> None:
             coro.throw(Evicted("The execution leaves memory; it goes on elsewhere."))
         except (StopIteration, StopAsyncIteration, Evicted):
             return None
-        except BaseException as error:  # User code; there is nobody left to tell.
+        except BaseException as error:  # user code failed, and no caller is left
             if is_interrupt(error):
                 raise
             return _log.debug("Error while an execution left memory", exc_info=error)
@@ -50,7 +50,7 @@ def _throw(coro: Any) -> None:
 
 
 _undead: Final[list[Any]] = []
-"""Coroutines that would not end: freeing one would run it again, in whatever code happens to let go of it."""
+"""Coroutines that would not end. Freeing one would run it again, inside unrelated code."""
 
 
 def close_generator(generator: AsyncGenerator[Any, Any]) -> None:
@@ -58,7 +58,7 @@ def close_generator(generator: AsyncGenerator[Any, Any]) -> None:
     before = leaving.set(True)
     try:
         closing.send(None)
-    except BaseException as error:  # Closed (StopIteration), or user code failed and there is nobody left to tell.
+    except BaseException as error:  # closed (StopIteration), or user code failed and no caller is left
         if is_interrupt(error):
             raise
         return
@@ -68,10 +68,10 @@ def close_generator(generator: AsyncGenerator[Any, Any]) -> None:
 
 
 def let_go(error: BaseException) -> None:
-    """Cut `error`, and all errors that it came from, off the frames that they passed.
+    """Cut `error` and the errors behind it off their frames.
 
-    The variables of these frames lead back to the error or to what holds it, as `ctx` does to the machine. Such a cycle
-    stays in memory until the garbage collector comes by.
+    The variables of these frames lead back to the error or its owner, as `ctx` leads to the machine. Such a cycle stays
+    in memory until a garbage collection.
     """
     seen: set[int] = set()
     left: list[BaseException | None] = [error]
@@ -80,14 +80,14 @@ def let_go(error: BaseException) -> None:
         if one is None or id(one) in seen:
             continue
         seen.add(id(one))
-        BaseException.with_traceback(one, None)  # also where the user's class refuses to be changed
+        BaseException.with_traceback(one, None)  # works also if the user's class overrides it
         left += (one.__cause__, one.__context__)
         if isinstance(one, BaseExceptionGroup):
             left += one.exceptions
 
 
 def collecting() -> bool:
-    """Whether the garbage collector is at work: what it frees, it frees at a moment that no replay repeats."""
+    """True during a garbage collection, whose moments do not replay."""
     return _collecting
 
 

@@ -1,4 +1,4 @@
-"""Steps that failed for good in one attempt of a workflow, and which of them run again when it is tried again."""
+"""Steps that failed for good in one attempt, and the choice of those that a retry runs again."""
 
 import asyncio
 from collections.abc import Iterable, Iterator
@@ -12,57 +12,57 @@ if TYPE_CHECKING:
 
 
 class Failures:
-    """What the machine knows of the steps that failed, by their keys."""
+    """The failed steps of an attempt, by key."""
 
     __slots__ = ("ended_at", "seen", "strays", "unseen")
 
     def __init__(self) -> None:
         self.ended_at = 0
-        """The last row that the code has seen, once it has ended."""
+        """The last row that the code had seen when it ended."""
         self.seen: dict[str, int] = {}
-        """The `seq` of failures that the code was told of."""
+        """The `seq` of each failure that was raised in the code."""
         self.unseen: dict[str, int] = {}
-        """Of those that it was not: it had given the step up, or had ended."""
+        """The `seq` of each failure that was not: the code had given the step up, or had ended."""
         self.strays: dict[str, tuple[int, int]] = {}
-        """Of failures that ended a task (nobody in it caught them): the `seq`, and the last row that the code had seen
-        when it asked for the step."""
+        """Uncaught failures that ended a task: the `seq`, and the last row that the code had seen when it asked for the
+        step."""
 
     def note(self, row: Row, *, seen: bool) -> None:
         assert row.key is not None
         (self.seen if seen else self.unseen)[row.key] = row.seq
 
     def raised_in(self, task: "InnerTask", key: str, seq: int, asked: int) -> None:
-        """The failure of the step `key` is about to be raised in `task`, which is not the workflow's own."""
+        """Note a failure that is about to be raised in a task other than the workflow's own."""
         if task.failure is None:
             task.add_done_callback(self._task_over)
         task.failure = (key, seq, asked)
 
     def _task_over(self, task: asyncio.Task[object]) -> None:
         key, seq, asked = task.failure  # type: ignore[attr-defined]  # all tasks here are ours
-        # Not `exception()`: that nobody has asked for it is asyncio's to tell.
+        # `exception()` would mark it as retrieved, and asyncio would not report it.
         if key in steps_to_blame(task._exception):
             self.strays[key] = (seq, asked)
 
     def beside(self, blamed: Iterable[str]) -> Iterator[str]:
-        """Steps that were under way when those in `blamed` ended the attempt, and failed as well.
+        """Steps under way when the steps in `blamed` ended the attempt, and that failed as well.
 
-        The next attempt would meet such a failure before anything runs in it, and end at once. What failed before, and
-        what the code caught, comes out there as it did here: it stays."""
+        The next attempt would meet such a failure before anything runs, and end at once. Earlier failures, and those
+        that the code caught, have the same effect there as here, so they stay.
+        """
         first = min((self.seen[key] for key in blamed if key in self.seen), default=self.ended_at)
         yield from (key for key, seq in self.unseen.items() if seq > first)
         yield from (key for key, (seq, asked) in self.strays.items() if asked < first < seq)
 
 
 def steps_to_blame(error: BaseException | None) -> list[str]:
-    """The keys of the failed steps that an error came from: itself, those in a group, or what it was raised from or
-    while handling."""
+    """The keys of the failed steps behind an error: itself, its group's members, its cause or its context."""
     found: dict[str, None] = {}
     _look(error, found, set())
     return list(found)
 
 
 def _look(error: BaseException | None, found: dict[str, None], seen: set[int]) -> bool:
-    """Whether a failed step is at the bottom of this; what was handled before it stays out."""
+    """True if a failed step is at the bottom. Errors handled before it do not count."""
     while error is not None:
         if isinstance(error, StepFailed):
             if error.key is not None:

@@ -1,4 +1,4 @@
-"""What an inner loop is made of: tasks, futures, callbacks and timers, alike in every replay."""
+"""The tasks, futures, callbacks and timers of an inner loop, alike in every replay."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class InnerTask(asyncio.Task[Any]):
-    """A task of workflow code. Its name is the path of its scope, alike in every replay."""
+    """A task of workflow code, named by the path of its scope."""
 
     __slots__ = ("_number", "failure", "own_scope", "scope")
 
@@ -29,7 +29,7 @@ class InnerTask(asyncio.Task[Any]):
     ) -> None:
         self._number = loop.next_number()
         self.scope = scope
-        """Where its keys are counted now: in its own scope, or in one that has a name (see `InnerLoop.within`)."""
+        """Counts its keys now: its own scope, or a named one (see `InnerLoop.within`)."""
         self.own_scope = scope
         self.failure: tuple[str, int, int] | None = None
         """The last failure of a step that was raised in it (see `Failures.raised_in`)."""
@@ -39,11 +39,13 @@ class InnerTask(asyncio.Task[Any]):
         return self._number
 
     def let_go(self) -> None:
-        """Once it is done: give up the reference to the traceback of its error, which asyncio keeps until `result` is
-        called. The frames in it often hold the task: those of `asyncio.timeout` and `TaskGroup` do."""
+        """Drop a done task's reference to the traceback of its error, which asyncio keeps until `result` is called.
+
+        The frames of `asyncio.timeout` and `TaskGroup` hold the task itself.
+        """
         error = self._exception
         if error is None and not self.cancelled():
-            return  # Most tasks end so, and it is the path of each execution.
+            return  # the common, fast path
         traceback = None if error is None else error.__traceback__
         with suppress(BaseException):
             self.result()
@@ -52,7 +54,7 @@ class InnerTask(asyncio.Task[Any]):
 
 
 class InnerFuture(asyncio.Future[Any]):
-    """A future of workflow code; numbered when somebody first hashes it."""
+    """Numbered when it is first hashed."""
 
     __slots__ = ("_number",)
 
@@ -66,15 +68,13 @@ class InnerFuture(asyncio.Future[Any]):
 
 
 class InnerHandle(asyncio.Handle):
-    """A callback in the ready queue."""
-
     __slots__ = ()
 
     _callback: Any
     _args: Any
     _loop: Any
 
-    def __init__(  # The base class would look for a debug mode that we do not have.
+    def __init__(  # The base class would look for a debug mode.
         self, callback: Callable[..., object], args: tuple[Any, ...], loop: InnerLoop, context: contextvars.Context
     ) -> None:
         self._callback = callback

@@ -1,17 +1,15 @@
-"""The small event loop that workflow code runs in: no input/output, no clock, no thread.
+"""The small event loop that workflow code runs in: no input/output, no clock, no threads.
 
-Plain asyncio code is replayed by running it in this loop. It differs from the ordinary one in what makes code repeat
-itself exactly:
+Plain asyncio code replays because this loop differs from asyncio's own:
 
-- *Settled is observable.* `pump` runs callbacks until none is left; nothing else ever runs in between.
-- *Timers are questions.* `call_at` notes a key and a due time. The loop never fires a timer by itself:
-  `fire` does, when the journal says so. `time()` is the journal's.
-- *Tasks hash by number*, not by address, so that `TaskGroup`, `wait` and friends, which keep tasks in sets, iterate
-  alike in every replay. So do futures made by the loop, `gather`'s futures and anyio's cancel scopes.
-- *Each task has a scope*, given at its creation, in which the keys of its calls are counted: `fetch`, `fetch#2`; in the
-  third child task `3/fetch`.
+- *Settled is observable.* `pump` runs callbacks until none is left, and nothing else runs in between.
+- *The journal owns time.* `call_at` notes a key and a due time. Only `fire` runs a timer, when the journal says so.
+- *Tasks hash by number*, not by address. `TaskGroup` and `wait` keep tasks in sets, which so iterate alike in every
+  replay. The loop's and `gather`'s futures and anyio's cancel scopes do the same.
+- *Each task has a scope*, given at its creation, that counts the keys of its calls: `fetch`, `fetch#2`; in the third
+  child task `3/fetch`.
 
-What cannot be replayed (sockets, executors, signals, other threads) raises `Misplaced`, which says what to do instead.
+Sockets, executors, signals and other threads cannot be replayed. They raise `Misplaced`, which says what to do instead.
 """
 
 import asyncio
@@ -48,11 +46,11 @@ _enter_task = asyncio.tasks._enter_task
 _leave_task = asyncio.tasks._leave_task
 
 SPIN_MAX: Final = 100_000
-"""Callbacks between two outcomes after which a loop that never comes to rest is taken as settled. A fixed number, so a
-busy loop (`while not ready: await asyncio.sleep(0)`) behaves alike in every replay."""
+"""A busy loop (`while not ready: await asyncio.sleep(0)`) counts as settled after so many callbacks between two
+outcomes. The number is fixed, so that the loop behaves alike in every replay."""
 
 FAR_US: Final = 253_402_300_799_000_000
-"""The last second of the year 9999: what a timer without end is due at."""
+"""The last second of the year 9999: the due time of a timer without end."""
 
 
 ExceptionHandler: TypeAlias = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
@@ -64,7 +62,7 @@ class TimerKeeper(Protocol):
 
 
 class _Nobody:
-    """Keeps the timers of a loop that is closed: there are none."""
+    """Replaces the keeper of a closed loop."""
 
     def timer_asked(self, key: str) -> str:
         return key
@@ -77,14 +75,14 @@ _NOBODY: Final = _Nobody()
 
 
 class InnerLoop(asyncio.AbstractEventLoop):
-    """One execution's loop. Its `keeper` may change the key of a new timer, and hears of timers that were given up."""
+    """One execution's loop. Its `keeper` may change the key of a new timer, and learns of cancelled timers."""
 
     _exception_handler: tuple[ExceptionHandler, contextvars.Context] | None = None
 
     def __init__(self, seed: str, keeper: TimerKeeper) -> None:
         self.now_us = 0
         self.ready: deque[InnerHandle | InnerTimer] | None = None
-        """None while nothing is: an empty deque is a third of what a loop that sleeps takes of memory."""
+        """None while empty: an empty deque would be a third of a sleeping loop's memory."""
         self.timers: dict[str, InnerTimer] = {}
         self.threads_seen = False
         self.closed = False
@@ -103,7 +101,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
     # --- running ---------------------------------------------------------------------------------------------------
 
     def enter(self) -> tuple[Any, Any]:
-        """Become the running loop of this thread; returns what `leave` puts back."""
+        """Become this thread's running loop. Returns the argument for `leave`."""
         before = (_get_running_loop(), sys.get_asyncgen_hooks())
         _set_running_loop(self)
         sys.set_asyncgen_hooks(None, self._finalize_generator)
@@ -114,7 +112,8 @@ class InnerLoop(asyncio.AbstractEventLoop):
         sys.set_asyncgen_hooks(*before[1])
 
     def pump(self, budget: int) -> int:
-        """Run ready callbacks, at most `budget`; returns what is left of it. 0 with `is_settled` false: go on later."""
+        """Run at most `budget` ready callbacks and return the rest of it. If it is 0 and the loop is not settled, pump
+        again."""
         budget_here = min(budget, SPIN_MAX - self._spun)
         left = budget_here
         while self.ready and left:
@@ -124,11 +123,11 @@ class InnerLoop(asyncio.AbstractEventLoop):
                 continue
             try:
                 handle._context.run(handle._callback, *handle._args)
-            except BaseException as error:  # A callback is user code; the loop outlives it.
+            except BaseException as error:  # User code failed; the loop goes on.
                 if is_interrupt(error):
                     raise
                 if isinstance(error, ENDINGS) and isinstance(getattr(handle._callback, "__self__", None), InnerTask):
-                    continue  # It is the task's outcome, and asyncio raises it here as well.
+                    continue  # The task's own outcome; asyncio raises it here as well.
                 self.call_exception_handler(
                     {"message": f"Exception in callback {handle!r}", "exception": error, "handle": handle}
                 )
@@ -152,13 +151,13 @@ class InnerLoop(asyncio.AbstractEventLoop):
         return not self.ready or self._spun >= SPIN_MAX
 
     def move(self, at_us: int) -> None:
-        """A row is about to be delivered: time moves on, and the count towards SPIN_MAX starts anew."""
+        """Set the time for the next row, and restart the count towards SPIN_MAX."""
         self._spun = 0
         if at_us > self.now_us:
             self.now_us = at_us
 
     def fire(self, timer: InnerTimer) -> None:
-        """The journal says that `timer` is due. As in asyncio, all timers of one moment fire before a task runs."""
+        """Fire all timers of this moment before a task runs, as asyncio does."""
         due_us = timer.due_us
         del self.timers[timer.key]
         self.move(due_us)  # The clock that noticed may be ahead of the one that stamped the row.
@@ -169,19 +168,18 @@ class InnerLoop(asyncio.AbstractEventLoop):
             self._make_ready(other)
 
     def earliest(self) -> InnerTimer | None:
-        """The timer that is due first."""
         heap = self._heap
         while heap and not self._is_open(heap[0][2]):
             heapq.heappop(heap)
         return heap[0][2] if heap else None
 
     def shut(self) -> None:
-        """Drop all tasks, newest first, by `Evicted`, which neither `except Exception` nor a handler of CancelledError
-        catches."""
+        """Drop all tasks, newest first, by `Evicted`. Neither `except Exception` nor a handler of CancelledError
+        catches it."""
         if self.closed:
             return
         self.closed = True
-        self._keeper = _NOBODY  # no cycle is left for the collector to find
+        self._keeper = _NOBODY  # so that no cycle is left for the garbage collector
         self._drop_ready()
         self.timers.clear()
         self._heap.clear()
@@ -202,16 +200,16 @@ class InnerLoop(asyncio.AbstractEventLoop):
                     task._log_destroy_pending = False  # type: ignore[attr-defined]  # as asyncio's own gather does
                     coro = task.get_coro()
                     if coro is not None:
-                        _enter_task(self, task)  # anyio's scopes want to be left by the task that entered them.
+                        _enter_task(self, task)  # anyio's scopes must be left by the task that entered them
                         try:
                             close(coro)
                         finally:
                             _leave_task(self, task)
         finally:
-            # What is waited for holds its tasks, and they hold it. Nobody hears of this end: the loop is closed.
+            # A future and the tasks that wait for it refer to each other. The loop is closed, so no callback runs.
             for future in (*pending, *waited_for):
                 if isinstance(future, asyncio.Future):
-                    asyncio.Future.cancel(future)  # not the cancel of tasks and of gather's, which only ask others
+                    asyncio.Future.cancel(future)  # not the `cancel` of tasks and `gather`, which only pass it on
             self.leave(before)
             self._drop_ready()
 
@@ -221,7 +219,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
     # --- keys ------------------------------------------------------------------------------------------------------
 
     def key_for(self, name: str) -> str:
-        """The next key for `name` in the scope of the task that asks."""
+        """The next key for `name` in the scope of the current task."""
         if _get_running_loop() is not self:
             raise misplaced(name)
         task = current_task(self)
@@ -235,8 +233,10 @@ class InnerLoop(asyncio.AbstractEventLoop):
 
     @contextmanager
     def within(self, name: str) -> Iterator[None]:
-        """While the block runs, the keys of its task are counted under `name`: they are the same, however many tasks
-        were made before. For code that stands inside of a library's, whose tasks are none of our business."""
+        """Count the keys of the current task under `name`, however many tasks were made before.
+
+        For code inside a library that makes tasks of its own.
+        """
         task: Any = current_task(self)
         before = task.scope
         path = named_path(name)
@@ -247,13 +247,13 @@ class InnerLoop(asyncio.AbstractEventLoop):
             task.scope = before
 
     def _loose_scope(self) -> Scope:
-        """Of calls that no task makes."""
+        """The scope of calls outside all tasks."""
         if self._loose is None:
             self._loose = Scope("~/")
         return self._loose
 
     def claim_key(self, key: str) -> str:
-        """Take a key that the user chose; it counts for the whole execution, in whatever task."""
+        """Take a key that the user chose. It is unique in the whole execution, not in one task."""
         if _get_running_loop() is not self:
             raise misplaced(key)
         key = name_of(key, "key")
@@ -297,7 +297,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         self, when: float, callback: Callable[[*_Ts], object], *args: *_Ts, context: contextvars.Context | None = None
     ) -> InnerTimer:
         due_us = to_us(when)
-        if due_us / 1e6 < when < FAR_US / 1e6:  # Whoever compares time() with `when` must find it reached.
+        if due_us / 1e6 < when < FAR_US / 1e6:  # Code that compares time() with `when` must find it reached.
             due_us += 1
         return self._call_at_us(due_us, callback, args, context)
 
@@ -309,7 +309,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         due_us = min(due_us, FAR_US)
         if self.closed:
             return InnerTimer("", due_us, callback, args, self, context)
-        if due_us <= self.now_us:  # Due already: nothing to wait for, nothing to record.
+        if due_us <= self.now_us:  # Due already: nothing to record.
             timer = InnerTimer("", due_us, callback, args, self, context)
             self._make_ready(timer)
             return timer
@@ -319,7 +319,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         return timer
 
     def _is_open(self, timer: InnerTimer) -> bool:
-        """Whether it has neither fired nor was given up. Its key may be another timer's since (see `swap`)."""
+        """False once it has fired or was cancelled. Its key may belong to another timer since (see `swap`)."""
         return self.timers.get(timer.key) is timer
 
     def forget_timer(self, timer: InnerTimer) -> None:
@@ -337,16 +337,16 @@ class InnerLoop(asyncio.AbstractEventLoop):
         self.timers[new_key] = timer
 
     def has_task(self, scope: str) -> bool:
-        """Whether a task of this scope was made, as far as the loop still knows."""
+        """False also for a task that ended and was forgotten."""
         return any(task.own_scope.prefix == scope for task in self._tasks)
 
     def swap(self, swap: Swap) -> None:
-        """Two scopes, or two timers of one scope, change places (see `places`)."""
+        """Exchange two scopes, or two timers of one scope (see `places`)."""
         for timer in self.timers.values():
             timer.key = swapped(timer.key, swap)
         self.timers = {timer.key: timer for timer in self.timers.values()}
         for task in self._tasks:
-            scope = task.own_scope  # The other one, if it is `within` a name, has no number.
+            scope = task.own_scope  # `task.scope`, if `within` a name, has no number.
             if not scope.prefix.startswith(swap):
                 continue
             if task.get_name() == scope.prefix[:-1]:
@@ -374,11 +374,11 @@ class InnerLoop(asyncio.AbstractEventLoop):
 
     def _add_task(self, coro: Any, scope: Scope, name: str, context: contextvars.Context | None) -> InnerTask:
         task = InnerTask(coro, self, scope, name, context)
-        if self.closed:  # Started by a `finally` block during eviction: it never runs.
+        if self.closed:  # A `finally` block started it during eviction: it never runs.
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # as in shut
             close(coro)
             return task
-        # A strong reference: asyncio itself holds tasks weakly, and when the collector comes by is not replayable.
+        # asyncio holds tasks weakly, and the time at which the collector would free one does not replay.
         self._tasks.append(task)
         if len(self._tasks) >= self._prune_at:
             self._tasks = self.living_tasks()
@@ -412,8 +412,11 @@ class InnerLoop(asyncio.AbstractEventLoop):
         _log.error("%s", context.get("message", "Unhandled error in workflow code"), exc_info=context.get("exception"))
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Call the handler of the code, or log. The handler is not called at a moment that no replay repeats: when the
-        garbage collector runs, or when the code does not run."""
+        """Call the code's handler, or log.
+
+        The handler is skipped at moments that do not replay: during a garbage collection, or while the code does not
+        run.
+        """
         if self.closed:
             return
         if self._exception_handler is None or collecting() or _get_running_loop() is not self:
@@ -433,7 +436,8 @@ class InnerLoop(asyncio.AbstractEventLoop):
         raise threads_misplaced("A thread cannot reach into a workflow's code")
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[*_Ts], _T], *args: *_Ts) -> asyncio.Future[_T]:
-        """Only an executor that has no threads works here: what it runs is a part of the workflow's code."""
+        """Run an inline executor's function at once, as part of the workflow's code. Executors with threads are
+        refused."""
         if not isinstance(executor, AtOnce):
             raise no_threads()
         future = self.create_future()
@@ -444,10 +448,10 @@ class InnerLoop(asyncio.AbstractEventLoop):
         return future
 
     def _finalize_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
-        """An async generator was dropped half-way: close it in a task of its own, as asyncio does."""
+        """Close an async generator that was dropped half-way in a task of its own, as asyncio does."""
         running = _get_running_loop()
         if self.closed or collecting() or running is not self:
-            # At a moment that no replay repeats: its `finally` runs, but nothing in it can be asked for.
+            # At a moment that does not replay, its `finally` runs but cannot ask for anything.
             _set_running_loop(self if self.closed else None)
             try:
                 close_generator(generator)

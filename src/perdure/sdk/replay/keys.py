@@ -5,15 +5,15 @@ import re
 from typing import Final
 
 KEY_PART_MAX: Final = 120
-"""Characters of a name or of a scope's path that go into a key; of longer ones a hash does. Keys stay below
-KEY_BYTES_MAX, whatever the alphabet."""
+"""Characters of a name or a scope's path in a key; a hash replaces longer ones. So keys stay below KEY_BYTES_MAX in any
+alphabet."""
 GENERATED: Final = re.compile(r"^(?:\d+|~\w*)/|#\d+$|%")
 
 _NO_WORD: Final = re.compile(r"\W")
 
 
 class Scope:
-    """Where keys are counted. Belongs to a task; calls made by bare callbacks share the scope `~/`."""
+    """Counts the keys of a task. Calls of bare callbacks share the scope `~/`."""
 
     __slots__ = ("children", "counts", "prefix")
 
@@ -24,7 +24,7 @@ class Scope:
 
 
 def quoted(name: str) -> str:
-    """`name` as a part of a key: never mistaken for a scope or a number, never too long, never another name's."""
+    """`name` as part of a key: of limited length, distinct from scopes, numbers and other names."""
     if len(name) > KEY_PART_MAX:
         return f"{name[: KEY_PART_MAX // 2].replace('%', '')}%{_hash(name)}"
     if not GENERATED.search(name):
@@ -33,14 +33,13 @@ def quoted(name: str) -> str:
 
 
 def next_path(above: Scope) -> str:
-    """The path of the next task of a scope."""
     above.children += 1
     path = f"{above.prefix}{above.children}"
     return path if len(path) <= KEY_PART_MAX else f"~{_hash(path)}"
 
 
 def named_path(name: str) -> str:
-    """The path of a scope that has a name, whatever stands in it.
+    """The path of a named scope.
 
     >>> named_path("model:3")
     '~model_3'

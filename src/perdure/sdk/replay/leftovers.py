@@ -1,4 +1,4 @@
-"""Outcomes that come when nobody waits for them: events of waits given up, and what failed attempts left behind."""
+"""Orphaned outcomes: events of abandoned waits, and outcomes that failed attempts left behind."""
 
 import msgspec
 
@@ -11,15 +11,15 @@ from perdure.wire.records import Row
 
 
 class LateEvents:
-    """Events that met waits which the code had given up."""
+    """Events whose waits the code had given up."""
 
     __slots__ = ("rows", "waits")
 
     def __init__(self) -> None:
         self.waits: dict[str, Call] = {}
-        """Waits that were given up and may still be met."""
+        """Abandoned waits that an event may still meet."""
         self.rows: list[tuple[Call, Row]] = []
-        """Events that nobody has asked for again yet, in their order."""
+        """Events that no later wait has taken yet, in their order."""
 
     def take(self, call: Call) -> Row | None:
         for at, (wait, row) in enumerate(self.rows):
@@ -30,7 +30,7 @@ class LateEvents:
 
 
 def same_question(call: Call, other: Call) -> bool:
-    """Whether the event of one of two waits may go to the other."""
+    """True if the event of one wait may go to the other."""
     asked = call.fingerprint
     if asked is None or asked.startswith(LATEST):
         return False
@@ -38,25 +38,25 @@ def same_question(call: Call, other: Call) -> bool:
 
 
 class Leftovers:
-    """What failed tries and attempts left in the journal."""
+    """Outcomes of failed tries and attempts in the journal."""
 
     __slots__ = ("aside", "due", "excused_until", "failed_seqs", "taken_back", "tries")
 
     def __init__(self) -> None:
         self.tries: dict[str, int] = {}
-        """By step key, how many tries have failed."""
+        """Failed tries by step key."""
         self.failed_seqs: dict[int, str] = {}
         self.taken_back: dict[int, int] = {}
-        """By `seq` of a step failure that was taken back, the `seq` of the `retried` row that did it."""
+        """By the `seq` of a step failure, the `seq` of the `retried` row that took it back."""
         self.excused_until = 0
-        """Before this row, outcomes that nobody asks for are what a failed attempt left behind."""
+        """A failed attempt left the outcomes without a call before this row."""
         self.aside: dict[str, list[Row]] = {}
         """Those outcomes, by key."""
         self.due: list[Row] = []
-        """Those that were asked for since: delivered next, before the journal goes on."""
+        """Those that were asked for since. They are delivered before the journal goes on."""
 
     def other_key(self, key: str, seq: int | None = None) -> str:
-        """A key for a call whose own is taken by what a failed attempt left behind: the same in every replay."""
+        """A replacement for a key that belongs to an orphaned outcome, the same in every replay."""
         return f"{key}@{self.aside[key][0].seq if seq is None else seq}"
 
     def free_key(self, key: str) -> str:
@@ -90,7 +90,7 @@ class Leftovers:
         return row.seq < self.excused_until
 
     def ask(self, call: Call) -> None:
-        """A failed attempt has left an outcome under this key: it is delivered next, if it is of the same call."""
+        """If the outcome under this key is of the same call, deliver it next; else rename the call."""
         while (rows := self.aside.get(call.key)) is not None:
             first = rows[0]
             same_input = first.fingerprint == call.fingerprint or is_captured(call.fingerprint)
@@ -101,6 +101,6 @@ class Leftovers:
 
 
 def taken_back_by(row: Row) -> list[int]:
-    """The step failures that a `retried` row takes back, by their `seq`."""
+    """The `seq` of each step failure that a `retried` row takes back."""
     found: int | list[int] | None = msgspec.json.decode(row.value, type=int | list[int] | None)
     return found if isinstance(found, list) else [] if found is None else [found]

@@ -1,27 +1,26 @@
-"""The deterministic machine of one execution: journal rows in, effects out. No input/output, no clock.
+"""The deterministic machine of one execution: journal rows in, effects out. It has no input/output and no clock.
 
     machine = Machine(start, seed=…)
-    effects = machine.advance(rows)      # run what is in effects.started, cancel effects.abandoned, watch effects.timer
+    effects = machine.advance(rows)      # run effects.started, cancel effects.abandoned, watch effects.timer
     effects = machine.advance(new_rows)  # … until effects.state is DONE
 
-The rules that make a replay take every branch that the live run took (the reasons are in docs/):
+These rules make a replay take every branch of the live run:
 
-1. *One outcome at a time, in the order of `seq`, and the code settles in between*, live exactly as in replay. So what
-   the code does is a function of its input and the rows, however they were cut into reports.
-2. *Ask, check, hold.* A call is asked for when the code awaits it. The next outcome must be of a call that was asked
-   for, and be of its kind and function, else `Diverged`. Nothing new is started until the whole record is consumed, so
-   a diverging replay has no effect.
-3. *Late outcomes.* A call that the code gave up (a time-out, a cancelled branch) is abandoned; when its outcome comes
-   all the same it is consumed and ignored, live and in replay. Only an event is not lost: it goes to the next wait of
-   the code that asks for the same.
-4. *Time* is `at_us` of the last row, and moves only when the code has settled.
-5. *No call takes another one's outcome.* If tasks were created in another order than recorded, the fingerprints of
-   their inputs say who is who (`places`): before anything new is started, such tasks change places. Where that leaves a
-   doubt the code has diverged. Only an input that no other call has, nor had, counts as changed, and that is marked.
+1. *One outcome at a time, in the order of `seq`. The code settles in between*, live and in replay. So the code is a
+   function of its input and the rows, however reports grouped them.
+2. *Ask, check, hold.* The code asks for a call when it awaits it. The next outcome must match a call that was asked
+   for, by kind and function, else `Diverged`. Nothing new starts before the whole record is consumed, so a diverging
+   replay has no effect.
+3. *Late outcomes.* The code may give a call up (a time-out, a cancelled branch). Its outcome is then consumed and
+   ignored, live and in replay. Only events are kept, for the next wait that asks for the same.
+4. *Time* is `at_us` of the last row. It moves only when the code has settled.
+5. *Each call gets its own outcome.* Tasks may be created in another order than recorded. The fingerprints of their
+   inputs tell them apart, and they change places before anything new starts (see `places`). If a doubt remains, the
+   code has diverged. An input counts as changed only if no other call has or had it.
 
-After a failed attempt of the workflow, the journal takes back the step failures that ended it (a row `retried`). What
-that attempt did after them (its clean-up, say) may or may not come up again, so those outcomes are kept aside:
-whoever asks for such a key gets its outcome at once, and asks that nobody repeats are no divergence.
+After a failed attempt the journal takes back the step failures that ended it (a row `retried`). The next attempt may
+not repeat what followed them, such as a clean-up. So those outcomes are kept aside: a call with such a key gets its
+outcome at once, and an outcome without a call is not a divergence.
 """
 
 import contextvars
@@ -70,10 +69,10 @@ from perdure.sdk.replay.places import (
 from perdure.wire.records import OUTCOMES, Kind, Row, fingerprint_of_timer
 
 CALLBACKS_MAX: Final = 10_000
-"""Callbacks per `advance`; then the worker's own loop has its turn (some tens of milliseconds)."""
+"""Callbacks per `advance` (some tens of milliseconds); then the worker's own loop has its turn."""
 
 TIMER_EARLY_US: Final = 60_000_000
-"""By how much a timer's row may be earlier than the timer is due before it is taken for another timer's."""
+"""A timer's row that is earlier than the due time by more than this belongs to another timer."""
 
 _AGAIN: Final = Effects((), (), None, AGAIN)
 _DONE: Final = Effects((), (), None, DONE)
@@ -81,8 +80,7 @@ _UNASKED: Final = frozenset({Kind.CANCEL, Kind.MESSAGE})
 
 
 class Machine(Asked):
-    """Drives one execution's code. Use it from one thread; `advance` may be called from a callback or inside a task of
-    any other event loop."""
+    """Drives one execution. Use it from one thread; callbacks and tasks of another event loop may call `advance`."""
 
     __slots__ = (
         "_context",
@@ -125,15 +123,15 @@ class Machine(Asked):
         self.seen = 0
         self.cancel_requested = False
         self.messages: list[str] = []
-        """Executions whose messages may be taken, as rows `message` told of them; whoever takes them empties it."""
+        """Executions whose messages may be taken, from rows `message`. The reader empties the list."""
         self.error: BaseException | None = None
-        """What the workflow's function raised, once DONE; `asyncio.CancelledError` if it was cancelled."""
+        """The exception of the workflow's function, once DONE; `asyncio.CancelledError` if it was cancelled."""
         self.changed_inputs: ChangedInputs | None = None
-        """Calls with another input than the recorded one (strict workflows diverge instead)."""
+        """Calls whose input differs from the recorded one. Strict workflows diverge instead."""
         self._history: History | None = None
-        """Present while calls of a replay may have to change places."""
+        """Present while calls may still change places."""
         self._has_started = False
-        """Whether anything was started: from then on keys stay as they are."""
+        """From then on keys are fixed."""
         self._start: Callable[[], Coroutine[Any, Any, Any]] | None = start
         self._context = context
         self._main: InnerTask | None = None
@@ -141,13 +139,12 @@ class Machine(Asked):
         self._result: Any = None
         self._rows: list[Row] = []
         self._next = 0
-        """Index of the next row to consume in `_rows`."""
+        """Index of the next row to consume."""
         self._fed = 0
         self._more = False
         self._first_claim = True
         self._replay_until = 0
         self._failures: Failures | None = None
-        """Present once a step has failed for good."""
         self._random: random.Random | None = None
         self._uuids: random.Random | None = None
         self._waits_until: str | None = None
@@ -156,31 +153,31 @@ class Machine(Asked):
     # --- for workflow code -----------------------------------------------------------------------------------------
 
     def raised(self, row: Row, asked: int) -> None:
-        """The failed outcome of a step is about to be raised in the task that asked for it, having seen row `asked`."""
+        """A step's failure is about to be raised in the task that asked for it, having seen row `asked`."""
         task = current_task(self.loop)
         if task is not None and task is not self._main and self._failures is not None and row.key is not None:
             self._failures.raised_in(task, row.key, row.seq, asked)  # type: ignore[arg-type]  # all tasks here are ours
 
     @property
     def now_us(self) -> int:
-        """The time that the code sees: `at_us` of the last row."""
+        """`at_us` of the last row."""
         return self.loop.now_us
 
     def random(self) -> random.Random:
-        """One generator for the whole execution, alike in every replay."""
+        """The same numbers in every replay."""
         if self._random is None:
             self._random = random.Random(f"{self.seed}:random")
         return self._random
 
     def uuid(self) -> uuid.UUID:
-        """A new UUID (version 4), alike in every replay."""
+        """A UUID (version 4), the same in every replay."""
         if self._uuids is None:
             self._uuids = random.Random(f"{self.seed}:uuid")
         return uuid.UUID(int=self._uuids.getrandbits(128), version=4)
 
     @property
     def replaying(self) -> bool:
-        """Whether the code that runs now has run before: rows that were there already are still to be delivered."""
+        """Outcomes of an earlier run are still to be delivered."""
         return self.seen < self._replay_until
 
     # --- for the runner --------------------------------------------------------------------------------------------
@@ -188,9 +185,9 @@ class Machine(Asked):
     def advance(self, rows: Sequence[Row], *, more: bool | None = None, replay: bool | None = None) -> Effects:
         """Deliver `rows` and run the code as far as they carry it.
 
-        With `more`, the journal is known to have further rows: nothing is started yet. (Left out, it is false; with no
-        rows, as after AGAIN, it stays what it was.) `replay` says that the rows are from an earlier claim, by whomever;
-        it is the default for the first call (up to the one without `more`).
+        With `more`, further rows are known to follow, and nothing is started yet. It defaults to false, or, without
+        rows, to its last value. `replay` says that an earlier claim recorded the rows. It defaults to true up to the
+        first call without `more`.
         """
         if more is None:
             more = self._more and not rows
@@ -226,14 +223,14 @@ class Machine(Asked):
         return self._finish(main) if main.done() else self._settle()
 
     def close(self) -> None:
-        """Drop the execution from memory. Its `finally` blocks run, by `Evicted`, and can ask for nothing."""
+        """Drop the execution from memory. `Evicted` runs its `finally` blocks, which cannot ask for anything."""
         self.loop.shut()
         self._calls.clear()
         self._fresh.clear()
         self._abandoned = []
         self._children = self._child_waits = None
         self._forget_rows()
-        self._main = None  # no cycle is left for the collector to find
+        self._main = None  # so that no cycle is left for the garbage collector
 
     @property
     def is_done(self) -> bool:
@@ -241,21 +238,19 @@ class Machine(Asked):
 
     @property
     def result(self) -> Any:
-        """What the workflow's function returned, once DONE without `error`."""
+        """The workflow's return value, once DONE without `error`."""
         assert self._done
         return self._result
 
     @property
     def outcome(self) -> Any:
-        """The exception, or else the result."""
         return self.result if self.error is None else self.error
 
     def failed_tries(self, key: str) -> int:
-        """How many tries of the step have failed so far, as the journal knows them."""
         return 0 if self._leftovers is None else self._leftovers.tries.get(key, 0)
 
     def failed_beside(self, blamed: Sequence[str]) -> list[str]:
-        """The keys of steps that have failed as well when those in `blamed` ended the attempt (see `Failures`)."""
+        """Further failed steps that a retry runs again (see `Failures.beside`)."""
         return [] if self._failures is None else list(self._failures.beside(blamed))
 
     # --- inside ----------------------------------------------------------------------------------------------------
@@ -265,7 +260,7 @@ class Machine(Asked):
             self.loop.move(self._rows[self._next].at_us)
         context = contextvars.Context() if self._context is None else self._context
         assert self._start is not None
-        start, self._start = self._start, None  # It holds what holds this machine.
+        start, self._start = self._start, None  # It refers back to this machine.
         return self.loop.create_main(context.run(start), context)
 
     def _feed(self, rows: Sequence[Row], replay: bool) -> None:
@@ -284,7 +279,6 @@ class Machine(Asked):
         self._fed = fed
 
     def _deliver_next(self) -> bool:
-        """Hand the next outcome to the code that asked for it; False when there is none."""
         if self._leftovers is not None and self._leftovers.due:
             self.loop.move(0)
             self._deliver(self._leftovers.due.pop(0))
@@ -293,7 +287,7 @@ class Machine(Asked):
         while self._next < len(rows):
             row = rows[self._next]
             if row.kind is STEP_FAILED and self._more:
-                return False  # A row still to come may say that this one was taken back.
+                return False  # A later row may take it back.
             self._next += 1
             self.seen = row.seq
             self.loop.move(row.at_us)
@@ -303,7 +297,7 @@ class Machine(Asked):
             if row.kind is Kind.WAITING:
                 self._waits_until = row.fingerprint
             elif row.kind is Kind.CLAIMED:
-                self._waits_until = None  # It is awake: a later timer's row is not of that suspension.
+                self._waits_until = None  # A later timer's row does not belong to that suspension.
             if row.kind is STEP_FAILED:
                 self._note_failed(row)
             elif row.kind is RETRIED:
@@ -312,7 +306,7 @@ class Machine(Asked):
         return False
 
     def _with_due_time(self, row: Row) -> Row:
-        """A timer's row says when it was due, or the suspension before it does."""
+        """Add the due time of the suspension before it to a timer's row without one."""
         return row if row.fingerprint is not None else structs.replace(row, fingerprint=self._waits_until)
 
     def _deliver(self, row: Row) -> None:
@@ -328,7 +322,7 @@ class Machine(Asked):
             if kind in OURS:
                 self._ours -= 1
             assert call.future is not None
-            wanted = not call.future.done()  # Cancelled in this very moment: `give_up` finds that the row has come.
+            wanted = not call.future.done()  # If it was just cancelled, `give_up` finds its row.
             if kind is STEP and not row.ok:
                 self._note_failure(row, seen=wanted)
             if wanted:
@@ -360,7 +354,7 @@ class Machine(Asked):
         if self._given_up.get(key) is kind:  # type: ignore[arg-type]  # None is no key
             asked = None if self._given_up_asked is None else self._given_up_asked.get(key)  # type: ignore[arg-type]
             if asked is not None and not _fits(row, asked):
-                # Another call's outcome, perhaps: that call must get it, and no later wait may take it as a late event.
+                # Perhaps another call's outcome: that call must get it, and no later wait may take it as a late event.
                 if self._finds_its_place(row):
                     return self._deliver(row)
                 if kind is Kind.TIMER or not self._is_a_changed_input(row, key, asked):  # type: ignore[arg-type]
@@ -374,13 +368,12 @@ class Machine(Asked):
         return self._deliver(row) if self._finds_its_place(row) else self._keep_aside(row, call)
 
     def _hand_on(self, row: Row, late: LateEvents) -> None:
-        """The event of a wait that was given up: for the next that asks for the same, now or later."""
         assert row.key is not None
         wait = late.waits.pop(row.key)
         for call in self._calls.values():
             if call.kind is EVENT and same_question(call, wait):
                 del self._calls[call.key]
-                self._let_go(call)  # Its own wait is open, and another event may meet it: that one goes on as well.
+                self._let_go(call)  # Its wait stays open; its own event goes on to the next wait.
                 assert call.future is not None
                 if not call.future.done():
                     call.future.set_result(row)
@@ -390,7 +383,7 @@ class Machine(Asked):
     # --- calls in another order than recorded ----------------------------------------------------------------------
 
     def _finds_its_place(self, row: Row) -> bool:
-        """Let the call that `row` is the outcome of take the key of `row`, if that leaves no doubt."""
+        """Give the call that `row` belongs to the key of `row`, if that leaves no doubt."""
         key = row.key
         if key is None or self._has_started:
             return False
@@ -403,26 +396,24 @@ class Machine(Asked):
         return False
 
     def _keys_of(self, row: Row) -> list[str]:
-        """The keys of open calls that ask for what `row` is the outcome of."""
         if row.kind is Kind.TIMER:
             timers = self.loop.timers.values()
             return [timer.key for timer in timers if fingerprint_of_timer(timer.due_us) == row.fingerprint]
         if row.fingerprint is None and row.kind in (EVENT, Kind.RESUME):
-            return []  # Rows of the first releases say nothing of what was asked for.
+            return []  # Rows of the first releases do not record the question.
         kind, name, fingerprint = _what(row)
         calls = [call for call in self._calls.values() if call.fingerprint == fingerprint]
         return [call.key for call in calls if call.kind is kind and call.name == name]
 
     def _may_swap(self, swap: Swap, above: list[Swap]) -> bool:
-        """Whether two calls of a scope, or the tasks of two scopes, can take each other's place. The swaps `above`, of
-        the scopes that they are in, come first."""
+        """True if two calls of a scope, or the tasks of two scopes, can change places after the outer swaps `above`."""
         one, other = swap
         if number_of(one) < number_of(other):
             now = other
             for outer in reversed(above):
                 now = swapped(now, outer)
             if not self._was_made(now):
-                return False  # It would come up under the same number later.
+                return False  # A later call would get the same number.
         if not is_scope(one):
             return True
         self._history = self._history or History()
@@ -430,13 +421,12 @@ class Machine(Asked):
         return self._history.same(one, other)
 
     def _was_made(self, place: str) -> bool:
-        """Whether the code has a task of this scope, or has asked under this key, so far as is known."""
         if is_scope(place):
             return self.loop.has_task(place)
         return place in self._calls or place in self._given_up or place in self.loop.timers
 
     def _is_a_changed_input(self, row: Row, key: str, asked: What) -> bool:
-        """Whether `row` is the outcome of `key`, only with another input, and nothing speaks for a mix-up."""
+        """True if `row` answers `key` with another input and nothing suggests a mix-up."""
         kind, name, fingerprint = asked
         if name != (row.name or name):
             return False
@@ -453,7 +443,7 @@ class Machine(Asked):
         return self.changed_inputs.add(None if captured else key, asked, recorded, row)
 
     def _has_a_sibling(self, key: str) -> bool:
-        """Whether another task runs beside the one that asks for `key`: the two may be mixed up."""
+        """True if another task runs beside the one that asks for `key`: they may be mixed up."""
         own = list(scopes_of(key))
         if not own:
             return False
@@ -464,7 +454,6 @@ class Machine(Asked):
     # --- effects ---------------------------------------------------------------------------------------------------
 
     def _settle(self) -> Effects:
-        """The code has settled: what does it need?"""
         if self._more:
             return Effects((), (), None, RUNNING if self._ours else SUSPENDED)
         started = self._take_fresh() if self._fresh else ()
@@ -492,7 +481,7 @@ class Machine(Asked):
         return Effects(started, abandoned, timer, SUSPENDED)
 
     def _finish(self, main: InnerTask) -> Effects:
-        """The workflow's function is done. Rows left over must be of calls whose branches are dropped now."""
+        """The remaining rows must belong to calls of branches that end now."""
         try:
             self.error = main.exception()
         except CancelledError as error:
@@ -515,7 +504,7 @@ class Machine(Asked):
         return Effects((), abandoned, None, DONE)
 
     def _pass_over(self) -> None:
-        """Rows that the code has not lived to see."""
+        """Consume the rows that the code did not live to see."""
         rows = self._rows
         while self._next < len(rows):
             row = rows[self._next]
@@ -531,7 +520,7 @@ class Machine(Asked):
         self._forget_rows()
 
     def _forget_rows(self) -> None:
-        """They are consumed. An execution that waits in memory must not keep a long journal there."""
+        """A parked execution must not keep a long journal in memory."""
         if self._more:
             self._history = self._history or History()
             self._history.read(self._rows, self._next)
@@ -550,13 +539,13 @@ class Machine(Asked):
         self._leftovers.note_failed(row)
 
     def _note_taken_back(self, row: Row) -> None:
-        """A `retried` row was fed, but not consumed yet: the step failures that it names were taken back."""
+        """A `retried` row was fed but not consumed yet."""
         for taken in taken_back_by(row):
             self._leftovers = self._leftovers or Leftovers()
             self._leftovers.note_taken_back(taken, row, self.seen)
 
     def _note_retried(self, row: Row) -> None:
-        """The steps whose failures were taken back have all their tries again."""
+        """Steps whose failures were taken back have all their tries again."""
         if self._leftovers is not None:
             for taken in taken_back_by(row):
                 self._leftovers.forget_tries(taken)
@@ -565,14 +554,14 @@ class Machine(Asked):
         return self._leftovers is not None and self._leftovers.excuses(row)
 
     def _keep_aside(self, row: Row, call: Call | None) -> None:
-        """Nobody asked for `row`. Unless a failed attempt left it behind, the code has diverged."""
+        """Keep a row without a call. Unless a failed attempt left it behind, the code has diverged."""
         key, left = row.key, self._leftovers
         if key is None or left is None:
             raise self._diverged(row, call)
         if not self._is_excused(row) and not (key in left.aside and row.kind is Kind.CHILD):
             raise self._diverged(row, call)
         if call is not None:
-            # Another call that happens to come up under the same key.
+            # Another call happens to have the same key.
             del self._calls[key]
             call.key = left.other_key(key, row.seq)
             self._calls[call.key] = call
@@ -588,8 +577,8 @@ class Machine(Asked):
 
 
 def _fits(row: Row, asked: What) -> bool:
-    """Whether `row` is the outcome of a call, its key and kind being the same."""
-    # Rows of some kinds carry no name, old rows of some kinds no fingerprint.
+    """True if `row`, with the same key and kind, is the call's outcome."""
+    # Rows of some kinds have no name, and old rows of some kinds no fingerprint.
     _, name, fingerprint = asked
     return (row.name is None or row.name == name) and (row.fingerprint in (None, fingerprint))
 

@@ -1,4 +1,4 @@
-"""What asyncio and anyio do otherwise inside an inner loop: sets iterate in an order that replays, threads are refused.
+"""Patches asyncio and anyio inside inner loops: sets iterate alike in every replay, and threads are refused.
 
 Outside of inner loops nothing changes.
 """
@@ -19,13 +19,14 @@ anyio_is_patched = False
 
 
 def patch_asyncio(loop_class: type[Any]) -> None:
-    """`gather`'s futures hash by number.
+    """Patch `gather`, `as_completed` and `wrap_future`.
 
-    `as_completed` makes its tasks in the order of a set of coroutines, that is, of addresses. Inside an inner loop
-    it gets tasks made in the order of the list, and refuses a set of coroutines, which has no order that a replay could
-    repeat.
+    `gather`'s futures hash by number.
 
-    `wrap_future` refuses futures of threads there: nothing that a thread does could wake the code again.
+    `as_completed` would create tasks from a set of coroutines, in the order of their addresses. In an inner loop it
+    gets tasks in the order of the list, and refuses a set of coroutines.
+
+    `wrap_future` refuses futures of threads, since a thread cannot wake the code again.
     """
 
     def number_gathered(self: Any) -> int:
@@ -67,7 +68,7 @@ def patch_asyncio(loop_class: type[Any]) -> None:
 
 
 def _exchange(function: Any, caller: Any, replacement: Any) -> Any:
-    """Have `function` call `replacement`, also where it was imported before. Returns the function as it was.
+    """Make `function` call `replacement`, even where it was imported before. Returns the original function.
 
     `function` gets the code of `caller`, which finds `replacement` in the globals of the function's module.
     """
@@ -80,10 +81,10 @@ def _exchange(function: Any, caller: Any, replacement: Any) -> Any:
 
 
 def patch_anyio(loop_class: type[Any]) -> None:
-    """anyio keeps cancel scopes in sets; those of an inner loop get a number instead of their address."""
+    """Give anyio's cancel scopes, which it keeps in sets, a number in inner loops."""
     global anyio_is_patched
     anyio_is_patched = True
-    from anyio._backends import _asyncio as backend  # An optional guest: never imported unless the user did.
+    from anyio._backends import _asyncio as backend  # imported only if the user did
 
     class NumberedScope(backend.CancelScope):
         __slots__ = ("_number",)
@@ -99,7 +100,7 @@ def patch_anyio(loop_class: type[Any]) -> None:
     plain_run = backend.AsyncIOBackend.run_sync_in_worker_thread
 
     async def run_sync_in_worker_thread(*args: Any, **kwargs: Any) -> Any:
-        # Refused before the thread exists: it could never report back, and would keep the process from ending.
+        # Refused before the thread exists: it could not report back, and would keep the process from ending.
         loop = _get_running_loop()
         if isinstance(loop, loop_class):
             loop.call_soon_threadsafe(lambda: None)

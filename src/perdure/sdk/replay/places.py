@@ -1,8 +1,8 @@
-"""Which of the code's calls a recorded outcome belongs to, when tasks were created in another order than recorded.
+"""Matches recorded outcomes with calls when tasks were created in another order than recorded.
 
-A set of coroutines (or of strings) is walked in another order in each process. Tasks that are created in that order get
-each other's numbers, and so their calls get each other's keys. In a replay the fingerprint of the input tells them
-apart: the task that asks for the recorded input takes the recorded number.
+Each process walks a set of coroutines or strings in another order. Tasks created in that order get each other's
+numbers, and their calls each other's keys. In a replay the task that asks for the recorded input, known by its
+fingerprint, takes the recorded number.
 """
 
 import re
@@ -16,22 +16,23 @@ _PATH: Final = re.compile(r"(?:(?:\d+|~\w*)/)*")
 _COUNT: Final = re.compile(r"#\d+\Z")
 
 _TOLD: Final = OUTCOMES - {Kind.TIMER}
-"""Outcomes that tell tasks apart. One row of a timer stands for all timers of its moment."""
+"""Outcomes that tell tasks apart. Timers do not: one row stands for all timers of its moment."""
 
 Swap = tuple[str, str]
 """Two scopes (`1/`, `3/`) or two keys (`fetch`, `fetch#2`) that change places."""
 
 What = tuple[Kind, str | None, str | None]
-"""What a call asks for: its kind, its name and the fingerprint of its input."""
+"""The kind and the name of a call, and the fingerprint of its input."""
 
 
 def swaps(asked: str, recorded: str) -> list[Swap] | None:
-    """The swaps, outermost first, that turn the key `asked` into `recorded`. None if more than numbers differs.
+    """The swaps, outermost first, that turn the key `asked` into `recorded`. None if the keys differ in more than
+    numbers.
 
-    >>> swaps("1/fetch#2", "3/fetch")
-    [('1/', '3/'), ('3/fetch#2', '3/fetch')]
-    >>> swaps("1/fetch", "1/load") is None
-    True
+        >>> swaps("1/fetch#2", "3/fetch")
+        [('1/', '3/'), ('3/fetch#2', '3/fetch')]
+        >>> swaps("1/fetch", "1/load") is None
+        True
     """
     asked_path, asked_name = _split(asked)
     path, name = _split(recorded)
@@ -51,9 +52,9 @@ def swaps(asked: str, recorded: str) -> list[Swap] | None:
 
 
 def swapped(key: str, swap: Swap) -> str:
-    """`key`, or the prefix of a scope, after `swap`."""
+    """Exchange the two places in a key or in a scope's prefix."""
     if not key.startswith(swap):
-        return key  # Most are neither.
+        return key  # Most keys are neither.
     one, other = swap
     if not is_scope(one):
         return other if key == one else one if key == other else key
@@ -63,7 +64,7 @@ def swapped(key: str, swap: Swap) -> str:
 
 
 def is_scope(place: str) -> bool:
-    """Whether a place is a scope, not a key. The name of a step or a topic may end with a slash, too.
+    """True for a scope, false for a key. The name of a step or a topic may end with a slash, too.
 
     >>> is_scope("2/13/"), is_scope("2/fetch"), is_scope("orders/")
     (True, False, False)
@@ -72,7 +73,7 @@ def is_scope(place: str) -> bool:
 
 
 def number_of(place: str) -> int:
-    """The number of a scope among the tasks of its parent, or of a key among those of its name.
+    """The number of a scope within its parent, or of a key among those of its name.
 
     >>> number_of("2/13/"), number_of("2/fetch#4"), number_of("2/fetch")
     (13, 4, 1)
@@ -84,7 +85,7 @@ def number_of(place: str) -> int:
 
 
 def scopes_of(key: str) -> Iterator[str]:
-    """The scopes of numbered tasks that a key is in, outermost first.
+    """The scopes of numbered tasks around a key, outermost first.
 
     >>> list(scopes_of("2/~model_1/3/fetch"))
     ['2/', '2/~model_1/3/']
@@ -97,7 +98,7 @@ def scopes_of(key: str) -> Iterator[str]:
 
 
 class History:
-    """What the tasks of each scope were given. Two tasks with the same history can take each other's place."""
+    """Digests of each scope's outcomes. Two tasks with equal histories can change places."""
 
     __slots__ = ("_digests", "_read")
 
@@ -107,7 +108,7 @@ class History:
         """How many of the rows at hand are in it."""
 
     def read(self, rows: Sequence[Row], end: int) -> None:
-        """Take in the rows before `end` that are not in it yet."""
+        """Add the rows before `end` that are not in it yet."""
         for row in rows[self._read : end]:
             if row.key is not None and row.kind in _TOLD:
                 outcome = (row.kind, row.name, row.fingerprint, row.ok, bytes(row.value))
@@ -117,7 +118,7 @@ class History:
         self._read = end
 
     def turn_the_page(self) -> None:
-        """The rows at hand are forgotten; further ones come."""
+        """Further rows follow, counted from 0."""
         self._read = 0
 
     def same(self, one: str, other: str) -> bool:
@@ -125,20 +126,20 @@ class History:
 
 
 class ChangedInputs:
-    """Calls that were given the outcome of another input, because the code has changed since."""
+    """Calls that got the outcome of another input, because the code has changed."""
 
     __slots__ = ("asked", "keys", "recorded", "told")
 
     def __init__(self) -> None:
         self.keys: list[str] = []
         self.told = 0
-        """How many of them the runner has told of."""
+        """How many of `keys` the runner has reported."""
         self.asked: set[What] = set()
         self.recorded: dict[What, Row] = {}
 
     def add(self, key: str | None, asked: What, recorded: What, row: Row) -> bool:
-        """False if `asked` was recorded where `recorded` was asked for: then it is a mix-up. A change without a key is
-        not reported."""
+        """False for a mix-up: `asked` was recorded where `recorded` was asked for. A change without a key is not
+        reported."""
         if asked in self.recorded or recorded in self.asked:
             return False
         if key is not None:
@@ -149,12 +150,12 @@ class ChangedInputs:
 
 
 def is_captured(fingerprint: str | None) -> bool:
-    """Whether a fingerprint is that of captured values (`fingerprint_of_captured`), which may change by themselves."""
+    """True for a fingerprint of captured values (`fingerprint_of_captured`), which may change by themselves."""
     return fingerprint is not None and fingerprint.startswith(CAPTURED)
 
 
 def _split(key: str) -> tuple[list[str], str]:
     match = _PATH.match(key)
-    assert match is not None  # it matches the empty text
+    assert match is not None  # matches the empty text
     path = match.group()
     return path.split("/")[:-1], key[len(path) :]

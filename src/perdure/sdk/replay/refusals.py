@@ -1,4 +1,4 @@
-"""What an inner loop refuses: sockets, executors, signals, other threads, and calls from outside of it."""
+"""Refuses what an inner loop cannot replay: sockets, executors, signals, threads, and calls from outside."""
 
 from __future__ import annotations
 
@@ -27,12 +27,10 @@ _TO_STEP: Final = (
 
 
 def no_threads() -> Misplaced:
-    """What a workflow's body hears that hands work to a pool of threads."""
     return Misplaced(_message("run_in_executor"))
 
 
 def threads_misplaced(what: str) -> Misplaced:
-    """`what` needs a thread beside the workflow's code."""
     return Misplaced(
         f"{what}, because a replay has no threads. Put the threaded work into a step: "
         '`await ctx.step("name", function, …)` runs sync functions in a thread.'
@@ -40,7 +38,7 @@ def threads_misplaced(what: str) -> Misplaced:
 
 
 def refuse_the_rest(loop_class: type[Any]) -> None:
-    """Everything that a loop can do and `loop_class` does not raises, and says where it belongs."""
+    """Let each method that the loop lacks raise and say where such work belongs."""
     for name, member in vars(asyncio.AbstractEventLoop).items():
         if name.startswith("_") or name in vars(loop_class) or not callable(member):
             continue

@@ -1,5 +1,3 @@
-"""Where code waits: the user's line, for complaints."""
-
 import asyncio
 import contextlib
 import os
