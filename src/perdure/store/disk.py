@@ -1,4 +1,4 @@
-"""To the disk, with what is no statement of SQLite's; and which kind of disk that is."""
+"""Syncs files outside of SQLite, and tells network file systems apart."""
 
 import os
 import re
@@ -7,22 +7,22 @@ from contextlib import suppress
 from typing import Final
 
 _NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs"})
-"""File systems of other machines, as Linux calls them."""
+"""Names on Linux of file systems on other machines."""
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")
-"""A space, for instance, in the list of what is mounted."""
+"""An escaped character, such as a space, in the list of mounts."""
 
 
 def sync(path: str | os.PathLike[str]) -> None:
-    """Have a file, or the names in a folder, on the disk before this returns. Raises OSError."""
+    """Sync a file, or a folder's names, to disk. Raises OSError."""
     if sys.platform == "win32" and os.path.isdir(path):
-        return  # Windows has no way to ask that of a folder
-    handle = os.open(path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR)  # Windows syncs only what may be written
+        return  # Windows cannot sync a folder
+    handle = os.open(path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR)  # Windows syncs only writable files
     try:
         if sys.platform == "darwin":
             import fcntl
 
-            with suppress(OSError):  # some file systems do not know it
-                fcntl.fcntl(handle, fcntl.F_FULLFSYNC)  # fsync leaves what the disk itself holds back
+            with suppress(OSError):  # some file systems do not support it
+                fcntl.fcntl(handle, fcntl.F_FULLFSYNC)  # fsync leaves data in the disk's own cache
                 return
         os.fsync(handle)
     finally:
@@ -30,14 +30,13 @@ def sync(path: str | os.PathLike[str]) -> None:
 
 
 def network_file_system(path: str | os.PathLike[str], mounts: str = "/proc/self/mountinfo") -> str | None:
-    """The kind of the file system that a path lies in, if that is another machine's. None, too, where nobody says:
-    outside of Linux."""
+    """The kind of a path's file system if it is on another machine; None outside of Linux."""
     place, deepest, kind = os.path.realpath(path), "", ""
     with suppress(OSError, IndexError, ValueError), open(mounts, encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
             mount, _, file_system = line.partition(" - ")
             point = _ESCAPED.sub(lambda found: chr(int(found[1], 8)), mount.split(" ")[4])
-            # Of several at one place the last hides the others.
+            # The last mount at a place hides the earlier ones.
             if len(point) >= len(deepest) and os.path.commonpath([point, place]) == point:
                 deepest, kind = point, file_system.split(" ")[0]
     return kind if kind in _NETWORK else None

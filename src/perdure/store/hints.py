@@ -1,7 +1,7 @@
-"""Hints as one server tells them to the others: what is sent of them, and the message that carries them.
+"""The message by which one server sends its hints to other servers.
 
-Ends travel without their results, since whoever waits can ask the database; counts and due times are of no use
-elsewhere. A message too long for NOTIFY says only that there was too much to tell.
+Ends travel without results, which the receiver can query; counts and due times are not sent. A message too long for
+NOTIFY becomes `everything`.
 """
 
 from collections.abc import Iterable
@@ -26,11 +26,11 @@ from perdure.store.interface import (
 PAYLOAD_BYTES_MAX: Final = 7_900
 """PostgreSQL refuses 8,000."""
 GATHERED_MAX: Final = 1_000
-"""More than that is never sent one by one."""
+"""More are not sent one by one."""
 
 
 class Message(msgspec.Struct, omit_defaults=True, rename={"server": "s"}):
-    """One NOTIFY. Fields that a newer server adds are ignored by an older one."""
+    """One NOTIFY. Older servers ignore fields that a newer one adds."""
 
     server: str
     beat: int | None = None
@@ -52,7 +52,6 @@ class Message(msgspec.Struct, omit_defaults=True, rename={"server": "s"}):
     everything: bool = False
 
     def hints(self) -> list[Hint]:
-        """What it says."""
         hints: list[Hint] = [Ready(project_id, None) for project_id in self.ready]
         for project_id, ids in self.ended.items():
             hints.extend(EndedElsewhere(project_id, id) for id in ids)
@@ -81,7 +80,7 @@ class Gathered:
         return bool(self._hints) or self.everything or self.beat is not None
 
     def add(self, hints: Iterable[Hint]) -> bool:
-        """Take in what concerns other servers; whether there was something."""
+        """Add hints that concern other servers; true if there were new ones."""
         found = self._hints
         before = len(found)
         for hint in hints:
@@ -141,7 +140,7 @@ _decoder = msgspec.json.Decoder(Message)
 
 
 def decode(payload: str) -> Message | None:
-    """The message of a NOTIFY; None for one that is not ours."""
+    """The message of a NOTIFY; None for a foreign one."""
     try:
         return _decoder.decode(payload)
     except msgspec.MsgspecError:

@@ -1,10 +1,9 @@
 """Numbered migrations, forward only.
 
-One that says `-- compatible: yes` leaves the schema such that the release before can go on with it: it adds tables,
-indexes, and columns that may be left out, and changes nothing that is there. So servers can be upgraded one after the
-other, and rolled back. A database keeps two numbers: that of its schema, and that of the oldest release that can work
-with it, which is that of its last migration which is not compatible. What is newer than that is refused, never guessed
-at.
+The release before can go on with a schema whose migration says `-- compatible: yes`: it adds tables, indexes and
+optional columns, and changes nothing that exists. So servers can be upgraded one by one, and rolled back. A database
+keeps the number of its schema, and that of its last incompatible migration, which a release must know. Newer ones are
+refused.
 """
 
 import re
@@ -23,7 +22,7 @@ WORDS: Final[dict[str, dict[str, str]]] = {
     },
     "postgres": {"text": "TEXT", "blob": "BYTEA", "table": "", "heap": "", "postgres_only": ""},
 }
-"""The words of a migration that differ by database."""
+"""Words of a migration that differ by database."""
 
 
 class Migration(NamedTuple):
@@ -33,23 +32,23 @@ class Migration(NamedTuple):
     name: str
     sql: str
     compatible: bool
-    """Whether releases that know nothing of it can go on."""
+    """True if the release before can go on with it."""
 
 
 class Schema(NamedTuple):
-    """The schema of a database: its number (0: it has none yet), and the least that a release must know."""
+    """A database's schema: its number (0 before the first migration), and the least that a release must know."""
 
     number: int
     least: int
 
     def too_new(self, known: int) -> str | None:
-        """Why a release that knows so many migrations cannot work with it."""
+        """The reason if a release with `known` migrations cannot work with it."""
         if self.number <= known or self.least <= known:
             return None
         return f"has schema {self.number}, this release knows up to {known}; install a newer Perdure."
 
     def after(self, applied: Sequence[Migration]) -> "Schema":
-        """The schema when these migrations are done."""
+        """The schema after these migrations."""
         return Schema(
             max(self.number, *(migration.number for migration in applied)),
             max(self.least, *(0 if migration.compatible else migration.number for migration in applied)),
@@ -58,7 +57,7 @@ class Schema(NamedTuple):
 
 @cache
 def migrations(dialect: str) -> Sequence[Migration]:
-    """All migrations in order, in the words of a dialect."""
+    """All migrations in order, for one dialect."""
     found: list[Migration] = []
     for file in (files("perdure.store") / "sql" / "migrations").iterdir():
         match = re.fullmatch(r"(\d{4})_(\w+)\.sql", file.name)
@@ -68,7 +67,7 @@ def migrations(dialect: str) -> Sequence[Migration]:
         for word, meaning in WORDS[dialect].items():
             text = text.replace("{" + word + "}", meaning)
         if dialect == "postgres":
-            # Ids and keys are compared byte by byte, whatever the language of the database.
+            # Ids and keys compare by bytes in any database language.
             text = re.sub(r"\bTEXT\b", 'TEXT COLLATE "C"', re.sub(r"\bINTEGER\b", "BIGINT", text))
         compatible = re.search(r"^-- compatible: yes$", text, flags=re.MULTILINE) is not None
         found.append(Migration(int(match[1]), match[2], text, compatible))
@@ -85,10 +84,10 @@ def statements(sql: str) -> list[str]:
 
 
 def planner_statistics() -> str:
-    """What SQLite's planner is told about the tables, once they are made."""
+    """Statistics for SQLite's planner."""
     return (files("perdure.store") / "sql" / "sqlite_statistics.sql").read_text(encoding="utf-8")
 
 
 def postgres_settings() -> str:
-    """What PostgreSQL is told about the tables, once they are made."""
+    """Settings for PostgreSQL's tables."""
     return (files("perdure.store") / "sql" / "postgres_settings.sql").read_text(encoding="utf-8")

@@ -1,12 +1,11 @@
-"""Moves a stopped installation from an SQLite file into an empty PostgreSQL database.
+"""Copies a stopped installation from an SQLite file into an empty PostgreSQL database.
 
-All rows of all tables go over in one transaction; before it commits, each table is read back, counted and hashed, and
-compared with what was read from the file. So the target has everything or nothing. The source keeps everything; its
-schema is brought up to date, and registrations of embedded workers end, as their process has.
+All rows go over in one transaction. Before its commit each table is read back, counted, hashed and compared, so the
+target has everything or nothing. The source keeps its rows; its schema is brought up to date, and the registrations of
+embedded workers end with their process.
 
-The target gets an epoch of its own, as a restored store does: what workers were told by the old store is refused by the
-new one, and they register anew. A step that was under way when the installation was stopped runs again, as after any
-crash; what was recorded does not.
+The target gets a new epoch, like a restored store. It refuses what the old store told its workers, and they register
+again. Steps that were under way run again, as after a crash; recorded ones do not.
 """
 
 import hashlib
@@ -24,31 +23,31 @@ from perdure.wire.errors import Conflict, PerdureError, Unavailable
 
 AT_ONCE: Final = 1_000
 BYTES_AT_ONCE: Final = 64 << 20
-"""How much is read back at once: a row may have a payload of megabytes."""
+"""How much is read back at once, since a row may hold megabytes."""
 SECONDS_MAX: Final = 86_400.0
 _TAKEN: Final = "The target holds a store already; name an empty database."
 
 
 class NotTheSame(PerdureError):
-    """What was read back from the target differs from what was read from the source. Nothing was kept."""
+    """The target's rows differ from the source's. Nothing was kept."""
 
     code = "NOT_THE_SAME"
 
 
 class Checked(NamedTuple):
-    """How many rows there are, and a hash of all of them, whatever their order."""
+    """The number of rows, and a hash that does not depend on their order."""
 
     rows: int
     hash: str
 
 
 class Digest:
-    """Counts and hashes rows. The sum of the rows' hashes does not depend on the order of the rows."""
+    """Counts and hashes rows. The hashes are summed, so the order does not matter."""
 
     def __init__(self) -> None:
         self.rows = 0
         self.largest = 0
-        """The bytes of the largest row."""
+        """Size of the largest row."""
         self._sum = 0
 
     def add(self, row: Iterable[object]) -> None:
@@ -71,11 +70,13 @@ class Digest:
 
 
 async def move(source: str, target: str, *, now_us: int, tell: Callable[[str, int], None]) -> dict[str, Checked]:
-    """Copy a file's store into a database, verified; answers each table's count and hash. `tell` hears of each table
-    that is there. Raises StoreInUse, NotOurFile, NotOurDatabase, Conflict when the target is not empty, NotTheSame,
-    Unavailable."""
+    """Copy a file's store into a database and verify it. Returns the count and hash of each table, and calls `tell` for
+    each.
+
+    Raises StoreInUse, NotOurFile, NotOurDatabase, Conflict if the target is not empty, NotTheSame, Unavailable.
+    """
     await _empty(target)  # before the file is touched
-    # Opened as a server would: it is locked, checked, and brought up to date.
+    # Opened as by a server: locked, checked, and brought up to date.
     store = SQLiteStore(source)
     try:
         await store.write(claims.end_embedded(now_us=now_us))
@@ -108,7 +109,7 @@ async def move(source: str, target: str, *, now_us: int, tell: Callable[[str, in
 
 
 async def _empty(target: str) -> None:
-    """Whether it can be reached and holds nothing; changes nothing. Raises Conflict, NotOurDatabase, Unavailable."""
+    """Check that the target is reachable and empty. Raises Conflict, NotOurDatabase, Unavailable."""
     if (await schema_at(target)).number:
         found = await look(target, {"projects": "SELECT 1 FROM projects LIMIT 1"})
         if found["projects"]:
@@ -145,7 +146,7 @@ async def _copy(file: apsw.Connection, connection: Connection, tell: Callable[[s
 
 
 def _tables(file: apsw.Connection) -> Iterator[tuple[str, list[str]]]:
-    """Every table of the file with its columns, as its schema has them."""
+    """Every table with its columns."""
     for (table,) in file.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"):
         yield table, [column for (column,) in file.execute("SELECT name FROM pragma_table_info(?)", (table,))]
 

@@ -1,4 +1,4 @@
-"""Looks at a database without opening it as a store: nothing is changed, and servers may run meanwhile."""
+"""Inspects a database without opening it as a store: it changes nothing, and servers may run meanwhile."""
 
 import os
 from collections.abc import Iterator
@@ -20,18 +20,21 @@ SIZES: Final = ("size_executions", "size_journal", "size_logs", "size_streams", 
 
 
 class State(NamedTuple):
-    """A database's schema, and what would bring it up to date."""
+    """A database's schema, and its pending migrations."""
 
     schema: Schema
     pending: tuple[Migration, ...]
 
 
 async def state_of(address: str) -> State:
-    """How the schema of the store at an address stands. Raises NotFound for a file that is not there, NotOurFile or
-    NotOurDatabase for what is no store or of a newer release, Unavailable when no database answers."""
+    """The schema of the store at an address.
+
+    Raises NotFound for a missing file, NotOurFile or NotOurDatabase for another program's or a newer release's,
+    Unavailable if the database does not answer.
+    """
     if is_postgres(address):
         try:
-            from perdure.store.postgres_link import schema_at  # an extra: asyncpg need not be there
+            from perdure.store.postgres_link import schema_at  # an extra: asyncpg may be missing
         except ImportError as error:
             raise no_driver(error) from error
         schema = await schema_at(address)
@@ -45,7 +48,7 @@ async def state_of(address: str) -> State:
 
 
 async def sizes_of(address: str) -> dict[str, Rows]:
-    """What each of SIZES answers. The schema must be up to date. Reads whole tables, which may take minutes."""
+    """The result of each query in SIZES. The schema must be up to date. Reads whole tables, which may take minutes."""
     if is_postgres(address):
         from perdure.store.postgres_link import look
 
@@ -57,8 +60,8 @@ async def sizes_of(address: str) -> dict[str, Rows]:
 
 
 async def faults_in(address: str) -> dict[str, list[str]]:
-    """What each invariant's query finds: the ids of what breaks it, so nothing where all is well. Each query sees one
-    moment. The schema must be up to date. Raises as `state_of`."""
+    """The ids that violate each invariant. Each query sees one moment. The schema must be up to date. Raises as
+    `state_of`."""
     if is_postgres(address):
         from perdure.store.postgres_link import look
 
@@ -76,7 +79,7 @@ async def faults_in(address: str) -> dict[str, list[str]]:
 
 @contextmanager
 def file_at(address: str) -> Iterator[apsw.Connection]:
-    """A read-only connection to the file at an address, beside whatever has it open. Raises as `state_of`."""
+    """A read-only connection to the file at an address, beside its other users. Raises as `state_of`."""
     path = file_of(address)
     if not os.path.exists(path):
         raise NotFound(f"There is no store at {path!r}; name it with --database or PERDURE_STORE.")

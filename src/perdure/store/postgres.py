@@ -1,13 +1,17 @@
-"""Drives verbs on PostgreSQL: group commit in lockstep, any number of servers on one database.
+"""Drives verbs on PostgreSQL: group commit in lockstep, with any number of servers on one database.
 
-Six kinds of work, each on connections of its own, so that none keeps another waiting: *writes* advance in lockstep and
-commit in groups (store/lockstep.py); *sweeps*, whose rows a predicate picks, run one after the other in a transaction
-of their own, because SKIP LOCKED keeps connections apart and not verbs of one transaction; writes and sweeps that would
-wait for somebody else's locks go *aside* (store/postgres_aside.py); *reads* are grouped like writes, without locks;
-*scans* may take long and see one moment; *hints* go to other servers and come from them (store/postgres_hints.py).
+Each kind of work has connections of its own, so that none blocks another:
 
-No connection but the one that listens for hints keeps a state between transactions, so all others may lead through
-PgBouncer in transaction mode (with `prepared_statements=off` in the address where it is older than 1.21).
+- *writes* advance in lockstep and commit in groups (store/lockstep.py)
+- *sweeps* pick rows by a predicate and run one after the other, each in a transaction of its own: SKIP LOCKED separates
+  connections, not verbs of one transaction
+- writes and sweeps that would wait for another transaction's locks go to the lock queue (store/postgres_aside.py)
+- *reads* are grouped like writes, without locks
+- *scans* may take long and see one moment
+- *hints* travel between servers (store/postgres_hints.py)
+
+Only the listener's connection keeps state between transactions. All others may lead through PgBouncer in transaction
+mode (with `prepared_statements=off` in the address if it is older than 1.21).
 """
 
 import asyncio
@@ -34,7 +38,7 @@ READ_LANES = 2
 
 
 class PostgresStore:
-    """A `Store` in a PostgreSQL database; made by `await PostgresStore.open(url)`."""
+    """A `Store` in a PostgreSQL database, made by `await PostgresStore.open(url)`."""
 
     alone = False
     """Other processes may have the same store open."""
@@ -64,7 +68,7 @@ class PostgresStore:
 
     @classmethod
     async def open(cls, url: str) -> "PostgresStore":
-        """Connect and bring the schema up to date. Raises NotOurDatabase, or Unavailable when nobody answers."""
+        """Connect and bring the schema up to date. Raises NotOurDatabase, or Unavailable without an answer."""
         store = cls(url)
         link = store._link("open")
         try:
@@ -76,8 +80,8 @@ class PostgresStore:
 
     @property
     def epoch(self) -> str:
-        """Names this life of the store. A server that takes over, or a restored one, begins another: what was
-        acknowledged may be missing there, so that nothing may go on which builds upon it."""
+        """Identifies this life of the store. After a failover or a restore another one begins, where acknowledged
+        writes may be missing, so that nothing may build on them."""
         return f"{self._life} {self._timeline}"
 
     def _moved(self, timeline: str) -> None:
@@ -86,12 +90,11 @@ class PostgresStore:
             logger.warning("Another server has taken over the database (timeline %s); workers register anew.", timeline)
 
     async def write(self, verb: Verb[T]) -> T:
-        """Run a verb; durable when it returns, nothing happened if it raises."""
+        """Run a verb. It is durable on return, and nothing happened if it raises."""
         return await self._one(self._sweep if is_sweep(verb) else self._write, verb)
 
     async def write_all(self, verbs: Sequence[Verb[T]]) -> Sequence[T | Exception]:
-        """Run many verbs, each as if alone, in order where they name the same row; what one raises stands in its
-        place."""
+        """Run verbs, each as if alone, in order if they name the same row. An exception takes the place of a result."""
         if not verbs:
             return ()
         self._check_open()
@@ -120,11 +123,11 @@ class PostgresStore:
         return answers
 
     async def read(self, verb: Verb[T]) -> T:
-        """Run a verb that only looks, against what is committed."""
+        """Run a verb that only reads, on committed data."""
         return await self._one(next(self._next_read), verb)
 
     async def scan(self, verb: Verb[T]) -> T:
-        """As `read`, for looks that may take long, all of them as of one moment."""
+        """As `read`, for queries that may take long, all as of one moment."""
         return await self._one(self._scan, verb)
 
     async def _one(self, lane: Lane, verb: Verb[T]) -> T:
@@ -146,16 +149,16 @@ class PostgresStore:
             raise Unavailable("The store is closed; start the server again.")
 
     def listen(self, listener: Callable[[Sequence[Hint]], None]) -> None:
-        """Have hints given out, after each commit, to this one listener."""
+        """Set the one listener that gets hints after each commit."""
         self._listener = listener
 
     @property
     def hints_up(self) -> bool:
-        """Whether hints of other servers arrive here."""
+        """True if hints of other servers arrive here."""
         return self._exchange.up
 
     def exchange_hints(self) -> None:
-        """From now on tell other servers of the database what is committed here, and hear what they commit."""
+        """Begin to exchange hints with the other servers of the database."""
         self._exchange.start()
 
     def _committed(self, verbs: int, seconds: float, hints: Sequence[Hint]) -> None:
@@ -170,22 +173,22 @@ class PostgresStore:
     def _give_out(self, hints: Sequence[Hint]) -> None:
         try:
             self._listener(hints)
-        except Exception as error:  # a listener that fails must not stop a lane
+        except Exception as error:  # a failing listener must not stop a lane
             context = {"message": "The listener of a store failed.", "exception": error}
             asyncio.get_running_loop().call_exception_handler(context)
 
     def _looked(self, verbs: int, seconds: float, hints: Sequence[Hint]) -> None:
-        """Looks leave nothing to tell."""
+        """Reads have no hints."""
 
     async def backup(self, target: str) -> None:
-        """PostgreSQL has its own tools for that. Raises BadRequest."""
+        """Raises BadRequest: PostgreSQL has its own tools."""
         raise BadRequest("A store in PostgreSQL is backed up with PostgreSQL's own tools, `pg_dump` or base backups.")
 
     async def vacuum(self) -> None:
-        """PostgreSQL does that by itself; the migrations tell it how often."""
+        """Does nothing: PostgreSQL vacuums by itself, as the migrations configure it."""
 
     async def close(self) -> None:
-        """Finish what was accepted, then release the connections."""
+        """Finish accepted verbs, then close the connections."""
         if self._closed:
             return
         self._closed = True

@@ -1,16 +1,15 @@
-"""Where verbs wait for what somebody else holds: one by one on a connection of their own, so that no other verb does.
+"""The lock queue: verbs that wait for rows which another transaction holds, one by one on a connection of their own.
 
-A statement that runs by hand, a dump, a server that has gone silent in the middle of a transaction: for as long as one
-of them holds a row, whoever needs it can only wait, and a group of others would wait with it. Such a verb has met a
-time-out by itself before it comes here. Each is tried in turn, for a moment, until it gets through or has waited long
-enough and its caller is told that others hold what it needs.
+A statement run by hand, a dump, or a server that is silent inside a transaction may hold a row for long. A group with a
+verb that needs this row would wait with it. So that verb, after a time-out by itself, comes here. Each verb is tried in
+turn, for a moment, until it succeeds or has waited long enough and its caller gets an error.
 
-So does a verb that gives a queue its first limit: it waits until no transaction of any server is under way that may
-have read that there was none.
+A verb that gives a queue its first limit also comes here. It waits until all transactions, on any server, that may have
+read the old state have ended.
 
-**Order.** What a verb's arguments name is its own from the moment at which it came (store/lockstep.py), here too: later
-verbs that name the same row, or need it, come here as well and are not tried before it. So does whatever needs the row
-that is held, also for a while after the verb that met it was refused: its caller asks again.
+**Order.** The rows that a verb's arguments name belong to it from its arrival (store/lockstep.py). Later verbs that
+name or need such a row come here too, and are not tried before it. So do verbs that need the held row, even for a while
+after the blocked verb was refused, since its caller tries again.
 """
 
 import asyncio
@@ -26,19 +25,19 @@ from perdure.store.postgres_link import Link
 from perdure.store.queries import Statement
 
 WAIT_SECONDS_MAX = 6.0
-"""How long a verb waits here, as a rule: its caller is told after the first try that ends later."""
+"""How long a verb usually waits. Its caller gets an error after the first try that ends later."""
 PAUSE_SECONDS: Final = 0.05
-"""Between the turns of those that wait. What they lock before they meet what is held is free meanwhile."""
+"""The pause between rounds, in which waiting verbs hold no locks."""
 BELIEVED_SECONDS: Final = 10.0
-"""For how long a row counts as held after somebody has waited for it in vain."""
+"""How long a row counts as held after a verb has timed out on it."""
 _LIMITS: Final = f"SET LOCAL lock_timeout = 100; SELECT {SHARED}"
-"""Shorter than others wait for what a verb has locked before it meets what is held."""
+"""Short, since other verbs wait for the rows that a verb locks before it meets the held one."""
 _LIMITS_ALONE: Final = f"SET LOCAL lock_timeout = 1000; SELECT {EXCLUSIVE}; SET LOCAL lock_timeout = 100"
-"""Everybody else waits meanwhile, too."""
+"""All other verbs wait meanwhile."""
 
 
 class _Waiter:
-    """Who waits for the answer of a verb that is here."""
+    """Wraps the answer of a waiting verb."""
 
     __slots__ = ("_answer", "_left", "alone", "named", "rows", "until")
 
@@ -47,9 +46,9 @@ class _Waiter:
         self._left = left
         self.named = named
         self.rows: Sequence[Row] = ()
-        """What it needs and is held. When it gets through they are not."""
+        """The held rows that it needs. If it succeeds, they are free."""
         self.alone = False
-        """It must have the lock to itself that all others share."""
+        """It needs the limits lock exclusively."""
         self.until = until
 
     def __call__(self, result: Any, error: Exception | None) -> None:
@@ -58,8 +57,6 @@ class _Waiter:
 
 
 class AsideLane(Lane):
-    """The verbs that wait, and what is known to be held."""
-
     def __init__(
         self,
         link: Link,
@@ -69,34 +66,31 @@ class AsideLane(Lane):
     ) -> None:
         super().__init__(link, "aside", queries, committed, moved)
         self._awaited: Counter[Row] = Counter()
-        """How many verbs here name a row."""
+        """How many waiting verbs name each row."""
         self._held: dict[Row, float] = {}
-        """Until when a row is believed to be held, in the loop's time."""
+        """By row, the loop's time until which it counts as held."""
         self._turn = 0
-        """How many of the inbox had their turn in this round."""
+        """How many verbs of the inbox were tried in this round."""
         self._ahead: set[Row] = set()
-        """What those name."""
+        """The rows that those verbs name."""
 
-    # --- for the lanes that verbs come from --------------------------------------------------------------------------
+    # --- for other lanes
+    # -----------------------------------------------------------------------------------------------
 
     @property
     def busy(self) -> bool:
-        """Whether anything is known to be held."""
         if self._held:
             now = asyncio.get_running_loop().time()
             self._held = {row: until for row, until in self._held.items() if until > now}
         return bool(self._held or self._awaited)
 
     def bars(self, rows: Sequence[Row]) -> bool:
-        """Whether one of these rows is held, or is awaited by a verb that came earlier."""
         return any(row in self._held or row in self._awaited for row in rows)
 
     def take(self, item: Item, rows: Sequence[Row], *, barred: bool = False) -> None:
-        """Take a verb in that waited in vain for one of these rows, or was barred since it needs them."""
         self._note(self._waiter(item), [row for row in rows if row in self._held] if barred else rows)
 
     def take_alone(self, item: Item) -> None:
-        """Take a verb in that must have the lock to itself which all others share."""
         self._waiter(item).alone = True
 
     def _waiter(self, item: Item) -> _Waiter:
@@ -111,7 +105,6 @@ class AsideLane(Lane):
         return waiter
 
     def sift(self, group: list[Item]) -> list[Item]:
-        """Take in those of a group that name what is held or awaited; answers with the others."""
         if not self.busy:
             return group
         free: list[Item] = []
@@ -134,13 +127,14 @@ class AsideLane(Lane):
             for row in waiter.rows:
                 self._held.pop(row, None)
 
-    # --- turn by turn ------------------------------------------------------------------------------------------------
+    # --- rounds
+    # --------------------------------------------------------------------------------------------------------
 
     def _limits(self) -> str:
         return _LIMITS_ALONE if self._alone else _LIMITS
 
     async def _next(self) -> list[Item]:
-        """The next one whose turn it is, unless one before it names the same row and did not get through."""
+        """The next verb of the round, unless an unsuccessful one before it names the same row."""
         while True:
             while self._turn < len(self.inbox):
                 item = self.inbox[self._turn]
@@ -155,7 +149,7 @@ class AsideLane(Lane):
             await asyncio.sleep(PAUSE_SECONDS)
 
     def _wait_on(self, named: Sequence[Row]) -> None:
-        """Its turn is over: until the next round nobody overtakes it."""
+        """Its turn is over; later verbs must not overtake it in this round."""
         self._turn += 1
         self._ahead.update(named)
 

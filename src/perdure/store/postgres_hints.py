@@ -1,15 +1,13 @@
 """Hints between the servers of one PostgreSQL database, by LISTEN and NOTIFY.
 
-Hints leave after the commit, on a connection of their own: what piles up while one NOTIFY is under way makes the next
-one. They arrive on another one, which must lead to the server itself (`listen_dsn` in the address, where that leads
-through a pooler in transaction mode), for a pooled connection hears nothing.
+Hints leave after the commit, on a connection of their own; those that gather during one NOTIFY form the next. They
+arrive on another connection, which must be direct (`listen_dsn` in the address if that leads through a pooler in
+transaction mode), since a pooled connection receives nothing.
 
-Nothing says so when it does not work, so it is tried: a heartbeat goes out the way that hints go and must come in the
-way that they come. While it does not, `up` is false, whoever waits looks by himself more often, and the listener
-connects anew. Hints that were lost meanwhile are made up for by one `Everything`.
+A failure is silent, so a heartbeat travels the same way out and in. While it does not arrive, `up` is false, waiting
+code polls more often, and the listener reconnects. One `Everything` makes up for lost hints.
 
-A heartbeat also tells the others that somebody is there to be told; a server that has heard of nobody for a while
-keeps its hints to itself.
+A heartbeat also announces its server. A server that hears no other for a while stops sending hints.
 """
 
 import asyncio
@@ -32,15 +30,15 @@ BEAT_SECONDS = 10.0
 BEAT_DOWN_SECONDS = 1.0
 """The pause between heartbeats while they do not arrive."""
 ARRIVE_SECONDS_MAX = 3.0
-"""How long a heartbeat may take from here to here."""
+"""How long a heartbeat may take to come back."""
 FORGET_BEATS: Final = 3.5
-"""A server whose heartbeats have not been heard for so many of their times is gone."""
+"""A server is gone after silence for so many heartbeats."""
 
 _FAILURES: Final = (Lost, NotOurDatabase, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 
 class Exchange:
-    """Sends this server's hints to the others, and gives out theirs."""
+    """Sends this server's hints, and delivers those of other servers."""
 
     def __init__(self, address: Address, server_id: str, give: Callable[[Sequence[Hint]], None]) -> None:
         self._server_id = server_id
@@ -55,18 +53,18 @@ class Exchange:
         self._anew = asyncio.Event()
         """The listener has connected since the last heartbeat."""
         self._others: dict[str, float] = {}
-        """When each other server was heard last, in the loop's time."""
+        """When each other server was last heard, in the loop's time."""
         self._alone_from = 0.0
-        """From this moment on silence means that there are no others."""
+        """From then on silence means that there are no others."""
         self._tasks: list[asyncio.Task[None]] = []
         self._said_down = False
         self.up = False
-        """Whether the last heartbeat arrived."""
+        """The last heartbeat arrived."""
         self.sent = 0
-        """Messages so far, heartbeats apart."""
+        """Messages so far, without heartbeats."""
 
     def start(self) -> None:
-        """Begin; the database need not be there yet."""
+        """Begin. The database need not be reachable yet."""
         if self._tasks:
             return
         self._wait_for_others()
@@ -81,14 +79,15 @@ class Exchange:
         await self._in.close()
 
     def tell(self, hints: Sequence[Hint]) -> None:
-        """These were committed here."""
+        """Send hints of a commit."""
         if self._tasks and self._somebody_listens() and self._gathered.add(hints):
             self._something.set()
 
-    # --- who is there ------------------------------------------------------------------------------------------------
+    # --- other servers
+    # -------------------------------------------------------------------------------------------------
 
     def _wait_for_others(self) -> None:
-        """Until others had time to be heard nobody can say that there are none."""
+        """Assume other servers until they had time to be heard."""
         self._alone_from = asyncio.get_running_loop().time() + FORGET_BEATS * BEAT_SECONDS
 
     def _somebody_listens(self) -> bool:
@@ -99,7 +98,8 @@ class Exchange:
         for server_id in [id for id, heard in self._others.items() if heard < long_ago]:
             del self._others[server_id]
 
-    # --- out ---------------------------------------------------------------------------------------------------------
+    # --- sending
+    # -------------------------------------------------------------------------------------------------------
 
     async def _send(self) -> None:
         while True:
@@ -108,20 +108,21 @@ class Exchange:
             gathered, self._gathered = self._gathered, Gathered()
             if not gathered:
                 continue
-            # No parameters: those would need a prepared statement, which a pooler may lead elsewhere.
+            # Without parameters: a prepared statement does not work through every pooler.
             text = gathered.encode(self._server_id).replace("\\", "\\\\").replace("'", "''")
             try:
                 connection = await self._out.get()
-                # A hint may be lost: it need not wait for the disk, nor have a commit behind it wait.
+                # A hint may be lost, so neither it nor a commit behind it waits for the disk.
                 await connection.execute(
                     f"BEGIN; SET LOCAL synchronous_commit = off; NOTIFY {CHANNEL}, E'{text}'; COMMIT"
                 )
                 self.sent += gathered.beat is None
-            except _FAILURES as error:  # they are lost; the next heartbeat tells whether more will be
+            except _FAILURES as error:  # lost; the next heartbeat shows whether more will be
                 logger.debug("Hints were not sent: %s", error)
                 self._out.drop()
 
-    # --- in ----------------------------------------------------------------------------------------------------------
+    # --- receiving
+    # -----------------------------------------------------------------------------------------------------
 
     async def _listen(self) -> None:
         pause = 0.05
@@ -161,7 +162,8 @@ class Exchange:
         if hints:
             self._give(hints)
 
-    # --- from here to here -------------------------------------------------------------------------------------------
+    # --- heartbeat
+    # -----------------------------------------------------------------------------------------------------
 
     async def _beat(self) -> None:
         while True:

@@ -1,19 +1,19 @@
-"""One connection's worth of work: verbs wait, are taken in groups, and each group is one transaction.
+"""One connection's work: verbs wait, are taken in groups, and each group is one transaction.
 
-What can go wrong with a group, and what follows:
+How a group can fail, and what follows:
 
-- a verb failed after a write: it is set apart and runs alone, the rest runs again;
-- the database refused a statement, and does not say for which verb: the group is halved, down to the guilty one;
-- deadlock, serialisation failure, somebody else's row under the same key: once more, after a random pause and with the
-  rows locked in order beforehand;
-- a time-out, of a lock or of a statement: somebody holds what one of the verbs needs, and will for a while. The group
-  is halved, with little patience, until that one is alone: the others need not wait with it. Alone it steps aside
-  (store/postgres_aside.py), and so does, at once, whatever needs a row that is known to be held;
-- the connection is gone before COMMIT: nothing happened, so connect again and run the group again;
-- the connection is gone during COMMIT: the server is asked whether that transaction was committed. When nobody can
-  tell within the deadline, callers get `UnknownOutcome`.
+- A verb fails after a write: it runs alone, and the rest runs again.
+- The database refuses a statement without naming the verb: the group is halved, down to the guilty one.
+- Deadlock, serialisation failure, or a row of another transaction under the same key: the group runs again after a
+  random pause, with its rows locked in order first.
+- A lock or a statement times out, because another transaction holds a row: the group is halved, with short time-outs,
+  until the blocked verb is alone. That verb moves to the lock queue (store/postgres_aside.py), and so does any verb
+  that needs a row known to be held. The other verbs do not wait for it.
+- The connection is lost before COMMIT: nothing happened, so connect and run the group again.
+- The connection is lost during COMMIT: ask the server whether it committed. If that stays unknown until the deadline,
+  callers get `UnknownOutcome`.
 
-A caller that is cancelled meanwhile is skipped when the answers are given out; its verb, and the connection, go on.
+A cancelled caller is skipped when answers are given. Its verb and the connection go on.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ CLOSE_SECONDS_MAX = 5.0
 Answer = Callable[[Any, Exception | None], None]
 Item = tuple[Verb[Any], Answer]
 
-# Each look sees what was committed before the locks were there, whatever the database or the role has for its default.
+# READ COMMITTED, whatever the database's default: a query must see all that was committed before it got its locks.
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 BEGIN: Final = {
     "write": _BEGIN,
@@ -68,8 +68,8 @@ _SETTINGS: Final = {
     "statement_timeout": "10s",
     "lock_timeout": "2s",
     "idle_in_transaction_session_timeout": "5s",
-    # Index by index, row by row: a table that has not been analysed yet must not be walked because it looks small, nor
-    # many rows of values be hashed because they look few. Such a plan would stay.
+    # Always use indexes, row by row. Without statistics the planner would scan a table that looks small, or hash many
+    # rows that look few, and keep that plan.
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
     "enable_hashjoin": "off",
@@ -79,19 +79,19 @@ _SETTINGS: Final = {
 
 
 def _set(settings: dict[str, str]) -> str:
-    """Settings for one transaction as a look: PostgreSQL reads it once per connection, a SET each time."""
+    """Settings for one transaction as a query, which PostgreSQL parses once per connection; SET would be parsed each
+    time."""
     return ", ".join(f"set_config('{name}', '{value}', true)" for name, value in settings.items())
 
 
-# Said in each transaction, not once per connection: behind a pooler the connection may lead elsewhere the next time.
-# A transaction that is going to write leaves a mark and asks for its number in the same breath, in case its end is not
-# heard of, and on which timeline it is, which is another one when another server has taken over.
-_DURABLE: Final = (  # it may have become off since the connection was looked at
+# Set in each transaction, since a pooler may switch server connections between two. A transaction that will write
+# leaves a mark and asks for its id, in case its outcome gets lost, and for the timeline, which changes with a failover.
+_DURABLE: Final = (  # it may have become off since the connection was checked
     "set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' "
     "ELSE current_setting('synchronous_commit') END, true)"
 )
-# Whether a queue has limits is read and acted upon in one transaction. All share this lock but those that give a queue
-# its first limit (`-- alone:`): such a one has it to itself, so all act before it, and are counted, or know of it.
+# Each transaction reads a queue's limits and acts on them under this shared lock. A verb that gives a queue its first
+# limit (`-- alone:`) takes it exclusively: earlier transactions are then counted, and later ones see the limit.
 _LIMITS_LOCK: Final = 0x50455251  # "PERQ"
 SHARED: Final = f"pg_advisory_xact_lock_shared({_LIMITS_LOCK})"
 EXCLUSIVE: Final = f"pg_advisory_xact_lock({_LIMITS_LOCK})"
@@ -103,7 +103,7 @@ PREPARE: Final = {
     "read": f"SELECT NULL, NULL, {_set(_SETTINGS)}",
     "scan": f"SELECT NULL, NULL, {_set({'statement_timeout': f'{COMMAND_SECONDS_MAX - 3:.0f}s'})}",
 }
-# By the whole key: without the project, servers before PostgreSQL 18 would walk the index.
+# With the project, else servers before PostgreSQL 18 would scan the index.
 _LOCK = (
     "SELECT 1 FROM {0} WHERE project_id = ANY(ARRAY(SELECT id FROM projects)) AND {1} = ANY($1) ORDER BY {1} FOR UPDATE"
 )
@@ -113,24 +113,24 @@ LOCKS: Final = {
     "budget": _LOCK.format("budgets", "execution_id"),
 }
 MARKS_KEPT: Final = 256
-"""A lane takes its marks back when there are so many."""
+"""A lane deletes its marks when it has so many."""
 _FORGET = "DELETE FROM commits WHERE token >= $1 AND token < $2"
 _LOCKED: Final = "55P03"
 _TIMED_OUT: Final = {_LOCKED, "57014"}
 CONFIRM: Final = "SELECT pg_logical_emit_message(true, 'perdure', '')"
-"""A commit of nothing, which comes back when everything before it is as safe as a commit has to be: one that was ended
-while it waited for a synchronous standby is done on its own server only."""
+"""An empty commit, which returns when all earlier commits are as safe as required. A commit that was cut off while it
+waited for a synchronous standby is on its own server only."""
 _AGAIN: Final = {"40001", "40P01", *_TIMED_OUT}
 _WARY: Final = "SET LOCAL lock_timeout = 500"
-"""While rows are known to be held that others may need, too."""
+"""While rows are known to be held that other verbs may need."""
 _HURRY: Final = "SET LOCAL lock_timeout = 200; SET LOCAL statement_timeout = 1000"
 _UNREACHABLE: Final = (Lost, NotOurDatabase, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 _TROUBLE: Final = ("53", "58", "XX")
-"""Classes of errors that are the server's own: a full disk, too little memory."""
+"""Classes of the server's own errors, such as a full disk or too little memory."""
 
 
 class _Retry(Exception):
-    """The database asks to try the transaction again."""
+    """The transaction may succeed when it runs again."""
 
     @property
     def timed_out(self) -> bool:
@@ -138,7 +138,7 @@ class _Retry(Exception):
 
 
 class _Moved(Exception):
-    """Another server has taken over since the verbs of this lane were accepted."""
+    """Another server has taken over since this lane's verbs were accepted."""
 
     def __init__(self, timeline: str) -> None:
         super().__init__(f"the database is on timeline {timeline} now")
@@ -146,7 +146,7 @@ class _Moved(Exception):
 
 
 class _Committing(Exception):
-    """The connection was lost while the COMMIT was on its way."""
+    """The connection was lost during COMMIT."""
 
     def __init__(self, xid: str, token: int, timeline: str, done: "_Done") -> None:
         super().__init__("lost during COMMIT")
@@ -157,34 +157,34 @@ class _Committing(Exception):
 
 
 class _Done(NamedTuple):
-    """What a transaction's verbs came to, once it is committed."""
+    """The outcomes of a transaction's verbs, for after its commit."""
 
     outcomes: list[tuple[Any, Exception | None]]
     hints: list[Hint]
 
 
 class Aside(Protocol):
-    """Where verbs go that would keep all others waiting: somebody else holds what they need."""
+    """The queue for verbs that need rows which another transaction holds."""
 
     @property
     def busy(self) -> bool:
-        """Whether anything is known to be held."""
+        """True if a row is known to be held."""
         ...
 
     def bars(self, rows: Sequence[Row]) -> bool:
-        """Whether one of these rows is held, or is awaited by a verb that came earlier."""
+        """True if a row is held, or an earlier verb waits for it."""
         ...
 
     def take(self, item: Item, rows: Sequence[Row], *, barred: bool = False) -> None:
-        """Take a verb in that waited in vain for one of these rows, or was barred since it needs them."""
+        """Take a verb that timed out on one of these rows, or was barred because it needs them."""
         ...
 
     def take_alone(self, item: Item) -> None:
-        """Take a verb in that must have the lock to itself which all others share."""
+        """Take a verb that needs the limits lock exclusively."""
         ...
 
     def sift(self, group: list[Item]) -> list[Item]:
-        """Take in those of a group that name what is held or awaited; answers with the others."""
+        """Take the verbs that name held or awaited rows; return the rest."""
         ...
 
 
@@ -200,9 +200,8 @@ class Lane:
         moved: Callable[[str], None] = lambda timeline: None,
         aside: Aside | None = None,
     ) -> None:
-        """`kind` is one of BEGIN's. `committed` hears of each group: how many verbs, how long, its hints. `moved` hears
-        that the database is on another `timeline`, before anything of this lane is committed there. Without `aside` a
-        verb that waits in vain is tried thrice."""
+        """`kind` is a key of BEGIN. `committed` gets each group's number of verbs, seconds and hints. `moved` gets a
+        new `timeline` before this lane commits there. Without `aside`, a verb that times out is tried three times."""
         self.inbox: deque[Item] = deque()
         self._link = link
         self._kind = kind
@@ -211,32 +210,31 @@ class Lane:
         self._moved = moved
         self._aside = aside
         self.timeline = ""
-        """The database's, when the verbs that wait were accepted. Empty: not known, the next transaction tells."""
+        """The timeline on which the waiting verbs were accepted. Empty until the next transaction reads it."""
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._token = self._oldest_token = random.getrandbits(62)
-        """The mark of the next transaction, and the oldest that is not taken back. Lanes count from where they like."""
+        """The mark of the next transaction, and the oldest one not deleted. Each lane counts from a random number."""
         self._taken: list[Item] = []
-        """The group that is being brought to its end."""
+        """The group in progress."""
         self._closing = False
         self._away = False
-        """Verbs were refused since there is no connection, which is said once."""
+        """Verbs were refused without a connection, which is logged once."""
         self._hold = kind in ("write", "aside")
         self._alone = False
-        """The next transaction has the lock to itself that all others share."""
+        """The next transaction takes the limits lock exclusively."""
         self._one_by_one = kind == "sweep"
         self._writes = kind in ("write", "sweep", "aside")
 
     def submit(self, items: Sequence[Item]) -> None:
-        """Take verbs in; their answers come after the commit."""
+        """Answers come after the commit."""
         self.inbox.extend(items)
         self._wake.set()
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._work(), name=f"perdure-{self._kind}")
 
     async def close(self) -> None:
-        """Finish what was accepted, or give it up when the database does not answer in time; then let go of the
-        connection."""
+        """Finish accepted verbs, or give up if the database does not answer in time, then close the connection."""
         self._closing = True
         self._wake.set()
         if self._task is not None:
@@ -258,14 +256,13 @@ class Lane:
             group = self._taken = await self._next()
             try:
                 await self._flush(group)
-            except Exception as error:  # the lane must survive whatever one group met
+            except Exception as error:  # the lane must survive any error of a group
                 logger.exception("A group of %d verbs failed.", len(group))
                 _give(group, error)
             self._taken = []
 
     async def _next(self) -> list[Item]:
-        """The next group, of what is in the inbox."""
-        await asyncio.sleep(0)  # those just answered can join
+        await asyncio.sleep(0)  # callers that were just answered can join
         group: list[Item] = []
         room = GROUP_WEIGHT_MAX
         while self.inbox and len(group) < GROUP_VERBS_MAX:
@@ -278,23 +275,21 @@ class Lane:
     # --- one group ---------------------------------------------------------------------------------------------------
 
     def _limits(self) -> str:
-        """What a group's transaction is told of its patience."""
         return _WARY if self._aside is not None and self._aside.busy else ""
 
     def _late(self, item: Item, rows: Sequence[Row], why: str) -> bool:
-        """A verb by itself has waited in vain for one of these rows. False: nobody has taken it, it is tried again."""
+        """A single verb has timed out on one of these rows. False: try it again."""
         if self._aside is None:
             return False
         self._aside.take(item, rows)
         return True
 
     def _run_alone(self, item: Item) -> None:
-        """A verb must have the lock to itself that all others share."""
         assert self._aside is not None
         self._aside.take_alone(item)
 
     async def _flush(self, group: list[Item]) -> None:
-        """Bring every verb of the group to its end, in as few transactions as it takes."""
+        """Complete all verbs of the group, in as few transactions as possible."""
         loop = asyncio.get_running_loop()
         parts: deque[list[Item]] = deque([group])
         attempts = 0
@@ -370,8 +365,8 @@ class Lane:
                 await asyncio.sleep(random.uniform(0.01, 0.05))
                 continue
             except _Moved as moved:
-                # What waits was accepted for a server that is gone, on the word of workers which may know more than
-                # this one: they ask again, and are told that they have to register anew.
+                # The lost server accepted these verbs, from workers that may know more than this server. They repeat
+                # their requests, and are told to register again.
                 self.timeline = moved.timeline
                 self._moved(moved.timeline)
                 self._refuse([*(item for one in parts for item in one), *self.inbox], str(moved), trouble=False)
@@ -405,7 +400,7 @@ class Lane:
                 parts.popleft()
             attempts, until, locks = 0, 0.0, {}
             self._away = False
-            # Only now is anything true: nobody hears of a write before it is on disk.
+            # A caller learns of a write only when it is on disk.
             for (_, answer), (result, error_) in zip(part, done.outcomes, strict=True):
                 answer(result, error_)
             self._committed(len(part), time.perf_counter() - started, done.hints)
@@ -413,8 +408,8 @@ class Lane:
     async def _transaction(
         self, part: list[Item], locks: dict[str, list[Any]], stepper: list[Lockstep], until: float, limits: str
     ) -> _Done:
-        """Run the verbs and commit. Raises Lost, _Retry, _Moved, _Committing, Guilty, Stuck, Barred, Alone, or what the
-        database said."""
+        """Run the verbs and commit. Raises Lost, _Retry, _Moved, _Committing, Guilty, Stuck, Barred, Alone, or an error
+        of the database."""
         connection = await (self._link.again(until) if until else self._link.get())
         verbs = [verb for verb, _ in part]
         one_each = self._one_by_one or len(verbs) == 1
@@ -447,7 +442,7 @@ class Lane:
                 stepper.append(steps)
                 try:
                     if topics := steps.named("topic"):
-                        # Topics before executions, on every connection, or two of them wait for each other.
+                        # Topics before executions on every connection, or two of them deadlock.
                         await connection.execute(LOCKS["topic"], [name for _, name in topics])
                     while batches := steps.round():
                         if len(batches) > 1 and not batches[1].runs:
@@ -464,7 +459,7 @@ class Lane:
                 xid = await connection.fetchval(_MARK, token)
             if wrote and token - self._oldest_token >= MARKS_KEPT:
                 await connection.execute(_FORGET, self._oldest_token, token)
-                self._oldest_token = token  # should this be rolled back, they stay until a server starts
+                self._oldest_token = token  # after a roll-back they stay until a server starts
         except BaseException as error:
             await self._roll_back(connection, error)
             if isinstance(error, asyncpg.PostgresError) and (
@@ -492,21 +487,20 @@ class Lane:
         if not self._writes and isinstance(error, asyncpg.ReadOnlySQLTransactionError):
             return False
         if isinstance(error, (ValueError, TypeError)) and not isinstance(error, OSError):
-            return False  # a value that cannot be sent; asyncpg gives the connection up over it
+            return False  # a value cannot be sent; asyncpg closes the connection over it
         return is_lost(error, connection)
 
     async def _roll_back(self, connection: Connection, error: BaseException) -> None:
-        """Leave no transaction open, whatever happened."""
         if not connection.is_closed() and not is_lost(error, connection):
             try:
                 await connection.execute("ROLLBACK", timeout=2.0)
                 return
-            except Exception:  # then it goes with its connection
+            except Exception:  # then it ends with its connection
                 pass
         self._link.drop()
 
     async def _was_committed(self, committing: _Committing) -> bool | None:
-        """Ask the server what became of a transaction; None when nobody can tell."""
+        """Ask the server for the outcome of a transaction; None if it stays unknown."""
         loop = asyncio.get_running_loop()
         until = loop.time() + RECONNECT_SECONDS_MAX
         while loop.time() < until:
@@ -518,19 +512,20 @@ class Lane:
                 if status == "in progress":
                     await asyncio.sleep(0.02)
                     continue
-                # Asked after its end: whatever happened to this number, the mark is there if ours was committed.
+                # The mark exists only if our transaction committed, even if its id was given again.
                 if not await connection.fetchval("SELECT 1 FROM commits WHERE token = $1", committing.token):
                     return False
                 await connection.execute(CONFIRM)
                 return True
             except asyncpg.InvalidParameterValueError:
-                return False  # a crash took it back, and nobody has got its number yet
+                return False  # a crash rolled it back, and its id was not given again yet
             except _UNREACHABLE:
                 self._link.drop()
                 await asyncio.sleep(0.05)
         return None
 
-    # --- telling -----------------------------------------------------------------------------------------------------
+    # --- answers
+    # -------------------------------------------------------------------------------------------------------
 
     def _fail(self, part: Sequence[Item], error: Exception) -> None:
         for verb, answer in part:
@@ -558,7 +553,7 @@ class Lane:
 
 
 def _locks(steppers: Sequence[Lockstep]) -> dict[str, list[Any]]:
-    """What a group that met a deadlock locks first when it runs again: all that it touched, in the common order."""
+    """The rows of a group, in the common order, to lock first when it runs again."""
     locks: dict[str, list[Any]] = {}
     for steps in steppers:
         for kind, name in steps.touched():
@@ -567,7 +562,7 @@ def _locks(steppers: Sequence[Lockstep]) -> dict[str, list[Any]]:
 
 
 def _waited_for(steppers: Sequence[Lockstep], error: _Retry) -> Sequence[Row]:
-    """The rows that a verb by itself asked for when it was told that somebody has them."""
+    """The rows that a single verb asked for when it timed out."""
     if not steppers or getattr(error.__cause__, "sqlstate", None) != _LOCKED:
         return ()
     steps = steppers[-1]

@@ -1,4 +1,4 @@
-"""One connection to PostgreSQL that comes back by itself, and what is asked of the server it leads to."""
+"""A PostgreSQL connection that reopens by itself; schema checks and migrations."""
 
 import asyncio
 import contextlib
@@ -20,31 +20,31 @@ logger = logging.getLogger("perdure.store")
 if TYPE_CHECKING:
     Connection: TypeAlias = asyncpg.Connection[asyncpg.Record]
 else:
-    Connection = asyncpg.Connection  # generic to readers of types only
+    Connection = asyncpg.Connection  # generic in stubs only
 
 CONNECT_SECONDS_MAX = 5.0
 RECONNECT_SECONDS_MAX = 10.0
-"""How long a group waits for a lost server to come back before its callers are told."""
+"""How long a group waits for a lost server before its callers get an error."""
 COMMAND_SECONDS_MAX = 15.0
-"""No statement takes that long (the server's own limit is 10 s): the connection is a black hole."""
+"""The server ends statements after 10 s, so after this the connection is a black hole."""
 MIGRATE_SECONDS_MAX = 60.0
-"""How long a migration is asked for, while another server or somebody's lock is in its way."""
+"""How long a migration is attempted while another server or a lock is in its way."""
 MIGRATE_LOCK_SECONDS = 3.0
-"""How long it waits for a table each time: whoever comes later waits behind it."""
+"""How long each attempt waits for a table. Later transactions wait behind it."""
 GONE_SECONDS_MAX = 3.0
-"""How long the sessions of a server may be seen after its end."""
+"""How long a server's sessions may remain visible after its end."""
 LOOK_SECONDS_MAX = 86_400.0
 TIMELINE: Final = "CASE WHEN pg_is_in_recovery() THEN '' ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END"
-"""The server's history: a standby that takes over begins a new one, and so does a restore from a base backup."""
+"""The server's history. A standby that takes over begins a new one, and so does a restore from a base backup."""
 LOCK: Final = 0x50455244  # "PERD"
 _MIGRATES: Final = f"pg_try_advisory_xact_lock({LOCK})"
 _STERN_LOCK: Final = 0x50455253  # "PERS"
 _CHANGES: Final = f"pg_try_advisory_xact_lock({_STERN_LOCK})"
-"""Held while the schema is changed such that the release before could not go on."""
+"""Held while the schema changes so that the release before cannot go on."""
 _STARTS: Final = f"pg_try_advisory_xact_lock_shared({_STERN_LOCK})"
 _SERVERS: Final = (
-    # A pooler keeps connections, under the name of whoever used them last; a server that lives uses one every second,
-    # and listens on one of its own.
+    # A pooler keeps idle connections under the name of their last user. A running server uses one every second, and
+    # listens on one of its own.
     "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() "
     "AND (application_name ~ '^perdure (write|sweep|read|scan|listen) ' "
     "OR application_name ~ '^perdure pooled (write|sweep|read|scan) ' "
@@ -54,25 +54,24 @@ _ON: Final = {"on": True, "true": True, "1": True, "off": False, "false": False,
 
 
 class NotOurDatabase(PerdureError):
-    """The database is none that may be written to: somebody else's, a standby, or of a newer release."""
+    """The database must not be written to: it belongs to another program, is a standby, or has a newer schema."""
 
     code = "NOT_OUR_DATABASE"
 
 
 class Address(NamedTuple):
-    """Where the database is, with our own settings taken out of the URL."""
+    """The database's address, with Perdure's own settings parsed from the URL."""
 
     dsns: tuple[str, ...]
-    """One for each host of the URL: of a primary and its standbys, whichever takes writes is used."""
+    """One for each host of the URL. Of a primary and its standbys, the one that takes writes is used."""
     prepared_statements: bool = True
-    """Off behind a pooler in transaction mode that does not know prepared statements."""
+    """Off behind a pooler in transaction mode that does not support prepared statements."""
     allow_data_loss: bool = False
-    """Take a server with synchronous_commit=off: what was acknowledged may be gone after a crash of it."""
+    """Accept a server with synchronous_commit=off, which may lose acknowledged writes in a crash."""
     listen_dsn: str | None = None
-    """A direct way to the server for LISTEN, where `dsn` leads through a pooler."""
+    """A direct address for LISTEN, if the other leads through a pooler."""
 
     def direct(self) -> "Address":
-        """The way to the server itself."""
         return self if self.listen_dsn is None else self._replace(dsns=parse_url(self.listen_dsn).dsns)
 
 
@@ -95,8 +94,8 @@ def parse_url(url: str) -> Address:
 
 
 def _one_each(parts: SplitResult, query: list[tuple[str, str]]) -> Iterator[str]:
-    """The address of each host by itself. The driver takes several, but with one time-out for all of them: a host that
-    is gone without a word would hide the others."""
+    """One address for each host. The driver takes several, but with one time-out for all: a silent host would hide the
+    rest."""
     user, at, hosts = parts.netloc.rpartition("@")
     if hosts:
         for host in hosts.split(","):
@@ -112,17 +111,17 @@ def _one_each(parts: SplitResult, query: list[tuple[str, str]]) -> Iterator[str]
 
 
 def _joined(parts: SplitResult, place: str, query: list[tuple[str, str]]) -> str:
-    # Not urlunsplit: it leaves the slashes out where there is no host.
+    # urlunsplit would drop the slashes if the host is empty.
     given = urlencode(query, safe="/")
     return f"{parts.scheme}://{place}{parts.path}{'?' if given else ''}{given}"
 
 
 class Lost(Exception):
-    """The connection is gone, or leads to a server that no longer takes writes."""
+    """The connection is gone, or its server no longer takes writes."""
 
 
 def is_lost(error: BaseException, connection: Connection | None = None) -> bool:
-    """Whether an error says something about the connection rather than about the statement."""
+    """True if an error concerns the connection, not the statement."""
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
         return state.startswith("08") or state in ("57P01", "57P02", "57P03", "57P05", "25P03", "25006")
@@ -132,23 +131,23 @@ def is_lost(error: BaseException, connection: Connection | None = None) -> bool:
 
 
 BROKEN: Final = (Lost, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
-"""What may come of asking the database, with an end of the connection or without."""
+"""Errors of a query, with or without the loss of the connection."""
 
 
 class Link:
-    """A connection that is opened when it is needed and again when it is lost."""
+    """A connection that is opened when needed, and again when lost."""
 
     def __init__(self, address: Address, name: str) -> None:
         self.address = address
         self._name = name if address.listen_dsn is None else f"pooled {name}"
         self._connection: Connection | None = None
         self._host = 0
-        """The host that was connected to last; the next look begins there."""
+        """The last host in use, tried first."""
         self.timeline = ""
-        """Of the server that this leads to: another one after a failover may not know our last commits."""
+        """The server's timeline. After a failover the new server may lack our last commits."""
 
     async def get(self) -> Connection:
-        """The open connection; opens one. Raises Lost."""
+        """The open connection, opened if needed. Raises Lost."""
         connection = self._connection
         if connection is None or connection.is_closed():
             self._connection = connection = await self._open()
@@ -208,12 +207,12 @@ class Link:
                 "The server has synchronous_commit=off: a crash of it would take back what was acknowledged. Set it to "
                 "on for this database or role, or add allow_data_loss=on to the store's address."
             )
-        # Each time: a newer release may have changed it while this connection was lost.
+        # Each time: a newer release may have changed it while the connection was lost.
         if problem := (await schema_in(connection)).too_new(len(migrations("postgres"))):
             raise NotOurDatabase(f"The database {problem}")
 
     async def again(self, until: float) -> Connection:
-        """The connection, tried again with growing pauses until that time of the loop. Raises Lost."""
+        """Retry `get` with growing pauses until that time of the loop. Raises Lost."""
         loop = asyncio.get_running_loop()
         pause = 0.02
         while True:
@@ -227,7 +226,7 @@ class Link:
                 pause = min(pause * 2, 0.5)
 
     def drop(self) -> None:
-        """Forget the connection: nobody knows what state it is in."""
+        """Discard a connection in an unknown state."""
         connection, self._connection = self._connection, None
         if connection is not None and not connection.is_closed():
             connection.terminate()
@@ -236,31 +235,31 @@ class Link:
         connection, self._connection = self._connection, None
         if connection is not None and not connection.is_closed():
             with contextlib.suppress(Exception):  # it ends either way
-                # Its own time-out leaves out the wait for a statement that was cancelled.
+                # Its own time-out does not cover the wait for a cancelled statement.
                 async with asyncio.timeout(1.0):
                     await connection.close()
             connection.terminate()
 
 
 async def end(task: "asyncio.Task[None]") -> None:
-    """Cancel a task that uses a connection, until it has ended: when the connection is lost at the same moment, it
-    hears of that, and not that it was cancelled."""
+    """Cancel a task that uses a connection until it has ended. A connection loss at the same moment may hide the first
+    cancellation from it."""
     while not task.done():
         task.cancel()
         await asyncio.wait({task}, timeout=0.2)
     if not task.cancelled():
-        task.exception()  # it was told to end: why it did does not matter
+        task.exception()  # marks the exception as retrieved
 
 
 async def prepare(link: Link) -> str:
-    """Bring the schema up to date, one server at a time; answers the store's epoch. Raises NotOurDatabase."""
+    """Bring the schema up to date, one server at a time, and return the store's epoch. Raises NotOurDatabase."""
     try:
         connection = await link.get()
         if (await _known_schema(connection)).number < len(migrations("postgres")):
             await _holding(_MIGRATES, connection, lambda: _migrate(connection))
         else:  # a newer release may be about to change it
             await _holding(_STARTS, connection, lambda: _known_schema(connection))
-        # What servers that were killed left behind; nobody asks after a commit for longer than some seconds.
+        # Marks of killed servers. A commit is asked after for some seconds only.
         await connection.execute("DELETE FROM commits WHERE made_at < now() - INTERVAL '1 day'")
         epoch = await connection.fetchval("SELECT value FROM meta WHERE name = 'epoch'")
         if not await connection.fetchval("SELECT pg_has_role('pg_read_all_stats', 'USAGE')"):
@@ -281,7 +280,7 @@ async def prepare(link: Link) -> str:
 
 
 async def schema_at(url: str) -> Schema:
-    """A database's schema, changing nothing. Raises NotOurDatabase, or Unavailable."""
+    """A database's schema, without changes. Raises NotOurDatabase, Unavailable."""
     link = Link(parse_url(url), "look")
     try:
         return await _known_schema(await link.get())
@@ -292,8 +291,8 @@ async def schema_at(url: str) -> Schema:
 
 
 async def look(url: str, texts: Mapping[str, str]) -> dict[str, Rows]:
-    """What each of some statements answers, one after the other so that none holds up a vacuum for longer than it
-    takes, and however long that is. Raises Unavailable."""
+    """Run queries without a time-out. Each has a transaction of its own, so that none delays a vacuum longer than
+    needed. Raises Unavailable."""
     link = Link(parse_url(url), "look")
     found: dict[str, Rows] = {}
     try:
@@ -310,12 +309,12 @@ async def look(url: str, texts: Mapping[str, str]) -> dict[str, Rows]:
 
 
 async def schema_in(connection: Connection) -> Schema:
-    """The schema of the database that a connection leads to. Raises NotOurDatabase when it is somebody else's."""
+    """The schema of a connection's database. Raises NotOurDatabase if it belongs to another program."""
     if await connection.fetchval("SELECT to_regclass('meta') IS NULL AND to_regclass('executions') IS NULL"):
         return Schema(0, 0)
     try:
         rows = await connection.fetch("SELECT name, value FROM meta WHERE name IN ('schema', 'schema_least')")
-    except (asyncpg.SyntaxOrAccessError, asyncpg.DataError):  # no such column, of another type, or not for us
+    except (asyncpg.SyntaxOrAccessError, asyncpg.DataError):  # a missing column, another type, or no permission
         rows = []
     found = {name: int(value) for name, value in rows}
     if "schema" not in found:
@@ -324,7 +323,7 @@ async def schema_in(connection: Connection) -> Schema:
 
 
 async def _known_schema(connection: Connection) -> Schema:
-    """As `schema_in`; raises NotOurDatabase also when it is newer than this release can work with."""
+    """As `schema_in`. Raises NotOurDatabase also if it is too new for this release."""
     schema, known = await schema_in(connection), len(migrations("postgres"))
     if problem := schema.too_new(known):
         raise NotOurDatabase(f"The database {problem}")
@@ -334,8 +333,10 @@ async def _known_schema(connection: Connection) -> Schema:
 
 
 async def _holding(lock: str, connection: Connection, work: Callable[[], Awaitable[object]]) -> None:
-    """Do something while no other server is at what does not go with it. The lock is asked for again and again, never
-    waited for: whoever waits for a lock inside a transaction holds up those that build indexes beside it."""
+    """Run `work` under a lock that excludes conflicting servers.
+
+    The lock is polled: a transaction that waits for it would delay those that build indexes concurrently.
+    """
     loop = asyncio.get_running_loop()
     until = loop.time() + MIGRATE_SECONDS_MAX
     while True:
@@ -353,11 +354,11 @@ async def _holding(lock: str, connection: Connection, work: Callable[[], Awaitab
 
 
 async def _no_servers(connection: Connection, pending: Sequence[Migration]) -> None:
-    """Refuse a change that servers of the release before could not live with, while there are any."""
+    """Refuse a migration that is not compatible with the release before while its servers run."""
     loop = asyncio.get_running_loop()
     until = loop.time() + GONE_SECONDS_MAX + 1.0
     while True:
-        await connection.execute("SELECT pg_stat_clear_snapshot()")  # or the first look would be shown again
+        await connection.execute("SELECT pg_stat_clear_snapshot()")  # or the first result would be repeated
         sessions = await connection.fetchval(_SERVERS, GONE_SECONDS_MAX)
         if not sessions:
             return
@@ -378,14 +379,14 @@ async def _migrate(connection: Connection) -> None:
         if not await connection.fetchval(f"SELECT {_CHANGES}"):
             raise asyncpg.LockNotAvailableError("a server is starting")
         await _no_servers(connection, pending)
-    # To build an index on a large table takes as long as it takes; but nobody else is to wait long before it begins.
+    # An index on a large table may take long to build, but others must not wait long before it begins.
     waits = f"{MIGRATE_LOCK_SECONDS * 1_000:.0f}ms"
     await connection.execute(f"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{waits}'")
     for migration in pending:
         for statement in statements(migration.sql):
             await connection.execute(statement, timeout=LOOK_SECONDS_MAX)
         logger.info("The database has schema %d now (%s).", migration.number, migration.name)
-    if stern:  # who had just started when it began has a session by now
+    if stern:  # servers that were just starting have a session by now
         await _no_servers(connection, pending)
     if pending:
         schema = schema.after(pending)

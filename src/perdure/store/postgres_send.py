@@ -1,4 +1,4 @@
-"""How a round's batch is sent: in as few statements as its text allows, with the rows of each run told apart."""
+"""Sends a batch in as few statements as possible, with each run's rows kept apart."""
 
 import re
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _NUMBERED: Final = re.compile(r"\$(\d+)")
 
 
 async def send_late(connection: Connection, batches: Sequence[Batch]) -> Sequence[Batch]:
-    """Write what was put off, as one statement where it can be, and answer with what is left to send."""
+    """Write postponed rows, as one statement if possible, and return the batches left to send."""
     late = [batch for batch in batches if not batch.runs]
     if len(late) < 2:
         return batches
@@ -31,7 +31,7 @@ async def send_late(connection: Connection, batches: Sequence[Batch]) -> Sequenc
 
 @cache
 def _together(texts: tuple[tuple[str, int], ...]) -> str:
-    """One statement that does what several do, which change different tables: each with how many values it has."""
+    """One statement for several on different tables; each comes with its number of values."""
     parts: list[str] = []
     before = 0
 
@@ -45,7 +45,7 @@ def _together(texts: tuple[tuple[str, int], ...]) -> str:
 
 
 async def send(connection: Connection, batch: Batch) -> list[Rows]:
-    """Run one statement for every run of a batch; the rows of each."""
+    """Run one statement for all runs of a batch; returns the rows of each."""
     statement, runs, values = batch
     rows = sum(map(len, values))
     if statement.bulk is not None and rows > 1 and (not statement.returns or rows == len(runs)):
@@ -70,7 +70,7 @@ async def send(connection: Connection, batch: Batch) -> list[Rows]:
 
 
 async def _send_bulk(connection: Connection, batch: Batch) -> list[Rows]:
-    """Run a statement once for all rows: what it costs to begin one, it costs once."""
+    """Run a statement once for all rows, to pay its overhead once."""
     statement, runs, values = batch
     assert statement.bulk is not None
     arrays = zip(*(one for several in values for one in several), strict=True)

@@ -1,18 +1,15 @@
-"""Drives verbs on SQLite: one writer, group commit, readers beside it.
+"""Drives verbs on SQLite: one writer with group commit, and readers beside it.
 
-**How a group becomes true.** Verbs that wait are run one after another on the event loop's own thread, inside one
-transaction; the COMMIT, which waits for the disk, runs in a thread of its own, and only after it are the futures
-resolved. While the disk works, new verbs gather for the next group. There is no idle wait to fill a group: a lone
-caller commits at once. Statements run on the loop's thread because a thread that runs many short statements beside a
-busy loop gives up the interpreter lock at each of them and gets it back only after the switch interval (measured:
-docs/decisions/0001).
+**Commit of a group.** Waiting verbs run one after another on the event loop's thread, in one transaction. The COMMIT
+waits for the disk in a thread of its own, and only then are the futures resolved. Meanwhile new verbs gather for the
+next group. A single caller commits at once. Statements run on the loop's thread because a second thread would give up
+the interpreter lock at each short statement, and get it back only after the switch interval (docs/decisions/0001).
 
-**A refusal** raises before the verb's first write and concerns only its caller. When a verb fails after it wrote (a
-bug, a constraint), the group is rolled back and run again with a savepoint around each verb, and only the guilty one
-fails.
+**Refusals** are raised before a verb's first write and concern only its caller. If a verb fails after a write (a bug, a
+constraint), the group is rolled back and run again with a savepoint around each verb. Then only the guilty one fails.
 
-**Settings.** WAL with synchronous=FULL: each COMMIT syncs the log before it returns. Checkpoints run after the group
-was answered, in the committing thread, so that no caller waits for one.
+**Settings.** WAL with synchronous=FULL: each COMMIT syncs the log. Checkpoints run in the committing thread after the
+group was answered, so no caller waits for one.
 """
 
 import asyncio
@@ -52,17 +49,16 @@ SETTINGS = (
     "temp_store=MEMORY",
 )
 GROUP_MAX = 1_000
-"""Verbs in a group."""
 GROUP_ROWS_MAX = 2_000
-"""About how many rows a group writes, more than one verb provided."""
+"""The approximate number of rows that a group of several verbs writes."""
 BUSY_MS = 1_000
-"""How long a statement waits for somebody else's program that has the file open (none should)."""
+"""How long a statement waits for another program that has the file open. There should be none."""
 CHECKPOINT_PAGES = 2_000
 WAL_PAGES_TRUNCATE = 16_000
 SPACE_MIN = 1 << 20
-"""How many bytes must be free for a store to be opened."""
+"""Free bytes without which a store is not opened."""
 WAL_PAGES_ALARM = 65_536
-"""256 MiB: somebody else's program must be reading, and has for long."""
+"""256 MiB: another program must have been reading for long."""
 APPLICATION_ID = 0x50455244  # "PERD"
 _OF_THE_DATABASE = (
     apsw.FullError,
@@ -77,17 +73,16 @@ _OF_THE_DATABASE = (
     apsw.InterruptError,
     apsw.ProtocolError,
 )
-"""Errors that say nothing about the verb that meets them; everything else is that verb's own doing."""
+"""Errors that do not depend on the verb. The verb causes all other ones."""
 
 
 class NotOurFile(PerdureError):
-    """The file is no store of ours, is damaged, has hard links, or is of a version that this release does not know."""
+    """The file is not a Perdure store, is damaged, has hard links, or has an unknown version."""
 
     code = "NOT_OUR_FILE"
 
 
 def schema_in(connection: apsw.Connection) -> Schema:
-    """The schema of a file of ours."""
     number = connection.pragma("user_version")
     least = connection.execute("SELECT value FROM meta WHERE name = 'schema_least'").get if number else 0
     return Schema(number, number if least is None else int(least))
@@ -99,11 +94,11 @@ class SQLiteStore:
     alone = True
     hints_up = True
     puts_off = True
-    """Whether rows that may be written late wait for those of other verbs."""
+    """Rows that may be written late wait for those of other verbs."""
 
     def __init__(self, path: str) -> None:
-        """Open (or make) the file; never start empty over what cannot be read. Raises `StoreInUse`, `NotOurFile`, or
-        `Unavailable` if the disk is full."""
+        """Open or create the file. Never creates an empty store over unreadable data. Raises `StoreInUse`,
+        `NotOurFile`, or `Unavailable` if the disk is full."""
         self.path = path
         self._memory = path == ":memory:"
         self._lock: FileLock | None = None
@@ -115,7 +110,7 @@ class SQLiteStore:
                 )
             self._check_path()
             try:
-                # With less SQLite may fail to open the file, or open it and refuse the first change.
+                # With less SQLite may fail to open the file, or refuse the first change.
                 if shutil.disk_usage(os.path.dirname(os.path.realpath(path))).free < SPACE_MIN:
                     raise _full(path)
                 self._lock = FileLock(path, make=True)
@@ -161,8 +156,6 @@ class SQLiteStore:
         self.group_verbs = 0
         self.group_seconds = 0.0
 
-    # --- opening -----------------------------------------------------------------------------------------------------
-
     def _check_path(self) -> None:
         if os.path.isdir(self.path):
             raise NotOurFile(f"{self.path!r} is a folder; name a file in it.")
@@ -180,12 +173,12 @@ class SQLiteStore:
             self._writer = self._connect(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
             execute = self._writer.execute
             if new:
-                # Both or none: a file that is not marked is nobody's, or somebody else's. Not IMMEDIATE, which would
-                # write the first page before it is said how.
+                # Both or neither: an unmarked file is not known to be ours. IMMEDIATE would write the first page before
+                # auto_vacuum is set.
                 execute(f"BEGIN; PRAGMA auto_vacuum=INCREMENTAL; PRAGMA application_id={APPLICATION_ID}; COMMIT")
             else:
                 self._check()
-            # One at a time: a text of several statements stops at the first that answers with a row.
+            # One at a time: a text of several statements stops at the first one that returns a row.
             for setting in SETTINGS:
                 list(execute(f"PRAGMA {setting}"))
             self._migrate()
@@ -205,8 +198,8 @@ class SQLiteStore:
         connection = apsw.Connection(self.path, flags=flags, statementcachesize=256)
         connection.set_busy_timeout(BUSY_MS)
         connection.execute("PRAGMA trusted_schema=OFF")
-        connection.execute("PRAGMA fullfsync=ON")  # for macOS, whose fsync leaves to the disk what that holds back
-        # A plan must not depend on the values of one call: SQLite would then prepare the statement again for each.
+        connection.execute("PRAGMA fullfsync=ON")  # for macOS, whose fsync does not flush the disk's own cache
+        # Plans must not depend on a call's values: SQLite would prepare the statement again for each.
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         if flags & apsw.SQLITE_OPEN_READONLY:
             connection.execute("PRAGMA query_only=ON")
@@ -226,7 +219,7 @@ class SQLiteStore:
         if problem := schema.too_new(len(known)):
             raise NotOurFile(f"{self.path!r} {problem}")
         pending = known[schema.number :]
-        # One transaction: a new file is whole or empty, an upgrade happens or not, and the disk is waited for once.
+        # One transaction: a new file is complete or empty, an upgrade complete or undone, and the disk syncs once.
         with self._writer:
             for migration in pending:
                 for statement in statements(migration.sql):
@@ -247,7 +240,7 @@ class SQLiteStore:
     # --- writing -----------------------------------------------------------------------------------------------------
 
     async def write(self, verb: Verb[T]) -> T:
-        """Run a verb; durable when it returns, nothing happened if it raises."""
+        """Run a verb. It is durable on return, and nothing happened if it raises."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
@@ -262,7 +255,7 @@ class SQLiteStore:
         return await future
 
     async def write_all(self, verbs: Sequence[Verb[T]]) -> Sequence[T | Exception]:
-        """Run many verbs, each as if alone, in order; what one raises stands in its place."""
+        """Run verbs in order, each as if alone. An exception takes the place of a result."""
         if not verbs:
             return ()
         loop = asyncio.get_running_loop()
@@ -289,7 +282,7 @@ class SQLiteStore:
             loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        """Run the waiting verbs in one transaction and send it off to be committed."""
+        """Run the waiting verbs in one transaction and hand it to the committing thread."""
         self._scheduled = False
         if self._busy or not self._inbox:
             return
@@ -313,7 +306,7 @@ class SQLiteStore:
         self._jobs.put(lambda: self._commit(group, outcomes, hints, started))
 
     def _group_size(self) -> int:
-        """How many of the verbs that wait may run at once: the loop does nothing else meanwhile."""
+        """How many waiting verbs may run at once. They block the loop."""
         rows = 0
         for amount, (verb, _) in enumerate(self._inbox[:GROUP_MAX]):
             if rows >= GROUP_ROWS_MAX:
@@ -322,7 +315,7 @@ class SQLiteStore:
         return GROUP_MAX
 
     def _run(self, group: Sequence[tuple[Verb[Any], Any]]) -> tuple[list[tuple[Any, Exception | None]], list[Hint]]:
-        """The verbs' results inside the open transaction. With a savepoint each once one has failed after a write."""
+        """Run verbs in the open transaction. After a failed write, run them again with a savepoint for each."""
         run = Run(self._writer, self._queries, puts_off=self.puts_off)
         try:
             hints: list[Hint] = []
@@ -340,7 +333,7 @@ class SQLiteStore:
             return outcomes, hints
         except _OF_THE_DATABASE:
             raise
-        except Exception:  # a verb is broken, or refused after it wrote
+        except Exception:  # a verb is broken, or refused after a write
             self._writer.execute("ROLLBACK")
             self._writer.execute("BEGIN IMMEDIATE")
             run = Run(self._writer, self._queries)
@@ -354,7 +347,7 @@ class SQLiteStore:
                 hints.extend(run.hints)
             except _OF_THE_DATABASE:
                 raise
-            except Exception as error:  # this one is guilty, the others are not
+            except Exception as error:  # only this one fails
                 self._writer.execute("ROLLBACK TO one")
                 if not isinstance(error, PerdureError):
                     logger.error("Verb %s failed; nothing of it was kept.", verb.name, exc_info=error)
@@ -373,9 +366,9 @@ class SQLiteStore:
         hints: list[Hint],
         started: float,
     ) -> None:
-        """In the committing thread: make it durable, then tell; the next group starts when nothing is left to do."""
+        """In the committing thread: commit, answer, and let the next group start when this thread is free."""
         try:
-            # SQLite would go on in a file that nobody finds again, and all of it be gone with this process.
+            # SQLite would go on in a file without a name, and lose it with this process.
             if self._files and _files(self.path) != self._files:
                 raise apsw.CantOpenError(
                     f"{self.path!r} or its log was moved, deleted or replaced while it was open; put it back, or stop "
@@ -385,7 +378,7 @@ class SQLiteStore:
         except Exception as error:
             self._on_loop(self._give_up, group, error)
             return
-        # Only now is anything true: nobody hears of a write before it is on disk.
+        # A caller learns of a write only when it is on disk.
         if self._wal_pages < self._checkpoint_at:
             self._on_loop(self._answer, group, outcomes, hints, started, True)
             return
@@ -394,11 +387,12 @@ class SQLiteStore:
         self._on_loop(self._next)
 
     def _checkpoint(self) -> None:
-        """Move the log into the file as far as readers let it, without waiting for them: commits wait behind this."""
+        """Move the log into the file as far as readers allow, without waiting for them, since commits wait behind
+        this."""
         mode = (
             apsw.SQLITE_CHECKPOINT_TRUNCATE if self._wal_pages > WAL_PAGES_TRUNCATE else apsw.SQLITE_CHECKPOINT_PASSIVE
         )
-        # What a long read holds back is tried again only when the log has grown by as much once more.
+        # If a long read blocks it, try again only after as much growth.
         self._checkpoint_at = self._wal_pages + CHECKPOINT_PAGES
         self._writer.set_busy_timeout(0)
         try:
@@ -420,7 +414,7 @@ class SQLiteStore:
             )
 
     def _note_wal(self, connection: apsw.Connection, name: str, pages: int) -> int:
-        if pages < self._wal_pages:  # all of it was moved, and it begins anew
+        if pages < self._wal_pages:  # the log was emptied and begins anew
             self._checkpoint_at = CHECKPOINT_PAGES
             self._wal_told = False
         self._wal_pages = pages
@@ -433,7 +427,7 @@ class SQLiteStore:
             return
         try:
             self._loop.call_soon_threadsafe(function, *values)
-        except RuntimeError:  # the loop is closed: nobody is left to hear it
+        except RuntimeError:  # the loop is closed, without callers
             self._busy = False
 
     def _answer(
@@ -457,7 +451,7 @@ class SQLiteStore:
                 self._next()
 
     def _next(self) -> None:
-        """The writer is free. The next group is taken one turn later, so that those just answered can join it."""
+        """The writer is free. Take the next group one turn later, so that answered callers can join it."""
         self._busy = False
         if self._inbox:
             if not self._scheduled:
@@ -470,7 +464,7 @@ class SQLiteStore:
     def _give_up(
         self, group: Sequence[tuple[Verb[Any], Callable[[Any, Exception | None], None]]], error: Exception
     ) -> None:
-        """Nothing of the group happened: everybody in it may try again."""
+        """Answer a group that was not committed: its callers may try again."""
         try:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
@@ -503,14 +497,14 @@ class SQLiteStore:
             raise Unavailable("The store is closed; start the server again.")
 
     async def read(self, verb: Verb[T]) -> T:
-        """Run a verb that only looks, against what is committed."""
+        """Run a verb that only reads, on committed data."""
         self._check_open()
-        # Between two groups the writer's own connection sees the same, and still has in memory what was just written;
-        # the reader's would read it back from the log.
+        # Between groups the writer's connection sees the same, and has recent writes in its cache. The reader would
+        # read them from the log.
         return Run(self._reader if self._busy else self._writer, self._queries, looks=True).drive(verb.start())
 
     async def scan(self, verb: Verb[T]) -> T:
-        """As `read`, in a thread and over a connection of its own."""
+        """As `read`, in a thread and on a connection of its own."""
         self._check_open()
         if self._memory:
             return await self.read(verb)
@@ -522,17 +516,17 @@ class SQLiteStore:
         )
 
     def listen(self, listener: Callable[[Sequence[Hint]], None]) -> None:
-        """Have hints given out, after each commit, to this one listener."""
+        """Set the one listener that gets hints after each commit."""
         self._listener = listener
 
     def exchange_hints(self) -> None:
-        """Nobody else can have this file open."""
+        """Does nothing: no other process can have this file open."""
 
     async def backup(self, target: str) -> None:
-        """Copy the live store to a new file, consistent as of one moment."""
+        """Copy the live store to a new file, as of one moment."""
 
         def copy() -> None:
-            # Not by `_connect`: a connection that may only query refuses VACUUM, though this one writes elsewhere.
+            # Not by `_connect`: a query-only connection refuses VACUUM INTO.
             source = apsw.Connection(self.path, flags=apsw.SQLITE_OPEN_READONLY)
             try:
                 make_private(target)
@@ -540,18 +534,18 @@ class SQLiteStore:
                 source.execute("VACUUM INTO ?", (target,))
             finally:
                 source.close()
-            sync(target)  # a copy that a power cut can take is none
+            sync(target)  # the copy must survive a power cut
 
         await asyncio.get_running_loop().run_in_executor(None, copy)
 
     async def vacuum(self, pages: int = 2_000) -> None:
-        """Give pages that deletions freed back to the file system."""
+        """Return pages of deleted rows to the file system."""
         if self._memory or self._busy:
             return
         await self.write(Verb(_vacuum, {"pages": pages}))
 
     async def close(self) -> None:
-        """Finish what was accepted, then release the file."""
+        """Finish accepted verbs, then release the file."""
         if self._closed:
             return
         self._closed = True
@@ -576,7 +570,7 @@ async def _vacuum(*, pages: int) -> None:
 
 
 class _WroteFirst(Exception):
-    """A verb of the group refused after it had written: the group is run again with savepoints."""
+    """A verb refused after a write: run the group again with savepoints."""
 
 
 def _full(path: str) -> Unavailable:
@@ -584,7 +578,7 @@ def _full(path: str) -> Unavailable:
 
 
 def _files(path: str) -> tuple[tuple[int, int] | None, ...]:
-    """Which files the store and its log are, whatever they are called."""
+    """The identities of the store's file and its log, independent of their names."""
     found: list[tuple[int, int] | None] = []
     for name in (path, path + "-wal"):
         try:

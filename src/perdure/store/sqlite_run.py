@@ -1,4 +1,4 @@
-"""Runs verbs on one SQLite connection: each query they await is executed, its rows sent back into them."""
+"""Runs verbs on one SQLite connection: executes each query that they await, and sends its rows back."""
 
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
@@ -12,8 +12,8 @@ T = TypeVar("T")
 
 
 class Run:
-    """Runs verbs on one connection, one after another. With `puts_off`, what may be written late waits for the rows of
-    other verbs, until a statement looks at its table or `write_late` is called."""
+    """Runs verbs one after another. With `puts_off`, late rows are collected over several verbs, until a statement
+    reads their table or `write_late` is called."""
 
     __slots__ = (
         "_changes",
@@ -48,12 +48,12 @@ class Run:
         self.begin()
 
     def begin(self) -> None:
-        """Forget what the verb before has left."""
+        """Reset for the next verb."""
         self.hints: list[Hint] = []
         self.wrote = False
 
     def drive(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """The verb's result; raises what it raises."""
+        """Run a verb and return its result."""
         send: Any = None
         queries = self._queries
         try:
@@ -76,7 +76,7 @@ class Run:
                         send = self._execute(statement.sql, statement.values(values)).fetchall()
                         if statement.counted:
                             send = [()] * self._changes()
-                        # What has nothing to answer with has written, for all that is known.
+                        # A statement without a result must be assumed to have written.
                         if statement.writes and (send or not (statement.returns or statement.counted)):
                             self.wrote = True
                     elif statement.counted:
@@ -101,7 +101,7 @@ class Run:
             coroutine.close()
 
     def _moved(self, statement: Statement, rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        """Run a counted statement for each of `rows`; the values that name what it changed."""
+        """Run a counted statement for each row; returns the names of the changed rows."""
         execute, changes, sql = self._execute, self._changes, statement.sql
         assert statement.holds is not None
         place = statement.holds[1]
@@ -113,7 +113,6 @@ class Run:
         return found
 
     def write_late(self) -> None:
-        """Write what was put off."""
         late, self._late = self._late, {}
         self._late_tables.clear()
         for name, rows in late.items():
