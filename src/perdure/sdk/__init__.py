@@ -1,1 +1,1 @@
-"""The same story seen from the user's process: run a workflow, replay its journal, report its outcomes."""
+"""The user's process: runs workflows, replays their journals, reports their outcomes."""

@@ -1,4 +1,4 @@
-"""One server, asked by calls that block: for a thread of its own, and for a process that has no event loop."""
+"""Blocking calls to one server, for a thread of its own or a process without an event loop."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from perdure.wire.requests import PROTOCOL_VERSION
 
 
 class Line:
-    """One connection to one server; whatever fails raises `OSError` or `http.client.HTTPException`."""
+    """One connection to one server. Failures raise `OSError` or `http.client.HTTPException`."""
 
     def __init__(self, url: str, key: str | None, *, seconds: float) -> None:
-        """Connect. `seconds` is the time for that, and for each answer."""
+        """Connect. `seconds` is the time-out for that and for each answer."""
         parts = urlsplit(url)
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._prefix = parts.path.rstrip("/")
@@ -25,7 +25,7 @@ class Line:
 
     @property
     def socket(self) -> socket.socket | None:
-        """What it goes over; None when the server closed it after an answer."""
+        """None after the server closed the connection."""
         return self._connection.sock
 
     def post(self, path: str, body: bytes) -> tuple[int, bytes]:
@@ -35,7 +35,7 @@ class Line:
         return response.status, response.read()
 
     def hear(self) -> None:
-        """Have anything answered."""
+        """Check that answers arrive."""
         self._connection.request("GET", self._prefix + "/health")
         self._connection.getresponse().read()
 

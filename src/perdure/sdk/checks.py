@@ -1,7 +1,7 @@
-"""What callers pass beside payloads is checked at the call that gives it.
+"""Checks arguments beside payloads at the call that gives them.
 
-It leaves with what others gave, and a request that cannot be written, or is refused for one field, is refused for all.
-Each check answers with what travels, and raises `BadValue` with `where` in front.
+They travel together with other calls' arguments, and one bad field would fail the whole request. Each check returns the
+value to send, or raises `BadValue` with `where` in front.
 """
 
 import sys
@@ -17,7 +17,7 @@ def name_of(value: str, where: str, max_bytes: int = ...) -> str: ...
 @overload
 def name_of(value: str | None, where: str, max_bytes: int = ...) -> str | None: ...
 def name_of(value: str | None, where: str, max_bytes: int = KEY_BYTES_MAX) -> str | None:
-    """A name or a key: text of one line."""
+    """A name or a key: one line of text."""
     if value is None:
         return None
     value = text_of(value, where)
@@ -26,7 +26,6 @@ def name_of(value: str | None, where: str, max_bytes: int = KEY_BYTES_MAX) -> st
 
 
 def tags_of(given: Mapping[str, str]) -> dict[str, str]:
-    """Tags: names and texts."""
     if not isinstance(given, Mapping):
         raise BadValue(f"tags: must be a dict of texts, got a `{type(given).__name__}`")
     tags = {text_of(name, "tags"): text_of(text, f"tags.{name}") for name, text in given.items()}
@@ -37,21 +36,20 @@ def tags_of(given: Mapping[str, str]) -> dict[str, str]:
 
 
 def text_of(value: str, where: str) -> str:
-    """Plain text: a subclass of `str` does not travel."""
+    """Plain text, also from a subclass of `str`."""
     if not isinstance(value, str):
         raise BadValue(f"{where}: must be text, got a `{type(value).__name__}`")
     return value if type(value) is str else str.__str__(value)
 
 
 def seconds_of(value: float, where: str) -> float:
-    """A finite number of seconds, not negative."""
     if not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
         raise BadValue(f"`{where}` must be a finite number of seconds, not negative; got {value!r}.")
     return float(value)
 
 
 def whole_of(value: int, where: str) -> int:
-    """A whole number: `True` is 1."""
+    """An integer; `True` becomes 1."""
     if not isinstance(value, int):
         raise BadValue(f"{where}: must be a whole number, got a `{type(value).__name__}`")
     return int(value)

@@ -1,4 +1,4 @@
-"""Child executions: how they are started, waited for, and mapped over inputs."""
+"""Child executions: start, wait, and map over inputs."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 OPEN_CHILDREN: Final = 100
-"""How many children `map_children` keeps open unless it is told otherwise."""
+"""The default limit of `map_children`."""
 
 
 class ChildOptions(TypedDict, total=False):
-    """How a child is started. `execution_key` is its readable key within its workflow, `key` the call's in the journal.
+    """Options for the start of a child. `execution_key` is its readable key within its workflow, `key` the call's in
+    the journal.
 
-    `on_conflict` makes it a turn of a session of its own (`session_id`); `ChildFailed` says when that was refused.
+    `on_conflict` makes it a turn of a session of its own (`session_id`). If that is refused, `ChildFailed` is raised.
     """
 
     queue: Queue | str | None
@@ -56,7 +57,7 @@ class ChildOptions(TypedDict, total=False):
 
 
 class ChildHandle(Generic[R_co]):
-    """A child execution that was started. `await handle.result()` as often and in as many branches as needed."""
+    """A started child execution. `result()` may be awaited repeatedly and in several branches."""
 
     def __init__(self, id: str, key: str, workflow: str, result_type: Any, context: Context) -> None:
         self.id = id
@@ -66,7 +67,7 @@ class ChildHandle(Generic[R_co]):
         self._context = context
 
     async def result(self) -> R_co:
-        """The child's result; `ChildFailed` or `ChildCancelled` if it has none."""
+        """The child's result. Raises `ChildFailed` or `ChildCancelled`."""
         row = await self._context.machine.child_end(self.key)
         return cast("R_co", child_result(row, self.id, self.workflow, self._result_type))
 
@@ -75,7 +76,7 @@ class ChildHandle(Generic[R_co]):
 
 
 class Mapped(Generic[R]):
-    """What `map_children` gives: an outcome for each input, in the order of the inputs."""
+    """The result of `map_children`: an outcome for each input, in the order of the inputs."""
 
     _perdure_hint = "take its `.results()`, or look at its `.outcomes`"
 
@@ -84,11 +85,11 @@ class Mapped(Generic[R]):
 
     @property
     def failures(self) -> list[tuple[int, ChildFailed]]:
-        """Position and error of the children that have no result."""
+        """Position and error of each child without a result."""
         return [(n, one) for n, one in enumerate(self.outcomes) if isinstance(one, ChildFailed)]
 
     def results(self) -> list[R]:
-        """All results; an ExceptionGroup of the failures if there are any."""
+        """All results. Raises an ExceptionGroup of the failures if there are any."""
         failures = [one for one in self.outcomes if isinstance(one, ChildFailed)]
         if failures:
             raise ExceptionGroup(f"{len(failures)} of {len(self.outcomes)} children failed", failures)
@@ -174,7 +175,7 @@ async def run_all(
     limit: int,
     concurrency_key: Callable[[I], str | None] | str | None,
 ) -> Mapped[Any]:
-    """Run a child for each input, at most `limit` at a time, and wait for all; `call_for` is `child_call` but for the
+    """Run a child for each input, at most `limit` at a time, and wait for all. `call_for` is `child_call` without the
     input and its concurrency key."""
     outcomes: list[Any] = []
     open_children: set[_MappedChild] = set()
@@ -211,7 +212,7 @@ async def run_all(
 
 
 class _MappedChild:
-    """One child of `map_children`, driven by callbacks: a thousand of them need no thousand tasks."""
+    """One child of `map_children`. Callbacks drive it, so thousands of children need no tasks."""
 
     __slots__ = (
         "_call",
@@ -264,7 +265,7 @@ class _MappedChild:
             return
         try:
             self._id = child_id(future.result(), self._name)
-        except Exception as error:  # It must not be lost in a callback: it is the child's outcome.
+        except Exception as error:  # it is the child's outcome, and would be lost in a callback
             return self._fail(error)
         self._future = self._context.machine.child_end(self._call.key)
         self._future.add_done_callback(self._ended)
@@ -274,7 +275,7 @@ class _MappedChild:
             return
         try:
             self._end(child_result(future.result(), self._id, self._name, self._result_type))
-        except BaseException as error:  # As above; validators of the result's type are user code.
+        except BaseException as error:  # as above; validators of the result's type are user code
             if is_interrupt(error):
                 raise
             self._fail(error)

@@ -1,7 +1,7 @@
-"""Plain HTTP/1.1 for the client and the worker: one request at a time on a connection, idle connections kept.
+"""HTTP/1.1 for the client and the worker: one request at a time on a connection, idle connections kept.
 
-httptools parses the answers (the parser that the server uses too), asyncio does the rest. Nothing here knows what is
-asked; it knows whether a request may have reached the server, because that decides what a caller may believe.
+httptools, which the server uses too, parses the answers. This module tells whether a failed request may have reached
+the server, since callers depend on that.
 """
 
 from __future__ import annotations
@@ -20,24 +20,22 @@ from perdure.wire.errors import BadRequest
 
 CONNECT_SECONDS: Final = 5.0
 IDLE_SECONDS: Final = 50.0
-"""Less than the server keeps an idle connection, so that both do not let go at the same moment."""
+"""Less than the server's own limit, so that both sides do not close at the same moment."""
 CONNECTIONS_MAX: Final = 64
-"""Requests that are answered at once, per server; more wait for their turn."""
+"""Concurrent requests per server; further ones wait."""
 _KEEP_ALIVE: Final = (("TCP_KEEPIDLE", 5), ("TCP_KEEPALIVE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3))
-"""A silent peer is asked after five seconds, and given up after three questions: eleven seconds in all. The second is
-the first by its name on macOS."""
+"""A silent peer is probed after five seconds and given up after three probes, eleven seconds in all. TCP_KEEPALIVE is
+TCP_KEEPIDLE on macOS."""
 UNREAD_BYTES_MAX: Final = 256 << 10
-"""How much of a stream is taken from the network ahead of its reader."""
+"""How much of a stream is read from the network ahead of its reader."""
 POLLS_MAX: Final = 256
-"""Requests that may be held by the server, per server."""
+"""Long polls per server."""
 
 
 C = TypeVar("C", bound="Connection")
 
 
 class Response(NamedTuple):
-    """An answer, whole."""
-
     status: int
     body: bytes
 
@@ -49,11 +47,11 @@ class Lost(Exception):
         super().__init__(why)
         self.sent = sent
         self.stale = stale
-        """It was a kept connection, which the server had most likely let go of before: try again at once."""
+        """A kept connection, most likely closed by the server before: try again at once."""
 
 
 class Connection(asyncio.Protocol):
-    """One connection. `send` again only when the answer before has come."""
+    """One connection. `send` again only after the answer."""
 
     __slots__ = ("_body", "_loop", "_parser", "_server", "_timer", "_transport", "answered", "idle_since", "waiter")
 
@@ -66,28 +64,27 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self.waiter: asyncio.Future[Response] | None = None
         self.answered = 0
-        """Answers that came over this connection."""
         self.idle_since = 0.0
 
     def send(self, data: bytes, seconds: float) -> asyncio.Future[Response]:
-        """Send a request; the future is its answer, or `Lost`."""
+        """Send a request; the future gives its answer, or `Lost`."""
         waiter = self.waiter = self._loop.create_future()
         self._timer = self._loop.call_later(seconds, self._late, seconds)
         self._transport.write(data)
         return waiter
 
     def close(self) -> None:
-        """Let go; a request that is under way is lost."""
         self._transport.abort()
         self._lose("the connection was closed")
 
     def is_closing(self) -> bool:
         return self._transport.is_closing()
 
-    # --- called by the event loop ------------------------------------------------------------------------------------
+    # --- event loop
+    # ----------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # a TCP one, whatever its loop calls it
+        self._transport = transport  # type: ignore[assignment]  # a TCP transport
         _keep_alive(transport.get_extra_info("socket"))
 
     def data_received(self, data: bytes) -> None:
@@ -99,11 +96,12 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.forget(self)
-        # A server that closes a connection which it kept for a while has not seen what was sent meanwhile.
+        # A server that closes a kept connection has not read the request.
         stale = self.answered > 0 and not self._body
         self._lose(str(exc) if exc else "the server closed the connection", stale=stale)
 
-    # --- called by the parser ----------------------------------------------------------------------------------------
+    # --- parser
+    # --------------------------------------------------------------------------------------------------------
 
     def on_body(self, body: bytes) -> None:
         self._body.append(body)
@@ -153,11 +151,10 @@ class Stream(Connection):
         self._why: str | None = None
 
     def ask(self, data: bytes) -> None:
-        """Send the request."""
         self._transport.write(data)
 
     async def read(self, seconds: float) -> bytes:
-        """What has come since the last time; empty at the end. Raises `Lost`, also when nothing comes for `seconds`."""
+        """The data since the last call; empty at the end. Raises `Lost`, also after `seconds` without data."""
         while not self._body:
             if self._ended:
                 return b""
@@ -196,8 +193,6 @@ class Stream(Connection):
 
 
 class Server:
-    """One server's address and the connections to it."""
-
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         parts = urlsplit(self.url)
@@ -217,9 +212,9 @@ class Server:
         self._polls = asyncio.Semaphore(POLLS_MAX)
 
     async def request(self, data: bytes, seconds: float, *, held: bool = False) -> Response:
-        """Send a request and wait for its answer, at most `seconds`. `held`: the server answers when it has news.
+        """Send a request and wait at most `seconds` for its answer. `held`: a long poll.
 
-        Raises `Lost`; cancelling closes the connection, so that the server stops working for nobody.
+        Raises `Lost`. Cancelling closes the connection, so that the server stops its work.
         """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
@@ -237,7 +232,7 @@ class Server:
                 raise
 
     async def stream(self, data: bytes) -> Stream:
-        """Send a request whose answer comes in pieces; close it when it is no longer wanted. Raises `Lost`."""
+        """Send a request whose answer comes in pieces. Close the stream when done. Raises `Lost`."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._move_to(loop)
@@ -246,30 +241,27 @@ class Server:
         return stream
 
     def keep(self, connection: Connection) -> None:
-        """An answer has come: the connection is free."""
         connection.idle_since = self._loop.time() if self._loop else 0.0
         self._idle.append(connection)
 
     def forget(self, connection: Connection) -> None:
-        """A connection is gone."""
         self._all.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
 
     def drop(self) -> None:
-        """Let go of all connections; requests under way are lost."""
+        """Close all connections; requests under way are lost."""
         for connection in list(self._all):
             connection.close()
         self._idle.clear()
 
     async def close(self) -> None:
-        """Let go of all connections, and see them off."""
         self.drop()
         if self._all:
-            await asyncio.sleep(0)  # let the loop see them off
+            await asyncio.sleep(0)  # let the loop close them
 
     def _take_idle(self) -> Connection | None:
-        """The connection that was used last; what has been idle for long is let go."""
+        """The connection that was used last. Connections idle for long are closed."""
         while self._idle:
             connection = self._idle.pop()
             if connection.is_closing():
@@ -299,7 +291,7 @@ class Server:
         return connection
 
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Connections belong to an event loop; those of another one (that has ended) are of no use."""
+        """Connections of another event loop, which has ended, cannot be used."""
         self._loop = loop
         self._idle.clear()
         self._all.clear()
@@ -308,12 +300,12 @@ class Server:
 
 
 def _keep_alive(line: socket.socket | None) -> None:
-    """Have the system find out that the peer's machine is gone: a held request would wait for it for a minute."""
+    """Let the system detect that the peer's machine is gone. A long poll would wait for a minute."""
     if line is not None:
-        with contextlib.suppress(OSError):  # macOS refuses it when the peer has closed meanwhile, as reading will tell
+        with contextlib.suppress(OSError):  # macOS refuses it if the peer has closed; reading reports that
             line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for name, value in _KEEP_ALIVE:
-                if hasattr(socket, name):  # no system has all of them
+                if hasattr(socket, name):  # each system has only some
                     line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 

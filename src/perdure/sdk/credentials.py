@@ -1,9 +1,9 @@
-"""Where a program finds its server and its key: arguments, the environment, then the files that `perdure dev` writes.
+"""Finds a program's server and key: from arguments, the environment, then files of `perdure dev`.
 
-While `perdure dev` runs, `.perdure/dev.json` in its folder has the server's address. Programs that start in that folder
-or below it find the server by that.
+While `perdure dev` runs, `.perdure/dev.json` in its folder has the server's address, for programs that start in or
+below that folder.
 
-The file of keys is `~/.config/perdure/credentials.toml`, readable by its owner only, with one table per server:
+Keys are in `~/.config/perdure/credentials.toml`, readable by its owner only, with one table per server:
 
     ["http://127.0.0.1:8080"]
     api_key = "sk_…"
@@ -28,11 +28,11 @@ DEFAULT_URL: Final = "http://127.0.0.1:8080"
 URL_VARIABLE: Final = "PERDURE_URL"
 KEY_VARIABLE: Final = "PERDURE_API_KEY"
 DEV_NOTE: Final = Path(".perdure") / "dev.json"
-"""What `perdure dev` writes into its folder while it runs: its process and its address."""
+"""While `perdure dev` runs, its process and its address."""
 
 
 class Access(NamedTuple):
-    """Which servers (of one Perdure), and with which key."""
+    """The servers of one installation, and the key."""
 
     urls: tuple[str, ...]
     api_key: str | None
@@ -41,7 +41,7 @@ class Access(NamedTuple):
 def find(
     url: str | Sequence[str] | None = None, api_key: str | None = None, *, environ: Mapping[str, str] | None = None
 ) -> Access:
-    """What was given, completed from the environment and from the files. Several servers: a list, or commas."""
+    """Complete the arguments from the environment and the files. Several servers: a list, or commas."""
     environ = os.environ if environ is None else environ
     given = url or environ.get(URL_VARIABLE) or dev_server() or DEFAULT_URL
     urls = tuple(
@@ -57,7 +57,7 @@ def find(
 
 
 def dev_server() -> str | None:
-    """The address of the `perdure dev` that runs in this folder or in one above it."""
+    """The address of the `perdure dev` in this folder or one above it."""
     try:
         here = Path.cwd()
     except FileNotFoundError:  # the folder is gone
@@ -67,24 +67,23 @@ def dev_server() -> str | None:
 
 
 def running_dev(note: Path) -> tuple[str, int] | None:
-    """The address and the process that a note of `perdure dev` names, if that process runs."""
+    """The address and process in a note of `perdure dev`, if that process runs."""
     try:
         said = json.loads(note.read_text(encoding="utf-8"))
         url, pid = str(said["url"]), int(said["pid"])
-        if sys.platform != "win32":  # there it would be a Ctrl-C for it
+        if sys.platform != "win32":  # on Windows this would send it a Ctrl-C
             os.kill(pid, 0)
-    except (OSError, ValueError, KeyError, TypeError):  # there is none, or one that was killed has left it
+    except (OSError, ValueError, KeyError, TypeError):  # there is no note, or a killed process has left it
         return None
     return url, pid
 
 
 def path() -> Path:
-    """The file of keys of this user."""
     return Path.home() / ".config" / "perdure" / "credentials.toml"
 
 
 def read() -> dict[str, dict[str, str]]:
-    """All entries, by server. Raises `BadRequest` when there is a file that cannot be read."""
+    """All entries by server. Raises `BadRequest` if the file cannot be read."""
     file = path()
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -102,7 +101,7 @@ def read() -> dict[str, dict[str, str]]:
 
 
 def write(url: str, *, api_key: str, project_id: str) -> None:
-    """Keep a server's key. The file is replaced as a whole and never readable by others."""
+    """Keep a server's key. The file is replaced as a whole, and only its owner can ever read it."""
     entries = read()
     entries[url.rstrip("/")] = {"api_key": api_key, "project_id": project_id}
     file = path()

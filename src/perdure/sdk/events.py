@@ -1,6 +1,6 @@
-"""Events and answers as workflow code sees them: what is asked for under which key, and how the outcome is read.
+"""Calls for events and answers in workflow code, and their outcomes.
 
-The functions that make a call allocate its key at once; the coroutines beside them ask for it when they are awaited.
+A `*_call` function allocates its call's key at once; the coroutine beside it asks for the call when awaited.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from perdure.wire.records import Kind, Row
 from perdure.wire.requests import Answer, EventItem, OpenWait, Publish
 
 FOREVER_SECONDS = 1e10
-"""A time-out from which on there is none."""
+"""From here on a time-out counts as none."""
 
 T_co = TypeVar("T_co", covariant=True)
 
 
 class Event(NamedTuple, Generic[T_co]):
-    """An event that a workflow waited for. `sequence_id` is its number in its topic."""
+    """An event in workflow code. `sequence_id` is its number in its topic."""
 
     id: str
     sequence_id: int
@@ -43,8 +43,6 @@ class Event(NamedTuple, Generic[T_co]):
 
 
 class WaitOptions(TypedDict, total=False):
-    """Which event, and how long to wait for it."""
-
     match: Mapping[str, object] | None
     timeout: float | None
     after: int | None
@@ -76,7 +74,7 @@ def event_call(
             raise BadValue(f"after: must be below 2**63, got {after}")
     print_ = fingerprint_of_call((topic, match, after), {})
     if latest and print_ is not None:
-        print_ = LATEST + print_  # Such a wait takes no event that met an earlier one (see `same_question`).
+        print_ = LATEST + print_  # Such a wait takes no event of an earlier wait (see `same_question`).
 
     def request(key: str) -> OpenWait:
         return OpenWait(key, print_, topic=topic, match=wanted, after=after, latest=latest)
@@ -102,7 +100,7 @@ def question_call(machine: Machine, shown: Raw, timeout: float | None, key: str)
     print_ = fingerprint(bytes(shown))
     until_us = None
     if timeout is not None and timeout < FOREVER_SECONDS:
-        # From then on the server takes no answer: nobody is told that one counts which the code will not see.
+        # From then on the server refuses an answer, so that none is accepted which the code will not see.
         until_us = int((asyncio.get_running_loop().time() + timeout) * 1_000_000)
     return machine.new_call(
         Kind.RESUME, None, print_, lambda key: OpenWait(key, print_, data=shown, expires_at_us=until_us), key=key
@@ -151,13 +149,13 @@ def publish_call(
 
 
 async def publish(machine: Machine, call: Call) -> int:
-    """Its number in the topic."""
+    """Returns the event's number in its topic."""
     row = await _accepted(machine, call)
     return msgspec.json.decode(row.value, type=list[int])[0]
 
 
 async def _accepted(machine: Machine, call: Call) -> Row:
-    """The outcome of what was sent, unless the server refused it."""
+    """The outcome of a sent call; raises the server's refusal."""
     row = await machine.wait(call)
     if not row.ok:
         problem = error_from_json(bytes(row.value))

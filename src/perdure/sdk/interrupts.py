@@ -1,8 +1,8 @@
-"""Tells a person's Ctrl-C from an exception that user code raises.
+"""Tells Ctrl-C from an exception that user code raises.
 
-User code may raise anything, `KeyboardInterrupt` and `SystemExit` too: that is the outcome of the step, callback or
-workflow that raised it, and the worker goes on. Every `except` around user code therefore catches `BaseException` and
-asks `is_interrupt` first.
+User code may raise any exception, even `KeyboardInterrupt` and `SystemExit`. That is the outcome of its step, callback
+or workflow, and the worker goes on. So every `except` around user code catches `BaseException` and checks
+`is_interrupt` first.
 """
 
 import functools
@@ -16,16 +16,16 @@ from typing import Final, TypeVar
 T = TypeVar("T")
 
 ENDINGS: Final = (KeyboardInterrupt, SystemExit)
-"""What asyncio raises out of its loop when a task or a callback raises it."""
+"""asyncio raises these out of its loop, too."""
 
 logger = logging.getLogger("perdure.worker")
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """True if the process's handler of SIGINT raised `error`, so the program is to end.
+    """True if the process's SIGINT handler raised `error`, so the program is to end.
 
-    Python's default handler leaves no frame in a traceback. Where it is in place, each `KeyboardInterrupt` in the main
-    thread counts as a Ctrl-C. `perdure work` and `asyncio.run` replace it.
+    Python's default handler leaves no frame in a traceback. With it, each `KeyboardInterrupt` in the main thread counts
+    as Ctrl-C. `perdure work` and `asyncio.run` replace it.
     """
     if not isinstance(error, KeyboardInterrupt) or threading.current_thread() is not threading.main_thread():
         return False
@@ -43,10 +43,10 @@ def is_interrupt(error: BaseException) -> bool:
 
 
 def run_until_complete(loop: AbstractEventLoop, main: Task[T]) -> T:
-    """Run `main` to its end, past each `KeyboardInterrupt` and `SystemExit` that stops the loop and is not a Ctrl-C.
+    """Run `main` to its end, past each `KeyboardInterrupt` and `SystemExit` that is not a Ctrl-C.
 
-    asyncio stops its loop when a task or a callback raises one of these, for instance a task that a step's body made.
-    The code that awaits such a task gets the exception like any other.
+    asyncio stops its loop if a task or a callback raises one, for instance a task made in a step. Code that awaits such
+    a task gets the exception as usual.
     """
     while True:
         try:

@@ -1,4 +1,4 @@
-"""What workflow code and steps log goes to the log of their execution, once, however often the code is replayed."""
+"""Brings logs of workflow code and steps to their execution, once for all replays."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ LOG_LINES_MAX: Final = 1_000
 
 
 def line_of(context: Context, level: int, text: str) -> LogLine:
-    """A line as it is sent."""
     return LogLine(context.machine.now_us, level, scrub_text(text, LOG_TEXT_BYTES_MAX))
 
 
 def add_line(context: Context, line: LogLine) -> None:
-    """A line for the runner to report; of too many, the oldest go."""
+    """Queue a line for the runner; beyond LOG_LINES_MAX the oldest are dropped."""
     lines = context.logs
     if len(lines) >= LOG_LINES_MAX:
         del lines[: LOG_LINES_MAX // 10]
@@ -33,7 +32,7 @@ def add_line(context: Context, line: LogLine) -> None:
 
 
 def tell_of_changed_inputs(context: Context | None, changed: ChangedInputs) -> int:
-    """Log the calls that were given the outcome of another input since the last time. Answers how many there are."""
+    """Log new calls that got the outcome of another input, and return their number."""
     keys, changed.told = changed.keys[changed.told :], len(changed.keys)
     if not keys or context is None:
         return 0
@@ -45,9 +44,9 @@ def tell_of_changed_inputs(context: Context | None, changed: ChangedInputs) -> i
 
 
 class LogHandler(logging.Handler):
-    """Sends what workflow code and steps log to the log of their execution. A worker installs it on the root logger.
+    """Sends logs of workflow code and steps to their execution. A worker installs it on the root logger.
 
-    Lines that workflow code writes while it is replayed are left out: they were sent when it ran first.
+    Lines of a replay are left out, since the first run has sent them.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -57,12 +56,12 @@ class LogHandler(logging.Handler):
             return
         try:
             add_line(context, line_of(context, record.levelno, self.format(record)))
-        except Exception:  # As every handler: logging must not end the program.
+        except Exception:  # as in every handler: logging must not end the program
             self.handleError(record)
 
 
 class ReplayFilter(logging.Filter):
-    """For other handlers (console, files): keeps out what workflow code logs while it is replayed."""
+    """For other handlers (console, files): drops the lines of replays."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         context = current_context.get()
@@ -70,20 +69,18 @@ class ReplayFilter(logging.Filter):
 
 
 class WorkersLog:
-    """Brings `logging` to the executions' logs: one handler for all workers of the process, while there are any."""
+    """Installs one `LogHandler` for all workers of the process, while there are any."""
 
     def __init__(self) -> None:
         self._handler = LogHandler()
         self._workers = 0
 
     def begin(self) -> None:
-        """A worker begins."""
         if self._workers == 0:
             logging.getLogger().addHandler(self._handler)
         self._workers += 1
 
     def end(self) -> None:
-        """It has ended."""
         self._workers -= 1
         if self._workers == 0:
             logging.getLogger().removeHandler(self._handler)

@@ -1,4 +1,4 @@
-"""What travels between a worker and its server for one execution: how much fits, and what an answer stands for."""
+"""Sizes of reports, and the rows behind a reply."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from perdure.wire.requests import (
 
 
 def is_refused(error: PerdureError) -> bool:
-    """Whether an error says something about what was reported. Others are about the worker, whose key may be gone, or
-    come from somebody on the way who knows nothing of Perdure."""
+    """True if an error concerns the reported content. Other errors concern the worker, whose key may be gone, or come
+    from a proxy."""
     return not (
         error.retryable or type(error) is PerdureError or isinstance(error, (Unauthorized, Forbidden, NotFound))
     )
 
 
 def size_of(entry: Entry) -> int:
-    """About how many bytes an entry takes on the wire."""
+    """The approximate size on the wire in bytes."""
     if isinstance(entry, StepDone):
         return 200 + memoryview(entry.value).nbytes
     if isinstance(entry, StartChild):
@@ -44,7 +44,7 @@ def size_of(entry: Entry) -> int:
 
 
 def item_size(item: ReportItem) -> int:
-    """About how many bytes an item takes on the wire."""
+    """The approximate size on the wire in bytes."""
     size = 200
     for entry in item.entries:
         size += size_of(entry)
@@ -55,7 +55,7 @@ def item_size(item: ReportItem) -> int:
 
 
 def cut(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
-    """As many entries as fit into one report, and the rest."""
+    """The entries that fit into one report, and the rest."""
     room = REPLY_BYTES_MAX
     for n, entry in enumerate(entries):
         room -= size_of(entry)
@@ -65,9 +65,9 @@ def cut(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
 
 
 def merge(item: ReportItem, reply: ItemReply) -> list[Row]:
-    """All rows that the reply stands for, in order: those it carries, and this item's own steps and timers."""
+    """All rows for a reply, in order: its own, and those of the item's steps and timers."""
     rows = reply.rows
-    if reply.more:  # what lies between comes first; its own rows come with that
+    if reply.more:  # further rows come first, and the item's own with them
         return rows
     own: list[Row] = []
     for entry, seq in zip(item.entries, reply.accepted, strict=False):

@@ -1,8 +1,7 @@
-"""Many callers who wait for results share a few long polls.
+"""Lets many callers who wait for results share a few long polls.
 
-Whoever waits for an execution's end joins a poll that names all ids. It is asked again as results come in; ids that
-join meanwhile get a poll of their own at once, and polls are merged when there are three. A lone caller pays one plain
-request.
+A poll names all ids that are awaited, and is repeated as results come in. New ids get a poll of their own at once. When
+there are three polls, they are merged. A single caller costs one plain request.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _WAITED: Final = msgspec.json.Decoder(WaitReply)
 
 
 class Results:
-    """The ends of many executions. `ask` sends one wait and gives the body of its answer."""
+    """The ends of many executions. `ask` sends one wait request and returns the body of the answer."""
 
     def __init__(self, ask: Callable[[WaitRequest], Awaitable[bytes]]) -> None:
         self._ask = ask
@@ -37,7 +36,6 @@ class Results:
         self._merging = False
 
     async def of(self, execution_id: str) -> Finished:
-        """The end of an execution, as soon as it has come."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Finished] = loop.create_future()
         futures = self._waiting.get(execution_id)
@@ -58,8 +56,8 @@ class Results:
                     self._unnamed.pop(execution_id, None)
 
     async def close(self) -> None:
-        """End the polls; whoever still waits is told."""
-        for id in list(self._waiting):  # first, so that no poll is asked again for them
+        """End the polls, and fail the waiting callers."""
+        for id in list(self._waiting):  # first, so that no poll is repeated for them
             self._tell(id, Unavailable("The client was closed while this result was awaited."))
         polls = list(self._polls)
         for task in polls:
@@ -67,7 +65,7 @@ class Results:
         await asyncio.gather(*polls, return_exceptions=True)
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
-        # One turn later: whoever asks in the same turn shares the poll.
+        # One turn later, so that calls of the same turn share a poll.
         if not self._scheduled:
             self._scheduled = True
             loop.call_soon(self._pump, loop)
@@ -91,7 +89,7 @@ class Results:
         return all(len(ids) >= POLL_IDS_MAX // 2 for ids in self._polls.values())
 
     def _merge(self, loop: asyncio.AbstractEventLoop) -> None:
-        """All polls are quiet and somebody is left without one: the smallest is asked again with more names."""
+        """With new ids and the maximum of polls, repeat the smallest poll with more ids."""
         self._merging = False
         if self._unnamed and len(self._polls) >= POLLS:
             smallest = min(self._polls, key=lambda task: len(self._polls[task]))
@@ -109,7 +107,7 @@ class Results:
     async def _poll(self, ids: list[str]) -> None:
         try:
             reply = answers.read(_WAITED, await self._ask(WaitRequest(ids, POLL_SECONDS)))
-        except Exception as error:  # whatever it is, those who wait must hear of it
+        except Exception as error:  # callers must learn of any error
             for id in ids:
                 self._tell(id, error)
             return
@@ -126,7 +124,7 @@ class Results:
             if isinstance(outcome, Finished):
                 future.set_result(outcome)
             elif isinstance(outcome, PerdureError):
-                # Each its own: a traceback grows on an exception with everybody who raises it.
+                # One exception for each caller, since a traceback grows with each raise.
                 future.set_exception(from_code(outcome.code, outcome.message, outcome.details))
             else:
                 future.set_exception(outcome)

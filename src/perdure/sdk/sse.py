@@ -1,10 +1,8 @@
-"""Reads server-sent events out of the pieces in which they come."""
-
 from typing import NamedTuple
 
 
 class ServerEvent(NamedTuple):
-    """One event. `id` is where a stream that breaks off behind it goes on."""
+    """One server-sent event. A broken stream continues after its `id`."""
 
     id: str
     event: str
@@ -12,7 +10,7 @@ class ServerEvent(NamedTuple):
 
 
 class Reader:
-    """The events of one answer.
+    """Parses server-sent events from pieces of an answer.
 
     >>> reader = Reader()
     >>> reader.feed(b"retry: 5\\n\\nid: 7\\nevent: it")
@@ -25,7 +23,7 @@ class Reader:
         self._rest = b""
 
     def feed(self, data: bytes) -> list[ServerEvent]:
-        """The events that are whole now. Comments, and fields that nobody here asks for, are left out."""
+        """The events that are complete. Comments and unknown fields are ignored."""
         *blocks, self._rest = (self._rest + data).split(b"\n\n")
         found: list[ServerEvent] = []
         for block in blocks:

@@ -1,7 +1,7 @@
-"""Tells when code keeps the event loop from running, and where that code is.
+"""The loop watchdog: warns when code blocks a worker's event loop, and shows that code.
 
-What blocks the loop of a worker holds up all that the worker has: other steps, time-outs, reports. Its lease does not
-run out (`lease.py`), so nothing else would say why it is slow.
+A blocked loop delays all other steps, time-outs and reports. The lease does not run out (`lease.py`), so nothing else
+would explain the delay.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from typing import Final
 logger = logging.getLogger("perdure.worker")
 
 LOOK_SECONDS: Final = 1.0
-"""How often the loop is asked whether it runs."""
+"""How often the loop is probed."""
 BLOCKED_SECONDS: Final = 2.0
-"""How long its answer may take before that is told."""
+"""A longer answer is reported."""
 _NOT_THEIRS: Final = frozenset({"perdure", "asyncio", "selectors", "uvloop"})
-"""Packages that call users' code, or wait for the loop: what lies further in than they do is the users'."""
+"""Frames inside of these packages are the users' code."""
 
 
 @contextmanager
 def watched(
     loop: asyncio.AbstractEventLoop, *, look_seconds: float = LOOK_SECONDS, blocked_seconds: float = BLOCKED_SECONDS
 ) -> Iterator[None]:
-    """Watch `loop`, which runs in this thread, for the length of the block."""
+    """Watch `loop`, which runs in this thread, during the block."""
     stop = threading.Event()
     thread = threading.Thread(
         target=_watch,
@@ -58,7 +58,7 @@ def _watch(
         asked = time.monotonic()
         try:
             loop.call_soon_threadsafe(ran.set)
-        except RuntimeError:  # it is closed
+        except RuntimeError:  # the loop is closed
             return
         told = False
         while not ran.wait(blocked_seconds) and not stop.is_set():
@@ -79,7 +79,7 @@ def _watch(
 
 
 def blocking_code(thread_id: int) -> traceback.StackSummary:
-    """What a thread runs of its users' code, outermost first; nothing where its loop waits, as it should."""
+    """The user code that a thread runs, outermost first. Empty while its loop waits."""
     frame = sys._current_frames().get(thread_id)
     places: list[tuple[FrameType, int]] = []
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] not in _NOT_THEIRS:

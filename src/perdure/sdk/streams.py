@@ -1,4 +1,4 @@
-"""The live stream of an execution: what its code emits, and what whoever follows it is given."""
+"""The live stream of an execution: emitted items, and the items that a client gets."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from perdure.sdk.transport import Transport
 
 WAITING_MAX: Final = 10_000
-"""Items that wait in a worker for its server; of more the oldest are dropped."""
+"""Items that wait in a worker for its server; beyond that the oldest are dropped."""
 REPORT_BYTES: Final = 4 << 20
-"""How much of them leaves with one report."""
+"""Bytes of items in one report."""
 PLACES_MAX: Final = 10_000
-"""Of so many keys, those that emitted last, whoever follows knows the run: workflow code has a key for each item."""
+"""For how many keys, the latest, a client remembers the run. Workflow code has a key for each item."""
 
 
 class StreamItem(NamedTuple):
-    """What an execution, or one below it, emitted: `kind` and `data` as they were given to `ctx.emit`.
+    """An item of an execution or a descendant, with `kind` and `data` as given to `ctx.emit`.
 
-    `restarted` says that the code which emits under this `key` (a step) began anew, because its worker was lost or its
-    try failed: drop what earlier items of this execution and key have said.
+    `restarted`: the step under this `key` began anew, because its worker was lost or its try failed. Drop the earlier
+    items of this execution and key.
     """
 
     kind: str
@@ -47,14 +47,14 @@ class StreamItem(NamedTuple):
     restarted: bool
     execution_id: str
     n: int
-    """Its number among the items of its execution. They have no gaps, so a jump says how many were dropped."""
+    """Its number within its execution, without gaps: a jump tells how many were dropped."""
     at: datetime
     cursor: str
-    """Where it stands: `handle.stream(after=item.cursor)` goes on behind it."""
+    """`handle.stream(after=item.cursor)` continues behind it."""
 
 
 def item_of(kind: str, data: object, key: str, tries: int) -> Emitted:
-    """What an outbox takes. Raises `BadValue` for an item that could not be sent."""
+    """Raises `BadValue` for an item that cannot be sent."""
     kind = name_of(kind, "kind", NAME_BYTES_MAX)
     value = encode(data, where="data")
     if len(value) > ITEM_BYTES_MAX:
@@ -66,8 +66,10 @@ _making: Final = threading.Lock()
 
 
 class Outbox:
-    """What an execution has emitted until its runner reports it. Steps in threads put in, too. `tell` is called with
-    the execution's id, in whatever thread, when there is something again."""
+    """Emitted items until the runner reports them. Steps in threads add items, too.
+
+    `tell` gets the execution's id, in any thread, when the first item arrives after a `take`.
+    """
 
     __slots__ = ("_execution_id", "_items", "_tell", "_told")
 
@@ -82,7 +84,6 @@ class Outbox:
         return bool(self._items)
 
     def add(self, item: Emitted) -> None:
-        """Put an item in."""
         if self._items is None:
             with _making:
                 if self._items is None:
@@ -94,7 +95,7 @@ class Outbox:
                 self._tell(self._execution_id)
 
     def take(self, *, last: bool) -> list[Emitted]:
-        """What the next report carries: the oldest, or with `last`, when there will be no other report, the newest."""
+        """The items of the next report: the oldest ones, or with `last`, for the final report, the newest."""
         self._told = False
         items = self._items or deque()
         taken: list[Emitted] = []

@@ -1,4 +1,4 @@
-"""Event triggers: declared beside a workflow, which a topic's events start.
+"""Event triggers: start a workflow from the events of a topic.
 
 @workflow(trigger_on=EventTrigger("orders", batch_size=100, batch_timeout=5))
 async def book(ctx: Context, batch: EventBatch) -> None: ...
@@ -15,12 +15,12 @@ from perdure.wire.triggers import BATCH_MAX, TIMEOUT_SECONDS_MAX, TriggerSpec
 class EventTrigger:
     """A topic whose events start a workflow, as an option of `@workflow`.
 
-    Each execution gets `batch_size` events as an `EventBatch`; or fewer, when the first of them has waited for
-    `batch_timeout` (whole seconds). With a size of 1 and no time-out it gets the event itself, a `TopicEvent`.
-    Raises `BadValue` for a size or a time-out that cannot be.
+    Each execution gets an `EventBatch` of `batch_size` events, or of fewer once the first has waited for
+    `batch_timeout` (whole seconds). With a size of 1 and no time-out it gets the event itself, a `TopicEvent`. Raises
+    `BadValue` for a size or a time-out out of range.
 
-    >>> EventTrigger("orders", batch_size=100, batch_timeout=5)
-    EventTrigger('orders', batch_size=100, batch_timeout=5)
+        >>> EventTrigger("orders", batch_size=100, batch_timeout=5)
+        EventTrigger('orders', batch_size=100, batch_timeout=5)
     """
 
     def __init__(self, topic: str, *, batch_size: int = 1, batch_timeout: int | timedelta | None = None) -> None:
@@ -35,7 +35,6 @@ class EventTrigger:
         self.batch_timeout = batch_timeout
 
     def spec(self, workflow_name: str) -> TriggerSpec:
-        """What a worker's registration says of it."""
         return TriggerSpec(workflow_name, self.topic, self.batch_size, self.batch_timeout)
 
     def __repr__(self) -> str:
