@@ -54,9 +54,9 @@ logger = logging.getLogger("perdure.worker")
 T = TypeVar("T")
 
 BUSY_SECONDS: Final = 3.0
-"""How long a call waits in its worker for other calls to settle. Then its execution leaves the worker."""
+"""How long a call waits in its worker for others to settle, before its execution leaves the worker."""
 LATER_SECONDS: Final = (2.0, 8.0)
-"""The range of the random wait after that, since many executions wait for the same rest."""
+"""Then it waits at random in this range, since many executions wait for the same rest."""
 PAUSE_SECONDS_MAX: Final = 5.0
 
 
@@ -96,18 +96,17 @@ class Budget:
 
 
 class Reservation:
-    """A call's share of its budgets. Settle it when the call is over; an unsettled one stays spent."""
+    """A call's share of its budgets. Settle it after the call; unsettled it stays spent."""
 
     def __init__(self, worker: Worker | None, execution_id: str, id: str, *, is_last: bool = False) -> None:
         self._worker = worker
         self._execution_id = execution_id
         self._id = id
         self.is_last = is_last
-        """True if this call uses up a budget with `on_exceed="finish"`, so that the run should end with it."""
+        """This call uses up a budget with `on_exceed="finish"`: end the run."""
 
     async def settle(self, *, usd_micros: int = 0, tokens: int = 0, calls: int = 1) -> None:
-        """Report the real cost of the call. If the server refuses it, that is logged and the reservation stays, since
-        the call was made."""
+        """Report the call's real cost. A refusal is logged and leaves the reservation, since the call was made."""
         worker = self._worker
         if worker is None:
             return
@@ -124,7 +123,7 @@ class Reservation:
 
 
 def is_limited(budget: Budget | None = None) -> bool:
-    """In a step: true if there may be a budget, so that an estimate is needed."""
+    """In a step: true if it may have a budget, so that an estimate is needed."""
     context = current_step().context
     return budget is not None or (context is not None and context.claim.budgeted and not context.unlimited)
 
@@ -172,7 +171,7 @@ async def reserve(
 
 
 async def _told(ask: Callable[[], Awaitable[T]]) -> T:
-    """Repeat until the server answers: a call that was made must be counted."""
+    """Repeat until the server answers, since a call that was made must be counted."""
     pause = 0.1
     while True:
         try:
@@ -237,7 +236,7 @@ async def admitted(ctx: Context, call: Callable[[], Awaitable[T]], *, apart: boo
 
 
 async def _more(ctx: Context, refused: ReserveReply) -> None:
-    """Wait until a budget is changed. Only one branch of an execution does, since one wait takes each event."""
+    """Wait for a change of the budget. Only one branch does, since one wait takes each event."""
     budget = refused.budget
     assert budget is not None
     if budget.limits.on_exceed is not OnExceed.ASK:
@@ -255,13 +254,13 @@ async def _more(ctx: Context, refused: ReserveReply) -> None:
 
 
 async def _changed(ctx: Context, budget: StoredBudget, refused: ReserveReply) -> None:
-    """A change is published in the budget's topic. The execution that asks also takes the answer to its question."""
+    """Wait for the event of a change. The execution that asks takes the answer to its question, too."""
     # Counted from the last change, since the next may come before this line.
     changed = ctx.wait_for_event(topic_of(budget.execution_id), after=budget.raises)
     if not refused.asks:
         await changed
         return
-    # A chosen key, since people see it, and another one for each question.
+    # A chosen key, which people see, and another one each time.
     key = ctx.machine.loop.key_for("over budget").translate(_PLAIN).lstrip("-")
     asked = ctx.suspend(key, question(budget, refused.reached))
     waits = [asyncio.ensure_future(changed), asyncio.ensure_future(asked)]
@@ -327,5 +326,5 @@ def change_of(answer: object, budget: StoredBudget, reached: list[str]) -> Budge
 
 
 _PLAIN: Final = str.maketrans("#/~% ", "----_")
-"""Turns a generated key into one that may be chosen."""
+"""Turns a generated key into a chosen one."""
 _NAMES: Final = ("usd_micros", "tokens", "calls", "seconds")

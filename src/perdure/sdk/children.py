@@ -57,7 +57,7 @@ class ChildOptions(TypedDict, total=False):
 
 
 class ChildHandle(Generic[R_co]):
-    """A started child execution. `result()` may be awaited repeatedly and in several branches."""
+    """A started child. Await `result()` as often as needed, in any branch."""
 
     def __init__(self, id: str, key: str, workflow: str, result_type: Any, context: Context) -> None:
         self.id = id
@@ -76,7 +76,7 @@ class ChildHandle(Generic[R_co]):
 
 
 class Mapped(Generic[R]):
-    """The result of `map_children`: an outcome for each input, in the order of the inputs."""
+    """An outcome for each input, in the order of the inputs."""
 
     _perdure_hint = "take its `.results()`, or look at its `.outcomes`"
 
@@ -175,8 +175,8 @@ async def run_all(
     limit: int,
     concurrency_key: Callable[[I], str | None] | str | None,
 ) -> Mapped[Any]:
-    """Run a child for each input, at most `limit` at a time, and wait for all. `call_for` is `child_call` without the
-    input and its concurrency key."""
+    """Run children, at most `limit` at a time, and wait for all. `call_for` is `child_call` without input and
+    concurrency key."""
     outcomes: list[Any] = []
     open_children: set[_MappedChild] = set()
     room = asyncio.Event()
@@ -212,7 +212,7 @@ async def run_all(
 
 
 class _MappedChild:
-    """One child of `map_children`. Callbacks drive it, so thousands of children need no tasks."""
+    """Driven by callbacks, so that thousands of children need no tasks."""
 
     __slots__ = (
         "_call",
@@ -265,7 +265,7 @@ class _MappedChild:
             return
         try:
             self._id = child_id(future.result(), self._name)
-        except Exception as error:  # it is the child's outcome, and would be lost in a callback
+        except Exception as error:  # it is the child's outcome
             return self._fail(error)
         self._future = self._context.machine.child_end(self._call.key)
         self._future.add_done_callback(self._ended)

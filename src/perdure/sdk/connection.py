@@ -20,7 +20,7 @@ from perdure.wire.errors import BadRequest
 
 CONNECT_SECONDS: Final = 5.0
 IDLE_SECONDS: Final = 50.0
-"""Less than the server's own limit, so that both sides do not close at the same moment."""
+"""Less than the server's limit, so that both sides do not close at once."""
 CONNECTIONS_MAX: Final = 64
 """Concurrent requests per server; further ones wait."""
 _KEEP_ALIVE: Final = (("TCP_KEEPIDLE", 5), ("TCP_KEEPALIVE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3))
@@ -41,18 +41,16 @@ class Response(NamedTuple):
 
 
 class Lost(Exception):
-    """No answer came. `sent`: the request may have reached the server and taken effect."""
+    """No answer came. `sent`: the request may have taken effect."""
 
     def __init__(self, why: str, *, sent: bool, stale: bool = False) -> None:
         super().__init__(why)
         self.sent = sent
         self.stale = stale
-        """A kept connection, most likely closed by the server before: try again at once."""
+        """A kept connection that the server had most likely closed: try again at once."""
 
 
 class Connection(asyncio.Protocol):
-    """One connection. `send` again only after the answer."""
-
     __slots__ = ("_body", "_loop", "_parser", "_server", "_timer", "_transport", "answered", "idle_since", "waiter")
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
@@ -137,7 +135,7 @@ class Connection(asyncio.Protocol):
 
 
 class Stream(Connection):
-    """A connection for one answer that is read while it comes."""
+    """For one answer that is read while it comes."""
 
     __slots__ = ("_ended", "_news", "_size", "_why", "status")
 
@@ -154,7 +152,7 @@ class Stream(Connection):
         self._transport.write(data)
 
     async def read(self, seconds: float) -> bytes:
-        """The data since the last call; empty at the end. Raises `Lost`, also after `seconds` without data."""
+        """New data; empty at the end. Raises `Lost`, also after `seconds` without data."""
         while not self._body:
             if self._ended:
                 return b""
@@ -214,7 +212,7 @@ class Server:
     async def request(self, data: bytes, seconds: float, *, held: bool = False) -> Response:
         """Send a request and wait at most `seconds` for its answer. `held`: a long poll.
 
-        Raises `Lost`. Cancelling closes the connection, so that the server stops its work.
+        Raises `Lost`. Cancelling closes the connection, so that the server stops working.
         """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
@@ -232,7 +230,7 @@ class Server:
                 raise
 
     async def stream(self, data: bytes) -> Stream:
-        """Send a request whose answer comes in pieces. Close the stream when done. Raises `Lost`."""
+        """Send a request whose answer comes in pieces. Close the stream after use. Raises `Lost`."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._move_to(loop)
@@ -250,7 +248,7 @@ class Server:
             self._idle.remove(connection)
 
     def drop(self) -> None:
-        """Close all connections; requests under way are lost."""
+        """Requests under way are lost."""
         for connection in list(self._all):
             connection.close()
         self._idle.clear()
@@ -261,7 +259,7 @@ class Server:
             await asyncio.sleep(0)  # let the loop close them
 
     def _take_idle(self) -> Connection | None:
-        """The connection that was used last. Connections idle for long are closed."""
+        """The connection used last. Long idle ones are closed."""
         while self._idle:
             connection = self._idle.pop()
             if connection.is_closing():
@@ -291,7 +289,7 @@ class Server:
         return connection
 
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Connections of another event loop, which has ended, cannot be used."""
+        """Connections of another, ended event loop are useless."""
         self._loop = loop
         self._idle.clear()
         self._all.clear()
@@ -300,7 +298,7 @@ class Server:
 
 
 def _keep_alive(line: socket.socket | None) -> None:
-    """Let the system detect that the peer's machine is gone. A long poll would wait for a minute."""
+    """Detect that the peer's machine is gone, for which a long poll would wait a minute."""
     if line is not None:
         with contextlib.suppress(OSError):  # macOS refuses it if the peer has closed; reading reports that
             line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -310,7 +308,7 @@ def _keep_alive(line: socket.socket | None) -> None:
 
 
 def _why(error: OSError) -> str:
-    """The reason in words; asyncio's own text repeats the address."""
+    """asyncio's own text repeats the address"""
     if isinstance(error, ConnectionRefusedError) or "Connect call failed" in str(error):
         return "connection refused"
     return error.strerror or str(error) or type(error).__name__

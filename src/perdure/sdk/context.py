@@ -98,7 +98,7 @@ def _step_name(name: str) -> str:
 
 
 class Context:
-    """The first argument of a workflow's function. It works in that function, not in steps."""
+    """The first argument of a workflow's function. It does not work in steps."""
 
     __slots__ = (
         "budget_of",
@@ -125,22 +125,22 @@ class Context:
         self.machine = machine
         self.claim = claim
         self.logs: list[LogLine] = []
-        """Lines for the runner to report and remove."""
+        """Lines for the runner to take."""
         self.progress_news: list[Raw] = []
-        """Progress for the runner to report and remove; only the last one counts."""
+        """Progress for the runner to take; only the last one counts."""
         self.readings = {} if readings is None else readings
-        """Transcripts that the runner has read, by the `seq` of their row."""
+        """Transcripts that the runner has read, by their row's `seq`."""
         self.taken: dict[str, None] = {}
         """Executions whose messages were taken or looked for."""
         self.outbox = Outbox(claim.id, tell)
         self.outside = outside
-        """The worker's context variables from its start."""
+        """The context variables of the worker's start."""
         self.budget_of: str | None = None
-        """The agent, inside this execution, whose budget it holds."""
+        """The agent in this execution whose budget it holds."""
         self.unlimited = False
-        """True if the server said that there is no budget."""
+        """The server said that this execution has no budget."""
         self.refused: dict[str, asyncio.Event] = {}
-        """Exhausted budgets: one branch waits for a raise, and the other branches wait for that one."""
+        """Exhausted budgets. One branch waits for a raise, the other ones for that branch."""
 
     # --- identity
     # ------------------------------------------------------------------------------------------------------
@@ -193,27 +193,27 @@ class Context:
 
     @property
     def attempt(self) -> int:
-        """How often a worker claimed the execution. It changes between replays: do not branch on it."""
+        """Claims of the execution so far. Replays differ in it: do not branch on it."""
         return self.claim.attempt
 
     @property
     def retry_count(self) -> int:
-        """How often the workflow was retried after its code failed. Do not branch on it."""
+        """Retries of the workflow after its code failed. Do not branch on it."""
         return self.claim.retry_count
 
     @property
     def is_active(self) -> bool:
-        """True in this workflow's code, false in a step or a thread."""
+        """True in this workflow's code, not in a step or a thread."""
         return asyncio._get_running_loop() is self.machine.loop
 
     @property
     def is_cancelling(self) -> bool:
-        """True once a cancel was requested. The workflow's main task then gets CancelledError."""
+        """A cancel was requested, and the main task gets CancelledError."""
         return self.machine.cancel_requested
 
     @property
     def idempotency_key(self) -> str:
-        """In a step: a key for services that drop repeats. It is the same in every try and attempt."""
+        """In a step: a key for services that drop repeats, the same in every try and attempt."""
         info = running_step.get()
         if info is None:
             raise Misplaced(
@@ -229,15 +229,14 @@ class Context:
         return datetime.fromtimestamp(self.machine.now_us / 1e6, UTC)
 
     def uuid(self) -> uuid.UUID:
-        """A random UUID, the same in every replay. In a step use the standard library's, since steps are not
-        replayed."""
+        """A random UUID, the same in every replay. Steps use the standard library's."""
         if not self.is_active:
             raise misplaced("ctx.uuid()")
         return self.machine.uuid()
 
     @property
     def random(self) -> random.Random:
-        """A random number generator with the same numbers in every replay: `ctx.random.choice(…)`. Not for steps."""
+        """A random generator, the same in every replay: `ctx.random.choice(…)`. Not for steps."""
         if not self.is_active:
             raise misplaced("ctx.random")
         return self.machine.random()
@@ -402,7 +401,7 @@ class Context:
         """
         shown = Raw(encode(data, where="data"))
         call = question_call(self.machine, shown, timeout, key)
-        if not self.machine.replaying:  # a person who follows the stream may be the one to answer
+        if not self.machine.replaying:  # a person who follows the stream may have the answer
             small = memoryview(shown).nbytes < ITEM_BYTES_MAX // 2
             self.outbox.add(item_of("question", {"step_key": call.key, "data": data if small else None}, call.key, 1))
         return take_answer(self.machine, call, answer_type, timeout)
@@ -530,13 +529,13 @@ class Context:
 
         `logging` works as well, in workflow code and in steps (see `LogHandler`).
         """
-        # Checked in a replay, too, so that the same errors are raised again.
+        # In a replay, too, so that the same errors are raised.
         line = line_of(self, whole_of(level, "level"), text_of(text % args if args else text, "text"))
         if not self.machine.replaying:
             add_line(self, line)
 
     def progress(self, done: float, total: float | None = None, text: str | None = None) -> None:
-        """Report progress, for clients that watch the execution."""
+        """Report progress to clients that watch the execution."""
         news = Raw(encode({"done": done, "total": total, "text": text}, where="progress"))  # as in `log`
         if not self.machine.replaying:
             self.progress_news[:] = [news]

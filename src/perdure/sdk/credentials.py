@@ -28,11 +28,11 @@ DEFAULT_URL: Final = "http://127.0.0.1:8080"
 URL_VARIABLE: Final = "PERDURE_URL"
 KEY_VARIABLE: Final = "PERDURE_API_KEY"
 DEV_NOTE: Final = Path(".perdure") / "dev.json"
-"""While `perdure dev` runs, its process and its address."""
+"""The process and address of a running `perdure dev`."""
 
 
 class Access(NamedTuple):
-    """The servers of one installation, and the key."""
+    """Servers of one installation."""
 
     urls: tuple[str, ...]
     api_key: str | None
@@ -41,7 +41,7 @@ class Access(NamedTuple):
 def find(
     url: str | Sequence[str] | None = None, api_key: str | None = None, *, environ: Mapping[str, str] | None = None
 ) -> Access:
-    """Complete the arguments from the environment and the files. Several servers: a list, or commas."""
+    """Several servers: a list, or commas."""
     environ = os.environ if environ is None else environ
     given = url or environ.get(URL_VARIABLE) or dev_server() or DEFAULT_URL
     urls = tuple(
@@ -57,7 +57,7 @@ def find(
 
 
 def dev_server() -> str | None:
-    """The address of the `perdure dev` in this folder or one above it."""
+    """The address of a `perdure dev` in this folder or above it."""
     try:
         here = Path.cwd()
     except FileNotFoundError:  # the folder is gone
@@ -67,7 +67,7 @@ def dev_server() -> str | None:
 
 
 def running_dev(note: Path) -> tuple[str, int] | None:
-    """The address and process in a note of `perdure dev`, if that process runs."""
+    """None if the process does not run."""
     try:
         said = json.loads(note.read_text(encoding="utf-8"))
         url, pid = str(said["url"]), int(said["pid"])
@@ -83,7 +83,7 @@ def path() -> Path:
 
 
 def read() -> dict[str, dict[str, str]]:
-    """All entries by server. Raises `BadRequest` if the file cannot be read."""
+    """By server. Raises `BadRequest` if the file cannot be read."""
     file = path()
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -101,7 +101,7 @@ def read() -> dict[str, dict[str, str]]:
 
 
 def write(url: str, *, api_key: str, project_id: str) -> None:
-    """Keep a server's key. The file is replaced as a whole, and only its owner can ever read it."""
+    """Replace the file as a whole, never readable by other users."""
     entries = read()
     entries[url.rstrip("/")] = {"api_key": api_key, "project_id": project_id}
     file = path()

@@ -1,24 +1,24 @@
 """Errors in workflow code. The API's errors are in `perdure.wire.errors`.
 
     PerdureError
-    ├── StepFailed         a step has failed and has no tries left
-    ├── ChildFailed        a child execution has failed
-    │   └── ChildCancelled a child execution was cancelled
-    ├── RecordedError      the `__cause__` of a StepFailed, as recorded in the journal
-    ├── ExecutionFailed    an execution that a client waits for has failed
+    ├── StepFailed
+    ├── ChildFailed
+    │   └── ChildCancelled
+    ├── RecordedError      the `__cause__` of a StepFailed
+    ├── ExecutionFailed    for a client
     │   └── ExecutionCancelled
-    ├── Fatal              raise it in a step: no further try
-    ├── RetryAfter         raise it in a step: the next try after so many seconds
-    ├── Postponed          raise it in a step: make it again later, and hold no worker meanwhile
-    ├── BudgetExceeded     a budget is used up
-    ├── DuplicateKey       a `key=` was used twice in one execution
-    ├── Misplaced          called where it cannot work, such as input/output in a workflow's body
-    ├── Stuck              nothing can wake any branch of the workflow
-    └── Diverged           the code does not match the journal; the execution is blocked, not failed
-        └── Outdated       a parked execution is out of date: replay it from its first row
+    ├── Fatal              raise it in a step
+    ├── RetryAfter         raise it in a step
+    ├── Postponed          raise it in a step
+    ├── BudgetExceeded
+    ├── DuplicateKey
+    ├── Misplaced
+    ├── Stuck
+    └── Diverged
+        └── Outdated
 
     BaseException
-    └── Evicted            ends the coroutines of an execution that leaves memory
+    └── Evicted
 
 The machine raises `Diverged`, `Outdated` and `Stuck` outside of workflow code, so no `except` can hide them.
 """
@@ -30,10 +30,10 @@ from perdure.wire.errors import PerdureError
 
 
 class StepFailed(PerdureError):
-    """A step failed for good.
+    """A step failed for good. Workflow code may catch it.
 
     `type` and `message` are the exception's class and text, `key` is the step's key, `tries` the number of its tries.
-    `cause` is the exception as recorded.
+    `cause` is the recorded exception.
     """
 
     code: ClassVar[str] = "STEP_FAILED"
@@ -64,8 +64,8 @@ class StepFailed(PerdureError):
 
 
 class RecordedError(PerdureError):
-    """An exception as recorded: text, never an object of its class. `detail` is its traceback, and `details` are those
-    of an error of Perdure."""
+    """An exception as recorded: text, never an object of its class. `detail` is its traceback, `details` those of an
+    error of Perdure."""
 
     code: ClassVar[str] = "RECORDED_ERROR"
 
@@ -119,9 +119,9 @@ class ChildCancelled(ChildFailed):
 
 
 class ExecutionFailed(PerdureError):
-    """The execution whose result was awaited has failed.
+    """An execution whose result was awaited has failed.
 
-    `type` is the error's class and `message` its text. `str()` gives the error as the execution shows it, mostly both.
+    `type` and `message` are the error's class and text. `str()` is the error that the execution shows, mostly both.
     """
 
     code: ClassVar[str] = "EXECUTION_FAILED"
@@ -134,16 +134,14 @@ class ExecutionFailed(PerdureError):
 
 
 class ExecutionCancelled(ExecutionFailed):
-    """The execution whose result was awaited was cancelled."""
+    """An execution whose result was awaited was cancelled."""
 
     code: ClassVar[str] = "EXECUTION_CANCELLED"
 
 
 class Fatal(PerdureError):
-    """Raise it in a step to end the step at once, regardless of its retry policy.
-
-    A group with one, such as a `TaskGroup` raises, does the same.
-    """
+    """Raise it in a step to end the step at once, without retries. One in a group, such as a `TaskGroup` raises, does
+    the same."""
 
     code: ClassVar[str] = "FATAL"
 
@@ -151,8 +149,7 @@ class Fatal(PerdureError):
 class RetryAfter(PerdureError):
     """Raise it in a step to set the delay before the next try, as a Retry-After header does.
 
-    It replaces the policy's delay, not its number of tries. In a group, such as a `TaskGroup` raises, the longest
-    counts.
+    The policy's number of tries stays. In a group, such as a `TaskGroup` raises, the longest delay counts.
     """
 
     code: ClassVar[str] = "RETRY_AFTER"
@@ -180,7 +177,7 @@ def asked_pause(error: BaseException) -> float | None:
 class Postponed(PerdureError):
     """Raise it in a step that cannot do its work now, for example when a provider is overloaded.
 
-    `admitted` makes the step again after `seconds`. Until then the execution holds no worker and no slot.
+    `admitted` makes the step again after `seconds`. Meanwhile the execution holds no worker and no slot.
     """
 
     code: ClassVar[str] = "POSTPONED"
@@ -191,7 +188,7 @@ class Postponed(PerdureError):
 
 
 class BudgetExceeded(PerdureError):
-    """A budget of the execution is used up. `details` say which one, and what is spent of it."""
+    """A budget of the execution is used up. `details` name it and what is spent."""
 
     code: ClassVar[str] = "BUDGET_EXCEEDED"
 
@@ -203,7 +200,7 @@ class DuplicateKey(PerdureError):
 
 
 class Misplaced(PerdureError, RuntimeError):
-    """A call in a place where it cannot work. The message says where it belongs."""
+    """Called where it cannot work, such as input/output in a workflow's body. The message says where it belongs."""
 
     code: ClassVar[str] = "MISPLACED"
 
@@ -215,7 +212,8 @@ class Stuck(PerdureError):
 
 
 class Diverged(PerdureError):
-    """The code does not match its journal. The message and `details` describe both sides."""
+    """The code does not match its journal, as the message and `details` describe. The execution is blocked, not
+    failed."""
 
     code: ClassVar[str] = "DIVERGED"
 
@@ -239,12 +237,12 @@ class Diverged(PerdureError):
 
 
 class Outdated(Diverged):
-    """The journal took back a step failure that this parked execution has seen. The code is fine: drop the machine and
-    replay from the first row."""
+    """The journal took back a step failure that this parked execution has seen. Drop the machine and replay from the
+    first row."""
 
 
 class Evicted(BaseException):
-    """The execution leaves this process's memory and goes on elsewhere.
+    """Ends the coroutines of an execution that leaves memory and goes on elsewhere.
 
-    `finally` blocks that run now are not part of it. Not an `Exception`, so that no handler takes it for a failure.
+    `finally` blocks that run now are not part of it. Not an `Exception`, so that handlers do not take it for a failure.
     """

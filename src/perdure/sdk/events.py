@@ -58,7 +58,6 @@ def event_call(
     latest: bool,
     key: str | None,
 ) -> Call:
-    """Wait for an event."""
     topic = name_of(topic, "topic", TOPIC_BYTES_MAX)
     wanted = None
     if match is not None:
@@ -96,7 +95,6 @@ async def take_event(machine: Machine, call: Call, data_type: Any, timeout: floa
 
 
 def question_call(machine: Machine, shown: Raw, timeout: float | None, key: str) -> Call:
-    """Wait for an answer."""
     print_ = fingerprint(bytes(shown))
     until_us = None
     if timeout is not None and timeout < FOREVER_SECONDS:
@@ -123,7 +121,6 @@ async def _wait(machine: Machine, call: Call, timeout: float | None) -> Row:
 
 
 def answer_call(machine: Machine, execution_id: str, step_key: str, data: object, key: str | None) -> Call:
-    """Answer another execution's question."""
     answer = Raw(encode(data, where="data"))
     execution_id = name_of(execution_id, "execution_id")
     step_key = name_of(step_key, "step_key")
@@ -140,7 +137,6 @@ async def send_answer(machine: Machine, call: Call) -> None:
 def publish_call(
     machine: Machine, topic: str, data: object, event_type: str | None, dedup_key: str | None, key: str | None
 ) -> Call:
-    """Publish an event."""
     topic = name_of(topic, "topic", TOPIC_BYTES_MAX)
     value = Raw(encode(data, where="data"))
     print_ = fingerprint(bytes(value))
@@ -155,7 +151,7 @@ async def publish(machine: Machine, call: Call) -> int:
 
 
 async def _accepted(machine: Machine, call: Call) -> Row:
-    """The outcome of a sent call; raises the server's refusal."""
+    """Raises the server's refusal."""
     row = await machine.wait(call)
     if not row.ok:
         problem = error_from_json(bytes(row.value))

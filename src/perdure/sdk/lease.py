@@ -4,9 +4,9 @@ Beats go on while a step blocks the event loop or holds the interpreter for seco
 beats. When this process is killed, the server sees it close and cuts the lease to a second. When the server closes it,
 this side beats again at once, to the same or another server.
 
-If a server is silent for part of the lease, the thread leaves it for another one while the lease still holds, and the
-worker's requests leave it too. After such a silence it first checks that it can receive anything: if requests arrive
-but answers do not, a beat would renew a lease that this side cannot trust, and work would wait.
+The thread leaves a server that is silent for part of the lease while the lease still holds, and so do the worker's
+requests. It then first checks that answers arrive at all: if only requests do, a beat would renew a lease that this
+side cannot trust, and work would wait.
 
 The deadline counts from the moment a beat was *sent*, on a clock that includes the machine's sleep. A frozen process
 that wakes up finds it passed, and starts no step before a new beat is accepted.
@@ -38,24 +38,24 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perdure.worker")
 
 MARGIN = 0.1
-"""In this last part of the lease no step is started."""
+"""The last part of the lease, without new steps."""
 ANSWER_SECONDS = 5.0
-"""A beat waits this long for its answer, and at most a third of the lease, which leaves time for two other servers."""
+"""A beat's time-out, at most a third of the lease, which leaves time for two other servers."""
 CONNECTION_GONE_SECONDS = 0.8
-"""How long a lease without a connection is trusted. The server leaves it a second."""
+"""How long a lease is trusted without a connection. The server leaves it a second."""
 
 
 def boottime() -> float:
     """Seconds since boot, sleep included."""
     if sys.platform == "linux":
         return time.clock_gettime(time.CLOCK_BOOTTIME)
-    if sys.platform == "darwin":  # the monotonic clock stands still there while the machine sleeps
+    if sys.platform == "darwin":  # CLOCK_MONOTONIC stands still there in sleep
         return time.clock_gettime(time.CLOCK_MONOTONIC_RAW)
     return time.monotonic()
 
 
 class Lease(ABC):
-    """A registration's lease, checked right before each step. A subclass renews it."""
+    """A registration's lease, checked right before each step."""
 
     def __init__(self) -> None:
         self._reply: RegisterReply | None = None
@@ -66,11 +66,11 @@ class Lease(ABC):
         self._good = asyncio.Event()
 
     def now(self) -> float:
-        """Seconds on the clock of leases; thread-safe."""
+        """Thread-safe."""
         return boottime()
 
     def begin(self, worker: Worker, worker_id: str, reply: RegisterReply, sent: float) -> None:
-        """Begin the lease of a new registration, which was requested at `sent`."""
+        """Begin a registration's lease at `sent`, when it was requested."""
         self._worker, self._worker_id, self._reply = worker, worker_id, reply
         self._deadline = sent + reply.lease_us / 1e6
         self._unreachable_since = None
@@ -86,7 +86,7 @@ class Lease(ABC):
         """Stop beating."""
 
     def is_good(self) -> bool:
-        """False if the lease is about to run out, or the server was not reachable a moment ago."""
+        """False if it is about to end, or the server was not reachable a moment ago."""
         if self._reply is None:
             return False
         now = boottime()
@@ -103,7 +103,7 @@ class Lease(ABC):
         await self._good.wait()
 
     def _accepted(self, worker_id: str, holding: list[tuple[str, int, int]], sent: float) -> None:
-        """On the worker's loop: drop executions that the server does not list before their steps can start."""
+        """First drop what the server does not list, so that none of its steps start."""
         assert self._worker is not None
         if worker_id != self._worker_id:
             return
@@ -115,8 +115,8 @@ class Lease(ABC):
 class HttpLease(Lease):
     """A lease renewed by a thread over HTTP.
 
-    `urls` are servers of one store; after a failure the next one is used. On the worker's loop, `leave` gets the
-    address of a silent server, and `begun` the worker id and epoch of each registration.
+    `urls` are servers of one store, tried in turn. On the worker's loop, `leave` gets the URL of a silent server,
+    `begun` each registration's worker id and epoch.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class HttpLease(Lease):
         return Line(self._url(), self._key, seconds=min(ANSWER_SECONDS, self._reply.lease_us / 3e6))
 
     def _beat(self, line: Line) -> bool:
-        """Send one beat; false if the registration is lost."""
+        """False if the registration is lost."""
         assert self._reply is not None and self._worker is not None
         worker_id, reply = self._worker_id, self._reply
         sent = boottime()
@@ -224,7 +224,7 @@ class HttpLease(Lease):
         return True
 
     def _until_closed(self, line: Line, seconds: float) -> bool:
-        """Wait for the next beat; true if the peer closed the connection first."""
+        """Wait for the next beat; true if the peer closes first."""
         if line.socket is None:
             return True
         until = time.monotonic() + seconds

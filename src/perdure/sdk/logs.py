@@ -32,7 +32,7 @@ def add_line(context: Context, line: LogLine) -> None:
 
 
 def tell_of_changed_inputs(context: Context | None, changed: ChangedInputs) -> int:
-    """Log new calls that got the outcome of another input, and return their number."""
+    """Log calls, not logged before, that got the outcome of another input; returns their number."""
     keys, changed.told = changed.keys[changed.told :], len(changed.keys)
     if not keys or context is None:
         return 0
@@ -69,7 +69,7 @@ class ReplayFilter(logging.Filter):
 
 
 class WorkersLog:
-    """Installs one `LogHandler` for all workers of the process, while there are any."""
+    """Installs one `LogHandler` for all workers of the process."""
 
     def __init__(self) -> None:
         self._handler = LogHandler()

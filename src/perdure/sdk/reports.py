@@ -1,5 +1,3 @@
-"""Sizes of reports, and the rows behind a reply."""
-
 from __future__ import annotations
 
 from perdure.sdk.replay.calls import STEP, STEP_FAILED
@@ -28,7 +26,7 @@ def is_refused(error: PerdureError) -> bool:
 
 
 def size_of(entry: Entry) -> int:
-    """The approximate size on the wire in bytes."""
+    """Approximately, in bytes on the wire."""
     if isinstance(entry, StepDone):
         return 200 + memoryview(entry.value).nbytes
     if isinstance(entry, StartChild):
@@ -44,7 +42,7 @@ def size_of(entry: Entry) -> int:
 
 
 def item_size(item: ReportItem) -> int:
-    """The approximate size on the wire in bytes."""
+    """Approximately, in bytes on the wire."""
     size = 200
     for entry in item.entries:
         size += size_of(entry)
@@ -55,7 +53,6 @@ def item_size(item: ReportItem) -> int:
 
 
 def cut(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
-    """The entries that fit into one report, and the rest."""
     room = REPLY_BYTES_MAX
     for n, entry in enumerate(entries):
         room -= size_of(entry)

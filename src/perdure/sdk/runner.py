@@ -65,7 +65,7 @@ SLEPT_IN_WORKER_US = 10_000_000
 
 
 class Runner:
-    """One execution in this worker, from claim to end, and while parked from one claim to the next."""
+    """One execution in this worker, from claim to end, and while it is parked."""
 
     __slots__ = (
         "_fired",
@@ -97,7 +97,7 @@ class Runner:
         self.claimed = claimed
         self.taken_at = taken_at
         self.ours_until = ours_until
-        """On the lease's clock. Later steps begin only after the server has answered a report."""
+        """On the lease's clock. Later steps wait until the server has answered a report."""
         self.machine: Machine | None = None
         self.context: Context | None = None
         self.number = 0
@@ -112,15 +112,14 @@ class Runner:
         self._held_back: Sequence[Row] = ()
         self._timer: tuple[str, asyncio.TimerHandle] | None = None
         self._fired: dict[str, None] = {}
-        """Reported timers whose rows have not come yet. A dict, since an empty set is three times as large."""
+        """Reported timers without their rows yet. A dict: an empty set is three times as large."""
         self._rows_at = 0.0
         self._readings: dict[int, Transcript] = {}
         self._unread: Unread | None = None
         self.changed_inputs = 0
-        """Changed inputs for the next report."""
 
     def begin(self) -> None:
-        """Start, or go on after parking, with the claim's rows."""
+        """Start, or go on after parking."""
         claimed = self.claimed
         if self.machine is not None and self.fetched != claimed.base:
             self._forget_machine()
@@ -139,8 +138,8 @@ class Runner:
             self._keep(msgspec.structs.replace(claimed, rows=[]))
 
     def parked(self) -> None:
-        """Drop what the next claim brings again. Input, tags and rows are views of a whole reply, with other executions
-        in it, and would keep it in memory."""
+        """Drop what the next claim brings again. Input, tags and rows would keep the whole reply, with other
+        executions, in memory."""
         claimed = self.claimed
         tags = None if claimed.tags is None else claimed.tags.copy()
         self._keep(msgspec.structs.replace(claimed, payload=NULL, tags=tags, rows=[]))
@@ -151,7 +150,7 @@ class Runner:
             self.context.claim = claimed
 
     def again(self, claimed: Claimed, taken_at: float, ours_until: float) -> None:
-        """The same worker has claimed a parked execution again."""
+        """Go on with a parked execution after a new claim."""
         self._keep(claimed)
         self.taken_at = taken_at
         self.ours_until = ours_until
@@ -173,7 +172,6 @@ class Runner:
             self._unread.forget()
 
     def _make_machine(self) -> Machine | None:
-        """None if the workflow is unknown or its input cannot be read."""
         claimed = self.claimed
         workflow = self.worker.registry.workflows.get(claimed.workflow_id)
         if workflow is None:
@@ -284,7 +282,7 @@ class Runner:
             self.entries.append(CloseWait(call.key))
 
     def now_us(self) -> int:
-        """The store's time, estimated: the last row's, plus the time since it came."""
+        """The estimated time of the store: the last row's, plus the time since it came."""
         assert self.machine is not None
         return self.machine.now_us + int((self.worker.loop.time() - self._rows_at) * 1_000_000)
 
@@ -304,7 +302,6 @@ class Runner:
             self.worker.dirty(self)
 
     def _only_starts(self) -> bool:
-        """True if only starts of children, and waits, are to be reported."""
         return all(type(entry) is StartChild or type(entry) in (OpenWait, CloseWait) for entry in self.entries)
 
     def _suspend(self, timer: tuple[str, int] | None) -> None:
@@ -322,7 +319,6 @@ class Runner:
         self.end = Suspend(self.machine.waits(), timer, self.worker.parks)
 
     def _suspend_for_pause(self, timer: tuple[str, int] | None) -> None:
-        """Suspend if all steps are between two tries and the shortest pause is long."""
         assert self.machine is not None
         first = min(pause.until_us for pause in self.tries.pauses.values())
         if first - self.now_us() <= SLEPT_IN_WORKER_US or self.machine.cancel_requested or self.in_flight is not None:
@@ -364,7 +360,6 @@ class Runner:
         return self._failed(error)
 
     def _failed(self, error: BaseException, *, with_detail: bool = True) -> Fail:
-        """The workflow's failure, with the delay of a retry if there is one."""
         delay: int | None = None
         taken: list[str] = []
         try:
@@ -378,7 +373,7 @@ class Runner:
         return Fail(str(error_from_json(detail)), Raw(detail), delay, taken)
 
     def _delay_us(self, error: BaseException) -> int | None:
-        """The delay before a retry of the workflow; None without a retry."""
+        """Microseconds before a retry of the workflow; None without one."""
         workflow = self.worker.registry.workflows.get(self.claimed.workflow_id)
         cancelling = self.machine is not None and self.machine.cancel_requested
         if workflow is None or is_fatal(error) or isinstance(error, Stuck) or cancelling:
@@ -387,8 +382,8 @@ class Runner:
         return delay_us(workflow.retry, self.claimed.retry_count + 1, random.random(), asked)
 
     def _to_take_back(self, error: BaseException) -> list[str]:
-        """The keys of steps that the next attempt runs again: those that ended this attempt, and those that were under
-        way then and failed as well, even if their failure is not recorded yet."""
+        """The steps that a retry runs again: those that ended this attempt, and those under way that failed as well,
+        even if not recorded yet."""
         taken = dict.fromkeys(steps_to_blame(error))
         if self.machine is not None:
             taken |= dict.fromkeys(self.machine.failed_beside(list(taken)))
@@ -405,7 +400,6 @@ class Runner:
         self.worker.dirty(self)
 
     def take_report(self) -> ReportItem | None:
-        """The next report; None if one is in flight or there is nothing to report."""
         if self.in_flight is not None or self.gone:
             return None
         context = self.context
@@ -460,7 +454,7 @@ class Runner:
         return item
 
     def on_reply(self, item: ReportItem, reply: ItemReply) -> None:
-        """Handle the server's reply, unless it belongs to an earlier attempt."""
+        """Handle the reply, unless it belongs to an earlier attempt."""
         if item is not self.in_flight:
             return
         self.in_flight = None
@@ -496,9 +490,9 @@ class Runner:
         self.feed(rows, more=reply.more)
 
     def _waits_on(self, item: ReportItem, reply: ItemReply) -> bool:
-        """Show the code the children that this item has started.
+        """Show the code the children that this item started.
 
-        False if the code does more than wait for them. The execution is then forgotten, and goes on at its next claim.
+        False if it does more than wait for them. Then the execution is forgotten, and goes on at its next claim.
         """
         rows = reports.merge(item, reply)
         if not rows or not any(type(entry) is StartChild for entry in item.entries):
@@ -529,7 +523,7 @@ class Runner:
         self._finish(Fail(message, Raw(detail)))
 
     def release_when_quiet(self) -> None:
-        """Hand the execution back once none of its steps runs."""
+        """For a drain."""
         self._releasing = True
         if not self.tries.running:
             self.release()
@@ -539,7 +533,7 @@ class Runner:
             self._finish(Release())
 
     def drop(self) -> None:
-        """Forget the execution: it has ended here, or belongs to another worker."""
+        """Forget an execution that has ended here or belongs to another worker."""
         if self.gone:
             return
         self.gone = True
@@ -555,14 +549,13 @@ class Runner:
         self.worker.forget(self)
 
     def restart_step(self, call: Call) -> None:
-        """Start a step that was held back, unless the code has given it up."""
         if self.gone or self.end is not None or self.machine is None:
             return
         if any(one is call for one in self.machine.outstanding()):
             self.tries.start(call)
 
     def broke(self, error: Exception) -> None:
-        """An error in the worker itself. Without a driver the execution must not seem to run."""
+        """The worker failed. Without it the execution must not seem to run."""
         self.in_flight = None
         if self.end is None:
             self._finish(self._failed(error))
@@ -584,5 +577,5 @@ class Runner:
 
     @property
     def is_ending(self) -> bool:
-        """True once it has reported its end and waits for the reply. It starts no steps."""
+        """It waits for the reply to its end, and starts no steps."""
         return self.end is not None

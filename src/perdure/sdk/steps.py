@@ -53,7 +53,7 @@ def as_policy(retry: Retry | None) -> RetryPolicy | None:
 
 
 class StepOptions:
-    """How a step runs. Options of the call override those of the function."""
+    """Options of the call override those of the function."""
 
     __slots__ = ("fatal", "name", "retry", "retry_if", "timeout_seconds")
 
@@ -101,7 +101,7 @@ _DEFAULT: Final = StepOptions()
 
 
 class StepPlan:
-    """The options and properties of a step's function, computed once."""
+    """A step's function with its options and properties, computed once."""
 
     __slots__ = ("captures", "fn", "is_async", "name", "of", "options", "result_type")
 
@@ -114,12 +114,12 @@ class StepPlan:
         self.captures = isinstance(self.fn, functools.partial) or any(
             getattr(self.fn, name, None) for name in ("__defaults__", "__closure__")
         )
-        """True if it brings values along, as defaults, a closure or a partial."""
+        """By defaults, a closure or a partial."""
         self.result_type: Any = _result_of(self.fn)
 
 
 def plan_of(fn: Callable[..., Any]) -> StepPlan:
-    """The plan of a step's function, cached on the function."""
+    """Cached on the function."""
     try:
         plan = fn._perdure_plan  # type: ignore[attr-defined]  # set below
     except AttributeError:
@@ -146,7 +146,7 @@ def _body_of(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def is_async_callable(fn: Callable[..., Any]) -> bool:
-    """True if a call gives a coroutine: an `async def`, or an object whose `__call__` is one."""
+    """An `async def`, or an object whose `__call__` is one."""
     inner = _within_partials(fn)
     return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(type(inner).__call__)
 
@@ -160,7 +160,7 @@ def _within_partials(fn: Callable[..., Any]) -> Callable[..., Any]:
 def _result_of(fn: Callable[..., Any]) -> Any:
     inner = _within_partials(fn)
     if isinstance(inner, type):
-        # The signature of a class is that of `__init__`, which returns None.
+        # A class's signature is that of `__init__`, which returns None.
         return Unannotated(fn) if inner.__module__ == "builtins" else inner
     if isinstance(inner, types.FunctionType) and not inner.__annotations__:
         return Unannotated(fn)
@@ -173,7 +173,7 @@ def _name_of(fn: Callable[..., Any]) -> str:
 
 
 current_context: ContextVar[Context | None] = ContextVar("perdure_context", default=None)
-"""The Context of the running workflow code; None in steps and outside of workflows."""
+"""None in steps and outside of workflows."""
 
 
 class _Decorator(Protocol):
@@ -184,7 +184,7 @@ class _Decorator(Protocol):
 
 
 step_variables: ContextVar[contextvars.Context | None] = ContextVar("perdure_step_variables", default=None)
-"""Replaces the context variables for steps, if a library sets some that are not for them."""
+"""For steps, if a library sets context variables that are not for them."""
 
 
 @overload
@@ -245,7 +245,7 @@ def step(
 
 
 def _check_function(fn: object) -> None:
-    """Raise `TypeError` unless `fn` is a function that returns one value."""
+    """Raise `TypeError` unless `fn` returns one value."""
     if isinstance(fn, staticmethod | classmethod):
         kind = type(fn).__name__
         raise TypeError(f"@step was put on the {kind} {_name_of(fn.__func__)!r}; write @{kind} above @step.")
@@ -256,7 +256,7 @@ def _check_function(fn: object) -> None:
 
 
 async def _in_thread(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """Run a plain function outside of workflows."""
+    """Outside of workflows."""
     value = await asyncio.to_thread(fn, *args, **kwargs)
     return await value if inspect.isawaitable(value) else value
 
@@ -265,7 +265,7 @@ async def _in_thread(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> An
 
 
 class StepCall:
-    """One call of a step for the runner: in the worker's loop, or in a thread if sync."""
+    """A step for the runner, which calls it in the worker's loop, or in a thread if sync."""
 
     __slots__ = ("args", "fatal", "fn", "is_async", "kwargs", "result_type", "retry", "retry_if", "timeout_seconds")
 
@@ -326,7 +326,7 @@ def _is_one_of(error: BaseException, errors: Errors) -> bool:
 
 
 class StepChoices(TypedDict, total=False):
-    """Options of one call; they override those of `@step`."""
+    """They override those of `@step`."""
 
     retry: Retry | None
     timeout: float | None
@@ -336,7 +336,7 @@ class StepChoices(TypedDict, total=False):
 
 
 def not_a_function(given: object) -> TypeError:
-    """The error for a step without a function, most often with a call that was made already."""
+    """Most often a call that was made already."""
     what = repr(given)
     if inspect.iscoroutine(given):
         given.close()
@@ -345,8 +345,8 @@ def not_a_function(given: object) -> TypeError:
 
 
 def fingerprint_of_step(plan: StepPlan, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-    """The hash of a step's input if it can be encoded. Raises `TypeError` for a coroutine as an argument: a missing
-    `await`. The first try of the step would use it up."""
+    """A hash of the input, or None. Raises `TypeError` for a coroutine as an argument, which the first try would use
+    up."""
     if not args and not kwargs:
         return fingerprint_of_captured(plan.fn) if plan.captures else None
     found = fingerprint_of_call(args, kwargs)
@@ -359,7 +359,6 @@ def fingerprint_of_step(plan: StepPlan, name: str, args: tuple[Any, ...], kwargs
 
 
 async def step_result(machine: Machine, call: Call, result_type: Any) -> Any:
-    """Ask for a step and read its outcome."""
     asked = machine.seen
     variables = step_variables.get()
     call.variables = copy_context() if variables is None else variables
@@ -392,7 +391,7 @@ class StepInfo(Struct, frozen=True):
     """Counted from 1."""
     context: Context | None = None
     worker: Worker | None = None
-    """The worker that runs the step and asks the server for it."""
+    """For requests to the server."""
 
     @property
     def idempotency_key(self) -> str:

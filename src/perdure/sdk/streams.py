@@ -27,7 +27,7 @@ WAITING_MAX: Final = 10_000
 REPORT_BYTES: Final = 4 << 20
 """Bytes of items in one report."""
 PLACES_MAX: Final = 10_000
-"""For how many keys, the latest, a client remembers the run. Workflow code has a key for each item."""
+"""How many keys' runs a client remembers. Workflow code has a key for each item."""
 
 
 class StreamItem(NamedTuple):
@@ -54,7 +54,6 @@ class StreamItem(NamedTuple):
 
 
 def item_of(kind: str, data: object, key: str, tries: int) -> Emitted:
-    """Raises `BadValue` for an item that cannot be sent."""
     kind = name_of(kind, "kind", NAME_BYTES_MAX)
     value = encode(data, where="data")
     if len(value) > ITEM_BYTES_MAX:
@@ -76,7 +75,7 @@ class Outbox:
     def __init__(self, execution_id: str, tell: Callable[[str], None] | None) -> None:
         self._execution_id = execution_id
         self._items: deque[Emitted] | None = None
-        """Made for the first item: an empty deque is as large as the rest of a small execution's context."""
+        """Made for the first item: an empty deque doubles a small execution's context."""
         self._told = False
         self._tell = tell
 
@@ -95,7 +94,7 @@ class Outbox:
                 self._tell(self._execution_id)
 
     def take(self, *, last: bool) -> list[Emitted]:
-        """The items of the next report: the oldest ones, or with `last`, for the final report, the newest."""
+        """The oldest items, or the newest with `last`, in the final report."""
         self._told = False
         items = self._items or deque()
         taken: list[Emitted] = []

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perdure.worker")
 
 KEPT_BYTES_MAX: Final = 64 << 20
-"""The size of a worker's cache of transcripts; the least recently read leave first."""
+"""The size of a worker's cache."""
 ENTRY_BYTES: Final = 200
-"""The approximate size of an entry without its message."""
+"""An entry's approximate size without its message."""
 BACKOFF_SECONDS_MAX: Final = 5.0
 
 
@@ -42,7 +42,7 @@ class Reading(NamedTuple):
     entries: Sequence[Entry]
     """The newest summary, if any, and the entries after it: a model's view."""
     taken_by: str | None = None
-    """The completed execution that took this one's message into its own turn. Then nothing is left to do."""
+    """The completed execution that has done this one's work in its own turn."""
     result: Raw | None = None
     """The result of `taken_by`."""
 
@@ -162,7 +162,7 @@ def _said(row: Row) -> _Version:
 
 
 class _Kept:
-    """Entries of one transcript without gaps, as needed for all versions from `least` to the last entry."""
+    """Entries without gaps, enough for all versions from `least` to the last entry."""
 
     __slots__ = ("entries", "least", "size")
 
@@ -177,22 +177,21 @@ class _Kept:
 
 
 class TranscriptReader:
-    """A worker's cache of transcripts. Entries never change, so only new ones are fetched."""
+    """A worker's cache of transcripts. Entries never change, so it fetches new ones only."""
 
     def __init__(self, transport: Transport, bytes_max: int = KEPT_BYTES_MAX) -> None:
         self._transport = transport
         self._bytes_max = bytes_max
         self._kept: OrderedDict[tuple[str, int], _Kept] = OrderedDict()
-        """By the session and the start of its transcript, since an erased transcript may begin again."""
+        """By session and start, since an erased transcript may begin again."""
         self._size = 0
 
     def forget(self) -> None:
-        """Forget everything: the store was restored, or another database server took over."""
+        """For a restored store, or another database server."""
         self._kept.clear()
         self._size = 0
 
     def known(self, session_id: str, begun_at_us: int, version: int) -> Transcript | None:
-        """The transcript if the cache has it."""
         if version == 0:
             return Transcript(0, ())
         kept = self._kept.get((session_id, begun_at_us))
@@ -202,10 +201,8 @@ class TranscriptReader:
         return shown(version, kept.entries)
 
     async def read(self, session_id: str, begun_at_us: int, version: int) -> Transcript:
-        """Read a transcript. Retries an unreachable server for as long as the caller waits.
-
-        Raises refusals of the server, and `NotFound` if the transcript was erased.
-        """
+        """Retries an unreachable server while the caller waits. Raises refusals, and `NotFound` for an erased
+        transcript."""
         found = self.known(session_id, begun_at_us, version)
         if found is not None:
             return found
@@ -242,7 +239,7 @@ class TranscriptReader:
                 return found
 
     def _keep(self, place: tuple[str, int], kept: _Kept) -> None:
-        """Keep entries after the newest summary, and drop transcripts that were read long ago."""
+        """Keep the newest summary and later entries; drop the least recently read transcripts."""
         summary = next((entry for entry in reversed(kept.entries) if entry.summary_of is not None), None)
         if summary is not None and summary.summary_of is not None and kept.entries[0].seq <= summary.summary_of:
             rest = [entry for entry in kept.entries if entry.seq > (summary.summary_of or 0)]
@@ -259,12 +256,11 @@ def _size_of(entries: Sequence[Entry]) -> int:
 
 
 def _has_all(entries: Sequence[Entry], version: int) -> bool:
-    """True if the entries reach `version` without a gap."""
     return bool(entries) and entries[-1].seq == version and entries[-1].seq - entries[0].seq == len(entries) - 1
 
 
 class Unread:
-    """Rows of one execution that wait for their transcripts, and then go to the machine in order."""
+    """Rows that wait for their transcripts before they go to the machine, in order."""
 
     def __init__(
         self,
@@ -286,7 +282,7 @@ class Unread:
         return bool(self._waiting)
 
     def holds(self, rows: Sequence[Row], more: bool, replay: bool | None) -> bool:
-        """Keep these rows, unless their transcripts are here."""
+        """Keep these rows if a transcript is missing."""
         if not self._waiting and all(map(self._is_here, rows)):
             return False
         self._waiting.append((rows, more, replay))

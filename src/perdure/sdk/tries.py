@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from perdure.sdk.runner import Runner
 
 READ_BYTES_MAX: Final = 1 << 18
-"""A larger value is not kept until it is recorded, but read again."""
+"""A larger value does not wait in memory for its row; it is read again."""
 
 
 class _Pause(NamedTuple):
@@ -33,7 +33,7 @@ class _Pause(NamedTuple):
 
 
 class Tries:
-    """Runs steps, each try as a task of the worker's loop, and hands outcomes to the runner."""
+    """Runs each try as a task of the worker's loop."""
 
     __slots__ = ("_failed", "_not_before", "_runner", "_tasks", "_unsure", "pauses")
 
@@ -41,13 +41,13 @@ class Tries:
         self._runner = runner
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.pauses: dict[str, _Pause] = {}
-        # None until needed: many executions wait in memory.
+        # None until needed, to save memory.
         self._not_before: dict[str, int] | None = None
-        """From the journal: the earliest next try of a failed step."""
+        """From the journal: when failed steps may run again."""
         self._failed: dict[str, int] | None = None
-        """Failed tries here; the journal may not have them yet."""
+        """Failed tries here, perhaps not in the journal yet."""
         self._unsure: list[Call] | None = None
-        """Steps that begin once the server has acknowledged this worker's claim."""
+        """Steps that wait until the server acknowledges the claim."""
 
     @property
     def running(self) -> bool:
@@ -66,7 +66,7 @@ class Tries:
             self._not_before[row.key] = at_us
 
     def go_on(self) -> None:
-        """The claim is acknowledged: start the steps that waited for it."""
+        """The claim is acknowledged: start the waiting steps."""
         if self._unsure is not None:
             calls, self._unsure = self._unsure, None
             for call in calls:
@@ -76,7 +76,7 @@ class Tries:
         self._failed = None
 
     def start(self, call: Call) -> None:
-        """Try the step, after the rest of its pause."""
+        """Try the step after the rest of its pause."""
         runner = self._runner
         if self._not_before:
             until_us = self._not_before.pop(call.key, 0)
@@ -96,7 +96,6 @@ class Tries:
             pause.handle.cancel()
 
     def stop(self) -> None:
-        """Give up all steps."""
         for task in self._tasks.values():
             task.cancel()
         self._tasks.clear()
@@ -105,7 +104,7 @@ class Tries:
         self.pauses.clear()
 
     def close(self) -> None:
-        """Give up all steps for good, without a cycle for the garbage collector."""
+        """For good, without a cycle for the garbage collector."""
         self.stop()
         del self._runner
 
@@ -125,7 +124,7 @@ class Tries:
         self.start(call)
 
     async def _try(self, call: Call) -> None:
-        """One try of a step. The code sees its outcome once it is recorded."""
+        """The code sees the outcome once it is recorded."""
         runner = self._runner
         worker, step = runner.worker, call.request
         assert isinstance(step, StepCall)
@@ -187,8 +186,7 @@ class Tries:
     def _failure(
         self, call: Call, step: StepCall, error: BaseException, started_at_us: int, tries: int, *, expired: bool
     ) -> StepDone:
-        """The failed try, and the pause before the next one if any. `expired`: the step's own time-out is over, not one
-        that its code has set."""
+        """The failed try, and its pause. `expired`: the step's own time-out is over, not one of its code."""
         asked = asked_pause(error)
         delay: int | None = None
         if not isinstance(error, asyncio.CancelledError) and not step.is_final(error):
@@ -209,7 +207,8 @@ class Tries:
 
 
 def _recordable(value: object, step: StepCall, key: str) -> tuple[bytes, Any]:
-    """A step's value as recorded and as read back. If that fails, the step must not run again: it has done its work."""
+    """A step's value as recorded and as read back. After a failure the step must not run again: it has done its
+    work."""
     try:
         return encode_and_read(value, step.result_type, where=f"result of step {key!r}")
     except BaseException as error:
@@ -227,7 +226,6 @@ def unclear(error: BaseException, wrong: BaseException) -> Fatal:
 
 
 def _words(error: BaseException) -> str:
-    """Type and text of any error."""
     return str(error_from_json(error_to_json(error, with_detail=False)))
 
 

@@ -52,20 +52,20 @@ logger = logging.getLogger("perdure.worker")
 REPORTS_IN_FLIGHT = 2
 PARKED_MAX = 5_000
 THREADS_MAX = 64
-"""Threads for sync steps. Further sync steps wait before they begin."""
+"""Threads for sync steps; further ones wait."""
 POLL_SECONDS = 20.0
 FULL_SECONDS = 0.25
 OURS_SECONDS = 0.75
-"""For so long unacknowledged work is surely this worker's. The server waits longer before it takes it back."""
+"""Unacknowledged work is surely this worker's for so long. The server waits longer."""
 NEWS_SECONDS = 0.25
 EMIT_SECONDS = 0.01
-"""Emitted items leave at once if none have left for so long, else at the end of it."""
+"""Emitted items leave at once after a pause of this length, else at its end."""
 BACKOFF_SECONDS_MAX = 5.0
 THREAD_NAME = "perdure-step"
 RETRYABLE = frozenset(kind.code for kind in error_classes() if kind.retryable)
-"""Codes that one item of a report may get, too, if the store could not take it or the outcome is unknown."""
+"""An item of a report may get these codes, if the store could not take it or its outcome is unknown."""
 LAST_NUMBER = 1 << 40
-"""Greater than any report's number and any row's seq."""
+"""Above any report's number and any row's seq."""
 
 
 class Worker:
@@ -97,9 +97,9 @@ class Worker:
         threads = min(capacity, THREADS_MAX)
         self.threads = ThreadPoolExecutor(threads, thread_name_prefix=THREAD_NAME)
         self.free_threads = asyncio.Semaphore(threads)
-        """A sync step acquires it before it begins; the end of its thread releases it."""
+        """A sync step acquires it before it begins; its thread's end releases it."""
         self.outside = contextvars.Context()
-        """The context variables around `start`. Executions run in contexts of their own."""
+        """The context variables around `start`. Executions have contexts of their own."""
         self.id = ""
         self.loop: asyncio.AbstractEventLoop
         self._epoch = ""
@@ -107,11 +107,10 @@ class Worker:
         self._parked: OrderedDict[str, Runner] = OrderedDict()
         self._dirty: dict[Runner, None] = {}
         self._strangers: dict[tuple[str, int], int] = {}
-        """Attempts that the server says are held here but that never came, each with the last claim sent when a beat
-        first said so."""
+        """Attempts that the server lists here but that never came, with the last claim sent at the first such beat."""
         self._claims_sent = 0
         self._claims_answered = 0
-        """The last claim, in the order of sending, that was answered."""
+        """The last claim sent that was answered."""
         self._claim_number = 0
         self._held_back: list[tuple[Runner, Call]] = []
         self._flush_scheduled = False
@@ -124,7 +123,6 @@ class Worker:
         self._looking = False
         self._emitting: dict[str, None] = {}
         self.tell_of_emitted = self._emitted_somewhere
-        """Bound once, not for each execution."""
         self._emitted_at = 0.0
         self._emit_timer: asyncio.TimerHandle | None = None
 
@@ -177,7 +175,7 @@ class Worker:
             await self.start_over()
 
     async def drain(self) -> None:
-        """Stop claiming, let steps end within the grace period, hand the rest back, end the registration."""
+        """Stop claiming, let steps end within the grace period, hand the rest back."""
         if self._draining:
             return
         self._draining = True
@@ -211,24 +209,23 @@ class Worker:
         WORKERS_LOG.end()
 
     async def in_thread(self, step: StepCall) -> Any:
-        """Run a sync step in a thread, with the context variables of its task."""
+        """Run a sync step in a thread, with its task's context variables."""
         context = contextvars.copy_context()
         thread = self.threads.submit(context.run, _call, step)
         thread.add_done_callback(self._thread_ended)
         try:
             value = await asyncio.wrap_future(thread)
         finally:
-            del thread  # It holds the error, whose traceback holds this frame.
+            del thread  # it holds the error, whose traceback holds this frame
         return await value if inspect.isawaitable(value) else value
 
     def _thread_ended(self, thread: Future[Any]) -> None:
-        """Only the end of the thread frees it, however long ago its step was given up."""
+        """A thread is free only at its end, however long ago its step was given up."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: the thread outlived the worker
             self.loop.call_soon_threadsafe(self.free_threads.release)
 
     @property
     def epoch(self) -> str:
-        """The store's life that this registration belongs to."""
         return self._epoch
 
     @property
@@ -318,7 +315,7 @@ class Worker:
 
     @contextlib.contextmanager
     def _outliving(self, runner: Runner) -> Iterator[None]:
-        """An error in one execution must not stop the worker's others."""
+        """An error in one execution must not stop the worker."""
         try:
             yield
         except Exception as error:
@@ -326,7 +323,7 @@ class Worker:
             runner.broke(error)
 
     def _look_for_news(self) -> None:
-        """Report logs and progress of long steps before they end."""
+        """Report logs and progress before long steps end."""
         for runner in self._running.values():
             if runner.has_news and runner.in_flight is None and runner not in self._dirty:
                 self.dirty(runner)
@@ -335,14 +332,13 @@ class Worker:
             self.loop.call_later(NEWS_SECONDS, self._look_for_news)
 
     def fetch_news(self, execution_id: str) -> None:
-        """The journal has rows that this worker has not seen."""
         runner = self._running.get(execution_id)
         if runner is not None:
             runner.wants_rows = True
             self.dirty(runner)
 
     def park(self, runner: Runner) -> None:
-        """Keep a suspended execution in memory for its next claim, up to PARKED_MAX."""
+        """Keep a suspended execution in memory for its next claim."""
         self._running.pop(runner.claimed.id, None)
         if self._draining:
             runner.drop()
@@ -389,7 +385,7 @@ class Worker:
                 self._emit_timer = self.loop.call_later(pause, self._report_emitted)
 
     def _report_emitted(self) -> None:
-        """Report in batches: one commit for each token would cost more than the steps do."""
+        """In batches: a commit for each token would cost more than the steps."""
         self._emit_timer = None
         self._emitted_at = self.loop.time()
         for execution_id in self._emitting:
@@ -407,7 +403,6 @@ class Worker:
             self.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        """Send what piled up, within the limits of items and bytes."""
         self._flush_scheduled = False
         while self._dirty and len(self._reports) < REPORTS_IN_FLIGHT:
             runners: list[Runner] = []
@@ -437,7 +432,7 @@ class Worker:
             self._flush()
 
     async def _report(self, runners: Sequence[Runner], items: list[ReportItem]) -> None:
-        """Send a report until all of it is taken or too late. Items that the store could not take are sent again."""
+        """Send a report until all of it is taken or too late."""
         request = ReportRequest(self.id, self._epoch, items)
         pause = 0.05
         while True:
@@ -475,7 +470,7 @@ class Worker:
             pause = min(pause * 2, BACKOFF_SECONDS_MAX)
 
     async def _refused(self, runners: Sequence[Runner], items: Sequence[ReportItem], error: PerdureError) -> None:
-        """Resend the items of a refused report one by one, so that only the guilty one fails."""
+        """Send a refused report's items one by one, so that only the guilty one fails."""
         logger.error("A report was refused: %s", error)
         if len(items) > 1:
             for runner, item in zip(runners, items, strict=True):
@@ -492,11 +487,10 @@ class Worker:
             self._emitted(runner.claimed.id)
 
     def may_start_steps(self) -> bool:
-        """False if the lease is in doubt, or the worker drains."""
         return not self._draining and (self.lease is None or self.lease.is_good())
 
     def hold_back(self, runner: Runner, call: Call) -> None:
-        """Keep a step until the lease is good again, or release its execution if the worker drains."""
+        """Keep a step until the lease is good; if the worker drains, release its execution."""
         if self._draining:
             self.loop.call_soon(runner.release_when_quiet)
         else:
@@ -510,9 +504,9 @@ class Worker:
     def on_beat(self, holding: Sequence[tuple[str, int, int]], sent: float) -> None:
         """Compare with the server's list of executions held here, asked at `sent` on the lease's clock.
 
-        Executions that were taken before and are not in it, or with a later attempt, are dropped. Journals with more
-        rows are fetched. Unknown executions are handed back, but only once a claim sent after the first such beat was
-        answered: until then their delivery may be under way.
+        Drop executions that were taken before and are missing or at a later attempt. Fetch journals with more rows.
+        Hand unknown executions back, but only after the answer to a claim that was sent after the first such beat:
+        until then they may be under way.
         """
         held = {id: (attempt, seq) for id, attempt, seq in holding}
         for id, runner in list(self._running.items()):
@@ -533,14 +527,14 @@ class Worker:
                     self.loop.create_task(self._hand_back(id, attempt))
 
     async def _hand_back(self, execution_id: str, attempt: int) -> None:
-        """Release an execution that never came. If that fails, the next beat brings it up again."""
+        """Release an execution that never came. After a failure the next beat repeats this."""
         logger.warning("Execution %s, attempt %d, never arrived here; it is handed back.", execution_id, attempt)
         item = ReportItem(execution_id, attempt, LAST_NUMBER, LAST_NUMBER, end=Release())
         with contextlib.suppress(PerdureError):
             await self.transport.report(ReportRequest(self.id, self._epoch, [item]))
 
     async def start_over(self) -> None:
-        """The registration is lost, and with it all executions here. Open a new one."""
+        """The registration is lost with all executions here. Open a new one."""
         if self._registering is not None:
             await asyncio.shield(self._registering)
             return
@@ -558,15 +552,15 @@ class Worker:
         self._held_back.clear()
         self._strangers.clear()
         await self._register_anew(refusals=False)
-        # The server took this process for dead. This drain keeps its losses from counting towards POISONED.
+        # The server took this process for dead. After this drain its losses do not count towards POISONED.
         with contextlib.suppress(PerdureError):
             await self.transport.drain(lost)
 
     async def _register_anew(self, *, refusals: bool) -> None:
-        """Register again as soon as the server can be reached.
+        """Register again when the server can be reached.
 
-        With `refusals`, at the worker's start, a refusal is raised. Later the worker asks again, since the key or the
-        server may be put right.
+        With `refusals`, at the start, refusals are raised. Later they are retried: the key or the server may be put
+        right.
         """
         pause = 0.1
         while not self._draining:
@@ -581,7 +575,7 @@ class Worker:
 
 
 async def _fall_back(what: str, pause: float, why: object) -> None:
-    """Wait for a random part of the pause, so that workers that lost their server together do not return together."""
+    """A random part of the pause: workers that lost their server together must not return together."""
     part = pause * random.uniform(0.2, 1.0)
     logger.warning("%s failed, next try in %.2f s: %s", what, part, why)
     await asyncio.sleep(part)
@@ -595,9 +589,7 @@ def _call(step: StepCall) -> Any:
 
 
 def _collect_less() -> None:
-    """Slow the garbage collector down, unless the user has set its pace.
-
-    Thousands of executions stay in memory, and walking them at the default pace took a sixth of all time.
-    """
+    """Slow the garbage collector down, unless the user has set its pace. With thousands of executions in memory it took
+    a sixth of all time."""
     if gc.get_threshold()[0] in (700, 2_000):
         gc.set_threshold(50_000, 20, 100)

@@ -1,16 +1,4 @@
-"""Workflows, queues, and the registry that a worker serves.
-
-from perdure import Context, Registry, step
-
-app = Registry()
-
-@step(retry=3)
-async def charge(order_id: int) -> str: ...
-
-@app.workflow(run_timeout_seconds=600)
-async def order(ctx: Context, order_id: int) -> str:
-    return await charge(order_id)
-"""
+"""Workflows, queues, and the registry that a worker serves."""
 
 import contextlib
 import functools
@@ -46,7 +34,7 @@ Schedulings: TypeAlias = Schedule | str | Sequence[Schedule | str]
 
 
 def as_schedules(schedule: Schedulings | None) -> list[Schedule]:
-    """The schedules of one workflow, with distinct keys."""
+    """Checks that keys are distinct."""
     if schedule is None:
         return []
     several = [schedule] if isinstance(schedule, Schedule | str) else schedule
@@ -63,7 +51,7 @@ Triggerings: TypeAlias = EventTrigger | str | Sequence[EventTrigger | str]
 
 
 def as_triggers(trigger_on: Triggerings | None) -> list[EventTrigger]:
-    """The event triggers of one workflow, with distinct topics."""
+    """Checks that topics are distinct."""
     if trigger_on is None:
         return []
     several = [trigger_on] if isinstance(trigger_on, EventTrigger | str) else trigger_on
@@ -101,7 +89,7 @@ class Queue:
 
 
 def _check_function(fn: Callable[..., Any]) -> None:
-    """Raise `TypeError` unless `fn` is an `async def` that takes a context, or a context and an input."""
+    """Raise `TypeError` unless `fn` is an `async def` with a context, or a context and an input."""
     if isinstance(fn, staticmethod | classmethod):
         raise _is_method(fn.__func__)
     if not inspect.iscoroutinefunction(fn):
@@ -176,7 +164,7 @@ class Workflow(Generic[I_contra, R_co]):
             ) from None
 
     def check_hints(self) -> None:
-        """Raise `TypeError` if a type hint of the function cannot be resolved."""
+        """Raise `TypeError` if a type hint cannot be resolved."""
         _ = self._hints
 
     @functools.cached_property
@@ -206,11 +194,11 @@ class Workflow(Generic[I_contra, R_co]):
         return NO_INPUT if has_none else decode(payload, self.input_type, where="input")
 
     def begin(self, ctx: "Context", input: Any) -> Coroutine[Any, Any, R_co]:
-        """The coroutine of one execution. Steps that the code calls directly find `ctx`."""
+        """Steps that the code calls directly find `ctx`."""
         current_context.set(ctx)
         if self.takes_input:
             return self.fn(ctx) if input is NO_INPUT else self.fn(ctx, input)
-        # A started execution with an input goes on: the release before dropped that input.
+        # A started execution goes on: the release before dropped its input.
         if not (_is_empty(input) or ctx.machine.replaying or _is_from_server(input)):
             return self._refuse_input(input)
         return self.fn(ctx)
@@ -225,8 +213,7 @@ class Workflow(Generic[I_contra, R_co]):
         )
 
     def starting(self, worker: "Worker | None") -> None:
-        """Called before a client starts the workflow, with the client's own worker if any. Raises if it must not
-        start."""
+        """Called before a client starts it, with the client's own worker if any. Raises if it must not start."""
 
     def spec(self) -> WorkflowSpec:
         return WorkflowSpec(
@@ -255,7 +242,7 @@ class Workflow(Generic[I_contra, R_co]):
 
 
 def named(workflow: "Workflow[Any, Any] | str") -> tuple[str, Any]:
-    """The name and the result type of a workflow. Raises `TypeError` for any other object."""
+    """Raises `TypeError` for an object that is not a workflow."""
     if isinstance(workflow, str):
         return workflow, Any
     if not isinstance(workflow, Workflow):
@@ -265,7 +252,7 @@ def named(workflow: "Workflow[Any, Any] | str") -> tuple[str, Any]:
 
 
 def payload_of(workflow: "Workflow[Any, Any] | str", input: object, *, where: str = "input") -> bytes:
-    """The input of a workflow as JSON. Raises `BadValue`, also for a workflow that takes no input."""
+    """The input as JSON. Raises `BadValue`, also for a workflow without an input."""
     if isinstance(workflow, str) or (input is None and workflow._hints.has_default):
         return encode(input, where=where)
     if not (workflow.takes_input or _is_empty(input)):
@@ -274,7 +261,7 @@ def payload_of(workflow: "Workflow[Any, Any] | str", input: object, *, where: st
 
 
 def _is_empty(input: object) -> bool:
-    """True for the inputs that clients send to mean none."""
+    """True for inputs by which clients mean none."""
     return input is None or (isinstance(input, dict) and not input)
 
 
@@ -282,7 +269,7 @@ _FROM_SERVER: Final = (ScheduledFor, TopicEvent, EventBatch)
 
 
 def _is_from_server(input: object) -> bool:
-    """True for the input of a schedule or an event trigger, which a workflow need not take."""
+    """True for the input of a schedule or trigger, which a workflow need not take."""
     for kind in _FROM_SERVER:
         with contextlib.suppress(msgspec.ValidationError):
             msgspec.convert(input, kind)
@@ -291,7 +278,7 @@ def _is_from_server(input: object) -> bool:
 
 
 class _WithDefault(Protocol[I_contra, R_co]):
-    """The input has a default, so the workflow may be started without one."""
+    """The input has a default."""
 
     def __call__(self, ctx: "Context", input: I_contra = ..., /) -> Coroutine[Any, Any, R_co]: ...
 
@@ -381,7 +368,7 @@ class Registry:
 
     @classmethod
     def of(cls, module: types.ModuleType) -> "Registry":
-        """All workflows and queues in a module's variables, and in its registries."""
+        """All workflows and queues in a module and in its registries."""
         found = cls()
         for member in vars(module).values():
             if isinstance(member, Workflow | Queue):
@@ -395,7 +382,7 @@ class Registry:
 
     @classmethod
     def declared(cls) -> "Registry":
-        """All workflows from a plain `@workflow` in this process. Of equal names the newest counts."""
+        """All plain `@workflow`s of this process. Of equal names the newest counts."""
         found = cls()
         _declared[:] = [one for one in _declared if one() is not None]
         for one in _declared:

@@ -23,31 +23,29 @@ from perdure.wire.errors import Conflict, PerdureError, Unavailable
 
 AT_ONCE: Final = 1_000
 BYTES_AT_ONCE: Final = 64 << 20
-"""How much is read back at once, since a row may hold megabytes."""
+"""A row may hold megabytes."""
 SECONDS_MAX: Final = 86_400.0
 _TAKEN: Final = "The target holds a store already; name an empty database."
 
 
 class NotTheSame(PerdureError):
-    """The target's rows differ from the source's. Nothing was kept."""
-
     code = "NOT_THE_SAME"
 
 
 class Checked(NamedTuple):
-    """The number of rows, and a hash that does not depend on their order."""
+    """The hash does not depend on the order of rows."""
 
     rows: int
     hash: str
 
 
 class Digest:
-    """Counts and hashes rows. The hashes are summed, so the order does not matter."""
+    """The rows' hashes are summed, so that their order does not matter."""
 
     def __init__(self) -> None:
         self.rows = 0
         self.largest = 0
-        """Size of the largest row."""
+        """In bytes."""
         self._sum = 0
 
     def add(self, row: Iterable[object]) -> None:
@@ -70,8 +68,7 @@ class Digest:
 
 
 async def move(source: str, target: str, *, now_us: int, tell: Callable[[str, int], None]) -> dict[str, Checked]:
-    """Copy a file's store into a database and verify it. Returns the count and hash of each table, and calls `tell` for
-    each.
+    """Copy a file's store into a database and verify it. `tell` gets each table's name and count.
 
     Raises StoreInUse, NotOurFile, NotOurDatabase, Conflict if the target is not empty, NotTheSame, Unavailable.
     """
@@ -109,7 +106,7 @@ async def move(source: str, target: str, *, now_us: int, tell: Callable[[str, in
 
 
 async def _empty(target: str) -> None:
-    """Check that the target is reachable and empty. Raises Conflict, NotOurDatabase, Unavailable."""
+    """Raises Conflict, NotOurDatabase, Unavailable."""
     if (await schema_at(target)).number:
         found = await look(target, {"projects": "SELECT 1 FROM projects LIMIT 1"})
         if found["projects"]:
@@ -121,7 +118,7 @@ async def _copy(file: apsw.Connection, connection: Connection, tell: Callable[[s
     quoted = ", ".join(f'"{table}"' for table in tables)
     await connection.execute("SET LOCAL statement_timeout = 0")
     await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
-    # A server that starts on the target meanwhile waits here, and finds the copy.
+    # A server that starts on the target waits here, and finds the copy.
     await connection.execute(f"LOCK TABLE {quoted} IN EXCLUSIVE MODE")
     for table in tables:
         if table != "meta" and await connection.fetchval(f'SELECT EXISTS (SELECT 1 FROM "{table}")'):
@@ -146,7 +143,6 @@ async def _copy(file: apsw.Connection, connection: Connection, tell: Callable[[s
 
 
 def _tables(file: apsw.Connection) -> Iterator[tuple[str, list[str]]]:
-    """Every table with its columns."""
     for (table,) in file.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"):
         yield table, [column for (column,) in file.execute("SELECT name FROM pragma_table_info(?)", (table,))]
 

@@ -20,18 +20,15 @@ SIZES: Final = ("size_executions", "size_journal", "size_logs", "size_streams", 
 
 
 class State(NamedTuple):
-    """A database's schema, and its pending migrations."""
+    """With the pending migrations."""
 
     schema: Schema
     pending: tuple[Migration, ...]
 
 
 async def state_of(address: str) -> State:
-    """The schema of the store at an address.
-
-    Raises NotFound for a missing file, NotOurFile or NotOurDatabase for another program's or a newer release's,
-    Unavailable if the database does not answer.
-    """
+    """The store's schema. Raises NotFound for a missing file, NotOurFile or NotOurDatabase for a foreign or too new
+    one, Unavailable."""
     if is_postgres(address):
         try:
             from perdure.store.postgres_link import schema_at  # an extra: asyncpg may be missing
@@ -48,7 +45,7 @@ async def state_of(address: str) -> State:
 
 
 async def sizes_of(address: str) -> dict[str, Rows]:
-    """The result of each query in SIZES. The schema must be up to date. Reads whole tables, which may take minutes."""
+    """Results of the queries in SIZES. Reads whole tables, which may take minutes. Needs an up-to-date schema."""
     if is_postgres(address):
         from perdure.store.postgres_link import look
 
@@ -60,7 +57,7 @@ async def sizes_of(address: str) -> dict[str, Rows]:
 
 
 async def faults_in(address: str) -> dict[str, list[str]]:
-    """The ids that violate each invariant. Each query sees one moment. The schema must be up to date. Raises as
+    """By invariant, the ids that violate it. Each query sees one moment. Needs an up-to-date schema. Raises as
     `state_of`."""
     if is_postgres(address):
         from perdure.store.postgres_link import look
@@ -79,7 +76,7 @@ async def faults_in(address: str) -> dict[str, list[str]]:
 
 @contextmanager
 def file_at(address: str) -> Iterator[apsw.Connection]:
-    """A read-only connection to the file at an address, beside its other users. Raises as `state_of`."""
+    """A read-only connection, beside other users of the file. Raises as `state_of`."""
     path = file_of(address)
     if not os.path.exists(path):
         raise NotFound(f"There is no store at {path!r}; name it with --database or PERDURE_STORE.")

@@ -80,8 +80,8 @@ class PostgresStore:
 
     @property
     def epoch(self) -> str:
-        """Identifies this life of the store. After a failover or a restore another one begins, where acknowledged
-        writes may be missing, so that nothing may build on them."""
+        """A failover or a restore begins another life of the store. Acknowledged writes may be missing there, so
+        nothing may build on them."""
         return f"{self._life} {self._timeline}"
 
     def _moved(self, timeline: str) -> None:
@@ -90,11 +90,10 @@ class PostgresStore:
             logger.warning("Another server has taken over the database (timeline %s); workers register anew.", timeline)
 
     async def write(self, verb: Verb[T]) -> T:
-        """Run a verb. It is durable on return, and nothing happened if it raises."""
         return await self._one(self._sweep if is_sweep(verb) else self._write, verb)
 
     async def write_all(self, verbs: Sequence[Verb[T]]) -> Sequence[T | Exception]:
-        """Run verbs, each as if alone, in order if they name the same row. An exception takes the place of a result."""
+        """In order only for verbs that name the same row."""
         if not verbs:
             return ()
         self._check_open()
@@ -123,11 +122,9 @@ class PostgresStore:
         return answers
 
     async def read(self, verb: Verb[T]) -> T:
-        """Run a verb that only reads, on committed data."""
         return await self._one(next(self._next_read), verb)
 
     async def scan(self, verb: Verb[T]) -> T:
-        """As `read`, for queries that may take long, all as of one moment."""
         return await self._one(self._scan, verb)
 
     async def _one(self, lane: Lane, verb: Verb[T]) -> T:
@@ -149,16 +146,13 @@ class PostgresStore:
             raise Unavailable("The store is closed; start the server again.")
 
     def listen(self, listener: Callable[[Sequence[Hint]], None]) -> None:
-        """Set the one listener that gets hints after each commit."""
         self._listener = listener
 
     @property
     def hints_up(self) -> bool:
-        """True if hints of other servers arrive here."""
         return self._exchange.up
 
     def exchange_hints(self) -> None:
-        """Begin to exchange hints with the other servers of the database."""
         self._exchange.start()
 
     def _committed(self, verbs: int, seconds: float, hints: Sequence[Hint]) -> None:
@@ -181,14 +175,13 @@ class PostgresStore:
         """Reads have no hints."""
 
     async def backup(self, target: str) -> None:
-        """Raises BadRequest: PostgreSQL has its own tools."""
+        """PostgreSQL has its own tools. Raises BadRequest."""
         raise BadRequest("A store in PostgreSQL is backed up with PostgreSQL's own tools, `pg_dump` or base backups.")
 
     async def vacuum(self) -> None:
-        """Does nothing: PostgreSQL vacuums by itself, as the migrations configure it."""
+        """PostgreSQL vacuums by itself, as configured by the migrations."""
 
     async def close(self) -> None:
-        """Finish accepted verbs, then close the connections."""
         if self._closed:
             return
         self._closed = True

@@ -1,14 +1,14 @@
 """The lock queue: verbs that wait for rows which another transaction holds, one by one on a connection of their own.
 
-A statement run by hand, a dump, or a server that is silent inside a transaction may hold a row for long. A group with a
-verb that needs this row would wait with it. So that verb, after a time-out by itself, comes here. Each verb is tried in
-turn, for a moment, until it succeeds or has waited long enough and its caller gets an error.
+A statement run by hand, a dump, or a server that is silent inside a transaction may hold a row for long. A verb that
+needs the row comes here after a time-out by itself, so that no group waits with it. Each verb is tried in turn, for a
+moment, until it succeeds or has waited long enough and its caller gets an error.
 
-A verb that gives a queue its first limit also comes here. It waits until all transactions, on any server, that may have
-read the old state have ended.
+A verb that gives a queue its first limit also comes here, to wait for all transactions, on any server, that may have
+read the old state.
 
 **Order.** The rows that a verb's arguments name belong to it from its arrival (store/lockstep.py). Later verbs that
-name or need such a row come here too, and are not tried before it. So do verbs that need the held row, even for a while
+name or need such a row come here too, and are not tried before it. The same holds for the held row, even for a while
 after the blocked verb was refused, since its caller tries again.
 """
 
@@ -25,19 +25,19 @@ from perdure.store.postgres_link import Link
 from perdure.store.queries import Statement
 
 WAIT_SECONDS_MAX = 6.0
-"""How long a verb usually waits. Its caller gets an error after the first try that ends later."""
+"""The caller gets an error after the first try that ends later."""
 PAUSE_SECONDS: Final = 0.05
-"""The pause between rounds, in which waiting verbs hold no locks."""
+"""Between rounds, without locks."""
 BELIEVED_SECONDS: Final = 10.0
-"""How long a row counts as held after a verb has timed out on it."""
+"""How long a row counts as held after a time-out."""
 _LIMITS: Final = f"SET LOCAL lock_timeout = 100; SELECT {SHARED}"
-"""Short, since other verbs wait for the rows that a verb locks before it meets the held one."""
+"""Short, since other verbs wait for the rows that this one has already locked."""
 _LIMITS_ALONE: Final = f"SET LOCAL lock_timeout = 1000; SELECT {EXCLUSIVE}; SET LOCAL lock_timeout = 100"
 """All other verbs wait meanwhile."""
 
 
 class _Waiter:
-    """Wraps the answer of a waiting verb."""
+    """Wraps a verb's answer."""
 
     __slots__ = ("_answer", "_left", "alone", "named", "rows", "until")
 
@@ -46,9 +46,9 @@ class _Waiter:
         self._left = left
         self.named = named
         self.rows: Sequence[Row] = ()
-        """The held rows that it needs. If it succeeds, they are free."""
+        """Held rows that it needs, until it succeeds."""
         self.alone = False
-        """It needs the limits lock exclusively."""
+        """Needs the limits lock exclusively."""
         self.until = until
 
     def __call__(self, result: Any, error: Exception | None) -> None:
@@ -66,13 +66,13 @@ class AsideLane(Lane):
     ) -> None:
         super().__init__(link, "aside", queries, committed, moved)
         self._awaited: Counter[Row] = Counter()
-        """How many waiting verbs name each row."""
+        """By row, how many waiting verbs name it."""
         self._held: dict[Row, float] = {}
-        """By row, the loop's time until which it counts as held."""
+        """By row, until when it counts as held, in the loop's time."""
         self._turn = 0
-        """How many verbs of the inbox were tried in this round."""
+        """How many verbs of the inbox had their turn in this round."""
         self._ahead: set[Row] = set()
-        """The rows that those verbs name."""
+        """Rows that those verbs name."""
 
     # --- for other lanes
     # -----------------------------------------------------------------------------------------------
@@ -134,7 +134,7 @@ class AsideLane(Lane):
         return _LIMITS_ALONE if self._alone else _LIMITS
 
     async def _next(self) -> list[Item]:
-        """The next verb of the round, unless an unsuccessful one before it names the same row."""
+        """The round's next verb, unless one before it names the same row and failed."""
         while True:
             while self._turn < len(self.inbox):
                 item = self.inbox[self._turn]
@@ -149,7 +149,7 @@ class AsideLane(Lane):
             await asyncio.sleep(PAUSE_SECONDS)
 
     def _wait_on(self, named: Sequence[Row]) -> None:
-        """Its turn is over; later verbs must not overtake it in this round."""
+        """Until the next round, later verbs must not overtake it."""
         self._turn += 1
         self._ahead.update(named)
 

@@ -28,9 +28,9 @@ logger = logging.getLogger("perdure.store")
 CHANNEL: Final = "perdure"
 BEAT_SECONDS = 10.0
 BEAT_DOWN_SECONDS = 1.0
-"""The pause between heartbeats while they do not arrive."""
+"""Between heartbeats while they do not arrive."""
 ARRIVE_SECONDS_MAX = 3.0
-"""How long a heartbeat may take to come back."""
+"""A heartbeat's time-out."""
 FORGET_BEATS: Final = 3.5
 """A server is gone after silence for so many heartbeats."""
 
@@ -38,8 +38,6 @@ _FAILURES: Final = (Lost, NotOurDatabase, asyncpg.PostgresError, asyncpg.Interfa
 
 
 class Exchange:
-    """Sends this server's hints, and delivers those of other servers."""
-
     def __init__(self, address: Address, server_id: str, give: Callable[[Sequence[Hint]], None]) -> None:
         self._server_id = server_id
         self._give = give
@@ -53,9 +51,9 @@ class Exchange:
         self._anew = asyncio.Event()
         """The listener has connected since the last heartbeat."""
         self._others: dict[str, float] = {}
-        """When each other server was last heard, in the loop's time."""
+        """When each was last heard, in the loop's time."""
         self._alone_from = 0.0
-        """From then on silence means that there are no others."""
+        """From then on silence means that this server is alone."""
         self._tasks: list[asyncio.Task[None]] = []
         self._said_down = False
         self.up = False
@@ -64,7 +62,7 @@ class Exchange:
         """Messages so far, without heartbeats."""
 
     def start(self) -> None:
-        """Begin. The database need not be reachable yet."""
+        """The database need not be reachable yet."""
         if self._tasks:
             return
         self._wait_for_others()
@@ -79,7 +77,6 @@ class Exchange:
         await self._in.close()
 
     def tell(self, hints: Sequence[Hint]) -> None:
-        """Send hints of a commit."""
         if self._tasks and self._somebody_listens() and self._gathered.add(hints):
             self._something.set()
 

@@ -4,16 +4,16 @@ How a group can fail, and what follows:
 
 - A verb fails after a write: it runs alone, and the rest runs again.
 - The database refuses a statement without naming the verb: the group is halved, down to the guilty one.
-- Deadlock, serialisation failure, or a row of another transaction under the same key: the group runs again after a
-  random pause, with its rows locked in order first.
+- Deadlock, serialisation failure, or another transaction's row under the same key: the group runs again after a random
+  pause, with its rows locked in order first.
 - A lock or a statement times out, because another transaction holds a row: the group is halved, with short time-outs,
-  until the blocked verb is alone. That verb moves to the lock queue (store/postgres_aside.py), and so does any verb
-  that needs a row known to be held. The other verbs do not wait for it.
+  down to the blocked verb. That verb, and any other that needs a row known to be held, moves to the lock queue
+  (store/postgres_aside.py), so that the rest does not wait.
 - The connection is lost before COMMIT: nothing happened, so connect and run the group again.
 - The connection is lost during COMMIT: ask the server whether it committed. If that stays unknown until the deadline,
   callers get `UnknownOutcome`.
 
-A cancelled caller is skipped when answers are given. Its verb and the connection go on.
+A cancelled caller gets no answer. Its verb and the connection go on.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ CLOSE_SECONDS_MAX = 5.0
 Answer = Callable[[Any, Exception | None], None]
 Item = tuple[Verb[Any], Answer]
 
-# READ COMMITTED, whatever the database's default: a query must see all that was committed before it got its locks.
+# READ COMMITTED, whatever the default: queries must see all commits from before their locks.
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 BEGIN: Final = {
     "write": _BEGIN,
@@ -68,8 +68,8 @@ _SETTINGS: Final = {
     "statement_timeout": "10s",
     "lock_timeout": "2s",
     "idle_in_transaction_session_timeout": "5s",
-    # Always use indexes, row by row. Without statistics the planner would scan a table that looks small, or hash many
-    # rows that look few, and keep that plan.
+    # Always use indexes. Without statistics the planner would scan a table that looks small, or hash rows that look
+    # few, and keep that plan.
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
     "enable_hashjoin": "off",
@@ -79,19 +79,18 @@ _SETTINGS: Final = {
 
 
 def _set(settings: dict[str, str]) -> str:
-    """Settings for one transaction as a query, which PostgreSQL parses once per connection; SET would be parsed each
-    time."""
+    """As a query, which PostgreSQL parses once per connection, unlike SET."""
     return ", ".join(f"set_config('{name}', '{value}', true)" for name, value in settings.items())
 
 
-# Set in each transaction, since a pooler may switch server connections between two. A transaction that will write
-# leaves a mark and asks for its id, in case its outcome gets lost, and for the timeline, which changes with a failover.
+# In each transaction, since a pooler may switch server connections. A transaction that will write leaves a mark and
+# asks for its id, in case its outcome gets lost, and for the timeline, which a failover changes.
 _DURABLE: Final = (  # it may have become off since the connection was checked
     "set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' "
     "ELSE current_setting('synchronous_commit') END, true)"
 )
-# Each transaction reads a queue's limits and acts on them under this shared lock. A verb that gives a queue its first
-# limit (`-- alone:`) takes it exclusively: earlier transactions are then counted, and later ones see the limit.
+# Transactions read a queue's limits and act on them under this shared lock. A verb that gives a queue its first limit
+# (`-- alone:`) takes it exclusively: earlier transactions are then counted, and later ones see the limit.
 _LIMITS_LOCK: Final = 0x50455251  # "PERQ"
 SHARED: Final = f"pg_advisory_xact_lock_shared({_LIMITS_LOCK})"
 EXCLUSIVE: Final = f"pg_advisory_xact_lock({_LIMITS_LOCK})"
@@ -118,8 +117,8 @@ _FORGET = "DELETE FROM commits WHERE token >= $1 AND token < $2"
 _LOCKED: Final = "55P03"
 _TIMED_OUT: Final = {_LOCKED, "57014"}
 CONFIRM: Final = "SELECT pg_logical_emit_message(true, 'perdure', '')"
-"""An empty commit, which returns when all earlier commits are as safe as required. A commit that was cut off while it
-waited for a synchronous standby is on its own server only."""
+"""An empty commit, which returns when all earlier commits are safe. One that was cut off while it waited for a
+synchronous standby is on its own server only."""
 _AGAIN: Final = {"40001", "40P01", *_TIMED_OUT}
 _WARY: Final = "SET LOCAL lock_timeout = 500"
 """While rows are known to be held that other verbs may need."""
@@ -130,15 +129,13 @@ _TROUBLE: Final = ("53", "58", "XX")
 
 
 class _Retry(Exception):
-    """The transaction may succeed when it runs again."""
-
     @property
     def timed_out(self) -> bool:
         return getattr(self.__cause__, "sqlstate", None) in _TIMED_OUT
 
 
 class _Moved(Exception):
-    """Another server has taken over since this lane's verbs were accepted."""
+    """Another server has taken over since the verbs were accepted."""
 
     def __init__(self, timeline: str) -> None:
         super().__init__(f"the database is on timeline {timeline} now")
@@ -146,8 +143,6 @@ class _Moved(Exception):
 
 
 class _Committing(Exception):
-    """The connection was lost during COMMIT."""
-
     def __init__(self, xid: str, token: int, timeline: str, done: "_Done") -> None:
         super().__init__("lost during COMMIT")
         self.xid = xid
@@ -157,14 +152,12 @@ class _Committing(Exception):
 
 
 class _Done(NamedTuple):
-    """The outcomes of a transaction's verbs, for after its commit."""
-
     outcomes: list[tuple[Any, Exception | None]]
     hints: list[Hint]
 
 
 class Aside(Protocol):
-    """The queue for verbs that need rows which another transaction holds."""
+    """For verbs that need rows which another transaction holds."""
 
     @property
     def busy(self) -> bool:
@@ -200,8 +193,8 @@ class Lane:
         moved: Callable[[str], None] = lambda timeline: None,
         aside: Aside | None = None,
     ) -> None:
-        """`kind` is a key of BEGIN. `committed` gets each group's number of verbs, seconds and hints. `moved` gets a
-        new `timeline` before this lane commits there. Without `aside`, a verb that times out is tried three times."""
+        """`kind` is a key of BEGIN. `committed` gets each group's size, seconds and hints. `moved` gets a new
+        `timeline` before a commit there. Without `aside`, a verb that times out is tried three times."""
         self.inbox: deque[Item] = deque()
         self._link = link
         self._kind = kind
@@ -210,16 +203,17 @@ class Lane:
         self._moved = moved
         self._aside = aside
         self.timeline = ""
-        """The timeline on which the waiting verbs were accepted. Empty until the next transaction reads it."""
+        """The timeline of the waiting verbs. Empty until the next transaction reads it."""
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._token = self._oldest_token = random.getrandbits(62)
-        """The mark of the next transaction, and the oldest one not deleted. Each lane counts from a random number."""
+        """The marks of the next transaction and of the oldest one not deleted. Each lane counts from a random
+        number."""
         self._taken: list[Item] = []
         """The group in progress."""
         self._closing = False
         self._away = False
-        """Verbs were refused without a connection, which is logged once."""
+        """Verbs were refused without a connection. Logged once."""
         self._hold = kind in ("write", "aside")
         self._alone = False
         """The next transaction takes the limits lock exclusively."""
@@ -234,7 +228,7 @@ class Lane:
             self._task = asyncio.get_running_loop().create_task(self._work(), name=f"perdure-{self._kind}")
 
     async def close(self) -> None:
-        """Finish accepted verbs, or give up if the database does not answer in time, then close the connection."""
+        """Finish accepted verbs, unless the database does not answer in time."""
         self._closing = True
         self._wake.set()
         if self._task is not None:
@@ -262,7 +256,7 @@ class Lane:
             self._taken = []
 
     async def _next(self) -> list[Item]:
-        await asyncio.sleep(0)  # callers that were just answered can join
+        await asyncio.sleep(0)  # answered callers can join
         group: list[Item] = []
         room = GROUP_WEIGHT_MAX
         while self.inbox and len(group) < GROUP_VERBS_MAX:
@@ -278,7 +272,7 @@ class Lane:
         return _WARY if self._aside is not None and self._aside.busy else ""
 
     def _late(self, item: Item, rows: Sequence[Row], why: str) -> bool:
-        """A single verb has timed out on one of these rows. False: try it again."""
+        """A single verb timed out on one of these rows. False: try it again."""
         if self._aside is None:
             return False
         self._aside.take(item, rows)
@@ -289,7 +283,7 @@ class Lane:
         self._aside.take_alone(item)
 
     async def _flush(self, group: list[Item]) -> None:
-        """Complete all verbs of the group, in as few transactions as possible."""
+        """Complete all verbs, in as few transactions as possible."""
         loop = asyncio.get_running_loop()
         parts: deque[list[Item]] = deque([group])
         attempts = 0
@@ -365,8 +359,8 @@ class Lane:
                 await asyncio.sleep(random.uniform(0.01, 0.05))
                 continue
             except _Moved as moved:
-                # The lost server accepted these verbs, from workers that may know more than this server. They repeat
-                # their requests, and are told to register again.
+                # The lost server accepted these verbs, from workers that may know more than this one. They ask again
+                # and learn that they must register.
                 self.timeline = moved.timeline
                 self._moved(moved.timeline)
                 self._refuse([*(item for one in parts for item in one), *self.inbox], str(moved), trouble=False)
@@ -408,8 +402,8 @@ class Lane:
     async def _transaction(
         self, part: list[Item], locks: dict[str, list[Any]], stepper: list[Lockstep], until: float, limits: str
     ) -> _Done:
-        """Run the verbs and commit. Raises Lost, _Retry, _Moved, _Committing, Guilty, Stuck, Barred, Alone, or an error
-        of the database."""
+        """Run the verbs and commit. Raises Lost, _Retry, _Moved, _Committing, Guilty, Stuck, Barred, Alone, or the
+        database's error."""
         connection = await (self._link.again(until) if until else self._link.get())
         verbs = [verb for verb, _ in part]
         one_each = self._one_by_one or len(verbs) == 1
@@ -500,7 +494,7 @@ class Lane:
         self._link.drop()
 
     async def _was_committed(self, committing: _Committing) -> bool | None:
-        """Ask the server for the outcome of a transaction; None if it stays unknown."""
+        """The outcome of a transaction; None if it stays unknown."""
         loop = asyncio.get_running_loop()
         until = loop.time() + RECONNECT_SECONDS_MAX
         while loop.time() < until:
@@ -553,7 +547,7 @@ class Lane:
 
 
 def _locks(steppers: Sequence[Lockstep]) -> dict[str, list[Any]]:
-    """The rows of a group, in the common order, to lock first when it runs again."""
+    """The rows to lock first when a group runs again, in the common order."""
     locks: dict[str, list[Any]] = {}
     for steps in steppers:
         for kind, name in steps.touched():
@@ -562,7 +556,7 @@ def _locks(steppers: Sequence[Lockstep]) -> dict[str, list[Any]]:
 
 
 def _waited_for(steppers: Sequence[Lockstep], error: _Retry) -> Sequence[Row]:
-    """The rows that a single verb asked for when it timed out."""
+    """The rows on which a single verb timed out."""
     if not steppers or getattr(error.__cause__, "sqlstate", None) != _LOCKED:
         return ()
     steps = steppers[-1]

@@ -26,25 +26,25 @@ CONNECT_SECONDS_MAX = 5.0
 RECONNECT_SECONDS_MAX = 10.0
 """How long a group waits for a lost server before its callers get an error."""
 COMMAND_SECONDS_MAX = 15.0
-"""The server ends statements after 10 s, so after this the connection is a black hole."""
+"""After the server's own limit of 10 s: the connection is dead."""
 MIGRATE_SECONDS_MAX = 60.0
-"""How long a migration is attempted while another server or a lock is in its way."""
+"""How long a migration is tried again while another server or a lock is in its way."""
 MIGRATE_LOCK_SECONDS = 3.0
-"""How long each attempt waits for a table. Later transactions wait behind it."""
+"""How long each try waits for a table, with later transactions behind it."""
 GONE_SECONDS_MAX = 3.0
-"""How long a server's sessions may remain visible after its end."""
+"""How long a server's sessions may be visible after its end."""
 LOOK_SECONDS_MAX = 86_400.0
 TIMELINE: Final = "CASE WHEN pg_is_in_recovery() THEN '' ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END"
-"""The server's history. A standby that takes over begins a new one, and so does a restore from a base backup."""
+"""The server's history. A standby that takes over begins a new one, as does a restore of a base backup."""
 LOCK: Final = 0x50455244  # "PERD"
 _MIGRATES: Final = f"pg_try_advisory_xact_lock({LOCK})"
 _STERN_LOCK: Final = 0x50455253  # "PERS"
 _CHANGES: Final = f"pg_try_advisory_xact_lock({_STERN_LOCK})"
-"""Held while the schema changes so that the release before cannot go on."""
+"""Held for a migration with which the release before cannot go on."""
 _STARTS: Final = f"pg_try_advisory_xact_lock_shared({_STERN_LOCK})"
 _SERVERS: Final = (
-    # A pooler keeps idle connections under the name of their last user. A running server uses one every second, and
-    # listens on one of its own.
+    # A pooler keeps idle connections under their last user's name. A running server uses one every second, and has a
+    # direct one to listen.
     "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() "
     "AND (application_name ~ '^perdure (write|sweep|read|scan|listen) ' "
     "OR application_name ~ '^perdure pooled (write|sweep|read|scan) ' "
@@ -54,22 +54,22 @@ _ON: Final = {"on": True, "true": True, "1": True, "off": False, "false": False,
 
 
 class NotOurDatabase(PerdureError):
-    """The database must not be written to: it belongs to another program, is a standby, or has a newer schema."""
+    """The database belongs to another program, is a standby, or has a newer schema."""
 
     code = "NOT_OUR_DATABASE"
 
 
 class Address(NamedTuple):
-    """The database's address, with Perdure's own settings parsed from the URL."""
+    """The address, without Perdure's own settings in the URL."""
 
     dsns: tuple[str, ...]
-    """One for each host of the URL. Of a primary and its standbys, the one that takes writes is used."""
+    """One for each host. Of a primary and its standbys, the one that takes writes is used."""
     prepared_statements: bool = True
-    """Off behind a pooler in transaction mode that does not support prepared statements."""
+    """Off for a pooler in transaction mode without support for them."""
     allow_data_loss: bool = False
-    """Accept a server with synchronous_commit=off, which may lose acknowledged writes in a crash."""
+    """Accept synchronous_commit=off, which may lose acknowledged writes in a crash."""
     listen_dsn: str | None = None
-    """A direct address for LISTEN, if the other leads through a pooler."""
+    """A direct address for LISTEN, beside a pooler's."""
 
     def direct(self) -> "Address":
         return self if self.listen_dsn is None else self._replace(dsns=parse_url(self.listen_dsn).dsns)
@@ -94,8 +94,7 @@ def parse_url(url: str) -> Address:
 
 
 def _one_each(parts: SplitResult, query: list[tuple[str, str]]) -> Iterator[str]:
-    """One address for each host. The driver takes several, but with one time-out for all: a silent host would hide the
-    rest."""
+    """One address for each host, since the driver has one time-out for all: a silent host would hide the rest."""
     user, at, hosts = parts.netloc.rpartition("@")
     if hosts:
         for host in hosts.split(","):
@@ -121,7 +120,7 @@ class Lost(Exception):
 
 
 def is_lost(error: BaseException, connection: Connection | None = None) -> bool:
-    """True if an error concerns the connection, not the statement."""
+    """False if the error concerns the statement."""
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
         return state.startswith("08") or state in ("57P01", "57P02", "57P03", "57P05", "25P03", "25006")
@@ -131,23 +130,23 @@ def is_lost(error: BaseException, connection: Connection | None = None) -> bool:
 
 
 BROKEN: Final = (Lost, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
-"""Errors of a query, with or without the loss of the connection."""
+"""Errors of a query, with a lost connection or without."""
 
 
 class Link:
-    """A connection that is opened when needed, and again when lost."""
+    """Opens when needed, and again when lost."""
 
     def __init__(self, address: Address, name: str) -> None:
         self.address = address
         self._name = name if address.listen_dsn is None else f"pooled {name}"
         self._connection: Connection | None = None
         self._host = 0
-        """The last host in use, tried first."""
+        """Tried first."""
         self.timeline = ""
-        """The server's timeline. After a failover the new server may lack our last commits."""
+        """After a failover the new server may lack our last commits."""
 
     async def get(self) -> Connection:
-        """The open connection, opened if needed. Raises Lost."""
+        """Raises Lost."""
         connection = self._connection
         if connection is None or connection.is_closed():
             self._connection = connection = await self._open()
@@ -207,12 +206,12 @@ class Link:
                 "The server has synchronous_commit=off: a crash of it would take back what was acknowledged. Set it to "
                 "on for this database or role, or add allow_data_loss=on to the store's address."
             )
-        # Each time: a newer release may have changed it while the connection was lost.
+        # Again: a newer release may have changed it meanwhile.
         if problem := (await schema_in(connection)).too_new(len(migrations("postgres"))):
             raise NotOurDatabase(f"The database {problem}")
 
     async def again(self, until: float) -> Connection:
-        """Retry `get` with growing pauses until that time of the loop. Raises Lost."""
+        """Retry `get` until that time of the loop. Raises Lost."""
         loop = asyncio.get_running_loop()
         pause = 0.02
         while True:
@@ -242,8 +241,7 @@ class Link:
 
 
 async def end(task: "asyncio.Task[None]") -> None:
-    """Cancel a task that uses a connection until it has ended. A connection loss at the same moment may hide the first
-    cancellation from it."""
+    """Cancel a task until it has ended: a connection loss at the same moment may hide a cancellation from it."""
     while not task.done():
         task.cancel()
         await asyncio.wait({task}, timeout=0.2)
@@ -252,14 +250,14 @@ async def end(task: "asyncio.Task[None]") -> None:
 
 
 async def prepare(link: Link) -> str:
-    """Bring the schema up to date, one server at a time, and return the store's epoch. Raises NotOurDatabase."""
+    """Bring the schema up to date, one server at a time; returns the store's epoch. Raises NotOurDatabase."""
     try:
         connection = await link.get()
         if (await _known_schema(connection)).number < len(migrations("postgres")):
             await _holding(_MIGRATES, connection, lambda: _migrate(connection))
         else:  # a newer release may be about to change it
             await _holding(_STARTS, connection, lambda: _known_schema(connection))
-        # Marks of killed servers. A commit is asked after for some seconds only.
+        # Marks of killed servers. Commits are looked up for seconds only.
         await connection.execute("DELETE FROM commits WHERE made_at < now() - INTERVAL '1 day'")
         epoch = await connection.fetchval("SELECT value FROM meta WHERE name = 'epoch'")
         if not await connection.fetchval("SELECT pg_has_role('pg_read_all_stats', 'USAGE')"):
@@ -280,7 +278,7 @@ async def prepare(link: Link) -> str:
 
 
 async def schema_at(url: str) -> Schema:
-    """A database's schema, without changes. Raises NotOurDatabase, Unavailable."""
+    """Changes nothing. Raises NotOurDatabase, Unavailable."""
     link = Link(parse_url(url), "look")
     try:
         return await _known_schema(await link.get())
@@ -291,8 +289,7 @@ async def schema_at(url: str) -> Schema:
 
 
 async def look(url: str, texts: Mapping[str, str]) -> dict[str, Rows]:
-    """Run queries without a time-out. Each has a transaction of its own, so that none delays a vacuum longer than
-    needed. Raises Unavailable."""
+    """Run queries without a time-out, each in a transaction of its own to delay vacuums less. Raises Unavailable."""
     link = Link(parse_url(url), "look")
     found: dict[str, Rows] = {}
     try:
@@ -309,7 +306,7 @@ async def look(url: str, texts: Mapping[str, str]) -> dict[str, Rows]:
 
 
 async def schema_in(connection: Connection) -> Schema:
-    """The schema of a connection's database. Raises NotOurDatabase if it belongs to another program."""
+    """Raises NotOurDatabase if it belongs to another program."""
     if await connection.fetchval("SELECT to_regclass('meta') IS NULL AND to_regclass('executions') IS NULL"):
         return Schema(0, 0)
     try:
@@ -323,7 +320,7 @@ async def schema_in(connection: Connection) -> Schema:
 
 
 async def _known_schema(connection: Connection) -> Schema:
-    """As `schema_in`. Raises NotOurDatabase also if it is too new for this release."""
+    """Raises NotOurDatabase also for a schema too new for this release."""
     schema, known = await schema_in(connection), len(migrations("postgres"))
     if problem := schema.too_new(known):
         raise NotOurDatabase(f"The database {problem}")
@@ -333,9 +330,9 @@ async def _known_schema(connection: Connection) -> Schema:
 
 
 async def _holding(lock: str, connection: Connection, work: Callable[[], Awaitable[object]]) -> None:
-    """Run `work` under a lock that excludes conflicting servers.
+    """Run `work` while no conflicting server does.
 
-    The lock is polled: a transaction that waits for it would delay those that build indexes concurrently.
+    Polls the lock: a transaction that waits for it would delay concurrent index builds.
     """
     loop = asyncio.get_running_loop()
     until = loop.time() + MIGRATE_SECONDS_MAX
@@ -354,7 +351,7 @@ async def _holding(lock: str, connection: Connection, work: Callable[[], Awaitab
 
 
 async def _no_servers(connection: Connection, pending: Sequence[Migration]) -> None:
-    """Refuse a migration that is not compatible with the release before while its servers run."""
+    """Refuse an incompatible migration while servers of the release before run."""
     loop = asyncio.get_running_loop()
     until = loop.time() + GONE_SECONDS_MAX + 1.0
     while True:
@@ -379,14 +376,14 @@ async def _migrate(connection: Connection) -> None:
         if not await connection.fetchval(f"SELECT {_CHANGES}"):
             raise asyncpg.LockNotAvailableError("a server is starting")
         await _no_servers(connection, pending)
-    # An index on a large table may take long to build, but others must not wait long before it begins.
+    # An index may take long to build, but others must not wait long for its start.
     waits = f"{MIGRATE_LOCK_SECONDS * 1_000:.0f}ms"
     await connection.execute(f"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{waits}'")
     for migration in pending:
         for statement in statements(migration.sql):
             await connection.execute(statement, timeout=LOOK_SECONDS_MAX)
         logger.info("The database has schema %d now (%s).", migration.number, migration.name)
-    if stern:  # servers that were just starting have a session by now
+    if stern:  # servers that just started have a session by now
         await _no_servers(connection, pending)
     if pending:
         schema = schema.after(pending)

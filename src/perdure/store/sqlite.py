@@ -1,15 +1,15 @@
 """Drives verbs on SQLite: one writer with group commit, and readers beside it.
 
-**Commit of a group.** Waiting verbs run one after another on the event loop's thread, in one transaction. The COMMIT
-waits for the disk in a thread of its own, and only then are the futures resolved. Meanwhile new verbs gather for the
-next group. A single caller commits at once. Statements run on the loop's thread because a second thread would give up
-the interpreter lock at each short statement, and get it back only after the switch interval (docs/decisions/0001).
+**Group commit.** Waiting verbs run one after another on the event loop's thread, in one transaction. The COMMIT waits
+for the disk in a thread of its own; then the futures are resolved. Meanwhile the next group gathers. A single caller
+commits at once. Statements stay on the loop's thread because a second one would give up the interpreter lock at each
+short statement, and get it back only after the switch interval (docs/decisions/0001).
 
-**Refusals** are raised before a verb's first write and concern only its caller. If a verb fails after a write (a bug, a
-constraint), the group is rolled back and run again with a savepoint around each verb. Then only the guilty one fails.
+**Refusals** are raised before a verb's first write and concern only its caller. If a verb fails after a write, the
+group is rolled back and run again with a savepoint around each verb, so that only the guilty one fails.
 
 **Settings.** WAL with synchronous=FULL: each COMMIT syncs the log. Checkpoints run in the committing thread after the
-group was answered, so no caller waits for one.
+answers, so that no caller waits for one.
 """
 
 import asyncio
@@ -52,11 +52,11 @@ GROUP_MAX = 1_000
 GROUP_ROWS_MAX = 2_000
 """The approximate number of rows that a group of several verbs writes."""
 BUSY_MS = 1_000
-"""How long a statement waits for another program that has the file open. There should be none."""
+"""How long a statement waits for another program. There should be none."""
 CHECKPOINT_PAGES = 2_000
 WAL_PAGES_TRUNCATE = 16_000
 SPACE_MIN = 1 << 20
-"""Free bytes without which a store is not opened."""
+"""Free bytes needed to open a store."""
 WAL_PAGES_ALARM = 65_536
 """256 MiB: another program must have been reading for long."""
 APPLICATION_ID = 0x50455244  # "PERD"
@@ -73,11 +73,11 @@ _OF_THE_DATABASE = (
     apsw.InterruptError,
     apsw.ProtocolError,
 )
-"""Errors that do not depend on the verb. The verb causes all other ones."""
+"""Errors that do not depend on the verb."""
 
 
 class NotOurFile(PerdureError):
-    """The file is not a Perdure store, is damaged, has hard links, or has an unknown version."""
+    """The file is not a Perdure store, damaged, has hard links, or an unknown version."""
 
     code = "NOT_OUR_FILE"
 
@@ -94,10 +94,10 @@ class SQLiteStore:
     alone = True
     hints_up = True
     puts_off = True
-    """Rows that may be written late wait for those of other verbs."""
+    """Collect late rows of several verbs."""
 
     def __init__(self, path: str) -> None:
-        """Open or create the file. Never creates an empty store over unreadable data. Raises `StoreInUse`,
+        """Open or create the file, but never create an empty store over unreadable data. Raises `StoreInUse`,
         `NotOurFile`, or `Unavailable` if the disk is full."""
         self.path = path
         self._memory = path == ":memory:"
@@ -173,12 +173,12 @@ class SQLiteStore:
             self._writer = self._connect(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
             execute = self._writer.execute
             if new:
-                # Both or neither: an unmarked file is not known to be ours. IMMEDIATE would write the first page before
-                # auto_vacuum is set.
+                # Both or neither: an unmarked file may be another program's. IMMEDIATE would write the first page
+                # before auto_vacuum is set.
                 execute(f"BEGIN; PRAGMA auto_vacuum=INCREMENTAL; PRAGMA application_id={APPLICATION_ID}; COMMIT")
             else:
                 self._check()
-            # One at a time: a text of several statements stops at the first one that returns a row.
+            # One at a time: a text of several stops at the first that returns a row.
             for setting in SETTINGS:
                 list(execute(f"PRAGMA {setting}"))
             self._migrate()
@@ -199,7 +199,7 @@ class SQLiteStore:
         connection.set_busy_timeout(BUSY_MS)
         connection.execute("PRAGMA trusted_schema=OFF")
         connection.execute("PRAGMA fullfsync=ON")  # for macOS, whose fsync does not flush the disk's own cache
-        # Plans must not depend on a call's values: SQLite would prepare the statement again for each.
+        # A plan for given values would make SQLite prepare the statement again for each.
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         if flags & apsw.SQLITE_OPEN_READONLY:
             connection.execute("PRAGMA query_only=ON")
@@ -219,7 +219,7 @@ class SQLiteStore:
         if problem := schema.too_new(len(known)):
             raise NotOurFile(f"{self.path!r} {problem}")
         pending = known[schema.number :]
-        # One transaction: a new file is complete or empty, an upgrade complete or undone, and the disk syncs once.
+        # One transaction: an upgrade is complete or undone, and the disk syncs once.
         with self._writer:
             for migration in pending:
                 for statement in statements(migration.sql):
@@ -240,7 +240,6 @@ class SQLiteStore:
     # --- writing -----------------------------------------------------------------------------------------------------
 
     async def write(self, verb: Verb[T]) -> T:
-        """Run a verb. It is durable on return, and nothing happened if it raises."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
@@ -255,7 +254,6 @@ class SQLiteStore:
         return await future
 
     async def write_all(self, verbs: Sequence[Verb[T]]) -> Sequence[T | Exception]:
-        """Run verbs in order, each as if alone. An exception takes the place of a result."""
         if not verbs:
             return ()
         loop = asyncio.get_running_loop()
@@ -282,7 +280,6 @@ class SQLiteStore:
             loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        """Run the waiting verbs in one transaction and hand it to the committing thread."""
         self._scheduled = False
         if self._busy or not self._inbox:
             return
@@ -306,7 +303,7 @@ class SQLiteStore:
         self._jobs.put(lambda: self._commit(group, outcomes, hints, started))
 
     def _group_size(self) -> int:
-        """How many waiting verbs may run at once. They block the loop."""
+        """Few enough for the loop, which they block."""
         rows = 0
         for amount, (verb, _) in enumerate(self._inbox[:GROUP_MAX]):
             if rows >= GROUP_ROWS_MAX:
@@ -315,7 +312,7 @@ class SQLiteStore:
         return GROUP_MAX
 
     def _run(self, group: Sequence[tuple[Verb[Any], Any]]) -> tuple[list[tuple[Any, Exception | None]], list[Hint]]:
-        """Run verbs in the open transaction. After a failed write, run them again with a savepoint for each."""
+        """Run verbs in the open transaction; after a failed write, again with a savepoint for each."""
         run = Run(self._writer, self._queries, puts_off=self.puts_off)
         try:
             hints: list[Hint] = []
@@ -366,9 +363,9 @@ class SQLiteStore:
         hints: list[Hint],
         started: float,
     ) -> None:
-        """In the committing thread: commit, answer, and let the next group start when this thread is free."""
+        """In the committing thread. The next group starts when the thread is free."""
         try:
-            # SQLite would go on in a file without a name, and lose it with this process.
+            # SQLite would write to a file without a name, lost with this process.
             if self._files and _files(self.path) != self._files:
                 raise apsw.CantOpenError(
                     f"{self.path!r} or its log was moved, deleted or replaced while it was open; put it back, or stop "
@@ -387,12 +384,11 @@ class SQLiteStore:
         self._on_loop(self._next)
 
     def _checkpoint(self) -> None:
-        """Move the log into the file as far as readers allow, without waiting for them, since commits wait behind
-        this."""
+        """Move the log into the file as far as readers allow. It does not wait for them, since commits wait for it."""
         mode = (
             apsw.SQLITE_CHECKPOINT_TRUNCATE if self._wal_pages > WAL_PAGES_TRUNCATE else apsw.SQLITE_CHECKPOINT_PASSIVE
         )
-        # If a long read blocks it, try again only after as much growth.
+        # After a long read, not before as much growth again.
         self._checkpoint_at = self._wal_pages + CHECKPOINT_PAGES
         self._writer.set_busy_timeout(0)
         try:
@@ -451,7 +447,7 @@ class SQLiteStore:
                 self._next()
 
     def _next(self) -> None:
-        """The writer is free. Take the next group one turn later, so that answered callers can join it."""
+        """Take the next group one turn later, so that answered callers can join it."""
         self._busy = False
         if self._inbox:
             if not self._scheduled:
@@ -464,7 +460,7 @@ class SQLiteStore:
     def _give_up(
         self, group: Sequence[tuple[Verb[Any], Callable[[Any, Exception | None], None]]], error: Exception
     ) -> None:
-        """Answer a group that was not committed: its callers may try again."""
+        """Nothing was committed: the callers may try again."""
         try:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
@@ -497,14 +493,12 @@ class SQLiteStore:
             raise Unavailable("The store is closed; start the server again.")
 
     async def read(self, verb: Verb[T]) -> T:
-        """Run a verb that only reads, on committed data."""
         self._check_open()
-        # Between groups the writer's connection sees the same, and has recent writes in its cache. The reader would
-        # read them from the log.
+        # Between groups the writer sees the same and has recent writes in its cache.
         return Run(self._reader if self._busy else self._writer, self._queries, looks=True).drive(verb.start())
 
     async def scan(self, verb: Verb[T]) -> T:
-        """As `read`, in a thread and on a connection of its own."""
+        """In a thread and on a connection of its own."""
         self._check_open()
         if self._memory:
             return await self.read(verb)
@@ -516,15 +510,12 @@ class SQLiteStore:
         )
 
     def listen(self, listener: Callable[[Sequence[Hint]], None]) -> None:
-        """Set the one listener that gets hints after each commit."""
         self._listener = listener
 
     def exchange_hints(self) -> None:
-        """Does nothing: no other process can have this file open."""
+        """No other process can have this file open."""
 
     async def backup(self, target: str) -> None:
-        """Copy the live store to a new file, as of one moment."""
-
         def copy() -> None:
             # Not by `_connect`: a query-only connection refuses VACUUM INTO.
             source = apsw.Connection(self.path, flags=apsw.SQLITE_OPEN_READONLY)
@@ -539,13 +530,11 @@ class SQLiteStore:
         await asyncio.get_running_loop().run_in_executor(None, copy)
 
     async def vacuum(self, pages: int = 2_000) -> None:
-        """Return pages of deleted rows to the file system."""
         if self._memory or self._busy:
             return
         await self.write(Verb(_vacuum, {"pages": pages}))
 
     async def close(self) -> None:
-        """Finish accepted verbs, then release the file."""
         if self._closed:
             return
         self._closed = True
@@ -578,7 +567,7 @@ def _full(path: str) -> Unavailable:
 
 
 def _files(path: str) -> tuple[tuple[int, int] | None, ...]:
-    """The identities of the store's file and its log, independent of their names."""
+    """The inodes of the store and its log."""
     found: list[tuple[int, int] | None] = []
     for name in (path, path + "-wal"):
         try:

@@ -17,13 +17,11 @@ from perdure.wire.limits import STEPS_MAX
 from perdure.wire.records import Kind, Row, fingerprint_of_timer
 
 OURS: Final = frozenset({Kind.STEP, Kind.CHILD_STARTED, Kind.PUBLISHED, Kind.SENT, Kind.TRANSCRIPT})
-"""Kinds for which this worker must act. Outcomes of other kinds come by themselves."""
+"""Kinds for which this worker must act. Other outcomes come by themselves."""
 _WAITS: Final = frozenset({Kind.EVENT, Kind.RESUME})
 
 
 class Asked:
-    """The calls to which `Machine` delivers rows."""
-
     __slots__ = (
         "_abandoned",
         "_calls",
@@ -43,7 +41,6 @@ class Asked:
     def __init__(self, loop: InnerLoop) -> None:
         self.loop = loop
         self.steps = 0
-        """Steps called so far."""
         self._calls: dict[str, Call] = {}
         """Asked for, without an outcome yet."""
         self._given_up: dict[str, Kind] = {}
@@ -52,9 +49,8 @@ class Asked:
         self._fresh: list[Call] = []
         self._abandoned: list[Call] = []
         self._ours = 0
-        """How many of `_calls` are of a kind in OURS."""
         self._children: dict[str, Row | None] | None = None
-        """Children whose start was asked for, by key, with their ends so far."""
+        """By key, children whose start was asked for, with their ends so far."""
         self._child_waits: dict[str, list[Future[Row]]] | None = None
         self._late_events: LateEvents | None = None
         """Present once a wait for an event was given up."""
@@ -75,9 +71,9 @@ class Asked:
         key: str | None = None,
         of: type[Call] = Call,
     ) -> Call:
-        """A call with a key in the scope of the current task. `ask` asks for it.
+        """A call with a key in the current task's scope.
 
-        When the call is started, a callable `request` is called with the final key. Raises `Fatal` beyond STEPS_MAX.
+        `ask` asks for it; at its start a callable `request` gets the final key. Raises `Fatal` beyond STEPS_MAX.
         """
         loop = self.loop
         if kind is STEP:
@@ -95,7 +91,7 @@ class Asked:
         return call
 
     def ask(self, call: Call) -> "Future[Row]":
-        """Await the future. If it gives anything but a row, call `give_up`."""
+        """If the future gives anything but a row, call `give_up`."""
         if self.loop.closed:
             return Future(loop=self.loop)  # A `finally` block during eviction: it waits in vain.
         if self._swaps:
@@ -149,12 +145,11 @@ class Asked:
     def call(
         self, kind: Kind, name: str | None, fingerprint: str | None, request: object, *, key: str | None = None
     ) -> Coroutine[Any, Any, Row]:
-        """Make the call now; the coroutine asks for it when awaited."""
+        """Make the call now, and ask for it when the coroutine is awaited."""
         return self.wait(self.new_call(kind, name, fingerprint, request, key=key))
 
     def child_end(self, key: str) -> "Future[Row]":
-        """The end of the child that was started under `key`. Several branches may wait for it; one that gives up
-        cancels its future."""
+        """The end of a child. Several branches may wait; one that gives up cancels its future."""
         future: Future[Row] = Future(loop=self.loop)
         if self.loop.closed:
             return future
@@ -181,11 +176,10 @@ class Asked:
     # --- for the runner --------------------------------------------------------------------------------------------
 
     def waits(self) -> list[str]:
-        """Open waits for events and answers, in the order of the code's questions."""
+        """Open waits for events and answers, in the order of the questions."""
         return [call.key for call in self._calls.values() if call.kind in _WAITS]
 
     def children(self) -> list[str]:
-        """Children whose ends are awaited."""
         waits = self._child_waits or {}
         return [key for key, futures in waits.items() if not all(future.done() for future in futures)]
 
@@ -195,7 +189,7 @@ class Asked:
     # --- for the machine -------------------------------------------------------------------------------------------
 
     def _swap(self, swap: Swap) -> None:
-        """Exchange two scopes, or two calls of one scope. None of their calls has been issued."""
+        """Exchange two scopes, or two calls of one scope. None of their calls was issued."""
         self._swaps += (swap,)
         for call in self._calls.values():
             if call.key.startswith(swap):
@@ -229,12 +223,12 @@ class Asked:
             key, futures = next(iter(waits.items()))
             if not all(future.done() for future in futures):
                 return True
-            del waits[key]  # Given up since.
+            del waits[key]
         return False
 
     def _take_abandoned(self) -> list[Call]:
         abandoned, self._abandoned = self._abandoned, []
-        return [call for call in abandoned if call.key in self._given_up]  # The other outcomes came all the same.
+        return [call for call in abandoned if call.key in self._given_up]  # the other outcomes came all the same
 
     def _was_asked(self, row: Row) -> bool:
         key, kind = row.key or "", row.kind  # no key is empty

@@ -25,16 +25,15 @@ class Call:
         self.future: Future[Row] | None = None
         self.issued = False
         self.made_after = 0
-        """How many swaps the machine had made when the call got its key (see `places`)."""
+        """The machine's swaps when the call got its key (see `places`)."""
         self.variables: Context | None = None
-        """The context variables of the code that asked for a step."""
+        """For a step: the context variables of the code that asked."""
         self.read: tuple[Raw, Any] | None = None
-        """For a step that ran here, its reported value and the object read back from it. The code gets that object if
-        the same value is recorded."""
+        """For a step that ran here: its value as reported, and as read back for the code if that value is recorded."""
 
     @property
     def source(self) -> str | None:
-        """The user's line that waits for this call, as `file:line`. Searched on demand."""
+        """The user's waiting line, as `file:line`. Searched on demand."""
         if self.future is None:
             return None
         loop = self.future.get_loop()
@@ -46,7 +45,7 @@ class Call:
         by_path = {task.scope.prefix: task for task in tasks}
         prefix = asking.scope.prefix
         while (line := where(by_path[prefix].get_coro()) if prefix in by_path else None) is None:
-            # `create_task(ctx.step(…))` has no line of the user's own: look at the task that made it.
+            # `create_task(ctx.step(…))` has no line of the user's: look at the task that made it.
             if not prefix:
                 return None
             prefix = prefix[: prefix.rstrip("/").rfind("/") + 1]
@@ -68,13 +67,13 @@ class State(Enum):
     SUSPENDED = "suspended"
     """Only events, answers, children and timers are outstanding."""
     STARTING = "starting"
-    """Suspended as soon as the children to be started now are started."""
+    """Suspended once the new children are started."""
     DONE = "done"
     AGAIN = "again"
     """The code has not settled: call `advance(())` again from a fresh callback."""
 
 
-# For the path of each step: up to Python 3.11 a look-up of a class's member takes twenty times as long.
+# For each step's path: up to Python 3.11 a look-up in an enum's class takes twenty times as long.
 STEP: Final = Kind.STEP
 STEP_FAILED: Final = Kind.STEP_FAILED
 RETRIED: Final = Kind.RETRIED

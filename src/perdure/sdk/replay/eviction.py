@@ -13,14 +13,14 @@ from perdure.sdk.interrupts import is_interrupt
 _log = logging.getLogger("perdure.workflow")
 
 leaving: Final[ContextVar[bool]] = ContextVar("perdure_leaving", default=False)
-"""True in `finally` blocks during an eviction. They run in the caller's context variables, where a step does not find
-its execution; this flag keeps the step from running."""
+"""True in `finally` blocks during an eviction. They run in the caller's context variables, without their execution, and
+must not run steps."""
 
 
 def close(coro: Any) -> None:
-    """End a coroutine by `Evicted`, thrown again at each await of its `finally` blocks.
+    """End a coroutine by `Evicted`, thrown at each await of its `finally` blocks.
 
-    `coro.close()` would leave an inner coroutine suspended if that awaits while it is closed.
+    `coro.close()` would leave an inner coroutine suspended if it awaits.
     """
     if inspect.iscoroutine(coro) and inspect.getcoroutinestate(coro) == inspect.CORO_CREATED:
         for held in [] if coro.cr_frame is None else list(coro.cr_frame.f_locals.values()):
@@ -50,7 +50,7 @@ def _throw(coro: Any) -> None:
 
 
 _undead: Final[list[Any]] = []
-"""Coroutines that would not end. Freeing one would run it again, inside unrelated code."""
+"""Coroutines that would not end. Freeing one would run it again inside unrelated code."""
 
 
 def close_generator(generator: AsyncGenerator[Any, Any]) -> None:
@@ -70,8 +70,8 @@ def close_generator(generator: AsyncGenerator[Any, Any]) -> None:
 def let_go(error: BaseException) -> None:
     """Cut `error` and the errors behind it off their frames.
 
-    The variables of these frames lead back to the error or its owner, as `ctx` leads to the machine. Such a cycle stays
-    in memory until a garbage collection.
+    Their variables lead back to the error or its owner, as `ctx` leads to the machine: a cycle until a garbage
+    collection.
     """
     seen: set[int] = set()
     left: list[BaseException | None] = [error]

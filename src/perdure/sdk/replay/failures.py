@@ -12,27 +12,24 @@ if TYPE_CHECKING:
 
 
 class Failures:
-    """The failed steps of an attempt, by key."""
-
     __slots__ = ("ended_at", "seen", "strays", "unseen")
 
     def __init__(self) -> None:
         self.ended_at = 0
-        """The last row that the code had seen when it ended."""
+        """The last row that the code had seen at its end."""
         self.seen: dict[str, int] = {}
-        """The `seq` of each failure that was raised in the code."""
+        """By key, the `seq` of each failure that was raised in the code."""
         self.unseen: dict[str, int] = {}
-        """The `seq` of each failure that was not: the code had given the step up, or had ended."""
+        """The same for failures that the code did not see: it had given the step up, or had ended."""
         self.strays: dict[str, tuple[int, int]] = {}
-        """Uncaught failures that ended a task: the `seq`, and the last row that the code had seen when it asked for the
-        step."""
+        """Uncaught failures that ended a task: the `seq`, and the last row seen when the step was asked for."""
 
     def note(self, row: Row, *, seen: bool) -> None:
         assert row.key is not None
         (self.seen if seen else self.unseen)[row.key] = row.seq
 
     def raised_in(self, task: "InnerTask", key: str, seq: int, asked: int) -> None:
-        """Note a failure that is about to be raised in a task other than the workflow's own."""
+        """Note a failure that is about to be raised in a task other than the main one."""
         if task.failure is None:
             task.add_done_callback(self._task_over)
         task.failure = (key, seq, asked)
@@ -55,7 +52,7 @@ class Failures:
 
 
 def steps_to_blame(error: BaseException | None) -> list[str]:
-    """The keys of the failed steps behind an error: itself, its group's members, its cause or its context."""
+    """The keys of the failed steps behind an error, by its group's members, cause or context."""
     found: dict[str, None] = {}
     _look(error, found, set())
     return list(found)

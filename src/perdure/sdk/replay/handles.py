@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class InnerTask(asyncio.Task[Any]):
-    """A task of workflow code, named by the path of its scope."""
+    """Its name is the path of its scope."""
 
     __slots__ = ("_number", "failure", "own_scope", "scope")
 
@@ -29,17 +29,17 @@ class InnerTask(asyncio.Task[Any]):
     ) -> None:
         self._number = loop.next_number()
         self.scope = scope
-        """Counts its keys now: its own scope, or a named one (see `InnerLoop.within`)."""
+        """Counts its keys now: its own, or a named one (see `InnerLoop.within`)."""
         self.own_scope = scope
         self.failure: tuple[str, int, int] | None = None
-        """The last failure of a step that was raised in it (see `Failures.raised_in`)."""
+        """The last step failure raised in it (see `Failures.raised_in`)."""
         super().__init__(coro, loop=loop, name=name, context=context)
 
     def __hash__(self) -> int:
         return self._number
 
     def let_go(self) -> None:
-        """Drop a done task's reference to the traceback of its error, which asyncio keeps until `result` is called.
+        """Drop a done task's reference to the traceback of its error, which asyncio keeps until `result()`.
 
         The frames of `asyncio.timeout` and `TaskGroup` hold the task itself.
         """
@@ -93,7 +93,7 @@ class InnerHandle(asyncio.Handle):
 
 
 class InnerTimer(asyncio.TimerHandle):
-    """A callback that waits for the journal's timer row `key`."""
+    """Waits for the journal's timer row `key`."""
 
     __slots__ = ("due_us", "key")
 

@@ -50,7 +50,7 @@ SPIN_MAX: Final = 100_000
 outcomes. The number is fixed, so that the loop behaves alike in every replay."""
 
 FAR_US: Final = 253_402_300_799_000_000
-"""The last second of the year 9999: the due time of a timer without end."""
+"""The end of the year 9999: the due time of a timer without end."""
 
 
 ExceptionHandler: TypeAlias = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
@@ -62,8 +62,6 @@ class TimerKeeper(Protocol):
 
 
 class _Nobody:
-    """Replaces the keeper of a closed loop."""
-
     def timer_asked(self, key: str) -> str:
         return key
 
@@ -75,14 +73,14 @@ _NOBODY: Final = _Nobody()
 
 
 class InnerLoop(asyncio.AbstractEventLoop):
-    """One execution's loop. Its `keeper` may change the key of a new timer, and learns of cancelled timers."""
+    """One execution's loop. Its `keeper` may change a new timer's key, and learns of cancelled timers."""
 
     _exception_handler: tuple[ExceptionHandler, contextvars.Context] | None = None
 
     def __init__(self, seed: str, keeper: TimerKeeper) -> None:
         self.now_us = 0
         self.ready: deque[InnerHandle | InnerTimer] | None = None
-        """None while empty: an empty deque would be a third of a sleeping loop's memory."""
+        """None while empty: a deque would be a third of a sleeping loop's memory."""
         self.timers: dict[str, InnerTimer] = {}
         self.threads_seen = False
         self.closed = False
@@ -101,7 +99,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
     # --- running ---------------------------------------------------------------------------------------------------
 
     def enter(self) -> tuple[Any, Any]:
-        """Become this thread's running loop. Returns the argument for `leave`."""
+        """Become this thread's running loop. `leave` takes the result."""
         before = (_get_running_loop(), sys.get_asyncgen_hooks())
         _set_running_loop(self)
         sys.set_asyncgen_hooks(None, self._finalize_generator)
@@ -112,8 +110,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         sys.set_asyncgen_hooks(*before[1])
 
     def pump(self, budget: int) -> int:
-        """Run at most `budget` ready callbacks and return the rest of it. If it is 0 and the loop is not settled, pump
-        again."""
+        """Run at most `budget` callbacks and return the rest of it; 0 while unsettled means: pump again."""
         budget_here = min(budget, SPIN_MAX - self._spun)
         left = budget_here
         while self.ready and left:
@@ -123,7 +120,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
                 continue
             try:
                 handle._context.run(handle._callback, *handle._args)
-            except BaseException as error:  # User code failed; the loop goes on.
+            except BaseException as error:  # user code failed; the loop goes on
                 if is_interrupt(error):
                     raise
                 if isinstance(error, ENDINGS) and isinstance(getattr(handle._callback, "__self__", None), InnerTask):
@@ -157,7 +154,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
             self.now_us = at_us
 
     def fire(self, timer: InnerTimer) -> None:
-        """Fire all timers of this moment before a task runs, as asyncio does."""
+        """All timers of one moment fire before a task runs, as in asyncio."""
         due_us = timer.due_us
         del self.timers[timer.key]
         self.move(due_us)  # The clock that noticed may be ahead of the one that stamped the row.
@@ -174,8 +171,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         return heap[0][2] if heap else None
 
     def shut(self) -> None:
-        """Drop all tasks, newest first, by `Evicted`. Neither `except Exception` nor a handler of CancelledError
-        catches it."""
+        """Drop all tasks by `Evicted`, newest first. It passes `except Exception` and handlers of CancelledError."""
         if self.closed:
             return
         self.closed = True
@@ -219,7 +215,6 @@ class InnerLoop(asyncio.AbstractEventLoop):
     # --- keys ------------------------------------------------------------------------------------------------------
 
     def key_for(self, name: str) -> str:
-        """The next key for `name` in the scope of the current task."""
         if _get_running_loop() is not self:
             raise misplaced(name)
         task = current_task(self)
@@ -233,10 +228,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
 
     @contextmanager
     def within(self, name: str) -> Iterator[None]:
-        """Count the keys of the current task under `name`, however many tasks were made before.
-
-        For code inside a library that makes tasks of its own.
-        """
+        """Count the task's keys under `name`, for code in a library that makes tasks of its own."""
         task: Any = current_task(self)
         before = task.scope
         path = named_path(name)
@@ -247,13 +239,12 @@ class InnerLoop(asyncio.AbstractEventLoop):
             task.scope = before
 
     def _loose_scope(self) -> Scope:
-        """The scope of calls outside all tasks."""
         if self._loose is None:
             self._loose = Scope("~/")
         return self._loose
 
     def claim_key(self, key: str) -> str:
-        """Take a key that the user chose. It is unique in the whole execution, not in one task."""
+        """Take a key that the user chose, unique in the whole execution."""
         if _get_running_loop() is not self:
             raise misplaced(key)
         key = name_of(key, "key")
@@ -309,7 +300,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         due_us = min(due_us, FAR_US)
         if self.closed:
             return InnerTimer("", due_us, callback, args, self, context)
-        if due_us <= self.now_us:  # Due already: nothing to record.
+        if due_us <= self.now_us:  # already due: nothing to record
             timer = InnerTimer("", due_us, callback, args, self, context)
             self._make_ready(timer)
             return timer
@@ -324,7 +315,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
 
     def forget_timer(self, timer: InnerTimer) -> None:
         if not self._is_open(timer):
-            return  # It has fired, or was due when it was made.
+            return
         del self.timers[timer.key]
         self._keeper.timer_cancelled(timer.key, timer.due_us)
         if len(self._heap) > 64 and len(self._heap) > 2 * len(self.timers):
@@ -337,7 +328,6 @@ class InnerLoop(asyncio.AbstractEventLoop):
         self.timers[new_key] = timer
 
     def has_task(self, scope: str) -> bool:
-        """False also for a task that ended and was forgotten."""
         return any(task.own_scope.prefix == scope for task in self._tasks)
 
     def swap(self, swap: Swap) -> None:
@@ -412,11 +402,8 @@ class InnerLoop(asyncio.AbstractEventLoop):
         _log.error("%s", context.get("message", "Unhandled error in workflow code"), exc_info=context.get("exception"))
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Call the code's handler, or log.
-
-        The handler is skipped at moments that do not replay: during a garbage collection, or while the code does not
-        run.
-        """
+        """Call the code's handler, or log at moments that do not replay: in a garbage collection, or outside of the
+        code."""
         if self.closed:
             return
         if self._exception_handler is None or collecting() or _get_running_loop() is not self:
@@ -436,8 +423,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         raise threads_misplaced("A thread cannot reach into a workflow's code")
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[*_Ts], _T], *args: *_Ts) -> asyncio.Future[_T]:
-        """Run an inline executor's function at once, as part of the workflow's code. Executors with threads are
-        refused."""
+        """Run an inline executor's function at once, as workflow code. Executors with threads are refused."""
         if not isinstance(executor, AtOnce):
             raise no_threads()
         future = self.create_future()
@@ -448,7 +434,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         return future
 
     def _finalize_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
-        """Close an async generator that was dropped half-way in a task of its own, as asyncio does."""
+        """Close a dropped async generator in a task of its own, as asyncio does."""
         running = _get_running_loop()
         if self.closed or collecting() or running is not self:
             # At a moment that does not replay, its `finally` runs but cannot ask for anything.

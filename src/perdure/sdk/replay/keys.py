@@ -5,7 +5,7 @@ import re
 from typing import Final
 
 KEY_PART_MAX: Final = 120
-"""Characters of a name or a scope's path in a key; a hash replaces longer ones. So keys stay below KEY_BYTES_MAX in any
+"""Characters in a key of a name or a scope's path; a hash replaces longer ones. So keys stay below KEY_BYTES_MAX in any
 alphabet."""
 GENERATED: Final = re.compile(r"^(?:\d+|~\w*)/|#\d+$|%")
 

@@ -11,15 +11,13 @@ from perdure.wire.records import Row
 
 
 class LateEvents:
-    """Events whose waits the code had given up."""
-
     __slots__ = ("rows", "waits")
 
     def __init__(self) -> None:
         self.waits: dict[str, Call] = {}
         """Abandoned waits that an event may still meet."""
         self.rows: list[tuple[Call, Row]] = []
-        """Events that no later wait has taken yet, in their order."""
+        """Events that no later wait has taken, in order."""
 
     def take(self, call: Call) -> Row | None:
         for at, (wait, row) in enumerate(self.rows):
@@ -38,25 +36,23 @@ def same_question(call: Call, other: Call) -> bool:
 
 
 class Leftovers:
-    """Outcomes of failed tries and attempts in the journal."""
-
     __slots__ = ("aside", "due", "excused_until", "failed_seqs", "taken_back", "tries")
 
     def __init__(self) -> None:
         self.tries: dict[str, int] = {}
-        """Failed tries by step key."""
+        """By step key."""
         self.failed_seqs: dict[int, str] = {}
         self.taken_back: dict[int, int] = {}
-        """By the `seq` of a step failure, the `seq` of the `retried` row that took it back."""
+        """By the `seq` of a step failure, that of the `retried` row that took it back."""
         self.excused_until = 0
-        """A failed attempt left the outcomes without a call before this row."""
+        """Outcomes without a call before this row come from a failed attempt."""
         self.aside: dict[str, list[Row]] = {}
-        """Those outcomes, by key."""
+        """These outcomes, by key."""
         self.due: list[Row] = []
-        """Those that were asked for since. They are delivered before the journal goes on."""
+        """Outcomes that were asked for since; delivered before the journal goes on."""
 
     def other_key(self, key: str, seq: int | None = None) -> str:
-        """A replacement for a key that belongs to an orphaned outcome, the same in every replay."""
+        """A replacement for a key that an orphaned outcome has, the same in every replay."""
         return f"{key}@{self.aside[key][0].seq if seq is None else seq}"
 
     def free_key(self, key: str) -> str:
@@ -71,7 +67,7 @@ class Leftovers:
         self.excused_until = max(self.excused_until, self.taken_back.get(row.seq, 0))
 
     def note_taken_back(self, taken: int, row: Row, seen: int) -> None:
-        """The `retried` row takes back the step failure `taken`; the code has seen the rows up to `seen`."""
+        """Note that `row` takes back the step failure `taken`, after the code has seen the rows up to `seen`."""
         self.taken_back[taken] = row.seq
         if taken > seen:
             return
@@ -90,7 +86,7 @@ class Leftovers:
         return row.seq < self.excused_until
 
     def ask(self, call: Call) -> None:
-        """If the outcome under this key is of the same call, deliver it next; else rename the call."""
+        """Deliver an outcome of the same call next; rename the call if the outcome is another's."""
         while (rows := self.aside.get(call.key)) is not None:
             first = rows[0]
             same_input = first.fingerprint == call.fingerprint or is_captured(call.fingerprint)
@@ -101,6 +97,5 @@ class Leftovers:
 
 
 def taken_back_by(row: Row) -> list[int]:
-    """The `seq` of each step failure that a `retried` row takes back."""
     found: int | list[int] | None = msgspec.json.decode(row.value, type=int | list[int] | None)
     return found if isinstance(found, list) else [] if found is None else [found]

@@ -9,17 +9,16 @@ These rules make a replay take every branch of the live run:
 1. *One outcome at a time, in the order of `seq`. The code settles in between*, live and in replay. So the code is a
    function of its input and the rows, however reports grouped them.
 2. *Ask, check, hold.* The code asks for a call when it awaits it. The next outcome must match a call that was asked
-   for, by kind and function, else `Diverged`. Nothing new starts before the whole record is consumed, so a diverging
-   replay has no effect.
-3. *Late outcomes.* The code may give a call up (a time-out, a cancelled branch). Its outcome is then consumed and
-   ignored, live and in replay. Only events are kept, for the next wait that asks for the same.
+   for, else `Diverged`. Nothing new starts before the whole record is consumed, so a diverging replay has no effect.
+3. *Late outcomes.* The outcome of a call that the code gave up (a time-out, a cancelled branch) is ignored, live and in
+   replay. Only events are kept, for the next wait that asks for the same.
 4. *Time* is `at_us` of the last row. It moves only when the code has settled.
-5. *Each call gets its own outcome.* Tasks may be created in another order than recorded. The fingerprints of their
-   inputs tell them apart, and they change places before anything new starts (see `places`). If a doubt remains, the
+5. *Each call gets its own outcome.* Tasks that were created in another order than recorded are told apart by the
+   fingerprints of their inputs, and change places before anything new starts (see `places`). If a doubt remains, the
    code has diverged. An input counts as changed only if no other call has or had it.
 
 After a failed attempt the journal takes back the step failures that ended it (a row `retried`). The next attempt may
-not repeat what followed them, such as a clean-up. So those outcomes are kept aside: a call with such a key gets its
+not repeat what followed them, such as a clean-up. Those outcomes are kept aside: a call with such a key gets its
 outcome at once, and an outcome without a call is not a divergence.
 """
 
@@ -69,10 +68,10 @@ from perdure.sdk.replay.places import (
 from perdure.wire.records import OUTCOMES, Kind, Row, fingerprint_of_timer
 
 CALLBACKS_MAX: Final = 10_000
-"""Callbacks per `advance` (some tens of milliseconds); then the worker's own loop has its turn."""
+"""Callbacks per `advance`, some tens of milliseconds; then the worker's loop has its turn."""
 
 TIMER_EARLY_US: Final = 60_000_000
-"""A timer's row that is earlier than the due time by more than this belongs to another timer."""
+"""A row that is earlier than its timer's due time by more than this belongs to another timer."""
 
 _AGAIN: Final = Effects((), (), None, AGAIN)
 _DONE: Final = Effects((), (), None, DONE)
@@ -123,13 +122,12 @@ class Machine(Asked):
         self.seen = 0
         self.cancel_requested = False
         self.messages: list[str] = []
-        """Executions whose messages may be taken, from rows `message`. The reader empties the list."""
+        """From rows `message`: executions whose messages may be taken. The reader empties the list."""
         self.error: BaseException | None = None
-        """The exception of the workflow's function, once DONE; `asyncio.CancelledError` if it was cancelled."""
+        """The workflow's exception, once DONE; `asyncio.CancelledError` if it was cancelled."""
         self.changed_inputs: ChangedInputs | None = None
         """Calls whose input differs from the recorded one. Strict workflows diverge instead."""
         self._history: History | None = None
-        """Present while calls may still change places."""
         self._has_started = False
         """From then on keys are fixed."""
         self._start: Callable[[], Coroutine[Any, Any, Any]] | None = start
@@ -139,7 +137,6 @@ class Machine(Asked):
         self._result: Any = None
         self._rows: list[Row] = []
         self._next = 0
-        """Index of the next row to consume."""
         self._fed = 0
         self._more = False
         self._first_claim = True
@@ -148,19 +145,18 @@ class Machine(Asked):
         self._random: random.Random | None = None
         self._uuids: random.Random | None = None
         self._waits_until: str | None = None
-        """The fingerprint of the timer that the last suspension waited for."""
+        """Of the timer in the last suspension."""
 
     # --- for workflow code -----------------------------------------------------------------------------------------
 
     def raised(self, row: Row, asked: int) -> None:
-        """A step's failure is about to be raised in the task that asked for it, having seen row `asked`."""
+        """A step's failure is about to be raised in the task that had asked for it at row `asked`."""
         task = current_task(self.loop)
         if task is not None and task is not self._main and self._failures is not None and row.key is not None:
             self._failures.raised_in(task, row.key, row.seq, asked)  # type: ignore[arg-type]  # all tasks here are ours
 
     @property
     def now_us(self) -> int:
-        """`at_us` of the last row."""
         return self.loop.now_us
 
     def random(self) -> random.Random:
@@ -170,14 +166,13 @@ class Machine(Asked):
         return self._random
 
     def uuid(self) -> uuid.UUID:
-        """A UUID (version 4), the same in every replay."""
+        """A UUID4, the same in every replay."""
         if self._uuids is None:
             self._uuids = random.Random(f"{self.seed}:uuid")
         return uuid.UUID(int=self._uuids.getrandbits(128), version=4)
 
     @property
     def replaying(self) -> bool:
-        """Outcomes of an earlier run are still to be delivered."""
         return self.seen < self._replay_until
 
     # --- for the runner --------------------------------------------------------------------------------------------
@@ -238,7 +233,6 @@ class Machine(Asked):
 
     @property
     def result(self) -> Any:
-        """The workflow's return value, once DONE without `error`."""
         assert self._done
         return self._result
 
@@ -287,7 +281,7 @@ class Machine(Asked):
         while self._next < len(rows):
             row = rows[self._next]
             if row.kind is STEP_FAILED and self._more:
-                return False  # A later row may take it back.
+                return False  # a later row may take it back
             self._next += 1
             self.seen = row.seq
             self.loop.move(row.at_us)
@@ -373,7 +367,7 @@ class Machine(Asked):
         for call in self._calls.values():
             if call.kind is EVENT and same_question(call, wait):
                 del self._calls[call.key]
-                self._let_go(call)  # Its wait stays open; its own event goes on to the next wait.
+                self._let_go(call)  # its wait stays open, and its event goes on to the next wait
                 assert call.future is not None
                 if not call.future.done():
                     call.future.set_result(row)
@@ -443,7 +437,7 @@ class Machine(Asked):
         return self.changed_inputs.add(None if captured else key, asked, recorded, row)
 
     def _has_a_sibling(self, key: str) -> bool:
-        """True if another task runs beside the one that asks for `key`: they may be mixed up."""
+        """True if the call may be mixed up with one of another task."""
         own = list(scopes_of(key))
         if not own:
             return False
@@ -481,7 +475,7 @@ class Machine(Asked):
         return Effects(started, abandoned, timer, SUSPENDED)
 
     def _finish(self, main: InnerTask) -> Effects:
-        """The remaining rows must belong to calls of branches that end now."""
+        """Remaining rows must belong to calls of branches that end now."""
         try:
             self.error = main.exception()
         except CancelledError as error:
@@ -504,7 +498,6 @@ class Machine(Asked):
         return Effects((), abandoned, None, DONE)
 
     def _pass_over(self) -> None:
-        """Consume the rows that the code did not live to see."""
         rows = self._rows
         while self._next < len(rows):
             row = rows[self._next]
@@ -539,13 +532,12 @@ class Machine(Asked):
         self._leftovers.note_failed(row)
 
     def _note_taken_back(self, row: Row) -> None:
-        """A `retried` row was fed but not consumed yet."""
+        """The row was fed but not consumed yet."""
         for taken in taken_back_by(row):
             self._leftovers = self._leftovers or Leftovers()
             self._leftovers.note_taken_back(taken, row, self.seen)
 
     def _note_retried(self, row: Row) -> None:
-        """Steps whose failures were taken back have all their tries again."""
         if self._leftovers is not None:
             for taken in taken_back_by(row):
                 self._leftovers.forget_tries(taken)
@@ -577,7 +569,6 @@ class Machine(Asked):
 
 
 def _fits(row: Row, asked: What) -> bool:
-    """True if `row`, with the same key and kind, is the call's outcome."""
     # Rows of some kinds have no name, and old rows of some kinds no fingerprint.
     _, name, fingerprint = asked
     return (row.name is None or row.name == name) and (row.fingerprint in (None, fingerprint))

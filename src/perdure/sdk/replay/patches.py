@@ -68,9 +68,9 @@ def patch_asyncio(loop_class: type[Any]) -> None:
 
 
 def _exchange(function: Any, caller: Any, replacement: Any) -> Any:
-    """Make `function` call `replacement`, even where it was imported before. Returns the original function.
+    """Make `function` call `replacement`, even where it was imported before, and return the original.
 
-    `function` gets the code of `caller`, which finds `replacement` in the globals of the function's module.
+    It gets the code of `caller`, which finds `replacement` in its module's globals.
     """
     there = function.__globals__
     was = types.FunctionType(function.__code__, there, function.__name__, function.__defaults__)
@@ -81,7 +81,7 @@ def _exchange(function: Any, caller: Any, replacement: Any) -> Any:
 
 
 def patch_anyio(loop_class: type[Any]) -> None:
-    """Give anyio's cancel scopes, which it keeps in sets, a number in inner loops."""
+    """In inner loops, give anyio's cancel scopes, which it keeps in sets, a number."""
     global anyio_is_patched
     anyio_is_patched = True
     from anyio._backends import _asyncio as backend  # imported only if the user did
@@ -100,7 +100,7 @@ def patch_anyio(loop_class: type[Any]) -> None:
     plain_run = backend.AsyncIOBackend.run_sync_in_worker_thread
 
     async def run_sync_in_worker_thread(*args: Any, **kwargs: Any) -> Any:
-        # Refused before the thread exists: it could not report back, and would keep the process from ending.
+        # Refused before the thread exists: it could not report back, and would keep the process alive.
         loop = _get_running_loop()
         if isinstance(loop, loop_class):
             loop.call_soon_threadsafe(lambda: None)

@@ -22,7 +22,7 @@ Swap = tuple[str, str]
 """Two scopes (`1/`, `3/`) or two keys (`fetch`, `fetch#2`) that change places."""
 
 What = tuple[Kind, str | None, str | None]
-"""The kind and the name of a call, and the fingerprint of its input."""
+"""Kind, name and input fingerprint of a call."""
 
 
 def swaps(asked: str, recorded: str) -> list[Swap] | None:
@@ -52,9 +52,8 @@ def swaps(asked: str, recorded: str) -> list[Swap] | None:
 
 
 def swapped(key: str, swap: Swap) -> str:
-    """Exchange the two places in a key or in a scope's prefix."""
     if not key.startswith(swap):
-        return key  # Most keys are neither.
+        return key  # the usual case
     one, other = swap
     if not is_scope(one):
         return other if key == one else one if key == other else key
@@ -98,7 +97,7 @@ def scopes_of(key: str) -> Iterator[str]:
 
 
 class History:
-    """Digests of each scope's outcomes. Two tasks with equal histories can change places."""
+    """Digests of each scope's outcomes. Tasks with equal histories can change places."""
 
     __slots__ = ("_digests", "_read")
 
@@ -108,7 +107,6 @@ class History:
         """How many of the rows at hand are in it."""
 
     def read(self, rows: Sequence[Row], end: int) -> None:
-        """Add the rows before `end` that are not in it yet."""
         for row in rows[self._read : end]:
             if row.key is not None and row.kind in _TOLD:
                 outcome = (row.kind, row.name, row.fingerprint, row.ok, bytes(row.value))
@@ -118,7 +116,6 @@ class History:
         self._read = end
 
     def turn_the_page(self) -> None:
-        """Further rows follow, counted from 0."""
         self._read = 0
 
     def same(self, one: str, other: str) -> bool:
@@ -138,8 +135,7 @@ class ChangedInputs:
         self.recorded: dict[What, Row] = {}
 
     def add(self, key: str | None, asked: What, recorded: What, row: Row) -> bool:
-        """False for a mix-up: `asked` was recorded where `recorded` was asked for. A change without a key is not
-        reported."""
+        """False for a mix-up: the reverse was recorded, too. A change without a key is not reported."""
         if asked in self.recorded or recorded in self.asked:
             return False
         if key is not None:
@@ -150,7 +146,7 @@ class ChangedInputs:
 
 
 def is_captured(fingerprint: str | None) -> bool:
-    """True for a fingerprint of captured values (`fingerprint_of_captured`), which may change by themselves."""
+    """Captured values (`fingerprint_of_captured`) may change by themselves."""
     return fingerprint is not None and fingerprint.startswith(CAPTURED)
 
 
