@@ -260,7 +260,7 @@ def test_a_copy_that_the_database_breaks_off_is_told_and_repeated(house: House, 
         f"CREATE FUNCTION fails() RETURNS trigger AS 'BEGIN {fails}; END' LANGUAGE plpgsql",
         "CREATE TRIGGER fails BEFORE INSERT ON api_keys FOR EACH ROW EXECUTE FUNCTION fails()",
     )
-    assert "nothing was kept" in house.run("store", "copy", "perdure.db", target, code=2).stderr
+    assert "nothing was written" in house.run("store", "copy", "perdure.db", target, code=2).stderr
     execute(target, "DROP TRIGGER fails ON api_keys")
     assert house.json("store", "copy", "perdure.db", target)["tables"]["api_keys"]["rows"] == 1
 

@@ -53,13 +53,13 @@ def nested() -> Exception:
     ("make", "words"),
     [
         (lambda: OutOfStock(7), "OutOfStock: 7"),
-        (lambda: Busy(7), "Busy: 7; and whether to try again could not be asked: AttributeError: "),
+        (lambda: Busy(7), "Busy: 7; the decision about a retry failed: AttributeError: "),
         (lambda: Vague("who knows"), "Vague: who knows"),
         (lambda: Unchangeable("as it is"), "Unchangeable: as it is"),
         (
             nested,
             "ExceptionGroup: a group (1 sub-exception): ValueError: at the bottom; "
-            "and whether to try again could not be asked: Recursion",
+            "the decision about a retry failed: Recursion",
         ),
     ],
     ids=["no init", "no seconds", "no details", "frozen", "deeply nested"],

@@ -127,7 +127,7 @@ async def test_a_forgotten_await_is_named(house: House) -> None:
     says = {
         as_result: "result: a `coroutine` is not JSON; did you forget `await`?",
         as_argument: "Argument 1 of step 'charge' is a coroutine; did you forget `await`?",
-        as_function: "got a coroutine, that is a call which was made already",
+        as_function: "got a coroutine, so the function was called already",
         of_children: "result: a `Mapped` is not JSON; take its `.results()`, or look at its `.outcomes`",
     }
     async with house.open(app) as p:

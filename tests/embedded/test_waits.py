@@ -246,7 +246,7 @@ async def test_an_answer_of_another_type_is_told_and_can_be_asked_for_again(hous
     async with house.open(app) as p:
         once, again = await p.start(asks_once), await p.start(asks_again)
         await once.resume("approve", {"order_id": 1, "amount": "much"})
-        said = "the answer to 'approve'.amount: Expected `int`, got `str`; it stands, so catch BadValue and ask again"
+        said = "the answer to 'approve'.amount: Expected `int`, got `str`; the answer stands, so catch BadValue"
         with pytest.raises(ExecutionFailed, match=re.escape(said)):
             await once.result()
         await again.resume("approve-1", "yes")

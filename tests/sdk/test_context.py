@@ -329,9 +329,9 @@ def _not_async(ctx: Context) -> None: ...
 @pytest.mark.parametrize(
     ("fn", "said"),
     [
-        (_two_inputs, "_two_inputs.*cannot be called so. Several values go into one input"),
-        (_no_context, "_no_context.*cannot be called so"),
-        (_only_by_name, "_only_by_name.*cannot be called so"),
+        (_two_inputs, "_two_inputs.*cannot be called like that. Pass several values as one input"),
+        (_no_context, "_no_context.*cannot be called like that"),
+        (_only_by_name, "_only_by_name.*cannot be called like that"),
         (_not_async, "is not async"),
     ],
 )
@@ -410,8 +410,8 @@ def test_a_hint_that_cannot_be_resolved_names_its_workflow() -> None:
         Registry(flow).specs()
     assert re.fullmatch(
         r"Workflow 'orders' of module tests\.sdk\.test_context: The type hint 'Nowhere' of parameter 'order' of "
-        r".*flow\(\) cannot be resolved: name 'Nowhere' is not defined\. .* take @workflow off its function, or give "
-        r"the worker a Registry that does not have it\.",
+        r".*flow\(\) cannot be resolved: name 'Nowhere' is not defined\. .* remove @workflow from its function, or "
+        r"give the worker a Registry without it\.",
         str(refusal.value),
     )
 
@@ -483,21 +483,21 @@ class _AsksElsewhere:
 def test_an_async_predicate_is_refused_where_it_is_given(option: str, predicate: Any) -> None:
     """Its coroutine would count as true."""
     choice: Any = {option: predicate}
-    with pytest.raises(TypeError, match=rf"{option} wants a predicate that answers at once, and '_.*' is async"):
+    with pytest.raises(TypeError, match=rf"{option} wants a sync predicate, and '_.*' is async"):
         step(**choice)
 
     @workflow
     async def flow(ctx: Context) -> None:
         await ctx.step("weigh", lambda: None, **choice)
 
-    with pytest.raises(TypeError, match=f"{option} wants a predicate"):
+    with pytest.raises(TypeError, match=f"{option} wants a sync predicate"):
         _ = Live(flow).result
 
 
 @pytest.mark.parametrize("option", ["retry_if", "fatal"])
 def test_a_predicate_that_gives_a_coroutine_decides_nothing(option: str) -> None:
     choice: Any = {option: lambda error: _asks_elsewhere(error)}
-    with pytest.raises(TypeError, match="the predicate '<lambda>' gave a `coroutine`; it must answer at once"):
+    with pytest.raises(TypeError, match="the predicate '<lambda>' returned a `coroutine`; it must be sync"):
         StepCall(pack, **choice).is_final(ValueError())
 
 

@@ -683,9 +683,9 @@ UNREADABLE: dict[str, tuple[bytes, Any, str, str]] = {
     "not JSON": (b"{", Any, "result", "truncated"),
     "not UTF-8": (b'"\xff"', Any, "result", "utf-8"),
     "too deep": (b"[" * 100_000, Any, "result", "deeper than 64"),
-    "a class that is no data": (b"[1]", list[Plain], "result[0]", "`Plain` is not one that JSON can be read into"),
-    "a protocol": (b"1", Callable[[], int], "result", "is not one that JSON can be read into"),
-    "Never": (b"null", typing.Never, "result", "is not one that JSON can be read into"),
+    "a class that is no data": (b"[1]", list[Plain], "result[0]", "JSON cannot be read into the type hint `Plain`"),
+    "a protocol": (b"1", Callable[[], int], "result", "JSON cannot be read into the type hint"),
+    "Never": (b"null", typing.Never, "result", "JSON cannot be read into the type hint"),
     "a dataclass with an InitVar": (b'{"a":1,"b":2}', Initialised, "result", "missing 1 required positional argument"),
 }
 

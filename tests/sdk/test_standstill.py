@@ -41,7 +41,7 @@ def heard() -> Iterator[Callable[[str], Heard]]:
 
 
 async def test_code_that_does_not_let_go_of_the_loop_is_named_once(heard: Callable[[str], Heard]) -> None:
-    told, ended = heard("stands still"), heard("runs again")
+    told, ended = heard("is blocked by"), heard("runs again")
 
     def asks_a_slow_service() -> None:
         assert told.came.wait(60)
@@ -52,7 +52,7 @@ async def test_code_that_does_not_let_go_of_the_loop_is_named_once(heard: Callab
     with watched(asyncio.get_running_loop(), look_seconds=0.01, blocked_seconds=0.01):
         await asyncio.create_task(body())
         await asyncio.to_thread(ended.came.wait, 60)
-    [text] = [text for text in told.texts if "stands still" in text]
+    [text] = [text for text in told.texts if "is blocked by" in text]
     assert "'body'" in text and f"({__file__}:" in text and "asks_a_slow_service" in text and "asyncio" not in text
 
 

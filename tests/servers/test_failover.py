@@ -108,7 +108,7 @@ async def test_a_killed_server_costs_no_worker_its_lease_and_no_caller_an_error(
         await work.end()
         for kinds in (await work.kinds()).values():
             assert Kind.LOST not in kinds and kinds.count(Kind.STEP) == 5
-    assert all("registers anew" not in worker.said() for worker in cluster.workers)
+    assert all("registers again" not in worker.said() for worker in cluster.workers)
 
 
 @pytest.mark.slow
@@ -157,7 +157,7 @@ async def test_a_frozen_server_is_left_for_the_other_while_the_lease_holds(url: 
             results = await asyncio.gather(*[(await client.start(five_steps, n)).result() for n in range(EXECUTIONS)])
             assert results == [expected(n) for n in range(EXECUTIONS)]
             frozen.thaw()
-        assert "registers anew" not in cluster.workers[0].said()
+        assert "registers again" not in cluster.workers[0].said()
     finally:
         await cluster.stop()
 

@@ -243,7 +243,7 @@ async def test_readers_see_what_is_committed_and_cannot_write(store: SQLiteStore
     assert await store.read(read_note(name="a")) == "1"
     assert await store.scan(read_note(name="a")) == "1"
     for look in (store.read, store.scan):
-        with pytest.raises(TypeError, match="may not ask for 'write_meta', which writes"):
+        with pytest.raises(TypeError, match="must not run 'write_meta', which writes"):
             await look(note(name="a", value="2"))
     assert await store.read(read_note(name="a")) == "1"
 
@@ -611,7 +611,7 @@ def test_somebody_else_s_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there_is_a_mistake_and_not_made(tmp_path: Path) -> None:
     path = tmp_path / "some" / "app.db"
-    with pytest.raises(NotOurFile, match=r"There is no folder '.*some' for the store '.*app.db'; make it, or mend"):
+    with pytest.raises(NotOurFile, match=r"There is no folder '.*some' for the store '.*app.db'; create it, or correct"):
         SQLiteStore(str(path))
     assert list(tmp_path.iterdir()) == []
 

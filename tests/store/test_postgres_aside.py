@@ -82,7 +82,7 @@ async def test_what_is_known_to_be_held_is_not_waited_for_again(
     await store.write(note(name="a", value="1"))
     async with held(store.url, "meta", "a"):
         monkeypatch.setattr(postgres_aside, "WAIT_SECONDS_MAX", 0.1)
-        with pytest.raises(Unavailable, match=r"others hold what it needs.*nothing happened"):
+        with pytest.raises(Unavailable, match=r"another transaction holds what it needs.*nothing happened"):
             await store.write(note(name="a", value="2"))
         monkeypatch.setattr(postgres_aside, "WAIT_SECONDS_MAX", 60.0)
         monkeypatch.setattr(postgres_lane, "_WARY", "SET LOCAL lock_timeout = 60000")

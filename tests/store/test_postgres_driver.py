@@ -582,7 +582,7 @@ async def test_a_migration_does_not_queue_behind_a_long_look(own: str, monkeypat
     reading = reader.transaction()
     await reading.start()
     await reader.execute("SELECT 1 FROM executions")
-    with pytest.raises(Unavailable, match="somebody holds a lock"):
+    with pytest.raises(Unavailable, match="another session holds a lock"):
         await PostgresStore.open(own)
     monkeypatch.setattr(postgres_link, "MIGRATE_SECONDS_MAX", 60.0)
     opening = asyncio.create_task(PostgresStore.open(own))

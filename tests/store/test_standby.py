@@ -73,7 +73,7 @@ async def test_a_standby_is_refused_at_start(pair: tuple[postgres.Server, postgr
     url = standby.database_url(database)
     with pytest.raises(Unavailable, match=r"^The database cannot be used: it is a standby, or read-only\.$"):
         await open_store(url)
-    with pytest.raises(Unavailable, match="it is not what target_session_attrs asks for"):
+    with pytest.raises(Unavailable, match="it does not match target_session_attrs"):
         await open_store(f"{url}&target_session_attrs=read-write")
 
 

@@ -280,7 +280,7 @@ async def _change(budget_id: str, change: BudgetChange) -> None:
     info = current_step()
     worker = info.worker
     if worker is None:
-        raise Misplaced("A budget is raised by a step that a worker runs.")
+        raise Misplaced("A budget can be raised only in a step that a worker runs.")
     await _told(lambda: worker.transport.raise_budget(budget_id, change, info.idempotency_key))
 
 

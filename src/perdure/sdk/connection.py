@@ -197,7 +197,7 @@ class Server:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise BadRequest(f"{url!r} is not the address of a server; give one like http://127.0.0.1:8080.")
         if parts.query or parts.fragment or parts.username:
-            raise BadRequest(f"{url!r} holds more than an address; leave out user, query and fragment.")
+            raise BadRequest(f"{url!r} contains more than an address; leave out user, query and fragment.")
         self._host = parts.hostname
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self._ssl = ssl.create_default_context() if parts.scheme == "https" else None

@@ -91,7 +91,7 @@ def read() -> dict[str, dict[str, str]]:
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadRequest(
-            f"The credentials in {str(file)!r} cannot be read: {error}. Mend or delete the file."
+            f"The credentials in {str(file)!r} cannot be read: {error}. Repair or delete the file."
         ) from error
     return {
         url.rstrip("/"): {name: value for name, value in entry.items() if isinstance(value, str)}
@@ -109,7 +109,7 @@ def write(url: str, *, api_key: str, project_id: str) -> None:
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=".credentials-")  # 0600 from the start
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as out:
-            out.write("# Made by `perdure dev`. Keys of servers, by address; keep this file to yourself.\n")
+            out.write("# Written by `perdure dev`. API keys by server address; keep this file private.\n")
             for server, entry in sorted(entries.items()):
                 out.write(f"\n[{json.dumps(server)}]\n")
                 out.writelines(f"{key} = {json.dumps(value)}\n" for key, value in sorted(entry.items()))

@@ -183,7 +183,7 @@ class Postponed(PerdureError):
     code: ClassVar[str] = "POSTPONED"
 
     def __init__(self, seconds: float, message: str = "") -> None:
-        super().__init__(f"{message or 'not now'}; to be made again in {seconds:.3g} s", {"seconds": seconds})
+        super().__init__(f"{message or 'not now'}; next try in {seconds:.3g} s", {"seconds": seconds})
         self.seconds = seconds
 
 

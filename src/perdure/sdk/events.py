@@ -110,7 +110,9 @@ async def take_answer(machine: Machine, call: Call, answer_type: Any, timeout: f
     try:
         return decode(bytes(row.value), answer_type, where=f"the answer to {call.key!r}")
     except BadValue as error:
-        raise BadValue(f"{error.message}; it stands, so catch BadValue and ask again under another key") from error
+        raise BadValue(
+            f"{error.message}; the answer stands, so catch BadValue and ask again under another key"
+        ) from error
 
 
 async def _wait(machine: Machine, call: Call, timeout: float | None) -> Row:

@@ -65,8 +65,8 @@ def _watch(
             if not told and (stack := blocking_code(thread_id)):
                 first = stack[0]
                 logger.warning(
-                    "The event loop of this worker stands still: %r (%s:%s) does not let go of it, so no other step, "
-                    "time-out or report goes on. Code that blocks belongs into a sync function, which "
+                    "The event loop of this worker is blocked by %r (%s:%s): no other step, time-out or report can "
+                    "run. Move blocking code into a sync function, which "
                     '`await ctx.step("name", function, …)` runs in a thread.\n%s',
                     first.name,
                     first.filename,

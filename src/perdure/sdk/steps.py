@@ -75,8 +75,8 @@ class StepOptions:
                 raise TypeError(f"{word} wants an exception class, a tuple of them or a predicate, got {errors!r}.")
             if is_async_callable(errors):
                 raise TypeError(
-                    f"{word} wants a predicate that answers at once, and {_name_of(errors)!r} is async. Await "
-                    "in the step what it needs, and raise an error that says what came of it."
+                    f"{word} wants a sync predicate, and {_name_of(errors)!r} is async. Await inside the step, "
+                    "and raise an error that the predicate recognizes."
                 )
         self.name = name_of(name, "the name of a step")
         self.retry = as_policy(retry)
@@ -231,7 +231,7 @@ def step(
             context = current_context.get()
             if context is None or not context.is_active:
                 if leaving.get():
-                    raise Evicted("No step runs while its execution leaves memory.")
+                    raise Evicted("A step cannot run while its execution leaves memory.")
                 made: Coroutine[Any, Any, Any] = run(*args, **kwargs)
                 return made
             plan = plan_of(call)
@@ -321,7 +321,7 @@ def _is_one_of(error: BaseException, errors: Errors) -> bool:
     if inspect.isawaitable(answer):  # it would count as true
         if inspect.iscoroutine(answer):
             answer.close()
-        raise TypeError(f"the predicate {_name_of(errors)!r} gave a `{type(answer).__name__}`; it must answer at once")
+        raise TypeError(f"the predicate {_name_of(errors)!r} returned a `{type(answer).__name__}`; it must be sync")
     return bool(answer)
 
 
@@ -340,7 +340,7 @@ def not_a_function(given: object) -> TypeError:
     what = repr(given)
     if inspect.iscoroutine(given):
         given.close()
-        what = "a coroutine, that is a call which was made already"
+        what = "a coroutine, so the function was called already"
     return TypeError(f'ctx.step wants a function and its arguments, as `ctx.step("name", fn, 1, 2)`; got {what}.')
 
 

@@ -220,7 +220,7 @@ def _recordable(value: object, step: StepCall, key: str) -> tuple[bytes, Any]:
 
 def unclear(error: BaseException, wrong: BaseException) -> Fatal:
     """The failure for an error whose retry could not be decided."""
-    final = Fatal(f"{_words(error)}; and whether to try again could not be asked: {_words(wrong)}")
+    final = Fatal(f"{_words(error)}; the decision about a retry failed: {_words(wrong)}")
     final.__cause__ = wrong
     return final
 

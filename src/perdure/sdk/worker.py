@@ -319,7 +319,7 @@ class Worker:
         try:
             yield
         except Exception as error:
-            logger.exception("Execution %s: the worker cannot go on with it.", runner.claimed.id)
+            logger.exception("Execution %s: the worker failed to run it.", runner.claimed.id)
             runner.broke(error)
 
     def _look_for_news(self) -> None:
@@ -546,7 +546,7 @@ class Worker:
 
     async def _start_over(self) -> None:
         lost = DrainRequest(self.id, self._epoch)
-        logger.warning("Worker %s lost its lease; it drops what it runs and registers anew.", self.id)
+        logger.warning("Worker %s lost its lease; it drops its executions and registers again.", self.id)
         for runner in [*self._running.values(), *self._parked.values()]:
             runner.drop()
         self._held_back.clear()

@@ -59,7 +59,7 @@ def as_triggers(trigger_on: Triggerings | None) -> list[EventTrigger]:
     topics = [one.topic for one in found]
     for topic in topics:
         if topics.count(topic) > 1:
-            raise ValueError(f"Two event triggers of one workflow have the topic {topic!r}; leave one of them out.")
+            raise ValueError(f"Two event triggers of one workflow have the topic {topic!r}; remove one of them.")
     return found
 
 
@@ -103,15 +103,15 @@ def _check_function(fn: Callable[..., Any]) -> None:
             return
     what = f"{getattr(fn, '__name__', repr(fn))}{signature}"
     raise TypeError(
-        f"A workflow is an `async def f(ctx, input)` or `f(ctx)`; {what} cannot be called so. Several values go into "
-        "one input: a dataclass, a dict."
+        f"A workflow is an `async def f(ctx, input)` or `f(ctx)`; {what} cannot be called like that. Pass several "
+        "values as one input: a dataclass or a dict."
     )
 
 
 def _is_method(fn: Callable[..., Any]) -> TypeError:
     return TypeError(
         f"{fn.__qualname__}() is a method, and a worker has no object to call it on. Make the workflow a function of "
-        "its module. What it needs goes into its input, or is made in its steps."
+        "its module. Pass its data as the input, or create it in its steps."
     )
 
 
@@ -159,8 +159,8 @@ class Workflow(Generic[I_contra, R_co]):
             return hints_of(self.fn)
         except TypeError as error:
             raise TypeError(
-                f"Workflow {self.name!r} of module {self.fn.__module__}: {error} To serve the others without it, "
-                "take @workflow off its function, or give the worker a Registry that does not have it."
+                f"Workflow {self.name!r} of module {self.fn.__module__}: {error} To serve the other workflows, "
+                "remove @workflow from its function, or give the worker a Registry without it."
             ) from None
 
     def check_hints(self) -> None:

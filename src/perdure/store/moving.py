@@ -95,8 +95,8 @@ async def move(source: str, target: str, *, now_us: int, tell: Callable[[str, in
             return found
         except BROKEN as error:
             raise Unavailable(
-                f"The database failed ({type(error).__name__}: {error}), and nothing was kept, unless its copy was "
-                "complete: copy again, and you are told."
+                f"The database failed during the copy ({type(error).__name__}: {error}). Usually nothing was written. "
+                "Run the copy again; it reports if the target is already complete."
             ) from error
         finally:
             await link.close()

@@ -95,8 +95,8 @@ def file_at(address: str) -> Iterator[apsw.Connection]:
             connection.close()
     except apsw.ReadOnlyError as error:
         raise NotOurFile(
-            f"{path!r} cannot be read: SQLite keeps beside it what its readers share, and this user may not write in "
-            "its folder."
+            f"{path!r} cannot be read: SQLite needs a file beside it that its readers share, and this user may not "
+            "write in its folder."
         ) from error
     except apsw.Error as error:
         raise NotOurFile(f"{path!r} cannot be read: {error}.") from error

@@ -87,7 +87,9 @@ class PostgresStore:
     def _moved(self, timeline: str) -> None:
         if timeline != self._timeline:
             self._timeline = timeline
-            logger.warning("Another server has taken over the database (timeline %s); workers register anew.", timeline)
+            logger.warning(
+                "Another server has taken over the database (timeline %s); workers register again.", timeline
+            )
 
     async def write(self, verb: Verb[T]) -> T:
         return await self._one(self._sweep if is_sweep(verb) else self._write, verb)

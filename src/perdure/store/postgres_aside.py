@@ -99,7 +99,9 @@ class AsideLane(Lane):
         waiter = _Waiter(answer, named, asyncio.get_running_loop().time() + WAIT_SECONDS_MAX, self._left)
         self._awaited.update(named)
         if self._closing:
-            self._refuse([(verb, waiter)], "others hold what it needs, and the server ends", trouble=False)
+            self._refuse(
+                [(verb, waiter)], "another transaction holds what it needs, and the server ends", trouble=False
+            )
         else:
             self.submit([(verb, waiter)])
         return waiter
@@ -166,7 +168,7 @@ class AsideLane(Lane):
         waiter = self._waiter_of(item)
         self._note(waiter, rows)
         if asyncio.get_running_loop().time() >= waiter.until:
-            self._refuse([item], f"others hold what it needs ({why})", trouble=False)
+            self._refuse([item], f"another transaction holds what it needs ({why})", trouble=False)
         else:
             self.inbox.insert(self._turn, item)
             self._wait_on(waiter.named)

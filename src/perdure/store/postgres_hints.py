@@ -189,8 +189,8 @@ class Exchange:
         if not self._said_down:
             self._said_down = True
             logger.warning(
-                "Hints of other servers do not arrive: a NOTIFY was not heard within %.0f s. Everything works on, by "
-                "looking once a second. If the database's address leads through a pooler in transaction mode, add "
+                "Hints of other servers do not arrive: a NOTIFY was not heard within %.0f s. Servers poll "
+                "once a second instead. If the database's address leads through a pooler in transaction mode, add "
                 "`listen_dsn=` with a direct address to it.",
                 ARRIVE_SECONDS_MAX,
             )

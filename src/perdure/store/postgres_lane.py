@@ -236,7 +236,9 @@ class Lane:
             await end(self._task)
             _give(
                 [*self._taken, *self.inbox],
-                UnknownOutcome("The server ended before its database had answered; repeat it with the same key."),
+                UnknownOutcome(
+                    "The server stopped before its database answered; repeat the request with the same key."
+                ),
             )
         await self._link.close()
 
@@ -343,7 +345,7 @@ class Lane:
                     elif isinstance(cause, asyncpg.UniqueViolationError):
                         self._fail(part, cause)
                     else:
-                        self._refuse(part, f"others hold what it needs ({cause})", trouble=False)
+                        self._refuse(part, f"another transaction holds what it needs ({cause})", trouble=False)
                     continue
                 locks = _locks(stepper)
                 await asyncio.sleep(random.uniform(0, 0.005 * 2**attempts))
@@ -540,7 +542,7 @@ class Lane:
         _give(
             part,
             UnknownOutcome(
-                "The connection to the database was lost while this was being committed; repeat it with the same key."
+                "The connection to the database was lost during the commit; repeat the request with the same key."
             ),
         )
         self._committed(0, 0.0, [Counted("failed_groups")])

@@ -84,7 +84,7 @@ def parse_url(url: str) -> Address:
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name in ("prepared_statements", "allow_data_loss"):
             if value not in _ON:
-                raise BadRequest(f"{name}={value!r} in the store's address: say on or off.")
+                raise BadRequest(f"{name}={value!r} in the store's address: use on or off.")
             found[name] = _ON[value]
         elif name == "listen_dsn":
             listen_dsn = value
@@ -177,7 +177,7 @@ class Link:
                 server_settings={"application_name": f"perdure {self._name}"},
             )
         except asyncpg.TargetServerAttributeNotMatched as error:
-            raise Lost("it is not what target_session_attrs asks for") from error
+            raise Lost("it does not match target_session_attrs") from error
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise Lost(f"{type(error).__name__}: {error}") from error
         try:
@@ -203,8 +203,8 @@ class Link:
             raise NotOurDatabase(f"The server is PostgreSQL {version // 10000}; Perdure needs 15 or newer.")
         if synchronous == "off" and not self.address.allow_data_loss:
             raise NotOurDatabase(
-                "The server has synchronous_commit=off: a crash of it would take back what was acknowledged. Set it to "
-                "on for this database or role, or add allow_data_loss=on to the store's address."
+                "The server has synchronous_commit=off: a crash of it would lose acknowledged writes. Set it to on "
+                "for this database or role, or add allow_data_loss=on to the store's address."
             )
         # Again: a newer release may have changed it meanwhile.
         if problem := (await schema_in(connection)).too_new(len(migrations("postgres"))):
@@ -263,8 +263,8 @@ async def prepare(link: Link) -> str:
         if not await connection.fetchval("SELECT pg_has_role('pg_read_all_stats', 'USAGE')"):
             user = await connection.fetchval("SELECT current_user")
             logger.warning(
-                "The role %r does not see what other users' sessions do, so nobody is told of old snapshots that make "
-                "claims slow: GRANT pg_monitor TO %s.",
+                "The role %r cannot see other users' sessions, so Perdure cannot warn of old snapshots that slow "
+                "claims down: GRANT pg_monitor TO %s.",
                 user,
                 user,
             )
@@ -315,7 +315,7 @@ async def schema_in(connection: Connection) -> Schema:
         rows = []
     found = {name: int(value) for name, value in rows}
     if "schema" not in found:
-        raise NotOurDatabase("The database holds tables of somebody else; give Perdure a database of its own.")
+        raise NotOurDatabase("The database holds tables of another program; give Perdure a database of its own.")
     return Schema(found["schema"], found.get("schema_least", found["schema"]))
 
 
@@ -337,14 +337,14 @@ async def _holding(lock: str, connection: Connection, work: Callable[[], Awaitab
     loop = asyncio.get_running_loop()
     until = loop.time() + MIGRATE_SECONDS_MAX
     while True:
-        why = "another server is at it"
+        why = "another server starts or migrates it"
         try:
             async with connection.transaction(isolation="read_committed"):
                 if await connection.fetchval(f"SELECT {lock}"):
                     await work()
                     return
         except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
-            why = f"somebody holds a lock that it needs ({error}); a dump or a long report, perhaps"
+            why = f"another session holds a lock that it needs ({error}), perhaps a dump or a long report"
         if loop.time() > until:
             raise Unavailable(f"The database could not be migrated within {MIGRATE_SECONDS_MAX:.0f} s: {why}.")
         await asyncio.sleep(random.uniform(0.05, 0.15))
@@ -363,7 +363,7 @@ async def _no_servers(connection: Connection, pending: Sequence[Migration]) -> N
             names = ", ".join(f"{one.number:04}_{one.name}" for one in pending if not one.compatible)
             raise NotOurDatabase(
                 f"Servers have {sessions} sessions in the database and cannot go on after {names}: stop all of them "
-                "first. (Sessions of servers that are gone are ended by pg_terminate_backend; see pg_stat_activity.)"
+                "first. (pg_terminate_backend ends sessions of lost servers; see pg_stat_activity.)"
             )
         await asyncio.sleep(0.1)
 

@@ -106,7 +106,7 @@ class SQLiteStore:
             folder = Path(path).parent
             if not folder.exists():
                 raise NotOurFile(
-                    f"There is no folder {str(folder)!r} for the store {path!r}; make it, or mend the path."
+                    f"There is no folder {str(folder)!r} for the store {path!r}; create it, or correct the path."
                 )
             self._check_path()
             try:
@@ -119,15 +119,15 @@ class SQLiteStore:
             if mode := readable_by_others(path):
                 logger.warning(
                     "%s can be read by other users of this machine (mode %o). It holds payloads, password hashes and "
-                    "signing secrets; `chmod go= %s*` takes that away.",
+                    "signing secrets; `chmod go= %s*` makes it private.",
                     path,
                     mode,
                     path,
                 )
             if kind := network_file_system(path):
                 logger.warning(
-                    "%s lies on another machine's disk (%s), whose locks and syncs SQLite cannot count on: what was "
-                    "acknowledged may be lost. Put it on a disk of this machine, or use PostgreSQL.",
+                    "%s is on another machine's disk (%s), where SQLite cannot rely on locks and syncs: acknowledged "
+                    "writes may be lost. Move it to a disk of this machine, or use PostgreSQL.",
                     path,
                     kind,
                 )
@@ -469,7 +469,7 @@ class SQLiteStore:
         if isinstance(error, apsw.IOError) and getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_FSYNC:
             logger.error("The store at %s cannot sync: %s", self.path, error)
             told: Exception = UnknownOutcome(
-                f"The disk failed while this was being committed ({error}); repeat it with the same key."
+                f"The disk failed during the commit ({error}); repeat the request with the same key."
             )
         elif isinstance(error, apsw.Error):
             logger.error("The store at %s cannot write: %s", self.path, error)

@@ -62,7 +62,7 @@ class Run:
                 if type(asked) is Query:
                     statement = queries[asked.name]
                     if self._looks and statement.writes:
-                        raise TypeError(f"A verb that only looks may not ask for {asked.name!r}, which writes.")
+                        raise TypeError(f"A read-only verb must not run {asked.name!r}, which writes.")
                     values: Any = statement.many(asked.values) if asked.many else asked.values
                     if asked.many and statement.late is not None and self._puts_off:
                         self._late.setdefault(asked.name, []).extend(values)

@@ -52,4 +52,4 @@ def not_json(value: object) -> str:
 
 
 def not_readable(type_: Any) -> str:
-    return f"the type hint `{name_of(type_)}` is not one that JSON can be read into"
+    return f"JSON cannot be read into the type hint `{name_of(type_)}`"

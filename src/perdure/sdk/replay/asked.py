@@ -80,7 +80,7 @@ class Asked:
             self.steps += 1
             if self.steps > STEPS_MAX:
                 raise Fatal(
-                    f"An execution may call {STEPS_MAX:,} steps, for a replay goes through all of them; give parts of "
+                    f"An execution may call {STEPS_MAX:,} steps, because a replay repeats all of them. Move parts of "
                     "the work to children (ctx.map_children), or do more in one step."
                 )
         call = of(

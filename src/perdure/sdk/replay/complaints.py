@@ -60,7 +60,7 @@ def diverged(row: Row, call: Call | None, calls: Iterable[Call], main: InnerTask
 def stuck(loop: InnerLoop) -> Stuck:
     lines = [f"{task.get_name()} at {where(task.get_coro()) or '?'}" for task in loop.living_tasks()[:10]]
     why = (
-        "A thread tried to reach into it; put threaded work into a step."
+        "A thread called into its event loop; put threaded work into a step."
         if loop.threads_seen
         else "It spins without end."
         if loop.ready

@@ -257,7 +257,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         if key in counts:
             raise DuplicateKey(
                 f"The key {key!r} is used twice in this execution. A key names one call; "
-                "put what tells the calls apart into it (an order's number, the round of a loop)."
+                "add a part that differs, such as an order's number or a loop's counter."
             )
         counts[key] = 1
         return key
@@ -455,6 +455,6 @@ patches.patch_asyncio(InnerLoop)
 def to_us(seconds: float) -> int:
     if not seconds < FAR_US / 1e6:  # also true for NaN
         if math.isnan(seconds):
-            raise ValueError("A time of NaN seconds never comes.")
+            raise ValueError("A time or a delay must not be NaN.")
         return FAR_US
     return math.ceil(max(seconds, 0.0) * 1e6)
