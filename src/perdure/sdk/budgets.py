@@ -56,7 +56,7 @@ T = TypeVar("T")
 BUSY_SECONDS: Final = 3.0
 """How long a call waits in its worker for others to settle, before its execution leaves the worker."""
 LATER_SECONDS: Final = (2.0, 8.0)
-"""Then it waits at random in this range, since many executions wait for the same rest."""
+"""The execution looks again after a random time in this range, since many may wait for the same rest."""
 PAUSE_SECONDS_MAX: Final = 5.0
 
 
@@ -96,14 +96,14 @@ class Budget:
 
 
 class Reservation:
-    """A call's share of its budgets. Settle it after the call; unsettled it stays spent."""
+    """A call's share of its budgets. Settle it after the call. An unsettled reservation stays spent."""
 
     def __init__(self, worker: Worker | None, execution_id: str, id: str, *, is_last: bool = False) -> None:
         self._worker = worker
         self._execution_id = execution_id
         self._id = id
         self.is_last = is_last
-        """This call uses up a budget with `on_exceed="finish"`: end the run."""
+        """True if this call uses up a budget with `on_exceed="finish"`, so that the run should end."""
 
     async def settle(self, *, usd_micros: int = 0, tokens: int = 0, calls: int = 1) -> None:
         """Report the call's real cost. A refusal is logged and leaves the reservation, since the call was made."""
@@ -326,5 +326,4 @@ def change_of(answer: object, budget: StoredBudget, reached: list[str]) -> Budge
 
 
 _PLAIN: Final = str.maketrans("#/~% ", "----_")
-"""Turns a generated key into a chosen one."""
 _NAMES: Final = ("usd_micros", "tokens", "calls", "seconds")

@@ -193,12 +193,12 @@ class Context:
 
     @property
     def attempt(self) -> int:
-        """Claims of the execution so far. Replays differ in it: do not branch on it."""
+        """How often a worker has claimed the execution. Do not branch on it: it differs between replays."""
         return self.claim.attempt
 
     @property
     def retry_count(self) -> int:
-        """Retries of the workflow after its code failed. Do not branch on it."""
+        """How often the workflow was retried after its code failed. Do not branch on it."""
         return self.claim.retry_count
 
     @property
@@ -208,7 +208,7 @@ class Context:
 
     @property
     def is_cancelling(self) -> bool:
-        """A cancel was requested, and the main task gets CancelledError."""
+        """True once a cancel was requested; the main task gets CancelledError."""
         return self.machine.cancel_requested
 
     @property
@@ -374,7 +374,8 @@ class Context:
         latest: bool = False,
         key: str | None = None,
     ) -> Coroutine[object, None, Event[Any]]:
-        """Wait for the next event of `topic` since this execution was created that it has not taken yet.
+        """Wait for the next event of `topic` that was published since this execution was created and that it has not
+        taken.
 
         `match={"order_id": 7}` takes only events with these top-level fields. `after=n` skips events up to number n,
         and `latest=True` all that are already published. Raises `TimeoutError` after `timeout` seconds, durably.
@@ -446,8 +447,8 @@ class Context:
     ) -> Coroutine[object, None, ChildHandle[Any]]:
         """Start a child execution, exactly once. `await handle.result()` gives its result.
 
-        By default the child gets this execution's session and user. `execution_key` is the readable key of the child
-        within its workflow; `key` is the key of this call in the journal.
+        The child gets this execution's session and user by default. `execution_key` is its readable key within its
+        workflow; `key` is the key of this call in the journal.
         """
         return self._start_child(*child_call(self, workflow, input, **options))
 

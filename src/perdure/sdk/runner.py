@@ -577,5 +577,5 @@ class Runner:
 
     @property
     def is_ending(self) -> bool:
-        """It waits for the reply to its end, and starts no steps."""
+        """True while it waits for the reply to its end. Steps do not start then."""
         return self.end is not None

@@ -146,7 +146,7 @@ def _body_of(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def is_async_callable(fn: Callable[..., Any]) -> bool:
-    """An `async def`, or an object whose `__call__` is one."""
+    """True for an `async def` and for an object whose `__call__` is one."""
     inner = _within_partials(fn)
     return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(type(inner).__call__)
 
@@ -184,7 +184,7 @@ class _Decorator(Protocol):
 
 
 step_variables: ContextVar[contextvars.Context | None] = ContextVar("perdure_step_variables", default=None)
-"""For steps, if a library sets context variables that are not for them."""
+"""Context variables for steps, if a library sets some that are not for them."""
 
 
 @overload
@@ -256,7 +256,7 @@ def _check_function(fn: object) -> None:
 
 
 async def _in_thread(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """Outside of workflows."""
+    """For calls outside of workflows."""
     value = await asyncio.to_thread(fn, *args, **kwargs)
     return await value if inspect.isawaitable(value) else value
 
@@ -336,7 +336,7 @@ class StepChoices(TypedDict, total=False):
 
 
 def not_a_function(given: object) -> TypeError:
-    """Most often a call that was made already."""
+    """The given value is most often a call that was made already."""
     what = repr(given)
     if inspect.iscoroutine(given):
         given.close()
@@ -391,7 +391,7 @@ class StepInfo(Struct, frozen=True):
     """Counted from 1."""
     context: Context | None = None
     worker: Worker | None = None
-    """For requests to the server."""
+    """Runs the step and asks the server for it."""
 
     @property
     def idempotency_key(self) -> str:

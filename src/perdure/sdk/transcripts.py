@@ -118,7 +118,7 @@ async def _new_version(row: Coroutine[Any, Any, Row]) -> int:
 
 
 async def take_messages(ctx: Context) -> Sequence[Taken]:
-    """Take the messages that were sent to a running turn of this session and workflow since the last call.
+    """Take the messages that came for the running turn since it began or last took some.
 
     No other execution gets them, unless this one fails or returns them with `leave_messages`. Without messages this
     does nothing, so call it before each call of a model.

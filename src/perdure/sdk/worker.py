@@ -1,8 +1,8 @@
 """The worker claims executions, runs them, reports for all of them together, keeps its lease, and drains.
 
 One claim is open while there is room. Items pile up and leave with the next report. At most two reports are in flight,
-never with items of the same execution. If the server is unreachable, running steps go on, no step starts once the lease
-is in doubt, and reports are sent again until they are taken or too late.
+never with items of the same execution. If the server is unreachable, running steps go on, new ones wait while the lease
+is in doubt, and reports are repeated until they are taken or too late.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ THREADS_MAX = 64
 POLL_SECONDS = 20.0
 FULL_SECONDS = 0.25
 OURS_SECONDS = 0.75
-"""Unacknowledged work is surely this worker's for so long. The server waits longer."""
+"""For so long unacknowledged work is surely this worker's. The server waits longer."""
 NEWS_SECONDS = 0.25
 EMIT_SECONDS = 0.01
-"""Emitted items leave at once after a pause of this length, else at its end."""
+"""Emitted items leave at once if none left within this time, else at its end."""
 BACKOFF_SECONDS_MAX = 5.0
 THREAD_NAME = "perdure-step"
 RETRYABLE = frozenset(kind.code for kind in error_classes() if kind.retryable)
-"""An item of a report may get these codes, if the store could not take it or its outcome is unknown."""
+"""Codes of a report's item that the store could not take, or whose outcome is unknown."""
 LAST_NUMBER = 1 << 40
 """Above any report's number and any row's seq."""
 
@@ -107,7 +107,7 @@ class Worker:
         self._parked: OrderedDict[str, Runner] = OrderedDict()
         self._dirty: dict[Runner, None] = {}
         self._strangers: dict[tuple[str, int], int] = {}
-        """Attempts that the server lists here but that never came, with the last claim sent at the first such beat."""
+        """Attempts that a beat names but that never came, each with the last claim sent at the first such beat."""
         self._claims_sent = 0
         self._claims_answered = 0
         """The last claim sent that was answered."""
@@ -323,7 +323,6 @@ class Worker:
             runner.broke(error)
 
     def _look_for_news(self) -> None:
-        """Report logs and progress before long steps end."""
         for runner in self._running.values():
             if runner.has_news and runner.in_flight is None and runner not in self._dirty:
                 self.dirty(runner)
@@ -527,7 +526,7 @@ class Worker:
                     self.loop.create_task(self._hand_back(id, attempt))
 
     async def _hand_back(self, execution_id: str, attempt: int) -> None:
-        """Release an execution that never came. After a failure the next beat repeats this."""
+        """Release an execution that never came. If this fails, the next beat repeats it."""
         logger.warning("Execution %s, attempt %d, never arrived here; it is handed back.", execution_id, attempt)
         item = ReportItem(execution_id, attempt, LAST_NUMBER, LAST_NUMBER, end=Release())
         with contextlib.suppress(PerdureError):

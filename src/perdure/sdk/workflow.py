@@ -34,7 +34,7 @@ Schedulings: TypeAlias = Schedule | str | Sequence[Schedule | str]
 
 
 def as_schedules(schedule: Schedulings | None) -> list[Schedule]:
-    """Checks that keys are distinct."""
+    """Raises ValueError for two equal keys."""
     if schedule is None:
         return []
     several = [schedule] if isinstance(schedule, Schedule | str) else schedule
@@ -51,7 +51,7 @@ Triggerings: TypeAlias = EventTrigger | str | Sequence[EventTrigger | str]
 
 
 def as_triggers(trigger_on: Triggerings | None) -> list[EventTrigger]:
-    """Checks that topics are distinct."""
+    """Raises ValueError for two equal topics."""
     if trigger_on is None:
         return []
     several = [trigger_on] if isinstance(trigger_on, EventTrigger | str) else trigger_on

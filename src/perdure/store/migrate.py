@@ -2,7 +2,7 @@
 
 The release before can go on with a schema whose migration says `-- compatible: yes`: it adds tables, indexes and
 optional columns, and changes nothing that exists. So servers can be upgraded one by one, and rolled back. A database
-keeps the number of its schema, and that of its last incompatible migration, which a release must know. Newer ones are
+keeps the number of its schema, and that of its last incompatible migration. A release that does not know that one is
 refused.
 """
 

@@ -41,7 +41,7 @@ class Failures:
             self.strays[key] = (seq, asked)
 
     def beside(self, blamed: Iterable[str]) -> Iterator[str]:
-        """Steps under way when the steps in `blamed` ended the attempt, and that failed as well.
+        """Steps that were under way when those in `blamed` ended the attempt, and failed as well.
 
         The next attempt would meet such a failure before anything runs, and end at once. Earlier failures, and those
         that the code caught, have the same effect there as here, so they stay.
