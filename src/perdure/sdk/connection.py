@@ -308,7 +308,7 @@ def _keep_alive(line: socket.socket | None) -> None:
 
 
 def _why(error: OSError) -> str:
-    """asyncio's own text repeats the address"""
+    """asyncio's own text repeats the address."""
     if isinstance(error, ConnectionRefusedError) or "Connect call failed" in str(error):
         return "connection refused"
     return error.strerror or str(error) or type(error).__name__

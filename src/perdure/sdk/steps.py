@@ -114,7 +114,7 @@ class StepPlan:
         self.captures = isinstance(self.fn, functools.partial) or any(
             getattr(self.fn, name, None) for name in ("__defaults__", "__closure__")
         )
-        """By defaults, a closure or a partial."""
+        """True if defaults, a closure or a partial hold values."""
         self.result_type: Any = _result_of(self.fn)
 
 
@@ -326,7 +326,7 @@ def _is_one_of(error: BaseException, errors: Errors) -> bool:
 
 
 class StepChoices(TypedDict, total=False):
-    """They override those of `@step`."""
+    """Options of one call. They override those of `@step`."""
 
     retry: Retry | None
     timeout: float | None

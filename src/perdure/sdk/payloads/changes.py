@@ -11,7 +11,7 @@ _KEYS: Final = frozenset({str})
 
 
 def refuse_changes(value: object, twin: object, hint: Unannotated, where: str) -> None:
-    """Raise `BadValue` with the path of the first part of `value` whose type differs in `twin`, the value read back.
+    """Raise `BadValue` with the path of the first part whose type differs in `twin`, the value read back.
 
     The caller has checked scalars.
     """
@@ -25,7 +25,7 @@ def refuse_changes(value: object, twin: object, hint: Unannotated, where: str) -
 
 
 def _first_change(value: Any, twin: Any) -> tuple[str, type, type] | None:
-    """The path, the type and the type read back. `value` is not a scalar."""
+    """Path, type, and type read back. `value` is not a scalar."""
     # Compare exact types: a StrEnum equals its text, a defaultdict a dict.
     kind = type(value)
     if kind is list:

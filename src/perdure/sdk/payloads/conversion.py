@@ -1,7 +1,4 @@
-"""Reads hints that msgspec declines, such as a union of two dataclasses, which it reads member by member.
-
-The first member that gives the same JSON back wins.
-"""
+"""Reads hints that msgspec declines. Of a union the first member that gives the same JSON back wins."""
 
 import collections.abc
 import dataclasses
@@ -19,7 +16,7 @@ from perdure.sdk.payloads.writing import field_names, read_plain, write, write_p
 
 
 def convert(value: Any, type_: Any, path: str) -> Any:
-    """Plain JSON `value` as `type_`; `Fault` if it does not fit."""
+    """Raises `Fault` if plain JSON `value` does not fit."""
     native = native_reader(type_)
     if native is not None:
         try:
@@ -118,7 +115,7 @@ def _convert_tuple(value: Any, cls: type, args: tuple[Any, ...], type_: Any, pat
 
 
 def _convert_record(value: Any, cls: Any, type_: Any, path: str) -> Any:
-    """A dataclass, Struct or TypedDict from an object. Unknown names are ignored, as in msgspec."""
+    """Unknown names are ignored, as in msgspec."""
     given = _expect(value, dict, "object", path)
     hints = _field_hints(cls, type_)
     names = {name: name for name in field_names(cls) or hints}
@@ -146,7 +143,7 @@ def _convert_record(value: Any, cls: Any, type_: Any, path: str) -> Any:
 
 
 def _field_hints(cls: Any, type_: Any) -> dict[str, Any]:
-    """The hints of a class with a generic's parameters filled in: for Box[int], T is int."""
+    """With a generic's parameters filled in: for Box[int], T is int."""
     hints = typing.get_type_hints(cls, include_extras=True)
     filled = dict(zip(getattr(cls, "__parameters__", ()), typing.get_args(type_), strict=False))
 

@@ -17,7 +17,7 @@ _CAPTURED_LEN_MAX: Final = 64
 
 
 def fingerprint(data: bytes) -> str:
-    """A short hash that is stable across processes."""
+    """Stable across processes."""
     return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
@@ -25,10 +25,10 @@ _encode_arguments = msgspec.json.Encoder(order="deterministic").encode  # sets o
 
 
 def fingerprint_of_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
-    """A hash of a call's input. None if it cannot be encoded: then a changed input goes unnoticed."""
+    """None if the input cannot be encoded: then a change goes unnoticed."""
     try:
         return fingerprint(_encode_arguments((args, kwargs) if kwargs else args))
-    except Exception:  # a type that msgspec does not know, or user code that raises
+    except Exception:  # unknown to msgspec, or user code raises
         pass
     try:
         return fingerprint(encode([*args, *kwargs.items()]))
@@ -42,9 +42,9 @@ def fingerprint_of_captured(fn: Callable[..., Any]) -> str | None:
     It tells calls without arguments apart. A replay may capture another path or time, so a change alone proves nothing.
     Large collections are left out.
 
-        >>> order = 7
-        >>> fingerprint_of_captured(lambda: order) == fingerprint_of_captured(lambda: order)
-        True
+    >>> order = 7
+    >>> fingerprint_of_captured(lambda: order) == fingerprint_of_captured(lambda: order)
+    True
     """
     parts = []
     for value in _captured(fn):
@@ -52,7 +52,7 @@ def fingerprint_of_captured(fn: Callable[..., Any]) -> str | None:
             continue
         try:
             parts.append(_encode_arguments(value))
-        except Exception:  # a type that msgspec does not know: a client, the Context, a function
+        except Exception:  # a client, the Context, a function
             continue
     return CAPTURED + fingerprint(b",".join(parts)) if parts else None
 

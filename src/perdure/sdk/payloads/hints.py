@@ -42,7 +42,7 @@ class Hints(NamedTuple):
 
 
 def hints_of(fn: Callable[..., Any], *, context: bool = True) -> Hints:
-    """The type hints of the input and the result of a workflow, `async def f(ctx, input)`.
+    """The type hints of a workflow, `async def f(ctx, input)`.
 
     The input is the second parameter, or the first with `context=False`. Other annotations are not resolved, so a
     Context may be imported under TYPE_CHECKING. `TypeError` names an annotation that cannot be resolved.
@@ -73,7 +73,6 @@ def hints_of(fn: Callable[..., Any], *, context: bool = True) -> Hints:
 
 
 def _resolve(fn: Callable[..., Any], parameter: str | None, annotation: Any) -> Any:
-    """Evaluate the annotation of a parameter, or of the result if `parameter` is None."""
     if annotation is inspect.Parameter.empty:
         return Unannotated(fn, parameter)
     function = _function(fn)
@@ -88,7 +87,7 @@ def _resolve(fn: Callable[..., Any], parameter: str | None, annotation: Any) -> 
     holder.__annotations__ = {"it": annotation}
     try:
         return typing.get_type_hints(holder, getattr(function, "__globals__", {}), names, include_extras=True)["it"]
-    except Exception as error:  # evaluating an annotation may raise anything
+    except Exception as error:  # an annotation may raise anything
         place = "the result" if parameter is None else f"parameter {parameter!r}"
         raise TypeError(
             f"The type hint {annotation!r} of {place} of {function.__qualname__}() cannot be resolved: {error}. "

@@ -1,4 +1,4 @@
-"""Walks a value to find the fault that keeps it from being recorded. Slow, so `encode` does it only when needed."""
+"""Walks a value to find the fault that keeps it from being recorded. Slow."""
 
 import enum
 import math
@@ -23,7 +23,7 @@ _INTEGER_LIMIT: Final = 10**INTEGER_DIGITS_MAX
 
 
 def refuse(value: object, twin: object, where: str) -> None:
-    """Raise `BadValue` with the path of the first part of `value` that JSON cannot hold. Return if all parts fit."""
+    """Raise `BadValue` with the path of the first part of `value` that JSON cannot hold, if any."""
     try:
         _inspect(value, twin, ())
     except Fault as fault:
@@ -31,7 +31,7 @@ def refuse(value: object, twin: object, where: str) -> None:
 
 
 def _inspect(value: Any, twin: Any, around: tuple[int, ...]) -> None:
-    """Walk `value` beside its `twin`, which a reader gets; `around` are the ids of the containers around it."""
+    """`twin` is the value read back, `around` the ids of the containers around."""
     if value is None or isinstance(value, bool | bytes | bytearray | memoryview):
         return
     if isinstance(value, enum.Enum):
@@ -70,13 +70,13 @@ def _inspect_parts(value: Any, twin: Any, around: tuple[int, ...]) -> None:
         try:
             _inspect(part, part_twin, around)
         except Fault as fault:
-            # The path grows on the way out, at no cost for a value without a fault.
+            # The path grows on the way out, without cost for values without a fault.
             fault.path = below("", name) + fault.path
             raise
 
 
 def _parts(value: Any, twin: Any) -> Iterator[tuple[object, Any, Any]]:
-    """The direct parts of `value`: name or index, part, and the part's twin if any."""
+    """Name or index, part, and the part's twin if any."""
     if isinstance(value, dict):
         twins = twin if isinstance(twin, dict) else {}
         for key, part in value.items():

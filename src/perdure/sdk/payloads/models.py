@@ -30,7 +30,7 @@ def is_validated_dataclass(type_: object) -> bool:
 
 
 def holds_validated(type_: Any) -> bool:
-    """True if a value of this hint may contain pydantic dataclasses."""
+    """Values of this hint may contain pydantic dataclasses."""
     return "pydantic" in sys.modules and _holds_validated(type_, {})
 
 
@@ -49,10 +49,8 @@ def _holds_validated(type_: Any, seen: dict[int, Any]) -> bool:
 
 
 def validate_within(value: Any, names_of: Callable[[Any], tuple[str, ...] | None], path: str = "") -> None:
-    """Run the validators of pydantic dataclasses in a value that msgspec made, the inner ones first.
-
-    `names_of` gives the fields of a class.
-    """
+    """Run the validators of pydantic dataclasses in a value that msgspec made, inner ones first. `names_of` gives a
+    class's fields."""
     cls: Any = type(value)
     if isinstance(value, dict):
         for key, part in value.items():
@@ -70,11 +68,11 @@ def validate_within(value: Any, names_of: Callable[[Any], tuple[str, ...] | None
 
 
 def _validate_again(value: Any, cls: Any, path: str) -> None:
-    """Initialize an instance again with its arguments, as its constructor would."""
+    """Validate an instance as its constructor would."""
     from pydantic_core import ArgsKwargs
 
-    # A field that holds its default was not given. Only pydantic knows what the default stands for; msgspec may have
-    # left the declaration in its place.
+    # A field with its default was not given. Only pydantic knows what the default stands for; msgspec may have put the
+    # declaration in its place.
     given: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
         part, declared = getattr(value, field.name, field.default), cls.__pydantic_fields__.get(field.name)
@@ -90,7 +88,6 @@ def _validate_again(value: Any, cls: Any, path: str) -> None:
 
 
 def _told(validate: Callable[[], Any], path: str = "") -> Any:
-    """Turn pydantic's error into a `Fault`."""
     try:
         return validate()
     except TypeError:
@@ -107,7 +104,7 @@ def _told(validate: Callable[[], Any], path: str = "") -> Any:
 
 
 def secrets_in(value: Any, path: str) -> Iterator[str]:
-    """The paths of pydantic's SecretStr and the like in a model."""
+    """The paths of pydantic's SecretStr and the like."""
     if hasattr(value, "get_secret_value"):
         yield path
     elif is_model_type(type(value)):

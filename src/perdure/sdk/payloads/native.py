@@ -29,7 +29,7 @@ def remembered(make: Callable[[Any], _T]) -> Callable[[Any], _T]:
 
 @remembered
 def native_reader(type_: Any) -> Callable[[bytes], Any] | None:
-    """msgspec's decoder for `type_`, or None if it declines the hint."""
+    """None if msgspec declines the hint."""
     try:
         read = msgspec.json.Decoder(type_, dec_hook=_read_foreign).decode
     except TypeError:
