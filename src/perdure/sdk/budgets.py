@@ -1,7 +1,7 @@
 """Budgets: limits on what an execution and its descendants spend on calls to models.
 
-A budget is given at a start (`client.start(…, budget=Budget(usd=2))`) or by the execution's code. A step reserves
-before its call and settles after it. The workflow makes that step through `admitted`, which waits as long as needed:
+A budget comes from a start (`client.start(…, budget=Budget(usd=2))`) or from the execution's code. A step reserves
+before its call and settles after it; the workflow makes the step through `admitted`, which waits as long as needed:
 
     async def ask_model(question: str) -> str:
         reservation = await reserve(usd_micros=20_000, tokens=3_000)
@@ -11,7 +11,7 @@ before its call and settles after it. The workflow makes that step through `admi
 
     text = await admitted(ctx, lambda: ctx.step("ask", ask_model, question))
 
-The reservations of a lost attempt stay: its calls may have been made, at an unknown cost.
+Reservations of a lost attempt stay: its calls may have been made, at an unknown cost.
 """
 
 from __future__ import annotations

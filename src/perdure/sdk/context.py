@@ -1,10 +1,9 @@
-"""Context, the handle that workflow code holds.
+"""Context, the handle of workflow code.
 
-A call allocates its key at once and asks when it is awaited, so `asyncio.gather(ctx.step(…), ctx.step(…))` and
-`tg.create_task(ctx.step(…))` work as in plain asyncio.
+A call allocates its key at once and asks when it is awaited, so that `asyncio.gather(ctx.step(…), ctx.step(…))` works
+as in plain asyncio.
 
-Methods return `Coroutine[object, None, T]`. With Any in it, mypy would infer Any for an `asyncio.gather` of several
-types.
+Methods return `Coroutine[object, None, T]`. With Any in it, mypy would infer Any for a `gather` of several types.
 """
 
 import asyncio
@@ -131,7 +130,6 @@ class Context:
         self.readings = {} if readings is None else readings
         """Transcripts that the runner has read, by their row's `seq`."""
         self.taken: dict[str, None] = {}
-        """Executions whose messages were taken or looked for."""
         self.outbox = Outbox(claim.id, tell)
         self.outside = outside
         """The context variables of the worker's start."""
@@ -167,7 +165,7 @@ class Context:
 
     @property
     def key(self) -> str | None:
-        """The readable key from the start of the execution."""
+        """As given at the start."""
         return self.claim.key
 
     @property
@@ -344,7 +342,7 @@ class Context:
         return asyncio.sleep(duration.total_seconds() if isinstance(duration, timedelta) else duration)
 
     async def sleep_until(self, moment: datetime) -> None:
-        """Sleep until a moment with a time zone. Returns at once if it has passed."""
+        """Sleep until a moment with a time zone; return at once if it has passed."""
         if moment.tzinfo is None:
             raise ValueError(f"sleep_until wants a datetime with a time zone, got {moment!r}.")
         loop = asyncio.get_running_loop()
@@ -530,7 +528,7 @@ class Context:
 
         `logging` works as well, in workflow code and in steps (see `LogHandler`).
         """
-        # In a replay, too, so that the same errors are raised.
+        # In replays, too, so that the same errors are raised.
         line = line_of(self, whole_of(level, "level"), text_of(text % args if args else text, "text"))
         if not self.machine.replaying:
             add_line(self, line)

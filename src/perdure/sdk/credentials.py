@@ -1,7 +1,6 @@
 """Finds a program's server and key: from arguments, the environment, then files of `perdure dev`.
 
-While `perdure dev` runs, `.perdure/dev.json` in its folder has the server's address, for programs that start in or
-below that folder.
+While `perdure dev` runs, `.perdure/dev.json` in its folder has its address, for programs in or below that folder.
 
 Keys are in `~/.config/perdure/credentials.toml`, readable by its owner only, with one table per server:
 

@@ -4,12 +4,12 @@
     ├── StepFailed
     ├── ChildFailed
     │   └── ChildCancelled
-    ├── RecordedError      the `__cause__` of a StepFailed
-    ├── ExecutionFailed    for a client
+    ├── RecordedError
+    ├── ExecutionFailed
     │   └── ExecutionCancelled
-    ├── Fatal              raise it in a step
-    ├── RetryAfter         raise it in a step
-    ├── Postponed          raise it in a step
+    ├── Fatal
+    ├── RetryAfter
+    ├── Postponed
     ├── BudgetExceeded
     ├── DuplicateKey
     ├── Misplaced
@@ -64,8 +64,8 @@ class StepFailed(PerdureError):
 
 
 class RecordedError(PerdureError):
-    """An exception as recorded: text, never an object of its class. `detail` is its traceback, `details` those of an
-    error of Perdure."""
+    """The recorded exception behind a StepFailed: text, never an object of its class. `detail` is its traceback,
+    `details` those of an error of Perdure."""
 
     code: ClassVar[str] = "RECORDED_ERROR"
 
@@ -134,8 +134,6 @@ class ExecutionFailed(PerdureError):
 
 
 class ExecutionCancelled(ExecutionFailed):
-    """An execution whose result was awaited was cancelled."""
-
     code: ClassVar[str] = "EXECUTION_CANCELLED"
 
 
@@ -212,7 +210,7 @@ class Stuck(PerdureError):
 
 
 class Diverged(PerdureError):
-    """The code does not match its journal, as the message and `details` describe. The execution is blocked, not
+    """The code does not match its journal; the message and `details` describe both. The execution is blocked, not
     failed."""
 
     code: ClassVar[str] = "DIVERGED"

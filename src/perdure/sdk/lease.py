@@ -1,15 +1,14 @@
 """The lease of a worker's registration, renewed by a thread of its own over a connection of its own.
 
-Beats go on while a step blocks the event loop or holds the interpreter for seconds. The connection stays open between
-beats. When this process is killed, the server sees it close and cuts the lease to a second. When the server closes it,
-this side beats again at once, to the same or another server.
+Beats go on while a step blocks the event loop or holds the interpreter. The connection stays open between beats. When
+this process is killed, the server sees it close and cuts the lease to a second. When the server closes it, this side
+beats again at once, to the same or another server.
 
-The thread leaves a server that is silent for part of the lease while the lease still holds, and so do the worker's
-requests. It then first checks that answers arrive at all: if only requests do, a beat would renew a lease that this
-side cannot trust, and work would wait.
+The thread, and with it the worker's requests, leaves a server that is silent while the lease still holds. It then first
+checks that answers arrive at all: if only requests do, a beat would renew a lease that this side cannot trust.
 
 The deadline counts from the moment a beat was *sent*, on a clock that includes the machine's sleep. A frozen process
-that wakes up finds it passed, and starts no step before a new beat is accepted.
+that wakes up finds it passed, and starts steps only after a new beat.
 """
 
 from __future__ import annotations

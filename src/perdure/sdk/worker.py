@@ -1,8 +1,8 @@
 """The worker claims executions, runs them, reports for all of them together, keeps its lease, and drains.
 
-One claim is open while there is room. Items pile up and leave with the next report. At most two reports are in flight,
-never with items of the same execution. If the server is unreachable, running steps go on, new ones wait while the lease
-is in doubt, and reports are repeated until they are taken or too late.
+One claim is open while there is room. At most two reports are in flight, never with items of the same execution; other
+items gather for the next. If the server is unreachable, running steps go on, new ones wait while the lease is in doubt,
+and reports are repeated until they are taken or too late.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Worker:
         self.free_threads = asyncio.Semaphore(threads)
         """A sync step acquires it before it begins; its thread's end releases it."""
         self.outside = contextvars.Context()
-        """The context variables around `start`. Executions have contexts of their own."""
+        """Around `start`. Executions have contexts of their own."""
         self.id = ""
         self.loop: asyncio.AbstractEventLoop
         self._epoch = ""

@@ -1,9 +1,8 @@
 """Numbered migrations, forward only.
 
-The release before can go on with a schema whose migration says `-- compatible: yes`: it adds tables, indexes and
-optional columns, and changes nothing that exists. So servers can be upgraded one by one, and rolled back. A database
-keeps the number of its schema, and that of its last incompatible migration. A release that does not know that one is
-refused.
+A migration that says `-- compatible: yes` only adds tables, indexes and optional columns, so the release before can go
+on with it. Then servers can be upgraded one by one, and rolled back. A database keeps the number of its schema, and
+that of its last incompatible migration. A release that does not know that one is refused.
 """
 
 import re

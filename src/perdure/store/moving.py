@@ -1,11 +1,10 @@
 """Copies a stopped installation from an SQLite file into an empty PostgreSQL database.
 
-All rows go over in one transaction. Before its commit each table is read back, counted, hashed and compared, so the
-target has everything or nothing. The source keeps its rows; its schema is brought up to date, and the registrations of
-embedded workers end with their process.
+All rows go over in one transaction, and each table is read back and compared before its commit. The source keeps its
+rows; its schema is brought up to date, and the registrations of embedded workers end with their process.
 
-The target gets a new epoch, like a restored store. It refuses what the old store told its workers, and they register
-again. Steps that were under way run again, as after a crash; recorded ones do not.
+The target gets a new epoch, like a restored store, so workers must register again. Steps that were under way run again,
+as after a crash.
 """
 
 import hashlib

@@ -3,15 +3,15 @@
 Each kind of work has connections of its own, so that none blocks another:
 
 - *writes* advance in lockstep and commit in groups (store/lockstep.py)
-- *sweeps* pick rows by a predicate and run one after the other, each in a transaction of its own: SKIP LOCKED separates
-  connections, not verbs of one transaction
-- writes and sweeps that would wait for another transaction's locks go to the lock queue (store/postgres_aside.py)
+- *sweeps* pick rows by a predicate, each in a transaction of its own: SKIP LOCKED separates connections, not verbs of
+  one transaction
+- writes and sweeps that would wait for another transaction go to the lock queue (store/postgres_aside.py)
 - *reads* are grouped like writes, without locks
 - *scans* may take long and see one moment
 - *hints* travel between servers (store/postgres_hints.py)
 
-Only the listener's connection keeps state between transactions. All others may lead through PgBouncer in transaction
-mode (with `prepared_statements=off` in the address if it is older than 1.21).
+Only the listener's connection keeps state between transactions. All others work through PgBouncer in transaction mode
+(before 1.21 with `prepared_statements=off` in the address).
 """
 
 import asyncio

@@ -1,13 +1,11 @@
 """Hints between the servers of one PostgreSQL database, by LISTEN and NOTIFY.
 
 Hints leave after the commit, on a connection of their own; those that gather during one NOTIFY form the next. They
-arrive on another connection, which must be direct (`listen_dsn` in the address if that leads through a pooler in
-transaction mode), since a pooled connection receives nothing.
+arrive on another connection, which must be direct (`listen_dsn` in the address), since a pooled one receives nothing.
 
-A failure is silent, so a heartbeat travels the same way out and in. While it does not arrive, `up` is false, waiting
-code polls more often, and the listener reconnects. One `Everything` makes up for lost hints.
-
-A heartbeat also announces its server. A server that hears no other for a while stops sending hints.
+Failures are silent, so a heartbeat travels the same way out and in. While it does not arrive, `up` is false, waiting
+code polls more often, and the listener reconnects. One `Everything` makes up for lost hints. The heartbeat also
+announces its server: a server that hears no other for a while sends no hints.
 """
 
 import asyncio

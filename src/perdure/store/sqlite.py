@@ -1,15 +1,12 @@
 """Drives verbs on SQLite: one writer with group commit, and readers beside it.
 
-**Group commit.** Waiting verbs run one after another on the event loop's thread, in one transaction. The COMMIT waits
-for the disk in a thread of its own; then the futures are resolved. Meanwhile the next group gathers. A single caller
-commits at once. Statements stay on the loop's thread because a second one would give up the interpreter lock at each
-short statement, and get it back only after the switch interval (docs/decisions/0001).
+Waiting verbs run in one transaction on the event loop's thread (docs/decisions/0001). The COMMIT waits for the disk in
+a thread of its own; then the futures are resolved. Meanwhile the next group gathers. A single caller commits at once.
 
-**Refusals** are raised before a verb's first write and concern only its caller. If a verb fails after a write, the
-group is rolled back and run again with a savepoint around each verb, so that only the guilty one fails.
+A refusal before a verb's first write concerns only its caller. If a verb fails after a write, the group is rolled back
+and run again with a savepoint around each verb, so that only the guilty one fails.
 
-**Settings.** WAL with synchronous=FULL: each COMMIT syncs the log. Checkpoints run in the committing thread after the
-answers, so that no caller waits for one.
+WAL with synchronous=FULL syncs the log in each COMMIT. Checkpoints run in the committing thread after the answers.
 """
 
 import asyncio

@@ -1,13 +1,13 @@
 """Numbers executions and events in the order in which an SQLite store creates them.
 
-**Why not times.** A wait takes the events published after its execution was started. A clock can go back between the
-two; a number cannot. Start and publish take numbers from one counter inside their transactions. A publish that is sent
-after the start was answered has a greater number, and the other way round; if they overlap, either order is true.
-Within a topic numbers grow with `seq`, because a publish holds the topic when it takes them. PostgreSQL uses a sequence
-without a cache. A crash or a failover does not take it back: its log is written before the log of the rows.
+A wait takes the events published after its execution was started. A clock can go back between the two; a number cannot.
+Start and publish take numbers from one counter in their transactions. So a publish that is sent after the start was
+answered has a greater number, and the other way round; if they overlap, either order is true. Within a topic numbers
+grow with `seq`, because a publish holds the topic. PostgreSQL uses a sequence without a cache, which a crash or a
+failover does not take back: its log is written before that of the rows.
 
-**Cost.** The file's only writer counts in memory. Each opening of the file reserves a range on disk behind all used
-numbers. A process that ends leaves the rest of its range unused.
+The file's only writer counts in memory. Each opening reserves a range on disk behind all used numbers, and a process
+that ends leaves the rest of its range unused.
 """
 
 from typing import Final

@@ -1,8 +1,8 @@
 """`encode` and `decode`: a value to JSON and back, by the reader's type hint.
 
 `encode` reads its own output back and compares, which costs less than a walk through the value. msgspec would silently
-write NaN as null. Only a difference makes it walk, to find where the fault is. A result that does not fit its own hint
-is refused at once, instead of at a later replay.
+write NaN as null. Only after a difference it walks, to find the fault. A result that does not fit its own hint is
+refused at once, not at a later replay.
 """
 
 from typing import Any

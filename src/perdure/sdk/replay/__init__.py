@@ -1,9 +1,7 @@
 """The deterministic machine: runs plain asyncio code so that every replay takes the same branches.
 
-- `machine` reads the journal and says what to do next, by its record of calls in `asked` and `calls`
-- `places`, `leftovers`, `failures` match rows and calls in the hard cases; `complaints` words the errors
+- `machine` reads the journal and says what to do next; `asked` and `calls` hold the code's calls
+- `places`, `leftovers` and `failures` match rows and calls in the hard cases; `complaints` words the errors
 - `inner_loop` runs the code, with tasks, futures and timers from `handles` and keys from `keys`
-- `refusals` and `patches` keep asyncio and anyio deterministic
-- `eviction` drops an execution from memory
-- `whereabouts` finds the user's line
+- `refusals` and `patches` keep asyncio and anyio deterministic; `eviction` drops an execution from memory
 """

@@ -3,13 +3,12 @@
 Plain asyncio code replays because this loop differs from asyncio's own:
 
 - *Settled is observable.* `pump` runs callbacks until none is left, and nothing else runs in between.
-- *The journal owns time.* `call_at` notes a key and a due time. Only `fire` runs a timer, when the journal says so.
-- *Tasks hash by number*, not by address. `TaskGroup` and `wait` keep tasks in sets, which so iterate alike in every
-  replay. The loop's and `gather`'s futures and anyio's cancel scopes do the same.
-- *Each task has a scope*, given at its creation, that counts the keys of its calls: `fetch`, `fetch#2`; in the third
-  child task `3/fetch`.
+- *The journal owns time.* `call_at` notes a key and a due time, and `fire` runs a timer when the journal says so.
+- *Tasks hash by number*, not by address, so that the sets of `TaskGroup` and `wait` iterate alike in every replay. So
+  do the futures of the loop and of `gather`, and anyio's cancel scopes.
+- *Each task has a scope* that counts the keys of its calls: `fetch`, `fetch#2`; in the third child task `3/fetch`.
 
-Sockets, executors, signals and other threads cannot be replayed. They raise `Misplaced`, which says what to do instead.
+Sockets, executors, signals and other threads raise `Misplaced`, which says what to do instead.
 """
 
 import asyncio
