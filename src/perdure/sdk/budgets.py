@@ -118,12 +118,12 @@ class Reservation:
             logger.warning("Execution %s: a call is not settled: %s", self._execution_id, error)
 
     async def release(self) -> None:
-        """Give it back: no call was made, or the provider refused it."""
+        """No call was made, or the provider refused it."""
         await self.settle(calls=0)
 
 
 def is_limited(budget: Budget | None = None) -> bool:
-    """In a step: true if it may have a budget, so that an estimate is needed."""
+    """In a step: false if an estimate is not needed."""
     context = current_step().context
     return budget is not None or (context is not None and context.claim.budgeted and not context.unlimited)
 
@@ -285,7 +285,6 @@ async def _change(budget_id: str, change: BudgetChange) -> None:
 
 
 def question(budget: StoredBudget, reached: list[str]) -> dict[str, Any]:
-    """The form for a person who may raise the budget."""
     limits = budget.limits
     fields: list[dict[str, Any]] = [{"key": "approved", "type": "boolean", "label": "Go on?"}]
     for name, label in (("usd", "US dollars"), ("tokens", "tokens"), ("calls", "calls"), ("seconds", "seconds")):

@@ -32,7 +32,6 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 OPEN_CHILDREN: Final = 100
-"""The default limit of `map_children`."""
 
 
 class ChildOptions(TypedDict, total=False):
@@ -275,7 +274,7 @@ class _MappedChild:
             return
         try:
             self._end(child_result(future.result(), self._id, self._name, self._result_type))
-        except BaseException as error:  # as above; validators of the result's type are user code
+        except BaseException as error:
             if is_interrupt(error):
                 raise
             self._fail(error)

@@ -22,14 +22,13 @@ CONNECT_SECONDS: Final = 5.0
 IDLE_SECONDS: Final = 50.0
 """Less than the server's limit, so that both sides do not close at once."""
 CONNECTIONS_MAX: Final = 64
-"""Concurrent requests per server; further ones wait."""
+"""Per server; further requests wait."""
 _KEEP_ALIVE: Final = (("TCP_KEEPIDLE", 5), ("TCP_KEEPALIVE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3))
 """A silent peer is probed after five seconds and given up after three probes, eleven seconds in all. TCP_KEEPALIVE is
 TCP_KEEPIDLE on macOS."""
 UNREAD_BYTES_MAX: Final = 256 << 10
 """How much of a stream is read from the network ahead of its reader."""
 POLLS_MAX: Final = 256
-"""Long polls per server."""
 
 
 C = TypeVar("C", bound="Connection")
@@ -135,8 +134,6 @@ class Connection(asyncio.Protocol):
 
 
 class Stream(Connection):
-    """For one answer that is read while it comes."""
-
     __slots__ = ("_ended", "_news", "_size", "_why", "status")
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
@@ -175,7 +172,7 @@ class Stream(Connection):
     def on_body(self, body: bytes) -> None:
         self._body.append(body)
         self._size += len(body)
-        if self._size > UNREAD_BYTES_MAX >= self._size - len(body):  # its reader is slow; the server will notice
+        if self._size > UNREAD_BYTES_MAX >= self._size - len(body):
             self._transport.pause_reading()
         self._news.set()
 
@@ -248,7 +245,6 @@ class Server:
             self._idle.remove(connection)
 
     def drop(self) -> None:
-        """Requests under way are lost."""
         for connection in list(self._all):
             connection.close()
         self._idle.clear()
@@ -256,7 +252,7 @@ class Server:
     async def close(self) -> None:
         self.drop()
         if self._all:
-            await asyncio.sleep(0)  # let the loop close them
+            await asyncio.sleep(0)
 
     def _take_idle(self) -> Connection | None:
         """The connection used last. Long idle ones are closed."""

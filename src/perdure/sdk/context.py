@@ -124,7 +124,6 @@ class Context:
         self.machine = machine
         self.claim = claim
         self.logs: list[LogLine] = []
-        """Lines for the runner to take."""
         self.progress_news: list[Raw] = []
         """Progress for the runner to take; only the last one counts."""
         self.readings = {} if readings is None else readings
@@ -165,7 +164,6 @@ class Context:
 
     @property
     def key(self) -> str | None:
-        """As given at the start."""
         return self.claim.key
 
     @property
@@ -223,7 +221,7 @@ class Context:
     # --------------------------------------------------------------------------------------
 
     def now(self) -> datetime:
-        """The journal's time, the same in every replay."""
+        """The journal's time."""
         return datetime.fromtimestamp(self.machine.now_us / 1e6, UTC)
 
     def uuid(self) -> uuid.UUID:

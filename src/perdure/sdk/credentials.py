@@ -27,12 +27,9 @@ DEFAULT_URL: Final = "http://127.0.0.1:8080"
 URL_VARIABLE: Final = "PERDURE_URL"
 KEY_VARIABLE: Final = "PERDURE_API_KEY"
 DEV_NOTE: Final = Path(".perdure") / "dev.json"
-"""The process and address of a running `perdure dev`."""
 
 
 class Access(NamedTuple):
-    """Servers of one installation."""
-
     urls: tuple[str, ...]
     api_key: str | None
 
@@ -59,7 +56,7 @@ def dev_server() -> str | None:
     """The address of a `perdure dev` in this folder or above it."""
     try:
         here = Path.cwd()
-    except FileNotFoundError:  # the folder is gone
+    except FileNotFoundError:
         return None
     found = (running_dev(folder / DEV_NOTE) for folder in (here, *here.parents))
     return next((url for url, _ in filter(None, found)), None)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perdure.worker")
 
 MARGIN = 0.1
-"""The last part of the lease, without new steps."""
+"""In this last part of the lease steps do not start."""
 ANSWER_SECONDS = 5.0
 """A beat's time-out, at most a third of the lease, which leaves time for two other servers."""
 CONNECTION_GONE_SECONDS = 0.8
@@ -54,7 +54,7 @@ def boottime() -> float:
 
 
 class Lease(ABC):
-    """A registration's lease, checked right before each step."""
+    """Checked right before each step."""
 
     def __init__(self) -> None:
         self._reply: RegisterReply | None = None

@@ -69,8 +69,6 @@ class ReplayFilter(logging.Filter):
 
 
 class WorkersLog:
-    """Installs one `LogHandler` for all workers of the process."""
-
     def __init__(self) -> None:
         self._handler = LogHandler()
         self._workers = 0

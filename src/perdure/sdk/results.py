@@ -56,8 +56,7 @@ class Results:
                     self._unnamed.pop(execution_id, None)
 
     async def close(self) -> None:
-        """End the polls, and fail the waiting callers."""
-        for id in list(self._waiting):  # first, so that no poll is repeated for them
+        for id in list(self._waiting):
             self._tell(id, Unavailable("The client was closed while this result was awaited."))
         polls = list(self._polls)
         for task in polls:
@@ -107,7 +106,7 @@ class Results:
     async def _poll(self, ids: list[str]) -> None:
         try:
             reply = answers.read(_WAITED, await self._ask(WaitRequest(ids, POLL_SECONDS)))
-        except Exception as error:  # callers must learn of any error
+        except Exception as error:
             for id in ids:
                 self._tell(id, error)
             return

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perdure.worker")
 
 SLEPT_IN_WORKER_US = 10_000_000
-"""Longer pauses between a step's tries suspend the execution."""
+"""Longer pauses between tries suspend the execution."""
 
 
 class Runner:
@@ -119,7 +119,6 @@ class Runner:
         self.changed_inputs = 0
 
     def begin(self) -> None:
-        """Start, or go on after parking."""
         claimed = self.claimed
         if self.machine is not None and self.fetched != claimed.base:
             self._forget_machine()
@@ -150,7 +149,6 @@ class Runner:
             self.context.claim = claimed
 
     def again(self, claimed: Claimed, taken_at: float, ours_until: float) -> None:
-        """Go on with a parked execution after a new claim."""
         self._keep(claimed)
         self.taken_at = taken_at
         self.ours_until = ours_until
@@ -351,7 +349,7 @@ class Runner:
             assert workflow is not None
             try:
                 return Complete(Raw(encode(machine.result, workflow.result_type, where="result")))
-            except BaseException as problem:  # user code serializes
+            except BaseException as problem:  # user code
                 if is_interrupt(problem):
                     raise
                 return self._failed(problem)
@@ -423,7 +421,7 @@ class Runner:
         if len(entries) > 1:
             entries, rest = reports.cut(entries)
             if rest:
-                end = None  # leaves with the rest
+                end = None
                 if type(self.end) is Suspend:
                     self.end = None  # or after the reply
         number = 0
@@ -454,7 +452,7 @@ class Runner:
         return item
 
     def on_reply(self, item: ReportItem, reply: ItemReply) -> None:
-        """Handle the reply, unless it belongs to an earlier attempt."""
+        """Ignores a reply to an earlier attempt."""
         if item is not self.in_flight:
             return
         self.in_flight = None
@@ -479,7 +477,7 @@ class Runner:
         if item.end is not None:
             self.end = None
             if type(item.end) is not Suspend:
-                # The journal has news for the code, or a cancel came first.
+                # Its end did not count: the journal has news for the code, or a cancel came first.
                 self._end_did_not_count(item.end)
                 return
         rows = reports.merge(item, reply)
@@ -523,7 +521,6 @@ class Runner:
         self._finish(Fail(message, Raw(detail)))
 
     def release_when_quiet(self) -> None:
-        """For a drain."""
         self._releasing = True
         if not self.tries.running:
             self.release()
@@ -533,7 +530,6 @@ class Runner:
             self._finish(Release())
 
     def drop(self) -> None:
-        """Forget an execution that has ended here or belongs to another worker."""
         if self.gone:
             return
         self.gone = True

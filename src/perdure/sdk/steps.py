@@ -34,7 +34,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Retry: TypeAlias = RetryPolicy | int
-"""A policy, or the number of tries."""
+"""A number counts tries."""
 Errors: TypeAlias = (
     type[BaseException] | tuple[type[BaseException], ...] | types.UnionType | Callable[[BaseException], bool]
 )
@@ -101,7 +101,7 @@ _DEFAULT: Final = StepOptions()
 
 
 class StepPlan:
-    """A step's function with its options and properties, computed once."""
+    """Computed once for each function."""
 
     __slots__ = ("captures", "fn", "is_async", "name", "of", "options", "result_type")
 
@@ -256,7 +256,6 @@ def _check_function(fn: object) -> None:
 
 
 async def _in_thread(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """For calls outside of workflows."""
     value = await asyncio.to_thread(fn, *args, **kwargs)
     return await value if inspect.isawaitable(value) else value
 
@@ -265,7 +264,7 @@ async def _in_thread(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> An
 
 
 class StepCall:
-    """A step for the runner, which calls it in the worker's loop, or in a thread if sync."""
+    """One call of a step, for the runner."""
 
     __slots__ = ("args", "fatal", "fn", "is_async", "kwargs", "result_type", "retry", "retry_if", "timeout_seconds")
 

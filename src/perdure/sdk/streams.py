@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 WAITING_MAX: Final = 10_000
 """Items that wait in a worker for its server; beyond that the oldest are dropped."""
 REPORT_BYTES: Final = 4 << 20
-"""Bytes of items in one report."""
+"""In one report."""
 PLACES_MAX: Final = 10_000
 """How many keys' runs a client remembers. Workflow code has a key for each item."""
 
@@ -110,7 +110,6 @@ class Outbox:
 
 
 async def follow(transport: Transport, execution_id: str, after: str | None) -> AsyncGenerator[StreamItem, None]:
-    """The items of a stream, each once."""
     seen: dict[str, int] = {}
     runs: dict[tuple[str, str], tuple[int, int]] = {}
     async with aclosing(transport.stream(execution_id, after)) as items:

@@ -31,9 +31,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perdure.worker")
 
 KEPT_BYTES_MAX: Final = 64 << 20
-"""The size of a worker's cache."""
 ENTRY_BYTES: Final = 200
-"""An entry's approximate size without its message."""
+"""Approximately, without the message."""
 BACKOFF_SECONDS_MAX: Final = 5.0
 
 
@@ -260,7 +259,7 @@ def _has_all(entries: Sequence[Entry], version: int) -> bool:
 
 
 class Unread:
-    """Rows that wait for their transcripts before they go to the machine, in order."""
+    """Rows that wait for their transcripts, then go to the machine in order."""
 
     def __init__(
         self,
@@ -282,7 +281,6 @@ class Unread:
         return bool(self._waiting)
 
     def holds(self, rows: Sequence[Row], more: bool, replay: bool | None) -> bool:
-        """Keep these rows if a transcript is missing."""
         if not self._waiting and all(map(self._is_here, rows)):
             return False
         self._waiting.append((rows, more, replay))

@@ -33,8 +33,6 @@ class _Pause(NamedTuple):
 
 
 class Tries:
-    """Runs each try as a task of the worker's loop."""
-
     __slots__ = ("_failed", "_not_before", "_runner", "_tasks", "_unsure", "pauses")
 
     def __init__(self, runner: Runner) -> None:
@@ -43,7 +41,7 @@ class Tries:
         self.pauses: dict[str, _Pause] = {}
         # None until needed, to save memory.
         self._not_before: dict[str, int] | None = None
-        """From the journal: when failed steps may run again."""
+        """When failed steps may run again, from the journal."""
         self._failed: dict[str, int] | None = None
         """Failed tries here, perhaps not in the journal yet."""
         self._unsure: list[Call] | None = None
@@ -66,7 +64,6 @@ class Tries:
             self._not_before[row.key] = at_us
 
     def go_on(self) -> None:
-        """The claim is acknowledged: start the waiting steps."""
         if self._unsure is not None:
             calls, self._unsure = self._unsure, None
             for call in calls:
@@ -76,7 +73,6 @@ class Tries:
         self._failed = None
 
     def start(self, call: Call) -> None:
-        """Try the step after the rest of its pause."""
         runner = self._runner
         if self._not_before:
             until_us = self._not_before.pop(call.key, 0)
@@ -146,7 +142,7 @@ class Tries:
                 runner.wants_rows = True
                 worker.dirty(runner)
             return
-        task = self._tasks.get(call.key)  # while it is listed, its outcome is wanted
+        task = self._tasks.get(call.key)  # while listed, its outcome is wanted
         started_at_us = runner.now_us()
         current_context.set(None)
         running_step.set(StepInfo(runner.claimed.id, call.key, call.name or call.key, tries, runner.context, worker))

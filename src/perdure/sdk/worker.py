@@ -59,13 +59,12 @@ OURS_SECONDS = 0.75
 """For so long unacknowledged work is surely this worker's. The server waits longer."""
 NEWS_SECONDS = 0.25
 EMIT_SECONDS = 0.01
-"""Emitted items leave at once if none left within this time, else at its end."""
+"""Emitted items leave after this pause, or at once if none left within it."""
 BACKOFF_SECONDS_MAX = 5.0
 THREAD_NAME = "perdure-step"
 RETRYABLE = frozenset(kind.code for kind in error_classes() if kind.retryable)
-"""Codes of a report's item that the store could not take, or whose outcome is unknown."""
+"""Codes of items that the store could not take, or whose outcome is unknown."""
 LAST_NUMBER = 1 << 40
-"""Above any report's number and any row's seq."""
 
 
 class Worker:
@@ -97,7 +96,7 @@ class Worker:
         threads = min(capacity, THREADS_MAX)
         self.threads = ThreadPoolExecutor(threads, thread_name_prefix=THREAD_NAME)
         self.free_threads = asyncio.Semaphore(threads)
-        """A sync step acquires it before it begins; its thread's end releases it."""
+        """Acquired before a sync step begins, released at its thread's end."""
         self.outside = contextvars.Context()
         """Around `start`. Executions have contexts of their own."""
         self.id = ""
@@ -209,7 +208,6 @@ class Worker:
         WORKERS_LOG.end()
 
     async def in_thread(self, step: StepCall) -> Any:
-        """Run a sync step in a thread, with its task's context variables."""
         context = contextvars.copy_context()
         thread = self.threads.submit(context.run, _call, step)
         thread.add_done_callback(self._thread_ended)
@@ -220,7 +218,7 @@ class Worker:
         return await value if inspect.isawaitable(value) else value
 
     def _thread_ended(self, thread: Future[Any]) -> None:
-        """A thread is free only at its end, however long ago its step was given up."""
+        """Only the thread's end frees it, however long ago its step was given up."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: the thread outlived the worker
             self.loop.call_soon_threadsafe(self.free_threads.release)
 
@@ -233,7 +231,7 @@ class Worker:
         return len(self._running)
 
     async def _claim(self) -> None:
-        """Keep a claim open while there is room. After a lost reply, ask again with the same claim id.
+        """Keep a claim open while there is room; repeat it under the same id after a lost reply.
 
         A claim also acknowledges the work of the one before, so it leaves at once, even without room.
         """
@@ -272,7 +270,7 @@ class Worker:
                     await self.start_over()
                 continue
             except Exception as error:
-                if not isinstance(error, PerdureError):  # as for a report: the worker outlives it
+                if not isinstance(error, PerdureError):
                     logger.error("A claim failed.", exc_info=error)
                 await _fall_back("Claim", pause, error)
                 pause = min(pause * 2, BACKOFF_SECONDS_MAX)
@@ -297,7 +295,7 @@ class Worker:
         known = self._running.get(claimed.id)
         if known is not None:
             if known.claimed.attempt >= claimed.attempt:
-                return  # the same delivery twice
+                return
             known.drop()
         parked = self._parked.pop(claimed.id, None)
         if parked is not None:
@@ -337,7 +335,6 @@ class Worker:
             self.dirty(runner)
 
     def park(self, runner: Runner) -> None:
-        """Keep a suspended execution in memory for its next claim."""
         self._running.pop(runner.claimed.id, None)
         if self._draining:
             runner.drop()
@@ -370,7 +367,7 @@ class Worker:
     # -------------------------------------------------------------------------------------------------
 
     def _emitted_somewhere(self, execution_id: str) -> None:
-        """Called in the loop's thread or in a step's."""
+        """Called in any thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: the thread outlived the worker
             self.loop.call_soon_threadsafe(self._emitted, execution_id)
 
@@ -431,7 +428,6 @@ class Worker:
             self._flush()
 
     async def _report(self, runners: Sequence[Runner], items: list[ReportItem]) -> None:
-        """Send a report until all of it is taken or too late."""
         request = ReportRequest(self.id, self._epoch, items)
         pause = 0.05
         while True:
@@ -469,7 +465,7 @@ class Worker:
             pause = min(pause * 2, BACKOFF_SECONDS_MAX)
 
     async def _refused(self, runners: Sequence[Runner], items: Sequence[ReportItem], error: PerdureError) -> None:
-        """Send a refused report's items one by one, so that only the guilty one fails."""
+        """Send the items of a refused report one by one, so that only the guilty one fails."""
         logger.error("A report was refused: %s", error)
         if len(items) > 1:
             for runner, item in zip(runners, items, strict=True):
@@ -533,7 +529,7 @@ class Worker:
             await self.transport.report(ReportRequest(self.id, self._epoch, [item]))
 
     async def start_over(self) -> None:
-        """The registration is lost with all executions here. Open a new one."""
+        """Drop all executions here and open a new registration."""
         if self._registering is not None:
             await asyncio.shield(self._registering)
             return

@@ -164,7 +164,6 @@ class Workflow(Generic[I_contra, R_co]):
             ) from None
 
     def check_hints(self) -> None:
-        """Raise `TypeError` if a type hint cannot be resolved."""
         _ = self._hints
 
     @functools.cached_property
@@ -242,7 +241,6 @@ class Workflow(Generic[I_contra, R_co]):
 
 
 def named(workflow: "Workflow[Any, Any] | str") -> tuple[str, Any]:
-    """Raises `TypeError` for an object that is not a workflow."""
     if isinstance(workflow, str):
         return workflow, Any
     if not isinstance(workflow, Workflow):
@@ -278,8 +276,6 @@ def _is_from_server(input: object) -> bool:
 
 
 class _WithDefault(Protocol[I_contra, R_co]):
-    """The input has a default."""
-
     def __call__(self, ctx: "Context", input: I_contra = ..., /) -> Coroutine[Any, Any, R_co]: ...
 
 
@@ -436,7 +432,6 @@ class Registry:
         /,
         **options: Any,
     ) -> Any:
-        """`@workflow`, and add it to this registry."""
         decorator = _Decorator(options, self)
         return decorator if fn is None else decorator(fn)
 

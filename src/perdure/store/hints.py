@@ -34,7 +34,6 @@ class Message(msgspec.Struct, omit_defaults=True, rename={"server": "s"}):
 
     server: str
     beat: int | None = None
-    """A heartbeat's number."""
     ready: list[str] = []
     """Projects."""
     ended: dict[str, list[str]] = {}
@@ -107,7 +106,6 @@ class Gathered:
         return more
 
     def encode(self, server: str) -> str:
-        """The message, in at most PAYLOAD_BYTES_MAX bytes."""
         message = Message(server, beat=self.beat, everything=self.everything)
         if not self.everything:
             for kind, *names in self._hints:
@@ -140,7 +138,7 @@ _decoder = msgspec.json.Decoder(Message)
 
 
 def decode(payload: str) -> Message | None:
-    """The message of a NOTIFY; None for a foreign one."""
+    """None for a foreign NOTIFY."""
     try:
         return _decoder.decode(payload)
     except msgspec.MsgspecError:

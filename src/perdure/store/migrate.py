@@ -25,13 +25,10 @@ WORDS: Final[dict[str, dict[str, str]]] = {
 
 
 class Migration(NamedTuple):
-    """One step from schema `number - 1` to `number`."""
-
     number: int
     name: str
     sql: str
     compatible: bool
-    """True if the release before can go on with it."""
 
 
 class Schema(NamedTuple):
@@ -47,7 +44,6 @@ class Schema(NamedTuple):
         return f"has schema {self.number}, this release knows up to {known}; install a newer Perdure."
 
     def after(self, applied: Sequence[Migration]) -> "Schema":
-        """The schema after these migrations."""
         return Schema(
             max(self.number, *(migration.number for migration in applied)),
             max(self.least, *(0 if migration.compatible else migration.number for migration in applied)),
@@ -56,7 +52,6 @@ class Schema(NamedTuple):
 
 @cache
 def migrations(dialect: str) -> Sequence[Migration]:
-    """All migrations in order, for one dialect."""
     found: list[Migration] = []
     for file in (files("perdure.store") / "sql" / "migrations").iterdir():
         match = re.fullmatch(r"(\d{4})_(\w+)\.sql", file.name)
@@ -77,7 +72,6 @@ def migrations(dialect: str) -> Sequence[Migration]:
 
 
 def statements(sql: str) -> list[str]:
-    """The single statements of a migration."""
     text = re.sub(r"^\s*--.*$", "", sql, flags=re.MULTILINE)
     return [part.strip() for part in text.split(";") if part.strip()]
 

@@ -32,8 +32,6 @@ class NotTheSame(PerdureError):
 
 
 class Checked(NamedTuple):
-    """The hash does not depend on the order of rows."""
-
     rows: int
     hash: str
 
@@ -44,7 +42,6 @@ class Digest:
     def __init__(self) -> None:
         self.rows = 0
         self.largest = 0
-        """In bytes."""
         self._sum = 0
 
     def add(self, row: Iterable[object]) -> None:

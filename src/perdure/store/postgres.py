@@ -38,10 +38,7 @@ READ_LANES = 2
 
 
 class PostgresStore:
-    """A `Store` in a PostgreSQL database, made by `await PostgresStore.open(url)`."""
-
     alone = False
-    """Other processes may have the same store open."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -68,7 +65,7 @@ class PostgresStore:
 
     @classmethod
     async def open(cls, url: str) -> "PostgresStore":
-        """Connect and bring the schema up to date. Raises NotOurDatabase, or Unavailable without an answer."""
+        """Raises NotOurDatabase, or Unavailable without an answer."""
         store = cls(url)
         link = store._link("open")
         try:

@@ -37,8 +37,6 @@ _LIMITS_ALONE: Final = f"SET LOCAL lock_timeout = 1000; SELECT {EXCLUSIVE}; SET 
 
 
 class _Waiter:
-    """Wraps a verb's answer."""
-
     __slots__ = ("_answer", "_left", "alone", "named", "rows", "until")
 
     def __init__(self, answer: Answer, named: Sequence[Row], until: float, left: "Callable[[_Waiter, bool], None]"):
@@ -48,7 +46,6 @@ class _Waiter:
         self.rows: Sequence[Row] = ()
         """Held rows that it needs, until it succeeds."""
         self.alone = False
-        """Needs the limits lock exclusively."""
         self.until = until
 
     def __call__(self, result: Any, error: Exception | None) -> None:
@@ -72,7 +69,6 @@ class AsideLane(Lane):
         self._turn = 0
         """How many verbs of the inbox had their turn in this round."""
         self._ahead: set[Row] = set()
-        """Rows that those verbs name."""
 
     # --- for other lanes
     # -----------------------------------------------------------------------------------------------
@@ -157,7 +153,7 @@ class AsideLane(Lane):
 
     def _run_alone(self, item: Item) -> None:
         self._waiter_of(item).alone = True
-        self.inbox.insert(self._turn, item)  # its turn goes on
+        self.inbox.insert(self._turn, item)
 
     def _waiter_of(self, item: Item) -> _Waiter:
         waiter = item[1]

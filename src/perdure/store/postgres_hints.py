@@ -28,7 +28,6 @@ BEAT_SECONDS = 10.0
 BEAT_DOWN_SECONDS = 1.0
 """Between heartbeats while they do not arrive."""
 ARRIVE_SECONDS_MAX = 3.0
-"""A heartbeat's time-out."""
 FORGET_BEATS: Final = 3.5
 """A server is gone after silence for so many heartbeats."""
 
@@ -47,7 +46,7 @@ class Exchange:
         self._arrived = asyncio.Event()
         self._listening = asyncio.Event()
         self._anew = asyncio.Event()
-        """The listener has connected since the last heartbeat."""
+        """Set when the listener has connected."""
         self._others: dict[str, float] = {}
         """When each was last heard, in the loop's time."""
         self._alone_from = 0.0
@@ -55,9 +54,8 @@ class Exchange:
         self._tasks: list[asyncio.Task[None]] = []
         self._said_down = False
         self.up = False
-        """The last heartbeat arrived."""
         self.sent = 0
-        """Messages so far, without heartbeats."""
+        """Without heartbeats."""
 
     def start(self) -> None:
         """The database need not be reachable yet."""

@@ -50,7 +50,7 @@ GROUP_VERBS_MAX = 256
 GROUP_WEIGHT_MAX = 1_000
 RETRIES_MAX: Final = 5
 CLOSE_SECONDS_MAX = 5.0
-"""How long a server that ends waits for its database."""
+"""For the database, when a server ends."""
 
 Answer = Callable[[Any, Exception | None], None]
 Item = tuple[Verb[Any], Answer]
@@ -112,7 +112,6 @@ LOCKS: Final = {
     "budget": _LOCK.format("budgets", "execution_id"),
 }
 MARKS_KEPT: Final = 256
-"""A lane deletes its marks when it has so many."""
 _FORGET = "DELETE FROM commits WHERE token >= $1 AND token < $2"
 _LOCKED: Final = "55P03"
 _TIMED_OUT: Final = {_LOCKED, "57014"}
@@ -121,11 +120,10 @@ CONFIRM: Final = "SELECT pg_logical_emit_message(true, 'perdure', '')"
 synchronous standby is on its own server only."""
 _AGAIN: Final = {"40001", "40P01", *_TIMED_OUT}
 _WARY: Final = "SET LOCAL lock_timeout = 500"
-"""While rows are known to be held that other verbs may need."""
 _HURRY: Final = "SET LOCAL lock_timeout = 200; SET LOCAL statement_timeout = 1000"
 _UNREACHABLE: Final = (Lost, NotOurDatabase, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 _TROUBLE: Final = ("53", "58", "XX")
-"""Classes of the server's own errors, such as a full disk or too little memory."""
+"""The server's own errors, such as a full disk or too little memory."""
 
 
 class _Retry(Exception):
@@ -135,8 +133,6 @@ class _Retry(Exception):
 
 
 class _Moved(Exception):
-    """Another server has taken over since the verbs were accepted."""
-
     def __init__(self, timeline: str) -> None:
         super().__init__(f"the database is on timeline {timeline} now")
         self.timeline = timeline
@@ -157,19 +153,17 @@ class _Done(NamedTuple):
 
 
 class Aside(Protocol):
-    """For verbs that need rows which another transaction holds."""
+    """The queue for verbs that need rows which another transaction holds."""
 
     @property
-    def busy(self) -> bool:
-        """True if a row is known to be held."""
-        ...
+    def busy(self) -> bool: ...
 
     def bars(self, rows: Sequence[Row]) -> bool:
-        """True if a row is held, or an earlier verb waits for it."""
+        """Also true if an earlier verb waits for one of these rows."""
         ...
 
     def take(self, item: Item, rows: Sequence[Row], *, barred: bool = False) -> None:
-        """Take a verb that timed out on one of these rows, or was barred because it needs them."""
+        """Take a verb that timed out on one of these rows, or was barred since it needs them."""
         ...
 
     def take_alone(self, item: Item) -> None:
@@ -182,8 +176,6 @@ class Aside(Protocol):
 
 
 class Lane:
-    """Verbs of one kind on one connection."""
-
     def __init__(
         self,
         link: Link,
@@ -210,7 +202,6 @@ class Lane:
         """The marks of the next transaction and of the oldest one not deleted. Each lane counts from a random
         number."""
         self._taken: list[Item] = []
-        """The group in progress."""
         self._closing = False
         self._away = False
         """Verbs were refused without a connection. Logged once."""
@@ -221,14 +212,13 @@ class Lane:
         self._writes = kind in ("write", "sweep", "aside")
 
     def submit(self, items: Sequence[Item]) -> None:
-        """Answers come after the commit."""
         self.inbox.extend(items)
         self._wake.set()
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._work(), name=f"perdure-{self._kind}")
 
     async def close(self) -> None:
-        """Finish accepted verbs, unless the database does not answer in time."""
+        """Gives accepted verbs up if the database does not answer in time."""
         self._closing = True
         self._wake.set()
         if self._task is not None:
@@ -285,7 +275,6 @@ class Lane:
         self._aside.take_alone(item)
 
     async def _flush(self, group: list[Item]) -> None:
-        """Complete all verbs, in as few transactions as possible."""
         loop = asyncio.get_running_loop()
         parts: deque[list[Item]] = deque([group])
         attempts = 0
@@ -314,7 +303,7 @@ class Lane:
                 parts.popleft()
                 if len(part) == 1:
                     self._fail(part, guilty.error)
-                else:  # alone, after the others
+                else:
                     apart = part.pop(_index(part, guilty.run.verb))
                     parts.extendleft([[apart], part])
                 continue
@@ -491,12 +480,12 @@ class Lane:
             try:
                 await connection.execute("ROLLBACK", timeout=2.0)
                 return
-            except Exception:  # then it ends with its connection
+            except Exception:
                 pass
         self._link.drop()
 
     async def _was_committed(self, committing: _Committing) -> bool | None:
-        """The outcome of a transaction; None if it stays unknown."""
+        """None if the outcome stays unknown."""
         loop = asyncio.get_running_loop()
         until = loop.time() + RECONNECT_SECONDS_MAX
         while loop.time() < until:
@@ -558,7 +547,6 @@ def _locks(steppers: Sequence[Lockstep]) -> dict[str, list[Any]]:
 
 
 def _waited_for(steppers: Sequence[Lockstep], error: _Retry) -> Sequence[Row]:
-    """The rows on which a single verb timed out."""
     if not steppers or getattr(error.__cause__, "sqlstate", None) != _LOCKED:
         return ()
     steps = steppers[-1]

@@ -60,8 +60,6 @@ class NotOurDatabase(PerdureError):
 
 
 class Address(NamedTuple):
-    """The address, without Perdure's own settings in the URL."""
-
     dsns: tuple[str, ...]
     """One for each host. Of a primary and its standbys, the one that takes writes is used."""
     prepared_statements: bool = True
@@ -130,23 +128,18 @@ def is_lost(error: BaseException, connection: Connection | None = None) -> bool:
 
 
 BROKEN: Final = (Lost, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
-"""Errors of a query, with a lost connection or without."""
 
 
 class Link:
-    """Opens when needed, and again when lost."""
-
     def __init__(self, address: Address, name: str) -> None:
         self.address = address
         self._name = name if address.listen_dsn is None else f"pooled {name}"
         self._connection: Connection | None = None
         self._host = 0
-        """Tried first."""
         self.timeline = ""
         """After a failover the new server may lack our last commits."""
 
     async def get(self) -> Connection:
-        """Raises Lost."""
         connection = self._connection
         if connection is None or connection.is_closed():
             self._connection = connection = await self._open()
@@ -225,7 +218,6 @@ class Link:
                 pause = min(pause * 2, 0.5)
 
     def drop(self) -> None:
-        """Discard a connection in an unknown state."""
         connection, self._connection = self._connection, None
         if connection is not None and not connection.is_closed():
             connection.terminate()
@@ -233,7 +225,7 @@ class Link:
     async def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None and not connection.is_closed():
-            with contextlib.suppress(Exception):  # it ends either way
+            with contextlib.suppress(Exception):
                 # Its own time-out does not cover the wait for a cancelled statement.
                 async with asyncio.timeout(1.0):
                     await connection.close()

@@ -53,7 +53,6 @@ BUSY_MS = 1_000
 CHECKPOINT_PAGES = 2_000
 WAL_PAGES_TRUNCATE = 16_000
 SPACE_MIN = 1 << 20
-"""Free bytes needed to open a store."""
 WAL_PAGES_ALARM = 65_536
 """256 MiB: another program must have been reading for long."""
 APPLICATION_ID = 0x50455244  # "PERD"
@@ -327,7 +326,7 @@ class SQLiteStore:
             return outcomes, hints
         except _OF_THE_DATABASE:
             raise
-        except Exception:  # a verb is broken, or refused after a write
+        except Exception:
             self._writer.execute("ROLLBACK")
             self._writer.execute("BEGIN IMMEDIATE")
             run = Run(self._writer, self._queries)
@@ -341,7 +340,7 @@ class SQLiteStore:
                 hints.extend(run.hints)
             except _OF_THE_DATABASE:
                 raise
-            except Exception as error:  # only this one fails
+            except Exception as error:
                 self._writer.execute("ROLLBACK TO one")
                 if not isinstance(error, PerdureError):
                     logger.error("Verb %s failed; nothing of it was kept.", verb.name, exc_info=error)
@@ -420,7 +419,7 @@ class SQLiteStore:
             return
         try:
             self._loop.call_soon_threadsafe(function, *values)
-        except RuntimeError:  # the loop is closed, without callers
+        except RuntimeError:
             self._busy = False
 
     def _answer(
@@ -457,7 +456,6 @@ class SQLiteStore:
     def _give_up(
         self, group: Sequence[tuple[Verb[Any], Callable[[Any, Exception | None], None]]], error: Exception
     ) -> None:
-        """Nothing was committed: the callers may try again."""
         try:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
@@ -495,7 +493,6 @@ class SQLiteStore:
         return Run(self._reader if self._busy else self._writer, self._queries, looks=True).drive(verb.start())
 
     async def scan(self, verb: Verb[T]) -> T:
-        """In a thread and on a connection of its own."""
         self._check_open()
         if self._memory:
             return await self.read(verb)
@@ -564,7 +561,6 @@ def _full(path: str) -> Unavailable:
 
 
 def _files(path: str) -> tuple[tuple[int, int] | None, ...]:
-    """The inodes of the store and its log."""
     found: list[tuple[int, int] | None] = []
     for name in (path, path + "-wal"):
         try:

@@ -68,7 +68,6 @@ def _convert_union(value: Any, type_: Any, members: tuple[Any, ...], path: str) 
         fits.append(candidate)
     if fits:
         return fits[0]
-    # The deepest fault says best what is wrong.
     furthest = max(faults, key=lambda fault: len(fault.path))
     raise Fault(furthest.path, f"fits no member of `{name_of(type_)}` ({furthest})")
 

@@ -14,7 +14,6 @@ DETAIL_BYTES_MAX: Final = 16 << 10
 _NOTED: Final = "_perdure_details"
 
 CAUSES_MAX: Final = 8
-"""How many errors of a group its message names."""
 CAUSE_BYTES_MAX: Final = 1 << 10
 _T = TypeVar("_T")
 

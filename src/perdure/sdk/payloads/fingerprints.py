@@ -1,5 +1,3 @@
-"""Fingerprints tell whether a call has the same input as in the journal."""
-
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
@@ -32,7 +30,7 @@ def fingerprint_of_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str
         pass
     try:
         return fingerprint(encode([*args, *kwargs.items()]))
-    except Exception:  # as above
+    except Exception:
         return None
 
 
@@ -66,5 +64,5 @@ def _captured(fn: Callable[..., Any]) -> Iterator[Any]:
     for cell in getattr(fn, "__closure__", None) or ():
         try:
             yield cell.cell_contents
-        except ValueError:  # not assigned yet
+        except ValueError:
             continue

@@ -1,5 +1,3 @@
-"""Pydantic models and dataclasses, if the user has them."""
-
 import contextlib
 import dataclasses
 import functools
@@ -41,7 +39,7 @@ def _holds_validated(type_: Any, seen: dict[int, Any]) -> bool:
     if is_validated_dataclass(type_):
         return True
     within = [*typing.get_args(type_), typing.get_origin(type_), getattr(type_, "__supertype__", None)]
-    with contextlib.suppress(Exception):  # evaluating an annotation may raise anything; msgspec reports it
+    with contextlib.suppress(Exception):  # may raise anything; msgspec reports it
         within.append(getattr(type_, "__value__", None))
         if isinstance(type_, type):
             within += typing.get_type_hints(type_, include_extras=True).values()

@@ -53,9 +53,7 @@ class Asked:
         """By key, children whose start was asked for, with their ends so far."""
         self._child_waits: dict[str, list[Future[Row]]] | None = None
         self._late_events: LateEvents | None = None
-        """Present once a wait for an event was given up."""
         self._leftovers: Leftovers | None = None
-        """Present once a step's try has failed."""
         self._swaps: tuple[Swap, ...] = ()
         """Scopes and keys that have changed places (see `places`)."""
 
@@ -125,7 +123,6 @@ class Asked:
         self._let_go(call)
 
     def _let_go(self, call: Call) -> None:
-        """Its outcome may still come."""
         self._given_up[call.key] = call.kind
         if self._given_up_asked is not None:
             self._given_up_asked[call.key] = (call.kind, call.name, call.fingerprint)
@@ -145,7 +142,6 @@ class Asked:
     def call(
         self, kind: Kind, name: str | None, fingerprint: str | None, request: object, *, key: str | None = None
     ) -> Coroutine[Any, Any, Row]:
-        """Make the call now, and ask for it when the coroutine is awaited."""
         return self.wait(self.new_call(kind, name, fingerprint, request, key=key))
 
     def child_end(self, key: str) -> "Future[Row]":
@@ -231,7 +227,7 @@ class Asked:
         return [call for call in abandoned if call.key in self._given_up]  # the other outcomes came all the same
 
     def _was_asked(self, row: Row) -> bool:
-        key, kind = row.key or "", row.kind  # no key is empty
+        key, kind = row.key or "", row.kind
         call = self._calls.get(key)
         return (
             (call is not None and call.kind is kind and call.name == row.name)

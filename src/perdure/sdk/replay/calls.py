@@ -27,7 +27,7 @@ class Call:
         self.made_after = 0
         """The machine's swaps when the call got its key (see `places`)."""
         self.variables: Context | None = None
-        """For a step: the context variables of the code that asked."""
+        """Of the code that asked for a step."""
         self.read: tuple[Raw, Any] | None = None
         """For a step that ran here: its value as reported, and as read back for the code if that value is recorded."""
 
@@ -93,5 +93,4 @@ class Effects(Struct, frozen=True, gc=False):
     abandoned: Sequence[Call]
     """Started before, given up since, not recorded: cancel the step, close the wait."""
     timer: tuple[str, int] | None
-    """Key and due time of the earliest timer."""
     state: State

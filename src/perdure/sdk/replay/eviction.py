@@ -41,7 +41,7 @@ def _throw(coro: Any) -> None:
             coro.throw(Evicted("The execution leaves memory; it goes on elsewhere."))
         except (StopIteration, StopAsyncIteration, Evicted):
             return None
-        except BaseException as error:  # user code failed, and no caller is left
+        except BaseException as error:  # user code failed
             if is_interrupt(error):
                 raise
             return _log.debug("Error while an execution left memory", exc_info=error)
@@ -58,7 +58,7 @@ def close_generator(generator: AsyncGenerator[Any, Any]) -> None:
     before = leaving.set(True)
     try:
         closing.send(None)
-    except BaseException as error:  # closed (StopIteration), or user code failed and no caller is left
+    except BaseException as error:  # closed (StopIteration), or user code failed
         if is_interrupt(error):
             raise
         return

@@ -45,7 +45,7 @@ class InnerTask(asyncio.Task[Any]):
         """
         error = self._exception
         if error is None and not self.cancelled():
-            return  # the common, fast path
+            return
         traceback = None if error is None else error.__traceback__
         with suppress(BaseException):
             self.result()
@@ -54,8 +54,6 @@ class InnerTask(asyncio.Task[Any]):
 
 
 class InnerFuture(asyncio.Future[Any]):
-    """Numbered when it is first hashed."""
-
     __slots__ = ("_number",)
 
     def __hash__(self) -> int:

@@ -72,8 +72,6 @@ _NOBODY: Final = _Nobody()
 
 
 class InnerLoop(asyncio.AbstractEventLoop):
-    """One execution's loop. Its `keeper` may change a new timer's key, and learns of cancelled timers."""
-
     _exception_handler: tuple[ExceptionHandler, contextvars.Context] | None = None
 
     def __init__(self, seed: str, keeper: TimerKeeper) -> None:
@@ -98,7 +96,6 @@ class InnerLoop(asyncio.AbstractEventLoop):
     # --- running ---------------------------------------------------------------------------------------------------
 
     def enter(self) -> tuple[Any, Any]:
-        """Become this thread's running loop. `leave` takes the result."""
         before = (_get_running_loop(), sys.get_asyncgen_hooks())
         _set_running_loop(self)
         sys.set_asyncgen_hooks(None, self._finalize_generator)
@@ -299,7 +296,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         due_us = min(due_us, FAR_US)
         if self.closed:
             return InnerTimer("", due_us, callback, args, self, context)
-        if due_us <= self.now_us:  # already due: nothing to record
+        if due_us <= self.now_us:
             timer = InnerTimer("", due_us, callback, args, self, context)
             self._make_ready(timer)
             return timer
@@ -363,7 +360,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
 
     def _add_task(self, coro: Any, scope: Scope, name: str, context: contextvars.Context | None) -> InnerTask:
         task = InnerTask(coro, self, scope, name, context)
-        if self.closed:  # A `finally` block started it during eviction: it never runs.
+        if self.closed:  # started by a `finally` block during eviction: it never runs
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # as in shut
             close(coro)
             return task
@@ -410,7 +407,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         handler, variables = self._exception_handler
         try:
             variables.copy().run(handler, self, context)
-        except BaseException as error:  # As of any callback.
+        except BaseException as error:
             if is_interrupt(error):
                 raise
             self.default_exception_handler({"message": "Unhandled error in exception handler", "exception": error})
@@ -452,7 +449,7 @@ patches.patch_asyncio(InnerLoop)
 
 
 def to_us(seconds: float) -> int:
-    if not seconds < FAR_US / 1e6:  # also true for NaN
+    if not seconds < FAR_US / 1e6:
         if math.isnan(seconds):
             raise ValueError("A time or a delay must not be NaN.")
         return FAR_US

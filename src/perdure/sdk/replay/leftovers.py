@@ -40,14 +40,12 @@ class Leftovers:
 
     def __init__(self) -> None:
         self.tries: dict[str, int] = {}
-        """By step key."""
         self.failed_seqs: dict[int, str] = {}
         self.taken_back: dict[int, int] = {}
         """By the `seq` of a step failure, that of the `retried` row that took it back."""
         self.excused_until = 0
         """Outcomes without a call before this row come from a failed attempt."""
         self.aside: dict[str, list[Row]] = {}
-        """These outcomes, by key."""
         self.due: list[Row] = []
         """Outcomes that were asked for since; delivered before the journal goes on."""
 

@@ -129,7 +129,6 @@ class Machine(Asked):
         """Calls whose input differs from the recorded one. Strict workflows diverge instead."""
         self._history: History | None = None
         self._has_started = False
-        """From then on keys are fixed."""
         self._start: Callable[[], Coroutine[Any, Any, Any]] | None = start
         self._context = context
         self._main: InnerTask | None = None
@@ -160,7 +159,6 @@ class Machine(Asked):
         return self.loop.now_us
 
     def random(self) -> random.Random:
-        """The same numbers in every replay."""
         if self._random is None:
             self._random = random.Random(f"{self.seed}:random")
         return self._random
@@ -189,7 +187,7 @@ class Machine(Asked):
         try:
             return self._advance(rows, more, self._first_claim if replay is None else replay)
         except (Diverged, Stuck):
-            self.close()  # Nothing can go on from here.
+            self.close()
             raise
 
     def _advance(self, rows: Sequence[Row], more: bool, replay: bool) -> Effects:
@@ -261,7 +259,7 @@ class Machine(Asked):
         fed = self._fed
         for row in rows:
             if row.seq <= fed:
-                continue  # Two replies may overlap.
+                continue
             if row.seq != fed + 1:
                 raise ValueError(f"The journal has a gap: row {row.seq} came after row {fed}.")
             fed += 1
@@ -281,7 +279,7 @@ class Machine(Asked):
         while self._next < len(rows):
             row = rows[self._next]
             if row.kind is STEP_FAILED and self._more:
-                return False  # a later row may take it back
+                return False
             self._next += 1
             self.seen = row.seq
             self.loop.move(row.at_us)
@@ -553,7 +551,6 @@ class Machine(Asked):
         if not self._is_excused(row) and not (key in left.aside and row.kind is Kind.CHILD):
             raise self._diverged(row, call)
         if call is not None:
-            # Another call happens to have the same key.
             del self._calls[key]
             call.key = left.other_key(key, row.seq)
             self._calls[call.key] = call

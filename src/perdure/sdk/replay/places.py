@@ -22,7 +22,6 @@ Swap = tuple[str, str]
 """Two scopes (`1/`, `3/`) or two keys (`fetch`, `fetch#2`) that change places."""
 
 What = tuple[Kind, str | None, str | None]
-"""Kind, name and input fingerprint of a call."""
 
 
 def swaps(asked: str, recorded: str) -> list[Swap] | None:
@@ -53,7 +52,7 @@ def swaps(asked: str, recorded: str) -> list[Swap] | None:
 
 def swapped(key: str, swap: Swap) -> str:
     if not key.startswith(swap):
-        return key  # the usual case
+        return key
     one, other = swap
     if not is_scope(one):
         return other if key == one else one if key == other else key
@@ -130,7 +129,6 @@ class ChangedInputs:
     def __init__(self) -> None:
         self.keys: list[str] = []
         self.told = 0
-        """How many of `keys` the runner has reported."""
         self.asked: set[What] = set()
         self.recorded: dict[What, Row] = {}
 
@@ -152,6 +150,6 @@ def is_captured(fingerprint: str | None) -> bool:
 
 def _split(key: str) -> tuple[list[str], str]:
     match = _PATH.match(key)
-    assert match is not None  # matches the empty text
+    assert match is not None
     path = match.group()
     return path.split("/")[:-1], key[len(path) :]
