@@ -511,7 +511,7 @@ async def _made_elsewhere(*given: Any) -> Any:
 )
 def test_an_async_function_is_refused_where_nobody_awaits_it(option: str, given: Any) -> None:
     options: Any = {option: given}
-    with pytest.raises(TypeError, match=f"{option} of agent 'a' wants a function that answers at once"):
+    with pytest.raises(TypeError, match=f"{option} of agent 'a' must be a synchronous function"):
         durable(Agent(TestModel(), name="a"), **options)
 
 
@@ -673,9 +673,9 @@ def test_a_message_with_a_model_or_limits_of_its_own_is_not_for_a_run_without_th
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ({"output_type": int}, r"takes no output_type=\. Its result is read"),
-        ({"toolsets": []}, r"takes no toolsets=\. Give them to Agent"),
-        ({"usage": None}, r"takes no usage=\. Give it to Agent"),
+        ({"output_type": int}, r"does not take output_type=\. Its result is read"),
+        ({"toolsets": []}, r"does not take toolsets=\. Give them to Agent"),
+        ({"usage": None}, r"does not take usage=\. Give it to Agent"),
     ],
 )
 async def test_other_options_of_a_plain_run_are_refused_with_what_to_do(option: dict[str, Any], words: str) -> None:

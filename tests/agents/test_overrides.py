@@ -67,7 +67,7 @@ async def test_a_start_inside_of_an_override_that_its_worker_is_outside_of_is_re
     clerk = durable(agent)
     async with embedded(Registry(clerk)) as p:
         with agent.override(model=TestModel()):
-            with pytest.raises(Misplaced, match="Start the worker inside of it"):
+            with pytest.raises(Misplaced, match="Start the worker inside the override"):
                 await clerk.run(p, "Hello?")
             with pytest.raises(Misplaced):
                 await p.start(clerk, "Hello?")

@@ -5,12 +5,12 @@
 
     support = durable(Agent("openai:gpt-5.2", name="support", tools=[find_order]))
 
-An agent is a workflow: workers serve it, each of its runs is an execution, and what its model and its tools gave is
-recorded before it goes on. See docs/agents.md.
+An agent is a workflow: workers serve it, each run is an execution, and the results of its model and tools are recorded
+before it continues. See docs/agents.md.
 """
 
 try:
-    import pydantic_ai  # noqa: F401  # an extra: whoever lacks it is told how to get it
+    import pydantic_ai  # noqa: F401  # an extra, which may not be installed
 except ModuleNotFoundError as error:
     if error.name != "pydantic_ai":
         raise

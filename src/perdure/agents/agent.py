@@ -57,16 +57,15 @@ OutT_co = TypeVar("OutT_co", covariant=True)
 
 WATCHDOG: Final = 5
 OVERRIDDEN: Final = "perdure.overridden"
-"""Under this name stands the model that the agent was given by `override`."""
 _AT_ONCE: Final = AtOnce()
 refuse_plain_runs()
 
 
 class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
-    """An agent that is a workflow: each execution is one run of it. Made by `durable`.
+    """An agent as a workflow: each execution is one run of it. Made by `durable`.
 
-    Workers serve it as they serve workflows. It is started by `start`, by `client.start(agent, "…")`, as a child by
-    `ctx.run_child(agent, "…")`; `await agent(ctx, "…")` runs it inside the execution of the workflow that calls it.
+    Start it with `start`, `client.start(agent, "…")` or `ctx.run_child(agent, "…")`. `await agent(ctx, "…")` runs it
+    inside the calling workflow's execution.
     """
 
     def __init__(
@@ -102,9 +101,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         functions = [("deps", deps), ("price", price), *(("stop", condition) for condition in stop)]
         for option, function in functions:
             if callable(function) and is_async_callable(function):
-                raise TypeError(
-                    f"{option} of agent {name!r} wants a function that answers at once; {function!r} is async."
-                )
+                raise TypeError(f"{option} of agent {name!r} must be a synchronous function; {function!r} is async.")
         hint = output_hint(agent.output_type)
         check_apart(hint)
         self.agent = agent
@@ -115,7 +112,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         self._models = {**self._fallback_models(), **self._given_models}
         self._budget = budget
         self._own_hooks = tuple(hooks)
-        # The last to come before a call, so that nothing is reserved for one that is not made.
+        # Last: nothing is reserved for a call that another hook prevents.
         self._hooks = (*hooks, Spending(budget, price))
         self._usage_limits = usage_limits
         self._input_guards = tuple(input_guards)
@@ -145,16 +142,15 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         run.__annotations__ = {"ctx": Context, "input": AgentPayload, "return": hint}
         super().__init__(run, name=name, output_schema_name=schema_name(hint), **options)
         self._check_listeners(event_stream_handler is not None)
-        # Now, so that a toolset without an id is a mistake of the program and not of its first run.
+        # So that a toolset without an id raises when the program starts, not in the first run.
         self._bound = self._bind(self._models)
         self._models_are_known = not isinstance(agent.model, str) or agent.root_capability.has_resolve_model_id
 
     def starting(self, worker: Worker | None) -> None:
-        """Raises `Misplaced` when `agent.override(…)` holds here that does not reach that worker."""
+        """Raises `Misplaced` if an active `agent.override(…)` does not reach `worker`."""
         self._overrides.check_start(self.name, worker)
 
     def spec(self) -> WorkflowSpec:
-        """What a worker's registration says of it."""
         plain = super().spec()
         return WorkflowSpec(
             plain.id,
@@ -170,8 +166,6 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
     def _definition(self) -> AgentSpec:
         return agent_spec(self.name, self.agent, self.output_schema_name or "Any")
 
-    # --- starting it -------------------------------------------------------------------------------------------------
-
     def input(
         self,
         prompt: Prompt = None,
@@ -181,7 +175,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         model: str | None = None,
         usage_limits: UsageLimits | None = None,
     ) -> AgentPayload:
-        """What to start it with, for `client.start` and `ctx.run_child`. Raises `BadValue`.
+        """The payload of a run, for `client.start` and `ctx.run_child`. Raises `BadValue`.
 
         >>> await ctx.run_child(support, support.input("Where is it?", deps=Shop(7)))       # doctest: +SKIP
         """
@@ -199,15 +193,15 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         usage_limits: UsageLimits | None = None,
         **options: Unpack[StartOptions],
     ) -> Handle[OutT_co]:
-        """Start a run; when this returns it is on disk and will run. Options are those of `client.start`.
+        """Start a run. It is on disk when this returns. Takes the options of `client.start`.
 
-        With a `session_id` it is a turn of that conversation: it knows what was said before, and waits for the turns
-        before it. `on_conflict` says what to do instead while one is open: `"reject"` raises `SessionBusy`, `"deliver"`
-        gives the message to the one that works, whose output is then that of both; with `deps` that are not that one's,
-        or a history, it waits all the same.
+        With a `session_id` the run is a turn of that conversation: it sees earlier messages and waits for earlier
+        turns. While a turn is open, `on_conflict="reject"` raises `SessionBusy`, and `"deliver"` gives the message to
+        the running turn. Both then end with its output. A message with a history, or with other `deps`, waits all the
+        same.
 
-        `deps` travel as JSON, by the agent's `deps_type`; what cannot (connections, clients) is given to `durable`.
-        `model` is a name of `durable(agent, models={…})`. Other options of the library's `run` raise `TypeError`.
+        `deps` travel as JSON, by the agent's `deps_type`. Give connections and clients to `durable` instead. `model` is
+        a name from `durable(agent, models={…})`. Other options of Pydantic AI's `run` raise `TypeError`.
 
         >>> handle = await support.start(client, "Where is my parcel?", session_id="ann")     # doctest: +SKIP
         >>> (await handle.result()).text                                                    # doctest: +SKIP
@@ -252,7 +246,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         usage_limits: UsageLimits | None = None,
         **options: Unpack[StartOptions],
     ) -> AsyncGenerator[AgentItem, None]:
-        """Start a run and give what it does while it does it, to its end; for its output, `start` it and read `events`.
+        """Start a run and yield its stream. To get its output as well, use `start` and `events`.
 
         >>> async for item in support.stream(client, "Where is my parcel?"):               # doctest: +SKIP
         ...     print(item.text, end="")
@@ -271,26 +265,25 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
                 yield item
 
     def __call__(self, ctx: Context, input: AgentPayload = None, /) -> Coroutine[object, None, OutT_co]:
-        """Run it inside the execution of the workflow that calls it.
+        """Run the agent inside the calling workflow's execution.
 
-        With a budget of its own it is the execution's from then on. Raises `Misplaced` when that holds another agent's.
+        The agent's own budget becomes the execution's. Raises `Misplaced` if the execution has another agent's budget.
         """
         if self._budget is not None:
             if ctx.budget_of not in (None, self.name):
                 raise Misplaced(
-                    f"Agent {self.name!r} has a budget of its own, and this execution holds that of agent "
-                    f"{ctx.budget_of!r}: run one of them by ctx.run_child(agent, …), or give the workflow one budget."
+                    f"Agent {self.name!r} has its own budget, but this execution already has that of agent "
+                    f"{ctx.budget_of!r}. Run one of them by ctx.run_child(agent, …), or give the workflow one budget."
                 )
             ctx.budget_of = self.name
         return self._run(ctx, input, prefix_of(ctx.machine.loop.key_for(f"agent:{self.name}")))
 
     def as_tool(self, *, name: str | None = None, description: str | None = None) -> Tool[Any]:
-        """This agent as a tool of another one: each call is a child execution.
+        """This agent as a tool of another one. Each call is a child execution.
 
-        The tool has the agent's name, with `_` for what providers do not take in one, unless it is given another.
-
-        If it has no `deps` of its own and the other one's are of its `deps_type`, it gets them, as JSON. What JSON
-        cannot hold raises `BadValue`: then give it some of its own (`durable(agent, deps=…)`).
+        The default name is the agent's, with `_` for characters that providers refuse. If this agent has no `deps`, it
+        gets the calling agent's, as JSON, if they are of its `deps_type`. `BadValue` means that JSON cannot hold them:
+        use `durable(agent, deps=…)`.
 
         >>> router = durable(Agent(MODEL, name="router", tools=[support.as_tool()]))        # doctest: +SKIP
         """
@@ -311,8 +304,6 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
             takes_ctx=True,
             metadata={TOOL_KEY: False},
         )
-
-    # --- running it --------------------------------------------------------------------------------------------------
 
     async def _run(self, ctx: Context, payload: AgentPayload, prefix: str) -> Any:
         with self._overrides.as_in(ctx.outside) as overridden:
@@ -350,29 +341,26 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
                 infer_name=False,
             )
         if conversation is not None:
-            encode(result.output, self._output_hint, where="result")  # else the run fails, and such a run adds nothing
+            encode(result.output, self._output_hint, where="result")  # a run that fails here must not add messages
             await conversation.end(result.new_messages())
         return result.output
 
     def _check_listeners(self, has_handler: bool) -> None:
-        """Warns of a capability that waits for words which it gets in one piece."""
         found = [one for one in self._capabilities_given() if isinstance(one, ProcessEventStream)]
         if found and not has_handler:
             warnings.warn(
-                f"ProcessEventStream of agent {self.name!r} gets each answer of a durable run in one piece, in code "
-                "that a replay runs again. durable(agent, event_stream_handler=…) gets it word by word.",
+                f"ProcessEventStream of agent {self.name!r} receives each answer of a durable run in one piece, and "
+                "again in each replay. Use durable(agent, event_stream_handler=…) to receive it word by word.",
                 stacklevel=4,
             )
 
     def _capabilities_given(self) -> list[AbstractCapability[Any]]:
-        """Those of the agent, and those of durable runs."""
         found: list[AbstractCapability[Any]] = []
         for one in (self.agent.root_capability, *self._given_capabilities):
             one.apply(found.append)
         return found
 
     def _check_model(self, name: str | None) -> None:
-        """Raises `BadValue` for a model that runs of this agent may not have."""
         if name is None or name in self._given_models or name == self.agent.model:
             return
         said = ", ".join(map(repr, self._given_models)) or "none"
@@ -382,19 +370,17 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         )
 
     def _fallback_models(self) -> dict[str, Model]:
-        """The models of `ModelFallback`, under names of ours: a step finds its model by a name."""
+        """`ModelFallback`'s models under generated names, by which steps find them."""
         fallbacks = [one for one in self._capabilities_given() if isinstance(one, ModelFallback)]
         found = [model for one in fallbacks for model in one.models if isinstance(model, Model)]
         return {f"perdure.fallback.{number}": model for number, model in enumerate(found, 1)}
 
     def _has_error_hooks(self) -> bool:
-        """Whether a capability of the program handles failed requests to the model. Asked at each run: hooks may be
-        added to one at any time."""
+        """Whether a capability handles failed requests. Asked at each run: hooks may be added at any time."""
         given = (self.agent.root_capability, *self._given_capabilities)
-        return any(one._has_on_model_request_error for one in given)  # the library has no other way to ask for it
+        return any(one._has_on_model_request_error for one in given)  # the library has no public way to ask
 
     def _summarizer(self) -> Model | str | None:
-        """The model that shortens conversations; one that is named is looked up as the agent's own is."""
         model = (
             self._overrides.model()
             or (self._compaction.by if self._compaction is not None else None)
@@ -407,29 +393,27 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         return deps(ctx) if _is_function(deps) else deps
 
     def _deps_outside(self, deps: Any) -> Any:
-        """The dependencies where there is no Context, of a call by an agent that has `deps`."""
+        """The dependencies of a call outside an execution."""
         if self._deps is not None and not _is_function(self._deps):
             return self._deps
         taken = self._taken(deps)
         if taken is None and self._deps is not None:
             raise Misplaced(
-                f"The dependencies of agent {self.name!r} are a function of the Context, and outside of executions "
-                "there is none: run the agent that hands over to it with dependencies that this one takes."
+                f"The dependencies of agent {self.name!r} are a function of the Context, which exists only in an "
+                "execution. Give the calling agent dependencies of this agent's deps_type."
             )
         return taken
 
     def _taken(self, deps: Any) -> Any:
-        """Another agent's dependencies, if they are of the type that this one takes."""
         kind = get_origin(self.agent.deps_type) or self.agent.deps_type
         return deps if isinstance(kind, type) and isinstance(deps, kind) else None
 
     def _durability(self, overridden: bool) -> AbstractCapability[DepsT]:
-        if overridden:  # in a test: what is bound is what holds in this run
+        if overridden:  # in a test
             model = self._overrides.model()
             return self._bind({**self._models, OVERRIDDEN: model} if isinstance(model, Model) else self._models)
         if not self._models_are_known:
-            # A model that is given by name is made once, in the worker; otherwise each request would make its own,
-            # with connections of its own.
+            # Resolve a model's name once per worker. Otherwise each request would open its own connections.
             model = self.agent.model
             assert isinstance(model, str)
             if model not in self._models:
@@ -446,17 +430,15 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
 
 
 def _is_function(deps: Any) -> TypeGuard[Callable[[Context], Any]]:
-    """Whether dependencies are made for each run, and are no dependencies themselves."""
     return callable(deps) and not isinstance(deps, type)
 
 
 def durable(agent: AbstractAgent[DepsT, OutT], **options: Unpack[DurableOptions[DepsT]]) -> DurableAgent[DepsT, OutT]:
-    """Make an agent a workflow whose model requests, tool calls and MCP calls are steps of the journal.
+    """Make an agent a workflow that records its model requests, tool calls and MCP calls as steps.
 
-    The agent stays as it is: functions, toolsets (each needs an `id`), output type, instructions and hooks. What may be
-    told of it stands in `DurableOptions`. Raises `pydantic_ai.exceptions.UserError` for an agent that cannot be made
-    durable, and `ValueError` when it has no name, output types that JSON cannot tell apart, or step options that are
-    none.
+    The agent keeps its functions, toolsets (each needs an `id`), output type, instructions and hooks. `DurableOptions`
+    lists the options. Raises `ValueError` if the agent has no name, JSON cannot tell its output types apart, or step
+    options are invalid. Raises `pydantic_ai.exceptions.UserError` if it cannot be made durable.
 
     >>> support = durable(Agent(MODEL, name="support", output_type=Answer))         # doctest: +SKIP
     """

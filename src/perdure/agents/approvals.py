@@ -1,8 +1,7 @@
-"""People are asked: whether a tool may run, what they want, what an outside call gave. The run waits suspended.
+"""Questions to people: approve a tool, answer the agent, give the result of an outside call.
 
-A question is a suspended step of the execution, so everything that docs/approvals.md says holds for it: it is answered
-by API, page, link or command line, the first answer stands, and no process is held meanwhile. The keys are those that
-existing clients use: `approve_{tool}_{call}`, `ask_user_{call}`; `call_{tool}_{call}` for a call that is made outside.
+A question is a suspended step (docs/approvals.md). Existing clients rely on the keys `approve_{tool}_{call}` and
+`ask_user_{call}`. Outside calls have `call_{tool}_{call}`.
 """
 
 from __future__ import annotations
@@ -30,16 +29,15 @@ FEEDBACK: Final = "feedback"
 
 
 class Questions:
-    """Answers an agent's deferred calls by asking people, each in a suspended step of its own, all at the same time."""
+    """Answers deferred calls by asking people, all at the same time, each in a suspended step."""
 
     def __init__(self, timeout: float | None) -> None:
         self.timeout = timeout
-        """How many seconds an answer may take; None: as long as it takes."""
+        """Seconds that an answer may take. None: no limit."""
 
     async def answered(
         self, run: AgentRun, ctx: RunContext[Any], requests: DeferredToolRequests
     ) -> DeferredToolResults:
-        """What became of the calls that the agent cannot make by itself."""
         decisions = asyncio.gather(*(self._decision(run, ctx, one, requests.metadata) for one in requests.approvals))
         answers = asyncio.gather(*(self._answer(run, ctx, one, requests) for one in requests.calls))
         await asyncio.gather(decisions, answers)
@@ -59,7 +57,7 @@ class Questions:
             try:
                 answer = await run.ask(key, question, self.timeout)
             except TimeoutError:
-                return ToolDenied("Nobody allowed this call in time, so it was not made.")
+                return ToolDenied("The call was not approved in time, so it was not made.")
             said = answer if isinstance(answer, dict) else {"approved": answer}
             if said.get("approved") is not True:
                 return ToolDenied(_denial(said.get(FEEDBACK)))
@@ -69,14 +67,14 @@ class Questions:
                     await _check(ctx, call, edited)
             except ValueError as error:
                 note = str(error)
-                continue  # asked again: what was approved is not what could run
+                continue  # ask again: the approved arguments cannot run
             return ToolApproved(override_args=edited)
 
     async def _answer(
         self, run: AgentRun, ctx: RunContext[Any], call: ToolCallPart, requests: DeferredToolRequests
     ) -> Any:
         tool = ctx.tools.get(call.tool_name)
-        if tool is None or tool.kind != "external":  # its own code ran, with its hooks, and said that it waits
+        if tool is None or tool.kind != "external":  # the tool's own code ran, with its hooks, and deferred the call
             return await self._said(run, call, requests)
         ctx = replace(ctx, tool_name=call.tool_name, tool_call_id=call.tool_call_id)
         try:
@@ -88,7 +86,7 @@ class Questions:
                 call.args_as_dict(),
                 lambda: self._said(run, call, requests),
             )
-        except (ModelRetry, ToolFailed) as told:  # by a hook, for the model
+        except (ModelRetry, ToolFailed) as told:  # a hook's signal to the model
             return told
 
     async def _said(self, run: AgentRun, call: ToolCallPart, requests: DeferredToolRequests) -> Any:
@@ -106,7 +104,6 @@ class Questions:
 def _approval(
     call: ToolCallPart, arguments: dict[str, Any], reason: Mapping[str, Any] | None, note: str | None
 ) -> dict[str, Any]:
-    """What is shown to whoever decides about a call."""
     form: dict[str, Any] = {
         "title": f"Allow {call.tool_name}?",
         "description": note,
@@ -134,21 +131,21 @@ def _approval(
 
 
 def _edited(given: object, arguments: dict[str, Any]) -> dict[str, Any] | None:
-    """The arguments that were approved; None when they are the model's own. Raises ValueError."""
+    """The approved arguments. None if they are the model's own. Raises ValueError."""
     if isinstance(given, str):
         try:
             given = json.loads(given)
         except ValueError as error:
-            raise ValueError(f"The arguments are not JSON ({error}); they are asked for again.") from None
+            raise ValueError(f"The arguments are not JSON ({error}). Enter them again.") from None
     if given is None or given == arguments:
         return None
     if not isinstance(given, dict):
-        raise ValueError("The arguments must be a JSON object; they are asked for again.")
+        raise ValueError("The arguments must be a JSON object. Enter them again.")
     return given
 
 
 async def _check(ctx: RunContext[Any], call: ToolCallPart, arguments: dict[str, Any]) -> None:
-    """Raises ValueError for arguments that the tool does not take: the library would hold them against the model."""
+    """Raises ValueError for invalid arguments: the library would count them as the model's mistake."""
     if ctx.tool_manager is None:
         return
     edited = replace(call, args=arguments)
@@ -157,13 +154,13 @@ async def _check(ctx: RunContext[Any], call: ToolCallPart, arguments: dict[str, 
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         said = ": ".join([".".join(map(str, first["loc"])), first["msg"]])
-    except ModelRetry as error:  # of a validator that the program has
+    except ModelRetry as error:  # from a validator of the program
         said = error.message
     except ToolFailed:
-        return  # what the tool's own code wants the model to hear
+        return  # the tool's own message to the model
     else:
         return
-    raise ValueError(f"The tool does not take these arguments ({said}); they are asked for again.")
+    raise ValueError(f"The tool does not take these arguments ({said}). Enter them again.")
 
 
 def _denial(feedback: object) -> str:
@@ -171,7 +168,7 @@ def _denial(feedback: object) -> str:
 
 
 async def ask_person(run: AgentRun, question: object, call_id: str | None, timeout: float | None) -> str:
-    """Ask the user something, and wait for the answer, suspended."""
+    """Ask the user a question and wait for the answer, suspended."""
     asked = question if isinstance(question, dict) else {"question": question}
     options = asked.get("options")
     field: dict[str, Any] = {"key": "answer", "label": "Answer", "type": "textarea", "required": True}
@@ -189,7 +186,6 @@ async def ask_person(run: AgentRun, question: object, call_id: str | None, timeo
 
 
 def ask_user_tool(timeout: float | None) -> Tool[Any]:
-    """The tool by which an agent asks its user."""
 
     async def ask_user(ctx: RunContext[Any], question: str, options: list[str] | None = None) -> str:
         """Ask the user a question and wait for the answer, however long it takes.
@@ -201,7 +197,7 @@ def ask_user_tool(timeout: float | None) -> Tool[Any]:
         """
         run = current_run()
         if run is None:
-            raise RuntimeError("ask_user works in durable runs only: outside there is nobody who would be asked.")
+            raise RuntimeError("ask_user works only in durable runs.")
         asked: dict[str, Any] = {"question": question}
         if options:
             asked["options"] = options
@@ -211,10 +207,8 @@ def ask_user_tool(timeout: float | None) -> Tool[Any]:
 
 
 class Waiter(ExternalEventWaiter):
-    """The library's own waits for somebody outside (its RequestInput) as suspended steps, answered like all others.
-
-    The token that is handed out is `{execution id}/{step key}`.
-    """
+    """The library's waits for outside events (RequestInput) as suspended steps. The token is `{execution id}/{step
+    key}`."""
 
     def __init__(self, run: AgentRun) -> None:
         self._run = run
@@ -234,8 +228,8 @@ class Waiter(ExternalEventWaiter):
             return answered
         seconds = None if timeout is None else timeout.total_seconds()
         try:
-            # It shows nothing: the holder of the token may answer before this line.
+            # Nothing is shown: the token's holder may answer before this line.
             answer = await run.ask(key, None, seconds)
         except TimeoutError:
             raise ExternalEventError(f"No answer came within {timeout}.") from None
-        return cast(JsonValue, answer)  # JSON, whoever answered
+        return cast(JsonValue, answer)  # every answer is JSON

@@ -1,9 +1,9 @@
-"""What an agent may spend: each request to its model is reserved before it is made, and settled after.
+"""Budgets of agents: each model request is reserved before it is made, and settled after.
 
     research = durable(agent, budget=Budget(usd=2, on_exceed="ask"))
 
-A budget that is given at the start of a run, or to an execution above it, counts likewise, without a word from the
-agent. Prices are those that the library knows (`genai-prices`), unless the agent is given a `price` of its own.
+Budgets from the start of a run, or from an execution above it, also apply. Prices come from `genai-prices` or the
+agent's `price`.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ logger = logging.getLogger("perdure.worker")
 ParamsT = TypeVar("ParamsT")
 
 Price: TypeAlias = Callable[[str, RequestUsage], float | Decimal]
-"""US dollars for what a model, by its name, has used."""
+"""The cost in US dollars of a model's usage, by its name."""
 
 OUTPUT_TOKENS: Final = 4_096
-"""How many tokens an answer is thought to have at most when the model settings do not say so (`max_tokens`)."""
+"""The assumed length of an answer without `max_tokens`."""
 BYTES_PER_TOKEN: Final = 3
-"""So many bytes of a request are thought to be a token: more than most texts have."""
+"""The assumed size of a token. Most are larger, so the estimate is high."""
 USED_UP: Final = "The budget is used up."
 _LAST: Final = "perdure_last_of_budget"
 _reservation: ContextVar[Reservation | None] = ContextVar("perdure_reservation", default=None)
 
 
 class Spending(CallHook):
-    """Reserves before each request to a model and settles after it; what that cost is recorded with its answer.
+    """Reserves before each model request, settles after it, and records the cost with the answer.
 
-    What a request took whose answer broke stays reserved: it cost something, and nobody knows how much.
+    If the answer breaks off, the reservation stays: the request cost an unknown amount.
     """
 
     def __init__(self, budget: Budget | None, price: Price | None) -> None:
@@ -55,7 +55,7 @@ class Spending(CallHook):
         self._price = price
 
     async def before(self, call: Call) -> None:
-        """Set aside what the request may take. Raises BudgetExceeded, Postponed."""
+        """Reserve for the request. Raises BudgetExceeded, Postponed."""
         _reservation.set(None)
         if call.kind != "model" or not is_limited(self._budget):
             return
@@ -71,16 +71,16 @@ class Spending(CallHook):
         )
 
     async def after(self, call: Call, result: Any) -> None:
-        """Put what it took in the place of that, and what it cost into the answer: so that is recorded with it."""
+        """Settle, and record the cost with the answer."""
         if not isinstance(result, ModelResponse) or result.usage.unmeasured_requests:
-            return  # the provider did not say what it took
+            return  # the provider did not report usage
         usage = result.usage
         try:
             cost = self._dollars(result)
-            # One that answers under a name of its own costs no less than what was asked.
+            # A model that answers under another name costs at least as much as the one that was asked.
             micros = _dearest(self._asked(call, usage)) if cost is None else usd_micros(cost)
-        except Exception as error:  # the program's own `price`: the answer is paid for, and not lost over it
-            logger.warning("Nobody knows what %s cost: its price cannot be had: %r", result.model_name, error)
+        except Exception as error:  # from the program's `price`: the answer is paid for, so keep it
+            logger.warning("The cost of %s is unknown, because its price failed: %r", result.model_name, error)
             return
         usage.cost = cost
         reservation = _reservation.get()
@@ -88,13 +88,13 @@ class Spending(CallHook):
             await reservation.settle(usd_micros=micros, tokens=usage.input_tokens + usage.output_tokens)
 
     async def failed(self, call: Call, error: Exception) -> None:
-        """What a provider refused costs nothing."""
+        """Release the reservation of a refused request, which costs nothing."""
         reservation = _reservation.get()
         if reservation is not None and is_refusal(error):
             await reservation.release()
 
     def _asked(self, call: Call, usage: RequestUsage) -> list[tuple[str, Decimal | None]]:
-        """What so much costs at each of the models of which one answers the call; None: nobody knows."""
+        """The cost at each model that may answer. None: unknown."""
         return [
             (
                 model.model_name,
@@ -112,14 +112,13 @@ class Spending(CallHook):
         ]
 
     def _dollars(self, response: ModelResponse) -> Decimal | None:
-        """What an answer cost; None: nobody knows."""
         if self._price is not None:
             return Decimal(str(self._price(response.model_name or "", response.usage)))
         if response.usage.cost is not None:
             return response.usage.cost
         try:
             return response.cost().total_price
-        except (LookupError, ValueError, AssertionError):  # a model without a name, or one that is not listed
+        except (LookupError, ValueError, AssertionError):  # the model is unnamed or not listed
             return None
 
 
@@ -128,7 +127,7 @@ def _dearest(costs: list[tuple[str, Decimal | None]]) -> int:
 
 
 def each_model(model: Any) -> Iterator[Model]:
-    """The models of which one answers: those that stand in for one another, or the one."""
+    """The alternatives of which one answers, or the model itself."""
     models = getattr(model, "models", None)
     if not models:
         yield model
@@ -137,9 +136,9 @@ def each_model(model: Any) -> Iterator[Model]:
 
 
 def estimate(call: Call) -> RequestUsage:
-    """What a request may take: its messages and tools by their size, the answer by `max_tokens`."""
+    """An upper estimate: input by its size, the answer by `max_tokens`."""
     request = call.request
-    if request is None:  # a history is compacted: about as much again
+    if request is None:  # compaction of a history
         return RequestUsage(input_tokens=OUTPUT_TOKENS, output_tokens=OUTPUT_TOKENS)
     size = len(ModelMessagesTypeAdapter.dump_json(request.messages))
     parameters = request.model_request_parameters
@@ -152,7 +151,7 @@ def estimate(call: Call) -> RequestUsage:
 
 
 def last_words(params: ParamsT) -> ParamsT:
-    """A request as it is made: the last one of a budget to be finished with has no tools and asks for an answer."""
+    """The last request of a budget has no tools and asks for an answer."""
     reservation = _reservation.get()
     if reservation is None or not reservation.is_last or not isinstance(params, ModelRequestParams):
         return params
@@ -163,18 +162,16 @@ def last_words(params: ParamsT) -> ParamsT:
 
 
 def mark_last(answer: ModelResponse) -> None:
-    """Have the record of an answer say that its request was the last one of a budget."""
     answer.metadata = {**(answer.metadata or {}), _LAST: True}
 
 
 def is_last(answer: ModelResponse) -> bool:
-    """Whether an answer was recorded as that to the last request of a budget."""
     return bool((answer.metadata or {}).get(_LAST))
 
 
 def ended_by(error: BudgetExceeded, params: object) -> ModelResponse | None:
-    """The answer that an agent ends with whose budget is over all the same: its last words in this run, or that there
-    is none. None: it must not end so, or owes an answer of another kind than text."""
+    """The final answer after a budget is used up: the run's last words, or the error's message. None if the budget ends
+    otherwise or the output is not text."""
     refused = msgspec.convert(error.details, ReserveReply)
     finishes = refused.budget is not None and refused.budget.limits.on_exceed is OnExceed.FINISH
     if not finishes or not isinstance(params, ModelRequestParams):

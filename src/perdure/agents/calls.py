@@ -1,4 +1,4 @@
-"""What happens around each call of a model or a tool: the place for whoever counts, limits or watches calls."""
+"""Hooks around each call of a model or tool, to count, limit or watch calls."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ CallKind = Literal["model", "tool", "mcp"]
 
 @dataclass(frozen=True)
 class Call:
-    """One call that is about to be made.
+    """A call that is about to be made.
 
-    `name` is the model's or the tool's. `current_step()` names the step, its try, and the key by which outside effects
-    can be told apart from repeats.
+    `name` is the model's or the tool's. `current_step()` gives the step, its try and its idempotency key.
     """
 
     kind: CallKind
@@ -30,11 +29,10 @@ class Call:
     tool_call_id: str | None = None
     arguments: dict[str, Any] | None = None
     request: ModelRequestParams | None = None
-    """What the model is asked; None for tools."""
+    """The request to the model. None for tools."""
 
 
 async def hooked(hooks: Sequence[CallHook], call: Call, make: Callable[[], Awaitable[T]]) -> T:
-    """Make a call with its hooks around it."""
     try:
         for hook in hooks:
             await hook.before(call)
@@ -43,23 +41,23 @@ async def hooked(hooks: Sequence[CallHook], call: Call, make: Callable[[], Await
         for hook in hooks:
             await hook.failed(call, error)
         raise
-    for hook in reversed(hooks):  # what it cost is known, and settled, before a hook of the program's may object
+    for hook in reversed(hooks):  # the cost is settled before a hook of the program can raise
         await hook.after(call, result)
     return result
 
 
 class CallHook:
-    """Comes before and after each call of a model and of a tool, inside the call's step.
+    """Runs before and after each call of a model or tool, inside the call's step.
 
-    A subclass overrides what it needs. An exception of `before` is the call's outcome, and the call is not made; one of
-    `after` takes the place of its result. `ModelRetry` is what the library means by it: of a tool's call the model
-    hears it as the call's result, and for its own call it is asked again, without the answer that `after` had seen. For
-    a tool `ToolFailed`, `ApprovalRequired` and `CallDeferred` count, too (the last two not for one that is external: it
-    waits for somebody as it is). Any other fails the call's step.
+    If `before` raises, the call is not made and the exception is its outcome. If `after` raises, the exception replaces
+    the result. An exception fails the step, except for these of Pydantic AI:
 
-    What a replay finds recorded is not called again, and neither are these: they belong to the call, not to the code
-    around it. A tool that is no step (one with `{"perdure": False}`, `ask_user`, an agent by `as_tool`, an external
-    one) has each of them as a step of its own, if they override it.
+    - `ModelRetry` as the outcome of a tool's call is its result for the model. For a call of the model, the model is
+      asked again, without the answer that `after` saw.
+    - `ToolFailed`, `ApprovalRequired` and `CallDeferred` work for tools, but only the first for external tools.
+
+    A replay repeats neither recorded calls nor their hooks. If a tool is not a step (`{"perdure": False}`, `ask_user`,
+    `as_tool`, external), each overridden method is a step of its own.
 
         class Log(CallHook):
             async def after(self, call: Call, result: Any) -> None:
@@ -72,8 +70,8 @@ class CallHook:
         """The call is about to be made."""
 
     async def after(self, call: Call, result: Any) -> None:
-        """It was made; `result` is the model's answer (`result.usage.cost` in dollars, where it is known), or what the
-        tool gave. The last hook that came before it is the first that comes after it."""
+        """The call was made. `result` is the tool's, or the model's answer: `result.usage.cost` is in dollars, if
+        known. Hooks run in reverse order."""
 
     async def failed(self, call: Call, error: Exception) -> None:
-        """It, or a `before`, raised: a failure, or what it told the library (`ModelRetry` and its like)."""
+        """The call or a `before` raised a failure or a signal such as `ModelRetry`."""

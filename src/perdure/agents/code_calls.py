@@ -1,11 +1,11 @@
-"""Hooks around the calls of tools that are no steps: those that are the agent's code, and those answered outside.
+"""Hooks around the calls of tools that are not steps.
 
-The code around a recorded call runs again in a replay, and a hook must not. So each of them is a step of its own, for
-agents that have hooks, and for those hooks that do something at that moment:
+A replay runs the code around a recorded call again, but not the hooks. So the hooks that look at a moment run in a step
+of their own:
 
-    hook.before:pause:c1       the call is about to be made
-    hook.after:pause:c1        it was made
-    hook.failed:pause:c1       it raised
+    hook.before:pause:c1       before the call
+    hook.after:pause:c1        after it
+    hook.failed:pause:c1       after it raised
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ async def hooked_code(
     arguments: dict[str, Any],
     make: Callable[[], Awaitable[T]],
 ) -> T:
-    """Make a call of a tool that is no step with the agent's hooks around it."""
+    """Make a call of a tool that is not a step, with the agent's hooks around it."""
     call = Call("tool", tool, run.ctx.execution_id, run.agent_name, ctx, tool_call_id, arguments)
     try:
         await _told(run, "before", call, lambda hook: hook.before(call))
@@ -50,7 +50,7 @@ async def hooked_code(
 
 
 async def _told(run: AgentRun, moment: Moment, call: Call, tell: Callable[[CallHook], Awaitable[None]]) -> None:
-    """Tell those hooks that look at that moment, as a step. Raises what one of them tells the library."""
+    """Run the hooks that override `moment`, as a step. Raises the signal of a hook."""
     hooks = [one for one in run.own_hooks if getattr(type(one), moment) is not getattr(CallHook, moment)]
     if not hooks:
         return
@@ -59,7 +59,7 @@ async def _told(run: AgentRun, moment: Moment, call: Call, tell: Callable[[CallH
         try:
             for hook in reversed(hooks) if moment == "after" else hooks:
                 await tell(hook)
-        except Exception as error:  # a hook's own: told to the library, or the step's failure
+        except Exception as error:  # a hook's signal to the library, or its failure
             if (signal := signal_of(error)) is None:
                 raise
             return signal
@@ -73,7 +73,7 @@ async def _told(run: AgentRun, moment: Moment, call: Call, tell: Callable[[CallH
 
 @dataclass
 class HookedCode(WrapperToolset[Any]):
-    """An agent's toolsets, with its hooks around the calls of those tools that are its code."""
+    """Puts the agent's hooks around tools that are workflow code."""
 
     async def call_tool(
         self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: ToolsetTool[Any]
@@ -86,5 +86,5 @@ class HookedCode(WrapperToolset[Any]):
 
 
 def marked_as_code(toolset: AbstractToolset[Any]) -> AbstractToolset[Any]:
-    """A toolset of a class that the library has no steps for, so that its tools are known to be the agent's code."""
+    """Mark the tools of an unknown toolset class as workflow code: the library has no steps for them."""
     return toolset if isinstance(toolset, FunctionToolset) else toolset.with_metadata(**{TOOL_KEY: False})

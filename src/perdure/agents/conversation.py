@@ -1,8 +1,8 @@
-"""The conversation of a session: a run begins with what was said before, and adds what was said in it at its end.
+"""The conversation of a session: a run starts with the earlier messages and appends its own.
 
-A run has one when it was started with a `session_id` and is no child: children speak within a tool call of their
-parent. What was said lies in the session's transcript, a message an entry (docs/sessions.md). A message that arrives
-while the agent works, and is to be delivered, goes to its next request to the model.
+A run has one if it was started with a `session_id` and is not a child, which works within its parent's tool call. The
+transcript has one entry per message (docs/sessions.md). A message that is delivered during a run joins its next request
+to the model.
 """
 
 from __future__ import annotations
@@ -57,19 +57,18 @@ ASK: Final = (
     "what was done and found out, what is open. Names, numbers and ids exactly. Answer with the summary alone."
 )
 SUMMARY_RETRY: Final = RetryPolicy(max_attempts=2, initial_seconds=1.0)
-"""Fewer tries than a model has otherwise: each run waits for them whose conversation is long, and can do without."""
+"""Fewer tries than for other requests: the run can continue without the summary."""
 _HISTORY: Final = History()
 _CODEC: Final = JsonCodec()
 
 
 @dataclass(frozen=True)
 class Compaction:
-    """When and by whom a long conversation is summarized.
+    """When a long conversation is summarized, and by which model.
 
-    Once it has more than `above` messages, the next run begins with a step that has all but the last `keep` of them
-    summarized; from then on the model is shown the summary in their place. A cut never parts a tool's call from its
-    result. With `tokens`, that also happens once its last answer took more tokens, in and out, as the model reports
-    them; what is kept then has at most half as many.
+    Above `above` messages, the next run first summarizes all but the last `keep`, in a step. The model then sees the
+    summary in their place. A tool's call stays with its result. `tokens` adds a second limit, on the input and output
+    of the last answer. The messages kept then have at most half as many.
 
         support = durable(agent, compaction=Compaction(above=200, keep=20, by="openai:gpt-5-mini"))
     """
@@ -77,18 +76,18 @@ class Compaction:
     above: int = 200
     keep: int = 20
     by: Model | str | None = None
-    """The model that writes the summary; None: the agent's own."""
+    """The model that writes the summary. Default: the agent's own."""
     tokens: int | None = None
-    """Above how many tokens it begins as well; None: messages alone count."""
+    """The limit in tokens. Default: only messages count."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.keep < self.above:
-            raise ValueError(f"Compaction keeps fewer messages than those above which it begins; got {self!r}.")
+            raise ValueError(f"Compaction needs 0 <= keep < above; got {self!r}.")
         if self.tokens is not None and self.tokens < 1:
-            raise ValueError(f"Compaction begins above 1 token at least; got {self!r}.")
+            raise ValueError(f"Compaction needs tokens >= 1; got {self!r}.")
 
     def cut(self, history: Sequence[ModelMessage]) -> int:
-        """How many messages a summary is to stand for; 0: none is due."""
+        """How many of the oldest messages to summarize."""
         cut = 0
         if len(history) > self.above:
             cut = _turn_before(history, len(history) - self.keep)
@@ -100,42 +99,40 @@ class Compaction:
 
 
 class Conversation:
-    """What one run has to do with its session's transcript. Made by `begin`."""
+    """One run's view of its session's transcript."""
 
     def __init__(self, run: AgentRun, reading: Reading) -> None:
         self._run = run
         self.reading = reading
         self.history = _HISTORY.messages(reading.messages)
-        """What was said before."""
 
     @classmethod
     async def begin(
         cls, run: AgentRun, compaction: Compaction | None, summarizer: Model | str | None
     ) -> Conversation | None:
-        """Read what was said before; None when this run has no conversation. A long one is summarized first, if it can
-        be."""
+        """Read the transcript, and summarize it first if it is long. None if the run has no conversation."""
         ctx = run.ctx
         if ctx.parent_execution_id is not None or ctx.session_id in (None, ctx.execution_id):
             return None
         made = cls(run, await read_transcript(ctx))
         if compaction is not None and not made.is_over:
             cut = compaction.cut(made.history)
-            if cut >= 2:  # the first may be a summary already
+            if cut >= 2:  # the first message may be a summary already
                 await made._compact(cut, summarizer)
         return made
 
     @property
     def is_over(self) -> bool:
-        """Whether another turn took this one's message and has answered it."""
+        """Whether another turn took and answered this run's message."""
         return self.reading.taken_by is not None
 
     def output(self, hint: Any) -> Any:
-        """That turn's output."""
+        """The output of that turn."""
         assert self.reading.result is not None
         return decode(bytes(self.reading.result), hint, where=f"the result of {self.reading.taken_by}")
 
     async def end(self, new: Sequence[ModelMessage]) -> None:
-        """Add what was said. Whatever else was added meanwhile stays before it: nothing is lost."""
+        """Append the run's messages, after any that were added meanwhile."""
         await append_messages(self._run.ctx, list(map(json_of, new)))
 
     async def _compact(self, cut: int, model: Model | str | None) -> None:
@@ -143,9 +140,9 @@ class Conversation:
         try:
             text = await _summarized(self._run, old, model)
         except BudgetExceeded:
-            return  # the run's own first request will say so
+            return  # the run's first request raises it again
         except StepFailed as failed:
-            # A run can do without, and the next one asks again. A replay comes by here, too: the failure is recorded.
+            # The next run tries again. A replay logs the recorded failure, too.
             self._run.ctx.log("The run goes on without a summary: %s", failed, level=logging.WARNING)
             return
         kept = [part for message in old if isinstance(message, ModelRequest) for part in message.parts]
@@ -154,17 +151,18 @@ class Conversation:
         try:
             await summarize(self._run.ctx, json_of(summary), entries[cut - 1].seq)
         except BadRequest as refused:
-            # A run beside this one was first; its summary stands for as much. This run goes on with what it has, and
-            # so does a replay: the refusal is in the journal.
+            # A parallel run was first. This run, and its replay, continue with its own summary: the refusal is in the
+            # journal.
             self._run.ctx.log("The summary is kept for this run alone: %s", refused.message)
         self.history = [summary, *self.history[cut:]]
 
 
 class Delivered(AbstractCapability[Any]):
-    """Hands the messages that came while a run was under way to its next request to the model, past the same guards as
-    the prompt it began with. One that it cannot read, that has no prompt, that has dependencies or a history of its
-    own, or that a guard does not let pass, it leaves to a turn of its own: that one fails by itself, or does what it
-    was started for."""
+    """Adds messages that arrive during a run to its next model request, after the input guards.
+
+    A message is left for a turn of its own if it is unreadable or empty, brings a history or other settings than the
+    run's, or does not pass a guard.
+    """
 
     def __init__(self, guards: Sequence[InputGuard]) -> None:
         self._guards = tuple(guards)
@@ -195,8 +193,7 @@ class Delivered(AbstractCapability[Any]):
 
 
 def _prompt_of(run: AgentRun, taken: Taken) -> Prompt:
-    """What a message says; None for nothing, and for what cannot be read or was sent with surroundings that this run
-    has not."""
+    """The prompt of a message. None leaves it for a turn of its own."""
     try:
         given = as_input(decode(bytes(taken.message), AgentPayload, where="the message"))
         prompt = given.prompt()
@@ -214,7 +211,7 @@ def _left(run: AgentRun, taken: Taken, why: object) -> None:
 
 
 async def _summarized(run: AgentRun, messages: Sequence[ModelMessage], model: Model | str | None) -> str:
-    """What was said, in short: a request as all others are, with hooks, within budgets, at the provider's pace."""
+    """Ask for a summary, with the usual hooks, budgets and waits."""
 
     async def summary() -> Raw:
         asked = infer_model(model) if isinstance(model, str) else model
@@ -236,7 +233,7 @@ async def _summarized(run: AgentRun, messages: Sequence[ModelMessage], model: Mo
         try:
             return _CODEC.dump(ModelResponse, await hooked(run.hooks, call, made))
         except Exception as error:
-            raise failed_request(error, run, None)  # noqa: B904  # it has its cause
+            raise failed_request(error, run, None)  # noqa: B904  # has its cause
 
     try:
         recorded = await admitted_request(
@@ -251,7 +248,7 @@ async def _summarized(run: AgentRun, messages: Sequence[ModelMessage], model: Mo
 
 
 def summary_text(recorded: Raw) -> str:
-    """The summary that a step recorded: an answer as all others are; older journals have its text alone."""
+    """The text of a recorded summary. Older journals hold the text itself, newer ones an answer."""
     if bytes(recorded).startswith(b'"'):
         return json.decode(recorded, type=str)
     answer: ModelResponse = _CODEC.load(ModelResponse, recorded)
@@ -259,14 +256,13 @@ def summary_text(recorded: Raw) -> str:
 
 
 def _tokens(messages: Sequence[ModelMessage]) -> int:
-    """How many tokens the last answer among them took whose model says it: with all that was said before."""
+    """The tokens of the latest answer that reports them. Its input covers all earlier messages."""
     answers = (one.usage for one in reversed(messages) if isinstance(one, ModelResponse))
     return next((took for one in answers if (took := one.input_tokens + one.output_tokens)), 0)
 
 
 def _turn_before(messages: Sequence[ModelMessage], at: int) -> int:
-    """Where the turn begins that message `at` is part of: a request in which the user speaks and no tool does. Behind
-    the last message the next one begins."""
+    """Where the turn of message `at` begins: at a request of the user without tool results."""
     while 0 < at < len(messages) and not _begins_turn(messages[at]):
         at -= 1
     return at

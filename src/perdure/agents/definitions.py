@@ -1,4 +1,4 @@
-"""What is told of an agent when its worker registers: its model, its tools, what it gives."""
+"""The definition of an agent, which its worker registers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from perdure.wire.requests import AgentSpec
 
 
 def agent_spec(name: str, agent: AbstractAgent[Any, Any], schema_name: str) -> AgentSpec:
-    """The definition of an agent. Tools of MCP servers and dynamic toolsets are known when it runs, not before."""
+    """Without the tools of MCP servers and dynamic toolsets: those are known only when the agent runs."""
     provider, model = _model_of(agent.model)
     return AgentSpec(
         id=name,

@@ -1,4 +1,4 @@
-"""The capability that makes an agent durable: it tells the library what is a step, and in which execution."""
+"""The capability that makes an agent durable: it tells Pydantic AI what is a step, and in which execution."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ CODEC: Final = JsonCodec()
 
 
 class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
-    """Model requests, tool calls and MCP calls of an agent as steps of the execution it runs in.
+    """Runs an agent's model requests, tool calls and MCP calls as steps. Does nothing outside an execution.
 
-    `durable(agent)` attaches it. Outside of an execution it does nothing.
+    `durable(agent)` attaches it.
     """
 
     engine_spec = DurabilityEngineSpec(
@@ -59,7 +59,7 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         durable_container_noun="workflow",
         codec=CODEC,
         serialization_failure=not_recordable,
-        # The agent's code runs in a loop without input/output: whatever connects, connects inside the step.
+        # The agent's code runs in a loop without input/output: connections are opened in steps.
         toolset_lifecycles={"function": "enter-never", "mcp": "enter-never", "dynamic": "enter-never"},
         tool_config_key=TOOL_KEY,
     )
@@ -83,7 +83,7 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         super().__init__(models=models, event_stream_handler=emit_events if self._streams else None, name=name)
         self._live_handler = emit_events if event_stream_handler is None else telling(event_stream_handler)
         if watchdog is not None and watchdog < 2:
-            raise ValueError(f"A loop has at least 2 rounds; got watchdog={watchdog!r}.")
+            raise ValueError(f"watchdog must be at least 2; got {watchdog!r}.")
         self._backend = StepBackend(
             model_step or {}, tool_step or {}, self._unwrap_tool_result, tells_answers=not self._streams
         )
@@ -92,11 +92,9 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         self._questions = Questions(answer_timeout)
 
     def for_agent(self, agent: AbstractAgent[AgentDepsT, Any]) -> AbstractCapability[AgentDepsT]:
-        """This capability as bound to `agent`: bound once, and handed to each run."""
         return self if self.agent is agent else super().for_agent(agent)
 
     def _model_stream_event_handler(self) -> EventStreamHandler[AgentDepsT]:
-        """Who hears what a model says while it says it, in the step that asks it."""
         return self._live_handler
 
     @property
@@ -115,11 +113,11 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         return None if run is None else run.ctx.session_id or conversation_id_from_run_id(run_id)
 
     def get_wrapper_model(self, model: Model) -> Model | None:
-        """Of several models that a run may have some may not stream."""
+        """Wraps a model that cannot stream, if the agent's other models can."""
         return Unstreamed(model) if self._streams and not self._must_stream and not can_stream(model) else None
 
     def get_wrapper_toolset(self, toolset: AbstractToolset[AgentDepsT]) -> AbstractToolset[AgentDepsT] | None:
-        """The toolsets of a run: those whose calls are steps, and the others as code, with the agent's hooks."""
+        """The run's toolsets: steps, or workflow code with the agent's hooks around it."""
         run = current_run()
         if run is None:
             return super().get_wrapper_toolset(toolset)
@@ -131,24 +129,23 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
     def _as_steps(
         self, leaf: AbstractToolset[AgentDepsT], leaves: dict[str, AbstractToolset[AgentDepsT]]
     ) -> AbstractToolset[AgentDepsT]:
-        """A toolset whose calls are steps. One that came with the run is bound here: some capabilities make a new one
-        each time they are asked. Steps need no registration before the run, so that is as good."""
-        leaf_id = leaf._explicit_id  # as the library does: an id made of a URL would change with it
+        """A toolset whose calls are steps. It is bound here if it is new, since some capabilities make one for each
+        run. That is safe: steps need no registration."""
+        leaf_id = leaf._explicit_id  # as in the library: a derived id would change with its URL
         registered = None if leaf_id is None else self._toolsets_by_id.get(leaf_id)
         wrapped = registered if registered is not None and registered.wrapped is leaf else self._wrap_leaf_toolset(leaf)
         if wrapped is None:
             return leaf
         if leaf_id is None:
             if isinstance(leaf, FunctionToolset):
-                return wrapped  # the keys of its calls do not name it
+                return wrapped  # the keys of its calls do not contain the id
             raise UserError(f"{leaf.label} needs an `id`: it is part of the keys of its steps.")
         if leaves.setdefault(leaf_id, leaf) is not leaf:
             raise UserError(f"Two toolsets of a run have the id {leaf_id!r}: it is part of the keys of their steps.")
         return wrapped
 
-    # What bounds a run and who is asked in it are here, not in capabilities of their own: each of those costs every run
-    # time at each of its hooks. This one comes after all others of its kind, so what a program answers by itself does
-    # not reach people.
+    # Stop conditions, the watchdog and questions are here because each further capability takes time at each of its
+    # hooks. This one runs last of its kind: a program can answer before people are asked.
 
     async def prepare_tools(self, ctx: RunContext[AgentDepsT], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
         run = current_run()
@@ -190,7 +187,7 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
             result = await self._told_once(call, tool_def, handler(args))
         except (ModelRetry, ToolRetryError, ToolFailed, ToolFailedError) as error:
             self._tell_result(call, error)
-            await self._watched(ctx, call.tool_name, args, str(error))  # the model is told, and may do the same again
+            await self._watched(ctx, call.tool_name, args, str(error))  # the model sees it and may repeat the call
             raise
         self._tell_result(call, result)
         await self._watched(ctx, call.tool_name, args, result)
@@ -215,7 +212,7 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         return results
 
     async def _told_once(self, call: ToolCallPart, tool_def: ToolDefinition, result: Awaitable[Any]) -> Any:
-        """The result of a tool; of one that is no step, telemetry learns whether it ran now or in an earlier life."""
+        """Run a tool. Telemetry learns of workflow code whether it runs now or in a replay."""
         run = current_run()
         if run is None or not is_code(tool_def):
             return await result
@@ -231,17 +228,16 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
             await watched(run, self._watchdog, ctx, tool, args, outcome)
 
     def _tell_call(self, call: ToolCallPart) -> None:
-        """Tell of a call, once, where the library does not: it may wait for people before it is made."""
+        """Emit a call once, if the library does not. It may wait for people before it runs."""
         run = current_run()
         if run is not None and not self._streams and call.tool_call_id not in run.told:
             run.told.add(call.tool_call_id)
             emit_event(FunctionToolCallEvent(call))
 
     def _tell_result(self, call: ToolCallPart, result: Any) -> None:
-        """Tell what came of a call: a value, or what the model is told instead of one."""
         run = current_run()
         if run is not None and not self._streams:
-            run.told.discard(call.tool_call_id)  # a provider may use it again
+            run.told.discard(call.tool_call_id)  # a provider may use the id again
             emit_event(FunctionToolResultEvent(_returned(call, result)))
 
 

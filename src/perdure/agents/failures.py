@@ -1,4 +1,4 @@
-"""Which failures of a model or of a toolset's server are worth another try."""
+"""Which failures of a model, or of a toolset's server, are worth another try."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -13,15 +13,14 @@ from perdure.sdk.errors import StepFailed
 
 TRANSIENT_STATUS: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _BROKEN: Final = frozenset({"TransportError", "BrokenResourceError", "ClosedResourceError", "EndOfStream"})
-"""Classes of broken connections, of the HTTP clients and streams that MCP's releases are made with. By name: each has
-its own, and none needs to be installed."""
+"""Broken connections, by class name: none of the HTTP clients and streams of MCP's releases needs to be installed."""
 _MCP_TRANSIENT: Final = frozenset({-32000, -32001, -32603, 408})
-"""Codes of MCP: the connection is closed, the request timed out (-32001; 408 of older clients), or the server failed.
-The last is all that its client says of a status such as 503."""
+"""MCP's codes for a closed connection, a time-out (-32001; 408 in older clients) and a failed server, which also stands
+for a status such as 503."""
 
 
 def each_failure(error: BaseException) -> Iterator[BaseException]:
-    """What the models said of a request that failed: each of those that stood in for one another, or the one."""
+    """The failure of each fallback model, or the single failure."""
     if isinstance(error, exceptions.FallbackExceptionGroup):
         for one in error.exceptions:
             yield from each_failure(one)
@@ -30,12 +29,12 @@ def each_failure(error: BaseException) -> Iterator[BaseException]:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether no model took the request, so that it cost nothing."""
+    """Whether no model accepted the request, so that it costs nothing."""
     return all(isinstance(one, exceptions.ModelHTTPError) and not one.in_stream for one in each_failure(error))
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether a model may well answer when it is asked once more: it was busy, or could not be reached."""
+    """Whether another request may succeed: the model was busy or unreachable."""
     if isinstance(error, exceptions.FallbackExceptionGroup):
         return any(map(is_transient, each_failure(error)))
     if isinstance(error, exceptions.ModelHTTPError):
@@ -44,8 +43,8 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_out_of_reach(error: BaseException) -> bool:
-    """Whether a server may well say what it offers when it is asked once more: it could not be reached, took too long,
-    or failed itself. Clients say that by a class, a status or a code, and wrap what they caught."""
+    """Whether asking a server for its tools again may succeed: it was unreachable, slow or failing. Clients report that
+    by a class, a status or a code, and wrap what they caught."""
     if isinstance(error, BaseExceptionGroup):
         return all(map(is_out_of_reach, error.exceptions))
     if is_transient(error) or any(kind.__name__ in _BROKEN for kind in type(error).__mro__):
@@ -64,10 +63,10 @@ def _number(error: BaseException, part: str, name: str) -> int | None:
 
 
 class AskedAgain(AbstractCapability[Any]):
-    """Has the model asked again when a hook of its call raised `ModelRetry`.
+    """Asks the model again if a hook of its call raised `ModelRetry`.
 
-    Here, and not where the step's failure is raised: of a model that streams the library takes that word from this
-    method alone. Only agents with hooks have it, since with it streams are opened in another way, which takes its time.
+    From a streaming model, the library accepts that only here. Only agents with hooks get this capability, because it
+    slows streams down.
     """
 
     async def on_model_request_error(

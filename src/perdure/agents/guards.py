@@ -1,7 +1,7 @@
-"""Guards look at what goes into an agent and what comes out. Each runs as a step: what it said is recorded.
+"""Guards check the input and output of an agent. Each runs as a step, which records its verdict.
 
-A guard returns None when all is well, or something else to go on with instead. It raises `Tripped` to end the run;
-one of the output may raise the library's `ModelRetry` to have the model answer again.
+A guard returns None to pass, or a replacement. It raises `Tripped` to end the run. An output guard may raise Pydantic
+AI's `ModelRetry` to have the model answer again.
 
     async def no_secrets(ctx, output):
         if "sk_" in output.text:
@@ -30,20 +30,18 @@ from perdure.sdk.payloads import values
 from perdure.wire.records import MaybeRaw
 
 InputGuard: TypeAlias = Callable[[Prompt], Prompt | Awaitable[Prompt | None] | None]
-"""Gets the prompt."""
+"""Receives the prompt."""
 OutputGuard: TypeAlias = Callable[[RunContext[Any], Any], Any]
-"""Gets the run and the output, valid by its type."""
+"""Receives the run and the validated output."""
 
 
 class Tripped(Fatal):
-    """Raised by a guard: the run ends here. The message says why."""
+    """Raised by a guard to end the run. The message says why."""
 
     code = "TRIPPED"
 
 
 class _Verdict(Struct, frozen=True, omit_defaults=True):
-    """What a guard said, as it is recorded."""
-
     said: str = "pass"
     message: str | None = None
     value: MaybeRaw = None
@@ -53,7 +51,7 @@ _PASS: Final = _Verdict()
 
 
 async def guarded_prompt(run: AgentRun, guards: Sequence[InputGuard], prompt: Prompt) -> Prompt:
-    """The prompt as the guards let it pass. Raises `Tripped`."""
+    """The prompt after all guards. Raises `Tripped`."""
     for guard in guards:
         replaced = await _asked(
             run, guard, (prompt,), lambda said, _: prompt_json(said), lambda said, _: read_prompt(said)
@@ -63,7 +61,7 @@ async def guarded_prompt(run: AgentRun, guards: Sequence[InputGuard], prompt: Pr
 
 
 class OutputGuards(AbstractCapability[Any]):
-    """Shows each valid output to the guards before the run ends with it."""
+    """Shows each valid output to the guards."""
 
     def __init__(self, guards: Sequence[OutputGuard], hint: Any) -> None:
         self._guards = tuple(guards)
@@ -91,7 +89,7 @@ async def _asked(
     write: Callable[[Any, str], bytes],
     read: Callable[[bytes, str], Any],
 ) -> Any:
-    """Ask a guard, as a step; what it wants to go on with instead, or None."""
+    """Ask a guard, as a step. Returns its replacement, or None."""
     name = part(getattr(guard, "__name__", type(guard).__name__))
 
     async def guarded() -> _Verdict:
@@ -107,7 +105,7 @@ async def _asked(
 
     verdict = await run.ctx.step(f"guard.{name}", guarded, key=run.keys.again(f"guard:{name}"))
     if verdict.said == "tripped":
-        raise Tripped(verdict.message or f"Guard {name} let it not pass.")
+        raise Tripped(verdict.message or f"Guard {name} stopped the run.")
     if verdict.said == "retry":
         raise ModelRetry(verdict.message or "Answer again.")
     return None if verdict.value is None else read(bytes(verdict.value), name)

@@ -1,6 +1,6 @@
-"""What was said in a session, as messages of the library. A worker reads the JSON of each only once.
+"""A session's messages as objects. A worker parses each only once.
 
-Whoever asks gets copies: what a program does to its history must reach neither another run nor a replay of its own.
+Callers get copies: a program's changes must not reach other runs, or its own replay.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from msgspec import Raw
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
 
 KEPT_BYTES_MAX: Final = 16 << 20
-"""How much JSON is kept as messages, of what was read last; as objects it takes a few times as much."""
+"""Bytes of JSON to keep as messages. The objects take a few times as much."""
 _FIXED: Final = frozenset({str, int, float, bool, NoneType, bytes, datetime, Decimal})
-"""Types of values that nobody can change."""
+"""Immutable types."""
 
 
 class History:
-    """Messages by the JSON that they were read from.
+    """Messages by their JSON.
 
-    JSON is known by its place in memory, which is its own as long as it is held here: the worker's transcripts hand out
-    the same objects for every turn, and comparing all they hold would cost a good part of reading it.
+    The address identifies the JSON, because the worker's transcripts return the same objects for every turn. Comparing
+    bytes would be slow. An address stays valid while the JSON is kept here.
     """
 
     def __init__(self, bytes_max: int = KEPT_BYTES_MAX) -> None:
         self._bytes_max = bytes_max
         self._size = 0
         self._kept: dict[int, tuple[Raw, ModelMessage]] = {}
-        self._lock = threading.Lock()  # workers of one process may have loops in several threads
+        self._lock = threading.Lock()  # workers in one process may have loops in different threads
 
     def messages(self, said: Sequence[Raw]) -> list[ModelMessage]:
-        """The messages, in order. Raises `pydantic.ValidationError` for what is none."""
+        """The messages, in order. Raises `pydantic.ValidationError`."""
         known = [self._kept.get(id(one)) for one in said]
         new = iter(self._read([one for one, found in zip(said, known, strict=True) if found is None]))
         return [next(new) if found is None else _copy(found[1]) for found in known]
@@ -58,12 +58,12 @@ class History:
 
 
 def json_of(message: ModelMessage) -> Raw:
-    """A message as it is stored. By the library's own adapter: one for single messages would take 50 ms to make."""
+    """The stored form. An adapter for single messages would take 50 ms to build."""
     return Raw(ModelMessagesTypeAdapter.dump_json([message])[1:-1])
 
 
 def _can_copy(value: Any) -> bool:
-    """Whether all that can change in a value is lists, dicts and plain dataclasses."""
+    """Whether all mutable parts are lists, dicts and plain dataclasses."""
     kind: Any = type(value)
     if kind is list:
         parts = value
@@ -82,7 +82,7 @@ def _is_plain(kind: type) -> bool:
 
 
 def _copy(value: Any) -> Any:
-    """A copy that shares nothing with it that can change. `copy.deepcopy` would take longer than reading the JSON."""
+    """A deep copy. `copy.deepcopy` would take longer than parsing the JSON."""
     kind = type(value)
     if kind is list:
         return [one if type(one) in _FIXED else _copy(one) for one in value]

@@ -1,4 +1,4 @@
-"""What an execution of an agent is started with: a prompt, or a prompt with its surroundings."""
+"""The input of an agent's execution."""
 
 from __future__ import annotations
 
@@ -19,43 +19,42 @@ from perdure.wire.records import MaybeRaw
 T = TypeVar("T")
 
 Prompt: TypeAlias = str | Sequence[UserContent] | None
-"""What the user says: a text, or texts with images and files; None where the agent's instructions say it all."""
+"""The user's message: text, or text with images and files. None if the agent's instructions suffice."""
 
 
 class AgentInput(Struct, frozen=True, omit_defaults=True):
-    """The payload of an execution, as JSON: a prompt with its dependencies and what was said before.
+    """The JSON payload of an agent's execution. A string stands for its prompt.
 
-    A payload that is a text is a prompt alone. Whoever starts an agent by HTTP writes `{"input": "…"}`.
+    To start an agent by HTTP, send `{"input": "…"}`.
     """
 
     input: MaybeRaw = None
-    """The prompt."""
     message_history: MaybeRaw = None
     deps: MaybeRaw = None
-    """The dependencies, as the agent's `deps_type` is written."""
+    """JSON of the agent's `deps_type`."""
     model: str | None = None
-    """The model that is asked in this run: its own, or a name of `durable(agent, models={…})`."""
+    """The agent's own model, or a name from `durable(agent, models={…})`."""
     usage_limits: MaybeRaw = None
-    """The library's `UsageLimits` for this run, in the place of the agent's."""
+    """Replaces the agent's `UsageLimits`."""
 
     def prompt(self) -> Prompt:
-        """What the user says. Raises `BadValue` for what is no prompt."""
+        """Raises `BadValue` if `input` is not a prompt."""
         return None if self.input is None else read_prompt(bytes(self.input))
 
     def messages(self) -> list[ModelMessage] | None:
-        """What was said before. Raises `BadValue`."""
+        """Raises `BadValue` if these are not messages."""
         if self.message_history is None or bytes(self.message_history) == b"null":
             return None
         found: list[ModelMessage] = _read(list[ModelMessage], self.message_history, "message_history")
         return found
 
     def dependencies(self, deps_type: Any) -> Any:
-        """The dependencies. Raises `BadValue` when they are not of the agent's type."""
+        """Raises `BadValue` if they are not of the agent's type."""
         assert self.deps is not None
         return _read(deps_type, self.deps, "deps")
 
     def limits(self) -> UsageLimits | None:
-        """The limits of this run. Raises `BadValue`, also for an unknown limit."""
+        """Raises `BadValue`, also for an unknown limit."""
         given = _plain(self.usage_limits)
         if given is None:
             return None
@@ -66,7 +65,7 @@ class AgentInput(Struct, frozen=True, omit_defaults=True):
         return limits
 
     def differs_from(self, other: AgentInput) -> str | None:
-        """What it brings along that a run with the other one has not; None: it may be had in that."""
+        """The reason why this message cannot join a run with the input `other`. None if it can."""
         if _plain(self.message_history) is not None:
             return "it has a message history of its own"
         if self.model not in (None, other.model):
@@ -81,7 +80,6 @@ AgentPayload: TypeAlias = str | AgentInput | None
 
 
 def as_input(payload: AgentPayload) -> AgentInput:
-    """A payload as an AgentInput."""
     if isinstance(payload, AgentInput):
         return payload
     return AgentInput() if payload is None else AgentInput(Raw(encode(payload)))
@@ -95,7 +93,7 @@ def make_input(
     model: str | None = None,
     usage_limits: UsageLimits | None = None,
 ) -> AgentPayload:
-    """What to start an execution with. Raises `BadValue` for dependencies that JSON cannot hold."""
+    """The payload for a start. Raises `BadValue` if JSON cannot hold it."""
     others = (deps, message_history, model, usage_limits)
     if all(one is None for one in others) and (prompt is None or isinstance(prompt, str)):
         return prompt
@@ -109,12 +107,12 @@ def make_input(
 
 
 def prompt_json(prompt: Prompt) -> bytes:
-    """A prompt as JSON. Raises `BadValue`."""
+    """Raises `BadValue` if JSON cannot hold the prompt."""
     return encode(prompt) if prompt is None or isinstance(prompt, str) else _write(list[UserContent], list(prompt))
 
 
 def read_prompt(data: bytes) -> Prompt:
-    """The prompt that JSON is. Raises `BadValue` for what is none."""
+    """Raises `BadValue` if `data` is not a prompt."""
     said = decode(data)
     return said if said is None or isinstance(said, str) else _read(list[UserContent], data, "input")
 
@@ -131,7 +129,7 @@ def _adapter(type_: Any) -> TypeAdapter[Any]:
 def _write(type_: Any, value: Any) -> bytes:
     try:
         return _adapter(type_).dump_json(value)
-    except Exception as error:  # a type without a schema, or a serializer of the user's
+    except Exception as error:  # a type without a schema, or the program's serializer
         raise BadValue(f"`{getattr(type_, '__name__', type_)}` cannot be sent as JSON: {error}") from error
 
 

@@ -1,12 +1,11 @@
-"""A provider's own limits: when it says to come back later, the run lets go of its worker until then.
+"""A provider's own limits: a run that must come back later releases its worker until then.
 
-A 429 with a time (Retry-After, or headers that say when a quota is renewed) suspends the run: a timer in its journal,
-no worker and no slot held. One without a time is tried again as `model_step` says, as other failures that pass are.
-Where models stand in for one another and all refuse, the run waits for the one that may be asked again first.
+A 429 with a time (Retry-After, or headers with the renewal of a quota) suspends the run on a timer: it holds no worker
+and no slot. A refusal without a time is retried as `model_step` says. If several fallback models refuse, the shortest
+of their times counts.
 
-How often a request waits is bounded, and the waits grow, however soon the provider says to come back. Where a program
-has hooks for failed requests (`ModelFallback` is one), they get the refusal at once. The run waits for what
-they let through. Both are decided in the step and recorded with its failure, so that a replay decides nothing.
+The waits of a request are limited in number, and they grow. Hooks for failed requests, such as `ModelFallback`, see a
+refusal before the run waits. The step records both decisions, so a replay decides nothing.
 """
 
 from __future__ import annotations
@@ -35,17 +34,17 @@ T = TypeVar("T")
 BUSY: Final = frozenset({429, 503, 529})
 SECONDS_MAX: Final = 86_400.0
 SOON_SECONDS: Final = 60.0
-"""When a model that is busy without a time is asked again at the latest, beside one that names a later one."""
+"""The longest wait if another model was busy without naming a time."""
 WAITS_MAX: Final = 30
-"""How often one request waits, unless `retry` of `model_step` says how often it is made in all."""
+"""The most waits of one request, unless `retry` of `model_step` limits its tries."""
 REFUSALS: Final = "refusals"
-"""Under this name the details of a `Postponed` say how often the provider has refused the request by then."""
+"""The key in a `Postponed`'s details: how often the provider has refused the request."""
 _UNITS: Final = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|[dhms])")
 
 
 def asked_wait(error: BaseException) -> tuple[float, str] | None:
-    """How many seconds the models that refused a request ask to wait, and why; None when none of them says."""
+    """The seconds that a failed request asks to wait, and why. None if it names no time."""
     waits: list[tuple[float, str]] = []
     soon = False
     for one in each_failure(error):
@@ -61,7 +60,7 @@ def asked_wait(error: BaseException) -> tuple[float, str] | None:
 
 
 def is_tried_again(error: BaseException) -> bool:
-    """Whether a step asks its model once more. A refusal with a time is not for a step to wait for: that would hold the
+    """Whether a step asks its model again. A named time is not waited for in the step, where it would hold the
     worker."""
     return is_transient(error) and asked_wait(error) is None
 
@@ -69,9 +68,8 @@ def is_tried_again(error: BaseException) -> bool:
 def failed_request(
     error: Exception, run: AgentRun, retry: RetryPolicy | None, *, hooks_first: bool = False
 ) -> Exception:
-    """In a step: what to raise for a request that failed. `Postponed` has the run wait and make the request again; the
-    error itself is the failure of the step, with all that the library's hooks look at. `hooks_first`: they see it
-    before the run waits."""
+    """The exception of a step whose request failed. `Postponed` suspends the run, which repeats the request later. The
+    error itself fails the step, with the details for the library's hooks. `hooks_first`: before any wait."""
     asked = asked_wait(error)
     most = WAITS_MAX if retry is None else retry.max_attempts - 1
     if asked is None or run.refusals >= most:
@@ -88,8 +86,8 @@ def failed_request(
 
 
 async def admitted_request(run: AgentRun, ask: Callable[[], Awaitable[T]]) -> T:
-    """Make a request by a step, as often as budgets and the provider's own limits take. Raises `BudgetExceeded`, and
-    what the step failed with."""
+    """Make a request in a step, within budgets and the provider's limits. Raises `BudgetExceeded` or the step's
+    failure."""
 
     async def asked() -> T:
         try:
@@ -106,8 +104,7 @@ async def admitted_request(run: AgentRun, ask: Callable[[], Awaitable[T]]) -> T:
 
 
 class Waits(AbstractCapability[Any]):
-    """Waits for a busy provider in an agent with hooks for failed requests: after all of them. Then the model that was
-    asked last is asked again."""
+    """Waits for a busy provider after the program's hooks, then asks the last model again."""
 
     def get_ordering(self) -> CapabilityOrdering:
         return CapabilityOrdering(position="outermost")
@@ -116,7 +113,7 @@ class Waits(AbstractCapability[Any]):
         self, ctx: RunContext[Any], *, request_context: ModelRequestContext, error: Exception
     ) -> ModelResponse:
         run = current_run()
-        # Of models that were asked one after the other the last one counts: it is the one that is asked again.
+        # Of several fallback models, the last is asked again: its time counts.
         last = error.exceptions[-1] if _is_of_agent(error) else error
         failed = last.__cause__
         if run is None or not isinstance(failed, StepFailed) or failed.key is None:
@@ -131,12 +128,12 @@ class Waits(AbstractCapability[Any]):
 
 
 def _is_of_agent(error: Exception) -> TypeGuard[FallbackExceptionGroup]:
-    """Whether the group was made by `ModelFallback`, in the agent's code. One of a `FallbackModel` is a step's."""
+    """Whether `ModelFallback` made the group, in the agent's code. `FallbackModel` makes one inside a step."""
     return isinstance(error, FallbackExceptionGroup) and not isinstance(error.__cause__, StepFailed)
 
 
 def wait_of(error: ModelHTTPError) -> float | None:
-    """How many seconds a refusal asks to wait, at most a day; None when it does not say."""
+    """The seconds that a refusal asks to wait, at most a day."""
     seconds = error.retry_after
     if seconds is None and error.headers is not None:
         seconds = renewed_in(error.headers)
@@ -144,7 +141,7 @@ def wait_of(error: ModelHTTPError) -> float | None:
 
 
 def renewed_in(headers: Mapping[str, str]) -> float | None:
-    """In how many seconds a quota is renewed of which nothing is left, by the headers that many providers send.
+    """The seconds until an exhausted quota is renewed, by the headers of many providers.
 
     >>> renewed_in({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "6m0.5s"})
     360.5
@@ -163,5 +160,5 @@ def renewed_in(headers: Mapping[str, str]) -> float | None:
 
 
 def patient(params: ModelRequestParams) -> ModelSettings:
-    """The settings of a request whose client does not wait by itself when it is refused: that would hold the worker."""
+    """Settings without the client's own retries, which would hold the worker."""
     return {"max_retries": 0, **(params.model_settings or {})}

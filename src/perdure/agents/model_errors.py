@@ -1,7 +1,7 @@
-"""A model's failure in a journal: which of the library's classes it was, with its fields, and how it comes back.
+"""Failures of models in the journal, and how they become exceptions again.
 
-The journal holds a name and values. `_KINDS` alone says which class a name stands for; a class of the program's or of a
-provider's client comes back as the first class of the library that it derives from.
+A failure is recorded as a name and values. `_KINDS` alone maps names to classes. Other errors come back as their
+nearest base class in the library.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from perdure.sdk.errors import RecordedError, StepFailed
 from perdure.sdk.payloads.errors import note_details
 
 FAILURE: Final = "model_error"
-"""Under this name the details of a step's error hold the failure."""
+"""The key of the failure in the details of a step's error."""
 WAIT: Final = "wait_seconds"
-"""Under this one, how long the run is to wait for a busy provider if no hook of the program does something else."""
+"""The key of the seconds to wait for a busy provider, unless a hook handles the failure."""
 BODY_BYTES_MAX: Final = 4_000
-"""A longer body is cut: a provider may answer with a page of HTML."""
+"""Longer bodies are cut: a provider may answer with an HTML page."""
 _HEADERS: Final = re.compile(r"retry-after(-ms)?|x-should-retry|.*ratelimit.*|.*request-id")
-"""The response headers that are kept. Others may hold cookies."""
+"""The response headers to keep. Others may hold cookies."""
 
 _HTTP_KINDS: Final = (
     exceptions.ModelRateLimitError,
@@ -37,7 +37,7 @@ _HTTP_KINDS: Final = (
     exceptions.ModelNotFoundError,
     exceptions.ModelRequestRejectedError,
 )
-"""The categories of `ModelHTTPError`: such an error is one of its category as well."""
+"""Categories of `ModelHTTPError`. A categorized error is an instance of both."""
 _KINDS: Final = {
     kind.__name__: kind
     for kind in (
@@ -67,12 +67,12 @@ _PLAIN: Final = {
         exceptions.UserError,
     )
 }
-"""What journals without fields are read for, and no others: their runs replay as they ran."""
+"""The classes for journals without fields, whose runs must replay as they ran."""
 _HTTP: Final = re.compile(r"status_code: (\d{3}), model_name: (.*?), body: (.*)", re.DOTALL)
 
 
 class _Failure(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A failure as it is recorded. `kind` is a name of `_KINDS`, or that of any class among `exceptions`."""
+    """A recorded failure. `kind` is a name in `_KINDS`, or any class name within `exceptions`."""
 
     kind: str
     message: str
@@ -93,17 +93,12 @@ class _Failure(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Recorded(NamedTuple):
-    """What a step's failure says of a request: the error, and how long to wait for a busy provider."""
-
     error: Exception
     wait_seconds: float | None
 
 
-# --- written ---------------------------------------------------------------------------------------------------------
-
-
 def note_failure(error: Exception, wait_seconds: float | None = None) -> None:
-    """Have a model's failure recorded with its class and fields. An error that is not the library's stays words."""
+    """Record a model's failure with its class and fields. Other errors keep only their text."""
     if _kind_of(error) is None:
         return
     details = {FAILURE: msgspec.to_builtins(_written(error, BODY_BYTES_MAX))}
@@ -123,7 +118,7 @@ def _written(error: BaseException, body_bytes: int) -> _Failure:
     headers: Mapping[str, str] = getattr(error, "headers", None) or {}
     return _Failure(
         kind,
-        _cut(error.message, body_bytes),  # it has the body in it; of the step's own error the record has all of it
+        _cut(error.message, body_bytes),  # contains the body; the step's own error keeps all of it
         model_name=error.model_name,
         status_code=getattr(error, "status_code", None),
         body=_cut(error.body, body_bytes),
@@ -141,7 +136,7 @@ def _written(error: BaseException, body_bytes: int) -> _Failure:
 
 
 def _kind_of(error: BaseException) -> str | None:
-    """The name of the class that an error comes back as; of an HTTP error, that of its category."""
+    """The recorded class name. For an HTTP error, its category."""
     kinds = [kind.__name__ for kind in type(error).__mro__ if _KINDS.get(kind.__name__) is kind]
     if isinstance(error, exceptions.ModelHTTPError):
         return next((name for name in kinds if _KINDS[name] in _HTTP_KINDS), exceptions.ModelHTTPError.__name__)
@@ -149,24 +144,20 @@ def _kind_of(error: BaseException) -> str | None:
 
 
 def _cut(body: object, bytes_max: int) -> Any:
-    """A body as JSON can hold it: as it is, or the beginning of its text."""
+    """A body as JSON, or the beginning of its text."""
     data = to_json(body, fallback=str, inf_nan_mode="strings")
     if len(data) <= bytes_max:
         return msgspec.json.decode(data)
     return (body if isinstance(body, str) else data.decode())[: bytes_max // 4] + "…"
 
 
-# --- read ------------------------------------------------------------------------------------------------------------
-
-
 def recorded_failure(failure: StepFailed, model_name: str) -> Recorded:
-    """The exception of a model's step as the library raises it, so that its fallbacks and hooks know it. What the
-    library does not raise stays a StepFailed."""
+    """The library's exception for a failed model step, for its fallbacks and hooks. Other failures stay StepFailed."""
     details = {} if failure.cause is None else failure.cause.details or {}
     error: Exception | None
     try:
         error = _read(msgspec.convert(details[FAILURE], _Failure))
-    except (KeyError, msgspec.ValidationError):  # an error of the program's, or a journal of an older release
+    except (KeyError, msgspec.ValidationError):  # an error of the program, or an older journal
         error = _from_words(failure, model_name)
     if error is None:
         return Recorded(failure, None)
@@ -210,8 +201,8 @@ def _read(failure: _Failure) -> Exception:
         error = kind(failure.model_name, failure.message, phase=failure.phase, **common)
     else:
         error = kind(failure.model_name, failure.message, **common)
-    error.message, error.args = failure.message, (failure.message,)  # the body may be cut otherwise
-    return error  # type: ignore[no-any-return]  # made of classes that are looked up
+    error.message, error.args = failure.message, (failure.message,)  # the body may be cut at another place
+    return error  # type: ignore[no-any-return]  # its class is looked up
 
 
 def _other(kind: Any, failure: _Failure) -> Exception:
@@ -224,7 +215,6 @@ def _other(kind: Any, failure: _Failure) -> Exception:
 
 
 def _from_words(failure: StepFailed, model_name: str) -> Exception | None:
-    """The exception of a step whose record has words alone."""
     if (http := _HTTP.match(failure.message)) is not None:
         return exceptions.ModelHTTPError(int(http[1]), http[2], http[3])
     if failure.type in _PLAIN:

@@ -1,14 +1,13 @@
-"""How the steps of an agent are named. These names are in journals: changing one blocks whatever is open.
+"""The names of an agent's steps. They are in journals: changing one blocks open executions.
 
-A step's *key* says which call it is: its kind, and for tools the call's own id, which the model's recorded answer
-holds. So the key depends on nothing but the journal: not on the order in which parallel tools are started, nor on how
-the library builds its tasks. The *name* beside it says what ran, and a replay compares it.
+A *key* identifies a call. It depends on the journal alone, for tools on the call id in the recorded answer. The order
+of parallel tools and the library's tasks do not matter. The *name* says what runs, and a replay compares it.
 
     model:1                     model.request       the first request of the run
     tool:refund:call_7          tool.refund         a call of a function tool
     mcp:search:call_8           mcp.search          a call of an MCP server's tool
     tools:crm:1                 tools.list          which tools a dynamic or MCP toolset has
-    hook.before:nap:call_9      hook.before         a hook of a tool that is no step (`code_calls`)
+    hook.before:nap:call_9      hook.before         a hook of a tool that is not a step (`code_calls`)
 """
 
 import hashlib
@@ -28,15 +27,15 @@ from pydantic_ai.durable_exec import (
 )
 
 PART_MAX: Final = 100
-"""Characters of a tool's name or of a call's id that go into a key; of longer ones a hash does."""
+"""Characters of a tool's name or call id in a key. Longer texts end in a hash."""
 _UNSAFE: Final = re.compile(r"[^\w.\-]")
 TOOL_NAME_MAX: Final = 64
-"""Characters of a tool's name that all providers take."""
+"""Characters of a tool's name that all providers accept."""
 _NO_TOOL_NAME: Final = re.compile(r"\W", re.ASCII)
 
 
 class StepName(NamedTuple):
-    """`name` is what runs. `key` is which call it is; `counted`: it gets the number of its kind in the run."""
+    """`name` is what runs, `key` is which call. A `counted` key is numbered in the run."""
 
     name: str
     key: str
@@ -44,7 +43,6 @@ class StepName(NamedTuple):
 
 
 def step_name(operation: DurableOperationId, tool_name: str = "", tool_call_id: str | None = None) -> StepName:
-    """The name of one operation of an agent; those of a tool say which call of which tool."""
     call = f"{part(tool_name)}:{part(tool_call_id or 'call')}"
     match operation:
         case ModelRequestId():  # streamed or not: the answer is the same
@@ -65,13 +63,13 @@ def step_name(operation: DurableOperationId, tool_name: str = "", tool_call_id: 
             return StepName("tools.instructions", f"instructions:{part(id)}", True)
         case CapabilityOperationId(capability_id=id, operation=name):
             return StepName(f"capability.{part(name)}", f"capability:{part(id)}.{part(name)}", True)
-        case _:  # what a later release of the library adds
+        case _:  # of a later release of the library
             kind = type(operation).__name__
             return StepName(f"operation.{kind}", f"operation:{kind}", True)
 
 
 def part(text: str) -> str:
-    """A text as a part of a key: short, and without what keys give a meaning to.
+    """A text as part of a key, without characters that have a meaning there.
 
     >>> part("call_7"), part("a/b#2")
     ('call_7', 'a-b-2')
@@ -83,7 +81,7 @@ def part(text: str) -> str:
 
 
 def as_tool_name(text: str) -> str:
-    """A text as the name of a tool: providers refuse a request for any other letter in one.
+    """A text as the name of a tool. Providers refuse other characters.
 
     >>> as_tool_name("support-desk"), as_tool_name("Café/Billing 2")
     ('support_desk', 'Caf__Billing_2')
@@ -92,32 +90,29 @@ def as_tool_name(text: str) -> str:
 
 
 class Keys:
-    """The keys of one run: each is given out once.
+    """The keys of one run, each used once.
 
-    A provider may use the same call id again, and a tool that first asked for approval is called again under its own:
-    the second gets `:2`.
+    A provider may repeat a call id, and an approved tool runs under its old one. The second key ends in `:2`.
     """
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
-        """What stands before each: empty for the agent whose execution it is."""
+        """The start of each key. Empty for the agent whose execution it is."""
         self._given: dict[str, int] = {}
 
     def of(self, step: StepName) -> str:
-        """The next key of such a step."""
         number = self._given[step.key] = self._given.get(step.key, 0) + 1
         return f"{self.prefix}{step.key}:{number}" if step.counted or number > 1 else f"{self.prefix}{step.key}"
 
     def again(self, key: str) -> str:
-        """The next key of a question or a child that a tool call asks for."""
+        """The next key for a question or child of a tool call."""
         return self.of(StepName(key, key, False))
 
 
 def prefix_of(scoped: str) -> str:
-    """What stands before the keys of an agent that runs inside another workflow, made from that call's own key."""
+    """The key prefix of an agent inside another workflow, from that call's key."""
     return f"{scoped.replace('/', '.').replace('#', '.')}/"
 
 
 def described(value: Any) -> str:
-    """A type's name as people write it."""
     return value.__name__ if isinstance(value, type) else str(value)

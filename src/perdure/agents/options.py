@@ -1,4 +1,4 @@
-"""What `durable` may be told."""
+"""The options of `durable`."""
 
 from __future__ import annotations
 
@@ -34,20 +34,19 @@ _ELSEWHERE: Final = {
     "instructions": "A function with @agent.instructions makes them for each run, from its dependencies.",
     "model_settings": "Agent(…, model_settings=…) takes a function of the run as well.",
 }
-"""What to do instead of giving an option of the library's `run` to a start."""
+"""Where options of Pydantic AI's `run` belong instead."""
 
 
 def check_start_options(options: Mapping[str, object]) -> None:
-    """Raises `TypeError` for what is no option of a start, and says where an option of the library's `run` belongs: a
-    run happens in a worker, and what it is started with is JSON."""
+    """Raises `TypeError` for an unknown option. Says where an option of Pydantic AI's `run` belongs."""
     for name in options:
         if name not in StartOptions.__annotations__:
             instead = _ELSEWHERE.get(name, "Give it to Agent(…) or to durable(…), if they take it.")
-            raise TypeError(f"A start of a durable agent takes no {name}=. {instead}")
+            raise TypeError(f"A start of a durable agent does not take {name}=. {instead}")
 
 
 class WorkflowOptions(TypedDict, total=False):
-    """How the executions are run: what `@workflow` takes, too."""
+    """The options that agents share with `@workflow`."""
 
     queue: Queue | str | None
     retry: Retry | None
@@ -58,46 +57,45 @@ class WorkflowOptions(TypedDict, total=False):
 
 
 class DurableOptions(WorkflowOptions, Generic[DepsT], total=False):
-    """Everything that `durable` may be told of an agent."""
+    """All options of `durable`."""
 
     name: str | None
-    """What it is started by; default: the agent's name."""
+    """The workflow's name. Default: the agent's."""
     deps: DepsT | Callable[[Context], DepsT] | None
-    """The dependencies of runs that were started without: the value, or a function of the Context."""
+    """For runs that start without any: the dependencies, or a function of the Context."""
     models: Mapping[str, Model] | None
-    """Models that a run may switch to, by name."""
+    """Models that a run may choose, by name."""
     capabilities: Sequence[AbstractCapability[DepsT]]
-    """Capabilities of the library for durable runs only."""
+    """Pydantic AI capabilities for durable runs only."""
     hooks: Sequence[CallHook]
-    """What comes before and after each call of a model or a tool, once, whatever is replayed."""
+    """Run before and after each call of a model or tool. A replay does not repeat them."""
     budget: Budget | None
-    """What each run and all below it may spend, unless one is given at its start."""
+    """Limits each run and all below it, unless the start brings a budget."""
     price: Price | None
-    """What the agent's models cost, where the library does not know it: US dollars for a model's name and usage."""
+    """The cost in US dollars of a model's usage. Default: `genai-prices`."""
     usage_limits: UsageLimits | None
-    """The library's limits: over them a run fails."""
+    """Pydantic AI's limits. A run over one fails."""
     stop: Sequence[StopCondition]
-    """When it has done enough and answers with what it has."""
+    """Conditions under which the agent answers with what it has."""
     input_guards: Sequence[InputGuard]
-    """Each looks at the prompt before the run begins."""
+    """Check the prompt before the run begins."""
     output_guards: Sequence[OutputGuard]
-    """Each looks at the output before the run ends with it."""
+    """Check the output before the run ends."""
     watchdog: int | None
-    """After so many calls of the same tool, with the same arguments and result in a row, somebody is asked whether the
-    run is to go on. Default 5; None: never."""
+    """After this many equal calls with equal results, a person decides whether the run continues. Default 5; None:
+    never."""
     ask_user: bool
-    """Whether the agent gets a tool by which it asks its user."""
+    """Give the agent a tool to ask its user."""
     stream: bool | None
-    """Whether its model is asked to stream. Default: if it can. What it says goes to the execution's stream in any
-    case, word by word or each answer in one piece."""
+    """Ask the model to stream. Default: if it can. Otherwise the execution's stream gets whole answers."""
     event_stream_handler: EventStreamHandler[DepsT] | None
-    """Hears what a streaming model says while it says it, in the step that asks the model: once for each try of it."""
+    """Receives a streaming model's events live, once per try of the step."""
     answer_timeout: float | None
-    """How many seconds people may take to answer (approvals, `ask_user`); None: as long as it takes."""
+    """Seconds that people have to answer approvals and `ask_user`. None: no limit."""
     model_step: StepOptions | None
-    """How a request to the model is tried: by default up to 4 times when it is busy or cannot be reached."""
+    """Retries of model requests. Default: up to 4 tries if the model is busy or unreachable."""
     compaction: Compaction | None
-    """When a long conversation is summarized; None: never."""
+    """When to summarize a long conversation. None: never."""
     tool_step: StepOptions | None
-    """How a tool's call is tried: by default once. A tool's own metadata `{"perdure": {"retry": 3, "timeout": 10}}` go
-    before; with `{"perdure": False}` it is no step but a part of the agent's code, and may use the Context."""
+    """Retries of tool calls. Default: one try. A tool's metadata `{"perdure": {"retry": 3, "timeout": 10}}` take
+    precedence. With `{"perdure": False}` the tool is workflow code and may use the Context."""

@@ -1,8 +1,5 @@
-"""What a call of a tool comes to when the library is told something instead of given a value: that the model is to try
-again, that it shall hear of a failure, that somebody is to allow the call, that its answer comes from outside.
-
-The tool may say so, and so may a hook before or after it. Both are recorded in the shape that the library gives them.
-"""
+"""Signals: exceptions by which a tool or its hook has the library ask the model again, show it a failure, ask for
+approval, or wait for an outside answer. They are recorded in the library's own shape."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from pydantic_ai.exceptions import ApprovalRequired, CallDeferred, ModelRetry, T
 
 
 def signal_of(error: Exception) -> dict[str, Any] | None:
-    """What an exception tells the library, as it is recorded; None for a failure."""
+    """The recorded form of a signal. None for a failure."""
     match error:
         case ModelRetry():
             return {"message": error.message, "kind": "model_retry"}
@@ -27,7 +24,6 @@ def signal_of(error: Exception) -> dict[str, Any] | None:
 
 
 def error_of(said: Mapping[str, Any]) -> Exception:
-    """The exception whose signal was recorded."""
     match said["kind"]:
         case "model_retry":
             return ModelRetry(said["message"])

@@ -1,4 +1,4 @@
-"""What an agent gives, as a type hint: the result of its executions is written and read by it."""
+"""An agent's output as a type hint, for writing and reading the results of executions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from perdure.sdk.payloads.hints import Unannotated, hints_of
 
 
 def output_hint(spec: Any) -> Any:
-    """The type of an agent's output, from what its `output_type` says: types, functions, and how they are asked for."""
     members = list(dict.fromkeys(_members(spec)))
     if not members:
         return Any
@@ -25,7 +24,7 @@ def output_hint(spec: Any) -> Any:
 
 
 def schema_name(hint: Any) -> str:
-    """The name of an output type; of several, all of them.
+    """The name of an output type, or of all in a union.
 
     >>> schema_name(str), schema_name(int | str)
     ('str', 'int | str')
@@ -38,8 +37,8 @@ def schema_name(hint: Any) -> str:
 
 
 def check_apart(hint: Any) -> None:
-    """Whether JSON can tell the members of an output type apart. Raises `ValueError` for two with the same fields: the
-    result of a run is read by its type, long after the model has chosen one by its tool."""
+    """Raises `ValueError` for two output types with the same fields: their JSON would look the same, and the model's
+    choice is not recorded in it."""
     seen: list[tuple[Any, dict[str, Any]]] = []
     for member in typing.get_args(hint) if typing.get_origin(hint) in (Union, UnionType) else ():
         own = _fields(member)
@@ -55,7 +54,7 @@ def check_apart(hint: Any) -> None:
 
 
 def _fields(member: Any) -> dict[str, Any] | None:
-    """The fields of a class whose values are written as objects; None for what is no such class."""
+    """The fields of a class that becomes a JSON object. None for other types."""
     if isinstance(member, type) and issubclass(member, BaseModel):
         return {name: field.annotation for name, field in member.model_fields.items()}
     if isinstance(member, type) and is_dataclass(member):
@@ -68,7 +67,7 @@ def _members(spec: Any) -> Iterator[Any]:
     if spec is None:
         yield NoneType
     elif spec is DeferredToolRequests:
-        return  # questions are answered while the agent runs: they are never its output
+        return  # questions are answered during the run, so they are never its output
     elif isinstance(spec, ToolOutput):
         yield from _members(spec.output)
     elif isinstance(spec, NativeOutput | PromptedOutput):
@@ -91,5 +90,5 @@ def _result_of(function: Any) -> Any:
     try:
         result = hints_of(function, context=False).result
         return Any if isinstance(result, Unannotated) else result
-    except TypeError:  # an annotation that cannot be resolved: its result is read as plain JSON
+    except TypeError:  # an unresolvable annotation: the result is read as plain JSON
         return Any

@@ -1,5 +1,5 @@
-"""A plain agent's run in workflow code is refused: nothing of it would be recorded, and a replay would ask its model
-again. An agent whose model needs a socket fails there by itself, others would not."""
+"""Refuses runs of plain agents in workflow code. They are not recorded, and a replay would ask the model again. Without
+this, only models that need a socket would fail there."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from perdure.sdk.steps import current_context
 
 
 def refuse_plain_runs() -> None:
-    """From now on no agent runs in workflow code, unless it is durable. The library has no hook that each run passes,
-    so its method is wrapped: all ways to run an agent go through it."""
+    """Refuse plain agents in workflow code, from now on. The library has no hook for each run, so this wraps
+    `Agent.iter`, which each run passes."""
     iterate = Agent.iter
     if getattr(iterate, "_perdure_checked", False):
         return
@@ -26,7 +26,7 @@ def refuse_plain_runs() -> None:
         return iterate(self, *args, **kwargs)
 
     checked._perdure_checked = True  # type: ignore[attr-defined]  # any function takes attributes
-    Agent.iter = checked  # type: ignore[method-assign]  # each run passes it
+    Agent.iter = checked  # type: ignore[method-assign]  # the library has no hook for this
 
 
 def _check(agent: Agent[Any, Any]) -> None:
@@ -39,7 +39,7 @@ def _check(agent: Agent[Any, Any]) -> None:
         return
     name = repr(agent.name or "agent")
     raise Misplaced(
-        f"The agent {name} runs in the code of a workflow, where nothing of it is recorded: a replay would ask its "
-        'model again. Make it durable, `support = durable(agent)`, and call it by `await support(ctx, "…")` or '
-        '`await ctx.run_child(support, "…")`. To record its output alone, run it in a step.'
+        f"The agent {name} runs in workflow code, where nothing is recorded: a replay would ask its model again. Make "
+        'it durable, `support = durable(agent)`, and call it by `await support(ctx, "…")` or '
+        '`await ctx.run_child(support, "…")`. To record only its output, run it in a step.'
     )

@@ -1,5 +1,5 @@
-"""Why a model is asked again: its output was refused, or a call's arguments were. That is part of the agent's code, so
-the journal has nothing of it; the log says it to people."""
+"""Reasons to ask a model again: the agent's code refused its output or a call's arguments. They are in the log, not in
+the journal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic_ai.models import ModelRequestParameters
 
 
 def refused(messages: Sequence[ModelMessage], asked: ModelRequestParameters) -> Iterator[str]:
-    """What was wrong with the last answer. What a tool itself said of its call is in its step already."""
+    """Errors in the last answer. A tool's own complaints are in its step."""
     tools = {tool.name for tool in asked.function_tools}
     for request in reversed(list(takewhile(lambda one: isinstance(one, ModelRequest), reversed(messages)))):
         for part in request.parts:
@@ -26,7 +26,7 @@ def refused(messages: Sequence[ModelMessage], asked: ModelRequestParameters) -> 
 
 
 def _words(content: object) -> str:
-    """A text, or the details of a validation."""
+    """A text, or the details of a validation error."""
     if not isinstance(content, list):
         return str(content)
     return "; ".join(": ".join([".".join(map(str, one["loc"])), one["msg"]]).removeprefix(": ") for one in content)

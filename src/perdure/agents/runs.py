@@ -1,4 +1,4 @@
-"""One run of an agent in an execution: where its steps go, and what it has to remember."""
+"""One run of an agent in an execution."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from perdure.sdk.context import Context
 
 StopReason: TypeAlias = Literal["stop", "watchdog", "budget"]
-"""What made an agent answer before it was done, by the name of the option that says when."""
+"""The option that made an agent answer early."""
 STOPPED: Final = "stopped"
-"""Under this name the progress of an agent's execution says what stopped it."""
+"""The key in an execution's progress: why its agent stopped early."""
 
 
 class AgentRun:
-    """One run of a durable agent. All it holds is a function of the execution's journal, so a replay makes it again."""
+    """One run of a durable agent. Its state depends on the journal alone, so a replay restores it."""
 
     def __init__(
         self,
@@ -42,53 +42,52 @@ class AgentRun:
         self.agent_name = agent_name
         self.hooks = hooks
         self.own_hooks = own_hooks
-        """Those that the program gave, without ours, which look at models only."""
+        """The program's hooks, without ours."""
         self.given = given
-        """What it was started with."""
         self.has_error_hooks = has_error_hooks
-        """Whether the program does something about failed requests to the model: it comes before our waits."""
+        """Whether the program handles failed requests itself, before the run waits."""
         self.refusals = 0
-        """How often the run has waited for the provider in the request that it is making."""
+        """How often the current request has waited for the provider."""
         self.keys = Keys(prefix)
         self.id = f"{ctx.execution_id}/{prefix}".rstrip("/")
-        """The run's id among messages: the execution's, unless the agent runs inside another workflow."""
+        """The run id in messages: the execution's, unless the agent runs inside another workflow."""
         self.has_begun = False
-        """Whether the library runs its agent: another agent's run in its code is not this one."""
+        """Whether the agent has started. A later run of an agent in its code is a different run."""
         self.finishing: str | None = None
-        """Why the agent is to answer now, with what it has: it gets no tools any more."""
+        """Why the agent must answer now, without tools."""
         self.told: set[str] = set()
-        """The calls of which the stream says that they are made, and not yet what came of them, where we tell that."""
+        """Calls in the stream that have not got a result yet, if we emit them."""
         self.last_call = b""
-        """What the watchdog saw last, and how often in a row."""
+        """The watchdog's last call. `rounds` counts its repeats."""
         self.rounds = 0
 
     def finish(self, by: StopReason, why: str) -> None:
-        """Have the agent answer now. Part of its code: a replay says so again, at the same place."""
+        """Have the agent answer now. A replay repeats this at the same place."""
         if self.finishing is None:
             self.finishing = why
             self.ctx.log("The agent is to answer now: %s", why)
             self.tell_stop(by, why)
 
     def tell_stop(self, by: StopReason, why: str) -> None:
-        """Have the execution say that the agent did not end by itself; inside another workflow that has its own say."""
+        """Report the early end as the execution's progress, unless another workflow runs the agent."""
         if not self.keys.prefix and not self.ctx.machine.replaying:
             said = {STOPPED: by, "text": f"ended early ({by}): {why}"}
             self.ctx.progress_news[:] = [Raw(encode(said, where="progress"))]
 
     async def ask(self, key: str, shown: object, timeout: float | None = None) -> Any:
-        """Show something to whoever is asked, and wait for the answer, suspended. Raises `TimeoutError`."""
+        """Show a question and wait for the answer, suspended. Raises `TimeoutError`."""
         with self.apart(key):
             return await self.ctx.suspend(key, shown, timeout=timeout)
 
     def apart(self, name: str) -> AbstractContextManager[None]:
-        """What waits or asks inside of the block under no key of its own is named by this. It stands in tasks of the
-        library, and how many of those there are changes with its releases, with toolsets and with hooks."""
+        """Name waits and questions without a key after `name`. They run in the library's tasks, whose number varies
+        with its release, toolsets and hooks."""
         return self.ctx.machine.loop.within(name)
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """While the block runs, it is the current one. Its steps see the context variables from before the block: the
-        library sets some that are for the agent's own code, such as the executor of its sync functions."""
+        """Make this the current run. Steps keep the context variables from before the block, because the library sets
+        some for the agent's code only, such as the executor of sync functions."""
         outer = step_variables.get()
         variables = step_variables.set(copy_context() if outer is None else outer)
         token = _current.set(self)
@@ -103,6 +102,6 @@ _current: ContextVar[AgentRun | None] = ContextVar("perdure_agent_run", default=
 
 
 def current_run() -> AgentRun | None:
-    """The durable run whose code is running: None in steps, and outside of executions."""
+    """The durable run whose code is running. None in steps and outside executions."""
     run = _current.get()
     return run if run is not None and run.ctx.is_active else None

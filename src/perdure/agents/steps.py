@@ -1,8 +1,8 @@
-"""The operations of an agent as steps: the library's durable interface on one side, an execution on the other.
+"""The operations of an agent as steps: Pydantic AI's durable interface over an execution.
 
-An operation's body is the library's: it asks the model, or calls the tool. It runs as a step, in the worker's own loop,
-and what it gives is recorded as JSON before the agent's code, which runs in the workflow's loop, sees it. So live and
-in every replay the agent reads the same bytes.
+The library's body of an operation asks the model or calls the tool. It runs as a step in the worker's loop, and its
+JSON is recorded before the agent's code, in the workflow's loop, sees it. So the agent reads the same bytes live and in
+every replay.
 """
 
 from __future__ import annotations
@@ -63,15 +63,15 @@ WireT = TypeVar("WireT")
 ResultT = TypeVar("ResultT")
 
 TOOL_KEY: Final = "perdure"
-"""Under this name a tool's metadata say how its calls are run: StepOptions, or False for a part of the agent's code."""
+"""The key in a tool's metadata. Its value is StepOptions, or False for a tool that runs as workflow code."""
 MODEL_RETRY: Final = RetryPolicy(max_attempts=4, initial_seconds=1.0, max_seconds=60.0)
-"""Of a look at what a server offers, too: it may be repeated, unlike a call."""
+"""Also for listing tools and instructions, which may be repeated, unlike a call."""
 _LOOKS: Final = (ToolsetGetToolsId, ToolsetGetInstructionsId)
 
 
 class StepOptions(TypedDict, total=False):
-    """How the steps of a model or of a tool are run: `retry` (a policy, or how often in all), `timeout` in seconds for
-    each try."""
+    """How the steps of a model or tool run: `retry` is a policy or the total number of tries, `timeout` is in seconds
+    per try."""
 
     retry: Retry | None
     timeout: float | None
@@ -81,7 +81,7 @@ _PLAIN: Final = StepOptions()
 
 
 class JsonCodec(DurabilityCodec):
-    """Values ↔ JSON by their types, as the library writes them; recorded as they are."""
+    """Values ↔ JSON, by their types."""
 
     def dump(self, tp: Any, value: Any) -> Raw:
         return Raw(_adapter(tp).dump_json(value))
@@ -96,17 +96,15 @@ def _adapter(tp: Any) -> TypeAdapter[Any]:
 
 
 def not_recordable(error: Exception) -> Fatal:
-    """A value that JSON cannot hold will not be better the next time."""
-    return Fatal(f"what the call gave cannot be recorded as JSON: {error}")
+    return Fatal(f"the result of the call cannot be recorded as JSON: {error}")
 
 
 def is_code(tool_def: ToolDefinition) -> bool:
-    """Whether a tool is part of the agent's code, and no step."""
     return (tool_def.metadata or {}).get(TOOL_KEY) is False
 
 
 class StepBackend(DurableOperationBackend[StepOptions]):
-    """Binds an agent's operations to steps. `hooks` and names come from the run that is current at the call."""
+    """Binds an agent's operations to steps."""
 
     def __init__(
         self,
@@ -116,8 +114,8 @@ class StepBackend(DurableOperationBackend[StepOptions]):
         *,
         tells_answers: bool = False,
     ) -> None:
-        """`unwrap` gives or raises what a tool's record holds. `tells_answers`: models do not stream, so their steps
-        tell what they said. Raises `ValueError` for options that are none."""
+        """`unwrap` returns or raises the recorded result of a tool. `tells_answers`: models do not stream, so their
+        steps emit whole answers. Raises `ValueError` for invalid options."""
         for name, given in (("model_step", model), ("tool_step", tool)):
             if not given.keys() <= StepOptions.__annotations__.keys():
                 raise ValueError(f"{name} may have only {sorted(StepOptions.__annotations__)}; got {given!r}.")
@@ -156,8 +154,6 @@ class StepBackend(DurableOperationBackend[StepOptions]):
 
 
 class _Bound(BoundDurableOperation[ParamsT, WireT, ResultT], Generic[ParamsT, WireT, ResultT]):
-    """One operation: each call of it is a step of the current run's execution."""
-
     def __init__(
         self, operation: DurableOperation[ParamsT, WireT, ResultT], options: StepOptions, backend: StepBackend
     ) -> None:
@@ -173,7 +169,7 @@ class _Bound(BoundDurableOperation[ParamsT, WireT, ResultT], Generic[ParamsT, Wi
         operation = self._operation
         run = current_run()
         if run is None or isinstance(operation.operation_id, EventStreamHandlerId):
-            # Events that follow from recorded answers follow again in a replay: they need no step of their own.
+            # Events follow from recorded answers, so a replay makes them again without a step.
             return await operation.handler(params)
         options: Any = self._options if config is None else config
         named = step_name(operation.operation_id, getattr(params, "name", ""), _tool_call_id(params))
@@ -190,11 +186,10 @@ class _Bound(BoundDurableOperation[ParamsT, WireT, ResultT], Generic[ParamsT, Wi
                 raise
             run.ctx.log("The agent ends with what it has: %s", exceeded.message)
             run.tell_stop("budget", exceeded.message)
-            return ending  # type: ignore[return-value]  # to a request for an answer it is one
+            return ending  # type: ignore[return-value]  # only a request for an answer is ended by one
         return operation.result_codec.load(recorded)
 
     async def _step(self, params: ParamsT, run: AgentRun, named: StepName, options: Any) -> Raw:
-        """The operation as the next step of its name."""
         is_model = self._operation.config_role == "model"
         chosen = as_policy(options.get("retry"))
         looks = chosen is None and isinstance(self._operation.operation_id, _LOOKS)
@@ -203,7 +198,7 @@ class _Bound(BoundDurableOperation[ParamsT, WireT, ResultT], Generic[ParamsT, Wi
         asked = machine.new_call(
             Kind.STEP,
             named.name,
-            None,  # what is asked follows from the journal; hashing a long history each time would cost more
+            None,  # the journal determines the request, and hashing a long history each time is slow
             StepCall(
                 body.run,
                 (),
@@ -224,8 +219,6 @@ class _Bound(BoundDurableOperation[ParamsT, WireT, ResultT], Generic[ParamsT, Wi
 
 
 class _Body(Generic[ParamsT]):
-    """What runs as a step, in the worker's loop."""
-
     def __init__(
         self,
         operation: DurableOperation[ParamsT, Any, Any],
@@ -244,7 +237,7 @@ class _Body(Generic[ParamsT]):
 
     async def run(self) -> Raw:
         self.has_run = True
-        # What hooks set in the agent's code counts in its steps as it does in a plain run, and its open span is theirs.
+        # Context variables that hooks set in the agent's code, such as the open span, also hold in its steps.
         for variable, value in self._variables.items():
             if variable not in _OF_CODE:
                 variable.set(value)
@@ -263,8 +256,8 @@ class _Body(Generic[ParamsT]):
         if isinstance(params, ModelRequestParams):
             params = replace(params, model_settings=patient(params))
         if isinstance(params, ToolsetCallToolParams | DynamicToolsetCallToolParams):
-            # A tool may count what it uses (`usage=ctx.usage` for an agent inside). It counts on a copy, and the
-            # difference is recorded: so a replay, in which the tool does not run, counts the same.
+            # A tool may count its usage (`usage=ctx.usage` for an inner agent). It counts on a copy, and the difference
+            # is recorded. A replay adds that without running the tool.
             before = copy(params.ctx.usage)
             own = copy(params.ctx)
             own.usage = copy(before)
@@ -279,7 +272,7 @@ class _Body(Generic[ParamsT]):
 
             async def made() -> Any:
                 nonlocal asked
-                asked = last_words(params)  # now that the request is reserved
+                asked = last_words(params)  # the request is reserved by now
                 return await operation.handler(asked)
 
             value = await hooked(run.hooks, call, made)
@@ -296,7 +289,7 @@ class _Body(Generic[ParamsT]):
         return payload
 
     async def _tool(self, params: ParamsT, call: Call) -> Any:
-        """What a tool's call comes to, as it is recorded. What a hook tells the library counts as said by the tool."""
+        """The record of a tool's call. A hook's signal is recorded as if the tool had raised it."""
         operation = self._operation
         record: Any = None
         said: Exception | None = None
@@ -306,13 +299,13 @@ class _Body(Generic[ParamsT]):
             record = await operation.handler(params)
             try:
                 return self._backend.unwrap(record)
-            except Exception as error:  # what the tool told the library, with its name: hooks see that
+            except Exception as error:  # the tool's signal: hooks see it
                 said = error
                 raise
 
         try:
             await hooked(self._run.hooks, call, made)
-        except Exception as error:  # a hook's own, or the tool's
+        except Exception as error:  # raised by a hook or by the tool
             if error is not said:
                 if (signal := signal_of(error)) is None:
                     raise
@@ -321,30 +314,28 @@ class _Body(Generic[ParamsT]):
 
 
 _OF_CODE: Final = frozenset({running_step, current_context})
-"""They say whether code is a step's or a workflow's."""
+"""They tell steps from workflow code, so a step keeps its own."""
 
 
 @contextmanager
 def _worker_scopes() -> Iterator[None]:
-    """The scopes of the library that are for the agent's code alone, undone: its steps have threads, and no waits."""
+    """Undo the library's scopes for the agent's code. Steps may use threads, but not wait for outside events."""
     nothing: Any = None
     with Agent.using_thread_executor(nothing), external_event_scope(nothing):
         yield
 
 
 class _WithUsage(Struct, frozen=True):
-    """What a tool gave, and what it used."""
-
     usage: Raw
     value: Raw
 
 
 _HAS_USAGE: Final = b'{"usage":'
-"""How such a record begins, and no other: what a tool gave has its kind or its result first."""
+"""How such a record starts. A record without usage starts with its kind or result."""
 
 
 def _taken_apart(recorded: Raw, params: object) -> Raw:
-    """What the call gave; what it used is added to the run's count."""
+    """The tool's record. Adds its usage to the run's."""
     if not isinstance(params, ToolsetCallToolParams | DynamicToolsetCallToolParams):
         return recorded
     if not bytes(recorded).startswith(_HAS_USAGE):
@@ -360,7 +351,7 @@ def _tool_call_id(params: object) -> str | None:
 
 
 def _call_of(operation: DurableOperation[Any, Any, Any], params: Any, run: AgentRun) -> Call | None:
-    """What hooks are told; None for what is neither a model's nor a tool's call."""
+    """The call that hooks see. None for other operations than model requests and tool calls."""
     match operation.operation_id:
         case ModelRequestId(model_name=name):
             assert isinstance(params, ModelRequestParams)

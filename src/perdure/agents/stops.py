@@ -1,8 +1,8 @@
-"""When an agent has done enough: it gets no tools any more, and answers with what it has.
+"""Conditions under which an agent gets no more tools and answers with what it has.
 
     research = durable(agent, stop=[max_steps(10), max_tokens(50_000), called_tool("publish")])
 
-The library's `UsageLimits` end a run by an error; these end it by an answer.
+Pydantic AI's `UsageLimits` end a run with an error instead.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from perdure.agents.runs import STOPPED, AgentRun, StopReason
 from perdure.wire.records import Execution
 
 StopCondition: TypeAlias = Callable[[RunContext[Any]], str | None]
-"""Looked at before each request to the model: a reason to stop, or None. A function of the run and nothing else, since
-a replay asks it again."""
+"""Called before each model request: a reason to stop, or None. It must depend on the run alone, since a replay calls it
+again."""
 
 
 def max_steps(count: int) -> StopCondition:
-    """At most `count` requests to the model; the last one must answer."""
+    """At most `count` model requests. The last one must answer."""
     if count < 1:
         raise ValueError(f"max_steps must be at least 1, got {count!r}.")
 
@@ -36,7 +36,7 @@ def max_steps(count: int) -> StopCondition:
 
 
 def max_tokens(count: int) -> StopCondition:
-    """Once the run has used `count` tokens, in and out."""
+    """Stop after `count` tokens, input and output."""
     if count < 1:
         raise ValueError(f"max_tokens must be at least 1, got {count!r}.")
 
@@ -48,9 +48,9 @@ def max_tokens(count: int) -> StopCondition:
 
 
 def called_tool(*names: str) -> StopCondition:
-    """Once each of these tools has given a result."""
+    """Stop once each of these tools has returned a result."""
     if not names:
-        raise ValueError("called_tool wants the name of a tool at least; without one it would stop at once.")
+        raise ValueError("called_tool needs the name of at least one tool; without one it would stop at once.")
 
     def stop(ctx: RunContext[Any]) -> str | None:
         done = {part.tool_name for message in _own(ctx) for part in message.parts if isinstance(part, ToolReturnPart)}
@@ -60,9 +60,9 @@ def called_tool(*names: str) -> StopCondition:
 
 
 def has_text(*texts: str) -> StopCondition:
-    """Once the model has said each of these texts, beside its calls of tools."""
+    """Stop once the model has said each of these texts, outside its tool calls."""
     if not texts:
-        raise ValueError("has_text wants a text at least; without one it would stop at once.")
+        raise ValueError("has_text needs at least one text; without one it would stop at once.")
 
     def stop(ctx: RunContext[Any]) -> str | None:
         said = "\n".join(
@@ -78,14 +78,13 @@ def has_text(*texts: str) -> StopCondition:
 
 
 def _own(ctx: RunContext[Any]) -> Sequence[ModelMessage]:
-    """The messages of this run, without what was said before it."""
     return [message for message in ctx.messages if message.run_id == ctx.run_id]
 
 
 def withheld(
     run: AgentRun, conditions: Sequence[StopCondition], ctx: RunContext[Any], tools: list[ToolDefinition]
 ) -> list[ToolDefinition]:
-    """The tools for the next request: none once a condition is met, or whoever watches the run says so."""
+    """The tools for the next request: none if a condition is met or the run is finishing."""
     if run.finishing is None:
         for condition in conditions:
             if (why := condition(ctx)) is not None:
@@ -95,8 +94,8 @@ def withheld(
 
 
 def without_calls(run: AgentRun, request: ModelRequestContext, response: ModelResponse) -> ModelResponse:
-    """The answer of a model that calls tools which it has not any more: its words, else the last ones that it has said
-    in this run, else why it was to stop. As it is where the agent owes another output than text."""
+    """Drop calls of tools that the model no longer has. An empty answer becomes the run's last words, or the reason to
+    stop. Unchanged if the output is not text."""
     parameters = request.model_request_parameters
     outputs = {tool.name for tool in parameters.output_tools}
     calls = [part for part in response.parts if isinstance(part, ToolCallPart)]
@@ -109,7 +108,6 @@ def without_calls(run: AgentRun, request: ModelRequestContext, response: ModelRe
 
 
 def last_said(messages: Sequence[ModelMessage], run_id: str | None) -> str | None:
-    """The last words of a run; None when it has said nothing."""
     for message in reversed(messages):
         if isinstance(message, ModelResponse) and message.run_id == run_id:
             said = [part.content for part in message.parts if isinstance(part, TextPart) and part.content]
@@ -119,7 +117,7 @@ def last_said(messages: Sequence[ModelMessage], run_id: str | None) -> str | Non
 
 
 def stop_reason(execution: Execution) -> StopReason | None:
-    """What made an agent answer before it was done; None when it ended by itself, or has not ended.
+    """The reason why an agent answered early. None if it ended by itself or has not ended.
 
     >>> stop_reason(await handle.get())                                                 # doctest: +SKIP
     'budget'
@@ -135,11 +133,10 @@ def stop_reason(execution: Execution) -> StopReason | None:
 
 
 def answer_now(run: AgentRun, request: ModelRequestContext) -> None:
-    """Tell the model that it has no tools any more."""
     request.model_request_parameters = told_to_answer(request.model_request_parameters, run.finishing)
 
 
 def told_to_answer(parameters: ModelRequestParameters, why: str | None) -> ModelRequestParameters:
-    """The parameters of a request that is to be answered without tools."""
+    """The parameters of a request without tools."""
     said = InstructionPart(f"{why} You have no tools any more: answer now, with what you have.", dynamic=True)
     return replace(parameters, instruction_parts=[*(parameters.instruction_parts or ()), said])

@@ -1,9 +1,8 @@
-"""What an agent does, while it does it: the library's events as items of the execution's stream.
+"""An agent's live events: events of Pydantic AI as items of the execution's stream.
 
-Words of a model are emitted inside the step that asks it, so they are live, and a step that begins anew takes them
-back; those of a model that does not stream come there, too, all at once. What follows from recorded answers (which
-tool is called, what it gave) is emitted by the agent's own code: once, because a replay is silent. The library tells of
-all that as a stream only, which takes its time; where no model streams, the same events are made here.
+A model's words are emitted live in its step, and a new try of the step takes them back. The agent's own code emits what
+follows from recorded answers (tool calls and results), and a replay does not repeat it. The library offers those events
+only as a stream, which is slower. If no model streams, they are made here.
 """
 
 from __future__ import annotations
@@ -38,18 +37,18 @@ from perdure.sdk.streams import StreamItem
 from perdure.wire.errors import BadValue
 
 _EVENT: Final[TypeAdapter[AgentStreamEvent]] = TypeAdapter(AgentStreamEvent, config=ConfigDict(defer_build=True))
-"""Built when it is first used: that takes 50 ms, and most programs that import this stream nothing."""
+"""Built at first use, because it takes 50 ms and most programs do not stream."""
 
 
 class AgentItem(NamedTuple):
-    """An item of an agent's stream. `event` is the library's event that it stands for, if it does."""
+    """An item of an agent's stream, with the event of Pydantic AI in it, if any."""
 
     item: StreamItem
     event: AgentStreamEvent | None
 
     @property
     def text(self) -> str:
-        """The words that it adds to what the agent says."""
+        """The text that the item adds to the answer."""
         event = self.event
         if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
             return event.part.content
@@ -59,7 +58,7 @@ class AgentItem(NamedTuple):
 
 
 async def events(handle: Handle[Any], *, after: str | None = None) -> AsyncGenerator[AgentItem, None]:
-    """What an agent's execution, and those below it, do while they do it; `item.restarted` as in `handle.stream`.
+    """Follow an agent's execution and those below it, live. `item.restarted` is as in `handle.stream`.
 
     >>> handle = await support.start(client, "Where is my parcel?")                     # doctest: +SKIP
     >>> async for one in events(handle):                                                # doctest: +SKIP
@@ -75,19 +74,18 @@ def _event_of(item: StreamItem) -> AgentStreamEvent | None:
         return None
     try:
         return _EVENT.validate_python(item.data)
-    except ValidationError:  # another release's, or cut to its beginning
+    except ValidationError:  # from another release, or cut
         return None
 
 
 async def emit_events(ctx: RunContext[Any], events: AsyncIterable[AgentStreamEvent]) -> None:
-    """The handler of an agent's events: each becomes an item of the stream."""
     async for event in events:
-        if not isinstance(event, PartEndEvent):  # says again what its parts have said
+        if not isinstance(event, PartEndEvent):  # repeats its deltas
             emit_event(event)
 
 
 def telling(handler: EventStreamHandler[Any]) -> EventStreamHandler[Any]:
-    """A handler that has each event in the execution's stream, and gives it to another one."""
+    """A handler that emits each event and passes it on."""
 
     async def told(events: AsyncIterable[AgentStreamEvent]) -> AsyncGenerator[AgentStreamEvent, None]:
         async for event in events:
@@ -98,14 +96,14 @@ def telling(handler: EventStreamHandler[Any]) -> EventStreamHandler[Any]:
     async def tell(ctx: RunContext[Any], events: AsyncIterable[AgentStreamEvent]) -> None:
         all_events = told(events)
         await handler(ctx, all_events)
-        async for _ in all_events:  # what the handler left
+        async for _ in all_events:  # unread by the handler
             pass
 
     return tell
 
 
 def emit_event(event: AgentStreamEvent) -> None:
-    """An event as an item of the stream of the step, or of the run, whose code is running."""
+    """Emit an event to the stream of the running step or run."""
     step, run = running_step.get(), current_run()
     emit = step.emit if step is not None else run.ctx.emit if run is not None else None
     if emit is None:
@@ -113,25 +111,25 @@ def emit_event(event: AgentStreamEvent) -> None:
     data = _EVENT.dump_python(event, mode="json")
     try:
         emit(event.event_kind, data)
-    except BadValue:  # too long: a tool may give megabytes. That it gave something is told
+    except BadValue:  # too large: tell at least that there was a result
         emit(event.event_kind, _beginning(data))
 
 
 def emit_answer(response: ModelResponse) -> None:
-    """What a model said that does not stream, each part in one piece."""
+    """Emit a whole answer, each part in one piece."""
     for index, part in enumerate(response.parts):
         emit_event(PartStartEvent(index=index, part=part))
 
 
 def _beginning(data: dict[str, Any]) -> dict[str, Any]:
-    """An event without what is long in it."""
+    """The event without its long values."""
     part = data.get("part")
     kept = {name: one for name, one in part.items() if len(str(one)) < 1_000} if isinstance(part, dict) else None
     return {"event_kind": data.get("event_kind"), "part": kept, "cut": True}
 
 
 class Unstreamed(WrapperModel):
-    """A model beside others that stream: it is asked for its answer as a whole, which comes in one piece."""
+    """A model without streaming, in an agent whose other models stream. Its answer comes in one piece."""
 
     @asynccontextmanager
     async def request_stream(
@@ -146,8 +144,7 @@ class Unstreamed(WrapperModel):
 
 
 def can_stream(model: Model) -> bool:
-    """Whether a model may be asked to stream: of several that stand in for one another all, and of one that is made
-    for tests, whether it was given what it takes."""
+    """Whether a model can stream: all of several fallback models, and a test model with a stream function."""
     while isinstance(model, WrapperModel):
         model = model.wrapped
     if isinstance(model, FallbackModel):

@@ -1,8 +1,7 @@
-"""A watchdog over loops: the same tool, the same arguments, the same outcome, again and again. An outcome is what the
-tool gave, its wish for another try, or that somebody denied the call.
+"""Finds loops: a tool gives the same outcome for the same arguments, again and again. An outcome is a result, a request
+for another try, or a denial.
 
-Then somebody is asked, with what the run has cost so far, and the run waits suspended: it costs nothing more until they
-say whether it goes on.
+The run then waits suspended and asks a person whether to continue.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from perdure.agents.names import part
 from perdure.agents.runs import AgentRun
 
 SHOWN_MAX: Final = 2_000
-"""Characters of arguments and result that whoever is asked gets to see."""
+"""Characters of arguments and result in the question."""
 
 
 async def watched(run: AgentRun, repeats: int, ctx: RunContext[Any], tool: str, args: Any, result: Any) -> None:
-    """A call was made. The `repeats`-th in a row with the same outcome pauses the run until somebody has answered."""
+    """Count a call. After `repeats` equal calls in a row, the run waits for a person's answer."""
     shown = _shown(result)
     print_ = hashlib.blake2b(b"\0".join((tool.encode(), _shown(args), shown)), digest_size=8).digest()
     run.rounds = run.rounds + 1 if print_ == run.last_call else 1
