@@ -79,7 +79,7 @@ async def test_a_call_that_nobody_allowed_and_outputs_that_were_refused_have_a_l
         lines = await shown(served, handle.id)
     said = [line for line in lines if line.startswith(("person ", "refused ", "guard "))]
     assert said == [
-        "person approve_refund_c1: nobody allowed it in time, so the call was not made",
+        "person approve_refund_c1: it was not approved in time, so the call was not made",
         "refused refund: cents: Input should be a valid integer, unable to parse string as an integer "
         "the model is asked again",
         "refused final_result: sure: Field required the model is asked again",
@@ -108,7 +108,7 @@ async def test_a_message_that_another_turn_took_says_so(served: Served) -> None:
         assert await second.result() == "both"
         lines = await shown(served, second.id)
     assert "user second" in lines
-    assert f"agent answered together with an earlier message, in {first.id}; the result is that of both" in lines
+    assert f"agent answered together with an earlier message, in {first.id}; both have the same result" in lines
     assert not any("transcript" in line for line in lines)
 
 
@@ -119,7 +119,7 @@ async def test_a_message_that_another_turn_took_says_so(served: Served) -> None:
         ("~call_lookup_c1/timer#2", "call_lookup_c1: it was not answered in time"),
         (
             "~1_clerk_approve_call_me_c1/timer",
-            "approve_call_me_c1: nobody allowed it in time, so the call was not made",
+            "approve_call_me_c1: it was not approved in time, so the call was not made",
         ),
         ("~code_pause_call_9/timer", None),  # a tool that sleeps
         ("~model_2/timer", None),

@@ -21,4 +21,4 @@ def test_whoever_nobody_serves_is_told_of_the_right_kind_of_worker(house: House)
         ask_server(house, "POST", "/api/v1/workers/deployments", {"deployment_id": "pushed"})
         id = house.run("run", "buy", "--detach").stdout.strip()
         shown = house.run("show", id).stdout
-        assert "nobody serves deployment 'pushed'; start its push worker" in shown and "perdure work" not in shown
+        assert "no worker serves deployment 'pushed'; start its push worker" in shown and "perdure work" not in shown

@@ -173,7 +173,7 @@ def _key(house: House) -> str:
 def test_dev_without_keys_needs_none(house: House) -> None:
     with developing(house, "--insecure-local") as terminal:
         shown = terminal.expect("serves")
-        assert "none is needed" in shown and "Authorization" not in shown
+        assert "not needed" in shown and "Authorization" not in shown
         assert house.run("run", "double", "--input", "[1]", "-q").stdout == "[2]\n"
 
 

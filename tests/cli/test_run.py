@@ -90,8 +90,8 @@ def test_run_with_json_prints_the_execution(busy_house: House) -> None:
         (("run", "double", "--budget", "usd=2,usd_micros=3"), "Give either `usd` or `usd_micros`"),
         (("show", "nonsense"), "is not an execution id"),
         (("show", "0190a5f2-7c1e-7b3a-9d55-0242ac120002"), "does not exist"),
-        (("ls", "--status", "done"), "'done' is none of pending, running, completed, failed, cancelled"),
-        (("ls", "--phase", ""), "'' is none of queued"),
+        (("ls", "--status", "done"), "'done' is not one of pending, running, completed, failed, cancelled"),
+        (("ls", "--phase", ""), "'' is not one of queued"),
         (("ls", "--since", "yesterday"), "90s, 15m, 2h or 7d"),
         (("ls", "--url", "localhost"), "is not the address of a server"),
         (("erase",), "--user or --session"),
@@ -286,8 +286,8 @@ def test_nobody_who_serves_is_told(house: House) -> None:
         found = house.json("show", id)
         assert (found["served"], found["execution"]["phase"]) == (False, "queued")
         watched = house.run("run", "double", "--input", "[1]", "--timeout", "0.1", code=4)
-        assert "goes on (queued, and nobody serves deployment 'green')" in watched.stderr
-        assert "nobody serves deployment 'green'; start a worker with `perdure work --deployment green" in (
+        assert "goes on (queued, and no worker serves deployment 'green')" in watched.stderr
+        assert "no worker serves deployment 'green'; start a worker with `perdure work --deployment green" in (
             house.run("show", id).stdout
         )
 

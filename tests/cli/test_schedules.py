@@ -32,7 +32,7 @@ def test_a_schedule_from_its_first_day_to_its_last(busy_house: House) -> None:
     found = house.json("schedules", "show", id)
     assert (found["schedule"]["status"], len(found["next"]), len(found["fires"])) == ("paused", 3, 1)
     assert f"{id} goes on; next: " in house.run("schedules", "resume", id).stdout
-    assert f"{id} is gone." in house.run("schedules", "delete", id).stdout
+    assert f"{id} is deleted." in house.run("schedules", "delete", id).stdout
     assert "does not exist" in house.run("schedules", "show", id, code=2).stderr
 
 
@@ -65,7 +65,7 @@ def test_the_policies_are_taken_and_shown(busy_house: House) -> None:
         (("double", "0 9 * * *", "-z", "Mars/Olympus"), "is not the name of a time zone"),
         (("double", "0 9 * * *", "--overlap", "never"), "--overlap is skip, queue, allow"),
         (("double", "0 9 * * *", "--missed", "some"), "--missed is skip, latest, all"),
-        (("double", "0 9 * * *", "--window", "6 hours"), "--window wants a number with a unit"),
+        (("double", "0 9 * * *", "--window", "6 hours"), "--window needs a number with a unit"),
         (("double", "0 9 * * *", "--window", "90d"), "missed_window_seconds: must be 60 to 2,678,400"),
         (("double", "0 9 * * *", "--input", "{"), "--input"),
         (("unknown", "0 9 * * *"), "'unknown' cannot be scheduled"),

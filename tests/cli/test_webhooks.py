@@ -56,7 +56,7 @@ def test_an_end_is_told_and_told_again(tmp_path: Path, receiver: str) -> None:
         secret = house.run("webhooks", "secret").stdout.strip()
         assert secret.startswith("whsec_")
         rotated = house.run("webhooks", "secret", "--rotate", "--overlap-hours", "1")
-        assert rotated.stdout.strip() != secret and "signs, too, until" in rotated.stderr
+        assert rotated.stdout.strip() != secret and "also signs until" in rotated.stderr
         assert "goes with --rotate" in house.run("webhooks", "secret", "--overlap-hours", "1", code=2).stderr
-        assert "is gone" in house.run("webhooks", "rm", made["id"]).stdout
+        assert "is deleted" in house.run("webhooks", "rm", made["id"]).stdout
         assert "No webhooks" in house.run("webhooks", "ls").stdout

@@ -168,7 +168,6 @@ def _denial(feedback: object) -> str:
 
 
 async def ask_person(run: AgentRun, question: object, call_id: str | None, timeout: float | None) -> str:
-    """Ask the user a question and wait for the answer, suspended."""
     asked = question if isinstance(question, dict) else {"question": question}
     options = asked.get("options")
     field: dict[str, Any] = {"key": "answer", "label": "Answer", "type": "textarea", "required": True}

@@ -71,7 +71,6 @@ class Spending(CallHook):
         )
 
     async def after(self, call: Call, result: Any) -> None:
-        """Settle, and record the cost with the answer."""
         if not isinstance(result, ModelResponse) or result.usage.unmeasured_requests:
             return  # the provider did not report usage
         usage = result.usage
@@ -88,7 +87,7 @@ class Spending(CallHook):
             await reservation.settle(usd_micros=micros, tokens=usage.input_tokens + usage.output_tokens)
 
     async def failed(self, call: Call, error: Exception) -> None:
-        """Release the reservation of a refused request, which costs nothing."""
+        """A refused request costs nothing."""
         reservation = _reservation.get()
         if reservation is not None and is_refusal(error):
             await reservation.release()

@@ -99,8 +99,6 @@ class Compaction:
 
 
 class Conversation:
-    """One run's view of its session's transcript."""
-
     def __init__(self, run: AgentRun, reading: Reading) -> None:
         self._run = run
         self.reading = reading
@@ -142,7 +140,7 @@ class Conversation:
         except BudgetExceeded:
             return  # the run's first request raises it again
         except StepFailed as failed:
-            # The next run tries again. A replay logs the recorded failure, too.
+            # A run can do without, and the next one tries again. A replay logs the recorded failure, too.
             self._run.ctx.log("The run goes on without a summary: %s", failed, level=logging.WARNING)
             return
         kept = [part for message in old if isinstance(message, ModelRequest) for part in message.parts]
@@ -256,7 +254,7 @@ def summary_text(recorded: Raw) -> str:
 
 
 def _tokens(messages: Sequence[ModelMessage]) -> int:
-    """The tokens of the latest answer that reports them. Its input covers all earlier messages."""
+    """Tokens of the latest answer that reports them. Its input covers all earlier messages."""
     answers = (one.usage for one in reversed(messages) if isinstance(one, ModelResponse))
     return next((took for one in answers if (took := one.input_tokens + one.output_tokens)), 0)
 

@@ -104,7 +104,7 @@ async def admitted_request(run: AgentRun, ask: Callable[[], Awaitable[T]]) -> T:
 
 
 class Waits(AbstractCapability[Any]):
-    """Waits for a busy provider after the program's hooks, then asks the last model again."""
+    """Waits for a busy provider, after the program's hooks for failed requests."""
 
     def get_ordering(self) -> CapabilityOrdering:
         return CapabilityOrdering(position="outermost")

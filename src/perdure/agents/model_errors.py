@@ -20,7 +20,7 @@ from perdure.sdk.payloads.errors import note_details
 FAILURE: Final = "model_error"
 """The key of the failure in the details of a step's error."""
 WAIT: Final = "wait_seconds"
-"""The key of the seconds to wait for a busy provider, unless a hook handles the failure."""
+"""The key of the seconds to wait for a busy provider if no hook handles the failure."""
 BODY_BYTES_MAX: Final = 4_000
 """Longer bodies are cut: a provider may answer with an HTML page."""
 _HEADERS: Final = re.compile(r"retry-after(-ms)?|x-should-retry|.*ratelimit.*|.*request-id")

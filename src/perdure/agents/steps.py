@@ -104,8 +104,6 @@ def is_code(tool_def: ToolDefinition) -> bool:
 
 
 class StepBackend(DurableOperationBackend[StepOptions]):
-    """Binds an agent's operations to steps."""
-
     def __init__(
         self,
         model: StepOptions,

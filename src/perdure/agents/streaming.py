@@ -103,7 +103,7 @@ def telling(handler: EventStreamHandler[Any]) -> EventStreamHandler[Any]:
 
 
 def emit_event(event: AgentStreamEvent) -> None:
-    """Emit an event to the stream of the running step or run."""
+    """Emit to the stream of the running step or run."""
     step, run = running_step.get(), current_run()
     emit = step.emit if step is not None else run.ctx.emit if run is not None else None
     if emit is None:
@@ -116,13 +116,11 @@ def emit_event(event: AgentStreamEvent) -> None:
 
 
 def emit_answer(response: ModelResponse) -> None:
-    """Emit a whole answer, each part in one piece."""
     for index, part in enumerate(response.parts):
         emit_event(PartStartEvent(index=index, part=part))
 
 
 def _beginning(data: dict[str, Any]) -> dict[str, Any]:
-    """The event without its long values."""
     part = data.get("part")
     kept = {name: one for name, one in part.items() if len(str(one)) < 1_000} if isinstance(part, dict) else None
     return {"event_kind": data.get("event_kind"), "part": kept, "cut": True}

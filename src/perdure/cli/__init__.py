@@ -1,1 +1,1 @@
-"""The `perdure` command, a composition root: it may see both wings and imports them only when asked to."""
+"""The `perdure` command, a composition root: it sees both wings and imports them only when needed."""

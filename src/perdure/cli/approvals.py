@@ -1,4 +1,4 @@
-"""approvals, approve: what suspended steps ask, and answers to it."""
+"""approvals, approve: list and answer the questions of suspended steps."""
 
 import json
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,17 +15,16 @@ if TYPE_CHECKING:
 
 
 def add_to(app: typer.Typer) -> None:
-    """Put these commands into the application."""
     command(app, "approvals", rich_help_panel="Look")(approvals)
     command(app, "approve", rich_help_panel="Run")(approve)
 
 
 def approvals(
-    limit: Annotated[int, typer.Option("--limit", "-n", help="At most so many.", min=1, max=1_000)] = 100,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="At most this many.", min=1, max=1_000)] = 100,
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List what waits for somebody's answer, oldest first."""
+    """List questions that wait for an answer, oldest first."""
     import msgspec
     from rich.table import Table
     from rich.text import Text
@@ -62,7 +61,7 @@ def approvals(
 
 
 def asked_words(data: Any) -> str:
-    """What a question asks, in words where it has a form.
+    """A question in words, if it has a form.
 
     >>> asked_words({"arguments": {"euros": 3}, "_form": {"title": "Allow charge?"}, "_source": "agent"})
     'Allow charge? arguments: {"euros": 3}'
@@ -84,12 +83,12 @@ def approve(
         str | None,
         typer.Option("--data", "-d", help="The answer itself: JSON, @FILE, or -. With --approve: more fields."),
     ] = None,
-    feedback: Annotated[str | None, typer.Option("--feedback", help="A word to go with it.")] = None,
+    feedback: Annotated[str | None, typer.Option("--feedback", help="A comment on the answer.")] = None,
     question: QuestionOption = None,
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Answer what a suspended step asks. The first answer stands; who gave it is kept."""
+    """Answer the question of a suspended step. The first answer stands; its author is kept."""
     import msgspec
 
     if yes and no:
@@ -106,11 +105,11 @@ def approve(
     if as_json:
         emit(said)
     else:
-        say(f"{id} goes on with the answer to {step!r}, kept as that of {said['answered_by']}.")
+        say(f"{id} goes on with the answer to {step!r}, given by {said['answered_by']}.")
 
 
 def _answer(approved: bool | None, data: str | None, feedback: str | None) -> bytes:
-    """The answer as JSON. Raises `Refused` when nothing says what it is."""
+    """The answer as JSON. Raises `Refused` if the options do not give one."""
     if approved is None and data is None:
         raise Refused("Say what the answer is: --approve, --reject, or --data JSON.")
     given = None if data is None else parse_json(data, "--data")

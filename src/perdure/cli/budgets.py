@@ -1,4 +1,4 @@
-"""budget: what a tree of executions has spent, and more for it."""
+"""budget: show and raise the budget of an execution."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,15 +15,14 @@ IdArgument = Annotated[
 
 
 def add_to(app: typer.Typer) -> None:
-    """Put these commands into the application."""
-    budget = group("What executions may spend: look at it, raise it.")
+    budget = group("Show and raise the budgets of executions.")
     command(budget, "show")(show)
     command(budget, "raise")(raise_)
     app.add_typer(budget, name="budget", rich_help_panel="Run")
 
 
 def show(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """Show what is spent of the budget that an execution spends from."""
+    """Show the budget that an execution spends from."""
     budget = with_client(url, lambda client: client.budget(id))
     if as_json:
         emit(budget)
@@ -38,12 +37,12 @@ def raise_(
     calls: Annotated[int, typer.Option("--calls", help="Calls to add.", min=0)] = 0,
     seconds: Annotated[int, typer.Option("--seconds", help="Seconds to add.", min=0)] = 0,
     on_exceed: Annotated[
-        str | None, typer.Option("--on-exceed", help="From now on, when it is used up: ask, finish or fail.")
+        str | None, typer.Option("--on-exceed", help="What happens once it is used up: ask, finish or fail.")
     ] = None,
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Add to the limits of a budget; whatever waits for it goes on."""
+    """Add to the limits of a budget. Executions that wait for it continue."""
     if on_exceed not in (None, "ask", "finish", "fail"):
         raise Refused(f"--on-exceed is ask, finish or fail; got {on_exceed!r}.")
     if not (usd or tokens or calls or seconds or on_exceed):
@@ -56,13 +55,13 @@ def raise_(
             tokens=tokens,
             calls=calls,
             seconds=seconds,
-            on_exceed=on_exceed,  # type: ignore[arg-type]  # one of its words
+            on_exceed=on_exceed,  # type: ignore[arg-type]  # checked above
         ),
     )
     if as_json:
         emit(budget)
         return
-    say(f"The budget of {budget.execution_id} is raised; whatever waited for it goes on.")
+    say(f"The budget of {budget.execution_id} is raised. Executions that waited for it continue.")
     _print(budget)
 
 

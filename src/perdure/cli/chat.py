@@ -1,4 +1,4 @@
-"""chat: talk to an agent in the terminal. Its words come as it says them; tools and questions stand among them."""
+"""chat: talk to an agent in the terminal. Its words appear live, between its tool calls and questions."""
 
 import json
 import os
@@ -20,30 +20,29 @@ if TYPE_CHECKING:
     from perdure.server.approval_form import Field, Form
 
 SHOWN_CHARACTERS: Final = 200
-"""Of a tool's arguments and results."""
+"""For a tool's arguments and results."""
 _ENDS: Final = ("exit", "quit", "/exit", "/quit")
 
 
 def add_to(app: typer.Typer) -> None:
-    """Put these commands into the application."""
     command(app, "chat", rich_help_panel="Run")(chat)
 
 
 def chat(
     agent: Annotated[str, typer.Argument(metavar="NAME", help="The agent's name.")],
     session: Annotated[
-        str | None, typer.Option("--session", help="The conversation to go on with. Default: a new one.")
+        str | None, typer.Option("--session", help="The session to continue. Default: a new one.")
     ] = None,
     on_conflict: Annotated[OnConflict, ON_CONFLICT] = "queue",
-    user: Annotated[str | None, typer.Option("--user", help="On whose behalf.")] = None,
+    user: Annotated[str | None, typer.Option("--user", help="The user it runs for.")] = None,
     deployment: Annotated[str | None, typer.Option("--deployment", help="The deployment that runs it.")] = None,
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Talk to an agent. Each message is an execution, and a turn of one session.
 
-    Ctrl-C stops what the agent is doing, Ctrl-D (or `exit`) ends the chat. With --json each line that is read is a
-    message, or the answer (as JSON) to the question before it, and each line that is written an event.
+    Ctrl-C stops the agent, Ctrl-D (or `exit`) ends the chat. With --json, each input line is a message, or the answer
+    (as JSON) to the question before it. Each output line is an event.
     """
     from uuid import uuid4
 
@@ -54,13 +53,13 @@ def chat(
         name = quote(agent, safe="")
         try:
             await ask(client, "GET", f"/api/v1/agents/{name}")
-        except NotFound:  # a workflow that speaks as agents do
+        except NotFound:  # a workflow that streams like an agent
             await ask(client, "GET", f"/api/v1/workflows/{name}")
 
     with_client(url, check)
     session_id = session or str(uuid4())
     if sys.stdin.isatty():
-        import readline  # noqa: F401  # editing and history for `input`
+        import readline  # noqa: F401  # gives `input` editing and history
     screen = _Lines() if as_json else _Screen()
     screen.begin(session_id)
     with SyncClient(url) as client:
@@ -85,7 +84,6 @@ def chat(
 
 
 def _follow(client: "SyncClient", handle: "SyncHandle[object]", agent: str, screen: "_Screen") -> None:
-    """Show one execution to its end."""
     from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
     from perdure.wire.errors import NotCancellable
 
@@ -107,7 +105,7 @@ def _follow(client: "SyncClient", handle: "SyncHandle[object]", agent: str, scre
 
 
 class _Screen:
-    """The terminal: what is said, and what is said about it."""
+    """The terminal: words of the conversation, and notes between them."""
 
     def __init__(self) -> None:
         self._colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
@@ -115,16 +113,15 @@ class _Screen:
         """Whether the last line is not at its end."""
 
     def begin(self, session_id: str) -> None:
-        """The first line."""
         self.aside(f"session {session_id}; Ctrl-D ends the chat")
 
     def ask(self, prompt: str) -> str:
-        """A line from the person. Raises `EOFError` when there are no more."""
+        """A line from the user. Raises `EOFError` at the end of the input."""
         self.line()
         return input(prompt)
 
     def words(self, text: str) -> None:
-        """A piece of what somebody says."""
+        """Print a piece of text, without a line break."""
         from perdure.cli.render import plain
 
         text = plain(text)
@@ -134,27 +131,26 @@ class _Screen:
             self._open = not text.endswith("\n")
 
     def aside(self, text: str, colour: str = "bright_black") -> None:
-        """A line about it."""
+        """Print a note on a line of its own."""
         from perdure.cli.render import plain
 
         self.line()
         typer.echo(typer.style(plain(text), fg=colour) if self._colours else plain(text))
 
     def line(self) -> None:
-        """End the line that was begun."""
+        """End an unfinished line."""
         if self._open:
             typer.echo()
             self._open = False
 
 
 class _Lines(_Screen):
-    """For programs: one JSON object a line, and no prompts."""
+    """For programs: one JSON object per line, without prompts."""
 
     def begin(self, session_id: str) -> None:
         self.event("session", session_id=session_id)
 
     def event(self, event: str, **values: object) -> None:
-        """One line."""
         typer.echo(json.dumps({"event": event, **values}, ensure_ascii=False))
         sys.stdout.flush()
 
@@ -166,8 +162,6 @@ class _Lines(_Screen):
 
 
 class _Shown:
-    """What one execution has said so far, and who said it."""
-
     def __init__(self, screen: _Screen, agent: str) -> None:
         self._screen = screen
         self._agent = agent
@@ -176,13 +170,13 @@ class _Shown:
         """What the agent itself has said in its present answer."""
 
     def show(self, item: "StreamItem") -> None:
-        """One item of the stream. What is no agent's event is shown as it is."""
+        """Show one item of the stream. Unknown events are shown as they are."""
         data = item.data if isinstance(item.data, dict) else {}
         words = words_of(item.kind, data)
         if words is not None:
             self._words(item, words)
         elif item.restarted:
-            return  # said again by code that begins anew
+            return  # repeated by a new try
         elif item.kind == "function_tool_call":
             part = data.get("part") or {}
             self._screen.aside(f"{self._who(item)}{part.get('tool_name')}({_short(_arguments(part.get('args')))})")
@@ -198,7 +192,7 @@ class _Shown:
     def _words(self, item: "StreamItem", words: str) -> None:
         speaker = (item.execution_id, item.key)
         if item.restarted:
-            self._screen.aside("(the answer was cut off; it begins anew)", "yellow")
+            self._screen.aside("(the answer was cut off and starts again)", "yellow")
         if speaker != self._speaker or item.restarted:
             self._screen.line()
             self._screen.words(f"{self._name(item)}> ")
@@ -216,7 +210,7 @@ class _Shown:
         return f"  {'/'.join(item.path)}: " if item.path else "  "
 
     def result(self, result: object) -> None:
-        """The output, unless it has just been said."""
+        """Show the output, unless the agent has just said it."""
         text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, indent=2)
         if result is not None and text.strip() != self._said.strip():
             self._screen.line()
@@ -225,8 +219,6 @@ class _Shown:
 
 
 class _ShownAsLines(_Shown):
-    """What one execution says, as its stream has it."""
-
     def __init__(self, screen: _Lines, execution_id: str) -> None:
         super().__init__(screen, "")
         self._lines = screen
@@ -251,11 +243,11 @@ _SILENT: Final = (
     *("part_start", "part_delta", "part_end", "final_result", "question"),
     *("output_tool_call", "output_tool_result", "deferred_tool_requests", "deferred_tool_results"),
 )
-"""Events that say nothing to a person, unless they bring words; questions are asked."""
+"""Events that are not shown, unless they bring words. Questions are asked instead."""
 
 
 def words_of(kind: str, data: dict[str, Any]) -> str | None:
-    """The words that an event of an agent adds to what it says; None when it adds none.
+    """The text that an agent's event adds to its answer. None for other events.
 
     >>> words_of("part_delta", {"delta": {"part_delta_kind": "text", "content_delta": "lo"}})
     'lo'
@@ -270,7 +262,7 @@ def words_of(kind: str, data: dict[str, Any]) -> str | None:
 
 
 def _answer(client: "SyncClient", item: "StreamItem", screen: _Screen) -> None:
-    """Ask the person what the execution asks, and send the answer. Without one it stays open for others."""
+    """Ask the user the execution's question, and send the answer. The end of the input leaves it open."""
     from perdure.wire.errors import Conflict, PerdureError
 
     question = item.data if isinstance(item.data, dict) else {}
@@ -281,14 +273,14 @@ def _answer(client: "SyncClient", item: "StreamItem", screen: _Screen) -> None:
         else:
             answer = _ask(asked if isinstance(asked, dict) else {"question": asked}, screen)
     except EOFError:
-        screen.aside(f"not answered; `perdure approve {item.execution_id} {item.key}` does so, too")
+        screen.aside(f"not answered; `perdure approve {item.execution_id} {item.key}` answers it later")
         return
     try:
         client.resume(item.execution_id, str(question.get("step_key") or item.key), answer)
     except Conflict:
-        screen.aside("somebody else has answered this already")
+        screen.aside("this question has been answered already")
     except PerdureError as error:
-        screen.aside(f"the answer was not taken: {error.message}", "red")
+        screen.aside(f"the answer was refused: {error.message}", "red")
 
 
 def _ask(asked: dict[str, Any], screen: _Screen) -> object:
@@ -320,7 +312,6 @@ def _ask(asked: dict[str, Any], screen: _Screen) -> object:
 
 
 def _approved(fields: "Sequence[Field]", screen: _Screen) -> dict[str, Any]:
-    """Whether the execution may go on, and what is asked for beside that."""
     given = {field.key: field.default for field in fields if field.default is not None}
     for field in fields:
         if field.key in given:
@@ -337,7 +328,7 @@ def _approved(fields: "Sequence[Field]", screen: _Screen) -> dict[str, Any]:
 
 
 def _entered(fields: "Iterable[Field]", screen: _Screen) -> dict[str, Any]:
-    """What the person enters for each field, read as the approval page reads it. An empty line is its default."""
+    """Ask for each field. Reads answers like the approval page, and an empty line as the default."""
     from perdure.server.approval_form import Form, read_answer
 
     found: dict[str, Any] = {}
@@ -362,7 +353,7 @@ def _entered(fields: "Iterable[Field]", screen: _Screen) -> dict[str, Any]:
 
 
 def _as_sent(field: "Field", said: str) -> list[str]:
-    """A line as a browser sends it: the number of an option counts from 0, yes and no are true and false."""
+    """A line as a browser sends it: options count from 0, yes and no are true and false."""
     if field.options:
         return [str(int(one) - 1) if one.strip().isdecimal() else one for one in said.split(",") if one.strip()]
     if field.kind == "boolean":
@@ -371,7 +362,6 @@ def _as_sent(field: "Field", said: str) -> list[str]:
 
 
 def _decision(asked: dict[str, Any], form: "Form", screen: _Screen) -> object:
-    """Whether a tool may run, and with which arguments."""
     for line in (form.description, None if form.context is None else f"because {_short(form.context)}"):
         if line:
             screen.aside(line, "cyan")
@@ -393,11 +383,11 @@ def _decision(asked: dict[str, Any], form: "Form", screen: _Screen) -> object:
                 arguments = None
             if isinstance(arguments, dict):
                 return {"approved": True, "arguments": arguments}
-            screen.aside("that is no JSON object", "red")
+            screen.aside("that is not a JSON object", "red")
 
 
 def _as_json(said: str) -> object:
-    """JSON, or the text that it is."""
+    """JSON, or else the text itself."""
     try:
         return json.loads(said)
     except ValueError:
@@ -405,7 +395,7 @@ def _as_json(said: str) -> object:
 
 
 def _arguments(given: object) -> object:
-    """Arguments as an object; models send them as text, too."""
+    """Models may send arguments as text."""
     return _as_json(given) if isinstance(given, str) else given
 
 

@@ -1,6 +1,6 @@
-"""What the commands share: options, one way to fail, one way to print, a client.
+"""Shared by the commands: options, errors, output, a client.
 
-Whatever is slow to import is imported where it is used: `perdure --help` answers at once.
+Slow modules are imported where they are used, so that `perdure --help` is fast.
 """
 
 import functools
@@ -27,9 +27,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 FAILED: Final = 1
-"""Exit code: what was asked about has failed."""
+"""Exit code: the execution or check has failed."""
 REFUSED: Final = 2
-"""Exit code: the command itself could not be done."""
+"""Exit code: the command could not be carried out."""
 CANCELLED: Final = 3
 STILL_RUNNING: Final = 4
 INTERRUPTED: Final = 130
@@ -39,7 +39,7 @@ PATIENCE_SECONDS: Final = 3.0
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 OnConflict = Literal["queue", "reject", "deliver"]
 ON_CONFLICT: Final = typer.Option(
-    "--on-conflict", help="Be a turn of the session. While another one is open: wait, be refused, or join it."
+    "--on-conflict", help="Make it a turn of the session. While another turn is open: wait, be refused, or join it."
 )
 UrlOption = Annotated[
     str | None,
@@ -62,11 +62,11 @@ DatabaseOption = Annotated[
 
 
 class Refused(Exception):
-    """A command cannot be done; the message says why and what to do."""
+    """A command cannot be carried out. The message says why and what to do."""
 
 
 def _without_types_of_flags(params: list[Any]) -> list[Any]:
-    """A flag takes no value: its help says no `<bool>` behind it."""
+    """Hide `<bool>` in the help of flags, which take no value."""
     for param in params:
         if isinstance(param, TyperOption) and param.is_flag:
             param.metavar = ""
@@ -80,8 +80,8 @@ class _Command(TyperCommand):
 
 class _Group(TyperGroup):
     def main(self, *args: Any, **values: Any) -> Any:
-        """On Windows, what goes into a pipe is UTF-8, as JSON is, instead of the old code page, and arguments stay as
-        they are given: JSON like `[1]` is no pattern of file names, and `$HOME` in it no variable."""
+        """On Windows, write UTF-8 instead of the old code page into pipes, for JSON. Do not expand arguments: JSON like
+        `[1]` is not a file pattern, and `$HOME` in it is not a variable."""
         if sys.platform == "win32":
             for stream in (sys.stdout, sys.stderr):
                 if isinstance(stream, io.TextIOWrapper):
@@ -93,12 +93,12 @@ class _Group(TyperGroup):
 
 
 def group(help: str, **options: Any) -> typer.Typer:
-    """Commands under one name, which shows their help when nothing follows it."""
+    """A group of commands. Without a command it shows its help."""
     return typer.Typer(cls=_Group, no_args_is_help=True, help=help, **options)
 
 
 def command(app: typer.Typer, name: str, **options: Any) -> Callable[[Callable[P, None]], Callable[P, None]]:
-    """Add a command whose failures are one clear sentence."""
+    """Add a command that turns known errors into one line."""
 
     def add(function: Callable[P, None]) -> Callable[P, None]:
         @functools.wraps(function)
@@ -110,7 +110,7 @@ def command(app: typer.Typer, name: str, **options: Any) -> Callable[[Callable[P
             except Refused as error:
                 refuse(str(error), as_json=as_json)
             except BrokenPipeError:
-                for stream in (sys.stdout, sys.stderr):  # nobody reads on: no complaint at exit
+                for stream in (sys.stdout, sys.stderr):  # the reader is gone: exit without a traceback
                     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
                 raise typer.Exit(INTERRUPTED) from None
             except Exception as error:
@@ -119,7 +119,7 @@ def command(app: typer.Typer, name: str, **options: Any) -> Callable[[Callable[P
                     raise
                 refuse(problem.message, problem.code, as_json=as_json)
 
-        guarded.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]  # what typer reads
+        guarded.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]  # for typer
         app.command(name, cls=_Command, **options)(guarded)
         return guarded
 
@@ -135,7 +135,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def _known(error: Exception) -> "PerdureError | None":
-    """The error as one of ours, if it is one that a person can act upon."""
+    """The error as a PerdureError, if the user can act on it."""
     import msgspec
 
     from perdure.wire.errors import BadRequest, PerdureError
@@ -150,7 +150,7 @@ def _known(error: Exception) -> "PerdureError | None":
 
 
 def refuse(message: str, code: str = "REFUSED", *, as_json: bool = False) -> NoReturn:
-    """Say why a command is not done, and end with the exit code for it."""
+    """Print why the command cannot be carried out, and exit."""
     if as_json:
         typer.echo(json.dumps({"error": message, "error_type": code}, ensure_ascii=False), err=True)
     else:
@@ -160,19 +160,18 @@ def refuse(message: str, code: str = "REFUSED", *, as_json: bool = False) -> NoR
 
 
 def say(text: str = "") -> None:
-    """A line for whoever reads the output."""
     typer.echo(text)
 
 
 def note(text: str) -> None:
-    """A line beside the output: it goes to stderr."""
+    """Print a line to stderr."""
     from perdure.cli.render import plain
 
     typer.echo(plain(text), err=True)
 
 
 def emit(value: object) -> None:
-    """A value as one line of JSON; a record as the API shows it."""
+    """Print a value as one line of JSON, records as the API shows them."""
     import msgspec
 
     from perdure.wire.record import to_json
@@ -181,12 +180,12 @@ def emit(value: object) -> None:
 
 
 def console(*, stderr: bool = False) -> "Console":
-    """Where tables go. Without a terminal nothing is cut: whoever pipes it has more room than we can see."""
+    """The console for tables. It does not cut lines for a pipe."""
     from rich.console import Console
 
     class Ours(Console):
         def on_broken_pipe(self) -> None:
-            """Rich would end the program with 1, which says here that what was asked about has failed."""
+            """Rich would exit with 1, which means a failed execution here."""
             raise BrokenPipeError
 
     made = Ours(stderr=stderr, highlight=False, soft_wrap=False)
@@ -198,7 +197,7 @@ def console(*, stderr: bool = False) -> "Console":
 
 
 class _Unpadded:
-    """Writes lines without the blanks that fill a table's last column."""
+    """Strips the blanks that fill a table's last column."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -214,7 +213,7 @@ class _Unpadded:
 
 
 def with_client(url: str | None, work: "Callable[[Client], Awaitable[T]]", *, patience: float = PATIENCE_SECONDS) -> T:
-    """Do something with a client of the server that was named (or is found)."""
+    """Call `work` with a client of the named or discovered server."""
     import asyncio
 
     from perdure.sdk.client import Client
@@ -230,7 +229,7 @@ def with_client(url: str | None, work: "Callable[[Client], Awaitable[T]]", *, pa
 
 
 async def ask(client: "Client", method: str, path: str, body: bytes | None = None) -> bytes:
-    """A request for which the client has no method. A POST has an Idempotency-Key, alike in every try."""
+    """Send a request for which the client has no method. All tries of a POST have the same Idempotency-Key."""
     from perdure.sdk.http import HttpTransport, fresh_key
 
     assert isinstance(client._transport, HttpTransport)
@@ -238,7 +237,6 @@ async def ask(client: "Client", method: str, path: str, body: bytes | None = Non
 
 
 def store_address(given: str | None) -> str:
-    """The store's address, as `perdure serve` finds it."""
     if given:
         return given
     from perdure.server.settings import load
@@ -247,7 +245,7 @@ def store_address(given: str | None) -> str:
 
 
 def store_path(given: str | None) -> str:
-    """The file of the store. Raises `Refused` for what is no file."""
+    """The path of a SQLite store. Raises `Refused` for other addresses."""
     address = store_address(given)
     if "://" in address and not address.startswith("sqlite://"):
         raise Refused(f"{place(address)!r} is not a file; this command works on SQLite stores.")
@@ -255,7 +253,7 @@ def store_path(given: str | None) -> str:
 
 
 def place(address: str) -> str:
-    """A store's address as it may be shown: without a password.
+    """A store's address without its password.
 
     >>> place("postgresql://perdure:secret@db/perdure?password=secret")
     'postgresql://perdure@db/perdure'
@@ -271,15 +269,15 @@ def place(address: str) -> str:
 
 
 def seconds_of(text: str, option: str) -> int:
-    """A duration from the command line in seconds: 90s, 15m, 2h, 7d. Raises `Refused`."""
+    """The seconds in a duration such as 90s, 15m, 2h or 7d. Raises `Refused`."""
     found = re.fullmatch(r"([0-9]{1,12})([smhd])", text)
     if found is None:
-        raise Refused(f"{option} wants a number with a unit, as 90s, 15m, 2h or 7d; got {text!r}.")
+        raise Refused(f"{option} needs a number with a unit, such as 90s, 15m, 2h or 7d; got {text!r}.")
     return int(found[1]) * {"s": 1, "m": 60, "h": 3_600, "d": 86_400}[found[2]]
 
 
 def parse_json(text: str, where: str) -> bytes:
-    """JSON from the command line: the text itself, `@file`, or `-` for the standard input."""
+    """JSON from the command line: text, `@file`, or `-` for standard input. Raises `Refused`."""
     from perdure.wire.codec import check_json
     from perdure.wire.errors import BadValue
 

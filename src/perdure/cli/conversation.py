@@ -1,4 +1,4 @@
-"""A run of an agent as the conversation it was: what was said, which tools were called, who was asked."""
+"""An agent's run as a conversation: messages, tool calls, questions."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from perdure.wire.requests import LogLine
 
 SHOWN_MAX: Final = 2_000
-"""Characters of one thing that was said."""
+"""Characters of one message or result."""
 _STEPS: Final = (Kind.STEP, Kind.STEP_FAILED)
 _FIRST: Final = (MODEL, LIST, INSTRUCTIONS)
 _EXPIRED: Final = re.compile(r"~(?!code_)(?:.*?_)??((approve|ask_user|call|event)_.*)/timer(?:#\d+)?")
-"""The key of the timer of a question that an agent asked; it is in the journal once it is due."""
+"""The key of a question's timer, which is in the journal once the question expired."""
 _UNANSWERED: Final = {
-    "approve": "nobody allowed it in time, so the call was not made",
+    "approve": "it was not approved in time, so the call was not made",
     "ask_user": "the user did not answer in time",
     "call": "it was not answered in time",
     "event": "no answer came in time",
@@ -43,8 +43,6 @@ _UNANSWERED: Final = {
 
 
 class Line(NamedTuple):
-    """Something that was said or done: by whom, what, and what it took."""
-
     who: str
     text: str
     note: str = ""
@@ -52,7 +50,7 @@ class Line(NamedTuple):
 
 
 def is_agent_run(rows: list[Row]) -> bool:
-    """Whether an agent ran in this execution, failed at its first request, or had its message taken by another turn."""
+    """Whether an agent ran here, failed at its first request, or had its message taken by another turn."""
     return any(_is_an_agents(row) or _taken_by(row) is not None for row in rows)
 
 
@@ -63,7 +61,7 @@ def _is_an_agents(row: Row) -> bool:
 
 
 def conversation(one: Execution, rows: list[Row], logged: Sequence[LogLine] = ()) -> Iterator[Line]:
-    """What was said in an agent's run, in order; with its log, also why the model was asked again."""
+    """The conversation of a run, in order. With its log, also the refusals that made the model try again."""
     from perdure.wire.agent_runs import decoded, user_message
 
     said = user_message(decoded(bytes(one.payload)))
@@ -72,7 +70,7 @@ def conversation(one: Execution, rows: list[Row], logged: Sequence[LogLine] = ()
     left = {id for row in rows if row.kind is Kind.TRANSCRIPT and row.name == LEAVE for id in _json(row)}
     refusals = deque(line for line in logged if line.text.startswith(ASKED_AGAIN))
     for row in rows:
-        # What was refused came before the request that was made again, but may have been told after its row was.
+        # A refusal comes before the repeated request, but may be logged after it.
         while row.name == MODEL and refusals and refusals[0].at_us <= (row.started_at_us or row.at_us):
             yield _refusal(refusals.popleft())
         yield from _lines(row, left)
@@ -82,7 +80,7 @@ def conversation(one: Execution, rows: list[Row], logged: Sequence[LogLine] = ()
 
 
 def spent(rows: list[Row]) -> str:
-    """Requests to models, tokens in and out, and what is known of their cost."""
+    """Model requests, tokens in and out, and the known cost."""
     answers = [one for row in rows if (one := model_answer(row.name, _value(row))) is not None]
     given, taken = sum(one.input_tokens for one in answers), sum(one.output_tokens for one in answers)
     costs = [Decimal(one.cost) for one in answers if one.cost is not None]
@@ -91,7 +89,7 @@ def spent(rows: list[Row]) -> str:
 
 
 def _lines(row: Row, left: set[str]) -> Iterator[Line]:
-    """What one row says. `left` are messages that the run took and left again."""
+    """`left` are messages that the run took and gave back."""
     from perdure.cli.render import duration
 
     took = "" if row.started_at_us is None else duration(max(0, row.at_us - row.started_at_us))
@@ -104,7 +102,7 @@ def _lines(row: Row, left: set[str]) -> Iterator[Line]:
     elif row.kind is Kind.TIMER and (expired := unanswered(row.key or "")) is not None:
         yield Line("person", expired, failed=True)
     elif (taker := _taken_by(row)) is not None:
-        yield Line("agent", f"answered together with an earlier message, in {taker}; the result is that of both")
+        yield Line("agent", f"answered together with an earlier message, in {taker}; both have the same result")
     elif row.kind is Kind.CHILD and row.key is not None:
         yield Line("agent", f"{row.key} → {_text(_json(row))}", failed=not row.ok)
     elif row.kind is Kind.TRANSCRIPT and row.name == TAKE:
@@ -114,7 +112,7 @@ def _lines(row: Row, left: set[str]) -> Iterator[Line]:
     elif row.kind is Kind.STEP:
         answer = model_answer(row.name, _value(row))
         if row.name == SUMMARY:
-            # Older journals have its text alone.
+            # Older journals hold only its text.
             text = _text(_json(row)) if answer is None else _text("".join(answer.texts))
             yield Line("summary", text, f"{took}{tries}" if answer is None else _spent(answer, f"{took}{tries}"))
             return
@@ -131,10 +129,10 @@ def _lines(row: Row, left: set[str]) -> Iterator[Line]:
 
 
 def unanswered(key: str) -> str | None:
-    """What it means that the timer with this key was due; None for what is no question's.
+    """Describe the expired question whose timer has this key. None for other timers.
 
     >>> unanswered("~approve_refund_c1/timer")
-    'approve_refund_c1: nobody allowed it in time, so the call was not made'
+    'approve_refund_c1: it was not approved in time, so the call was not made'
     """
     found = _EXPIRED.fullmatch(key)
     return None if found is None else f"{found[1]}: {_UNANSWERED[found[2]]}"
@@ -145,7 +143,7 @@ def _refusal(line: LogLine) -> Line:
 
 
 def _taken_by(row: Row) -> str | None:
-    """The run that took this one's message into its own turn."""
+    """The run that took this run's message into its own turn."""
     if row.kind is not Kind.TRANSCRIPT or row.name != READ or not row.ok:
         return None
     said = _json(row)
@@ -153,7 +151,7 @@ def _taken_by(row: Row) -> str | None:
 
 
 def _taken(row: Row, left: set[str]) -> Iterator[str]:
-    """The messages that a run took from later turns, and kept."""
+    """The messages that a run took from later turns and kept."""
     from perdure.wire.agent_runs import user_message
 
     for taken in _json(row) or ():
@@ -164,7 +162,7 @@ def _taken(row: Row, left: set[str]) -> Iterator[str]:
 
 
 def _spent(answer: ModelAnswer, took: str) -> str:
-    """By which model, and what it took; small amounts without an exponent."""
+    """Small costs have no exponent."""
     cost = "" if answer.cost is None else f", ${Decimal(answer.cost):f}"
     return f"{answer.model or 'model'}, {answer.input_tokens} + {answer.output_tokens} tokens{cost}, {took}"
 

@@ -1,4 +1,4 @@
-"""The database as a whole: migrate it, see what uses its space, move it."""
+"""Commands for the whole database: migrate, db size, store copy."""
 
 from collections import defaultdict
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -27,9 +27,8 @@ _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 
 
 def add_to(app: typer.Typer) -> None:
-    """Put these commands into the application."""
     command(app, "migrate", rich_help_panel="Operate")(migrate)
-    db = group("Look at the database as a whole.")
+    db = group("Inspect the database.")
     command(db, "size")(size)
     app.add_typer(db, name="db", rich_help_panel="Operate")
     store = group("Move a store to another database.")
@@ -38,7 +37,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def migrate(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
     database: DatabaseOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -67,7 +66,7 @@ def migrate(
         elif dry_run:
             say(f"{place(where)} has schema {now}; to do:")
         for name, one in zip(names, before.pending, strict=True):
-            # A database without a schema has no servers.
+            # Without a schema, no server uses the database.
             say(f"  {name}{'' if one.compatible or not before.schema.number else ' (stop all servers first)'}")
         if names and not dry_run:
             say(f"{place(where)} has schema {now} now.")
@@ -76,7 +75,7 @@ def migrate(
 
 
 def size(database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
-    """Say what uses the space, by workflow and by table. Servers may run meanwhile; it reads everything once."""
+    """Show what uses the space, by workflow and table. Servers may run meanwhile. It reads everything once."""
     from rich.table import Table
 
     found = _sizes(store_address(database))
@@ -118,7 +117,7 @@ def size(database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
         table.add_row(name, _bytes(all_), _bytes(indexes))
     out.print(table)
     say()
-    say(f"{_bytes(total)} in all{'' if free is None else f', {_bytes(free)} of it free for what comes'}.")
+    say(f"{_bytes(total)} in all{'' if free is None else f', {_bytes(free)} of it free'}.")
 
 
 def _sizes(address: str) -> "dict[str, Rows]":
@@ -137,7 +136,6 @@ def _sizes(address: str) -> "dict[str, Rows]":
 
 
 def _by_workflow(found: "dict[str, Rows]") -> list[dict[str, Any]]:
-    """One entry for each workflow, the largest first."""
     journal = defaultdict(int, {(project, name): bytes_ for project, name, _, bytes_ in found["size_journal"]})
     logs = defaultdict(int, {(project, name): bytes_ for project, name, _, bytes_ in found["size_logs"]})
     streams = defaultdict(int, {(project, name): bytes_ for project, name, _, bytes_ in found["size_streams"]})
@@ -192,7 +190,7 @@ def copy(
 
 
 def _bytes(number: int) -> str:
-    """A size as a person reads it.
+    """A size in words.
 
     >>> [_bytes(number) for number in (0, 999, 1_500, 2_345_678, 12_000_000_000)]
     ['0 B', '999 B', '1.5 kB', '2.3 MB', '12.0 GB']

@@ -1,4 +1,4 @@
-"""deployments: which there are, what still runs on which, which one new executions go to."""
+"""deployments: list them, send new executions to one, retire one."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -16,7 +16,6 @@ IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The deployment, a
 
 
 def add_to(app: typer.Typer) -> None:
-    """Put these commands into the application."""
     deployments = group("Versions of workers' code: what runs on which, and where new executions go.")
     command(deployments, "ls")(ls)
     command(deployments, "use")(use)
@@ -26,11 +25,11 @@ def add_to(app: typer.Typer) -> None:
 
 
 def ls(
-    retired: Annotated[bool, typer.Option("--all", "-a", help="Those that are retired, too.")] = False,
+    retired: Annotated[bool, typer.Option("--all", "-a", help="Include retired deployments.")] = False,
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List deployments, the youngest first, with the executions that are open on each."""
+    """List deployments, newest first, with their open executions."""
     from rich.table import Table
     from rich.text import Text
 
@@ -67,7 +66,7 @@ def ls(
     console().print(table)
     for one in found:
         if not one["workers"] and any(one["open"].values()):
-            note(f"Nobody serves {one['id']!r}: what is open there waits for a worker of it.")
+            note(f"No worker serves {one['id']!r}: its open executions wait for one.")
 
 
 async def _listing(client: "Client", retired: bool) -> list[Json]:
@@ -87,7 +86,7 @@ async def _listing(client: "Client", retired: bool) -> list[Json]:
 
 
 def use(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """Let new executions go to this deployment; what is open stays where it is."""
+    """Send new executions to this deployment. Open executions stay where they are."""
     changed = with_client(url, lambda client: _change(client, id, "use"))
     if as_json:
         emit(changed)
@@ -96,7 +95,7 @@ def use(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> Non
 
 
 def retire(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """Take a deployment that is empty out of use, until a worker registers for it again."""
+    """Retire an empty deployment, until a worker registers for it again."""
     changed = with_client(url, lambda client: _change(client, id, "retire"))
     if as_json:
         emit(changed)

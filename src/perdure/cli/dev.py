@@ -1,4 +1,4 @@
-"""dev: a server and a worker in processes of their own, reloaded on change, killed on request."""
+"""dev: a server and a worker in separate processes. The worker reloads on change."""
 
 import contextlib
 import json
@@ -28,21 +28,20 @@ GRACE_SECONDS: Final = 5.0
 SETTLE_MS: Final = 100
 LOOK_SECONDS: Final = 0.5
 LINE_BYTES_MAX: Final = 1 << 20
-"""Of the line in which a worker says what it serves."""
+"""For the line in which a worker names its workflows."""
 CHUNK_BYTES: Final = 65_536
 LINES_MAX: Final = 20
 """Lines about executions, per look."""
 KEYS_SECONDS: Final = 0.1
-"""How often Windows is asked for pressed keys."""
+"""How often Windows polls keys."""
 if sys.platform == "win32":
     APART: Final = subprocess.CREATE_NEW_PROCESS_GROUP
 else:
     APART: Final = 0
-"""What Windows has in place of a session: Ctrl-C does not reach the children, for whoever gets it ends them."""
+"""Windows has no sessions. Without this, Ctrl-C would reach the children and end them."""
 
 
 def add_to(app: typer.Typer) -> None:
-    """Put these commands into the application."""
     command(app, "dev", rich_help_panel="Start")(dev)
 
 
@@ -57,7 +56,7 @@ def dev(
         ),
     ] = None,
     insecure_local: Annotated[
-        bool, typer.Option("--insecure-local", help="No keys: whoever reaches the loopback address may do everything.")
+        bool, typer.Option("--insecure-local", help="No keys: every client of the loopback address may do everything.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -74,8 +73,6 @@ def dev(
 
 
 class _Dev:
-    """The parent of the two processes."""
-
     def __init__(self, target: str, folder: str, port: int | None, insecure_local: bool, as_json: bool) -> None:
         import asyncio
 
@@ -124,16 +121,15 @@ class _Dev:
                         task.cancel()
                     await asyncio.gather(stopping, *tasks, return_exceptions=True)
                 for task in done:
-                    await task  # one that failed says why, instead of leaving the others behind
+                    await task  # raises the error of a failed task
         if self._server_lost:
             raise typer.Exit(FAILED)
-        self._say("ended", "Ended. The store stays in .perdure; `perdure dev` goes on where this left off.")
+        self._say("ended", "Ended. The store stays in .perdure; `perdure dev` continues from there.")
 
-    # --- the server --------------------------------------------------------------------------------------------------
+    # --- server ------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def _server(self) -> AsyncIterator[None]:
-        """Start the server, and end it when the block ends."""
         import asyncio
 
         arguments = ["--store", STORE]
@@ -155,7 +151,7 @@ class _Dev:
             assert process.stdout is not None
             line = await process.stdout.readline()
             if not line:
-                raise Refused("The server did not start; what it said stands above.")
+                raise Refused("The server did not start; see its output above.")
             said = json.loads(line)
             if "error" in said:
                 raise Refused(said["error"])
@@ -170,15 +166,14 @@ class _Dev:
             self._server_lost = True
             self._say(
                 "server_ended",
-                f"The server has ended (exit code {code}), and with it all of this. The store stays in .perdure.",
+                f"The server has ended (exit code {code}), so the worker ends, too. The store stays in .perdure.",
                 exit_code=code,
             )
             self._stop.set()
 
-    # --- the worker --------------------------------------------------------------------------------------------------
+    # --- worker ------------------------------------------------------------------------------------------------------
 
     async def _keep_worker(self) -> None:
-        """Start the worker again whenever it has ended."""
         import asyncio
 
         while not self._stop.is_set():
@@ -219,7 +214,7 @@ class _Dev:
                 await self._again.wait()
 
     async def _listen(self, process: "asyncio.subprocess.Process") -> None:
-        """One line says what the worker serves; whatever else it prints passes through, as long as it may be."""
+        """Wait for the line that names the worker's workflows, and pass on the rest of its output."""
         import asyncio
 
         stream = process.stdout
@@ -231,7 +226,7 @@ class _Dev:
             except asyncio.IncompleteReadError as end:
                 self._pass_on(end.partial)
                 return
-            except asyncio.LimitOverrunError:  # too long to be that one
+            except asyncio.LimitOverrunError:  # too long to be that line
                 self._pass_on(await stream.read(CHUNK_BYTES))
                 continue
             said = _as_json(line)
@@ -252,7 +247,7 @@ class _Dev:
             self._within_line = not printed.endswith(b"\n")
 
     def _begin_line(self) -> None:
-        """What is said here begins a line, even if a workflow has not ended its own."""
+        """Start a new line if a workflow has not ended its own."""
         if self._within_line:
             self._pass_on(b"\n")
 
@@ -270,7 +265,6 @@ class _Dev:
         self._say("killed", f"Worker {process.pid} is killed (SIGKILL); another one takes over.", pid=process.pid)
 
     async def _reload(self) -> None:
-        """A new worker for new code."""
         from watchfiles import PythonFilter, awatch
 
         ignored = [os.path.join(self.folder, name) for name in (".perdure", ".venv")]
@@ -282,10 +276,10 @@ class _Dev:
             self._again.set()
             await self._end_worker()
 
-    # --- what is shown -----------------------------------------------------------------------------------------------
+    # --- output ------------------------------------------------------------------------------------------------------
 
     async def _show(self) -> None:
-        """Everything one needs to try it, once."""
+        """Show how to try it, once."""
         from perdure.sdk.credentials import DEFAULT_URL
 
         if self._shown:
@@ -317,7 +311,7 @@ class _Dev:
             ("Server", self.url),
             ("Store", STORE),
             ("Project", self.project_id),
-            ("Key", self.key or "none is needed (--insecure-local)"),
+            ("Key", self.key or "not needed (--insecure-local)"),
             ("Page", f"{link}   (signs in once)" if self.key is not None else link),
         ]
         self._print()
@@ -325,7 +319,7 @@ class _Dev:
             self._print((f"  {name:<8}", "bold"), (text, ""))
         self._print()
         self._print(("  Try, in another terminal", "bold"))
-        # Lines of their own: they are copied whole.
+        # On lines of their own, to be copied whole.
         self._print((f"\n{_line(run)}\n\n{_line(curl)}\n", ""))
         if sys.stdin.isatty():
             self._print(("  k kills the worker with SIGKILL and starts another, q ends.\n", ""))
@@ -345,7 +339,7 @@ class _Dev:
         return Client(HttpTransport(self.url, self.key))
 
     async def _watch_executions(self) -> None:
-        """Say what becomes of executions: a line for each move that is seen."""
+        """Print a line for each change of an execution that is seen."""
         import asyncio
 
         from perdure.wire.errors import PerdureError
@@ -387,7 +381,7 @@ class _Dev:
         )
 
     def _print(self, *parts: tuple[str, str]) -> None:
-        """A line of parts, each with its style; never wrapped."""
+        """Print a line of styled parts, without wrapping."""
         from rich.text import Text
 
         self._begin_line()
@@ -405,11 +399,11 @@ class _Dev:
 
     @contextmanager
     def _keys(self, loop: "asyncio.AbstractEventLoop") -> Iterator[None]:
-        """Take single keys from the terminal, if there is one."""
+        """Read single keys from the terminal, if there is one."""
         if not sys.stdin.isatty():
             yield
             return
-        if sys.platform == "win32":  # no loop there waits for a console
+        if sys.platform == "win32":  # its loops cannot wait for a console
             looking = loop.create_task(self._look_for_keys())
             try:
                 yield
@@ -448,7 +442,7 @@ class _Dev:
             while True:
                 while msvcrt.kbhit():
                     key = msvcrt.getwch()
-                    if key in "\0\xe0":  # an arrow or a function key: what follows is its number, not a letter
+                    if key in "\0\xe0":  # an arrow or function key: its number follows
                         msvcrt.getwch()
                     else:
                         self._obey(key)
@@ -462,13 +456,13 @@ class _Dev:
 
 
 def _line(arguments: list[str]) -> str:
-    """Arguments as somebody would type them: in a shell, or in the command prompt of Windows."""
+    """Arguments as they are typed in a shell, or in the command prompt of Windows."""
     return subprocess.list2cmdline(arguments) if sys.platform == "win32" else shlex.join(arguments)
 
 
 async def _end(process: "asyncio.subprocess.Process", seconds: float) -> None:
-    """Close its standard input, which asks it to end (see `end_with_parent`), and SIGKILL when that did not help in
-    time. No signal: Windows has none that would only ask."""
+    """Close its standard input, which asks it to end (see `end_with_parent`), and kill it after `seconds`. Windows has
+    no signal that only asks."""
     import asyncio
 
     if process.returncode is not None:

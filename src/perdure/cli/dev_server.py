@@ -1,4 +1,4 @@
-"""The server process of `perdure dev`: makes sure that there is a key, says so on its standard output, and serves."""
+"""The server process of `perdure dev`. It ensures that there is a key, prints it, and serves."""
 
 import argparse
 import asyncio
@@ -20,7 +20,7 @@ KILL = "taskkill /F /PID" if sys.platform == "win32" else "kill"
 
 
 async def _keep_key(server: app.Server, url: str) -> tuple[str, str]:
-    """The project, and the key that is kept for this address; a new one when that one is not of this store."""
+    """The project, and the key kept for this address. Makes a new key if that belongs to another store."""
     projects = server.application.engine.projects
     project_id = await projects.default()
     known = credentials.read().get(url, {}).get("api_key")
@@ -54,18 +54,18 @@ async def _serve(settings: Settings) -> None:
 
 
 def _note(store: str) -> Path:
-    """Where the `perdure dev` that has a store says which process it is, and at which address."""
+    """The file in which `perdure dev` leaves its process id and address."""
     return Path(store).with_name(credentials.DEV_NOTE.name)
 
 
 def _explained(error: StoreInUse, note: Path) -> PerdureError:
-    """Who has the store, if it is another `perdure dev`; one that was killed may have left its note."""
+    """Name the `perdure dev` that has the store, if it still runs."""
     running = credentials.running_dev(note)
     if running is None:
         return error
     url, pid = running
     return StoreInUse(
-        f"`perdure dev` runs in this folder already, as process {pid} at {url}; it takes changed code by itself. "
+        f"`perdure dev` runs in this folder already, as process {pid} at {url}; it reloads changed code by itself. "
         f"End it (q in its terminal, or `{KILL} {pid}`), or start this one in another folder."
     )
 

@@ -1,4 +1,4 @@
-"""What is managed on a running server, or, before there is one, in the file of a stopped store."""
+"""Work on a running server, or in the file of a stopped store."""
 
 import os
 from collections.abc import Awaitable, Callable
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from perdure.sdk.client import Client
 
 GLANCE_SECONDS: Final = 0.2
-"""How long a server that nobody named is looked for."""
+"""How long to look for a server that the user did not name."""
 
 
 def in_either(
@@ -22,10 +22,10 @@ def in_either(
     *,
     make: bool = False,
 ) -> tuple[Any, str]:
-    """Do it on the server or in the file; also answers which it was, in words. `make` makes the file.
+    """Work on the server or in the file. Also returns the place in words. `make` creates the file.
 
-    --database names a file; --url or PERDURE_URL a server. Else it is the server for which there is a key, provided it
-    runs, and otherwise the file.
+    --database names a file, --url or PERDURE_URL a server. Without them, a server is used if it runs and its key is
+    known, and otherwise the file.
     """
     from perdure.cli.store import offline as in_file
     from perdure.sdk.credentials import URL_VARIABLE, find

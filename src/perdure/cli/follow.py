@@ -1,4 +1,4 @@
-"""Follows one execution: its journal and what it logged, merged by time, up to its end."""
+"""Follow one execution: its journal and log, merged by time."""
 
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
@@ -16,13 +16,13 @@ PAGE = 500
 async def follow(
     client: "Client", execution_id: str, *, to_the_end: bool = True, look_seconds: float = 10.0
 ) -> AsyncIterator[Row | LogLine | Execution]:
-    """Rows and lines as they come; the execution itself after each look (its progress), and last of all at its end.
+    """Yield rows and log lines in order, the execution after each look, and the final execution last.
 
-    `look_seconds`: how often to look when nothing comes. Not `to_the_end`: what there is now.
+    `look_seconds` is the pause when nothing comes. With `to_the_end=False`, stop at the present state.
     """
     after = after_log = 0
     while True:
-        # Asked first: what is final now has all its rows.
+        # First, because a final execution has all its rows.
         execution = await client.get(execution_id)
         rows = await client.journal(execution_id, after=after, limit=PAGE)
         lines = await client.logs(execution_id, after=after_log, limit=PAGE)
@@ -36,7 +36,7 @@ async def follow(
         is_last = execution.phase in FINAL or not to_the_end
         if len(rows) == PAGE or len(lines) == PAGE or (ended and execution.phase not in FINAL):
             continue
-        if is_last and rows:  # large values end a page early: what there is, is known when nothing more comes
+        if is_last and rows:  # large values may end a page early: ask until it is empty
             continue
         yield execution
         if is_last:

@@ -1,4 +1,4 @@
-"""keys: make, list and delete API keys, of a running server or in the file of a stopped store."""
+"""keys: create, list and delete API keys, on a running server or in a stopped store."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -29,7 +29,6 @@ Json = dict[str, Any]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Put these commands into the application."""
     keys = group("Make, list and delete API keys (of a server, or a stopped store).")
     command(keys, "create")(create)
     command(keys, "list")(list_)
@@ -40,13 +39,13 @@ def add_to(app: typer.Typer) -> None:
 
 
 def create(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for; no other key has this name.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A unique name for the key.")],
     role: Annotated[str, typer.Option("--role", help="read, write or admin.")] = "write",
     url: UrlOption = None,
     database: DatabaseOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make a key and show it; nobody can show it again."""
+    """Create a key and show it, this once."""
     import msgspec
 
     from perdure.wire.access import Role
@@ -123,7 +122,7 @@ def delete(
     database: DatabaseOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Delete a key; it is refused from then on."""
+    """Delete a key. It is refused from then on."""
     from urllib.parse import quote
 
     from perdure.wire.errors import NotFound
@@ -141,7 +140,7 @@ def delete(
     if as_json:
         emit({"id": id})
     else:
-        say(f"Key {id} is gone, {where}.")
+        say(f"Key {id} is deleted, {where}.")
 
 
 async def _listing(client: "Client") -> Json:

@@ -1,4 +1,4 @@
-"""Looking at executions, and stopping them: ls, show, logs, cancel."""
+"""Look at executions, and stop them: ls, show, logs, cancel."""
 
 import shlex
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -25,13 +25,12 @@ if TYPE_CHECKING:
     from perdure.wire.requests import LogLine
 
 CHILDREN_SHOWN: Final = 20
-"""Of those that an execution waits for, by `show`."""
+"""The most open children that `show` lists."""
 
 WARNINGS_SHOWN: Final = 5
 
 
 def add_to(app: typer.Typer) -> None:
-    """Put these commands into the application."""
     command(app, "ls", rich_help_panel="Look")(ls)
     command(app, "show", rich_help_panel="Look")(show)
     command(app, "logs", rich_help_panel="Look")(logs)
@@ -43,7 +42,9 @@ def ls(
         str | None,
         typer.Option("--status", help="pending, running, completed, failed or cancelled; several with commas."),
     ] = None,
-    phase: Annotated[str | None, typer.Option("--phase", help="The finer word: queued, waiting, blocked, …")] = None,
+    phase: Annotated[
+        str | None, typer.Option("--phase", help="More exact than a status: queued, waiting, blocked, …")
+    ] = None,
     workflow: Annotated[str | None, typer.Option("--workflow", "-w", help="Of this workflow.")] = None,
     key: Annotated[str | None, typer.Option("--key", help="With this key.")] = None,
     tag: Annotated[str | None, typer.Option("--tag", help="With this tag, as NAME=VALUE.")] = None,
@@ -56,8 +57,8 @@ def ls(
     ] = None,
     batch: Annotated[str | None, typer.Option("--batch", help="Of this batch.")] = None,
     deployment: Annotated[str | None, typer.Option("--deployment", help="Of this deployment.")] = None,
-    since: Annotated[str | None, typer.Option("--since", help="Not older than: 90s, 15m, 2h, 7d.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", help="At most so many.", min=1, max=100_000)] = 20,
+    since: Annotated[str | None, typer.Option("--since", help="Created within this time: 90s, 15m, 2h, 7d.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="At most this many.", min=1, max=100_000)] = 20,
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -67,7 +68,7 @@ def ls(
     from perdure.wire.requests import ListFilters
 
     if tag is not None and "=" not in tag:
-        raise Refused(f"--tag wants NAME=VALUE, got {tag!r}.")
+        raise Refused(f"--tag needs NAME=VALUE; got {tag!r}.")
     filters = ListFilters(
         phases=_phases(status, phase),
         workflow_id=workflow,
@@ -126,12 +127,12 @@ def ls(
 def show(
     id: Annotated[str, typer.Argument(metavar="ID", help="The execution.")],
     journal: Annotated[
-        bool, typer.Option("--journal", help="Of an agent's run: the journal's rows in place of the conversation.")
+        bool, typer.Option("--journal", help="For an agent's run, show the journal instead of the conversation.")
     ] = False,
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show one execution: its fields, its journal (of an agent: the conversation), what it waits for."""
+    """Show one execution: its fields, its journal (for an agent, the conversation), its waits."""
     from perdure.cli.conversation import is_agent_run
     from perdure.cli.waits import NOTHING, behind_words, page_link, print_waits, waiting_words, waits_of
     from perdure.wire.public import execution_response, step_response
@@ -191,7 +192,7 @@ def show(
 
 
 async def is_served(client: "Client", execution: "Execution") -> bool | None:
-    """Whether a worker serves the execution's deployment; None when that does not matter any more."""
+    """Whether a worker serves the execution's deployment. None for final executions."""
     from urllib.parse import urlencode
 
     import msgspec
@@ -208,7 +209,7 @@ async def is_served(client: "Client", execution: "Execution") -> bool | None:
 
 
 async def _is_pushed(client: "Client", deployment_id: str) -> bool:
-    """Whether a deployment is one of push workers: a native one in their place would keep them out."""
+    """Whether push workers serve the deployment. A native worker there would keep them out."""
     from urllib.parse import quote
 
     import msgspec
@@ -228,15 +229,15 @@ def _print_execution(one: "Execution", served: bool | None, behind: str, *, push
     if served is False and one.deployment_id is None:
         phase.append("  no worker has registered yet; start one with `perdure work`", style="yellow")
     elif served is False and pushed:
-        phase.append(f"  nobody serves deployment {one.deployment_id!r}; start its push worker", style="yellow")
+        phase.append(f"  no worker serves deployment {one.deployment_id!r}; start its push worker", style="yellow")
     elif served is False:
         phase.append(
-            f"  nobody serves deployment {one.deployment_id!r}; start a worker with `perdure work --deployment "
+            f"  no worker serves deployment {one.deployment_id!r}; start a worker with `perdure work --deployment "
             f"{shlex.quote(one.deployment_id or '')} …`",
             style="yellow",
         )
     elif one.phase is Phase.BLOCKED:
-        phase.append("  the code on offer does not match the journal; it is tried again when a worker registers")
+        phase.append("  the code does not match the journal; it is tried again when a worker registers")
     facts: list[tuple[str, Any]] = [
         ("id", one.id),
         ("workflow", one.workflow_id),
@@ -272,7 +273,7 @@ def _print_execution(one: "Execution", served: bool | None, behind: str, *, push
 
 
 def _due(one: "Execution") -> str:
-    """When it goes on by itself, if nothing comes before: a timer, or the start that was asked for."""
+    """When the execution continues or starts by itself."""
     import time
 
     from perdure.cli.render import date_time, duration
@@ -286,7 +287,7 @@ def _due(one: "Execution") -> str:
 
 
 def _print_journal(rows: "list[Row]", execution: "Execution", present: str) -> None:
-    """The journal's rows. `present` is what the execution waits for, if it waits."""
+    """Print the journal. `present` describes what the execution waits for now."""
     from rich.table import Table
     from rich.text import Text
 
@@ -319,14 +320,14 @@ def _print_journal(rows: "list[Row]", execution: "Execution", present: str) -> N
     say()
     console().print(table)
     if execution.phase is Phase.COMPLETED:
-        return  # its failures were caught, or tried again
+        return  # its failures were handled or retried
     if told := [where for row in rows if (where := traceback(row))]:
         say()
         console().print(Text(told[-1], style="dim"), soft_wrap=True)
 
 
 def _print_warnings(logged: "list[LogLine]") -> None:
-    """The latest warnings and errors of the execution's log. A replay may write the same one again."""
+    """Print the latest warnings and errors, each once: a replay may repeat them."""
     import logging
 
     from rich.text import Text
@@ -372,7 +373,7 @@ def logs(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show what an execution logged, with its moves and steps."""
+    """Show an execution's log, with its transitions and steps."""
     from perdure.cli.follow import follow
     from perdure.cli.render import day_of
     from perdure.wire.records import Row
@@ -396,7 +397,7 @@ def logs(
 
 
 def json_line(item: "Row | LogLine") -> dict[str, Any]:
-    """A journal row or a log line, with its kind in `event`."""
+    """A journal row or log line, with its kind in `event`."""
     import msgspec
 
     from perdure.wire.public import rfc3339, step_response
@@ -408,7 +409,7 @@ def json_line(item: "Row | LogLine") -> dict[str, Any]:
 
 
 def text_line(item: "Row | LogLine") -> Any:
-    """A journal row or a log line for a person."""
+    """A journal row or log line for people."""
     import logging
 
     from rich.text import Text
@@ -439,7 +440,7 @@ def cancel(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Cancel executions and everything below them; one that cannot be cancelled does not stop the others."""
+    """Cancel executions and everything below them. A refusal for one does not stop the rest."""
     from perdure.wire.errors import BadRequest, NotFound
     from perdure.wire.public import execution_response
     from perdure.wire.status import Phase
@@ -476,7 +477,7 @@ def _phases(status: str | None, phase: str | None) -> list[str] | None:
             continue
         chosen = {word.strip() for word in words.split(",") if word.strip()} or {words}
         if unknown := chosen - {*known}:
-            raise Refused(f"{sorted(unknown)[0]!r} is none of {', '.join(known)}.")
+            raise Refused(f"{sorted(unknown)[0]!r} is not one of {', '.join(known)}.")
         wanted = {one for one in wanted if (of(one) if of is not None else one) in chosen}
     return [one.value for one in wanted]
 

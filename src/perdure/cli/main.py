@@ -1,4 +1,4 @@
-"""The `perdure` command: gathers the groups. Each imports what it needs when it runs."""
+"""The `perdure` command. Each command imports its modules when it runs."""
 
 from typing import Annotated
 

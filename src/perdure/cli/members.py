@@ -1,4 +1,4 @@
-"""members: who belongs to a project, of a running server or in the file of a stopped store."""
+"""members: the members of a project, on a running server or in a stopped store."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -26,12 +26,11 @@ if TYPE_CHECKING:
 _PATH: Final = "/api/v1/projects"
 
 Json = dict[str, Any]
-EmailArgument = Annotated[str, typer.Argument(metavar="EMAIL", help="Who.")]
+EmailArgument = Annotated[str, typer.Argument(metavar="EMAIL", help="The e-mail address of the user.")]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Put these commands into the application."""
-    members = group("Who belongs to a project (of a server, or a stopped store).")
+    members = group("Members of a project (of a server, or a stopped store).")
     command(members, "add")(add)
     command(members, "list")(list_)
     command(members, "remove")(remove)
@@ -50,7 +49,7 @@ def add(
     database: DatabaseOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make a user a member; for an e-mail that is no user's yet, show an invitation, this once."""
+    """Make a user a member. If the e-mail has no user yet, show an invitation, this once."""
     import msgspec
 
     from perdure.wire.access import Role
@@ -74,8 +73,8 @@ def add(
         say(f"{email} is a member with role {role}, {where}.")
     else:
         say(invitation)
-        note(f"Nobody has signed up as {email} yet: hand them this token, `invitation` of POST /api/v1/auth/signup.")
-        note(f"It makes them a member with role {role}, once, within a week; only its hash is stored, {where}.")
+        note(f"{email} has not signed up yet. Hand over this token, the `invitation` of POST /api/v1/auth/signup.")
+        note(f"It makes them a member with role {role}, once, within a week. Only its hash is stored, {where}.")
 
 
 def list_(url: UrlOption = None, database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
@@ -106,7 +105,7 @@ def remove(
     database: DatabaseOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """End a member's place in the project, at once. The last admin stays."""
+    """Remove a member from the project, at once. The last admin stays."""
 
     async def online(client: "Client") -> None:
         await ask(client, "DELETE", f"{await _of_project(client, 'members')}/{_id_of(email, await _listed(client))}")
@@ -118,7 +117,7 @@ def remove(
     if as_json:
         emit({"email": email})
     else:
-        say(f"{email} is no member any more, {where}.")
+        say(f"{email} is not a member any more, {where}.")
 
 
 def invitations(url: UrlOption = None, database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
@@ -163,7 +162,7 @@ def withdraw(
     database: DatabaseOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Withdraw an invitation: its token is worthless from now on."""
+    """Withdraw an invitation. Its token does not work any more."""
 
     async def online(client: "Client") -> None:
         from urllib.parse import quote
@@ -181,10 +180,10 @@ def withdraw(
 
 
 def password(email: EmailArgument, database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
-    """Give somebody who has lost theirs a new password, and show it, this once.
+    """Give a user a new password, and show it, this once.
 
-    It is the user's in all their projects, so no project's admin may do it: it takes the store itself, a stopped file
-    or a database.
+    The password holds in all projects of the user, so an admin of one project may not set it. This needs the store
+    itself: a stopped file or a database.
     """
     from perdure.cli.store import offline
 
@@ -200,7 +199,7 @@ def password(email: EmailArgument, database: DatabaseOption = None, as_json: Jso
 
 
 async def _of_project(client: "Client", what: str) -> str:
-    """The path of the members, or of something else, of the key's project."""
+    """The path of `what` in the key's project."""
     import msgspec
 
     (project,) = msgspec.json.decode(await ask(client, "GET", _PATH))["projects"]
@@ -227,4 +226,4 @@ def _id_of(email: str, members: list[Json]) -> str:
         if member["user"]["email"] == email.strip().lower():
             id: str = member["user_id"]
             return id
-    raise Refused(f"{email} is no member; `perdure members list` shows who is.")
+    raise Refused(f"{email} is not a member; `perdure members list` shows all members.")

@@ -175,7 +175,6 @@ IGNORE: Final = "__pycache__/\n.perdure/\n.venv/\n"
 
 
 def add_to(app: typer.Typer) -> None:
-    """Put these commands into the application."""
     command(app, "new", rich_help_panel="Start")(new)
 
 

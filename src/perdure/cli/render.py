@@ -1,4 +1,4 @@
-"""Times, durations, phases and values as a person reads them."""
+"""Times, durations, phases and values for people."""
 
 from datetime import UTC, datetime
 from typing import Final
@@ -32,7 +32,7 @@ _MOVES: Final = frozenset({Kind.CLAIMED, Kind.WAITING, Kind.WOKEN, Kind.RELEASED
 
 
 def clock_time(at_us: int | None) -> str:
-    """The local time of day, with milliseconds.
+    """Local time, with milliseconds.
 
     >>> len(clock_time(1_750_000_000_000_000))
     12
@@ -41,22 +41,22 @@ def clock_time(at_us: int | None) -> str:
 
 
 def date_time(at_us: int | None) -> str:
-    """The local date and time, with the zone."""
+    """Local date, time and zone."""
     return "" if at_us is None else f"{_local(at_us):%Y-%m-%d %H:%M:%S} {zone(at_us)}"
 
 
 def day_of(at_us: int) -> str:
-    """The local date, with the zone."""
+    """Local date and zone."""
     return f"{_local(at_us):%Y-%m-%d} {zone(at_us)}"
 
 
 def zone(at_us: int) -> str:
-    """How far the local time is from UTC: `+01:00`."""
+    """The local offset from UTC: `+01:00`."""
     return _local(at_us).isoformat()[-6:]
 
 
 def local(text: str | None) -> str:
-    """The local date and time of a moment as the API tells it (RFC 3339).
+    """Local date and time of an RFC 3339 time.
 
     >>> len(local("2026-06-01T09:30:00.000000+00:00"))
     26
@@ -71,7 +71,7 @@ def _local(at_us: int) -> datetime:
 
 
 def duration(us: int | None) -> str:
-    """How long something took.
+    """A duration in words.
 
     >>> [duration(us) for us in (860, 12_345, 2_500_000, 125_000_000, 7_260_000_000, 200_000_000_000)]
     ['0.9 ms', '12 ms', '2.5 s', '2 min 5 s', '2 h 1 min', '2 d 7 h']
@@ -96,7 +96,7 @@ def duration(us: int | None) -> str:
 
 
 def value(data: Raw | bytes | None, most: int = 80) -> str:
-    """A value's JSON on one line, cut when it is long.
+    """JSON on one line, cut if it is long.
 
     >>> value(b'"' + b"x" * 100 + b'"', 10)
     '"xxxxxxxx…'
@@ -108,7 +108,7 @@ def value(data: Raw | bytes | None, most: int = 80) -> str:
 
 
 def outcome(row: Row, most: int = 80) -> str:
-    """What a journal row says beside its kind and key: the value, the error, how often it was tried."""
+    """A row's value or error, and its tries."""
     if row.kind is Kind.RETRIED:
         text = row.name or ""
     elif not row.ok:
@@ -136,7 +136,7 @@ def _error(row: Row, most: int) -> str:
 
 
 def traceback(row: Row) -> str:
-    """Where the code of a row failed; nothing for what did not, and for an error that an earlier row tells."""
+    """The traceback of a failed row. Empty for other rows, and for an error that an earlier row has."""
     import msgspec
 
     if row.ok or row.kind not in (Kind.STEP, Kind.FAILED):
@@ -151,7 +151,7 @@ def traceback(row: Row) -> str:
 
 
 def subject(row: Row) -> str:
-    """What a row is about: the step's key, the topic; nothing for moves."""
+    """The subject of a row: a step's key, a topic, a worker. Empty for most transitions."""
     if row.kind in (Kind.RETRIED, Kind.TIMER):
         return "" if row.kind is Kind.RETRIED or row.key == "timer" else row.key or ""
     if row.kind in (Kind.CLAIMED, Kind.LOST, Kind.RELEASED):
@@ -162,17 +162,15 @@ def subject(row: Row) -> str:
 
 
 def kind_style(kind: Kind, *, ok: bool = True) -> str:
-    """The colour of a row."""
     return "red" if kind is Kind.STEP and not ok else _KIND_STYLE.get(kind, "")
 
 
 def took(started_us: int | None, ended_us: int | None) -> str:
-    """From one moment to another, if both were."""
     return "" if started_us is None or ended_us is None else duration(ended_us - started_us)
 
 
 def plain(text: str) -> str:
-    """A text that others have sent, without the characters that move a terminal about; its lines and columns stay.
+    """Replace characters that control a terminal, except line breaks and tabs.
 
     >>> plain("a\\x1b[2Jb\\n\\tc")
     'a�[2Jb\\n\\tc'
@@ -181,5 +179,4 @@ def plain(text: str) -> str:
 
 
 def is_final(phase: Phase) -> bool:
-    """Whether nothing more will come."""
     return phase in FINAL

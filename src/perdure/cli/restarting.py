@@ -1,10 +1,10 @@
-"""work --restart: a parent that starts the worker anew when it dies, and says so to the server.
+"""work --restart: a parent process that starts a new worker when one dies, and tells the server.
 
-A server only sees a worker's connection close. The process behind it may live, so it leaves the lease another second.
-The parent has seen the end itself: what the dead process held goes on elsewhere at once. It is there, too, where the
-system takes the largest process because memory runs out: that is the child.
+A server sees only that a worker's connection closed. The process may still live, so the lease is kept for another
+second. The parent knows that it has ended, so its executions continue elsewhere at once. When memory runs out, the
+system kills the largest process: the child, and not the parent.
 
-The worker is forked, so that all but the application is loaded already when another one has to begin.
+The worker is forked, so that a new one has all but the application loaded.
 """
 
 import contextlib
@@ -32,16 +32,15 @@ from perdure.wire.requests import DrainRequest
 logger = logging.getLogger("perdure.worker")
 
 PASSED_ON: Final = (signal.SIGTERM,)
-"""What the parent makes of all that asks it to end."""
+"""The signal that the parent sends whenever it is asked to end."""
 NOTE_BYTES: Final = 4096
 SHORT_SECONDS: Final = 1.0
-"""Who lived shorter than this is followed by the next one only after as long a pause."""
+"""If a process lived shorter than this, the parent pauses as long before the next."""
 ANSWER_SECONDS: Final = 1.0
 
 
 class Note:
-    """What a worker's process leaves for its parent: its present registration. In memory that both share, so that it is
-    there whatever ends the process."""
+    """The registration of a worker's process, for its parent. Shared memory survives every end of the process."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, NOTE_BYTES)
@@ -50,18 +49,16 @@ class Note:
         self._memory[:] = msgspec.json.encode((worker_id, epoch)).ljust(NOTE_BYTES, b"\0")
 
     def take(self) -> tuple[str, str] | None:
-        """What the last process wrote, once; None when it never came so far."""
+        """The registration of the last process, once. None if it did not get that far."""
         written = self._memory[:].rstrip(b"\0")
         self._memory[:] = bytes(NOTE_BYTES)
         try:
             return msgspec.json.decode(written, type=tuple[str, str])
-        except msgspec.DecodeError:  # nothing, or it was killed in the middle
+        except msgspec.DecodeError:  # empty, or killed while writing
             return None
 
 
 class _Parent:
-    """It lives as long as there is to be a worker."""
-
     def __init__(self, access: Access) -> None:
         self._access = access
         self._note = Note()
@@ -79,10 +76,10 @@ class _Parent:
                 return self._note.write
             code = self._until_it_ends()
             dead = self._note.take()
-            if self._asked or (dead is None and code >= 0):  # one that could not serve would not do better again
+            if self._asked or (dead is None and code >= 0):  # a worker that could not serve would fail again
                 raise typer.Exit(code if code >= 0 else 128 - code)
             logger.warning(
-                "The worker's process has ended%s. What it held goes on elsewhere, and another one starts.",
+                "The worker's process has ended%s. Its executions continue elsewhere, and another process starts.",
                 _cause(code),
             )
             if dead is not None:
@@ -92,7 +89,7 @@ class _Parent:
         raise typer.Exit(0)
 
     def _fork(self) -> bool:
-        """Whether this is still the parent. Raises Refused."""
+        """Whether this is the parent. Raises Refused."""
         if sys.platform == "win32":
             raise Refused("--restart needs a system that can fork processes, and Windows cannot; leave it out.")
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -102,7 +99,7 @@ class _Parent:
                 self._pass_on(signal.SIGTERM)
         else:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, lambda *_: None)  # from a terminal both get it, and the parent passes it on
+            signal.signal(signal.SIGINT, lambda *_: None)  # a terminal sends it to both, and the parent passes it on
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         if not self._child:
             os.close(self._held)
@@ -110,7 +107,7 @@ class _Parent:
         return self._child != 0
 
     def _until_it_ends(self) -> int:
-        """Its exit code, or minus the signal that ended it."""
+        """The exit code, or minus the number of the signal."""
         _, status = os.waitpid(self._child, 0)
         self._child = 0
         return os.waitstatus_to_exitcode(status)
@@ -123,14 +120,14 @@ class _Parent:
 
 
 def keep_alive(access: Access) -> Callable[[str, str], None]:
-    """Comes back in processes of their own only, one after the other, each of which is to be the worker; with what has
-    to be called with each of its registrations (worker id, epoch). The parent stays here until it is asked to end or a
-    worker cannot serve, and exits as that one did. Raises Refused where processes cannot be forked."""
+    """Returns only in worker processes, one after the other. Call the result with the worker id and epoch of each
+    registration. The parent stays here until it is asked to end or a worker cannot serve, and exits with the worker's
+    code. Raises Refused where processes cannot be forked."""
     return _Parent(access).keep_alive()
 
 
 def tell(access: Access, worker_id: str, epoch: str) -> None:
-    """Have a server know that a worker's process has died; one is enough. Where none answers the lease tells, later."""
+    """Tell one server that a worker's process has died. If none answers, the lease runs out instead."""
     body = msgspec.json.encode(DrainRequest(worker_id, epoch, died=True))
     for url in access.urls:
         try:
@@ -138,12 +135,12 @@ def tell(access: Access, worker_id: str, epoch: str) -> None:
             with contextlib.closing(line):
                 status, answer = line.post("/worker/v1/drain", body)
         except (OSError, http.client.HTTPException) as error:
-            logger.debug("%s was not told of the worker's end: %s", url, error)
+            logger.debug("The worker's end could not be reported to %s: %s", url, error)
             continue
         if status < 300:
             return
-        logger.warning("%s does not take it that the worker's process has ended: %d %s", url, status, answer.decode())
-        if status < 500:  # another one of the same store would not either
+        logger.warning("%s refused the report of the worker's end: %d %s", url, status, answer.decode())
+        if status < 500:  # servers of the same store would all refuse
             return
 
 
@@ -151,4 +148,4 @@ def _cause(code: int) -> str:
     if code >= 0:
         return f" (exit code {code})"
     name = signal.Signals(-code).name if -code in [number.value for number in signal.Signals] else f"signal {-code}"
-    return f" ({name}{', which the system sends, too, when memory runs out' if name == 'SIGKILL' else ''})"
+    return f" ({name}{', which the system also sends when memory runs out' if name == 'SIGKILL' else ''})"

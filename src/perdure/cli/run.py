@@ -32,11 +32,10 @@ if TYPE_CHECKING:
 
 
 WATCH_PATIENCE_SECONDS: Final = 60.0
-"""For how long a server that restarts is waited for."""
+"""How long to wait for a server that restarts."""
 
 
 def add_to(app: typer.Typer) -> None:
-    """Put these commands into the application."""
     command(app, "run", rich_help_panel="Run")(run)
 
 
@@ -50,17 +49,19 @@ def run(
     ] = None,
     timeout: Annotated[
         float | None,
-        typer.Option("--timeout", "-t", help="Stop watching after so many seconds; the run goes on.", min=0),
+        typer.Option("--timeout", "-t", help="Stop watching after this many seconds; the run goes on.", min=0),
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Start it, print its id, do not watch.")] = False,
     queue: Annotated[str | None, typer.Option("--queue", help="In this queue.")] = None,
-    concurrency_key: Annotated[str | None, typer.Option("--concurrency-key", help="Whose limit it counts for.")] = None,
+    concurrency_key: Annotated[
+        str | None, typer.Option("--concurrency-key", help="The key whose limit it counts against.")
+    ] = None,
     priority: Annotated[int, typer.Option("--priority", help="Higher goes first.")] = 0,
-    delay: Annotated[float | None, typer.Option("--delay", help="Start in so many seconds.", min=0)] = None,
+    delay: Annotated[float | None, typer.Option("--delay", help="Start after this many seconds.", min=0)] = None,
     session: Annotated[str | None, typer.Option("--session", help="The session it belongs to.")] = None,
     on_conflict: Annotated[OnConflict | None, ON_CONFLICT] = None,
-    user: Annotated[str | None, typer.Option("--user", help="On whose behalf.")] = None,
-    tag: Annotated[list[str] | None, typer.Option("--tag", help="NAME=VALUE; as often as needed.")] = None,
+    user: Annotated[str | None, typer.Option("--user", help="The user it runs for.")] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="NAME=VALUE; may be repeated.")] = None,
     deployment: Annotated[str | None, typer.Option("--deployment", help="The deployment that runs it.")] = None,
     budget: Annotated[
         str | None,
@@ -75,8 +76,8 @@ def run(
 ) -> None:
     """Start a workflow, watch it and print its result.
 
-    Exit code: 0 completed, 1 failed, 3 cancelled, 4 when the watching ended first (by --timeout, or because the server
-    stayed away for a minute; the run goes on), 2 when it could not be started.
+    Exit codes: 0 completed, 1 failed, 2 not started, 3 cancelled, 4 still running: --timeout passed, or the server was
+    away for a minute.
     """
     import msgspec
     from msgspec import Raw
@@ -130,7 +131,7 @@ def run(
         if input is None and (execution.error or "").startswith("BadValue: input"):
             note(f"{workflow!r} takes an input: perdure run {workflow} --input JSON")
     elif execution.phase is Phase.CANCELLED:
-        note(f"{execution.id} was cancelled by {execution.cancelled_by or 'somebody'}.")
+        note(f"{execution.id} was cancelled by {execution.cancelled_by or 'an unknown user'}.")
     else:
         note(f"{id} goes on ({execution.phase.value}{unserved}); `perdure logs -f {id}` watches it again.")
     if detach:
@@ -150,17 +151,16 @@ async def _start(client: "Client", item: "StartItem") -> tuple[str, bool]:
 
 
 async def _look(client: "Client", id: str) -> tuple["Execution", str]:
-    """The execution, and a word on it when nobody is there to run it."""
+    """The execution, and a hint if no worker serves it."""
     from perdure.cli.look import is_served
 
     execution = await client.get(id)
     if await is_served(client, execution) is not False:
         return execution, ""
-    return execution, f", and nobody serves deployment {execution.deployment_id!r}"
+    return execution, f", and no worker serves deployment {execution.deployment_id!r}"
 
 
 async def _watch(client: "Client", id: str, timeout: float | None, quiet: bool) -> None:
-    """Show what happens until the end, or until the time is over."""
     import asyncio
     from contextlib import nullcontext
 
@@ -208,7 +208,7 @@ def _pairs(given: list[str], option: str) -> dict[str, str]:
     for one in given:
         name, equals, text = one.partition("=")
         if not equals:
-            raise Refused(f"{option} wants NAME=VALUE, got {one!r}.")
+            raise Refused(f"{option} needs NAME=VALUE; got {one!r}.")
         if name in pairs:
             raise Refused(f"{option} gives {name!r} two values, {pairs[name]!r} and {text!r}; give one.")
         pairs[name] = text
@@ -216,7 +216,6 @@ def _pairs(given: list[str], option: str) -> dict[str, str]:
 
 
 def _pretty(result: Any) -> str:
-    """The result as it came; with line breaks when it is long."""
     text = bytes(result if result is not None else b"null").decode()
     if len(text) <= 100:
         return text

@@ -1,4 +1,4 @@
-"""schedules: make, list, show, pause, resume, delete, preview and run what starts workflows by the clock."""
+"""schedules: create, list, show, pause, resume, delete, preview and run schedules."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,8 +29,7 @@ IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The schedule, as 
 
 
 def add_to(app: typer.Typer) -> None:
-    """Put these commands into the application."""
-    schedules = group("Start workflows by the clock: make, look at, pause schedules.")
+    schedules = group("Start workflows by the clock.")
     for name, function in (
         ("create", create),
         ("ls", ls),
@@ -48,7 +47,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def create(
-    workflow: Annotated[str, typer.Argument(metavar="WORKFLOW", help="What to start.")],
+    workflow: Annotated[str, typer.Argument(metavar="WORKFLOW", help="The workflow to start.")],
     cron: Annotated[str, typer.Argument(metavar="CRON", help='Five fields in quotes: "30 9 * * MON-FRI".')],
     timezone: Annotated[str, typer.Option("--timezone", "-z", help="An IANA name, such as Europe/Berlin.")] = "UTC",
     key: Annotated[str, typer.Option("--key", help="Its name within the workflow.")] = "default",
@@ -58,19 +57,19 @@ def create(
     ] = None,
     missed: Annotated[
         str | None,
-        typer.Option("--missed", help="What passed in an outage: skip, latest (the default) or all."),
+        typer.Option("--missed", help="Due times that passed in an outage: skip, latest (the default) or all."),
     ] = None,
     window: Annotated[
         str | None, typer.Option("--window", help="How far back --missed all reaches: 15m, 6h, 7d. Default: 1d.")
     ] = None,
     input: Annotated[
         str | None,
-        typer.Option("--input", "-i", help="What each execution gets: JSON, @FILE, or -. Default: the due time."),
+        typer.Option("--input", "-i", help="The input of each execution: JSON, @FILE, or -. Default: the due time."),
     ] = None,
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make a schedule, or replace the one of that workflow and key."""
+    """Create a schedule, or replace the one of this workflow and key."""
     from msgspec import Raw
 
     from perdure.wire.schedules import CreateSchedule, Missed, Overlap
@@ -135,7 +134,7 @@ def ls(
 
 
 def show(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """Show one schedule: its policies, what comes next, and what became of its latest due times."""
+    """Show one schedule: its policies, the next due times, and the outcome of the latest."""
 
     async def work(client: "Client") -> "tuple[StoredSchedule, list[datetime], list[Fire]]":
         one = await client.schedules.get(id)
@@ -157,7 +156,7 @@ def next_(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show the coming due times, in the schedule's zone."""
+    """Show the next due times, in the schedule's zone."""
     coming = with_client(url, lambda client: client.schedules.next(id, count))
     for moment in coming:
         if as_json:
@@ -167,7 +166,7 @@ def next_(
 
 
 def run(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """Start an execution of a schedule now; its due times stay as they are."""
+    """Start an execution of a schedule now. Its due times do not change."""
     started = with_client(url, lambda client: client.schedules.run(id))
     if as_json:
         emit({"execution_id": started.id})
@@ -176,16 +175,16 @@ def run(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> Non
 
 
 def pause(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """Fire no more until it is resumed; what passes meanwhile is not missed."""
+    """Pause a schedule. Due times that pass meanwhile do not count as missed."""
     changed = with_client(url, lambda client: client.schedules.pause(id))
     if as_json:
         emit(changed)
     else:
-        say(f"{id} is paused; `perdure schedules resume {id}` lets it go on.")
+        say(f"{id} is paused; `perdure schedules resume {id}` resumes it.")
 
 
 def resume(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """Let a paused schedule go on with the next due time."""
+    """Resume a paused schedule with its next due time."""
     changed = with_client(url, lambda client: client.schedules.resume(id))
     if as_json:
         emit(changed)
@@ -194,15 +193,12 @@ def resume(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> 
 
 
 def delete(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """Delete a schedule; executions that it started stay."""
+    """Delete a schedule. Its executions stay."""
     with_client(url, lambda client: client.schedules.delete(id))
     if as_json:
         emit({"id": id})
     else:
-        say(f"{id} is gone.")
-
-
-# --- as a person reads it --------------------------------------------------------------------------------------------
+        say(f"{id} is deleted.")
 
 
 def _print_schedule(one: "StoredSchedule", coming: "list[datetime]") -> None:
@@ -262,7 +258,7 @@ def _print_fires(one: "StoredSchedule", fires: "list[Fire]") -> None:
 
 
 def _when(at_us: int, timezone: str) -> str:
-    """A moment in a schedule's zone; in UTC where this machine does not know the zone."""
+    """A time in the schedule's zone, or in UTC if this machine does not know the zone."""
     from datetime import UTC, datetime, timedelta
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 

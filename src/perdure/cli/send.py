@@ -1,4 +1,4 @@
-"""Telling running executions something: resume answers a step, publish appends an event."""
+"""resume and publish: answer a step, publish an event."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
@@ -18,7 +18,6 @@ DataOption = Annotated[str, typer.Option("--data", "-d", help="JSON, @FILE, or -
 
 
 def add_to(app: typer.Typer) -> None:
-    """Put these commands into the application."""
     command(app, "resume", rich_help_panel="Run")(resume)
     command(app, "publish", rich_help_panel="Run")(publish)
 
@@ -31,7 +30,7 @@ def resume(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Answer a suspended step. The first answer stands; the same one again changes nothing."""
+    """Answer a suspended step. The first answer stands; the same answer again changes nothing."""
     import msgspec
 
     from perdure.cli.render import local
@@ -63,7 +62,7 @@ def publish(
     data: DataOption = "null",
     type: Annotated[str | None, typer.Option("--type", help="The event's type.")] = None,
     dedup_key: Annotated[
-        str | None, typer.Option("--dedup-key", help="The topic keeps the first event of this key, and no other.")
+        str | None, typer.Option("--dedup-key", help="The topic keeps only the first event with this key.")
     ] = None,
     url: UrlOption = None,
     as_json: JsonFlag = False,

@@ -1,4 +1,4 @@
-"""The two halves apart: serve and work."""
+"""serve and work: the server and the worker in separate processes."""
 
 import os
 import sys
@@ -16,13 +16,12 @@ if TYPE_CHECKING:
     from perdure.sdk.worker import Worker
 
 REACH_SECONDS = 1.0
-"""How often a worker looks for a server that is not there yet."""
+"""How often a worker tries to reach a missing server."""
 CLEAN_UP_SECONDS = 5.0
-"""How long step code that was told to stop may take for that, if the grace is not shorter."""
+"""How long steps that were told to stop may take, if the grace is not shorter."""
 
 
 def add_to(app: typer.Typer) -> None:
-    """Put these commands into the application."""
     command(app, "serve", rich_help_panel="Serve")(serve)
     command(app, "work", rich_help_panel="Serve")(work)
 
@@ -38,7 +37,7 @@ def serve(
     ] = None,
     insecure_local: Annotated[
         bool | None,
-        typer.Option("--insecure-local", help="No keys: whoever reaches the loopback address may do everything."),
+        typer.Option("--insecure-local", help="No keys: every client of the loopback address may do everything."),
     ] = None,
     lease_seconds: Annotated[
         float | None,
@@ -98,8 +97,8 @@ def work(
         bool,
         typer.Option(
             "--restart",
-            help="Start another worker when its process dies (killed, no memory left, crashed); what it held goes on "
-            "elsewhere at once.",
+            help="Start another worker when the process dies (killed, out of memory, crashed). Its executions "
+            "continue elsewhere at once.",
         ),
     ] = False,
     url: UrlOption = None,
@@ -124,9 +123,9 @@ def work(
         end_with_parent()
     _log(as_json)
     allow_many()
-    os.environ.setdefault("PYDANTIC_AI_NO_BANNER", "1")  # whose agents run here; it would stand among a worker's lines
+    os.environ.setdefault("PYDANTIC_AI_NO_BANNER", "1")  # for agents: the banner would appear in the worker's output
     access = find(url)
-    # From here on in a process of its own, which loads the application anew each time.
+    # With --restart, the rest runs in a new process each time, which loads the application anew.
     begun = restarting.keep_alive(access) if restart else None
     registry = targets.load(target)
     transport = HttpTransport(access.urls, access.api_key)
@@ -147,7 +146,7 @@ def work(
 async def _work(
     worker: "Worker", transport: "HttpTransport", deployment: str, signals: "Sequence[Signals]", *, child: bool
 ) -> None:
-    """Register as soon as there is a server, work until a signal comes, hand back what is left."""
+    """Register once the server is there, work until a signal comes, then drain."""
     import asyncio
     import logging
     from concurrent.futures import ThreadPoolExecutor
@@ -162,10 +161,10 @@ async def _work(
 
     def ask() -> None:
         if stop.is_set():
-            os._exit(1)  # asked twice: at once, and the lease tells the server
+            os._exit(1)  # asked twice: end at once, and the server sees it by the lease
         stop.set()
 
-    # Ours to end: the loop would wait for what a step has begun by asyncio.to_thread() and nobody can stop.
+    # Our own executor: the loop would wait for its threads, and nothing stops a call in asyncio.to_thread().
     threads = ThreadPoolExecutor(thread_name_prefix=THREAD_NAME)
     loop.set_default_executor(threads)
     forget = when_asked_to_stop(loop, ask, signals)
@@ -202,17 +201,15 @@ async def _work(
         await transport.close()
         threads.shutdown(wait=False, cancel_futures=True)
     if left := await _left(THREAD_NAME, min(worker.grace_seconds, CLEAN_UP_SECONDS)):
-        # Tasks that swallow their cancel, and threads, would keep the process for ever.
-        logger.warning(
-            "%d tasks or threads of steps go on though they were told to stop; the worker ends all the same.", left
-        )
+        # Tasks that swallow their cancellation, and threads, would keep the process alive for ever.
+        logger.warning("%d tasks or threads of steps did not stop in time; the worker ends without them.", left)
         logging.shutdown()
         sys.stdout.flush()
         os._exit(0)
 
 
 async def _left(thread_name: str, seconds: float) -> int:
-    """Wait until the code of steps has ended: how many tasks and threads have not after so long."""
+    """Wait for the code of steps to end. Returns how many tasks and threads are left."""
     import asyncio
     import threading
     import time
@@ -230,7 +227,7 @@ async def _left(thread_name: str, seconds: float) -> int:
 
 
 def _tell_parent(worker: "Worker") -> None:
-    """Say to `perdure dev` what is served, and with which input each workflow can be tried."""
+    """Tell `perdure dev` the workflows, each with a sample input."""
     import json
 
     from perdure.cli.target import sample
@@ -244,21 +241,21 @@ def _tell_parent(worker: "Worker") -> None:
 
 
 def end_with_parent(descriptor: int = 0) -> None:
-    """Drain as after SIGTERM when the parent is gone: it holds the other end of this (the standard input)."""
+    """Drain, as after SIGTERM, when the parent is gone: it holds the other end of `descriptor` (standard input)."""
     import signal
     import threading
 
     def watch() -> None:
-        # Not through sys.stdin: a thread that still reads it would disturb the interpreter's end.
+        # Not sys.stdin: a thread that reads it would disturb the interpreter's exit.
         while os.read(descriptor, 1024):
             pass
-        signal.raise_signal(signal.SIGTERM)  # os.kill would end a process at once on Windows
+        signal.raise_signal(signal.SIGTERM)  # os.kill would end the process at once on Windows
 
     threading.Thread(target=watch, name="perdure-parent", daemon=True).start()
 
 
 def _log(as_json: bool) -> None:
-    """The program's log on stderr, without the lines of workflow code that is replayed."""
+    """Log to stderr, without the lines that a replay repeats."""
     import logging
 
     from perdure.sdk.logs import ReplayFilter
@@ -271,9 +268,9 @@ def _log(as_json: bool) -> None:
 
 
 def loop_factory() -> "type | None":
-    """uvloop's event loop, where there is one."""
+    """uvloop's event loop, if it is installed."""
     try:
-        import uvloop  # not there on Windows
+        import uvloop  # not available on Windows
     except ImportError:
         return None
     return uvloop.Loop

@@ -1,4 +1,4 @@
-"""The operator's commands: backup, restore, doctor, erase. Backups are of files; PostgreSQL has tools for its own."""
+"""Commands for operators: backup, restore, doctor, erase. Backups are for SQLite. PostgreSQL has its own tools."""
 
 import os
 from collections.abc import Iterator
@@ -29,11 +29,10 @@ if TYPE_CHECKING:
 
 _SAME: Final = "The copy and the store are the same file."
 
-ForceFlag = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+ForceFlag = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Put these commands into the application."""
     for name, function in (("backup", backup), ("restore", restore), ("doctor", doctor), ("erase", erase)):
         command(app, name, rich_help_panel="Operate")(function)
 
@@ -44,7 +43,7 @@ def backup(
     force: ForceFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Copy a store, consistent as of one moment. The server may run meanwhile."""
+    """Make a consistent copy of a store. The server may run meanwhile."""
     import shutil
 
     import apsw
@@ -70,7 +69,7 @@ def backup(
             try:
                 make_private(partial)
                 connection.execute("VACUUM INTO ?", (str(partial),))
-            except (apsw.Error, OSError) as error:  # the store is damaged, or there is no room or no right to write
+            except (apsw.Error, OSError) as error:  # the store is damaged, or writing failed
                 raise Refused(f"{path!r} cannot be copied to {str(file)!r}: {error}.") from None
         if file.exists():
             shutil.copymode(file, partial)
@@ -92,7 +91,7 @@ def restore(
     force: ForceFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Put a copy in the place of a stopped store. Workers of before are refused and register anew."""
+    """Replace a stopped store by a copy. Workers register anew."""
     import asyncio
     import shutil
     from uuid import uuid4
@@ -104,14 +103,14 @@ def restore(
     from perdure.store.verbs import access
 
     path = store_path(database)
-    target = Path(os.path.realpath(path))  # whose lock the store has, whatever links lead to it
+    target = Path(os.path.realpath(path))  # the file with the lock, if links lead to it
     if not file.is_file():
         raise Refused(f"There is no file {str(file)!r}.")
     if target.exists() and target.samefile(file):
         raise Refused(_SAME)
     if _log_of(file):
         raise Refused(
-            f"{str(file)!r} is a store and not a copy: what is in the log beside it ({file.resolve().name}-wal) would "
+            f"{str(file)!r} is a store and not a copy: the changes in its log ({file.resolve().name}-wal) would "
             f"be lost. Make a copy with `perdure backup COPY --database {file}`, and restore that."
         )
     target.absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +119,7 @@ def restore(
     async def prepare() -> None:
         try:
             store = await open_store(str(fresh))
-        except NotOurFile as error:  # no store, damaged, or of a newer release
+        except NotOurFile as error:  # not a store, damaged, or of a newer release
             raise Refused(error.message.replace(repr(str(fresh)), repr(str(file)))) from None
         try:
             await store.write(access.new_epoch(epoch=str(uuid4())))
@@ -130,7 +129,7 @@ def restore(
     with _nobody_else(target):
         if target.exists() and target.stat().st_size and not force:
             raise Refused(f"{path!r} holds a store; move it away first, or say --force to replace it.")
-        _forget(fresh)  # a restore that was killed may have left a log, which would be read into this copy
+        _forget(fresh)  # a killed restore may have left a log, which would be read into this copy
         try:
             make_private(fresh)
             shutil.copyfile(file, fresh)
@@ -138,7 +137,7 @@ def restore(
                 shutil.copymode(target, fresh)
             asyncio.run(prepare())
             sync(fresh)
-            # The old log first: it must never be read beside the new file.
+            # First the old log: it must never be read beside the new file.
             for ending in ("-wal", "-shm"):
                 Path(f"{target}{ending}").unlink(missing_ok=True)
             os.replace(fresh, target)
@@ -152,7 +151,7 @@ def restore(
 
 
 def doctor(database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
-    """Run the invariants as queries; each must find nothing. The server may run meanwhile."""
+    """Check the invariants of a store. The server may run meanwhile."""
     import asyncio
 
     from rich.text import Text
@@ -191,7 +190,7 @@ def erase(
 ) -> None:
     """Delete the final executions of a user or a session: on the server, or (--database) in a stopped store."""
     if (user is None) == (session is None):
-        raise Refused("Say whose executions go: --user or --session, one of them.")
+        raise Refused("Name either --user or --session.")
     if database is None:
         erased, still_open = with_client(url, lambda client: client.erase(user_id=user, session_id=session))
     else:
@@ -203,16 +202,14 @@ def erase(
     if as_json:
         emit({"erased": erased, "open": still_open})
         return
-    say(f"{erased} executions are gone." if erased != 1 else "1 execution is gone.")
+    say(f"{erased} executions are deleted." if erased != 1 else "1 execution is deleted.")
     if still_open:
         say(f"{still_open} are still open: cancel them, then erase again.")
 
 
-# --- the file ------------------------------------------------------------------------------------------------------
-
-
 def offline(database: str | None, work: Any, *, make: bool = False) -> Any:
-    """Do something with the engine of a store: a file that no server has open, or a database, whoever else uses it."""
+    """Call `work` with the engine of a store: a SQLite file that no server has open, or a database, which may be in
+    use."""
     import asyncio
 
     from perdure.engine.engine import Engine
@@ -237,13 +234,13 @@ def offline(database: str | None, work: Any, *, make: bool = False) -> Any:
 def _no_store(path: str) -> str:
     of_dev = ".perdure/perdure.db"
     if os.path.exists(of_dev):
-        return f"There is no store at {path!r}; that of `perdure dev` is here: --database {of_dev}"
+        return f"There is no store at {path!r}; that of `perdure dev` is --database {of_dev}"
     return f"There is no store at {path!r}; name it with --database or PERDURE_STORE."
 
 
 def _not_a_store_at_work(file: Path, store: str) -> None:
-    """Refuse to put a copy in the place of the store itself, or of any that is open: its server would go on with a file
-    that has no name any more, and with a log that belongs to another."""
+    """Do not overwrite a store that is open. Its server would continue with a deleted file, and the log would belong to
+    another file."""
     if file.exists() and file.samefile(store):
         raise Refused(_SAME)
     if Path(f"{file}.lock").exists():
@@ -254,20 +251,19 @@ def _not_a_store_at_work(file: Path, store: str) -> None:
 
 
 def _forget(store: Path) -> None:
-    """Delete a store that nobody is to have, with all that lies beside it."""
+    """Delete a store with all files beside it."""
     for ending in ("", "-wal", "-shm", ".lock"):
         Path(f"{store}{ending}").unlink(missing_ok=True)
 
 
 def _log_of(file: Path) -> bool:
-    """Whether changes of a file are still in the log beside it, wherever a link leads."""
+    """Whether the log beside a file still has changes. Follows links."""
     log = Path(f"{os.path.realpath(file)}-wal")
     return log.exists() and log.stat().st_size > 0
 
 
 @contextmanager
 def _nobody_else(target: Path) -> Iterator[None]:
-    """Keep servers out while the file is replaced."""
     from perdure.store.file_lock import FileLock
 
     lock = FileLock(str(target))

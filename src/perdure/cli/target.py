@@ -1,4 +1,4 @@
-"""Finds the workflows that a command line names: `app.py`, `app.py:registry`, `shop.app`, `shop.app:registry`."""
+"""Load the workflows of `app.py`, `app.py:registry`, `shop.app` or `shop.app:registry`."""
 
 import importlib
 import importlib.util
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def folder_of(target: str) -> Path:
-    """The folder whose Python files the target is made of."""
+    """The folder with the target's Python files."""
     name = target.partition(":")[0]
     return Path(name).resolve().parent if name.endswith(".py") else Path.cwd()
 
 
 def load(target: str) -> "Registry":
-    """Import what the target names, and gather its workflows. Raises `Refused` with the line that is wrong."""
+    """Import the target and gather its workflows. Raises `Refused` with the line of an error."""
     from perdure.sdk.workflow import Registry, Workflow
 
     name, _, attribute = target.partition(":")
@@ -76,16 +76,15 @@ def _import(name: str) -> ModuleType:
             raise Refused(
                 f"There is no module {name!r} here; give a file (app.py) or a module that can be imported."
             ) from None
-        what = 'pip install "perdure[agents]"' if error.name == "pydantic_ai" else "install it, or mend the import"
+        what = 'pip install "perdure[agents]"' if error.name == "pydantic_ai" else "install it, or fix the import"
         raise Refused(f"{_where(error)}{error}; {what}.") from None
     except SyntaxError as error:
         raise Refused(f"{error.filename}:{error.lineno}: {error.msg}") from None
-    except Exception as error:  # user code may raise anything while it is imported
+    except Exception as error:  # user code may raise anything
         raise Refused(f"{_where(error)}{type(error).__name__}: {error}") from None
 
 
 def _where(error: BaseException) -> str:
-    """The place in user code that raised."""
     ours = str(Path(__file__).parent.parent)
     frames = [
         frame
@@ -96,7 +95,7 @@ def _where(error: BaseException) -> str:
 
 
 def sample(hint: Any, depth: int = 0) -> Any:
-    """A value that a workflow with this input type can probably be started with; None when nothing fits."""
+    """A sample input for a workflow. None if the type is unknown."""
     import dataclasses
     import enum
     import types

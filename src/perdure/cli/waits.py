@@ -1,4 +1,4 @@
-"""What an execution waits for, in words: answers, events, its turn, room in its queue."""
+"""The waits of an execution, in words."""
 
 import json
 import shlex
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from perdure.wire.records import Execution, Row
 
 LINK_SECONDS: Final = 3_600
-"""How long a link that `show` prints is good."""
+"""How long a link from `show` is valid."""
 NOTHING: Final[dict[str, Any]] = {"waits": [], "queued_behind": None}
 
 
 async def waits_of(client: "Client", id: str) -> dict[str, Any]:
-    """The events and answers that an execution waits for (`waits`), and what it is queued behind (`queued_behind`)."""
+    """The open waits of an execution (`waits`), and the session or limit before it (`queued_behind`)."""
     from urllib.parse import quote
 
     import msgspec
@@ -29,7 +29,7 @@ async def waits_of(client: "Client", id: str) -> dict[str, Any]:
 
 
 async def page_link(client: "Client", id: str, key: str) -> str:
-    """The page of a question: by a signed link or, if this key may make none, behind a sign-in."""
+    """The page of a question: a signed link, or a page behind the sign-in if the key may not make links."""
     from urllib.parse import quote
 
     import msgspec
@@ -53,7 +53,7 @@ async def page_link(client: "Client", id: str, key: str) -> str:
 
 
 def behind_words(behind: dict[str, Any] | None) -> str:
-    """What a queued execution waits for, and who has it.
+    """Describe what a queued execution waits for.
 
     >>> behind_words({"what": "session", "name": "ann", "execution_ids": ["a"], "limit": None})
     "its turn in session 'ann', after a"
@@ -71,20 +71,20 @@ def behind_words(behind: dict[str, Any] | None) -> str:
 
 
 def asks(wait: dict[str, Any]) -> bool:
-    """Whether a wait is for an answer. What a push worker asks is answered by an event, so its wait names a topic; only
-    questions show anything."""
+    """Whether a wait is for an answer. A push worker's question names a topic, because an event answers it. Only
+    questions show data."""
     return not wait["topic"] or wait["data"] is not None
 
 
 def until(wait: dict[str, Any]) -> str:
-    """When a wait's time is over, as the rest of a sentence."""
+    """A wait's time-out, as the end of a sentence."""
     from perdure.cli.render import local
 
     return f", until {local(wait['expires_at'])}" if wait.get("expires_at") else ""
 
 
 def waiting_words(waits: list[dict[str, Any]], children: "Sequence[Execution]", due: str) -> str:
-    """What an execution waits for at present, on one line.
+    """Describe the present waits, on one line.
 
     >>> wait = {"key": "approve", "topic": None, "data": {"amount": 120}, "expires_at": None}
     >>> waiting_words([wait, {**wait, "key": "paid", "topic": "orders", "data": None}], [], "wakes at 10:00")
@@ -99,7 +99,7 @@ def waiting_words(waits: list[dict[str, Any]], children: "Sequence[Execution]", 
 
 
 def went_on_with(rows: "Sequence[Row]", at: int) -> str:
-    """What ended a wait that is over: one of the rows from `at` on."""
+    """Describe the row that ended a past wait, from `at` on."""
     from perdure.cli.render import subject
     from perdure.wire.records import OUTCOMES, Kind
 
@@ -114,7 +114,6 @@ def went_on_with(rows: "Sequence[Row]", at: int) -> str:
 def print_waits(
     id: str, waits: list[dict[str, Any]], links: dict[str, str], children: "Sequence[Execution]" = ()
 ) -> None:
-    """The open waits, each with the command that ends it, and the children that are under way."""
     from perdure.cli.render import local, plain
 
     if not waits and not children:
@@ -140,7 +139,6 @@ def print_waits(
 
 
 def _print_question(place: str, wait: dict[str, Any], form: dict[str, Any]) -> None:
-    """A question with a form, as agents ask them: its title, what it is about, and how it is answered."""
     from perdure.cli.render import local, plain
 
     title = plain(str(form.get("title") or "An answer is wanted"))
@@ -159,7 +157,7 @@ def _print_question(place: str, wait: dict[str, Any], form: dict[str, Any]) -> N
 
 
 def about(data: dict[str, Any], form: dict[str, Any]) -> Iterator[str]:
-    """What a question with a form is about, in lines below its title."""
+    """The lines below the title of a question with a form."""
     if form.get("description"):
         yield str(form["description"])
     shown = {name: value for name, value in data.items() if name not in _SAID_BY_THE_FORM and not name.startswith("_")}

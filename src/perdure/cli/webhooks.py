@@ -1,4 +1,4 @@
-"""webhooks: who hears of ends, what was delivered, and what it is signed with."""
+"""webhooks: create and list webhooks, their deliveries, and the signing secret."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote, urlencode
@@ -14,8 +14,7 @@ PATH = "/api/v1/webhooks"
 
 
 def add_to(app: typer.Typer) -> None:
-    """Put these commands into the application."""
-    webhooks = group("Tell URLs of the ends of executions: make, look at, send again.")
+    webhooks = group("Call URLs when executions end.")
     for name, function in (
         ("create", create),
         ("ls", ls),
@@ -31,23 +30,23 @@ def add_to(app: typer.Typer) -> None:
 
 
 def create(
-    target: Annotated[str, typer.Argument(metavar="URL", help="What is called, with https.")],
+    target: Annotated[str, typer.Argument(metavar="URL", help="The URL to call, with https.")],
     workflow: Annotated[str | None, typer.Option("--workflow", "-w", help="Only of this workflow.")] = None,
     description: Annotated[str | None, typer.Option("--description", help="What it is for.")] = None,
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Tell a URL of the ends of executions that have no parent."""
+    """Create a webhook: URL is called when an execution without a parent ends."""
     made = _ask(url, "POST", PATH, {"url": target, "workflow_id": workflow, "description": description})
     if as_json:
         emit(made)
         return
     say(made["id"])
-    note("What it gets is signed; `perdure webhooks secret` shows with what.")
+    note("Its messages are signed; `perdure webhooks secret` shows the secret.")
 
 
 def ls(url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """List the URLs that hear of ends, newest first."""
+    """List webhooks, newest first."""
     found = _ask(url, "GET", PATH)["webhooks"]
     if as_json:
         for one in found:
@@ -67,23 +66,23 @@ def delete(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Tell a URL nothing more."""
+    """Delete a webhook. Nothing more is sent to it."""
     _ask(url, "DELETE", f"{PATH}/{quote(id, safe='')}")
     if as_json:
         emit({"id": id, "deleted": True})
     else:
-        say(f"{id} is gone.")
+        say(f"{id} is deleted.")
 
 
 def deliveries(
     execution: Annotated[str | None, typer.Option("--execution", help="About this execution.")] = None,
     webhook: Annotated[str | None, typer.Option("--webhook", help="To this webhook.")] = None,
     state: Annotated[str | None, typer.Option("--state", help="pending, delivered or failed.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", help="At most so many.", min=1, max=500)] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="At most this many.", min=1, max=500)] = 20,
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List what was sent and is to be sent, newest first, with what came of it."""
+    """List deliveries, sent and pending, newest first, with their outcome."""
     from perdure.cli.render import local, plain
 
     if state not in (None, "pending", "delivered", "failed"):
@@ -97,7 +96,7 @@ def deliveries(
         return
     if not found:
         filtered = (execution, webhook, state) != (None, None, None)
-        say("No deliveries match." if filtered else "Nothing was sent, and nothing is to be.")
+        say("No deliveries match." if filtered else "No deliveries.")
         return
     for one in found:
         tried = f"{one['tries']} {'try' if one['tries'] == 1 else 'tries'}"
@@ -112,7 +111,7 @@ def redeliver(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Send a message again now, under the same id."""
+    """Send a delivery again now, under the same id."""
     made = _ask(url, "POST", f"{PATH}/deliveries/{quote(id, safe='')}/redeliver")
     if as_json:
         emit(made)
@@ -122,7 +121,7 @@ def redeliver(
 
 def secret(
     rotate: Annotated[
-        bool, typer.Option("--rotate", help="Replace it; messages carry signatures of both for a while.")
+        bool, typer.Option("--rotate", help="Replace it. For a while, messages carry both signatures.")
     ] = False,
     overlap_hours: Annotated[
         float | None, typer.Option("--overlap-hours", help="For how long; 0 ends the old one at once. Default: 24.")
@@ -130,7 +129,7 @@ def secret(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show what messages are signed with, or replace it. Needs a key with the role admin."""
+    """Show the signing secret, or replace it. Needs a key with the role admin."""
     from perdure.cli.render import local
 
     if not rotate and overlap_hours is not None:
@@ -145,7 +144,7 @@ def secret(
         return
     say(found["secret"])
     if found["previous_expires_at"]:
-        note(f"The one before it signs, too, until {local(found['previous_expires_at'])}.")
+        note(f"The previous secret also signs until {local(found['previous_expires_at'])}.")
 
 
 def _ask(url: str | None, method: str, path: str, body: object = None) -> Any:
