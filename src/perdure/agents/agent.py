@@ -197,8 +197,8 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
 
         With a `session_id` the run is a turn of that conversation: it sees earlier messages and waits for earlier
         turns. While a turn is open, `on_conflict="reject"` raises `SessionBusy`, and `"deliver"` gives the message to
-        the running turn. Both then end with its output. A message with a history, or with other `deps`, waits all the
-        same.
+        the running turn. Both then end with its output. A message still waits if it has a history, or other `deps`,
+        `model` or `usage_limits` than that turn.
 
         `deps` travel as JSON, by the agent's `deps_type`. Give connections and clients to `durable` instead. `model` is
         a name from `durable(agent, models={…})`. Other options of Pydantic AI's `run` raise `TypeError`.

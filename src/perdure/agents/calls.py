@@ -52,8 +52,8 @@ class CallHook:
     If `before` raises, the call is not made and the exception is its outcome. If `after` raises, the exception replaces
     the result. An exception fails the step, except for these of Pydantic AI:
 
-    - `ModelRetry` as the outcome of a tool's call is its result for the model. For a call of the model, the model is
-      asked again, without the answer that `after` saw.
+    - `ModelRetry`: the model sees it as the result of a tool's call. If a call of the model itself ends so, the model
+      is asked again, without the answer that `after` saw.
     - `ToolFailed`, `ApprovalRequired` and `CallDeferred` work for tools, but only the first for external tools.
 
     A replay repeats neither recorded calls nor their hooks. If a tool is not a step (`{"perdure": False}`, `ask_user`,

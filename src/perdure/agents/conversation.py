@@ -149,8 +149,8 @@ class Conversation:
         try:
             await summarize(self._run.ctx, json_of(summary), entries[cut - 1].seq)
         except BadRequest as refused:
-            # A parallel run was first. This run, and its replay, continue with its own summary: the refusal is in the
-            # journal.
+            # A parallel run was first. This run continues with its own summary, and so does a replay: the refusal is
+            # recorded.
             self._run.ctx.log("The summary is kept for this run alone: %s", refused.message)
         self.history = [summary, *self.history[cut:]]
 

@@ -5,7 +5,8 @@ and no slot. A refusal without a time is retried as `model_step` says. If severa
 of their times counts.
 
 The waits of a request are limited in number, and they grow. Hooks for failed requests, such as `ModelFallback`, see a
-refusal before the run waits. The step records both decisions, so a replay decides nothing.
+refusal first, and the run waits only if they let it through. The step records both decisions, so a replay decides
+nothing.
 """
 
 from __future__ import annotations
@@ -60,8 +61,7 @@ def asked_wait(error: BaseException) -> tuple[float, str] | None:
 
 
 def is_tried_again(error: BaseException) -> bool:
-    """Whether a step asks its model again. A named time is not waited for in the step, where it would hold the
-    worker."""
+    """Whether a step asks its model again. It does not wait for a named time, because that would hold the worker."""
     return is_transient(error) and asked_wait(error) is None
 
 
@@ -69,7 +69,8 @@ def failed_request(
     error: Exception, run: AgentRun, retry: RetryPolicy | None, *, hooks_first: bool = False
 ) -> Exception:
     """The exception of a step whose request failed. `Postponed` suspends the run, which repeats the request later. The
-    error itself fails the step, with the details for the library's hooks. `hooks_first`: before any wait."""
+    error itself fails the step, with the details for the library's hooks. With `hooks_first`, they see it before the
+    run waits."""
     asked = asked_wait(error)
     most = WAITS_MAX if retry is None else retry.max_attempts - 1
     if asked is None or run.refusals >= most:

@@ -82,12 +82,12 @@ class DurableOptions(WorkflowOptions, Generic[DepsT], total=False):
     output_guards: Sequence[OutputGuard]
     """Check the output before the run ends."""
     watchdog: int | None
-    """After this many equal calls with equal results, a person decides whether the run continues. Default 5; None:
-    never."""
+    """After this many equal calls in a row, with equal results, a person decides whether the run continues. Default 5;
+    None: never."""
     ask_user: bool
     """Give the agent a tool to ask its user."""
     stream: bool | None
-    """Ask the model to stream. Default: if it can. Otherwise the execution's stream gets whole answers."""
+    """Ask the model to stream. Default: if it can. Without streaming, the execution's stream gets whole answers."""
     event_stream_handler: EventStreamHandler[DepsT] | None
     """Receives a streaming model's events live, once per try of the step."""
     answer_timeout: float | None

@@ -1,8 +1,8 @@
 """The operations of an agent as steps: Pydantic AI's durable interface over an execution.
 
-The library's body of an operation asks the model or calls the tool. It runs as a step in the worker's loop, and its
-JSON is recorded before the agent's code, in the workflow's loop, sees it. So the agent reads the same bytes live and in
-every replay.
+The library provides the body of an operation, which asks the model or calls the tool. It runs as a step in the worker's
+loop. Its result is recorded as JSON before the agent's code, in the workflow's loop, sees it. So the agent reads the
+same bytes live and in every replay.
 """
 
 from __future__ import annotations

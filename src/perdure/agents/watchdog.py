@@ -1,7 +1,7 @@
 """Finds loops: a tool gives the same outcome for the same arguments, again and again. An outcome is a result, a request
 for another try, or a denial.
 
-The run then waits suspended and asks a person whether to continue.
+The run then waits suspended. It shows its cost so far, and asks a person whether to continue.
 """
 
 from __future__ import annotations
