@@ -57,7 +57,7 @@ class Questions:
             try:
                 answer = await run.ask(key, question, self.timeout)
             except TimeoutError:
-                return ToolDenied("The call was not approved in time, so it was not made.")
+                return ToolDenied("Nobody allowed this call in time, so it was not made.")
             said = answer if isinstance(answer, dict) else {"approved": answer}
             if said.get("approved") is not True:
                 return ToolDenied(_denial(said.get(FEEDBACK)))
