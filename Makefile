@@ -64,6 +64,10 @@ test-full: $(STAMP) ## The slow tests too
 test-long: $(STAMP) ## Those that take minutes each: a million rows, thousands of programs, longer fault runs
 	@$(PY) -m pytest -m long -n $(JOBS) --dist worksteal $(ARGS)
 
+.PHONY: house
+house: $(STAMP) ## Measure the code and its prose: each figure, today and the bar
+	@$(PY) -m scripts.house
+
 .PHONY: faults
 faults: $(STAMP) ## Kill, freeze and cut off real processes for an hour (ARGS="--help" shows what)
 	@$(PY) -m tests.faults --jobs $$(($(JOBS) + 1)) $(ARGS)

@@ -1,0 +1,230 @@
+"""Prints how large and how plain src/perdure is: `make house`. Each figure has a bar that it shall come down to.
+
+`tests/test_house.py` holds the figures: a change may not make one worse.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from typing import Final, NamedTuple
+
+from scripts import prose
+
+RECORD_BASES: Final = {"Struct", "NamedTuple", "TypedDict"}
+COPIED_MIN: Final = 5
+POSITIONAL_MIN: Final = 6
+ROOMS_WITH_ROWS: Final = ("perdure.store", "perdure.engine")
+QUERIES: Final = {"query", "execute", "fetch"}
+ROW: Final = r"(?:Row|Sequence\[Any\]|tuple\[(?:Any|object), \.\.\.\])"
+ROWS: Final = rf"(?:Rows|(?:list|Sequence|Iterable)\[{ROW}\])"
+FUNCTION: Final = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+class House:
+    """The modules of src by name, and what is measured of them."""
+
+    def __init__(self, sources: Mapping[str, str]) -> None:
+        self.sources = sources
+        self.trees = {name: ast.parse(source) for name, source in sources.items()}
+        self.nodes = [node for tree in self.trees.values() for node in ast.walk(tree)]
+
+    @cached_property
+    def records(self) -> list[str]:
+        """Structs, NamedTuples, TypedDicts, dataclasses, and classes that inherit from one of these."""
+        classes = [node for node in self.nodes if isinstance(node, ast.ClassDef)]
+        known: set[str] = set()
+        while found := {one.name for one in classes if one.name not in known and _is_record(one, known)}:
+            known |= found
+        return [one.name for one in classes if one.name in known]
+
+    def copies(self) -> int:
+        """Calls of a record type with at least five arguments that read an attribute of the same object.
+
+        A conversion on the way does not change that: `Shown(id=row.id, at=rfc3339(row.at_us), …)` is a copy.
+        """
+        calls = [node for node in self.nodes if isinstance(node, ast.Call) and _name(node.func) in self.records]
+        return sum(_most_read(call) >= COPIED_MIN for call in calls)
+
+    def column_reads(self) -> int:
+        """Columns of a query's row that are read by number: `row[3]`, `rows[0][17]`, `rows[0][:5]`.
+
+        Rows are the answers of queries and the arguments that are annotated like them.
+        """
+        trees = [tree for name, tree in self.trees.items() if name.startswith(ROOMS_WITH_ROWS)]
+        functions = [node for tree in trees for node in ast.walk(tree) if isinstance(node, FUNCTION)]
+        inner = {id(node) for one in functions for node in ast.walk(one) if isinstance(node, FUNCTION) and node != one}
+        helpers = {one.name: depth for one in functions if (depth := _annotated(one.returns))}
+        return sum(_Rows(helpers).reads(one) for one in functions if id(one) not in inner)
+
+    def positional_calls(self) -> int:
+        return sum(isinstance(node, ast.Call) and len(node.args) >= POSITIONAL_MIN for node in self.nodes)
+
+    def knot(self, wing: str) -> int:
+        """The modules of the wing's largest import knot: each of them imports all others, directly or not.
+
+        Imports for types and imports inside functions count.
+        """
+        modules = {name for name in self.trees if name.startswith(f"{wing}.")}
+        imports = {name: modules & set(_imported(self.trees[name])) for name in modules}
+        reached = {name: _reached(name, imports) for name in modules}
+        return max(sum(name in reached[other] for other in reached[name]) for name in modules)
+
+    def lines(self) -> int:
+        return sum(len(source.splitlines()) for source in self.sources.values())
+
+    @cached_property
+    def report(self) -> prose.Report:
+        return prose.together(map(prose.report, self.sources.values()))
+
+    def words(self) -> int:
+        """Words of docstrings and comments. A piece of code is one word; examples do not count."""
+        return self.report.words["docstring"] + self.report.words["comment"]
+
+    def rate(self, rule: str) -> float:
+        return round(self.report.rate(rule), 2)
+
+
+class Figure(NamedTuple):
+    name: str
+    bar: float
+    measure: Callable[[House], float]
+
+
+FIGURES: Final = (
+    Figure("record types", 280, lambda house: len(house.records)),
+    Figure("field-by-field copies", 10, House.copies),
+    Figure("columns of rows read by number", 10, House.column_reads),
+    Figure("calls with 6 or more positional arguments", 10, House.positional_calls),
+    Figure("modules in the import knot of engine", 6, lambda house: house.knot("perdure.engine")),
+    Figure("modules in the import knot of sdk", 6, lambda house: house.knot("perdure.sdk")),
+    Figure("lines of Python", 47_500, House.lines),
+    Figure("words of docstrings and comments", 42_000, House.words),
+    Figure("whoever, somebody … per 1,000 words", 0.3, lambda house: house.rate("vague")),
+    Figure("What, Who, Those clauses per 1,000 words", 0.3, lambda house: house.rate("clause")),
+    Figure("is no, is none … per 1,000 words", 0.3, lambda house: house.rate("is no")),
+    Figure("sentences above 35 words", 0, lambda house: house.report.count("long")),
+)
+
+
+def house() -> House:
+    """The house as it stands."""
+    names = {".".join(path.relative_to(prose.SOURCE.parent).with_suffix("").parts): path for path in prose.modules()}
+    return House({name.removesuffix(".__init__"): path.read_text(encoding="utf-8") for name, path in names.items()})
+
+
+def _name(node: ast.AST) -> str:
+    """The last name of `a.b`, `b[int]` or `b(…)`: b."""
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+        case ast.Subscript(value=inner) | ast.Call(func=inner):
+            return _name(inner)
+    return ""
+
+
+def _is_record(one: ast.ClassDef, known: set[str]) -> bool:
+    bases = {_name(base) for base in one.bases}
+    return bool(bases & (RECORD_BASES | known)) or "dataclass" in map(_name, one.decorator_list)
+
+
+def _most_read(call: ast.Call) -> int:
+    """How many arguments of the call read an attribute of the same object."""
+    arguments = [*call.args, *(keyword.value for keyword in call.keywords)]
+    read = Counter(name for argument in arguments for name in set(_objects(argument)))
+    return max(read.values(), default=0)
+
+
+def _objects(argument: ast.expr) -> Iterator[str]:
+    for node in ast.walk(argument):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name | ast.Attribute):
+            yield ast.unparse(node.value)
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+
+
+def _reached(start: str, imports: dict[str, set[str]]) -> set[str]:
+    found, left = {start}, [start]
+    while left:
+        new = imports[left.pop()] - found
+        found |= new
+        left += new
+    return found
+
+
+def _annotated(annotation: ast.expr | None) -> int:
+    """2 for rows, 1 for a row, 0 for another type."""
+    text = "" if annotation is None else ast.unparse(annotation).removesuffix(" | None")
+    return 2 if re.fullmatch(ROWS, text) else 1 if re.fullmatch(ROW, text) else 0
+
+
+class _Rows:
+    """Follows rows through a function by name. A depth is 2 for rows, 1 for a row, 0 for all else."""
+
+    def __init__(self, helpers: Mapping[str, int]) -> None:
+        self.helpers = helpers
+        self.names: dict[str, int] = {}
+
+    def reads(self, function: ast.AST) -> int:
+        nodes = list(ast.walk(function))
+        for _ in range(3):  # the walk may meet `first = rows[0]` before it has met `rows = await query(…)`
+            for node in nodes:
+                self._bind(node)
+        return sum(isinstance(node, ast.Subscript) and self._is_column(node) for node in nodes)
+
+    def _bind(self, node: ast.AST) -> None:
+        match node:
+            case ast.arg(arg=name) if depth := _annotated(node.annotation):
+                self.names[name] = depth
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=value)
+                | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
+                | ast.NamedExpr(target=ast.Name(id=name), value=value)
+            ) if depth := self._depth(value):
+                self.names[name] = depth
+            case (
+                ast.For(target=ast.Name(id=name), iter=rows) | ast.comprehension(target=ast.Name(id=name), iter=rows)
+            ) if self._depth(rows) == 2:
+                self.names[name] = 1
+
+    def _depth(self, node: ast.expr) -> int:
+        match node:
+            case ast.Name(id=name):
+                return self.names.get(name, 0)
+            case ast.Await(value=inner) | ast.Call(func=ast.Name(id="list" | "sorted" | "reversed"), args=[inner]):
+                return self._depth(inner)
+            case ast.IfExp(body=one, orelse=other):
+                return max(self._depth(one), self._depth(other))
+            case ast.Subscript(value=inner, slice=ast.Slice()):
+                return self._depth(inner)
+            case ast.Subscript(value=inner):
+                return max(self._depth(inner) - 1, 0)
+            case ast.Call(func=function):
+                return 2 if _name(function) in QUERIES else self.helpers.get(_name(function), 0)
+        return 0
+
+    def _is_column(self, node: ast.Subscript) -> bool:
+        bounds = [node.slice.lower, node.slice.upper] if isinstance(node.slice, ast.Slice) else [node.slice]
+        numbers = [ast.unparse(bound).lstrip("-").isdigit() for bound in bounds if bound]
+        return self._depth(node.value) == 1 and bool(numbers) and all(numbers)
+
+
+def main() -> None:
+    measured = house()
+    print(f"{'figure':44}{'today':>8}{'bar':>8}")
+    for figure in FIGURES:
+        today = figure.measure(measured)
+        print(f"{figure.name:44}{today:>8,}{figure.bar:>8,}{'' if today > figure.bar else '  reached'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""The English of src/perdure: docstrings, comments and messages, and what is hard to read in it."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import textwrap
+import tokenize
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+SOURCE: Final = ROOT / "src" / "perdure"
+
+RULES: Final = {
+    "vague": re.compile(r"(?i)\b(?:whoever|whatever|whichever|somebody|nobody|someone|anybody)\b"),
+    "clause": re.compile(
+        r"(?i)^\W*(?:what|who|whose|those (?:that|who|whose|which|of|in|among|up|with|without|below|above))\b(?!.*\?$)"
+    ),
+    "is no": re.compile(r"(?i)\b(?:is|are|was|were) (?:no|none)\b(?! (?:longer|more|less|later|earlier)\b)"),
+    "long": re.compile(r"(?:\S+ ){35}\S"),
+}
+
+CODE: Final = re.compile(r"``[^`]+``|`[^`]+`|'[^' ]+'|\"[^\" ]+\"|https?://\S+")
+SENTENCE_ENDS: Final = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)[)\"']*\s+")
+DIRECTIVE: Final = re.compile(r"# *(?:type:|noqa|pragma|fmt:|ruff:)[^#]*")
+MESSAGE_WORDS_MIN: Final = 4
+"""A string with fewer words is a name or a value."""
+
+Kind = Literal["docstring", "comment", "message"]
+
+
+class Text(NamedTuple):
+    line: int
+    kind: Kind
+    text: str
+
+
+class Sentence(NamedTuple):
+    line: int
+    text: str
+    bare: str
+    """The text with one sign in place of each piece of code, which may hold spaces and full stops."""
+
+
+class Offence(NamedTuple):
+    line: int
+    rule: str
+    text: str
+
+
+class Report(NamedTuple):
+    words: Counter[Kind]
+    offences: list[Offence]
+
+    def count(self, rule: str) -> int:
+        return sum(offence.rule == rule for offence in self.offences)
+
+    def rate(self, rule: str) -> float:
+        """Offences per 1,000 words."""
+        return 1000 * self.count(rule) / max(self.words.total(), 1)
+
+
+def modules(paths: Iterable[Path] = (SOURCE,)) -> list[Path]:
+    return sorted(found for path in paths for found in (path.rglob("*.py") if path.is_dir() else [path]))
+
+
+def report(source: str) -> Report:
+    """Measure a module."""
+    words: Counter[Kind] = Counter()
+    offences = []
+    for text in texts(source):
+        for sentence in sentences(text):
+            words[text.kind] += len(sentence.bare.split())
+            offences += [
+                Offence(sentence.line, rule, sentence.text)
+                for rule, pattern in RULES.items()
+                if pattern.search(sentence.bare)
+            ]
+    return Report(words, sorted(offences))
+
+
+def together(reports: Iterable[Report]) -> Report:
+    words: Counter[Kind] = Counter()
+    offences = []
+    for one in reports:
+        words += one.words
+        offences += one.offences
+    return Report(words, offences)
+
+
+def texts(source: str) -> Iterator[Text]:
+    """The English of a module. Strings below fields and constants are docstrings, too."""
+    yield from _strings(ast.parse(source))
+    yield from _comments(source)
+
+
+def _strings(node: ast.AST) -> Iterator[Text]:
+    match node:
+        case ast.Expr(value=ast.Constant(value=str(text))):
+            first, _, rest = text.partition("\n")
+            yield Text(node.lineno, "docstring", f"{first}\n{textwrap.dedent(rest)}")
+            return
+        case ast.Constant(value=str(text)) if len(text.split()) >= MESSAGE_WORDS_MIN:
+            yield Text(node.lineno, "message", text)
+        case ast.JoinedStr(values=parts):
+            text = "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in parts)
+            if len(text.split()) >= MESSAGE_WORDS_MIN:
+                yield Text(node.lineno, "message", text)
+            for part in parts:
+                if isinstance(part, ast.FormattedValue):
+                    yield from _strings(part.value)
+            return
+    for child in ast.iter_child_nodes(node):
+        yield from _strings(child)
+
+
+def _comments(source: str) -> Iterator[Text]:
+    """Comments on lines of their own, one below the other, are one text."""
+    found: list[Text] = []
+    below = (0, 0)
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            text = DIRECTIVE.sub("", token.string).lstrip("#").removeprefix(" ")
+            row, column = token.start
+            if token.start == below:
+                found[-1] = found[-1]._replace(text=f"{found[-1].text}\n{text}")
+            else:
+                found.append(Text(row, "comment", text))
+            below = (row + 1, column) if not token.line[:column].strip() else (0, 0)
+    yield from found
+
+
+def sentences(text: Text) -> Iterator[Sentence]:
+    """Blank lines, items of lists and lines of messages end a sentence, too. Examples of code are left out."""
+    paragraph: list[str] = []
+    start, in_example = text.line, False
+    for number, line in enumerate([*text.text.split("\n"), ""], text.line):
+        words = line.strip()
+        in_example = bool(words) and (in_example or words.startswith(">>>"))
+        is_code = in_example or line.startswith("    ")
+        if not words or is_code or text.kind == "message" or words.startswith(("- ", "* ")):
+            yield from _split("\n".join(paragraph), start)
+            paragraph = []
+        if words and not is_code:
+            start = start if paragraph else number
+            paragraph.append(words)
+
+
+def _split(paragraph: str, line: int) -> Iterator[Sentence]:
+    bare = CODE.sub(lambda code: "¤" * len(code[0]), paragraph)
+    begin = 0
+    for end in [*(match.end() for match in SENTENCE_ENDS.finditer(bare)), len(bare)]:
+        text = " ".join(paragraph[begin:end].split())
+        if text.strip("-* "):
+            yield Sentence(line + paragraph.count("\n", 0, begin), text, " ".join(bare[begin:end].split()))
+        begin = end
