@@ -44,12 +44,13 @@ format: $(STAMP) ## Format the code and fix what can be fixed by machine
 	@$(PY) -m ruff check --fix .
 
 .PHONY: check
-check: $(STAMP) ## Format, lint, types, import contracts; changes nothing
+check: $(STAMP) ## Format, lint, types, import contracts, prose; changes nothing
 	@$(PY) -m ruff format --check .
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy $(TYPED)
 	@for system in darwin win32; do $(PY) -m mypy --platform $$system --cache-dir .mypy_cache/$$system src || exit 1; done
 	@.venv/bin/lint-imports --no-logo
+	@$(PY) -m scripts.prose
 
 # More than there are cores: much of the time tests wait for processes that they have started.
 .PHONY: test

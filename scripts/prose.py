@@ -1,10 +1,18 @@
-"""The English of src/perdure: docstrings, comments and messages, and what is hard to read in it."""
+"""Checks the English of src/perdure: docstrings, comments and messages. `make check` runs it.
+
+Each sentence that breaks a rule is an error, unless its file stands in `unfinished.txt`. A file that passes leaves that
+list, and never comes back.
+
+    python -m scripts.prose src/perdure/agents    # all errors of these files or folders, and the rates of each file
+    python -m scripts.prose --shrink              # take the files that pass out of unfinished.txt
+"""
 
 from __future__ import annotations
 
 import ast
 import io
 import re
+import sys
 import textwrap
 import tokenize
 from collections import Counter
@@ -23,6 +31,14 @@ RULES: Final = {
     "is no": re.compile(r"(?i)\b(?:is|are|was|were) (?:no|none)\b(?! (?:longer|more|less|later|earlier)\b)"),
     "long": re.compile(r"(?:\S+ ){35}\S"),
 }
+
+ADVICE: Final = {
+    "vague": "name the caller, the worker, the server …",
+    "clause": "begin with a named thing",
+    "is no": "negate the verb: is not a step",
+    "long": "at most 35 words",
+}
+UNFINISHED: Final = ROOT / "scripts" / "unfinished.txt"
 
 CODE: Final = re.compile(r"``[^`]+``|`[^`]+`|'[^' ]+'|\"[^\" ]+\"|https?://\S+")
 SENTENCE_ENDS: Final = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)[)\"']*\s+")
@@ -158,3 +174,43 @@ def _split(paragraph: str, line: int) -> Iterator[Sentence]:
         if text.strip("-* "):
             yield Sentence(line + paragraph.count("\n", 0, begin), text, " ".join(bare[begin:end].split()))
         begin = end
+
+
+def faults(reports: dict[str, Report], excused: set[str]) -> list[str]:
+    """The sentences to mend, and the files that are excused without need."""
+    sentences = [
+        f"{path}:{offence.line}: {offence.text} [{ADVICE[offence.rule]}]"
+        for path, one in reports.items()
+        if path not in excused
+        for offence in one.offences
+    ]
+    done = [path for path in sorted(excused) if path not in reports or not reports[path].offences]
+    return sentences + [f"{path}: passes, or is gone; run `python -m scripts.prose --shrink`" for path in done]
+
+
+def rates(name: str, one: Report) -> str:
+    figures = "".join(f"{one.rate(rule):>8.1f}" for rule in ("vague", "clause", "is no"))
+    return f"{name:50}{one.words.total():>8,}{figures}{one.count('long'):>6}"
+
+
+def main(*arguments: str) -> int:
+    paths = [Path(argument).resolve() for argument in arguments if argument != "--shrink"]
+    reports = {
+        str(path.relative_to(ROOT)): report(path.read_text(encoding="utf-8")) for path in modules(paths or [SOURCE])
+    }
+    excused = set() if paths else set(UNFINISHED.read_text(encoding="utf-8").split())
+    if "--shrink" in arguments:
+        excused = {path for path in excused if path in reports and reports[path].offences}
+        UNFINISHED.write_text("".join(f"{path}\n" for path in sorted(excused)), encoding="utf-8")
+    wrong = faults(reports, excused)
+    for line in wrong:
+        print(line)
+    print(f"{'prose per 1,000 words':50}{'words':>8}{'vague':>8}{'clause':>8}{'is no':>8}{'long':>6}")
+    for path, one in reports.items() if paths else ():
+        print(rates(path, one))
+    print(rates(f"all {len(reports)} files ({len(excused)} unfinished)", together(reports.values())))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
