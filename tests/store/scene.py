@@ -79,24 +79,17 @@ REPORTS = (
 )
 KINDS = (
     *REPORTS,
-    *(
-        "cancel",
-        "publish",
-        "publish once",
-        "resume",
-        "start",
-        "start into a claim",
-        "start a batch",
-        "cut a lease",
-        "arrival",
-    ),
-    *("touch", "new epoch", "make a key", "create a key", "delete a key"),
+    *("cancel", "publish", "publish once", "resume", "start", "start into a claim", "start a batch", "cut a lease"),
+    *("a claim arrives", "touch", "new epoch", "make a key", "create a key", "delete a key"),
     *("make a schedule", "change a schedule", "delete a schedule", "run a schedule", "fire a schedule"),
     *("note a use", "sign up", "sign in", "sign out", "change a user", "change a password", "make a project"),
     *("change a project", "add a member", "change a member", "remove a member", "withdraw an invitation"),
     *more_kinds.KINDS,
 )
-"""Whatever may share a group with others; what a predicate picks has a transaction of its own (`is_sweep`)."""
+"""The verbs that may share a group with others. Each sweep has a transaction of its own (`is_sweep`)."""
+
+LAST_CLAIM = "1"
+"""The id of the worker's last claim. It is greater than those that a world makes."""
 
 
 def _id(kind: int, n: int) -> str:
@@ -147,9 +140,9 @@ class Scene:
         await world.wait_for(scene.ids["waits"], event_wait("e", "t"))
         await world.wait_for(scene.ids["asks"], answer_wait("a"))
         await world.report(scene.ids["parent"], [child("kid")])
-        [kid] = await world.claim_ids()
-        await world.acknowledge(kid)
-        scene.ids["kid"] = kid
+        [kid] = await world.claim(claim_id=LAST_CLAIM)
+        await world.acknowledge(kid.id)
+        scene.ids["kid"] = kid.id
         for name, id in scene.ids.items():
             scene.seen[name] = (await world.get(id)).next_seq - 1
         made = schedules.make_schedule(project_id=PROJECT, id="schedule", spec=_spec("k"), now_us=world.now_us)
@@ -199,7 +192,7 @@ class Scene:
                 return events.publish_once(topic="t", events=items, ids=[f"event{n}"], idempotency=once, **same)
             case "resume":
                 id = self.ids[dice.choice(["asks", "runs"])]
-                return waits.resume(execution_id=id, step_key="a", data=raw(n), **same)
+                return waits.resume(execution_id=id, step_key="a", data=raw(n), answered_by="ann", **same)
             case "start":
                 return starts.start(news=[new], idempotency=once, **same)
             case "start into a claim":
@@ -254,10 +247,10 @@ class Scene:
                 return accounts.remove_member(project_id=PROJECT, user_id=dice.choice(["ann", "bob"]))
             case "withdraw an invitation":
                 return accounts.withdraw_invitation(project_id=PROJECT, email=dice.choice(["new", "other"]))
-            case "arrival":
-                return claims.note_arrival(project_id=PROJECT, worker_id="w", claim_id="c1")
             case "cut a lease":
                 return claims.cut_lease(worker_id="w", until_us=now_us + n)
+            case "a claim arrives":
+                return claims.note_arrival(project_id=PROJECT, worker_id="w", claim_id=LAST_CLAIM)
             case "steps together":
                 two = dice.sample(["runs", "parent", "kid"], 2)
                 said = [

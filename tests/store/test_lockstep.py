@@ -44,6 +44,7 @@ Played = tuple[list[str], dict[str, list[str]]]
 
 def _told(answers: Sequence[Any]) -> list[str]:
     def tell(one: object) -> str:
+        assert not isinstance(one, TypeError), "the scene's arguments are not those of the verb"
         if isinstance(one, BROKEN_CONSTRAINTS):
             return "a constraint was broken"
         return f"{type(one).__name__}: {one}" if isinstance(one, Exception) else msgspec.json.encode(one).decode()
