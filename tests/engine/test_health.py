@@ -57,7 +57,7 @@ async def test_a_probe_that_another_server_kept_from_being_written_tells_nothing
     await engine.store.close()
 
 
-@verb
+@verb(locks="")
 async def _in_trouble() -> None:
     await Tell(Trouble("no space left"))
 

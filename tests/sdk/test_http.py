@@ -382,7 +382,7 @@ async def test_a_worker_that_was_given_up_says_that_it_is_alive(served: Served, 
         await waits()
         return "done"
 
-    @verb
+    @verb(looks=True)
     async def counts(id: str) -> tuple[int, int]:
         row = (await query("read_state", project_id=served.project_id, id=id))[0]
         return row[14], row[15]
@@ -429,7 +429,7 @@ async def test_work_that_came_late_is_acknowledged_before_it_begins(
     """The server may have given it to another worker meanwhile."""
     monkeypatch.setattr(Watching, "late_us", late_us)
 
-    @verb
+    @verb(looks=True)
     async def acknowledged(id: str) -> bool:
         return bool((await query("read_state", project_id=served.project_id, id=id))[0][13])
 

@@ -89,7 +89,7 @@ class Served:
         return id
 
 
-@verb
+@verb(locks="")
 async def _insert_project(*, id: str, now_us: int) -> None:
     await query("insert_project", id=id, name=id, now_us=now_us)
 

@@ -259,7 +259,7 @@ async def test_a_page_of_definitions_that_would_be_too_large_is_refused(served: 
 # --- queues ----------------------------------------------------------------------------------------------------------
 
 
-@verb
+@verb(looks=True)
 async def _queue(*, project_id: str, name: str) -> list[tuple[Any, ...]]:
     return await query("read_queue", project_id=project_id, name=name)
 

@@ -28,24 +28,24 @@ from perdure.wire.requests import ReportItem, StartItem
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@verb
+@verb(locks="")
 async def note(*, name: str, value: str) -> str:
     await query("write_meta", name=name, value=value)
     return value
 
 
-@verb
+@verb(looks=True)
 async def read_note(*, name: str) -> str | None:
     rows = await query("read_meta", name=name)
     return rows[0][0] if rows else None
 
 
-@verb
+@verb(locks="")
 async def refuse(*, name: str) -> None:
     raise BadRequest(f"{name} is refused")
 
 
-@verb
+@verb(locks="")
 async def fail_after_writing(*, how: str, name: str) -> None:
     if how == "refusal after a silent write":
         await query("write_meta", name=name, value="1")
@@ -145,14 +145,14 @@ async def test_a_verb_that_fails_after_writing_fails_alone(
     assert (await store.write(note(name="c", value="3"))) == "3"
 
 
-@verb
+@verb(locks="")
 async def write_row(*, execution_id: str, seq: int) -> int:
     """A row that may be written late, and a look at its table."""
     await query_many("insert_journal", [journal_row(execution_id, seq, 1, Kind.CLAIMED, 1)])
     return seq
 
 
-@verb
+@verb(looks=True)
 async def rows_of(*, execution_id: str) -> list[int]:
     return [row[0] for row in await query("read_journal", execution_id=execution_id, after=0, limit=9)]
 
@@ -210,7 +210,7 @@ async def test_a_listener_that_fails_does_not_stop_the_store(store: SQLiteStore)
     def broken(hints: object) -> None:
         raise RuntimeError("a broken listener")
 
-    @verb
+    @verb(locks="")
     async def hint() -> None:
         await Tell(Counted("something"))
 
@@ -226,7 +226,7 @@ async def test_a_listener_that_fails_does_not_stop_the_store(store: SQLiteStore)
 async def test_hints_come_after_the_commit_and_only_of_what_was_kept(store: SQLiteStore) -> None:
     seen: list[str | None] = []
 
-    @verb
+    @verb(locks="")
     async def hint() -> None:
         await query("write_meta", name="a", value="1")
         await Tell(Counted("x"))

@@ -138,7 +138,7 @@ async def test_ends_of_one_moment_are_all_taken_whatever_is_taken_at_once(begun:
     assert sorted(found) == sorted(ids + late)
 
 
-@verb
+@verb(locks="")
 async def as_before(*, place: dict[str, Any]) -> None:
     await query("move_export_cursor", project_id=PROJECT, **place)
 
@@ -185,9 +185,9 @@ async def test_each_end_is_read_twice_however_much_has_ended(begun: World) -> No
 def counting(counted: Verb[ToSend], read: list[int]) -> Verb[ToSend]:
     """The verb, with how many ends it is answered noted."""
 
-    @functools.wraps(counted.function)
+    @functools.wraps(counted.declaration.function)
     async def run(**values: Any) -> ToSend:
-        inner = counted.function(**values)
+        inner = counted.declaration.function(**values)
         rows, answer = 0, None
         while True:
             try:
@@ -200,4 +200,4 @@ def counting(counted: Verb[ToSend], read: list[int]) -> Verb[ToSend]:
             if isinstance(asked, Query) and asked.name == "ended_exports":
                 rows += len(answer)
 
-    return structs.replace(counted, function=run)
+    return Verb(structs.replace(counted.declaration, function=run), counted.values)

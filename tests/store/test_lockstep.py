@@ -5,14 +5,12 @@ that it leaves behind must be those of one of its orders, run one verb at a time
 """
 
 import contextlib
-import importlib
 import itertools
 import random
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import apsw
@@ -21,21 +19,19 @@ import msgspec
 import pytest
 from tests import postgres
 from tests.databases import migrated
+from tests.store.declared import declarations
 from tests.store.scene import KINDS, Scene
 
 from perdure.store import postgres_lane
 from perdure.store.interface import Query, Verb, query, query_many, verb
 from perdure.store.lockstep import Guilty, Lockstep, Stuck
-from perdure.store.named import NAMED, is_sweep, rows_named
 from perdure.store.postgres import PostgresStore
 from perdure.store.queries import Statement, load, parse
 from perdure.store.sqlite import SQLiteStore
-from perdure.store.verbs import moves
 from perdure.store.verbs.rows import journal_row
 from perdure.wire.errors import NotFound
 from perdure.wire.records import Kind
 
-Named = Callable[[Verb[Any]], Sequence[tuple[str, Any]]] | None
 BROKEN_CONSTRAINTS = (apsw.ConstraintError, asyncpg.IntegrityConstraintViolationError)
 """What each database says of a second row in one place, in words of its own."""
 Played = tuple[list[str], dict[str, list[str]]]
@@ -95,9 +91,9 @@ class Stage:
                 return True
         return False
 
-    async def equals_an_order(self, verbs: Sequence[Verb[Any]], named: Named = rows_named) -> bool:
+    async def equals_an_order(self, verbs: Sequence[Verb[Any]], *, holds: bool = True) -> bool:
         """Whether the verbs equal some order, in lockstep as well as in one group of SQLite's own driver."""
-        in_lockstep = await self.play(partial(_in_lockstep, verbs, named))
+        in_lockstep = await self.play(partial(_in_lockstep, verbs, holds))
         as_group = await self.play(partial(_as_group, verbs))
         return await self.are_serial(verbs, in_lockstep, as_group)
 
@@ -132,7 +128,7 @@ def _rows(store: SQLiteStore, statement: Statement, values: Sequence[Any]) -> Se
     return rows
 
 
-async def _in_lockstep(verbs: Sequence[Verb[Any]], named: Named, store: SQLiteStore) -> list[Any]:
+async def _in_lockstep(verbs: Sequence[Verb[Any]], holds: bool, store: SQLiteStore) -> list[Any]:
     """The group as the PostgreSQL driver runs it, with SQLite underneath."""
     answers: dict[int, Any] = {}
     parts: list[list[int]] = [list(range(len(verbs)))]
@@ -140,7 +136,7 @@ async def _in_lockstep(verbs: Sequence[Verb[Any]], named: Named, store: SQLiteSt
         part = parts.pop(0)
         execute = store._writer.execute
         execute("BEGIN IMMEDIATE")
-        steps = Lockstep([verbs[n] for n in part], _queries(), named)
+        steps = Lockstep([verbs[n] for n in part], _queries(), holds=holds)
         try:
             while batches := steps.round():
                 for batch in batches:
@@ -212,19 +208,19 @@ async def test_every_pair_of_verbs_equals_an_order(stage: Stage) -> None:
 
 def test_the_kinds_are_all_verbs_that_may_share_a_group(stage: Stage) -> None:
     made = {stage.scene.verb(kind, random.Random(0), 0).name for kind in KINDS}
-    assert made | {"default_project"} == NAMED.keys() | {"touch"}
+    assert made | {"default_project"} == {name for name, one in declarations() if one.locks is not None}
 
 
 async def test_without_holds_it_does_not(stage: Stage) -> None:
     broken = 0
     for seed in range(60):
-        broken += not await stage.equals_an_order(stage.scene.group(seed, 3), None)
+        broken += not await stage.equals_an_order(stage.scene.group(seed, 3), holds=False)
         if broken == 3:
             return
     pytest.fail(f"only {broken} of 60 groups broke")
 
 
-@verb
+@verb(locks="")
 async def _fail_late() -> None:
     await query("write_meta", name="failed", value="1")
     raise NotFound("after it had written")
@@ -277,7 +273,9 @@ async def test_on_postgresql_too(
     stage: Stage, holds: bool, groups: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     if not holds:
-        monkeypatch.setattr(postgres_lane, "rows_named", None)
+        monkeypatch.setattr(
+            postgres_lane, "Lockstep", lambda *given, holds, **more: Lockstep(*given, holds=False, **more)
+        )
     async with _on_postgresql(stage) as is_serial:
         mixed = [holds and seed % 2 == 1 for seed in range(groups)]
         differs = [n for n in range(groups) if not await is_serial(stage.scene.group(n, 3, mixed=mixed[n]))]
@@ -315,11 +313,14 @@ async def test_many_groups_on_postgresql(
 # --- the rounds by themselves ----------------------------------------------------------------------------------------
 
 
-@verb
-async def _notes(*, names: Sequence[str]) -> list[str]:
+async def _write(*, names: Sequence[str]) -> list[str]:
     for name in names:
         await query("write_meta", name=name, value="x")
     return list(names)
+
+
+_notes = verb(locks="")(_write)
+_notes_that_lock = verb(locks=lambda arguments: [("meta", name) for name in arguments["names"]])(_write)
 
 
 def _names(steps: Lockstep) -> list[list[str]]:
@@ -333,7 +334,7 @@ def _names(steps: Lockstep) -> list[list[str]]:
 
 def test_a_row_is_one_verb_s_until_it_ends() -> None:
     verbs = [_notes(names=["a", "b"]), _notes(names=["b", "c"]), _notes(names=["d"])]
-    steps = Lockstep(verbs, load("postgres"), lambda verb: ())
+    steps = Lockstep(verbs, load("postgres"))
     assert _names(steps) == [["a", "b", "d"]]
     assert _names(steps) == [["c"]]  # the first one waits for b
     assert _names(steps) == [["b"]]
@@ -343,7 +344,7 @@ def test_a_row_is_one_verb_s_until_it_ends() -> None:
 
 def test_verbs_that_wait_for_each_other_are_told_apart() -> None:
     verbs = [_notes(names=["a", "b"]), _notes(names=["b", "a"]), _notes(names=["z"])]
-    steps = Lockstep(verbs, load("postgres"), lambda verb: ())
+    steps = Lockstep(verbs, load("postgres"))
     assert _names(steps) == [["a", "b", "z"]]
     with pytest.raises(Stuck) as stuck:
         steps.round()
@@ -352,21 +353,21 @@ def test_verbs_that_wait_for_each_other_are_told_apart() -> None:
 
 
 def test_what_the_arguments_name_is_taken_at_once_and_in_order() -> None:
-    verbs = [_notes(names=["a", "b"]), _notes(names=["x", "b"]), _notes(names=["x"])]
-    steps = Lockstep(verbs, load("postgres"), lambda verb: [("meta", name) for name in verb.values["names"]])
+    verbs = [_notes_that_lock(names=["a", "b"]), _notes_that_lock(names=["x", "b"]), _notes_that_lock(names=["x"])]
+    steps = Lockstep(verbs, load("postgres"))
     assert [_names(steps) for _ in range(5)] == [[["a"]], [["b"]], [["x"]], [["b"]], [["x"]]]
     assert _names(steps) == []
 
 
 @pytest.mark.parametrize(("key", "waits"), [("a", False), ("b", True)])
 def test_a_look_at_one_key_lets_the_rows_of_others_wait(key: str, waits: bool) -> None:
-    @verb
+    @verb(locks="")
     async def write_and_look() -> None:
         await query_many("insert_journal", [journal_row("x", 1, 1, Kind.CHILD_STARTED, 1, key="a")])
         await query("note_claim", id="w", claim_id="c")
         await query("deliver_outcome", project_id="p", id="x", now_us=1, key=key, started=b"1")
 
-    steps = Lockstep([write_and_look()], load("postgres"), rows_named)
+    steps = Lockstep([write_and_look()], load("postgres"))
     first = steps.round()
     looked = ["deliver_outcome"]
     assert [batch.statement.name for batch in first] == (looked if waits else ["insert_journal", *looked])
@@ -377,57 +378,11 @@ def test_a_look_at_one_key_lets_the_rows_of_others_wait(key: str, waits: bool) -
 
 
 def test_a_lookless_verb_ends_at_once() -> None:
-    @verb
+    @verb(locks="")
     async def nothing() -> int:
         assert await Query("insert_tag", [], True) == []
         return 1
 
-    steps = Lockstep([nothing(), _notes(names=["a"])], load("postgres"), rows_named)
+    steps = Lockstep([nothing(), _notes(names=["a"])], load("postgres"))
     assert _names(steps) == [["a"]]
     assert [run.result for run in steps.runs] == [1, ["a"]]
-
-
-def test_every_verb_that_changes_something_says_what_it_names() -> None:
-    """A verb that is not in the table keeps no order with others, so that must be a decision."""
-    reading = {"read_key", "journals", "read_events", "get", "find_by_key", "finished", "list_executions", "journal"}
-    reading |= {
-        "database_time",
-        "old_snapshots",
-        "logs",
-        "doctor",
-        "counts",
-        "unserved",
-        "list_workers",
-        "next_due",
-        "set_ahead",
-        "overdue",
-        "list_waits",
-        "list_keys",
-    }
-    reading |= {"get_deployment", "list_workflows", "get_workflow", "list_runs", "get_definition", "list_definitions"}
-    reading |= {"get_messages", "list_slack_apps", "look_out", "read_signing", "list_deployments"}
-    reading |= {"watched_topics", "list_triggers", "topic_end"}
-    reading |= {"get_memory", "list_agent_runs", "get_session", "list_traces", "get_trace", "journal_of", "homes"}
-    reading |= {"find_question", "list_questions", "exporting", "project_ids", "read_transcript"}
-    reading |= {"budget_of", "queued_behind", "newest_events", "how_ended"}
-    reading |= {"untold", "active_workers", "watch_push_workers", "standing", "list_steps", "read_step"}
-    reading |= {"due_schedules", "get_schedule", "list_schedules", "scheduled_workflows", "list_fires"}
-    reading |= {"find_user", "read_user", "read_session", "read_project", "projects_of", "list_members"}
-    reading |= {"check_sign_up", "list_invitations"}
-    reading |= {"read_stream", "list_webhooks", "next_delivery", "list_deliveries", "deliveries_of"}
-    nothing = {"touch"}
-    found = set()
-    for path in Path(moves.__file__).parent.glob("[a-z]*.py"):
-        module = importlib.import_module(f"perdure.store.verbs.{path.stem}")
-        for name, value in vars(module).items():
-            if hasattr(value, "__wrapped__") and value.__wrapped__.__module__ == module.__name__:
-                found.add(name)
-    unnamed = {name for name in found if name not in NAMED and not is_sweep(Verb(_Named(name), {}))}
-    assert unnamed == reading | nothing
-
-
-class _Named:
-    def __init__(self, name: str) -> None:
-        self.__name__ = name
-
-    async def __call__(self) -> None: ...

@@ -261,7 +261,7 @@ async def _prune(world: World, days: float, limit: int = 500, workflows: dict[st
             return total
 
 
-@verb
+@verb(looks=True)
 async def _version(*, session_id: str) -> int:
     """The version of a session's transcript; 0 when it has none."""
     found = await query("read_version", project_id=PROJECT, session_id=session_id)
@@ -380,7 +380,7 @@ async def test_one_batch_is_bounded_by_the_rows_of_its_journals(world: World, mo
     assert await listed(world) == []
 
 
-@verb
+@verb(locks="")
 async def _add_project(*, id: str) -> None:
     await query("insert_project", id=id, name=id, now_us=1)
 

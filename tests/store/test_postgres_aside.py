@@ -74,7 +74,7 @@ async def test_what_is_known_to_be_held_is_not_waited_for_again(
     """Whoever was told that others hold it asks again; nor does a verb that gets to the row only in its course keep
     its group waiting."""
 
-    @verb
+    @verb(locks="")
     async def both(*, first: str, second: str) -> None:
         await query("write_meta", name=first, value="x")
         await query("write_meta", name=second, value="x")

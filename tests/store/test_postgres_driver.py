@@ -90,7 +90,7 @@ async def test_hints_come_before_the_answer_and_only_of_what_was_kept(store: Pos
     heard: list[object] = []
     store.listen(heard.extend)
 
-    @verb
+    @verb(locks="")
     async def hint() -> None:
         await query("write_meta", name="a", value="1")
         await Tell(Counted("x"))
@@ -103,7 +103,7 @@ async def test_a_listener_that_fails_does_not_stop_the_store(store: PostgresStor
     told: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context["exception"]))
 
-    @verb
+    @verb(locks="")
     async def hint() -> None:
         await Tell(Counted("x"))
 
@@ -149,7 +149,7 @@ async def _backends(url: str, what: str, condition: str = "TRUE") -> int:
         await connection.close()
 
 
-@verb
+@verb(locks="")
 async def _noted(*, name: str) -> str | None:
     await query("write_meta", name=name, value="x")
     return name
@@ -485,7 +485,7 @@ async def test_a_scan_that_takes_too_long_is_not_tried_again(
     )
     store._scan._queries = store._scan._queries | parse("-- name: nap\nSELECT pg_sleep(30);\n", "test", "postgres")
 
-    @verb
+    @verb(looks=True)
     async def nap() -> None:
         await query("nap")
 
@@ -499,7 +499,7 @@ async def test_a_scan_that_takes_too_long_is_not_tried_again(
 async def test_the_isolation_that_a_database_prefers_is_not_ours() -> None:
     """Each look has to see what was committed before its transaction got its locks."""
 
-    @verb
+    @verb(looks=True)
     async def level() -> str:
         ((found,),) = await query("level")
         return str(found)

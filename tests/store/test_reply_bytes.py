@@ -9,7 +9,7 @@ import pytest
 from tests.store.pushing import PushWorld
 from tests.store.world import PROJECT, World, event_wait, step
 
-from perdure.store.interface import Verb
+from perdure.store.interface import Verb, verb
 from perdure.store.verbs import claims, events, looks, reports, saved_steps
 from perdure.wire.errors import BadRequest
 from perdure.wire.records import Kind
@@ -42,13 +42,14 @@ class _Counting:
 async def bounded(world: World, look: Verb[T], *, beside: int = 200) -> T:
     """What a look answers, which has read no more than it may."""
 
+    @verb(looks=True)
     async def counted() -> T:
         counting = _Counting(look.start())
         answer: T = await counting
         assert counting.bytes <= ROOM + SIZE + beside
         return answer
 
-    return await world.store.read(Verb(counted, {}))
+    return await world.store.read(counted())
 
 
 @pytest.fixture(autouse=True)

@@ -346,7 +346,7 @@ async def test_queue_starts_one_after_the_other_in_order(planner: Planner) -> No
 def _open_of(planner: Planner) -> Verb[Any]:
     from perdure.store.interface import verb
 
-    @verb
+    @verb(looks=True)
     async def open_executions() -> list[Execution]:
         filters = ListFilters(workflow_id="wf", phases=["queued", "running", "waiting"])
         found, _ = await looks.list_executions(project_id=PROJECT, filters=filters, before="~", limit=10).start()

@@ -32,7 +32,7 @@ async def put(world: World, *spans: Span) -> list[str]:
     )
 
 
-@verb
+@verb(looks=True)
 async def _known(*, trace_id: str, ids: str) -> Rows:
     return await query("known_spans", project_id=PROJECT, trace_id=trace_id, ids=ids)
 

@@ -48,7 +48,7 @@ async def said(world: World, session: str, version: int | None = None) -> list[o
     return [msgspec.json.decode(entry.message) for entry in shown(found.version, found.entries).entries]
 
 
-@verb
+@verb(looks=True)
 async def _stored() -> Stored:
     messages = [(bytes(content), uses) for content, uses in await query("all_messages")]
     return sorted(messages), (await query("count_entries"))[0][0]

@@ -293,7 +293,7 @@ async def test_events_wait_while_the_current_deployment_cannot_run_them(puller: 
     assert await puller.take(id) == Taken(2)
 
 
-@verb
+@verb(locks="")
 async def _delete_events(*, upto: int) -> None:
     await query("prune_events", before_us=upto, limit=100)
 
@@ -330,7 +330,7 @@ def _deleting_before_events_are_read(inner: Verb[Taken], upto: int) -> Generator
         rows = yield asked
 
 
-@verb
+@verb(locks="")
 async def _take_while_events_are_deleted(*, inner: Verb[Taken], upto: int) -> Taken:
     return await _deleting_before_events_are_read(inner, upto)
 
@@ -346,7 +346,7 @@ async def test_what_is_deleted_with_age_meanwhile_leaves_no_empty_batch(puller: 
     assert await puller.batches() == [[4, 5]]
 
 
-@verb
+@verb(locks="")
 async def _dies_after(*, inner: Verb[Any]) -> None:
     await inner.start()
     raise RuntimeError("after the last write")

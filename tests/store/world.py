@@ -53,7 +53,7 @@ START_US = 1_750_000_000 * SECOND
 PROJECT = "project"
 
 
-@verb
+@verb(locks="")
 async def _forget_ended() -> None:
     await query("prune_ended", before_us=1 << 60, limit=1_000)
 

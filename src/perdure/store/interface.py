@@ -14,11 +14,12 @@ Verbs are pure: no clock, no randomness, no change of their arguments, no await 
 (raise a `PerdureError`) before their first write, so that a refusal needs no roll-back.
 """
 
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 import msgspec
 
+from perdure.store.locks import Arguments, Row, read_locks
 from perdure.store.records import to_values
 
 T = TypeVar("T")
@@ -201,33 +202,85 @@ class Tell:
         yield self
 
 
+class Declaration(msgspec.Struct, Generic[T_co], frozen=True):
+    """A verb's function, and what a driver must know before the first query. `verb` describes the fields."""
+
+    function: Callable[..., Coroutine[Any, Any, T_co]]
+    locks: Callable[[Arguments], Sequence[Row]] | None
+    sweep: bool | Callable[[Arguments], bool]
+    looks: bool
+    weight: Callable[[Arguments], int] | None
+
+
 class Verb(msgspec.Struct, Generic[T_co]):
     """A function and its arguments: a change that has not been made yet and can be started as often as needed."""
 
-    function: Callable[..., Coroutine[Any, Any, T_co]]
-    values: dict[str, Any]
+    declaration: Declaration[T_co]
+    values: Arguments
 
     @property
     def name(self) -> str:
-        return self.function.__name__
+        return self.declaration.function.__name__
 
     def start(self) -> Coroutine[Any, Any, T_co]:
-        return self.function(**self.values)
+        return self.declaration.function(**self.values)
+
+    def locks(self) -> Sequence[Row]:
+        """The rows that the arguments name, each once."""
+        locks = self.declaration.locks
+        return () if locks is None else locks(self.values)
+
+    def is_sweep(self) -> bool:
+        """Whether the verb belongs on the connection for predicates and large work."""
+        sweep = self.declaration.sweep
+        return sweep if isinstance(sweep, bool) else sweep(self.values)
+
+    def weight(self) -> int:
+        """About how many rows the verb writes. Drivers bound their groups by it, too."""
+        weight = self.declaration.weight
+        return 1 if weight is None else weight(self.values)
 
     def __repr__(self) -> str:
         return f"<verb {self.name}>"
 
 
-def verb(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Verb[T]]:
-    """Make a coroutine function of keyword arguments a verb: calling it does nothing until a store drives it."""
+def verb(
+    *,
+    locks: str | Callable[[Arguments], Iterable[Row]] | None = None,
+    sweep: bool | Callable[[Arguments], bool] = False,
+    looks: bool = False,
+    weight: Callable[[Arguments], int] | None = None,
+) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Verb[T]]]:
+    """Make a coroutine function of keyword arguments a verb: calling it does nothing until a store drives it.
 
-    def prepare(*args: P.args, **values: P.kwargs) -> Verb[T]:
-        return Verb(function, values)
+    Each verb declares one of three; otherwise `verb` raises TypeError.
 
-    prepare.__name__ = function.__name__
-    prepare.__doc__ = function.__doc__
-    prepare.__wrapped__ = function  # type: ignore[attr-defined]  # functools.wraps would lose the ParamSpec
-    return prepare
+    - `locks`: the rows that its arguments name (`store/locks.py` describes the notation), "" if they name none. The
+      lockstep driver takes these rows before the first query. Verbs that name the same row therefore keep their order.
+    - `sweep=True`: a predicate picks its rows, or it is rare or long. The PostgreSQL driver runs it on a connection of
+      its own: SKIP LOCKED keeps only connections apart, and all verbs of a group wait for its longest.
+    - `looks=True`: it changes nothing.
+
+    A verb with `locks` may have a function of its arguments as `sweep`. `weight` is another such function: it tells
+    about how many rows the verb writes. Without it that is one row.
+    """
+
+    def declare(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Verb[T]]:
+        if (locks is not None) + (sweep is True) + looks != 1:
+            raise TypeError(f"{function.__name__}: a verb declares one of locks=…, sweep=True and looks=True.")
+        rows = None if locks is None else read_locks(locks, function)
+        declaration = Declaration(function, rows, sweep, looks, weight)
+
+        def prepare(*args: P.args, **values: P.kwargs) -> Verb[T]:
+            return Verb(declaration, values)
+
+        prepare.__name__ = function.__name__
+        prepare.__doc__ = function.__doc__
+        prepare.__wrapped__ = function  # type: ignore[attr-defined]  # functools.wraps would lose the ParamSpec
+        prepare.declaration = declaration  # type: ignore[attr-defined]  # for tests
+        return prepare
+
+    return declare
 
 
 class Store(Protocol):

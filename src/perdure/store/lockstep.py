@@ -27,11 +27,9 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from perdure.store.interface import Hint, Query, Rows, Tell, Verb
+from perdure.store.locks import Row
 from perdure.store.queries import Statement
 from perdure.wire.errors import PerdureError
-
-Row = tuple[str, Any]
-"""A kind of row and the value that names it."""
 
 LOCK_ORDER: Final = ("topic", "execution", "budget")
 """Rows of several kinds are locked in this order, and those of one kind by name: that is what prevents deadlocks."""
@@ -114,19 +112,18 @@ class Lockstep:
         self,
         verbs: Sequence[Verb[Any]],
         queries: Mapping[str, Statement],
-        named: Callable[[Verb[Any]], Sequence[Row]] | None,
         bars: Callable[[Sequence[Row]], bool] | None = None,
         *,
+        holds: bool = True,
         alone: bool = False,
     ) -> None:
-        """`named` tells the rows that a verb's arguments name. Without it nothing is held (looks, and lone verbs).
-        `bars` tells whether one of some rows must not be waited for; none of those that are named is. `alone`: no other
-        transaction is under way."""
+        """`holds`: verbs hold rows. Looks and lone verbs need not. `bars` tells whether one of some rows must not be
+        waited for; the rows that arguments name are not among them. `alone`: no other transaction is under way."""
         self._queries = queries
-        self._holds = named is not None
+        self._holds = holds
         self._bars = bars
         self._alone = alone
-        self.runs = [Run(n, verb, named(verb) if named is not None else ()) for n, verb in enumerate(verbs)]
+        self.runs = [Run(n, verb, verb.locks() if holds else ()) for n, verb in enumerate(verbs)]
         self._waiting: list[Run] = list(self.runs)
         self._live: dict[int, Run] = {}
         self._holders: dict[Row, Run] = {}

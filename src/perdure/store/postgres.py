@@ -23,7 +23,6 @@ from typing import Any, TypeVar
 from uuid_utils import uuid4
 
 from perdure.store.interface import Hint, Verb
-from perdure.store.named import is_sweep
 from perdure.store.postgres_aside import AsideLane
 from perdure.store.postgres_hints import Exchange
 from perdure.store.postgres_lane import Item, Lane
@@ -89,7 +88,7 @@ class PostgresStore:
             )
 
     async def write(self, verb: Verb[T]) -> T:
-        return await self._one(self._sweep if is_sweep(verb) else self._write, verb)
+        return await self._one(self._sweep if verb.is_sweep() else self._write, verb)
 
     async def write_all(self, verbs: Sequence[Verb[T]]) -> Sequence[T | Exception]:
         """In order only for verbs that name the same row."""
@@ -111,10 +110,10 @@ class PostgresStore:
             return answer
 
         items: list[Item] = [(verb, taker(n)) for n, verb in enumerate(verbs)]
-        sweeps = [item for item in items if is_sweep(item[0])]
+        sweeps = [item for item in items if item[0].is_sweep()]
         if sweeps:
             self._sweep.submit(sweeps)
-            items = [item for item in items if not is_sweep(item[0])]
+            items = [item for item in items if not item[0].is_sweep()]
         if items:
             self._write.submit(items)
         await future

@@ -18,8 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from perdure.store.interface import Hint
-from perdure.store.lockstep import Row
-from perdure.store.named import rows_named
+from perdure.store.locks import Row
 from perdure.store.postgres_lane import EXCLUSIVE, SHARED, Answer, Item, Lane
 from perdure.store.postgres_link import Link
 from perdure.store.queries import Statement
@@ -91,7 +90,7 @@ class AsideLane(Lane):
 
     def _waiter(self, item: Item) -> _Waiter:
         verb, answer = item
-        named = rows_named(verb)
+        named = verb.locks()
         waiter = _Waiter(answer, named, asyncio.get_running_loop().time() + WAIT_SECONDS_MAX, self._left)
         self._awaited.update(named)
         if self._closing:
@@ -107,7 +106,7 @@ class AsideLane(Lane):
             return group
         free: list[Item] = []
         for item in group:
-            named = rows_named(item[0])
+            named = item[0].locks()
             if self.bars(named):
                 self.take(item, named, barred=True)
             else:
@@ -136,7 +135,7 @@ class AsideLane(Lane):
         while True:
             while self._turn < len(self.inbox):
                 item = self.inbox[self._turn]
-                named = rows_named(item[0])
+                named = item[0].locks()
                 if self._ahead.isdisjoint(named):
                     del self.inbox[self._turn]
                     self._alone = self._waiter_of(item).alone

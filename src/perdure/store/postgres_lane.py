@@ -27,8 +27,8 @@ from typing import Any, Final, NamedTuple, Protocol
 import asyncpg
 
 from perdure.store.interface import Counted, Hint, Trouble, Verb
-from perdure.store.lockstep import Alone, Barred, Guilty, Lockstep, Row, Stuck
-from perdure.store.named import rows_named, weight
+from perdure.store.locks import Row
+from perdure.store.lockstep import Alone, Barred, Guilty, Lockstep, Stuck
 from perdure.store.postgres_link import (
     COMMAND_SECONDS_MAX,
     RECONNECT_SECONDS_MAX,
@@ -252,7 +252,7 @@ class Lane:
         group: list[Item] = []
         room = GROUP_WEIGHT_MAX
         while self.inbox and len(group) < GROUP_VERBS_MAX:
-            room -= weight(self.inbox[0][0])
+            room -= self.inbox[0][0].weight()
             if room < 0 and group:
                 break
             group.append(self.inbox.popleft())
@@ -422,8 +422,8 @@ class Lane:
                 await connection.execute(LOCKS[kind], names)
             for group in groups:
                 bars = self._aside.bars if self._aside is not None and self._aside.busy else None
-                named = rows_named if self._hold or self._writes else None
-                steps = Lockstep(group, self._queries, named, bars, alone=self._alone)
+                holds = self._hold or self._writes
+                steps = Lockstep(group, self._queries, bars, holds=holds, alone=self._alone)
                 stepper.append(steps)
                 try:
                     if topics := steps.named("topic"):

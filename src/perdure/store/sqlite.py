@@ -26,12 +26,11 @@ from uuid_utils import uuid4
 
 from perdure.store.disk import network_file_system, sync
 from perdure.store.file_lock import FileLock, make_private, readable_by_others, several_names
-from perdure.store.interface import Counted, Hint, Query, Trouble, Verb
+from perdure.store.interface import Counted, Hint, Trouble, Verb
 from perdure.store.migrate import Schema, migrations, planner_statistics, statements
-from perdure.store.named import weight
 from perdure.store.queries import load
 from perdure.store.sqlite_numbers import Numbers
-from perdure.store.sqlite_run import Run
+from perdure.store.sqlite_run import Run, incremental_vacuum
 from perdure.wire.errors import PerdureError, Unavailable, UnknownOutcome
 
 T = TypeVar("T")
@@ -304,7 +303,7 @@ class SQLiteStore:
         for amount, (verb, _) in enumerate(self._inbox[:GROUP_MAX]):
             if rows >= GROUP_ROWS_MAX:
                 return amount
-            rows += weight(verb)
+            rows += verb.weight()
         return GROUP_MAX
 
     def _run(self, group: Sequence[tuple[Verb[Any], Any]]) -> tuple[list[tuple[Any, Exception | None]], list[Hint]]:
@@ -523,10 +522,10 @@ class SQLiteStore:
 
         await asyncio.get_running_loop().run_in_executor(None, copy)
 
-    async def vacuum(self, pages: int = 2_000) -> None:
+    async def vacuum(self) -> None:
         if self._memory or self._busy:
             return
-        await self.write(Verb(_vacuum, {"pages": pages}))
+        await self.write(incremental_vacuum())
 
     async def close(self) -> None:
         if self._closed:
@@ -546,10 +545,6 @@ class SQLiteStore:
         self._writer.close()
         if self._lock is not None:
             self._lock.release()
-
-
-async def _vacuum(*, pages: int) -> None:
-    await Query("incremental_vacuum", (), False)
 
 
 class _WroteFirst(Exception):

@@ -5,10 +5,15 @@ from typing import Any, TypeVar
 
 import apsw
 
-from perdure.store.interface import Hint, Query, Tell
+from perdure.store.interface import Hint, Query, Tell, query, verb
 from perdure.store.queries import Statement
 
 T = TypeVar("T")
+
+
+@verb(locks="")
+async def incremental_vacuum() -> None:
+    await query("incremental_vacuum")
 
 
 class Run:

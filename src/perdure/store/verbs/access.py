@@ -36,7 +36,7 @@ KEYS_MAX = 1_000
 """How many keys a project has at most."""
 
 
-@verb
+@verb(locks="project=''")
 async def default_project(*, id: str, now_us: int) -> str:
     """The id of the oldest project; makes one when there is none."""
     rows = await query("list_projects")
@@ -50,7 +50,7 @@ async def default_project(*, id: str, now_us: int) -> str:
     return first
 
 
-@verb
+@verb(locks="api_key=id")
 async def create_key(
     *,
     id: str,
@@ -76,7 +76,7 @@ async def create_key(
     )
 
 
-@verb
+@verb(locks="api_key=''")
 async def make_key(
     *,
     id: str,
@@ -121,7 +121,7 @@ async def make_key(
     await remember(project_id, idempotency, msgspec.json.encode(id), now_us)
 
 
-@verb
+@verb(looks=True)
 async def list_keys(*, project_id: str) -> list[ListedKey]:
     """The project's keys, newest first."""
     rows = await query("list_keys", project_id=project_id)
@@ -131,20 +131,20 @@ async def list_keys(*, project_id: str) -> list[ListedKey]:
     ]
 
 
-@verb
+@verb(looks=True)
 async def read_key(*, id: str) -> Key | None:
     """The key of an id."""
     rows = await query("read_key", id=id)
     return Key(rows[0][0], rows[0][1], rows[0][2], bool(rows[0][3]), rows[0][4]) if rows else None
 
 
-@verb
+@verb(locks="api_key=id")
 async def note_key_use(*, id: str, now_us: int) -> None:
     """A key was used."""
     await query("note_key_use", id=id, now_us=now_us)
 
 
-@verb
+@verb(locks="api_key=id")
 async def delete_key(*, project_id: str, id: str) -> bool:
     """Forget a key; it is refused from then on. False: there is none."""
     deleted = bool(await query("delete_key", project_id=project_id, id=id))
@@ -153,13 +153,13 @@ async def delete_key(*, project_id: str, id: str) -> bool:
     return deleted
 
 
-@verb
+@verb(locks="meta='epoch'")
 async def new_epoch(*, epoch: str) -> None:
     """After a restore: whatever workers were told by the store before is refused."""
     await query("write_meta", name="epoch", value=epoch)
 
 
-@verb
+@verb(locks="")
 async def touch(*, now_us: int, ballast: str = "") -> bool:
     """A small write that changes nothing anybody asks for: whether it lands tells whether others would. `ballast` makes
     it larger. False: another server was at it, and nothing was written."""

@@ -57,7 +57,7 @@ class NewSession(NamedTuple):
 # --- users and sessions --------------------------------------------------------------------------------------------
 
 
-@verb
+@verb(locks="user_email=user.email")
 async def sign_up(
     *,
     user: User,
@@ -90,7 +90,7 @@ async def sign_up(
         await query("delete_invitation", project_id=project_id, email=user.email)
 
 
-@verb
+@verb(looks=True)
 async def check_sign_up(*, email: str, invitation_hash: str | None, now_us: int) -> None:
     """Refuse a sign-up that could not succeed now. Raises as `sign_up` does."""
     await _invited(email, invitation_hash, now_us)
@@ -112,14 +112,14 @@ async def _invited(email: str, invitation_hash: str | None, now_us: int) -> Sequ
     return rows
 
 
-@verb
+@verb(looks=True)
 async def find_user(*, email: str) -> StoredUser | None:
     """Who signed up with an e-mail."""
     rows = await query("find_user", email=email)
     return StoredUser(User(*rows[0][:5]), rows[0][5]) if rows else None
 
 
-@verb
+@verb(looks=True)
 async def read_user(*, user_id: str) -> StoredUser:
     """A user. Raises NotFound."""
     rows = await query("read_user", user_id=user_id)
@@ -128,7 +128,7 @@ async def read_user(*, user_id: str) -> StoredUser:
     return StoredUser(User(*rows[0][:5]), rows[0][5])
 
 
-@verb
+@verb(locks="user=user_id")
 async def change_user(
     *, user_id: str, first_name: str | None, last_name: str | None, display_name: str | None, now_us: int
 ) -> User:
@@ -146,7 +146,7 @@ async def change_user(
     return User(*rows[0])
 
 
-@verb
+@verb(locks="user=user_id")
 async def change_password(*, user_id: str, password_hash: str, session: NewSession | None, now_us: int) -> None:
     """Another password from now on: all sessions that were open end, and another one may begin. Raises NotFound."""
     if not await query("update_password", user_id=user_id, password_hash=password_hash, now_us=now_us):
@@ -157,7 +157,7 @@ async def change_password(*, user_id: str, password_hash: str, session: NewSessi
     await Tell(UserChanged(user_id))
 
 
-@verb
+@verb(locks="user=user_id")
 async def open_session(*, user_id: str, session: NewSession, now_us: int) -> None:
     """A user has signed in. What is over of theirs is forgotten, and what is too much ends."""
     if await query("delete_old_sessions", user_id=user_id, now_us=now_us, kept=SESSIONS_MAX - 1):
@@ -165,7 +165,7 @@ async def open_session(*, user_id: str, session: NewSession, now_us: int) -> Non
     await _insert_session(user_id, session, now_us)
 
 
-@verb
+@verb(looks=True)
 async def read_session(*, token_hash: str, project_id: str) -> StoredSession | None:
     """Whose session it is, and what they may do in a project; '' asks about none."""
     rows = await query("read_session", token_hash=token_hash, project_id=project_id)
@@ -175,7 +175,7 @@ async def read_session(*, token_hash: str, project_id: str) -> StoredSession | N
     return StoredSession(user_id, expires_at_us, None if role is None else Role(role))
 
 
-@verb
+@verb(locks="session=token_hash")
 async def close_session(*, token_hash: str) -> None:
     """A user has signed out."""
     for (user_id,) in await query("delete_session", token_hash=token_hash):
@@ -195,7 +195,7 @@ async def _insert_session(user_id: str, session: NewSession, now_us: int) -> Non
 # --- projects ------------------------------------------------------------------------------------------------------
 
 
-@verb
+@verb(locks="user=user_id")
 async def make_project(
     *,
     id: str,
@@ -221,7 +221,7 @@ async def make_project(
     return made
 
 
-@verb
+@verb(looks=True)
 async def read_project(*, project_id: str) -> Project:
     """One project. Raises NotFound."""
     rows = await query("read_project", project_id=project_id)
@@ -230,7 +230,7 @@ async def read_project(*, project_id: str) -> Project:
     return Project(*rows[0])
 
 
-@verb
+@verb(locks="project=project_id")
 async def change_project(*, project_id: str, name: str | None, description: str | None, now_us: int) -> Project:
     """Another name or description; None leaves one. Raises NotFound."""
     rows = await query("update_project", project_id=project_id, name=name, description=description, now_us=now_us)
@@ -239,7 +239,7 @@ async def change_project(*, project_id: str, name: str | None, description: str 
     return Project(*rows[0])
 
 
-@verb
+@verb(looks=True)
 async def projects_of(*, user_id: str) -> list[Project]:
     """The projects that a user belongs to, newest first."""
     return [Project(*row) for row in await query("projects_of_user", user_id=user_id)]
@@ -248,13 +248,13 @@ async def projects_of(*, user_id: str) -> list[Project]:
 # --- members -------------------------------------------------------------------------------------------------------
 
 
-@verb
+@verb(looks=True)
 async def list_members(*, project_id: str) -> list[Member]:
     """Who belongs to a project, oldest first."""
     return [_member(row) for row in await query("list_members", project_id=project_id, user_id=None)]
 
 
-@verb
+@verb(locks="project=project_id user_email=email")
 async def add_member(
     *,
     project_id: str,
@@ -307,7 +307,7 @@ async def add_member(
     return member
 
 
-@verb
+@verb(locks="project=project_id")
 async def change_member(*, project_id: str, user_id: str, role: Role, now_us: int) -> Member:
     """Another role for a member. Raises NotFound, LastAdmin."""
     roles = await _roles(project_id)
@@ -320,7 +320,7 @@ async def change_member(*, project_id: str, user_id: str, role: Role, now_us: in
     return _member((await query("list_members", project_id=project_id, user_id=user_id))[0])
 
 
-@verb
+@verb(locks="project=project_id")
 async def remove_member(*, project_id: str, user_id: str) -> None:
     """End a member's place in a project. Raises NotFound, LastAdmin."""
     roles = await _roles(project_id)
@@ -331,14 +331,14 @@ async def remove_member(*, project_id: str, user_id: str) -> None:
     await Tell(UserChanged(user_id))
 
 
-@verb
+@verb(looks=True)
 async def list_invitations(*, project_id: str, now_us: int) -> list[Invitation]:
     """Invitations that can still be used, by e-mail."""
     rows = await query("list_invitations", project_id=project_id, now_us=now_us)
     return [Invitation(email, Role(role), expires_at_us) for email, role, expires_at_us in rows]
 
 
-@verb
+@verb(locks="project=project_id")
 async def withdraw_invitation(*, project_id: str, email: str) -> None:
     """Make an invitation's token worthless. Raises NotFound."""
     await _roles(project_id)

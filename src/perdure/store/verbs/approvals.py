@@ -18,7 +18,7 @@ from perdure.wire.records import Problem
 from perdure.wire.status import FINAL, Phase
 
 
-@verb
+@verb(looks=True)
 async def find_question(
     *, project_id: str, execution_id: str, step_key: str, now_us: int, question_id: str | None = None
 ) -> tuple[Phase, Question | None]:
@@ -77,7 +77,7 @@ def _state(state: str, expires_at_us: int | None, now_us: int) -> QuestionState:
     return QuestionState.EXPIRED if over else QuestionState.CLOSED
 
 
-@verb
+@verb(sweep=True)
 async def answer_question(
     *,
     project_id: str,
@@ -141,7 +141,7 @@ def _late(found: Question) -> Conflict:
     return Conflict(f"{what} no longer waits for an answer.")
 
 
-@verb
+@verb(looks=True)
 async def list_questions(*, project_id: str, after: tuple[int, str, str], limit: int, now_us: int) -> list[Question]:
     """A page of open questions, oldest first."""
     rows: Sequence[tuple[Any, ...]] = await query(

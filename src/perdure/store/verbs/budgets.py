@@ -30,7 +30,7 @@ from perdure.wire.requests import EventItem
 from perdure.wire.status import FINAL, HELD, Phase
 
 
-@verb
+@verb(locks="execution=request.execution_id reservation=request.reservation_id")
 async def reserve(*, project_id: str, request: ReserveRequest, now_us: int) -> ReserveReply:
     """Set a call's share aside in every budget on the way up, or say which of them has nothing left. Raises LeaseLost,
     NotFound, BadRequest."""
@@ -123,7 +123,7 @@ async def _is_last(budgets: Sequence[StoredBudget], amounts: Amounts, now_us: in
     return False
 
 
-@verb
+@verb(locks="reservation=request.reservation_id")
 async def settle(*, project_id: str, request: SettleRequest) -> bool:
     """Put what a call took in the place of what was reserved for it. False: it was settled before, or is unknown."""
     key = {"execution_id": request.execution_id, "id": request.reservation_id}
@@ -145,7 +145,7 @@ async def settle(*, project_id: str, request: SettleRequest) -> bool:
     return True
 
 
-@verb
+@verb(locks=lambda arguments: [("topic", topic_of(arguments["budget_id"]))])
 async def change_budget(
     *,
     project_id: str,
@@ -175,7 +175,7 @@ async def change_budget(
     return changed
 
 
-@verb
+@verb(looks=True)
 async def budget_of(*, project_id: str, execution_id: str) -> StoredBudget:
     """The budget that an execution spends from: its own, or that of the nearest above it. Raises NotFound."""
     above = await query("budgets_above", project_id=project_id, id=execution_id)

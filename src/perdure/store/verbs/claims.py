@@ -53,7 +53,7 @@ class Looked(NamedTuple):
     """Asked for `ranges`: what came first of each rank, by the time since which it was ready."""
 
 
-@verb
+@verb(sweep=True)
 async def register(
     *,
     project_id: str,
@@ -133,7 +133,7 @@ async def register(
     await offer_work(project_id, request.deployment_id, now_us)
 
 
-@verb
+@verb(sweep=True)
 async def claim(
     *,
     project_id: str,
@@ -317,7 +317,7 @@ async def _claim_limited(values: dict[str, Any], room: Room, after: tuple[str, s
     return after
 
 
-@verb
+@verb(locks="worker=worker_id")
 async def note_arrival(*, project_id: str, worker_id: str, claim_id: str) -> None:
     """The worker has the answer of that claim, its last one: nothing of it is taken back, or given to a late copy."""
     worker = await _worker(project_id, worker_id)
@@ -325,7 +325,7 @@ async def note_arrival(*, project_id: str, worker_id: str, claim_id: str) -> Non
         await query("note_claim", id=worker_id, claim_id=claim_id + _ARRIVED)
 
 
-@verb
+@verb(sweep=True)
 async def recall(*, project_id: str, worker_id: str, claim_id: str, now_us: int) -> int:
     """Take back what a claim brought to a worker that has not asked on since, as far as it was never acknowledged.
     Answers how many executions.
@@ -342,7 +342,7 @@ async def recall(*, project_id: str, worker_id: str, claim_id: str, now_us: int)
     return len(held)
 
 
-@verb
+@verb(looks=True)
 async def journals(*, wanted: Sequence[tuple[str, int]], rows_max: int, bytes_max: int) -> list[tuple[list[Row], bool]]:
     """The journals of many executions, each after a given seq; whether rows were left out to keep the whole small."""
     found: list[tuple[list[Row], bool]] = []
@@ -354,7 +354,7 @@ async def journals(*, wanted: Sequence[tuple[str, int]], rows_max: int, bytes_ma
     return found
 
 
-@verb
+@verb(sweep=True)  # it looks at all that a worker holds
 async def beat(*, project_id: str, worker_id: str, now_us: int, lease_us: int) -> list[tuple[str, int, int]] | None:
     """Renew a lease. None: it had run out, or there is no such registration; the worker must drop everything."""
     rows = await query(
@@ -366,14 +366,14 @@ async def beat(*, project_id: str, worker_id: str, now_us: int, lease_us: int) -
     return [(id, attempt, seq) for _, id, attempt, seq in held]
 
 
-@verb
+@verb(locks="worker=worker_id")
 async def cut_lease(*, worker_id: str, until_us: int, granted_us: int | None = None) -> None:
     """The worker's connection is gone: its lease ends at `until_us` unless a beat follows, or has followed already:
     then the lease is not the one that ends at `granted_us` any more."""
     await query("cut_lease", id=worker_id, lease_until_us=until_us, granted_us=granted_us)
 
 
-@verb
+@verb(sweep=True)
 async def grant_leases(*, until_us: int, unless_from_us: int | None = None) -> int | None:
     """Give every registration one full lease before anything is taken from it: the server was away, not they.
 
@@ -390,7 +390,7 @@ async def grant_leases(*, until_us: int, unless_from_us: int | None = None) -> i
     return left
 
 
-@verb
+@verb(sweep=True)
 async def limit_leases(*, until_us: int) -> int:
     """No lease runs for longer than to `until_us`: those from before the clock went back. Answers how many are left,
     since others have locked them."""
@@ -399,7 +399,7 @@ async def limit_leases(*, until_us: int) -> int:
     return left
 
 
-@verb
+@verb(sweep=True)
 async def drain(*, project_id: str, worker_id: str, now_us: int, died: bool = False) -> None:
     """End a registration; what it still holds goes back at once and counts no loss, unless its process `died`. A worker
     whose registration was ended without it says so, too: what it lost counts as deliveries in vain from then on."""
@@ -429,7 +429,7 @@ async def end_registration(worker_id: str, now_us: int, *, released: bool = Fals
         await lose(project_id, id, attempt, worker_id, now_us, released=released)
 
 
-@verb
+@verb(sweep=True)
 async def reap(*, now_us: int, limit: int, patience_us: int = 0, by_database: bool = False) -> int:
     """End the registrations whose lease ran out and hand their work to others. Answers how many ended; those that hold
     what somebody has locked do not yet. An execution is poisoned only `patience_us` after the end of the last lease:
@@ -449,7 +449,7 @@ async def reap(*, now_us: int, limit: int, patience_us: int = 0, by_database: bo
     return ended
 
 
-@verb
+@verb(locks=f"meta='{REAPED}'")
 async def mark_reaper(*, now_us: int, every_us: int, locked_us: int) -> bool:
     """While there is anybody whose lease can run out, tell other servers that one was here, at most `every_us` ago
     (`grant_leases`).
@@ -473,7 +473,7 @@ async def take_back_free(worker_id: str, now_us: int, *, sure: bool = True) -> b
     )
 
 
-@verb
+@verb(sweep=True)
 async def end_embedded(*, now_us: int) -> None:
     """A process that opens the file alone ends the registrations of embedded workers: theirs are gone."""
     for worker_id, _ in await query("embedded_workers"):

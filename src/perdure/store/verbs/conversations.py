@@ -23,7 +23,7 @@ class Message(NamedTuple):
     agent_run_id: str | None
 
 
-@verb
+@verb(sweep=True)
 async def add_message(
     *,
     project_id: str,
@@ -64,7 +64,7 @@ async def add_message(
     return id
 
 
-@verb
+@verb(looks=True)
 async def get_messages(
     *, project_id: str, conversation_id: str, agent_id: str, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> list[Message]:

@@ -17,7 +17,7 @@ class Definition(NamedTuple):
     updated_at_us: int
 
 
-@verb
+@verb(sweep=True)
 async def register_definition(
     *, project_id: str, kind: str, deployment_id: str | None, id: str, value: bytes, now_us: int
 ) -> None:
@@ -36,7 +36,7 @@ async def register_definition(
     )
 
 
-@verb
+@verb(looks=True)
 async def get_definition(*, project_id: str, kind: str, deployment_id: str | None, id: str) -> Definition:
     """One definition, of the current deployment unless one is named. Raises NotFound, BadRequest."""
     deployment_id = await active_deployment(project_id, deployment_id)
@@ -46,7 +46,7 @@ async def get_definition(*, project_id: str, kind: str, deployment_id: str | Non
     return Definition(*rows[0])
 
 
-@verb
+@verb(looks=True)
 async def list_definitions(
     *, project_id: str, kind: str, after: RegistryPlace, limit: int, offset: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Definition], RegistryPlace | None]:

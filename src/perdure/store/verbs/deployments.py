@@ -83,7 +83,7 @@ async def put_push_deployment(project_id: str, deployment_id: str, now_us: int) 
     await offer_work(project_id, deployment_id, now_us)
 
 
-@verb
+@verb(sweep=True)
 async def catch_up() -> int:
     """Tell what was started while somebody registered of what was registered: where many write at once, a start may not
     see the first deployment of its project, nor the registration that start; and servers of the release before may not
@@ -102,13 +102,13 @@ async def catch_up() -> int:
     return amount
 
 
-@verb
+@verb(sweep=True)
 async def register_push_deployment(*, project_id: str, deployment_id: str, now_us: int) -> None:
     """Make a deployment of push workers, or keep it as it is. Raises Conflict while native workers serve it."""
     await put_push_deployment(project_id, deployment_id, now_us)
 
 
-@verb
+@verb(sweep=True)
 async def register_push_workflow(
     *,
     project_id: str,
@@ -139,7 +139,7 @@ async def register_push_workflow(
     )
 
 
-@verb
+@verb(sweep=True)
 async def register_queues(*, project_id: str, deployment_id: str, queues: Sequence[QueueSpec]) -> None:
     """Make queues, or change their limits; total limits stay. Raises DeploymentNotFound."""
     await active_deployment(project_id, deployment_id)
@@ -173,7 +173,7 @@ def unknown_deployment(deployment_id: str) -> DeploymentNotFound:
 # --- looks ---------------------------------------------------------------------------------------------------------
 
 
-@verb
+@verb(looks=True)
 async def get_deployment(*, project_id: str, deployment_id: str) -> StoredDeployment:
     """One deployment, retired or not. Raises DeploymentNotFound."""
     rows = await query("read_deployment", project_id=project_id, id=deployment_id)
@@ -200,7 +200,7 @@ class RegistryPlace(NamedTuple):
 FIRST_REGISTERED: Final = RegistryPlace("", 0, "")
 
 
-@verb
+@verb(looks=True)
 async def list_workflows(
     *, project_id: str, after: RegistryPlace, limit: int, offset: int
 ) -> tuple[list[RegisteredWorkflow], RegistryPlace | None]:
@@ -212,7 +212,7 @@ async def list_workflows(
     return page, None if last is None else RegistryPlace(last.id, last.created_at_us, last.deployment_id)
 
 
-@verb
+@verb(looks=True)
 async def get_workflow(*, project_id: str, workflow_id: str, deployment_id: str | None) -> RegisteredWorkflow:
     """A workflow as a deployment has it, or as the newest has it. Raises NotFound."""
     rows = await query("read_workflow", project_id=project_id, workflow_id=workflow_id, deployment_id=deployment_id)
@@ -232,7 +232,7 @@ def _workflow_of(row: Sequence[Any]) -> RegisteredWorkflow:
 # --- use, drain, retire --------------------------------------------------------------------------------------------
 
 
-@verb
+@verb(sweep=True)
 async def use_deployment(*, project_id: str, deployment_id: str) -> StoredDeployment:
     """New executions go to this deployment from now on. Raises DeploymentNotFound for one that is retired, too."""
     rows = await query("lock_deployment", project_id=project_id, id=deployment_id)
@@ -242,7 +242,7 @@ async def use_deployment(*, project_id: str, deployment_id: str) -> StoredDeploy
     return deployment_of((await query("read_deployment", project_id=project_id, id=deployment_id))[0])
 
 
-@verb
+@verb(sweep=True)
 async def retire_deployment(*, project_id: str, deployment_id: str, now_us: int) -> StoredDeployment:
     """Take a deployment out of use for good, or until a worker registers for it again.
 
@@ -280,7 +280,7 @@ class Draining(NamedTuple):
     """How many executions, by phase; phases without any are left out."""
 
 
-@verb
+@verb(looks=True)
 async def list_deployments(
     *, project_id: str, retired: bool, before_us: int, after: str, limit: int, now_us: int
 ) -> list[Draining]:

@@ -24,7 +24,7 @@ _PUBLISHED = msgspec.json.Decoder(tuple[list[int], int])
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-@verb
+@verb(locks="topic=topic")
 async def publish(
     *, project_id: str, topic: str, events: Sequence[EventItem], ids: Sequence[str], now_us: int
 ) -> list[int]:
@@ -32,7 +32,7 @@ async def publish(
     return await publish_events(project_id, topic, events, ids, now_us)
 
 
-@verb
+@verb(locks="topic=topic execution=asked_by")
 async def publish_once(
     *,
     project_id: str,
@@ -296,7 +296,7 @@ async def _met(
     return row
 
 
-@verb
+@verb(looks=True)
 async def topic_end(*, project_id: str, topic: str) -> int:
     """The number of a topic's newest event, whether it is still kept or not; 0 of a topic that has none."""
     rows = await query("topics_at", project_id=project_id, topics=json.dumps([topic]))
@@ -311,7 +311,7 @@ async def _page(project_id: str, topic: str, after: int, limit: int, bytes_max: 
     return await query("read_events", after=after, limit=fits, project_id=project_id, topic=topic), more
 
 
-@verb
+@verb(looks=True)
 async def read_events(
     *, project_id: str, topic: str, after: int, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Event], bool]:
@@ -321,7 +321,7 @@ async def read_events(
     return [_event_of(row) for row in rows], more
 
 
-@verb
+@verb(looks=True)
 async def newest_events(
     *, project_id: str, topic: str, after: int, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Event], bool]:

@@ -32,25 +32,25 @@ class ToSend(NamedTuple):
     more: bool
 
 
-@verb
+@verb(looks=True)
 async def project_ids() -> list[str]:
     """All projects."""
     return [row[0] for row in await query("list_projects")]
 
 
-@verb
+@verb(looks=True)
 async def exporting(*, project_id: str) -> bool:
     """Whether it is known from when on a project's executions are sent."""
     return bool(await query("read_export_cursor", project_id=project_id))
 
 
-@verb
+@verb(locks="export=project_id")
 async def begin_exports(*, project_id: str, now_us: int) -> None:
     """From now on the project's executions are sent; what had ended before is not."""
     await query("insert_export_cursor", project_id=project_id, ended_at_us=now_us + OVERLAP_US)
 
 
-@verb
+@verb(locks="export=project_id")
 async def claim_exports(*, project_id: str, now_us: int, until_us: int, limit: int) -> ToSend:
     """Take executions whose spans are to be sent; they are the caller's until `until_us`."""
     cursor = await query("lock_export_cursor", project_id=project_id)
@@ -108,13 +108,13 @@ async def _take(
     return after, more
 
 
-@verb
+@verb(locks="export=project_id")
 async def note_exports(*, project_id: str, ids: list[str]) -> None:
     """Their spans were sent."""
     await query_many("note_export", [(project_id, id) for id in ids])
 
 
-@verb
+@verb(locks="export=project_id")
 async def release_exports(*, project_id: str, ids: list[str], now_us: int) -> None:
     """Their spans were not sent; anybody may take them again."""
     await query_many("claim_export", [(now_us, project_id, id) for id in ids])

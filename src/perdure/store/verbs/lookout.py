@@ -46,7 +46,7 @@ class Found(NamedTuple):
     """Project and deployment, with executions that are ready."""
 
 
-@verb
+@verb(looks=True)
 async def look_out(*, awaited: Awaited) -> Found:
     """Look for all of it, with one query for each kind."""
     ended: list[tuple[str, Finished]] = []

@@ -77,7 +77,7 @@ DOCTOR = (
 )
 
 
-@verb
+@verb(looks=True)
 async def get(*, project_id: str, execution_id: str) -> Execution:
     """One execution, whole."""
     rows = await query("get_execution", project_id=project_id, id=execution_id)
@@ -86,7 +86,7 @@ async def get(*, project_id: str, execution_id: str) -> Execution:
     return execution_of(rows[0])
 
 
-@verb
+@verb(looks=True)
 async def find_by_key(*, project_id: str, workflow_id: str, key: str) -> str:
     """The id of the execution that a workflow's key names."""
     rows = await query("find_key", project_id=project_id, workflow_id=workflow_id, key=key)
@@ -96,7 +96,7 @@ async def find_by_key(*, project_id: str, workflow_id: str, key: str) -> str:
     return id
 
 
-@verb
+@verb(looks=True)
 async def finished(
     *, project_id: str, ids: Sequence[str], bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Finished], list[str]]:
@@ -121,7 +121,7 @@ async def finished(
     return done, missing
 
 
-@verb
+@verb(looks=True)
 async def how_ended(*, project_id: str, execution_id: str) -> Finished | None:
     """How an execution ended, without what came of it; None while it is open."""
     rows = await query("how_ended", project_id=project_id, id=execution_id)
@@ -131,7 +131,7 @@ async def how_ended(*, project_id: str, execution_id: str) -> Finished | None:
     return Finished(execution_id, phase, error=error) if Phase(phase) in FINAL else None
 
 
-@verb
+@verb(looks=True)
 async def list_executions(
     *, project_id: str, filters: ListFilters, before: str, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Execution], str | None]:
@@ -178,7 +178,7 @@ async def list_executions(
     return page, floor_id or None
 
 
-@verb
+@verb(looks=True)
 async def journal(
     *, project_id: str, execution_id: str, after: int, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Row], bool]:
@@ -190,7 +190,7 @@ async def journal(
     return [row_of(row) for row in rows], more
 
 
-@verb
+@verb(looks=True)
 async def logs(*, project_id: str, execution_id: str, after: int, limit: int) -> list[tuple[int, LogLine]]:
     """A page of an execution's log: each line with its number."""
     if not await query("read_state", project_id=project_id, id=execution_id):
@@ -199,7 +199,7 @@ async def logs(*, project_id: str, execution_id: str, after: int, limit: int) ->
     return [(n, LogLine(at_us, level, text)) for n, at_us, level, text in rows]
 
 
-@verb
+@verb(sweep=True)
 async def delete(*, project_id: str, execution_id: str) -> int:
     """Delete a final execution and its descendants, with all that belongs to them; answers how many."""
     rows = await query("read_state", project_id=project_id, id=execution_id)
@@ -234,7 +234,7 @@ class Pruned(NamedTuple):
     more: bool
 
 
-@verb
+@verb(sweep=True)
 async def prune(
     *,
     after: tuple[str, str],
@@ -294,7 +294,7 @@ async def prune(
     return Pruned(deleted, after, more)
 
 
-@verb
+@verb(sweep=True)
 async def erase(*, project_id: str, user_id: str | None, session_id: str | None, limit: int) -> tuple[int, int]:
     """Delete what belongs to a user or a session: executions, what agents remember of the sessions, and transcripts in
     which nobody has a turn.
@@ -317,26 +317,26 @@ async def erase(*, project_id: str, user_id: str | None, session_id: str | None,
     return deleted, still_open[0][0]
 
 
-@verb
+@verb(looks=True)
 async def doctor(*, checks: Sequence[str] = DOCTOR) -> dict[str, list[str]]:
     """Run the invariants as queries; answers what each found (nothing, when all is well)."""
     return {name.removeprefix("doctor_"): [str(row[0]) for row in await query(name)] for name in checks}
 
 
-@verb
+@verb(looks=True)
 async def counts() -> dict[str, Rows]:
     """Open executions by phase and workflow, queued ones by queue: for the metrics."""
     return {"phases": await query("count_phases"), "queued": await query("count_queued")}
 
 
-@verb
+@verb(looks=True)
 async def unserved(*, before_us: int) -> Rows:
     """Deployments with ready work and without a worker: project, deployment, the Python that it began on (None: it has
     not begun), how many, since when."""
     return await query("unserved", before_us=before_us)
 
 
-@verb
+@verb(looks=True)
 async def database_time() -> int | None:
     """What time the database has, in microseconds since the epoch; None where it has no clock of its own."""
     rows = await query("database_time")
@@ -358,13 +358,13 @@ class Snapshot(NamedTuple):
     """How old it is, where the database knows."""
 
 
-@verb
+@verb(looks=True)
 async def old_snapshots(*, seconds: int, transactions: int) -> list[Snapshot]:
     """Snapshots that others have held for so many seconds, or, where no time is known, for so many transactions."""
     return [Snapshot(*row) for row in await query("old_snapshots", seconds=seconds, transactions=transactions)]
 
 
-@verb
+@verb(looks=True)
 async def list_workers(*, project_id: str) -> list[tuple[Any, ...]]:
     """A project's workers, as rows."""
     return await query("list_workers", project_id=project_id)

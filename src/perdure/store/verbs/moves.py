@@ -34,7 +34,7 @@ FIRST: Final = Overdue(-(1 << 62), "", "")
 """Before all of them."""
 
 
-@verb
+@verb(locks="execution=execution_id")
 async def cancel(*, project_id: str, execution_id: str, cancelled_by: str, now_us: int, grace_us: int) -> Phase:
     """Cancel an execution and its open descendants; answers its phase, `cancelling` or `cancelled`."""
     rows = await query("lock_state", project_id=project_id, id=execution_id)
@@ -261,7 +261,7 @@ async def _poison(
     )
 
 
-@verb
+@verb(sweep=True)
 async def wake_due(*, now_us: int, limit: int) -> int:
     """Do what is due and others do not hold: timers wake, delayed starts become ready. Answers how many."""
     woken = await query("wake_timers", now_us=now_us, limit=limit)
@@ -287,14 +287,14 @@ class SetAhead(NamedTuple):
     shortest_us: int
 
 
-@verb
+@verb(looks=True)
 async def set_ahead(*, now_us: int) -> SetAhead | None:
     """What the clock's step back has left behind; None: nothing, or nothing more."""
     amount, shortest_us = (await query("set_ahead", now_us=now_us))[0]
     return SetAhead(amount, shortest_us) if amount else None
 
 
-@verb
+@verb(sweep=True)
 async def bring_forward(*, now_us: int, passed_us: int, limit: int) -> bool:
     """Make timers due that were set by a clock that was ahead, before its step back, if they last no longer than what
     has passed since that step. Whether there may be more."""
@@ -304,7 +304,7 @@ async def bring_forward(*, now_us: int, passed_us: int, limit: int) -> bool:
     return len(found) == limit
 
 
-@verb
+@verb(looks=True)
 async def overdue(*, now_us: int, limit: int, after: Overdue = FIRST) -> list[Overdue]:
     """Whose run timeout or grace is over, the earliest first; those behind `after`, where the last look ended."""
     after_us, after_project_id, after_id = after
@@ -314,7 +314,7 @@ async def overdue(*, now_us: int, limit: int, after: Overdue = FIRST) -> list[Ov
     return sorted(Overdue(*row) for row in (*running, *cancelling))[:limit]
 
 
-@verb
+@verb(sweep=True)
 async def end_overdue(*, project_id: str, execution_id: str, now_us: int, grace_us: int) -> bool:
     """Cancel an execution whose run timeout is over, or end one whose grace is. False: it is not overdue any more, or
     others hold what it needs; nobody waits for them."""
@@ -335,7 +335,7 @@ async def end_overdue(*, project_id: str, execution_id: str, now_us: int, grace_
     return True
 
 
-@verb
+@verb(looks=True)
 async def next_due(*, phases: Collection[str] = RESTING | HELD, after_us: int = FIRST.due_at_us) -> int | None:
     """The earliest moment, later than `after_us`, at which an execution of one of these phases is due."""
     rows = await query("next_due", after_us=after_us)

@@ -76,7 +76,7 @@ class Untold(NamedTuple):
     url: str
 
 
-@verb
+@verb(sweep=True)
 async def register_push_worker(
     *,
     project_id: str,
@@ -114,7 +114,7 @@ async def register_push_worker(
     return deployment_id
 
 
-@verb
+@verb(locks="worker=worker_id")
 async def push_worker_online(*, project_id: str, worker_id: str, now_us: int, lease_us: int, check_us: int) -> None:
     """All is registered: work may come. Raises NotFound."""
     moved = await query(
@@ -132,7 +132,7 @@ class Heard(NamedTuple):
     """Whether it had been given up."""
 
 
-@verb
+@verb(locks="worker=worker_id")
 async def push_worker_beat(
     *, project_id: str, worker_id: str, now_us: int, lease_us: int, check_us: int, own: bool = False
 ) -> Heard:
@@ -144,13 +144,13 @@ async def push_worker_beat(
     return Heard(bool(known), had_lapsed)
 
 
-@verb
+@verb(sweep=True)
 async def forgive_push_worker(*, project_id: str, worker_id: str) -> None:
     """A worker that had lapsed sent a heartbeat: the losses that were counted for it become deliveries in vain."""
     await forgive(project_id, worker_id)
 
 
-@verb
+@verb(sweep=True)
 async def push_worker_refused(
     *, worker_id: str, now_us: int, check_us: int, young_us: int, refused_max: int = REFUSED_MAX
 ) -> bool:
@@ -163,13 +163,13 @@ async def push_worker_refused(
     return True
 
 
-@verb
+@verb(locks="worker=worker_id")
 async def hurry_push_check(*, worker_id: str, at_us: int) -> None:
     """Ask after a worker no later than that."""
     await query("hurry_check", id=worker_id, check_at_us=at_us)
 
 
-@verb
+@verb(sweep=True)
 async def retire_push_worker(*, worker_id: str, now_us: int) -> None:
     """It says that it is somebody else: its registration is over."""
     if await query("read_worker", id=worker_id):
@@ -187,7 +187,7 @@ async def lapse(worker_id: str, now_us: int) -> None:
     await Tell(Counted("workers_lost"))
 
 
-@verb
+@verb(sweep=True)
 async def lapse_expired(
     *, now_us: int, forget_before_us: int, limit: int, patience_us: int = 0, by_database: bool = False
 ) -> int:
@@ -205,7 +205,7 @@ async def lapse_expired(
     return lapsed
 
 
-@verb
+@verb(sweep=True)
 async def take_push_checks(*, now_us: int, every_us: int, limit: int) -> list[tuple[str, str, str]]:
     """The workers to ask after now, with project and URL; no other server asks after them within `every_us`."""
     rows = await query("take_push_checks", now_us=now_us, next_us=now_us + every_us, limit=limit)
@@ -222,7 +222,7 @@ class Watched(NamedTuple):
     next_check_us: int | None
 
 
-@verb
+@verb(looks=True)
 async def watch_push_workers(*, now_us: int) -> Watched:
     """The push workers that are believed in."""
     online: list[PushWorker] = []
@@ -236,7 +236,7 @@ async def watch_push_workers(*, now_us: int) -> Watched:
     return Watched(online, expired, next_check_us)
 
 
-@verb
+@verb(looks=True)
 async def active_workers(*, project_id: str, now_us: int) -> list[str]:
     """The workers that hold a lease, of either kind."""
     pushed = await query("active_push_workers", project_id=project_id, now_us=now_us)
@@ -244,7 +244,7 @@ async def active_workers(*, project_id: str, now_us: int) -> list[str]:
     return [id for (id,) in (*native, *pushed)]
 
 
-@verb
+@verb(sweep=True)
 async def claim_pushed(
     *,
     worker_id: str,
@@ -286,19 +286,19 @@ async def claim_pushed(
     return Handed(picked, after, free - len(picked))
 
 
-@verb
+@verb(locks="execution=execution_id")
 async def accept_push(*, project_id: str, execution_id: str, attempt: int, worker_id: str) -> None:
     """The worker has it."""
     await query("accept_push", project_id=project_id, id=execution_id, attempt=attempt, worker_id=worker_id)
 
 
-@verb
+@verb(locks="execution=execution_id")
 async def hand_back(*, project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int) -> None:
     """The worker did not take it: back to its queue, as if nothing had been."""
     await lose(project_id, execution_id, attempt, worker_id, now_us, released=True, refused=True)
 
 
-@verb
+@verb(locks="execution=execution_id")
 async def lost_delivery(*, project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int) -> bool:
     """Nobody can tell whether the worker got it, and nothing was heard of it since: it goes to its queue, counted as
     a lost delivery. False: the worker has it after all, or somebody else."""
@@ -314,7 +314,7 @@ def _held_as(attempt: int, worker_id: str) -> tuple[tuple[str, int, str], ...]:
     return (Phase.RUNNING.value, attempt, worker_id), (Phase.CANCELLING.value, attempt, worker_id)
 
 
-@verb
+@verb(looks=True)
 async def untold(*, before_us: int, limit: int) -> list[Untold]:
     """Deliveries from before `before_us` without an acknowledgement, and cancels that no worker was told of."""
     return [
@@ -325,7 +325,7 @@ async def untold(*, before_us: int, limit: int) -> list[Untold]:
     ]
 
 
-@verb
+@verb(locks="execution=execution_id")
 async def tell_cancel(*, project_id: str, execution_id: str, attempt: int, worker_id: str) -> bool:
     """Take it on oneself to tell the worker of a cancel. False: another server does, or it is over."""
     return bool(
@@ -333,13 +333,13 @@ async def tell_cancel(*, project_id: str, execution_id: str, attempt: int, worke
     )
 
 
-@verb
+@verb(locks="execution=execution_id")
 async def untell_cancel(*, project_id: str, execution_id: str, attempt: int, worker_id: str) -> None:
     """The worker could not be told; somebody is to try again."""
     await query("untell_cancel", project_id=project_id, id=execution_id, attempt=attempt, worker_id=worker_id)
 
 
-@verb
+@verb(locks="execution=execution_id")
 async def cancel_absent(*, project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int) -> None:
     """The worker, told of the cancel, says that it does not run it: it is cancelled, there is nothing to wait for."""
     rows = await query("lock_pushed", project_id=project_id, id=execution_id)

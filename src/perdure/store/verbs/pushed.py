@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 import msgspec
 
 from perdure.store.interface import Due, Ready, Rows, Tell, Written, query, query_many, verb
+from perdure.store.locks import Arguments, Locks
 from perdure.store.verbs.asking import asks, later, outcome_there, take_early
 from perdure.store.verbs.events import event_value, first_event, number_before
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.moves import cancel_tree, lose, note_cancelled
 from perdure.store.verbs.rows import deliver, ended, journal_row
 from perdure.store.verbs.saved_steps import ENDS
-from perdure.store.verbs.starts import New, start_items
+from perdure.store.verbs.starts import New, news_locks, news_sweep, news_weight, start_items
 from perdure.wire.approvals import ASKED
 from perdure.wire.errors import BadRequest, Conflict, NotFound
 from perdure.wire.records import Kind
@@ -85,7 +86,7 @@ class Step(NamedTuple):
     output_schema_name: str | None = None
 
 
-@verb
+@verb(locks="execution=execution_id")
 async def save_step(*, project_id: str, execution_id: str, step: Step, now_us: int) -> None:
     """Record a step's outcome; the first one stands (I2). Raises NotFound, Conflict when no push worker holds it."""
     moved = await query("record_pushed", project_id=project_id, id=execution_id, key=step.key, now_us=now_us)
@@ -117,7 +118,7 @@ async def save_step(*, project_id: str, execution_id: str, step: Step, now_us: i
 # --- ends ----------------------------------------------------------------------------------------------------------
 
 
-@verb
+@verb(locks="execution=execution_id")
 async def complete_pushed(
     *,
     project_id: str,
@@ -140,7 +141,7 @@ async def complete_pushed(
     await _over(project_id, execution_id, held, Phase.COMPLETED, moved[0], now_us, result=result)
 
 
-@verb
+@verb(locks="execution=execution_id")
 async def fail_pushed(
     *,
     project_id: str,
@@ -178,7 +179,7 @@ async def fail_pushed(
     await _over(project_id, execution_id, held, Phase.FAILED, moved[0], now_us, error=error, detail=detail)
 
 
-@verb
+@verb(locks="execution=execution_id")
 async def confirm_cancel_pushed(
     *, project_id: str, execution_id: str, worker_id: str, now_us: int, grace_us: int
 ) -> None:
@@ -263,7 +264,7 @@ class Wait(NamedTuple):
     event_type: str | None = None
 
 
-@verb
+@verb(locks="execution=execution_id topic=wait.topic")
 async def wait_pushed(*, project_id: str, execution_id: str, wait: Wait, now_us: int) -> None:
     """Let go of an execution until something happens; if that is there already, it goes on at once (I5).
 
@@ -386,7 +387,7 @@ async def _let_go(
         await Tell(Ready(project_id, None))
 
 
-@verb
+@verb(locks="execution=execution_id")
 async def put_span_id(*, project_id: str, execution_id: str, otel_span_id: str | None) -> None:
     """Keep the span in which the next attempt goes on, whatever became of the execution meanwhile. Raises NotFound."""
     if not await query("lock_state", project_id=project_id, id=execution_id):
@@ -397,7 +398,12 @@ async def put_span_id(*, project_id: str, execution_id: str, otel_span_id: str |
 # --- children ------------------------------------------------------------------------------------------------------
 
 
-@verb
+def _children_locks(arguments: Arguments) -> Locks:
+    yield "execution", arguments["parent_id"]
+    yield from news_locks(arguments)
+
+
+@verb(locks=_children_locks, sweep=news_sweep, weight=news_weight)
 async def start_children(
     *,
     project_id: str,

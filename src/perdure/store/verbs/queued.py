@@ -21,7 +21,7 @@ class QueuedBehind(NamedTuple):
     limit: int | None = None
 
 
-@verb
+@verb(looks=True)
 async def queued_behind(*, project_id: str, execution_id: str) -> QueuedBehind | None:
     """What a queued execution waits for; None for one that waits for nothing but a worker, or its time."""
     turn = await query("turn_before", execution_id=execution_id)

@@ -12,12 +12,13 @@ import msgspec
 from msgspec import Raw
 
 from perdure.store.interface import Counted, Query, Tell, Written, query, query_many, verb
+from perdure.store.locks import Arguments, Locks
 from perdure.store.verbs import turns
 from perdure.store.verbs.asking import note_answer
 from perdure.store.verbs.events import open_wait, publish_events
 from perdure.store.verbs.hands import Hands, Offer
 from perdure.store.verbs.rows import JournalRow, as_row, ended, journal_after, journal_row, row_of
-from perdure.store.verbs.starts import New, Parent, start_items
+from perdure.store.verbs.starts import New, Parent, item_locks, start_items
 from perdure.store.verbs.stops import At, cannot_wait, start_and_wait, stop, suspend, suspend_next
 from perdure.store.verbs.streams import append
 from perdure.store.verbs.waits import answer_wait
@@ -59,7 +60,41 @@ _TRANSCRIPT = (ReadTranscript, AppendMessages, Summarize, TakeMessages, LeaveMes
 _ONE_ROW = (StepDone, TimerFired, StartChild, Publish, Answer, *_TRANSCRIPT)
 
 
-@verb
+def _locks(arguments: Arguments) -> Locks:
+    item: ReportItem = arguments["item"]
+    yield "execution", item.execution_id
+    for entry in item.entries:
+        if type(entry) is Publish:
+            yield "topic", entry.topic
+        elif type(entry) is OpenWait:
+            if entry.topic is not None:
+                yield "topic", entry.topic
+        elif type(entry) is Answer:
+            yield "execution", entry.execution_id
+        elif type(entry) is StartChild:
+            yield from item_locks(entry.item)
+        elif isinstance(entry, TranscriptEntry):
+            yield "session", entry.session_id
+
+
+def _offered_locks(arguments: Arguments) -> Locks:
+    yield from _locks(arguments)
+    yield "offer", arguments["offer"].worker_id
+
+
+def _is_sweep(arguments: Arguments) -> bool:
+    """Whether a child may give a queue its first limit."""
+    item: ReportItem = arguments["item"]
+    return any(type(entry) is StartChild and entry.item.queue_concurrency_limit is not None for entry in item.entries)
+
+
+def _weight(arguments: Arguments) -> int:
+    """The execution is a row, and each entry is one."""
+    item: ReportItem = arguments["item"]
+    return 1 + len(item.entries)
+
+
+@verb(locks=_locks, sweep=_is_sweep, weight=_weight)
 async def report(
     *, project_id: str, worker_id: str, item: ReportItem, now_us: int, ids: Sequence[str] = ()
 ) -> ItemReply:
@@ -79,7 +114,7 @@ async def report(
     return await _take(project_id, worker_id, item, now_us, ids)
 
 
-@verb
+@verb(locks=_offered_locks, sweep=_is_sweep, weight=_weight)
 async def report_offered(
     *, project_id: str, worker_id: str, item: ReportItem, now_us: int, ids: Sequence[str] = (), offer: Offer
 ) -> tuple[ItemReply, list[Claimed]]:
@@ -96,7 +131,7 @@ async def report_offered(
     return await _take(project_id, worker_id, item, now_us, ids, hands), hands.given
 
 
-@verb
+@verb(locks="execution=items[].execution_id", weight=lambda arguments: 2 * len(arguments["items"]))
 async def record_steps(
     *, project_id: str, worker_id: str, items: Sequence[ReportItem], now_us: int
 ) -> Sequence[ItemReply]:

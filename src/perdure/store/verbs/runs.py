@@ -27,7 +27,7 @@ class Run(NamedTuple):
     error: str | None
 
 
-@verb
+@verb(looks=True)
 async def list_runs(
     *,
     project_id: str,

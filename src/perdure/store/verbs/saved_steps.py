@@ -51,7 +51,7 @@ def _no_execution(id: str) -> NotFound:
     return NotFound(f"Execution {id!r} does not exist.")
 
 
-@verb
+@verb(looks=True)
 async def standing(*, project_id: str, execution_id: str) -> Standing:
     """Where an execution stands. Raises NotFound."""
     return await _standing(project_id, execution_id)
@@ -73,7 +73,7 @@ class Holder(NamedTuple):
     push_worker_id: str | None
 
 
-@verb
+@verb(looks=True)
 async def read_step(*, project_id: str, execution_id: str, step_key: str) -> tuple[Holder, SavedStep | None]:
     """The outcome of one step, and who has its execution. Raises NotFound for the execution."""
     rows = await query("step_of_pushed", project_id=project_id, id=execution_id, key=step_key)
@@ -82,7 +82,7 @@ async def read_step(*, project_id: str, execution_id: str, step_key: str) -> tup
     return Holder(*rows[0][8:]), await _saved(project_id, execution_id, [row[:8] for row in rows])
 
 
-@verb
+@verb(looks=True)
 async def list_steps(
     *, project_id: str, execution_id: str, after: str | None, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> list[SavedStep]:

@@ -45,7 +45,7 @@ _RUN = msgspec.json.Decoder(tuple[str, int])
 # --- make, change, delete ------------------------------------------------------------------------------------------
 
 
-@verb
+@verb(locks="schedule_key=spec.workflow_id,spec.key")
 async def make_schedule(
     *, project_id: str, id: str, spec: ScheduleSpec, now_us: int, idempotency: Idempotency | None = None
 ) -> str:
@@ -136,7 +136,7 @@ async def _check_new(project_id: str, workflow_id: str) -> None:
         )
 
 
-@verb
+@verb(locks="schedule=change.schedule_id")
 async def change_schedule(*, project_id: str, change: ChangeSchedule, now_us: int) -> StoredSchedule:
     """Change a schedule; answers what it is now. Raises NotFound, BadValue."""
     before = await _schedule("lock_schedule", project_id, change.schedule_id)
@@ -148,7 +148,7 @@ async def change_schedule(*, project_id: str, change: ChangeSchedule, now_us: in
     return await _schedule("read_schedule", project_id, change.schedule_id)
 
 
-@verb
+@verb(locks="schedule=schedule_id")
 async def delete_schedule(*, project_id: str, schedule_id: str) -> None:
     """Delete a schedule and its history; executions that it started stay. Raises NotFound."""
     if not await query("delete_schedule", project_id=project_id, id=schedule_id):
@@ -184,7 +184,7 @@ class Fired(NamedTuple):
     """Whether it was ours to look at; otherwise another server has it, or somebody has locked what it needs."""
 
 
-@verb
+@verb(locks="schedule=schedule_id")
 async def fire_schedule(*, project_id: str, schedule_id: str, ids: Sequence[str], now_us: int) -> Fired:
     """Fire what is due of a schedule, and what waited its turn; starts at most as many executions as there are `ids`.
 
@@ -282,7 +282,7 @@ def _item(schedule: StoredSchedule, at_us: int, *, by_hand: bool = False) -> Sta
     )
 
 
-@verb
+@verb(locks="schedule=schedule_id")
 async def run_schedule(
     *, project_id: str, schedule_id: str, id: str, now_us: int, idempotency: Idempotency | None = None
 ) -> Started:
@@ -325,7 +325,7 @@ class Due(NamedTuple):
     """Whose executions' ends somebody waits for."""
 
 
-@verb
+@verb(looks=True)
 async def due_schedules(*, now_us: int, limit: int) -> Due:
     """The schedules that have something to fire."""
     rows = await query("due_schedules", now_us=now_us, limit=limit)
@@ -343,26 +343,26 @@ async def due_schedules(*, now_us: int, limit: int) -> Due:
     )
 
 
-@verb
+@verb(looks=True)
 async def get_schedule(*, project_id: str, schedule_id: str) -> StoredSchedule:
     """One schedule. Raises NotFound."""
     return await _schedule("read_schedule", project_id, schedule_id)
 
 
-@verb
+@verb(looks=True)
 async def list_schedules(*, project_id: str, workflow_id: str | None, before: str, limit: int) -> list[StoredSchedule]:
     """A page of schedules, newest first."""
     values = {"project_id": project_id, "workflow_id": workflow_id, "before": before, "limit": limit}
     return await records(StoredSchedule, "list_schedules", **values)
 
 
-@verb
+@verb(looks=True)
 async def scheduled_workflows(*, project_id: str) -> list[str]:
     """The workflows that have an active schedule, by name."""
     return [row[0] for row in await query("scheduled_workflows", project_id=project_id)]
 
 
-@verb
+@verb(looks=True)
 async def list_fires(*, project_id: str, schedule_id: str, before_us: int, limit: int) -> list[Fire]:
     """What became of a schedule's slots, newest first. Raises NotFound."""
     await _schedule("read_schedule", project_id, schedule_id)

@@ -27,7 +27,7 @@ VALUE_SHOWN_MAX: Final = 256 << 10
 TOOL_SHOWN_MAX: Final = 16 << 10
 
 
-@verb
+@verb(looks=True)
 async def get_memory(*, project_id: str, session_id: str) -> Memory:
     """What is remembered of a session; of an unknown one nothing, in version 0."""
     rows = await query("read_memory", project_id=project_id, session_id=session_id)
@@ -37,7 +37,7 @@ async def get_memory(*, project_id: str, session_id: str) -> Memory:
     return Memory(None if summary is None else bytes(summary).decode(), Raw(messages), version)
 
 
-@verb
+@verb(locks="session=session_id")
 async def put_memory(
     *, project_id: str, session_id: str, summary: str | None, messages: Raw, version: int | None, now_us: int
 ) -> int:
@@ -83,7 +83,7 @@ class RunFilters(NamedTuple):
     to_us: int = 1 << 62
 
 
-@verb
+@verb(looks=True)
 async def list_agent_runs(
     *, project_id: str, filters: RunFilters, before: str, limit: int, offset: int
 ) -> tuple[list[SessionRun], str | None]:
@@ -111,7 +111,7 @@ async def list_agent_runs(
     return await _runs(project_id, ids[offset : offset + limit], tool_bytes_max=0), following
 
 
-@verb
+@verb(looks=True)
 async def get_session(*, project_id: str, execution_id: str) -> Session:
     """The session of a root execution. Raises NotFound, for one that is none too."""
     found = await _runs(project_id, [execution_id], tool_bytes_max=0)

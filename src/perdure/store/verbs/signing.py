@@ -26,14 +26,14 @@ class Secrets(NamedTuple):
         return (self.secret, self.previous)
 
 
-@verb
+@verb(looks=True)
 async def read_signing(*, project_id: str) -> Secrets | None:
     """What the project signs with; None before it first had to."""
     rows = await query("read_signing", project_id=project_id)
     return Secrets(*rows[0]) if rows else None
 
 
-@verb
+@verb(sweep=True)
 async def make_signing(*, project_id: str, secret: str, links: str, now_us: int) -> Secrets:
     """What the project signs with: these two when it has none."""
     await query("insert_signing", project_id=project_id, secret=secret, links=links, now_us=now_us)
@@ -41,7 +41,7 @@ async def make_signing(*, project_id: str, secret: str, links: str, now_us: int)
     return Secrets(*row)
 
 
-@verb
+@verb(sweep=True)
 async def rotate_signing(
     *,
     project_id: str,

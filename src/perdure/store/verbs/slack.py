@@ -4,7 +4,7 @@ from perdure.store.interface import query, verb
 from perdure.wire.errors import Conflict, NotFound
 
 
-@verb
+@verb(sweep=True)
 async def bind_slack_app(*, project_id: str, api_app_id: str, now_us: int) -> None:
     """Bind an app to the project. Raises Conflict while it belongs to another one."""
     if not await query("bind_slack_app", project_id=project_id, api_app_id=api_app_id, now_us=now_us):
@@ -14,14 +14,14 @@ async def bind_slack_app(*, project_id: str, api_app_id: str, now_us: int) -> No
         )
 
 
-@verb
+@verb(sweep=True)
 async def release_slack_app(*, project_id: str, api_app_id: str) -> None:
     """Release an app, so that any project may bind it. Raises NotFound."""
     if not await query("release_slack_app", project_id=project_id, api_app_id=api_app_id):
         raise NotFound(f"Slack app {api_app_id!r} is not bound to this project.")
 
 
-@verb
+@verb(looks=True)
 async def list_slack_apps(*, project_id: str, limit: int) -> list[tuple[str, int]]:
     """The project's apps by id, each with the time since which it is bound."""
     return [(id, at_us) for id, at_us in await query("list_slack_apps", project_id=project_id, limit=limit)]

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Raw
 
 from perdure.store.interface import Due, Ready, Tell, query, query_many, verb
+from perdure.store.locks import Arguments, Locks
 from perdure.store.verbs.budgets import give_budget
 from perdure.store.verbs.hands import Hands, Offer
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
@@ -32,6 +33,8 @@ INLINE_BYTES_MAX = 64 << 10
 """A larger payload is a row of its own: SQLite reads and writes all of an execution's at each of its steps."""
 COMPARED_BYTES_MAX = 16 << 10
 """Two inputs up to this size are the same if their values are; larger ones if their bytes are."""
+LARGE = 100
+"""A verb that starts more than this has a group for itself."""
 _ANSWERS = msgspec.json.Decoder(list[StartAnswer])
 
 
@@ -400,7 +403,35 @@ def _claimed(
     )
 
 
-@verb
+def item_locks(item: StartItem) -> Locks:
+    """The rows that an item names."""
+    if item.key is not None:
+        yield "key", (item.workflow_id, item.key)
+    if item.parent_execution_id is not None:
+        yield "execution", item.parent_execution_id
+    if item.on_conflict is not None and item.session_id is not None:
+        yield "session", item.session_id
+
+
+def news_locks(arguments: Arguments) -> Locks:
+    """The rows that `news` name. The worker of an offer is not among them: a start does not wait for it."""
+    for new in arguments["news"]:
+        yield from item_locks(new.item)
+
+
+def news_sweep(arguments: Arguments) -> bool:
+    """Whether `news` are many, or one of them may give a queue its first limit."""
+    news: Sequence[New] = arguments["news"]
+    return len(news) > LARGE or any(new.item.queue_concurrency_limit is not None for new in news)
+
+
+def news_weight(arguments: Arguments) -> int:
+    """Each of `news` is a row."""
+    news: Sequence[New] = arguments["news"]
+    return len(news)
+
+
+@verb(locks=news_locks, sweep=news_sweep, weight=news_weight)
 async def start(
     *,
     project_id: str,
@@ -415,7 +446,7 @@ async def start(
     return answers, [] if hands is None else hands.given
 
 
-@verb
+@verb(locks=news_locks, sweep=news_sweep, weight=news_weight)
 async def start_batch(
     *, project_id: str, news: Sequence[New], batch_id: str, now_us: int, idempotency: Idempotency | None = None
 ) -> list[Started | Problem]:

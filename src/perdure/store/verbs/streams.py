@@ -42,7 +42,7 @@ async def append(project_id: str, item: ReportItem, now_us: int) -> None:
     await Tell(Streamed(project_id, item.stream_of or item.execution_id))
 
 
-@verb
+@verb(looks=True)
 async def read_stream(*, project_id: str, execution_id: str, seen: Mapping[str, int], limit: int) -> StreamPage:
     """What the stream of an execution, with all below it, has after certain numbers (by `short_id`): those of each
     execution in order, those of several by time."""

@@ -67,14 +67,14 @@ class TraceRoot(NamedTuple):
     """None: it belongs to no execution."""
 
 
-@verb
+@verb(looks=True)
 async def homes(*, project_id: str, ids: Sequence[str]) -> dict[str, str]:
     """Of executions, those whose trace is that of their root's id, with that id."""
     rows = await query("homes_of", project_id=project_id, ids=msgspec.json.encode(ids).decode())
     return {id: root_id for id, root_id, traceparent in rows if traceparent is None}
 
 
-@verb
+@verb(looks=True)
 async def list_traces(
     *, project_id: str, filters: TraceFilters, before: TracePlace, limit: int, offset: int
 ) -> tuple[list[TraceRoot], TracePlace | None]:
@@ -168,7 +168,7 @@ class Trace(NamedTuple):
     phase: Phase | None
 
 
-@verb
+@verb(looks=True)
 async def get_trace(*, project_id: str, trace_id: str) -> Trace:
     """A trace. Values beyond what a reply may hold are left out, the largest first."""
     sizes = [row[0] for row in await query("span_sizes", project_id=project_id, trace_id=trace_id, limit=SPANS_MAX)]
@@ -184,7 +184,7 @@ async def get_trace(*, project_id: str, trace_id: str) -> Trace:
     return Trace(spans, executions, Phase(state[0][0]) if state else None)
 
 
-@verb
+@verb(looks=True)
 async def journal_of(*, project_id: str, execution_id: str) -> list[TracedExecution]:
     """What the spans of one execution are made of; nothing when it is gone."""
     rows = await query("traced_execution", project_id=project_id, id=execution_id, bytes_max=VALUE_SHOWN_MAX)

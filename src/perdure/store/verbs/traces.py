@@ -13,7 +13,7 @@ from perdure.wire.traces import SPANS_MAX, Span
 _encode = msgspec.json.Encoder().encode
 
 
-@verb
+@verb(locks="trace=trace_id")
 async def put_spans(*, project_id: str, trace_id: str, spans: Sequence[Span], now_us: int) -> list[str]:
     """Keep spans of one trace, each instead of what was sent before under its id; answers the ids
     of those for which there was no room, where the trace has as many spans as it may."""

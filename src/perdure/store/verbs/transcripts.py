@@ -29,7 +29,7 @@ def hash_of(project_id: str, message: bytes) -> bytes:
     return blake2b(message, digest_size=20, key=blake2b(project_id.encode(), digest_size=32).digest()).digest()
 
 
-@verb
+@verb(looks=True)
 async def read_transcript(
     *,
     project_id: str,
@@ -74,7 +74,7 @@ async def read_transcript(
     return Page(version, entries, entries[-1].seq if more else None)
 
 
-@verb
+@verb(locks="session=session_id")
 async def append_messages(
     *,
     project_id: str,

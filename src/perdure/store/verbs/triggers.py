@@ -32,7 +32,7 @@ _ENVELOPE = 1_024
 # --- make, delete --------------------------------------------------------------------------------------------------
 
 
-@verb
+@verb(sweep=True)
 async def register_trigger(
     *,
     project_id: str,
@@ -103,7 +103,7 @@ async def put_trigger(
         await query("update_trigger", msgspec.structs.replace(after, updated_at_us=now_us), project_id=project_id)
 
 
-@verb
+@verb(sweep=True)
 async def delete_trigger(*, project_id: str, trigger_id: str) -> None:
     """Delete a trigger; executions that it started stay. Raises NotFound."""
     if not await query("delete_trigger", project_id=project_id, id=trigger_id):
@@ -139,7 +139,7 @@ class Taken(NamedTuple):
     """Why its executions cannot be started; the events wait."""
 
 
-@verb
+@verb(sweep=True)
 async def take_for_trigger(
     *, project_id: str, trigger_id: str, ids: Sequence[str], now_us: int, bytes_max: int = VALUE_BYTES_MAX
 ) -> Taken:
@@ -241,7 +241,7 @@ class Watched(NamedTuple):
     """When there is something to start: 0, now; None, not before more events come."""
 
 
-@verb
+@verb(looks=True)
 async def watched_topics() -> list[Watched]:
     """All triggers of all projects."""
     return [
@@ -250,7 +250,7 @@ async def watched_topics() -> list[Watched]:
     ]
 
 
-@verb
+@verb(looks=True)
 async def list_triggers(*, project_id: str, before: str, limit: int) -> list[ListedTrigger]:
     """A page of triggers, newest first."""
     return await records(ListedTrigger, "list_triggers", project_id=project_id, before=before, limit=limit)

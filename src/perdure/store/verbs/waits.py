@@ -21,7 +21,7 @@ EARLY_MAX = 1_000
 """How many answers one execution keeps for steps that have not asked yet: keys may be mistyped, or invented."""
 
 
-@verb
+@verb(locks="execution=execution_id")
 async def resume(
     *,
     project_id: str,
@@ -157,7 +157,7 @@ async def _stands(execution_id: str, step_key: str, wait: Row, data: bytes) -> b
     return bool(found) and bytes(found[0][0]) == data
 
 
-@verb
+@verb(looks=True)
 async def list_waits(*, project_id: str, execution_id: str) -> Rows:
     """The open waits of an execution: key, topic, match, data, opened_at_us, expires_at_us."""
     if not await query("read_state", project_id=project_id, id=execution_id):

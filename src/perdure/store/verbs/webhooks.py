@@ -36,7 +36,7 @@ def host_of(url: str) -> str:
     return urlsplit(url).netloc.lower()
 
 
-@verb
+@verb(locks="project=project_id")
 async def make_webhook(
     *,
     project_id: str,
@@ -75,7 +75,7 @@ async def make_webhook(
     return made
 
 
-@verb
+@verb(locks="project=project_id")
 async def delete_webhook(*, project_id: str, webhook_id: str) -> None:
     """Tell a URL nothing more: what is pending for it fails when it is due. Raises NotFound."""
     await query("lock_project", project_id=project_id)
@@ -84,7 +84,7 @@ async def delete_webhook(*, project_id: str, webhook_id: str) -> None:
     await query("count_webhooks", project_id=project_id)
 
 
-@verb
+@verb(looks=True)
 async def list_webhooks(*, project_id: str) -> list[Webhook]:
     """All of a project, newest first."""
     return [Webhook(*row) for row in await query("list_webhooks", project_id=project_id)]
@@ -102,21 +102,21 @@ class Taken(NamedTuple):
     """With this one; also what settling it has to show."""
 
 
-@verb
+@verb(sweep=True)
 async def take_deliveries(*, busy: str, limit: int, until_us: int, now_us: int) -> list[Taken]:
     """Take what is due, but for hosts that are `busy` (a JSON list), until a time from which others may take it."""
     rows = await query("take_deliveries", busy=busy, limit=limit, until_us=until_us, now_us=now_us)
     return [Taken(*row) for row in rows]
 
 
-@verb
+@verb(looks=True)
 async def next_delivery() -> int | None:
     """When something is due."""
     at_us: int | None = (await query("next_delivery"))[0][0]
     return at_us
 
 
-@verb
+@verb(locks="execution=taken.execution_id")
 async def settle_delivery(
     *, taken: Taken, state: DeliveryState, status: int | None, answer: str, next_at_us: int | None
 ) -> bool:
@@ -135,13 +135,13 @@ async def settle_delivery(
     )
 
 
-@verb
+@verb(locks="execution=taken[].execution_id")
 async def postpone_deliveries(*, taken: Sequence[Taken], next_at_us: int) -> None:
     """Give back what was taken and not tried."""
     await query_many("postpone_delivery", [(next_at_us, one.execution_id, one.webhook_id, one.tries) for one in taken])
 
 
-@verb
+@verb(locks="execution=execution_id")
 async def redeliver(*, project_id: str, execution_id: str, webhook_id: str, now_us: int) -> Delivery:
     """Send a message again, under the same id, whatever became of it. Raises NotFound."""
     values: dict[str, Any] = {"project_id": project_id, "execution_id": execution_id, "webhook_id": webhook_id}
@@ -151,7 +151,7 @@ async def redeliver(*, project_id: str, execution_id: str, webhook_id: str, now_
     return _delivery((await query("read_delivery", **values))[0])
 
 
-@verb
+@verb(looks=True)
 async def list_deliveries(
     *, project_id: str, webhook_id: str | None, state: str | None, before: tuple[int, str, str], limit: int
 ) -> list[Delivery]:
@@ -169,7 +169,7 @@ async def list_deliveries(
     return [_delivery(row) for row in rows]
 
 
-@verb
+@verb(looks=True)
 async def deliveries_of(*, project_id: str, execution_id: str) -> list[Delivery]:
     """Who was told of the end of an execution."""
     rows = await query("deliveries_of", project_id=project_id, execution_id=execution_id)

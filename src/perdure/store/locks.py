@@ -1,0 +1,94 @@
+"""The rows that a verb's arguments name, as `@verb(locks=…)` declares them.
+
+`locks` is text in the notation of `-- holds:` in the SQL. A space separates several rows:
+
+    execution=execution_id                      the kind of row, and the argument that names it
+    topic=wait.topic                            a field of an argument
+    schedule_key=spec.workflow_id,spec.key      two values name the row together
+    execution=items[].execution_id              one row for each element of an argument
+    meta='epoch'                                the same row for all arguments
+
+A value that is None names no row. An argument `idempotency` names its row without a declaration.
+If the notation does not suffice, `locks` is a function of the arguments that stands beside the verb.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
+from typing import Any
+
+Row = tuple[str, Any]
+"""A kind of row and the value that names it."""
+Arguments = dict[str, Any]
+"""The arguments of a verb by name."""
+Locks = Iterator[Row]
+"""The answer of a function that stands beside a verb."""
+
+_LOCK = re.compile(r"(\w+)=(?:'(\w*)'|(\w+)\[\]\.(\w+)|(\w[\w.]*(?:,\w[\w.]*)*))")
+
+
+def read_locks(
+    locks: str | Callable[[Arguments], Iterable[Row]], function: Callable[..., object]
+) -> Callable[[Arguments], Sequence[Row]]:
+    """Read a declaration once; the answer tells the rows of each call, without repeats. Raises TypeError for text that
+    is ill-formed, or names an argument that `function` does not have."""
+    parameters = inspect.signature(function).parameters
+    texts = ["idempotency=idempotency.key"] if "idempotency" in parameters else []
+    texts += locks.split() if isinstance(locks, str) else []
+    try:
+        read = [_read(text, parameters) for text in texts]
+    except (KeyError, ValueError) as error:
+        raise TypeError(f"{function.__name__}: locks={locks!r} does not name rows by its arguments: {error}.") from None
+    if isinstance(locks, str) and len(read) == 1:
+        return read[0]
+    parts = read if isinstance(locks, str) else [*read, locks]
+
+    def rows(arguments: Arguments) -> Sequence[Row]:
+        found: dict[Row, None] = {}
+        for part in parts:
+            for row in part(arguments):
+                found[row] = None
+        return list(found)
+
+    return rows
+
+
+def _read(text: str, parameters: Mapping[str, inspect.Parameter]) -> Callable[[Arguments], Sequence[Row]]:
+    """What tells the rows of one part of the text."""
+    match = _LOCK.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    kind, constant, each, field, values = match.groups()
+    if constant is not None:
+        row = ((kind, constant),)
+        return lambda arguments: row
+    if each is not None:
+        all_of, name_of = _value(each, parameters), attrgetter(field)
+        return lambda arguments: list(dict.fromkeys([(kind, name_of(one)) for one in all_of(arguments)]))
+    first, *rest = [_value(value, parameters) for value in values.split(",")]
+
+    def one(arguments: Arguments) -> Sequence[Row]:
+        value = first(arguments)
+        return () if value is None else ((kind, value),)
+
+    def several(arguments: Arguments) -> Sequence[Row]:
+        name = (first(arguments), *[value(arguments) for value in rest])
+        return () if None in name else ((kind, name),)
+
+    return several if rest else one
+
+
+def _value(path: str, parameters: Mapping[str, inspect.Parameter]) -> Callable[[Arguments], Any]:
+    """What reads an argument, or a field of it; None if the argument is None."""
+    name, _, fields = path.partition(".")
+    default = parameters[name].default
+    if not fields:
+        return lambda arguments: arguments.get(name, default)
+    read = attrgetter(fields)
+
+    def field(arguments: Arguments) -> Any:
+        value = arguments.get(name, default)
+        return None if value is None else read(value)
+
+    return field
