@@ -76,8 +76,13 @@ def test_a_declaration_that_names_no_row_is_refused(locks: str) -> None:
     "declared", [{}, {"looks": True, "sweep": True}, {"locks": "", "looks": True}, {"locks": "", "sweep": True}]
 )
 def test_a_verb_declares_one_of_three(declared: dict[str, Any]) -> None:
-    with pytest.raises(TypeError, match="_plain: a verb declares one of locks=…, sweep=True and looks=True"):
-        verb(**declared)(_plain)
+    with pytest.raises(TypeError, match="A verb declares one of locks=…, sweep=True and looks=True"):
+        verb(**declared)
+
+
+def test_a_bare_verb_is_refused() -> None:
+    with pytest.raises(TypeError, match="A verb declares one of"):
+        verb(_plain)  # type: ignore[arg-type]
 
 
 def test_a_sweep_and_a_weight_may_depend_on_the_arguments() -> None:

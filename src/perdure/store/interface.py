@@ -15,7 +15,7 @@ Verbs are pure: no clock, no randomness, no change of their arguments, no await 
 """
 
 from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+from typing import Any, Generic, Never, ParamSpec, Protocol, TypeVar
 
 import msgspec
 
@@ -245,7 +245,7 @@ class Verb(msgspec.Struct, Generic[T_co]):
 
 
 def verb(
-    *,
+    *bare: Never,
     locks: str | Callable[[Arguments], Iterable[Row]] | None = None,
     sweep: bool | Callable[[Arguments], bool] = False,
     looks: bool = False,
@@ -264,10 +264,10 @@ def verb(
     A verb with `locks` may have a function of its arguments as `sweep`. `weight` is another such function: it tells
     about how many rows the verb writes. Without it that is one row.
     """
+    if bare or (locks is not None) + (sweep is True) + looks != 1:
+        raise TypeError("A verb declares one of locks=…, sweep=True and looks=True: @verb(locks=…).")
 
     def declare(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Verb[T]]:
-        if (locks is not None) + (sweep is True) + looks != 1:
-            raise TypeError(f"{function.__name__}: a verb declares one of locks=…, sweep=True and looks=True.")
         rows = None if locks is None else read_locks(locks, function)
         declaration = Declaration(function, rows, sweep, looks, weight)
 
