@@ -34,12 +34,13 @@ class House:
 
     @cached_property
     def records(self) -> list[str]:
-        """Structs, NamedTuples, TypedDicts, dataclasses, and classes that inherit from one of these."""
+        """Structs, NamedTuples, TypedDicts, dataclasses, and classes that inherit from one of these. Operations do not
+        count: each stands in place of a route."""
         classes = [node for node in self.nodes if isinstance(node, ast.ClassDef)]
         known: set[str] = set()
         while found := {one.name for one in classes if one.name not in known and _is_record(one, known)}:
             known |= found
-        return [one.name for one in classes if one.name in known]
+        return [one.name for one in classes if one.name in known and "Operation" not in map(_name, one.bases)]
 
     def copies(self) -> int:
         """Calls of a record type with at least five arguments that read an attribute of the same object.

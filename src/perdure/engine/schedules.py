@@ -51,6 +51,7 @@ class Schedules(Service):
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
+        self._engine = engine
         self._stuck: set[str] = set()
         """Those that could not be fired here when they were looked at last."""
         self.waiting_workflows: frozenset[str] = frozenset()

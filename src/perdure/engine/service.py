@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from uuid_utils import uuid7
 
-from perdure.store.interface import Verb
+from perdure.engine.clock import Clock
+from perdure.store.interface import Store, Verb
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.errors import BadRequest
 from perdure.wire.operation import Operation, validated
-
-if TYPE_CHECKING:
-    from perdure.engine.engine import Engine
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -54,20 +52,29 @@ def serves(
     return mark
 
 
+class Core(Protocol):
+    """The parts of the engine that services use."""
+
+    @property
+    def store(self) -> Store: ...
+    @property
+    def clock(self) -> Clock: ...
+
+
 class Service:
     """The store, the clock and new ids, for the methods of one noun."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, core: Core) -> None:
+        self._core = core
 
     async def write(self, verb: Verb[T]) -> T:
-        return await self._engine.store.write(verb)
+        return await self._core.store.write(verb)
 
     async def read(self, verb: Verb[T]) -> T:
-        return await self._engine.store.read(verb)
+        return await self._core.store.read(verb)
 
     def now_us(self) -> int:
-        return self._engine.clock.now_us()
+        return self._core.clock.now_us()
 
     def new_id(self) -> str:
         return str(uuid7())

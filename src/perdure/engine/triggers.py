@@ -34,6 +34,7 @@ class Triggers(Service):
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
+        self._engine = engine
         self._stuck: set[str] = set()
         self.topics: frozenset[tuple[str, str]] = frozenset()
         """Project and topic of every trigger, as the latest look found them."""

@@ -233,4 +233,5 @@ class SyncSchedules(Blocking[Schedules]):
 
     def run(self, schedule_id: str) -> SyncHandle[object]:
         """As `Schedules.run`."""
-        return self._client.handle(self._client._call(self._twin.run(schedule_id)).id)
+        handle: SyncHandle[object] = self._client.handle(self._client._call(self._twin.run(schedule_id)).id)
+        return handle

@@ -8,20 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
-
-if TYPE_CHECKING:
-    from perdure.sdk.sync import SyncClient
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
 
 
+class Loop(Protocol):
+    """A `SyncClient`, whose thread runs coroutines."""
+
+    def _call(self, coroutine: Coroutine[Any, Any, R]) -> R: ...
+    def handle(self, execution_id: str) -> Any: ...
+
+
 class Blocking(Generic[S]):
     """A part of a `SyncClient`, made from the part of `Client` whose methods are coroutines."""
 
-    def __init__(self, client: SyncClient, twin: S) -> None:
+    def __init__(self, client: Loop, twin: S) -> None:
         self._client = client
         self._twin = twin
 
