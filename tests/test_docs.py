@@ -19,7 +19,7 @@ from tests.documented import DOCS, Page, blocks
 import perdure.testing
 from perdure import Budget, Client, Context, Handle, Registry, Workflow, workflow
 from perdure.cli.main import app
-from perdure.engine import dispatch, signing, webhooks
+from perdure.engine import dispatch, webhooks
 from perdure.sdk.children import ChildOptions
 from perdure.sdk.client import StartOptions
 from perdure.sdk.events import WaitOptions
@@ -38,6 +38,7 @@ from perdure.wire.accounts import PASSWORD_CHARACTERS_MIN
 from perdure.wire.errors import BadRequest, PerdureError, error_classes
 from perdure.wire.requests import ListFilters
 from perdure.wire.signatures import make_secret, signed_headers
+from perdure.wire.signing import OVERLAP_HOURS
 from perdure.wire.streams import ITEM_BYTES_MAX
 
 ROOT = DOCS.parent
@@ -331,7 +332,7 @@ def test_the_numbers_of_the_pages_are_those_of_the_code() -> None:
         ),
         ("webhooks", f"{third // 60} min and longer pauses, eleven times in about two days"),
         ("webhooks", f"of more than {webhooks.BODY_BYTES_MAX >> 10} KiB together are left out"),
-        ("webhooks", f"For `overlap_hours` ({signing.OVERLAP_HOURS:.0f})"),
+        ("webhooks", f"For `overlap_hours` ({OVERLAP_HOURS:.0f})"),
         ("push-workers", f"up to {dispatch.CALLS_MAX} calls at a time"),
         ("push-workers", f"for {dispatch.REST_SECONDS} s, then 0.2 s, up to {dispatch.REST_SECONDS_MAX:.0f} s"),
         ("push-workers", f"none came within {dispatch.ACKNOWLEDGED_SECONDS:.0f} s"),

@@ -7,9 +7,11 @@ import pytest
 
 from perdure.engine.clock import ManualClock
 from perdure.engine.engine import Engine
+from perdure.engine.service import Scope
 from perdure.store.open import open_store
 from perdure.wire.errors import BadRequest, BadValue
 from perdure.wire.signatures import verify
+from perdure.wire.signing import RotateSigningSecret
 
 HOUR = 3_600.0
 
@@ -34,7 +36,7 @@ async def test_while_two_secrets_overlap_messages_carry_both(engine: Engine) -> 
     assert isinstance(engine.clock, ManualClock)
     project_id = await engine.projects.default()
     old = (await engine.signing.secrets(project_id)).secret
-    new = (await engine.signing.rotate(project_id, 2.0)).secret
+    new = (await engine.serve(Scope(project_id), RotateSigningSecret(2.0))).secret
     body = b"{}"
 
     async def good(secret: str) -> bool:
@@ -48,14 +50,14 @@ async def test_while_two_secrets_overlap_messages_carry_both(engine: Engine) -> 
     assert await good(old) and await good(new)
     engine.clock.advance(2 * HOUR + 1)
     assert not await good(old) and await good(new)
-    newest = (await engine.signing.rotate(project_id, 0)).secret
+    newest = (await engine.serve(Scope(project_id), RotateSigningSecret(0))).secret
     assert not await good(new) and await good(newest)
     with pytest.raises(BadValue, match="overlap_hours"):
-        await engine.signing.rotate(project_id, -1)
+        await engine.serve(Scope(project_id), RotateSigningSecret(-1))
 
 
 async def test_the_first_secret_may_be_made_by_replacing_none(engine: Engine) -> None:
     project_id = await engine.projects.default()
-    made = await engine.signing.rotate(project_id)
-    assert await engine.signing.secrets(project_id) == made
-    assert made.previous is None
+    made = await engine.serve(Scope(project_id), RotateSigningSecret())
+    kept = await engine.signing.secrets(project_id)
+    assert (kept.secret, kept.previous) == (made.secret, None)

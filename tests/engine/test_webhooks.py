@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -19,16 +19,29 @@ from tests.store.world import PROJECT, World, failure
 from perdure.engine import webhooks as desk
 from perdure.engine.clock import ManualClock
 from perdure.engine.engine import Engine
+from perdure.engine.service import Scope
 from perdure.engine.settings import EngineSettings
 from perdure.store.open import is_postgres, open_store
 from perdure.store.verbs import looks
 from perdure.wire.errors import BadRequest, BadValue, NotFound
+from perdure.wire.operation import Operation
 from perdure.wire.records import Problem
 from perdure.wire.requests import StartItem
 from perdure.wire.signatures import verify
-from perdure.wire.webhooks import Delivery, DeliveryState
+from perdure.wire.webhooks import (
+    CreateWebhook,
+    DeleteWebhook,
+    Delivery,
+    DeliveryState,
+    ListDeliveries,
+    ListWebhooks,
+    Redeliver,
+)
 
 SETTINGS = EngineSettings(outbound_hosts=("127.0.0.0/8",))
+
+
+R = TypeVar("R")
 
 
 class House:
@@ -56,8 +69,10 @@ class House:
         return claimed.id
 
     async def deliveries(self, **filters: Any) -> list[Delivery]:
-        found, _ = await self.engine.webhooks.deliveries(self.project_id, **filters)
-        return list(found)
+        return (await self.serve(ListDeliveries(**filters))).deliveries
+
+    def serve(self, op: Operation[R]) -> Awaitable[R]:
+        return self.engine.serve(Scope(self.project_id), op)
 
     async def until(self, true: Callable[[], Awaitable[bool]]) -> None:
         async with asyncio.timeout(60):
@@ -126,7 +141,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 async def test_an_end_is_told_signed_to_the_project_and_to_the_executions_own_url(
     house: House, receiver: Receiver
 ) -> None:
-    made = await house.engine.webhooks.make(house.project_id, receiver.url)
+    made = await house.serve(CreateWebhook(receiver.url))
     async with receiving(Receiver()) as own:
         id = await house.end(webhook_url=own.url)
 
@@ -159,14 +174,14 @@ async def test_without_webhooks_nothing_is_written(house: House) -> None:
 
 
 async def test_a_webhook_hears_of_its_workflow_and_of_roots_only(house: House, receiver: Receiver) -> None:
-    await house.engine.webhooks.make(house.project_id, receiver.url, workflow_id="other")
+    await house.serve(CreateWebhook(receiver.url, workflow_id="other"))
     await house.end()
     assert await house.deliveries() == []
-    mine = await house.engine.webhooks.make(house.project_id, receiver.url, workflow_id="wf")
+    mine = await house.serve(CreateWebhook(receiver.url, workflow_id="wf"))
     root = await house.end()
     await house.end(parent_execution_id=root, step_key=None)
     assert [one.id for one in await house.deliveries()] == [f"{root}.{mine.id}"]
-    await house.engine.webhooks.delete(house.project_id, mine.id)
+    await house.serve(DeleteWebhook(mine.id))
     await house.end()
     assert len(await house.deliveries()) == 1
 
@@ -174,7 +189,7 @@ async def test_a_webhook_hears_of_its_workflow_and_of_roots_only(house: House, r
 async def test_the_deliveries_of_one_execution_are_filtered_and_paged_like_all(
     house: House, receiver: Receiver
 ) -> None:
-    made = [await house.engine.webhooks.make(house.project_id, f"{receiver.url}{number}") for number in range(3)]
+    made = [await house.serve(CreateWebhook(f"{receiver.url}{number}")) for number in range(3)]
     async with receiving(Receiver(b"HTTP/1.1 410 Gone\r\ncontent-length: 0\r\n\r\n")) as own:
         id = await house.end(webhook_url=own.url)
 
@@ -198,10 +213,9 @@ async def test_the_deliveries_of_one_execution_are_filtered_and_paged_like_all(
     assert await ids(webhook_id=made[1].id, state=DeliveryState.FAILED) == []
     pages, cursor = [], None
     for _ in range(3):
-        page, cursor = await house.engine.webhooks.deliveries(
-            house.project_id, execution_id=id, state=DeliveryState.DELIVERED, limit=2, cursor=cursor
-        )
-        pages.append([one.id for one in page])
+        page = await house.serve(ListDeliveries(id, state=DeliveryState.DELIVERED, cursor=cursor, limit=2))
+        pages.append([one.id for one in page.deliveries])
+        cursor = page.next_cursor
         if cursor is None:
             break
     assert pages == [newest_first[:2], newest_first[2:]]
@@ -243,19 +257,19 @@ async def test_what_is_refused_is_tried_again_under_the_same_id_with_longer_paus
     assert ids == {f"webhook-id: {id}"}
 
     receiver.answer = b"HTTP/1.1 204 Fine\r\ncontent-length: 0\r\n\r\n"
-    again = await house.engine.webhooks.redeliver(house.project_id, one.id)
+    again = await house.serve(Redeliver(one.id))
     assert (again.state, again.tries) == (DeliveryState.PENDING, len(desk.PAUSES_SECONDS) + 1)
     await house.until_state(DeliveryState.DELIVERED, len(desk.PAUSES_SECONDS) + 2)
     with pytest.raises(NotFound):
-        await house.engine.webhooks.redeliver("another", one.id)
+        await house.engine.serve(Scope("another"), Redeliver(one.id))
 
 
 async def test_a_webhook_that_was_deleted_is_told_nothing_more(house: House, receiver: Receiver) -> None:
     receiver.answer = b"HTTP/1.1 500 No\r\ncontent-length: 5\r\n\r\nsorry"
-    made = await house.engine.webhooks.make(house.project_id, receiver.url)
+    made = await house.serve(CreateWebhook(receiver.url))
     await house.end()
     await house.until_state(DeliveryState.PENDING)
-    await house.engine.webhooks.delete(house.project_id, made.id)
+    await house.serve(DeleteWebhook(made.id))
     await house.advance(60)
     one = await house.until_state(DeliveryState.FAILED, 2)
     assert (one.answer, len(receiver.bodies)) == ("The webhook was deleted.", 1)
@@ -394,7 +408,7 @@ async def test_private_addresses_are_refused_when_given_and_when_called(database
         house.engine.outbound.policy._networks.clear()
         for url in ("http://127.0.0.1:9/", "https://127.0.0.1:9/", "https://169.254.169.254/", "nonsense"):
             with pytest.raises(BadValue, match="url"):
-                await house.engine.webhooks.make(house.project_id, url)
+                await house.serve(CreateWebhook(url))
             [refused] = await house.engine.executions.start(
                 house.project_id, [StartItem("wf", accept_early=True, webhook_url=url)]
             )
@@ -403,7 +417,7 @@ async def test_private_addresses_are_refused_when_given_and_when_called(database
     async with houses(database) as house, receiving(Receiver()) as receiver:
         # It was allowed when it was given.
         url = f"https://127.0.0.1:{receiver.port}/"
-        await house.engine.webhooks.make(house.project_id, url)
+        await house.serve(CreateWebhook(url))
         house.engine.outbound.policy._networks.clear()
         await house.end()
         one = await house.until_state(DeliveryState.PENDING)
@@ -420,15 +434,15 @@ async def test_what_is_long_is_left_out_of_the_message(house: House, receiver: R
 
 
 async def test_a_project_has_so_many_webhooks_and_each_once(house: House, receiver: Receiver) -> None:
-    first = await house.engine.webhooks.make(house.project_id, receiver.url)
-    assert await house.engine.webhooks.make(house.project_id, receiver.url) == first
+    first = await house.serve(CreateWebhook(receiver.url))
+    assert await house.serve(CreateWebhook(receiver.url)) == first
     for n in range(19):
-        await house.engine.webhooks.make(house.project_id, f"{receiver.url}&n={n}")
+        await house.serve(CreateWebhook(f"{receiver.url}&n={n}"))
     with pytest.raises(BadRequest, match="20 webhooks"):
-        await house.engine.webhooks.make(house.project_id, f"{receiver.url}&more")
-    assert len(await house.engine.webhooks.list(house.project_id)) == 20
+        await house.serve(CreateWebhook(f"{receiver.url}&more"))
+    assert len((await house.serve(ListWebhooks())).webhooks) == 20
     with pytest.raises(NotFound):
-        await house.engine.webhooks.delete("another", first.id)
+        await house.engine.serve(Scope("another"), DeleteWebhook(first.id))
 
 
 async def test_deliveries_go_with_their_execution(house: House, receiver: Receiver) -> None:

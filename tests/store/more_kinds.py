@@ -34,7 +34,7 @@ KINDS: Final = (
     *("pushed question", "pushed answer"),
     *("pushed child", "push taken", "push handed back", "push lost", "tell a cancel", "untell a cancel"),
     *("cancel the pushed", "cancel of the absent"),
-    *("push worker online", "push worker hurries"),
+    *("push worker online", "push worker beats", "push worker hurries"),
     *("exports begin", "exports claimed", "exports noted", "exports released", "memory", "spans"),
     *("messages", "a turn"),
     *("reserve", "settle", "raise a budget"),
@@ -129,6 +129,8 @@ def verb_of(
             return push_workers.cancel_absent(now_us=now_us, **held)
         case "push worker online":
             return push_workers.push_worker_online(**leased)
+        case "push worker beats":
+            return push_workers.push_worker_beat(**leased, own=dice.choice([True, False]))
         case "push worker hurries":
             return push_workers.hurry_push_check(worker_id=PUSH_WORKER, at_us=now_us + n)
         case "reaper's mark":

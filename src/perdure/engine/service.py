@@ -19,6 +19,7 @@ from uuid_utils import uuid7
 from perdure.engine.clock import Clock
 from perdure.store.interface import Store, Verb
 from perdure.store.verbs.idempotency import Idempotency
+from perdure.wire.access import Role
 from perdure.wire.errors import BadRequest
 from perdure.wire.operation import Operation, validated
 
@@ -33,6 +34,11 @@ class Scope(NamedTuple):
 
     project_id: str
     idempotency: Idempotency | None = None
+    role: Role = Role.ADMIN
+    """The caller's role in the project. The embedding program may do all."""
+
+    def has_role(self, role: Role) -> bool:
+        return self.role.includes(role)
 
 
 Serve = Callable[[Scope, Any], Awaitable[Any]]

@@ -1,30 +1,25 @@
-"""Desk: calls out are signed, with a secret that each project has for itself and may replace."""
+"""Signs calls out, with a secret that each project has for itself and may replace."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from perdure.engine.clock import boottime_us
+from perdure.engine.service import Core, Scope, Service, serves
 from perdure.store.verbs import signing
-from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.signing import Secrets
-from perdure.wire.errors import BadValue
 from perdure.wire.signatures import make_secret, signed_headers
+from perdure.wire.signing import GetSigningSecret, RotateSigningSecret, SigningSecret
 
-if TYPE_CHECKING:
-    from perdure.engine.engine import Engine
-
-OVERLAP_HOURS: Final = 24.0
-OVERLAP_HOURS_MAX: Final = 24.0 * 30
 _KNOWN_US: Final = 30_000_000
 """How long a secret that another server replaces goes on alone here; the old one is good for as long at least."""
 
 
-class Signing:
-    """What projects sign with."""
+class Signing(Service):
+    """Serves the operations of the signing secret, and signs messages."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, core: Core) -> None:
+        super().__init__(core)
         self._known: dict[str, tuple[int, Secrets]] = {}
 
     async def headers(self, project_id: str, message_id: str, body: bytes) -> dict[str, str]:
@@ -34,53 +29,53 @@ class Signing:
             secrets = await self.secrets(project_id)
         else:
             secrets = known[1]
-        now_us = self._engine.clock.now_us()
+        now_us = self.now_us()
         return signed_headers(secrets.at(now_us), message_id, now_us // 1_000_000, body)
 
     async def known(self, project_id: str) -> Secrets | None:
         """The project's secret, if it was ever asked for."""
-        return await self._engine.store.read(signing.read_signing(project_id=project_id))
+        return await self.read(signing.read_signing(project_id=project_id))
 
     async def secrets(self, project_id: str) -> Secrets:
         """The project's secret, made when first asked for."""
         found = await self.known(project_id)
         if found is None:
-            found = await self._engine.store.write(
+            found = await self.write(
                 signing.make_signing(
                     project_id=project_id,
                     secret=make_secret(),
                     links=make_secret(),
-                    now_us=self._engine.clock.now_us(),
+                    now_us=self.now_us(),
                 )
             )
         return self._keep(project_id, found)
 
-    async def rotate(
-        self, project_id: str, overlap_hours: float = OVERLAP_HOURS, *, idempotency: Idempotency | None = None
-    ) -> Secrets:
-        """Replace the project's secret; for `overlap_hours` messages carry a signature of each.
+    @serves(GetSigningSecret)
+    async def get(self, scope: Scope, op: GetSigningSecret) -> SigningSecret:
+        return _shown(await self.secrets(scope.project_id))
 
-        Raises BadValue, SecretShownOnce.
-        """
-        if not 0 <= overlap_hours <= OVERLAP_HOURS_MAX:
-            raise BadValue(
-                f"overlap_hours: must be 0 to {OVERLAP_HOURS_MAX:g}, got {overlap_hours:g}.", {"path": "overlap_hours"}
-            )
-        now_us = self._engine.clock.now_us()
-        made = await self._engine.store.write(
+    @serves(RotateSigningSecret)
+    async def rotate(self, scope: Scope, op: RotateSigningSecret) -> SigningSecret:
+        """Raises SecretShownOnce."""
+        now_us = self.now_us()
+        made = await self.write(
             signing.rotate_signing(
-                project_id=project_id,
+                project_id=scope.project_id,
                 secret=make_secret(),
                 links=make_secret(),
-                until_us=now_us + int(overlap_hours * 3_600_000_000),
+                until_us=now_us + int(op.overlap_hours * 3_600_000_000),
                 now_us=now_us,
-                idempotency=idempotency,
+                idempotency=scope.idempotency,
             )
         )
-        return self._keep(project_id, made)
+        return _shown(self._keep(scope.project_id, made))
 
     def _keep(self, project_id: str, found: Secrets) -> Secrets:
         if len(self._known) >= 10_000:
             self._known.clear()
         self._known[project_id] = (boottime_us() + _KNOWN_US, found)
         return found
+
+
+def _shown(secrets: Secrets) -> SigningSecret:
+    return SigningSecret(secrets.secret, secrets.made_at_us, secrets.previous_until_us)

@@ -1,7 +1,8 @@
-"""Desk: who hears of ends, and the loop that tells them.
+"""Webhooks: the service, and the loop that delivers their messages.
 
-Each message is a signed POST, sent until it is answered with 2xx, with longer and longer pauses; always under the same
-id, so that who gets it twice can tell. All servers of a store share the work: what one has taken is its own a minute.
+Each message is a signed POST. The server sends it until the answer is 2xx, with longer and longer pauses, always under
+the same id, so that a receiver can tell a repeat. All servers of a store share the work: a message that one server has
+taken is its own for a minute.
 """
 
 from __future__ import annotations
@@ -10,30 +11,40 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 from msgspec.structs import replace
-from uuid_utils import uuid7
 
 from perdure.engine.calls import Answer, CallFailed
-from perdure.engine.executions import checked_id, is_uuid
+from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import looks, webhooks
-from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.webhooks import Taken
-from perdure.wire.codec import check_name, check_text, scrub_text
+from perdure.wire.access import Role
+from perdure.wire.codec import scrub_text
 from perdure.wire.errors import BadRequest, NotFound, PerdureError
+from perdure.wire.fields import checked_id, is_uuid
 from perdure.wire.public import execution_response, rfc3339
 from perdure.wire.records import NULL, Execution
-from perdure.wire.webhooks import Delivery, DeliveryState, Webhook, delivery_id
+from perdure.wire.webhooks import (
+    CreateWebhook,
+    DeleteWebhook,
+    Delivery,
+    DeliveryPage,
+    DeliveryState,
+    ListDeliveries,
+    ListWebhooks,
+    Redeliver,
+    Webhook,
+    WebhookList,
+    delivery_id,
+)
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
 
 logger = logging.getLogger("perdure.engine")
 
-LIST_MAX: Final = 500
 CALL_SECONDS: Final = 15.0
 OURS_US: Final = 60_000_000
 """How long a message that was taken is left to whoever took it: longer than a call may last."""
@@ -51,104 +62,82 @@ BODY_BYTES_MAX: Final = 256 << 10
 """From which on input and result are left out."""
 
 
-class Webhooks:
-    """What callers may ask of webhooks, and what the loop does."""
+class Webhooks(Service):
+    """Serves the operations of webhooks, and delivers their messages."""
 
     def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
         self._engine = engine
         self._under_way: set[asyncio.Task[None]] = set()
         self._by_host: Counter[str] = Counter()
 
-    async def make(
-        self,
-        project_id: str,
-        url: str,
-        *,
-        workflow_id: str | None = None,
-        description: str | None = None,
-        idempotency: Idempotency | None = None,
-    ) -> Webhook:
-        """Have a URL hear of the ends of the project's executions, those without a parent. Raises BadValue."""
-        await self._engine.outbound.check_url(url)
-        if workflow_id is not None:
-            check_name(workflow_id, where="workflow_id")
-        if description is not None:
-            check_text(description, where="description", max_bytes=1_024)
-        return await self._engine.store.write(
+    @serves(CreateWebhook)
+    async def create(self, scope: Scope, op: CreateWebhook) -> Webhook:
+        """Raises BadValue, BadRequest."""
+        await self._engine.outbound.check_url(op.url)
+        return await self.write(
             webhooks.make_webhook(
-                project_id=project_id,
-                id=str(uuid7()),
-                url=url,
-                workflow_id=workflow_id,
-                description=description,
-                now_us=self._engine.clock.now_us(),
-                idempotency=idempotency,
+                project_id=scope.project_id,
+                id=self.new_id(),
+                url=op.url,
+                workflow_id=op.workflow_id,
+                description=op.description,
+                now_us=self.now_us(),
+                idempotency=scope.idempotency,
             )
         )
 
-    async def delete(self, project_id: str, webhook_id: str) -> None:
-        """Tell a URL nothing more. Raises NotFound."""
-        await self._engine.store.write(
-            webhooks.delete_webhook(project_id=project_id, webhook_id=checked_id(webhook_id, "webhook"))
-        )
+    @serves(DeleteWebhook)
+    async def delete(self, scope: Scope, op: DeleteWebhook) -> None:
+        """Raises NotFound."""
+        await self.write(webhooks.delete_webhook(project_id=scope.project_id, webhook_id=op.webhook_id))
 
-    async def list(self, project_id: str) -> Sequence[Webhook]:
-        """The project's webhooks, newest first."""
-        return await self._engine.store.read(webhooks.list_webhooks(project_id=project_id))
+    @serves(ListWebhooks)
+    async def list(self, scope: Scope, op: ListWebhooks) -> WebhookList:
+        found = await self.read(webhooks.list_webhooks(project_id=scope.project_id))
+        return WebhookList(found if scope.has_role(Role.ADMIN) else [one.without_secrets() for one in found])
 
-    async def deliveries(
-        self,
-        project_id: str,
-        *,
-        execution_id: str | None = None,
-        webhook_id: str | None = None,
-        state: DeliveryState | None = None,
-        cursor: str | None = None,
-        limit: int = 100,
-    ) -> tuple[Sequence[Delivery], str | None]:
-        """A page of what was sent and is to be sent, newest first, and where the next one starts."""
-        if not 1 <= limit <= LIST_MAX:
-            raise BadRequest(f"`limit` must be 1 to {LIST_MAX:,}, got {limit}.")
-        if webhook_id is not None:
-            webhook_id = checked_id(webhook_id, "webhook")
-        before = (1 << 62, "", "") if cursor is None else _read_cursor(cursor)
-        if execution_id is not None:
-            all_of_it = await self._engine.store.read(
-                webhooks.deliveries_of(project_id=project_id, execution_id=checked_id(execution_id))
+    @serves(ListDeliveries)
+    async def deliveries(self, scope: Scope, op: ListDeliveries) -> DeliveryPage:
+        before = (1 << 62, "", "") if op.cursor is None else _read_cursor(op.cursor)
+        if op.execution_id is not None:
+            all_of_it = await self.read(
+                webhooks.deliveries_of(project_id=scope.project_id, execution_id=op.execution_id)
             )
             found = [
                 one
                 for one in sorted(all_of_it, key=_place, reverse=True)
-                if (webhook_id is None or one.webhook_id == webhook_id)
-                and (state is None or one.state is state)
+                if (op.webhook_id is None or one.webhook_id == op.webhook_id)
+                and (op.state is None or one.state is op.state)
                 and _place(one) < before
             ]
         else:
-            found = await self._engine.store.read(
+            found = await self.read(
                 webhooks.list_deliveries(
-                    project_id=project_id,
-                    webhook_id=webhook_id,
-                    state=None if state is None else state.value,
+                    project_id=scope.project_id,
+                    webhook_id=op.webhook_id,
+                    state=op.state,
                     before=before,
-                    limit=limit + 1,
+                    limit=op.limit + 1,
                 )
             )
-        page = found[:limit]
-        return page, f"{page[-1].created_at_us}.{page[-1].id}" if len(found) > limit else None
+        page = found[: op.limit]
+        cursor = f"{page[-1].created_at_us}.{page[-1].id}" if len(found) > op.limit else None
+        return DeliveryPage([_shown(scope, one) for one in page], cursor)
 
-    async def redeliver(self, project_id: str, id: str) -> Delivery:
-        """Send a message again, under the same id. Raises NotFound."""
-        execution_id, _, webhook_id = id.partition(".")
-        if webhook_id:
-            webhook_id = checked_id(webhook_id, "webhook")
-        return await self._engine.store.write(
+    @serves(Redeliver)
+    async def redeliver(self, scope: Scope, op: Redeliver) -> Delivery:
+        """Raises NotFound."""
+        execution_id, _, webhook_id = op.delivery_id.partition(".")
+        made = await self.write(
             webhooks.redeliver(
-                project_id=project_id,
+                project_id=scope.project_id,
                 execution_id=checked_id(execution_id, "delivery"),
-                webhook_id=webhook_id,
-                now_us=self._engine.clock.now_us(),
+                webhook_id=webhook_id and checked_id(webhook_id, "webhook"),
+                now_us=self.now_us(),
             )
         )
+        return _shown(scope, made)
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
@@ -262,8 +251,10 @@ class Webhooks:
 
     async def _body(self, taken: Taken) -> bytes:
         """What is told: the execution, as the API shows it. Raises NotFound, also of a deleted webhook."""
-        if taken.webhook_id and all(one.id != taken.webhook_id for one in await self.list(taken.project_id)):
-            raise NotFound("The webhook was deleted.")
+        if taken.webhook_id:
+            known = await self.read(webhooks.list_webhooks(project_id=taken.project_id))
+            if all(one.id != taken.webhook_id for one in known):
+                raise NotFound("The webhook was deleted.")
         execution = await self._engine.store.read(
             looks.get(project_id=taken.project_id, execution_id=taken.execution_id)
         )
@@ -297,7 +288,13 @@ def _retry_after(answer: Answer) -> int | None:
 
 def _place(one: Delivery) -> tuple[int, str, str]:
     """Where a delivery stands in lists."""
-    return one.created_at_us, one.execution_id, one.webhook_id
+    return one.created_at_us, one.execution_id, one.webhook_id or ""
+
+
+def _shown(scope: Scope, one: Delivery) -> Delivery:
+    """As much of a delivery as the caller's role could have given it."""
+    giver = Role.ADMIN if one.webhook_id else Role.WRITE
+    return one if scope.has_role(giver) else one.without_secrets()
 
 
 def _read_cursor(text: str) -> tuple[int, str, str]:

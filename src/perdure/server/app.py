@@ -48,13 +48,11 @@ from perdure.server.routes import (
     projects,
     push_workers,
     sessions,
-    signing,
     slack,
     streams,
     traces,
     transcripts,
     waits,
-    webhooks,
     workflows,
 )
 from perdure.server.routing import Route, Services
@@ -63,7 +61,7 @@ from perdure.server.stopping import when_asked_to_stop
 from perdure.server.written import Written
 from perdure.store.interface import Store
 from perdure.store.open import open_store
-from perdure.wire import schedules, triggers
+from perdure.wire import schedules, signing, triggers, webhooks
 from perdure.wire.access import Principal, Role
 from perdure.wire.errors import BadRequest, PerdureError, Unavailable
 from perdure.wire.operation import Noun
@@ -100,8 +98,8 @@ def all_routes() -> list[Route]:
         accounts,
         projects,
         keys,
-        webhooks,
-        signing,
+        webhooks.webhooks,
+        signing.signing,
         operations,
         pages,
         approve,

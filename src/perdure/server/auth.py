@@ -35,7 +35,6 @@ ADDRESSES_MAX: Final = 10_000
 REFILL_SECONDS: Final = 6.0
 
 _KEY: Final = re.compile(r"sk_[0-9A-Za-z]{8}_[0-9A-Za-z]{32}")
-_ROLE_RANK: Final = {Role.READ: 0, Role.WRITE: 1, Role.ADMIN: 2}
 
 Headers = Mapping[bytes, bytes]
 
@@ -282,7 +281,7 @@ class Gate:
 
 def has_role(principal: Principal, needed: Role) -> bool:
     """Whether the key, or the user in this project, may do what needs this role."""
-    return _ROLE_RANK[principal.role] >= _ROLE_RANK[needed]
+    return principal.role.includes(needed)
 
 
 def check_role(principal: Principal, needed: Role) -> None:

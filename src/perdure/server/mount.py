@@ -33,7 +33,8 @@ def _route(operation: type[Operation[Any]]) -> Route:
     async def handler(call: Call, *values: Any) -> object:
         if endpoint.project_in_query:
             call.check_project(values[len(endpoint.path_names)].project_id)
-        scope = Scope(call.project_id, idempotency(call) if endpoint.idempotent else None)
+        assert call.principal is not None  # the route has a role
+        scope = Scope(call.project_id, idempotency(call) if endpoint.idempotent else None, call.principal.role)
         answer = await call.engine.serve(scope, how.make(*values))
         return None if show is None else show(answer)
 

@@ -15,10 +15,11 @@ from msgspec import Raw, Struct
 from perdure.wire.record import choices, function
 from perdure.wire.schedules import Fire, StoredSchedule
 from perdure.wire.triggers import StoredTrigger
+from perdure.wire.webhooks import Webhook
 
 R = TypeVar("R")
 
-STORED: Final[dict[str, type[Struct]]] = {cls.__name__: cls for cls in (StoredSchedule, Fire, StoredTrigger)}
+STORED: Final[dict[str, type[Struct]]] = {cls.__name__: cls for cls in (StoredSchedule, Fire, StoredTrigger, Webhook)}
 """The records that SQL may name."""
 
 _LIST: Final = re.compile(r"\{(columns|values) (\w+)\}")

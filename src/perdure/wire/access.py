@@ -1,6 +1,7 @@
 """Who is asking, and what that key or user may do."""
 
 from enum import StrEnum
+from typing import Final
 
 from msgspec import Struct
 
@@ -11,6 +12,13 @@ class Role(StrEnum):
     READ = "read"
     WRITE = "write"
     ADMIN = "admin"
+
+    def includes(self, needed: "Role") -> bool:
+        """Whether it may do what needs the role `needed`."""
+        return _RANK[self] >= _RANK[needed]
+
+
+_RANK: Final = {role: rank for rank, role in enumerate(Role)}
 
 
 class Principal(Struct, frozen=True):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, NamedTuple
 
 from msgspec import Meta, Raw
 
-from perdure.wire.codec import KEY_BYTES_MAX, NAME_BYTES_MAX, TOPIC_BYTES_MAX, check_json, check_name
+from perdure.wire.codec import KEY_BYTES_MAX, NAME_BYTES_MAX, TOPIC_BYTES_MAX, check_json, check_name, check_text
 from perdure.wire.errors import BadRequest, BadValue
 from perdure.wire.records import MaybeRaw
 
@@ -91,6 +91,16 @@ def within(least: int, most: int) -> Check:
     def run(value: int, where: str) -> int:
         if not least <= value <= most:
             raise BadValue(f"{where}: must be {least:,} to {most:,}, got {value}", {"path": where})
+        return value
+
+    return Check(run)
+
+
+def text_check(bytes_max: int) -> Check:
+    """Check a text: not too long, and storable. Raises BadValue."""
+
+    def run(value: str, where: str) -> str:
+        check_text(value, where=where, max_bytes=bytes_max)
         return value
 
     return Check(run)

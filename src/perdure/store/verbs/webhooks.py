@@ -1,7 +1,7 @@
-"""Webhooks: who hears of ends, and what becomes of each message.
+"""Webhooks and their deliveries.
 
-A message is written in the transaction of the end (`enqueue`), taken by whichever server sees it first, and sent at
-least once: whoever dies between taking and settling it leaves it to the others.
+The transaction of an end writes its messages (`enqueue`). The first server that sees a message takes it. If a server
+dies between taking and settling, another one sends the message again: it is sent at least once.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from perdure.store.interface import Enqueued, Rows, Tell, query, query_many, verb
+from perdure.store.interface import Enqueued, Tell, query, query_many, records, verb
+from perdure.store.records import to_values
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.wire.errors import BadRequest, NotFound
 from perdure.wire.webhooks import Delivery, DeliveryState, Webhook
@@ -19,7 +20,7 @@ WEBHOOKS_MAX = 20
 
 
 async def enqueue(project_id: str, execution_id: str, workflow_id: str, is_root: bool, now_us: int) -> None:
-    """Part of an end that somebody wants to hear of."""
+    """Part of an end that webhooks are told of."""
     await query(
         "insert_deliveries",
         execution_id=execution_id,
@@ -50,28 +51,19 @@ async def make_webhook(
     """Have a URL hear of ends from now on. One that hears of the same already stays as it is. Raises BadRequest."""
     first = await recall(project_id, idempotency)
     if first is not None:
-        return msgspec.json.decode(first, type=Webhook)
+        return Webhook(**msgspec.json.decode(first))
     await query("lock_project", project_id=project_id)
-    known = [Webhook(*row) for row in await query("list_webhooks", project_id=project_id)]
+    known = await records(Webhook, "list_webhooks", project_id=project_id)
     for one in known:
         if (one.url, one.workflow_id) == (url, workflow_id):
-            await remember(project_id, idempotency, msgspec.json.encode(one), now_us)
+            await remember(project_id, idempotency, msgspec.json.encode(to_values(one)), now_us)
             return one
     if len(known) >= WEBHOOKS_MAX:
         raise BadRequest(f"The project has {WEBHOOKS_MAX} webhooks, the most there may be; delete one first.")
-    await query(
-        "insert_webhook",
-        project_id=project_id,
-        id=id,
-        url=url,
-        host=host_of(url),
-        workflow_id=workflow_id,
-        description=description,
-        now_us=now_us,
-    )
+    made = Webhook(id=id, url=url, workflow_id=workflow_id, description=description, created_at_us=now_us)
+    await query("insert_webhook", made, project_id=project_id, host=host_of(url))
     await query("count_webhooks", project_id=project_id)
-    made = Webhook(id, url, workflow_id, description, now_us)
-    await remember(project_id, idempotency, msgspec.json.encode(made), now_us)
+    await remember(project_id, idempotency, msgspec.json.encode(to_values(made)), now_us)
     return made
 
 
@@ -87,7 +79,7 @@ async def delete_webhook(*, project_id: str, webhook_id: str) -> None:
 @verb(looks=True)
 async def list_webhooks(*, project_id: str) -> list[Webhook]:
     """All of a project, newest first."""
-    return [Webhook(*row) for row in await query("list_webhooks", project_id=project_id)]
+    return await records(Webhook, "list_webhooks", project_id=project_id)
 
 
 class Taken(NamedTuple):
@@ -120,7 +112,7 @@ async def next_delivery() -> int | None:
 async def settle_delivery(
     *, taken: Taken, state: DeliveryState, status: int | None, answer: str, next_at_us: int | None
 ) -> bool:
-    """Note what came of a try. False: somebody else has taken it since, whose word counts."""
+    """Note the outcome of a try. False: another server has taken the message since."""
     return bool(
         await query(
             "settle_delivery",
@@ -148,7 +140,8 @@ async def redeliver(*, project_id: str, execution_id: str, webhook_id: str, now_
     if not await query("redeliver", now_us=now_us, **values):
         raise NotFound("There is no such delivery; GET /api/v1/webhooks/deliveries lists them.")
     await Tell(Enqueued())
-    return _delivery((await query("read_delivery", **values))[0])
+    (again,) = await records(Delivery, "read_delivery", **values)
+    return again
 
 
 @verb(looks=True)
@@ -156,7 +149,8 @@ async def list_deliveries(
     *, project_id: str, webhook_id: str | None, state: str | None, before: tuple[int, str, str], limit: int
 ) -> list[Delivery]:
     """A page of deliveries, newest first."""
-    rows: Rows = await query(
+    return await records(
+        Delivery,
         "list_deliveries",
         project_id=project_id,
         webhook_id=webhook_id,
@@ -166,17 +160,9 @@ async def list_deliveries(
         before_webhook=before[2],
         limit=limit,
     )
-    return [_delivery(row) for row in rows]
 
 
 @verb(looks=True)
 async def deliveries_of(*, project_id: str, execution_id: str) -> list[Delivery]:
     """Who was told of the end of an execution."""
-    rows = await query("deliveries_of", project_id=project_id, execution_id=execution_id)
-    return [_delivery(row) for row in rows]
-
-
-def _delivery(values: Sequence[Any]) -> Delivery:
-    fields = list(values)
-    fields[3] = DeliveryState(fields[3])
-    return Delivery(*fields)
+    return await records(Delivery, "deliveries_of", project_id=project_id, execution_id=execution_id)

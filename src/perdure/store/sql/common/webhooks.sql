@@ -1,12 +1,15 @@
 -- Webhooks, and what is delivered to them.
 
+-- text: delivery
+execution_id, NULLIF(webhook_id, '') AS webhook_id, url, state, earlier_tries + tries AS tries, next_at_us, created_at_us,
+  tried_at_us, status, answer
+
 -- name: list_webhooks
-SELECT id, url, workflow_id, description, created_at_us FROM webhooks WHERE project_id = :project_id ORDER BY id DESC;
+SELECT {columns Webhook} FROM webhooks WHERE project_id = :project_id ORDER BY id DESC;
 
 -- name: insert_webhook
 -- holds: project=project_id
-INSERT INTO webhooks (project_id, id, url, host, workflow_id, description, created_at_us)
-VALUES (:project_id, :id, :url, :host, :workflow_id, :description, :now_us);
+INSERT INTO webhooks (project_id, host, {columns Webhook}) VALUES (:project_id, :host, {values Webhook});
 
 -- name: delete_webhook
 -- holds: project=project_id
@@ -66,22 +69,19 @@ UPDATE deliveries SET state = 'pending', earlier_tries = earlier_tries + tries, 
 WHERE project_id = :project_id AND execution_id = :execution_id AND webhook_id = :webhook_id RETURNING execution_id;
 
 -- name: read_delivery
-SELECT execution_id, webhook_id, url, state, earlier_tries + tries, next_at_us, created_at_us, tried_at_us, status, answer
-FROM deliveries
+SELECT {= delivery} FROM deliveries
 WHERE project_id = :project_id AND execution_id = :execution_id AND webhook_id = :webhook_id;
 
 -- name: list_deliveries
-SELECT execution_id, webhook_id, url, state, earlier_tries + tries, next_at_us, created_at_us, tried_at_us, status, answer
-FROM deliveries
+SELECT {= delivery} FROM deliveries
 WHERE project_id = :project_id AND (created_at_us, execution_id, webhook_id) < (:before_us, :before_id, :before_webhook)
   AND (:state{::TEXT} IS NULL OR state = :state) AND (:webhook_id{::TEXT} IS NULL OR webhook_id = :webhook_id)
-ORDER BY created_at_us DESC, execution_id DESC, webhook_id DESC LIMIT :limit;
+ORDER BY created_at_us DESC, execution_id DESC, deliveries.webhook_id DESC LIMIT :limit;
 
 -- name: deliveries_of
 -- `project_id || ''` is one that no index knows: as long as there are no statistics PostgreSQL takes the project's index.
-SELECT execution_id, webhook_id, url, state, earlier_tries + tries, next_at_us, created_at_us, tried_at_us, status, answer
-FROM deliveries
-WHERE execution_id = :execution_id AND project_id || '' = :project_id ORDER BY webhook_id;
+SELECT {= delivery} FROM deliveries
+WHERE execution_id = :execution_id AND project_id || '' = :project_id ORDER BY deliveries.webhook_id;
 
 -- name: delete_deliveries
 -- holds: execution=id

@@ -1,0 +1,53 @@
+"""The secret that messages of a project are signed with."""
+
+from typing import Annotated, ClassVar, Final
+
+from msgspec import field
+
+from perdure.wire.access import Role
+from perdure.wire.errors import BadValue
+from perdure.wire.fields import Check, Time
+from perdure.wire.operation import Noun, Operation
+from perdure.wire.record import Record
+
+OVERLAP_HOURS: Final = 24.0
+OVERLAP_HOURS_MAX: Final = 24.0 * 30
+
+
+def _overlap(hours: float, where: str) -> float:
+    if not 0 <= hours <= OVERLAP_HOURS_MAX:
+        raise BadValue(f"{where}: must be 0 to {OVERLAP_HOURS_MAX:g}, got {hours:g}.", {"path": where})
+    return hours
+
+
+class SigningSecret(Record, frozen=True):
+    """The secret that messages are signed with by the scheme of Standard Webhooks (`webhook-id`, `webhook-timestamp`,
+    `webhook-signature`)."""
+
+    shown_as: ClassVar[str] = "SigningSecretResponse"
+
+    secret: str
+    """`whsec_` and base64."""
+    created_at_us: Time = field(name="created_at")
+    previous_until_us: Time | None = field(default=None, name="previous_expires_at")
+    """Until then messages carry a signature of the secret before it, too."""
+
+
+signing: Final = Noun("Webhooks")
+
+
+@signing.get("/api/v1/signing-secret", role=Role.ADMIN)
+class GetSigningSecret(Operation[SigningSecret], frozen=True):
+    """What webhooks and calls to push workers of this project are signed with."""
+
+
+@signing.post("/api/v1/signing-secret/rotate", role=Role.ADMIN, idempotent=True)
+class RotateSigningSecret(Operation[SigningSecret], frozen=True):
+    """Replace the secret. While the two overlap, messages carry a signature of each, so receivers change in their own
+    time.
+
+    The same request again, by its Idempotency-Key, replaces nothing; 409 `SECRET_SHOWN_ONCE` once another one has.
+    """
+
+    overlap_hours: Annotated[float, Check(_overlap)] = OVERLAP_HOURS
+    """How long messages carry signatures of both, at most 720; 0 when the old one must not be trusted any more."""
