@@ -9,6 +9,17 @@ STAMP := .venv/.perdure-setup
 TYPED := src $(patsubst %/,%,$(sort $(dir $(wildcard tests/*.py examples/*.py benchmarks/*.py scripts/*.py))))
 JOBS ?= 2
 ARGS ?=
+# Of each room the tests that find most in the least time.
+QUICK := tests/test_house.py tests/test_public.py tests/journals tests/model \
+	tests/sim/test_simulation.py::test_every_seed_keeps_every_promise \
+	$(addprefix tests/wire/test_,codec.py cron.py errors.py retry.py) \
+	$(addprefix tests/store/test_,cancel.py queries.py reports.py starts.py) \
+	tests/engine/test_schedules.py \
+	$(addprefix tests/server/test_,access.py contract.py openapi.py routing.py) \
+	$(addprefix tests/sdk/test_,context.py inner_loop.py machine.py order.py) \
+	tests/embedded/test_children.py \
+	$(addprefix tests/agents/test_,durable.py names.py) \
+	$(addprefix tests/cli/test_,render.py schedules.py)
 
 export PYTHON
 
@@ -51,6 +62,10 @@ check: $(STAMP) ## Format, lint, types, import contracts, prose; changes nothing
 	@for system in darwin win32; do $(PY) -m mypy --platform $$system --cache-dir .mypy_cache/$$system src || exit 1; done
 	@.venv/bin/lint-imports --no-logo
 	@$(PY) -m scripts.prose
+
+.PHONY: quick
+quick: $(STAMP) ## The most telling tests of each room, within a minute
+	@$(PY) -m pytest -m 'not slow and not long' -n $(JOBS) --dist worksteal $(ARGS) $(QUICK)
 
 # More than there are cores: much of the time tests wait for processes that they have started.
 .PHONY: test
