@@ -54,19 +54,19 @@ logger = logging.getLogger("perdure.worker")
 T = TypeVar("T")
 
 BUSY_SECONDS: Final = 3.0
-"""How long a call waits in its worker for others to settle, before its execution leaves the worker."""
+"""How long a call waits in its worker for other calls to settle. Then its execution leaves the worker."""
 LATER_SECONDS: Final = (2.0, 8.0)
 """The execution looks again after a random time in this range, since many may wait for the same rest."""
 PAUSE_SECONDS_MAX: Final = 5.0
 
 
 class Budget:
-    """What an execution and its descendants may spend. None is no limit of that kind.
+    """Limits for an execution and its descendants. None is no limit of that kind.
 
-    `usd` is money, `tokens` are input and output tokens, `calls` are calls to models, `seconds` count from the start of
-    the budget. At most one call exceeds a limit. When nothing is left, `on_exceed` decides: "ask" pauses the run and
-    asks for more, "finish" ends it with its results so far, "fail" raises `BudgetExceeded`. Raises `BadValue` for an
-    impossible limit, or without any limit.
+    `usd` is money, `tokens` are input and output together, `calls` are calls to models, `seconds` count from the start
+    of the budget. At most one call exceeds a limit. When nothing is left, the run pauses and asks for more ("ask"),
+    ends with its results ("finish"), or fails with `BudgetExceeded` ("fail"). Raises `BadValue` for an impossible
+    limit, or without any limit.
 
         >>> Budget(usd=2, calls=50)
         Budget(usd=2, calls=50, on_exceed='ask')
@@ -133,10 +133,9 @@ async def reserve(
 ) -> Reservation:
     """In a step: reserve a call's share in every budget of the execution.
 
-    `budget` gives the execution a budget of its own, unless it has one. Without any budget this does nothing.
-    `unpriced` names a model without a known price, which raises `BadRequest` if a budget is in money. Raises
-    `BudgetExceeded` when nothing is left, and `Postponed` when other calls have reserved the rest; `admitted` handles
-    both.
+    `budget` gives the execution a budget of its own, unless it has one. Without any, this does nothing. `unpriced`
+    names a model without a known price: a `BadRequest` for budgets in money. Raises `BudgetExceeded` when nothing is
+    left, and `Postponed` when other calls have reserved the rest; `admitted` handles both.
     """
     info = current_step()
     context, worker = info.context, info.worker
@@ -213,10 +212,8 @@ def _dollars(micros: int) -> str:
 async def admitted(ctx: Context, call: Callable[[], Awaitable[T]], *, apart: bool = False) -> T:
     """In workflow code: make a call by a step that reserves or may be postponed, until it succeeds.
 
-    While a call is postponed, the execution holds no worker. If a budget with "ask" is used up, it waits for a raise.
-    Raises `BudgetExceeded` for other budgets.
-
-    With `apart`, the step names these waits, not the task that makes them.
+    Meanwhile the execution holds no worker. It waits for a raise of a budget with "ask", and raises `BudgetExceeded`
+    for other budgets. With `apart`, the step names these waits, not its task.
     """
     while True:
         try:

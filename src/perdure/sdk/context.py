@@ -199,7 +199,7 @@ class Context:
 
     @property
     def is_active(self) -> bool:
-        """True in this workflow's code, not in a step or a thread."""
+        """True in this workflow's code, false in its steps."""
         return asyncio._get_running_loop() is self.machine.loop
 
     @property
@@ -209,7 +209,7 @@ class Context:
 
     @property
     def idempotency_key(self) -> str:
-        """In a step: a key for services that drop repeats, the same in every try and attempt."""
+        """In a step: the same in every try and attempt, for services that drop repeats."""
         info = running_step.get()
         if info is None:
             raise Misplaced(
@@ -225,14 +225,14 @@ class Context:
         return datetime.fromtimestamp(self.machine.now_us / 1e6, UTC)
 
     def uuid(self) -> uuid.UUID:
-        """A random UUID, the same in every replay. Steps use the standard library's."""
+        """A random UUID, the same in every replay. Not for steps."""
         if not self.is_active:
             raise misplaced("ctx.uuid()")
         return self.machine.uuid()
 
     @property
     def random(self) -> random.Random:
-        """A random generator, the same in every replay: `ctx.random.choice(…)`. Not for steps."""
+        """The same numbers in every replay: `ctx.random.choice(…)`. Not for steps."""
         if not self.is_active:
             raise misplaced("ctx.random")
         return self.machine.random()
@@ -283,9 +283,9 @@ class Context:
     ) -> Coroutine[object, None, Any]:
         """Run `fn(*args)` as a step. Its outcome is recorded before the next line runs, and replays return it.
 
-        Async functions run in the worker's loop, sync ones in a thread. The step has the function's name, or the one in
-        `ctx.step("name", fn, …)`. `retry` is a RetryPolicy or the number of tries. `timeout` is in seconds for each
-        try. `key` replaces the key made from the name and its count. Raises `StepFailed` when the last try fails.
+        Async functions run in the worker's loop, sync ones in a thread. `ctx.step("name", fn, …)` names the step, else
+        its function does. `retry` is a RetryPolicy or the number of tries, `timeout` is in seconds for each try, `key`
+        replaces the generated key. Raises `StepFailed` when the last try fails.
 
             total = await ctx.step("sum up", add, 1, 2, retry=3)
         """
@@ -336,7 +336,7 @@ class Context:
     # --- time ------------------------------------------------------------------------------------------------------
 
     def sleep(self, duration: float | timedelta) -> Coroutine[object, None, None]:
-        """Sleep durably, for seconds or months. `asyncio.sleep` does the same in a workflow."""
+        """Sleep durably, for seconds or months, as `asyncio.sleep` does in a workflow."""
         return asyncio.sleep(duration.total_seconds() if isinstance(duration, timedelta) else duration)
 
     async def sleep_until(self, moment: datetime) -> None:
@@ -443,8 +443,8 @@ class Context:
     ) -> Coroutine[object, None, ChildHandle[Any]]:
         """Start a child execution, exactly once. `await handle.result()` gives its result.
 
-        The child gets this execution's session and user by default. `execution_key` is its readable key within its
-        workflow; `key` is the key of this call in the journal.
+        By default the child gets this execution's session and user. `execution_key` is its readable key, `key` that of
+        this call in the journal.
         """
         return self._start_child(*child_call(self, workflow, input, **options))
 
@@ -472,7 +472,7 @@ class Context:
     ) -> Coroutine[object, None, Any]:
         """Start a child execution and wait for its result. Options as for `start_child`.
 
-        A time-out or a cancelled branch ends the wait, but does not cancel the child.
+        A time-out or a cancelled branch does not cancel the child.
         """
         return self._run_child(*child_call(self, workflow, input, **options, awaited=True))
 
@@ -522,7 +522,7 @@ class Context:
     # --------------------------------------------------------------------------------------------------------
 
     def log(self, text: str, *args: object, level: int = logging.INFO) -> None:
-        """Write a line to the execution's log, once: a replay does not repeat it.
+        """Write a line to the execution's log, once for all replays.
 
         `logging` works as well, in workflow code and in steps (see `LogHandler`).
         """
@@ -540,8 +540,8 @@ class Context:
     def emit(self, kind: str, data: object = None) -> None:
         """Send an item to clients that follow the execution live (`handle.stream()`), within milliseconds.
 
-        Works in workflow code, without repeats in a replay, and in steps (also as `current_step().emit`). Items are not
-        in the journal; an execution keeps its newest 10,000. `data` is JSON of at most 64 KiB, else `BadValue`.
+        Works in workflow code, once for all replays, and in steps (also as `current_step().emit`). Items are not in the
+        journal; an execution keeps its newest 10,000. `data` is JSON of at most 64 KiB, else `BadValue`.
 
             ctx.emit("token", "Hel")
         """

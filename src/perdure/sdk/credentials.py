@@ -69,7 +69,7 @@ def running_dev(note: Path) -> tuple[str, int] | None:
         url, pid = str(said["url"]), int(said["pid"])
         if sys.platform != "win32":  # on Windows this would send it a Ctrl-C
             os.kill(pid, 0)
-    except (OSError, ValueError, KeyError, TypeError):  # there is no note, or a killed process has left it
+    except (OSError, ValueError, KeyError, TypeError):  # no note, or one of a killed process
         return None
     return url, pid
 

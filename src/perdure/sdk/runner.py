@@ -123,7 +123,7 @@ class Runner:
         if self.machine is not None and self.fetched != claimed.base:
             self._forget_machine()
         if claimed.base and self.machine is None:
-            # The rows before `base` are no longer in memory: read everything.
+            # The rows before `base` left memory: read everything.
             self.wants_rows = True
             self.worker.dirty(self)
         elif claimed.ack_first:

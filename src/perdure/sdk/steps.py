@@ -210,12 +210,13 @@ def step(
     retry_if: Errors | None = None,
     fatal: Errors | None = None,
 ) -> Any:
-    """Make a function a step. A call in workflow code is recorded; elsewhere the function just runs.
+    """Make a function a step. A call in workflow code is recorded; elsewhere, even in another step, the function just
+    runs.
 
-    Elsewhere is outside of workflows (a test, a script) and inside another step. A plain `def` runs in a thread and is
-    awaited like an `async def`; `fetch.__wrapped__` is the function itself. `retry` is a RetryPolicy or the number of
-    tries, `timeout` is in seconds for each try. An error in `fatal` ends the step at once. With `retry_if` only these
-    errors are retried. Both are classes or a predicate. Raises `TypeError` for an object that cannot be a step.
+    A plain `def` runs in a thread and is awaited like an `async def`; `fetch.__wrapped__` is the function itself.
+    `retry` is a RetryPolicy or the number of tries, `timeout` is in seconds for each try. Errors in `fatal` end the
+    step at once; with `retry_if` only its errors are retried. Both are classes or a predicate. Raises `TypeError` for
+    an object that cannot be a step.
 
         >>> @step(retry=3, timeout=10)
         ... async def fetch(url: str) -> bytes: ...
@@ -297,8 +298,8 @@ class StepCall:
     def is_final(self, error: BaseException) -> bool:
         """True if `error` ends the step regardless of the tries left.
 
-        One fatal error in a group, such as a `TaskGroup` raises, is enough. The group is retried only if all its errors
-        may be, or if the group itself may be.
+        One fatal error in a group, as a `TaskGroup` raises it, is enough. A group is retried if it or all its errors
+        may be.
         """
         return self._is_fatal(error) or not self._may_be_tried_again(error)
 
@@ -344,8 +345,7 @@ def not_a_function(given: object) -> TypeError:
 
 
 def fingerprint_of_step(plan: StepPlan, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-    """A hash of the input, or None. Raises `TypeError` for a coroutine as an argument, which the first try would use
-    up."""
+    """None if it cannot be encoded. Raises `TypeError` for a coroutine, which the first try would use up."""
     if not args and not kwargs:
         return fingerprint_of_captured(plan.fn) if plan.captures else None
     found = fingerprint_of_call(args, kwargs)

@@ -79,8 +79,8 @@ def append_messages(
 ) -> Coroutine[object, None, int]:
     """Append messages to a transcript, exactly once. Returns its new version.
 
-    A message is any JSON value, else `BadValue` with its path, or a `msgspec.Raw` of JSON. Raises `Conflict` if
-    `version` is given and is not the newest, because entries were added since it was read.
+    A message is any JSON value, else `BadValue` with its path, or a `msgspec.Raw` of JSON. Raises `Conflict` if entries
+    were added after `version`.
     """
     session = _session(ctx, session_id)
     given = [_json_of(message, f"messages[{n}]") for n, message in enumerate(messages)]

@@ -2,7 +2,7 @@
 
 A migration that says `-- compatible: yes` only adds tables, indexes and optional columns, so the release before can go
 on with it. Then servers can be upgraded one by one, and rolled back. A database keeps the number of its schema, and
-that of its last incompatible migration. A release that does not know that one is refused.
+that of its last incompatible migration, which a release must know.
 """
 
 import re

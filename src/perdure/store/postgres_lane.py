@@ -55,7 +55,7 @@ CLOSE_SECONDS_MAX = 5.0
 Answer = Callable[[Any, Exception | None], None]
 Item = tuple[Verb[Any], Answer]
 
-# READ COMMITTED, whatever the default: queries must see all commits from before their locks.
+# Not the default: queries must see all commits from before their locks.
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 BEGIN: Final = {
     "write": _BEGIN,
@@ -68,8 +68,7 @@ _SETTINGS: Final = {
     "statement_timeout": "10s",
     "lock_timeout": "2s",
     "idle_in_transaction_session_timeout": "5s",
-    # Always use indexes. Without statistics the planner would scan a table that looks small, or hash rows that look
-    # few, and keep that plan.
+    # Always use indexes: without statistics the planner would scan tables that look small, and keep that plan.
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
     "enable_hashjoin": "off",
@@ -83,14 +82,14 @@ def _set(settings: dict[str, str]) -> str:
     return ", ".join(f"set_config('{name}', '{value}', true)" for name, value in settings.items())
 
 
-# In each transaction, since a pooler may switch server connections. A transaction that will write leaves a mark and
-# asks for its id, in case its outcome gets lost, and for the timeline, which a failover changes.
+# In each transaction, since a pooler may switch connections. A transaction that will write leaves a mark and asks for
+# its id, in case its outcome gets lost, and for the timeline, which a failover changes.
 _DURABLE: Final = (  # it may have become off since the connection was checked
     "set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' "
     "ELSE current_setting('synchronous_commit') END, true)"
 )
-# Transactions read a queue's limits and act on them under this shared lock. A verb that gives a queue its first limit
-# (`-- alone:`) takes it exclusively: earlier transactions are then counted, and later ones see the limit.
+# Transactions read a queue's limits and act on them under this shared lock. A verb that gives a first limit (`--
+# alone:`) takes it exclusively: earlier transactions are then counted, and later ones see the limit.
 _LIMITS_LOCK: Final = 0x50455251  # "PERQ"
 SHARED: Final = f"pg_advisory_xact_lock_shared({_LIMITS_LOCK})"
 EXCLUSIVE: Final = f"pg_advisory_xact_lock({_LIMITS_LOCK})"
@@ -185,8 +184,8 @@ class Lane:
         moved: Callable[[str], None] = lambda timeline: None,
         aside: Aside | None = None,
     ) -> None:
-        """`kind` is a key of BEGIN. `committed` gets each group's size, seconds and hints. `moved` gets a new
-        `timeline` before a commit there. Without `aside`, a verb that times out is tried three times."""
+        """`kind` is a key of BEGIN. `committed` gets each group's size, seconds and hints, `moved` a new `timeline`
+        before a commit there. Without `aside`, a verb that times out is tried three times."""
         self.inbox: deque[Item] = deque()
         self._link = link
         self._kind = kind
@@ -350,8 +349,8 @@ class Lane:
                 await asyncio.sleep(random.uniform(0.01, 0.05))
                 continue
             except _Moved as moved:
-                # The lost server accepted these verbs, from workers that may know more than this one. They ask again
-                # and learn that they must register.
+                # The lost server accepted these verbs, from workers that may know more than this one. They ask again,
+                # and must register.
                 self.timeline = moved.timeline
                 self._moved(moved.timeline)
                 self._refuse([*(item for one in parts for item in one), *self.inbox], str(moved), trouble=False)

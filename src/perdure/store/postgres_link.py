@@ -368,7 +368,7 @@ async def _migrate(connection: Connection) -> None:
         if not await connection.fetchval(f"SELECT {_CHANGES}"):
             raise asyncpg.LockNotAvailableError("a server is starting")
         await _no_servers(connection, pending)
-    # An index may take long to build, but others must not wait long for its start.
+    # An index may take long to build, but must not make other sessions wait long for its start.
     waits = f"{MIGRATE_LOCK_SECONDS * 1_000:.0f}ms"
     await connection.execute(f"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{waits}'")
     for migration in pending:

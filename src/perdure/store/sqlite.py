@@ -48,7 +48,7 @@ GROUP_MAX = 1_000
 GROUP_ROWS_MAX = 2_000
 """The approximate number of rows that a group of several verbs writes."""
 BUSY_MS = 1_000
-"""How long a statement waits for another program. There should be none."""
+"""How long a statement waits for another program, which should not exist."""
 CHECKPOINT_PAGES = 2_000
 WAL_PAGES_TRUNCATE = 16_000
 SPACE_MIN = 1 << 20

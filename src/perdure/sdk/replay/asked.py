@@ -1,7 +1,9 @@
-"""The calls that one execution's code has made, and the outcomes that are still to come.
+"""The calls of one execution's code, and the outcomes to come. A call is
 
-A call is *made* when the code calls (it gets a key in the scope of its task), *asked for* when the code awaits it,
-*issued* when the runner starts it, and *given up* when the code drops it before its outcome came.
+- *made* when the code calls: it gets a key in the scope of its task
+- *asked for* when the code awaits it
+- *issued* when the runner starts it
+- *given up* when the code drops it before its outcome came
 """
 
 from asyncio import Future

@@ -178,9 +178,9 @@ class Machine(Asked):
     def advance(self, rows: Sequence[Row], *, more: bool | None = None, replay: bool | None = None) -> Effects:
         """Deliver `rows` and run the code as far as they carry it.
 
-        With `more`, further rows are known to follow, and nothing is started yet. It defaults to false, or, without
-        rows, to its last value. `replay` says that an earlier claim recorded the rows. It defaults to true up to the
-        first call without `more`.
+        With `more`, further rows follow and nothing is started yet. It defaults to false, or without rows to its last
+        value. `replay` says that an earlier claim recorded the rows, by default true up to the first call without
+        `more`.
         """
         if more is None:
             more = self._more and not rows
@@ -343,10 +343,10 @@ class Machine(Asked):
                 if not future.done():
                     future.set_result(row)
             return None
-        if self._given_up.get(key) is kind:  # type: ignore[arg-type]  # None is no key
+        if self._given_up.get(key) is kind:  # type: ignore[arg-type]  # None is not a key
             asked = None if self._given_up_asked is None else self._given_up_asked.get(key)  # type: ignore[arg-type]
             if asked is not None and not _fits(row, asked):
-                # Perhaps another call's outcome: that call must get it, and no later wait may take it as a late event.
+                # Perhaps another call's outcome, which no later wait may take as a late event.
                 if self._finds_its_place(row):
                     return self._deliver(row)
                 if kind is Kind.TIMER or not self._is_a_changed_input(row, key, asked):  # type: ignore[arg-type]

@@ -19,12 +19,9 @@ anyio_is_patched = False
 
 
 def patch_asyncio(loop_class: type[Any]) -> None:
-    """Patch `gather`, `as_completed` and `wrap_future`.
+    """`gather`'s futures hash by number.
 
-    `gather`'s futures hash by number.
-
-    `as_completed` would create tasks from a set of coroutines, in the order of their addresses. In an inner loop it
-    gets tasks in the order of the list, and refuses a set of coroutines.
+    `as_completed` makes tasks in the order of the list. It refuses a set of coroutines, whose order does not replay.
 
     `wrap_future` refuses futures of threads, since a thread cannot wake the code again.
     """
