@@ -274,7 +274,7 @@ class _MappedChild:
             return
         try:
             self._end(child_result(future.result(), self._id, self._name, self._result_type))
-        except BaseException as error:
+        except BaseException as error:  # validators of the result's type are user code
             if is_interrupt(error):
                 raise
             self._fail(error)

@@ -77,8 +77,7 @@ class Connection(asyncio.Protocol):
     def is_closing(self) -> bool:
         return self._transport.is_closing()
 
-    # --- event loop
-    # ----------------------------------------------------------------------------------------------------
+    # --- event loop --------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a TCP transport
@@ -97,8 +96,7 @@ class Connection(asyncio.Protocol):
         stale = self.answered > 0 and not self._body
         self._lose(str(exc) if exc else "the server closed the connection", stale=stale)
 
-    # --- parser
-    # --------------------------------------------------------------------------------------------------------
+    # --- parser ------------------------------------------------------------------------------------------------------
 
     def on_body(self, body: bytes) -> None:
         self._body.append(body)
@@ -252,7 +250,7 @@ class Server:
     async def close(self) -> None:
         self.drop()
         if self._all:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # let the loop close them
 
     def _take_idle(self) -> Connection | None:
         """The connection used last. Long idle ones are closed."""

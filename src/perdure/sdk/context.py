@@ -139,8 +139,7 @@ class Context:
         self.refused: dict[str, asyncio.Event] = {}
         """Exhausted budgets. One branch waits for a raise, the other ones for that branch."""
 
-    # --- identity
-    # ------------------------------------------------------------------------------------------------------
+    # --- identity ----------------------------------------------------------------------------------------------------
 
     @property
     def execution_id(self) -> str:
@@ -217,8 +216,7 @@ class Context:
             )
         return info.idempotency_key
 
-    # --- the same in every replay
-    # --------------------------------------------------------------------------------------
+    # --- the same in every replay ------------------------------------------------------------------------------------
 
     def now(self) -> datetime:
         """The journal's time."""
@@ -518,8 +516,7 @@ class Context:
         )
         return await run_all(self, call_for, inputs, limit, concurrency_key)
 
-    # --- output
-    # --------------------------------------------------------------------------------------------------------
+    # --- output ------------------------------------------------------------------------------------------------------
 
     def log(self, text: str, *args: object, level: int = logging.INFO) -> None:
         """Write a line to the execution's log, once for all replays.

@@ -56,7 +56,7 @@ def dev_server() -> str | None:
     """The address of a `perdure dev` in this folder or above it."""
     try:
         here = Path.cwd()
-    except FileNotFoundError:
+    except FileNotFoundError:  # the folder is gone
         return None
     found = (running_dev(folder / DEV_NOTE) for folder in (here, *here.parents))
     return next((url for url, _ in filter(None, found)), None)

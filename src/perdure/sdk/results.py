@@ -106,7 +106,7 @@ class Results:
     async def _poll(self, ids: list[str]) -> None:
         try:
             reply = answers.read(_WAITED, await self._ask(WaitRequest(ids, POLL_SECONDS)))
-        except Exception as error:
+        except Exception as error:  # callers must learn of any error
             for id in ids:
                 self._tell(id, error)
             return

@@ -421,7 +421,7 @@ class Runner:
         if len(entries) > 1:
             entries, rest = reports.cut(entries)
             if rest:
-                end = None
+                end = None  # leaves with the rest
                 if type(self.end) is Suspend:
                     self.end = None  # or after the reply
         number = 0

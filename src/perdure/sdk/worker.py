@@ -295,7 +295,7 @@ class Worker:
         known = self._running.get(claimed.id)
         if known is not None:
             if known.claimed.attempt >= claimed.attempt:
-                return
+                return  # the same delivery twice
             known.drop()
         parked = self._parked.pop(claimed.id, None)
         if parked is not None:
@@ -363,8 +363,7 @@ class Worker:
         if not self._running and not self._dirty:
             self._quiet.set()
 
-    # --- emitted items
-    # -------------------------------------------------------------------------------------------------
+    # --- emitted items -----------------------------------------------------------------------------------------------
 
     def _emitted_somewhere(self, execution_id: str) -> None:
         """Called in any thread."""

@@ -69,8 +69,7 @@ class AsideLane(Lane):
         """How many verbs of the inbox had their turn in this round."""
         self._ahead: set[Row] = set()
 
-    # --- for other lanes
-    # -----------------------------------------------------------------------------------------------
+    # --- for other lanes ---------------------------------------------------------------------------------------------
 
     @property
     def busy(self) -> bool:
@@ -124,8 +123,7 @@ class AsideLane(Lane):
             for row in waiter.rows:
                 self._held.pop(row, None)
 
-    # --- rounds
-    # --------------------------------------------------------------------------------------------------------
+    # --- rounds ------------------------------------------------------------------------------------------------------
 
     def _limits(self) -> str:
         return _LIMITS_ALONE if self._alone else _LIMITS
@@ -152,7 +150,7 @@ class AsideLane(Lane):
 
     def _run_alone(self, item: Item) -> None:
         self._waiter_of(item).alone = True
-        self.inbox.insert(self._turn, item)
+        self.inbox.insert(self._turn, item)  # its turn goes on
 
     def _waiter_of(self, item: Item) -> _Waiter:
         waiter = item[1]

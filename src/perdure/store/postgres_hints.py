@@ -76,8 +76,7 @@ class Exchange:
         if self._tasks and self._somebody_listens() and self._gathered.add(hints):
             self._something.set()
 
-    # --- other servers
-    # -------------------------------------------------------------------------------------------------
+    # --- other servers -----------------------------------------------------------------------------------------------
 
     def _wait_for_others(self) -> None:
         """Assume other servers until they had time to be heard."""
@@ -91,8 +90,7 @@ class Exchange:
         for server_id in [id for id, heard in self._others.items() if heard < long_ago]:
             del self._others[server_id]
 
-    # --- sending
-    # -------------------------------------------------------------------------------------------------------
+    # --- sending -----------------------------------------------------------------------------------------------------
 
     async def _send(self) -> None:
         while True:
@@ -114,8 +112,7 @@ class Exchange:
                 logger.debug("Hints were not sent: %s", error)
                 self._out.drop()
 
-    # --- receiving
-    # -----------------------------------------------------------------------------------------------------
+    # --- receiving ---------------------------------------------------------------------------------------------------
 
     async def _listen(self) -> None:
         pause = 0.05
@@ -155,8 +152,7 @@ class Exchange:
         if hints:
             self._give(hints)
 
-    # --- heartbeat
-    # -----------------------------------------------------------------------------------------------------
+    # --- heartbeat ---------------------------------------------------------------------------------------------------
 
     async def _beat(self) -> None:
         while True:

@@ -302,7 +302,7 @@ class Lane:
                 parts.popleft()
                 if len(part) == 1:
                     self._fail(part, guilty.error)
-                else:
+                else:  # alone, after the rest
                     apart = part.pop(_index(part, guilty.run.verb))
                     parts.extendleft([[apart], part])
                 continue
@@ -479,7 +479,7 @@ class Lane:
             try:
                 await connection.execute("ROLLBACK", timeout=2.0)
                 return
-            except Exception:
+            except Exception:  # then it ends with its connection
                 pass
         self._link.drop()
 
@@ -508,8 +508,7 @@ class Lane:
                 await asyncio.sleep(0.05)
         return None
 
-    # --- answers
-    # -------------------------------------------------------------------------------------------------------
+    # --- answers -----------------------------------------------------------------------------------------------------
 
     def _fail(self, part: Sequence[Item], error: Exception) -> None:
         for verb, answer in part:

@@ -225,7 +225,7 @@ class Link:
     async def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None and not connection.is_closed():
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # it ends either way
                 # Its own time-out does not cover the wait for a cancelled statement.
                 async with asyncio.timeout(1.0):
                     await connection.close()

@@ -325,7 +325,7 @@ class SQLiteStore:
             return outcomes, hints
         except _OF_THE_DATABASE:
             raise
-        except Exception:
+        except Exception:  # a verb is broken, or refused after a write
             self._writer.execute("ROLLBACK")
             self._writer.execute("BEGIN IMMEDIATE")
             run = Run(self._writer, self._queries)
@@ -339,7 +339,7 @@ class SQLiteStore:
                 hints.extend(run.hints)
             except _OF_THE_DATABASE:
                 raise
-            except Exception as error:
+            except Exception as error:  # only this verb fails
                 self._writer.execute("ROLLBACK TO one")
                 if not isinstance(error, PerdureError):
                     logger.error("Verb %s failed; nothing of it was kept.", verb.name, exc_info=error)
@@ -418,7 +418,7 @@ class SQLiteStore:
             return
         try:
             self._loop.call_soon_threadsafe(function, *values)
-        except RuntimeError:
+        except RuntimeError:  # the loop is closed
             self._busy = False
 
     def _answer(

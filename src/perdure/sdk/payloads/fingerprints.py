@@ -30,7 +30,7 @@ def fingerprint_of_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str
         pass
     try:
         return fingerprint(encode([*args, *kwargs.items()]))
-    except Exception:
+    except Exception:  # as above
         return None
 
 

@@ -229,7 +229,7 @@ class Asked:
         return [call for call in abandoned if call.key in self._given_up]  # the other outcomes came all the same
 
     def _was_asked(self, row: Row) -> bool:
-        key, kind = row.key or "", row.kind
+        key, kind = row.key or "", row.kind  # keys are not empty
         call = self._calls.get(key)
         return (
             (call is not None and call.kind is kind and call.name == row.name)

@@ -296,7 +296,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         due_us = min(due_us, FAR_US)
         if self.closed:
             return InnerTimer("", due_us, callback, args, self, context)
-        if due_us <= self.now_us:
+        if due_us <= self.now_us:  # already due: nothing to record
             timer = InnerTimer("", due_us, callback, args, self, context)
             self._make_ready(timer)
             return timer
@@ -407,7 +407,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         handler, variables = self._exception_handler
         try:
             variables.copy().run(handler, self, context)
-        except BaseException as error:
+        except BaseException as error:  # user code
             if is_interrupt(error):
                 raise
             self.default_exception_handler({"message": "Unhandled error in exception handler", "exception": error})
@@ -449,7 +449,7 @@ patches.patch_asyncio(InnerLoop)
 
 
 def to_us(seconds: float) -> int:
-    if not seconds < FAR_US / 1e6:
+    if not seconds < FAR_US / 1e6:  # also true for NaN
         if math.isnan(seconds):
             raise ValueError("A time or a delay must not be NaN.")
         return FAR_US

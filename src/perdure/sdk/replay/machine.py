@@ -259,7 +259,7 @@ class Machine(Asked):
         fed = self._fed
         for row in rows:
             if row.seq <= fed:
-                continue
+                continue  # two replies may overlap
             if row.seq != fed + 1:
                 raise ValueError(f"The journal has a gap: row {row.seq} came after row {fed}.")
             fed += 1
@@ -279,7 +279,7 @@ class Machine(Asked):
         while self._next < len(rows):
             row = rows[self._next]
             if row.kind is STEP_FAILED and self._more:
-                return False
+                return False  # a later row may take it back
             self._next += 1
             self.seen = row.seq
             self.loop.move(row.at_us)
