@@ -1,15 +1,15 @@
 """The lock queue: verbs that wait for rows which another transaction holds, one by one on a connection of their own.
 
 A statement run by hand, a dump, or a server that is silent inside a transaction may hold a row for long. A verb that
-needs the row comes here after a time-out by itself, so that no group waits with it. Verbs are tried in turn, for a
-moment each, until they succeed or their callers get an error.
+needs the row comes here after a time-out by itself, so that no group waits with it. Verbs are tried in turn until they
+succeed or their callers get an error.
 
 A verb that gives a queue its first limit waits here for all transactions, on any server, that may have read the old
 state.
 
-**Order.** The rows that a verb's arguments name belong to it from its arrival (store/lockstep.py). Later verbs that
-name or need them, or the held row, come here too and are not tried before it. The held row counts as held for a while
-after the blocked verb was refused, since its caller tries again.
+**Order.** Rows that a verb's arguments name belong to it from its arrival (store/lockstep.py). Later verbs that name or
+need them, or the held row, come here too, behind it. After a refusal the row counts as held for a while, since the
+caller tries again.
 """
 
 import asyncio

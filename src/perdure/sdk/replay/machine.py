@@ -6,16 +6,16 @@
 
 These rules make a replay take every branch of the live run:
 
-1. *One outcome at a time, in the order of `seq`. The code settles in between*, live and in replay. So the code is a
-   function of its input and the rows, however reports grouped them.
-2. *Ask, check, hold.* The code asks for a call when it awaits it. The next outcome must match a call that was asked
-   for, else `Diverged`. Nothing new starts before the whole record is consumed, so a diverging replay has no effect.
-3. *Late outcomes.* The outcome of a call that the code gave up (a time-out, a cancelled branch) is ignored, live and in
-   replay. Only events are kept, for the next wait that asks for the same.
+1. *One outcome at a time, in the order of `seq`; the code settles in between.* So the code is a function of its input
+   and the rows, however reports grouped them.
+2. *Ask, check, hold.* The next outcome must match a call that the code awaits, else `Diverged`. Nothing new starts
+   before the whole record is consumed, so a diverging replay has no effect.
+3. *Late outcomes.* An outcome is ignored if the code gave its call up (a time-out, a cancelled branch). Only events are
+   kept, for the next wait that asks for the same.
 4. *Time* is `at_us` of the last row. It moves only when the code has settled.
-5. *Each call gets its own outcome.* Tasks that were created in another order than recorded are told apart by the
-   fingerprints of their inputs, and change places before anything new starts (see `places`). If a doubt remains, the
-   code has diverged. An input counts as changed only if no other call has or had it.
+5. *Each call gets its own outcome.* Tasks created in another order than recorded change places before anything new
+   starts, by the fingerprints of their inputs (see `places`). If a doubt remains, the code has diverged. An input
+   counts as changed only if no other call has or had it.
 
 After a failed attempt the journal takes back the step failures that ended it (a row `retried`). The next attempt may
 not repeat what followed them, such as a clean-up. Those outcomes are kept aside: a call with such a key gets its
