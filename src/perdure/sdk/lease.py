@@ -102,7 +102,7 @@ class Lease(ABC):
         await self._good.wait()
 
     def _accepted(self, worker_id: str, holding: list[tuple[str, int, int]], sent: float) -> None:
-        """First drop what the server does not list, so that none of its steps start."""
+        """On the worker's loop. Drops executions that the server does not list before their steps can start."""
         assert self._worker is not None
         if worker_id != self._worker_id:
             return

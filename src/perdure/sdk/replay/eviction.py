@@ -13,8 +13,8 @@ from perdure.sdk.interrupts import is_interrupt
 _log = logging.getLogger("perdure.workflow")
 
 leaving: Final[ContextVar[bool]] = ContextVar("perdure_leaving", default=False)
-"""True in `finally` blocks during an eviction. They run in the caller's context variables, without their execution, and
-must not run steps."""
+"""True in `finally` blocks during an eviction. They run in the caller's context variables, where a step would not find
+its execution, and must not run steps."""
 
 
 def close(coro: Any) -> None:

@@ -44,7 +44,7 @@ class Failures:
         """Steps that were under way when those in `blamed` ended the attempt, and failed as well.
 
         The next attempt would meet such a failure at once and end. Earlier failures, and those that the code caught,
-        come out there as here, so they stay.
+        have the same effect in it, so they stay.
         """
         first = min((self.seen[key] for key in blamed if key in self.seen), default=self.ended_at)
         yield from (key for key, seq in self.unseen.items() if seq > first)
