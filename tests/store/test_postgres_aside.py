@@ -200,7 +200,7 @@ async def test_a_store_that_closes_does_not_wait_for_what_others_hold(
         await _is_aside(store, 1)
         async with asyncio.timeout(60):
             await store.close()
-        with pytest.raises(UnknownOutcome, match="The server ended before"):
+        with pytest.raises(UnknownOutcome, match="The server stopped before"):
             await waiting
 
 

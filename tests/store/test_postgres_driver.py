@@ -340,7 +340,7 @@ async def test_a_server_that_ends_does_not_wait_for_a_database_that_is_silent(mo
             async with asyncio.timeout(60):
                 await store.close()
             for asked in (writing, reading):
-                with pytest.raises(UnknownOutcome, match="The server ended before"):
+                with pytest.raises(UnknownOutcome, match="The server stopped before"):
                     await asked
 
 
@@ -383,7 +383,7 @@ async def test_what_is_not_ours_is_refused() -> None:
         with pytest.raises(NotOurDatabase, match="schema 999"):
             await open_store(url)
         await connection.execute("DROP TABLE meta; CREATE TABLE meta (x INTEGER)")
-        with pytest.raises(NotOurDatabase, match="somebody else"):
+        with pytest.raises(NotOurDatabase, match="another program"):
             await open_store(url)
         await connection.close()
 
