@@ -57,7 +57,7 @@ def test_invitations_are_listed_and_withdrawn(house: House) -> None:
         table = house.run("members", "invitations").stdout
         assert "bob@example.com" in table and "Read" in table
         assert f"is withdrawn, on {url}" in house.run("members", "withdraw", "Bob@Example.com").stdout
-        assert "There is no invitation" in house.run("members", "withdraw", "bob@example.com", code=2).stderr
+        assert "has no invitation" in house.run("members", "withdraw", "bob@example.com", code=2).stderr
         with pytest.raises(urllib.error.HTTPError, match="422"):
             sign_up(url, "bob@example.com", invitation)
 

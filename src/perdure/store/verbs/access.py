@@ -1,5 +1,3 @@
-"""Projects and API keys."""
-
 from typing import NamedTuple
 
 import msgspec
@@ -11,7 +9,7 @@ from perdure.wire.errors import KeyNameTaken, SecretShownOnce, TooManyKeys
 
 
 class Key(NamedTuple):
-    """What is kept of an API key."""
+    """The stored part of an API key."""
 
     project_id: str
     role: str
@@ -21,7 +19,7 @@ class Key(NamedTuple):
 
 
 class ListedKey(NamedTuple):
-    """What is shown of an API key."""
+    """The public part of an API key."""
 
     id: str
     name: str
@@ -33,12 +31,12 @@ class ListedKey(NamedTuple):
 
 
 KEYS_MAX = 1_000
-"""How many keys a project has at most."""
+"""Keys per project."""
 
 
 @verb(locks="project=''")
 async def default_project(*, id: str, now_us: int) -> str:
-    """The id of the oldest project; makes one when there is none."""
+    """The id of the oldest project; makes one if the store has no project."""
     rows = await query("list_projects")
     if not rows:
         await query("lock_projects")
@@ -62,7 +60,6 @@ async def create_key(
     development: bool,
     now_us: int,
 ) -> None:
-    """Keep a new key."""
     await query(
         "insert_key",
         id=id,
@@ -88,7 +85,7 @@ async def make_key(
     now_us: int,
     idempotency: Idempotency | None = None,
 ) -> None:
-    """Keep a new key whose name no other key of the project has.
+    """Store a new key with a name that is unique in the project.
 
     Raises KeyNameTaken, TooManyKeys, SecretShownOnce for a request that was answered before.
     """
@@ -133,20 +130,18 @@ async def list_keys(*, project_id: str) -> list[ListedKey]:
 
 @verb(looks=True)
 async def read_key(*, id: str) -> Key | None:
-    """The key of an id."""
     rows = await query("read_key", id=id)
     return Key(rows[0][0], rows[0][1], rows[0][2], bool(rows[0][3]), rows[0][4]) if rows else None
 
 
 @verb(locks="api_key=id")
 async def note_key_use(*, id: str, now_us: int) -> None:
-    """A key was used."""
     await query("note_key_use", id=id, now_us=now_us)
 
 
 @verb(locks="api_key=id")
 async def delete_key(*, project_id: str, id: str) -> bool:
-    """Forget a key; it is refused from then on. False: there is none."""
+    """Delete a key. False: it does not exist."""
     deleted = bool(await query("delete_key", project_id=project_id, id=id))
     if deleted:
         await Tell(KeyDeleted(id))
@@ -155,12 +150,12 @@ async def delete_key(*, project_id: str, id: str) -> bool:
 
 @verb(locks="meta='epoch'")
 async def new_epoch(*, epoch: str) -> None:
-    """After a restore: whatever workers were told by the store before is refused."""
+    """After a restore: servers refuse messages from workers that carry another epoch."""
     await query("write_meta", name="epoch", value=epoch)
 
 
 @verb(locks="")
 async def touch(*, now_us: int, ballast: str = "") -> bool:
-    """A small write that changes nothing anybody asks for: whether it lands tells whether others would. `ballast` makes
-    it larger. False: another server was at it, and nothing was written."""
+    """Test whether writes land, with a small write that changes no visible state. `ballast` makes it larger. False:
+    another server was testing, and this one wrote nothing."""
     return await write_free("touched_at_us", f"{now_us}{ballast}")

@@ -1,7 +1,7 @@
-"""Users and their sessions; projects, their members, and invitations to those who are no users yet.
+"""Users and their sessions; projects, members and invitations.
 
-Who belongs to a project is decided by whoever holds the project's row, so that two admins who take each other's role
-away at the same moment do not leave a project without one.
+A verb that changes members locks the project's row. Two admins who remove each other's role at the same time therefore
+cannot leave a project without an admin.
 """
 
 from collections.abc import Sequence
@@ -25,11 +25,11 @@ from perdure.wire.errors import (
 )
 
 SESSIONS_MAX = 100
-"""How many sessions of a user may be open; one more ends the one that would end first."""
+"""Open sessions per user; a further one ends the one that would expire first."""
 PROJECTS_MAX = 1_000
-"""How many projects a user makes at most, those that they were added to among them."""
+"""Projects per user, including those of others."""
 MEMBERS_MAX = 1_000
-"""How many members a project has at most, and how many invitations."""
+"""Members per project, and invitations per project."""
 
 
 class StoredUser(NamedTuple):
@@ -40,7 +40,7 @@ class StoredUser(NamedTuple):
 
 
 class StoredSession(NamedTuple):
-    """Whose session it is, until when, and their role in the project that was asked about; None: no member."""
+    """A session's user and end, and the user's role in the requested project (None: not a member)."""
 
     user_id: str
     expires_at_us: int
@@ -48,8 +48,6 @@ class StoredSession(NamedTuple):
 
 
 class NewSession(NamedTuple):
-    """A session that begins."""
-
     token_hash: str
     expires_at_us: int
 
@@ -67,9 +65,9 @@ async def sign_up(
     member_id: str,
     now_us: int,
 ) -> None:
-    """Keep a new user who is signed in at once, and make them a member of the project whose invitation they bring.
+    """Store a new user, signed in, and make them a member of the inviting project.
 
-    Raises EmailTaken, BadValue for an invitation that is none.
+    Raises EmailTaken; BadValue for an invalid invitation.
     """
     invited = await _invited(user.email, invitation_hash, now_us)
     made = await query(
@@ -99,14 +97,13 @@ async def check_sign_up(*, email: str, invitation_hash: str | None, now_us: int)
 
 
 async def _invited(email: str, invitation_hash: str | None, now_us: int) -> Sequence[Any]:
-    """The project and role of an invitation; nothing without one. Raises BadValue for an invitation that is not
-    valid."""
+    """The project and role of an invitation; empty without one. Raises BadValue for an invalid one."""
     if invitation_hash is None:
         return ()
     rows = await query("read_invitation", email=email, token_hash=invitation_hash)
     if not rows or rows[0][2] <= now_us:
         raise BadValue(
-            f"{INVITATION_PATH}: is none for this e-mail, was used, or has expired; ask for a new one.",
+            f"{INVITATION_PATH}: is not for this e-mail, was used, or has expired; ask for a new one.",
             {"path": INVITATION_PATH},
         )
     return rows
@@ -114,7 +111,6 @@ async def _invited(email: str, invitation_hash: str | None, now_us: int) -> Sequ
 
 @verb(looks=True)
 async def find_user(*, email: str) -> StoredUser | None:
-    """Who signed up with an e-mail."""
     rows = await query("find_user", email=email)
     return StoredUser(User(*rows[0][:5]), rows[0][5]) if rows else None
 
@@ -148,7 +144,7 @@ async def change_user(
 
 @verb(locks="user=user_id")
 async def change_password(*, user_id: str, password_hash: str, session: NewSession | None, now_us: int) -> None:
-    """Another password from now on: all sessions that were open end, and another one may begin. Raises NotFound."""
+    """Set another password. All open sessions end, and a new one may begin. Raises NotFound."""
     if not await query("update_password", user_id=user_id, password_hash=password_hash, now_us=now_us):
         raise _no_user(user_id)
     await query("delete_other_sessions", user_id=user_id, token_hash="" if session is None else session.token_hash)
@@ -159,7 +155,7 @@ async def change_password(*, user_id: str, password_hash: str, session: NewSessi
 
 @verb(locks="user=user_id")
 async def open_session(*, user_id: str, session: NewSession, now_us: int) -> None:
-    """A user has signed in. What is over of theirs is forgotten, and what is too much ends."""
+    """Sign a user in. Expired sessions are deleted, and those beyond the limit that would expire first."""
     if await query("delete_old_sessions", user_id=user_id, now_us=now_us, kept=SESSIONS_MAX - 1):
         await Tell(UserChanged(user_id))
     await _insert_session(user_id, session, now_us)
@@ -167,7 +163,7 @@ async def open_session(*, user_id: str, session: NewSession, now_us: int) -> Non
 
 @verb(looks=True)
 async def read_session(*, token_hash: str, project_id: str) -> StoredSession | None:
-    """Whose session it is, and what they may do in a project; '' asks about none."""
+    """A session and the user's role in a project; '' means no project."""
     rows = await query("read_session", token_hash=token_hash, project_id=project_id)
     if not rows:
         return None
@@ -177,7 +173,7 @@ async def read_session(*, token_hash: str, project_id: str) -> StoredSession | N
 
 @verb(locks="session=token_hash")
 async def close_session(*, token_hash: str) -> None:
-    """A user has signed out."""
+    """Sign a user out."""
     for (user_id,) in await query("delete_session", token_hash=token_hash):
         await Tell(UserChanged(user_id))
 
@@ -206,7 +202,7 @@ async def make_project(
     now_us: int,
     idempotency: Idempotency | None = None,
 ) -> Project:
-    """A new project whose admin is whoever makes it. Idempotency-Keys are the user's here. Raises TooManyProjects."""
+    """Make a project, with the user as its admin. Idempotency-Keys belong to the user here. Raises TooManyProjects."""
     first = await recall(user_id, idempotency)
     if first is not None:
         return msgspec.json.decode(first, type=Project)
@@ -214,7 +210,7 @@ async def make_project(
         raise TooManyProjects(f"You belong to {PROJECTS_MAX:,} projects, the most there may be; leave some first.")
     await query("create_project", id=id, name=name, description=description, now_us=now_us)
     await query("insert_member", project_id=id, user_id=user_id, id=member_id, role=Role.ADMIN.value, now_us=now_us)
-    # Somebody may have asked for it before it was there, and be remembered as no member.
+    # A server may have cached that the user is not a member of this id.
     await Tell(UserChanged(user_id))
     made = Project(id, name, description, now_us, now_us)
     await remember(user_id, idempotency, msgspec.json.encode(made), now_us)
@@ -232,7 +228,7 @@ async def read_project(*, project_id: str) -> Project:
 
 @verb(locks="project=project_id")
 async def change_project(*, project_id: str, name: str | None, description: str | None, now_us: int) -> Project:
-    """Another name or description; None leaves one. Raises NotFound."""
+    """Change name or description; None leaves one. Raises NotFound."""
     rows = await query("update_project", project_id=project_id, name=name, description=description, now_us=now_us)
     if not rows:
         raise _no_project(project_id)
@@ -241,7 +237,7 @@ async def change_project(*, project_id: str, name: str | None, description: str 
 
 @verb(looks=True)
 async def projects_of(*, user_id: str) -> list[Project]:
-    """The projects that a user belongs to, newest first."""
+    """A user's projects, newest first."""
     return [Project(*row) for row in await query("projects_of_user", user_id=user_id)]
 
 
@@ -250,7 +246,7 @@ async def projects_of(*, user_id: str) -> list[Project]:
 
 @verb(looks=True)
 async def list_members(*, project_id: str) -> list[Member]:
-    """Who belongs to a project, oldest first."""
+    """A project's members, oldest first."""
     return [_member(row) for row in await query("list_members", project_id=project_id, user_id=None)]
 
 
@@ -266,7 +262,7 @@ async def add_member(
     now_us: int,
     idempotency: Idempotency | None = None,
 ) -> Member | None:
-    """Make a user a member, or invite an e-mail that is no user's (None). The next invitation replaces the first.
+    """Make a user a member, or invite an unknown e-mail (answers None). A new invitation replaces the old one.
 
     Raises NotFound, AlreadyMember, TooManyMembers, SecretShownOnce for an invitation that was answered before.
     """
@@ -309,7 +305,7 @@ async def add_member(
 
 @verb(locks="project=project_id")
 async def change_member(*, project_id: str, user_id: str, role: Role, now_us: int) -> Member:
-    """Another role for a member. Raises NotFound, LastAdmin."""
+    """Change a member's role. Raises NotFound, LastAdmin."""
     roles = await _roles(project_id)
     if role is not Role.ADMIN:
         _check_admin_is_left(roles, user_id)
@@ -322,7 +318,7 @@ async def change_member(*, project_id: str, user_id: str, role: Role, now_us: in
 
 @verb(locks="project=project_id")
 async def remove_member(*, project_id: str, user_id: str) -> None:
-    """End a member's place in a project. Raises NotFound, LastAdmin."""
+    """End a membership. Raises NotFound, LastAdmin."""
     roles = await _roles(project_id)
     _check_admin_is_left(roles, user_id)
     if user_id not in roles:
@@ -333,7 +329,7 @@ async def remove_member(*, project_id: str, user_id: str) -> None:
 
 @verb(looks=True)
 async def list_invitations(*, project_id: str, now_us: int) -> list[Invitation]:
-    """Invitations that can still be used, by e-mail."""
+    """Valid invitations, by e-mail."""
     rows = await query("list_invitations", project_id=project_id, now_us=now_us)
     return [Invitation(email, Role(role), expires_at_us) for email, role, expires_at_us in rows]
 
@@ -343,11 +339,11 @@ async def withdraw_invitation(*, project_id: str, email: str) -> None:
     """Make an invitation's token worthless. Raises NotFound."""
     await _roles(project_id)
     if not await query("delete_invitation", project_id=project_id, email=email):
-        raise NotFound(f"There is no invitation for {email!r}; GET …/invitations lists them.")
+        raise NotFound(f"{email!r} has no invitation; GET …/invitations lists them.")
 
 
 async def _roles(project_id: str) -> dict[str, str]:
-    """The members' roles, for whoever changes them: the project is held from now on. Raises NotFound."""
+    """The members' roles, with the project locked for a change. Raises NotFound."""
     if not await query("lock_project", project_id=project_id):
         raise _no_project(project_id)
     return dict(await query("member_roles", project_id=project_id))
@@ -356,7 +352,7 @@ async def _roles(project_id: str) -> dict[str, str]:
 def _check_admin_is_left(roles: dict[str, str], user_id: str) -> None:
     admins = [id for id, role in roles.items() if role == Role.ADMIN.value]
     if admins == [user_id]:
-        raise LastAdmin("This is the project's only admin; make somebody else one first.")
+        raise LastAdmin("This is the project's only admin; give another member the role first.")
 
 
 def _member(row: Sequence[Any]) -> Member:
@@ -369,7 +365,7 @@ def _no_user(user_id: str) -> NotFound:
 
 
 def _email_taken(email: str) -> EmailTaken:
-    return EmailTaken(f"Somebody has signed up with {email!r} already; sign in, or use another e-mail.")
+    return EmailTaken(f"{email!r} has signed up already; sign in, or use another e-mail.")
 
 
 def _no_project(project_id: str) -> NotFound:
@@ -377,4 +373,4 @@ def _no_project(project_id: str) -> NotFound:
 
 
 def _no_member(user_id: str) -> NotFound:
-    return NotFound(f"User {user_id!r} is no member of the project; GET …/members lists them.")
+    return NotFound(f"User {user_id!r} is not a member of the project; GET …/members lists them.")

@@ -1,7 +1,7 @@
-"""Questions and their answers: the first one stands, and who gave it is kept with it.
+"""Questions and their answers. The first answer stands, and its author is kept.
 
-A suspended step is answered in its execution's journal. One of a push worker asks by an event of its run's topic
-(`asking`): its answer is published there, too, for whoever follows the topic, and is for that one execution.
+An answer goes into the journal of the execution that asked. A push worker's step asks by an event of its run's topic
+(`asking`): its answer is also published there, for followers of the topic, and is meant for that execution only.
 """
 
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ from perdure.wire.status import FINAL, Phase
 async def find_question(
     *, project_id: str, execution_id: str, step_key: str, now_us: int, question_id: str | None = None
 ) -> tuple[Phase, Question | None]:
-    """What is asked under a key by an execution, or by one below it; and the execution's own phase. Raises NotFound.
+    """The question under a key of an execution or its descendants, and the execution's own phase. Raises NotFound.
 
-    With `question_id` it is that very question, of all that are asked below under one key, if there is such a one.
+    With `question_id`, that question among all under the key, if it exists.
     """
     return await _find(project_id, execution_id, step_key, question_id, now_us)
 
@@ -89,9 +89,9 @@ async def answer_question(
     how: How,
     now_us: int,
 ) -> Approval:
-    """Answer what is asked under a key. With `question_id` only that very question.
+    """Answer the question under a key, with `question_id` only that question.
 
-    The first answer stands; the same one again, of the same person, is told so. Raises NotFound, Conflict.
+    The first answer stands; its repetition by the same person gets the same reply. Raises NotFound, Conflict.
     """
     phase, found = await _find(project_id, execution_id, step_key, question_id, now_us)
     several = False
@@ -100,7 +100,7 @@ async def answer_question(
             await query("lock_topic", project_id=project_id, topic=found.topic)
         await query("lock_state", project_id=project_id, id=found.execution_id)
         several = found.must_name
-        _, found = await _find(project_id, execution_id, step_key, found.id, now_us)  # as it stays until this has ended
+        _, found = await _find(project_id, execution_id, step_key, found.id, now_us)  # locked from now on
     if found is None:
         if phase in FINAL:
             raise Conflict(f"Execution {execution_id!r} is {phase.value}, and asked nothing under {step_key!r}.")

@@ -1,10 +1,9 @@
-"""Questions of push workers: a step that suspends publishes `suspend_{key}` on its run's topic, then says that it
+"""Questions of push workers. A suspending step publishes `suspend_{key}` on its run's topic, then reports that it
 waits.
 
-The event alone opens the wait for its answer, in the name of the execution that published it. So an answer finds the
-very question that it is for, whatever becomes of the worker: it is an outcome in the journal at once, and the next
-attempt finds it before it would ask again. Who does not say whose question it is has none before the wait, unless its
-run is one execution.
+The event alone opens the wait, for the execution that published it. An answer therefore finds its question even if the
+worker dies: it becomes an outcome at once, and the next attempt finds it before it would ask again. If the event names
+no execution, the wait only opens early when the run consists of one execution.
 """
 
 from typing import Any
@@ -20,21 +19,21 @@ from perdure.wire.requests import EventItem
 
 
 def asks(data: bytes | None) -> bool:
-    """Whether a wait shows a question. If it does, it takes no answer that came before the question."""
+    """Whether a wait shows a question. A question takes no earlier answer."""
     return data is not None and data != b"null"
 
 
 async def alone_in(project_id: str, topic: str) -> str | None:
-    """The execution that is all of a topic's run: what is asked there, it asks."""
+    """The only execution of a topic's run, which must be the one that asks."""
     rows = await query("alone_in_run", project_id=project_id, id=topic.rpartition("/")[2])
     return rows[0][0] if rows else None
 
 
 async def ask(project_id: str, execution_id: str, topic: str, seq: int, event: EventItem, now_us: int) -> None:
-    """Open the wait for the answer to a question that was published, if it is one of an execution of the topic's run.
+    """Open the wait for the answer to a published question, if its execution belongs to the topic's run.
 
-    The same again, by the next attempt, changes nothing. With other data it is another question under the same key, and
-    an answer has to name it. So it has if an answer came before the question, which then does not count.
+    The same question from the next attempt changes nothing. Other data is a new question under the same key, and an
+    answer must name it. The same holds if an answer came before the question; that answer does not count.
     """
     assert event.event_type is not None
     key = event.event_type.removeprefix(ASKED)
@@ -66,8 +65,8 @@ async def ask(project_id: str, execution_id: str, topic: str, seq: int, event: E
 
 
 def later(known: Rows, now_us: int) -> int:
-    """When a question is asked, after what there was under its key: its time is part of its id, and of all answers
-    older than it none is for it."""
+    """A time for the question that is later than everything under its key. The time is part of its id, and older
+    answers do not count for it."""
     return max(now_us, known[0][8] + 1) if known else now_us
 
 
@@ -81,8 +80,8 @@ async def take_early(
     after: int,
     now_us: int,
 ) -> None:
-    """Deliver an answer that was there before the wait was open: kept under the key (`known`, the wait as it was read
-    before), or published after the question."""
+    """Deliver an answer that came before the wait opened: kept under the key (`known` is the wait as read before),
+    or published after the question."""
     if known is not None and known[0] == "early":
         seq, data = None, known[4]
     else:
@@ -106,7 +105,7 @@ async def outcome_there(execution_id: str, key: str) -> bool:
 async def note_answer(
     project_id: str, execution_id: str, key: str, data: Raw, answered_by: str, now_us: int, how: How = How.API
 ) -> None:
-    """Keep who gave the answer to a question, if that is not known yet."""
+    """Record who answered a question, unless that is known."""
     await query(
         "note_approval",
         execution_id=execution_id,

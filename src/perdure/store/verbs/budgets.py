@@ -1,7 +1,7 @@
-"""Budgets: reserve before a call, settle after it, raise when somebody allows more.
+"""Budgets: reserve before a call, settle after it, raise when a person allows more.
 
-The row of a budget is the common lock of all that spend from it, so that no two of them see the same rest. Rows are
-locked in one order: topics, executions, then budgets, those higher up first.
+All spenders lock the budget's row, so no two see the same rest. Lock order: topics, executions, budgets from the root
+down.
 """
 
 from collections.abc import Sequence
@@ -32,8 +32,8 @@ from perdure.wire.status import FINAL, HELD, Phase
 
 @verb(locks="execution=request.execution_id reservation=request.reservation_id")
 async def reserve(*, project_id: str, request: ReserveRequest, now_us: int) -> ReserveReply:
-    """Set a call's share aside in every budget on the way up, or say which of them has nothing left. Raises LeaseLost,
-    NotFound, BadRequest."""
+    """Reserve a call's share in every budget on the way up, or name the exhausted one. Raises LeaseLost, NotFound,
+    BadRequest."""
     execution_id = request.execution_id
     found = await query("read_spender", project_id=project_id, id=execution_id)
     if not found:
@@ -92,7 +92,7 @@ async def _lock(project_id: str, budget_id: str) -> StoredBudget:
 
 
 async def _refuse(project_id: str, execution_id: str, budget: StoredBudget, now_us: int) -> ReserveReply:
-    """Nothing is left of a budget: for ever, or until the calls under way are settled."""
+    """A budget is exhausted: for good, or until calls in progress are settled."""
     live = await query("live_reservations", id=budget.execution_id)
     reached = budget.used_up(now_us, without=Amounts(*map(int, live[0])))
     if not reached:
@@ -108,13 +108,13 @@ async def _refuse(project_id: str, execution_id: str, budget: StoredBudget, now_
 
 
 async def _is_over(project_id: str, execution_id: str | None) -> bool:
-    """Whether whoever asked has ended without an answer."""
+    """Whether the requesting execution ended without an answer."""
     state = await query("read_state", project_id=project_id, id=execution_id)
     return not state or Phase(state[0][0]) in FINAL
 
 
 async def _is_last(budgets: Sequence[StoredBudget], amounts: Amounts, now_us: int) -> bool:
-    """Whether a call reaches a limit of a budget that is to be finished with, whatever comes back of other calls."""
+    """Whether a call reaches the limit of a budget with `finish`, regardless of refunds by other calls."""
     for budget in budgets:
         if budget.limits.on_exceed is OnExceed.FINISH and budget.used_up(now_us, without=_less(Amounts(), amounts)):
             live = await query("live_reservations", id=budget.execution_id)
@@ -125,7 +125,7 @@ async def _is_last(budgets: Sequence[StoredBudget], amounts: Amounts, now_us: in
 
 @verb(locks="reservation=request.reservation_id")
 async def settle(*, project_id: str, request: SettleRequest) -> bool:
-    """Put what a call took in the place of what was reserved for it. False: it was settled before, or is unknown."""
+    """Replace a reservation by the actual usage. False: it was settled before, or is unknown."""
     key = {"execution_id": request.execution_id, "id": request.reservation_id}
     rows = await query("settle_reservation", project_id=project_id, **key)
     if not rows:
@@ -155,7 +155,7 @@ async def change_budget(
     now_us: int,
     idempotency: Idempotency | None = None,
 ) -> StoredBudget:
-    """Raise a budget, or say what shall happen when it is used up; whoever waits for it goes on. Raises NotFound,
+    """Raise a budget or change what happens at its limit, and wake the executions that wait for it. Raises NotFound,
     BadRequest."""
     first = await recall(project_id, idempotency)
     if first is not None:
@@ -164,7 +164,7 @@ async def change_budget(
     for name in ("usd_micros", "tokens", "calls", "seconds"):
         if getattr(change, name) and getattr(budget.limits, name) is None:
             raise BadRequest(f"The budget of execution {budget_id!r} has no limit of {name!r} that could be raised.")
-    # Its topic and those that wait, and only then its own row.
+    # Its topic and the waiting executions come before its own row.
     event = EventItem(Raw(msgspec.json.encode(change)), "budget_changed")
     [number] = await publish_events(project_id, topic_of(budget_id), [event], [event_id], now_us)
     values: dict[str, Any] = {**_counted(change), "seconds": change.seconds, "number": number, "now_us": now_us}
@@ -177,7 +177,7 @@ async def change_budget(
 
 @verb(looks=True)
 async def budget_of(*, project_id: str, execution_id: str) -> StoredBudget:
-    """The budget that an execution spends from: its own, or that of the nearest above it. Raises NotFound."""
+    """The budget that an execution spends from: its own or the nearest ancestor's. Raises NotFound."""
     above = await query("budgets_above", project_id=project_id, id=execution_id)
     if not above:
         if not await query("read_state", project_id=project_id, id=execution_id):

@@ -1,7 +1,7 @@
-"""The worker's side: registrations and the hand-out of work.
+"""Worker registrations and claims.
 
-A claim raises `attempt`, and every later message of the worker carries it: whatever an older attempt says is refused by
-the statement itself. A registration's lease only decides when work is handed out again, never whether a message counts.
+A claim raises `attempt`, and every later message of the worker carries it: the statement itself refuses a message of an
+older attempt. A registration's lease only decides when work is handed out again, never whether a message counts.
 """
 
 from collections.abc import Sequence
@@ -26,31 +26,31 @@ from perdure.wire.workflows import WorkflowType
 
 _AFTER_EVERY_KEY = "\U0010ffff"
 _ARRIVED = "+"
-"""Makes of a claim's id one that follows it and comes before the next claim's."""
+"""Appended to a claim's id; the result sorts after that id and before the next claim's."""
 REAPED = "reaped_at_us"
-"""In `meta`: when a server last went round, where there may be others."""
+"""Key in `meta`: the time of the last reap, written while other servers may exist."""
 PUSHED = 2
-"""`workers.embedded` of push workers, for which servers claim (`push_workers`)."""
+"""`workers.embedded` of push workers. Servers claim for them (`push_workers`)."""
 GROUPS_PER_CLAIM = 256
-"""How many (queue, key) groups of limited queues one claim looks at before it leaves the rest to the next."""
+"""(queue, key) groups of limited queues per claim; the next claim looks at the rest."""
 
 
 class Range(NamedTuple):
-    """A part of a queue's order: from a rank and a time on, up to another rank."""
+    """A part of a queue's order, from (`rank`, `ready_from_us`) up to `rank_before`."""
 
     rank: int
     ready_from_us: int
-    """In that first rank only."""
+    """Applies to the first rank only."""
     rank_before: int
 
 
 class Looked(NamedTuple):
-    """What a claim found out beside what it took."""
+    """Findings of a claim, apart from the executions."""
 
     deployment_id: str
     python: str
     heads: Sequence[tuple[int, int]] = ()
-    """Asked for `ranges`: what came first of each rank, by the time since which it was ready."""
+    """With `ranges`: the first execution of each rank, by the time since which it was ready."""
 
 
 @verb(sweep=True)
@@ -63,12 +63,12 @@ async def register(
     schedule_ids: Sequence[str] = (),
     trigger_ids: Sequence[str] = (),
 ) -> None:
-    """Open a registration: its deployment with exactly these workflows, its queues with these limits, its lease.
+    """Open a registration with its deployment, workflows, queues and lease.
 
-    If the deployment is the current one the project has exactly the schedules and event triggers that it declares
-    (`schedule_ids`, `trigger_ids`: one for each, should it be new), and those that were made otherwise.
+    If the deployment is current, the project's declared schedules and event triggers become exactly these. Those made
+    by the API stay. `schedule_ids` and `trigger_ids` hold a fresh id for each.
 
-    One that has ended stays so, however late a copy of its first message comes. Raises LeaseLost, Conflict.
+    An ended registration stays ended, even if a copy of its first message arrives late. Raises LeaseLost, Conflict.
     """
     if await query("read_ended", id=request.worker_id):
         raise _not_registered(request.worker_id)
@@ -90,7 +90,7 @@ async def register(
     ages: dict[str, int] = dict(
         await query("workflow_ages", project_id=project_id, deployment_id=request.deployment_id)
     )
-    # Before anything that locks executions: it locks topics.
+    # This locks topics, so it comes before anything that locks executions.
     await declare_triggers(project_id, request.deployment_id, request.triggers, trigger_ids, now_us)
     scheduled = {spec.workflow_id for spec in request.schedules}
     triggered = {spec.workflow_id for spec in request.triggers}
@@ -127,7 +127,7 @@ async def register(
         await put_queue(project_id, queue)
     await declare(project_id, request.deployment_id, request.schedules, schedule_ids, now_us)
     await query("adopt_early", project_id=project_id, deployment_id=request.deployment_id)
-    if standing.changes_sides:  # push workers that were given up would come back, with their next beat, beside these
+    if standing.changes_sides:  # a push worker that was given up would come back with its next beat
         for (id,) in await query("push_workers_of", project_id=project_id, deployment_id=request.deployment_id):
             await end_registration(id, now_us)
     await offer_work(project_id, request.deployment_id, now_us)
@@ -147,12 +147,13 @@ async def claim(
     bytes_max: int = REPLY_BYTES_MAX,
     ranges: Sequence[Range] | None = None,
 ) -> tuple[list[tuple[Claimed, int]], tuple[str, str], Looked]:
-    """Hand out up to `capacity` executions of the worker's deployment; none after that whose payload fills `bytes_max`.
+    """Claim up to `capacity` executions; the one whose payload fills `bytes_max` is the last.
 
-    Answers with each (its `base` the seq up to which it lacks the journal) and the last seq that its worker has parked
-    (0: none), and with the limited group at which the next claim should go on looking. The ids of a registration's
-    claims ascend: the last one gets its batch again, as far as it was not acknowledged, and an older one, whose copy
-    came late, gets nothing. With `ranges` only those are looked at, limited queues apart.
+    Answers with each execution, the last seq that its worker has parked (0: none), and the limited group where the next
+    claim goes on. A `Claimed.base` is the seq up to which it lacks the journal.
+
+    Claim ids of a registration ascend. The newest id again gets the same batch, without what was acknowledged. An older
+    id is a late copy and gets nothing. `ranges` restrict the look, except in limited queues.
     """
     worker = await _worker(project_id, worker_id)
     _, deployment_id, python, last_claim_id, embedded = worker
@@ -173,7 +174,7 @@ async def claim(
 def claim_values(
     project_id: str, deployment_id: str, worker_id: str, claim_id: str, python: str, now_us: int, grace_us: int
 ) -> dict[str, Any]:
-    """What the queries that hand executions out have in common."""
+    """Parameters that all queries of a claim share."""
     return {
         "project_id": project_id,
         "deployment_id": deployment_id,
@@ -192,10 +193,10 @@ async def pick(
     limited_first: bool,
     ranges: Sequence[Range] | None = None,
 ) -> tuple[tuple[str, str], Sequence[tuple[int, int]]]:
-    """Hand out what is ready, as far as there is room; `room.picked` are its rows, in the order of admission.
+    """Claim ready executions into `room.picked`, in the order of admission.
 
-    Answers with the limited group at which the next claim should go on looking and, asked for `ranges`, with what came
-    first of each rank.
+    Answers with the limited group where the next claim goes on and, with `ranges`, with the first execution of each
+    rank.
     """
     heads: Sequence[tuple[int, int]] = ()
     if not limited_first:
@@ -216,7 +217,7 @@ async def pick(
 
 
 class Room:
-    """What a claim has picked, and how much more its reply can carry (an embedded worker's is no message)."""
+    """The rows that a claim has picked, and its room for more. An embedded worker's reply has no size limit."""
 
     def __init__(self, executions: int, bytes_left: int | None) -> None:
         self.executions = executions
@@ -224,7 +225,7 @@ class Room:
         self._bytes = bytes_left
 
     async def pick(self, name: str, sizes: str, values: dict[str, Any], at_most: int) -> None:
-        """Claim the first ready ones by one query, as many as another, of their sizes, says that there is room for."""
+        """Claim by the query `name`; the query `sizes` first says how many fit."""
         at_most = min(at_most, self.executions)
         if self._bytes is not None and at_most > 1:
             left = self._bytes
@@ -243,7 +244,6 @@ class Room:
 
 
 async def _claim_ready(values: dict[str, Any], room: Room, ranges: Sequence[Range] | None) -> Sequence[tuple[int, int]]:
-    """Claim the first ready ones; with `ranges` those in them, and what came first of each rank."""
     if ranges is None:
         await room.pick("claim_executions", "ready_sizes", values, room.executions)
         return ()
@@ -270,9 +270,9 @@ def _not_registered(worker_id: str) -> LeaseLost:
 
 
 async def _claim_limited(values: dict[str, Any], room: Room, after: tuple[str, str]) -> tuple[str, str]:
-    """Go round the (queue, key) groups with something ready, from `after`, and admit what their limits leave room for.
+    """Claim from the (queue, key) groups with ready executions, beginning at `after`, within their limits.
 
-    The running rows themselves are counted, in the transaction that adds to them: there is no counter that could leak.
+    It counts the running rows themselves, in the transaction that adds to them, so no counter can leak.
     """
     project_id = values["project_id"]
     limits: dict[str, tuple[int | None, int | None]] = {}
@@ -294,7 +294,7 @@ async def _claim_limited(values: dict[str, Any], room: Room, after: tuple[str, s
         queue_name, key = after = groups[0]
         if queue_name not in limits:
             rows = await query("lock_queue", project_id=project_id, name=queue_name)
-            if not rows:  # another server is counting: what it leaves is looked at next time
+            if not rows:  # another server is counting; the next claim looks at this group
                 after = (queue_name, _AFTER_EVERY_KEY)
                 continue
             limits[queue_name] = rows[0]
@@ -303,7 +303,7 @@ async def _claim_limited(values: dict[str, Any], room: Room, after: tuple[str, s
         if total_limit is not None:
             held = await query("count_held_of_queue", project_id=project_id, queue_name=queue_name)
             free = min(free, total_limit - held[0][0])
-            if free <= 0:  # the queue is full: none of its other keys need be looked at
+            if free <= 0:  # the queue is full, so its other keys are skipped
                 after = (queue_name, _AFTER_EVERY_KEY)
                 continue
         if key_limit is not None:
@@ -319,7 +319,7 @@ async def _claim_limited(values: dict[str, Any], room: Room, after: tuple[str, s
 
 @verb(locks="worker=worker_id")
 async def note_arrival(*, project_id: str, worker_id: str, claim_id: str) -> None:
-    """The worker has the answer of that claim, its last one: nothing of it is taken back, or given to a late copy."""
+    """The worker has the answer of its newest claim: nothing of it is taken back, or given to a late copy."""
     worker = await _worker(project_id, worker_id)
     if worker[3] == claim_id:
         await query("note_claim", id=worker_id, claim_id=claim_id + _ARRIVED)
@@ -327,14 +327,13 @@ async def note_arrival(*, project_id: str, worker_id: str, claim_id: str) -> Non
 
 @verb(sweep=True)
 async def recall(*, project_id: str, worker_id: str, claim_id: str, now_us: int) -> int:
-    """Take back what a claim brought to a worker that has not asked on since, as far as it was never acknowledged.
-    Answers how many executions.
+    """Take back the unacknowledged part of a claim, if the worker has not claimed since. Answers how many executions.
 
-    They count as deliveries in vain, so the next worker acknowledges them before their code runs: code that stops an
-    event loop stops no third one.
+    They count as deliveries in vain, so the next worker acknowledges them before their code runs. Code that blocks an
+    event loop therefore blocks at most two workers.
     """
     worker = await query("read_worker", id=worker_id)
-    if not worker or worker[0][3] != claim_id:  # it has asked on, maybe at another server
+    if not worker or worker[0][3] != claim_id:  # it has claimed again, maybe at another server
         return 0
     held = await query("unheard_of", worker_id=worker_id, claim_id=claim_id)
     for id, attempt in held:
@@ -344,7 +343,7 @@ async def recall(*, project_id: str, worker_id: str, claim_id: str, now_us: int)
 
 @verb(looks=True)
 async def journals(*, wanted: Sequence[tuple[str, int]], rows_max: int, bytes_max: int) -> list[tuple[list[Row], bool]]:
-    """The journals of many executions, each after a given seq; whether rows were left out to keep the whole small."""
+    """The journals of many executions, each after a seq, and whether rows were left out to keep the answer small."""
     found: list[tuple[list[Row], bool]] = []
     room = bytes_max
     for execution_id, after in wanted:
@@ -356,7 +355,7 @@ async def journals(*, wanted: Sequence[tuple[str, int]], rows_max: int, bytes_ma
 
 @verb(sweep=True)  # it looks at all that a worker holds
 async def beat(*, project_id: str, worker_id: str, now_us: int, lease_us: int) -> list[tuple[str, int, int]] | None:
-    """Renew a lease. None: it had run out, or there is no such registration; the worker must drop everything."""
+    """Renew a lease. None: it had run out or never existed, and the worker must drop everything."""
     rows = await query(
         "beat_worker", id=worker_id, project_id=project_id, now_us=now_us, lease_until_us=now_us + lease_us
     )
@@ -368,21 +367,22 @@ async def beat(*, project_id: str, worker_id: str, now_us: int, lease_us: int) -
 
 @verb(locks="worker=worker_id")
 async def cut_lease(*, worker_id: str, until_us: int, granted_us: int | None = None) -> None:
-    """The worker's connection is gone: its lease ends at `until_us` unless a beat follows, or has followed already:
-    then the lease is not the one that ends at `granted_us` any more."""
+    """End the lease at `until_us`, since the worker's connection is gone. A beat, later or already made, keeps it: the
+    lease no longer ends at `granted_us`."""
     await query("cut_lease", id=worker_id, lease_until_us=until_us, granted_us=granted_us)
 
 
 @verb(sweep=True)
 async def grant_leases(*, until_us: int, unless_from_us: int | None = None) -> int | None:
-    """Give every registration one full lease before anything is taken from it: the server was away, not they.
+    """Give every registration one full lease before the server takes anything from it: the server was away, not the
+    workers.
 
-    Nobody waits for those that others have locked. Answers how many are left: the caller grants again before it reaps.
-    With `unless_from_us` only if no server has reaped since then: they could have beaten there. None: one has.
+    Locked registrations are skipped. Answers how many are left; the caller grants again before it reaps. With
+    `unless_from_us`, does nothing and answers None if a server has reaped since then: workers could have beaten there.
     """
     if unless_from_us is not None:
         rows = await query("read_meta", name=REAPED)
-        # By the same clock: a mark from further ahead was made before that went back.
+        # A mark later than `until_us` was made before the clock went back.
         if rows and unless_from_us <= int(rows[0][0]) <= until_us:
             return None
     await query("grant_leases", lease_until_us=until_us)
@@ -392,8 +392,7 @@ async def grant_leases(*, until_us: int, unless_from_us: int | None = None) -> i
 
 @verb(sweep=True)
 async def limit_leases(*, until_us: int) -> int:
-    """No lease runs for longer than to `until_us`: those from before the clock went back. Answers how many are left,
-    since others have locked them."""
+    """Cut leases from before the clock went back to `until_us`. Answers how many are left because they are locked."""
     await query("limit_leases", lease_until_us=until_us)
     left: int = (await query("count_longer_leases", lease_until_us=until_us))[0][0]
     return left
@@ -401,10 +400,13 @@ async def limit_leases(*, until_us: int) -> int:
 
 @verb(sweep=True)
 async def drain(*, project_id: str, worker_id: str, now_us: int, died: bool = False) -> None:
-    """End a registration; what it still holds goes back at once and counts no loss, unless its process `died`. A worker
-    whose registration was ended without it says so, too: what it lost counts as deliveries in vain from then on."""
+    """End a registration. Its executions go back at once, without a loss unless its process `died`.
+
+    If the registration was given up already, the worker thereby says that it lives: its losses become deliveries in
+    vain.
+    """
     rows = await query("read_worker", id=worker_id)
-    if not rows and not died:  # it was given up, and says itself that it is alive
+    if not rows and not died:  # it was given up, and now says that it is alive
         await forgive(project_id, worker_id)
     if not rows or rows[0][0] != project_id:
         return
@@ -414,13 +416,13 @@ async def drain(*, project_id: str, worker_id: str, now_us: int, died: bool = Fa
 
 
 async def forgive(project_id: str, worker_id: str) -> None:
-    """A worker that was given up is alive: the losses that were counted for it become deliveries in vain."""
+    """Turn the losses of a worker that was given up, but is alive, into deliveries in vain."""
     await query("forgive_losses", project_id=project_id, worker_id=worker_id)
     await query("drop_losses", project_id=project_id, worker_id=worker_id)
 
 
 async def end_registration(worker_id: str, now_us: int, *, released: bool = False) -> None:
-    """End a registration for good, and hand what it holds to others (`lose`)."""
+    """End a registration for good and take its executions back (`lose`)."""
     await query("delete_push_worker", id=worker_id)
     await query("delete_worker", id=worker_id)  # first: from here on nothing is handed to it
     held = await query("held_by", worker_id=worker_id)
@@ -431,12 +433,13 @@ async def end_registration(worker_id: str, now_us: int, *, released: bool = Fals
 
 @verb(sweep=True)
 async def reap(*, now_us: int, limit: int, patience_us: int = 0, by_database: bool = False) -> int:
-    """End the registrations whose lease ran out and hand their work to others. Answers how many ended; those that hold
-    what somebody has locked do not yet. An execution is poisoned only `patience_us` after the end of the last lease:
-    until then its worker may say that it is alive (`drain`).
+    """End registrations whose lease ran out, unless they hold locked rows. Answers how many ended.
 
-    `by_database`: none unless the database's clock agrees with `now_us`. Another server may have followed a jump of it
-    that this one has not seen yet.
+    It poisons an execution only `patience_us` after the end of the last lease: until then its worker may say that it is
+    alive (`drain`).
+
+    With `by_database` the database's clock must agree with `now_us`: another server may have followed a jump of it that
+    this one has not seen.
     """
     ended = 0
     expired = await query("expired_workers", now_us=now_us, limit=limit, by_database=int(by_database))
@@ -451,11 +454,10 @@ async def reap(*, now_us: int, limit: int, patience_us: int = 0, by_database: bo
 
 @verb(locks=f"meta='{REAPED}'")
 async def mark_reaper(*, now_us: int, every_us: int, locked_us: int) -> bool:
-    """While there is anybody whose lease can run out, tell other servers that one was here, at most `every_us` ago
-    (`grant_leases`).
+    """While any lease can run out, mark at most every `every_us` that a server reaps (`grant_leases`).
 
-    False: another server is about to, and may be waiting for a slow disk with beats behind it; this one reaps later.
-    When the mark is older than `locked_us` it is somebody's lock, for which nobody waits.
+    False: another server is writing the mark, perhaps on a slow disk with beats behind it, and this one reaps later. A
+    mark older than `locked_us` may itself be locked; then this does not wait for it.
     """
     rows = await query("read_meta", name=REAPED)
     age_us = now_us - int(rows[0][0]) if rows else locked_us
@@ -465,8 +467,10 @@ async def mark_reaper(*, now_us: int, every_us: int, locked_us: int) -> bool:
 
 
 async def take_back_free(worker_id: str, now_us: int, *, sure: bool = True) -> bool:
-    """Hand on what a worker that is gone holds, as far as nobody else has locked it (`lose_free`). False: the rest is
-    for another round, which finds the worker still there: nobody is kept waiting for one row."""
+    """Take back the executions of a worker that is gone, except locked ones (`lose_free`).
+
+    False: some are left. The worker's row stays, and the next round goes on.
+    """
     held = await query("held_by", worker_id=worker_id)
     return all(
         [await lose_free(project_id, id, attempt, worker_id, now_us, sure=sure) for project_id, id, attempt, _ in held]
@@ -475,7 +479,8 @@ async def take_back_free(worker_id: str, now_us: int, *, sure: bool = True) -> b
 
 @verb(sweep=True)
 async def end_embedded(*, now_us: int) -> None:
-    """A process that opens the file alone ends the registrations of embedded workers: theirs are gone."""
+    """End the registrations of embedded workers. A process that opens the file alone calls this: their processes are
+    gone."""
     for worker_id, _ in await query("embedded_workers"):
         await end_registration(worker_id, now_us)
     for project_id, id, attempt, worker_id in await query("orphaned", limit=10_000):

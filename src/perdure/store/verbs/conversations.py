@@ -1,4 +1,4 @@
-"""Conversation histories: messages in order, the newest of which are kept."""
+"""Conversation histories: the newest messages, in order."""
 
 from typing import NamedTuple
 
@@ -10,11 +10,11 @@ from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.wire.limits import REPLY_BYTES_MAX
 
 MESSAGES_MAX = 10_000
-"""How many messages of one agent in one conversation are kept, whatever their writer asks for."""
+"""Messages kept per agent and conversation; a writer cannot ask for more."""
 
 
 class Message(NamedTuple):
-    """One message; its `id` grows within the conversation."""
+    """`id` grows within the conversation."""
 
     id: int
     role: str
@@ -36,7 +36,7 @@ async def add_message(
     now_us: int,
     idempotency: Idempotency | None = None,
 ) -> int:
-    """Append a message, then drop all but the newest `keep` of this agent; answers the message's id."""
+    """Append a message, then drop all but this agent's newest `keep`. Answers the message's id."""
     first = await recall(project_id, idempotency)
     if first is not None:
         return msgspec.json.decode(first, type=int)
@@ -68,7 +68,7 @@ async def add_message(
 async def get_messages(
     *, project_id: str, conversation_id: str, agent_id: str, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> list[Message]:
-    """The newest messages, oldest first: at most `limit`, and no more after the one that fills `bytes_max`."""
+    """The newest messages, oldest first, at most `limit`. The message that fills `bytes_max` is the last."""
     where: dict[str, object] = {"project_id": project_id, "conversation_id": conversation_id, "agent_id": agent_id}
     fits, room = 0, bytes_max
     for (size,) in await query("message_sizes", limit=limit, **where):

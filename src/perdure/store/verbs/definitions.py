@@ -1,4 +1,4 @@
-"""What workers say of their agents and tools; the server keeps it and hands it out."""
+"""Definitions of agents and tools: the server stores and returns them."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from perdure.wire.limits import REPLY_BYTES_MAX
 
 
 class Definition(NamedTuple):
-    """A definition as stored: `value` is the JSON that was registered."""
+    """`value` is the JSON that was registered."""
 
     deployment_id: str
     value: bytes
@@ -21,9 +21,9 @@ class Definition(NamedTuple):
 async def register_definition(
     *, project_id: str, kind: str, deployment_id: str | None, id: str, value: bytes, now_us: int
 ) -> None:
-    """Make or replace a definition, in the current deployment unless one is named.
+    """Make or replace a definition, by default in the current deployment.
 
-    Raises DeploymentNotFound, BadRequest when there is no deployment at all.
+    Raises DeploymentNotFound, BadRequest if the project has no deployment.
     """
     await query(
         "put_definition",
@@ -38,11 +38,11 @@ async def register_definition(
 
 @verb(looks=True)
 async def get_definition(*, project_id: str, kind: str, deployment_id: str | None, id: str) -> Definition:
-    """One definition, of the current deployment unless one is named. Raises NotFound, BadRequest."""
+    """One definition, by default of the current deployment. Raises NotFound, BadRequest."""
     deployment_id = await active_deployment(project_id, deployment_id)
     rows = await query("read_definition", project_id=project_id, kind=kind, deployment_id=deployment_id, id=id)
     if not rows:
-        raise NotFound(f"There is no {kind} {id!r} in deployment {deployment_id!r}.")
+        raise NotFound(f"Deployment {deployment_id!r} has no {kind} {id!r}.")
     return Definition(*rows[0])
 
 
@@ -50,10 +50,10 @@ async def get_definition(*, project_id: str, kind: str, deployment_id: str | Non
 async def list_definitions(
     *, project_id: str, kind: str, after: RegistryPlace, limit: int, offset: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Definition], RegistryPlace | None]:
-    """The definitions of all deployments that are not retired, after a place: by name, then the newest first; and where
-    the next page starts.
+    """The definitions of active deployments after a place, by name, then the newest first; and where the next page
+    starts.
 
-    The page cannot end early, since its reader counts on `limit`. Raises BadRequest when it would be too large.
+    The page cannot end early, because its reader counts on `limit`. Raises BadRequest if it would be too large.
     """
     wanted = {"project_id": project_id, "kind": kind, "offset": offset, **after._asdict()}
     found = await query("definition_sizes", limit=limit + 1, **wanted)

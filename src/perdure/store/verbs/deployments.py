@@ -1,8 +1,8 @@
-"""Deployments: who serves them, what they serve, and which one new executions go to.
+"""Deployments: their workers and workflows, and which one new executions go to.
 
-A deployment is served by native workers, whose registry arrives whole with each registration, or by push workers, who
-tell of their workflows one by one and run any workflow that their program defines. It changes sides only while no
-worker of the other kind is there.
+Native workers bring their whole registry with each registration. Push workers register workflows one by one and run any
+workflow of their program. A deployment is served by one kind, and changes only while no worker of the other kind is
+there.
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,6 @@ from perdure.wire.workflows import RegisteredWorkflow, WorkflowType
 
 
 class StoredDeployment(NamedTuple):
-    """A deployment as stored."""
-
     id: str
     created_at_us: int
     registered_at_us: int
@@ -32,7 +30,7 @@ class StoredDeployment(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """What a deployment was before a registration."""
+    """The state of a deployment before a registration."""
 
     fresh: bool
     """Unknown so far, or retired: new executions go there from now on."""
@@ -57,14 +55,14 @@ async def look_at_deployment(project_id: str, deployment_id: str, now_us: int, *
 
 
 async def enter_deployment(project_id: str, deployment_id: str, now_us: int, standing: Standing, *, push: bool) -> None:
-    """Part of a registration, after `look_at_deployment`: the deployment is there, active and on this side."""
+    """Part of a registration, after `look_at_deployment`: make the deployment active for this kind of worker."""
     await query("upsert_deployment", project_id=project_id, id=deployment_id, now_us=now_us, push=int(push))
     if standing.fresh:
         await query("use_deployment", project_id=project_id, deployment_id=deployment_id)
 
 
 async def offer_work(project_id: str, deployment_id: str, now_us: int) -> None:
-    """Part of a registration, its last: what waited for it goes on."""
+    """Last part of a registration: release the executions that waited for it."""
     unblocked = await query("unblock", project_id=project_id, deployment_id=deployment_id, now_us=now_us)
     await query_many(
         "insert_journal",
@@ -74,7 +72,7 @@ async def offer_work(project_id: str, deployment_id: str, now_us: int) -> None:
 
 
 async def put_push_deployment(project_id: str, deployment_id: str, now_us: int) -> None:
-    """Part of whatever a push worker registers: a deployment of push workers, new or known. Raises Conflict."""
+    """Part of each push registration: make or keep a deployment of push workers. Raises Conflict."""
     standing = await look_at_deployment(project_id, deployment_id, now_us, push=True)
     await enter_deployment(project_id, deployment_id, now_us, standing, push=True)
     if standing.changes_sides:
@@ -85,13 +83,18 @@ async def put_push_deployment(project_id: str, deployment_id: str, now_us: int) 
 
 @verb(sweep=True)
 async def catch_up() -> int:
-    """Tell what was started while somebody registered of what was registered: where many write at once, a start may not
-    see the first deployment of its project, nor the registration that start; and servers of the release before may not
-    see the first limit of a queue. Answers with how many were told."""
+    """Announce registrations that raced with starts. Answers how many.
+
+    With concurrent writers, a start may miss its project's first deployment, and the registration may miss that start.
+    Servers of the previous release may miss a queue's first limit.
+    """
     amount = 0
     for project_id, name in await query("unmarked_queues"):
         limits = await query("lock_queue", project_id=project_id, name=name)
-        if not limits or limits[0] == (None, None):  # somebody counts at this moment, or it has just lost them
+        if not limits or limits[0] == (
+            None,
+            None,
+        ):  # another server counts now, or the limits are gone
             continue
         amount += len(await query("mark_limited", project_id=project_id, name=name, limited=1))
         await Tell(Ready(project_id, None))
@@ -104,7 +107,7 @@ async def catch_up() -> int:
 
 @verb(sweep=True)
 async def register_push_deployment(*, project_id: str, deployment_id: str, now_us: int) -> None:
-    """Make a deployment of push workers, or keep it as it is. Raises Conflict while native workers serve it."""
+    """Make or keep a deployment of push workers. Raises Conflict while native workers serve it."""
     await put_push_deployment(project_id, deployment_id, now_us)
 
 
@@ -148,9 +151,9 @@ async def register_queues(*, project_id: str, deployment_id: str, queues: Sequen
 
 
 async def active_deployment(project_id: str, deployment_id: str | None) -> str:
-    """The id of a deployment that is not retired: the named one, or the current one.
+    """The id of an active deployment: the named one, or the current one.
 
-    Raises DeploymentNotFound for a name, BadRequest when there is none at all.
+    Raises DeploymentNotFound for a name, BadRequest if the project has none.
     """
     if deployment_id is None:
         current = await query("current_deployment", project_id=project_id)
@@ -164,7 +167,6 @@ async def active_deployment(project_id: str, deployment_id: str | None) -> str:
 
 
 def unknown_deployment(deployment_id: str) -> DeploymentNotFound:
-    """The error for a deployment that is not there, or retired."""
     return DeploymentNotFound(
         f"Deployment {deployment_id!r} does not exist, or is retired; `perdure deployments ls -a` shows all."
     )
@@ -183,13 +185,12 @@ async def get_deployment(*, project_id: str, deployment_id: str) -> StoredDeploy
 
 
 def deployment_of(row: Sequence[Any]) -> StoredDeployment:
-    """A deployment as the queries select it."""
     id, created_at_us, registered_at_us, push, retired_at_us, current = row[:6]
     return StoredDeployment(id, created_at_us, registered_at_us, bool(push), retired_at_us, bool(current))
 
 
 class RegistryPlace(NamedTuple):
-    """Where something that deployments register stands in lists: by its name, then the newest first."""
+    """A place in lists of registered things: by name, then the newest first."""
 
     after_id: str
     before_us: int
@@ -204,8 +205,7 @@ FIRST_REGISTERED: Final = RegistryPlace("", 0, "")
 async def list_workflows(
     *, project_id: str, after: RegistryPlace, limit: int, offset: int
 ) -> tuple[list[RegisteredWorkflow], RegistryPlace | None]:
-    """What deployments that are not retired have registered as workflows, after a place; and where the next page
-    starts."""
+    """The workflows of active deployments after a place, and where the next page starts."""
     rows = await query("list_workflows", project_id=project_id, limit=limit + 1, offset=offset, **after._asdict())
     page = [_workflow_of(row) for row in rows[:limit]]
     last = page[-1] if len(rows) > limit else None
@@ -214,7 +214,7 @@ async def list_workflows(
 
 @verb(looks=True)
 async def get_workflow(*, project_id: str, workflow_id: str, deployment_id: str | None) -> RegisteredWorkflow:
-    """A workflow as a deployment has it, or as the newest has it. Raises NotFound."""
+    """A workflow of one deployment, or of the newest that has it. Raises NotFound."""
     rows = await query("read_workflow", project_id=project_id, workflow_id=workflow_id, deployment_id=deployment_id)
     if not rows:
         where = "any deployment" if deployment_id is None else f"deployment {deployment_id!r}"
@@ -234,7 +234,7 @@ def _workflow_of(row: Sequence[Any]) -> RegisteredWorkflow:
 
 @verb(sweep=True)
 async def use_deployment(*, project_id: str, deployment_id: str) -> StoredDeployment:
-    """New executions go to this deployment from now on. Raises DeploymentNotFound for one that is retired, too."""
+    """Make a deployment current. Raises DeploymentNotFound, also for a retired one."""
     rows = await query("lock_deployment", project_id=project_id, id=deployment_id)
     if not rows or rows[0][2] is not None:
         raise unknown_deployment(deployment_id)
@@ -244,9 +244,9 @@ async def use_deployment(*, project_id: str, deployment_id: str) -> StoredDeploy
 
 @verb(sweep=True)
 async def retire_deployment(*, project_id: str, deployment_id: str, now_us: int) -> StoredDeployment:
-    """Take a deployment out of use for good, or until a worker registers for it again.
+    """Retire a deployment until a worker registers for it again.
 
-    Raises DeploymentNotFound; Conflict for the current one, and while executions of it are open or workers serve it.
+    Raises DeploymentNotFound; Conflict for the current one, and while it has open executions or workers.
     """
     rows = await query("lock_deployment", project_id=project_id, id=deployment_id)
     if not rows:
@@ -272,19 +272,19 @@ async def retire_deployment(*, project_id: str, deployment_id: str, now_us: int)
 
 
 class Draining(NamedTuple):
-    """A deployment, who serves it and what is open on it."""
+    """A deployment, its workers and its open executions."""
 
     deployment: StoredDeployment
     workers: int
     open: dict[str, int]
-    """How many executions, by phase; phases without any are left out."""
+    """Open executions by phase, without zeros."""
 
 
 @verb(looks=True)
 async def list_deployments(
     *, project_id: str, retired: bool, before_us: int, after: str, limit: int, now_us: int
 ) -> list[Draining]:
-    """A page of deployments, the youngest first, with what is open on each."""
+    """A page of deployments, newest first, with their open executions."""
     rows = await query(
         "list_deployments", project_id=project_id, retired=int(retired), before_us=before_us, after=after, limit=limit
     )

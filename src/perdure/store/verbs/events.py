@@ -1,7 +1,7 @@
-"""Topics: publish, read, and the waits for events.
+"""Topics: publish, read, and wait for events.
 
-The topic's row is the common lock of publishing to it and of registering a wait for it, and it hands out the
-sequence, so that nothing falls between (I5) and readers see numbers without gaps, in order (I13).
+Publishing to a topic and registering a wait both lock the topic's row, so no event falls between them (I5). The row
+also hands out the sequence, so readers see numbers in order and without gaps (I13).
 """
 
 import json
@@ -46,8 +46,8 @@ async def publish_once(
 ) -> tuple[list[int], int]:
     """As `publish`, once per Idempotency-Key; answers the numbers and the time of the first request.
 
-    `asked_by`: the execution whose questions are among the events; without it the one that is all of the run, if there
-    is one. `answered_by`: who is kept, of what they answer.
+    `asked_by` is the execution whose questions are among the events. By default it is the run's only execution, if
+    there is just one. `answered_by` is recorded as the author of answers.
     """
     first = await recall(project_id, idempotency)
     if first is not None:
@@ -72,13 +72,13 @@ async def publish_events(
     answers: str | None = None,
     answered_by: str | None = None,
 ) -> list[int]:
-    """Append to the topic and resolve the waits that match; part of `publish` and of a worker's report.
+    """Append to the topic and resolve matching waits; part of `publish` and of a worker's report.
 
-    `answers`: the one execution whose question is answered; without it an answer is for all that wait for one of its
-    type. `answered_by`: who is kept as having given it.
+    `answers` names the one execution whose question is answered. Without it, an answer goes to all that wait for its
+    type. `answered_by` is recorded as its author.
     """
     named = any(event.dedup_key is not None for event in events)
-    if named:  # some may be there already: how many numbers it takes is seen under the topic's lock
+    if named:  # some may exist already; the topic's lock makes the count exact
         last: int = (await query("lock_topic", project_id=project_id, topic=topic))[0][0]
     else:
         last = (await query("take_numbers", project_id=project_id, topic=topic, events=len(events)))[0][0] - len(events)
@@ -124,7 +124,7 @@ async def publish_events(
                 rest.append(wait)
                 continue
             if not await query("meet_wait", execution_id=execution_id, key=key, event_seq=seq, data=None):
-                continue  # given up since the look
+                continue  # closed since the look
             taken.add(execution_id)
             if event_type is not None:  # the answer to a suspended step of a push worker
                 await deliver(project_id, execution_id, Kind.RESUME, now_us, key=key, name=topic, value=event.data)
@@ -143,12 +143,13 @@ Wanted = Mapping[str, object] | None
 
 
 def wanted_by(match: bytes | None) -> Wanted:
-    """The top-level fields that a wait asks for; None: any event will do."""
+    """The top-level fields that a wait asks for; None: any event matches."""
     return None if match is None else json.loads(match)
 
 
 class Fields:
-    """The top-level fields of an event, for many waits: a large one is not read whole, and no field of it twice."""
+    """The top-level fields of an event, matched against many waits. It decodes each field at most once, and a large
+    event only in part."""
 
     __slots__ = ("_data", "_raw", "_read")
 
@@ -158,7 +159,6 @@ class Fields:
         self._read: dict[str, object] = {}
 
     def match(self, wanted: Wanted) -> bool:
-        """Whether they equal those asked for."""
         if wanted is None:
             return True
         if self._raw is None:
@@ -175,7 +175,7 @@ class Fields:
 
 
 def _same(left: object, right: object) -> bool:
-    """JSON equality: true is not 1, though Python says so."""
+    """JSON equality: true is not 1, although Python says so."""
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, dict) and isinstance(right, dict):
@@ -193,10 +193,11 @@ def event_value(id: str, seq: int, topic: str, event_type: str | None, data: byt
 async def open_wait(
     project_id: str, execution_id: str, attempt: int, wait: OpenWait, now_us: int, at_us: int
 ) -> JournalRow | None:
-    """Register a wait; when its event or answer is there already, resolve it in the same transaction.
+    """Register a wait. If its event or answer is there already, resolve it in the same transaction and answer with the
+    outcome's row.
 
-    Answers with the outcome's row in that case. Opening a wait again (a later attempt of the same code) changes
-    nothing, unless it shows something else: that is another question, and an answer has to name it.
+    A later attempt that opens the same wait again changes nothing. If it shows other data, that is a new question, and
+    an answer must name it.
     """
     topic = wait.topic
     if topic is not None:
@@ -246,7 +247,7 @@ async def open_wait(
 
 
 def _shows_another(known: tuple[Any, ...], topic: str | None, data: bytes | None) -> bool:
-    """Whether a wait for an answer, of a native worker, shows something else than it did before."""
+    """Whether a native worker's wait for an answer shows other data than before."""
     shown, is_plain = known[4], known[1] is None and known[6] is None and known[7] is None
     return topic is None and is_plain and data != (None if shown is None else bytes(shown))
 
@@ -254,10 +255,10 @@ def _shows_another(known: tuple[Any, ...], topic: str | None, data: bytes | None
 async def first_event(
     project_id: str, execution_id: str, topic: str, match: bytes | None, after: int
 ) -> tuple[Any, ...] | None:
-    """The first event after a number that matches and that the execution has not taken, as `read_events` selects it."""
+    """The first matching event after a number that the execution has not taken, as `read_events` selects it."""
     wanted = wanted_by(match)
     taken = {seq for (seq,) in await query("taken_events", execution_id=execution_id, topic=topic)}
-    while after + 1 in taken:  # numbers have no gaps: what was taken in a row need not be read
+    while after + 1 in taken:  # numbers have no gaps, so a row of taken events need not be read
         after += 1
     while True:
         page, more = await _page(project_id, topic, after, PAGE, REPLY_BYTES_MAX)
@@ -270,7 +271,7 @@ async def first_event(
 
 
 async def _start_of(project_id: str, execution_id: str, topic: str, wait: OpenWait) -> int:
-    """The number after which a wait looks: from the execution's start on, unless it says otherwise."""
+    """The number after which a wait looks, by default from the execution's start."""
     if wait.after is not None:
         return wait.after
     if wait.latest:
@@ -280,7 +281,7 @@ async def _start_of(project_id: str, execution_id: str, topic: str, wait: OpenWa
 
 
 async def number_before(project_id: str, execution_id: str, topic: str) -> int:
-    """The number after which the events of an execution's lifetime come."""
+    """The number of the last event before the execution started."""
     found = await query("last_event_before", project_id=project_id, topic=topic, execution_id=execution_id)
     start: int = found[0][0] if found else 0
     return start
@@ -298,13 +299,12 @@ async def _met(
 
 @verb(looks=True)
 async def topic_end(*, project_id: str, topic: str) -> int:
-    """The number of a topic's newest event, whether it is still kept or not; 0 of a topic that has none."""
+    """The number of a topic's newest event, deleted or not; 0 of a topic without events."""
     rows = await query("topics_at", project_id=project_id, topics=json.dumps([topic]))
     return rows[0][1] if rows else 0
 
 
 async def _page(project_id: str, topic: str, after: int, limit: int, bytes_max: int) -> tuple[Rows, bool]:
-    """Events after a number, none after the one that fills `bytes_max`; whether there may be more."""
     fits, more = await page_of("event_sizes", after, limit, bytes_max, project_id=project_id, topic=topic)
     if not fits:
         return [], more
@@ -315,8 +315,8 @@ async def _page(project_id: str, topic: str, after: int, limit: int, bytes_max: 
 async def read_events(
     *, project_id: str, topic: str, after: int, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Event], bool]:
-    """The events of a topic after a sequence number, in order, none after the one that fills `bytes_max`; whether there
-    may be more."""
+    """A topic's events after a number, in order, and whether there may be more. The event that fills `bytes_max` is the
+    last."""
     rows, more = await _page(project_id, topic, after, limit, bytes_max)
     return [_event_of(row) for row in rows], more
 
@@ -329,7 +329,7 @@ async def newest_events(
     newest: int = (await query("newest_event", project_id=project_id, topic=topic))[0][0] or 0
     where: dict[str, object] = {"project_id": project_id, "topic": topic}
     amount, ahead, first = 0, 2, newest + 1
-    while amount < limit and bytes_max > 0 and first - 1 > after:  # as `page_of` looks, from the other end
+    while amount < limit and bytes_max > 0 and first - 1 > after:  # as in `page_of`, from the other end
         asked = min(ahead, limit - amount, first - 1 - after)
         found = await query("event_sizes", after=first - 1 - asked, limit=asked, **where)
         sizes = [row[1] for row in found if row[0] < first]

@@ -1,32 +1,32 @@
-"""Locks for those that wait for nobody: each is taken unless somebody else has it, and then that is the answer.
+"""Locks without waiting: each takes a row, or answers that it is held.
 
-Who sweeps over many executions asks here first for all that it would wait for. So one held row keeps a sweep from one
-execution only, and that one is for a later round.
+A sweep over many executions first asks here for every row that it would wait for. A held row then keeps the sweep from
+one execution only, until a later round.
 """
 
 from perdure.store.interface import query
 
 
 async def is_held(project_id: str, execution_id: str) -> bool:
-    """Lock an execution, unless somebody else has."""
+    """Lock an execution, unless it is held."""
     row = {"project_id": project_id, "id": execution_id}
     return not await query("lock_free", **row) and bool(await query("read_state", **row))
 
 
 async def session_is_held(project_id: str, session_id: str) -> bool:
-    """Lock a session's transcript, unless somebody else has."""
+    """Lock a session's transcript, unless it is held."""
     session = {"project_id": project_id, "session_id": session_id}
     return not await query("lock_transcript_free", **session) and bool(await query("read_version", **session))
 
 
 async def _waits_are_held(execution_id: str) -> bool:
-    """Lock the open waits of an execution, unless somebody else has one."""
+    """Lock the open waits of an execution, unless one is held."""
     return bool((await query("locked_waits", execution_id=execution_id))[0][0])
 
 
 async def end_is_held(project_id: str, execution_id: str, parent_id: str | None) -> bool:
-    """Lock what the end of an execution changes beside it: its waits, its parent and those of that one, its sessions,
-    and whose turn comes then."""
+    """Lock what an execution's end changes elsewhere: its waits, its parent and that one's waits, its sessions, and
+    the next turns."""
     if parent_id is not None and (await is_held(project_id, parent_id) or await _waits_are_held(parent_id)):
         return True
     if await _waits_are_held(execution_id):
@@ -43,7 +43,7 @@ async def end_is_held(project_id: str, execution_id: str, parent_id: str | None)
 
 
 async def below_is_held(project_id: str, execution_id: str) -> bool:
-    """Lock what is open below an execution, and what the ends there change."""
+    """Lock the open descendants of an execution, and what their ends change."""
     level = [execution_id]
     while level:
         below: list[str] = []
@@ -57,7 +57,7 @@ async def below_is_held(project_id: str, execution_id: str) -> bool:
 
 
 async def write_free(name: str, value: str) -> bool:
-    """Write what is known under a name, unless somebody else has it: then that one writes it, or it stays as it is."""
+    """Write a value under a name, unless the name is held. Its holder then writes the value, or it stays as it is."""
     free = bool(await query("lock_meta_free", name=name)) or not await query("read_meta", name=name)
     if free:
         await query("write_meta", name=name, value=value)

@@ -1,7 +1,7 @@
-"""What goes out to workers, and the hands of those that wait for it.
+"""Direct dispatch: give work to a waiting claim, and build claims for workers.
 
-Most work is claimed by a verb of its own (`claims`). But where a worker's claim waits already, whatever makes an
-execution ready can put it into that worker's hands in the same transaction: one commit and one look less.
+Most work is claimed by its own verb (`claims`). If a claim waits already, the transaction that makes an execution ready
+can claim it as well. That saves a commit and a query.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ from perdure.wire.status import Phase
 
 WOKEN_ROWS_MAX = 500
 WOKEN_BYTES_MAX = 1024 * 1024
-"""How much of a journal goes out with what was woken; the rest is fetched by its worker."""
+"""How much of a woken execution's journal goes out; its worker fetches the rest."""
 
 
 class Offer(NamedTuple):
-    """A worker whose claim waits for work: what it could take at once."""
+    """A waiting claim: the worker and what it could take."""
 
     worker_id: str
     deployment_id: str
@@ -31,10 +31,10 @@ class Offer(NamedTuple):
 
 
 class Hands:
-    """The hands of a worker whose claim waits: how much they can take, and what a verb has put into them.
+    """The room of a waiting claim, and the executions that a verb has given to it.
 
-    Made anew in each run of a verb. What is started or woken into them is claimed at once, provided nothing else is
-    ready: nobody is overtaken.
+    Each run of a verb makes its own. It claims an execution at once only if no other execution is ready, so none is
+    overtaken.
     """
 
     def __init__(self, offer: Offer) -> None:
@@ -45,13 +45,13 @@ class Hands:
         self._opened = False
 
     async def open(self, project_id: str) -> None:
-        """See whether the worker is still what it was when it offered, and whether anybody waits already."""
+        """Check that the worker is unchanged since its offer, and that no execution is ready already."""
         if not self._opened:
             worker = await query("check_offer", worker_id=self.offer.worker_id)
             self.see(project_id, worker[0] if worker else None)
 
     def see(self, project_id: str, worker: Sequence[Any] | None) -> None:
-        """`open`, by whoever has asked already; None: the worker is gone, or somebody has locked it."""
+        """`open`, if the caller has read the worker; None: it is gone or locked."""
         self._opened = True
         offer = self.offer
         if worker is None or tuple(worker[:3]) != (project_id, offer.deployment_id, offer.python):
@@ -62,7 +62,7 @@ class Hands:
             self._keeps = not embedded
 
     async def note(self, given: Sequence[Claimed], now_us: int) -> None:
-        """Write down what was started into them."""
+        """Record executions that were inserted as claimed."""
         rows = [journal_row(one.id, 1, now_us, Kind.CLAIMED, 1, name=self.offer.worker_id) for one in given]
         await self._note(rows)
         await Tell(Counted("claimed", len(given)))
@@ -71,8 +71,10 @@ class Hands:
     async def wake(
         self, project_id: str, execution_id: str, now_us: int, outcome: Outcome, key: str | None, started: bytes | None
     ) -> bool:
-        """Give an outcome to an execution that waits for it, parked by this worker, and claim it. False: nothing was
-        done, it is another's, or there is no room. Opens the hands by the way."""
+        """Deliver an outcome to a waiting execution that this worker has parked, and claim it.
+
+        False: it did nothing; the execution belongs to another worker, or the room is full. Calls `open` if needed.
+        """
         if (self.room if self._opened else self.offer.capacity) <= 0:
             return False
         offer = self.offer
@@ -99,7 +101,7 @@ class Hands:
         claim = journal_row(execution_id, seq, at_us, Kind.CLAIMED, attempt, name=offer.worker_id)
         news = [outcome(seq - 1, at_us, attempt - 1), claim]
         await self._note(news)
-        if seq == parked + 3:  # all that came before these is the row that says it waits
+        if seq == parked + 3:  # the row before these is the one that says it waits
             waits = journal_row(execution_id, parked + 1, row[-1], Kind.WAITING, attempt - 1)
             found, more = [as_row(row) for row in (waits, *news)], False
         else:
@@ -116,7 +118,7 @@ class Hands:
 
 
 def claimed_of(row: Sequence[Any], worker_id: str, *, again: bool = False) -> tuple[Claimed, int]:
-    """What a statement has claimed, as it is handed out, and the last seq that its worker has parked (0: none)."""
+    """A claimed row as a claim, and the last seq that its worker has parked (0: none)."""
     (
         id,
         workflow_id,
@@ -171,5 +173,5 @@ def claimed_of(row: Sequence[Any], worker_id: str, *, again: bool = False) -> tu
 
 
 def with_journal(claimed: Claimed, base: int, rows: list[Row], more: bool) -> Claimed:
-    """The claim as it goes out, with the journal that its worker lacks."""
+    """The claim with the journal rows that its worker lacks."""
     return structs.replace(claimed, base=base, rows=rows, more=more)

@@ -1,9 +1,9 @@
-"""The first answer to a request that carried an Idempotency-Key, kept in the transaction of its effect.
+"""First answers to requests with an Idempotency-Key, stored in the transaction of the effect.
 
-It stays until some time after that, or after the end of the last execution that it names. Ends know nothing of it: when
-an answer's time is over, the sweep looks at its executions. While one is open the time counts anew, so an answer whose
-execution waits for weeks is looked at once in that time; and one that is looked at later has not ended before the look
-before, so the time from its end on is exact.
+An answer is kept for some time after the request, or after the end of the last execution that it names. Ends do not
+touch answers. When the time is over, the sweep looks at the executions. If one is open, the time counts anew; so an
+answer of a long execution is looked at once per period. An execution found ended cannot have ended before the previous
+look, so the time from its end is exact.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from perdure.store.interface import query, query_many
 from perdure.wire.errors import KeyReused
 
 LISTED_BYTES_MAX: Final = 256 << 10
-"""How much is read of the lists of executions at once: an answer may name ten thousand of them."""
+"""Bytes of execution lists read at once; an answer may name ten thousand executions."""
 
 
 class Idempotency(NamedTuple):
@@ -27,7 +27,7 @@ class Idempotency(NamedTuple):
 
 
 async def recall(project_id: str, same: Idempotency | None) -> bytes | None:
-    """What the same request was answered the first time. Raises KeyReused when the key came with another body."""
+    """The first answer to this request. Raises KeyReused if the key came with another body."""
     if same is None:
         return None
     found = await query("read_idempotency", project_id=project_id, route=same.route, key=same.key)
@@ -42,16 +42,17 @@ async def recall(project_id: str, same: Idempotency | None) -> bytes | None:
 async def remember(
     project_id: str, same: Idempotency | None, answer: bytes, now_us: int, executions: Sequence[str] = ()
 ) -> None:
-    """Keep the answer for when the request comes again; `executions` are those that it names."""
+    """Store the answer for repeats of the request; `executions` are those that it names."""
     if same is not None:
         ids = msgspec.json.encode(executions).decode() if executions else None
         await query_many("insert_idempotency", [(project_id, *same, answer, ids, now_us)])
 
 
 async def prune_answers(before_us: int, now_us: int, limit: int) -> tuple[int, bool]:
-    """Part of `prune`: drop answers whose time began before `before_us`. Tells how many, and whether there may be more.
+    """Part of `prune`: drop answers whose time began before `before_us`. Answers how many, and whether there may be
+    more.
 
-    Of executions that were deleted nobody knows when they ended: the time counts from when they are missed.
+    A deleted execution has no known end, so the time counts from when it is missed.
     """
     rows = await query("oldest_answers", before_us=before_us, limit=limit)
     gone: list[tuple[str, str, str]] = []

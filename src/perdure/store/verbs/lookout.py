@@ -1,4 +1,4 @@
-"""One look for everybody who waits at a server, where other servers change the same database."""
+"""One query for all that clients of this server await, while other servers change the same database."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from perdure.wire.requests import Finished
 
 
 class Awaited(NamedTuple):
-    """What somebody waits for."""
+    """Things that clients await."""
 
     ends: Mapping[str, Sequence[str]]
     """Executions, by project."""
@@ -22,13 +22,13 @@ class Awaited(NamedTuple):
     streams: Mapping[str, Sequence[str]]
     """Root executions, by project."""
     workers: Sequence[str]
-    """That would like to hear of what they hold."""
+    """Workers that want changes of their executions."""
     deployments: Mapping[str, Sequence[str]]
-    """For which a claim waits, by project."""
+    """Deployments with a waiting claim, by project."""
 
 
 class Found(NamedTuple):
-    """How it stands with that."""
+    """The current state of the awaited things."""
 
     ended: Sequence[tuple[str, Finished]]
     """With the project."""
@@ -39,16 +39,16 @@ class Found(NamedTuple):
     streams: Sequence[tuple[str, str, int]]
     """Project, root execution, and a number that grows with the streams below it."""
     news: Sequence[tuple[str, str, int]]
-    """Worker, execution and seq, where the last row of the journal is somebody else's."""
+    """Worker, execution and seq, if another writer wrote the journal's last row."""
     unacknowledged: Sequence[tuple[str, str]]
-    """Worker and claim, with executions that have not been acknowledged."""
+    """Worker and claim with unacknowledged executions."""
     ready: Sequence[tuple[str, str]]
-    """Project and deployment, with executions that are ready."""
+    """Project and deployment with ready executions."""
 
 
 @verb(looks=True)
 async def look_out(*, awaited: Awaited) -> Found:
-    """Look for all of it, with one query for each kind."""
+    """Look for all of it, with one query per kind."""
     ended: list[tuple[str, Finished]] = []
     for project_id, ids in awaited.ends.items():
         for id, phase, result, error, detail in await query("ended_among", project_id=project_id, ids=_json(ids)):
@@ -79,5 +79,5 @@ async def look_out(*, awaited: Awaited) -> Found:
 
 
 def _json(names: Sequence[str]) -> str:
-    """A list as both databases take it apart."""
+    """A JSON list, which both databases can unpack."""
     return msgspec.json.encode(names).decode()

@@ -1,4 +1,4 @@
-"""Looks: what is there, without changing it; and what the operator may remove."""
+"""Queries that change nothing, and deletion by the operator."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,12 +20,12 @@ from perdure.wire.status import FINAL, Phase
 
 _AFTER_EVERY_ID = "\U0010ffff"
 PRUNE_ROWS_MAX = 20_000
-"""About how many journal rows, spans and items of streams go in one transaction; the execution that reaches it is the
+"""Approximate number of rows (journals, spans, streams) deleted per transaction. The execution that reaches it is the
 last."""
 LIST_DEPTH = 100_000
 """How many of the newest executions a list looks at; the cursor goes on from there."""
 FIRST_DEPTHS = (2_000, 20_000)
-"""How many it looks at before it goes that far."""
+"""Smaller depths that a list tries first."""
 _INDEXED: Final = {
     "parent_execution_id": "list_of_parent",
     "root_execution_id": "list_of_root",
@@ -79,7 +79,6 @@ DOCTOR = (
 
 @verb(looks=True)
 async def get(*, project_id: str, execution_id: str) -> Execution:
-    """One execution, whole."""
     rows = await query("get_execution", project_id=project_id, id=execution_id)
     if not rows:
         raise NotFound(f"Execution {execution_id!r} does not exist.")
@@ -100,8 +99,8 @@ async def find_by_key(*, project_id: str, workflow_id: str, key: str) -> str:
 async def finished(
     *, project_id: str, ids: Sequence[str], bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Finished], list[str]]:
-    """Those among the ids that are final, and those that name nothing; no more after the result that fills `bytes_max`.
-    Whoever asks for the rest again gets the next ones."""
+    """The final executions among `ids`, and the unknown ids. The result that fills `bytes_max` is the last; a call with
+    the remaining ids gets the next ones."""
     done: list[Finished] = []
     missing: list[str] = []
     for id in ids:
@@ -123,7 +122,7 @@ async def finished(
 
 @verb(looks=True)
 async def how_ended(*, project_id: str, execution_id: str) -> Finished | None:
-    """How an execution ended, without what came of it; None while it is open."""
+    """How an execution ended, without its result; None while it is open."""
     rows = await query("how_ended", project_id=project_id, id=execution_id)
     if not rows:
         raise NotFound(f"Execution {execution_id!r} does not exist.")
@@ -135,8 +134,8 @@ async def how_ended(*, project_id: str, execution_id: str) -> Finished | None:
 async def list_executions(
     *, project_id: str, filters: ListFilters, before: str, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Execution], str | None]:
-    """A page of executions, newest first, and where the next one starts (None: there is no more). It ends early with
-    the execution whose payload and result fill `bytes_max`."""
+    """A page of executions, newest first, and where the next page starts (None: at the end). The execution whose
+    payload and result fill `bytes_max` is the last."""
     tag_name, _, tag_value = (filters.tag or "").partition("=")
     fits: dict[str, Any] = {
         "phases": f" {' '.join(filters.phases)} " if filters.phases is not None else None,
@@ -158,8 +157,8 @@ async def list_executions(
     if name == "list_ids" and filters.phases is not None and list(filters.phases) == [Phase.FAILED]:
         name = "list_failed"
     wanted = {"project_id": project_id, "before": before, "tag_value": tag_value, **fits}
-    # An index that is walked for its own filter alone finds at each step. Others mostly find enough among the newest;
-    # how far LIST_DEPTH reaches costs more to know than that.
+    # An index walked for its own filter finds a row at each step. Other filters mostly find enough among the newest.
+    # Measuring how far LIST_DEPTH reaches would cost more.
     finds = len(given) <= (name != "list_ids")
     floor_id, sizes = "", []
     for depth in (0,) if finds else (*(one for one in FIRST_DEPTHS if one < LIST_DEPTH), LIST_DEPTH):
@@ -182,7 +181,7 @@ async def list_executions(
 async def journal(
     *, project_id: str, execution_id: str, after: int, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Row], bool]:
-    """A page of an execution's journal, no row after the one that fills `bytes_max`; whether there may be more."""
+    """A page of an execution's journal, and whether there may be more. The row that fills `bytes_max` is the last."""
     if not await query("read_state", project_id=project_id, id=execution_id):
         raise NotFound(f"Execution {execution_id!r} does not exist.")
     fits, more = await page_of("journal_sizes", after, limit, bytes_max, execution_id=execution_id)
@@ -201,7 +200,7 @@ async def logs(*, project_id: str, execution_id: str, after: int, limit: int) ->
 
 @verb(sweep=True)
 async def delete(*, project_id: str, execution_id: str) -> int:
-    """Delete a final execution and its descendants, with all that belongs to them; answers how many."""
+    """Delete a final execution and its descendants, with all their rows. Answers how many."""
     rows = await query("read_state", project_id=project_id, id=execution_id)
     if not rows:
         raise NotFound(f"Execution {execution_id!r} does not exist.")
@@ -227,7 +226,7 @@ async def _delete(project_id: str, ids: Sequence[str]) -> int:
 
 
 class Pruned(NamedTuple):
-    """How much is gone, where the walk over the executions goes on, and whether there may be more to delete."""
+    """How much was deleted, where the walk over executions goes on, and whether there may be more."""
 
     deleted: int
     after: tuple[str, str]
@@ -245,11 +244,11 @@ async def prune(
     workflows: Mapping[str, int] | None = None,
     statuses: Mapping[str, int] | None = None,
 ) -> Pruned:
-    """Delete a batch of what is past its time: executions that ended long ago, events, fires of schedules, traces of no
-    execution, memory and transcripts of sessions, answers to Idempotency-Keys, the names of registrations that ended.
+    """Delete a batch of expired data: executions, events, fires, traces without an execution, sessions' memory and
+    transcripts, answers to Idempotency-Keys, ended registrations.
 
-    `workflows` and `statuses` have the moments of those workflows, and ends, whose executions are kept for a time of
-    their own; the workflow goes first.
+    `workflows` and `statuses` hold the deadlines of workflows and final phases that are kept for a different time. A
+    workflow's takes precedence.
     """
     answers, more_answers = await prune_answers(idempotency_before_us, now_us, limit)
     registrations = await query("prune_ended", before_us=idempotency_before_us, limit=limit)
@@ -270,9 +269,9 @@ async def prune(
     deleted = 0
     for project_id, ids in gone.items():
         free = await query("lock_old", project_id=project_id, ids=json.dumps(ids))
-        deleted += await _delete(project_id, [id for (id,) in free])  # what others hold or need is for another walk
+        deleted += await _delete(project_id, [id for (id,) in free])  # locked executions are for a later walk
     events = await query("prune_events", before_us=finished_before_us, limit=limit)
-    # Not before a clock that is wrong would be set right: a fire's row is what keeps its slot from a second one.
+    # A fire's row keeps its slot from a second fire, so it stays until a wrong clock would have been corrected.
     fires = await query("prune_fires", before_us=min(finished_before_us, idempotency_before_us), limit=limit)
     memory = await query("prune_memory", before_us=finished_before_us, limit=limit)
     more_transcripts = await prune_transcripts(finished_before_us)
@@ -286,7 +285,7 @@ async def prune(
     cut = looked < len(rows)
     if cut or len(rows) == limit:
         project_id, id, _, _, _, created_at_us, _ = rows[looked - 1]
-        # Ids grow with time: behind one that is too young the project has nothing that is old enough.
+        # Ids grow with time: once one is too young, the project has nothing else that is old enough.
         after = (project_id, id if created_at_us < before_us else _AFTER_EVERY_ID)
     gone_rows = (rows, events, fires, memory, traces, registrations, losses)
     deleted += answers + sum(map(len, gone_rows[1:]))
@@ -296,10 +295,9 @@ async def prune(
 
 @verb(sweep=True)
 async def erase(*, project_id: str, user_id: str | None, session_id: str | None, limit: int) -> tuple[int, int]:
-    """Delete what belongs to a user or a session: executions, what agents remember of the sessions, and transcripts in
-    which nobody has a turn.
+    """Delete the data of a user or a session: executions, memory, and transcripts without an open turn.
 
-    Answers how many executions are gone and how many are still open.
+    Answers how many executions are deleted and how many are still open.
     """
     if user_id is not None:
         rows = await query("final_of_user", project_id=project_id, user_id=user_id, limit=limit)
@@ -319,33 +317,33 @@ async def erase(*, project_id: str, user_id: str | None, session_id: str | None,
 
 @verb(looks=True)
 async def doctor(*, checks: Sequence[str] = DOCTOR) -> dict[str, list[str]]:
-    """Run the invariants as queries; answers what each found (nothing, when all is well)."""
+    """Run the invariants as queries. Answers the violations of each, normally none."""
     return {name.removeprefix("doctor_"): [str(row[0]) for row in await query(name)] for name in checks}
 
 
 @verb(looks=True)
 async def counts() -> dict[str, Rows]:
-    """Open executions by phase and workflow, queued ones by queue: for the metrics."""
+    """Open executions by phase and workflow, and queued ones by queue, for the metrics."""
     return {"phases": await query("count_phases"), "queued": await query("count_queued")}
 
 
 @verb(looks=True)
 async def unserved(*, before_us: int) -> Rows:
-    """Deployments with ready work and without a worker: project, deployment, the Python that it began on (None: it has
-    not begun), how many, since when."""
+    """Deployments with ready work and without a worker: project, deployment, Python of the first attempt (None: not
+    begun), count, since when."""
     return await query("unserved", before_us=before_us)
 
 
 @verb(looks=True)
 async def database_time() -> int | None:
-    """What time the database has, in microseconds since the epoch; None where it has no clock of its own."""
+    """The database's time in microseconds since the epoch; None if it has no clock of its own."""
     rows = await query("database_time")
     now_us: int | None = rows[0][0]
     return now_us
 
 
 class Snapshot(NamedTuple):
-    """Somebody's view of the database as it was long ago; what has gone since cannot be cleaned up while it lasts."""
+    """An old view of the database. While it lasts, rows deleted since then cannot be cleaned up."""
 
     kind: str
     """session, prepared (a prepared transaction), slot (of replication) or standby."""
@@ -355,16 +353,15 @@ class Snapshot(NamedTuple):
     user: str
     state: str
     seconds: int | None
-    """How old it is, where the database knows."""
+    """Its age, if the database knows it."""
 
 
 @verb(looks=True)
 async def old_snapshots(*, seconds: int, transactions: int) -> list[Snapshot]:
-    """Snapshots that others have held for so many seconds, or, where no time is known, for so many transactions."""
+    """Snapshots older than `seconds` or, if their age is unknown, than `transactions`."""
     return [Snapshot(*row) for row in await query("old_snapshots", seconds=seconds, transactions=transactions)]
 
 
 @verb(looks=True)
 async def list_workers(*, project_id: str) -> list[tuple[Any, ...]]:
-    """A project's workers, as rows."""
     return await query("list_workers", project_id=project_id)

@@ -1,4 +1,4 @@
-"""What others do to an execution: cancel, time out, lose its worker; timers that come due."""
+"""Transitions from outside: cancel, time-out, loss of the worker, due timers."""
 
 import json
 from collections.abc import Collection
@@ -13,17 +13,17 @@ from perdure.wire.records import Kind
 from perdure.wire.status import FINAL, HELD, Phase
 
 LOSSES_MAX = 5
-"""Lost workers without a newly recorded outcome after which an execution is POISONED."""
+"""An execution is POISONED after this many lost workers without a newly recorded outcome."""
 UNDELIVERED_MAX = 100
-"""Deliveries in a row that came to nothing: never acknowledged, handed back by a worker that had begun, or lost with a
-worker that came back. Its own high bound: a lost message is not a crash, nor is a worker that goes away."""
+"""Limit of deliveries in vain in a row: unacknowledged, handed back after the worker had begun, or lost with a worker
+that came back. It is high because neither a lost message nor a departing worker is a crash."""
 BACKOFF_MAX_US = 300_000_000
 RESTING: Final = frozenset({Phase.WAITING, Phase.QUEUED})
-"""Whose time `wake_due` goes by; that of those that are held is `end_overdue`'s."""
+"""Phases whose due times `wake_due` serves; `end_overdue` serves the held ones."""
 
 
 class Overdue(NamedTuple):
-    """An execution that should have ended; in this order they are looked at."""
+    """An execution past its due time. Executions are handled in this order."""
 
     due_at_us: int
     project_id: str
@@ -31,12 +31,12 @@ class Overdue(NamedTuple):
 
 
 FIRST: Final = Overdue(-(1 << 62), "", "")
-"""Before all of them."""
+"""Sorts before all of them."""
 
 
 @verb(locks="execution=execution_id")
 async def cancel(*, project_id: str, execution_id: str, cancelled_by: str, now_us: int, grace_us: int) -> Phase:
-    """Cancel an execution and its open descendants; answers its phase, `cancelling` or `cancelled`."""
+    """Cancel an execution and its open descendants. Answers `cancelling` or `cancelled`."""
     rows = await query("lock_state", project_id=project_id, id=execution_id)
     if not rows:
         raise NotFound(f"Execution {execution_id!r} does not exist.")
@@ -93,7 +93,7 @@ async def _cancel_one(project_id: str, execution_id: str, cancelled_by: str, now
     if phase in (Phase.CANCELLING, *FINAL):
         return phase
     if state[0][11] is not None and phase is Phase.QUEUED and now_us < state[0][17] + grace_us:
-        return Phase.CANCELLING  # woken to clean up, and on its way to a worker; later a second cancel ends it
+        return Phase.CANCELLING  # on its way to a worker to clean up; after the grace, a second cancel ends it
     rows = await query("cancel_idle", project_id=project_id, id=execution_id, now_us=now_us, cancelled_by=cancelled_by)
     await note_cancelled(project_id, execution_id, rows[0], state[0][1], now_us, cancelled_by)
     return Phase.CANCELLED
@@ -102,7 +102,7 @@ async def _cancel_one(project_id: str, execution_id: str, cancelled_by: str, now
 async def note_cancelled(
     project_id: str, execution_id: str, moved: tuple[Any, ...], attempt: int, now_us: int, why: str
 ) -> None:
-    """What follows from `overrule`, `cancel_idle` or `confirm_cancel`, whose row is `moved`."""
+    """Follow up on `overrule`, `cancel_idle` or `confirm_cancel`, whose row is `moved`."""
     next_seq, at_us, workflow_id, parent_id, step_key, limited, batch_id, *_, told = moved
     row = journal_row(execution_id, next_seq - 1, at_us, Kind.CANCELLED, attempt, name=why)
     await query_many("insert_journal", [row])
@@ -123,10 +123,10 @@ async def note_cancelled(
 async def lose_free(
     project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int, *, sure: bool = True
 ) -> bool:
-    """As `lose`, but wait for nobody. False: others hold what it needs, and nothing was done.
+    """As `lose`, without waiting for locks.
 
-    Nor is anything done when this would be the loss that poisons the execution and it is not `sure` that the worker is
-    gone.
+    False: it did nothing. A row that it needs is locked, or the loss would poison the execution although it is not
+    `sure` that the worker is gone.
     """
     if await is_held(project_id, execution_id):
         return False
@@ -152,12 +152,11 @@ async def lose(
     begun: bool = False,
     refused: bool = False,
 ) -> None:
-    """Take an execution back from a worker that is gone (or, `released`, that handed it back; `refused`, that never
-    took it).
+    """Take an execution back from a worker that is gone, that `released` it, or that `refused` it.
 
-    A delivery that was never acknowledged is a lost message. A crash is counted; the fifth without progress is the
-    last. The count is taken back if the worker says later that it is alive (`claims.drain`). What a worker hands back
-    that it had `begun` counts as a lost message does: its code may do so each time.
+    A delivery without an acknowledgement is a lost message. A crash counts as a loss, and the fifth without progress
+    poisons the execution. If the worker turns out to be alive, `claims.drain` takes the count back. A hand-back of work
+    that had `begun` counts like a lost message, because the code may do it each time.
     """
     state = await query("lock_state", project_id=project_id, id=execution_id)
     if not state or state[0][1] != attempt or state[0][2] != worker_id:
@@ -207,11 +206,10 @@ async def lose(
 
 
 def _backoff_us(execution_id: str, count: int) -> int:
-    """The first loss is handed out again at once, later ones after 1 s, 2 s, 4 s …, at most 5 minutes; or up to half
-    less, each execution by its own part.
+    """0 s after the first loss, then 1 s, 2 s, 4 s …, at most 5 minutes, shortened by up to half.
 
-    Those that were lost with one worker would come back together otherwise, to one worker again: an execution that
-    kills its worker would take the same others with it each time, until they are given up like itself.
+    The reduction differs by execution. Without it, all executions lost with one worker would come back together to one
+    worker. One that kills its worker would take the same neighbours with it each time, until all are poisoned.
     """
     if count <= 1:
         return 0
@@ -263,7 +261,7 @@ async def _poison(
 
 @verb(sweep=True)
 async def wake_due(*, now_us: int, limit: int) -> int:
-    """Do what is due and others do not hold: timers wake, delayed starts become ready. Answers how many."""
+    """Wake due timers and ready delayed starts, except locked ones. Answers how many."""
     woken = await query("wake_timers", now_us=now_us, limit=limit)
     await query_many(
         "insert_journal",
@@ -272,7 +270,7 @@ async def wake_due(*, now_us: int, limit: int) -> int:
             for id, seq, at_us, attempt, key, _, _ in woken
         ],
     )
-    # A wait of a push worker's execution and its time-out share a key: it is one or the other.
+    # In a push execution a wait and its time-out share a key; only one of them happens.
     await query_many("close_wait", [(row[0], row[4]) for row in woken if row[4] is not None])
     ready = await query("ready_delayed", now_us=now_us, limit=limit)
     hints = {Ready(row[-2], row[-1]) for row in woken} | {Ready(row[0], row[1]) for row in ready}
@@ -281,7 +279,7 @@ async def wake_due(*, now_us: int, limit: int) -> int:
 
 
 class SetAhead(NamedTuple):
-    """Timers that were set by a clock that was ahead, and how long the shortest of them lasts."""
+    """Timers set by a clock that was ahead, and the duration of the shortest."""
 
     amount: int
     shortest_us: int
@@ -289,15 +287,15 @@ class SetAhead(NamedTuple):
 
 @verb(looks=True)
 async def set_ahead(*, now_us: int) -> SetAhead | None:
-    """What the clock's step back has left behind; None: nothing, or nothing more."""
+    """Timers left behind by the clock's step back; None: none are left."""
     amount, shortest_us = (await query("set_ahead", now_us=now_us))[0]
     return SetAhead(amount, shortest_us) if amount else None
 
 
 @verb(sweep=True)
 async def bring_forward(*, now_us: int, passed_us: int, limit: int) -> bool:
-    """Make timers due that were set by a clock that was ahead, before its step back, if they last no longer than what
-    has passed since that step. Whether there may be more."""
+    """Make timers due that were set before the clock's step back, if they last no longer than the time since that step.
+    Answers whether there may be more."""
     found = await query("bring_forward", now_us=now_us, passed_us=passed_us, limit=limit)
     if found:
         await Tell(Due(now_us))
@@ -306,7 +304,7 @@ async def bring_forward(*, now_us: int, passed_us: int, limit: int) -> bool:
 
 @verb(looks=True)
 async def overdue(*, now_us: int, limit: int, after: Overdue = FIRST) -> list[Overdue]:
-    """Whose run timeout or grace is over, the earliest first; those behind `after`, where the last look ended."""
+    """Executions whose run timeout or grace is over, the earliest first, after the place `after`."""
     after_us, after_project_id, after_id = after
     where = {"now_us": now_us, "after_us": after_us, "after_project_id": after_project_id, "after_id": after_id}
     running = await query("overdue", phase=Phase.RUNNING, limit=limit, **where)
@@ -316,8 +314,10 @@ async def overdue(*, now_us: int, limit: int, after: Overdue = FIRST) -> list[Ov
 
 @verb(sweep=True)
 async def end_overdue(*, project_id: str, execution_id: str, now_us: int, grace_us: int) -> bool:
-    """Cancel an execution whose run timeout is over, or end one whose grace is. False: it is not overdue any more, or
-    others hold what it needs; nobody waits for them."""
+    """Cancel an execution whose run timeout is over, or end one whose grace is over.
+
+    False: it is not overdue any more, or a row that it needs is locked; it does not wait.
+    """
     found = await query("lock_free", project_id=project_id, id=execution_id)
     if not found or found[0][0] not in HELD or found[0][1] is None or found[0][1] > now_us:
         return False
@@ -337,6 +337,6 @@ async def end_overdue(*, project_id: str, execution_id: str, now_us: int, grace_
 
 @verb(looks=True)
 async def next_due(*, phases: Collection[str] = RESTING | HELD, after_us: int = FIRST.due_at_us) -> int | None:
-    """The earliest moment, later than `after_us`, at which an execution of one of these phases is due."""
+    """The earliest due time after `after_us` in these phases."""
     rows = await query("next_due", after_us=after_us)
     return min((due_at_us for phase, due_at_us in rows if phase in phases and due_at_us is not None), default=None)

@@ -1,9 +1,9 @@
-"""Push workers: registrations that the server calls, and how long it believes in them.
+"""Push workers: registrations that the server calls, and their leases.
 
-A registration is a row of `workers` as everybody's, so that claims, leases and losses mean the same, and a row of
-`push_workers` with what only the server that calls it needs to know. When its lease runs out, or it refuses calls, what
-it holds goes to others; the registration is remembered for a day, since the worker may still be there and would report
-its running work under a new id if it were told to register again.
+A registration has a row in `workers`, so claims, leases and losses work as for native workers. Its row in
+`push_workers` is for the server that calls it. If its lease runs out or it refuses calls, its executions go back to
+their queues. The registration is kept for a day: a living worker that had to register again would report its running
+work under a new id.
 """
 
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ from perdure.wire.requests import Claimed
 from perdure.wire.status import Phase
 
 PYTHON = "push"
-"""`executions.python` of what a push worker has run: no other kind of worker goes on with it."""
+"""`executions.python` of push executions, so that no other kind of worker continues them."""
 REFUSED_MAX = 2
-"""Refused calls after which a worker is gone."""
+"""A worker is gone after this many refused calls."""
 
 
 class PushWorker(NamedTuple):
-    """A push worker to which work may be brought."""
+    """A push worker that may get work."""
 
     id: str
     project_id: str
@@ -35,7 +35,7 @@ class PushWorker(NamedTuple):
 
 
 class Details(NamedTuple):
-    """What a push worker is told of an execution beside what its claim says."""
+    """Facts that a push worker gets in addition to the claim."""
 
     step_key: str | None
     run_timeout_seconds: int | None
@@ -47,25 +47,25 @@ class Details(NamedTuple):
 
 
 class Pushed(NamedTuple):
-    """An execution that was claimed for a push worker."""
+    """An execution claimed for a push worker."""
 
     claimed: Claimed
     details: Details
     woken_at_us: int | None
-    """Since when it was ready, if it had been suspended: its worker may still be unwinding the attempt before."""
+    """Since when a woken execution was ready. Its worker may still be unwinding the earlier attempt."""
 
 
 class Handed(NamedTuple):
-    """What a claim for a push worker came to."""
+    """The result of a claim for a push worker."""
 
     picked: Sequence[Pushed]
     after: tuple[str, str]
     room: int
-    """How many more the worker could take; 0 also where another server is counting."""
+    """The worker's remaining room; also 0 while another server counts."""
 
 
 class Untold(NamedTuple):
-    """Something about a held execution that has not reached its worker."""
+    """A delivery or a cancel that has not reached its worker."""
 
     project_id: str
     execution_id: str
@@ -88,9 +88,9 @@ async def register_push_worker(
     lease_us: int,
     check_us: int,
 ) -> str:
-    """Open a registration; whoever was there under the same URL is retired, and what that held goes to others.
+    """Open a registration. Earlier registrations of the same URL end, and their executions go back to their queues.
 
-    Answers with the deployment. Raises Conflict while native workers serve it, BadRequest when none is named and the
+    Answers with the deployment. Raises Conflict while native workers serve it; BadRequest if none is named and the
     project has none.
     """
     if deployment_id is None:
@@ -116,7 +116,7 @@ async def register_push_worker(
 
 @verb(locks="worker=worker_id")
 async def push_worker_online(*, project_id: str, worker_id: str, now_us: int, lease_us: int, check_us: int) -> None:
-    """All is registered: work may come. Raises NotFound."""
+    """The worker has registered everything: it may get work. Raises NotFound."""
     moved = await query(
         "push_online", id=worker_id, project_id=project_id, now_us=now_us, check_at_us=now_us + check_us
     )
@@ -127,16 +127,16 @@ async def push_worker_online(*, project_id: str, worker_id: str, now_us: int, le
 
 class Heard(NamedTuple):
     known: bool
-    """Whether there is such a registration."""
+    """The registration exists."""
     had_lapsed: bool
-    """Whether it had been given up."""
+    """It had been given up."""
 
 
 @verb(locks="worker=worker_id")
 async def push_worker_beat(
     *, project_id: str, worker_id: str, now_us: int, lease_us: int, check_us: int, own: bool = False
 ) -> Heard:
-    """A worker is heard of; by a heartbeat of its own it is online."""
+    """Renew a worker's lease; its `own` heartbeat also sets it online."""
     had_lapsed = own and bool(await query("has_lapsed", id=worker_id))
     known = await query("push_beat", id=worker_id, project_id=project_id, own=int(own), check_at_us=now_us + check_us)
     if known:
@@ -146,7 +146,7 @@ async def push_worker_beat(
 
 @verb(sweep=True)
 async def forgive_push_worker(*, project_id: str, worker_id: str) -> None:
-    """A worker that had lapsed sent a heartbeat: the losses that were counted for it become deliveries in vain."""
+    """A lapsed worker sent a heartbeat, so its losses become deliveries in vain."""
     await forgive(project_id, worker_id)
 
 
@@ -154,8 +154,10 @@ async def forgive_push_worker(*, project_id: str, worker_id: str) -> None:
 async def push_worker_refused(
     *, worker_id: str, now_us: int, check_us: int, young_us: int, refused_max: int = REFUSED_MAX
 ) -> bool:
-    """It refused a connection. The second time in a row it is gone, unless it has just said that it is online: it says
-    so before its socket listens. Answers whether it is gone."""
+    """Count a refused connection. Answers whether the worker is gone.
+
+    Two in a row end it, unless it came online just now: it says so before its socket listens.
+    """
     rows = await query("push_refused", id=worker_id, young_us=now_us - young_us, check_at_us=now_us + check_us)
     if not rows or rows[0][0] < refused_max:
         return False
@@ -165,20 +167,20 @@ async def push_worker_refused(
 
 @verb(locks="worker=worker_id")
 async def hurry_push_check(*, worker_id: str, at_us: int) -> None:
-    """Ask after a worker no later than that."""
+    """Check a worker no later than `at_us`."""
     await query("hurry_check", id=worker_id, check_at_us=at_us)
 
 
 @verb(sweep=True)
 async def retire_push_worker(*, worker_id: str, now_us: int) -> None:
-    """It says that it is somebody else: its registration is over."""
+    """The worker at this address has another id: end the old registration."""
     if await query("read_worker", id=worker_id):
         await end_registration(worker_id, now_us)
         await Tell(Counted("workers_lost"))
 
 
 async def lapse(worker_id: str, now_us: int) -> None:
-    """Believe in a worker no longer: what it holds goes to others. It comes back with its next beat."""
+    """Give up a worker and take its executions back. Its next beat brings it back."""
     if not await query("lapse_push_worker", id=worker_id):
         return
     await query("end_push_lease", id=worker_id, now_us=now_us)
@@ -191,9 +193,10 @@ async def lapse(worker_id: str, now_us: int) -> None:
 async def lapse_expired(
     *, now_us: int, forget_before_us: int, limit: int, patience_us: int = 0, by_database: bool = False
 ) -> int:
-    """Give up those whose lease ran out, and forget those that lapsed long ago; answers how many lapsed.
+    """Give up workers whose lease ran out, and forget those that lapsed long ago. Answers how many lapsed.
 
-    As in `claims.reap`, an execution is poisoned only `patience_us` after the end of the last lease."""
+    As in `claims.reap`, an execution is poisoned only `patience_us` after the end of the last lease.
+    """
     lapsed = 0
     expired = await query("expired_push_workers", now_us=now_us, limit=limit, by_database=int(by_database))
     for worker_id, lease_until_us in expired:
@@ -207,24 +210,23 @@ async def lapse_expired(
 
 @verb(sweep=True)
 async def take_push_checks(*, now_us: int, every_us: int, limit: int) -> list[tuple[str, str, str]]:
-    """The workers to ask after now, with project and URL; no other server asks after them within `every_us`."""
+    """The workers to check now, with project and URL. Another server leaves them alone for `every_us`."""
     rows = await query("take_push_checks", now_us=now_us, next_us=now_us + every_us, limit=limit)
     return [(id, project_id, url) for id, project_id, url in rows]
 
 
 class Watched(NamedTuple):
-    """What a server that brings work has to know, at a look."""
+    """The state of push workers, for a server that dispatches to them."""
 
     online: Sequence[PushWorker]
     """Of all projects."""
     expired: bool
-    """Whether there are leases that have run out."""
+    """Whether leases have run out."""
     next_check_us: int | None
 
 
 @verb(looks=True)
 async def watch_push_workers(*, now_us: int) -> Watched:
-    """The push workers that are believed in."""
     online: list[PushWorker] = []
     expired = False
     next_check_us: int | None = None
@@ -238,7 +240,7 @@ async def watch_push_workers(*, now_us: int) -> Watched:
 
 @verb(looks=True)
 async def active_workers(*, project_id: str, now_us: int) -> list[str]:
-    """The workers that hold a lease, of either kind."""
+    """Native and push workers that hold a lease."""
     pushed = await query("active_push_workers", project_id=project_id, now_us=now_us)
     native = await query("active_native_workers", project_id=project_id, now_us=now_us)
     return [id for (id,) in (*native, *pushed)]
@@ -256,9 +258,9 @@ async def claim_pushed(
     limited_first: bool = False,
     polled: bool = False,
 ) -> Handed:
-    """Claim what a push worker has room for, on its behalf; what it holds is counted in the same transaction.
+    """Claim work for a push worker, counting its executions in the same transaction.
 
-    Any server may do so. `polled`: the worker itself asks, and has what it is answered.
+    Any server may do so. `polled`: the worker itself asks, so the answer counts as its acknowledgement.
     """
     rows = await query("lock_push_worker", id=worker_id)
     if not rows:
@@ -288,20 +290,22 @@ async def claim_pushed(
 
 @verb(locks="execution=execution_id")
 async def accept_push(*, project_id: str, execution_id: str, attempt: int, worker_id: str) -> None:
-    """The worker has it."""
+    """The worker acknowledged the delivery."""
     await query("accept_push", project_id=project_id, id=execution_id, attempt=attempt, worker_id=worker_id)
 
 
 @verb(locks="execution=execution_id")
 async def hand_back(*, project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int) -> None:
-    """The worker did not take it: back to its queue, as if nothing had been."""
+    """The worker refused the execution: it goes back to its queue, without a count."""
     await lose(project_id, execution_id, attempt, worker_id, now_us, released=True, refused=True)
 
 
 @verb(locks="execution=execution_id")
 async def lost_delivery(*, project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int) -> bool:
-    """Nobody can tell whether the worker got it, and nothing was heard of it since: it goes to its queue, counted as
-    a lost delivery. False: the worker has it after all, or somebody else."""
+    """The delivery's fate is unknown and the worker is silent: back to the queue, counted as a lost delivery.
+
+    False: the worker acknowledged it after all, or no longer holds this attempt.
+    """
     rows = await query("lock_pushed", project_id=project_id, id=execution_id)
     if not rows or rows[0][:3] not in _held_as(attempt, worker_id) or rows[0][5]:
         return False
@@ -316,7 +320,7 @@ def _held_as(attempt: int, worker_id: str) -> tuple[tuple[str, int, str], ...]:
 
 @verb(looks=True)
 async def untold(*, before_us: int, limit: int) -> list[Untold]:
-    """Deliveries from before `before_us` without an acknowledgement, and cancels that no worker was told of."""
+    """Unacknowledged deliveries from before `before_us`, and cancels that no worker was told of."""
     return [
         Untold(project_id, id, attempt, worker_id, phase == "cancelling", acked, url)
         for project_id, id, attempt, worker_id, phase, acked, _, url in await query(
@@ -327,7 +331,7 @@ async def untold(*, before_us: int, limit: int) -> list[Untold]:
 
 @verb(locks="execution=execution_id")
 async def tell_cancel(*, project_id: str, execution_id: str, attempt: int, worker_id: str) -> bool:
-    """Take it on oneself to tell the worker of a cancel. False: another server does, or it is over."""
+    """Claim the duty to tell the worker of a cancel. False: another server has it, or the execution ended."""
     return bool(
         await query("tell_cancel", project_id=project_id, id=execution_id, attempt=attempt, worker_id=worker_id)
     )
@@ -335,13 +339,13 @@ async def tell_cancel(*, project_id: str, execution_id: str, attempt: int, worke
 
 @verb(locks="execution=execution_id")
 async def untell_cancel(*, project_id: str, execution_id: str, attempt: int, worker_id: str) -> None:
-    """The worker could not be told; somebody is to try again."""
+    """The worker could not be told, so the cancel is open again."""
     await query("untell_cancel", project_id=project_id, id=execution_id, attempt=attempt, worker_id=worker_id)
 
 
 @verb(locks="execution=execution_id")
 async def cancel_absent(*, project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int) -> None:
-    """The worker, told of the cancel, says that it does not run it: it is cancelled, there is nothing to wait for."""
+    """The worker does not run the cancelled execution: end it at once."""
     rows = await query("lock_pushed", project_id=project_id, id=execution_id)
     if not rows or (rows[0][0], rows[0][1], rows[0][2]) != ("cancelling", attempt, worker_id):
         return

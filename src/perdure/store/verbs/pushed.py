@@ -1,7 +1,7 @@
-"""What push workers say of the executions that they hold: steps, waits, ends.
+"""Reports of push workers about executions that they hold: steps, waits, ends.
 
-Steps and waits carry neither worker nor attempt. They count while a push worker of the project holds the execution, and
-the first outcome of a step is the only one; that is weaker than the fence of native workers. Ends name their worker.
+Steps and waits carry neither worker nor attempt. They count while any push worker of the project holds the execution,
+and a step's first outcome stands. That is weaker than the fence of native workers. Ends name their worker.
 """
 
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ from perdure.wire.requests import Started
 from perdure.wire.status import FINAL, HELD, Phase
 
 RETRIES_MAX = 2
-"""How often an execution of push workers is tried again when its code fails."""
+"""Retries of a push execution whose code fails."""
 TIMED_OUT_US = 2_000_000
-"""How early a worker may say that the run time is up: it has a clock of its own."""
+"""A worker may report the run timeout this much early, because it has its own clock."""
 
 
 class Held(NamedTuple):
-    """An execution as `lock_pushed` finds it."""
+    """An execution as `lock_pushed` selects it."""
 
     phase: Phase
     attempt: int
@@ -42,7 +42,7 @@ class Held(NamedTuple):
     due_at_us: int | None
     moved_at_us: int
     push_worker_id: str | None
-    """The holder, if it is a push worker that is still registered."""
+    """The holder, if it is a registered push worker."""
     push: bool
     """Whether push workers serve its deployment."""
     deployment_id: str | None
@@ -57,7 +57,7 @@ async def _lock(project_id: str, execution_id: str) -> Held:
 
 
 async def _lock_for(project_id: str, execution_id: str, worker_id: str, end: Phase) -> Held | None:
-    """The execution if this worker holds it; None when it has ended like this by this worker's word already.
+    """Lock the execution that this worker holds. None: this worker has already ended it this way.
 
     Raises NotFound, Conflict.
     """
@@ -76,8 +76,6 @@ async def _lock_for(project_id: str, execution_id: str, worker_id: str, end: Pha
 
 
 class Step(NamedTuple):
-    """An outcome that a push worker saves."""
-
     key: str
     ok: bool
     value: bytes
@@ -94,7 +92,7 @@ async def save_step(*, project_id: str, execution_id: str, step: Step, now_us: i
         held = await _lock(project_id, execution_id)
         if held.phase not in HELD or held.push_worker_id is None:
             raise Conflict(
-                f"Execution {execution_id!r} is {held.phase}: no push worker holds it, nor saves steps of it."
+                f"Execution {execution_id!r} is {held.phase}: no push worker holds it, so its steps cannot be saved."
             )
         return
     seq, at_us, attempt, _ = moved[0]
@@ -129,7 +127,7 @@ async def complete_pushed(
     final_state: bytes | None,
     now_us: int,
 ) -> None:
-    """The execution has a result. Raises NotFound, Conflict."""
+    """Complete the execution. Raises NotFound, Conflict."""
     held = await _lock_for(project_id, execution_id, worker_id, Phase.COMPLETED)
     if held is None:
         return
@@ -153,7 +151,7 @@ async def fail_pushed(
     final_state: bytes | None,
     now_us: int,
 ) -> None:
-    """The execution's code failed: it is tried again, or that is its end. Raises NotFound, Conflict."""
+    """The execution's code failed: retry it, or fail it. Raises NotFound, Conflict."""
     held = await _lock_for(project_id, execution_id, worker_id, Phase.FAILED)
     if held is None:
         return
@@ -162,7 +160,7 @@ async def fail_pushed(
     if final_state is not None:
         await query("put_final_state", execution_id=execution_id, final_state=final_state)
     if held.phase is Phase.CANCELLING:
-        # Whoever lets go of what is being cancelled confirms the cancel.
+        # A worker that lets go of a cancelled execution confirms the cancel.
         moved = await query("confirm_cancel", **fence)
         await note_cancelled(project_id, execution_id, moved[0], held.attempt, now_us, "confirmed")
         return
@@ -183,10 +181,10 @@ async def fail_pushed(
 async def confirm_cancel_pushed(
     *, project_id: str, execution_id: str, worker_id: str, now_us: int, grace_us: int
 ) -> None:
-    """The worker has stopped working on it. Raises NotFound, Conflict.
+    """The worker has stopped. Raises NotFound, Conflict.
 
-    Nobody cancelled it? When its run time is up that is why; else the worker is going away, and others go on with it.
-    Or its code raises what a cancel does, each time: so hand-backs count.
+    Without a cancel, either the run timeout is over, or the worker is going away and the execution goes back to its
+    queue. Hand-backs count, because code may raise the cancel error itself each time.
     """
     held = await _lock_for(project_id, execution_id, worker_id, Phase.CANCELLED)
     if held is None:
@@ -201,7 +199,7 @@ async def confirm_cancel_pushed(
 
 
 def _fence(project_id: str, execution_id: str, held: Held, now_us: int) -> dict[str, Any]:
-    """The values by which the queries of reports know the execution, one row of its journal being written."""
+    """Parameters of the guarded queries, for a report that writes one journal row."""
     return {
         "project_id": project_id,
         "id": execution_id,
@@ -253,29 +251,29 @@ async def _over(
 
 
 class Wait(NamedTuple):
-    """What an execution waits for: a time, an event of a topic, or (`event_type`) the answer to a suspended step."""
+    """A time, an event of a topic, or (`event_type`) the answer to a suspended step."""
 
     key: str
     told: bytes
-    """What is kept of it in the journal, as JSON."""
+    """The wait as JSON, for the journal."""
     until_us: int | None = None
-    """When it is due, or what it waits for is too late."""
+    """The due time, or the time-out."""
     topic: str | None = None
     event_type: str | None = None
 
 
 @verb(locks="execution=execution_id topic=wait.topic")
 async def wait_pushed(*, project_id: str, execution_id: str, wait: Wait, now_us: int) -> None:
-    """Let go of an execution until something happens; if that is there already, it goes on at once (I5).
+    """Suspend an execution until its wait is over. If the outcome is there already, the execution goes on at once (I5).
 
-    What comes when the execution is not running any more changes nothing. Raises NotFound.
+    A wait of an execution that is not running changes nothing. Raises NotFound.
     """
     topic = wait.topic
     if topic is not None:
         await query("lock_topic", project_id=project_id, topic=topic)
     held = await _lock(project_id, execution_id)
     if held.phase is Phase.CANCELLING and held.push_worker_id is not None:
-        # The worker lets go of it: that is all a cancel wants.
+        # The worker lets go of it, so the cancel is complete.
         moved = await query("overrule", project_id=project_id, id=execution_id, now_us=now_us)
         await note_cancelled(project_id, execution_id, moved[0], held.attempt, now_us, "confirmed")
         return
@@ -289,10 +287,10 @@ async def wait_pushed(*, project_id: str, execution_id: str, wait: Wait, now_us:
         return
     rows = await query("read_wait", execution_id=execution_id, key=wait.key)
     known = rows[0] if rows else None
-    # A question that its own event has opened (`asking`): an answer to it would have ended the wait.
+    # Its own event opened this question (`asking`); an answer to it would have ended the wait.
     asked = wait.event_type is not None and known is not None and known[0] == "open" and known[4] is not None
     if await _open(project_id, execution_id, wait, asked, rows, now_us):
-        known = None  # an answer that was there before the question is none to it
+        known = None  # an answer from before the question does not answer it
     await _let_go(project_id, execution_id, held, wait.key, wait.told, wait.until_us, now_us)
     if asked:
         return
@@ -310,12 +308,14 @@ async def wait_pushed(*, project_id: str, execution_id: str, wait: Wait, now_us:
 
 
 async def _open(project_id: str, execution_id: str, wait: Wait, asked: bool, known: Rows, now_us: int) -> bool:
-    """Open the wait, or open it again: what came since the first time counts. Answers whether an early answer that was
-    kept under the key does not count, since a question was asked."""
+    """Open or reopen the wait. A reopened wait counts events since it was first opened.
+
+    Answers whether an early answer under the key is void, because a question came after it.
+    """
     assert wait.topic is not None
     found: Rows = []
     if wait.event_type is not None and not asked:
-        # Nobody said whose question it was, so it is the last one under this key. Answers count from there on.
+        # No execution was named with the question, so take the last one under this key. Answers count from there on.
         found = await query(
             "last_event_of_type", project_id=project_id, topic=wait.topic, event_type=f"{ASKED}{wait.key}"
         )
@@ -357,7 +357,6 @@ async def _open(project_id: str, execution_id: str, wait: Wait, asked: bool, kno
 
 
 async def _go_on(project_id: str, execution_id: str, held: Held, now_us: int) -> None:
-    """What it wants to wait for is there: back to its queue."""
     assert held.worker_id is not None
     await lose(project_id, execution_id, held.attempt, held.worker_id, now_us, released=True, begun=True)
 
@@ -389,7 +388,7 @@ async def _let_go(
 
 @verb(locks="execution=execution_id")
 async def put_span_id(*, project_id: str, execution_id: str, otel_span_id: str | None) -> None:
-    """Keep the span in which the next attempt goes on, whatever became of the execution meanwhile. Raises NotFound."""
+    """Keep the span id for the next attempt, in any phase. Raises NotFound."""
     if not await query("lock_state", project_id=project_id, id=execution_id):
         raise NotFound(f"Execution {execution_id!r} does not exist.")
     await query("put_span_id", execution_id=execution_id, otel_span_id=otel_span_id)
@@ -415,10 +414,10 @@ async def start_children(
     now_us: int,
     idempotency: Idempotency | None = None,
 ) -> list[Started]:
-    """Start the child, or (`batch_id`) the batch, of a step; the same step again is answered with what it started.
+    """Start a step's child, or (`batch_id`) its batch. The same step again gets the same executions.
 
-    `wait`: the parent lets go until it has ended, or all of it. Raises NotFound, Conflict, BadRequest and what starting
-    raises.
+    With `wait` the parent suspends until all have ended. Raises NotFound, Conflict, BadRequest and the errors of
+    starting.
     """
     first = await recall(project_id, idempotency)
     if first is not None:

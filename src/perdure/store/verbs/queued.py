@@ -1,18 +1,18 @@
-"""Why a queued execution has not been claimed although it could run: its turn, or room in its queue, is another's."""
+"""Why a queued execution has not been claimed: another execution has its turn, or its room in the queue."""
 
 from typing import Final, NamedTuple
 
 from perdure.store.interface import query, verb
 
 HOLDERS_MAX: Final = 10
-"""How many of those that are in the way are named."""
+"""How many of the executions in the way are named."""
 
 
 class QueuedBehind(NamedTuple):
-    """What it waits for, and who has it.
+    """The obstacle and the executions that hold it.
 
     `what` is "session" (its turn in the session `name`), "queue" (room in the queue `name`) or "concurrency_key" (room
-    for its key in that queue); `limit` is how many may run there.
+    for its key in that queue). `limit` is how many may run there.
     """
 
     what: str
@@ -23,7 +23,7 @@ class QueuedBehind(NamedTuple):
 
 @verb(looks=True)
 async def queued_behind(*, project_id: str, execution_id: str) -> QueuedBehind | None:
-    """What a queued execution waits for; None for one that waits for nothing but a worker, or its time."""
+    """The obstacle of a queued execution; None if it only waits for a worker or for its time."""
     turn = await query("turn_before", execution_id=execution_id)
     if turn:
         session_id, holder = turn[0]

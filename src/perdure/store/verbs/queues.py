@@ -5,7 +5,8 @@ from perdure.wire.requests import QueueSpec
 
 
 async def put_queue(project_id: str, queue: QueueSpec, *, keep_total: bool = False) -> None:
-    """Make a queue, or change its limits; what is open in it is marked when it gains its first or loses its last."""
+    """Make a queue, or change its limits. If that adds its first limit or removes its last, mark its open
+    executions."""
     before = await query("read_queue", project_id=project_id, name=queue.name)
     total_limit = before[0][1] if keep_total and before else queue.total_limit
     limited = queue.concurrency_limit is not None or total_limit is not None

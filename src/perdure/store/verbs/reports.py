@@ -1,8 +1,7 @@
-"""What a worker reports of one execution: acknowledgement, outcomes, effects, waits and the end, as one verb.
+"""A worker's report of one execution: acknowledgement, outcomes, effects, waits and end, as one verb.
 
-The first query is the guarded write. It carries attempt, worker and the report's number; when it matches nothing, the
-verb looks once and says why: lost, or a repeat, which is answered like the first time. Nothing is written before the
-guard.
+The first query is the guarded write. It carries attempt, worker and report number, and nothing is written before it. If
+it matches no row, one look tells a lost execution from a repeat. A repeat gets the first answer again.
 """
 
 from collections.abc import Iterator, Sequence
@@ -83,13 +82,12 @@ def _offered_locks(arguments: Arguments) -> Locks:
 
 
 def _is_sweep(arguments: Arguments) -> bool:
-    """Whether a child may give a queue its first limit."""
     item: ReportItem = arguments["item"]
     return any(type(entry) is StartChild and entry.item.queue_concurrency_limit is not None for entry in item.entries)
 
 
 def _weight(arguments: Arguments) -> int:
-    """The execution is a row, and each entry is one."""
+    """The execution is one row, and so is each entry."""
     item: ReportItem = arguments["item"]
     return 1 + len(item.entries)
 
@@ -98,7 +96,7 @@ def _weight(arguments: Arguments) -> int:
 async def report(
     *, project_id: str, worker_id: str, item: ReportItem, now_us: int, ids: Sequence[str] = ()
 ) -> ItemReply:
-    """Take one execution's news. `ids` are fresh ids for what the item creates (children, events), in order."""
+    """Take one execution's report. `ids` are fresh ids for the children and events that it creates, in order."""
     if item.number == 0:
         return await _look(project_id, worker_id, item)
     end = item.end
@@ -118,9 +116,9 @@ async def report(
 async def report_offered(
     *, project_id: str, worker_id: str, item: ReportItem, now_us: int, ids: Sequence[str] = (), offer: Offer
 ) -> tuple[ItemReply, list[Claimed]]:
-    """As `report`, for news that start children or end a child; also answers with what the offer took at once, be it
-    children or the parent that waited."""
-    hands = Hands(offer)  # who ends a worker locks its row first; here it is locked when it comes, if it is free
+    """As `report`, for reports that start children or end a child. Also answers with the executions that the offer took
+    at once: children, or the waiting parent."""
+    hands = Hands(offer)  # the end of a worker locks the worker's row first; this locks it late, and only if it is free
     end = item.end
     if is_final(end):
         return await _finish(project_id, worker_id, item, end, now_us, hands), hands.given
@@ -135,8 +133,8 @@ async def report_offered(
 async def record_steps(
     *, project_id: str, worker_id: str, items: Sequence[ReportItem], now_us: int
 ) -> Sequence[ItemReply]:
-    """As `report` for each of `items`, which are by far the most frequent ones (`is_next_step`) and of an execution
-    each. A driver that sends one statement at a time is asked for two by all of them together."""
+    """As `report`, for `items` of different executions that are all `is_next_step`, by far the most frequent kind. A
+    driver that sends one statement at a time sends two for all of them together."""
     fences = [
         (item.number, now_us, project_id, item.execution_id, item.attempt, worker_id, item.seen + 1) for item in items
     ]
@@ -153,7 +151,6 @@ async def record_steps(
 
 
 def is_next_step(item: ReportItem) -> bool:
-    """Whether an item says the outcome of one step, and nothing else."""
     return (
         item.end is None
         and len(item.entries) == 1
@@ -166,14 +163,13 @@ def is_next_step(item: ReportItem) -> bool:
 
 
 def is_final(end: End | None) -> TypeGuard[Complete | Fail | Cancelled]:
-    """Whether a report's end is the execution's."""
     return type(end) is Complete or type(end) is Cancelled or (type(end) is Fail and end.retry_delay_us is None)
 
 
 async def _take(
     project_id: str, worker_id: str, item: ReportItem, now_us: int, ids: Sequence[str], hands: Hands | None = None
 ) -> ItemReply:
-    """A report of any kind that leaves the execution alive."""
+    """Take a report that leaves the execution alive."""
     entries, end = item.entries, item.end
     own = 0
     outcomes = 0
@@ -223,7 +219,7 @@ async def _take(
             accepted.append(0)
         else:
             touched = touched or type(entry) is Publish or type(entry) is Answer
-            row = await _effect(at, seq, entry, fresh, told_of)  # type: ignore[arg-type]  # what is left
+            row = await _effect(at, seq, entry, fresh, told_of)  # type: ignore[arg-type]  # the other kinds
             rows.append(row)
             shown.append(as_row(row))
             accepted.append(seq)
@@ -231,7 +227,7 @@ async def _take(
     if rows:
         await query_many("insert_journal", rows)
         await Tell(Written(item.execution_id))
-    if touched:  # what it published or answered may have come back to itself
+    if touched:  # its own events or answers may have resolved its own waits
         told = {seq for entry, seq in zip(entries, accepted, strict=True) if type(entry) in (StepDone, TimerFired)}
         shown = [row for row in await _rows_after(item.execution_id, first - 1) if row.seq not in told]
     shown.sort(key=lambda row: row.seq)
@@ -253,14 +249,14 @@ async def _take(
 
 
 def _is_news(row: Row, first: int) -> bool:
-    """Whether the code of a worker that says it waits has to see a row before; not that a child was started which it
-    has asked for with the same breath, in a row from `first` on."""
+    """Whether the worker must see `row` before it may suspend. Child starts of the same report (`seq` from `first` on)
+    are exempt."""
     return row.kind in OUTCOMES and not (row.kind is Kind.CHILD_STARTED and row.ok and row.seq >= first)
 
 
 async def _record(project_id: str, worker_id: str, item: ReportItem, now_us: int) -> ItemReply:
-    """One step's outcome: the same guarded write and insert as `_take`, without the way around, unless others have
-    written to the journal since the worker looked, or the clock has gone back."""
+    """Record one step with the guarded write and insert of `_take`. It falls back to `_take` if the journal grew since
+    the worker looked, or the clock went back."""
     moved = await query(
         "advance_next",
         number=item.number,
@@ -283,7 +279,6 @@ def _bytes(value: Raw | None) -> bytes | None:
 
 
 def _outcome(of: At | ReportItem, seq: int, at_us: int, entry: Entry) -> JournalRow:
-    """The row of a step or a timer of an execution that `of` names."""
     if type(entry) is TimerFired:
         due = fingerprint_of_timer(entry.at_us)
         return journal_row(of.execution_id, seq, at_us, Kind.TIMER, of.attempt, key=entry.key, fingerprint=due)
@@ -305,7 +300,7 @@ def _outcome(of: At | ReportItem, seq: int, at_us: int, entry: Entry) -> Journal
 
 
 async def _unseen(item: ReportItem, next_seq: int) -> tuple[list[Row], bool]:
-    """The rows before `next_seq` that others wrote since the worker last looked."""
+    """The rows before `next_seq` that the worker has not seen."""
     if next_seq - 1 <= item.seen:
         return [], False
     return await journal_after(
@@ -319,7 +314,7 @@ async def _rows_after(execution_id: str, seq: int) -> list[Row]:
 
 
 async def _look(project_id: str, worker_id: str, item: ReportItem) -> ItemReply:
-    """An item without news: acknowledge the delivery, answer with the rows not seen yet."""
+    """Acknowledge a delivery; answer with the unseen rows."""
     rows = await query(
         "acknowledge", project_id=project_id, id=item.execution_id, attempt=item.attempt, worker_id=worker_id
     )
@@ -333,20 +328,20 @@ async def _look(project_id: str, worker_id: str, item: ReportItem) -> ItemReply:
 
 
 async def _refused(project_id: str, worker_id: str, item: ReportItem) -> ItemReply:
-    """The guard matched nothing: a repeat of a report that was taken, or somebody else's execution by now."""
+    """Explain a guard that matched nothing: a repeat, or an execution that this worker no longer holds."""
     state = await query("read_state", project_id=project_id, id=item.execution_id)
     fenced = bool(state) and state[0][1] == item.attempt and state[0][2] == worker_id
     phase = Phase(state[0][0]) if fenced else None
     if phase in HELD and state[0][3] < item.number:
-        # The fence holds, so it is the move that does not exist. Not `lost`: this worker holds it still.
-        message = f"Execution {item.execution_id!r} is {phase}: nobody asked to cancel it."
+        # The fence holds, so the move is illegal. Not `lost`: this worker still holds it.
+        message = f"Execution {item.execution_id!r} is {phase}: no cancel was requested."
         return ItemReply(problem=Problem(message, IllegalMove.code))
     if phase is None or state[0][3] < item.number:
         await Tell(Counted("stale_rejections"))
         return LOST
     next_seq = state[0][4]
     if phase not in HELD:
-        # This attempt ended, by this report or (a cancel, a lapse) without it. Either way the worker is done with it.
+        # This attempt ended, by this report or without it (a cancel, a lapse). Either way the worker is done.
         return ItemReply(ended=item.end is not None, lost=item.end is None)
     rows, more = await _unseen(item, next_seq)
     own: dict[tuple[Kind, str], list[int]] = {}
@@ -364,7 +359,7 @@ async def _refused(project_id: str, worker_id: str, item: ReportItem) -> ItemRep
             if row.kind in (Kind.STEP, Kind.STEP_FAILED, Kind.TIMER):
                 continue
         shown.append(row)
-    if more:  # too long for one reply: the worker reads everything anew instead
+    if more:  # too long for one reply: the worker reads everything anew
         return ItemReply(rows=rows, more=True, accepted=[], at_us=rows[-1].at_us)
     return ItemReply(rows=shown, accepted=accepted, at_us=at_us)
 
@@ -445,7 +440,7 @@ async def _start_children(
     family: Sequence[str | None],
     hands: Hands | None,
 ) -> list[tuple[bool, bytes]]:
-    """Start the children of a report together; for each whether it was started, and its id or the reason."""
+    """Start the children of a report together. For each: whether it was started, and its id or the reason."""
     if phase == Phase.CANCELLING:
         problem = Problem("The execution is being cancelled; it starts no more children.", "CANCELLING")
         return [(False, _problem(problem))] * len(entries)
@@ -468,7 +463,7 @@ async def _start_children(
         if isinstance(answer, Problem):
             told.append((False, _problem(answer)))
         elif answer.existing:
-            # Its end would be told to whoever started it, and this execution would wait for ever.
+            # That child's end goes to its own parent, so this execution would wait for ever.
             id = answer.execution_id
             message = f"Key {item.key!r} of workflow {item.workflow_id!r} names execution {id!r} already."
             told.append((False, _problem(Problem(message, Conflict.code))))
@@ -499,7 +494,7 @@ async def _finish(
     now_us: int,
     hands: Hands | None = None,
 ) -> ItemReply:
-    """The last word of an execution, with the outcomes that came in the same report: one update, one insert."""
+    """End an execution, with the outcomes of the same report: one update, one insert."""
     outcomes = [entry for entry in item.entries if type(entry) is StepDone or type(entry) is TimerFired]
     values: dict[str, Any] = {
         "project_id": project_id,

@@ -1,4 +1,4 @@
-"""Rows of the database as records, and the one way to write to a journal and to end an execution."""
+"""Database rows as records, the only way to write to a journal, and the only way to end an execution."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
@@ -14,14 +14,14 @@ from perdure.wire.status import Phase
 
 NULL_BYTES = b"null"
 WOKEN_RANK = 1_000_000
-"""A fresh execution's rank is this minus its priority, a woken one's just minus its priority."""
+"""A fresh execution's rank is this minus its priority; a woken one's is minus its priority."""
 
 OUTSIDE = 1
 SESSIONS = 2
-"""Who wants to hear of an end, as its statement answers (the sum): somebody outside, the sessions it has to do with."""
+"""Flags in `told`: a webhook is to be notified of the end; the execution has to do with sessions."""
 
 ROW_BYTES = 120
-"""About how many bytes of an answer a journal row is beside its value."""
+"""Approximate size of a journal row in a reply, without its value."""
 
 JournalRow = tuple[str, int, int, str, int, str | None, str | None, str | None, int, bytes, int | None, int]
 
@@ -41,7 +41,6 @@ def journal_row(
     started_at_us: int | None = None,
     tries: int = 0,
 ) -> JournalRow:
-    """The values of `insert_journal`, in its order."""
     return (
         execution_id,
         seq,
@@ -59,18 +58,17 @@ def journal_row(
 
 
 def row_of(values: Sequence[Any]) -> Row:
-    """A journal row as `read_journal` selects it."""
+    """A row of `read_journal`."""
     seq, at_us, kind, attempt, key, name, fingerprint, ok, value, started_at_us, tries = values
     return Row(seq, at_us, Kind(kind), attempt, key, name, fingerprint, bool(ok), Raw(value), started_at_us, tries)
 
 
 def as_row(row: JournalRow) -> Row:
-    """The row that `insert_journal` has just written."""
     return row_of(row[1:])
 
 
 def fitting(sizes: Iterable[int], bytes_max: int) -> int:
-    """How many of the first ones go into a page: the one that fills it is the last. So the first always does."""
+    """How many of the first rows go into a page. The row that fills it is the last, so the first row always fits."""
     amount = 0
     for size in sizes:
         if bytes_max <= 0:
@@ -83,11 +81,11 @@ def fitting(sizes: Iterable[int], bytes_max: int) -> int:
 async def page_of(
     sizes: str, after: int, limit: int, bytes_max: int, *, ahead: int = 2, **where: object
 ) -> tuple[int, bool]:
-    """How many rows after a number go into a page, and whether there may be more; `sizes` names the query that tells
-    their numbers and sizes.
+    """How many rows after a number go into a page, and whether there may be more.
 
-    It asks of few first (`ahead`), of more while they are small: SQLite walks through a row's value to get to the next
-    row. So what that costs goes with the page, not with the limit.
+    `sizes` names the query of their numbers and sizes. It asks for few rows first (`ahead`), then for more while they
+    are small, because SQLite reads a row's value to reach the next row. The cost therefore grows with the page, not
+    with `limit`.
     """
     amount = 0
     while amount < limit and bytes_max > 0:
@@ -105,7 +103,7 @@ async def page_of(
 async def journal_after(
     execution_id: str, seq: int, *, rows_max: int, bytes_max: int, before: int | None = None
 ) -> tuple[list[Row], bool]:
-    """The rows of a journal after a seq (and before another), at least one; whether some were left out to keep the
+    """The rows of a journal after `seq` and before `before`, at least one, and whether rows were left out to keep the
     answer small."""
     left = rows_max + 1 if before is None else min(before - seq - 1, rows_max + 1)  # numbers have no gaps
     fits, more = left, False
@@ -123,12 +121,12 @@ async def journal_after(
 
 
 def execution_of(values: Sequence[Any]) -> Execution:
-    """An execution as `get_execution` and `list_executions` select it."""
+    """A row of `get_execution` or `list_executions`."""
     fields = list(values)
     fields[4] = Phase(fields[4])
     fields[5] = Raw(fields[5])
     fields[6] = None if fields[6] is None else Raw(fields[6])
-    # An execution without a session of its own is the first of one that carries its id.
+    # An execution without a session id is the first of its session, which has the execution's id.
     fields[19] = fields[19] or fields[0]
     fields[27] = None if fields[27] is None else Raw(fields[27])
     fields[28] = None if fields[28] is None else Raw(fields[28])
@@ -136,16 +134,16 @@ def execution_of(values: Sequence[Any]) -> Execution:
 
 
 Outcome = Callable[[int, int, int], JournalRow]
-"""The row of an outcome, once its seq, time and attempt are known."""
+"""Makes an outcome's row from its seq, time and attempt."""
 
 
 class Taker(Protocol):
-    """Whoever may take what an outcome wakes."""
+    """A waiting claim that may take a woken execution."""
 
     async def wake(
         self, project_id: str, execution_id: str, now_us: int, outcome: Outcome, key: str | None, started: bytes | None
     ) -> bool:
-        """Write the outcome and claim the execution. False: nothing was done. `key` and `started` as in `deliver`."""
+        """Write the outcome and claim the execution. False: it did nothing. `key` and `started` are as in `deliver`."""
 
 
 async def deliver(
@@ -162,8 +160,10 @@ async def deliver(
     started: bytes | None = None,
     taker: Taker | None = None,
 ) -> bool:
-    """Write an outcome into somebody's journal and wake it if it waits. False when it is final or unknown, or when it
-    has not recorded, under this key, that it `started` that."""
+    """Write an outcome into an execution's journal and wake it if it waits.
+
+    False: the execution is final or unknown, or its journal does not say that it `started` this child under `key`.
+    """
 
     def outcome(seq: int, at_us: int, attempt: int) -> JournalRow:
         return journal_row(
@@ -206,9 +206,9 @@ async def ended(
     told: int = 0,
     taker: Taker | None = None,
 ) -> None:
-    """What follows from a final phase that was just written: the parent and waiters hear of it, a slot is free.
+    """Follow up on a final phase that was just written: notify the parent and waiters, free the slot.
 
-    `waits` is 0 when it is known to have none open; `told` says who else wants to hear of it (OUTSIDE, SESSIONS).
+    `waits` is 0 if the execution certainly has no open wait. `told` is a sum of OUTSIDE and SESSIONS.
     """
     hints: list[Ended | Written | Ready] = [
         Ended(project_id, execution_id, workflow_id, phase.value, result, error, detail),
@@ -241,8 +241,8 @@ async def _tell_parent(
     now_us: int,
     taker: Taker | None,
 ) -> None:
-    """Whoever starts an execution by the API may name any parent and step of it. Only the one that the parent's own
-    journal says it started is the child whose end it hears of."""
+    """Notify the parent, if its journal says that it started this child: a start by the API may name any parent and
+    step."""
     if (
         batch_id is not None
         and not _is_derived(batch_id)
@@ -265,19 +265,16 @@ async def _tell_parent(
 
 
 def _is_derived(batch_id: str) -> bool:
-    """Whether the parent's code numbered a batch (`map_children`: a UUID of version 5) and not the server (version 7).
+    """Whether the parent's code numbered the batch (`map_children`: UUID version 5), not the server (version 7).
 
-    Such a parent waits for each child by itself, so two looks per child, one parent's one after another, are saved.
+    Such a parent waits for each child, so two queries per child are saved.
     """
     return batch_id[14:15] == "5"
 
 
 async def _ended_in_batch(project_id: str, parent_id: str, step_key: str, batch_id: str, now_us: int) -> bool:
-    """Tell a parent of the end of a batch that is one wait of it, once none of its executions is open.
-
-    False: the batch is not such a wait, each of its executions stands for itself.
-    """
-    # First the parent's row: of two that end at the same time the later one sees that it is the last.
+    """Notify the parent once no execution of a batch is open. False: the parent does not wait for the batch as one."""
+    # Lock the parent first: of two simultaneous ends the later one then sees that it is the last.
     if not await query("lock_state", project_id=project_id, id=parent_id):
         return False
     if not await query("batch_waited_for", execution_id=parent_id, key=step_key, batch_id=batch_id):
@@ -297,8 +294,8 @@ _DELETED = "The execution was deleted before the batch had ended."
 
 
 def batch_value(children: Rows, ids: Sequence[str]) -> bytes:
-    """How the executions of a batch ended, in the order in which they were asked for: who reads them counts on it. One
-    that is gone by now has its place, too."""
+    """How the executions of a batch ended, in the order of the request, on which readers rely. A deleted execution
+    keeps its place."""
     by_id = {id: rest for id, *rest in children}
     ends = []
     for id in ids:

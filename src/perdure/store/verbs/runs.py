@@ -1,4 +1,4 @@
-"""Runs: root executions by the type of their workflow, as the contract lists them."""
+"""Root executions by the type of their workflow, in the contract's shape."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from perdure.wire.workflows import WorkflowType
 
 
 class Run(NamedTuple):
-    """A root execution, as far as the list shows it."""
+    """A root execution in the list."""
 
     id: str
     root_execution_id: str | None
@@ -41,9 +41,9 @@ async def list_runs(
     bytes_max: int = REPLY_BYTES_MAX,
 ) -> tuple[list[Run], str | None]:
     """A page of runs with ids below `before`, newest first, among the newest LIST_DEPTH executions there; and where the
-    next one starts.
+    next page starts.
 
-    The page cannot end early, since its reader counts on `limit`. Raises BadRequest when it would be too large.
+    The page cannot end early, because its reader counts on `limit`. Raises BadRequest if it would be too large.
     """
     floor = await query("list_floor", project_id=project_id, before=before, depth=LIST_DEPTH)
     floor_id = floor[0][0] if floor else ""

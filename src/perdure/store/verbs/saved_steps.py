@@ -1,7 +1,7 @@
-"""Steps as push workers read them: one shape for what they saved, and for what the server wrote.
+"""Steps as push workers read them, in one shape for saved steps and for the server's rows.
 
-The journal is the one truth. A timer that was due, an event, an answer and the end of children are rows of their own
-kinds; here they get the shape that a worker expects under the key of its step.
+The journal is the only source. Timers, events, answers and ends of children have row kinds of their own; here they
+become the outcome under their step's key.
 """
 
 import json
@@ -21,11 +21,11 @@ from perdure.wire.records import Kind
 from perdure.wire.status import Phase
 
 ENDS = (Kind.STEP, Kind.TIMER, Kind.EVENT, Kind.RESUME, Kind.CHILD)
-"""The kinds of rows that are the outcome of a step."""
+"""Row kinds that are the outcome of a step."""
 
 
 class Standing(NamedTuple):
-    """Where an execution stands, for whoever looks at its steps."""
+    """The state of an execution whose steps are read."""
 
     phase: Phase
     attempt: int
@@ -37,7 +37,7 @@ class Standing(NamedTuple):
 
 
 class SavedStep(NamedTuple):
-    """A step's outcome, whoever wrote it, as push workers read it."""
+    """A step's outcome in the shape for push workers."""
 
     key: str
     outputs: Raw | None = None
@@ -53,7 +53,7 @@ def _no_execution(id: str) -> NotFound:
 
 @verb(looks=True)
 async def standing(*, project_id: str, execution_id: str) -> Standing:
-    """Where an execution stands. Raises NotFound."""
+    """The state of an execution. Raises NotFound."""
     return await _standing(project_id, execution_id)
 
 
@@ -66,7 +66,7 @@ async def _standing(project_id: str, execution_id: str) -> Standing:
 
 
 class Holder(NamedTuple):
-    """Who has the execution whose step was asked for."""
+    """The holder of an execution whose step was requested."""
 
     attempt: int
     acked: int
@@ -75,7 +75,7 @@ class Holder(NamedTuple):
 
 @verb(looks=True)
 async def read_step(*, project_id: str, execution_id: str, step_key: str) -> tuple[Holder, SavedStep | None]:
-    """The outcome of one step, and who has its execution. Raises NotFound for the execution."""
+    """One step's outcome and the execution's holder. Raises NotFound for the execution."""
     rows = await query("step_of_pushed", project_id=project_id, id=execution_id, key=step_key)
     if not rows:
         raise _no_execution(execution_id)
@@ -86,10 +86,10 @@ async def read_step(*, project_id: str, execution_id: str, step_key: str) -> tup
 async def list_steps(
     *, project_id: str, execution_id: str, after: str | None, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> list[SavedStep]:
-    """The outcomes of an execution, by key: those after a key, none after the one that fills `bytes_max`.
+    """The outcomes of an execution by key, after the key `after`. The one that fills `bytes_max` is the last.
 
-    Without `after` all of them: who asks so takes a step that is not there for one that has not run. Raises BadRequest
-    when that would be too large, and NotFound.
+    Without `after` it must return all, because its reader takes a missing step for one that has not run. Raises
+    BadRequest if all are too large, and NotFound.
     """
     await _standing(project_id, execution_id)
     first: dict[str, tuple[int, int]] = {}
@@ -116,7 +116,7 @@ async def list_steps(
 
 
 async def _saved(project_id: str, execution_id: str, rows: Sequence[Sequence[Any]]) -> SavedStep | None:
-    """The step that the rows under one key tell: their first outcome."""
+    """The first outcome under one key."""
     outcome = min((row for row in rows if row[2] in ENDS), key=itemgetter(0), default=None)
     if outcome is None:
         return None
@@ -132,7 +132,7 @@ async def _saved(project_id: str, execution_id: str, rows: Sequence[Sequence[Any
 
 
 async def _timer(execution_id: str, key: str) -> SavedStep:
-    """A timer was due: what was waited for, or the time-out of something else."""
+    """A due timer: the awaited time, or the time-out of another wait."""
     rows = await query("last_wait_of_key", execution_id=execution_id, key=key)
     told = msgspec.json.decode(rows[0][0]) if rows else {}
     until = told.get("until")
@@ -142,7 +142,7 @@ async def _timer(execution_id: str, key: str) -> SavedStep:
 
 
 async def _event(project_id: str, execution_id: str, kind: str, key: str, value: bytes, at_us: int) -> Raw:
-    """An event as push workers read it; of an answer, which is kept bare, the event around it is looked up."""
+    """An event as push workers read it. An answer is stored bare, so its event is looked up."""
     if kind == Kind.EVENT:
         event = msgspec.json.decode(value, type=_Event)
         return _shown(event.id, event.sequence_id, event.topic, event.event_type, event.data, event.created_at_us)

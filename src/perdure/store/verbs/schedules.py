@@ -1,9 +1,8 @@
-"""Schedules: make, change, delete, run by hand, and fire what is due.
+"""Schedules: make, change, delete, run by hand, and fire due slots.
 
-Whoever changes or fires a schedule holds its row first. Which slots are fired, and which comes next, is decided in the
-verb, from the row that it holds: by pure functions of expression, zone and time (`wire.schedules`). A slot is fired by
-inserting its row; who finds it there already does nothing (I7). The row, the execution that it starts and the
-schedule's next slot are one transaction.
+A verb that changes or fires a schedule locks its row first. From that row, pure functions of expression, zone and time
+decide which slots fire and which is next (`wire.schedules`). Inserting a slot's row fires it; if the row exists,
+nothing happens (I7). The row, its execution and the schedule's next slot are one transaction.
 """
 
 from collections.abc import Sequence
@@ -36,7 +35,7 @@ from perdure.wire.schedules import (
 from perdure.wire.times import rfc3339
 
 SCHEDULES_MAX = 10_000
-"""How many schedules a project has at most."""
+"""Schedules per project."""
 
 _PUT = msgspec.json.Decoder(str)
 _RUN = msgspec.json.Decoder(tuple[str, int])
@@ -49,7 +48,7 @@ _RUN = msgspec.json.Decoder(tuple[str, int])
 async def make_schedule(
     *, project_id: str, id: str, spec: ScheduleSpec, now_us: int, idempotency: Idempotency | None = None
 ) -> str:
-    """Make a schedule, or bring the one of that (workflow, key) up to date; answers its id."""
+    """Make a schedule, or update the one of that (workflow, key). Answers its id."""
     first = await recall(project_id, idempotency)
     if first is not None:
         return _PUT.decode(first)
@@ -59,8 +58,8 @@ async def make_schedule(
 
 
 async def put_schedule(project_id: str, id: str, spec: ScheduleSpec, now_us: int, *, declared: bool) -> str:
-    """Part of `make_schedule` and of a registration. The same definition again changes nothing; what is paused stays
-    so."""
+    """Part of `make_schedule` and of a registration. An unchanged definition changes nothing, and a paused schedule
+    stays paused."""
     while True:
         found = await query("find_schedule", project_id=project_id, workflow_id=spec.workflow_id, key=spec.key)
         if found:
@@ -103,12 +102,12 @@ def _with(before: StoredSchedule, spec: ScheduleSpec, *, declared: bool) -> Stor
 
 
 def _payload(given: Raw | None, before: Raw | None) -> Raw | None:
-    """JSON null stands for what there is to say of the due time."""
+    """JSON null means that the due time describes the payload."""
     return before if given is None else not_null(given)
 
 
 async def _update(project_id: str, before: StoredSchedule, after: StoredSchedule, now_us: int) -> None:
-    """Write what has changed. Another expression or zone, or an end of the pause, starts anew from this moment."""
+    """Write the changes. A new expression or zone, or the end of a pause, restarts the schedule now."""
     anew = (before.cron, before.timezone) != (after.cron, after.timezone)
     if anew or (before.status, after.status) == (ScheduleStatus.PAUSED, ScheduleStatus.ACTIVE):
         after = msgspec.structs.replace(after, next_at_us=after.following(now_us))
@@ -118,7 +117,7 @@ async def _update(project_id: str, before: StoredSchedule, after: StoredSchedule
 
 
 async def _check_new(project_id: str, workflow_id: str) -> None:
-    """Refuse a schedule for what nobody could run."""
+    """Refuse a schedule for a workflow that no worker could run."""
     target = await query(
         "start_target", project_id=project_id, deployment_id=None, workflow_id=workflow_id, queue_name=None
     )
@@ -138,7 +137,7 @@ async def _check_new(project_id: str, workflow_id: str) -> None:
 
 @verb(locks="schedule=change.schedule_id")
 async def change_schedule(*, project_id: str, change: ChangeSchedule, now_us: int) -> StoredSchedule:
-    """Change a schedule; answers what it is now. Raises NotFound, BadValue."""
+    """Change a schedule and answer with it. Raises NotFound, BadValue."""
     before = await _schedule("lock_schedule", project_id, change.schedule_id)
     given = {name: value for name, value in msgspec.structs.asdict(change).items() if value is not None}
     given["payload"] = _payload(change.payload, before.payload)
@@ -150,7 +149,7 @@ async def change_schedule(*, project_id: str, change: ChangeSchedule, now_us: in
 
 @verb(locks="schedule=schedule_id")
 async def delete_schedule(*, project_id: str, schedule_id: str) -> None:
-    """Delete a schedule and its history; executions that it started stay. Raises NotFound."""
+    """Delete a schedule and its history; its executions stay. Raises NotFound."""
     if not await query("delete_schedule", project_id=project_id, id=schedule_id):
         raise _unknown(schedule_id)
     await query("delete_fires", schedule_id=schedule_id)
@@ -177,25 +176,25 @@ async def declare(
 
 
 class Fired(NamedTuple):
-    """What firing a schedule came to."""
+    """The result of firing a schedule."""
 
     started: int = 0
     looked: bool = False
-    """Whether it was ours to look at; otherwise another server has it, or somebody has locked what it needs."""
+    """False: another server has it, or a row that it needs is locked."""
 
 
 @verb(locks="schedule=schedule_id")
 async def fire_schedule(*, project_id: str, schedule_id: str, ids: Sequence[str], now_us: int) -> Fired:
-    """Fire what is due of a schedule, and what waited its turn; starts at most as many executions as there are `ids`.
+    """Fire a schedule's due and waiting slots; starts at most as many executions as there are `ids`.
 
-    There are at least two: one for what waited, one for what is due. What is left for want of ids is still due
-    afterwards. Raises BadValue when this machine does not know the zone.
+    At least two ids are needed: one for a waiting slot, one for a due slot. The rest stays due. Raises BadValue if this
+    machine does not know the zone.
     """
     schedule = before = await record(StoredSchedule, "lock_schedule_if_free", project_id=project_id, id=schedule_id)
     if schedule is None or before is None or schedule.status is ScheduleStatus.PAUSED:
         return Fired()
     if (await query("locked_fires", schedule_id=schedule_id))[0][0]:
-        return Fired()  # whoever has locked one keeps this schedule waiting, and no other
+        return Fired()  # a locked execution holds up this schedule only
     slots, next_at_us = due_slots(schedule, now_us, len(ids) - 1)
     await query("settle_fires", schedule_id=schedule_id)
     running, waiting, first = (await query("open_fires", schedule_id=schedule_id))[0]
@@ -207,7 +206,7 @@ async def fire_schedule(*, project_id: str, schedule_id: str, ids: Sequence[str]
         running, waiting, first = (await query("open_fires", schedule_id=schedule_id))[0]
     for slot_us in slots:
         state, reason = FireState.STARTED, None
-        if in_turn and running:  # whoever still waits has one that runs before it
+        if in_turn and running:  # the waiting slot has a running one before it
             state, reason = _blocked(schedule, waiting)
         fresh = await query(
             "insert_fire",
@@ -242,7 +241,7 @@ async def fire_schedule(*, project_id: str, schedule_id: str, ids: Sequence[str]
 
 
 def _blocked(schedule: StoredSchedule, waiting: int) -> tuple[FireState, str | None]:
-    """What becomes of a slot while an execution of the schedule is open."""
+    """The state of a slot while an execution of the schedule is open."""
     if schedule.overlap is Overlap.SKIP:
         return FireState.SKIPPED, "an execution of this schedule was still open"
     if waiting >= WAITING_MAX:
@@ -253,7 +252,7 @@ def _blocked(schedule: StoredSchedule, waiting: int) -> tuple[FireState, str | N
 async def _start(
     project_id: str, schedule: StoredSchedule, slot_us: int, id: str, now_us: int
 ) -> tuple[StoredSchedule, int]:
-    """Start the execution of a slot whose row is there; answers whether one was started, and the schedule after it."""
+    """Start the execution of a slot whose row exists. Answers how many were started, and the schedule afterwards."""
     [answer] = await start_items(project_id, [New(id, _item(schedule, slot_us))], now_us)
     refused = isinstance(answer, Problem)
     await query(
@@ -272,7 +271,7 @@ async def _start(
 
 
 def _item(schedule: StoredSchedule, at_us: int, *, by_hand: bool = False) -> StartItem:
-    """What is started. Its key names schedule and slot, so that a second execution of a slot could not even be made."""
+    """The start item. Its key names schedule and slot, so a slot cannot have a second execution."""
     return StartItem(
         workflow_id=schedule.workflow_id,
         payload=input_of(schedule, at_us),
@@ -286,7 +285,7 @@ def _item(schedule: StoredSchedule, at_us: int, *, by_hand: bool = False) -> Sta
 async def run_schedule(
     *, project_id: str, schedule_id: str, id: str, now_us: int, idempotency: Idempotency | None = None
 ) -> Started:
-    """Start an execution of a schedule now, whatever its overlap policy; due times stay as they are.
+    """Start an execution of a schedule now, regardless of the overlap policy; due times stay.
 
     Raises NotFound, WorkflowNotFound.
     """
@@ -316,18 +315,18 @@ async def run_schedule(
 
 
 class Due(NamedTuple):
-    """What there is to fire: (project, schedule, all that were missed), the first due time, and the next one."""
+    """Slots to fire as (project, schedule, whether all were missed), the first due time, and the next one."""
 
     schedules: list[tuple[str, str, bool]]
     since_us: int | None
     next_at_us: int | None
     waiting_workflows: frozenset[str]
-    """Whose executions' ends somebody waits for."""
+    """Workflows whose ends waiting slots need."""
 
 
 @verb(looks=True)
 async def due_schedules(*, now_us: int, limit: int) -> Due:
-    """The schedules that have something to fire."""
+    """The schedules that have a slot to fire."""
     rows = await query("due_schedules", now_us=now_us, limit=limit)
     found = {(project_id, id): missed == Missed.ALL for project_id, id, missed, _ in rows}
     workflows = await query("waiting_workflows")
@@ -351,7 +350,6 @@ async def get_schedule(*, project_id: str, schedule_id: str) -> StoredSchedule:
 
 @verb(looks=True)
 async def list_schedules(*, project_id: str, workflow_id: str | None, before: str, limit: int) -> list[StoredSchedule]:
-    """A page of schedules, newest first."""
     values = {"project_id": project_id, "workflow_id": workflow_id, "before": before, "limit": limit}
     return await records(StoredSchedule, "list_schedules", **values)
 
@@ -364,13 +362,13 @@ async def scheduled_workflows(*, project_id: str) -> list[str]:
 
 @verb(looks=True)
 async def list_fires(*, project_id: str, schedule_id: str, before_us: int, limit: int) -> list[Fire]:
-    """What became of a schedule's slots, newest first. Raises NotFound."""
+    """The outcomes of a schedule's slots, newest first. Raises NotFound."""
     await _schedule("read_schedule", project_id, schedule_id)
     return await records(Fire, "list_fires", schedule_id=schedule_id, before_us=before_us, limit=limit)
 
 
 async def _schedule(name: str, project_id: str, schedule_id: str) -> StoredSchedule:
-    """What one of the queries for a schedule finds. Raises NotFound."""
+    """The schedule that the query `name` finds. Raises NotFound."""
     found = await record(StoredSchedule, name, project_id=project_id, id=schedule_id)
     if found is None:
         raise _unknown(schedule_id)

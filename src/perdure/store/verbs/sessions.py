@@ -1,5 +1,4 @@
-"""Sessions: what an agent remembers of one, with a version that keeps concurrent writers apart;
-and looks at the runs of agents."""
+"""Sessions: an agent's memory, with a version against concurrent writers, and queries for agent runs."""
 
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -22,14 +21,14 @@ QUESTIONS_MAX: Final = 500
 EVENTS_LOOKED_AT: Final = 20_000
 """How many of a run's newest events are searched for questions."""
 STEPS_MAX: Final = 1_000
-"""How many answers of models and calls of tools are looked at for a run."""
+"""How many model answers and tool calls of a run are looked at."""
 VALUE_SHOWN_MAX: Final = 256 << 10
 TOOL_SHOWN_MAX: Final = 16 << 10
 
 
 @verb(looks=True)
 async def get_memory(*, project_id: str, session_id: str) -> Memory:
-    """What is remembered of a session; of an unknown one nothing, in version 0."""
+    """The memory of a session; empty with version 0 for an unknown one."""
     rows = await query("read_memory", project_id=project_id, session_id=session_id)
     if not rows:
         return Memory(None, Raw(b"[]"), 0)
@@ -41,14 +40,14 @@ async def get_memory(*, project_id: str, session_id: str) -> Memory:
 async def put_memory(
     *, project_id: str, session_id: str, summary: str | None, messages: Raw, version: int | None, now_us: int
 ) -> int:
-    """Replace what is remembered; answers the new version.
+    """Replace the memory; answers the new version.
 
-    With a `version` only that one is replaced (0: there is none yet): raises Conflict when it is another one by now.
+    With a `version`, replaces only that version (0: none yet) and otherwise raises Conflict.
     """
     values = {
         "project_id": project_id,
         "session_id": session_id,
-        # Bytes, because a text may hold NUL, which PostgreSQL's texts may not.
+        # Bytes, because a text may contain NUL, which PostgreSQL's text type rejects.
         "summary": None if summary is None else summary.encode(),
         "messages": bytes(messages),
         "now_us": now_us,
@@ -75,7 +74,7 @@ async def put_memory(
 
 
 class RunFilters(NamedTuple):
-    """Which runs of agents a list shows. None: whatever."""
+    """Filters of the list of agent runs. None: any."""
 
     agent_id: str | None = None
     phases: Sequence[str] | None = None
@@ -87,7 +86,7 @@ class RunFilters(NamedTuple):
 async def list_agent_runs(
     *, project_id: str, filters: RunFilters, before: str, limit: int, offset: int
 ) -> tuple[list[SessionRun], str | None]:
-    """A page of root executions of agents with ids below `before`, newest first, and where the next one starts."""
+    """A page of agents' root executions with ids below `before`, newest first, and where the next page starts."""
     names = [row[0] for row in await query("agent_names", project_id=project_id, limit=AGENTS_MAX)]
     floor = await query("list_floor", project_id=project_id, before=before, depth=LIST_DEPTH)
     floor_id = floor[0][0] if floor else ""
@@ -113,7 +112,7 @@ async def list_agent_runs(
 
 @verb(looks=True)
 async def get_session(*, project_id: str, execution_id: str) -> Session:
-    """The session of a root execution. Raises NotFound, for one that is none too."""
+    """The session of a root execution. Raises NotFound, also for an execution that is not a root."""
     found = await _runs(project_id, [execution_id], tool_bytes_max=0)
     if not found:
         raise NotFound(f"Session {execution_id!r} does not exist; name the root execution of one.")
@@ -128,7 +127,7 @@ async def get_session(*, project_id: str, execution_id: str) -> Session:
 
 
 async def _runs(project_id: str, ids: Sequence[str], *, tool_bytes_max: int) -> list[SessionRun]:
-    """The executions, with payloads, results and what tools gave as far as a reply has room."""
+    """The executions; payloads, results and tool outputs as far as a reply has room."""
     room = REPLY_BYTES_MAX
     found: list[SessionRun] = []
     for id in ids:
@@ -142,7 +141,7 @@ async def _runs(project_id: str, ids: Sequence[str], *, tool_bytes_max: int) -> 
 
 
 class _AgentSteps(NamedTuple):
-    """What the models of durable agents took, and the tools that were called."""
+    """Model usage and tool calls of durable agents."""
 
     input_tokens: int
     output_tokens: int
@@ -150,14 +149,14 @@ class _AgentSteps(NamedTuple):
 
 
 async def _agent_steps(project_id: str, id: str, room: int, bytes_max: int) -> _AgentSteps:
-    """Of a run and of all below it, the values as far as there is room. A call that waited for approval has two steps,
-    and is told as the later one left it."""
+    """The steps of a run and its descendants, with values as far as there is room. A call that waited for approval
+    has two steps; the later one counts."""
     values = {"model": MODEL, "summary": SUMMARY, "bytes_max": bytes_max, "limit": STEPS_MAX}
     rows = await query("agent_steps", project_id=project_id, id=id, **values)
     given = taken = 0
     tools: dict[tuple[str | None, ...], SessionTool] = {}
     for execution_id, kind, key, name, ok, at_us, value in rows:
-        if kind != Kind.STEP:  # a try that was followed by others
+        if kind != Kind.STEP:  # a failed try that was retried
             continue
         tool = tool_step(name, key)
         if tool is not None:
@@ -173,7 +172,7 @@ async def _agent_steps(project_id: str, id: str, room: int, bytes_max: int) -> _
 
 
 async def _questions(project_id: str, run: SessionRun, limit: int) -> list[Question]:
-    """What the run's suspended steps asked: known by their waits, by what went over its topic, or by both."""
+    """The questions of the run's suspended steps, from their waits and from its topic."""
     topic = f"workflow/{run.workflow_id}/{run.id}"
     found: dict[tuple[str, str], Question] = {}
     for id, key, state, data, opened_at_us, value, at_us in await query(
@@ -191,7 +190,7 @@ async def _questions(project_id: str, run: SessionRun, limit: int) -> list[Quest
         place = by_key.setdefault(key, (run.id, key))
         known = found.get(place)
         if place in waited and found[place].request is not None:
-            continue  # whose question and answer it is, the waits say, of each that was asked under this key
+            continue  # the waits already tell each question and answer under this key
         if what == "suspend":
             answer = (None, None) if known is None else (known.answered_at_us, known.response)
             is_open = run.phase not in FINAL if known is None else known.open

@@ -1,4 +1,4 @@
-"""What a project's calls out are signed with."""
+"""Secrets that sign a project's outgoing calls."""
 
 from typing import NamedTuple
 
@@ -10,17 +10,17 @@ from perdure.wire.errors import SecretShownOnce
 
 
 class Secrets(NamedTuple):
-    """A project's secret, and the one before it as long as that is used as well."""
+    """A project's secret, and the previous one while it is still used."""
 
     secret: str
     made_at_us: int
     previous: str | None
     previous_until_us: int | None
     links: str
-    """What links to pages are signed with; shown to nobody."""
+    """Signs links to pages; never shown."""
 
     def at(self, now_us: int) -> tuple[str, ...]:
-        """Those that sign at a time."""
+        """The secrets that sign at a time."""
         if self.previous is None or self.previous_until_us is None or self.previous_until_us <= now_us:
             return (self.secret,)
         return (self.secret, self.previous)
@@ -28,14 +28,14 @@ class Secrets(NamedTuple):
 
 @verb(looks=True)
 async def read_signing(*, project_id: str) -> Secrets | None:
-    """What the project signs with; None before it first had to."""
+    """The project's secrets; None before the first signature."""
     rows = await query("read_signing", project_id=project_id)
     return Secrets(*rows[0]) if rows else None
 
 
 @verb(sweep=True)
 async def make_signing(*, project_id: str, secret: str, links: str, now_us: int) -> Secrets:
-    """What the project signs with: these two when it has none."""
+    """Store these secrets, unless the project has some. Answers the stored ones."""
     await query("insert_signing", project_id=project_id, secret=secret, links=links, now_us=now_us)
     [row] = await query("read_signing", project_id=project_id)
     return Secrets(*row)
@@ -51,9 +51,9 @@ async def rotate_signing(
     now_us: int,
     idempotency: Idempotency | None = None,
 ) -> Secrets:
-    """Sign with `secret` from now on, and until `until_us` with the present one as well; an earlier one ends.
+    """Sign with `secret` from now on, and with the present one until `until_us`; an earlier one ends.
 
-    Raises SecretShownOnce for a request that was answered before, with a secret that has been replaced since.
+    Raises SecretShownOnce for a repeated request whose secret has been replaced since.
     """
     first = await recall(project_id, idempotency)
     if first is not None:

@@ -1,4 +1,4 @@
-"""Slack apps: which project hears of what comes in through one."""
+"""Slack apps, each bound to the project that gets its events."""
 
 from perdure.store.interface import query, verb
 from perdure.wire.errors import Conflict, NotFound
@@ -6,7 +6,7 @@ from perdure.wire.errors import Conflict, NotFound
 
 @verb(sweep=True)
 async def bind_slack_app(*, project_id: str, api_app_id: str, now_us: int) -> None:
-    """Bind an app to the project. Raises Conflict while it belongs to another one."""
+    """Bind an app to the project. Raises Conflict while another project has it."""
     if not await query("bind_slack_app", project_id=project_id, api_app_id=api_app_id, now_us=now_us):
         raise Conflict(
             f"Slack app {api_app_id!r} is bound to another project. Release it there first: "
@@ -16,12 +16,12 @@ async def bind_slack_app(*, project_id: str, api_app_id: str, now_us: int) -> No
 
 @verb(sweep=True)
 async def release_slack_app(*, project_id: str, api_app_id: str) -> None:
-    """Release an app, so that any project may bind it. Raises NotFound."""
+    """Release an app for any project. Raises NotFound."""
     if not await query("release_slack_app", project_id=project_id, api_app_id=api_app_id):
         raise NotFound(f"Slack app {api_app_id!r} is not bound to this project.")
 
 
 @verb(looks=True)
 async def list_slack_apps(*, project_id: str, limit: int) -> list[tuple[str, int]]:
-    """The project's apps by id, each with the time since which it is bound."""
+    """The project's apps by id, each with the time of its binding."""
     return [(id, at_us) for id, at_us in await query("list_slack_apps", project_id=project_id, limit=limit)]

@@ -1,4 +1,4 @@
-"""Starting executions: one by one, many independent ones, a batch, a child."""
+"""Start executions: one, many independent ones, a batch, a child."""
 
 import shlex
 from collections.abc import Sequence
@@ -30,23 +30,23 @@ from perdure.wire.requests import Claimed, StartAnswer, Started, StartItem
 from perdure.wire.transcripts import OnConflict
 
 INLINE_BYTES_MAX = 64 << 10
-"""A larger payload is a row of its own: SQLite reads and writes all of an execution's at each of its steps."""
+"""A larger payload has its own row: SQLite reads and writes the whole execution at each step."""
 COMPARED_BYTES_MAX = 16 << 10
-"""Two inputs up to this size are the same if their values are; larger ones if their bytes are."""
+"""Two inputs up to this size are compared as JSON values, larger ones as bytes."""
 LARGE = 100
-"""A verb that starts more than this has a group for itself."""
+"""A verb that starts more than this runs in a group of its own."""
 _ANSWERS = msgspec.json.Decoder(list[StartAnswer])
 
 
 class New(NamedTuple):
-    """An item and the id that the engine made for it."""
+    """An item and the engine's id for it."""
 
     id: str
     item: StartItem
 
 
 class Target(NamedTuple):
-    """Where an item runs, and as what."""
+    """Where an item runs."""
 
     deployment_id: str | None
     queue_name: str
@@ -61,13 +61,11 @@ Where = tuple[str | None, str, str | None, bool]
 
 
 def where_of(item: StartItem) -> Where:
-    """What an item says of its target: those that say the same have the same."""
+    """The fields that decide an item's target."""
     return item.deployment_id, item.workflow_id, item.queue_name, item.accept_early
 
 
 class Parent(msgspec.Struct, frozen=True, gc=False):
-    """What children inherit."""
-
     root_id: str | None = None
     session_id: str | None = None
     user_id: str | None = None
@@ -75,7 +73,7 @@ class Parent(msgspec.Struct, frozen=True, gc=False):
 
 
 async def target_of(project_id: str, item: StartItem) -> Target:
-    """Where an item runs; refuses what nobody could run."""
+    """Where an item runs; refuses an item that no worker could run."""
     rows = await query("start_target", **_asked_of(project_id, item))
     if not rows:
         raise NotFound(f"Project {project_id!r} does not exist.")
@@ -92,7 +90,7 @@ async def offered_target(project_id: str, item: StartItem, hands: Hands) -> Targ
 
 
 _TARGET = 10
-"""How many columns the target has."""
+"""Columns of a target."""
 
 
 def _asked_of(project_id: str, item: StartItem) -> dict[str, object]:
@@ -119,7 +117,7 @@ def _target(item: StartItem, row: Sequence[Any]) -> Target:
                 'or let the execution wait for one: "accept_early": true, or `perdure run --accept-early`.'
             )
         return Target(None, queue_name, None, None, 0, limited, queue is not None)
-    if workflow_id is None and not push:  # push workers run whatever their program defines, registered or not
+    if workflow_id is None and not push:  # push workers run any workflow of their program, registered or not
         raise WorkflowNotFound(
             f"Workflow {item.workflow_id!r} is not registered in deployment {deployment_id!r}; check its name, or "
             "restart the worker that should serve it."
@@ -139,21 +137,22 @@ async def start_items(
     targets: dict[Where, Target | PerdureError] | None = None,
     budgeted: dict[str | None, bool] | None = None,
 ) -> list[Started | Problem]:
-    """Insert the items; of independent ones a refused item answers for itself and does not disturb the others.
+    """Insert the items. If `independent`, a refused item gets its own answer and does not disturb the rest.
 
-    Part of the verbs below and of a worker's report. Refusals of a whole request come before the first write. What
-    `hands` can take is born claimed. What is known already is given: `parents` by their ids, `targets`, and by their
-    roots which trees are `budgeted`: whether something in them holds a budget.
+    Part of the verbs below and of a worker's report. A refusal of the whole request comes before the first write.
+    Executions that `hands` takes are inserted as claimed.
+
+    The caller passes what it knows: `parents` by id, `targets`, and by root id whether a tree is `budgeted`.
     """
     given: list[Claimed] = []
     if hands is not None:
         await hands.open(project_id)
     targets = {} if targets is None else targets
     queues: dict[str, int] = {}
-    """Queues that these items make, and whether they are limited."""
+    """Queues that these items create, and whether they are limited."""
     parents = {} if parents is None else parents
     keys: dict[tuple[str, str], tuple[Started, Raw]] = {}
-    """What these items start under a key, and with which input."""
+    """The started execution and the input, by workflow and key."""
     budgeted = {} if budgeted is None else budgeted
     answers: list[Started | Problem] = []
     rows: list[tuple[object, ...]] = []
@@ -162,7 +161,7 @@ async def start_items(
     large: list[tuple[str, bytes]] = []
     told: list[tuple[object, ...]] = []
     heard: list[tuple[str, str, str]] = []
-    """Executions that hear of another one's message, that one, and its workflow."""
+    """Open turn, waiting turn and its workflow: the open turn receives the message."""
     for id, item in news:
         where = where_of(item)
         target = targets.get(where)
@@ -307,7 +306,7 @@ async def start_items(
         answers.append(Started(id, now_us))
     if rows:
         await query_many("insert_execution", rows)
-        for queue_name in queues:  # it has a limit now, whatever was started in it before
+        for queue_name in queues:  # the limit also applies to executions started before
             await query("mark_limited", project_id=project_id, name=queue_name, limited=1)
         if tags:
             await query_many("insert_tag", tags)
@@ -330,8 +329,11 @@ async def start_items(
 async def _holder_of_key(
     project_id: str, item: StartItem, before: tuple[Started, Raw | bytes | None] | None
 ) -> Started | None:
-    """The execution that has the item's key: the one `before` it in the same request, or one in the store. None: the
-    key is free. Raises Conflict if that execution has another input."""
+    """The execution that has the item's key: `before` from the same request, or one in the store. None: the key is
+    free.
+
+    Raises Conflict if that execution has another input.
+    """
     if before is None:
         found = await query(
             "find_started",
@@ -372,7 +374,7 @@ async def _ask_for_turn(
 
 
 def _value(given: Raw | None) -> bytes | None:
-    """A value that may be left out; null says no more than nothing."""
+    """JSON null counts as left out."""
     return None if given is None or bytes(given) == NULL_BYTES else bytes(given)
 
 
@@ -382,7 +384,7 @@ _QUEUED = (0, None, None, None, None, 1)
 def _claimed(
     id: str, item: StartItem, now_us: int, offer: Offer, queue_name: str, parent: Parent, budgeted: bool
 ) -> Claimed:
-    """A fresh execution as its first claim hands it out."""
+    """A fresh execution as its first claim returns it."""
     return Claimed(
         id=id,
         workflow_id=item.workflow_id,
@@ -404,7 +406,6 @@ def _claimed(
 
 
 def item_locks(item: StartItem) -> Locks:
-    """The rows that an item names."""
     if item.key is not None:
         yield "key", (item.workflow_id, item.key)
     if item.parent_execution_id is not None:
@@ -414,19 +415,17 @@ def item_locks(item: StartItem) -> Locks:
 
 
 def news_locks(arguments: Arguments) -> Locks:
-    """The rows that `news` name. The worker of an offer is not among them: a start does not wait for it."""
+    """The rows that `news` name. An offer's worker is exempt: a start does not wait for it."""
     for new in arguments["news"]:
         yield from item_locks(new.item)
 
 
 def news_sweep(arguments: Arguments) -> bool:
-    """Whether `news` are many, or one of them may give a queue its first limit."""
     news: Sequence[New] = arguments["news"]
     return len(news) > LARGE or any(new.item.queue_concurrency_limit is not None for new in news)
 
 
 def news_weight(arguments: Arguments) -> int:
-    """Each of `news` is a row."""
     news: Sequence[New] = arguments["news"]
     return len(news)
 
@@ -440,7 +439,7 @@ async def start(
     idempotency: Idempotency | None = None,
     offer: Offer | None = None,
 ) -> tuple[list[Started | Problem], list[Claimed]]:
-    """Start independent executions; each item has its own answer. Also answers with what the offer took at once."""
+    """Start independent executions, each with its own answer. Also answers with the executions that the offer took."""
     hands = None if offer is None else Hands(offer)
     answers = await _once(project_id, news, now_us, idempotency, hands=hands)
     return answers, [] if hands is None else hands.given
@@ -465,7 +464,7 @@ async def _once(
     batch_id: str | None = None,
     hands: Hands | None = None,
 ) -> list[Started | Problem]:
-    """Start the items, or give the answer that the same request got the first time."""
+    """Start the items, or repeat the first answer to this Idempotency-Key."""
     first = await recall(project_id, idempotency)
     if first is not None:
         return [answer.outcome() for answer in _ANSWERS.decode(first)]

@@ -1,6 +1,6 @@
-"""How an attempt stops without an end of the execution: it waits, is tried again, handed back or blocked.
+"""How an attempt stops while the execution goes on: suspended, retried, released or blocked.
 
-Each of these moves is a guarded write: it happens to the attempt that asks for it, or not at all.
+Each transition is a guarded write: it applies to the reporting attempt, or not at all.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ from perdure.wire.requests import Block, Fail, ItemReply, Release, ReportItem, S
 from perdure.wire.status import Phase
 
 TRY_NEWER_US = 1_000_000
-"""How long what diverged on one worker waits before it is offered again, when a newer one is there to take it."""
+"""An execution that diverged on one worker is offered again after this time, if a newer worker exists."""
 
 
 class At(msgspec.Struct, frozen=True, gc=False):
-    """Where a report's rows go."""
+    """The execution and time of a report's rows."""
 
     project_id: str
     execution_id: str
@@ -53,16 +53,16 @@ async def _has_something_coming(at: At, end: Suspend) -> bool:
 
 
 async def _has_fired(execution_id: str, key: str | None) -> bool:
-    """Whether a timer's row is in the journal: there is no place for another one, and whoever wakes what is due would
-    stumble over it."""
+    """Whether the journal has the timer's row. A second row has no place there, and would make every wake-up of due
+    timers fail."""
     return key is not None and bool(await query("timer_fired", execution_id=execution_id, key=key))
 
 
 async def suspend_next(
     project_id: str, worker_id: str, item: ReportItem, end: Suspend, now_us: int
 ) -> ItemReply | None:
-    """The most frequent end of an attempt, one that waits for a timer or a child: one guarded write. None: nothing was
-    written, it takes a closer look."""
+    """Suspend for a timer or a child, the most frequent end of an attempt, with one guarded write. None: it wrote
+    nothing, and the general path must decide."""
     if end.timer is not None and await _has_fired(item.execution_id, end.timer[0]):
         return None
     at = At(project_id, item.execution_id, item.attempt, worker_id, now_us, now_us)
@@ -77,8 +77,8 @@ async def suspend_next(
 async def start_and_wait(
     project_id: str, worker_id: str, item: ReportItem, end: Suspend, now_us: int, ids: Sequence[str], hands: Hands
 ) -> ItemReply | None:
-    """The most frequent start of a child, by a report that starts one and waits for it: one guarded write for its
-    parent. None: nothing was written, it takes a closer look."""
+    """Start a child and wait for it, the most frequent report with a child, with one guarded write to the parent.
+    None: it wrote nothing, and the general path must decide."""
     if len(item.entries) != 1 or item.logs or item.progress or item.stream:
         return None
     entry = item.entries[0]
@@ -120,7 +120,7 @@ async def start_and_wait(
         targets={where_of(child): target},
         budgeted={root_id: bool(budgeted)},
     )
-    assert isinstance(started, Started)  # nothing is left that could be refused
+    assert isinstance(started, Started)  # every refusal was excluded before
     row = journal_row(
         item.execution_id,
         seq,
@@ -138,7 +138,7 @@ async def start_and_wait(
 
 
 async def suspend(at: At, end: Suspend, seen: int) -> bool:
-    """Let go of an execution that waits. Its journal has no outcome that its code has not seen (I5)."""
+    """Suspend an execution, if its code has seen every outcome in its journal (I5)."""
     moved = await query("suspend", **_parking(at, end, seen))
     if moved:
         await _suspended(at, end, moved[0])
@@ -164,7 +164,7 @@ async def _suspended(at: At, end: Suspend, moved: Sequence[Any]) -> None:
     seq = next_seq - 1
     wanted = set(end.waits)
     for (key,) in await query("open_waits", execution_id=at.execution_id) if waits else ():
-        if key not in wanted:  # left open by an attempt that was lost before it could say so
+        if key not in wanted:  # an earlier, lost attempt left it open
             await query("close_wait", execution_id=at.execution_id, key=key)
     due = None if end.timer is None or end.timer[0] is None else fingerprint_of_timer(end.timer[1])
     row = journal_row(at.execution_id, seq, at.at_us, Kind.WAITING, at.attempt, fingerprint=due)
@@ -177,9 +177,9 @@ async def _suspended(at: At, end: Suspend, moved: Sequence[Any]) -> None:
 
 
 async def stop(at: At, end: Fail | Release | Block, phase: str) -> bool:
-    """The attempt ends without an end of the execution: it is tried again, handed back or blocked."""
+    """End the attempt without ending the execution: retry, release or block."""
     if phase == Phase.CANCELLING:
-        # Nothing goes back to a queue while it is being cancelled: the worker that lets go confirms the cancel.
+        # A cancelled execution never goes back to a queue; the worker that lets go confirms the cancel.
         return False
     fence: dict[str, object] = {
         "project_id": at.project_id,
@@ -190,7 +190,7 @@ async def stop(at: At, end: Fail | Release | Block, phase: str) -> bool:
     }
     delay_us = end.retry_delay_us if type(end) is Fail else None
     if type(end) is Block and await query("newer_registration", worker_id=at.worker_id):
-        delay_us = TRY_NEWER_US  # other code has registered since, which may match: this one's word is not the last
+        delay_us = TRY_NEWER_US  # code that registered since then may match
     elif type(end) is Block:
         moved = await query("block", error=end.error, **fence)
         if not moved:
@@ -220,8 +220,7 @@ async def stop(at: At, end: Fail | Release | Block, phase: str) -> bool:
 
 
 async def _take_back(execution_id: str, keys: Sequence[str]) -> bytes:
-    """Make room for other outcomes of steps that failed. Answers with what the row `retried` says of it: their rows, as
-    one number or a list."""
+    """Make room for new outcomes of failed steps. Answers the row number or numbers, for the row `retried`."""
     back = await query_many("take_back_step", [(execution_id, key) for key in keys])
     seqs = sorted(seq for (seq,) in back)
     return msgspec.json.encode(seqs if len(seqs) > 1 else seqs[0] if seqs else None)

@@ -1,4 +1,5 @@
-"""The streams of executions: part of a worker's report, and the look that merges an execution's with those below it."""
+"""Streams of executions: part of a worker's report, and the query that merges an execution's stream with its
+descendants'."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,16 +18,16 @@ from perdure.wire.streams import StreamItem, StreamPage, short_id
 
 ITEMS_MAX: Final = 10_000
 BYTES_MAX: Final = 8 << 20
-"""About so much of each execution is kept; of more the oldest go."""
+"""Bytes kept per execution, approximately; the oldest items go first."""
 TRIM_ITEMS: Final = 500
 TRIM_BYTES: Final = 1 << 20
-"""They go when so much has come since the last time."""
+"""Bytes written between two trims."""
 FAMILY_MAX: Final = 1_000
-"""Of those below a root the newest so many are followed."""
+"""Only the newest descendants of a root, up to this many, are followed."""
 
 
 async def append(project_id: str, item: ReportItem, now_us: int) -> None:
-    """Part of a report, behind its guard: what the execution emitted."""
+    """Part of a report, behind its guard: append the emitted items."""
     last = await query("last_stream_item", execution_id=item.execution_id)
     before, size = last[0] if last else (0, 0)
     rows: list[tuple[object, ...]] = []
@@ -44,9 +45,9 @@ async def append(project_id: str, item: ReportItem, now_us: int) -> None:
 
 @verb(looks=True)
 async def read_stream(*, project_id: str, execution_id: str, seen: Mapping[str, int], limit: int) -> StreamPage:
-    """What the stream of an execution, with all below it, has after certain numbers (by `short_id`): those of each
-    execution in order, those of several by time."""
-    # Asked first: what is final now has all its items.
+    """New items of an execution's and its descendants' streams, after the `seen` numbers (by `short_id`). Items of
+    one execution come in order, those of several by time."""
+    # Read first: if the execution is final now, it has all its items.
     state = await query("stream_state", project_id=project_id, id=execution_id)
     if not state:
         raise NotFound(f"Execution {execution_id!r} does not exist.")
@@ -75,8 +76,8 @@ async def read_stream(*, project_id: str, execution_id: str, seen: Mapping[str, 
 
 
 async def _next_of_each(ids: Sequence[str], seen: Mapping[str, int], limit: int) -> Mapping[str, int]:
-    """How many of the next items are each execution's. Their data is not read for it: of many that emitted much, that
-    would be far more than a page."""
+    """How many of the next items belong to each execution. This reads no data: with many busy executions that would
+    be far more than a page."""
     times = []
     for id in ids:
         rows = await query("stream_item_times", execution_id=id, after=seen.get(short_id(id), 0), limit=limit)
@@ -85,12 +86,12 @@ async def _next_of_each(ids: Sequence[str], seen: Mapping[str, int], limit: int)
 
 
 def _news(id: str, newest: int | None, seen: Mapping[str, int]) -> int:
-    """How many items an execution has that were not seen; the oldest of them may be gone."""
+    """How many unseen items an execution has; the oldest may be deleted."""
     return max(0, (newest or 0) - seen.get(short_id(id), 0))
 
 
 def _path(id: str, top_id: str, above: Mapping[str, tuple[str, str | None]]) -> tuple[str, ...]:
-    """The keys from `top_id` down to an execution; empty when it is not below."""
+    """The keys from `top_id` down to an execution; empty if it is not below."""
     keys: list[str] = []
     while id != top_id:
         if id not in above:

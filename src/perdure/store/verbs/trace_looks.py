@@ -1,4 +1,4 @@
-"""Looking at traces: a list of their roots, and one whole; what was sent in and what journals say, in one answer."""
+"""Traces: a list of roots, and one whole trace. Both merge spans that were sent in with journals."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
@@ -20,10 +20,10 @@ from perdure.wire.status import Phase
 from perdure.wire.traces import SPANS_MAX, Span, SpanValues
 
 LIST_DEPTH: Final = 20_000
-"""How many traces of the time that is asked for a list looks at."""
+"""How many traces of the requested time a list looks at."""
 EXECUTIONS_SHOWN_MAX: Final = 500
 ROWS_SHOWN_MAX: Final = 5_000
-"""Journal rows of one execution that spans are made of."""
+"""Journal rows per execution that become spans."""
 VALUE_SHOWN_MAX: Final = 256 << 10
 PAGE: Final = 20
 ROWS_PAGE: Final = 100
@@ -32,19 +32,19 @@ _decode_values: Final = msgspec.json.Decoder(SpanValues).decode
 
 
 class TracePlace(NamedTuple):
-    """Where a trace stands in lists: by the end of its root, then by its id, both downwards."""
+    """A place in lists: by the root's end, then by id, both descending."""
 
     at_us: int
     id: str
 
 
 AFTER_ALL: Final = "~"
-"""Greater than every id."""
+"""Sorts after every id."""
 NEWEST: Final = TracePlace(1 << 62, AFTER_ALL)
 
 
 class TraceFilters(NamedTuple):
-    """What a list shows: traces whose root ended (or, being open, began) in that time, and fits. None: whatever."""
+    """Filters of a list: traces whose root ended in that time or, if open, began in it. None: any."""
 
     from_us: int = 0
     to_us: int = 1 << 62
@@ -55,7 +55,7 @@ class TraceFilters(NamedTuple):
 
 
 class TraceRoot(NamedTuple):
-    """A trace as a list shows it: what its root span says, with the status of the execution that it belongs to."""
+    """A trace in a list: its root span, with the status of its execution."""
 
     trace_id: str
     span_type: str | None
@@ -64,12 +64,12 @@ class TraceRoot(NamedTuple):
     ended_at_us: int | None
     values: SpanValues
     phase: Phase | None
-    """None: it belongs to no execution."""
+    """None: the trace has no execution."""
 
 
 @verb(looks=True)
 async def homes(*, project_id: str, ids: Sequence[str]) -> dict[str, str]:
-    """Of executions, those whose trace is that of their root's id, with that id."""
+    """By id: the root ids of executions whose trace has their root's id."""
     rows = await query("homes_of", project_id=project_id, ids=msgspec.json.encode(ids).decode())
     return {id: root_id for id, root_id, traceparent in rows if traceparent is None}
 
@@ -78,11 +78,12 @@ async def homes(*, project_id: str, ids: Sequence[str]) -> dict[str, str]:
 async def list_traces(
     *, project_id: str, filters: TraceFilters, before: TracePlace, limit: int, offset: int
 ) -> tuple[list[TraceRoot], TracePlace | None]:
-    """A page of traces after a place, those whose root ended last first: those that were sent in, and the journals of
-    root executions that have ended; and where the next one starts. It looks no further than the newest LIST_DEPTH of
-    either in the time that is asked for."""
+    """A page of traces after a place, latest end of the root first, and where the next page starts.
+
+    It merges traces that were sent in with the journals of ended root executions, among the newest LIST_DEPTH of each.
+    """
     to_us = min(filters.to_us, before.at_us)
-    # What ended at that moment comes after the place only where the place is of that moment.
+    # An equal end time counts as after the place only if the place has that time.
     before_id = before.id if before.at_us <= filters.to_us else AFTER_ALL
     wanted: dict[str, Any] = {"project_id": project_id, "to_us": to_us, "name": filters.name}
     wanted["span_type"] = filters.span_type
@@ -95,7 +96,7 @@ async def list_traces(
         )
         return floor[0][0] if floor else filters.from_us
 
-    # One floor for both: what is beyond one of them would come too late on the next page, or twice.
+    # One floor for both kinds: beyond one of them a trace would come too late on the next page, or twice.
     floor_us = max(await from_us("traces_floor"), await from_us("ended_floor"))
     wanted |= {"from_us": floor_us, "limit": amount + 1}
     found = [(at_us, trace_id, True) for trace_id, at_us in await query("list_traces", before=before_id, **wanted)]
@@ -142,7 +143,6 @@ async def _sent_root(project_id: str, trace_id: str, room: int) -> TraceRoot | N
 
 
 def _last(values: Iterable[msgspec.Raw | None]) -> msgspec.Raw | None:
-    """The last that there is."""
     return next((value for value in reversed([*values]) if value is not None), None)
 
 
@@ -161,7 +161,7 @@ async def _execution_root(project_id: str, trace_id: str, room: int) -> TraceRoo
 
 
 class Trace(NamedTuple):
-    """All there is of a trace: the spans that were sent in, and the executions that its journal spans are made of."""
+    """The spans that were sent in, and the executions of its journal spans."""
 
     spans: list[Span]
     executions: list[TracedExecution]
@@ -170,7 +170,7 @@ class Trace(NamedTuple):
 
 @verb(looks=True)
 async def get_trace(*, project_id: str, trace_id: str) -> Trace:
-    """A trace. Values beyond what a reply may hold are left out, the largest first."""
+    """A trace. Values that do not fit into a reply are left out, the largest first."""
     sizes = [row[0] for row in await query("span_sizes", project_id=project_id, trace_id=trace_id, limit=SPANS_MAX)]
     rows = await query(
         "read_spans", project_id=project_id, trace_id=trace_id, bytes_max=_largest(sizes), limit=SPANS_MAX
@@ -186,13 +186,13 @@ async def get_trace(*, project_id: str, trace_id: str) -> Trace:
 
 @verb(looks=True)
 async def journal_of(*, project_id: str, execution_id: str) -> list[TracedExecution]:
-    """What the spans of one execution are made of; nothing when it is gone."""
+    """The source of one execution's spans; empty if it is deleted."""
     rows = await query("traced_execution", project_id=project_id, id=execution_id, bytes_max=VALUE_SHOWN_MAX)
     return [(await _with_rows(traced_of(row), REPLY_BYTES_MAX))[0] for row in rows]
 
 
 async def _tree(project_id: str, id: str) -> list[TracedExecution]:
-    """A root execution and what is below it, as far as a reply has room. Nothing for one that is no root."""
+    """A root execution and its descendants, as far as a reply has room. Empty for an execution that is not a root."""
     room = REPLY_BYTES_MAX
     rows = await query("traced_execution", project_id=project_id, id=id, bytes_max=VALUE_SHOWN_MAX)
     if rows[0][7] is not None:
@@ -219,7 +219,7 @@ async def _tree(project_id: str, id: str) -> list[TracedExecution]:
 
 
 async def _with_rows(execution: TracedExecution, room: int) -> tuple[TracedExecution, int]:
-    """The execution with its journal and its waits, and the room that is left after it."""
+    """The execution with its journal and waits, and the remaining room."""
     values = (execution.payload, execution.result, execution.initial_state, execution.final_state)
     room -= min(room, sum(len(value or b"") for value in values))
     rows: list[TracedRow] = []
@@ -241,7 +241,7 @@ async def _with_rows(execution: TracedExecution, room: int) -> tuple[TracedExecu
 
 
 def _largest(sizes: Sequence[int]) -> int:
-    """The largest size such that all that are no larger fit into a reply."""
+    """The largest size at which all values up to it fit into a reply."""
     room = REPLY_BYTES_MAX
     fits = 0
     for size in sorted(sizes):
@@ -257,7 +257,6 @@ def _values(body: bytes) -> SpanValues:
 
 
 def traced_of(values: Sequence[Any]) -> TracedExecution:
-    """An execution as the queries select it."""
     fields = list(values)
     fields[2] = Phase(fields[2])
     fields[17] = bool(fields[17])

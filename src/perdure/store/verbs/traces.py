@@ -1,4 +1,4 @@
-"""Traces: spans that were sent in. Spans of one trace are added one request at a time, under its row's lock."""
+"""Traces of spans that were sent in. Requests add spans under the lock of the trace's row."""
 
 import json
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ _encode = msgspec.json.Encoder().encode
 
 @verb(locks="trace=trace_id")
 async def put_spans(*, project_id: str, trace_id: str, spans: Sequence[Span], now_us: int) -> list[str]:
-    """Keep spans of one trace, each instead of what was sent before under its id; answers the ids
-    of those for which there was no room, where the trace has as many spans as it may."""
+    """Store spans of one trace, replacing earlier ones of the same id. Answers the ids of spans that exceed the
+    trace's limit."""
     fresh = {span.span_id: span for span in spans}
     execution = await query("lock_execution_of_trace", project_id=project_id, id=execution_id_of(trace_id))
     [found] = await query(
@@ -60,8 +60,8 @@ def _row(project_id: str, span: Span) -> tuple[object, ...]:
 
 
 def _seen(found: Sequence[Any], spans: Sequence[Span]) -> dict[str, object]:
-    """What the trace's row says after these spans. Its root is the first span without a parent; the pieces of one that
-    went on after a wait are all without, and the root's time is theirs together."""
+    """The trace's row after these spans. The root is the first span without a parent. A run that continued after a
+    wait has several such pieces, and the root's time spans them."""
     root_span_id, root_span_type, root_span_name, rooted, started_at_us, ended_at_us, failed, _ = found
     for span in spans:
         alone = span.parent_span_id is None
@@ -88,6 +88,6 @@ def _seen(found: Sequence[Any], spans: Sequence[Span]) -> dict[str, object]:
 
 
 async def delete_traces(project_id: str, trace_ids: Sequence[str]) -> None:
-    """Part of what deletes executions, and of retention."""
+    """Part of deleting executions, and of retention."""
     for name in ("delete_spans", "delete_trace"):
         await query_many(name, [(project_id, trace_id) for trace_id in trace_ids])

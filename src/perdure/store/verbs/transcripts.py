@@ -1,7 +1,7 @@
-"""Transcripts of sessions: what was said, each message stored once in its project and referred to by entries.
+"""Transcripts of sessions. Each message is stored once per project, and entries refer to it.
 
-The transcript's row is the lock of whoever appends, summarizes or reads for a replay. What a summary stands for is
-dropped once no open execution has read an older version: in a replay it would read that version again.
+Appending, summarizing and reading for a replay lock the transcript's row. Entries behind a summary are dropped once no
+open execution has read an older version, which its replay would read again.
 """
 
 from collections import Counter
@@ -19,13 +19,13 @@ from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.transcripts import Entry, Page
 
 DROPPED_AT_ONCE: Final = 2_000
-"""Entries that go in one transaction; the rest goes with the next."""
+"""Entries deleted per transaction; the next transaction deletes more."""
 DELETED_AT_ONCE: Final = 50
-"""Transcripts that retention looks at in one transaction."""
+"""Transcripts that retention looks at per transaction."""
 
 
 def hash_of(project_id: str, message: bytes) -> bytes:
-    """Under what a project stores a message. Another project's hash of the same is another one."""
+    """A message's storage key. It differs between projects."""
     return blake2b(message, digest_size=20, key=blake2b(project_id.encode(), digest_size=32).digest()).digest()
 
 
@@ -39,11 +39,10 @@ async def read_transcript(
     limit: int,
     bytes_max: int = REPLY_BYTES_MAX,
 ) -> Page:
-    """A page of the entries that a version needs (None: the newest version); of an unknown session version 0.
+    """A page of the entries that a version needs (None: the newest); an unknown session has version 0.
 
-    `after` goes on behind an entry; without it the page begins with the first one that the version needs. No entry
-    follows the one that fills `bytes_max`. Raises BadRequest for a version that is still to come, NotFound for one of
-    which entries were dropped.
+    The page starts behind the entry `after`, or with the first entry that the version needs. The entry that fills
+    `bytes_max` is the last. Raises BadRequest for a future version, NotFound if entries of it were dropped.
     """
     rows = await query("read_version", project_id=project_id, session_id=session_id)
     newest, dropped = rows[0] if rows else (0, 0)
@@ -84,8 +83,8 @@ async def append_messages(
     now_us: int,
     idempotency: Idempotency | None = None,
 ) -> int:
-    """Add messages to the end, once per Idempotency-Key; answers the new version. Raises Conflict when `version` is
-    given and is not the newest."""
+    """Append messages, once per Idempotency-Key; answers the new version. Raises Conflict if `version` is given and
+    is not the newest."""
     first = await recall(project_id, idempotency)
     if first is not None:
         return int(first)
@@ -103,8 +102,8 @@ async def append(
     *,
     summary_of: int | None = None,
 ) -> int:
-    """As `append_messages`; part of a worker's report as well. With `summary_of` the one message is a summary that
-    stands for all up to that entry. Refuses before it writes."""
+    """As `append_messages`; also part of a worker's report. With `summary_of`, the single message is a summary of
+    all entries up to that one. It refuses before it writes."""
     known = await query("lock_transcript", project_id=project_id, session_id=session_id)
     newest: int = known[0][0] if known else 0
     summarized: int = known[0][2] if known else 0
@@ -132,7 +131,7 @@ async def append(
     new: int = advanced[0][0]
     hashes = [hash_of(project_id, bytes(message)) for message in messages]
     contents = dict(zip(hashes, map(bytes, messages), strict=True))
-    # By hash, as everybody: of two that share messages none waits for the other one's.
+    # All writers go in the order of hashes, so two that share messages cannot deadlock.
     await query_many(
         "use_message",
         [(project_id, hash, contents[hash], uses) for hash, uses in sorted(Counter(hashes).items())],
@@ -152,7 +151,7 @@ def _moved_on(session_id: str, newest: int, version: int) -> PerdureError:
 
 
 async def drop_summarized(project_id: str, session_id: str) -> int:
-    """Drop what a summary stands for and no open execution may read again. Answers how many entries went.
+    """Drop summarized entries that no open execution may read again. Answers how many.
 
     The caller holds the transcript's row.
     """
@@ -171,21 +170,21 @@ async def drop_summarized(project_id: str, session_id: str) -> int:
         "drop_entries", project_id=project_id, session_id=session_id, upto=summary_of, limit=DROPPED_AT_ONCE
     )
     await _release(project_id, [hash for (hash,) in gone])
-    # They have no gaps: so many from the first that was left.
+    # Entries have no gaps, so the count gives the new first one.
     await query("note_dropped", project_id=project_id, session_id=session_id, dropped=dropped + len(gone))
     return len(gone)
 
 
 async def _release(project_id: str, hashes: Iterable[bytes]) -> None:
-    """Entries that referred to these messages are gone; a message goes with the last of its own."""
+    """Entries of these messages were deleted; delete messages without an entry."""
     uses = sorted(Counter(hashes).items())
     await query_many("release_message", [(count, project_id, hash) for hash, count in uses])
     await query_many("drop_unused_message", [(project_id, hash) for hash, _ in uses])
 
 
 async def delete_transcript(project_id: str, session_id: str) -> int:
-    """Delete a session's transcript, as much of it as goes in one transaction, unless somebody has a turn there.
-    Answers how many rows went; fewer than DROPPED_AT_ONCE: that is all."""
+    """Delete up to one transaction's worth of a session's transcript, unless a turn is open there. Answers how many
+    rows; fewer than DROPPED_AT_ONCE means all."""
     if not await query("lock_transcript", project_id=project_id, session_id=session_id):
         return 0
     if await query("any_turn", project_id=project_id, session_id=session_id):
@@ -201,7 +200,7 @@ async def delete_transcript(project_id: str, session_id: str) -> int:
 
 
 async def prune_transcripts(before_us: int) -> bool:
-    """Delete transcripts that nobody has written to since then. Answers whether there may be more."""
+    """Delete transcripts without a write since then. Answers whether there may be more."""
     rows = await query("old_transcripts", before_us=before_us, limit=DELETED_AT_ONCE)
     room = DROPPED_AT_ONCE
     for project_id, session_id in rows:

@@ -1,9 +1,8 @@
-"""Event triggers: make, delete, and take what their topics have for them.
+"""Event triggers: make, delete, and take events of their topics.
 
-Whoever takes events holds the trigger's row: reads the events after its cursor, starts the executions and moves the
-cursor in one transaction, so that no event is taken twice or lost whoever dies. A topic's events become visible in the
-order of their numbers, so what is behind the cursor is complete without a lock of the topic. Only a new trigger takes
-that lock: it starts at the topic's end.
+With the trigger's row locked, one transaction reads the events after the cursor, starts the executions and moves the
+cursor. So no event is taken twice, and none is lost if the server dies. A topic's events become visible in the order of
+their numbers, so reading needs no lock of the topic. Only a new trigger locks it, to start at the topic's end.
 """
 
 from collections.abc import Sequence
@@ -24,9 +23,9 @@ from perdure.wire.requests import StartItem
 from perdure.wire.triggers import BATCH_MAX, ListedTrigger, StoredTrigger, TriggerSpec, due_at_us
 
 TRIGGERS_MAX = 10_000
-"""How many event triggers a project has at most."""
+"""Event triggers per project."""
 _ENVELOPE = 1_024
-"""About how much larger an event is than its data; a topic has up to 512 bytes."""
+"""Approximate size of an event beyond its data; a topic has up to 512 bytes."""
 
 
 # --- make, delete --------------------------------------------------------------------------------------------------
@@ -42,10 +41,10 @@ async def register_trigger(
     now_us: int,
     idempotency: Idempotency | None = None,
 ) -> None:
-    """Make a trigger, or bring the one of that (workflow, topic) up to date; it goes on where it was.
+    """Make a trigger, or update the one of that (workflow, topic), which keeps its cursor.
 
-    A deployment that is not the current one changes none that is there: what it says is out of date.
-    Raises DeploymentNotFound, WorkflowNotFound, TooManyTriggers.
+    A deployment that is not current cannot change an existing trigger. Raises DeploymentNotFound, WorkflowNotFound,
+    TooManyTriggers.
     """
     if await recall(project_id, idempotency) is not None:
         return
@@ -68,7 +67,7 @@ async def register_trigger(
 async def put_trigger(
     project_id: str, id: str, spec: TriggerSpec, now_us: int, *, declared: bool, replace: bool = True
 ) -> None:
-    """Part of `register_trigger` and of a registration. The same definition again changes nothing."""
+    """Part of `register_trigger` and of a registration. An unchanged definition changes nothing."""
     last: int = (await query("lock_topic", project_id=project_id, topic=spec.topic))[0][0]
     before = await record(
         StoredTrigger, "find_trigger", project_id=project_id, topic=spec.topic, workflow_id=spec.workflow_id
@@ -105,7 +104,7 @@ async def put_trigger(
 
 @verb(sweep=True)
 async def delete_trigger(*, project_id: str, trigger_id: str) -> None:
-    """Delete a trigger; executions that it started stay. Raises NotFound."""
+    """Delete a trigger; its executions stay. Raises NotFound."""
     if not await query("delete_trigger", project_id=project_id, id=trigger_id):
         raise NotFound(f"Event trigger {trigger_id!r} does not exist.")
 
@@ -121,7 +120,7 @@ async def declare_triggers(
     for id, workflow_id, topic in await query("declared_triggers", project_id=project_id):
         if (topic, workflow_id) not in wanted:
             await query("delete_trigger", project_id=project_id, id=id)
-    for named in sorted(wanted):  # topics are locked in this order, whoever registers
+    for named in sorted(wanted):  # all registrations lock topics in this order
         spec, id = wanted[named]
         await put_trigger(project_id, id, spec, now_us, declared=True)
 
@@ -130,11 +129,11 @@ async def declare_triggers(
 
 
 class Taken(NamedTuple):
-    """What taking events for a trigger came to."""
+    """The result of taking events for a trigger."""
 
     started: int = 0
     more: bool = False
-    """Whether there may be another batch to start now."""
+    """Whether another batch may be ready."""
     refused: str | None = None
     """Why its executions cannot be started; the events wait."""
 
@@ -143,9 +142,10 @@ class Taken(NamedTuple):
 async def take_for_trigger(
     *, project_id: str, trigger_id: str, ids: Sequence[str], now_us: int, bytes_max: int = VALUE_BYTES_MAX
 ) -> Taken:
-    """Start the executions that a trigger's topic has events for, at most as many as there are `ids`, on the project's
-    current deployment, and move its cursor behind the events. A batch ends early with the event that would not fit into
-    `bytes_max`."""
+    """Start a trigger's executions on the current deployment and move its cursor behind their events.
+
+    Starts at most as many as there are `ids`. A batch ends before the event that would exceed `bytes_max`.
+    """
     trigger = await record(StoredTrigger, "lock_trigger_if_free", project_id=project_id, id=trigger_id)
     if trigger is None:
         return Taken()
@@ -156,14 +156,14 @@ async def take_for_trigger(
     sizes, more = batches(trigger, waiting, len(ids), now_us, bytes_max, whole=len(waiting) < limit)
     if sizes:
         events = [_event(row) for row in await query("read_events", limit=sum(sizes), **where)]
-        if len(events) < sum(sizes):  # deleted with age since the look: batches are made of what is there
+        if len(events) < sum(sizes):  # some were deleted by age since the look; batches contain the rest
             return Taken(more=True)
         ends = accumulate(sizes)
         news = [
             New(id, _item(trigger, events[end - size : end])) for id, size, end in zip(ids, sizes, ends, strict=False)
         ]
         first, *_ = await start_items(project_id, news, now_us)
-        if isinstance(first, Problem):  # all go to the same workflow: none was started
+        if isinstance(first, Problem):  # all go to the same workflow, so none was started
             return Taken(refused=first.error)
         taken_seq = events[-1].sequence_id
         await Tell(Counted("trigger_starts", len(news)))
@@ -173,8 +173,8 @@ async def take_for_trigger(
 
 
 async def _skip_deleted(project_id: str, trigger: StoredTrigger) -> int:
-    """The cursor, moved behind what was deleted with age before anybody took it. The topic's end is read first: what is
-    not there afterwards, up to that number, is gone."""
+    """Move the cursor behind untaken events that were deleted by age, and answer it. The topic's end is read first:
+    numbers up to it that are missing afterwards are deleted."""
     end = await query("topic_end", project_id=project_id, topic=trigger.topic)
     left = await query("event_sizes", project_id=project_id, topic=trigger.topic, after=trigger.taken_seq, limit=1)
     gone_seq: int = left[0][0] - 1 if left else end[0][0]
@@ -190,10 +190,10 @@ def batches(
     *,
     whole: bool,
 ) -> tuple[list[int], bool]:
-    """How many events each execution gets that is started now, and whether there may be another one after these.
+    """The batch sizes to start now, and whether another batch may follow.
 
-    `waiting` has number, size and time of the events that wait, all of them when `whole`. One execution gets no more
-    than `bytes_max`, unless a single event is larger; nor do all together by more than that of the last one.
+    `waiting` has number, size and time of waiting events, all of them if `whole`. An execution gets at most
+    `bytes_max`, unless one event is larger. All together exceed it by at most the last execution's share.
     """
     sizes: list[int] = []
     at = used = 0
@@ -204,7 +204,7 @@ def batches(
                 break
             size += data_size + _ENVELOPE
             count += 1
-        if count < trigger.batch_size and at + count == len(waiting):  # the last ones: do they wait for others?
+        if count < trigger.batch_size and at + count == len(waiting):  # an incomplete batch may wait for more
             since_us = waiting[at][2] if count else None
             due_us = due_at_us(trigger.batch_size, trigger.batch_timeout_seconds, count, since_us)
             if not whole or due_us is None or due_us > now_us:
@@ -232,13 +232,13 @@ def _item(trigger: StoredTrigger, events: Sequence[Event]) -> StartItem:
 
 
 class Watched(NamedTuple):
-    """A trigger, and what its topic has for it."""
+    """A trigger and the waiting events of its topic."""
 
     project_id: str
     trigger_id: str
     topic: str
     due_at_us: int | None
-    """When there is something to start: 0, now; None, not before more events come."""
+    """When there is something to start; 0: now; None: not before more events come."""
 
 
 @verb(looks=True)
@@ -252,5 +252,4 @@ async def watched_topics() -> list[Watched]:
 
 @verb(looks=True)
 async def list_triggers(*, project_id: str, before: str, limit: int) -> list[ListedTrigger]:
-    """A page of triggers, newest first."""
     return await records(ListedTrigger, "list_triggers", project_id=project_id, before=before, limit=limit)

@@ -1,13 +1,13 @@
-"""Turns: a session has one at a time, so that each execution reads what the one before it has added.
+"""Turns: a session runs one at a time, so each execution reads what the previous one appended.
 
-A turn that has to wait is an execution that is queued and not to be claimed: its start time lies at the end of time,
-until the end of the turn before it takes that away, in its own last transaction. So a waiting turn holds nothing, and
-is cancelled, listed and counted like any other queued execution.
+A waiting turn is a queued execution whose start time is the end of time. The last transaction of the turn before it
+removes that start time. So a waiting turn holds nothing, and is cancelled, listed and counted like any queued
+execution.
 
-With `deliver` the open turn, if it is of the same workflow, is told of the waiting one by a row of its journal, and may
-take its message (exactly once: the row that says so and the turn's new state are one transaction). What was taken waits
-for the taker's end: when that has completed, the taken one is released and finds the taker's result; when not, it is a
-waiting turn again, with its message. So it is at once when the taker leaves it, and then nobody else takes it.
+With `deliver`, an open turn of the same workflow learns of the waiting turn by a journal row, and may take its message
+exactly once: that row and the turn's new state are one transaction. If the taker completes, the taken turn is released
+and finds the taker's result. Otherwise it waits again, with its message. If the taker leaves the message, it waits
+again at once, and no other turn takes it.
 """
 
 from typing import Final
@@ -30,21 +30,22 @@ from perdure.wire.status import Phase
 from perdure.wire.transcripts import APPEND, LEAVE, MESSAGES_MAX, READ, SUMMARIZE, TAKE, OnConflict
 
 HELD_US: Final = 253_402_300_799_000_001
-"""The start time of what waits for its turn: the end of the year 9999, a microsecond after the last that one may ask
-for."""
+"""Start time of waiting turns: the end of the year 9999, a microsecond after the latest time that a client may
+request."""
 
 
 async def ask_for_turn(
     project_id: str, session_id: str, execution_id: str, on_conflict: OnConflict, now_us: int
 ) -> str | None:
-    """Ask for a turn for an execution that is being started. Answers whose turn it is until then, None: its own, now.
+    """Ask for a turn for an execution that is being started. Answers the holder of the turn; None: the new execution
+    has it now.
 
     Raises SessionBusy, before it writes.
     """
     session = {"project_id": project_id, "session_id": session_id}
     seen = await query("open_turn", **session)
     if seen and on_conflict is OnConflict.DELIVER:
-        # It will be written to. Executions are locked before sessions, as whoever reports of one does.
+        # It will be written to, and executions are locked before sessions.
         await query("lock_state", project_id=project_id, id=seen[0][0])
     await query("lock_transcript", **session)
     found = await query("open_turn", **session)
@@ -63,7 +64,7 @@ async def ask_for_turn(
 
 
 async def end_turns(project_id: str, execution_id: str, phase: Phase, now_us: int) -> None:
-    """An execution has ended that had to do with transcripts: its turns are over, the next ones begin."""
+    """End the turns of an execution that ended, and begin the next ones."""
     for session_id, _ in await query("turns_of_execution", execution_id=execution_id):
         session = {"project_id": project_id, "session_id": session_id}
         await query("lock_transcript", **session)
@@ -87,7 +88,7 @@ async def _release(project_id: str, execution_id: str, now_us: int) -> None:
 
 
 async def answer(project_id: str, execution_id: str, entry: TranscriptEntry, now_us: int) -> tuple[str, bool, bytes]:
-    """Do what a worker's report asks of a transcript: the name, the success and the value of its journal row."""
+    """Carry out a transcript entry of a worker's report. Answers name, success and value of its journal row."""
     if isinstance(entry, ReadTranscript):
         return READ, True, await _read(project_id, execution_id, entry.session_id)
     if isinstance(entry, TakeMessages):
@@ -103,13 +104,13 @@ async def answer(project_id: str, execution_id: str, entry: TranscriptEntry, now
             new = await transcripts.append(
                 project_id, entry.session_id, [entry.summary], entry.version, now_us, summary_of=entry.upto
             )
-    except PerdureError as error:  # it refused before it wrote; the code hears of it
+    except PerdureError as error:  # it refused before it wrote; the code sees the error
         return name, False, msgspec.json.encode({"type": error.code, "message": error.message})
     return name, True, msgspec.json.encode({"version": new})
 
 
 async def _read(project_id: str, execution_id: str, session_id: str) -> bytes:
-    """The version that the execution reads, kept for its replays; and how the turn ended that took its message."""
+    """The version that the execution reads, kept for its replays, and how the turn ended that took its message."""
     rows = await query("lock_transcript", project_id=project_id, session_id=session_id)
     version: int = rows[0][0] if rows else 0
     value: dict[str, object] = {"session_id": session_id, "version": version}
@@ -128,14 +129,13 @@ async def _read(project_id: str, execution_id: str, session_id: str) -> bytes:
 
 
 async def workflow_of(project_id: str, execution_id: str) -> str | None:
-    """The workflow of an execution. Only turns of one workflow understand each other: what they are started with, and
-    what they answer."""
+    """The workflow of an execution. Only turns of one workflow understand each other's inputs and results."""
     rows = await query("read_state", project_id=project_id, id=execution_id)
     return rows[0][6] if rows else None
 
 
 async def _take(project_id: str, execution_id: str, session_id: str) -> bytes:
-    """The messages of later turns, with the executions that they came in; from now on this turn has them."""
+    """Take the messages of later turns, with their execution ids."""
     session = {"project_id": project_id, "session_id": session_id}
     await query("lock_transcript", **session)
     found = await query("open_turn", **session)
@@ -148,7 +148,7 @@ async def _take(project_id: str, execution_id: str, session_id: str) -> bytes:
 
 
 async def _leave(project_id: str, execution_id: str, session_id: str, ids: list[str]) -> bytes:
-    """Messages that this turn has taken are turns of their own again."""
+    """Return taken messages: their executions are waiting turns again."""
     await query("lock_transcript", project_id=project_id, session_id=session_id)
     await query_many("leave_turn", [(id, session_id, execution_id) for id in ids])
     return msgspec.json.encode(ids)

@@ -1,4 +1,4 @@
-"""Answers to suspended steps: before, while or after somebody waits for them, none is lost (I5)."""
+"""Answers to suspended steps. None is lost, whether it comes before, during or after the wait (I5)."""
 
 from typing import Any
 from uuid import UUID, uuid5
@@ -18,7 +18,7 @@ from perdure.wire.status import FINAL, Phase
 
 Row = tuple[Any, ...]
 EARLY_MAX = 1_000
-"""How many answers one execution keeps for steps that have not asked yet: keys may be mistyped, or invented."""
+"""Early answers per execution, for steps that have not asked yet; keys may be mistyped or invented."""
 
 
 @verb(locks="execution=execution_id")
@@ -32,10 +32,10 @@ async def resume(
     answered_by: str,
     question_id: str | None = None,
 ) -> Resumed:
-    """Answer a suspended step. An answer that comes early is kept until its wait is opened; see `open_wait` for what
-    becomes of it then. With `question_id` only that very question is answered."""
+    """Answer a suspended step, with `question_id` only that question. An early answer is kept until its wait opens;
+    `open_wait` then decides."""
     wait = await query("read_wait", execution_id=execution_id, key=step_key)
-    if wait and wait[0][6] is not None:  # its answer will be an event: topics are locked before executions
+    if wait and wait[0][6] is not None:  # its answer will be an event, and topics are locked before executions
         await query("lock_topic", project_id=project_id, topic=wait[0][1])
     became = await answer_wait(project_id, execution_id, step_key, data, now_us, question_id)
     if isinstance(became, Problem):
@@ -47,10 +47,10 @@ async def resume(
 async def answer_wait(
     project_id: str, execution_id: str, step_key: str, data: Raw, now_us: int, question_id: str | None = None
 ) -> Became | Problem:
-    """The answer as an outcome in the waiter's journal; the first one stands. Refusals are told, not raised.
+    """Write the answer as an outcome into the waiting journal; the first one stands. Refusals are returned, not raised.
 
-    The same answer again, byte for byte, changes nothing and is told what the first one was: its reply may be lost,
-    and the execution may have gone on, or ended, since then.
+    The same bytes again change nothing and get the first result: the first reply may be lost, and the execution may
+    have moved on since.
     """
     state = await query("lock_state", project_id=project_id, id=execution_id)
     if not state:
@@ -67,10 +67,10 @@ async def answer_wait(
         await query_many("insert_wait", [early])
         return Became.EARLY
     if wait[6] is not None:
-        # A push worker's step: its answer is an event of the run's topic, and whoever follows that sees it. Others of
-        # the run may wait for one of the same type: an id of version 5 says that it is no answer to them.
+        # A push worker's step: its answer is also an event of the run's topic, for clients that follow it. Other steps
+        # of the run may wait for the same type; the UUID version 5 tells them that it is not theirs.
         answer = EventItem(data, wait[6])
-        event_id = str(uuid5(UUID(execution_id), wait[6]))  # there is but one answer
+        event_id = str(uuid5(UUID(execution_id), wait[6]))  # a question has just one answer
         await publish_events(project_id, wait[1], [answer], [event_id], now_us, answers=execution_id)
         return Became.ANSWERED
     await query("meet_wait", execution_id=execution_id, key=step_key, event_seq=None, data=None)
@@ -81,7 +81,7 @@ async def answer_wait(
 async def _refusal(
     execution_id: str, step_key: str, wait: Row | None, phase: Phase, now_us: int, question_id: str | None
 ) -> str | None:
-    """Why an answer is not taken; None: it is."""
+    """Why an answer is refused; None: it is taken."""
     what = f"Step {step_key!r} of execution {execution_id!r}"
     state = None if wait is None else wait[0]
     if phase in FINAL or state in ("met", "early", "closed"):
@@ -124,12 +124,12 @@ async def _refusal(
 
 
 def question_name(execution_id: str, asked_at_us: int) -> str:
-    """The id of a question: what is asked later under the same key has another one."""
+    """A question's id; a later question under the same key has another."""
     return f"{execution_id}.{asked_at_us}"
 
 
 async def standing(execution_id: str, step_key: str) -> Approval | None:
-    """The newest answer that was given under a key."""
+    """The newest answer under a key."""
     rows = await query("read_approvals", execution_id=execution_id, key=step_key)
     return approval_from_row(rows[0]) if rows else None
 
@@ -140,7 +140,7 @@ def approval_from_row(row: Row) -> Approval:
 
 
 def said_by(approval: Approval | None) -> str:
-    """Who answered, and when, as a part of a sentence."""
+    """The author and time of an answer, as part of a sentence."""
     if approval is None:
         return "before"
     return f"by {approval.answered_by!r} at {rfc3339(approval.answered_at_us)}"
