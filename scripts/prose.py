@@ -28,7 +28,7 @@ RULES: Final = {
     "clause": re.compile(
         r"(?i)^\W*(?:what|who|whose|those (?:that|who|whose|which|of|in|among|up|with|without|below|above))\b(?!.*\?$)"
     ),
-    "is no": re.compile(r"(?i)\b(?:is|are|was|were) (?:no|none)\b(?! (?:longer|more|less|later|earlier)\b)"),
+    "is no": re.compile(r"\b(?i:is|are|was|were) (?:no|none)\b(?! (?:longer|more|less|later|earlier)\b)"),
     "long": re.compile(r"(?:\S+ ){35}\S"),
 }
 

@@ -41,7 +41,7 @@ def _route(operation: type[Operation[Any]]) -> Route:
     handler.__name__, handler.__doc__ = endpoint.name, operation.__doc__
     handler.__annotations__ = types | {"return": NoneType if show is None else show.type}
     parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("call", *types)]
-    handler.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what a route reads
+    handler.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # routes read it
     return Route(
         endpoint.method,
         endpoint.path,

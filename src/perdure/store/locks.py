@@ -8,7 +8,7 @@
     execution=items[].execution_id              one row for each element of an argument
     meta='epoch'                                the same row for all arguments
 
-A value that is None names no row. An argument `idempotency` names its row without a declaration.
+A value of None does not name a row. An argument `idempotency` names its row without a declaration.
 If the notation does not suffice, `locks` is a function of the arguments that stands beside the verb.
 """
 
@@ -55,7 +55,7 @@ def read_locks(
 
 
 def _read(text: str, parameters: Mapping[str, inspect.Parameter]) -> Callable[[Arguments], Sequence[Row]]:
-    """What tells the rows of one part of the text."""
+    """Compile one part of the text."""
     match = _LOCK.fullmatch(text)
     if match is None:
         raise ValueError(text)
@@ -80,7 +80,7 @@ def _read(text: str, parameters: Mapping[str, inspect.Parameter]) -> Callable[[A
 
 
 def _value(path: str, parameters: Mapping[str, inspect.Parameter]) -> Callable[[Arguments], Any]:
-    """What reads an argument, or a field of it; None if the argument is None."""
+    """Read an argument, or a field of it. The field of a missing argument reads as None."""
     name, _, fields = path.partition(".")
     default = parameters[name].default
     if not fields:

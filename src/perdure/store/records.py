@@ -31,7 +31,7 @@ def expand_columns(text: str, source: str) -> str:
 
     def columns(match: re.Match[str]) -> str:
         if match[2] not in STORED:
-            raise ValueError(f"{source}: there is no record {match[2]!r}.")
+            raise ValueError(f"{source}: record {match[2]!r} does not exist.")
         mark = ":" if match[1] == "values" else ""
         return ", ".join(mark + name for name in STORED[match[2]].__struct_fields__)
 

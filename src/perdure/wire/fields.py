@@ -63,7 +63,7 @@ def checked_id(id: str, what: str = "execution") -> str:
 
 
 def checked_cursor(cursor: str | None) -> str:
-    """Where a list whose cursors are ids goes on. Raises BadRequest for one that is none."""
+    """Where a list whose cursors are ids goes on. Raises BadRequest for other text."""
     if cursor is not None and not is_uuid(cursor):
         raise BadRequest("`cursor` is not one that a list gave; leave it out to start with the newest.")
     return (cursor or NEWEST).lower()

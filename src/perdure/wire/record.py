@@ -5,8 +5,8 @@
 
 A field has the name of its column; `field(name=…)` gives the API's word if that differs. A time is a number of
 microseconds in memory and in rows, and RFC 3339 in JSON. msgspec converts by type and not by field, so a record whose
-JSON differs from its fields has a twin: a struct that `writer` or `reader` derives once from the class, and a compiled
-function that copies. A record without such a field is its own twin and needs no copy.
+JSON differs from its fields has a twin. That is a struct that `writer` or `reader` derives once from the class, with a
+compiled function that copies. A record without such a field is its own twin and is not copied.
 """
 
 from collections.abc import Callable, Sequence

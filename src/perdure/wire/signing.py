@@ -38,7 +38,7 @@ signing: Final = Noun("Webhooks")
 
 @signing.get("/api/v1/signing-secret", role=Role.ADMIN)
 class GetSigningSecret(Operation[SigningSecret], frozen=True):
-    """What webhooks and calls to push workers of this project are signed with."""
+    """The secret that signs webhooks and calls to push workers of this project."""
 
 
 @signing.post("/api/v1/signing-secret/rotate", role=Role.ADMIN, idempotent=True)

@@ -18,7 +18,7 @@ def rfc3339(at_us: int) -> str:
     return f"{_second(seconds)}.{us:06d}+00:00"
 
 
-@lru_cache(maxsize=256)  # what is told at one time is mostly of one time
+@lru_cache(maxsize=256)  # times of one answer are mostly of one second
 def _second(seconds: int) -> str:
     return (_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]
 

@@ -33,7 +33,7 @@ async def enqueue(project_id: str, execution_id: str, workflow_id: str, is_root:
 
 
 def host_of(url: str) -> str:
-    """What calls are counted by: a host that hangs must not hold up the messages for others."""
+    """The host of a URL. Calls are counted by host, so that one that hangs does not hold up the messages for others."""
     return urlsplit(url).netloc.lower()
 
 
@@ -135,10 +135,10 @@ async def postpone_deliveries(*, taken: Sequence[Taken], next_at_us: int) -> Non
 
 @verb(locks="execution=execution_id")
 async def redeliver(*, project_id: str, execution_id: str, webhook_id: str, now_us: int) -> Delivery:
-    """Send a message again, under the same id, whatever became of it. Raises NotFound."""
+    """Send a message again, under the same id, in any state. Raises NotFound."""
     values: dict[str, Any] = {"project_id": project_id, "execution_id": execution_id, "webhook_id": webhook_id}
     if not await query("redeliver", now_us=now_us, **values):
-        raise NotFound("There is no such delivery; GET /api/v1/webhooks/deliveries lists them.")
+        raise NotFound("This delivery does not exist; GET /api/v1/webhooks/deliveries lists them.")
     await Tell(Enqueued())
     (again,) = await records(Delivery, "read_delivery", **values)
     return again
@@ -164,5 +164,5 @@ async def list_deliveries(
 
 @verb(looks=True)
 async def deliveries_of(*, project_id: str, execution_id: str) -> list[Delivery]:
-    """Who was told of the end of an execution."""
+    """The messages about the end of an execution."""
     return await records(Delivery, "deliveries_of", project_id=project_id, execution_id=execution_id)
