@@ -118,7 +118,7 @@ def test_what_is_no_store_is_not_migrated(house: House, address: str) -> None:
     for command in (("migrate",), ("migrate", "--dry-run"), ("db", "size")):
         house.run(*command, "--database", address, code=2)
     if not is_postgres(address):
-        assert "There is no store" in house.run("migrate", "--database", "no.db", code=2).stderr
+        assert "does not exist" in house.run("migrate", "--database", "no.db", code=2).stderr
         assert not (house.folder / "no.db").exists()
 
 

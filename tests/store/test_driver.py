@@ -611,7 +611,7 @@ def test_somebody_else_s_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there_is_a_mistake_and_not_made(tmp_path: Path) -> None:
     path = tmp_path / "some" / "app.db"
-    with pytest.raises(NotOurFile, match=r"There is no folder '.*some' for the store '.*app.db'; create it"):
+    with pytest.raises(NotOurFile, match=r"The folder '.*some' of the store '.*app.db' does not exist; create it"):
         SQLiteStore(str(path))
     assert list(tmp_path.iterdir()) == []
 

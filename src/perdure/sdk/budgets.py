@@ -61,7 +61,7 @@ PAUSE_SECONDS_MAX: Final = 5.0
 
 
 class Budget:
-    """Limits for an execution and its descendants. None is no limit of that kind.
+    """Limits for an execution and its descendants. None sets no limit of that kind.
 
     `usd` is money, `tokens` are input and output together, `calls` are calls to models, `seconds` count from the start
     of the budget. At most one call exceeds a limit. When nothing is left, the run pauses and asks for more ("ask"),

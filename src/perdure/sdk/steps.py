@@ -381,7 +381,7 @@ async def step_result(machine: Machine, call: Call, result_type: Any) -> Any:
 
 
 class StepInfo(Struct, frozen=True):
-    """What a step's body knows of its call."""
+    """The running step, for its body."""
 
     execution_id: str
     key: str

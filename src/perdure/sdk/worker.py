@@ -70,8 +70,8 @@ LAST_NUMBER = 1 << 40
 class Worker:
     """Runs the workflows of a registry for one deployment.
 
-    `capacity` is how many executions may run at once; suspended ones do not count. `lease` is None for an embedded
-    worker with a store of its own, which lives as long as its process.
+    `capacity` is how many executions may run at once; suspended ones do not count. An embedded worker with a store of
+    its own has no `lease`: it lives as long as its process.
     """
 
     def __init__(

@@ -66,7 +66,7 @@ def as_triggers(trigger_on: Triggerings | None) -> list[EventTrigger]:
 class Queue:
     """A queue, with limits on the executions that run at once.
 
-    `concurrency_limit` is for each value of `concurrency_key`, `total_limit` for all together; None is no limit. The
+    `concurrency_limit` is for each value of `concurrency_key`, `total_limit` for all together; None sets no limit. The
     last registered declaration counts.
 
         >>> Queue("mail", concurrency_limit=5, total_limit=50)

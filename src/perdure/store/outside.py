@@ -79,7 +79,7 @@ def file_at(address: str) -> Iterator[apsw.Connection]:
     """A read-only connection, beside other users of the file. Raises as `state_of`."""
     path = file_of(address)
     if not os.path.exists(path):
-        raise NotFound(f"There is no store at {path!r}; name it with --database or PERDURE_STORE.")
+        raise NotFound(f"The store {path!r} does not exist; name it with --database or PERDURE_STORE.")
     if os.path.isdir(path):
         raise NotOurFile(f"{path!r} is a folder; name a file in it.")
     if not os.path.exists(f"{os.path.realpath(path)}-wal") and (problem := several_names(path)):

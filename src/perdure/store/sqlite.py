@@ -101,7 +101,7 @@ class SQLiteStore:
             folder = Path(path).parent
             if not folder.exists():
                 raise NotOurFile(
-                    f"There is no folder {str(folder)!r} for the store {path!r}; create it, or correct the path."
+                    f"The folder {str(folder)!r} of the store {path!r} does not exist; create it, or correct the path."
                 )
             self._check_path()
             try:

@@ -262,7 +262,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         self._number += 1
         return self._number
 
-    # --- what asyncio asks of a loop -------------------------------------------------------------------------------
+    # --- asyncio's interface -----------------------------------------------------------------------------------------
 
     def time(self) -> float:
         return self.now_us / 1e6
