@@ -14,7 +14,7 @@ async def open_store(url: str) -> Store:
         return SQLiteStore(rest.removeprefix("//"))
     if is_postgres(url):
         try:
-            from perdure.store.postgres import PostgresStore  # an extra: asyncpg need not be there
+            from perdure.store.postgres import PostgresStore  # an extra: asyncpg may be missing
         except ImportError as error:
             raise no_driver(error) from error
         return await PostgresStore.open(url)
@@ -26,17 +26,15 @@ async def open_store(url: str) -> Store:
 
 
 def is_postgres(url: str) -> bool:
-    """Whether an address names a PostgreSQL database."""
     return url.startswith(("postgresql://", "postgres://"))
 
 
 def file_of(url: str) -> str:
-    """The path in the address of an SQLite store."""
     return url.removeprefix("sqlite:").removeprefix("//")
 
 
 def no_driver(error: ImportError) -> BadRequest:
-    """What to say when PostgreSQL's driver is not there."""
+    """The error for a missing PostgreSQL driver."""
     return BadRequest(
         f"A store in PostgreSQL needs a driver ({error}); install it with `pip install 'perdure[postgres]'`."
     )
