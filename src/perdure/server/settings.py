@@ -1,8 +1,8 @@
-"""Every setting of a server: its unit, its default and what it means. Read once, at start, from three places.
+"""The settings of a server, with their units and defaults. The server reads them once, at start, from three places.
 
-A TOML file, then the environment (`PERDURE_` and the name in capitals: `PERDURE_LEASE_SECONDS=5`), then the command
-line; the later wins. An unknown name is refused, with the one that was probably meant. Names end in their unit. In the
-environment lists have commas, and what has names is `NAME=VALUE`: `PERDURE_RETENTION_WORKFLOWS=report=7,order=90`.
+These are a TOML file, then the environment (`PERDURE_LEASE_SECONDS=5`), then the command line. The later source wins.
+An unknown name is refused with a suggestion. Names end in their unit. In the environment, commas separate lists, and
+mappings are `NAME=VALUE`: `PERDURE_RETENTION_WORKFLOWS=report=7,order=90`.
 """
 
 import difflib
@@ -22,7 +22,7 @@ from perdure.wire.errors import BadRequest
 
 PREFIX: Final = "PERDURE_"
 FILE_VARIABLE: Final = "PERDURE_SETTINGS"
-# Read by the client, the worker and the command line, or by all processes alike.
+# Variables of the client, the worker, the command line, or of all processes.
 _OTHERS: Final = frozenset({"PERDURE_URL", "PERDURE_API_KEY", "PERDURE_DEPLOYMENT", *limits.VARIABLES.values()})
 
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -32,80 +32,79 @@ Bytes = Annotated[int, Meta(ge=1_024, le=1 << 30)]
 
 
 class Settings(EngineSettings, frozen=True, kw_only=True):
-    """The server's settings, and the engine's that it hands on."""
+    """The server's settings, together with the engine's."""
 
     store: str = "perdure.db"
-    """Where everything is kept: a path, `sqlite:<path>`, or `postgresql://…`."""
+    """The database: a path, `sqlite:<path>`, or `postgresql://…`."""
     host: str = "127.0.0.1"
-    """The address to listen on. Others than the loopback ones need a key that is not a development key."""
+    """The address to listen on. Other addresses than loopback need a key that is not a development key."""
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
     """The port to listen on; 0 takes a free one."""
     insecure_local: bool = False
-    """No keys: whoever reaches the loopback address may do everything."""
+    """No keys: every caller on the loopback address may do everything."""
     hosts: tuple[str, ...] = ()
-    """Names under which a server on a loopback address is also reached (a proxy in front of it)."""
+    """Other names of a server on a loopback address (a proxy in front of it)."""
     origins: tuple[str, ...] = ()
     """Origins of web pages that may call and read answers (CORS), like `https://app.example.com`. A server on a
-    loopback address takes requests from loopback origins, too; but these pages read answers only if they are listed."""
+    loopback address also takes requests from loopback origins, but such pages read answers only if they are listed."""
     proxies: tuple[str, ...] = ()
-    """Addresses or networks of proxies whose `X-Forwarded-For` tells the caller's address."""
+    """Addresses or networks of proxies. The server trusts their `X-Forwarded-For`."""
     metrics_open: bool = False
     """Show `/metrics` without a key, with the workflows of all projects."""
     log_level: str = "INFO"
-    """The least level that is logged: DEBUG, INFO, WARNING or ERROR."""
+    """The lowest level in the log: DEBUG, INFO, WARNING or ERROR."""
     log_format: str = "json"
     """`json` (one object a line) or `text`."""
 
     request_bytes_max: Bytes = 32 << 20
-    """The largest body of a request that carries values. All others may have 1 MiB, and sign-ins 16 KiB."""
+    """The largest body of a request that carries values. Other requests may have 1 MiB, sign-ins 16 KiB."""
     in_flight_bytes_max: Bytes = 256 << 20
-    """The bodies of all requests that are not answered yet. Callers without a key share one eighth of it."""
+    """The bodies of all requests in progress. Callers without a key share one eighth."""
     in_flight_per_address_bytes_max: Bytes = 128 << 20
-    """The same for the requests of one address."""
+    """The same for one address."""
     url_bytes_max: Bytes = 16 << 10
-    """The longest address of a request."""
+    """The longest URL."""
     header_bytes_max: Bytes = 64 << 10
     """All headers of a request together."""
     header_seconds: Seconds = 10.0
-    """How long a caller may take to send the headers."""
+    """The time limit for sending the headers."""
     body_seconds: Seconds = 30.0
-    """How long a caller may take to send the body, from the headers on."""
+    """The time limit for sending the body, counted from the headers."""
     write_seconds: Seconds = 20.0
-    """How long a caller may take none of what was sent before the connection is cut."""
+    """The connection is cut if the caller reads nothing for this long."""
     keep_alive_seconds: Seconds = 75.0
-    """How long an idle connection is kept."""
+    """How long an idle connection stays open."""
     drain_seconds: Seconds = 20.0
-    """How long requests in flight may take to finish after SIGTERM."""
+    """How long requests in progress may take to finish after SIGTERM."""
     connections_max: Count = 10_000
-    """Open connections. For one more the oldest one closes whose caller is not known; if there is none, the new one."""
+    """Open connections. A new one replaces the oldest whose caller is unknown; without such a one it is refused."""
     connections_per_address_max: Count = 5_000
-    """The same for one address. Addresses in `proxies` have no limit of their own."""
+    """The same for one address. Addresses in `proxies` are exempt."""
 
     poll_seconds_max: Seconds = 60.0
-    """The longest wait of one request; who asks for more is answered then and asks again."""
+    """The longest wait of one request. The caller then gets an answer and asks again."""
     stream_seconds_max: Seconds = 900.0
-    """How long a stream lasts before its client has to come back (with `Last-Event-ID`), or, where it may not know how
-    to, before its key or user is looked at again."""
+    """How long a stream lasts before its client must reconnect with `Last-Event-ID`. Streams of clients that cannot
+    reconnect go on, and the server checks their key or user again."""
     stream_comment_seconds: Seconds = 15.0
-    """How often a silent stream sends a comment, so that nobody on the way takes it for dead."""
+    """How often a silent stream sends a comment, so that proxies keep the connection open."""
     streams_max: Count = 5_000
     """Open streams in all."""
     streams_per_key_max: Count = 100
     """Open streams of one key."""
 
     auth_cache_seconds: Annotated[float, Meta(ge=0, le=30)] = 30.0
-    """How long a key that was found good is not looked up again; so long a revoked key may still work."""
+    """How long a good key is cached; a revoked key may work for as long."""
     auth_failures_max: Count = 20
-    """Wrong keys from one address, or wrong passwords from one address or for one e-mail, in a burst; after that one
+    """Wrong keys from one address, or wrong passwords from one address or for one e-mail, in a burst. After that, one
     more every few seconds."""
     signup: bool = False
-    """Let anybody who reaches the server become a user. Otherwise only who was invited to a project may: e-mails are
-    not verified, and whoever is a user can make projects."""
+    """Anyone who reaches the server may sign up. Otherwise signing up needs an invitation to a project. E-mails are not
+    verified, and each user can make projects."""
     session_hours: Annotated[float, Meta(gt=0, le=8_784)] = 24.0
     """How long a user stays signed in."""
     cookie_secure: bool | None = None
-    """Whether browsers send a session's cookie over TLS only; by default everywhere but on loopback addresses without
-    TLS."""
+    """Send session cookies over TLS only. By default everywhere except on loopback addresses without TLS."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -119,8 +118,8 @@ def load(
     environ: Mapping[str, str] | None = None,
     otherwise: Mapping[str, object] | None = None,
 ) -> Settings:
-    """The settings of this process. `arguments` are the command line's; what is None there was not given. `otherwise`
-    holds what nothing else says, in place of the defaults."""
+    """Load the settings of this process. `arguments` come from the command line; None means absent. `otherwise`
+    replaces defaults."""
     environ = os.environ if environ is None else environ
     file = file or environ.get(FILE_VARIABLE)
     values: dict[str, Any] = dict(otherwise or {})
@@ -184,7 +183,7 @@ def _check_name(name: str, where: str) -> None:
         return
     close = difflib.get_close_matches(name, _TYPES, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise BadRequest(f"There is no setting {where!r}{hint}")
+    raise BadRequest(f"The setting {where!r} does not exist{hint}")
 
 
 _TYPES: Final = {field.name: field.type for field in msgspec.structs.fields(Settings)}
