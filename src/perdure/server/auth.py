@@ -1,14 +1,12 @@
-"""Who is asking: API keys and users' sessions → Principal, and who may ask at all.
+"""Authentication: API keys and users' sessions become a `Principal`. Also the checks of hosts and origins.
 
-A key is looked up by its id and compared as a hash; one that was found good is trusted for at most 30 seconds, so a
-deleted key stops within that time; at once on the server that was told to delete it, and on the others as soon as they
-hear of it. So it is with sessions, which come in a cookie or as a bearer's token, and with what a user may do in a
-project.
+A key is found by its id and compared as a hash. A good key is cached for at most 30 seconds, so a deleted key stops
+working within that time. The server that deletes it forgets it at once, other servers on notification. Sessions (a
+cookie or a bearer token) and project roles follow the same rule.
 
-A browser sends its cookie with requests of any page. So a request that changes something by it, and a form of one of
-our pages, has to say that it comes from a page of this server. On a loopback address every request must also name a
-loopback host, and a page in a browser must come from one: otherwise any web page could reach a server that listens only
-to its own machine.
+A browser sends its cookie with requests of any page. Requests that change something by a cookie, and forms of our
+pages, must therefore prove that they come from a page of this server. On a loopback address, every request must name a
+loopback host, and pages need a loopback origin. Otherwise any web page could reach a local server.
 """
 
 import hashlib
@@ -40,17 +38,15 @@ Headers = Mapping[bytes, bytes]
 
 
 def _digest(secret: bytes) -> bytes:
-    """Under which a secret is remembered, so that it is not itself; each request asks, and this is the quickest."""
+    """The cache key of a secret, so that no secret stays in memory. BLAKE2 is the fastest hash here."""
     return hashlib.blake2b(secret, digest_size=32).digest()
 
 
 async def _no_sessions(token: str, project_id: str) -> Session:
-    raise Unauthorized("There are no users here.")
+    raise Unauthorized("This server has no users.")
 
 
 class Gate:
-    """Decides who a request comes from, and whether it may come at all."""
-
     def __init__(
         self,
         authenticate: Callable[[str], Awaitable[Principal]],
@@ -79,10 +75,10 @@ class Gate:
         self.cookies = cookies or Cookies()
         self._good_hosts: set[bytes] = set()
         self.anyone: Principal | None = None
-        """Set in `--insecure-local`: who everybody is."""
+        """The principal of every request in `--insecure-local`."""
 
     def check_source(self, headers: Headers) -> None:
-        """Refuse what another site's page sends to a server on a loopback address. Raises `Forbidden`."""
+        """On a loopback address, refuse requests of other sites' pages. Raises `Forbidden`."""
         if not self._loopback:
             return
         host = headers.get(b"host")
@@ -108,8 +104,8 @@ class Gate:
             self._good_hosts.add(host)
 
     def check_page(self, headers: Headers, *, told: bool) -> None:
-        """Refuse what a browser sends because another site's page told it to; raises `Forbidden`. With `told` the
-        request has to say where it comes from: it acts by a cookie, or is a form of a page."""
+        """Refuse requests that another site's page caused; raises `Forbidden`. With `told` the request must state its
+        origin: it acts by a cookie or is a page's form."""
         origin = headers.get(b"origin")
         if origin is not None and origin.decode("latin-1").lower() in self._origins:
             return
@@ -136,12 +132,11 @@ class Gate:
         safe: bool = True,
         alone: bool = False,
     ) -> Principal:
-        """Whose request it is. A key tells its project; a user has to name one (`project_id`), unless `alone`. `safe`
-        says that the request changes nothing.
+        """Authenticate a request. A key implies its project. A user must name one in `project_id`, unless `alone`.
+        `safe` means that the request changes nothing.
 
-        Raises `Unauthorized`, `TooManyRequests` after many wrong keys, `BadRequest` where a project is missing,
-        `NotFound` for one that the user does not belong to, `Forbidden` for a cookie that another site's page made use
-        of.
+        Raises `Unauthorized`, `TooManyRequests` after many wrong keys, `BadRequest` if the project is missing,
+        `NotFound` if the user is not a member, `Forbidden` if another site's page used the cookie.
         """
         if self.anyone is not None:
             return self.anyone
@@ -168,7 +163,7 @@ class Gate:
                 raise Unauthorized("This is not an API key; send `Authorization: Bearer sk_<id>_<secret>`.")
             principal = await self._authenticate(key)
         except Unauthorized:
-            # Only a wrong key has to wait. Many callers may share an address, and a good key costs one look-up by id.
+            # Only wrong keys are slowed down: many callers may share an address, and a good key costs one look-up.
             self._known.pop(hashed, None)
             if not self._failures.take(address):
                 raise self._failures.refusal() from None
@@ -179,7 +174,7 @@ class Gate:
         return principal
 
     def _warn_of_proxy(self, headers: Headers, address: str) -> None:
-        """Log once that a proxy of this network stands in front of a server whose setting `proxies` is empty."""
+        """Log once if a proxy of this network forwards requests while the setting `proxies` is empty."""
         if self._proxy_told or b"x-forwarded-for" not in headers or not _is_private(address):
             return
         self._proxy_told = True
@@ -190,21 +185,21 @@ class Gate:
         )
 
     async def user(self, headers: Headers, address: str, *, safe: bool = True) -> Principal:
-        """Which user has signed in, whatever project: as `principal`; raises `Forbidden` for a key, which is nobody."""
+        """Authenticate a user, as `principal` does, without a project. Raises `Forbidden` for a key."""
         if self.anyone is not None:
             token = await self.token(headers)
             if token is None:
-                raise Unauthorized("Nobody has signed in here.")
+                raise Unauthorized("No user has signed in here.")
             if not safe:
                 self.check_page(headers, told=True)
             return await self._user(token, None, alone=True)
         principal = await self.principal(headers, address, safe=safe, alone=True)
         if principal.user_id is None:
-            raise Forbidden("This is for users who have signed in; an API key is no user.")
+            raise Forbidden("Only a user who has signed in may do this; an API key is not a user.")
         return principal
 
     async def token(self, headers: Headers) -> str | None:
-        """The user session's token that a request brings; None: it brings none."""
+        """The token of a user's session in the request, if any."""
         header = headers.get(b"authorization")
         if header is not None:
             token = _bearer(header)
@@ -215,7 +210,7 @@ class Gate:
         tokens = self.cookies.tokens(headers)
         if len(tokens) < 2:
             return tokens[0] if tokens else None
-        # Another server may have set the others. If two are sessions, the request could be of either user.
+        # Another server may have set the other cookies. With two sessions the user is ambiguous.
         found = [token for token in tokens if await self._is_session(token)]
         return found[0] if len(found) == 1 else None
 
@@ -227,7 +222,7 @@ class Gate:
         return True
 
     async def visitor(self, headers: Headers) -> Principal | None:
-        """The user who looks at a page, in no project yet; None: nobody, or a session that has ended."""
+        """The user of a page, without a project. None without a valid session."""
         token = await self._cookie_token(headers)
         try:
             return None if token is None else await self._user(token, None, alone=True)
@@ -235,7 +230,7 @@ class Gate:
             return None
 
     async def _user(self, token: str, project_id: str | None, alone: bool) -> Principal:
-        """Who a session's token stands for, in the project that was named."""
+        """The user of a session, in the named project."""
         named = "" if alone or not project_id else project_id.lower()
         hashed = _digest(f"{named} {token}".encode("utf-8", "surrogatepass"))
         known = self._known.get(hashed)
@@ -252,14 +247,14 @@ class Gate:
 
     def _remember(self, hashed: bytes, principal: Principal, until: float, forgotten: int) -> None:
         if forgotten != self._forgotten:
-            return  # a key or a user changed meanwhile, perhaps this one: look again at the next request
+            return  # a key or user changed during the look-up: do not cache
         self._known[hashed] = (principal, until)
         self._known.move_to_end(hashed)
         if len(self._known) > CACHED_MAX:
             self._known.popitem(last=False)
 
     def forget(self, key_id: str | None) -> None:
-        """A key was deleted: look it up again from now on. None: look all keys and users up again."""
+        """Forget a deleted key. None: forget all keys and users."""
         self._forgotten += 1
         if key_id is None:
             self._known.clear()
@@ -268,32 +263,31 @@ class Gate:
             del self._known[hashed]
 
     def forget_user(self, user_id: str) -> None:
-        """A user's sessions or places in projects have changed: look them up again from now on."""
+        """Forget a user whose sessions or memberships changed."""
         self._forgotten += 1
         for hashed in [hashed for hashed, (principal, _) in self._known.items() if principal.user_id == user_id]:
             del self._known[hashed]
 
     def check_project(self, principal: Principal, project_id: str | None) -> None:
-        """A request may repeat its key's project; any other does not exist for it. Raises `NotFound`."""
+        """Raises `NotFound` if a request repeats another project than its principal's."""
         if project_id and project_id.lower() != principal.project_id and self.anyone is None:
             raise NotFound(f"Project {project_id!r} does not exist.")
 
 
 def has_role(principal: Principal, needed: Role) -> bool:
-    """Whether the key, or the user in this project, may do what needs this role."""
     return principal.role.includes(needed)
 
 
 def check_role(principal: Principal, needed: Role) -> None:
-    """Raises `Forbidden` when the key, or the user in this project, may not do this."""
+    """Raises `Forbidden` if the principal's role is not enough."""
     if not has_role(principal, needed):
         whose = "key" if principal.user_id is None else "member of the project"
         raise Forbidden(f"This needs a {whose} with the role {needed.value!r}; this one has {principal.role.value!r}.")
 
 
 class Failures:
-    """Counts failures by name (the network of an address, an e-mail): a burst is free, then one more every few seconds.
-    Forgets the oldest."""
+    """Limits failures by name (an address's network, an e-mail): a burst, then one per few seconds. Evicts the
+    oldest."""
 
     def __init__(self, burst: int, clock: Callable[[], float], what: str = "wrong API keys from this address") -> None:
         self._burst = burst
@@ -302,7 +296,7 @@ class Failures:
         self._by_name: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, name: str) -> bool:
-        """Count one more failure; False, and not counted, if there were too many."""
+        """Count a failure. False, without counting, if the limit is reached."""
         name = to_network(name)
         now = self._clock()
         level, at = self._by_name.get(name, (0.0, now))
@@ -316,7 +310,7 @@ class Failures:
         return True
 
     def give_back(self, name: str) -> None:
-        """One failure less: what was counted before it was tried turned out well."""
+        """Take back a failure that was counted before the attempt, which then succeeded."""
         name = to_network(name)
         found = self._by_name.get(name)
         if found is None:
@@ -327,18 +321,17 @@ class Failures:
             self._by_name[name] = (found[0] - 1, found[1])
 
     def refusal(self) -> TooManyRequests:
-        """The error for a failure that was one too many."""
         return TooManyRequests(f"Too many {self._what}; wait a few seconds.")
 
 
 def _bearer(header: bytes) -> str | None:
-    """The token of an `Authorization: Bearer …`."""
+    """The token of `Authorization: Bearer …`."""
     scheme, _, token = header.decode("latin-1").strip().partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or address can only mean this machine."""
+    """Whether a name or address always means this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -348,7 +341,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _host_name(host: str) -> str | None:
-    """`name`, `name:port`, `[v6]` or `[v6]:port` without the port."""
+    """The host of `name`, `name:port`, `[v6]` or `[v6]:port`."""
     found = _HOST.fullmatch(host)
     return None if found is None else found[1]
 
@@ -363,8 +356,8 @@ def _is_local_origin(origin: str) -> bool:
 
 @lru_cache(maxsize=1_000)
 def to_network(address: str) -> str:
-    """What counts as one caller: an IPv4 address, also where IPv6 carries it, or the /64 of an IPv6 address. Any other
-    text stays as it is."""
+    """The unit that limits apply to: an IPv4 address (also mapped into IPv6), or an IPv6 /64. Other text stays as it
+    is."""
     if ":" not in address:
         return address
     try:

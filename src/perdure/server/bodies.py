@@ -1,4 +1,4 @@
-"""Bodies of requests, counted while they come."""
+"""Reads request bodies within limits."""
 
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -13,28 +13,28 @@ from perdure.wire.errors import BadValue, PerdureError, TooLarge, UnsupportedMed
 from perdure.wire.records import NULL
 
 SMALL: Final = 16 << 10
-"""The limit of routes that take an e-mail, a password or a key, from callers who are not known yet."""
+"""For an e-mail, a password or a key, from unknown callers."""
 USUAL: Final = 1 << 20
-"""The limit of routes that take names and numbers."""
+"""For names and numbers."""
 VALUES: Final = 1 << 30
-"""Routes that take payloads, results and other values have no limit but the setting `request_bytes_max`."""
+"""For payloads, results and other values. Only the setting `request_bytes_max` limits them."""
 
 COUNTED_BYTES_MIN: Final = 256 << 10
-"""Lists of a smaller body are counted when they are decoded, which takes some milliseconds at most."""
+"""Lists of smaller bodies are checked by decoding, which takes some milliseconds at most."""
 
 
 class Most(NamedTuple):
-    """The most items that a list of a body may have, and the error for more."""
+    """The most items in a list of the body, and the error above that."""
 
     items: int
     refusal: type[PerdureError] = BadValue
 
 
 def check_lists(body: bytes, lists: Mapping[str, Most]) -> None:
-    """Count the items of a body's lists before they become objects. Raises the refusal of a list that is too long.
+    """Count the items of a body's lists before they become objects. Raises the list's refusal.
 
-    Decoding millions of small items takes seconds, and the event loop waits for it: msgspec does not let go of the
-    interpreter, so a thread would not help.
+    Decoding millions of small items blocks the event loop for seconds. A thread would not help, because msgspec keeps
+    the interpreter lock.
     """
     for name, most in lists.items():
         try:
@@ -46,13 +46,13 @@ def check_lists(body: bytes, lists: Mapping[str, Most]) -> None:
                     {"path": f"body.{name}"},
                 ) from None
         except (msgspec.DecodeError, RecursionError):
-            return  # decoding the body says what is wrong with it
+            return  # decoding the body reports the error
 
 
 @cache
 def _count(name: str, items_max: int) -> Callable[[bytes], object]:
-    """A decoder that skips everything but one list, and stops when that is too long: a struct of so many fields, in the
-    form of an array, has no room for more."""
+    """A decoder that skips all but one list and stops when it is too long. A struct in array form with `items_max`
+    fields has no room for more."""
     fields = [(f"item_{n}", Raw, NULL) for n in range(items_max)]
     items = msgspec.defstruct("Items", fields, array_like=True, forbid_unknown_fields=True)
     return msgspec.json.Decoder(msgspec.defstruct("Body", [(name, items | None, None)])).decode
@@ -65,7 +65,7 @@ async def read_body(
     hold: Callable[[int], None],
     wanted: bytes = b"application/json",
 ) -> bytes:
-    """The whole body, counted while it comes; what a header says of its size is only believed when it is too large."""
+    """The whole body, counted as it arrives. Content-Length counts only if it is too large already."""
     content_type = headers.get(b"content-type")
     if content_type is not None and content_type != wanted:
         _check_content_type(content_type, wanted)
@@ -77,7 +77,7 @@ async def read_body(
 async def read_bytes(
     receive: Receive, headers: Mapping[bytes, bytes], bytes_max: int, hold: Callable[[int], None]
 ) -> bytes:
-    """The whole body, whatever it is. `hold` is told of each part of it, and may refuse it."""
+    """The whole body of any type. `hold` is called with the size of each part, and may refuse it."""
     length = headers.get(b"content-length")
     if length is not None and length.isdigit() and int(length[:20]) > bytes_max:
         raise _too_large(bytes_max)

@@ -1,9 +1,8 @@
-"""The one policy for the cookies of sessions, whether a user, an API key or a sign-in link began them.
+"""The policy for session cookies of users, API keys and sign-in links.
 
-A cookie is HttpOnly and SameSite=Lax: scripts do not read it, and another site's links arrive signed in, but not its
-forms and scripts. Where TLS is spoken it is Secure and its name begins with `__Host-`, so neither a plain-HTTP server
-nor a server under a sibling name can set it in a browser. A browser on the server's own machine that speaks plain HTTP
-gets no prefix: browsers differ in whether they take it there.
+Cookies are HttpOnly, so scripts cannot read them. SameSite=Lax sends them with links of other sites, but not with their
+forms and scripts. Over TLS they are Secure and named `__Host-…`, so neither a plain-HTTP server nor one under a sibling
+name can set them. Plain HTTP on the same machine gets no prefix, because not all browsers accept it there.
 """
 
 from collections.abc import Mapping
@@ -15,20 +14,20 @@ from perdure.engine.addresses import means_this_machine
 COOKIE: Final = "perdure_session"
 PREFIXED: Final = "__Host-" + COOKIE
 TOKENS_MAX: Final = 5
-"""How many cookies of the name are looked at."""
+"""How many cookies of the name are read."""
 
 
 class Cookies:
-    """Reads and writes them. `secure` is the setting `cookie_secure`; None decides by `loopback`, which says that the
-    server listens to its own machine only, and by each request."""
+    """Reads and writes session cookies. `secure` is the setting `cookie_secure`. None decides by the request and by
+    `loopback`: whether the server listens only to its own machine."""
 
     def __init__(self, secure: bool | None = None, *, loopback: bool = True) -> None:
         self._secure = secure
         self._loopback = loopback
 
     def tokens(self, headers: Mapping[bytes, bytes]) -> list[str]:
-        """The tokens that a request's cookies bring. Several may come where another server can set cookies for this
-        one: then only one of them is a session."""
+        """The session tokens in the cookies. Another server may have set some of them: at most one is a session
+        here."""
         sent = headers.get(b"cookie")
         if sent is None:
             return []
@@ -39,8 +38,7 @@ class Cookies:
         return [token.decode("latin-1") for token in dict.fromkeys(found) if token][:TOKENS_MAX]
 
     def header(self, headers: Mapping[bytes, bytes], token: str, seconds: float, *, tls: bool) -> tuple[bytes, bytes]:
-        """The header that gives a browser a session, or (with no seconds) takes it away. `tls` says that the request
-        came over TLS."""
+        """The header that sets the session cookie. Zero seconds delete it. `tls`: the request came over TLS."""
         name = PREFIXED if self._prefixes(headers, tls=tls) else COOKIE
         secure = "; Secure" if self._is_secure(tls) else ""
         value = f"{name}={token}; Path=/; Max-Age={int(seconds)}; HttpOnly; SameSite=Lax{secure}"

@@ -1,4 +1,4 @@
-"""Cross-origin requests: which pages of other origins may read answers, and which headers they may send and read."""
+"""Cross-origin requests: which origins may read answers, and which headers they may send and read."""
 
 import re
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ _ORIGIN: Final = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5
 
 
 def checked_origins(origins: Iterable[str]) -> tuple[str, ...]:
-    """The setting `origins`, as browsers write them. Raises `BadRequest`."""
+    """The setting `origins` in the form that browsers send. Raises `BadRequest`."""
     return tuple(map(_checked, origins))
 
 
@@ -46,7 +46,7 @@ def _checked(origin: str) -> str:
 
 
 def with_cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
-    """The application, with answers that pages of these origins may read."""
+    """The application, with CORS headers for these origins."""
     return CORSMiddleware(
         app,
         allow_origins=origins,

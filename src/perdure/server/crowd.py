@@ -1,4 +1,4 @@
-"""The open connections of a server: how many in all, how many of each address, and which one makes room for another."""
+"""Limits open connections in all and by address, and chooses which connection makes room."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -7,7 +7,7 @@ from perdure.server.auth import to_network
 
 
 class Member(Protocol):
-    """A connection, as it is counted."""
+    """A connection, as counted here."""
 
     @property
     def evictable(self) -> bool: ...
@@ -18,25 +18,25 @@ class Member(Protocol):
 class Crowd:
     """Counts open connections.
 
-    A connection is anonymous until a request on it shows a key, a session or a signed link. Where there is no room, the
-    oldest anonymous connection that is not waiting for an answer is closed; if there is none, the new one is.
+    A connection is anonymous until a request on it shows a key, a session or a signed link. At the limit, the oldest
+    anonymous connection that does not wait for an answer closes. Without such a connection, the new one is refused.
     """
 
     def __init__(self, most: int, per_address_most: int, exempt: Callable[[str], bool]) -> None:
         self._most = most
         self._per_address_most = per_address_most
         self._exempt = exempt
-        """Addresses of proxies: the connections of all their clients come from there."""
+        """True for proxies: the connections of all their clients have one address."""
         self._owners: dict[Member, str] = {}
         self._counts: dict[str, int] = {}
         self._anonymous: dict[Member, None] = {}
-        """In the order in which they came."""
+        """In order of arrival."""
 
     def __len__(self) -> int:
         return len(self._owners)
 
     def enter(self, member: Member, address: str) -> bool:
-        """Let a new connection in. False: there is no room."""
+        """Admit a new connection. False at the limit."""
         owner = to_network(address)
         count = self._counts.get(owner, 0)
         if count >= self._per_address_most and not self._exempt(address):
@@ -54,7 +54,7 @@ class Crowd:
         self._anonymous.pop(member, None)
 
     def leave(self, member: Member) -> None:
-        """It is closed. A connection that has left already, or was never let in, changes nothing."""
+        """The connection closed. Does nothing if it was never admitted or has left already."""
         owner = self._owners.pop(member, None)
         if owner is None:
             return
@@ -64,7 +64,7 @@ class Crowd:
             self._counts[owner] = left
 
     def _make_room(self, owner: str | None) -> bool:
-        """Close the oldest anonymous connection, of this owner or of any."""
+        """Close the oldest evictable anonymous connection, of this owner or of any."""
         for member in self._anonymous:
             if member.evictable and owner in (None, self._owners[member]):
                 self.leave(member)

@@ -1,17 +1,17 @@
-"""How many files and connections a process may have open."""
+"""The process's limit for open files and connections."""
 
 import sys
 from contextlib import suppress
 from typing import Final
 
 WANTED: Final = (65_536, 10_240)
-"""The second is the most that macOS grants under some of its settings."""
+"""The second value is the highest that macOS grants under some settings."""
 
 
 def allow_many() -> None:
-    """Let this process and what it starts have as many files and connections open as the system lets it ask for, up to
-    65,536. Each connection takes one; macOS allows 256 at first and Linux 1,024, and what comes after is cut off."""
-    if sys.platform == "win32":  # nothing there counts them
+    """Raise the limit of open files as far as the system allows, up to 65,536. Each connection takes one. The defaults
+    are 256 on macOS and 1,024 on Linux; connections above the limit would fail."""
+    if sys.platform == "win32":  # no such limit there
         return
     import resource
 
@@ -20,6 +20,6 @@ def allow_many() -> None:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         if soft == resource.RLIM_INFINITY or soft >= most:
             return
-        with suppress(ValueError, OSError):  # more than the system ever grants, whatever it says: less will do
+        with suppress(ValueError, OSError):  # the system refuses what it announced: try less
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
             return

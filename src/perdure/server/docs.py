@@ -1,4 +1,4 @@
-"""The OpenAPI document as a page to read: no script, nothing from elsewhere."""
+"""The OpenAPI document as a page: no script, and nothing loaded from elsewhere."""
 
 from html import escape
 from typing import Final
@@ -21,7 +21,6 @@ th, td { text-align: left; vertical-align: top; padding: 0.2rem 0.75rem 0.2rem 0
 
 
 def page(doc: Json) -> str:
-    """The document as HTML."""
     by_tag: dict[str, list[tuple[str, str, Json]]] = {}
     for path, methods in doc["paths"].items():
         for method, operation in methods.items():
@@ -112,7 +111,7 @@ def _row(name: str, schema: Json, note: str, required: bool, place: str) -> str:
 
 
 def _kind(schema: Json) -> str:
-    """A schema in a word or two; what is described elsewhere is linked."""
+    """A schema in a few words, with links to named schemas."""
     if "$ref" in schema:
         name = escape(schema["$ref"].rpartition("/")[2])
         return f"<a href='#shape-{name}'>{name}</a>"

@@ -1,4 +1,4 @@
-"""Bodies in flight: how many bytes of request bodies the server holds at a time."""
+"""Limits how many bytes of request bodies the server holds at a time."""
 
 from typing import Final
 
@@ -8,16 +8,16 @@ from perdure.wire.errors import TooManyRequests, Unavailable
 STRANGERS_PART: Final = 8
 """Callers without a key share one eighth of the limit."""
 RESERVED_PART: Final = 4
-"""One quarter of each limit is for small bodies, so that large ones do not keep beats and claims out."""
+"""One quarter of each limit is for small bodies, so that large ones do not block beats and claims."""
 LIGHT_BYTES: Final = 64 << 10
-"""The largest of these small bodies."""
+"""The largest small body."""
 
 
 class InFlight:
-    """The bytes of all bodies in flight, with the share of each address and of callers without a key.
+    """Counts body bytes in all, by address, and of callers without a key.
 
-    A body counts from its first byte until its request is answered. A body that is the only one is never refused: it
-    would be refused again at each try.
+    A body counts from its first byte until the answer. A body that is alone is always accepted, because each retry
+    would meet the same refusal.
     """
 
     def __init__(self, bytes_max: int, per_address_bytes_max: int) -> None:
@@ -29,7 +29,7 @@ class InFlight:
         self.strangers_bytes = 0
 
     def add(self, share: "Share", size: int) -> None:
-        """Count `size` bytes more. Raises `TooManyRequests` or `Unavailable`, and counts nothing then."""
+        """Raises `TooManyRequests` or `Unavailable`, and then counts nothing."""
         own = share.bytes
         light = own + size <= LIGHT_BYTES
         total = self.bytes + size
@@ -55,7 +55,6 @@ class InFlight:
         share.bytes = own + size
 
     def release(self, share: "Share") -> None:
-        """The request of this share is answered."""
         self.bytes -= share.bytes
         if not share.known:
             self.strangers_bytes -= share.bytes
@@ -66,7 +65,7 @@ class InFlight:
 
 
 class Share:
-    """The bytes in flight of one request. `known`: the caller has shown a key, a session or a signed link."""
+    """The bytes of one request. `known`: the caller has shown a key, a session or a signed link."""
 
     __slots__ = ("_in_flight", "bytes", "known", "owner")
 
@@ -77,11 +76,10 @@ class Share:
         self.bytes = 0
 
     def add(self, size: int) -> None:
-        """A part of the body came. Raises `TooManyRequests` or `Unavailable`."""
+        """Raises `TooManyRequests` or `Unavailable`."""
         self._in_flight.add(self, size)
 
     def release(self) -> None:
-        """The request is answered."""
         self._in_flight.release(self)
 
 

@@ -1,4 +1,4 @@
-"""Log lines as JSON, without secrets: redacted by the name of a field and by the shape of a key."""
+"""Log lines as JSON. Secrets are redacted by field name and by pattern."""
 
 import json
 import logging
@@ -12,8 +12,7 @@ _SECRET_NAME: Final = re.compile(
     r"authorization|cookie|api[-_]?key|token|password|passwd|secret|credential|private[-_]?key", re.IGNORECASE
 )
 _SECRET_VALUE: Final = re.compile(
-    # Our keys (the id may be seen, it is how a key is found) and sessions; anything that was sent as a bearer; a URL's
-    # password; and what looks like an assignment to one of the names above.
+    # Keys (their public id stays) and sessions, bearer tokens, passwords in URLs, and assignments to the names above.
     r"(?P<key>\bsk_[0-9A-Za-z]{8}_)[0-9A-Za-z]+"
     r"|(?P<session>\bus_)[0-9A-Za-z_-]{43}"
     r"|(?P<bearer>\b(?:Bearer|Basic)\s+)[^\s'\",;)]+"
@@ -21,12 +20,12 @@ _SECRET_VALUE: Final = re.compile(
     r"|(?P<pair>\b[\w-]*(?:api[-_]?key|token|password|passwd|secret|cookie|perdure_session)[\w-]*['\"]?\s*[:=]\s*['\"]?)[^\s'\",;)}]+",
     re.IGNORECASE,
 )
-# What a log record has by itself; whatever else it carries was given as `extra`.
+# A log record's own attributes. All others came as `extra`.
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
 def redact(text: str) -> str:
-    """`text` without what must not be read by whoever reads logs.
+    """`text` without secrets.
 
     >>> redact("GET /x with Bearer abc")
     'GET /x with Bearer [redacted]'
@@ -35,7 +34,7 @@ def redact(text: str) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: at, level, logger, message, the extras, and the traceback of an error."""
+    """One JSON object a line: at, level, logger, message, the extras, and an error's traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -53,7 +52,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """For a person at a terminal, with the same redaction."""
+    """Plain lines for a terminal, with the same redaction."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
@@ -63,7 +62,7 @@ class TextFormatter(logging.Formatter):
 
 
 def set_up(level: str, form: str) -> None:
-    """Send this process's log to stderr. The library itself never does this, only the program does."""
+    """Send this process's log to stderr. Only programs call this, never the library."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     root = logging.getLogger()

@@ -75,7 +75,6 @@ _PROBLEMS: Final[dict[int, str]] = {
 
 
 def document(routes: Sequence[Route], *, version: str) -> Json:
-    """The whole document."""
     schemas = Schemas()
     schemas.named["ErrorResponse"] = _ERROR
     paths: dict[str, Json] = {}
@@ -101,8 +100,8 @@ def document(routes: Sequence[Route], *, version: str) -> Json:
                     "in": "cookie",
                     "name": COOKIE,
                     "description": "The session of a user who has signed in, over TLS with the prefix __Host-; "
-                    "X-Project-ID names the project. What changes something needs an Origin or Sec-Fetch-Site of this "
-                    "server",
+                    "X-Project-ID names the project. A request that changes something needs an "
+                    "Origin or Sec-Fetch-Site of this server",
                 },
             },
             "schemas": schemas.named,

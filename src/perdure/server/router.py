@@ -1,7 +1,7 @@
-"""From a request to its route, and from the route to an answer.
+"""Finds the route of a request, and sends its answer.
 
-It is plain ASGI, because a hot route should cost little: one dictionary look-up for a static path, a walk over the
-segments for others, one decode, one encode.
+Plain ASGI keeps hot routes cheap: one dictionary look-up for a static path, a walk over the segments for others, one
+decode, one encode.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -18,7 +18,7 @@ from perdure.server.routing import Call, Caller, Route, Services, Text
 from perdure.server.streams import ClientGone, EventStream
 from perdure.wire.errors import BadRequest, Forbidden, MethodNotAllowed, NotFound, PerdureError, Unauthorized
 
-# A header that decides something must not be there twice: whoever stands before us may have read the other one.
+# Headers that decide something must not be doubled: a proxy in front of the server may have read the other one.
 _ONCE: Final = (
     b"host",
     b"authorization",
@@ -37,8 +37,8 @@ _ONCE: Final = (
 
 
 class _Node:
-    """One segment of the paths: those that are spelled out, the one that takes whatever comes, and the one that takes
-    all that is left."""
+    """One path segment: `named` holds literals, `any` a parameter, `rest` a parameter that takes all remaining
+    segments."""
 
     __slots__ = ("any", "methods", "named", "rest")
 
@@ -49,7 +49,7 @@ class _Node:
         self.methods: dict[str, Route] = {}
 
     def find(self, parts: Sequence[str], at: int, values: list[str], method: str) -> "_Node | None":
-        """The node at the end of a path; fills in the values of what it takes. What is spelled out goes first."""
+        """The node at the end of a path. Appends the parameters to `values`. Literals win over parameters."""
         if at == len(parts):
             return self if self.methods else None
         part = parts[at]
@@ -69,9 +69,9 @@ class _Node:
         return self.rest._end(parts, at, values, method)
 
     def _end(self, parts: Sequence[str], at: int, values: list[str], method: str) -> "_Node | None":
-        """As `find`, of what takes all that is left, or all before one part that is spelled out behind it.
+        """As `find`, for a parameter that takes all remaining segments, or all before a literal last segment.
 
-        A value may itself end with what is spelled out; then the method tells which of both is meant.
+        A value may itself end with that literal. Then the method decides.
         """
         tail = self.named.get(parts[-1]) if any(parts[at:-1]) else None
         if tail is not None and (method in tail.methods or method not in self.methods):
@@ -84,8 +84,6 @@ class _Node:
 
 
 class Router:
-    """The ASGI application of a table of routes."""
-
     def __init__(self, services: Services, routes: Iterable[Route]) -> None:
         self.services = services
         self.routes = list(routes)
@@ -114,7 +112,7 @@ class Router:
             answer = problem_reply(error)
         except ClientGone:
             return
-        except Exception as error:  # whatever a handler of ours got wrong is told and logged, and the server goes on
+        except Exception as error:  # a handler's bug is logged and answered, and the server goes on
             answer = problem_reply(internal_problem(error, f"{scope['method']} {scope['path']}"))
         connection: Connection | None = scope.get("extensions", {}).get(EXTENSION)
         if type(answer) is Reply:
@@ -184,12 +182,12 @@ class Router:
         return route, values
 
     def _walk(self, raw: bytes, method: str) -> tuple[dict[str, Route], tuple[str, ...]]:
-        # Segments are split before they are decoded: a name may hold a slash, as %2F.
+        # Split before decoding: a name may hold a slash as %2F.
         try:
             parts = [(unquote_to_bytes(part) if b"%" in part else part).decode() for part in raw.split(b"/")[1:]]
         except UnicodeDecodeError:
             raise BadRequest("The path is not UTF-8.") from None
-        if b"%00" in raw:  # PostgreSQL cannot even be asked for such a name
+        if b"%00" in raw:  # PostgreSQL refuses such a name even in a query
             raise BadRequest("The path holds a NUL character, which no name does.")
         values: list[str] = []
         node = self._root.find(parts, 0, values, method)
@@ -232,7 +230,7 @@ class _Streaming:
             services.slots.give_back(key_id)
 
     async def _may_go_on(self) -> bool:
-        """Whether the key or the user may still do what it began with."""
+        """Whether the key or user still has the right to this stream."""
         route = self._call.route
         assert route.role is not None
         try:
@@ -240,7 +238,7 @@ class _Streaming:
         except (Unauthorized, Forbidden, NotFound):
             return False
         except PerdureError:
-            pass  # it cannot be said now; the next look may tell
+            pass  # unknown for now; the next check may tell
         return True
 
 
@@ -255,13 +253,13 @@ def _refuse_doubled(headers: Iterable[tuple[bytes, bytes]]) -> None:
 async def lifespan(
     receive: Receive, send: Send, start: Callable[[], Awaitable[None]], stop: Callable[[], Awaitable[None]]
 ) -> None:
-    """Answer the server's start and stop."""
+    """Answer the ASGI lifespan's start and stop."""
     while True:
         message = await receive()
         what = message["type"].rpartition(".")[2]
         try:
             await (start if what == "startup" else stop)()
-        except Exception as error:  # the server must hear of it; it ends the process
+        except Exception as error:  # uvicorn must learn of it; it ends the process
             await send({"type": f"lifespan.{what}.failed", "message": str(error)})
             raise
         await send({"type": f"lifespan.{what}.complete"})

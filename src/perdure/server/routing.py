@@ -1,4 +1,4 @@
-"""The typed route table: one signature per route, from which its handler and its documentation are made.
+"""The typed route table. A handler's signature gives its decoding and its documentation.
 
     routes = Routes("Executions")
 
@@ -6,9 +6,8 @@
     async def cancel_execution(call: Call, execution_id: str) -> CancelExecutionResponse:
         '''Ask for cancellation.'''
 
-The first parameter is the call; then come the path's parameters by their names; `query` and `body`, if they are there,
-are structs that the query string and the body are decoded into. The return type is the reply: a struct or a list of
-them, `None` (204), `Text`, or an `EventStream`.
+The path's parameters follow the call, by their names. `query` and `body` are structs. The return type is the reply: a
+struct or a list of structs, `None` (204), `Text`, or an `EventStream`.
 """
 
 import inspect
@@ -52,30 +51,26 @@ QUERY_FIELDS_MAX: Final = 100
 
 
 class Caller(Enum):
-    """Who may call a route."""
-
     ANYONE = "anyone"
-    """Without a key."""
+    """No credentials."""
     PROJECT = "project"
-    """A key, or a user who names a project of theirs, of the route's role."""
+    """A key, or a user who names one of their projects. The route sets the role."""
     EITHER = "either"
-    """The same, but a user need not name a project."""
+    """As `PROJECT`, but a user need not name a project."""
     USER = "user"
-    """A user; no key."""
+    """A user, never a key."""
     SESSION = "session"
-    """A session, whether a user, a key or a link began it; the handler looks for it."""
+    """A session that a user, a key or a sign-in link began. The handler checks it."""
 
 
 class Text(Struct, frozen=True):
-    """An answer that is not JSON."""
-
     body: str
     content_type: str = "text/plain; charset=utf-8"
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class Services:
-    """What handlers work with."""
+    """The state that all handlers share."""
 
     def __init__(self, engine: Engine, settings: Settings, gate: Gate) -> None:
         self.engine = engine
@@ -86,9 +81,9 @@ class Services:
         self.sign_ins = SignIns(gate.cookies)
         self.tails = Tails(engine)
         self.default_project_id = ""
-        """The operators' project: its keys and members see the server as a whole."""
+        """Keys and members of this project, the operators, see the server as a whole."""
         self.key_names: dict[str, str] = {}
-        """How keys are named in what is kept, by their ids; names do not change."""
+        """Display names of keys by id. A name never changes."""
         self.wrong_passwords = Failures(settings.auth_failures_max, time.monotonic, "wrong passwords")
         self.added_members = Failures(settings.auth_failures_max, time.monotonic, "people added to this project")
         self.comments = Comments(settings.stream_comment_seconds)
@@ -99,8 +94,7 @@ class Services:
         self.docs_html: Callable[[], Written] = lambda: Written("", "text/html; charset=utf-8")
 
     def forget_key(self, key_id: str | None) -> None:
-        """A key was deleted, here or through another server: look it up again from now on, and end its sign-ins. None:
-        look all of them up again, for word of some may have been lost."""
+        """Forget a deleted key and end its sign-ins. None: notifications may be lost; look up all keys again."""
         self.gate.forget(key_id)
         if key_id is None:
             self.sign_ins.look_again()
@@ -108,12 +102,13 @@ class Services:
             self.sign_ins.forget(key_id)
 
     def forget_user(self, user_id: str) -> None:
-        """A user has signed out, or may do other things than before: look them up again from now on."""
+        """Forget a user who signed out or whose rights changed."""
         self.gate.forget_user(user_id)
         self.sign_ins.forget_user(user_id)
 
     async def signed_in(self, headers: Mapping[bytes, bytes]) -> Principal | None:
-        """Who is signed in on a page by a link or a key, or may look without; None: nobody, or a user in a session."""
+        """The principal of a page opened by a link or a key, or in `--insecure-local`. None for users'
+        sessions."""
         if self.gate.anyone is not None:
             return self.gate.anyone
         return await self.sign_ins.checked(headers, self._still, self.settings.auth_cache_seconds)
@@ -125,8 +120,6 @@ class Services:
 
 
 class Call:
-    """One request, as its handler sees it."""
-
     __slots__ = (
         "_receive",
         "_scope",
@@ -149,18 +142,18 @@ class Call:
         self.headers = headers
         self.body = b""
         self.extra: tuple[Header, ...] = ()
-        """Headers that the answer has besides those of every answer."""
+        """Headers beside those of every answer."""
         self.principal: Principal | None = None
         self.known = False
-        """Whether the caller has shown a key, a session or a signed link."""
+        """The caller has shown a key, a session or a signed link."""
         self.held: Share | None = None
-        """What of its body the server holds."""
+        """The server's share of memory for this body."""
         self.project_id = ""
         self._scope = scope
         self._receive = receive
 
     def goes_on(self, cursor: str | None) -> None:
-        """Say where a list goes on whose answer, being an array, has no place for it."""
+        """Put the cursor of the next page into a header: the body is a bare array."""
         if cursor is not None:
             self.extra = ((b"next-cursor", cursor.encode()),)
 
@@ -174,40 +167,37 @@ class Call:
 
     @property
     def address(self) -> str:
-        """Where it came from."""
         client = self._scope.get("client")
         return client[0] if client else ""
 
     def session_cookie(self, token: str, seconds: float) -> Header:
-        """The header that gives the caller's browser a session, or (with no seconds) takes it away."""
+        """The header that sets the browser's session cookie. Zero seconds delete it."""
         tls = self._scope.get("scheme") == "https"
         return self.services.gate.cookies.header(self.headers, token, seconds, tls=tls)
 
     @property
     def user_id(self) -> str | None:
-        """Which user calls; None for a key."""
+        """None for a key."""
         return None if self.principal is None else self.principal.user_id
 
     @property
     def raw_path(self) -> bytes:
-        """The path as it was sent."""
         found: bytes = self._scope["raw_path"]
         return found
 
     @property
     def raw_query(self) -> bytes:
-        """The query as it was sent."""
         found: bytes = self._scope["query_string"]
         return found
 
     @property
     def connection(self) -> Connection | None:
-        """The connection it came over; None where there is none (a server that is called in the same process)."""
+        """None if the server is called in the same process."""
         found: Connection | None = self._scope.get("extensions", {}).get(EXTENSION)
         return found
 
     def header(self, name: bytes) -> str | None:
-        """A header as text. Raises `BadRequest` when it is not UTF-8."""
+        """Raises `BadRequest` if the value is not UTF-8."""
         value = self.headers.get(name)
         try:
             return None if value is None else value.decode()
@@ -215,11 +205,11 @@ class Call:
             raise BadRequest(f"The header {name.decode()} is not UTF-8.") from None
 
     async def read_body(self, content_type: bytes, bytes_max: int) -> bytes:
-        """The body of a route that takes no JSON: of this type, and at most so long."""
+        """The body of a route that takes no JSON. Raises `UnsupportedMediaType` and `TooLarge`."""
         return await read_body(self._receive, self.headers, bytes_max, self._hold(), content_type)
 
     async def read(self, kind: type[S]) -> S:
-        """The body of a route whose handler finds out first who calls. Raises what is wrong with the body."""
+        """The body, for a handler that identifies the caller first. Raises like `Route.read`."""
         body = await self.route.read(self)
         assert isinstance(body, kind)
         return body
@@ -229,8 +219,8 @@ class Call:
         return held.add
 
     async def identify(self, role: Role, path_values: tuple[str, ...] = (), *, alone: bool = False) -> Principal:
-        """Who calls: a key, or a user in the project that they name, of this role; `alone` needs no project of a user.
-        Raises what `Gate.principal` does, `Forbidden` for the role, `NotFound` for another project."""
+        """Authenticate the caller and check the role. With `alone` a user needs no project. Raises as `Gate.principal`,
+        `Forbidden` for the role, `NotFound` for another project."""
         gate = self.services.gate
         named = self._projects_named(path_values)
         principal = await gate.principal(
@@ -246,18 +236,19 @@ class Call:
         return principal
 
     async def identify_user(self) -> None:
-        """Which user calls, without a project. Raises what `Gate.user` does."""
+        """Authenticate a user without a project. Raises as `Gate.user`."""
         self.principal = await self.services.gate.user(self.headers, self.address, safe=self.route.safe)
         self.recognize()
 
     def recognize(self) -> None:
-        """The caller has shown a key, a session or a signed link."""
+        """Mark the caller as known: it showed a key, a session or a signed link."""
         self.known = True
         if self.connection is not None:
             self.connection.recognize()
 
     def _projects_named(self, path_values: tuple[str, ...]) -> list[str]:
-        """The projects that a request names, in its path and its headers, and in the query where no key tells it."""
+        """The projects named in the path and the headers. Without these and without a key, the query's project
+        counts."""
         named: list[str] = []
         at = self.route.project_at
         if at is not None:
@@ -268,7 +259,7 @@ class Call:
                 if value:
                     named.append(value)
         if not named and b"authorization" not in self.headers:
-            # A page's EventSource can send no headers. What cannot be read is refused when the query is decoded.
+            # An EventSource cannot send headers. Decoding the query refuses unreadable text later.
             for field, value in parse_qsl(self._scope["query_string"].decode("latin-1"), errors="replace"):
                 if field == "project_id":
                     if "\0" in value:
@@ -277,26 +268,23 @@ class Call:
         return named
 
     def poll(self, *, until_closing: bool = True) -> Poll:
-        """A block that may take long: it notices when the client leaves or the server goes away."""
+        """A block that ends early when the client leaves or the server drains."""
         return Poll(self._receive, self.services.drain, until_closing=until_closing)
 
     async def raw_body(self) -> bytes:
-        """The body of a route that has none in the table, whatever it is. Raises `TooLarge`."""
+        """A body that the table does not describe. Raises `TooLarge`."""
         return await read_bytes(self._receive, self.headers, self.route.bytes_max(self.settings), self._hold())
 
     def has_role(self, role: Role) -> bool:
-        """Whether the caller may do what needs this role."""
         return self.principal is not None and has_role(self.principal, role)
 
     def check_project(self, project_id: str | None) -> None:
-        """A request may repeat its project, in the query or the body. Raises `NotFound` for another."""
+        """Raises `NotFound` if the query or the body repeats another project than the caller's."""
         if project_id is not None and self.principal is not None:
             self.services.gate.check_project(self.principal, project_id)
 
 
 class Route:
-    """One row of the table."""
-
     def __init__(
         self,
         method: Method,
@@ -320,10 +308,10 @@ class Route:
         acts: bool = False,
     ) -> None:
         self.acts = acts
-        """Whether a GET takes something: HEAD, whose answer nobody gets, is not served then."""
+        """A GET that changes something. HEAD is not served: its caller would not see the result."""
         self.rest = rest
         self.paged = paged
-        """Whether its answers say in a header where the list goes on."""
+        """The header `next-cursor` names the next page."""
         if (role is None) == (caller in (Caller.PROJECT, Caller.EITHER)):
             raise TypeError(f"{method} {path}: a role belongs to routes for keys and members, and to no others")
         self.method = method
@@ -338,12 +326,12 @@ class Route:
         self.headers = headers
         self.media_type = media_type
         self.raw_body = raw_body
-        """The forms of a body that the handler reads for itself."""
+        """Media types of a body that the handler reads itself."""
         self.body_bytes_max = body_bytes_max
         self.lists = lists or {}
-        """Lists of the body that have a limit: they are counted before a large body is decoded."""
+        """Limits for lists of the body, checked before a large body is decoded."""
         self.asks = asks
-        """Whether its handler finds out itself who calls: a key, or something that stands in for one."""
+        """The handler authenticates the caller itself."""
         self.name = handler.__name__
         self.doc = inspect.cleandoc(handler.__doc__ or "")
         types = get_type_hints(handler, include_extras=True)
@@ -351,7 +339,7 @@ class Route:
         self.project_at = self.path_names.index("project_id") if "project_id" in self.path_names else None
         self.body_type: type[Struct] | None = body or types.get("body")
         self._reads = "body" in types
-        """Whether the body is read before the handler is called; otherwise the handler does it (`Call.read`)."""
+        """False: the handler reads the body itself by `Call.read`."""
         self.query_type: type[Struct] | None = types.get("query")
         self.reply_type: Any = types["return"]
         parameters = list(inspect.signature(handler).parameters)[1:]
@@ -362,7 +350,6 @@ class Route:
         self._fields = {} if self.query_type is None else _query_fields(self.query_type)
 
     async def answer(self, call: Call, path_values: tuple[str, ...]) -> object:
-        """Decode what belongs to the request and ask the handler."""
         values: tuple[object, ...] = path_values
         if self.query_type is not None:
             values = (*values, self.decode_query(call._scope["query_string"]))
@@ -371,25 +358,24 @@ class Route:
         return await self.handler(call, *values)
 
     def bytes_max(self, settings: Settings) -> int:
-        """The largest body it takes."""
         return min(self.body_bytes_max, settings.request_bytes_max)
 
     async def read(self, call: Call) -> Struct:
-        """The body as its struct. Raises what is wrong with it."""
+        """Raises `TooLarge`, `BadValue` and other refusals of the body."""
         assert self._decode is not None
         call.body = body = await read_body(call._receive, call.headers, self.bytes_max(call.settings), call._hold())
         if len(body) >= COUNTED_BYTES_MIN and self.lists:
             check_lists(body, self.lists)
         try:
             if not body.isascii():
-                body.decode()  # fields that nobody knows are skipped unread
+                body.decode()  # msgspec skips unknown fields without checking that they are UTF-8
             decoded: Struct = self._decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise undecodable(body, error, self.body_type) from None
         return decoded
 
     def decode_query(self, query_string: bytes) -> Struct:
-        """The query as its struct. Raises `BadRequest` with the name of the parameter."""
+        """Raises `BadRequest` with the name of the parameter."""
         assert self.query_type is not None
         values: dict[str, object] = {}
         try:
@@ -409,7 +395,7 @@ class Route:
                 if self.contract:
                     continue
                 known = ", ".join(self._fields)
-                raise BadRequest(f"query.{name}: there is no such parameter; known are: {known}", {"path": name})
+                raise BadRequest(f"query.{name}: is not a parameter; known are: {known}", {"path": name})
             if many:
                 known_values = values.setdefault(name, [])
                 assert isinstance(known_values, list)
@@ -426,7 +412,7 @@ class Route:
 
 
 class Routes:
-    """The routes of one noun, in the order in which they are documented."""
+    """The routes of one noun, in their documented order."""
 
     def __init__(self, tag: str) -> None:
         self.tag = tag
@@ -452,9 +438,9 @@ class Routes:
         paged: bool = False,
         acts: bool = False,
     ) -> Callable[[Handler], Handler]:
-        """A row of the table. Who may call it follows from its role, where `caller` does not say otherwise. `rest`: the
-        last name in the path takes slashes, too: all that is left, or all before one part that is spelled out. `body`:
-        what the handler reads by `Call.read`, once it knows who calls."""
+        """Add a route. The default for `caller` follows from `role`. With `rest` the last name in the path matches
+        slashes, up to a literal last segment if there is one. `body` is the type for a handler that reads it by
+        `Call.read`."""
 
         def add(handler: Handler) -> Handler:
             self.all.append(
@@ -552,7 +538,7 @@ def _holds_nul(name: str) -> BadRequest:
 
 
 def _query_fields(query_type: type[Struct]) -> dict[str, bool]:
-    """The parameters, and whether each may come many times."""
+    """The parameters by name, and whether each may be repeated."""
     return {field.encode_name: "list[" in str(field.type) for field in msgspec.structs.fields(query_type)}
 
 

@@ -1,13 +1,13 @@
-"""Sessions in a browser's cookie: a user's, and those that a link to the pages gives, once.
+"""Sessions from sign-in links and keys. Users' sessions are in the store (`engine/accounts.py`), in the same cookie.
 
-A link's address may be opened by programs that only want to show what it leads to, such as a chat's preview. So opening
-it shows a page with a button, and only the button uses the link up.
+Chat previews and other programs open links. Opening a link therefore shows a page with a button, and only the button
+uses the link up.
 
-Links and what they give live in this process's memory and as hashes only; a restart ends them, and a new link is one
-command away. A user's session is in the store (`engine/accounts.py`). Both come in the same cookie.
+Links and their sessions live in this process's memory, as hashes. A restart ends them, and one command makes a new
+link.
 
-What they were given for may end before they do: a key is deleted, a user signs out or gets another role. A server hears
-of that by a hint, and since hints may be lost it also looks again when its last look is as old as it remembers keys.
+A link or session ends early if its key is deleted, its user signs out or the user's role changes. Servers notify each
+other of that. Because a notification may be lost, a server also checks again after `auth_cache_seconds`.
 """
 
 import hashlib
@@ -25,13 +25,13 @@ from perdure.wire.errors import TooManyRequests
 LINK_SECONDS: Final = 600.0
 SESSION_SECONDS: Final = 12 * 3600.0
 SHARE_MAX: Final = 100
-"""How many links, and how many sessions, one key or user has at most; one more ends the oldest of the same."""
+"""How many links, and how many sessions, a key or user may have. One more ends the oldest."""
 KEPT_MAX: Final = 100_000
-"""How many links, and how many sessions, all keys and users have at most."""
+"""How many links, and how many sessions, there may be in all."""
 
 
 class _Kept:
-    """A link or a session: whose, until when, and when it was last looked up whether they may still."""
+    """A link or a session. `checked_at` is when its principal was last looked up."""
 
     __slots__ = ("checked_at", "principal", "session_hash", "until")
 
@@ -43,15 +43,15 @@ class _Kept:
 
 
 class _Tokens:
-    """Links, or sessions, by the hashes of their tokens, oldest first. Each lasts as long as the others."""
+    """Links or sessions by the hashes of their tokens, oldest first. All have the same lifetime."""
 
     def __init__(self) -> None:
         self._all: OrderedDict[str, _Kept] = OrderedDict()
         self._shares: dict[str, dict[str, None]] = {}
-        """The hashes of each principal, by its `key_id`, oldest first."""
+        """The hashes of each principal's tokens, by `key_id`, oldest first."""
 
     def add(self, kept: _Kept, now: float) -> str:
-        """Keep one; the answer is its token. Raises TooManyRequests."""
+        """Keep one and make its token. Raises TooManyRequests."""
         while self._all and next(iter(self._all.values())).until < now:
             self.pop(next(iter(self._all)))
         share = self._shares.get(kept.principal.key_id, {})
@@ -69,7 +69,6 @@ class _Tokens:
         return found if found is not None and found.until > now else None
 
     def pop(self, hashed: str) -> None:
-        """Forget one, if it is there."""
         kept = self._all.pop(hashed, None)
         if kept is not None:
             share = self._shares[kept.principal.key_id]
@@ -78,7 +77,6 @@ class _Tokens:
                 del self._shares[kept.principal.key_id]
 
     def drop(self, ends: Callable[[_Kept], bool]) -> None:
-        """Forget those of which `ends` is true."""
         for hashed in [hashed for hashed, kept in self._all.items() if ends(kept)]:
             self.pop(hashed)
 
@@ -88,7 +86,7 @@ class _Tokens:
 
 
 class SignIns:
-    """Links that were made and not used, and sessions that go on."""
+    """Unused links, and the sessions from used ones and keys."""
 
     def __init__(self, cookies: Cookies | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._cookies = cookies or Cookies()
@@ -98,16 +96,17 @@ class SignIns:
         self._forgotten = 0
 
     def make_link(self, principal: Principal, session_hash: str | None = None) -> str:
-        """A token that signs in once, within ten minutes, as whoever asked for it; a user in a session of theirs."""
+        """A token that signs in once as this principal, within ten minutes. A user's link depends on the user's
+        session."""
         now = self._clock()
         return self._links.add(_Kept(principal, session_hash, now, now + LINK_SECONDS), now)
 
     def is_link(self, token: str) -> bool:
-        """Whether a link's token could be used now."""
+        """Whether the link can still be used."""
         return self._links.get(token, self._clock()) is not None
 
     def use_link(self, token: str) -> str | None:
-        """Trade a link's token for a session's; None when it was used, has expired or never was. Raises
+        """Trade a link's token for a session's. None if the link is used, expired or unknown. Raises
         TooManyRequests."""
         now = self._clock()
         found = self._links.get(token, now)
@@ -119,17 +118,17 @@ class SignIns:
         return given
 
     def begin(self, principal: Principal) -> str:
-        """A session's token for a caller who has just shown a key. Raises TooManyRequests."""
+        """A session's token for a caller who has shown a key. Raises TooManyRequests."""
         now = self._clock()
         return self._sessions.add(_Kept(principal, None, now, now + SESSION_SECONDS), now)
 
     def end(self, headers: Mapping[bytes, bytes]) -> None:
-        """Sign out: end the session in a request's cookies."""
+        """Sign out: end the session of the request's cookies."""
         found = self._found(headers)
         self._sessions.drop(lambda kept: kept is found)
 
     def principal(self, headers: Mapping[bytes, bytes]) -> Principal | None:
-        """Who is signed in, by the request's cookie, as of the last look."""
+        """The principal of the request's session, as of its last check."""
         found = self._found(headers)
         return None if found is None else found.principal
 
@@ -139,16 +138,17 @@ class SignIns:
         still: Callable[[Principal, str | None], Awaitable[bool]],
         cache_seconds: float,
     ) -> Principal | None:
-        """Who is signed in; asks `still` for one whose last look is so old. What is answered no has ended."""
+        """The principal of the request's session. After `cache_seconds` the function asks `still`; False ends the
+        session."""
         found = self._found(headers)
         if found is None or found.checked_at + cache_seconds > self._clock():
             return None if found is None else found.principal
         now, forgotten = self._clock(), self._forgotten
         if not await still(found.principal, found.session_hash):
             self._sessions.drop(lambda kept: kept is found)
-        elif forgotten == self._forgotten:  # else something changed meanwhile: look again at the next request
+        elif forgotten == self._forgotten:  # else something changed meanwhile: check again next time
             found.checked_at = now
-        return self.principal(headers)  # it may have been dropped meanwhile
+        return self.principal(headers)  # it may have ended meanwhile
 
     def _found(self, headers: Mapping[bytes, bytes]) -> _Kept | None:
         now = self._clock()
@@ -156,15 +156,15 @@ class SignIns:
         return found[0] if len(found) == 1 else None
 
     def forget(self, key_id: str) -> None:
-        """A key was deleted: its links and sessions end."""
+        """End the links and sessions of a deleted key."""
         self._drop(lambda kept: kept.principal.key_id == key_id)
 
     def forget_user(self, user_id: str) -> None:
-        """A user has signed out, or belongs to other projects: the links that they made end, and what came of them."""
+        """End the links and sessions of a user who has signed out or whose projects changed."""
         self._drop(lambda kept: kept.principal.user_id == user_id)
 
     def look_again(self) -> None:
-        """Word of a change may have been lost: look all of them up again."""
+        """A notification may have been lost: check all again at their next use."""
         self._forgotten += 1
         self._links.look_again()
         self._sessions.look_again()
