@@ -1,1 +1,1 @@
-"""Who may ask, and how: the HTTP face of the engine."""
+"""The HTTP interface of the engine: authentication, routes and answers."""

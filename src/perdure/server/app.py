@@ -1,7 +1,8 @@
-"""Builds the application and serves it: from a socket to a drained end.
+"""Builds the ASGI application and serves it.
 
-SIGTERM: readiness goes off and the listener closes; claims, polls and streams end with a word of when to come back;
-what is in flight finishes (at most `drain_seconds`); then the engine's loops stop and the store closes: 25 s at most.
+On SIGTERM the server becomes unready and closes its listener. Claims, polls and streams end and tell clients when to
+return. Requests in progress finish within `drain_seconds`. Then the engine stops and the store closes, after at most 25
+s.
 """
 
 import asyncio
@@ -70,11 +71,11 @@ logger = logging.getLogger("perdure.server")
 
 API_VERSION = "1.0.0"
 STORE_SECONDS_MAX = 60.0
-"""How long a server that starts waits for its database."""
+"""How long a starting server waits for its database."""
 
 
 def all_routes() -> list[Route]:
-    """The table, in the order in which it is documented."""
+    """All routes, in their documented order."""
     nouns = (
         executions,
         streams,
@@ -125,14 +126,14 @@ class App:
             cookies=Cookies(settings.cookie_secure, loopback=is_loopback(settings.host)),
         )
         self.failure: Exception | None = None
-        """Why it could not start."""
+        """Why the start failed."""
         self._partings: set[asyncio.Future[None]] = set()
         engine.outbound.policy.loopback = settings.insecure_local
         self.services = Services(engine, settings, gate)
         engine.key_deleted = self.services.forget_key
         engine.user_changed = self.services.forget_user
         self.router = Router(self.services, all_routes())
-        # Written when first asked for: a start should not wait for them.
+        # Built on first use, to keep the start fast.
         document = cache(lambda: openapi.document(self.router.routes, version=API_VERSION))
         self.services.openapi_json = cache(
             lambda: Written(msgspec.json.encode(document()).decode(), "application/json")
@@ -148,7 +149,7 @@ class App:
             await send({"type": "websocket.close", "code": 1000})
 
     async def start(self) -> None:
-        """Start the engine. Raises `BadRequest` when others could reach a server that is not meant for them."""
+        """Start the engine. Raises `BadRequest` if the server is exposed without proper keys."""
         try:
             await self.engine.start()
             self.services.default_project_id = project_id = await self.engine.projects.default()
@@ -163,19 +164,18 @@ class App:
             self.services.gate.anyone = Principal(project_id, Role.ADMIN, "local")
 
     def drain(self) -> None:
-        """Take no new work and end what waits; requests in flight go on."""
+        """Take no new work and end waiting requests. Other requests go on."""
         self.services.drain.begin()
         self.engine.closing = True
         self.engine.doorbell.ring_all()
 
     async def stop(self) -> None:
-        """Finish what the store has accepted, and close it."""
         self.drain()
         await self.services.pulse.stop()
         await self.engine.stop()
 
     def worker_gone(self, worker_id: str, granted_us: int) -> None:
-        """The connection of a worker's beats was closed by its side."""
+        """The worker closed the connection of its beats."""
         if self.services.drain.closing:
             return
         task = asyncio.ensure_future(self.engine.claims.disconnected(worker_id, granted_us))
@@ -192,12 +192,13 @@ class App:
 
 
 def build_app(engine: Engine, settings: Settings) -> App:
-    """The ASGI application of an engine that is not started yet."""
+    """The ASGI application of an engine that has not started yet."""
     return App(engine, settings)
 
 
 def check_exposure(settings: Settings, keys: list[tuple[str, bool]]) -> None:
-    """Refuse to be reachable by others without proper keys. `keys` are ids, and whether made for development."""
+    """Raises `BadRequest` if other machines could reach the server without proper keys. `keys` holds ids, and whether
+    each is a development key."""
     if is_loopback(settings.host):
         return
     if settings.insecure_local:
@@ -210,12 +211,12 @@ def check_exposure(settings: Settings, keys: list[tuple[str, bool]]) -> None:
             )
     if not keys:
         raise BadRequest(
-            f"Address {settings.host!r} can be reached by others, and there is no API key; make one first."
+            f"Address {settings.host!r} can be reached by others, and the server has no API key; make one first."
         )
 
 
 class Server(uvicorn.Server):
-    """uvicorn with deadlines, an idle loop that sleeps, and an end that lets polls and streams go first."""
+    """uvicorn with deadlines, an idle loop that sleeps, and a drain that ends polls and streams first."""
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self.application = build_app(engine, settings)
@@ -248,17 +249,17 @@ class Server(uvicorn.Server):
 
     @property
     def url(self) -> str:
-        """Where it listens, once it is ready."""
+        """The address, once the server is ready."""
         assert self.socket is not None
         host, port = self.socket.getsockname()[:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def run_until_stopped(self) -> None:
-        """Listen and serve until `stop`; comes back when everything has ended."""
+        """Serve until `stop`, and return when everything has ended."""
         self.socket = bind(self.settings.host, self.settings.port)
         try:
             await self.serve([self.socket])
-        except SystemExit:  # uvicorn's way to say that the application did not start
+        except SystemExit:  # uvicorn's signal for a failed start
             raise self.application.failure or Unavailable("The server could not start.") from None
         finally:
             self.socket.close()
@@ -282,7 +283,7 @@ class Server(uvicorn.Server):
         self._next_look.cancel()
 
     def _look(self) -> None:
-        """Once a second, until the last connection is closed: tell the time, and cut who is too slow."""
+        """Every second: set the Date header and cut slow connections, until the last one closes."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         date = [(b"date", formatdate(usegmt=True).encode())]
@@ -290,18 +291,18 @@ class Server(uvicorn.Server):
         self._protocol.look_at_all(now)
         if self._exit.is_set():
             for connection in list(self.server_state.connections):
-                # Again: it may have been accepted, but not be known yet, when the others were told.
+                # Again: a connection may have been accepted after the others were told.
                 connection.shutdown()
         self._next_look = loop.call_later(1.0, self._look)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals belong to whoever runs the process, see `serve`."""
+        """The caller handles signals, see `serve`."""
         yield
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening address. Raises `BadRequest` when it cannot be had."""
+    """A listening socket. Raises `BadRequest` if the address is unusable."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -310,7 +311,7 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise BadRequest(f"Address {host!r} is not one to listen on: {error}") from error
     try:
-        if sys.platform != "win32":  # there it would let a second server have the same address
+        if sys.platform != "win32":  # there a second server could take the same address
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except OSError as error:
@@ -323,8 +324,8 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 async def _open_store(url: str) -> Store:
-    """Open the store. One that cannot be reached yet is waited for: servers are often started together with their
-    database, and after an outage nobody should have to start them again. Raises Unavailable."""
+    """Open the store. If the database is unreachable, wait for it: servers often start together with their database,
+    and they must survive its outages. Raises Unavailable."""
     loop = asyncio.get_running_loop()
     until = loop.time() + STORE_SECONDS_MAX
     told = False
@@ -345,7 +346,7 @@ async def _open_store(url: str) -> Store:
 
 
 async def serve(settings: Settings, *, on_ready: Callable[[Server], Awaitable[None] | None] | None = None) -> None:
-    """Serve until SIGTERM or SIGINT; comes back when everything has ended. A second signal ends it at once."""
+    """Serve until SIGTERM or SIGINT, and return when everything has ended. A second signal skips the drain."""
     server = Server(Engine(await _open_store(settings.store), settings=settings), settings)
     loop = asyncio.get_running_loop()
 
@@ -366,7 +367,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[Server], Awaitable[No
                     await result
             except BaseException:
                 server.stop()
-                await serving  # in order: a server that is cut off says so with a traceback
+                await serving  # an ordered stop: an aborted server would log a traceback
                 raise
         ready.cancel()
         await serving
@@ -375,7 +376,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[Server], Awaitable[No
 
 
 def run(settings: Settings) -> None:
-    """A server process: log to stderr, uvloop, `serve`."""
+    """Run a server process: logs to stderr, uvloop, `serve`."""
     logs.set_up(settings.log_level, settings.log_format)
     allow_many()
     _collect_less()
@@ -384,8 +385,8 @@ def run(settings: Settings) -> None:
 
 
 def _collect_less() -> None:
-    """What a server has loaded lives as long as it does, and what a request makes is seldom a cycle: at its default
-    pace the collector walks all of it again and again. A pace that somebody chose stays as it is."""
+    """Slow the garbage collector down, unless the user has set thresholds. Loaded modules live as long as the server,
+    and requests seldom make cycles, so default collections would walk everything in vain."""
     if gc.get_threshold()[0] in (700, 2_000):
         gc.collect()
         gc.freeze()
@@ -394,7 +395,7 @@ def _collect_less() -> None:
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
-        import uvloop  # not there on Windows
+        import uvloop  # not on Windows
     except ImportError:
         return None
     return uvloop.new_event_loop

@@ -1,7 +1,6 @@
-"""What a suspended step shows, read as a form; and what came back, as the answer.
+"""Reads a suspended step's data as a form, and a person's input as the answer.
 
-The data is anybody's. A `_form` that is not one is no form, and then the data is shown as it is and the answer is asked
-for as JSON.
+Any program may have written the data. If `_form` is invalid, the page shows the data and asks for the answer as JSON.
 """
 
 import json
@@ -31,20 +30,18 @@ _TYPES: Final[dict[str, str]] = {
     **dict.fromkeys(("textarea", "multiline"), "textarea"),
     "date": "date",
 }
-# What the data says to us, and not to whoever answers.
+# Names that address the page itself and are not shown.
 _OURS: Final = frozenset({"_form", "_notify", "_source", "_tool", "_approval_url"})
 
 
 class Option(NamedTuple):
-    """One of the values that a field may have."""
+    """One choice of a field."""
 
     value: Any
     label: str
 
 
 class Field(NamedTuple):
-    """One thing that is asked for."""
-
     key: str
     kind: str
     """boolean, text, textarea, number, integer, date, select or multiselect."""
@@ -64,25 +61,24 @@ class Form(NamedTuple):
     source: str | None
     tool: str | None
     fields: tuple[Field, ...] | None
-    """None: there is no form, the answer is asked for as JSON."""
+    """None: the answer is asked for as JSON."""
     data: Any
-    """What else is shown."""
+    """The other data to show."""
 
     @property
     def decides(self) -> bool:
-        """Whether it is answered by one of two buttons, approve and reject."""
+        """True if two buttons, approve and reject, answer the question."""
         return any(field.key == APPROVED and field.kind == "boolean" for field in self.fields or ())
 
 
 class Read(NamedTuple):
-    """What came back: an answer as JSON, or what is wrong with which field."""
+    """The answer as JSON, or the errors by field."""
 
     answer: bytes | None
     errors: dict[str, str]
 
 
 def form_of(data: bytes) -> Form:
-    """The question that a suspended step's data is."""
     shown = json.loads(data)
     if not isinstance(shown, dict):
         return Form(None, None, None, None, None, None, shown)
@@ -133,7 +129,7 @@ def _fields(given: object) -> tuple[Field, ...] | None:
 
 
 def _options(given: object) -> tuple[Option, ...] | None:
-    """The options of a field: texts, numbers, or objects with `value` and `label`. None: they are no options."""
+    """The options: texts, numbers, or objects with `value` and `label`. None if they are invalid."""
     if given is None:
         return ()
     if not isinstance(given, list) or len(given) > OPTIONS_MAX:
@@ -154,7 +150,7 @@ def _shown(value: object) -> str:
 
 
 def read_answer(form: Form, sent: Mapping[str, list[str]]) -> Read:
-    """The answer that a browser sent. Fields are named f0, f1, …, since their keys are anybody's."""
+    """The answer of a browser's form. Fields are named f0, f1, …, because their keys are untrusted."""
     if form.fields is None:
         return _read_json(sent.get(JSON_ANSWER, [""])[0])
     answer: dict[str, Any] = {}
@@ -183,7 +179,7 @@ def _read_json(text: str) -> Read:
 
 
 def _read(field: Field, values: list[str]) -> tuple[str | None, Any]:
-    """What is wrong with a field's value, or the value; None for one that was left out."""
+    """A field's error, or its value. None for an omitted field."""
     text = values[0] if values else ""
     if len(text) > TEXT_CHARACTERS_MAX:
         return f"This is longer than {TEXT_CHARACTERS_MAX:,} characters.", None

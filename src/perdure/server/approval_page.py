@@ -1,8 +1,8 @@
-"""The page that asks a person what a suspended step asks. No script, and no style but its own.
+"""The page that asks a person a suspended step's question. It has no script, and only its own style.
 
-Whatever the step shows is text: nothing in it becomes markup or a link, what turns the writing direction or cannot be
-seen is spelled out, and what is very long is cut with a word of how long it was, also beside the buttons. A field shows
-its text as it is, since that is what is sent; below it the text is spelled out where that makes a difference.
+All content is text: nothing becomes markup or a link. Invisible characters and those that change the writing direction
+are spelled out. Long text is cut; the page says so at the cut and beside the buttons. A field keeps its text as it is,
+because the browser sends it. Below it, the page spells the text out if needed.
 """
 
 import json
@@ -20,12 +20,12 @@ from perdure.wire.approvals import How, Question, QuestionState
 SHOWN_MAX: Final = 200_000
 LINE_MAX: Final = 300
 NAMED_MAX: Final = 10
-"""How many kinds of unseen characters are named below a field."""
+"""How many kinds of invisible characters are named below a field."""
 _CUT: Final = "<span class='cut'>"
 _UNSEEN: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0d\uffa0\U000e0100-\U000e01ef]"
 )
-"""What fonts show as nothing although it counts as printable: fillers, and selectors that no emoji needs."""
+"""Characters that count as printable but have no glyph: fillers, and selectors that no emoji needs."""
 _BREAKS: Final = {ord("\n"): None, ord("\t"): None}
 
 STYLE: Final = """
@@ -76,8 +76,8 @@ def question_page(
     sent: Mapping[str, list[str]] | None = None,
     errors: Mapping[str, str] | None = None,
 ) -> str:
-    """The question with its form. After a mistake `sent` is what was entered, `errors` what is wrong with it. With
-    `signed_in` there is a button to sign out."""
+    """The question with its form. After a mistake, `sent` is the input and `errors` its faults. `signed_in` adds a
+    button to sign out."""
     form = form_of(bytes(question.data))
     errors = errors or {}
     title = form.title or question.step_key
@@ -93,7 +93,7 @@ def question_page(
 
 
 def closed_page(question: Question, *, mine: str | None = None) -> str:
-    """What became of a question; `mine` is the name of whoever looks."""
+    """The result of a question. `mine` is the reader's name."""
     form = form_of(bytes(question.data))
     said = question.approval
     if said is not None:
@@ -114,18 +114,17 @@ def closed_page(question: Question, *, mine: str | None = None) -> str:
             f"<h1>The time to answer is over</h1><p>The question expired{until}; the workflow went on without it.</p>"
         )
     else:
-        what = "<h1>Nobody waits for this any more</h1><p>The workflow went on, or has ended.</p>"
+        what = "<h1>The workflow waits no more</h1><p>The workflow went on, or has ended.</p>"
     asked = f"<h2>What was asked</h2>{_titled(form)}{_what(form)}"
     return _page("Answered" if said else "Closed", what + asked + _facts(question, form))
 
 
 def message_page(title: str, text: str) -> str:
-    """A page that only says something."""
     return _page(title, f"<h1>{shown(title, LINE_MAX)}</h1><p>{shown(text, LINE_MAX * 4)}</p>")
 
 
 def sign_in_page(next_path: str, *, error: str | None = None, with_key: bool = False) -> str:
-    """Who are you? Goes on to `next_path`. `with_key` says which of the two ways the error is about."""
+    """The sign-in form, which leads to `next_path`. `with_key`: the error is about the key, not the password."""
     here = escape(next_path, quote=True)
     hidden = f"<input type='hidden' name='next' value='{here}'>"
     mistakes = {"key" if with_key else "email": error} if error else {}
@@ -168,7 +167,7 @@ def _titled(form: Form) -> str:
 
 
 def _what(form: Form) -> str:
-    """What is asked, in words and data."""
+    """The question's text and data."""
     parts: list[str] = []
     if form.description:
         parts.append(f"<p dir='auto'>{shown(form.description, SHOWN_MAX)}</p>")
@@ -219,7 +218,7 @@ def _form(
 
 
 def _early(question: Question) -> str:
-    """Says that an answer came before the question."""
+    """A note that an answer came before the question."""
     early = question.early
     if early is None:
         return ""
@@ -230,7 +229,7 @@ def _early(question: Question) -> str:
 
 
 def _unfinished(question: Question, asked: str) -> str:
-    """That the page does not show all that is asked; said where the answer is given."""
+    """A warning beside the buttons that the page does not show the whole question."""
     if _CUT not in asked:
         return ""
     path = f"/api/v1/approvals/{question.execution_id}/{question.step_key}"
@@ -328,7 +327,7 @@ def _error(name: str, error: str | None) -> str:
 
 
 def _spelled(name: str, text: str) -> str:
-    """Which characters of a field's text are not seen in it, and the text with them spelled out."""
+    """The invisible characters of a field's text, and the text with them spelled out."""
     found = _unseen(text)
     if not found:
         return ""
@@ -342,7 +341,7 @@ def _spelled(name: str, text: str) -> str:
 
 
 def _unseen(text: str) -> Counter[str]:
-    """The characters of a field's text that are not seen in it. What is longer than a field may be cannot be sent."""
+    """The invisible characters of a field's text. A text above the limit cannot be sent."""
     text = text[:TEXT_CHARACTERS_MAX]
     if _is_clear(text):
         return Counter()
@@ -377,7 +376,7 @@ def _verdict(answer: bytes) -> str:
 
 
 def _json(value: Any) -> str:
-    """Data for a person: a flat object as a list, everything else as JSON."""
+    """Data for a person: a flat object as a list, other values as JSON."""
     if isinstance(value, str):
         return f"<pre tabindex='0' dir='auto'>{shown(value, SHOWN_MAX)}</pre>"
     if isinstance(value, dict) and 0 < len(value) <= 30 and all(_is_plain(one) for one in value.values()):
@@ -406,7 +405,7 @@ def _time(at_us: int) -> str:
 
 
 def shown(text: str, most: int) -> str:
-    """Somebody's text as HTML: escaped, cut, and with what cannot be seen spelled out."""
+    """Untrusted text as HTML: escaped, cut, and with invisible characters spelled out."""
     left = len(text) - most
     text = text[:most]
     if _is_clear(text):
@@ -420,23 +419,23 @@ def shown(text: str, most: int) -> str:
 
 
 def _is_clear(text: str) -> bool:
-    """Whether surely nothing in it is odd; fast."""
+    """True if certainly nothing is odd. Fast."""
     return text.translate(_BREAKS).isprintable() and _UNSEEN.search(text) is None
 
 
 def _is_odd(text: str, n: int) -> bool:
-    """Whether a character cannot be seen, or turns the writing direction."""
+    """Whether a character is invisible or changes the writing direction."""
     one = text[n]
     if one == "\r":
         return text[n + 1 : n + 2] != "\n"
     if one in "\n\t" or (one.isprintable() and not _UNSEEN.match(one)):
         return False
-    if one in "\u200c\u200d":  # joins letters of some scripts, and emoji; beside ASCII there is nothing to join
+    if one in "\u200c\u200d":  # they join letters of some scripts, and emoji; ASCII needs none
         return any(beside.isascii() for beside in (text[n - 1 : n], text[n + 1 : n + 2]))
-    return unicodedata.category(one) != "Zs"  # blanks of other scripts
+    return unicodedata.category(one) != "Zs"  # spaces of other scripts
 
 
 def _plain(text: str) -> str:
-    """As `shown`, where there is no room for markup."""
+    """As `shown`, without markup."""
     said = "".join("\ufffd" if _is_odd(text, n) else one for n, one in enumerate(text[:LINE_MAX]))
     return escape(f"{said}…" if len(text) > LINE_MAX else said, quote=True)

@@ -1,9 +1,9 @@
-"""What uvicorn's connections lack: deadlines, caps, and word of a worker whose connection is gone.
+"""Adds to uvicorn's connections: deadlines, limits, and notification when a worker's connection is lost.
 
-Each connection knows when its patience ends; one look a second costs less than a timer per request. It goes over those
-that have a deadline, or something that their peer has not taken yet: thousands that only wait cost nothing.
-Headers have their deadline, counted from their first byte (the first ones from the connection's start), the body has
-its own: both are absolute, a trickle does not prolong them. A peer that takes next to nothing of what was sent is cut.
+One check per second replaces a timer per request. It covers only connections with a deadline or unsent bytes, so idle
+connections cost nothing. Headers have a deadline from their first byte (the first request's from the connection's
+start), bodies one of their own. Both are absolute: a trickle of bytes does not extend them. A peer that reads almost
+nothing is cut.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from perdure.server.settings import Settings
 from perdure.wire.errors import BadRequest, HeadersTooLarge, PerdureError, RequestTimeout, UriTooLong
 
 HEADERS_MAX: Final = 100
-# Who takes less than this in `write_seconds` is cut.
+# A peer that reads less than this in `write_seconds` is cut.
 PROGRESS_BYTES: Final = 16 << 10
 NEVER: Final = math.inf
 
@@ -32,20 +32,19 @@ EXTENSION: Final = "perdure.connection"
 
 
 class _Refused(Exception):
-    """Raised through the parser to stop it; `send_400_response` says why."""
+    """Stops the parser; `send_400_response` then tells the reason."""
 
 
 class Connection(HttpToolsProtocol):
-    """One connection; `protocol_class` makes the subclass that knows a server's settings."""
+    """`protocol_class` makes the subclass with a server's settings."""
 
     settings: Settings
     on_worker_gone: Callable[[str, int], None]
     watched: set["Connection"]
-    """Those that `look` is for."""
+    """The connections that `look` checks."""
     idle: dict["Connection", float]
-    """Those that wait for another request, and until when they are kept; the first ones end first."""
+    """Connections without a request, with the time when each closes, soonest first."""
     crowd: Crowd
-    """All of them."""
 
     def __init__(
         self,
@@ -65,15 +64,15 @@ class Connection(HttpToolsProtocol):
         self._peer_left = False
         self._recognized = False
         self._lingers = False
-        """The last answer went out before the request's body was here: what still comes of it is dropped until the peer
-        closes. Closed at once, the system would reset the connection, and the peer might never see the answer."""
+        """The last answer was sent before the request's body had arrived. The rest of the body is dropped until the
+        peer closes. An immediate close would reset the connection, and the peer might lose the answer."""
         self._running: RequestResponseCycle | None = None
-        """The request that is being answered; those behind it wait."""
+        """The request in progress; pipelined ones wait."""
         self.workers: dict[str, int] = {}
-        """Registrations whose beats came over this connection, and until when the last one renewed their lease."""
+        """Workers whose beats came over this connection, and when the last beat renewed each lease (µs)."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        # As the class above does, which asks the system seven times for two addresses. Some clients connect for each
+        # Replaces uvicorn's method, which makes seven system calls for two addresses. Some clients connect for each
         # request.
         self.connections.add(self)
         self.transport = transport
@@ -86,19 +85,19 @@ class Connection(HttpToolsProtocol):
             transport.abort()
 
     def recognize(self) -> None:
-        """The caller of a request on this connection is known."""
+        """Mark the connection as that of a known caller."""
         if not self._recognized:
             self._recognized = True
             self.crowd.recognize(self)
 
     @property
     def evictable(self) -> bool:
-        """Whether it may be closed for another one: no request on it is here whole and waits for its answer."""
+        """Whether another connection may replace this one: no complete request waits for its answer."""
         cycle = self._running
         return cycle is None or cycle.more_body or cycle.response_complete
 
     def evict(self) -> None:
-        """Close it: its caller is not known, and another one needs the room."""
+        """Close the connection to make room."""
         self.transport.abort()
 
     def _set_deadline(self, seconds: float) -> None:
@@ -112,7 +111,7 @@ class Connection(HttpToolsProtocol):
         if self.pipeline or self.transport.is_closing():
             super().on_response_complete()
             return
-        # As the class above does, but for its timer: one for each answer, which the next request takes back.
+        # As in uvicorn, but without its timer, which each next request would cancel.
         self.server_state.total_requests += 1
         self.flow.resume_reading()
         self.idle[self] = self.loop.time() + self.settings.keep_alive_seconds
@@ -122,13 +121,13 @@ class Connection(HttpToolsProtocol):
         if self._refusal is not None or self._lingers:
             return
         if self._in_headers:
-            # The parser keeps an unfinished header to itself, however long it gets.
+            # The parser buffers an unfinished header without a limit.
             self._header_bytes += len(data)
             if self._header_bytes > self.settings.url_bytes_max + self.settings.header_bytes_max:
                 self._refuse(HeadersTooLarge("The request's headers are too large."))
                 return
         elif self._trailer_bytes > self.settings.header_bytes_max:
-            # Behind a chunked body there may be trailers, which the parser keeps to itself as well.
+            # A chunked body may have trailers, which the parser buffers as well.
             self._refuse(HeadersTooLarge("The request's trailers are too large."))
             return
         elif self._deadline == NEVER and (self.cycle is None or self.cycle.response_complete):
@@ -140,7 +139,7 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         self._in_headers = True
         self._header_bytes = 0
-        self.scope["extensions"] = {EXTENSION: self}  # type: ignore[dict-item]  # a name of ours: any value
+        self.scope["extensions"] = {EXTENSION: self}  # type: ignore[dict-item]  # our own key
 
     def on_url(self, url: bytes) -> None:
         self.url += url
@@ -157,7 +156,7 @@ class Connection(HttpToolsProtocol):
                 f"The request has more than {HEADERS_MAX} headers or {self.settings.header_bytes_max:,} bytes of them."
             )
             raise _Refused
-        if self._in_headers:  # a proxy in front of the server has not checked trailers
+        if self._in_headers:  # trailers: a proxy in front of the server has not checked them
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -176,7 +175,7 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Tell what the parser refused, in the one shape of all errors, and close."""
+        """Send the parser's refusal in the common error format, and close."""
         self._refuse(self._refusal or BadRequest("This is not a valid HTTP request."))
 
     def _refuse(self, error: PerdureError) -> None:
@@ -186,11 +185,11 @@ class Connection(HttpToolsProtocol):
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             if cycle.response_started or not cycle.more_body or self.pipeline:
-                # An answer is under way: bytes of another one would be read as part of it.
+                # An answer is in progress: the client would read further bytes as part of it.
                 self._hang_up()
                 self.transport.close()
                 return
-            # Answer for the application, which still waits for the body and now hears that the client is gone.
+            # End the answer for the application, which waits for the body and now learns that the client has gone.
             cycle.response_complete = True
             cycle.disconnected = True
             cycle.message_event.set()
@@ -206,12 +205,12 @@ class Connection(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def sends_by(self, send: Send) -> bool:
-        """Whether `send` leads here directly, so that `answer` may take its place: no middleware looks at answers."""
+        """True if `send` is uvicorn's own, so that no middleware looks at answers and `answer` may replace it."""
         return getattr(send, "__self__", None) is self._running
 
     async def answer(self, status: int, headers: Iterable[Header], body: bytes) -> None:
-        """Answer the request that runs, whole: as its `send` would in two messages, but written at once. Two writes are
-        two packets, and whoever waits for the answer is woken twice."""
+        """Send the whole answer in one write. The two messages of `send` would be two packets and wake the client
+        twice."""
         cycle = self._running
         assert cycle is not None
         if cycle.flow.write_paused and not cycle.disconnected:
@@ -241,11 +240,11 @@ class Connection(HttpToolsProtocol):
         cycle.on_response()
 
     def sent(self) -> None:
-        """Part of an answer went out otherwise than by `answer`: look whether the peer takes it."""
+        """Watch the peer after a write that bypassed `answer`."""
         self.watched.add(self)
 
     def say(self, data: bytes) -> None:
-        """Add to the stream that is being answered, at once; nothing if its client takes nothing or is gone."""
+        """Write to the running stream at once. Does nothing if the client has gone or does not read."""
         cycle = self._running
         assert cycle is not None
         if cycle.disconnected or cycle.response_complete or cycle.flow.write_paused or self.transport.is_closing():
@@ -254,7 +253,8 @@ class Connection(HttpToolsProtocol):
         self.sent()
 
     def _hang_up(self) -> None:
-        """The transport closes now, and says so later: whoever answers meanwhile must not write to what is closed."""
+        """Mark the client as gone. The transport reports its close later, and answers must not write to it
+        meanwhile."""
         cycle = self._running
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
@@ -275,7 +275,7 @@ class Connection(HttpToolsProtocol):
                 self.on_worker_gone(worker_id, granted_us)
 
     def look(self, now: float) -> None:
-        """Once a second, of those that are watched: whether this connection's patience is over."""
+        """Close or refuse a watched connection whose deadline has passed. Called once a second."""
         if self._deadline == NEVER and not self.transport.get_write_buffer_size():
             self._stuck_since, self._stuck_bytes = NEVER, 0
             self.watched.discard(self)
@@ -284,7 +284,7 @@ class Connection(HttpToolsProtocol):
         elif now > self._deadline and not self.transport.is_closing():
             self._deadline = NEVER
             if self.scope is None or self._lingers:
-                self.transport.close()  # it never said a word, or it has its answer
+                self.transport.close()  # no request ever came, or the answer is complete
             elif self._in_headers:
                 self._refuse(RequestTimeout(f"The headers did not arrive within {self.settings.header_seconds:g} s."))
             else:
@@ -292,7 +292,7 @@ class Connection(HttpToolsProtocol):
 
     @classmethod
     def look_at_all(cls, now: float) -> None:
-        """Once a second: whose patience, or whose time without a request, is over?"""
+        """Check all watched connections, and close the idle ones whose time is over."""
         for watched in list(cls.watched):
             watched.look(now)
         while cls.idle:
@@ -312,14 +312,13 @@ class Connection(HttpToolsProtocol):
 
 
 def _plain(address: str) -> str:
-    """An IPv4 address as itself, also where a socket that takes both kinds writes it as `::ffff:192.0.2.1`."""
+    """Turns `::ffff:192.0.2.1`, as a dual-stack socket writes it, into the IPv4 address."""
     return address[7:] if address.startswith("::ffff:") and "." in address else address
 
 
 def protocol_class(
     settings: Settings, on_worker_gone: Callable[[str, int], None], is_proxy: Callable[[str], bool] = lambda _: False
 ) -> type[Connection]:
-    """The protocol that uvicorn makes connections of."""
     of_server = {
         "settings": settings,
         "on_worker_gone": staticmethod(on_worker_gone),

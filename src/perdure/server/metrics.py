@@ -1,9 +1,8 @@
-"""The metrics page: what the engine counted and what the database says, in Prometheus' words.
+"""The metrics page in Prometheus' format: counters of the engine and figures from the database.
 
-Nothing here is on the way of a request. The engine keeps plain numbers (`engine.stats`, the store's group counters);
-this module names them when a scraper asks. With a key the page shows that key's project. The numbers of the process as
-a whole tell what all projects do, so only operators see them: keys and members of the default project, which is the
-first of the store.
+Requests do not pay for it: the engine keeps plain numbers (`engine.stats`, the store's group counters), and this module
+names them for a scraper. A key sees its own project. Figures of the whole process reveal other projects' work, so only
+operators see them: keys and members of the default (first) project.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
-# What the engine counts, by its name there: our name without the prefix, and what it means.
+# The engine's counters: the metric's name without prefix, and its help text.
 COUNTED: Final[dict[str, tuple[str, str]]] = {
     "claimed": ("claims", "Executions handed to workers"),
     "stale_rejections": ("stale_rejections", "Messages of attempts that no longer hold their execution"),
@@ -55,7 +54,7 @@ class _Page(Collector):
 async def exposition(
     engine: "Engine", project_id: str | None, pulse: "Pulse", streams: int, connections: int, *, process: bool = True
 ) -> str:
-    """The page. Without a project it shows all of them; with `process` also the process as a whole."""
+    """The page, of one project or (None) of all. `process` adds the figures of the whole process."""
     counts = await engine.store.scan(looks.counts())
     metrics = [*_executions(engine, counts["phases"], project_id), *_queues(engine, counts["queued"], project_id)]
     if process:

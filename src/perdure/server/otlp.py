@@ -1,9 +1,9 @@
-"""OpenTelemetry's protocol for traces over HTTP: its requests, in protobuf or JSON, as spans; and its answers.
+"""OpenTelemetry traces over HTTP (OTLP): requests in protobuf or JSON become spans. Also the answers.
 
-Every span is judged alone. What a resource says of itself goes into the attributes of its spans, under `resource.`.
+Each span is accepted or rejected alone. A resource's attributes become attributes of its spans, under `resource.`.
 
-A few bytes can stand for much: a packed body, a span of two bytes, a resource that is repeated in each of its spans. So
-a request is taken apart down to the bytes of its spans first, and each of these is read by itself, until enough was.
+A few bytes can expand: a gzip body, an empty span, a resource repeated in each span. The parser therefore first finds
+the bytes of each span, and then reads span by span until a limit is reached.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 JSON: Final = "application/json"
 PROTOBUF: Final = "application/x-protobuf"
 REQUEST_BYTES_MAX: Final = 8 << 20
-"""The largest request, unpacked."""
+"""The largest request, uncompressed."""
 PARTS_MAX: Final = 100_000
-"""The most that is looked at to find the spans of a request."""
+"""How many parts the parser looks at to find the spans."""
 COMMAS_MAX: Final = 1_000_000
-"""The most commas of a request in JSON; a list of spans has fewer by far, and each may stand for an object."""
+"""Commas in a JSON request. Each may stand for an object; a valid list of spans has far fewer."""
 ONE_BYTES_MAX: Final = 2 * SPAN_BYTES_MAX
-"""The largest span or resource as it was sent: its attributes and its events may take as much as a span each."""
+"""The largest span or resource as sent. Attributes and events may each have the size of a span."""
 EVENTS_MAX: Final = SPAN_BYTES_MAX // 64
-"""More events than the largest span has: an empty one takes 68 bytes of it."""
+"""More events than the largest span can hold: an empty event takes 68 bytes."""
 KEPT_BYTES_MAX: Final = 32 << 20
-"""The most that the spans of a request may come to."""
+"""All spans of a request together."""
 _KINDS: Final = ("internal", "internal", "server", "client", "producer", "consumer")
 _ERROR: Final = 2
 _encode: Final = msgspec.json.Encoder().encode
@@ -53,7 +53,7 @@ class _Event(NamedTuple):
 
 
 class _Span(NamedTuple):
-    """A span as either form of the protocol tells it."""
+    """A span from either encoding."""
 
     trace_id: str
     span_id: str
@@ -69,28 +69,26 @@ class _Span(NamedTuple):
 
 
 class Rejected(NamedTuple):
-    """Spans that are not kept."""
-
     why: str
     spans: int = 1
 
 
 class _Left:
-    """What reading a request may still cost."""
+    """The remaining limits of one request."""
 
     def __init__(self) -> None:
         self.parts = PARTS_MAX
         self.bytes = KEPT_BYTES_MAX
 
     def look(self, parts: int = 1) -> None:
-        """Look at so many parts. Raises TooLarge."""
+        """Count parts. Raises TooLarge."""
         self.parts -= parts
         if self.parts < 0:
             raise TooLarge(f"body: holds more than {PARTS_MAX:,} spans and parts of other kinds; send fewer at a time.")
 
 
 def media_type(content_type: bytes | None) -> str:
-    """In which form the request is. Raises UnsupportedMediaType."""
+    """The encoding of the request. Raises UnsupportedMediaType."""
     kind = (content_type or b"").partition(b";")[0].strip().lower()
     if kind == JSON.encode():
         return JSON
@@ -101,7 +99,7 @@ def media_type(content_type: bytes | None) -> str:
 
 
 def plain(body: bytes, encoding: bytes | None, bytes_max: int) -> bytes:
-    """The body, unpacked if need be. Raises BadRequest, TooLarge, UnsupportedMediaType."""
+    """The body, uncompressed. Raises BadRequest, TooLarge, UnsupportedMediaType."""
     kind = (encoding or b"identity").strip().lower()
     if kind == b"identity":
         if len(body) > bytes_max:
@@ -122,9 +120,9 @@ def plain(body: bytes, encoding: bytes | None, bytes_max: int) -> bytes:
 
 
 def spans_of(body: bytes, kind: str) -> Iterator[Span | Rejected]:
-    """The spans of a request, or what is wrong with each; last, and as one, those that are too many.
+    """The spans of a request, or the error of each. One last `Rejected` counts all surplus spans.
 
-    Raises BadRequest for a body that is no such request, TooLarge.
+    Raises BadRequest for a body that is not a trace request, TooLarge.
     """
     left = _Left()
     found, read = (_in_json(body, left), _json_span) if kind == JSON else (_in_protobuf(body, left), _protobuf_span)
@@ -148,7 +146,7 @@ def spans_of(body: bytes, kind: str) -> Iterator[Span | Rejected]:
 
 
 def answer(kind: str, rejected: int, complaint: str) -> bytes:
-    """The answer, in the form of the request."""
+    """The answer, in the request's encoding."""
     if kind == JSON:
         if not rejected:
             return b"{}"
@@ -200,7 +198,6 @@ def _kept(span: _Span, resource: Mapping[str, Any], left: _Left) -> Span:
 
 
 def _of_resource(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What a resource says, as attributes of its spans."""
     return {f"resource.{name}": value for name, value in values.items()}
 
 
@@ -268,7 +265,7 @@ _KIND_NAMES: Final = {f"SPAN_KIND_{name.upper()}": number for number, name in en
 
 
 def _in_json(body: bytes, left: _Left) -> Iterator[tuple[dict[str, Any] | None, bytes]]:
-    """The spans of a request, each with what its resource says; None: that is too large."""
+    """The spans with their resources' attributes. None: the resource is too large."""
     check_json(body, where="body", max_bytes=len(body))
     if commas_in(body) > COMMAS_MAX:
         raise TooLarge(f"body: more than {COMMAS_MAX:,} values; send it in parts.")
@@ -331,7 +328,7 @@ def _json_values(pairs: Sequence[_JsonKeyValue]) -> dict[str, Any]:
 
 
 def _json_value(value: Any, depth: int = 0) -> Any:
-    """An AnyValue in its JSON form, as the JSON that it stands for."""
+    """Convert an AnyValue in its JSON form to the value itself."""
     if depth > DEPTH_MAX:
         raise BadValue(f"span: nested deeper than {DEPTH_MAX} levels")
     if not isinstance(value, dict) or not value:
@@ -367,13 +364,13 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def _in_protobuf(body: bytes, left: _Left) -> Iterator[tuple[dict[str, Any] | None, bytes]]:
-    """The spans of a request, each with what its resource says; None: that is too large.
+    """The spans with their resources' attributes. None: the resource is too large.
 
-    Read by hand down to the spans: protobuf makes 200 bytes of each empty message, and all of them before any can be
-    looked at.
+    Protobuf would make objects of 200 bytes for all empty messages before a check could run. This code therefore finds
+    the spans without it.
     """
     for group in _fields(body, (0, len(body)), _RESOURCE_SPANS, left):
-        # A message that is there several times is what its parts say together, and it may come behind the spans.
+        # A message may come in several parts, which merge, and after the spans.
         resource = _protobuf_resource([body[start:end] for start, end in _fields(body, group, _RESOURCE, left)])
         for scope in _fields(body, group, _SCOPE_SPANS, left):
             for start, end in _fields(body, scope, _SPANS, left):
@@ -381,7 +378,7 @@ def _in_protobuf(body: bytes, left: _Left) -> Iterator[tuple[dict[str, Any] | No
 
 
 def _fields(data: bytes, within: tuple[int, int], wanted: int, left: _Left) -> Iterator[tuple[int, int]]:
-    """Where the messages of one field of a message lie. Raises BadRequest, TooLarge."""
+    """The positions of a message's field. Raises BadRequest, TooLarge."""
     at, end = within
     while at < end:
         left.look()
@@ -415,13 +412,13 @@ def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
 
 
 def _no_request(why: object) -> BadRequest:
-    return BadRequest(f"body: is no trace request: {why}")
+    return BadRequest(f"body: is not a trace request: {why}")
 
 
 def _protobuf_resource(parts: Sequence[bytes]) -> dict[str, Any] | None:
     if not parts:
         return {}
-    # Loaded when the first one comes: most servers never see one.
+    # Imported on first use: most servers never receive traces.
     from google.protobuf.message import DecodeError
     from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 

@@ -1,6 +1,6 @@
 """The live page as HTML: the newest executions, and one execution's journal. Works without JavaScript.
 
-Everything that comes from users is escaped, and the page may load nothing but its own style and script.
+All data from users is escaped, and the page may load only its own style and script.
 """
 
 from collections.abc import Sequence
@@ -62,8 +62,8 @@ setTimeout(refresh, 1000);
 
 
 def executions_page(executions: Sequence[Execution], project: str | None = None, *, signed_in: bool = True) -> str:
-    """The newest executions. `project` goes on into the links: a user may have several. With `signed_in` there is a
-    button to sign out."""
+    """The newest executions. The links keep `project`, because a user may have several. `signed_in` adds a button to
+    sign out."""
     rows = "".join(_execution_row(execution, project) for execution in executions)
     body = (
         "<h2>Newest executions</h2><table><thead><tr><th>execution</th><th>workflow</th><th>phase</th><th>key</th>"
@@ -119,12 +119,12 @@ def execution_page(
 
 
 def sign_in_page(message: str) -> str:
-    """What somebody without a session sees."""
+    """The page for a caller without a session."""
     return _page("Perdure: sign in", f"<p>{escape(message)}</p>", live=False)
 
 
 def link_page(token: str) -> str:
-    """Asks whether to sign in with a link's token."""
+    """A button that signs in with a link's token."""
     return _page(
         "Perdure: sign in",
         "<form method='post' action='/sign-in'><p>This link signs this browser in, once.</p>"

@@ -1,7 +1,7 @@
-"""How the process is: how late its event loop runs, and whether its store takes writes.
+"""The health of the process: how late its event loop runs, and whether its store can write.
 
-The loop's lag is what a timer finds that asks to be called twice a second and looks how much later it was. The store is
-asked for one small write now and then, more often while it refuses; whoever asks (`/ready`) shares the answer.
+A timer runs twice a second and measures its own delay. A small write checks the store every few seconds. Requests to
+`/ready` share its result.
 """
 
 import asyncio
@@ -19,12 +19,12 @@ logger = logging.getLogger("perdure.server")
 TICK_SECONDS: Final = 0.5
 REMEMBERED_TICKS: Final = 20
 CHECK_SECONDS: Final = 10.0
-"""How often the store is asked while all is well; every second while it is not."""
+"""The interval of checks while the store is well. Otherwise `FRESH_SECONDS`."""
 FRESH_SECONDS: Final = 1.0
 
 
 class Pulse:
-    """Between `start` and `stop` it beats. `check` writes to the store, or raises `Unavailable`."""
+    """Runs between `start` and `stop`. `check` writes to the store, or raises `Unavailable`."""
 
     def __init__(self, check: Callable[[], Awaitable[None]], clock: Callable[[], float] = time.monotonic) -> None:
         self._check = check
@@ -35,11 +35,11 @@ class Pulse:
         self._checking: asyncio.Task[None] | None = None
         self._checked_at: float | None = None
         self.problem: Unavailable | None = None
-        """Why the store could not write when it was asked last; None: it could."""
+        """Why the last write failed. None: it succeeded."""
 
     @property
     def lag_seconds(self) -> float:
-        """How late the event loop was at its worst in the last ten seconds."""
+        """The longest delay of the event loop in the last ten seconds."""
         overdue = 0.0 if self._due is None else self._clock() - self._due
         return max(0.0, overdue, *self._lags)
 
@@ -56,14 +56,14 @@ class Pulse:
                 await self._checking
 
     async def check(self) -> None:
-        """Whether the store can write now, or could a moment ago. Raises `Unavailable`."""
+        """Raises `Unavailable` if the store cannot write. A result is valid for `FRESH_SECONDS`."""
         if self._checked_at is None or self._clock() - self._checked_at >= FRESH_SECONDS:
             try:
                 await self._check()
                 self.problem = None
             except PerdureError as error:
                 self.problem = Unavailable(error.message)
-            except Exception as error:  # whatever a driver raises: the write did not land
+            except Exception as error:  # any error of a driver: the write failed
                 logger.exception("The store's check failed.")
                 self.problem = Unavailable(
                     f"The store cannot write ({type(error).__name__}); the server's log says why."
@@ -84,5 +84,5 @@ class Pulse:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(CHECK_SECONDS if self.problem is None else FRESH_SECONDS)
-            with contextlib.suppress(Unavailable):  # it is kept in `problem`
+            with contextlib.suppress(Unavailable):  # `problem` keeps it
                 await self.check()

@@ -11,12 +11,12 @@ SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 def when_asked_to_stop(
     loop: asyncio.AbstractEventLoop, callback: Callable[[], None], signals: Sequence[signal.Signals] = SIGNALS
 ) -> Callable[[], None]:
-    """Have `callback` called in the loop at each such signal. Answers with what takes that back."""
+    """Call `callback` in the loop at each signal. Returns a function that undoes this."""
     before: dict[signal.Signals, Any] = {}
     for number in signals:
         try:
             loop.add_signal_handler(number, callback)
-        except NotImplementedError:  # Windows: loops there take no signals, but wake up for them
+        except NotImplementedError:  # on Windows the loop takes no signals, but they wake it up
             before[number] = signal.signal(number, lambda *_: loop.call_soon_threadsafe(callback) and None)
 
     def undo() -> None:

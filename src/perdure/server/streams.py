@@ -1,8 +1,8 @@
-"""Long polls and server-sent events: whatever holds a connection for longer than an answer takes.
+"""Long polls and server-sent events: requests that hold a connection for long.
 
-Both end in three ways: by themselves, because the client left (whatever they held is let go at once), or because the
-server is going away (a poll then gives its empty answer, a stream says when to come back). None of them keeps a queue:
-a stream reads the journal or the topic at its client's pace, so a slow client costs nothing but its connection.
+Each ends by itself, when the client leaves, or when the server drains. A lost client's resources are released at once.
+When the server drains, a poll gives its empty answer and a stream tells the client when to reconnect. Streams have no
+queues: each reads the journal or the topic at its client's pace, so a slow client costs only its connection.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ from perdure.wire.errors import TooManyRequests
 
 RETRY_MS: Final = 1_000
 PIECE_BYTES: Final = 1 << 20
-"""How much a stream reads at a time, or one item: of each whose client is slow a piece lies here."""
-# Most polls are over at once: the watch for a client that leaves begins only with those that are not.
+"""How much a stream reads at a time, unless one item is larger. Each slow client may hold one piece in memory."""
+# Most polls end at once. The watch for a lost client starts only after this.
 _WATCH_AFTER_SECONDS: Final = 0.05
 
 STREAM_HEADERS: Final = (
@@ -32,18 +32,18 @@ STREAM_HEADERS: Final = (
 
 
 class ClientGone(Exception):
-    """The client closed the connection; nobody reads the answer any more."""
+    """The client closed the connection."""
 
 
 class Drain:
-    """Tells polls and streams that the server is going away."""
+    """Tells polls and streams that the server is shutting down."""
 
     def __init__(self) -> None:
         self.closing = False
         self._polls: set[Poll] = set()
 
     def begin(self) -> None:
-        """End them all, and from now on each new one at once."""
+        """End all polls, and each later one at once."""
         self.closing = True
         for poll in list(self._polls):
             poll.interrupt("closing")
@@ -56,10 +56,10 @@ class Drain:
 
 
 class Poll:
-    """A block that may take long; built as `asyncio.timeout` is.
+    """A block that may take long, like `asyncio.timeout`.
 
-    When the server goes away the block is left quietly, and what follows it gives the empty answer (not with
-    `until_closing=False`: the engine ends such a poll itself). When the client leaves, `ClientGone` is raised.
+    When the server drains, the block ends quietly and the code behind it gives the empty answer. With
+    `until_closing=False` the engine ends the poll instead. When the client leaves, the block raises `ClientGone`.
     """
 
     def __init__(self, receive: Receive, drain: Drain, *, until_closing: bool = True) -> None:
@@ -92,7 +92,6 @@ class Poll:
         self.interrupt("gone")
 
     def interrupt(self, why: Literal["gone", "closing"]) -> None:
-        """Have the block left."""
         if self._why is None and not self._over:
             self._why = why
             self._task.cancel()
@@ -103,7 +102,7 @@ class Poll:
         self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
-            # Its traceback leads back to here: thousands of such circles would wait for the collector.
+            # Breaks a reference cycle through the traceback: thousands of cycles would burden the collector.
             self._watcher = None
         self._drain.leave(self)
         self._over = True
@@ -115,7 +114,7 @@ class Poll:
 
 
 class Slots:
-    """How many streams are open, in all and by key."""
+    """Limits open streams in all and by key."""
 
     def __init__(self, total_max: int, per_key_max: int) -> None:
         self._total_max = total_max
@@ -124,7 +123,7 @@ class Slots:
         self.total = 0
 
     def take(self, key_id: str) -> None:
-        """One more stream. Raises `TooManyRequests`."""
+        """Raises `TooManyRequests`."""
         mine = self._by_key.get(key_id, 0)
         if mine >= self._per_key_max:
             raise TooManyRequests(f"This key has {mine} streams open already; close some first.")
@@ -134,7 +133,6 @@ class Slots:
         self.total += 1
 
     def give_back(self, key_id: str) -> None:
-        """One stream less."""
         self.total -= 1
         mine = self._by_key[key_id] - 1
         if mine:
@@ -145,14 +143,14 @@ class Slots:
 
 COMMENT: Final = b": still here\n\n"
 SLACK: Final = 30
-"""Comments may be early by one part in so many of the time between them: one timer then serves many streams."""
+"""Comments may be early by this fraction (1/30) of their interval, so that one timer serves many streams."""
 
 
 class Comments:
-    """Comments for streams that say nothing, so that nobody on the way takes them for dead.
+    """Comments that keep silent streams alive, so that proxies do not close them.
 
-    They are written straight to the connections, by one timer for all: a stream whose own task woke up for each would
-    cost several times as much, and thousands of them are to cost next to nothing.
+    One timer writes them straight to the connections. Waking each stream's task would cost several times as much, and
+    there may be thousands.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -161,7 +159,7 @@ class Comments:
         self._timer: asyncio.TimerHandle | None = None
 
     def broken(self, connection: Connection) -> None:
-        """A stream begins on this connection, or has just said something."""
+        """Start or restart the interval of this connection's stream."""
         loop = asyncio.get_running_loop()
         self._due[connection] = loop.time() + self._seconds
         self._due.move_to_end(connection)
@@ -169,7 +167,6 @@ class Comments:
             self._timer = loop.call_later(self._seconds, self._say, loop)
 
     def over(self, connection: Connection) -> None:
-        """Its stream has ended."""
         self._due.pop(connection, None)
 
     def _say(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -186,19 +183,18 @@ class Comments:
 
 
 class EventStream:
-    """The answer of a route that streams: its frames, as they come. `cut` says that its client goes on where it was
-    when the stream ends early; for others an end is the end."""
+    """The answer of a streaming route. `cut`: the client resumes when the stream ends early. For other clients the end
+    is final."""
 
     def __init__(self, frames: AsyncGenerator[bytes, None], *, cut: bool = True) -> None:
         self._frames = frames
         self._cut = cut
 
     async def drop(self) -> None:
-        """It is not sent after all."""
+        """Close the frames without sending them."""
         await self._frames.aclose()
 
     async def send_head(self, send: Send) -> None:
-        """The answer to HEAD."""
         await self.drop()
         await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -213,11 +209,11 @@ class EventStream:
         comments: Comments,
         connection: Connection | None,
     ) -> None:
-        """Send until the frames end, the client leaves, the server goes away or `seconds` have passed; of a stream that
-        is not cut, until the client may have it no more, which is looked at each time that they have.
+        """Send until the frames end, the client leaves, the server drains or `seconds` pass. A stream with `cut=False`
+        has no time limit: every `seconds` the server asks `may_go_on`, and ends the stream if not.
 
-        A client that takes nothing is the connection's business (`server/connections.py`): it is cut, and `send` ends.
-        Without a connection (in the same process) there is nobody on the way who needs comments.
+        The connection (`server/connections.py`) cuts a client that does not read, and `send` then ends. A caller in the
+        same process has no connection and needs no comments.
         """
 
         async def say(chunk: bytes) -> None:
@@ -240,7 +236,7 @@ class EventStream:
                             if asking is not None:
                                 asking.cancel()
                 except TimeoutError:
-                    pass  # the client comes back and goes on where it was, or has no right to
+                    pass  # the client resumes, or has lost its right
         finally:
             if connection is not None:
                 comments.over(connection)
@@ -259,10 +255,9 @@ async def _ask(may_go_on: Callable[[], Awaitable[bool]], seconds: float, limit: 
 
 
 def frame(data: bytes | Raw, *, id: str | None = None, event: str | None = None) -> bytes:
-    """One event of a stream.
+    """One event of a stream, on one `data:` line.
 
-    JSON has line breaks only between its tokens, where a blank does as well; so each event is one `data:` line, which
-    readers that know only those lines rely on.
+    JSON has line breaks only between tokens, where a space means the same. Some readers know only single `data:` lines.
     """
     line = bytes(data)
     if b"\n" in line or b"\r" in line:

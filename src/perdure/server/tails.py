@@ -1,9 +1,9 @@
-"""The ends of topics that are followed here: each is read once for all its streams.
+"""The newest events of followed topics, read once for all streams of a topic.
 
-A thousand streams of one topic would ask the store a thousand times for each event. So a server has one tail per topic
-(and run) that anybody follows: it waits, reads what is new, makes its frames once and keeps the last of them. Streams
-take them at their own pace. There is no queue per stream: whoever is slow falls behind, out of what the tail keeps, and
-reads the store until it has caught up; so a slow reader costs nobody anything, and publishers never wait.
+A thousand streams of one topic would ask the store a thousand times for each event. Each followed topic (and run) has
+one tail instead. The tail reads new events, makes their frames once and keeps the last ones. Streams take frames at
+their own pace, without queues. A slow stream falls behind the kept frames and reads the store until it has caught up.
+Slow readers therefore delay neither other readers nor publishers.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ PAGE: Final = 100
 KEPT_EVENTS: Final = 1_000
 KEPT_BYTES: Final = 1 << 20
 LINGER_SECONDS: Final = 0.25
-"""How long a run's stream stays open after the run has ended: what its worker published last may come after its end."""
+"""How long a run's stream stays open after the run's end: the worker's last events may arrive later."""
 LOOK_SECONDS: Final = 1.0
 FINISHES: Final = frozenset({"workflow_finish", "agent_finish", "tool_finish"})
-"""The events by which a push worker says that an execution's code has returned. It reports the result after them."""
+"""Events by which a push worker says that the code has returned. It reports the result after them."""
 REPORT_SECONDS: Final = 5.0
-"""How long, at most, a run's streams keep back its finish event until the worker has reported the result."""
+"""How long, at most, a run's finish event waits for the worker's report."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
 
 class Tail:
-    """The newest frames of one topic. `first` and `last` are the numbers between which it has them all."""
+    """The newest frames of one topic: all from after `first` to `last`."""
 
     def __init__(self, engine: Engine, project_id: str, topic: str, run_id: str | None) -> None:
         self._engine = engine
@@ -54,22 +54,20 @@ class Tail:
         self._waiting: set[asyncio.Future[None]] = set()
         self.streams = 0
         self.turn = 0
-        """Changes whenever there is something new to know."""
+        """Changes with every news."""
         self.first: int | None = None
-        """It has everything after this number; None: it has not begun."""
+        """The tail has all events after this number. None: not started."""
         self.last = 0
         self.ended: Finished | None = None
-        """How the run ended, once its last events are here."""
+        """Set once the run's last events have been read."""
         self.over = False
-        """Nothing more will come."""
 
     async def run(self) -> None:
-        """Read on, for as long as somebody follows."""
         try:
             await self._run()
         except PerdureError:
-            pass  # the store is closed, or not to be reached: clients come back and go on where they were
-        except Exception:  # whoever follows must not wait for ever
+            pass  # the store is closed or unreachable: clients resume
+        except Exception:  # streams must not wait forever
             logger.exception("The tail of topic %r failed; its streams end.", self._topic)
         finally:
             self.over = True
@@ -83,7 +81,7 @@ class Tail:
         while True:
             tickets = events.watch_tickets(self._project_id, self._topic, None if ended else self._run_id)
             if self._run_id is not None and ended is None:
-                # Asked first: what a run published before its end is read below.
+                # Before reading: the page below must hold all events from before the end.
                 ended = await engine.executions.how_ended(self._project_id, self._run_id)
             page, _ = await events.read(self._project_id, self._topic, self.last, PAGE, bytes_max=PIECE_BYTES)
             page = await until_reported(engine, self._project_id, self._run_id, page)
@@ -113,8 +111,8 @@ class Tail:
                 future.set_result(None)
 
     def after(self, number: int) -> tuple[int, bytes]:
-        """The frames after a number that is not before `first`, a page of them, and the number of the last."""
-        if self._taken[0] == number and self._taken[1] == self.last:  # streams go on from the same place, mostly
+        """A page of frames after `number`, and the number of its last. `number` is not before `first`."""
+        if self._taken[0] == number and self._taken[1] == self.last:  # most streams ask for the same page
             return self._taken[1], self._taken[2]
         found = [(one, data) for one, data in self._frames if one > number][:PAGE]
         if not found:
@@ -124,7 +122,7 @@ class Tail:
         return last, self._taken[2]
 
     async def wait(self, turn: int) -> None:
-        """Wait until there is something new since that turn; the tail's end is news, too."""
+        """Wait for news since `turn`. The tail's end counts as news."""
         if self.turn != turn:
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -136,7 +134,7 @@ class Tail:
 
 
 class Tails:
-    """The tails of this server, each for as long as somebody follows it."""
+    """The tails of this server. A tail lives while streams follow it."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -147,7 +145,6 @@ class Tails:
 
     @contextmanager
     def following(self, project_id: str, topic: str, run_id: str | None) -> Iterator[Tail]:
-        """The tail of a topic, for the length of the block."""
         key = (project_id, topic, run_id)
         known = self._tails.get(key)
         if known is None or known[0].over:
@@ -179,11 +176,11 @@ _decode: Final = msgspec.json.Decoder(_Finish).decode
 
 
 async def until_reported(engine: Engine, project_id: str, run_id: str | None, page: list[Event]) -> list[Event]:
-    """The events of a page that a stream of this run may send now. They stop before the run's finish event. If the page
-    begins with that event, wait until the push worker has let go of the run, then go on.
+    """The events that a stream of this run may send now. They stop before the run's finish event. If the page begins
+    with that event, wait until the push worker has let go of the run.
 
-    A program that runs its own worker ends when it reads this event. If the report came later, the worker would hand
-    the run back to a queue that no worker serves any more.
+    A program with its own worker ends when it reads this event. If the report came later, the worker would return the
+    run to a queue that no worker serves.
     """
     for index, event in enumerate(page):
         if run_id is None or event.event_type not in FINISHES or not _is_of(run_id, event):
@@ -203,5 +200,4 @@ def _is_of(run_id: str, event: Event) -> bool:
 
 
 def event_frame(event: Event) -> bytes:
-    """An event as a stream sends it."""
     return frame(_encode(event_response(event)), id=str(event.sequence_id))

@@ -1,4 +1,4 @@
-"""Documents that a server writes once and hands out as they are."""
+"""Documents that the server renders once."""
 
 import gzip
 import hashlib
@@ -8,7 +8,7 @@ from perdure.server.problems import Header, Reply
 
 
 class Written:
-    """A document as bytes, and the same bytes packed; callers that have it already are told so."""
+    """A document, plain and gzipped. Callers that have it already get a 304."""
 
     def __init__(self, text: str, content_type: str) -> None:
         self._body = text.encode()
@@ -16,13 +16,13 @@ class Written:
         self._name = hashlib.blake2b(self._body, digest_size=16).hexdigest().encode()
         self._headers: tuple[Header, ...] = (
             (b"content-type", content_type.encode()),
-            (b"cache-control", b"no-cache"),  # to be kept, and asked for again
+            (b"cache-control", b"no-cache"),  # caches must revalidate
             (b"vary", b"Accept-Encoding"),
             (b"x-content-type-options", b"nosniff"),
         )
 
     def reply(self, asked: Mapping[bytes, bytes], more: tuple[Header, ...] = ()) -> Reply:
-        """The answer to a request with the headers `asked`; it has the headers `more` besides its own."""
+        """The answer to a request with headers `asked`. `more` are additional headers of the answer."""
         packs = _takes_gzip(asked.get(b"accept-encoding", b""))
         etag = b'"%b%b"' % (self._name, b"-gzip" if packs else b"")
         headers = (*self._headers, *more, (b"etag", etag))
