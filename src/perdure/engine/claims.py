@@ -1,9 +1,9 @@
-"""Desk: the worker's side. Who may do what with an execution, and what a crash leaves behind.
+"""Claims: registrations, claims, reports and beats of workers.
 
-A worker opens a *registration* and keeps its lease with beats. A *claim* hands it executions: each claim of an
-execution raises its attempt, and from then on only messages with that attempt count, whatever a worker that was
-frozen, cut off or replaced still sends. So a crash leaves behind nothing but a lease that runs out: the reaper hands
-the work to others, and the next attempt finds in the journal every outcome that the lost one was told is recorded.
+A worker opens a *registration* and renews its lease with beats. A *claim* hands it executions. Each claim raises the
+execution's attempt, and from then on the server refuses messages of earlier attempts from frozen, disconnected or
+replaced workers. A crashed worker therefore leaves only a lease that runs out. The reaper then frees the work, and the
+next attempt finds in the journal each outcome that the lost attempt was told is recorded.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ if TYPE_CHECKING:
 CLAIM_MAX = 500
 POLL_SECONDS_MAX = 60.0
 CUT_SECONDS = 1.0
-"""What is left of a lease whose connection is gone."""
+"""A lease is cut to this when its connection is lost."""
 PRESENT_SECONDS = 5.0
-"""A worker whose last claim ended longer ago does not ask here any more."""
+"""A worker counts as absent this long after its last claim."""
 JOURNAL_ROWS_MAX = 10_000
 
 
 class _Looked(NamedTuple):
-    """What a worker's last claim found out: hints for the next one."""
+    """Hints from a worker's last claim for its next one."""
 
     deployment_id: str
     python: str
@@ -77,7 +77,7 @@ class _Looked(NamedTuple):
 
 
 class Poll:
-    """A claim that waits for work."""
+    """A waiting claim."""
 
     __slots__ = (
         "_future",
@@ -101,10 +101,10 @@ class Poll:
         self.claim_id = request.claim_id
         self.bells = (("ready", project_id), ("worker", request.worker_id))
         self.offer: Offer | None = None
-        """What it can take, known after the first look at the store."""
+        """The deployment, Python and capacity that it serves. Known after its first query."""
         self.taken = False
         self.superseded = False
-        """The worker has asked anew: nobody listens to this one any more."""
+        """The worker has sent a newer claim and does not read this one's answer."""
         self.handed: list[Claimed] = []
         self.settled = asyncio.Event()
         self.ended_at: float | None = None
@@ -112,12 +112,12 @@ class Poll:
         self._future: asyncio.Future[None] | None = None
 
     def sleep(self) -> asyncio.Future[None]:
-        """The future that any bell, the clock or `wake` resolves."""
+        """A future that a bell, the clock or `wake` resolves."""
         self._future = asyncio.get_running_loop().create_future()
         return self._future
 
     def is_recent(self, now: float) -> bool:
-        """Whether it waits still, or its worker will soon be back."""
+        """Whether the claim is open or ended a moment ago."""
         return self.ended_at is None or now < self.ended_at + PRESENT_SECONDS
 
     def wake(self) -> None:
@@ -126,7 +126,7 @@ class Poll:
 
 
 class Claims:
-    """What workers may ask."""
+    """Serves workers."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -140,7 +140,7 @@ class Claims:
         self._unheard = Unheard(engine, self._polls)
 
     async def register(self, project_id: str, request: RegisterRequest) -> RegisterReply:
-        """Open a registration, or open the same one again."""
+        """Open a registration. Safe to repeat."""
         await check_registration(request)
         engine = self._engine
         await engine.store.write(
@@ -160,7 +160,7 @@ class Claims:
         return RegisterReply(engine.store.epoch, project_id, engine.lease_us, engine.beat_us, engine.grace_us)
 
     async def claim(self, project_id: str, request: ClaimRequest) -> ClaimReply:
-        """Hand out work: at once when there is some, else as soon as there is, at most `wait_seconds` from now."""
+        """Hand out work as soon as there is some, within `wait_seconds`."""
         self._check_epoch(request.epoch)
         began = asyncio.get_running_loop().time()
         if request.arrived is not None and not self._was_here(request.worker_id, request.arrived):
@@ -190,10 +190,10 @@ class Claims:
                     again = False
                     items = await self._try(poll, request)
                     if len(items) == capacity:
-                        engine.doorbell.ring_one(poll.bells[0])  # there may be more for others
-                if poll.taken:  # executions are being started right into this claim's hands
+                        engine.doorbell.ring_one(poll.bells[0])  # there may be more for other workers
+                if poll.taken:  # a start is being handed directly to this claim
                     await poll.settled.wait()
-                if poll.handed:  # what the look found may be the same, if it looked while that was on its way
+                if poll.handed:  # the query may have found the same executions
                     found = {one.id for one in items}
                     items += [one for one in poll.handed if one.id not in found]
                 left = until - asyncio.get_running_loop().time()
@@ -201,12 +201,12 @@ class Claims:
                     return items, news
                 if capacity and poll not in self._polls.setdefault(project_id, deque()):
                     self._polls[project_id].append(poll)
-                    self._unheard.look_soon()  # here is a worker that could take what others have not taken up
+                    self._unheard.look_soon()  # this worker could take unacknowledged executions
                 look = engine.settings.poll_seconds
                 pause = min(left, (look if engine.store.alone else engine.own_look(look)) * random.uniform(0.5, 1.5))
                 if not await engine.doorbell.wait_any(bells, pause, poll.sleep()):
                     looked = self._looked.get(request.worker_id)
-                    if looked is not None:  # no hint for a while: look without one, from where the last look stopped
+                    if looked is not None:  # no hint came: query without one, from where the last query stopped
                         self._looked[request.worker_id] = looked._replace(stirred=-1)
                 if poll.handed and not poll.taken:
                     return poll.handed, engine.take_news(request.worker_id)
@@ -217,8 +217,8 @@ class Claims:
                 polls.remove(poll)
 
     def _supersede(self, poll: Poll) -> bool:
-        """Let the worker's earlier claim, should it be open still, go: its connection is gone. Answers whether this is
-        the same claim again, whose batch the store must be asked for."""
+        """End the worker's earlier claim: its connection is gone. True if this claim repeats it, and the store must
+        return its batch again."""
         self._unheard.discard(poll.worker_id)
         earlier = self._latest.pop(poll.worker_id, None)
         self._latest[poll.worker_id] = poll
@@ -234,22 +234,22 @@ class Claims:
         return earlier.claim_id == poll.claim_id
 
     def _was_here(self, worker_id: str, claim_id: str) -> bool:
-        """Whether the worker's last claim that reached this server is that one."""
+        """Whether this claim is the worker's last one on this server."""
         poll = self._latest.get(worker_id)
         return poll is not None and poll.claim_id == claim_id
 
     def is_present(self, worker_id: str) -> bool:
-        """Whether a worker claims here at the moment."""
+        """Whether the worker claims on this server."""
         poll = self._latest.get(worker_id)
         return poll is not None and poll.is_recent(asyncio.get_running_loop().time())
 
     def present(self) -> list[str]:
-        """The workers that claim here at the moment."""
+        """The workers that claim on this server."""
         now = asyncio.get_running_loop().time()
         return [id for id, poll in self._latest.items() if poll.is_recent(now)]
 
     def waiting_for(self) -> dict[str, list[str]]:
-        """The deployments, by project, for which a claim waits."""
+        """The deployments, by project, of waiting claims."""
         found: dict[str, list[str]] = {}
         for project_id, polls in self._polls.items():
             deployments = {poll.offer.deployment_id for poll in polls if poll.offer is not None}
@@ -258,8 +258,7 @@ class Claims:
         return found
 
     def wake_for(self, ready: Set[tuple[str, str]], unacknowledged: Set[tuple[str, str]]) -> None:
-        """Have the waiting claims look for which there is something: ready executions of their deployments, or their
-        own batch, which another server gave out when they asked there before."""
+        """Wake claims that have ready executions in their deployment, or a batch of their own from another server."""
         for project_id, polls in self._polls.items():
             mine = [
                 poll
@@ -273,12 +272,11 @@ class Claims:
                 poll.wake()
 
     def stir(self, project_id: str) -> None:
-        """Something became ready, by a hint."""
+        """Work became ready: each claim of the project queries again."""
         self._stirred[project_id] = self._stirred.get(project_id, 0) + 1
 
     def _worth_a_look(self, poll: Poll) -> bool:
-        """Whether a claim might find something: not when this worker's last look took all there was, and no hint
-        since."""
+        """False if the worker's last query took everything and no hint came since."""
         looked = self._looked.get(poll.worker_id)
         if looked is None or looked.stirred != self._stirred.get(poll.project_id, 0):
             return True
@@ -286,9 +284,9 @@ class Claims:
         return False
 
     def take_offer(self, project_id: str) -> Poll | None:
-        """A waiting claim that can be handed what is started now; it waits for `settle`."""
+        """Reserve a waiting claim for executions that are about to start. The caller must call `settle`."""
         polls = self._polls.get(project_id)
-        if not polls or self._engine.snapshots.crowded:  # whether something is ready is no quick question then
+        if not polls or self._engine.snapshots.crowded:  # queries for ready executions are slow then
             return None
         poll = polls.popleft()
         poll.taken = True
@@ -296,7 +294,7 @@ class Claims:
         return poll
 
     def settle(self, poll: Poll, handed: list[Claimed]) -> None:
-        """The start is committed (or failed): these executions are the claim's."""
+        """Give the started executions to the reserved claim. Empty if the start failed."""
         poll.taken = False
         poll.handed.extend(handed)
         poll.settled.set()
@@ -357,7 +355,7 @@ class Claims:
         return [with_journal(claimed, base, *next(found)) if claimed.base else claimed for claimed, base in picked]
 
     async def report(self, project_id: str, request: ReportRequest) -> ReportReply:
-        """Take what piled up in a worker; each item has its own answer."""
+        """Record a worker's report. Each item gets its own answer."""
         self._check_epoch(request.epoch)
         if len(request.items) > REPORT_ITEMS_MAX:
             raise BadRequest(f"A report carries at most {REPORT_ITEMS_MAX} items, got {len(request.items)}.")
@@ -367,7 +365,7 @@ class Claims:
         items = [item for item, problem in zip(request.items, problems, strict=True) if problem is None]
         steps = _steps_of(items) if engine.store.alone else {}
         others = [item for item in items if item.execution_id not in steps] if steps else items
-        # A claim that waits takes at once what one item makes ready; what several do is left to the next claim.
+        # A waiting claim takes what one item makes ready. With several such items, the next claim takes them.
         offered = self.take_offer(project_id) if sum(map(_makes_ready, others)) == 1 else None
         offer = None if offered is None else offered.offer
         verbs: list[Verb[Any]] = []
@@ -396,7 +394,7 @@ class Claims:
                 self.settle(offered, handed)
         if isinstance(recorded, PerdureError):
             recorded = [_reply(recorded)] * len(steps)
-        elif isinstance(recorded, Exception):  # whichever is to blame, the others are taken without it
+        elif isinstance(recorded, Exception):  # one step is at fault: record each alone
             alone = [reports.report(**same, item=item) for item in steps.values()]
             recorded = [_reply(answer) for answer in await engine.store.write_all(alone)]
         rest, taken = iter(replies), iter(recorded)
@@ -410,11 +408,11 @@ class Claims:
         )
 
     async def beat(self, project_id: str, request: BeatRequest) -> BeatReply:
-        """Renew a registration's lease; tells what it holds, and whether it lost everything."""
+        """Renew a lease. The reply names what the worker holds, or that it lost everything."""
         return (await self.renew(project_id, request))[0]
 
     async def renew(self, project_id: str, request: BeatRequest) -> tuple[BeatReply, int]:
-        """As `beat`; also answers until when the lease lasts, for `disconnected`."""
+        """As `beat`, with the end of the lease, for `disconnected`."""
         engine = self._engine
         if request.epoch != engine.store.epoch:
             return BeatReply(lost=True), 0
@@ -425,11 +423,11 @@ class Claims:
         return BeatReply(lost=held is None, holding=held or []), now_us + engine.lease_us
 
     async def disconnected(self, worker_id: str, granted_us: int | None = None) -> None:
-        """The connection that carried the beats is gone: cut the lease to a second unless a beat follows. The reaper
-        looks when that is over.
+        """The connection that carried the beats was lost: cut the lease to `CUT_SECONDS` and let the reaper check then.
+        A later beat restores it.
 
-        With `granted_us`, until when the last beat of that connection renewed it, a beat that came since over another
-        connection, perhaps to another server, keeps the lease as it is.
+        `granted_us` is the lease's end from this connection's last beat. If a beat over another connection, perhaps to
+        another server, has renewed the lease since, it stays.
         """
         engine = self._engine
         until_us = engine.clock.now_us() + int(CUT_SECONDS * 1e6)
@@ -437,7 +435,7 @@ class Claims:
         asyncio.get_running_loop().call_later(CUT_SECONDS, engine.doorbell.ring, ("loop", "reap"))
 
     async def drain(self, project_id: str, request: DrainRequest) -> None:
-        """End a registration; what it holds goes back at once, or is lost at once when the worker's process died."""
+        """End a registration. Its executions return to the queue. If the process died, they are lost at once."""
         self._check_epoch(request.epoch)
         now_us = self._engine.clock.now_us()
         await self._engine.store.write(
@@ -450,8 +448,8 @@ class Claims:
 
 
 def _steps_of(items: Sequence[ReportItem]) -> dict[str, ReportItem]:
-    """By execution, the items that can be recorded together: each says the outcome of a step, and nothing else. None
-    where an execution has several items: their order counts."""
+    """Items, by execution, that can be recorded together: each is one step's outcome. None at all if an execution has
+    several items, because their order counts."""
     by_execution = {item.execution_id: item for item in items}
     if len(by_execution) < len(items):
         return {}
@@ -460,7 +458,7 @@ def _steps_of(items: Sequence[ReportItem]) -> dict[str, ReportItem]:
 
 
 def _makes_ready(item: ReportItem) -> bool:
-    """Whether an item starts children, or ends one that somebody may wait for."""
+    """Whether the item starts children or ends a child."""
     return (item.child and reports.is_final(item.end)) or any(type(entry) is StartChild for entry in item.entries)
 
 
@@ -475,7 +473,7 @@ def _reply(answer: ItemReply | Exception) -> ItemReply:
 
 
 def fresh_ids(item: ReportItem) -> Sequence[str]:
-    """One new id for each child or event that the item creates."""
+    """New ids for the item's children and events."""
     if not item.entries:
         return ()
     ids: list[str] = []
@@ -488,7 +486,7 @@ def fresh_ids(item: ReportItem) -> Sequence[str]:
 
 
 def check_report(item: ReportItem) -> Problem | None:
-    """Refuse what cannot be kept or read by everybody: an SDK of ours never sends it."""
+    """Refuse invalid values. Our SDKs never send them."""
     try:
         for entry in item.entries:
             check_name(entry.key, where="key", max_bytes=KEY_BYTES_MAX)
@@ -546,7 +544,7 @@ def _check_wait(wait: OpenWait) -> None:
 
 
 def recordable(item: ReportItem) -> ReportItem:
-    """The item with texts that can be recorded: an error must always be, whatever is in it."""
+    """The item with cleaned texts, so that the server can record any error."""
     end = item.end
     if type(end) is Fail or type(end) is Block:
         words = scrub_text(end.error)

@@ -1,15 +1,16 @@
-"""Brings work to push workers: claims on their behalf, calls them, and asks after them.
+"""Brings work to push workers: claims for them, calls them, and checks their health.
 
-Each worker has a lane: a task that claims what the worker has room for, and a few calls at a time. So one that hangs
-keeps nobody waiting but itself. Any server may bring work to any worker: what it holds is counted by the claim.
+Each worker has a lane: a task that claims as much as the worker has room for, and makes a few calls at a time. A worker
+that hangs delays only itself. Any server may serve any worker, because the store counts what a worker holds.
 
-What a call comes to:
+A call has one of these results:
 
-- accepted: the worker has it;
-- at capacity, or refused before anything was sent: back to the queue, and the lane rests a moment;
-- no answer, after something was sent: the worker may run it, and would run it twice if it were sent again. Its first
-  call about the execution is the acknowledgement; when none came within 5 s it is a lost delivery;
-- another worker answers under that URL: the registration is over.
+- accepted: the worker has the execution;
+- at capacity, or refused before the server sent anything: the execution returns to the queue, and the lane rests;
+- no answer to a sent request: the worker may run the execution, so the server does not send it again. The worker's
+  first
+  call about the execution is the acknowledgement. After 5 s without one, the delivery is lost;
+- another worker answers under that URL: the registration ends.
 """
 
 from __future__ import annotations
@@ -39,41 +40,41 @@ logger = logging.getLogger("perdure.engine")
 
 LEASE_US: Final = 90_000_000
 CHECK_US: Final = 5_000_000
-"""How often a worker is asked whether it is there."""
+"""The interval of health checks."""
 CHECK_AGAIN_US: Final = 1_000_000
-"""How soon again, once it refused."""
+"""The interval after a refused connection."""
 YOUNG_US: Final = 10_000_000
-"""How long after a worker said that it is online a refused call counts for nothing: it says so before it listens."""
+"""A worker goes online before it listens. A refused call this soon after that counts for nothing."""
 MISTAKEN_SECONDS: Final = 2.0
-"""How long after its lane was opened a worker may answer under its old name: it takes the new one a moment later."""
+"""A worker may answer under its old id for this long after its lane opened: it adopts the new id a moment later."""
 CALL_SECONDS: Final = 10.0
 CANCEL_SECONDS: Final = 30.0
 HEALTH_SECONDS: Final = 5.0
 ACKNOWLEDGED_SECONDS: Final = 5.0
-"""How long after a lost reply the worker's first call is waited for."""
+"""How long to wait for the worker's first call after a lost reply."""
 NOTE_SECONDS: Final = 0.25
-"""How long after a worker took its work that is written down, unless it has saved a step by then, which says the same.
-A server that ends between loses no more than one that ends before the worker's answer comes: the sweep finds out."""
+"""When an acceptance is written down, unless the worker has saved a step by then. A server that dies before this loses
+no more than one that dies before the worker's answer: the sweep finds the delivery."""
 UNTOLD_US: Final = 20_000_000
-"""After what time a delivery that nobody follows any more is looked after: longer than a server takes for it."""
+"""After this time the sweep handles a delivery that no server follows. Longer than any delivery takes."""
 SWEEP_SECONDS: Final = 5.0
 FORGET_US: Final = 86_400_000_000
 FORGET_SECONDS: Final = 3_600.0
 CALLS_MAX: Final = 16
 """Calls to one worker at a time."""
 UNWIND_US: Final = 50_000
-"""How long after an execution woke it is sent again: the worker may still be leaving the attempt before, and would
-forget the new one with it."""
+"""The pause between waking and sending. The worker may still be leaving the previous attempt, and would drop the new
+one with it."""
 REST_SECONDS: Final = 0.1
 REST_SECONDS_MAX: Final = 5.0
 BARRED_SECONDS: Final = 60.0
-"""How long this server leaves a worker to others whose URL it is not to call: each has settings of its own."""
+"""How long a lane rests if this server's settings forbid the worker's URL. Other servers may allow it."""
 CLOSE_SECONDS: Final = 2.0
 BATCH: Final = 100
 
 
 class Lane:
-    """One worker's work."""
+    """One worker's deliveries."""
 
     def __init__(self, dispatcher: Dispatcher, worker: PushWorker) -> None:
         self.worker = worker
@@ -84,18 +85,17 @@ class Lane:
         self._rest_until = 0.0
         self._rests = 0
         self._full: Tickets = ()
-        """It said that it is at capacity: an end of something that it holds, later than this, may change that."""
+        """Tickets from when the worker was at capacity. The end of an execution that it holds rings them."""
         self._after = ("", "")
         self._turn = 0
         self._opened_at = asyncio.get_running_loop().time()
         self.ready_bell = ("push", worker.project_id, worker.deployment_id)
         self.own_bell = ("push-worker", worker.id)
-        """Something that it held has ended."""
+        """Rings when an execution of this worker has ended."""
         self.call_bell = ("push-call", worker.id)
-        """A call to it is over, whatever came of it."""
+        """Rings when a call to this worker is over."""
 
     async def run(self) -> None:
-        """Claim and call, until it is cancelled."""
         engine = self._engine
         while not engine.closing:
             try:
@@ -103,7 +103,7 @@ class Lane:
             except PerdureError as error:
                 logger.warning("Work is not brought to worker %s at the moment: %s", self.worker.id, error)
                 await asyncio.sleep(1.0)
-            except Exception:  # a lane must survive whatever one round met
+            except Exception:  # a lane must survive any error
                 logger.exception("Bringing work to worker %s failed; the next round comes in a second.", self.worker.id)
                 await asyncio.sleep(1.0)
 
@@ -141,27 +141,27 @@ class Lane:
             handed = await asyncio.shield(claim)
             self._after = handed.after
             rest = self._rest_until - loop.time()
-            if handed.picked and rest > 0:  # it began while the claim was under way
+            if handed.picked and rest > 0:  # the rest began during the claim
                 await asyncio.sleep(rest)
-        except asyncio.CancelledError:  # what the store has begun it ends
+        except asyncio.CancelledError:  # the store completes what it has begun
             self._dispatcher.start(self._put_back(claim))
             raise
         for one in handed.picked:
             self._start(self._deliver(one))
         if len(handed.picked) == at_most or (handed.picked and handed.after != ("", "")):
-            engine.doorbell.ring_one(self.ready_bell)  # there may be more, for others too
+            engine.doorbell.ring_one(self.ready_bell)  # there may be more, also for other workers
             return
         look = engine.own_look(engine.settings.poll_seconds)
-        if handed.room > 0:  # nothing is ready: that a call ends, or something that the worker holds, changes nothing
+        if handed.room > 0:  # no work is ready, so more room would not help
             await engine.doorbell.wait_any(tickets[2:], look, loop.create_future())
             return
-        engine.doorbell.ring_one(self.ready_bell)  # what this one cannot take, another may
-        if not engine.store.alone:  # what it lets go of may be told to another server
+        engine.doorbell.ring_one(self.ready_bell)  # another worker may take what this one cannot
+        if not engine.store.alone:  # another server may learn first that this worker has room
             look = engine.settings.poll_seconds
         await engine.doorbell.wait_any(tickets[:2], look, loop.create_future())
 
     async def _put_back(self, claim: asyncio.Future[Handed]) -> None:
-        """Nobody is here any more to bring what a claim has picked."""
+        """Return the executions of a claim whose lane has closed."""
         engine = self._engine
         fences = [self._fence(one) for one in (await claim).picked]
         now_us = engine.clock.now_us()
@@ -176,14 +176,14 @@ class Lane:
         }
 
     def close(self) -> list[asyncio.Task[None]]:
-        """Claim no more; answers what is still under way."""
+        """Stop claiming. Returns the unfinished tasks."""
         if self.task is None:
             return list(self._calls)
         self.task.cancel()
         return [self.task, *self._calls]
 
     def rest(self, seconds: float = REST_SECONDS, *, full: bool = False) -> None:
-        """Bring nothing for a moment, which is longer each time until a call is accepted again."""
+        """Bring nothing for a while. The pause doubles each time until a call is accepted."""
         now = asyncio.get_running_loop().time()
         if now < self._rest_until:
             return
@@ -237,7 +237,7 @@ class Lane:
                 self.rest()
                 return
             logger.warning(
-                "Worker %s is somebody else now (%r); its registration is over.", self.worker.id, answer.body
+                "Another worker answers in place of worker %s (%r); the registration ends.", self.worker.id, answer.body
             )
             await store.write(push_workers.retire_push_worker(worker_id=self.worker.id, now_us=now_us))
             self._dispatcher.drop(self.worker.id)
@@ -273,14 +273,14 @@ class Lane:
 
 
 class Dispatcher:
-    """The lanes of a server, and what it asks and tells workers besides."""
+    """The lanes of a server, with health checks, cancellations and the sweep."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.deliveries: dict[str, asyncio.Event] = {}
-        """Executions that are being delivered here; set once their worker was heard of them."""
+        """Running deliveries by execution. The event is set when the worker acknowledges."""
         self._accepted: dict[str, dict[str, Any]] = {}
-        """Executions whose workers have them, which is not written down yet."""
+        """Accepted executions whose acceptance is not in the store yet."""
         self._noting: asyncio.TimerHandle | None = None
         self._lanes: dict[str, Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -290,11 +290,10 @@ class Dispatcher:
     # --- the loop ----------------------------------------------------------------------------------------------------
 
     def ring(self) -> None:
-        """Look at the workers soon."""
         self.engine.doorbell.ring(("loop", "push"))
 
     async def look(self) -> float:
-        """A round of a loop: lanes for those that are online, calls to those that are to be asked after."""
+        """One round of the loop: open and close lanes, and start due health checks."""
         engine = self.engine
         now = asyncio.get_running_loop().time()
         now_us = engine.clock.now_us()
@@ -339,7 +338,7 @@ class Dispatcher:
                 lane.task = asyncio.get_running_loop().create_task(lane.run(), name=f"perdure-lane-{id}")
 
     def drop(self, worker_id: str) -> None:
-        """Bring no more to a worker."""
+        """Close a worker's lane."""
         lane = self._lanes.pop(worker_id, None)
         if lane is not None:
             for task in lane.close():
@@ -347,12 +346,12 @@ class Dispatcher:
                 task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Claim no more, and give what is under way a moment to end. The sweep of another server, or of the next one,
-        looks after deliveries that are cut off."""
+        """Close all lanes, and wait briefly for running calls. A later sweep, here or on another server, handles
+        deliveries that were cut off."""
         for id in list(self._lanes):
             self.drop(id)
         await self._settle()
-        self._note_accepted()  # by calls that have just ended, too
+        self._note_accepted()  # also for calls that have just ended
         await self._settle()
 
     async def _settle(self) -> None:
@@ -363,7 +362,7 @@ class Dispatcher:
             await asyncio.gather(*late, return_exceptions=True)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something beside the lanes, which `close` waits for."""
+        """Run a task outside the lanes. `close` waits for it."""
         task = asyncio.get_running_loop().create_task(work, name="perdure-push")
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -376,7 +375,7 @@ class Dispatcher:
     # --- hints -------------------------------------------------------------------------------------------------------
 
     def ready(self, project_id: str, deployment_id: str | None) -> None:
-        """Something may be ready."""
+        """Executions may be ready. None: of any deployment."""
         if not self._lanes:
             return
         doorbell = self.engine.doorbell
@@ -389,36 +388,36 @@ class Dispatcher:
             doorbell.ring_one(("push", project_id, deployment))
 
     def waiting_for(self) -> dict[str, list[str]]:
-        """The deployments, by project, for which work would be brought."""
+        """The deployments, by project, that have lanes here."""
         found: dict[str, set[str]] = {}
         for lane in self._lanes.values():
             found.setdefault(lane.worker.project_id, set()).add(lane.worker.deployment_id)
         return {project_id: sorted(deployments) for project_id, deployments in found.items()}
 
     def news(self, worker_id: str, execution_id: str) -> None:
-        """Something happened to an execution that a worker holds: it may have been cancelled."""
+        """An execution of this worker has changed; it may be cancelled."""
         lane = self._lanes.get(worker_id)
         if lane is not None:
             self.start(self._tell(lane.worker, execution_id))
 
     def room_again(self, worker_id: str | None) -> None:
-        """A worker (None: some worker) has let go of something."""
+        """A worker (None: any worker) has let go of an execution."""
         for id in self._lanes if worker_id is None else (worker_id,):
             self.engine.doorbell.ring(("push-worker", id))
 
     def acknowledged(self, execution_id: str) -> None:
-        """A worker has made itself heard about an execution."""
+        """A worker has called about an execution."""
         heard = self.deliveries.get(execution_id)
         if heard is not None:
             heard.set()
 
     def recorded(self, execution_id: str) -> None:
-        """A worker has saved something of an execution, or let go of it: the store knows that it had it."""
+        """A worker has saved something or let go, so the store knows that it had the execution."""
         self._accepted.pop(execution_id, None)
         self.acknowledged(execution_id)
 
     def accepted(self, fence: dict[str, Any]) -> None:
-        """A worker has answered that it takes an execution."""
+        """A worker has accepted an execution."""
         self._accepted[fence["execution_id"]] = fence
         if self._noting is None:
             self._noting = asyncio.get_running_loop().call_later(NOTE_SECONDS, self._note_accepted)
@@ -448,13 +447,13 @@ class Dispatcher:
         )
 
     def alive(self, project_id: str, worker_id: str) -> None:
-        """A worker was heard of."""
+        """A worker has shown that it is alive."""
         self.start(self._renew(project_id, worker_id))
 
     # --- calls -------------------------------------------------------------------------------------------------------
 
     async def call(self, worker: PushWorker, path: str, body: bytes, seconds: float) -> Answer:
-        """Call a worker, signed. Raises CallFailed."""
+        """Send a signed request. Raises CallFailed."""
         engine = self.engine
         headers = {"content-type": "application/json", "x-worker-id": worker.id}
         headers |= await engine.signing.headers(worker.project_id, f"msg_{uuid7()}", body)
@@ -465,7 +464,7 @@ class Dispatcher:
             answer = await self.engine.outbound.request("GET", f"{url}/health", seconds=HEALTH_SECONDS)
         except CallFailed as failed:
             if failed.sent or isinstance(failed, CallRefused):
-                return  # it may be busy, or is for other servers to call; its lease runs out if it stays silent
+                return  # it may be busy, or barred here; if it stays silent, its lease ends
             gone = await self.engine.store.write(
                 push_workers.push_worker_refused(
                     worker_id=worker_id,
@@ -478,7 +477,7 @@ class Dispatcher:
                 logger.warning("Push worker %s at %s is gone: %s", worker_id, url, failed.message)
             self.ring()
             return
-        if 200 <= answer.status < 300:  # anything else may be said by another program that has its port now
+        if 200 <= answer.status < 300:  # another program may have taken the port and answer otherwise
             await self._renew(project_id, worker_id)
 
     async def _renew(self, project_id: str, worker_id: str) -> None:
@@ -509,7 +508,7 @@ class Dispatcher:
             )
 
     async def _tell(self, worker: PushWorker, execution_id: str) -> None:
-        """Tell a worker that an execution is cancelled, if it is, and nobody told it yet."""
+        """Tell a worker about a cancellation, unless a server has done so."""
         store = self.engine.store
         try:
             where = await store.read(saved_steps.standing(project_id=worker.project_id, execution_id=execution_id))
@@ -518,7 +517,7 @@ class Dispatcher:
         if where.phase is not Phase.CANCELLING or where.worker_id != worker.id or where.acked == 2:
             return
         delivery = self.deliveries.get(execution_id)
-        if delivery is not None:  # it may not know the execution yet
+        if delivery is not None:  # the worker may not know the execution yet
             await asyncio.sleep(REST_SECONDS)
         fence: dict[str, Any] = {
             "project_id": worker.project_id,
@@ -534,7 +533,7 @@ class Dispatcher:
             logger.warning("Worker %s was not told that %s is cancelled: %s", worker.id, execution_id, failed.message)
             await store.write(push_workers.untell_cancel(**fence))
             return
-        except asyncio.CancelledError:  # this server ends; another one tells it
+        except asyncio.CancelledError:  # this server stops; another one tells the worker
             self.start(store.write(push_workers.untell_cancel(**fence)))
             raise
         if answer.status == 404:
@@ -545,7 +544,6 @@ class Dispatcher:
 
 
 def work_of(one: Pushed, worker_id: str) -> PushedWork:
-    """An execution as its worker is told of it."""
     claimed, details = one.claimed, one.details
     return PushedWork(
         worker_id=worker_id,

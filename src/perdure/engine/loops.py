@@ -1,6 +1,6 @@
-"""The background loops as a table, and the runner that drives them.
+"""The table of background loops, and their runner.
 
-Any number of servers may run them: each round is one verb that takes what is due under the statement's own guards.
+Any number of servers may run them: each round is a verb that takes what is due under the statement's own guards.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ HOUR_US = 3_600_000_000
 
 
 class Loop(NamedTuple):
-    """A round answers after how many seconds the next one is due."""
+    """A round returns the seconds until the next one."""
 
     name: str
     round: Callable[[Engine], Awaitable[float]]
 
 
 async def _wake(engine: Engine) -> float:
-    """Timers, delayed starts."""
+    """Timers and delayed starts."""
 
     async def wake(now_us: int) -> bool:
         return await engine.store.write(moves.wake_due(now_us=now_us, limit=BATCH)) > 0
@@ -45,12 +45,12 @@ async def _wake(engine: Engine) -> float:
 
 
 async def _bring_forward(engine: Engine) -> float:
-    """Timers that were set before the clock went back, for as long as there are any.
+    """Wakes timers that were set before the clock was put back.
 
-    Such a timer bears a time that the clock has not reached again, so it was set before the step (or before this
-    process started, which may have missed one). When its own length has passed since then, it has lasted long enough:
-    never less than asked for, and twice that at most. Until then its row stays as it is. So a clock that was wrong for
-    a moment only, and is put forward again, changes nothing.
+    Such a timer is due at a time that the clock has yet to reach again. It was therefore set before the step, or before
+    this process started (the step may have happened earlier). It wakes when its own duration has passed since then:
+    never too early, and after twice its duration at most. Its row stays unchanged, so a short error of the clock has no
+    effect.
     """
     if engine.stepped_back_at_us == 0:
         return HOUR_US / 1e6
@@ -74,13 +74,13 @@ async def _bring_forward(engine: Engine) -> float:
 
 
 async def _end_overdue(engine: Engine) -> float:
-    """Run timeouts, graces. A loop of its own: many executions may have to do with one end, each of which others may
-    hold, and timers do not wait for that."""
+    """Run timeouts and graces. They have their own loop, because an end may involve many locked executions, and timers
+    must not wait for these."""
 
     async def end(now_us: int) -> bool:
         found = await engine.store.read(moves.overdue(now_us=now_us, limit=BATCH, after=engine.overdue_after))
         more = len(found) == BATCH
-        engine.overdue_after = found[-1] if more else moves.FIRST  # behind those that are held there may be others
+        engine.overdue_after = found[-1] if more else moves.FIRST  # executions behind locked ones may be free
         ends = [
             moves.end_overdue(project_id=project_id, execution_id=id, now_us=now_us, grace_us=engine.grace_us)
             for _, project_id, id in found
@@ -95,8 +95,8 @@ async def _end_overdue(engine: Engine) -> float:
 
 
 async def _do_due(engine: Engine, phases: Collection[Phase], do: Callable[[int], Awaitable[bool]]) -> float:
-    """A round for what is due in these phases. When nothing of it could be done, others are at it, or hold it: what
-    comes due next is not kept waiting, and they are not asked without a pause."""
+    """A round for what is due in these phases. If all of it is locked or taken by other servers, the loop goes on to
+    the next due time, without a busy loop."""
     now_us = engine.clock.now_us()
     due = await engine.store.read(moves.next_due(phases=phases))
     if due is not None and due <= now_us:
@@ -109,20 +109,18 @@ async def _do_due(engine: Engine, phases: Collection[Phase], do: Callable[[int],
 
 
 async def _schedule(engine: Engine) -> float:
-    """Due times of schedules, and fires that waited for an execution to end."""
     return await engine.schedules.fire_due()
 
 
 async def _trigger(engine: Engine) -> float:
-    """What topics have for event triggers."""
     return await engine.triggers.take_due()
 
 
 async def _reap(engine: Engine) -> float:
-    """A round of the reaper, and whether this server was there all the time.
+    """A round of the reaper. Also measures whether this server was running all the time.
 
-    A round that waits for a lock is no gap: beats go on, or wait with it and count as of when they came. A process or
-    a machine that stood still meanwhile is one, and so is a store that nobody could write to.
+    Waiting for a lock is not an absence: beats go on, or wait too and count from their arrival. A frozen process or
+    machine is an absence, and so is a store that refuses writes.
     """
     began = seen = boottime_us()
     stood_still = False
@@ -140,13 +138,14 @@ async def _reap(engine: Engine) -> float:
 
 
 async def _reap_round(engine: Engine, *, away: bool) -> float:
-    """End registrations whose lease ran out. When this server was `away` it first grants everybody a full lease, unless
-    another one was there: servers that come and go would keep the work of dead workers from all others.
+    """End registrations whose lease ran out. After an absence, first grant all workers a full lease, unless another
+    server was running: servers that restart often would otherwise withhold the work of dead workers.
 
-    After a jump of the clock it does so for as long as a lease lasts: another server may not have seen the jump yet and
-    renew leases by the old time. Whoever is still ahead after that, because the clock went back, is brought in line.
-    It grants for a lease, too, when others have locked a registration that was to get one: that one gets it as soon as
-    it is free, and when it is not for a whole lease, it could not have beaten to any server.
+    After a jump of the clock, grant for one lease: other servers may still renew by the old time. Leases that are still
+    too long after that, because the clock went back, are limited.
+
+    Also grant for one lease if a registration was locked. It gets its lease once it is free. A worker whose row is
+    locked for longer could not have beaten to any server.
     """
     now = boottime_us()
     tick_us = min(engine.lease_us // 4, 1_000_000)
@@ -170,8 +169,8 @@ async def _reap_round(engine: Engine, *, away: bool) -> float:
 
 
 async def _may_reap(engine: Engine, now_us: int) -> bool:
-    """Say that this server was here. Where the database takes half a lease to write that, beats that came to other
-    servers may be written only after what would be reaped here: that is an absence, too."""
+    """Record that this server is running. If that takes half a lease, beats on other servers may be
+    written only after this server would reap. It then counts as absent."""
     asked_us, lease_us = boottime_us(), engine.lease_us
     marks = claims.mark_reaper(now_us=now_us, every_us=lease_us // 8, locked_us=2 * lease_us)
     if not await engine.store.write(marks):
@@ -180,7 +179,7 @@ async def _may_reap(engine: Engine, now_us: int) -> bool:
 
 
 async def _grant_unless_another_was_there(engine: Engine) -> bool:
-    """Within the last half of a lease: who could not beat here could have beaten there."""
+    """Grant leases, unless another server has run within the last half of a lease and could take beats."""
     now_us, lease_us = engine.clock.now_us(), engine.lease_us
     grants = claims.grant_leases(until_us=now_us + lease_us, unless_from_us=now_us - lease_us // 2)
     left = await engine.store.write(grants)
@@ -190,17 +189,15 @@ async def _grant_unless_another_was_there(engine: Engine) -> bool:
 
 
 async def _push(engine: Engine) -> float:
-    """Work for push workers, and whether they are there."""
     return await engine.push.dispatcher.look()
 
 
 async def _deliver(engine: Engine) -> float:
-    """Messages to webhooks."""
     return await engine.webhooks.deliver_due()
 
 
 async def _prune(engine: Engine) -> float:
-    """Retention: what ended long ago goes, in batches."""
+    """Retention: delete old executions in batches."""
     settings = engine.settings
     now_us = engine.clock.now_us()
     pruned = await engine.store.write(
@@ -223,7 +220,7 @@ async def _prune(engine: Engine) -> float:
 
 
 async def _alarm(engine: Engine) -> float:
-    """One log line for ready work that no worker serves."""
+    """Log once about ready work that no worker serves."""
     for project_id, deployment_id, python, amount, since_us in await engine.store.scan(
         looks.unserved(before_us=engine.clock.now_us() - 60_000_000)
     ):
@@ -246,7 +243,7 @@ async def _alarm(engine: Engine) -> float:
 
 
 async def _catch_up(engine: Engine) -> float:
-    """What starts and registrations of the same moment have not seen of each other. With one writer there is no such
+    """Starts and registrations that ran at the same moment did not see each other. A store with one writer has no such
     moment."""
     if engine.store.alone:
         return HOUR_US / 1e6
@@ -270,7 +267,7 @@ LOOPS = (
 
 
 async def run_loop(engine: Engine, loop: Loop) -> None:
-    """Round after round; a failing one is logged and tried again, since nothing else would do its work."""
+    """Run rounds forever. A failing round is logged and tried again."""
     while True:
         ticket = engine.doorbell.ticket(("loop", loop.name))
         try:
@@ -279,7 +276,7 @@ async def run_loop(engine: Engine, loop: Loop) -> None:
         except Unavailable as error:
             _refused(engine, loop, error)
             pause = 1.0
-        except Exception:  # a loop must survive whatever one round met
+        except Exception:  # a loop must survive any error
             logger.exception("Loop %s failed; the next round comes in a second.", loop.name)
             pause = 1.0
         if pause > 0:
@@ -289,7 +286,7 @@ async def run_loop(engine: Engine, loop: Loop) -> None:
 
 
 def _refused(engine: Engine, loop: Loop, error: Unavailable) -> None:
-    """A round found no store. One line says so for all loops: each of them will try every second."""
+    """The store was unavailable. One log line is enough for all loops."""
     if not engine.refused:
         logger.warning("Loop %s: %s The loops try again every second.", loop.name, error)
     engine.refused.add(loop.name)
