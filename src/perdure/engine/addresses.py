@@ -1,8 +1,8 @@
-"""Where the server may call out to: which addresses, under which names, and what a URL has to look like.
+"""Which addresses the server may call, under which names, and which URLs are valid.
 
-Who gives us a URL may be anybody with a key, and what it leads to may be the inside of the network that we stand in. So
-only public addresses are called, and others where the server's configuration names them (`outbound_hosts`). What hands
-out the credentials of machines (link-local and metadata addresses) is never called, named or not.
+Any holder of a key may give us a URL, and it may lead into our own network. The server therefore calls only public
+addresses, and others that the setting `outbound_hosts` names. It never calls addresses that hand out credentials of
+machines (link-local and metadata).
 """
 
 import re
@@ -23,7 +23,7 @@ _NEVER: Final = tuple(
     ip_network(text)
     for text in (
         "0.0.0.0/8",  # this network
-        # Where clouds hand out credentials, besides 169.254.0.0/16; one of them looks public.
+        # Metadata services of clouds, besides 169.254.0.0/16. One address looks public.
         "100.100.100.200/32",
         "168.63.129.16/32",
         "192.0.0.192/32",
@@ -34,42 +34,36 @@ _NEVER: Final = tuple(
 _COMPATIBLE: Final = ip_network("::/96")
 _TRANSLATED: Final = ip_network("64:ff9b::/96")
 _TRANSLATED_HERE: Final = (ip_network("64:ff9b:1::/48"), ip_network("::ffff:0:0:0/96"))
-"""By gateways of a network's own."""
+"""Prefixes for a network's own gateways."""
 _GLOBAL: Final = ip_network("2000::/3")
-"""All of IPv6 that is given out for everybody. What Python calls global is more (fec0::/10), and not the same in all of
-its releases."""
+"""All public IPv6. Python's `is_global` has more (fec0::/10), and differs between releases."""
 BAD_PORTS: Final = frozenset(
     (
-        # The bad ports of the Fetch standard, to which browsers do not connect:
-        # https://fetch.spec.whatwg.org/#port-blocking
+        # The Fetch standard's bad ports: https://fetch.spec.whatwg.org/#port-blocking
         *(0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104),
         *(109, 110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526),
         *(530, 531, 532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3659),
         *(4045, 4190, 5060, 5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080),
-        # Databases, caches, queues and remote desktops: SQL Server, Oracle, MySQL, RDP, PostgreSQL, AMQP, VNC, Redis,
-        # Cassandra, memcached, MongoDB.
+        # SQL Server, Oracle, MySQL, RDP, PostgreSQL, AMQP, VNC, Redis, Cassandra, memcached, MongoDB.
         *(1433, 1521, 3306, 3389, 5432, 5672, 5900, 6379, 9042, 11211, 27017),
     )
 )
-"""Ports that other protocols than HTTP have for themselves: a request could be taken for commands there."""
+"""Ports of other protocols, which could read a request as commands."""
 _NAME: Final = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 _PRINTABLE: Final = re.compile(r"[!#-;=?-\[\]_a-z~]+")
-"""ASCII without controls, blanks, quotes, <, >, backslash, ^, `, {, | and }: what different readers of URLs disagree
-about."""
+"""ASCII without controls, blanks, quotes, <, >, backslash, ^, `, {, | and }, on which URL parsers disagree."""
 
 
 class Reach(StrEnum):
-    """What an address is."""
-
     PUBLIC = "public"
     PRIVATE = "private"
-    """Of this machine, or of a network that is somebody's own."""
+    """On this machine or in a private network."""
     NEVER = "never"
-    """Link-local, metadata, multicast, or none at all."""
+    """Link-local, metadata, multicast, or invalid."""
 
 
 def reach(address: Address) -> Reach:
-    """What an address is; one that carries another one inside is the worse of the two."""
+    """Classify an address. One that embeds another address gets the stricter class of both."""
     if isinstance(address, IPv6Address):
         inner = _inside(address)
         if address.ipv4_mapped is not None:
@@ -90,7 +84,7 @@ def _reach(address: Address) -> Reach:
 
 
 def _inside(address: IPv6Address) -> IPv4Address | None:
-    """The IPv4 address that a gateway would make of this one."""
+    """The IPv4 address that a gateway would translate this one to."""
     translated = address in _TRANSLATED or any(address in network for network in _TRANSLATED_HERE)
     if translated or (address in _COMPATIBLE and int(address) > 1):
         return IPv4Address(int(address) & 0xFFFFFFFF)
@@ -100,25 +94,25 @@ def _inside(address: IPv6Address) -> IPv4Address | None:
 
 
 class Target(NamedTuple):
-    """A URL, taken apart."""
+    """A parsed URL."""
 
     scheme: str
     host: str
-    """In lower case; of an IPv6 address without its brackets."""
+    """In lower case. An IPv6 address is without brackets."""
     port: int
     path: str
-    """With the query; never empty."""
+    """With the query. Never empty."""
 
     @property
     def authority(self) -> str:
-        """What the Host header says."""
+        """The value of the Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         usual = self.port == (443 if self.scheme == "https" else 80)
         return host if usual else f"{host}:{self.port}"
 
 
 def target(url: str, where: str = "url") -> Target:
-    """Take a URL apart. Raises `BadValue`, naming `where`, for one that readers could disagree about."""
+    """Parse a URL. Raises `BadValue`, which names `where`, if parsers could disagree on it."""
     if len(url) > URL_CHARACTERS_MAX:
         raise _bad(where, f"is longer than {URL_CHARACTERS_MAX:,} characters")
     if not _PRINTABLE.fullmatch(url):
@@ -136,7 +130,7 @@ def target(url: str, where: str = "url") -> Target:
     if parts.fragment or url.endswith("#"):
         raise _bad(where, "must not have a fragment (#…)")
     if not host or port == 0 or parts.netloc.endswith(":"):
-        raise _bad(where, "names no host, or a port that is none")
+        raise _bad(where, "names no host, or an invalid port")
     if not _is_host(host):
         raise _bad(where, f"names host {host!r}, which is neither a name (in ASCII, xn--… if need be) nor an address")
     path = parts.path or "/"
@@ -156,7 +150,7 @@ def _is_host(host: str) -> bool:
 
 
 def literal(host: str) -> Address | None:
-    """The address that a host is written as, if it is one."""
+    """The IP address, if the host is written as one."""
     try:
         return ip_address(host)
     except ValueError:
@@ -164,7 +158,7 @@ def literal(host: str) -> Address | None:
 
 
 def means_this_machine(host: str) -> bool:
-    """Whether a host can only mean the machine that asks."""
+    """Whether the host always means this machine."""
     name = host.removesuffix(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -173,12 +167,15 @@ def means_this_machine(host: str) -> bool:
 
 
 class Policy:
-    """What may be called: `hosts` are names (`hooks.internal`, `*.svc.cluster.local`), addresses and networks that may
-    be called although they are not public, and over plain HTTP, too. Raises `BadRequest` for what is none of these."""
+    """Decides which hosts may be called.
+
+    `hosts` are names (`hooks.internal`, `*.svc.cluster.local`), addresses and networks that may be called although they
+    are not public, also over plain HTTP. Raises `BadRequest` for invalid entries.
+    """
 
     def __init__(self, hosts: Sequence[str] = (), *, loopback: bool = False) -> None:
         self.loopback = loopback
-        """Whether this machine may be called, under the names that can mean nothing else."""
+        """Whether this machine may be called by its own names."""
         self._names: set[str] = set()
         self._suffixes: list[str] = []
         self._networks: list[Network] = []
@@ -194,8 +191,8 @@ class Policy:
         name = host.removeprefix("*.").removesuffix(".")
         if not _NAME.fullmatch(name):
             raise BadRequest(
-                f"Setting outbound_hosts: {host!r} is no host; name one (without scheme and port), `*.` and a domain, "
-                "an address, or a network like 10.0.0.0/8."
+                f"Setting outbound_hosts: {host!r} is not a host; name one (without scheme and port), `*.` and a "
+                "domain, an address, or a network like 10.0.0.0/8."
             )
         if host.startswith("*."):
             self._suffixes.append("." + name)
@@ -203,7 +200,7 @@ class Policy:
             self._names.add(name)
 
     def named(self, host: str) -> bool:
-        """Whether the configuration names this host."""
+        """Whether the settings name this host."""
         name = host.removesuffix(".")
         address = literal(name)
         if address is not None:
@@ -211,7 +208,6 @@ class Policy:
         return name in self._names or any(name.endswith(suffix) for suffix in self._suffixes)
 
     def plain(self, host: str) -> bool:
-        """Whether a host may be called over plain HTTP."""
         return self.named(host) or (self.loopback and means_this_machine(host))
 
     def allows(self, host: str, address: Address) -> bool:

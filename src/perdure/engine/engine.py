@@ -1,4 +1,4 @@
-"""Hands store, clock and doorbell to the desks, and gives out the store's hints."""
+"""Connects store, clock and doorbell with the services, and distributes the store's hints."""
 
 import asyncio
 import logging
@@ -68,14 +68,14 @@ R = TypeVar("R")
 
 
 NEWS_MAX = 10_000
-"""Executions with news that are kept for one worker."""
+"""Changed executions that are remembered for one worker."""
 OWN_LOOKS = 300.0
-"""How much longer a wait may go without a look of its own where the lookout looks for it. One look a minute for each of
-hundreds of idle streams was most of what they cost."""
+"""The factor for the interval of a wait's own queries where the lookout queries for it. One query a minute was most of
+the cost of hundreds of idle streams."""
 PROBE_BYTES = 256 << 10
-"""After the database refused a change: how large a write must land before it counts as well again."""
+"""After a refused change, a write of this size must succeed before the store counts as healthy."""
 TIME_QUESTIONS = 3
-"""How often the database is asked at the start what time it is; the quickest answer counts."""
+"""How often the database is asked for its time at the start. The quickest answer counts."""
 
 
 def _width(span: Span) -> int:
@@ -83,7 +83,7 @@ def _width(span: Span) -> int:
 
 
 class Engine:
-    """One store, one clock, the desks, and (between `start` and `stop`) the background loops."""
+    """One store, one clock and the services. The background loops run between `start` and `stop`."""
 
     def __init__(self, store: Store, *, clock: Clock | None = None, settings: EngineSettings | None = None) -> None:
         self.store = store
@@ -120,26 +120,26 @@ class Engine:
         self.webhooks = Webhooks(self)
         self.services = Services(self.schedules, self.triggers, self.webhooks, self.signing)
         self.reaped_at_us = 0
-        """Since boot: the end of the reaper's last round, if this server was there all the time."""
+        """Time since boot: the end of the reaper's last round, if this server was running all the time."""
         self.granting_until_us = 0
-        """Since boot: until then every round of the reaper grants, because the clock jumped, or somebody has locked a
-        registration. Not 0 later: leases that are too long are still to be brought in line."""
+        """Time since boot: the reaper grants leases until then, because the clock jumped or a registration was locked.
+        While not 0, leases that are too long have yet to be limited."""
         self.stepped_back_at_us = boottime_us()
-        """Since boot: when the clock went back, as far as is known; it may have while no server ran. 0: whatever an
-        earlier clock has left is dealt with."""
+        """Time since boot of the clock's last step back. The start counts as one, because a step may have happened
+        while no server ran. 0: all timers from before are done."""
         self.told_of_ahead = False
         self.overdue_after = moves.FIRST
         self.prune_after = ("", "")
         self.alarmed: set[tuple[str, str, str | None]] = set()
         self.refused: set[str] = set()
-        """Loops whose last round found no store."""
+        """Loops whose last round found the store unavailable."""
         self._news: dict[str, set[str]] = {}
         self.lookout = Lookout()
         self.snapshots = Snapshots()
         self.key_deleted: Callable[[str | None], None] = lambda key_id: None
-        """Called with the id of a key that is good no more; None: word of keys and users may have been missed."""
+        """Called with the id of a deleted key. None: notifications of keys and users may have been lost."""
         self.user_changed: Callable[[str], None] = lambda user_id: None
-        """Called with the id of a user whose sessions or places in projects are not what they were."""
+        """Called with the id of a user whose sessions or memberships changed."""
         self._asking: set[asyncio.Task[None]] = set()
         self._trouble: str | None = None
         self.closing = False
@@ -147,16 +147,16 @@ class Engine:
         store.listen(self._hear)
 
     def serve(self, scope: Scope, op: Operation[R]) -> Awaitable[R]:
-        """Do an operation. Raises the errors of its checks and of its service."""
+        """Raises the errors of the operation's checks and of its service."""
         return self.services.serve(scope, op)
 
     async def start(self) -> None:
-        """Take the store's time, take back what embedded workers of earlier processes held, then run the loops."""
+        """Read the store's time, take back executions of earlier embedded workers, and start the loops."""
         spans = [await self._ask_time() for _ in range(TIME_QUESTIONS)]
         self.clock.adjust(min((span for span in spans if span is not None), key=_width, default=None))
-        if self.store.alone:  # elsewhere they may belong to a process that runs
+        if self.store.alone:  # else they may belong to a running process
             await self.store.write(claims.end_embedded(now_us=self.clock.now_us()))
-        self.reaped_at_us = boottime_us() - self.lease_us  # until its first round it was away
+        self.reaped_at_us = boottime_us() - self.lease_us  # counts as absent until its first round
         loops: tuple[Loop, ...] = LOOPS
         if not self.store.alone:
             loops = (*LOOPS, Loop("look", self.lookout.look), Loop("snapshots", self.snapshots.look))
@@ -166,7 +166,7 @@ class Engine:
         self.store.exchange_hints()
 
     async def stop(self) -> None:
-        """End polls and loops, then finish what the store has accepted and close it."""
+        """End polls and loops, finish accepted writes, and close the store."""
         self.closing = True
         self.doorbell.ring_all()
         self.executions.close()
@@ -182,11 +182,11 @@ class Engine:
         await self.store.close()
 
     async def health(self) -> None:
-        """Write to the database. Raises Unavailable when it does not within a second. After it has refused a change
-        the write is a larger one: a small one may find room on a disk that is full for all others."""
+        """Raises Unavailable if a write does not succeed within a second. After a refused change the write is larger,
+        because a small one may succeed on a full disk."""
         trouble, ballast = self._trouble, ""
         if trouble is not None:
-            ballast = " " + secrets.token_hex(PROBE_BYTES // 2)  # nothing that a database could compress
+            ballast = " " + secrets.token_hex(PROBE_BYTES // 2)  # not compressible
         try:
             async with asyncio.timeout(1.0):
                 written = await self.store.write(access.touch(now_us=self.clock.now_us(), ballast=ballast))
@@ -199,7 +199,7 @@ class Engine:
         self._trouble = None
 
     async def follow_clock(self) -> bool:
-        """Keep with the clock that the store goes by; True when it jumped. Raises Unavailable."""
+        """Adjust to the store's clock. True if it jumped. Raises Unavailable."""
         before_us = self.clock.now_us()
         jumped = self.clock.adjust(await self._ask_time())
         if jumped and self.clock.now_us() < before_us:
@@ -218,34 +218,33 @@ class Engine:
             self.doorbell.ring(("loop", loop))
 
     def own_look(self, seconds: float) -> float:
-        """How long a wait lasts before it looks by itself, where hints are enough: those of this process' own commits
-        are not lost, and for those of other servers the lookout looks. Thousands that wait must cost nothing."""
+        """How long a wait lasts before its own query. Hints of this process are never lost, and the lookout covers
+        other servers, so thousands of waits must cost almost nothing."""
         return seconds * OWN_LOOKS * random.uniform(0.8, 1.2)
 
     def spread(self, seconds: float) -> float:
-        """A pause of a background loop, not the same on all servers of a store."""
+        """A loop's pause, different on each server of a store."""
         return seconds if self.store.alone else seconds * random.uniform(0.7, 1.0)
 
     def note_news(self, worker_id: str, execution_id: str) -> None:
-        """A held execution's journal has a row that its worker did not write; where there are other servers, it may be
-        one of those that the worker asks."""
+        """A held execution's journal has a row from elsewhere. With several servers, its worker may ask here."""
         if self.store.alone or self.claims.is_present(worker_id):
             news = self._news.setdefault(worker_id, set())
-            if len(news) < NEWS_MAX:  # what is left out comes with the next beat
+            if len(news) < NEWS_MAX:  # the next beat brings the rest
                 news.add(execution_id)
             self.doorbell.ring(("worker", worker_id))
 
     def forget_news(self, worker_id: str) -> None:
-        """The worker does not ask here any more."""
+        """The worker no longer asks here."""
         self._news.pop(worker_id, None)
 
     def take_news(self, worker_id: str) -> list[str]:
-        """The executions that this worker holds and whose journals others have written to."""
+        """Executions of this worker whose journals have rows from elsewhere."""
         news = self._news.pop(worker_id, None)
         return list(news) if news else []
 
     def _hear(self, hints: Sequence[Hint]) -> None:
-        """Ring for what a commit changed. Each bell once per commit."""
+        """Ring for a commit's changes, each bell once."""
         ready: set[str] = set()
         brought: set[tuple[str, str | None]] = set()
         asked: dict[str, list[str]] = {}
@@ -297,7 +296,7 @@ class Engine:
             self.push.dispatcher.ready(project_id, deployment_id)
 
     def _ask_for_ends(self, asked: dict[str, list[str]]) -> None:
-        """How executions have ended that others saw end."""
+        """Look up the results of executions that ended on other servers."""
 
         async def ask() -> None:
             for project_id, ids in asked.items():

@@ -1,11 +1,10 @@
-"""The network below calls out: connections by host, and the check of an address right before it is connected to.
+"""The network below outbound calls: connections by host, with a check of each address right before its use.
 
-A name may lead elsewhere from one moment to the next. So what counts is not what it led to when a URL was given to us:
-a connection is made to an address, that very one is asked about, and no name is looked up behind it.
+A name's addresses may change at any moment. The check therefore applies to the very address of the connection, without
+another look-up behind it.
 
-Apart from `outbound`, since it loads the HTTP library, which a server that calls nobody need not load. The library is
-the lower half of HTTPX2: it follows no redirects, keeps no cookies, asks no proxies and unpacks nothing, because it
-cannot.
+Separate from `outbound`, because it imports the HTTP library, which many servers never need. The library is the lower
+half of HTTPX2. It cannot follow redirects, keep cookies, use proxies or decompress.
 """
 
 import asyncio
@@ -22,32 +21,32 @@ from perdure.engine.addresses import Address, Policy, Target
 from perdure.engine.calls import Answer, CallFailed, CallRefused
 
 HEAD_START_SECONDS: Final = 0.25
-"""How long one address is tried alone before the next one is tried beside it."""
+"""How long one address is tried alone before the next one joins."""
 ADDRESSES_MAX: Final = 8
 CALLS_MAX: Final = 1_000
 """Calls at a time, to all hosts."""
 HOST_CALLS_MAX: Final = 64
-"""Calls at a time to one host: one that hangs takes no connections from others."""
+"""Calls at a time to one host, so that a slow host leaves connections to others."""
 HOSTS_MAX: Final = 1_000
 """Hosts whose connections are kept."""
 IDLE_SECONDS: Final = 4.0
-"""How long a connection is kept for the next call; many servers close theirs after five."""
+"""How long a connection is kept for the next call. Many servers close theirs after five."""
 
 Resolve = Callable[[str], Awaitable[Sequence[Address]]]
 Connect = Callable[[], Awaitable[httpcore2.AsyncNetworkStream]]
 
 
 class _NoAddress(Exception):
-    """There is nothing to connect to."""
+    """The host has no usable address."""
 
     def __init__(self, message: str, *, refused: bool = False) -> None:
         super().__init__(message)
         self.refused = refused
-        """Whether there is, but nothing that may be called."""
+        """Addresses exist, but the policy forbids all."""
 
 
 class _Guard(httpcore2.AsyncNetworkBackend):
-    """Connects to what the policy allows, to the very address that it was asked about."""
+    """Connects only to addresses that the policy allows."""
 
     def __init__(self, policy: Policy, resolve: Resolve, closing: set[asyncio.Task[None]]) -> None:
         self._policy = policy
@@ -63,7 +62,7 @@ class _Guard(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        """The first of the host's addresses that answers, within `timeout` seconds for all of them."""
+        """Connect to the first address that answers, within `timeout` seconds in all."""
         try:
             async with asyncio.timeout(timeout):
                 try:
@@ -109,7 +108,7 @@ class _Host:
 
 
 class Network:
-    """Makes calls; keeps the connections."""
+    """Makes calls and keeps connections."""
 
     def __init__(self, policy: Policy, resolve: Resolve) -> None:
         self._closing: set[asyncio.Task[None]] = set()
@@ -150,7 +149,7 @@ class Network:
                 host = self._host(to, context)
                 host.calls += 1
                 try:
-                    # First the host's own turn: what waits for a host that hangs takes nothing from others.
+                    # The host's limit comes first: calls that wait for a slow host must not use up the total.
                     async with host.turns, self._calls:
                         sent = True
                         response = await host.pool.handle_async_request(request)
@@ -173,7 +172,7 @@ class Network:
             raise CallFailed(f"The call to {to.authority} broke off: {_said(error)}.", sent=True) from None
 
     async def close(self) -> None:
-        """Close all connections; calls in flight fail."""
+        """Close all connections. Running calls fail."""
         if self._sweep is not None:
             self._sweep.cancel()
         pools = [host.pool for host in self._hosts.values()]
@@ -200,7 +199,7 @@ class Network:
         return found
 
     def _swept(self) -> None:
-        """Close what idles: nobody may ever call that host again."""
+        """Close idle connections, because their hosts may never be called again."""
         self._sweep = None
         self._forget(IDLE_SECONDS, len(self._hosts))
         if self._hosts:
@@ -214,7 +213,7 @@ class Network:
 
 
 async def _answer(response: httpcore2.Response, bytes_max: int) -> Answer:
-    """Read what came, but no more than `bytes_max` of its body."""
+    """Read at most `bytes_max` of the body."""
     parts: list[bytes] = []
     left = bytes_max
     complete = True
@@ -235,7 +234,7 @@ def _said(error: Exception) -> str:
 
 
 def _by_turns(addresses: Sequence[Address]) -> list[Address]:
-    """The two families in turn, in the order in which they were found."""
+    """Alternate between IPv4 and IPv6, otherwise in order."""
     ranks: dict[int, int] = {}
     keys: dict[Address, tuple[int, int]] = {}
     for address in addresses:
@@ -245,14 +244,14 @@ def _by_turns(addresses: Sequence[Address]) -> list[Address]:
 
 
 async def _first(connects: Sequence[Connect], closing: set[asyncio.Task[None]]) -> httpcore2.AsyncNetworkStream:
-    """The first connection that stands; each is tried when one before it has failed, or after that one's head start.
+    """The first connection that succeeds. Each address is tried when an earlier one failed or has had its head start.
 
-    The others are given up by a task in `closing`. Nothing is waited for once one has won: whoever is cancelled then
-    would leave it open.
+    A task in `closing` ends the others. After the first success nothing is awaited: a cancellation there would leak the
+    connection.
     """
     waiting = list(connects)
     trying: set[asyncio.Future[httpcore2.AsyncNetworkStream]] = set()
-    failure: BaseException = httpcore2.ConnectError("there is no address")
+    failure: BaseException = httpcore2.ConnectError("the host has no address")
     try:
         while waiting or trying:
             if waiting:
@@ -273,7 +272,7 @@ async def _first(connects: Sequence[Connect], closing: set[asyncio.Task[None]]) 
 
 
 async def _give_up(trying: Collection[asyncio.Future[httpcore2.AsyncNetworkStream]]) -> None:
-    """End attempts to connect, and close those connections that stand all the same."""
+    """Cancel attempts, and close the connections that succeed anyway."""
     for task in trying:
         task.cancel()
     found = await asyncio.gather(*trying, return_exceptions=True)
@@ -282,6 +281,6 @@ async def _give_up(trying: Collection[asyncio.Future[httpcore2.AsyncNetworkStrea
 
 
 def _keep(task: asyncio.Task[None], tasks: set[asyncio.Task[None]]) -> None:
-    """A loop knows its tasks by weak references only."""
+    """The event loop holds tasks only weakly."""
     tasks.add(task)
     task.add_done_callback(tasks.discard)
