@@ -57,7 +57,9 @@ class PushWorld:
         )
 
     async def beat(self, id: str, *, own: bool = True) -> bool:
-        heard = await self.store.write(
+        if own and await self.store.read(push_workers.has_lapsed(worker_id=id)):
+            await self.store.write(push_workers.forgive_push_worker(project_id=PROJECT, worker_id=id))
+        return await self.store.write(
             push_workers.push_worker_beat(
                 project_id=PROJECT,
                 worker_id=id,
@@ -67,9 +69,6 @@ class PushWorld:
                 own=own,
             )
         )
-        if heard.had_lapsed:
-            await self.store.write(push_workers.forgive_push_worker(project_id=PROJECT, worker_id=id))
-        return heard.known
 
     async def refuse(self, id: str) -> bool:
         return await self.store.write(

@@ -115,7 +115,10 @@ class Push:
 
     async def _beat(self, project_id: str, worker_id: str, *, own: bool) -> bool:
         worker_id = checked_id(worker_id, "worker")
-        heard = await self._engine.store.write(
+        store = self._engine.store
+        if own and await store.read(push_workers.has_lapsed(worker_id=worker_id)):
+            await store.write(push_workers.forgive_push_worker(project_id=project_id, worker_id=worker_id))
+        known = await store.write(
             push_workers.push_worker_beat(
                 project_id=project_id,
                 worker_id=worker_id,
@@ -125,10 +128,8 @@ class Push:
                 own=own,
             )
         )
-        if heard.had_lapsed:
-            await self._engine.store.write(push_workers.forgive_push_worker(project_id=project_id, worker_id=worker_id))
         self.dispatcher.ring()
-        return heard.known
+        return known
 
     async def active(self, project_id: str) -> Sequence[str]:
         """The workers that hold a lease."""

@@ -125,28 +125,26 @@ async def push_worker_online(*, project_id: str, worker_id: str, now_us: int, le
     await query("renew_push_lease", id=worker_id, lease_until_us=now_us + lease_us)
 
 
-class Heard(NamedTuple):
-    known: bool
-    """The registration exists."""
-    had_lapsed: bool
-    """It had been given up."""
-
-
 @verb(locks="worker=worker_id")
 async def push_worker_beat(
     *, project_id: str, worker_id: str, now_us: int, lease_us: int, check_us: int, own: bool = False
-) -> Heard:
-    """Renew a worker's lease; its `own` heartbeat also sets it online."""
-    had_lapsed = own and bool(await query("has_lapsed", id=worker_id))
+) -> bool:
+    """Renew a worker's lease; its `own` heartbeat also sets it online. False: the registration does not exist."""
     known = await query("push_beat", id=worker_id, project_id=project_id, own=int(own), check_at_us=now_us + check_us)
     if known:
         await query("renew_push_lease", id=worker_id, lease_until_us=now_us + lease_us)
-    return Heard(bool(known), had_lapsed)
+    return bool(known)
+
+
+@verb(looks=True)
+async def has_lapsed(*, worker_id: str) -> bool:
+    return bool(await query("has_lapsed", id=worker_id))
 
 
 @verb(sweep=True)
 async def forgive_push_worker(*, project_id: str, worker_id: str) -> None:
-    """A lapsed worker sent a heartbeat, so its losses become deliveries in vain."""
+    """A lapsed worker sent a heartbeat, so its losses become deliveries in vain. The beat comes after: until then
+    `has_lapsed` makes each further heartbeat do this again."""
     await forgive(project_id, worker_id)
 
 
