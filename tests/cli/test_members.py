@@ -71,7 +71,7 @@ def test_whoever_lost_a_password_gets_one_from_the_operator(house: House) -> Non
     made = said.stdout.strip()
     assert "All their sessions have ended" in said.stderr
     assert (
-        "Nobody has signed up as bob@example.com" in house.run("members", "password", "bob@example.com", code=2).stderr
+        "No user has signed up as bob@example.com" in house.run("members", "password", "bob@example.com", code=2).stderr
     )
     with serving(house) as url:
         signed_in = post(f"{url}/api/v1/auth/signin", {"email": "ann@example.com", "password": made})

@@ -458,7 +458,7 @@ async def test_another_password_ends_all_other_sessions(open_house: Served) -> N
 async def test_a_password_that_the_operator_made_ends_all_sessions(open_house: Served) -> None:
     desk = open_house.engine.accounts
     async with person(open_house) as somebody:
-        with pytest.raises(NotFound, match="Nobody has signed up"):
+        with pytest.raises(NotFound, match="No user has signed up"):
             await desk.reset_password("nobody@example.com")
         made = await desk.reset_password(somebody.email.upper())
         assert (await somebody.client.get(f"{AUTH}/me")).status_code == 401

@@ -1,4 +1,4 @@
-"""Desk: users. They sign up, sign in and out; a session is a random token of which only a hash is kept."""
+"""The service of users: sign up, sign in, sign out. A session is a random token, kept as a hash."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ if TYPE_CHECKING:
     from perdure.engine.engine import Engine
 
 TOKEN_PREFIX: Final = "us_"
-"""What a session's token begins with; an API key begins with `sk_`."""
+"""The prefix of session tokens. API keys begin with `sk_`."""
 _WRONG: Final = "The e-mail or the password is wrong."
 
 
 class UnknownEmail(Unauthorized):
-    """Nobody has signed up with an e-mail. Callers are told the same as of a wrong password."""
+    """No user has this e-mail. Callers get the same message as for a wrong password."""
 
 
 class SignedIn(NamedTuple):
-    """Who has signed in, and the token that says so from now on."""
+    """A user with a new session's token."""
 
     user: User
     token: str
 
 
 class Accounts:
-    """Who people are."""
+    """Serves users."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._passwords = Passwords()
 
     def close(self) -> None:
-        """No more passwords are checked."""
+        """Stop hashing passwords."""
         self._passwords.close()
 
     async def sign_up(
@@ -63,7 +63,7 @@ class Accounts:
         open_to_all: bool,
         session_seconds: float,
     ) -> SignedIn:
-        """Keep a new user, who is signed in at once; an invitation's token makes them a member of its project.
+        """Create a user and sign in. An invitation's token also makes the user a member of its project.
 
         Raises BadValue with the field, SignUpDisabled, EmailTaken, TooManyRequests.
         """
@@ -80,7 +80,7 @@ class Accounts:
         token, session = self._new_session(session_seconds)
         invitation_hash = None if invitation is None else hash_of(invitation)
         now_us = self._engine.clock.now_us()
-        # What cannot succeed is refused before the password is hashed: a hash is the dear part.
+        # Refuse hopeless requests first: hashing the password is expensive.
         await self._engine.store.read(
             accounts.check_sign_up(email=address, invitation_hash=invitation_hash, now_us=now_us)
         )
@@ -98,9 +98,12 @@ class Accounts:
         return SignedIn(user, token)
 
     async def sign_in(self, *, email: str, password: str, session_seconds: float, known_only: bool = False) -> SignedIn:
-        """Begin a session. Raises Unauthorized, which does not tell an unknown e-mail from a wrong password and takes
-        as long for both, except with `known_only`: then an unknown e-mail costs no hash and raises UnknownEmail, and
-        the caller has to hide the time that it took. Raises BadValue for what can be neither; TooManyRequests."""
+        """Begin a session. Raises Unauthorized, alike and after the same time for an unknown e-mail and a wrong
+        password.
+
+        With `known_only`, an unknown e-mail raises UnknownEmail without hashing, and the caller must hide the time
+        taken. Raises BadValue for an invalid e-mail or password; TooManyRequests.
+        """
         address = email_of(email)
         given = password_of(password)
         found = await self._engine.store.read(accounts.find_user(email=address))
@@ -115,13 +118,13 @@ class Accounts:
         return SignedIn(found.user, token)
 
     async def sign_out(self, token: str) -> None:
-        """End a session, if it is one. Whoever remembers users hears of it (`Engine.user_changed`)."""
+        """End a session, if it exists. `Engine.user_changed` tells the caches of users."""
         await self._engine.store.write(accounts.close_session(token_hash=hash_of(token)))
 
     async def session(self, token: str, project_id: str) -> Session:
-        """Who a session's token stands for, in a project of theirs ('' names none).
+        """The session of a token, in one of the user's projects ('' for none).
 
-        Raises Unauthorized, and NotFound for a project that the user does not belong to.
+        Raises Unauthorized, and NotFound if the user is not a member.
         """
         found = await self._engine.store.read(accounts.read_session(token_hash=hash_of(token), project_id=project_id))
         left_us = 0 if found is None else found.expires_at_us - self._engine.clock.now_us()
@@ -133,7 +136,7 @@ class Accounts:
         return Session(principal, left_us / 1e6)
 
     async def is_session_of(self, token_hash: str, principal: Principal) -> bool:
-        """Whether a session goes on, and its user may do in their project what they could."""
+        """Whether a session is open and its user has the same rights in the project."""
         found = await self._engine.store.read(
             accounts.read_session(token_hash=token_hash, project_id=principal.project_id)
         )
@@ -142,13 +145,13 @@ class Accounts:
         return (found.user_id, found.role) == (principal.user_id, principal.role)
 
     async def user(self, user_id: str) -> User:
-        """A user. Raises NotFound."""
+        """Raises NotFound."""
         return (await self._engine.store.read(accounts.read_user(user_id=user_id))).user
 
     async def change_user(
         self, user_id: str, *, first_name: str | None, last_name: str | None, display_name: str | None
     ) -> User:
-        """Change a user's names; None leaves one. Raises BadValue with the field."""
+        """Change a user's names; None keeps one. Raises BadValue with the field."""
         names = {"first_name": first_name, "last_name": last_name, "display_name": display_name}
         for field, name in names.items():
             check_person(name, f"body.{field}")
@@ -157,7 +160,7 @@ class Accounts:
         )
 
     async def change_password(self, user_id: str, *, current: str, new: str, session_seconds: float) -> SignedIn:
-        """Another password; all sessions end, and a new one begins. Raises BadValue, Forbidden, TooManyRequests."""
+        """Change the password. All sessions end, and a new one begins. Raises BadValue, Forbidden, TooManyRequests."""
         chosen = new_password_of(new, "body.new_password")
         await self._passwords.check_choice(chosen, "body.new_password")
         given = password_of(current, "body.current_password")
@@ -176,12 +179,12 @@ class Accounts:
         return SignedIn(found.user, token)
 
     async def reset_password(self, email: str) -> str:
-        """A new password for somebody who has lost theirs: for the operator alone, who hands it over. All sessions of
-        theirs end. Raises NotFound, and BadValue for what is no e-mail."""
+        """Set a new password for a user who lost theirs. Only for the operator, who passes it on. All their sessions
+        end. Raises NotFound, and BadValue for an invalid e-mail."""
         address = email_of(email)
         found = await self._engine.store.read(accounts.find_user(email=address))
         if found is None:
-            raise NotFound(f"Nobody has signed up as {address}.")
+            raise NotFound(f"No user has signed up as {address}.")
         made = secrets.token_urlsafe(15)
         await self._engine.store.write(
             accounts.change_password(
@@ -199,5 +202,5 @@ class Accounts:
 
 
 def hash_of(token: str) -> str:
-    """What is kept of a token: it is random and long, so it needs no salt and no slow hash."""
+    """The stored form of a token. Tokens are random and long, so a plain hash is enough."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,4 +1,4 @@
-"""Desk: what suspended steps ask, and who answers; links that let somebody answer who has no key."""
+"""The service of suspended steps' questions, their answers, and links for people without a key."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ _PURPOSE: Final = b"perdure approval link\n"
 
 
 class Link(Struct, frozen=True, array_like=True):
-    """What a signed link says: it answers one question, until it expires."""
+    """The content of a signed link. It answers one question until it expires."""
 
     project_id: str
     execution_id: str
     step_key: str
     question_id: str
     name: str
-    """Whom it was made for; that is who answers with it."""
+    """The person whose name the answer gets."""
     expires_at_seconds: int
 
 
 class Approvals:
-    """Questions of a project."""
+    """Serves a project's questions."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -49,9 +49,9 @@ class Approvals:
     async def get(
         self, project_id: str, execution_id: str, step_key: str, question_id: str | None = None
     ) -> tuple[Phase, Question | None]:
-        """What an execution, or one below it, asks under a key; and the execution's phase. Raises NotFound.
+        """The question of an execution, or of a descendant, under a key, with the execution's phase. Raises NotFound.
 
-        With `question_id` that very question, if it is there.
+        `question_id` selects one question of several.
         """
         return await self._engine.store.read(
             approvals.find_question(
@@ -74,7 +74,7 @@ class Approvals:
         how: How,
         question_id: str | None = None,
     ) -> Approval:
-        """Answer what is asked; with `question_id` only that very question. Raises NotFound, Conflict, BadValue."""
+        """Answer the open question; `question_id` limits this to one. Raises NotFound, Conflict, BadValue."""
         check_name(step_key, where="step_key", max_bytes=KEY_BYTES_MAX)
         check_json(bytes(data), where="data")
         return await self._engine.store.write(
@@ -93,7 +93,7 @@ class Approvals:
     async def list(
         self, project_id: str, cursor: str | None = None, limit: int = 100
     ) -> tuple[list[Question], str | None]:
-        """A page of open questions, oldest first, and where the next one starts."""
+        """A page of open questions, oldest first, and the next cursor."""
         if not 1 <= limit <= LIST_MAX:
             raise BadRequest(f"`limit` must be 1 to {LIST_MAX:,}, got {limit}.")
         after = (0, "", "")
@@ -118,9 +118,9 @@ class Approvals:
     async def make_link(
         self, project_id: str, execution_id: str, step_key: str, *, name: str, seconds: int = LINK_SECONDS
     ) -> tuple[str, int]:
-        """A token that answers the question that is open now, in the name of whom it is for; and when it expires.
+        """A token that answers the open question in a person's name, and when it expires.
 
-        Raises NotFound, Conflict when nothing is asked, BadValue.
+        Raises NotFound, Conflict if no question is open, BadValue.
         """
         check_name(name, where="name")
         if not 1 <= seconds <= LINK_SECONDS_MAX:
@@ -137,7 +137,7 @@ class Approvals:
         return f"{_encode(said)}.{_encode(_sign(secrets.links, said))}", expires_at
 
     async def read_link(self, token: str, execution_id: str, step_key: str) -> Link:
-        """What a token says, if it is good for this question. Raises Unauthorized."""
+        """The content of a token that is valid for this question. Raises Unauthorized."""
         wrong = Unauthorized("This link is not one that this server made for this question.")
         said_text, _, signature_text = token.partition(".")
         try:
@@ -153,7 +153,7 @@ class Approvals:
         if (link.execution_id, link.step_key) != (execution_id.lower(), step_key):
             raise wrong
         if link.expires_at_seconds * 1_000_000 <= self._engine.clock.now_us():
-            raise Unauthorized("This link has expired; ask whoever sent it for a new one.")
+            raise Unauthorized("This link has expired; ask its sender for a new one.")
         return link
 
 

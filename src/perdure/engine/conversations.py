@@ -1,4 +1,4 @@
-"""Desk: conversation histories."""
+"""The service of conversation histories."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIST_MAX: Final = 1_000
 
 
 class Conversations:
-    """What workers and callers may ask of conversations."""
+    """Serves workers and callers."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -38,7 +38,7 @@ class Conversations:
         keep: int | None = None,
         idempotency: Idempotency | None = None,
     ) -> int:
-        """Append a message and keep the newest `keep` of this agent; answers its id. Raises BadRequest, BadValue."""
+        """Append a message, and keep this agent's newest `keep`. Returns its id. Raises BadRequest, BadValue."""
         check_name(conversation_id, where="conversation_id", max_bytes=KEY_BYTES_MAX)
         check_name(agent_id, where="agent_id")
         check_name(role, where="role")
@@ -62,7 +62,7 @@ class Conversations:
     async def get(
         self, project_id: str, conversation_id: str, agent_id: str, limit: int | None = None
     ) -> Sequence[Message]:
-        """The newest messages, oldest first; at most LIST_MAX, and fewer where they are large. Raises BadRequest."""
+        """The newest messages, oldest first: at most LIST_MAX, fewer if they are large. Raises BadRequest."""
         if limit is not None and limit < 1:
             raise BadRequest(f"`limit` must be 1 or more, got {limit}.")
         return await self._engine.store.read(

@@ -1,4 +1,4 @@
-"""Where a list goes on: the place of the last entry of a page, as a text that callers hand back unread."""
+"""Cursors of lists: the place of a page's last entry as an opaque text."""
 
 import base64
 import binascii
@@ -12,12 +12,12 @@ Place = TypeVar("Place", bound=tuple[int | str, ...])
 
 
 def write_cursor(place: tuple[int | str, ...]) -> str:
-    """The place as letters, digits, `-` and `_`."""
+    """Letters, digits, `-` and `_`."""
     return base64.urlsafe_b64encode(msgspec.json.encode(place)).rstrip(b"=").decode()
 
 
 def read_cursor(cursor: str, type: type[Place], first: str) -> Place:
-    """The place that a cursor stands for. Raises BadRequest for what no list gave; `first` says where one starts."""
+    """Raises BadRequest for an invalid cursor; `first` says how to get the first page."""
     try:
         said = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         place = msgspec.json.decode(said, type=type)
@@ -29,5 +29,5 @@ def read_cursor(cursor: str, type: type[Place], first: str) -> Place:
 
 
 def none_of_ours(first: str) -> BadRequest:
-    """What is said of a cursor that no list gave."""
+    """The error for an invalid cursor."""
     return BadRequest(f"`cursor` is not one that a list gave; leave it out to start with the {first}.")

@@ -1,4 +1,4 @@
-"""Desk: deployments, their workflows, and the runs of these."""
+"""The service of deployments, their workflows, and the runs of these."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HOUR_US: Final = 3_600_000_000
 
 
 class Deployments:
-    """What workers and callers may ask of deployments."""
+    """Serves workers and callers."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -80,7 +80,7 @@ class Deployments:
         )
 
     async def get(self, project_id: str, deployment_id: str) -> StoredDeployment:
-        """One deployment. Raises DeploymentNotFound."""
+        """Raises DeploymentNotFound."""
         return await self._engine.store.read(
             deployments.get_deployment(project_id=project_id, deployment_id=deployment_id)
         )
@@ -88,7 +88,7 @@ class Deployments:
     async def list(
         self, project_id: str, cursor: str | None = None, limit: int = 100, *, retired: bool = False
     ) -> tuple[Sequence[Draining], str | None]:
-        """A page of deployments, the youngest first, with what is open on each; and where the next page starts."""
+        """A page of deployments with their open executions, newest first, and the next cursor."""
         check_page(limit, 0)
         before_us, after = (1 << 62, "") if cursor is None else _place(cursor)
         found = await self._engine.store.scan(
@@ -106,13 +106,13 @@ class Deployments:
         return page, None if last is None else f"{last.created_at_us}-{last.id}"
 
     async def use(self, project_id: str, deployment_id: str) -> StoredDeployment:
-        """Let new executions go to a deployment. Raises DeploymentNotFound for one that is retired, too."""
+        """Send new executions to a deployment. Raises DeploymentNotFound, also for a retired one."""
         return await self._engine.store.write(
             deployments.use_deployment(project_id=project_id, deployment_id=deployment_id)
         )
 
     async def retire(self, project_id: str, deployment_id: str) -> StoredDeployment:
-        """Take an empty deployment out of use. Raises DeploymentNotFound, Conflict."""
+        """Retire an empty deployment. Raises DeploymentNotFound, Conflict."""
         return await self._engine.store.write(
             deployments.retire_deployment(
                 project_id=project_id, deployment_id=deployment_id, now_us=self._engine.clock.now_us()
@@ -122,8 +122,7 @@ class Deployments:
     async def workflows(
         self, project_id: str, cursor: str | None = None, limit: int = LIST_MAX, offset: int = 0
     ) -> tuple[Sequence[RegisteredWorkflow], str | None]:
-        """A page of registered workflows, an entry for each deployment that has it; and where the next one starts.
-        Raises BadRequest."""
+        """A page of workflows, one entry per deployment, and the next cursor. Raises BadRequest."""
         check_page(limit, offset)
         after = registry_place(cursor)
         page, following = await self._engine.store.read(
@@ -132,7 +131,7 @@ class Deployments:
         return page, None if following is None else write_cursor(following)
 
     async def workflow(self, project_id: str, workflow_id: str, deployment_id: str | None = None) -> RegisteredWorkflow:
-        """One registered workflow, the newest unless a deployment is named. Raises NotFound."""
+        """The newest entry of a workflow, unless a deployment is named. Raises NotFound."""
         return await self._engine.store.read(
             deployments.get_workflow(project_id=project_id, workflow_id=workflow_id, deployment_id=deployment_id)
         )
@@ -149,12 +148,11 @@ class Deployments:
         limit: int = 50,
         offset: int = 0,
     ) -> tuple[Sequence[Run], str | None]:
-        """A page of root executions of workflows of one type, newest first, and where the next one starts. Raises
-        BadRequest."""
+        """A page of root executions of one type of workflow, newest first, and the next cursor. Raises BadRequest."""
         check_page(limit, offset)
         before = checked_cursor(cursor)
         if created_before_us is not None:
-            # Ids grow with time, but not to the microsecond, and not by the same clock.
+            # Ids grow with time, but not to the microsecond, and by other clocks.
             before = min(before, _id_of(created_before_us + HOUR_US))
         return await self._engine.store.scan(
             runs.list_runs(
@@ -171,7 +169,7 @@ class Deployments:
 
 
 def check_page(limit: int, offset: int) -> None:
-    """Raises BadRequest for a page that is too small, too large or too far away."""
+    """Raises BadRequest for an invalid page."""
     if not 1 <= limit <= LIST_MAX:
         raise BadRequest(f"`limit` must be 1 to {LIST_MAX:,}, got {limit}.")
     if not 0 <= offset <= OFFSET_MAX:
@@ -179,12 +177,12 @@ def check_page(limit: int, offset: int) -> None:
 
 
 def registry_place(cursor: str | None) -> RegistryPlace:
-    """Where a list of what deployments register goes on. Raises BadRequest."""
+    """The position of a registry cursor. Raises BadRequest."""
     return FIRST_REGISTERED if cursor is None else read_cursor(cursor, RegistryPlace, "first")
 
 
 def _id_of(at_us: int) -> str:
-    """The least id that is made at a moment."""
+    """The smallest id of a moment."""
     ms = f"{min(max(at_us // 1_000, 0), 2**48 - 1):012x}"
     return f"{ms[:8]}-{ms[8:]}"
 

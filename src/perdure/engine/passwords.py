@@ -1,7 +1,7 @@
-"""Hashes of passwords (Argon2id), made and checked in threads of their own, a few at a time.
+"""Password hashes (Argon2id), made and checked in a few threads of their own.
 
-A hash takes about a tenth of a second and 64 MiB on purpose. So there are never more than a few under way, whatever
-arrives, and the event loop does not wait for them.
+A hash takes about a tenth of a second and 64 MiB on purpose. The small number of threads limits memory, and the event
+loop stays free.
 """
 
 from __future__ import annotations
@@ -22,26 +22,22 @@ T = TypeVar("T")
 
 THREADS: Final = 2
 WAITING_MAX: Final = 30
-"""How many may wait for a thread; whoever comes then is told to come again."""
-# Checked in place of the hash of a user whom there is not, so that the answer takes as long: its parameters are those
-# of the hashes that are made.
+"""How many may wait for a thread. More are refused."""
+# Checked for unknown users, so that the answer takes as long. Has the parameters of real hashes.
 _NOBODYS: Final = f"$argon2id$v=19$m=65536,t=3,p=4${'A' * 22}${'A' * 43}"
 
 
 class Passwords:
-    """Makes and checks hashes."""
-
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="perdure-password")
         self._under_way = 0
 
     async def hash(self, password: str) -> str:
-        """What is kept of a password. Raises TooManyRequests."""
+        """Raises TooManyRequests."""
         return await self._run(lambda: _hasher().hash(password))
 
     async def check_choice(self, password: str, where: str) -> None:
-        """Refuse one of the most common passwords, which are the first to be guessed. Raises BadValue, naming `where`;
-        TooManyRequests."""
+        """Refuse a very common password. Raises BadValue, naming `where`; TooManyRequests."""
         if await self._run(lambda: password.casefold() in _common()):
             raise BadValue(
                 f"{where}: is one of the most common passwords, which are the first to be guessed; choose another",
@@ -49,12 +45,12 @@ class Passwords:
             )
 
     async def check(self, password: str, kept: str | None) -> bool:
-        """Whether a password is the one of which this was kept; None takes as long and is nobody's. Raises
+        """Check a password against its hash. For None (no user) it takes as long and returns False. Raises
         TooManyRequests."""
         return await self._run(lambda: _is(password, _NOBODYS if kept is None else kept)) and kept is not None
 
     def close(self) -> None:
-        """Let the threads end; what is under way is finished."""
+        """Finish running hashes and end the threads."""
         self._threads.shutdown(wait=False)
 
     async def _run(self, work: Callable[[], T]) -> T:
@@ -69,7 +65,7 @@ class Passwords:
 
 @cache
 def _common() -> frozenset[str]:
-    # It loads a few megabytes: only for a server where people choose passwords.
+    # Takes some megabytes: imported only where people choose passwords.
     from zxcvbn.frequency_lists import FREQUENCY_LISTS  # type: ignore[import-untyped]  # ships no types
 
     return frozenset(one for one in FREQUENCY_LISTS["passwords"] if len(one) >= PASSWORD_CHARACTERS_MIN)
@@ -77,7 +73,7 @@ def _common() -> frozenset[str]:
 
 @cache
 def _hasher() -> PasswordHasher:
-    # Most processes never hash a password: a start should not wait for the library.
+    # Imported on first use: most processes never hash a password.
     from argon2 import PasswordHasher
 
     return PasswordHasher(time_cost=3, memory_cost=65_536, parallelism=4)

@@ -1,4 +1,4 @@
-"""Desk: projects, their members, and API keys. Keys and invitations are random, shown once, and kept as hashes."""
+"""The service of projects, members and API keys. Keys and invitations are random, shown once, and kept as hashes."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _NO_SECRET = hashlib.sha256(b"nobody").hexdigest()
 
 INVITATION_SECONDS: Final = 7 * 86_400
 USE_NOTED_US: Final = 60_000_000
-"""A key's uses are noted once in so long."""
+"""A key's use is recorded at most this often."""
 
 
 class Added(NamedTuple):
-    """A user who is a member now, or the token that makes a new user one."""
+    """The new member, or the token of an invitation."""
 
     member: Member | None
     invitation: str | None
@@ -41,13 +41,13 @@ class Added(NamedTuple):
 
 
 class Projects:
-    """Who is asking, and for which project."""
+    """Serves projects, and authenticates keys."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def default(self) -> str:
-        """The id of the one project that every store has; made at first use."""
+        """The id of the project that every store has. The first call makes it."""
         return await self._engine.store.write(
             access.default_project(id=str(uuid7()), now_us=self._engine.clock.now_us())
         )
@@ -55,7 +55,7 @@ class Projects:
     async def make(
         self, user_id: str, name: str, description: str | None, *, idempotency: Idempotency | None = None
     ) -> Project:
-        """A new project, whose admin is this user. Raises BadValue with the field, TooManyProjects."""
+        """Make a project with this user as admin. Raises BadValue with the field, TooManyProjects."""
         return await self._engine.store.write(
             accounts.make_project(
                 id=str(uuid7()),
@@ -69,11 +69,11 @@ class Projects:
         )
 
     async def get(self, project_id: str) -> Project:
-        """One project. Raises NotFound."""
+        """Raises NotFound."""
         return await self._engine.store.read(accounts.read_project(project_id=project_id))
 
     async def change(self, project_id: str, name: str | None, description: str | None) -> Project:
-        """Another name or description; None leaves one. Raises BadValue with the field."""
+        """Change name or description; None keeps one. Raises BadValue with the field."""
         return await self._engine.store.write(
             accounts.change_project(
                 project_id=project_id,
@@ -84,19 +84,19 @@ class Projects:
         )
 
     async def of_user(self, user_id: str) -> list[Project]:
-        """The projects that a user belongs to, newest first."""
+        """Newest first."""
         return await self._engine.store.read(accounts.projects_of(user_id=user_id))
 
     async def members(self, project_id: str) -> list[Member]:
-        """Who belongs to a project, oldest first."""
+        """Oldest first."""
         return await self._engine.store.read(accounts.list_members(project_id=project_id))
 
     async def add_member(
         self, project_id: str, email: str, role: Role, *, idempotency: Idempotency | None = None
     ) -> Added:
-        """Make a user a member at once, or invite somebody who is none yet, for a week.
+        """Make a user a member at once, or invite a new user for a week.
 
-        Raises BadValue for what is no e-mail, AlreadyMember, TooManyMembers, SecretShownOnce.
+        Raises BadValue for an invalid e-mail, AlreadyMember, TooManyMembers, SecretShownOnce.
         """
         token = secrets.token_urlsafe(24)
         now_us = self._engine.clock.now_us()
@@ -116,7 +116,7 @@ class Projects:
         return Added(member, token if member is None else None, expires_at_us)
 
     async def change_member(self, project_id: str, user_id: str, role: Role) -> Member:
-        """Another role for a member. Raises NotFound, LastAdmin."""
+        """Raises NotFound, LastAdmin."""
         return await self._engine.store.write(
             accounts.change_member(
                 project_id=project_id,
@@ -127,19 +127,19 @@ class Projects:
         )
 
     async def remove_member(self, project_id: str, user_id: str) -> None:
-        """End a member's place in the project. Raises NotFound, LastAdmin."""
+        """Raises NotFound, LastAdmin."""
         await self._engine.store.write(
             accounts.remove_member(project_id=project_id, user_id=checked_id(user_id, "user"))
         )
 
     async def invitations(self, project_id: str) -> list[Invitation]:
-        """Invitations that can still be used, by e-mail."""
+        """Valid invitations, by e-mail."""
         return await self._engine.store.read(
             accounts.list_invitations(project_id=project_id, now_us=self._engine.clock.now_us())
         )
 
     async def withdraw_invitation(self, project_id: str, email: str) -> None:
-        """Make an invitation's token worthless. Raises NotFound, and BadValue for what is not an e-mail."""
+        """Invalidate an invitation. Raises NotFound, and BadValue for an invalid e-mail."""
         await self._engine.store.write(
             accounts.withdraw_invitation(project_id=project_id, email=email_of(email, "email"))
         )
@@ -147,7 +147,7 @@ class Projects:
     async def create_key(
         self, project_id: str, name: str, role: Role = Role.WRITE, *, development: bool = False
     ) -> str:
-        """Make a key, whatever the names of others. This is the only time its secret can be seen."""
+        """Make a key; names need not be unique. Only now is the secret visible."""
         id, secret = _new()
         await self._engine.store.write(
             access.create_key(
@@ -166,7 +166,7 @@ class Projects:
     async def make_key(
         self, project_id: str, name: str, role: Role, *, idempotency: Idempotency | None = None
     ) -> tuple[str, ListedKey]:
-        """Make a key of a name of its own; answers the key, this once, and what is kept to be shown.
+        """Make a key with a unique name. Returns the key, visible only now, and its listing.
 
         Raises BadValue, KeyNameTaken, TooManyKeys, SecretShownOnce.
         """
@@ -191,19 +191,19 @@ class Projects:
         return f"sk_{id}_{secret}", made
 
     async def keys(self, project_id: str) -> list[ListedKey]:
-        """The project's keys, newest first, without their secrets."""
+        """Newest first, without secrets."""
         return await self._engine.store.read(access.list_keys(project_id=project_id))
 
     async def delete_key(self, project_id: str, id: str) -> None:
-        """Forget a key. Raises NotFound, and BadRequest for what can be no key's id. Whoever remembers good keys hears
-        of it (`Engine.key_deleted`)."""
+        """Delete a key. Raises NotFound, and BadRequest for an impossible id. `Engine.key_deleted` tells the caches of
+        keys."""
         if not is_key_id(id):
             raise BadRequest(f"{id!r} is not a key's id, which is the part of the key between the underscores.")
         if not await self._engine.store.write(access.delete_key(project_id=project_id, id=id)):
             raise NotFound(f"API key {id!r} does not exist; its id is the part of the key between the underscores.")
 
     async def authenticate(self, key: str) -> Principal:
-        """Whose key it is. Raises Unauthorized, without telling an unknown key from a wrong one."""
+        """The principal of a key. Raises Unauthorized, the same for unknown and wrong keys."""
         prefix, _, rest = key.partition("_")
         id, _, secret = rest.partition("_")
         found = await self._engine.store.read(access.read_key(id=id)) if prefix == "sk" else None
@@ -212,18 +212,17 @@ class Projects:
             raise Unauthorized("The API key is not valid; check `Authorization: Bearer sk_…`, or make a new key.")
         now_us = self._engine.clock.now_us()
         if found.last_used_at_us is None or found.last_used_at_us < now_us - USE_NOTED_US:
-            with suppress(PerdureError):  # where nothing can be written, reading goes on
+            with suppress(PerdureError):  # a read-only store must not block reads
                 await self._engine.store.write(access.note_key_use(id=id, now_us=now_us))
         return Principal(found.project_id, Role(found.role), id, found.development)
 
     async def is_key_of(self, principal: Principal) -> bool:
-        """Whether the key that a principal came with is still there, for the same project and role."""
+        """Whether a principal's key still exists with the same project and role."""
         found = await self._engine.store.read(access.read_key(id=principal.key_id))
         return found is not None and (found.project_id, found.role) == (principal.project_id, principal.role.value)
 
 
 def is_key_id(text: str) -> bool:
-    """Whether a text could be the id of a key."""
     return len(text) == 8 and text.isascii() and text.isalnum()
 
 
@@ -234,7 +233,6 @@ def _description(text: str | None) -> str | None:
 
 
 def _new() -> tuple[str, str]:
-    """A new key's id and its secret."""
     return "".join(secrets.choice(_ALPHABET) for _ in range(8)), "".join(secrets.choice(_ALPHABET) for _ in range(32))
 
 

@@ -1,4 +1,4 @@
-"""What a worker may register."""
+"""Checks of workers' registrations."""
 
 import asyncio
 from typing import Final
@@ -14,11 +14,11 @@ from perdure.wire.requests import RegisterRequest
 from perdure.wire.workflows import WorkflowType
 
 SCHEDULES_AT_ONCE: Final = 50
-"""How many schedules of a registration are looked at before other requests have their turn."""
+"""How many schedules are checked before other requests get a turn."""
 
 
 async def check_registration(request: RegisterRequest) -> None:
-    """Refuse a registration that is too large, or says what cannot be. Raises BadValue."""
+    """Refuse a registration that is too large or invalid. Raises BadValue."""
     _check_counts(request)
     check_name(request.deployment_id, where="deployment_id")
     for spec in request.workflows:
@@ -40,7 +40,7 @@ async def check_registration(request: RegisterRequest) -> None:
 
 
 def _check_counts(request: RegisterRequest) -> None:
-    """Refuse a registration that is too large before anything is done for it. Raises BadValue."""
+    """Refuse a large registration before any work. Raises BadValue."""
     for name in ("workflows", "queues", "schedules", "triggers"):
         count = len(getattr(request, name))
         if count > REGISTERED_MAX:
@@ -52,11 +52,11 @@ def _check_counts(request: RegisterRequest) -> None:
 
 
 async def _check_schedules(request: RegisterRequest) -> None:
-    """Each of a workflow that is registered with it, and named once. Raises BadValue."""
+    """Each must be unique and belong to a registered workflow. Raises BadValue."""
     workflows = {spec.id for spec in request.workflows}
     for n, spec in enumerate(request.schedules):
         if n % SCHEDULES_AT_ONCE == 0:
-            await asyncio.sleep(0)  # a new expression takes up to a third of a millisecond: others have their turn
+            await asyncio.sleep(0)  # a new expression takes up to 0.3 ms: others get a turn
         validated(spec)
         if spec.workflow_id not in workflows:
             raise BadValue(f"`schedules` names workflow {spec.workflow_id!r}, which is not among `workflows`.")
@@ -65,7 +65,7 @@ async def _check_schedules(request: RegisterRequest) -> None:
 
 
 def _check_triggers(request: RegisterRequest) -> None:
-    """Each of a workflow that is registered with it, and named once. Raises BadValue."""
+    """Each must be unique and belong to a registered workflow. Raises BadValue."""
     workflows = {spec.id for spec in request.workflows}
     for n, spec in enumerate(request.triggers):
         validated(spec, f"triggers[{n}].")

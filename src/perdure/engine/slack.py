@@ -1,4 +1,4 @@
-"""Desk: which Slack apps belong to a project."""
+"""The service of Slack apps bound to projects."""
 
 from __future__ import annotations
 
@@ -15,22 +15,20 @@ LIST_MAX: Final = 1_000
 
 
 class Slack:
-    """Bindings of apps to projects."""
-
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def bind(self, project_id: str, api_app_id: str) -> None:
-        """Bind an app to a project; an app is bound to one. Raises BadValue, Conflict."""
+        """Bind an app to one project. Raises BadValue, Conflict."""
         check_name(api_app_id, where="api_app_id")
         await self._engine.store.write(
             slack.bind_slack_app(project_id=project_id, api_app_id=api_app_id, now_us=self._engine.clock.now_us())
         )
 
     async def release(self, project_id: str, api_app_id: str) -> None:
-        """End an app's binding to the project. Raises NotFound."""
+        """Raises NotFound."""
         await self._engine.store.write(slack.release_slack_app(project_id=project_id, api_app_id=api_app_id))
 
     async def apps(self, project_id: str) -> Sequence[tuple[str, int]]:
-        """The project's apps, each with the time since which it is bound."""
+        """The project's apps, each with the time of its binding."""
         return await self._engine.store.read(slack.list_slack_apps(project_id=project_id, limit=LIST_MAX))
