@@ -1,1 +1,1 @@
-"""What happens next: the desks that take each request, and the loops that act when nobody asks."""
+"""The engine: services that handle requests, and loops that act by themselves."""

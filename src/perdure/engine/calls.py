@@ -1,7 +1,7 @@
-"""What a call out may come to.
+"""Results of outbound calls.
 
 CallFailed            no answer came; `sent` says whether the request may have arrived
-└── CallRefused       it was not made: the URL or its address is not one to call
+└── CallRefused       not made: the URL or its address is forbidden
 """
 
 from msgspec import Struct
@@ -14,22 +14,22 @@ class CallFailed(Exception):
         super().__init__(message)
         self.message = message
         self.sent = sent
-        """Whether the other side may have got the request."""
+        """Whether the other side may have received the request."""
 
 
 class CallRefused(CallFailed):
-    """It was not made."""
+    """The call is forbidden and was not made."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, sent=False)
 
 
 class Answer(Struct, frozen=True):
-    """What came back."""
+    """A response of any status."""
 
     status: int
     headers: dict[str, str]
-    """Names in lower case; of a header that is there twice the last one."""
+    """Names in lower case. The last one wins."""
     body: bytes
     complete: bool = True
-    """Whether the body is all of it: no more is read than was asked for."""
+    """False if the body was cut at the limit."""

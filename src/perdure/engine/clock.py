@@ -1,11 +1,10 @@
-"""The only place that asks what time it is.
+"""The only place that reads the time.
 
-Store time is an anchor plus a clock that neither jumps nor stops while the machine sleeps. The anchor follows a wall
-clock by at most 1 % slew; a larger difference is taken over at once, and whoever holds leases is told so that every one
-of them is granted anew.
+Store time is an anchor plus a clock that does not jump and runs while the machine sleeps. The anchor follows a wall
+clock by at most 1 % slew. A larger difference applies at once, and all leases are then granted anew.
 
-Whose wall clock: where the store has one server, its own. Where it has several, the database's: leases and timers are
-compared by all of them, so their times must be one, however wrong each machine's own clock is.
+A store with one server uses the server's wall clock. With several servers it uses the database's, because all servers
+compare leases and timers, however wrong their own clocks are.
 """
 
 import logging
@@ -17,46 +16,43 @@ logger = logging.getLogger("perdure.engine")
 
 JUMP_US = 60_000_000
 DATABASE_JUMP_US = 500_000
-"""A server that starts now has the database's time at once, so those that run must not be far from it for long."""
+"""A new server takes the database's time at once, so running servers must not stay far from it."""
 SLEW = 0.01
 
 
 class Span(NamedTuple):
-    """How far store time is ahead of the time since boot: not less and not more than this, as far as an answer of the
-    database tells, which was written at some moment between the question and the arrival."""
+    """The bounds of the difference between store time and the time since boot. The database wrote its time at some
+    moment between question and answer."""
 
     least_us: int
     most_us: int
 
 
 def boottime_us() -> int:
-    """Microseconds since boot, sleep included: what local deadlines are measured with."""
+    """Microseconds since boot, sleep included. For local deadlines."""
     if sys.platform == "linux":
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000
-    if sys.platform == "darwin":  # the monotonic clock stands still there while the machine sleeps
+    if sys.platform == "darwin":  # the monotonic clock stops there during sleep
         return time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW) // 1_000
     return time.monotonic_ns() // 1_000
 
 
 class Clock(Protocol):
-    """Store time in microseconds since the epoch; never goes back, except where `adjust` says that it jumped."""
+    """Store time in microseconds since the epoch. It goes back only if `adjust` reports a jump."""
 
     @property
     def of_database(self) -> bool:
-        """Whether it keeps with the database's clock, which can then be asked to confirm it."""
+        """True if it follows the database's clock, which can then confirm it."""
         ...
 
     def now_us(self) -> int: ...
 
     def adjust(self, database: Span | None = None) -> bool:
-        """Follow the wall clock (the database's, where it was asked) a little; True when it jumped and leases must be
-        granted anew."""
+        """Follow the wall clock, or the database's if given. True if it jumped and leases must be granted anew."""
         ...
 
 
 class SystemClock:
-    """The machine's time or the database's, as this module's docstring says."""
-
     def __init__(self) -> None:
         self._offset_us = time.time_ns() // 1_000 - boottime_us()
         self._adjusted_us = boottime_us()
@@ -73,11 +69,11 @@ class SystemClock:
         passed, self._adjusted_us = boot - self._adjusted_us, boot
         if database is None:
             wanted, jump_us = time.time_ns() // 1_000 - boot, JUMP_US
-        elif not self.of_database:  # asked for the first time: nobody holds anything by this clock yet
+        elif not self.of_database:  # first answer: no lease depends on this clock yet
             self.of_database = True
             self._offset_us, self._last_us = (database.least_us + database.most_us) // 2, 0
             return False
-        else:  # within the span it may be right already
+        else:  # it may be right within the span
             wanted, jump_us = min(max(self._offset_us, database.least_us), database.most_us), DATABASE_JUMP_US
         away = wanted - self._offset_us
         if abs(away) > jump_us:
@@ -94,7 +90,7 @@ class SystemClock:
 
 
 class ManualClock:
-    """A clock that tests move by hand. A move is a jump: no lease is lost by it."""
+    """A clock that tests move by hand. A move is a jump, so no lease is lost by it."""
 
     of_database = False
 
@@ -110,6 +106,5 @@ class ManualClock:
         return jumped
 
     def advance(self, seconds: float) -> None:
-        """Move time on by that many seconds."""
         self._now_us += int(seconds * 1_000_000)
         self._jumped = True

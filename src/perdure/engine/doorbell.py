@@ -1,5 +1,5 @@
-"""In-process hints that end a wait early. A lost ring costs latency, never truth: every waiter looks by itself too, or
-the lookout looks for all of them."""
+"""Hints within the process that end waits early. A lost hint costs only time: each waiter also queries by itself, or
+the lookout does."""
 
 import asyncio
 from collections import OrderedDict, deque
@@ -9,15 +9,14 @@ from typing import TypeAlias
 Tickets: TypeAlias = tuple[tuple[Hashable, int], ...]
 """Bells, each with a ticket."""
 RUNG_MAX = 10_000
-"""Bells for which tickets are remembered."""
+"""How many bells keep tickets."""
 
 
 class Doorbell:
-    """Bells by key. Take a ticket, look, then wait: a ring after the ticket was taken is not missed.
+    """Bells by key. Take a ticket, query, then wait: rings after the ticket are not missed.
 
-    A ticket is the number of rings so far, of whatever bell. The last ring is remembered of those bells for which a
-    ticket was taken, until tickets for so many others were taken that it is crowded out; whoever holds a ticket as old
-    as that is told to look again. A ring that nobody has a ticket for, as most are, leaves nothing behind.
+    A ticket is the total number of rings so far. A bell keeps its last ring if a ticket was taken for it, until many
+    other bells crowd it out. A waiter whose bell was crowded out queries again. A ring without tickets leaves no trace.
     """
 
     def __init__(self) -> None:
@@ -26,7 +25,7 @@ class Doorbell:
         self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
 
     def ticket(self, key: Hashable) -> int:
-        """What `wait` compares with. It need not be used."""
+        """The position for `wait`. It need not be used."""
         rung = self._rung
         rung.setdefault(key, self._rings)
         rung.move_to_end(key)
@@ -39,7 +38,7 @@ class Doorbell:
         return last is None or last > ticket
 
     async def wait(self, key: Hashable, ticket: int, seconds: float) -> bool:
-        """Wait for a ring later than the ticket; False when `seconds` passed without one."""
+        """Wait for a ring after the ticket. False if `seconds` passed without one."""
         if self._has_rung(key, ticket):
             return True
         if seconds <= 0:
@@ -56,11 +55,10 @@ class Doorbell:
             self._leave(key, future)
 
     def tickets(self, *keys: Hashable) -> Tickets:
-        """A ticket for each of several bells."""
         return tuple((key, self.ticket(key)) for key in keys)
 
     async def wait_any(self, tickets: Tickets, seconds: float, future: "asyncio.Future[None]") -> bool:
-        """Wait for a ring at any of the bells or until somebody resolves `future`; False after `seconds` without."""
+        """Wait for a ring of any bell, or until `future` is resolved. False after `seconds` without either."""
         if any(self._has_rung(key, ticket) for key, ticket in tickets):
             return True
         for key, _ in tickets:
@@ -90,11 +88,11 @@ class Doorbell:
             del self._waiting[key]
 
     def waited_at(self, kind: str) -> list[tuple[str, ...]]:
-        """The keys of one kind, (kind, …), at whose bells somebody waits now."""
+        """The keys (kind, …) of one kind that have waiters."""
         return [key for key in self._waiting if isinstance(key, tuple) and key[0] == kind]
 
     def ring(self, key: Hashable) -> None:
-        """Wake everybody who waits at this bell."""
+        """Wake all waiters of this bell."""
         self._note(key)
         queue = self._waiting.get(key)
         if queue:
@@ -103,7 +101,7 @@ class Doorbell:
                     future.set_result(None)
 
     def ring_one(self, key: Hashable) -> None:
-        """Wake the one who waits longest; whoever finds more than he can take rings on."""
+        """Wake the longest waiter. A waiter that finds more than it can take rings again."""
         queue = self._waiting.get(key)
         while queue:
             future = queue.popleft()
@@ -113,7 +111,7 @@ class Doorbell:
         self._note(key)
 
     def ring_all(self) -> None:
-        """Wake everybody (shutdown)."""
+        """Wake all waiters, on shutdown."""
         for key in list(self._waiting):
             self.ring(key)
 

@@ -1,4 +1,4 @@
-"""Desk: topics. Publish, read, watch."""
+"""The service of topics: publish, read, watch."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ READ_MAX = 1_000
 
 
 class Events:
-    """What callers may ask of topics."""
+    """Serves callers of topics."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def publish(self, project_id: str, topic: str, items: Sequence[EventItem]) -> list[int]:
-        """Publish events, in order, in one transaction; answers their sequence numbers."""
+        """Publish events in order, in one transaction. Returns their sequence numbers."""
         _check(topic, items)
         return await self._engine.store.write(
             events.publish(
@@ -55,10 +55,10 @@ class Events:
         asked_by: str | None = None,
         answered_by: str | None = None,
     ) -> tuple[list[int], int]:
-        """As `publish`; the same request again gets its first answer again: the numbers, and when it was (in µs).
+        """As `publish`, idempotent: a repeated request gets the first numbers and time (µs).
 
-        `asked_by`: the execution whose questions are among them (`suspend_…`); what is no id counts as none.
-        `answered_by`: who is kept as having given the answers among them (`resume_…`).
+        `asked_by` is the execution whose questions (`suspend_…`) are among the events. An invalid id counts as None.
+        `answered_by` is recorded as the author of answers (`resume_…`) among them.
         """
         _check(topic, items)
         asks = any((item.event_type or "").startswith(ASKED) for item in items)
@@ -78,33 +78,33 @@ class Events:
     async def read(
         self, project_id: str, topic: str, after: int = 0, limit: int = 100, *, bytes_max: int = REPLY_BYTES_MAX
     ) -> tuple[list[Event], bool]:
-        """The events after a sequence number, in order, none after the one that fills `bytes_max`; whether there may be
-        more."""
+        """Events after a sequence number, in order, and whether there may be more. The event that reaches `bytes_max`
+        ends the page."""
         _check_limit(limit)
         return await self._engine.store.read(
             events.read_events(project_id=project_id, topic=topic, after=after, limit=limit, bytes_max=bytes_max)
         )
 
     async def read_newest(self, project_id: str, topic: str, after: int, limit: int) -> tuple[list[Event], bool]:
-        """As `read`, the newest first."""
+        """As `read`, newest first."""
         _check_limit(limit)
         return await self._engine.store.read(
             events.newest_events(project_id=project_id, topic=topic, after=after, limit=limit)
         )
 
     async def last(self, project_id: str, topic: str) -> int:
-        """The number of a topic's newest event; 0 of one that has none."""
+        """The number of a topic's newest event, or 0."""
         return await self._engine.store.read(events.topic_end(project_id=project_id, topic=topic))
 
     def watch_tickets(self, project_id: str, topic: str, run_id: str | None = None) -> Tickets:
-        """Take before reading; `watch` then misses nothing published since, nor written to the journal of the run."""
+        """Take them before reading. `watch` then misses neither later events nor changes of the run's journal."""
         bells: list[tuple[str, ...]] = [("topic", project_id, topic)]
         if run_id is not None:
             bells.append(("written", run_id))
         return self._engine.doorbell.tickets(*bells)
 
     async def watch(self, tickets: Tickets, seconds: float = 1.0) -> bool:
-        """Wait until there is something new since the tickets, at most `seconds`."""
+        """Wait for news since the tickets, at most `seconds`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         return await self._engine.doorbell.wait_any(tickets, seconds, future)
 
@@ -115,7 +115,7 @@ def _check_limit(limit: int) -> None:
 
 
 def _check(topic: str, items: Sequence[EventItem]) -> None:
-    """Refuse what could not be kept. Raises BadRequest or BadValue."""
+    """Raises BadRequest or BadValue."""
     check_name(topic, where="topic", max_bytes=TOPIC_BYTES_MAX)
     if not 1 <= len(items) <= PUBLISH_MAX:
         raise BadRequest(f"Publish 1 to {PUBLISH_MAX} events at once, got {len(items)}.")

@@ -1,4 +1,4 @@
-"""Desk: start, get, wait, list, cancel, delete."""
+"""The service of executions: start, get, wait, list, cancel, delete."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from perdure.store.verbs.starts import New
 from perdure.wire.approvals import Resumed
 from perdure.wire.codec import KEY_BYTES_MAX, check_json, check_name, check_text
 from perdure.wire.errors import BadRequest, BadValue, NotFound, PerdureError, Unavailable
-from perdure.wire.fields import checked_cursor as checked_cursor  # while not every desk asks `fields` itself
+from perdure.wire.fields import checked_cursor as checked_cursor  # services import it from here for now
 from perdure.wire.fields import checked_id as checked_id
 from perdure.wire.fields import is_uuid as is_uuid
 from perdure.wire.limits import REPLY_BYTES_MAX
@@ -34,14 +34,14 @@ CLOSED = "The engine was closed while the result was awaited; the execution goes
 
 
 class Executions:
-    """What callers may ask of executions. All times come from the engine's clock, all ids are made here."""
+    """Serves callers of executions. Times come from the engine's clock, ids are made here."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._awaited: set[asyncio.Future[Finished]] = set()
 
     def close(self) -> None:
-        """Nobody will hear of an end here any more: tell those who wait for one."""
+        """Stop waiting for ends: `result` raises Unavailable."""
         for future in self._awaited:
             if not future.done():
                 future.set_exception(Unavailable(CLOSED))
@@ -49,7 +49,7 @@ class Executions:
     async def start(
         self, project_id: str, items: Sequence[StartItem], *, idempotency: Idempotency | None = None
     ) -> list[Started | Problem]:
-        """Start independent executions; each item has its own answer, in order."""
+        """Start independent executions. Each item has its own answer, in order."""
         answers: list[Started | Problem | None] = []
         news: list[New] = []
         for item in items:
@@ -90,7 +90,7 @@ class Executions:
     async def batch(
         self, project_id: str, items: Sequence[StartItem], *, idempotency: Idempotency | None = None
     ) -> list[Started]:
-        """Start all or none, under one batch id; items without a session share a new one."""
+        """Start all or none, under one batch id. Items without a session share a new one."""
         for item in items:
             check_item(item)
             if item.webhook_url is not None:
@@ -107,7 +107,7 @@ class Executions:
         return [answer for answer in answers if isinstance(answer, Started)]
 
     async def get(self, project_id: str, execution_id: str) -> Execution:
-        """One execution, whole. Raises NotFound."""
+        """Raises NotFound."""
         return await self._engine.store.read(looks.get(project_id=project_id, execution_id=checked_id(execution_id)))
 
     async def find(self, project_id: str, workflow_id: str, key: str) -> str:
@@ -115,8 +115,7 @@ class Executions:
         return await self._engine.store.read(looks.find_by_key(project_id=project_id, workflow_id=workflow_id, key=key))
 
     async def wait(self, project_id: str, ids: Sequence[str], seconds: float) -> WaitReply:
-        """Answer as soon as one of the ids is final, or after `seconds`. Of many that are, with as many as a reply has
-        room for."""
+        """Wait until an execution is final, at most `seconds`. The reply has as many final ones as it has room for."""
         ids = [checked_id(id) for id in ids]
         found: list[Finished] = []
         some = asyncio.Event()
@@ -129,7 +128,7 @@ class Executions:
         for id in ids:
             endings.listen(project_id, id, tell)
         try:
-            # Listening comes before asking the store, so that no end falls between.
+            # Listen before the query, so that no end is missed in between.
             done, missing = await self._engine.store.read(looks.finished(project_id=project_id, ids=ids))
             if done or missing or seconds <= 0 or self._engine.closing:
                 return WaitReply(done, missing)
@@ -144,7 +143,7 @@ class Executions:
                 endings.forget(project_id, id, tell)
 
     async def result(self, project_id: str, execution_id: str) -> Finished:
-        """Wait, as long as it takes, for one execution to be final. Raises NotFound."""
+        """Wait without a limit until an execution is final. Raises NotFound."""
         execution_id = checked_id(execution_id)
         endings = self._engine.endings
         known, finished = endings.recent(project_id, execution_id)
@@ -175,7 +174,7 @@ class Executions:
             endings.forget(project_id, execution_id, tell)
 
     async def how_ended(self, project_id: str, execution_id: str) -> Finished | None:
-        """How an execution ended, without what came of it; None while it is open. Raises NotFound."""
+        """How an execution ended, without its result. None while it is open. Raises NotFound."""
         return await self._engine.store.read(
             looks.how_ended(project_id=project_id, execution_id=checked_id(execution_id))
         )
@@ -189,8 +188,8 @@ class Executions:
         *,
         bytes_max: int = REPLY_BYTES_MAX,
     ) -> tuple[list[Row], bool]:
-        """A page of an execution's journal: the rows after a seq, none after the one that fills `bytes_max`; whether
-        there may be more."""
+        """A page of journal rows after a seq, and whether there may be more. The row that reaches `bytes_max` ends the
+        page."""
         id = checked_id(execution_id)
         return await self._engine.store.read(
             looks.journal(project_id=project_id, execution_id=id, after=after, limit=limit, bytes_max=bytes_max)
@@ -199,21 +198,21 @@ class Executions:
     async def logs(
         self, project_id: str, execution_id: str, after: int = 0, limit: int = 500
     ) -> list[tuple[int, LogLine]]:
-        """A page of what the workflow logged: the lines after a number."""
+        """A page of log lines after a number."""
         return await self._engine.store.read(
             looks.logs(project_id=project_id, execution_id=checked_id(execution_id), after=after, limit=limit)
         )
 
     def watch_ticket(self, execution_id: str) -> int:
-        """Take before looking at journal or log; `watch` then misses nothing written since."""
+        """Take it before you read journal or log. `watch` then misses nothing written later."""
         return self._engine.doorbell.ticket(("written", checked_id(execution_id)))
 
     async def watch(self, execution_id: str, ticket: int, seconds: float = 1.0) -> bool:
-        """Wait until journal or log of an execution grew since the ticket, at most `seconds`."""
+        """Wait until journal or log have grown since the ticket, at most `seconds`."""
         return await self._engine.doorbell.wait(("written", checked_id(execution_id)), ticket, seconds)
 
     async def cancel(self, project_id: str, execution_id: str, by: str = "user") -> Execution:
-        """Cancel an execution and everything below it. Raises NotCancellable when it is final."""
+        """Cancel an execution and all its descendants. Raises NotCancellable if it is final."""
         await self._engine.store.write(
             moves.cancel(
                 project_id=project_id,
@@ -239,8 +238,8 @@ class Executions:
         answered_by: str,
         question_id: str | None = None,
     ) -> Resumed:
-        """Answer a suspended step, now or before it asks; with `question_id` only that very question. Raises Conflict
-        when another answer stands already."""
+        """Answer a suspended step, now or before it asks. `question_id` limits this to one question. Raises Conflict if
+        another answer stands."""
         check_name(step_key, where="step_key", max_bytes=KEY_BYTES_MAX)
         check_json(bytes(data), where="data")
         return await self._engine.store.write(
@@ -258,7 +257,7 @@ class Executions:
     async def erase(
         self, project_id: str, *, user_id: str | None = None, session_id: str | None = None
     ) -> tuple[int, int]:
-        """Delete what belongs to a user or a session; answers how many are gone and how many are still open. Raises
+        """Delete the executions of a user or a session. Returns how many were deleted, and how many are open. Raises
         BadValue."""
         for name, value in (("user_id", user_id), ("session_id", session_id)):
             if value is not None:
@@ -275,7 +274,7 @@ class Executions:
     async def list(
         self, project_id: str, filters: ListFilters, cursor: str | None = None, limit: int = 50
     ) -> ExecutionPage:
-        """A page of executions, newest first."""
+        """Newest first."""
         if not 1 <= limit <= LIST_MAX:
             raise BadRequest(f"`limit` must be 1 to {LIST_MAX}, got {limit}.")
         before = checked_cursor(cursor)
@@ -290,7 +289,7 @@ class Executions:
 
 
 def check_item(item: StartItem) -> None:
-    """Refuse what could not be kept or would never run. Raises BadValue with the field."""
+    """Refuse an invalid item. Raises BadValue with the field."""
     check_name(item.workflow_id, where="workflow_id")
     for name in ("deployment_id", "queue_name", "concurrency_key", "session_id", "user_id", "key", "step_key"):
         value = getattr(item, name)

@@ -1,8 +1,8 @@
-"""Desk: the spans of what has ended go to the operator's collector, in OpenTelemetry's protocol over HTTP.
+"""Sends spans of ended executions to the operator's collector, by OTLP over HTTP.
 
-Every server looks; the store says who sends what (`verbs/exports`), so each execution's spans go out once. When the
-collector is away, what is to be sent stays in the store, and is sent when it is back: later looks come less often, a
-minute apart at most. Inputs and outputs are not sent, they are nobody's business outside.
+Every server runs this. The store assigns executions to servers (`verbs/exports`), so each one's spans go out once.
+While the collector is away, they stay in the store, and rounds become rarer, down to one a minute. Inputs and outputs
+are private and are not sent.
 """
 
 from __future__ import annotations
@@ -40,30 +40,28 @@ _AGAIN: Final = frozenset({408, 429, 502, 503, 504})
 
 
 class Exports:
-    """Sends what has ended to a collector."""
+    """Sends ended executions to a collector."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._url, self._headers = destination(engine.settings.otlp_endpoint, engine.settings.otlp_headers)
         self._outbound: Outbound | None = None
         if self._url is not None:
-            # The operator's own: whatever address it has is one to call.
+            # The operator's own host may have any address.
             self._outbound = Outbound(Policy((target(self._url).host,)))
         self._away_seconds = 0.0
         self._begun: set[str] = set()
 
     @property
     def wanted(self) -> bool:
-        """Whether there is a collector."""
         return self._url is not None
 
     async def close(self) -> None:
-        """Close the connections to the collector."""
         if self._outbound is not None:
             await self._outbound.close()
 
     async def look(self) -> float:
-        """A round: send what has ended. Answers after how many seconds to look again."""
+        """One round. Returns the seconds until the next one."""
         engine = self._engine
         more = False
         for project_id in await engine.store.read(exports.project_ids()):
@@ -89,7 +87,7 @@ class Exports:
         return 0.0 if more else engine.spread(PAUSE_SECONDS)
 
     async def _send(self, project_id: str, ids: Sequence[str]) -> list[str]:
-        """Send the spans of executions, all of one in one request; answers those that are to be tried again."""
+        """Send the spans of executions, each one's in one request. Returns the ids to try again."""
         store = self._engine.store
         spans: list[Span] = []
         waiting: list[str] = []
@@ -102,13 +100,13 @@ class Exports:
                 if spans and became is None:
                     return [*waiting, *ids[number + 1 :]]
                 await store.write(exports.note_exports(project_id=project_id, ids=waiting))
-                if became is not None:  # counted once it is noted: a server that stops after that does not send again
+                if became is not None:  # counted after the note: a server that stops now does not send again
                     self._engine.stats.count(became, len(spans))
                 spans, waiting = [], []
         return []
 
     async def _post(self, spans: Sequence[Span]) -> str | None:
-        """What became of spans, as it is counted; None: they are to be tried again."""
+        """The counter for the result. None: try again."""
         assert self._outbound is not None and self._url is not None
         try:
             answer = await self._outbound.request(
@@ -133,7 +131,7 @@ class Exports:
 
 
 def destination(endpoint: str, headers: Sequence[str]) -> tuple[str | None, dict[str, str]]:
-    """Where spans go (None: nowhere), and with which headers. Raises BadRequest for settings that make no sense."""
+    """The collector's URL (None: no export) and headers. Raises BadRequest for invalid settings."""
     if not endpoint:
         return None, {}
     url = endpoint if endpoint.rstrip("/").endswith(PATH) else endpoint.rstrip("/") + PATH
@@ -151,8 +149,8 @@ def destination(endpoint: str, headers: Sequence[str]) -> tuple[str | None, dict
 
 
 def encoded(spans: Sequence[Span]) -> bytes:
-    """A request of OpenTelemetry's protocol, in protobuf."""
-    # Loaded when the first spans are sent: most servers send none.
+    """An OTLP request in protobuf."""
+    # Imported on first use: most servers send no spans.
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
     from opentelemetry.proto.trace.v1.trace_pb2 import Span as ProtoSpan
     from opentelemetry.proto.trace.v1.trace_pb2 import Status

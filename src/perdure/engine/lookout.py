@@ -1,8 +1,8 @@
-"""One look a second for all who wait here, on a store that others change as well.
+"""One query a second for all waits of this process, on a store that other servers change too.
 
-Hints of other servers end a wait early, and may be lost. So every wait needs a look by itself; but thousands of idle
-polls and streams, each with a query a second, would keep the database busy with nothing. The lookout asks for all of
-them at once, and rings exactly as a hint would have rung. Where the process has its store for itself there is none.
+Hints from other servers may be lost, so each wait needs queries of its own. Thousands of idle polls and streams would
+keep the database busy. The lookout asks for all of them at once, and rings their bells. It does not run if the process
+has the store to itself.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from perdure.engine.engine import Engine
 
 BLIND_SECONDS_MAX = 1.0
-"""The longest pause between two looks while hints do not arrive."""
+"""The longest pause between two queries while hints do not arrive."""
 PAUSE_SECONDS_MIN = 0.05
-"""The shortest, however many hints ask for a look at everything."""
+"""The shortest pause, however many hints ask for a query."""
 LOOK_SHARE = 10
-"""While hints arrive, looks take at most one in so many parts of the time."""
+"""While hints arrive, queries take at most one part in this many of the time."""
 
 
 class Lookout:
-    """What was found last time: what has not changed since needs no ring."""
+    """Remembers the last results, because only changes ring."""
 
     def __init__(self) -> None:
         self._journals: dict[str, tuple[int, int]] = {}
@@ -35,7 +35,7 @@ class Lookout:
         self._news: dict[tuple[str, str], int] = {}
 
     async def look(self, engine: Engine) -> float:
-        """A round of a loop."""
+        """One round of the loop."""
         await asyncio.sleep(PAUSE_SECONDS_MIN)
         pause = engine.settings.poll_seconds
         if not engine.store.hints_up:
@@ -56,11 +56,11 @@ class Lookout:
         now = asyncio.get_running_loop().time
         started = now()
         found = await engine.store.read(look_out(awaited=awaited))
-        if engine.store.hints_up:  # on a database that is slow, leave it the time for more important things
+        if engine.store.hints_up:  # spare a slow database
             pause = max(pause, (now() - started) * LOOK_SHARE)
         for project_id, finished in found.ended:
             engine.endings.found(project_id, finished)
-        # Who began to wait since the last look may have read before the last change: what is new here rings, too.
+        # A new waiter may have read before the last change: rows that are new to the lookout also ring.
         journals = {id: (seq, n) for id, seq, n in found.journals}
         for id, at in journals.items():
             if self._journals.get(id) != at:
@@ -88,7 +88,7 @@ class Lookout:
 
 
 def _by_project(keys: Iterable[tuple[str, ...]]) -> dict[str, list[str]]:
-    """Bells that belong to something of a project."""
+    """Keys of a project's bells, by project."""
     found: dict[str, list[str]] = {}
     for _, project_id, name in keys:
         found.setdefault(project_id, []).append(name)

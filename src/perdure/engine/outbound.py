@@ -1,8 +1,7 @@
-"""The one way out: every call to a URL that somebody gave us goes through here, guarded.
+"""Calls to URLs that users gave us. All of them go through this module.
 
-A URL is checked when it is given (`check_url`) and again when it is called, on the very address that is connected to.
-No redirects, cookies, proxies of the environment or compressed answers; limits on time and on what is read of an
-answer.
+A URL is checked when it is given (`check_url`), and again at each call, on the very address of the connection. Calls
+have no redirects, cookies, proxies or compression. Their time and the size of their answers are limited.
 """
 
 import asyncio
@@ -26,16 +25,16 @@ CALL_SECONDS: Final = 10.0
 CONNECT_SECONDS: Final = 5.0
 ANSWER_BYTES_MAX: Final = 64 << 10
 LOOKUP_SECONDS: Final = 3.0
-"""How long a name is looked up when a URL is given to us."""
+"""How long a look-up may take when a URL is given."""
 LOOKUPS_MAX: Final = 16
 CHECKED_SECONDS: Final = 60.0
-"""For how long a host that was found good when it was given is not looked up again for that."""
+"""How long a host that passed the check needs no look-up for another URL."""
 CHECKED_MAX: Final = 10_000
 _THIS_MACHINE: Final = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 
 
 class Outbound:
-    """Makes calls. What that takes (the HTTP library, threads, certificates) is loaded when the first one is made."""
+    """Makes calls. The HTTP library, threads and certificates load at the first one."""
 
     def __init__(self, policy: Policy, *, look_up: Callable[[str], Sequence[str]] | None = None) -> None:
         self.policy = policy
@@ -46,10 +45,9 @@ class Outbound:
         self._context: ssl.SSLContext | None = None
 
     async def check_url(self, url: str, where: str = "url") -> str:
-        """Refuse a URL that is not to be called, when it is given to us; answers it as it came.
+        """Check a URL when it is given, and return it unchanged.
 
-        Raises `BadValue` naming the field. A name that cannot be looked up at the moment passes: what counts is the
-        check when it is called.
+        Raises `BadValue` with the field. A name that cannot be resolved now passes, because each call checks again.
         """
         to = target(url, where)
         self._check_door(to, where)
@@ -89,9 +87,9 @@ class Outbound:
         connect_seconds: float = CONNECT_SECONDS,
         answer_bytes_max: int = ANSWER_BYTES_MAX,
     ) -> Answer:
-        """Make one call; at most `seconds` until the answer's end. Any status is an answer, redirects too.
+        """Make one call of at most `seconds`. Any status is an answer, also a redirect.
 
-        Raises CallRefused when it is not to be made, CallFailed when no answer came.
+        Raises CallRefused if the URL is forbidden, CallFailed without an answer.
         """
         try:
             to = target(url)
@@ -120,21 +118,21 @@ class Outbound:
         if address is not None:
             return [address]
         if means_this_machine(host):
-            # Without asking: whoever says so may listen on one of the two only, and no name server decides it.
+            # Both families, without DNS: the service may listen on only one.
             return _THIS_MACHINE
         found = await asyncio.get_running_loop().run_in_executor(self._pool(), self._look_up, host)
         addresses = dict.fromkeys(literal(text) for text in found)
         return [address for address in addresses if address is not None]
 
     async def close(self) -> None:
-        """Close all connections; calls in flight fail."""
+        """Close all connections. Running calls fail."""
         if self._network is not None:
             await self._network.close()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _check_door(self, to: Target, where: str) -> None:
-        """Refuse plain HTTP and ports of other protocols, except at hosts that the configuration names."""
+        """Refuse plain HTTP and ports of other protocols, except for hosts that the settings name."""
         if to.port in BAD_PORTS and not self.policy.plain(to.host):
             raise BadValue(
                 f"{where}: port {to.port} belongs to another protocol than HTTP, and is called only at hosts that the "
@@ -154,7 +152,7 @@ class Outbound:
         return self._threads
 
     async def _load(self) -> None:
-        """In a thread: a tenth of a second in which the loop goes on."""
+        """In a thread, because it takes a tenth of a second."""
 
         def load() -> "type[Network]":
             from perdure.engine.network import Network

@@ -1,4 +1,4 @@
-"""Desk: push workers. How they register and stay known, and what they say of the executions that they hold."""
+"""The service of push workers: their registrations, and their requests about executions that they hold."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ CAPACITY_MAX = 10_000
 POLL_SECONDS = 30.0
 POLL_MAX = 100
 HEARD_SECONDS = 20.0
-"""How often, at most, a call that a worker makes renews its lease."""
+"""A worker's calls renew its lease at most this often."""
 
 
 class Push:
-    """What push workers may ask."""
+    """Serves push workers."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -57,7 +57,7 @@ class Push:
     # --- registrations -----------------------------------------------------------------------------------------------
 
     async def register(self, project_id: str, request: RegisterWorkerRequest) -> str:
-        """Open a registration; answers its id, always a new one. Raises BadRequest, BadValue, Conflict."""
+        """Open a registration under a new id. Raises BadRequest, BadValue, Conflict."""
         if request.mode not in (None, "push"):
             raise BadRequest(f"body.mode: must be 'push', got {request.mode!r}.", {"path": "body.mode"})
         url = request.push_endpoint_url
@@ -97,7 +97,7 @@ class Push:
         return worker_id
 
     async def online(self, project_id: str, worker_id: str) -> None:
-        """Bring work to it from now on. Raises NotFound."""
+        """Start to bring work to the worker. Raises NotFound."""
         await self._engine.store.write(
             push_workers.push_worker_online(
                 project_id=project_id,
@@ -110,7 +110,7 @@ class Push:
         self.dispatcher.ring()
 
     async def heartbeat(self, project_id: str, worker_id: str) -> bool:
-        """It is alive, and online. Whether it has to register again: only a worker that nobody knows has to."""
+        """Renew an online worker's lease. True if the server does not know the worker, which must register again."""
         return not await self._beat(project_id, worker_id, own=True)
 
     async def _beat(self, project_id: str, worker_id: str, *, own: bool) -> bool:
@@ -140,11 +140,11 @@ class Push:
     async def poll(
         self, project_id: str, worker_id: str, at_most: int, seconds: float = POLL_SECONDS
     ) -> Sequence[Pushed]:
-        """Hand out work to a worker that asks: at once when there is some, else within 30 s. Raises NotFound."""
+        """Hand work to a worker that polls, within 30 s. Raises NotFound."""
         if not at_most >= 1:
             raise BadRequest(f"`max_workflows` must be at least 1, got {at_most}.", {"path": "query.max_workflows"})
         worker_id = checked_id(worker_id, "worker")
-        if not await self._beat(project_id, worker_id, own=False):  # it asks: nothing is to be brought to it
+        if not await self._beat(project_id, worker_id, own=False):  # it polls, so no lane may bring it work
             raise NotFound(f"Worker {worker_id!r} is not registered (any more); register again.")
         engine = self._engine
         loop = asyncio.get_running_loop()
@@ -169,7 +169,7 @@ class Push:
     # --- steps -------------------------------------------------------------------------------------------------------
 
     async def step(self, project_id: str, execution_id: str, step_key: str) -> SavedStep:
-        """A step's outcome. Raises NotFound when there is none yet: for a worker the usual answer."""
+        """A step's outcome. Raises NotFound before the step has one, as usual."""
         execution_id = checked_id(execution_id)
         where, step = await self._engine.store.read(
             saved_steps.read_step(project_id=project_id, execution_id=execution_id, step_key=step_key)
@@ -183,15 +183,15 @@ class Push:
         return step
 
     async def steps(self, project_id: str, execution_id: str, after: str | None) -> Sequence[SavedStep]:
-        """All outcomes of an execution, or a page of those after a key. Raises NotFound, and BadRequest when all of
-        them would be too large for an answer."""
+        """All outcomes, or a page of those after a key. Raises NotFound, and BadRequest if all are too large for one
+        answer."""
         id = checked_id(execution_id)
         return await self._engine.store.scan(
             saved_steps.list_steps(project_id=project_id, execution_id=id, after=after, limit=STEPS_MAX)
         )
 
     async def save_step(self, project_id: str, execution_id: str, request: SaveStepRequest) -> None:
-        """Record a step's outcome; the first one stands. Raises NotFound, Conflict, BadValue."""
+        """Record a step's outcome. The first one stands. Raises NotFound, Conflict, BadValue."""
         check_name(request.step_key, where="body.step_key", max_bytes=KEY_BYTES_MAX)
         outputs = b"null" if request.outputs is UNSET else bytes(request.outputs)
         error = b"null" if request.error is UNSET else bytes(request.error)
@@ -215,7 +215,7 @@ class Push:
     # --- ends and waits ----------------------------------------------------------------------------------------------
 
     async def complete(self, project_id: str, execution_id: str, request: CompleteRequest) -> None:
-        """The execution has a result. Raises NotFound, Conflict, BadValue."""
+        """Record an execution's result. Raises NotFound, Conflict, BadValue."""
         check_json(bytes(request.result), where="body.result")
         execution_id = checked_id(execution_id)
         await self._engine.store.write(
@@ -232,7 +232,7 @@ class Push:
         self._freed(execution_id, request.worker_id)
 
     async def fail(self, project_id: str, execution_id: str, request: FailRequest) -> None:
-        """The execution's code failed. Raises NotFound, Conflict, BadValue."""
+        """Record an execution's failure. Raises NotFound, Conflict, BadValue."""
         execution_id = checked_id(execution_id)
         await self._engine.store.write(
             pushed.fail_pushed(
@@ -249,7 +249,7 @@ class Push:
         self._freed(execution_id, request.worker_id)
 
     async def confirm_cancellation(self, project_id: str, execution_id: str, worker_id: str) -> None:
-        """The worker has stopped working on it. Raises NotFound, Conflict."""
+        """Record that the worker has stopped. Raises NotFound, Conflict."""
         execution_id = checked_id(execution_id)
         await self._engine.store.write(
             pushed.confirm_cancel_pushed(
@@ -263,7 +263,7 @@ class Push:
         self._freed(execution_id, worker_id)
 
     async def until_let_go(self, project_id: str, execution_id: str, seconds: float) -> None:
-        """Wait until no push worker holds an execution, at most so long."""
+        """Wait until no push worker holds the execution, or `seconds` have passed."""
         engine = self._engine
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
@@ -278,7 +278,7 @@ class Push:
             await engine.doorbell.wait_any(tickets, left, loop.create_future())
 
     async def wait(self, project_id: str, execution_id: str, request: SetWaitingRequest) -> None:
-        """Let go of an execution until something happens. Raises NotFound, BadValue."""
+        """Suspend an execution until something happens. Raises NotFound, BadValue."""
         check_name(request.step_key, where="body.step_key", max_bytes=KEY_BYTES_MAX)
         execution_id = checked_id(execution_id)
         where = await self._engine.store.read(saved_steps.standing(project_id=project_id, execution_id=execution_id))
@@ -291,7 +291,7 @@ class Push:
         self._freed(execution_id, where.push_worker_id)
 
     async def span_id(self, project_id: str, execution_id: str, otel_span_id: str | None) -> None:
-        """Keep the span in which the next attempt goes on. Raises NotFound."""
+        """Keep the span that the next attempt continues. Raises NotFound."""
         if otel_span_id is not None:
             check_name(otel_span_id, where="body.otel_span_id", max_bytes=KEY_BYTES_MAX)
         await self._engine.store.write(
@@ -309,9 +309,9 @@ class Push:
         wait: bool,
         idempotency: Idempotency | None = None,
     ) -> Sequence[Started]:
-        """Start the child of a parent's step, or its batch; the same step again is answered with what it started.
+        """Start the child or the batch of a parent's step. A repeated request gets the first answer.
 
-        `wait`: a push worker lets go of the parent until they have ended. Raises what starting raises, and Conflict.
+        With `wait` the worker lets go of the parent until the children end. Raises as starting does, and Conflict.
         """
         check_name(step_key, where="body.step_key", max_bytes=KEY_BYTES_MAX)
         engine = self._engine
@@ -336,7 +336,7 @@ class Push:
             self.dispatcher.room_again(None)
         return started
 
-    # --- what a call tells beside what it says -----------------------------------------------------------------------
+    # --- side effects of a call --------------------------------------------------------------------------------------
 
     def _freed(self, execution_id: str, worker_id: str | None) -> None:
         """The worker has let go of an execution."""
@@ -344,7 +344,7 @@ class Push:
         self.dispatcher.room_again(worker_id)
 
     def _hear(self, project_id: str, worker_id: str) -> None:
-        """Whoever calls is alive."""
+        """A call proves that the worker is alive."""
         now = asyncio.get_running_loop().time()
         if self._heard.get(worker_id, 0.0) > now:
             return
@@ -355,7 +355,7 @@ class Push:
 
 
 def _state(given: object) -> bytes | None:
-    """A value of the worker's own, as JSON; null is none."""
+    """The worker's own value as JSON. None for null."""
     if given is None:
         return None
     assert isinstance(given, msgspec.Raw)
@@ -390,7 +390,7 @@ def _wait(request: SetWaitingRequest, run_topic: str) -> Wait:
 
 
 def _moment(text: str | None, where: str) -> int | None:
-    """A time as push workers write it: RFC 3339, or without an offset, which is UTC."""
+    """A time as push workers write it: RFC 3339; without an offset it is UTC."""
     if text is None:
         return None
     try:

@@ -1,9 +1,9 @@
-"""An alarm for snapshots that somebody else holds for long on the same PostgreSQL.
+"""An alarm for old snapshots that other sessions hold on PostgreSQL.
 
-A row that is changed leaves its old version behind, which a vacuum takes away once no snapshot can see it. Executions
-change at every move; so while a forgotten transaction or a stalled replica holds a snapshot, each look at a queue
-walks over everything that has gone through it since. Nothing here can end that: the log says who can, and until then
-claims look only from where their queue begins (`engine/floors.py`).
+A changed row leaves its old version behind until no snapshot can see it and a vacuum removes it. Executions change
+often. While a forgotten transaction or a stalled replica holds a snapshot, each query of a queue walks over everything
+that has left it since. The server cannot end that. The log says who can, and claims use low-water marks until then
+(`engine/floors.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ logger = logging.getLogger("perdure.engine")
 OLD_SECONDS = 300
 OLD_TRANSACTIONS = 100_000
 CROWDED_SECONDS = 30
-"""A snapshot of that age makes claims look from where their queue begins (`engine/floors.py`)."""
+"""A snapshot of this age makes claims use low-water marks (`engine/floors.py`)."""
 ROUND_SECONDS = 30.0
 
 _WAYS_OUT: Final = {
@@ -33,15 +33,15 @@ _WAYS_OUT: Final = {
 
 
 class Snapshots:
-    """Whose old snapshots are known already."""
+    """Remembers known old snapshots."""
 
     def __init__(self) -> None:
         self._known: set[tuple[str, str]] = set()
         self.crowded = False
-        """Whether much that is gone has not been cleaned up."""
+        """Whether many old row versions remain."""
 
     async def look(self, engine: Engine) -> float:
-        """A round of a loop: one line for each old snapshot that is new here."""
+        """One round of the loop. Logs each new old snapshot once."""
         held = await engine.store.scan(
             old_snapshots(seconds=min(CROWDED_SECONDS, OLD_SECONDS), transactions=OLD_TRANSACTIONS)
         )
@@ -64,6 +64,6 @@ def _said(one: Snapshot) -> str:
     }[one.kind]
     since = f"more than {OLD_TRANSACTIONS:,} transactions" if one.seconds is None else f"{one.seconds} s"
     return (
-        f"{who} has held a snapshot of the database for {since}. What is gone cannot be cleaned up meanwhile, and "
-        f"claims get slower; {_WAYS_OUT[one.kind].format(name=one.name)}."
+        f"{who} has held a snapshot of the database for {since}. Meanwhile the database cannot clean up old "
+        f"rows, and claims get slower; {_WAYS_OUT[one.kind].format(name=one.name)}."
     )

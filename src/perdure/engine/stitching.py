@@ -1,9 +1,9 @@
-"""Spans of one run that went on after waits, stitched together: pure.
+"""Merges the spans of a run that continued after waits. Pure functions.
 
-A worker lets go of an execution that waits, and its next span for it, under the same parent, goes on from there: it
-names the one before as `<type>.previous_span_id`, if it was told in time (workers say in the background which span is
-to be continued), and else is the next of the same execution after one whose status is `waiting`. Whoever reads the
-trace wants to see one run: so a span is made that covers them all and becomes their parent.
+A worker drops a waiting execution and later continues it in a new span under the same parent. The new span names its
+predecessor as `<type>.previous_span_id`. Workers report the predecessor in the background, and it may come too late.
+Then the predecessor is the execution's last span with status `waiting`. Readers expect one run, so a new span covers
+all pieces and becomes their parent.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ PREFIX: Final = "linked_"
 
 
 def stitched(spans: Sequence[Span]) -> list[Span]:
-    """The spans by their start, with one more for each run that went on; that one before its pieces."""
+    """The spans by start, with one more for each merged run, before its pieces."""
     by_id = {span.span_id: span for span in spans}
     in_order = sorted(spans, key=lambda span: (span.started_at_us, span.span_id))
     before: dict[str, str] = {}
@@ -53,7 +53,7 @@ def stitched(spans: Sequence[Span]) -> list[Span]:
 
 
 def _first(span_id: str, before: dict[str, str]) -> str | None:
-    """The first piece of a span's run; None when the pieces go in a circle."""
+    """The first piece of a span's run. None if the pieces form a cycle."""
     seen = {span_id}
     while span_id in before:
         span_id = before[span_id]
@@ -64,7 +64,7 @@ def _first(span_id: str, before: dict[str, str]) -> str | None:
 
 
 def _whole(first: Span, pieces: Sequence[Span]) -> Span:
-    """One span for all the pieces: from the earliest start to the latest end, with what they say together."""
+    """One span from the earliest start to the latest end, with the merged values of all pieces."""
     attributes: dict[str, Raw] = {}
     events: list[Raw] = []
     said: dict[str, Any] = {}

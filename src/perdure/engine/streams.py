@@ -1,8 +1,8 @@
-"""Desk: the streams of executions, followed live.
+"""The service of live streams.
 
-A stream is an execution's own items and those of all that run below it. Each execution counts its own, so that those
-who emit at the same moment, on whatever servers, never wait for each other; a place in a stream is therefore the number
-of the last item seen of each.
+An execution's stream has its own items and those of all its descendants. Each execution numbers its items, so that
+concurrent emitters on different servers never wait for each other. A cursor therefore holds the last number seen of
+each execution.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from perdure.engine.engine import Engine
 
 LOOK_SECONDS: Final = 1.0
-"""How often to look without a hint."""
+"""How often to query without a hint."""
 CURSOR_EXECUTIONS_MAX: Final = 50
-"""Of so many executions a cursor knows the place, those that emitted last."""
+"""A cursor remembers the executions that emitted last, at most this many."""
 _CURSOR: Final = re.compile(r"[0-9]{1,18}(,[0-9a-f]{12}:[0-9]{1,18})*")
 
 
 class Streams:
-    """What callers may ask of streams."""
+    """Serves callers of streams."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def open(self, project_id: str, execution_id: str, cursor: str | None = None) -> Follower:
-        """Follow an execution from its beginning, or from a place that a follower has said before. Raises NotFound,
-        and BadRequest for a cursor that is none."""
+        """Follow an execution from its start or from a cursor. Raises NotFound, and BadRequest for an invalid
+        cursor."""
         execution_id = checked_id(execution_id)
         follower = Follower(self._engine, project_id, execution_id, _places(execution_id, cursor))
         await follower.read(1, keep=False)
@@ -44,7 +44,7 @@ class Streams:
 
 
 class Follower:
-    """Somebody's place in a stream. Take tickets, read, and when there was nothing, watch."""
+    """A reader's place in a stream. Take tickets, read, and watch if there was nothing."""
 
     def __init__(self, engine: Engine, project_id: str, execution_id: str, seen: dict[str, int]) -> None:
         self._engine = engine
@@ -52,13 +52,13 @@ class Follower:
         self._id = execution_id
         self._root_id = execution_id
         self._seen = seen
-        """The last number of each execution, by short id; who emitted last comes last."""
+        """The last number of each execution by short id. The latest emitter is last."""
         self.ended: Phase | None = None
-        """How the execution ended, when everything was read."""
+        """How the execution ended, once everything is read."""
         self.error: str | None = None
 
     async def read(self, limit: int, *, keep: bool = True) -> list[StreamItem]:
-        """What comes next. Raises NotFound when the execution was deleted meanwhile."""
+        """The next items. Raises NotFound if the execution was deleted."""
         page = await self._engine.store.read(
             read_stream(project_id=self._project_id, execution_id=self._id, seen=self._seen, limit=limit)
         )
@@ -67,7 +67,7 @@ class Follower:
         return page.items if keep else []
 
     def take(self, item: StreamItem) -> str:
-        """An item was passed on; answers the cursor that stands behind it."""
+        """Move past a delivered item. Returns the cursor behind it."""
         short = short_id(item.execution_id)
         if short != short_id(self._id):
             self._seen.pop(short, None)
@@ -76,23 +76,23 @@ class Follower:
 
     @property
     def cursor(self) -> str:
-        """Where to go on: the number of the last own item, and of those of others."""
+        """The last number of the execution's own items and of each descendant's."""
         own = short_id(self._id)
         others = [f"{short}:{n}" for short, n in self._seen.items() if short != own]
         return ",".join([str(self._seen.get(own, 0)), *others[-CURSOR_EXECUTIONS_MAX:]])
 
     def tickets(self) -> Tickets:
-        """Take before reading; `watch` then misses nothing that was emitted since."""
+        """Take them before reading. `watch` then misses nothing emitted later."""
         return self._engine.doorbell.tickets(("stream", self._project_id, self._root_id), ("written", self._id))
 
     async def watch(self, tickets: Tickets, seconds: float) -> bool:
-        """Wait until there may be something new since the tickets, at most `seconds`."""
+        """Wait for news since the tickets, at most `seconds`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         return await self._engine.doorbell.wait_any(tickets, seconds, future)
 
     @property
     def look_seconds(self) -> float:
-        """How long to watch without a look of one's own."""
+        """How long `watch` may last without a query."""
         return self._engine.own_look(LOOK_SECONDS)
 
 
@@ -100,6 +100,6 @@ def _places(execution_id: str, cursor: str | None) -> dict[str, int]:
     if not cursor:
         return {}
     if not _CURSOR.fullmatch(cursor) or cursor.count(",") > CURSOR_EXECUTIONS_MAX:
-        raise BadRequest(f"{cursor[:100]!r} is no place in this stream; leave it out to start at the beginning.")
+        raise BadRequest(f"{cursor[:100]!r} is not a place in this stream; leave it out to start at the beginning.")
     own, *others = cursor.split(",")
     return {short_id(execution_id): int(own)} | {one[:12]: int(one[13:]) for one in others}

@@ -1,4 +1,4 @@
-"""Desk: traces. Spans come in, and traces are looked at: what was sent, and what journals say."""
+"""The service of traces: it takes spans, and shows them together with the spans of journals."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ if TYPE_CHECKING:
     from perdure.engine.engine import Engine
 
 AT_ONCE = 500
-"""Spans read or written in one go, so that others get their turn between."""
+"""Spans read or written at once, so that other requests get their turn."""
 LIST_MAX = 500
 OFFSET_MAX = 10_000
 
 
 class WholeTrace(NamedTuple):
-    """All spans of a trace, by their start, and the phase of its execution (None: it belongs to none)."""
+    """A trace's spans by start, and the phase of its execution (None: it has none)."""
 
     spans: list[Span]
     phase: Phase | None
 
 
 class Traces:
-    """What callers may ask of traces."""
+    """Serves callers of traces."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def at_home(self, project_id: str, spans: Sequence[Span]) -> list[Span]:
-        """The spans, those of executions in the trace of their root execution, with those below them.
+        """Move spans of executions, and spans below them, to the trace of their root execution.
 
-        Where a worker's web framework has spans of its own, an execution's run becomes one of the request that brought
-        it, and each piece between two waits lands in another trace. A root execution that was given a trace by its
-        caller is left there, and so is what says nothing of an execution and is below no span of these that does.
+        If a worker's web framework makes spans, an execution's run belongs to the request that brought it, and each
+        piece between two waits has another trace. Two kinds of spans stay: those of a root execution whose caller set
+        its trace, and those neither about an execution nor below such a span.
         """
         of = [await _in_turn(n, span) for n, span in enumerate(spans)]
         ids = sorted({id for id in of if id is not None and is_uuid(id)})
@@ -59,21 +59,21 @@ class Traces:
             above: int | None = n
             way: list[int] = []
             while above is not None and above not in home:
-                home[above] = None  # what is its own ancestor belongs nowhere
+                home[above] = None  # a cycle of parents
                 way.append(above)
                 above = places.get((span.trace_id, spans[above].parent_span_id or ""))
             root_id = None if above is None else home[above]
             home.update(dict.fromkeys(way, root_id))
             if root_id is None or span.trace_id == trace_id_of(root_id):
                 moved.append(span)
-            else:  # the root's own pieces have no parent there
+            else:  # its parent is elsewhere
                 parent = None if of[n] == root_id and span.is_run else span.parent_span_id
                 moved.append(replace(span, trace_id=trace_id_of(root_id), parent_span_id=parent))
         return moved
 
     async def put(self, project_id: str, spans: Sequence[Span]) -> list[tuple[str, str]]:
-        """Keep spans, each instead of what was sent before under its ids; answers those (by trace and own id) for which
-        their trace has no room. Raises what kept any of them from being stored; all may be sent again then."""
+        """Store spans; each replaces an earlier one with its ids. Returns the spans, as (trace id, span id), for which
+        their trace has no room. Raises if any could not be stored; then all may be sent again."""
         now_us = self._engine.clock.now_us()
         left_out: list[tuple[str, str]] = []
         for part in _parts(spans):
@@ -92,8 +92,8 @@ class Traces:
     async def list(
         self, project_id: str, filters: TraceFilters, cursor: str | None = None, limit: int = 50, offset: int = 0
     ) -> tuple[Sequence[TraceRoot], str | None]:
-        """A page of traces, those whose root ended last first, and where the next one starts. Raises BadRequest for a
-        page out of bounds."""
+        """A page of traces, latest end of the root first, and the next cursor. Raises BadRequest for an invalid
+        page."""
         if not 1 <= limit <= LIST_MAX:
             raise BadRequest(f"`limit` must be 1 to {LIST_MAX}, got {limit}.")
         if not 0 <= offset <= OFFSET_MAX:
@@ -105,9 +105,9 @@ class Traces:
         return page, None if following is None else write_cursor(following)
 
     async def get(self, project_id: str, trace_id: str) -> WholeTrace:
-        """All spans of a trace; none when it is unknown.
+        """All spans of a trace. Empty if it is unknown.
 
-        An execution that spans of a worker describe (`<type>.execution_id`) is not shown a second time as its journal.
+        If a worker's spans describe an execution (`<type>.execution_id`), its journal adds no spans.
         """
         found = await self._engine.store.scan(trace_looks.get_trace(project_id=project_id, trace_id=trace_id))
         described = {id for span in found.spans if (id := span.execution_id) is not None}
@@ -119,14 +119,14 @@ class Traces:
 
 
 async def _in_turn(n: int, span: Span) -> str | None:
-    """The execution that a span says it is of; others get their turn between many."""
+    """The execution that a span names. Yields to other requests between many spans."""
     if n % AT_ONCE == AT_ONCE - 1:
         await asyncio.sleep(0)
     return span.execution_id
 
 
 def _parts(spans: Sequence[Span]) -> Iterator[dict[str, list[Span]]]:
-    """The spans by trace, so many at once."""
+    """Groups of spans by trace, a limited number at a time."""
     for first in range(0, len(spans), AT_ONCE):
         part: dict[str, list[Span]] = {}
         for span in spans[first : first + AT_ONCE]:

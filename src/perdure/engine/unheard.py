@@ -1,12 +1,12 @@
-"""Work that went to a worker which has not been heard of since: other workers get it.
+"""Takes work back from a worker that does not ask again, if other workers wait.
 
-A worker that got work sends its next claim at once, before the work's code runs. If it does not, its event loop stands
-still, or the answer is lost. Its lease holds all the same, because a thread of its own renews it, and the work would
-wait for as long as the loop does. So the server takes it back after a second, but only while another worker waits for
-work. The attempt is the fence, as everywhere: what the worker still says of it is refused.
+A worker sends its next claim before it runs the work's code. If it does not, its event loop hangs or the answer is
+lost. Its lease still lasts, because a separate thread renews it, so the work would wait as long as the loop hangs. The
+server takes it back after a second, but only while another worker waits for work. The attempt is the fence: the server
+refuses the worker's later messages.
 
-Where several servers share the store the next claim may reach another one. It names the claim whose answer arrived, and
-that server notes it in the store, where the one that would take the work back looks.
+With several servers, the next claim may reach another one. It names the claim whose answer arrived, and that server
+notes it in the store. The server that would take the work back checks this note.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perdure.engine")
 
 UNHEARD_SECONDS: Final = 1.0
-"""How long a worker that got work may take to ask on."""
+"""How long a worker with work may take to ask again."""
 LOOK_SECONDS: Final = 0.5
-"""How often to look while there may be such workers."""
+"""How often to check such workers."""
 WORKERS_MAX: Final = 10_000
 
 
 class Unheard:
-    """The claims that brought work to workers, until these ask on.
+    """Answered claims of workers that have not asked again.
 
-    `waiting` are the claims that wait for work, by project.
+    `waiting` holds the waiting claims by project.
     """
 
     def __init__(self, engine: Engine, waiting: Mapping[str, Iterable[Poll]]) -> None:
         self._engine = engine
         self._waiting = waiting
         self._answered: OrderedDict[str, Poll] = OrderedDict()
-        """By worker, the oldest first."""
+        """By worker, oldest first."""
         self._timer: asyncio.TimerHandle | None = None
         self._recalls: set[asyncio.Task[None]] = set()
 
     def add(self, poll: Poll) -> bool:
-        """A claim is answered with work. Whether the work may be taken back: only if another worker waits now. Then the
-        answer says so, and the worker has to ask on at once, which costs a request where it is full."""
+        """Remember a claim that got work. True if another worker waits now, so that the work may be taken back. The
+        answer then says so, and the worker must ask again at once, which costs a full worker one request."""
         if not self._is_wanted(poll):
             return False
         self._answered[poll.worker_id] = poll
@@ -59,11 +59,11 @@ class Unheard:
         return True
 
     def discard(self, worker_id: str) -> None:
-        """A worker asks on: what it got has arrived."""
+        """The worker has asked again, so its work has arrived."""
         self._answered.pop(worker_id, None)
 
     def look_soon(self) -> None:
-        """Look for work that can be taken back, if there may be some."""
+        """Schedule a check if workers are remembered."""
         if self._answered and self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(LOOK_SECONDS, self._look, loop.time() + LOOK_SECONDS)
@@ -73,7 +73,7 @@ class Unheard:
         if self._engine.closing:
             return
         loop = asyncio.get_running_loop()
-        if loop.time() - due > LOOK_SECONDS / 2:  # this server stood still: what they have said may lie here unread
+        if loop.time() - due > LOOK_SECONDS / 2:  # this server hung: claims may lie here unread
             self.look_soon()
             return
         for poll in list(self._answered.values()):
@@ -87,7 +87,7 @@ class Unheard:
                 task.add_done_callback(self._recalls.discard)
 
     def _is_wanted(self, poll: Poll) -> bool:
-        """Whether another worker waits here that could take what this claim brought."""
+        """Whether another worker waits here that could take this claim's work."""
         mine = poll.offer
         return mine is not None and any(
             other.offer is not None
@@ -107,5 +107,5 @@ class Unheard:
                     now_us=engine.clock.now_us(),
                 )
             )
-        except PerdureError as error:  # it stays where it is until its worker asks on, or is given up
+        except PerdureError as error:  # it stays until its worker asks again or is given up
             logger.debug("Nothing was taken back from worker %s: %s", poll.worker_id, error)
