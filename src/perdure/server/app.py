@@ -1,8 +1,8 @@
 """Builds the ASGI application and serves it.
 
 On SIGTERM the server becomes unready and closes its listener. Claims, polls and streams end and tell clients when to
-return. Requests in progress finish within `drain_seconds`. Then the engine stops and the store closes, after at most 25
-s.
+return. Other requests finish within `drain_seconds`. Then the engine stops and the store closes. This takes 25 s at
+most.
 """
 
 import asyncio
@@ -109,8 +109,6 @@ def all_routes() -> list[Route]:
 
 
 class App:
-    """The ASGI application. Its lifespan starts and stops the engine."""
-
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self.engine = engine
         self.settings = settings
@@ -149,7 +147,7 @@ class App:
             await send({"type": "websocket.close", "code": 1000})
 
     async def start(self) -> None:
-        """Start the engine. Raises `BadRequest` if the server is exposed without proper keys."""
+        """Raises `BadRequest` if the server is exposed without proper keys."""
         try:
             await self.engine.start()
             self.services.default_project_id = project_id = await self.engine.projects.default()
@@ -164,7 +162,7 @@ class App:
             self.services.gate.anyone = Principal(project_id, Role.ADMIN, "local")
 
     def drain(self) -> None:
-        """Take no new work and end waiting requests. Other requests go on."""
+        """Take no new work and end waiting requests. Others go on."""
         self.services.drain.begin()
         self.engine.closing = True
         self.engine.doorbell.ring_all()
@@ -175,7 +173,7 @@ class App:
         await self.engine.stop()
 
     def worker_gone(self, worker_id: str, granted_us: int) -> None:
-        """The worker closed the connection of its beats."""
+        """The connection of the worker's beats closed."""
         if self.services.drain.closing:
             return
         task = asyncio.ensure_future(self.engine.claims.disconnected(worker_id, granted_us))
@@ -192,13 +190,12 @@ class App:
 
 
 def build_app(engine: Engine, settings: Settings) -> App:
-    """The ASGI application of an engine that has not started yet."""
     return App(engine, settings)
 
 
 def check_exposure(settings: Settings, keys: list[tuple[str, bool]]) -> None:
-    """Raises `BadRequest` if other machines could reach the server without proper keys. `keys` holds ids, and whether
-    each is a development key."""
+    """Raises `BadRequest` if other machines could reach the server without proper keys. `keys`: ids, and whether each
+    is a development key."""
     if is_loopback(settings.host):
         return
     if settings.insecure_local:
@@ -216,7 +213,7 @@ def check_exposure(settings: Settings, keys: list[tuple[str, bool]]) -> None:
 
 
 class Server(uvicorn.Server):
-    """uvicorn with deadlines, an idle loop that sleeps, and a drain that ends polls and streams first."""
+    """uvicorn with deadlines, an idle loop that sleeps, and a drain that first ends polls and streams."""
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self.application = build_app(engine, settings)
@@ -249,13 +246,11 @@ class Server(uvicorn.Server):
 
     @property
     def url(self) -> str:
-        """The address, once the server is ready."""
         assert self.socket is not None
         host, port = self.socket.getsockname()[:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def run_until_stopped(self) -> None:
-        """Serve until `stop`, and return when everything has ended."""
         self.socket = bind(self.settings.host, self.settings.port)
         try:
             await self.serve([self.socket])
@@ -265,7 +260,6 @@ class Server(uvicorn.Server):
             self.socket.close()
 
     def stop(self) -> None:
-        """Begin to drain."""
         self.should_exit = True
         self._exit.set()
 
@@ -283,7 +277,7 @@ class Server(uvicorn.Server):
         self._next_look.cancel()
 
     def _look(self) -> None:
-        """Every second: set the Date header and cut slow connections, until the last one closes."""
+        """Each second: set the Date header and cut slow connections."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         date = [(b"date", formatdate(usegmt=True).encode())]
@@ -291,7 +285,7 @@ class Server(uvicorn.Server):
         self._protocol.look_at_all(now)
         if self._exit.is_set():
             for connection in list(self.server_state.connections):
-                # Again: a connection may have been accepted after the others were told.
+                # Again: some may have been accepted after the others were told.
                 connection.shutdown()
         self._next_look = loop.call_later(1.0, self._look)
 
@@ -302,7 +296,7 @@ class Server(uvicorn.Server):
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises `BadRequest` if the address is unusable."""
+    """Raises `BadRequest` if the address is unusable."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -324,8 +318,8 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 async def _open_store(url: str) -> Store:
-    """Open the store. If the database is unreachable, wait for it: servers often start together with their database,
-    and they must survive its outages. Raises Unavailable."""
+    """Waits for an unreachable database: servers often start together with it, and must survive its outages. Raises
+    Unavailable."""
     loop = asyncio.get_running_loop()
     until = loop.time() + STORE_SECONDS_MAX
     told = False
@@ -346,7 +340,7 @@ async def _open_store(url: str) -> Store:
 
 
 async def serve(settings: Settings, *, on_ready: Callable[[Server], Awaitable[None] | None] | None = None) -> None:
-    """Serve until SIGTERM or SIGINT, and return when everything has ended. A second signal skips the drain."""
+    """Returns when everything has ended. SIGTERM or SIGINT drains; a second signal skips the drain."""
     server = Server(Engine(await _open_store(settings.store), settings=settings), settings)
     loop = asyncio.get_running_loop()
 
@@ -376,7 +370,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[Server], Awaitable[No
 
 
 def run(settings: Settings) -> None:
-    """Run a server process: logs to stderr, uvloop, `serve`."""
+    """Run a server process."""
     logs.set_up(settings.log_level, settings.log_format)
     allow_many()
     _collect_less()
@@ -385,8 +379,8 @@ def run(settings: Settings) -> None:
 
 
 def _collect_less() -> None:
-    """Slow the garbage collector down, unless the user has set thresholds. Loaded modules live as long as the server,
-    and requests seldom make cycles, so default collections would walk everything in vain."""
+    """Collect less often, unless the user set thresholds. Modules live as long as the server, and requests seldom make
+    cycles."""
     if gc.get_threshold()[0] in (700, 2_000):
         gc.collect()
         gc.freeze()

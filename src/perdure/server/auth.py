@@ -1,12 +1,12 @@
-"""Authentication: API keys and users' sessions become a `Principal`. Also the checks of hosts and origins.
+"""Authentication of API keys and users' sessions, and checks of hosts and origins.
 
-A key is found by its id and compared as a hash. A good key is cached for at most 30 seconds, so a deleted key stops
-working within that time. The server that deletes it forgets it at once, other servers on notification. Sessions (a
-cookie or a bearer token) and project roles follow the same rule.
+A key is found by its id and compared as a hash. A good key is cached for at most 30 seconds. A deleted key therefore
+stops working within that time; this server forgets it at once, others on notification. Sessions (a cookie or a bearer
+token) and project roles follow the same rule.
 
-A browser sends its cookie with requests of any page. Requests that change something by a cookie, and forms of our
-pages, must therefore prove that they come from a page of this server. On a loopback address, every request must name a
-loopback host, and pages need a loopback origin. Otherwise any web page could reach a local server.
+Browsers send cookies with requests of any page. Requests that change something by a cookie, and forms of our pages,
+must therefore prove that a page of this server sent them. On a loopback address, each request must name a loopback
+host, and pages need a loopback origin. Otherwise any web page could reach a local server.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ Headers = Mapping[bytes, bytes]
 
 
 def _digest(secret: bytes) -> bytes:
-    """The cache key of a secret, so that no secret stays in memory. BLAKE2 is the fastest hash here."""
+    """The cache's key, so that no secret stays in memory. BLAKE2 is fastest here."""
     return hashlib.blake2b(secret, digest_size=32).digest()
 
 
@@ -78,7 +78,7 @@ class Gate:
         """The principal of every request in `--insecure-local`."""
 
     def check_source(self, headers: Headers) -> None:
-        """On a loopback address, refuse requests of other sites' pages. Raises `Forbidden`."""
+        """Raises `Forbidden` for other sites' pages, on a loopback address."""
         if not self._loopback:
             return
         host = headers.get(b"host")
@@ -104,8 +104,8 @@ class Gate:
             self._good_hosts.add(host)
 
     def check_page(self, headers: Headers, *, told: bool) -> None:
-        """Refuse requests that another site's page caused; raises `Forbidden`. With `told` the request must state its
-        origin: it acts by a cookie or is a page's form."""
+        """Raises `Forbidden` for requests from other sites' pages. `told`: the request must state its origin, because
+        it acts by a cookie or is a page's form."""
         origin = headers.get(b"origin")
         if origin is not None and origin.decode("latin-1").lower() in self._origins:
             return
@@ -132,11 +132,11 @@ class Gate:
         safe: bool = True,
         alone: bool = False,
     ) -> Principal:
-        """Authenticate a request. A key implies its project. A user must name one in `project_id`, unless `alone`.
-        `safe` means that the request changes nothing.
+        """A key implies its project. A user must name one in `project_id`, unless `alone`. `safe`: the request changes
+        nothing.
 
-        Raises `Unauthorized`, `TooManyRequests` after many wrong keys, `BadRequest` if the project is missing,
-        `NotFound` if the user is not a member, `Forbidden` if another site's page used the cookie.
+        Raises `Unauthorized`, `TooManyRequests` after many wrong keys, `BadRequest` without a project, `NotFound` if
+        the user is not a member, `Forbidden` if another site's page used the cookie.
         """
         if self.anyone is not None:
             return self.anyone
@@ -163,7 +163,7 @@ class Gate:
                 raise Unauthorized("This is not an API key; send `Authorization: Bearer sk_<id>_<secret>`.")
             principal = await self._authenticate(key)
         except Unauthorized:
-            # Only wrong keys are slowed down: many callers may share an address, and a good key costs one look-up.
+            # Only wrong keys are slowed down: callers may share an address, and a good key is cheap.
             self._known.pop(hashed, None)
             if not self._failures.take(address):
                 raise self._failures.refusal() from None
@@ -174,7 +174,7 @@ class Gate:
         return principal
 
     def _warn_of_proxy(self, headers: Headers, address: str) -> None:
-        """Log once if a proxy of this network forwards requests while the setting `proxies` is empty."""
+        """Log once if a proxy forwards requests while `proxies` is empty."""
         if self._proxy_told or b"x-forwarded-for" not in headers or not _is_private(address):
             return
         self._proxy_told = True
@@ -185,7 +185,7 @@ class Gate:
         )
 
     async def user(self, headers: Headers, address: str, *, safe: bool = True) -> Principal:
-        """Authenticate a user, as `principal` does, without a project. Raises `Forbidden` for a key."""
+        """As `principal`, for a user without a project. Raises `Forbidden` for a key."""
         if self.anyone is not None:
             token = await self.token(headers)
             if token is None:
@@ -199,7 +199,7 @@ class Gate:
         return principal
 
     async def token(self, headers: Headers) -> str | None:
-        """The token of a user's session in the request, if any."""
+        """The token of a user's session, if any."""
         header = headers.get(b"authorization")
         if header is not None:
             token = _bearer(header)
@@ -210,7 +210,7 @@ class Gate:
         tokens = self.cookies.tokens(headers)
         if len(tokens) < 2:
             return tokens[0] if tokens else None
-        # Another server may have set the other cookies. With two sessions the user is ambiguous.
+        # Another server may have set the others. With two sessions the user is ambiguous.
         found = [token for token in tokens if await self._is_session(token)]
         return found[0] if len(found) == 1 else None
 
@@ -222,7 +222,7 @@ class Gate:
         return True
 
     async def visitor(self, headers: Headers) -> Principal | None:
-        """The user of a page, without a project. None without a valid session."""
+        """A page's user, without a project. None without a valid session."""
         token = await self._cookie_token(headers)
         try:
             return None if token is None else await self._user(token, None, alone=True)
@@ -230,7 +230,6 @@ class Gate:
             return None
 
     async def _user(self, token: str, project_id: str | None, alone: bool) -> Principal:
-        """The user of a session, in the named project."""
         named = "" if alone or not project_id else project_id.lower()
         hashed = _digest(f"{named} {token}".encode("utf-8", "surrogatepass"))
         known = self._known.get(hashed)
@@ -263,13 +262,13 @@ class Gate:
             del self._known[hashed]
 
     def forget_user(self, user_id: str) -> None:
-        """Forget a user whose sessions or memberships changed."""
+        """Its sessions or memberships changed."""
         self._forgotten += 1
         for hashed in [hashed for hashed, (principal, _) in self._known.items() if principal.user_id == user_id]:
             del self._known[hashed]
 
     def check_project(self, principal: Principal, project_id: str | None) -> None:
-        """Raises `NotFound` if a request repeats another project than its principal's."""
+        """Raises `NotFound` for another project than the principal's."""
         if project_id and project_id.lower() != principal.project_id and self.anyone is None:
             raise NotFound(f"Project {project_id!r} does not exist.")
 
@@ -279,15 +278,13 @@ def has_role(principal: Principal, needed: Role) -> bool:
 
 
 def check_role(principal: Principal, needed: Role) -> None:
-    """Raises `Forbidden` if the principal's role is not enough."""
     if not has_role(principal, needed):
         whose = "key" if principal.user_id is None else "member of the project"
         raise Forbidden(f"This needs a {whose} with the role {needed.value!r}; this one has {principal.role.value!r}.")
 
 
 class Failures:
-    """Limits failures by name (an address's network, an e-mail): a burst, then one per few seconds. Evicts the
-    oldest."""
+    """Limits failures by name (a network, an e-mail): a burst, then one per few seconds. Evicts the oldest."""
 
     def __init__(self, burst: int, clock: Callable[[], float], what: str = "wrong API keys from this address") -> None:
         self._burst = burst
@@ -296,7 +293,7 @@ class Failures:
         self._by_name: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, name: str) -> bool:
-        """Count a failure. False, without counting, if the limit is reached."""
+        """False, without counting, at the limit."""
         name = to_network(name)
         now = self._clock()
         level, at = self._by_name.get(name, (0.0, now))
@@ -310,7 +307,7 @@ class Failures:
         return True
 
     def give_back(self, name: str) -> None:
-        """Take back a failure that was counted before the attempt, which then succeeded."""
+        """Take back a count made before an attempt that succeeded."""
         name = to_network(name)
         found = self._by_name.get(name)
         if found is None:
@@ -325,7 +322,6 @@ class Failures:
 
 
 def _bearer(header: bytes) -> str | None:
-    """The token of `Authorization: Bearer …`."""
     scheme, _, token = header.decode("latin-1").strip().partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
 
@@ -356,8 +352,7 @@ def _is_local_origin(origin: str) -> bool:
 
 @lru_cache(maxsize=1_000)
 def to_network(address: str) -> str:
-    """The unit that limits apply to: an IPv4 address (also mapped into IPv6), or an IPv6 /64. Other text stays as it
-    is."""
+    """The unit of limits: an IPv4 address (also if mapped into IPv6) or an IPv6 /64. Other text stays as it is."""
     if ":" not in address:
         return address
     try:

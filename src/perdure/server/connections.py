@@ -1,9 +1,8 @@
-"""Adds to uvicorn's connections: deadlines, limits, and notification when a worker's connection is lost.
+"""Adds deadlines, limits, and notification of lost workers to uvicorn's connections.
 
 One check per second replaces a timer per request. It covers only connections with a deadline or unsent bytes, so idle
-connections cost nothing. Headers have a deadline from their first byte (the first request's from the connection's
-start), bodies one of their own. Both are absolute: a trickle of bytes does not extend them. A peer that reads almost
-nothing is cut.
+ones cost nothing. Headers have a deadline from their first byte (the first request's from the connection's start),
+bodies have another. Both are absolute: a trickle does not extend them. A peer that reads almost nothing is cut.
 """
 
 import asyncio
@@ -32,7 +31,7 @@ EXTENSION: Final = "perdure.connection"
 
 
 class _Refused(Exception):
-    """Stops the parser; `send_400_response` then tells the reason."""
+    """Stops the parser; `send_400_response` tells the reason."""
 
 
 class Connection(HttpToolsProtocol):
@@ -43,7 +42,7 @@ class Connection(HttpToolsProtocol):
     watched: set["Connection"]
     """The connections that `look` checks."""
     idle: dict["Connection", float]
-    """Connections without a request, with the time when each closes, soonest first."""
+    """Connections without a request, and when each closes, soonest first."""
     crowd: Crowd
 
     def __init__(
@@ -64,16 +63,15 @@ class Connection(HttpToolsProtocol):
         self._peer_left = False
         self._recognized = False
         self._lingers = False
-        """The last answer was sent before the request's body had arrived. The rest of the body is dropped until the
-        peer closes. An immediate close would reset the connection, and the peer might lose the answer."""
+        """The last answer preceded the request's body, whose rest is dropped until the peer closes. An immediate close
+        would reset the connection, and the peer might lose the answer."""
         self._running: RequestResponseCycle | None = None
         """The request in progress; pipelined ones wait."""
         self.workers: dict[str, int] = {}
-        """Workers whose beats came over this connection, and when the last beat renewed each lease (µs)."""
+        """Workers whose beats came over this connection, and the end of each lease (µs)."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        # Replaces uvicorn's method, which makes seven system calls for two addresses. Some clients connect for each
-        # request.
+        # As in uvicorn, which makes seven system calls for two addresses. Some clients connect for each request.
         self.connections.add(self)
         self.transport = transport
         self.flow = FlowControl(transport)
@@ -85,19 +83,17 @@ class Connection(HttpToolsProtocol):
             transport.abort()
 
     def recognize(self) -> None:
-        """Mark the connection as that of a known caller."""
         if not self._recognized:
             self._recognized = True
             self.crowd.recognize(self)
 
     @property
     def evictable(self) -> bool:
-        """Whether another connection may replace this one: no complete request waits for its answer."""
+        """No complete request waits for its answer here."""
         cycle = self._running
         return cycle is None or cycle.more_body or cycle.response_complete
 
     def evict(self) -> None:
-        """Close the connection to make room."""
         self.transport.abort()
 
     def _set_deadline(self, seconds: float) -> None:
@@ -175,7 +171,7 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Send the parser's refusal in the common error format, and close."""
+        """Send the refusal in the common error format, and close."""
         self._refuse(self._refusal or BadRequest("This is not a valid HTTP request."))
 
     def _refuse(self, error: PerdureError) -> None:
@@ -189,7 +185,7 @@ class Connection(HttpToolsProtocol):
                 self._hang_up()
                 self.transport.close()
                 return
-            # End the answer for the application, which waits for the body and now learns that the client has gone.
+            # End the answer for the application, which still waits for the body.
             cycle.response_complete = True
             cycle.disconnected = True
             cycle.message_event.set()
@@ -205,12 +201,11 @@ class Connection(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def sends_by(self, send: Send) -> bool:
-        """True if `send` is uvicorn's own, so that no middleware looks at answers and `answer` may replace it."""
+        """True if `send` is uvicorn's own: no middleware looks at answers."""
         return getattr(send, "__self__", None) is self._running
 
     async def answer(self, status: int, headers: Iterable[Header], body: bytes) -> None:
-        """Send the whole answer in one write. The two messages of `send` would be two packets and wake the client
-        twice."""
+        """Send the answer in one write. The two messages of `send` would be two packets and wake the client twice."""
         cycle = self._running
         assert cycle is not None
         if cycle.flow.write_paused and not cycle.disconnected:
@@ -240,11 +235,11 @@ class Connection(HttpToolsProtocol):
         cycle.on_response()
 
     def sent(self) -> None:
-        """Watch the peer after a write that bypassed `answer`."""
+        """Watch the peer after a write that did not use `answer`."""
         self.watched.add(self)
 
     def say(self, data: bytes) -> None:
-        """Write to the running stream at once. Does nothing if the client has gone or does not read."""
+        """Write to the running stream now, unless the client has gone or does not read."""
         cycle = self._running
         assert cycle is not None
         if cycle.disconnected or cycle.response_complete or cycle.flow.write_paused or self.transport.is_closing():
@@ -253,8 +248,7 @@ class Connection(HttpToolsProtocol):
         self.sent()
 
     def _hang_up(self) -> None:
-        """Mark the client as gone. The transport reports its close later, and answers must not write to it
-        meanwhile."""
+        """The transport reports its close later, and answers must not write to it meanwhile."""
         cycle = self._running
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
@@ -275,7 +269,7 @@ class Connection(HttpToolsProtocol):
                 self.on_worker_gone(worker_id, granted_us)
 
     def look(self, now: float) -> None:
-        """Close or refuse a watched connection whose deadline has passed. Called once a second."""
+        """Close or refuse the connection if its deadline has passed."""
         if self._deadline == NEVER and not self.transport.get_write_buffer_size():
             self._stuck_since, self._stuck_bytes = NEVER, 0
             self.watched.discard(self)
@@ -292,7 +286,7 @@ class Connection(HttpToolsProtocol):
 
     @classmethod
     def look_at_all(cls, now: float) -> None:
-        """Check all watched connections, and close the idle ones whose time is over."""
+        """Check watched connections and close idle ones, once a second."""
         for watched in list(cls.watched):
             watched.look(now)
         while cls.idle:
@@ -312,7 +306,7 @@ class Connection(HttpToolsProtocol):
 
 
 def _plain(address: str) -> str:
-    """Turns `::ffff:192.0.2.1`, as a dual-stack socket writes it, into the IPv4 address."""
+    """Turns `::ffff:192.0.2.1` of a dual-stack socket into the IPv4 address."""
     return address[7:] if address.startswith("::ffff:") and "." in address else address
 
 

@@ -1,9 +1,9 @@
-"""OpenTelemetry traces over HTTP (OTLP): requests in protobuf or JSON become spans. Also the answers.
+"""OpenTelemetry traces over HTTP (OTLP), in protobuf or JSON.
 
-Each span is accepted or rejected alone. A resource's attributes become attributes of its spans, under `resource.`.
+Each span is accepted or rejected alone. A resource's attributes become `resource.…` attributes of its spans.
 
 A few bytes can expand: a gzip body, an empty span, a resource repeated in each span. The parser therefore first finds
-the bytes of each span, and then reads span by span until a limit is reached.
+the bytes of each span, and then reads span by span up to a limit.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ PROTOBUF: Final = "application/x-protobuf"
 REQUEST_BYTES_MAX: Final = 8 << 20
 """The largest request, uncompressed."""
 PARTS_MAX: Final = 100_000
-"""How many parts the parser looks at to find the spans."""
+"""How many parts may be looked at to find the spans."""
 COMMAS_MAX: Final = 1_000_000
-"""Commas in a JSON request. Each may stand for an object; a valid list of spans has far fewer."""
+"""Commas in a JSON request. Each may mean an object; valid spans have far fewer."""
 ONE_BYTES_MAX: Final = 2 * SPAN_BYTES_MAX
-"""The largest span or resource as sent. Attributes and events may each have the size of a span."""
+"""The largest span or resource as sent. Attributes and events may each have a span's size."""
 EVENTS_MAX: Final = SPAN_BYTES_MAX // 64
-"""More events than the largest span can hold: an empty event takes 68 bytes."""
+"""More than the largest span can hold: an empty event takes 68 bytes."""
 KEPT_BYTES_MAX: Final = 32 << 20
 """All spans of a request together."""
 _KINDS: Final = ("internal", "internal", "server", "client", "producer", "consumer")
@@ -53,8 +53,6 @@ class _Event(NamedTuple):
 
 
 class _Span(NamedTuple):
-    """A span from either encoding."""
-
     trace_id: str
     span_id: str
     parent_span_id: str
@@ -74,21 +72,21 @@ class Rejected(NamedTuple):
 
 
 class _Left:
-    """The remaining limits of one request."""
+    """The remaining limits of a request."""
 
     def __init__(self) -> None:
         self.parts = PARTS_MAX
         self.bytes = KEPT_BYTES_MAX
 
     def look(self, parts: int = 1) -> None:
-        """Count parts. Raises TooLarge."""
+        """Raises TooLarge."""
         self.parts -= parts
         if self.parts < 0:
             raise TooLarge(f"body: holds more than {PARTS_MAX:,} spans and parts of other kinds; send fewer at a time.")
 
 
 def media_type(content_type: bytes | None) -> str:
-    """The encoding of the request. Raises UnsupportedMediaType."""
+    """Raises UnsupportedMediaType."""
     kind = (content_type or b"").partition(b";")[0].strip().lower()
     if kind == JSON.encode():
         return JSON
@@ -99,7 +97,7 @@ def media_type(content_type: bytes | None) -> str:
 
 
 def plain(body: bytes, encoding: bytes | None, bytes_max: int) -> bytes:
-    """The body, uncompressed. Raises BadRequest, TooLarge, UnsupportedMediaType."""
+    """Uncompress. Raises BadRequest, TooLarge, UnsupportedMediaType."""
     kind = (encoding or b"identity").strip().lower()
     if kind == b"identity":
         if len(body) > bytes_max:
@@ -120,10 +118,7 @@ def plain(body: bytes, encoding: bytes | None, bytes_max: int) -> bytes:
 
 
 def spans_of(body: bytes, kind: str) -> Iterator[Span | Rejected]:
-    """The spans of a request, or the error of each. One last `Rejected` counts all surplus spans.
-
-    Raises BadRequest for a body that is not a trace request, TooLarge.
-    """
+    """The spans, or the error of each. One last `Rejected` counts the surplus. Raises BadRequest, TooLarge."""
     left = _Left()
     found, read = (_in_json(body, left), _json_span) if kind == JSON else (_in_protobuf(body, left), _protobuf_span)
     why, surplus = "", 0
@@ -146,7 +141,6 @@ def spans_of(body: bytes, kind: str) -> Iterator[Span | Rejected]:
 
 
 def answer(kind: str, rejected: int, complaint: str) -> bytes:
-    """The answer, in the request's encoding."""
     if kind == JSON:
         if not rejected:
             return b"{}"
@@ -265,7 +259,7 @@ _KIND_NAMES: Final = {f"SPAN_KIND_{name.upper()}": number for number, name in en
 
 
 def _in_json(body: bytes, left: _Left) -> Iterator[tuple[dict[str, Any] | None, bytes]]:
-    """The spans with their resources' attributes. None: the resource is too large."""
+    """Spans with their resources' attributes. None: the resource is too large."""
     check_json(body, where="body", max_bytes=len(body))
     if commas_in(body) > COMMAS_MAX:
         raise TooLarge(f"body: more than {COMMAS_MAX:,} values; send it in parts.")
@@ -328,7 +322,7 @@ def _json_values(pairs: Sequence[_JsonKeyValue]) -> dict[str, Any]:
 
 
 def _json_value(value: Any, depth: int = 0) -> Any:
-    """Convert an AnyValue in its JSON form to the value itself."""
+    """Convert an AnyValue to the value itself."""
     if depth > DEPTH_MAX:
         raise BadValue(f"span: nested deeper than {DEPTH_MAX} levels")
     if not isinstance(value, dict) or not value:
@@ -364,13 +358,10 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def _in_protobuf(body: bytes, left: _Left) -> Iterator[tuple[dict[str, Any] | None, bytes]]:
-    """The spans with their resources' attributes. None: the resource is too large.
-
-    Protobuf would make objects of 200 bytes for all empty messages before a check could run. This code therefore finds
-    the spans without it.
-    """
+    """As `_in_json`. Protobuf would make objects of 200 bytes for all empty messages before a check could run, so this
+    code finds the spans without it."""
     for group in _fields(body, (0, len(body)), _RESOURCE_SPANS, left):
-        # A message may come in several parts, which merge, and after the spans.
+        # A message may have several parts, which merge, also after the spans.
         resource = _protobuf_resource([body[start:end] for start, end in _fields(body, group, _RESOURCE, left)])
         for scope in _fields(body, group, _SCOPE_SPANS, left):
             for start, end in _fields(body, scope, _SPANS, left):
@@ -378,7 +369,7 @@ def _in_protobuf(body: bytes, left: _Left) -> Iterator[tuple[dict[str, Any] | No
 
 
 def _fields(data: bytes, within: tuple[int, int], wanted: int, left: _Left) -> Iterator[tuple[int, int]]:
-    """The positions of a message's field. Raises BadRequest, TooLarge."""
+    """Positions of a message's field. Raises BadRequest, TooLarge."""
     at, end = within
     while at < end:
         left.look()
@@ -418,7 +409,7 @@ def _no_request(why: object) -> BadRequest:
 def _protobuf_resource(parts: Sequence[bytes]) -> dict[str, Any] | None:
     if not parts:
         return {}
-    # Imported on first use: most servers never receive traces.
+    # Imported on first use: most servers receive no traces.
     from google.protobuf.message import DecodeError
     from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 

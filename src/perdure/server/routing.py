@@ -1,4 +1,4 @@
-"""The typed route table. A handler's signature gives its decoding and its documentation.
+"""The typed route table. A handler's signature gives its decoding and documentation.
 
     routes = Routes("Executions")
 
@@ -6,8 +6,8 @@
     async def cancel_execution(call: Call, execution_id: str) -> CancelExecutionResponse:
         '''Ask for cancellation.'''
 
-The path's parameters follow the call, by their names. `query` and `body` are structs. The return type is the reply: a
-struct or a list of structs, `None` (204), `Text`, or an `EventStream`.
+Parameters are the call, the path's names, and the structs `query` and `body`. The reply is a struct, a list of structs,
+`None` (204), `Text`, or an `EventStream`.
 """
 
 import inspect
@@ -54,13 +54,12 @@ class Caller(Enum):
     ANYONE = "anyone"
     """No credentials."""
     PROJECT = "project"
-    """A key, or a user who names one of their projects. The route sets the role."""
+    """A key, or a user who names one of their projects."""
     EITHER = "either"
-    """As `PROJECT`, but a user need not name a project."""
+    """As `PROJECT`, but a user need not name one."""
     USER = "user"
-    """A user, never a key."""
     SESSION = "session"
-    """A session that a user, a key or a sign-in link began. The handler checks it."""
+    """A session of a user, a key or a sign-in link. The handler checks it."""
 
 
 class Text(Struct, frozen=True):
@@ -70,7 +69,7 @@ class Text(Struct, frozen=True):
 
 
 class Services:
-    """The state that all handlers share."""
+    """Shared by all handlers."""
 
     def __init__(self, engine: Engine, settings: Settings, gate: Gate) -> None:
         self.engine = engine
@@ -81,9 +80,9 @@ class Services:
         self.sign_ins = SignIns(gate.cookies)
         self.tails = Tails(engine)
         self.default_project_id = ""
-        """Keys and members of this project, the operators, see the server as a whole."""
+        """Keys and members of this project (the operators) see the whole server."""
         self.key_names: dict[str, str] = {}
-        """Display names of keys by id. A name never changes."""
+        """Names by key id. They never change."""
         self.wrong_passwords = Failures(settings.auth_failures_max, time.monotonic, "wrong passwords")
         self.added_members = Failures(settings.auth_failures_max, time.monotonic, "people added to this project")
         self.comments = Comments(settings.stream_comment_seconds)
@@ -94,7 +93,7 @@ class Services:
         self.docs_html: Callable[[], Written] = lambda: Written("", "text/html; charset=utf-8")
 
     def forget_key(self, key_id: str | None) -> None:
-        """Forget a deleted key and end its sign-ins. None: notifications may be lost; look up all keys again."""
+        """Forget a deleted key and end its sign-ins. None: notifications may be lost; look up all keys."""
         self.gate.forget(key_id)
         if key_id is None:
             self.sign_ins.look_again()
@@ -102,13 +101,12 @@ class Services:
             self.sign_ins.forget(key_id)
 
     def forget_user(self, user_id: str) -> None:
-        """Forget a user who signed out or whose rights changed."""
+        """Its sign-ins or rights changed."""
         self.gate.forget_user(user_id)
         self.sign_ins.forget_user(user_id)
 
     async def signed_in(self, headers: Mapping[bytes, bytes]) -> Principal | None:
-        """The principal of a page opened by a link or a key, or in `--insecure-local`. None for users'
-        sessions."""
+        """The principal of a page, from a link, a key or `--insecure-local`. None for users' sessions."""
         if self.gate.anyone is not None:
             return self.gate.anyone
         return await self.sign_ins.checked(headers, self._still, self.settings.auth_cache_seconds)
@@ -147,13 +145,13 @@ class Call:
         self.known = False
         """The caller has shown a key, a session or a signed link."""
         self.held: Share | None = None
-        """The server's share of memory for this body."""
+        """The memory that this body takes."""
         self.project_id = ""
         self._scope = scope
         self._receive = receive
 
     def goes_on(self, cursor: str | None) -> None:
-        """Put the cursor of the next page into a header: the body is a bare array."""
+        """Send the next page's cursor as a header, because the body is a bare array."""
         if cursor is not None:
             self.extra = ((b"next-cursor", cursor.encode()),)
 
@@ -171,7 +169,7 @@ class Call:
         return client[0] if client else ""
 
     def session_cookie(self, token: str, seconds: float) -> Header:
-        """The header that sets the browser's session cookie. Zero seconds delete it."""
+        """The header for the session cookie. Zero seconds delete it."""
         tls = self._scope.get("scheme") == "https"
         return self.services.gate.cookies.header(self.headers, token, seconds, tls=tls)
 
@@ -205,11 +203,11 @@ class Call:
             raise BadRequest(f"The header {name.decode()} is not UTF-8.") from None
 
     async def read_body(self, content_type: bytes, bytes_max: int) -> bytes:
-        """The body of a route that takes no JSON. Raises `UnsupportedMediaType` and `TooLarge`."""
+        """For a route without JSON. Raises `UnsupportedMediaType` and `TooLarge`."""
         return await read_body(self._receive, self.headers, bytes_max, self._hold(), content_type)
 
     async def read(self, kind: type[S]) -> S:
-        """The body, for a handler that identifies the caller first. Raises like `Route.read`."""
+        """For a handler that identifies the caller first. Raises as `Route.read`."""
         body = await self.route.read(self)
         assert isinstance(body, kind)
         return body
@@ -219,8 +217,8 @@ class Call:
         return held.add
 
     async def identify(self, role: Role, path_values: tuple[str, ...] = (), *, alone: bool = False) -> Principal:
-        """Authenticate the caller and check the role. With `alone` a user needs no project. Raises as `Gate.principal`,
-        `Forbidden` for the role, `NotFound` for another project."""
+        """Authenticate, and check the role. `alone`: a user needs no project. Raises as `Gate.principal`, `Forbidden`
+        for the role, `NotFound` for another project."""
         gate = self.services.gate
         named = self._projects_named(path_values)
         principal = await gate.principal(
@@ -236,19 +234,17 @@ class Call:
         return principal
 
     async def identify_user(self) -> None:
-        """Authenticate a user without a project. Raises as `Gate.user`."""
+        """Raises as `Gate.user`."""
         self.principal = await self.services.gate.user(self.headers, self.address, safe=self.route.safe)
         self.recognize()
 
     def recognize(self) -> None:
-        """Mark the caller as known: it showed a key, a session or a signed link."""
         self.known = True
         if self.connection is not None:
             self.connection.recognize()
 
     def _projects_named(self, path_values: tuple[str, ...]) -> list[str]:
-        """The projects named in the path and the headers. Without these and without a key, the query's project
-        counts."""
+        """The projects in the path and headers; without these and a key, in the query."""
         named: list[str] = []
         at = self.route.project_at
         if at is not None:
@@ -268,18 +264,18 @@ class Call:
         return named
 
     def poll(self, *, until_closing: bool = True) -> Poll:
-        """A block that ends early when the client leaves or the server drains."""
+        """A block that ends when the client leaves or the server drains."""
         return Poll(self._receive, self.services.drain, until_closing=until_closing)
 
     async def raw_body(self) -> bytes:
-        """A body that the table does not describe. Raises `TooLarge`."""
+        """Raises `TooLarge`."""
         return await read_bytes(self._receive, self.headers, self.route.bytes_max(self.settings), self._hold())
 
     def has_role(self, role: Role) -> bool:
         return self.principal is not None and has_role(self.principal, role)
 
     def check_project(self, project_id: str | None) -> None:
-        """Raises `NotFound` if the query or the body repeats another project than the caller's."""
+        """Raises `NotFound` if the request repeats another project than the caller's."""
         if project_id is not None and self.principal is not None:
             self.services.gate.check_project(self.principal, project_id)
 
@@ -326,12 +322,12 @@ class Route:
         self.headers = headers
         self.media_type = media_type
         self.raw_body = raw_body
-        """Media types of a body that the handler reads itself."""
+        """Media types of a body that the handler reads."""
         self.body_bytes_max = body_bytes_max
         self.lists = lists or {}
-        """Limits for lists of the body, checked before a large body is decoded."""
+        """Limits of lists, checked before a large body is decoded."""
         self.asks = asks
-        """The handler authenticates the caller itself."""
+        """The handler authenticates the caller."""
         self.name = handler.__name__
         self.doc = inspect.cleandoc(handler.__doc__ or "")
         types = get_type_hints(handler, include_extras=True)
@@ -339,7 +335,7 @@ class Route:
         self.project_at = self.path_names.index("project_id") if "project_id" in self.path_names else None
         self.body_type: type[Struct] | None = body or types.get("body")
         self._reads = "body" in types
-        """False: the handler reads the body itself by `Call.read`."""
+        """False: the handler calls `Call.read`."""
         self.query_type: type[Struct] | None = types.get("query")
         self.reply_type: Any = types["return"]
         parameters = list(inspect.signature(handler).parameters)[1:]
@@ -361,7 +357,7 @@ class Route:
         return min(self.body_bytes_max, settings.request_bytes_max)
 
     async def read(self, call: Call) -> Struct:
-        """Raises `TooLarge`, `BadValue` and other refusals of the body."""
+        """Raises the refusals of the body."""
         assert self._decode is not None
         call.body = body = await read_body(call._receive, call.headers, self.bytes_max(call.settings), call._hold())
         if len(body) >= COUNTED_BYTES_MIN and self.lists:
@@ -375,7 +371,7 @@ class Route:
         return decoded
 
     def decode_query(self, query_string: bytes) -> Struct:
-        """Raises `BadRequest` with the name of the parameter."""
+        """Raises `BadRequest` with the parameter's name."""
         assert self.query_type is not None
         values: dict[str, object] = {}
         try:
@@ -412,8 +408,6 @@ class Route:
 
 
 class Routes:
-    """The routes of one noun, in their documented order."""
-
     def __init__(self, tag: str) -> None:
         self.tag = tag
         self.all: list[Route] = []
@@ -438,9 +432,8 @@ class Routes:
         paged: bool = False,
         acts: bool = False,
     ) -> Callable[[Handler], Handler]:
-        """Add a route. The default for `caller` follows from `role`. With `rest` the last name in the path matches
-        slashes, up to a literal last segment if there is one. `body` is the type for a handler that reads it by
-        `Call.read`."""
+        """Add a route. The role decides the default of `caller`. `rest`: the last name matches slashes, up to a literal
+        last segment if there is one. `body`: its type, if the handler uses `Call.read`."""
 
         def add(handler: Handler) -> Handler:
             self.all.append(

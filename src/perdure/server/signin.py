@@ -1,13 +1,11 @@
 """Sessions from sign-in links and keys. Users' sessions are in the store (`engine/accounts.py`), in the same cookie.
 
-Chat previews and other programs open links. Opening a link therefore shows a page with a button, and only the button
-uses the link up.
+Chat previews open links. A link therefore shows a page with a button, and only the button uses the link up.
 
-Links and their sessions live in this process's memory, as hashes. A restart ends them, and one command makes a new
-link.
+Links and their sessions live in this process's memory, as hashes. A restart ends them; one command makes a new link.
 
-A link or session ends early if its key is deleted, its user signs out or the user's role changes. Servers notify each
-other of that. Because a notification may be lost, a server also checks again after `auth_cache_seconds`.
+They end early if the key is deleted, the user signs out or the user's role changes. Servers notify each other of that.
+Notifications may be lost, so a server also checks again after `auth_cache_seconds`.
 """
 
 import hashlib
@@ -25,13 +23,13 @@ from perdure.wire.errors import TooManyRequests
 LINK_SECONDS: Final = 600.0
 SESSION_SECONDS: Final = 12 * 3600.0
 SHARE_MAX: Final = 100
-"""How many links, and how many sessions, a key or user may have. One more ends the oldest."""
+"""Links, and sessions, per key or user. One more ends the oldest."""
 KEPT_MAX: Final = 100_000
-"""How many links, and how many sessions, there may be in all."""
+"""Links, and sessions, in all."""
 
 
 class _Kept:
-    """A link or a session. `checked_at` is when its principal was last looked up."""
+    """A link or session. `checked_at`: when its principal was last looked up."""
 
     __slots__ = ("checked_at", "principal", "session_hash", "until")
 
@@ -43,15 +41,15 @@ class _Kept:
 
 
 class _Tokens:
-    """Links or sessions by the hashes of their tokens, oldest first. All have the same lifetime."""
+    """Links or sessions by token hash, oldest first. All have the same lifetime."""
 
     def __init__(self) -> None:
         self._all: OrderedDict[str, _Kept] = OrderedDict()
         self._shares: dict[str, dict[str, None]] = {}
-        """The hashes of each principal's tokens, by `key_id`, oldest first."""
+        """Token hashes by `key_id`, oldest first."""
 
     def add(self, kept: _Kept, now: float) -> str:
-        """Keep one and make its token. Raises TooManyRequests."""
+        """Keep one and return its token. Raises TooManyRequests."""
         while self._all and next(iter(self._all.values())).until < now:
             self.pop(next(iter(self._all)))
         share = self._shares.get(kept.principal.key_id, {})
@@ -86,8 +84,6 @@ class _Tokens:
 
 
 class SignIns:
-    """Unused links, and the sessions from used ones and keys."""
-
     def __init__(self, cookies: Cookies | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._cookies = cookies or Cookies()
         self._clock = clock
@@ -96,18 +92,15 @@ class SignIns:
         self._forgotten = 0
 
     def make_link(self, principal: Principal, session_hash: str | None = None) -> str:
-        """A token that signs in once as this principal, within ten minutes. A user's link depends on the user's
-        session."""
+        """A token that signs in once within ten minutes. A user's link depends on the user's session."""
         now = self._clock()
         return self._links.add(_Kept(principal, session_hash, now, now + LINK_SECONDS), now)
 
     def is_link(self, token: str) -> bool:
-        """Whether the link can still be used."""
         return self._links.get(token, self._clock()) is not None
 
     def use_link(self, token: str) -> str | None:
-        """Trade a link's token for a session's. None if the link is used, expired or unknown. Raises
-        TooManyRequests."""
+        """The token of a new session. None if the link is used, expired or unknown. Raises TooManyRequests."""
         now = self._clock()
         found = self._links.get(token, now)
         if found is None:
@@ -118,17 +111,16 @@ class SignIns:
         return given
 
     def begin(self, principal: Principal) -> str:
-        """A session's token for a caller who has shown a key. Raises TooManyRequests."""
+        """For a caller who has shown a key. Raises TooManyRequests."""
         now = self._clock()
         return self._sessions.add(_Kept(principal, None, now, now + SESSION_SECONDS), now)
 
     def end(self, headers: Mapping[bytes, bytes]) -> None:
-        """Sign out: end the session of the request's cookies."""
         found = self._found(headers)
         self._sessions.drop(lambda kept: kept is found)
 
     def principal(self, headers: Mapping[bytes, bytes]) -> Principal | None:
-        """The principal of the request's session, as of its last check."""
+        """As of the last check."""
         found = self._found(headers)
         return None if found is None else found.principal
 
@@ -138,8 +130,7 @@ class SignIns:
         still: Callable[[Principal, str | None], Awaitable[bool]],
         cache_seconds: float,
     ) -> Principal | None:
-        """The principal of the request's session. After `cache_seconds` the function asks `still`; False ends the
-        session."""
+        """The session's principal. After `cache_seconds` it asks `still`; False ends the session."""
         found = self._found(headers)
         if found is None or found.checked_at + cache_seconds > self._clock():
             return None if found is None else found.principal
@@ -156,15 +147,15 @@ class SignIns:
         return found[0] if len(found) == 1 else None
 
     def forget(self, key_id: str) -> None:
-        """End the links and sessions of a deleted key."""
+        """Its links and sessions end."""
         self._drop(lambda kept: kept.principal.key_id == key_id)
 
     def forget_user(self, user_id: str) -> None:
-        """End the links and sessions of a user who has signed out or whose projects changed."""
+        """Its links and sessions end: the user signed out or their projects changed."""
         self._drop(lambda kept: kept.principal.user_id == user_id)
 
     def look_again(self) -> None:
-        """A notification may have been lost: check all again at their next use."""
+        """Notifications may be lost: check all at their next use."""
         self._forgotten += 1
         self._links.look_again()
         self._sessions.look_again()

@@ -1,8 +1,8 @@
-"""Long polls and server-sent events: requests that hold a connection for long.
+"""Long polls and server-sent events.
 
 Each ends by itself, when the client leaves, or when the server drains. A lost client's resources are released at once.
-When the server drains, a poll gives its empty answer and a stream tells the client when to reconnect. Streams have no
-queues: each reads the journal or the topic at its client's pace, so a slow client costs only its connection.
+On a drain, a poll gives its empty answer and a stream tells the client when to reconnect. Streams have no queues: each
+reads the journal or the topic at its client's pace, so a slow client costs only its connection.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ from perdure.wire.errors import TooManyRequests
 
 RETRY_MS: Final = 1_000
 PIECE_BYTES: Final = 1 << 20
-"""How much a stream reads at a time, unless one item is larger. Each slow client may hold one piece in memory."""
-# Most polls end at once. The watch for a lost client starts only after this.
+"""How much a stream reads at a time, or one item. Each slow client may hold one piece in memory."""
+# Most polls end before the watch for a lost client starts.
 _WATCH_AFTER_SECONDS: Final = 0.05
 
 STREAM_HEADERS: Final = (
@@ -36,14 +36,12 @@ class ClientGone(Exception):
 
 
 class Drain:
-    """Tells polls and streams that the server is shutting down."""
-
     def __init__(self) -> None:
         self.closing = False
         self._polls: set[Poll] = set()
 
     def begin(self) -> None:
-        """End all polls, and each later one at once."""
+        """Also ends later polls, at once."""
         self.closing = True
         for poll in list(self._polls):
             poll.interrupt("closing")
@@ -58,8 +56,8 @@ class Drain:
 class Poll:
     """A block that may take long, like `asyncio.timeout`.
 
-    When the server drains, the block ends quietly and the code behind it gives the empty answer. With
-    `until_closing=False` the engine ends the poll instead. When the client leaves, the block raises `ClientGone`.
+    On a drain the block ends quietly, and the code behind it gives the empty answer. With `until_closing=False` the
+    engine ends the poll instead. If the client leaves, the block raises `ClientGone`.
     """
 
     def __init__(self, receive: Receive, drain: Drain, *, until_closing: bool = True) -> None:
@@ -102,7 +100,7 @@ class Poll:
         self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
-            # Breaks a reference cycle through the traceback: thousands of cycles would burden the collector.
+            # Breaks a reference cycle: thousands of cycles would burden the collector.
             self._watcher = None
         self._drain.leave(self)
         self._over = True
@@ -114,8 +112,6 @@ class Poll:
 
 
 class Slots:
-    """Limits open streams in all and by key."""
-
     def __init__(self, total_max: int, per_key_max: int) -> None:
         self._total_max = total_max
         self._per_key_max = per_key_max
@@ -143,14 +139,13 @@ class Slots:
 
 COMMENT: Final = b": still here\n\n"
 SLACK: Final = 30
-"""Comments may be early by this fraction (1/30) of their interval, so that one timer serves many streams."""
+"""Comments may be early by 1/30 of their interval, so that one timer serves many streams."""
 
 
 class Comments:
-    """Comments that keep silent streams alive, so that proxies do not close them.
+    """Comments in silent streams, so that proxies keep them open.
 
-    One timer writes them straight to the connections. Waking each stream's task would cost several times as much, and
-    there may be thousands.
+    One timer writes to all connections. Waking each stream's task would cost several times as much.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -159,7 +154,7 @@ class Comments:
         self._timer: asyncio.TimerHandle | None = None
 
     def broken(self, connection: Connection) -> None:
-        """Start or restart the interval of this connection's stream."""
+        """Restart the interval of this connection's stream."""
         loop = asyncio.get_running_loop()
         self._due[connection] = loop.time() + self._seconds
         self._due.move_to_end(connection)
@@ -183,15 +178,15 @@ class Comments:
 
 
 class EventStream:
-    """The answer of a streaming route. `cut`: the client resumes when the stream ends early. For other clients the end
-    is final."""
+    """The answer of a streaming route. `cut`: the client resumes after an early end. For other clients the end is
+    final."""
 
     def __init__(self, frames: AsyncGenerator[bytes, None], *, cut: bool = True) -> None:
         self._frames = frames
         self._cut = cut
 
     async def drop(self) -> None:
-        """Close the frames without sending them."""
+        """Close without sending."""
         await self._frames.aclose()
 
     async def send_head(self, send: Send) -> None:
@@ -209,11 +204,11 @@ class EventStream:
         comments: Comments,
         connection: Connection | None,
     ) -> None:
-        """Send until the frames end, the client leaves, the server drains or `seconds` pass. A stream with `cut=False`
-        has no time limit: every `seconds` the server asks `may_go_on`, and ends the stream if not.
+        """Send until the frames end, the client leaves, the server drains or `seconds` pass. With `cut=False` there is
+        no time limit; every `seconds` `may_go_on` decides.
 
-        The connection (`server/connections.py`) cuts a client that does not read, and `send` then ends. A caller in the
-        same process has no connection and needs no comments.
+        The connection (`server/connections.py`) cuts a client that does not read, and `send` then ends. Callers in the
+        same process have no connection and need no comments.
         """
 
         async def say(chunk: bytes) -> None:
@@ -255,10 +250,8 @@ async def _ask(may_go_on: Callable[[], Awaitable[bool]], seconds: float, limit: 
 
 
 def frame(data: bytes | Raw, *, id: str | None = None, event: str | None = None) -> bytes:
-    """One event of a stream, on one `data:` line.
-
-    JSON has line breaks only between tokens, where a space means the same. Some readers know only single `data:` lines.
-    """
+    """JSON has line breaks only between tokens, where a space means the same. Each event is one `data:` line, because
+    some readers know only these."""
     line = bytes(data)
     if b"\n" in line or b"\r" in line:
         line = line.translate(_NO_BREAKS)

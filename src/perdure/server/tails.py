@@ -1,9 +1,9 @@
-"""The newest events of followed topics, read once for all streams of a topic.
+"""Tails: new events of followed topics, read once for all streams of a topic.
 
-A thousand streams of one topic would ask the store a thousand times for each event. Each followed topic (and run) has
-one tail instead. The tail reads new events, makes their frames once and keeps the last ones. Streams take frames at
-their own pace, without queues. A slow stream falls behind the kept frames and reads the store until it has caught up.
-Slow readers therefore delay neither other readers nor publishers.
+A thousand streams would ask the store a thousand times for each event. Instead, each followed topic (and run) has one
+tail, which reads new events, makes their frames once and keeps the last ones. Streams have no queues and take frames at
+their own pace. A slow stream falls behind the kept frames and reads the store until it has caught up. It delays neither
+other streams nor publishers.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ PAGE: Final = 100
 KEPT_EVENTS: Final = 1_000
 KEPT_BYTES: Final = 1 << 20
 LINGER_SECONDS: Final = 0.25
-"""How long a run's stream stays open after the run's end: the worker's last events may arrive later."""
+"""How long a run's stream stays open after its end: the worker's last events may come later."""
 LOOK_SECONDS: Final = 1.0
 FINISHES: Final = frozenset({"workflow_finish", "agent_finish", "tool_finish"})
-"""Events by which a push worker says that the code has returned. It reports the result after them."""
+"""Events by which a push worker says that the code has returned. Its report follows them."""
 REPORT_SECONDS: Final = 5.0
-"""How long, at most, a run's finish event waits for the worker's report."""
+"""How long a run's finish event waits for the worker's report."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
 
 class Tail:
-    """The newest frames of one topic: all from after `first` to `last`."""
+    """A topic's newest frames, from after `first` to `last`."""
 
     def __init__(self, engine: Engine, project_id: str, topic: str, run_id: str | None) -> None:
         self._engine = engine
@@ -56,10 +56,10 @@ class Tail:
         self.turn = 0
         """Changes with every news."""
         self.first: int | None = None
-        """The tail has all events after this number. None: not started."""
+        """All later events are in the tail. None: not started."""
         self.last = 0
         self.ended: Finished | None = None
-        """Set once the run's last events have been read."""
+        """Set when the run's last events have been read."""
         self.over = False
 
     async def run(self) -> None:
@@ -81,7 +81,7 @@ class Tail:
         while True:
             tickets = events.watch_tickets(self._project_id, self._topic, None if ended else self._run_id)
             if self._run_id is not None and ended is None:
-                # Before reading: the page below must hold all events from before the end.
+                # First, so that the page below has all events from before the end.
                 ended = await engine.executions.how_ended(self._project_id, self._run_id)
             page, _ = await events.read(self._project_id, self._topic, self.last, PAGE, bytes_max=PIECE_BYTES)
             page = await until_reported(engine, self._project_id, self._run_id, page)
@@ -111,8 +111,8 @@ class Tail:
                 future.set_result(None)
 
     def after(self, number: int) -> tuple[int, bytes]:
-        """A page of frames after `number`, and the number of its last. `number` is not before `first`."""
-        if self._taken[0] == number and self._taken[1] == self.last:  # most streams ask for the same page
+        """A page of frames after `number`, which is not before `first`, and its last number."""
+        if self._taken[0] == number and self._taken[1] == self.last:  # most streams want the same page
             return self._taken[1], self._taken[2]
         found = [(one, data) for one, data in self._frames if one > number][:PAGE]
         if not found:
@@ -122,7 +122,7 @@ class Tail:
         return last, self._taken[2]
 
     async def wait(self, turn: int) -> None:
-        """Wait for news since `turn`. The tail's end counts as news."""
+        """Wait for news since `turn`, also the tail's end."""
         if self.turn != turn:
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -134,7 +134,7 @@ class Tail:
 
 
 class Tails:
-    """The tails of this server. A tail lives while streams follow it."""
+    """This server's tails. Each lives while streams follow it."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -167,8 +167,6 @@ class _Source(msgspec.Struct):
 
 
 class _Finish(msgspec.Struct):
-    """The part of a finish event's data that names its execution."""
-
     source: _Source = msgspec.field(name="_metadata")
 
 
@@ -176,11 +174,11 @@ _decode: Final = msgspec.json.Decoder(_Finish).decode
 
 
 async def until_reported(engine: Engine, project_id: str, run_id: str | None, page: list[Event]) -> list[Event]:
-    """The events that a stream of this run may send now. They stop before the run's finish event. If the page begins
-    with that event, wait until the push worker has let go of the run.
+    """The events that a run's stream may send now. They stop before the run's finish event. If that comes first, wait
+    until the push worker has let go of the run.
 
-    A program with its own worker ends when it reads this event. If the report came later, the worker would return the
-    run to a queue that no worker serves.
+    A program with its own worker ends at this event. If the report came later, the worker would return the run to a
+    queue that no worker serves.
     """
     for index, event in enumerate(page):
         if run_id is None or event.event_type not in FINISHES or not _is_of(run_id, event):
@@ -195,7 +193,7 @@ async def until_reported(engine: Engine, project_id: str, run_id: str | None, pa
 def _is_of(run_id: str, event: Event) -> bool:
     try:
         return _decode(bytes(event.data)).source.execution_id == run_id
-    except (msgspec.DecodeError, RecursionError):  # another program's event of the same type
+    except (msgspec.DecodeError, RecursionError):  # of another program
         return False
 
 
