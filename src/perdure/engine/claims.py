@@ -1,9 +1,9 @@
-"""Claims: registrations, claims, reports and beats of workers.
+"""The service of workers: registrations, claims, reports and beats.
 
-A worker opens a *registration* and renews its lease with beats. A *claim* hands it executions. Each claim raises the
-execution's attempt, and from then on the server refuses messages of earlier attempts from frozen, disconnected or
-replaced workers. A crashed worker therefore leaves only a lease that runs out. The reaper then frees the work, and the
-next attempt finds in the journal each outcome that the lost attempt was told is recorded.
+A worker opens a *registration* and renews its lease with beats. A *claim* hands it executions and raises their attempt.
+The server then refuses messages of earlier attempts, from frozen, disconnected or replaced workers. A crashed worker
+thus leaves only a lease that runs out. The reaper frees the work, and the next attempt finds in the journal each
+outcome that the lost attempt was told is recorded.
 """
 
 from __future__ import annotations
@@ -77,8 +77,6 @@ class _Looked(NamedTuple):
 
 
 class Poll:
-    """A waiting claim."""
-
     __slots__ = (
         "_future",
         "bells",
@@ -112,12 +110,12 @@ class Poll:
         self._future: asyncio.Future[None] | None = None
 
     def sleep(self) -> asyncio.Future[None]:
-        """A future that a bell, the clock or `wake` resolves."""
+        """Any bell, the clock or `wake` resolves it."""
         self._future = asyncio.get_running_loop().create_future()
         return self._future
 
     def is_recent(self, now: float) -> bool:
-        """Whether the claim is open or ended a moment ago."""
+        """Whether it is open or ended a moment ago."""
         return self.ended_at is None or now < self.ended_at + PRESENT_SECONDS
 
     def wake(self) -> None:
@@ -190,8 +188,8 @@ class Claims:
                     again = False
                     items = await self._try(poll, request)
                     if len(items) == capacity:
-                        engine.doorbell.ring_one(poll.bells[0])  # there may be more for other workers
-                if poll.taken:  # a start is being handed directly to this claim
+                        engine.doorbell.ring_one(poll.bells[0])  # there may be more for others
+                if poll.taken:  # a start is on its way to this claim
                     await poll.settled.wait()
                 if poll.handed:  # the query may have found the same executions
                     found = {one.id for one in items}
@@ -206,7 +204,7 @@ class Claims:
                 pause = min(left, (look if engine.store.alone else engine.own_look(look)) * random.uniform(0.5, 1.5))
                 if not await engine.doorbell.wait_any(bells, pause, poll.sleep()):
                     looked = self._looked.get(request.worker_id)
-                    if looked is not None:  # no hint came: query without one, from where the last query stopped
+                    if looked is not None:  # no hint came: query anyway, from where the last query stopped
                         self._looked[request.worker_id] = looked._replace(stirred=-1)
                 if poll.handed and not poll.taken:
                     return poll.handed, engine.take_news(request.worker_id)
@@ -217,8 +215,8 @@ class Claims:
                 polls.remove(poll)
 
     def _supersede(self, poll: Poll) -> bool:
-        """End the worker's earlier claim: its connection is gone. True if this claim repeats it, and the store must
-        return its batch again."""
+        """End the worker's earlier claim, whose connection is gone. True if this claim repeats it, so that the store
+        must return its batch again."""
         self._unheard.discard(poll.worker_id)
         earlier = self._latest.pop(poll.worker_id, None)
         self._latest[poll.worker_id] = poll
@@ -234,22 +232,19 @@ class Claims:
         return earlier.claim_id == poll.claim_id
 
     def _was_here(self, worker_id: str, claim_id: str) -> bool:
-        """Whether this claim is the worker's last one on this server."""
         poll = self._latest.get(worker_id)
         return poll is not None and poll.claim_id == claim_id
 
     def is_present(self, worker_id: str) -> bool:
-        """Whether the worker claims on this server."""
         poll = self._latest.get(worker_id)
         return poll is not None and poll.is_recent(asyncio.get_running_loop().time())
 
     def present(self) -> list[str]:
-        """The workers that claim on this server."""
         now = asyncio.get_running_loop().time()
         return [id for id, poll in self._latest.items() if poll.is_recent(now)]
 
     def waiting_for(self) -> dict[str, list[str]]:
-        """The deployments, by project, of waiting claims."""
+        """The deployments of waiting claims, by project."""
         found: dict[str, list[str]] = {}
         for project_id, polls in self._polls.items():
             deployments = {poll.offer.deployment_id for poll in polls if poll.offer is not None}
@@ -258,7 +253,7 @@ class Claims:
         return found
 
     def wake_for(self, ready: Set[tuple[str, str]], unacknowledged: Set[tuple[str, str]]) -> None:
-        """Wake claims that have ready executions in their deployment, or a batch of their own from another server."""
+        """Wake claims with ready executions in their deployment, or with a batch of their own from another server."""
         for project_id, polls in self._polls.items():
             mine = [
                 poll
@@ -272,7 +267,7 @@ class Claims:
                 poll.wake()
 
     def stir(self, project_id: str) -> None:
-        """Work became ready: each claim of the project queries again."""
+        """Work became ready: claims of the project query again."""
         self._stirred[project_id] = self._stirred.get(project_id, 0) + 1
 
     def _worth_a_look(self, poll: Poll) -> bool:
@@ -284,9 +279,9 @@ class Claims:
         return False
 
     def take_offer(self, project_id: str) -> Poll | None:
-        """Reserve a waiting claim for executions that are about to start. The caller must call `settle`."""
+        """Reserve a waiting claim for executions that are about to start. Call `settle` after the start."""
         polls = self._polls.get(project_id)
-        if not polls or self._engine.snapshots.crowded:  # queries for ready executions are slow then
+        if not polls or self._engine.snapshots.crowded:  # queries are slow then
             return None
         poll = polls.popleft()
         poll.taken = True
@@ -294,7 +289,7 @@ class Claims:
         return poll
 
     def settle(self, poll: Poll, handed: list[Claimed]) -> None:
-        """Give the started executions to the reserved claim. Empty if the start failed."""
+        """Give the started executions to the reserved claim; none if the start failed."""
         poll.taken = False
         poll.handed.extend(handed)
         poll.settled.set()
@@ -355,7 +350,7 @@ class Claims:
         return [with_journal(claimed, base, *next(found)) if claimed.base else claimed for claimed, base in picked]
 
     async def report(self, project_id: str, request: ReportRequest) -> ReportReply:
-        """Record a worker's report. Each item gets its own answer."""
+        """Each item gets its own answer."""
         self._check_epoch(request.epoch)
         if len(request.items) > REPORT_ITEMS_MAX:
             raise BadRequest(f"A report carries at most {REPORT_ITEMS_MAX} items, got {len(request.items)}.")
@@ -365,7 +360,7 @@ class Claims:
         items = [item for item, problem in zip(request.items, problems, strict=True) if problem is None]
         steps = _steps_of(items) if engine.store.alone else {}
         others = [item for item in items if item.execution_id not in steps] if steps else items
-        # A waiting claim takes what one item makes ready. With several such items, the next claim takes them.
+        # A waiting claim takes what one item makes ready. The next claim takes what several make ready.
         offered = self.take_offer(project_id) if sum(map(_makes_ready, others)) == 1 else None
         offer = None if offered is None else offered.offer
         verbs: list[Verb[Any]] = []
@@ -408,11 +403,11 @@ class Claims:
         )
 
     async def beat(self, project_id: str, request: BeatRequest) -> BeatReply:
-        """Renew a lease. The reply names what the worker holds, or that it lost everything."""
+        """Renew a lease. The reply names held executions, or that all are lost."""
         return (await self.renew(project_id, request))[0]
 
     async def renew(self, project_id: str, request: BeatRequest) -> tuple[BeatReply, int]:
-        """As `beat`, with the end of the lease, for `disconnected`."""
+        """As `beat`, with the lease's end for `disconnected`."""
         engine = self._engine
         if request.epoch != engine.store.epoch:
             return BeatReply(lost=True), 0
@@ -423,11 +418,10 @@ class Claims:
         return BeatReply(lost=held is None, holding=held or []), now_us + engine.lease_us
 
     async def disconnected(self, worker_id: str, granted_us: int | None = None) -> None:
-        """The connection that carried the beats was lost: cut the lease to `CUT_SECONDS` and let the reaper check then.
-        A later beat restores it.
+        """The beats' connection was lost: cut the lease to `CUT_SECONDS`, then let the reaper check.
 
-        `granted_us` is the lease's end from this connection's last beat. If a beat over another connection, perhaps to
-        another server, has renewed the lease since, it stays.
+        `granted_us` is the lease's end from this connection's last beat. A later beat over another connection, perhaps
+        to another server, keeps its lease.
         """
         engine = self._engine
         until_us = engine.clock.now_us() + int(CUT_SECONDS * 1e6)
@@ -435,7 +429,7 @@ class Claims:
         asyncio.get_running_loop().call_later(CUT_SECONDS, engine.doorbell.ring, ("loop", "reap"))
 
     async def drain(self, project_id: str, request: DrainRequest) -> None:
-        """End a registration. Its executions return to the queue. If the process died, they are lost at once."""
+        """End a registration. Its executions return to the queue, or are lost at once if the process died."""
         self._check_epoch(request.epoch)
         now_us = self._engine.clock.now_us()
         await self._engine.store.write(
@@ -448,8 +442,8 @@ class Claims:
 
 
 def _steps_of(items: Sequence[ReportItem]) -> dict[str, ReportItem]:
-    """Items, by execution, that can be recorded together: each is one step's outcome. None at all if an execution has
-    several items, because their order counts."""
+    """Items by execution that can be recorded together: each is one step's outcome. Empty if an execution has several
+    items, because their order counts."""
     by_execution = {item.execution_id: item for item in items}
     if len(by_execution) < len(items):
         return {}
@@ -473,7 +467,7 @@ def _reply(answer: ItemReply | Exception) -> ItemReply:
 
 
 def fresh_ids(item: ReportItem) -> Sequence[str]:
-    """New ids for the item's children and events."""
+    """Ids for the item's children and events."""
     if not item.entries:
         return ()
     ids: list[str] = []
@@ -486,7 +480,7 @@ def fresh_ids(item: ReportItem) -> Sequence[str]:
 
 
 def check_report(item: ReportItem) -> Problem | None:
-    """Refuse invalid values. Our SDKs never send them."""
+    """Our SDKs never send invalid values."""
     try:
         for entry in item.entries:
             check_name(entry.key, where="key", max_bytes=KEY_BYTES_MAX)
@@ -544,7 +538,7 @@ def _check_wait(wait: OpenWait) -> None:
 
 
 def recordable(item: ReportItem) -> ReportItem:
-    """The item with cleaned texts, so that the server can record any error."""
+    """Scrub texts, so that the server can record any error."""
     end = item.end
     if type(end) is Fail or type(end) is Block:
         words = scrub_text(end.error)

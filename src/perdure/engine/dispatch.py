@@ -1,15 +1,14 @@
 """Brings work to push workers: claims for them, calls them, and checks their health.
 
-Each worker has a lane: a task that claims as much as the worker has room for, and makes a few calls at a time. A worker
-that hangs delays only itself. Any server may serve any worker, because the store counts what a worker holds.
+Each worker has a lane: a task that claims what the worker has room for and makes a few calls at a time. A worker that
+hangs delays only itself. Any server may serve any worker, because the store counts what a worker holds.
 
 A call has one of these results:
 
 - accepted: the worker has the execution;
 - at capacity, or refused before the server sent anything: the execution returns to the queue, and the lane rests;
 - no answer to a sent request: the worker may run the execution, so the server does not send it again. The worker's
-  first
-  call about the execution is the acknowledgement. After 5 s without one, the delivery is lost;
+  first call about it is the acknowledgement. After 5 s without one, the delivery is lost;
 - another worker answers under that URL: the registration ends.
 """
 
@@ -51,31 +50,27 @@ CALL_SECONDS: Final = 10.0
 CANCEL_SECONDS: Final = 30.0
 HEALTH_SECONDS: Final = 5.0
 ACKNOWLEDGED_SECONDS: Final = 5.0
-"""How long to wait for the worker's first call after a lost reply."""
+"""How long to wait for an acknowledgement after a lost reply."""
 NOTE_SECONDS: Final = 0.25
-"""When an acceptance is written down, unless the worker has saved a step by then. A server that dies before this loses
-no more than one that dies before the worker's answer: the sweep finds the delivery."""
+"""When an acceptance is written, unless the worker saved a step by then. If the server dies earlier, the sweep finds
+the delivery."""
 UNTOLD_US: Final = 20_000_000
-"""After this time the sweep handles a delivery that no server follows. Longer than any delivery takes."""
+"""When the sweep handles a delivery that no server follows. Longer than any delivery takes."""
 SWEEP_SECONDS: Final = 5.0
 FORGET_US: Final = 86_400_000_000
 FORGET_SECONDS: Final = 3_600.0
 CALLS_MAX: Final = 16
-"""Calls to one worker at a time."""
 UNWIND_US: Final = 50_000
-"""The pause between waking and sending. The worker may still be leaving the previous attempt, and would drop the new
-one with it."""
+"""The pause between waking and sending. A worker that still leaves the previous attempt would drop the new one too."""
 REST_SECONDS: Final = 0.1
 REST_SECONDS_MAX: Final = 5.0
 BARRED_SECONDS: Final = 60.0
-"""How long a lane rests if this server's settings forbid the worker's URL. Other servers may allow it."""
+"""How long a lane rests if this server may not call the worker's URL. Other servers may."""
 CLOSE_SECONDS: Final = 2.0
 BATCH: Final = 100
 
 
 class Lane:
-    """One worker's deliveries."""
-
     def __init__(self, dispatcher: Dispatcher, worker: PushWorker) -> None:
         self.worker = worker
         self.task: asyncio.Task[None] | None = None
@@ -85,7 +80,7 @@ class Lane:
         self._rest_until = 0.0
         self._rests = 0
         self._full: Tickets = ()
-        """Tickets from when the worker was at capacity. The end of an execution that it holds rings them."""
+        """Tickets from when the worker was at capacity. The end of one of its executions rings."""
         self._after = ("", "")
         self._turn = 0
         self._opened_at = asyncio.get_running_loop().time()
@@ -103,7 +98,7 @@ class Lane:
             except PerdureError as error:
                 logger.warning("Work is not brought to worker %s at the moment: %s", self.worker.id, error)
                 await asyncio.sleep(1.0)
-            except Exception:  # a lane must survive any error
+            except Exception:  # any error
                 logger.exception("Bringing work to worker %s failed; the next round comes in a second.", self.worker.id)
                 await asyncio.sleep(1.0)
 
@@ -149,19 +144,18 @@ class Lane:
         for one in handed.picked:
             self._start(self._deliver(one))
         if len(handed.picked) == at_most or (handed.picked and handed.after != ("", "")):
-            engine.doorbell.ring_one(self.ready_bell)  # there may be more, also for other workers
+            engine.doorbell.ring_one(self.ready_bell)  # there may be more, also for others
             return
         look = engine.own_look(engine.settings.poll_seconds)
         if handed.room > 0:  # no work is ready, so more room would not help
             await engine.doorbell.wait_any(tickets[2:], look, loop.create_future())
             return
-        engine.doorbell.ring_one(self.ready_bell)  # another worker may take what this one cannot
+        engine.doorbell.ring_one(self.ready_bell)  # others may take it
         if not engine.store.alone:  # another server may learn first that this worker has room
             look = engine.settings.poll_seconds
         await engine.doorbell.wait_any(tickets[:2], look, loop.create_future())
 
     async def _put_back(self, claim: asyncio.Future[Handed]) -> None:
-        """Return the executions of a claim whose lane has closed."""
         engine = self._engine
         fences = [self._fence(one) for one in (await claim).picked]
         now_us = engine.clock.now_us()
@@ -183,7 +177,7 @@ class Lane:
         return [self.task, *self._calls]
 
     def rest(self, seconds: float = REST_SECONDS, *, full: bool = False) -> None:
-        """Bring nothing for a while. The pause doubles each time until a call is accepted."""
+        """Bring nothing for a while, twice as long each time until a call is accepted."""
         now = asyncio.get_running_loop().time()
         if now < self._rest_until:
             return
@@ -280,7 +274,7 @@ class Dispatcher:
         self.deliveries: dict[str, asyncio.Event] = {}
         """Running deliveries by execution. The event is set when the worker acknowledges."""
         self._accepted: dict[str, dict[str, Any]] = {}
-        """Accepted executions whose acceptance is not in the store yet."""
+        """Accepted executions that the store does not know yet."""
         self._noting: asyncio.TimerHandle | None = None
         self._lanes: dict[str, Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -293,7 +287,7 @@ class Dispatcher:
         self.engine.doorbell.ring(("loop", "push"))
 
     async def look(self) -> float:
-        """One round of the loop: open and close lanes, and start due health checks."""
+        """One round: open and close lanes, start due health checks."""
         engine = self.engine
         now = asyncio.get_running_loop().time()
         now_us = engine.clock.now_us()
@@ -338,7 +332,6 @@ class Dispatcher:
                 lane.task = asyncio.get_running_loop().create_task(lane.run(), name=f"perdure-lane-{id}")
 
     def drop(self, worker_id: str) -> None:
-        """Close a worker's lane."""
         lane = self._lanes.pop(worker_id, None)
         if lane is not None:
             for task in lane.close():
@@ -346,8 +339,7 @@ class Dispatcher:
                 task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Close all lanes, and wait briefly for running calls. A later sweep, here or on another server, handles
-        deliveries that were cut off."""
+        """Close all lanes, and wait briefly for running calls. A later sweep handles deliveries that were cut off."""
         for id in list(self._lanes):
             self.drop(id)
         await self._settle()
@@ -362,7 +354,7 @@ class Dispatcher:
             await asyncio.gather(*late, return_exceptions=True)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a task outside the lanes. `close` waits for it."""
+        """Run a task that `close` waits for."""
         task = asyncio.get_running_loop().create_task(work, name="perdure-push")
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -375,7 +367,7 @@ class Dispatcher:
     # --- hints -------------------------------------------------------------------------------------------------------
 
     def ready(self, project_id: str, deployment_id: str | None) -> None:
-        """Executions may be ready. None: of any deployment."""
+        """Executions may be ready, for None in any deployment."""
         if not self._lanes:
             return
         doorbell = self.engine.doorbell
@@ -388,36 +380,34 @@ class Dispatcher:
             doorbell.ring_one(("push", project_id, deployment))
 
     def waiting_for(self) -> dict[str, list[str]]:
-        """The deployments, by project, that have lanes here."""
+        """The deployments with lanes here, by project."""
         found: dict[str, set[str]] = {}
         for lane in self._lanes.values():
             found.setdefault(lane.worker.project_id, set()).add(lane.worker.deployment_id)
         return {project_id: sorted(deployments) for project_id, deployments in found.items()}
 
     def news(self, worker_id: str, execution_id: str) -> None:
-        """An execution of this worker has changed; it may be cancelled."""
+        """A held execution has changed; it may be cancelled."""
         lane = self._lanes.get(worker_id)
         if lane is not None:
             self.start(self._tell(lane.worker, execution_id))
 
     def room_again(self, worker_id: str | None) -> None:
-        """A worker (None: any worker) has let go of an execution."""
+        """A worker (None: any) has let go of an execution."""
         for id in self._lanes if worker_id is None else (worker_id,):
             self.engine.doorbell.ring(("push-worker", id))
 
     def acknowledged(self, execution_id: str) -> None:
-        """A worker has called about an execution."""
         heard = self.deliveries.get(execution_id)
         if heard is not None:
             heard.set()
 
     def recorded(self, execution_id: str) -> None:
-        """A worker has saved something or let go, so the store knows that it had the execution."""
+        """The worker saved something or let go, so the store knows that it had the execution."""
         self._accepted.pop(execution_id, None)
         self.acknowledged(execution_id)
 
     def accepted(self, fence: dict[str, Any]) -> None:
-        """A worker has accepted an execution."""
         self._accepted[fence["execution_id"]] = fence
         if self._noting is None:
             self._noting = asyncio.get_running_loop().call_later(NOTE_SECONDS, self._note_accepted)
@@ -434,7 +424,7 @@ class Dispatcher:
         await self.engine.store.write_all([push_workers.accept_push(**fence) for fence in fences])
 
     async def heard_of(self, project_id: str, execution_id: str, attempt: int, worker_id: str) -> None:
-        """A worker asks about an execution whose delivery is not acknowledged yet."""
+        """A worker asks about an execution that may not be acknowledged yet."""
         if execution_id in self._accepted:
             return
         if execution_id in self.deliveries:
@@ -447,13 +437,12 @@ class Dispatcher:
         )
 
     def alive(self, project_id: str, worker_id: str) -> None:
-        """A worker has shown that it is alive."""
         self.start(self._renew(project_id, worker_id))
 
     # --- calls -------------------------------------------------------------------------------------------------------
 
     async def call(self, worker: PushWorker, path: str, body: bytes, seconds: float) -> Answer:
-        """Send a signed request. Raises CallFailed."""
+        """Signed. Raises CallFailed."""
         engine = self.engine
         headers = {"content-type": "application/json", "x-worker-id": worker.id}
         headers |= await engine.signing.headers(worker.project_id, f"msg_{uuid7()}", body)
@@ -508,7 +497,7 @@ class Dispatcher:
             )
 
     async def _tell(self, worker: PushWorker, execution_id: str) -> None:
-        """Tell a worker about a cancellation, unless a server has done so."""
+        """Tell a worker about a cancellation, unless a server did already."""
         store = self.engine.store
         try:
             where = await store.read(saved_steps.standing(project_id=worker.project_id, execution_id=execution_id))

@@ -68,14 +68,14 @@ R = TypeVar("R")
 
 
 NEWS_MAX = 10_000
-"""Changed executions that are remembered for one worker."""
+"""Changed executions that are remembered per worker."""
 OWN_LOOKS = 300.0
-"""The factor for the interval of a wait's own queries where the lookout queries for it. One query a minute was most of
-the cost of hundreds of idle streams."""
+"""The factor for a wait's own queries where the lookout covers it. One query a minute was most of the cost of hundreds
+of idle streams."""
 PROBE_BYTES = 256 << 10
-"""After a refused change, a write of this size must succeed before the store counts as healthy."""
+"""The size of the write that proves health after a refused change."""
 TIME_QUESTIONS = 3
-"""How often the database is asked for its time at the start. The quickest answer counts."""
+"""How often the start asks the database for its time. The quickest answer counts."""
 
 
 def _width(span: Span) -> int:
@@ -120,13 +120,13 @@ class Engine:
         self.webhooks = Webhooks(self)
         self.services = Services(self.schedules, self.triggers, self.webhooks, self.signing)
         self.reaped_at_us = 0
-        """Time since boot: the end of the reaper's last round, if this server was running all the time."""
+        """Time since boot: the end of the reaper's last round, if this server ran all the time."""
         self.granting_until_us = 0
-        """Time since boot: the reaper grants leases until then, because the clock jumped or a registration was locked.
-        While not 0, leases that are too long have yet to be limited."""
+        """Time since boot until which the reaper grants leases, because the clock jumped or a registration was locked.
+        While not 0, leases that are too long must still be limited."""
         self.stepped_back_at_us = boottime_us()
-        """Time since boot of the clock's last step back. The start counts as one, because a step may have happened
-        while no server ran. 0: all timers from before are done."""
+        """Time since boot of the clock's last step back; first the start, because the clock may have stepped while no
+        server ran. 0: all earlier timers are done."""
         self.told_of_ahead = False
         self.overdue_after = moves.FIRST
         self.prune_after = ("", "")
@@ -147,16 +147,16 @@ class Engine:
         store.listen(self._hear)
 
     def serve(self, scope: Scope, op: Operation[R]) -> Awaitable[R]:
-        """Raises the errors of the operation's checks and of its service."""
+        """Raises the errors of the operation's checks and its service."""
         return self.services.serve(scope, op)
 
     async def start(self) -> None:
-        """Read the store's time, take back executions of earlier embedded workers, and start the loops."""
+        """Read the store's time, take back executions of dead embedded workers, start the loops."""
         spans = [await self._ask_time() for _ in range(TIME_QUESTIONS)]
         self.clock.adjust(min((span for span in spans if span is not None), key=_width, default=None))
         if self.store.alone:  # else they may belong to a running process
             await self.store.write(claims.end_embedded(now_us=self.clock.now_us()))
-        self.reaped_at_us = boottime_us() - self.lease_us  # counts as absent until its first round
+        self.reaped_at_us = boottime_us() - self.lease_us  # absent until its first round
         loops: tuple[Loop, ...] = LOOPS
         if not self.store.alone:
             loops = (*LOOPS, Loop("look", self.lookout.look), Loop("snapshots", self.snapshots.look))
@@ -182,8 +182,8 @@ class Engine:
         await self.store.close()
 
     async def health(self) -> None:
-        """Raises Unavailable if a write does not succeed within a second. After a refused change the write is larger,
-        because a small one may succeed on a full disk."""
+        """Raises Unavailable if a write takes more than a second. After a refused change the write is large, because a
+        small one may succeed on a full disk."""
         trouble, ballast = self._trouble, ""
         if trouble is not None:
             ballast = " " + secrets.token_hex(PROBE_BYTES // 2)  # not compressible
@@ -218,16 +218,16 @@ class Engine:
             self.doorbell.ring(("loop", loop))
 
     def own_look(self, seconds: float) -> float:
-        """How long a wait lasts before its own query. Hints of this process are never lost, and the lookout covers
-        other servers, so thousands of waits must cost almost nothing."""
+        """The interval of a wait's own queries. This process loses no hints, and the lookout covers other servers, so
+        thousands of waits cost almost nothing."""
         return seconds * OWN_LOOKS * random.uniform(0.8, 1.2)
 
     def spread(self, seconds: float) -> float:
-        """A loop's pause, different on each server of a store."""
+        """Different on each server of a store."""
         return seconds if self.store.alone else seconds * random.uniform(0.7, 1.0)
 
     def note_news(self, worker_id: str, execution_id: str) -> None:
-        """A held execution's journal has a row from elsewhere. With several servers, its worker may ask here."""
+        """A held execution's journal got a row from elsewhere. Its worker may ask on another server."""
         if self.store.alone or self.claims.is_present(worker_id):
             news = self._news.setdefault(worker_id, set())
             if len(news) < NEWS_MAX:  # the next beat brings the rest
@@ -235,16 +235,14 @@ class Engine:
             self.doorbell.ring(("worker", worker_id))
 
     def forget_news(self, worker_id: str) -> None:
-        """The worker no longer asks here."""
         self._news.pop(worker_id, None)
 
     def take_news(self, worker_id: str) -> list[str]:
-        """Executions of this worker whose journals have rows from elsewhere."""
         news = self._news.pop(worker_id, None)
         return list(news) if news else []
 
     def _hear(self, hints: Sequence[Hint]) -> None:
-        """Ring for a commit's changes, each bell once."""
+        """Ring each bell once per commit."""
         ready: set[str] = set()
         brought: set[tuple[str, str | None]] = set()
         asked: dict[str, list[str]] = {}
@@ -296,7 +294,7 @@ class Engine:
             self.push.dispatcher.ready(project_id, deployment_id)
 
     def _ask_for_ends(self, asked: dict[str, list[str]]) -> None:
-        """Look up the results of executions that ended on other servers."""
+        """Look up results of executions that ended on other servers."""
 
         async def ask() -> None:
             for project_id, ids in asked.items():

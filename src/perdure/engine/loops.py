@@ -47,10 +47,9 @@ async def _wake(engine: Engine) -> float:
 async def _bring_forward(engine: Engine) -> float:
     """Wakes timers that were set before the clock was put back.
 
-    Such a timer is due at a time that the clock has yet to reach again. It was therefore set before the step, or before
-    this process started (the step may have happened earlier). It wakes when its own duration has passed since then:
-    never too early, and after twice its duration at most. Its row stays unchanged, so a short error of the clock has no
-    effect.
+    Such a timer is due at a time that the clock must reach again, so it was set before the step or before this process
+    started. It wakes when its own duration has passed since then: never too early, at most after twice the duration.
+    Its row stays unchanged, so a short error of the clock has no effect.
     """
     if engine.stepped_back_at_us == 0:
         return HOUR_US / 1e6
@@ -74,8 +73,7 @@ async def _bring_forward(engine: Engine) -> float:
 
 
 async def _end_overdue(engine: Engine) -> float:
-    """Run timeouts and graces. They have their own loop, because an end may involve many locked executions, and timers
-    must not wait for these."""
+    """Run timeouts and graces. Separate from timers, because an end may have to wait for many locked executions."""
 
     async def end(now_us: int) -> bool:
         found = await engine.store.read(moves.overdue(now_us=now_us, limit=BATCH, after=engine.overdue_after))
@@ -95,8 +93,8 @@ async def _end_overdue(engine: Engine) -> float:
 
 
 async def _do_due(engine: Engine, phases: Collection[Phase], do: Callable[[int], Awaitable[bool]]) -> float:
-    """A round for what is due in these phases. If all of it is locked or taken by other servers, the loop goes on to
-    the next due time, without a busy loop."""
+    """Do what is due in these phases. If other servers hold all of it, go on to the next due time without a busy
+    loop."""
     now_us = engine.clock.now_us()
     due = await engine.store.read(moves.next_due(phases=phases))
     if due is not None and due <= now_us:
@@ -117,9 +115,9 @@ async def _trigger(engine: Engine) -> float:
 
 
 async def _reap(engine: Engine) -> float:
-    """A round of the reaper. Also measures whether this server was running all the time.
+    """A round of the reaper. It also measures whether this server ran all the time.
 
-    Waiting for a lock is not an absence: beats go on, or wait too and count from their arrival. A frozen process or
+    A wait for a lock is not an absence: beats go on, or wait too and count from their arrival. A frozen process or
     machine is an absence, and so is a store that refuses writes.
     """
     began = seen = boottime_us()
@@ -139,13 +137,13 @@ async def _reap(engine: Engine) -> float:
 
 async def _reap_round(engine: Engine, *, away: bool) -> float:
     """End registrations whose lease ran out. After an absence, first grant all workers a full lease, unless another
-    server was running: servers that restart often would otherwise withhold the work of dead workers.
+    server was running. Otherwise, servers that restart often would withhold the work of dead workers.
 
-    After a jump of the clock, grant for one lease: other servers may still renew by the old time. Leases that are still
-    too long after that, because the clock went back, are limited.
+    After a jump of the clock, grant for one lease, because other servers may still renew by the old time. Then limit
+    leases that are too long because the clock went back.
 
-    Also grant for one lease if a registration was locked. It gets its lease once it is free. A worker whose row is
-    locked for longer could not have beaten to any server.
+    Also grant for one lease if a registration is locked: it gets its lease once it is free. A worker whose row is
+    locked for longer cannot beat to any server.
     """
     now = boottime_us()
     tick_us = min(engine.lease_us // 4, 1_000_000)
@@ -169,8 +167,8 @@ async def _reap_round(engine: Engine, *, away: bool) -> float:
 
 
 async def _may_reap(engine: Engine, now_us: int) -> bool:
-    """Record that this server is running. If that takes half a lease, beats on other servers may be
-    written only after this server would reap. It then counts as absent."""
+    """Record that this server runs. If that takes half a lease, beats on other servers may be written only after this
+    server would reap. It then counts as absent."""
     asked_us, lease_us = boottime_us(), engine.lease_us
     marks = claims.mark_reaper(now_us=now_us, every_us=lease_us // 8, locked_us=2 * lease_us)
     if not await engine.store.write(marks):
@@ -179,7 +177,7 @@ async def _may_reap(engine: Engine, now_us: int) -> bool:
 
 
 async def _grant_unless_another_was_there(engine: Engine) -> bool:
-    """Grant leases, unless another server has run within the last half of a lease and could take beats."""
+    """Grant leases, unless another server ran within the last half of a lease and could take beats."""
     now_us, lease_us = engine.clock.now_us(), engine.lease_us
     grants = claims.grant_leases(until_us=now_us + lease_us, unless_from_us=now_us - lease_us // 2)
     left = await engine.store.write(grants)
@@ -197,7 +195,6 @@ async def _deliver(engine: Engine) -> float:
 
 
 async def _prune(engine: Engine) -> float:
-    """Retention: delete old executions in batches."""
     settings = engine.settings
     now_us = engine.clock.now_us()
     pruned = await engine.store.write(
@@ -220,7 +217,6 @@ async def _prune(engine: Engine) -> float:
 
 
 async def _alarm(engine: Engine) -> float:
-    """Log once about ready work that no worker serves."""
     for project_id, deployment_id, python, amount, since_us in await engine.store.scan(
         looks.unserved(before_us=engine.clock.now_us() - 60_000_000)
     ):
@@ -243,8 +239,7 @@ async def _alarm(engine: Engine) -> float:
 
 
 async def _catch_up(engine: Engine) -> float:
-    """Starts and registrations that ran at the same moment did not see each other. A store with one writer has no such
-    moment."""
+    """Starts and registrations of the same moment did not see each other. This cannot happen with one writer."""
     if engine.store.alone:
         return HOUR_US / 1e6
     await engine.store.write(deployments.catch_up())
@@ -267,7 +262,7 @@ LOOPS = (
 
 
 async def run_loop(engine: Engine, loop: Loop) -> None:
-    """Run rounds forever. A failing round is logged and tried again."""
+    """A failing round is logged and tried again."""
     while True:
         ticket = engine.doorbell.ticket(("loop", loop.name))
         try:
@@ -276,7 +271,7 @@ async def run_loop(engine: Engine, loop: Loop) -> None:
         except Unavailable as error:
             _refused(engine, loop, error)
             pause = 1.0
-        except Exception:  # a loop must survive any error
+        except Exception:  # any error
             logger.exception("Loop %s failed; the next round comes in a second.", loop.name)
             pause = 1.0
         if pause > 0:
@@ -286,7 +281,7 @@ async def run_loop(engine: Engine, loop: Loop) -> None:
 
 
 def _refused(engine: Engine, loop: Loop, error: Unavailable) -> None:
-    """The store was unavailable. One log line is enough for all loops."""
+    """One log line for all loops."""
     if not engine.refused:
         logger.warning("Loop %s: %s The loops try again every second.", loop.name, error)
     engine.refused.add(loop.name)
