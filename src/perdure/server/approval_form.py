@@ -1,6 +1,6 @@
 """Reads a suspended step's data as a form, and a person's input as the answer.
 
-Any program may have written the data. If `_form` is invalid, the page shows the data and asks for the answer as JSON.
+The data is untrusted. If `_form` is invalid, the page shows the data and asks for JSON.
 """
 
 import json
@@ -30,13 +30,11 @@ _TYPES: Final[dict[str, str]] = {
     **dict.fromkeys(("textarea", "multiline"), "textarea"),
     "date": "date",
 }
-# Names that address the page itself and are not shown.
+# For the page itself; not shown.
 _OURS: Final = frozenset({"_form", "_notify", "_source", "_tool", "_approval_url"})
 
 
 class Option(NamedTuple):
-    """One choice of a field."""
-
     value: Any
     label: str
 
@@ -53,8 +51,6 @@ class Field(NamedTuple):
 
 
 class Form(NamedTuple):
-    """A question for a person."""
-
     title: str | None
     description: str | None
     context: Any
@@ -67,13 +63,11 @@ class Form(NamedTuple):
 
     @property
     def decides(self) -> bool:
-        """True if two buttons, approve and reject, answer the question."""
+        """Two buttons, approve and reject, answer it."""
         return any(field.key == APPROVED and field.kind == "boolean" for field in self.fields or ())
 
 
 class Read(NamedTuple):
-    """The answer as JSON, or the errors by field."""
-
     answer: bytes | None
     errors: dict[str, str]
 
@@ -129,7 +123,7 @@ def _fields(given: object) -> tuple[Field, ...] | None:
 
 
 def _options(given: object) -> tuple[Option, ...] | None:
-    """The options: texts, numbers, or objects with `value` and `label`. None if they are invalid."""
+    """Texts, numbers, or objects with `value` and `label`. None if invalid."""
     if given is None:
         return ()
     if not isinstance(given, list) or len(given) > OPTIONS_MAX:
@@ -150,7 +144,7 @@ def _shown(value: object) -> str:
 
 
 def read_answer(form: Form, sent: Mapping[str, list[str]]) -> Read:
-    """The answer of a browser's form. Fields are named f0, f1, …, because their keys are untrusted."""
+    """Fields are named f0, f1, …, because their keys are untrusted."""
     if form.fields is None:
         return _read_json(sent.get(JSON_ANSWER, [""])[0])
     answer: dict[str, Any] = {}
@@ -179,7 +173,7 @@ def _read_json(text: str) -> Read:
 
 
 def _read(field: Field, values: list[str]) -> tuple[str | None, Any]:
-    """A field's error, or its value. None for an omitted field."""
+    """An error, or the value. None if omitted."""
     text = values[0] if values else ""
     if len(text) > TEXT_CHARACTERS_MAX:
         return f"This is longer than {TEXT_CHARACTERS_MAX:,} characters.", None

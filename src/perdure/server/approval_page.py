@@ -1,8 +1,8 @@
 """The page that asks a person a suspended step's question. It has no script, and only its own style.
 
 All content is text: nothing becomes markup or a link. Invisible characters and those that change the writing direction
-are spelled out. Long text is cut; the page says so at the cut and beside the buttons. A field keeps its text as it is,
-because the browser sends it. Below it, the page spells the text out if needed.
+are spelled out. Long text is cut; the page says so there and beside the buttons. A field keeps its text, because the
+browser sends it; the spelled-out form is below it.
 """
 
 import json
@@ -20,12 +20,12 @@ from perdure.wire.approvals import How, Question, QuestionState
 SHOWN_MAX: Final = 200_000
 LINE_MAX: Final = 300
 NAMED_MAX: Final = 10
-"""How many kinds of invisible characters are named below a field."""
+"""Kinds of invisible characters that are named below a field."""
 _CUT: Final = "<span class='cut'>"
 _UNSEEN: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0d\uffa0\U000e0100-\U000e01ef]"
 )
-"""Characters that count as printable but have no glyph: fillers, and selectors that no emoji needs."""
+"""Printable characters without a glyph: fillers, and selectors that no emoji needs."""
 _BREAKS: Final = {ord("\n"): None, ord("\t"): None}
 
 STYLE: Final = """
@@ -76,8 +76,7 @@ def question_page(
     sent: Mapping[str, list[str]] | None = None,
     errors: Mapping[str, str] | None = None,
 ) -> str:
-    """The question with its form. After a mistake, `sent` is the input and `errors` its faults. `signed_in` adds a
-    button to sign out."""
+    """After a mistake, `sent` is the input and `errors` its faults. `signed_in` adds a button to sign out."""
     form = form_of(bytes(question.data))
     errors = errors or {}
     title = form.title or question.step_key
@@ -93,7 +92,7 @@ def question_page(
 
 
 def closed_page(question: Question, *, mine: str | None = None) -> str:
-    """The result of a question. `mine` is the reader's name."""
+    """`mine` is the reader's name."""
     form = form_of(bytes(question.data))
     said = question.approval
     if said is not None:
@@ -124,7 +123,7 @@ def message_page(title: str, text: str) -> str:
 
 
 def sign_in_page(next_path: str, *, error: str | None = None, with_key: bool = False) -> str:
-    """The sign-in form, which leads to `next_path`. `with_key`: the error is about the key, not the password."""
+    """Leads to `next_path`. `with_key`: the error is about the key, not the password."""
     here = escape(next_path, quote=True)
     hidden = f"<input type='hidden' name='next' value='{here}'>"
     mistakes = {"key" if with_key else "email": error} if error else {}
@@ -167,7 +166,6 @@ def _titled(form: Form) -> str:
 
 
 def _what(form: Form) -> str:
-    """The question's text and data."""
     parts: list[str] = []
     if form.description:
         parts.append(f"<p dir='auto'>{shown(form.description, SHOWN_MAX)}</p>")
@@ -218,7 +216,7 @@ def _form(
 
 
 def _early(question: Question) -> str:
-    """A note that an answer came before the question."""
+    """An answer came before the question."""
     early = question.early
     if early is None:
         return ""
@@ -229,7 +227,7 @@ def _early(question: Question) -> str:
 
 
 def _unfinished(question: Question, asked: str) -> str:
-    """A warning beside the buttons that the page does not show the whole question."""
+    """Warns beside the buttons that the page does not show everything."""
     if _CUT not in asked:
         return ""
     path = f"/api/v1/approvals/{question.execution_id}/{question.step_key}"
@@ -327,7 +325,7 @@ def _error(name: str, error: str | None) -> str:
 
 
 def _spelled(name: str, text: str) -> str:
-    """The invisible characters of a field's text, and the text with them spelled out."""
+    """A field's invisible characters, and its text with them spelled out."""
     found = _unseen(text)
     if not found:
         return ""
@@ -341,7 +339,7 @@ def _spelled(name: str, text: str) -> str:
 
 
 def _unseen(text: str) -> Counter[str]:
-    """The invisible characters of a field's text. A text above the limit cannot be sent."""
+    """A text above the limit cannot be sent."""
     text = text[:TEXT_CHARACTERS_MAX]
     if _is_clear(text):
         return Counter()
@@ -376,7 +374,7 @@ def _verdict(answer: bytes) -> str:
 
 
 def _json(value: Any) -> str:
-    """Data for a person: a flat object as a list, other values as JSON."""
+    """A flat object as a list, other values as JSON."""
     if isinstance(value, str):
         return f"<pre tabindex='0' dir='auto'>{shown(value, SHOWN_MAX)}</pre>"
     if isinstance(value, dict) and 0 < len(value) <= 30 and all(_is_plain(one) for one in value.values()):
@@ -405,7 +403,7 @@ def _time(at_us: int) -> str:
 
 
 def shown(text: str, most: int) -> str:
-    """Untrusted text as HTML: escaped, cut, and with invisible characters spelled out."""
+    """Untrusted text: escaped, cut, with invisible characters spelled out."""
     left = len(text) - most
     text = text[:most]
     if _is_clear(text):
@@ -419,12 +417,12 @@ def shown(text: str, most: int) -> str:
 
 
 def _is_clear(text: str) -> bool:
-    """True if certainly nothing is odd. Fast."""
+    """A fast test: certainly nothing is odd."""
     return text.translate(_BREAKS).isprintable() and _UNSEEN.search(text) is None
 
 
 def _is_odd(text: str, n: int) -> bool:
-    """Whether a character is invisible or changes the writing direction."""
+    """The character is invisible or changes the writing direction."""
     one = text[n]
     if one == "\r":
         return text[n + 1 : n + 2] != "\n"

@@ -17,24 +17,24 @@ SMALL: Final = 16 << 10
 USUAL: Final = 1 << 20
 """For names and numbers."""
 VALUES: Final = 1 << 30
-"""For payloads, results and other values. Only the setting `request_bytes_max` limits them."""
+"""For payloads, results and other values, limited by `request_bytes_max` alone."""
 
 COUNTED_BYTES_MIN: Final = 256 << 10
-"""Lists of smaller bodies are checked by decoding, which takes some milliseconds at most."""
+"""Decoding checks the lists of smaller bodies, in some milliseconds."""
 
 
 class Most(NamedTuple):
-    """The most items in a list of the body, and the error above that."""
+    """A list's most items, and the error above that."""
 
     items: int
     refusal: type[PerdureError] = BadValue
 
 
 def check_lists(body: bytes, lists: Mapping[str, Most]) -> None:
-    """Count the items of a body's lists before they become objects. Raises the list's refusal.
+    """Count list items before they become objects. Raises the list's refusal.
 
-    Decoding millions of small items blocks the event loop for seconds. A thread would not help, because msgspec keeps
-    the interpreter lock.
+    Decoding millions of small items blocks the event loop for seconds, even in a thread, because msgspec keeps the
+    interpreter lock.
     """
     for name, most in lists.items():
         try:
@@ -46,13 +46,13 @@ def check_lists(body: bytes, lists: Mapping[str, Most]) -> None:
                     {"path": f"body.{name}"},
                 ) from None
         except (msgspec.DecodeError, RecursionError):
-            return  # decoding the body reports the error
+            return  # decoding reports the error
 
 
 @cache
 def _count(name: str, items_max: int) -> Callable[[bytes], object]:
-    """A decoder that skips all but one list and stops when it is too long. A struct in array form with `items_max`
-    fields has no room for more."""
+    """A decoder that skips all but one list. It stops at a list that is too long, because a struct in array form with
+    `items_max` fields has no room for more."""
     fields = [(f"item_{n}", Raw, NULL) for n in range(items_max)]
     items = msgspec.defstruct("Items", fields, array_like=True, forbid_unknown_fields=True)
     return msgspec.json.Decoder(msgspec.defstruct("Body", [(name, items | None, None)])).decode
@@ -65,7 +65,7 @@ async def read_body(
     hold: Callable[[int], None],
     wanted: bytes = b"application/json",
 ) -> bytes:
-    """The whole body, counted as it arrives. Content-Length counts only if it is too large already."""
+    """Counted as it arrives. Content-Length counts only if it is too large already."""
     content_type = headers.get(b"content-type")
     if content_type is not None and content_type != wanted:
         _check_content_type(content_type, wanted)
@@ -77,7 +77,7 @@ async def read_body(
 async def read_bytes(
     receive: Receive, headers: Mapping[bytes, bytes], bytes_max: int, hold: Callable[[int], None]
 ) -> bytes:
-    """The whole body of any type. `hold` is called with the size of each part, and may refuse it."""
+    """A body of any type. `hold` gets the size of each part, and may refuse it."""
     length = headers.get(b"content-length")
     if length is not None and length.isdigit() and int(length[:20]) > bytes_max:
         raise _too_large(bytes_max)

@@ -14,20 +14,19 @@ from perdure.engine.addresses import means_this_machine
 COOKIE: Final = "perdure_session"
 PREFIXED: Final = "__Host-" + COOKIE
 TOKENS_MAX: Final = 5
-"""How many cookies of the name are read."""
+"""Cookies of the name that are read."""
 
 
 class Cookies:
-    """Reads and writes session cookies. `secure` is the setting `cookie_secure`. None decides by the request and by
-    `loopback`: whether the server listens only to its own machine."""
+    """`secure` is the setting `cookie_secure`. None decides by the request and by `loopback`: whether the server
+    listens only to its own machine."""
 
     def __init__(self, secure: bool | None = None, *, loopback: bool = True) -> None:
         self._secure = secure
         self._loopback = loopback
 
     def tokens(self, headers: Mapping[bytes, bytes]) -> list[str]:
-        """The session tokens in the cookies. Another server may have set some of them: at most one is a session
-        here."""
+        """Another server may have set some of them: at most one is a session here."""
         sent = headers.get(b"cookie")
         if sent is None:
             return []
@@ -38,7 +37,7 @@ class Cookies:
         return [token.decode("latin-1") for token in dict.fromkeys(found) if token][:TOKENS_MAX]
 
     def header(self, headers: Mapping[bytes, bytes], token: str, seconds: float, *, tls: bool) -> tuple[bytes, bytes]:
-        """The header that sets the session cookie. Zero seconds delete it. `tls`: the request came over TLS."""
+        """Zero seconds delete the cookie. `tls`: the request came over TLS."""
         name = PREFIXED if self._prefixes(headers, tls=tls) else COOKIE
         secure = "; Secure" if self._is_secure(tls) else ""
         value = f"{name}={token}; Path=/; Max-Age={int(seconds)}; HttpOnly; SameSite=Lax{secure}"

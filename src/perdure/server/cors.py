@@ -28,7 +28,7 @@ _ORIGIN: Final = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5
 
 
 def checked_origins(origins: Iterable[str]) -> tuple[str, ...]:
-    """The setting `origins` in the form that browsers send. Raises `BadRequest`."""
+    """As browsers send them. Raises `BadRequest`."""
     return tuple(map(_checked, origins))
 
 
@@ -46,7 +46,6 @@ def _checked(origin: str) -> str:
 
 
 def with_cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
-    """The application, with CORS headers for these origins."""
     return CORSMiddleware(
         app,
         allow_origins=origins,

@@ -1,4 +1,4 @@
-"""Limits open connections in all and by address, and chooses which connection makes room."""
+"""Limits open connections in all and by address."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -7,8 +7,6 @@ from perdure.server.auth import to_network
 
 
 class Member(Protocol):
-    """A connection, as counted here."""
-
     @property
     def evictable(self) -> bool: ...
 
@@ -16,17 +14,14 @@ class Member(Protocol):
 
 
 class Crowd:
-    """Counts open connections.
-
-    A connection is anonymous until a request on it shows a key, a session or a signed link. At the limit, the oldest
-    anonymous connection that does not wait for an answer closes. Without such a connection, the new one is refused.
-    """
+    """A connection is anonymous until a request on it shows a key, a session or a signed link. At a limit, the oldest
+    anonymous connection that does not wait for an answer closes. Otherwise the new one is refused."""
 
     def __init__(self, most: int, per_address_most: int, exempt: Callable[[str], bool]) -> None:
         self._most = most
         self._per_address_most = per_address_most
         self._exempt = exempt
-        """True for proxies: the connections of all their clients have one address."""
+        """Proxies: all their clients have one address."""
         self._owners: dict[Member, str] = {}
         self._counts: dict[str, int] = {}
         self._anonymous: dict[Member, None] = {}
@@ -36,7 +31,7 @@ class Crowd:
         return len(self._owners)
 
     def enter(self, member: Member, address: str) -> bool:
-        """Admit a new connection. False at the limit."""
+        """False at the limit."""
         owner = to_network(address)
         count = self._counts.get(owner, 0)
         if count >= self._per_address_most and not self._exempt(address):
@@ -50,11 +45,10 @@ class Crowd:
         return True
 
     def recognize(self, member: Member) -> None:
-        """Its caller is known from now on."""
         self._anonymous.pop(member, None)
 
     def leave(self, member: Member) -> None:
-        """The connection closed. Does nothing if it was never admitted or has left already."""
+        """Does nothing if it was refused or has left."""
         owner = self._owners.pop(member, None)
         if owner is None:
             return

@@ -1,16 +1,16 @@
-"""The process's limit for open files and connections."""
+"""The limit for open files and connections."""
 
 import sys
 from contextlib import suppress
 from typing import Final
 
 WANTED: Final = (65_536, 10_240)
-"""The second value is the highest that macOS grants under some settings."""
+"""The second is the highest that macOS grants under some settings."""
 
 
 def allow_many() -> None:
-    """Raise the limit of open files as far as the system allows, up to 65,536. Each connection takes one. The defaults
-    are 256 on macOS and 1,024 on Linux; connections above the limit would fail."""
+    """Raise the limit up to 65,536. The defaults are 256 on macOS and 1,024 on Linux; connections above it would
+    fail."""
     if sys.platform == "win32":  # no such limit there
         return
     import resource

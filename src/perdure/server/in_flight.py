@@ -1,4 +1,4 @@
-"""Limits how many bytes of request bodies the server holds at a time."""
+"""Limits the bytes of request bodies in memory."""
 
 from typing import Final
 
@@ -14,10 +14,9 @@ LIGHT_BYTES: Final = 64 << 10
 
 
 class InFlight:
-    """Counts body bytes in all, by address, and of callers without a key.
+    """Counts bytes in all, by address, and of callers without a key.
 
-    A body counts from its first byte until the answer. A body that is alone is always accepted, because each retry
-    would meet the same refusal.
+    A body counts until the answer. A lone body is always accepted, because each retry would meet the same refusal.
     """
 
     def __init__(self, bytes_max: int, per_address_bytes_max: int) -> None:
@@ -29,7 +28,7 @@ class InFlight:
         self.strangers_bytes = 0
 
     def add(self, share: "Share", size: int) -> None:
-        """Raises `TooManyRequests` or `Unavailable`, and then counts nothing."""
+        """Raises `TooManyRequests` or `Unavailable`, without counting."""
         own = share.bytes
         light = own + size <= LIGHT_BYTES
         total = self.bytes + size
@@ -65,7 +64,7 @@ class InFlight:
 
 
 class Share:
-    """The bytes of one request. `known`: the caller has shown a key, a session or a signed link."""
+    """One request. `known`: the caller has shown a key, a session or a signed link."""
 
     __slots__ = ("_in_flight", "bytes", "known", "owner")
 

@@ -12,7 +12,7 @@ _SECRET_NAME: Final = re.compile(
     r"authorization|cookie|api[-_]?key|token|password|passwd|secret|credential|private[-_]?key", re.IGNORECASE
 )
 _SECRET_VALUE: Final = re.compile(
-    # Keys (their public id stays) and sessions, bearer tokens, passwords in URLs, and assignments to the names above.
+    # Keys (their public id stays) and sessions, bearer tokens, URL passwords, and assignments to the names above.
     r"(?P<key>\bsk_[0-9A-Za-z]{8}_)[0-9A-Za-z]+"
     r"|(?P<session>\bus_)[0-9A-Za-z_-]{43}"
     r"|(?P<bearer>\b(?:Bearer|Basic)\s+)[^\s'\",;)]+"
@@ -20,7 +20,7 @@ _SECRET_VALUE: Final = re.compile(
     r"|(?P<pair>\b[\w-]*(?:api[-_]?key|token|password|passwd|secret|cookie|perdure_session)[\w-]*['\"]?\s*[:=]\s*['\"]?)[^\s'\",;)}]+",
     re.IGNORECASE,
 )
-# A log record's own attributes. All others came as `extra`.
+# A record's own attributes. Others came as `extra`.
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
@@ -34,7 +34,7 @@ def redact(text: str) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: at, level, logger, message, the extras, and an error's traceback."""
+    """One object a line: at, level, logger, message, the extras, an error's traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -52,8 +52,6 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """Plain lines for a terminal, with the same redaction."""
-
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
 
@@ -62,7 +60,7 @@ class TextFormatter(logging.Formatter):
 
 
 def set_up(level: str, form: str) -> None:
-    """Send this process's log to stderr. Only programs call this, never the library."""
+    """Only programs call this, never the library."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     root = logging.getLogger()

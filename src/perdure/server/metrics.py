@@ -1,7 +1,7 @@
-"""The metrics page in Prometheus' format: counters of the engine and figures from the database.
+"""The metrics page in Prometheus' format.
 
 Requests do not pay for it: the engine keeps plain numbers (`engine.stats`, the store's group counters), and this module
-names them for a scraper. A key sees its own project. Figures of the whole process reveal other projects' work, so only
+names them for a scraper. A key sees its own project. Figures of the process reveal other projects' work, so only
 operators see them: keys and members of the default (first) project.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
-# The engine's counters: the metric's name without prefix, and its help text.
+# By the engine's name: the metric without prefix, and its help.
 COUNTED: Final[dict[str, tuple[str, str]]] = {
     "claimed": ("claims", "Executions handed to workers"),
     "stale_rejections": ("stale_rejections", "Messages of attempts that no longer hold their execution"),
@@ -54,7 +54,7 @@ class _Page(Collector):
 async def exposition(
     engine: "Engine", project_id: str | None, pulse: "Pulse", streams: int, connections: int, *, process: bool = True
 ) -> str:
-    """The page, of one project or (None) of all. `process` adds the figures of the whole process."""
+    """Of one project or (None) all. `process` adds the process's figures."""
     counts = await engine.store.scan(looks.counts())
     metrics = [*_executions(engine, counts["phases"], project_id), *_queues(engine, counts["queued"], project_id)]
     if process:

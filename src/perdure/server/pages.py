@@ -62,8 +62,7 @@ setTimeout(refresh, 1000);
 
 
 def executions_page(executions: Sequence[Execution], project: str | None = None, *, signed_in: bool = True) -> str:
-    """The newest executions. The links keep `project`, because a user may have several. `signed_in` adds a button to
-    sign out."""
+    """The links keep `project`, because a user may have several. `signed_in` adds a button to sign out."""
     rows = "".join(_execution_row(execution, project) for execution in executions)
     body = (
         "<h2>Newest executions</h2><table><thead><tr><th>execution</th><th>workflow</th><th>phase</th><th>key</th>"
@@ -84,7 +83,6 @@ def execution_page(
     *,
     signed_in: bool = True,
 ) -> str:
-    """One execution: its fields, journal and log."""
     facts = [
         ("workflow", execution.workflow_id),
         ("phase", execution.phase.value),
@@ -119,12 +117,11 @@ def execution_page(
 
 
 def sign_in_page(message: str) -> str:
-    """The page for a caller without a session."""
     return _page("Perdure: sign in", f"<p>{escape(message)}</p>", live=False)
 
 
 def link_page(token: str) -> str:
-    """A button that signs in with a link's token."""
+    """Opening a link must not use it up, so a button does."""
     return _page(
         "Perdure: sign in",
         "<form method='post' action='/sign-in'><p>This link signs this browser in, once.</p>"

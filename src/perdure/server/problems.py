@@ -1,7 +1,7 @@
 """Turns exceptions into the JSON of errors: `{"error": "<a sentence>", "error_type": "<CODE>", "details"?: …}`.
 
 A caller's mistake is 4xx and names the field or the rule. A server's fault is 500: the log has the details, and the
-caller gets only the id of the log line. No answer has an empty body.
+caller gets only the log line's id. No answer has an empty body.
 """
 
 import logging
@@ -21,20 +21,18 @@ Header = tuple[bytes, bytes]
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
-    """A status, a body and its headers, ready to send."""
-
     status: int
     body: bytes
     headers: tuple[Header, ...]
 
 
 def json_headers(size: int, extra: tuple[Header, ...] = ()) -> tuple[Header, ...]:
-    """The headers of every JSON answer: no caching, no sniffing of types."""
+    """No caching, no sniffing of types."""
     return (_JSON, _NO_STORE, _NO_SNIFF, (b"content-length", b"%d" % size), *extra)
 
 
 def problem_reply(error: PerdureError) -> Reply:
-    # The message may quote the request, with text that cannot be encoded.
+    # It may quote text of the request that cannot be encoded.
     body = _encode(Problem(scrub_text(error.message), error.code, error.details))
     headers: list[Header] = []
     if error.status == 401:
@@ -51,14 +49,14 @@ def problem_reply(error: PerdureError) -> Reply:
 
 
 def internal_problem(error: Exception, doing: str) -> InternalError:
-    """Log a server's fault. The caller learns only the id of the log line."""
+    """Log a fault. The caller learns only the log line's id."""
     id = uuid4().hex[:12]
     logger.error("%s failed (%s).", doing, id, exc_info=error, extra={"error_id": id})
     return InternalError(f"The server failed; its log says why under {id}.", {"error_id": id})
 
 
 def undecodable(body: bytes, error: Exception, kind: type | None = None, where: str = "body") -> PerdureError:
-    """The error of a body: not JSON (400), or not of the type `kind` (422)."""
+    """Not JSON (400), or not of the type `kind` (422)."""
     if isinstance(error, msgspec.ValidationError):
         return shape_problem(error, where, kind)
     try:
@@ -69,8 +67,8 @@ def undecodable(body: bytes, error: Exception, kind: type | None = None, where: 
 
 
 def shape_problem(error: msgspec.ValidationError, where: str, kind: type | None = None) -> BadValue:
-    """A validation error with the path of the field: `body.items[3].priority: Expected `int`, got `str``. If `kind` is
-    known, the error for an unknown field lists the valid ones."""
+    """Adds the field's path: `body.items[3].priority: Expected `int`, got `str``. With `kind`, an unknown field's error
+    lists the valid ones."""
     text = str(error)
     found = _PATH.search(text)
     path = where + found[1] if found else where
@@ -82,7 +80,7 @@ def shape_problem(error: msgspec.ValidationError, where: str, kind: type | None 
 
 
 def _fields_at(kind: msgspec.inspect.Type, parts: list[str]) -> list[str]:
-    """The fields of the struct at a path below `kind`. Empty if several structs are possible."""
+    """The fields below a path. Empty if several structs are possible."""
     if isinstance(kind, msgspec.inspect.Metadata):
         return _fields_at(kind.type, parts)
     if isinstance(kind, msgspec.inspect.UnionType):
@@ -104,5 +102,5 @@ _PATH: Final = re.compile(r" - at (?:`key` in )?`\$(.*)`$", re.DOTALL)
 _JSON: Final = (b"content-type", b"application/json")
 _NO_STORE: Final = (b"cache-control", b"no-store")
 _NO_SNIFF: Final = (b"x-content-type-options", b"nosniff")
-# The server does not read the rest of these requests, so the connection must close.
+# Their rest is not read, so the connection must close.
 _CLOSING: Final = frozenset({408, 413, 414, 431})

@@ -1,7 +1,7 @@
-"""The health of the process: how late its event loop runs, and whether its store can write.
+"""The process's health: how late its event loop runs, and whether its store can write.
 
-A timer runs twice a second and measures its own delay. A small write checks the store every few seconds. Requests to
-`/ready` share its result.
+A timer measures its own delay twice a second. A small write checks the store every few seconds, and `/ready` shares its
+result.
 """
 
 import asyncio
@@ -19,12 +19,12 @@ logger = logging.getLogger("perdure.server")
 TICK_SECONDS: Final = 0.5
 REMEMBERED_TICKS: Final = 20
 CHECK_SECONDS: Final = 10.0
-"""The interval of checks while the store is well. Otherwise `FRESH_SECONDS`."""
+"""While the store is well. Otherwise `FRESH_SECONDS`."""
 FRESH_SECONDS: Final = 1.0
 
 
 class Pulse:
-    """Runs between `start` and `stop`. `check` writes to the store, or raises `Unavailable`."""
+    """`check` writes to the store, or raises `Unavailable`."""
 
     def __init__(self, check: Callable[[], Awaitable[None]], clock: Callable[[], float] = time.monotonic) -> None:
         self._check = check
@@ -35,11 +35,11 @@ class Pulse:
         self._checking: asyncio.Task[None] | None = None
         self._checked_at: float | None = None
         self.problem: Unavailable | None = None
-        """Why the last write failed. None: it succeeded."""
+        """Why the last write failed, if it did."""
 
     @property
     def lag_seconds(self) -> float:
-        """The longest delay of the event loop in the last ten seconds."""
+        """The event loop's longest delay in the last ten seconds."""
         overdue = 0.0 if self._due is None else self._clock() - self._due
         return max(0.0, overdue, *self._lags)
 
@@ -56,14 +56,14 @@ class Pulse:
                 await self._checking
 
     async def check(self) -> None:
-        """Raises `Unavailable` if the store cannot write. A result is valid for `FRESH_SECONDS`."""
+        """Raises `Unavailable`. A result is valid for `FRESH_SECONDS`."""
         if self._checked_at is None or self._clock() - self._checked_at >= FRESH_SECONDS:
             try:
                 await self._check()
                 self.problem = None
             except PerdureError as error:
                 self.problem = Unavailable(error.message)
-            except Exception as error:  # any error of a driver: the write failed
+            except Exception as error:  # any error of a driver
                 logger.exception("The store's check failed.")
                 self.problem = Unavailable(
                     f"The store cannot write ({type(error).__name__}); the server's log says why."

@@ -1,7 +1,7 @@
-"""Finds the route of a request, and sends its answer.
+"""Finds a request's route and sends its answer.
 
-Plain ASGI keeps hot routes cheap: one dictionary look-up for a static path, a walk over the segments for others, one
-decode, one encode.
+Plain ASGI keeps hot routes cheap: one look-up for a static path, a walk over the segments for others, one decode, one
+encode.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -18,7 +18,7 @@ from perdure.server.routing import Call, Caller, Route, Services, Text
 from perdure.server.streams import ClientGone, EventStream
 from perdure.wire.errors import BadRequest, Forbidden, MethodNotAllowed, NotFound, PerdureError, Unauthorized
 
-# Headers that decide something must not be doubled: a proxy in front of the server may have read the other one.
+# These decide something, and a proxy may have read the other one of two.
 _ONCE: Final = (
     b"host",
     b"authorization",
@@ -37,7 +37,7 @@ _ONCE: Final = (
 
 
 class _Node:
-    """One path segment: `named` holds literals, `any` a parameter, `rest` a parameter that takes all remaining
+    """A path segment: `named` holds literals, `any` a parameter, `rest` a parameter that takes all remaining
     segments."""
 
     __slots__ = ("any", "methods", "named", "rest")
@@ -49,7 +49,7 @@ class _Node:
         self.methods: dict[str, Route] = {}
 
     def find(self, parts: Sequence[str], at: int, values: list[str], method: str) -> "_Node | None":
-        """The node at the end of a path. Appends the parameters to `values`. Literals win over parameters."""
+        """The node at a path's end. Appends parameters to `values`. Literals win."""
         if at == len(parts):
             return self if self.methods else None
         part = parts[at]
@@ -112,7 +112,7 @@ class Router:
             answer = problem_reply(error)
         except ClientGone:
             return
-        except Exception as error:  # a handler's bug is logged and answered, and the server goes on
+        except Exception as error:  # a handler's bug must not stop the server
             answer = problem_reply(internal_problem(error, f"{scope['method']} {scope['path']}"))
         connection: Connection | None = scope.get("extensions", {}).get(EXTENSION)
         if type(answer) is Reply:
@@ -197,8 +197,6 @@ class Router:
 
 
 class _Streaming:
-    """A stream that has not begun."""
-
     def __init__(self, call: Call, path_values: tuple[str, ...], stream: EventStream) -> None:
         self._call = call
         self._path_values = path_values
@@ -230,7 +228,7 @@ class _Streaming:
             services.slots.give_back(key_id)
 
     async def _may_go_on(self) -> bool:
-        """Whether the key or user still has the right to this stream."""
+        """Whether the caller still has the right to this stream."""
         route = self._call.route
         assert route.role is not None
         try:
@@ -253,7 +251,6 @@ def _refuse_doubled(headers: Iterable[tuple[bytes, bytes]]) -> None:
 async def lifespan(
     receive: Receive, send: Send, start: Callable[[], Awaitable[None]], stop: Callable[[], Awaitable[None]]
 ) -> None:
-    """Answer the ASGI lifespan's start and stop."""
     while True:
         message = await receive()
         what = message["type"].rpartition(".")[2]

@@ -1,4 +1,4 @@
-"""JSON schemas of structs as the contract writes them: null beside a type, and fields with defaults are optional."""
+"""JSON schemas of structs, as the contract writes them: null beside a type; fields with defaults are optional."""
 
 import ast
 import inspect
@@ -25,14 +25,14 @@ _PLAIN: Final[dict[type[types.Type], str]] = {
 
 
 class Schemas:
-    """The named schemas of a document. Each added type brings those that it refers to."""
+    """A document's named schemas. An added type brings those that it refers to."""
 
     def __init__(self) -> None:
         self.named: dict[str, Json] = {}
         self._open: list[types.StructType] = []
 
     def add(self, struct: Any) -> Json:
-        """A reference to a struct's schema, or the schema of a list of structs."""
+        """A reference, or the schema of a list of structs."""
         schema = self._schema(types.type_info(struct))
         while self._open:
             one = self._open.pop()
@@ -40,7 +40,7 @@ class Schemas:
         return schema
 
     def parameters(self, struct: type[Struct]) -> list[tuple[str, bool, Json]]:
-        """A query's fields: name, whether required, schema without null."""
+        """Name, whether required, schema without null."""
         info = types.type_info(struct)
         assert isinstance(info, types.StructType)
         schema = self._struct(info)
@@ -87,7 +87,7 @@ class Schemas:
                 return {"type": "array", "items": self._schema(info.item_type)}
             case types.TupleType():
                 size = len(info.item_types)
-                # Not `prefixItems`: many tools do not support it yet.
+                # Not `prefixItems`, which many tools do not support yet.
                 kinds = [self._schema(item) for item in info.item_types]
                 items = {"anyOf": [kind for n, kind in enumerate(kinds) if kind not in kinds[:n]]}
                 return {"type": "array", "items": items, "minItems": size, "maxItems": size}
@@ -128,14 +128,14 @@ def _not_null(schema: Json) -> Json:
 
 
 def _written_by_hand(struct: type[Struct]) -> list[type[Struct]]:
-    """The classes whose source documents a struct's fields. For a twin, those are the records that it shows."""
+    """The classes with a struct's documentation. For a twin, the records that it shows."""
     found = [*struct.__mro__, *(cls for shown in getattr(struct, "shows", ()) for cls in shown.__mro__)]
     return [cls for cls in found if issubclass(cls, Struct) and cls is not Struct and "shows" not in vars(cls)]
 
 
 @cache
 def field_notes(struct: type[Struct]) -> dict[str, str]:
-    """The docstrings below a struct's fields, from its source. Empty if the source is not installed."""
+    """The docstrings below a struct's fields. Empty if the source is not installed."""
     notes: dict[str, str] = {}
     for cls in reversed(_written_by_hand(struct)):
         try:

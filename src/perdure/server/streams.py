@@ -32,7 +32,7 @@ STREAM_HEADERS: Final = (
 
 
 class ClientGone(Exception):
-    """The client closed the connection."""
+    """The client left."""
 
 
 class Drain:
@@ -204,8 +204,8 @@ class EventStream:
         comments: Comments,
         connection: Connection | None,
     ) -> None:
-        """Send until the frames end, the client leaves, the server drains or `seconds` pass. With `cut=False` there is
-        no time limit; every `seconds` `may_go_on` decides.
+        """Send until the frames end, the client leaves, the server drains or `seconds` pass. With `cut=False` the
+        stream goes on instead, and every `seconds` `may_go_on` decides.
 
         The connection (`server/connections.py`) cuts a client that does not read, and `send` then ends. Callers in the
         same process have no connection and need no comments.

@@ -8,7 +8,7 @@ from perdure.server.problems import Header, Reply
 
 
 class Written:
-    """A document, plain and gzipped. Callers that have it already get a 304."""
+    """Plain and gzipped. Callers that have it already get a 304."""
 
     def __init__(self, text: str, content_type: str) -> None:
         self._body = text.encode()
@@ -22,7 +22,7 @@ class Written:
         )
 
     def reply(self, asked: Mapping[bytes, bytes], more: tuple[Header, ...] = ()) -> Reply:
-        """The answer to a request with headers `asked`. `more` are additional headers of the answer."""
+        """`asked` are the request's headers, `more` additional ones of the answer."""
         packs = _takes_gzip(asked.get(b"accept-encoding", b""))
         etag = b'"%b%b"' % (self._name, b"-gzip" if packs else b"")
         headers = (*self._headers, *more, (b"etag", etag))
