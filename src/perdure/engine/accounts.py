@@ -1,4 +1,4 @@
-"""The service of users: sign up, sign in, sign out. A session is a random token, kept as a hash."""
+"""The service of users. A session is a random token, kept as a hash."""
 
 from __future__ import annotations
 
@@ -31,25 +31,20 @@ _WRONG: Final = "The e-mail or the password is wrong."
 
 
 class UnknownEmail(Unauthorized):
-    """No user has this e-mail. Callers get the same message as for a wrong password."""
+    """Callers get the same message as for a wrong password."""
 
 
 class SignedIn(NamedTuple):
-    """A user with a new session's token."""
-
     user: User
     token: str
 
 
 class Accounts:
-    """Serves users."""
-
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._passwords = Passwords()
 
     def close(self) -> None:
-        """Stop hashing passwords."""
         self._passwords.close()
 
     async def sign_up(
@@ -63,7 +58,7 @@ class Accounts:
         open_to_all: bool,
         session_seconds: float,
     ) -> SignedIn:
-        """Create a user and sign in. An invitation's token also makes the user a member of its project.
+        """Sign up and sign in. An invitation's token makes the user a member of its project.
 
         Raises BadValue with the field, SignUpDisabled, EmailTaken, TooManyRequests.
         """
@@ -80,7 +75,7 @@ class Accounts:
         token, session = self._new_session(session_seconds)
         invitation_hash = None if invitation is None else hash_of(invitation)
         now_us = self._engine.clock.now_us()
-        # Refuse hopeless requests first: hashing the password is expensive.
+        # First, because hashing the password is expensive.
         await self._engine.store.read(
             accounts.check_sign_up(email=address, invitation_hash=invitation_hash, now_us=now_us)
         )
@@ -98,11 +93,10 @@ class Accounts:
         return SignedIn(user, token)
 
     async def sign_in(self, *, email: str, password: str, session_seconds: float, known_only: bool = False) -> SignedIn:
-        """Begin a session. Raises Unauthorized, alike and after the same time for an unknown e-mail and a wrong
-        password.
+        """Raises Unauthorized, alike and after the same time for an unknown e-mail and a wrong password.
 
-        With `known_only`, an unknown e-mail raises UnknownEmail without hashing, and the caller must hide the time
-        taken. Raises BadValue for an invalid e-mail or password; TooManyRequests.
+        With `known_only`, an unknown e-mail raises UnknownEmail without hashing, and the caller must hide the time.
+        Also raises BadValue for an invalid e-mail or password, TooManyRequests.
         """
         address = email_of(email)
         given = password_of(password)
@@ -118,14 +112,12 @@ class Accounts:
         return SignedIn(found.user, token)
 
     async def sign_out(self, token: str) -> None:
-        """End a session, if it exists. `Engine.user_changed` tells the caches of users."""
+        """`Engine.user_changed` tells the caches."""
         await self._engine.store.write(accounts.close_session(token_hash=hash_of(token)))
 
     async def session(self, token: str, project_id: str) -> Session:
-        """The session of a token, in one of the user's projects ('' for none).
-
-        Raises Unauthorized, and NotFound if the user is not a member.
-        """
+        """The session of a token, in one of the user's projects ('' for none). Raises Unauthorized, and NotFound if the
+        user is not a member."""
         found = await self._engine.store.read(accounts.read_session(token_hash=hash_of(token), project_id=project_id))
         left_us = 0 if found is None else found.expires_at_us - self._engine.clock.now_us()
         if found is None or left_us <= 0:
@@ -136,7 +128,7 @@ class Accounts:
         return Session(principal, left_us / 1e6)
 
     async def is_session_of(self, token_hash: str, principal: Principal) -> bool:
-        """Whether a session is open and its user has the same rights in the project."""
+        """Whether it is open and its user has the same rights in the project."""
         found = await self._engine.store.read(
             accounts.read_session(token_hash=token_hash, project_id=principal.project_id)
         )
@@ -151,7 +143,7 @@ class Accounts:
     async def change_user(
         self, user_id: str, *, first_name: str | None, last_name: str | None, display_name: str | None
     ) -> User:
-        """Change a user's names; None keeps one. Raises BadValue with the field."""
+        """None keeps a name. Raises BadValue with the field."""
         names = {"first_name": first_name, "last_name": last_name, "display_name": display_name}
         for field, name in names.items():
             check_person(name, f"body.{field}")
@@ -160,7 +152,7 @@ class Accounts:
         )
 
     async def change_password(self, user_id: str, *, current: str, new: str, session_seconds: float) -> SignedIn:
-        """Change the password. All sessions end, and a new one begins. Raises BadValue, Forbidden, TooManyRequests."""
+        """All sessions end, and a new one begins. Raises BadValue, Forbidden, TooManyRequests."""
         chosen = new_password_of(new, "body.new_password")
         await self._passwords.check_choice(chosen, "body.new_password")
         given = password_of(current, "body.current_password")
@@ -179,8 +171,8 @@ class Accounts:
         return SignedIn(found.user, token)
 
     async def reset_password(self, email: str) -> str:
-        """Set a new password for a user who lost theirs. Only for the operator, who passes it on. All their sessions
-        end. Raises NotFound, and BadValue for an invalid e-mail."""
+        """A new password for the operator to pass on. All the user's sessions end. Raises NotFound, and BadValue for an
+        invalid e-mail."""
         address = email_of(email)
         found = await self._engine.store.read(accounts.find_user(email=address))
         if found is None:
@@ -202,5 +194,5 @@ class Accounts:
 
 
 def hash_of(token: str) -> str:
-    """The stored form of a token. Tokens are random and long, so a plain hash is enough."""
+    """Tokens are random and long, so a plain hash is enough."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,8 +1,8 @@
 """Which addresses the server may call, under which names, and which URLs are valid.
 
-Any holder of a key may give us a URL, and it may lead into our own network. The server therefore calls only public
-addresses, and others that the setting `outbound_hosts` names. It never calls addresses that hand out credentials of
-machines (link-local and metadata).
+Any holder of a key may give us a URL, also one into our own network. The server therefore calls only public addresses,
+and others that `outbound_hosts` names. It never calls addresses that hand out credentials of machines (link-local and
+metadata).
 """
 
 import re
@@ -23,7 +23,7 @@ _NEVER: Final = tuple(
     ip_network(text)
     for text in (
         "0.0.0.0/8",  # this network
-        # Metadata services of clouds, besides 169.254.0.0/16. One address looks public.
+        # Metadata services besides 169.254.0.0/16. One address looks public.
         "100.100.100.200/32",
         "168.63.129.16/32",
         "192.0.0.192/32",
@@ -36,10 +36,10 @@ _TRANSLATED: Final = ip_network("64:ff9b::/96")
 _TRANSLATED_HERE: Final = (ip_network("64:ff9b:1::/48"), ip_network("::ffff:0:0:0/96"))
 """Prefixes for a network's own gateways."""
 _GLOBAL: Final = ip_network("2000::/3")
-"""All public IPv6. Python's `is_global` has more (fec0::/10), and differs between releases."""
+"""All public IPv6. Python's `is_global` includes more (fec0::/10) and differs between releases."""
 BAD_PORTS: Final = frozenset(
     (
-        # The Fetch standard's bad ports: https://fetch.spec.whatwg.org/#port-blocking
+        # Fetch's bad ports: https://fetch.spec.whatwg.org/#port-blocking
         *(0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104),
         *(109, 110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526),
         *(530, 531, 532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3659),
@@ -48,10 +48,10 @@ BAD_PORTS: Final = frozenset(
         *(1433, 1521, 3306, 3389, 5432, 5672, 5900, 6379, 9042, 11211, 27017),
     )
 )
-"""Ports of other protocols, which could read a request as commands."""
+"""Other protocols could read a request as commands."""
 _NAME: Final = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 _PRINTABLE: Final = re.compile(r"[!#-;=?-\[\]_a-z~]+")
-"""ASCII without controls, blanks, quotes, <, >, backslash, ^, `, {, | and }, on which URL parsers disagree."""
+"""ASCII without controls, blanks, quotes, <, >, backslash, ^, `, {, | and }: URL parsers disagree on these."""
 
 
 class Reach(StrEnum):
@@ -59,11 +59,11 @@ class Reach(StrEnum):
     PRIVATE = "private"
     """On this machine or in a private network."""
     NEVER = "never"
-    """Link-local, metadata, multicast, or invalid."""
+    """Or invalid."""
 
 
 def reach(address: Address) -> Reach:
-    """Classify an address. One that embeds another address gets the stricter class of both."""
+    """An address that embeds another one gets the stricter class."""
     if isinstance(address, IPv6Address):
         inner = _inside(address)
         if address.ipv4_mapped is not None:
@@ -84,7 +84,7 @@ def _reach(address: Address) -> Reach:
 
 
 def _inside(address: IPv6Address) -> IPv4Address | None:
-    """The IPv4 address that a gateway would translate this one to."""
+    """The IPv4 address that a gateway would make of it."""
     translated = address in _TRANSLATED or any(address in network for network in _TRANSLATED_HERE)
     if translated or (address in _COMPATIBLE and int(address) > 1):
         return IPv4Address(int(address) & 0xFFFFFFFF)
@@ -94,8 +94,6 @@ def _inside(address: IPv6Address) -> IPv4Address | None:
 
 
 class Target(NamedTuple):
-    """A parsed URL."""
-
     scheme: str
     host: str
     """In lower case. An IPv6 address is without brackets."""
@@ -105,14 +103,14 @@ class Target(NamedTuple):
 
     @property
     def authority(self) -> str:
-        """The value of the Host header."""
+        """The Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         usual = self.port == (443 if self.scheme == "https" else 80)
         return host if usual else f"{host}:{self.port}"
 
 
 def target(url: str, where: str = "url") -> Target:
-    """Parse a URL. Raises `BadValue`, which names `where`, if parsers could disagree on it."""
+    """Raises `BadValue`, naming `where`, also if URL parsers could disagree."""
     if len(url) > URL_CHARACTERS_MAX:
         raise _bad(where, f"is longer than {URL_CHARACTERS_MAX:,} characters")
     if not _PRINTABLE.fullmatch(url):
@@ -150,7 +148,7 @@ def _is_host(host: str) -> bool:
 
 
 def literal(host: str) -> Address | None:
-    """The IP address, if the host is written as one."""
+    """The address, if the host is written as one."""
     try:
         return ip_address(host)
     except ValueError:
@@ -158,7 +156,6 @@ def literal(host: str) -> Address | None:
 
 
 def means_this_machine(host: str) -> bool:
-    """Whether the host always means this machine."""
     name = host.removesuffix(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -167,11 +164,8 @@ def means_this_machine(host: str) -> bool:
 
 
 class Policy:
-    """Decides which hosts may be called.
-
-    `hosts` are names (`hooks.internal`, `*.svc.cluster.local`), addresses and networks that may be called although they
-    are not public, also over plain HTTP. Raises `BadRequest` for invalid entries.
-    """
+    """`hosts` are names (`hooks.internal`, `*.svc.cluster.local`), addresses and networks that may be called although
+    they are not public, also over plain HTTP. Raises `BadRequest` for invalid entries."""
 
     def __init__(self, hosts: Sequence[str] = (), *, loopback: bool = False) -> None:
         self.loopback = loopback
@@ -200,7 +194,6 @@ class Policy:
             self._names.add(name)
 
     def named(self, host: str) -> bool:
-        """Whether the settings name this host."""
         name = host.removesuffix(".")
         address = literal(name)
         if address is not None:
@@ -211,7 +204,6 @@ class Policy:
         return self.named(host) or (self.loopback and means_this_machine(host))
 
     def allows(self, host: str, address: Address) -> bool:
-        """Whether this address may be called for this host."""
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
         found = reach(address)

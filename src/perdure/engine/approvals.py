@@ -1,4 +1,4 @@
-"""The service of suspended steps' questions, their answers, and links for people without a key."""
+"""The service of questions, their answers, and links for people without a key."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PURPOSE: Final = b"perdure approval link\n"
 
 
 class Link(Struct, frozen=True, array_like=True):
-    """The content of a signed link. It answers one question until it expires."""
+    """A signed link answers one question until it expires."""
 
     project_id: str
     execution_id: str
@@ -41,18 +41,14 @@ class Link(Struct, frozen=True, array_like=True):
 
 
 class Approvals:
-    """Serves a project's questions."""
-
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def get(
         self, project_id: str, execution_id: str, step_key: str, question_id: str | None = None
     ) -> tuple[Phase, Question | None]:
-        """The question of an execution, or of a descendant, under a key, with the execution's phase. Raises NotFound.
-
-        `question_id` selects one question of several.
-        """
+        """The question of an execution or descendant under a key, with the execution's phase. `question_id` selects one
+        of several. Raises NotFound."""
         return await self._engine.store.read(
             approvals.find_question(
                 project_id=project_id,
@@ -74,7 +70,7 @@ class Approvals:
         how: How,
         question_id: str | None = None,
     ) -> Approval:
-        """Answer the open question; `question_id` limits this to one. Raises NotFound, Conflict, BadValue."""
+        """Answer the open question, with `question_id` only that one. Raises NotFound, Conflict, BadValue."""
         check_name(step_key, where="step_key", max_bytes=KEY_BYTES_MAX)
         check_json(bytes(data), where="data")
         return await self._engine.store.write(
@@ -93,7 +89,7 @@ class Approvals:
     async def list(
         self, project_id: str, cursor: str | None = None, limit: int = 100
     ) -> tuple[list[Question], str | None]:
-        """A page of open questions, oldest first, and the next cursor."""
+        """Open ones, oldest first, and the next cursor."""
         if not 1 <= limit <= LIST_MAX:
             raise BadRequest(f"`limit` must be 1 to {LIST_MAX:,}, got {limit}.")
         after = (0, "", "")
@@ -118,10 +114,8 @@ class Approvals:
     async def make_link(
         self, project_id: str, execution_id: str, step_key: str, *, name: str, seconds: int = LINK_SECONDS
     ) -> tuple[str, int]:
-        """A token that answers the open question in a person's name, and when it expires.
-
-        Raises NotFound, Conflict if no question is open, BadValue.
-        """
+        """A token that answers the open question in a person's name, and its expiry. Raises NotFound, Conflict if no
+        question is open, BadValue."""
         check_name(name, where="name")
         if not 1 <= seconds <= LINK_SECONDS_MAX:
             raise BadValue(
@@ -137,7 +131,7 @@ class Approvals:
         return f"{_encode(said)}.{_encode(_sign(secrets.links, said))}", expires_at
 
     async def read_link(self, token: str, execution_id: str, step_key: str) -> Link:
-        """The content of a token that is valid for this question. Raises Unauthorized."""
+        """Raises Unauthorized if the token is invalid for this question."""
         wrong = Unauthorized("This link is not one that this server made for this question.")
         said_text, _, signature_text = token.partition(".")
         try:

@@ -8,25 +8,19 @@ from msgspec import Struct
 
 
 class CallFailed(Exception):
-    """No answer came."""
-
     def __init__(self, message: str, *, sent: bool) -> None:
         super().__init__(message)
         self.message = message
         self.sent = sent
-        """Whether the other side may have received the request."""
+        """The other side may have received the request."""
 
 
 class CallRefused(CallFailed):
-    """The call is forbidden and was not made."""
-
     def __init__(self, message: str) -> None:
         super().__init__(message, sent=False)
 
 
 class Answer(Struct, frozen=True):
-    """A response of any status."""
-
     status: int
     headers: dict[str, str]
     """Names in lower case. The last one wins."""

@@ -3,8 +3,8 @@
 Store time is an anchor plus a clock that does not jump and runs while the machine sleeps. The anchor follows a wall
 clock by at most 1 % slew. A larger difference applies at once, and all leases are then granted anew.
 
-A store with one server uses the server's wall clock. With several servers it uses the database's, because all servers
-compare leases and timers, however wrong their own clocks are.
+With one server, the wall clock is the server's. With several it is the database's, because all of them compare leases
+and timers, however wrong their own clocks are.
 """
 
 import logging
@@ -16,20 +16,19 @@ logger = logging.getLogger("perdure.engine")
 
 JUMP_US = 60_000_000
 DATABASE_JUMP_US = 500_000
-"""A new server takes the database's time at once, so running servers must not stay far from it."""
+"""A new server takes the database's time at once, so running ones must be close to it."""
 SLEW = 0.01
 
 
 class Span(NamedTuple):
-    """The bounds of the difference between store time and the time since boot. The database wrote its time at some
-    moment between question and answer."""
+    """Bounds of store time minus the time since boot. The database wrote its time between question and answer."""
 
     least_us: int
     most_us: int
 
 
 def boottime_us() -> int:
-    """Microseconds since boot, sleep included. For local deadlines."""
+    """Includes sleep. For local deadlines."""
     if sys.platform == "linux":
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000
     if sys.platform == "darwin":  # the monotonic clock stops there during sleep
@@ -38,11 +37,11 @@ def boottime_us() -> int:
 
 
 class Clock(Protocol):
-    """Store time in microseconds since the epoch. It goes back only if `adjust` reports a jump."""
+    """Store time in µs since the epoch. It goes back only if `adjust` reports a jump."""
 
     @property
     def of_database(self) -> bool:
-        """True if it follows the database's clock, which can then confirm it."""
+        """The database's clock can then confirm it."""
         ...
 
     def now_us(self) -> int: ...
@@ -90,7 +89,7 @@ class SystemClock:
 
 
 class ManualClock:
-    """A clock that tests move by hand. A move is a jump, so no lease is lost by it."""
+    """Tests move it by hand. A move is a jump, so no lease is lost by it."""
 
     of_database = False
 

@@ -21,8 +21,6 @@ LIST_MAX: Final = 1_000
 
 
 class Conversations:
-    """Serves workers and callers."""
-
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
@@ -38,7 +36,7 @@ class Conversations:
         keep: int | None = None,
         idempotency: Idempotency | None = None,
     ) -> int:
-        """Append a message, and keep this agent's newest `keep`. Returns its id. Raises BadRequest, BadValue."""
+        """Keeps this agent's newest `keep`. Returns the message's id. Raises BadRequest, BadValue."""
         check_name(conversation_id, where="conversation_id", max_bytes=KEY_BYTES_MAX)
         check_name(agent_id, where="agent_id")
         check_name(role, where="role")
@@ -62,7 +60,7 @@ class Conversations:
     async def get(
         self, project_id: str, conversation_id: str, agent_id: str, limit: int | None = None
     ) -> Sequence[Message]:
-        """The newest messages, oldest first: at most LIST_MAX, fewer if they are large. Raises BadRequest."""
+        """The newest, oldest first: at most LIST_MAX, fewer if they are large. Raises BadRequest."""
         if limit is not None and limit < 1:
             raise BadRequest(f"`limit` must be 1 or more, got {limit}.")
         return await self._engine.store.read(

@@ -18,13 +18,13 @@ DEFINITION_BYTES_MAX: Final = 256 << 10
 
 
 class Definitions:
-    """Serves workers and callers. `kind` is `agent` or `tool`."""
+    """`kind` is `agent` or `tool`."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def register(self, project_id: str, kind: str, deployment_id: str | None, id: str, value: bytes) -> None:
-        """Make or replace a definition. Raises BadValue, DeploymentNotFound, BadRequest without any deployment."""
+        """Raises BadValue, DeploymentNotFound, BadRequest without any deployment."""
         check_name(id, where="id")
         if deployment_id is not None:
             check_name(deployment_id, where="deployment_id", max_bytes=KEY_BYTES_MAX)
@@ -41,7 +41,7 @@ class Definitions:
         )
 
     async def get(self, project_id: str, kind: str, id: str, deployment_id: str | None = None) -> Definition:
-        """The definition of the named or the current deployment. Raises NotFound, BadRequest."""
+        """Of the named or the current deployment. Raises NotFound, BadRequest."""
         return await self._engine.store.read(
             definitions.get_definition(project_id=project_id, kind=kind, deployment_id=deployment_id, id=id)
         )
@@ -49,8 +49,7 @@ class Definitions:
     async def list(
         self, project_id: str, kind: str, cursor: str | None = None, limit: int = LIST_MAX, offset: int = 0
     ) -> tuple[Sequence[Definition], str | None]:
-        """A page of definitions of all deployments in use, and the next cursor. Raises BadRequest if the page is too
-        large."""
+        """Of all deployments in use, with the next cursor. Raises BadRequest."""
         check_page(limit, offset)
         after = registry_place(cursor)
         page, following = await self._engine.store.read(

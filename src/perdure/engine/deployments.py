@@ -26,13 +26,11 @@ HOUR_US: Final = 3_600_000_000
 
 
 class Deployments:
-    """Serves workers and callers."""
-
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def register_push(self, project_id: str, deployment_id: str) -> None:
-        """Make a deployment of push workers, or keep it. Raises Conflict while native workers serve it."""
+        """For push workers. Raises Conflict while native workers serve it."""
         check_name(deployment_id, where="deployment_id", max_bytes=KEY_BYTES_MAX)
         await self._engine.store.write(
             deployments.register_push_deployment(
@@ -50,7 +48,7 @@ class Deployments:
         trigger_on_event: bool = False,
         scheduled: bool = False,
     ) -> None:
-        """Add a workflow to a deployment of push workers. Raises DeploymentNotFound, Conflict for a native one."""
+        """For push workers. Raises DeploymentNotFound, Conflict for a native one."""
         check_name(workflow_id, where="workflow_id")
         await self._engine.store.write(
             deployments.register_push_workflow(
@@ -65,7 +63,7 @@ class Deployments:
         )
 
     async def register_queues(self, project_id: str, deployment_id: str, queues: Sequence[QueueSpec]) -> None:
-        """Make queues or change their limits. Raises DeploymentNotFound, BadValue."""
+        """Raises DeploymentNotFound, BadValue."""
         check_name(deployment_id, where="deployment_id", max_bytes=KEY_BYTES_MAX)
         if len(queues) > QUEUES_MAX:
             raise BadValue(f"queues: holds {len(queues):,} entries; the limit is {QUEUES_MAX:,}", {"path": "queues"})
@@ -88,7 +86,7 @@ class Deployments:
     async def list(
         self, project_id: str, cursor: str | None = None, limit: int = 100, *, retired: bool = False
     ) -> tuple[Sequence[Draining], str | None]:
-        """A page of deployments with their open executions, newest first, and the next cursor."""
+        """Newest first, with open executions and the next cursor."""
         check_page(limit, 0)
         before_us, after = (1 << 62, "") if cursor is None else _place(cursor)
         found = await self._engine.store.scan(
@@ -106,13 +104,13 @@ class Deployments:
         return page, None if last is None else f"{last.created_at_us}-{last.id}"
 
     async def use(self, project_id: str, deployment_id: str) -> StoredDeployment:
-        """Send new executions to a deployment. Raises DeploymentNotFound, also for a retired one."""
+        """Send new executions to it. Raises DeploymentNotFound, also for a retired one."""
         return await self._engine.store.write(
             deployments.use_deployment(project_id=project_id, deployment_id=deployment_id)
         )
 
     async def retire(self, project_id: str, deployment_id: str) -> StoredDeployment:
-        """Retire an empty deployment. Raises DeploymentNotFound, Conflict."""
+        """Only without open executions. Raises DeploymentNotFound, Conflict."""
         return await self._engine.store.write(
             deployments.retire_deployment(
                 project_id=project_id, deployment_id=deployment_id, now_us=self._engine.clock.now_us()
@@ -122,7 +120,7 @@ class Deployments:
     async def workflows(
         self, project_id: str, cursor: str | None = None, limit: int = LIST_MAX, offset: int = 0
     ) -> tuple[Sequence[RegisteredWorkflow], str | None]:
-        """A page of workflows, one entry per deployment, and the next cursor. Raises BadRequest."""
+        """One entry per deployment, and the next cursor. Raises BadRequest."""
         check_page(limit, offset)
         after = registry_place(cursor)
         page, following = await self._engine.store.read(
@@ -131,7 +129,7 @@ class Deployments:
         return page, None if following is None else write_cursor(following)
 
     async def workflow(self, project_id: str, workflow_id: str, deployment_id: str | None = None) -> RegisteredWorkflow:
-        """The newest entry of a workflow, unless a deployment is named. Raises NotFound."""
+        """The newest, unless a deployment is named. Raises NotFound."""
         return await self._engine.store.read(
             deployments.get_workflow(project_id=project_id, workflow_id=workflow_id, deployment_id=deployment_id)
         )
@@ -148,7 +146,7 @@ class Deployments:
         limit: int = 50,
         offset: int = 0,
     ) -> tuple[Sequence[Run], str | None]:
-        """A page of root executions of one type of workflow, newest first, and the next cursor. Raises BadRequest."""
+        """Root executions of one type of workflow, newest first, and the next cursor. Raises BadRequest."""
         check_page(limit, offset)
         before = checked_cursor(cursor)
         if created_before_us is not None:
@@ -169,7 +167,7 @@ class Deployments:
 
 
 def check_page(limit: int, offset: int) -> None:
-    """Raises BadRequest for an invalid page."""
+    """Raises BadRequest."""
     if not 1 <= limit <= LIST_MAX:
         raise BadRequest(f"`limit` must be 1 to {LIST_MAX:,}, got {limit}.")
     if not 0 <= offset <= OFFSET_MAX:
@@ -177,12 +175,12 @@ def check_page(limit: int, offset: int) -> None:
 
 
 def registry_place(cursor: str | None) -> RegistryPlace:
-    """The position of a registry cursor. Raises BadRequest."""
+    """Raises BadRequest."""
     return FIRST_REGISTERED if cursor is None else read_cursor(cursor, RegistryPlace, "first")
 
 
 def _id_of(at_us: int) -> str:
-    """The smallest id of a moment."""
+    """The smallest of a moment."""
     ms = f"{min(max(at_us // 1_000, 0), 2**48 - 1):012x}"
     return f"{ms[:8]}-{ms[8:]}"
 

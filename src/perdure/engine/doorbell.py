@@ -15,8 +15,8 @@ RUNG_MAX = 10_000
 class Doorbell:
     """Bells by key. Take a ticket, query, then wait: rings after the ticket are not missed.
 
-    A ticket is the total number of rings so far. A bell keeps its last ring if a ticket was taken for it, until many
-    other bells crowd it out. A waiter whose bell was crowded out queries again. A ring without tickets leaves no trace.
+    A ticket is the total number of rings so far. A bell with tickets keeps its last ring until many others crowd it
+    out. Then its waiters query again. A ring without tickets leaves no trace.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Doorbell:
         self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
 
     def ticket(self, key: Hashable) -> int:
-        """The position for `wait`. It need not be used."""
+        """It need not be used."""
         rung = self._rung
         rung.setdefault(key, self._rings)
         rung.move_to_end(key)
@@ -38,7 +38,7 @@ class Doorbell:
         return last is None or last > ticket
 
     async def wait(self, key: Hashable, ticket: int, seconds: float) -> bool:
-        """Wait for a ring after the ticket. False if `seconds` passed without one."""
+        """False if `seconds` passed without a ring after the ticket."""
         if self._has_rung(key, ticket):
             return True
         if seconds <= 0:
@@ -58,7 +58,7 @@ class Doorbell:
         return tuple((key, self.ticket(key)) for key in keys)
 
     async def wait_any(self, tickets: Tickets, seconds: float, future: "asyncio.Future[None]") -> bool:
-        """Wait for a ring of any bell, or until `future` is resolved. False after `seconds` without either."""
+        """Wait for any bell or for `future`. False after `seconds` without either."""
         if any(self._has_rung(key, ticket) for key, ticket in tickets):
             return True
         for key, _ in tickets:
@@ -88,11 +88,10 @@ class Doorbell:
             del self._waiting[key]
 
     def waited_at(self, kind: str) -> list[tuple[str, ...]]:
-        """The keys (kind, …) of one kind that have waiters."""
+        """The keys (kind, …) with waiters."""
         return [key for key in self._waiting if isinstance(key, tuple) and key[0] == kind]
 
     def ring(self, key: Hashable) -> None:
-        """Wake all waiters of this bell."""
         self._note(key)
         queue = self._waiting.get(key)
         if queue:
@@ -101,7 +100,7 @@ class Doorbell:
                     future.set_result(None)
 
     def ring_one(self, key: Hashable) -> None:
-        """Wake the longest waiter. A waiter that finds more than it can take rings again."""
+        """Wake the longest waiter. If it finds more than it can take, it rings again."""
         queue = self._waiting.get(key)
         while queue:
             future = queue.popleft()
@@ -111,7 +110,6 @@ class Doorbell:
         self._note(key)
 
     def ring_all(self) -> None:
-        """Wake all waiters, on shutdown."""
         for key in list(self._waiting):
             self.ring(key)
 

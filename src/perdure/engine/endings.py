@@ -15,29 +15,29 @@ RECENT_BYTES_MAX = 4_096
 
 
 class Endings:
-    """Notifies listeners of results as soon as they are on disk. Later callers ask the store."""
+    """Tells results as soon as they are on disk. Later callers ask the store."""
 
     def __init__(self) -> None:
         self._listeners: dict[tuple[str, str], list[Listener]] = {}
         self._recent: OrderedDict[tuple[str, str], Finished | None] = OrderedDict()
 
     def expect(self, project_id: str, execution_id: str) -> None:
-        """An execution has just started here: until it is crowded out, `recent` knows whether it has ended."""
+        """An execution has just started here. Until it is crowded out, `recent` knows its end."""
         self._recent[project_id, execution_id] = None
         if len(self._recent) > RECENT_MAX:
             self._recent.popitem(last=False)
 
     def recent(self, project_id: str, execution_id: str) -> tuple[bool, Finished | None]:
-        """Whether this process saw the start, and the end if it came."""
+        """Whether it started here, and its end if it came."""
         key = (project_id, execution_id)
         return key in self._recent, self._recent.get(key)
 
     def listen(self, project_id: str, execution_id: str, listener: Listener) -> None:
-        """Listen first, then ask the store, so that no end is missed in between."""
+        """Listen before asking the store, so that no end is missed."""
         self._listeners.setdefault((project_id, execution_id), []).append(listener)
 
     def forget(self, project_id: str, execution_id: str, listener: Listener) -> None:
-        """Stop listening. Safe after the notification."""
+        """Safe after the end."""
         listeners = self._listeners.get((project_id, execution_id))
         if listeners is not None:
             if listener in listeners:
@@ -53,17 +53,15 @@ class Endings:
         return found
 
     def ended_elsewhere(self, project_id: str, execution_id: str) -> bool:
-        """An execution ended on another server. True if it has listeners here."""
+        """True if it has listeners here."""
         self._recent.pop((project_id, execution_id), None)
         return (project_id, execution_id) in self._listeners
 
     def found(self, project_id: str, finished: Finished) -> None:
-        """The store returned an execution's result."""
         for listener in self._listeners.pop((project_id, finished.id), ()):
             listener(finished)
 
     def tell(self, ended: Ended) -> None:
-        """An execution has ended here."""
         key = (ended.project_id, ended.execution_id)
         listeners = self._listeners.pop(key, None)
         known = key in self._recent

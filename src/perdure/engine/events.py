@@ -1,4 +1,4 @@
-"""The service of topics: publish, read, watch."""
+"""The service of topics."""
 
 from __future__ import annotations
 
@@ -27,13 +27,11 @@ READ_MAX = 1_000
 
 
 class Events:
-    """Serves callers of topics."""
-
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def publish(self, project_id: str, topic: str, items: Sequence[EventItem]) -> list[int]:
-        """Publish events in order, in one transaction. Returns their sequence numbers."""
+        """In order, in one transaction. Returns their sequence numbers."""
         _check(topic, items)
         return await self._engine.store.write(
             events.publish(
@@ -55,10 +53,10 @@ class Events:
         asked_by: str | None = None,
         answered_by: str | None = None,
     ) -> tuple[list[int], int]:
-        """As `publish`, idempotent: a repeated request gets the first numbers and time (µs).
+        """As `publish`, but a repetition gets the first numbers and time (µs).
 
-        `asked_by` is the execution whose questions (`suspend_…`) are among the events. An invalid id counts as None.
-        `answered_by` is recorded as the author of answers (`resume_…`) among them.
+        `asked_by`: the execution whose questions (`suspend_…`) are among the events. An invalid id counts as None.
+        `answered_by`: the author of answers (`resume_…`) among them.
         """
         _check(topic, items)
         asks = any((item.event_type or "").startswith(ASKED) for item in items)
@@ -78,8 +76,7 @@ class Events:
     async def read(
         self, project_id: str, topic: str, after: int = 0, limit: int = 100, *, bytes_max: int = REPLY_BYTES_MAX
     ) -> tuple[list[Event], bool]:
-        """Events after a sequence number, in order, and whether there may be more. The event that reaches `bytes_max`
-        ends the page."""
+        """In order, up to the event that reaches `bytes_max`, and whether there may be more."""
         _check_limit(limit)
         return await self._engine.store.read(
             events.read_events(project_id=project_id, topic=topic, after=after, limit=limit, bytes_max=bytes_max)
@@ -93,18 +90,18 @@ class Events:
         )
 
     async def last(self, project_id: str, topic: str) -> int:
-        """The number of a topic's newest event, or 0."""
+        """0 if the topic has no event."""
         return await self._engine.store.read(events.topic_end(project_id=project_id, topic=topic))
 
     def watch_tickets(self, project_id: str, topic: str, run_id: str | None = None) -> Tickets:
-        """Take them before reading. `watch` then misses neither later events nor changes of the run's journal."""
+        """Take them before reading: `watch` then misses neither events nor changes of the run's journal."""
         bells: list[tuple[str, ...]] = [("topic", project_id, topic)]
         if run_id is not None:
             bells.append(("written", run_id))
         return self._engine.doorbell.tickets(*bells)
 
     async def watch(self, tickets: Tickets, seconds: float = 1.0) -> bool:
-        """Wait for news since the tickets, at most `seconds`."""
+        """Wait for news, at most `seconds`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         return await self._engine.doorbell.wait_any(tickets, seconds, future)
 

@@ -1,4 +1,4 @@
-"""The service of executions: start, get, wait, list, cancel, delete."""
+"""The service of executions."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ CLOSED = "The engine was closed while the result was awaited; the execution goes
 
 
 class Executions:
-    """Serves callers of executions. Times come from the engine's clock, ids are made here."""
+    """All times come from the engine's clock, all ids are made here."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._awaited: set[asyncio.Future[Finished]] = set()
 
     def close(self) -> None:
-        """Stop waiting for ends: `result` raises Unavailable."""
+        """`result` raises Unavailable from now on."""
         for future in self._awaited:
             if not future.done():
                 future.set_exception(Unavailable(CLOSED))
@@ -49,7 +49,7 @@ class Executions:
     async def start(
         self, project_id: str, items: Sequence[StartItem], *, idempotency: Idempotency | None = None
     ) -> list[Started | Problem]:
-        """Start independent executions. Each item has its own answer, in order."""
+        """Start independent executions, with an answer for each."""
         answers: list[Started | Problem | None] = []
         news: list[New] = []
         for item in items:
@@ -111,11 +111,11 @@ class Executions:
         return await self._engine.store.read(looks.get(project_id=project_id, execution_id=checked_id(execution_id)))
 
     async def find(self, project_id: str, workflow_id: str, key: str) -> str:
-        """The id behind a workflow's readable key. Raises NotFound."""
+        """Raises NotFound."""
         return await self._engine.store.read(looks.find_by_key(project_id=project_id, workflow_id=workflow_id, key=key))
 
     async def wait(self, project_id: str, ids: Sequence[str], seconds: float) -> WaitReply:
-        """Wait until an execution is final, at most `seconds`. The reply has as many final ones as it has room for."""
+        """Wait until one is final, at most `seconds`. The reply has as many final ones as fit."""
         ids = [checked_id(id) for id in ids]
         found: list[Finished] = []
         some = asyncio.Event()
@@ -128,7 +128,7 @@ class Executions:
         for id in ids:
             endings.listen(project_id, id, tell)
         try:
-            # Listen before the query, so that no end is missed in between.
+            # Listen before the query, so that no end is missed.
             done, missing = await self._engine.store.read(looks.finished(project_id=project_id, ids=ids))
             if done or missing or seconds <= 0 or self._engine.closing:
                 return WaitReply(done, missing)
@@ -143,7 +143,7 @@ class Executions:
                 endings.forget(project_id, id, tell)
 
     async def result(self, project_id: str, execution_id: str) -> Finished:
-        """Wait without a limit until an execution is final. Raises NotFound."""
+        """Wait without a limit. Raises NotFound."""
         execution_id = checked_id(execution_id)
         endings = self._engine.endings
         known, finished = endings.recent(project_id, execution_id)
@@ -174,7 +174,7 @@ class Executions:
             endings.forget(project_id, execution_id, tell)
 
     async def how_ended(self, project_id: str, execution_id: str) -> Finished | None:
-        """How an execution ended, without its result. None while it is open. Raises NotFound."""
+        """Without the result. None while it is open. Raises NotFound."""
         return await self._engine.store.read(
             looks.how_ended(project_id=project_id, execution_id=checked_id(execution_id))
         )
@@ -188,8 +188,7 @@ class Executions:
         *,
         bytes_max: int = REPLY_BYTES_MAX,
     ) -> tuple[list[Row], bool]:
-        """A page of journal rows after a seq, and whether there may be more. The row that reaches `bytes_max` ends the
-        page."""
+        """Rows after a seq, up to the one that reaches `bytes_max`, and whether there may be more."""
         id = checked_id(execution_id)
         return await self._engine.store.read(
             looks.journal(project_id=project_id, execution_id=id, after=after, limit=limit, bytes_max=bytes_max)
@@ -198,21 +197,21 @@ class Executions:
     async def logs(
         self, project_id: str, execution_id: str, after: int = 0, limit: int = 500
     ) -> list[tuple[int, LogLine]]:
-        """A page of log lines after a number."""
+        """Lines after a number."""
         return await self._engine.store.read(
             looks.logs(project_id=project_id, execution_id=checked_id(execution_id), after=after, limit=limit)
         )
 
     def watch_ticket(self, execution_id: str) -> int:
-        """Take it before you read journal or log. `watch` then misses nothing written later."""
+        """Take it before reading journal or log: `watch` then misses nothing."""
         return self._engine.doorbell.ticket(("written", checked_id(execution_id)))
 
     async def watch(self, execution_id: str, ticket: int, seconds: float = 1.0) -> bool:
-        """Wait until journal or log have grown since the ticket, at most `seconds`."""
+        """Wait until journal or log grew, at most `seconds`."""
         return await self._engine.doorbell.wait(("written", checked_id(execution_id)), ticket, seconds)
 
     async def cancel(self, project_id: str, execution_id: str, by: str = "user") -> Execution:
-        """Cancel an execution and all its descendants. Raises NotCancellable if it is final."""
+        """Cancel also all descendants. Raises NotCancellable if it is final."""
         await self._engine.store.write(
             moves.cancel(
                 project_id=project_id,
@@ -225,7 +224,7 @@ class Executions:
         return await self.get(project_id, execution_id)
 
     async def delete(self, project_id: str, execution_id: str) -> None:
-        """Delete a final execution and its descendants. Raises Conflict while one is open."""
+        """Delete also all descendants. Raises Conflict while one is open."""
         await self._engine.store.write(looks.delete(project_id=project_id, execution_id=checked_id(execution_id)))
 
     async def resume(
@@ -238,7 +237,7 @@ class Executions:
         answered_by: str,
         question_id: str | None = None,
     ) -> Resumed:
-        """Answer a suspended step, now or before it asks. `question_id` limits this to one question. Raises Conflict if
+        """Answer a suspended step, now or before it asks. With `question_id` only that question. Raises Conflict if
         another answer stands."""
         check_name(step_key, where="step_key", max_bytes=KEY_BYTES_MAX)
         check_json(bytes(data), where="data")
@@ -257,7 +256,7 @@ class Executions:
     async def erase(
         self, project_id: str, *, user_id: str | None = None, session_id: str | None = None
     ) -> tuple[int, int]:
-        """Delete the executions of a user or a session. Returns how many were deleted, and how many are open. Raises
+        """Delete the executions of a user or session. Returns how many are gone and how many are open. Raises
         BadValue."""
         for name, value in (("user_id", user_id), ("session_id", session_id)):
             if value is not None:
@@ -289,7 +288,7 @@ class Executions:
 
 
 def check_item(item: StartItem) -> None:
-    """Refuse an invalid item. Raises BadValue with the field."""
+    """Raises BadValue with the field."""
     check_name(item.workflow_id, where="workflow_id")
     for name in ("deployment_id", "queue_name", "concurrency_key", "session_id", "user_id", "key", "step_key"):
         value = getattr(item, name)

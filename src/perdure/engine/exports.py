@@ -1,8 +1,7 @@
 """Sends spans of ended executions to the operator's collector, by OTLP over HTTP.
 
-Every server runs this. The store assigns executions to servers (`verbs/exports`), so each one's spans go out once.
-While the collector is away, they stay in the store, and rounds become rarer, down to one a minute. Inputs and outputs
-are private and are not sent.
+The store assigns executions to servers (`verbs/exports`), so each one's spans go out once. While the collector is away,
+they stay in the store, and rounds become rarer, down to one a minute. Inputs and outputs are private and are not sent.
 """
 
 from __future__ import annotations
@@ -40,8 +39,6 @@ _AGAIN: Final = frozenset({408, 429, 502, 503, 504})
 
 
 class Exports:
-    """Sends ended executions to a collector."""
-
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._url, self._headers = destination(engine.settings.otlp_endpoint, engine.settings.otlp_headers)
@@ -61,7 +58,7 @@ class Exports:
             await self._outbound.close()
 
     async def look(self) -> float:
-        """One round. Returns the seconds until the next one."""
+        """Returns the seconds until the next round."""
         engine = self._engine
         more = False
         for project_id in await engine.store.read(exports.project_ids()):
@@ -87,7 +84,7 @@ class Exports:
         return 0.0 if more else engine.spread(PAUSE_SECONDS)
 
     async def _send(self, project_id: str, ids: Sequence[str]) -> list[str]:
-        """Send the spans of executions, each one's in one request. Returns the ids to try again."""
+        """All spans of an execution go in one request. Returns the ids to try again."""
         store = self._engine.store
         spans: list[Span] = []
         waiting: list[str] = []
@@ -100,13 +97,13 @@ class Exports:
                 if spans and became is None:
                     return [*waiting, *ids[number + 1 :]]
                 await store.write(exports.note_exports(project_id=project_id, ids=waiting))
-                if became is not None:  # counted after the note: a server that stops now does not send again
+                if became is not None:  # after the note, so a server that stops now does not send again
                     self._engine.stats.count(became, len(spans))
                 spans, waiting = [], []
         return []
 
     async def _post(self, spans: Sequence[Span]) -> str | None:
-        """The counter for the result. None: try again."""
+        """The result's counter. None: try again."""
         assert self._outbound is not None and self._url is not None
         try:
             answer = await self._outbound.request(
@@ -131,7 +128,7 @@ class Exports:
 
 
 def destination(endpoint: str, headers: Sequence[str]) -> tuple[str | None, dict[str, str]]:
-    """The collector's URL (None: no export) and headers. Raises BadRequest for invalid settings."""
+    """The URL (None: no export) and headers. Raises BadRequest."""
     if not endpoint:
         return None, {}
     url = endpoint if endpoint.rstrip("/").endswith(PATH) else endpoint.rstrip("/") + PATH
@@ -149,7 +146,7 @@ def destination(endpoint: str, headers: Sequence[str]) -> tuple[str | None, dict
 
 
 def encoded(spans: Sequence[Span]) -> bytes:
-    """An OTLP request in protobuf."""
+    """In protobuf."""
     # Imported on first use: most servers send no spans.
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
     from opentelemetry.proto.trace.v1.trace_pb2 import Span as ProtoSpan

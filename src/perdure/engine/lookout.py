@@ -1,8 +1,7 @@
 """One query a second for all waits of this process, on a store that other servers change too.
 
-Hints from other servers may be lost, so each wait needs queries of its own. Thousands of idle polls and streams would
-keep the database busy. The lookout asks for all of them at once, and rings their bells. It does not run if the process
-has the store to itself.
+Hints from other servers may be lost, so waits need queries. Thousands of idle polls and streams would keep the database
+busy with these. The lookout asks for all of them at once and rings their bells. A store of one process needs none.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ if TYPE_CHECKING:
     from perdure.engine.engine import Engine
 
 BLIND_SECONDS_MAX = 1.0
-"""The longest pause between two queries while hints do not arrive."""
+"""The longest pause while hints do not arrive."""
 PAUSE_SECONDS_MIN = 0.05
-"""The shortest pause, however many hints ask for a query."""
+"""The shortest pause, however many hints come."""
 LOOK_SHARE = 10
-"""While hints arrive, queries take at most one part in this many of the time."""
+"""While hints arrive, queries take at most 1/10 of the time."""
 
 
 class Lookout:
-    """Remembers the last results, because only changes ring."""
+    """Keeps the last results, because only changes ring."""
 
     def __init__(self) -> None:
         self._journals: dict[str, tuple[int, int]] = {}
@@ -35,7 +34,6 @@ class Lookout:
         self._news: dict[tuple[str, str], int] = {}
 
     async def look(self, engine: Engine) -> float:
-        """One round of the loop."""
         await asyncio.sleep(PAUSE_SECONDS_MIN)
         pause = engine.settings.poll_seconds
         if not engine.store.hints_up:
@@ -60,7 +58,7 @@ class Lookout:
             pause = max(pause, (now() - started) * LOOK_SHARE)
         for project_id, finished in found.ended:
             engine.endings.found(project_id, finished)
-        # A new waiter may have read before the last change: rows that are new to the lookout also ring.
+        # A new waiter may have read before the last change: rows that are new here also ring.
         journals = {id: (seq, n) for id, seq, n in found.journals}
         for id, at in journals.items():
             if self._journals.get(id) != at:
@@ -88,7 +86,6 @@ class Lookout:
 
 
 def _by_project(keys: Iterable[tuple[str, ...]]) -> dict[str, list[str]]:
-    """Keys of a project's bells, by project."""
     found: dict[str, list[str]] = {}
     for _, project_id, name in keys:
         found.setdefault(project_id, []).append(name)

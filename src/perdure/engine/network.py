@@ -1,10 +1,9 @@
-"""The network below outbound calls: connections by host, with a check of each address right before its use.
+"""Connections of outbound calls by host, with a check of each address right before its use.
 
-A name's addresses may change at any moment. The check therefore applies to the very address of the connection, without
-another look-up behind it.
+A name's addresses may change at any moment, so the check applies to the very address of the connection.
 
-Separate from `outbound`, because it imports the HTTP library, which many servers never need. The library is the lower
-half of HTTPX2. It cannot follow redirects, keep cookies, use proxies or decompress.
+Separate from `outbound`, because many servers never need the HTTP library. It is the lower half of HTTPX2, which cannot
+follow redirects, keep cookies, use proxies or decompress.
 """
 
 import asyncio
@@ -21,16 +20,16 @@ from perdure.engine.addresses import Address, Policy, Target
 from perdure.engine.calls import Answer, CallFailed, CallRefused
 
 HEAD_START_SECONDS: Final = 0.25
-"""How long one address is tried alone before the next one joins."""
+"""How long one address is tried before the next one joins."""
 ADDRESSES_MAX: Final = 8
 CALLS_MAX: Final = 1_000
 """Calls at a time, to all hosts."""
 HOST_CALLS_MAX: Final = 64
-"""Calls at a time to one host, so that a slow host leaves connections to others."""
+"""Calls at a time to one host, so that a slow one leaves connections to others."""
 HOSTS_MAX: Final = 1_000
 """Hosts whose connections are kept."""
 IDLE_SECONDS: Final = 4.0
-"""How long a connection is kept for the next call. Many servers close theirs after five."""
+"""How long a connection is kept. Many servers close theirs after five."""
 
 Resolve = Callable[[str], Awaitable[Sequence[Address]]]
 Connect = Callable[[], Awaitable[httpcore2.AsyncNetworkStream]]
@@ -46,7 +45,7 @@ class _NoAddress(Exception):
 
 
 class _Guard(httpcore2.AsyncNetworkBackend):
-    """Connects only to addresses that the policy allows."""
+    """Connects only to allowed addresses."""
 
     def __init__(self, policy: Policy, resolve: Resolve, closing: set[asyncio.Task[None]]) -> None:
         self._policy = policy
@@ -62,7 +61,7 @@ class _Guard(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        """Connect to the first address that answers, within `timeout` seconds in all."""
+        """Try the host's addresses within `timeout` seconds in all."""
         try:
             async with asyncio.timeout(timeout):
                 try:
@@ -96,8 +95,6 @@ class _Guard(httpcore2.AsyncNetworkBackend):
 
 
 class _Host:
-    """The connections to one host."""
-
     __slots__ = ("calls", "pool", "turns", "used_at")
 
     def __init__(self, pool: httpcore2.AsyncConnectionPool, now: float) -> None:
@@ -108,8 +105,6 @@ class _Host:
 
 
 class Network:
-    """Makes calls and keeps connections."""
-
     def __init__(self, policy: Policy, resolve: Resolve) -> None:
         self._closing: set[asyncio.Task[None]] = set()
         self._guard = _Guard(policy, resolve, self._closing)
@@ -130,7 +125,7 @@ class Network:
         connect_seconds: float,
         answer_bytes_max: int,
     ) -> Answer:
-        """One call. Raises CallRefused, CallFailed."""
+        """Raises CallRefused, CallFailed."""
         request = httpcore2.Request(
             method,
             httpcore2.URL(scheme=to.scheme, host=to.host, port=to.port, target=to.path),
@@ -149,7 +144,7 @@ class Network:
                 host = self._host(to, context)
                 host.calls += 1
                 try:
-                    # The host's limit comes first: calls that wait for a slow host must not use up the total.
+                    # The host's limit first: a slow host must not use up the total.
                     async with host.turns, self._calls:
                         sent = True
                         response = await host.pool.handle_async_request(request)
@@ -172,7 +167,7 @@ class Network:
             raise CallFailed(f"The call to {to.authority} broke off: {_said(error)}.", sent=True) from None
 
     async def close(self) -> None:
-        """Close all connections. Running calls fail."""
+        """Running calls fail."""
         if self._sweep is not None:
             self._sweep.cancel()
         pools = [host.pool for host in self._hosts.values()]
@@ -199,7 +194,7 @@ class Network:
         return found
 
     def _swept(self) -> None:
-        """Close idle connections, because their hosts may never be called again."""
+        """The hosts of idle connections may never be called again."""
         self._sweep = None
         self._forget(IDLE_SECONDS, len(self._hosts))
         if self._hosts:
@@ -234,7 +229,7 @@ def _said(error: Exception) -> str:
 
 
 def _by_turns(addresses: Sequence[Address]) -> list[Address]:
-    """Alternate between IPv4 and IPv6, otherwise in order."""
+    """Alternates between IPv4 and IPv6."""
     ranks: dict[int, int] = {}
     keys: dict[Address, tuple[int, int]] = {}
     for address in addresses:
@@ -244,10 +239,9 @@ def _by_turns(addresses: Sequence[Address]) -> list[Address]:
 
 
 async def _first(connects: Sequence[Connect], closing: set[asyncio.Task[None]]) -> httpcore2.AsyncNetworkStream:
-    """The first connection that succeeds. Each address is tried when an earlier one failed or has had its head start.
+    """The first connection that succeeds. Each address is tried when an earlier one failed or had its head start.
 
-    A task in `closing` ends the others. After the first success nothing is awaited: a cancellation there would leak the
-    connection.
+    A task in `closing` ends the others. After the success nothing is awaited: a cancellation would leak the connection.
     """
     waiting = list(connects)
     trying: set[asyncio.Future[httpcore2.AsyncNetworkStream]] = set()
@@ -272,7 +266,7 @@ async def _first(connects: Sequence[Connect], closing: set[asyncio.Task[None]]) 
 
 
 async def _give_up(trying: Collection[asyncio.Future[httpcore2.AsyncNetworkStream]]) -> None:
-    """Cancel attempts, and close the connections that succeed anyway."""
+    """Cancel attempts, and close connections that succeed anyway."""
     for task in trying:
         task.cancel()
     found = await asyncio.gather(*trying, return_exceptions=True)

@@ -1,7 +1,7 @@
-"""Calls to URLs that users gave us. All of them go through this module.
+"""All calls to URLs that users gave us.
 
 A URL is checked when it is given (`check_url`), and again at each call, on the very address of the connection. Calls
-have no redirects, cookies, proxies or compression. Their time and the size of their answers are limited.
+have no redirects, cookies, proxies or compression, and limits on time and size.
 """
 
 import asyncio
@@ -25,16 +25,16 @@ CALL_SECONDS: Final = 10.0
 CONNECT_SECONDS: Final = 5.0
 ANSWER_BYTES_MAX: Final = 64 << 10
 LOOKUP_SECONDS: Final = 3.0
-"""How long a look-up may take when a URL is given."""
+"""For a look-up when a URL is given."""
 LOOKUPS_MAX: Final = 16
 CHECKED_SECONDS: Final = 60.0
-"""How long a host that passed the check needs no look-up for another URL."""
+"""How long a good host needs no other look-up."""
 CHECKED_MAX: Final = 10_000
 _THIS_MACHINE: Final = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 
 
 class Outbound:
-    """Makes calls. The HTTP library, threads and certificates load at the first one."""
+    """The HTTP library, threads and certificates load at the first call."""
 
     def __init__(self, policy: Policy, *, look_up: Callable[[str], Sequence[str]] | None = None) -> None:
         self.policy = policy
@@ -45,10 +45,8 @@ class Outbound:
         self._context: ssl.SSLContext | None = None
 
     async def check_url(self, url: str, where: str = "url") -> str:
-        """Check a URL when it is given, and return it unchanged.
-
-        Raises `BadValue` with the field. A name that cannot be resolved now passes, because each call checks again.
-        """
+        """Check a URL when it is given. A name that cannot be resolved now passes, because each call checks again.
+        Raises `BadValue` with the field."""
         to = target(url, where)
         self._check_door(to, where)
         now = asyncio.get_running_loop().time()
@@ -87,10 +85,8 @@ class Outbound:
         connect_seconds: float = CONNECT_SECONDS,
         answer_bytes_max: int = ANSWER_BYTES_MAX,
     ) -> Answer:
-        """Make one call of at most `seconds`. Any status is an answer, also a redirect.
-
-        Raises CallRefused if the URL is forbidden, CallFailed without an answer.
-        """
+        """At most `seconds`. Any status is an answer, also a redirect. Raises CallRefused if the URL is forbidden,
+        CallFailed without an answer."""
         try:
             to = target(url)
             self._check_door(to, "url")
@@ -113,7 +109,7 @@ class Outbound:
         )
 
     async def resolve(self, host: str) -> Sequence[Address]:
-        """A host's addresses. Raises OSError."""
+        """Raises OSError."""
         address = literal(host)
         if address is not None:
             return [address]
@@ -125,14 +121,14 @@ class Outbound:
         return [address for address in addresses if address is not None]
 
     async def close(self) -> None:
-        """Close all connections. Running calls fail."""
+        """Running calls fail."""
         if self._network is not None:
             await self._network.close()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _check_door(self, to: Target, where: str) -> None:
-        """Refuse plain HTTP and ports of other protocols, except for hosts that the settings name."""
+        """Refuse plain HTTP and other protocols' ports, except for named hosts."""
         if to.port in BAD_PORTS and not self.policy.plain(to.host):
             raise BadValue(
                 f"{where}: port {to.port} belongs to another protocol than HTTP, and is called only at hosts that the "
@@ -152,7 +148,7 @@ class Outbound:
         return self._threads
 
     async def _load(self) -> None:
-        """In a thread, because it takes a tenth of a second."""
+        """In a thread: it takes a tenth of a second."""
 
         def load() -> "type[Network]":
             from perdure.engine.network import Network

@@ -1,7 +1,7 @@
-"""Password hashes (Argon2id), made and checked in a few threads of their own.
+"""Password hashes (Argon2id), made in a few threads of their own.
 
-A hash takes about a tenth of a second and 64 MiB on purpose. The small number of threads limits memory, and the event
-loop stays free.
+A hash takes about a tenth of a second and 64 MiB on purpose. Few threads limit the memory, and the event loop stays
+free.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ T = TypeVar("T")
 
 THREADS: Final = 2
 WAITING_MAX: Final = 30
-"""How many may wait for a thread. More are refused."""
-# Checked for unknown users, so that the answer takes as long. Has the parameters of real hashes.
+"""Waiting for a thread. More are refused."""
+# Checked for unknown users, so that the answer takes as long. Parameters as in real hashes.
 _NOBODYS: Final = f"$argon2id$v=19$m=65536,t=3,p=4${'A' * 22}${'A' * 43}"
 
 
@@ -37,7 +37,7 @@ class Passwords:
         return await self._run(lambda: _hasher().hash(password))
 
     async def check_choice(self, password: str, where: str) -> None:
-        """Refuse a very common password. Raises BadValue, naming `where`; TooManyRequests."""
+        """Refuse very common passwords. Raises BadValue, naming `where`, TooManyRequests."""
         if await self._run(lambda: password.casefold() in _common()):
             raise BadValue(
                 f"{where}: is one of the most common passwords, which are the first to be guessed; choose another",
@@ -45,12 +45,10 @@ class Passwords:
             )
 
     async def check(self, password: str, kept: str | None) -> bool:
-        """Check a password against its hash. For None (no user) it takes as long and returns False. Raises
-        TooManyRequests."""
+        """None (no user) takes as long and is False. Raises TooManyRequests."""
         return await self._run(lambda: _is(password, _NOBODYS if kept is None else kept)) and kept is not None
 
     def close(self) -> None:
-        """Finish running hashes and end the threads."""
         self._threads.shutdown(wait=False)
 
     async def _run(self, work: Callable[[], T]) -> T:
@@ -65,7 +63,7 @@ class Passwords:
 
 @cache
 def _common() -> frozenset[str]:
-    # Takes some megabytes: imported only where people choose passwords.
+    # Some megabytes: only where people choose passwords.
     from zxcvbn.frequency_lists import FREQUENCY_LISTS  # type: ignore[import-untyped]  # ships no types
 
     return frozenset(one for one in FREQUENCY_LISTS["passwords"] if len(one) >= PASSWORD_CHARACTERS_MIN)
@@ -73,7 +71,7 @@ def _common() -> frozenset[str]:
 
 @cache
 def _hasher() -> PasswordHasher:
-    # Imported on first use: most processes never hash a password.
+    # Imported on first use: most processes hash no passwords.
     from argon2 import PasswordHasher
 
     return PasswordHasher(time_cost=3, memory_cost=65_536, parallelism=4)

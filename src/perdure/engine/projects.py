@@ -33,7 +33,7 @@ USE_NOTED_US: Final = 60_000_000
 
 
 class Added(NamedTuple):
-    """The new member, or the token of an invitation."""
+    """A new member, or the token of an invitation."""
 
     member: Member | None
     invitation: str | None
@@ -41,13 +41,11 @@ class Added(NamedTuple):
 
 
 class Projects:
-    """Serves projects, and authenticates keys."""
-
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def default(self) -> str:
-        """The id of the project that every store has. The first call makes it."""
+        """Every store has this project. The first call makes it."""
         return await self._engine.store.write(
             access.default_project(id=str(uuid7()), now_us=self._engine.clock.now_us())
         )
@@ -55,7 +53,7 @@ class Projects:
     async def make(
         self, user_id: str, name: str, description: str | None, *, idempotency: Idempotency | None = None
     ) -> Project:
-        """Make a project with this user as admin. Raises BadValue with the field, TooManyProjects."""
+        """This user becomes its admin. Raises BadValue with the field, TooManyProjects."""
         return await self._engine.store.write(
             accounts.make_project(
                 id=str(uuid7()),
@@ -73,7 +71,7 @@ class Projects:
         return await self._engine.store.read(accounts.read_project(project_id=project_id))
 
     async def change(self, project_id: str, name: str | None, description: str | None) -> Project:
-        """Change name or description; None keeps one. Raises BadValue with the field."""
+        """None keeps a value. Raises BadValue with the field."""
         return await self._engine.store.write(
             accounts.change_project(
                 project_id=project_id,
@@ -133,13 +131,13 @@ class Projects:
         )
 
     async def invitations(self, project_id: str) -> list[Invitation]:
-        """Valid invitations, by e-mail."""
+        """Valid ones, by e-mail."""
         return await self._engine.store.read(
             accounts.list_invitations(project_id=project_id, now_us=self._engine.clock.now_us())
         )
 
     async def withdraw_invitation(self, project_id: str, email: str) -> None:
-        """Invalidate an invitation. Raises NotFound, and BadValue for an invalid e-mail."""
+        """Raises NotFound, and BadValue for an invalid e-mail."""
         await self._engine.store.write(
             accounts.withdraw_invitation(project_id=project_id, email=email_of(email, "email"))
         )
@@ -147,7 +145,7 @@ class Projects:
     async def create_key(
         self, project_id: str, name: str, role: Role = Role.WRITE, *, development: bool = False
     ) -> str:
-        """Make a key; names need not be unique. Only now is the secret visible."""
+        """Names need not be unique. Only now is the secret visible."""
         id, secret = _new()
         await self._engine.store.write(
             access.create_key(
@@ -166,10 +164,8 @@ class Projects:
     async def make_key(
         self, project_id: str, name: str, role: Role, *, idempotency: Idempotency | None = None
     ) -> tuple[str, ListedKey]:
-        """Make a key with a unique name. Returns the key, visible only now, and its listing.
-
-        Raises BadValue, KeyNameTaken, TooManyKeys, SecretShownOnce.
-        """
+        """Unique by name. Returns the key, visible only now, and its listing. Raises BadValue, KeyNameTaken,
+        TooManyKeys, SecretShownOnce."""
         check_name(name, where="name", max_bytes=KEY_BYTES_MAX)
         if not name.strip():
             raise BadValue("name: is blank; say what the key is for.")
@@ -195,15 +191,14 @@ class Projects:
         return await self._engine.store.read(access.list_keys(project_id=project_id))
 
     async def delete_key(self, project_id: str, id: str) -> None:
-        """Delete a key. Raises NotFound, and BadRequest for an impossible id. `Engine.key_deleted` tells the caches of
-        keys."""
+        """`Engine.key_deleted` tells the caches. Raises NotFound, and BadRequest for an impossible id."""
         if not is_key_id(id):
             raise BadRequest(f"{id!r} is not a key's id, which is the part of the key between the underscores.")
         if not await self._engine.store.write(access.delete_key(project_id=project_id, id=id)):
             raise NotFound(f"API key {id!r} does not exist; its id is the part of the key between the underscores.")
 
     async def authenticate(self, key: str) -> Principal:
-        """The principal of a key. Raises Unauthorized, the same for unknown and wrong keys."""
+        """Raises Unauthorized, alike for unknown and wrong keys."""
         prefix, _, rest = key.partition("_")
         id, _, secret = rest.partition("_")
         found = await self._engine.store.read(access.read_key(id=id)) if prefix == "sk" else None
@@ -217,7 +212,7 @@ class Projects:
         return Principal(found.project_id, Role(found.role), id, found.development)
 
     async def is_key_of(self, principal: Principal) -> bool:
-        """Whether a principal's key still exists with the same project and role."""
+        """Whether the key still exists with the same project and role."""
         found = await self._engine.store.read(access.read_key(id=principal.key_id))
         return found is not None and (found.project_id, found.role) == (principal.project_id, principal.role.value)
 

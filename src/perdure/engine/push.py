@@ -1,4 +1,4 @@
-"""The service of push workers: their registrations, and their requests about executions that they hold."""
+"""The service of push workers."""
 
 from __future__ import annotations
 
@@ -47,8 +47,6 @@ HEARD_SECONDS = 20.0
 
 
 class Push:
-    """Serves push workers."""
-
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.dispatcher = Dispatcher(engine)
@@ -57,7 +55,7 @@ class Push:
     # --- registrations -----------------------------------------------------------------------------------------------
 
     async def register(self, project_id: str, request: RegisterWorkerRequest) -> str:
-        """Open a registration under a new id. Raises BadRequest, BadValue, Conflict."""
+        """The id of a registration is always new. Raises BadRequest, BadValue, Conflict."""
         if request.mode not in (None, "push"):
             raise BadRequest(f"body.mode: must be 'push', got {request.mode!r}.", {"path": "body.mode"})
         url = request.push_endpoint_url
@@ -97,7 +95,7 @@ class Push:
         return worker_id
 
     async def online(self, project_id: str, worker_id: str) -> None:
-        """Start to bring work to the worker. Raises NotFound."""
+        """Bring work from now on. Raises NotFound."""
         await self._engine.store.write(
             push_workers.push_worker_online(
                 project_id=project_id,
@@ -110,7 +108,7 @@ class Push:
         self.dispatcher.ring()
 
     async def heartbeat(self, project_id: str, worker_id: str) -> bool:
-        """Renew an online worker's lease. True if the server does not know the worker, which must register again."""
+        """Renew an online worker's lease. True if the worker is unknown and must register again."""
         return not await self._beat(project_id, worker_id, own=True)
 
     async def _beat(self, project_id: str, worker_id: str, *, own: bool) -> bool:
@@ -132,7 +130,6 @@ class Push:
         return known
 
     async def active(self, project_id: str) -> Sequence[str]:
-        """The workers that hold a lease."""
         return await self._engine.store.read(
             push_workers.active_workers(project_id=project_id, now_us=self._engine.clock.now_us())
         )
@@ -140,7 +137,7 @@ class Push:
     async def poll(
         self, project_id: str, worker_id: str, at_most: int, seconds: float = POLL_SECONDS
     ) -> Sequence[Pushed]:
-        """Hand work to a worker that polls, within 30 s. Raises NotFound."""
+        """Hand out work within 30 s. Raises NotFound."""
         if not at_most >= 1:
             raise BadRequest(f"`max_workflows` must be at least 1, got {at_most}.", {"path": "query.max_workflows"})
         worker_id = checked_id(worker_id, "worker")
@@ -169,7 +166,7 @@ class Push:
     # --- steps -------------------------------------------------------------------------------------------------------
 
     async def step(self, project_id: str, execution_id: str, step_key: str) -> SavedStep:
-        """A step's outcome. Raises NotFound before the step has one, as usual."""
+        """Raises NotFound if the step has no outcome yet, as usual."""
         execution_id = checked_id(execution_id)
         where, step = await self._engine.store.read(
             saved_steps.read_step(project_id=project_id, execution_id=execution_id, step_key=step_key)
@@ -183,15 +180,14 @@ class Push:
         return step
 
     async def steps(self, project_id: str, execution_id: str, after: str | None) -> Sequence[SavedStep]:
-        """All outcomes, or a page of those after a key. Raises NotFound, and BadRequest if all are too large for one
-        answer."""
+        """All outcomes, or a page after a key. Raises NotFound, and BadRequest if all are too large for one answer."""
         id = checked_id(execution_id)
         return await self._engine.store.scan(
             saved_steps.list_steps(project_id=project_id, execution_id=id, after=after, limit=STEPS_MAX)
         )
 
     async def save_step(self, project_id: str, execution_id: str, request: SaveStepRequest) -> None:
-        """Record a step's outcome. The first one stands. Raises NotFound, Conflict, BadValue."""
+        """The first outcome stands. Raises NotFound, Conflict, BadValue."""
         check_name(request.step_key, where="body.step_key", max_bytes=KEY_BYTES_MAX)
         outputs = b"null" if request.outputs is UNSET else bytes(request.outputs)
         error = b"null" if request.error is UNSET else bytes(request.error)
@@ -215,7 +211,7 @@ class Push:
     # --- ends and waits ----------------------------------------------------------------------------------------------
 
     async def complete(self, project_id: str, execution_id: str, request: CompleteRequest) -> None:
-        """Record an execution's result. Raises NotFound, Conflict, BadValue."""
+        """Raises NotFound, Conflict, BadValue."""
         check_json(bytes(request.result), where="body.result")
         execution_id = checked_id(execution_id)
         await self._engine.store.write(
@@ -232,7 +228,7 @@ class Push:
         self._freed(execution_id, request.worker_id)
 
     async def fail(self, project_id: str, execution_id: str, request: FailRequest) -> None:
-        """Record an execution's failure. Raises NotFound, Conflict, BadValue."""
+        """Raises NotFound, Conflict, BadValue."""
         execution_id = checked_id(execution_id)
         await self._engine.store.write(
             pushed.fail_pushed(
@@ -249,7 +245,7 @@ class Push:
         self._freed(execution_id, request.worker_id)
 
     async def confirm_cancellation(self, project_id: str, execution_id: str, worker_id: str) -> None:
-        """Record that the worker has stopped. Raises NotFound, Conflict."""
+        """Raises NotFound, Conflict."""
         execution_id = checked_id(execution_id)
         await self._engine.store.write(
             pushed.confirm_cancel_pushed(
@@ -263,7 +259,7 @@ class Push:
         self._freed(execution_id, worker_id)
 
     async def until_let_go(self, project_id: str, execution_id: str, seconds: float) -> None:
-        """Wait until no push worker holds the execution, or `seconds` have passed."""
+        """Wait until no push worker holds the execution."""
         engine = self._engine
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
@@ -278,7 +274,7 @@ class Push:
             await engine.doorbell.wait_any(tickets, left, loop.create_future())
 
     async def wait(self, project_id: str, execution_id: str, request: SetWaitingRequest) -> None:
-        """Suspend an execution until something happens. Raises NotFound, BadValue."""
+        """Suspend an execution. Raises NotFound, BadValue."""
         check_name(request.step_key, where="body.step_key", max_bytes=KEY_BYTES_MAX)
         execution_id = checked_id(execution_id)
         where = await self._engine.store.read(saved_steps.standing(project_id=project_id, execution_id=execution_id))
@@ -309,9 +305,9 @@ class Push:
         wait: bool,
         idempotency: Idempotency | None = None,
     ) -> Sequence[Started]:
-        """Start the child or the batch of a parent's step. A repeated request gets the first answer.
+        """Start the child or batch of a parent's step. A repetition gets the first answer.
 
-        With `wait` the worker lets go of the parent until the children end. Raises as starting does, and Conflict.
+        With `wait` the worker lets go of the parent until they end. Raises as starting does, and Conflict.
         """
         check_name(step_key, where="body.step_key", max_bytes=KEY_BYTES_MAX)
         engine = self._engine
@@ -339,12 +335,11 @@ class Push:
     # --- side effects of a call --------------------------------------------------------------------------------------
 
     def _freed(self, execution_id: str, worker_id: str | None) -> None:
-        """The worker has let go of an execution."""
         self.dispatcher.recorded(execution_id)
         self.dispatcher.room_again(worker_id)
 
     def _hear(self, project_id: str, worker_id: str) -> None:
-        """A call proves that the worker is alive."""
+        """Each call proves that the worker is alive."""
         now = asyncio.get_running_loop().time()
         if self._heard.get(worker_id, 0.0) > now:
             return
@@ -355,7 +350,7 @@ class Push:
 
 
 def _state(given: object) -> bytes | None:
-    """The worker's own value as JSON. None for null."""
+    """None for null."""
     if given is None:
         return None
     assert isinstance(given, msgspec.Raw)
@@ -390,7 +385,7 @@ def _wait(request: SetWaitingRequest, run_topic: str) -> Wait:
 
 
 def _moment(text: str | None, where: str) -> int | None:
-    """A time as push workers write it: RFC 3339; without an offset it is UTC."""
+    """RFC 3339; without an offset it is UTC."""
     if text is None:
         return None
     try:

@@ -23,21 +23,18 @@ OFFSET_MAX = 10_000
 
 
 class Sessions:
-    """Serves callers of sessions."""
-
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def memory(self, project_id: str, session_id: str) -> Memory:
-        """A session's memory. Empty for an unknown one. Raises BadValue for an invalid name."""
+        """Empty for an unknown session. Raises BadValue for an invalid name."""
         check_name(session_id, where="session_id", max_bytes=KEY_BYTES_MAX)
         return await self._engine.store.read(sessions.get_memory(project_id=project_id, session_id=session_id))
 
     async def remember(
         self, project_id: str, session_id: str, summary: str | None, messages: Raw, version: int | None = None
     ) -> int:
-        """Replace a session's memory. Returns its version. Raises Conflict if `version` is not the last one,
-        BadValue."""
+        """Returns the new version. Raises Conflict if `version` is not the last one, BadValue."""
         check_name(session_id, where="session_id", max_bytes=KEY_BYTES_MAX)
         check_json(bytes(messages), where="messages")
         if summary is not None and len(summary.encode()) > SUMMARY_BYTES_MAX:
@@ -56,8 +53,7 @@ class Sessions:
     async def runs(
         self, project_id: str, filters: RunFilters, cursor: str | None = None, limit: int = 50, offset: int = 0
     ) -> tuple[Sequence[SessionRun], str | None]:
-        """A page of agents' root executions, newest first, and the next cursor. Raises BadRequest for an invalid
-        page."""
+        """Agents' root executions, newest first, and the next cursor. Raises BadRequest."""
         if not 1 <= limit <= LIST_MAX:
             raise BadRequest(f"`limit` must be 1 to {LIST_MAX}, got {limit}.")
         if not 0 <= offset <= OFFSET_MAX:
@@ -68,7 +64,7 @@ class Sessions:
         )
 
     async def get(self, project_id: str, execution_id: str) -> Session:
-        """The session of a root execution. Raises NotFound."""
+        """Raises NotFound."""
         return await self._engine.store.scan(
             sessions.get_session(project_id=project_id, execution_id=checked_id(execution_id))
         )

@@ -12,7 +12,7 @@ from perdure.wire.signatures import make_secret, signed_headers
 from perdure.wire.signing import GetSigningSecret, RotateSigningSecret, SigningSecret
 
 _KNOWN_US: Final = 30_000_000
-"""How long a secret is cached here. If another server replaces it, the old one stays valid for at least as long."""
+"""How long a secret is cached. A replaced one stays valid at least as long."""
 
 
 class Signing(Service):
@@ -23,7 +23,7 @@ class Signing(Service):
         self._known: dict[str, tuple[int, Secrets]] = {}
 
     async def headers(self, project_id: str, message_id: str, body: bytes) -> dict[str, str]:
-        """Headers with a message's signature. A retry must use the same id."""
+        """A retry must use the same id."""
         known = self._known.get(project_id)
         if known is None or known[0] < boottime_us():
             secrets = await self.secrets(project_id)
@@ -37,7 +37,7 @@ class Signing(Service):
         return await self.read(signing.read_signing(project_id=project_id))
 
     async def secrets(self, project_id: str) -> Secrets:
-        """The project's secret. The first call makes it."""
+        """The first call makes it."""
         found = await self.known(project_id)
         if found is None:
             found = await self.write(

@@ -1,9 +1,8 @@
 """An alarm for old snapshots that other sessions hold on PostgreSQL.
 
-A changed row leaves its old version behind until no snapshot can see it and a vacuum removes it. Executions change
-often. While a forgotten transaction or a stalled replica holds a snapshot, each query of a queue walks over everything
-that has left it since. The server cannot end that. The log says who can, and claims use low-water marks until then
-(`engine/floors.py`).
+A changed row leaves its old version behind until no snapshot can see it and a vacuum removes it. While a forgotten
+transaction or a stalled replica holds a snapshot, each query of a queue walks over everything that has left it since.
+The server cannot end that. The log says who can, and until then claims use low-water marks (`engine/floors.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ logger = logging.getLogger("perdure.engine")
 OLD_SECONDS = 300
 OLD_TRANSACTIONS = 100_000
 CROWDED_SECONDS = 30
-"""A snapshot of this age makes claims use low-water marks (`engine/floors.py`)."""
+"""The age of a snapshot that makes claims use low-water marks."""
 ROUND_SECONDS = 30.0
 
 _WAYS_OUT: Final = {
@@ -33,15 +32,13 @@ _WAYS_OUT: Final = {
 
 
 class Snapshots:
-    """Remembers known old snapshots."""
-
     def __init__(self) -> None:
         self._known: set[tuple[str, str]] = set()
         self.crowded = False
-        """Whether many old row versions remain."""
+        """Many old row versions remain."""
 
     async def look(self, engine: Engine) -> float:
-        """One round of the loop. Logs each new old snapshot once."""
+        """Log each new old snapshot once."""
         held = await engine.store.scan(
             old_snapshots(seconds=min(CROWDED_SECONDS, OLD_SECONDS), transactions=OLD_TRANSACTIONS)
         )

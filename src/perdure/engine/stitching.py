@@ -1,9 +1,8 @@
 """Merges the spans of a run that continued after waits. Pure functions.
 
-A worker drops a waiting execution and later continues it in a new span under the same parent. The new span names its
-predecessor as `<type>.previous_span_id`. Workers report the predecessor in the background, and it may come too late.
-Then the predecessor is the execution's last span with status `waiting`. Readers expect one run, so a new span covers
-all pieces and becomes their parent.
+A worker drops a waiting execution and continues it in a new span under the same parent. That span names its predecessor
+as `<type>.previous_span_id`, unless the worker learned it too late. Then the predecessor is the execution's last span
+with status `waiting`. Readers expect one run, so a new span covers all pieces and becomes their parent.
 """
 
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ PREFIX: Final = "linked_"
 
 
 def stitched(spans: Sequence[Span]) -> list[Span]:
-    """The spans by start, with one more for each merged run, before its pieces."""
+    """By start, with one span more for each merged run, before its pieces."""
     by_id = {span.span_id: span for span in spans}
     in_order = sorted(spans, key=lambda span: (span.started_at_us, span.span_id))
     before: dict[str, str] = {}
@@ -53,7 +52,7 @@ def stitched(spans: Sequence[Span]) -> list[Span]:
 
 
 def _first(span_id: str, before: dict[str, str]) -> str | None:
-    """The first piece of a span's run. None if the pieces form a cycle."""
+    """A run's first piece. None if the pieces form a cycle."""
     seen = {span_id}
     while span_id in before:
         span_id = before[span_id]
@@ -64,7 +63,7 @@ def _first(span_id: str, before: dict[str, str]) -> str | None:
 
 
 def _whole(first: Span, pieces: Sequence[Span]) -> Span:
-    """One span from the earliest start to the latest end, with the merged values of all pieces."""
+    """From the earliest start to the latest end, with all values merged."""
     attributes: dict[str, Raw] = {}
     events: list[Raw] = []
     said: dict[str, Any] = {}

@@ -1,8 +1,7 @@
 """The service of live streams.
 
-An execution's stream has its own items and those of all its descendants. Each execution numbers its items, so that
-concurrent emitters on different servers never wait for each other. A cursor therefore holds the last number seen of
-each execution.
+A stream has the items of an execution and all its descendants. Each execution numbers its own, so that emitters on
+different servers never wait for each other. A cursor therefore holds the last number seen of each.
 """
 
 from __future__ import annotations
@@ -24,19 +23,16 @@ if TYPE_CHECKING:
 LOOK_SECONDS: Final = 1.0
 """How often to query without a hint."""
 CURSOR_EXECUTIONS_MAX: Final = 50
-"""A cursor remembers the executions that emitted last, at most this many."""
+"""A cursor holds at most this many executions, the latest emitters."""
 _CURSOR: Final = re.compile(r"[0-9]{1,18}(,[0-9a-f]{12}:[0-9]{1,18})*")
 
 
 class Streams:
-    """Serves callers of streams."""
-
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def open(self, project_id: str, execution_id: str, cursor: str | None = None) -> Follower:
-        """Follow an execution from its start or from a cursor. Raises NotFound, and BadRequest for an invalid
-        cursor."""
+        """From the start or a cursor. Raises NotFound, and BadRequest for an invalid cursor."""
         execution_id = checked_id(execution_id)
         follower = Follower(self._engine, project_id, execution_id, _places(execution_id, cursor))
         await follower.read(1, keep=False)
@@ -44,7 +40,7 @@ class Streams:
 
 
 class Follower:
-    """A reader's place in a stream. Take tickets, read, and watch if there was nothing."""
+    """A reader's place. Take tickets, read, and watch if there was nothing."""
 
     def __init__(self, engine: Engine, project_id: str, execution_id: str, seen: dict[str, int]) -> None:
         self._engine = engine
@@ -52,13 +48,13 @@ class Follower:
         self._id = execution_id
         self._root_id = execution_id
         self._seen = seen
-        """The last number of each execution by short id. The latest emitter is last."""
+        """Last numbers by short id. The latest emitter is last."""
         self.ended: Phase | None = None
-        """How the execution ended, once everything is read."""
+        """Set once everything is read."""
         self.error: str | None = None
 
     async def read(self, limit: int, *, keep: bool = True) -> list[StreamItem]:
-        """The next items. Raises NotFound if the execution was deleted."""
+        """Raises NotFound if the execution was deleted."""
         page = await self._engine.store.read(
             read_stream(project_id=self._project_id, execution_id=self._id, seen=self._seen, limit=limit)
         )
@@ -67,7 +63,7 @@ class Follower:
         return page.items if keep else []
 
     def take(self, item: StreamItem) -> str:
-        """Move past a delivered item. Returns the cursor behind it."""
+        """Move past a delivered item, to the returned cursor."""
         short = short_id(item.execution_id)
         if short != short_id(self._id):
             self._seen.pop(short, None)
@@ -76,17 +72,17 @@ class Follower:
 
     @property
     def cursor(self) -> str:
-        """The last number of the execution's own items and of each descendant's."""
+        """The execution's own last number, then each descendant's."""
         own = short_id(self._id)
         others = [f"{short}:{n}" for short, n in self._seen.items() if short != own]
         return ",".join([str(self._seen.get(own, 0)), *others[-CURSOR_EXECUTIONS_MAX:]])
 
     def tickets(self) -> Tickets:
-        """Take them before reading. `watch` then misses nothing emitted later."""
+        """Take them before reading: `watch` then misses nothing."""
         return self._engine.doorbell.tickets(("stream", self._project_id, self._root_id), ("written", self._id))
 
     async def watch(self, tickets: Tickets, seconds: float) -> bool:
-        """Wait for news since the tickets, at most `seconds`."""
+        """Wait for news, at most `seconds`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         return await self._engine.doorbell.wait_any(tickets, seconds, future)
 

@@ -1,4 +1,4 @@
-"""The service of traces: it takes spans, and shows them together with the spans of journals."""
+"""The service of traces: spans that were sent, and spans of journals."""
 
 from __future__ import annotations
 
@@ -22,30 +22,28 @@ if TYPE_CHECKING:
     from perdure.engine.engine import Engine
 
 AT_ONCE = 500
-"""Spans read or written at once, so that other requests get their turn."""
+"""Spans read or written before other requests get a turn."""
 LIST_MAX = 500
 OFFSET_MAX = 10_000
 
 
 class WholeTrace(NamedTuple):
-    """A trace's spans by start, and the phase of its execution (None: it has none)."""
+    """Spans by start, and the phase of the execution, if there is one."""
 
     spans: list[Span]
     phase: Phase | None
 
 
 class Traces:
-    """Serves callers of traces."""
-
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def at_home(self, project_id: str, spans: Sequence[Span]) -> list[Span]:
         """Move spans of executions, and spans below them, to the trace of their root execution.
 
-        If a worker's web framework makes spans, an execution's run belongs to the request that brought it, and each
-        piece between two waits has another trace. Two kinds of spans stay: those of a root execution whose caller set
-        its trace, and those neither about an execution nor below such a span.
+        With a worker's web framework, an execution's run belongs to the request that brought it, and each piece between
+        two waits has another trace. Two kinds stay: spans of a root execution whose caller set its trace, and spans
+        that are neither about an execution nor below such a span.
         """
         of = [await _in_turn(n, span) for n, span in enumerate(spans)]
         ids = sorted({id for id in of if id is not None and is_uuid(id)})
@@ -72,8 +70,8 @@ class Traces:
         return moved
 
     async def put(self, project_id: str, spans: Sequence[Span]) -> list[tuple[str, str]]:
-        """Store spans; each replaces an earlier one with its ids. Returns the spans, as (trace id, span id), for which
-        their trace has no room. Raises if any could not be stored; then all may be sent again."""
+        """Each replaces an earlier one with its ids. Returns the (trace id, span id) of spans for which their trace has
+        no room. Raises if any failed; then all may be sent again."""
         now_us = self._engine.clock.now_us()
         left_out: list[tuple[str, str]] = []
         for part in _parts(spans):
@@ -92,8 +90,7 @@ class Traces:
     async def list(
         self, project_id: str, filters: TraceFilters, cursor: str | None = None, limit: int = 50, offset: int = 0
     ) -> tuple[Sequence[TraceRoot], str | None]:
-        """A page of traces, latest end of the root first, and the next cursor. Raises BadRequest for an invalid
-        page."""
+        """Latest end of the root first, with the next cursor. Raises BadRequest."""
         if not 1 <= limit <= LIST_MAX:
             raise BadRequest(f"`limit` must be 1 to {LIST_MAX}, got {limit}.")
         if not 0 <= offset <= OFFSET_MAX:
@@ -105,9 +102,9 @@ class Traces:
         return page, None if following is None else write_cursor(following)
 
     async def get(self, project_id: str, trace_id: str) -> WholeTrace:
-        """All spans of a trace. Empty if it is unknown.
+        """Empty if it is unknown.
 
-        If a worker's spans describe an execution (`<type>.execution_id`), its journal adds no spans.
+        If a worker's spans describe an execution (`<type>.execution_id`), its journal adds none.
         """
         found = await self._engine.store.scan(trace_looks.get_trace(project_id=project_id, trace_id=trace_id))
         described = {id for span in found.spans if (id := span.execution_id) is not None}
@@ -126,7 +123,7 @@ async def _in_turn(n: int, span: Span) -> str | None:
 
 
 def _parts(spans: Sequence[Span]) -> Iterator[dict[str, list[Span]]]:
-    """Groups of spans by trace, a limited number at a time."""
+    """Spans by trace, a limited number at a time."""
     for first in range(0, len(spans), AT_ONCE):
         part: dict[str, list[Span]] = {}
         for span in spans[first : first + AT_ONCE]:

@@ -1,12 +1,12 @@
 """Takes work back from a worker that does not ask again, if other workers wait.
 
-A worker sends its next claim before it runs the work's code. If it does not, its event loop hangs or the answer is
-lost. Its lease still lasts, because a separate thread renews it, so the work would wait as long as the loop hangs. The
-server takes it back after a second, but only while another worker waits for work. The attempt is the fence: the server
-refuses the worker's later messages.
+A worker sends its next claim before it runs new work. If it does not, its event loop hangs or the answer is lost. Its
+lease still lasts, because a separate thread renews it, so the work would wait as long as the loop hangs. The server
+takes it back after a second, but only while another worker waits. The attempt is the fence against the worker's later
+messages.
 
 With several servers, the next claim may reach another one. It names the claim whose answer arrived, and that server
-notes it in the store. The server that would take the work back checks this note.
+notes it in the store, where the first server checks.
 """
 
 from __future__ import annotations
@@ -29,15 +29,12 @@ logger = logging.getLogger("perdure.engine")
 UNHEARD_SECONDS: Final = 1.0
 """How long a worker with work may take to ask again."""
 LOOK_SECONDS: Final = 0.5
-"""How often to check such workers."""
+"""How often to check them."""
 WORKERS_MAX: Final = 10_000
 
 
 class Unheard:
-    """Answered claims of workers that have not asked again.
-
-    `waiting` holds the waiting claims by project.
-    """
+    """Answered claims of workers that have not asked again. `waiting` holds the waiting claims by project."""
 
     def __init__(self, engine: Engine, waiting: Mapping[str, Iterable[Poll]]) -> None:
         self._engine = engine
@@ -48,8 +45,8 @@ class Unheard:
         self._recalls: set[asyncio.Task[None]] = set()
 
     def add(self, poll: Poll) -> bool:
-        """Remember a claim that got work. True if another worker waits now, so that the work may be taken back. The
-        answer then says so, and the worker must ask again at once, which costs a full worker one request."""
+        """Remember a claim that got work. True if another worker waits, so that the work may be taken back. The answer
+        then says so, and the worker must ask again at once, which costs a full worker one request."""
         if not self._is_wanted(poll):
             return False
         self._answered[poll.worker_id] = poll
@@ -59,11 +56,10 @@ class Unheard:
         return True
 
     def discard(self, worker_id: str) -> None:
-        """The worker has asked again, so its work has arrived."""
+        """The worker asked again, so its work has arrived."""
         self._answered.pop(worker_id, None)
 
     def look_soon(self) -> None:
-        """Schedule a check if workers are remembered."""
         if self._answered and self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(LOOK_SECONDS, self._look, loop.time() + LOOK_SECONDS)
@@ -87,7 +83,7 @@ class Unheard:
                 task.add_done_callback(self._recalls.discard)
 
     def _is_wanted(self, poll: Poll) -> bool:
-        """Whether another worker waits here that could take this claim's work."""
+        """Whether another worker here could take the work."""
         mine = poll.offer
         return mine is not None and any(
             other.offer is not None
@@ -107,5 +103,5 @@ class Unheard:
                     now_us=engine.clock.now_us(),
                 )
             )
-        except PerdureError as error:  # it stays until its worker asks again or is given up
+        except PerdureError as error:  # the work stays until the worker asks again or is given up
             logger.debug("Nothing was taken back from worker %s: %s", poll.worker_id, error)
