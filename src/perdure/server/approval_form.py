@@ -166,9 +166,7 @@ def _read_json(text: str) -> Read:
     try:
         check_json(data, where="answer")
     except BadValue as error:
-        return Read(
-            None, {JSON_ANSWER: f"This is not JSON that can be taken ({error.message}). A text needs its quotes."}
-        )
+        return Read(None, {JSON_ANSWER: f"This is not valid JSON ({error.message}). A text needs its quotes."})
     return Read(data, {})
 
 
@@ -207,7 +205,7 @@ def _read_choice(field: Field, values: list[str]) -> tuple[str | None, Any]:
         if not text:
             continue  # "choose one"
         if not text.isascii() or not text.isdigit() or len(text) > 3 or int(text) >= len(field.options):
-            return "Choose one of those that are offered.", None
+            return "Choose one of the options.", None
         chosen.append(field.options[int(text)].value)
     if not chosen:
         return ("Choose at least one." if field.required else None), None

@@ -70,7 +70,7 @@ async def read_body(
     if content_type is not None and content_type != wanted:
         _check_content_type(content_type, wanted)
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        raise UnsupportedMediaType("Compressed bodies are not taken; send the JSON as it is.")
+        raise UnsupportedMediaType("Compressed bodies are not supported; send plain JSON.")
     return await read_bytes(receive, headers, bytes_max, hold)
 
 

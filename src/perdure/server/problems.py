@@ -63,7 +63,7 @@ def undecodable(body: bytes, error: Exception, kind: type | None = None, where: 
         check_json(body, where=where, max_bytes=len(body))
     except BadValue as complaint:
         return BadRequest(complaint.message)
-    return BadRequest(f"{where}: is not JSON that can be read: {error}")
+    return BadRequest(f"{where}: is not valid JSON: {error}")
 
 
 def shape_problem(error: msgspec.ValidationError, where: str, kind: type | None = None) -> BadValue:

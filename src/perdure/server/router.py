@@ -244,7 +244,7 @@ def _refuse_doubled(headers: Iterable[tuple[bytes, bytes]]) -> None:
     seen: set[bytes] = set()
     for name, _ in headers:
         if name in seen and name in _ONCE:
-            raise BadRequest(f"The header {name.decode()} is there twice.")
+            raise BadRequest(f"The header {name.decode()} appears twice.")
         seen.add(name)
 
 

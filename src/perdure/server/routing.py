@@ -382,7 +382,7 @@ class Route:
                 errors="strict",
             )
         except ValueError as error:
-            raise BadRequest(f"The query is not one that can be read: {error}") from None
+            raise BadRequest(f"The query cannot be read: {error}") from None
         for name, value in pairs:
             if "\0" in value:
                 raise _holds_nul(name)
