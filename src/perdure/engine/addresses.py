@@ -114,7 +114,7 @@ def target(url: str, where: str = "url") -> Target:
     if len(url) > URL_CHARACTERS_MAX:
         raise _bad(where, f"is longer than {URL_CHARACTERS_MAX:,} characters")
     if not _PRINTABLE.fullmatch(url):
-        raise _bad(where, "has characters that do not belong into a URL; encode them")
+        raise _bad(where, "has characters that a URL must not have; encode them")
     try:
         parts = urlsplit(url)
         port = parts.port

@@ -132,7 +132,7 @@ class Approvals:
 
     async def read_link(self, token: str, execution_id: str, step_key: str) -> Link:
         """Raises Unauthorized if the token is invalid for this question."""
-        wrong = Unauthorized("This link is not one that this server made for this question.")
+        wrong = Unauthorized("This link is not valid for this question.")
         said_text, _, signature_text = token.partition(".")
         try:
             said, signature = _decode(said_text), _decode(signature_text)

@@ -124,8 +124,6 @@ class Poll:
 
 
 class Claims:
-    """Serves workers."""
-
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._looked: OrderedDict[str, _Looked] = OrderedDict()
@@ -467,7 +465,6 @@ def _reply(answer: ItemReply | Exception) -> ItemReply:
 
 
 def fresh_ids(item: ReportItem) -> Sequence[str]:
-    """Ids for the item's children and events."""
     if not item.entries:
         return ()
     ids: list[str] = []

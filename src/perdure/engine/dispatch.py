@@ -98,7 +98,7 @@ class Lane:
             except PerdureError as error:
                 logger.warning("Work is not brought to worker %s at the moment: %s", self.worker.id, error)
                 await asyncio.sleep(1.0)
-            except Exception:  # any error
+            except Exception:  # a lane must survive any error
                 logger.exception("Bringing work to worker %s failed; the next round comes in a second.", self.worker.id)
                 await asyncio.sleep(1.0)
 
@@ -267,8 +267,6 @@ class Lane:
 
 
 class Dispatcher:
-    """The lanes of a server, with health checks, cancellations and the sweep."""
-
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.deliveries: dict[str, asyncio.Event] = {}
@@ -362,7 +360,7 @@ class Dispatcher:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            logger.warning("A push worker was not asked or told; the next round does it: %s", task.exception())
+            logger.warning("A request to a push worker failed; the next round repeats it: %s", task.exception())
 
     # --- hints -------------------------------------------------------------------------------------------------------
 

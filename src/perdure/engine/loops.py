@@ -271,7 +271,7 @@ async def run_loop(engine: Engine, loop: Loop) -> None:
         except Unavailable as error:
             _refused(engine, loop, error)
             pause = 1.0
-        except Exception:  # any error
+        except Exception:  # a loop must survive any error
             logger.exception("Loop %s failed; the next round comes in a second.", loop.name)
             pause = 1.0
         if pause > 0:

@@ -25,7 +25,7 @@ async def check_registration(request: RegisterRequest) -> None:
         check_name(spec.id, where="workflows.id")
         if spec.agent is not None:
             if spec.type is not WorkflowType.AGENT or spec.agent.id != spec.id:
-                raise BadValue(f"Workflow {spec.id!r}: `agent` is the definition of that agent, and of no other.")
+                raise BadValue(f"Workflow {spec.id!r}: `agent` must be the definition of that agent.")
             check_json(encode(spec.agent), where="workflows.agent", max_bytes=DEFINITION_BYTES_MAX)
     for queue in request.queues:
         check_name(queue.name, where="queues.name")
