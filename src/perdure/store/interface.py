@@ -1,17 +1,16 @@
-"""The seam between what is durably true and everything above it.
+"""The interface between verbs and databases.
 
-A *verb* is one durable change or one look: a coroutine that awaits queries and hints and nothing else. It therefore
-exists once for every database, can be run again after a roll-back, and can be tested without one. A *store* drives
-verbs:
+A *verb* is one durable change or one read: a coroutine that awaits only queries and hints. It therefore works on every
+database, can run again after a rollback, and can be tested without a database. A *store* drives verbs:
 
 - `write` returns when the change is on disk. If it raises, nothing happened. Verbs that wait at the same moment are
-  committed together; each is a transaction of its own in effect, and one that refuses does not disturb the others.
-- `read` runs a verb against what is committed, beside the writer.
-- hints tell, after a commit, where a look may be worth while. They are never the truth: a lost one costs latency. Where
-  several servers share a database, hints reach the others too, `exchange_hints` provided.
+  committed together. Each acts as a transaction of its own, and a refusal does not disturb the rest.
+- `read` runs a verb against committed data, beside the writer.
+- Hints tell, after a commit, where a look may be worthwhile. They are never the truth: a lost hint costs latency. If
+  several servers share a database, `exchange_hints` makes hints reach all of them.
 
-Verbs are pure: no clock, no randomness, no change of their arguments, no await of anything foreign. They refuse
-(raise a `PerdureError`) before their first write, so that a refusal needs no roll-back.
+Verbs are pure: no clock, no randomness, no change of arguments, no foreign await. They refuse (raise a `PerdureError`)
+before their first write, so a refusal needs no rollback.
 """
 
 from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
@@ -30,7 +29,7 @@ Rows = list[tuple[Any, ...]]
 
 
 class Query(msgspec.Struct, gc=False):
-    """A named query with its values, awaited by a verb; the driver sends the rows in."""
+    """A named query with its values. A verb awaits it, and the driver sends the rows in."""
 
     name: str
     values: Any
@@ -44,8 +43,6 @@ class Query(msgspec.Struct, gc=False):
 
 
 class Records(Generic[T]):
-    """A named query whose rows are records."""
-
     __slots__ = ("_query",)
 
     def __init__(self, query: Query) -> None:
@@ -73,8 +70,8 @@ async def record(cls: type[T], name: str, /, **values: object) -> T | None:
 
 
 def query_many(name: str, rows: Sequence[object], /) -> Query:
-    """Run the named query once for each row of values: records, or dicts. Older code has tuples, in the order in which
-    the SQL first names the values."""
+    """Run the named query once per row of values: records, dicts, or tuples in the order in which the SQL first
+    names them."""
     return Query(name, rows, True)
 
 
@@ -111,46 +108,42 @@ class Written(msgspec.Struct, frozen=True, gc=False):
 
 
 class Streamed(msgspec.Struct, frozen=True, gc=False):
-    """A root execution, or one below it, has emitted something."""
+    """A root execution or a descendant emitted items."""
 
     project_id: str
     root_id: str
 
 
 class Published(msgspec.Struct, frozen=True, gc=False):
-    """A topic has new events."""
-
     project_id: str
     topic: str
 
 
 class Due(msgspec.Struct, frozen=True, gc=False):
-    """Something is due at this time."""
+    """Work is due at this time."""
 
     at_us: int
     ends: bool = False
-    """An execution ends then; otherwise one goes on."""
+    """True: an execution ends then. False: one continues."""
 
 
 class Counted(msgspec.Struct, frozen=True, gc=False):
-    """Something worth a metric happened."""
+    """A metric changed."""
 
     what: str
     amount: int = 1
 
 
 class Enqueued(msgspec.Struct, frozen=True, gc=False):
-    """Something is to be delivered to a webhook."""
+    """A webhook delivery is pending."""
 
 
 class KeyDeleted(msgspec.Struct, frozen=True, gc=False):
-    """An API key is good no more."""
-
     key_id: str
 
 
 class UserChanged(msgspec.Struct, frozen=True, gc=False):
-    """A user's sessions, or places in projects, are not what they were."""
+    """A user's sessions or memberships changed."""
 
     user_id: str
 
@@ -163,11 +156,11 @@ class EndedElsewhere(msgspec.Struct, frozen=True, gc=False):
 
 
 class Everything(msgspec.Struct, frozen=True, gc=False):
-    """Hints of other servers were lost, or were too many to be told: look for everything that is waited for."""
+    """Hints of other servers were lost or too many: look for everything that is awaited."""
 
 
 class Trouble(msgspec.Struct, frozen=True, gc=False):
-    """The database refused changes for a reason of its own: a full disk, nobody there. Callers may try again."""
+    """The database itself failed: a full disk, no connection. Callers may try again."""
 
     why: str
 
@@ -191,7 +184,7 @@ Hint = (
 
 
 class Tell:
-    """Awaited by a verb to leave hints; they are given out after the commit, and dropped with a roll-back."""
+    """Awaited by a verb to leave hints. They go out after the commit, and a rollback drops them."""
 
     __slots__ = ("hints",)
 
@@ -203,7 +196,7 @@ class Tell:
 
 
 class Declaration(msgspec.Struct, Generic[T_co], frozen=True):
-    """A verb's function, and what a driver must know before the first query. `verb` describes the fields."""
+    """A verb's function, and facts that a driver needs before the first query. `verb` describes the fields."""
 
     function: Callable[..., Coroutine[Any, Any, T_co]]
     locks: Callable[[Arguments], Sequence[Row]] | None
@@ -213,7 +206,7 @@ class Declaration(msgspec.Struct, Generic[T_co], frozen=True):
 
 
 class Verb(msgspec.Struct, Generic[T_co]):
-    """A function and its arguments: a change that has not been made yet and can be started as often as needed."""
+    """A function and its arguments: a change that is not made yet and can be started any number of times."""
 
     declaration: Declaration[T_co]
     values: Arguments
@@ -236,7 +229,7 @@ class Verb(msgspec.Struct, Generic[T_co]):
         return sweep if isinstance(sweep, bool) else sweep(self.values)
 
     def weight(self) -> int:
-        """About how many rows the verb writes. Drivers bound their groups by it, too."""
+        """Approximate number of rows that the verb writes; it bounds a driver's groups."""
         weight = self.declaration.weight
         return 1 if weight is None else weight(self.values)
 
@@ -257,12 +250,12 @@ def verb(
 
     - `locks`: the rows that its arguments name (`store/locks.py` describes the notation), "" if they name none. The
       lockstep driver takes these rows before the first query. Verbs that name the same row therefore keep their order.
-    - `sweep=True`: a predicate picks its rows, or it is rare or long. The PostgreSQL driver runs it on a connection of
-      its own: SKIP LOCKED keeps only connections apart, and all verbs of a group wait for its longest.
+    - `sweep=True`: a predicate picks its rows, or it is rare or long. PostgreSQL runs it on a separate connection: SKIP
+      LOCKED only works between connections, and the verbs of a group wait for the longest.
     - `looks=True`: it changes nothing.
 
-    A verb with `locks` may have a function of its arguments as `sweep`. `weight` is another such function: it tells
-    about how many rows the verb writes. Without it that is one row.
+    With `locks`, `sweep` may be a function of the arguments. `weight` is such a function, too: about how many rows the
+    verb writes, 1 by default.
     """
     if bare or (locks is not None) + (sweep is True) + looks != 1:
         raise TypeError("A verb declares one of locks=…, sweep=True and looks=True: @verb(locks=…).")
@@ -288,7 +281,7 @@ class Store(Protocol):
 
     @property
     def epoch(self) -> str:
-        """Changes when the store is restored: what workers were told before counts no more."""
+        """Changes when the store is restored; messages from before then no longer count."""
         ...
 
     @property
@@ -299,41 +292,41 @@ class Store(Protocol):
     groups: int
     group_verbs: int
     group_seconds: float
-    """How many groups were committed, the verbs in them, and the time that took (for the metrics)."""
+    """Committed groups, their verbs, and the seconds they took (for the metrics)."""
 
     async def write(self, verb: Verb[T]) -> T:
         """Run a verb; durable when it returns, nothing happened if it raises."""
         ...
 
     async def write_all(self, verbs: Sequence[Verb[T]]) -> Sequence[T | Exception]:
-        """Run many verbs, each as if alone, in order, in one group; what one raises stands in its place."""
+        """Run many verbs in order in one group, each as if alone. An exception takes the place of its result."""
         ...
 
     async def read(self, verb: Verb[T]) -> T:
-        """Run a verb that only looks, against what is committed."""
+        """Run a verb that only looks, against committed data."""
         ...
 
     async def scan(self, verb: Verb[T]) -> T:
-        """As `read`, for looks that may take long: never on the event loop's thread."""
+        """As `read`, for long looks: never on the event loop's thread."""
         ...
 
     def listen(self, listener: Callable[[Sequence[Hint]], None]) -> None:
-        """Have hints given out, after each commit, to this one listener."""
+        """Give hints to this one listener after each commit."""
         ...
 
     @property
     def hints_up(self) -> bool:
-        """Whether hints of other servers arrive here; always, where there can be none."""
+        """Whether hints of other servers arrive; always true if there can be none."""
         ...
 
     def exchange_hints(self) -> None:
-        """From now on tell other servers of the database what is committed here, and hear what they commit."""
+        """Send hints to the other servers of the database, and receive theirs."""
         ...
 
     async def vacuum(self) -> None:
-        """Give space that deletions freed back, a little at a time, where the database does not do so by itself."""
+        """Release deleted space step by step, if the database does not do so itself."""
         ...
 
     async def close(self) -> None:
-        """Finish what was accepted, then release the database."""
+        """Finish accepted work, then release the database."""
         ...

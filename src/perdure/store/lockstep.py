@@ -1,26 +1,25 @@
-"""Many verbs of one transaction, side by side: rounds of queries, and the rows that keep the verbs apart.
+"""Runs many verbs of one transaction side by side, in rounds of queries, and keeps them apart by rows.
 
 A driver that sends one statement at a time waits for the network once per query. Here the verbs of a group advance
-together instead: in each round every verb that can go on asks its next query, queries of one name are sent as one
-batch, and the answers go back to their verbs. This module decides who may ask; it does no input or output, so a
-driver's transaction is
+together. In each round every ready verb asks its next query, and queries of one name are one batch. This module decides
+who may ask, and does no input or output. A driver's transaction is
 
     while batches := lockstep.round():
         for batch in batches:
             lockstep.answer(batch, … the rows of each of its runs …)
 
-**Holds.** Locks of the database do not keep verbs of one transaction apart. So every query says which row it touches
-(`-- holds:` in the SQL), a row belongs to one verb from its first touch until the verb ends, and a verb whose next
-query touches a row of another sits the round out. Each verb therefore sees the rows it decides by as if it ran alone,
-and a group equals some serial order. What a verb's arguments name is taken before its first query, in the order of
-arrival: two verbs for one execution keep their order.
+**Holds.** Database locks do not keep verbs of one transaction apart, so every query names the row that it touches
+(`-- holds:` in the SQL). A verb owns a row from its first touch until it ends. A verb that needs another verb's row
+sits the round out. Each verb thus sees the rows that it decides by as if it ran alone, and a group equals some serial
+order. A verb takes the rows that its arguments name before its first query, in the order of arrival. Two verbs for one
+execution therefore keep their order.
 
-**Late.** Rows that only looks at their table need (`-- late:`, the journal's) are written when such a look comes, or at
-the end of the transaction, those of all verbs by one statement. Their verbs go on meanwhile. A look that sees only rows
-of one key (`-- sees:`) lets those of all others wait on.
+**Late.** Only reads of their own table need some rows (`-- late:`, the journal's). One statement writes those of all
+verbs when such a read comes, or at the end of the transaction, and the verbs go on meanwhile. A read of one key
+(`-- sees:`) lets rows of other keys wait longer.
 
-**A verb that fails** before it wrote concerns only its caller. After a write there is no savepoint to go back to:
-`Guilty` names the run, and the driver rolls the group back and runs it again without that verb.
+**Failures.** A verb that fails before it wrote concerns only its caller. After a write it has no savepoint: `Guilty`
+names the run, and the driver rolls the group back and runs it again without that verb.
 """
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -32,11 +31,11 @@ from perdure.store.queries import Statement
 from perdure.wire.errors import PerdureError
 
 LOCK_ORDER: Final = ("topic", "execution", "budget")
-"""Rows of several kinds are locked in this order, and those of one kind by name: that is what prevents deadlocks."""
+"""The lock order of kinds; rows of one kind are locked by name. This order prevents deadlocks."""
 
 
 class Stuck(Exception):
-    """Verbs wait for each other's rows. They are run one after the other instead."""
+    """Verbs wait for each other's rows. The driver then runs them one after the other."""
 
     def __init__(self, runs: "Sequence[Run]") -> None:
         super().__init__(f"{len(runs)} verbs wait for each other's rows.")
@@ -44,7 +43,7 @@ class Stuck(Exception):
 
 
 class Guilty(Exception):
-    """A verb failed after it had written: the whole group has to be rolled back, and this one runs alone."""
+    """A verb failed after a write: the driver must roll the group back, and this verb runs alone."""
 
     def __init__(self, run: "Run", error: Exception) -> None:
         super().__init__(str(error))
@@ -53,7 +52,7 @@ class Guilty(Exception):
 
 
 class Barred(Exception):
-    """A verb needs a row that others are known to hold: it is not worth to wait for, with the whole group."""
+    """A verb needs a row that another transaction holds; the whole group should not wait for it."""
 
     def __init__(self, run: "Run", rows: Sequence[Row]) -> None:
         super().__init__(f"{run.verb} needs what others hold.")
@@ -62,7 +61,7 @@ class Barred(Exception):
 
 
 class Alone(Exception):
-    """A verb must have a transaction to itself, in which no other of any server has any part."""
+    """A verb needs a transaction during which no other of any server is open."""
 
     def __init__(self, run: "Run") -> None:
         super().__init__(f"{run.verb} must run alone.")
@@ -70,7 +69,7 @@ class Alone(Exception):
 
 
 class Run:
-    """One run of a verb: where it is, what it holds, and what became of it."""
+    """The state of a verb's run: its position, its rows, its result."""
 
     __slots__ = ("asked", "coroutine", "error", "held", "hints", "named", "number", "result", "verb", "wrote")
 
@@ -91,14 +90,14 @@ class _Asked(NamedTuple):
     statement: Statement
     values: Sequence[tuple[Any, ...]]
     rows: Sequence[Row]
-    """What it touches."""
+    """The rows that it touches."""
     many: bool
     record: type | None = None
 
 
 class Batch(NamedTuple):
-    """One statement for several runs; `values` has, for each run, one tuple or (for `query_many`) several. No run waits
-    for a statement that was put off."""
+    """One statement for several runs. `values` has per run one tuple or, for `query_many`, several. No run waits for
+    a deferred statement."""
 
     statement: Statement
     runs: Sequence[Run]
@@ -117,8 +116,8 @@ class Lockstep:
         holds: bool = True,
         alone: bool = False,
     ) -> None:
-        """`holds`: verbs hold rows. Looks and lone verbs need not. `bars` tells whether one of some rows must not be
-        waited for; the rows that arguments name are not among them. `alone`: no other transaction is under way."""
+        """`holds`: verbs hold rows, which reads and lone verbs need not. `bars` tells whether some rows must not be
+        waited for; it is not asked about rows that arguments name. `alone`: no other transaction is open."""
         self._queries = queries
         self._holds = holds
         self._bars = bars
@@ -129,16 +128,16 @@ class Lockstep:
         self._holders: dict[Row, Run] = {}
         self._late: dict[str, list[tuple[Any, ...]]] = {}
         self._known: dict[tuple[str, tuple[int, ...]], tuple[int, set[tuple[Any, ...]]]] = {}
-        """Of what was put off, the values of some columns, and of how many rows: each look reads only the newest."""
+        """Of deferred rows, the values of some columns and the number of rows read so far: each look reads only the
+        newest."""
         self._freed = True
 
     @property
     def wrote(self) -> bool:
-        """Whether anything was written."""
         return any(run.wrote for run in self.runs)
 
     def touched(self) -> list[Row]:
-        """Every row that some verb holds or held so far, in lock order."""
+        """Every row that a verb has held so far, in lock order."""
         rows = {row for run in self.runs for row in run.held if row[0] in LOCK_ORDER}
         return sorted(rows, key=lambda row: (LOCK_ORDER.index(row[0]), row[1]))
 
@@ -147,8 +146,8 @@ class Lockstep:
         return sorted({row for run in self.runs for row in run.named if row[0] == kind})
 
     def round(self) -> Sequence[Batch]:
-        """What can be asked now, one batch per statement; empty once every verb has ended. Raises Stuck, Guilty,
-        Barred or Alone."""
+        """The next batches, one per statement; empty once every verb has ended. Raises Stuck, Guilty, Barred or
+        Alone."""
         while True:
             self._start()
             asking: dict[str, list[Run]] = {}
@@ -174,7 +173,7 @@ class Lockstep:
         batches: list[Batch] = []
         for runs in asking.values():
             if len(runs) > 1 and runs[0].asked is not None and runs[0].asked.rows:
-                # Servers that lock several rows do it in one order, or they would wait for each other.
+                # All servers lock rows in one order, or they would wait for each other.
                 runs.sort(key=_first_row)
             statement = runs[0].asked.statement if runs[0].asked is not None else None
             assert statement is not None
@@ -183,7 +182,7 @@ class Lockstep:
         return batches
 
     def _start(self) -> None:
-        """Start the verbs whose named rows are free, in order; nobody overtakes a verb that names the same row."""
+        """Start verbs whose named rows are free, in order; none overtakes a verb that names the same row."""
         if not self._freed:
             return
         self._freed = False
@@ -211,7 +210,7 @@ class Lockstep:
         return True
 
     def answer(self, batch: Batch, rows: Sequence[Rows]) -> None:
-        """Send the rows of each run in, and let it go on to its next query or its end. Raises Guilty."""
+        """Send each run its rows, and advance it to its next query or its end. Raises Guilty."""
         if not batch.runs:
             return
         effect, returns = batch.statement.effect, batch.statement.returns
@@ -255,7 +254,7 @@ class Lockstep:
         self._free(run)
 
     def _put_off(self, run: Run, asked: _Asked) -> bool:
-        """Let what can be written late go on waiting for company; its verb need not. False: its row is another's."""
+        """Defer a late write while its verb goes on. False: another verb holds its row."""
         if self._holds and not self._take(run, asked.rows):
             return False
         self._late.setdefault(asked.statement.name, []).extend(asked.values)
@@ -263,7 +262,7 @@ class Lockstep:
         return True
 
     def _take_late(self, asking: Mapping[str, Sequence[Run]]) -> list[Batch]:
-        """What was put off and must be there before these statements."""
+        """The deferred writes that these statements need."""
         if not self._late:
             return []
         due = [late for late in self._late if any(self._needs(name, runs, late) for name, runs in asking.items())]
@@ -272,7 +271,7 @@ class Lockstep:
         return [Batch(self._queries[name], (), [self._late.pop(name)]) for name in due]
 
     def _needs(self, name: str, runs: Sequence[Run], late: str) -> bool:
-        """Whether what runs ask for looks at rows of those that were put off."""
+        """Whether a statement of these runs looks at deferred rows."""
         statement, written = self._queries[name], self._queries[late]
         if written.late not in statement.looks_at:
             return False
@@ -309,7 +308,7 @@ class Lockstep:
                 del self._holders[row]
 
     def close(self) -> None:
-        """Drop verbs that have not ended (the group was rolled back)."""
+        """Drop unfinished verbs after a rollback."""
         for run in self.runs:
             if run.coroutine is not None:
                 run.coroutine.close()

@@ -1,24 +1,27 @@
-"""Loads the named SQL. A query is text in `sql/` under a line `-- name: …`; there is no SQL in Python.
+"""Loads the named SQL. A query is text in `sql/` under a line `-- name: …`; Python contains no SQL.
 
-Both databases run the same text, in `sql/common/` by noun. Where a word must differ it says so in place: `{a|b}` is
-`a` on SQLite and `b` on PostgreSQL, `{b}` is said on PostgreSQL only: row locks, which SQLite's one writer does not
-need, and casts. What differs by more than a word stands in `sqlite.sql` and `postgres.sql`.
+Both databases run the same text from `sql/common/`, one file per noun. Where a word differs, `{a|b}` is `a` on SQLite
+and `b` on PostgreSQL. `{b}` is PostgreSQL only: casts, and row locks, which SQLite's single writer does not need.
+Larger differences are in `sqlite.sql` and `postgres.sql`.
 
-What several queries of a file say alike stands once, under a line `-- text: …`, and is said by `{= …}`; what those of
-several files do, in `common/shared.sql`. `{columns X}` and `{values X}` list the columns of a record
-(`store/records.py`).
+A shared part stands once under `-- text: …`, and `{= …}` includes it; parts for several files are in
+`common/shared.sql`. `{columns X}` and `{values X}` list the columns of a record (`store/records.py`).
 
-Header lines that the loader enforces: every statement that writes says which rows it touches, `-- holds: table=value`
-when its arguments name them or `-- picks: …` when a predicate chooses them. Drivers that run many verbs in one
-transaction need that; a statement without it is refused at start. A look that a verb decides by says what it holds,
-too. `-- effect: none` stands at a write that only locks. `-- bulk: …` asks for a second text, for PostgreSQL, that
-takes many rows of values at once, and names those that are no texts: `-- bulk: now_us seq; bytes value`.
-`-- answer: how many` says that of the answer only the number of rows counts: for RETURNING SQLite makes a table, which
-costs as much as the change. Asked with many rows of values, it answers with the value that names what it holds for each
-row that it changed. `-- late: table` stands at rows that nothing but looks at that table needs: a driver may
-write them at the end of the transaction, together. `-- sees: journal key=key` stands at a statement that looks at such
-a table for rows with these values only: others may go on waiting. `-- alone: why` stands at what no other transaction
-may be under way beside, of any server: a driver that runs several at once runs the verb again, alone.
+The loader reads these header lines:
+
+- `-- holds: table=value`: the row that the arguments name. Each statement that writes needs this or `-- picks:`,
+  because drivers run many verbs in one transaction. Without it the server does not start. A read that a verb decides by
+  declares it, too.
+- `-- picks: …`: a predicate chooses the rows.
+- `-- effect: none`: the write only locks.
+- `-- bulk: now_us seq; bytes value`: PostgreSQL gets a second text for many rows of values. The line names the values
+  that are not texts.
+- `-- answer: how many`: only the number of rows counts, because SQLite builds a table for RETURNING, which costs as
+  much as the change. For many rows of values, it answers with the `holds` value of each changed row.
+- `-- late: table`: only reads of this table need the rows, so a driver may write them together at the end.
+- `-- sees: journal key=key`: the read sees only rows of a late table with these values; other rows may wait longer.
+- `-- alone: why`: no other transaction of any server may be open. A driver that runs several runs the verb again,
+  alone.
 """
 
 import re
@@ -48,7 +51,7 @@ _MARK: Final = {"sqlite": "?", "postgres": "$"}
 
 
 class Statement(NamedTuple):
-    """One named query: its text with numbered parameters, and their names in order."""
+    """One named query, its text with numbered parameters."""
 
     name: str
     sql: str
@@ -59,28 +62,28 @@ class Statement(NamedTuple):
     returns: bool = True
     """Whether it answers with rows."""
     holds: tuple[str, int] | None = None
-    """The kind of row that it touches, and which of its values names it."""
+    """The kind of row that it touches, and the place of the value that names it."""
     effect: bool = False
-    """Whether it changes anything when it answers with a row, or has no rows to answer with."""
+    """Whether an answered row means a change. Also true if it cannot answer with rows."""
     counted: bool = False
-    """Whether an empty row for each that it changed is its answer (of many, the value that names what it holds)."""
+    """The answer is an empty row per change; for many rows of values, it is the `holds` value."""
     late: str | None = None
-    """The table that it only adds rows to, which may be written later in the same transaction, with those of others."""
+    """The table of its inserts, which may be written later in the transaction, with those of other verbs."""
     alone: bool = False
-    """Whether no other transaction may be under way, of any server."""
+    """Whether no other transaction of any server may be open."""
     waits: bool = True
-    """Whether it waits for rows that somebody else has locked; otherwise it does without them."""
+    """Whether it waits for locked rows. Otherwise it skips them."""
     looks_at: frozenset[str] = frozenset()
-    """The words of its text: before it, what was put off for a table among them has to be written."""
+    """The words of its text. Late rows of a table among them must be written first."""
     sees: tuple[str, Sequence[tuple[str, int]]] | None = None
-    """The table of which it sees only some rows, and those: by column the place of its value."""
+    """The late table of which it sees only some rows, and by column the place of the value that selects them."""
     routed: str | None = None
-    """The text with one more value, which comes back as the first column of each row; None where that cannot be."""
+    """The text with one more value, which comes back as the first column of each row; None if impossible."""
     bulk: str | None = None
-    """The text for many rows of values, one array for each parameter. Where the statement answers with rows, each has
-    in front the place of its values, counted from 1. It changes no row twice, so no two of them may name the same."""
+    """The text for many rows of values, one array per parameter. Answered rows begin with the place of their values,
+    counted from 1. It changes no row twice, so the values must not name a row twice."""
     readers: dict[type, Callable[[tuple[Any, ...]], Any]] | None = None
-    """By class: the function that makes a record from a row. It is compiled at the first use."""
+    """By class: the function that makes a record from a row, compiled at the first use."""
 
     def records(self, cls: type[Any], rows: Sequence[tuple[Any, ...]]) -> list[Any]:
         assert self.readers is not None
@@ -90,15 +93,14 @@ class Statement(NamedTuple):
         return [make(row) for row in rows]
 
     def many(self, rows: Sequence[Any]) -> Sequence[tuple[Any, ...]]:
-        """Put records, or dicts, into the order of the parameters. Tuples have it already."""
+        """Put records or dicts into the order of the parameters. Tuples have it already."""
         if not rows or isinstance(rows[0], tuple):
             return rows
         return [self.values(row if isinstance(row, Mapping) else to_values(row)) for row in rows]
 
 
 def spelled_out(text: str, source: str) -> str:
-    """A file's text with what its queries share written where they name it; raises ValueError for a name that is not
-    known, or stands twice."""
+    """A file's text with shared parts included. Raises ValueError for an unknown or repeated name."""
     found = [(match[1], match[2]) for match in _SHARED.finditer(text)]
     shared = dict(found)
     if len(shared) < len(found):
@@ -106,14 +108,14 @@ def spelled_out(text: str, source: str) -> str:
 
     def include(match: re.Match[str]) -> str:
         if match[1] not in shared:
-            raise ValueError(f"{source}: there is no text {match[1]!r}.")
+            raise ValueError(f"{source}: it has no text {match[1]!r}.")
         return _INCLUDED.sub(include, shared[match[1]])
 
     return _INCLUDED.sub(include, _SHARED.sub("", text))
 
 
 def parse(text: str, source: str, dialect: str = "sqlite") -> dict[str, Statement]:
-    """The statements of one file; raises ValueError when one is ill-formed or lacks its header."""
+    """The statements of one file; raises ValueError if one is ill-formed or lacks its header."""
     parts = _NAME.split(expand_columns(spelled_out(text, source), source))
     found: dict[str, Statement] = {}
     for name, body in zip(parts[1::2], parts[2::2], strict=True):
@@ -180,7 +182,7 @@ def _sees(comments: list[str], names: list[str], where: str) -> tuple[str, Seque
 
 
 def _said(sql: str, dialect: str) -> str:
-    """The text as one database hears it."""
+    """The text for one database."""
 
     def choose(match: re.Match[str]) -> str:
         if match[1] is not None:
@@ -191,7 +193,7 @@ def _said(sql: str, dialect: str) -> str:
 
 
 def _routed(sql: str, number: int) -> str | None:
-    """The text that gives one more value back with each row, so that rows of many runs can be told apart."""
+    """The text that returns one more value with each row, to tell the rows of many runs apart."""
     if re.search(r"^UNION\b", sql, re.MULTILINE):
         return None
     column = f"CAST(${number} AS INTEGER) AS ord, "
@@ -202,7 +204,7 @@ def _routed(sql: str, number: int) -> str | None:
 
 
 def _bulk(sql: str, names: list[str], comments: list[str], where: str) -> str | None:
-    """The same change for many rows of values: they come as arrays, and `unnest` makes rows of them."""
+    """The text for many rows of values: `unnest` makes rows of arrays."""
     header = next((line for line in comments if line.startswith("-- bulk:")), None)
     if header is None:
         return None
@@ -218,8 +220,8 @@ def _bulk(sql: str, names: list[str], comments: list[str], where: str) -> str | 
     said = _NUMBERED.sub(r"v.p\1", sql)
     if insert := re.fullmatch(r"(INSERT INTO .+?)\sVALUES \((.+)\)", said, re.DOTALL):
         return f"{insert[1]} SELECT {insert[2]} FROM {many}"
-    # The guards behind the row's own key stand in COALESCE so that no other index is thought to serve: on a table that
-    # was almost empty when the plan was made, the one of held executions looks cheaper, and is not for long.
+    # COALESCE around the guards keeps PostgreSQL on the row's key. A plan made on an almost empty table would prefer
+    # the index of held executions, which soon is slower.
     update = re.fullmatch(
         r"(UPDATE .+)\sWHERE (project_id = v\.p\d+ AND id = v\.p\d+) AND (.+)\sRETURNING (.+)", said, re.DOTALL
     )
@@ -238,7 +240,7 @@ def _in_order(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], tuple[Any
 
 
 def texts(name: str) -> list[tuple[str, str]]:
-    """The files of `sql/` that are common, or a dialect's own, each with its text and what all of them share."""
+    """The common files of `sql/`, or a dialect's own, each with its text and the shared parts."""
     folder = files("perdure.store") / "sql"
     found = (
         [folder / f"{name}.sql"] if name != "common" else sorted((folder / name).iterdir(), key=lambda file: file.name)
@@ -249,7 +251,7 @@ def texts(name: str) -> list[tuple[str, str]]:
 
 @cache
 def load(dialect: str) -> dict[str, Statement]:
-    """All queries for one dialect: the common ones and its own. Refuses a name that stands twice."""
+    """All queries for one dialect, common and its own. Refuses a repeated name."""
     found: dict[str, Statement] = {}
     for source, text in [*texts("common"), *texts(dialect)]:
         more = parse(text, source, dialect)

@@ -31,7 +31,6 @@ class ListedKey(NamedTuple):
 
 
 KEYS_MAX = 1_000
-"""Keys per project."""
 
 
 @verb(locks="project=''")
@@ -120,7 +119,6 @@ async def make_key(
 
 @verb(looks=True)
 async def list_keys(*, project_id: str) -> list[ListedKey]:
-    """The project's keys, newest first."""
     rows = await query("list_keys", project_id=project_id)
     return [
         ListedKey(id, name, role, last_four, bool(development), created_at_us, last_used_at_us)

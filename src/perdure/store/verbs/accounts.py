@@ -27,14 +27,12 @@ from perdure.wire.errors import (
 SESSIONS_MAX = 100
 """Open sessions per user; a further one ends the one that would expire first."""
 PROJECTS_MAX = 1_000
-"""Projects per user, including those of others."""
+"""Projects after which a user cannot make another, memberships included."""
 MEMBERS_MAX = 1_000
 """Members per project, and invitations per project."""
 
 
 class StoredUser(NamedTuple):
-    """A user and the hash of their password."""
-
     user: User
     password_hash: str
 
@@ -173,7 +171,6 @@ async def read_session(*, token_hash: str, project_id: str) -> StoredSession | N
 
 @verb(locks="session=token_hash")
 async def close_session(*, token_hash: str) -> None:
-    """Sign a user out."""
     for (user_id,) in await query("delete_session", token_hash=token_hash):
         await Tell(UserChanged(user_id))
 
@@ -237,7 +234,6 @@ async def change_project(*, project_id: str, name: str | None, description: str 
 
 @verb(looks=True)
 async def projects_of(*, user_id: str) -> list[Project]:
-    """A user's projects, newest first."""
     return [Project(*row) for row in await query("projects_of_user", user_id=user_id)]
 
 
@@ -246,7 +242,6 @@ async def projects_of(*, user_id: str) -> list[Project]:
 
 @verb(looks=True)
 async def list_members(*, project_id: str) -> list[Member]:
-    """A project's members, oldest first."""
     return [_member(row) for row in await query("list_members", project_id=project_id, user_id=None)]
 
 

@@ -143,7 +143,6 @@ def _late(found: Question) -> Conflict:
 
 @verb(looks=True)
 async def list_questions(*, project_id: str, after: tuple[int, str, str], limit: int, now_us: int) -> list[Question]:
-    """A page of open questions, oldest first."""
     rows: Sequence[tuple[Any, ...]] = await query(
         "list_questions", project_id=project_id, after_us=after[0], after_id=after[1], after_key=after[2], limit=limit
     )

@@ -97,7 +97,6 @@ async def take_early(
 
 
 async def outcome_there(execution_id: str, key: str) -> bool:
-    """Whether a step has its outcome."""
     rows = await query("outcomes_of_key", execution_id=execution_id, key=key)
     return any(row[2] in ENDS for row in rows)
 

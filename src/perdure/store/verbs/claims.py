@@ -45,8 +45,6 @@ class Range(NamedTuple):
 
 
 class Looked(NamedTuple):
-    """Findings of a claim, apart from the executions."""
-
     deployment_id: str
     python: str
     heads: Sequence[tuple[int, int]] = ()
@@ -174,7 +172,6 @@ async def claim(
 def claim_values(
     project_id: str, deployment_id: str, worker_id: str, claim_id: str, python: str, now_us: int, grace_us: int
 ) -> dict[str, Any]:
-    """Parameters that all queries of a claim share."""
     return {
         "project_id": project_id,
         "deployment_id": deployment_id,

@@ -30,8 +30,6 @@ class StoredDeployment(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """The state of a deployment before a registration."""
-
     fresh: bool
     """Unknown so far, or retired: new executions go there from now on."""
     changes_sides: bool

@@ -186,7 +186,6 @@ def _same(left: object, right: object) -> bool:
 
 
 def event_value(id: str, seq: int, topic: str, event_type: str | None, data: bytes, at_us: int) -> bytes:
-    """An event as a waiting workflow receives it."""
     return msgspec.json.encode(Event(id, seq, topic, event_type, msgspec.Raw(data), at_us))
 
 

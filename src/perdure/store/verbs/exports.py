@@ -39,7 +39,6 @@ async def project_ids() -> list[str]:
 
 @verb(looks=True)
 async def exporting(*, project_id: str) -> bool:
-    """Whether exports of a project have begun."""
     return bool(await query("read_export_cursor", project_id=project_id))
 
 
@@ -109,7 +108,6 @@ async def _take(
 
 @verb(locks="export=project_id")
 async def note_exports(*, project_id: str, ids: list[str]) -> None:
-    """The spans were sent."""
     await query_many("note_export", [(project_id, id) for id in ids])
 
 

@@ -62,7 +62,6 @@ class Hands:
             self._keeps = not embedded
 
     async def note(self, given: Sequence[Claimed], now_us: int) -> None:
-        """Record executions that were inserted as claimed."""
         rows = [journal_row(one.id, 1, now_us, Kind.CLAIMED, 1, name=self.offer.worker_id) for one in given]
         await self._note(rows)
         await Tell(Counted("claimed", len(given)))

@@ -11,8 +11,6 @@ from perdure.wire.requests import Finished
 
 
 class Awaited(NamedTuple):
-    """Things that clients await."""
-
     ends: Mapping[str, Sequence[str]]
     """Executions, by project."""
     journals: Sequence[str]
@@ -28,8 +26,6 @@ class Awaited(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The current state of the awaited things."""
-
     ended: Sequence[tuple[str, Finished]]
     """With the project."""
     journals: Sequence[tuple[str, int, int]]
@@ -41,7 +37,7 @@ class Found(NamedTuple):
     news: Sequence[tuple[str, str, int]]
     """Worker, execution and seq, if another writer wrote the journal's last row."""
     unacknowledged: Sequence[tuple[str, str]]
-    """Worker and claim with unacknowledged executions."""
+    """With executions that are not acknowledged: worker and claim."""
     ready: Sequence[tuple[str, str]]
     """Project and deployment with ready executions."""
 
@@ -79,5 +75,4 @@ async def look_out(*, awaited: Awaited) -> Found:
 
 
 def _json(names: Sequence[str]) -> str:
-    """A JSON list, which both databases can unpack."""
     return msgspec.json.encode(names).decode()

@@ -87,7 +87,6 @@ async def get(*, project_id: str, execution_id: str) -> Execution:
 
 @verb(looks=True)
 async def find_by_key(*, project_id: str, workflow_id: str, key: str) -> str:
-    """The id of the execution that a workflow's key names."""
     rows = await query("find_key", project_id=project_id, workflow_id=workflow_id, key=key)
     if not rows:
         raise NotFound(f"No execution of workflow {workflow_id!r} has the key {key!r}.")

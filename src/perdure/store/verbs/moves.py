@@ -31,7 +31,6 @@ class Overdue(NamedTuple):
 
 
 FIRST: Final = Overdue(-(1 << 62), "", "")
-"""Sorts before all of them."""
 
 
 @verb(locks="execution=execution_id")
@@ -337,6 +336,5 @@ async def end_overdue(*, project_id: str, execution_id: str, now_us: int, grace_
 
 @verb(looks=True)
 async def next_due(*, phases: Collection[str] = RESTING | HELD, after_us: int = FIRST.due_at_us) -> int | None:
-    """The earliest due time after `after_us` in these phases."""
     rows = await query("next_due", after_us=after_us)
     return min((due_at_us for phase, due_at_us in rows if phase in phases and due_at_us is not None), default=None)

@@ -25,8 +25,6 @@ REFUSED_MAX = 2
 
 
 class PushWorker(NamedTuple):
-    """A push worker that may get work."""
-
     id: str
     project_id: str
     deployment_id: str
@@ -47,8 +45,6 @@ class Details(NamedTuple):
 
 
 class Pushed(NamedTuple):
-    """An execution claimed for a push worker."""
-
     claimed: Claimed
     details: Details
     woken_at_us: int | None
@@ -56,8 +52,6 @@ class Pushed(NamedTuple):
 
 
 class Handed(NamedTuple):
-    """The result of a claim for a push worker."""
-
     picked: Sequence[Pushed]
     after: tuple[str, str]
     room: int
@@ -217,9 +211,7 @@ class Watched(NamedTuple):
     """The state of push workers, for a server that dispatches to them."""
 
     online: Sequence[PushWorker]
-    """Of all projects."""
     expired: bool
-    """Whether leases have run out."""
     next_check_us: int | None
 
 

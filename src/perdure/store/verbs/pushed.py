@@ -25,14 +25,11 @@ from perdure.wire.requests import Started
 from perdure.wire.status import FINAL, HELD, Phase
 
 RETRIES_MAX = 2
-"""Retries of a push execution whose code fails."""
 TIMED_OUT_US = 2_000_000
 """A worker may report the run timeout this much early, because it has its own clock."""
 
 
 class Held(NamedTuple):
-    """An execution as `lock_pushed` selects it."""
-
     phase: Phase
     attempt: int
     worker_id: str | None
@@ -79,7 +76,6 @@ class Step(NamedTuple):
     key: str
     ok: bool
     value: bytes
-    """Its output, or its error."""
     source_execution_id: str | None = None
     output_schema_name: str | None = None
 

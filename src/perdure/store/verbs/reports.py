@@ -87,7 +87,6 @@ def _is_sweep(arguments: Arguments) -> bool:
 
 
 def _weight(arguments: Arguments) -> int:
-    """The execution is one row, and so is each entry."""
     item: ReportItem = arguments["item"]
     return 1 + len(item.entries)
 
@@ -300,7 +299,6 @@ def _outcome(of: At | ReportItem, seq: int, at_us: int, entry: Entry) -> Journal
 
 
 async def _unseen(item: ReportItem, next_seq: int) -> tuple[list[Row], bool]:
-    """The rows before `next_seq` that the worker has not seen."""
     if next_seq - 1 <= item.seen:
         return [], False
     return await journal_after(

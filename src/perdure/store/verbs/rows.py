@@ -58,7 +58,6 @@ def journal_row(
 
 
 def row_of(values: Sequence[Any]) -> Row:
-    """A row of `read_journal`."""
     seq, at_us, kind, attempt, key, name, fingerprint, ok, value, started_at_us, tries = values
     return Row(seq, at_us, Kind(kind), attempt, key, name, fingerprint, bool(ok), Raw(value), started_at_us, tries)
 

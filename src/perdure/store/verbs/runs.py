@@ -13,8 +13,6 @@ from perdure.wire.workflows import WorkflowType
 
 
 class Run(NamedTuple):
-    """A root execution in the list."""
-
     id: str
     root_execution_id: str | None
     workflow_id: str

@@ -25,8 +25,6 @@ ENDS = (Kind.STEP, Kind.TIMER, Kind.EVENT, Kind.RESUME, Kind.CHILD)
 
 
 class Standing(NamedTuple):
-    """The state of an execution whose steps are read."""
-
     phase: Phase
     attempt: int
     worker_id: str | None
@@ -66,8 +64,6 @@ async def _standing(project_id: str, execution_id: str) -> Standing:
 
 
 class Holder(NamedTuple):
-    """The holder of an execution whose step was requested."""
-
     attempt: int
     acked: int
     push_worker_id: str | None
@@ -116,7 +112,6 @@ async def list_steps(
 
 
 async def _saved(project_id: str, execution_id: str, rows: Sequence[Sequence[Any]]) -> SavedStep | None:
-    """The first outcome under one key."""
     outcome = min((row for row in rows if row[2] in ENDS), key=itemgetter(0), default=None)
     if outcome is None:
         return None

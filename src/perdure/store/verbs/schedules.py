@@ -35,7 +35,6 @@ from perdure.wire.schedules import (
 from perdure.wire.times import rfc3339
 
 SCHEDULES_MAX = 10_000
-"""Schedules per project."""
 
 _PUT = msgspec.json.Decoder(str)
 _RUN = msgspec.json.Decoder(tuple[str, int])
@@ -102,7 +101,7 @@ def _with(before: StoredSchedule, spec: ScheduleSpec, *, declared: bool) -> Stor
 
 
 def _payload(given: Raw | None, before: Raw | None) -> Raw | None:
-    """JSON null means that the due time describes the payload."""
+    """JSON null: the input will describe the due time."""
     return before if given is None else not_null(given)
 
 
@@ -176,8 +175,6 @@ async def declare(
 
 
 class Fired(NamedTuple):
-    """The result of firing a schedule."""
-
     started: int = 0
     looked: bool = False
     """False: another server has it, or a row that it needs is locked."""
@@ -326,7 +323,6 @@ class Due(NamedTuple):
 
 @verb(looks=True)
 async def due_schedules(*, now_us: int, limit: int) -> Due:
-    """The schedules that have a slot to fire."""
     rows = await query("due_schedules", now_us=now_us, limit=limit)
     found = {(project_id, id): missed == Missed.ALL for project_id, id, missed, _ in rows}
     workflows = await query("waiting_workflows")
@@ -356,7 +352,6 @@ async def list_schedules(*, project_id: str, workflow_id: str | None, before: st
 
 @verb(looks=True)
 async def scheduled_workflows(*, project_id: str) -> list[str]:
-    """The workflows that have an active schedule, by name."""
     return [row[0] for row in await query("scheduled_workflows", project_id=project_id)]
 
 

@@ -141,8 +141,6 @@ async def _runs(project_id: str, ids: Sequence[str], *, tool_bytes_max: int) -> 
 
 
 class _AgentSteps(NamedTuple):
-    """Model usage and tool calls of durable agents."""
-
     input_tokens: int
     output_tokens: int
     tools: Sequence[SessionTool]

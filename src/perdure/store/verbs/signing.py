@@ -20,7 +20,6 @@ class Secrets(NamedTuple):
     """Signs links to pages; never shown."""
 
     def at(self, now_us: int) -> tuple[str, ...]:
-        """The secrets that sign at a time."""
         if self.previous is None or self.previous_until_us is None or self.previous_until_us <= now_us:
             return (self.secret,)
         return (self.secret, self.previous)

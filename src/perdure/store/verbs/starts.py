@@ -46,8 +46,6 @@ class New(NamedTuple):
 
 
 class Target(NamedTuple):
-    """Where an item runs."""
-
     deployment_id: str | None
     queue_name: str
     output_schema_name: str | None
@@ -90,7 +88,6 @@ async def offered_target(project_id: str, item: StartItem, hands: Hands) -> Targ
 
 
 _TARGET = 10
-"""Columns of a target."""
 
 
 def _asked_of(project_id: str, item: StartItem) -> dict[str, object]:
@@ -384,7 +381,6 @@ _QUEUED = (0, None, None, None, None, 1)
 def _claimed(
     id: str, item: StartItem, now_us: int, offer: Offer, queue_name: str, parent: Parent, budgeted: bool
 ) -> Claimed:
-    """A fresh execution as its first claim returns it."""
     return Claimed(
         id=id,
         workflow_id=item.workflow_id,

@@ -39,7 +39,6 @@ class TracePlace(NamedTuple):
 
 
 AFTER_ALL: Final = "~"
-"""Sorts after every id."""
 NEWEST: Final = TracePlace(1 << 62, AFTER_ALL)
 
 
@@ -219,7 +218,6 @@ async def _tree(project_id: str, id: str) -> list[TracedExecution]:
 
 
 async def _with_rows(execution: TracedExecution, room: int) -> tuple[TracedExecution, int]:
-    """The execution with its journal and waits, and the remaining room."""
     values = (execution.payload, execution.result, execution.initial_state, execution.final_state)
     room -= min(room, sum(len(value or b"") for value in values))
     rows: list[TracedRow] = []

@@ -23,7 +23,6 @@ from perdure.wire.requests import StartItem
 from perdure.wire.triggers import BATCH_MAX, ListedTrigger, StoredTrigger, TriggerSpec, due_at_us
 
 TRIGGERS_MAX = 10_000
-"""Event triggers per project."""
 _ENVELOPE = 1_024
 """Approximate size of an event beyond its data; a topic has up to 512 bytes."""
 
@@ -129,8 +128,6 @@ async def declare_triggers(
 
 
 class Taken(NamedTuple):
-    """The result of taking events for a trigger."""
-
     started: int = 0
     more: bool = False
     """Whether another batch may be ready."""
@@ -232,8 +229,6 @@ def _item(trigger: StoredTrigger, events: Sequence[Event]) -> StartItem:
 
 
 class Watched(NamedTuple):
-    """A trigger and the waiting events of its topic."""
-
     project_id: str
     trigger_id: str
     topic: str
@@ -243,7 +238,6 @@ class Watched(NamedTuple):
 
 @verb(looks=True)
 async def watched_topics() -> list[Watched]:
-    """All triggers of all projects."""
     return [
         Watched(project_id, id, topic, due_at_us(batch_size, timeout, waiting, since_us))
         for project_id, id, topic, batch_size, timeout, waiting, since_us in await query("watched_topics")

@@ -135,7 +135,6 @@ async def workflow_of(project_id: str, execution_id: str) -> str | None:
 
 
 async def _take(project_id: str, execution_id: str, session_id: str) -> bytes:
-    """Take the messages of later turns, with their execution ids."""
     session = {"project_id": project_id, "session_id": session_id}
     await query("lock_transcript", **session)
     found = await query("open_turn", **session)

@@ -147,7 +147,6 @@ def said_by(approval: Approval | None) -> str:
 
 
 async def _stands(execution_id: str, step_key: str, wait: Row, data: bytes) -> bool:
-    """Whether the answer that stands is this one."""
     state, early = wait[0], wait[4]
     if state == "early":
         return bytes(early) == data
