@@ -86,7 +86,7 @@ async def test_the_page_names_every_route_and_loads_nothing(served: Served) -> N
 
 def test_field_notes_come_from_the_source() -> None:
     notes = schemas.field_notes(requests.OpenWait)
-    assert notes["data"] == "What a suspended step shows to whoever answers it." and set(notes) == {
+    assert notes["data"] == "The suspended step's data for the person who answers." and set(notes) == {
         "data",
         "expires_at_us",
     }

@@ -1,4 +1,4 @@
-"""Who is asking, and what that key or user may do."""
+"""The caller of a request, and its role."""
 
 from enum import StrEnum
 from typing import Final
@@ -22,10 +22,10 @@ _RANK: Final = {role: rank for rank, role in enumerate(Role)}
 
 
 class Principal(Struct, frozen=True):
-    """The caller: a key, which tells its project, or a signed-in user in one of theirs.
+    """The caller: an API key of a project, or a signed-in user in one of theirs.
 
-    `key_id` names who it is where callers are counted. `development` keys are refused on addresses that others can
-    reach. `project_id` is empty for a user who has not named a project, where none is needed.
+    `key_id` names the caller where callers are counted. `development` keys are refused on addresses that are reachable
+    from outside. `project_id` is empty for a user who named no project, where none is needed.
     """
 
     project_id: str

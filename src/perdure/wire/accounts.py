@@ -1,4 +1,4 @@
-"""Users and their place in projects: what is kept of them, and the rules for what people type in."""
+"""Users and their place in projects, with the rules for input."""
 
 import re
 import unicodedata
@@ -12,19 +12,19 @@ from perdure.wire.errors import BadValue
 
 EMAIL_BYTES_MAX: Final = 254
 PERSON_BYTES_MAX: Final = 256
-"""A name of a person."""
+"""A person's name."""
 PASSWORD_CHARACTERS_MIN: Final = 8
 PASSWORD_BYTES_MAX: Final = 1_024
 DESCRIPTION_BYTES_MAX: Final = 4_096
 
 INVITATION_PATH: Final = "body.invitation"
-"""The field that a wrong invitation is told by."""
+"""The field that errors about an invitation name."""
 
 _EMAIL: Final = re.compile(r"[^@\s,;:<>()\[\]\\\"]+@[^@\s,;:<>()\[\]\\\"]+")
 
 
 class User(Struct, frozen=True):
-    """Somebody who can sign in. `email` is in lower case."""
+    """A person who can sign in. `email` is in lower case."""
 
     id: str
     email: str
@@ -34,7 +34,7 @@ class User(Struct, frozen=True):
 
 
 class Project(Struct, frozen=True):
-    """Whose data it is."""
+    """The owner of data."""
 
     id: str
     name: str
@@ -54,7 +54,7 @@ class Member(Struct, frozen=True):
 
 
 class Invitation(Struct, frozen=True):
-    """Who may sign up as a member of a project, and until when."""
+    """Permission to sign up as a member of a project until a time."""
 
     email: str
     role: Role
@@ -62,14 +62,14 @@ class Invitation(Struct, frozen=True):
 
 
 class Session(NamedTuple):
-    """Who a session's token stands for, and for how long."""
+    """The user of a session's token, and when it ends."""
 
     principal: Principal
     seconds: float
 
 
 def email_of(text: str, where: str = "body.email") -> str:
-    """An e-mail address as it is kept and compared: in lower case. Raises BadValue."""
+    """An e-mail address in lower case, as it is stored and compared. Raises BadValue."""
     email = unicodedata.normalize("NFC", text.strip()).lower()
     check_name(email, where=where, max_bytes=EMAIL_BYTES_MAX)
     if not _EMAIL.fullmatch(email):
@@ -87,20 +87,21 @@ def masked(email: str) -> str:
 
 
 def check_person(name: str | None, where: str) -> None:
-    """Refuse what cannot be a person's name; it may be empty. Raises BadValue."""
+    """Refuse an impossible person's name; it may be empty. Raises BadValue."""
     if name:
         check_name(name, where=where, max_bytes=PERSON_BYTES_MAX)
 
 
 def password_of(text: str, where: str = "body.password") -> str:
-    """A password as it is hashed: typed on any keyboard, the same characters are the same password. Raises BadValue."""
+    """A password in the form that is hashed: the same characters from any keyboard are the same password. Raises
+    BadValue."""
     password = unicodedata.normalize("NFC", text)
     check_text(password, where=where, max_bytes=PASSWORD_BYTES_MAX)
     return password
 
 
 def new_password_of(text: str, where: str = "body.password") -> str:
-    """The same for a password that is being chosen, which must not be too short to be guessed. Raises BadValue."""
+    """The same for a new password, which must be long enough not to be guessed. Raises BadValue."""
     password = password_of(text, where)
     if len(password) < PASSWORD_CHARACTERS_MIN:
         raise BadValue(f"{where}: has {len(password)} characters; it needs {PASSWORD_CHARACTERS_MIN}", {"path": where})
@@ -108,7 +109,7 @@ def new_password_of(text: str, where: str = "body.password") -> str:
 
 
 def project_name_of(text: str, where: str = "body.name") -> str:
-    """A project's name, without blanks around it. Raises BadValue."""
+    """A project's name without surrounding blanks. Raises BadValue."""
     name = text.strip()
     check_name(name, where=where)
     return name

@@ -1,4 +1,4 @@
-"""What an agent's payload and result say: pure, and lenient, since agents may take and give any JSON."""
+"""An agent's payload and result: pure, and lenient, because agents may take and return any JSON."""
 
 from typing import Any, Final, NamedTuple
 
@@ -7,7 +7,7 @@ import msgspec
 PREVIEW_BYTES_MAX: Final = 200
 _TEXTS: Final = ("input", "message", "content", "prompt")
 _AROUND: Final = frozenset({"result", "content", "usage", "tool_results", "agent_run_id"})
-"""What existing clients put around an agent's output."""
+"""Fields that existing clients put around an agent's output."""
 
 
 class Usage(NamedTuple):
@@ -19,20 +19,18 @@ class Usage(NamedTuple):
 
 
 class ToolCall(NamedTuple):
-    """A tool that an agent called."""
-
     name: Any
     status: Any
     result: Any
 
 
 def decoded(value: bytes | None) -> Any:
-    """The value as Python has it; None where there is none."""
+    """The value in Python; None if it is missing."""
     return None if value is None else msgspec.json.decode(value)
 
 
 def user_message(payload: Any) -> Any:
-    """What the user said."""
+    """The user's message."""
     if isinstance(payload, str):
         return payload
     if not isinstance(payload, dict):
@@ -41,7 +39,7 @@ def user_message(payload: Any) -> Any:
 
 
 def assistant_message(result: Any) -> Any:
-    """What the agent answered: a durable agent's result is its output, others have it in there."""
+    """The agent's answer: a durable agent's result is its output, and other results contain it."""
     if isinstance(result, str):
         return result
     if not isinstance(result, dict) or not result:
@@ -52,7 +50,6 @@ def assistant_message(result: Any) -> Any:
 
 
 def tool_calls(result: Any) -> list[ToolCall]:
-    """The tools that the agent called."""
     found = result.get("tool_results") if isinstance(result, dict) else None
     if not isinstance(found, list):
         return []
@@ -62,7 +59,6 @@ def tool_calls(result: Any) -> list[ToolCall]:
 
 
 def usage(result: Any) -> Usage:
-    """The tokens that the agent used."""
     found = result.get("usage") if isinstance(result, dict) else None
     if not isinstance(found, dict):
         return Usage()

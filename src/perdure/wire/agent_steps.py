@@ -1,6 +1,6 @@
-"""The steps of a durable agent, read from its journal: pure, and lenient, since a workflow may name its steps alike.
+"""The steps of a durable agent, read from its journal: pure, and lenient, because any workflow may use such step names.
 
-`perdure.agents` writes them: a model's answer as its library has it, and what a tool gave with the kind of its outcome.
+`perdure.agents` writes them: a model's answer as its library has it, and a tool's value with the kind of its outcome.
 """
 
 import math
@@ -13,15 +13,15 @@ MODEL: Final = "model.request"
 LIST: Final = "tools.list"
 INSTRUCTIONS: Final = "tools.instructions"
 SUMMARY: Final = "conversation.summarize"
-"""A request, too: for what was said, in short."""
+"""A request to a model, for a summary."""
 ASKED_AGAIN: Final = "The model is asked again: "
-"""With this a line of the log begins that says why: the journal has its next answer alone."""
+"""Begins a log line with the reason: the journal only has the next answer."""
 _ANSWERS: Final = frozenset({MODEL, SUMMARY})
 _TOOLS: Final = {"tool": "function", "mcp": "extension"}
 
 
 class ToolUse(NamedTuple):
-    """A tool that a model wants to be called."""
+    """A tool call that a model wants."""
 
     name: str
     arguments: Any
@@ -29,7 +29,7 @@ class ToolUse(NamedTuple):
 
 
 class ModelAnswer(NamedTuple):
-    """What a model answered, and what that took."""
+    """A model's answer and its usage."""
 
     model: str | None
     provider: str | None
@@ -43,7 +43,7 @@ class ModelAnswer(NamedTuple):
 
 
 class ToolStep(NamedTuple):
-    """Which tool a step called. `kind` is `function`, or `extension` for one of a server of its own."""
+    """The tool that a step called. `kind` is `function`, or `extension` for a tool with its own server."""
 
     name: str
     kind: str
@@ -51,7 +51,7 @@ class ToolStep(NamedTuple):
 
 
 def model_answer(name: str | None, value: bytes | None) -> ModelAnswer | None:
-    """The answer that a step recorded; None for a step that is no request to a model, or failed."""
+    """The answer that a step recorded; None for other steps and failed ones."""
     if name not in _ANSWERS or value is None:
         return None
     said = _object(value)
@@ -80,7 +80,7 @@ def model_answer(name: str | None, value: bytes | None) -> ModelAnswer | None:
 
 
 def answer_tokens(value: bytes) -> tuple[int, int]:
-    """The tokens of an answer that a step recorded, input and output; read without the rest of it."""
+    """Input and output tokens of a recorded answer, without decoding the rest."""
     try:
         used = _ANSWER.decode(value).usage
     except (msgspec.MsgspecError, ValueError):
@@ -112,7 +112,7 @@ def tool_step(name: str | None, key: str | None) -> ToolStep | None:
 
 
 def tool_outcome(value: bytes) -> Any:
-    """What a tool gave, as the model hears it."""
+    """A tool's value as the model gets it."""
     said = _tool_said(value)
     match said.get("kind"):
         case "tool_return" | "tool_content_result":
@@ -129,7 +129,7 @@ def tool_outcome(value: bytes) -> Any:
 
 
 def tool_status(ok: bool, value: bytes | None) -> str:
-    """How a call of a tool stands, in the words of executions: completed, failed, or waiting for somebody."""
+    """The state of a tool call in the words of executions: completed, failed or waiting."""
     kind = None if value is None else _tool_said(value).get("kind")
     if kind in ("approval_required", "call_deferred"):
         return "waiting"
@@ -137,7 +137,7 @@ def tool_status(ok: bool, value: bytes | None) -> str:
 
 
 def genai_attributes(name: str | None, key: str | None, value: bytes | None) -> dict[str, Any]:
-    """The attributes of OpenTelemetry's GenAI conventions for a step; none for other steps."""
+    """The attributes of OpenTelemetry's GenAI conventions for a step; empty for other steps."""
     tool = tool_step(name, key)
     if tool is not None:
         return {
@@ -174,7 +174,7 @@ def genai_name(attributes: Mapping[str, Any]) -> str | None:
 
 
 def _tool_said(value: bytes) -> dict[str, Any]:
-    """What a tool's step recorded, without the usage that may be put around it; nothing of what is no object."""
+    """The value of a tool's step, without usage around it; empty if it is not an object."""
     said = _object(value) or {}
     if said.keys() == {"usage", "value"}:
         inner = said["value"]
@@ -201,7 +201,7 @@ def _count(said: Mapping[str, Any], name: str) -> int:
 
 
 def _cost(usage: Mapping[str, Any]) -> str | None:
-    """As it stands there, if it is a number: the library writes text, so that no digit is lost."""
+    """The cost as recorded, if it is a number: the library writes text, so that no digit is lost."""
     found = usage.get("cost")
     if isinstance(found, bool) or not isinstance(found, str | int | float):
         return None

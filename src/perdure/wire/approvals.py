@@ -1,4 +1,4 @@
-"""What a suspended step asks, and what became of it."""
+"""Questions of suspended steps, and their answers."""
 
 from enum import StrEnum
 from typing import Final
@@ -9,41 +9,39 @@ from perdure.wire.status import Phase
 
 ASKED: Final = "suspend_"
 ANSWERED: Final = "resume_"
-"""How the types of the events begin by which push workers ask, and are answered; the step's key is the rest."""
+"""Prefixes of the event types by which push workers ask and are answered; the step's key follows."""
 
 
 class QuestionState(StrEnum):
-    """Where a question stands."""
-
     OPEN = "open"
     ANSWERED = "answered"
     EXPIRED = "expired"
     CLOSED = "closed"
-    """Given up: the code went on without an answer, or the execution has ended."""
+    """Given up: the code continued without an answer, or the execution ended."""
 
 
 class How(StrEnum):
-    """Which way an answer came."""
+    """The way by which an answer came."""
 
     API = "api"
     """With a key, or as a user."""
     PAGE = "page"
-    """On the page, by somebody who had signed in."""
+    """On the page, by a signed-in user."""
     LINK = "link"
-    """By whoever had the signed link."""
+    """By a holder of the signed link."""
 
 
 class Became(StrEnum):
-    """What became of an answer."""
+    """The effect of an answer."""
 
     ANSWERED = "answered"
-    """It stands, and the step goes on with it."""
+    """It stands, and the step continues with it."""
     EARLY = "early"
-    """No step has asked yet. A step that shows nothing takes it; a question that comes later does not."""
+    """No step has asked yet. A step that shows nothing takes it; a later question does not."""
 
 
 class Approval(Struct, frozen=True):
-    """Who answered what, and when."""
+    """An answer, its author and its time."""
 
     answered_at_us: int
     answered_by: str
@@ -52,34 +50,34 @@ class Approval(Struct, frozen=True):
 
 
 class Resumed(Struct, frozen=True):
-    """What became of an answer, and the one that stands."""
+    """An answer's effect, and the answer that stands."""
 
     became: Became
     approval: Approval | None
-    """None: it is not known who gave it."""
+    """None: its author is not known."""
 
 
 class Question(Struct, frozen=True):
-    """What a suspended step asks."""
+    """A suspended step's question."""
 
     id: str
-    """Of this very question: what is asked later under the same key has another one."""
+    """The question's id; a later question under the same key has another."""
     execution_id: str
-    """Whose step asks."""
+    """The execution whose step asks."""
     root_execution_id: str
     workflow_id: str
     step_key: str
     phase: Phase
-    """Of the execution that was asked about."""
+    """Of the execution named in the request."""
     state: QuestionState
     data: Raw
-    """What is shown to whoever answers."""
+    """The data for the person who answers."""
     asked_at_us: int
     expires_at_us: int | None = None
     topic: str | None = None
-    """Where the answer is published, if the one who asks looks for it there."""
+    """Where the answer is published, if the asking step reads it there."""
     approval: Approval | None = None
     early: Approval | None = None
-    """One that came before the question, and does not count."""
+    """An answer from before the question, which does not count."""
     must_name: bool = False
-    """Whether an answer has to name the question, since it could be meant for another one."""
+    """Whether an answer must name the question, because it could be meant for another one."""

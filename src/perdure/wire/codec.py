@@ -1,14 +1,14 @@
-"""The rules for JSON bytes, names and texts at every door: client, server, worker and journal obey the same ones.
+r"""Rules for JSON bytes, names and texts, shared by client, server, worker and journal.
 
-A value is one JSON document in UTF-8. It is stored and handed back byte for byte, so these functions only look; they
-never rewrite. What they refuse would be unreadable for some reader later: NaN and numbers that overflow to infinity,
-lone surrogates, integers that Python declines to parse, nesting that an older Python cannot follow. Escaped `\\u0000`
-is fine because the databases hold bytes, and duplicate keys are kept as they are (readers take the last one).
+A value is one JSON document in UTF-8. It is stored and returned byte for byte, so these functions never rewrite it.
+They refuse documents that some reader could not read later: NaN, numbers that overflow to infinity, lone surrogates,
+integers too long for Python, nesting too deep for older Pythons. `\u0000` is fine because the databases hold bytes.
+Duplicate keys are kept; readers take the last one.
 
-`check_json` runs for every payload of every request, so the usual case is one msgspec decode whose result is thrown
-away. msgspec already refuses nearly all of the list; what it lets pass is checked here only when a cheap look at the
-bytes says that it could be there. A document above 16 KiB is skimmed instead of decoded: decoding 8 MiB of small
-containers takes 1.6 s, most of it in the garbage collector, and the server's event loop would stand still for it.
+`check_json` runs for every payload of every request. The usual case is therefore one msgspec decode, which already
+refuses nearly all of the list. The rest is checked only if a cheap look at the bytes says that it could be there. A
+document above 16 KiB is skimmed, not decoded: decoding 8 MiB of small containers takes 1.6 s, mostly garbage
+collection, and would block the server's event loop.
 """
 
 import math
@@ -23,14 +23,14 @@ from perdure.wire.limits import DEPTH_MAX, VALUE_BYTES_MAX
 
 # Python and msgspec read 4,300 digits (sign included, in msgspec); the margin keeps every worker able to read.
 INTEGER_DIGITS_MAX: Final = 4_000
-# Names and keys are parts of database indexes: PostgreSQL's B-tree takes about 2,700 bytes for all columns of a row.
+# Names and keys are index columns, and PostgreSQL's B-tree takes about 2,700 bytes per row.
 NAME_BYTES_MAX: Final = 256
 KEY_BYTES_MAX: Final = 512
 TOPIC_BYTES_MAX: Final = 512
 ERROR_BYTES_MAX: Final = 16 << 10
 
 _SKIM_BYTES_MIN: Final = 16 << 10
-# 1.7976931348623157e308 is the largest float: with an exponent of two digits it takes 210 digits to pass it.
+# The largest float is 1.7976931348623157e308: with a two-digit exponent, overflow takes 210 digits.
 _LARGE_DIGITS: Final = b"0" * 200
 
 _decode = msgspec.json.Decoder().decode
@@ -50,7 +50,7 @@ def check_json(
         if len(data) < _SKIM_BYTES_MIN:
             _decode(data)
         else:
-            # msgspec validates the syntax of what it skips, but neither its UTF-8 nor the range of its numbers.
+            # When msgspec skips a value, it checks its syntax, but neither its UTF-8 nor the range of its numbers.
             _skim(data)
             data.decode()
             _check_numbers(data)
@@ -61,13 +61,12 @@ def check_json(
 
 
 def same_json(a: bytes, b: bytes) -> bool:
-    """Whether two documents hold the same value: spaces and the order of an object's names do not count. 1 and 1.0
-    differ."""
+    """Whether two documents have the same value, regardless of spaces and key order. 1 and 1.0 differ."""
     return _sorted(_decode(a)) == _sorted(_decode(b))
 
 
 def check_limits(data: bytes, *, where: str, max_bytes: int = VALUE_BYTES_MAX, max_depth: int = DEPTH_MAX) -> None:
-    """Raise `BadValue` if `data`, known to be JSON, is too large, too deep, or holds too long an integer."""
+    """Raise `BadValue` if the JSON `data` is too large, too deep, or has too long an integer."""
     if len(data) > max_bytes:
         raise BadValue(_too_large(where, len(data), max_bytes))
     if len(data) > 2 * max_depth:
@@ -75,8 +74,9 @@ def check_limits(data: bytes, *, where: str, max_bytes: int = VALUE_BYTES_MAX, m
 
 
 def check_text(value: str, *, where: str, max_bytes: int) -> None:
-    """Raise `BadValue` unless `value` can be kept as text: no lone surrogate, no NUL, at most `max_bytes` of UTF-8."""
-    # A printable string has neither; four bytes is the most a character takes.
+    """Raise `BadValue` unless `value` can be stored as text: no lone surrogate, no NUL, at most `max_bytes` of
+    UTF-8."""
+    # A printable string has neither; a character takes at most four bytes.
     if value.isprintable() and len(value) * 4 <= max_bytes:
         return
     if "\0" in value:
@@ -87,10 +87,10 @@ def check_text(value: str, *, where: str, max_bytes: int) -> None:
 
 
 def check_name(value: str, *, where: str, max_bytes: int = NAME_BYTES_MAX) -> None:
-    """Raise `BadValue` unless `value` can name something: a text of one line, not empty, that shows as what it is.
+    """Raise `BadValue` unless `value` can be a name: one visible line, not empty.
 
-    Control characters and line separators would break log lines and headers; the marks that turn the writing
-    direction would make one name look like another. Letters of every script, emoji and spaces are fine.
+    Control characters and line separators would break log lines and headers. Marks that change the writing direction
+    would make one name look like another. Letters of every script, emoji and spaces are fine.
     """
     if value and value.isprintable() and len(value) * 4 <= max_bytes:
         return
@@ -103,16 +103,16 @@ def check_name(value: str, *, where: str, max_bytes: int = NAME_BYTES_MAX) -> No
 
 
 def scrub_text(text: str, max_bytes: int = ERROR_BYTES_MAX) -> str:
-    """`text` made recordable, whatever it holds: never raises, and what is fine stays as it is.
+    """Make any `text` recordable; never raises, and keeps valid text as it is.
 
     Lone surrogates become U+FFFD, control characters other than newline and tab become their pictures (␀, ␛), and a
-    text longer than `max_bytes` ends with a note of how long it was.
+    text longer than `max_bytes` ends with a note of its length.
     """
     text = str.__str__(text)
     if text.isprintable() and len(text) * 4 <= max_bytes:
         return text
     length = len(text)
-    # A character takes at least one byte: what lies behind can be dropped before the slower steps.
+    # A character takes at least one byte, so the rest can go before the slower steps.
     text = text[: max_bytes + 1].replace("\r\n", "\n").translate(_PICTURES)
     data = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
     if len(data) <= max_bytes and length <= max_bytes:
@@ -124,7 +124,7 @@ def scrub_text(text: str, max_bytes: int = ERROR_BYTES_MAX) -> str:
 
 
 def commas_in(data: bytes) -> int:
-    """How many commas JSON has outside its strings: no list in it has more than one item more."""
+    """Count the commas outside strings: no list in the document has more than one item more."""
     return _outside_strings(data, _NOT_COMMAS).count(b",")
 
 
@@ -141,7 +141,6 @@ def split_path(complaint: str) -> tuple[str, str]:
 
 
 def _check_shape(data: bytes, where: str, max_depth: int) -> None:
-    """Depth and long integers."""
     if data.count(b"[") + data.count(b"{") > max_depth and _depth(_outside_strings(data, _NOT_BRACKETS)) > max_depth:
         raise BadValue(_too_deep(where, max_depth))
     if _has_digits(data, INTEGER_DIGITS_MAX + 1) and _LONG_INTEGER.search(_outside_strings(data)):
@@ -165,24 +164,23 @@ def _check_numbers(data: bytes) -> None:
 
 
 def _may_be_infinite(data: bytes) -> bool:
-    """Whether there is an exponent of three digits, or a long run of digits; it may stand in a string."""
+    """Whether an exponent of three digits or a long run of digits occurs, perhaps in a string."""
     digits = data.translate(_DIGITS_AS_ZEROS, b"+")
     return b"e000" in digits or _LARGE_DIGITS in digits
 
 
 def _outside_strings(data: bytes, leaving_out: bytes = b"") -> bytes:
-    """`data`, known to be JSON, without its strings and without the bytes of `leaving_out`, which has no quote."""
+    """The JSON `data` without its strings and without the bytes of `leaving_out`, which contains no quote."""
     if b"\\" in data:
         # Backslashes come in pairs from the left, as `replace` takes them; after that no quote is escaped.
         data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
     if leaving_out:
-        # Most strings are empty then. Between two quotes side by side there is nothing, be it a string or not.
+        # This empties most strings. Two adjacent quotes enclose nothing, whether or not they are one string.
         data = data.translate(None, leaving_out).replace(b'""', b"")
     return b"".join(data.split(b'"')[::2])
 
 
 def _depth(brackets: bytes) -> int:
-    """How deep brackets nest."""
     brackets = brackets.translate(_SQUARE)
     height = 0
     while brackets.count(b"[]") * 8 > len(brackets):  # most containers are small
@@ -193,7 +191,7 @@ def _depth(brackets: bytes) -> int:
 
 
 def _has_digits(data: bytes, length: int) -> bool:
-    """Whether there is a run of `length` digits. Such a run covers four samples in a row, which are looked at first."""
+    """Whether `length` digits occur in a row. Such a run covers four adjacent samples, which are checked first."""
     if len(data) < length or _FOUR_DIGITS.search(data[:: length // 4]) is None:
         return False
     return b"0" * length in data.translate(_DIGITS_AS_ZEROS)
@@ -220,7 +218,7 @@ def _long_integer(where: str) -> str:
 
 
 def _complaint(where: str, data: bytes, error: Exception, max_depth: int) -> str:
-    """What is wrong with `data`, in words for whoever sent it; msgspec's own words speak of bytes only."""
+    """The fault of `data` in words for the sender; msgspec's own message speaks only of bytes."""
     if isinstance(error, RecursionError):
         return _too_deep(where, max_depth)
     if data.startswith(b"\xef\xbb\xbf"):
@@ -237,7 +235,7 @@ def _complaint(where: str, data: bytes, error: Exception, max_depth: int) -> str
     if "Integer value out of range" in message:
         return _long_integer(where)
     if "Number out of range" in message:
-        # A skimmed document's numbers were judged apart from their places.
+        # In a skimmed document, numbers were checked apart from their places.
         path = split_path(message)[0] if len(data) < _SKIM_BYTES_MIN else ""
         return f"{where}{path}: holds a number that overflows to infinity"
     found = _MSGSPEC_BYTE.search(message)

@@ -1,15 +1,13 @@
-"""When a schedule fires: a cron expression in a time zone, and the pure functions that list its due times.
+"""The due times of a schedule: a cron expression in a time zone, as pure functions.
 
-`crontab` lists the local times that an expression names, without a zone. What a clock change does to them is decided
-here, in one place:
+`crontab` lists the local times of an expression, without a zone. This module decides how clock changes affect them:
 
-- A local time that a clock change skips is due once, at the first instant after the gap; several of them, too.
+- Local times that a clock change skips are due once, at the first instant after the gap, even if there are several.
 - A local time that happens twice is due once, the first time.
-- Expressions that follow the hours as they pass know no local times of day: they are due whenever the clock on the wall
-  matches, so twice an hour that happens twice, and never in an hour that is skipped. They are those whose minute field
-  begins with `*`, and those that name every hour.
+- Expressions that name every hour, or whose minute field begins with `*`, follow the hours as they pass. They are due
+  whenever the wall clock matches: twice in an hour that happens twice, never in a skipped hour.
 
-A zone's rules are data of the machine (`zoneinfo`, with `tzdata` where the system has none) and constant while a
+A zone's rules are data of the machine (`zoneinfo`, or `tzdata` if the system has none). They are constant while a
 process lives, so these functions are pure.
 """
 
@@ -26,7 +24,7 @@ from perdure.wire.crontab import Crontab
 from perdure.wire.errors import BadValue
 
 NEXT_MAX: Final = 100
-"""How many coming due times may be asked for at once."""
+"""How many future due times one request may ask for."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _MINUTE: Final = timedelta(minutes=1)
@@ -58,22 +56,22 @@ class Cron:
         return (_EPOCH + timedelta(microseconds=at_us)).astimezone(self._zone)
 
     def next_after(self, at_us: int) -> int | None:
-        """The first due time after a moment; None when there is none within fifty years."""
+        """The first due time after a moment; None if it is more than fifty years away."""
         found: int | None = None
         for wall in self._walls(self._first_wall(at_us)):
             if found is not None and self._first(wall) >= found:
-                break  # whatever comes later on the wall is not earlier in time
+                break  # a later wall time is never an earlier moment
             for due_us in self._due(wall):
                 if due_us > at_us and (found is None or due_us < found):
                     found = due_us
         return found
 
     def last_until(self, at_us: int) -> int | None:
-        """The last due time up to a moment; None when there is none within fifty years."""
+        """The last due time up to a moment; None if it is more than fifty years away."""
         found: int | None = None
         now = self.local(at_us).replace(tzinfo=None)
         first, second = self._offsets(now)
-        # In the second pass of an hour that happens twice, later walls were there in the first.
+        # In the second pass of an hour that happens twice, later walls occurred in the first.
         for wall in self._walls(now + (first - second) + _MINUTE, back=True):
             if found is not None and self._second(wall) <= found:
                 break
@@ -83,7 +81,7 @@ class Cron:
         return found
 
     def slots(self, after_us: int, until_us: int, limit: int) -> list[int]:
-        """The due times after a moment and up to another, in order, at most so many."""
+        """The due times after one moment and up to another, in order, at most `limit`."""
         found: list[int] = []
         due_us = self.next_after(after_us)
         while due_us is not None and due_us <= until_us and len(found) < limit:
@@ -94,13 +92,13 @@ class Cron:
     # --- the clock on the wall ---------------------------------------------------------------------------------------
 
     def _first_wall(self, at_us: int) -> datetime:
-        """The wall time after which to look: everything up to it is past for good."""
+        """The wall time after which to look; everything up to it is over."""
         local = self.local(at_us)
         wall = local.replace(tzinfo=None)
         if not self._follows_hours or local.fold:
             return wall
         first, second = self._offsets(wall)
-        # In the first pass of an hour that happens twice, walls that are past come again.
+        # In the first pass of an hour that happens twice, past walls come again.
         return wall - (first - second) - _MINUTE if first > second else wall
 
     def _walls(self, start: datetime, *, back: bool = False) -> Iterator[datetime]:
@@ -111,7 +109,7 @@ class Cron:
             wall = following(wall)
 
     def _due(self, wall: datetime) -> tuple[int, ...]:
-        """When a wall time is due: never, once, or twice."""
+        """The moments at which a wall time is due: none, one or two."""
         first, second = self._offsets(wall)
         if not self._follows_hours or first == second:
             return (self._first(wall),)
@@ -120,7 +118,7 @@ class Cron:
         return _instant(wall, first), _instant(wall, second)
 
     def _first(self, wall: datetime) -> int:
-        """When the wall shows it first, or the end of the gap that skips it. Never less for a later wall time."""
+        """When the wall shows it first, or the end of the gap that skips it. Never decreases for later wall times."""
         first, second = self._offsets(wall)
         if first >= second:
             return _instant(wall, first)
@@ -135,12 +133,13 @@ class Cron:
         return high
 
     def _second(self, wall: datetime) -> int:
-        """When the wall shows it last. Never less for a later wall time."""
+        """When the wall shows it last. Never decreases for later wall times."""
         first, second = self._offsets(wall)
         return _instant(wall, second) if first >= second else self._first(wall)
 
     def _offsets(self, wall: datetime) -> tuple[timedelta, timedelta]:
-        """The zone's offsets at a wall time: two alike; the larger first where it happens twice, else it is skipped."""
+        """The zone's two offsets at a wall time. They are equal, except that the larger is first if the time happens
+        twice, and last if it is skipped."""
         first = wall.replace(tzinfo=self._zone, fold=0).utcoffset()
         second = wall.replace(tzinfo=self._zone, fold=1).utcoffset()
         assert first is not None and second is not None
@@ -158,7 +157,7 @@ def _instant(wall: datetime, offset: timedelta) -> int:
 
 @lru_cache(maxsize=1_024)
 def cron(expression: str, timezone: str) -> Cron:
-    """The expression, read. Raises BadValue that names `cron` or `timezone` and says what is wrong with it."""
+    """Parse the expression. Raises BadValue that names `cron` or `timezone` and its fault."""
     check_name(expression, where="cron")
     check_name(timezone, where="timezone")
     if timezone not in _zones():

@@ -1,8 +1,8 @@
-"""The wall times that a cron expression names, without a zone.
+"""The wall times of a cron expression, without a zone.
 
-cronsim reads the expression, with the rules of Debian's cron. This file finds its wall times month by month. Which days
-of a month match follows from the month's length and the weekday of its first day, so there are 28 kinds of months, and
-each is worked out once. cronsim itself walks day by day: that takes milliseconds where the next match is years away.
+cronsim parses the expression, with the rules of Debian's cron. This module finds its wall times month by month. The
+matching days follow from the month's length and its first weekday, so each of the 28 kinds of months is computed once.
+cronsim walks day by day, which takes milliseconds if the next match is years away.
 """
 
 from bisect import bisect_left, bisect_right
@@ -13,7 +13,7 @@ from typing import Final
 from cronsim import CronSim
 
 YEARS_MAX: Final = 50
-"""How far to look for the next wall time. Each day of some weekday comes again within 40 years."""
+"""How far to look for the next wall time. Each date falls on each weekday again within 40 years."""
 _ANY_DAY: Final = datetime.fromisoformat("2000-01-01")  # an expression reads the same on all days
 _SECOND: Final = timedelta(seconds=1)
 _MINUTE: Final = timedelta(minutes=1)
@@ -22,7 +22,7 @@ _LENGTHS: Final = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
 class Crontab:
-    """An expression that was read. Raises CronSimError if it cannot be."""
+    """A parsed expression. Raises CronSimError if it is invalid."""
 
     __slots__ = ("_both", "_days", "_hours", "_kinds", "_minutes", "_months", "_weekdays", "is_hourly")
 
@@ -34,10 +34,9 @@ class Crontab:
         """Whether a day must match both of its fields, instead of one of them."""
         self._kinds: dict[tuple[int, int], list[int]] = {}
         self.is_hourly = len(self._hours) == 24
-        """Whether it names every hour."""
 
     def after(self, wall: datetime) -> datetime | None:
-        """The first wall time after another one; None if there is none within fifty years."""
+        """The first wall time after another one; None if it is more than fifty years away."""
         last = (wall.replace(microsecond=0) + _SECOND).year + YEARS_MAX
         at = wall.replace(second=0, microsecond=0) + _MINUTE
         if at.month in self._months:
@@ -58,7 +57,7 @@ class Crontab:
         return None
 
     def before(self, wall: datetime) -> datetime | None:
-        """The last wall time before another one; None if there is none within fifty years."""
+        """The last wall time before another one; None if it is more than fifty years away."""
         at = (wall - _MICROSECOND).replace(second=0, microsecond=0)
         if at.month in self._months:
             days = self._days_of(at.year, at.month)
@@ -105,14 +104,14 @@ class Crontab:
         return days
 
     def _matching(self, first: int, length: int) -> list[int]:
-        """The days that match in a month that begins with that weekday (Monday is 0) and has so many days."""
+        """The matching days of a month that begins with that weekday (Monday is 0) and has that length."""
         by_number = {day for day in self._days if 0 < day <= length}
         if CronSim.LAST in self._days:
             by_number.add(length)
         if CronSim.LAST_WEEKDAY in self._days:
             by_number.add(length - max(0, (first + length - 1) % 7 - 4))
         by_weekday: set[int] = set()
-        for one in self._weekdays:  # Sunday is 0 or 7; with a number the nth of the month, or the last one
+        for one in self._weekdays:  # Sunday is 0 or 7; with a number, the nth of the month or the last one
             weekday, which = one if isinstance(one, tuple) else (one, None)
             days = range((weekday - 1 - first) % 7 + 1, length + 1, 7)
             if which is None:

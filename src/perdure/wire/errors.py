@@ -23,14 +23,14 @@
     │   ├── KeyReused           409  same Idempotency-Key, other body
     │   ├── SecretShownOnce     409  same Idempotency-Key; the first answer had a secret that is not kept
     │   ├── SessionBusy         409  another execution has its turn in the session
-    │   ├── EmailTaken          409  somebody has signed up with this e-mail
+    │   ├── EmailTaken          409  this e-mail has signed up already
     │   ├── AlreadyMember       409
     │   └── LastAdmin           409  a project without an admin could not be managed
     ├── TooLarge                413
     ├── UriTooLong              414
     ├── UnsupportedMediaType    415  not JSON in UTF-8, or compressed
     ├── BadValue                422  a value that cannot be kept, with its path
-    │   └── SignUpDisabled      422  only who was invited may sign up
+    │   └── SignUpDisabled      422  sign-up needs an invitation
     ├── TooManyRequests         429  too many at once from this caller; try again later
     ├── HeadersTooLarge         431
     ├── InternalError           500  the server's own fault; its log says why
@@ -45,7 +45,7 @@ from typing import ClassVar
 
 
 class PerdureError(Exception):
-    """The root of everything Perdure raises on purpose."""
+    """The root of all errors that Perdure raises on purpose."""
 
     code: ClassVar[str] = "ERROR"
     status: ClassVar[int] = 500
@@ -57,7 +57,7 @@ class PerdureError(Exception):
         self.details = details
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Copies, and those that come out of another process, are not made by `__init__`: each class has its own."""
+        """Copies, and errors from another process, do not pass through the constructors of subclasses, which differ."""
         return _made_again, (type(self), self.args), vars(self)
 
 
@@ -122,7 +122,7 @@ class DeploymentNotFound(NotFound):
 
 
 class MethodNotAllowed(PerdureError):
-    """`details` lists the methods that are served: `{"allow": [...]}`."""
+    """`details` lists the served methods: `{"allow": [...]}`."""
 
     code = "METHOD_NOT_ALLOWED"
     status = 405
@@ -156,13 +156,13 @@ class KeyReused(Conflict):
 
 
 class SecretShownOnce(Conflict):
-    """The request was done; its answer had a secret, which is not kept. `details` name what it made."""
+    """The request was carried out; its answer had a secret, which is not kept. `details` name what it made."""
 
     code = "SECRET_SHOWN_ONCE"
 
 
 class SessionBusy(Conflict):
-    """`details` names the execution that has its turn: `{"execution_id": …}`."""
+    """`details` names the execution whose turn is open: `{"execution_id": …}`."""
 
     code = "SESSION_BUSY"
 
@@ -232,7 +232,7 @@ class UnknownOutcome(PerdureError):
 
 
 def error_classes() -> list[type[PerdureError]]:
-    """Every class of this tree, roots first; not those that other rooms add for themselves."""
+    """Every class of this tree, roots first, without the classes that other rooms add."""
     found: list[type[PerdureError]] = [PerdureError]
     for cls in found:
         found.extend(kind for kind in cls.__subclasses__() if kind.__module__ == __name__)
@@ -240,7 +240,7 @@ def error_classes() -> list[type[PerdureError]]:
 
 
 def from_code(code: str, message: str, details: dict[str, object] | None = None, status: int = 500) -> PerdureError:
-    """The exception that a reply's `error_type` names, for the client's side of the wire."""
+    """The exception for a reply's `error_type`, for clients."""
     for cls in error_classes():
         if cls.code == code:
             return cls(message, details)

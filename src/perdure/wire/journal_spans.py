@@ -1,7 +1,7 @@
-"""An execution's journal as spans: pure, from rows that are there anyway. The same rows give the same spans.
+"""An execution's journal as spans: a pure function, so the same rows give the same spans.
 
-An execution is a span from its start to its end, below that of its parent. Each step is a span below it, from its first
-try to its outcome, with an event for each try that failed; each wait is one, from when it was opened until it was met.
+An execution is a span from start to end, below its parent's. Each step is a span below it, from its first try to its
+outcome, with an event per failed try. Each wait is a span from its opening until it was met.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class TracedRow(NamedTuple):
-    """A journal row; its value is None when it is too large to be shown."""
+    """A journal row; a value of None is too large to be shown."""
 
     seq: int
     at_us: int
@@ -40,7 +40,7 @@ class TracedRow(NamedTuple):
 
 
 class OpenedWait(NamedTuple):
-    """When a wait was registered, for which topic, and whether it still is open."""
+    """When a wait was registered, its topic, and whether it is still open."""
 
     at_us: int
     topic: str | None
@@ -48,7 +48,7 @@ class OpenedWait(NamedTuple):
 
 
 class TracedExecution(Struct, frozen=True):
-    """What the spans of an execution are made of. `cut`: payload, result or a state is too large to be shown."""
+    """The source of an execution's spans. `cut`: payload, result or a state is too large to be shown."""
 
     id: str
     workflow_id: str
@@ -83,12 +83,10 @@ def execution_id_of(trace_id: str) -> str:
 
 
 def trace_id_of(execution_id: str) -> str:
-    """The trace of a root execution."""
     return execution_id.replace("-", "")
 
 
 def execution_span_id(execution_id: str) -> str:
-    """The id of an execution's own span."""
     return _span_id(execution_id)
 
 
@@ -142,7 +140,7 @@ def execution_span(execution: TracedExecution) -> Span:
 
 
 def journal_spans(execution: TracedExecution) -> list[Span]:
-    """The spans of an execution: its own, its steps', its waits'. Children have their own."""
+    """The spans of an execution, its steps and its waits. Children have their own."""
     own = execution_span(execution)
     found = [own]
     tries: dict[str, list[TracedRow]] = {}

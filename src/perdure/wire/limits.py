@@ -1,7 +1,8 @@
-"""Limits that every door obeys alike: client, server, worker and journal.
+"""Limits that client, server, worker and journal share.
 
-Each is a setting, read once from the environment: `PERDURE_` and the name, `PERDURE_VALUE_BYTES_MAX=16777216`. Give all
-processes of an installation the same: a value that one of them takes and another refuses is stuck between them.
+Each is a setting from the environment, read once: `PERDURE_` and the name, `PERDURE_VALUE_BYTES_MAX=16777216`. All
+processes of an installation need the same limits; otherwise a value that one takes and another refuses is stuck between
+them.
 """
 
 import os
@@ -10,7 +11,7 @@ from typing import Final
 from perdure.wire.errors import BadRequest
 
 VARIABLES: Final[dict[str, str]] = {}
-"""The names in the environment, by those here."""
+"""The environment variable of each limit."""
 
 
 def _limit(name: str, usual: int, *, least: int, most: int) -> int:
@@ -24,14 +25,14 @@ def _limit(name: str, usual: int, *, least: int, most: int) -> int:
 
 
 VALUE_BYTES_MAX: Final = _limit("VALUE_BYTES_MAX", 8 << 20, least=1 << 16, most=1 << 28)
-"""A payload, a result, an event or what else is one value, as JSON."""
+"""One JSON value: a payload, a result, an event."""
 DEPTH_MAX: Final = _limit("DEPTH_MAX", 64, least=16, most=256)
 """How deep a value may nest."""
 STEPS_MAX: Final = _limit("STEPS_MAX", 100_000, least=100, most=10_000_000)
-"""Steps that one execution may call."""
+"""Steps per execution."""
 REPLY_BYTES_MAX: Final = _limit("REPLY_BYTES_MAX", 8 << 20, least=1 << 16, most=1 << 28)
-"""What one reply carries, be it a claim's, a report's or a list; one item always passes, however large."""
+"""One reply: a claim's, a report's or a list. One item always passes, however large."""
 REPORT_ITEMS_MAX: Final = _limit("REPORT_ITEMS_MAX", 500, least=1, most=10_000)
 """Executions in one report of a worker."""
 REGISTERED_MAX: Final = _limit("REGISTERED_MAX", 1_000, least=1, most=100_000)
-"""Workflows, queues, schedules or event triggers in one registration of a worker: at most so many of each."""
+"""Workflows, queues, schedules or event triggers in one registration, of each kind."""

@@ -1,7 +1,7 @@
-"""The public API's shapes, with the contract's names. Times are RFC 3339 with offset, values are JSON byte for byte.
+"""Shapes of the public API, with the contract's names. Times are RFC 3339 with offset; values are JSON byte for byte.
 
-Contract requests take unknown fields in silence, as clients of other versions send them; requests that Perdure added
-refuse them (`wire/requests.py`). A reply's fields with defaults are the ones a reader may find null.
+Contract requests ignore unknown fields, which clients of other versions send. Requests that Perdure added refuse them
+(`wire/requests.py`). A reply's fields with defaults may be null.
 """
 
 from typing import Annotated, Final
@@ -27,7 +27,7 @@ from perdure.wire.transcripts import OnConflict
 
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 _NEVER_US: Final = 253_402_300_799_000_000
-"""The end of the year 9999: whatever is due then waits for something else."""
+"""The end of the year 9999. An execution due then waits for something other than time."""
 
 
 def _time(at_us: int | None) -> str | None:
@@ -38,7 +38,7 @@ def _time(at_us: int | None) -> str | None:
 
 
 class SubmitWorkflowRequest(Struct, frozen=True):
-    """Start one execution. `payload` must be there; null is fine."""
+    """Start one execution. `payload` is required; null is fine."""
 
     payload: Raw
     deployment_id: str | None = None
@@ -62,11 +62,12 @@ class SubmitWorkflowRequest(Struct, frozen=True):
     start_at: Moment | None = None
     accept_early: bool | None = None
     webhook_url: str | None = None
-    """Hears of the end: a signed POST, tried again until it is taken."""
+    """A URL that gets a signed POST at the end, retried until it is taken."""
     on_conflict: OnConflict | None = None
-    """The execution is a turn of its session, one at a time: `queue`, `reject` or `deliver` while another is open."""
+    """Makes the execution a turn of its session, one at a time: `queue`, `reject` or `deliver` while another is
+    open."""
     budget: BudgetSpec | None = None
-    """What it and all below it may spend on calls to models."""
+    """Spending limits on model calls for the execution and all its descendants."""
 
 
 class SubmitWorkflowResponse(Struct, frozen=True):
@@ -93,9 +94,9 @@ class WorkflowRequest(Struct, frozen=True):
     start_at: Moment | None = None
     accept_early: bool | None = None
     webhook_url: str | None = None
-    """Hears of the end: a signed POST, tried again until it is taken."""
+    """A URL that gets a signed POST at the end, retried until it is taken."""
     budget: BudgetSpec | None = None
-    """What it and all below it may spend on calls to models."""
+    """Spending limits on model calls for the execution and all its descendants."""
 
 
 class SubmitWorkflowsRequest(Struct, frozen=True):
@@ -137,9 +138,10 @@ class StartManyRequest(Request, frozen=True):
 
 
 class ExecutionResponse(Struct, frozen=True):
-    """State and result of one execution. `status` is the promise of the contract, `phase` the finer word.
+    """State and result of one execution. `status` is the contract's word, `phase` is more precise.
 
-    `due_at` is when its phase ends by itself: a timer of one that waits, the start of one that is queued, a time-out.
+    `due_at` is when its phase ends by itself: the timer of a waiting execution, the start of a queued one, or a
+    time-out.
     """
 
     id: Uuid
@@ -177,7 +179,6 @@ class ExecutionResponse(Struct, frozen=True):
 
 
 def execution_response(execution: Execution) -> ExecutionResponse:
-    """An execution as the API shows it."""
     e = execution
     return ExecutionResponse(
         e.id,
@@ -245,7 +246,6 @@ class StepResponse(Struct, frozen=True):
 
 
 def step_response(row: Row) -> StepResponse:
-    """A journal row as the API shows it."""
     return StepResponse(
         row.seq,
         rfc3339(row.at_us),
@@ -271,12 +271,11 @@ class LogResponse(Struct, frozen=True):
 
 
 def log_response(n: int, line: LogLine) -> LogResponse:
-    """A log line as the API shows it."""
     return LogResponse(n, rfc3339(line.at_us), line.level, line.text)
 
 
 class StepsResponse(Struct, frozen=True):
-    """A page of the journal; `logs` only when they were asked for. `has_more`: the page was full."""
+    """A page of the journal; `logs` only if requested. `has_more`: the page was full."""
 
     steps: list[StepResponse]
     has_more: bool
@@ -295,7 +294,7 @@ class ResumeRequest(Request, frozen=True):
 
     data: Raw = NULL
     question: str | None = None
-    """The question that is answered, as it was shown; null: whatever the step asks."""
+    """The id of the question that is answered; null: any question of the step."""
 
 
 class ResumeResponse(Struct, frozen=True):
@@ -304,21 +303,21 @@ class ResumeResponse(Struct, frozen=True):
     execution_id: Uuid
     step_key: str
     state: str = "answered"
-    """`answered`: the step goes on with it. `early`: no step has asked yet. A step that shows nothing will take the
-    answer; a question that is asked later will not."""
+    """`answered`: the step continues with it. `early`: no step has asked yet. A step that shows nothing will take
+    the answer; a later question will not."""
     answered_by: str | None = None
     answered_at: Time | None = None
 
 
 class EraseRequest(Request, frozen=True):
-    """Whose executions go: a user's or a session's."""
+    """Erase the executions of a user or of a session."""
 
     user_id: str | None = None
     session_id: str | None = None
 
 
 class EraseResponse(Struct, frozen=True):
-    """How many are gone, and how many are still open and have to be cancelled first."""
+    """How many executions are deleted, and how many are still open and must be cancelled first."""
 
     erased: int
     open: int
@@ -366,7 +365,6 @@ class EventResponse(Struct, frozen=True):
 
 
 def event_response(event: Event) -> EventResponse:
-    """An event as the API shows it."""
     return EventResponse(
         event.id, event.sequence_id, event.topic, event.data, rfc3339(event.created_at_us), event.event_type
     )
@@ -385,7 +383,7 @@ class HealthResponse(Struct, frozen=True):
 
     status: str
     loop_lag_seconds: float = 0.0
-    """How late the event loop ran, at worst in the last ten seconds."""
+    """The event loop's largest delay in the last ten seconds."""
 
 
 class ReadyResponse(Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""The public API's shapes of sign-in, projects and members, with the contract's names (see `wire/public.py`)."""
+"""The API's shapes of sign-in, projects and members, with the contract's names (see `wire/public.py`)."""
 
 from typing import Final, Literal
 
@@ -24,26 +24,26 @@ def role_of(name: RoleName) -> Role:
 
 
 class SignUpRequest(Struct, frozen=True):
-    """Become a user. The password has at least 8 characters."""
+    """Create a user. The password has at least 8 characters."""
 
     first_name: str
     last_name: str
     email: str
     password: str
     invitation: str | None = None
-    """The token that an admin of a project was given for this e-mail: it makes you a member, and is needed where
-    sign-up is closed."""
+    """The token that a project's admin got for this e-mail. It makes you a member, and is required if sign-up is
+    closed."""
 
 
 class SignInRequest(Struct, frozen=True):
-    """Who you are."""
+    """E-mail and password of a user."""
 
     email: str
     password: str
 
 
 class UpdateMeRequest(Struct, frozen=True):
-    """My names; what is left out, or null, stays."""
+    """Your names; a missing or null field stays."""
 
     first_name: str | None = None
     last_name: str | None = None
@@ -51,7 +51,7 @@ class UpdateMeRequest(Struct, frozen=True):
 
 
 class ChangePasswordRequest(Request, frozen=True):
-    """The password in use, and the one to use from now on."""
+    """The current password and the new one."""
 
     current_password: str
     new_password: str
@@ -68,22 +68,21 @@ class UserOut(Struct, frozen=True):
     auth_provider: str | None = None
     """How they sign in: `password`."""
     external_id: str | None = None
-    """Their id at another provider; null, as there is none."""
+    """Their id at another provider; always null today."""
 
 
 def user_out(user: User) -> UserOut:
-    """A user as the API shows them to themselves."""
     return UserOut(user.id, user.email, user.first_name, user.last_name, user.display_name, "password")
 
 
 class MessageResponse(Struct, frozen=True):
-    """That it is done."""
+    """Confirms the request."""
 
     message: str
 
 
 class AuthResponse(Struct, frozen=True):
-    """Signed in: the session's cookie came with it."""
+    """Signed in: the response sets the session's cookie."""
 
     message: str
     user: UserOut
@@ -100,7 +99,7 @@ class CreateProjectRequest(Struct, frozen=True):
 
 
 class ChangeProjectRequest(Request, frozen=True):
-    """What to change of a project; what is left out, or null, stays. An empty description takes it away."""
+    """Changes to a project; a missing or null field stays. An empty description removes it."""
 
     name: str | None = None
     description: str | None = None
@@ -114,11 +113,10 @@ class ProjectResponse(Struct, frozen=True):
     created_at: Time
     updated_at: Time
     description: str | UnsetType | None = UNSET
-    """Left out when there is none."""
+    """Missing if the project has no description."""
 
 
 def project_response(project: Project) -> ProjectResponse:
-    """A project as the API shows it."""
     p = project
     return ProjectResponse(
         p.id, p.name, rfc3339(p.created_at_us), rfc3339(p.updated_at_us), p.description if p.description else UNSET
@@ -135,7 +133,7 @@ class ProjectsResponse(Struct, frozen=True):
 
 
 class UserInfo(Struct, frozen=True):
-    """A user as other members see them; names that they did not give are left out."""
+    """A user as other members see them; missing names are left out."""
 
     id: str
     email: str
@@ -177,18 +175,18 @@ def member_response(member: Member, *, whole: bool = True) -> ProjectMemberRespo
 
 
 class AddMemberRequest(Request, frozen=True):
-    """Who is to be a member, and what they may do."""
+    """The new member's e-mail and role."""
 
     email: str
     role: RoleName
 
 
 class AddMemberResponse(Struct, frozen=True):
-    """A user is a member at once. For an e-mail that nobody has signed up with there is an invitation instead."""
+    """A user becomes a member at once. An e-mail without a user gets an invitation instead."""
 
     member: ProjectMemberResponse | None = None
     invitation: str | None = None
-    """A token to hand to that person, who signs up with it; shown here and never again."""
+    """A token for that person, who signs up with it. It is shown here and never again."""
     expires_at: Time | None = None
     """Of the invitation."""
 
@@ -198,16 +196,15 @@ class InvitationResponse(Struct, frozen=True):
 
     email: str
     role: str
-    """`Admin`, `Write` or `Read`: what they will be."""
+    """`Admin`, `Write` or `Read`: the invited person's future role."""
     expires_at: Time
 
 
 def invitation_response(invitation: Invitation) -> InvitationResponse:
-    """An invitation as the API shows it."""
     return InvitationResponse(invitation.email, _ROLE_NAMES[invitation.role], rfc3339(invitation.expires_at_us))
 
 
 class ChangeMemberRequest(Request, frozen=True):
-    """What a member may do from now on."""
+    """The member's new role."""
 
     role: RoleName

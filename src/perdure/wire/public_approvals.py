@@ -1,4 +1,4 @@
-"""The public API's shapes of approvals, with the contract's names where it has them (see `wire/public.py`)."""
+"""The API's shapes of approvals, with the contract's names where it has them (see `wire/public.py`)."""
 
 from msgspec import Raw, Struct
 
@@ -17,30 +17,30 @@ class EarlyAnswer(Struct, frozen=True):
 
 
 class ApprovalResponse(Struct, frozen=True):
-    """What an execution asks under a key, and what became of it."""
+    """The question of an execution under a key, and its answer."""
 
     execution_id: Uuid
     step_key: str
     status: str
-    """`waiting` while the question is open, whatever the execution does meanwhile; otherwise the execution's."""
+    """`waiting` while the question is open, in any phase of the execution; otherwise the execution's status."""
     data: MaybeRaw = None
-    """What is asked, while it is open; null otherwise."""
+    """The data of an open question; null otherwise."""
     question: str | None = None
-    """Names this very question. Sent back with an answer, the answer is for no other."""
+    """Names this question. An answer that carries it is for no other question."""
     state: str | None = None
-    """`open`, `answered`, `expired` or `closed`; null when nothing was ever asked under the key."""
+    """`open`, `answered`, `expired` or `closed`; null if nothing was ever asked under the key."""
     asked_by: Uuid | None = None
-    """The execution whose step asks: this one, or one below it."""
+    """The execution whose step asks: this one, or a descendant."""
     asked_at: Time | None = None
     expires_at: Time | None = None
     answer: MaybeRaw = None
     answered_by: str | None = None
-    """An API key's name, a user's e-mail, or whom the link was made for."""
+    """An API key's name, a user's e-mail, or the name in a link."""
     answered_at: Time | None = None
     answered_how: str | None = None
     """`api`, `page` or `link`."""
     asked: MaybeRaw = None
-    """What is or was asked, also once it is answered."""
+    """The question's data, also after the answer."""
     early: EarlyAnswer | None = None
 
 
@@ -49,7 +49,7 @@ class SubmitApprovalRequest(Struct, frozen=True):
 
     data: Raw
     question: str | None = None
-    """The question that is answered, as it was shown. May be left out while there is only one that could be meant."""
+    """The id of the answered question. It may be missing while only one question is possible."""
 
 
 class SubmitApprovalResponse(Struct, frozen=True):
@@ -62,10 +62,10 @@ class SubmitApprovalResponse(Struct, frozen=True):
 
 
 class OpenApproval(Struct, frozen=True):
-    """A question that is open."""
+    """An open question."""
 
     execution_id: Uuid
-    """Whose step asks."""
+    """The execution whose step asks."""
     root_execution_id: Uuid
     workflow_id: str
     step_key: str
@@ -83,24 +83,24 @@ class ApprovalListResponse(Struct, frozen=True):
 
 
 class ApprovalLinkRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """Who may answer with the link, and for how long."""
+    """The person who may answer with the link, and for how long."""
 
     name: str
-    """Whom it is for; kept as the one who answered."""
+    """The person's name, recorded as the author of the answer."""
     expires_in_seconds: Int32 = 86_400
     """At most 7,776,000 (90 days)."""
 
 
 class ApprovalLinkResponse(Struct, frozen=True):
-    """A link to the page of one question, good until it expires or the question is answered."""
+    """A link to the page of one question, valid until it expires or the question is answered."""
 
     path: str
-    """To be put behind the server's address."""
+    """The path on the server's address."""
     expires_at: Time
 
 
 def approval_response(execution_id: str, step_key: str, phase: Phase, question: Question | None) -> ApprovalResponse:
-    """What the API answers about a key."""
+    """The API's answer about a key."""
     status = STATUS[phase].value
     if question is None:
         return ApprovalResponse(execution_id, step_key, status)
@@ -127,7 +127,7 @@ def approval_response(execution_id: str, step_key: str, phase: Phase, question: 
 
 
 def open_approval(question: Question) -> OpenApproval:
-    """One of a list."""
+    """An entry of a list."""
     return OpenApproval(
         question.execution_id,
         question.root_execution_id,
@@ -141,7 +141,7 @@ def open_approval(question: Question) -> OpenApproval:
 
 
 def resume_response(execution_id: str, step_key: str, resumed: Resumed) -> ResumeResponse:
-    """What became of an answer by a step's key."""
+    """The result of an answer by a step's key."""
     said = resumed.approval
     return ResumeResponse(
         execution_id,

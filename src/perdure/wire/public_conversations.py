@@ -1,4 +1,4 @@
-"""The public API's shapes of conversations and Slack apps, with the contract's names (see `wire/public.py`)."""
+"""The API's shapes of conversations and Slack apps, with the contract's names (see `wire/public.py`)."""
 
 from msgspec import Raw, Struct
 
@@ -12,9 +12,9 @@ class AddMessageRequest(Struct, frozen=True):
     role: str
     content: Raw
     agent_run_id: str | None = None
-    """The execution that it is of."""
+    """The execution that wrote it."""
     conversation_history_limit: Int64 | None = None
-    """How many of this agent's messages to keep: the newest."""
+    """How many of this agent's newest messages to keep."""
 
 
 class ConversationMessage(Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""The public API's shapes of agents and tools, with the contract's names (see `wire/public.py`)."""
+"""The API's shapes of agents and tools, with the contract's names (see `wire/public.py`)."""
 
 from msgspec import Struct
 
@@ -7,7 +7,7 @@ from perdure.wire.records import MaybeRaw
 
 
 class RegisterAgentRequest(Struct, frozen=True):
-    """An agent to make or to replace. Without a deployment: of the current one."""
+    """An agent to make or to replace, by default in the current deployment."""
 
     id: str
     provider: str
@@ -22,13 +22,13 @@ class RegisterAgentRequest(Struct, frozen=True):
 
 
 class RegisterAgentResponse(Struct, frozen=True):
-    """It is kept."""
+    """The agent is stored."""
 
     success: bool
 
 
 class AgentDefinition(Struct, frozen=True):
-    """An agent as one deployment has it."""
+    """An agent of one deployment."""
 
     id: str
     deployment_id: str
@@ -45,7 +45,7 @@ class AgentDefinition(Struct, frozen=True):
 
 
 class RegisterToolRequest(Struct, frozen=True):
-    """A tool to make or to replace. Without a deployment: of the current one."""
+    """A tool to make or to replace, by default in the current deployment."""
 
     id: str
     deployment_id: str | None = None
@@ -58,13 +58,13 @@ class RegisterToolRequest(Struct, frozen=True):
 
 
 class RegisterToolResponse(Struct, frozen=True):
-    """It is kept."""
+    """The tool is stored."""
 
     success: bool
 
 
 class ToolDefinition(Struct, frozen=True):
-    """A tool as one deployment has it."""
+    """A tool of one deployment."""
 
     id: str
     deployment_id: str

@@ -1,4 +1,4 @@
-"""The public API's shapes of deployments and of what they serve, with the contract's names (see `wire/public.py`)."""
+"""The API's shapes of deployments and their workflows, with the contract's names (see `wire/public.py`)."""
 
 from msgspec import Raw, Struct
 
@@ -24,14 +24,14 @@ class RegisterDeploymentWorkflowRequest(Struct, frozen=True):
 
 
 class QueueInfo(Struct, frozen=True):
-    """A queue and how many of its executions run at once for each concurrency key; null: as many as come."""
+    """A queue and how many of its executions run at once per concurrency key; null: no limit."""
 
     name: str
     concurrency_limit: Int32 | None = None
 
 
 class RegisterQueuesRequest(Struct, frozen=True):
-    """Queues to make or to change. A queue is the project's, whatever the deployment."""
+    """Queues to make or to change. Queues belong to the project, not to a deployment."""
 
     deployment_id: str
     queues: list[QueueInfo]
@@ -48,13 +48,13 @@ class Deployment(Struct, frozen=True):
     current: bool = False
     """Whether new executions go there unless they name another."""
     served_by: str = "native"
-    """`native` workers ask for work; `push` workers have it brought."""
+    """`native` workers ask for work; the server sends it to `push` workers."""
     registered_at: Time | None = None
     """When a worker last registered for it."""
 
 
 class ListedDeployment(Deployment, frozen=True):
-    """A deployment with what is open on it: while there is something, it drains."""
+    """A deployment with its open executions. It drains while it has some."""
 
     workers: Int64 = 0
     """How many workers serve it."""
@@ -70,7 +70,7 @@ class DeploymentsResponse(Struct, frozen=True):
 
 
 class DeploymentWorkflow(Struct, frozen=True):
-    """A workflow as one deployment has it."""
+    """A workflow of one deployment."""
 
     workflow_id: str
     deployment_id: str
@@ -82,7 +82,6 @@ class DeploymentWorkflow(Struct, frozen=True):
 
 
 def workflow_response(workflow: RegisteredWorkflow) -> DeploymentWorkflow:
-    """A registered workflow as the API shows it."""
     w = workflow
     return DeploymentWorkflow(
         w.id, w.deployment_id, w.type.value, w.trigger_on_event, w.scheduled, rfc3339(w.created_at_us)

@@ -1,4 +1,4 @@
-"""The shapes of push workers: how they register, what they are sent, and what they say of it."""
+"""The API's shapes of push workers: registration, pushed work, and their reports."""
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
@@ -7,13 +7,13 @@ from perdure.wire.records import MaybeRaw
 
 
 class RegisterWorkerRequest(Struct, frozen=True):
-    """Announce a push worker. Whoever was registered under the same URL is retired."""
+    """Register a push worker. Earlier registrations of the same URL end."""
 
     project_id: Uuid
     mode: str | None = None
     """`push`, the only one."""
     push_endpoint_url: str | None = None
-    """Where the worker is called, over HTTP or HTTPS; required."""
+    """The worker's URL, HTTP or HTTPS; required."""
     capabilities: MaybeRaw = None
     max_concurrent_executions: Int32 | None = None
     """How many executions it takes at a time; 100 by default."""
@@ -28,7 +28,7 @@ class RegisterWorkerResponse(Struct, frozen=True):
 
 
 class HeartbeatResponse(Struct, frozen=True):
-    """Whether the server knows nothing of the worker, so that it has to register again."""
+    """Whether the server does not know the worker, which then must register again."""
 
     re_register: bool
 
@@ -59,7 +59,7 @@ class PollWorkflowResponse(Struct, frozen=True):
 
 
 class PushedWork(Struct, frozen=True):
-    """An execution as it is brought to a worker: the body of `POST {url}/execute`."""
+    """An execution as sent to a worker: the body of `POST {url}/execute`."""
 
     worker_id: str
     execution_id: str
@@ -82,11 +82,11 @@ class PushedWork(Struct, frozen=True):
     run_timeout_seconds: int | None
 
 
-# --- what workers say ----------------------------------------------------------------------------------------------
+# --- workers' reports -----------------------------------------------------------------------------------------------
 
 
 class CompleteRequest(Struct, frozen=True):
-    """The execution has a result; null is one."""
+    """The execution has a result, which may be null."""
 
     result: Raw
     worker_id: str
@@ -95,7 +95,7 @@ class CompleteRequest(Struct, frozen=True):
 
 
 class FailRequest(Struct, frozen=True):
-    """The execution's code failed. Unless `retryable` is false it is tried again, twice at most."""
+    """The execution's code failed. It is retried, twice at most, unless `retryable` is false."""
 
     error: str
     worker_id: str
@@ -111,17 +111,17 @@ class ConfirmCancellationRequest(Struct, frozen=True):
 
 
 class SetWaitingRequest(Struct, frozen=True):
-    """Let go of the execution until something happens. Times without an offset are UTC."""
+    """Suspend the execution. Times without an offset are UTC."""
 
     step_key: str
     wait_type: str
     """`time`, `event` or `suspend`."""
     wait_until: str | None = None
-    """For `time`; of the others it repeats `expires_at`."""
+    """The due time for `time`; otherwise it repeats `expires_at`."""
     wait_topic: str | None = None
     """For `event`."""
     expires_at: str | None = None
-    """When an event or an answer is too late."""
+    """The time from which an event or an answer is too late."""
 
 
 class SetWaitingResponse(Struct, frozen=True):
@@ -131,7 +131,7 @@ class SetWaitingResponse(Struct, frozen=True):
 
 
 class SpanIdRequest(Struct, frozen=True):
-    """The span in which the next attempt goes on."""
+    """The span in which the next attempt continues."""
 
     otel_span_id: str | None = None
 
@@ -148,7 +148,7 @@ class SaveStepRequest(Struct, frozen=True):
 
 
 class SavedStepResponse(Struct, frozen=True):
-    """A step's outcome, whoever recorded it."""
+    """A step's outcome, recorded by any worker or by the server."""
 
     step_key: str
     outputs: MaybeRaw = None
@@ -159,7 +159,7 @@ class SavedStepResponse(Struct, frozen=True):
 
 
 class ListedStepResponse(Struct, frozen=True):
-    """A step's outcome among others."""
+    """A step's outcome in a list."""
 
     step_key: str
     outputs: MaybeRaw = None

@@ -17,25 +17,25 @@ TOOL_CALL: Final = "tool_call"
 
 
 class SessionMemoryResponse(Struct, frozen=True):
-    """What an agent remembers of a session; of an unknown one `{null, []}` in version 0."""
+    """An agent's memory of a session; `{null, []}` in version 0 for an unknown session."""
 
     messages: Raw
     version: Int64
-    """Counts the writes. Sent with a change, it keeps that from overwriting another one."""
+    """Counts the writes. Sent with a change, it prevents a lost update."""
     summary: str | None = None
 
 
 class PutSessionMemoryRequest(Struct, frozen=True):
-    """Replace what is remembered of a session."""
+    """Replace the memory of a session."""
 
     messages: Raw
     summary: str | None = None
     version: Position | None = None
-    """The version that was read; another one by now is 409. Without it the last write wins."""
+    """The version that was read; if it has changed, the answer is 409. Without it the last write wins."""
 
 
 class PutSessionMemoryResponse(Struct, frozen=True):
-    """The version of what was written."""
+    """The new version."""
 
     version: Int64
 
@@ -57,21 +57,21 @@ class SessionSummary(Struct, frozen=True):
     execution_count: Int64
     session_id: str | None = None
     user_message_preview: str | None = None
-    """What the user said first, up to 200 bytes."""
+    """The user's first message, up to 200 bytes."""
     error: str | None = None
     """Of the newest run."""
 
 
 class SessionsResponse(Struct, frozen=True):
-    """Sessions of agents, those with the newest runs first. `next_cursor` asks for the runs that follow and is null
-    after the last; a page may hold fewer than `limit` and still have one."""
+    """Sessions of agents, those with the newest runs first. `next_cursor` asks for the following runs and is null
+    after the last. A page may hold fewer than `limit` and still have one."""
 
     sessions: list[SessionSummary]
     next_cursor: str | None = None
 
 
 class TimelineEntry(Struct, frozen=True):
-    """Something that was said or done."""
+    """A message, tool call or approval."""
 
     entry_type: str
     """user_message, tool_call, assistant_message, approval_request or approval_response."""
@@ -80,7 +80,7 @@ class TimelineEntry(Struct, frozen=True):
 
 
 class SessionApproval(Struct, frozen=True):
-    """What a suspended step asked. `data` has the `request`, and the `response` once there is one."""
+    """A suspended step's question. `data` has the `request`, and later the `response`."""
 
     step_key: str
     requested_at: Time
@@ -91,7 +91,7 @@ class SessionApproval(Struct, frozen=True):
 
 
 class SessionDetail(Struct, frozen=True):
-    """One run, and the session that it belongs to: sums, timeline and approvals are of the whole session."""
+    """One run and its session: sums, timeline and approvals cover the whole session."""
 
     execution_id: Uuid
     agent_id: str
@@ -140,7 +140,6 @@ def _summary(runs: Sequence[SessionRun]) -> SessionSummary:
 
 
 def session_detail(session: Session) -> SessionDetail:
-    """A session as the API shows it."""
     run = session.run
     results = [decoded(one.result) for one in session.runs]
     used = [_used(one, result) for one, result in zip(session.runs, results, strict=True)]
@@ -174,7 +173,7 @@ def session_detail(session: Session) -> SessionDetail:
 
 
 def _used(run: SessionRun, result: Any) -> Usage:
-    """The tokens that a run's result names; of a durable agent, which gives its output alone, those of its journal."""
+    """The tokens in a run's result. A durable agent's result is only its output, so its journal has them."""
     said = usage(result)
     if said.total or not run.input_tokens + run.output_tokens:
         return said
@@ -182,7 +181,7 @@ def _used(run: SessionRun, result: Any) -> Usage:
 
 
 def _said(run: SessionRun, result: Any) -> list[TimelineEntry]:
-    """What one run adds to a conversation."""
+    """The entries of one run in a conversation."""
     found: list[TimelineEntry] = []
     message = user_message(decoded(run.payload))
     if message is not None:
@@ -196,7 +195,7 @@ def _said(run: SessionRun, result: Any) -> list[TimelineEntry]:
 
 
 def _tools(run: SessionRun, result: Any) -> list[TimelineEntry]:
-    """The tools that a run's result names, at its end; of a durable agent those of its journal, each at its time."""
+    """The tools in a run's result, at its end. For a durable agent, those in its journal, each at its time."""
 
     def called(name: Any, status: Any, result: Any, at_us: int) -> TimelineEntry:
         data = {"tool_name": name, "status": status, "result": result, "root_execution_id": run.id}

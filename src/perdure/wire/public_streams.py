@@ -1,4 +1,4 @@
-"""The public shape of what an execution's stream carries."""
+"""The API's shape of stream items."""
 
 from typing import Annotated
 
@@ -9,8 +9,8 @@ from perdure.wire.streams import StreamItem
 
 
 class StreamItemResponse(Struct, frozen=True):
-    """One item of a stream. What a `key` of an execution emits under a higher `attempt`, or later `tries` of the same
-    one, takes the place of all that it emitted before."""
+    """One item of a stream. Items that a `key` emits under a higher `attempt`, or later `tries` of the same one,
+    replace all of its earlier items."""
 
     execution_id: str
     n: Int64
@@ -26,7 +26,6 @@ class StreamItemResponse(Struct, frozen=True):
 
 
 def stream_item_response(item: StreamItem) -> StreamItemResponse:
-    """An item as the API shows it."""
     return StreamItemResponse(
         item.execution_id,
         item.n,

@@ -39,11 +39,11 @@ class SpanRequest(Struct, frozen=True):
 
 
 class SpansRequest(Struct, frozen=True):
-    """Spans to keep. Each is judged alone: a bad one does not keep the others out."""
+    """Spans to keep. Each is judged alone: a bad one does not exclude the rest."""
 
     spans: list[Raw]
-    """Each with trace_id, span_id, name, span_type, started_at; perhaps parent_span_id, attributes, events, input,
-    output, error, initial_state, final_state, ended_at."""
+    """Each with trace_id, span_id, name, span_type, started_at; optionally parent_span_id, attributes, events,
+    input, output, error, initial_state, final_state, ended_at."""
 
 
 class RejectedSpan(Struct, frozen=True):
@@ -54,14 +54,14 @@ class RejectedSpan(Struct, frozen=True):
 
 
 class SpansResponse(Struct, frozen=True):
-    """How many spans were kept, and those that were not."""
+    """How many spans were kept, and the rejected ones."""
 
     accepted: Int64
     rejected: list[RejectedSpan]
 
 
 class Span(Struct, frozen=True):
-    """One span. Of a run that went on after a wait there is one over its pieces, `linked_…`, and their parent."""
+    """One span. A run that continued after a wait has a span over its pieces, `linked_…`, which is their parent."""
 
     trace_id: str
     span_id: str
@@ -89,18 +89,18 @@ class TraceResponse(Struct, frozen=True):
     span_count: Int64
     error_count: Int64
     status: str
-    """Of the execution with that id; `unknown` when there is none."""
+    """Of the execution with that id; `unknown` if it does not exist."""
     trace_start_time: Time | None = None
     trace_end_time: Time | None = None
     root_span_name: str | None = None
 
 
 class TraceSummary(Struct, frozen=True):
-    """A trace as its root span tells."""
+    """A trace, described by its root span."""
 
     trace_id: str
     status: str
-    """Of the execution with that id; `unknown` when there is none."""
+    """Of the execution with that id; `unknown` if it does not exist."""
     root_span_type: str | None = None
     root_span_name: str | None = None
     started_at: Time | None = None
@@ -112,15 +112,14 @@ class TraceSummary(Struct, frozen=True):
 
 
 class TracesResponse(Struct, frozen=True):
-    """Traces by the end of their root span, newest first. `next_cursor` asks for the following page and is null after
-    the last; a page may hold fewer than `limit` and still have one."""
+    """Traces by the end of their root span, newest first. `next_cursor` asks for the following page and is null
+    after the last. A page may hold fewer than `limit` and still have one."""
 
     traces: list[TraceSummary]
     next_cursor: str | None = None
 
 
 def trace_response(trace_id: str, spans: Sequence[StoredSpan], phase: Phase | None) -> TraceResponse:
-    """A trace as the API shows it."""
     ends = [span.ended_at_us for span in spans if span.ended_at_us is not None]
     root = next((span for span in spans if span.parent_span_id is None), None)
     return TraceResponse(
@@ -154,7 +153,6 @@ def trace_response(trace_id: str, spans: Sequence[StoredSpan], phase: Phase | No
 
 
 def status_of(phase: Phase | None) -> str:
-    """The status of a trace: that of its execution."""
     return "unknown" if phase is None else STATUS[phase].value
 
 
@@ -162,7 +160,7 @@ _decode = msgspec.json.Decoder(SpanRequest).decode
 
 
 def span_of(raw: Raw) -> StoredSpan:
-    """A span as it was sent. Raises BadValue with what is wrong."""
+    """A span from a request. Raises BadValue with the fault."""
     data = bytes(raw)
     check_json(data, where="span", max_bytes=SPAN_BYTES_MAX)
     try:
@@ -199,7 +197,7 @@ def span_of(raw: Raw) -> StoredSpan:
 
 
 def checked_span(span: StoredSpan) -> StoredSpan:
-    """The span as it is kept, its trace id in lower case. Raises BadValue for what could not be kept."""
+    """The span as it is stored, its trace id in lower case. Raises BadValue if it cannot be stored."""
     trace_id = checked_trace_id(span.trace_id)
     check_name(span.span_id, where="span.span_id", max_bytes=NAME_BYTES_MAX)
     if span.parent_span_id is not None:

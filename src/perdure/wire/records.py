@@ -1,7 +1,7 @@
-"""What the server remembers: executions, the rows of their journals, waits, events, workers.
+"""Stored records: executions, journal rows, waits, events, workers.
 
-Times are integer microseconds since the epoch (`_us`). Values are JSON kept as bytes (`Raw`): nothing between the
-caller and the reader of a value decodes it.
+Times are integer microseconds since the epoch (`_us`). Values are JSON bytes (`Raw`), which nothing decodes between
+their writer and their reader.
 """
 
 from enum import StrEnum
@@ -16,12 +16,12 @@ NULL: Final = Raw(b"null")
 if TYPE_CHECKING:
     MaybeRaw = Raw | None
 else:
-    # Of `Raw | None` msgspec decodes null alone. This takes any JSON (null as it stands); what is missing is None.
+    # msgspec decodes `Raw | None` only from null. This type takes any JSON, null included. A missing one reads as None.
     MaybeRaw = Raw | UnsetType
 
 
 class Kind(StrEnum):
-    """What a journal row says. The first group are outcomes: workflow code awaited them and replay delivers them."""
+    """Kinds of journal rows. The first group are outcomes: workflow code awaited them, and replay delivers them."""
 
     STEP = "step"
     """A step's outcome: `ok` and its value, or not `ok` and its error after the last retry."""
@@ -36,26 +36,27 @@ class Kind(StrEnum):
     CHILD = "child"
     """A child reached a final phase; `key` is the key it was started under."""
     PUBLISHED = "published"
-    """Events were published by this execution; the value is the list of their sequence numbers."""
+    """This execution published events; the value lists their sequence numbers."""
     SENT = "sent"
-    """Another execution's suspended step was answered by this one."""
+    """This execution answered a suspended step of another one."""
     TRANSCRIPT = "transcript"
-    """The execution read the transcript of a session, added to it, or took messages of later turns; `name` says which.
-    The value holds versions, never what was said."""
+    """The execution read a session's transcript, added to it, or took messages of later turns; `name` says which.
+    The value holds versions, never messages."""
     MESSAGE = "message"
     """A later turn of the session has a message that this execution may take; `name` is that turn's execution."""
     CANCEL = "cancel_asked"
-    """Somebody asked to cancel; the workflow's main task is cancelled when this row is delivered."""
+    """A cancel was requested. When this row is delivered, the workflow's main task is cancelled."""
 
     STEP_FAILED = "step_failed"
-    """One failed try of a step that will be tried again."""
+    """A failed try of a step that will be retried."""
     CLAIMED = "claimed"
     WAITING = "waiting"
-    """It was suspended. Where it waits for a timer the fingerprint is that timer's, whose own row may bear none."""
+    """It was suspended. If it waits for a timer, this row has the timer's fingerprint, and the timer's own row may
+    lack it."""
     WOKEN = "woken"
     """The pause before a step's next try is over."""
     RETRIED = "retried"
-    """The workflow's code failed and will be tried again; the value: the `seq` of the failure taken back, a list of
+    """The workflow's code failed and will be retried. The value is the `seq` of the failure taken back, a list of
     several, or null."""
     RELEASED = "released"
     LOST = "lost"
@@ -94,7 +95,7 @@ class Row(Struct, frozen=True, omit_defaults=True, gc=False):
     name: str | None = None
     """The step's function, the child's workflow or the topic."""
     fingerprint: str | None = None
-    """Short hash of the encoded input, of a timer its due time. The worker compares it with what the code asks for."""
+    """A short hash of the encoded input; for a timer, its due time. The worker compares it with the code's request."""
     ok: bool = True
     value: Raw = NULL
     started_at_us: int | None = None
@@ -102,12 +103,12 @@ class Row(Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 def fingerprint_of_timer(due_us: int) -> str:
-    """What tells the timers of an execution apart: when they are due."""
+    """Timers of an execution differ by their due time."""
     return str(due_us)
 
 
 class Execution(Struct, frozen=True, gc=False):
-    """One durable run of a workflow, as stored. Field names are the contract's where the contract has them."""
+    """One durable run of a workflow, as stored. Field names are the contract's where it has them."""
 
     id: str
     project_id: str
@@ -154,7 +155,7 @@ class Event(Struct, frozen=True, gc=False):
 
 
 class Problem(Struct, frozen=True, omit_defaults=True):
-    """The one JSON shape of every error."""
+    """The JSON shape of every error."""
 
     error: str
     error_type: str

@@ -1,7 +1,7 @@
-"""What travels between the wings: one request and one reply struct per operation.
+"""Request and reply structs of the server, one pair per operation.
 
-The first part is the client's side (the public API adds its contract's names around these), the second the worker
-protocol under `/worker/v1`. Both transports, HTTP and in-process, carry exactly these structs.
+The first part is for clients (the public API adds its contract's names around these), the second is the worker protocol
+under `/worker/v1`. HTTP and the in-process transport carry exactly these structs.
 """
 
 from typing import Final
@@ -16,11 +16,11 @@ from perdure.wire.triggers import TriggerSpec
 from perdure.wire.workflows import WorkflowType
 
 PROTOCOL_VERSION: Final = 1
-"""Sent as `Perdure-Protocol` by native workers; a server refuses versions it does not speak."""
+"""Native workers send it as `Perdure-Protocol`. A server refuses versions that it does not speak."""
 
 
 class Request(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Base of requests that Perdure added: a field nobody knows is a mistake worth telling."""
+    """Base of Perdure's own requests. They refuse unknown fields."""
 
 
 # --- the client's side ---------------------------------------------------------------------------------------------
@@ -52,15 +52,15 @@ class StartItem(Request, frozen=True):
     initial_state: MaybeRaw = None
     channel_context: MaybeRaw = None
     webhook_url: str | None = None
-    """What hears of its end."""
+    """A URL that is notified of the end."""
     on_conflict: OnConflict | None = None
-    """The execution is a turn of its session, one at a time: what is to happen while another one is open."""
+    """Makes the execution a turn of its session, one at a time, and says what happens while another turn is open."""
     budget: BudgetSpec | None = None
-    """What it and all below it may spend."""
+    """Spending limits for the execution and all its descendants."""
 
 
 class Started(Struct, frozen=True):
-    """The answer to one accepted item. `existing` when its key already named an execution."""
+    """The answer to one accepted item. `existing`: its key already named an execution."""
 
     execution_id: str
     created_at_us: int
@@ -74,7 +74,7 @@ class StartRequest(Request, frozen=True):
 
 
 class StartAnswer(Struct, frozen=True, omit_defaults=True):
-    """What one item got: an execution, or the problem with it."""
+    """The answer to one item: an execution, or the problem with it."""
 
     execution_id: str | None = None
     created_at_us: int = 0
@@ -107,7 +107,7 @@ class WaitRequest(Request, frozen=True):
 
 
 class Finished(Struct, frozen=True, omit_defaults=True):
-    """The end of an execution, as its waiters need it."""
+    """The end of an execution."""
 
     id: str
     phase: str
@@ -118,7 +118,7 @@ class Finished(Struct, frozen=True, omit_defaults=True):
 
 
 class WaitReply(Struct, frozen=True):
-    """The final ones among the ids asked for, and the ids that name nothing here."""
+    """The final executions among the requested ids, and the unknown ids."""
 
     finished: list[Finished]
     missing: list[str] = []
@@ -133,7 +133,7 @@ class EventItem(Request, frozen=True):
 
 
 class ListFilters(Struct, frozen=True):
-    """What a list of executions is narrowed to; None: everything. `tag` is `name=value`."""
+    """Filters of a list of executions; None: no filter. `tag` is `name=value`."""
 
     phases: list[str] | None = None
     workflow_id: str | None = None
@@ -161,7 +161,7 @@ class ExecutionPage(Struct, frozen=True):
 
 
 class WorkflowSpec(Request, frozen=True):
-    """What a registration says of one workflow; the defaults of executions that are started without saying more."""
+    """A workflow in a registration, with the defaults for its executions."""
 
     id: str
     queue_name: str | None = None
@@ -174,7 +174,7 @@ class WorkflowSpec(Request, frozen=True):
 
 
 class AgentSpec(Request, frozen=True):
-    """What a registration says of an agent beside; it is kept and shown as `GET /api/v1/agents` does."""
+    """An agent's definition in a registration, stored and shown as by `GET /api/v1/agents`."""
 
     id: str
     provider: str
@@ -193,7 +193,7 @@ class QueueSpec(Request, frozen=True):
 
 
 class RegisterRequest(Request, frozen=True):
-    """Open a registration. `worker_id` is made by the worker (a UUID), so that a repeat is harmless."""
+    """Open a registration. The worker makes `worker_id` (a UUID), so a repeat is harmless."""
 
     worker_id: str
     deployment_id: str
@@ -203,13 +203,14 @@ class RegisterRequest(Request, frozen=True):
     capacity: int = 100
     embedded: bool = False
     schedules: list[ScheduleSpec] = []
-    """All that code declares; of a project's current deployment those that are no longer declared are deleted."""
+    """All schedules that the code declares. If the deployment is current, the server deletes declared ones that are
+    missing here."""
     triggers: list[TriggerSpec] = []
-    """The same of event triggers."""
+    """The same for event triggers."""
 
 
 class RegisterReply(Struct, frozen=True):
-    """`epoch` names the store's life; a message that carries another one is refused."""
+    """`epoch` names the store's life; the server refuses messages with another epoch."""
 
     epoch: str
     project_id: str
@@ -219,10 +220,10 @@ class RegisterReply(Struct, frozen=True):
 
 
 class ClaimRequest(Request, frozen=True):
-    """A long poll for work: up to `capacity` executions.
+    """A long poll for up to `capacity` executions.
 
-    The ids of a registration's claims ascend (as text). The last one again gets the same batch again; an older one, a
-    copy that comes late, gets nothing.
+    Claim ids of a registration ascend (as text). The newest id again gets the same batch again. An older id is a late
+    copy and gets nothing.
     """
 
     worker_id: str
@@ -231,15 +232,15 @@ class ClaimRequest(Request, frozen=True):
     capacity: int
     wait_seconds: float = 20.0
     arrived: str | None = None
-    """The claim whose answer is here, if that had a `held_us`: its work is not taken back any more."""
+    """The claim whose answer has arrived, if that had a `held_us`: its work is no longer taken back."""
 
 
 class Claimed(Struct, frozen=True, omit_defaults=True, gc=False):
-    """One execution handed out.
+    """One claimed execution.
 
-    `rows` are the journal after `base` (0 unless the worker said it parked the execution there). `more` says that rows
-    were left out to keep the reply small: an empty report fetches them. `ack_first` asks for an empty report before any
-    of the workflow's code runs.
+    `rows` are the journal after `base`, which is 0 unless the worker has parked the execution. `more`: rows were left
+    out to keep the reply small, and an empty report fetches them. `ack_first`: send an empty report before the
+    workflow's code runs.
     """
 
     id: str
@@ -263,13 +264,16 @@ class Claimed(Struct, frozen=True, omit_defaults=True, gc=False):
     user_id: str | None = None
     tags: MaybeRaw = None
     budgeted: bool = False
-    """Whether there may be a budget that it spends from: something in its tree holds one."""
+    """Whether an execution in its tree has a budget."""
 
 
 class ClaimReply(Struct, frozen=True):
-    """`news` names executions held whose journals have rows this worker has not seen: an empty report fetches them.
-    `held_us` is for how long the server held the claim: the rest of the time it was on its way. If it is set, the work
-    may be taken back unless the worker sends its next claim within a second."""
+    """`news` names held executions whose journals have rows that this worker has not seen; an empty report fetches
+    them.
+
+    `held_us` is how long the server held the claim; the rest of the time it was in transit. If it is set, the server
+    may take the work back unless the worker sends its next claim within a second.
+    """
 
     items: list[Claimed]
     news: list[str] = []
@@ -277,7 +281,7 @@ class ClaimReply(Struct, frozen=True):
 
 
 class StepDone(Request, frozen=True, tag="step"):
-    """A step's outcome, or (with `last=False`) a failed try of a step that will be tried again."""
+    """A step's outcome or, with `last=False`, a failed try that will be retried."""
 
     key: str
     name: str
@@ -305,7 +309,7 @@ class StartChild(Request, frozen=True, tag="child"):
 
 
 class Publish(Request, frozen=True, tag="publish"):
-    """Publish events; they and the row in this journal are one transaction."""
+    """Publish events; the events and the row in this journal are one transaction."""
 
     key: str
     fingerprint: str | None
@@ -324,7 +328,7 @@ class Answer(Request, frozen=True, tag="answer"):
 
 
 class OpenWait(Request, frozen=True, tag="wait"):
-    """Wait for the next event of `topic` that this execution has not taken yet, or (without a topic) for an answer."""
+    """Wait for the next event of `topic` that this execution has not taken yet or, without a topic, for an answer."""
 
     key: str
     fingerprint: str | None
@@ -333,9 +337,9 @@ class OpenWait(Request, frozen=True, tag="wait"):
     after: int | None = None
     latest: bool = False
     data: MaybeRaw = None
-    """What a suspended step shows to whoever answers it."""
+    """The suspended step's data for the person who answers."""
     expires_at_us: int | None = None
-    """From then on no answer is taken: the code goes on without one."""
+    """From then on no answer is taken, and the code continues without one."""
 
 
 class CloseWait(Request, frozen=True, tag="close"):
@@ -345,15 +349,15 @@ class CloseWait(Request, frozen=True, tag="close"):
 
 
 class ReadTranscript(Request, frozen=True, tag="read_transcript"):
-    """Read a session's transcript as it is now. The row has its version; what was said is fetched by it."""
+    """Read a session's transcript as it is now. The row has the version; the worker fetches the messages by it."""
 
     key: str
     session_id: str
 
 
 class AppendMessages(Request, frozen=True, tag="append_messages"):
-    """Add to a session's transcript; the messages and the row in this journal are one transaction. With a `version`
-    only if that is the newest."""
+    """Append to a session's transcript; the messages and the row in this journal are one transaction. With a
+    `version`, only if that is the newest."""
 
     key: str
     fingerprint: str | None
@@ -363,7 +367,7 @@ class AppendMessages(Request, frozen=True, tag="append_messages"):
 
 
 class Summarize(Request, frozen=True, tag="summarize"):
-    """Add a summary to a session's transcript that stands for all of it up to entry `upto`. `version` as above."""
+    """Append a summary that stands for the transcript up to entry `upto`. `version` as above."""
 
     key: str
     fingerprint: str | None
@@ -374,16 +378,15 @@ class Summarize(Request, frozen=True, tag="summarize"):
 
 
 class TakeMessages(Request, frozen=True, tag="take_messages"):
-    """Take the messages of later turns of its workflow that may be delivered to this one, which has its turn in the
-    session."""
+    """Take the messages of later turns of its workflow that may be delivered to this open turn."""
 
     key: str
     session_id: str
 
 
 class LeaveMessages(Request, frozen=True, tag="leave_messages"):
-    """Leave messages that this turn has taken and can do nothing with: each is a turn of its own again, which nobody
-    takes any more."""
+    """Return taken messages that this turn cannot use. Each becomes a turn of its own again, which no other turn
+    takes."""
 
     key: str
     session_id: str
@@ -395,16 +398,16 @@ Entry = StepDone | TimerFired | StartChild | Publish | Answer | OpenWait | Close
 
 
 class Suspend(Request, frozen=True, tag="suspend"):
-    """Every branch waits. `waits` are the keys of all open waits, `timer` the earliest timer, if any.
+    """Every branch waits. `waits` are the keys of all open waits, `timer` is the earliest timer.
 
-    Refused (the reply has rows and no `ended`) when the journal has outcomes that the worker has not seen. That its own
-    item has started all of its children is none: whoever says both waits for them whatever their ids are. The worker is
-    then told of their rows, and has them parked as well.
+    Refused if the journal has outcomes that the worker has not seen; the reply then has rows and no `ended`. Child
+    starts of the same item do not count: the worker waits for those children in any case. It gets their rows,
+    and has them parked as well.
     """
 
     waits: list[str]
     timer: tuple[str | None, int] | None = None
-    """Key and due time; without a key it is the end of a pause before a step's next try, which no code waits for."""
+    """Key and due time. Without a key it is the pause before a step's next try, for which no code waits."""
     parked: bool = False
 
 
@@ -415,8 +418,8 @@ class Complete(Request, frozen=True, tag="complete"):
 
 
 class Fail(Request, frozen=True, tag="fail"):
-    """The workflow's function raised. With `retry_delay_us` it will be tried again: `take_back` are the keys of the
-    steps whose failures are taken back, so that the next attempt runs them again."""
+    """The workflow's function raised. With `retry_delay_us` it will be retried: `take_back` are the keys of failed
+    steps that the next attempt runs again."""
 
     error: str
     detail: Raw
@@ -429,14 +432,14 @@ class Release(Request, frozen=True, tag="release"):
 
 
 class Block(Request, frozen=True, tag="block"):
-    """The code on offer does not match the journal."""
+    """The worker's code does not match the journal."""
 
     error: str
     detail: Raw
 
 
 class Cancelled(Request, frozen=True, tag="cancelled"):
-    """The cancellation that was asked for is done."""
+    """The requested cancellation is complete."""
 
 
 End = Suspend | Complete | Fail | Release | Block | Cancelled
@@ -451,7 +454,7 @@ class LogLine(Request, frozen=True):
 
 
 class Emitted(Request, frozen=True):
-    """One item for whoever follows the execution live; `key` and `tries` name the run of code that emitted it."""
+    """One stream item for live followers; `key` and `tries` name the run of code that emitted it."""
 
     kind: str
     key: str
@@ -460,8 +463,8 @@ class Emitted(Request, frozen=True):
 
 
 class ReportItem(Request, frozen=True):
-    """News of one execution. `number` counts this attempt's reports from 1, 0 only reads; `seen` is the last row the
-    worker has. An item without entries and end acknowledges the delivery and fetches rows."""
+    """The report of one execution. `number` counts this attempt's reports from 1; 0 only reads. `seen` is the last
+    row the worker has. An item without entries and end acknowledges the delivery and fetches rows."""
 
     execution_id: str
     attempt: int
@@ -472,17 +475,17 @@ class ReportItem(Request, frozen=True):
     logs: list[LogLine] = []
     progress: MaybeRaw = None
     child: bool = False
-    """Said with an end: somebody may wait for it. A hint for the server, which may hand the parent out at once."""
+    """Set with an end: a parent may wait for it. The server may then dispatch the parent at once."""
     stream: list[Emitted] = []
-    """An item that brings any has a number, so that a repeat brings none."""
+    """An item with stream items has a number, so that a repeat adds none."""
     stream_of: str | None = None
-    """The root whose stream they join, of an execution that has one. A hint, too."""
+    """The root whose stream they join, if the execution has one. A hint, too."""
     changed_inputs: int = 0
-    """How many calls were given outcomes that were recorded for other inputs; a line of `logs` names them."""
+    """Number of calls that got outcomes recorded for other inputs; a line of `logs` names them."""
 
 
 class ReportRequest(Request, frozen=True):
-    """What piled up in a worker: at most one item per execution."""
+    """A worker's pending reports, at most one item per execution."""
 
     worker_id: str
     epoch: str
@@ -490,16 +493,17 @@ class ReportRequest(Request, frozen=True):
 
 
 class ItemReply(Struct, frozen=True, omit_defaults=True):
-    """The answer to one item: every row the worker has not seen. `ended`: the item's end took effect.
+    """The answer to one item, with every row that the worker has not seen. `ended`: the item's end took effect.
 
-    `lost`: the attempt no longer holds the execution; drop it without a further word."""
+    `lost`: the attempt no longer holds the execution; the worker drops it without another message.
+    """
 
     rows: list[Row] = []
     more: bool = False
     ended: bool = False
     lost: bool = False
     accepted: list[int] = []
-    """Per entry of the item the `seq` of its row, 0 when it has none. Rows of steps and timers are not sent back."""
+    """Per entry the `seq` of its row, or 0 without a row. Rows of steps and timers are not sent back."""
     at_us: int = 0
     """When the accepted rows were written."""
     problem: Problem | None = None
@@ -512,24 +516,24 @@ class ReportReply(Struct, frozen=True):
 
 
 class BeatRequest(Request, frozen=True):
-    """Keeps the registration's lease; on a connection of its own."""
+    """Keeps the registration's lease, on a separate connection."""
 
     worker_id: str
     epoch: str
 
 
 class BeatReply(Struct, frozen=True):
-    """`holding` lists (execution, attempt, last seq) of what this worker holds, as the store sees it: whatever else the
-    worker runs it has lost, and an execution whose seq is ahead has rows to fetch."""
+    """`holding` lists (execution, attempt, last seq) of this worker in the store. The worker has lost every other
+    execution that it runs. If a seq is ahead, it has rows to fetch."""
 
     lost: bool
     holding: list[tuple[str, int, int]] = []
 
 
 class DrainRequest(Request, frozen=True):
-    """The registration ends; what it still holds goes back to the queues."""
+    """The registration ends; its executions go back to the queues."""
 
     worker_id: str
     epoch: str
     died: bool = False
-    """Said by who saw the worker's process end without a word of its own: what it held is lost, not handed back."""
+    """Set by a supervisor that saw the worker's process die: its executions are lost, not handed back."""

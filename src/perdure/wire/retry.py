@@ -1,4 +1,4 @@
-"""When to try again: the policy, and the pure function that computes a delay."""
+"""Retries: the policy, and the pure function that computes a delay."""
 
 from msgspec import Struct
 
@@ -35,10 +35,10 @@ DELAY_MAX_US = 366 * 86_400 * 1_000_000
 
 
 def delay_us(policy: RetryPolicy, failures: int, random: float, asked_seconds: float | None = None) -> int | None:
-    """Microseconds until the next try after `failures` failed ones, or None when there is none left.
+    """Microseconds until the next try after `failures` failed ones; None if no try is left.
 
-    `random` is a number from 0 to 1 (the caller's, so that this stays a function). `asked_seconds` is a delay that the
-    error itself asked for (Retry-After); it replaces the computed one and is clamped to 0 … 366 days.
+    `random` is a number from 0 to 1; the caller draws it, so this stays a function. `asked_seconds` is the error's own
+    delay (Retry-After): it replaces the computed one and is clamped to 0 … 366 days.
     """
     if failures >= policy.max_attempts:
         return None

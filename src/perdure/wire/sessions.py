@@ -11,7 +11,7 @@ SUMMARY_BYTES_MAX: Final = 1 << 20
 
 
 class Memory(Struct, frozen=True):
-    """What an agent remembers of a session. `version` counts the writes; 0: there was none."""
+    """An agent's memory of a session. `version` counts the writes; 0: none yet."""
 
     summary: str | None
     messages: Raw
@@ -19,7 +19,7 @@ class Memory(Struct, frozen=True):
 
 
 class SessionTool(Struct, frozen=True):
-    """A call of a tool by a durable agent, as its step recorded it; without its value when that is too large."""
+    """A durable agent's tool call, as its step recorded it; without a value that is too large."""
 
     name: str
     ok: bool
@@ -28,7 +28,7 @@ class SessionTool(Struct, frozen=True):
 
 
 class SessionRun(Struct, frozen=True):
-    """A root execution of a session. Payload and result are None when they are too large to be shown."""
+    """A root execution of a session. A payload or result of None was too large to be shown."""
 
     id: str
     workflow_id: str
@@ -41,16 +41,16 @@ class SessionRun(Struct, frozen=True):
     payload: bytes | None
     result: bytes | None
     approvals: int
-    """How many suspended steps asked something."""
+    """How many suspended steps asked a question."""
     input_tokens: int = 0
     output_tokens: int = 0
-    """What the models took that a durable agent asked, as far as it is recorded."""
+    """Recorded tokens of a durable agent's models."""
     tools: Sequence[SessionTool] = ()
-    """What a durable agent called, as far as it is recorded."""
+    """Recorded tool calls of a durable agent."""
 
 
 class Question(Struct, frozen=True):
-    """What a suspended step asked, and how it was answered."""
+    """A suspended step's question and its answer."""
 
     step_key: str
     open: bool
@@ -61,7 +61,7 @@ class Question(Struct, frozen=True):
 
 
 class Session(Struct, frozen=True):
-    """The runs of a session, oldest first, with what their steps asked; and the one that it was asked for by."""
+    """The runs of a session, oldest first, with their questions, and the requested run."""
 
     run: SessionRun
     runs: Sequence[SessionRun]

@@ -1,8 +1,8 @@
-"""Signed calls by the scheme of Standard Webhooks: what was sent, by whom, and that it is fresh.
+"""Signed calls by the scheme of Standard Webhooks: they prove content, sender and time.
 
-The secret is `whsec_` and base64. Signed are the message's id, the time and the body, with HMAC-SHA256; whoever gets a
-message checks one of the signatures in `webhook-signature` and that `webhook-timestamp` is of these minutes. While a
-secret is being replaced there are two signatures, one of each.
+The secret is `whsec_` and base64. HMAC-SHA256 signs the message's id, the time and the body. A receiver checks one
+signature in `webhook-signature`, and that `webhook-timestamp` is recent. While a secret is being replaced, each secret
+has a signature.
 """
 
 import base64
@@ -28,7 +28,7 @@ def make_secret() -> str:
 
 
 def signed_headers(secrets: Sequence[str], id: str, at_seconds: int, body: bytes) -> dict[str, str]:
-    """The three headers of a message; `at_seconds` since 1970, one signature for each secret."""
+    """The three headers of a message; `at_seconds` since 1970, one signature per secret."""
     signatures = " ".join("v1," + _signature(secret, id, at_seconds, body) for secret in secrets)
     return {ID: id, TIMESTAMP: str(at_seconds), SIGNATURE: signatures}
 
@@ -36,8 +36,8 @@ def signed_headers(secrets: Sequence[str], id: str, at_seconds: int, body: bytes
 def verify(secret: str, headers: Mapping[str, str], body: bytes, *, now_seconds: float) -> None:
     """Check a message's headers (names in lower case) against its body, byte for byte as it came.
 
-    Raises `BadRequest` when a header is missing, the message is older or newer than five minutes, or no signature is
-    of this secret.
+    Raises `BadRequest` if a header is missing, the message is more than five minutes off, or no signature matches the
+    secret.
     """
     try:
         id, timestamp, given = headers[ID], headers[TIMESTAMP], headers[SIGNATURE]

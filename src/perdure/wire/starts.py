@@ -1,4 +1,4 @@
-"""How large the numbers of a start may be, and what goes together: alike for clients, workflows and the server."""
+"""Limits of a start's numbers, and which options exclude each other, for clients, workflows and the server."""
 
 from perdure.wire.budgets import check_budget
 from perdure.wire.codec import KEY_BYTES_MAX, check_name, check_text
@@ -11,7 +11,7 @@ AT_US_MAX = 253_402_300_799_000_000  # the end of the year 9999
 
 
 def check_options(item: StartItem) -> None:
-    """Refuse what no execution can be started with, its names and payload apart. Raises BadValue with the field."""
+    """Refuse impossible options, except names and payload. Raises BadValue with the field."""
     if not -1_000 <= item.priority <= 1_000:
         raise BadValue(f"`priority` must be -1000 to 1000, got {item.priority}.")
     if item.delay_seconds is not None and not 0 <= item.delay_seconds <= DELAY_SECONDS_MAX:

@@ -1,8 +1,8 @@
 """The state machine as data.
 
-`Phase` is what the store keeps, `Status` is what the API promises, and `TRANSITIONS` is every move there is. The
-verbs, the CHECK constraints, the documentation's diagram and the tests read this table; nothing else decides what may
-follow what. (What is woken into the hands of a waiting claim makes two moves at once, wake and claim.)
+The store keeps `Phase`, the API promises `Status`, and `TRANSITIONS` has every move. The verbs, the CHECK constraints,
+the documentation's diagram and the tests read this table, and nothing else decides which move is legal. An execution
+that is woken into a waiting claim makes two moves at once: wake and claim.
 """
 
 from enum import StrEnum
@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 
 class Phase(StrEnum):
-    """Where an execution stands. The stored truth."""
+    """An execution's stored state."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -23,7 +23,7 @@ class Phase(StrEnum):
 
 
 class Status(StrEnum):
-    """What the API's `status` field promises: five words, derived from the phase."""
+    """The API's `status` field: five words, derived from the phase."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -48,7 +48,7 @@ HELD: Final[frozenset[Phase]] = frozenset({Phase.RUNNING, Phase.CANCELLING})
 
 
 class Move(NamedTuple):
-    """One way from some phases to another. A fenced move is asked for by a worker and carries its attempt."""
+    """A move between phases. A worker requests a fenced move, which carries its attempt."""
 
     sources: frozenset[Phase]
     target: Phase

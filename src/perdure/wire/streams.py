@@ -1,4 +1,4 @@
-"""What an execution's stream carries: items that its code emitted, apart from its journal."""
+"""Streams of executions: items that code emitted, apart from the journal."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from msgspec import Raw, Struct
 from perdure.wire.status import Phase
 
 ITEM_BYTES_MAX: Final = 64 << 10
-"""How large the data of one item may be, as JSON."""
+"""The largest data of one item, as JSON."""
 
 
 class StreamItem(Struct, frozen=True, gc=False):
-    """One item. What a key emits in a later run (a higher attempt, or a later try of the same one) takes the place of
-    what it emitted before: that run was lost, or failed.
-    """
+    """One item. Items that a key emits in a later run (a higher attempt, or a later try of the same one) replace its
+    earlier items: the earlier run was lost or failed."""
 
     execution_id: str
     n: int
@@ -33,7 +32,7 @@ class StreamItem(Struct, frozen=True, gc=False):
 
 
 class StreamPage(Struct, frozen=True):
-    """What came next in a stream. `ended` is the final phase of the execution, once there is nothing left of it."""
+    """The next part of a stream. `ended` is the execution's final phase, once nothing is left of the stream."""
 
     items: list[StreamItem]
     root_id: str
@@ -42,5 +41,5 @@ class StreamPage(Struct, frozen=True):
 
 
 def short_id(execution_id: str) -> str:
-    """What of an id is kept in a place in a stream: enough to tell the executions of one tree apart."""
+    """The part of an id that a place in a stream keeps; it tells the executions of one tree apart."""
     return execution_id[-12:]

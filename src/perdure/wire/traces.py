@@ -1,4 +1,4 @@
-"""Spans: what happened when within a trace, as the store keeps them."""
+"""Spans: timed parts of a trace, as the store keeps them."""
 
 from typing import Final
 
@@ -12,12 +12,12 @@ SPAN_BYTES_MAX: Final = 1 << 20
 SPANS_MAX: Final = 10_000
 """The most spans of one trace, and of one request."""
 RUNS: Final = frozenset({"workflow", "agent", "tool"})
-"""The types of spans that are of a whole execution."""
+"""Types of spans that cover a whole execution."""
 _object: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 class SpanValues(Struct, frozen=True, omit_defaults=True):
-    """What a span carries, as JSON byte for byte; JSON null counts as nothing."""
+    """A span's values as JSON, byte for byte; JSON null counts as missing."""
 
     attributes: MaybeRaw = None
     """An object."""
@@ -34,7 +34,7 @@ NOTHING: Final = SpanValues()
 
 
 class Span(Struct, frozen=True):
-    """One span. Ids are lower-case hex where they come from OpenTelemetry; a span id may be any short text."""
+    """One span. Ids from OpenTelemetry are lower-case hex; a span id may be any short text."""
 
     trace_id: str
     span_id: str
@@ -46,7 +46,7 @@ class Span(Struct, frozen=True):
     values: SpanValues = NOTHING
 
     def said(self, name: str) -> str | None:
-        """What a worker says of the execution that it ran, as attribute `<type>.<name>`; None when that is no text."""
+        """The attribute `<type>.<name>`, which a worker sets about its execution; None if it is not a text."""
         attributes = self.values.attributes
         if attributes is None or f".{name}".encode() not in bytes(attributes):
             return None
@@ -55,13 +55,13 @@ class Span(Struct, frozen=True):
 
     @property
     def execution_id(self) -> str | None:
-        """The execution that a worker says this was in."""
+        """The execution that the worker names."""
         id = self.said("execution_id")
         return None if id is None else id.lower()
 
     @property
     def is_run(self) -> bool:
-        """Whether it is all of an execution, or a piece between two waits; not something in it."""
+        """Whether it covers an execution, or its piece between two waits."""
         return self.span_type in RUNS and self.said("execution_id") is not None
 
     @property
@@ -71,10 +71,8 @@ class Span(Struct, frozen=True):
 
 
 def is_object(value: Raw | None) -> bool:
-    """Whether a JSON value is an object."""
     return value is not None and bytes(value).lstrip().startswith(b"{")
 
 
 def is_array(value: Raw | None) -> bool:
-    """Whether a JSON value is an array."""
     return value is not None and bytes(value).lstrip().startswith(b"[")

@@ -1,4 +1,4 @@
-"""What a registered workflow is."""
+"""Registered workflows."""
 
 from enum import StrEnum
 
@@ -6,7 +6,7 @@ from msgspec import Struct
 
 
 class WorkflowType(StrEnum):
-    """Agents and tools are workflows that somebody wrote as such."""
+    """Agents and tools are workflows that were declared as such."""
 
     WORKFLOW = "workflow"
     AGENT = "agent"
